@@ -1,0 +1,235 @@
+"""What the service provides to components, as protocols. ``collector.testing`` has doubles of all of them."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from collector.model import Batch, Context, Signal
+
+__all__ = [
+    "Admission",
+    "Clock",
+    "Counter",
+    "Gauge",
+    "HealthCheck",
+    "Histogram",
+    "Host",
+    "Output",
+    "Receipt",
+    "ReceiverOutput",
+    "Status",
+    "Telemetry",
+]
+
+
+class Clock(Protocol):
+    """Time, injectable. Components never call ``time`` or ``asyncio.sleep`` themselves."""
+
+    def time_unix_nano(self) -> int:
+        """Wall clock."""
+        ...
+
+    def monotonic_s(self) -> float:
+        """For intervals."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Suspend the calling task."""
+        ...
+
+
+class Output(Protocol):
+    """The edge to what comes next. The service counts every item that crosses it."""
+
+    async def consume(self, batch: Batch) -> None:
+        """Pass the batch on. Raises ConsumeError only where an exporter downstream waits for the result."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of one request at the door."""
+
+    accepted_count: int
+    rejected_count: int = 0
+    message: str = ""
+    """Why items were rejected; empty when none was."""
+
+
+class ReceiverOutput(Output, Protocol):
+    """The door: everything a receiver brings in goes through here, once.
+
+    ``admit`` reserves the bytes in the shared budget, validates, asks every reachable exporter that must not lose for room, and
+    only then commits. After that nothing refuses. Accepted, refused and failed items are counted here.
+    """
+
+    async def admit(self, wire: bytes, context: Context) -> Receipt:
+        """Validate and commit the bytes of one Export…ServiceRequest.
+
+        Raises:
+            MalformedBatch: the request breaks the protocol; answer 400 / INVALID_ARGUMENT.
+            RetryableError: no room (memory, queue); answer 503 or 429 / UNAVAILABLE, with ``retry_after_s`` if given.
+            PermanentError: refused for good.
+        """
+        ...
+
+    async def consume(self, batch: Batch) -> None:
+        """The same for a batch this receiver built itself (scrapers, builders)."""
+        ...
+
+
+class Admission(Protocol):
+    """The memory budget of the process, in bytes: in flight + queues + stages + indexes."""
+
+    def reserve(self, size_bytes: int) -> AbstractContextManager[None]:
+        """Hold ``size_bytes`` while the context is open (a request being read and validated).
+
+        Raises:
+            RetryableError: over the budget or the RSS limit (reason ``memory_limit``). Ask before reading or decompressing.
+        """
+        ...
+
+    def charge(self, size_bytes: int) -> None:
+        """Add what a queue or stage holds (negative: release). Never refuses."""
+        ...
+
+    def limit(self, *, soft_bytes: int, hard_bytes: int, rss: Callable[[], int] | None = None) -> None:
+        """Set the limits (``memory_limiter``)."""
+        ...
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes held at present."""
+        ...
+
+
+class Counter(Protocol):
+    """A monotonic own metric."""
+
+    def add(self, value: float = 1, **labels: str) -> None:
+        """Add ``value`` ≥ 0 to the series with these labels."""
+        ...
+
+
+class Gauge(Protocol):
+    """An own metric that goes up and down."""
+
+    def set(self, value: float, **labels: str) -> None:
+        """Set the series with these labels."""
+        ...
+
+
+class Histogram(Protocol):
+    """A distribution of an own quantity."""
+
+    def observe(self, value: float, **labels: str) -> None:
+        """Add one observation."""
+        ...
+
+
+class Telemetry(Protocol):
+    """A component's own metrics, its log, and its lines in the loss ledger.
+
+    Metric names are given whole (``otelcol_exporter_queue_size``, ``tailrace_gpu_devices``), without ``_total``, as the
+    Collector shows them; the label that names the component (``exporter="otlp_grpc/a"``) is added here. Asking twice for
+    one name gives the same metric.
+    """
+
+    log: Any
+    """A structlog logger bound to the component's id. Never f-strings, never record contents."""
+
+    def counter(self, name: str, description: str, labels: tuple[str, ...] = ()) -> Counter:
+        """A counter."""
+        ...
+
+    def gauge(
+        self, name: str, description: str, labels: tuple[str, ...] = (), read: Callable[[], float | Mapping[tuple[str, ...], float]] | None = None
+    ) -> Gauge:
+        """A gauge; with ``read`` it is asked at each scrape (labelled: label values → value)."""
+        ...
+
+    def histogram(self, name: str, description: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> Histogram:
+        """A histogram."""
+        ...
+
+    # The ledger. For each node: in + created = out + dropped(reason) + folded + held.
+    def dropped(self, signal: Signal, item_count: int, reason: str) -> None:
+        """Items lost here on purpose or by need; the reason is a constant word."""
+        ...
+
+    def folded(self, signal: Signal, item_count: int) -> None:
+        """Items merged into others (cardinality)."""
+        ...
+
+    def created(self, signal: Signal, item_count: int) -> None:
+        """Items this node made (overflow points, span metrics)."""
+        ...
+
+    def delivered(self, signal: Signal, item_count: int) -> None:
+        """Exporters: the backend said yes."""
+        ...
+
+    def refused(self, signal: Signal, item_count: int, reason: str) -> None:
+        """Exporters: the backend said no, for good."""
+        ...
+
+
+class Status(StrEnum):
+    """A component's state, the Collector's words."""
+
+    STARTING = "starting"
+    OK = "ok"
+    RECOVERABLE_ERROR = "recoverable_error"
+    PERMANENT_ERROR = "permanent_error"
+    FATAL_ERROR = "fatal_error"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """One line of ``/health``."""
+
+    name: str
+    healthy: bool
+    message: str = ""
+    duration_ms: float = 0.0
+
+
+class Host(Protocol):
+    """The service, as a running component sees it."""
+
+    @property
+    def admission(self) -> Admission:
+        """The memory budget."""
+        ...
+
+    def extension(self, component_id: str) -> Any:
+        """The running extension with this id. Raises KeyError with the configured ids."""
+        ...
+
+    def health(self) -> list[HealthCheck]:
+        """All checks: the service, each exporter, what components registered."""
+        ...
+
+    def ready(self) -> bool:
+        """Started, and not shutting down."""
+        ...
+
+    def uptime_s(self) -> float:
+        """Since start."""
+        ...
+
+    def add_health_check(self, name: str, check: Callable[[], HealthCheck]) -> None:
+        """Add a line to ``/health``."""
+        ...
+
+    def add_admin_route(self, path: str, handler: Callable[[Mapping[str, str]], Awaitable[Any]]) -> None:
+        """Serve ``GET path`` on the admin port; the handler gets the query parameters and returns a JSON-able object."""
+        ...
+
+    def report(self, status: Status, message: str = "") -> None:
+        """Report the component's state."""
+        ...

@@ -1,0 +1,1 @@
+"""Compiled kernels over OTLP bytes: index, rewrite, hash, JSON. They know field numbers and nothing else of the product."""
