@@ -1,0 +1,61 @@
+# Everything goes through .venv, which the first target that needs it makes. `make help` lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+SOURCES := $(shell find collector receivers processors exporters connectors extensions -name '*.pyx' -o -name '*.pxd' 2>/dev/null)
+DURATION ?= 0
+PYTEST_ARGS ?=
+PACKAGES := collector config receivers processors exporters connectors extensions
+
+.PHONY: help run test lint format types imports fuzz sanitize bench backends e2e ci clean lock
+
+help: ## List the targets
+	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.venv/.run: requirements.lock pyproject.toml setup.py $(SOURCES)
+	@scripts/setup run
+
+.venv/.dev: requirements-dev.lock pyproject.toml setup.py $(SOURCES)
+	@scripts/setup dev
+
+run: .venv/.run ## Run the gateway on its embedded default, fed by the simulated platform (DURATION=15 ends it by itself)
+	@.venv/bin/tailrace demo --duration $(DURATION)
+
+test: .venv/.dev ## Run every test (those that need a real backend skip with the reason; see `make backends`)
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+e2e: .venv/.dev ## Run only the tests against real servers
+	@TAILRACE_REQUIRE_BACKENDS=1 $(PY) -m pytest -m e2e $(PYTEST_ARGS)
+
+lint: .venv/.dev ## ruff: rules and format
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
+
+format: .venv/.dev ## ruff: write the format and safe fixes
+	@.venv/bin/ruff check --fix . ; .venv/bin/ruff format .
+
+types: .venv/.dev ## mypy --strict
+	@.venv/bin/mypy
+
+imports: .venv/.dev ## The layers: import-linter, and the same for .pyx and .pxd
+	@.venv/bin/lint-imports && $(PY) scripts/check_cython_imports.py
+
+fuzz: .venv/.dev ## Two minutes of coverage-guided fuzzing of the kernels under AddressSanitizer (needs clang)
+	@scripts/fuzz
+
+sanitize: .venv/.dev ## The kernels' tests once under a gcc AddressSanitizer + UndefinedBehaviorSanitizer build
+	@scripts/sanitize
+
+bench: .venv/.dev ## CPU seconds per million items beside the Go collector (see `make backends`)
+	@$(PY) benchmarks/gateway.py
+
+backends: ## Build the real servers the tests talk to: Prometheus, Jaeger, Loki, the Go collector (needs go >= 1.26)
+	@nice -n 10 bash tests/backends/install
+
+ci: ## Exactly what CI runs
+	@bash .ci/run
+
+lock: .venv/.dev ## Write the lock files anew from pyproject.toml
+	@scripts/lock
+
+clean: ## Remove the environment and everything that was built
+	@rm -rf .venv build *.egg-info && find $(PACKAGES) \( -name '*.so' -o -name '*.c' \) -delete
