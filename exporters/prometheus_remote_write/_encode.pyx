@@ -1,0 +1,566 @@
+"""Index rows and cached label bytes in, remote-write 1.0 requests out.
+
+A *run* is the points of one Prometheus series family member that follow each other in the request: same source labels, same
+bounds, in time order. Labels of a series are written from five pieces, so that only the source's own pieces need caching:
+``a`` (labels sorting before ``__name__``), the name label, ``b``, the ``le`` or ``quantile`` label, ``c``.
+Knows nothing of names and label rules: those bytes come ready-made.
+Source: prometheus prompb/remote.proto, prompb/types.proto.
+"""
+
+from libc.math cimport INFINITY
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy
+
+from collector.wire.layout cimport ExemplarRow, PointRow, QuantileRow
+
+cdef enum:
+    GAUGE = 1
+    SUM = 2
+    HISTOGRAM = 3
+    EXPONENTIAL = 4
+    SUMMARY = 5
+    NAME_BASE = 0
+    NAME_BUCKET = 1
+    NAME_SUM = 2
+    NAME_COUNT = 3
+    NO_RECORDED_VALUE = 1
+    PRESENT_SUM = 1
+    MAX_SCALE = 8
+    MIN_SCALE = -4
+    EXEMPLAR_MAX_BYTES = 128
+
+cdef uint64_t STALE_NAN = 0x7FF0000000000002
+
+
+cdef struct Out:
+    uint8_t* bytes
+    size_t size
+    size_t capacity
+
+
+cdef struct Piece:
+    const uint8_t* at
+    int32_t size
+
+
+cdef struct Labels:
+    Piece a, name, b, extra, c
+
+
+cdef int _room(Out* out, size_t more) except -1 nogil:
+    cdef size_t capacity = out.capacity
+    cdef uint8_t* moved
+    if out.size + more <= capacity:
+        return 0
+    while capacity < out.size + more:
+        capacity = capacity * 2 if capacity else 65536
+    moved = <uint8_t*> realloc(out.bytes, capacity)
+    if moved == NULL:
+        with gil:
+            raise MemoryError
+    out.bytes = moved
+    out.capacity = capacity
+    return 0
+
+
+cdef inline int _varint_size(uint64_t value) noexcept nogil:
+    cdef int size = 1
+    while value >= 0x80:
+        value >>= 7
+        size += 1
+    return size
+
+
+# The writers below never check for room: each series reserves its exact size first.
+cdef inline void _varint(Out* out, uint64_t value) noexcept nogil:
+    while value >= 0x80:
+        out.bytes[out.size] = <uint8_t> (value & 0x7F) | 0x80
+        out.size += 1
+        value >>= 7
+    out.bytes[out.size] = <uint8_t> value
+    out.size += 1
+
+
+cdef inline void _byte(Out* out, uint8_t value) noexcept nogil:
+    out.bytes[out.size] = value
+    out.size += 1
+
+
+cdef inline void _copy(Out* out, const uint8_t* at, int32_t size) noexcept nogil:
+    if size > 0:
+        memcpy(out.bytes + out.size, at, size)
+        out.size += size
+
+
+cdef inline void _fixed64(Out* out, uint64_t value) noexcept nogil:
+    memcpy(out.bytes + out.size, &value, 8)
+    out.size += 8
+
+
+cdef inline uint64_t _bits(double value) noexcept nogil:
+    cdef uint64_t bits
+    memcpy(&bits, &value, 8)
+    return bits
+
+
+cdef inline uint64_t _zigzag(int64_t value) noexcept nogil:
+    return (<uint64_t> value << 1) ^ <uint64_t> (value >> 63)
+
+
+cdef inline uint64_t _milliseconds(uint64_t nanoseconds) noexcept nogil:
+    return nanoseconds // 1000000
+
+
+cdef inline int32_t _labels_size(Labels* labels) noexcept nogil:
+    return labels.a.size + labels.name.size + labels.b.size + labels.extra.size + labels.c.size
+
+
+cdef inline void _labels(Out* out, Labels* labels) noexcept nogil:
+    _copy(out, labels.a.at, labels.a.size)
+    _copy(out, labels.name.at, labels.name.size)
+    _copy(out, labels.b.at, labels.b.size)
+    _copy(out, labels.extra.at, labels.extra.size)
+    _copy(out, labels.c.at, labels.c.size)
+
+
+cdef int _series(Out* out, Labels* labels, const uint64_t* values, const uint64_t* times, int32_t count, Out* exemplars) except -1 nogil:
+    """One TimeSeries: labels, ``count`` samples (value bits, ms), ready-made exemplar fields."""
+    cdef int32_t i
+    cdef size_t size = _labels_size(labels)
+    for i in range(count):
+        size += 2 + 10 + _varint_size(times[i])
+    size += exemplars.size
+    _room(out, size + 16)
+    _byte(out, 0x0A)
+    _varint(out, size)
+    _labels(out, labels)
+    for i in range(count):
+        _byte(out, 0x12)
+        _byte(out, <uint8_t> (10 + _varint_size(times[i])))
+        _byte(out, 0x09)
+        _fixed64(out, values[i])
+        _byte(out, 0x10)
+        _varint(out, times[i])
+    _copy(out, exemplars.bytes, <int32_t> exemplars.size)
+    exemplars.size = 0
+    return 0
+
+
+cdef uint8_t[16] HEX
+HEX[:] = b"0123456789abcdef"
+
+
+cdef void _hex_label(Out* out, const char* name, int32_t name_size, uint64_t high, uint64_t low, int32_t digits) noexcept nogil:
+    """A Label whose value is an id in hex."""
+    cdef int32_t i
+    cdef uint64_t word
+    _byte(out, 0x0A)
+    _byte(out, <uint8_t> (2 + name_size + 2 + digits))
+    _byte(out, 0x0A)
+    _byte(out, <uint8_t> name_size)
+    _copy(out, <const uint8_t*> name, name_size)
+    _byte(out, 0x12)
+    _byte(out, <uint8_t> digits)
+    for i in range(digits):
+        word = high if digits == 32 and i < 16 else low
+        _byte(out, HEX[(word >> (60 - 4 * (i & 15))) & 15])
+
+
+cdef int _exemplar(Out* out, ExemplarRow* row, const uint8_t* extra, int32_t extra_size, int32_t extra_chars) except -1 nogil:
+    """One Exemplar field of a TimeSeries: span_id, trace_id, then the other attributes if all fit into 128 characters."""
+    cdef int32_t trace = 0, span = 0, others = 0
+    cdef size_t size
+    cdef double value = <double> row.int_value if row.value_kind == 1 else row.double_value
+    cdef uint64_t time = _milliseconds(row.time)
+    if row.trace_id_hi | row.trace_id_lo:
+        trace = 2 + 2 + 8 + 2 + 32
+    if row.span_id:
+        span = 2 + 2 + 7 + 2 + 16
+    if extra_size > 0 and (40 if trace else 0) + (23 if span else 0) + extra_chars <= EXEMPLAR_MAX_BYTES:
+        others = extra_size
+    size = trace + span + others + 9 + 1 + _varint_size(time)
+    _room(out, size + 16)
+    _byte(out, 0x1A)
+    _varint(out, size)
+    if span:
+        _hex_label(out, "span_id", 7, 0, row.span_id, 16)
+    if trace:
+        _hex_label(out, "trace_id", 8, row.trace_id_hi, row.trace_id_lo, 32)
+    _copy(out, extra, others)
+    _byte(out, 0x11)
+    _fixed64(out, _bits(value))
+    _byte(out, 0x18)
+    _varint(out, time)
+    return 0
+
+
+# Native histograms.
+
+cdef struct Spans:
+    Out spans      # BucketSpan messages, ready-made
+    Out deltas     # packed zigzag varints
+    int64_t last_count
+    int64_t next_index
+    int32_t span_offset
+    uint32_t span_length
+    bint open
+
+
+cdef int _close_span(Spans* s, uint8_t tag) except -1 nogil:
+    cdef uint64_t offset = _zigzag(s.span_offset)
+    if not s.open:
+        return 0
+    _room(&s.spans, 24)
+    _byte(&s.spans, tag)
+    _byte(&s.spans, <uint8_t> (2 + _varint_size(offset) + _varint_size(s.span_length)))
+    _byte(&s.spans, 0x08)
+    _varint(&s.spans, offset)
+    _byte(&s.spans, 0x10)
+    _varint(&s.spans, s.span_length)
+    s.open = False
+    return 0
+
+
+cdef int _add_bucket(Spans* s, uint8_t tag, int64_t index, int64_t count) except -1 nogil:
+    """Append one non-empty bucket; a gap of up to two empty ones is filled, a longer one starts a new span."""
+    cdef int64_t gap = index - s.next_index
+    if not s.open and s.spans.size == 0 and s.span_length == 0:
+        s.span_offset = <int32_t> index
+        s.open = True
+    elif gap > 2:
+        _close_span(s, tag)
+        s.span_offset = <int32_t> gap
+        s.span_length = 0
+        s.open = True
+    else:
+        while gap > 0:
+            _room(&s.deltas, 16)
+            _varint(&s.deltas, _zigzag(-s.last_count))
+            s.last_count = 0
+            s.span_length += 1
+            gap -= 1
+    _room(&s.deltas, 16)
+    _varint(&s.deltas, _zigzag(count - s.last_count))
+    s.last_count = count
+    s.span_length += 1
+    s.next_index = index + 1
+    return 0
+
+
+cdef int _buckets(Spans* s, uint8_t tag, const uint8_t* at, int32_t size, int64_t offset, int32_t down) except -1 nogil:
+    """The packed varint counts as spans and deltas, each ``2**down`` buckets merged into one."""
+    cdef int64_t index = offset, merged_index = 0, merged = 0, target
+    cdef uint64_t count
+    cdef int shift
+    cdef int32_t i = 0
+    cdef bint have = False
+    s.spans.size = 0
+    s.deltas.size = 0
+    s.last_count = 0
+    s.next_index = 0
+    s.span_length = 0
+    s.open = False
+    while i < size:
+        count = 0
+        shift = 0
+        while i < size and shift < 64:
+            count |= <uint64_t> (at[i] & 0x7F) << shift
+            shift += 7
+            i += 1
+            if at[i - 1] < 0x80:
+                break
+        # Prometheus' bucket i ends at base**i, OpenTelemetry's bucket i ends at base**(i+1).
+        target = (index >> down) + 1
+        if have and target != merged_index:
+            if merged:
+                _add_bucket(s, tag, merged_index, merged)
+            merged = 0
+        merged_index = target
+        merged += <int64_t> count
+        have = True
+        index += 1
+    if have and merged:
+        _add_bucket(s, tag, merged_index, merged)
+    _close_span(s, tag)
+    return 0
+
+
+cdef int _native(Out* out, Labels* labels, PointRow* rows, const int32_t* run, int32_t count, const uint8_t* wire, Spans* positive, Spans* negative, Out* exemplars) except -1 nogil:
+    """One TimeSeries of native histograms."""
+    cdef Out body
+    cdef PointRow* point
+    cdef int32_t i, down, scale
+    cdef uint64_t time, total
+    cdef bint stale
+    cdef size_t size
+    body.bytes = NULL
+    body.size = 0
+    body.capacity = 0
+    try:
+        for i in range(count):
+            point = &rows[run[i]]
+            stale = point.flags & NO_RECORDED_VALUE
+            down = point.scale - MAX_SCALE if point.scale > MAX_SCALE else 0
+            if down > 62:
+                down = 62
+            scale = MAX_SCALE if point.scale > MAX_SCALE else point.scale
+            _buckets(positive, 0x5A, wire + point.positive, 0 if stale else point.positive_len, point.positive_offset, down)
+            _buckets(negative, 0x42, wire + point.negative, 0 if stale else point.negative_len, point.negative_offset, down)
+            time = _milliseconds(point.time)
+            total = 0 if stale else point.count
+            size = (1 + _varint_size(total) + 9 + 1 + _varint_size(_zigzag(scale)) + 9 + 1 + _varint_size(point.zero_count)
+                    + negative.spans.size + positive.spans.size + 1 + _varint_size(time))
+            if negative.deltas.size:
+                size += 1 + _varint_size(negative.deltas.size) + negative.deltas.size
+            if positive.deltas.size:
+                size += 1 + _varint_size(positive.deltas.size) + positive.deltas.size
+            _room(&body, size + 64)
+            _byte(&body, 0x22)
+            _varint(&body, size)
+            _byte(&body, 0x08)
+            _varint(&body, total)
+            _byte(&body, 0x19)
+            _fixed64(&body, STALE_NAN if stale else _bits(point.sum))
+            _byte(&body, 0x20)
+            _varint(&body, _zigzag(scale))
+            _byte(&body, 0x29)
+            _fixed64(&body, _bits(point.zero_threshold if point.zero_threshold > 0 else 1e-128))
+            _byte(&body, 0x30)
+            _varint(&body, point.zero_count)
+            _copy(&body, negative.spans.bytes, <int32_t> negative.spans.size)
+            if negative.deltas.size:
+                _byte(&body, 0x4A)
+                _varint(&body, negative.deltas.size)
+                _copy(&body, negative.deltas.bytes, <int32_t> negative.deltas.size)
+            _copy(&body, positive.spans.bytes, <int32_t> positive.spans.size)
+            if positive.deltas.size:
+                _byte(&body, 0x62)
+                _varint(&body, positive.deltas.size)
+                _copy(&body, positive.deltas.bytes, <int32_t> positive.deltas.size)
+            _byte(&body, 0x78)
+            _varint(&body, time)
+        size = _labels_size(labels) + body.size + exemplars.size
+        _room(out, size + 16)
+        _byte(out, 0x0A)
+        _varint(out, size)
+        _labels(out, labels)
+        _copy(out, exemplars.bytes, <int32_t> exemplars.size)
+        _copy(out, body.bytes, <int32_t> body.size)
+        exemplars.size = 0
+    finally:
+        free(body.bytes)
+    return 0
+
+
+cdef class Encoder:
+    """Encodes runs into requests of at most ``max_bytes`` (a single series larger than that makes a request of its own).
+
+    ``chunks`` after :meth:`encode`: (request bytes, points completed in it).
+    """
+
+    cdef Out out
+    cdef Out exemplars
+    cdef Spans positive, negative
+    cdef uint64_t* values
+    cdef uint64_t* times
+    cdef uint64_t* totals
+    cdef Py_ssize_t scratch
+
+    def __cinit__(self):
+        self.values = NULL
+        self.times = NULL
+        self.totals = NULL
+
+    def __dealloc__(self):
+        free(self.out.bytes)
+        free(self.exemplars.bytes)
+        free(self.positive.spans.bytes)
+        free(self.positive.deltas.bytes)
+        free(self.negative.spans.bytes)
+        free(self.negative.deltas.bytes)
+        free(self.values)
+        free(self.times)
+        free(self.totals)
+
+    cdef int _scratch(self, Py_ssize_t count) except -1:
+        if count > self.scratch:
+            free(self.values)
+            free(self.times)
+            free(self.totals)
+            self.scratch = 0
+            self.values = <uint64_t*> malloc(count * sizeof(uint64_t))
+            self.times = <uint64_t*> malloc(count * sizeof(uint64_t))
+            self.totals = <uint64_t*> malloc(count * sizeof(uint64_t))
+            if self.values == NULL or self.times == NULL or self.totals == NULL:
+                raise MemoryError
+            self.scratch = count
+        return 0
+
+    def encode(
+        self,
+        bytes wire not None,
+        const uint8_t[::1] points not None,        # PointRow records
+        const int32_t[::1] types not None,         # (points,) METRIC_*
+        const int32_t[::1] order not None,         # point rows, run after run
+        const int32_t[::1] runs not None,          # (runs + 1,) positions in order
+        const uint8_t[::1] arena not None,         # label pieces a, b, c of each source, one after the other
+        const int64_t[:, ::1] pieces not None,     # (runs, 4): start in arena, size of a, b, c
+        const uint8_t[::1] names not None,         # name labels
+        const int32_t[:, :, ::1] name_slices not None,   # (families, 4 variants, 2): start, size
+        const int32_t[::1] family not None,        # (runs,)
+        const uint8_t[::1] extras not None,        # le and quantile labels
+        const int32_t[:, ::1] extra_slices not None,     # (labels, 2): start, size
+        const int32_t[::1] extra_first not None,   # (sets + 1,): rows of extra_slices of each set of bounds or quantiles; the last of a histogram's is +Inf
+        const int32_t[::1] extra_set not None,     # (runs,): set of the run, -1 where none applies
+        const uint8_t[::1] exemplar_rows not None, # ExemplarRow records, by parent
+        const int32_t[::1] exemplar_first not None,      # (points + 1,)
+        const uint8_t[::1] exemplar_arena not None,      # other labels of each exemplar
+        const int32_t[:, ::1] exemplar_slices not None,  # (exemplars, 3): start, size, characters
+        const uint8_t[::1] quantile_rows not None, # QuantileRow records, by parent
+        const int32_t[::1] quantile_first not None,      # (points + 1,)
+        Py_ssize_t max_bytes,
+    ):
+        """The requests for these runs, in order."""
+        cdef PointRow* rows = <PointRow*> &points[0] if points.shape[0] else NULL
+        cdef ExemplarRow* exemplars = <ExemplarRow*> &exemplar_rows[0] if exemplar_rows.shape[0] else NULL
+        cdef QuantileRow* quantiles = <QuantileRow*> &quantile_rows[0] if quantile_rows.shape[0] else NULL
+        cdef const uint8_t* buffer = wire
+        cdef Py_ssize_t run_count = runs.shape[0] - 1, r
+        cdef Py_ssize_t completed = 0, longest = 0
+        cdef int32_t i, n, j, kind, set_, first_label, label_count
+        cdef const int32_t* run
+        cdef Labels labels
+        cdef PointRow* point
+        cdef list chunks = []
+        self.out.size = 0
+        for r in range(run_count):
+            longest = max(longest, runs[r + 1] - runs[r])
+        self._scratch(longest if longest else 1)
+        for r in range(run_count):
+            n = runs[r + 1] - runs[r]
+            if n <= 0:
+                continue
+            run = &order[runs[r]]
+            kind = types[run[0]]
+            labels.a.at = &arena[0] + pieces[r, 0] if arena.shape[0] else NULL
+            labels.a.size = <int32_t> pieces[r, 1]
+            labels.b.at = labels.a.at + pieces[r, 1]
+            labels.b.size = <int32_t> pieces[r, 2]
+            labels.c.at = labels.b.at + pieces[r, 2]
+            labels.c.size = <int32_t> pieces[r, 3]
+            labels.extra.at = NULL
+            labels.extra.size = 0
+            for i in range(n):
+                self.times[i] = _milliseconds(rows[run[i]].time)
+            if kind == GAUGE or kind == SUM:
+                for i in range(n):
+                    point = &rows[run[i]]
+                    if point.flags & NO_RECORDED_VALUE:
+                        self.values[i] = STALE_NAN
+                    elif point.value_kind == 1:
+                        self.values[i] = _bits(<double> point.int_value)
+                    else:
+                        self.values[i] = _bits(point.double_value)
+                if kind == SUM:
+                    self._all_exemplars(exemplars, exemplar_first, exemplar_arena, exemplar_slices, run, n)
+                self._name(&labels, names, name_slices, family[r], NAME_BASE)
+                _series(&self.out, &labels, self.values, self.times, n, &self.exemplars)
+            elif kind == EXPONENTIAL:
+                self._all_exemplars(exemplars, exemplar_first, exemplar_arena, exemplar_slices, run, n)
+                self._name(&labels, names, name_slices, family[r], NAME_BASE)
+                _native(&self.out, &labels, rows, run, n, buffer, &self.positive, &self.negative, &self.exemplars)
+            else:
+                set_ = extra_set[r]
+                first_label = extra_first[set_] if set_ >= 0 else 0
+                label_count = extra_first[set_ + 1] - first_label if set_ >= 0 else 0
+                self._name(&labels, names, name_slices, family[r], NAME_BUCKET if kind == HISTOGRAM else NAME_BASE)
+                for i in range(n):
+                    self.totals[i] = 0
+                for j in range(label_count):
+                    labels.extra.at = &extras[0] + extra_slices[first_label + j, 0]
+                    labels.extra.size = extra_slices[first_label + j, 1]
+                    if kind == HISTOGRAM:
+                        for i in range(n):
+                            point = &rows[run[i]]
+                            self.totals[i] += _bucket(point, buffer, j)
+                            if point.flags & NO_RECORDED_VALUE:
+                                self.values[i] = STALE_NAN
+                            else:  # the last bucket is the count, whatever the buckets say
+                                self.values[i] = _bits(<double> (point.count if j == label_count - 1 else self.totals[i]))
+                            self._bucket_exemplars(exemplars, exemplar_first, exemplar_arena, exemplar_slices, run[i], point, buffer, j, label_count)
+                    else:
+                        for i in range(n):
+                            point = &rows[run[i]]
+                            if point.flags & NO_RECORDED_VALUE:
+                                self.values[i] = STALE_NAN
+                            else:
+                                self.values[i] = _bits(quantiles[quantile_first[run[i]] + j].value)
+                    _series(&self.out, &labels, self.values, self.times, n, &self.exemplars)
+                labels.extra.size = 0
+                # `_sum` exists only where every point of the run has one; histograms of negative values leave it out.
+                j = 0
+                for i in range(n):
+                    point = &rows[run[i]]
+                    if kind == HISTOGRAM and not (point.present & PRESENT_SUM) and not (point.flags & NO_RECORDED_VALUE):
+                        continue
+                    self.values[j] = STALE_NAN if point.flags & NO_RECORDED_VALUE else _bits(point.sum)
+                    self.times[j] = _milliseconds(point.time)
+                    j += 1
+                if j:
+                    self._name(&labels, names, name_slices, family[r], NAME_SUM)
+                    _series(&self.out, &labels, self.values, self.times, j, &self.exemplars)
+                for i in range(n):
+                    point = &rows[run[i]]
+                    self.values[i] = STALE_NAN if point.flags & NO_RECORDED_VALUE else _bits(<double> point.count)
+                    self.times[i] = _milliseconds(point.time)
+                self._name(&labels, names, name_slices, family[r], NAME_COUNT)
+                _series(&self.out, &labels, self.values, self.times, n, &self.exemplars)
+            completed += n
+            if self.out.size >= <size_t> max_bytes:
+                chunks.append((self.out.bytes[:self.out.size], completed))
+                self.out.size = 0
+                completed = 0
+        if self.out.size:
+            chunks.append((self.out.bytes[:self.out.size], completed))
+        return chunks
+
+    cdef void _name(self, Labels* labels, const uint8_t[::1] names, const int32_t[:, :, ::1] slices, int32_t family, int32_t variant) noexcept:
+        labels.name.at = &names[0] + slices[family, variant, 0]
+        labels.name.size = slices[family, variant, 1]
+
+    cdef int _all_exemplars(self, ExemplarRow* rows, const int32_t[::1] first, const uint8_t[::1] arena, const int32_t[:, ::1] slices, const int32_t* run, int32_t count) except -1:
+        cdef int32_t i, e
+        for i in range(count):
+            for e in range(first[run[i]], first[run[i] + 1]):
+                _exemplar(&self.exemplars, &rows[e], &arena[0] + slices[e, 0] if arena.shape[0] else NULL, slices[e, 1], slices[e, 2])
+        return 0
+
+    cdef int _bucket_exemplars(self, ExemplarRow* rows, const int32_t[::1] first, const uint8_t[::1] arena, const int32_t[:, ::1] slices,
+                               int32_t row, PointRow* point, const uint8_t* wire, int32_t bucket, int32_t label_count) except -1:
+        """Exemplars whose value falls into this bucket: the first whose bound is not below it."""
+        cdef int32_t e
+        cdef double value, upper, lower
+        if first[row] == first[row + 1]:
+            return 0
+        upper = INFINITY if bucket == label_count - 1 else _bound(point, wire, bucket)
+        lower = -INFINITY if bucket == 0 else _bound(point, wire, bucket - 1)
+        for e in range(first[row], first[row + 1]):
+            value = <double> rows[e].int_value if rows[e].value_kind == 1 else rows[e].double_value
+            if value <= upper and (value > lower or bucket == 0):
+                _exemplar(&self.exemplars, &rows[e], &arena[0] + slices[e, 0] if arena.shape[0] else NULL, slices[e, 1], slices[e, 2])
+        return 0
+
+
+cdef inline double _bound(PointRow* point, const uint8_t* wire, int32_t index) noexcept nogil:
+    cdef double bound = INFINITY
+    if index >= 0 and (index + 1) * 8 <= point.bounds_len:
+        memcpy(&bound, wire + point.bounds + index * 8, 8)
+    return bound
+
+
+cdef inline uint64_t _bucket(PointRow* point, const uint8_t* wire, int32_t index) noexcept nogil:
+    cdef uint64_t count = 0
+    if (index + 1) * 8 <= point.buckets_len:
+        memcpy(&count, wire + point.buckets + index * 8, 8)
+    return count
