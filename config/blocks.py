@@ -4,7 +4,7 @@ Source: open-telemetry/opentelemetry-collector config/{configgrpc,confighttp,con
 """
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr, model_validator
 
@@ -85,11 +85,18 @@ class Secret(SecretStr):
 class ComponentConfig(BaseModel):
     """Base of every configuration: frozen, unknown keys refused, no weak casts. Its defaults are the component's defaults."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, validate_default=False, populate_by_name=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=False, validate_default=False, populate_by_name=True, use_attribute_docstrings=True
+    )
+
+    null_means_default: ClassVar[bool] = True
+    """A bare key (``grpc:``) where this may stand switches it on with its defaults; False: it stays as if not written."""
 
 
 class TLSClientConfig(ComponentConfig):
     """configtls, client side."""
+
+    null_means_default: ClassVar[bool] = False
 
     insecure: bool = False
     """No TLS at all (gRPC; HTTP decides by the URL's scheme)."""
@@ -111,6 +118,8 @@ class TLSClientConfig(ComponentConfig):
 
 class TLSServerConfig(ComponentConfig):
     """configtls, server side."""
+
+    null_means_default: ClassVar[bool] = False
 
     cert_file: str = ""
     cert_pem: Secret = Secret("")
@@ -181,6 +190,8 @@ class QueueConfig(ComponentConfig):
 class KeepaliveClientConfig(ComponentConfig):
     """configgrpc keepalive, client side."""
 
+    null_means_default: ClassVar[bool] = False
+
     time: Duration = 10.0
     timeout: Duration = 10.0
     permit_without_stream: bool = False
@@ -206,12 +217,16 @@ class KeepaliveEnforcementPolicy(ComponentConfig):
 class KeepaliveServerConfig(ComponentConfig):
     """configgrpc keepalive, server side."""
 
+    null_means_default: ClassVar[bool] = False
+
     server_parameters: KeepaliveServerParameters = KeepaliveServerParameters()
     enforcement_policy: KeepaliveEnforcementPolicy = KeepaliveEnforcementPolicy()
 
 
 class AuthConfig(ComponentConfig):
     """Which extension authenticates."""
+
+    null_means_default: ClassVar[bool] = False
 
     authenticator: str
 
@@ -251,6 +266,8 @@ class GRPCServerConfig(ComponentConfig):
 
 class CORSConfig(ComponentConfig):
     """confighttp.CORSConfig; absent or without origins: OPTIONS is answered 405."""
+
+    null_means_default: ClassVar[bool] = False
 
     allowed_origins: tuple[str, ...] = ()
     allowed_headers: tuple[str, ...] = ()
@@ -300,5 +317,3 @@ class HTTPServerConfig(ComponentConfig):
     write_timeout: Duration = 0.0
     idle_timeout: Duration = 0.0
     keep_alives_enabled: bool = True
-
-

@@ -1,0 +1,167 @@
+"""What pipelines may hold: the checks that need the whole graph. Nothing is built here.
+
+Source: open-telemetry/opentelemetry-collector otelcol/config.go, service/internal/graph/graph.go.
+"""
+
+from collections.abc import Mapping
+
+from collector.api import ComponentId, ComponentKind, Factory
+from collector.model import Signal
+from config.errors import ConfigError
+from config.model import Pipeline, ServiceConfig
+from config.yaml import Position
+
+__all__ = ["Factories", "check_graph"]
+
+Factories = Mapping[ComponentKind, Mapping[ComponentId, tuple[Factory | None, Position]]]
+"""Configured ids by section; no factory for types that are not known (reported elsewhere)."""
+
+_SINGULAR = {kind: str(kind).removesuffix("s") for kind in ComponentKind}
+
+
+def check_graph(service: ServiceConfig, factories: Factories, errors: list[ConfigError], warnings: list[ConfigError]) -> None:
+    """Append what is wrong with the graph to ``errors``, what is only odd to ``warnings``."""
+    _check_ambiguous(factories, errors)
+    for pipeline in service.pipelines.values():
+        _check_pipeline(pipeline, factories, errors)
+    for connector_id, (factory, position) in factories[ComponentKind.CONNECTOR].items():
+        _check_connector(connector_id, factory, position, service, errors)
+    _check_cycles(service, factories, errors)
+    _note_unused(service, factories, warnings)
+
+
+def _check_ambiguous(factories: Factories, errors: list[ConfigError]) -> None:
+    for connector_id, (_, position) in factories[ComponentKind.CONNECTOR].items():
+        for kind in (ComponentKind.RECEIVER, ComponentKind.EXPORTER):
+            if connector_id in factories[kind]:
+                other = factories[kind][connector_id][1]
+                errors.append(
+                    ConfigError(
+                        position,
+                        ("connectors", str(connector_id)),
+                        f'ambiguous id: a {_SINGULAR[kind]} has the same id (at {other}); rename one, for example "{connector_id.type}/connector"',
+                    )
+                )
+
+
+def _check_pipeline(pipeline: Pipeline, factories: Factories, errors: list[ConfigError]) -> None:
+    path = ("service", "pipelines", pipeline.id)
+    # Ids that are listed but not configured are reported with their references; here counts what is left of the lists.
+    for section, ids in (("receivers", pipeline.receivers), ("exporters", pipeline.exporters)):
+        if not ids and not any(error.path == (*path, section) for error in errors):
+            errors.append(ConfigError(pipeline.position, path, f"must have at least one {section.removesuffix('s')}"))
+    for kind, ids in (
+        (ComponentKind.RECEIVER, pipeline.receivers),
+        (ComponentKind.PROCESSOR, pipeline.processors),
+        (ComponentKind.EXPORTER, pipeline.exporters),
+    ):
+        for component_id in ids:
+            factory, position = factories[kind].get(component_id, (None, pipeline.position))
+            if factory is not None and pipeline.signal not in factory.signals:
+                served = ", ".join(sorted(factory.signals)) or "nothing"
+                errors.append(
+                    ConfigError(
+                        pipeline.position,
+                        (*path, str(kind)),
+                        f'the {_SINGULAR[kind]} "{component_id}" does not support {pipeline.signal}; it serves: {served}',
+                    )
+                )
+            del position
+
+
+def _check_connector(
+    connector_id: ComponentId, factory: Factory | None, position: Position, service: ServiceConfig, errors: list[ConfigError]
+) -> None:
+    path = ("connectors", str(connector_id))
+    into = [pipeline for pipeline in service.pipelines.values() if connector_id in pipeline.exporters]
+    out_of = [pipeline for pipeline in service.pipelines.values() if connector_id in pipeline.receivers]
+    if factory is None or not (into or out_of):
+        return
+    for pipeline in into:
+        if not any((pipeline.signal, other.signal) in factory.connects for other in out_of):
+            errors.append(
+                ConfigError(
+                    position,
+                    path,
+                    f"used as exporter in pipeline {pipeline.id} but not used in any supported receiver pipeline; it connects: {_pairs(factory)}",
+                )
+            )
+    for pipeline in out_of:
+        if not any((other.signal, pipeline.signal) in factory.connects for other in into):
+            errors.append(
+                ConfigError(
+                    position,
+                    path,
+                    f"used as receiver in pipeline {pipeline.id} but not used in any supported exporter pipeline; it connects: {_pairs(factory)}",
+                )
+            )
+
+
+def _pairs(factory: Factory) -> str:
+    pairs: list[tuple[Signal, Signal]] = sorted(factory.connects)
+    return ", ".join(f"{before} to {after}" for before, after in pairs) or "nothing"
+
+
+def _check_cycles(service: ServiceConfig, factories: Factories, errors: list[ConfigError]) -> None:
+    edges: dict[str, list[tuple[ComponentId, str]]] = {name: [] for name in service.pipelines}
+    for connector_id, (factory, _) in factories[ComponentKind.CONNECTOR].items():
+        for name, pipeline in service.pipelines.items():
+            if factory is None or connector_id not in pipeline.exporters:
+                continue
+            for other_name, other in service.pipelines.items():
+                if connector_id in other.receivers and (pipeline.signal, other.signal) in factory.connects:
+                    edges[name].append((connector_id, other_name))
+    done: set[str] = set()
+    for start in service.pipelines:
+        cycle = _cycle_from(start, edges, done)
+        if cycle:
+            text = " -> ".join(cycle)
+            errors.append(
+                ConfigError(service.pipelines[cycle[0]].position, ("service", "pipelines", cycle[0]), f"cycle of connectors: {text}")
+            )
+
+
+def _cycle_from(start: str, edges: Mapping[str, list[tuple[ComponentId, str]]], done: set[str]) -> list[str]:
+    """The first cycle reachable from ``start`` as pipeline, connector, pipeline …; empty if there is none. Marks what it visited."""
+    if start in done:
+        return []
+    trail: list[str] = [start]  # pipelines
+    through: list[ComponentId] = []
+    pending = [iter(edges[start])]
+    while pending:
+        step = next(pending[-1], None)
+        if step is None:
+            done.add(trail.pop())
+            pending.pop()
+            if through:
+                through.pop()
+            continue
+        connector_id, following = step
+        if following in trail:
+            first = trail.index(following)
+            words = [trail[first]]
+            for name, connector in zip([*trail[first + 1 :], following], [*through[first:], connector_id], strict=True):
+                words += [f"connector {connector}", name]
+            done.update(trail)
+            return words
+        if following not in done:
+            trail.append(following)
+            through.append(connector_id)
+            pending.append(iter(edges[following]))
+    return []
+
+
+def _note_unused(service: ServiceConfig, factories: Factories, warnings: list[ConfigError]) -> None:
+    pipelines = service.pipelines.values()
+    used = {
+        ComponentKind.RECEIVER: {each for pipeline in pipelines for each in pipeline.receivers},
+        ComponentKind.PROCESSOR: {each for pipeline in pipelines for each in pipeline.processors},
+        ComponentKind.EXPORTER: {each for pipeline in pipelines for each in pipeline.exporters},
+        ComponentKind.CONNECTOR: {each for pipeline in pipelines for each in (*pipeline.receivers, *pipeline.exporters)},
+        ComponentKind.EXTENSION: set(service.extensions),
+    }
+    for kind, ids in factories.items():
+        for component_id, (_, position) in ids.items():
+            if component_id not in used[kind]:
+                where = "service::extensions" if kind is ComponentKind.EXTENSION else "any pipeline"
+                warnings.append(ConfigError(position, (str(kind), str(component_id)), f"configured but not used in {where}"))
