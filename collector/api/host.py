@@ -79,6 +79,10 @@ class ReceiverOutput(Output, Protocol):
         """The same for a batch this receiver built itself (scrapers, builders)."""
         ...
 
+    def over(self, transport: str) -> "ReceiverOutput":
+        """The same door, counting under the label ``transport`` (``grpc``, ``http``). Asking twice gives the same object."""
+        ...
+
 
 class Admission(Protocol):
     """The memory budget of the process, in bytes: in flight + queues + stages + indexes."""
