@@ -1,0 +1,1 @@
+"""What component authors share: queue and retry, clients and servers, TLS, compression."""
