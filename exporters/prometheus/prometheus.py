@@ -1,0 +1,107 @@
+"""The last value of every series on a page that Prometheus scrapes.
+
+Source: Prometheus exposition formats; the Collector's prometheusexporter for keys and behaviour.
+"""
+
+from typing import Final
+
+from aiohttp import web
+
+from collector.api import Component, Exporter, Host, Settings
+from collector.helpers.ports import describe_port_conflict, is_port_conflict
+from collector.helpers.prometheus import LabelSettings
+from collector.helpers.tls import server_context
+from collector.model import Batch, Metrics, Signal
+from exporters.prometheus.config import PrometheusConfig
+from exporters.prometheus.store import SeriesStore
+
+__all__ = ["PrometheusExporter", "create"]
+
+_TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
+_OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+class PrometheusExporter(Exporter):
+    """See the module. There is no queue: a batch is delivered when its values are on the page."""
+
+    def __init__(self, settings: Settings, config: PrometheusConfig) -> None:
+        self._settings = settings
+        self._config = config
+        self._store = SeriesStore(
+            LabelSettings(
+                strategy=config.strategy,
+                external_labels=config.const_labels,
+                scope_info=not config.without_scope_info,
+                promote_all_resource_attributes=config.resource_to_telemetry_conversion.enabled,
+                resource_attributes=config.resource_constant_labels.included,
+                excluded_resource_attributes=config.resource_constant_labels.excluded,
+            ),
+            config.strategy,
+            config.namespace,
+            config.metric_expiration,
+        )
+        self._runner: web.AppRunner | None = None
+        self.port = 0
+        """The port listened on, once started."""
+        settings.telemetry.gauge("tailrace_exporter_series", "Series on the page", read=lambda: float(self._store.series_count()))
+        self._sent = settings.telemetry.counter("otelcol_exporter_sent_metric_points", "Metric points put on the page")
+        self._conflicts = settings.telemetry.gauge(
+            "tailrace_exporter_conflicting_series", "Series left out at the last scrape because their name has another type"
+        )
+
+    async def start(self, host: Host) -> None:
+        """Listen."""
+        app = web.Application()
+        app.router.add_get("/metrics", self._scrape)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        await self._runner.setup()
+        address, _, port = self._config.endpoint.rpartition(":")
+        address = address.strip("[]") or "0.0.0.0"  # noqa: S104 - ":9464" says all interfaces, as in the Collector
+        tls = server_context(self._config.tls) if self._config.tls else None
+        site = web.TCPSite(self._runner, address, int(port), ssl_context=tls)
+        try:
+            await site.start()
+        except OSError as exc:
+            await self._runner.cleanup()
+            self._runner = None
+            if is_port_conflict(exc):
+                raise OSError(describe_port_conflict(address, int(port), f"exporters::{self._settings.id}::endpoint")) from exc
+            raise
+        self.port = self._runner.addresses[0][1]
+        self._settings.telemetry.log.info("serving metrics for scraping", address=address, port=self.port)
+
+    async def shutdown(self) -> None:
+        """Stop listening."""
+        if self._runner is not None:
+            runner, self._runner = self._runner, None
+            await runner.cleanup()
+
+    async def consume(self, batch: Batch) -> None:
+        """Put the batch's values on the page."""
+        assert isinstance(batch, Metrics)
+        dropped = self._store.update(batch, self._settings.clock.monotonic_s())
+        telemetry = self._settings.telemetry
+        for reason, count in dropped.items():
+            telemetry.dropped(Signal.METRICS, count, reason)
+        delivered = batch.item_count - sum(dropped.values())
+        if delivered:
+            telemetry.delivered(Signal.METRICS, delivered)
+            self._sent.add(delivered)
+
+    async def _scrape(self, request: web.Request) -> web.Response:
+        openmetrics = self._config.enable_open_metrics and "application/openmetrics-text" in request.headers.get("Accept", "")
+        page, conflicts = self._store.page(
+            self._settings.clock.monotonic_s(),
+            send_timestamps=self._config.send_timestamps,
+            target_info=True,
+            openmetrics=openmetrics,
+        )
+        self._conflicts.set(conflicts)
+        response = web.Response(body=page, headers={"Content-Type": _OPENMETRICS if openmetrics else _TEXT})
+        response.enable_compression()
+        return response
+
+
+def create(settings: Settings, config: PrometheusConfig, previous: Component | None) -> PrometheusExporter:  # noqa: ARG001 - the page fills again within one export interval
+    """The component."""
+    return PrometheusExporter(settings, config)

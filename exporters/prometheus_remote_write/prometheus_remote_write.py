@@ -1,0 +1,190 @@
+"""Metrics to a Prometheus remote-write 1.0 receiver: Prometheus, Mimir, Thanos, VictoriaMetrics.
+
+Each batch becomes requests of at most ``max_batch_size_bytes``, spread over shards by the final label bytes. Shards are sent at
+the same time, the requests of one shard one after the other and one batch after the other: a series is never reordered.
+What Prometheus has no form for (delta and unspecified temporality, names of which nothing is left) is dropped and counted; the
+rest of the batch goes out.
+Source: Prometheus remote-write specification 1.0; OpenTelemetry's Prometheus compatibility page.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from collector.api import Component, Host, Settings
+from collector.helpers.compression import compress
+from collector.helpers.exporter import ExporterConfig, Part, QueuedExporter
+from collector.helpers.http_client import HTTPClient
+from collector.helpers.prometheus import Encodable, Family, LabelSettings, SeriesCache, SeriesLabels
+from collector.model import METRIC_EXPONENTIAL_HISTOGRAM, Batch, Metrics, Signal
+from config.blocks import QueueConfig
+from exporters.prometheus_remote_write._encode import Encoder
+from exporters.prometheus_remote_write.config import PrometheusRemoteWriteConfig
+from exporters.prometheus_remote_write.protobuf import encode_label, encode_metadata, encode_sample_series
+
+__all__ = ["PrometheusRemoteWriteExporter", "create"]
+
+_HEADERS: Final = {"Content-Encoding": "snappy", "X-Prometheus-Remote-Write-Version": "0.1.0"}
+_POINTS_PER_SHARD: Final = 2000
+_METADATA_INTERVAL_S: Final = 60.0
+_MIN_SCALE: Final = -4  # native histograms go no coarser
+_TARGETS_MAX: Final = 100_000
+RETRYABLE_STATUSES: Final = frozenset({429, *range(500, 600)})
+
+
+class PrometheusRemoteWriteExporter(QueuedExporter[bytes]):
+    """See the module."""
+
+    def __init__(self, settings: Settings, config: PrometheusRemoteWriteConfig) -> None:
+        queue = config.remote_write_queue
+        super().__init__(
+            settings,
+            ExporterConfig(
+                timeout=config.timeout,
+                retry_on_failure=config.retry_on_failure,
+                # One batch at a time keeps the order; the shards inside a batch are the parallel part.
+                sending_queue=QueueConfig(
+                    enabled=queue.enabled, num_consumers=1, queue_size=queue.queue_size, max_bytes=queue.max_bytes,
+                    block_on_overflow=queue.block_on_overflow, storage=queue.storage,
+                ),
+            ),
+        )  # fmt: skip
+        self._config = config
+        self._client = HTTPClient(config.http, key=f"exporters::{settings.id}", version=settings.version)
+        self._labels = SeriesLabels(
+            LabelSettings(
+                strategy=config.strategy,
+                external_labels=config.external_labels,
+                scope_info=not config.disable_scope_info,
+                promote_all_resource_attributes=config.resource_to_telemetry_conversion.enabled,
+                resource_attributes=config.resource_constant_labels.included,
+                excluded_resource_attributes=config.resource_constant_labels.excluded,
+                sanitize_leading_underscore=config.sanitize_leading_underscore,
+                preserve_multiple_underscores=config.preserve_multiple_underscores,
+            )
+        )
+        self._cache = SeriesCache(self._labels, encode_label, config.strategy, config.namespace)
+        self._encoder = Encoder()
+        self._targets: dict[bytes, int] = {}
+        self._metadata_sent_s: dict[tuple[str, str], float] = {}
+        settings.telemetry.gauge(
+            "tailrace_exporter_series_cache_bytes", "Bytes of cached label sets", read=lambda: float(self._cache.memory_bytes)
+        )
+
+    async def open(self, host: Host) -> None:
+        """Make the HTTP session."""
+        await self._client.open()
+
+    async def close(self) -> None:
+        """Close the HTTP session."""
+        await self._client.close()
+
+    async def send(self, payload: bytes) -> int | None:
+        """One request, compressed."""
+        await self._client.post(
+            self._config.http.endpoint,
+            compress("snappy", payload),
+            content_type="application/x-protobuf",
+            headers=_HEADERS,
+            retryable_statuses=RETRYABLE_STATUSES,
+        )
+        return None
+
+    def encode(self, batch: Batch) -> Sequence[Part[bytes]]:
+        """The requests of a batch; what Prometheus cannot hold is counted here."""
+        assert isinstance(batch, Metrics)
+        found = self._cache.prepare(batch)
+        order, run_of = found.order, found.run_of
+        coarse = (found.types[order] == METRIC_EXPONENTIAL_HISTOGRAM) & (found.points["scale"][order] < _MIN_SCALE)
+        if coarse.any():
+            found.dropped["exponential_scale"] = int(np.count_nonzero(coarse))
+            order, run_of = order[~coarse], run_of[~coarse]
+        for reason, count in found.dropped.items():
+            self.telemetry.dropped(Signal.METRICS, count, reason)
+        if not len(order):
+            return []
+        shard_count = min(self._config.remote_write_queue.num_consumers, 1 + len(order) // _POINTS_PER_SHARD)
+        shard_of = (found.shard_key[order] % np.uint64(shard_count)).astype(np.int32)
+        parts: list[Part[bytes]] = []
+        for shard in range(shard_count):
+            chosen = shard_of == shard
+            if chosen.any():
+                parts += [Part(payload, count, shard) for payload, count in self._encode_runs(found, order[chosen], run_of[chosen])]
+        extra = self._target_info(batch) + self._metadata(found)
+        if extra and parts:
+            parts[0] = Part(extra + parts[0].payload, parts[0].item_count, parts[0].shard)
+        return parts
+
+    def _encode_runs(
+        self, found: Encodable, order: "np.ndarray[tuple[int], np.dtype[np.int32]]", run_of: "np.ndarray[tuple[int], np.dtype[np.int32]]"
+    ) -> list[tuple[bytes, int]]:
+        """Requests of the chosen points."""
+        starts = np.flatnonzero(np.concatenate(([True], run_of[1:] != run_of[:-1]))).astype(np.int32)
+        runs = np.concatenate((starts, [len(order)])).astype(np.int32)
+        head = order[starts]
+        slot = found.slot[head]
+        column = self._cache.sources.column
+        pieces = np.empty((len(slot), 4), np.int64)
+        for i, name in enumerate(("start", "a", "b", "c")):
+            pieces[:, i] = column(name)[slot]
+        return self._encoder.encode(
+            found.wire, _bytes(found.points), found.types, np.ascontiguousarray(order), runs,
+            np.frombuffer(self._cache.arena or b"\0", np.uint8), pieces,
+            np.frombuffer(self._cache.names, np.uint8), self._cache.name_slices(), np.ascontiguousarray(column("family")[slot]),
+            np.frombuffer(self._cache.extras, np.uint8), self._cache.extra_slices(), self._cache.extra_first(),
+            np.ascontiguousarray(found.extra_set[head]),
+            _bytes(found.exemplars), found.exemplar_first, found.exemplar_arena, found.exemplar_slices,
+            _bytes(found.quantiles), found.quantile_first,
+            self._config.max_batch_size_bytes,
+        )  # fmt: skip
+
+    def _target_info(self, batch: Metrics) -> bytes:
+        """A ``target_info`` sample for each resource, at the latest time of its points, never older than the last one sent."""
+        if not self._config.target_info.enabled:
+            return b""
+        resource_of = batch.ancestor("resources", "points")
+        first = np.flatnonzero(np.concatenate(([True], resource_of[1:] != resource_of[:-1])))
+        latest_ms = (np.maximum.reduceat(batch.table("points").rows["time"], first) // np.uint64(1_000_000)).tolist()
+        attributes = batch.attributes("resources")
+        keys, texts = attributes.key, attributes.as_text()
+        begins = np.searchsorted(attributes.owner, resource_of[first]).tolist()
+        ends = np.searchsorted(attributes.owner, resource_of[first], side="right").tolist()
+        encoded = []
+        for begin, end, time_ms in zip(begins, ends, latest_ms, strict=True):
+            pairs = [(keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "") for j in range(begin, end)]
+            labels = self._labels.target_info(pairs)
+            if not labels:
+                continue
+            named = sorted([("__name__", "target_info"), *labels], key=lambda label: label[0].encode())
+            label_bytes = b"".join(encode_label(*label) for label in named)
+            if time_ms > self._targets.get(label_bytes, 0):
+                if len(self._targets) >= _TARGETS_MAX:
+                    self._targets.clear()
+                self._targets[label_bytes] = time_ms
+                encoded.append(encode_sample_series(label_bytes, 1.0, time_ms))
+        return b"".join(encoded)
+
+    def _metadata(self, found: Encodable) -> bytes:
+        """Type, help and unit of the batch's families, each at most once a minute."""
+        if not self._config.send_metadata:
+            return b""
+        now_s = self.settings.clock.monotonic_s()
+        numbers = np.unique(self._cache.sources.column("family")[found.slot[found.order]])
+        due: list[Family] = []
+        for number in numbers.tolist():
+            family = self._cache.families[number]
+            if now_s - self._metadata_sent_s.get((family.name, family.kind), -_METADATA_INTERVAL_S) >= _METADATA_INTERVAL_S:
+                self._metadata_sent_s[family.name, family.kind] = now_s
+                due.append(family)
+        return b"".join(encode_metadata(family.name, family.kind, family.description, family.unit) for family in due)
+
+
+def _bytes(records: "np.ndarray[tuple[int], np.dtype[np.void]]") -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":
+    """The records as the kernel takes them."""
+    return np.ascontiguousarray(records).view(np.uint8).reshape(-1)
+
+
+def create(settings: Settings, config: PrometheusRemoteWriteConfig, previous: Component | None) -> PrometheusRemoteWriteExporter:  # noqa: ARG001 - caches are cheap to build again
+    """The component."""
+    return PrometheusRemoteWriteExporter(settings, config)
