@@ -97,7 +97,9 @@ class _Values:
             parts.append((kind == KIND_INT, StringColumn.from_slices(*decimal(np.ascontiguousarray(self.int)))))
         if KIND_DOUBLE in used:
             distinct, codes = np.unique(self.double.view(np.int64), return_inverse=True)
-            parts.append((kind == KIND_DOUBLE, StringColumn.from_codes(codes, [double_text(value) for value in distinct.view(np.float64).tolist()])))
+            parts.append(
+                (kind == KIND_DOUBLE, StringColumn.from_codes(codes, [double_text(value) for value in distinct.view(np.float64).tolist()]))
+            )
         if used & set(_ENCODED_KINDS):
             encoded = np.isin(kind, _ENCODED_KINDS)
             values = StringColumn.from_slices(self.source, np.where(encoded, self.rows["any"], np.int32(-1)), self.rows["any_len"])
@@ -109,7 +111,9 @@ class _Values:
         """About what the columns made so far keep, without the source."""
         made = (value for name, value in vars(self).items() if name not in {"rows", "source"})
         return self.rows.nbytes + sum(
-            value.nbytes if isinstance(value, np.ndarray) else value.memory_bytes for value in made if isinstance(value, np.ndarray | StringColumn)
+            value.nbytes if isinstance(value, np.ndarray) else value.memory_bytes
+            for value in made
+            if isinstance(value, np.ndarray | StringColumn)
         )
 
 

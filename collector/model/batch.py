@@ -168,7 +168,9 @@ class Batch:
             if table in {"metrics", "quantiles"}:
                 found, keys = np.empty(0, ATTRIBUTE), []
             elif table == "points":
-                found, keys = scan.index_attributes(table, self.wire, rows, np.ascontiguousarray(self._rows("metrics")["type"][rows["parent"]]))
+                found, keys = scan.index_attributes(
+                    table, self.wire, rows, np.ascontiguousarray(self._rows("metrics")["type"][rows["parent"]])
+                )
             else:
                 found, keys = scan.index_attributes(table, self.wire, rows)
             known = self._index.attributes[table] = AttributeTable(found, self.wire, keys)

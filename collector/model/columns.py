@@ -30,7 +30,9 @@ class _Values:
 
     __slots__ = ("_raw", "_slices", "_text")
 
-    def __init__(self, text: list[str] | None = None, raw: list[bytes] | None = None, where: tuple[bytes, Array, Array] | None = None) -> None:
+    def __init__(
+        self, text: list[str] | None = None, raw: list[bytes] | None = None, where: tuple[bytes, Array, Array] | None = None
+    ) -> None:
         """One of the three is given: text, UTF-8, or slices (source, starts, lengths)."""
         self._text = text
         self._raw = raw

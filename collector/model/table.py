@@ -146,7 +146,18 @@ FIELDS: Final[Mapping[str, Mapping[str, Field]]] = {
         **_VALUE,
         **{
             name: Field((name,), "read")
-            for name in ("count", "sum", "min", "max", "present", "zero_count", "zero_threshold", "scale", "positive_offset", "negative_offset")
+            for name in (
+                "count",
+                "sum",
+                "min",
+                "max",
+                "present",
+                "zero_count",
+                "zero_threshold",
+                "scale",
+                "positive_offset",
+                "negative_offset",
+            )
         },
         "quantile_count": Field(("quantile_count",), "read"),
         "exemplar_count": Field(("exemplar_count",), "read"),
