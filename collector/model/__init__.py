@@ -1,7 +1,96 @@
-"""Traces, Metrics and Logs: immutable tables over the bytes of a request."""
+"""Traces, Metrics and Logs: immutable tables over the bytes of a request. The public face of ``collector.wire``.
 
+A batch is bytes plus an index of them (``batch``); a component reads columns (``columns``, ``attributes``), computes masks or columns,
+and makes another batch with ``select``, ``edit`` (``edit``), ``partition`` or ``concat``. What it keeps between batches is keyed by 128-bit
+keys (``KeyTable``); rows are grouped with ``groups``.
+"""
+
+from collector.model.attributes import AttributeColumn, AttributeTable
+from collector.model.batch import Batch, Checked
+from collector.model.columns import StringColumn
 from collector.model.context import EMPTY_CONTEXT, Context
+from collector.model.edit import Edit
+from collector.model.groups import Groups, groups
+from collector.model.keys import combine_keys, hash_text
+from collector.model.keytable import KeyTable
+from collector.model.logs import Logs
+from collector.model.metrics import Metrics
 from collector.model.signal import Signal
+from collector.model.table import ITEM, Table
+from collector.model.traces import Traces
+from collector.model.values import AttributeValue
 from collector.wire.errors import MalformedBatch
+from collector.wire.layout import (
+    KIND_ABSENT,
+    KIND_ARRAY,
+    KIND_BOOL,
+    KIND_BYTES,
+    KIND_DOUBLE,
+    KIND_EMPTY,
+    KIND_INT,
+    KIND_MAP,
+    KIND_STRING,
+    METRIC_EXPONENTIAL_HISTOGRAM,
+    METRIC_GAUGE,
+    METRIC_HISTOGRAM,
+    METRIC_NONE,
+    METRIC_SUM,
+    METRIC_SUMMARY,
+    PRESENT_MAX,
+    PRESENT_MIN,
+    PRESENT_SUM,
+    TEMPORALITY_CUMULATIVE,
+    TEMPORALITY_DELTA,
+)
 
-__all__ = ["EMPTY_CONTEXT", "Context", "MalformedBatch", "Signal"]
+__all__ = [
+    "EMPTY_CONTEXT",
+    "ITEM",
+    "KIND_ABSENT",
+    "KIND_ARRAY",
+    "KIND_BOOL",
+    "KIND_BYTES",
+    "KIND_DOUBLE",
+    "KIND_EMPTY",
+    "KIND_INT",
+    "KIND_MAP",
+    "KIND_STRING",
+    "METRIC_EXPONENTIAL_HISTOGRAM",
+    "METRIC_GAUGE",
+    "METRIC_HISTOGRAM",
+    "METRIC_NONE",
+    "METRIC_SUM",
+    "METRIC_SUMMARY",
+    "PRESENT_MAX",
+    "PRESENT_MIN",
+    "PRESENT_SUM",
+    "TEMPORALITY_CUMULATIVE",
+    "TEMPORALITY_DELTA",
+    "AttributeColumn",
+    "AttributeTable",
+    "AttributeValue",
+    "Batch",
+    "Checked",
+    "Context",
+    "Edit",
+    "Groups",
+    "KeyTable",
+    "Logs",
+    "MalformedBatch",
+    "Metrics",
+    "Signal",
+    "StringColumn",
+    "Table",
+    "Traces",
+    "batch_type",
+    "combine_keys",
+    "groups",
+    "hash_text",
+]
+
+_BATCH_TYPES: dict[Signal, type[Batch]] = {Signal.TRACES: Traces, Signal.METRICS: Metrics, Signal.LOGS: Logs}
+
+
+def batch_type(signal: Signal) -> type[Batch]:
+    """The batch class of a signal."""
+    return _BATCH_TYPES[signal]

@@ -1,0 +1,344 @@
+"""A batch: the bytes of one request and an index of them, built when asked for and carried along by every change.
+
+Immutable: select, edit, split, concat make new batches, which share nothing that could be written. Rules of what may be inside are
+the door's (``collector.wire.scan.check``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Generic, Self, TypeVar
+
+import numpy as np
+
+from collector.model import fields
+from collector.model.attributes import AttributeColumn, AttributeTable
+from collector.model.columns import Array, StringColumn, read_only
+from collector.model.context import EMPTY_CONTEXT, Context
+from collector.model.edit import Edit
+from collector.model.signal import Signal
+from collector.model.table import ITEM, SCHEMAS, Schema, Table
+from collector.wire import scan
+from collector.wire.errors import MalformedBatch
+from collector.wire.layout import ATTRIBUTE
+from collector.wire.splice import Shift, join_rows, prune, take_rows
+from collector.wire.splice_values import find_key, gather
+
+__all__ = ["Batch", "Checked"]
+
+B = TypeVar("B", bound="Batch")
+
+
+@dataclass(frozen=True, slots=True)
+class Checked(Generic[B]):
+    """What the door let in of one request."""
+
+    batch: B | None
+    """None when nothing is left: an empty request, or every item rejected."""
+    rejected_count: int
+    """Items dropped for item errors (id length, no metric name): for ``partial_success``."""
+    message: str
+    """Why; "" if nothing was rejected."""
+    repaired_count: int
+    """Strings whose invalid UTF-8 was repaired with U+FFFD."""
+
+
+class Index:
+    """What is known of a batch's bytes so far. Only ever added to; one object per bytes, shared by batches of other contexts."""
+
+    __slots__ = ("attributes", "columns", "rows")
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Array] = {}
+        self.attributes: dict[str, AttributeTable] = {}
+        self.columns: dict[tuple[str, str], Array | StringColumn | AttributeColumn] = {}
+
+    @property
+    def memory_bytes(self) -> int:
+        held = sum(rows.nbytes for rows in self.rows.values()) + sum(table.memory_bytes for table in self.attributes.values())
+        return held + sum(column.nbytes if isinstance(column, np.ndarray) else column.memory_bytes for column in self.columns.values())
+
+
+class Batch:
+    """Abstract: Traces, Metrics, Logs."""
+
+    __slots__ = ("__weakref__", "_index", "context", "wire")
+
+    signal: ClassVar[Signal]
+    tables: ClassVar[tuple[str, ...]]
+    schema: ClassVar[Schema]
+
+    def __init_subclass__(cls) -> None:
+        cls.schema = SCHEMAS[cls.signal]
+        cls.tables = tuple(cls.schema.parents)
+
+    def __init__(self, wire: bytes, context: Context = EMPTY_CONTEXT, index: Index | None = None) -> None:
+        """``wire`` is trusted to be valid: from elsewhere, ``check`` or ``from_wire``."""
+        self.wire = wire
+        self.context = context
+        self._index = index or Index()
+
+    @classmethod
+    def check(cls, wire: bytes, context: Context = EMPTY_CONTEXT) -> Checked[Self]:
+        """The door: validates a request to full depth.
+
+        Raises:
+            MalformedBatch: the request's structure is broken; refuse it as a whole.
+        """
+        valid, tables, rejected_count, message, repaired_count = scan.check(cls.signal, wire)
+        index = Index()
+        index.rows.update((name, read_only(rows)) for name, rows in tables.items())
+        batch = cls(valid, context, index)
+        return Checked(batch if batch.item_count else None, rejected_count, message, repaired_count)
+
+    @classmethod
+    def from_wire(cls, wire: bytes, context: Context = EMPTY_CONTEXT) -> Self:
+        """``check`` for bytes that must be whole.
+
+        Raises:
+            MalformedBatch: the structure is broken, or an item is.
+        """
+        checked = cls.check(wire, context)
+        if checked.rejected_count:
+            raise MalformedBatch(path="", offset=0, reason=checked.message)
+        return cls(b"", context) if checked.batch is None else checked.batch
+
+    @property
+    def item_count(self) -> int:
+        """Spans, points or records."""
+        return len(self._rows(self.schema.item))
+
+    @property
+    def size_bytes(self) -> int:
+        """The request's length."""
+        return len(self.wire)
+
+    @property
+    def memory_bytes(self) -> int:
+        """The bytes and the index built so far."""
+        return len(self.wire) + self._index.memory_bytes
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.item_count} {self.schema.item}, {self.size_bytes} bytes)"
+
+    def without_index(self) -> Self:
+        """The same bytes, the index forgotten: what queues hold."""
+        return type(self)(self.wire, self.context)
+
+    def with_context(self, context: Context) -> Self:
+        """The same data in another context."""
+        return type(self)(self.wire, context, self._index)
+
+    def table(self, name: str = ITEM) -> Table:
+        """The rows of a table."""
+        return Table(self._rows(self.table_name(name)))
+
+    def field(self, name: str, table: str = ITEM) -> Array | StringColumn | AttributeColumn:
+        """One column of a table; which there are: ``table.FIELDS``. Texts and the body are columns, ids uint64, the rest numbers.
+
+        Raises:
+            KeyError: no such field or table.
+        """
+        table = self.table_name(table)
+        column = self._index.columns.get((table, name))
+        if column is None:
+            column = self._index.columns[table, name] = fields.read(self.wire, self._rows(table), table, name)
+        return column
+
+    def attribute(self, key: str, table: str = ITEM, inherit: bool = False) -> AttributeColumn:
+        """One attribute, one row a row of ``table``; ``inherit``: where absent, the scope's value, then the resource's."""
+        table = self.table_name(table)
+        every = self.attributes(table)
+        code = every.code_of(key)
+        index = np.full(len(self._rows(table)), -1, np.int32) if code < 0 else find_key(every.rows, code, len(self._rows(table)))
+        column = AttributeColumn(gather(every.rows, index), self.wire)
+        if inherit:
+            for ancestor in ("scopes", "resources"):
+                if ancestor != table and ancestor in self._above(table) and self.attributes(ancestor).code_of(key) >= 0:
+                    column = column.fill(self.attribute(key, ancestor).take(self.ancestor(ancestor, table)))
+        return column
+
+    def attributes(self, table: str = ITEM) -> AttributeTable:
+        """All attributes of a table, in document order."""
+        table = self.table_name(table)
+        known = self._index.attributes.get(table)
+        if known is None:
+            rows = self._rows(table)
+            if table in {"metrics", "quantiles"}:
+                found, keys = np.empty(0, ATTRIBUTE), []
+            elif table == "points":
+                found, keys = scan.index_attributes(
+                    table, self.wire, rows, np.ascontiguousarray(self._rows("metrics")["type"][rows["parent"]])
+                )
+            else:
+                found, keys = scan.index_attributes(table, self.wire, rows)
+            known = self._index.attributes[table] = AttributeTable(found, self.wire, keys)
+        return known
+
+    def ancestor(self, ancestor: str, table: str = ITEM) -> Array:
+        """int32[n]: for each row of ``table`` the row of the table ``ancestor`` it stands below.
+
+        Raises:
+            KeyError: no table above ``table``.
+        """
+        table = self.table_name(table)
+        if ancestor not in self._above(table):
+            raise KeyError(f"{ancestor} are not above {table}")
+        rows = np.ascontiguousarray(self._rows(table)["parent"])
+        while (table := self.schema.parents[table]) != ancestor:
+            rows = self._rows(table)["parent"][rows]
+        return rows
+
+    def select(self, mask: Array, table: str = ITEM) -> Self:
+        """The batch with the rows of ``mask`` (bool[n]) alone; parents left without an item vanish.
+
+        All True: this batch. Nothing left: a batch of no bytes. Of tables below the items (events, links, exemplars) rows
+        vanish and their items stay.
+        """
+        table = self.table_name(table)
+        mask = np.ascontiguousarray(mask, np.bool_)
+        if mask.all() and len(mask) == len(self._rows(table)):
+            return self
+        path = self.schema.path
+        if table not in path:
+            return self.edit().delete_rows(~mask, table=table).apply()
+        pruned = prune(self.wire, [self._rows(name) for name in path], path.index(table), mask.view(np.uint8))
+        if pruned is None:
+            return self
+        wire, shift, maps = pruned
+        if not wire:
+            return self._empty()
+        return type(self)(wire, self.context, self._carried(wire, shift, dict(zip(path, maps, strict=True))))
+
+    def edit(self) -> Edit[Self]:
+        """Collects changes; ``apply`` makes the changed batch."""
+        return Edit(self)
+
+    def split(self, *, max_items: int = 0, max_bytes: int = 0) -> list[Self]:
+        """Parts in order, each within the limits (0 = none); a single item larger than ``max_bytes`` is a part of its own."""
+        if (not max_items or self.item_count <= max_items) and (not max_bytes or self.size_bytes <= max_bytes):
+            return [self]
+        return self._parts([*fields.part_starts(self, max_items, max_bytes), self.item_count], 0)
+
+    def _parts(self, starts: Sequence[int], base: int) -> list[Self]:
+        """The parts between neighbouring ``starts`` (less ``base``, this batch's first item): halved again and again, so that
+        many parts do not each walk the whole index.
+        """
+        if len(starts) == 2:
+            return [self]
+        middle = len(starts) // 2
+        left = np.arange(self.item_count) < starts[middle] - base
+        return [*self.select(left)._parts(starts[: middle + 1], base), *self.select(~left)._parts(starts[middle:], starts[middle])]
+
+    def partition(self, codes: Array, count: int) -> list[Self | None]:
+        """One batch for each code in [0, count), None where no item has it. ``codes`` int[n] per item; -1 = dropped."""
+        present = np.bincount(codes[codes >= 0], minlength=count)
+        return [self.select(codes == code) if present[code] else None for code in range(count)]
+
+    @classmethod
+    def concat(cls, batches: Sequence[Self]) -> Self:
+        """One batch of several, in order: their bytes joined.
+
+        Raises:
+            ValueError: no batch, contexts that differ, or 2 GiB and more.
+        """
+        if not batches:
+            raise ValueError("no batch to concatenate")
+        first = batches[0]
+        if any(batch.context != first.context for batch in batches):
+            raise ValueError("batches of different contexts do not merge")
+        batches = [batch for batch in batches if batch.wire]
+        if len(batches) < 2:
+            return batches[0] if batches else first
+        sizes = np.fromiter((len(batch.wire) for batch in batches), np.int64, len(batches))
+        if sizes.sum() > np.iinfo(np.int32).max:
+            raise ValueError(f"a batch of {sizes.sum()} bytes: the limit is 2 GiB (32-bit offsets)")
+        wire = b"".join([batch.wire for batch in batches])
+        return cls(wire, first.context, _joined(wire, batches, np.cumsum(sizes) - sizes))
+
+    @classmethod
+    def gather(cls, parts: Sequence[tuple[Self, Array]]) -> Self:
+        """The masked items of several batches as one."""
+        return cls.concat([batch.select(mask) for batch, mask in parts])
+
+    def table_name(self, table: str) -> str:
+        """The table's own name.
+
+        Raises:
+            KeyError: this signal has no such table.
+        """
+        if table == ITEM:
+            return self.schema.item
+        if table not in self.schema.parents:
+            raise KeyError(f"{self.signal} have no table {table!r}: {', '.join(self.tables)}")
+        return table
+
+    def _above(self, table: str) -> list[str]:
+        above = []
+        while table := self.schema.parents[table]:
+            above.append(table)
+        return above
+
+    def _rows(self, table: str) -> Array:
+        rows = self._index.rows.get(table)
+        if rows is not None:
+            return rows
+        if not self.wire:
+            rows = np.empty(0, self.schema.rows[table])
+        elif table in self.schema.path:
+            self._index.rows.update((name, read_only(found)) for name, found in scan.scan(self.signal, self.wire).items())
+            return self._index.rows[table]
+        else:
+            rows = scan.index_children(table, self.wire, self._rows(self.schema.parents[table]))
+        self._index.rows[table] = read_only(rows)
+        return rows
+
+    def _empty(self) -> Self:
+        return type(self)(b"", self.context)
+
+    def _carried(self, wire: bytes, shift: Shift, maps: dict[str, Array]) -> Index:
+        """The index after rows were cut: ``maps`` has the new index of each row of the tables down to the items."""
+        index = Index()
+        for table, parent in self.schema.parents.items():
+            if table in self._index.rows:
+                rows, maps[table] = take_rows(self._index.rows[table], maps.get(table), maps[parent] if parent else None, shift)
+                if table == "metrics" and "points" in maps:
+                    kept = maps["points"] >= 0
+                    rows["point_count"] = np.bincount(maps["metrics"][self._rows("points")["parent"][kept]], minlength=len(rows))
+                index.rows[table] = read_only(rows)
+        for table, every in self._index.attributes.items():
+            index.attributes[table] = AttributeTable(take_rows(every.rows, None, maps[table], shift)[0], wire, every.keys)
+        return index
+
+
+def _joined(wire: bytes, batches: Sequence[Batch], bases: Array) -> Index:
+    """The index of batches whose bytes were joined: of the tables that all of them know."""
+    index = Index()
+    for table, parent in batches[0].schema.parents.items():
+        parts = [batch._index.rows.get(table) for batch in batches]
+        known = [rows for rows in parts if rows is not None]
+        if len(known) < len(batches):
+            continue
+        lengths = [len(batch._index.rows[parent]) if parent else 0 for batch in batches]
+        index.rows[table] = read_only(join_rows(known, bases, _starts(lengths)))
+        tables = [batch._index.attributes[table] for batch in batches if table in batch._index.attributes]
+        if len(tables) == len(batches):
+            keys, codes = _merged_keys([every.keys for every in tables])
+            rows = join_rows([every.rows for every in tables], bases, _starts([len(rows) for rows in known]), codes)
+            index.attributes[table] = AttributeTable(rows, wire, keys)
+    return index
+
+
+def _starts(lengths: Sequence[int]) -> Array:
+    ends = np.cumsum(lengths, dtype=np.int64)
+    return ends - np.asarray(lengths, np.int64)
+
+
+def _merged_keys(parts: Sequence[list[bytes]]) -> tuple[list[bytes], list[Array | None] | None]:
+    """The keys of several tables as one list, and what each table's codes become in it (None = the same)."""
+    if all(keys == parts[0] for keys in parts):
+        return parts[0], None
+    index: dict[bytes, int] = {}
+    codes: list[Array | None] = [np.fromiter((index.setdefault(key, len(index)) for key in keys), np.int32, len(keys)) for keys in parts]
+    return list(index), codes

@@ -1,0 +1,24 @@
+"""Metrics: a batch of the signal ``metrics``. Its items are points."""
+
+from typing import ClassVar
+
+from collector.model.batch import Batch
+from collector.model.columns import Array, read_only
+from collector.model.series import series_key
+from collector.model.signal import Signal
+
+__all__ = ["Metrics"]
+
+
+class Metrics(Batch):
+    """Metrics with their points, exemplars and quantiles."""
+
+    __slots__ = ()
+    signal: ClassVar[Signal] = Signal.METRICS
+
+    def series_key(self) -> Array:
+        """uint64[n_points,2]: the identity of each point's series, keyed with a secret of this process; computed once a batch."""
+        key = self._index.columns.get(("points", "series_key"))
+        if not isinstance(key, Array.__origin__):
+            key = self._index.columns["points", "series_key"] = read_only(series_key(self))
+        return key
