@@ -1,0 +1,442 @@
+"""QueuedExporter: everything between ``consume`` and the backend, so that an exporter is its ``send``.
+
+Every item taken is settled exactly once: delivered, refused by the backend, or dropped with a reason; what is not settled
+yet is ``in_flight_items``. Reasons of its own: ``queue_full``, ``storage_full``, ``retries_exhausted``, ``retry_disabled``,
+``shutdown``, ``internal_error``. An exporter never delays or duplicates what another one gets.
+
+One lane (queue and senders) a signal, as in the Collector, so ``queue_size`` and ``num_consumers`` hold for each signal.
+Order: with ``num_consumers: 1`` batches of a signal are sent one after the other; parts of one batch in the order of
+``encode``, those of different shards at the same time.
+
+Source: the Collector's exporter/exporterhelper (keys, defaults, metric names, retry rules).
+"""
+
+import asyncio
+import random
+from abc import abstractmethod
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Generic, TypeVar
+
+from collector.api import Exporter, HealthCheck, Host, PermanentError, RetryableError, Settings, Status
+from collector.helpers.exporter.backoff import Backoff
+from collector.helpers.exporter.config import ExporterConfig
+from collector.helpers.exporter.lane import Lane, Work
+from collector.helpers.exporter.metrics import ExporterMetrics
+from collector.helpers.exporter.storage import MemoryStorage, Storage
+from collector.model import Batch, Signal
+
+__all__ = ["Part", "QueuedExporter"]
+
+P = TypeVar("P")
+
+_UNHEALTHY_AFTER_S: Final = 60.0  # failing this long without one success
+_LOG_EVERY_S: Final = 10.0
+_DRAIN_RETRY_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Part(Generic[P]):
+    """One request to the backend. Retried, refused and counted by itself: what succeeded is never sent again."""
+
+    payload: P
+    item_count: int
+    shard: int = 0
+    """Parts of one batch with the same shard go in order, different shards at the same time."""
+
+
+class QueuedExporter(Exporter, Generic[P]):
+    """Base of exporters to a backend. Subclasses give :meth:`send`, and :meth:`encode` where the payload is no batch.
+
+    ``QueuedExporter[Batch]``: ``send`` gets batches of at most ``max_request_bytes`` and ``max_items``.
+    Open connections in :meth:`open`, close them in :meth:`close`.
+    """
+
+    max_request_bytes: int = 0
+    """Just below the backend's limit; 0: none."""
+    max_items: int = 0
+    drain_timeout_s: ClassVar[float] = 10.0
+    """How long ``shutdown`` goes on sending; the service may end it earlier by cancelling."""
+
+    def __init__(self, settings: Settings, config: ExporterConfig, *, uniform: Callable[[float, float], float] = random.uniform) -> None:
+        self.settings = settings
+        self.telemetry = settings.telemetry
+        self._queue = config.sending_queue
+        self._retry = config.retry_on_failure
+        self._timeout_s = config.timeout or None
+        self._clock = settings.clock
+        self._uniform = uniform
+        self._host: Host | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._draining = asyncio.Event()
+        self._logged_at_s: dict[str, float] = {}
+        self._failing_since_s: float | None = None
+        self.last_success_unix_nano = 0
+        self.last_failure_unix_nano = 0
+        self.last_error = ""
+        self.waits_for_result = self._queue.wait_for_result or not self._queue.enabled
+        self._lanes = {signal: Lane(signal, self._queue, self._clock, MemoryStorage(), self._charge) for signal in sorted(settings.signals)}
+        self._direct_items = dict.fromkeys(self._lanes, 0)
+        self._metrics = ExporterMetrics(settings, self._lanes)
+
+    # What subclasses provide.
+
+    @abstractmethod
+    async def send(self, payload: P) -> int | None:
+        """Deliver one payload, one attempt. Returns how many of its items the backend rejected while taking the rest (partial success).
+
+        Runs under the configured ``timeout``.
+
+        Raises:
+            PermanentError: refused; the items are counted under its reason and not sent again.
+            RetryableError: not now; sent again after the backoff, and not before ``retry_after_s``.
+        """
+
+    def encode(self, batch: Batch) -> Sequence[Part[P]]:
+        """The requests that carry ``batch``. Items in none of them were dropped and counted by this method.
+
+        Called once a batch, however often its parts are sent. The default gives the batch itself, split by the limits.
+        """
+        return [Part(part, part.item_count) for part in self.split(batch)]  # type: ignore[arg-type] # the default is for P = Batch
+
+    def split(self, batch: Batch) -> list[Batch]:
+        """Parts that each keep ``max_request_bytes`` and ``max_items``."""
+        parts = [batch]
+        if self.max_items and batch.item_count > self.max_items:
+            parts = batch.split(max_items=self.max_items)
+        if self.max_request_bytes:
+            parts = [
+                small
+                for part in parts
+                for small in (part.split(max_bytes=self.max_request_bytes) if part.size_bytes > self.max_request_bytes else (part,))
+            ]
+        return parts
+
+    async def open(self, host: Host) -> None:
+        """Make clients; no waiting for other servers."""
+
+    async def close(self) -> None:
+        """Release what :meth:`open` made; nothing is sent any more."""
+
+    # The component.
+
+    async def start(self, host: Host) -> None:
+        """See :class:`collector.api.Component`."""
+        self._host = host
+        if self._queue.enabled and self._queue.storage:
+            for signal, lane in self._lanes.items():
+                lane.storage = self._storage(host, f"{self.settings.id} {signal}")
+        await self.open(host)
+        host.add_health_check(f"exporter {self.settings.id}", self._health)
+        if not self._queue.enabled:
+            return
+        for lane in self._lanes.values():
+            restored = lane.restore()
+            if restored:
+                self.telemetry.created(lane.signal, restored)
+            for _ in range(self._queue.num_consumers):
+                self._spawn(self._consume_lane(lane))
+            if self._queue.batch is not None:
+                self._spawn(lane.flush_when_due())
+
+    async def shutdown(self) -> None:
+        """Send what is queued until ``drain_timeout_s`` is over, drop the rest (with a durable storage it stays)."""
+        if self._closed:
+            return
+        self._closed = True
+        started = self._host is not None
+        try:
+            if started:
+                await self._drain()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            for lane in self._lanes.values():
+                for work in lane.left():
+                    self._abandon(lane, work, work.item_count)
+            if started:
+                await self.close()
+
+    async def consume(self, batch: Batch) -> None:
+        """See :class:`collector.api.Exporter`."""
+        signal, item_count = batch.signal, batch.item_count
+        if not item_count:
+            return
+        if self._closed:
+            self._drop(signal, item_count, "shutdown", enqueued=False)
+            if self.waits_for_result:
+                raise RetryableError("the exporter is shutting down", reason="shutdown")
+            return
+        if not self._queue.enabled:
+            await self._send_directly(batch)
+            return
+        lane = self._lanes[signal]
+        result = asyncio.get_running_loop().create_future() if self.waits_for_result else None
+        reason = "queue_full"
+        try:
+            taken = lane.offer(batch, result)
+        except OSError as exc:
+            taken, reason = False, "storage_full"
+            self._log("error", "the queue's storage takes no more", error=str(exc))
+        if not taken:
+            self._drop(signal, item_count, reason, enqueued=False)
+            self._log(
+                "error",
+                "queue is full, data is dropped",
+                signal=str(signal),
+                reason=reason,
+                queue_size=lane.units,
+                queue_bytes=lane.size_bytes,
+            )
+            if result is not None:
+                raise RetryableError(f"the queue of {self.settings.id} is full", reason=reason)
+            return
+        if result is not None:
+            await result
+
+    def must_not_lose(self) -> bool:
+        """See :class:`collector.api.Exporter`."""
+        return self._queue.enabled and self._queue.block_on_overflow
+
+    def has_room(self, batch: Batch) -> bool:
+        """See :class:`collector.api.Exporter`."""
+        return not self._closed and (not self._queue.enabled or self._lanes[batch.signal].has_room(batch))
+
+    def in_flight_items(self) -> Mapping[Signal, int]:
+        """See :class:`collector.api.Exporter`."""
+        return {signal: lane.item_count + self._direct_items[signal] for signal, lane in self._lanes.items()}
+
+    # Senders.
+
+    async def _consume_lane(self, lane: Lane) -> None:
+        while True:
+            work = await lane.next()
+            unsettled = [work.item_count]
+            try:
+                error = await self._send_work(lane.signal, self._read(lane, work), unsettled, lane)
+            except asyncio.CancelledError:
+                self._abandon(lane, work, unsettled[0])
+                raise
+            except Exception as exc:  # noqa: BLE001 - a sender that ends would stop the exporter for good
+                self._fail(lane.signal, unsettled[0], exc)
+                error = RetryableError("internal error", reason="internal_error")
+            lane.settled(work, error)
+
+    def _read(self, lane: Lane, work: Work) -> list[Batch]:
+        batches = lane.read(work)
+        if self._queue.batch is not None:
+            self._metrics.sent_size(work.item_count, work.size_bytes)
+        return batches
+
+    async def _send_directly(self, batch: Batch) -> None:
+        """Without a queue: whoever brings the batch waits, as in the Collector."""
+        signal, unsettled = batch.signal, [batch.item_count]
+        self._direct_items[signal] += batch.item_count
+        self._charge(batch.memory_bytes)
+        try:
+            error = await self._send_work(signal, [batch], unsettled, self._lanes[signal])
+        except asyncio.CancelledError:
+            self._drop(signal, unsettled[0], "cancelled")
+            raise
+        except Exception as exc:
+            self._fail(signal, unsettled[0], exc)
+            raise RetryableError("internal error", reason="internal_error") from exc
+        finally:
+            self._direct_items[signal] -= batch.item_count
+            self._charge(-batch.memory_bytes)
+        if error is not None:
+            raise error
+
+    async def _send_work(self, signal: Signal, batches: Iterable[Batch], unsettled: list[int], lane: Lane) -> Exception | None:
+        """Settle all items of the batches, counting ``unsettled[0]`` down; the error a waiting sender has to hear."""
+        errors: list[Exception] = []
+        for batch in batches:
+            shards: dict[int, list[Part[P]]] = {}
+            item_count = 0
+            for part in self.encode(batch):
+                shards.setdefault(part.shard, []).append(part)
+                item_count += part.item_count
+            unsettled[0] -= batch.item_count - item_count
+            if len(shards) == 1:
+                (parts,) = shards.values()
+                await self._send_in_order(signal, parts, unsettled, lane, errors)
+            elif shards:
+                async with asyncio.TaskGroup() as group:
+                    for parts in shards.values():
+                        group.create_task(self._send_in_order(signal, parts, unsettled, lane, errors))
+        # One part that may yet be taken makes the request worth sending again: at least once, not at most once.
+        return next((error for error in errors if isinstance(error, RetryableError)), errors[0] if errors else None)
+
+    async def _send_in_order(self, signal: Signal, parts: list[Part[P]], unsettled: list[int], lane: Lane, errors: list[Exception]) -> None:
+        for part in parts:
+            try:
+                rejected = await self._send_until_settled(part, lane)
+            except PermanentError as exc:
+                self.telemetry.refused(signal, part.item_count, exc.reason)
+                self._metrics.send_failed(signal, part.item_count)
+                self._log("error", "the backend refused data", signal=str(signal), items=part.item_count, reason=exc.reason, error=str(exc))
+                errors.append(exc)
+            except RetryableError as exc:
+                reason = "retries_exhausted" if self._retry.enabled else "retry_disabled"
+                self._drop(signal, part.item_count, reason)
+                self._log(
+                    "error",
+                    "the backend did not take data, it is dropped",
+                    signal=str(signal),
+                    items=part.item_count,
+                    reason=reason,
+                    error=str(exc),
+                )
+                errors.append(exc)
+            else:
+                self._delivered(signal, part.item_count, min(max(rejected, 0), part.item_count))
+            unsettled[0] -= part.item_count
+
+    async def _send_until_settled(self, part: Part[P], lane: Lane) -> int:
+        """Attempts with waits between them. Returns the rejected count; raises the last error."""
+        backoff: Backoff | None = None
+        started_s = self._clock.monotonic_s()
+        while True:
+            lane.in_flight_requests += 1
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    rejected = await self.send(part.payload)
+            except TimeoutError as exc:
+                error = RetryableError("no answer in time", reason="timeout")
+                error.__cause__ = exc
+            except RetryableError as exc:
+                error = exc
+            except PermanentError as exc:
+                self._answered(exc)
+                raise
+            else:
+                self._answered(None)
+                return rejected or 0
+            finally:
+                lane.in_flight_requests -= 1
+            self._answered(error)
+            now_s = self._clock.monotonic_s()
+            backoff = backoff or Backoff(self._retry, started_s, self._uniform)
+            wait_s = backoff.next_s(now_s, error.retry_after_s)
+            if wait_s is None:
+                raise error
+            self._log("warning", "sending failed, will be tried again", wait_s=round(wait_s, 1), reason=error.reason, error=str(error))
+            await self._wait(wait_s)
+
+    async def _wait(self, wait_s: float) -> None:
+        """Sleep before the next attempt. Draining ends the sleep and shortens those that follow: there is not much time left."""
+        if self._draining.is_set():
+            await self._clock.sleep(min(wait_s, _DRAIN_RETRY_S))
+        else:
+            await _first_of(self._clock.sleep(wait_s), self._draining.wait())
+
+    # Ends.
+
+    async def _drain(self) -> None:
+        """Until all is settled or the time is over."""
+        self._draining.set()
+        for lane in self._lanes.values():
+            lane.flush()
+        await _first_of(self._all_empty(), self._clock.sleep(self.drain_timeout_s))
+
+    async def _all_empty(self) -> None:
+        for lane in self._lanes.values():
+            await lane.wait_empty()
+
+    def _abandon(self, lane: Lane, work: Work, item_count: int) -> None:
+        """The exporter ends before the work is settled."""
+        if lane.storage.durable:
+            return  # it is there at the next start, and in flight until then
+        if item_count:
+            self._drop(lane.signal, item_count, "shutdown")
+            self._log("error", "data is dropped, the service ended before it was sent", signal=str(lane.signal), items=item_count)
+        lane.settled(work, RetryableError("the exporter is shutting down", reason="shutdown"))
+
+    def _fail(self, signal: Signal, item_count: int, exc: Exception) -> None:
+        self._drop(signal, item_count, "internal_error")
+        self._log("error", "data is dropped, the exporter failed on it", signal=str(signal), items=item_count, exc_info=exc)
+
+    def _drop(self, signal: Signal, item_count: int, reason: str, *, enqueued: bool = True) -> None:
+        if not item_count:
+            return
+        self.telemetry.dropped(signal, item_count, reason)
+        if enqueued:
+            self._metrics.send_failed(signal, item_count)
+        else:
+            self._metrics.enqueue_failed(signal, item_count)
+
+    def _delivered(self, signal: Signal, item_count: int, rejected_count: int) -> None:
+        if item_count > rejected_count:
+            self.telemetry.delivered(signal, item_count - rejected_count)
+            self._metrics.sent(signal, item_count - rejected_count)
+        if rejected_count:
+            self.telemetry.refused(signal, rejected_count, "partial_success")
+            self._metrics.send_failed(signal, rejected_count)
+
+    # Health, log, helpers.
+
+    def _answered(self, error: Exception | None) -> None:
+        """Note what came of one attempt. A refusal of the data is an answer too: the backend lives."""
+        if error is None or isinstance(error, PermanentError):
+            if error is None:
+                self.last_success_unix_nano = self._clock.time_unix_nano()
+            if self._failing_since_s is not None:
+                self._failing_since_s = None
+                if self._host is not None:
+                    self._host.report(Status.OK)
+        if error is None:
+            return
+        self.last_failure_unix_nano = self._clock.time_unix_nano()
+        self.last_error = str(error)
+        if isinstance(error, RetryableError) and self._failing_since_s is None:
+            self._failing_since_s = self._clock.monotonic_s()
+            if self._host is not None:
+                self._host.report(Status.RECOVERABLE_ERROR, str(error))
+
+    def _health(self) -> HealthCheck:
+        name = f"exporter {self.settings.id}"
+        if self._failing_since_s is None:
+            return HealthCheck(name, healthy=True)
+        failing_s = self._clock.monotonic_s() - self._failing_since_s
+        return HealthCheck(name, healthy=failing_s < _UNHEALTHY_AFTER_S, message=f"failing for {failing_s:.0f} s: {self.last_error}")
+
+    def _log(self, level: str, sentence: str, **values: Any) -> None:
+        """One line of a kind in ten seconds: an outage must not fill the log."""
+        now_s = self._clock.monotonic_s()
+        if now_s - self._logged_at_s.get(sentence, -_LOG_EVERY_S) < _LOG_EVERY_S:
+            return
+        self._logged_at_s[sentence] = now_s
+        getattr(self.telemetry.log, level)(sentence, **values)
+
+    def _charge(self, size_bytes: int) -> None:
+        if self._host is not None:
+            self._host.admission.charge(size_bytes)
+
+    def _storage(self, host: Host, name: str) -> Storage:
+        key = f"exporters::{self.settings.id}::sending_queue::storage"
+        try:
+            extension = host.extension(self._queue.storage)
+        except KeyError as exc:
+            raise ValueError(f"{key}: no extension {self._queue.storage!r} is configured") from exc
+        if not callable(getattr(extension, "storage", None)):
+            raise ValueError(f"{key}: extension {self._queue.storage!r} stores nothing")  # noqa: TRY004 - the user's value is wrong
+        storage: Storage = extension.storage(name)
+        return storage
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _first_of(*waits: Coroutine[Any, Any, Any]) -> None:
+    """Return when one is over; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
