@@ -1,0 +1,246 @@
+"""The recent past of one device, in columns, and questions about many time windows of it at once.
+
+The writer only ever writes behind what it has published, and moves to a new array when one is full: a :class:`RingView`
+is consistent for as long as somebody holds it, without a lock and without a copy.
+
+A sample stands for the time since the one before it, its *cell*: the driver's figures are averages over the past. Rates are
+kept as integrals, so the mean over any window is the difference of two interpolated values. A cell longer than
+``gap_s`` is a gap: nobody looked, it counts as not covered. The newest sample is held for ``hold_s``.
+"""
+
+from math import isnan, nan
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from collector.helpers.gpu.backend import THROTTLE_REASONS, Reading
+
+__all__ = ["Ring", "RingView", "Windows"]
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Ints: TypeAlias = npt.NDArray[np.int64]
+Times: TypeAlias = npt.NDArray[np.uint64]
+
+_RATES: Final = ("utilization", "power")
+_VALUES: Final = ("utilization", "power", "memory_used", "temperature")
+_COUNTERS: Final = ("energy", *(f"throttle.{reason}" for reason in THROTTLE_REASONS))
+_COLUMNS: Final = {
+    name: row
+    for row, name in enumerate(
+        (
+            "time",  # s since the ring's origin
+            "covered",  # s
+            *_VALUES,
+            *(f"{name}.integral" for name in _RATES),
+            *(f"{name}.covered" for name in _RATES),
+            *_COUNTERS,  # increase since the ring began, resets taken out
+            *(f"{name}.covered" for name in _COUNTERS),
+        )
+    )
+}
+
+
+class Ring:
+    """Written by one thread."""
+
+    def __init__(self, capacity: int, *, gap_s: float, hold_s: float, origin_unix_nano: int, past: "RingView | None" = None) -> None:
+        self._capacity = capacity
+        self._gap_s, self._hold_s = gap_s, hold_s
+        self._origin = origin_unix_nano if past is None else past.origin_unix_nano
+        self._rows: Floats = np.empty((len(_COLUMNS), 2 * capacity))
+        self._low = self._high = 0
+        self._counters = [nan] * len(_COUNTERS)
+        if past is not None:
+            self._high = min(len(past), capacity)
+            self._rows[:, : self._high] = past.rows[:, len(past) - self._high :]
+        self._publish()
+
+    @property
+    def view(self) -> "RingView":
+        """What has been written so far. Safe from any thread."""
+        return self._view
+
+    def resize(self, capacity: int, *, gap_s: float, hold_s: float) -> None:
+        """Keep what fits of the past; later samples are judged by the new figures."""
+        self._gap_s, self._hold_s = gap_s, hold_s
+        if capacity != self._capacity:
+            self._capacity = capacity
+            self._move(keep=min(capacity, self._high - self._low))
+        self._publish()
+
+    def append(self, time_unix_nano: int, reading: Reading) -> bool:
+        """Add a sample; True if a gap precedes it.
+
+        A time not after the newest sample's means that the clock was set back: what was sampled at or after it is
+        forgotten, so that times keep increasing and spans stamped by the new clock find the samples of the new clock.
+        """
+        now = (time_unix_nano - self._origin) * 1e-9
+        self._forget_from(now)
+        if self._high == self._rows.shape[1]:
+            self._move(keep=self._capacity - 1)
+        self._low = max(self._low, self._high + 1 - self._capacity)
+        rows, new = self._rows, self._high
+        row = dict.fromkeys(_COLUMNS, 0.0)
+        length, is_gap = 0.0, False
+        if new > self._low:
+            row = dict(zip(_COLUMNS, rows[:, new - 1].tolist(), strict=True))
+            length = now - row["time"]
+            is_gap = length > self._gap_s
+            if is_gap:
+                length = 0.0
+        row["time"] = now
+        row["covered"] += 0.0 if reading.is_lost else length
+        row["utilization"], row["power"] = reading.utilization, reading.power_w
+        row["memory_used"], row["temperature"] = reading.memory_used_bytes, reading.temperature_c
+        for name in _RATES:
+            if not isnan(row[name]):
+                row[f"{name}.integral"] += row[name] * length
+                row[f"{name}.covered"] += length
+        for number, (name, value) in enumerate(zip(_COUNTERS, (reading.energy_j, *reading.throttle_s), strict=True)):
+            before, self._counters[number] = self._counters[number], value
+            # A counter that fell was reset (driver reload): what was used in between is unknown. NaN compares false.
+            if length and value >= before:
+                row[name] += value - before
+                row[f"{name}.covered"] += length
+        rows[:, new] = list(row.values())
+        self._high += 1
+        self._publish()
+        return is_gap
+
+    def _forget_from(self, now: float) -> None:
+        times = self._rows[_COLUMNS["time"]]
+        if self._high > self._low and now <= times[self._high - 1]:
+            keep = int(np.searchsorted(times[self._low : self._high], now, side="left"))
+            self._high = self._low + keep
+            self._counters = [nan] * len(_COUNTERS)
+            self._move(keep=keep)  # published rows are never written again
+
+    def _move(self, keep: int) -> None:
+        """Continue in a new array that begins with the last ``keep`` rows."""
+        rows: Floats = np.empty((len(_COLUMNS), 2 * self._capacity))
+        rows[:, :keep] = self._rows[:, self._high - keep : self._high]
+        self._rows, self._low, self._high = rows, 0, keep
+
+    def _publish(self) -> None:
+        self._view = RingView(self._rows[:, self._low : self._high], self._origin, self._hold_s)
+
+
+class RingView:
+    """The samples at one moment, read-only."""
+
+    def __init__(self, rows: Floats, origin_unix_nano: int, hold_s: float) -> None:
+        self.rows = rows
+        self.origin_unix_nano = origin_unix_nano
+        self._hold_s = hold_s
+        self._maxima: dict[str, list[Floats]] = {}
+
+    def __len__(self) -> int:
+        return int(self.rows.shape[1])
+
+    def column(self, name: str) -> Floats:
+        """The samples' own values, oldest first: time (s since the ring's origin), utilization, power, memory_used, temperature."""
+        column: Floats = self.rows[_COLUMNS[name]]
+        return column
+
+    def windows(self, start_unix_nano: Times, end_unix_nano: Times) -> "Windows":
+        """Answers about the windows [start, end], (n,) each. The view must hold at least one sample."""
+        return Windows(self, self._seconds(start_unix_nano), self._seconds(end_unix_nano), self._hold_s)
+
+    def _seconds(self, times: Times) -> Floats:
+        # The difference modulo 2^64, taken as signed, is right for every time within 292 years of the origin.
+        elapsed: Ints = (times - np.uint64(self.origin_unix_nano)).view(np.int64)
+        return np.multiply(elapsed, 1e-9, dtype=np.float64)
+
+    def maxima(self, name: str, level: int) -> list[Floats]:
+        """Tables 0..level: element i of table k is the maximum of ``2**k`` samples from i on (NaN where all are)."""
+        tables = self._maxima.setdefault(name, [self.column(name)])
+        while len(tables) <= level:
+            last, step = tables[-1], 1 << (len(tables) - 1)
+            tables.append(np.fmax(last[:-step], last[step:]))
+        return tables
+
+
+class Windows:
+    """Many windows over one view. Every answer is (n,); NaN where nothing is known."""
+
+    def __init__(self, view: RingView, start: Floats, end: Floats, hold_s: float) -> None:
+        times = view.column("time")
+        last = len(times) - 1
+        self._view, self._duration = view, end - start
+        first_cell = np.searchsorted(times, start, side="left")
+        last_cell = np.searchsorted(times, end, side="left")
+        self.samples: Ints = np.searchsorted(times, end, side="right") - first_cell
+        """Samples taken within the window."""
+        self.is_before: npt.NDArray[np.bool_] = end < times[0]
+        """The window had ended before the oldest sample."""
+        self.is_after: npt.NDArray[np.bool_] = start > times[last] + hold_s
+        """The window begins after what is known."""
+        self._from = _Position(times, first_cell, start)
+        self._to = _Position(times, last_cell, end)
+        # Behind the newest sample its values are held for a while: that many seconds of the window.
+        self._held = np.clip(end - times[last], 0.0, hold_s) - np.clip(start - times[last], 0.0, hold_s)
+        self._low, self._high = np.minimum(first_cell, last), np.minimum(last_cell, last)
+
+    def coverage(self) -> Floats:
+        """The share of the window that was watched, 0 to 1; of a window without length: whether it falls where was watched."""
+        seconds = self._increase("covered") + self._held
+        instant = (~self.is_before & ~self.is_after).astype(np.float64)
+        np.divide(seconds, self._duration, out=instant, where=self._duration > 0)
+        return np.clip(instant, 0.0, 1.0, out=instant)
+
+    def mean(self, name: str) -> Floats:
+        """Time-weighted mean of ``utilization`` or ``power`` over the covered part; without any, the enclosing sample's value."""
+        value = self._view.column(name)
+        held = np.where(np.isnan(value[-1]), 0.0, self._held)
+        seconds = self._increase(f"{name}.covered") + held
+        integral = self._increase(f"{name}.integral") + held * np.nan_to_num(value[-1])
+        result: Floats = value[self._high]
+        np.divide(integral, seconds, out=result, where=seconds > 0)
+        return result
+
+    def maximum(self, name: str) -> Floats:
+        """The largest value of the samples whose cells the window touches."""
+        width = self._high - self._low + 1
+        level = np.frexp(width)[1] - 1  # floor(log2(width))
+        tables = self._view.maxima(name, int(level.max(initial=0)))
+        if len(tables) == 1 or not level.any():
+            return tables[0][self._low]
+        result = np.empty(len(width))
+        for number in np.flatnonzero(np.bincount(level)):
+            rows = np.flatnonzero(level == number)
+            table = tables[number]
+            result[rows] = np.fmax(table[self._low[rows]], table[self._high[rows] + 1 - (1 << int(number))])
+        return result
+
+    def energy(self) -> Floats:
+        """Joules used within the covered part: the device's counter, or its power over time where it has no counter."""
+        power = self._view.column("power")[-1]
+        held, held_j = (np.zeros_like(self._held), 0.0) if isnan(power) else (self._held, self._held * power)
+        measured, integrated = self._increase("energy.covered"), self._increase("power.covered")
+        joules = np.where(measured > 0, self._increase("energy"), self._increase("power.integral")) + held_j
+        return np.where(np.maximum(measured, integrated) + held > 0, joules, nan)
+
+    def throttled_s(self, reason: str) -> Floats:
+        """Seconds of lowered clocks for one of :data:`THROTTLE_REASONS`, within the covered part."""
+        return np.where(self._increase(f"throttle.{reason}.covered") > 0, self._increase(f"throttle.{reason}"), nan)
+
+    def _increase(self, column: str) -> Floats:
+        values = self._view.column(column)
+        return self._to.interpolate(values) - self._from.interpolate(values)
+
+
+class _Position:
+    """Where moments lie between samples: found once, used for every column."""
+
+    def __init__(self, times: Floats, cell: Ints, moment: Floats) -> None:
+        last = len(times) - 1
+        self._right = np.minimum(cell, last)
+        self._left = np.clip(cell - 1, 0, last)
+        left = times[self._left]
+        length = times[self._right] - left
+        self._share = np.divide(moment - left, length, out=np.zeros_like(moment), where=length > 0)
+
+    def interpolate(self, values: Floats) -> Floats:
+        left = values[self._left]
+        return left + self._share * (values[self._right] - left)
