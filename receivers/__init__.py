@@ -1,0 +1,1 @@
+"""Receivers: what brings data in. One folder each."""
