@@ -1,0 +1,180 @@
+"""Network addresses: what an ``endpoint`` of the configuration names, and whether a peer is on this machine.
+
+Not name resolution for clients, not a firewall: ``LocalAddresses`` tells which GPU a span may have used, nothing is trusted by it.
+Forms of endpoints: Go's ``net.Listen`` (``host:port``, ``:port``, ``[::1]:port``) and gRPC's ``unix:`` names.
+"""
+
+import errno
+import ipaddress
+import socket
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+import psutil
+
+__all__ = ["Endpoint", "LocalAddresses", "interface_addresses"]
+
+_REFRESH_S: Final = 30.0  # an address that comes with a container or a VPN is known after this long
+_MAX_PORT: Final = 65535
+_BACKLOG: Final = 1024
+_UNIX_PATH_MAX_BYTES: Final = 107  # sun_path of Linux, less its NUL
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a server listens: a TCP host and port, or (``path`` set) a Unix socket. An empty host is every address."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str, *, unix: bool = False) -> Self:
+        """What ``text`` names; ``unix``: a bare path (``transport: unix``).
+
+        Raises:
+            ValueError: it names nothing; the message says what is allowed.
+        """
+        text = text.strip()
+        if unix or text.startswith("unix:"):
+            path = text.removeprefix("unix://") if text.startswith("unix://") else text.removeprefix("unix:")
+            if not path or len(path.encode()) > _UNIX_PATH_MAX_BYTES or "\0" in path:
+                raise ValueError(f"{text!r} names no Unix socket: write unix:///run/tailrace.sock, at most {_UNIX_PATH_MAX_BYTES} bytes")
+            return cls(path=path)
+        if "://" in text:
+            raise ValueError(
+                f"{text!r} is a URL: a server's endpoint is host:port, for example {text.partition('://')[2] or 'localhost:4317'}"
+            )
+        host, separator, port_text = text.rpartition(":")
+        if not separator or (":" in host and not (host.startswith("[") and host.endswith("]"))):
+            raise ValueError(f"{text!r} is no endpoint: write host:port, :port, [::1]:port or unix:///path")
+        if not (port_text.isascii() and port_text.isdigit()) or int(port_text) > _MAX_PORT:
+            raise ValueError(f"{text!r} has no valid port: a number from 0 (any free one) to {_MAX_PORT}")
+        host = host.removeprefix("[").removesuffix("]")
+        if any(character.isspace() or character in "/@?#" for character in host):
+            raise ValueError(f"{text!r} has no valid host name")
+        return cls(host=host, port=int(port_text))
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix://{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def resolve(self) -> Self:
+        """The one address to listen on: of a name, its first IPv4 address if it has one, as Go does.
+
+        Raises:
+            OSError: the name does not resolve.
+        """
+        if self.path or not self.host:
+            return self
+        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family = socket.AF_INET if any(entry[0] == socket.AF_INET for entry in found) else socket.AF_INET6
+        address = next(str(entry[4][0]) for entry in found if entry[0] == family)
+        return type(self)(host=address, port=self.port)
+
+    def listen(self) -> socket.socket:
+        """A listening socket; without ``SO_REUSEPORT``, so that a second process on the port is an error, not half the traffic lost.
+
+        Raises:
+            OSError: the port is busy, the address is not ours, the path is taken or not writable.
+        """
+        if self.path:
+            self.remove_stale_socket()
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                sock.bind(self.path)
+                sock.listen(_BACKLOG)
+            except OSError:
+                sock.close()
+                raise
+        elif not self.host and socket.has_dualstack_ipv6():
+            sock = socket.create_server(("", self.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)
+        else:
+            address = self.resolve()
+            family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+            sock = socket.create_server((address.host, address.port), family=family, backlog=_BACKLOG)
+        sock.setblocking(False)
+        return sock
+
+    def remove_socket(self) -> None:
+        """Remove the Unix socket, if it is one: nobody listens any more."""
+        if self.path:
+            Path(self.path).unlink(missing_ok=True)
+
+    def remove_stale_socket(self) -> None:
+        """Remove a Unix socket nobody listens on, left by a process that was killed.
+
+        Raises:
+            OSError: somebody listens on it, or the path is no socket.
+        """
+        path = Path(self.path)
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(mode):
+            raise OSError(errno.EEXIST, "the path exists and is no socket", self.path)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(1)
+            try:
+                probe.connect(self.path)
+            except ConnectionRefusedError:
+                path.unlink(missing_ok=True)
+                return
+            except OSError:
+                pass
+        raise OSError(errno.EADDRINUSE, "another process listens on the socket", self.path)
+
+
+def interface_addresses() -> frozenset[str]:
+    """The IP addresses of this machine's interfaces, without scope ids."""
+    return frozenset(
+        address.address.partition("%")[0]
+        for addresses in psutil.net_if_addrs().values()
+        for address in addresses
+        if address.family in {socket.AF_INET, socket.AF_INET6}
+    )
+
+
+class LocalAddresses:
+    """Answers whether a peer's address is one of this machine; the list is read again every 30 s."""
+
+    def __init__(self, read: Callable[[], frozenset[str]] = interface_addresses, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._read = read
+        self._monotonic_s = monotonic_s
+        self._own: frozenset[str] = frozenset()
+        self._expires_s = float("-inf")
+
+    def is_local(self, address: str) -> bool | None:
+        """Whether ``address``, an IP address as text, is loopback or our own; None when it is no address."""
+        address = address.partition("%")[0]
+        if address.startswith("127.") or address == "::1":
+            return True
+        now = self._monotonic_s()
+        if now >= self._expires_s:
+            self._own = self._read()
+            self._expires_s = now + _REFRESH_S
+        if address in self._own:
+            return True
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return None
+        mapped = parsed.ipv4_mapped if parsed.version == 6 else None  # how a dual-stack socket shows IPv4 peers
+        canonical = mapped or parsed
+        return canonical.is_loopback or str(canonical) in self._own
+
+    def is_local_grpc(self, peer: str) -> bool | None:
+        """The same for gRPC's name of a peer: ``ipv4:127.0.0.1:4711``, ``ipv6:%5B::1%5D:4711``, ``unix:``."""
+        scheme, _, rest = peer.partition(":")
+        if scheme in {"unix", "unix-abstract"}:
+            return True
+        if scheme not in {"ipv4", "ipv6"}:
+            return None
+        host = rest.rpartition(":")[0]
+        return self.is_local(host.replace("%5B", "").replace("%5D", "").replace("%25", "%").strip("[]"))

@@ -1,0 +1,135 @@
+"""What the receiver answers, in bytes: Export…ServiceResponse and google.rpc.Status, as protobuf and as JSON.
+
+Four small messages are written by hand: their protobuf classes live in a package we do not need otherwise, and a success is empty.
+Source: OTLP specification 1.x (Failures, Partial Success); google/rpc/{status,code,error_details}.proto;
+the Collector's receiver/otlpreceiver/internal/errors/errors.go for which error becomes which code.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+import orjson
+
+from collector.api import ConsumeError, PermanentError, Receipt, RetryableError
+from collector.model import MalformedBatch, Signal
+
+__all__ = ["Failure", "failure_of", "partial_success_json", "partial_success_proto"]
+
+_REJECTED: Final = {Signal.TRACES: "rejectedSpans", Signal.METRICS: "rejectedDataPoints", Signal.LOGS: "rejectedLogRecords"}
+_MAX_MESSAGE_CHARS: Final = 1024  # gRPC sends it as a header; longer ones are cut, not refused
+_RETRY_INFO: Final = "type.googleapis.com/google.rpc.RetryInfo"
+_BAD_REQUEST: Final = "type.googleapis.com/google.rpc.BadRequest"
+# Source: errors.go GetHTTPStatusCodeFromStatus.
+_HTTP_STATUS: Final = {
+    grpc.StatusCode.CANCELLED: 503,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 503,
+    grpc.StatusCode.ABORTED: 503,
+    grpc.StatusCode.OUT_OF_RANGE: 503,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.DATA_LOSS: 503,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.UNIMPLEMENTED: 404,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a request was not taken, in both protocols' terms."""
+
+    code: grpc.StatusCode
+    message: str
+    reason: str
+    """A constant word for counters."""
+    retry_after_s: float | None = None
+    field: str = ""
+    """Path of the bad field."""
+
+    @property
+    def http_status(self) -> int:
+        """The HTTP status of the code."""
+        return _HTTP_STATUS.get(self.code, 500)
+
+    @property
+    def retry_after_header(self) -> str:
+        """Whole seconds for Retry-After; empty when nothing is asked for."""
+        return "" if self.retry_after_s is None else str(max(math.ceil(self.retry_after_s), 0))
+
+    def status_proto(self) -> bytes:
+        """google.rpc.Status, with RetryInfo or BadRequest."""
+        out = _int_field(1, self.code.value[0]) + _text_field(2, self.message)
+        if self.retry_after_s is not None:
+            seconds, nanos = divmod(round(max(self.retry_after_s, 0.0) * 1e9), 1_000_000_000)
+            duration = _int_field(1, seconds) + _int_field(2, nanos)
+            out += _bytes_field(3, _text_field(1, _RETRY_INFO) + _bytes_field(2, _bytes_field(1, duration)))
+        if self.field:
+            violation = _text_field(1, self.field) + _text_field(2, self.message)
+            out += _bytes_field(3, _text_field(1, _BAD_REQUEST) + _bytes_field(2, _bytes_field(1, violation)))
+        return out
+
+    def status_json(self) -> bytes:
+        """The same in protobuf's JSON mapping."""
+        status: dict[str, Any] = {"code": self.code.value[0], "message": self.message}
+        if self.retry_after_s is not None:
+            status["details"] = [{"@type": _RETRY_INFO, "retryDelay": f"{max(self.retry_after_s, 0.0):.9f}".rstrip("0").rstrip(".") + "s"}]
+        if self.field:
+            status["details"] = [{"@type": _BAD_REQUEST, "fieldViolations": [{"field": self.field, "description": self.message}]}]
+        return orjson.dumps(status)
+
+
+def failure_of(error: MalformedBatch | ConsumeError) -> Failure:
+    """What the sender is told of ``error``."""
+    message = _printable(str(error))
+    if isinstance(error, MalformedBatch):
+        return Failure(grpc.StatusCode.INVALID_ARGUMENT, message, "malformed", field=_printable(error.path))
+    if isinstance(error, RetryableError):
+        return Failure(grpc.StatusCode.UNAVAILABLE, message, error.reason, retry_after_s=error.retry_after_s)
+    if isinstance(error, PermanentError):
+        return Failure(grpc.StatusCode.INTERNAL, message, error.reason)
+    return Failure(grpc.StatusCode.UNAVAILABLE, message, error.reason)  # the Collector's rule: what is not permanent may be sent again
+
+
+def partial_success_proto(receipt: Receipt) -> bytes:
+    """Export…ServiceResponse; the field numbers are the same for all signals. Empty when everything was taken."""
+    partial = _int_field(1, receipt.rejected_count) + _text_field(2, _printable(receipt.message))
+    return _bytes_field(1, partial) if partial else b""
+
+
+def partial_success_json(signal: Signal, receipt: Receipt) -> bytes:
+    """The same in JSON."""
+    partial: dict[str, str] = {}
+    if receipt.rejected_count:
+        partial[_REJECTED[signal]] = str(receipt.rejected_count)  # an int64 is a string
+    if receipt.message:
+        partial["errorMessage"] = _printable(receipt.message)
+    return orjson.dumps({"partialSuccess": partial}) if partial else b"{}"
+
+
+def _printable(text: str) -> str:
+    """``text`` bounded, and valid in UTF-8 whatever the request held."""
+    return text[:_MAX_MESSAGE_CHARS].encode("utf-8", "replace").decode()
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _int_field(number: int, value: int) -> bytes:
+    return _varint(number << 3) + _varint(value) if value else b""
+
+
+def _bytes_field(number: int, value: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(value)) + value
+
+
+def _text_field(number: int, value: str) -> bytes:
+    return _bytes_field(number, value.encode()) if value else b""

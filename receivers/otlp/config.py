@@ -1,0 +1,85 @@
+"""Configuration of the ``otlp`` receiver: the Collector's keys and defaults.
+
+Source: open-telemetry/opentelemetry-collector receiver/otlpreceiver/{config,factory}.go.
+"""
+
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BeforeValidator, field_validator, model_validator
+
+from collector.helpers.peer import Endpoint
+from config.blocks import ComponentConfig, GRPCServerConfig, HTTPServerConfig
+
+__all__ = ["OTLPConfig", "OTLPGRPCConfig", "OTLPHTTPConfig", "Protocols"]
+
+
+def _url_path(path: str) -> str:
+    """``path`` as it stands in requests: with a leading slash, without query or fragment."""
+    if not path or any(character.isspace() or character in "?#" for character in path) or not path.isascii() or not path.isprintable():
+        raise ValueError(f"{path!r} is no URL path: write for example /v1/traces")
+    return path if path.startswith("/") else f"/{path}"
+
+
+URLPath = Annotated[str, AfterValidator(_url_path)]
+
+
+class OTLPGRPCConfig(GRPCServerConfig):
+    """``protocols.grpc``."""
+
+    endpoint: str = "localhost:4317"
+
+    @model_validator(mode="after")
+    def _endpoint_is_one(self) -> Self:
+        Endpoint.parse(self.endpoint, unix=self.transport == "unix")
+        return self
+
+
+class OTLPHTTPConfig(HTTPServerConfig):
+    """``protocols.http``. Its time-outs are off as in the Collector's receiver; what stalls is bounded all the same."""
+
+    endpoint: str = "localhost:4318"
+    traces_url_path: URLPath = "/v1/traces"
+    metrics_url_path: URLPath = "/v1/metrics"
+    logs_url_path: URLPath = "/v1/logs"
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint_is_one(cls, endpoint: str) -> str:
+        Endpoint.parse(endpoint)
+        return endpoint
+
+    @model_validator(mode="after")
+    def _paths_differ(self) -> Self:
+        if len({self.traces_url_path, self.metrics_url_path, self.logs_url_path}) < 3:
+            raise ValueError("traces_url_path, metrics_url_path and logs_url_path must differ")
+        return self
+
+
+def _present(value: Any) -> Any:
+    """``grpc:`` with nothing below it switches the protocol on with its defaults."""
+    return {} if value is None else value
+
+
+class Protocols(ComponentConfig):
+    """Each protocol is served if its key is there, even with no value."""
+
+    grpc: Annotated[OTLPGRPCConfig | None, BeforeValidator(_present)] = None
+    http: Annotated[OTLPHTTPConfig | None, BeforeValidator(_present)] = None
+
+    @model_validator(mode="after")
+    def _one_at_least(self) -> Self:
+        if self.grpc is None and self.http is None:
+            raise ValueError("must specify at least one protocol: write grpc: or http: below protocols:")
+        return self
+
+
+class OTLPConfig(ComponentConfig):
+    """The ``otlp`` receiver."""
+
+    protocols: Protocols
+    """Required."""
+
+    @field_validator("protocols", mode="before")
+    @classmethod
+    def _nothing_is_no_protocol(cls, value: Any) -> Any:
+        return {} if value is None else value

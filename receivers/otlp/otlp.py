@@ -1,0 +1,98 @@
+"""The ``otlp`` receiver: one object, a server for each protocol that is configured.
+
+It reads bytes, hands them to the door (``ReceiverOutput.admit``) and tells the sender what became of them. What a request holds
+is checked behind the door; nothing is decoded here.
+"""
+
+import asyncio
+from typing import Final, cast
+
+from collector.api import Host, Receiver, ReceiverOutput, Settings
+from collector.helpers.grpc_server import GRPCServer
+from collector.helpers.http_server import HTTPServer
+from collector.helpers.peer import LocalAddresses
+from collector.model import Signal
+from receivers.otlp.config import OTLPConfig
+from receivers.otlp.context import ContextMaker
+from receivers.otlp.over_grpc import OTLPOverGRPC
+from receivers.otlp.over_http import OTLPOverHTTP
+
+__all__ = ["OTLPReceiver"]
+
+_GRACE_S: Final = 5.0  # for requests in progress at shutdown; what is slower is cut off and sent again
+
+
+class OTLPReceiver(Receiver):
+    """Serves the signals that have a pipeline; the others are unknown to it (UNIMPLEMENTED, 404), as in the Collector."""
+
+    def __init__(self, settings: Settings, config: OTLPConfig) -> None:
+        self._settings = settings
+        self._grpc: GRPCServer | None = None
+        self._http: HTTPServer | None = None
+        key = f"receivers::{settings.id}::protocols"
+        outputs = {signal: cast("ReceiverOutput", output) for signal, output in settings.outputs.items()}
+        addresses = LocalAddresses(monotonic_s=settings.clock.monotonic_s)
+        contexts = ContextMaker()
+        refused = settings.telemetry.counter(
+            "tailrace_receiver_refused_requests", "Requests answered with an error, by protocol and reason", ("transport", "reason")
+        )
+        if config.protocols.grpc is not None:
+            over_grpc = OTLPOverGRPC(config.protocols.grpc, outputs, addresses=addresses, contexts=contexts)
+            self._grpc = GRPCServer(
+                config.protocols.grpc,
+                over_grpc.methods,
+                key=f"{key}::grpc",
+                clock=settings.clock,
+                log=settings.telemetry.log,
+                refused=lambda reason: refused.add(transport="grpc", reason=reason),
+            )
+            over_grpc.server = self._grpc
+        if config.protocols.http is not None:
+            over_http = OTLPOverHTTP(
+                config.protocols.http,
+                outputs,
+                addresses=addresses,
+                contexts=contexts,
+                refused=lambda reason: refused.add(transport="http", reason=reason),
+            )
+            self._http = HTTPServer(
+                config.protocols.http, over_http.routes, key=f"{key}::http", clock=settings.clock, log=settings.telemetry.log
+            )
+            over_http.server = self._http
+
+    @property
+    def grpc_port(self) -> int:
+        """The port gRPC is served on; 0 when it is not, or on a Unix socket."""
+        return self._grpc.port if self._grpc is not None else 0
+
+    @property
+    def http_port(self) -> int:
+        """The port HTTP is served on; 0 when it is not, or on a Unix socket."""
+        return self._http.port if self._http is not None else 0
+
+    @property
+    def signals(self) -> frozenset[Signal]:
+        """The signals it takes."""
+        return frozenset(self._settings.outputs)
+
+    async def start(self, host: Host) -> None:
+        """Listen on every configured endpoint.
+
+        Raises:
+            OSError: an endpoint is taken or not ours; the message names the key.
+        """
+        log = self._settings.telemetry.log
+        try:
+            if self._grpc is not None:
+                await self._grpc.start(host)
+                log.info("serving OTLP over gRPC", endpoint=self._grpc.address)
+            if self._http is not None:
+                await self._http.start(host)
+                log.info("serving OTLP over HTTP", endpoint=self._http.address)
+        except BaseException:
+            await self.shutdown()
+            raise
+
+    async def shutdown(self) -> None:
+        """Take no more requests, finish those in progress within 5 s, close all connections."""
+        await asyncio.gather(*(server.shutdown(_GRACE_S) for server in (self._grpc, self._http) if server is not None))
