@@ -38,7 +38,7 @@ def _duration_s(value: object) -> object:
     if value == 0 and not isinstance(value, bool):
         return 0.0
     if isinstance(value, int | float) and not isinstance(value, bool):
-        raise ValueError(f"a duration needs a unit: write {value}s or {value}ms")
+        raise ValueError(f"a duration needs a unit: write {value}s or {value}ms")  # noqa: TRY004 - pydantic collects ValueError
     if not isinstance(value, str):
         raise ValueError("a duration such as 500ms, 10s, 1m30s")  # noqa: TRY004 - pydantic collects ValueError
     text = value.strip()

@@ -8,7 +8,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -26,6 +26,12 @@ _WEAK_CAST_TYPES = frozenset(
     {"int_type", "bool_type", "float_type", "string_type", "int_from_float", "bytes_type", "model_type", "dict_type"}
 )
 _TEXT_TYPES = frozenset({"string_type", "literal_error", "enum", "value_error", "bytes_type"})
+_BOUNDS = {
+    "greater_than": ("gt", "more than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
 _USERINFO = re.compile(r"(://)[^/@\s]+@")
 
 Loc = tuple[str | int, ...]
@@ -43,19 +49,13 @@ def parse_model(model: type[ModelT], node: Node, path: tuple[str, ...]) -> tuple
         try:
             result, details = _validate(model, data)
         except Exception as exc:  # noqa: BLE001 - a plug-in's validator may raise anything; its text may hold secrets
-            return None, [
-                ConfigError(node.position, path, f"the component's own validation failed with {type(exc).__name__}: this is a defect of it")
-            ]
+            message = f"the component's own validation failed with {type(exc).__name__}: this is a defect of it"
+            return None, [ConfigError(node.position, path, message)]
         if result is not None:
             return result, []
         spots = [_locate(node, detail["loc"], [model]) for detail in details]
         flips = {
-            spot.steps
-            for spot, detail in zip(spots, details, strict=True)
-            if detail["type"] in _TEXT_TYPES
-            and isinstance(spot.node, ScalarNode)
-            and spot.node.text is not None
-            and not isinstance(spot.node.value, str)
+            spot.steps for spot, detail in zip(spots, details, strict=True) if detail["type"] in _TEXT_TYPES and _has_other_text(spot.node)
         } - as_text
         if not flips:
             break
@@ -87,11 +87,18 @@ def _validate(model: type[ModelT], data: Any) -> tuple[ModelT | None, list[Error
     except ValidationError as exc:
         lax = exc.errors(include_url=False)
         seen = {detail["loc"] for detail in lax}
-        return None, lax + [
-            detail for detail in strict if detail["type"] in _WEAK_CAST_TYPES and detail["loc"] not in seen and _is_scalar(detail["input"])
-        ]
-    weak = [detail for detail in strict if detail["type"] in _WEAK_CAST_TYPES and _is_scalar(detail["input"])]
+        return None, lax + [detail for detail in _weak_casts(strict) if detail["loc"] not in seen]
+    weak = _weak_casts(strict)
     return (None, weak) if weak else (result, [])
+
+
+def _weak_casts(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    return [detail for detail in details if detail["type"] in _WEAK_CAST_TYPES and _is_scalar(detail["input"])]
+
+
+def _has_other_text(node: Node) -> bool:
+    """Whether the node came from a reference and means something else as text."""
+    return isinstance(node, ScalarNode) and node.text is not None and not isinstance(node.value, str)
 
 
 def _is_scalar(value: object) -> bool:
@@ -193,13 +200,7 @@ def _explain(detail: ErrorDetails, spot: _Spot, prefix: tuple[str, ...], hide: S
                 suggestion = closest(str(spot.node.value), allowed)
             message = f"{shown} is not allowed; allowed: {', '.join(each or '(empty)' for each in allowed)}"
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
-            words = {
-                "greater_than": ("gt", "more than"),
-                "greater_than_equal": ("ge", "at least"),
-                "less_than": ("lt", "less than"),
-                "less_than_equal": ("le", "at most"),
-            }
-            name, word = words[kind]
+            name, word = _BOUNDS[kind]
             message = f"must be {word} {context.get(name)}, got {shown}"
         case "value_error" | "assertion_error":
             message = _without(str(context.get("error", detail["msg"])), hide)
@@ -217,19 +218,17 @@ def _explain(detail: ErrorDetails, spot: _Spot, prefix: tuple[str, ...], hide: S
 
 
 def _merged(errors: list[ConfigError]) -> list[ConfigError]:
-    """One line for each place: the alternatives of a union each complain about the same value."""
-    merged: dict[tuple[Position, tuple[str, ...]], ConfigError] = {}
+    """One finding for each value: the alternatives of a union each complain about it."""
+    merged: dict[tuple[object, ...], ConfigError] = {}
     for error in errors:
-        key = (error.position, error.path)
-        if key in merged and merged[key].message != error.message and not error.message.startswith(("unknown key", '"')):
-            first = merged[key]
-            merged[key] = ConfigError(
-                first.position, first.path, f"{first.message}, or: {error.message}", first.value, first.suggestion or error.suggestion
-            )
-        elif key in merged and merged[key].message != error.message:
-            merged[error.position, (*error.path, error.message)] = error
-        else:
+        key: tuple[object, ...] = (error.position, error.path)
+        if error.message.startswith(("unknown key", '"')):  # about a key: several may share the place
+            key = (*key, error.message)
+        first = merged.get(key)
+        if first is None:
             merged[key] = error
+        elif error.message not in first.message:
+            merged[key] = replace(first, message=f"{first.message}, or: {error.message}", suggestion=first.suggestion or error.suggestion)
     return [*merged.values()]
 
 

@@ -3,7 +3,7 @@
 import re
 import types
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
@@ -82,10 +82,7 @@ def accepts_none(annotations: Iterable[Any]) -> bool:
 
 def accepts_text(annotations: Iterable[Any]) -> bool:
     """Whether the target is (also) text."""
-    return any(
-        (isinstance(each, type) and issubclass(each, str | SecretStr)) or (get_origin(each) is Literal and "" in get_args(each))
-        for each in annotations
-    )
+    return any((isinstance(each, type) and issubclass(each, str | SecretStr)) or "" in get_args(each) for each in annotations)
 
 
 def is_secret(annotations: Iterable[Any]) -> bool:

@@ -6,10 +6,10 @@ Source: open-telemetry/opentelemetry-collector otelcol/config.go, service/intern
 from collections.abc import Mapping
 
 from collector.api import ComponentId, ComponentKind, Factory
-from collector.model import Signal
 from config.errors import ConfigError
 from config.model import Pipeline, ServiceConfig
-from config.yaml import Position
+from config.resolve import Document
+from config.yaml import ListNode, Position, ScalarNode
 
 __all__ = ["Factories", "check_graph"]
 
@@ -19,11 +19,13 @@ Factories = Mapping[ComponentKind, Mapping[ComponentId, tuple[Factory | None, Po
 _SINGULAR = {kind: str(kind).removesuffix("s") for kind in ComponentKind}
 
 
-def check_graph(service: ServiceConfig, factories: Factories, errors: list[ConfigError], warnings: list[ConfigError]) -> None:
+def check_graph(
+    service: ServiceConfig, factories: Factories, document: Document, errors: list[ConfigError], warnings: list[ConfigError]
+) -> None:
     """Append what is wrong with the graph to ``errors``, what is only odd to ``warnings``."""
     _check_ambiguous(factories, errors)
     for pipeline in service.pipelines.values():
-        _check_pipeline(pipeline, factories, errors)
+        _check_pipeline(pipeline, factories, document, errors)
     for connector_id, (factory, position) in factories[ComponentKind.CONNECTOR].items():
         _check_connector(connector_id, factory, position, service, errors)
     _check_cycles(service, factories, errors)
@@ -35,71 +37,67 @@ def _check_ambiguous(factories: Factories, errors: list[ConfigError]) -> None:
         for kind in (ComponentKind.RECEIVER, ComponentKind.EXPORTER):
             if connector_id in factories[kind]:
                 other = factories[kind][connector_id][1]
-                errors.append(
-                    ConfigError(
-                        position,
-                        ("connectors", str(connector_id)),
-                        f'ambiguous id: a {_SINGULAR[kind]} has the same id (at {other}); rename one, for example "{connector_id.type}/connector"',
-                    )
+                message = (
+                    f"ambiguous id: the {_SINGULAR[kind]} at {other} has the same one; rename one of them, "
+                    f'for example to "{connector_id.type}/connector"'
                 )
+                errors.append(ConfigError(position, ("connectors", str(connector_id)), message))
 
 
-def _check_pipeline(pipeline: Pipeline, factories: Factories, errors: list[ConfigError]) -> None:
+def _check_pipeline(pipeline: Pipeline, factories: Factories, document: Document, errors: list[ConfigError]) -> None:
     path = ("service", "pipelines", pipeline.id)
-    # Ids that are listed but not configured are reported with their references; here counts what is left of the lists.
-    for section, ids in (("receivers", pipeline.receivers), ("exporters", pipeline.exporters)):
-        if not ids and not any(error.path == (*path, section) for error in errors):
-            errors.append(ConfigError(pipeline.position, path, f"must have at least one {section.removesuffix('s')}"))
-    for kind, ids in (
-        (ComponentKind.RECEIVER, pipeline.receivers),
-        (ComponentKind.PROCESSOR, pipeline.processors),
-        (ComponentKind.EXPORTER, pipeline.exporters),
-    ):
+    listed = {
+        ComponentKind.RECEIVER: pipeline.receivers,
+        ComponentKind.PROCESSOR: pipeline.processors,
+        ComponentKind.EXPORTER: pipeline.exporters,
+    }
+    for kind, ids in listed.items():
+        # An id that is listed and not configured was reported with its reference: the list is not called empty as well.
+        if not ids and kind is not ComponentKind.PROCESSOR and not any(error.path == (*path, str(kind)) for error in errors):
+            errors.append(ConfigError(pipeline.position, path, f"must have at least one {_SINGULAR[kind]}"))
         for component_id in ids:
-            factory, position = factories[kind].get(component_id, (None, pipeline.position))
+            factory = factories[kind].get(component_id, (None, None))[0]
             if factory is not None and pipeline.signal not in factory.signals:
                 served = ", ".join(sorted(factory.signals)) or "nothing"
-                errors.append(
-                    ConfigError(
-                        pipeline.position,
-                        (*path, str(kind)),
-                        f'the {_SINGULAR[kind]} "{component_id}" does not support {pipeline.signal}; it serves: {served}',
-                    )
-                )
-            del position
+                message = f'the {_SINGULAR[kind]} "{component_id}" does not support {pipeline.signal}; it serves: {served}'
+                errors.append(ConfigError(_listed_at(document, (*path, str(kind)), component_id), (*path, str(kind)), message))
+
+
+def _listed_at(document: Document, path: tuple[str, ...], component_id: ComponentId) -> Position:
+    """Where the list at ``path`` names the component."""
+    node = document.node(*path)
+    for item in node.items if isinstance(node, ListNode) else ():
+        if isinstance(item, ScalarNode) and isinstance(item.value, str) and ComponentId.parse(item.value) == component_id:
+            return item.position
+    return document.position(*path)
 
 
 def _check_connector(
     connector_id: ComponentId, factory: Factory | None, position: Position, service: ServiceConfig, errors: list[ConfigError]
 ) -> None:
-    path = ("connectors", str(connector_id))
     into = [pipeline for pipeline in service.pipelines.values() if connector_id in pipeline.exporters]
     out_of = [pipeline for pipeline in service.pipelines.values() if connector_id in pipeline.receivers]
-    if factory is None or not (into or out_of):
+    if factory is None:
         return
-    for pipeline in into:
-        if not any((pipeline.signal, other.signal) in factory.connects for other in out_of):
-            errors.append(
-                ConfigError(
-                    position,
-                    path,
-                    f"used as exporter in pipeline {pipeline.id} but not used in any supported receiver pipeline; it connects: {_pairs(factory)}",
-                )
-            )
-    for pipeline in out_of:
-        if not any((other.signal, pipeline.signal) in factory.connects for other in into):
-            errors.append(
-                ConfigError(
-                    position,
-                    path,
-                    f"used as receiver in pipeline {pipeline.id} but not used in any supported exporter pipeline; it connects: {_pairs(factory)}",
-                )
-            )
+    alone = [
+        (pipeline, "exporter", "receiver")
+        for pipeline in into
+        if not any((pipeline.signal, other.signal) in factory.connects for other in out_of)
+    ]
+    alone += [
+        (pipeline, "receiver", "exporter")
+        for pipeline in out_of
+        if not any((other.signal, pipeline.signal) in factory.connects for other in into)
+    ]
+    for pipeline, used_as, missing in alone:
+        message = (
+            f"used as {used_as} in pipeline {pipeline.id} but not used in any supported {missing} pipeline; it connects: {_pairs(factory)}"
+        )
+        errors.append(ConfigError(position, ("connectors", str(connector_id)), message))
 
 
 def _pairs(factory: Factory) -> str:
-    pairs: list[tuple[Signal, Signal]] = sorted(factory.connects)
-    return ", ".join(f"{before} to {after}" for before, after in pairs) or "nothing"
+    return ", ".join(f"{before} to {after}" for before, after in sorted(factory.connects)) or "nothing"
 
 
 def _check_cycles(service: ServiceConfig, factories: Factories, errors: list[ConfigError]) -> None:
@@ -115,10 +113,8 @@ def _check_cycles(service: ServiceConfig, factories: Factories, errors: list[Con
     for start in service.pipelines:
         cycle = _cycle_from(start, edges, done)
         if cycle:
-            text = " -> ".join(cycle)
-            errors.append(
-                ConfigError(service.pipelines[cycle[0]].position, ("service", "pipelines", cycle[0]), f"cycle of connectors: {text}")
-            )
+            message = f"cycle of connectors: {' -> '.join(cycle)}"
+            errors.append(ConfigError(service.pipelines[cycle[0]].position, ("service", "pipelines", cycle[0]), message))
 
 
 def _cycle_from(start: str, edges: Mapping[str, list[tuple[ComponentId, str]]], done: set[str]) -> list[str]:

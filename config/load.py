@@ -135,18 +135,12 @@ class _Loader:
         root = self.document.root
         for key, entry in root.entries.items():
             if key not in _SECTIONS:
-                self.errors.append(
-                    ConfigError(
-                        entry.key_position,
-                        (),
-                        f'unknown section "{key}"; allowed: {", ".join(_SECTIONS)}',
-                        suggestion=closest(key, _SECTIONS),
-                    )
-                )
+                message = f'unknown section "{key}"; allowed: {", ".join(_SECTIONS)}'
+                self._error(entry.key_position, (), message, closest(key, _SECTIONS))
         for kind in ComponentKind:
             self._section(kind)
         service = self._service()
-        check_graph(service, self.factories, self.errors, self.warnings)
+        check_graph(service, self.factories, self.document, self.errors, self.warnings)
         self._check_extension_references(service)
         order = {source: index for index, source in enumerate(dict.fromkeys(error.file for error in self.errors))}
         errors = tuple(sorted(dict.fromkeys(self.errors), key=lambda error: (order[error.file], error.line, error.column)))
@@ -200,9 +194,9 @@ class _Loader:
         self.factories[kind][component_id] = (factory, position)
         if factory is not None:
             config, errors = parse_model(factory.config_type, node, path)
-            self.errors += [
-                replace(error, position=position) if error.position == node.position and error.path == path else error for error in errors
-            ]
+            # What concerns the component as a whole is shown at its id.
+            whole = (node.position, path)
+            self.errors += [replace(error, position=position) if (error.position, error.path) == whole else error for error in errors]
             if config is not None:
                 self.configured[kind][component_id] = ConfiguredComponent(component_id, kind, factory, config, position)
                 outcome = Outcome.RUNS
@@ -216,11 +210,9 @@ class _Loader:
         types = self.registry.types(kind)
         near = closest(component_type, types)
         elsewhere = [other for other in ComponentKind if other is not kind and component_type in self.registry.types(other)]
-        hint = (
-            f"; it is a {_SINGULAR[elsewhere[0]]}: configure it under {elsewhere[0]}"
-            if elsewhere and not near
-            else f"; known: {', '.join(types) or 'none'}"
-        )
+        hint = f"; known: {', '.join(types) or 'none'}"
+        if elsewhere and not near:
+            hint = f"; it is one of the {elsewhere[0]}: configure it there"
         self._error(position, path, f'unknown {singular} type "{component_type}"{hint}', near)
         return Outcome.UNKNOWN
 
@@ -244,9 +236,8 @@ class _Loader:
             if pipeline is not None:
                 pipelines[text] = pipeline
         if section is None or not section.entries:
-            self._error(
-                self.document.position("service", "pipelines"), ("service", "pipelines"), "the service must have at least one pipeline"
-            )
+            path = ("service", "pipelines")
+            self._error(self.document.position(*path), path, "the service must have at least one pipeline")
         return ServiceConfig(self._ids(("service", "extensions")), pipelines, telemetry)
 
     def _telemetry_warnings(self, telemetry: TelemetryConfig) -> None:
@@ -259,12 +250,9 @@ class _Loader:
         for keys, is_set in ignored.items():
             if is_set:
                 path = ("service", "telemetry", *keys)
-                what = "periodic readers are" if keys[-1] == "readers" else "this is"
-                self.warnings.append(
-                    ConfigError(
-                        self.document.position(*path), path, f"{what} read and has no effect: Tailrace serves its own metrics for scraping"
-                    )
-                )
+                what = "a periodic reader is" if keys[-1] == "readers" else "this is"
+                message = f"{what} read and has no effect: Tailrace serves its own metrics for scraping"
+                self.warnings.append(ConfigError(self.document.position(*path), path, message))
 
     def _pipeline(self, text: str, position: Position, node: Node) -> Pipeline | None:
         path = ("service", "pipelines", text)
@@ -329,9 +317,8 @@ class _Loader:
         singular = _SINGULAR[kinds[0]]
         others = [kind for kind in ComponentKind if component_id in self.factories[kind]]
         hint = f"; it is configured as {_SINGULAR[others[0]]}" if others else f"; configured: {', '.join(candidates) or 'none'}"
-        self._error(
-            position, path, f'references {singular} "{component_id}" which is not configured{hint}', closest(str(component_id), candidates)
-        )
+        message = f'references {singular} "{component_id}" which is not configured{hint}'
+        self._error(position, path, message, closest(str(component_id), candidates))
         return False
 
     def _check_extension_references(self, service: ServiceConfig) -> None:
@@ -345,12 +332,9 @@ class _Loader:
                         continue
                     listed = [str(each) for each in service.extensions]
                     if node.value not in listed:
-                        self._error(
-                            node.position,
-                            full,
-                            f'references extension "{node.value}" which is not in service::extensions; listed: {", ".join(listed) or "none"}',
-                            closest(node.value, listed),
-                        )
+                        known = ", ".join(listed) or "none"
+                        message = f'references extension "{node.value}" which is not in service::extensions; listed: {known}'
+                        self._error(node.position, full, message, closest(node.value, listed))
 
 
 def _extension_references(config: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

@@ -142,14 +142,13 @@ class _Resolver:
             elif scheme == "yaml":
                 text = rest
             elif scheme == "env":
-                if rest not in self.environ:
-                    raise _ExpansionError(f"the environment variable {rest} is not set")
-                text = self.environ[rest]
+                text = self._variable(rest)
             else:
-                raise _ExpansionError(_unknown_scheme(scheme))
+                self._refuse(name, _unknown_scheme(scheme))
+                return None
             node = parse(text, name)
         except _ExpansionError as exc:
-            self.errors.append(ConfigError(Position(name), (), str(exc)))
+            self._refuse(name, str(exc))
             return None
         except YAMLSyntaxError as exc:
             self.errors.append(ConfigError(exc.position, (), exc.message))
@@ -160,6 +159,14 @@ class _Resolver:
             self.errors.append(ConfigError(node.position, (), "a configuration must be a mapping at its top"))
             return None
         return _split_keys(node)
+
+    def _refuse(self, source_name: str, message: str) -> None:
+        self.errors.append(ConfigError(Position(source_name), (), message))
+
+    def _variable(self, name: str) -> str:
+        if name not in self.environ:
+            raise _ExpansionError(f"the environment variable {name} is not set")
+        return self.environ[name]
 
     def _set(self, assignment: str) -> MapNode | None:
         key, separator, text = assignment.partition("=")
@@ -192,21 +199,17 @@ class _Resolver:
     def _expand(self, node: Node, path: tuple[str, ...], budget: _Budget, depth: int) -> Node:
         """The node with every reference in it expanded; what fails is reported and stays as it was."""
         if isinstance(node, MapNode):
-            return replace(
-                node,
-                entries={
-                    key: replace(entry, node=self._expand(entry.node, (*path, key), _Budget() if depth == 1 else budget, depth))
-                    for key, entry in node.entries.items()
-                },
-            )
+            entries = {}
+            for key, entry in node.entries.items():
+                own = _Budget() if depth == 1 else budget
+                entries[key] = replace(entry, node=self._expand(entry.node, (*path, key), own, depth))
+            return replace(node, entries=entries)
         if isinstance(node, ListNode):
-            return replace(
-                node,
-                items=tuple(
-                    self._expand(item, (*path, str(index)), _Budget() if depth == 1 else budget, depth)
-                    for index, item in enumerate(node.items)
-                ),
-            )
+            items = []
+            for index, item in enumerate(node.items):
+                own = _Budget() if depth == 1 else budget
+                items.append(self._expand(item, (*path, str(index)), own, depth))
+            return replace(node, items=tuple(items))
         if not isinstance(node.value, str) or "$" not in node.value:
             return node
         try:
@@ -275,12 +278,8 @@ class _Resolver:
                 return _value_node(self.environ[name], position)
             if not has_default:
                 near = difflib.get_close_matches(name, self.environ, n=1, cutoff=0.85)
-                self.warnings.setdefault(
-                    name,
-                    ConfigError(
-                        position, path, f"the environment variable {name} is not set: the value is null", suggestion=near[0] if near else ""
-                    ),
-                )
+                message = f"the environment variable {name} is not set: the value is null"
+                self.warnings.setdefault(name, ConfigError(position, path, message, suggestion=near[0] if near else ""))
             return _value_node(default, position)
         if scheme == "yaml":
             return _value_node(rest, position)
@@ -342,9 +341,8 @@ def _replant(node: Node, position: Position) -> Node:
         return replace(node, position=position)
     if isinstance(node, ListNode):
         return replace(node, position=position, items=tuple(_replant(item, position) for item in node.items))
-    return replace(
-        node, position=position, entries={key: Entry(position, _replant(entry.node, position)) for key, entry in node.entries.items()}
-    )
+    entries = {key: Entry(position, _replant(entry.node, position)) for key, entry in node.entries.items()}
+    return replace(node, position=position, entries=entries)
 
 
 def _value_node(text: str, position: Position) -> Node:

@@ -194,6 +194,7 @@ class _Builder:
         if isinstance(event, AliasEvent):
             return self._alias(event.anchor, position)
         self._spend(1, position)
+        assert isinstance(event, ScalarEvent | MappingStartEvent | SequenceStartEvent)
         anchor = event.anchor
         if anchor:
             self.open_anchors.add(anchor)
@@ -286,6 +287,7 @@ _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
 _POINT_FLOAT = re.compile(r"\.[0-9]+(?:_[0-9]+)*(?:[eE][-+]?[0-9]+)?")
 _INT = re.compile(r"([-+]?)(?:0[xX]([0-9a-fA-F]+)|0[bB]([01]+)|0[oO]?([0-7]+)|(0|[1-9][0-9]*))")
 _BASES = (16, 2, 8, 10)
+_MAX_INT_CHARS = 80  # what is longer fits no integer of Go's, and int() of very long text is quadratic
 
 
 def resolve_scalar(text: str) -> ScalarValue:
@@ -298,12 +300,9 @@ def resolve_scalar(text: str) -> ScalarValue:
         return text
     bare = text.replace("_", "")
     if match := _INT.fullmatch(bare):
-        # Longer than 64 digits fits no integer of Go and int() of very long text is quadratic.
-        number = (
-            next(int(digits, base) for digits, base in zip(match.groups()[1:], _BASES, strict=True) if digits)
-            if len(bare) <= 80
-            else 1 << 64
-        )
+        number = 1 << 64
+        if len(bare) <= _MAX_INT_CHARS:
+            number = next(int(digits, base) for digits, base in zip(match.groups()[1:], _BASES, strict=True) if digits)
         signed = -number if match[1] == "-" else number
         if -(1 << 63) <= signed < (1 << 63) or (not match[1] and signed < (1 << 64)):
             return signed
