@@ -13,7 +13,6 @@ from typing import Final
 import numpy as np
 
 from collector.api import Component, Host, Settings
-from collector.helpers.compression import compress
 from collector.helpers.exporter import ExporterConfig, Part, QueuedExporter
 from collector.helpers.http_client import HTTPClient
 from collector.helpers.prometheus import Encodable, Family, LabelSettings, SeriesCache, SeriesLabels
@@ -25,7 +24,7 @@ from exporters.prometheus_remote_write.protobuf import encode_label, encode_meta
 
 __all__ = ["PrometheusRemoteWriteExporter", "create"]
 
-_HEADERS: Final = {"Content-Encoding": "snappy", "X-Prometheus-Remote-Write-Version": "0.1.0"}
+_HEADERS: Final = {"X-Prometheus-Remote-Write-Version": "0.1.0"}
 _POINTS_PER_SHARD: Final = 2000
 _METADATA_INTERVAL_S: Final = 60.0
 _MIN_SCALE: Final = -4  # native histograms go no coarser
@@ -51,7 +50,14 @@ class PrometheusRemoteWriteExporter(QueuedExporter[bytes]):
             ),
         )  # fmt: skip
         self._config = config
-        self._client = HTTPClient(config.http, key=f"exporters::{settings.id}", version=settings.version)
+        self._client = HTTPClient(
+            config.http,
+            key=f"exporters::{settings.id}",
+            clock=settings.clock,
+            user_agent=f"Tailrace/{settings.version}",
+            retryable=RETRYABLE_STATUSES,
+            fixed_headers=_HEADERS,
+        )
         self._labels = SeriesLabels(
             LabelSettings(
                 strategy=config.strategy,
@@ -74,7 +80,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[bytes]):
 
     async def open(self, host: Host) -> None:
         """Make the HTTP session."""
-        await self._client.open()
+        await self._client.open(host)
 
     async def close(self) -> None:
         """Close the HTTP session."""
@@ -82,13 +88,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[bytes]):
 
     async def send(self, payload: bytes) -> int | None:
         """One request, compressed."""
-        await self._client.post(
-            self._config.http.endpoint,
-            compress("snappy", payload),
-            content_type="application/x-protobuf",
-            headers=_HEADERS,
-            retryable_statuses=RETRYABLE_STATUSES,
-        )
+        await self._client.post(self._config.http.endpoint, payload, content_type="application/x-protobuf")
         return None
 
     def encode(self, batch: Batch) -> Sequence[Part[bytes]]:
