@@ -6,10 +6,8 @@ the last wins. Rows are ``layout.ATTRIBUTE`` records whose slices point into a s
 
 from __future__ import annotations
 
-import builtins
-from collections.abc import Sequence
 from functools import cached_property
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -29,6 +27,10 @@ from collector.wire.layout import (
     KIND_STRING,
 )
 from collector.wire.splice_values import compact, decimal, gather, read_values, varints
+
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import Sequence
 
 __all__ = ["AttributeColumn", "AttributeTable", "as_column", "merge_columns"]
 

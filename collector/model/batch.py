@@ -6,9 +6,8 @@ the door's (``collector.wire.scan.check``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
@@ -17,13 +16,18 @@ from collector.model.attributes import AttributeColumn, AttributeTable
 from collector.model.columns import Array, StringColumn, read_only
 from collector.model.context import EMPTY_CONTEXT, Context
 from collector.model.edit import Edit
-from collector.model.signal import Signal
+from collector.model.rewrite import without_children
 from collector.model.table import ITEM, SCHEMAS, Schema, Table
 from collector.wire import scan
 from collector.wire.errors import MalformedBatch
 from collector.wire.layout import ATTRIBUTE
 from collector.wire.splice import Shift, join_rows, prune, take_rows
 from collector.wire.splice_values import find_key, gather
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from collector.model.signal import Signal
 
 __all__ = ["Batch", "Checked"]
 
@@ -63,7 +67,7 @@ class Index:
 class Batch:
     """Abstract: Traces, Metrics, Logs."""
 
-    __slots__ = ("__weakref__", "_index", "context", "wire")
+    __slots__ = ("__weakref__", "index", "context", "wire")
 
     signal: ClassVar[Signal]
     tables: ClassVar[tuple[str, ...]]
@@ -77,7 +81,7 @@ class Batch:
         """``wire`` is trusted to be valid: from elsewhere, ``check`` or ``from_wire``."""
         self.wire = wire
         self.context = context
-        self._index = index or Index()
+        self.index = index or Index()
 
     @classmethod
     def check(cls, wire: bytes, context: Context = EMPTY_CONTEXT) -> Checked[Self]:
@@ -117,7 +121,7 @@ class Batch:
     @property
     def memory_bytes(self) -> int:
         """The bytes and the index built so far."""
-        return len(self.wire) + self._index.memory_bytes
+        return len(self.wire) + self.index.memory_bytes
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.item_count} {self.schema.item}, {self.size_bytes} bytes)"
@@ -128,7 +132,7 @@ class Batch:
 
     def with_context(self, context: Context) -> Self:
         """The same data in another context."""
-        return type(self)(self.wire, context, self._index)
+        return type(self)(self.wire, context, self.index)
 
     def table(self, name: str = ITEM) -> Table:
         """The rows of a table."""
@@ -141,9 +145,9 @@ class Batch:
             KeyError: no such field or table.
         """
         table = self.table_name(table)
-        column = self._index.columns.get((table, name))
+        column = self.index.columns.get((table, name))
         if column is None:
-            column = self._index.columns[table, name] = fields.read(self.wire, self._rows(table), table, name)
+            column = self.index.columns[table, name] = fields.read(self.wire, self._rows(table), table, name)
         return column
 
     def attribute(self, key: str, table: str = ITEM, inherit: bool = False) -> AttributeColumn:
@@ -155,14 +159,14 @@ class Batch:
         column = AttributeColumn(gather(every.rows, index), self.wire)
         if inherit:
             for ancestor in ("scopes", "resources"):
-                if ancestor != table and ancestor in self._above(table) and self.attributes(ancestor).code_of(key) >= 0:
+                if ancestor != table and ancestor in self.tables_above(table) and self.attributes(ancestor).code_of(key) >= 0:
                     column = column.fill(self.attribute(key, ancestor).take(self.ancestor(ancestor, table)))
         return column
 
     def attributes(self, table: str = ITEM) -> AttributeTable:
         """All attributes of a table, in document order."""
         table = self.table_name(table)
-        known = self._index.attributes.get(table)
+        known = self.index.attributes.get(table)
         if known is None:
             rows = self._rows(table)
             if table in {"metrics", "quantiles"}:
@@ -173,7 +177,7 @@ class Batch:
                 )
             else:
                 found, keys = scan.index_attributes(table, self.wire, rows)
-            known = self._index.attributes[table] = AttributeTable(found, self.wire, keys)
+            known = self.index.attributes[table] = AttributeTable(found, self.wire, keys)
         return known
 
     def ancestor(self, ancestor: str, table: str = ITEM) -> Array:
@@ -183,7 +187,7 @@ class Batch:
             KeyError: no table above ``table``.
         """
         table = self.table_name(table)
-        if ancestor not in self._above(table):
+        if ancestor not in self.tables_above(table):
             raise KeyError(f"{ancestor} are not above {table}")
         rows = np.ascontiguousarray(self._rows(table)["parent"])
         while (table := self.schema.parents[table]) != ancestor:
@@ -202,13 +206,13 @@ class Batch:
             return self
         path = self.schema.path
         if table not in path:
-            return self.edit().delete_rows(~mask, table=table).apply()
+            return without_children(self, mask, table)
         pruned = prune(self.wire, [self._rows(name) for name in path], path.index(table), mask.view(np.uint8))
         if pruned is None:
             return self
         wire, shift, maps = pruned
         if not wire:
-            return self._empty()
+            return self.of(b"")
         return type(self)(wire, self.context, self._carried(wire, shift, dict(zip(path, maps, strict=True))))
 
     def edit(self) -> Edit[Self]:
@@ -274,40 +278,42 @@ class Batch:
             raise KeyError(f"{self.signal} have no table {table!r}: {', '.join(self.tables)}")
         return table
 
-    def _above(self, table: str) -> list[str]:
+    def tables_above(self, table: str) -> list[str]:
+        """The tables a table stands below, the nearest first."""
         above = []
         while table := self.schema.parents[table]:
             above.append(table)
         return above
 
+    def of(self, wire: bytes) -> Self:
+        """Other bytes, valid, in the same context; nothing is known of them yet."""
+        return type(self)(wire, self.context)
+
     def _rows(self, table: str) -> Array:
-        rows = self._index.rows.get(table)
+        rows = self.index.rows.get(table)
         if rows is not None:
             return rows
         if not self.wire:
             rows = np.empty(0, self.schema.rows[table])
         elif table in self.schema.path:
-            self._index.rows.update((name, read_only(found)) for name, found in scan.scan(self.signal, self.wire).items())
-            return self._index.rows[table]
+            self.index.rows.update((name, read_only(found)) for name, found in scan.scan(self.signal, self.wire).items())
+            return self.index.rows[table]
         else:
             rows = scan.index_children(table, self.wire, self._rows(self.schema.parents[table]))
-        self._index.rows[table] = read_only(rows)
+        self.index.rows[table] = read_only(rows)
         return rows
-
-    def _empty(self) -> Self:
-        return type(self)(b"", self.context)
 
     def _carried(self, wire: bytes, shift: Shift, maps: dict[str, Array]) -> Index:
         """The index after rows were cut: ``maps`` has the new index of each row of the tables down to the items."""
         index = Index()
         for table, parent in self.schema.parents.items():
-            if table in self._index.rows:
-                rows, maps[table] = take_rows(self._index.rows[table], maps.get(table), maps[parent] if parent else None, shift)
+            if table in self.index.rows:
+                rows, maps[table] = take_rows(self.index.rows[table], maps.get(table), maps[parent] if parent else None, shift)
                 if table == "metrics" and "points" in maps:
                     kept = maps["points"] >= 0
                     rows["point_count"] = np.bincount(maps["metrics"][self._rows("points")["parent"][kept]], minlength=len(rows))
                 index.rows[table] = read_only(rows)
-        for table, every in self._index.attributes.items():
+        for table, every in self.index.attributes.items():
             index.attributes[table] = AttributeTable(take_rows(every.rows, None, maps[table], shift)[0], wire, every.keys)
         return index
 
@@ -316,13 +322,13 @@ def _joined(wire: bytes, batches: Sequence[Batch], bases: Array) -> Index:
     """The index of batches whose bytes were joined: of the tables that all of them know."""
     index = Index()
     for table, parent in batches[0].schema.parents.items():
-        parts = [batch._index.rows.get(table) for batch in batches]
+        parts = [batch.index.rows.get(table) for batch in batches]
         known = [rows for rows in parts if rows is not None]
         if len(known) < len(batches):
             continue
-        lengths = [len(batch._index.rows[parent]) if parent else 0 for batch in batches]
+        lengths = [len(batch.index.rows[parent]) if parent else 0 for batch in batches]
         index.rows[table] = read_only(join_rows(known, bases, _starts(lengths)))
-        tables = [batch._index.attributes[table] for batch in batches if table in batch._index.attributes]
+        tables = [batch.index.attributes[table] for batch in batches if table in batch.index.attributes]
         if len(tables) == len(batches):
             keys, codes = _merged_keys([every.keys for every in tables])
             rows = join_rows([every.rows for every in tables], bases, _starts([len(rows) for rows in known]), codes)

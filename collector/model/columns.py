@@ -5,14 +5,16 @@ Numbers need no class: they are numpy arrays. Attributes of mixed kinds are in `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from collector.wire import hash as wire_hash
 from collector.wire.splice_values import slices
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = ["Array", "StringColumn", "read_only"]
 

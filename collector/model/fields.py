@@ -33,7 +33,7 @@ def read(wire: bytes, rows: Array, table: str, name: str) -> Array | StringColum
     """The field's column, one row a row of the table."""
     field = field_of(table, name)
     columns = field.columns
-    if field.form == "text" or name == "status_message":
+    if field.form == "text":
         return StringColumn.from_slices(wire, rows[columns[0]], rows[columns[1]])
     if field.form == "any":
         return AttributeColumn(read_values(wire, np.ascontiguousarray(rows[columns[0]]), np.ascontiguousarray(rows[columns[1]])), wire)

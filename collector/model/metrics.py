@@ -18,7 +18,7 @@ class Metrics(Batch):
 
     def series_key(self) -> Array:
         """uint64[n_points,2]: the identity of each point's series, keyed with a secret of this process; computed once a batch."""
-        key = self._index.columns.get(("points", "series_key"))
+        key = self.index.columns.get(("points", "series_key"))
         if not isinstance(key, Array.__origin__):
-            key = self._index.columns["points", "series_key"] = read_only(series_key(self))
+            key = self.index.columns["points", "series_key"] = read_only(series_key(self))
         return key

@@ -14,13 +14,24 @@ from collector.model.columns import Array, read_only
 from collector.model.signal import Signal
 from collector.wire import layout
 
-__all__ = ["FIELDS", "ITEM", "SCHEMAS", "Field", "Form", "Schema", "Table"]
+__all__ = [
+    "ATTRIBUTE_NUMBER",
+    "FIELDS",
+    "ITEM",
+    "POINT_ATTRIBUTE_NUMBER",
+    "POINT_FLAGS_NUMBER",
+    "SCHEMAS",
+    "Field",
+    "Form",
+    "Schema",
+    "Table",
+]
 
 ITEM: Final = "item"
 """Stands for the batch's own item table: spans, points or records."""
 
 Form = str
-"""How a field stands in a row and on the wire: ``text varint fixed64 fixed32 trace_id span_id double status value read``."""
+"""How a field stands in a row and on the wire: ``text varint fixed64 fixed32 trace_id span_id any flags value read``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +44,7 @@ class Field:
     number: int = 0
     """On the wire; 0 = cannot be set."""
     inner: bool = False
-    """It stands in the Resource or InstrumentationScope message inside."""
+    """It stands in the message inside: Resource, InstrumentationScope, Status."""
 
 
 class Table:
@@ -119,8 +130,8 @@ FIELDS: Final[Mapping[str, Mapping[str, Field]]] = {
         "kind": Field(("kind",), "varint", 6),
         "start_time_unix_nano": Field(("start_time",), "fixed64", 7),
         "end_time_unix_nano": Field(("end_time",), "fixed64", 8),
-        "status_message": Field(("status_message", "status_message_len"), "status", 15),
-        "status_code": Field(("status_code",), "status", 15),
+        "status_message": Field(("status_message", "status_message_len"), "text", 2, inner=True),
+        "status_code": Field(("status_code",), "varint", 3, inner=True),
         "flags": Field(("flags",), "fixed32", 16),
     },
     "events": {"time_unix_nano": Field(("time",), "fixed64", 1), "name": _text("name", 2)},
@@ -182,7 +193,7 @@ FIELDS: Final[Mapping[str, Mapping[str, Field]]] = {
     },
 }
 
-# The tag of an attribute (field number, length-delimited), by table; of points by the type of their metric.
-ATTRIBUTE_TAG: Final = {"resources": 1, "scopes": 3, "spans": 9, "events": 3, "links": 4, "records": 6, "exemplars": 7}
+# The field number of an attribute, by table; of points by the type of their metric.
+ATTRIBUTE_NUMBER: Final = {"resources": 1, "scopes": 3, "spans": 9, "events": 3, "links": 4, "records": 6, "exemplars": 7}
 POINT_ATTRIBUTE_NUMBER: Final = np.array([0, 7, 7, 9, 1, 7], np.uint8)  # none, gauge, sum, histogram, exponential, summary
 POINT_FLAGS_NUMBER: Final = np.array([0, 8, 8, 10, 10, 8], np.uint8)

@@ -17,10 +17,12 @@ from collector.wire.layout cimport AttributeRow
 cnp.import_array()
 
 __all__ = [
+    "bodies",
     "compact",
     "decimal",
     "find_key",
     "gather",
+    "has_duplicates",
     "key_values",
     "last_of_owner",
     "length_delimited",
@@ -377,3 +379,43 @@ def decimal(const int64_t[::1] values):
         start_out[i], length_out[i] = <int32_t>at, digits
         at += digits
     return room[:at], starts, lengths
+
+
+def bodies(bytes wire, const int32_t[::1] starts, const int32_t[::1] ends):
+    """Where the content of length-delimited fields begins, int32[n]; the start where it is negative."""
+    cdef Py_ssize_t i, count = starts.shape[0]
+    cdef int64_t size = len(wire), at
+    cdef uint64_t ignored
+    cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(wire)
+    cdef cnp.ndarray result = np.empty(count, np.int32)
+    cdef int32_t* out = <int32_t*>cnp.PyArray_DATA(result)
+    if ends.shape[0] != count:
+        raise ValueError("arrays of different lengths")
+    for i in range(count):
+        out[i] = starts[i]
+        if starts[i] < 0:
+            continue
+        if ends[i] > size:
+            raise ValueError("a slice outside its source")
+        at = _varint(data, starts[i], ends[i], &ignored)
+        if at >= 0:
+            at = _varint(data, at, ends[i], &ignored)
+        if at < 0:
+            raise ValueError("no length-delimited field")
+        out[i] = <int32_t>at
+    return result
+
+
+def has_duplicates(cnp.ndarray rows, Py_ssize_t key_count):
+    """Whether any owner has a key twice. Attributes of one owner stand together."""
+    cdef const AttributeRow* row = _attributes(rows)
+    cdef Py_ssize_t i, count = len(rows)
+    cdef cnp.ndarray seen = np.full(key_count, -1, np.int32)
+    cdef int32_t* owner = <int32_t*>cnp.PyArray_DATA(seen)
+    for i in range(count):
+        if not 0 <= row[i].key_code < key_count:
+            raise ValueError("an attribute without a key")
+        if owner[row[i].key_code] == row[i].owner:
+            return True
+        owner[row[i].key_code] = row[i].owner
+    return False

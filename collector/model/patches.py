@@ -1,0 +1,104 @@
+"""Patches of a request in the making: what to put where, and the messages around it whose lengths follow.
+
+Rules of patches and frames: ``collector.wire.splice``.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from collector.model.columns import Array
+from collector.wire.splice import rewrite, take_rows
+
+if TYPE_CHECKING:
+    from collector.model.batch import Batch
+
+__all__ = ["Note", "Patches"]
+
+Note: TypeAlias = Callable[[Array, dict[str, Array]], None]
+"""Told where patches stand in the new request (int32) and its tables (writable)."""
+
+
+class Patches:
+    """Patches in the making, the frames around them, and what is to be noted in the index once it is known where they stand."""
+
+    def __init__(self, batch: "Batch") -> None:
+        self.batch = batch
+        self._offsets: list[Array] = []
+        self._deleted: list[Array] = []
+        self._sources: list[Array] = []
+        self._lengths: list[Array] = []
+        self._payload: list[bytes] = []
+        self._payload_bytes = 0
+        self.count = 0
+        self._frames: dict[str, Array] = {}  # table → bool[n]: rows that hold patches
+        self._more_frames: list[tuple[Array, Array, Array]] = []
+        self._notes: list[tuple[int, int, Note]] = []
+
+    def cut(self, starts: Array, ends: Array) -> None:
+        """Delete these bytes."""
+        nothing = np.zeros(len(starts), np.int64)
+        self.put(starts, ends, b"", nothing, nothing)
+
+    def put(
+        self,
+        starts: Array,
+        ends: Array,
+        payload: bytes,
+        sources: Array,
+        lengths: Array,
+        note: Note | None = None,
+    ) -> None:
+        """Replace these bytes (none where start = end). ``note(placed, rows)`` is told where they stand and the new tables."""
+        if note is not None:
+            self._notes.append((self.count, self.count + len(starts), note))
+        self._offsets.append(starts.astype(np.int64))
+        self._deleted.append(ends.astype(np.int64) - starts)
+        self._sources.append(sources + self._payload_bytes)
+        self._lengths.append(lengths)
+        self._payload.append(payload)
+        self._payload_bytes += len(payload)
+        self.count += len(starts)
+
+    def around(self, table: str, rows: Array) -> None:
+        """Frames: these rows (bool[n]), what is above them and, for resources and scopes, the message inside."""
+        self._frames[table] = self._frames[table] | rows if table in self._frames else rows
+        for above in self.batch.tables_above(table):
+            self._frames[above] = np.ones(self.batch.table(above).row_count, np.bool_)
+
+    def frame(self, starts: Array, starts_of_content: Array, ends: Array) -> None:
+        """Further frames."""
+        self._more_frames.append((starts, starts_of_content, ends))
+
+    def apply(self, without: str = "") -> tuple[bytes, dict[str, Array], Callable[[Array], Array]]:
+        """The new bytes, all tables of the index but ``without`` with new offsets (writable), and what relocates further rows."""
+        offsets, deleted = np.concatenate(self._offsets), np.concatenate(self._deleted)
+        order = np.argsort(2 * offsets + (deleted > 0), kind="stable")
+        frames = list(self._more_frames)
+        for table, mask in self._frames.items():
+            rows = self.batch.table(table).rows[mask]
+            frames.append((rows["start"], rows["body"], rows["end"]))
+            for inner in ("inner", "data"):
+                if f"{inner}_start" in (rows.dtype.names or ()):
+                    held = rows[rows[f"{inner}_start"] >= 0]
+                    frames.append((held[f"{inner}_start"], held[f"{inner}_body"], held[f"{inner}_end"]))
+        starts, contents, ends = (np.concatenate(column).astype(np.int64) for column in zip(*frames, strict=True))
+        nested = np.argsort(starts)
+        wire, shift, placed = rewrite(
+            self.batch.wire,
+            offsets[order],
+            deleted[order],
+            np.concatenate(self._sources)[order],
+            np.concatenate(self._lengths)[order],
+            b"".join(self._payload),
+            starts[nested],
+            contents[nested],
+            ends[nested],
+        )
+        rows = {name: take_rows(table, None, None, shift)[0] for name, table in self.batch.index.rows.items() if name != without}
+        where = np.empty_like(placed)
+        where[order] = placed
+        for first, last, note in self._notes:
+            note(where[first:last], rows)
+        return wire, rows, shift.relocate
