@@ -1,0 +1,220 @@
+"""The books: what happened to every item, for each node and signal. Not a metric library: ``telemetry`` exports what is kept here.
+
+The rule, for every row: received + created = out + delivered + folded + rejected + held + Σ dropped + Σ refused.
+Receivers use received, out (accepted), refused, rejected; processors and connectors received, created, out, dropped, folded, held;
+exporters received, delivered, dropped, refused and held (in flight).
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from collector.api import ComponentId, ComponentKind
+from collector.model import Signal
+
+__all__ = ["Entry", "Ledger", "LedgerRow", "render"]
+
+
+class Entry:
+    """The counts of one node and signal. Plain integers, added to on the hot path and read at a scrape."""
+
+    __slots__ = (
+        "component_id",
+        "created",
+        "delivered",
+        "dropped",
+        "explained",
+        "failed",
+        "folded",
+        "held",
+        "kind",
+        "out",
+        "pipeline",
+        "received",
+        "refused",
+        "rejected",
+        "signal",
+        "transport",
+    )
+
+    def __init__(self, kind: ComponentKind, component_id: ComponentId, signal: Signal, pipeline: str = "", transport: str = "") -> None:
+        self.kind, self.component_id, self.signal, self.pipeline, self.transport = kind, component_id, signal, pipeline, transport
+        self.received = self.created = self.out = self.delivered = self.folded = self.rejected = 0
+        self.failed = 0
+        """Receivers: of ``out``, what the sender was told has failed (an exporter that waits for its result said no)."""
+        self.explained = 0
+        """dropped + folded - created, as the component itself said: what a transform's loss is compared with."""
+        self.dropped: dict[str, int] = {}
+        self.refused: dict[str, int] = {}
+        self.held: Callable[[], int] | None = None
+        """Asked: items taken and not yet gone."""
+
+    @property
+    def node(self) -> str:
+        """``processors/batch@traces/a``, ``exporters/loki``."""
+        where = f"@{self.pipeline}" if self.pipeline else ""
+        return f"{self.kind.value}/{self.component_id}{where}"
+
+    def drop(self, item_count: int, reason: str) -> None:
+        """Count items lost here."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + item_count
+        self.explained += item_count
+
+    def refuse(self, item_count: int, reason: str) -> None:
+        """Count items refused: by us at the door, or by a backend."""
+        self.refused[reason] = self.refused.get(reason, 0) + item_count
+
+    def row(self) -> "LedgerRow":
+        """The counts now."""
+        return LedgerRow(
+            node=self.node,
+            kind=self.kind,
+            signal=self.signal,
+            received=self.received,
+            created=self.created,
+            out=self.out,
+            delivered=self.delivered,
+            folded=self.folded,
+            rejected=self.rejected,
+            held=self.held() if self.held is not None else 0,
+            dropped=dict(self.dropped),
+            refused=dict(self.refused),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One node and signal at one moment."""
+
+    node: str
+    kind: ComponentKind
+    signal: Signal
+    received: int
+    created: int
+    out: int
+    delivered: int
+    folded: int
+    rejected: int
+    held: int
+    dropped: Mapping[str, int]
+    refused: Mapping[str, int]
+
+    @property
+    def imbalance(self) -> int:
+        """0 when the books close; positive: items vanished; negative: items were counted twice."""
+        gone = self.out + self.delivered + self.folded + self.rejected + self.held
+        return self.received + self.created - gone - sum(self.dropped.values()) - sum(self.refused.values())
+
+    def flows(self) -> Iterable[tuple[str, str, int]]:
+        """``(flow, reason, items)`` for the metric ``tailrace_ledger_items``; reasons only where there are any."""
+        yield "received", "", self.received
+        is_end = self.kind is ComponentKind.EXPORTER
+        yield ("delivered", "", self.delivered) if is_end else ("out", "", self.out)
+        if self.kind is not ComponentKind.RECEIVER:
+            yield "in_flight" if is_end else "held", "", self.held
+        for flow, count in (("created", self.created), ("folded", self.folded), ("rejected", self.rejected)):
+            if count:
+                yield flow, "", count
+        for flow, reasons in (("dropped", self.dropped), ("refused", self.refused)):
+            for reason, count in reasons.items():
+                yield flow, reason, count
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``GET /ledger``."""
+        return {
+            "node": self.node,
+            "signal": self.signal.value,
+            "received": self.received,
+            "created": self.created,
+            "out": self.out,
+            "delivered": self.delivered,
+            "folded": self.folded,
+            "rejected": self.rejected,
+            "held": self.held,
+            "dropped": dict(self.dropped),
+            "refused": dict(self.refused),
+            "imbalance": self.imbalance,
+        }
+
+
+class Ledger:
+    """All entries of the process. Outlives a reload: a component that stays keeps its counts."""
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[ComponentKind, ComponentId, str, Signal, str], Entry] = {}
+
+    def entry(self, kind: ComponentKind, component_id: ComponentId, signal: Signal, *, pipeline: str = "", transport: str = "") -> Entry:
+        """The entry of this node and signal, made when first asked for."""
+        key = (kind, component_id, pipeline, signal, transport)
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries[key] = Entry(kind, component_id, signal, pipeline, transport)
+        return entry
+
+    def entries(self) -> list[Entry]:
+        """All entries, receivers by transport."""
+        return list(self._entries.values())
+
+    def snapshot(self) -> list[LedgerRow]:
+        """One row for each node and signal: receivers, processors, connectors, exporters, in the order they were configured."""
+        rows: dict[tuple[str, Signal], LedgerRow] = {}
+        for entry in self._entries.values():
+            row = entry.row()
+            known = rows.get((row.node, row.signal))
+            rows[row.node, row.signal] = row if known is None else _sum(known, row)
+        return sorted(rows.values(), key=lambda row: _ORDER[row.kind])
+
+    def imbalances(self) -> list[LedgerRow]:
+        """The rows whose books do not close."""
+        return [row for row in self.snapshot() if row.imbalance]
+
+
+_ORDER = {kind: place for place, kind in enumerate(("receivers", "processors", "connectors", "exporters", "extensions"))}
+
+
+def _sum(a: LedgerRow, b: LedgerRow) -> LedgerRow:
+    """Two transports of one receiver as one row."""
+    return LedgerRow(
+        node=a.node,
+        kind=a.kind,
+        signal=a.signal,
+        received=a.received + b.received,
+        created=a.created + b.created,
+        out=a.out + b.out,
+        delivered=a.delivered + b.delivered,
+        folded=a.folded + b.folded,
+        rejected=a.rejected + b.rejected,
+        held=a.held + b.held,
+        dropped={reason: a.dropped.get(reason, 0) + b.dropped.get(reason, 0) for reason in {**a.dropped, **b.dropped}},
+        refused={reason: a.refused.get(reason, 0) + b.refused.get(reason, 0) for reason in {**a.refused, **b.refused}},
+    )
+
+
+def render(rows: Iterable[LedgerRow]) -> str:
+    """A table for people: one line a node and signal, reasons spelled out, an open balance marked."""
+    lines = [_HEADER]
+    for row in rows:
+        out = row.delivered if row.kind is ComponentKind.EXPORTER else row.out
+        refused = dict(row.refused) | ({"invalid": row.rejected} if row.rejected else {})
+        counts = [_number(count) for count in (row.received, row.created, out, row.held, row.folded)]
+        mark = f"OPEN by {row.imbalance:+d}" if row.imbalance else ""
+        lines.append((row.node, row.signal.value, *counts, _reasons(row.dropped), _reasons(refused), mark))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(_aligned(line, widths)).rstrip() for line in lines)
+
+
+_HEADER: tuple[str, ...] = ("node", "signal", "received", "created", "out", "held", "folded", "dropped", "refused", "")
+_NUMBERS = range(2, 7)
+
+
+def _aligned(line: tuple[str, ...], widths: Sequence[int]) -> Iterator[str]:
+    for column, (cell, width) in enumerate(zip(line, widths, strict=True)):
+        yield cell.rjust(width) if column in _NUMBERS else cell.ljust(width)
+
+
+def _number(count: int) -> str:
+    return f"{count:,}".replace(",", " ")
+
+
+def _reasons(reasons: Mapping[str, int]) -> str:
+    return " + ".join(f"{_number(count)} {reason}" for reason, count in reasons.items()) or "0"

@@ -1,0 +1,408 @@
+"""Our own metrics, and what a component is given to count with. Rendered in Prometheus' text format with the Collector's names.
+
+Not the ledger itself (``ledger``) and not the HTTP server (``admin``). Names and labels: the Collector's documentation.md files of
+service, receiverhelper, processorhelper and exporterhelper; counters carry no ``_total``, as its own reader is configured
+(``without_type_suffix``). What the Collector lacks is called ``tailrace_*``.
+"""
+
+import ctypes
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import structlog
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+from prometheus_client.utils import floatToGoString
+
+from collector.api import Clock, ComponentId, ComponentKind
+from collector.model import Signal
+from collector.service.ledger import Entry, Ledger
+
+__all__ = ["ComponentTelemetry", "ServiceTelemetry"]
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_ENQUEUE_FAILED = frozenset({"queue_full"})  # dropped before it was queued; other drops of an exporter are failed sends
+_Labels = tuple[tuple[str, str], ...]
+
+
+_Read = Callable[[], float | Mapping[tuple[str, ...], float]]
+
+
+class _Counter:
+    __slots__ = ("_names", "_values")
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+        self._values: dict[tuple[str, ...], float] = {} if names else {(): 0}
+
+    def add(self, value: float = 1, **labels: str) -> None:
+        if value < 0:
+            raise ValueError("a counter never goes down")
+        key = _key(self._names, labels)
+        self._values[key] = self._values.get(key, 0) + value
+
+    def samples(self, name: str, labels: _Labels) -> Iterator[tuple[str, dict[str, str], float]]:
+        for key, value in self._values.items():
+            yield name, {**dict(labels), **dict(zip(self._names, key, strict=True))}, value
+
+
+class _Gauge:
+    __slots__ = ("_names", "_values", "read")
+
+    def __init__(self, names: tuple[str, ...], read: _Read | None) -> None:
+        self._names = names
+        self._values: dict[tuple[str, ...], float] = {}
+        self.read = read
+
+    def set(self, value: float, **labels: str) -> None:
+        self._values[_key(self._names, labels)] = value
+
+    def samples(self, name: str, labels: _Labels) -> Iterator[tuple[str, dict[str, str], float]]:
+        values: Mapping[tuple[str, ...], float] = self._values
+        if self.read is not None:
+            now = self.read()
+            values = now if isinstance(now, Mapping) else {(): now}
+        for key, value in values.items():
+            yield name, {**dict(labels), **dict(zip(self._names, key, strict=True))}, value
+
+
+class _Histogram:
+    __slots__ = ("_bounds", "_names", "_values")
+
+    def __init__(self, names: tuple[str, ...], buckets: tuple[float, ...]) -> None:
+        self._names = names
+        self._bounds = tuple(sorted(bound for bound in buckets if bound != float("inf")))
+        self._values: dict[tuple[str, ...], list[float]] = {}  # count of each bucket, of the rest, sum
+
+    def observe(self, value: float, **labels: str) -> None:
+        key = _key(self._names, labels)
+        counts = self._values.get(key)
+        if counts is None:
+            counts = self._values[key] = [0.0] * (len(self._bounds) + 2)
+        place = next((place for place, bound in enumerate(self._bounds) if value <= bound), len(self._bounds))
+        counts[place] += 1
+        counts[-1] += value
+
+    def samples(self, name: str, labels: _Labels) -> Iterator[tuple[str, dict[str, str], float]]:
+        for key, counts in self._values.items():
+            own = {**dict(labels), **dict(zip(self._names, key, strict=True))}
+            below = 0.0
+            for bound, count in zip((*self._bounds, float("inf")), counts, strict=False):
+                below += count
+                yield f"{name}_bucket", {**own, "le": _number(bound)}, below
+            yield f"{name}_sum", own, counts[-1]
+            yield f"{name}_count", own, below
+
+
+def _key(names: tuple[str, ...], labels: Mapping[str, str]) -> tuple[str, ...]:
+    if not names and not labels:
+        return ()
+    try:
+        key = tuple(str(labels[name]) for name in names)
+    except KeyError as error:
+        raise ValueError(f"the label {error} is missing") from None
+    if len(labels) != len(names):
+        raise ValueError(f"the labels are {names}, not {tuple(labels)}")
+    return key
+
+
+@dataclass
+class _Family:
+    """One metric name over all components."""
+
+    name: str
+    kind: str
+    description: str
+    label_names: tuple[str, ...]
+    buckets: tuple[float, ...] = ()
+    instruments: dict[_Labels, Any] = field(default_factory=dict)
+
+
+class ServiceTelemetry:
+    """The metrics of the process. ``component`` gives each component its view; ``render`` is the page."""
+
+    def __init__(self, *, ledger: Ledger, clock: Clock, version: str, instance_id: str, service_name: str = "tailrace") -> None:
+        self.ledger = ledger
+        self._clock = clock
+        self._started_s = clock.monotonic_s()
+        self._identity = {"service_instance_id": instance_id, "service_name": service_name, "service_version": version}
+        self._families: dict[str, _Family] = {}
+        self._components: dict[tuple[ComponentKind, ComponentId, str], ComponentTelemetry] = {}
+        self._process = psutil.Process()
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def component(self, kind: ComponentKind, component_id: ComponentId, pipeline: str = "") -> "ComponentTelemetry":
+        """The telemetry of one component (processors: in one pipeline). The same object again after a reload."""
+        key = (kind, component_id, pipeline)
+        if key not in self._components:
+            self._components[key] = ComponentTelemetry(self, kind, component_id, pipeline)
+        return self._components[key]
+
+    def forget(self, kind: ComponentKind, component_id: ComponentId, pipeline: str = "") -> None:
+        """Stop showing the metrics of a component that a reload removed; its lines in the ledger stay."""
+        telemetry = self._components.pop((kind, component_id, pipeline), None)
+        if telemetry is not None:
+            for family in self._families.values():
+                family.instruments.pop(telemetry.labels, None)
+
+    def uptime_s(self) -> float:
+        """Since this object was made."""
+        return self._clock.monotonic_s() - self._started_s
+
+    def gauge(self, name: str, description: str, read: _Read, labels: tuple[str, ...] = ()) -> None:
+        """A gauge of the service itself."""
+        self.instrument("gauge", name, description, labels, (), lambda: _Gauge(labels, read))
+
+    def instrument(
+        self,
+        kind: str,
+        name: str,
+        description: str,
+        names: tuple[str, ...],
+        owner: _Labels,
+        make: Callable[[], Any],
+        buckets: tuple[float, ...] = (),
+    ) -> Any:
+        """The instrument ``name`` of ``owner``, made once.
+
+        Raises:
+            ValueError: the name is in use with another kind, other labels or other buckets.
+        """
+        family = self._families.get(name)
+        if family is None:
+            family = self._families[name] = _Family(name, kind, description, names, buckets)
+        elif (family.kind, family.label_names, family.buckets) != (kind, names, buckets):
+            raise ValueError(f"{name} is already a {family.kind} with the labels {family.label_names}, it cannot be a {kind} with {names}")
+        if owner not in family.instruments:
+            family.instruments[owner] = make()
+        return family.instruments[owner]
+
+    def collect(self) -> Iterable[Metric]:
+        """For prometheus-client: everything, now."""
+        yield _metric("target_info", "gauge", "Who this is", [(self._identity, 1)])
+        yield from self._collect_process()
+        yield from _collect_ledger(self.ledger)
+        for family in self._families.values():
+            metric = Metric(family.name, family.description, family.kind)
+            for owner, instrument in family.instruments.items():
+                try:
+                    for name, labels, value in instrument.samples(family.name, owner):
+                        metric.add_sample(name, labels, value)
+                except Exception as error:  # noqa: BLE001 - a component's `read` must not take the page down
+                    structlog.get_logger().warning("a metric could not be read", metric=family.name, error=str(error), **dict(owner))
+            yield metric
+
+    def render(self) -> str:
+        """The page ``/metrics``."""
+        return "".join(_lines(self._registry.collect()))
+
+    def _collect_process(self) -> Iterator[Metric]:
+        with self._process.oneshot():
+            times, memory = self._process.cpu_times(), self._process.memory_info()
+        yield _metric("otelcol_process_uptime", "counter", "Uptime of the process in seconds", [({}, self.uptime_s())])
+        yield _metric(
+            "otelcol_process_cpu_seconds", "counter", "Total CPU user and system time in seconds", [({}, times.user + times.system)]
+        )
+        yield _metric("otelcol_process_memory_rss", "gauge", "Total physical memory in bytes (resident set size)", [({}, memory.rss)])
+        heap = _heap()
+        if heap is not None:
+            allocated, obtained = heap
+            yield _metric(
+                "otelcol_process_runtime_heap_alloc_bytes", "gauge", "Bytes of allocated heap objects (mallinfo2)", [({}, allocated)]
+            )
+            yield _metric(
+                "otelcol_process_runtime_total_sys_memory_bytes",
+                "gauge",
+                "Bytes of memory obtained from the OS (mallinfo2)",
+                [({}, obtained)],
+            )
+
+
+class ComponentTelemetry:
+    """An :class:`collector.api.Telemetry`."""
+
+    def __init__(self, service: ServiceTelemetry, kind: ComponentKind, component_id: ComponentId, pipeline: str) -> None:
+        self._service, self._kind, self._id, self._pipeline = service, kind, component_id, pipeline
+        word = kind.value.removesuffix("s")
+        self.labels: _Labels = ((word, str(component_id)),) + ((("pipeline", pipeline),) if pipeline else ())
+        self.log: Any = structlog.get_logger().bind(**dict(self.labels))
+        self._entries: dict[Signal, Entry] = {}
+
+    def entry(self, signal: Signal) -> Entry:
+        """This component's line in the ledger."""
+        entry = self._entries.get(signal)
+        if entry is None:
+            entry = self._entries[signal] = self._service.ledger.entry(self._kind, self._id, signal, pipeline=self._pipeline)
+        return entry
+
+    def counter(self, name: str, description: str, labels: tuple[str, ...] = ()) -> _Counter:
+        """A counter."""
+        made: _Counter = self._service.instrument("counter", name, description, labels, self.labels, lambda: _Counter(labels))
+        return made
+
+    def gauge(
+        self,
+        name: str,
+        description: str,
+        labels: tuple[str, ...] = (),
+        read: _Read | None = None,
+    ) -> _Gauge:
+        """A gauge."""
+        made: _Gauge = self._service.instrument("gauge", name, description, labels, self.labels, lambda: _Gauge(labels, read))
+        if read is not None:
+            made.read = read  # after a reload: the new object's
+        return made
+
+    def histogram(self, name: str, description: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> _Histogram:
+        """A histogram."""
+        make = lambda: _Histogram(labels, buckets)  # noqa: E731 - one line
+        made: _Histogram = self._service.instrument("histogram", name, description, labels, self.labels, make, buckets)
+        return made
+
+    def dropped(self, signal: Signal, item_count: int, reason: str) -> None:
+        """Items lost here."""
+        self.entry(signal).drop(item_count, reason)
+
+    def folded(self, signal: Signal, item_count: int) -> None:
+        """Items merged into others."""
+        entry = self.entry(signal)
+        entry.folded += item_count
+        entry.explained += item_count
+
+    def created(self, signal: Signal, item_count: int) -> None:
+        """Items made here."""
+        entry = self.entry(signal)
+        entry.created += item_count
+        entry.explained -= item_count
+
+    def delivered(self, signal: Signal, item_count: int) -> None:
+        """The backend said yes."""
+        self.entry(signal).delivered += item_count
+
+    def refused(self, signal: Signal, item_count: int, reason: str) -> None:
+        """The backend said no."""
+        self.entry(signal).refuse(item_count, reason)
+
+
+def _metric(name: str, kind: str, description: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> Metric:
+    metric = Metric(name, description, kind)
+    for labels, value in samples:
+        metric.add_sample(name, dict(labels), value)
+    return metric
+
+
+def _collect_ledger(ledger: Ledger) -> Iterator[Metric]:
+    """The Collector's counters of receivers, processors and exporters, which all follow from the ledger, and the ledger itself."""
+    families: dict[str, tuple[str, dict[_Labels, float]]] = {}
+
+    def add(name: str, description: str, value: float, **labels: str) -> None:
+        _, series = families.setdefault(name, (description, {}))
+        key = tuple(labels.items())
+        series[key] = series.get(key, 0) + value
+
+    for entry in ledger.entries():
+        items, component = entry.signal.item_name, str(entry.component_id)
+        if entry.kind is ComponentKind.RECEIVER:
+            labels = {"receiver": component, "transport": entry.transport}
+            add(
+                f"otelcol_receiver_accepted_{items}",
+                f"Number of {items} successfully pushed into the pipeline",
+                entry.out - entry.failed,
+                **labels,
+            )
+            refused = sum(entry.refused.values()) + entry.rejected
+            add(f"otelcol_receiver_refused_{items}", f"Number of {items} that could not be pushed into the pipeline", refused, **labels)
+            add(
+                f"otelcol_receiver_failed_{items}",
+                f"Number of {items} whose delivery failed while the sender waited",
+                entry.failed,
+                **labels,
+            )
+        elif entry.kind is ComponentKind.PROCESSOR:
+            labels = {"processor": component, "otel_signal": entry.signal.value}
+            add("otelcol_processor_incoming_items", "Number of items passed to the processor", entry.received, **labels)
+            add("otelcol_processor_outgoing_items", "Number of items emitted from the processor", entry.out, **labels)
+        elif entry.kind is ComponentKind.EXPORTER:
+            enqueue_failed = sum(count for reason, count in entry.dropped.items() if reason in _ENQUEUE_FAILED)
+            failed = sum(entry.dropped.values()) - enqueue_failed + sum(entry.refused.values())
+            add(
+                f"otelcol_exporter_sent_{items}", f"Number of {items} successfully sent to destination", entry.delivered, exporter=component
+            )
+            add(
+                f"otelcol_exporter_send_failed_{items}",
+                f"Number of {items} in failed attempts to send to destination",
+                failed,
+                exporter=component,
+            )
+            text = f"Number of {items} failed to be added to the sending queue"
+            add(f"otelcol_exporter_enqueue_failed_{items}", text, enqueue_failed, exporter=component)
+    for name, (description, series) in families.items():
+        yield _metric(name, "counter", description, ((dict(key), value) for key, value in series.items()))
+    flows = Metric("tailrace_ledger_items", "What became of every item: for each node received + created = all the others", "gauge")
+    for row in ledger.snapshot():
+        for flow, reason, count in row.flows():
+            flows.add_sample(flows.name, {"node": row.node, "signal": row.signal.value, "flow": flow, "reason": reason}, count)
+    yield flows
+    open_rows = Metric("tailrace_ledger_imbalance", "Items by which a node's books do not close at this moment", "gauge")
+    for row in ledger.imbalances():
+        open_rows.add_sample(open_rows.name, {"node": row.node, "signal": row.signal.value}, row.imbalance)
+    yield open_rows
+
+
+def _lines(metrics: Iterable[Metric]) -> Iterator[str]:
+    """Prometheus' text format 0.0.4. prometheus-client's own writer insists on ``_total``."""
+    for metric in metrics:
+        if not metric.samples:
+            continue
+        yield _help(metric)
+        yield f"# TYPE {metric.name} {metric.type}\n"
+        for sample in metric.samples:
+            labels = ",".join(f'{name}="{_escape(value)}"' for name, value in sorted(sample.labels.items()) if value != "")
+            yield (f"{sample.name}{{{labels}}} {_number(sample.value)}\n" if labels else f"{sample.name} {_number(sample.value)}\n")
+
+
+def _help(metric: Metric) -> str:
+    text = metric.documentation.replace("\\", "\\\\").replace("\n", "\\n")
+    return f"# HELP {metric.name} {text}\n"
+
+
+def _number(value: float) -> str:
+    text: str = floatToGoString(value)  # type: ignore[no-untyped-call]
+    return text
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+class _Mallinfo2(ctypes.Structure):
+    """glibc ≥ 2.33, malloc.h."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in ["arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"]
+    )
+
+
+def _heap() -> tuple[int, int] | None:
+    """(bytes allocated, bytes obtained from the OS) of glibc's malloc; None elsewhere."""
+    if _mallinfo2 is None:
+        return None
+    now = _mallinfo2()
+    return now.uordblks + now.hblkhd, now.arena + now.hblkhd
+
+
+def _find_mallinfo2() -> Callable[[], Any] | None:
+    try:
+        function = ctypes.CDLL(None).mallinfo2
+    except (OSError, AttributeError):
+        return None
+    function.restype = _Mallinfo2
+    found: Callable[[], Any] = function
+    return found
+
+
+_mallinfo2 = _find_mallinfo2()
