@@ -52,8 +52,8 @@ def groups(*columns: Groupable) -> Groups:
     """Groups rows that are equal in every column.
 
     Args:
-        columns: Of one length: integer, bool or float arrays (floats by their bits: NaN equals itself, 0.0 is not -0.0), ``U64[n,2]`` keys, or
-            dictionary-encoded columns (by their codes: absent equals absent).
+        columns: Of one length: integer, bool or float arrays (floats by their bits: NaN equals itself, 0.0 is not -0.0), ``U64[n,2]``
+            keys, or dictionary-encoded columns (by their codes: absent equals absent).
 
     Raises:
         ValueError: there is no column, or the lengths differ.
