@@ -1,0 +1,3 @@
+__all__ = ["repair"]
+
+def repair(signal: str, wire: bytes, drops: bytes) -> tuple[bytes, int]: ...
