@@ -7,6 +7,7 @@ keys (``KeyTable``); rows are grouped with ``groups``.
 
 from collector.model.attributes import AttributeColumn, AttributeTable
 from collector.model.batch import Batch, Checked
+from collector.model.builders import Attributes, Events, Exemplars, Links, LogsBuilder, MetricsBuilder, TracesBuilder
 from collector.model.columns import StringColumn
 from collector.model.context import EMPTY_CONTEXT, Context
 from collector.model.edit import Edit
@@ -69,19 +70,26 @@ __all__ = [
     "AttributeColumn",
     "AttributeTable",
     "AttributeValue",
+    "Attributes",
     "Batch",
     "Checked",
     "Context",
     "Edit",
+    "Events",
+    "Exemplars",
     "Groups",
     "KeyTable",
+    "Links",
     "Logs",
+    "LogsBuilder",
     "MalformedBatch",
     "Metrics",
+    "MetricsBuilder",
     "Signal",
     "StringColumn",
     "Table",
     "Traces",
+    "TracesBuilder",
     "batch_type",
     "combine_keys",
     "groups",

@@ -18,7 +18,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from collector.model.columns import StringColumn
 from collector.model.context import EMPTY_CONTEXT, Context
+from collector.model.logs import Logs
+from collector.model.metrics import Metrics
+from collector.model.traces import Traces
 from collector.wire import build
 from collector.wire.build import Field, Pool, encode_rows
 
@@ -61,7 +65,7 @@ class Attributes:
 
 AttributeSet: TypeAlias = Attributes | Mapping[str, Any]
 AttributeRows: TypeAlias = AttributeSet | Sequence[AttributeSet | None] | tuple[NDArray[np.int32], Sequence[AttributeSet]] | None
-TextRows: TypeAlias = Any  # str, a sequence of str or None, or a StringColumn
+TextRows: TypeAlias = str | Sequence[str | None] | StringColumn | None
 _NO_ATTRIBUTES = Attributes({})
 
 
@@ -232,6 +236,10 @@ class TracesBuilder(_Builder):
         ]
         self._add(scope, encode_rows(2, count, fields).blob)
 
+    def build(self) -> Traces:
+        """The batch of all that was added."""
+        return Traces(self.build_wire(), self._context)
+
 
 class LogsBuilder(_Builder):
     """Builds Logs."""
@@ -241,7 +249,7 @@ class LogsBuilder(_Builder):
         scope: int,
         *,
         times: ArrayLike,
-        bodies: Any = None,
+        bodies: StringColumn | str | Sequence[Any] | None = None,
         severity_numbers: ArrayLike | None = None,
         severity_texts: TextRows = None,
         attributes: AttributeRows = None,
@@ -271,6 +279,10 @@ class LogsBuilder(_Builder):
             _text(12, event_names, count),
         ]
         self._add(scope, encode_rows(2, count, fields).blob)
+
+    def build(self) -> Logs:
+        """The batch of all that was added."""
+        return Logs(self.build_wire(), self._context)
 
 
 class MetricsBuilder(_Builder):
@@ -451,7 +463,13 @@ class MetricsBuilder(_Builder):
         ]
         self._metric(scope, 11, name, unit, description, encode_rows(1, count, fields))
 
+    def build(self) -> Metrics:
+        """The batch of all that was added."""
+        return Metrics(self.build_wire(), self._context)
+
     def _metric(self, scope: int, number: int, name: str, unit: str, description: str, points: Pool, *rest: bytes) -> None:
+        if not name:
+            raise ValueError("a metric needs a name")
         if points.blob:
             head = (_slice(1, name), _slice(2, description), _slice(3, unit))
             self._add(scope, _message(2, *head, _message(number, points.blob, *rest)))
@@ -579,19 +597,19 @@ def _text(number: int, texts: TextRows, count: int) -> Field | None:
         return None
     if isinstance(texts, str):
         return Field(build.TEXT, number, _pool(np.zeros(count, np.int32), [_utf8(texts)]))
-    if hasattr(texts, "codes"):
+    if isinstance(texts, StringColumn):
         return Field(build.TEXT, number, _pool(texts.codes, texts.distinct_bytes))
     codes, distinct = _coded(texts)
     return Field(build.TEXT, number, _pool(codes, [_utf8(text) for text in distinct]))
 
 
-def _bodies(number: int, bodies: Any, count: int) -> Field | None:
+def _bodies(number: int, bodies: StringColumn | str | Sequence[Any] | None, count: int) -> Field | None:
     """Log bodies as AnyValue messages."""
     if bodies is None:
         return None
     if isinstance(bodies, str):
         return Field(build.TEXT, number, _pool(np.zeros(count, np.int32), [build.encode_value(bodies)]))
-    if hasattr(bodies, "codes"):
+    if isinstance(bodies, StringColumn):
         return Field(build.TEXT, number, _pool(bodies.codes, [build.encode_value(text) for text in bodies.distinct]))
     encoded = [None if body is None else build.encode_value(body) for body in bodies]
     codes, distinct = _coded(encoded)

@@ -11,6 +11,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
+from collector.model import Context, Metrics, StringColumn, Traces
 from collector.model.builders import Attributes, Events, Exemplars, Links, LogsBuilder, MetricsBuilder, TracesBuilder
 
 TIME = 1_700_000_000_000_000_000
@@ -162,12 +163,7 @@ def test_spans_have_every_field():
     ]
 
 
-class Column:
-    """Stands in for a StringColumn."""
-
-    codes = np.array([1, -1, 0], np.int32)
-    distinct = ("x", "é")
-    distinct_bytes = (b"x", "é".encode())
+TEXTS = StringColumn.from_codes(np.array([1, -1, 0], np.int32), ["x", "é".encode()])
 
 
 def test_records_have_every_field():
@@ -178,7 +174,7 @@ def test_records_have_every_field():
         times=np.array([TIME, 0, 1], np.uint64),
         bodies=["text", None, {"k": [1, ""]}],
         severity_numbers=[9, 0, 17],
-        severity_texts=Column(),
+        severity_texts=TEXTS,
         attributes=(np.array([2, -1, 0], np.int32), SETS),
         trace_ids=ids(3),
         span_ids=[0, 1, 2],
@@ -186,7 +182,7 @@ def test_records_have_every_field():
         flags=[1, 0, 0],
         event_names=["", "e", None],
     )
-    builder.records(scope, times=[1, 2, 3], bodies=Column())
+    builder.records(scope, times=[1, 2, 3], bodies=TEXTS)
     builder.records(scope, times=[1], bodies=[""])
     records = parsed(ExportLogsServiceRequest, builder).resource_logs[0].scope_logs[0].log_records
     assert [record.time_unix_nano for record in records] == [TIME, 0, 1, 1, 2, 3, 1]
@@ -394,6 +390,7 @@ def test_columns_that_do_not_fit_are_refused():
         lambda: builder.gauge(scope, "m", attributes=(np.array([1], np.int32), SETS[:1]), **point),
         lambda: builder.gauge(scope, "m", attributes=[{}, {}], **point),
         lambda: builder.gauge(scope, "m", exemplars=Exemplars(owner=[1], times=[1], values=[1]), **point),
+        lambda: builder.gauge(scope, "", **point),
         lambda: builder.sum(scope, "m", temporality=3, monotonic=True, **point),
         lambda: builder.histogram(scope, "m", temporality=1, times=[1], counts=[1], bucket_counts=[[1, 2]], bounds=[1.0, 2.0]),
         lambda: builder.histogram(scope, "m", temporality=1, times=[1], counts=[-1], bucket_counts=[[1]], bounds=[]),
@@ -415,3 +412,18 @@ def test_events_given_as_columns():
     builder.spans(builder.scope(builder.resource()), names="n", trace_ids=ids(1), span_ids=[1], start_times=1, end_times=2, events=events)
     (span,) = parsed(ExportTraceServiceRequest, builder).resource_spans[0].scope_spans[0].spans
     assert [(event.name, event.time_unix_nano, len(event.attributes)) for event in span.events] == [("a", 1, 1), ("b", 2, 1)]
+
+
+def test_a_batch_is_built_that_the_door_would_let_in():
+    context = Context(tenant="a")
+    builder = MetricsBuilder(context)
+    builder.gauge(
+        builder.scope(builder.resource({"service.name": "x"})), "m", times=[1, 2], values=[1.5, 2.5], attributes=[{"k": 1}, {"k": "1"}]
+    )
+    batch = builder.build()
+    assert (type(batch), batch.item_count, batch.context) == (Metrics, 2, context)
+    assert Metrics.check(batch.wire).batch.wire == batch.wire
+    assert batch.field("value").tolist() == [1.5, 2.5]
+    assert len({tuple(row) for row in batch.series_key().tolist()}) == 2
+    assert TracesBuilder().build().item_count == LogsBuilder().build().item_count == 0
+    assert type(TracesBuilder().build()) is Traces
