@@ -61,8 +61,8 @@ def to_yaml(document: Any) -> str:
     """The document as YAML that go-yaml and ``config.yaml`` read back as the same values."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = _Representer
-    yaml.default_flow_style = False  # type: ignore[assignment]
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 4096
     stream = io.StringIO()
     yaml.dump(document, stream)
