@@ -6,7 +6,7 @@ Source: open-telemetry/opentelemetry-collector config/{configgrpc,confighttp,con
 import re
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr, WithJsonSchema, model_validator
 
 __all__ = [
     "ByteSize",
@@ -69,9 +69,21 @@ def _size_bytes(value: object) -> object:
     return value
 
 
-Duration = Annotated[float, BeforeValidator(_duration_s), PlainSerializer(_duration_text, return_type=str)]
+DURATION_PATTERN = r"^([-+]?([0-9]*\.?[0-9]+(ns|us|µs|ms|s|m|h))+|0)$"
+
+Duration = Annotated[
+    float,
+    BeforeValidator(_duration_s),
+    PlainSerializer(_duration_text, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN}),
+]
 """Seconds; written as Go durations."""
-ByteSize = Annotated[int, BeforeValidator(_size_bytes), Field(ge=0)]
+ByteSize = Annotated[
+    int,
+    BeforeValidator(_size_bytes),
+    Field(ge=0),
+    WithJsonSchema({"type": ["integer", "string"], "minimum": 0, "pattern": r"^([0-9.]+\s*([KMGT]i?B|B)?|.*\$\{.+)$"}),
+]
 """Bytes; written as a number or with a unit."""
 
 

@@ -1,0 +1,145 @@
+"""Our own log as ``service.telemetry.logs`` wants it: level, encoding, outputs, sampling. Foreign libraries' logging joins it.
+
+Source: the Collector's service/telemetry logs keys (zap's meaning of ``sampling``).
+"""
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import IO, Any
+
+import structlog
+
+from config.model import LogSampling, LogsTelemetry
+
+__all__ = ["Sampler", "logging_to"]
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+_MAX_SAMPLED_MESSAGES = 4096
+
+
+class Sampler:
+    """Lets the first ``initial`` equal messages of a tick through, then every ``thereafter``-th."""
+
+    def __init__(self, config: LogSampling, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._config = config
+        self._monotonic_s = monotonic_s
+        self._tick_ends_s = 0.0
+        self._counts: dict[tuple[str, str], int] = {}
+
+    def __call__(self, logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        """Raise DropEvent for what is too much."""
+        del logger
+        now = self._monotonic_s()
+        if now >= self._tick_ends_s or len(self._counts) >= _MAX_SAMPLED_MESSAGES:
+            self._counts.clear()
+            self._tick_ends_s = now + self._config.tick
+        key = (method, str(event.get("event")))
+        count = self._counts[key] = self._counts.get(key, 0) + 1
+        over = count - self._config.initial
+        if over <= 0 or (self._config.thereafter and over % self._config.thereafter == 0):
+            return event
+        raise structlog.DropEvent
+
+
+class _Tee:
+    """Writes each line to every output."""
+
+    def __init__(self, streams: list[IO[str]]) -> None:
+        self._streams = streams
+
+    def write(self, text: str) -> int:
+        for stream in self._streams:
+            stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        for stream in self._streams:
+            stream.flush()
+
+
+class _Forward(logging.Handler):
+    """Hands records of the standard library's logging to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logger = structlog.get_logger(record.name)
+        logger.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
+
+
+def _without_stack(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    del logger, method
+    error = event.pop("exc_info", None)
+    event.pop("stack_info", None)
+    if error:
+        found = error if isinstance(error, BaseException) else (error[1] if isinstance(error, tuple) else sys.exc_info()[1])
+        if found is not None:
+            event["error"] = f"{type(found).__name__}: {found}"
+    return event
+
+
+def _processors(config: LogsTelemetry, *, coloured: bool) -> list[structlog.typing.Processor]:
+    initial = dict(config.initial_fields)
+
+    def add_initial(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        del logger, method
+        return {**initial, **event}
+
+    chain: list[structlog.typing.Processor] = []
+    if config.sampling is not None and config.sampling.enabled:
+        chain.append(Sampler(config.sampling))
+    chain += [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+    ]
+    if not config.disable_caller:
+        parameters = (structlog.processors.CallsiteParameter.FILENAME, structlog.processors.CallsiteParameter.LINENO)
+        chain.append(structlog.processors.CallsiteParameterAdder(parameters, additional_ignores=["logging", __name__]))
+    if initial:
+        chain.append(add_initial)
+    if config.disable_stacktrace:
+        chain.append(_without_stack)
+    if config.encoding == "console":
+        formatter = structlog.dev.plain_traceback
+        return [*chain, structlog.dev.ConsoleRenderer(colors=coloured, exception_formatter=formatter, timestamp_key="ts")]
+    chain += [structlog.processors.format_exc_info, structlog.processors.EventRenamer("msg")]
+    if config.encoding == "json":
+        return [*chain, structlog.processors.JSONRenderer(default=str)]
+    return [*chain, structlog.processors.LogfmtRenderer(key_order=["ts", "level", "msg"], bool_as_flag=False)]
+
+
+@contextlib.contextmanager
+def logging_to(config: LogsTelemetry) -> Iterator[None]:
+    """Log as configured while the context is open.
+
+    Raises:
+        OSError: an output cannot be opened.
+    """
+    with contextlib.ExitStack() as stack:
+        streams: list[IO[str]] = []
+        for path in config.output_paths:
+            if path in ("stderr", "stdout"):
+                streams.append(sys.stderr if path == "stderr" else sys.stdout)
+            else:
+                streams.append(stack.enter_context(open(path.removeprefix("file://"), "a", encoding="utf-8", buffering=1)))  # noqa: PTH123 - a stream is wanted
+        coloured = len(streams) == 1 and streams[0].isatty()
+        previous = structlog.get_config()
+        structlog.configure(
+            processors=_processors(config, coloured=coloured),
+            wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[config.level]),
+            logger_factory=structlog.WriteLoggerFactory(file=_Tee(streams)),  # type: ignore[arg-type]
+            cache_logger_on_first_use=False,
+        )
+        handler = _Forward()
+        root = logging.getLogger()
+        previous_level = root.level
+        root.addHandler(handler)
+        root.setLevel(max(logging.WARNING, _LEVELS[config.level]))
+        try:
+            yield
+        finally:
+            root.removeHandler(handler)
+            root.setLevel(previous_level)
+            structlog.configure(**previous)

@@ -1,0 +1,221 @@
+"""Which component types there are: found through entry points, loaded when first asked for.
+
+A distribution offers a component with an entry point in the group ``tailrace.receivers`` … ``tailrace.extensions``, named after
+its type, that points at a ``collector.api.Factory``. The Collector's older spellings are found too.
+"""
+
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+from collector.api import ComponentKind, Factory
+from collector.known_elsewhere import is_known_elsewhere
+
+__all__ = ["TOP_LEVEL_NAMES", "ComponentDescription", "Registry", "check_top_level_names"]
+
+TOP_LEVEL_NAMES = ("collector", "config", "receivers", "processors", "exporters", "connectors", "extensions")
+DISTRIBUTION = "tailrace"
+
+RENAMED: dict[ComponentKind, dict[str, str]] = {
+    ComponentKind.RECEIVER: {
+        "filelog": "file_log",
+        "hostmetrics": "host_metrics",
+        "prometheusremotewrite": "prometheus_remote_write",
+    },
+    ComponentKind.PROCESSOR: {
+        "k8sattributes": "k8s_attributes",
+        "logdedup": "log_dedup",
+        "metricstransform": "metrics_transform",
+        "resourcedetection": "resource_detection",
+    },
+    ComponentKind.EXPORTER: {
+        "loadbalancing": "load_balancing",
+        "otlp": "otlp_grpc",
+        "otlphttp": "otlp_http",
+        "prometheusremotewrite": "prometheus_remote_write",
+    },
+    ComponentKind.CONNECTOR: {
+        "servicegraph": "service_graph",
+        "spanmetrics": "span_metrics",
+    },
+    ComponentKind.EXTENSION: {
+        "healthcheck": "health_check",
+    },
+}
+"""The Collector's renamed types, old to new. Source: opentelemetry-collector#14396, -contrib#45339."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentDescription:
+    """One component type, for ``tailrace components``."""
+
+    kind: ComponentKind
+    type: str
+    module: str
+    factory: Factory | None
+    problem: str = ""
+    """Why it cannot be loaded; empty if it can."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """Where a factory is to be had."""
+
+    module: str
+    load: Callable[[], Any]
+
+
+class Registry:
+    """The component types of this installation. ``Registry()`` looks at the entry points; ``Registry.of`` takes factories (tests)."""
+
+    def __init__(self, offers: Mapping[ComponentKind, Mapping[str, _Offer]] | None = None) -> None:
+        self._offers = _entry_points() if offers is None else offers
+        self._loaded: dict[tuple[ComponentKind, str], Factory] = {}
+        self._problems: dict[tuple[ComponentKind, str], str] = {}
+
+    @classmethod
+    def of(cls, factories: Iterable[Factory]) -> Self:
+        """A registry of exactly these factories."""
+        offers: dict[ComponentKind, dict[str, _Offer]] = {kind: {} for kind in ComponentKind}
+        for factory in factories:
+            offers[factory.kind][factory.component_type] = _Offer(factory.config_type.__module__, partial(_same, factory))
+        return cls(offers)
+
+    def find(self, kind: ComponentKind, component_type: str) -> Factory | None:
+        """The factory of that type, by any of its spellings; None if there is none.
+
+        Raises:
+            ImportError: the component is installed and cannot be loaded; the message says why.
+        """
+        renamed = RENAMED[kind]
+        older = [old for old, new in renamed.items() if new == component_type]
+        for spelling in (component_type, renamed.get(component_type, component_type), *older):
+            if spelling in self._offers[kind]:
+                return self._load(kind, spelling)
+        for offered in self._offers[kind]:  # last: this loads them all
+            try:
+                factory = self._load(kind, offered)
+            except ImportError:
+                continue
+            if component_type in factory.aliases:
+                return factory
+        return None
+
+    def types(self, kind: ComponentKind) -> Sequence[str]:
+        """The types there are, sorted."""
+        return sorted(self._offers[kind])
+
+    def known_elsewhere(self, kind: ComponentKind, component_type: str) -> bool:
+        """Whether the Collector has a component of that type."""
+        return is_known_elsewhere(kind, component_type)
+
+    def describe(self) -> list[ComponentDescription]:
+        """Every type, by section and name; loads them all."""
+        found = []
+        for kind in ComponentKind:
+            for component_type in self.types(kind):
+                factory, problem = None, ""
+                try:
+                    factory = self._load(kind, component_type)
+                except ImportError as exc:
+                    problem = str(exc)
+                found.append(ComponentDescription(kind, component_type, self._offers[kind][component_type].module, factory, problem))
+        return found
+
+    def _load(self, kind: ComponentKind, component_type: str) -> Factory:
+        key = (kind, component_type)
+        if key in self._problems:
+            raise ImportError(self._problems[key])
+        if key not in self._loaded:
+            try:
+                factory = self._offers[kind][component_type].load()
+            except Exception as exc:  # a plug-in's module may raise anything when imported
+                self._problems[key] = f"{type(exc).__name__}: {exc}"
+                raise ImportError(self._problems[key]) from exc
+            problem = _mismatch(factory, kind, component_type)
+            if problem:
+                self._problems[key] = problem
+                raise ImportError(problem)
+            self._loaded[key] = factory
+        return self._loaded[key]
+
+
+def _same(factory: Factory) -> Factory:
+    return factory
+
+
+def _mismatch(factory: object, kind: ComponentKind, component_type: str) -> str:
+    """Why ``factory`` is not what its entry point promises."""
+    if not isinstance(factory, Factory):
+        return f"its entry point gives {type(factory).__name__}, not collector.api.Factory"
+    if factory.kind is not kind:
+        return f"its factory is one of the {factory.kind}, its entry point stands under {kind}"
+    if component_type not in (factory.component_type, *factory.aliases):
+        return f"its factory is of type {factory.component_type!r}, its entry point is named {component_type!r}"
+    return ""
+
+
+def _entry_points() -> dict[ComponentKind, dict[str, _Offer]]:
+    offers: dict[ComponentKind, dict[str, _Offer]] = {}
+    for kind in ComponentKind:
+        found: dict[str, set[str]] = {}
+        offers[kind] = {}
+        for point in importlib.metadata.entry_points(group=f"{DISTRIBUTION}.{kind}"):
+            found.setdefault(point.name, set()).add(point.value)
+            offers[kind][point.name] = _Offer(point.module, point.load)
+        for name, values in found.items():
+            if len(values) > 1:
+                rivals = ", ".join(sorted(values))
+                offers[kind][name] = _Offer(rivals, _refusal(f"several distributions offer it: {rivals}"))
+    return offers
+
+
+def _refusal(message: str) -> Callable[[], Any]:
+    def load() -> Any:
+        raise ImportError(message)
+
+    return load
+
+
+def check_top_level_names(
+    names: Sequence[str] = TOP_LEVEL_NAMES,
+    distributions: Callable[[], Iterable[importlib.metadata.Distribution]] = importlib.metadata.distributions,
+) -> list[str]:
+    """What is wrong with our import packages in this environment: one message for each that another distribution owns or shadows.
+
+    Our top-level names are common words; an environment of Tailrace's own keeps them ours (ADR 1). Run from a source tree,
+    where no installer can have mixed files, only shadowing is looked for.
+    """
+    ours = Path(sys.modules["collector"].__file__ or "").resolve().parent.parent
+    problems = []
+    for name in names:
+        spec = importlib.util.find_spec(name)
+        places = [spec.origin] if spec and spec.origin else list(spec.submodule_search_locations or []) if spec else []
+        problems += [
+            f"the package {name!r} is taken from {place}, which is not Tailrace's ({ours})"
+            for place in places[:1]
+            if ours not in Path(place).resolve().parents
+        ]
+    if (ours / "pyproject.toml").exists():
+        return problems
+    for distribution in distributions():
+        taken = sorted(_top_level(distribution) & set(names))
+        owner = (distribution.metadata["Name"] or "") if taken else ""
+        if owner.lower() != DISTRIBUTION:
+            advice = "give Tailrace an environment of its own"
+            problems += [f"the distribution {owner!r} also installs a package named {name!r}: {advice}" for name in taken]
+    return problems
+
+
+def _top_level(distribution: importlib.metadata.Distribution) -> set[str]:
+    """The distribution's top-level import names, from its own list or from its files."""
+    listed = distribution.read_text("top_level.txt")
+    if listed is not None:
+        return set(listed.split())
+    files = distribution.read_text("RECORD") or ""
+    return {line.split("/", 1)[0] for line in files.splitlines() if "/" in line}
