@@ -196,7 +196,7 @@ def grpc_channel_credentials(config: TLSClientConfig) -> grpc.ChannelCredentials
     Raises:
         ValueError: a key is unreadable, or asks for what gRPC in Python cannot do; the message names it.
     """
-    if config.insecure:
+    if config.insecure and not (config.ca_file or _shown(config.ca_pem)):  # with authorities it is TLS, as in the Collector
         return None
     if config.insecure_skip_verify:
         raise ValueError(

@@ -33,6 +33,7 @@ P = TypeVar("P")
 _UNHEALTHY_AFTER_S: Final = 60.0  # failing this long without one success
 _LOG_EVERY_S: Final = 10.0
 _DRAIN_RETRY_S: Final = 1.0
+_MESSAGE_CHARS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,11 @@ class QueuedExporter(Exporter, Generic[P]):
 
     async def close(self) -> None:
         """Release what :meth:`open` made; nothing is sent any more."""
+
+    def note_partial_success(self, signal: Signal, rejected_count: int, message: str) -> None:
+        """Log what the backend said beside its success; the count is what :meth:`send` returns."""
+        shown = " ".join("".join(ch if ch.isprintable() else " " for ch in message[:_MESSAGE_CHARS]).split())
+        self._log("warning", "the backend answered with partial success", signal=str(signal), rejected=rejected_count, message=shown)
 
     # The component.
 

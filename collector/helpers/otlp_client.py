@@ -1,0 +1,109 @@
+"""What the OTLP exporters share: service and path names, answers, and the exporter over gRPC (``otlp_grpc``, ``jaeger``).
+
+Source: OTLP specification 1.x; the Collector's exporter/otlpexporter and exporter/otlphttpexporter.
+"""
+
+from typing import Any, Final, Self
+
+from google.protobuf.message import DecodeError, Message
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from pydantic import Field, model_validator
+
+from collector.api import Host, PermanentError, Settings
+from collector.helpers.exporter import ExporterConfig, Part, QueuedExporter
+from collector.helpers.grpc_client import GRPCClient, check_grpc_client_config
+from collector.model import Batch, Signal
+from config.blocks import ByteSize, GRPCClientConfig
+
+__all__ = [
+    "GRPC_METHODS",
+    "HTTP_PATHS",
+    "REJECTED_FIELDS",
+    "RESPONSES",
+    "OTLPGrpcConfig",
+    "OTLPGrpcExporter",
+    "partial_success",
+    "user_agent",
+]
+
+GRPC_METHODS: Final = {
+    Signal.TRACES: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+    Signal.METRICS: "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+    Signal.LOGS: "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+}
+HTTP_PATHS: Final = {Signal.TRACES: "v1/traces", Signal.METRICS: "v1/metrics", Signal.LOGS: "v1/logs"}
+RESPONSES: Final[dict[Signal, type[Message]]] = {
+    Signal.TRACES: ExportTraceServiceResponse,
+    Signal.METRICS: ExportMetricsServiceResponse,
+    Signal.LOGS: ExportLogsServiceResponse,
+}
+REJECTED_FIELDS: Final = {Signal.TRACES: "rejected_spans", Signal.METRICS: "rejected_data_points", Signal.LOGS: "rejected_log_records"}
+
+_FULL_SUCCESS: Final = frozenset({b"", b"\n\x00"})  # unset, and set but empty as the Collector answers
+_GRPC_MAX_REQUEST_BYTES: Final = 4 * 1024 * 1024 - 16 * 1024  # just below gRPC's default limit of a received message
+
+
+def user_agent(settings: Settings) -> str:
+    """How our clients call themselves."""
+    return f"tailrace/{settings.version or 'unknown'}"
+
+
+def partial_success(signal: Signal, body: bytes) -> tuple[int, str]:
+    """Rejected items and the server's message from a protobuf answer; (0, "") is full success.
+
+    Raises:
+        PermanentError: the answer is none (reason ``bad_response``).
+    """
+    if body in _FULL_SUCCESS:
+        return 0, ""
+    try:
+        said: Any = RESPONSES[signal].FromString(body)
+    except DecodeError as exc:
+        raise PermanentError("the answer is no Export…ServiceResponse", reason="bad_response") from exc
+    return getattr(said.partial_success, REJECTED_FIELDS[signal]), said.partial_success.error_message
+
+
+class OTLPGrpcConfig(ExporterConfig, GRPCClientConfig):
+    """Configuration of an exporter to an OTLP/gRPC server."""
+
+    max_request_bytes: ByteSize = Field(default=_GRPC_MAX_REQUEST_BYTES)
+    """Ours. Larger batches are split; just below what the backend takes (gRPC's default: 4 MiB). 0: never split."""
+
+    @model_validator(mode="after")
+    def _can_be_done(self) -> Self:
+        if not self.endpoint:
+            raise ValueError("endpoint: required, for example localhost:4317")
+        check_grpc_client_config(self)
+        return self
+
+
+class OTLPGrpcExporter(QueuedExporter[Batch]):
+    """Sends batches as they are: a batch's bytes are an Export request."""
+
+    def __init__(self, settings: Settings, config: OTLPGrpcConfig) -> None:
+        super().__init__(settings, config)
+        self.max_request_bytes = config.max_request_bytes
+        self._attempt_timeout_s = config.timeout or None
+        self._client = GRPCClient(config, key=f"exporters::{settings.id}", clock=settings.clock, user_agent=user_agent(settings))
+
+    async def open(self, host: Host) -> None:
+        """See :class:`QueuedExporter`."""
+        await self._client.open(host)
+
+    async def close(self) -> None:
+        """See :class:`QueuedExporter`."""
+        await self._client.close()
+
+    def encode(self, batch: Batch) -> list[Part[Batch]]:
+        """See :class:`QueuedExporter`."""
+        return [Part(part, part.item_count) for part in self.split(batch)]
+
+    async def send(self, payload: Batch) -> int:
+        """See :class:`QueuedExporter`."""
+        answer = await self._client.call(GRPC_METHODS[payload.signal], payload.wire, timeout_s=self._attempt_timeout_s)
+        rejected, message = partial_success(payload.signal, answer)
+        if rejected or message:
+            self.note_partial_success(payload.signal, rejected, message)
+        return rejected

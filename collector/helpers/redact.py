@@ -1,0 +1,42 @@
+"""Keeps credentials out of messages: what a client was configured with never stands in an error or a log line."""
+
+from collections.abc import Iterable
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+__all__ = ["Redactor", "without_credentials"]
+
+_MIN_SECRET_CHARS = 4  # shorter ones would blank out ordinary words
+_EXCERPT_CHARS = 200
+
+
+class Redactor:
+    """Replaces known secrets in text."""
+
+    def __init__(self, secrets: Iterable[str], urls: Iterable[str] = ()) -> None:
+        found = {secret for secret in secrets if len(secret) >= _MIN_SECRET_CHARS}
+        # "Bearer abc": the token alone is one too.
+        found |= {part for secret in found for part in secret.split() if len(part) > 2 * _MIN_SECRET_CHARS}
+        for url in urls:
+            parts = urlsplit(url)
+            found |= {
+                text for raw in (parts.password, parts.query) if raw for text in (raw, unquote(raw)) if len(text) >= _MIN_SECRET_CHARS
+            }
+        self._secrets = sorted(found, key=len, reverse=True)
+
+    def text(self, text: str) -> str:
+        """``text`` with ``[REDACTED]`` in place of secrets."""
+        for secret in self._secrets:
+            text = text.replace(secret, "[REDACTED]")
+        return text
+
+    def excerpt(self, body: bytes | str) -> str:
+        """The beginning of what a server answered, printable, on one line, without secrets."""
+        text = body if isinstance(body, str) else body[: 4 * _EXCERPT_CHARS].decode("utf-8", "replace")
+        shown = " ".join("".join(ch if ch.isprintable() else " " for ch in self.text(text)).split())
+        return shown if len(shown) <= _EXCERPT_CHARS else shown[:_EXCERPT_CHARS] + "…"
+
+
+def without_credentials(url: str) -> str:
+    """The URL as it may be shown: no user, password, query or fragment."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
