@@ -1,0 +1,229 @@
+"""Which GPUs an item's work ran on: the first step that decides.
+
+1. ``explicit``: ``hw.id`` or ``gpu.uuid`` on the item, else its resource; a UUID that is not ours is another host's.
+2. Is it this machine's at all? A stated ``host.id`` decides, else a stated ``host.name``, else where the sender was.
+3. ``container``: ``container.id`` or ``k8s.pod.uid`` is that of a process computing on a GPU.
+4. ``process``: ``process.pid`` is.  5. ``single``: there is one GPU or MIG slice. Else ambiguous: nothing, or all (``host``).
+
+Never by index: the driver's order need not be CUDA's. Everything is decided once per distinct value and resource column,
+then spread over the rows.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from collector.helpers.gpu import Device, Process, Snapshot
+from collector.model import KIND_INT, Batch, StringColumn
+from processors.gpu.config import GpuProcessorConfig
+from processors.gpu.locality import HostIdentity
+
+__all__ = ["METHODS", "OTHER_HOST", "Assignment", "Attribution"]
+
+Codes: TypeAlias = npt.NDArray[np.int32]
+Mask: TypeAlias = npt.NDArray[np.bool_]
+
+METHODS: Final = ("explicit", "container", "process", "single", "host")
+_EXPLICIT, _CONTAINER, _PROCESS, _SINGLE, _HOST = range(len(METHODS))
+
+# A target is an index of Attribution.targets, or:
+UNDECIDED: Final = -1
+OTHER_HOST: Final = -2
+AMBIGUOUS: Final = -3
+
+_PROCESS_START_TOLERANCE_NS: Final = 2_000_000_000  # btime has whole seconds, and start ticks hundredths
+_MAX_TARGETS: Final = 4096  # sets of GPUs that items have named explicitly; a sender cannot make us remember more
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Per row: ``target``, and ``method`` where the target is one."""
+
+    target: Codes
+    method: Codes
+
+
+class Attribution:
+    """Attribution to the devices of one layout."""
+
+    def __init__(self, config: GpuProcessorConfig, host: HostIdentity, snapshot: Snapshot) -> None:
+        self._config = config
+        self.devices = snapshot.devices
+        # The demonstration's devices belong to the host that the configuration names, and to no other.
+        self._owner = HostIdentity.of(set(), {config.simulated.host_name}) if _has_owner(config) else None
+        self._host = self._owner or host
+        self._by_id = {device.id.lower(): number for number, device in enumerate(self.devices)}
+        self.targets: list[tuple[int, ...]] = []
+        self._target_codes: dict[tuple[int, ...], int] = {}
+        self._usable = tuple(number for number, device in enumerate(self.devices) if not device.is_partitioned)
+        self._all = self._target(self._usable) if self._usable else UNDECIDED
+        self._explicit_cache: dict[str, int] = {}
+        self._read_processes(snapshot)
+
+    def is_of(self, snapshot: Snapshot) -> bool:
+        """Still right for this snapshot: the same devices, the same processes on them."""
+        return snapshot.devices == self.devices and _processes(snapshot) == self._processes
+
+    def assign(self, batch: Batch, rows: npt.NDArray[np.intp], start_unix_nano: npt.NDArray[np.uint64]) -> Assignment:
+        """The target of each of ``rows`` (items of the batch), whose starts are given."""
+        resource = batch.ancestor("resources")[rows]
+        by_resource, is_ours = self._of_resources(batch)
+        target = by_resource.target[resource]
+        method = by_resource.method[resource]
+        late = (method == _PROCESS) & (self._pid_start(batch)[resource] > start_unix_nano)
+        if late.any():  # the pid is another process's by now
+            target[late], method[late] = self._last_step()
+        for key in ("gpu.uuid", "hw.id"):  # the last one written wins
+            own = self._lookup(_text(batch, key).take(rows), self._explicit)
+            decided = own != UNDECIDED
+            target[decided], method[decided] = own[decided], _EXPLICIT
+        if self._owner is not None:
+            target[~is_ours[resource]] = OTHER_HOST
+        return Assignment(target, method)
+
+    def _of_resources(self, batch: Batch) -> tuple[Assignment, Mask]:
+        """The answer for items that say nothing themselves, and which resources are on the host of our devices."""
+        is_local, is_ours = self._local(batch)
+        explicit = _first(self._lookup(_text(batch, key, "resources"), self._explicit) for key in ("hw.id", "gpu.uuid"))
+        container_ids = _text(batch, "container.id", "resources")
+        container = _first(
+            [self._lookup(container_ids, self._container), self._lookup(_text(batch, "k8s.pod.uid", "resources"), self._pod)],
+        )
+        process = self._process_targets(batch)
+        # A stated container without a process on a GPU here is not any process that happens to have the same number.
+        process[container_ids.present] = UNDECIDED
+        last, last_method = self._last_step()
+        steps = [
+            (explicit != UNDECIDED, explicit, _EXPLICIT),
+            (~is_local, np.full(len(explicit), OTHER_HOST, np.int32), 0),
+            (container != UNDECIDED, container, _CONTAINER),
+            (process != UNDECIDED, process, _PROCESS),
+        ]
+        conditions = [condition for condition, _, _ in steps]
+        target = np.select(conditions, [values for _, values, _ in steps], np.int32(last)).astype(np.int32)
+        method = np.select(conditions, [np.int32(method) for _, _, method in steps], np.int32(last_method)).astype(np.int32)
+        return Assignment(target, method), is_ours
+
+    def _last_step(self) -> tuple[int, int]:
+        if len(self._usable) == 1:
+            return self._all, _SINGLE
+        if self._config.ambiguous == "host" and self._usable:
+            return self._all, _HOST
+        return AMBIGUOUS, 0
+
+    def _local(self, batch: Batch) -> tuple[Mask, Mask]:
+        """Per resource: it runs on the host of our devices; and the same by its own statement alone."""
+        ids, names = _text(batch, "host.id", "resources"), _text(batch, "host.name", "resources")
+        stated = names.where(HostIdentity.states_name)
+        same_name = names.where(self._host.has_name)
+        if self._owner is not None:
+            return same_name & (self._config.locality != "none"), same_name
+        same_id = ids.where(self._host.has_id)
+        if self._config.locality == "none":
+            return np.zeros(len(stated), np.bool_), same_name
+        is_near = self._config.locality == "all" or batch.context.local_peer is True
+        unstated = np.where(ids.present, False, is_near)
+        # Where we do not know our own id, a stated one cannot be compared: the name decides, without it nothing does.
+        by_name = np.where(stated, same_name, unstated)
+        local = np.where(ids.present, same_id, by_name) if self._host.ids else by_name
+        return local.astype(np.bool_), same_name
+
+    def _explicit(self, text: str) -> int:
+        """The target that a ``hw.id`` names: a comma list of UUIDs."""
+        known = self._explicit_cache.get(text)
+        if known is not None:
+            return known
+        # Device plug-ins append "::2" to the UUID for the third share of a time-sliced GPU.
+        names = [part.strip().partition("::")[0].lower() for part in text.split(",")]
+        names = [name for name in names if name]
+        if not names or not all(name.startswith(("gpu-", "mig-")) for name in names):
+            code = UNDECIDED
+        elif not all(name in self._by_id for name in names):
+            code = OTHER_HOST
+        else:
+            code = self._target(tuple(sorted({self._by_id[name] for name in names})))
+        if len(self._explicit_cache) >= _MAX_TARGETS:
+            self._explicit_cache.clear()
+        self._explicit_cache[text] = code
+        return code
+
+    def _container(self, text: str) -> int:
+        return self._by_container.get(text.strip().rpartition("/")[2].lower(), UNDECIDED)
+
+    def _pod(self, text: str) -> int:
+        return self._by_pod.get(text.strip().lower(), UNDECIDED)
+
+    def _process_targets(self, batch: Batch) -> Codes:
+        column = batch.attribute("process.pid", "resources")
+        result = np.full(len(column.kind), UNDECIDED, np.int32)
+        for pid, (target, _) in self._by_pid.items():
+            result[(column.kind == KIND_INT) & (column.int == pid)] = target
+        return result
+
+    def _pid_start(self, batch: Batch) -> npt.NDArray[np.uint64]:
+        """Per resource: items that began before this are not of the process that now has the pid."""
+        column = batch.attribute("process.pid", "resources")
+        result = np.zeros(len(column.kind), np.uint64)
+        for pid, (_, start) in self._by_pid.items():
+            result[column.int == pid] = max(0, start - _PROCESS_START_TOLERANCE_NS)
+        return result
+
+    def _read_processes(self, snapshot: Snapshot) -> None:
+        self._processes = _processes(snapshot)
+        containers: dict[str, set[int]] = {}
+        pods: dict[str, set[int]] = {}
+        pids: dict[int, dict[int, tuple[set[int], int]]] = {}  # pid as SDKs see it → pid of the host → devices, start
+        for device, processes in enumerate(self._processes):
+            for process in processes:
+                if process.container_id:
+                    containers.setdefault(process.container_id.lower(), set()).add(device)
+                if process.pod_uid:
+                    pods.setdefault(process.pod_uid.lower(), set()).add(device)
+                here = pids.setdefault(process.namespace_pid, {}).setdefault(process.pid, (set(), process.start_time_unix_nano))
+                here[0].add(device)
+        self._by_container = {key: self._target(tuple(sorted(value))) for key, value in containers.items()}
+        self._by_pod = {key: self._target(tuple(sorted(value))) for key, value in pods.items()}
+        # Two containers can both have a process 1: then the number says nothing.
+        self._by_pid = {
+            pid: (self._target(tuple(sorted(devices))), start)
+            for pid, owners in pids.items()
+            if len(owners) == 1
+            for devices, start in owners.values()
+        }
+
+    def _target(self, devices: tuple[int, ...]) -> int:
+        code = self._target_codes.get(devices)
+        if code is None:
+            if len(self.targets) >= _MAX_TARGETS:
+                return AMBIGUOUS
+            code = self._target_codes[devices] = len(self.targets)
+            self.targets.append(devices)
+        return code
+
+    @staticmethod
+    def _lookup(column: StringColumn, decide: Callable[[str], int]) -> Codes:
+        """``decide`` of each row's text, asked once per distinct value."""
+        table = np.fromiter((decide(text) for text in column.distinct), np.int32, len(column.distinct))
+        result: Codes = np.append(table, np.int32(UNDECIDED))[column.codes]
+        return result
+
+
+def _has_owner(config: GpuProcessorConfig) -> bool:
+    return config.backend == "simulated" and bool(config.simulated.host_name)
+
+
+def _processes(snapshot: Snapshot) -> tuple[tuple[Process, ...], ...]:
+    return tuple(reading.processes for reading in snapshot.readings)
+
+
+def _text(batch: Batch, key: str, table: str = "item") -> StringColumn:
+    return batch.attribute(key, table).text
+
+
+def _first(columns: Iterable[Codes]) -> Codes:
+    """Of each row the first decided value."""
+    return reduce(lambda first, other: np.where(first == UNDECIDED, other, first), columns)

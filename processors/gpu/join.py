@@ -1,0 +1,119 @@
+"""The figures of the GPUs over many time windows at once: what a span or a log record is told."""
+
+from dataclasses import dataclass
+from math import nan
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from collector.helpers.gpu import Snapshot, Windows
+
+__all__ = ["COVERED", "EXPIRED", "UNCOVERED", "Figures", "join"]
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Times: TypeAlias = npt.NDArray[np.uint64]
+Codes: TypeAlias = npt.NDArray[np.int32]
+
+COVERED: Final = 0
+EXPIRED: Final = 1
+"""The window had ended before the oldest sample."""
+UNCOVERED: Final = 2
+"""Nothing was sampled in the window: it is newer than the newest sample, or falls into a gap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """(n,) each; NaN where a device does not report it. Over several GPUs memory, power and energy are sums."""
+
+    outcome: npt.NDArray[np.int8]
+    samples: npt.NDArray[np.int64]
+    coverage: Floats
+    utilization_mean: Floats
+    utilization_max: Floats
+    memory_used_max: Floats
+    power_mean: Floats
+    energy: Floats
+
+
+def join(snapshot: Snapshot, targets: list[tuple[int, ...]], target: Codes, start: Times, end: Times) -> Figures:
+    """The figures of the windows [start, end], each on the devices of its target (an index of ``targets``).
+
+    Utilisation and memory are those of the devices themselves; power and energy those of their boards, each board once.
+    """
+    devices = snapshot.devices
+    count = len(target)
+    board_of = _boards(snapshot)
+    is_member = np.zeros((len(targets), len(devices)), np.bool_)
+    is_board = np.zeros((len(targets), len(devices)), np.bool_)
+    for code, members in enumerate(targets):
+        is_member[code, list(members)] = True
+        is_board[code, [board_of[member] for member in members]] = True
+    used = np.bincount(target, minlength=len(targets)).astype(np.bool_)
+    members_per_target = np.maximum(is_member.sum(axis=1), 1)
+
+    outcome = np.zeros(count, np.int8)
+    samples = np.full(count, np.iinfo(np.int64).max)
+    coverage = np.ones(count)
+    utilization_mean, utilization_max, memory = np.zeros(count), np.zeros(count), np.zeros(count)
+    power, energy = np.zeros(count), np.zeros(count)
+    for number in np.flatnonzero((is_member | is_board)[used].any(axis=0)).tolist():
+        view = snapshot.views[number]
+        for role, in_role in ((_MEMBER, is_member), (_BOARD, is_board)):
+            rows = _rows(in_role[used, number], in_role[:, number], target)
+            if rows is None:
+                continue
+            if not len(view):
+                outcome[rows] = UNCOVERED
+                continue
+            windows = view.windows(start[rows], end[rows])
+            if role == _MEMBER:
+                share = windows.coverage()
+                outcome[rows] = np.maximum(outcome[rows], _outcome(windows, share))
+                coverage[rows] = np.minimum(coverage[rows], share)
+                samples[rows] = np.minimum(samples[rows], windows.samples)
+                utilization_mean[rows] += windows.mean("utilization")
+                utilization_max[rows] = np.maximum(utilization_max[rows], windows.maximum("utilization"))
+                memory[rows] += windows.maximum("memory_used")
+            if role == _BOARD or (is_board[:, number] == is_member[:, number]).all():
+                power[rows] += windows.mean("power")
+                energy[rows] += windows.energy()
+            if (is_board[:, number] == is_member[:, number]).all():
+                break  # the device is its own board: one look answers both
+    return Figures(outcome, samples, coverage, utilization_mean / members_per_target[target], utilization_max, memory, power, energy)
+
+
+_MEMBER: Final = 0
+_BOARD: Final = 1
+
+
+def _boards(snapshot: Snapshot) -> list[int]:
+    """For each device the one that measures its power."""
+    by_id = {device.id: number for number, device in enumerate(snapshot.devices)}
+    return [by_id.get(device.parent_id, number) for number, device in enumerate(snapshot.devices)]
+
+
+def _rows(in_used_targets: npt.NDArray[np.bool_], in_targets: npt.NDArray[np.bool_], target: Codes) -> slice | npt.NDArray[np.intp] | None:
+    """The rows whose target holds a device; all of them without a copy."""
+    if in_used_targets.all():
+        return slice(None)
+    rows = np.flatnonzero(in_targets[target])
+    return rows if len(rows) else None
+
+
+def _outcome(windows: Windows, coverage: Floats) -> npt.NDArray[np.int8]:
+    covered = np.where(coverage > 0, np.int8(COVERED), np.int8(UNCOVERED))
+    return np.where(windows.is_before, np.int8(EXPIRED), covered)
+
+
+def memory_limits(snapshot: Snapshot, targets: list[tuple[int, ...]]) -> Floats:
+    """Per target the memory of its devices together."""
+    return np.array([sum(snapshot.devices[number].memory_limit_bytes for number in members) if members else nan for members in targets])
+
+
+def process_counts(snapshot: Snapshot, targets: list[tuple[int, ...]]) -> Floats:
+    """Per target how many processes compute on its busiest device; NaN where the driver does not tell."""
+    counts = [nan if reading.process_count is None else float(reading.process_count) for reading in snapshot.readings]
+    if not counts:
+        return np.full(len(targets), nan)
+    return np.array([max((counts[number] for number in members), default=nan) for members in targets])
