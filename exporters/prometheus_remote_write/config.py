@@ -50,10 +50,10 @@ class ResourceConstantLabelsConfig(ComponentConfig):
 class PrometheusRemoteWriteConfig(ComponentConfig):
     """``http`` holds the connection's keys; they may also stand directly here, as older configurations write them."""
 
-    http: HTTPClientConfig = HTTPClientConfig(compression="snappy", timeout=5.0)
+    http: HTTPClientConfig = HTTPClientConfig.model_validate({"compression": "snappy", "timeout": "5s"})
     timeout: Duration = Field(default=5.0, ge=0)
     """Of one attempt."""
-    retry_on_failure: RetryConfig = RetryConfig(initial_interval=0.05, max_interval=0.2, max_elapsed_time=60.0)
+    retry_on_failure: RetryConfig = RetryConfig.model_validate({"initial_interval": "50ms", "max_interval": "200ms", "max_elapsed_time": "1m"})
     remote_write_queue: RemoteWriteQueueConfig = RemoteWriteQueueConfig()
     max_batch_size_bytes: int = Field(default=3_000_000, ge=1)
     """Of one request before compression."""

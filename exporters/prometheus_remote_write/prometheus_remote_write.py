@@ -39,7 +39,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[bytes]):
         queue = config.remote_write_queue
         super().__init__(
             settings,
-            ExporterConfig(
+            ExporterConfig.model_construct(
                 timeout=config.timeout,
                 retry_on_failure=config.retry_on_failure,
                 # One batch at a time keeps the order; the shards inside a batch are the parallel part.
