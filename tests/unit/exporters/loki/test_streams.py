@@ -1,0 +1,162 @@
+"""What the Loki exporter pushes, read back by protobuf's own runtime."""
+
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+
+from collector.model import Logs, Signal
+from collector.testing import make_settings
+from exporters.loki import factory
+from exporters.loki.config import LokiConfig
+
+SECOND = 1_000_000_000
+F = descriptor_pb2.FieldDescriptorProto
+MESSAGES = {
+    "PushRequest": ["*Stream streams 1"],
+    "Stream": ["string labels 1", "*Entry entries 2"],
+    "Entry": ["Timestamp timestamp 1", "string line 2", "*Pair metadata 3"],
+    "Timestamp": ["int64 seconds 1", "int64 nanos 2"],
+    "Pair": ["string name 1", "string value 2"],
+}
+
+
+@pytest.fixture(scope="session")
+def push_request():
+    file = descriptor_pb2.FileDescriptorProto(name="reference_push.proto", package="reference_loki", syntax="proto3")
+    for name, fields in MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for text in fields:
+            kind, field_name, number = text.split()
+            label = F.LABEL_REPEATED if kind.startswith("*") else F.LABEL_OPTIONAL
+            kind = kind.lstrip("*")
+            field = message.field.add(name=field_name, number=int(number), label=label)
+            if kind in {"string", "int64"}:
+                field.type = {"string": F.TYPE_STRING, "int64": F.TYPE_INT64}[kind]
+            else:
+                field.type, field.type_name = F.TYPE_MESSAGE, f".reference_loki.{kind}"
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("reference_loki.PushRequest"))
+
+
+def exporter(**keys):
+    config = LokiConfig.model_validate({"endpoint": "http://localhost:3100", **keys})
+    return factory.create(make_settings(factory, signals={Signal.LOGS}), config, None)
+
+
+def resource(made, **attributes):
+    logs = made.resource_logs.add()
+    for key, value in attributes.items():
+        logs.resource.attributes.add(key=key.replace("__", ".")).value.string_value = value
+    scope = logs.scope_logs.add()
+    scope.scope.name = "lib"
+    return scope.log_records
+
+
+def pushed(push_request, sut, made):
+    parts = sut.encode(Logs.from_wire(made.SerializeToString()))
+    found = {}
+    for part in parts:
+        tenant, body = part.payload
+        for stream in push_request.FromString(body).streams:
+            found.setdefault((tenant, stream.labels), []).extend(
+                (entry.timestamp.seconds * SECOND + entry.timestamp.nanos, entry.line, {pair.name: pair.value for pair in entry.metadata})
+                for entry in stream.entries
+            )
+    return found, parts
+
+
+def test_streams_by_service_environment_and_level_in_time_order(push_request):
+    """Labels are the allow-list; everything else is structured metadata; ids in hex."""
+    made = ExportLogsServiceRequest()
+    records = resource(made, service__name="api", deployment__environment="prod", host__name="h1")
+    for time_s, number in ((3, 9), (1, 9), (2, 17)):
+        record = records.add(time_unix_nano=time_s * SECOND + 5, severity_number=number, trace_id=bytes(range(16)), span_id=bytes(range(8)))
+        record.body.string_value = f"line {time_s}"
+        record.attributes.add(key="user.id").value.string_value = "u"
+        record.attributes.add(key="n").value.int_value = 4
+    found, parts = pushed(push_request, exporter(), made)
+    assert sum(part.item_count for part in parts) == 3
+    info = found["", '{environment="prod", level="info", service="api"}']
+    assert [(time, line) for time, line, _ in info] == [(SECOND + 5, "line 1"), (3 * SECOND + 5, "line 3")]
+    assert info[0][2] == {
+        "trace_id": bytes(range(16)).hex(), "span_id": bytes(range(8)).hex(), "host_name": "h1", "scope_name": "lib",
+        "user_id": "u", "n": "4", "severity_number": "9",
+    }  # fmt: skip
+    assert [line for _, line, _ in found["", '{environment="prod", level="error", service="api"}']] == ["line 2"]
+
+
+@pytest.mark.parametrize(
+    ("number", "text", "level"), [(1, "", "trace"), (4, "", "trace"), (5, "", "debug"), (12, "", "info"), (13, "", "warn"), (24, "", "fatal"),
+                                  (0, "Warning", "warn"), (0, "CRITICAL", "fatal"), (9, "ERROR", "info")]
+)  # fmt: skip
+def test_levels(push_request, number, text, level):
+    """By severity number; by its text where there is no number."""
+    made = ExportLogsServiceRequest()
+    resource(made).add(time_unix_nano=1, severity_number=number, severity_text=text).body.string_value = "x"
+    found, _ = pushed(push_request, exporter(), made)
+    assert list(found) == [("", f'{{level="{level}"}}')]
+
+
+def test_bodies_that_are_no_strings_and_odd_labels(push_request):
+    """Maps become JSON; label values are quoted as Go does; no labels at all is an empty set; the time falls back."""
+    made = ExportLogsServiceRequest()
+    records = resource(made, service__name='a"b\\c\nd')
+    record = records.add(observed_time_unix_nano=7)
+    record.body.kvlist_value.values.add(key="k").value.int_value = 1
+    records.add(time_unix_nano=8).body.int_value = 42
+    records.add(time_unix_nano=9)
+    found, _ = pushed(push_request, exporter(), made)
+    ((labels, entries),) = found.items()
+    assert labels == ("", '{service="a\\"b\\\\c\\nd"}')
+    assert [(time, line) for time, line, _ in entries] == [(7, '{"k":1}'), (8, "42"), (9, "")]
+
+
+def test_label_values_are_capped_and_kept_in_metadata(push_request):
+    """Past the limit a label says __other__; what it was stays readable."""
+    made = ExportLogsServiceRequest()
+    for i in range(4):
+        resource(made, service__name=f"s{i}").add(time_unix_nano=1).body.string_value = "x"
+    found, _ = pushed(push_request, exporter(label_values_limit=2), made)
+    assert {labels for _, labels in found} == {'{service="s0"}', '{service="s1"}', '{service="__other__"}'}
+    assert sorted(metadata["service_name"] for _, _, metadata in found["", '{service="__other__"}']) == ["s2", "s3"]
+
+
+def test_tenants_go_in_requests_of_their_own(push_request):
+    """X-Scope-OrgID by attribute, with a default."""
+    made = ExportLogsServiceRequest()
+    records = resource(made, service__name="api")
+    for tenant in ("a", "b", None, "a"):
+        record = records.add(time_unix_nano=1)
+        record.body.string_value = "x"
+        if tenant:
+            record.attributes.add(key="tenant_id").value.string_value = tenant
+    found, parts = pushed(push_request, exporter(tenant={"attribute": "tenant_id", "default": "none"}), made)
+    assert {tenant: len(entries) for (tenant, _), entries in found.items()} == {"a": 2, "b": 1, "none": 1}
+    assert sum(part.item_count for part in parts) == 4
+
+
+def test_long_lines_are_cut_between_characters(push_request):
+    """Loki refuses lines over 256 KB; ours are cut and counted."""
+    made = ExportLogsServiceRequest()
+    resource(made).add(time_unix_nano=1).body.string_value = "é" * 10
+    sut = exporter(max_line_size=5)
+    found, _ = pushed(push_request, sut, made)
+    assert next(iter(found.values()))[0][1] == "éé"
+
+
+def test_opt_in_labels_and_static_labels(push_request):
+    """A label only by opt-in, also from a record's attribute."""
+    made = ExportLogsServiceRequest()
+    record = resource(made, service__name="api").add(time_unix_nano=1)
+    record.attributes.add(key="tenant_id").value.string_value = "t"
+    found, _ = pushed(push_request, exporter(labels={"tenant": "tenant_id"}, level_label="", static_labels={"cluster": "c"}), made)
+    ((_, labels),) = found
+    assert labels == '{cluster="c", tenant="t"}'
+
+
+@pytest.mark.parametrize("keys", [{"endpoint": "localhost"}, {"compression": "gzip"}, {"labels": {"a.b": "x"}}, {"labels": {f"l{i}": "x" for i in range(15)}}])
+def test_configuration_errors(keys):
+    """What Loki would refuse is refused before it starts."""
+    with pytest.raises(ValueError, match="endpoint|compression|label"):
+        LokiConfig.model_validate({"endpoint": "http://x", **keys})
