@@ -7,7 +7,7 @@ the door's (``collector.wire.scan.check``).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, overload
 
 import numpy as np
 
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["Batch", "Checked"]
 
 B = TypeVar("B", bound="Batch")
+TextField: TypeAlias = Literal[
+    "description", "event_name", "name", "schema_url", "severity_text", "status_message", "trace_state", "unit", "version"
+]
+"""The fields that are text, in whichever table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ class Index:
 class Batch:
     """Abstract: Traces, Metrics, Logs."""
 
-    __slots__ = ("__weakref__", "index", "context", "wire")
+    __slots__ = ("__weakref__", "context", "index", "wire")
 
     signal: ClassVar[Signal]
     tables: ClassVar[tuple[str, ...]]
@@ -90,9 +94,9 @@ class Batch:
         Raises:
             MalformedBatch: the request's structure is broken; refuse it as a whole.
         """
-        valid, tables, rejected_count, message, repaired_count = scan.check(cls.signal, wire)
+        valid, tables, rejected_count, message, repaired_count = scan.check(cls.signal.value, wire)
         index = Index()
-        index.rows.update((name, read_only(rows)) for name, rows in tables.items())
+        index.rows.update(zip(cls.schema.path, map(read_only, tables), strict=True))
         batch = cls(valid, context, index)
         return Checked(batch if batch.item_count else None, rejected_count, message, repaired_count)
 
@@ -138,6 +142,12 @@ class Batch:
         """The rows of a table."""
         return Table(self._rows(self.table_name(name)))
 
+    @overload
+    def field(self, name: TextField, table: str = ITEM) -> StringColumn: ...
+    @overload
+    def field(self, name: Literal["body"], table: str = ITEM) -> AttributeColumn: ...
+    @overload
+    def field(self, name: str, table: str = ITEM) -> Any: ...
     def field(self, name: str, table: str = ITEM) -> Array | StringColumn | AttributeColumn:
         """One column of a table; which there are: ``table.FIELDS``. Texts and the body are columns, ids uint64, the rest numbers.
 
@@ -170,7 +180,7 @@ class Batch:
         if known is None:
             rows = self._rows(table)
             if table in {"metrics", "quantiles"}:
-                found, keys = np.empty(0, ATTRIBUTE), []
+                found, keys = np.empty(0, ATTRIBUTE), list[bytes]()
             elif table == "points":
                 found, keys = scan.index_attributes(
                     table, self.wire, rows, np.ascontiguousarray(self._rows("metrics")["type"][rows["parent"]])
@@ -223,17 +233,7 @@ class Batch:
         """Parts in order, each within the limits (0 = none); a single item larger than ``max_bytes`` is a part of its own."""
         if (not max_items or self.item_count <= max_items) and (not max_bytes or self.size_bytes <= max_bytes):
             return [self]
-        return self._parts([*fields.part_starts(self, max_items, max_bytes), self.item_count], 0)
-
-    def _parts(self, starts: Sequence[int], base: int) -> list[Self]:
-        """The parts between neighbouring ``starts`` (less ``base``, this batch's first item): halved again and again, so that
-        many parts do not each walk the whole index.
-        """
-        if len(starts) == 2:
-            return [self]
-        middle = len(starts) // 2
-        left = np.arange(self.item_count) < starts[middle] - base
-        return [*self.select(left)._parts(starts[: middle + 1], base), *self.select(~left)._parts(starts[middle:], starts[middle])]
+        return _parts(self, [*fields.part_starts(self, max_items, max_bytes), self.item_count], 0)
 
     def partition(self, codes: Array, count: int) -> list[Self | None]:
         """One batch for each code in [0, count), None where no item has it. ``codes`` int[n] per item; -1 = dropped."""
@@ -296,7 +296,7 @@ class Batch:
         if not self.wire:
             rows = np.empty(0, self.schema.rows[table])
         elif table in self.schema.path:
-            self.index.rows.update((name, read_only(found)) for name, found in scan.scan(self.signal, self.wire).items())
+            self.index.rows.update(zip(self.schema.path, map(read_only, scan.scan(self.signal.value, self.wire)), strict=True))
             return self.index.rows[table]
         else:
             rows = scan.index_children(table, self.wire, self._rows(self.schema.parents[table]))
@@ -316,6 +316,18 @@ class Batch:
         for table, every in self.index.attributes.items():
             index.attributes[table] = AttributeTable(take_rows(every.rows, None, maps[table], shift)[0], wire, every.keys)
         return index
+
+
+def _parts(batch: B, starts: Sequence[int], base: int) -> list[B]:
+    """The parts between neighbouring ``starts``, less ``base``, the batch's first item.
+
+    Halved again and again, so that many parts do not each walk the whole index.
+    """
+    if len(starts) == 2:
+        return [batch]
+    middle = len(starts) // 2
+    left = np.arange(batch.item_count) < starts[middle] - base
+    return [*_parts(batch.select(left), starts[: middle + 1], base), *_parts(batch.select(~left), starts[middle:], starts[middle])]
 
 
 def _joined(wire: bytes, batches: Sequence[Batch], bases: Array) -> Index:

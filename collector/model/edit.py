@@ -94,8 +94,9 @@ class Edit(Generic[B]):
         return self
 
     def delete_attributes(self, rows: Array, *, table: str = ITEM) -> Self:
-        """Delete the attributes of a mask, bool[m] over ``attributes(table)`` of the batch. What a row shows of a key goes with all
-        it hid.
+        """Delete the attributes of a mask, bool[m] over ``attributes(table)`` of the batch.
+
+        What a row shows of a key goes with all that it hid.
         """
         return self._change_rows(rows, None, self._batch.table_name(table))
 

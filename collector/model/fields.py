@@ -80,4 +80,5 @@ def part_starts(batch: Batch, max_items: int, max_bytes: int) -> list[int]:
 
 
 def _sizes(rows: Array) -> Array:
-    return rows["end"].astype(np.int64) - rows["start"]
+    sizes: Array = rows["end"].astype(np.int64) - rows["start"]
+    return sizes

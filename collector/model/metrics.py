@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+import numpy as np
+
 from collector.model.batch import Batch
 from collector.model.columns import Array, read_only
 from collector.model.series import series_key
@@ -19,6 +21,6 @@ class Metrics(Batch):
     def series_key(self) -> Array:
         """uint64[n_points,2]: the identity of each point's series, keyed with a secret of this process; computed once a batch."""
         key = self.index.columns.get(("points", "series_key"))
-        if not isinstance(key, Array.__origin__):
+        if not isinstance(key, np.ndarray):
             key = self.index.columns["points", "series_key"] = read_only(series_key(self))
         return key

@@ -96,9 +96,9 @@ class Patches:
             contents[nested],
             ends[nested],
         )
-        rows = {name: take_rows(table, None, None, shift)[0] for name, table in self.batch.index.rows.items() if name != without}
+        tables = {name: take_rows(table, None, None, shift)[0] for name, table in self.batch.index.rows.items() if name != without}
         where = np.empty_like(placed)
         where[order] = placed
         for first, last, note in self._notes:
-            note(where[first:last], rows)
-        return wire, rows, shift.relocate
+            note(where[first:last], tables)
+        return wire, tables, shift.relocate

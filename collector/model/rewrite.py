@@ -61,13 +61,13 @@ class KeyChange:
 class FieldChange:
     """Changes of one field."""
 
-    field: Field
+    known: Field
     winner: Array
     columns: list[StringColumn | AttributeColumn | Array] = field(default_factory=list)
 
     def column(self, values: AttributeValue | AttributeColumn | StringColumn | Array, count: int) -> StringColumn | AttributeColumn | Array:
         """The values as this field's column of ``count`` rows."""
-        form = self.field.form
+        form = self.known.form
         if form == "any":
             return as_column(values, count)
         if form == "text":
@@ -95,8 +95,10 @@ class TableChange:
 
     def changes(self) -> bool:
         """Whether anything is to be done."""
-        by_row = self.row_winner is not None and bool((self.row_winner != UNTOUCHED).any())
-        return by_row or any((change.winner != UNTOUCHED).any() for change in (*self.keys.values(), *self.fields.values()))
+        winners = [change.winner for change in self.keys.values()] + [change.winner for change in self.fields.values()]
+        if self.row_winner is not None:
+            winners.append(self.row_winner)
+        return any(bool((winner != UNTOUCHED).any()) for winner in winners)
 
 
 def written(batch: B, changes: dict[str, TableChange]) -> B:
@@ -106,8 +108,8 @@ def written(batch: B, changes: dict[str, TableChange]) -> B:
     counts: dict[str, Array] = {}
     for table, change in changes.items():
         holders = _holders(patches, table, change)
-        for name, by_field in change.fields.items():
-            _put_field(patches, table, name, by_field, *holders[by_field.field.inner])
+        for by_field in change.fields.values():
+            _put_field(patches, table, by_field, *holders[by_field.known.inner])
         if change.keys or change.row_winner is not None:
             before = patches.count
             count = _put_attributes(patches, table, change)
@@ -125,7 +127,7 @@ def without_children(batch: B, keep: Array, table: str) -> B:
     """The batch without the rows of a table below the items that are not kept; the items stay."""
     parent = batch.schema.parents[table]
     rows = batch.table(table).rows
-    parents, gone = rows["parent"], rows[~keep]
+    gone = rows[~keep]
     dropped = np.bincount(gone["parent"], minlength=batch.table(parent).row_count)
     patches = Patches(batch)
     patches.cut(gone["start"], gone["end"])
@@ -135,7 +137,6 @@ def without_children(batch: B, keep: Array, table: str) -> B:
     wire, moved, relocate = patches.apply(without=table)
     moved[table] = relocate(rows[keep])
     moved[parent][_COUNT_OF[table]] -= dropped.astype(moved[parent][_COUNT_OF[table]].dtype)
-    del parents
     result = _made(batch, wire, moved, relocate, {table})
     every = batch.index.attributes.get(table)
     if every is not None:
@@ -168,7 +169,7 @@ def _with_inner_messages(batch: B, changes: dict[str, TableChange]) -> B:
         rows = batch.table(table).rows
         needed = np.zeros(len(rows), np.bool_)
         for by_field in changes[table].fields.values():
-            if by_field.field.inner:
+            if by_field.known.inner:
                 needed |= by_field.winner >= 0
         if table != "spans":
             for by_key in changes[table].keys.values():
@@ -206,21 +207,21 @@ def _holders(patches: Patches, table: str, change: TableChange) -> dict[bool, tu
     own = rows["body"].copy(), rows["end"].copy()
     if "inner_start" in (rows.dtype.names or ()):
         return {False: own, True: (rows["inner_body"].copy(), rows["inner_end"].copy())}
-    if not any(by_field.field.inner for by_field in change.fields.values()):
+    if not any(by_field.known.inner for by_field in change.fields.values()):
         return {False: own}
     touched = np.zeros(len(rows), np.bool_)
     for by_field in change.fields.values():
-        touched |= by_field.field.inner & (by_field.winner >= 0)
+        touched |= by_field.known.inner & (by_field.winner >= 0)
     starts, ends = scan.find_field(patches.batch.wire, *own, _STATUS)
     contents = bodies(patches.batch.wire, starts, ends)
     patches.frame(starts[touched], contents[touched], ends[touched])
     return {False: own, True: (contents, ends)}
 
 
-def _put_field(patches: Patches, table: str, name: str, change: FieldChange, holder_bodies: Array, holder_ends: Array) -> None:
-    wire, form, columns = patches.batch.wire, change.field.form, change.field.columns
+def _put_field(patches: Patches, table: str, change: FieldChange, holder_bodies: Array, holder_ends: Array) -> None:
+    wire, form, columns = patches.batch.wire, change.known.form, change.known.columns
     for index, column in enumerate(change.columns):
-        for number, mask in _numbers(patches.batch, table, change.field, change.winner == index):
+        for number, mask in _numbers(patches.batch, table, change.known, change.winner == index):
             rows = np.flatnonzero(mask)
             starts, ends = scan.find_field(wire, holder_bodies[rows], holder_ends[rows], number)
             found = starts >= 0
@@ -385,4 +386,5 @@ def _attribute_tags(batch: Batch, table: str) -> Array:
 
 
 def _bodies(rows: Array) -> Array:
-    return rows["inner_body" if "inner_body" in (rows.dtype.names or ()) else "body"]
+    found: Array = rows["inner_body" if "inner_body" in (rows.dtype.names or ()) else "body"]
+    return found
