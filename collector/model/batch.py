@@ -214,9 +214,12 @@ class Batch:
         mask = np.ascontiguousarray(mask, np.bool_)
         if mask.all() and len(mask) == len(self._rows(table)):
             return self
-        path = self.schema.path
-        if table not in path:
+        if table not in self.schema.path:
             return without_children(self, mask, table)
+        return self._pruned(mask, table)
+
+    def _pruned(self, mask: Array, table: str) -> Self:
+        path = self.schema.path
         pruned = prune(self.wire, [self._rows(name) for name in path], path.index(table), mask.view(np.uint8))
         if pruned is None:
             return self
@@ -233,7 +236,10 @@ class Batch:
         """Parts in order, each within the limits (0 = none); a single item larger than ``max_bytes`` is a part of its own."""
         if (not max_items or self.item_count <= max_items) and (not max_bytes or self.size_bytes <= max_bytes):
             return [self]
-        return _parts(self, [*fields.part_starts(self, max_items, max_bytes), self.item_count], 0)
+        starts = fields.part_starts(self, max_items, max_bytes)
+        if len(starts) <= 1:  # it is too large for resources and scopes without an item: they go
+            return [self._pruned(np.ones(self.item_count, np.bool_), self.schema.item)]
+        return _parts(self, [*starts, self.item_count], 0)
 
     def partition(self, codes: Array, count: int) -> list[Self | None]:
         """One batch for each code in [0, count), None where no item has it. ``codes`` int[n] per item; -1 = dropped."""
