@@ -12,6 +12,7 @@ from collector.model.columns import StringColumn
 from collector.model.context import EMPTY_CONTEXT, Context
 from collector.model.edit import Edit
 from collector.model.groups import Groups, groups
+from collector.model.json import from_json, to_json
 from collector.model.keys import combine_keys, hash_text
 from collector.model.keytable import KeyTable
 from collector.model.logs import Logs
@@ -92,8 +93,10 @@ __all__ = [
     "TracesBuilder",
     "batch_type",
     "combine_keys",
+    "from_json",
     "groups",
     "hash_text",
+    "to_json",
 ]
 
 _BATCH_TYPES: dict[Signal, type[Batch]] = {Signal.TRACES: Traces, Signal.METRICS: Metrics, Signal.LOGS: Logs}

@@ -1,7 +1,7 @@
 """Columns to protobuf messages: one kernel that writes a message a row from a list of fields, and the encoder of attribute sets.
 
-It knows the protobuf wire format and ``AnyValue``; which field of which message takes which column is ``collector.model.builders``' business.
-Zero numbers, ids and texts are left out, as proto3 serialisers do; values with presence are written whatever they are.
+It knows the protobuf wire format and ``AnyValue``; which field of which message takes which column is ``collector.model.builders``'
+business. Zero numbers, ids and texts are left out, as proto3 serialisers do; values with presence are written whatever they are.
 
 Source: the protobuf encoding specification; ``AnyValue``, ``KeyValue`` of opentelemetry-proto ``common/v1/common.proto``.
 """
@@ -108,8 +108,8 @@ cdef class Field:
         Args:
             kind: A constant of this module.
             number: The field's number; of no account for RAW.
-            values: A ``Pool`` for TEXT and RAW, else an array: of U64[n,2] for ID16, flat for the packed kinds; 8-byte floats and signed integers
-                are taken by their bits for 8-byte kinds.
+            values: A ``Pool`` for TEXT and RAW, else an array: of U64[n,2] for ID16, flat for the packed kinds; 8-byte floats and signed
+                integers are taken by their bits for 8-byte kinds.
             extra: bool[n] for VALUE64: where it is present; None = everywhere. I64[n+1] row splits for the packed kinds.
 
         Raises:
@@ -289,7 +289,7 @@ def encode_rows(int number, Py_ssize_t row_count, fields, bint skip_empty=False)
         close_writer(&w)
 
 
-# --- attribute sets ------------------------------------------------------------------------------------------------------------------------
+# --- attribute sets ---------------------------------------------------------------------------------------------------
 
 cdef int _put_text(Writer *w, uint32_t tag, text) except -1:
     cdef Py_ssize_t length

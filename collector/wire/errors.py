@@ -8,7 +8,7 @@ class MalformedBatch(ValueError):  # noqa: N818 - the public name of the model, 
 
     Attributes:
         path: the message that is wrong, field names from the request down, e.g. ``resource_spans.scope_spans.spans.attributes``.
-        offset: byte offset in the request.
+        offset: byte offset in the request; -1 where it is not known (values of a JSON body).
         reason: what is wrong there.
     """
 
@@ -19,4 +19,5 @@ class MalformedBatch(ValueError):  # noqa: N818 - the public name of the model, 
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.path or 'request'}: {self.reason} (byte {self.offset})"
+        where = "" if self.offset < 0 else f" (byte {self.offset})"
+        return f"{self.path or 'request'}: {self.reason}{where}"

@@ -1,14 +1,14 @@
 """Exact dictionaries of byte slices and keyed 128-bit hashes: who is equal to whom, and under which name a table knows it.
 
-Two hashes, each where it was measured to be the right one. *Identities* (series keys, attribute sets, texts) are SipHash-1-3-128, a keyed
-function nobody without the key can steer: two identities are taken for equal by their hash alone. *Slots* of the open-addressing tables here
-come from one 64x64 -> 128 bit multiplication with a secret of the process; equality there is decided by the bytes themselves, so a collision
-costs time only.
+Two hashes, each where it was measured to be the right one. *Identities* (series keys, attribute sets, texts) are SipHash-1-3-128, a
+keyed function nobody without the key can steer: two identities are taken for equal by their hash alone. *Slots* of the open-addressing
+tables here come from 64x64 -> 128 bit multiplications with a secret of the process; equality there is decided by the bytes themselves, so
+a collision costs time only.
 
 Not here: what is hashed in which order for which identity (``collector.model.series``), per-slot columns (``collector.model.keytable``).
 
-Every offset is checked against the buffer before it is read. The GIL is released from ``RELEASE_ROWS`` rows on (about 256 KB of slices): below
-that handing it over costs more than the work.
+Every offset is checked against the buffer before it is read. The GIL is released from ``RELEASE_ROWS`` rows on (about 256 KB of slices):
+below that handing it over costs more than the work.
 
 Source: SipHash, Aumasson and Bernstein 2012, with c = 1, d = 3 and the 128-bit output of its reference.
 """
@@ -80,7 +80,7 @@ ctypedef struct Codes:          # a growing dictionary: hash to code, code to it
     int32_t room
 
 
-# --- the hashes ----------------------------------------------------------------------------------------------------------------------------
+# --- the hashes -------------------------------------------------------------------------------------------------------
 
 cdef inline uint64_t _load(const uint8_t *at) noexcept nogil:
     cdef uint64_t word
@@ -183,7 +183,7 @@ cdef inline uint64_t _pair_hash(uint64_t a, uint64_t b) noexcept nogil:
     return fold_multiply(fold_multiply(a ^ SECRET[0], b ^ SECRET[1]) ^ a, SECRET[3] | 1)
 
 
-# --- arguments -----------------------------------------------------------------------------------------------------------------------------
+# --- arguments --------------------------------------------------------------------------------------------------------
 
 cdef int _take_key(object key, uint64_t *words) except -1:
     if key is None:
@@ -210,7 +210,7 @@ cdef const AttributeRow *_take_rows(cnp.ndarray rows) except? NULL:
     return <const AttributeRow *>cnp.PyArray_DATA(rows)
 
 
-# --- dictionaries --------------------------------------------------------------------------------------------------------------------------
+# --- dictionaries -----------------------------------------------------------------------------------------------------
 
 cdef int _codes_open(Codes *c) noexcept nogil:
     memset(c, 0, sizeof(Codes))
@@ -327,8 +327,8 @@ cdef int _dictionary(
 def dictionary(bytes wire not None, const int32_t[:] starts, const int32_t[:] lengths):
     """The distinct values of ``n`` slices of ``wire``: ``(codes I32[n], first I32[d])``.
 
-    Codes are dense, in order of first appearance, -1 where the start is negative; ``first`` is the row each value first stands in. Exact: bytes
-    are compared, not hashes. Columns of record arrays are taken as they are.
+    Codes are dense, in order of first appearance, -1 where the start is negative; ``first`` is the row each value first stands in. Exact:
+    bytes are compared, not hashes. Columns of record arrays are taken as they are.
 
     Raises:
         ValueError: a slice lies outside ``wire``, or the two arrays differ in length.
@@ -414,7 +414,7 @@ def pair_codes(const uint64_t[:] a, const uint64_t[:] b):
         _codes_close(&c)
 
 
-# --- keyed hashes --------------------------------------------------------------------------------------------------------------------------
+# --- keyed hashes -----------------------------------------------------------------------------------------------------
 
 cdef int _hash_attributes(
     const uint8_t *base, Py_ssize_t size, const AttributeRow *rows, Py_ssize_t count, const uint64_t *key, uint64_t *out
@@ -619,7 +619,7 @@ def combine(*parts, key=None):
     return hashes
 
 
-# --- keys to slots -------------------------------------------------------------------------------------------------------------------------
+# --- keys to slots ----------------------------------------------------------------------------------------------------
 
 cdef class SlotTable:
     """128-bit keys to slots 0, 1, 2 …: open addressing, freed slots are used again, no tombstones.

@@ -1,12 +1,12 @@
 """OTLP/JSON to protobuf bytes and back, without message objects between.
 
-In: orjson parses, a walker over its dictionaries writes protobuf as it goes. Out: one pass over the protobuf bytes writes JSON. Both go by one
-schema, which is read from the message descriptors of opentelemetry-proto at the first use, so the two directions cannot disagree.
+In: orjson parses, a walker over its dictionaries writes protobuf as it goes. Out: one pass over the protobuf bytes writes JSON. Both go by
+one schema, which is read from the message descriptors of opentelemetry-proto at the first use, so the two directions cannot disagree.
 
 Not validation of what the request says (ids all zero, metric names, AnyValue depth): the bytes made here go through the door as all others.
 
-Source: opentelemetry-proto docs/specification.md, "JSON Protobuf Encoding" (ids are hex, enums integers, unknown fields ignored); the protobuf
-JSON mapping for the rest. Where the Collector reads more (snake_case keys, enum names, null), so does this.
+Source: opentelemetry-proto docs/specification.md, "JSON Protobuf Encoding" (ids are hex, enums integers, unknown fields ignored); the
+protobuf JSON mapping for the rest. Where the Collector reads more (snake_case keys, enum names, null), so does this.
 """
 
 import binascii
@@ -28,7 +28,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from collector.wire.writer cimport (
-    Writer, begin, close_writer, end, open_writer, put_byte, put_bytes, put_fixed32, put_fixed64, put_number, put_slice, put_varint, reserve, take,
+    Writer, begin, close_writer, end, open_writer, put_byte, put_bytes, put_slice, put_varint, take,
 )
 
 cdef extern from "Python.h":
@@ -63,14 +63,14 @@ cdef const char *BASE64_DIGITS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrs
 
 # FieldDescriptor.type, protobuf descriptor.proto.
 _KINDS = {
-    1: K_DOUBLE, 3: K_INT64, 4: K_UINT64, 5: K_INT32, 6: K_FIXED64, 7: K_FIXED32, 8: K_BOOL, 9: K_TEXT, 11: K_MESSAGE, 12: K_BYTES, 13: K_UINT32,
-    14: K_ENUM, 16: K_SFIXED64, 17: K_SINT32,
+    1: K_DOUBLE, 3: K_INT64, 4: K_UINT64, 5: K_INT32, 6: K_FIXED64, 7: K_FIXED32, 8: K_BOOL, 9: K_TEXT, 11: K_MESSAGE, 12: K_BYTES,
+    13: K_UINT32, 14: K_ENUM, 16: K_SFIXED64, 17: K_SINT32,
 }
 # Fields whose bytes are ids: hex in JSON, of this many bytes.
 _ID_BYTES = {"trace_id": 16, "span_id": 8, "parent_span_id": 8}
 
 
-# --- the schema ----------------------------------------------------------------------------------------------------------------------------
+# --- the schema -------------------------------------------------------------------------------------------------------
 
 cdef class Message:
     """A message type: its fields by name (both spellings) and by number."""
@@ -138,7 +138,7 @@ cdef Message _read_message(descriptor, dict seen):
     return message
 
 
-# --- JSON in -------------------------------------------------------------------------------------------------------------------------------
+# --- JSON in ----------------------------------------------------------------------------------------------------------
 
 cdef Py_ssize_t _too_deep(const uint8_t *at, Py_ssize_t size) noexcept nogil:
     """Where brackets nest deeper than the limit; -1 = nowhere."""
@@ -381,7 +381,7 @@ cdef bytes _from_base64(value):
         raise _Bad(f"base64 text is expected, not {_shown(value)}")
     plain = value.rstrip("=").replace("-", "+").replace("_", "/")
     try:
-        return binascii.a2b_base64(plain + "=" * (-len(plain) % 4), strict_mode=True)
+        return binascii.a2b_base64(plain + "=" * ((4 - len(plain) % 4) % 4), strict_mode=True)
     except ValueError:
         raise _Bad(f"base64 text is expected, not {_shown(value)}") from None
 
@@ -413,7 +413,7 @@ def from_json(str signal not None, bytes body not None):
     return take(&walker.w)
 
 
-# --- JSON out ------------------------------------------------------------------------------------------------------------------------------
+# --- JSON out ---------------------------------------------------------------------------------------------------------
 
 cdef struct Tag:                # one field as it stands in the bytes
     uint32_t number
