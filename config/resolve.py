@@ -23,6 +23,7 @@ __all__ = ["Document", "read_file", "resolve"]
 
 MAX_SOURCES = 100
 MAX_REFERENCES_PER_VALUE = 100
+MAX_NESTED_FILES = 20
 MAX_EXPANSIONS = 1000
 """Per value, the values that references bring in included: a reference to itself ends here."""
 MAX_EXPANSIONS_IN_ALL = 20_000
@@ -100,6 +101,10 @@ def resolve(
 
 class _ExpansionError(Exception):
     """A reference cannot be expanded."""
+
+
+class _AlreadyReportedError(Exception):
+    """The value's budget of expansions was exceeded before, and that was said."""
 
 
 @dataclass(slots=True)
@@ -214,6 +219,8 @@ class _Resolver:
             return node
         try:
             return self._expand_scalar(node, path, budget, depth)
+        except _AlreadyReportedError:
+            pass
         except _ExpansionError as exc:
             self.errors.append(ConfigError(node.position, path, str(exc)))
         except YAMLSyntaxError as exc:
@@ -235,8 +242,9 @@ class _Resolver:
             if (start, end) == (0, len(text)):
                 value = _originating(inserted, node.position, reference)
                 if not isinstance(value, ScalarNode):
-                    if depth >= MAX_REFERENCES_PER_VALUE:
-                        raise _ExpansionError(f"{reference} nests more than {MAX_REFERENCES_PER_VALUE} files")
+                    if depth >= MAX_NESTED_FILES:
+                        budget.left = -1
+                        raise _ExpansionError(f"{reference} nests more than {MAX_NESTED_FILES} files")
                     return self._expand(value, path, budget, depth + 1)
                 text_is_known = value.text is not None
                 text = value.text if value.text is not None else ""
@@ -260,6 +268,8 @@ class _Resolver:
     def _spend(self, budget: _Budget) -> None:
         budget.left -= 1
         self.total_left -= 1
+        if budget.left < -1:
+            raise _AlreadyReportedError
         if budget.left < 0:
             raise _ExpansionError(f"too many recursive expansions (more than {MAX_EXPANSIONS})")
         if self.total_left < 0:

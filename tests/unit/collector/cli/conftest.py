@@ -1,0 +1,89 @@
+import sys
+import types
+
+import pytest
+from click.testing import CliRunner
+
+import collector.registry
+from collector.api import ComponentKind, Factory, Stability
+from collector.cli import main
+from collector.model import Signal
+from collector.registry import Registry
+from config.blocks import ComponentConfig, GRPCServerConfig, Secret
+
+
+class ReceiverConfig(ComponentConfig):
+    grpc: GRPCServerConfig | None = None
+
+
+class ExporterConfig(ComponentConfig):
+    endpoint: str = ""
+    password: Secret = Secret("")
+
+
+def factory(kind, component_type, config_type, **more):
+    return Factory(component_type, config_type, lambda settings, config, previous: None, Stability.BETA, frozenset(Signal), kind, **more)
+
+
+FACTORIES = [
+    factory(ComponentKind.RECEIVER, "otlp", ReceiverConfig),
+    factory(ComponentKind.EXPORTER, "otlp_grpc", ExporterConfig, aliases=("otlp",)),
+    factory(ComponentKind.CONNECTOR, "forward", ComponentConfig, connects=frozenset({(Signal.LOGS, Signal.LOGS)})),
+]
+
+GOOD = """
+receivers: {otlp: {grpc: }}
+exporters:
+  otlp_grpc: {endpoint: "h:1", password: hunter2}
+service: {pipelines: {traces: {receivers: [otlp], exporters: [otlp_grpc]}}}
+"""
+
+
+class FakeService:
+    """What ``run`` and ``validate`` need of collector.service.Service."""
+
+    calls: list[str] = []
+    fail_in = ""
+    error: Exception = ValueError("nothing")
+
+    def __init__(self, config, registry):
+        self.config = config
+        self._step("init")
+
+    def _step(self, name):
+        type(self).calls.append(name)
+        if type(self).fail_in == name:
+            raise type(self).error
+
+    async def start(self):
+        self._step("start")
+
+    async def run_until_stopped(self):
+        self._step("run")
+
+    async def shutdown(self):
+        self._step("shutdown")
+
+
+@pytest.fixture
+def service(monkeypatch):
+    """A stand-in for collector.service."""
+    FakeService.calls, FakeService.fail_in = [], ""
+    module = types.ModuleType("collector.service")
+    module.Service = FakeService
+    monkeypatch.setitem(sys.modules, "collector.service", module)
+    return FakeService
+
+
+@pytest.fixture
+def good(tmp_path):
+    path = tmp_path / "good.yaml"
+    path.write_text(GOOD)
+    return str(path)
+
+
+@pytest.fixture
+def tailrace(monkeypatch, service):
+    """Runs the command over three fake component types."""
+    monkeypatch.setattr(collector.registry, "_entry_points", lambda: Registry.of(FACTORIES)._offers)
+    return lambda *arguments: CliRunner().invoke(main, list(arguments))

@@ -1,0 +1,173 @@
+import json
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import collector.cli
+from collector.cli import main
+from config.yaml import parse, plain
+
+
+def test_help_lists_the_commands(tailrace):
+    """Every module with a command is a subcommand."""
+    result = tailrace("--help")
+    assert result.exit_code == 0
+    for name in ("components", "print-config", "run", "schema", "validate"):
+        assert name in result.output
+
+
+def test_version(tailrace):
+    """--version prints name and version."""
+    assert tailrace("--version").output.startswith("tailrace, version ")
+
+
+def test_a_new_module_is_a_new_command(monkeypatch, tmp_path, tailrace):
+    """A file that defines ``command`` is enough; helpers without one, and private ones, are no commands."""
+    (tmp_path / "hello_there.py").write_text("import click\n@click.command()\ndef command():\n    click.echo('hi')\n")
+    (tmp_path / "helper.py").write_text("x = 1\n")
+    monkeypatch.setattr(collector.cli, "__path__", [*collector.cli.__path__, str(tmp_path)])
+    assert tailrace("hello-there").output == "hi\n"
+    assert tailrace("helper").exit_code == 2
+    assert tailrace("_logs").exit_code == 2
+    assert "helper" not in tailrace("--help").output
+
+
+@pytest.mark.parametrize("arguments", [("validate",), ("run",), ("nothing",), ("--wrong",)])
+def test_wrong_usage(tailrace, arguments):
+    """Wrong usage ends with 2."""
+    assert tailrace(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("command", [("run", "--config"), ("--config",)])
+def test_run_starts_serves_and_shuts_down(tailrace, service, good, command):
+    """run goes through the life cycle; plain tailrace --config is run."""
+    result = tailrace(*command, good)
+    assert (result.exit_code, service.calls) == (0, ["init", "start", "run", "shutdown"])
+
+
+def test_run_reports_a_failed_start(tailrace, service, good):
+    """A component that refuses to start ends the command with 1 and its message, after what was started is shut down."""
+    service.fail_in, service.error = "start", OSError("port 4317 is taken by otelcol (pid 7): set receivers::otlp::grpc::endpoint")
+    result = tailrace("run", "--config", good)
+    assert result.exit_code == 1
+    assert "port 4317 is taken by otelcol" in result.output
+    assert "Traceback" not in result.output
+    assert service.calls[-1] == "shutdown"
+
+
+def test_run_with_ctrl_c(tailrace, service, good):
+    """An interrupt that the service did not handle itself ends with 130."""
+    service.fail_in, service.error = "run", KeyboardInterrupt()
+    assert tailrace("run", "--config", good).exit_code == 130
+    assert service.calls[-1] == "shutdown"
+
+
+def test_run_refuses_a_bad_configuration(tailrace, service, good):
+    """Nothing is started on a bad configuration; every error is shown."""
+    result = tailrace("run", "--config", good, "--set", "exporters.otlp_grpc.endpoint=5", "--set", "service.telemetri=1")
+    assert (result.exit_code, service.calls) == (1, [])
+    assert (
+        'error: --set exporters.otlp_grpc.endpoint: exporters::otlp_grpc::endpoint: expected text, got 5; write it in quotes: "5"'
+        in result.output
+    )
+    assert 'unknown key "telemetri" (did you mean "telemetry"?)' in result.output
+    assert "2 errors" in result.output
+
+
+def test_run_refuses_a_log_file_it_cannot_open(tailrace, good, tmp_path):
+    """The output of the log is opened before anything starts."""
+    result = tailrace("run", "--config", good, "--set", f"service.telemetry.logs.output_paths=[{tmp_path / 'no' / 'log'}]")
+    assert result.exit_code == 1
+    assert "output_paths" in result.output
+
+
+def test_run_refuses_a_shared_environment(monkeypatch, tailrace, good):
+    """Another distribution's package under one of our names stops the start."""
+    monkeypatch.setattr("collector.cli.run.check_top_level_names", lambda: ["the distribution 'x' also installs a package named 'config'"])
+    result = tailrace("run", "--config", good)
+    assert result.exit_code == 1
+    assert "the distribution 'x'" in result.output
+
+
+def test_validate_ok(tailrace, service, good):
+    """A good file is built and summed up, not started."""
+    result = tailrace("validate", "--config", good)
+    assert (result.exit_code, result.output) == (0, "OK: 1 receiver, 1 exporter in 1 pipeline\n")
+    assert service.calls == ["init"]
+
+
+def test_validate_builds_the_graph(tailrace, service, good):
+    """What a component's constructor refuses is an error of validate."""
+    service.fail_in, service.error = "init", ValueError("exporters::otlp_grpc: no certificate in /x")
+    result = tailrace("validate", "--config", good)
+    assert result.exit_code == 1
+    assert "the pipelines cannot be built: exporters::otlp_grpc: no certificate in /x" in result.output
+
+
+FOREIGN = """
+receivers: {otlp: , filelog: {include: [x]}}
+processors: {nonsense: }
+exporters: {otlp: {endpint: x}}
+service: {pipelines: {traces: {receivers: [otlp], exporters: [otlp]}}}
+"""
+
+
+def test_validate_on_a_collectors_file(tailrace, tmp_path):
+    """It says what runs, what only the Collector has, what nobody knows, each with its place."""
+    path = tmp_path / "f.yaml"
+    path.write_text(FOREIGN)
+    full = tailrace("validate", "--config", str(path))
+    compat = tailrace("validate", "--compat", "--config", str(path))
+    assert (full.exit_code, compat.exit_code) == (1, 1)
+    for part in (
+        "1 of 4 components run unchanged",
+        f"receivers filelog ({path}:2:21)",
+        "the OpenTelemetry Collector has these, Tailrace does not yet",
+        f"processors nonsense ({path}:3:14)",
+        "nobody knows these",
+        f"exporters otlp ({path}:4:13)",
+    ):
+        assert part in compat.output
+        assert part in full.output
+    assert 'unknown key "endpint" (did you mean "endpoint"?)' in full.output
+    assert "unknown key" not in compat.output
+
+
+def test_components(tailrace):
+    """Types with module, spellings, stability and signals, as YAML."""
+    listed = plain(parse(tailrace("components").output, "out"))
+    assert listed["receivers"] == [
+        {"name": "otlp", "module": listed["receivers"][0]["module"], "stability": "beta", "signals": ["logs", "metrics", "traces"]}
+    ]
+    assert listed["exporters"][0]["aliases"] == ["otlp"]
+    assert listed["connectors"][0]["connects"] == ["logs to logs"]
+    assert listed["buildinfo"]["command"] == "tailrace"
+
+
+def test_components_lists_what_is_installed():
+    """Over the real entry points the command lists types, those that cannot be loaded with the reason."""
+    listed = plain(parse(CliRunner().invoke(main, ["components"]).output, "out"))
+    for section in ("receivers", "processors", "exporters"):
+        for entry in listed[section]:
+            assert "stability" in entry or entry["unavailable"]
+
+
+def test_print_config(tailrace, good):
+    """Secrets are redacted unless asked for; the JSON form holds the same."""
+    assert "hunter2" not in tailrace("print-config", "--config", good).output
+    assert "hunter2" in tailrace("print-config", "--config", good, "--mode", "unredacted").output
+    as_json = json.loads(tailrace("print-config", "--config", good, "--format", "json").output)
+    assert as_json == plain(parse(tailrace("print-config", "--config", good).output, "out"))
+    assert as_json["exporters"]["otlp_grpc"]["password"] == "[REDACTED]"
+
+
+def test_schema(tailrace):
+    """The schema is JSON and knows the components."""
+    schema = json.loads(tailrace("schema").output)
+    assert "^(otlp|otlp_grpc)(/.+)?$" in schema["properties"]["exporters"]["patternProperties"]
+
+
+def test_unknown_commands():
+    """A name that is no module is no command."""
+    assert main.get_command(click.Context(main), "no-such") is None

@@ -1,0 +1,108 @@
+import json
+import logging
+
+import pytest
+import structlog
+
+from collector.cli._logs import Sampler, logging_to
+from config.model import LogSampling, LogsTelemetry
+
+
+def written(tmp_path, log=None, **keys):
+    """What is written to a file while logging as configured."""
+    path = tmp_path / "log"
+    with logging_to(LogsTelemetry.model_validate({"output_paths": [str(path)], **keys})):
+        if log:
+            log(structlog.get_logger("t"))
+        else:
+            structlog.get_logger("t").info("hello there", size_bytes=5)
+    return path.read_text()
+
+
+def test_json(tmp_path):
+    """JSON lines with time, level, message, caller and the initial fields."""
+    line = json.loads(written(tmp_path, encoding="json", initial_fields={"region": "eu"}))
+    assert line["msg"] == "hello there"
+    assert line["level"] == "info"
+    assert line["size_bytes"] == 5
+    assert line["region"] == "eu"
+    assert line["filename"] == "test_logs.py"
+    assert "ts" in line
+
+
+def test_logfmt_and_console(tmp_path):
+    """The other encodings; the caller can be left out; a file gets no colours."""
+    assert 'level=info msg="hello there" size_bytes=5' in written(tmp_path, encoding="logfmt", disable_caller=True)
+    (tmp_path / "log").unlink()
+    console = written(tmp_path, disable_caller=True)
+    assert "hello there" in console
+    assert "\x1b" not in console
+
+
+@pytest.mark.parametrize(("level", "count"), [("debug", 4), ("info", 3), ("warn", 2), ("error", 1)])
+def test_levels(tmp_path, level, count):
+    """Only what is at least as severe as the level is written."""
+
+    def log(logger):
+        logger.debug("a")
+        logger.info("b")
+        logger.warning("c")
+        logger.error("d")
+
+    assert len(written(tmp_path, log, level=level).splitlines()) == count
+
+
+def test_other_libraries_join(tmp_path):
+    """Warnings of the standard library's logging come out in the same form, and no more after the context."""
+    line = json.loads(written(tmp_path, lambda logger: logging.getLogger("aiohttp").warning("odd %s", "thing"), encoding="json"))
+    assert (line["msg"], line["logger"], line["level"]) == ("odd thing", "aiohttp", "warning")
+    assert not [handler for handler in logging.getLogger().handlers if type(handler).__name__ == "_Forward"]
+
+
+def failing(logger):
+    try:
+        raise ValueError("the reason")
+    except ValueError:
+        logger.exception("it failed")
+
+
+def test_stack_traces(tmp_path):
+    """An exception is logged with its traceback, or with its message alone."""
+    assert "Traceback" in written(tmp_path, failing, encoding="json")
+    (tmp_path / "log").unlink()
+    short = json.loads(written(tmp_path, failing, encoding="json", disable_stacktrace=True))
+    assert short["error"] == "ValueError: the reason"
+
+
+def test_sampling():
+    """The first few equal messages of a tick pass, then every n-th; the next tick starts anew; other messages are not touched."""
+    now = [0.0]
+    sampler = Sampler(LogSampling(tick="10s", initial=2, thereafter=3), lambda: now[0])
+
+    def passes(event="a"):
+        try:
+            sampler(None, "info", {"event": event})
+        except structlog.DropEvent:
+            return False
+        return True
+
+    assert [passes() for _ in range(8)] == [True, True, False, False, True, False, False, True]
+    assert passes("b")
+    now[0] = 10.0
+    assert passes()
+    none_after = Sampler(LogSampling(tick="10s", initial=1, thereafter=0), lambda: 0.0)
+    none_after(None, "info", {"event": "a"})
+    with pytest.raises(structlog.DropEvent):
+        none_after(None, "info", {"event": "a"})
+
+
+def test_sampling_is_on_by_default(tmp_path):
+    """Equal messages in a storm are thinned; without sampling all are written."""
+
+    def storm(logger):
+        for _ in range(50):
+            logger.info("again")
+
+    assert len(written(tmp_path, storm).splitlines()) == 10
+    (tmp_path / "log").unlink()
+    assert len(written(tmp_path, storm, sampling={"enabled": False}).splitlines()) == 50

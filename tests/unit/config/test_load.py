@@ -1,0 +1,357 @@
+import pytest
+
+from config import ConfigErrors, examine, load
+from config.load import Outcome
+
+GOOD = """
+receivers:
+  otlp:
+    protocols:
+      grpc:
+      http: {endpoint: 0.0.0.0:4318}
+processors:
+  batch:
+exporters:
+  otlp_grpc:
+    endpoint: backend:4317
+    timeout: 1m30s
+    headers: {authorization: Bearer s3cr3t}
+  otlp/two: {endpoint: other:4317, sending_queue: {batch: , queue_size: 5}, tls: }
+service:
+  pipelines:
+    traces: {receivers: [otlp], processors: [batch], exporters: [otlp_grpc, otlp/two]}
+"""
+
+
+def lines(text, registry, environ=None, sets=()):
+    """The findings on ``text`` as shown, the file called f.yaml."""
+    with pytest.raises(ConfigErrors) as caught:
+        load(["f.yaml"], sets, registry, environ=environ or {}, read=lambda path: text)
+    return [str(error) for error in caught.value.errors]
+
+
+def loaded(text, registry, environ=None, sets=()):
+    return load(["f.yaml"], sets, registry, environ=environ or {}, read=lambda path: text)
+
+
+def exporter(registry, body, environ=None):
+    """A configuration whose exporter otlp_grpc has ``body``."""
+    text = f"""
+receivers: {{otlp: {{protocols: {{grpc: }}}}}}
+exporters:
+  otlp_grpc:
+    {body}
+service: {{pipelines: {{traces: {{receivers: [otlp], exporters: [otlp_grpc]}}}}}}
+"""
+    return lines(text, registry, environ) if registry else text
+
+
+def component(config):
+    """The configuration of the only exporter."""
+    (only,) = config.exporters.values()
+    return only.config
+
+
+def test_a_good_configuration_loads_typed(registry):
+    """Component ids map to typed configurations; bare keys mean defaults; both spellings of a type are found."""
+    config = loaded(GOOD, registry)
+    otlp = next(iter(config.receivers.values())).config
+    assert otlp.protocols.grpc.endpoint == "localhost:4317"
+    assert otlp.protocols.http.endpoint == "0.0.0.0:4318"
+    first, second = config.exporters.values()
+    assert (first.config.timeout, str(second.id), second.factory.component_type) == (90.0, "otlp/two", "otlp_grpc")
+    assert second.config.sending_queue.batch.min_size == 8192
+    assert second.config.tls.insecure is False
+    pipeline = config.service.pipelines["traces"]
+    assert [str(each) for each in pipeline.exporters] == ["otlp_grpc", "otlp/two"]
+    assert config.service.telemetry.metrics.endpoint() == ("localhost", 8888)
+    assert str(config.position("exporters", "otlp_grpc", "timeout")) == "f.yaml:12:5"
+    assert config.warnings == ()
+
+
+def test_five_mistakes_five_positions(registry):
+    """All findings at once, each with file, line, column, path, and what is meant."""
+    text = """\
+receivers:
+  otlp:
+    protocols:
+      grcp:
+exporters:
+  otlp_grpc:
+    timeout: 10
+    compression: gzp
+service:
+  pipelines:
+    traces:
+      receivers: [otlpp]
+      exporters: [otlp_grpc]
+      procesors: []
+"""
+    assert lines(text, registry) == [
+        'f.yaml:4:7: receivers::otlp::protocols: unknown key "grcp" (did you mean "grpc"?); allowed: grpc, http',
+        "f.yaml:7:14: exporters::otlp_grpc::timeout: a duration needs a unit: write 10s or 10ms",
+        'f.yaml:8:18: exporters::otlp_grpc::compression: "gzp" is not allowed (did you mean "gzip"?); '
+        "allowed: (empty), none, gzip, zstd, snappy",
+        'f.yaml:12:19: service::pipelines::traces::receivers: references receiver "otlpp" which is not configured '
+        '(did you mean "otlp"?); configured: otlp',
+        'f.yaml:14:7: service::pipelines::traces: unknown key "procesors" (did you mean "processors"?); '
+        "allowed: receivers, processors, exporters",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "finding"),
+    [
+        ('sending_queue: {num_consumers: "5"}', '5:36: …::sending_queue::num_consumers: expected a whole number, got "5"'),
+        ("sending_queue: {num_consumers: 1.0}", "5:36: …::sending_queue::num_consumers: expected a whole number, got 1.0"),
+        ("sending_queue: {queue_size: 0}", "5:33: …::sending_queue::queue_size: must be at least 1, got 0"),
+        ('sending_queue: {enabled: "true"}', '5:30: …::sending_queue::enabled: expected true or false, got "true"'),
+        ("sending_queue: {enabled: yes}", '5:30: …::sending_queue::enabled: expected true or false, got "yes"'),
+        ("sending_queue: []", "5:20: …::sending_queue: expected a mapping, got a list"),
+        ("sending_queue: {batch: {min_size: 9, max_size: 5}}", "5:21: …::sending_queue::batch: max_size must not be less than min_size"),
+        ("label: 5", '5:12: …::label: expected text, got 5; write it in quotes: "5"'),
+        ("label: [a]", "5:12: …::label: expected text, got a list"),
+        ("ratio: 1.5", "5:12: …::ratio: must be at most 1.0, got 1.5"),
+        ("ratio: x", '5:12: …::ratio: expected a number, got "x"'),
+        ("timeout: soon", "5:14: …::timeout: 'soon' is no duration: write for example 500ms, 10s, 1m30s, 1h"),
+        ("write_buffer_size: 5XB", "5:24: …::write_buffer_size: '5XB' is no size: write for example 4096, 64KiB, 256MiB, 1GiB"),
+        ("tls: {min_version: 1.3}", None),
+        ("auth: {}", '5:5: …::auth: "authenticator" is required'),
+        ("tls: {ca_fiel: x}", '5:11: …::tls: unknown key "ca_fiel" (did you mean "ca_file"?); allowed: '),
+        (
+            "auth: {authenticator: a}",
+            '5:27: …::auth::authenticator: references extension "a" which is not in service::extensions; listed: none',
+        ),
+        ("sending_queue: {storage: s}", '5:30: …::sending_queue::storage: references extension "s" which is not in'),
+    ],
+)
+def test_error_styles(registry, body, finding):
+    """Each kind of mistake is told in plain words at its place."""
+    found = exporter(registry, body)
+    assert len(found) == 1
+    if finding:
+        assert found[0].startswith("f.yaml:" + finding.replace("…", "exporters::otlp_grpc"))
+
+
+def test_auth_position_is_that_of_its_key(registry):
+    """What is missing is reported at the block that lacks it, and the configuration's other errors beside it."""
+    found = exporter(registry, "{auth: {}, ratio: 2}")
+    assert [each.split(": ")[1] for each in found] == ["exporters::otlp_grpc::auth", "exporters::otlp_grpc::ratio"]
+
+
+def test_text_of_a_variable_is_used_where_text_is_wanted(registry):
+    """A variable's value is typed by YAML, but its original text reaches targets that are text."""
+    environ = {"N": "0123", "T": "010", "E": "", "V": "1.2"}
+    body = (
+        'endpoint: "${N}"\n    label: ${E}\n    sending_queue: {queue_size: "${T}"}\n    tls: {min_version: "${V}"}\n    extra: {a: "${N}"}'
+    )
+    config = component(loaded(exporter(None, body), registry, environ))
+    assert (config.endpoint, config.label, config.sending_queue.queue_size, config.tls.min_version) == ("0123", "", 8, "1.2")
+    assert config.extra == {"a": 83}
+
+
+def test_a_variable_that_is_not_set_is_text_or_default(registry):
+    """Null from a variable: empty text where text is wanted, the default elsewhere."""
+    config = component(loaded(exporter(None, "authority: ${A}\n    timeout: ${B}"), registry))
+    assert (config.authority, config.timeout) == ("", 5.0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "password: [hunter2]",
+        "{password: hunter2, pasword: x}",
+        "headers: {authorization: [hunter2]}",
+        "headers: {x: {y: hunter2}}",
+        "{ratio: '${SECRET}'}",
+        "{timeout: '${SECRET}'}",
+        "{timeout: 'pre-${SECRET}'}",
+        "{endpoint: ['http://user:hunter2@h']}",
+        "{compression: 'http://user:hunter2@h'}",
+        "{compression: '${SECRET}'}",
+        "{write_buffer_size: '${SECRET}'}",
+        "{tls: {key_pem: {hunter2: hunter2}}}",
+    ],
+)
+def test_secrets_are_never_shown(registry, body):
+    """No finding shows a secret, a variable's value, or the password in a URL."""
+    found = exporter(registry, body, {"SECRET": "hunter2"})
+    assert found
+    assert not any("hunter2" in each for each in found)
+
+
+def test_positions_survive_merging_and_substitution(registry):
+    """An error names the file that won, the file a reference brought in, or the place of the reference."""
+    files = {
+        "a": GOOD,
+        "b": "exporters:\n  otlp_grpc:\n    ratio: 7\n    timeout: ${env:T}\n    tls: ${file:tls.yaml}\n",
+        "tls.yaml": "insecure: true\nca_fle: x\n",
+    }
+    with pytest.raises(ConfigErrors) as caught:
+        load(["a", "b"], ["exporters.otlp/two.compression=zip"], registry, environ={"T": "5"}, read=files.__getitem__)
+    places = {str(error.position): error.path for error in caught.value.errors}
+    assert places == {
+        "b:3:12": ("exporters", "otlp_grpc", "ratio"),
+        "b:4:14": ("exporters", "otlp_grpc", "timeout"),
+        "tls.yaml:2:1": ("exporters", "otlp_grpc", "tls"),
+        "--set exporters.otlp/two.compression": ("exporters", "otlp/two", "compression"),
+    }
+
+
+def graph(registry, pipelines):
+    text = f"""
+receivers: {{otlp: {{protocols: {{grpc: }}}}}}
+processors: {{batch: , tail: }}
+exporters: {{debug: }}
+connectors: {{forward: , spanmetrics: }}
+service:
+
+
+  pipelines:
+{pipelines}
+"""
+    found = examine(["f.yaml"], (), registry, environ={}, read=lambda path: text)
+    return [str(error) for error in found.errors]
+
+
+@pytest.mark.parametrize(
+    ("pipelines", "finding"),
+    [
+        ("    traces: {receivers: [otlp]}", "f.yaml:10:5: service::pipelines::traces: must have at least one exporter"),
+        ("    traces: {exporters: [debug]}", "f.yaml:10:5: service::pipelines::traces: must have at least one receiver"),
+        (
+            "    traces: {receivers: [otlp], exporters: [debug], processors: [batch, batch]}",
+            'f.yaml:10:73: service::pipelines::traces::processors: "batch" is listed twice',
+        ),
+        (
+            "    logs: {receivers: [otlp], exporters: [debug], processors: [tail]}",
+            'f.yaml:10:64: service::pipelines::logs::processors: the processor "tail" does not support logs; it serves: traces',
+        ),
+        (
+            "    traces: {receivers: [otlp], exporters: [forward]}",
+            "f.yaml:5:14: connectors::forward: used as exporter in pipeline traces but not used in any supported receiver pipeline; it connects: ",
+        ),
+        (
+            "    traces: {receivers: [otlp], exporters: [spanmetrics]}\n    logs: {receivers: [spanmetrics, otlp], exporters: [debug]}",
+            "f.yaml:5:25: connectors::spanmetrics: used as exporter in pipeline traces but not used in any supported receiver pipeline; "
+            "it connects: traces to metrics",
+        ),
+        (
+            "    traces: {receivers: [otlp, forward], exporters: [forward]}",
+            "f.yaml:10:5: service::pipelines::traces: cycle of connectors: traces -> connector forward -> traces",
+        ),
+        (
+            "    trace: {receivers: [otlp], exporters: [debug]}",
+            'f.yaml:10:5: service::pipelines::trace: unknown signal "trace" (did you mean "traces"?)',
+        ),
+        (
+            "    profiles: {receivers: [otlp], exporters: [debug]}",
+            "f.yaml:10:5: service::pipelines::profiles: profiles are not supported yet",
+        ),
+        (
+            "    traces: {receivers: otlp, exporters: [debug]}",
+            "f.yaml:10:25: service::pipelines::traces::receivers: expected a list of component ids; write [otlp]",
+        ),
+        (
+            "    traces: {receivers: [5], exporters: [debug]}",
+            "f.yaml:10:26: service::pipelines::traces::receivers: expected a component id",
+        ),
+        (
+            "    traces: {receivers: [debug], exporters: [debug]}",
+            'f.yaml:10:26: service::pipelines::traces::receivers: references receiver "debug" which is not configured; it is configured as exporter',
+        ),
+        ("    {}", "f.yaml:9:3: service::pipelines: the service must have at least one pipeline"),
+    ],
+)
+def test_graph_checks(registry, pipelines, finding):
+    """What pipelines may not hold is found without building anything."""
+    found = graph(registry, pipelines)
+    assert found[0].startswith(finding)
+
+
+def test_cycles_over_several_pipelines(registry):
+    """A cycle is told pipeline by pipeline; a diamond is none."""
+    cycle = """
+    traces/a: {receivers: [otlp, forward/2], exporters: [forward/1]}
+    traces/b: {receivers: [forward/1], exporters: [forward/2]}"""
+    more = "connectors: {forward/1: , forward/2: }"
+    base = "receivers: {{otlp: {{protocols: {{grpc: }}}}}}\nexporters: {{debug: }}\n{more}\nservice: \n  pipelines:{pipelines}\n"
+    found = lines(base.format(more=more, pipelines=cycle), registry)
+    assert any("traces/a -> connector forward/1 -> traces/b -> connector forward/2 -> traces/a" in each for each in found)
+    diamond = """
+    traces/a: {receivers: [otlp], exporters: [forward/1, forward/2]}
+    traces/b: {receivers: [forward/1], exporters: [debug]}
+    traces/c: {receivers: [forward/2], exporters: [debug]}"""
+    loaded(base.format(more=more, pipelines=diamond), registry)
+
+
+def test_ambiguous_ids(registry):
+    """A connector may not have the id of an exporter."""
+    text = GOOD.replace("service:", "connectors: {otlp/two: }\nservice:")
+    assert any("unknown connector type" in each for each in lines(text, registry))
+    assert any(
+        each.startswith("f.yaml:15:14: connectors::otlp/two: ambiguous id: the exporter at f.yaml:14:3") for each in lines(text, registry)
+    )
+
+
+def test_unknown_types(registry):
+    """Types of the Collector are told from types nobody knows, and from those of another section."""
+    text = GOOD.replace("  batch:\n", "  batch:\n  transform: {}\n  btach: {}\n  debug: {}\n  no good: {}\n")
+    assert lines(text, registry) == [
+        'f.yaml:9:3: processors::transform: the OpenTelemetry Collector has the processor "transform", Tailrace does not yet',
+        'f.yaml:10:3: processors::btach: unknown processor type "btach" (did you mean "batch"?); known: batch, tail',
+        'f.yaml:11:3: processors::debug: unknown processor type "debug"; it is one of the exporters: configure it there',
+        "f.yaml:12:3: processors: invalid component type 'no good': a letter, then up to 62 letters, digits or underscores",
+    ]
+    found = examine(["f.yaml"], (), registry, environ={}, read=lambda path: text)
+    outcomes = {each.id: each.outcome for each in found.components}
+    assert outcomes["transform"] is Outcome.ELSEWHERE
+    assert outcomes["btach"] is Outcome.UNKNOWN
+    assert outcomes["batch"] is Outcome.RUNS
+
+
+def test_unused_components_are_noted(registry):
+    """Unused components are allowed, with a note."""
+    config = loaded(GOOD.replace("[otlp_grpc, otlp/two]", "[otlp_grpc]"), registry)
+    assert [str(note) for note in config.warnings] == ["f.yaml:14:3: exporters::otlp/two: configured but not used in any pipeline"]
+
+
+@pytest.mark.parametrize(
+    ("telemetry", "endpoint"),
+    [
+        ("{metrics: {address: '0.0.0.0:9999'}}", ("0.0.0.0", 9999)),
+        ("{metrics: {address: '[::1]:9999'}}", ("::1", 9999)),
+        ("{metrics: {level: none}}", None),
+        ("{metrics: {level: Detailed, readers: [{pull: {exporter: {prometheus: {host: h, port: 1}}}}]}}", ("h", 1)),
+        ("{metrics: {readers: [{pull: {exporter: {prometheus/development: {host: h, port: 2}}}}]}}", ("h", 2)),
+        ("{metrics: {readers: [{periodic: {exporter: {otlp: {}}}}]}, traces: {level: none}}", None),
+        ("{logs: {level: WARN, encoding: json, sampling: {initial: 5}, output_paths: [stdout]}}", ("localhost", 8888)),
+        ("", ("localhost", 8888)),
+    ],
+)
+def test_telemetry_has_the_collectors_keys(registry, telemetry, endpoint):
+    """service.telemetry is read in the Collector's present and deprecated forms."""
+    config = loaded(GOOD + f"  telemetry: {telemetry}\n", registry)
+    assert config.service.telemetry.metrics.endpoint() == endpoint
+
+
+def test_telemetry_errors(registry):
+    """Mistakes in service.telemetry have positions as well."""
+    found = lines(GOOD + "  telemetry: {logs: {level: loud}, metrics: {readers: [{}], adress: x}}\n", registry)
+    assert [each.split(": ", 2)[1] for each in found] == [
+        "service::telemetry::logs::level",
+        "service::telemetry::metrics::readers::0",
+        "service::telemetry::metrics",
+    ]
+
+
+def test_unknown_sections_and_wrong_shapes(registry):
+    """A misspelt section, a section that is a list and a component that is text are all reported."""
+    found = lines("receiver: {}\nprocessors: []\nexporters: {debug: text}\nservice: {pipeline: {}}\n", registry)
+    assert found == [
+        'f.yaml:1:1: unknown section "receiver" (did you mean "receivers"?); allowed: receivers, processors, exporters, connectors, extensions, service',
+        "f.yaml:2:13: processors: expected a mapping, got a list",
+        'f.yaml:3:13: exporters::debug: expected a mapping, got "text"',
+        "f.yaml:4:1: service::pipelines: the service must have at least one pipeline",
+        'f.yaml:4:11: service: unknown key "pipeline" (did you mean "pipelines"?); allowed: extensions, pipelines, telemetry',
+    ]
