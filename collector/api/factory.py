@@ -56,7 +56,9 @@ class ComponentId:
         if separator and not name:
             raise ValueError(f"invalid component id {text!r}: the name after '/' is empty")
         if len(name) > _NAME_MAX_CHARS or any(ch.isspace() or not ch.isprintable() for ch in name):
-            raise ValueError(f"invalid component id {text!r}: the name is longer than {_NAME_MAX_CHARS} or holds white space or control characters")
+            raise ValueError(
+                f"invalid component id {text!r}: the name is longer than {_NAME_MAX_CHARS} or holds white space or control characters"
+            )
         return cls(type_, name)
 
     def __str__(self) -> str:

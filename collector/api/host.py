@@ -99,8 +99,17 @@ class Admission(Protocol):
         """Add what a queue or stage holds (negative: release). Never refuses."""
         ...
 
-    def limit(self, *, soft_bytes: int, hard_bytes: int, rss: Callable[[], int] | None = None) -> None:
-        """Set the limits (``memory_limiter``)."""
+    def limit(
+        self,
+        *,
+        soft_bytes: int,
+        hard_bytes: int,
+        rss: Callable[[], int] | None = None,
+        check_interval_s: float = 1.0,
+        min_gc_interval_soft_s: float = 10.0,
+        min_gc_interval_hard_s: float = 0.0,
+    ) -> None:
+        """Set the limits (``memory_limiter``): of the bytes held, and of the RSS that is read every ``check_interval_s``."""
         ...
 
     @property
@@ -149,7 +158,11 @@ class Telemetry(Protocol):
         ...
 
     def gauge(
-        self, name: str, description: str, labels: tuple[str, ...] = (), read: Callable[[], float | Mapping[tuple[str, ...], float]] | None = None
+        self,
+        name: str,
+        description: str,
+        labels: tuple[str, ...] = (),
+        read: Callable[[], float | Mapping[tuple[str, ...], float]] | None = None,
     ) -> Gauge:
         """A gauge; with ``read`` it is asked at each scrape (labelled: label values → value)."""
         ...

@@ -87,9 +87,7 @@ SPAN: Final = _record(
     "attribute_count:i4 event_count:i4 link_count:i4"
 )
 EVENT: Final = _record(_FRAME + "time:u8 name:i4 name_len:i4 attribute_count:i4")
-LINK: Final = _record(
-    _FRAME + "trace_id_hi:u8 trace_id_lo:u8 span_id:u8 flags:u4 trace_state:i4 trace_state_len:i4 attribute_count:i4"
-)
+LINK: Final = _record(_FRAME + "trace_id_hi:u8 trace_id_lo:u8 span_id:u8 flags:u4 trace_state:i4 trace_state_len:i4 attribute_count:i4")
 METRIC: Final = _record(
     _FRAME + "name:i4 name_len:i4 description:i4 description_len:i4 unit:i4 unit_len:i4 type:i4 temporality:i4 monotonic:i4 "
     "data_start:i4 data_body:i4 data_end:i4 point_count:i4"

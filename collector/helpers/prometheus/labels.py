@@ -92,7 +92,9 @@ class SeriesLabels:
             labels.setdefault(name, value)
         if self._settings.scope_info:
             name, version, schema_url, scope_attributes = scope
-            for label, value in self._escaped((key, value) for key, value in scope_attributes if key not in ("name", "version", "schema_url")).items():
+            for label, value in self._escaped(
+                (key, value) for key, value in scope_attributes if key not in ("name", "version", "schema_url")
+            ).items():
                 labels["otel_scope_" + label] = value
             labels.update({"otel_scope_name": name, "otel_scope_version": version, "otel_scope_schema_url": schema_url})
         labels.pop("__name__", None)

@@ -70,7 +70,9 @@ def _unit_words(unit: str) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
-def metric_name(name: str, unit: str, kind: str, strategy: TranslationStrategy = "UnderscoreEscapingWithSuffixes", namespace: str = "") -> str:
+def metric_name(
+    name: str, unit: str, kind: str, strategy: TranslationStrategy = "UnderscoreEscapingWithSuffixes", namespace: str = ""
+) -> str:
     """The Prometheus name of a metric whose Prometheus type is ``kind``; ``""`` if nothing of the name is left."""
     if strategy == "NoTranslation":
         return f"{namespace}_{name}" if namespace and name else name
@@ -105,7 +107,9 @@ def _finish(text: str) -> str:
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
-def escape_label_name(name: str, *, utf8: bool = False, sanitize_leading_underscore: bool = True, preserve_multiple_underscores: bool = True) -> str:
+def escape_label_name(
+    name: str, *, utf8: bool = False, sanitize_leading_underscore: bool = True, preserve_multiple_underscores: bool = True
+) -> str:
     """The Prometheus label name of an attribute key; ``""`` if nothing is left.
 
     ``sanitize_leading_underscore``: ``_x`` becomes ``key_x`` (``__x`` stays). The defaults are those of Prometheus' OTLP endpoint;

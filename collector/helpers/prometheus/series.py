@@ -166,7 +166,9 @@ class SeriesCache:
         numbers = np.frombuffer(values, "<f8")
         texts = [format_bound(value) for value in numbers]
         if label == "le":
-            texts = [text for text in texts if text != "+Inf"] + ["+Inf"]  # the count is the last bucket; an explicit bound must not double it
+            texts = [text for text in texts if text != "+Inf"] + [
+                "+Inf"
+            ]  # the count is the last bucket; an explicit bound must not double it
         for text in texts:
             encoded = self._encode_label(label, text)
             self._extra_slices.append((len(self.extras), len(encoded)))
@@ -250,7 +252,8 @@ class SeriesCache:
         identities = np.empty((len(rows), 2), np.uint64)
         for i, (row, slot) in enumerate(zip(rows.tolist(), slots.tolist(), strict=True)):
             own = [
-                (keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "") for j in range(int(first[i]), int(last[i]))
+                (keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "")
+                for j in range(int(first[i]), int(last[i]))
             ]
             labels = self._labels.series(own, resources.attributes(int(resource_row[i])), scopes.scope(int(scope_row[i])))
             split = "quantile" if types[row] == METRIC_SUMMARY else "le"
@@ -358,7 +361,8 @@ class _Parents:
             keys, texts = self._attributes.key, self._texts
             begin, end = np.searchsorted(self._attributes.owner, [row, row + 1])
             self._known[row] = [
-                (keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "") for j in range(int(begin), int(end))
+                (keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "")
+                for j in range(int(begin), int(end))
             ]
         return self._known[row]
 

@@ -1,0 +1,130 @@
+"""The admin port: our own metrics, health and ledger, and what components add. Only ``GET``. Not the ``health_check`` extension.
+
+/metrics        Prometheus text
+/health         JSON: every check with its duration, version, uptime; 503 when one fails
+/health/ready   200 once started and until shutdown begins, else 503
+/health/live    200 as long as the event loop turns
+/ledger         JSON: what became of every item
+others          what components registered; answered to this machine only, since they may show personal data
+"""
+
+import ipaddress
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from collector.api import Host
+from collector.helpers.ports import describe_port_conflict, is_port_conflict
+from collector.service.ledger import Ledger
+from collector.service.telemetry import CONTENT_TYPE, ServiceTelemetry
+
+__all__ = ["AdminServer", "health_document"]
+
+KEY = "service::telemetry::metrics::address"
+_Handler = Callable[[Mapping[str, str]], Awaitable[Any]]
+_SHUTDOWN_S = 1.0
+
+
+class AdminServer:
+    """Serves one address. ``routes`` is asked at each request: a reload may change it."""
+
+    def __init__(
+        self, host: Host, telemetry: ServiceTelemetry, ledger: Ledger, routes: Callable[[], Mapping[str, _Handler]], *, version: str
+    ) -> None:
+        self._host, self._telemetry, self._ledger, self._routes, self._version = host, telemetry, ledger, routes, version
+        self._runner: web.AppRunner | None = None
+        self.port = 0
+
+    async def start(self, address: str, port: int) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the port is taken (the message names its owner) or the address is not ours.
+        """
+        app = web.Application()
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/health/ready", self._ready)
+        app.router.add_get("/health/live", self._live)
+        app.router.add_get("/ledger", self._show_ledger)
+        app.router.add_get("/{path:.*}", self._component)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, address, port)
+            await site.start()
+        except OSError as error:
+            await runner.cleanup()
+            if is_port_conflict(error):
+                raise OSError(error.errno, describe_port_conflict(address, port, KEY)) from error
+            raise OSError(error.errno, f"{KEY}: cannot listen on {address}:{port}: {error.strerror}") from error
+        self._runner = runner
+        self.port = runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        del request
+        return web.Response(body=self._telemetry.render().encode(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _health(self, request: web.Request) -> web.Response:
+        del request
+        document = health_document(self._host, self._version)
+        return _json(document, status=200 if document["status"] == "healthy" else 503)
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        del request
+        is_ready = self._host.ready()
+        return _json({"status": "ready" if is_ready else "not ready", "version": self._version}, status=200 if is_ready else 503)
+
+    async def _live(self, request: web.Request) -> web.Response:
+        del request
+        return _json({"status": "alive", "version": self._version, "uptime_seconds": round(self._host.uptime_s(), 3)})
+
+    async def _show_ledger(self, request: web.Request) -> web.Response:
+        del request
+        rows = self._ledger.snapshot()
+        return _json({"balanced": not any(row.imbalance for row in rows), "nodes": [row.to_json() for row in rows]})
+
+    async def _component(self, request: web.Request) -> web.Response:
+        handler = self._routes().get(request.path)
+        if handler is None:
+            known = ["/metrics", "/health", "/health/ready", "/health/live", "/ledger", *self._routes()]
+            return _json({"error": f"nothing at {request.path}", "known": known}, status=404)
+        if not _is_local(request.remote):
+            return _json({"error": "answered to this machine only"}, status=403)
+        return _json(await handler(request.query))
+
+
+def health_document(host: Host, version: str) -> dict[str, Any]:
+    """What ``/health`` says."""
+    checks = host.health()
+    return {
+        "status": "healthy" if all(check.healthy for check in checks) else "unhealthy",
+        "version": version,
+        "uptime_seconds": round(host.uptime_s(), 3),
+        "checks": [
+            {"name": check.name, "healthy": check.healthy, "message": check.message, "duration_ms": round(check.duration_ms, 3)}
+            for check in checks
+        ],
+    }
+
+
+def _json(document: Any, *, status: int = 200) -> web.Response:
+    body = orjson.dumps(document, default=str, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+    return web.Response(body=body, status=status, content_type="application/json")
+
+
+def _is_local(remote: str | None) -> bool:
+    try:
+        address = ipaddress.ip_address((remote or "").partition("%")[0])
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback

@@ -1,0 +1,178 @@
+"""The memory budget of the process: what the door asks before it takes bytes. One object, shared by all receivers and queues.
+
+Bytes held = open reservations + what queues charge + what stages hold. Above the soft limit the door refuses, retryably; so it does
+while the process's resident memory (RSS) is above its own limits, which a timer reads (``watch``). Above the hard limit of the RSS it
+also runs Python's garbage collector, at most once an interval. Rules: the Collector's internal/memorylimiter.
+"""
+
+import contextlib
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from collector.api import Clock, RetryableError
+
+__all__ = ["DEFAULT_SHARE", "ServiceAdmission", "memory_available_bytes"]
+
+DEFAULT_SHARE = 0.5  # of the memory we may use, without a memory_limiter
+_RETRY_AFTER_S = 1.0
+_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+def memory_available_bytes() -> int:
+    """What this process may use at most: the container's limit (cgroup v2, v1), or the machine's memory."""
+    total = int(psutil.virtual_memory().total)
+    for path in _CGROUP_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+            return min(total, int(path.read_text(encoding="ascii")))
+    return total
+
+
+class ServiceAdmission:
+    """An :class:`collector.api.Admission`."""
+
+    def __init__(self, clock: Clock, *, available_bytes: int | None = None, rss: Callable[[], int] | None = None) -> None:
+        self._clock = clock
+        available = memory_available_bytes() if available_bytes is None else available_bytes
+        self._soft_bytes = self._hard_bytes = int(available * DEFAULT_SHARE)
+        self._rss_soft_bytes = self._rss_hard_bytes = 0
+        self._rss = rss or _own_rss
+        self._check_interval_s = 1.0
+        self._gc_interval_soft_s = 10.0
+        self._gc_interval_hard_s = 0.0
+        self._collected_at_s = float("-inf")
+        self._used_bytes = 0
+        self._sources: list[Callable[[], int]] = []
+        self._is_rss_high = False
+        self.rss_bytes = 0
+        """As last read."""
+        self.refused_count = 0
+        """Requests refused."""
+        self.collected_count = 0
+        """Garbage collections forced."""
+
+    def reserve(self, size_bytes: int) -> "_Reservation":
+        """Hold ``size_bytes`` while the context is open; see :class:`collector.api.Admission`.
+
+        Raises:
+            RetryableError: now, not when the context opens.
+        """
+        if self._is_rss_high or self.used_bytes + size_bytes > self._soft_bytes:
+            self._refuse(size_bytes)
+        return _Reservation(self, size_bytes)
+
+    def charge(self, size_bytes: int) -> None:
+        """Add what a queue or stage holds (negative: release)."""
+        self._used_bytes += size_bytes
+
+    def limit(
+        self,
+        *,
+        soft_bytes: int,
+        hard_bytes: int,
+        rss: Callable[[], int] | None = None,
+        check_interval_s: float = 1.0,
+        min_gc_interval_soft_s: float = 10.0,
+        min_gc_interval_hard_s: float = 0.0,
+    ) -> None:
+        """The ``memory_limiter``'s limits: of bytes held, and of the RSS that ``rss`` reads (our own if None).
+
+        With several, the lowest limits hold. Intervals: the Collector's ``check_interval`` and ``min_gc_interval_when_*_limited``.
+        """
+        if self._rss_soft_bytes:
+            soft_bytes, hard_bytes = min(soft_bytes, self._rss_soft_bytes), min(hard_bytes, self._rss_hard_bytes)
+            check_interval_s = min(check_interval_s, self._check_interval_s)
+        self._soft_bytes = self._rss_soft_bytes = soft_bytes
+        self._hard_bytes = self._rss_hard_bytes = max(soft_bytes, hard_bytes)
+        self._rss = rss or self._rss
+        self._check_interval_s = check_interval_s
+        self._gc_interval_soft_s, self._gc_interval_hard_s = min_gc_interval_soft_s, min_gc_interval_hard_s
+
+    def reset_limits(self, *, available_bytes: int | None = None) -> None:
+        """Back to the default budget: a reload may have taken the ``memory_limiter`` out."""
+        available = memory_available_bytes() if available_bytes is None else available_bytes
+        self._soft_bytes = self._hard_bytes = int(available * DEFAULT_SHARE)
+        self._rss_soft_bytes = self._rss_hard_bytes = 0
+        self._is_rss_high = False
+        self._check_interval_s = 1.0
+
+    def add_source(self, held_bytes: Callable[[], int]) -> Callable[[], None]:
+        """Count what ``held_bytes`` says as used (stages). Returns what takes it off again."""
+        self._sources.append(held_bytes)
+        return lambda: self._sources.remove(held_bytes) if held_bytes in self._sources else None
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes held at present."""
+        used = self._used_bytes
+        for source in self._sources:
+            used += source()
+        return used
+
+    @property
+    def soft_bytes(self) -> int:
+        """Above this the door refuses."""
+        return self._soft_bytes
+
+    @property
+    def hard_bytes(self) -> int:
+        """Above this RSS garbage is collected, too."""
+        return self._hard_bytes
+
+    async def watch(self) -> None:
+        """Read the RSS for ever, every check interval."""
+        while True:
+            self.check()
+            await self._clock.sleep(self._check_interval_s)
+
+    def check(self) -> None:
+        """Read the RSS once and act on it. Source: the Collector's memorylimiter.CheckMemLimits."""
+        self.rss_bytes = self._rss()
+        if not self._rss_soft_bytes:
+            return
+        if self.rss_bytes > self._rss_hard_bytes:
+            self._collect(self._gc_interval_hard_s)
+        elif self.rss_bytes > self._rss_soft_bytes:
+            self._collect(self._gc_interval_soft_s)
+        self._is_rss_high = self.rss_bytes > self._rss_soft_bytes
+
+    def _collect(self, min_interval_s: float) -> None:
+        now = self._clock.monotonic_s()
+        if now - self._collected_at_s >= min_interval_s:
+            self._collected_at_s = now
+            self.collected_count += 1
+            gc.collect()
+            self.rss_bytes = self._rss()
+
+    def _refuse(self, size_bytes: int) -> None:
+        self.refused_count += 1
+        if self._is_rss_high:
+            message = f"the process uses {self.rss_bytes} bytes of memory, its limit is {self._rss_soft_bytes}"
+        else:
+            message = f"{size_bytes} bytes more than the {self.used_bytes} held would exceed the memory budget of {self._soft_bytes}"
+        raise RetryableError(message, reason="memory_limit", retry_after_s=_RETRY_AFTER_S)
+
+
+class _Reservation:
+    __slots__ = ("_admission", "_size_bytes")
+
+    def __init__(self, admission: ServiceAdmission, size_bytes: int) -> None:
+        self._admission, self._size_bytes = admission, size_bytes
+
+    def __enter__(self) -> None:
+        self._admission.charge(self._size_bytes)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._admission.charge(-self._size_bytes)
+
+
+_process = psutil.Process()
+
+
+def _own_rss() -> int:
+    rss: Any = _process.memory_info().rss
+    return int(rss)

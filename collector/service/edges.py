@@ -1,0 +1,325 @@
+"""The edges between components: they walk a batch through transforms, fan it out, and count. Components cannot forget to.
+
+A batch that enters an output runs synchronously through the transforms of each pipeline that the output feeds; what is left goes to
+the pipeline's targets (a stage, or its exporters and connectors). An error ends the batch's way in that one pipeline, is counted and
+logged, and is nobody else's matter. Only a ``ConsumeError`` of an exporter that waits for its backend comes back to the caller,
+after everybody else was given the batch.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+from collector.api import Connector, ConsumeError, Exporter, Receipt, RetryableError, Stage, Transform
+from collector.model import Batch, Context, Signal, batch_type
+from collector.service.admission import ServiceAdmission
+from collector.service.ledger import Entry
+
+__all__ = ["Door", "ExporterEdge", "Fan", "NodeEdge", "Segment", "StageOutput", "Step"]
+
+_HANDED_OVER_MAX = 64  # batches inside one exporter that suspends though it should not; more are dropped
+_Consume = Callable[[Batch], Awaitable[None]]
+
+
+class Step:
+    """One transform of one pipeline."""
+
+    __slots__ = ("drop_reason", "entry", "log", "transform")
+
+    def __init__(self, component: Transform, entry: Entry, log: Any) -> None:
+        self.transform: Callable[[Batch], Batch | None] = component.transform
+        self.entry, self.log, self.drop_reason = entry, log, component.drop_reason
+
+    def fail(self, item_count: int, error: Exception) -> None:
+        """Count a batch lost to an exception."""
+        self.entry.drop(item_count, "error")
+        self.log.error("the processor failed, the batch is dropped for this pipeline", items=item_count, error=repr(error), exc_info=error)
+
+
+class NodeEdge:
+    """Into a stage or a connector."""
+
+    __slots__ = ("component", "consume", "entries", "log", "waits")
+
+    def __init__(self, component: Stage | Connector, entries: dict[Signal, Entry], log: Any, *, waits: bool) -> None:
+        self.component, self.entries, self.log = component, entries, log
+        self.consume: _Consume = component.consume
+        self.waits = waits
+        """An exporter that waits for its result is behind it: it may take long."""
+
+    def has_room(self, batch: Batch) -> bool:
+        """Always: having come so far, it takes."""
+        del batch
+        return True
+
+    async def take(self, batch: Batch) -> ConsumeError | None:
+        """Give it the batch. Returns what an exporter behind it has to tell the sender."""
+        entry = self.entries[batch.signal]
+        entry.received += batch.item_count
+        try:
+            await self.consume(batch)
+        except ConsumeError as error:
+            return error
+        except Exception as error:
+            lost = min(batch.item_count, max(0, entry.row().imbalance))
+            entry.drop(lost, "error")
+            self.log.exception("the component failed, the batch is dropped here", items=lost, error=repr(error))
+        return None
+
+
+class ExporterEdge:
+    """Into an exporter.
+
+    Exporters hand a batch to their queue and do not suspend, unless ``waits_for_result``; then the caller waits with them. One that
+    suspends all the same is given each batch in a task of its own, so that it delays nobody, and drops beyond a bound.
+    """
+
+    __slots__ = ("_hands_over", "_tasks", "component", "consume", "entries", "log", "waits")
+
+    def __init__(self, component: Exporter, entries: dict[Signal, Entry], log: Any) -> None:
+        self.component, self.entries, self.log = component, entries, log
+        self.consume: _Consume = component.consume
+        self.waits = component.waits_for_result
+        self._hands_over: bool | None = None  # not known before the first batch
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def has_room(self, batch: Batch) -> bool:
+        """Whether the batch would be taken without loss."""
+        return len(self._tasks) < _HANDED_OVER_MAX and self.component.has_room(batch)
+
+    async def take(self, batch: Batch) -> ConsumeError | None:
+        """Give it the batch. Returns its ConsumeError if it waits for results."""
+        entry = self.entries[batch.signal]
+        entry.received += batch.item_count
+        if self.waits or self._hands_over is False:
+            return await self._consume(batch, entry)
+        if len(self._tasks) >= _HANDED_OVER_MAX:
+            entry.drop(batch.item_count, "queue_full")
+            self.log.error("the exporter is busy, the batch is dropped", items=batch.item_count)
+            return None
+        task = asyncio.ensure_future(self._consume(batch, entry))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if self._hands_over is None:
+            await asyncio.sleep(0)  # one turn: the task has run as far as it gets without waiting
+            self._hands_over = not task.done()
+            if self._hands_over:
+                self.log.warning(
+                    "the exporter makes its callers wait; batches are handed to it in tasks, at most a few", limit=_HANDED_OVER_MAX
+                )
+        return None
+
+    async def _consume(self, batch: Batch, entry: Entry) -> ConsumeError | None:
+        try:
+            await self.consume(batch)
+        except ConsumeError as error:
+            if self.waits:
+                return error
+            self._fail(batch, entry, error)
+        except asyncio.CancelledError:
+            if not self.waits:  # our own task, ended by `cancel`
+                entry.drop(min(batch.item_count, max(0, entry.row().imbalance)), "shutdown")
+            raise
+        except Exception as error:  # noqa: BLE001 - nothing may end the process
+            self._fail(batch, entry, error)
+        return None
+
+    def _fail(self, batch: Batch, entry: Entry, error: Exception) -> None:
+        lost = min(batch.item_count, max(0, entry.row().imbalance))
+        entry.drop(lost, "error")
+        self.log.error("the exporter failed, the batch is dropped for it", items=lost, error=repr(error), exc_info=error)
+
+    def cancel(self) -> None:
+        """End what is still inside a suspended exporter (it is shut down)."""
+        for task in list(self._tasks):
+            task.cancel()
+
+
+Edge = NodeEdge | ExporterEdge
+
+
+class Segment:
+    """A run of transforms of one pipeline and the targets behind it."""
+
+    __slots__ = ("calm", "pipeline", "steps", "waiting")
+
+    def __init__(self, pipeline: str, steps: Sequence[Step], targets: Iterable[Edge]) -> None:
+        self.pipeline = pipeline
+        self.steps = tuple(steps)
+        targets = tuple(targets)
+        self.calm = tuple(target for target in targets if not target.waits)
+        self.waiting = tuple(target for target in targets if target.waits)
+
+    def run(self, batch: Batch) -> Batch | None:
+        """What the transforms leave of the batch; None for nothing. Never raises."""
+        for step in self.steps:
+            entry = step.entry
+            item_count = batch.item_count
+            entry.received += item_count
+            explained = entry.explained
+            try:
+                left = step.transform(batch)
+                left_count = 0 if left is None else left.item_count
+            except Exception as error:  # noqa: BLE001 - nothing may end the process
+                step.fail(item_count - (entry.explained - explained), error)
+                return None
+            if left is not batch:
+                lost = item_count - left_count - (entry.explained - explained)
+                if lost > 0:
+                    entry.drop(lost, step.drop_reason)
+            entry.out += left_count
+            if left is None or not left_count:
+                return None
+            batch = left
+        return batch
+
+
+class Fan:
+    """An output: everything that one receiver, connector or stage feeds with one signal. An :class:`collector.api.Output`."""
+
+    __slots__ = ("segments",)
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        self.segments = tuple(segments)
+
+    async def consume(self, batch: Batch) -> None:
+        """Give the batch to every pipeline.
+
+        Raises:
+            ConsumeError: of an exporter that waits; a retryable one if there are several.
+        """
+        waiting: list[tuple[Edge, Batch]] | None = None
+        errors: list[ConsumeError] | None = None
+        for segment in self.segments:
+            left = segment.run(batch)
+            if left is None:
+                continue
+            for edge in segment.calm:
+                error = await edge.take(left)
+                if error is not None:
+                    errors = [*(errors or ()), error]
+            if segment.waiting:
+                waiting = [*(waiting or ()), *((edge, left) for edge in segment.waiting)]
+        if waiting is not None:
+            if len(waiting) == 1:
+                results = [await waiting[0][0].take(waiting[0][1])]
+            else:
+                results = list(await asyncio.gather(*(edge.take(left) for edge, left in waiting)))
+            errors = [*(errors or ()), *(error for error in results if error is not None)]
+        if errors:
+            raise next((error for error in errors if isinstance(error, RetryableError)), errors[0])
+
+
+class CountedOutput:
+    """What a connector emits through: counts, then fans out."""
+
+    __slots__ = ("_entry", "_fan")
+
+    def __init__(self, fan: Fan, entry: Entry) -> None:
+        self._fan, self._entry = fan, entry
+
+    async def consume(self, batch: Batch) -> None:
+        """Pass the batch on."""
+        self._entry.out += batch.item_count
+        await self._fan.consume(batch)
+
+
+class StageOutput:
+    """What a stage emits through. Its callers are timers and flushes: errors end here, the exporters have counted them."""
+
+    __slots__ = ("_entry", "_fan", "_log")
+
+    def __init__(self, fan: Fan, entry: Entry, log: Any) -> None:
+        self._fan, self._entry, self._log = fan, entry, log
+
+    async def consume(self, batch: Batch) -> None:
+        """Pass the batch on."""
+        self._entry.out += batch.item_count
+        try:
+            await self._fan.consume(batch)
+        except ConsumeError as error:
+            self._log.warning("an exporter behind this processor refused a batch", reason=error.reason, error=str(error))
+
+
+class Door:
+    """A receiver's output. An :class:`collector.api.ReceiverOutput`."""
+
+    def __init__(
+        self,
+        signal: Signal,
+        fan: Fan,
+        exporters: Sequence[ExporterEdge],
+        admission: ServiceAdmission,
+        entry_of: Callable[[str], Entry],
+        *,
+        transport: str = "",
+        doors: "dict[str, Door] | None" = None,
+    ) -> None:
+        self._check = batch_type(signal).check
+        self._fan, self._admission, self._entry_of = fan, admission, entry_of
+        self._exporters = tuple(exporters)
+        self._must_not_lose = tuple(edge for edge in exporters if edge.component.must_not_lose())
+        self._signal = signal
+        self._entry = entry_of(transport) if transport else None  # a receiver that names its transports has no line without one
+        self._doors = {} if doors is None else doors
+        self._doors[transport] = self
+        self.repaired_count = 0
+        """Strings whose invalid UTF-8 was repaired."""
+
+    def over(self, transport: str) -> "Door":
+        """The same door, counting under another transport."""
+        known = self._doors.get(transport)
+        if known is not None:
+            return known
+        return Door(self._signal, self._fan, self._exporters, self._admission, self._entry_of, transport=transport, doors=self._doors)
+
+    async def admit(self, wire: bytes, context: Context) -> Receipt:
+        """Validate and commit one request; see :class:`collector.api.ReceiverOutput`."""
+        with self._admission.reserve(len(wire)):
+            checked = self._check(wire, context)
+            rejected = checked.rejected_count
+            entry = self._entry or self._first_use()
+            if rejected:
+                entry.received += rejected
+                entry.rejected += rejected
+            self.repaired_count += checked.repaired_count
+            batch = checked.batch
+            if batch is None:
+                return Receipt(0, rejected, checked.message)
+            await self._commit(batch, entry)
+            return Receipt(batch.item_count, rejected, checked.message)
+
+    async def consume(self, batch: Batch) -> None:
+        """The same for a batch the receiver built."""
+        if not batch.item_count:
+            return
+        with self._admission.reserve(batch.memory_bytes):
+            await self._commit(batch, self._entry or self._first_use())
+
+    def _first_use(self) -> Entry:
+        self._entry = self._entry_of("")
+        return self._entry
+
+    async def _commit(self, batch: Batch, entry: Entry) -> None:
+        item_count = batch.item_count
+        entry.received += item_count
+        self._ask_for_room(batch, entry)
+        entry.out += item_count
+        try:
+            await self._fan.consume(batch)
+        except ConsumeError:
+            entry.failed += item_count
+            raise
+
+    def _ask_for_room(self, batch: Batch, entry: Entry) -> None:
+        """Refuse before anything is committed: afterwards a resend would duplicate what others took."""
+        for edge in self._must_not_lose:
+            if not edge.has_room(batch):
+                entry.refuse(batch.item_count, "queue_full")
+                raise RetryableError("the queue of an exporter that must not lose data is full", reason="queue_full")
+        for edge in self._exporters:
+            if edge.has_room(batch):
+                return
+        if self._exporters:
+            entry.refuse(batch.item_count, "queue_full")
+            raise RetryableError("the queues of all exporters are full", reason="queue_full")

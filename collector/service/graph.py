@@ -1,0 +1,270 @@
+"""The configured components as objects, joined by edges. Building does no I/O: ``validate`` builds a whole graph and throws it away.
+
+Receivers, exporters, connectors and extensions are one object per id, whatever uses them; processors one object per id and pipeline,
+with one ``Settings.shared`` for all objects of an id. What the configuration may say was checked by ``config.load``.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from collector.api import Clock, Component, ComponentId, ComponentKind, Connector, Exporter, Output, Settings, Stage, Transform
+from collector.model import Signal
+from collector.service.admission import ServiceAdmission
+from collector.service.edges import CountedOutput, Door, Edge, ExporterEdge, Fan, NodeEdge, Segment, StageOutput, Step
+from collector.service.ledger import Entry
+from collector.service.telemetry import ServiceTelemetry
+from config.model import Config, ConfiguredComponent, Pipeline
+
+__all__ = ["Environment", "Graph", "Node", "StartError", "build"]
+
+
+class StartError(ValueError):
+    """A component could not be made or started. The message begins with its path in the configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What every graph of this process shares."""
+
+    telemetry: ServiceTelemetry
+    admission: ServiceAdmission
+    clock: Clock
+    version: str
+    instance_id: str
+    start_time_unix_nano: int
+
+
+@dataclass(slots=True)
+class Node:
+    """One component object."""
+
+    kind: ComponentKind
+    id: ComponentId
+    component: Component
+    pipeline: str = ""
+
+    @property
+    def path(self) -> str:
+        """Where it is configured: ``exporters::otlp_grpc/a``."""
+        return f"{self.kind.value}::{self.id}"
+
+    @property
+    def key(self) -> tuple[ComponentKind, ComponentId, str]:
+        """The same in two graphs for the same component."""
+        return self.kind, self.id, self.pipeline
+
+
+@dataclass(slots=True)
+class Graph:
+    """All components of one configuration."""
+
+    config: Config
+    extensions: list[Node]
+    processors: list[Node]
+    """Processors and connectors, what is downstream first."""
+    exporters: list[Node]
+    receivers: list[Node]
+    edges: list[ExporterEdge]
+    held: list[tuple[Entry, Callable[[], int]]]
+    """What the ledger asks for items held, once this graph is the one that runs."""
+    holders: list[Stage]
+    """What the memory budget asks for bytes held."""
+
+    def nodes(self) -> list[Node]:
+        """In the order they are started: what serves others, then what is downstream, receivers last."""
+        return [*self.extensions, *self.exporters, *self.processors, *self.receivers]
+
+
+def build(config: Config, environment: Environment, previous: Graph | None = None) -> Graph:
+    """The graph of ``config``; its components get the one of the same id in ``previous``.
+
+    Raises:
+        StartError: a component refuses its configuration.
+    """
+    return _Builder(config, environment, previous).build()
+
+
+class _Builder:
+    def __init__(self, config: Config, environment: Environment, previous: Graph | None) -> None:
+        self._config, self._environment = config, environment
+        self._previous = {node.key: node.component for node in previous.nodes()} if previous else {}
+        self._shared: dict[ComponentId, dict[str, Any]] = {}
+        self._pipelines = config.service.pipelines
+        self._exporter_edges: dict[ComponentId, ExporterEdge] = {}
+        self._connector_edges: dict[ComponentId, NodeEdge] = {}
+        self._heads: dict[str, Segment] = {}
+        self._reach: dict[str, tuple[ExporterEdge, ...]] = {}
+        self._exporters: list[Node] = []
+        self._processors: list[Node] = []
+        self._held: list[tuple[Entry, Callable[[], int]]] = []
+        self._holders: list[Stage] = []
+
+    def build(self) -> Graph:
+        extensions = [
+            self._node(self._config.extensions[extension_id], frozenset(), {}) for extension_id in self._config.service.extensions
+        ]
+        for pipeline in self._pipelines.values():
+            self._head(pipeline)
+        receivers = [self._receiver(receiver) for receiver in self._used_receivers()]
+        return Graph(
+            self._config,
+            extensions,
+            self._processors,
+            self._exporters,
+            receivers,
+            list(self._exporter_edges.values()),
+            self._held,
+            self._holders,
+        )
+
+    # Pipelines, from their ends to their heads.
+
+    def _head(self, pipeline: Pipeline) -> Segment:
+        """The first segment of a pipeline; builds what is behind it first. The configuration has no cycles."""
+        known = self._heads.get(pipeline.id)
+        if known is not None:
+            return known
+        targets: list[Edge] = []
+        reach: dict[ComponentId, ExporterEdge] = {}
+        for exporter_id in pipeline.exporters:
+            if exporter_id in self._config.connectors:
+                targets.append(self._connector(exporter_id))
+                for _, downstream in self._fed_by(exporter_id, pipeline.signal):
+                    reach.update({edge_id: edge for edge_id, edge in self._exporter_edges.items() if edge in self._reach[downstream.id]})
+            else:
+                edge = self._exporter(exporter_id)
+                targets.append(edge)
+                reach[exporter_id] = edge
+        self._reach[pipeline.id] = tuple(reach.values())
+        steps: list[Step] = []
+        for processor_id in reversed(pipeline.processors):
+            configured = self._config.processors[processor_id]
+            telemetry = self._environment.telemetry.component(ComponentKind.PROCESSOR, processor_id, pipeline.id)
+            entry = telemetry.entry(pipeline.signal)
+            output = StageOutput(Fan([Segment(pipeline.id, steps[::-1], targets)]), entry, telemetry.log)
+            node = self._node(configured, frozenset({pipeline.signal}), {pipeline.signal: output}, pipeline=pipeline.id)
+            self._processors.append(node)
+            match node.component:
+                case Transform() as transform:
+                    steps.append(Step(transform, entry, telemetry.log))
+                case Stage() as stage:
+                    self._held.append((entry, stage.held_items))
+                    self._holders.append(stage)
+                    waits = any(edge.waits for edge in reach.values())
+                    targets, steps = [NodeEdge(stage, {pipeline.signal: entry}, telemetry.log, waits=waits)], []
+                case other:
+                    raise StartError(f"{node.path}: a processor is a Transform or a Stage, not {type(other).__name__}")
+        self._heads[pipeline.id] = Segment(pipeline.id, steps[::-1], targets)
+        return self._heads[pipeline.id]
+
+    def _exporter(self, exporter_id: ComponentId) -> ExporterEdge:
+        known = self._exporter_edges.get(exporter_id)
+        if known is not None:
+            return known
+        signals = frozenset(pipeline.signal for pipeline in self._pipelines.values() if exporter_id in pipeline.exporters)
+        telemetry = self._environment.telemetry.component(ComponentKind.EXPORTER, exporter_id)
+        node = self._node(self._config.exporters[exporter_id], signals, {})
+        exporter = node.component
+        if not isinstance(exporter, Exporter):
+            raise StartError(f"{node.path}: its factory made a {type(exporter).__name__}, not an Exporter")
+        entries = {signal: telemetry.entry(signal) for signal in sorted(signals)}
+        for signal, entry in entries.items():
+            self._held.append((entry, partial(_in_flight, exporter, signal)))
+        self._exporters.append(node)
+        self._exporter_edges[exporter_id] = ExporterEdge(exporter, entries, telemetry.log)
+        return self._exporter_edges[exporter_id]
+
+    def _connector(self, connector_id: ComponentId) -> NodeEdge:
+        known = self._connector_edges.get(connector_id)
+        if known is not None:
+            return known
+        configured = self._config.connectors[connector_id]
+        telemetry = self._environment.telemetry.component(ComponentKind.CONNECTOR, connector_id)
+        into = frozenset(pipeline.signal for pipeline in self._pipelines.values() if connector_id in pipeline.exporters)
+        fed = {pipeline.id: pipeline for signal in into for _, pipeline in self._fed_by(connector_id, signal)}
+        heads = {name: self._head(pipeline) for name, pipeline in fed.items()}
+        outputs: dict[Signal, Output] = {}
+        for signal in sorted({pipeline.signal for pipeline in fed.values()}):
+            fan = Fan([heads[name] for name, pipeline in fed.items() if pipeline.signal is signal])
+            outputs[signal] = CountedOutput(fan, telemetry.entry(signal))
+        pipelines = {name: CountedOutput(Fan([heads[name]]), telemetry.entry(pipeline.signal)) for name, pipeline in fed.items()}
+        node = self._node(configured, into, outputs, pipelines=pipelines)
+        connector = node.component
+        if not isinstance(connector, Connector):
+            raise StartError(f"{node.path}: its factory made a {type(connector).__name__}, not a Connector")
+        entries = {signal: telemetry.entry(signal) for signal in sorted(into)}
+        if entries:
+            self._held.append((next(iter(entries.values())), connector.held_items))
+        waits = any(edge.waits for name in fed for edge in self._reach[name])
+        self._processors.append(node)
+        self._connector_edges[connector_id] = NodeEdge(connector, entries, telemetry.log, waits=waits)
+        return self._connector_edges[connector_id]
+
+    def _fed_by(self, connector_id: ComponentId, signal: Signal) -> Iterable[tuple[str, Pipeline]]:
+        """The pipelines that list the connector as receiver and can get something of what comes in as ``signal``."""
+        connects = self._config.connectors[connector_id].factory.connects
+        for name, pipeline in self._pipelines.items():
+            if connector_id in pipeline.receivers and (signal, pipeline.signal) in connects:
+                yield name, pipeline
+
+    # Receivers.
+
+    def _used_receivers(self) -> list[ConfiguredComponent]:
+        used = {receiver_id: None for pipeline in self._pipelines.values() for receiver_id in pipeline.receivers}
+        return [self._config.receivers[receiver_id] for receiver_id in used if receiver_id in self._config.receivers]
+
+    def _receiver(self, configured: ConfiguredComponent) -> Node:
+        fed = [pipeline for pipeline in self._pipelines.values() if configured.id in pipeline.receivers]
+        outputs: dict[Signal, Output] = {}
+        for signal in sorted({pipeline.signal for pipeline in fed}):
+            served = [pipeline for pipeline in fed if pipeline.signal is signal]
+            reach = dict.fromkeys(edge for pipeline in served for edge in self._reach[pipeline.id])
+            outputs[signal] = self._door(configured.id, signal, Fan([self._head(pipeline) for pipeline in served]), list(reach))
+        return self._node(configured, frozenset(outputs), outputs)
+
+    def _door(self, receiver_id: ComponentId, signal: Signal, fan: Fan, reach: list[ExporterEdge]) -> Door:
+        ledger = self._environment.telemetry.ledger
+        return Door(
+            signal,
+            fan,
+            reach,
+            self._environment.admission,
+            lambda transport: ledger.entry(ComponentKind.RECEIVER, receiver_id, signal, transport=transport),
+        )
+
+    def _node(
+        self,
+        configured: ConfiguredComponent,
+        signals: frozenset[Signal],
+        outputs: Mapping[Signal, Output],
+        *,
+        pipelines: Mapping[str, Output] | None = None,
+        pipeline: str = "",
+    ) -> Node:
+        environment = self._environment
+        settings = Settings(
+            id=configured.id,
+            kind=configured.kind,
+            telemetry=environment.telemetry.component(configured.kind, configured.id, pipeline),
+            clock=environment.clock,
+            signals=signals,
+            outputs=outputs,
+            pipelines=pipelines or {},
+            pipeline=pipeline,
+            shared=self._shared.setdefault(configured.id, {}) if configured.kind is ComponentKind.PROCESSOR else {},
+            version=environment.version,
+            instance_id=environment.instance_id,
+            start_time_unix_nano=environment.start_time_unix_nano,
+        )
+        previous = self._previous.get((configured.kind, configured.id, pipeline))
+        try:
+            component = configured.factory.create(settings, configured.config, previous)
+        except Exception as error:
+            raise StartError(f"{configured.kind.value}::{configured.id}: {error}") from error
+        return Node(configured.kind, configured.id, component, pipeline)
+
+
+def _in_flight(exporter: Exporter, signal: Signal) -> int:
+    return exporter.in_flight_items().get(signal, 0)

@@ -1,0 +1,41 @@
+"""What belongs to the process and not to the graph: malloc, clock."""
+
+import asyncio
+import ctypes
+import time
+
+__all__ = ["SystemClock", "raise_malloc_thresholds"]
+
+# malloc.h. Requests of some hundred kilobytes come and go: with the defaults glibc gives their pages back and asks for them again
+# each time, which costs about 30 % on large messages.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_TRIM_BYTES = 128 * 1024 * 1024
+_TOP_PAD_BYTES = 16 * 1024 * 1024
+_MMAP_BYTES = 32 * 1024 * 1024  # the largest glibc accepts on 64 bits (DEFAULT_MMAP_THRESHOLD_MAX)
+
+
+class SystemClock:
+    """An :class:`collector.api.Clock`: the real one."""
+
+    def time_unix_nano(self) -> int:
+        """Wall clock."""
+        return time.time_ns()
+
+    def monotonic_s(self) -> float:
+        """For intervals."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Suspend the calling task."""
+        await asyncio.sleep(seconds)
+
+
+def raise_malloc_thresholds() -> bool:
+    """Let glibc keep the memory of large messages. False where there is no glibc (musl, macOS)."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    wanted = ((_M_MMAP_THRESHOLD, _MMAP_BYTES), (_M_TRIM_THRESHOLD, _TRIM_BYTES), (_M_TOP_PAD, _TOP_PAD_BYTES))
+    taken = [mallopt(option, value) == 1 for option, value in wanted]
+    return all(taken)
