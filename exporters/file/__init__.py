@@ -1,0 +1,5 @@
+"""Exporter ``file``."""
+
+from exporters.file.factory import factory
+
+__all__ = ["factory"]

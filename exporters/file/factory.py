@@ -1,0 +1,24 @@
+"""The factory of ``file``."""
+
+from collector.api import Component, ComponentKind, Factory, Settings, Stability
+from collector.model import Signal
+from exporters.file.config import FileConfig
+from exporters.file.file import FileExporter
+
+__all__ = ["factory"]
+
+
+def create(settings: Settings, config: FileConfig, previous: Component | None) -> Component:
+    """The exporter of one id, for all its signals; after a reload it goes on with the file of its predecessor."""
+    goes_on = isinstance(previous, FileExporter) and previous.path == config.path
+    return FileExporter(settings, config, goes_on=goes_on)
+
+
+factory = Factory(
+    component_type="file",
+    config_type=FileConfig,
+    create=create,
+    stability=Stability.BETA,
+    signals=frozenset(Signal),
+    kind=ComponentKind.EXPORTER,
+)

@@ -1,0 +1,78 @@
+"""Batches in a file: a line of OTLP/JSON each, or length-prefixed protobuf. Files are for other programs to read, so no line is ever half there.
+
+JSON without compression is one line a batch; otherwise a batch is preceded by its length, four bytes, big-endian, as in the
+Collector. A batch is written in one go, at once; one that does not fit on the disk leaves nothing behind and is tried again.
+The operating system decides when it reaches the disk: there is no fsync a line.
+
+Source: OTLP file exporter specification (protocol/file-exporter.md); opentelemetry-collector-contrib exporter/fileexporter.
+"""
+
+import asyncio
+import errno
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from collector.api import Host, RetryableError, Settings
+from collector.helpers.compression import compress
+from collector.helpers.exporter import QueuedExporter
+from collector.model import Batch, to_json
+from exporters.file.config import FileConfig
+from exporters.file.rotation import RotatingFile
+
+__all__ = ["FileExporter"]
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class FileExporter(QueuedExporter[Batch]):
+    """Writes in a thread of its own, one batch after the other."""
+
+    def __init__(self, settings: Settings, config: FileConfig, *, goes_on: bool = False) -> None:
+        super().__init__(settings, config)
+        self.path = config.path
+        self._json = config.format == "json"
+        self._compression = config.compression
+        self._as_line = self._json and config.compression in {"", "none"}
+        self._file = RotatingFile(
+            config.path,
+            config.rotation,
+            settings.clock,
+            keep=config.append or config.rotation is not None or goes_on,
+            directory_mode=int(config.directory_permissions, 8) if config.create_directory else None,
+        )
+        self._thread: ThreadPoolExecutor | None = None
+
+    async def open(self, host: Host) -> None:  # noqa: ARG002 - needs nothing of it
+        """See :class:`QueuedExporter`. Opening is a matter of microseconds, and its errors refuse the start."""
+        try:
+            self._file.open()
+        except OSError as exc:
+            hint = "; set create_directory: true or make it" if isinstance(exc, FileNotFoundError) else ""
+            raise ValueError(f"exporters::{self.settings.id}::path: cannot write {self.path}: {exc.strerror}{hint}") from exc
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"file-{self.settings.id}")
+
+    async def close(self) -> None:
+        """See :class:`QueuedExporter`."""
+        if self._thread is not None:
+            thread, self._thread = self._thread, None
+            await asyncio.get_running_loop().run_in_executor(thread, self._file.close)
+            thread.shutdown()
+
+    async def send(self, payload: Batch) -> None:
+        """See :class:`QueuedExporter`."""
+        if self._thread is None:
+            raise RetryableError("the file is not open", reason="shutdown")
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._write, payload)
+        except OSError as exc:
+            reason = "disk_full" if exc.errno in _FULL else "io_error"
+            raise RetryableError(f"{self.path}: {exc.strerror or type(exc).__name__}", reason=reason) from exc
+
+    def _write(self, batch: Batch) -> None:
+        """In the thread."""
+        body = to_json(batch) if self._json else batch.wire
+        if self._as_line:
+            self._file.write(body + b"\n")
+            return
+        body = compress(self._compression, body)
+        self._file.write(len(body).to_bytes(4, "big") + body)

@@ -1,0 +1,116 @@
+"""A file that is written in whole records and replaced by a new one when it is large. Used from one thread at a time.
+
+Old files are ``name-2026-01-31T23-59-59.123.ext``, as those of lumberjack, which the Collector uses. Rotation is a rename, so
+a reader sees the old file whole or the new one, and no record is lost or twice.
+"""
+
+import os
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from collector.api import Clock
+from exporters.file.config import RotationConfig
+
+__all__ = ["RotatingFile"]
+
+_STAMP: Final = "%Y-%m-%dT%H-%M-%S"
+_STAMP_PATTERN: Final = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d)\.\d{3}$")
+_DAY_S: Final = 24 * 3600
+_FILE_MODE: Final = 0o600  # as lumberjack and fileexporter: telemetry is not for every user of the machine
+
+
+class RotatingFile:
+    """See the module. ``keep``: do not empty the file when it is opened; ``directory_mode``: make missing directories."""
+
+    def __init__(self, path: str, rotation: RotationConfig | None, clock: Clock, *, keep: bool, directory_mode: int | None) -> None:
+        self._path = Path(path)
+        self._rotation = rotation
+        self._max_bytes = rotation.max_megabytes * 1024 * 1024 if rotation else 0
+        self._clock = clock
+        self._keep = keep
+        self._directory_mode = directory_mode
+        self._file = -1
+        self._size = 0
+
+    def open(self) -> None:
+        """Raises OSError: it cannot be written."""
+        if self._directory_mode is not None:
+            self._path.parent.mkdir(self._directory_mode, parents=True, exist_ok=True)
+        self._open(truncate=not self._keep)
+
+    def close(self) -> None:
+        """Safe twice."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def write(self, record: bytes) -> None:
+        """All of the record, or nothing.
+
+        Raises:
+            OSError: nothing was written (disk full, file system gone).
+        """
+        if self._file < 0:  # the last rotation got no further than closing
+            self._open(truncate=False)
+        if self._max_bytes and self._size and self._size + len(record) > self._max_bytes:
+            self._rotate()
+        try:
+            view = memoryview(record)
+            while view:
+                view = view[os.write(self._file, view) :]
+        except OSError:
+            os.ftruncate(self._file, self._size)
+            raise
+        self._size += len(record)
+
+    def _open(self, *, truncate: bool) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | (os.O_TRUNC if truncate else 0)
+        self._file = os.open(self._path, flags, _FILE_MODE)
+        self._size = os.fstat(self._file).st_size
+
+    def _rotate(self) -> None:
+        backup = self._free_name()
+        self._path.rename(backup)
+        self.close()
+        try:
+            self._open(truncate=False)
+        except OSError:
+            backup.rename(self._path)  # write() opens it again and goes on with it
+            raise
+        self._remove_old()
+
+    def _free_name(self) -> Path:
+        now_s, nanos = divmod(self._clock.time_unix_nano(), 1_000_000_000)
+        millis = nanos // 1_000_000
+        localtime = self._rotation is not None and self._rotation.localtime
+        while True:
+            moment = datetime.fromtimestamp(now_s + millis // 1000, None if localtime else UTC)
+            name = f"{self._path.stem}-{moment.strftime(_STAMP)}.{millis % 1000:03}{self._path.suffix}"
+            if not (candidate := self._path.with_name(name)).exists():
+                return candidate
+            millis += 1
+
+    def _remove_old(self) -> None:
+        if self._rotation is None:
+            return
+        backups = sorted(self._backups(), reverse=True)  # newest first: the stamp sorts as text
+        kept = self._rotation.max_backups or len(backups)
+        oldest = ""
+        if self._rotation.max_days:
+            limit_s = self._clock.time_unix_nano() / 1e9 - self._rotation.max_days * _DAY_S
+            oldest = datetime.fromtimestamp(limit_s, None if self._rotation.localtime else UTC).strftime(_STAMP)
+        for index, (stamp, path) in enumerate(backups):
+            if index >= kept or stamp < oldest:
+                path.unlink(missing_ok=True)
+
+    def _backups(self) -> list[tuple[str, Path]]:
+        found = []
+        prefix, suffix = f"{self._path.stem}-", self._path.suffix
+        for path in self._path.parent.iterdir():
+            if path.name.startswith(prefix) and path.name.endswith(suffix):
+                stamp = path.name[len(prefix) : len(path.name) - len(suffix)]
+                if _STAMP_PATTERN.match(stamp):
+                    found.append((stamp, path))
+        return found

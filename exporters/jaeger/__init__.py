@@ -1,0 +1,5 @@
+"""Exporter ``jaeger``."""
+
+from exporters.jaeger.factory import factory
+
+__all__ = ["factory"]

@@ -1,0 +1,23 @@
+"""OTLP over gRPC to any backend that speaks it; all of it is ``collector.helpers.otlp_client``."""
+
+from collector.api import Component, ComponentKind, Factory, Settings, Stability
+from collector.helpers.otlp_client import OTLPGrpcConfig, OTLPGrpcExporter
+from collector.model import Signal
+
+__all__ = ["factory"]
+
+
+def create(settings: Settings, config: OTLPGrpcConfig, previous: Component | None) -> Component:  # noqa: ARG001 - nothing to take over
+    """The exporter of one id, for all its signals."""
+    return OTLPGrpcExporter(settings, config)
+
+
+factory = Factory(
+    component_type="otlp_grpc",
+    config_type=OTLPGrpcConfig,
+    create=create,
+    stability=Stability.BETA,
+    signals=frozenset(Signal),
+    kind=ComponentKind.EXPORTER,
+    aliases=("otlp",),
+)

@@ -1,0 +1,79 @@
+"""OTLP over HTTP/1.1: protobuf or JSON bodies, compressed; which answers mean again and which never.
+
+Source: OTLP specification "OTLP/HTTP"; the Collector's exporter/otlphttpexporter otlp.go.
+"""
+
+import asyncio
+from typing import Any, Final
+
+import orjson
+
+from collector.api import Host, PermanentError, Settings
+from collector.helpers.exporter import QueuedExporter
+from collector.helpers.http_client import HTTPClient, HTTPResponse
+from collector.helpers.otlp_client import REJECTED_FIELDS, partial_success, user_agent
+from collector.model import Batch, Signal, to_json
+from exporters.otlp_http.config import OTLPHTTPConfig
+
+__all__ = ["OTLPHTTPExporter"]
+
+_PROTOBUF: Final = "application/x-protobuf"
+_JSON: Final = "application/json"
+_JSON_IS_LARGER: Final = 4
+_LEAVE_LOOP_FROM_BYTES: Final = 256 * 1024
+_JSON_REJECTED_FIELDS: Final = {
+    Signal.TRACES: "rejectedSpans",
+    Signal.METRICS: "rejectedDataPoints",
+    Signal.LOGS: "rejectedLogRecords",
+}
+
+
+class OTLPHTTPExporter(QueuedExporter[Batch]):
+    """Sends batches as they are (a batch's bytes are an Export request), or as OTLP/JSON."""
+
+    def __init__(self, settings: Settings, config: OTLPHTTPConfig) -> None:
+        super().__init__(settings, config)
+        self._json = config.encoding == "json"
+        self.max_request_bytes = config.max_request_bytes // _JSON_IS_LARGER if self._json else config.max_request_bytes
+        self._urls = {signal: config.url(signal) for signal in settings.signals}
+        for signal, url in self._urls.items():
+            if not url:
+                raise ValueError(f"exporters::{settings.id}: a {signal} pipeline uses it, so endpoint or {signal}_endpoint is required")
+        self._client = HTTPClient(config, key=f"exporters::{settings.id}", clock=settings.clock, user_agent=user_agent(settings))
+
+    async def open(self, host: Host) -> None:
+        """See :class:`QueuedExporter`."""
+        await self._client.open(host)
+
+    async def close(self) -> None:
+        """See :class:`QueuedExporter`."""
+        await self._client.close()
+
+    async def send(self, payload: Batch) -> int:
+        """See :class:`QueuedExporter`."""
+        signal, body = payload.signal, payload.wire
+        if self._json:
+            large = payload.size_bytes > _LEAVE_LOOP_FROM_BYTES
+            body = await asyncio.to_thread(to_json, payload) if large else to_json(payload)
+        response = await self._client.post(self._urls[signal], body, content_type=_JSON if self._json else _PROTOBUF)
+        rejected, message = _partial_success(signal, response)
+        if rejected or message:
+            self.note_partial_success(signal, rejected, self._client.redactor.excerpt(message))
+        return rejected
+
+
+def _partial_success(signal: Signal, response: HTTPResponse) -> tuple[int, str]:
+    """What the answer says; only the two OTLP content types are read, as in the Collector."""
+    if not response.body or response.truncated:
+        return 0, ""
+    if response.content_type == _PROTOBUF:
+        return partial_success(signal, response.body)
+    if response.content_type != _JSON:
+        return 0, ""
+    try:
+        said: Any = orjson.loads(response.body)
+        partial = said.get("partialSuccess") or said.get("partial_success") or {}
+        rejected = int(partial.get(_JSON_REJECTED_FIELDS[signal]) or partial.get(REJECTED_FIELDS[signal]) or 0)
+        return rejected, str(partial.get("errorMessage") or partial.get("error_message") or "")
+    except (orjson.JSONDecodeError, AttributeError, TypeError, ValueError) as exc:
+        raise PermanentError("the answer is no Export…ServiceResponse", reason="bad_response") from exc
