@@ -9,15 +9,15 @@ Never by index: the driver's order need not be CUDA's. Everything is decided onc
 then spread over the rows.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from collector.helpers.gpu import Device, Process, Snapshot
+from collector.helpers.gpu import Process, Snapshot
 from collector.model import KIND_INT, Batch, StringColumn
 from processors.gpu.config import GpuProcessorConfig
 from processors.gpu.locality import HostIdentity

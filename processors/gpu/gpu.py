@@ -149,7 +149,8 @@ class GpuProcessor(Transform):
             waited = np.where(np.isnan(waited), seconds, waited)
         length = np.where(end > start, end - start, np.uint64(0))
         nanoseconds = np.clip(np.nan_to_num(waited, nan=0.0, posinf=0.0, neginf=0.0) * 1e9, 0.0, 2.0**63).astype(np.uint64)
-        return start + np.minimum(nanoseconds, length)
+        after: Times = start + np.minimum(nanoseconds, length)
+        return after
 
     def _is_severe(self, batch: Batch) -> Mask:
         number = np.asarray(batch.field("severity_number"))
@@ -183,10 +184,11 @@ class _Work:
         self._assignment: Assignment = attribution.assign(batch, rows, stated_start)
         target = self._assignment.target
         self._is_assigned = target >= 0
-        self._start, self._end = start[self._is_assigned], end[self._is_assigned]
+        self._start, stated_start, stated_end = start[self._is_assigned], stated_start[self._is_assigned], end[self._is_assigned]
+        self._end = np.maximum(self._start, stated_end)
         # Clocks of one machine agree; what is later than now and the hold of the newest sample is a wrong clock.
         latest = np.uint64(now_unix_nano + int(snapshot.sample_interval_s * 1e9))
-        is_valid = (stated_start[self._is_assigned] > 0) & (self._end >= stated_start[self._is_assigned]) & (self._end <= latest)
+        is_valid = (stated_start > 0) & (stated_start <= stated_end) & (stated_end <= latest)
         self._figures: Figures = join(snapshot, attribution.targets, target[self._is_assigned], self._start, self._end)
         self._outcome = np.where(is_valid, self._figures.outcome, np.int8(_INVALID_TIME))
         self._is_told = self._outcome == COVERED
@@ -235,7 +237,7 @@ class _Work:
             return self._batch
         edit = self._batch.edit()
         self._text_of_target(edit, "hw.id", [self._only(members, "id") for members in self._attribution.targets])
-        self._number(edit, "gpu.utilization", self._figures.utilization_max)
+        self._number(edit, "gpu.utilization", self._figures.utilization_mean)
         self._integer(edit, "gpu.memory.used", self._figures.memory_used_max)
         self._integer(edit, "gpu.memory.limit", self._of_target(memory_limits(self._snapshot, self._attribution.targets)))
         edit.set("gpu.source", self._snapshot.source, self._mask(self._is_told), mode="insert")
@@ -286,7 +288,7 @@ class _Work:
 
     def _spread(self, values: npt.NDArray[Any], dtype: type) -> npt.NDArray[Any]:
         """Values of the assigned items as a column over all items."""
-        result = np.zeros(self._batch.item_count, dtype)
+        result: npt.NDArray[Any] = np.zeros(self._batch.item_count, dtype)
         result[self._rows[self._is_assigned]] = values
         return result
 

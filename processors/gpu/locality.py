@@ -52,9 +52,13 @@ class HostIdentity:
     def has_name(self, host_name: str) -> bool:
         """The name is this machine's: case does not matter, nor a domain that only one of the two states."""
         name = host_name.strip().rstrip(".").lower()
-        return any(name == own or ("." not in name or "." not in own) and name.partition(".")[0] == own.partition(".")[0] for own in self.names)
+        return any(name == own or (_is_short(name, own) and name.partition(".")[0] == own.partition(".")[0]) for own in self.names)
 
     @staticmethod
     def states_name(host_name: str) -> bool:
         """False for names that do not tell machines apart."""
         return host_name.strip().rstrip(".").lower() not in _NAMELESS
+
+
+def _is_short(name: str, other: str) -> bool:
+    return "." not in name or "." not in other

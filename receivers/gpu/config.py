@@ -1,0 +1,20 @@
+"""What the user writes under ``receivers: gpu:``."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from collector.helpers.gpu import GpuSourceConfig
+from config import Duration
+
+__all__ = ["GpuReceiverConfig"]
+
+
+class GpuReceiverConfig(GpuSourceConfig):
+    """See README.md."""
+
+    collection_interval: Duration = Field(default=15.0, gt=0)
+    legacy_names: bool = False
+    """Also ``cuda_memory_usage_bytes``, ``cuda_memory_total_bytes``, ``cuda_utilization_percent``."""
+    device_label: Literal["index", "uuid"] = "index"
+    """What the label ``device`` of those three holds."""

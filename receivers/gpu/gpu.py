@@ -1,0 +1,72 @@
+"""The receiver: every ``collection_interval`` the newest readings of this machine's GPUs, as metrics."""
+
+import asyncio
+import contextlib
+import socket
+
+from collector.api import ConsumeError, Host, Receiver, Settings
+from collector.helpers.gpu import Sampler, Snapshot, acquire, release
+from collector.helpers.gpu.telemetry import SamplerMetrics
+from collector.model import Signal
+from receivers.gpu.config import GpuReceiverConfig
+from receivers.gpu.metrics import MetricsMaker
+
+__all__ = ["GpuReceiver"]
+
+
+class GpuReceiver(Receiver):
+    """Reads what the process's sampler has; never asks the driver itself."""
+
+    def __init__(
+        self, settings: Settings, config: GpuReceiverConfig, previous: "GpuReceiver | None" = None, *, sampler: Sampler | None = None
+    ) -> None:
+        """``sampler`` stands in for the process's own."""
+        self._settings, self._config, self._sampler = settings, config, sampler
+        self._previous = previous.sampler if previous is not None else None
+        self._is_acquired = False
+        self._task: asyncio.Task[None] | None = None
+        self._metrics = SamplerMetrics(settings.telemetry, self._snapshot)
+
+    @property
+    def sampler(self) -> Sampler | None:
+        """Where the samples come from, once started."""
+        return self._sampler
+
+    async def start(self, host: Host) -> None:  # noqa: ARG002 - Component's signature
+        """Begin to sample and to send."""
+        if self._sampler is None:
+            self._sampler = acquire(self._config, self._settings.telemetry.log, self._previous)
+            self._is_acquired = True
+        self._previous = None
+        self._task = asyncio.create_task(self._run(self._sampler), name=f"{self._settings.id} receiver")
+
+    async def shutdown(self) -> None:
+        """Send no more."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        if self._is_acquired and self._sampler is not None:
+            self._is_acquired = False
+            release(self._sampler)
+
+    def _snapshot(self) -> Snapshot | None:
+        return None if self._sampler is None else self._sampler.snapshot
+
+    async def _run(self, sampler: Sampler) -> None:
+        settings, config = self._settings, self._config
+        # One resource for all names: the ratio of two of them must match without `on(…)`.
+        host_name = (config.simulated.host_name if config.backend == "simulated" else "") or socket.gethostname()
+        maker = MetricsMaker(config, {"host.name": host_name}, settings.version)
+        output = settings.outputs[Signal.METRICS]
+        while True:
+            await settings.clock.sleep(config.collection_interval)
+            self._metrics.update()
+            batch = maker.make(sampler.snapshot, settings.clock.time_unix_nano())
+            if batch is None:
+                continue
+            try:
+                await output.consume(batch)
+            except ConsumeError as exc:  # counted at the door; the next turn brings newer values
+                settings.telemetry.log.debug("metrics refused", reason=exc.reason)
