@@ -194,16 +194,16 @@ async def _send_grpc(
             compression=grpc.Compression.Gzip if gzip else None,
             timeout=20,
         )
-        try:
-            answer = await call
-        except grpc.aio.AioRpcError as exc:
-            kind = KIND_BY_GRPC_CODE[exc.code()]
-            details = dict(exc.trailing_metadata() or ()).get("grpc-status-details-bin")
+        code, text = await call.code(), await call.details()
+        if code is not grpc.StatusCode.OK:
+            kind = KIND_BY_GRPC_CODE[code]
+            details = dict(await call.trailing_metadata() or ()).get("grpc-status-details-bin")
             if details is None:
-                return Outcome(kind, exc.details() or "")
+                return Outcome(kind, text or "")
             status = status_pb2.Status.FromString(details)
-            assert (status.code, status.message) == (exc.code().value[0], exc.details())
+            assert (status.code, status.message) == (code.value[0], text)
             return outcome_of_status(status, kind)
+        answer = await call
         outcome = outcome_of_success(signal, RESPONSES[signal].FromString(answer))
         outcome.body = answer
         return outcome
@@ -229,10 +229,7 @@ def send(request: pytest.FixtureRequest) -> Callable[..., Any]:
     async def over_any(
         running: Running, signal: Signal, message: Any, *, gzip: bool = False, headers: dict[str, str] | None = None
     ) -> Outcome:
-        if name == "http-json":
-            body = _otlp_json(message) if message.ByteSize() else b"{}"
-        else:
-            body = message.SerializeToString()
+        body = _otlp_json(message) if name == "http-json" else message.SerializeToString()
         if name == "grpc":
             return await _send_grpc(running, signal, body, gzip=gzip, headers=headers)
         if gzip:

@@ -36,7 +36,7 @@ def test_protocol_is_on_only_if_its_key_is_there(present):
 @pytest.mark.parametrize("written", [{}, {"protocols": None}, {"protocols": {}}])
 def test_no_protocol_is_an_error(written):
     """In the Collector's words where there is a block, a missing key where there is none."""
-    with pytest.raises(ValidationError, match="must specify at least one protocol|Field required"):
+    with pytest.raises(ValidationError, match=r"must specify at least one protocol|Field required"):
         OTLPConfig.model_validate(written)
 
 

@@ -6,6 +6,7 @@ import json
 import tempfile
 import zlib
 from pathlib import Path
+from typing import ClassVar
 
 import aiohttp
 import cramjam
@@ -456,7 +457,7 @@ async def test_unix_socket(receive):
             ):
                 assert response.status == 200
             assert running.door.taken[0][1].local_peer is True
-            with pytest.raises(OSError, match="protocols::http::endpoint.*another process listens"):
+            with pytest.raises(OSError, match=r"protocols::http::endpoint.*another process listens"):
                 await receive({"http": {"endpoint": f"unix://{path}"}})
             await running.receiver.shutdown()
             assert not Path(path).exists()
@@ -489,7 +490,7 @@ async def test_all_addresses_are_served(receive):
 class TestCORS:
     """Cross-origin requests, after the Fetch standard as rs/cors answers them."""
 
-    PREFLIGHT = {"Origin": "https://a.example.com", "Access-Control-Request-Method": "POST"}
+    PREFLIGHT: ClassVar = {"Origin": "https://a.example.com", "Access-Control-Request-Method": "POST"}
 
     async def test_off_means_405(self, http):
         """Without origins OPTIONS is any other method."""
