@@ -309,7 +309,7 @@ class HTTPServer:
         return _Reply(self, self._compose(request, answer, cors, keep_alive), keep_alive)
 
     def _handler(self, request: web.BaseRequest) -> Handler | None:
-        path = request.message.path.partition("?")[0]
+        path = request.raw_path.partition("?")[0]
         if not path.startswith("/"):  # absolute form, as to a proxy
             path = request.rel_url.path
         return self._routes.get(path)

@@ -59,11 +59,16 @@ class Failure:
         """Whole seconds for Retry-After; empty when nothing is asked for."""
         return "" if self.retry_after_s is None else str(max(math.ceil(self.retry_after_s), 0))
 
+    @staticmethod
+    def _delay(seconds: float) -> tuple[int, int]:
+        """Seconds and nanoseconds, as google.protobuf.Duration has them."""
+        return divmod(round(max(seconds, 0.0) * 1e9), 1_000_000_000)
+
     def status_proto(self) -> bytes:
         """google.rpc.Status, with RetryInfo or BadRequest."""
         out = _int_field(1, self.code.value[0]) + _text_field(2, self.message)
         if self.retry_after_s is not None:
-            seconds, nanos = divmod(round(max(self.retry_after_s, 0.0) * 1e9), 1_000_000_000)
+            seconds, nanos = self._delay(self.retry_after_s)
             duration = _int_field(1, seconds) + _int_field(2, nanos)
             out += _bytes_field(3, _text_field(1, _RETRY_INFO) + _bytes_field(2, _bytes_field(1, duration)))
         if self.field:
@@ -75,7 +80,7 @@ class Failure:
         """The same in protobuf's JSON mapping."""
         status: dict[str, Any] = {"code": self.code.value[0], "message": self.message}
         if self.retry_after_s is not None:
-            status["details"] = [{"@type": _RETRY_INFO, "retryDelay": f"{max(self.retry_after_s, 0.0):.9f}".rstrip("0").rstrip(".") + "s"}]
+            status["details"] = [{"@type": _RETRY_INFO, "retryDelay": "{}.{:09}s".format(*self._delay(self.retry_after_s))}]
         if self.field:
             status["details"] = [{"@type": _BAD_REQUEST, "fieldViolations": [{"field": self.field, "description": self.message}]}]
         return orjson.dumps(status)

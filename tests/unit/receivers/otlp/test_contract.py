@@ -1,0 +1,275 @@
+"""What holds for every way of sending: gRPC, HTTP with protobuf, HTTP with JSON."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from collector.api import PermanentError, Receipt, RetryableError
+from collector.helpers.auth import AuthenticationError
+from collector.model import MalformedBatch, Signal
+from collector.testing import FakeHost, check_component
+from receivers.otlp import factory
+
+BOTH = {"grpc": {"endpoint": "127.0.0.1:0"}, "http": {"endpoint": "127.0.0.1:0"}}
+
+
+def both(**common: Any) -> dict[str, Any]:
+    return {name: {**protocol, **common} for name, protocol in BOTH.items()}
+
+
+def a_request(signal: Signal, padding: int = 0) -> Any:
+    attribute = {"key": "k", "value": {"string_value": "x" * padding}}
+    resource = {"attributes": [{"key": "service.name", "value": {"string_value": "api"}}, attribute]}
+    if signal is Signal.TRACES:
+        span = {"name": "GET /", "trace_id": b"\x01" * 16, "span_id": b"\x02" * 8, "start_time_unix_nano": 5, "kind": 2}
+        return ExportTraceServiceRequest(resource_spans=[{"resource": resource, "scope_spans": [{"spans": [span]}]}])
+    if signal is Signal.METRICS:
+        metric = {"name": "m", "gauge": {"data_points": [{"time_unix_nano": 7, "as_int": -3}]}}
+        return ExportMetricsServiceRequest(resource_metrics=[{"resource": resource, "scope_metrics": [{"metrics": [metric]}]}])
+    record = {"time_unix_nano": 9, "body": {"string_value": "hello"}, "severity_number": 9}
+    return ExportLogsServiceRequest(resource_logs=[{"resource": resource, "scope_logs": [{"log_records": [record]}]}])
+
+
+A_SPAN = a_request(Signal.TRACES)
+
+
+class Badge:
+    """An authenticator that knows one token."""
+
+    async def authenticate(self, headers):
+        if headers.get("authorization") != ("Bearer good",):
+            raise AuthenticationError("no valid token")
+        return (("sub", "me"),)
+
+
+async def test_factory_keeps_the_contract():
+    """Life cycle, README example, configuration round trip."""
+    await check_component(factory)
+
+
+@pytest.mark.parametrize("signal", list(Signal))
+async def test_request_reaches_the_door_of_its_signal_whole(receive, send, signal):
+    """What was sent is what arrives, and only there; the sender gets an empty success."""
+    running = await receive()
+    message = a_request(signal)
+    outcome = await send(running, signal, message)
+    assert outcome.kind == "ok"
+    assert outcome.body in {b"", b"{}"}
+    assert {s: len(door.taken) for s, door in running.doors.items()} == {s: int(s is signal) for s in Signal}
+    assert type(message).FromString(running.doors[signal].taken[0][0]) == message
+
+
+async def test_door_is_told_the_transport(receive, send):
+    """Each protocol counts under its own label."""
+    running = await receive()
+    assert sorted(running.door.transports) == ["grpc", "http"]
+
+
+@pytest.mark.parametrize("signal", list(Signal))
+async def test_empty_request_succeeds_without_entering_a_pipeline(receive, send, signal):
+    """protocols.md 1.1: an empty request is a success."""
+    running = await receive()
+    outcome = await send(running, signal, type(a_request(signal))())
+    assert outcome.kind == "ok"
+    assert not running.doors[signal].taken
+
+
+@pytest.mark.parametrize("signal", list(Signal))
+async def test_partial_success_counts_what_was_rejected(receive, send, signal):
+    """rejected_spans, rejected_data_points, rejected_log_records with the message."""
+    running = await receive()
+    running.doors[signal].receipt = Receipt(5, 300, "trace id of 8 bytes")
+    outcome = await send(running, signal, a_request(signal))
+    assert (outcome.kind, outcome.rejected_count, outcome.message) == ("ok", 300, "trace id of 8 bytes")
+
+
+async def test_warning_rejects_nothing(receive, send):
+    """A message without a count is a warning."""
+    running = await receive()
+    running.door.receipt = Receipt(5, 0, "names are deprecated")
+    outcome = await send(running, Signal.TRACES, A_SPAN)
+    assert (outcome.kind, outcome.rejected_count, outcome.message) == ("ok", 0, "names are deprecated")
+
+
+async def test_malformed_batch_is_a_bad_request_that_names_the_field(receive, send):
+    """400 / INVALID_ARGUMENT with BadRequest."""
+    running = await receive()
+    running.door.error = MalformedBatch(path="resource_spans.scope_spans", offset=7, reason="truncated")
+    outcome = await send(running, Signal.TRACES, A_SPAN)
+    assert outcome.kind == "bad"
+    assert "truncated" in outcome.message
+    assert outcome.bad_fields == ["resource_spans.scope_spans"]
+
+
+@pytest.mark.parametrize("wish", [None, 0.0, 0.25, 3.0, 90.5])
+async def test_retryable_error_says_when_to_come_back(receive, send, wish):
+    """503 and Retry-After / UNAVAILABLE and RetryInfo; neither when the door has no wish."""
+    running = await receive()
+    running.door.error = RetryableError("over the memory limit", reason="memory_limit", retry_after_s=wish)
+    outcome = await send(running, Signal.TRACES, A_SPAN)
+    assert (outcome.kind, outcome.message, outcome.retry_after_s) == ("retry", "over the memory limit", wish)
+
+
+async def test_permanent_error_is_internal(receive, send):
+    """500 / INTERNAL, which no client retries."""
+    running = await receive()
+    running.door.error = PermanentError("the backend refused it", reason="http_400")
+    assert (await send(running, Signal.TRACES, A_SPAN)).kind == "internal"
+
+
+async def test_refusals_are_counted_with_their_reason(receive, send):
+    """Each refused request adds one."""
+    running = await receive()
+    running.door.error = RetryableError("full", reason="queue_full")
+    await send(running, Signal.TRACES, A_SPAN)
+    assert running.telemetry.value("tailrace_receiver_refused_requests", transport=send.transport, reason="queue_full") == 1
+
+
+async def test_long_and_odd_messages_are_cut_not_lost(receive, send):
+    """A message is a header in gRPC: bounded, and UTF-8 whatever the request held."""
+    running = await receive()
+    running.door.error = PermanentError("ä\udcff\r\n" * 5000)
+    outcome = await send(running, Signal.TRACES, A_SPAN)
+    assert outcome.kind == "internal"
+    assert len(outcome.message) <= 1024
+
+
+async def test_bug_behind_the_door_ends_the_request_not_the_server(receive, send, send_grpc):
+    """An unforeseen exception is answered and logged once, and the next request is served."""
+    running = await receive()
+    running.door.error = ZeroDivisionError("secret")
+    for _ in range(3):
+        if send.transport == "grpc":
+            outcome = await send(running, Signal.TRACES, A_SPAN)
+            assert (outcome.kind, outcome.message) == ("internal", "internal error")
+        else:
+            with pytest.raises(AssertionError):  # plain text: not the handler's own answer
+                await send(running, Signal.TRACES, A_SPAN)
+    assert len(running.telemetry.log.of_level("error")) == 1
+    running.door.error = None
+    assert (await send(running, Signal.TRACES, A_SPAN)).kind == "ok"
+
+
+async def test_signal_without_a_pipeline_is_unknown(receive, send):
+    """UNIMPLEMENTED / 404, as the Collector."""
+    running = await receive(signals=[Signal.TRACES])
+    assert (await send(running, Signal.LOGS, a_request(Signal.LOGS))).kind == "unknown"
+
+
+async def test_loopback_peer_is_local_and_headers_are_forgotten(receive, send):
+    """Without include_metadata the context holds nothing of the headers."""
+    running = await receive()
+    await send(running, Signal.TRACES, A_SPAN, headers={"x-tenant": "a"})
+    context = running.door.taken[0][1]
+    assert context.local_peer is True
+    assert context.metadata == ()
+
+
+async def test_include_metadata_keeps_what_tells_senders_apart(receive, send):
+    """The sender's own headers are kept, those of the message and the delivery are not: equal senders have one context."""
+    running = await receive(both(include_metadata=True))
+    await send(running, Signal.TRACES, A_SPAN, headers={"x-tenant": "a", "traceparent": "00-1"})
+    await send(running, Signal.TRACES, a_request(Signal.TRACES, 50), headers={"x-tenant": "a", "traceparent": "00-2"})
+    await send(running, Signal.TRACES, A_SPAN, headers={"x-tenant": "b"})
+    first, second, third = (context for _, context in running.door.taken)
+    assert dict(first.metadata)["x-tenant"] == ("a",)
+    assert "user-agent" in dict(first.metadata)
+    assert first is second
+    assert not {"traceparent", "content-length", "content-type", "grpc-encoding"} & dict(first.metadata).keys()
+    assert dict(third.metadata)["x-tenant"] == ("b",)
+
+
+async def test_unauthenticated_request_stops_before_the_door(receive, send):
+    """auth.authenticator names the extension that is asked; its claims go with the data."""
+    running = await receive(both(auth={"authenticator": "badge"}), host=FakeHost({"badge": Badge()}))
+    refused = await send(running, Signal.TRACES, A_SPAN, headers={"authorization": "Bearer bad"})
+    assert (refused.kind, refused.message) == ("unauthenticated", "no valid token")
+    assert not running.door.taken
+    assert (await send(running, Signal.TRACES, A_SPAN, headers={"authorization": "Bearer good"})).kind == "ok"
+    context = running.door.taken[0][1]
+    assert context.claims == (("sub", "me"),)
+    assert context.metadata == ()
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+@pytest.mark.parametrize("extensions", [{}, {"badge": object()}])
+async def test_wrong_authenticator_stops_the_start_and_names_the_key(receive, protocol, extensions):
+    """A missing extension, and one that is no authenticator."""
+    with pytest.raises(ValueError, match=f"receivers::otlp::protocols::{protocol}::auth::authenticator"):
+        await receive({protocol: {**BOTH[protocol], "auth": {"authenticator": "badge"}}}, host=FakeHost(extensions))
+
+
+@pytest.mark.parametrize("padding", [10, 30_000, 1_000_000])
+async def test_gzip_is_unpacked(receive, send, padding):
+    """Small, middling and large bodies, the last off the event loop."""
+    running = await receive()
+    message = a_request(Signal.TRACES, padding)
+    assert (await send(running, Signal.TRACES, message, gzip=True)).kind == "ok"
+    assert ExportTraceServiceRequest.FromString(running.door.taken[0][0]) == message
+
+
+async def test_limit_holds_for_what_was_sent(receive, send):
+    """One byte too many is too many."""
+    running = await receive(
+        {"grpc": {**BOTH["grpc"], "max_recv_msg_size_mib": 1}, "http": {**BOTH["http"], "max_request_body_size": "1MiB"}}
+    )
+    assert (await send(running, Signal.TRACES, a_request(Signal.TRACES, 1_000_000))).kind == "ok"
+    assert (await send(running, Signal.TRACES, a_request(Signal.TRACES, 1_100_000))).kind == "too_large"
+    assert len(running.door.taken) == 1
+
+
+async def test_decompression_bomb_is_stopped_at_the_limit(receive, send):
+    """A small body that unpacks to too much."""
+    running = await receive(
+        {"grpc": {**BOTH["grpc"], "max_recv_msg_size_mib": 1}, "http": {**BOTH["http"], "max_request_body_size": "1MiB"}}
+    )
+    outcome = await send(running, Signal.TRACES, a_request(Signal.TRACES, 30_000_000), gzip=True)
+    assert outcome.kind == "too_large"
+    assert not running.door.taken
+    assert running.host.admission.used_bytes == 0
+
+
+async def test_memory_limit_refuses_before_unpacking(receive, send):
+    """The budget is asked first, in retryable words; nothing stays booked."""
+    running = await receive()
+    running.host.admission.refuse = True
+    message = a_request(Signal.TRACES)
+    message.resource_spans[0].schema_url = "".join(f"{n * n:x}" for n in range(200_000))  # compresses badly: large in gzip too
+    assert (await send(running, Signal.TRACES, message, gzip=True)).kind == "retry"
+    running.host.admission.refuse = False
+    assert (await send(running, Signal.TRACES, message, gzip=True)).kind == "ok"
+    assert running.host.admission.used_bytes == 0
+
+
+async def test_shutdown_finishes_what_is_in_progress(receive, send):
+    """A request at the door is answered although the receiver stops; afterwards nobody listens; twice is safe."""
+    running = await receive()
+    running.door.open.clear()
+    async with asyncio.TaskGroup() as group:
+        sending = group.create_task(send(running, Signal.TRACES, A_SPAN))
+        await running.door.entered.wait()
+        stopping = group.create_task(running.receiver.shutdown())
+        await asyncio.sleep(0)
+        running.door.open.set()
+    assert sending.result().kind == "ok"
+    assert stopping.done()
+    for port in (running.receiver.grpc_port, running.receiver.http_port):
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+    await running.receiver.shutdown()
+
+
+async def test_many_requests_at_once_all_arrive(receive, send):
+    """Concurrent senders do not disturb each other."""
+    running = await receive()
+    outcomes = await asyncio.gather(*(send(running, Signal.TRACES, a_request(Signal.TRACES, n), gzip=n % 2 == 0) for n in range(40)))
+    assert {outcome.kind for outcome in outcomes} == {"ok"}
+    sizes = sorted(
+        len(ExportTraceServiceRequest.FromString(wire).resource_spans[0].resource.attributes[1].value.string_value)
+        for wire, _ in running.door.taken
+    )
+    assert sizes == list(range(40))
