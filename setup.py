@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-import numpy
+import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
@@ -17,7 +17,7 @@ def extensions() -> list[Extension]:
         Extension(
             ".".join(path.with_suffix("").parts),
             [str(path)],
-            include_dirs=[numpy.get_include()],
+            include_dirs=[np.get_include()],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
             extra_compile_args=["-O2", "-Wno-unreachable-code", *EXTRA_CFLAGS],
             extra_link_args=EXTRA_LDFLAGS,

@@ -10,7 +10,9 @@ ROOTS = {"collector", "config", "receivers", "processors", "exporters", "connect
 def problems(wheel: Path) -> list[str]:
     """What is wrong with the wheel, one line each."""
     names = zipfile.ZipFile(wheel).namelist()
-    found = [f"unexpected top-level {root!r}" for root in sorted({n.split("/")[0] for n in names} - ROOTS) if not root.endswith(".dist-info")]
+    found = [
+        f"unexpected top-level {root!r}" for root in sorted({n.split("/")[0] for n in names} - ROOTS) if not root.endswith(".dist-info")
+    ]
     found += [f"missing package {root}" for root in sorted(ROOTS) if f"{root}/__init__.py" not in names]
     for source in Path().glob("*/**/*.pyx"):
         if source.parts[0] in ROOTS and not any(n.startswith(str(source.with_suffix("")) + ".") and n.endswith(".so") for n in names):

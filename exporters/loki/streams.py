@@ -41,7 +41,13 @@ def level_names(severity_number: npt.NDArray[np.int32], severity_text: StringCol
 def _quote(value: str) -> str:
     """A Go string literal."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
-    return '"' + "".join(ch if ch.isprintable() or ch == " " else f"\\u{ord(ch):04x}" if ord(ch) < 0x10000 else f"\\U{ord(ch):08x}" for ch in escaped) + '"'
+    return (
+        '"'
+        + "".join(
+            ch if ch.isprintable() or ch == " " else f"\\u{ord(ch):04x}" if ord(ch) < 0x10000 else f"\\U{ord(ch):08x}" for ch in escaped
+        )
+        + '"'
+    )
 
 
 def _varint(value: int) -> bytes:
@@ -220,7 +226,10 @@ class StreamEncoder:
         if table == "scopes":
             for name, label in (("name", "scope_name"), ("version", "scope_version")):
                 column = batch.field(name, "scopes")
-                own = [have + (self._pair(label, column.distinct[code]) if code >= 0 else b"") for have, code in zip(own, column.codes.tolist(), strict=True)]
+                own = [
+                    have + (self._pair(label, column.distinct[code]) if code >= 0 else b"")
+                    for have, code in zip(own, column.codes.tolist(), strict=True)
+                ]
         numbers = []
         for have, begin, end in zip(own, bounds[:-1], bounds[1:], strict=True):
             content = have

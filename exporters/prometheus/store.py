@@ -4,6 +4,7 @@ A table, not a history: a scrape sees what was last received, until it is older 
 series table; histograms and summaries have a row in the store of their set of bounds.
 """
 
+import itertools
 from collections import defaultdict
 
 import numpy as np
@@ -142,8 +143,10 @@ class SeriesStore:
         attributes = batch.attributes("resources")
         texts, keys = attributes.as_text(), attributes.key
         bounds = np.searchsorted(attributes.owner, np.arange(batch.table("resources").row_count + 1)).tolist()
-        for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
-            pairs = [(keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "") for j in range(begin, end)]
+        for begin, end in itertools.pairwise(bounds):
+            pairs = [
+                (keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "") for j in range(begin, end)
+            ]
             labels = self._labels.target_info(pairs)
             if labels:
                 self._targets[tuple(labels)] = now_s

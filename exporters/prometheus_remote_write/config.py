@@ -53,7 +53,9 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
     http: HTTPClientConfig = HTTPClientConfig.model_validate({"compression": "snappy", "timeout": "5s"})
     timeout: Duration = Field(default=5.0, ge=0)
     """Of one attempt."""
-    retry_on_failure: RetryConfig = RetryConfig.model_validate({"initial_interval": "50ms", "max_interval": "200ms", "max_elapsed_time": "1m"})
+    retry_on_failure: RetryConfig = RetryConfig.model_validate(
+        {"initial_interval": "50ms", "max_interval": "200ms", "max_elapsed_time": "1m"}
+    )
     remote_write_queue: RemoteWriteQueueConfig = RemoteWriteQueueConfig()
     max_batch_size_bytes: int = Field(default=3_000_000, ge=1)
     """Of one request before compression."""

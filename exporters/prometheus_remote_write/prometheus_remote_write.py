@@ -152,7 +152,9 @@ class PrometheusRemoteWriteExporter(QueuedExporter[bytes]):
         ends = np.searchsorted(attributes.owner, resource_of[first], side="right").tolist()
         encoded = []
         for begin, end, time_ms in zip(begins, ends, latest_ms, strict=True):
-            pairs = [(keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "") for j in range(begin, end)]
+            pairs = [
+                (keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "") for j in range(begin, end)
+            ]
             labels = self._labels.target_info(pairs)
             if not labels:
                 continue

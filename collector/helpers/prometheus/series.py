@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from collector.helpers.prometheus.labels import SeriesLabels
 from collector.helpers.prometheus.naming import TranslationStrategy, metric_name, prometheus_type
-from collector.model import METRIC_EXPONENTIAL_HISTOGRAM, METRIC_HISTOGRAM, METRIC_SUMMARY, KeyTable, Metrics, groups
+from collector.model import METRIC_HISTOGRAM, METRIC_SUMMARY, KeyTable, Metrics, groups
 from collector.wire.hash import dictionary
 from collector.wire.layout import EXEMPLAR, QUANTILE
 

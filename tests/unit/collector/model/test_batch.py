@@ -206,7 +206,7 @@ def test_contexts_that_differ_do_not_merge(traces):
         Traces.concat([])
     assert Traces.concat([other, other]).context == other.context
     assert other.select(np.arange(6) < 1).context == other.context
-    assert EMPTY_CONTEXT == Context()
+    assert Context() == EMPTY_CONTEXT
 
 
 def test_an_empty_batch_has_no_bytes_and_answers_everything(traces):

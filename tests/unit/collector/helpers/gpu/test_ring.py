@@ -1,5 +1,6 @@
 """Windows over the ring, against a slow obvious integral."""
 
+import itertools
 import math
 
 import numpy as np
@@ -41,7 +42,7 @@ class Reference:
         self.cells = []  # (seconds inside the window, reading, reading before)
         self.touched = []
         times = [t for t, _ in samples]
-        for (before, previous), (now, reading) in zip(samples, samples[1:], strict=False):
+        for (before, previous), (now, reading) in itertools.pairwise(samples):
             overlap = max(0, min(end, now) - max(start, before)) / SECOND
             if (now - before) / SECOND <= GAP_S:
                 self.cells.append((overlap, (now - before) / SECOND, reading, previous))
