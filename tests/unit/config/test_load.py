@@ -90,12 +90,18 @@ service:
     assert lines(text, registry) == [
         'f.yaml:4:7: receivers::otlp::protocols: unknown key "grcp" (did you mean "grpc"?); allowed: grpc, http',
         "f.yaml:7:14: exporters::otlp_grpc::timeout: a duration needs a unit: write 10s or 10ms",
-        'f.yaml:8:18: exporters::otlp_grpc::compression: "gzp" is not allowed (did you mean "gzip"?); '
-        "allowed: (empty), none, gzip, zstd, snappy",
-        'f.yaml:12:19: service::pipelines::traces::receivers: references receiver "otlpp" which is not configured '
-        '(did you mean "otlp"?); configured: otlp',
-        'f.yaml:14:7: service::pipelines::traces: unknown key "procesors" (did you mean "processors"?); '
-        "allowed: receivers, processors, exporters",
+        (
+            'f.yaml:8:18: exporters::otlp_grpc::compression: "gzp" is not allowed (did you mean "gzip"?); '
+            "allowed: (empty), none, gzip, zstd, snappy"
+        ),
+        (
+            'f.yaml:12:19: service::pipelines::traces::receivers: references receiver "otlpp" which is not configured '
+            '(did you mean "otlp"?); configured: otlp'
+        ),
+        (
+            'f.yaml:14:7: service::pipelines::traces: unknown key "procesors" (did you mean "processors"?); '
+            "allowed: receivers, processors, exporters"
+        ),
     ]
 
 
@@ -233,8 +239,10 @@ service:
         ),
         (
             "    traces: {receivers: [otlp], exporters: [spanmetrics]}\n    logs: {receivers: [spanmetrics, otlp], exporters: [debug]}",
-            "f.yaml:5:25: connectors::spanmetrics: used as exporter in pipeline traces but not used in any supported receiver pipeline; "
-            "it connects: traces to metrics",
+            (
+                "f.yaml:5:25: connectors::spanmetrics: used as exporter in pipeline traces but not used in any supported receiver pipeline; "
+                "it connects: traces to metrics"
+            ),
         ),
         (
             "    traces: {receivers: [otlp, forward], exporters: [forward]}",

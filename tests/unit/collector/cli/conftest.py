@@ -1,5 +1,6 @@
 import sys
 import types
+from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner
@@ -42,7 +43,7 @@ service: {pipelines: {traces: {receivers: [otlp], exporters: [otlp_grpc]}}}
 class FakeService:
     """What ``run`` and ``validate`` need of collector.service.Service."""
 
-    calls: list[str] = []
+    calls: ClassVar[list[str]] = []
     fail_in = ""
     error: Exception = ValueError("nothing")
 
