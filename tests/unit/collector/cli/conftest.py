@@ -1,10 +1,10 @@
-import sys
-import types
 from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner
 
+import collector.cli.run
+import collector.cli.validate
 import collector.registry
 from collector.api import ComponentKind, Factory, Stability
 from collector.cli import main
@@ -47,8 +47,9 @@ class FakeService:
     fail_in = ""
     error: Exception = ValueError("nothing")
 
-    def __init__(self, config, registry):
+    def __init__(self, config, load=None):
         self.config = config
+        type(self).load = load
         self._step("init")
 
     def _step(self, name):
@@ -68,11 +69,10 @@ class FakeService:
 
 @pytest.fixture
 def service(monkeypatch):
-    """A stand-in for collector.service."""
+    """A stand-in for collector.service.Service."""
     FakeService.calls, FakeService.fail_in = [], ""
-    module = types.ModuleType("collector.service")
-    module.Service = FakeService
-    monkeypatch.setitem(sys.modules, "collector.service", module)
+    for module in (collector.cli.run, collector.cli.validate):
+        monkeypatch.setattr(module, "Service", FakeService)
     return FakeService
 
 
