@@ -14,7 +14,7 @@ from config.load import ComponentOutcome, Examination, Outcome, examine
 __all__ = ["command"]
 
 _HEADINGS = {
-    Outcome.INVALID: "we have these, but not with these settings",
+    Outcome.INVALID: "we have these, but they cannot run as configured (the errors say why)",
     Outcome.ELSEWHERE: "the OpenTelemetry Collector has these, Tailrace does not yet",
     Outcome.UNKNOWN: "nobody knows these",
 }
