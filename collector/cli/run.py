@@ -7,10 +7,11 @@ from collections.abc import Callable
 import click
 import structlog
 
-from collector.api import ConsumeError
 from collector.cli._logs import logging_to
 from collector.cli._options import config_options, fail, load_or_fail
 from collector.registry import Registry, check_top_level_names
+from collector.service import Service, StartError
+from config.load import load
 from config.model import Config
 
 __all__ = ["command", "new_event_loop", "serve"]
@@ -26,11 +27,9 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-async def serve(config: Config, registry: Registry) -> None:
-    """Run the service until it is told to stop; what it holds is flushed before this returns."""
-    from collector.service import Service  # noqa: PLC0415 - the commands that only read do without it
-
-    service = Service(config, registry)
+async def serve(config: Config, load: Callable[[], Config] | None = None) -> None:
+    """Run the service until it is told to stop; what it holds is flushed before this returns. ``load`` reads anew for a reload."""
+    service = Service(config, load=load)
     try:
         await service.start()
         await service.run_until_stopped()
@@ -38,7 +37,7 @@ async def serve(config: Config, registry: Registry) -> None:
         await service.shutdown()
 
 
-def run(config: Config, registry: Registry, loop_factory: Callable[[], asyncio.AbstractEventLoop] = new_event_loop) -> int:
+def run(config: Config, load: Callable[[], Config] | None = None) -> int:
     """Serve ``config``; the exit code."""
     try:
         with logging_to(config.service.telemetry.logs):
@@ -46,13 +45,15 @@ def run(config: Config, registry: Registry, loop_factory: Callable[[], asyncio.A
             for warning in config.warnings:
                 log.warning("configuration note", finding=str(warning))
             try:
-                with asyncio.Runner(loop_factory=loop_factory) as runner:
-                    runner.run(serve(config, registry))
+                with asyncio.Runner(loop_factory=new_event_loop) as runner:
+                    runner.run(serve(config, load))
             except KeyboardInterrupt:
                 return 130
-            except Exception as exc:  # the edge of the process: whatever stopped the service is said in one line
-                defect = not isinstance(exc, OSError | ValueError | ConsumeError)
-                log.error("the service failed", error=str(exc) or type(exc).__name__, exc_info=defect)  # noqa: TRY400 - no traceback for what the operator can mend
+            except (StartError, OSError) as exc:
+                log.error("the service could not start", error=str(exc))  # noqa: TRY400 - what an operator can mend needs no traceback
+                return 1
+            except Exception:  # the edge of the process
+                log.exception("the service failed")
                 return 1
     except OSError as exc:
         fail(f"service::telemetry::logs::output_paths: {exc}")
@@ -67,4 +68,4 @@ def command(sources: tuple[str, ...], sets: tuple[str, ...]) -> None:
     if problems:
         fail("; ".join(problems))
     registry = Registry()
-    raise SystemExit(run(load_or_fail(sources, sets, registry), registry))
+    raise SystemExit(run(load_or_fail(sources, sets, registry), lambda: load(sources, sets, registry)))

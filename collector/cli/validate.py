@@ -8,12 +8,13 @@ import click
 from collector.api import ComponentKind
 from collector.cli._options import config_options, show_errors, show_notes
 from collector.registry import Registry
+from collector.service import Service
 from config.load import ComponentOutcome, Examination, Outcome, examine
 
 __all__ = ["command"]
 
 _HEADINGS = {
-    Outcome.INVALID: "we have these, but not with these settings",
+    Outcome.INVALID: "we have these, but they cannot run as configured (the errors say why)",
     Outcome.ELSEWHERE: "the OpenTelemetry Collector has these, Tailrace does not yet",
     Outcome.UNKNOWN: "nobody knows these",
 }
@@ -26,7 +27,7 @@ def command(sources: tuple[str, ...], sets: tuple[str, ...], compat: bool) -> No
     """Check a configuration without starting anything."""
     registry = Registry()
     found = examine(sources, sets, registry)
-    problem = _build(found, registry)
+    problem = _build(found)
     if compat and found.components:
         _show_compatibility(found.components)
     else:
@@ -44,16 +45,14 @@ def command(sources: tuple[str, ...], sets: tuple[str, ...], compat: bool) -> No
         click.echo(_summary(found))
 
 
-def _build(found: Examination, registry: Registry) -> str:
+def _build(found: Examination) -> str:
     """Why the graph cannot be built; empty if it can, or if the configuration is wrong already."""
     if found.config is None:
         return ""
-    from collector.service import Service  # noqa: PLC0415 - only a valid configuration needs it
-
     try:
-        Service(found.config, registry)
+        Service(found.config)
     except Exception as exc:  # noqa: BLE001 - a component's constructor may raise anything
-        return f"the pipelines cannot be built: {exc or type(exc).__name__}"
+        return f"the pipelines cannot be built: {str(exc) or type(exc).__name__}"
     return ""
 
 

@@ -1,9 +1,10 @@
-import sys
-import types
+from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner
 
+import collector.cli.run
+import collector.cli.validate
 import collector.registry
 from collector.api import ComponentKind, Factory, Stability
 from collector.cli import main
@@ -42,12 +43,13 @@ service: {pipelines: {traces: {receivers: [otlp], exporters: [otlp_grpc]}}}
 class FakeService:
     """What ``run`` and ``validate`` need of collector.service.Service."""
 
-    calls: list[str] = []
+    calls: ClassVar[list[str]] = []
     fail_in = ""
     error: Exception = ValueError("nothing")
 
-    def __init__(self, config, registry):
+    def __init__(self, config, load=None):
         self.config = config
+        type(self).load = load
         self._step("init")
 
     def _step(self, name):
@@ -67,11 +69,10 @@ class FakeService:
 
 @pytest.fixture
 def service(monkeypatch):
-    """A stand-in for collector.service."""
+    """A stand-in for collector.service.Service."""
     FakeService.calls, FakeService.fail_in = [], ""
-    module = types.ModuleType("collector.service")
-    module.Service = FakeService
-    monkeypatch.setitem(sys.modules, "collector.service", module)
+    for module in (collector.cli.run, collector.cli.validate):
+        monkeypatch.setattr(module, "Service", FakeService)
     return FakeService
 
 

@@ -46,6 +46,22 @@ def test_run_starts_serves_and_shuts_down(tailrace, service, good, command):
     assert (result.exit_code, service.calls) == (0, ["init", "start", "run", "shutdown"])
 
 
+def test_run_can_load_anew(tailrace, service, good):
+    """The service gets the means to read the same sources again, for a reload."""
+    tailrace("run", "--config", good, "--set", "exporters.otlp_grpc.endpoint=new")
+    (exporter,) = service.load().exporters.values()
+    assert exporter.config.endpoint == "new"
+
+
+def test_run_reports_a_defect_with_its_traceback(tailrace, service, good):
+    """What no operator can mend is shown whole."""
+    service.fail_in, service.error = "run", RuntimeError("a defect")
+    result = tailrace("run", "--config", good)
+    assert result.exit_code == 1
+    assert "Traceback" in result.output
+    assert service.calls[-1] == "shutdown"
+
+
 def test_run_reports_a_failed_start(tailrace, service, good):
     """A component that refuses to start ends the command with 1 and its message, after what was started is shut down."""
     service.fail_in, service.error = "start", OSError("port 4317 is taken by otelcol (pid 7): set receivers::otlp::grpc::endpoint")

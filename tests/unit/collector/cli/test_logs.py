@@ -61,7 +61,7 @@ def test_other_libraries_join(tmp_path):
 
 def failing(logger):
     try:
-        raise ValueError("the reason")
+        int("the reason")
     except ValueError:
         logger.exception("it failed")
 
@@ -71,7 +71,7 @@ def test_stack_traces(tmp_path):
     assert "Traceback" in written(tmp_path, failing, encoding="json")
     (tmp_path / "log").unlink()
     short = json.loads(written(tmp_path, failing, encoding="json", disable_stacktrace=True))
-    assert short["error"] == "ValueError: the reason"
+    assert short["error"] == "ValueError: invalid literal for int() with base 10: 'the reason'"
 
 
 def test_sampling():
