@@ -169,7 +169,9 @@ class Platform:
              "tenant_id": tenant, "user.id": user},
         )  # fmt: skip
         for part in ("http send", "http receive"):
-            self._span(spans["backend-api"], trace_id, chance.randbytes(8), root_id, f"{method} {route} {part}", INTERNAL, end - 200_000, end, {})
+            self._span(
+                spans["backend-api"], trace_id, chance.randbytes(8), root_id, f"{method} {route} {part}", INTERNAL, end - 200_000, end, {}
+            )
         at = start + int(own_s / 2 * _NS)
         error = "CUDA out of memory" if failed and uses_model and chance.random() < 0.5 else "upstream timed out" if failed else ""
         if uses_model:
@@ -180,7 +182,9 @@ class Platform:
         if failed:
             root.status.code = 2
             root.status.message = error
-        self._count(method, path if route == "/v1/documents/{id}" and chance.random() < 0.3 else route, status, tenant, user, total_s, health=health)
+        self._count(
+            method, path if route == "/v1/documents/{id}" and chance.random() < 0.3 else route, status, tenant, user, total_s, health=health
+        )
         self._log(records, trace_id, root_id, end, route, status, tenant, total_s, error, health=health)
         totals = self.totals
         totals.traces += 1
@@ -189,7 +193,16 @@ class Platform:
         totals.health_traces += health
 
     def _embed(
-        self, spans: dict[str, Any], trace_id: bytes, parent: bytes, at: int, model: str, tenant: str, queue_s: float, model_s: float, error: str
+        self,
+        spans: dict[str, Any],
+        trace_id: bytes,
+        parent: bytes,
+        at: int,
+        model: str,
+        tenant: str,
+        queue_s: float,
+        model_s: float,
+        error: str,
     ) -> int:
         chance = self._random
         tokens = chance.randrange(8, 512)
@@ -223,7 +236,9 @@ class Platform:
         self._operations["search", collection, "success"] += 1
         return end
 
-    def _span(self, spans: Any, trace_id: bytes, span_id: bytes, parent: bytes, name: str, kind: int, start: int, end: int, values: dict[str, Any]) -> Any:
+    def _span(
+        self, spans: Any, trace_id: bytes, span_id: bytes, parent: bytes, name: str, kind: int, start: int, end: int, values: dict[str, Any]
+    ) -> Any:
         span = spans.add(
             trace_id=trace_id, span_id=span_id, parent_span_id=parent, name=name, kind=kind, start_time_unix_nano=start,
             end_time_unix_nano=end, flags=0x101,
@@ -234,11 +249,24 @@ class Platform:
 
     def _count(self, method: str, endpoint: str, status: int, tenant: str, user: str, seconds: float, *, health: bool) -> None:
         self._counter[method, endpoint, str(status), tenant, "" if health else user] += 1
-        self._durations.setdefault((method, endpoint if endpoint.startswith("/v1/e") or endpoint == "/health" else "/v1/search"), _Histogram()).add(seconds)
+        self._durations.setdefault(
+            (method, endpoint if endpoint.startswith("/v1/e") or endpoint == "/health" else "/v1/search"), _Histogram()
+        ).add(seconds)
         self.totals.requests_value += 1
 
     def _log(
-        self, records: dict[str, Any], trace_id: bytes, span_id: bytes, at: int, route: str, status: int, tenant: str, seconds: float, error: str, *, health: bool
+        self,
+        records: dict[str, Any],
+        trace_id: bytes,
+        span_id: bytes,
+        at: int,
+        route: str,
+        status: int,
+        tenant: str,
+        seconds: float,
+        error: str,
+        *,
+        health: bool,
     ) -> None:
         if health:
             return
@@ -310,7 +338,9 @@ class Sender:
     def __init__(self, grpc_endpoint: str, http_endpoint: str) -> None:
         self._channel = grpc.insecure_channel(grpc_endpoint)
         self._export = self._channel.unary_unary(
-            "/opentelemetry.proto.collector.trace.v1.TraceService/Export", request_serializer=lambda body: body, response_deserializer=lambda body: body
+            "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            request_serializer=lambda body: body,
+            response_deserializer=lambda body: body,
         )
         host, _, port = http_endpoint.rpartition(":")
         self._http = http.client.HTTPConnection(host, int(port), timeout=10)
@@ -369,7 +399,11 @@ class Sender:
 def _records_of(request: ExportLogsServiceRequest, resource: dict[str, Any], document: dict[str, Any]) -> list[tuple[str, str]]:
     """Hex ids of the records of one resource, in order (protobuf's own JSON form has them in base64)."""
     position = document["resourceLogs"].index(resource)
-    return [(record.trace_id.hex(), record.span_id.hex()) for scope in request.resource_logs[position].scope_logs for record in scope.log_records]
+    return [
+        (record.trace_id.hex(), record.span_id.hex())
+        for scope in request.resource_logs[position].scope_logs
+        for record in scope.log_records
+    ]
 
 
 def main() -> None:

@@ -108,7 +108,14 @@ class Writer:
         return self.held(
             2,
             self.message(
-                *(self.trace_id(1), self.span_id(2), self.text(3, 0.3), self.span_id(4), self.text(5), self.number(6, self.random.randrange(6))),
+                *(
+                    self.trace_id(1),
+                    self.span_id(2),
+                    self.text(3, 0.3),
+                    self.span_id(4),
+                    self.text(5),
+                    self.number(6, self.random.randrange(6)),
+                ),
                 *(self.time(7), self.time(8), *self.attributes(9), self.number(10, 2), *self.some(2, self.event), *self.some(2, self.link)),
                 *(status, self.fixed32(16, 0x301) if self.maybe(0.3) else b""),
             ),
@@ -118,7 +125,12 @@ class Writer:
         return self.held(
             2,
             self.message(
-                *(self.time(1), self.number(2, self.random.randrange(25)), self.text(3), self.held(5, self.value()) if self.maybe(0.8) else b""),
+                *(
+                    self.time(1),
+                    self.number(2, self.random.randrange(25)),
+                    self.text(3),
+                    self.held(5, self.value()) if self.maybe(0.8) else b"",
+                ),
                 *(*self.attributes(6), self.fixed32(8, 1) if self.maybe(0.3) else b"", self.trace_id(9), self.span_id(10), self.time(11)),
                 self.text(12, 0.3),
             ),
@@ -150,7 +162,9 @@ class Writer:
         )
 
     def exponential_point(self):
-        buckets = [self.held(field, self.message(self.number(1, 3), self.held(2, b"\x01\x00\x05"))) if self.maybe() else b"" for field in (8, 9)]
+        buckets = [
+            self.held(field, self.message(self.number(1, 3), self.held(2, b"\x01\x00\x05"))) if self.maybe() else b"" for field in (8, 9)
+        ]
         flags = self.number(10, 1) if self.maybe(0.3) else b""
         return self.message(
             *(*self.attributes(1), self.time(2), self.time(3), self.fixed64(4, 6), self.fixed64(5, 1.5) if self.maybe() else b""),
@@ -164,7 +178,13 @@ class Writer:
         return self.message(*self.attributes(7), self.time(2), self.time(3), self.fixed64(4, 6), self.fixed64(5, 1.5), *quantiles, flags)
 
     def metric(self):
-        kinds = ((5, self.number_point), (7, self.number_point), (9, self.histogram_point), (10, self.exponential_point), (11, self.summary_point))
+        kinds = (
+            (5, self.number_point),
+            (7, self.number_point),
+            (9, self.histogram_point),
+            (10, self.exponential_point),
+            (11, self.summary_point),
+        )
         field, point = self.random.choice(kinds)
         points = self.some(4, lambda: self.held(1, point()))
         temporality = self.number(2, self.random.randrange(3)) if field in {7, 9, 10} else b""
@@ -267,7 +287,12 @@ def assert_same_index(batch):
         found = fresh.table(name).rows
         assert len(rows) == len(found), name
         for column in rows.dtype.names:
-            assert np.array_equal(rows[column], found[column], equal_nan=rows[column].dtype.kind == "f"), (name, column, rows[column], found[column])
+            assert np.array_equal(rows[column], found[column], equal_nan=rows[column].dtype.kind == "f"), (
+                name,
+                column,
+                rows[column],
+                found[column],
+            )
     for name, carried in batch.index.attributes.items():
         found = fresh.attributes(name)
         assert carried.key.to_list() == found.key.to_list(), name

@@ -82,7 +82,11 @@ def test_a_cap_adds_what_each_cumulative_source_grew_by_to_one_overflow_series(o
         reset = points["count"][folded] < state.column("count")[slot]
         overflow += (buckets - np.where(reset[:, None], 0, state.column("buckets")[slot])).sum(axis=0, dtype=np.uint64)
         overflow_sum += float((points["sum"][folded] - np.where(reset, 0, state.column("sum")[slot])).sum())
-        state.column("buckets")[slot], state.column("count")[slot], state.column("sum")[slot] = buckets, points["count"][folded], points["sum"][folded]
+        state.column("buckets")[slot], state.column("count")[slot], state.column("sum")[slot] = (
+            buckets,
+            points["count"][folded],
+            points["sum"][folded],
+        )
 
     assert overflow.tolist() == [2 + 1, 1 + 2, 5 + 1]
     assert overflow_sum == pytest.approx(55.1)
@@ -109,7 +113,9 @@ def test_points_of_one_group_are_summed_with_reduceat(otlp):
 
 def test_gpu_energy_is_joined_to_each_spans_own_interval(otlp):
     """Cumulative joules at the sampler's times, read at each span's start and end; only on the spans of this kind of work."""
-    batch = trace_request(otlp, (1, "embed", 0, 1, False), (2, "embed", 0.5, 2.5, False), (3, "search", 0, 3, False), (4, "embed", 8, 9, False))
+    batch = trace_request(
+        otlp, (1, "embed", 0, 1, False), (2, "embed", 0.5, 2.5, False), (3, "search", 0, 3, False), (4, "embed", 8, 9, False)
+    )
     times = np.arange(6) * SECOND
     joules = np.array([0.0, 100, 300, 600, 600, 600])
     start, end = batch.field("start_time_unix_nano"), batch.field("end_time_unix_nano")
@@ -170,7 +176,9 @@ def test_remote_write_looks_its_label_bytes_up_by_series(otlp):
         job = batch.attribute("service.name", "resources").take(batch.ancestor("resources")[new]).as_text()
         instance = batch.attribute("instance").take(new).as_text()
         cache.column("label")[slots[new]] = np.arange(len(labels), len(labels) + len(new))
-        labels += [f'{n}{{instance="{i}",job="{j}"}}'.encode() for n, i, j in zip(names.to_list(), instance.to_list(), job.to_list(), strict=True)]
+        labels += [
+            f'{n}{{instance="{i}",job="{j}"}}'.encode() for n, i, j in zip(names.to_list(), instance.to_list(), job.to_list(), strict=True)
+        ]
         label = cache.column("label")[slots]
         milliseconds = batch.field("time_unix_nano") // 1_000_000
         written = list(zip([labels[code] for code in label.tolist()], batch.field("value").tolist(), milliseconds.tolist(), strict=True))

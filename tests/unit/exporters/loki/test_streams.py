@@ -155,7 +155,9 @@ def test_opt_in_labels_and_static_labels(push_request):
     assert labels == '{cluster="c", tenant="t"}'
 
 
-@pytest.mark.parametrize("keys", [{"endpoint": "localhost"}, {"compression": "gzip"}, {"labels": {"a.b": "x"}}, {"labels": {f"l{i}": "x" for i in range(15)}}])
+@pytest.mark.parametrize(
+    "keys", [{"endpoint": "localhost"}, {"compression": "gzip"}, {"labels": {"a.b": "x"}}, {"labels": {f"l{i}": "x" for i in range(15)}}]
+)
 def test_configuration_errors(keys):
     """What Loki would refuse is refused before it starts."""
     with pytest.raises(ValueError, match="endpoint|compression|label"):

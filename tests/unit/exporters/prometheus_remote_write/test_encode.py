@@ -77,13 +77,17 @@ def test_counter_and_gauge(write_request):
     assert sum(part.item_count for part in parts) == 2
     assert [(value(bits), ms) for bits, ms in found["http_requests_total", tuple(sorted((*BASE, ("http_method", "GET"))))]] == [(7.0, 5000)]
     assert [(value(bits), ms) for bits, ms in found["temp_celsius", BASE]] == [(1.5, 6000)]
-    assert found["target_info", (("host_name", "h"), ("instance", "1"), ("job", "api"))] == [(struct.unpack("<Q", struct.pack("<d", 1.0))[0], 6000)]
+    assert found["target_info", (("host_name", "h"), ("instance", "1"), ("job", "api"))] == [
+        (struct.unpack("<Q", struct.pack("<d", 1.0))[0], 6000)
+    ]
 
 
 def histogram(metrics, counts, bounds, time_s=1, total=None, flags=0, name="d"):
     metric = metrics.add(name=name, unit="s")
     metric.histogram.aggregation_temporality = 2
-    point = metric.histogram.data_points.add(time_unix_nano=time_s * SECOND, count=sum(counts), bucket_counts=counts, explicit_bounds=bounds, flags=flags)
+    point = metric.histogram.data_points.add(
+        time_unix_nano=time_s * SECOND, count=sum(counts), bucket_counts=counts, explicit_bounds=bounds, flags=flags
+    )
     if total is not None:
         point.sum = total
     return point
@@ -161,7 +165,10 @@ def test_summary(write_request):
     point.quantile_values.add(quantile=0.5, value=1.0)
     point.quantile_values.add(quantile=0.99, value=2.0)
     found, _ = series_of(write_request, exporter().encode(batch_of(made)))
-    assert {dict(labels)["quantile"]: value(samples[0][0]) for (name, labels), samples in found.items() if name == "s"} == {"0.5": 1.0, "0.99": 2.0}
+    assert {dict(labels)["quantile"]: value(samples[0][0]) for (name, labels), samples in found.items() if name == "s"} == {
+        "0.5": 1.0,
+        "0.99": 2.0,
+    }
     assert value(found["s_sum", BASE][0][0]) == 4.5
     assert value(found["s_count", BASE][0][0]) == 3
 

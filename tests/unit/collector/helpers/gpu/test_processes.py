@@ -29,7 +29,10 @@ def proc(tmp_path):
     [
         (f"0::/system.slice/docker-{CONTAINER}.scope", ""),
         (f"12:devices:/docker/{CONTAINER}", ""),
-        (f"0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{POD.replace('-', '_')}.slice/cri-containerd-{CONTAINER}.scope", POD),
+        (
+            f"0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{POD.replace('-', '_')}.slice/cri-containerd-{CONTAINER}.scope",
+            POD,
+        ),
         (f"11:memory:/kubepods/besteffort/pod{POD}/{CONTAINER}", POD),
     ],
 )

@@ -66,7 +66,13 @@ def test_precedence_and_omission():
     labels = dict(
         SeriesLabels(settings).series(
             [("job", "attr"), ("k", "v"), ("empty", ""), ("__name__", "bad")],
-            [("service.name", "api"), ("service.namespace", "shop"), ("service.instance.id", "1"), ("host.name", "h"), ("os.type", "linux")],
+            [
+                ("service.name", "api"),
+                ("service.namespace", "shop"),
+                ("service.instance.id", "1"),
+                ("host.name", "h"),
+                ("os.type", "linux"),
+            ],
             ("lib", "1.0", "", [("name", "dropped"), ("x", "y")]),
         )
     )
