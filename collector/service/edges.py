@@ -74,7 +74,7 @@ class ExporterEdge:
     suspends all the same is given each batch in a task of its own, so that it delays nobody, and drops beyond a bound.
     """
 
-    __slots__ = ("_hands_over", "_tasks", "component", "consume", "entries", "log", "waits")
+    __slots__ = ("_handed_over", "_hands_over", "_tasks", "component", "consume", "entries", "log", "waits")
 
     def __init__(self, component: Exporter, entries: dict[Signal, Entry], log: Any) -> None:
         self.component, self.entries, self.log = component, entries, log
@@ -82,6 +82,11 @@ class ExporterEdge:
         self.waits = component.waits_for_result
         self._hands_over: bool | None = None  # not known before the first batch
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._handed_over = dict.fromkeys(entries, 0)  # items of tasks that have not begun
+
+    def held_items(self, signal: Signal) -> int:
+        """Items in flight in the exporter, and those on their way into it."""
+        return self.component.in_flight_items().get(signal, 0) + self._handed_over[signal]
 
     def has_room(self, batch: Batch) -> bool:
         """Whether the batch would be taken without loss."""
@@ -97,7 +102,8 @@ class ExporterEdge:
             entry.drop(batch.item_count, "queue_full")
             self.log.error("the exporter is busy, the batch is dropped", items=batch.item_count)
             return None
-        task = asyncio.ensure_future(self._consume(batch, entry))
+        self._handed_over[batch.signal] += batch.item_count
+        task = asyncio.ensure_future(self._begin(batch, entry))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if self._hands_over is None:
@@ -108,6 +114,10 @@ class ExporterEdge:
                     "the exporter makes its callers wait; batches are handed to it in tasks, at most a few", limit=_HANDED_OVER_MAX
                 )
         return None
+
+    async def _begin(self, batch: Batch, entry: Entry) -> ConsumeError | None:
+        self._handed_over[batch.signal] -= batch.item_count
+        return await self._consume(batch, entry)
 
     async def _consume(self, batch: Batch, entry: Entry) -> ConsumeError | None:
         try:

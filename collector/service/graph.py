@@ -170,11 +170,11 @@ class _Builder:
         if not isinstance(exporter, Exporter):
             raise StartError(f"{node.path}: its factory made a {type(exporter).__name__}, not an Exporter")
         entries = {signal: telemetry.entry(signal) for signal in sorted(signals)}
+        edge = self._exporter_edges[exporter_id] = ExporterEdge(exporter, entries, telemetry.log)
         for signal, entry in entries.items():
-            self._held.append((entry, partial(_in_flight, exporter, signal)))
+            self._held.append((entry, partial(edge.held_items, signal)))
         self._exporters.append(node)
-        self._exporter_edges[exporter_id] = ExporterEdge(exporter, entries, telemetry.log)
-        return self._exporter_edges[exporter_id]
+        return edge
 
     def _connector(self, connector_id: ComponentId) -> NodeEdge:
         known = self._connector_edges.get(connector_id)
@@ -264,7 +264,3 @@ class _Builder:
         except Exception as error:
             raise StartError(f"{configured.kind.value}::{configured.id}: {error}") from error
         return Node(configured.kind, configured.id, component, pipeline)
-
-
-def _in_flight(exporter: Exporter, signal: Signal) -> int:
-    return exporter.in_flight_items().get(signal, 0)

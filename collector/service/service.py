@@ -50,7 +50,7 @@ class Service:
         clock: Clock | None = None,
         shutdown_timeout_s: float = SHUTDOWN_TIMEOUT_S,
     ) -> None:
-        """``load`` reads the configuration anew on SIGHUP; without it SIGHUP is ignored. Factories are in ``config``, not in ``registry``."""
+        """``load`` reads the configuration anew on SIGHUP; without it SIGHUP is ignored. ``registry`` is unused: ``config`` has factories."""
         del registry
         self._load = load
         self._clock = clock or SystemClock()

@@ -14,7 +14,8 @@ from collector.wire import layout
 from collector.wire.normalise import reencode
 from collector.wire.scan_repair import repair
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
@@ -32,9 +33,10 @@ import os
 __all__ = ["check", "find_field", "index_attributes", "index_children", "scan"]
 
 cdef enum:
-    # A row array may be this many times the request, or FREE_ROWS rows: two bytes make a row of 200, so without a limit a request
-    # of 20 MiB of empty messages would take 2 GB. The smallest real span, point or record has 20 bytes and more, and needs a factor of 11.
-    ROW_BYTES_PER_BYTE = 60
+    # What comes from outside may need row arrays of this many times its size each, and FREE_ROWS rows: two bytes make a row of 200, so
+    # without a limit 20 MiB of empty messages would take 2 GB. The smallest real span or point has 20 bytes and needs a factor of 11,
+    # a record of one letter 18. Our own bytes are bounded by two bytes a row alone: a rewrite may have left little in each item.
+    ROW_BYTES_PER_BYTE = 32
     FREE_ROWS = 1024
     # Nested AnyValues, the outermost included. 8 messages above an exemplar's value + 3 for each list of key-values stay below
     # the 100 messages that upb parses.
@@ -414,10 +416,26 @@ cdef int check_list(Scan* s, Ptr p, Ptr end, int depth, bint key_values) noexcep
     return 0
 
 
+cdef inline bint is_plain(Ptr p, Ptr end) noexcept nogil:
+    """Whether a KeyValue is what nearly all are: a short ASCII key, then a value of one number, bool or short ASCII text."""
+    cdef Ptr value
+    if end - p < 6 or p[0] != 0x0A or p[1] > end - p - 4 or p[1] >= 0x80:
+        return False
+    value = p + 2 + p[1]
+    if value[0] != 0x12 or value[1] >= 0x80 or value[1] != end - value - 2 or value[1] < 2 or not is_ascii(p + 2, p[1]):
+        return False
+    value += 2
+    if value[0] == 0x0A:
+        return value[1] == end - value - 2 and is_ascii(value + 2, value[1])
+    if value[0] == 0x18 or value[0] == 0x10:
+        return value[1] < 0x80 and end - value == 2 or value[1] >= 0x80 and end - value == 3 and value[2] < 0x80
+    return value[0] == 0x21 and end - value == 9
+
+
 cdef inline Ptr take_attribute(Scan* s, Ptr p, Ptr end, const char* name, int32_t* count) noexcept nogil:
     cdef Ptr stop = NULL
     p = take_length(s, p, end, &stop)
-    if p == NULL or (s.deep and check_key_value(s, p, stop, 1) < 0):
+    if p == NULL or (s.deep and not is_plain(p, stop) and check_key_value(s, p, stop, 1) < 0):
         within(s, name)
         return NULL
     count[0] += 1
@@ -474,9 +492,8 @@ cdef int read_any(Scan* s, Ptr p, Ptr end, AttributeRow* row) noexcept nogil:
 cdef int walk_event(Scan* s, Ptr p, Ptr end, EventRow* row) noexcept nogil:
     cdef uint32_t tag = 0, seen = 0, again = 0, bit
     cdef Ptr start
-    row.time = 0
+    memset(<uint8_t*>row + sizeof(Frame), 0, sizeof(EventRow) - sizeof(Frame))
     row.name = -1
-    row.name_len = row.attribute_count = 0
     while p < end:
         start = p
         p = take_tag(s, p, end, &tag)
@@ -509,10 +526,8 @@ cdef int walk_event(Scan* s, Ptr p, Ptr end, EventRow* row) noexcept nogil:
 cdef int walk_link(Scan* s, Ptr p, Ptr end, LinkRow* row) noexcept nogil:
     cdef uint32_t tag = 0, seen = 0, again = 0, bit
     cdef Ptr start
-    row.trace_id_hi = row.trace_id_lo = row.span_id = 0
-    row.flags = 0
+    memset(<uint8_t*>row + sizeof(Frame), 0, sizeof(LinkRow) - sizeof(Frame))
     row.trace_state = -1
-    row.trace_state_len = row.attribute_count = 0
     while p < end:
         start = p
         p = take_tag(s, p, end, &tag)
@@ -1242,6 +1257,7 @@ cdef int walk_item(Scan* s, Ptr start, Ptr p, Ptr end, int32_t parent) noexcept 
     cdef Frame* frame = <Frame*>push(s, rows, start)
     cdef Py_ssize_t drop_count = s.drops.count
     cdef int64_t rejected = s.rejected
+    cdef uint32_t item_errors = s.item_errors
     cdef MetricRow* metric
     if frame == NULL:
         return -1
@@ -1264,6 +1280,7 @@ cdef int walk_item(Scan* s, Ptr start, Ptr p, Ptr end, int32_t parent) noexcept 
         if metric.name_len == 0:           # goes as a whole, whatever is wrong with its points
             s.drops.count = drop_count
             s.rejected = rejected
+            s.item_errors = item_errors
             s.item_error = NO_NAME
             return reject(s, frame.start, frame.end, metric.point_count)
     if s.item_error:
@@ -1417,10 +1434,10 @@ cdef int signal_of(str signal) except -1:
     raise ValueError(f"signal is traces, metrics or logs, not {signal!r}")
 
 
-cdef void limit(Rows* rows, Py_ssize_t size, Py_ssize_t length, Py_ssize_t expected):
+cdef void prepare(Rows* rows, Py_ssize_t size, Py_ssize_t length, Py_ssize_t expected, bint from_outside=False):
     memset(rows, 0, sizeof(Rows))
     rows.size = size
-    rows.limit = FREE_ROWS + length * ROW_BYTES_PER_BYTE // size
+    rows.limit = FREE_ROWS + length * ROW_BYTES_PER_BYTE // size if from_outside else 1 + length // 2
     rows.capacity = expected
     rows.rows = <uint8_t*>malloc(<size_t>(expected * size))
     if rows.rows == NULL:
@@ -1461,16 +1478,37 @@ cdef object error(Scan* s, str prefix=""):
     return MalformedBatch(".".join(names), s.offset, reason)
 
 
-cdef dict EMPTY = {}
+@cython.final
+cdef class _Memory:
+    """Owns the rows under a numpy array."""
+
+    cdef void* rows
+    cdef Py_ssize_t size
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        PyBuffer_FillInfo(view, self, self.rows, self.size, 1, flags)
+
+    def __dealloc__(self):
+        free(self.rows)
 
 
 cdef object array(Rows* rows, object dtype):
-    """Read-only record array of the rows."""
+    """Read-only record array of the rows, which it takes over."""
+    cdef _Memory memory
+    cdef void* shrunk
     if rows.count == 0:
         empty = np.empty(0, dtype)
         empty.flags.writeable = False
         return empty
-    return np.frombuffer(PyBytes_FromStringAndSize(<char*>rows.rows, rows.count * rows.size), dtype)
+    memory = _Memory.__new__(_Memory)
+    if rows.capacity - rows.count > rows.count >> 3:
+        shrunk = realloc(rows.rows, <size_t>(rows.count * rows.size))
+        if shrunk != NULL:
+            rows.rows = <uint8_t*>shrunk
+    memory.rows = rows.rows
+    memory.size = rows.count * rows.size
+    rows.rows = NULL
+    return np.frombuffer(memory, dtype)
 
 
 cdef int run(Scan* s) except -1:
@@ -1478,12 +1516,12 @@ cdef int run(Scan* s) except -1:
     cdef Py_ssize_t length = s.length
     cdef Py_ssize_t size = sizeof(SpanRow) if s.signal == TRACES else sizeof(RecordRow) if s.signal == LOGS else sizeof(PointRow)
     cdef int rc
-    limit(&s.resources, sizeof(ResourceRow), length, 4)
-    limit(&s.scopes, sizeof(ScopeRow), length, 8)
-    limit(&s.items, size, length, 16 + length // 256)
-    limit(&s.drops, sizeof(Range), length, 0)
+    prepare(&s.resources, sizeof(ResourceRow), length, 4, s.deep)
+    prepare(&s.scopes, sizeof(ScopeRow), length, 8, s.deep)
+    prepare(&s.items, size, length, 16 + length // 256, s.deep)
+    prepare(&s.drops, sizeof(Range), length, 0)
     if s.signal == METRICS:
-        limit(&s.metrics, sizeof(MetricRow), length, 16 + length // 1024)
+        prepare(&s.metrics, sizeof(MetricRow), length, 16 + length // 1024, s.deep)
     if length > RELEASE_GIL_BYTES:
         with nogil:
             rc = walk_request(s)
@@ -1587,7 +1625,7 @@ cdef int owners_of(Owners* owners, object rows, object dtype) except -1:
     """Opens the rows of a table; PyBuffer_Release(&owners.view) must follow."""
     if rows.dtype != dtype:
         raise ValueError(f"rows of another table: {rows.dtype}")
-    PyObject_GetBuffer(rows, &owners.view, PyBUF_SIMPLE)
+    PyObject_GetBuffer(np.ascontiguousarray(rows), &owners.view, PyBUF_SIMPLE)
     owners.rows = <Ptr>owners.view.buf
     owners.size = dtype.itemsize
     owners.count = owners.view.len // owners.size
@@ -1713,7 +1751,7 @@ def index_children(str table not None, bytes wire not None, parents not None):
     begin(&s, wire, TRACES, False)
     owners_of(&owners, parents, parent_dtype)
     try:
-        limit(&s.items, dtype.itemsize, s.length, 16 + s.length // 1024)
+        prepare(&s.items, dtype.itemsize, s.length, 16 + s.length // 1024)
         if s.length > RELEASE_GIL_BYTES:
             with nogil:
                 rc = children_of(&s, code, &owners)
@@ -1918,6 +1956,7 @@ cdef int attributes_of(Scan* s, Keys* keys, Owners* owners, uint32_t wanted, bin
             row = <AttributeRow*>push(s, &s.items, start)
             if row == NULL:
                 return -1
+            memset(row, 0, sizeof(AttributeRow))       # the padding too: no bytes of the heap get out
             row.owner = <int32_t>i
             row.start = <int32_t>(start - s.base)
             row.end = <int32_t>(stop - s.base)
@@ -1925,6 +1964,18 @@ cdef int attributes_of(Scan* s, Keys* keys, Owners* owners, uint32_t wanted, bin
                 return -1
             p = stop
     return 0
+
+
+cdef Py_ssize_t expected_attributes(Owners* owners, str table):
+    """What the rows say of it, within reason: they may be anyone's."""
+    cdef Py_ssize_t i, at = layout_offset(table), total = 0
+    for i in range(owners.count):
+        total += max((<int32_t*>(owners.rows + i * owners.size + at))[0], 0)
+    return min(total, 1 << 20) + 1
+
+
+cdef Py_ssize_t layout_offset(str table):
+    return OWNERS[table][0].fields["attribute_count"][1]
 
 
 cdef dict OWNERS = {
@@ -1967,8 +2018,8 @@ def index_attributes(str table not None, bytes wire not None, rows not None, typ
     keys.previous = -1
     owners_of(&owners, rows, dtype)
     try:
-        limit(&s.items, sizeof(AttributeRow), s.length, 16 + min(s.length // 32, owners.count * 16))
-        limit(&keys.list, sizeof(Key), s.length, 32)
+        prepare(&s.items, sizeof(AttributeRow), s.length, expected_attributes(&owners, table))
+        prepare(&keys.list, sizeof(Key), s.length, 32)
         if s.length > RELEASE_GIL_BYTES:
             with nogil:
                 rc = attributes_of(&s, &keys, &owners, tag, inner, kinds_at)

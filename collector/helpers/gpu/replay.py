@@ -137,7 +137,7 @@ def _load(path: Path) -> tuple[list[Device], list[int], list[list[Reading]]]:
             samples.append(_readings(sample["readings"], len(devices)))
         if not samples:
             raise ValueError("there is no sample")  # noqa: TRY301 - the message is built in one place below
-    except (ValueError, TypeError, KeyError, OverflowError) as exc:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as exc:
         raise BackendUnavailableError("replay_file", f"{path}:{number + 1}: no recording of GPU samples: {exc}") from exc
     return devices, times, samples
 

@@ -1,0 +1,5 @@
+"""The ``forward`` connector: joins pipelines of one signal."""
+
+from connectors.forward.forward import factory
+
+__all__ = ["factory"]

@@ -1,0 +1,5 @@
+"""The ``health_check`` extension: one URL for probes."""
+
+from extensions.health_check.factory import factory
+
+__all__ = ["factory"]

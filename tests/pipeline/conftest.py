@@ -1,0 +1,259 @@
+"""Components that do what a test orders, and a service over them."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import asynccontextmanager
+
+import pytest
+
+from collector.api import (
+    ComponentKind,
+    Connector,
+    Exporter,
+    Extension,
+    Factory,
+    Receiver,
+    Settings,
+    Stability,
+    Stage,
+    Transform,
+)
+from collector.model import Batch, Signal
+from collector.registry import Registry
+from collector.service import Service
+from config.blocks import ComponentConfig
+from config.load import load
+
+ALL = frozenset(Signal)
+
+
+class ScriptConfig(ComponentConfig):
+    """``do`` is the order."""
+
+    do: str = ""
+
+
+class Source(Receiver):
+    def __init__(self, settings: Settings) -> None:
+        self.outputs, self.started, self.stopped = settings.outputs, False, False
+        self.settings = settings
+
+    async def start(self, host) -> None:
+        if self.order == "fail_start":
+            raise OSError("receivers::source::endpoint: the port is taken")
+        self.started = True
+
+    async def shutdown(self) -> None:
+        self.stopped = True
+
+
+class Every(Transform):
+    """Passes, halves, drops, raises."""
+
+    drop_reason = "halved"
+
+    def __init__(self, settings: Settings, order: str) -> None:
+        self.order, self.telemetry = order, settings.telemetry
+        settings.shared["objects"] = settings.shared.get("objects", 0) + 1
+        self.shared = settings.shared
+
+    def transform(self, batch: Batch) -> Batch | None:
+        if self.order == "raise":
+            raise RuntimeError("a bug")
+        if self.order == "drop":
+            return None
+        if self.order == "half":
+            import numpy as np
+
+            return batch.select(np.arange(batch.item_count) % 2 == 0)
+        if self.order == "half_own_reason":
+            import numpy as np
+
+            left = batch.select(np.arange(batch.item_count) % 2 == 0)
+            self.telemetry.dropped(batch.signal, batch.item_count - left.item_count, "mine")
+            return left
+        return batch
+
+
+class Holder(Stage):
+    """Holds all until shutdown, or until told (``flush``)."""
+
+    def __init__(self, settings: Settings, order: str) -> None:
+        self.order, self.output, self.held = order, settings.outputs, []
+
+    async def consume(self, batch: Batch) -> None:
+        if self.order == "raise":
+            raise RuntimeError("a bug")
+        self.held.append(batch)
+
+    def held_items(self) -> int:
+        return sum(batch.item_count for batch in self.held)
+
+    def held_bytes(self) -> int:
+        return sum(batch.memory_bytes for batch in self.held)
+
+    async def flush(self) -> None:
+        held, self.held = self.held, []
+        for batch in held:
+            await self.output[batch.signal].consume(batch)
+
+    async def shutdown(self) -> None:
+        if self.order == "hang_shutdown":
+            await asyncio.Event().wait()
+        if self.order != "lose":
+            await self.flush()
+
+
+class Target(Exporter):
+    """Delivers, or whatever else a backend can do to an exporter."""
+
+    def __init__(self, settings: Settings, order: str) -> None:
+        self.order, self.telemetry = order, settings.telemetry
+        self.batches: list[Batch] = []
+        self.release = asyncio.Event()
+        self.waiting = 0
+        self.stopped = False
+        self.room = True
+        self.waits_for_result = order.startswith("wait")
+
+    async def start(self, host) -> None:
+        if self.order == "fail_start":
+            raise ValueError("no such certificate")
+
+    def must_not_lose(self) -> bool:
+        return self.order == "must_not_lose"
+
+    def has_room(self, batch: Batch) -> bool:
+        return self.room
+
+    def in_flight_items(self) -> Mapping[Signal, int]:
+        return {Signal.TRACES: self.waiting}
+
+    async def consume(self, batch: Batch) -> None:
+        from collector.api import PermanentError, RetryableError
+
+        if self.order in {"hang", "wait_hang"}:
+            self.waiting += batch.item_count
+            await self.release.wait()
+            self.waiting -= batch.item_count
+        if self.order == "raise":
+            raise RuntimeError("a bug")
+        if self.order == "wait_refuse":
+            self.telemetry.refused(batch.signal, batch.item_count, "http_400")
+            raise PermanentError("bad", reason="http_400")
+        if self.order == "wait_retry":
+            self.telemetry.dropped(batch.signal, batch.item_count, "retries_exhausted")
+            raise RetryableError("later", reason="unavailable")
+        if self.order == "consume_error":
+            raise RetryableError("not allowed here", reason="unavailable")
+        self.batches.append(batch)
+        self.telemetry.delivered(batch.signal, batch.item_count)
+
+    async def shutdown(self) -> None:
+        self.stopped = True
+        if self.order == "hang_shutdown":
+            self.waiting = 7
+            await asyncio.Event().wait()
+
+    @property
+    def item_count(self) -> int:
+        return sum(batch.item_count for batch in self.batches)
+
+
+class Passer(Connector):
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    async def consume(self, batch: Batch) -> None:
+        await self.settings.outputs[batch.signal].consume(batch)
+
+
+class Helper(Extension):
+    async def start(self, host) -> None:
+        async def answer(query):
+            return {"hello": query.get("name", "world")}
+
+        host.add_admin_route("/hello", answer)
+
+
+class World:
+    """Makes services from YAML; every component made is in ``made`` by ``section/id`` (the newest object)."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, object] = {}
+        self.log: list[str] = []
+        self.previous: dict[str, object] = {}
+        self.services: list[Service] = []
+
+    def registry(self) -> Registry:
+        makers = {
+            (ComponentKind.RECEIVER, "source"): lambda settings, order: Source(settings),
+            (ComponentKind.PROCESSOR, "every"): Every,
+            (ComponentKind.PROCESSOR, "holder"): Holder,
+            (ComponentKind.EXPORTER, "target"): Target,
+            (ComponentKind.CONNECTOR, "passer"): lambda settings, order: Passer(settings),
+            (ComponentKind.EXTENSION, "helper"): lambda settings, order: Helper(),
+        }
+        return Registry.of([self._factory(kind, name, make) for (kind, name), make in makers.items()])
+
+    def _factory(self, kind, name, make) -> Factory:
+        def create(settings, config, previous):
+            if config.do == "fail_create":
+                raise ValueError("refuses its configuration")
+            component = make(settings, config.do)
+            component.order = config.do
+            key = f"{kind.value}/{settings.id}" + (f"@{settings.pipeline}" if settings.pipeline else "")
+            self.made[key] = component
+            self.previous[key] = previous
+            self._record(component, key)
+            return component
+
+        return Factory(
+            component_type=name,
+            config_type=ScriptConfig,
+            create=create,
+            stability=Stability.STABLE,
+            signals=frozenset() if kind is ComponentKind.EXTENSION else ALL,
+            kind=kind,
+            connects=frozenset((signal, signal) for signal in Signal) if kind is ComponentKind.CONNECTOR else frozenset(),
+        )
+
+    def _record(self, component, key) -> None:
+        for name in ("start", "shutdown"):
+            inner = getattr(component, name)
+
+            async def recorded(*arguments, _inner=inner, _name=name):
+                self.log.append(f"{_name} {key}")
+                await _inner(*arguments)
+
+            setattr(component, name, recorded)
+
+    def config(self, text: str, *, metrics: str = "level: none"):
+        head = f"service:\n  telemetry: {{metrics: {{{metrics}}}}}\n"
+        return load([f"yaml:{head}", f"yaml:{text}"], registry=self.registry())
+
+    def service(self, text: str, *, metrics: str = "level: none", **options) -> Service:
+        made = Service(self.config(text, metrics=metrics), **{"shutdown_timeout_s": 5.0, **options})
+        self.services.append(made)
+        return made
+
+    @asynccontextmanager
+    async def running(self, text: str, *, metrics: str = "level: none", **options):
+        service = self.service(text, metrics=metrics, **options)
+        await service.start()
+        try:
+            yield service
+        finally:
+            await service.shutdown()
+            assert service.ledger.imbalances() == [], service.ledger.imbalances()
+
+    def source(self, name: str = "source", signal: Signal = Signal.TRACES):
+        return self.made[f"receivers/{name}"].outputs[signal]
+
+    def target(self, name: str = "target") -> Target:
+        return self.made[f"exporters/{name}"]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()

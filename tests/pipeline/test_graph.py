@@ -1,0 +1,257 @@
+"""How batches travel: every pipeline gets them, faults stay where they are, the ledger closes."""
+
+import asyncio
+
+import pytest
+
+from collector.api import PermanentError, RetryableError
+from collector.model import EMPTY_CONTEXT, MalformedBatch, Signal
+from collector.testing import eventually, logs, metrics, traces, traces_request
+
+TWO_PIPELINES = """
+receivers: {source: {}}
+processors: {every: {do: %s}}
+exporters: {target/a: {}, target/b: {}}
+service:
+  pipelines:
+    traces/a: {receivers: [source], processors: [every], exporters: [target/a]}
+    traces/b: {receivers: [source], exporters: [target/b]}
+"""
+
+FAN_OUT = """
+receivers: {source: {}}
+exporters: {target/healthy: {}, target/sick: {do: %s}}
+service:
+  pipelines:
+    traces: {receivers: [source], exporters: [target/sick, target/healthy]}
+"""
+
+
+def row(service, node, signal=Signal.TRACES):
+    return next(row for row in service.ledger.snapshot() if row.node == node and row.signal is signal)
+
+
+async def test_admits_a_request_and_says_what_was_taken(world):
+    """Bytes in, the same bytes out, and a receipt; one item with a bad id is rejected with the reason."""
+    async with world.running(TWO_PIPELINES % '""') as service:
+        wire = traces_request(spans=10).SerializeToString()
+        receipt = await world.source().admit(wire, EMPTY_CONTEXT)
+        assert (receipt.accepted_count, receipt.rejected_count) == (10, 0)
+        assert world.target("target/a").batches[0].wire == wire
+        assert world.target("target/a").batches[0] is world.target("target/b").batches[0]  # shared, not copied
+        message = traces_request(spans=3)
+        message.resource_spans[0].scope_spans[0].spans[0].trace_id = b"short"
+        receipt = await world.source().admit(message.SerializeToString(), EMPTY_CONTEXT)
+        assert (receipt.accepted_count, receipt.rejected_count) == (2, 1)
+        assert receipt.message
+        with pytest.raises(MalformedBatch):
+            await world.source().admit(b"\x0a\xff", EMPTY_CONTEXT)
+        door = row(service, "receivers/source")
+        assert (door.received, door.out, door.rejected) == (13, 12, 1)
+
+
+async def test_an_empty_request_is_accepted_and_goes_nowhere(world):
+    """Zero items: a receipt of zero."""
+    async with world.running(TWO_PIPELINES % '""'):
+        assert (await world.source().admit(b"", EMPTY_CONTEXT)).accepted_count == 0
+        assert world.target("target/a").batches == []
+
+
+async def test_counts_under_the_transport_the_receiver_names(world):
+    """`over` gives one door a transport; only named transports are shown."""
+    async with world.running(TWO_PIPELINES % '""') as service:
+        door = world.source().over("grpc")
+        assert world.source().over("grpc") is door
+        await door.consume(traces(spans=4))
+        page = service.telemetry.render()
+        assert 'otelcol_receiver_accepted_spans{receiver="source",transport="grpc"} 4.0' in page
+        assert 'otelcol_receiver_accepted_spans{receiver="source"} ' not in page
+
+
+@pytest.mark.parametrize(
+    ("order", "kept", "reasons"),
+    [
+        ("half", 5, {"halved": 5}),
+        ("half_own_reason", 5, {"mine": 5}),
+        ("drop", 0, {"halved": 10}),
+        ("raise", 0, {"error": 10}),
+        ('""', 10, {}),
+    ],
+)
+async def test_a_loss_is_counted_with_its_reason_and_the_sibling_pipeline_is_untouched(world, order, kept, reasons):
+    """What a transform leaves out, drops or loses by raising."""
+    async with world.running(TWO_PIPELINES % order) as service:
+        await world.source().consume(traces(spans=10))
+        assert world.target("target/a").item_count == kept
+        assert world.target("target/b").item_count == 10
+        assert row(service, "processors/every@traces/a").dropped == reasons
+
+
+@pytest.mark.parametrize(("order", "reason"), [("raise", "error"), ("consume_error", "error")])
+async def test_a_failing_exporter_disturbs_nobody(world, order, reason):
+    """Its items are counted as dropped; the receiver hears nothing; the healthy one gets each batch once."""
+    async with world.running(FAN_OUT % order) as service:
+        for seed in range(3):
+            await world.source().consume(traces(spans=10, seed=seed))
+        await eventually(lambda: world.target("target/healthy").item_count == 30)
+        assert row(service, "exporters/target/sick").dropped == {reason: 30}
+
+
+async def test_an_exporter_that_hangs_delays_nobody_and_drops_for_itself_alone(world):
+    """A hundred batches pass it by; it holds 64, the rest is dropped, and a shutdown accounts for what it held."""
+    async with world.running(FAN_OUT % "hang") as service:
+        async with asyncio.timeout(5):
+            for seed in range(100):
+                await world.source().consume(traces(spans=1, seed=seed))
+        assert world.target("target/healthy").item_count == 100
+        sick = row(service, "exporters/target/sick")
+        assert (sick.held, sick.dropped) == (64, {"queue_full": 36})
+        assert service.ledger.imbalances() == []
+        world.target("target/sick").release.set()
+        await eventually(lambda: world.target("target/sick").item_count == 64)
+
+
+async def test_a_shutdown_counts_what_a_hanging_exporter_held(world):
+    """Nothing vanishes: the books close with the reason shutdown."""
+    service = world.service(FAN_OUT % "hang")
+    await service.start()
+    for seed in range(5):
+        await world.source().consume(traces(spans=2, seed=seed))
+    await service.shutdown()
+    assert row(service, "exporters/target/sick").dropped == {"shutdown": 10}
+    assert service.ledger.imbalances() == []
+
+
+@pytest.mark.parametrize(("order", "error"), [("wait_refuse", PermanentError), ("wait_retry", RetryableError)])
+async def test_the_result_of_a_waiting_exporter_reaches_the_receiver_after_all_have_the_batch(world, order, error):
+    """The sender learns it; the healthy exporter has the batch already; it counts as failed, not as accepted."""
+    async with world.running(FAN_OUT % order) as service:
+        with pytest.raises(error):
+            await world.source().consume(traces(spans=10))
+        assert world.target("target/healthy").item_count == 10
+        page = service.telemetry.render()
+        assert 'otelcol_receiver_failed_spans{receiver="source"} 10.0' in page
+        assert 'otelcol_receiver_accepted_spans{receiver="source"} 0.0' in page
+
+
+async def test_while_a_waiting_exporter_waits_the_others_have_the_batch(world):
+    """Sequence: healthy first, although listed second."""
+    async with world.running(FAN_OUT % "wait_hang"):
+        task = asyncio.ensure_future(world.source().consume(traces(spans=3)))
+        await eventually(lambda: world.target("target/healthy").item_count == 3)
+        assert not task.done()
+        world.target("target/sick").release.set()
+        await task
+
+
+async def test_a_full_queue_that_must_not_lose_refuses_at_the_door_before_anything_is_committed(world):
+    """So that the resend duplicates nothing."""
+    async with world.running(FAN_OUT % "must_not_lose") as service:
+        world.target("target/sick").room = False
+        with pytest.raises(RetryableError) as refusal:
+            await world.source().admit(traces_request(spans=4).SerializeToString(), EMPTY_CONTEXT)
+        assert refusal.value.reason == "queue_full"
+        assert world.target("target/healthy").item_count == 0
+        assert row(service, "receivers/source").refused == {"queue_full": 4}
+        world.target("target/sick").room = True
+        await world.source().admit(traces_request(spans=4).SerializeToString(), EMPTY_CONTEXT)
+        assert world.target("target/healthy").item_count == world.target("target/sick").item_count == 4
+
+
+async def test_a_request_no_exporter_has_room_for_is_refused(world):
+    """With room in one of them it is accepted, for that one's sake."""
+    async with world.running(FAN_OUT % '""'):
+        world.target("target/sick").room = world.target("target/healthy").room = False
+        with pytest.raises(RetryableError):
+            await world.source().consume(traces(spans=4))
+        world.target("target/healthy").room = True
+        await world.source().consume(traces(spans=4))
+        assert world.target("target/healthy").item_count == 4
+
+
+async def test_memory_refuses_before_validation(world):
+    """Above the budget the request is refused retryably, and nothing stays charged."""
+    async with world.running(TWO_PIPELINES % '""') as service:
+        service.admission.limit(soft_bytes=100, hard_bytes=200, rss=lambda: 0)
+        with pytest.raises(RetryableError) as refusal:
+            await world.source().admit(traces_request(spans=40).SerializeToString(), EMPTY_CONTEXT)
+        assert refusal.value.reason == "memory_limit"
+        assert refusal.value.retry_after_s
+        assert service.admission.used_bytes == 0
+
+
+STAGES = """
+receivers: {source: {}}
+processors: {holder: {do: %s}, every: {do: half}}
+exporters: {target: {}}
+service:
+  pipelines:
+    traces: {receivers: [source], processors: [every, holder], exporters: [target]}
+    logs: {receivers: [source], processors: [holder], exporters: [target]}
+"""
+
+
+async def test_a_stage_holds_and_flushes_and_its_memory_counts(world):
+    """One object a pipeline; what it holds is in the ledger and in the budget."""
+    async with world.running(STAGES % '""') as service:
+        await world.source().consume(traces(spans=10))
+        await world.source(signal=Signal.LOGS).consume(logs(records=3))
+        assert row(service, "processors/holder@traces").held == 5
+        assert row(service, "processors/holder@logs", Signal.LOGS).held == 3
+        assert service.ledger.imbalances() == []
+        assert service.admission.used_bytes > 0
+        await world.made["processors/holder@traces"].flush()
+        assert row(service, "processors/holder@traces").held == 0
+        assert world.target().item_count == 5
+    assert world.target().item_count == 8  # shutdown flushed the logs
+
+
+async def test_a_stage_that_raises_loses_that_batch_only(world):
+    """Counted as error; the service goes on."""
+    async with world.running(STAGES % "raise") as service:
+        await world.source().consume(traces(spans=10))
+        assert row(service, "processors/holder@traces").dropped == {"error": 5}
+
+
+async def test_what_a_stage_does_not_flush_is_counted(world):
+    """A stage that forgets its shutdown: dropped(shutdown)."""
+    async with world.running(STAGES % "lose") as service:
+        await world.source().consume(traces(spans=10))
+    assert row(service, "processors/holder@traces").dropped == {"shutdown": 5}
+
+
+CONNECTED = """
+receivers: {source: {}}
+processors: {every: {}}
+exporters: {target/a: {}, target/b: {do: %s}}
+connectors: {passer: {}}
+service:
+  pipelines:
+    traces/in: {receivers: [source], processors: [every], exporters: [passer]}
+    traces/a: {receivers: [passer], processors: [every], exporters: [target/a]}
+    traces/b: {receivers: [passer], exporters: [target/b]}
+    metrics: {receivers: [source], exporters: [target/a]}
+"""
+
+
+async def test_a_connector_joins_pipelines_and_room_is_asked_through_it(world):
+    """One object; downstream exporters that must not lose refuse at the receiver's door."""
+    async with world.running(CONNECTED % "must_not_lose") as service:
+        await world.source().consume(traces(spans=6))
+        await world.source(signal=Signal.METRICS).consume(metrics(points=5))
+        assert (world.target("target/a").item_count, world.target("target/b").item_count) == (11, 6)
+        assert row(service, "connectors/passer").received == row(service, "connectors/passer").out == 6
+        world.target("target/b").room = False
+        with pytest.raises(RetryableError):
+            await world.source().consume(traces(spans=6))
+        await world.source(signal=Signal.METRICS).consume(metrics(points=5))  # it does not reach b
+        assert world.made["processors/every@traces/in"] is not world.made["processors/every@traces/a"]
+        assert world.made["processors/every@traces/in"].shared is world.made["processors/every@traces/a"].shared
+
+
+async def test_a_result_comes_back_through_a_connector(world):
+    """The waiting exporter behind it speaks to the receiver; the sibling was served."""
+    async with world.running(CONNECTED % "wait_refuse"):
+        with pytest.raises(PermanentError):
+            await world.source().consume(traces(spans=6))
+        assert world.target("target/a").item_count == 6

@@ -1,0 +1,222 @@
+"""Start, stop, reload: the order, the faults, and that the books close."""
+
+import asyncio
+import os
+import signal
+import socket
+
+import aiohttp
+import pytest
+
+from collector.model import Signal
+from collector.service import StartError
+from collector.testing import eventually, free_port, traces
+
+CHAIN = """
+receivers: {source: {do: %s}}
+processors: {holder: {do: %s}, every: {}}
+exporters: {target: {do: %s}}
+extensions: {helper: {}}
+service:
+  extensions: [helper]
+  pipelines:
+    traces: {receivers: [source], processors: [every, holder], exporters: [target]}
+"""
+FINE = CHAIN % ('""', '""', '""')
+
+
+def dropped(service, node):
+    return next(row.dropped for row in service.ledger.snapshot() if row.node == node and row.signal is Signal.TRACES)
+
+
+async def test_starts_downstream_first_and_stops_upstream_first(world):
+    """The order of the obligations."""
+    async with world.running(FINE):
+        pass
+    order = ["extensions/helper", "exporters/target", "processors/holder@traces", "processors/every@traces", "receivers/source"]
+    assert [line.removeprefix("start ") for line in world.log[:5]] == order
+    assert [line.removeprefix("shutdown ") for line in world.log[5:]] == [order[4], order[3], order[2], order[1], order[0]]
+
+
+async def test_building_does_not_start(world):
+    """`validate` makes a Service and throws it away; its shutdown is safe."""
+    service = world.service(FINE)
+    await service.shutdown()
+    assert world.log == []
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        (CHAIN % ("fail_start", '""', '""'), "receivers::source::endpoint: the port is taken"),
+        (CHAIN % ('""', '""', "fail_start"), "exporters::target: no such certificate"),
+    ],
+)
+async def test_a_component_that_cannot_start_ends_those_that_did(world, text, path):
+    """The message begins with the path; everything is shut down."""
+    service = world.service(text)
+    with pytest.raises(StartError, match=f"^{path}"):
+        await service.start()
+    assert {line.split()[1] for line in world.log if line.startswith("start")} <= {
+        line.split()[1] for line in world.log if line.startswith("shutdown")
+    }
+    await service.shutdown()
+
+
+async def test_a_component_that_refuses_its_configuration_is_named(world):
+    """At construction already."""
+    with pytest.raises(StartError, match="^exporters::target: refuses its configuration"):
+        world.service(CHAIN % ('""', '""', "fail_create"))
+
+
+async def test_a_component_that_never_ends_is_left_behind_with_its_items_counted(world):
+    """The drain is bounded; what hangs in a stage and an exporter is dropped(shutdown)."""
+    service = world.service(CHAIN % ('""', "hang_shutdown", "hang_shutdown"), shutdown_timeout_s=0.0)
+    await service.start()
+    await world.source().consume(traces(spans=4))
+    await service.shutdown()
+    assert dropped(service, "processors/holder@traces") == {"shutdown": 4}
+    assert dropped(service, "exporters/target") == {"shutdown": 7}
+
+
+async def test_sigterm_drains_and_loses_nothing(world):
+    """A real signal: run_until_stopped returns, held items are flushed, every item taken was delivered."""
+    service = world.service(FINE)
+    await service.start()
+    running = asyncio.ensure_future(service.run_until_stopped())
+    await eventually(lambda: signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL)
+    for seed in range(20):
+        await world.source().consume(traces(spans=10, seed=seed))
+    os.kill(os.getpid(), signal.SIGTERM)
+    await running
+    await service.shutdown()
+    assert world.target().item_count == 200
+    assert service.ledger.imbalances() == []
+
+
+async def test_a_second_stop_cuts_the_drain_short(world):
+    """Each component gets its last chance of a second, not the whole time-out."""
+    service = world.service(CHAIN % ('""', '""', "hang_shutdown"), shutdown_timeout_s=3600.0)
+    await service.start()
+    service.stop()
+    await service.run_until_stopped()
+    ending = asyncio.ensure_future(service.shutdown())
+    await eventually(lambda: world.target().stopped)
+    service.stop()
+    async with asyncio.timeout(10):
+        await ending
+
+
+async def test_reload_swaps_the_graph_and_hands_over_the_old_objects(world):
+    """New exporter, same receiver id: it gets its predecessor; counters go on."""
+    async with world.running(FINE) as service:
+        await world.source().consume(traces(spans=4))
+        old_source, old_target = world.made["receivers/source"], world.target()
+        more = FINE.replace('target: {do: ""}', "target: {}, target/new: {}").replace(
+            "exporters: [target]", "exporters: [target, target/new]"
+        )
+        assert await service.reload(world.config(more))
+        assert old_target.item_count == 4  # drained first
+        assert world.previous["receivers/source"] is old_source
+        assert old_source.stopped
+        assert service.ready()
+        await world.source().consume(traces(spans=6))
+        await world.made["processors/holder@traces"].flush()
+        assert world.target("target/new").item_count == 6
+        assert next(row.received for row in service.ledger.snapshot() if row.node == "receivers/source") == 10
+
+
+async def test_a_reload_that_cannot_be_built_stops_nothing(world):
+    """The old graph has not even been touched."""
+    async with world.running(FINE) as service:
+        before = list(world.log)
+        made = dict(world.made)
+        assert not await service.reload(world.config(CHAIN % ('""', '""', "fail_create")))
+        assert world.log == before
+        assert service.ready()
+        await made["receivers/source"].outputs[Signal.TRACES].consume(traces(spans=3))
+        await made["processors/holder@traces"].flush()
+        assert made["exporters/target"].item_count == 3
+
+
+async def test_a_reload_that_cannot_start_brings_the_old_configuration_back(world):
+    """The process goes on with what worked."""
+    async with world.running(FINE) as service:
+        old = service.config
+        assert not await service.reload(world.config(CHAIN % ("fail_start", '""', '""')))
+        assert service.config is old
+        assert service.ready()
+        await world.source().consume(traces(spans=3))
+        await world.made["processors/holder@traces"].flush()
+        assert world.target().item_count == 3
+
+
+async def test_sighup_reloads_and_survives_a_bad_file(world):
+    """First the loader raises, then it gives a configuration."""
+    answers = [ValueError("line 3"), world.config(FINE)]
+    calls = []
+
+    def load():
+        calls.append(1)
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    service = world.service(FINE, load=load)
+    await service.start()
+    running = asyncio.ensure_future(service.run_until_stopped())
+    await eventually(lambda: signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL)
+    first = world.made["receivers/source"]
+    os.kill(os.getpid(), signal.SIGHUP)
+    await eventually(lambda: len(calls) == 1)
+    assert service.ready()
+    assert world.made["receivers/source"] is first
+    os.kill(os.getpid(), signal.SIGHUP)
+    await eventually(lambda: len(calls) == 2 and service.ready() and first.stopped)
+    service.stop()
+    await running
+    await service.shutdown()
+
+
+async def get(service, path):
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{service.admin_port}{path}") as response:
+        return response.status, await response.text(), response.content_type
+
+
+async def test_the_admin_port_shows_metrics_health_ledger_and_component_routes(world):
+    """One round over every path."""
+    import json
+
+    async with world.running(FINE, metrics='address: "127.0.0.1:0"') as service:
+        await world.source().consume(traces(spans=4))
+        status, text, kind = await get(service, "/metrics")
+        assert (status, kind) == (200, "text/plain")
+        assert 'tailrace_ledger_items{flow="held",node="processors/holder@traces",signal="traces"} 4.0' in text
+        for path in ("/health", "/health/ready", "/health/live"):
+            assert (await get(service, path))[0] == 200
+        document = json.loads((await get(service, "/health"))[1])
+        assert document["status"] == "healthy"
+        assert document["uptime_seconds"] >= 0
+        assert document["version"]
+        assert {"name", "healthy", "message", "duration_ms"} == set(document["checks"][0])
+        books = json.loads((await get(service, "/ledger"))[1])
+        assert books["balanced"]
+        assert {node["node"] for node in books["nodes"]} >= {"receivers/source", "exporters/target"}
+        assert json.loads((await get(service, "/hello?name=you"))[1]) == {"hello": "you"}
+        assert (await get(service, "/nothing"))[0] == 404
+        service._is_ready = False
+        assert (await get(service, "/health/ready"))[0] == 503
+        assert (await get(service, "/health"))[0] == 503
+        assert (await get(service, "/health/live"))[0] == 200
+
+
+async def test_a_taken_admin_port_is_named_with_its_owner_and_key(world):
+    """And nothing was started."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", free_port()))
+        holder.listen()
+        service = world.service(FINE, metrics=f'address: "127.0.0.1:{holder.getsockname()[1]}"')
+        with pytest.raises(StartError, match=rf"service::telemetry::metrics::address.*pid {os.getpid()}"):
+            await service.start()
+    assert not any(line.startswith("start") for line in world.log)
