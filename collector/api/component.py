@@ -84,7 +84,7 @@ class Exporter(Component, ABC):
         """True (``block_on_overflow``): a full queue refuses the request at the door instead of dropping here."""
         return False
 
-    def has_room(self, batch: Batch) -> bool:
+    def has_room(self, batch: Batch) -> bool:  # noqa: ARG002 - the default has no bound
         """Whether ``consume(batch)`` right now would be taken without loss."""
         return True
 

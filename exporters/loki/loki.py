@@ -34,9 +34,8 @@ class LokiExporter(QueuedExporter[Push]):
         super().__init__(settings, config)
         self._config = config
         self.max_request_bytes = config.max_request_bytes
-        connection = config.model_copy(update={"compression": "snappy"})
         self._client = HTTPClient(
-            connection,
+            config,
             key=f"exporters::{settings.id}",
             clock=settings.clock,
             user_agent=f"Tailrace/{settings.version}",

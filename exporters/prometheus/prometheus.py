@@ -49,7 +49,7 @@ class PrometheusExporter(Exporter):
             "tailrace_exporter_conflicting_series", "Series left out at the last scrape because their name has another type"
         )
 
-    async def start(self, host: Host) -> None:
+    async def start(self, host: Host) -> None:  # noqa: ARG002 - it listens and needs nothing of the host
         """Listen."""
         app = web.Application()
         app.router.add_get("/metrics", self._scrape)

@@ -316,8 +316,8 @@ class Platform:
         gauge.gauge.data_points.add(time_unix_nano=now, as_int=self._random.randrange(1, 20))
         gauge = scopes["embedding-server"].add(name="cache_hit_rate")
         for model in MODELS:
-            point = gauge.gauge.data_points.add(time_unix_nano=now, as_double=round(self._random.uniform(0.6, 0.9), 3))
-            point.attributes.extend(_attributes({"model": model}))
+            rate = gauge.gauge.data_points.add(time_unix_nano=now, as_double=round(self._random.uniform(0.6, 0.9), 3))
+            rate.attributes.extend(_attributes({"model": model}))
         self.totals.series = len(self._counter) + len(self._embeddings) + len(self._operations) + len(self._durations) + 1 + len(MODELS)
         self.totals.user_ids = len({user for *_, user in self._counter if user})
         self.totals.metric_points += self.totals.series

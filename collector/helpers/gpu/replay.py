@@ -147,6 +147,8 @@ def _devices(header: Any) -> list[Device]:
         raise ValueError(f'the first line must hold "tailrace_gpu_recording": {_VERSION}')
     devices = []
     for entry in header["devices"]:
+        if not isinstance(entry, dict):
+            raise ValueError("a device is no object")
         for key, value in entry.items():
             if key not in _DEVICE_TYPES or not isinstance(value, _DEVICE_TYPES[key]):
                 raise ValueError(f"device field {key!r} is unknown or of the wrong type")

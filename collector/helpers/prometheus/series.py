@@ -117,11 +117,11 @@ class SeriesCache:
         """Bytes the caches hold."""
         return len(self.arena) + len(self.names) + len(self.extras) + self.sources.memory_bytes + self.series.memory_bytes
 
-    def name_slices(self) -> npt.NDArray[np.int32]:
+    def name_slices(self) -> I32:
         """(families, 4, 2): start and size of each family's name labels in ``names``."""
         return self._array("name_slices", lambda: np.array(self._name_slices, np.int32).reshape(-1, 4, 2))
 
-    def extra_slices(self) -> npt.NDArray[np.int32]:
+    def extra_slices(self) -> I32:
         """(labels, 2): start and size in ``extras``."""
         return self._array("extra_slices", lambda: np.array(self._extra_slices, np.int32).reshape(-1, 2))
 
@@ -129,7 +129,8 @@ class SeriesCache:
         """(sets + 1,): first row of ``extra_slices`` of each set."""
         return self._array("extra_first", lambda: np.array(self._extra_first, np.int32))
 
-    def _array(self, name: str, make):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - one private cache
+    def _array(self, name: str, make: Callable[[], I32]) -> I32:
+        """The list as an array, made anew after the list has grown."""
         if name not in self._frozen:
             self._frozen[name] = make()
         return self._frozen[name]

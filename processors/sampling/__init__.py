@@ -1,0 +1,17 @@
+"""Processor ``sampling``: tail sampling by rules, consistent with ``ot=th``."""
+
+from collector.api import ComponentKind, Factory, Stability
+from collector.model import Signal
+from processors.sampling.config import SamplingConfig
+from processors.sampling.sampling import create
+
+__all__ = ["factory"]
+
+factory = Factory(
+    component_type="sampling",
+    config_type=SamplingConfig,
+    create=create,
+    stability=Stability.ALPHA,
+    signals=frozenset({Signal.TRACES}),
+    kind=ComponentKind.PROCESSOR,
+)
