@@ -52,16 +52,16 @@ class NodeEdge:
         del batch
         return True
 
-    async def take(self, batch: Batch) -> ConsumeError | None:
+    async def take(self, batch: Batch, item_count: int) -> ConsumeError | None:
         """Give it the batch. Returns what an exporter behind it has to tell the sender."""
         entry = self.entries[batch.signal]
-        entry.received += batch.item_count
+        entry.received += item_count
         try:
             await self.consume(batch)
         except ConsumeError as error:
             return error
         except Exception as error:
-            lost = min(batch.item_count, max(0, entry.row().imbalance))
+            lost = min(item_count, max(0, entry.row().imbalance))
             entry.drop(lost, "error")
             self.log.exception("the component failed, the batch is dropped here", items=lost, error=repr(error))
         return None
@@ -92,17 +92,17 @@ class ExporterEdge:
         """Whether the batch would be taken without loss."""
         return len(self._tasks) < _HANDED_OVER_MAX and self.component.has_room(batch)
 
-    async def take(self, batch: Batch) -> ConsumeError | None:
+    async def take(self, batch: Batch, item_count: int) -> ConsumeError | None:
         """Give it the batch. Returns its ConsumeError if it waits for results."""
         entry = self.entries[batch.signal]
-        entry.received += batch.item_count
+        entry.received += item_count
         if self.waits or self._hands_over is False:
             return await self._consume(batch, entry)
         if len(self._tasks) >= _HANDED_OVER_MAX:
-            entry.drop(batch.item_count, "queue_full")
-            self.log.error("the exporter is busy, the batch is dropped", items=batch.item_count)
+            entry.drop(item_count, "queue_full")
+            self.log.error("the exporter is busy, the batch is dropped", items=item_count)
             return None
-        self._handed_over[batch.signal] += batch.item_count
+        self._handed_over[batch.signal] += item_count
         task = asyncio.ensure_future(self._begin(batch, entry))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -160,28 +160,29 @@ class Segment:
         self.calm = tuple(target for target in targets if not target.waits)
         self.waiting = tuple(target for target in targets if target.waits)
 
-    def run(self, batch: Batch) -> Batch | None:
-        """What the transforms leave of the batch; None for nothing. Never raises."""
+    def run(self, batch: Batch, item_count: int) -> tuple[Batch, int] | None:
+        """What the transforms leave of the batch, and of how many items; None for nothing. Never raises."""
         for step in self.steps:
             entry = step.entry
-            item_count = batch.item_count
             entry.received += item_count
             explained = entry.explained
             try:
                 left = step.transform(batch)
+                if left is batch:
+                    entry.out += item_count
+                    continue
                 left_count = 0 if left is None else left.item_count
             except Exception as error:  # noqa: BLE001 - nothing may end the process
                 step.fail(item_count - (entry.explained - explained), error)
                 return None
-            if left is not batch:
-                lost = item_count - left_count - (entry.explained - explained)
-                if lost > 0:
-                    entry.drop(lost, step.drop_reason)
+            lost = item_count - left_count - (entry.explained - explained)
+            if lost > 0:
+                entry.drop(lost, step.drop_reason)
             entry.out += left_count
             if left is None or not left_count:
                 return None
-            batch = left
-        return batch
+            batch, item_count = left, left_count
+        return batch, item_count
 
 
 class Fan:
@@ -193,28 +194,29 @@ class Fan:
         self.segments = tuple(segments)
 
     async def consume(self, batch: Batch) -> None:
+        """See ``give``."""
+        await self.give(batch, batch.item_count)
+
+    async def give(self, batch: Batch, item_count: int) -> None:
         """Give the batch to every pipeline.
 
         Raises:
             ConsumeError: of an exporter that waits; a retryable one if there are several.
         """
-        waiting: list[tuple[Edge, Batch]] | None = None
+        waiting: list[tuple[Edge, Batch, int]] | None = None
         errors: list[ConsumeError] | None = None
         for segment in self.segments:
-            left = segment.run(batch)
+            left = segment.run(batch, item_count)
             if left is None:
                 continue
             for edge in segment.calm:
-                error = await edge.take(left)
+                error = await edge.take(*left)
                 if error is not None:
                     errors = [*(errors or ()), error]
             if segment.waiting:
-                waiting = [*(waiting or ()), *((edge, left) for edge in segment.waiting)]
+                waiting = [*(waiting or ()), *((edge, *left) for edge in segment.waiting)]
         if waiting is not None:
-            if len(waiting) == 1:
-                results = [await waiting[0][0].take(waiting[0][1])]
-            else:
-                results = list(await asyncio.gather(*(edge.take(left) for edge, left in waiting)))
+            results = await asyncio.gather(*(edge.take(left_batch, left_count) for edge, left_batch, left_count in waiting))
             errors = [*(errors or ()), *(error for error in results if error is not None)]
         if errors:
             raise next((error for error in errors if isinstance(error, RetryableError)), errors[0])
@@ -230,8 +232,9 @@ class CountedOutput:
 
     async def consume(self, batch: Batch) -> None:
         """Pass the batch on."""
-        self._entry.out += batch.item_count
-        await self._fan.consume(batch)
+        item_count = batch.item_count
+        self._entry.out += item_count
+        await self._fan.give(batch, item_count)
 
 
 class StageOutput:
@@ -244,9 +247,10 @@ class StageOutput:
 
     async def consume(self, batch: Batch) -> None:
         """Pass the batch on."""
-        self._entry.out += batch.item_count
+        item_count = batch.item_count
+        self._entry.out += item_count
         try:
-            await self._fan.consume(batch)
+            await self._fan.give(batch, item_count)
         except ConsumeError as error:
             self._log.warning("an exporter behind this processor refused a batch", reason=error.reason, error=str(error))
 
@@ -296,27 +300,28 @@ class Door:
             batch = checked.batch
             if batch is None:
                 return Receipt(0, rejected, checked.message)
-            await self._commit(batch, entry)
-            return Receipt(batch.item_count, rejected, checked.message)
+            item_count = batch.item_count
+            await self._commit(batch, item_count, entry)
+            return Receipt(item_count, rejected, checked.message)
 
     async def consume(self, batch: Batch) -> None:
         """The same for a batch the receiver built."""
-        if not batch.item_count:
+        item_count = batch.item_count
+        if not item_count:
             return
-        with self._admission.reserve(batch.memory_bytes):
-            await self._commit(batch, self._entry or self._first_use())
+        with self._admission.reserve(batch.size_bytes):
+            await self._commit(batch, item_count, self._entry or self._first_use())
 
     def _first_use(self) -> Entry:
         self._entry = self._entry_of("")
         return self._entry
 
-    async def _commit(self, batch: Batch, entry: Entry) -> None:
-        item_count = batch.item_count
+    async def _commit(self, batch: Batch, item_count: int, entry: Entry) -> None:
         entry.received += item_count
         self._ask_for_room(batch, entry)
         entry.out += item_count
         try:
-            await self._fan.consume(batch)
+            await self._fan.give(batch, item_count)
         except ConsumeError:
             entry.failed += item_count
             raise

@@ -119,7 +119,7 @@ def _point(metric: Metric, kind: int, now: int, row: int, rng: random.Random, ti
     """One more point of the ``kind``-th type."""
     labels = _attributes(method="POST", endpoint=f"/v1/collections/{row}/embed", status="200", tenant_id=_TENANTS[row % len(_TENANTS)])
     times = {"start_time_unix_nano": START_UNIX_NANO, "time_unix_nano": now}
-    grown = (tick + 1) * rng.randrange(1, 20)
+    grown = (tick + 1) * rng.randrange(1, 2000)
     if kind == 0:
         metric.name, metric.sum.is_monotonic = "http_requests_total", True
         metric.sum.aggregation_temporality = _CUMULATIVE

@@ -12,7 +12,9 @@ from collector.api import (
     Exporter,
     Extension,
     Factory,
+    PermanentError,
     Receiver,
+    RetryableError,
     Settings,
     Stability,
     Stage,
@@ -130,8 +132,6 @@ class Target(Exporter):
         return {Signal.TRACES: self.waiting}
 
     async def consume(self, batch: Batch) -> None:
-        from collector.api import PermanentError, RetryableError
-
         if self.order in {"hang", "wait_hang"}:
             self.waiting += batch.item_count
             await self.release.wait()

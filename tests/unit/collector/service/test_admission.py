@@ -1,0 +1,99 @@
+"""The memory budget refuses in time, lets go, and follows the RSS."""
+
+import asyncio
+
+import pytest
+
+from collector.api import RetryableError
+from collector.service import admission as module
+from collector.service.admission import ServiceAdmission, memory_available_bytes
+from collector.testing import FakeClock
+
+
+def make(rss=lambda: 0, available=1000) -> ServiceAdmission:
+    return ServiceAdmission(FakeClock(), available_bytes=available, rss=rss)
+
+
+def test_the_default_is_half_of_what_there_is():
+    """500 of 1000: 400 held, 200 more are refused and 100 are not."""
+    admission = make()
+    admission.charge(400)
+    with pytest.raises(RetryableError) as refusal:
+        admission.reserve(200)
+    assert (refusal.value.reason, refusal.value.retry_after_s) == ("memory_limit", 1.0)
+    with admission.reserve(100):
+        assert admission.used_bytes == 500
+    assert admission.used_bytes == 400
+    assert admission.refused_count == 1
+
+
+def test_a_reservation_is_released_also_on_an_error():
+    """Nothing leaks."""
+    admission = make()
+    with pytest.raises(KeyError), admission.reserve(10):
+        raise KeyError
+    assert admission.used_bytes == 0
+
+
+def test_stages_count_and_can_be_taken_off():
+    """What a source says is used."""
+    admission = make()
+    detach = admission.add_source(lambda: 450)
+    with pytest.raises(RetryableError):
+        admission.reserve(100)
+    detach()
+    detach()
+    assert admission.used_bytes == 0
+
+
+def test_a_high_rss_refuses_until_it_falls():
+    """Soft limit: refuse; back below: take."""
+    rss = [90]
+    admission = make(rss=lambda: rss[0])
+    admission.limit(soft_bytes=80, hard_bytes=100)
+    admission.check()
+    with pytest.raises(RetryableError, match="the process uses 90 bytes"):
+        admission.reserve(1)
+    rss[0] = 70
+    admission.check()
+    with admission.reserve(1):
+        pass
+
+
+async def test_garbage_is_collected_at_most_once_an_interval():
+    """Above hard: at once and each time (0 s); between soft and hard: every 10 s."""
+    rss = [90]
+    clock = FakeClock()
+    admission = ServiceAdmission(clock, available_bytes=1000, rss=lambda: rss[0])
+    admission.limit(soft_bytes=80, hard_bytes=100, check_interval_s=1.0)
+    watch = asyncio.ensure_future(admission.watch())
+    await clock.advance(9)
+    assert admission.collected_count == 1
+    await clock.advance(1.5)
+    assert admission.collected_count == 2
+    rss[0] = 120
+    await clock.advance(3)
+    assert admission.collected_count == 5
+    watch.cancel()
+    await asyncio.gather(watch, return_exceptions=True)
+
+
+def test_of_several_limiters_the_lowest_holds_and_a_reload_forgets_them():
+    """memory_limiter in three pipelines."""
+    admission = make()
+    admission.limit(soft_bytes=300, hard_bytes=400)
+    admission.limit(soft_bytes=200, hard_bytes=500)
+    assert (admission.soft_bytes, admission.hard_bytes) == (200, 400)
+    admission.reset_limits(available_bytes=1000)
+    assert admission.soft_bytes == 500
+
+
+def test_a_containers_limit_is_found(tmp_path, monkeypatch):
+    """The first readable cgroup file counts; `max` means no limit."""
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(module, "_CGROUP_LIMITS", (limit,))
+    whole = memory_available_bytes()
+    limit.write_text("max\n")
+    assert memory_available_bytes() == whole
+    limit.write_text("1048576\n")
+    assert memory_available_bytes() == 1048576

@@ -1,0 +1,65 @@
+"""The books: they close, they say so when they do not, and people can read them."""
+
+from collector.api import ComponentId, ComponentKind
+from collector.model import Signal
+from collector.service.ledger import Ledger, render
+
+OTLP, LOKI, BATCH = ComponentId("otlp"), ComponentId("loki", "a"), ComponentId("batch")
+
+
+def filled() -> Ledger:
+    ledger = Ledger()
+    for transport, received in (("grpc", 7), ("http", 5)):
+        door = ledger.entry(ComponentKind.RECEIVER, OTLP, Signal.LOGS, transport=transport)
+        door.received, door.out, door.rejected = received, received - 2, 1
+        door.refuse(1, "queue_full")
+    stage = ledger.entry(ComponentKind.PROCESSOR, BATCH, Signal.LOGS, pipeline="logs")
+    stage.received, stage.out = 8, 6
+    stage.held = lambda: 1
+    stage.drop(1, "filtered")
+    exporter = ledger.entry(ComponentKind.EXPORTER, LOKI, Signal.LOGS)
+    exporter.received, exporter.delivered = 6, 5
+    exporter.refuse(1, "http_400")
+    return ledger
+
+
+def test_sums_a_receivers_transports_and_closes():
+    """One row for the node; nothing is open."""
+    rows = {row.node: row for row in filled().snapshot()}
+    assert list(rows) == ["receivers/otlp", "processors/batch@logs", "exporters/loki/a"]
+    assert rows["receivers/otlp"].received == 12
+    assert rows["receivers/otlp"].refused == {"queue_full": 2}
+    assert filled().imbalances() == []
+
+
+def test_an_item_that_vanished_and_one_counted_twice_are_found():
+    """The sign tells which."""
+    ledger = filled()
+    exporter = ledger.entry(ComponentKind.EXPORTER, LOKI, Signal.LOGS)
+    exporter.delivered = 3
+    assert [row.imbalance for row in ledger.imbalances()] == [2]
+    exporter.delivered = 6
+    assert [row.imbalance for row in ledger.imbalances()] == [-1]
+    assert "OPEN by -1" in render(ledger.snapshot())
+
+
+def test_the_table_spells_reasons_out():
+    """Columns line up; reasons and thousands are readable."""
+    ledger = filled()
+    ledger.entry(ComponentKind.RECEIVER, OTLP, Signal.LOGS, transport="grpc").received = 12_345
+    lines = render(ledger.snapshot()).splitlines()
+    assert "12 350" in lines[1]
+    assert "2 queue_full + 2 invalid" in lines[1]
+    assert "1 http_400" in lines[3]
+    assert lines[0].index("signal") == lines[3].index("logs")
+
+
+def test_json_and_flows_hold_the_same_counts():
+    """What /ledger shows is what the metric shows."""
+    for row in filled().snapshot():
+        document = row.to_json()
+        assert document["imbalance"] == 0
+        flows = {(flow, reason): count for flow, reason, count in row.flows()}
+        assert flows["received", ""] == document["received"]
+        for reason, count in document["refused"].items():
+            assert flows["refused", reason] == count

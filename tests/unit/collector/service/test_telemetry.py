@@ -1,0 +1,118 @@
+"""The page /metrics: the Collector's names, no _total, readable by Prometheus' own parser."""
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from collector.api import ComponentId, ComponentKind
+from collector.model import Signal
+from collector.service.ledger import Ledger
+from collector.service.telemetry import ServiceTelemetry
+from collector.testing import FakeClock
+
+EXPORTER = (ComponentKind.EXPORTER, ComponentId("otlp_grpc", "a"))
+
+
+def service() -> ServiceTelemetry:
+    return ServiceTelemetry(ledger=Ledger(), clock=FakeClock(), version="1.2.3", instance_id="me")
+
+
+def samples(telemetry: ServiceTelemetry) -> dict:
+    # Prometheus-client's parser puts _total at every counter, whatever the page says.
+    families = text_string_to_metric_families(telemetry.render())
+    return {(sample.name.removesuffix("_total"), tuple(sorted(sample.labels.items()))): sample.value for family in families for sample in family.samples}
+
+
+def test_the_ledger_gives_the_collectors_exporter_counters():
+    """sent, send_failed and enqueue_failed, apart."""
+    telemetry = service()
+    exporter = telemetry.component(*EXPORTER)
+    exporter.delivered(Signal.TRACES, 5)
+    exporter.refused(Signal.TRACES, 2, "http_400")
+    exporter.dropped(Signal.TRACES, 3, "retries_exhausted")
+    exporter.dropped(Signal.TRACES, 4, "queue_full")
+    shown, label = samples(telemetry), (("exporter", "otlp_grpc/a"),)
+    assert shown["otelcol_exporter_sent_spans", label] == 5
+    assert shown["otelcol_exporter_send_failed_spans", label] == 5
+    assert shown["otelcol_exporter_enqueue_failed_spans", label] == 4
+    reason = (("flow", "dropped"), ("node", "exporters/otlp_grpc/a"), ("reason", "queue_full"), ("signal", "traces"))
+    assert shown["tailrace_ledger_items", reason] == 4
+
+
+def test_a_processor_in_two_pipelines_is_one_series_for_the_collectors_dashboards():
+    """incoming and outgoing are summed over pipelines; its own metrics carry the pipeline."""
+    telemetry = service()
+    for pipeline, count in (("logs/a", 3), ("logs/b", 4)):
+        component = telemetry.component(ComponentKind.PROCESSOR, ComponentId("batch"), pipeline)
+        component.entry(Signal.LOGS).received = count
+        component.counter("otelcol_processor_batch_timeout_trigger_send", "Sends by time").add(count)
+    shown = samples(telemetry)
+    assert shown["otelcol_processor_incoming_items", (("otel_signal", "logs"), ("processor", "batch"))] == 7
+    assert shown["otelcol_processor_batch_timeout_trigger_send", (("pipeline", "logs/b"), ("processor", "batch"))] == 4
+
+
+def test_metrics_of_all_kinds_are_rendered_and_parsed():
+    """Counter without _total, gauges set and read, histogram with cumulative buckets, labels escaped."""
+    telemetry = service()
+    component = telemetry.component(*EXPORTER)
+    counter = component.counter("tailrace_tries", "Tries\nin two lines", ("code",))
+    counter.add(code='4"0\\0\n')
+    counter.add(2, code='4"0\\0\n')
+    component.gauge("otelcol_exporter_queue_size", "Size", ("data_type",), read=lambda: {("traces",): 9.0})
+    component.gauge("tailrace_plain", "Plain").set(1.5)
+    histogram = component.histogram("tailrace_seconds", "Seconds", (0.1, 1.0))
+    for value in (0.05, 0.5, 5.0):
+        histogram.observe(value)
+    shown = samples(telemetry)
+    exporter = ("exporter", "otlp_grpc/a")
+    assert shown["tailrace_tries", (("code", '4"0\\0\n'), exporter)] == 3
+    assert shown["otelcol_exporter_queue_size", (("data_type", "traces"), exporter)] == 9
+    assert shown["tailrace_plain", (exporter,)] == 1.5
+    assert [shown["tailrace_seconds_bucket", (exporter, ("le", le))] for le in ("0.1", "1.0", "+Inf")] == [1, 2, 3]
+    assert shown["tailrace_seconds_sum", (exporter,)] == 5.55
+    assert "_total" not in telemetry.render()
+
+
+def test_identity_and_process_are_shown():
+    """target_info holds who we are; the Collector's process metrics are there."""
+    shown = samples(service())
+    assert shown["target_info", (("service_instance_id", "me"), ("service_name", "tailrace"), ("service_version", "1.2.3"))] == 1
+    for name in ("uptime", "cpu_seconds", "memory_rss"):
+        assert (f"otelcol_process_{name}", ()) in shown
+    assert shown["otelcol_process_memory_rss", ()] > 1_000_000
+
+
+def test_asking_twice_gives_the_same_metric_and_another_shape_is_refused():
+    """Also after a reload, when a new object asks."""
+    telemetry = service()
+    component = telemetry.component(*EXPORTER)
+    assert component.counter("tailrace_x", "X") is telemetry.component(*EXPORTER).counter("tailrace_x", "X")
+    with pytest.raises(ValueError, match="tailrace_x is already a counter"):
+        component.gauge("tailrace_x", "X")
+    with pytest.raises(ValueError, match="never goes down"):
+        component.counter("tailrace_x", "X").add(-1)
+    with pytest.raises(ValueError, match="labels"):
+        component.counter("tailrace_x", "X").add(code="1")
+    component.gauge("tailrace_read", "R", read=lambda: 1)
+    component.gauge("tailrace_read", "R", read=lambda: 2)
+    assert samples(telemetry)["tailrace_read", (("exporter", "otlp_grpc/a"),)] == 2
+
+
+def test_a_gauge_that_cannot_be_read_does_not_take_the_page_down():
+    """The others are there."""
+    telemetry = service()
+    component = telemetry.component(*EXPORTER)
+    component.gauge("tailrace_broken", "B", read=lambda: 1 / 0)
+    component.gauge("tailrace_fine", "F", read=lambda: 1)
+    assert ("tailrace_fine", (("exporter", "otlp_grpc/a"),)) in samples(telemetry)
+
+
+def test_a_removed_component_is_forgotten():
+    """Its metrics are gone; its lines in the ledger stay."""
+    telemetry = service()
+    component = telemetry.component(*EXPORTER)
+    component.counter("tailrace_x", "X").add()
+    component.delivered(Signal.LOGS, 1)
+    telemetry.forget(*EXPORTER)
+    page = telemetry.render()
+    assert "tailrace_x" not in page
+    assert "exporters/otlp_grpc/a" in page

@@ -1,0 +1,76 @@
+"""Probes get the Collector's answers."""
+
+import socket
+
+import aiohttp
+import pytest
+
+from collector.api import HealthCheck
+from collector.testing import FakeClock, FakeHost, make
+from extensions.health_check import factory
+
+
+async def get(extension, path="/"):
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{extension.port}{path}") as response:
+        return response.status, await response.text()
+
+
+async def started(host, clock=None, **options):
+    config = factory.config_type.model_validate({"endpoint": "127.0.0.1:0", **options})
+    extension = make(factory, config, clock=clock or FakeClock())
+    await extension.start(host)
+    return extension
+
+
+async def test_says_since_when_it_is_ready():
+    """503 before, 200 with upSince and uptime after, on every path."""
+    host, clock = FakeHost(), FakeClock()
+    host.is_ready = False
+    extension = await started(host, clock)
+    assert (await get(extension))[0] == 503
+    host.is_ready = True
+    assert (await get(extension, "/any/path"))[0] == 200
+    clock.move(3723.5)
+    status, text = await get(extension)
+    assert status == 200
+    assert '"status":"Server available"' in text
+    assert '"upSince":"2023-11-14T22:13:20+00:00"' in text
+    assert '"uptime":"1h2m3.5s"' in text
+    await extension.shutdown()
+    await extension.shutdown()
+
+
+async def test_answers_at_its_path_alone_with_the_configured_body():
+    """404 elsewhere."""
+    host = FakeHost()
+    extension = await started(host, path="/healthz", response_body={"healthy": "fine", "unhealthy": "wait"})
+    assert await get(extension, "/healthz") == (200, "fine")
+    host.is_ready = False
+    assert await get(extension, "/healthz") == (503, "wait")
+    assert (await get(extension, "/"))[0] == 404
+    await extension.shutdown()
+
+
+@pytest.mark.parametrize(("enabled", "status"), [(False, 200), (True, 503)])
+async def test_failing_exporters_count_only_if_asked(enabled, status):
+    """check_collector_pipeline.enabled."""
+    host = FakeHost()
+    host.add_health_check("exporter a", lambda: HealthCheck("exporter a", healthy=False))
+    extension = await started(host, check_collector_pipeline={"enabled": enabled})
+    assert (await get(extension))[0] == status
+    await extension.shutdown()
+
+
+async def test_a_taken_port_names_the_key():
+    """So that the user can move it."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        with pytest.raises(OSError, match="extensions::health_check::endpoint"):
+            await started(FakeHost(), endpoint=f"127.0.0.1:{holder.getsockname()[1]}")
+
+
+def test_a_path_begins_with_a_slash():
+    """Otherwise it would never match."""
+    with pytest.raises(ValueError, match="must begin with /"):
+        factory.config_type.model_validate({"path": "healthz"})
