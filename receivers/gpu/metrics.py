@@ -97,7 +97,7 @@ class _Batch:
         self._sum(name, unit, description, attributes, values, starts, monotonic=True)
 
     def build(self) -> Metrics:
-        return Metrics.from_wire(self._builder.build_wire())
+        return self._builder.build()
 
     def _sum(
         self, name: str, unit: str, description: str, attributes: list[dict[str, Any]], values: Any, starts: list[int], *, monotonic: bool
