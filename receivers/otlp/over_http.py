@@ -14,8 +14,7 @@ from aiohttp import web
 from collector.api import ConsumeError, ReceiverOutput
 from collector.helpers.http_server import Answer, Handler, HTTPServer, Refused, header_values
 from collector.helpers.peer import LocalAddresses
-from collector.model import Context, MalformedBatch, Signal
-from collector.model.json import from_json
+from collector.model import Context, MalformedBatch, Signal, from_json
 from receivers.otlp.answers import Failure, failure_of, partial_success_json, partial_success_proto
 from receivers.otlp.config import OTLPHTTPConfig
 from receivers.otlp.context import ContextMaker

@@ -1,0 +1,37 @@
+"""How much memory this process may use: the container's limit, or the machine's memory. Not how much it does use."""
+
+import contextlib
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+__all__ = ["available_bytes"]
+
+_ROOT: Final = Path("/")
+
+
+def available_bytes(root: Path = _ROOT) -> int:
+    """The lowest of the machine's memory and the limits of the cgroups (v2 and v1) this process is in.
+
+    Source: cgroup-v2 "memory.max"; cgroup-v1 "memory.limit_in_bytes", which is a huge number where there is none.
+    """
+    limits = [int(psutil.virtual_memory().total)]
+    for path in _limit_files(root):
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+            limits.append(int(path.read_text(encoding="ascii")))
+    return min(limit for limit in limits if limit > 0)
+
+
+def _limit_files(root: Path) -> list[Path]:
+    mount = root / "sys/fs/cgroup"
+    files = [mount / "memory.max", mount / "memory/memory.limit_in_bytes"]
+    with contextlib.suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            number, controllers, path = line.split(":", 2)
+            own = path.strip("/")
+            if number == "0" and own:  # v2: every ancestor limits, too
+                files += [mount / parent / "memory.max" for parent in (Path(own), *Path(own).parents)]
+            elif "memory" in controllers.split(","):
+                files.append(mount / "memory" / own / "memory.limit_in_bytes")
+    return files

@@ -1,0 +1,22 @@
+"""Changes attributes of spans, metric points and log records. Those of resources: the processor ``resource``."""
+
+from collector.api import Settings, Transform
+from collector.helpers.attribute_actions import AttributeActions
+from collector.helpers.match import Matcher
+from collector.model import ITEM, Batch
+from processors.attributes.config import AttributesConfig
+
+__all__ = ["AttributesProcessor"]
+
+
+class AttributesProcessor(Transform):
+    """One for each pipeline."""
+
+    def __init__(self, settings: Settings, config: AttributesConfig) -> None:
+        (signal,) = settings.signals
+        self._matcher = Matcher(config.include, config.exclude, signal)
+        self._actions = AttributeActions(config.actions, ITEM)
+
+    def transform(self, batch: Batch) -> Batch:
+        """The batch with the actions applied to the items that match."""
+        return self._actions.apply(batch, self._matcher.rows(batch))

@@ -1,0 +1,5 @@
+"""Processor ``batch``: sends fewer, larger batches."""
+
+from processors.batch.factory import factory
+
+__all__ = ["factory"]

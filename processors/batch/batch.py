@@ -1,0 +1,201 @@
+"""Collects batches and sends them on as one: when they are large enough, or old enough.
+
+Sizes and times are the Collector's (processor/batchprocessor). Unlike there, nothing is lost when too many distinct metadata values come
+(they pass uncollected), a batch waits ``timeout`` from its own first item, and what is empty takes no memory.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from collector.api import ConsumeError, Host, Settings, Stage
+from collector.model import Batch, Context, batch_type
+from processors.batch.config import BatchConfig
+
+__all__ = ["BatchStage"]
+
+_MAX_PART_BYTES: Final = 64 * 1024 * 1024  # whatever the sizes say: offsets in a batch are 32-bit, and memory is needed twice to merge
+_MAX_CONTEXTS: Final = 4096  # remembered of those that came in
+_ITEM_BUCKETS: Final = (10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, *(1000.0 * n for n in range(1, 11)), 20e3, 30e3, 50e3, 100e3)
+_BYTE_BUCKETS: Final = (*_ITEM_BUCKETS, *(100e3 * n for n in range(2, 10)), *(1e6 * n for n in range(1, 10)))
+
+
+class _Shard:
+    """What is collected of one context. Sends in order: one part at a time."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.batches: list[Batch] = []
+        self.item_count = 0
+        self.size_bytes = 0
+        self.memory_bytes = 0
+        self.timer: asyncio.Task[None] | None = None
+        self.lock = asyncio.Lock()
+
+
+class BatchStage(Stage):
+    """One for each pipeline."""
+
+    def __init__(self, settings: Settings, config: BatchConfig) -> None:
+        self._settings = settings
+        self._config = config
+        (self._signal,) = settings.signals
+        self._output = settings.outputs[self._signal]
+        self._keys = frozenset(key.lower() for key in config.metadata_keys)
+        self._waits = config.timeout > 0 and config.send_batch_size > 0
+        self._shards: dict[Context, _Shard] = {}
+        self._contexts: dict[Context, Context] = {}
+        self._timers: set[asyncio.Task[None]] = set()
+        self._sends: set[asyncio.Task[None]] = set()
+        self._held_items = 0
+        self._held_bytes = 0
+        self._is_stopping = False
+        telemetry = settings.telemetry
+        self._sent_items = telemetry.histogram("otelcol_processor_batch_batch_send_size", "Items in the batches sent", _ITEM_BUCKETS)
+        self._sent_bytes = telemetry.histogram("otelcol_processor_batch_batch_send_size_bytes", "Bytes in the batches sent", _BYTE_BUCKETS)
+        self._by_size = telemetry.counter("otelcol_processor_batch_batch_size_trigger_send", "Batches sent because they were large enough")
+        self._by_time = telemetry.counter("otelcol_processor_batch_timeout_trigger_send", "Batches sent because they were old enough")
+        self._uncollected = telemetry.counter(
+            "tailrace_processor_batch_uncollected_batches", "Batches passed on alone: more metadata values than metadata_cardinality_limit"
+        )
+        telemetry.gauge(
+            "otelcol_processor_batch_metadata_cardinality", "Metadata values that are collected", read=lambda: len(self._shards)
+        )
+
+    async def start(self, host: Host) -> None:  # noqa: ARG002 - nothing of the host is needed
+        """Timers start with the first item."""
+        self._is_stopping = False
+
+    async def consume(self, batch: Batch) -> None:
+        """Take the batch; returns when what was due because of it was sent."""
+        if not batch.item_count:
+            return
+        context = self._kept(batch.context)
+        if context is not batch.context:
+            batch = batch.with_context(context)
+        shard = self._shards.get(context)
+        if shard is None:
+            limit = self._config.metadata_cardinality_limit
+            if self._keys and limit and len(self._shards) >= limit:
+                self._uncollected.add()
+                await self._send_parts([batch])
+                return
+            shard = self._shards[context] = _Shard(context)
+        self._put(shard, batch)
+        if not self._waits or self._is_stopping:
+            await self._send(shard, everything=True)
+        elif shard.item_count >= self._config.send_batch_size or shard.size_bytes >= _MAX_PART_BYTES:
+            await self._send(shard, everything=False)
+        elif shard.timer is None:
+            self._set_timer(shard)
+
+    async def shutdown(self) -> None:
+        """Send everything that is held, and wait for it."""
+        self._is_stopping = True
+        for timer in list(self._timers):
+            timer.cancel()
+        for shard in list(self._shards.values()):
+            await self._send(shard, everything=True)
+        while self._sends:
+            await asyncio.wait(self._sends)
+
+    def held_items(self) -> int:
+        """Items collected and not sent."""
+        return self._held_items
+
+    def held_bytes(self) -> int:
+        """Their memory."""
+        return self._held_bytes
+
+    def _kept(self, context: Context) -> Context:
+        """The context to collect under: of the metadata ``metadata_keys`` alone; tenant and locality separate always."""
+        if not context.metadata and not context.claims:
+            return context
+        kept = self._contexts.get(context)
+        if kept is None:
+            metadata = tuple((name, values) for name, values in context.metadata if name in self._keys)
+            kept = Context(metadata=metadata, tenant=context.tenant, local_peer=context.local_peer)
+            if len(self._contexts) >= _MAX_CONTEXTS:
+                self._contexts.clear()
+            self._contexts[context] = kept
+        return kept
+
+    def _put(self, shard: _Shard, batch: Batch, *, first: bool = False) -> None:
+        shard.batches.insert(0 if first else len(shard.batches), batch)
+        shard.item_count += batch.item_count
+        shard.size_bytes += batch.size_bytes
+        memory_bytes = batch.memory_bytes
+        shard.memory_bytes += memory_bytes
+        self._held_items += batch.item_count
+        self._held_bytes += memory_bytes
+
+    def _take(self, shard: _Shard) -> list[Batch]:
+        """All of it."""
+        batches, shard.batches = shard.batches, []
+        self._held_items -= shard.item_count
+        self._held_bytes -= shard.memory_bytes
+        shard.item_count = shard.size_bytes = shard.memory_bytes = 0
+        return batches
+
+    async def _send(self, shard: _Shard, *, everything: bool) -> None:
+        """Send what is due of a shard; without ``everything``, less than ``send_batch_size`` stays for the next."""
+        if shard.timer is not None:
+            shard.timer.cancel()
+            shard.timer = None
+        async with shard.lock:
+            parts = self._parts(self._take(shard))
+            smallest = self._config.send_batch_size
+            if not everything and parts and parts[-1].item_count < smallest and parts[-1].size_bytes < _MAX_PART_BYTES:
+                self._put(shard, parts.pop(), first=True)
+            if parts and self._waits:
+                (self._by_time if everything else self._by_size).add(len(parts))
+            await self._send_parts(parts)
+        if shard.item_count:
+            if shard.timer is None and not self._is_stopping:
+                self._set_timer(shard)
+        elif not shard.lock.locked() and self._shards.get(shard.context) is shard:
+            del self._shards[shard.context]
+
+    def _parts(self, batches: list[Batch]) -> list[Batch]:
+        """The batches as few as the bounds allow, in order."""
+        if not batches:
+            return []
+        merged: list[Batch] = []
+        group: list[Batch] = []
+        size_bytes = 0
+        for batch in batches:
+            if group and size_bytes + batch.size_bytes > _MAX_PART_BYTES:
+                merged.append(batch_type(self._signal).concat(group))
+                group, size_bytes = [], 0
+            group.append(batch)
+            size_bytes += batch.size_bytes
+        merged.append(group[0] if len(group) == 1 else batch_type(self._signal).concat(group))
+        limit = self._config.send_batch_max_size
+        if not limit:
+            return merged
+        return [part for batch in merged for part in (batch.split(max_items=limit) if batch.item_count > limit else [batch])]
+
+    async def _send_parts(self, parts: list[Batch]) -> None:
+        for part in parts:
+            self._sent_items.observe(part.item_count)
+            self._sent_bytes.observe(part.size_bytes)
+            # An exporter that waits for its backend may have given up. It has counted that; the other parts are not to suffer, and
+            # nobody is left to tell: who sent these items was answered long ago.
+            with contextlib.suppress(ConsumeError):
+                await self._output.consume(part)
+
+    def _set_timer(self, shard: _Shard) -> None:
+        shard.timer = self._spawn(self._expire(shard), self._timers)
+
+    async def _expire(self, shard: _Shard) -> None:
+        """Only waits: it may be cancelled at any time, what carries data may not."""
+        await self._settings.clock.sleep(self._config.timeout)
+        shard.timer = None
+        self._spawn(self._send(shard, everything=True), self._sends)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], owner: set[asyncio.Task[None]]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        owner.add(task)
+        task.add_done_callback(owner.discard)
+        return task

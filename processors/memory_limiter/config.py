@@ -1,0 +1,59 @@
+"""Configuration of ``memory_limiter``: the Collector's keys and rules.
+
+Source: open-telemetry/opentelemetry-collector internal/memorylimiter/config.go.
+"""
+
+from typing import Final, Self
+
+from pydantic import Field, model_validator
+
+from config.blocks import ComponentConfig, Duration
+
+__all__ = ["MemoryLimiterConfig"]
+
+_MIB: Final = 1024 * 1024
+_DEFAULT_SPIKE_PERCENTAGE: Final = 20
+
+
+class MemoryLimiterConfig(ComponentConfig):
+    """``memory_limiter``."""
+
+    check_interval: Duration = 0.0
+    """Required: how often the process's memory is measured; 1s is good."""
+    limit_mib: int = Field(default=0, ge=0)
+    """Hard limit. This or ``limit_percentage`` is required; with both, this one holds."""
+    spike_limit_mib: int = Field(default=0, ge=0)
+    """How far below the hard limit requests begin to be refused; 0: 20 % of it."""
+    limit_percentage: int = Field(default=0, ge=0, le=100)
+    """Hard limit in percent of the container's memory limit, or of the machine's memory."""
+    spike_limit_percentage: int = Field(default=0, ge=0, le=100)
+    min_gc_interval_when_soft_limited: Duration = Field(default=10.0, ge=0)
+    min_gc_interval_when_hard_limited: Duration = Field(default=0.0, ge=0)
+    max_gc_interval_when_soft_limited: Duration = Field(default=30.0, ge=0)
+    """Accepted: the Collector backs off between fruitless collections of Go's heap, Python's are cheap."""
+    max_gc_interval_when_hard_limited: Duration = Field(default=30.0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.check_interval <= 0:
+            raise ValueError("'check_interval' must be greater than zero: write check_interval: 1s")
+        if not self.limit_mib and not self.limit_percentage:
+            raise ValueError("'limit_mib' or 'limit_percentage' must be greater than zero")
+        for unit in ("mib", "percentage"):
+            limit, spike = getattr(self, f"limit_{unit}"), getattr(self, f"spike_limit_{unit}")
+            if limit and spike >= limit:
+                raise ValueError(f"'spike_limit_{unit}' must be smaller than 'limit_{unit}'")
+            if spike and not limit:
+                raise ValueError(f"'spike_limit_{unit}' without 'limit_{unit}' has no effect")
+        for kind in ("soft", "hard"):
+            if getattr(self, f"min_gc_interval_when_{kind}_limited") > getattr(self, f"max_gc_interval_when_{kind}_limited"):
+                raise ValueError(f"'max_gc_interval_when_{kind}_limited' must not be less than 'min_gc_interval_when_{kind}_limited'")
+        return self
+
+    def limits_bytes(self, available_bytes: int) -> tuple[int, int]:
+        """(soft, hard): requests are refused above the soft limit."""
+        if self.limit_mib:
+            hard, spike = self.limit_mib * _MIB, self.spike_limit_mib * _MIB
+        else:
+            hard, spike = available_bytes * self.limit_percentage // 100, available_bytes * self.spike_limit_percentage // 100
+        return hard - (spike or hard * _DEFAULT_SPIKE_PERCENTAGE // 100), hard

@@ -1,0 +1,5 @@
+"""Processor ``resource``: changes attributes of resources."""
+
+from processors.resource.factory import factory
+
+__all__ = ["factory"]

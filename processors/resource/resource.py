@@ -1,0 +1,19 @@
+"""Changes attributes of resources. Those of spans, points and records: the processor ``attributes``."""
+
+from collector.api import Settings, Transform
+from collector.helpers.attribute_actions import AttributeActions
+from collector.model import Batch
+from processors.resource.config import ResourceConfig
+
+__all__ = ["ResourceProcessor"]
+
+
+class ResourceProcessor(Transform):
+    """One for each pipeline."""
+
+    def __init__(self, settings: Settings, config: ResourceConfig) -> None:  # noqa: ARG002 - as all components are made
+        self._actions = AttributeActions(config.attributes, "resources")
+
+    def transform(self, batch: Batch) -> Batch:
+        """The batch with the actions applied to its resources."""
+        return self._actions.apply(batch)
