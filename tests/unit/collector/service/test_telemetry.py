@@ -19,7 +19,11 @@ def service() -> ServiceTelemetry:
 def samples(telemetry: ServiceTelemetry) -> dict:
     # Prometheus-client's parser puts _total at every counter, whatever the page says.
     families = text_string_to_metric_families(telemetry.render())
-    return {(sample.name.removesuffix("_total"), tuple(sorted(sample.labels.items()))): sample.value for family in families for sample in family.samples}
+    return {
+        (sample.name.removesuffix("_total"), tuple(sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
 
 
 def test_the_ledger_gives_the_collectors_exporter_counters():

@@ -1,5 +1,6 @@
 """The index of bytes that passed before: find_field, hostile rows, and the C structs against the numpy dtypes."""
 
+import contextlib
 import ctypes
 import re
 from pathlib import Path
@@ -161,10 +162,8 @@ def test_rows_of_other_bytes_never_crash():
         for column in ("start", "body", "end"):
             moved[column] += shift
         for call in (lambda m=moved: scan.index_attributes("spans", wire, m), lambda m=moved: scan.index_children("events", wire, m)):
-            try:
+            with contextlib.suppress(MalformedBatch):
                 call()
-            except MalformedBatch:
-                pass
 
 
 def test_scan_refuses_what_check_would_have_changed():

@@ -1,9 +1,8 @@
 """Which GPUs an item belongs to: the table of steps, and above all who is left alone."""
 
+import numpy as np
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
-import numpy as np
 
 from collector.helpers.gpu import Device, Process, Reading, Snapshot
 from collector.model import Context, Traces
@@ -22,8 +21,10 @@ def attribute(resource, span=None, peer=NEAR, devices=(A,), processes=None, host
     """(method, ids of the devices) | "other_host" | "ambiguous"."""
     message = ExportTraceServiceRequest()
     part = message.resource_spans.add()
-    for attributes, values in ((part.resource.attributes, resource), ((one := part.scope_spans.add().spans.add(
-        name="x", trace_id=bytes(15) + b"\1", span_id=bytes(7) + b"\1")).attributes, span or {})):
+    for attributes, values in (
+        (part.resource.attributes, resource),
+        ((one := part.scope_spans.add().spans.add(name="x", trace_id=bytes(15) + b"\1", span_id=bytes(7) + b"\1")).attributes, span or {}),
+    ):
         for key, value in values.items():
             setattr(attributes.add(key=key).value, "int_value" if isinstance(value, int) else "string_value", value)
     assert one.name

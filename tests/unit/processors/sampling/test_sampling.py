@@ -73,8 +73,15 @@ RULES = [
 async def test_errors_and_slow_traces_are_kept_whole():
     """The condition may be met by any span, in any batch; the whole trace follows."""
     bench = Bench(rules=RULES)
-    await bench.send({"trace_id": trace_id(1)}, {"trace_id": trace_id(2)}, {"trace_id": trace_id(3)}, {"trace_id": trace_id(4), "seconds": 2.5, "parent_span_id": b"87654321"})
-    await bench.send({"trace_id": trace_id(1), "error": True}, {"trace_id": trace_id(2), "http": 503}, {"trace_id": trace_id(5), "seconds": 2.5})
+    await bench.send(
+        {"trace_id": trace_id(1)},
+        {"trace_id": trace_id(2)},
+        {"trace_id": trace_id(3)},
+        {"trace_id": trace_id(4), "seconds": 2.5, "parent_span_id": b"87654321"},
+    )
+    await bench.send(
+        {"trace_id": trace_id(1), "error": True}, {"trace_id": trace_id(2), "http": 503}, {"trace_id": trace_id(5), "seconds": 2.5}
+    )
     assert not bench.kept()
     assert bench.sut.held_items() == 7
     await bench.sut.shutdown()
@@ -140,7 +147,9 @@ async def test_adjusted_counts_are_unbiased():
 async def test_unwanted_spans_go_first():
     """By name and by route; counted under their own reason."""
     bench = Bench(rules=[{"name": "all", "ratio": 1.0}], drop_spans={"names": ["* http send"], "routes": ["/health*"]})
-    await bench.send({"trace_id": trace_id(1), "name": "GET / http send"}, {"trace_id": trace_id(1), "route": "/health/live"}, {"trace_id": trace_id(1)})
+    await bench.send(
+        {"trace_id": trace_id(1), "name": "GET / http send"}, {"trace_id": trace_id(1), "route": "/health/live"}, {"trace_id": trace_id(1)}
+    )
     await bench.send({"trace_id": trace_id(2), "name": "x http send"})
     await bench.sut.shutdown()
     assert len(bench.kept()) == 1

@@ -1,0 +1,190 @@
+"""The demo's course: free ports, gateway, platform, screen, claims."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from collector.cli.demo.claims import Claim, claims_of
+from collector.cli.demo.output import TraceFile, read_page
+from collector.cli.demo.platform import GPU_HOST
+from collector.cli.run import new_event_loop
+from collector.helpers.ports import describe_port_conflict
+from collector.registry import Registry
+from collector.service import Service
+from config.load import load
+
+__all__ = ["command"]
+
+_PORTS: Final = {
+    "grpc": (4317, "receivers::otlp::protocols::grpc::endpoint"),
+    "http": (4318, "receivers::otlp::protocols::http::endpoint"),
+    "scrape": (9464, "exporters::prometheus::endpoint"),
+    "health": (13133, "extensions::health_check::endpoint"),
+    "admin": (8888, "service::telemetry::metrics::address"),
+}
+_PLAIN_LINE_EVERY_S: Final = 5.0
+_SETTLE_S: Final = 3.0  # decision_wait of the default configuration, and a second
+
+
+def _free_ports(host: str) -> tuple[dict[str, int], list[str]]:
+    """A port for each listener: the usual one, else a free one and a line that says why."""
+    ports, notes = {}, []
+    for name, (usual, key) in _PORTS.items():
+        with socket.socket() as probe:
+            try:
+                probe.bind((host, usual))
+                ports[name] = usual
+            except OSError:
+                with socket.socket() as other:
+                    other.bind((host, 0))
+                    ports[name] = other.getsockname()[1]
+                notes.append(f"{describe_port_conflict(host, usual, key).partition(';')[0]}; using {ports[name]}")
+    return ports, notes
+
+
+class _Platform:
+    """The simulated platform's process and what it last reported."""
+
+    def __init__(self, ports: dict[str, int], host: str, duration_s: float, rate: float) -> None:
+        self._arguments = [
+            sys.executable, "-m", "collector.cli.demo.platform", "--grpc", f"{host}:{ports['grpc']}", "--http", f"{host}:{ports['http']}",
+            "--duration", str(duration_s), "--rate", str(rate),
+        ]  # fmt: skip
+        self.totals: dict[str, Any] = {}
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def run(self) -> None:
+        """Until it ends; keeps ``totals`` current."""
+        self._process = await asyncio.create_subprocess_exec(*self._arguments, stdout=asyncio.subprocess.PIPE, start_new_session=True)
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            self.totals = json.loads(line)
+        await self._process.wait()
+
+    def stop(self) -> None:
+        """Ask it to report and end."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
+
+
+def _row(service: Service, traces: TraceFile, sent: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of the moment."""
+    return {
+        "traces sent": sent.get("traces", 0),
+        "traces kept": len(traces.traces),
+        "errors kept": f"{traces.count('error')}/{sent.get('error_traces', 0)}",
+        "slow kept": f"{traces.count('slow')}/{sent.get('slow_traces', 0)}",
+        "GPU spans": traces.gpu_spans,
+        "points": sent.get("metric_points", 0),
+        "series": sent.get("series", 0),
+        "logs": sent.get("log_records", 0),
+        "memory": f"{service.admission.used_bytes / 2**20:.1f} MiB held",
+    }
+
+
+def _table(row: dict[str, Any], elapsed_s: float) -> Table:
+    table = Table(title=f"tailrace demo, {elapsed_s:.0f} s", show_header=True, header_style="bold")
+    for name in row:
+        table.add_column(name, justify="right")
+    table.add_row(*(f"{value:,}".replace(",", " ") if isinstance(value, int) else str(value) for value in row.values()))
+    return table
+
+
+@contextlib.contextmanager
+def _working_files() -> Iterator[Path]:
+    """The folder the default configuration writes to, without the files of an earlier demo."""
+    folder = Path("tailrace-data")
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.jsonl*"):
+        old.unlink()
+    yield folder
+
+
+async def _course(duration_s: float, rate: float, console: Console) -> list[Claim]:
+    host = os.environ.get("TAILRACE_LISTEN", "127.0.0.1")
+    ports, notes = _free_ports(host)
+    for note in notes:
+        console.print(f"[yellow]{note}[/yellow]")
+    here = Path(__file__).resolve().parents[3] / "config" / "default.yaml"
+    sets = [
+        f"receivers.otlp.protocols.grpc.endpoint={host}:{ports['grpc']}", f"receivers.otlp.protocols.http.endpoint={host}:{ports['http']}",
+        f"exporters.prometheus.endpoint={host}:{ports['scrape']}", f"extensions.health_check.endpoint={host}:{ports['health']}",
+        f"service.telemetry.metrics.address={host}:{ports['admin']}", "service.telemetry.logs.level=warn",
+    ]  # fmt: skip
+    with _working_files() as folder:
+        service = Service(load((str(here),), tuple(sets), Registry()))
+        await service.start()
+        traces = TraceFile(folder / "traces.jsonl")
+        platform = _Platform(ports, host, duration_s, rate)
+        console.print(
+            f"OTLP on {host}:{ports['grpc']} (gRPC) and {host}:{ports['http']} (HTTP), scrape page http://{host}:{ports['scrape']}/metrics, "
+            f"ledger http://{host}:{ports['admin']}/ledger, files in ./{folder}"
+        )
+        running = asyncio.ensure_future(platform.run())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, platform.stop)
+        try:
+            await _watch(service, traces, platform, running, console)
+            await running
+            await asyncio.sleep(_SETTLE_S)  # the last traces are decided
+            async with aiohttp.ClientSession() as session:
+                page = await read_page(session, f"http://{host}:{ports['scrape']}/metrics")
+        finally:
+            platform.stop()
+            await asyncio.gather(running, return_exceptions=True)
+            await service.shutdown()
+        traces.read()
+        console.print(
+            f"\nSend your own: [bold]OTEL_EXPORTER_OTLP_ENDPOINT=http://{host}:4318[/bold] for any OpenTelemetry SDK, after "
+            "[bold]tailrace run --config config/default.yaml[/bold]\n"
+        )
+        return claims_of(platform.totals, traces, page, service.ledger, float(os.environ.get("TRACE_SAMPLE_RATE", "0.1")))
+
+
+async def _watch(service: Service, traces: TraceFile, platform: _Platform, running: "asyncio.Future[None]", console: Console) -> None:
+    """The live screen; a plain line now and then where there is no terminal."""
+    started = time.monotonic()
+    if not console.is_terminal:
+        while not running.done():
+            await asyncio.wait({running}, timeout=_PLAIN_LINE_EVERY_S)
+            traces.read()
+            console.print("  ".join(f"{name} {value}" for name, value in _row(service, traces, platform.totals).items()), soft_wrap=True)
+        return
+    with Live(console=console, refresh_per_second=4) as live:
+        while not running.done():
+            await asyncio.wait({running}, timeout=0.5)
+            traces.read()
+            live.update(_table(_row(service, traces, platform.totals), time.monotonic() - started))
+
+
+@click.command()
+@click.option("--duration", type=float, default=0.0, show_default=True, help="Seconds; 0: until Ctrl-C.")
+@click.option("--rate", type=float, default=80.0, show_default=True, help="Requests a second that the platform simulates.")
+def command(duration: float, rate: float) -> None:
+    """Run the embedded default, fed by a simulated embedding platform."""
+    console = Console(highlight=False)
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            claims = runner.run(_course(duration, rate, console))
+    except (OSError, ValueError) as exc:
+        raise click.ClickException(str(exc)) from exc
+    for claim in claims:
+        console.print(f"[{'green' if claim.holds else 'red'}]{'holds' if claim.holds else 'FAILS'}[/]  {claim.subject:8} {claim.text}", soft_wrap=True)
+    console.print(f"\nGPU spans belong to the host {GPU_HOST} alone; spans of your own services never carry simulated numbers.")
+    raise SystemExit(0 if all(claim.holds for claim in claims) else 1)

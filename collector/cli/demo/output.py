@@ -1,0 +1,110 @@
+"""What came out of the gateway, read from where it put it: its trace file and its scrape page."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import orjson
+from prometheus_client.parser import text_string_to_metric_families
+
+__all__ = ["Kept", "Page", "TraceFile", "read_page"]
+
+_ERROR: Final = 2
+_SLOW_NS: Final = 2_000_000_000
+
+
+@dataclass(slots=True)
+class Kept:
+    """One trace found in the file."""
+
+    error: bool = False
+    slow: bool = False
+    spans: int = 0
+
+
+@dataclass(slots=True)
+class Page:
+    """Of the scrape page."""
+
+    series: int = 0
+    requests: float = 0.0
+    """Sum of http_requests_total."""
+
+
+class TraceFile:
+    """Follows the trace file as it grows and rotates."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: Any = None
+        self._rest = b""
+        self.traces: dict[str, Kept] = {}
+        self.gpu_spans = 0
+        self.foreign_gpu_spans = 0
+        """Enriched spans of a host that is not the simulated GPU's."""
+        self.other_spans = 0
+
+    def count(self, kind: str) -> int:
+        """Traces that are errors, or slow without being errors."""
+        if kind == "error":
+            return sum(kept.error for kept in self.traces.values())
+        return sum(kept.slow and not kept.error for kept in self.traces.values())
+
+    def read(self) -> None:
+        """Take what has been written since the last time."""
+        while True:
+            if self._file is None:
+                if not self._path.exists():
+                    return
+                self._file = self._path.open("rb")
+            self._take(self._file.read())
+            try:
+                moved = self._path.stat().st_ino != Path(f"/proc/self/fd/{self._file.fileno()}").stat().st_ino
+            except FileNotFoundError:
+                return
+            if not moved:
+                return
+            self._take(self._file.read())
+            self._file.close()
+            self._file = None
+
+    def _take(self, chunk: bytes) -> None:
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for line in lines:
+            for resource in orjson.loads(line).get("resourceSpans", ()) if line else ():
+                host = _text(resource.get("resource", {}), "host.name")
+                for scope in resource.get("scopeSpans", ()):
+                    for span in scope.get("spans", ()):
+                        self._span(span, host)
+
+    def _span(self, span: dict[str, Any], host: str) -> None:
+        kept = self.traces.setdefault(span["traceId"], Kept())
+        kept.spans += 1
+        kept.error |= span.get("status", {}).get("code") == _ERROR
+        lasted = int(span["endTimeUnixNano"]) - int(span["startTimeUnixNano"])
+        kept.slow |= not span.get("parentSpanId") and lasted >= _SLOW_NS
+        enriched = bool(_text(span, "gpu.source"))
+        self.gpu_spans += enriched
+        self.foreign_gpu_spans += enriched and host != "tailrace-demo-gpu"
+        self.other_spans += not enriched
+
+
+def _text(owner: dict[str, Any], key: str) -> str:
+    for attribute in owner.get("attributes", ()):
+        if attribute.get("key") == key:
+            return str(attribute.get("value", {}).get("stringValue", ""))
+    return ""
+
+
+async def read_page(session: aiohttp.ClientSession, url: str) -> Page:
+    """Scrape once, as Prometheus would."""
+    async with session.get(url) as response:
+        text = await response.text()
+    page = Page()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            page.series += sample.name != "target_info"
+            if sample.name == "http_requests_total":
+                page.requests += sample.value
+    return page
