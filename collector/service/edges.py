@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
-from collector.api import Connector, ConsumeError, Exporter, Receipt, RetryableError, Stage, Transform
+from collector.api import Connector, ConsumeError, Counter, Exporter, Receipt, RetryableError, Stage, Transform
 from collector.model import Batch, Context, Signal, batch_type
 from collector.service.admission import ServiceAdmission
 from collector.service.ledger import Entry
@@ -265,27 +265,27 @@ class Door:
         exporters: Sequence[ExporterEdge],
         admission: ServiceAdmission,
         entry_of: Callable[[str], Entry],
+        repaired: Counter,
         *,
         transport: str = "",
         doors: "dict[str, Door] | None" = None,
     ) -> None:
         self._check = batch_type(signal).check
-        self._fan, self._admission, self._entry_of = fan, admission, entry_of
+        self._fan, self._admission, self._entry_of, self._repaired = fan, admission, entry_of, repaired
         self._exporters = tuple(exporters)
         self._must_not_lose = tuple(edge for edge in exporters if edge.component.must_not_lose())
         self._signal = signal
         self._entry = entry_of(transport) if transport else None  # a receiver that names its transports has no line without one
         self._doors = {} if doors is None else doors
         self._doors[transport] = self
-        self.repaired_count = 0
-        """Strings whose invalid UTF-8 was repaired."""
 
     def over(self, transport: str) -> "Door":
         """The same door, counting under another transport."""
         known = self._doors.get(transport)
         if known is not None:
             return known
-        return Door(self._signal, self._fan, self._exporters, self._admission, self._entry_of, transport=transport, doors=self._doors)
+        shared = (self._signal, self._fan, self._exporters, self._admission, self._entry_of, self._repaired)
+        return Door(*shared, transport=transport, doors=self._doors)
 
     async def admit(self, wire: bytes, context: Context) -> Receipt:
         """Validate and commit one request; see :class:`collector.api.ReceiverOutput`."""
@@ -296,7 +296,8 @@ class Door:
             if rejected:
                 entry.received += rejected
                 entry.rejected += rejected
-            self.repaired_count += checked.repaired_count
+            if checked.repaired_count:
+                self._repaired.add(checked.repaired_count)
             batch = checked.batch
             if batch is None:
                 return Receipt(0, rejected, checked.message)

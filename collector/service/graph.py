@@ -226,12 +226,14 @@ class _Builder:
 
     def _door(self, receiver_id: ComponentId, signal: Signal, fan: Fan, reach: list[ExporterEdge]) -> Door:
         ledger = self._environment.telemetry.ledger
+        telemetry = self._environment.telemetry.component(ComponentKind.RECEIVER, receiver_id)
         return Door(
             signal,
             fan,
             reach,
             self._environment.admission,
             lambda transport: ledger.entry(ComponentKind.RECEIVER, receiver_id, signal, transport=transport),
+            telemetry.counter("tailrace_receiver_repaired_strings", "Strings whose invalid UTF-8 was repaired with U+FFFD"),
         )
 
     def _node(

@@ -50,7 +50,7 @@ class Service:
         clock: Clock | None = None,
         shutdown_timeout_s: float = SHUTDOWN_TIMEOUT_S,
     ) -> None:
-        """``load`` reads the configuration anew on SIGHUP; without it SIGHUP is ignored. ``registry`` is unused: ``config`` has factories."""
+        """``load`` reads the configuration anew on SIGHUP, which is ignored without it. Factories are in ``config``, not ``registry``."""
         del registry
         self._load = load
         self._clock = clock or SystemClock()
@@ -121,19 +121,12 @@ class Service:
     async def run_until_stopped(self) -> None:
         """Return on SIGTERM, SIGINT or ``stop``. SIGHUP reloads. A second signal cuts the drain short."""
         loop = asyncio.get_running_loop()
-        hooks: dict[signal.Signals, Callable[[], None]] = {
-            signal.SIGTERM: self.stop,
-            signal.SIGINT: self.stop,
-            signal.SIGHUP: self._on_hangup,
-        }
-        installed = []
-        for number, hook in hooks.items():
+        for number, hook in ((signal.SIGTERM, self.stop), (signal.SIGINT, self.stop), (signal.SIGHUP, self._on_hangup)):
             with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # not on this platform, or not in the main thread
                 loop.add_signal_handler(number, hook)
-                installed.append(number)
-        # Left in place while draining, so that the second signal is heard; `shutdown` of the loop takes them off.
+        # Left in place while draining, so that a second signal is heard; they go with the loop.
         await self._stop.wait()
-        self._log.info("stopping", signals=[number.name for number in installed])
+        self._log.info("stopping: receivers first, then everything drains", at_most_s=self._shutdown_timeout_s)
 
     def stop(self) -> None:
         """Make ``run_until_stopped`` return; the second time: do not wait for the drain any longer."""

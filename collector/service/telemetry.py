@@ -181,19 +181,26 @@ class ServiceTelemetry:
         return family.instruments[owner]
 
     def collect(self) -> Iterable[Metric]:
-        """For prometheus-client: everything, now."""
-        yield _metric("target_info", "gauge", "Who this is", [(self._identity, 1)])
-        yield from self._collect_process()
-        yield from _collect_ledger(self.ledger)
+        """For prometheus-client: everything, now. Each name once; what a component counts itself replaces what the ledger says."""
+        metrics: dict[str, Metric] = {}
+        metrics["target_info"] = _metric("target_info", "gauge", "Who this is", [(self._identity, 1)])
+        for metric in (*self._collect_process(), *_collect_ledger(self.ledger)):
+            metrics[metric.name] = metric
         for family in self._families.values():
-            metric = Metric(family.name, family.description, family.kind)
+            metric = metrics.setdefault(family.name, Metric(family.name, family.description, family.kind))
+            derived = {tuple(sorted(sample.labels.items())): place for place, sample in enumerate(metric.samples)}
+            replaced = set()
             for owner, instrument in family.instruments.items():
                 try:
-                    for name, labels, value in instrument.samples(family.name, owner):
-                        metric.add_sample(name, labels, value)
+                    samples = list(instrument.samples(family.name, owner))
                 except Exception as error:  # noqa: BLE001 - a component's `read` must not take the page down
                     structlog.get_logger().warning("a metric could not be read", metric=family.name, error=str(error), **dict(owner))
-            yield metric
+                    continue
+                for name, labels, value in samples:
+                    replaced.add(derived.get(tuple(sorted(labels.items()))))
+                    metric.add_sample(name, labels, value)
+            metric.samples = [sample for place, sample in enumerate(metric.samples) if place not in replaced]
+        return metrics.values()
 
     def render(self) -> str:
         """The page ``/metrics``."""

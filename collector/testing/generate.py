@@ -8,6 +8,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from collector.model import EMPTY_CONTEXT, Batch, Context, Logs, Metrics, Signal, Traces
 
@@ -88,7 +89,7 @@ def traces_request(*, spans: int = 16, services: int = 2, seed: int = 0) -> Expo
                 flags=0x101,
             )
             if is_error:
-                span.status.code, span.status.message = 2, "CUDA out of memory"
+                span.status.code, span.status.message = Status.STATUS_CODE_ERROR, "CUDA out of memory"
                 span.events.add(
                     time_unix_nano=start + 500_000,
                     name="exception",

@@ -50,6 +50,15 @@ async def test_admits_a_request_and_says_what_was_taken(world):
         assert (door.received, door.out, door.rejected) == (13, 12, 1)
 
 
+async def test_repaired_strings_are_counted(world):
+    """Invalid UTF-8 in a name: let in, repaired, counted."""
+    async with world.running(TWO_PIPELINES % '""') as service:
+        message = traces_request(spans=1)
+        message.resource_spans[0].scope_spans[0].spans[0].name = "AAAA"
+        await world.source().admit(message.SerializeToString().replace(b"AAAA", b"A\xff\xffA"), EMPTY_CONTEXT)
+        assert 'tailrace_receiver_repaired_strings{receiver="source"} 1.0' in service.telemetry.render()
+
+
 async def test_an_empty_request_is_accepted_and_goes_nowhere(world):
     """Zero items: a receipt of zero."""
     async with world.running(TWO_PIPELINES % '""'):

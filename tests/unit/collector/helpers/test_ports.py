@@ -3,6 +3,8 @@
 import os
 import socket
 
+import pytest
+
 from collector.helpers.ports import describe_port_conflict, is_port_conflict
 
 
@@ -13,13 +15,9 @@ def test_names_the_process_and_the_key():
         holder.listen()
         port = holder.getsockname()[1]
         message = describe_port_conflict("127.0.0.1", port, "receivers::otlp::protocols::grpc::endpoint")
-        with socket.socket() as second:
-            try:
-                second.bind(("127.0.0.1", port))
-            except OSError as error:
-                assert is_port_conflict(error)
-            else:
-                raise AssertionError("the port was not taken")
+        with socket.socket() as second, pytest.raises(OSError) as refusal:
+            second.bind(("127.0.0.1", port))
+        assert is_port_conflict(refusal.value)
     assert f"127.0.0.1:{port}" in message
     assert f"pid {os.getpid()}" in message
     assert message.startswith("receivers::otlp::protocols::grpc::endpoint: ")

@@ -73,7 +73,8 @@ def test_metrics_of_all_kinds_are_rendered_and_parsed():
     assert shown["tailrace_plain", (exporter,)] == 1.5
     assert [shown["tailrace_seconds_bucket", (exporter, ("le", le))] for le in ("0.1", "1.0", "+Inf")] == [1, 2, 3]
     assert shown["tailrace_seconds_sum", (exporter,)] == 5.55
-    assert "_total" not in telemetry.render()
+    assert "_total{" not in telemetry.render()
+    assert "_total " not in telemetry.render()
 
 
 def test_identity_and_process_are_shown():
@@ -120,3 +121,18 @@ def test_a_removed_component_is_forgotten():
     page = telemetry.render()
     assert "tailrace_x" not in page
     assert "exporters/otlp_grpc/a" in page
+
+
+def test_a_counter_that_a_component_keeps_itself_is_shown_once():
+    """Prometheus refuses a page with one series twice; other exporters keep what the ledger says of them."""
+    telemetry = service()
+    own = telemetry.component(*EXPORTER)
+    own.delivered(Signal.TRACES, 5)
+    own.counter("otelcol_exporter_sent_spans", "Sent").add(4)
+    telemetry.component(ComponentKind.EXPORTER, ComponentId("nop")).delivered(Signal.TRACES, 7)
+    lines = [line for line in telemetry.render().splitlines() if "otelcol_exporter_sent_spans" in line]
+    assert lines[1:] == [
+        "# TYPE otelcol_exporter_sent_spans counter",
+        'otelcol_exporter_sent_spans{exporter="nop"} 7.0',
+        'otelcol_exporter_sent_spans{exporter="otlp_grpc/a"} 4.0',
+    ]
