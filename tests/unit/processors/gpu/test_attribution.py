@@ -22,8 +22,10 @@ def attribute(resource, span=None, peer=NEAR, devices=(A,), processes=None, host
     """(method, ids of the devices) | "other_host" | "ambiguous"."""
     message = ExportTraceServiceRequest()
     part = message.resource_spans.add()
-    for attributes, values in ((part.resource.attributes, resource), ((one := part.scope_spans.add().spans.add(
-        name="x", trace_id=bytes(15) + b"\1", span_id=bytes(7) + b"\1")).attributes, span or {})):
+    for attributes, values in (
+        (part.resource.attributes, resource),
+        ((one := part.scope_spans.add().spans.add(name="x", trace_id=bytes(15) + b"\1", span_id=bytes(7) + b"\1")).attributes, span or {}),
+    ):
         for key, value in values.items():
             setattr(attributes.add(key=key).value, "int_value" if isinstance(value, int) else "string_value", value)
     assert one.name

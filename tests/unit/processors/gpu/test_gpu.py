@@ -323,7 +323,9 @@ def records(bench, *rows, resource=None, context=NEAR):
     for fields in rows:
         part = message.resource_logs.add()
         fill(part.resource.attributes, resource or {})
-        added = part.scope_logs.add().log_records.add(**{"time_unix_nano": bench.now - SECOND, **{k: v for k, v in fields.items() if k != "attributes"}})
+        added = part.scope_logs.add().log_records.add(
+            **{"time_unix_nano": bench.now - SECOND, **{k: v for k, v in fields.items() if k != "attributes"}}
+        )
         added.body.string_value = "CUDA out of memory"
         fill(added.attributes, fields.get("attributes", {}))
     out = bench.processor.transform(Logs.from_wire(message.SerializeToString(), context))
@@ -334,7 +336,14 @@ def records(bench, *rows, resource=None, context=NEAR):
 def test_severe_records_get_the_state_of_the_gpu():
     """From min_severity on, by number or, without one, by word."""
     bench = Bench(Steady(A), signal=Signal.LOGS)
-    rows = [{"severity_number": 17}, {"severity_number": 13}, {"severity_number": 9}, {"severity_text": "Warning"}, {"severity_text": "INFO"}, {}]
+    rows = [
+        {"severity_number": 17},
+        {"severity_number": 13},
+        {"severity_number": 9},
+        {"severity_text": "Warning"},
+        {"severity_text": "INFO"},
+        {},
+    ]
     told = records(bench, *rows)
     assert [bool(attributes) for attributes in told] == [True, True, False, True, False, False]
     assert told[0] == {
