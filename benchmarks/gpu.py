@@ -27,7 +27,7 @@ SECOND = 1_000_000_000
 
 
 class Inline:
-    def call(self, function, timeout_s):
+    def call(self, function, _timeout_s):
         return function()
 
     def may_call(self):

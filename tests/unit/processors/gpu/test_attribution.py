@@ -1,9 +1,8 @@
 """Which GPUs an item belongs to: the table of steps, and above all who is left alone."""
 
+import numpy as np
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
-import numpy as np
 
 from collector.helpers.gpu import Device, Process, Reading, Snapshot
 from collector.model import Context, Traces
