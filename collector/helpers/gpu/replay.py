@@ -148,7 +148,7 @@ def _devices(header: Any) -> list[Device]:
     devices = []
     for entry in header["devices"]:
         if not isinstance(entry, dict):
-            raise ValueError("a device is no object")
+            raise TypeError("a device is no object")
         for key, value in entry.items():
             if key not in _DEVICE_TYPES or not isinstance(value, _DEVICE_TYPES[key]):
                 raise ValueError(f"device field {key!r} is unknown or of the wrong type")

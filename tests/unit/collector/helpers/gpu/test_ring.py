@@ -218,3 +218,20 @@ def test_a_resized_ring_keeps_its_past():
     assert heir.view.column("memory_used").tolist() == [5, 6, 7, 8, 9]
     heir.append(ORIGIN + 1_100_000_000, Reading(memory_used_bytes=10))
     assert heir.view.column("memory_used").tolist() == [6, 7, 8, 9, 10]
+
+
+@given(
+    st.lists(st.sampled_from([1, 2, 99, 100, 101, 5000]), min_size=2, max_size=300),
+    st.lists(st.integers(-5000, 400_000), max_size=50),
+    st.booleans(),
+)
+def test_the_grid_finds_what_a_binary_search_finds(steps, others, is_even):
+    """Many windows at once take another way to the same samples: between them, on them, before and behind all."""
+    steps = [100] * len(steps) if is_even else steps
+    times = (np.cumsum(steps) * (SECOND // 1000)).tolist()
+    view = ring_of([(time, Reading(utilization=0.5)) for time in times]).view
+    seconds = view.column("time")
+    moments = np.concatenate([seconds, np.nextafter(seconds, -np.inf), np.nextafter(seconds, np.inf), np.array(others) / 1000])
+    moments = np.resize(moments, max(2000, len(moments)))
+    assert view.cells(moments).tolist() == np.searchsorted(seconds, moments).tolist()
+    assert len(moments) >= 1024
