@@ -189,7 +189,7 @@ actions = st.one_of(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     rows=st.lists(st.dictionaries(keys, values, max_size=4), max_size=6),
     chosen=st.lists(actions, min_size=1, max_size=4),

@@ -122,7 +122,7 @@ def reference(span, config):
     )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(items=st.lists(spans, min_size=1, max_size=5), include=st.none() | match_configs(), exclude=st.none() | match_configs())
 def test_matching_agrees_with_one_span_after_the_other(items, include, exclude):
     """Any properties, on any spans; exclude after include."""

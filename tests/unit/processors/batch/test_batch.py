@@ -263,7 +263,7 @@ async def test_every_signal(signal):
     assert it.sent == [sum(batch.item_count for batch in batches)]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     counts=st.lists(st.integers(1, 30), max_size=25),
     pauses=st.lists(st.sampled_from([0, 0.05, 0.2, 0.5]), min_size=25, max_size=25),

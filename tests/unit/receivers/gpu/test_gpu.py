@@ -105,7 +105,11 @@ def test_legacy_names_share_device_and_resource(label, devices):
     """The older queries divide one by another: same labels on all three, and names that Prometheus does not lengthen."""
     readings = (BOARD, FULL), (SLICE, FULL)
     found = read(maker(legacy_names=True, device_label=label).make(snapshot(*readings), NOW))
-    for name, first in (("cuda_memory_usage_bytes", 20.0 * GIB), ("cuda_memory_total_bytes", 80.0 * GIB), ("cuda_utilization_percent", 40.0)):
+    for name, first in (
+        ("cuda_memory_usage_bytes", 20.0 * GIB),
+        ("cuda_memory_total_bytes", 80.0 * GIB),
+        ("cuda_utilization_percent", 40.0),
+    ):
         unit, kind, points = found[name]
         assert (unit, kind) == ("", "gauge")
         assert [set(attributes) for attributes, _, _ in points] == [{"device"}] * 2
@@ -174,9 +178,7 @@ async def running(output=None, **config):
     sampler.step()
     sink = output or Sink(Signal.METRICS)
     outputs = {Signal.METRICS: sink}
-    receiver = GpuReceiver(
-        make_settings(factory, telemetry=telemetry, clock=clock, outputs=outputs), settings, sampler=sampler
-    )
+    receiver = GpuReceiver(make_settings(factory, telemetry=telemetry, clock=clock, outputs=outputs), settings, sampler=sampler)
     await receiver.start(FakeHost())
     return receiver, clock, sink, telemetry
 
