@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.helpers.peer import Endpoint, LocalAddresses, interface_addresses
@@ -56,6 +56,7 @@ def test_what_is_no_endpoint_says_what_is(text):
         Endpoint.parse(text)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=50))
 def test_any_text_parses_or_is_refused(text):
     """Never another exception."""

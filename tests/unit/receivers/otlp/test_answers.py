@@ -3,7 +3,7 @@
 import pytest
 from google.protobuf import json_format
 from google.rpc import code_pb2, error_details_pb2, status_pb2
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
@@ -12,6 +12,7 @@ from collector.model import MalformedBatch, Signal
 from receivers.otlp.answers import failure_of, partial_success_json, partial_success_proto
 
 
+@settings(deadline=None)
 @given(rejected=st.integers(0, 2**62), message=st.text(max_size=300))
 def test_partial_success_reads_back(rejected, message):
     """As protobuf and as JSON; unset when there is nothing to say."""
@@ -22,6 +23,7 @@ def test_partial_success_reads_back(rejected, message):
     assert json_format.Parse(partial_success_json(Signal.TRACES, receipt), ExportTraceServiceResponse()) == read
 
 
+@settings(deadline=None)
 @given(message=st.text(max_size=300), retry=st.none() | st.floats(0, 1e6))
 def test_retry_info_reads_back(message, retry):
     """google.rpc.Status with RetryInfo, in both encodings."""
@@ -37,6 +39,7 @@ def test_retry_info_reads_back(message, retry):
     assert info.retry_delay.ToNanoseconds() == pytest.approx(retry * 1e9, abs=1)
 
 
+@settings(deadline=None)
 @given(path=st.text(max_size=300), reason=st.text(max_size=300))
 def test_bad_request_reads_back(path, reason):
     """The field and why, for any text a request may have held."""
