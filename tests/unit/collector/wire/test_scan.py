@@ -1,5 +1,6 @@
 """The scan agrees with a slow reference through protobuf, on whole requests and on damaged ones."""
 
+import contextlib
 import random
 import struct
 from collections.abc import Iterator
@@ -20,7 +21,18 @@ from collector.wire.errors import MalformedBatch
 
 REQUESTS = {"traces": ExportTraceServiceRequest, "metrics": ExportMetricsServiceRequest, "logs": ExportLogsServiceRequest}
 SIGNALS = tuple(REQUESTS)
-TEXTS = ("", "a", "service.name", "http.request.method", "grüße", "日本語のとても長いキー", "x" * 200, "emoji 🎉 inside", "1234567", "12345678")
+TEXTS = (
+    "",
+    "a",
+    "service.name",
+    "http.request.method",
+    "grüße",
+    "日本語のとても長いキー",
+    "x" * 200,
+    "emoji 🎉 inside",
+    "1234567",
+    "12345678",
+)
 U64S = (0, 1, 127, 128, 10**18, 2**63, 2**64 - 1)
 DOUBLES = (0.0, -0.0, 1.5, -2e300, float("inf"), float("nan"), 5e-324)
 KINDS = {
@@ -351,7 +363,7 @@ def assert_let_in_or_refused(signal: str, wire: bytes) -> bool:
     try:
         kept, tables, rejected, message, repaired = scan.check(signal, wire)
     except MalformedBatch as error:
-        assert 0 <= error.offset <= len(wire)
+        assert 0 <= error.offset <= len(wire)  # noqa: PT017 - most damage is refused, some is let in
         return False
     again, tables_again, rejected_again, _, repaired_again = scan.check(signal, kept)
     assert again is kept
@@ -396,7 +408,5 @@ def test_repeated_fields_are_merged_as_protobuf_merges_them(signal, seed):
 def test_random_bytes_never_crash(signal, wire):
     """Bytes that are no request at all are refused or read as protobuf reads them."""
     assert_let_in_or_refused(signal, wire)
-    try:
+    with contextlib.suppress(MalformedBatch):
         scan.scan(signal, wire)
-    except MalformedBatch:
-        pass

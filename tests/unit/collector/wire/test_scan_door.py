@@ -97,8 +97,16 @@ def test_unknown_signal_is_a_programming_error():
         ("metrics", in_item(field(1, b"m"), tag(5, 0) + b"\x01"), "resource_metrics.scope_metrics.metrics"),
         ("metrics", in_point(tag(3, 0) + b"\x01"), "resource_metrics.scope_metrics.metrics.gauge.data_points"),
         ("metrics", in_point(field(5, tag(2, 0) + b"\x01")), "resource_metrics.scope_metrics.metrics.gauge.data_points.exemplars"),
-        ("metrics", in_point(field(8, tag(1, 1) + bytes(8)), data=10), "resource_metrics.scope_metrics.metrics.exponential_histogram.data_points.positive"),
-        ("metrics", in_point(field(6, tag(1, 0) + b"\x01"), data=11), "resource_metrics.scope_metrics.metrics.summary.data_points.quantile_values"),
+        (
+            "metrics",
+            in_point(field(8, tag(1, 1) + bytes(8)), data=10),
+            "resource_metrics.scope_metrics.metrics.exponential_histogram.data_points.positive",
+        ),
+        (
+            "metrics",
+            in_point(field(6, tag(1, 0) + b"\x01"), data=11),
+            "resource_metrics.scope_metrics.metrics.summary.data_points.quantile_values",
+        ),
         ("metrics", field(1, field(1, field(3, tag(1, 0) + b"\x01"))), "resource_metrics.resource.entity_refs"),
     ],
 )
@@ -269,7 +277,11 @@ def test_metric_without_name_costs_its_points(name):
         ("traces", in_item(attribute(b"k", nested(3).replace(b"x", b"\x80"), 9)), 1),
         ("traces", in_item(field(11, field(2, b"\xed\xa0\x80")), field(15, field(2, b"\xf4\x90\x80\x80"))), 2),
         ("traces", in_item(field(3, b"\xc0\xaf"), field(13, field(3, b"\xe0\x80\xaf"))), 2),
-        ("traces", field(1, field(3, b"\xff"), field(1, attribute(b"\xff", b"")), field(2, field(1, b"", field(1, b"\xff")), field(3, b"\xff"))), 4),
+        (
+            "traces",
+            field(1, field(3, b"\xff"), field(1, attribute(b"\xff", b"")), field(2, field(1, b"", field(1, b"\xff")), field(3, b"\xff"))),
+            4,
+        ),
         ("logs", in_item(field(5, text(b"line \xff")), field(3, b"\xff"), field(12, b"\xff")), 3),
         ("metrics", in_item(field(1, b"m\xff"), field(2, b"\xff"), field(3, b"\xff"), field(12, field(1, b"\xff"))), 4),
         ("metrics", in_point(attribute(b"\xff", b"", 9), field(8, attribute(b"\xfe", b"", 7)), data=9), 2),
@@ -283,7 +295,9 @@ def test_invalid_utf8_is_repaired_and_counted(signal, wire, repaired):
     assert "\ufffd" in request.SerializeToString().decode("utf-8", "ignore")
 
 
-@pytest.mark.parametrize("raw", [b"\xff" * 200, b"a\xf0\x9f\x8e", b"\xf0\x80\x80\x80", b"ok\xc2", b"\xe2\x82\xe2\x82\xac", b"12345678\x80", bytes(range(256))])
+@pytest.mark.parametrize(
+    "raw", [b"\xff" * 200, b"a\xf0\x9f\x8e", b"\xf0\x80\x80\x80", b"ok\xc2", b"\xe2\x82\xe2\x82\xac", b"12345678\x80", bytes(range(256))]
+)
 def test_repair_replaces_like_the_unicode_standard(raw):
     """One U+FFFD for each maximal ill-formed part, lengths of all enclosing messages corrected."""
     request, *_ = let_in("traces", in_item(field(5, raw)))
