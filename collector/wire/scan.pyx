@@ -19,13 +19,13 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, P
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 from collector.wire.layout cimport (
     AttributeRow, EventRow, ExemplarRow, Frame, LinkRow, MetricRow, PointRow, QuantileRow, RecordRow, ResourceRow, ScopeRow, SpanRow,
 )
 from collector.wire.proto cimport (
-    Ptr, is_ascii, is_utf8, load_be64, load_le64, read_length, read_tag, read_varint, skip_field,
+    Ptr, is_ascii, is_utf8, load_be64, load_le32, load_le64, read_length, read_tag, read_varint, skip_field,
 )
 
 import os
@@ -234,7 +234,7 @@ cdef inline Ptr take_fixed64(Scan* s, Ptr p, Ptr end, void* value) noexcept nogi
 cdef inline Ptr take_fixed32(Scan* s, Ptr p, Ptr end, uint32_t* value) noexcept nogil:
     if end - p < 4:
         return fail(s, p, "fixed32 is truncated")
-    value[0] = p[0] | (<uint32_t>p[1] << 8) | (<uint32_t>p[2] << 16) | (<uint32_t>p[3] << 24)
+    value[0] = load_le32(p)
     return p + 4
 
 
@@ -311,10 +311,15 @@ cdef Ptr other_field(Scan* s, Ptr start, Ptr p, Ptr end, uint32_t tag, uint32_t 
     return after
 
 
-cdef inline bint once(uint32_t* seen, uint32_t* again, uint32_t bit) noexcept nogil:
-    again[0] |= seen[0] & bit
-    seen[0] |= bit
-    return True
+cdef inline Ptr pass_over(Scan* s, Ptr start, Ptr p, Ptr end, uint32_t tag) noexcept nogil:
+    """Past any field, quickly: for bytes that were validated before."""
+    if (tag & 7) == 2 and p < end and p[0] < 0x80 and p[0] < end - p:
+        return p + 1 + p[0]
+    if (tag & 7) == 1 and end - p >= 8:
+        return p + 8
+    if (tag & 7) == 0 and p < end and p[0] < 0x80:
+        return p + 1
+    return other_field(s, start, p, end, tag, 0, 0)
 
 
 # --- values: validation only; attributes are indexed when asked for ---
@@ -1682,7 +1687,7 @@ cdef int children_of(Scan* s, int table, Owners* owners) noexcept nogil:
             if p == NULL:
                 return -1
             if tag != wanted:
-                p = other_field(s, start, p, end, tag, 0, 0)
+                p = pass_over(s, start, p, end, tag)
                 if p == NULL:
                     return -1
                 continue
@@ -1801,6 +1806,23 @@ cdef inline uint32_t hash_key(Ptr p, int32_t length) noexcept nogil:
     return <uint32_t>(h ^ (h >> 32))
 
 
+cdef inline bint same(Ptr a, Ptr b, int32_t length) noexcept nogil:
+    """memcmp() == 0 without the call, which costs more than comparing a short key."""
+    cdef int32_t at = 0
+    cdef uint32_t differs = 0
+    if length >= 8:
+        while at < length - 8:
+            if load_le64(a + at) != load_le64(b + at):
+                return False
+            at += 8
+        return load_le64(a + length - 8) == load_le64(b + length - 8)
+    if length >= 4:
+        return load_le32(a) == load_le32(b) and load_le32(a + length - 4) == load_le32(b + length - 4)
+    for at in range(length):
+        differs |= a[at] ^ b[at]
+    return differs == 0
+
+
 cdef int grow_keys(Scan* s, Keys* keys) noexcept nogil:
     cdef Py_ssize_t count = keys.slot_count * 2 if keys.slot_count else 64, i, slot
     cdef int32_t* slots = <int32_t*>malloc(<size_t>count * sizeof(int32_t))
@@ -1840,7 +1862,7 @@ cdef int32_t add_key(Scan* s, Keys* keys, Ptr p, int32_t length) noexcept nogil:
             break
         if keys.hashes[code] == h:
             key = <Key*>keys.list.rows + code
-            if key.length == length and memcmp(s.base + key.start, p, <size_t>length) == 0:
+            if key.length == length and same(s.base + key.start, p, length):
                 return code
         slot = (slot + 1) & (keys.slot_count - 1)
     code = <int32_t>keys.list.count
@@ -1862,7 +1884,7 @@ cdef inline int32_t key_code(Scan* s, Keys* keys, Ptr p, int32_t length) noexcep
         code = keys.followers[keys.previous]
         if code >= 0:
             key = <Key*>keys.list.rows + code
-            if key.length != length or memcmp(s.base + key.start, p, <size_t>length) != 0:
+            if key.length != length or not same(s.base + key.start, p, length):
                 code = -1
     if code < 0:
         code = add_key(s, keys, p, length)
@@ -1877,10 +1899,27 @@ cdef inline int32_t key_code(Scan* s, Keys* keys, Ptr p, int32_t length) noexcep
 cdef inline int read_key_value(Scan* s, Keys* keys, Ptr p, Ptr end, AttributeRow* row) noexcept nogil:
     cdef uint32_t tag = 0
     cdef Ptr start, stop = NULL, value = NULL, value_end = NULL
+    # Nearly all: a short key, then a value of one short text or small number.
+    if end - p >= 6 and p[0] == 0x0A and p[1] <= end - p - 6 and p[1] < 0x80:
+        start = p + 2
+        value = start + p[1] + 2
+        if (value - 2)[0] == 0x12 and (value - 1)[0] < 0x80 and (value - 1)[0] == end - value:
+            row.key = <int32_t>(start - s.base)
+            row.key_len = p[1]
+            row.any = <int32_t>(value - s.base)
+            row.any_len = (value - 1)[0]
+            row.key_code = key_code(s, keys, start, row.key_len)
+            if row.key_code < 0:
+                return -1
+            if value[0] == 0x0A and value[1] == end - value - 2:
+                row.kind = KIND_STRING
+                row.value = <int32_t>(value + 2 - s.base)
+                row.value_len = value[1]
+                return 0
+            return read_any(s, value, end, row)
+        value = NULL
     row.key = -1
-    row.key_len = 0
     row.any = -1
-    row.any_len = 0
     while p < end:
         start = p
         p = take_tag(s, p, end, &tag)
@@ -1946,7 +1985,7 @@ cdef int attributes_of(Scan* s, Keys* keys, Owners* owners, uint32_t wanted, bin
             if p == NULL:
                 return -1
             if tag != wanted:
-                p = other_field(s, start, p, end, tag, 0, 0)
+                p = pass_over(s, start, p, end, tag)
                 if p == NULL:
                     return -1
                 continue
@@ -2057,7 +2096,7 @@ cdef int find_in(Scan* s, const int32_t* bodies, const int32_t* ends, Py_ssize_t
             p = take_tag(s, p, end, &tag)
             if p == NULL:
                 return -1
-            p = other_field(s, start, p, end, tag, 0, 0)
+            p = pass_over(s, start, p, end, tag)
             if p == NULL:
                 return -1
             if tag >> 3 == number:

@@ -363,7 +363,7 @@ def assert_let_in_or_refused(signal: str, wire: bytes) -> bool:
     try:
         kept, tables, rejected, message, repaired = scan.check(signal, wire)
     except MalformedBatch as error:
-        assert 0 <= error.offset <= len(wire)
+        assert 0 <= error.offset <= len(wire)  # noqa: PT017 - most damage is refused, some is let in
         return False
     again, tables_again, rejected_again, _, repaired_again = scan.check(signal, kept)
     assert again is kept

@@ -1,0 +1,49 @@
+"""Fuzz target: the door. What it lets in is plain, read by protobuf, and found again by the index; all else is MalformedBatch.
+
+First byte: the signal. Under atheris: ``python tests/fuzz/fuzz_scan.py CORPUS_DIR -max_total_time=60``.
+"""
+
+import sys
+from typing import Any, Final
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from collector.wire import scan
+from collector.wire.errors import MalformedBatch
+
+SIGNALS: Final[tuple[tuple[str, Any], ...]] = (
+    ("traces", ExportTraceServiceRequest),
+    ("metrics", ExportMetricsServiceRequest),
+    ("logs", ExportLogsServiceRequest),
+)
+
+
+def test_one_input(data: bytes) -> None:
+    """One run of the target: raises when a property does not hold."""
+    if not data:
+        return
+    signal, request = SIGNALS[data[0] % 3]
+    try:
+        kept, tables, rejected, message, _ = scan.check(signal, data[1:])
+    except MalformedBatch:
+        return
+    request.FromString(kept)
+    assert bool(message) or rejected == 0
+    again, tables_again, rejected_again, _, repaired_again = scan.check(signal, kept)
+    assert again is kept
+    assert rejected_again == repaired_again == 0
+    for first, second, third in zip(tables, tables_again, scan.scan(signal, kept), strict=True):
+        assert first.tobytes() == second.tobytes() == third.tobytes()
+
+
+def main() -> None:
+    import atheris
+
+    atheris.Setup(sys.argv, test_one_input)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
