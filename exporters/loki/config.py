@@ -47,7 +47,7 @@ class TenantConfig(ComponentConfig):
 class LokiConfig(HTTPClientConfig, ExporterConfig):
     """Loki's push API, protobuf and snappy."""
 
-    compression: Literal["snappy"] = "snappy"  # type: ignore[assignment] # narrower than an HTTP client in general
+    compression: Literal["snappy"] = "snappy"
     """Loki's protobuf push knows snappy alone."""
     endpoint: str = ""
     """Base URL (``http://localhost:3100``) or the whole push URL."""
@@ -58,7 +58,7 @@ class LokiConfig(HTTPClientConfig, ExporterConfig):
     """Label for the severity (``debug info warn error fatal trace``); empty: none."""
     static_labels: dict[str, str] = Field(default_factory=dict)
     label_values_limit: int = Field(default=1000, ge=0)
-    """Distinct values of one label before further ones become ``__other__`` (the value itself stays in structured metadata); 0: no limit."""
+    """Distinct values of a label before further ones become ``__other__`` (what it was stays in structured metadata); 0: none."""
     structured_metadata: bool = True
     resource_metadata: bool = True
     """Resource attributes that are no labels go along as structured metadata."""

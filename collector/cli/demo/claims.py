@@ -26,7 +26,14 @@ def _number(value: float) -> str:
 
 def claims_of(sent: dict[str, Any], traces: TraceFile, page: Page, ledger: Ledger, ratio: float) -> list[Claim]:
     """All claims. ``ratio`` is the share of ordinary traces that should be kept."""
-    return [_sampling(sent, traces, ratio), _errors(sent, traces), _series(sent, page), _gpu(sent, traces), _received(sent, ledger), _closed(ledger)]
+    return [
+        _sampling(sent, traces, ratio),
+        _errors(sent, traces),
+        _series(sent, page),
+        _gpu(sent, traces),
+        _received(sent, ledger),
+        _closed(ledger),
+    ]
 
 
 def _sampling(sent: dict[str, Any], traces: TraceFile, ratio: float) -> Claim:

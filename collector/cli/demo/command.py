@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from collector.cli._logs import logging_to
 from collector.cli.demo.claims import Claim, claims_of
 from collector.cli.demo.output import TraceFile, read_page
-from collector.cli.demo.platform import GPU_HOST
 from collector.cli.run import new_event_loop
 from collector.helpers.ports import describe_port_conflict
 from collector.registry import Registry
@@ -29,6 +29,7 @@ from config.load import load
 
 __all__ = ["command"]
 
+GPU_HOST: Final = "tailrace-demo-gpu"  # as in config/default.yaml and in the platform, which is a process of its own
 _PORTS: Final = {
     "grpc": (4317, "receivers::otlp::protocols::grpc::endpoint"),
     "http": (4318, "receivers::otlp::protocols::http::endpoint"),
@@ -69,7 +70,12 @@ class _Platform:
 
     async def run(self) -> None:
         """Until it ends; keeps ``totals`` current."""
-        self._process = await asyncio.create_subprocess_exec(*self._arguments, stdout=asyncio.subprocess.PIPE, start_new_session=True)
+        self._process = await asyncio.create_subprocess_exec(
+            *self._arguments,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C in the terminal is for the gateway: it tells the platform
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             self.totals = json.loads(line)
@@ -126,8 +132,11 @@ async def _course(duration_s: float, rate: float, console: Console) -> list[Clai
         f"exporters.prometheus.endpoint={host}:{ports['scrape']}", f"extensions.health_check.endpoint={host}:{ports['health']}",
         f"service.telemetry.metrics.address={host}:{ports['admin']}", "service.telemetry.logs.level=warn",
     ]  # fmt: skip
-    with _working_files() as folder:
-        service = Service(load((str(here),), tuple(sets), Registry()))
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(_working_files())
+        config = load((str(here),), tuple(sets), Registry())
+        stack.enter_context(logging_to(config.service.telemetry.logs))
+        service = Service(config)
         await service.start()
         traces = TraceFile(folder / "traces.jsonl")
         platform = _Platform(ports, host, duration_s, rate)
@@ -178,13 +187,16 @@ async def _watch(service: Service, traces: TraceFile, platform: _Platform, runni
 @click.option("--rate", type=float, default=80.0, show_default=True, help="Requests a second that the platform simulates.")
 def command(duration: float, rate: float) -> None:
     """Run the embedded default, fed by a simulated embedding platform."""
-    console = Console(highlight=False)
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    console = Console(highlight=False, soft_wrap=True)
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             claims = runner.run(_course(duration, rate, console))
     except (OSError, ValueError) as exc:
         raise click.ClickException(str(exc)) from exc
     for claim in claims:
-        console.print(f"[{'green' if claim.holds else 'red'}]{'holds' if claim.holds else 'FAILS'}[/]  {claim.subject:8} {claim.text}", soft_wrap=True)
+        console.print(
+            f"[{'green' if claim.holds else 'red'}]{'holds' if claim.holds else 'FAILS'}[/]  {claim.subject:8} {claim.text}", soft_wrap=True
+        )
     console.print(f"\nGPU spans belong to the host {GPU_HOST} alone; spans of your own services never carry simulated numbers.")
     raise SystemExit(0 if all(claim.holds for claim in claims) else 1)

@@ -1,7 +1,7 @@
 """A simulated embedding platform: an API, an embedding server with a GPU, a vector database. It sends real OTLP.
 
-Run as a process of its own (``python -m collector.cli.demo.platform``), it knows nothing of the gateway but its two endpoints: traces go
-over gRPC, metrics over HTTP as protobuf, logs over HTTP as JSON. What it sent and was acknowledged it reports on standard output,
+Run as a process of its own (``python -m collector.cli.demo.platform``), it knows nothing of the gateway but its two endpoints: traces
+go over gRPC, metrics over HTTP as protobuf, logs over HTTP as JSON. What it sent and was acknowledged it reports on standard output,
 one JSON object a second, the totals last; those are one side of the demo's claims.
 
 Metric and label names are those of services in the field (``http_requests_total``, ``http_request_duration_seconds``,
@@ -363,9 +363,9 @@ class Sender:
     def logs(self, request: ExportLogsServiceRequest) -> None:
         """Over HTTP, OTLP/JSON (ids in hex), gzip."""
         document = json_format.MessageToDict(request)
-        for resource in document.get("resourceLogs", []):
+        for position, resource in enumerate(document.get("resourceLogs", [])):
             for scope in resource.get("scopeLogs", []):
-                for record, original in zip(scope.get("logRecords", []), _records_of(request, resource, document), strict=False):
+                for record, original in zip(scope.get("logRecords", []), _ids_of(request, position), strict=False):
                     record["traceId"], record["spanId"] = original
         self._post("/v1/logs", gzip.compress(json.dumps(document).encode(), 1), "application/json")
 
@@ -396,9 +396,8 @@ class Sender:
                 return
 
 
-def _records_of(request: ExportLogsServiceRequest, resource: dict[str, Any], document: dict[str, Any]) -> list[tuple[str, str]]:
+def _ids_of(request: ExportLogsServiceRequest, position: int) -> list[tuple[str, str]]:
     """Hex ids of the records of one resource, in order (protobuf's own JSON form has them in base64)."""
-    position = document["resourceLogs"].index(resource)
     return [
         (record.trace_id.hex(), record.span_id.hex())
         for scope in request.resource_logs[position].scope_logs

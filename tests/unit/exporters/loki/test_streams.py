@@ -160,5 +160,5 @@ def test_opt_in_labels_and_static_labels(push_request):
 )
 def test_configuration_errors(keys):
     """What Loki would refuse is refused before it starts."""
-    with pytest.raises(ValueError, match="endpoint|compression|label"):
+    with pytest.raises(ValueError, match=r"endpoint|compression|label"):
         LokiConfig.model_validate({"endpoint": "http://x", **keys})

@@ -277,7 +277,7 @@ def test_labels_are_cached_and_survive_a_second_batch(write_request):
 def test_configuration_errors_say_what_to_do():
     """Missing endpoint, wrong scheme, other compression."""
     for keys in ({}, {"endpoint": "localhost:9090"}, {"endpoint": "http://x/", "compression": "gzip"}):
-        with pytest.raises(ValueError, match="endpoint|compression"):
+        with pytest.raises(ValueError, match=r"endpoint|compression"):
             PrometheusRemoteWriteConfig.model_validate(keys)
     nested = PrometheusRemoteWriteConfig.model_validate({"http": {"endpoint": "http://x/"}, "timeout": "7s"})
     assert (nested.http.endpoint, nested.timeout) == ("http://x/", 7.0)

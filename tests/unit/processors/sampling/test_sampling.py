@@ -208,5 +208,5 @@ def test_thresholds():
 )  # fmt: skip
 def test_contradictions_are_configuration_errors(keys):
     """Never a crash, never silence."""
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         SamplingConfig.model_validate(keys)
