@@ -7,7 +7,7 @@ DURATION ?= 0
 PYTEST_ARGS ?=
 PACKAGES := collector config receivers processors exporters connectors extensions
 
-.PHONY: help run test lint format types imports fuzz sanitize bench backends e2e ci clean lock
+.PHONY: help run test lint format types imports bench backends e2e ci clean lock
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,14 +39,8 @@ types: .venv/.dev ## mypy --strict
 imports: .venv/.dev ## The layers: import-linter, and the same for .pyx and .pxd
 	@.venv/bin/lint-imports && $(PY) scripts/check_cython_imports.py
 
-fuzz: .venv/.dev ## Two minutes of coverage-guided fuzzing of the kernels under AddressSanitizer (needs clang)
-	@scripts/fuzz
-
-sanitize: .venv/.dev ## The kernels' tests once under a gcc AddressSanitizer + UndefinedBehaviorSanitizer build
-	@scripts/sanitize
-
-bench: .venv/.dev ## CPU seconds per million items beside the Go collector (see `make backends`)
-	@$(PY) benchmarks/gateway.py
+bench: .venv/.dev ## The kernels: time per request and item, beside protobuf
+	@$(PY) benchmarks/kernels.py
 
 backends: ## Build the real servers the tests talk to: Prometheus, Jaeger, Loki, the Go collector (needs go >= 1.26)
 	@nice -n 10 bash tests/backends/install

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeAli
 
 import numpy as np
 
+import collector.wire.scan as scan  # noqa: PLR0402 - the module, not the function of the same name in its stub
 from collector.model import fields
 from collector.model.attributes import AttributeColumn, AttributeTable
 from collector.model.columns import Array, StringColumn, read_only
@@ -18,7 +19,6 @@ from collector.model.context import EMPTY_CONTEXT, Context
 from collector.model.edit import Edit
 from collector.model.rewrite import without_children
 from collector.model.table import ITEM, SCHEMAS, Schema, Table
-from collector.wire import scan
 from collector.wire.errors import MalformedBatch
 from collector.wire.layout import ATTRIBUTE
 from collector.wire.splice import Shift, join_rows, prune, take_rows

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
+import collector.wire.scan as scan  # noqa: PLR0402 - the module, not the function of the same name in its stub
 from collector.model.attributes import AttributeColumn, AttributeTable, as_column
 from collector.model.columns import Array, StringColumn, read_only
 from collector.model.patches import Note, Patches
 from collector.model.table import ATTRIBUTE_NUMBER, POINT_ATTRIBUTE_NUMBER, POINT_FLAGS_NUMBER, Field
-from collector.wire import scan
 from collector.wire.layout import KIND_STRING
 from collector.wire.splice_values import bodies, find_key, has_duplicates, key_values, last_of_owner, length_delimited, mark_key, varints
 
@@ -382,7 +382,8 @@ def _attribute_tags(batch: Batch, table: str) -> Array:
     rows = batch.table(table).rows
     if table != "points":
         return np.full(len(rows), ATTRIBUTE_NUMBER[table] << 3 | _LENGTH_DELIMITED, np.uint8)
-    return POINT_ATTRIBUTE_NUMBER[batch.table("metrics").rows["type"][rows["parent"]]] << 3 | _LENGTH_DELIMITED
+    tags: Array = POINT_ATTRIBUTE_NUMBER[batch.table("metrics").rows["type"][rows["parent"]]] << 3 | _LENGTH_DELIMITED
+    return tags
 
 
 def _bodies(rows: Array) -> Array:

@@ -1,4 +1,6 @@
-"""Batches in a file: a line of OTLP/JSON each, or length-prefixed protobuf. Files are for other programs to read, so no line is ever half there.
+"""Batches in a file: a line of OTLP/JSON each, or length-prefixed protobuf.
+
+Files are for other programs to read, so no line is ever half there.
 
 JSON without compression is one line a batch; otherwise a batch is preceded by its length, four bytes, big-endian, as in the
 Collector. A batch is written in one go, at once; one that does not fit on the disk leaves nothing behind and is tried again.

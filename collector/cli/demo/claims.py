@@ -42,8 +42,8 @@ def _sampling(sent: dict[str, Any], traces: TraceFile, ratio: float) -> Claim:
     rest_out = len(traces.traces) - traces.count("error") - traces.count("slow")
     bound = 4 * math.sqrt(max(rest_in * ratio * (1 - ratio), 0.0)) + 1
     text = (
-        f"{_number(sent.get('traces', 0))} in = {_number(len(traces.traces))} kept + {_number(sent.get('traces', 0) - len(traces.traces))} sampled away"
-        f"   rest {rest_out / max(rest_in, 1):.1%} ({ratio:.0%} wanted)"
+        f"{_number(sent.get('traces', 0))} in = {_number(len(traces.traces))} kept"
+        f" + {_number(sent.get('traces', 0) - len(traces.traces))} sampled away   rest {rest_out / max(rest_in, 1):.1%} ({ratio:.0%} wanted)"
     )
     return Claim("traces", text, sent.get("traces", 0) > 0 and abs(rest_out - rest_in * ratio) <= bound)
 
@@ -86,8 +86,8 @@ def _received(sent: dict[str, Any], ledger: Ledger) -> Claim:
 def _closed(ledger: Ledger) -> Claim:
     ends = [row for row in ledger.snapshot() if row.node.startswith("exporters/")]
     parts = [
-        f"{row.node.removeprefix('exporters/')} {_number(row.received)} = {_number(row.delivered)} delivered + {_number(sum(row.dropped.values()))} dropped"
-        f" + {_number(sum(row.refused.values()))} refused"
+        f"{row.node.removeprefix('exporters/')} {_number(row.received)} = {_number(row.delivered)} delivered"
+        f" + {_number(sum(row.dropped.values()))} dropped + {_number(sum(row.refused.values()))} refused"
         for row in ends
     ]
     return Claim("ledger", "   ".join(parts), not ledger.imbalances() and bool(ends))

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+import config
 from collector.cli._logs import logging_to
 from collector.cli.demo.claims import Claim, claims_of
 from collector.cli.demo.output import TraceFile, read_page
@@ -29,6 +30,7 @@ from config.load import load
 
 __all__ = ["command"]
 
+_DEFAULT: Final = Path(config.__file__).with_name("default.yaml")
 GPU_HOST: Final = "tailrace-demo-gpu"  # as in config/default.yaml and in the platform, which is a process of its own
 _PORTS: Final = {
     "grpc": (4317, "receivers::otlp::protocols::grpc::endpoint"),
@@ -126,7 +128,7 @@ async def _course(duration_s: float, rate: float, console: Console) -> list[Clai
     ports, notes = _free_ports(host)
     for note in notes:
         console.print(f"[yellow]{note}[/yellow]")
-    here = Path(__file__).resolve().parents[3] / "config" / "default.yaml"
+    here = _DEFAULT
     sets = [
         f"receivers.otlp.protocols.grpc.endpoint={host}:{ports['grpc']}", f"receivers.otlp.protocols.http.endpoint={host}:{ports['http']}",
         f"exporters.prometheus.endpoint={host}:{ports['scrape']}", f"extensions.health_check.endpoint={host}:{ports['health']}",
@@ -134,15 +136,15 @@ async def _course(duration_s: float, rate: float, console: Console) -> list[Clai
     ]  # fmt: skip
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(_working_files())
-        config = load((str(here),), tuple(sets), Registry())
-        stack.enter_context(logging_to(config.service.telemetry.logs))
-        service = Service(config)
+        loaded = load((str(here),), tuple(sets), Registry())
+        stack.enter_context(logging_to(loaded.service.telemetry.logs))
+        service = Service(loaded)
         await service.start()
         traces = TraceFile(folder / "traces.jsonl")
         platform = _Platform(ports, host, duration_s, rate)
         console.print(
-            f"OTLP on {host}:{ports['grpc']} (gRPC) and {host}:{ports['http']} (HTTP), scrape page http://{host}:{ports['scrape']}/metrics, "
-            f"ledger http://{host}:{ports['admin']}/ledger, files in ./{folder}"
+            f"OTLP on {host}:{ports['grpc']} (gRPC) and {host}:{ports['http']} (HTTP), "
+            f"scrape page http://{host}:{ports['scrape']}/metrics, ledger http://{host}:{ports['admin']}/ledger, files in ./{folder}"
         )
         running = asyncio.ensure_future(platform.run())
         loop = asyncio.get_running_loop()

@@ -5,8 +5,8 @@ go over gRPC, metrics over HTTP as protobuf, logs over HTTP as JSON. What it sen
 one JSON object a second, the totals last; those are one side of the demo's claims.
 
 Metric and label names are those of services in the field (``http_requests_total``, ``http_request_duration_seconds``,
-``embedding_requests_total``, ``qdrant_operations_total``); spans follow the HTTP, GenAI and database conventions. The API puts a ``user_id`` on
-its counter, which is the label explosion. Nothing here is random beyond its seed but the clock.
+``embedding_requests_total``, ``qdrant_operations_total``); spans follow the HTTP, GenAI and database conventions. The API puts a
+``user_id`` on its counter, which is the label explosion. Nothing here is random beyond its seed but the clock.
 """
 
 import argparse
@@ -213,7 +213,8 @@ class Platform:
                    {**common, "server.address": GPU_HOST, "server.port": 8080})  # fmt: skip
         span = self._span(
             spans["embedding-server"], trace_id, chance.randbytes(8), client_id, f"embeddings {model}", SERVER, at + 50_000, end - 50_000,
-            {**common, "gen_ai.usage.input_tokens": tokens, "gen_ai.embeddings.dimension.count": 384, "gen_ai.latency.time_in_queue": queue_s,
+            {**common, "gen_ai.usage.input_tokens": tokens, "gen_ai.embeddings.dimension.count": 384,
+             "gen_ai.latency.time_in_queue": queue_s,
              "tenant_id": tenant},
         )  # fmt: skip
         self.totals.gpu_spans += 1
@@ -293,7 +294,8 @@ class Platform:
             scopes[service] = scope.metrics
         self._sum(
             scopes["backend-api"], "http_requests_total", now,
-            {tuple(zip(("method", "endpoint", "status", "tenant_id", "user_id"), key, strict=True)): value for key, value in self._counter.items()},
+            {tuple(zip(("method", "endpoint", "status", "tenant_id", "user_id"), key, strict=True)): value
+             for key, value in self._counter.items()},
         )  # fmt: skip
         self._sum(
             scopes["embedding-server"], "embedding_requests_total", now,
