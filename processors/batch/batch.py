@@ -79,7 +79,7 @@ class BatchStage(Stage):
             limit = self._config.metadata_cardinality_limit
             if self._keys and limit and len(self._shards) >= limit:
                 self._uncollected.add()
-                await self._send_parts([batch])
+                await self._send_parts(self._parts([batch]))
                 return
             shard = self._shards[context] = _Shard(context)
         self._put(shard, batch)

@@ -232,6 +232,11 @@ async def test_beyond_the_cardinality_limit_batches_pass_alone():
     await it.give(3, context=A)
     await it.give(1, context=B)
     assert it.sent == [1]
+    small = Stage(send_batch_size=2, send_batch_max_size=2, metadata_keys=["x-tenant"], metadata_cardinality_limit=1)
+    await small.give(1, context=A)
+    await small.give(3, context=B)
+    assert small.sent == [2, 1], "send_batch_max_size holds for them, too"
+    await small.stage.shutdown()
     assert it.telemetry.value("tailrace_processor_batch_uncollected_batches") == 1
     await it.clock.advance(0.2)
     await it.give(1, context=B)
