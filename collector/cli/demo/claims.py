@@ -43,7 +43,8 @@ def _sampling(sent: dict[str, Any], traces: TraceFile, ratio: float) -> Claim:
     bound = 4 * math.sqrt(max(rest_in * ratio * (1 - ratio), 0.0)) + 1
     text = (
         f"{_number(sent.get('traces', 0))} in = {_number(len(traces.traces))} kept"
-        f" + {_number(sent.get('traces', 0) - len(traces.traces))} sampled away   rest {rest_out / max(rest_in, 1):.1%} ({ratio:.0%} wanted)"
+        f" + {_number(sent.get('traces', 0) - len(traces.traces))} sampled away"
+        f"   rest {rest_out / max(rest_in, 1):.1%} ({ratio:.0%} wanted)"
     )
     return Claim("traces", text, sent.get("traces", 0) > 0 and abs(rest_out - rest_in * ratio) <= bound)
 
