@@ -110,6 +110,9 @@ class Ring:
             if length and value >= before:
                 row[name] += value - before
                 row[f"{name}.covered"] += length
+            elif name == "energy" and not isnan(row["power"]):  # no counter, or a reset: what the power says
+                row[name] += row["power"] * length
+                row[f"{name}.covered"] += length
         rows[:, new] = list(row.values())
         self._high += 1
         self._publish()
@@ -253,12 +256,8 @@ class Windows:
         return np.fmax(table.take(begin), table.take(end))
 
     def energy(self) -> Floats:
-        """Joules used within the covered part: the device's counter, or its power over time where it has no counter."""
+        """Joules used within the covered part: what the device counted, where it did not its power over time."""
         known, joules = self._known_s("energy"), self._increase("energy")
-        if not (known > 0).all():
-            integrated = self._known_s("power")
-            joules = np.where(known > 0, joules, self._increase("power.integral"))
-            known = np.maximum(known, integrated)
         power = self._view.column("power")[-1]
         if self._held is not None and not isnan(power):
             known, joules = known + self._held, joules + self._held * power

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.helpers.gpu import THROTTLE_REASONS, Reading, Ring
@@ -67,7 +67,13 @@ class Reference:
             if reading.energy_j >= previous.energy_j:
                 joules += (reading.energy_j - previous.energy_j) * overlap / length
                 known += overlap
-        return joules + self.held[0] * self.held[1].power_w if known + self.held[0] > 1e-9 else None
+            elif not math.isnan(reading.power_w):
+                joules += reading.power_w * overlap
+                known += overlap
+        if not math.isnan(self.held[1].power_w):
+            joules += self.held[0] * self.held[1].power_w
+            known += self.held[0]
+        return joules if known > 1e-9 else None
 
     def coverage(self):
         return (sum(overlap for overlap, *_ in self.cells) + self.held[0]) / self.length
@@ -78,25 +84,32 @@ class Reference:
         return max(values, default=math.nan)
 
 
+STEPS_MS = st.sampled_from([10, 90, 100, 110, 500, 990, 1010, 4000])
+LOADS = st.sampled_from([math.nan, 0.0, 0.25, 0.5, 0.875, 1.0])
+POWERS = st.sampled_from([math.nan, 0.0, 75.0, 312.5, 700.0])
+MEMORIES = st.integers(0, 1 << 36)
+GROWTHS = st.sampled_from([None, 0.0, 0.5, 30.0, 100.0])  # of the energy counter; None: reset
+CELLS = st.lists(st.tuples(STEPS_MS, LOADS, POWERS, MEMORIES, GROWTHS), min_size=1, max_size=25)
+PLACES = st.tuples(st.integers(-1000, 1000), st.integers(1, 1000))
+
+
 @st.composite
 def histories(draw):
-    count = draw(st.integers(1, 40))
-    steps = draw(st.lists(st.sampled_from([10, 90, 100, 110, 500, 990, 1010, 4000]), min_size=count, max_size=count))
-    times = np.cumsum(steps).tolist()
-    samples, energy = [], draw(st.floats(0, 1e6))
-    for time in times:
-        energy = 0.0 if draw(st.integers(0, 15)) == 0 else energy + draw(st.floats(0, 100))
-        load = draw(st.one_of(st.just(math.nan), st.floats(0, 1)))
-        reading = Reading(
-            utilization=load, memory_used_bytes=draw(st.integers(0, 1 << 36)), power_w=draw(st.floats(0, 700)), energy_j=energy
-        )
-        samples.append((time * SECOND // 1000, reading))
-    bounds = st.integers(-2000, times[-1] + 3000)
-    pairs = draw(st.lists(st.tuples(bounds, bounds).filter(lambda p: p[0] < p[1]), min_size=1, max_size=20))
-    return samples, [(a * SECOND // 1000, b * SECOND // 1000) for a, b in pairs]
+    """Samples, and windows that begin and end anywhere around them."""
+    samples, time, energy = [], 0, 1e6
+    for step, load, power, memory, growth in draw(CELLS):
+        time += step
+        energy = 0.0 if growth is None else energy + growth
+        samples.append((time * SECOND // 1000, Reading(utilization=load, memory_used_bytes=memory, power_w=power, energy_j=energy)))
+    pairs = []
+    for place, length in draw(st.lists(PLACES, min_size=1, max_size=8)):
+        start = time * place // 1000
+        pairs.append((start * SECOND // 1000, (start + 1 + (time + 500) * length // 1000) * SECOND // 1000))
+    return samples, pairs
 
 
-@given(histories(), st.integers(41, 200))
+@settings(max_examples=300)
+@given(histories(), st.integers(25, 60))
 def test_windows_equal_the_slow_integral(history, capacity):
     """Energy, means, maxima, coverage and sample counts of any window of any history with gaps, resets and unknown values."""
     samples, pairs = history
