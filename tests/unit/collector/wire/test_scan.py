@@ -400,6 +400,8 @@ def test_repeated_fields_are_merged_as_protobuf_merges_them(signal, seed):
     rng = random.Random(seed)
     wire = duplicate(rng, fill(rng, REQUESTS[signal]()))
     assert assert_let_in_or_refused(signal, wire)
+    kept = scan.check(signal, wire)[0]
+    assert len(kept) == len(REQUESTS[signal].FromString(kept).SerializeToString())
 
 
 @pytest.mark.parametrize("signal", SIGNALS)

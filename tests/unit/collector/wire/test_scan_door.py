@@ -179,6 +179,10 @@ def test_values_nest_30_deep_and_no_deeper(signal, wrap, through):
         in_item(b"\x30" + b"\xff" * 9 + b"\x02"),
         in_item(b"\x30\x80"),
         in_item(field(9, b"\x0a\x7f")),
+        *(
+            in_item(attribute(b"k", value, 9))
+            for value in (b"\x18\x80", b"\x18\x80\x80", b"\x10\xff", b"\x21123", b"\x0a\x05a", b"\x0a", b"\x3a\x02a")
+        ),
         in_item(tag(99, 1) + b"1234567"),
         in_item(tag(99, 5) + b"123"),
         in_item(tag(99) + b"\x02x"),
@@ -382,7 +386,7 @@ def test_repeated_singular_fields_are_merged_once(signal, wire):
     """A singular field or a oneof that occurs twice is re-encoded the way protobuf merges it."""
     request, *_ = let_in(signal, wire)
     assert request.SerializeToString() == REQUESTS[signal].FromString(wire).SerializeToString()
-    assert len(request.SerializeToString()) < len(wire) or b"first" in wire
+    assert scan.check(signal, wire)[0] == request.SerializeToString() != wire
     if b"last" in wire:
         assert b"last" in request.SerializeToString()
 
@@ -391,9 +395,9 @@ def test_tags_and_lengths_longer_than_need_be_are_shortened():
     """Padding of a varint that in-place edits would have to preserve is taken out."""
     span = field(2, field(5, b"n"))
     wire = b"\x8a\x00" + varint(len(field(2, span))) + field(2, span)
-    assert let_in("traces", wire)[0].SerializeToString() == field(1, field(2, span))
+    assert scan.check("traces", wire)[0] == field(1, field(2, span))
     wire = b"\x0a" + bytes([len(field(2, span)) | 0x80, 0x80, 0x00]) + field(2, span)
-    assert let_in("traces", wire)[0].SerializeToString() == field(1, field(2, span))
+    assert scan.check("traces", wire)[0] == field(1, field(2, span))
 
 
 @pytest.mark.parametrize(
