@@ -11,6 +11,7 @@ import asyncio
 import ssl
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -18,6 +19,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
+from google.protobuf.message import DecodeError
+from google.rpc import status_pb2  # type: ignore[import-untyped] # googleapis-common-protos has no py.typed
 
 from collector.api import Clock, Host, PermanentError, RetryableError
 from collector.helpers.client_auth import ClientAuthenticator, find_client_authenticator
@@ -34,6 +37,7 @@ RETRYABLE_STATUSES: Final = frozenset({429, 502, 503, 504})
 _MAX_RESPONSE_BYTES: Final = 64 * 1024  # as the Collector's otlphttpexporter (maxHTTPResponseReadBytes)
 _MAX_RETRY_AFTER_S: Final = 24 * 3600.0
 _LEAVE_LOOP_FROM_BYTES: Final = 256 * 1024
+_MAY_BE_STATUS: Final = frozenset({"application/x-protobuf", "application/octet-stream"})
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -185,7 +189,7 @@ class HTTPClient:
     def _error(self, url: str, response: aiohttp.ClientResponse, body: bytes) -> Exception:
         status = response.status
         phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else self.redactor.excerpt(response.reason or "")
-        said = self.redactor.excerpt(body)
+        said = self.redactor.excerpt(_message(body, response.content_type))
         message = f"POST {url}: {status} {phrase}" + (f": {said}" if said else "")
         reason = f"http_{status}"
         if status in self._retryable:
@@ -228,6 +232,14 @@ def parse_retry_after(value: str, now_unix_s: float) -> float | None:
     except (ValueError, TypeError, OverflowError):
         return None
     return min(max(at - now_unix_s, 0.0), _MAX_RETRY_AFTER_S)
+
+
+def _message(body: bytes, content_type: str) -> bytes | str:
+    """The text of an error: OTLP servers answer with a google.rpc.Status (Loki calls it octet-stream)."""
+    if content_type in _MAY_BE_STATUS:
+        with suppress(DecodeError):
+            return str(status_pb2.Status.FromString(body).message)
+    return body
 
 
 async def _read_bounded(stream: aiohttp.StreamReader) -> tuple[bytes, bool]:

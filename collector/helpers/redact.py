@@ -18,9 +18,9 @@ class Redactor:
         found |= {part for secret in found for part in secret.split() if len(part) > 2 * _MIN_SECRET_CHARS}
         for url in urls:
             parts = urlsplit(url)
-            found |= {
-                text for raw in (parts.password, parts.query) if raw for text in (raw, unquote(raw)) if len(text) >= _MIN_SECRET_CHARS
-            }
+            # A user without a password is a token.
+            for raw in filter(None, (parts.password or parts.username, parts.query)):
+                found |= {text for text in (raw, unquote(raw)) if len(text) >= _MIN_SECRET_CHARS}
         self._secrets = sorted(found, key=len, reverse=True)
 
     def text(self, text: str) -> str:

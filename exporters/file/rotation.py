@@ -6,6 +6,7 @@ a reader sees the old file whole or the new one, and no record is lost or twice.
 
 import os
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -61,7 +62,8 @@ class RotatingFile:
             while view:
                 view = view[os.write(self._file, view) :]
         except OSError:
-            os.ftruncate(self._file, self._size)
+            with suppress(OSError):  # a device or a pipe cannot be cut
+                os.ftruncate(self._file, self._size)
             raise
         self._size += len(record)
 
@@ -72,12 +74,14 @@ class RotatingFile:
 
     def _rotate(self) -> None:
         backup = self._free_name()
-        self._path.rename(backup)
+        with suppress(FileNotFoundError):  # somebody took it away: nothing to keep, begin a new one
+            self._path.rename(backup)
         self.close()
         try:
             self._open(truncate=False)
         except OSError:
-            backup.rename(self._path)  # write() opens it again and goes on with it
+            with suppress(FileNotFoundError):
+                backup.rename(self._path)  # write() opens it again and goes on with it
             raise
         self._remove_old()
 

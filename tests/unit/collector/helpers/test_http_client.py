@@ -8,6 +8,7 @@ import pytest
 import trustme
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
+from google.rpc import status_pb2
 
 from collector.api import PermanentError, RetryableError
 from collector.helpers.compression import decompress
@@ -111,6 +112,14 @@ async def test_all_others_are_refusals(status):
         with pytest.raises(PermanentError, match="it is wrong") as caught:
             await rig.post()
     assert caught.value.reason == f"http_{status}"
+
+
+@pytest.mark.parametrize("content_type", ["application/x-protobuf", "application/octet-stream"])
+async def test_the_message_of_an_encoded_status_is_shown(content_type):
+    body = status_pb2.Status(code=3, message="stream limit reached").SerializeToString()
+    async with Rig(lambda _: web.Response(status=400, body=body, content_type=content_type)) as rig:
+        with pytest.raises(PermanentError, match=r"400 Bad Request: stream limit reached$"):
+            await rig.post()
 
 
 async def test_redirects_are_not_followed():

@@ -1,0 +1,5 @@
+"""Exporter ``debug``."""
+
+from exporters.debug.factory import factory
+
+__all__ = ["factory"]

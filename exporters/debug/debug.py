@@ -1,0 +1,95 @@
+"""Shows what arrives, for a person. Not for production traffic: ``normal`` and ``detailed`` decode every item in Python.
+
+Everything that arrives counts as delivered, shown or not.
+
+Source: the Collector's exporter/debugexporter; sampling as its logger's (zapcore.NewSamplerWithOptions, one second).
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from collector.api import Exporter, Host, Settings
+from collector.model import Batch, Signal
+from exporters.debug.config import DebugConfig
+from exporters.debug.text import counts, detailed, normal
+
+__all__ = ["DebugExporter"]
+
+_TITLES = {Signal.TRACES: "Traces", Signal.METRICS: "Metrics", Signal.LOGS: "Logs"}
+_STREAMS: dict[str, Callable[[], TextIO]] = {"stdout": lambda: sys.stdout, "stderr": lambda: sys.stderr}
+
+
+class DebugExporter(Exporter):
+    """Shows batches at once, one after the other."""
+
+    def __init__(self, settings: Settings, config: DebugConfig) -> None:
+        self._settings = settings
+        self._config = config
+        self._telemetry = settings.telemetry
+        self._files: list[TextIO] = []
+        self._second = -1
+        self._seen = dict.fromkeys(Signal, 0)
+        self._sent = {
+            signal: settings.telemetry.counter(
+                f"otelcol_exporter_sent_{signal.item_name}", f"Items delivered to the destination ({signal})."
+            )
+            for signal in settings.signals
+        }
+
+    async def start(self, host: Host) -> None:  # noqa: ARG002 - needs nothing of it
+        """See :class:`collector.api.Component`."""
+        if self._config.use_internal_logger:
+            return
+        for path in self._config.output_paths:
+            if path in _STREAMS:
+                continue
+            try:
+                self._files.append(Path(path).open("a", encoding="utf-8"))  # noqa: ASYNC230, SIM115 - once, at the start; closed by shutdown
+            except OSError as exc:
+                raise ValueError(f"exporters::{self._settings.id}::output_paths: cannot write {path}: {exc.strerror}") from exc
+
+    async def shutdown(self) -> None:
+        """See :class:`collector.api.Component`."""
+        files, self._files = self._files, []
+        for file in files:
+            file.close()
+
+    async def consume(self, batch: Batch) -> None:
+        """See :class:`collector.api.Exporter`."""
+        if not batch.item_count:
+            return
+        if self._is_shown(batch.signal):
+            self._show(batch)
+        self._telemetry.delivered(batch.signal, batch.item_count)
+        self._sent[batch.signal].add(batch.item_count)
+
+    def _is_shown(self, signal: Signal) -> bool:
+        second = int(self._settings.clock.monotonic_s())
+        if second != self._second:
+            self._second = second
+            self._seen = dict.fromkeys(Signal, 0)
+        self._seen[signal] += 1
+        after = self._seen[signal] - self._config.sampling_initial
+        every = self._config.sampling_thereafter
+        return after <= 0 or (every > 0 and after % every == 0)
+
+    def _show(self, batch: Batch) -> None:
+        title, found = _TITLES[batch.signal], counts(batch)
+        text = ""
+        if self._config.verbosity != "basic":
+            text = (normal if self._config.verbosity == "normal" else detailed)(batch)
+        if self._config.use_internal_logger:
+            self._telemetry.log.info(title, **_fields(found))
+            if text:
+                self._telemetry.log.info(text)
+            return
+        line = f"{title} {', '.join(f'{name}: {count}' for name, count in found.items())}\n{text}"
+        for stream in (*(_STREAMS[path]() for path in self._config.output_paths if path in _STREAMS), *self._files):
+            stream.write(line if line.endswith("\n") else line + "\n")
+            stream.flush()
+
+
+def _fields(found: dict[str, int]) -> dict[str, Any]:
+    return {name.replace(" ", "_"): count for name, count in found.items()}

@@ -1,0 +1,23 @@
+"""The factory of ``debug``."""
+
+from collector.api import Component, ComponentKind, Factory, Settings, Stability
+from collector.model import Signal
+from exporters.debug.config import DebugConfig
+from exporters.debug.debug import DebugExporter
+
+__all__ = ["factory"]
+
+
+def create(settings: Settings, config: DebugConfig, previous: Component | None) -> Component:  # noqa: ARG001 - nothing to take over
+    """The exporter of one id, for all its signals."""
+    return DebugExporter(settings, config)
+
+
+factory = Factory(
+    component_type="debug",
+    config_type=DebugConfig,
+    create=create,
+    stability=Stability.BETA,
+    signals=frozenset(Signal),
+    kind=ComponentKind.EXPORTER,
+)

@@ -1,0 +1,133 @@
+"""The debug exporter shows counts, lines or every field, samples by the second, and lets no data write lines of its own."""
+
+import pytest
+
+from collector.model import Signal, Traces
+from collector.testing import FakeHost, RecordingTelemetry, batch, logs, logs_request, make_settings, metrics, traces, traces_request
+from exporters.debug import factory
+from exporters.debug.text import detailed, normal
+
+
+def make(**config):
+    telemetry = RecordingTelemetry()
+    settings = make_settings(factory, telemetry=telemetry)
+    return factory.create(settings, factory.config_type.model_validate(config), None), telemetry, settings.clock
+
+
+async def test_basic_shows_counts_in_the_log():
+    exporter, telemetry, _ = make()
+    await exporter.consume(traces(spans=10, services=2))
+    await exporter.consume(metrics(points=20, services=2))
+    await exporter.consume(logs(records=7, services=1))
+    shown = [(event.event, dict(event.fields)) for event in telemetry.log.of_level("info")]
+    assert shown[0] == ("Traces", {"resource_spans": 2, "spans": 10})
+    assert shown[1] == ("Metrics", {"resource_metrics": 2, "metrics": 10, "data_points": 20})
+    assert shown[2] == ("Logs", {"resource_logs": 1, "log_records": 7})
+    assert telemetry.ledger.delivered == {Signal.TRACES: 10, Signal.METRICS: 20, Signal.LOGS: 7}
+    assert telemetry.value("otelcol_exporter_sent_spans") == 10
+
+
+@pytest.mark.parametrize(("initial", "thereafter", "shown"), [(2, 1, 10), (2, 0, 2), (2, 4, 4), (0, 0, 0), (0, 5, 2)])
+async def test_sampling_is_by_the_second_and_delivers_all(initial, thereafter, shown):
+    exporter, telemetry, clock = make(sampling_initial=initial, sampling_thereafter=thereafter)
+    for seconds in (1, 2):
+        for _ in range(10):
+            await exporter.consume(traces(spans=1))
+        assert len(telemetry.log.events) == shown * seconds
+        clock.move(1)
+    assert telemetry.ledger.delivered[Signal.TRACES] == 20
+
+
+async def test_outputs_of_its_own(tmp_path, capsys):
+    exporter, telemetry, _ = make(use_internal_logger=False, output_paths=["stdout", "stderr", str(tmp_path / "x.txt")], verbosity="normal")
+    await exporter.start(FakeHost())
+    await exporter.consume(traces(spans=3, services=1))
+    await exporter.shutdown()
+    text = (tmp_path / "x.txt").read_text()
+    assert text.startswith("Traces resource spans: 1, spans: 3\nResourceTraces #0 ")
+    assert tuple(capsys.readouterr()) == (text, text)
+    assert telemetry.log.events == []
+
+
+async def test_an_output_that_cannot_be_written_refuses_the_start(tmp_path):
+    exporter, _, _ = make(use_internal_logger=False, output_paths=[str(tmp_path / "no" / "x")])
+    with pytest.raises(ValueError, match="exporters::debug::output_paths"):
+        await exporter.start(FakeHost())
+    await exporter.shutdown()
+
+
+@pytest.mark.parametrize("verbosity", ["normal", "detailed"])
+@pytest.mark.parametrize("signal", list(Signal))
+async def test_every_item_is_shown(signal, verbosity):
+    exporter, telemetry, _ = make(verbosity=verbosity)
+    await exporter.consume(batch(signal, items=30))
+    text = telemetry.log.events[1].event
+    marks = {
+        (Signal.TRACES, "normal"): "http.request.method=POST",
+        (Signal.TRACES, "detailed"): "Span #",
+        (Signal.METRICS, "detailed"): "DataPoints #",
+        (Signal.LOGS, "normal"): "request_id=",
+        (Signal.LOGS, "detailed"): "LogRecord #",
+    }
+    if (signal, verbosity) in marks:
+        assert text.count(marks[signal, verbosity]) == 30
+    else:
+        assert sum(not line.startswith(("Resource", "Scope")) for line in text.splitlines()) == 30
+
+
+def test_a_span_in_detail():
+    request = traces_request(spans=8, services=1, seed=3)
+    span = request.resource_spans[0].scope_spans[0].spans[7]
+    span.events.add(name="exception", time_unix_nano=1_700_000_000_000_000_001).attributes.add(key="n").value.int_value = 5
+    span.kind, span.status.code = 2, 2
+    text = detailed(Traces.from_wire(request.SerializeToString()))
+    for line in (
+        "     -> service.name: Str(backend-api)",
+        "InstrumentationScope opentelemetry.instrumentation.fastapi 0.51b0",
+        f"    Trace ID       : {span.trace_id.hex()}",
+        "    Kind           : Server",
+        "    Status code    : Error",
+        "     -> batch_size: Int(",
+        "     -> tags: Slice([prod,eu])",
+        "SpanEvent #0\n     -> Name: exception\n     -> Timestamp: 2023-11-14 22:13:20.000000001 +0000 UTC\n     -> Attributes:\n          -> n: Int(5)",
+        "SpanLink #0",
+    ):
+        assert line in text
+
+
+def test_metrics_of_every_type():
+    text = detailed(metrics(points=50))
+    for kind in ("Sum", "Histogram", "Gauge", "ExponentialHistogram", "Summary"):
+        assert f"     -> DataType: {kind}\n" in text
+    assert "     -> IsMonotonic: true\n     -> AggregationTemporality: Cumulative" in text
+    lines = normal(metrics(points=50)).splitlines()
+    assert any(line.startswith("http_request_duration_seconds{method=POST,") and " le0.005=" in line and " +Inf=" in line for line in lines)
+    assert any(line.startswith("etl_batch_seconds{") and " q0.99=" in line for line in lines)
+
+
+async def test_data_cannot_write_lines_of_its_own():
+    request = logs_request(records=1, services=1)
+    record = request.resource_logs[0].scope_logs[0].log_records[0]
+    record.body.string_value = "fine\nERROR forged \x1b[31mline"
+    exporter, telemetry, _ = make(verbosity="normal")
+    await exporter.consume(batch(Signal.LOGS).from_wire(request.SerializeToString()))
+    text = telemetry.log.events[1].event
+    assert r"fine\nERROR forged \x1b[31mline" in text
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"verbosity": "loud"}, "verbosity"),
+        ({"output_paths": ["stderr"]}, "use_internal_logger: false"),
+        ({"use_internal_logger": False, "output_paths": []}, "at least one"),
+        ({"sampling_initial": -1}, "sampling_initial"),
+    ],
+)
+def test_configurations_that_cannot_work_are_refused(config, said):
+    with pytest.raises(ValueError, match=said):
+        factory.config_type.model_validate(config)
+
+
+def test_verbosity_may_be_written_in_capitals():
+    assert factory.config_type(verbosity="Detailed").verbosity == "detailed"

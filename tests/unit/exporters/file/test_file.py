@@ -1,0 +1,255 @@
+"""The file exporter: whole lines or nothing, length-prefixed records, rotation, and disks that are full."""
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+
+import orjson
+import pytest
+
+from collector.helpers.compression import decompress
+from collector.model import Signal, batch_type, from_json
+from collector.testing import FakeHost, RecordingTelemetry, batch, eventually, logs, make_settings, traces
+from exporters.file import factory
+from exporters.file.config import RotationConfig
+from exporters.file.rotation import RotatingFile
+
+
+class Rig:
+    def __init__(self, path, previous=None, **config):
+        self.telemetry = RecordingTelemetry()
+        self.settings = make_settings(factory, telemetry=self.telemetry)
+        self.clock = self.settings.clock
+        self.exporter = factory.create(self.settings, factory.config_type.model_validate({"path": str(path)} | config), previous)
+
+    async def __aenter__(self):
+        await self.exporter.start(FakeHost())
+        return self
+
+    async def __aexit__(self, *_):
+        stopping = asyncio.ensure_future(self.exporter.shutdown())
+        while not stopping.done():
+            await self.clock.advance(1)
+            await asyncio.wait({stopping}, timeout=0.01)
+        await stopping
+
+    async def take(self, *batches):
+        for one in batches:
+            await self.exporter.consume(one)
+        await eventually(lambda: not any(self.exporter.in_flight_items().values()))
+
+
+def records(content):
+    found = []
+    while content:
+        size = int.from_bytes(content[:4], "big")
+        found.append(content[4 : 4 + size])
+        content = content[4 + size :]
+    return found
+
+
+async def test_a_batch_is_a_line_of_otlp_json(tmp_path):
+    sent = [batch(signal, items=20) for signal in Signal]
+    async with Rig(tmp_path / "x.jsonl") as rig:
+        await rig.take(*sent)
+        lines = (tmp_path / "x.jsonl").read_bytes().splitlines()  # there at once, not only after the shutdown
+    keys = {"resourceSpans": Signal.TRACES, "resourceMetrics": Signal.METRICS, "resourceLogs": Signal.LOGS}
+    found = {keys[next(iter(orjson.loads(line)))]: line for line in lines}
+    for one in sent:
+        assert batch_type(one.signal).from_wire(from_json(one.signal, found[one.signal])).item_count == 20
+        assert rig.telemetry.ledger.delivered[one.signal] == 20
+    assert (tmp_path / "x.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+async def test_proto_is_length_prefixed(tmp_path):
+    async with Rig(tmp_path / "x", format="proto") as rig:
+        await rig.take(first := traces(spans=3), second := logs(records=4))
+    assert sorted(records((tmp_path / "x").read_bytes())) == sorted([first.wire, second.wire])
+
+
+@pytest.mark.parametrize("form", ["json", "proto"])
+async def test_compressed_records_are_length_prefixed_and_each_whole(tmp_path, form):
+    async with Rig(tmp_path / "x", format=form, compression="zstd") as rig:
+        await rig.take(sent := traces(spans=30))
+    (record,) = records((tmp_path / "x").read_bytes())
+    body = decompress("zstd", record, 1_000_000)
+    assert body == sent.wire if form == "proto" else orjson.loads(body)["resourceSpans"]
+
+
+async def test_batches_keep_their_order(tmp_path):
+    async with Rig(tmp_path / "x", format="proto") as rig:
+        sent = [traces(spans=1, seed=seed) for seed in range(50)]
+        await rig.take(*sent)
+    assert records((tmp_path / "x").read_bytes()) == [one.wire for one in sent]
+
+
+@pytest.mark.parametrize(("config", "kept"), [({}, False), ({"append": True}, True), ({"rotation": {}}, True)])
+async def test_what_was_there_is_kept_where_asked_for(tmp_path, config, kept):
+    (tmp_path / "x").write_text("old\n")
+    async with Rig(tmp_path / "x", **config):
+        pass
+    assert (tmp_path / "x").read_text() == ("old\n" if kept else "")
+
+
+async def test_after_a_reload_the_file_goes_on(tmp_path):
+    async with Rig(tmp_path / "x") as first:
+        await first.take(traces(spans=1))
+        async with Rig(tmp_path / "x", previous=first.exporter) as second:
+            await second.take(traces(spans=1))
+    assert len((tmp_path / "x").read_bytes().splitlines()) == 2
+
+
+async def test_a_directory_is_made_where_asked_for(tmp_path):
+    path = tmp_path / "a" / "b" / "x"
+    with pytest.raises(ValueError, match=r"exporters::file::path: cannot write .*create_directory"):
+        async with Rig(path):
+            pass
+    async with Rig(path, create_directory=True, directory_permissions="0700"):
+        assert path.exists()
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_full_disk_is_tried_again_and_leaves_no_half_line(tmp_path, monkeypatch):
+    full = [True]
+    real = os.write
+
+    def write(file, data):
+        if full[0] and len(data) > 100:
+            real(file, bytes(data[:50]))
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(file, data)
+
+    monkeypatch.setattr(os, "write", write)
+    async with Rig(tmp_path / "x", retry_on_failure={"max_elapsed_time": "0s"}) as rig:
+        await rig.exporter.consume(traces(spans=3))
+        await eventually(lambda: rig.exporter.last_error != "")
+        assert "No space left" in rig.exporter.last_error
+        assert (tmp_path / "x").read_bytes() == b""
+        full[0] = False
+        await rig.clock.advance(10)
+        await rig.take(traces(spans=4))
+    assert len((tmp_path / "x").read_bytes().splitlines()) == 2
+    assert rig.telemetry.ledger.delivered[Signal.TRACES] == 7
+    assert not rig.telemetry.ledger.dropped
+
+
+async def test_a_disk_that_stays_full_drops_with_a_reason(tmp_path):
+    if not Path("/dev/full").exists():
+        pytest.skip("/dev/full is not here")
+    async with Rig("/dev/full", append=True, retry_on_failure={"enabled": False}) as rig:
+        await rig.take(traces(spans=3))
+    assert rig.telemetry.ledger.dropped == {(Signal.TRACES, "retry_disabled"): 3}
+
+
+async def test_rotation_keeps_every_line(tmp_path):
+    async with Rig(tmp_path / "x.jsonl", rotation={"max_megabytes": 1}) as rig:
+        for seed in range(40):
+            await rig.take(traces(spans=100, seed=seed))
+    files = sorted(tmp_path.iterdir())
+    assert len(files) > 1
+    assert all(path.stat().st_size <= 1024 * 1024 for path in files)
+    lines = [line for path in files for line in path.read_bytes().splitlines()]
+    assert len(lines) == 40
+    for line in lines:
+        orjson.loads(line)
+
+
+class TestRotatingFile:
+    def make(self, tmp_path, clock, **rotation):
+        file = RotatingFile(str(tmp_path / "x.log"), RotationConfig(max_megabytes=1, **rotation), clock, keep=True, directory_mode=None)
+        file.open()
+        return file
+
+    RECORD = b"r" * 700_000 + b"\n"
+
+    @pytest.fixture
+    def clock(self):
+        return make_settings(factory).clock
+
+    def test_old_files_carry_the_time_they_were_put_aside(self, tmp_path, clock):
+        file = self.make(tmp_path, clock)
+        file.write(self.RECORD)
+        file.write(self.RECORD)
+        file.close()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["x-2023-11-14T22-13-20.000.log", "x.log"]
+
+    def test_two_in_one_millisecond_do_not_overwrite_each_other(self, tmp_path, clock):
+        file = self.make(tmp_path, clock)
+        for _ in range(4):
+            file.write(self.RECORD)
+        file.close()
+        assert len(list(tmp_path.iterdir())) == 4
+
+    def test_only_so_many_backups_are_kept_and_nothing_else_is_touched(self, tmp_path, clock):
+        (tmp_path / "x-important.log").write_text("mine")
+        file = self.make(tmp_path, clock, max_backups=2)
+        for _ in range(6):
+            clock.move(1)
+            file.write(self.RECORD)
+        file.close()
+        names = sorted(path.name for path in tmp_path.iterdir())
+        assert names == ["x-2023-11-14T22-13-25.000.log", "x-2023-11-14T22-13-26.000.log", "x-important.log", "x.log"]
+
+    def test_backups_go_when_they_are_old(self, tmp_path, clock):
+        file = self.make(tmp_path, clock, max_days=1, max_backups=0)
+        file.write(self.RECORD)
+        file.write(self.RECORD)
+        clock.move(25 * 3600)
+        file.write(self.RECORD)
+        file.close()
+        assert len(list(tmp_path.iterdir())) == 2
+
+    def test_a_record_larger_than_a_file_has_one_of_its_own(self, tmp_path, clock):
+        file = self.make(tmp_path, clock)
+        for record in (b"a\n", b"b" * 2_000_000, b"c\n"):
+            file.write(record)
+        file.close()
+        assert sorted(path.stat().st_size for path in tmp_path.iterdir()) == [2, 2, 2_000_000]
+
+    def test_a_file_that_was_taken_away_is_begun_anew(self, tmp_path, clock):
+        file = self.make(tmp_path, clock)
+        file.write(self.RECORD)
+        (tmp_path / "x.log").unlink()
+        file.write(self.RECORD)
+        file.close()
+        assert (tmp_path / "x.log").read_bytes() == self.RECORD
+
+    def test_a_rotation_that_fails_goes_on_with_the_old_file(self, tmp_path, clock, monkeypatch):
+        file = self.make(tmp_path, clock)
+        file.write(self.RECORD)
+        real = os.open
+
+        def refuse(*_, **__):
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr(os, "open", refuse)
+        with pytest.raises(OSError, match="Too many"):
+            file.write(self.RECORD)
+        monkeypatch.setattr(os, "open", real)
+        assert (tmp_path / "x.log").read_bytes() == self.RECORD
+        file.write(self.RECORD)
+        file.close()
+        assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({}, "path: required"),
+        ({"path": "x", "append": True, "compression": "zstd"}, "append"),
+        ({"path": "x", "append": True, "rotation": {}}, "append"),
+        ({"path": "x", "group_by": {"enabled": True}}, "group_by: not available"),
+        ({"path": "x", "encoding": "otlp_encoding"}, "encoding"),
+        ({"path": "x", "directory_permissions": "rwx"}, "octal"),
+        ({"path": "x", "compression": "gzip"}, "compression"),
+    ],
+)
+def test_configurations_that_cannot_work_are_refused(config, said):
+    with pytest.raises(ValueError, match=said):
+        factory.config_type.model_validate(config)
+
+
+@pytest.mark.parametrize("value", [0o755, "0755", "755"])
+def test_permissions_are_octal_however_yaml_reads_them(value):
+    assert int(factory.config_type.model_validate({"path": "x", "directory_permissions": value}).directory_permissions, 8) == 0o755

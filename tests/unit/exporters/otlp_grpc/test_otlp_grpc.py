@@ -1,0 +1,244 @@
+"""OTLP over gRPC against a real server on the loopback: requests, answers, split, faults, and the closed ledger."""
+
+import asyncio
+
+import grpc
+import pytest
+import trustme
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+
+from collector.helpers.otlp_client import partial_success
+from collector.model import Signal
+from collector.testing import FakeHost, RecordingTelemetry, batch, eventually, make_settings, traces
+from exporters.otlp_grpc import factory
+
+SERVICES = {
+    Signal.TRACES: ("trace.v1.TraceService", trace_service_pb2, "ExportTrace"),
+    Signal.METRICS: ("metrics.v1.MetricsService", metrics_service_pb2, "ExportMetrics"),
+    Signal.LOGS: ("logs.v1.LogsService", logs_service_pb2, "ExportLogs"),
+}
+
+
+class Backend:
+    """An OTLP/gRPC server built from the official messages; ``script`` answers first: bytes, or a status code."""
+
+    def __init__(self, *script, credentials=None, port=0):
+        self.script = list(script)
+        self.requests = []
+        self.wires = []
+        self.metadata = []
+        self.credentials = credentials
+        self.port = port
+
+    async def __aenter__(self):
+        self.server = grpc.aio.server()  # its limit is gRPC's own: 4 MiB a message
+        handlers = []
+        for service, module, prefix in SERVICES.values():
+            request_type = getattr(module, f"{prefix}ServiceRequest")
+
+            async def export(wire, context, request_type=request_type):
+                self.wires.append(wire)
+                self.requests.append(request_type.FromString(wire))
+                self.metadata.append(dict(context.invocation_metadata()))
+                answer = self.script.pop(0) if self.script else b""
+                if isinstance(answer, grpc.StatusCode):
+                    await context.abort(answer, "as ordered")
+                return answer
+
+            handler = {"Export": grpc.unary_unary_rpc_method_handler(export)}
+            handlers.append(grpc.method_handlers_generic_handler(f"opentelemetry.proto.collector.{service}", handler))
+        self.server.add_generic_rpc_handlers(tuple(handlers))
+        if self.credentials:
+            self.port = self.server.add_secure_port("localhost:0", self.credentials)
+        else:
+            self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
+        await self.server.start()
+        return self
+
+    async def __aexit__(self, *_):
+        await self.server.stop(None)
+
+
+class Rig:
+    def __init__(self, backend, **config):
+        host = "localhost" if backend.credentials else "127.0.0.1"
+        config = {"endpoint": f"{host}:{backend.port}", "tls": {"insecure": True}, "timeout": "10s"} | config
+        self.telemetry = RecordingTelemetry()
+        self.settings = make_settings(factory, telemetry=self.telemetry)
+        self.exporter = factory.create(self.settings, factory.config_type.model_validate(config), None)
+        self.clock = self.settings.clock
+
+    async def __aenter__(self):
+        await self.exporter.start(FakeHost())
+        return self
+
+    async def __aexit__(self, *_):
+        stopping = asyncio.ensure_future(self.exporter.shutdown())
+        while not stopping.done():
+            await self.clock.advance(1)
+            await asyncio.wait({stopping}, timeout=0.01)
+        await stopping
+
+    async def settled(self):
+        await eventually(lambda: not any(self.exporter.in_flight_items().values()), timeout_s=20)
+
+    def outcome(self, signal=Signal.TRACES):
+        ledger = self.telemetry.ledger
+        return ledger.delivered[signal], ledger.dropped_count(signal), ledger.refused_count(signal)
+
+
+@pytest.mark.parametrize("signal", list(Signal))
+@pytest.mark.parametrize("compression", ["gzip", "none"])
+async def test_each_signal_arrives_as_it_was(signal, compression):
+    sent = batch(signal, items=50)
+    async with Backend() as backend, Rig(backend, compression=compression, headers={"x-scope-orgid": "acme"}) as rig:
+        await rig.exporter.consume(sent)
+        await rig.settled()
+        assert backend.wires == [sent.wire]
+        assert rig.outcome(signal) == (50, 0, 0)
+        assert backend.metadata[0]["x-scope-orgid"] == "acme"
+        assert backend.metadata[0]["user-agent"].startswith("tailrace/")
+
+
+@pytest.mark.parametrize("rejected", [0, 3, 10])
+async def test_partial_success_refuses_what_was_rejected(rejected):
+    answer = trace_service_pb2.ExportTraceServiceResponse()
+    answer.partial_success.rejected_spans = rejected
+    answer.partial_success.error_message = "too\nold"
+    async with Backend(answer.SerializeToString()) as backend, Rig(backend) as rig:
+        await rig.exporter.consume(traces(spans=10))
+        await rig.settled()
+        assert rig.outcome() == (10 - rejected, 0, rejected)
+        (event,) = rig.telemetry.log.of_level("warning")
+        assert (event.fields["rejected"], event.fields["message"]) == (rejected, "too old")
+
+
+@pytest.mark.parametrize("answer", [b"", b"\n\x00"])
+async def test_set_but_empty_is_full_success(answer):
+    async with Backend(answer) as backend, Rig(backend) as rig:
+        await rig.exporter.consume(traces(spans=10))
+        await rig.settled()
+        assert rig.outcome() == (10, 0, 0)
+        assert rig.telemetry.log.events == []
+
+
+async def test_an_answer_that_is_none_is_a_refusal():
+    async with Backend(b"\xff\xff\xff") as backend, Rig(backend) as rig:
+        await rig.exporter.consume(traces(spans=10))
+        await rig.settled()
+        assert rig.telemetry.ledger.refused == {(Signal.TRACES, "bad_response"): 10}
+
+
+async def test_every_request_stays_below_the_backends_limit():
+    sent = traces(spans=20_000)
+    assert sent.size_bytes > 8 * 1024 * 1024 * 3 // 4
+    async with Backend() as backend, Rig(backend, timeout="30s") as rig:
+        await rig.exporter.consume(sent)
+        await rig.settled()
+        assert rig.outcome() == (20_000, 0, 0)
+        assert len(backend.wires) > 1
+        spans = [s for r in backend.requests for rs in r.resource_spans for ss in rs.scope_spans for s in ss.spans]
+        assert len({s.span_id for s in spans}) == len(set(sent.field("span_id").tolist())) == len(spans)
+
+
+async def test_of_a_split_request_only_the_failed_part_is_sent_again():
+    sent = traces(spans=60)
+    async with Backend(b"", grpc.StatusCode.UNAVAILABLE) as backend, Rig(backend, max_request_bytes=sent.size_bytes // 2) as rig:
+        await rig.exporter.consume(sent)
+        await eventually(lambda: len(backend.wires) == 2 and rig.exporter.last_error != "")
+        await rig.clock.advance(10)
+        await rig.settled()
+        assert rig.outcome() == (60, 0, 0)
+        assert backend.wires[1] == backend.wires[2]
+        assert len(set(backend.wires)) == len(backend.wires) - 1
+
+
+async def test_statuses_decide_between_again_and_never():
+    script = (grpc.StatusCode.UNAVAILABLE, b"", grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
+    async with Backend(*script) as backend, Rig(backend, sending_queue={"num_consumers": 1}) as rig:
+        for spans in (1, 2, 4, 8):
+            await rig.exporter.consume(traces(spans=spans))
+        await eventually(lambda: rig.exporter.last_error != "")
+        await rig.clock.advance(10)
+        await rig.settled()
+        assert rig.outcome() == (9, 0, 6)
+        assert rig.telemetry.ledger.refused == {(Signal.TRACES, "grpc_invalid_argument"): 2, (Signal.TRACES, "grpc_resource_exhausted"): 4}
+
+
+async def test_a_backend_that_is_gone_and_comes_back_gets_everything():
+    gone = Backend()
+    async with gone, Rig(gone, retry_on_failure={"max_elapsed_time": "0s"}) as rig:
+        await gone.server.stop(None)
+        await rig.exporter.consume(traces(spans=5))
+        await eventually(lambda: rig.exporter.last_error != "")
+        async with Backend(port=gone.port) as back:
+            moving = asyncio.ensure_future(keep_moving(rig.clock))
+            await eventually(lambda: rig.outcome() == (5, 0, 0), timeout_s=30)
+            moving.cancel()
+            await asyncio.gather(moving, return_exceptions=True)
+            assert len(back.wires) == 1
+
+
+async def keep_moving(clock):
+    """Let time pass at a hundred times its speed."""
+    while True:
+        await clock.advance(1)
+        await asyncio.wait([asyncio.get_running_loop().create_future()], timeout=0.01)
+
+
+async def test_tls_and_mtls(tmp_path):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    leaf = authority.issue_cert("localhost")
+    leaf.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    leaf.private_key_pem.write_to_path(tmp_path / "key.pem")
+    server = grpc.ssl_server_credentials(
+        [(leaf.private_key_pem.bytes(), leaf.cert_chain_pems[0].bytes())], authority.cert_pem.bytes(), require_client_auth=True
+    )
+    tls = {"ca_file": str(tmp_path / "ca.pem"), "cert_file": str(tmp_path / "cert.pem"), "key_file": str(tmp_path / "key.pem")}
+    async with Backend(credentials=server) as backend, Rig(backend, tls=tls) as rig:
+        await rig.exporter.consume(traces(spans=5))
+        await rig.settled()
+        assert rig.outcome() == (5, 0, 0)
+
+
+async def test_shutdown_under_load_loses_nothing():
+    async with Backend() as backend:
+        async with Rig(backend) as rig:
+            for seed in range(40):
+                await rig.exporter.consume(traces(spans=10, seed=seed))
+        assert rig.outcome() == (400, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({}, "endpoint: required"),
+        ({"endpoint": "h:1", "compression": "zstd"}, "zstd is not available over gRPC"),
+        ({"endpoint": "h:1", "headers": {"grpc-x": "1"}}, "grpc-x"),
+        ({"endpoint": "h:1", "unknown": 1}, "unknown"),
+    ],
+)
+def test_configurations_that_cannot_work_are_refused(config, said):
+    with pytest.raises(ValueError, match=said):
+        factory.config_type.model_validate(config)
+
+
+async def test_certificates_that_cannot_be_read_refuse_the_start():
+    config = factory.config_type.model_validate({"endpoint": "h:1", "tls": {"ca_file": "/nowhere.pem"}})
+    exporter = factory.create(make_settings(factory, component_id="otlp_grpc/a"), config, None)
+    with pytest.raises(ValueError, match="exporters::otlp_grpc/a::tls::ca_file"):
+        await exporter.start(FakeHost())
+    await exporter.shutdown()
+
+
+@pytest.mark.parametrize("signal", list(Signal))
+def test_rejected_items_have_a_field_for_each_signal(signal):
+    _, module, prefix = SERVICES[signal]
+    answer = getattr(module, f"{prefix}ServiceResponse")()
+    setattr(
+        answer.partial_success, {"traces": "rejected_spans", "metrics": "rejected_data_points", "logs": "rejected_log_records"}[signal], 7
+    )
+    assert partial_success(signal, answer.SerializeToString()) == (7, "")
