@@ -358,6 +358,7 @@ def rewrite(
     Raises ``ValueError`` for patches or frames against the rules of this module, and for a result of 2 GiB or more.
     """
     cdef Py_ssize_t patch_count = offsets.shape[0], frame_count = 0, row_count, i, at
+    cdef int64_t wire_length = len(wire), payload_length = len(payload)
     cdef Patch* patches = NULL
     cdef Frame* found = NULL
     cdef Shift shift = Shift()
@@ -381,6 +382,10 @@ def rewrite(
             patches[i].source = sources[i]
             patches[i].length = lengths[i]
             patches[i].number = i
+            if not 0 <= offsets[i] <= wire_length or not 0 <= deleted[i] <= wire_length - offsets[i]:
+                raise ValueError("a patch outside the request")
+            if not 0 <= sources[i] <= payload_length or not 0 <= lengths[i] <= payload_length - sources[i]:
+                raise ValueError("a patch with bytes from nowhere")
             if i > 0 and sorted_already:
                 sorted_already = _by_offset(&patches[i - 1], &patches[i]) < 0
         if not sorted_already:
@@ -400,7 +405,7 @@ def rewrite(
                     frame_count += 1
         qsort(found, frame_count, sizeof(Frame), _by_start)
         result = _splice(
-            wire, patches, patch_count, <const uint8_t*>PyBytes_AS_STRING(payload), len(payload),
+            wire, patches, patch_count, <const uint8_t*>PyBytes_AS_STRING(payload), payload_length,
             found, frame_count, shift, <int32_t*>cnp.PyArray_DATA(placed),
         )
     finally:
