@@ -34,7 +34,9 @@ def test_values_as_bytes_and_text(value, text):
     assert any_value_text(content) == text
 
 
-@pytest.mark.parametrize(("value", "error"), [(2**63, ValueError), (-(2**63) - 1, ValueError), (object(), TypeError), ([{1, 2}], TypeError)])
+@pytest.mark.parametrize(
+    ("value", "error"), [(2**63, ValueError), (-(2**63) - 1, ValueError), (object(), TypeError), ([{1, 2}], TypeError)]
+)
 def test_what_is_no_value_is_refused(value, error):
     """Too large, or of no kind there is."""
     with pytest.raises(error):

@@ -122,7 +122,13 @@ def test_rewrite_refuses_what_makes_no_sense(wire, patches, frames):
 
 @pytest.mark.parametrize(
     ("offsets", "deleted", "sources", "lengths"),
-    [([2**62], [2**62], [0], [0]), ([0], [0], [2**62], [2**62]), ([5], [0], [0], [0]), ([0], [1], [0], [-1]), ([0, 1], [2, 1], [0, 0], [0, 0])],
+    [
+        ([2**62], [2**62], [0], [0]),
+        ([0], [0], [2**62], [2**62]),
+        ([5], [0], [0], [0]),
+        ([0], [1], [0], [-1]),
+        ([0, 1], [2, 1], [0, 0], [0, 0]),
+    ],
 )
 def test_offsets_beyond_the_bytes_are_refused(offsets, deleted, sources, lengths):
     """Also where their sum would overflow, and where patches overlap."""
