@@ -26,7 +26,7 @@ from collector.wire.layout import (
     KIND_MAP,
     KIND_STRING,
 )
-from collector.wire.splice_values import compact, decimal, gather, read_values, varints
+from collector.wire.splice_values import compact, decimal, gather, overlay, read_values, varints
 
 if TYPE_CHECKING:
     import builtins
@@ -141,10 +141,7 @@ class AttributeColumn(_Values):
             return self
         if other.source is not self.source:
             return merge_columns(len(self), [(self.present, self), (~self.present & other.present, other)])
-        rows = self.rows.copy()
-        missing = ~self.present
-        rows[missing] = other.rows[missing]
-        return AttributeColumn(rows, self.source)
+        return AttributeColumn(overlay(self.rows, other.rows, np.arange(len(self), dtype=np.int32)), self.source)
 
     @classmethod
     def of(cls, values: Sequence[AttributeValue | None]) -> Self:
@@ -162,7 +159,7 @@ class AttributeColumn(_Values):
         """The same value on every row."""
         source = encode_any_value(value)
         row = read_values(source, np.zeros(1, np.int32), np.array([len(source)], np.int32))
-        return cls(np.repeat(row, row_count), source)
+        return cls(gather(row, np.zeros(row_count, np.int32)), source)
 
     @classmethod
     def of_text(cls, column: StringColumn) -> Self:

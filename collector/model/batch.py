@@ -7,7 +7,7 @@ the door's (``collector.wire.scan.check``).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, Self, TypeAlias, TypeVar, overload
 
 import numpy as np
 
@@ -17,12 +17,13 @@ from collector.model.attributes import AttributeColumn, AttributeTable
 from collector.model.columns import Array, StringColumn, read_only
 from collector.model.context import EMPTY_CONTEXT, Context
 from collector.model.edit import Edit
+from collector.model.index import Index
 from collector.model.rewrite import without_children
 from collector.model.table import ITEM, SCHEMAS, Schema, Table
 from collector.wire.errors import MalformedBatch
 from collector.wire.layout import ATTRIBUTE
-from collector.wire.splice import Shift, join_rows, prune, take_rows
-from collector.wire.splice_values import find_key, gather
+from collector.wire.splice import Shift, prune, take_rows
+from collector.wire.splice_values import find_key, gather, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,26 +53,10 @@ class Checked(Generic[B]):
     """Strings whose invalid UTF-8 was repaired with U+FFFD."""
 
 
-class Index:
-    """What is known of a batch's bytes so far. Only ever added to; one object per bytes, shared by batches of other contexts."""
-
-    __slots__ = ("attributes", "columns", "rows")
-
-    def __init__(self) -> None:
-        self.rows: dict[str, Array] = {}
-        self.attributes: dict[str, AttributeTable] = {}
-        self.columns: dict[tuple[str, str], Array | StringColumn | AttributeColumn] = {}
-
-    @property
-    def memory_bytes(self) -> int:
-        held = sum(rows.nbytes for rows in self.rows.values()) + sum(table.memory_bytes for table in self.attributes.values())
-        return held + sum(column.nbytes if isinstance(column, np.ndarray) else column.memory_bytes for column in self.columns.values())
-
-
 class Batch:
     """Abstract: Traces, Metrics, Logs."""
 
-    __slots__ = ("__weakref__", "context", "index", "wire")
+    __slots__ = ("__weakref__", "_item_count", "context", "index", "wire")
 
     signal: ClassVar[Signal]
     tables: ClassVar[tuple[str, ...]]
@@ -81,11 +66,12 @@ class Batch:
         cls.schema = SCHEMAS[cls.signal]
         cls.tables = tuple(cls.schema.parents)
 
-    def __init__(self, wire: bytes, context: Context = EMPTY_CONTEXT, index: Index | None = None) -> None:
-        """``wire`` is trusted to be valid: from elsewhere, ``check`` or ``from_wire``."""
+    def __init__(self, wire: bytes, context: Context = EMPTY_CONTEXT, index: Index | None = None, item_count: int = -1) -> None:
+        """``wire`` is trusted to be valid: from elsewhere, ``check`` or ``from_wire``. ``item_count`` -1 = not known yet."""
         self.wire = wire
         self.context = context
         self.index = index or Index()
+        self._item_count = item_count
 
     @classmethod
     def check(cls, wire: bytes, context: Context = EMPTY_CONTEXT) -> Checked[Self]:
@@ -115,7 +101,9 @@ class Batch:
     @property
     def item_count(self) -> int:
         """Spans, points or records."""
-        return len(self._rows(self.schema.item))
+        if self._item_count < 0:
+            self._item_count = len(self._rows(self.schema.item))
+        return self._item_count
 
     @property
     def size_bytes(self) -> int:
@@ -131,12 +119,12 @@ class Batch:
         return f"{type(self).__name__}({self.item_count} {self.schema.item}, {self.size_bytes} bytes)"
 
     def without_index(self) -> Self:
-        """The same bytes, the index forgotten: what queues hold."""
-        return type(self)(self.wire, self.context)
+        """The same bytes, the index forgotten: what queues hold. Only the number of items is kept."""
+        return type(self)(self.wire, self.context, None, self._item_count)
 
     def with_context(self, context: Context) -> Self:
         """The same data in another context."""
-        return type(self)(self.wire, context, self.index)
+        return type(self)(self.wire, context, self.index, self._item_count)
 
     def table(self, name: str = ITEM) -> Table:
         """The rows of a table."""
@@ -167,11 +155,17 @@ class Batch:
         code = every.code_of(key)
         index = np.full(len(self._rows(table)), -1, np.int32) if code < 0 else find_key(every.rows, code, len(self._rows(table)))
         column = AttributeColumn(gather(every.rows, index), self.wire)
-        if inherit:
-            for ancestor in ("scopes", "resources"):
-                if ancestor != table and ancestor in self.tables_above(table) and self.attributes(ancestor).code_of(key) >= 0:
-                    column = column.fill(self.attribute(key, ancestor).take(self.ancestor(ancestor, table)))
-        return column
+        if not inherit:
+            return column
+        rows = column.rows
+        for ancestor in ("scopes", "resources"):
+            if ancestor in self.tables_above(table):
+                above = self.attributes(ancestor)
+                code = above.code_of(key)
+                if code >= 0:
+                    found = find_key(above.rows, code, len(self._rows(ancestor)))
+                    rows = overlay(rows, above.rows, found[self.ancestor(ancestor, table)])
+        return AttributeColumn(rows, self.wire)
 
     def attributes(self, table: str = ITEM) -> AttributeTable:
         """All attributes of a table, in document order."""
@@ -239,7 +233,7 @@ class Batch:
         starts = fields.part_starts(self, max_items, max_bytes)
         if len(starts) <= 1:  # it is too large for resources and scopes without an item: they go
             return [self._pruned(np.ones(self.item_count, np.bool_), self.schema.item)]
-        return _parts(self, [*starts, self.item_count], 0)
+        return _parts(self, [*starts, self.item_count])
 
     def partition(self, codes: Array, count: int) -> list[Self | None]:
         """One batch for each code in [0, count), None where no item has it. ``codes`` int[n] per item; -1 = dropped."""
@@ -265,7 +259,9 @@ class Batch:
         if sizes.sum() > np.iinfo(np.int32).max:
             raise ValueError(f"a batch of {sizes.sum()} bytes: the limit is 2 GiB (32-bit offsets)")
         wire = b"".join([batch.wire for batch in batches])
-        return cls(wire, first.context, _joined(wire, batches, np.cumsum(sizes) - sizes))
+        counts = [batch._item_count for batch in batches]  # noqa: SLF001 - of this class: asking item_count would index the bytes
+        item_count = sum(counts) if min(counts) >= 0 else -1
+        return cls(wire, first.context, Index.joined(wire, cls.schema, [batch.index for batch in batches], sizes), item_count)
 
     @classmethod
     def gather(cls, parts: Sequence[tuple[Self, Array]]) -> Self:
@@ -324,45 +320,19 @@ class Batch:
         return index
 
 
-def _parts(batch: B, starts: Sequence[int], base: int) -> list[B]:
-    """The parts between neighbouring ``starts``, less ``base``, the batch's first item.
-
-    Halved again and again, so that many parts do not each walk the whole index.
-    """
-    if len(starts) == 2:
+def _parts(batch: B, starts: Sequence[int]) -> list[B]:
+    """The parts between neighbouring ``starts``: many of them in two steps, so that not each walks the whole index."""
+    count = len(starts) - 1
+    first = starts[0]
+    if count == 1:
         return [batch]
-    middle = len(starts) // 2
-    left = np.arange(batch.item_count) < starts[middle] - base
-    return [*_parts(batch.select(left), starts[: middle + 1], base), *_parts(batch.select(~left), starts[middle:], starts[middle])]
+    step = 1 if count <= _PARTS_AT_ONCE else -(-count // _PARTS_AT_ONCE)
+    places = np.arange(first, first + batch.item_count)
+    parts: list[B] = []
+    for low in range(0, count, step):
+        high = min(low + step, count)
+        parts.extend(_parts(batch.select((places >= starts[low]) & (places < starts[high])), starts[low : high + 1]))
+    return parts
 
 
-def _joined(wire: bytes, batches: Sequence[Batch], bases: Array) -> Index:
-    """The index of batches whose bytes were joined: of the tables that all of them know."""
-    index = Index()
-    for table, parent in batches[0].schema.parents.items():
-        parts = [batch.index.rows.get(table) for batch in batches]
-        known = [rows for rows in parts if rows is not None]
-        if len(known) < len(batches):
-            continue
-        lengths = [len(batch.index.rows[parent]) if parent else 0 for batch in batches]
-        index.rows[table] = read_only(join_rows(known, bases, _starts(lengths)))
-        tables = [batch.index.attributes[table] for batch in batches if table in batch.index.attributes]
-        if len(tables) == len(batches):
-            keys, codes = _merged_keys([every.keys for every in tables])
-            rows = join_rows([every.rows for every in tables], bases, _starts([len(rows) for rows in known]), codes)
-            index.attributes[table] = AttributeTable(rows, wire, keys)
-    return index
-
-
-def _starts(lengths: Sequence[int]) -> Array:
-    ends = np.cumsum(lengths, dtype=np.int64)
-    return ends - np.asarray(lengths, np.int64)
-
-
-def _merged_keys(parts: Sequence[list[bytes]]) -> tuple[list[bytes], list[Array | None] | None]:
-    """The keys of several tables as one list, and what each table's codes become in it (None = the same)."""
-    if all(keys == parts[0] for keys in parts):
-        return parts[0], None
-    index: dict[bytes, int] = {}
-    codes: list[Array | None] = [np.fromiter((index.setdefault(key, len(index)) for key in keys), np.int32, len(keys)) for keys in parts]
-    return list(index), codes
+_PARTS_AT_ONCE: Final = 16

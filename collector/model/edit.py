@@ -71,14 +71,14 @@ class Edit(Generic[B]):
         mask = column.present if where is None else column.present & where
         if not mask.any():
             return self
-        change = self._key(key, table)
         if mode != "upsert":
-            mask = mask & (change.present if mode == "update" else ~change.present)
+            present = self._present(key, table)
+            mask = mask & (present if mode == "update" else ~present)
             if not mask.any():
                 return self
+        change = self._key(key, table)
         change.winner[mask] = len(change.columns)
         change.columns.append(column)
-        change.present[mask] = True
         return self
 
     def delete(self, keys: str | Iterable[str], where: Array | None = None, *, table: str = ITEM) -> Self:
@@ -87,10 +87,8 @@ class Edit(Generic[B]):
         for key in [keys] if isinstance(keys, str) else keys:
             if key not in self._change(table).keys and self._batch.attributes(table).code_of(key) < 0:
                 continue
-            change = self._key(key, table)
-            mask = change.present if where is None else change.present & where
-            change.winner[mask] = DELETED
-            change.present[mask] = False
+            mask = self._present(key, table)
+            self._key(key, table).winner[mask if where is None else mask & where] = DELETED
         return self
 
     def delete_attributes(self, rows: Array, *, table: str = ITEM) -> Self:
@@ -165,12 +163,24 @@ class Edit(Generic[B]):
             parts += [(winner == number, values) for number, values in enumerate(change.keys[key].columns)]
         return merge_columns(len(column), [(kept, column), *parts]) if parts or not kept.all() else column
 
-    def _key(self, key: str, table: str) -> KeyChange:
+    def _present(self, key: str, table: str) -> Array:
+        """bool[n]: which rows have the attribute after the changes."""
+        every = self._batch.attributes(table)
+        index = find_key(every.rows, every.code_of(key), self._row_count(table))
+        present: Array = index >= 0
         change = self._change(table)
-        if key not in change.keys:
-            present = self._own_attribute(key, table).present.copy()
-            change.keys[key] = KeyChange(np.full(len(present), UNTOUCHED, np.int32), present)
-        return change.keys[key]
+        if change.row_winner is not None:
+            present &= np.append(change.row_winner, np.int32(UNTOUCHED))[index] != DELETED
+        if key in change.keys:
+            winner = change.keys[key].winner
+            present = np.where(winner == UNTOUCHED, present, winner >= 0)
+        return present
+
+    def _key(self, key: str, table: str) -> KeyChange:
+        keys = self._change(table).keys
+        if key not in keys:
+            keys[key] = KeyChange(np.full(self._row_count(table), UNTOUCHED, np.int32))
+        return keys[key]
 
     def _change_rows(self, rows: Array, column: AttributeColumn | None, table: str) -> Self:
         every = self._batch.attributes(table)
@@ -195,9 +205,7 @@ class Edit(Generic[B]):
             owners = (index >= 0) & np.append(rows, False)[index] & (by_key.winner != UNTOUCHED)
             if column is None:
                 by_key.winner[owners] = DELETED
-                by_key.present[owners] = False
             else:
                 by_key.winner[owners] = len(by_key.columns)
                 by_key.columns.append(column.take(index))
-                by_key.present[owners] = True
         return self

@@ -33,7 +33,7 @@ class Patches:
         self._payload_bytes = 0
         self.count = 0
         self._frames: dict[str, Array] = {}  # table → bool[n]: rows that hold patches
-        self._more_frames: list[tuple[Array, Array, Array]] = []
+        self._more_frames: list[tuple[Array, Array, str]] = []
         self._notes: list[tuple[int, int, Note]] = []
 
     def cut(self, starts: Array, ends: Array) -> None:
@@ -55,7 +55,7 @@ class Patches:
             self._notes.append((self.count, self.count + len(starts), note))
         self._offsets.append(starts.astype(np.int64))
         self._deleted.append(ends.astype(np.int64) - starts)
-        self._sources.append(sources + self._payload_bytes)
+        self._sources.append(sources + self._payload_bytes if self._payload_bytes else sources)
         self._lengths.append(lengths)
         self._payload.append(payload)
         self._payload_bytes += len(payload)
@@ -69,36 +69,31 @@ class Patches:
 
     def frame(self, starts: Array, starts_of_content: Array, ends: Array) -> None:
         """Further frames."""
-        self._more_frames.append((starts, starts_of_content, ends))
+        rows = np.empty(len(starts), [("start", np.int32), ("body", np.int32), ("end", np.int32)])
+        rows["start"], rows["body"], rows["end"] = starts, starts_of_content, ends
+        self._more_frames.append((rows, np.arange(len(starts)), "start"))
 
     def apply(self, without: str = "") -> tuple[bytes, dict[str, Array], Callable[[Array], Array]]:
         """The new bytes, all tables of the index but ``without`` with new offsets (writable), and what relocates further rows."""
-        offsets, deleted = np.concatenate(self._offsets), np.concatenate(self._deleted)
-        order = np.argsort(2 * offsets + (deleted > 0), kind="stable")
         frames = list(self._more_frames)
         for table, mask in self._frames.items():
-            rows = self.batch.table(table).rows[mask]
-            frames.append((rows["start"], rows["body"], rows["end"]))
-            for inner in ("inner", "data"):
-                if f"{inner}_start" in (rows.dtype.names or ()):
-                    held = rows[rows[f"{inner}_start"] >= 0]
-                    frames.append((held[f"{inner}_start"], held[f"{inner}_body"], held[f"{inner}_end"]))
-        starts, contents, ends = (np.concatenate(column).astype(np.int64) for column in zip(*frames, strict=True))
-        nested = np.argsort(starts)
+            rows, held = self.batch.table(table).rows, np.flatnonzero(mask)
+            frames.append((rows, held, "start"))
+            frames.extend((rows, held, name) for name in ("inner_start", "data_start") if name in (rows.dtype.names or ()))
         wire, shift, placed = rewrite(
             self.batch.wire,
-            offsets[order],
-            deleted[order],
-            np.concatenate(self._sources)[order],
-            np.concatenate(self._lengths)[order],
+            _joined(self._offsets),
+            _joined(self._deleted),
+            _joined(self._sources),
+            _joined(self._lengths),
             b"".join(self._payload),
-            starts[nested],
-            contents[nested],
-            ends[nested],
+            frames,
         )
         tables = {name: take_rows(table, None, None, shift)[0] for name, table in self.batch.index.rows.items() if name != without}
-        where = np.empty_like(placed)
-        where[order] = placed
         for first, last, note in self._notes:
-            note(where[first:last], tables)
+            note(placed[first:last], tables)
         return wire, tables, shift.relocate
+
+
+def _joined(parts: list[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

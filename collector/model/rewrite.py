@@ -17,7 +17,7 @@ from collector.model.columns import Array, StringColumn, read_only
 from collector.model.patches import Note, Patches
 from collector.model.table import ATTRIBUTE_NUMBER, POINT_ATTRIBUTE_NUMBER, POINT_FLAGS_NUMBER, Field
 from collector.wire.layout import KIND_STRING
-from collector.wire.splice_values import bodies, find_key, has_duplicates, key_values, last_of_owner, length_delimited, mark_key, varints
+from collector.wire.splice_values import bodies, find_key, gather, has_duplicates, key_values, length_delimited, locate, mark_key, varints
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,8 +52,6 @@ class KeyChange:
 
     winner: Array
     """int32[n]: the column each row takes its value from, UNTOUCHED or DELETED."""
-    present: Array
-    """bool[n]: whether the row has the attribute after the changes."""
     columns: list[AttributeColumn] = field(default_factory=list)
 
 
@@ -107,7 +105,7 @@ def written(batch: B, changes: dict[str, TableChange]) -> B:
     patches = Patches(batch)
     counts: dict[str, Array] = {}
     for table, change in changes.items():
-        holders = _holders(patches, table, change)
+        holders = _holders(patches, table, change) if change.fields else {}
         for by_field in change.fields.values():
             _put_field(patches, table, by_field, *holders[by_field.known.inner])
         if change.keys or change.row_winner is not None:
@@ -328,44 +326,47 @@ def _put_attributes(patches: Patches, table: str, change: TableChange) -> Array:
     tags = _attribute_tags(batch, table)
     touched = np.zeros(owner_count, np.bool_)
     gone = np.zeros(len(attributes), np.uint8)
-    by_row = np.full(len(attributes), UNTOUCHED, np.int32) if change.row_winner is None else change.row_winner.copy()
-    gone[by_row == DELETED] = 1
+    by_row = np.empty(0, np.int32) if change.row_winner is None else change.row_winner.copy()
+    if change.row_winner is not None:
+        gone[by_row == DELETED] = 1
     if change.row_winner is not None and has_duplicates(attributes, len(every.keys)):
         for code in np.unique(attributes["key_code"][by_row != UNTOUCHED]).tolist():
             last = find_key(attributes, code, owner_count)
             shown = np.append(by_row, np.int32(UNTOUCHED))[last] != UNTOUCHED
             mark_key(attributes, code, last, shown.view(np.uint8), gone)
-    inserted = np.zeros(owner_count, np.int64)
-    ends = last_of_owner(attributes, owner_count)
+    counts = rows["attribute_count"].copy()
+    inserted = np.zeros(owner_count, np.int32)
     for key, by_key in change.keys.items():
         code = every.code_of(key)
-        last = np.full(owner_count, -1, np.int32)
-        if code >= 0:
-            last = find_key(attributes, code, owner_count)
-            kept = np.where(by_key.winner >= 0, last, np.int32(-1))
-            mark_key(attributes, code, kept, (by_key.winner != UNTOUCHED).view(np.uint8), gone)
-            gone[kept[kept >= 0]] = 0
-            by_row[kept[kept >= 0]] = UNTOUCHED
+        deleted = np.flatnonzero(by_key.winner == DELETED)
+        if len(deleted):
+            locate(attributes, counts, deleted, code, gone, True)
         for index, column in enumerate(by_key.columns):
             which = np.flatnonzero(by_key.winner == index)
             if not len(which):
                 continue
+            same, last = locate(attributes, counts, which, code, gone, False)
+            there = same >= 0
+            gone[same[there]] = 0
+            if change.row_winner is not None:
+                by_row[same[there]] = UNTOUCHED
             payload, sources, lengths = key_values(tags, key.encode("utf-8", "replace"), column.rows, column.source, which)
-            there = last[which] >= 0
-            place = np.where(there, last[which], ends[which])
-            held = np.append(attributes, np.zeros(1, attributes.dtype))[place]
-            end = np.where(place >= 0, held["end"], _bodies(rows)[which])
+            held = gather(attributes, np.where(there, same, last))
+            end = np.where(last >= 0, held["end"], _bodies(rows)[which])
             patches.put(np.where(there, held["start"], end), end, payload, sources, lengths)
             inserted[which[~there]] += 1
             touched[which] = True
-    by_row[gone != 0] = UNTOUCHED
-    _put_replaced(patches, every, change, by_row, tags)
+    if change.row_winner is not None:
+        by_row[gone != 0] = UNTOUCHED
+        _put_replaced(patches, every, change, by_row, tags)
+        touched[attributes["owner"][by_row >= 0]] = True
     cut = np.flatnonzero(gone)
-    patches.cut(attributes["start"][cut], attributes["end"][cut])
-    touched[attributes["owner"][cut]] = True
-    touched[attributes["owner"][by_row >= 0]] = True
+    if len(cut):
+        patches.cut(attributes["start"][cut], attributes["end"][cut])
+        touched[attributes["owner"][cut]] = True
+        inserted -= np.bincount(attributes["owner"][cut], minlength=owner_count).astype(np.int32)
     patches.around(table, touched)
-    return rows["attribute_count"] + inserted - np.bincount(attributes["owner"][cut], minlength=owner_count)
+    return counts + inserted
 
 
 def _put_replaced(patches: Patches, every: AttributeTable, change: TableChange, by_row: Array, tags: Array) -> None:

@@ -12,9 +12,7 @@ def rewrite(
     sources: NDArray[Any],
     lengths: NDArray[Any],
     payload: bytes,
-    frame_starts: NDArray[Any],
-    frame_bodies: NDArray[Any],
-    frame_ends: NDArray[Any],
+    frames: list[tuple[NDArray[Any], NDArray[Any], str]],
 ) -> tuple[bytes, Shift, NDArray[Any]]: ...
 def prune(wire: bytes, tables: list[NDArray[Any]], depth: int, keep: NDArray[Any]) -> tuple[bytes, Shift, list[NDArray[Any]]] | None: ...
 def take_rows(

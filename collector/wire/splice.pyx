@@ -3,8 +3,8 @@ follow, and the offsets of the index move along. Nothing is parsed again.
 
 Not the index itself (``scan``), not the encoding of what is inserted (``splice_values``).
 A *patch* is (offset, bytes deleted there, bytes put there instead). A *frame* is a length-delimited message that may
-hold patches. Rules a caller keeps: patches are sorted by offset (an insertion before a deletion at the same offset) and do
-not overlap; frames are in pre-order; an insertion stands directly behind its frame's length or behind an attribute of it, so
+hold patches. Rules a caller keeps: patches do not overlap; frames
+are nested; an insertion stands directly behind its frame's length or behind an attribute of it, so
 that the frames which hold a patch are exactly those whose body encloses it.
 Offsets are 32-bit, as everywhere in the index: a result of 2 GiB or more is refused.
 """
@@ -14,7 +14,7 @@ import numpy as np
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int32_t, int64_t, uint8_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcpy
 
 cnp.import_array()
@@ -105,42 +105,58 @@ cdef class Shift:
         self.count = 0
         return 0
 
-    cdef void row(self, uint8_t* row, _Fields fields, int32_t start, int32_t end) noexcept nogil:
-        """Move all offsets of one row that lies in [start, end]."""
-        cdef Py_ssize_t low = self.below(2 * <int64_t>start + 1, 0)
-        cdef Py_ssize_t found
-        cdef int64_t before = self.moved[low - 1] if low > 0 else 0
-        cdef bint same = low >= self.count or self.edges[low] > 2 * <int64_t>end + 1
-        cdef int32_t* value
-        cdef int i
-        if same and before == 0:
-            return
-        for i in range(fields.count):
-            value = <int32_t*>(row + fields.at[i])
-            if value[0] < 0:
-                continue
-            if same:
-                value[0] += <int32_t>before
-                continue
-            found = self.below(2 * <int64_t>value[0] + (0 if fields.sort[i] == CONTENT else 1), low)
-            if found > 0:
-                value[0] += <int32_t>self.moved[found - 1]
-
-    cdef Py_ssize_t below(self, int64_t key, Py_ssize_t low) noexcept nogil:
-        """How many edges are at most ``key``; ``low`` of them are known to be."""
-        cdef Py_ssize_t high = self.count
-        cdef Py_ssize_t middle
-        while low < high:
-            middle = (low + high) >> 1
-            if self.edges[middle] <= key:
-                low = middle + 1
-            else:
-                high = middle
-        return low
-
     def relocate(self, cnp.ndarray rows):
         """A copy of ``rows`` (none of which lies in deleted bytes) with the offsets in the new request."""
         return take_rows(rows, None, None, self)[0]
+
+
+cdef inline Py_ssize_t _below(const int64_t* edges, Py_ssize_t count, int64_t key, Py_ssize_t low) noexcept nogil:
+    """How many edges are at most ``key``; ``low`` of them are known to be."""
+    cdef Py_ssize_t high = count
+    cdef Py_ssize_t middle
+    while low < high:
+        middle = (low + high) >> 1
+        if edges[middle] <= key:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+cdef void _move(uint8_t* row, Py_ssize_t row_count, _Fields fields, bint attribute, Shift shift) noexcept nogil:
+    """Move all offsets of rows. They are in order but for hostile eyes: an edge found for one row is only a hint for the next."""
+    cdef const int64_t* edges = shift.edges
+    cdef const int64_t* moved = shift.moved
+    cdef Py_ssize_t edge_count = shift.count, row_bytes = fields.row_bytes, low = 0, found, i
+    cdef int field_count = fields.count, k
+    cdef int32_t[32] at
+    cdef int64_t key, end
+    cdef int32_t before
+    cdef int32_t* value
+    for k in range(field_count):
+        at[k] = fields.at[k]
+    for i in range(row_count):
+        key = 2 * <int64_t>(<int32_t*>row)[1] + 1
+        end = 2 * <int64_t>(<int32_t*>row)[2 if attribute else 3] + 1
+        if low > 0 and edges[low - 1] > key:
+            low = 0
+        while low < edge_count and edges[low] <= key:
+            low += 1
+        before = <int32_t>moved[low - 1] if low > 0 else 0
+        if low >= edge_count or edges[low] > end:      # nothing was changed inside the row
+            if before != 0:
+                for k in range(field_count):
+                    value = <int32_t*>(row + at[k])
+                    if value[0] >= 0:
+                        value[0] += before
+        else:
+            for k in range(field_count):
+                value = <int32_t*>(row + at[k])
+                if value[0] >= 0:
+                    found = _below(edges, edge_count, 2 * <int64_t>value[0] + (0 if fields.sort[k] == CONTENT else 1), low)
+                    if found > 0:
+                        value[0] += <int32_t>moved[found - 1]
+        row += row_bytes
 
 
 cdef struct Frame:
@@ -153,6 +169,7 @@ cdef struct Frame:
 
 cdef struct Patch:
     int64_t offset, deleted, source, length      # source: offset in the payload
+    Py_ssize_t number                            # as the caller counts them
 
 
 cdef int _varint_size(int64_t value) noexcept nogil:
@@ -263,7 +280,7 @@ cdef int64_t _write(
             if length > 0:
                 memcpy(out + written, payload + patches[p].source, length)
             if placed != NULL:
-                placed[p] = <int32_t>written
+                placed[patches[p].number] = <int32_t>written
             written += length
             p += 1
         read = offset + deleted
@@ -312,45 +329,88 @@ cdef bytes _splice(
     return result
 
 
+cdef inline void _frame(Frame* frame, int64_t start, int64_t body, int64_t end) noexcept nogil:
+    frame.start, frame.body, frame.end = start, body, end
+
+
+cdef int _by_offset(const void* a, const void* b) noexcept nogil:
+    cdef const Patch* one = <const Patch*>a
+    cdef const Patch* other = <const Patch*>b
+    cdef int64_t by = 2 * one.offset + (one.deleted > 0) - 2 * other.offset - (other.deleted > 0)
+    if by == 0:
+        by = one.number - other.number
+    return (by > 0) - (by < 0)
+
+
+cdef int _by_start(const void* a, const void* b) noexcept nogil:
+    cdef int64_t by = (<const Frame*>a).start - (<const Frame*>b).start
+    return (by > 0) - (by < 0)
+
+
 def rewrite(
     bytes wire, const int64_t[::1] offsets, const int64_t[::1] deleted, const int64_t[::1] sources, const int64_t[::1] lengths, bytes payload,
-    const int64_t[::1] frame_starts, const int64_t[::1] frame_bodies, const int64_t[::1] frame_ends,
+    list frames,
 ):
-    """Apply patches: the new request, its :class:`Shift`, and where each patch's bytes now stand (int32[p]).
+    """Apply patches, in any order: the new request, its :class:`Shift`, and where each patch's bytes now stand (int32[p]).
 
+    Patches at one offset keep their order, insertions come first. ``frames``: (rows, int64[k] which of them, the name of the field
+    where start, body and end of the message stand); rows without that message are passed over.
     Raises ``ValueError`` for patches or frames against the rules of this module, and for a result of 2 GiB or more.
     """
-    cdef Py_ssize_t patch_count = offsets.shape[0], frame_count = frame_starts.shape[0], i
+    cdef Py_ssize_t patch_count = offsets.shape[0], frame_count = 0, row_count, i, at
+    cdef int64_t wire_length = len(wire), payload_length = len(payload)
     cdef Patch* patches = NULL
-    cdef Frame* frames = NULL
+    cdef Frame* found = NULL
     cdef Shift shift = Shift()
     cdef cnp.ndarray placed = np.empty(patch_count, np.int32)
-    if (
-        deleted.shape[0] != patch_count or sources.shape[0] != patch_count or lengths.shape[0] != patch_count
-        or frame_bodies.shape[0] != frame_count or frame_ends.shape[0] != frame_count
-    ):
+    cdef const uint8_t* row
+    cdef const int32_t* triple
+    cdef const int64_t[::1] which
+    cdef bint sorted_already = True
+    if deleted.shape[0] != patch_count or sources.shape[0] != patch_count or lengths.shape[0] != patch_count:
         raise ValueError("arrays of different lengths")
+    for _, held, _ in frames:
+        frame_count += len(held)
     try:
         patches = <Patch*>malloc((patch_count + 1) * sizeof(Patch))
-        frames = <Frame*>malloc((frame_count + 1) * sizeof(Frame))
-        if patches == NULL or frames == NULL:
+        found = <Frame*>malloc((frame_count + 1) * sizeof(Frame))
+        if patches == NULL or found == NULL:
             raise MemoryError
         for i in range(patch_count):
             patches[i].offset = offsets[i]
             patches[i].deleted = deleted[i]
             patches[i].source = sources[i]
             patches[i].length = lengths[i]
-        for i in range(frame_count):
-            frames[i].start = frame_starts[i]
-            frames[i].body = frame_bodies[i]
-            frames[i].end = frame_ends[i]
+            patches[i].number = i
+            if not 0 <= offsets[i] <= wire_length or not 0 <= deleted[i] <= wire_length - offsets[i]:
+                raise ValueError("a patch outside the request")
+            if not 0 <= sources[i] <= payload_length or not 0 <= lengths[i] <= payload_length - sources[i]:
+                raise ValueError("a patch with bytes from nowhere")
+            if i > 0 and sorted_already:
+                sorted_already = _by_offset(&patches[i - 1], &patches[i]) < 0
+        if not sorted_already:
+            qsort(patches, patch_count, sizeof(Patch), _by_offset)
+        frame_count = 0
+        for rows, held, name in frames:
+            which = held
+            row = _rows(rows)
+            row_count = len(rows)
+            at = rows.dtype.fields[name][1]
+            for i in range(which.shape[0]):
+                if not 0 <= which[i] < row_count:
+                    raise ValueError("no such row")
+                triple = <const int32_t*>(row + which[i] * <Py_ssize_t>rows.itemsize + at)
+                if triple[0] >= 0:
+                    _frame(&found[frame_count], triple[0], triple[1], triple[2])
+                    frame_count += 1
+        qsort(found, frame_count, sizeof(Frame), _by_start)
         result = _splice(
-            wire, patches, patch_count, <const uint8_t*>PyBytes_AS_STRING(payload), len(payload),
-            frames, frame_count, shift, <int32_t*>cnp.PyArray_DATA(placed),
+            wire, patches, patch_count, <const uint8_t*>PyBytes_AS_STRING(payload), payload_length,
+            found, frame_count, shift, <int32_t*>cnp.PyArray_DATA(placed),
         )
     finally:
         free(patches)
-        free(frames)
+        free(found)
     return result, shift, placed
 
 
@@ -375,12 +435,6 @@ cdef inline const int32_t* _row(const Level* level, Py_ssize_t i) noexcept nogil
     return <const int32_t*>(level.rows + i * level.row_bytes)
 
 
-cdef void _frame(Walk* walk, int64_t start, int64_t body, int64_t end) noexcept nogil:
-    cdef Frame* frame = &walk.frames[walk.frame_count]
-    frame.start, frame.body, frame.end = start, body, end
-    walk.frame_count += 1
-
-
 cdef void _walk(Walk* walk, int depth, int32_t parent) noexcept nogil:
     """Note, in document order, what to cut below one kept parent, and the frames around it."""
     cdef Level* level = &walk.levels[depth]
@@ -402,11 +456,13 @@ cdef void _walk(Walk* walk, int depth, int32_t parent) noexcept nogil:
             else:
                 patch = NULL
                 if depth < walk.level_count - 1:
-                    _frame(walk, row[1], row[2], row[3])
+                    _frame(&walk.frames[walk.frame_count], row[1], row[2], row[3])
+                    walk.frame_count += 1
                     if level.data_at > 0:
                         data = <const int32_t*>(<const uint8_t*>row + level.data_at)
                         if data[0] >= 0:
-                            _frame(walk, data[0], data[1], data[2])
+                            _frame(&walk.frames[walk.frame_count], data[0], data[1], data[2])
+                            walk.frame_count += 1
                     _walk(walk, depth + 1, <int32_t>level.cursor)
         level.cursor += 1
 
@@ -500,10 +556,8 @@ def take_rows(cnp.ndarray rows, new, parents, Shift shift):
     cdef Py_ssize_t count = len(rows), row_bytes = fields.row_bytes, i, kept = 0, parent_count = 0
     cdef int32_t* map_ = NULL
     cdef const int32_t* parent_map = NULL
-    cdef const int32_t* row
     cdef uint8_t* out
     cdef bint attribute = "owner" in rows.dtype.names
-    cdef int start_at = 1, end_at = 2 if attribute else 3
     cdef cnp.ndarray result
     if parents is not None:
         parent_map = _ints(parents)
@@ -544,9 +598,7 @@ def take_rows(cnp.ndarray rows, new, parents, Shift shift):
                     (<int32_t*>(out + kept * row_bytes))[0] = parent_map[(<const int32_t*>(source + i * row_bytes))[0]]
                 kept += 1
     if shift is not None and shift.count > 0:
-        for i in range(kept):
-            row = <const int32_t*>(out + i * row_bytes)
-            shift.row(out + i * row_bytes, fields, row[start_at], row[end_at])
+        _move(out, kept, fields, attribute, shift)
     return result, new
 
 

@@ -24,9 +24,10 @@ __all__ = [
     "gather",
     "has_duplicates",
     "key_values",
-    "last_of_owner",
     "length_delimited",
+    "locate",
     "mark_key",
+    "overlay",
     "read_values",
     "slices",
     "varints",
@@ -64,16 +65,40 @@ def find_key(cnp.ndarray rows, int32_t code, Py_ssize_t owner_count):
     return result
 
 
-def last_of_owner(cnp.ndarray rows, Py_ssize_t owner_count):
-    """The last attribute of each owner, whatever its key: int32[owner_count], -1 = it has none."""
+def locate(cnp.ndarray rows, const int32_t[::1] counts, const int64_t[::1] which, int32_t code, uint8_t[::1] marks, bint all_):
+    """Where a key stands on some owners: (int32[k] its last attribute there, int32[k] the last of all there), -1 = none.
+
+    ``counts``: how many attributes each owner has; ``which``: the owners. Marks the key's other attributes there, the hidden
+    ones, and with ``all_`` the last as well.
+    """
     cdef const AttributeRow* row = _attributes(rows)
-    cdef Py_ssize_t i, count = len(rows)
-    cdef cnp.ndarray result = np.full(owner_count, -1, np.int32)
-    cdef int32_t* out = <int32_t*>cnp.PyArray_DATA(result)
-    for i in range(count):
-        if 0 <= row[i].owner < owner_count:
-            out[row[i].owner] = <int32_t>i
-    return result
+    cdef Py_ssize_t i, k, at = 0, owner = 0, end, owner_count = counts.shape[0], row_count = len(rows)
+    cdef cnp.ndarray same = np.empty(which.shape[0], np.int32), last = np.empty(which.shape[0], np.int32)
+    cdef int32_t* same_out = <int32_t*>cnp.PyArray_DATA(same)
+    cdef int32_t* last_out = <int32_t*>cnp.PyArray_DATA(last)
+    if marks.shape[0] != row_count:
+        raise ValueError("arrays of different lengths")
+    for i in range(which.shape[0]):
+        if not owner <= which[i] < owner_count:
+            raise ValueError("owners out of order")
+        while owner < which[i]:
+            at += counts[owner]
+            owner += 1
+        end = at + counts[owner]
+        if at < 0 or end < at or end > row_count:
+            raise ValueError("attributes of another table")
+        same_out[i] = -1
+        last_out[i] = <int32_t>(end - 1) if end > at else -1
+        for k in range(at, end):
+            if row[k].owner != owner:
+                raise ValueError("attributes of another table")
+            if row[k].key_code == code:
+                if same_out[i] >= 0:
+                    marks[same_out[i]] = 1
+                same_out[i] = <int32_t>k
+        if all_ and same_out[i] >= 0:
+            marks[same_out[i]] = 1
+    return same, last
 
 
 def mark_key(cnp.ndarray rows, int32_t code, const int32_t[::1] kept, const uint8_t[::1] owners, uint8_t[::1] marks):
@@ -106,6 +131,25 @@ def gather(cnp.ndarray rows, const int32_t[::1] index):
         else:
             _absent(&out[i])
         out[i].owner = <int32_t>i
+    return result
+
+
+def overlay(cnp.ndarray rows, cnp.ndarray others, const int32_t[::1] index):
+    """``rows`` with ``others[index]`` where a row is absent and its index is not -1."""
+    cdef const AttributeRow* other = _attributes(others)
+    cdef Py_ssize_t i, count = len(rows), other_count = len(others)
+    cdef cnp.ndarray result
+    cdef AttributeRow* out
+    if index.shape[0] != count:
+        raise ValueError("arrays of different lengths")
+    _attributes(rows)
+    result = np.empty(count, ATTRIBUTE)
+    out = <AttributeRow*>cnp.PyArray_DATA(result)
+    memcpy(out, cnp.PyArray_DATA(rows), count * sizeof(AttributeRow))
+    for i in range(count):
+        if out[i].kind == KIND_ABSENT and 0 <= index[i] < other_count:
+            out[i] = other[index[i]]
+            out[i].owner = <int32_t>i
     return result
 
 
