@@ -51,7 +51,7 @@ class CardinalityProcessor(Stage):
         self._clock = settings.clock
         self._rewriter = AttributeRewriter(config)
         self._report = Report(config.top)
-        self._named = KeyTable({"budget": np.int32, "seen": np.float64})
+        self._named = KeyTable({"budget": np.int32, "seen": np.float64, "merged": np.uint8})
         self._budgets = KeyTable({"series": np.int32, "limit": np.int32})
         self._budget_names: dict[int, str] = {}
         self._fold = Fold(
@@ -108,10 +108,11 @@ class CardinalityProcessor(Stage):
 
         known_sources = self._fold.sources.find(keys) >= 0
         budgets = self._budgets_of(rewritten)
-        merging = rung >= 0
         named = self._admit(series, budgets, ~ended & ~known_sources, now_s)
+        slots = self._named.find(series)
+        rung = self._join(rung, slots, ended)
+        merging = rung >= 0
         over = ~named & ~ended & ~(merging & known_sources)
-        over &= ~merging | (self._named.find(series) < 0)
         rung = np.where(over, RUNGS.index("overflow"), rung)
         if ended.any():
             self._end(keys, series, ended, merging)
@@ -129,6 +130,17 @@ class CardinalityProcessor(Stage):
             self._settings.telemetry.folded(Signal.METRICS, int(np.count_nonzero(gone)))
         passing = ~folding & ~gone
         return batch.select(passing) if passing.any() else None
+
+    def _join(self, rung: I32, slots: I32, ended: Mask) -> I32:
+        """The rungs, with those of points added whose series we write already because a rule merges others into it.
+
+        A series has one writer: once ``/users/7`` has become ``/users/{id}``, a source that says ``/users/{id}`` itself is folded too.
+        """
+        merged = self._named.column("merged")
+        marked = (rung >= 0) & (slots >= 0) & ~ended
+        merged[slots[marked]] = rung[marked] + 1
+        joining = (rung < 0) & (slots >= 0) & (merged[slots] > 0)
+        return np.where(joining, merged[slots].astype(np.int32) - 1, rung)
 
     def _note_new(self, batch: Metrics) -> None:
         if len(self._new_rows):
@@ -177,9 +189,8 @@ class CardinalityProcessor(Stage):
                 self._named.column("budget")[new_slots] = budgets[chosen]
                 np.add.at(self._budgets.column("series"), budgets[chosen], 1)
             slots = self._named.find(series)
-        named = (slots >= 0) & wanted
-        self._named.column("seen")[slots[named]] = now_s
-        return named
+        self._named.column("seen")[slots[slots >= 0]] = now_s
+        return (slots >= 0) & wanted
 
     def _end(self, keys: npt.NDArray[np.uint64], series: npt.NDArray[np.uint64], ended: Mask, merging: Mask) -> None:
         """NO_RECORDED_VALUE: a named series gives its slot back, a folded source is forgotten."""
@@ -225,9 +236,12 @@ class CardinalityProcessor(Stage):
             hash_text(batch.field("unit", "metrics"))[batch.table("points").parent[rows]],
             kinds["type"] * 64 + kinds["temporality"] * 8 + kinds["monotonic"],
         )
-        accumulator_keys = np.where(overflow[:, None], identity, series[rows])
-        slots, is_new = self._fold.accumulators.insert(accumulator_keys)
-        for i in np.flatnonzero(is_new).tolist():
+        # A source keeps the accumulator it began with: none is made for what it would be today.
+        unknown = np.flatnonzero(self._fold.sources.find(keys[rows]) < 0)
+        slots = np.full(len(rows), -1, np.int32)
+        new_slots, is_new = self._fold.accumulators.insert(np.where(overflow[:, None], identity, series[rows])[unknown])
+        slots[unknown] = new_slots
+        for i in unknown[is_new].tolist():
             self._describe(rewritten, int(rows[i]), int(slots[i]), is_overflow=bool(overflow[i]))
         inexact_before = self._fold.inexact_bounds
         lost = self._fold.add(batch, rows, keys[rows], slots, kinds, now, now_s)
@@ -256,10 +270,10 @@ class CardinalityProcessor(Stage):
             resource = {key: resource[key] for key in self._config.group_by if key in resource}
             resource["service.instance.id"] = self._settings.instance_id
             scope = ("tailrace/cardinality", "")
+        name, unit, description = (_text(batch, field, "metrics", parent) for field in ("name", "unit", "description"))
         family = Family(
-            resource=Attributes(resource), scope=scope, name=_text(batch, "name", "metrics", parent), unit=_text(batch, "unit", "metrics", parent),
-            description=_text(batch, "description", "metrics", parent), type=int(kind["type"]), temporality=int(kind["temporality"]),
-            monotonic=bool(kind["monotonic"]),
+            resource=Attributes(resource), scope=scope, name=name, unit=unit, description=description, type=int(kind["type"]),
+            temporality=int(kind["temporality"]), monotonic=bool(kind["monotonic"]),
         )  # fmt: skip
         self._fold.new_accumulator(slot, family, _OVERFLOW if is_overflow else Attributes(_attributes(batch, "points", row)))
 
@@ -301,9 +315,7 @@ class CardinalityProcessor(Stage):
             "folded_sources": len(self._fold.sources),
             "written_series": len(self._fold.accumulators),
             "state_bytes": self._fold.state_bytes,
-            "metrics": [
-                {"metric": self._budget_names[slot], "series": int(series[slot]), "limit": int(limits[slot])} for slot in top
-            ],
+            "metrics": [{"metric": self._budget_names[slot], "series": int(series[slot]), "limit": int(limits[slot])} for slot in top],
             "attributes": self._report.worst(),
         }
 

@@ -7,8 +7,9 @@ from pydantic import Field, model_validator
 
 from config.blocks import ComponentConfig, Duration
 
-__all__ = ["AttributeRule", "CardinalityConfig", "GaugeRule", "LimitOverride", "OverflowConfig", "TemplateConfig", "TopConfig"]
+Kind = Literal["uuid", "int", "hex", "ulid", "email"]
 
+__all__ = ["AttributeRule", "CardinalityConfig", "GaugeRule", "LimitOverride", "OverflowConfig", "TemplateConfig", "TopConfig"]
 
 
 class LimitOverride(ComponentConfig):
@@ -30,15 +31,17 @@ class AttributeRule(ComponentConfig):
     other: str = "__other__"
 
 
+def _all_kinds() -> dict[Kind, str]:
+    return {"uuid": "{id}", "int": "{id}", "hex": "{id}", "ulid": "{id}", "email": "{id}"}
+
+
 class TemplateConfig(ComponentConfig):
     """How ``template`` turns a path into its shape."""
 
     keep_method: bool = True
     """``GET /users/1`` keeps its ``GET``."""
     query: Literal["drop", "keep"] = "drop"
-    replace: dict[Literal["uuid", "int", "hex", "ulid", "email"], str] = Field(
-        default_factory=lambda: {"uuid": "{id}", "int": "{id}", "hex": "{id}", "ulid": "{id}", "email": "{id}"}
-    )
+    replace: dict[Kind, str] = Field(default_factory=_all_kinds)
     """Kinds of path segment and what each becomes; a kind that is left out stays."""
 
 

@@ -151,8 +151,9 @@ class Fold:
         now_unix_nano: int,
         now_s: float,
     ) -> dict[str, int]:
-        """Fold ``rows`` of the batch's points. ``keys`` (n, 2) are their sources', ``targets`` (n,) accumulators for sources not seen
-        before, ``metric`` (n,) their metric rows. Returns points that were not added, by reason.
+        """Fold ``rows`` of the batch's points. Returns points that were not added, by reason.
+
+        ``keys`` (n, 2) are their sources', ``targets`` (n,) accumulators for sources not seen before, ``metric`` (n,) their metric rows.
         """
         slots, is_new = self.sources.insert(keys)
         lost: dict[str, int] = {}
@@ -416,7 +417,6 @@ class Fold:
         is_delta = family.temporality == TEMPORALITY_DELTA
         times = np.full(count, now, np.uint64)
         starts = np.full(count, self._last_flush if is_delta else self._start, np.uint64)
-        common = {"unit": family.unit, "description": family.description}
         if family.type == METRIC_HISTOGRAM:
             self._write_histograms(builder, scope, family, slots, attributes, times, starts)
         else:
@@ -429,11 +429,14 @@ class Fold:
                 values = column("double")[some] + column("int")[some] if is_double else column("int")[some]
                 codes = (attributes[0][chosen], attributes[1])
                 if family.type == METRIC_GAUGE:
-                    builder.gauge(scope, family.name, times=times[chosen], values=values, attributes=codes, **common)
+                    builder.gauge(
+                        scope, family.name, times=times[chosen], values=values, attributes=codes, unit=family.unit,
+                        description=family.description,
+                    )  # fmt: skip
                 else:
                     builder.sum(
                         scope, family.name, temporality=family.temporality, monotonic=family.monotonic, times=times[chosen],
-                        start_times=starts[chosen], values=values, attributes=codes, **common,
+                        start_times=starts[chosen], values=values, attributes=codes, unit=family.unit, description=family.description,
                     )  # fmt: skip
         if is_delta:
             for name in ("int", "double", "count", "sum", "touched"):
@@ -461,7 +464,8 @@ class Fold:
                 builder.histogram(
                     scope, family.name, temporality=family.temporality, times=times[chosen], start_times=starts[chosen],
                     counts=column("count")[some], sums=None if without_sum else column("sum")[some], bucket_counts=store.counts[rows],
-                    bounds=store.bounds, attributes=(attributes[0][chosen], attributes[1]), unit=family.unit, description=family.description,
+                    bounds=store.bounds, attributes=(attributes[0][chosen], attributes[1]), unit=family.unit,
+                    description=family.description,
                 )  # fmt: skip
                 if family.temporality == TEMPORALITY_DELTA:
                     store.counts[rows] = 0

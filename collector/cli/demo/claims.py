@@ -10,6 +10,8 @@ from collector.service.ledger import Ledger
 
 __all__ = ["Claim", "claims_of"]
 
+_CAP = 400  # cardinality::limit of config/default.yaml
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -58,10 +60,12 @@ def _errors(sent: dict[str, Any], traces: TraceFile) -> Claim:
 def _series(sent: dict[str, Any], page: Page) -> Claim:
     value = sent.get("requests_value", 0)
     text = (
-        f"{_number(sent.get('series', 0))} in, {_number(page.series)} lines on the page   "
-        f"Σ http_requests_total in {_number(value)} = out {_number(page.requests)}   {_number(sent.get('user_ids', 0))} values of user_id"
+        f"{_number(sent.get('series', 0))} in → {_number(page.series)} on the page, {page.overflow} of them overflow   "
+        f"Σ http_requests_total in {_number(value)} = out {_number(page.requests)}   "
+        f"worst: user_id ({_number(sent.get('user_ids', 0))} values)"
     )
-    return Claim("series", text, value > 0 and page.requests == value)
+    capped = page.largest <= _CAP + 1  # the named ones and the overflow series
+    return Claim("series", text, value > 0 and page.requests == value and capped)
 
 
 def _gpu(sent: dict[str, Any], traces: TraceFile) -> Claim:

@@ -30,6 +30,10 @@ class Page:
     series: int = 0
     requests: float = 0.0
     """Sum of http_requests_total."""
+    overflow: int = 0
+    """Overflow series."""
+    largest: int = 0
+    """Series of the metric that has most."""
 
 
 class TraceFile:
@@ -103,8 +107,13 @@ async def read_page(session: aiohttp.ClientSession, url: str) -> Page:
         text = await response.text()
     page = Page()
     for family in text_string_to_metric_families(text):
+        if family.name == "target_info":
+            continue
+        series = [sample for sample in family.samples if not sample.name.endswith(("_bucket", "_sum"))]
+        page.series += len(series)
+        page.largest = max(page.largest, len(series))
+        page.overflow += sum("otel_metric_overflow" in sample.labels for sample in series)
         for sample in family.samples:
-            page.series += sample.name != "target_info"
             if sample.name == "http_requests_total":
                 page.requests += sample.value
     return page

@@ -1,0 +1,438 @@
+"""The cap, by the numbers of the processor's rules: what is merged stays true to the last unit."""
+
+import random
+from collections import defaultdict
+
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from collector.model import Metrics, Signal
+from collector.testing import FakeClock, FakeHost, Sink, make_settings
+from processors.cardinality import factory
+from processors.cardinality.config import CardinalityConfig, TemplateConfig
+from processors.cardinality.template import Templater
+
+SECOND = 1_000_000_000
+DELTA, CUMULATIVE = 1, 2
+
+
+class Bench:
+    def __init__(self, **keys):
+        self.clock = FakeClock()
+        self.sink = Sink(Signal.METRICS)
+        self.settings = make_settings(factory, signals={Signal.METRICS}, clock=self.clock, outputs={Signal.METRICS: self.sink})
+        self.start = self.settings.start_time_unix_nano or self.clock.time_unix_nano()
+        self.sut = factory.create(self.settings, CardinalityConfig.model_validate(keys), None)
+        self.host = FakeHost()
+        self.sent = 0
+
+    async def __aenter__(self):
+        await self.sut.start(self.host)
+        return self
+
+    async def __aexit__(self, *_):
+        await self.sut.shutdown()
+
+    async def send(self, *points, name="requests", temporality=CUMULATIVE, monotonic=True, kind="sum", service="api", bounds=(1.0, 2.0)):
+        """A point is (attributes, value or bucket counts, keys…)."""
+        made = ExportMetricsServiceRequest()
+        resource = made.resource_metrics.add()
+        resource.resource.attributes.add(key="service.name").value.string_value = service
+        metric = resource.scope_metrics.add().metrics.add(name=name)
+        for attributes, value, *rest in points:
+            options = rest[0] if rest else {}
+            time = options.get("time", self.clock.time_unix_nano())
+            start = options.get("start", self.start + 1)
+            if kind == "histogram":
+                metric.histogram.aggregation_temporality = temporality
+                point = metric.histogram.data_points.add(count=sum(value), bucket_counts=value, explicit_bounds=bounds)
+                point.sum = float(sum(i * count for i, count in enumerate(value)))
+            elif kind == "gauge":
+                point = metric.gauge.data_points.add()
+            else:
+                metric.sum.aggregation_temporality, metric.sum.is_monotonic = temporality, monotonic
+                point = metric.sum.data_points.add()
+            if kind != "histogram":
+                if isinstance(value, int):
+                    point.as_int = value
+                else:
+                    point.as_double = value
+            point.time_unix_nano, point.start_time_unix_nano, point.flags = time, start, options.get("flags", 0)
+            for key, text in attributes.items():
+                point.attributes.add(key=key).value.string_value = text
+        self.sent += len(points)
+        await self.sut.consume(Metrics.from_wire(made.SerializeToString()))
+
+    async def flush(self):
+        await self.clock.advance(15.1)
+
+    def series(self):
+        """{(service, name, attributes): last point} of everything that left, and the deltas added up."""
+        last, added = {}, defaultdict(int)
+        for batch in self.sink.batches:
+            for resource in ExportMetricsServiceRequest.FromString(batch.wire).resource_metrics:
+                service = {a.key: a.value.string_value for a in resource.resource.attributes}.get("service.name")
+                for scope in resource.scope_metrics:
+                    for metric in scope.metrics:
+                        for point in getattr(metric, metric.WhichOneof("data")).data_points:
+                            attributes = tuple(sorted((a.key, a.value.string_value or str(a.value.bool_value)) for a in point.attributes))
+                            key = service, metric.name, attributes
+                            last[key] = point
+                            if hasattr(point, "as_int"):
+                                added[key] += point.as_int + int(point.as_double)
+        return last, added
+
+    def balanced(self):
+        ledger = self.settings.telemetry.ledger
+        created, folded = ledger.created[Signal.METRICS], ledger.folded[Signal.METRICS]
+        return self.sent + created == self.sink.item_count + folded + ledger.dropped_count(Signal.METRICS)
+
+
+OVERFLOW = ("api", "requests", (("otel.metric.overflow", "True"),))
+
+
+def user(number):
+    return {"user": f"u{number}"}
+
+
+async def test_rule_1_cumulative_sources_over_the_limit_add_up():
+    """Σ named + Σ overflow = Σ truth after every flush, with resets by value and by start time; series stay at the limit."""
+    rng = random.Random(4)
+    async with Bench(limit=5, initial="auto") as bench:
+        value, total, started = dict.fromkeys(range(40), 0), dict.fromkeys(range(40), 0), dict.fromkeys(range(40), bench.start + 1)
+        for _ in range(12):
+            await bench.clock.advance(1)
+            points = []
+            for source in rng.sample(range(40), 25):
+                gain = rng.randrange(0, 50)
+                if value[source] > 5 and rng.random() < 0.15 and source >= 5:
+                    value[source] = 0
+                    started[source] = bench.clock.time_unix_nano() - 1
+                value[source] += gain
+                total[source] += gain
+                points.append((user(source), value[source], {"start": started[source]}))
+            await bench.send(*points)
+            await bench.flush()
+            last, _ = bench.series()
+            named = {key: point for key, point in last.items() if key != OVERFLOW}
+            assert len(named) <= 5
+            gone = sum(total[s] - value[s] for s in range(40) if any(dict(key[2]) == user(s) for key in named))
+            assert sum(point.as_int for point in last.values()) + gone == sum(total.values())
+        assert bench.balanced()
+
+
+async def test_rule_1_overflow_is_written_without_news_under_our_start():
+    """A silent accumulator is not allowed to go stale; its times increase strictly."""
+    async with Bench(limit=1) as bench:
+        await bench.send((user(0), 1), (user(1), 7))
+        await bench.flush()
+        first = bench.series()[0][OVERFLOW]
+        await bench.flush()
+        second = bench.series()[0][OVERFLOW]
+        assert (first.as_int, second.as_int) == (7, 7)
+        assert second.time_unix_nano > first.time_unix_nano
+        assert second.start_time_unix_nano == first.start_time_unix_nano == bench.sut._fold._start
+        await bench.sut.shutdown()
+        assert bench.balanced()
+
+
+@pytest.mark.parametrize(("initial", "expected"), [("auto", 5), ("zero", 5), ("full", 105)])
+async def test_rule_2_a_source_with_a_past_is_a_baseline(initial, expected):
+    """Its history belongs to nobody's rate now."""
+    async with Bench(limit=1, initial=initial) as bench:
+        await bench.send((user(0), 1), (user(1), 100, {"start": bench.start - 3600 * SECOND}))
+        await bench.clock.advance(1)
+        await bench.send((user(1), 105, {"start": bench.start - 3600 * SECOND}))
+        await bench.flush()
+        assert bench.series()[0][OVERFLOW].as_int == expected
+
+
+async def test_rule_4_delta_is_one_point_a_flush():
+    """Over [last flush, now]; nothing where nothing came."""
+    async with Bench(limit=1) as bench:
+        await bench.send((user(0), 1), (user(1), 3), (user(2), 4), temporality=DELTA)
+        await bench.flush()
+        await bench.clock.advance(1)
+        await bench.send((user(1), 5), (user(3), 6), temporality=DELTA)
+        await bench.flush()
+        await bench.flush()
+        _, added = bench.series()
+        assert added[OVERFLOW] == 18
+        assert sum(added.values()) == 19
+        assert bench.balanced()
+
+
+@pytest.mark.parametrize("temporality", [DELTA, CUMULATIVE])
+async def test_rule_5_histograms_add_bucket_by_bucket(temporality):
+    """Same bounds: exact, resets included."""
+    rng = random.Random(9)
+    async with Bench(limit=2) as bench:
+        value = {s: [0, 0, 0] for s in range(12)}
+        started = dict.fromkeys(range(12), bench.start + 1)
+        truth = [0, 0, 0]
+        got_delta = [0, 0, 0]
+        await bench.send(*((user(s), [0, 0, 0]) for s in range(2)), kind="histogram", temporality=temporality)
+        for _ in range(8):
+            await bench.clock.advance(1)
+            points = []
+            for source in rng.sample(range(12), 9):
+                gain = [rng.randrange(5) for _ in range(3)]
+                if temporality == CUMULATIVE and source >= 2 and rng.random() < 0.1:
+                    value[source], started[source] = [0, 0, 0], bench.clock.time_unix_nano()
+                base = [0, 0, 0] if temporality == DELTA else value[source]
+                value[source] = [a + b for a, b in zip(base, gain, strict=True)]
+                if source >= 2:
+                    truth = [a + b for a, b in zip(truth, gain, strict=True)]
+                points.append((user(source), value[source], {"start": started[source]}))
+            await bench.send(*points, kind="histogram", temporality=temporality)
+            await bench.flush()
+            point = bench.series()[0].get(OVERFLOW)
+            if temporality == DELTA and point is not None:
+                got_delta = [a + b for a, b in zip(got_delta, point.bucket_counts, strict=True)]
+        got = got_delta if temporality == DELTA else list(point.bucket_counts)
+        assert got == truth
+        if temporality == CUMULATIVE:
+            assert point.count == sum(truth)
+            assert point.sum == sum(i * count for i, count in enumerate(truth))
+        assert bench.balanced()
+
+
+async def test_rule_5_other_bounds_count_into_inf_and_are_told():
+    """Never lost, never in the wrong bucket."""
+    async with Bench(limit=1) as bench:
+        await bench.send((user(0), [1, 1, 1]), (user(1), [1, 2, 3]), kind="histogram")
+        await bench.send((user(2), [5, 5, 5]), kind="histogram", bounds=(10.0, 20.0))
+        await bench.flush()
+        point = bench.series()[0][OVERFLOW]
+        assert (list(point.bucket_counts), point.count) == ([1, 2, 18], 21)
+        assert bench.settings.telemetry.value("tailrace_cardinality_inexact_points", reason="bounds") == 1
+
+
+async def test_rule_5_two_types_of_one_name_have_an_overflow_each():
+    """A sum and a gauge are never added."""
+    async with Bench(limit=1) as bench:
+        await bench.send((user(0), 1), (user(1), 2))
+        await bench.send((user(2), 3), kind="gauge")
+        await bench.flush()
+        kinds = [
+            metric.WhichOneof("data")
+            for batch in bench.sink.batches[-1:]
+            for resource in ExportMetricsServiceRequest.FromString(batch.wire).resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        ]
+        assert sorted(kinds) == ["gauge", "sum"]
+
+
+async def test_rule_6_up_down_counters_are_the_sum_of_latest_values():
+    """Up and down; a source that ends takes its part along."""
+    async with Bench(limit=1) as bench:
+        await bench.send((user(0), 1), (user(1), 10), (user(2), 20), monotonic=False)
+        await bench.clock.advance(1)
+        await bench.send((user(1), 4), monotonic=False)
+        await bench.flush()
+        assert bench.series()[0][OVERFLOW].as_int == 24
+        await bench.send((user(2), 0, {"flags": 1}), monotonic=False)
+        await bench.flush()
+        assert bench.series()[0][OVERFLOW].as_int == 4
+        assert bench.balanced()
+
+
+async def test_rule_7_the_end_of_a_named_series_frees_its_slot():
+    """NO_RECORDED_VALUE passes, and the next newcomer is named."""
+    async with Bench(limit=1) as bench:
+        await bench.send((user(0), 1))
+        await bench.clock.advance(1)
+        await bench.send((user(0), 0, {"flags": 1}))
+        await bench.clock.advance(1)
+        await bench.send((user(1), 5))
+        await bench.flush()
+        last, _ = bench.series()
+        assert set(last) == {("api", "requests", (("user", "u0"),)), ("api", "requests", (("user", "u1"),))}
+        assert bench.settings.telemetry.value("tailrace_cardinality_slots_freed") == 1
+
+
+async def test_rule_10_late_points_are_ignored_and_counted():
+    """A source's time only goes forward, inside a batch too."""
+    async with Bench(limit=1) as bench:
+        now = bench.clock.time_unix_nano()
+        await bench.send((user(0), 1), (user(1), 8, {"time": now + 3}), (user(1), 2, {"time": now + 1}), (user(1), 5, {"time": now + 2}))
+        await bench.send((user(1), 4, {"time": now + 2}))
+        await bench.flush()
+        assert bench.series()[0][OVERFLOW].as_int == 8
+        assert bench.settings.telemetry.ledger.dropped_count(Signal.METRICS, "out_of_order") == 1
+        assert bench.balanced()
+
+
+async def test_rule_11_identity():
+    """The order of attributes does not make a series."""
+    async with Bench(limit=1) as bench:
+        await bench.send(({"a": "1", "b": "2"}, 1))
+        await bench.clock.advance(1)
+        await bench.send(({"b": "2", "a": "1"}, 2))
+        await bench.flush()
+        assert OVERFLOW not in bench.series()[0]
+
+
+async def test_limits_are_for_each_group_and_metric():
+    """One service's explosion does not take another's slots; overrides go by name."""
+    async with Bench(limit=2, overrides=[{"metrics": ["up*"], "limit": 0}]) as bench:
+        for service in ("api", "db"):
+            await bench.send(*((user(i), 1) for i in range(5)), service=service)
+        await bench.send(*((user(i), 1) for i in range(5)), name="uptime")
+        await bench.flush()
+        last, _ = bench.series()
+        named = defaultdict(int)
+        for service, name, attributes in last:
+            named[service, name] += attributes != OVERFLOW[2]
+        assert named == {("api", "requests"): 2, ("db", "requests"): 2, ("api", "uptime"): 5}
+        assert last["db", "requests", OVERFLOW[2]].as_int == 3
+
+
+async def test_gauges_fold_to_the_last_value():
+    """By time, and only while somebody reports."""
+    async with Bench(limit=1, overflow={"stale_after": "60s"}) as bench:
+        now = bench.clock.time_unix_nano()
+        await bench.send((user(0), 1.5), (user(1), 7.5, {"time": now + 2}), (user(2), 3.5, {"time": now + 1}), kind="gauge")
+        await bench.flush()
+        assert bench.series()[0][OVERFLOW].as_double == 7.5
+        count = bench.sink.item_count
+        await bench.clock.advance(61)
+        after = bench.sink.item_count
+        await bench.flush()
+        assert bench.sink.item_count == after
+        assert after >= count
+
+
+async def test_dropped_attributes_leave_a_true_sum():
+    """What deleting a label from a cumulative counter does elsewhere: all sources but one vanish. Not here."""
+    async with Bench(attributes=[{"keys": ["user"], "action": "drop"}]) as bench:
+        truth = 0
+        for step in range(1, 5):
+            await bench.send(*(({"user": f"u{i}", "code": "200"}, step * (i + 1)) for i in range(3)))
+            truth = step * 6
+            await bench.flush()
+            (key,) = bench.series()[0]
+            assert key == ("api", "requests", (("code", "200"),))
+            assert bench.series()[0][key].as_int == truth
+        assert bench.balanced()
+
+
+async def test_templates_and_collapse():
+    """Paths to shapes, values past the limit to __other__; other attributes stay."""
+    rules = [{"keys": ["path"], "action": "template"}, {"keys": ["tenant"], "action": "collapse", "max_values": 2}]
+    async with Bench(attributes=rules) as bench:
+        await bench.send(*(({"path": f"GET /users/{i}?q=1", "code": "200"}, 1) for i in range(4)))
+        await bench.send(*(({"tenant": f"t{i}"}, 1) for i in range(5)), name="tenants")
+        await bench.flush()
+        last, _ = bench.series()
+        assert last["api", "requests", (("code", "200"), ("path", "GET /users/{id}"))].as_int == 4
+        assert last["api", "tenants", (("tenant", "__other__"),)].as_int == 3
+        assert ("api", "tenants", (("tenant", "t0"),)) in last
+        assert bench.balanced()
+
+
+async def test_a_series_has_one_writer():
+    """A source that says the shape itself is folded into it, whoever came first."""
+    async with Bench(attributes=[{"keys": ["path"], "action": "template"}]) as bench:
+        shape = ("api", "requests", (("path", "/u/{id}"),))
+        await bench.send(({"path": "/u/{id}"}, 10))
+        await bench.clock.advance(1)
+        await bench.send(({"path": "/u/1"}, 1), ({"path": "/u/2"}, 2), ({"path": "/u/{id}"}, 11))
+        await bench.flush()
+        assert bench.series()[0][shape].as_int == 14
+        before = bench.sink.item_count
+        await bench.send(({"path": "/u/{id}"}, 15))
+        assert bench.sink.item_count == before
+        await bench.flush()
+        assert bench.series()[0][shape].as_int == 18
+        assert bench.balanced()
+
+
+async def test_merged_series_count_against_the_limit():
+    """What the rules leave may still be too much."""
+    async with Bench(limit=2, attributes=[{"keys": ["user"], "action": "drop"}]) as bench:
+        await bench.send(*(({"user": f"u{i}", "code": str(i % 4)}, 1) for i in range(40)))
+        await bench.flush()
+        last, _ = bench.series()
+        assert len(last) == 3
+        assert last[OVERFLOW].as_int == 20
+        assert sum(point.as_int for point in last.values()) == 40
+
+
+async def test_a_source_in_overflow_stays_there_without_a_series_of_its_own():
+    """What a rule would make of it today is not written as an empty series."""
+    async with Bench(limit=1, attributes=[{"keys": ["path"], "action": "template"}]) as bench:
+        await bench.send((user(0), 1))
+        for step in range(1, 4):
+            await bench.clock.advance(1)
+            await bench.send(({"path": "/u/1"}, step))
+            await bench.flush()
+        last, _ = bench.series()
+        assert set(last) == {("api", "requests", (("user", "u0"),)), OVERFLOW}
+        assert last[OVERFLOW].as_int == 3
+
+
+async def test_observe_counts_and_folds_nothing():
+    """The same counters, the data untouched."""
+    async with Bench(limit=1, mode="observe") as bench:
+        await bench.send(*((user(i), 1) for i in range(4)))
+        await bench.flush()
+        assert len(bench.series()[0]) == 4
+        assert bench.settings.telemetry.value("tailrace_cardinality_folded_points", rung="overflow") == 3
+        assert bench.balanced()
+
+
+async def test_unmergeable_types_over_the_limit_are_dropped_and_counted():
+    """Summaries are never merged."""
+    async with Bench(limit=1) as bench:
+        made = ExportMetricsServiceRequest()
+        metric = made.resource_metrics.add().scope_metrics.add().metrics.add(name="s")
+        for i in range(3):
+            metric.summary.data_points.add(time_unix_nano=1, count=1).attributes.add(key="i").value.int_value = i
+        bench.sent += 3
+        await bench.sut.consume(Metrics.from_wire(made.SerializeToString()))
+        assert bench.settings.telemetry.ledger.dropped_count(Signal.METRICS, "summary") == 2
+        assert bench.balanced()
+
+
+async def test_report_names_the_worst_attribute():
+    """GET /cardinality."""
+    async with Bench(limit=2, top={"hash": ["user"]}) as bench:
+        await bench.send(*(({"user": f"u{i}", "code": "200"}, 1) for i in range(30)))
+        report = await bench.sut._show({})
+        assert (report["series"], report["folded_sources"]) == (2, 28)
+        assert report["attributes"][0] == {
+            "metric": "requests",
+            "attribute": "user",
+            "values": 30,
+            "samples": report["attributes"][0]["samples"],
+        }
+        assert all(sample.startswith("#") for sample in report["attributes"][0]["samples"])
+
+
+@pytest.mark.parametrize(
+    ("value", "shape"),
+    [
+        ("GET /users/123?query", "GET /users/{id}"), ("/users/123?x=1", "/users/{id}"), ("/v1/embeddings", "/v1/embeddings"), ("/", "/"), ("", ""),
+        ("/a/550e8400-e29b-41d4-a716-446655440000/b", "/a/{id}/b"), ("/c/deadbeef01", "/c/{id}"), ("/m/a@b.c", "/m/{id}"),
+        ("/u/01ARZ3NDEKTSV4RRFFQ69G5FAV", "/u/{id}"), ("/feedback", "/feedback"), ("/" + "9" * 5000, "/" + "9" * 5000),
+    ],
+)  # fmt: skip
+def test_template_shapes(value, shape):
+    """Method kept, query gone, ids named."""
+    assert Templater(TemplateConfig())(value) == shape
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"tenant": {"attribute": "t"}}, {"count": "prometheus_series"}, {"gauge": [{"metrics": ["*"], "fold": "sum"}]}, {"window": "1m"},
+        {"attributes": [{"keys": ["status"], "action": "collapse"}]}, {"limit": -1},
+        {"attributes": [{"keys": ["a"], "action": "drop"}, {"keys": ["a"], "action": "template"}]},
+    ],
+)  # fmt: skip
+def test_contradictions_are_configuration_errors(keys):
+    """With the reason."""
+    with pytest.raises(ValueError, match=r"."):
+        CardinalityConfig.model_validate(keys)
