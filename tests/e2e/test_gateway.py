@@ -19,6 +19,7 @@ receivers: {{otlp: {{protocols: {{grpc: {{endpoint: "127.0.0.1:{grpc}"}}, http: 
 processors:
   memory_limiter: {{check_interval: 1s, limit_mib: 1024}}
   batch: {{timeout: 200ms}}
+  cardinality: {{limit: 100, overflow: {{flush_interval: 1s}}}}
   gpu: {{backend: simulated, simulated: {{gpus: 1, host_name: tailrace-demo-gpu}}}}
   sampling:
     decision_wait: 2s
@@ -34,7 +35,7 @@ service:
   telemetry: {{logs: {{level: warn}}, metrics: {{address: "127.0.0.1:{admin}"}}}}
   pipelines:
     traces: {{receivers: [otlp], processors: [memory_limiter, gpu, sampling, batch], exporters: [jaeger]}}
-    metrics: {{receivers: [otlp], processors: [memory_limiter, batch], exporters: [prometheus_remote_write]}}
+    metrics: {{receivers: [otlp], processors: [memory_limiter, cardinality, batch], exporters: [prometheus_remote_write]}}
     logs: {{receivers: [otlp], processors: [memory_limiter, gpu, batch], exporters: [loki]}}
 """
 
@@ -97,11 +98,12 @@ def instant(prometheus, query):
     return float(found[0]["value"][1]) if found else None
 
 
-def test_prometheus_has_every_request_and_answers_quantiles(fed, prometheus):
-    """The sum of the last values is exactly what was sent; histogram_quantile answers; target_info is there."""
+def test_prometheus_has_every_request_under_the_cap_and_answers_quantiles(fed, prometheus):
+    """The cap holds; the sum of the last values is exactly what was sent; histogram_quantile answers; target_info is there."""
     totals, _ = fed
     assert eventually(lambda: instant(prometheus, "sum(http_requests_total)") == totals.requests_value)
-    assert instant(prometheus, "count(http_requests_total)") > 100
+    assert instant(prometheus, "count(http_requests_total)") == 101
+    assert instant(prometheus, 'sum(http_requests_total{otel_metric_overflow="true"})') > 0
     quantile = instant(prometheus, "histogram_quantile(0.95, sum by (le) (http_request_duration_seconds_bucket))")
     assert 0.001 < quantile < 30
     assert instant(prometheus, "sum(http_request_duration_seconds_count)") == totals.requests_value
