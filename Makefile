@@ -39,8 +39,8 @@ types: .venv/.dev ## mypy --strict
 imports: .venv/.dev ## The layers: import-linter, and the same for .pyx and .pxd
 	@.venv/bin/lint-imports && $(PY) scripts/check_cython_imports.py
 
-bench: .venv/.dev ## The kernels: time per request and item, beside protobuf
-	@$(PY) benchmarks/kernels.py
+bench: .venv/.dev ## The kernels beside protobuf, then the whole gateway beside the Go collector: CPU per million spans
+	@$(PY) benchmarks/kernels.py && $(PY) benchmarks/gateway.py
 
 backends: ## Build the real servers the tests talk to: Prometheus, Jaeger, Loki, the Go collector (needs go >= 1.26)
 	@nice -n 10 bash tests/backends/install
