@@ -436,10 +436,9 @@ cdef int _hash_attributes(
         else:
             value_length = 0
         _sip_start(&sip, key)
-        _sip_word(&sip, <uint64_t>row.key_len | (<uint64_t>row.kind << 32))
-        _sip_word(&sip, value_length)
+        _sip_word(&sip, <uint64_t>row.key_len | (value_length << 32))
         _sip_padded(&sip, base + row.key, row.key_len)
-        words = 2 + (<uint64_t>row.key_len + 7) // 8 + (value_length + 7) // 8
+        words = 1 + (<uint64_t>row.key_len + 7) // 8 + (value_length + 7) // 8
         if row.kind == KIND_INT or row.kind == KIND_BOOL:
             _sip_word(&sip, <uint64_t>row.int_value)
         elif row.kind == KIND_DOUBLE:
@@ -447,14 +446,15 @@ cdef int _hash_attributes(
             _sip_word(&sip, word)
         elif value_length:
             _sip_padded(&sip, base + row.value, <Py_ssize_t>value_length)
-        _sip_end(&sip, (words * 8) << 56, out + 2 * i)
+        _sip_end(&sip, (words * 8 + 1) << 56 | <uint8_t>row.kind, out + 2 * i)
     return DONE
 
 
 def hash_attributes(bytes wire not None, cnp.ndarray rows not None, key=None):
     """``U64[m,2]``: for each row of layout.ATTRIBUTE the keyed hash of its key, kind and value; arrays and maps by their bytes.
 
-    It is SipHash-1-3-128 of ``<key length u32><kind u32><value length u64>``, the key and the value, each followed by zeros up to 8 bytes.
+    It is SipHash-1-3-128 of ``<key length u32><value length u32>``, the key and the value, each followed by zeros up to 8 bytes, and the
+    kind as a byte.
 
     Args:
         key: 16 bytes; None = the secret of this process.

@@ -348,7 +348,19 @@ cdef double _real(value) except? -1.0:
 cdef uint64_t _whole(JsonField field, value) except? 0:
     """An integer as the 64 bits its field is written with; a number or its digits as text, never a float."""
     cdef int kind = field.kind
+    cdef Py_ssize_t length, i
+    cdef const char *text
+    cdef uint64_t digits = 0
     if PyUnicode_CheckExact(value):
+        # Times and counts, by far the most: up to 18 digits fit in every 64-bit field.
+        text = PyUnicode_AsUTF8AndSize(value, &length)
+        if 1 <= length <= 18 and (kind == K_FIXED64 or kind == K_INT64 or kind == K_SFIXED64 or kind == K_UINT64):
+            for i in range(length):
+                if not 48 <= text[i] <= 57:
+                    break
+                digits = digits * 10 + <uint64_t>(text[i] - 48)
+            else:
+                return digits
         if kind == K_ENUM and value in field.names:
             value = field.names[value]
         elif value.isascii() and value.removeprefix("-").isdigit() and len(value) <= 20:

@@ -198,7 +198,7 @@ def test_hash_attributes_is_siphash_of_key_kind_and_value(attributes):
             encoded = value
         else:
             encoded = struct.pack("<d" if isinstance(value, float) else "<q", value)
-        expected.append(sip13_128(KEY, struct.pack("<IIQ", len(key), kind, len(encoded)) + padded(key) + padded(encoded)))
+        expected.append(sip13_128(KEY, struct.pack("<II", len(key), len(encoded)) + padded(key) + padded(encoded) + bytes([kind])))
     assert [tuple(row) for row in wire_hash.hash_attributes(wire, rows, KEY).tolist()] == expected
 
 
