@@ -122,8 +122,9 @@ async def serve_load() -> None:
     """For each line on stdin, a round: that many requests, ``IN_FLIGHT`` at a time; then a line on what came of them."""
     while line := await asyncio.to_thread(sys.stdin.readline):
         order = json.loads(line)
+        body = await asyncio.to_thread(Path(order["body"]).read_bytes)
         async with asyncio.timeout(ROUND_MAX_S):
-            say(await send_round(order["protocol"], order["port"], Path(order["body"]).read_bytes(), order["requests"]))
+            say(await send_round(order["protocol"], order["port"], body, order["requests"]))
 
 
 async def send_round(protocol: str, port: int, body: bytes, request_count: int) -> dict[str, float]:
