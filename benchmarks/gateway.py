@@ -1,9 +1,12 @@
 """CPU seconds per million spans of OTLP in, OTLP out: Tailrace beside the Go collector, interleaved in one run.
 
-``python benchmarks/gateway.py [--json FILE]``. Three kinds of process: this one starts everything and reads the clocks, a load
-generator sends requests that were encoded beforehand, a sink takes what comes out and counts. Only the gateway's own CPU time
-and memory are reported. Loopback only; the number of requests is fixed and so is the longest time a round may take.
-Without the Go collector (``make backends``) its side is left out.
+``python benchmarks/gateway.py [--json FILE] [--before CHECKOUT]``; ``--before`` measures the Tailrace of another checkout (built
+in place) as well, so that a change shows its before and after in one run.
+
+Three kinds of process: this one starts everything and reads the clocks, a load generator sends requests that were encoded
+beforehand, a sink takes what comes out and counts. Only the gateway's own CPU time and memory are reported. Loopback only; the
+number of requests is fixed and so is the longest time a round may take. Without the Go collector (``make backends``) its side is
+left out.
 """
 
 import argparse
@@ -122,8 +125,9 @@ async def serve_load() -> None:
     """For each line on stdin, a round: that many requests, ``IN_FLIGHT`` at a time; then a line on what came of them."""
     while line := await asyncio.to_thread(sys.stdin.readline):
         order = json.loads(line)
+        body = await asyncio.to_thread(Path(order["body"]).read_bytes)
         async with asyncio.timeout(ROUND_MAX_S):
-            say(await send_round(order["protocol"], order["port"], Path(order["body"]).read_bytes(), order["requests"]))
+            say(await send_round(order["protocol"], order["port"], body, order["requests"]))
 
 
 async def send_round(protocol: str, port: int, body: bytes, request_count: int) -> dict[str, float]:
@@ -176,9 +180,9 @@ def say(what: Any) -> None:
 
 
 @contextlib.contextmanager
-def running(arguments: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+def running(arguments: Sequence[str], checkout: Path = ROOT, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A child that ends with the block."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
     process = subprocess.Popen(list(arguments), env=environment, **options)
     try:
         yield process
@@ -223,9 +227,14 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
         time.sleep(0.05)
 
 
-def start_sides(stack: contextlib.ExitStack, folder: Path, protocol: str, endpoint: str, compression: str) -> list[Side]:
+def start_sides(
+    stack: contextlib.ExitStack, folder: Path, protocol: str, endpoint: str, *, compression: str, before: Path | None
+) -> list[Side]:
     """Tailrace and, if it is there, the Go collector, of one configuration."""
-    programs = {"tailrace": [sys.executable, "-c", "from collector.cli import main; main()", "run"]}
+    tailrace = [sys.executable, "-c", "from collector.cli import main; main()", "run"]
+    programs = {"tailrace": tailrace}
+    if before is not None:
+        programs["before"] = tailrace
     if OTELCOL.exists():
         programs["otelcol"] = [str(OTELCOL)]
     sides = []
@@ -234,7 +243,10 @@ def start_sides(stack: contextlib.ExitStack, folder: Path, protocol: str, endpoi
         config, log = folder / f"{name}-{protocol}.yaml", folder / f"{name}-{protocol}.log"
         config.write_text(CONFIG.format(protocol=protocol, port=port, endpoint=endpoint, compression=compression))
         output = stack.enter_context(log.open("wb"))
-        process = stack.enter_context(running([*program, "--config", str(config)], stdout=output, stderr=subprocess.STDOUT, cwd=folder))
+        checkout = before if name == "before" and before is not None else ROOT
+        process = stack.enter_context(
+            running([*program, "--config", str(config)], checkout, stdout=output, stderr=subprocess.STDOUT, cwd=folder)
+        )
         wait_for_port(port, process, log)
         sides.append(Side(name, psutil.Process(process.pid), port))
     return sides
@@ -258,7 +270,7 @@ def measure(case: Case, side: Side, load: subprocess.Popen[bytes], body: Path, s
     return spent_s / (case.span_count * case.request_count) * 1e6, told
 
 
-def run(cases: Sequence[Case], rounds: int, compression: str) -> list[dict[str, Any]]:
+def run(cases: Sequence[Case], rounds: int, compression: str, before: Path | None) -> list[dict[str, Any]]:
     """All cases; one row for each."""
     rows = []
     with contextlib.ExitStack() as stack:
@@ -268,7 +280,7 @@ def run(cases: Sequence[Case], rounds: int, compression: str) -> list[dict[str, 
         endpoints = {"grpc": f"127.0.0.1:{ports['grpc']}", "http": f"http://127.0.0.1:{ports['http']}"}
         for protocol in dict.fromkeys(case.protocol for case in cases):
             with contextlib.ExitStack() as sides_stack:
-                sides = start_sides(sides_stack, folder, protocol, endpoints[protocol], compression)
+                sides = start_sides(sides_stack, folder, protocol, endpoints[protocol], compression=compression, before=before)
                 for case in (case for case in cases if case.protocol == protocol):
                     rows.append(run_case(case, sides, rounds, load, folder, ports["http"]))
     return rows
@@ -299,25 +311,26 @@ def run_case(case: Case, sides: Sequence[Side], rounds: int, load: subprocess.Po
             "rss_mib": round(side.process.memory_info().rss / 2**20, 1),
             "refused_requests": refused[side.name],
         }
-    if len(sides) == 2:
-        ours, theirs = (row["sides"][side.name]["cpu_s_per_million_spans"] for side in sides)
-        row["ratio"] = round(theirs / ours, 2) if ours else None
+    ours = row["sides"]["tailrace"]["cpu_s_per_million_spans"]
+    if "otelcol" in row["sides"] and ours:
+        row["ratio"] = round(row["sides"]["otelcol"]["cpu_s_per_million_spans"] / ours, 2)
     return row
 
 
 def show(rows: Sequence[dict[str, Any]], compression: str) -> None:
     """The table."""
     table = Table(title=f"CPU seconds of the gateway per million spans (medians; compression of the exporter: {compression})")
-    for name in ("OTLP in and out", "request", "Tailrace", "otelcol", "otelcol / Tailrace", "RSS Tailrace", "RSS otelcol"):
+    for name in ("OTLP in and out", "request", "Tailrace", "otelcol", "otelcol / Tailrace", "before", "RSS Tailrace", "RSS otelcol"):
         table.add_column(name, justify="left" if name.startswith("OTLP") else "right")
     for row in rows:
-        ours, theirs = row["sides"]["tailrace"], row["sides"].get("otelcol")
+        ours, theirs, before = row["sides"]["tailrace"], row["sides"].get("otelcol"), row["sides"].get("before")
         table.add_row(
             row["case"],
             f"{row['request_bytes'] / 1000:.1f} KB",
             f"{ours['cpu_s_per_million_spans']:.2f}",
             f"{theirs['cpu_s_per_million_spans']:.2f}" if theirs else "-",
             f"{row['ratio']:.2f} x" if row.get("ratio") else "-",
+            f"{before['cpu_s_per_million_spans']:.2f}" if before else "-",
             f"{ours['rss_mib']:.0f} MiB",
             f"{theirs['rss_mib']:.0f} MiB" if theirs else "-",
         )
@@ -329,6 +342,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--role", choices=("sink", "load"), help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, help="write the figures there, too")
+    parser.add_argument("--before", type=Path, help="another checkout, to compare with")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each side and case")
     parser.add_argument("--compression", default="none", choices=("none", "gzip"), help="of both gateways' exporters")
     parser.add_argument("--protocol", choices=("grpc", "http"), help="only this one")
@@ -341,7 +355,7 @@ def main() -> None:
         Console(stderr=True).print(f"no Go collector at {OTELCOL} (`make backends` builds it): only Tailrace is measured")
     cases = [Case(protocol, spans, requests) for protocol in ("grpc", "http") for spans, requests in ((512, 400), (10, 3000))]
     cases = [case for case in cases if arguments.protocol in {None, case.protocol} and arguments.spans in {None, case.span_count}]
-    rows = run(cases, max(arguments.rounds, 1), arguments.compression)
+    rows = run(cases, max(arguments.rounds, 1), arguments.compression, arguments.before and arguments.before.resolve())
     show(rows, arguments.compression)
     if arguments.json:
         facts = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "cpus": os.cpu_count(), "python": platform.python_version()}
