@@ -84,7 +84,7 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
         rest = {key: entry for key, entry in value.items() if key not in flat}
         http = rest.get("http", {})
         if isinstance(http, dict):
-            rest["http"] = {"compression": "snappy", "timeout": "5s", **flat, **http}
+            rest["http"] = {"compression": "snappy", "timeout": value.get("timeout", "5s"), **flat, **http}
         return rest
 
     @model_validator(mode="after")

@@ -280,7 +280,7 @@ def test_configuration_errors_say_what_to_do():
         with pytest.raises(ValueError, match=r"endpoint|compression"):
             PrometheusRemoteWriteConfig.model_validate(keys)
     nested = PrometheusRemoteWriteConfig.model_validate({"http": {"endpoint": "http://x/"}, "timeout": "7s"})
-    assert (nested.http.endpoint, nested.timeout) == ("http://x/", 7.0)
+    assert (nested.http.endpoint, nested.timeout, nested.http.timeout) == ("http://x/", 7.0, 7.0)
 
 
 def test_random_batches_lose_nothing(write_request):
