@@ -60,7 +60,7 @@ class Gateway:
 
     def ledger(self):
         with urllib.request.urlopen(f"{self.url}/ledger", timeout=10) as answer:
-            return json.load(answer)
+            return json.load(answer)["nodes"]
 
     def stop(self):
         """SIGTERM; the exit status."""
