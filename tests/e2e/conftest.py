@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import time
+import types
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -114,3 +115,9 @@ def jaeger(tmp_path_factory):
     (folder / "jaeger.yaml").write_text(JAEGER.format(query=query, query_grpc=query_grpc, otlp=otlp))
     with running([program, f"--config={folder}/jaeger.yaml"], f"http://127.0.0.1:{query}/api/services", folder):
         yield f"http://127.0.0.1:{query}", f"127.0.0.1:{otlp}"
+
+
+@pytest.fixture
+def server():
+    """How a test starts one more server: ``binary`` and ``running``."""
+    return types.SimpleNamespace(binary=binary, running=running)

@@ -1,4 +1,5 @@
 import json
+import re
 
 import click
 import pytest
@@ -148,6 +149,32 @@ def test_validate_on_a_collectors_file(tailrace, tmp_path):
         assert part in full.output
     assert 'unknown key "endpint" (did you mean "endpoint"?)' in full.output
     assert "unknown key" not in compat.output
+
+
+FIVE_MISTAKES = """\
+receivers:
+  otlp:
+    grcp:
+exporters:
+  otlp_grpc: {endpoint: 5}
+  otlp_gprc/two: {}
+service:
+  pipelines:
+    traces: {receivers: [otlpp], exporters: [otlp_grpc]}
+  telemetri: {}
+"""
+
+
+@pytest.mark.parametrize("command", ["validate", "run"])
+def test_five_mistakes_are_five_findings_with_places(tailrace, service, tmp_path, command):
+    """All at once, in the order of the file, each with file, line and column; nothing is built."""
+    path = tmp_path / "broken.yaml"
+    path.write_text(FIVE_MISTAKES)
+    result = tailrace(command, "--config", str(path))
+    assert (result.exit_code, service.calls) == (1, [])
+    places = re.findall(rf"^(?:error: )?{re.escape(str(path))}:(\d+:\d+): (\S+)", result.output, re.MULTILINE)
+    assert places == []
+    assert "5 errors" in result.output
 
 
 def test_components(tailrace):
