@@ -6,13 +6,15 @@ Source of the overflow attribute: OpenTelemetry metrics SDK specification, "Over
 """
 
 import asyncio
+import contextlib
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from collector.api import Component, Host, Settings, Stage
+from collector.api import Component, ConsumeError, Host, Settings, Stage
 from collector.model import (
     KIND_BOOL,
     KIND_DOUBLE,
@@ -37,29 +39,38 @@ I32 = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
 
 _OVERFLOW: Final = Attributes({"otel.metric.overflow": True})
+_NONE: Final = Attributes({})
 _NO_RECORDED_VALUE: Final = 1
 _UNFOLDABLE: Final = {4: "exponential_histogram", 5: "summary"}
 _MIB: Final = 1024 * 1024
 
 
+class State:
+    """What outlives a reload."""
+
+    def __init__(self, fold: Fold) -> None:
+        self.fold = fold
+        self.named = KeyTable({"budget": np.int32, "seen": np.float64, "merged": np.uint8})
+        self.budgets = KeyTable({"series": np.int32, "limit": np.int32, "seen": np.float64})
+        self.budget_names: dict[int, str] = {}
+        self.granted: dict[tuple[str, str], set[str]] = defaultdict(set)
+
+
 class CardinalityProcessor(Stage):
     """See the module."""
 
-    def __init__(self, settings: Settings, config: CardinalityConfig) -> None:
+    def __init__(self, settings: Settings, config: CardinalityConfig, previous: "CardinalityProcessor | None" = None) -> None:
         self._settings = settings
         self._config = config
         self._clock = settings.clock
-        self._rewriter = AttributeRewriter(config)
         self._report = Report(config.top)
-        self._named = KeyTable({"budget": np.int32, "seen": np.float64, "merged": np.uint8})
-        self._budgets = KeyTable({"series": np.int32, "limit": np.int32})
-        self._budget_names: dict[int, str] = {}
-        self._fold = Fold(
-            start_time_unix_nano=settings.start_time_unix_nano or settings.clock.time_unix_nano(),
-            state_ttl_s=config.state_ttl,
-            initial=config.initial,
-            state_max_bytes=config.state_limit_mib * _MIB,
-        )
+        self.config = config
+        self.state = self._begin(previous)
+        self._named, self._budgets, self._budget_names = self.state.named, self.state.budgets, self.state.budget_names
+        self._fold = self.state.fold
+        self._rewriter = AttributeRewriter(config, self.state.granted)
+        self._new_rows = np.zeros(0, np.intp)
+        self._flushing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         telemetry = settings.telemetry
         prefix = "tailrace_cardinality_"
@@ -74,6 +85,21 @@ class CardinalityProcessor(Stage):
         self._inexact = telemetry.counter(prefix + "inexact_points", "Points that could not be merged exactly", ("reason",))
         self._freed = telemetry.counter(prefix + "slots_freed", "Named series that ended or fell silent")
 
+    def _begin(self, previous: "CardinalityProcessor | None") -> State:
+        """What is known at first: nothing, or what the object before a reload knows. Then no slot changes hands, no sum begins again."""
+        config, now = self._config, self._clock.time_unix_nano()
+        max_bytes = config.state_limit_mib * _MIB
+        if previous is not None and previous.config.same_series(config):
+            state = previous.state
+            state.fold.configure(state_ttl_s=config.state_ttl, initial=config.initial, state_max_bytes=max_bytes)
+            limits = state.budgets.column("limit")
+            for slot, name in state.budget_names.items():
+                limits[slot] = config.limit_of(name)
+            return state
+        # After a reload that changes what a series is, what was written before must not be continued.
+        start = now if previous is not None else self._settings.start_time_unix_nano or now
+        return State(Fold(start_time_unix_nano=start, state_ttl_s=config.state_ttl, initial=config.initial, state_max_bytes=max_bytes))
+
     async def start(self, host: Host) -> None:
         """Begin writing what is folded."""
         host.add_admin_route("/cardinality", self._show)
@@ -83,9 +109,10 @@ class CardinalityProcessor(Stage):
         """Write once more what is folded."""
         if self._task is not None:
             task, self._task = self._task, None
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await self._flush()
+            async with self._flushing:  # what is on its way gets there
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                await self._flush()
 
     async def consume(self, batch: Batch) -> None:
         """Pass named series on, fold the others."""
@@ -107,22 +134,30 @@ class CardinalityProcessor(Stage):
         ended = batch.field("flags", "points") & _NO_RECORDED_VALUE != 0
 
         known_sources = self._fold.sources.find(keys) >= 0
-        budgets = self._budgets_of(rewritten)
+        budgets = self._budgets_of(rewritten, now_s)
         named = self._admit(series, budgets, ~ended & ~known_sources, now_s)
         slots = self._named.find(series)
         rung = self._join(rung, slots, ended)
         merging = rung >= 0
         over = ~named & ~ended & ~(merging & known_sources)
         rung = np.where(over, RUNGS.index("overflow"), rung)
+        gone = ended & (merging | known_sources)
         if ended.any():
-            self._end(keys, series, ended, merging)
+            # The end of a series that never had a name is not a way around the limit.
+            used, limits = self._budgets.column("series")[budgets], self._budgets.column("limit")[budgets]
+            gone |= ended & (slots < 0) & (limits > 0) & (used >= limits)
+            self._end(keys, series, ended, merging, known_sources, now)
         self._note_new(batch)
         if self._config.mode == "observe":
             self._count_rungs(rung[(rung >= 0) & ~ended])
             return batch
         folding = (rung >= 0) & ~ended
-        gone = ended & (merging | known_sources)
         dropped = self._drop_unfoldable(metric, folding)
+        if self._fold.is_full:
+            unheld = folding & ~dropped & ~known_sources
+            if count := int(np.count_nonzero(unheld)):
+                dropped |= unheld
+                self._lose("state_full", count)
         rows = np.flatnonzero(folding & ~dropped)
         if len(rows):
             self._fold_rows(batch, rewritten, rows, keys, series, rung, budgets, metric, now, now_s)
@@ -146,7 +181,7 @@ class CardinalityProcessor(Stage):
         if len(self._new_rows):
             self._report.note(batch, self._new_rows)
 
-    def _budgets_of(self, batch: Metrics) -> I32:
+    def _budgets_of(self, batch: Metrics, now_s: float) -> I32:
         """(points,) slot of the limit each point counts against: its metric in its group."""
         names = batch.field("name", "metrics")
         metric = batch.table("points").parent
@@ -158,6 +193,7 @@ class CardinalityProcessor(Stage):
             name = names.distinct[names.codes[row]] if names.codes[row] >= 0 else ""
             self._budget_names[int(slots[row])] = name
             limits[slots[row]] = self._config.limit_of(name)
+        self._budgets.column("seen")[slots] = now_s
         return slots[metric]
 
     def _group_keys(self, batch: Metrics) -> npt.NDArray[np.uint64]:
@@ -192,11 +228,20 @@ class CardinalityProcessor(Stage):
         self._named.column("seen")[slots[slots >= 0]] = now_s
         return (slots >= 0) & wanted
 
-    def _end(self, keys: npt.NDArray[np.uint64], series: npt.NDArray[np.uint64], ended: Mask, merging: Mask) -> None:
+    def _end(
+        self,
+        keys: npt.NDArray[np.uint64],
+        series: npt.NDArray[np.uint64],
+        ended: Mask,
+        merging: Mask,
+        known_sources: Mask,
+        now: int,
+    ) -> None:
         """NO_RECORDED_VALUE: a named series gives its slot back, a folded source is forgotten."""
-        self._fold.forget(keys[ended])
-        slots = self._named.find(series[ended & ~merging])
-        self._free(np.unique(slots[slots >= 0]))
+        slots = self._named.find(series)
+        named = ended & ~merging & (slots >= 0)
+        self._fold.forget(keys[ended & (named | known_sources)], now)
+        self._free(np.unique(slots[named]))
 
     def _free(self, slots: I32) -> None:
         if len(slots):
@@ -210,8 +255,7 @@ class CardinalityProcessor(Stage):
         if dropped.any():
             for kind, reason in _UNFOLDABLE.items():
                 if count := int(np.count_nonzero(dropped & (metric["type"] == kind))):
-                    self._settings.telemetry.dropped(Signal.METRICS, count, reason)
-                    self._inexact.add(count, reason=reason)
+                    self._lose(reason, count)
             if other := int(np.count_nonzero(dropped & ~np.isin(metric["type"], list(_UNFOLDABLE)))):
                 self._settings.telemetry.dropped(Signal.METRICS, other, "no_data")
         return dropped
@@ -246,13 +290,16 @@ class CardinalityProcessor(Stage):
         inexact_before = self._fold.inexact_bounds
         lost = self._fold.add(batch, rows, keys[rows], slots, kinds, now, now_s)
         for reason, count in lost.items():
-            self._settings.telemetry.dropped(Signal.METRICS, count, reason)
-            self._inexact.add(count, reason=reason)
+            self._lose(reason, count)
         if (inexact := self._fold.inexact_bounds - inexact_before) > 0:
             self._inexact.add(inexact, reason="bounds")
         if folded := len(rows) - sum(lost.values()):
             self._settings.telemetry.folded(Signal.METRICS, folded)
         self._count_rungs(rung[rows])
+
+    def _lose(self, reason: str, count: int) -> None:
+        self._settings.telemetry.dropped(Signal.METRICS, count, reason)
+        self._inexact.add(count, reason=reason)
 
     def _count_rungs(self, rungs: I32) -> None:
         for i, name in enumerate(RUNGS):
@@ -265,11 +312,12 @@ class CardinalityProcessor(Stage):
         kind = batch.table("metrics").rows[parent]
         resource = _attributes(batch, "resources", int(batch.ancestor("resources", "points")[row]))
         scope_row = int(batch.ancestor("scopes", "points")[row])
-        scope = (_text(batch, "name", "scopes", scope_row), _text(batch, "version", "scopes", scope_row))
+        inner = Attributes(_attributes(batch, "scopes", scope_row))
+        scope = (_text(batch, "name", "scopes", scope_row), _text(batch, "version", "scopes", scope_row), inner)
         if is_overflow:
             resource = {key: resource[key] for key in self._config.group_by if key in resource}
             resource["service.instance.id"] = self._settings.instance_id
-            scope = ("tailrace/cardinality", "")
+            scope = ("tailrace/cardinality", "", _NONE)
         name, unit, description = (_text(batch, field, "metrics", parent) for field in ("name", "unit", "description"))
         family = Family(
             resource=Attributes(resource), scope=scope, name=name, unit=unit, description=description, type=int(kind["type"]),
@@ -282,20 +330,36 @@ class CardinalityProcessor(Stage):
     async def _flush_regularly(self) -> None:
         while True:
             await self._clock.sleep(self._config.overflow.flush_interval)
-            self._expire()
-            await self._flush()
+            async with self._flushing:
+                self._expire()
+                await self._flush()
 
     def _expire(self) -> None:
         now_s = self._clock.monotonic_s()
         live = self._named.live()
         self._free(live[self._named.column("seen")[live] < now_s - self._config.window])
-        self._fold.expire(now_s, self._config.state_ttl)
+        self._fold.expire(
+            now_s,
+            self._clock.time_unix_nano(),
+            ttl_s=self._config.state_ttl,
+            stale_after_s=self._config.overflow.stale_after,
+            window_s=self._config.window,
+        )
+        budgets = self._budgets.live()
+        idle = self._budgets.column("seen")[budgets] < now_s - self._config.window
+        unused = budgets[idle & (self._budgets.column("series")[budgets] <= 0)]
+        self._budgets.remove(unused)
+        for slot in unused.tolist():
+            self._budget_names.pop(slot, None)
 
     async def _flush(self) -> None:
         batch = self._fold.flush(self._clock.time_unix_nano(), self._clock.monotonic_s(), self._config.overflow.stale_after)
         if batch is not None:
             self._settings.telemetry.created(Signal.METRICS, batch.item_count)
-            await self._settings.outputs[Signal.METRICS].consume(batch)
+            # An exporter that waits for its backend may have given up. It has counted that; nobody is left to tell, and the next
+            # flush must come.
+            with contextlib.suppress(ConsumeError):
+                await self._settings.outputs[Signal.METRICS].consume(batch)
 
     # What operators ask.
 
@@ -344,6 +408,6 @@ def _attributes(batch: Metrics, table: str, row: int) -> dict[str, Any]:
     return found
 
 
-def create(settings: Settings, config: CardinalityConfig, previous: Component | None) -> CardinalityProcessor:  # noqa: ARG001 - slots are first-come again, as after a restart
-    """The component."""
-    return CardinalityProcessor(settings, config)
+def create(settings: Settings, config: CardinalityConfig, previous: Component | None) -> CardinalityProcessor:
+    """The component; after a reload it goes on with what the one before knows."""
+    return CardinalityProcessor(settings, config, previous if isinstance(previous, CardinalityProcessor) else None)

@@ -128,6 +128,11 @@ class CardinalityConfig(ComponentConfig):
             raise ValueError("window must not be less than state_ttl: a series that comes back would be counted twice")
         return self
 
+    def same_series(self, other: Self) -> bool:
+        """Whether both make the same series of the same points: what one has counted, the other may go on counting."""
+        keys = ("mode", "group_by", "attributes", "never_collapse", "template")
+        return all(getattr(self, key) == getattr(other, key) for key in keys)
+
     def limit_of(self, metric: str) -> int:
         """The limit of a metric; 0: none."""
         for override in self.overrides:

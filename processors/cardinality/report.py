@@ -13,6 +13,7 @@ from processors.cardinality.config import TopConfig
 __all__ = ["Report"]
 
 _VALUES_MAX: Final = 100_000  # distinct values remembered for one attribute of one metric
+_TOTAL_MAX: Final = 500_000  # and for all of them: some 40 MiB
 _PAIRS_MAX: Final = 2_000  # attributes of metrics watched
 
 
@@ -21,6 +22,7 @@ class Report:
 
     def __init__(self, config: TopConfig) -> None:
         self._config = config
+        self._value_count = 0
         self._values: dict[tuple[str, str], set[int]] = {}
         self._samples: dict[tuple[str, str], list[str]] = defaultdict(list)
 
@@ -47,8 +49,10 @@ class Report:
                 if len(self._values) >= _PAIRS_MAX:
                     continue
                 values = self._values[pair] = set()
-            if len(values) < _VALUES_MAX:
-                values.add(int(hashes[row]))
+            value_hash = int(hashes[row])
+            if len(values) < _VALUES_MAX and self._value_count < _TOTAL_MAX and value_hash not in values:
+                values.add(value_hash)
+                self._value_count += 1
             samples = self._samples[pair]
             if len(samples) < self._config.sample_values:
                 value = texts.distinct[texts.codes[row]]

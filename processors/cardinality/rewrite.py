@@ -1,7 +1,5 @@
 """The attribute rules: which points they touch, and the batch as it looks afterwards. Work is done once for each distinct value."""
 
-from collections import defaultdict
-
 import numpy as np
 import numpy.typing as npt
 
@@ -18,11 +16,11 @@ _CACHE_MAX = 100_000
 class AttributeRewriter:
     """Applies the rules; remembers the values each metric has been granted."""
 
-    def __init__(self, config: CardinalityConfig) -> None:
+    def __init__(self, config: CardinalityConfig, granted: dict[tuple[str, str], set[str]]) -> None:
         self._config = config
         self._template = Templater(config.template)
         self._shapes: dict[str, str] = {}
-        self.granted: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._granted = granted
         """(metric, key) → values that keep their name."""
 
     def apply(self, batch: Metrics) -> tuple[Metrics, npt.NDArray[np.int32]]:
@@ -81,7 +79,9 @@ class AttributeRewriter:
 
     def _grant(self, rule: AttributeRule, metric: str, key: str, value: str) -> str:
         """The value while the metric has room for it, else ``other``."""
-        granted = self.granted[metric, key]
+        if (metric, key) not in self._granted and len(self._granted) >= _CACHE_MAX:
+            return rule.other
+        granted = self._granted[metric, key]
         if value in granted:
             return value
         if len(granted) >= rule.max_values and key not in self._config.never_collapse:
