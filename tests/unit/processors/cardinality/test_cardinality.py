@@ -6,6 +6,7 @@ from collections import defaultdict
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from collector.api import RetryableError
 from collector.model import Metrics, Signal
 from collector.testing import FakeClock, FakeHost, Sink, make_settings
 from processors.cardinality import factory
@@ -17,9 +18,9 @@ DELTA, CUMULATIVE = 1, 2
 
 
 class Bench:
-    def __init__(self, **keys):
+    def __init__(self, *, sink=None, **keys):
         self.clock = FakeClock()
-        self.sink = Sink(Signal.METRICS)
+        self.sink = sink or Sink(Signal.METRICS)
         self.settings = make_settings(factory, signals={Signal.METRICS}, clock=self.clock, outputs={Signal.METRICS: self.sink})
         self.start = self.settings.start_time_unix_nano or self.clock.time_unix_nano()
         self.sut = factory.create(self.settings, CardinalityConfig.model_validate(keys), None)
@@ -46,7 +47,9 @@ class Bench:
             if kind == "histogram":
                 metric.histogram.aggregation_temporality = temporality
                 point = metric.histogram.data_points.add(count=sum(value), bucket_counts=value, explicit_bounds=bounds)
-                point.sum = float(sum(i * count for i, count in enumerate(value)))
+                point.sum = options.get("sum", float(sum(i * count for i, count in enumerate(value))))
+                if "range" in options:
+                    point.min, point.max = options["range"]
             elif kind == "gauge":
                 point = metric.gauge.data_points.add()
             else:
@@ -62,6 +65,11 @@ class Bench:
                 point.attributes.add(key=key).value.string_value = text
         self.sent += len(points)
         await self.sut.consume(Metrics.from_wire(made.SerializeToString()))
+
+    def reload(self, **keys):
+        """What the service does: a new object beside the old one."""
+        old, self.sut = self.sut, factory.create(self.settings, CardinalityConfig.model_validate(keys), self.sut)
+        return old
 
     async def flush(self):
         await self.clock.advance(15.1)
@@ -235,6 +243,274 @@ async def test_rule_6_up_down_counters_are_the_sum_of_latest_values():
         await bench.send((user(2), 0, {"flags": 1}), monotonic=False)
         await bench.flush()
         assert bench.series()[0][OVERFLOW].as_int == 4
+        assert bench.balanced()
+
+
+async def test_rule_5_min_and_max_are_kept_on_delta_alone():
+    """Of the flush; a cumulative minimum would say nothing. A point without them leaves none for that flush only."""
+    async with Bench(limit=1) as bench:
+        for temporality in (DELTA, CUMULATIVE):
+            await bench.send(
+                (user(0), [1, 1, 1]), (user(1), [1, 1, 1], {"range": (-3.0, 5.0)}), (user(2), [1, 1, 1], {"range": (0.5, 9.0)}),
+                kind="histogram", temporality=temporality, name=f"t{temporality}",
+            )  # fmt: skip
+        await bench.flush()
+        delta, cumulative = (bench.series()[0]["api", f"t{temporality}", OVERFLOW[2]] for temporality in (DELTA, CUMULATIVE))
+        assert (delta.min, delta.max) == (-3.0, 9.0)
+        assert not cumulative.HasField("min")
+        for options, expected in (({}, False), ({"range": (2.0, 3.0)}, True)):
+            await bench.clock.advance(1)
+            await bench.send((user(1), [1, 0, 0], options), kind="histogram", temporality=DELTA, name="t1")
+            await bench.flush()
+            point = bench.series()[0]["api", "t1", OVERFLOW[2]]
+            assert point.HasField("min") is expected
+        assert (point.min, point.max) == (2.0, 3.0)
+
+
+async def test_rule_5_a_source_that_changes_its_bounds_is_not_counted_again():
+    """Not within a batch and not between batches; what it gained has no bucket and goes into +Inf."""
+    async with Bench(limit=1) as bench:
+        await bench.send((user(0), [1, 1, 1]), (user(1), [1, 2, 3]), kind="histogram")
+        await bench.clock.advance(1)
+        await bench.send((user(1), [2, 3, 4]), kind="histogram", bounds=(10.0, 20.0))
+        await bench.clock.advance(1)
+        await bench.send((user(1), [4, 4, 4]), kind="histogram")
+        await bench.clock.advance(1)
+        await bench.send((user(1), [5, 4, 4]), kind="histogram")
+        await bench.flush()
+        point = bench.series()[0][OVERFLOW]
+        assert (list(point.bucket_counts), point.count) == ([2, 2, 9], 13)
+        assert point.sum == 4 + 8
+        assert bench.balanced()
+
+
+async def test_rule_5_two_bounds_of_one_source_in_one_batch():
+    """The rows of its buckets are its own, whichever bounds came last."""
+    async with Bench(limit=1) as bench:
+        now = bench.clock.time_unix_nano()
+        made = ExportMetricsServiceRequest()
+        resource = made.resource_metrics.add()
+        resource.resource.attributes.add(key="service.name").value.string_value = "api"
+        histogram = resource.scope_metrics.add().metrics.add(name="requests").histogram
+        histogram.aggregation_temporality = CUMULATIVE
+        for who, counts, bounds, later in (
+            (0, [1, 1], [1.0], 0), (1, [1, 1], [1.0], 0), (2, [2, 2], [5.0], 0), (3, [2, 2], [5.0], 0), (3, [3, 3], [1.0], 1),
+        ):  # fmt: skip
+            point = histogram.data_points.add(count=sum(counts), bucket_counts=counts, explicit_bounds=bounds, sum=1)
+            point.time_unix_nano, point.start_time_unix_nano = now + later, bench.start + 1
+            point.attributes.add(key="user").value.string_value = f"u{who}"
+        bench.sent += 5
+        await bench.sut.consume(Metrics.from_wire(made.SerializeToString()))
+        await bench.clock.advance(1)
+        await bench.send((user(1), [5, 5]), (user(3), [4, 5]), kind="histogram", bounds=(1.0,))
+        await bench.flush()
+        point = bench.series()[0][OVERFLOW]
+        assert point.count == sum(point.bucket_counts) == 10 + 4 + 9
+        assert bench.balanced()
+
+
+async def test_rule_5_bounds_beyond_all_measure_keep_count_and_sum():
+    """They cost no memory of buckets."""
+    async with Bench(limit=1) as bench:
+        many = [float(i) for i in range(6000)]
+        await bench.send((user(0), [1] * 6001), (user(1), [1] * 6001), kind="histogram", bounds=many)
+        await bench.flush()
+        point = bench.series()[0][OVERFLOW]
+        assert (point.count, list(point.bucket_counts)) == (6001, [])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+async def test_what_is_no_number_is_dropped_and_counted(value):
+    """One NaN would be in the sum for ever."""
+    async with Bench(limit=1) as bench:
+        await bench.send((user(0), 1.0), (user(1), value), (user(2), 3.0))
+        await bench.send((user(0), [1, 0, 0]), (user(1), [1, 0, 0], {"sum": value}), kind="histogram", name="h")
+        await bench.flush()
+        last, _ = bench.series()
+        assert last[OVERFLOW].as_double == 3.0
+        assert (last["api", "h", OVERFLOW[2]].count, last["api", "h", OVERFLOW[2]].HasField("sum")) == (1, False)
+        assert bench.settings.telemetry.ledger.dropped_count(Signal.METRICS, "not_finite") == 1
+        assert bench.balanced()
+
+
+async def test_a_source_may_change_between_ints_and_doubles():
+    """That is no reset."""
+    async with Bench(limit=1) as bench:
+        await bench.send((user(0), 1))
+        for value in (3, 4.5, 5, 2, 2.5):
+            await bench.clock.advance(1)
+            await bench.send((user(1), value))
+        await bench.flush()
+        assert bench.series()[0][OVERFLOW].as_double == 7.5
+
+
+async def test_rule_6_a_silent_source_leaves_after_stale_after():
+    """And with the last of them the series is not written."""
+    async with Bench(limit=1) as bench:
+        await bench.send((user(0), 1), (user(1), 10), (user(2), 20), monotonic=False)
+        for _ in range(5):
+            await bench.clock.advance(100)
+            await bench.send((user(1), 10), monotonic=False)
+        await bench.flush()
+        assert bench.series()[0][OVERFLOW].as_int == 10
+        await bench.clock.advance(400)
+        before = bench.sink.item_count
+        await bench.flush()
+        assert bench.sink.item_count == before
+
+
+async def test_rule_7_the_end_of_the_unknown_is_no_way_around_the_limit():
+    """Markers of series that never had a name stay here; while there is room they pass."""
+    async with Bench(limit=2) as bench:
+        await bench.send((user(0), 1), (user(9), 0, {"flags": 1}))
+        await bench.send((user(1), 1))
+        await bench.send(*((user(i), 0, {"flags": 1}) for i in range(10, 50)))
+        assert {dict(key[2])["user"] for key in bench.series()[0]} == {"u0", "u1", "u9"}
+        assert bench.balanced()
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_rule_7_what_ended_and_comes_back_is_not_counted_twice(named):
+    """Named or folded: its old total under its old start is a baseline; a new start is a new life."""
+    async with Bench(limit=1) as bench:
+        if not named:
+            await bench.send((user(9), 1))
+        await bench.send((user(0), 100))
+        await bench.clock.advance(1)
+        await bench.send((user(0), 0, {"flags": 1}))
+        await bench.clock.advance(1)
+        await bench.send((user(1), 5))
+        await bench.clock.advance(1)
+        await bench.send((user(0), 107))
+        await bench.clock.advance(1)
+        await bench.send((user(0), 110))
+        await bench.clock.advance(1)
+        await bench.send((user(0), 2, {"start": bench.clock.time_unix_nano() - 1}))
+        await bench.flush()
+        assert bench.series()[0][OVERFLOW].as_int == (5 if named else 100 + 5 + 5)
+        assert bench.balanced()
+
+
+async def test_state_of_what_is_gone_is_given_back():
+    """Sources, their buckets, budgets and written series: none outlives its time."""
+    async with Bench(limit=1) as bench:
+        for i in range(6):
+            await bench.send(*((user(100 * i + j), [1, 1, 1]) for j in range(100)), kind="histogram", name=f"n{i}", bounds=(1.0, 2.0 + i))
+            await bench.clock.advance(3700)
+        fold = bench.sut._fold
+        assert [len(table) for table in (fold.sources, fold.accumulators, bench.sut._budgets, bench.sut._named)] == [0, 0, 0, 0]
+        assert sum(store.used for store in (*fold._source_buckets, *fold._accumulator_buckets)) == 0
+        assert len(fold._source_buckets) <= 3
+        assert not bench.sut._budget_names
+        before = bench.sink.item_count
+        await bench.flush()
+        assert bench.sink.item_count == before
+
+
+async def test_merged_series_stay_below_the_limit_over_time():
+    """One that gave its slot back is not written; when it comes again it begins after its last point."""
+    async with Bench(limit=2, attributes=[{"keys": ["user"], "action": "drop"}]) as bench:
+        for i in (0, 1, 2, 0):
+            points = (({"user": "x", "code": str(i * 2 + j)}, 1, {"start": bench.clock.time_unix_nano()}) for j in range(2))
+            await bench.send(*points)
+            await bench.flush()
+            assert bench.sink.batches[-1].item_count == 2
+            before = {key: point.time_unix_nano for key, point in bench.series()[0].items()}
+            await bench.clock.advance(3700)
+        last, _ = bench.series()
+        key = ("api", "requests", (("code", "0"),))
+        assert last[key].start_time_unix_nano > bench.start
+        assert last[key].start_time_unix_nano < before[key]
+
+
+async def test_a_full_state_drops_new_sources_and_keeps_the_known():
+    """Never summed blindly."""
+    async with Bench(limit=1, state_limit_mib=1) as bench:
+        await bench.send(*((user(i), 1) for i in range(30_000)))
+        await bench.clock.advance(1)
+        await bench.send((user(1), 5), (user(30_001), 7))
+        await bench.flush()
+        dropped = bench.settings.telemetry.ledger.dropped_count(Signal.METRICS, "state_full")
+        assert dropped > 1
+        assert bench.series()[0][OVERFLOW].as_int == 30_000 - dropped + 4
+        assert bench.balanced()
+
+
+async def test_a_refused_flush_does_not_end_the_flushes():
+    """An exporter that waits for its backend raises what the backend said."""
+
+    class Refusing(Sink):
+        async def consume(self, batch):
+            if not self.batches:
+                self.batches.append(batch)
+                raise RetryableError("busy")
+            await super().consume(batch)
+
+    async with Bench(limit=1, attributes=[{"keys": ["user"], "action": "drop"}], sink=Refusing(Signal.METRICS)) as bench:
+        await bench.send((user(1), 3))
+        await bench.flush()
+        await bench.flush()
+        assert len(bench.sink.batches) == 2
+
+
+async def test_a_reload_goes_on():
+    """Slots, sources and sums are those of before; a new limit holds for newcomers."""
+    async with Bench(limit=1) as bench:
+        await bench.send((user(0), 1), (user(1), 7))
+        await bench.flush()
+        old = bench.reload(limit=2)
+        await old.shutdown()
+        await bench.sut.start(bench.host)
+        await bench.clock.advance(1)
+        await bench.send((user(0), 2), (user(1), 9), (user(2), 4))
+        await bench.flush()
+        last, _ = bench.series()
+        assert (last[OVERFLOW].as_int, last["api", "requests", (("user", "u2"),)].as_int) == (9, 4)
+        assert last[OVERFLOW].start_time_unix_nano == bench.start
+        assert bench.balanced()
+
+
+async def test_a_reload_with_other_series_begins_anew():
+    """Under a new start time, the sources of before as baselines: nothing is counted twice."""
+    async with Bench(limit=1) as bench:
+        await bench.send((user(0), 1), (user(1), 7))
+        await bench.flush()
+        old = bench.reload(limit=1, group_by=[])
+        await old.shutdown()
+        await bench.sut.start(bench.host)
+        await bench.clock.advance(1)
+        await bench.send((user(0), 2))
+        await bench.send((user(1), 9))
+        await bench.flush()
+        point = bench.series()[0][None, "requests", OVERFLOW[2]]
+        assert point.as_int == 0
+        assert point.start_time_unix_nano > bench.start
+
+
+async def test_scopes_of_merged_series_keep_their_attributes():
+    """They are part of what a series is."""
+    async with Bench(attributes=[{"keys": ["user"], "action": "drop"}]) as bench:
+        made = ExportMetricsServiceRequest()
+        resource = made.resource_metrics.add()
+        for shard in range(2):
+            inner = resource.scope_metrics.add()
+            inner.scope.name = "lib"
+            inner.scope.attributes.add(key="shard").value.int_value = shard
+            metric = inner.metrics.add(name="requests")
+            metric.sum.aggregation_temporality, metric.sum.is_monotonic = CUMULATIVE, True
+            for i in range(2):
+                point = metric.sum.data_points.add(as_int=1 + shard, time_unix_nano=bench.start + 2, start_time_unix_nano=bench.start + 1)
+                point.attributes.add(key="user").value.int_value = i
+        bench.sent += 4
+        await bench.sut.consume(Metrics.from_wire(made.SerializeToString()))
+        await bench.flush()
+        written = ExportMetricsServiceRequest.FromString(bench.sink.batches[-1].wire).resource_metrics
+        got = {
+            scope.scope.attributes[0].value.int_value: scope.metrics[0].sum.data_points[0].as_int
+            for resource in written
+            for scope in resource.scope_metrics
+        }
+        assert got == {0: 2, 1: 4}
         assert bench.balanced()
 
 
