@@ -108,6 +108,9 @@ class CardinalityConfig(ComponentConfig):
                 raise ValueError("tenant is not available in this version; remove the key")
             if value.get("count") == "prometheus_series":
                 raise ValueError("count: prometheus_series is not available in this version; write points")
+            overflow = value.get("overflow")
+            if isinstance(overflow, dict) and "exemplars" in overflow:
+                raise ValueError("overflow.exemplars is not available in this version: folded points keep no exemplars; remove the key")
             for rule in value.get("gauge") or ():
                 if isinstance(rule, dict) and rule.get("fold") in {"sum", "max", "min", "mean"}:
                     raise ValueError(f"gauge: fold {rule['fold']!r} is not available in this version; gauges fold to the last value")

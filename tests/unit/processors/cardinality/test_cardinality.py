@@ -704,7 +704,7 @@ def test_template_shapes(value, shape):
     "keys",
     [
         {"tenant": {"attribute": "t"}}, {"count": "prometheus_series"}, {"gauge": [{"metrics": ["*"], "fold": "sum"}]}, {"window": "1m"},
-        {"attributes": [{"keys": ["status"], "action": "collapse"}]}, {"limit": -1},
+        {"attributes": [{"keys": ["status"], "action": "collapse"}]}, {"limit": -1}, {"overflow": {"exemplars": 4}},
         {"attributes": [{"keys": ["a"], "action": "drop"}, {"keys": ["a"], "action": "template"}]},
     ],
 )  # fmt: skip
