@@ -7,11 +7,11 @@ import random
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from collector.helpers.consistent_sampling import parse_trace_state, threshold_of, with_threshold
 from collector.model import Signal, Traces
 from collector.testing import FakeClock, FakeHost, Sink, make_settings
 from processors.sampling import factory
 from processors.sampling.config import SamplingConfig
-from processors.sampling.threshold import parse_trace_state, threshold_of, with_threshold
 
 SECOND = 1_000_000_000
 
