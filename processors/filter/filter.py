@@ -31,4 +31,5 @@ def _of(config: FilterConfig, signal: Signal) -> tuple[MatchConfig | None, Match
     if signal is Signal.TRACES:
         return config.spans.include, config.spans.exclude
     section = config.metrics if signal is Signal.METRICS else config.logs
-    return section.include and section.include.match(), section.exclude and section.exclude.match()
+    include, exclude = section.include, section.exclude
+    return include.match() if include is not None else None, exclude.match() if exclude is not None else None

@@ -19,7 +19,7 @@ _BUCKETS: Final = 1 << BUCKET_BITS
 _OFFSET: Final = 0x811C9DC5
 _PRIME: Final = 0x01000193
 _MASK: Final = 0xFFFFFFFF
-_FEW: Final = 16  # values still being hashed: below it a scalar loop is faster than a vector a byte
+_FEW: Final = 64  # values still being hashed: below it a scalar loop is faster than a vector a byte
 
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
@@ -83,4 +83,5 @@ def randomness(hashes: U32) -> U64:
     bucket = wide & np.uint64(_BUCKETS - 1)
     unused = wide >> np.uint64(32 - BUCKET_BITS)
     mixed = unused ^ (unused << np.uint64(10))
-    return ((np.uint64(_BUCKETS - 1) - bucket) << np.uint64(42)) | (mixed << np.uint64(BUCKET_BITS)) | bucket
+    result: U64 = ((np.uint64(_BUCKETS - 1) - bucket) << np.uint64(42)) | (mixed << np.uint64(BUCKET_BITS)) | bucket
+    return result

@@ -248,7 +248,8 @@ def _digits(thresholds: I64) -> StringColumn:
 def _digit_table(values: I64) -> NDArray[np.uint8]:
     """uint8[n, 14]: 56 bits in hexadecimal."""
     places = np.arange(RANDOMNESS_BITS - 4, -1, -4, dtype=np.int64)
-    return np.frombuffer(b"0123456789abcdef", np.uint8)[(values[:, None] >> places) & 15]
+    table: NDArray[np.uint8] = np.frombuffer(b"0123456789abcdef", np.uint8)[(values[:, None] >> places) & 15]
+    return table
 
 
 def _hexadecimal(values: I64) -> StringColumn:
