@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from collector.api import Component, Host, Settings, Stage
+from collector.helpers.consistent_sampling import RANDOMNESS_BITS, parse_trace_state, threshold_of, with_threshold
 from collector.model import Batch, Context, KeyTable, Signal, StringColumn, Traces, groups
 from processors.sampling.config import RuleConfig, SamplingConfig
-from processors.sampling.threshold import RANDOMNESS_BITS, parse_trace_state, threshold_of, with_threshold
 
 __all__ = ["SamplingProcessor", "create"]
 

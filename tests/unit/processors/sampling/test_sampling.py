@@ -7,11 +7,11 @@ import random
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from collector.helpers.consistent_sampling import parse_trace_state
 from collector.model import Signal, Traces
 from collector.testing import FakeClock, FakeHost, Sink, make_settings
 from processors.sampling import factory
 from processors.sampling.config import SamplingConfig
-from processors.sampling.threshold import parse_trace_state, threshold_of, with_threshold
 
 SECOND = 1_000_000_000
 
@@ -185,17 +185,6 @@ async def test_decision_cache_is_bounded():
     await asyncio.sleep(0)
     assert len(bench.sut._traces) <= 10
     await bench.sut.shutdown()
-
-
-def test_thresholds():
-    """The specification's examples, and that a member is replaced in place of added."""
-    assert f"{threshold_of(0.01):014x}".rstrip("0") == "fd70a4"
-    assert threshold_of(0.5) == 1 << 55
-    assert threshold_of(1.0) == 0
-    assert threshold_of(0.0) == 1 << 56
-    assert with_threshold("ot=rv:9b8233f7e3a151;th:4,x=y", 1 << 55) == "ot=th:8;rv:9b8233f7e3a151,x=y"
-    assert parse_trace_state("x=y,ot=th:8;rv:9b8233f7e3a151") == (1 << 55, 0x9B8233F7E3A151)
-    assert parse_trace_state("ot=th:xyz") == (None, None)
 
 
 @pytest.mark.parametrize(

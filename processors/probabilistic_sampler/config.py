@@ -1,0 +1,42 @@
+"""Configuration of ``probabilistic_sampler``: the Collector's keys and defaults.
+
+Source: opentelemetry-collector-contrib processor/probabilisticsamplerprocessor/config.go.
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from config.blocks import ComponentConfig
+
+__all__ = ["ProbabilisticSamplerConfig"]
+
+
+class ProbabilisticSamplerConfig(ComponentConfig):
+    """``probabilistic_sampler``."""
+
+    sampling_percentage: float = Field(ge=0, allow_inf_nan=False)
+    """Required. 0 to 100 percent; more counts as 100."""
+    mode: Literal["hash_seed", "proportional", "equalizing"] = "hash_seed"
+    hash_seed: int = Field(default=0, ge=0, lt=2**32)
+    fail_closed: bool = True
+    """Whether items without randomness or with a broken trace state are dropped."""
+    sampling_precision: int = Field(default=4, ge=1, le=14)
+    """Hexadecimal digits of a threshold."""
+    attribute_source: Literal["traceID", "record"] = "traceID"
+    """Logs, hash_seed: what is hashed."""
+    from_attribute: str = ""
+    """Logs: the attribute that is hashed."""
+    sampling_priority: str = ""
+    """Logs: the attribute with the percentage that a record asks for at least."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.attribute_source == "record" and not self.from_attribute and not self.sampling_priority:
+            raise ValueError("attribute_source: record needs from_attribute: which attribute of the record is hashed")
+        return self
+
+    @property
+    def ratio(self) -> float:
+        """The share that is kept, 0 to 1."""
+        return min(self.sampling_percentage, 100.0) / 100.0

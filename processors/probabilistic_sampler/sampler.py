@@ -1,0 +1,290 @@
+"""Keeps a share of the items, each decided by its randomness alone: randomness ≥ threshold. Whole traces by rules: ``sampling``.
+
+``_Evidence`` is what the items bring (randomness, an earlier threshold, whether either is usable); the mode makes the threshold of it;
+what is kept gets the higher of the two thresholds written, so that adjusted counts stay right.
+
+Source: opentelemetry-collector-contrib probabilisticsamplerprocessor (sampler_mode.go, tracesprocessor.go, logsprocessor.go);
+OpenTelemetry specification, trace/tracestate-probability-sampling.md.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collector.api import Settings, Transform
+from collector.helpers.consistent_sampling import (
+    RANDOMNESS_BITS,
+    parse_randomness,
+    parse_threshold,
+    read_trace_state,
+    threshold_digits,
+    threshold_with_precision,
+    with_values,
+)
+from collector.model import KIND_DOUBLE, KIND_INT, Batch, Signal, StringColumn, groups
+from processors.probabilistic_sampler.config import ProbabilisticSamplerConfig
+from processors.probabilistic_sampler.fnv import BUCKET_BITS, hash_attribute, hash_ids, randomness
+
+__all__ = ["ProbabilisticSampler"]
+
+Mask = NDArray[np.bool_]
+I64 = NDArray[np.int64]
+
+_NEVER: Final = 1 << RANDOMNESS_BITS
+_NONE: Final = -1
+_LOW_BITS: Final = np.uint64(_NEVER - 1)
+_THRESHOLD: Final = "sampling.threshold"
+_RANDOMNESS: Final = "sampling.randomness"
+_POLICIES: Final = ("missing_randomness", "trace_id_hash", "trace_id_w3c", "sampling_randomness", "sampling_priority")
+_MISSING, _HASH, _W3C, _EXPLICIT, _PRIORITY, _ATTRIBUTE = range(6)
+
+
+@dataclass(slots=True)
+class _Evidence:
+    """What the items bring. Thresholds and randomness are below 2^56; _NONE: not there."""
+
+    randomness: I64
+    threshold: I64
+    policy: NDArray[np.int8]
+    usable: Mask
+    """Whether probability may decide."""
+    malformed: Mask
+    """What is written there is left alone."""
+    erase: Mask
+    """The threshold that came contradicts the randomness: nobody knows the probability."""
+    new_randomness: Mask
+    """Randomness that has to be written, since nobody downstream could find it."""
+
+
+class ProbabilisticSampler(Transform):
+    """One for each pipeline."""
+
+    drop_reason = "sampled"
+
+    def __init__(self, settings: Settings, config: ProbabilisticSamplerConfig) -> None:
+        (self._signal,) = settings.signals
+        self._config = config
+        self._is_hashing = config.mode == "hash_seed"
+        self._threshold = _threshold(config)
+        telemetry = settings.telemetry
+        if 0 < config.sampling_percentage < 1:
+            telemetry.log.warning(
+                "sampling_percentage is in percent: 0.1 means 0.1 %, one in a thousand", sampling_percentage=config.sampling_percentage
+            )
+        if config.ratio and self._threshold == _NEVER:
+            telemetry.log.warning(
+                "sampling_percentage is too small for mode hash_seed: nothing is kept", sampling_percentage=config.sampling_percentage
+            )
+        self._policies = (*_POLICIES, config.from_attribute)
+        self._sampled = telemetry.counter(
+            f"otelcol_processor_probabilistic_sampler_count_{self._signal}_sampled", "Items decided", ("policy", "sampled")
+        )
+
+    def transform(self, batch: Batch) -> Batch | None:
+        """What is kept, with its threshold written."""
+        if not batch.item_count:
+            return batch
+        seen = self._of_spans(batch) if self._signal is Signal.TRACES else self._of_records(batch)
+        _check(seen)
+        threshold = np.where(seen.usable, self._decide(seen), _NEVER if self._config.fail_closed else 0)
+        threshold = self._prioritised(batch, seen, threshold)
+        random = np.where(seen.randomness == _NONE, _NEVER - 1, seen.randomness)
+        kept = random >= threshold
+        self._count(seen.policy, kept)
+        if not kept.any():
+            return None
+        rows = np.flatnonzero(kept)
+        result = batch.select(kept)
+        return self._written(result, seen, rows, threshold[rows])
+
+    # What items bring.
+
+    def _of_spans(self, batch: Batch) -> _Evidence:
+        ids = batch.field("trace_id")
+        states = batch.field("trace_state")
+        read = [read_trace_state(text) for text in states.distinct]
+        came = _spread([state.threshold for state in read], states)
+        explicit = _spread([state.randomness for state in read], states)
+        malformed = np.array([*(not state.is_valid for state in read), False], np.bool_)[states.codes]
+        return self._evidence(ids, came, explicit, malformed)
+
+    def _of_records(self, batch: Batch) -> _Evidence:
+        config = self._config
+        thresholds, random = batch.attribute(_THRESHOLD).text, batch.attribute(_RANDOMNESS).text
+        came = _spread([parse_threshold(text) for text in thresholds.distinct], thresholds)
+        explicit = _spread([parse_randomness(text) for text in random.distinct], random)
+        malformed = (thresholds.where(bool) & (came == _NONE)) | (random.where(bool) & (explicit == _NONE))
+        ids = batch.field("trace_id")
+        if self._is_hashing and config.attribute_source == "record":
+            ids = np.zeros_like(ids)
+        seen = self._evidence(ids, came, explicit, malformed)
+        missing = seen.policy == _MISSING
+        if config.from_attribute and missing.any():
+            column = batch.attribute(config.from_attribute)
+            found = missing & column.present
+            hashed = randomness(hash_attribute(column, config.hash_seed)).astype(np.int64)
+            seen.randomness = np.where(found, hashed, seen.randomness)
+            seen.policy[found] = _ATTRIBUTE
+            seen.new_randomness |= found & ~seen.malformed
+        return seen
+
+    def _evidence(self, ids: Any, came: I64, explicit: I64, malformed: Mask) -> _Evidence:
+        """Trace ids and what was read. hash_seed does not go with randomness or thresholds of others: that is an error there."""
+        has_id = ids.any(axis=1)
+        if self._is_hashing:
+            random = np.where(has_id, randomness(hash_ids(ids, self._config.hash_seed)).astype(np.int64), _NONE)
+            policy = np.where(has_id, _HASH, _MISSING).astype(np.int8)
+            usable = ~malformed & (came == _NONE) & (explicit == _NONE)
+            return _Evidence(random, came, policy, usable, malformed, np.zeros_like(malformed), has_id & usable)
+        own = np.where(has_id, (ids[:, 1] & _LOW_BITS).astype(np.int64), _NONE)
+        random = np.where(explicit == _NONE, own, explicit)
+        policy = np.where(explicit != _NONE, _EXPLICIT, np.where(has_id, _W3C, _MISSING)).astype(np.int8)
+        return _Evidence(random, came, policy, ~malformed, malformed, np.zeros_like(malformed), np.zeros_like(malformed))
+
+    # The decision.
+
+    def _decide(self, seen: _Evidence) -> Any:
+        """The threshold of the mode: one number, or one an item."""
+        if self._config.mode != "proportional":
+            return self._threshold
+        distinct, inverse = np.unique(seen.threshold, return_inverse=True)
+        ratio, digits = self._config.ratio, self._config.sampling_precision
+        whole = [1.0 if came == _NONE else (_NEVER - came) / _NEVER for came in distinct.tolist()]
+        return np.array([threshold_with_precision(ratio * share, digits) for share in whole], np.int64)[inverse]
+
+    def _prioritised(self, batch: Batch, seen: _Evidence, threshold: I64) -> I64:
+        """Spans: ``sampling.priority`` decides alone, 0 drops and more keeps. Records: the percentage asked for is the least."""
+        if self._signal is Signal.TRACES:
+            column = batch.attribute("sampling.priority")
+            if not column.present.any():
+                return threshold
+            numbers = np.array([*map(_number, column.text.distinct), np.nan])[column.text.codes]
+            value = np.where(column.text.present, numbers, column.numeric())
+            asked = (value == 0) | (value > 0)
+            seen.policy[asked] = _PRIORITY
+            return np.where(value == 0, _NEVER, np.where(value > 0, 0, threshold))
+        if not self._config.sampling_priority:
+            return threshold
+        column = batch.attribute(self._config.sampling_priority)
+        percent = np.where((column.kind == KIND_INT) | (column.kind == KIND_DOUBLE), column.numeric(), 0.0)
+        distinct, inverse = np.unique(np.where(percent > 0, np.minimum(percent, 100.0), 0.0), return_inverse=True)
+        digits = self._config.sampling_precision
+        least = np.array([threshold_with_precision(value / 100.0, digits) for value in distinct.tolist()], np.int64)[inverse]
+        return np.minimum(threshold, least)
+
+    def _count(self, policy: NDArray[np.int8], kept: Mask) -> None:
+        counts = np.bincount(policy.astype(np.int64) * 2 + kept, minlength=2 * len(self._policies))
+        for code in np.flatnonzero(counts).tolist():
+            self._sampled.add(int(counts[code]), policy=self._policies[code // 2], sampled="true" if code % 2 else "false")
+
+    # What is written.
+
+    def _written(self, batch: Batch, seen: _Evidence, rows: Any, threshold: I64) -> Batch:
+        """The kept items with threshold and randomness. A threshold is never lowered, an unknown one erased."""
+        came = seen.threshold[rows]
+        erase = seen.erase[rows]
+        final = np.where(erase, _NONE, np.maximum(threshold, came))
+        random = np.where(seen.new_randomness[rows], seen.randomness[rows], _NONE)
+        changed = ~seen.malformed[rows] & ((final != came) | (random != _NONE))
+        if not changed.any():
+            return batch
+        edit: Any = batch.edit()
+        if self._signal is Signal.LOGS:
+            edit.set(_THRESHOLD, _digits(final), changed & (final != _NONE))
+            edit.delete(_THRESHOLD, changed & (final == _NONE))
+            edit.set(_RANDOMNESS, _hexadecimal(random), changed & (random != _NONE))
+        else:
+            states = batch.field("trace_state")
+            plain = changed & ~states.where(bool) & (random != _NONE) & (final != _NONE)
+            if plain.any():  # hash_seed: another text for each trace, made without one object each
+                edit.set_field("trace_state", _fresh_states(final, random, plain), plain)
+            other = changed & ~plain
+            if other.any():
+                edit.set_field("trace_state", _states(states, final, random, other), other)
+        result: Batch = edit.apply()
+        return result
+
+
+def _check(seen: _Evidence) -> None:
+    """Without randomness nothing can be decided; a threshold above the randomness cannot be true."""
+    seen.usable &= seen.policy != _MISSING
+    seen.erase = seen.usable & (seen.threshold != _NONE) & (seen.threshold > seen.randomness)
+    seen.usable &= ~seen.erase
+
+
+def _threshold(config: ProbabilisticSamplerConfig) -> int:
+    """The threshold of the configuration; proportional makes its own of each item's."""
+    if not config.ratio:
+        return _NEVER
+    if config.mode != "hash_seed":
+        return threshold_with_precision(config.ratio, config.sampling_precision)
+    buckets = 1 << BUCKET_BITS
+    accepted = int(np.float32(min(config.sampling_percentage, 100.0)) * np.float32(buckets / 100.0))
+    return (buckets - accepted) << (RANDOMNESS_BITS - BUCKET_BITS)
+
+
+def _spread(values: list[int | None], column: StringColumn) -> I64:
+    """int64[n] of a value for each distinct text; _NONE where there is none."""
+    return np.array([*(_NONE if value is None else value for value in values), _NONE], np.int64)[column.codes]
+
+
+def _number(text: str) -> float:
+    """The number a text says, NaN for another text."""
+    try:
+        return float(text) if "_" not in text and text == text.strip() else np.nan
+    except ValueError:
+        return np.nan
+
+
+def _digits(thresholds: I64) -> StringColumn:
+    """Thresholds as text; absent where there is none."""
+    distinct, inverse = np.unique(thresholds, return_inverse=True)
+    texts = ["" if value == _NONE else threshold_digits(value) for value in distinct.tolist()]
+    return StringColumn.from_codes(np.where(thresholds == _NONE, -1, inverse), texts)
+
+
+def _digit_table(values: I64) -> NDArray[np.uint8]:
+    """uint8[n, 14]: 56 bits in hexadecimal."""
+    places = np.arange(RANDOMNESS_BITS - 4, -1, -4, dtype=np.int64)
+    table: NDArray[np.uint8] = np.frombuffer(b"0123456789abcdef", np.uint8)[(values[:, None] >> places) & 15]
+    return table
+
+
+def _hexadecimal(values: I64) -> StringColumn:
+    """Randomness as text; absent where there is none."""
+    table = _digit_table(values)
+    starts = np.where(values == _NONE, -1, np.arange(len(values)) * table.shape[1])
+    return StringColumn.from_slices(table.tobytes(), starts, np.full(len(values), table.shape[1]))
+
+
+def _fresh_states(thresholds: I64, random: I64, where: Mask) -> StringColumn:
+    """``ot=rv:…;th:…`` where there was no trace state; absent elsewhere."""
+    head, middle = b"ot=rv:", b";th:"
+    digits = _digit_table(thresholds)
+    parts = (
+        np.broadcast_to(np.frombuffer(head, np.uint8), (len(random), len(head))),
+        _digit_table(random),
+        np.broadcast_to(np.frombuffer(middle, np.uint8), (len(random), len(middle))),
+        digits,
+    )
+    table = np.concatenate(parts, axis=1)
+    zeros = np.argmax(digits[:, ::-1] != ord("0"), axis=1)  # trailing ones, which are not written
+    zeros = np.where(thresholds == 0, digits.shape[1] - 1, zeros)
+    starts = np.where(where, np.arange(len(random)) * table.shape[1], -1)
+    return StringColumn.from_slices(table.tobytes(), starts, table.shape[1] - zeros)
+
+
+def _states(states: StringColumn, thresholds: I64, random: I64, where: Mask) -> StringColumn:
+    """The trace states with the values; one text for each combination."""
+    rows = np.flatnonzero(where)
+    found = groups(states.codes[rows], thresholds[rows], random[rows])
+    texts = []
+    for row in rows[found.first].tolist():
+        text = states.distinct[states.codes[row]] if states.codes[row] >= 0 else ""
+        threshold, value = int(thresholds[row]), int(random[row])
+        texts.append(with_values(text, None if threshold == _NONE else threshold, None if value == _NONE else value))
+    codes = np.full(len(where), -1, np.int32)
+    codes[rows] = found.codes
+    return StringColumn.from_codes(codes, texts)

@@ -1,0 +1,179 @@
+"""filter: against a slow reference over protobuf messages."""
+
+import re
+
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from pydantic import ValidationError
+
+from collector.model import Signal
+from collector.testing import batch as make_batch
+from collector.testing import check_component, make_settings
+from processors.filter import factory
+from processors.filter.config import FilterConfig
+
+MESSAGES = {
+    Signal.TRACES: (ExportTraceServiceRequest, "resource_spans", "scope_spans", "spans"),
+    Signal.METRICS: (ExportMetricsServiceRequest, "resource_metrics", "scope_metrics", "metrics"),
+    Signal.LOGS: (ExportLogsServiceRequest, "resource_logs", "scope_logs", "log_records"),
+}
+
+
+def make(signal, **config):
+    return factory.create(make_settings(factory, signals={signal}), FilterConfig.model_validate(config), None)
+
+
+def items(signal, wire):
+    """(resource, item) of each span, metric or record."""
+    message, resources, scopes, name = MESSAGES[signal]
+    for resource in getattr(message.FromString(wire), resources):
+        for scope in getattr(resource, scopes):
+            for item in getattr(scope, name):
+                yield resource.resource, item
+
+
+def reference(signal, wire, keeps):
+    """What stays, as bytes of each item."""
+    return [item.SerializeToString() for resource, item in items(signal, wire) if keeps(resource, item)]
+
+
+def found(signal, batch):
+    return [] if batch is None else [item.SerializeToString() for _, item in items(signal, batch.wire)]
+
+
+def attribute(owner, key):
+    values = [pair.value for pair in owner.attributes if pair.key == key]
+    return values[-1] if values else None
+
+
+async def test_factory_keeps_the_contract():
+    """Life cycle and README examples."""
+    await check_component(factory)
+
+
+@pytest.mark.parametrize("side", ["include", "exclude"])
+def test_span_names(side):
+    """By pattern, searched unanchored."""
+    batch = make_batch(Signal.TRACES)
+    name = next(item.name for _, item in items(Signal.TRACES, batch.wire))
+    pattern = re.escape(name[1:])
+    out = make(Signal.TRACES, spans={side: {"match_type": "regexp", "span_names": [pattern]}}).transform(batch)
+    wanted = reference(Signal.TRACES, batch.wire, lambda _, span: bool(re.search(pattern, span.name)) == (side == "include"))
+    assert found(Signal.TRACES, out) == wanted
+    assert 0 < len(wanted) < batch.item_count
+
+
+def test_include_then_exclude_of_spans():
+    """Service and kind."""
+    batch = make_batch(Signal.TRACES)
+    service = next(attribute(resource, "service.name").string_value for resource, _ in items(Signal.TRACES, batch.wire))
+    out = make(
+        Signal.TRACES,
+        spans={
+            "include": {"match_type": "strict", "services": [service]},
+            "exclude": {"match_type": "strict", "span_kinds": ["SPAN_KIND_SERVER"]},
+        },
+    ).transform(batch)
+    wanted = reference(
+        Signal.TRACES, batch.wire, lambda resource, span: attribute(resource, "service.name").string_value == service and span.kind != 2
+    )
+    assert found(Signal.TRACES, out) == wanted
+
+
+@pytest.mark.parametrize("side", ["include", "exclude"])
+def test_metric_names(side):
+    """Whole metrics go or stay."""
+    batch = make_batch(Signal.METRICS)
+    name = next(item.name for _, item in items(Signal.METRICS, batch.wire))
+    out = make(Signal.METRICS, metrics={side: {"match_type": "strict", "metric_names": [name]}}).transform(batch)
+    wanted = reference(Signal.METRICS, batch.wire, lambda _, metric: (metric.name == name) == (side == "include"))
+    assert found(Signal.METRICS, out) == wanted
+    assert wanted
+
+
+@pytest.mark.parametrize(("minimum", "number"), [("INFO", 9), ("warn", 13), (17, 17), ("ERROR2", 18), ("24", 24), ("TRACE", 1)])
+@pytest.mark.parametrize("undefined", [False, True])
+def test_severity_number(minimum, number, undefined):
+    """From a level upward; records without a number as configured."""
+    batch = make_batch(Signal.LOGS)
+    severity = {"min": minimum, "match_undefined": undefined}
+    out = make(Signal.LOGS, logs={"include": {"match_type": "strict", "severity_number": severity}}).transform(batch)
+    wanted = reference(
+        Signal.LOGS,
+        batch.wire,
+        lambda _, record: record.severity_number >= number if record.severity_number else undefined,
+    )
+    assert found(Signal.LOGS, out) == wanted
+
+
+def test_records_by_attribute_and_body():
+    """Everything given must match."""
+    batch = make_batch(Signal.LOGS)
+    record = next(record for _, record in items(Signal.LOGS, batch.wire) if record.attributes)
+    key = record.attributes[0].key
+    exclude = {"match_type": "regexp", "record_attributes": [{"key": key}], "bodies": ["e"]}
+    out = make(Signal.LOGS, logs={"exclude": exclude}).transform(batch)
+    body = batch.field("body").as_text().fill("").to_list()
+    rows = iter(body)
+    wanted = reference(
+        Signal.LOGS, batch.wire, lambda _, record: not ("e" in next(rows) and any(pair.key == key for pair in record.attributes))
+    )
+    assert found(Signal.LOGS, out) == wanted
+
+
+@pytest.mark.parametrize("signal", list(Signal))
+def test_nothing_configured_is_the_same_batch(signal):
+    """And what is configured for another signal changes nothing."""
+    batch = make_batch(signal)
+    assert make(signal).transform(batch) is batch
+    other = {"metrics": {"include": {"match_type": "strict", "metric_names": ["none"]}}} if signal is not Signal.METRICS else {}
+    assert make(signal, **other).transform(batch) is batch
+
+
+def test_everything_dropped_is_none():
+    """No empty request goes on."""
+    include = {"match_type": "strict", "span_names": ["none"]}
+    assert make(Signal.TRACES, spans={"include": include}).transform(make_batch(Signal.TRACES)) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ({"traces": {"span": ['name == "a"']}}, "traces.span"),
+        ({"traces": {"spanevent": ["true"]}}, "traces.spanevent"),
+        ({"metrics": {"metric": ["true"]}}, "metrics.metric"),
+        ({"metrics": {"datapoint": ["true"]}}, "metrics.datapoint"),
+        ({"logs": {"log_record": ["true"]}}, "logs.log_record"),
+        ({"log_conditions": ["true"]}, "log_conditions"),
+        ({"metrics": {"include": {"match_type": "expr", "expressions": ["true"]}}}, "expr"),
+    ],
+)
+def test_expressions_are_refused_by_name(config, name):
+    """Never taken and ignored."""
+    with pytest.raises(ValidationError, match=f"{name}.*the expression language is not available in this version"):
+        FilterConfig.model_validate(config)
+
+
+def test_empty_conditions_are_as_if_not_written():
+    """What a generated configuration may hold."""
+    config = FilterConfig.model_validate({"error_mode": "propagate", "traces": {"span": []}, "log_conditions": []})
+    assert config == FilterConfig(error_mode="propagate")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"logs": {"include": {"match_type": "strict"}}}, "at least one property"),
+        ({"logs": {"include": {"bodies": ["a"]}}}, "match_type"),
+        ({"logs": {"include": {"match_type": "regexp", "bodies": ["("]}}}, "invalid pattern"),
+        ({"logs": {"include": {"match_type": "strict", "severity_number": {"min": "LOUD"}}}}, "is no severity"),
+        ({"logs": {"include": {"match_type": "strict", "severity_number": {"min": 25}}}}, "is no severity"),
+        ({"metrics": {"exclude": {"match_type": "regexp"}}}, "at least one property"),
+    ],
+)
+def test_wrong_configuration_is_refused(config, message):
+    """With a message that says what."""
+    with pytest.raises(ValidationError, match=message):
+        FilterConfig.model_validate(config)
