@@ -194,9 +194,15 @@ class _Loader:
         self.factories[kind][component_id] = (factory, position)
         if factory is not None:
             config, errors = parse_model(factory.config_type, node, path)
-            # What concerns the component as a whole is shown at its id.
+            # What concerns the component as a whole is shown at its id. A block mapping begins where its first key does, so an unknown
+            # first key has that place too; it keeps it.
             whole = (node.position, path)
-            self.errors += [replace(error, position=position) if (error.position, error.path) == whole else error for error in errors]
+            self.errors += [
+                replace(error, position=position)
+                if (error.position, error.path) == whole and not error.message.startswith("unknown key")
+                else error
+                for error in errors
+            ]
             if config is not None:
                 self.configured[kind][component_id] = ConfiguredComponent(component_id, kind, factory, config, position)
                 outcome = Outcome.RUNS

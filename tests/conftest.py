@@ -7,6 +7,7 @@ import http.client
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -61,6 +62,15 @@ class Gateway:
     def ledger(self):
         with urllib.request.urlopen(f"{self.url}/ledger", timeout=10) as answer:
             return json.load(answer)["nodes"]
+
+    def final_ledger(self):
+        """What it logged last: ``(node, signal)`` to its numbers by column. Needs the log at ``info``."""
+        text = self.log.read_text()
+        assert "the final ledger is open" not in text, text
+        head, *rows = re.findall(r"ledger='\\n(.*?)'", text)[-1].split("\\n")
+        names = head.split()[2:]
+        numbers = {tuple((cells := re.split(r"\s{2,}", row))[:2]): [int(cell.replace(" ", "")) for cell in cells[2:]] for row in rows}
+        return {key: dict(zip(names, values, strict=True)) for key, values in numbers.items()}
 
     def stop(self):
         """SIGTERM; the exit status."""

@@ -47,6 +47,8 @@ def test_what_was_acknowledged_before_sigterm_reaches_the_collector_once(gateway
     assert sent.acknowledged.keys() - written.keys() == set()
     assert set(written.values()) == {1}
     assert written.keys() - sent.acknowledged.keys() <= sent.unknown.keys()
-    log = running.log.read_text()
-    assert "the final ledger" in log
-    assert "the final ledger is open" not in log
+    ledger = running.final_ledger()
+    for node in ("receivers/otlp", "exporters/otlp_grpc"):
+        rows = [ledger[node, signal] for signal in ("traces", "logs")]
+        assert sum(row["received"] for row in rows) == sum(row["out"] for row in rows) == len(written)
+    assert all(row["held"] == row["dropped"] == row["refused"] == 0 for row in ledger.values())

@@ -105,6 +105,20 @@ service:
     ]
 
 
+def test_an_unknown_first_key_is_shown_where_it_stands(registry):
+    """A block mapping begins at its first key: the finding is the key's, not the component's."""
+    text = """\
+receivers:
+  otlp:
+    protocls: {grpc: }
+exporters: {otlp_grpc: {}}
+service: {pipelines: {traces: {receivers: [otlp], exporters: [otlp_grpc]}}}
+"""
+    assert [line.split(";")[0] for line in lines(text, registry) if "protocls" in line] == [
+        'f.yaml:3:5: receivers::otlp: unknown key "protocls" (did you mean "protocols"?)'
+    ]
+
+
 @pytest.mark.parametrize(
     ("body", "finding"),
     [

@@ -172,8 +172,14 @@ def test_five_mistakes_are_five_findings_with_places(tailrace, service, tmp_path
     path.write_text(FIVE_MISTAKES)
     result = tailrace(command, "--config", str(path))
     assert (result.exit_code, service.calls) == (1, [])
-    places = re.findall(rf"^(?:error: )?{re.escape(str(path))}:(\d+:\d+): (\S+)", result.output, re.MULTILINE)
-    assert places == []
+    places = re.findall(rf"^error: {re.escape(str(path))}:(\d+:\d+): (\S+): ", result.output, re.MULTILINE)
+    assert places == [
+        ("3:5", "receivers::otlp"),
+        ("5:25", "exporters::otlp_grpc::endpoint"),
+        ("6:3", "exporters::otlp_gprc/two"),
+        ("9:26", "service::pipelines::traces::receivers"),
+        ("10:3", "service"),
+    ]
     assert "5 errors" in result.output
 
 
