@@ -114,3 +114,8 @@ def jaeger(tmp_path_factory):
     (folder / "jaeger.yaml").write_text(JAEGER.format(query=query, query_grpc=query_grpc, otlp=otlp))
     with running([program, f"--config={folder}/jaeger.yaml"], f"http://127.0.0.1:{query}/api/services", folder):
         yield f"http://127.0.0.1:{query}", f"127.0.0.1:{otlp}"
+
+
+@pytest.fixture(scope="session")
+def pdata_program():
+    return binary("pdata")
