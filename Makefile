@@ -4,10 +4,11 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 SOURCES := $(shell find collector receivers processors exporters connectors extensions -name '*.pyx' -o -name '*.pxd' 2>/dev/null)
 DURATION ?= 0
+FUZZ_SECONDS ?= 120
 PYTEST_ARGS ?=
 PACKAGES := collector config receivers processors exporters connectors extensions
 
-.PHONY: help run test lint format types imports bench backends e2e ci clean lock
+.PHONY: help run test lint format types imports bench backends e2e sanitize fuzz ci clean lock
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -42,8 +43,14 @@ imports: .venv/.dev ## The layers: import-linter, and the same for .pyx and .pxd
 bench: .venv/.dev ## The kernels beside protobuf, then the whole gateway beside the Go collector: CPU per million spans
 	@$(PY) benchmarks/kernels.py && $(PY) benchmarks/gateway.py
 
-backends: ## Build the real servers the tests talk to: Prometheus, Jaeger, Loki, the Go collector (needs go >= 1.26)
+backends: ## Build the real servers the tests talk to: Prometheus, Jaeger, Loki, the Go collector and its pdata (needs go >= 1.26)
 	@nice -n 10 bash tests/backends/install
+
+sanitize: .venv/.dev ## The kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)
+	@scripts/sanitize
+
+fuzz: .venv/.dev ## Coverage-guided fuzzing of the kernels for two minutes, under AddressSanitizer (clang; FUZZ_SECONDS=...)
+	@scripts/fuzz $(FUZZ_SECONDS)
 
 ci: ## Exactly what CI runs
 	@bash .ci/run

@@ -121,3 +121,8 @@ def jaeger(tmp_path_factory):
 def server():
     """How a test starts one more server: ``binary`` and ``running``."""
     return types.SimpleNamespace(binary=binary, running=running)
+
+
+@pytest.fixture(scope="session")
+def pdata_program():
+    return binary("pdata")

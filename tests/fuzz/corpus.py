@@ -1,0 +1,67 @@
+"""What the fuzzing starts from: valid requests, and the messages in them.
+
+``python tests/fuzz/corpus.py FOLDER`` writes them for each target, in the form that it takes, into FOLDER/TARGET.
+"""
+
+import sys
+from pathlib import Path
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+
+def seeds() -> list[bytes]:
+    """A request of each signal with a bit of everything, its first item alone, and nothing."""
+    traces = ExportTraceServiceRequest()
+    group = traces.resource_spans.add(schema_url="url")
+    group.resource.attributes.add(key="service.name").value.string_value = "söme"
+    span = group.scope_spans.add().spans.add(trace_id=bytes(16), span_id=bytes(8), name="n", flags=1, start_time_unix_nano=1)
+    span.attributes.add(key="list").value.array_value.values.add().kvlist_value.values.add(key="k").value.int_value = -1
+    span.events.add(name="e").attributes.add(key="k").value.bool_value = True
+    span.links.add(trace_id=bytes(16), span_id=bytes(8), trace_state="a=b").attributes.add(key="k").value.double_value = 1.5
+    span.status.message = "m"
+    metrics = ExportMetricsServiceRequest()
+    scope = metrics.resource_metrics.add().scope_metrics.add()
+    for member in ("gauge", "sum", "histogram", "exponential_histogram", "summary"):
+        point = getattr(scope.metrics.add(name=member, unit="1"), member).data_points.add(time_unix_nano=1)
+        point.attributes.add(key="k").value.bytes_value = b"\xff"
+        if member != "summary":
+            point.exemplars.add(as_int=1, trace_id=bytes(16)).filtered_attributes.add(key="k")
+        else:
+            point.quantile_values.add(quantile=0.5, value=1.0)
+        if member == "histogram":
+            point.bucket_counts.extend([1, 2])
+            point.explicit_bounds.append(0.5)
+        elif member == "exponential_histogram":
+            point.positive.bucket_counts.extend([1, 300])
+            point.negative.offset = -5
+    logs = ExportLogsServiceRequest()
+    record = logs.resource_logs.add().scope_logs.add().log_records.add(severity_text="WARN", event_name="e", trace_id=bytes(16))
+    record.body.kvlist_value.values.add(key="k").value.string_value = "v" * 150
+    record.attributes.add(key="k").value.int_value = 2**40
+    items = [span, scope.metrics[2].histogram.data_points[0], record, span.links[0]]
+    return [message.SerializeToString() for message in [traces, metrics, logs, *items]] + [b""]
+
+
+def inputs() -> dict[str, list[bytes]]:
+    """Every target's first inputs: what it reads before the bytes, and the bytes."""
+    found = seeds()
+    requests = list(enumerate(found[:3]))
+    return {
+        "fuzz_scan": [bytes([signal]) + wire for signal, wire in requests],
+        "fuzz_index": [bytes([choice, shift]) + wire for choice in range(14) for shift in (0, 200) for wire in found],
+        "fuzz_splice": [bytes([signal]) + bytes([chance]) * 8 + wire for signal, wire in requests for chance in range(8)],
+    }
+
+
+def main() -> None:
+    for target, wires in inputs().items():
+        folder = Path(sys.argv[1], target)
+        folder.mkdir(parents=True, exist_ok=True)
+        for i, wire in enumerate(wires):
+            (folder / f"seed-{i}").write_bytes(wire)
+
+
+if __name__ == "__main__":
+    main()
