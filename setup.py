@@ -19,7 +19,7 @@ def extensions() -> list[Extension]:
             [str(path)],
             include_dirs=[np.get_include()],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-            extra_compile_args=["-O2", "-Wno-unreachable-code", *EXTRA_CFLAGS],
+            extra_compile_args=["-O2", "-g0", "-Wno-unreachable-code", *EXTRA_CFLAGS],  # no debug tables: a fifth of the time
             extra_link_args=EXTRA_LDFLAGS,
         )
         for root in ROOTS
@@ -30,7 +30,7 @@ def extensions() -> list[Extension]:
 setup(
     ext_modules=cythonize(
         extensions(),
-        nthreads=0,
+        nthreads=os.cpu_count() or 1,
         compiler_directives={"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False},
     )
 )
