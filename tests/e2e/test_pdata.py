@@ -174,7 +174,7 @@ def assert_read_alike(pdata: Pdata, signal: int, wire: bytes, rng: random.Random
 
 @pytest.mark.parametrize("signal", range(3), ids=["traces", "metrics", "logs"])
 @given(seed=st.integers(0, 2**32))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 def test_whole_requests_are_read_alike(pdata, signal, seed):
     rng = random.Random(seed)
     assert assert_read_alike(pdata, signal, fill(rng, KINDS[signal][1]()).SerializeToString(), rng)
@@ -182,11 +182,11 @@ def test_whole_requests_are_read_alike(pdata, signal, seed):
 
 @pytest.mark.parametrize("signal", range(3), ids=["traces", "metrics", "logs"])
 @given(seed=st.integers(0, 2**32))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 def test_damaged_requests_are_refused_or_read_alike(pdata, signal, seed):
     rng = random.Random(seed)
     wire = fill(rng, KINDS[signal][1]()).SerializeToString()
-    for _ in range(10):
+    for _ in range(5):
         assert_read_alike(pdata, signal, damage(rng, wire), rng)
 
 
