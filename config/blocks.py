@@ -198,6 +198,13 @@ class QueueConfig(ComponentConfig):
     storage: str = ""
     batch: QueueBatchConfig | None = None
 
+    @property
+    def batch_sizer(self) -> Literal["items", "bytes"]:
+        """What ``batch`` counts: its own sizer, else the queue's where that was written, else items."""
+        if self.batch is not None and self.batch.sizer:
+            return self.batch.sizer
+        return "bytes" if "sizer" in self.model_fields_set and self.sizer == "bytes" else "items"
+
 
 class KeepaliveClientConfig(ComponentConfig):
     """configgrpc keepalive, client side."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -57,6 +58,18 @@ def _free_ports(host: str) -> tuple[dict[str, int], list[str]]:
                     ports[name] = other.getsockname()[1]
                 notes.append(f"{describe_port_conflict(host, usual, key).partition(';')[0]}; using {ports[name]}")
     return ports, notes
+
+
+def _curl(host: str, port: int) -> str:
+    """A command that sends one span with an error over OTLP/JSON."""
+    now = time.time_ns()
+    span = {
+        "traceId": secrets.token_hex(16), "spanId": secrets.token_hex(8), "name": "hello", "kind": 2,
+        "startTimeUnixNano": str(now), "endTimeUnixNano": str(now + 1_000_000), "status": {"code": 2},
+    }  # fmt: skip
+    resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "my-service"}}]}
+    body = json.dumps({"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": [span]}]}]}, separators=(",", ":"))
+    return f"curl -H 'Content-Type: application/json' http://{host}:{port}/v1/traces -d '{body}'"
 
 
 class _Platform:
@@ -128,7 +141,6 @@ async def _course(duration_s: float, rate: float, console: Console) -> list[Clai
     ports, notes = _free_ports(host)
     for note in notes:
         console.print(f"[yellow]{note}[/yellow]")
-    here = _DEFAULT
     sets = [
         f"receivers.otlp.protocols.grpc.endpoint={host}:{ports['grpc']}", f"receivers.otlp.protocols.http.endpoint={host}:{ports['http']}",
         f"exporters.prometheus.endpoint={host}:{ports['scrape']}", f"extensions.health_check.endpoint={host}:{ports['health']}",
@@ -136,7 +148,7 @@ async def _course(duration_s: float, rate: float, console: Console) -> list[Clai
     ]  # fmt: skip
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(_working_files())
-        loaded = load((str(here),), tuple(sets), Registry())
+        loaded = load((str(_DEFAULT),), tuple(sets), Registry())
         stack.enter_context(logging_to(loaded.service.telemetry.logs))
         service = Service(loaded)
         await service.start()
@@ -146,6 +158,7 @@ async def _course(duration_s: float, rate: float, console: Console) -> list[Clai
             f"OTLP on {host}:{ports['grpc']} (gRPC) and {host}:{ports['http']} (HTTP), "
             f"scrape page http://{host}:{ports['scrape']}/metrics, ledger http://{host}:{ports['admin']}/ledger, files in ./{folder}"
         )
+        console.print(f"Send a span of your own meanwhile (an error, so it is kept):\n  {_curl(host, ports['http'])}\n")
         running = asyncio.ensure_future(platform.run())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -161,6 +174,8 @@ async def _course(duration_s: float, rate: float, console: Console) -> list[Clai
             await asyncio.gather(running, return_exceptions=True)
             await service.shutdown()
         traces.read()
+        if traces.own_spans:
+            console.print(f"\nYour own: {traces.own_spans} spans kept, in ./{folder}/traces.jsonl")
         console.print(
             f"\nSend your own: [bold]OTEL_EXPORTER_OTLP_ENDPOINT=http://{host}:4318[/bold] for any OpenTelemetry SDK, after "
             "[bold]tailrace run --config config/default.yaml[/bold]\n"

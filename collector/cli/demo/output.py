@@ -12,6 +12,8 @@ __all__ = ["Kept", "Page", "TraceFile", "read_page"]
 
 _ERROR: Final = 2
 _SLOW_NS: Final = 2_000_000_000
+_DEMO_HOSTS: Final = "tailrace-demo-"
+_DEMO_JOB: Final = "backend-api"
 
 
 @dataclass(slots=True)
@@ -48,6 +50,8 @@ class TraceFile:
         self.foreign_gpu_spans = 0
         """Enriched spans of a host that is not the simulated GPU's."""
         self.other_spans = 0
+        self.own_spans = 0
+        """Spans that are not the platform's: the user sent them."""
 
     def count(self, kind: str) -> int:
         """Traces that are errors, or slow without being errors."""
@@ -78,9 +82,12 @@ class TraceFile:
         for line in lines:
             for resource in orjson.loads(line).get("resourceSpans", ()) if line else ():
                 host = _text(resource.get("resource", {}), "host.name")
-                for scope in resource.get("scopeSpans", ()):
-                    for span in scope.get("spans", ()):
-                        self._span(span, host)
+                spans = [span for scope in resource.get("scopeSpans", ()) for span in scope.get("spans", ())]
+                if not host.startswith(_DEMO_HOSTS):
+                    self.own_spans += len(spans)
+                    continue
+                for span in spans:
+                    self._span(span, host)
 
     def _span(self, span: dict[str, Any], host: str) -> None:
         kept = self.traces.setdefault(span["traceId"], Kept())
@@ -114,6 +121,6 @@ async def read_page(session: aiohttp.ClientSession, url: str) -> Page:
         page.largest = max(page.largest, len(series))
         page.overflow += sum("otel_metric_overflow" in sample.labels for sample in series)
         for sample in family.samples:
-            if sample.name == "http_requests_total":
+            if sample.name == "http_requests_total" and sample.labels.get("job") == _DEMO_JOB:
                 page.requests += sample.value
     return page

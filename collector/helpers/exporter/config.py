@@ -25,7 +25,7 @@ class ExporterConfig(ComponentConfig):
         if queue.storage and queue.wait_for_result:
             raise ValueError("sending_queue: wait_for_result cannot be used with storage; remove one of them")
         batch = queue.batch
-        if batch is not None and (batch.sizer or queue.sizer) == queue.sizer and batch.min_size > queue.queue_size:
+        if batch is not None and queue.batch_sizer == queue.sizer and batch.min_size > queue.queue_size:
             raise ValueError(
                 f"sending_queue: batch::min_size {batch.min_size} is above queue_size {queue.queue_size} ({queue.sizer}); raise queue_size"
             )

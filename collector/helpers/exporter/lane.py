@@ -74,7 +74,7 @@ class Lane:
         batch = config.batch
         self._min_size = batch.min_size if batch else 0
         self._max_size = batch.max_size if batch else 0
-        self._by_bytes = batch is not None and (batch.sizer or config.sizer) == "bytes"
+        self._by_bytes = batch is not None and config.batch_sizer == "bytes"
         self._flush_timeout_s = batch.flush_timeout if batch else 0.0
 
     @property
