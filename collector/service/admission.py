@@ -5,31 +5,20 @@ while the process's resident memory (RSS) is above its own limits, which a timer
 also runs Python's garbage collector, at most once an interval. Rules: the Collector's internal/memorylimiter.
 """
 
-import contextlib
 import gc
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import psutil
 
 from collector.api import Clock, RetryableError
+from collector.helpers import memory
 
-__all__ = ["DEFAULT_SHARE", "ServiceAdmission", "memory_available_bytes"]
+__all__ = ["DEFAULT_SHARE", "ServiceAdmission"]
 
 DEFAULT_SHARE = 0.5  # of the memory we may use, without a memory_limiter
 _RETRY_AFTER_S = 1.0
-_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-
-
-def memory_available_bytes() -> int:
-    """What this process may use at most: the container's limit (cgroup v2, v1), or the machine's memory."""
-    total = int(psutil.virtual_memory().total)
-    for path in _CGROUP_LIMITS:
-        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
-            return min(total, int(path.read_text(encoding="ascii")))
-    return total
 
 
 class ServiceAdmission:
@@ -37,7 +26,7 @@ class ServiceAdmission:
 
     def __init__(self, clock: Clock, *, available_bytes: int | None = None, rss: Callable[[], int] | None = None) -> None:
         self._clock = clock
-        available = memory_available_bytes() if available_bytes is None else available_bytes
+        available = memory.available_bytes() if available_bytes is None else available_bytes
         self._soft_bytes = self._hard_bytes = int(available * DEFAULT_SHARE)
         self._rss_soft_bytes = self._rss_hard_bytes = 0
         self._rss = rss or _own_rss
@@ -94,7 +83,7 @@ class ServiceAdmission:
 
     def reset_limits(self, *, available_bytes: int | None = None) -> None:
         """Back to the default budget: a reload may have taken the ``memory_limiter`` out."""
-        available = memory_available_bytes() if available_bytes is None else available_bytes
+        available = memory.available_bytes() if available_bytes is None else available_bytes
         self._soft_bytes = self._hard_bytes = int(available * DEFAULT_SHARE)
         self._rss_soft_bytes = self._rss_hard_bytes = 0
         self._is_rss_high = False

@@ -557,6 +557,40 @@ cdef int _hash_slices(
     return DONE
 
 
+def fnv1a_32(bytes wire not None, const int32_t[:] starts, const int32_t[:] lengths, uint32_t state):
+    """``U32[n]``: FNV-1a of each slice of ``wire``, begun from ``state``; ``state`` itself where the start is negative.
+
+    For agreeing with others who hash so; it is no defence against chosen values. Source: draft-eastlake-fnv.
+
+    Raises:
+        ValueError: a slice lies outside ``wire``, or the arrays differ in length.
+    """
+    cdef Py_ssize_t count = starts.shape[0], row, at, end, size = PyBytes_GET_SIZE(wire)
+    cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(wire)
+    cdef uint32_t value
+    cdef bint inside = True
+    if lengths.shape[0] != count:
+        raise ValueError("starts and lengths differ in length")
+    cdef cnp.npy_intp[1] shape = [count]
+    cdef cnp.ndarray hashes = cnp.PyArray_SimpleNew(1, shape, cnp.NPY_UINT32)
+    cdef uint32_t *out = <uint32_t *>cnp.PyArray_DATA(hashes)
+    for row in range(count):
+        value = state
+        if starts[row] >= 0:
+            at = starts[row]
+            end = at + lengths[row]
+            if lengths[row] < 0 or end > size:
+                inside = False
+                break
+            while at < end:
+                value = (value ^ data[at]) * <uint32_t>0x01000193
+                at += 1
+        out[row] = value
+    if not inside:
+        raise ValueError("a slice lies outside the bytes")
+    return hashes
+
+
 def hash_slices(bytes wire not None, const int32_t[:] starts, const int32_t[:] lengths, key=None):
     """``U64[n,2]``: SipHash-1-3-128 of each slice of ``wire``; (0, 0) where the start is negative.
 

@@ -5,27 +5,11 @@ Source: grafana/loki pkg/push/push.proto (PushRequest, Stream, Entry, LabelPair)
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from collector.wire.layout cimport RecordRow
-
-
-cdef inline int _varint_size(uint64_t value) noexcept nogil:
-    cdef int size = 1
-    while value >= 0x80:
-        value >>= 7
-        size += 1
-    return size
-
-
-cdef inline uint8_t* _varint(uint8_t* at, uint64_t value) noexcept nogil:
-    while value >= 0x80:
-        at[0] = <uint8_t> (value & 0x7F) | 0x80
-        at += 1
-        value >>= 7
-    at[0] = <uint8_t> value
-    return at + 1
+from collector.wire.writer cimport set_varint, varint_size
 
 
 cdef inline uint8_t* _copy(uint8_t* at, const uint8_t* source, int64_t size) noexcept nogil:
@@ -86,14 +70,14 @@ def encode(
     entry_sizes = numpy.zeros(max(order.shape[0], 1), numpy.int64)
     # First pass: sizes.
     for s in range(stream_count):
-        stream_size = 1 + _varint_size(stream_slices[s, 1]) + stream_slices[s, 1]
+        stream_size = 1 + varint_size(stream_slices[s, 1]) + stream_slices[s, 1]
         for i in range(streams[s], streams[s + 1]):
             row = order[i]
             time_size = _time_size(times[row])
             line_size = _line_size(rows, line_slices, row, line_max_bytes, text, &line_arena[0])
             entry_size = 1 + 1 + time_size
             if line_size:
-                entry_size += 1 + _varint_size(line_size) + line_size
+                entry_size += 1 + varint_size(line_size) + line_size
             if rows[row].trace_id_hi | rows[row].trace_id_lo:
                 entry_size += trace_label_size + 32
             if rows[row].span_id:
@@ -107,41 +91,41 @@ def encode(
                 if piece >= 0:
                     entry_size += piece_slices[piece, 1]
             entry_sizes[i] = entry_size
-            stream_size += 1 + _varint_size(entry_size) + entry_size
-        needed += 1 + _varint_size(stream_size) + stream_size
-    out = <uint8_t*> realloc(NULL, needed if needed else 1)
+            stream_size += 1 + varint_size(entry_size) + entry_size
+        needed += 1 + varint_size(stream_size) + stream_size
+    out = <uint8_t*> malloc(needed if needed else 1)
     if out == NULL:
         raise MemoryError
     at = out
     try:
         for s in range(stream_count):
-            stream_size = 1 + _varint_size(stream_slices[s, 1]) + stream_slices[s, 1]
+            stream_size = 1 + varint_size(stream_slices[s, 1]) + stream_slices[s, 1]
             for i in range(streams[s], streams[s + 1]):
-                stream_size += 1 + _varint_size(entry_sizes[i]) + entry_sizes[i]
+                stream_size += 1 + varint_size(entry_sizes[i]) + entry_sizes[i]
             at[0] = 0x0A
-            at = _varint(at + 1, stream_size)
+            at = set_varint(at + 1, stream_size)
             at[0] = 0x0A
-            at = _varint(at + 1, stream_slices[s, 1])
+            at = set_varint(at + 1, stream_slices[s, 1])
             at = _copy(at, &stream_arena[0] + stream_slices[s, 0], stream_slices[s, 1])
             for i in range(streams[s], streams[s + 1]):
                 row = order[i]
                 at[0] = 0x12
-                at = _varint(at + 1, entry_sizes[i])
+                at = set_varint(at + 1, entry_sizes[i])
                 seconds, nanos = times[row] // 1000000000, times[row] % 1000000000
                 at[0] = 0x0A
                 at[1] = <uint8_t> _time_size(times[row])
                 at += 2
                 if seconds:
                     at[0] = 0x08
-                    at = _varint(at + 1, seconds)
+                    at = set_varint(at + 1, seconds)
                 if nanos:
                     at[0] = 0x10
-                    at = _varint(at + 1, nanos)
+                    at = set_varint(at + 1, nanos)
                 line_size = _line_size(rows, line_slices, row, line_max_bytes, text, &line_arena[0])
                 if line_size:
                     line = text + rows[row].text if line_slices[row, 0] < 0 else &line_arena[0] + line_slices[row, 0]
                     at[0] = 0x12
-                    at = _varint(at + 1, line_size)
+                    at = set_varint(at + 1, line_size)
                     at = _copy(at, line, line_size)
                 if rows[row].trace_id_hi | rows[row].trace_id_lo:
                     at = _copy(at, trace_label, trace_label_size)
@@ -165,7 +149,7 @@ def encode(
 
 cdef inline int64_t _time_size(uint64_t time) noexcept nogil:
     cdef uint64_t seconds = time // 1000000000, nanos = time % 1000000000
-    return (1 + _varint_size(seconds) if seconds else 0) + (1 + _varint_size(nanos) if nanos else 0)
+    return (1 + varint_size(seconds) if seconds else 0) + (1 + varint_size(nanos) if nanos else 0)
 
 
 cdef inline int64_t _line_size(RecordRow* rows, const int64_t[:, ::1] slices, int32_t row, int64_t limit, const uint8_t* wire, const uint8_t* arena) noexcept nogil:

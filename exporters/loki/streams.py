@@ -5,12 +5,13 @@ Source: grafana/loki pkg/loghttp/push (otlp.go for names of structured metadata)
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from collector.helpers.prometheus import escape_label_name
+from collector.helpers.protobuf import field
 from collector.model import KIND_STRING, Logs, StringColumn, groups
 from exporters.loki._encode import encode
 from exporters.loki.config import LokiConfig
@@ -18,6 +19,7 @@ from exporters.loki.config import LokiConfig
 __all__ = ["StreamEncoder", "level_names"]
 
 I32 = npt.NDArray[np.int32]
+K = TypeVar("K")
 
 _OTHER: Final = "__other__"
 _LEVELS: Final = ("", "trace", "debug", "info", "warn", "error", "fatal")
@@ -25,7 +27,8 @@ _TEXT_LEVELS: Final = {
     "trace": 1, "debug": 2, "info": 3, "information": 3, "notice": 3, "warn": 4, "warning": 4,
     "error": 5, "err": 5, "fatal": 6, "critical": 6, "crit": 6, "panic": 6, "alert": 6, "emerg": 6, "emergency": 6,
 }  # fmt: skip
-_PIECE_CACHE_MAX: Final = 200_000
+_CACHE_MAX_ENTRIES: Final = 100_000
+_CACHE_MAX_BYTES: Final = 512  # longer ones are built each time: the entries bound the count, this the bytes
 
 
 def level_names(severity_number: npt.NDArray[np.int32], severity_text: StringColumn) -> StringColumn:
@@ -50,20 +53,9 @@ def _quote(value: str) -> str:
     )
 
 
-def _varint(value: int) -> bytes:
-    parts = bytearray()
-    while value >= 0x80:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)
-
-
 def encode_pair(name: str, value: str) -> bytes:
     """One LabelPair as a structuredMetadata field of Entry."""
-    name_bytes, value_bytes = name.encode(), value.encode()
-    body = b"\x0a" + _varint(len(name_bytes)) + name_bytes + b"\x12" + _varint(len(value_bytes)) + value_bytes
-    return b"\x1a" + _varint(len(body)) + body
+    return field(b"\x1a", field(b"\x0a", name.encode()) + field(b"\x12", value.encode()))
 
 
 class _Pieces:
@@ -161,9 +153,7 @@ class StreamEncoder:
         if text is None:
             pairs = {**self._config.static_labels, **{name: value for name, value in zip(labels, values, strict=True) if value}}
             text = ("{" + ", ".join(f"{name}={_quote(value)}" for name, value in sorted(pairs.items())) + "}").encode()
-            if len(self._stream_texts) >= _PIECE_CACHE_MAX:
-                self._stream_texts.clear()
-            self._stream_texts[values] = text
+            _remember(self._stream_texts, values, text)
         return text
 
     def _pair(self, key: str, value: str) -> bytes:
@@ -171,9 +161,7 @@ class StreamEncoder:
         if cached is None:
             name = escape_label_name(key, sanitize_leading_underscore=False)
             cached = encode_pair(name, value) if name and value else b""
-            if len(self._pairs) >= _PIECE_CACHE_MAX:
-                self._pairs.clear()
-            self._pairs[key, value] = cached
+            _remember(self._pairs, (key, value), cached)
         return cached
 
     def _attributes(self, batch: Logs, pieces: _Pieces) -> tuple[I32, I32]:
@@ -256,6 +244,14 @@ class StreamEncoder:
         slices[other, 0] = np.where(has_text, starts[texts.codes[other]], 0)
         slices[other, 1] = np.where(has_text, sizes[texts.codes[other]], 0)
         return np.frombuffer(b"".join(encoded) or b"\0", np.uint8), slices
+
+
+def _remember(cache: dict[K, bytes], key: K, content: bytes) -> None:
+    """Cache ``content`` if it is short; a full cache starts anew."""
+    if len(content) <= _CACHE_MAX_BYTES:
+        if len(cache) >= _CACHE_MAX_ENTRIES:
+            cache.clear()
+        cache[key] = content
 
 
 def _coalesce(first: StringColumn, second: StringColumn) -> StringColumn:

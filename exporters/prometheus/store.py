@@ -17,6 +17,7 @@ from exporters.prometheus._render import Page
 __all__ = ["SeriesStore"]
 
 _NO_RECORDED_VALUE = 1
+_TARGETS_MAX = 100_000
 
 
 def _escape(text: str) -> str:
@@ -150,6 +151,14 @@ class SeriesStore:
             labels = self._labels.target_info(pairs)
             if labels:
                 self._targets[tuple(labels)] = now_s
+        if len(self._targets) > _TARGETS_MAX:  # more than a page can hold, or nobody scrapes
+            self._forget_targets(now_s)
+            if len(self._targets) > _TARGETS_MAX:
+                self._targets.clear()
+
+    def _forget_targets(self, now_s: float) -> None:
+        """Resources that have been silent as long as a series may."""
+        self._targets = {labels: seen for labels, seen in self._targets.items() if seen >= now_s - self._expiration_s}
 
     def series_count(self) -> int:
         """Series a scrape would see if none had expired."""
@@ -182,7 +191,7 @@ class SeriesStore:
         return page.getvalue(), conflicts
 
     def _page_targets(self, page: Page, now_s: float) -> None:
-        self._targets = {labels: seen for labels, seen in self._targets.items() if seen >= now_s - self._expiration_s}
+        self._forget_targets(now_s)
         if self._targets:
             page.text(b"# HELP target_info Target metadata\n# TYPE target_info gauge\n")
             for labels in sorted(self._targets):

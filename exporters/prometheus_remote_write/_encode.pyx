@@ -9,10 +9,11 @@ Source: prometheus prompb/remote.proto, prompb/types.proto.
 
 from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from collector.wire.layout cimport ExemplarRow, PointRow, QuantileRow
+from collector.wire.writer cimport Writer, close_writer, put_byte, put_bytes, put_fixed64, put_varint, reserve, varint_size
 
 cdef enum:
     GAUGE = 1
@@ -33,12 +34,6 @@ cdef enum:
 cdef uint64_t STALE_NAN = 0x7FF0000000000002
 
 
-cdef struct Out:
-    uint8_t* bytes
-    size_t size
-    size_t capacity
-
-
 cdef struct Piece:
     const uint8_t* at
     int32_t size
@@ -48,54 +43,12 @@ cdef struct Labels:
     Piece a, name, b, extra, c
 
 
-cdef int _room(Out* out, size_t more) except -1 nogil:
-    cdef size_t capacity = out.capacity
-    cdef uint8_t* moved
-    if out.size + more <= capacity:
-        return 0
-    while capacity < out.size + more:
-        capacity = capacity * 2 if capacity else 65536
-    moved = <uint8_t*> realloc(out.bytes, capacity)
-    if moved == NULL:
+cdef int _room(Writer* out, Py_ssize_t more) except -1 nogil:
+    """Room for one whole message, so that running out of memory is told at once."""
+    if not reserve(out, more):
         with gil:
             raise MemoryError
-    out.bytes = moved
-    out.capacity = capacity
     return 0
-
-
-cdef inline int _varint_size(uint64_t value) noexcept nogil:
-    cdef int size = 1
-    while value >= 0x80:
-        value >>= 7
-        size += 1
-    return size
-
-
-# The writers below never check for room: each series reserves its exact size first.
-cdef inline void _varint(Out* out, uint64_t value) noexcept nogil:
-    while value >= 0x80:
-        out.bytes[out.size] = <uint8_t> (value & 0x7F) | 0x80
-        out.size += 1
-        value >>= 7
-    out.bytes[out.size] = <uint8_t> value
-    out.size += 1
-
-
-cdef inline void _byte(Out* out, uint8_t value) noexcept nogil:
-    out.bytes[out.size] = value
-    out.size += 1
-
-
-cdef inline void _copy(Out* out, const uint8_t* at, int32_t size) noexcept nogil:
-    if size > 0:
-        memcpy(out.bytes + out.size, at, size)
-        out.size += size
-
-
-cdef inline void _fixed64(Out* out, uint64_t value) noexcept nogil:
-    memcpy(out.bytes + out.size, &value, 8)
-    out.size += 8
 
 
 cdef inline uint64_t _bits(double value) noexcept nogil:
@@ -116,33 +69,32 @@ cdef inline int32_t _labels_size(Labels* labels) noexcept nogil:
     return labels.a.size + labels.name.size + labels.b.size + labels.extra.size + labels.c.size
 
 
-cdef inline void _labels(Out* out, Labels* labels) noexcept nogil:
-    _copy(out, labels.a.at, labels.a.size)
-    _copy(out, labels.name.at, labels.name.size)
-    _copy(out, labels.b.at, labels.b.size)
-    _copy(out, labels.extra.at, labels.extra.size)
-    _copy(out, labels.c.at, labels.c.size)
+cdef inline void _labels(Writer* out, Labels* labels) noexcept nogil:
+    put_bytes(out, labels.a.at, labels.a.size)
+    put_bytes(out, labels.name.at, labels.name.size)
+    put_bytes(out, labels.b.at, labels.b.size)
+    put_bytes(out, labels.extra.at, labels.extra.size)
+    put_bytes(out, labels.c.at, labels.c.size)
 
 
-cdef int _series(Out* out, Labels* labels, const uint64_t* values, const uint64_t* times, int32_t count, Out* exemplars) except -1 nogil:
+cdef int _series(Writer* out, Labels* labels, const uint64_t* values, const uint64_t* times, int32_t count, Writer* exemplars) except -1 nogil:
     """One TimeSeries: labels, ``count`` samples (value bits, ms), ready-made exemplar fields."""
     cdef int32_t i
     cdef size_t size = _labels_size(labels)
     for i in range(count):
-        size += 2 + 10 + _varint_size(times[i])
+        size += 2 + 10 + varint_size(times[i])
     size += exemplars.size
     _room(out, size + 16)
-    _byte(out, 0x0A)
-    _varint(out, size)
+    put_byte(out, 0x0A)
+    put_varint(out, size)
     _labels(out, labels)
     for i in range(count):
-        _byte(out, 0x12)
-        _byte(out, <uint8_t> (10 + _varint_size(times[i])))
-        _byte(out, 0x09)
-        _fixed64(out, values[i])
-        _byte(out, 0x10)
-        _varint(out, times[i])
-    _copy(out, exemplars.bytes, <int32_t> exemplars.size)
+        put_byte(out, 0x12)
+        put_byte(out, <uint8_t> (10 + varint_size(times[i])))
+        put_fixed64(out, 0x09, values[i])
+        put_byte(out, 0x10)
+        put_varint(out, times[i])
+    put_bytes(out, exemplars.data, <int32_t> exemplars.size)
     exemplars.size = 0
     return 0
 
@@ -151,23 +103,23 @@ cdef uint8_t[16] HEX
 HEX[:] = b"0123456789abcdef"
 
 
-cdef void _hex_label(Out* out, const char* name, int32_t name_size, uint64_t high, uint64_t low, int32_t digits) noexcept nogil:
+cdef void _hex_label(Writer* out, const char* name, int32_t name_size, uint64_t high, uint64_t low, int32_t digits) noexcept nogil:
     """A Label whose value is an id in hex."""
     cdef int32_t i
     cdef uint64_t word
-    _byte(out, 0x0A)
-    _byte(out, <uint8_t> (2 + name_size + 2 + digits))
-    _byte(out, 0x0A)
-    _byte(out, <uint8_t> name_size)
-    _copy(out, <const uint8_t*> name, name_size)
-    _byte(out, 0x12)
-    _byte(out, <uint8_t> digits)
+    put_byte(out, 0x0A)
+    put_byte(out, <uint8_t> (2 + name_size + 2 + digits))
+    put_byte(out, 0x0A)
+    put_byte(out, <uint8_t> name_size)
+    put_bytes(out, <const uint8_t*> name, name_size)
+    put_byte(out, 0x12)
+    put_byte(out, <uint8_t> digits)
     for i in range(digits):
         word = high if digits == 32 and i < 16 else low
-        _byte(out, HEX[(word >> (60 - 4 * (i & 15))) & 15])
+        put_byte(out, HEX[(word >> (60 - 4 * (i & 15))) & 15])
 
 
-cdef int _exemplar(Out* out, ExemplarRow* row, const uint8_t* extra, int32_t extra_size, int32_t extra_chars) except -1 nogil:
+cdef int _exemplar(Writer* out, ExemplarRow* row, const uint8_t* extra, int32_t extra_size, int32_t extra_chars) except -1 nogil:
     """One Exemplar field of a TimeSeries: span_id, trace_id, then the other attributes if all fit into 128 characters."""
     cdef int32_t trace = 0, span = 0, others = 0
     cdef size_t size
@@ -179,27 +131,26 @@ cdef int _exemplar(Out* out, ExemplarRow* row, const uint8_t* extra, int32_t ext
         span = 2 + 2 + 7 + 2 + 16
     if extra_size > 0 and (40 if trace else 0) + (23 if span else 0) + extra_chars <= EXEMPLAR_MAX_BYTES:
         others = extra_size
-    size = trace + span + others + 9 + 1 + _varint_size(time)
+    size = trace + span + others + 9 + 1 + varint_size(time)
     _room(out, size + 16)
-    _byte(out, 0x1A)
-    _varint(out, size)
+    put_byte(out, 0x1A)
+    put_varint(out, size)
     if span:
         _hex_label(out, "span_id", 7, 0, row.span_id, 16)
     if trace:
         _hex_label(out, "trace_id", 8, row.trace_id_hi, row.trace_id_lo, 32)
-    _copy(out, extra, others)
-    _byte(out, 0x11)
-    _fixed64(out, _bits(value))
-    _byte(out, 0x18)
-    _varint(out, time)
+    put_bytes(out, extra, others)
+    put_fixed64(out, 0x11, _bits(value))
+    put_byte(out, 0x18)
+    put_varint(out, time)
     return 0
 
 
 # Native histograms.
 
 cdef struct Spans:
-    Out spans      # BucketSpan messages, ready-made
-    Out deltas     # packed zigzag varints
+    Writer spans      # BucketSpan messages, ready-made
+    Writer deltas     # packed zigzag varints
     int64_t last_count
     int64_t next_index
     int32_t span_offset
@@ -212,12 +163,12 @@ cdef int _close_span(Spans* s, uint8_t tag) except -1 nogil:
     if not s.open:
         return 0
     _room(&s.spans, 24)
-    _byte(&s.spans, tag)
-    _byte(&s.spans, <uint8_t> (2 + _varint_size(offset) + _varint_size(s.span_length)))
-    _byte(&s.spans, 0x08)
-    _varint(&s.spans, offset)
-    _byte(&s.spans, 0x10)
-    _varint(&s.spans, s.span_length)
+    put_byte(&s.spans, tag)
+    put_byte(&s.spans, <uint8_t> (2 + varint_size(offset) + varint_size(s.span_length)))
+    put_byte(&s.spans, 0x08)
+    put_varint(&s.spans, offset)
+    put_byte(&s.spans, 0x10)
+    put_varint(&s.spans, s.span_length)
     s.open = False
     return 0
 
@@ -236,12 +187,12 @@ cdef int _add_bucket(Spans* s, uint8_t tag, int64_t index, int64_t count) except
     else:
         while gap > 0:
             _room(&s.deltas, 16)
-            _varint(&s.deltas, _zigzag(-s.last_count))
+            put_varint(&s.deltas, _zigzag(-s.last_count))
             s.last_count = 0
             s.span_length += 1
             gap -= 1
     _room(&s.deltas, 16)
-    _varint(&s.deltas, _zigzag(count - s.last_count))
+    put_varint(&s.deltas, _zigzag(count - s.last_count))
     s.last_count = count
     s.span_length += 1
     s.next_index = index + 1
@@ -286,17 +237,18 @@ cdef int _buckets(Spans* s, uint8_t tag, const uint8_t* at, int32_t size, int64_
     return 0
 
 
-cdef int _native(Out* out, Labels* labels, PointRow* rows, const int32_t* run, int32_t count, const uint8_t* wire, Spans* positive, Spans* negative, Out* exemplars) except -1 nogil:
+cdef int _native(Writer* out, Labels* labels, PointRow* rows, const int32_t* run, int32_t count, const uint8_t* wire, Spans* positive, Spans* negative, Writer* exemplars) except -1 nogil:
     """One TimeSeries of native histograms."""
-    cdef Out body
+    cdef Writer body
     cdef PointRow* point
     cdef int32_t i, down, scale
     cdef uint64_t time, total
     cdef bint stale
     cdef size_t size
-    body.bytes = NULL
+    body.data = NULL
     body.size = 0
-    body.capacity = 0
+    body.room = 0
+    body.failed = False
     try:
         for i in range(count):
             point = &rows[run[i]]
@@ -309,47 +261,45 @@ cdef int _native(Out* out, Labels* labels, PointRow* rows, const int32_t* run, i
             _buckets(negative, 0x42, wire + point.negative, 0 if stale else point.negative_len, point.negative_offset, down)
             time = _milliseconds(point.time)
             total = 0 if stale else point.count
-            size = (1 + _varint_size(total) + 9 + 1 + _varint_size(_zigzag(scale)) + 9 + 1 + _varint_size(point.zero_count)
-                    + negative.spans.size + positive.spans.size + 1 + _varint_size(time))
+            size = (1 + varint_size(total) + 9 + 1 + varint_size(_zigzag(scale)) + 9 + 1 + varint_size(point.zero_count)
+                    + negative.spans.size + positive.spans.size + 1 + varint_size(time))
             if negative.deltas.size:
-                size += 1 + _varint_size(negative.deltas.size) + negative.deltas.size
+                size += 1 + varint_size(negative.deltas.size) + negative.deltas.size
             if positive.deltas.size:
-                size += 1 + _varint_size(positive.deltas.size) + positive.deltas.size
+                size += 1 + varint_size(positive.deltas.size) + positive.deltas.size
             _room(&body, size + 64)
-            _byte(&body, 0x22)
-            _varint(&body, size)
-            _byte(&body, 0x08)
-            _varint(&body, total)
-            _byte(&body, 0x19)
-            _fixed64(&body, STALE_NAN if stale else _bits(point.sum))
-            _byte(&body, 0x20)
-            _varint(&body, _zigzag(scale))
-            _byte(&body, 0x29)
-            _fixed64(&body, _bits(point.zero_threshold if point.zero_threshold > 0 else 1e-128))
-            _byte(&body, 0x30)
-            _varint(&body, point.zero_count)
-            _copy(&body, negative.spans.bytes, <int32_t> negative.spans.size)
+            put_byte(&body, 0x22)
+            put_varint(&body, size)
+            put_byte(&body, 0x08)
+            put_varint(&body, total)
+            put_fixed64(&body, 0x19, STALE_NAN if stale else _bits(point.sum))
+            put_byte(&body, 0x20)
+            put_varint(&body, _zigzag(scale))
+            put_fixed64(&body, 0x29, _bits(point.zero_threshold if point.zero_threshold > 0 else 1e-128))
+            put_byte(&body, 0x30)
+            put_varint(&body, point.zero_count)
+            put_bytes(&body, negative.spans.data, <int32_t> negative.spans.size)
             if negative.deltas.size:
-                _byte(&body, 0x4A)
-                _varint(&body, negative.deltas.size)
-                _copy(&body, negative.deltas.bytes, <int32_t> negative.deltas.size)
-            _copy(&body, positive.spans.bytes, <int32_t> positive.spans.size)
+                put_byte(&body, 0x4A)
+                put_varint(&body, negative.deltas.size)
+                put_bytes(&body, negative.deltas.data, <int32_t> negative.deltas.size)
+            put_bytes(&body, positive.spans.data, <int32_t> positive.spans.size)
             if positive.deltas.size:
-                _byte(&body, 0x62)
-                _varint(&body, positive.deltas.size)
-                _copy(&body, positive.deltas.bytes, <int32_t> positive.deltas.size)
-            _byte(&body, 0x78)
-            _varint(&body, time)
+                put_byte(&body, 0x62)
+                put_varint(&body, positive.deltas.size)
+                put_bytes(&body, positive.deltas.data, <int32_t> positive.deltas.size)
+            put_byte(&body, 0x78)
+            put_varint(&body, time)
         size = _labels_size(labels) + body.size + exemplars.size
         _room(out, size + 16)
-        _byte(out, 0x0A)
-        _varint(out, size)
+        put_byte(out, 0x0A)
+        put_varint(out, size)
         _labels(out, labels)
-        _copy(out, exemplars.bytes, <int32_t> exemplars.size)
-        _copy(out, body.bytes, <int32_t> body.size)
+        put_bytes(out, exemplars.data, <int32_t> exemplars.size)
+        put_bytes(out, body.data, <int32_t> body.size)
         exemplars.size = 0
     finally:
-        free(body.bytes)
+        close_writer(&body)
     return 0
 
 
@@ -359,8 +309,8 @@ cdef class Encoder:
     ``chunks`` after :meth:`encode`: (request bytes, points completed in it).
     """
 
-    cdef Out out
-    cdef Out exemplars
+    cdef Writer out
+    cdef Writer exemplars
     cdef Spans positive, negative
     cdef uint64_t* values
     cdef uint64_t* times
@@ -373,12 +323,12 @@ cdef class Encoder:
         self.totals = NULL
 
     def __dealloc__(self):
-        free(self.out.bytes)
-        free(self.exemplars.bytes)
-        free(self.positive.spans.bytes)
-        free(self.positive.deltas.bytes)
-        free(self.negative.spans.bytes)
-        free(self.negative.deltas.bytes)
+        close_writer(&self.out)
+        close_writer(&self.exemplars)
+        close_writer(&self.positive.spans)
+        close_writer(&self.positive.deltas)
+        close_writer(&self.negative.spans)
+        close_writer(&self.negative.deltas)
         free(self.values)
         free(self.times)
         free(self.totals)
@@ -518,11 +468,11 @@ cdef class Encoder:
                 _series(&self.out, &labels, self.values, self.times, n, &self.exemplars)
             completed += n
             if self.out.size >= <size_t> max_bytes:
-                chunks.append((self.out.bytes[:self.out.size], completed))
+                chunks.append((self.out.data[:self.out.size], completed))
                 self.out.size = 0
                 completed = 0
         if self.out.size:
-            chunks.append((self.out.bytes[:self.out.size], completed))
+            chunks.append((self.out.data[:self.out.size], completed))
         return chunks
 
     cdef void _name(self, Labels* labels, const uint8_t[::1] names, const int32_t[:, :, ::1] slices, int32_t family, int32_t variant) noexcept:

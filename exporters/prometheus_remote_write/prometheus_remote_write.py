@@ -28,7 +28,7 @@ _HEADERS: Final = {"X-Prometheus-Remote-Write-Version": "0.1.0"}
 _POINTS_PER_SHARD: Final = 2000
 _METADATA_INTERVAL_S: Final = 60.0
 _MIN_SCALE: Final = -4  # native histograms go no coarser
-_TARGETS_MAX: Final = 100_000
+_REMEMBERED_MAX: Final = 100_000  # resources and families; forgetting them costs a sample or a line of metadata sent again
 RETRYABLE_STATUSES: Final = frozenset({429, *range(500, 600)})
 
 
@@ -161,7 +161,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[bytes]):
             named = sorted([("__name__", "target_info"), *labels], key=lambda label: label[0].encode())
             label_bytes = b"".join(encode_label(*label) for label in named)
             if time_ms > self._targets.get(label_bytes, 0):
-                if len(self._targets) >= _TARGETS_MAX:
+                if len(self._targets) >= _REMEMBERED_MAX:
                     self._targets.clear()
                 self._targets[label_bytes] = time_ms
                 encoded.append(encode_sample_series(label_bytes, 1.0, time_ms))
@@ -177,6 +177,8 @@ class PrometheusRemoteWriteExporter(QueuedExporter[bytes]):
         for number in numbers.tolist():
             family = self._cache.families[number]
             if now_s - self._metadata_sent_s.get((family.name, family.kind), -_METADATA_INTERVAL_S) >= _METADATA_INTERVAL_S:
+                if len(self._metadata_sent_s) >= _REMEMBERED_MAX:
+                    self._metadata_sent_s.clear()
                 self._metadata_sent_s[family.name, family.kind] = now_s
                 due.append(family)
         return b"".join(encode_metadata(family.name, family.kind, family.description, family.unit) for family in due)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.model import KIND_BYTES, AttributeColumn
+from collector.wire.hash import fnv1a_32
 
 __all__ = ["BUCKET_BITS", "hash_attribute", "hash_ids", "hash_values", "randomness"]
 
@@ -19,20 +20,16 @@ _BUCKETS: Final = 1 << BUCKET_BITS
 _OFFSET: Final = 0x811C9DC5
 _PRIME: Final = 0x01000193
 _MASK: Final = 0xFFFFFFFF
-_FEW: Final = 64  # values still being hashed: below it a scalar loop is faster than a vector a byte
 
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
 
 
-def _scalar(data: bytes, start: int) -> int:
-    for byte in data:
-        start = ((start ^ byte) * _PRIME) & _MASK
-    return start
-
-
 def _seeded(seed: int) -> int:
-    return _scalar(seed.to_bytes(4, "little"), _OFFSET)
+    state = _OFFSET
+    for byte in seed.to_bytes(4, "little"):
+        state = ((state ^ byte) * _PRIME) & _MASK
+    return state
 
 
 def hash_ids(ids: U64, seed: int) -> U32:
@@ -46,21 +43,10 @@ def hash_ids(ids: U64, seed: int) -> U32:
 
 
 def hash_values(values: Sequence[bytes], seed: int) -> U32:
-    """uint32[n] of values of any length: a byte of all of them at a time, the longest few one by one."""
-    lengths = np.fromiter(map(len, values), np.int64, len(values))
-    starts = np.cumsum(lengths) - lengths
-    octets = np.frombuffer(b"".join(values), np.uint8)
-    order = np.argsort(-lengths, kind="stable")
-    falling = -lengths[order]
-    state = np.full(len(values), _seeded(seed), np.uint32)
-    place = 0
-    while (active := int(np.searchsorted(falling, -place, "left"))) > _FEW:
-        rows = order[:active]
-        state[rows] = (state[rows] ^ octets[starts[rows] + place]) * np.uint32(_PRIME)
-        place += 1
-    for row in order[:active].tolist():
-        state[row] = _scalar(values[row][place:], int(state[row]))
-    return state
+    """uint32[n] of values of any length."""
+    lengths = np.fromiter(map(len, values), np.int32, len(values))
+    starts = (np.cumsum(lengths, dtype=np.int64) - lengths).astype(np.int32)
+    return fnv1a_32(b"".join(values), starts, lengths, _seeded(seed))
 
 
 def hash_attribute(column: AttributeColumn, seed: int) -> U32:

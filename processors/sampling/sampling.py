@@ -6,6 +6,7 @@ the decision of their trace while it is remembered.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from collector.api import Component, Host, Settings, Stage
+from collector.api import Component, ConsumeError, Host, Settings, Stage
 from collector.helpers.consistent_sampling import RANDOMNESS_BITS, parse_trace_state, threshold_of, with_threshold
 from collector.model import Batch, Context, KeyTable, Signal, StringColumn, Traces, groups
 from processors.sampling.config import RuleConfig, SamplingConfig
@@ -55,7 +56,7 @@ class SamplingProcessor(Stage):
         )
         self._held: deque[_Held] = deque()
         self._held_bytes = self._held_items = 0
-        self._host: Host | None = None
+        self._releasing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         telemetry = settings.telemetry
         self._decisions = telemetry.counter("tailrace_sampling_traces", "Traces decided", ("rule", "decision"))
@@ -64,17 +65,17 @@ class SamplingProcessor(Stage):
         telemetry.gauge("tailrace_sampling_held_bytes", "Bytes held", read=lambda: float(self._held_bytes))
         telemetry.gauge("tailrace_sampling_traces_on_memory", "Traces known", read=lambda: float(len(self._traces)))
 
-    async def start(self, host: Host) -> None:
+    async def start(self, host: Host) -> None:  # noqa: ARG002 - it needs nothing of the host
         """Begin deciding."""
-        self._host = host
         self._task = asyncio.ensure_future(self._decide_when_due())
 
     async def shutdown(self) -> None:
         """Decide everything and pass on what is kept."""
         if self._task is not None:
             task, self._task = self._task, None
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            async with self._releasing:  # what is on its way gets there
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         if self._held:
             self._decide(self._traces.live())
             await self._release()
@@ -101,17 +102,17 @@ class SamplingProcessor(Stage):
         np.bitwise_or.at(column("bits"), slots, self._bits(batch))
         decision = column("decision")[slots]
         late = decision != PENDING
+        if not late.all():  # held before anything is awaited: a decision that falls meanwhile finds these spans
+            held = _Held(batch, slots, ~late, batch.memory_bytes)
+            self._held.append(held)
+            self._held_bytes += held.size_bytes
+            self._held_items += int(np.count_nonzero(held.waiting))
         if late.any():
             for code, word in ((KEPT, "kept"), (DROPPED, "dropped")):
                 if count := int(np.count_nonzero(decision == code)):
                     self._late.add(count, decision=word)
             self._drop(int(np.count_nonzero(decision == DROPPED)))
             await self._emit([(batch, slots, decision == KEPT)])
-        if not late.all():
-            held = _Held(batch, slots, ~late, batch.memory_bytes)
-            self._held.append(held)
-            self._charge(held.size_bytes)
-            self._held_items += int(np.count_nonzero(held.waiting))
         if self._config.max_bytes and self._held_bytes > self._config.max_bytes:
             self._decide_oldest()
             await self._release()
@@ -183,10 +184,11 @@ class SamplingProcessor(Stage):
             live = self._traces.live()
             column = self._traces.column
             due = live[(column("decision")[live] == PENDING) & (column("first")[live] <= self._clock.monotonic_s() - wait_s)]
-            if len(due):
-                self._decide(due)
-                await self._release()
-            self._forget()
+            async with self._releasing:
+                if len(due):
+                    self._decide(due)
+                    await self._release()
+                self._forget()
 
     def _decide(self, slots: I32) -> None:
         """Decide those of ``slots`` that are open: the first rule that matches, by the trace's randomness."""
@@ -237,7 +239,7 @@ class SamplingProcessor(Stage):
             if held.waiting.any():
                 remaining.append(held)
             else:
-                self._charge(-held.size_bytes)
+                self._held_bytes -= held.size_bytes
         self._held = remaining
         self._drop(dropped)
         await self._emit(parts)
@@ -262,7 +264,9 @@ class SamplingProcessor(Stage):
             chosen = batch.select(kept)
             by_context.setdefault(batch.context, []).append(self._with_thresholds(chosen, self._traces.column("threshold")[slots[kept]]))
         for batches in by_context.values():
-            await self._settings.outputs[Signal.TRACES].consume(Traces.concat(batches))
+            # An exporter that waits for its backend may have given up. It has counted that; the sender was answered long ago.
+            with contextlib.suppress(ConsumeError):
+                await self._settings.outputs[Signal.TRACES].consume(Traces.concat(batches))
 
     @staticmethod
     def _with_thresholds(batch: Traces, thresholds: npt.NDArray[np.uint64]) -> Traces:
@@ -287,9 +291,6 @@ class SamplingProcessor(Stage):
     def _drop(self, item_count: int) -> None:
         if item_count:
             self._settings.telemetry.dropped(Signal.TRACES, item_count, "sampled")
-
-    def _charge(self, size_bytes: int) -> None:
-        self._held_bytes += size_bytes
 
 
 def create(settings: Settings, config: SamplingConfig, previous: Component | None) -> SamplingProcessor:  # noqa: ARG001 - the old object decides what it holds at its shutdown

@@ -26,8 +26,7 @@ def load(module: str) -> Factory:
 @pytest.mark.parametrize(("kind", "name", "module"), offered(), ids=lambda value: value if isinstance(value, str) else value.value)
 async def test_keeps_the_contract(kind, name, module, monkeypatch, tmp_path):
     """See collector.testing.contract. Relative paths of examples lead to a directory of the test's own."""
-    if importlib.util.find_spec(module) is None:
-        pytest.skip(f"{module} is not in this checkout")
+    assert importlib.util.find_spec(module) is not None, f"pyproject.toml offers {module}, which is not there"
     monkeypatch.chdir(tmp_path)
     factory = load(module)
     assert factory.kind is kind

@@ -22,6 +22,7 @@ from rich.table import Table
 import config
 from collector.cli._logs import logging_to
 from collector.cli.demo.claims import Claim, claims_of
+from collector.cli.demo.names import GPU_HOST
 from collector.cli.demo.output import TraceFile, read_page
 from collector.cli.run import new_event_loop
 from collector.helpers.ports import describe_port_conflict
@@ -32,7 +33,6 @@ from config.load import load
 __all__ = ["command"]
 
 _DEFAULT: Final = Path(config.__file__).with_name("default.yaml")
-GPU_HOST: Final = "tailrace-demo-gpu"  # as in config/default.yaml and in the platform, which is a process of its own
 _PORTS: Final = {
     "grpc": (4317, "receivers::otlp::protocols::grpc::endpoint"),
     "http": (4318, "receivers::otlp::protocols::http::endpoint"),

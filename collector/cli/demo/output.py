@@ -8,12 +8,12 @@ import aiohttp
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
+from collector.cli.demo.names import API, GPU_HOST, HOST_PREFIX
+
 __all__ = ["Kept", "Page", "TraceFile", "read_page"]
 
 _ERROR: Final = 2
 _SLOW_NS: Final = 2_000_000_000
-_DEMO_HOSTS: Final = "tailrace-demo-"
-_DEMO_JOB: Final = "backend-api"
 
 
 @dataclass(slots=True)
@@ -83,7 +83,7 @@ class TraceFile:
             for resource in orjson.loads(line).get("resourceSpans", ()) if line else ():
                 host = _text(resource.get("resource", {}), "host.name")
                 spans = [span for scope in resource.get("scopeSpans", ()) for span in scope.get("spans", ())]
-                if not host.startswith(_DEMO_HOSTS):
+                if not host.startswith(HOST_PREFIX):
                     self.own_spans += len(spans)
                     continue
                 for span in spans:
@@ -97,7 +97,7 @@ class TraceFile:
         kept.slow |= not span.get("parentSpanId") and lasted >= _SLOW_NS
         enriched = bool(_text(span, "gpu.source"))
         self.gpu_spans += enriched
-        self.foreign_gpu_spans += enriched and host != "tailrace-demo-gpu"
+        self.foreign_gpu_spans += enriched and host != GPU_HOST
         self.other_spans += not enriched
 
 
@@ -121,6 +121,6 @@ async def read_page(session: aiohttp.ClientSession, url: str) -> Page:
         page.largest = max(page.largest, len(series))
         page.overflow += sum("otel_metric_overflow" in sample.labels for sample in series)
         for sample in family.samples:
-            if sample.name == "http_requests_total" and sample.labels.get("job") == _DEMO_JOB:
+            if sample.name == "http_requests_total" and sample.labels.get("job") == API:
                 page.requests += sample.value
     return page

@@ -29,10 +29,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE
 
-__all__ = ["GPU_HOST", "Platform", "Totals", "main"]
+from collector.cli.demo.names import API, GPU_HOST, HOST_PREFIX
 
-GPU_HOST: Final = "tailrace-demo-gpu"
-SERVICES: Final = {"backend-api": "tailrace-demo-api", "embedding-server": GPU_HOST, "vector-db": "tailrace-demo-vdb"}
+__all__ = ["Platform", "Totals", "main"]
+
+SERVICES: Final = {API: HOST_PREFIX + "api", "embedding-server": GPU_HOST, "vector-db": HOST_PREFIX + "vdb"}
 MODELS: Final = ("BAAI/bge-small-en-v1.5", "intfloat/e5-large-v2", "jinaai/jina-embeddings-v2-base-en")
 COLLECTIONS: Final = ("documents", "products", "tickets")
 ENDPOINTS: Final = (
@@ -65,7 +66,6 @@ class Totals:
     user_ids: int = 0
     failures: int = 0
     """Requests that were not acknowledged."""
-    slowest: dict[str, Any] = field(default_factory=dict)
 
 
 def _attributes(values: dict[str, Any]) -> list[KeyValue]:
@@ -164,14 +164,12 @@ class Platform:
         root_id = chance.randbytes(8)
 
         root = self._span(
-            spans["backend-api"], trace_id, root_id, b"", f"{method} {route}", SERVER, start, end,
+            spans[API], trace_id, root_id, b"", f"{method} {route}", SERVER, start, end,
             {"http.request.method": method, "http.route": route, "url.path": path, "http.response.status_code": status,
              "tenant_id": tenant, "user.id": user},
         )  # fmt: skip
         for part in ("http send", "http receive"):
-            self._span(
-                spans["backend-api"], trace_id, chance.randbytes(8), root_id, f"{method} {route} {part}", INTERNAL, end - 200_000, end, {}
-            )
+            self._span(spans[API], trace_id, chance.randbytes(8), root_id, f"{method} {route} {part}", INTERNAL, end - 200_000, end, {})
         at = start + int(own_s / 2 * _NS)
         error = "CUDA out of memory" if failed and uses_model and chance.random() < 0.5 else "upstream timed out" if failed else ""
         if uses_model:
@@ -209,7 +207,7 @@ class Platform:
         end = at + int((queue_s + model_s) * _NS)
         client_id = chance.randbytes(8)
         common = {"gen_ai.operation.name": "embeddings", "gen_ai.provider.name": "tei", "gen_ai.request.model": model}
-        self._span(spans["backend-api"], trace_id, client_id, parent, f"embeddings {model}", CLIENT, at, end,
+        self._span(spans[API], trace_id, client_id, parent, f"embeddings {model}", CLIENT, at, end,
                    {**common, "server.address": GPU_HOST, "server.port": 8080})  # fmt: skip
         span = self._span(
             spans["embedding-server"], trace_id, chance.randbytes(8), client_id, f"embeddings {model}", SERVER, at + 50_000, end - 50_000,
@@ -231,7 +229,7 @@ class Platform:
         end = at + int(search_s * _NS)
         client_id = chance.randbytes(8)
         common = {"db.system.name": "qdrant", "db.operation.name": "search", "db.collection.name": collection}
-        self._span(spans["backend-api"], trace_id, client_id, parent, f"search {collection}", CLIENT, at, end, common)
+        self._span(spans[API], trace_id, client_id, parent, f"search {collection}", CLIENT, at, end, common)
         self._span(spans["vector-db"], trace_id, chance.randbytes(8), client_id, f"search {collection}", SERVER, at + 30_000, end - 30_000,
                    {**common, "db.response.returned_rows": chance.randrange(1, 20)})  # fmt: skip
         self._operations["search", collection, "success"] += 1
@@ -271,7 +269,7 @@ class Platform:
     ) -> None:
         if health:
             return
-        service = "embedding-server" if error.startswith("CUDA") else "backend-api"
+        service = "embedding-server" if error.startswith("CUDA") else API
         number, text = (17, "ERROR") if error else (13, "WARN") if seconds >= _SLOW_S else (9, "INFO")
         body = error or f"{route} answered {status} in {seconds * 1000:.0f} ms"
         record = records[service].add(
@@ -293,7 +291,7 @@ class Platform:
             scope.scope.name = "prometheus_client"
             scopes[service] = scope.metrics
         self._sum(
-            scopes["backend-api"], "http_requests_total", now,
+            scopes[API], "http_requests_total", now,
             {tuple(zip(("method", "endpoint", "status", "tenant_id", "user_id"), key, strict=True)): value
              for key, value in self._counter.items()},
         )  # fmt: skip
@@ -306,7 +304,7 @@ class Platform:
             {(("operation", operation), ("collection", collection), ("status", status)): value
              for (operation, collection, status), value in self._operations.items()},
         )  # fmt: skip
-        metric = scopes["backend-api"].add(name="http_request_duration_seconds", unit="s")
+        metric = scopes[API].add(name="http_request_duration_seconds", unit="s")
         metric.histogram.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
         for (method, endpoint), histogram in self._durations.items():
             point = metric.histogram.data_points.add(
@@ -314,7 +312,7 @@ class Platform:
                 bucket_counts=histogram.buckets, explicit_bounds=BOUNDS,
             )  # fmt: skip
             point.attributes.extend(_attributes({"method": method, "endpoint": endpoint}))
-        gauge = scopes["backend-api"].add(name="http_requests_in_progress")
+        gauge = scopes[API].add(name="http_requests_in_progress")
         gauge.gauge.data_points.add(time_unix_nano=now, as_int=self._random.randrange(1, 20))
         gauge = scopes["embedding-server"].add(name="cache_hit_rate")
         for model in MODELS:

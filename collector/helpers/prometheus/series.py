@@ -27,7 +27,8 @@ I32 = npt.NDArray[np.int32]
 LabelEncoder = Callable[[str, str], bytes]
 """(label name, value) to bytes; the metric's name comes as ``("__name__", name)``."""
 
-_ARENA_MAX_BYTES = 512 * 1024 * 1024
+_CACHES_MAX_BYTES = 512 * 1024 * 1024
+_ENTRY_BYTES = 400  # of a name or a set of bounds, in the dictionaries and lists about it
 _NO_TYPE, _NO_NAME = -1, -2
 _VARIANTS = ("", "_bucket", "_sum", "_count")
 _DROP_REASONS = {_NO_TYPE: "temporality", _NO_NAME: "metric_name"}
@@ -115,7 +116,9 @@ class SeriesCache:
     @property
     def memory_bytes(self) -> int:
         """Bytes the caches hold."""
-        return len(self.arena) + len(self.names) + len(self.extras) + self.sources.memory_bytes + self.series.memory_bytes
+        texts = len(self.arena) + len(self.names) + len(self.extras)
+        entries = len(self._families) + len(self._extra_sets) + len(self._extra_slices)
+        return texts + entries * _ENTRY_BYTES + self.sources.memory_bytes + self.series.memory_bytes
 
     def name_slices(self) -> I32:
         """(families, 4, 2): start and size of each family's name labels in ``names``."""
@@ -181,7 +184,7 @@ class SeriesCache:
 
     def prepare(self, batch: Metrics) -> Encodable:
         """Everything the encoder needs for this batch; new sources get their labels built and cached."""
-        if len(self.arena) > _ARENA_MAX_BYTES:
+        if self.memory_bytes > _CACHES_MAX_BYTES:
             self._clear()
         points = batch.table("points").rows
         point_count = len(points)

@@ -6,7 +6,7 @@ import pytest
 
 from collector.api import RetryableError
 from collector.service import admission as module
-from collector.service.admission import ServiceAdmission, memory_available_bytes
+from collector.service.admission import ServiceAdmission
 from collector.testing import FakeClock
 
 
@@ -88,12 +88,7 @@ def test_of_several_limiters_the_lowest_holds_and_a_reload_forgets_them():
     assert admission.soft_bytes == 500
 
 
-def test_a_containers_limit_is_found(tmp_path, monkeypatch):
-    """The first readable cgroup file counts; `max` means no limit."""
-    limit = tmp_path / "memory.max"
-    monkeypatch.setattr(module, "_CGROUP_LIMITS", (limit,))
-    whole = memory_available_bytes()
-    limit.write_text("max\n")
-    assert memory_available_bytes() == whole
-    limit.write_text("1048576\n")
-    assert memory_available_bytes() == 1048576
+def test_a_containers_limit_is_what_the_default_budget_is_a_share_of(monkeypatch):
+    """How the limit is found is collector.helpers.memory's, as for memory_limiter."""
+    monkeypatch.setattr(module.memory, "available_bytes", lambda: 1048576)
+    assert ServiceAdmission(FakeClock()).soft_bytes == 1048576 * module.DEFAULT_SHARE

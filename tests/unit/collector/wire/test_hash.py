@@ -255,3 +255,31 @@ def test_slot_table_refuses_keys_of_another_shape():
             call(np.zeros((1, 3), np.uint64))
     with pytest.raises(ValueError, match="capacity"):
         wire_hash.SlotTable(0)
+
+
+@given(st.lists(st.binary(max_size=40), max_size=30), st.integers(0, 2**32 - 1))
+def test_fnv_equals_the_loop(values, state):
+    """Byte for byte as the published algorithm; absent slices keep the state."""
+
+    def slow(value):
+        result = state
+        for byte in value:
+            result = ((result ^ byte) * 0x01000193) & 0xFFFFFFFF
+        return result
+
+    lengths = np.array([len(value) for value in values], np.int32)
+    starts = (np.cumsum(lengths) - lengths).astype(np.int32)
+    assert wire_hash.fnv1a_32(b"".join(values), starts, lengths, state).tolist() == [slow(value) for value in values]
+    assert wire_hash.fnv1a_32(b"", np.array([-1], np.int32), np.array([0], np.int32), state).tolist() == [state]
+
+
+def test_fnv_of_a_known_text():
+    """The algorithm's own test vector."""
+    assert wire_hash.fnv1a_32(b"foobar", np.array([0], np.int32), np.array([6], np.int32), 0x811C9DC5).tolist() == [0xBF9CF968]
+
+
+@pytest.mark.parametrize(("start", "length"), [(0, 3), (1, 2), (0, -1), (2**31 - 1, 1)])
+def test_fnv_never_reads_outside(start, length):
+    """A slice beyond the bytes is refused."""
+    with pytest.raises(ValueError, match="outside"):
+        wire_hash.fnv1a_32(b"ab", np.array([start], np.int32), np.array([length], np.int32), 1)

@@ -7,6 +7,7 @@ import random
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from collector.api import RetryableError
 from collector.helpers.consistent_sampling import parse_trace_state
 from collector.model import Signal, Traces
 from collector.testing import FakeClock, FakeHost, Sink, make_settings
@@ -174,6 +175,62 @@ async def test_traces_split_over_many_batches_stay_whole():
     assert set(counts.values()) == {5}
     assert failed <= set(counts)
     assert bench.balanced()
+
+
+async def test_an_exporter_that_gives_up_does_not_end_the_decisions():
+    """What waits for its backend may fail: the next traces are decided all the same."""
+    bench = Bench(rules=RULES, decision_wait="10s")
+    await bench.sut.start(FakeHost())
+    failing = bench.sink.consume
+    calls = []
+
+    async def consume(batch):
+        calls.append(batch)
+        if len(calls) == 1:
+            raise RetryableError("no", reason="connect")
+        await failing(batch)
+
+    bench.sink.consume = consume
+    await bench.send({"trace_id": trace_id(1), "error": True})
+    await bench.clock.advance(12)
+    await bench.send({"trace_id": trace_id(2), "error": True})
+    await bench.clock.advance(12)
+    assert bench.kept_ids() == {trace_id(2)}
+    await bench.sut.shutdown()
+
+
+async def test_shutdown_waits_for_what_is_on_its_way():
+    """A release that is being passed on when the service stops is not cut off."""
+    bench = Bench(rules=RULES, decision_wait="10s")
+    await bench.sut.start(FakeHost())
+    bench.sink.hang()
+    await bench.send({"trace_id": trace_id(1), "error": True})
+    await bench.clock.advance(12)
+    ending = asyncio.ensure_future(bench.sut.shutdown())
+    await asyncio.sleep(0)
+    assert not ending.done()
+    bench.sink.resume()
+    await ending
+    assert bench.kept_ids() == {trace_id(1)}
+    assert bench.balanced()
+
+
+async def test_spans_held_while_late_ones_are_passed_on_are_decided():
+    """A decision that falls while the same batch's late spans leave finds the others."""
+    bench = Bench(rules=RULES, decision_wait="10s")
+    await bench.sut.start(FakeHost())
+    await bench.send({"trace_id": trace_id(1), "error": True}, {"trace_id": trace_id(2), "error": True})
+    await bench.clock.advance(12)
+    bench.sink.hang()
+    sending = asyncio.ensure_future(bench.send({"trace_id": trace_id(1)}, {"trace_id": trace_id(3), "error": True}))
+    await asyncio.sleep(0)
+    assert bench.sut.held_items() == 1
+    bench.sink.resume()
+    await sending
+    await bench.clock.advance(12)
+    assert bench.kept_ids() == {trace_id(1), trace_id(2), trace_id(3)}
+    assert bench.balanced()
+    await bench.sut.shutdown()
 
 
 async def test_decision_cache_is_bounded():

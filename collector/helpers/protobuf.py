@@ -1,0 +1,21 @@
+"""Protobuf fields written in Python: for what is encoded once a distinct value and cached. Items are the kernels' business.
+
+Source: protobuf encoding guide (varints, length-delimited fields).
+"""
+
+__all__ = ["field", "varint"]
+
+
+def varint(value: int) -> bytes:
+    """``value`` ≥ 0 as a varint."""
+    parts = bytearray()
+    while value >= 0x80:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
+
+
+def field(tag: bytes, content: bytes) -> bytes:
+    """A length-delimited field."""
+    return tag + varint(len(content)) + content
