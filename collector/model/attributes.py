@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from collector.model.columns import Array, StringColumn, read_only
-from collector.model.values import AttributeValue, any_value_text, double_text, encode_any_value
+from collector.model.values import AttributeValue, any_value_text, double_text
 from collector.wire import hash as wire_hash
+from collector.wire.build import encode_value
 from collector.wire.layout import (
     ATTRIBUTE,
     KIND_ABSENT,
@@ -146,7 +147,7 @@ class AttributeColumn(_Values):
     @classmethod
     def of(cls, values: Sequence[AttributeValue | None]) -> Self:
         """A column of these values; None = absent."""
-        contents = [b"" if value is None else encode_any_value(value) for value in values]
+        contents = [b"" if value is None else encode_value(value) for value in values]
         lengths = np.fromiter(map(len, contents), np.int32, len(contents))
         starts = (np.cumsum(lengths, dtype=np.int64) - lengths).astype(np.int32)
         absent = np.fromiter((value is None for value in values), np.bool_, len(values))
@@ -157,14 +158,14 @@ class AttributeColumn(_Values):
     @classmethod
     def constant(cls, value: AttributeValue, row_count: builtins.int) -> Self:
         """The same value on every row."""
-        source = encode_any_value(value)
+        source = encode_value(value)
         row = read_values(source, np.zeros(1, np.int32), np.array([len(source)], np.int32))
         return cls(gather(row, np.zeros(row_count, np.int32)), source)
 
     @classmethod
     def of_text(cls, column: StringColumn) -> Self:
         """The texts of a column as attribute values."""
-        contents = [encode_any_value(value.decode("utf-8", "replace")) for value in column.distinct_bytes]
+        contents = [encode_value(value.decode("utf-8", "replace")) for value in column.distinct_bytes]
         lengths = np.fromiter(map(len, contents), np.int32, len(contents))
         starts = (np.cumsum(lengths, dtype=np.int64) - lengths).astype(np.int32)
         source = b"".join(contents)

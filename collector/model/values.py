@@ -1,4 +1,4 @@
-"""AnyValue between Python and bytes, and as text. For single and distinct values; columns of them are kernels.
+"""AnyValue from bytes to text, and which Python values one can hold. For single and distinct values; they are encoded by ``wire.build``.
 
 Source: ``common.proto`` (opentelemetry-proto 1.x); text: OpenTelemetry specification, common/README "AttributeValue to string".
 """
@@ -8,45 +8,11 @@ import json
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
-__all__ = ["AttributeValue", "any_value_text", "double_text", "encode_any_value", "map_text"]
+__all__ = ["AttributeValue", "any_value_text", "double_text"]
 
 AttributeValue: TypeAlias = str | bool | int | float | bytes | Sequence[Any] | Mapping[str, Any]
-
-_MAX_DEPTH: Final = 30  # of nested values; what the door lets in (design: what the door lets in)
-_INT64 = range(-(2**63), 2**63)
-
-
-def encode_any_value(value: AttributeValue | None, depth: int = 0) -> bytes:
-    """The content of the AnyValue message; None = a value with no field set.
-
-    Raises:
-        TypeError: no attribute value.
-        ValueError: an int beyond 64 bits, or nesting deeper than 30.
-    """
-    if depth > _MAX_DEPTH:
-        raise ValueError(f"attribute values nest deeper than {_MAX_DEPTH}")
-    if value is None:
-        return b""
-    if isinstance(value, str):
-        return _field(0x0A, value.encode("utf-8", "replace"))
-    if isinstance(value, bool):
-        return b"\x10\x01" if value else b"\x10\x00"
-    if isinstance(value, int):
-        if value not in _INT64:
-            raise ValueError(f"{value} does not fit in 64 bits")
-        return b"\x18" + _varint(value % 2**64)
-    if isinstance(value, float):
-        return b"\x21" + struct.pack("<d", value)
-    if isinstance(value, bytes | bytearray | memoryview):
-        return _field(0x3A, bytes(value))
-    if isinstance(value, Mapping):
-        entries = (_field(0x0A, str(key).encode()) + _field(0x12, encode_any_value(item, depth + 1)) for key, item in value.items())
-        return _field(0x32, b"".join(_field(0x0A, entry) for entry in entries))
-    if isinstance(value, Sequence):
-        return _field(0x2A, b"".join(_field(0x0A, encode_any_value(item, depth + 1)) for item in value))
-    raise TypeError(f"{type(value).__name__} is no attribute value")
 
 
 def double_text(value: float) -> str:
@@ -84,11 +50,6 @@ def any_value_text(content: bytes) -> str:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     return _json(value)
-
-
-def map_text(content: bytes) -> str:
-    """The content of a KeyValueList as a JSON object."""
-    return _json(_decode(_field(0x32, content)))
 
 
 def _json(value: Any) -> str:
@@ -175,16 +136,3 @@ def _read_varint(content: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value % 2**64, at
     return value % 2**64, len(content) + 1
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _field(tag: int, content: bytes) -> bytes:
-    return bytes((tag,)) + _varint(len(content)) + content

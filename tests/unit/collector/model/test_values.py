@@ -3,7 +3,8 @@
 import pytest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from collector.model.values import any_value_text, double_text, encode_any_value
+from collector.model.values import any_value_text, double_text
+from collector.wire.build import encode_value
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def test_doubles_as_text(value, text):
 )
 def test_values_as_bytes_and_text(value, text):
     """What is encoded is what protobuf reads, and its text is the specification's."""
-    content = encode_any_value(value)
+    content = encode_value(value)
     assert AnyValue.FromString(content).SerializeToString() == content
     assert any_value_text(content) == text
 
@@ -40,7 +41,7 @@ def test_values_as_bytes_and_text(value, text):
 def test_what_is_no_value_is_refused(value, error):
     """Too large, or of no kind there is."""
     with pytest.raises(error):
-        encode_any_value(value)
+        encode_value(value)
 
 
 def test_nesting_has_a_limit():
@@ -48,9 +49,9 @@ def test_nesting_has_a_limit():
     value = "x"
     for _ in range(29):
         value = [value]
-    assert encode_any_value(value)
+    assert encode_value(value)
     with pytest.raises(ValueError, match="nest"):
-        encode_any_value([[value]])
+        encode_value([[value]])
 
 
 def test_damaged_bytes_have_some_text():
