@@ -5,16 +5,13 @@ from collections import defaultdict
 from decimal import Decimal, getcontext
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from collector.api import RetryableError
-from collector.helpers import decisions
 from collector.model import Signal, Traces
-from collector.testing import FakeClock, FakeHost, RecordingTelemetry, Sink, make_settings
+from collector.testing import FakeClock, RecordingTelemetry, Sink, make_settings
 from connectors.span_metrics import factory
 
 SECOND = 1_000_000_000
