@@ -37,6 +37,7 @@ AMBIGUOUS: Final = -3
 
 _PROCESS_START_TOLERANCE_NS: Final = 2_000_000_000  # btime has whole seconds, and start ticks hundredths
 _MAX_TARGETS: Final = 4096  # sets of GPUs that items have named explicitly; a sender cannot make us remember more
+_MAX_EXPLICIT_CHARS: Final = 8192  # the UUIDs of 16 boards with 7 slices each, and then some; what is longer names none of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,8 @@ class Attribution:
 
     def _explicit(self, text: str) -> int:
         """The target that a ``hw.id`` names: a comma list of UUIDs."""
+        if len(text) > _MAX_EXPLICIT_CHARS:
+            return OTHER_HOST
         known = self._explicit_cache.get(text)
         if known is not None:
             return known
@@ -158,19 +161,20 @@ class Attribution:
         return self._by_pod.get(text.strip().lower(), UNDECIDED)
 
     def _process_targets(self, batch: Batch) -> Codes:
-        column = batch.attribute("process.pid", "resources")
-        result = np.full(len(column.kind), UNDECIDED, np.int32)
-        for pid, (target, _) in self._by_pid.items():
-            result[(column.kind == KIND_INT) & (column.int == pid)] = target
-        return result
+        index = self._pid_index(batch)
+        return np.append(self._pid_target, np.int32(UNDECIDED))[index]
 
     def _pid_start(self, batch: Batch) -> npt.NDArray[np.uint64]:
         """Per resource: items that began before this are not of the process that now has the pid."""
+        return np.append(self._pid_starts, np.uint64(0))[self._pid_index(batch)]
+
+    def _pid_index(self, batch: Batch) -> npt.NDArray[np.intp]:
+        """Per resource: which of our processes its pid is; -1: none."""
         column = batch.attribute("process.pid", "resources")
-        result = np.zeros(len(column.kind), np.uint64)
-        for pid, (_, start) in self._by_pid.items():
-            result[column.int == pid] = max(0, start - _PROCESS_START_TOLERANCE_NS)
-        return result
+        index = np.minimum(np.searchsorted(self._pids, column.int), max(0, len(self._pids) - 1))
+        if not len(self._pids):
+            return np.full(len(column), -1)
+        return np.where((column.kind == KIND_INT) & (self._pids[index] == column.int), index, -1)
 
     def _read_processes(self, snapshot: Snapshot) -> None:
         self._processes = _processes(snapshot)
@@ -188,12 +192,15 @@ class Attribution:
         self._by_container = {key: self._target(tuple(sorted(value))) for key, value in containers.items()}
         self._by_pod = {key: self._target(tuple(sorted(value))) for key, value in pods.items()}
         # Two containers can both have a process 1: then the number says nothing.
-        self._by_pid = {
-            pid: (self._target(tuple(sorted(devices))), start)
+        by_pid = sorted(
+            (pid, self._target(tuple(sorted(devices))), max(0, start - _PROCESS_START_TOLERANCE_NS))
             for pid, owners in pids.items()
             if len(owners) == 1
             for devices, start in owners.values()
-        }
+        )
+        self._pids = np.array([pid for pid, _, _ in by_pid], np.int64)
+        self._pid_target = np.array([target for _, target, _ in by_pid], np.int32)
+        self._pid_starts = np.array([start for _, _, start in by_pid], np.uint64)
 
     def _target(self, devices: tuple[int, ...]) -> int:
         code = self._target_codes.get(devices)

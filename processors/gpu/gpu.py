@@ -3,7 +3,6 @@
 Spans of another host, of no GPU we can name, or of a time we know nothing of pass unchanged. What is there already is kept.
 """
 
-import re
 from functools import partial
 from typing import Any, Final, TypeAlias
 
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from collector.api import Host, Settings, Transform
 from collector.helpers.gpu import Sampler, Snapshot, acquire, release
 from collector.helpers.gpu.telemetry import SamplerMetrics
+from collector.helpers.patterns import compile_pattern
 from collector.model import AttributeColumn, Batch, Edit, Signal, StringColumn
 from processors.gpu.attribution import METHODS, OTHER_HOST, Assignment, Attribution
 from processors.gpu.config import GpuProcessorConfig
@@ -32,7 +32,7 @@ _SEVERITY_WORDS: Final = _SEVERITIES | {"warning": 13, "err": 17, "critical": 21
 _OUTCOMES: Final = {COVERED: "enriched", EXPIRED: "expired", UNCOVERED: "uncovered"}
 _INVALID_TIME: Final = 3
 _MAX_NAMES: Final = 10_000  # decisions kept; names with ids in them must not fill memory
-_MAX_NAME_CHARS: Final = 512  # a pattern sees no more of a name: its cost is bounded
+_MAX_NAME_CHARS: Final = 512  # a pattern sees no more of a name, and no more of it is remembered
 
 
 class GpuProcessor(Transform):
@@ -55,7 +55,7 @@ class GpuProcessor(Transform):
         self._is_acquired = False
         self._attribution: Attribution | None = None
         self._kinds = np.array([_KINDS[kind] for kind in config.match.kinds], np.int64)
-        self._patterns = [re.compile(pattern) for pattern in config.match.names]
+        self._patterns = [compile_pattern(pattern) for pattern in config.match.names]
         self._names: dict[str, bool] = {}
         self._min_severity = _SEVERITIES[config.logs.min_severity]
         self._metrics = SamplerMetrics(settings.telemetry, self._snapshot)
@@ -134,11 +134,12 @@ class GpuProcessor(Transform):
         return is_kind & is_named
 
     def _is_work_name(self, name: str) -> bool:
+        name = name[:_MAX_NAME_CHARS]
         known = self._names.get(name)
         if known is None:
             if len(self._names) >= _MAX_NAMES:
                 self._names.clear()
-            known = self._names[name] = any(pattern.search(name[:_MAX_NAME_CHARS]) for pattern in self._patterns)
+            known = self._names[name] = any(pattern.search(name) for pattern in self._patterns)
         return known
 
     def _after_queue(self, batch: Batch, rows: Rows, start: Times, end: Times) -> Times:
