@@ -67,10 +67,10 @@ def join(snapshot: Snapshot, targets: list[tuple[int, ...]], target: Codes, star
                 outcome[rows] = UNCOVERED
                 continue
             windows = view.windows(start[rows], end[rows])
+            share = windows.coverage()
+            coverage[rows] = np.minimum(coverage[rows], share)  # a board that was lost while its slice answered counts too
             if role == _MEMBER:
-                share = windows.coverage()
                 outcome[rows] = np.maximum(outcome[rows], _outcome(windows, share))
-                coverage[rows] = np.minimum(coverage[rows], share)
                 samples[rows] = np.minimum(samples[rows], windows.samples)
                 utilization_mean[rows] += windows.mean("utilization")
                 utilization_max[rows] = np.maximum(utilization_max[rows], windows.maximum("utilization"))

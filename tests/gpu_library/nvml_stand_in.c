@@ -244,7 +244,7 @@ EXPORT ret_t nvmlDeviceGetMemoryInfo(device_t d, memory_v1 *m) {
     ENTER(d);
     PART(d);
     m->total = part.gib << 30;
-    m->used = (number("used", d, 2048) + number("reserved", d, 1024)) << 20; /* the old call counts what the driver reserves */
+    m->used = (number("used", d, d->slice < 0 ? 2048 : 1024) + number("reserved", d, 1024)) << 20; /* the old call counts what the driver reserves */
     m->free = m->total - m->used;
     return 0;
 }

@@ -1,6 +1,7 @@
 """A C stand-in for the NVIDIA driver's library, under the real nvidia-ml-py: for the tests of everything that reads GPUs."""
 
 import ctypes
+import itertools
 import shutil
 import subprocess
 from pathlib import Path
@@ -33,7 +34,7 @@ class StandIn:
     def functions():
         """The names of all functions nvidia-ml-py can be made to call here."""
         words = SOURCE.read_text().replace("(", " ( ").split()
-        names = {word for word, following in zip(words, words[1:], strict=False) if word.startswith("nvml") and following == "("}
+        names = {word for word, following in itertools.pairwise(words) if word.startswith("nvml") and following == "("}
         return sorted(names - {"nvmlErrorString"})
 
 

@@ -244,6 +244,8 @@ class _Handle:
                 utilization = _percent(None if rates is None else rates.gpu)
         memory = self._ask("memory", lambda: _memory_or_raise(nvml, self.handle))
         temperature = nan if self.device.parent_id else _known(self._ask("temperature", lambda: _temperature(nvml, self.handle)))
+        if not self.device.parent_id and memory is None and all(map(math.isnan, (utilization, power, energy, temperature))):
+            raise _LostError  # a handle that answers nothing is of a device that is gone, whatever the driver calls it
         return Reading(
             utilization=utilization,
             memory_used_bytes=nan if memory is None else memory[0],
