@@ -4,6 +4,7 @@ What depends on an item's GPUs alone (ids, model, sizes, the method) is made onc
 only the figures of its own window are columns of numbers.
 """
 
+from collections.abc import Mapping
 from math import isnan
 from typing import Any, Final, TypeAlias
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collector.helpers.gpu import Device, Snapshot
-from collector.model import AttributeColumn, AttributeValue, Batch, Edit
+from collector.model import AttributeColumn, AttributeValue, Batch, Edit, StringColumn
 from processors.gpu.attribution import METHODS, OTHER_HOST, Assignment, Attribution
 from processors.gpu.join import COVERED, EXPIRED, UNCOVERED, Figures, join
 
@@ -19,6 +20,7 @@ __all__ = ["Enrichment"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Times: TypeAlias = npt.NDArray[np.uint64]
+Codes: TypeAlias = npt.NDArray[np.int32]
 Rows: TypeAlias = npt.NDArray[np.intp]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
@@ -58,7 +60,8 @@ class Enrichment:
         is_valid = (stated_start > 0) & (stated_start <= end) & (end <= latest)
         self._figures: Figures = join(snapshot, attribution.targets, self._target, self._start, self._end)
         self._outcome = np.where(is_valid, self._figures.outcome, np.int8(_INVALID_TIME))
-        self._told = np.flatnonzero(self._outcome == COVERED)
+        self._told: Rows = np.flatnonzero(self._outcome == COVERED)
+        self._where = self._mask(self._told)
 
     def count(self, counter: Any) -> None:
         """Add what became of the items to a counter with the labels method and outcome."""
@@ -78,9 +81,9 @@ class Enrichment:
             return self._batch
         figures, edit = self._figures, self._batch.edit()
         self._by_target(edit, "hw.id", "hw.parent", "hw.model", "gpu.ids", "gpu.count", "gpu.memory.limit", "gpu.processes")
-        self._by_code(edit, "gpu.attribution.method", list(METHODS), self._method)
-        self._constant(edit, "gpu.source", self._snapshot.source)
-        self._constant(edit, "gpu.sample_interval", self._snapshot.sample_interval_s)
+        self._by_code(edit, "gpu.attribution.method", dict(enumerate(METHODS)), self._method)
+        self._set(edit, "gpu.source", self._snapshot.source, self._where)
+        self._set(edit, "gpu.sample_interval", self._snapshot.sample_interval_s, self._where)
         self._doubles(edit, "gpu.utilization.mean", figures.utilization_mean)
         self._doubles(edit, "gpu.utilization.max", figures.utilization_max)
         self._integers(edit, "gpu.memory.used.max", figures.memory_used_max)
@@ -97,7 +100,7 @@ class Enrichment:
             return self._batch
         edit = self._batch.edit()
         self._by_target(edit, "hw.id", "gpu.memory.limit")
-        self._constant(edit, "gpu.source", self._snapshot.source)
+        self._set(edit, "gpu.source", self._snapshot.source, self._where)
         self._doubles(edit, "gpu.utilization", self._figures.utilization_mean)
         self._integers(edit, "gpu.memory.used", self._figures.memory_used_max)
         return edit.apply()
@@ -105,23 +108,21 @@ class Enrichment:
     def _by_target(self, edit: Edit[Any], *keys: str) -> None:
         used = np.flatnonzero(np.bincount(self._target[self._told])).tolist()
         facts = {code: _facts(self._snapshot, self._attribution.targets[code]) for code in used}
-        code_of = np.zeros(used[-1] + 1, np.int32)
-        code_of[used] = np.arange(len(used), dtype=np.int32)
-        codes = code_of[np.minimum(self._target, used[-1])]
         for key in keys:
-            self._by_code(edit, key, [facts[code].get(key) for code in used], codes)
+            self._by_code(edit, key, {code: facts[code][key] for code in used if key in facts[code]}, self._target)
 
-    def _by_code(self, edit: Edit[Any], key: str, values: list[AttributeValue | None], codes: npt.NDArray[np.int32]) -> None:
-        """Set what few values there are, by their code; None is none."""
-        if any(value is not None for value in values):
-            spread = np.full(self._batch.item_count, len(values), np.int32)
-            spread[self._rows[self._told]] = codes[self._told]
-            self._set(edit, key, AttributeColumn.of([*values, None]).take(spread), None)
-
-    def _constant(self, edit: Edit[Any], key: str, value: AttributeValue) -> None:
-        told = np.zeros(self._batch.item_count, np.bool_)
-        told[self._rows[self._told]] = True
-        self._set(edit, key, value, told)
+    def _by_code(self, edit: Edit[Any], key: str, values: Mapping[int, AttributeValue], codes: Codes) -> None:
+        """Set one of few values by code; a code without one sets nothing. One value for all is the usual case, and the cheapest."""
+        used = np.flatnonzero(np.bincount(codes[self._told])).tolist()
+        present = [code for code in used if code in values]
+        if len(present) == len(used) == 1:
+            self._set(edit, key, values[used[0]], self._where)
+        elif present:
+            place = np.full(used[-1] + 1, -1, np.int32)
+            place[present] = np.arange(len(present), dtype=np.int32)
+            spread = np.full(self._batch.item_count, -1, np.int32)
+            spread[self._rows[self._told]] = place[codes[self._told]]
+            self._set(edit, key, _spread([values[code] for code in present], spread), None)
 
     def _doubles(self, edit: Edit[Any], key: str, values: Floats) -> None:
         self._numbers(edit, key, values, np.float64)
@@ -131,22 +132,33 @@ class Enrichment:
 
     def _numbers(self, edit: Edit[Any], key: str, values: Floats, dtype: type[np.float64 | np.int64]) -> None:
         """Set numbers; NaN is none."""
-        told = self._told
+        told, where = self._told, self._where
         values = values[told]
         unknown = np.isnan(values)
         if unknown.any():
             told, values = told[~unknown], values[~unknown]
-        if not len(told):
-            return
-        spread = np.zeros(self._batch.item_count, dtype)
-        spread[self._rows[told]] = values if dtype is np.float64 else np.rint(values)
-        where = np.zeros(self._batch.item_count, np.bool_)
-        where[self._rows[told]] = True
-        self._set(edit, key, spread, where)
+            where = self._mask(told)
+        if len(told):
+            spread = np.zeros(self._batch.item_count, dtype)
+            spread[self._rows[told]] = values if dtype is np.float64 else np.rint(values)
+            self._set(edit, key, spread, where)
+
+    def _mask(self, chosen: Rows) -> Mask:
+        mask = np.zeros(self._batch.item_count, np.bool_)
+        mask[self._rows[chosen]] = True
+        return mask
 
     def _set(self, edit: Edit[Any], key: str, values: Any, where: Mask | None) -> None:
         """What is there already is kept; a key that no item has need not be looked for."""
         edit.set(key, values, where, mode="insert" if self._batch.attributes().code_of(key) >= 0 else "upsert")
+
+
+def _spread(values: list[AttributeValue], codes: Codes) -> AttributeColumn | StringColumn:
+    """A column of few values, by their codes; -1 is none."""
+    texts = [value for value in values if isinstance(value, str)]
+    if len(texts) == len(values):
+        return StringColumn.from_codes(codes, texts)
+    return AttributeColumn.of([*values, None]).take(codes)  # the last, -1, is the one that is not there
 
 
 def _facts(snapshot: Snapshot, members: tuple[int, ...]) -> dict[str, AttributeValue]:
