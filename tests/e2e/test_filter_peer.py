@@ -160,8 +160,8 @@ SPAN = [
     'attributes["k"] == resource.attributes["k"]', 'attributes["k"] == [1, "a", 2.5]', 'attributes["k"] != []', 'attributes["k"] == {}',
     'attributes["k"] == {"x": {"y": 1}, "s": "<v>", "l": [1, 2, 3]}', 'attributes["k"]["x"]["y"] == 1', 'attributes["k"]["l"][1] == 2',
     'attributes["k"]["l"][9] == 2', 'attributes["k"][0] == 1', 'attributes["k"]["none"] == nil', 'not (attributes["k"]["none"] == 1)',
-    'attributes["k"] + 1 == 6', 'attributes["k"] * 2 > 4.5', '-attributes["k"] == 3', '10 / attributes["k"] == 2', '-7 / 2 == -3 and kind == 1',
-    'attributes["k"] / 2 == -1', 'attributes["k"] - attributes["other"] == 0', '(attributes["k"] + 1) * 2 >= 12', '1 + 2 * 3 - 4 == 3 and kind == 2', 'attributes["k"] - 1 > 0',
+    'attributes["k"] + 1 == 6', 'attributes["k"] * 2 > 4.5', '-attributes["k"] == 3', '10 / attributes["k"] == 2', "-7 / 2 == -3 and kind == 1",
+    'attributes["k"] / 2 == -1', 'attributes["k"] - attributes["other"] == 0', '(attributes["k"] + 1) * 2 >= 12', "1 + 2 * 3 - 4 == 3 and kind == 2", 'attributes["k"] - 1 > 0',
     'IsMatch(name, "^GET")', 'IsMatch(attributes["k"], "^[0-9.]+$")', 'IsMatch(attributes["k"], "x")', 'not IsMatch(attributes["k"], "e")', 'IsMatch(name, attributes["k"])', 'IsMatch(kind, "[34]")',
     'HasPrefix(name, "GET")', 'HasSuffix(attributes["k"], "t")', 'HasPrefix(attributes["k"], name)', 'Len(attributes["k"]) == 4', 'Len(attributes["k"]) > 0', "Len(attributes) == 2",
     "Len(events) > 1", "Len(links) == 1", "events != nil", 'IsString(attributes["k"])', 'IsInt(attributes["k"])', 'IsDouble(attributes["k"])', 'IsBool(attributes["k"])',
@@ -176,19 +176,19 @@ SPAN = [
     'ParseInt(attributes["k"], 16) > 15', 'ParseInt("0x1f", 0) == 31 and kind == 1', 'ParseJSON(attributes["k"])["x"][1] == 2', 'ParseJSON(attributes["k"])["y"] == "z"', 'Hex(attributes["k"]) == "0102"', 'Hex(name) == "504f5354202f62"',
     'Coalesce([attributes["other"], attributes["k"], "none"]) == "text"', 'Coalesce([attributes["k"]]) == nil', "IsRootSpan()", "not IsRootSpan()", "IsRootSpan() == true",
     'IsInCIDR(attributes["k"], ["10.0.0.0/8"])', 'IsInCIDR(attributes["k"], ["fe80::/10", "192.168.0.0/16"])', 'not IsInCIDR(attributes["k"], ["10.0.0.0/8"])',
-    "end_time - start_time > Duration(\"500ms\")", "end_time_unix_nano - start_time_unix_nano == 0", "Milliseconds(end_time - start_time) == 250", "Seconds(end_time - start_time) >= 1.002", "Minutes(end_time - start_time) == 0", "Nanoseconds(end_time - start_time) == 501000000",
-    'Duration(attributes["k"]) == Duration("90m")', 'Duration("1.5s") == Duration("1s") + Duration("0.5s") and kind == 1', "start_time + Duration(\"1s\") < end_time", "UnixNano(start_time) == start_time_unix_nano and kind == 3", "UnixMilli(start_time) == 1700000000001", "UnixSeconds(end_time) > 1700000000",
+    'end_time - start_time > Duration("500ms")', "end_time_unix_nano - start_time_unix_nano == 0", "Milliseconds(end_time - start_time) == 250", "Seconds(end_time - start_time) >= 1.002", "Minutes(end_time - start_time) == 0", "Nanoseconds(end_time - start_time) == 501000000",
+    'Duration(attributes["k"]) == Duration("90m")', 'Duration("1.5s") == Duration("1s") + Duration("0.5s") and kind == 1', 'start_time + Duration("1s") < end_time', "UnixNano(start_time) == start_time_unix_nano and kind == 3", "UnixMilli(start_time) == 1700000000001", "UnixSeconds(end_time) > 1700000000",
     "start_time == end_time", "start_time == start_time_unix_nano", 'trace_id.string == "01010101010101010101010101010101"', "trace_id == TraceID(0x02020202020202020202020202020202)", 'trace_id == TraceID("03030303030303030303030303030303")', "trace_id != TraceID(0x02020202020202020202020202020202)",
     'TraceID(attributes["k"]) != trace_id', "trace_id == 0x02020202020202020202020202020202", "trace_id != nil", "trace_id < trace_id", 'span_id.string == "0000000000000005"', "span_id == SpanID(0x0000000000000005)", "parent_span_id == SpanID(0x0000000000000000)", 'parent_span_id.string == "0000000000000000"', "span_id == parent_span_id",
     'trace_state["a"] == "1"', 'trace_state["a"] == ""', 'trace_state["a"] == nil', 'trace_state == "bad"', 'trace_state["x@y"] == "z"', 'kind.string == "Server"', 'kind.deprecated_string == "SPAN_KIND_CLIENT"', "status.code == STATUS_CODE_ERROR", 'status.message == "boom"', 'status.message == ""', "flags == 1",
     'resource.attributes["service.name"] == "front"', 'resource.attributes["n"] == nil', 'resource.schema_url == "https://schema/1"', 'instrumentation_scope.name == "lib1"', 'scope.version == "1.2"', 'scope.attributes["level"] > 2', 'scope.name == ""',
     "true", "false", "not true", "true and kind == 1", "1 == 1.0", 'attributes["k"]["x"] == 1 and false', 'false and attributes["k"]["x"] == 1', 'kind == 1 or attributes["k"] + 1 == 2', 'attributes["k"] + 1 == 2 or kind == 1', 'kind == 1 and attributes["k"] + 1 == 6', "nil == nil", "nil != nil",
     "(((kind))) == 2", "-(-kind) == 2", "+kind == 2", '[kind, name] == [1, "GET /a"]', '{"a": kind} == {"a": 1}', 'attributes["k"] == Split("a", ",")', "1.5e0 == 1.5", ".5 < 1.", '"\\u0041\\x42\\103" == "ABC"', 'String(start_time) == "x"', 'String(end_time - start_time) == "250500000"', 'String(1.5) == "1.5"',
-    'Index(attributes["k"], 2.5) == 2', 'Len([1, 2]) == 2', 'IsMatch("abc", "b")', 'IsMatch(nil, "b")', 'String(attributes["k"]) == "NaN"', 'attributes["k"] == attributes["k"]',
+    'Index(attributes["k"], 2.5) == 2', "Len([1, 2]) == 2", 'IsMatch("abc", "b")', 'IsMatch(nil, "b")', 'String(attributes["k"]) == "NaN"', 'attributes["k"] == attributes["k"]',
 ]  # fmt: skip
 SPANEVENT = [
     'name == "exception"', 'spanevent.name == ""', 'attributes["k"] != nil', 'attributes["k"] == 5 or name == "log"', 'span.name == "GET /a"', "span.kind == SPAN_KIND_SERVER", "time_unix_nano > 1700000000000000000",
-    'resource.attributes["service.name"] == "back"', 'IsMatch(name, "o") and scope.name == "lib1"', "time - span.start_time < Duration(\"0s\")", "true", "false", 'attributes["k"] + 1 == 6', "Len(attributes) == 2",
+    'resource.attributes["service.name"] == "back"', 'IsMatch(name, "o") and scope.name == "lib1"', 'time - span.start_time < Duration("0s")', "true", "false", 'attributes["k"] + 1 == 6', "Len(attributes) == 2",
 ]  # fmt: skip
 METRIC = [
     'name == "g"', 'metric.name == "requests"', "type == METRIC_DATA_TYPE_SUM", "type == METRIC_DATA_TYPE_EXPONENTIAL_HISTOGRAM or type == METRIC_DATA_TYPE_SUMMARY", "is_monotonic == true", "is_monotonic == nil", "is_monotonic != true",
@@ -204,7 +204,7 @@ LOG = [
     "body == nil", 'body == "text"', "body != nil", "body == 5", "body > 4", 'body["x"]["y"] == 1', "body[0] == 1", 'body["none"] == nil', 'IsMatch(body, "e")', 'IsMatch(body.string, "^$")', 'body.string == "5"', 'body.string == "AQI="', 'IsMatch(body.string, "\\"s\\"")', "IsMap(body)", "IsList(body)",
     "severity_number >= SEVERITY_NUMBER_WARN", "severity_number == SEVERITY_NUMBER_UNSPECIFIED", "severity_number < SEVERITY_NUMBER_INFO and severity_number != SEVERITY_NUMBER_UNSPECIFIED", 'severity_text == "INFO"', 'ToUpperCase(severity_text) == "ERROR"', 'log.attributes["k"] == "text"', 'attributes["id"] == "front3"',
     "time_unix_nano > 1700000000000000020", "observed_time > time", "flags == 1", 'trace_id.string == "00000000000000000000000000000000"', "trace_id == TraceID(0x02020202020202020202020202020202)", "span_id != SpanID(0x0000000000000000)", 'event_name == "login"',
-    'resource.attributes["service.name"] == "back"', 'scope.name == "front" or body == true', "body == 0x0102", "body == [1, \"a\", 2.5]", "Len(body) > 3", 'Double(body) < 0', 'Int(body) == 10', 'String(body) == "0102"', "body == {}", 'body["l"][5] == 1', "true",
+    'resource.attributes["service.name"] == "back"', 'scope.name == "front" or body == true', "body == 0x0102", 'body == [1, "a", 2.5]', "Len(body) > 3", "Double(body) < 0", "Int(body) == 10", 'String(body) == "0102"', "body == {}", 'body["l"][5] == 1', "true",
 ]  # fmt: skip
 LISTED = [
     *((Signal.TRACES, {"traces": {"span": [text]}}) for text in SPAN),
