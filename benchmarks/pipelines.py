@@ -145,13 +145,13 @@ def requests() -> dict[Signal, list[bytes]]:
     gpu = yaml.YAML(typ="safe").load(PROCESSORS)["processors"]["gpu"]
     acquire(GpuProcessorConfig.model_validate(gpu), structlog.get_logger())
     time.sleep(RING_S)
-    platform = Platform(seed=11)
+    platform = Platform(seed=11, users=400)  # so many that most series are known after some batches, as in a service that runs
     made: dict[Signal, list[bytes]] = {signal: [] for signal in Signal}
     for _ in range(BATCHES):
         traces, logs = platform.requests(100)
         made[Signal.TRACES].append(traces.SerializeToString())
         made[Signal.LOGS].append(logs.SerializeToString())
-        if len(made[Signal.METRICS]) < BATCHES // 6:
+        if len(made[Signal.METRICS]) < BATCHES // 2:
             made[Signal.METRICS].append(platform.metrics().SerializeToString())
     return made
 
