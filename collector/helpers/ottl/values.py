@@ -354,7 +354,7 @@ def _result(function: Callable[..., Scalar], arguments: Sequence[Scalar]) -> Sca
         return _FAILED
     try:
         return function(*arguments)
-    except Failure:
+    except (Failure, RecursionError):  # JSON from outside may be nested almost as deep as Python goes
         return _FAILED
 
 

@@ -451,3 +451,40 @@ def test_times_and_durations():
         found = compute(symbol, Values.constant(left), Values.constant(right))
         assert found.kind[0] == kind
         assert number is None or found.number[0] == number
+
+
+@pytest.mark.parametrize(
+    ("content", "condition", "outcome"),
+    [
+        ("[" * 100_000, 'ParseJSON(name)[0] == "x"', "failed"),
+        ("[" * 400 + "]" * 400, 'IsMatch(ParseJSON(name), "x")', None),
+        ("[" * 400 + "]" * 400, "ParseJSON(name) == ParseJSON(name)", None),
+        ("[1e999]", "ParseJSON(name) != nil", "failed"),
+        ("[NaN]", "ParseJSON(name) != nil", "failed"),
+        ("[" + "9" * 5_000 + "]", "ParseJSON(name) != nil", "failed"),
+        ("1", "ParseJSON(name) != nil", "failed"),
+        ('{"a": [1]}', 'ParseJSON(name)["a"][0] == 1', "matched"),
+        ("9" * 5_000, "Int(name) == nil", "matched"),
+        ("9" * 5_000, "Double(name) > 0", "failed"),
+        ("(" * 50_000, "IsMatch(name, name)", "failed"),
+        ("a" * 50_000, 'IsMatch(name, "(a*)*b")', "none"),
+        ("1" * 5_000 + "h", 'Duration(name) > Duration("1s")', "failed"),
+        ("\U0001f600", "Substring(name, 0, 1) != nil", "matched"),
+    ],
+)
+def test_hostile_texts(content, condition, outcome):
+    """A text from outside fails its own row at worst."""
+    message = ExportTraceServiceRequest()
+    spans = message.resource_spans.add().scope_spans.add().spans
+    for name in (content, "plain"):
+        spans.add(trace_id=b"\1" * 16, span_id=b"\1" * 8, name=name)
+    matched, failed = compile_conditions([condition], "span").mask(Traces.from_wire(message.SerializeToString()))
+    if outcome is not None:
+        assert [matched[0], failed[0]] == [outcome == "matched", outcome == "failed"]
+
+
+def test_as_deep_as_is_allowed():
+    """Sixty-four levels of parentheses around conditions and around numbers."""
+    batch = traces(spans=3)
+    text = "(" * 64 + "kind >= 0" + ")" * 64 + " and " + "-(" * 64 + "kind" + ")" * 64 + " == kind"
+    assert compile_conditions([text], "span").mask(batch)[0].all()
