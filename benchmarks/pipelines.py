@@ -46,6 +46,16 @@ processors:
     attributes: [{keys: [endpoint, http.route, url.path], action: template}]
     overflow: {flush_interval: 1s}
   cardinality/wide: {limit: 0}
+  filter:
+    trace_conditions:
+      - IsMatch(span.name, "^none")
+      - span.attributes["http.response.status_code"] == 599
+      - span.end_time - span.start_time > Duration("1h")
+    metric_conditions:
+      - IsMatch(metric.name, "^none")
+      - datapoint.attributes["user_id"] == "none"
+    log_conditions:
+      - log.severity_number < SEVERITY_NUMBER_TRACE and IsMatch(log.body, "^none")
   sampling:
     decision_wait: 500ms
     rules:
@@ -91,14 +101,17 @@ VARIANTS: Final = (
     Variant("memory_limiter", Signal.TRACES, ["memory_limiter"]),
     Variant("gpu", Signal.TRACES, ["gpu"]),
     Variant("sampling", Signal.TRACES, ["sampling"]),
+    Variant("filter: three conditions", Signal.TRACES, ["filter"]),
     Variant("span_metrics", Signal.TRACES, [], ["span_metrics"]),
     Variant("service_graph", Signal.TRACES, [], ["service_graph"]),
     Variant("the default: these, and memory_limiter", Signal.TRACES, ["memory_limiter", "gpu", "sampling"], CONNECTORS),
     Variant("no processor", Signal.METRICS),
     Variant("cardinality, nothing over its limit", Signal.METRICS, ["cardinality/wide"]),
     Variant("cardinality, three quarters folded", Signal.METRICS, ["cardinality"]),
+    Variant("filter: two conditions", Signal.METRICS, ["filter"]),
     Variant("the default: that, and memory_limiter", Signal.METRICS, ["memory_limiter", "cardinality"]),
     Variant("no processor", Signal.LOGS),
+    Variant("filter: one condition", Signal.LOGS, ["filter"]),
     Variant("the default: memory_limiter, gpu", Signal.LOGS, ["memory_limiter", "gpu"]),
 )  # fmt: skip
 
