@@ -24,7 +24,7 @@ UNSET, MESSAGING, DATABASE, VIRTUAL = range(4)
 CONNECTION_TYPES: Final = ("", "messaging_system", "database", "virtual_node")
 _SERVER, _CLIENT, _PRODUCER, _CONSUMER = 2, 3, 4, 5  # span kinds: opentelemetry-proto trace.proto
 _STATUS_ERROR: Final = 2
-_WHOLE: Final = float(1 << RANDOMNESS_BITS)
+_WHOLE: Final = 1 << RANDOMNESS_BITS
 _ADJUSTED_MAX: Final = 2.0**32
 """A sampler that keeps fewer than one in 4 billion is none: one such span must not fill the counters."""
 
@@ -132,4 +132,4 @@ def _adjusted_count(trace_state: str) -> float:
     state = read_trace_state(trace_state)
     if state.threshold is None or not state.is_valid:
         return 1.0
-    return min(_WHOLE / (_WHOLE - state.threshold), _ADJUSTED_MAX)
+    return min(_WHOLE / (_WHOLE - state.threshold), _ADJUSTED_MAX)  # in integers: as a float the largest threshold is the whole
