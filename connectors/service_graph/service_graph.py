@@ -118,13 +118,13 @@ class ServiceGraphConnector(Connector):
         folded = batch.item_count - nameless_count
         if halves is not None:
             held_before = len(state.store)
-            roots, others = halves.take(halves.is_root), halves.take(~halves.is_root)
-            if len(roots):  # no pair can come: they need not wait for it as they do in the Collector
+            if halves.is_root.any():  # no pair can come: they need not wait for it as they do in the Collector
+                roots, halves = halves.take(halves.is_root), halves.take(~halves.is_root)
                 self._opened.add(len(roots))
                 self._settle(roots)
-            if len(others):
+            if len(halves):
                 store = self.config.store
-                pairs = state.store.add(others, now_s=self._clock.monotonic_s(), ttl_s=store.ttl, limit=store.max_items)
+                pairs = state.store.add(halves, now_s=self._clock.monotonic_s(), ttl_s=store.ttl, limit=store.max_items)
                 self._opened.add(pairs.opened_count)
                 self._count(pairs.edges)
                 self._expired.add(len(pairs.expired))

@@ -55,6 +55,8 @@ class Halves:
 
     def take(self, rows: NDArray[Any]) -> "Halves":
         """The rows of a mask or of indices."""
+        if rows.dtype == np.bool_:
+            rows = np.flatnonzero(rows)  # once, not a column
         return Halves(*(getattr(self, name)[rows] for name in self.__slots__))
 
 
