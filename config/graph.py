@@ -3,7 +3,7 @@
 Source: open-telemetry/opentelemetry-collector otelcol/config.go, service/internal/graph/graph.go.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from collector.api import ComponentId, ComponentKind, Factory
 from config.errors import ConfigError
@@ -30,6 +30,7 @@ def check_graph(
         _check_connector(connector_id, factory, position, service, errors)
     _check_cycles(service, factories, errors)
     _note_unused(service, factories, warnings)
+    _note_sampled(service, factories, warnings)
 
 
 def _check_ambiguous(factories: Factories, errors: list[ConfigError]) -> None:
@@ -161,3 +162,36 @@ def _note_unused(service: ServiceConfig, factories: Factories, warnings: list[Co
             if component_id not in used[kind]:
                 where = "service::extensions" if kind is ComponentKind.EXTENSION else "any pipeline"
                 warnings.append(ConfigError(position, (str(kind), str(component_id)), f"configured but not used in {where}"))
+
+
+_COUNTING = frozenset({"span_metrics", "service_graph"})
+_SAMPLING = frozenset({"sampling", "tail_sampling", "probabilistic_sampler"})
+
+
+def _note_sampled(service: ServiceConfig, factories: Factories, warnings: list[ConfigError]) -> None:
+    """Connectors that count spans, behind a processor that takes some away: their numbers are estimates, or wrong."""
+
+    def types_of(ids: Iterable[ComponentId], kind: ComponentKind) -> dict[ComponentId, str]:
+        found = ((each, factories[kind].get(each, (None, None))[0]) for each in ids)
+        return {each: factory.component_type for each, factory in found if factory is not None}
+
+    def sampler_above(pipeline: Pipeline, seen: frozenset[str]) -> ComponentId | None:
+        for processor, type_ in types_of(pipeline.processors, ComponentKind.PROCESSOR).items():
+            if type_ in _SAMPLING:
+                return processor
+        for other in service.pipelines.values():
+            if other.id not in seen and set(other.exporters) & set(pipeline.receivers) and other.signal is pipeline.signal:
+                found = sampler_above(other, seen | {other.id})
+                if found is not None:
+                    return found
+        return None
+
+    for pipeline in service.pipelines.values():
+        counting = [each for each, type_ in types_of(pipeline.exporters, ComponentKind.CONNECTOR).items() if type_ in _COUNTING]
+        sampler = sampler_above(pipeline, frozenset({pipeline.id})) if counting else None
+        for connector_id in counting if sampler is not None else ():
+            message = (
+                f"counts only what {sampler} leaves of pipeline {pipeline.id}: list it as exporter of a pipeline before sampling, "
+                "else its numbers are estimates at best"
+            )
+            warnings.append(ConfigError(factories[ComponentKind.CONNECTOR][connector_id][1], ("connectors", str(connector_id)), message))

@@ -96,6 +96,7 @@ class _Builder:
         self._connector_edges: dict[ComponentId, NodeEdge] = {}
         self._heads: dict[str, Segment] = {}
         self._reach: dict[str, tuple[ExporterEdge, ...]] = {}
+        self._behind: dict[str, set[ExporterEdge]] = {}
         self._exporters: list[Node] = []
         self._processors: list[Node] = []
         self._held: list[tuple[Entry, Callable[[], int]]] = []
@@ -127,17 +128,23 @@ class _Builder:
         if known is not None:
             return known
         targets: list[Edge] = []
-        reach: dict[ComponentId, ExporterEdge] = {}
+        reach: dict[ComponentId, ExporterEdge] = {}  # by batches of this signal: what the door asks for room
+        behind: set[ExporterEdge] = set()  # the same and those behind connectors that make another signal
         for exporter_id in pipeline.exporters:
             if exporter_id in self._config.connectors:
                 targets.append(self._connector(exporter_id))
                 for _, downstream in self._fed_by(exporter_id, pipeline.signal):
-                    reach.update({edge_id: edge for edge_id, edge in self._exporter_edges.items() if edge in self._reach[downstream.id]})
+                    behind |= self._behind[downstream.id]
+                    if downstream.signal is pipeline.signal:
+                        reach.update(
+                            {edge_id: edge for edge_id, edge in self._exporter_edges.items() if edge in self._reach[downstream.id]}
+                        )
             else:
                 edge = self._exporter(exporter_id)
                 targets.append(edge)
                 reach[exporter_id] = edge
         self._reach[pipeline.id] = tuple(reach.values())
+        self._behind[pipeline.id] = behind | set(reach.values())
         steps: list[Step] = []
         for processor_id in reversed(pipeline.processors):
             configured = self._config.processors[processor_id]
@@ -152,7 +159,7 @@ class _Builder:
                 case Stage() as stage:
                     self._held.append((entry, stage.held_items))
                     self._holders.append(stage)
-                    waits = any(edge.waits for edge in reach.values())
+                    waits = any(edge.waits for edge in self._behind[pipeline.id])
                     targets, steps = [NodeEdge(stage, {pipeline.signal: entry}, telemetry.log, waits=waits)], []
                 case other:
                     raise StartError(f"{node.path}: a processor is a Transform or a Stage, not {type(other).__name__}")
@@ -197,7 +204,7 @@ class _Builder:
         entries = {signal: telemetry.entry(signal) for signal in sorted(into)}
         if entries:
             self._held.append((next(iter(entries.values())), connector.held_items))
-        waits = any(edge.waits for name in fed for edge in self._reach[name])
+        waits = any(edge.waits for name in fed for edge in self._behind[name])
         self._processors.append(node)
         self._connector_edges[connector_id] = NodeEdge(connector, entries, telemetry.log, waits=waits)
         return self._connector_edges[connector_id]

@@ -1,7 +1,14 @@
 import pytest
 
+from collector.registry import Registry
 from config import ConfigErrors, examine, load
 from config.load import Outcome
+from connectors.forward import factory as forward
+from connectors.span_metrics import factory as span_metrics
+from exporters.debug import factory as debug
+from processors.batch import factory as batch
+from processors.sampling import factory as sampling
+from receivers.otlp import factory as otlp
 
 GOOD = """
 receivers:
@@ -377,3 +384,35 @@ def test_unknown_sections_and_wrong_shapes(registry):
         "f.yaml:4:1: service::pipelines: the service must have at least one pipeline",
         'f.yaml:4:11: service: unknown key "pipeline" (did you mean "pipelines"?); allowed: extensions, pipelines, telemetry',
     ]
+
+
+COUNTED = """
+receivers: {otlp: {protocols: {grpc: }}}
+processors: {sampling: {rules: [{name: rest, ratio: 0.1}]}, batch: }
+exporters: {debug: }
+connectors: {span_metrics: , forward: }
+service:
+  pipelines:
+    traces/a: {receivers: [otlp], processors: [batch], exporters: [FIRST]}
+    traces/b: {receivers: [RECEIVER], processors: [sampling], exporters: [SECOND]}
+    traces/c: {receivers: [LAST], exporters: [THIRD]}
+    metrics: {receivers: [span_metrics], exporters: [debug]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "is_noted"),
+    [
+        ({"FIRST": "span_metrics, forward", "RECEIVER": "forward", "SECOND": "debug", "LAST": "otlp", "THIRD": "debug"}, False),
+        ({"FIRST": "debug", "RECEIVER": "otlp", "SECOND": "span_metrics, forward", "LAST": "forward", "THIRD": "debug"}, True),
+        ({"FIRST": "debug", "RECEIVER": "otlp", "SECOND": "forward", "LAST": "forward", "THIRD": "span_metrics"}, True),
+    ],
+)
+def test_counting_behind_sampling_is_noted(words, is_noted):
+    """In the same pipeline or further up, through connectors; counting before it is not."""
+    registry = Registry.of([otlp, batch, sampling, debug, forward, span_metrics])
+    text = COUNTED
+    for word, value in words.items():
+        text = text.replace(f"[{word}]", f"[{value}]")
+    noted = [str(note) for note in loaded(text, registry).warnings if "counts only what sampling leaves" in str(note)]
+    assert [note.split(": ")[:2] for note in noted] == ([["f.yaml:5:14", "connectors::span_metrics"]] if is_noted else [])
