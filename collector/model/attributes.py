@@ -158,7 +158,11 @@ class AttributeColumn(_Values):
     @classmethod
     def constant(cls, value: AttributeValue, row_count: builtins.int) -> Self:
         """The same value on every row."""
-        source = encode_value(value)
+        return cls.encoded(encode_value(value), row_count)
+
+    @classmethod
+    def encoded(cls, source: bytes, row_count: builtins.int) -> Self:
+        """The same value, an AnyValue's content, on every row."""
         row = read_values(source, np.zeros(1, np.int32), np.array([len(source)], np.int32))
         return cls(gather(row, np.zeros(row_count, np.int32)), source)
 

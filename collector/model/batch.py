@@ -82,7 +82,8 @@ class Batch:
         """
         valid, tables, rejected_count, message, repaired_count = scan.check(cls.signal.value, wire)
         index = Index()
-        index.rows.update(zip(cls.schema.path, map(read_only, tables), strict=True))
+        for table, rows in zip(cls.schema.path, tables, strict=True):
+            index.add_rows(table, rows)
         batch = cls(valid, context, index)
         return Checked(batch if batch.item_count else None, rejected_count, message, repaired_count)
 
@@ -151,26 +152,37 @@ class Batch:
     def attribute(self, key: str, table: str = ITEM, inherit: bool = False) -> AttributeColumn:
         """One attribute, one row a row of ``table``; ``inherit``: where absent, the scope's value, then the resource's."""
         table = self.table_name(table)
+        name = _INHERITED if inherit else _OWN
+        column = self.index.columns.get((table, name + key))
+        if column is None:
+            column = self._read_attribute(key, table, inherit)
+            if len(self.index.columns) < _COLUMNS_MAX:
+                self.index.columns[table, name + key] = column
+        assert isinstance(column, AttributeColumn)
+        return column
+
+    def _read_attribute(self, key: str, table: str, inherit: bool) -> AttributeColumn:
         every = self.attributes(table)
-        code = every.code_of(key)
-        index = np.full(len(self._rows(table)), -1, np.int32) if code < 0 else find_key(every.rows, code, len(self._rows(table)))
-        column = AttributeColumn(gather(every.rows, index), self.wire)
-        if not inherit:
-            return column
-        rows = column.rows
-        for ancestor in ("scopes", "resources"):
-            if ancestor in self.tables_above(table):
-                above = self.attributes(ancestor)
-                code = above.code_of(key)
-                if code >= 0:
-                    found = find_key(above.rows, code, len(self._rows(ancestor)))
-                    rows = overlay(rows, above.rows, found[self.ancestor(ancestor, table)])
+        code, count = every.code_of(key), len(self._rows(table))
+        if code < 0:
+            rows = np.full(count, _ABSENT)
+            rows["owner"] = np.arange(count)
+        else:
+            rows = gather(every.rows, find_key(every.rows, code, count))
+        if inherit:
+            for ancestor in self.tables_above(table):
+                if ancestor in _INHERITABLE:
+                    above = self.attributes(ancestor)
+                    code = above.code_of(key)
+                    if code >= 0:
+                        found = find_key(above.rows, code, len(self._rows(ancestor)))
+                        rows = overlay(rows, above.rows, found[self.ancestor(ancestor, table)])
         return AttributeColumn(rows, self.wire)
 
     def attributes(self, table: str = ITEM) -> AttributeTable:
         """All attributes of a table, in document order."""
         table = self.table_name(table)
-        known = self.index.attributes.get(table)
+        known = self.index.attributes(table, self.wire)
         if known is None:
             rows = self._rows(table)
             if table in {"metrics", "quantiles"}:
@@ -181,7 +193,8 @@ class Batch:
                 )
             else:
                 found, keys = scan.index_attributes(table, self.wire, rows)
-            known = self.index.attributes[table] = AttributeTable(found, self.wire, keys)
+            known = AttributeTable(found, self.wire, keys)
+            self.index.add_attributes(table, known)
         return known
 
     def ancestor(self, ancestor: str, table: str = ITEM) -> Array:
@@ -261,7 +274,7 @@ class Batch:
         wire = b"".join([batch.wire for batch in batches])
         counts = [batch._item_count for batch in batches]  # noqa: SLF001 - of this class: asking item_count would index the bytes
         item_count = sum(counts) if min(counts) >= 0 else -1
-        return cls(wire, first.context, Index.joined(wire, cls.schema, [batch.index for batch in batches], sizes), item_count)
+        return cls(wire, first.context, Index.joined(cls.schema, [batch.index for batch in batches], sizes), item_count)
 
     @classmethod
     def gather(cls, parts: Sequence[tuple[Self, Array]]) -> Self:
@@ -287,36 +300,47 @@ class Batch:
             above.append(table)
         return above
 
+    def edited(self, wire: bytes) -> Self:
+        """Other bytes, valid, with the same items in the same context; nothing more is known of them yet."""
+        return type(self)(wire, self.context, None, self._item_count)
+
     def of(self, wire: bytes) -> Self:
         """Other bytes, valid, in the same context; nothing is known of them yet."""
         return type(self)(wire, self.context)
 
     def _rows(self, table: str) -> Array:
-        rows = self.index.rows.get(table)
+        rows = self.index.rows(table)
         if rows is not None:
             return rows
         if not self.wire:
             rows = np.empty(0, self.schema.rows[table])
         elif table in self.schema.path:
-            self.index.rows.update(zip(self.schema.path, map(read_only, scan.scan(self.signal.value, self.wire)), strict=True))
-            return self.index.rows[table]
+            for name, found in zip(self.schema.path, scan.scan(self.signal.value, self.wire), strict=True):
+                self.index.add_rows(name, found)
+                if name == table:
+                    rows = found
+            assert rows is not None
+            return rows
         else:
             rows = scan.index_children(table, self.wire, self._rows(self.schema.parents[table]))
-        self.index.rows[table] = read_only(rows)
+        self.index.add_rows(table, rows)
         return rows
 
     def _carried(self, wire: bytes, shift: Shift, maps: dict[str, Array]) -> Index:
         """The index after rows were cut: ``maps`` has the new index of each row of the tables down to the items."""
         index = Index()
         for table, parent in self.schema.parents.items():
-            if table in self.index.rows:
-                rows, maps[table] = take_rows(self.index.rows[table], maps.get(table), maps[parent] if parent else None, shift)
+            known = self.index.rows(table)
+            if known is not None:
+                rows, maps[table] = take_rows(known, maps.get(table), maps[parent] if parent else None, shift)
                 if table == "metrics" and "points" in maps:
                     kept = maps["points"] >= 0
                     rows["point_count"] = np.bincount(maps["metrics"][self._rows("points")["parent"][kept]], minlength=len(rows))
-                index.rows[table] = read_only(rows)
-        for table, every in self.index.attributes.items():
-            index.attributes[table] = AttributeTable(take_rows(every.rows, None, maps[table], shift)[0], wire, every.keys)
+                index.add_rows(table, rows)
+        for table in self.index.attributed_tables():
+            every = self.index.attributes(table, self.wire)
+            if every is not None:
+                index.add_attributes(table, AttributeTable(take_rows(every.rows, None, maps[table], shift)[0], wire, every.keys))
         return index
 
 
@@ -336,3 +360,8 @@ def _parts(batch: B, starts: Sequence[int]) -> list[B]:
 
 
 _PARTS_AT_ONCE: Final = 16
+_INHERITABLE: Final = ("scopes", "resources")
+_OWN: Final = "attribute:"  # before the key, among the index's columns: no field's name has a colon
+_INHERITED: Final = "inherited attribute:"
+_COLUMNS_MAX: Final = 64  # columns of attributes kept: keys may come from the data
+_ABSENT: Final = gather(np.empty(0, ATTRIBUTE), np.full(1, -1, np.int32))[0]

@@ -63,6 +63,10 @@ class _Values:
         return self._text
 
     @property
+    def is_sliced(self) -> bool:
+        return self._slices is not None
+
+    @property
     def memory_bytes(self) -> int:
         if self._slices is not None:
             return self._slices[1].nbytes * 2
@@ -145,6 +149,11 @@ class StringColumn:
     def distinct_count(self) -> int:
         """``len(distinct)``, without making the list."""
         return len(self._values)
+
+    @property
+    def is_sliced(self) -> bool:
+        """Whether the values are still slices of a batch's bytes, which the column then keeps."""
+        return self._values.is_sliced
 
     @property
     def memory_bytes(self) -> int:

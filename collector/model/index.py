@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Generic, Self, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -12,96 +12,157 @@ from collector.model.columns import Array, StringColumn, read_only
 from collector.wire.splice import join_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from collector.model.table import Schema
 
-__all__ = ["Index"]
+__all__ = ["Index", "Later", "now"]
+
+T = TypeVar("T")
+
+
+class Later(Generic[T]):
+    """What an index can make when it is asked for: a batch that is only sent on never pays."""
+
+    __slots__ = ("_make", "_made", "held_bytes")
+
+    def __init__(self, make: Callable[[], T], held_bytes: int) -> None:
+        """``held_bytes``: about what ``make`` keeps until then."""
+        self._make: Callable[[], T] | None = make
+        self._made: T | None = None
+        self.held_bytes = held_bytes
+
+    def get(self) -> T:
+        """Made at the first call."""
+        if self._make is not None:
+            self._made, self._make = self._make(), None
+        assert self._made is not None
+        return self._made
+
+
+_Rows: TypeAlias = "Array | Later[Array]"
+_Attributes: TypeAlias = "tuple[Array, list[bytes]] | Later[tuple[Array, list[bytes]]]"
+"""Attribute rows and what their key codes mean. Without the bytes: whoever keeps one of a part must not keep the part's bytes."""
 
 
 class Index:
-    """Only ever added to; one object per bytes, shared by batches that differ in their context alone.
+    """Only ever added to; one object per bytes, shared by batches that differ in their context alone."""
 
-    The index of joined bytes is made of those of the parts when first asked for: a batch that was only collected to be sent never pays.
-    """
-
-    __slots__ = ("_attributes", "_join", "_rows", "columns")
+    __slots__ = ("_attributes", "_rows", "columns")
 
     def __init__(self) -> None:
         """Nothing is known yet."""
-        self._rows: dict[str, Array] = {}
-        self._attributes: dict[str, AttributeTable] = {}
+        self._rows: dict[str, _Rows] = {}
+        self._attributes: dict[str, AttributeTable | Later[tuple[Array, list[bytes]]]] = {}
         self.columns: dict[tuple[str, str], Array | StringColumn | AttributeColumn] = {}
-        """Fields read so far, by table and name."""
-        self._join: _Join | None = None
+        """Columns read so far, by table and name: fields, and attributes (``batch``)."""
 
     @classmethod
-    def joined(cls, wire: bytes, schema: Schema, parts: Sequence[Index], sizes: Array) -> Self:
-        """The index of ``wire``, the joined bytes of batches with these indexes: of the tables that all of them know."""
+    def joined(cls, schema: Schema, parts: Sequence[Index], sizes: Array) -> Self:
+        """The index of the joined bytes of batches with these indexes: of the tables that all of them know."""
         index = cls()
-        tables = [table for table in schema.parents if all(table in part.rows for part in parts)]
-        attributed = [table for table in tables if all(table in part.attributes for part in parts)]
-        index._join = _Join(
-            wire,
-            schema,
-            np.cumsum(sizes) - sizes,
-            {table: [part.rows[table] for part in parts] for table in tables},
-            # Not the tables themselves: they hold the parts' bytes.
-            {table: [(part.attributes[table].rows, part.attributes[table].keys) for part in parts] for table in attributed},
-        )
+        bases = np.cumsum(sizes) - sizes
+        tables = [table for table in schema.parents if all(table in part._rows for part in parts)]  # noqa: SLF001
+        for table in tables:
+            parent = schema.parents[table]
+            if parent and parent not in tables:
+                continue
+            joined = _JoinedRows(bases, [part.held_rows(table) for part in parts], [part.held_rows(parent) for part in parts] if parent else [])
+            index._rows[table] = Later(joined.make, joined.held_bytes)
+            held = [part.held_attributes(table) for part in parts]
+            known = [attributes for attributes in held if attributes is not None]
+            if len(known) == len(parts):
+                attributed = _JoinedAttributes(bases, joined.parts, known)
+                index._attributes[table] = Later(attributed.make, attributed.held_bytes)
         return index
 
-    @property
-    def rows(self) -> dict[str, Array]:
-        """The rows of each table known."""
-        if self._join is not None:
-            self._settle(self._join)
-        return self._rows
+    def rows(self, table: str) -> Array | None:
+        """The rows of a table; None = not known."""
+        held = self._rows.get(table)
+        if isinstance(held, Later):
+            held = self._rows[table] = read_only(held.get())
+        return held
 
-    @property
-    def attributes(self) -> dict[str, AttributeTable]:
-        """The attributes of each table whose attributes are known."""
-        if self._join is not None:
-            self._settle(self._join)
-        return self._attributes
+    def add_rows(self, table: str, rows: _Rows) -> None:
+        """Now the rows are known, or how to make them."""
+        self._rows[table] = rows if isinstance(rows, Later) else read_only(rows)
+
+    def held_rows(self, table: str) -> _Rows:
+        """The rows of a table that is known, or what will make them."""
+        return self._rows[table]
+
+    def tables(self) -> list[str]:
+        """The tables whose rows are known."""
+        return list(self._rows)
+
+    def attributes(self, table: str, wire: bytes) -> AttributeTable | None:
+        """The attributes of a table, over the bytes this is the index of; None = not known."""
+        held = self._attributes.get(table)
+        if isinstance(held, Later):
+            rows, keys = held.get()
+            held = self._attributes[table] = AttributeTable(rows, wire, keys)
+        return held
+
+    def add_attributes(self, table: str, attributes: AttributeTable | Later[tuple[Array, list[bytes]]]) -> None:
+        """Now the attributes are known, or how to make them."""
+        self._attributes[table] = attributes
+
+    def held_attributes(self, table: str) -> _Attributes | None:
+        """The attributes of a table without the bytes, or what will make them; None = not known."""
+        held = self._attributes.get(table)
+        return (held.rows, held.keys) if isinstance(held, AttributeTable) else held
+
+    def attributed_tables(self) -> list[str]:
+        """The tables whose attributes are known."""
+        return list(self._attributes)
 
     @property
     def memory_bytes(self) -> int:
         """About what is held."""
-        if self._join is not None:
-            return self._join.memory_bytes
-        held = sum(rows.nbytes for rows in self._rows.values()) + sum(table.memory_bytes for table in self._attributes.values())
+        held = sum(rows.held_bytes if isinstance(rows, Later) else rows.nbytes for rows in self._rows.values())
+        held += sum(table.held_bytes if isinstance(table, Later) else table.memory_bytes for table in self._attributes.values())
         return held + sum(column.nbytes if isinstance(column, np.ndarray) else column.memory_bytes for column in self.columns.values())
 
-    def _settle(self, join: _Join) -> None:
-        self._join = None
-        for table, parts in join.rows.items():
-            parent = join.schema.parents[table]
-            parents = _starts([len(rows) for rows in join.rows[parent]]) if parent else np.zeros(len(parts), np.int64)
-            self._rows[table] = read_only(join_rows(parts, join.bases, parents))
-        for table, attributes in join.attributes.items():
-            keys, codes = _merged_keys([keys for _, keys in attributes])
-            owners = _starts([len(rows) for rows in join.rows[table]])
-            self._attributes[table] = AttributeTable(
-                join_rows([rows for rows, _ in attributes], join.bases, owners, codes), join.wire, keys
-            )
+
+def now(held: T | Later[T]) -> T:
+    """What is known or will be."""
+    return held.get() if isinstance(held, Later) else held
 
 
 @dataclass(slots=True)
-class _Join:
-    """What the index of joined bytes is to be made of."""
+class _JoinedRows:
+    """The rows of one table over joined bytes, in the making."""
 
-    wire: bytes
-    schema: Schema
     bases: Array
     """int64[parts]: where each part's bytes begin."""
-    rows: dict[str, list[Array]]
-    attributes: dict[str, list[tuple[Array, list[bytes]]]]
+    parts: list[_Rows]
+    parents: list[_Rows]
 
     @property
-    def memory_bytes(self) -> int:
-        held = sum(rows.nbytes for parts in self.rows.values() for rows in parts)
-        return held + sum(rows.nbytes for parts in self.attributes.values() for rows, _ in parts)
+    def held_bytes(self) -> int:
+        return sum(part.held_bytes if isinstance(part, Later) else part.nbytes for part in self.parts)
+
+    def make(self) -> Array:
+        starts = _starts([len(now(rows)) for rows in self.parents]) if self.parents else np.zeros(len(self.parts), np.int64)
+        return join_rows([now(rows) for rows in self.parts], self.bases, starts)
+
+
+@dataclass(slots=True)
+class _JoinedAttributes:
+    """The attributes of one table over joined bytes, in the making."""
+
+    bases: Array
+    owners: list[_Rows]
+    parts: list[_Attributes]
+
+    @property
+    def held_bytes(self) -> int:
+        return sum(part.held_bytes if isinstance(part, Later) else part[0].nbytes for part in self.parts)
+
+    def make(self) -> tuple[Array, list[bytes]]:
+        parts = [now(part) for part in self.parts]
+        keys, codes = _merged_keys([keys for _, keys in parts])
+        return join_rows([rows for rows, _ in parts], self.bases, _starts([len(now(rows)) for rows in self.owners]), codes), keys
 
 
 def _starts(lengths: Sequence[int]) -> Array:

@@ -4,20 +4,22 @@ Rules of patches and frames: ``collector.wire.splice``.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from collector.model.columns import Array
-from collector.wire.splice import rewrite, take_rows
+from collector.model.index import Later, now
+from collector.wire.splice import Shift, rewrite, take_rows
 
 if TYPE_CHECKING:
     from collector.model.batch import Batch
 
-__all__ = ["Note", "Patches"]
+__all__ = ["Note", "Patches", "Spliced"]
 
-Note: TypeAlias = Callable[[Array, dict[str, Array]], None]
-"""Told where patches stand in the new request (int32) and its tables (writable)."""
+Note: TypeAlias = Callable[[Array, Array], None]
+"""Told where its patches stand in the new request (int32) and the new rows of its table (writable)."""
 
 
 class Patches:
@@ -34,32 +36,34 @@ class Patches:
         self.count = 0
         self._frames: dict[str, Array] = {}  # table → bool[n]: rows that hold patches
         self._more_frames: list[tuple[Array, Array, str]] = []
-        self._notes: list[tuple[int, int, Note]] = []
+        self._notes: dict[str, list[tuple[int, int, Note]]] = {}
 
     def cut(self, starts: Array, ends: Array) -> None:
         """Delete these bytes."""
         nothing = np.zeros(len(starts), np.int64)
-        self.put(starts, ends, b"", nothing, nothing)
+        self.add(starts.astype(np.int64), ends.astype(np.int64) - starts, nothing, nothing, b"")
 
-    def put(
-        self,
-        starts: Array,
-        ends: Array,
-        payload: bytes,
-        sources: Array,
-        lengths: Array,
-        note: Note | None = None,
-    ) -> None:
-        """Replace these bytes (none where start = end). ``note(placed, rows)`` is told where they stand and the new tables."""
+    def put(self, table: str, starts: Array, ends: Array, payload: bytes, sources: Array, lengths: Array, note: Note | None = None) -> None:
+        """Replace these bytes (none where start = end); ``note`` is told of the table's rows."""
         if note is not None:
-            self._notes.append((self.count, self.count + len(starts), note))
-        self._offsets.append(starts.astype(np.int64))
-        self._deleted.append(ends.astype(np.int64) - starts)
+            self._notes.setdefault(table, []).append((self.count, self.count + len(starts), note))
+        self.add(starts.astype(np.int64), ends.astype(np.int64) - starts, sources, lengths, payload)
+
+    def add(self, offsets: Array, deleted: Array, sources: Array, lengths: Array, payload: bytes) -> tuple[int, int]:
+        """As ``splice.rewrite`` takes them; returns which patches they are: first and one past the last."""
+        first = self.count
+        self._offsets.append(offsets)
+        self._deleted.append(deleted)
         self._sources.append(sources + self._payload_bytes if self._payload_bytes else sources)
         self._lengths.append(lengths)
         self._payload.append(payload)
         self._payload_bytes += len(payload)
-        self.count += len(starts)
+        self.count += len(offsets)
+        return first, self.count
+
+    def note(self, table: str, first: int, last: int, note: Note) -> None:
+        """``note`` is told where these patches stand."""
+        self._notes.setdefault(table, []).append((first, last, note))
 
     def around(self, table: str, rows: Array) -> None:
         """Frames: these rows (bool[n]), what is above them and, for resources and scopes, the message inside."""
@@ -73,8 +77,8 @@ class Patches:
         rows["start"], rows["body"], rows["end"] = starts, starts_of_content, ends
         self._more_frames.append((rows, np.arange(len(starts)), "start"))
 
-    def apply(self, without: str = "") -> tuple[bytes, dict[str, Array], Callable[[Array], Array]]:
-        """The new bytes, all tables of the index but ``without`` with new offsets (writable), and what relocates further rows."""
+    def apply(self) -> "Spliced":
+        """The new bytes, and how to make the index of them."""
         frames = list(self._more_frames)
         for table, mask in self._frames.items():
             rows, held = self.batch.table(table).rows, np.flatnonzero(mask)
@@ -86,13 +90,43 @@ class Patches:
             _joined(self._deleted),
             _joined(self._sources),
             _joined(self._lengths),
-            b"".join(self._payload),
+            self._payload[0] if len(self._payload) == 1 else b"".join(self._payload),
             frames,
         )
-        tables = {name: take_rows(table, None, None, shift)[0] for name, table in self.batch.index.rows.items() if name != without}
-        for first, last, note in self._notes:
-            note(placed[first:last], tables)
-        return wire, tables, shift.relocate
+        return Spliced(wire, shift, placed, self._notes)
+
+
+@dataclass(slots=True)
+class Spliced:
+    """New bytes, and what the old rows become over them."""
+
+    wire: bytes
+    shift: Shift
+    placed: Array
+    """int32[p]: where each patch's bytes stand."""
+    notes: dict[str, list[tuple[int, int, Note]]]
+
+    def rows(self, table: str, held: "Array | Later[Array]") -> Later[Array]:
+        """The new rows of a table none of whose rows was cut."""
+        shift, notes = self.shift, [(self.placed[first:last], note) for first, last, note in self.notes.get(table, ())]
+
+        def make() -> Array:
+            rows = take_rows(now(held), None, None, shift)[0]
+            for placed, note in notes:
+                note(placed, rows)
+            return rows
+
+        return Later(make, held.held_bytes if isinstance(held, Later) else held.nbytes)
+
+    def attributes(self, held: "tuple[Array, list[bytes]] | Later[tuple[Array, list[bytes]]]") -> Later[tuple[Array, list[bytes]]]:
+        """The attributes of a table none of which was changed."""
+        shift = self.shift
+
+        def make() -> tuple[Array, list[bytes]]:
+            rows, keys = now(held)
+            return shift.relocate(rows), keys
+
+        return Later(make, held.held_bytes if isinstance(held, Later) else held[0].nbytes)
 
 
 def _joined(parts: list[Array]) -> Array:

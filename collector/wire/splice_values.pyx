@@ -169,7 +169,7 @@ cdef int64_t _varint(const uint8_t* source, int64_t at, int64_t end, uint64_t* v
     return -1
 
 
-cdef void _read_value(const uint8_t* source, int64_t at, int64_t end, AttributeRow* row) noexcept nogil:
+cdef void read_value(const uint8_t* source, int64_t at, int64_t end, AttributeRow* row) noexcept nogil:
     """Fill kind and value from an AnyValue's content; stop at anything that is none."""
     cdef uint64_t tag, number
     row.kind = KIND_EMPTY
@@ -222,7 +222,7 @@ def read_values(bytes source, const int32_t[::1] starts, const int32_t[::1] leng
         if lengths[i] < 0 or starts[i] + <int64_t>lengths[i] > size:
             raise ValueError("a slice outside its source")
         out[i].any, out[i].any_len = starts[i], lengths[i]
-        _read_value(data, starts[i], starts[i] + <int64_t>lengths[i], &out[i])
+        read_value(data, starts[i], starts[i] + <int64_t>lengths[i], &out[i])
     return result
 
 

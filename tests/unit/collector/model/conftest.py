@@ -283,7 +283,8 @@ def pruned(message, mask):
 def assert_same_index(batch):
     """What the batch carries is what a scan of its bytes finds."""
     fresh = type(batch)(batch.wire)
-    for name, rows in batch.index.rows.items():
+    for name in batch.index.tables():
+        rows = batch.index.rows(name)
         found = fresh.table(name).rows
         assert len(rows) == len(found), name
         for column in rows.dtype.names:
@@ -293,7 +294,8 @@ def assert_same_index(batch):
                 rows[column],
                 found[column],
             )
-    for name, carried in batch.index.attributes.items():
+    for name in batch.index.attributed_tables():
+        carried = batch.index.attributes(name, batch.wire)
         found = fresh.attributes(name)
         assert carried.key.to_list() == found.key.to_list(), name
         for column in set(found.rows.dtype.names) - {"key_code"}:
