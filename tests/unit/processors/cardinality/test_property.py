@@ -192,7 +192,7 @@ class Backend:
         found = Counter()
         for parts in self.total.values():
             for sign, content in parts:
-                content = at_scale(content, scale)  # noqa: PLW2901
+                content = at_scale(content, scale)
                 if sign == "+":
                     found.update(content)
                 else:
@@ -332,7 +332,7 @@ class World:
         assert len(self.backend.overflow_starts) <= 1 or self.kind in LATEST or self.temporality == DELTA
         if self.kind in TOTALS:
             truth = Counter()
-            scale = min([source.scale for source in self.sources] + [key[1] for parts in self.backend.total.values() for _, c in parts for key in c if isinstance(key, tuple) and len(key) == 3 and key[0] != "0"])  # fmt: skip # noqa: E501
+            scale = min([source.scale for source in self.sources] + [key[1] for parts in self.backend.total.values() for _, c in parts for key in c if isinstance(key, tuple) and len(key) == 3 and key[0] != "0"])  # fmt: skip
             for source in self.sources:
                 truth.update(at_scale(source.truth, scale, source=True))
             assert self.backend.sum(scale) == Counter({key: count for key, count in truth.items() if count})
@@ -404,7 +404,9 @@ def test_rule_12_named_and_merged_are_the_truth(kind, temporality, seed, limit, 
     asyncio.run(live(kind, temporality, "enforce", seed, limit, ops))
 
 
-@pytest.mark.parametrize(("kind", "temporality"), [("sum_int", CUMULATIVE), ("histogram", DELTA), ("exponential", CUMULATIVE), ("gauge/max", 0)])
+@pytest.mark.parametrize(
+    ("kind", "temporality"), [("sum_int", CUMULATIVE), ("histogram", DELTA), ("exponential", CUMULATIVE), ("gauge/max", 0)]
+)
 @given(seed=st.integers(0, 2**16), limit=st.integers(1, 5), ops=OPS)
 @settings(max_examples=5, deadline=None)
 def test_rule_12_observe_predicts_enforce(kind, temporality, seed, limit, ops):
