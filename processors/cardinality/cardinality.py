@@ -9,7 +9,6 @@ Source of the overflow attribute: OpenTelemetry metrics SDK specification, "Over
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -85,10 +84,9 @@ class CardinalityProcessor(Stage):
     def __init__(self, settings: Settings, config: CardinalityConfig, previous: "CardinalityProcessor | None" = None) -> None:
         self._settings, self._config, self._clock = settings, config, settings.clock
         now = self._clock.time_unix_nano()
-        if previous is not None:
-            self.state = State.taken_over(previous.state, config, now)
-        else:
-            self.state = State(config, settings.start_time_unix_nano or now)
+        self.state: State = (
+            State(config, settings.start_time_unix_nano or now) if previous is None else State.taken_over(previous.state, config, now)
+        )
         self._limits, self._fold = self.state.limits, self.state.fold
         self._rewriter = AttributeRewriter(config, self.state.granted)
         self._enforces = config.mode == "enforce"
@@ -241,8 +239,8 @@ class CardinalityProcessor(Stage):
         return dropped
 
     def _fold_rows(self, points: _Points, folding: Mask, named: Mask) -> None:
-        """Adds up the folded points, and remembers the last values of named series (rule 8)."""
-        follows = named & (points.metric["temporality"] != TEMPORALITY_DELTA) & self._has_total(points.metric)
+        """Adds up the folded points, and remembers the last values and times of named series (rules 8 and 10)."""
+        follows = named & self._is_added(points.metric)
         if not self._fold.may_follow():
             follows &= points.sources >= 0
         rows = np.flatnonzero(folding | follows)
@@ -267,11 +265,12 @@ class CardinalityProcessor(Stage):
             self._fold.exemplars.note(points.batch, rows[taken], self._fold.sources.column("accumulator")[sources])
 
     @staticmethod
-    def _has_total(metric: npt.NDArray[np.void]) -> Mask:
-        """Types whose value is a total that must not be counted twice."""
+    def _is_added(metric: npt.NDArray[np.void]) -> Mask:
+        """Types that add up, of which nothing must be counted twice; the others are what they say now."""
         kinds = metric["type"]
-        monotonic = (kinds == METRIC_SUM) & (metric["monotonic"] != 0)
-        return monotonic | (kinds == METRIC_HISTOGRAM) | (kinds == METRIC_EXPONENTIAL_HISTOGRAM)
+        adds = (kinds == METRIC_SUM) & ((metric["monotonic"] != 0) | (metric["temporality"] == TEMPORALITY_DELTA))
+        added: Mask = adds | (kinds == METRIC_HISTOGRAM) | (kinds == METRIC_EXPONENTIAL_HISTOGRAM)
+        return added
 
     def _accumulators_of(self, points: _Points, rows: npt.NDArray[np.intp]) -> I32:
         """(rows,) the accumulator of each source that has none; what a source began with it keeps."""

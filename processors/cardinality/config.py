@@ -172,7 +172,9 @@ class CardinalityConfig(ComponentConfig):
                 if rule.action != "template" and key in self.never_collapse:
                     raise ValueError(f"attributes: {key!r} is to {rule.action} and in never_collapse; remove it from one")
                 if self.tenant is not None and key == self.tenant.attribute and rule.action == "drop":
-                    raise ValueError(f"attributes: {key!r} is to drop and is tenant.attribute: the tenant would be gone before it is counted")
+                    raise ValueError(
+                        f"attributes: {key!r} is to drop and is tenant.attribute: the tenant would be gone before it is counted"
+                    )
         if self.window < self.state_ttl:
             raise ValueError("window must not be less than state_ttl: a series that comes back would be counted twice")
         if self.state_ttl < self.overflow.stale_after:
@@ -204,7 +206,8 @@ class CardinalityConfig(ComponentConfig):
     def unmatchable(self) -> list[tuple[str, str, str]]:
         """Globs that no metric can ever match: (key, glob, why). Not errors: a metric may yet come, so only the impossible is told."""
         found: list[tuple[str, str, str]] = []
-        for name, rules in (("overrides", self.overrides), ("gauge", self.gauge)):
+        named: tuple[tuple[str, tuple[LimitOverride | GaugeRule, ...]], ...] = (("overrides", self.overrides), ("gauge", self.gauge))
+        for name, rules in named:
             before: list[str] = []
             for i, rule in enumerate(rules):
                 for glob in rule.metrics:

@@ -1,7 +1,8 @@
 """Exponential histograms (rule 5): merged at the lower scale, 160 buckets a side at most, the larger zero threshold.
 
-Buckets are entries (line, side, index, count) at the scale of their accumulator, wherever they come from: the points, what sources had, what
-accumulators have. Source: OpenTelemetry metrics data model, "ExponentialHistogram" (a bucket of scale s is two of scale s + 1; index i
+Buckets are entries (line, side, index, count) at the scale of their accumulator, wherever they come from: the points, what sources
+had, what accumulators have. Source: OpenTelemetry metrics data model, "ExponentialHistogram"
+(a bucket of scale s is two of scale s + 1; index i
 covers (base**i, base**(i + 1)], so the index halves, rounded down).
 """
 
@@ -81,7 +82,9 @@ class ExponentialHistograms:
                  count=np.uint64, sum=np.float64)
             for width in _WIDTHS
         ]  # fmt: skip
-        self._rows = Rows(counts=(np.uint64, (2, SIDE_MAX)), offsets=(np.int64, (2,)), scale=np.int32, threshold=np.float64, zeros=np.uint64)
+        self._rows = Rows(
+            counts=(np.uint64, (2, SIDE_MAX)), offsets=(np.int64, (2,)), scale=np.int32, threshold=np.float64, zeros=np.uint64
+        )
 
     @property
     def nbytes(self) -> int:
@@ -99,7 +102,8 @@ class ExponentialHistograms:
             np.add.at(total, line, values.astype(np.float64))
             reach = np.abs(points[f"{name}_offset"].astype(np.float64)) + np.where(points[name] >= 0, points[f"{name}_len"], 0)
             found &= (points[f"{name}_len"] == 0) | (reach <= np.ldexp(1100.0, np.clip(points["scale"], _SCALE_MIN, _SCALE_MAX)) + 160)
-        return found & (total == points["count"].astype(np.float64))
+        valid: Mask = found & (total == points["count"].astype(np.float64))
+        return valid
 
     def add(self, wire: bytes, lines: Lines) -> None:
         """Adds the gains of ``lines``, whose points are ``valid``."""
@@ -177,7 +181,7 @@ class ExponentialHistograms:
         self, target: I32, adds: Mask, whole: Mask, scales: I64, before_scale: I64,
         thresholds: npt.NDArray[np.float64], before_threshold: npt.NDArray[np.float64],
     ) -> tuple[I64, npt.NDArray[np.float64]]:  # fmt: skip
-        """(n,) the scale and threshold at which each line's accumulator takes it: the lowest, and the largest. They are its own from now on."""
+        """(n,) the scale and threshold at which each line's accumulator takes it: the lowest, and the largest; its own from now on."""
         column = self._accumulators.column
         used = np.unique(target[adds])
         rows = column("row")[target]
@@ -192,7 +196,9 @@ class ExponentialHistograms:
         mixed[rows[adds & (thresholds != threshold[rows])]] = True
         mixed[rows[diffs & (before_threshold != threshold[rows])]] = True
         mine = column("row")[used]
-        mixed[mine] |= (threshold[mine] != old_threshold[mine]) & (self._rows["zeros"][mine] + self._rows["counts"][mine].sum(axis=(1, 2)) > 0)
+        mixed[mine] |= (threshold[mine] != old_threshold[mine]) & (
+            self._rows["zeros"][mine] + self._rows["counts"][mine].sum(axis=(1, 2)) > 0
+        )
         # A threshold inside a bucket is moved to the bucket's upper bound: a bucket is in the zero bucket whole or not at all.
         moves = mine[mixed[mine] & (threshold[mine] > 0)]
         exponents = _first_index_above(threshold[moves], scale[moves]) * np.exp2(-scale[moves].astype(np.float64))
@@ -255,7 +261,9 @@ class ExponentialHistograms:
             counts[here], sums[here] = store["count"][chosen], store["sum"][chosen]
         return Entries.joined(*parts), scale, threshold, counts, sums
 
-    def _remember(self, lines: Lines, now: Entries, scales: I64, thresholds: npt.NDArray[np.float64], sums: npt.NDArray[np.float64]) -> None:
+    def _remember(
+        self, lines: Lines, now: Entries, scales: I64, thresholds: npt.NDArray[np.float64], sums: npt.NDArray[np.float64]
+    ) -> None:
         keep = np.flatnonzero(lines.last & lines.cumulative)
         if not len(keep):
             return
@@ -285,7 +293,11 @@ class ExponentialHistograms:
             at = (at_row[mine.line] * 2 + mine.side) * width + mine.index - low[mine.line, mine.side]
             np.add.at(store["counts"].reshape(-1), at, mine.count)
             store["offsets"][rows], store["scale"][rows], store["threshold"][rows] = low[here], scales[keep[here]], thresholds[keep[here]]
-            store["zeros"][rows], store["count"][rows], store["sum"][rows] = zeros[here], lines.points["count"][keep[here]], sums[keep[here]]
+            store["zeros"][rows], store["count"][rows], store["sum"][rows] = (
+                zeros[here],
+                lines.points["count"][keep[here]],
+                sums[keep[here]],
+            )
         gone = (had >= 0) & (had != wanted)
         for number in np.unique(had[gone]).tolist():
             self._source_rows[number].release(had_row[gone & (had == number)])
@@ -374,11 +386,12 @@ def _first_index_above(threshold: npt.NDArray[np.float64], scale: I64) -> I64:
     exact = np.log2(threshold) * np.exp2(scale.astype(np.float64))
     near = np.rint(exact)
     # A bound is known to 2^-40 of itself at best; at the highest scale a bucket is 2^-20 wide.
-    return np.where(np.abs(exact - near) < 1e-6 * np.maximum(1.0, np.abs(exact) * 1e-6), near, np.ceil(exact)).astype(np.int64)
+    found: I64 = np.where(np.abs(exact - near) < 1e-6 * np.maximum(1.0, np.abs(exact) * 1e-6), near, np.ceil(exact)).astype(np.int64)
+    return found
 
 
 def _difference(now: Entries, before: Entries) -> Entries:
-    """now - before by line, side and index; empty ones left out."""
+    """Now - before by line, side and index; empty ones left out."""
     every = Entries.joined(now, before)
     every.count[len(now.count) :] *= -1
     if not len(every.count):

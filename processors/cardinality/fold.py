@@ -49,7 +49,9 @@ _ACCUMULATOR_BYTES: Final = 600  # the objects that describe a written series, r
 class Fold:
     """Sources and accumulators."""
 
-    def __init__(self, *, start_time_unix_nano: int, state_ttl_s: float, initial: str, state_max_bytes: int, exemplars: ExemplarPool) -> None:
+    def __init__(
+        self, *, start_time_unix_nano: int, state_ttl_s: float, initial: str, state_max_bytes: int, exemplars: ExemplarPool
+    ) -> None:
         self.start_time_unix_nano = start_time_unix_nano
         self.accumulators_start = start_time_unix_nano
         self.last_flush = start_time_unix_nano
@@ -108,7 +110,7 @@ class Fold:
     # What is known of sources.
 
     def follows(self, sources: I32) -> tuple[Mask, Mask]:
-        """(n,) of source slots (-1: unknown): those with an accumulator, and those that stay in overflow (with one, or their slot freed)."""
+        """(n,) of source slots (-1: unknown): those with an accumulator, and those that stay in overflow (that or freed)."""
         known = sources >= 0
         has_accumulator = known & (self.sources.column("accumulator")[sources] >= 0)
         return has_accumulator, has_accumulator | (known & (self.sources.column("status")[sources] == _FREED))
@@ -180,7 +182,7 @@ class Fold:
 
     def _kinds(self, sources: I32) -> npt.NDArray[np.uint8]:
         """The METRIC type of each source; kept in the high bits of the column ``is_double``."""
-        kinds: npt.NDArray[np.uint8] = self.sources.column("is_double")[sources] >> 1
+        kinds: npt.NDArray[np.uint8] = self.sources.column("is_double")[sources] >> np.uint8(1)
         return kinds
 
     # Taking points.
@@ -215,7 +217,9 @@ class Fold:
         slots, is_new = self.sources.insert(keys[at], limit=max(self._source_limit(), 1))
         held = slots >= 0
         reasons[at[~held]] = _STATE_FULL
-        lines = self._lines(at[held], slots[held], is_new[held], rows, points, metric, targets, own_name, now_unix_nano, now_s, keys, reasons)
+        lines = self._lines(
+            at[held], slots[held], is_new[held], rows, points, metric, targets, own_name, now_unix_nano, now_s, keys, reasons
+        )
         inexact: dict[str, int] = {}
         if lines is None:
             return reasons, inexact
@@ -245,12 +249,14 @@ class Fold:
     def _unusable(self, points: npt.NDArray[np.void], metric: npt.NDArray[np.void], targets: I32) -> Mask:
         """Numbers that are none: one NaN would be in a sum for ever. A gauge's latest value may be one."""
         numbers = (metric["type"] == METRIC_SUM) | ((metric["type"] == METRIC_GAUGE) & (self.accumulators.column("fold")[targets] > 1))
-        return numbers & (points["value_kind"] != _INT) & ~np.isfinite(points["double_value"])
+        unusable: Mask = numbers & (points["value_kind"] != _INT) & ~np.isfinite(points["double_value"])
+        return unusable
 
     def _uncountable(self, points: npt.NDArray[np.void], metric: npt.NDArray[np.void]) -> Mask:
         """Histogram points with more observations than there can be."""
         histograms = (metric["type"] == METRIC_HISTOGRAM) | (metric["type"] == METRIC_EXPONENTIAL_HISTOGRAM)
-        return histograms & (points["count"] > _COUNT_MAX)
+        over: Mask = histograms & (points["count"] > _COUNT_MAX)
+        return over
 
     def _lines(
         self, at: npt.NDArray[np.intp], slots: I32, is_new: Mask, rows: npt.NDArray[np.intp], points: npt.NDArray[np.void],
@@ -341,7 +347,7 @@ class Fold:
     # Giving values.
 
     def latest(self, now_s: float, stale_after_s: float) -> tuple[I64, npt.NDArray[np.float64], Mask, Mask]:
-        """Rule 6, by accumulator slot: int and double part of what the live sources say now, whether it is a double, whether there is one."""
+        """Rule 6, by accumulator slot: int and double part of what live sources say now, whether it is a double, and is."""
         size = len(self.accumulators.column("fold"))
         ints, doubles = np.zeros(size, np.int64), np.zeros(size)
         is_double, due = np.zeros(size, bool), np.zeros(size, bool)

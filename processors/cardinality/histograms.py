@@ -60,7 +60,7 @@ class Histograms:
         target = lines.target
         own = self._accumulator_sets(target, sets)
         counts = points["count"]
-        before_count, before_sum = self._before(lines, stored_set, stored_row)
+        before_count, before_sum = self._before(stored_set, stored_row)
         has_sum, sums = totals_of(points)
         before_count, before_sum = previous(counts, before_count, lines.first), previous(sums, before_sum, lines.first)
         whole = (~lines.cumulative) | (lines.fresh & lines.full) | lines.overwrites
@@ -112,7 +112,7 @@ class Histograms:
                 row[these] = self.accumulator_rows[set_].allocate(len(these))
         return np.where(target >= 0, column[target], -1).astype(np.int32)
 
-    def _before(self, lines: Lines, sets: I32, rows: I32) -> tuple[U64, npt.NDArray[np.float64]]:
+    def _before(self, sets: I32, rows: I32) -> tuple[U64, npt.NDArray[np.float64]]:
         """Stored count and sum of each line's source."""
         counts, sums = np.zeros(len(sets), np.uint64), np.zeros(len(sets))
         for set_ in np.unique(sets[sets >= 0]).tolist():
@@ -216,7 +216,9 @@ class Histograms:
             here = np.flatnonzero(sets == set_)
             if self._keys[set_][1]:
                 counts = self._counts(wire, points[here], set_)
-                wrong = (counts > points["count"][here][:, None]).any(axis=1) | (counts.sum(axis=1, dtype=np.uint64) != points["count"][here])
+                wrong = (counts > points["count"][here][:, None]).any(axis=1) | (
+                    counts.sum(axis=1, dtype=np.uint64) != points["count"][here]
+                )
                 sets[here[wrong]] = numbers[-1]
         return sets
 

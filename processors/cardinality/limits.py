@@ -228,7 +228,8 @@ class Limits:
     def silent(self, now_s: float) -> I32:
         """Slots of series that were silent for ``window``."""
         live = self.named.live()
-        return live[now_s - self.named.column("seen")[live] > self.config.window]
+        silent: I32 = live[now_s - self.named.column("seen")[live] > self.config.window]
+        return silent
 
     def over(self) -> I32:
         """After a reload: slots of the series that came last, where there are more than the limits now allow."""
@@ -255,7 +256,8 @@ class Limits:
                 starts = np.flatnonzero(np.concatenate(([True], of[rows][1:] != of[rows][:-1])))
                 base = np.repeat(np.concatenate(([0], sums[starts[1:] - 1])), np.diff(np.append(starts, len(rows))))
                 gone[rows[sums - base - weights[rows] < excess[of[rows]]]] = True
-        return live[gone]
+        last: I32 = live[gone]
+        return last
 
     def configure(self, config: CardinalityConfig) -> None:
         """Other limits for the same series (a reload)."""
@@ -290,7 +292,8 @@ class Limits:
     def metrics(self) -> I32:
         """Budgets of metrics."""
         live = self.budgets.live()
-        return live[self.budgets.column("kind")[live] == METRIC]
+        mine: I32 = live[self.budgets.column("kind")[live] == METRIC]
+        return mine
 
     def expire(self, now_s: float) -> None:
         """Budgets that nobody uses."""

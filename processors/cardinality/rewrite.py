@@ -87,7 +87,8 @@ class Granted:
     def _lost(self, live: I32) -> npt.NDArray[np.bool_]:
         grant = self.values.column("grant")[live]
         gone = np.array([owner is None for owner in self.owner] + [True])  # -1: ``other``
-        return gone[grant]
+        lost: npt.NDArray[np.bool_] = gone[grant]
+        return lost
 
 
 class AttributeRewriter:

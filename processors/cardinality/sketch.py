@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 __all__ = ["Sketches"]
 
-_SMALL: Final = 2.5  # × registers: below it linear counting is the better estimate
+_SMALL: Final = 2.5  # times the registers: below it linear counting is the better estimate
 
 
 class Sketches:

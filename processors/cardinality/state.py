@@ -6,6 +6,7 @@ stored beside it (``series_key(batch, key)``); nothing else here is bound to the
 
 import numpy as np
 
+from collector.model import METRIC_GAUGE
 from processors.cardinality.config import CardinalityConfig
 from processors.cardinality.exemplars import ExemplarPool
 from processors.cardinality.fold import FOLDS, Fold
@@ -15,7 +16,6 @@ from processors.cardinality.report import Report
 from processors.cardinality.rewrite import Granted
 from processors.cardinality.stores import I32
 from processors.cardinality.writer import Writer
-from collector.model import METRIC_GAUGE
 
 __all__ = ["State"]
 

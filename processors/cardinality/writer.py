@@ -157,7 +157,9 @@ class _Flush:
         is_delta = family.temporality == TEMPORALITY_DELTA
         written = [family.values[i] for i in points.codes.tolist()] if self._exemplars else []
         exemplars: Exemplars | None = self._fold.exemplars.of(self._exemplars, points.slots.tolist(), written) if self._exemplars else None
-        starts: U64 = np.full(count, self._fold.last_flush, np.uint64) if is_delta else self._fold.accumulators.column("start")[points.slots]
+        starts: U64 = (
+            np.full(count, self._fold.last_flush, np.uint64) if is_delta else self._fold.accumulators.column("start")[points.slots]
+        )
         return {
             "times": np.full(count, self.now, np.uint64), "start_times": starts, "attributes": (points.codes, family.attributes),
             "unit": family.unit, "description": family.description, "exemplars": exemplars,
@@ -229,15 +231,15 @@ class _Flush:
         """One NO_RECORDED_VALUE for series of the family."""
         builder, scope = self._scope(family)
         count = len(attributes)
-        zeros, common = np.zeros(count, np.uint64), {
+        zeros = np.zeros(count, np.uint64)
+        common: dict[str, Any] = {
             "times": np.full(count, self.now, np.uint64), "attributes": attributes, "unit": family.unit, "description": family.description,
             "flags": np.full(count, _NO_RECORDED_VALUE),
         }  # fmt: skip
         if family.type == METRIC_GAUGE:
             builder.gauge(scope, family.name, values=np.zeros(count), **common)
         elif family.type == METRIC_SUM:
-            kind = {"temporality": family.temporality, "monotonic": family.monotonic}
-            builder.sum(scope, family.name, values=np.zeros(count), **kind, **common)
+            builder.sum(scope, family.name, values=np.zeros(count), temporality=family.temporality, monotonic=family.monotonic, **common)
         elif family.type == METRIC_HISTOGRAM:
             builder.histogram(
                 scope, family.name, temporality=family.temporality, counts=zeros, bucket_counts=np.zeros((count, 0), np.uint64), bounds=(),
