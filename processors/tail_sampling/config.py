@@ -1,0 +1,423 @@
+"""What the user writes for ``tail_sampling``: the Collector's keys and defaults.
+
+Source: opentelemetry-collector-contrib processor/tailsamplingprocessor 0.156, ``config.go`` and its README. Refused here although the
+Collector starts with it: what can only be a mistake there (a policy without its block, an empty list, a range nothing can be in).
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final, Literal, Self
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from collector.helpers.ottl import compile_conditions
+from collector.helpers.patterns import compile_pattern
+from config.blocks import ComponentConfig, Duration
+
+__all__ = [
+    "AndConfig",
+    "AndSubPolicyConfig",
+    "BooleanAttributeConfig",
+    "BytesLimitingConfig",
+    "CompositeConfig",
+    "CompositeSubPolicyConfig",
+    "DecisionCacheConfig",
+    "DropConfig",
+    "LatencyConfig",
+    "NotConfig",
+    "NumericAttributeConfig",
+    "OTTLConditionConfig",
+    "PolicyConfig",
+    "ProbabilisticConfig",
+    "RateAllocationConfig",
+    "RateLimitingConfig",
+    "SharedPolicyConfig",
+    "SpanCountConfig",
+    "StatusCodeConfig",
+    "StringAttributeConfig",
+    "TailSamplingConfig",
+    "TraceStateConfig",
+]
+
+_INT32_MAX: Final = 2**31 - 1
+_INT64_MAX: Final = 2**63 - 1
+_SHARED_TYPES: Final = (
+    "always_sample",
+    "latency",
+    "numeric_attribute",
+    "probabilistic",
+    "status_code",
+    "string_attribute",
+    "trace_state",
+    "trace_flags",
+    "rate_limiting",
+    "bytes_limiting",
+    "span_count",
+    "boolean_attribute",
+    "ottl_condition",
+)
+_WITHOUT_BLOCK: Final = ("always_sample", "trace_flags")
+
+
+class LatencyConfig(ComponentConfig):
+    """``latency``."""
+
+    threshold_ms: int = Field(default=0, ge=0, le=_INT64_MAX)
+    """Without an upper bound: sampled from this duration on. With one: above it."""
+    upper_threshold_ms: int = Field(default=0, ge=0, le=_INT64_MAX)
+    """Sampled up to this duration; 0: no upper bound."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.upper_threshold_ms and self.upper_threshold_ms <= self.threshold_ms:
+            raise ValueError(
+                f"upper_threshold_ms {self.upper_threshold_ms} must be above threshold_ms {self.threshold_ms}: nothing would match"
+            )
+        return self
+
+
+class NumericAttributeConfig(ComponentConfig):
+    """``numeric_attribute``."""
+
+    key: str = Field(min_length=1)
+    min_value: int = Field(default=0, ge=-(2**63), le=_INT64_MAX)
+    """0: no lower bound."""
+    max_value: int = Field(default=0, ge=-(2**63), le=_INT64_MAX)
+    """0: no upper bound."""
+    invert_match: bool = False
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if not self.min_value and not self.max_value:
+            raise ValueError("give min_value, max_value or both, other than 0: 0 means no bound")
+        if self.min_value and self.max_value and self.min_value > self.max_value:
+            raise ValueError(f"min_value {self.min_value} is above max_value {self.max_value}: nothing would match")
+        return self
+
+
+class ProbabilisticConfig(ComponentConfig):
+    """``probabilistic``."""
+
+    hash_salt: str = ""
+    """Empty: the Collector's ``default-hash-seed``."""
+    sampling_percentage: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """0 to 100; more counts as 100."""
+
+
+class StatusCodeConfig(ComponentConfig):
+    """``status_code``."""
+
+    status_codes: tuple[Literal["OK", "ERROR", "UNSET"], ...] = Field(min_length=1)
+
+
+class StringAttributeConfig(ComponentConfig):
+    """``string_attribute``."""
+
+    key: str = Field(min_length=1)
+    values: tuple[str, ...] = Field(min_length=1)
+    enabled_regex_matching: bool = False
+    """Whether ``values`` are regular expressions; they match anywhere unless they say ``^`` and ``$``."""
+    cache_max_size: int = Field(default=0, ge=0, le=_INT32_MAX)
+    """Regular expressions: values whose result is remembered; 0: 128."""
+    invert_match: bool = False
+
+    @model_validator(mode="after")
+    def _valid(self) -> Self:
+        if self.enabled_regex_matching:
+            for value in self.values:
+                compile_pattern(value)
+        return self
+
+
+class TraceStateConfig(ComponentConfig):
+    """``trace_state``."""
+
+    key: str = Field(min_length=1)
+    values: tuple[str, ...] = Field(min_length=1)
+
+
+class RateLimitingConfig(ComponentConfig):
+    """``rate_limiting``."""
+
+    spans_per_second: int = Field(default=0, ge=0, le=_INT64_MAX)
+    burst_capacity: int = Field(default=0, ge=0, le=_INT64_MAX)
+    """0: twice ``spans_per_second``. A trace of more spans than this never passes."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if not self.spans_per_second and not self.burst_capacity:
+            raise ValueError("give spans_per_second: without it nothing passes")
+        return self
+
+
+class BytesLimitingConfig(ComponentConfig):
+    """``bytes_limiting``."""
+
+    bytes_per_second: int = Field(default=0, ge=0, le=_INT64_MAX)
+    burst_capacity: int = Field(default=0, ge=0, le=_INT64_MAX)
+    """0: twice ``bytes_per_second``. A trace larger than this never passes."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if not self.bytes_per_second and not self.burst_capacity:
+            raise ValueError("give bytes_per_second: without it nothing passes")
+        return self
+
+
+class SpanCountConfig(ComponentConfig):
+    """``span_count``."""
+
+    min_spans: int = Field(default=0, ge=0, le=_INT32_MAX)
+    max_spans: int = Field(default=0, ge=0, le=_INT32_MAX)
+    """0: no upper bound."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.max_spans and self.max_spans < self.min_spans:
+            raise ValueError(f"max_spans {self.max_spans} is below min_spans {self.min_spans}: nothing would match")
+        return self
+
+
+class BooleanAttributeConfig(ComponentConfig):
+    """``boolean_attribute``."""
+
+    key: str = Field(min_length=1)
+    value: bool = False
+    invert_match: bool = False
+
+
+class OTTLConditionConfig(ComponentConfig):
+    """``ottl_condition``: any span or span event for which one of the conditions holds."""
+
+    error_mode: Literal["ignore", "silent", "propagate"] = "silent"
+    """``propagate``: a condition that cannot be evaluated makes the policy fail for this trace. ``ignore``: it does not hold, logged."""
+    span: tuple[str, ...] = ()
+    spanevent: tuple[str, ...] = ()
+
+    @field_validator("error_mode", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("span")
+    @classmethod
+    def _span_conditions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value:
+            compile_conditions(value, "span")
+        return value
+
+    @field_validator("spanevent")
+    @classmethod
+    def _event_conditions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value:
+            compile_conditions(value, "spanevent")
+        return value
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.span and not self.spanevent:
+            raise ValueError("expected at least one condition in span or spanevent")
+        return self
+
+
+class SharedPolicyConfig(ComponentConfig):
+    """A policy that stands on its own: what may also stand inside ``and``, ``not``, ``drop`` and ``composite``."""
+
+    name: str = ""
+    """Label ``policy`` of the metrics. Required and unique at the top."""
+    type: str
+    """Which policy; its settings stand under the key of the same name."""
+    latency: LatencyConfig | None = None
+    numeric_attribute: NumericAttributeConfig | None = None
+    probabilistic: ProbabilisticConfig | None = None
+    status_code: StatusCodeConfig | None = None
+    string_attribute: StringAttributeConfig | None = None
+    rate_limiting: RateLimitingConfig | None = None
+    bytes_limiting: BytesLimitingConfig | None = None
+    span_count: SpanCountConfig | None = None
+    trace_state: TraceStateConfig | None = None
+    boolean_attribute: BooleanAttributeConfig | None = None
+    ottl_condition: OTTLConditionConfig | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        groups = [kind for kind, field in _GROUPS.items() if field in type(self).model_fields]
+        if self.type not in {*_SHARED_TYPES, *groups}:
+            raise ValueError(f"type: unknown sampling policy type {self.type!r} at this place: {', '.join([*_SHARED_TYPES, *groups])}")
+        if self.type not in _WITHOUT_BLOCK and getattr(self, _GROUPS.get(self.type, self.type)) is None:
+            raise ValueError(f"a policy of type {self.type} needs its settings: write {self.type}: {{...}}")
+        return self
+
+
+class NotConfig(ComponentConfig):
+    """``not``: the opposite of one policy."""
+
+    not_sub_policy: SharedPolicyConfig
+
+
+class AndSubPolicyConfig(SharedPolicyConfig):
+    """A policy inside ``and`` or ``drop``."""
+
+    model_config = ConfigDict(populate_by_name=False)
+
+    not_: NotConfig | None = Field(default=None, alias="not")
+
+
+class AndConfig(ComponentConfig):
+    """``and``: all of them."""
+
+    and_sub_policy: tuple[AndSubPolicyConfig, ...] = Field(min_length=1)
+
+
+class DropConfig(ComponentConfig):
+    """``drop``: traces that match all of them go, whatever the other policies say."""
+
+    drop_sub_policy: tuple[AndSubPolicyConfig, ...] = Field(min_length=1)
+
+
+class CompositeSubPolicyConfig(SharedPolicyConfig):
+    """A policy inside ``composite``."""
+
+    model_config = ConfigDict(populate_by_name=False)
+
+    and_: AndConfig | None = Field(default=None, alias="and")
+
+
+class RateAllocationConfig(ComponentConfig):
+    """One policy's share of ``max_total_spans_per_second``."""
+
+    policy: str
+    percent: int = Field(default=0, ge=0, le=100)
+    """0: an equal part."""
+
+
+class CompositeConfig(ComponentConfig):
+    """``composite``: the first policy that samples a trace charges it to its own spans a second."""
+
+    max_total_spans_per_second: int = Field(ge=1, le=_INT64_MAX)
+    policy_order: tuple[str, ...] = ()
+    """Checked and otherwise without effect, as in the Collector: policies are asked as ``composite_sub_policy`` lists them."""
+    composite_sub_policy: tuple[CompositeSubPolicyConfig, ...] = Field(min_length=1)
+    rate_allocation: tuple[RateAllocationConfig, ...] = ()
+    """A policy that is not listed gets no spans at all."""
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        names = [policy.name for policy in self.composite_sub_policy]
+        if repeated := _repeated(names):
+            raise ValueError(f"composite_sub_policy: duplicate policy name {repeated!r}")
+        for key, given in (("policy_order", self.policy_order), ("rate_allocation", [each.policy for each in self.rate_allocation])):
+            if unknown := [name for name in given if name not in names]:
+                raise ValueError(f"{key}: no policy of composite_sub_policy is named {unknown[0]!r}: {', '.join(names)}")
+            if repeated := _repeated(given):
+                raise ValueError(f"{key}: {repeated!r} is named twice")
+        return self
+
+    def allocations(self) -> tuple[int, ...]:
+        """Spans a second of each sub-policy."""
+        total = float(self.max_total_spans_per_second)
+        part = total / len(self.composite_sub_policy)
+        shares = {each.policy: each.percent / 100 * total if each.percent else part for each in self.rate_allocation}
+        return tuple(int(shares.get(policy.name, 0)) for policy in self.composite_sub_policy)
+
+
+class PolicyConfig(SharedPolicyConfig):
+    """A policy."""
+
+    model_config = ConfigDict(populate_by_name=False)
+
+    name: str = Field(min_length=1)
+    """Label ``policy`` of the metrics; unique."""
+    and_: AndConfig | None = Field(default=None, alias="and")
+    not_: NotConfig | None = Field(default=None, alias="not")
+    drop: DropConfig | None = None
+    composite: CompositeConfig | None = None
+
+
+class DecisionCacheConfig(ComponentConfig):
+    """``decision_cache``: decisions remembered beyond the traces in memory."""
+
+    sampled_cache_size: int = Field(default=0, ge=0, le=_INT32_MAX)
+    """Sampled trace ids; 0: none."""
+    non_sampled_cache_size: int = Field(default=0, ge=0, le=_INT32_MAX)
+    """Trace ids not sampled or dropped; 0: none."""
+
+
+class TailSamplingConfig(ComponentConfig):
+    """Whole traces, by policies."""
+
+    decision_wait: Duration = Field(default=30.0, ge=0)
+    """From a trace's first span to its decision."""
+    decision_wait_after_root_received: Duration = Field(default=0.0, ge=0)
+    """From a root span's arrival to the decision, where that is sooner; 0: off."""
+    num_traces: int = Field(default=50_000, ge=1, le=_INT32_MAX)
+    """Traces in memory, decided ones whose decision is remembered there included."""
+    block_on_overflow: bool = False
+    """At ``num_traces``: wait for room instead of evicting the oldest trace."""
+    expected_new_traces_per_sec: int = Field(default=0, ge=0, le=_INT64_MAX)
+    """Sizes the tables at the start."""
+    policies: tuple[PolicyConfig, ...] = Field(min_length=1)
+    decision_cache: DecisionCacheConfig = DecisionCacheConfig()
+    tail_storage: str = ""
+    """Refused, as by the Collector without its feature gate."""
+    sample_on_first_match: bool = False
+    """Ask no further policy once one has sampled the trace."""
+    sampling_strategy: Literal["trace-complete", "span-ingest"] = "trace-complete"
+    """``span-ingest``: every batch is judged for itself as it comes in; traces undecided at ``decision_wait`` are not sampled."""
+    drop_pending_traces_on_shutdown: bool = False
+    """Drop what is undecided at shutdown instead of deciding it."""
+    maximum_trace_size_bytes: int = Field(default=0, ge=0, le=_INT64_MAX)
+    """A trace that grows beyond it is not sampled, at once; 0: no limit."""
+
+    @field_validator("tail_storage")
+    @classmethod
+    def _no_storage(cls, value: str) -> str:
+        if value:
+            raise ValueError("traces are kept in memory; remove the key (the Collector has it behind a feature gate)")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if repeated := _repeated(policy.name for policy in self.policies):
+            raise ValueError(f"policies: duplicate policy name {repeated!r}")
+        if self.sampling_strategy == "span-ingest":
+            for policy in self.policies:
+                if reason := _stateful(policy):
+                    raise ValueError(f"sampling_strategy: span-ingest takes no stateful policy such as {policy.name!r}: {reason}")
+        return self
+
+
+_GROUPS: Final = {"and": "and_", "not": "not_", "drop": "drop", "composite": "composite"}
+
+
+def _repeated(names: Iterable[str]) -> str:
+    """The first name that stands there a second time; empty if none does."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return ""
+
+
+def _stateful(policy: SharedPolicyConfig) -> str:
+    """Why the policy cannot judge a part of a trace; empty if it can."""
+    if policy.type in {"rate_limiting", "bytes_limiting"}:
+        return f"{policy.type} counts what it let through"
+    if policy.type == "latency" and policy.latency and policy.latency.upper_threshold_ms:
+        return "latency with upper_threshold_ms may turn with the next span"
+    if policy.type == "span_count" and policy.span_count and policy.span_count.max_spans:
+        return "span_count with max_spans may turn with the next span"
+    return next(filter(None, map(_stateful, _inside(policy))), "")
+
+
+def _inside(policy: SharedPolicyConfig) -> tuple[SharedPolicyConfig, ...]:
+    block: Any = getattr(policy, _GROUPS[policy.type]) if policy.type in _GROUPS else None
+    if isinstance(block, AndConfig):
+        return block.and_sub_policy
+    if isinstance(block, NotConfig):
+        return (block.not_sub_policy,)
+    if isinstance(block, DropConfig):
+        return block.drop_sub_policy
+    if isinstance(block, CompositeConfig):
+        return block.composite_sub_policy
+    return ()
