@@ -342,7 +342,10 @@ async def test_the_ledger_closes_under_churn(strategy):
     keys = {"sampling_strategy": strategy, "num_traces": 20, "decision_wait": "3s", "maximum_trace_size_bytes": 4000}
     bench = await Bench(ERRORS, decision_cache={"sampled_cache_size": 5}, **keys).start()
     for turn in range(60):
-        spans = [(1 + (turn * 7 + step * step) % 53, *(["error"] if (turn + step) % 5 == 0 else []), *(["long"] if step % 4 == 0 else [])) for step in range(9)]
+        spans = [
+            (1 + (turn * 7 + step * step) % 53, *(["error"] if (turn + step) % 5 == 0 else []), *(["long"] if step % 4 == 0 else []))
+            for step in range(9)
+        ]
         await bench.send(*spans)
         await bench.clock.advance(0.3)
         assert bench.balanced(), turn
