@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 ROOTS = {"collector", "config", "receivers", "processors", "exporters", "connectors", "extensions"}
+DATA = ("config/default.yaml", "config/gateway.yaml", "collector/service/ui/index.html")
 
 
 def problems(wheel: Path) -> list[str]:
@@ -17,7 +18,9 @@ def problems(wheel: Path) -> list[str]:
     for source in Path().glob("*/**/*.pyx"):
         if source.parts[0] in ROOTS and not any(n.startswith(str(source.with_suffix("")) + ".") and n.endswith(".so") for n in names):
             found.append(f"{source}: not compiled into the wheel")
-    found += [f"missing {name}" for name in ("config/default.yaml", "config/gateway.yaml") if name not in names]
+    found += [
+        f"missing {name}" for name in ("config/default.yaml", "config/gateway.yaml", "collector/service/ui/index.html") if name not in names
+    ]
     return found
 
 

@@ -244,7 +244,11 @@ class Host(Protocol):
         ...
 
     def add_admin_route(self, path: str, handler: Callable[[Mapping[str, str]], Awaitable[Any]]) -> None:
-        """Serve ``GET path`` on the admin port; the handler gets the query parameters and returns a JSON-able object."""
+        """Serve ``GET path`` on the admin port, to this machine only.
+
+        The handler gets the query parameters and returns a JSON-able mapping, keyed by the component's id (processors:
+        ``id@pipeline``): what several components answer at one path is merged.
+        """
         ...
 
     def report(self, status: Status, message: str = "") -> None:

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-__all__ = ["AttributeValue", "any_value_text", "double_text"]
+__all__ = ["AttributeValue", "any_value", "any_value_text", "double_text"]
 
 AttributeValue: TypeAlias = str | bool | int | float | bytes | Sequence[Any] | Mapping[str, Any]
 
@@ -42,7 +42,7 @@ def _plain(text: str) -> str:
 
 def any_value_text(content: bytes) -> str:
     """An AnyValue message's content as text."""
-    value = _decode(content)
+    value = any_value(content)
     if isinstance(value, str):
         return value
     if value is None:
@@ -71,7 +71,7 @@ def _json(value: Any) -> str:
     return "[" + ",".join(map(_json, value)) + "]"
 
 
-def _decode(content: bytes) -> Any:
+def any_value(content: bytes) -> Any:
     """The Python value of an AnyValue's content that was checked at the door."""
     value: Any = None
     for number, item in _fields(content):
@@ -84,7 +84,7 @@ def _decode(content: bytes) -> Any:
         elif number == 4:
             value = struct.unpack("<d", item)[0]
         elif number == 5:
-            value = [_decode(element) for field, element in _fields(item) if field == 1]
+            value = [any_value(element) for field, element in _fields(item) if field == 1]
         elif number == 6:
             value = dict(_entry(element) for field, element in _fields(item) if field == 1)
         elif number == 7:
@@ -98,7 +98,7 @@ def _entry(content: bytes) -> tuple[str, Any]:
         if number == 1:
             key = item.decode("utf-8", "replace")
         elif number == 2:
-            value = _decode(item)
+            value = any_value(item)
     return key, value
 
 

@@ -1,5 +1,6 @@
 """The admin port: our own metrics, health and ledger, and what components add. Only ``GET``. Not the ``health_check`` extension.
 
+/               a page for people; it shows what the paths below say
 /metrics        Prometheus text
 /health         JSON: every check with its duration, version, uptime; 503 when one fails
 /health/ready   200 once started and until shutdown begins, else 503
@@ -9,8 +10,9 @@ others          what components registered; answered to this machine only, since
 """
 
 import ipaddress
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from importlib import resources
+from typing import Any, Final
 
 import orjson
 from aiohttp import web
@@ -25,13 +27,25 @@ __all__ = ["AdminServer", "health_document"]
 KEY = "service::telemetry::metrics::address"
 _Handler = Callable[[Mapping[str, str]], Awaitable[Any]]
 _SHUTDOWN_S = 1.0
+_PAGE: Final = {"/": ("index.html", "text/html"), "/ui/page.js": ("page.js", "text/javascript"), "/ui/page.css": ("page.css", "text/css")}
+_PAGE_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
 
 
 class AdminServer:
     """Serves one address. ``routes`` is asked at each request: a reload may change it."""
 
     def __init__(
-        self, host: Host, telemetry: ServiceTelemetry, ledger: Ledger, routes: Callable[[], Mapping[str, _Handler]], *, version: str
+        self,
+        host: Host,
+        telemetry: ServiceTelemetry,
+        ledger: Ledger,
+        routes: Callable[[], Mapping[str, Sequence[_Handler]]],
+        *,
+        version: str,
     ) -> None:
         self._host, self._telemetry, self._ledger, self._routes, self._version = host, telemetry, ledger, routes, version
         self._runner: web.AppRunner | None = None
@@ -44,6 +58,8 @@ class AdminServer:
             OSError: the port is taken (the message names its owner) or the address is not ours.
         """
         app = web.Application()
+        for path in _PAGE:
+            app.router.add_get(path, self._page)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/health", self._health)
         app.router.add_get("/health/ready", self._ready)
@@ -69,6 +85,11 @@ class AdminServer:
         if runner is not None:
             await runner.cleanup()
 
+    async def _page(self, request: web.Request) -> web.Response:
+        name, content_type = _PAGE[request.path]
+        body = resources.files("collector.service").joinpath("ui", name).read_bytes()
+        return web.Response(body=body, content_type=content_type, charset="utf-8", headers=_PAGE_HEADERS)
+
     async def _metrics(self, request: web.Request) -> web.Response:
         del request
         return web.Response(body=self._telemetry.render().encode(), headers={"Content-Type": CONTENT_TYPE})
@@ -93,13 +114,17 @@ class AdminServer:
         return _json({"balanced": not any(row.imbalance for row in rows), "nodes": [row.to_json() for row in rows]})
 
     async def _component(self, request: web.Request) -> web.Response:
-        handler = self._routes().get(request.path)
-        if handler is None:
-            known = ["/metrics", "/health", "/health/ready", "/health/live", "/ledger", *self._routes()]
+        routes = self._routes()
+        handlers = routes.get(request.path)
+        if handlers is None:
+            known = ["/", "/metrics", "/health", "/health/ready", "/health/live", "/ledger", *routes]
             return _json({"error": f"nothing at {request.path}", "known": known}, status=404)
-        if not _is_local(request.remote):
+        if not _is_local(request.remote) or not _is_own_name(request.headers.get("Host", "")):
             return _json({"error": "answered to this machine only"}, status=403)
-        return _json(await handler(request.query))
+        document: dict[str, Any] = {}
+        for handler in handlers:
+            document |= await handler(request.query)
+        return _json(document)
 
 
 def health_document(host: Host, version: str) -> dict[str, Any]:
@@ -128,3 +153,9 @@ def _is_local(remote: str | None) -> bool:
         return False
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (mapped or address).is_loopback
+
+
+def _is_own_name(host: str) -> bool:
+    """Whether ``Host`` names this machine: a page elsewhere whose name was bound to our address must not read what is local."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    return name == "localhost" or _is_local(name.strip("[]"))

@@ -12,7 +12,7 @@ import importlib.metadata
 import signal
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -318,8 +318,12 @@ class Service:
             await self._admin.stop()
             self._admin = None
 
-    def _routes(self) -> Mapping[str, _Handler]:
-        return {path: handler for host in self._hosts.values() for path, handler in host.routes.items()}
+    def _routes(self) -> Mapping[str, Sequence[_Handler]]:
+        routes: dict[str, list[_Handler]] = {}
+        for host in self._hosts.values():
+            for path, handler in host.routes.items():
+                routes.setdefault(path, []).append(handler)
+        return routes
 
     def health(self) -> list[HealthCheck]:
         """The service, each component that reported a state worth saying, and what components registered; each with its duration."""

@@ -7,6 +7,7 @@ import signal
 import socket
 
 import aiohttp
+import orjson
 import pytest
 
 from collector.model import Signal
@@ -210,6 +211,55 @@ async def test_the_admin_port_shows_metrics_health_ledger_and_component_routes(w
         assert (await get(service, "/health/ready"))[0] == 503
         assert (await get(service, "/health"))[0] == 503
         assert (await get(service, "/health/live"))[0] == 200
+
+
+async def test_the_page_and_what_it_loads(world):
+    """It asks nothing of other servers, and none may frame it."""
+    async with world.running(FINE, metrics='address: "127.0.0.1:0"') as service:
+        for path, kind in (("/", "text/html"), ("/ui/page.js", "text/javascript"), ("/ui/page.css", "text/css")):
+            status, text, content_type = await get(service, path)
+            assert (status, content_type) == (200, kind)
+            assert "://" not in text.replace("http://www.w3.org/2000/svg", "")
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{service.admin_port}/") as response:
+            policy = response.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8888", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:8888", 200),
+        ("evil.example:8888", 403),
+        ("evil.example", 403),
+        ("10.0.0.1:80", 403),
+    ],
+)
+async def test_what_is_local_is_not_told_to_a_page_elsewhere(world, host, status):
+    """A name bound to our address passes the browser's same-origin rule; its Host header gives it away."""
+    async with world.running(FINE, metrics='address: "127.0.0.1:0"') as service, aiohttp.ClientSession() as session:
+        async with session.get(f"http://127.0.0.1:{service.admin_port}/hello", headers={"Host": host}) as response:
+            assert response.status == status
+        async with session.get(f"http://127.0.0.1:{service.admin_port}/health", headers={"Host": host}) as response:
+            assert response.status == 200
+
+
+async def test_components_share_a_route(world):
+    """Each answers under a key of its own."""
+    async with world.running(FINE, metrics='address: "127.0.0.1:0"') as service:
+        first, second = list(service._hosts.values())[:2]
+
+        async def one(query):
+            return {"a": 1}
+
+        async def other(query):
+            return {"b": 2}
+
+        first.add_admin_route("/both", one)
+        second.add_admin_route("/both", other)
+        assert orjson.loads((await get(service, "/both"))[1]) == {"a": 1, "b": 2}
 
 
 async def test_a_taken_admin_port_is_named_with_its_owner_and_key(world):
