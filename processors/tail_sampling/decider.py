@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from collector.api import Clock, Telemetry
 from collector.model import Traces as Batch
 from processors.tail_sampling.config import TailSamplingConfig
-from processors.tail_sampling.features import Feature
+from processors.tail_sampling.features import Conditions, Feature
 from processors.tail_sampling.policies import DROPPED, ERROR, NOT_SAMPLED, SAMPLED, Policy, Traces, build
 
 __all__ = ["UNDECIDED", "Decider"]
@@ -26,6 +26,7 @@ Mask = NDArray[np.bool_]
 UNDECIDED: Final = 255
 _LABELS: Final = ("policy", "sampled", "decision")
 _WORDS: Final = {SAMPLED: ("true", "sampled"), NOT_SAMPLED: ("false", "not_sampled"), DROPPED: ("false", "dropped")}
+_REPORT_EVERY_S: Final = 60.0
 _PREFIX: Final = "otelcol_processor_tail_sampling_"
 
 
@@ -34,7 +35,8 @@ class Decider:
 
     def __init__(self, config: TailSamplingConfig, telemetry: Telemetry, clock: Clock, component_name: str = "") -> None:
         """``component_name``: stands before the policies' names in the metrics, as in the Collector."""
-        self._clock = clock
+        self._clock, self._log = clock, telemetry.log
+        self._report_after_s = 0.0
         self._first_match = config.sample_on_first_match
         ordered = sorted(config.policies, key=lambda policy: policy.type != "drop")  # stable
         self._policies: list[Policy] = [build(policy) for policy in ordered]
@@ -65,6 +67,8 @@ class Decider:
         """Fold the spans of a batch into the columns. ``slots`` int32[n]: the row of each span's trace."""
         for feature, names in self._features.items():
             feature.fold(batch, slots, {suffix: column(name) for suffix, name in names.items()})
+            if isinstance(feature, Conditions) and feature.failures:
+                self._report(feature)
 
     def values(self, slots: NDArray[Any], column: Callable[[str], NDArray[Any]]) -> Callable[[Feature, str], NDArray[Any]]:
         """How ``policies.Traces`` gets at the columns of ``slots``."""
@@ -132,6 +136,14 @@ class Decider:
         """Count traces that ended undecided: not sampled, by no policy."""
         if count:
             self._global.add(count, sampled="false", decision="not_sampled")
+
+    def _report(self, conditions: Conditions) -> None:
+        """Say, now and then, that conditions cannot be evaluated; ``silent`` does not, ``propagate`` is counted."""
+        now_s = self._clock.monotonic_s()
+        if conditions.error_mode == "ignore" and now_s >= self._report_after_s:
+            self._report_after_s = now_s + _REPORT_EVERY_S
+            self._log.warning("ottl conditions could not be evaluated", **conditions.failures)
+        conditions.failures.clear()
 
     def _ask(self, place: int, policy: Policy, traces: Traces) -> U8:
         started_s = self._clock.monotonic_s()

@@ -4,16 +4,19 @@ A column starts at zero for a new trace. Nothing here decides; see ``policies``.
 Source of what a span says of its trace: opentelemetry-collector-contrib processor/tailsamplingprocessor 0.156, ``internal/sampling``.
 """
 
+import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.helpers.ottl import compile_conditions
+from collector.helpers.ottl import Conditions as Compiled
+from collector.helpers.ottl import ErrorMode, compile_conditions
 from collector.helpers.patterns import compile_pattern
 from collector.model import KIND_STRING, Traces
 
@@ -201,10 +204,12 @@ class Conditions(Feature):
     dtypes = {"": np.uint8}  # noqa: RUF012 - never written
     span: tuple[str, ...]
     spanevent: tuple[str, ...]
-    error_mode: Literal["ignore", "silent", "propagate"]
+    error_mode: ErrorMode
+    failures: Counter[str] = field(default_factory=Counter, compare=False)
+    """How often a condition could not be evaluated, by context; whoever reads it clears it."""
 
     @cached_property
-    def _compiled(self) -> tuple[Any, Any]:
+    def _compiled(self) -> tuple[Compiled | None, Compiled | None]:
         return (
             compile_conditions(self.span, "span") if self.span else None,
             compile_conditions(self.spanevent, "spanevent") if self.spanevent else None,
@@ -215,19 +220,20 @@ class Conditions(Feature):
         on_span, on_event = self._compiled
         outcome = np.zeros(batch.item_count, np.uint8)
         if on_event is not None:
-            events = self._outcome(on_event.mask(batch))
+            events = self._outcome("spanevent", *on_event.mask(batch))
             decisive = np.flatnonzero(events)[::-1]  # the first of a span's events is written last
             outcome[batch.table("events").parent[decisive]] = events[decisive]
         if on_span is not None:
-            of_span = self._outcome(on_span.mask(batch))
+            of_span = self._outcome("span", *on_span.mask(batch))
             outcome = np.where(of_span != 0, of_span, outcome)
         column = columns[""]
         decisive = np.flatnonzero(outcome)[::-1]
         decisive = decisive[column[slots[decisive]] == 0]
         column[slots[decisive]] = outcome[decisive]
 
-    def _outcome(self, masks: tuple[Mask, Mask]) -> NDArray[np.uint8]:
-        matched, failed = masks
+    def _outcome(self, context: str, matched: Mask, failed: Mask) -> NDArray[np.uint8]:
+        if count := int(np.count_nonzero(failed)):
+            self.failures[context] += count
         result = np.where(matched, np.uint8(MATCHED), np.uint8(0))
         return np.where(failed, np.uint8(FAILED), result) if self.error_mode == "propagate" else result
 
@@ -248,7 +254,7 @@ def _remembering(function: Callable[[str], bool], count: int) -> Callable[[str],
 # W3C Trace Context, tracestate, as far as the Collector checks it (go.opentelemetry.io/otel/trace, ParseTraceState).
 _KEY: Final = r"(?:[a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13})"
 _VALUE: Final = r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
-_MEMBER: Final = compile_pattern(f"^[ \\t]*({_KEY})=({_VALUE})[ \\t]*$")
+_MEMBER: Final = re.compile(f"^[ \\t]*({_KEY})=({_VALUE})[ \\t]*$")
 _MEMBERS_MAX: Final = 32
 
 
