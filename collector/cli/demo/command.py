@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import aiohttp
 import click
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
@@ -24,6 +24,7 @@ from collector.cli._logs import logging_to
 from collector.cli.demo.claims import Claim, claims_of
 from collector.cli.demo.names import GPU_HOST
 from collector.cli.demo.output import TraceFile, read_page
+from collector.cli.demo.screen import ask, views
 from collector.cli.run import new_event_loop
 from collector.helpers.ports import describe_port_conflict
 from collector.registry import Registry
@@ -41,6 +42,7 @@ _PORTS: Final = {
     "admin": (8888, "service::telemetry::metrics::address"),
 }
 _PLAIN_LINE_EVERY_S: Final = 5.0
+_LIVE_EVERY_S: Final = 1.0
 _SETTLE_S: Final = 3.0  # decision_wait of the default configuration, and a second
 
 
@@ -156,19 +158,24 @@ async def _course(duration_s: float, rate: float, console: Console) -> list[Clai
         platform = _Platform(ports, host, duration_s, rate)
         console.print(
             f"OTLP on {host}:{ports['grpc']} (gRPC) and {host}:{ports['http']} (HTTP), "
-            f"scrape page http://{host}:{ports['scrape']}/metrics, ledger http://{host}:{ports['admin']}/ledger, files in ./{folder}"
+            f"scrape page http://{host}:{ports['scrape']}/metrics, files in ./{folder}"
         )
+        console.print(f"Watch it: [bold]http://{host}:{ports['admin']}/[/bold]")
         console.print(f"Send a span of your own meanwhile (an error, so it is kept):\n  {_curl(host, ports['http'])}\n")
         running = asyncio.ensure_future(platform.run())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, platform.stop)
         try:
-            await _watch(service, traces, platform, running, console)
-            await running
-            await asyncio.sleep(_SETTLE_S)  # the last traces are decided
             async with aiohttp.ClientSession() as session:
+                admin = f"http://127.0.0.1:{ports['admin']}"
+                await _watch(service, traces, platform, running, console, session, admin)
+                await running
+                await asyncio.sleep(_SETTLE_S)  # the last traces are decided
                 page = await read_page(session, f"http://{host}:{ports['scrape']}/metrics")
+                for view in views(await ask(session, admin)):
+                    console.print()
+                    console.print(view)
         finally:
             platform.stop()
             await asyncio.gather(running, return_exceptions=True)
@@ -183,7 +190,15 @@ async def _course(duration_s: float, rate: float, console: Console) -> list[Clai
         return claims_of(platform.totals, traces, page, service.ledger, float(os.environ.get("TRACE_SAMPLE_RATE", "0.1")))
 
 
-async def _watch(service: Service, traces: TraceFile, platform: _Platform, running: "asyncio.Future[None]", console: Console) -> None:
+async def _watch(
+    service: Service,
+    traces: TraceFile,
+    platform: _Platform,
+    running: "asyncio.Future[None]",
+    console: Console,
+    session: aiohttp.ClientSession,
+    admin: str,
+) -> None:
     """The live screen; a plain line now and then where there is no terminal."""
     started = time.monotonic()
     if not console.is_terminal:
@@ -192,11 +207,13 @@ async def _watch(service: Service, traces: TraceFile, platform: _Platform, runni
             traces.read()
             console.print("  ".join(f"{name} {value}" for name, value in _row(service, traces, platform.totals).items()), soft_wrap=True)
         return
-    with Live(console=console, refresh_per_second=4) as live:
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
         while not running.done():
-            await asyncio.wait({running}, timeout=0.5)
+            await asyncio.wait({running}, timeout=_LIVE_EVERY_S)
             traces.read()
-            live.update(_table(_row(service, traces, platform.totals), time.monotonic() - started))
+            table = _table(_row(service, traces, platform.totals), time.monotonic() - started)
+            live.update(Group(table, *views(await ask(session, admin))))
+    console.print(_table(_row(service, traces, platform.totals), time.monotonic() - started))
 
 
 @click.command()

@@ -1,0 +1,155 @@
+"""What the demo shows beside its counts: services, worst labels, the slowest trace as a tree. From the admin port's JSON, as the page."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import aiohttp
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+__all__ = ["PATHS", "ask", "slowest", "views"]
+
+PATHS: Final = ("/span_metrics", "/cardinality", "/sampling")
+_LABELS: Final = 5
+_SPANS: Final = 24
+_GIB: Final = 2**30
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=2)
+
+
+async def ask(session: aiohttp.ClientSession, admin: str) -> dict[str, Any]:
+    """Each path's document; what does not answer is left out."""
+    documents = {}
+    for path in PATHS:
+        try:
+            async with session.get(admin + path, timeout=_TIMEOUT) as response:
+                if response.ok:
+                    documents[path] = await response.json()
+        except (aiohttp.ClientError, TimeoutError):
+            continue
+    return documents
+
+
+def views(documents: Mapping[str, Any]) -> list[RenderableType]:
+    """Every view there is something to show in."""
+    made = (_services(documents.get("/span_metrics")), _labels(documents.get("/cardinality")), _trace(slowest(documents)))
+    return [view for view in made if view is not None]
+
+
+def slowest(documents: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The slowest trace that was kept."""
+    found = [trace for document in _each(documents.get("/sampling")) for trace in document.get("slowest", ())]
+    return max(found, key=lambda trace: float(trace["duration_ms"]), default=None)
+
+
+def _each(document: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
+    yield from (document or {}).values()
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="left" if position == 0 else "right", no_wrap=True)
+    return table
+
+
+def _services(document: Mapping[str, Any] | None) -> Table | None:
+    rows = [service for one in _each(document) for service in one.get("services", ())]
+    if not rows:
+        return None
+    table = _table(
+        "Requests, errors, duration (span_metrics: every span, before sampling)", "service", "calls", "errors", "p50", "p95", "p99"
+    )
+    for row in rows:
+        errors = Text(f"{row['errors']} ({row['error_ratio']:.1%})", style="red" if row["errors"] else "")
+        table.add_row(
+            _plain(row["service"]), str(row["calls"]), errors, *(_duration(row.get(key)) for key in ("p50_ms", "p95_ms", "p99_ms"))
+        )
+    return table
+
+
+def _labels(document: Mapping[str, Any] | None) -> Table | None:
+    rows = [row for one in _each(document) for row in one.get("attributes", ())][:_LABELS]
+    if not rows:
+        return None
+    table = _table("Worst labels (cardinality)", "metric", "label", "values", "such as")
+    for row in rows:
+        table.add_row(_plain(row["metric"]), _plain(row["attribute"]), str(row["values"]), _plain(", ".join(row.get("samples", ()))[:60]))
+    return table
+
+
+def _trace(trace: Mapping[str, Any] | None) -> Tree | None:
+    """The spans below their parents, in order of time; at most ``_SPANS`` of them."""
+    if trace is None:
+        return None
+    spans = sorted(trace["spans"], key=lambda span: (span["start_offset_ms"], -span["duration_ms"]))[:_SPANS]
+    known = {span["span_id"] for span in spans}
+    children: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for span in spans:
+        parent = span.get("parent_span_id", "")
+        children[parent if parent in known and parent != span["span_id"] else ""].append(span)
+    title = Text.assemble(
+        ("Slowest trace kept  ", "italic"), _duration(trace["duration_ms"]), ("  rule ", "dim"), _plain(trace["rule"]),
+        ("  ", ""), (_clean(trace["trace_id"]), "dim"),
+    )  # fmt: skip
+    tree = Tree(title, guide_style="dim")
+    waiting = [(tree, span) for span in reversed(children[""])]
+    seen: set[str] = set()
+    while waiting:
+        above, span = waiting.pop()
+        if span["span_id"] in seen:
+            continue
+        seen.add(span["span_id"])
+        branch = above.add(_line(span))
+        waiting += [(branch, child) for child in reversed(children[span["span_id"]])]
+    if len(trace["spans"]) > _SPANS:
+        tree.add(Text(f"… {len(trace['spans']) - _SPANS} more", style="dim"))
+    return tree
+
+
+def _line(span: Mapping[str, Any]) -> Text:
+    attributes = span["attributes"]
+    line = Text.assemble(_plain(span["name"]), ("  " + _clean(span["service"]), "cyan"), "  ", _duration(span["duration_ms"]))
+    if span["status"] == "error":
+        line.append("  error", style="red")
+    for text in _notes(attributes):
+        line.append("  " + text, style="green" if text.startswith("GPU") else "dim")
+    return line
+
+
+def _notes(attributes: Mapping[str, Any]) -> Iterator[str]:
+    """What is worth a word: queue, GPU, tokens, tenant."""
+    for key, note in _NOTES.items():
+        value = attributes.get(key)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            yield note(value)
+    if tenant := attributes.get("tenant_id"):
+        yield _clean(str(tenant))[:40]
+
+
+_NOTES: Final[dict[str, Callable[[float], str]]] = {
+    "gen_ai.latency.time_in_queue": lambda value: f"queued {value * 1000:.0f} ms",
+    "gpu.utilization.mean": lambda value: f"GPU {value:.0%}",
+    "gpu.memory.used.max": lambda value: f"{value / _GIB:.1f} GiB",
+    "gpu.power.mean": lambda value: f"{value:.0f} W",
+    "gpu.device.energy": lambda value: f"{value:.0f} J",
+    "gen_ai.usage.input_tokens": lambda value: f"{value:.0f} tokens",
+    "http.response.status_code": lambda value: f"HTTP {value:.0f}",
+}
+
+
+def _duration(ms: float | None) -> str:
+    if ms is None:
+        return ""
+    return f"{ms / 1000:.2f} s" if ms >= 1000 else f"{ms:.0f} ms" if ms >= 10 else f"{ms:.2f} ms"
+
+
+def _clean(text: str) -> str:
+    """Without control characters: the text came from outside and goes to a terminal."""
+    return "".join(ch if ch.isprintable() else "·" for ch in text)
+
+
+def _plain(text: str) -> Text:
+    return Text(_clean(text))

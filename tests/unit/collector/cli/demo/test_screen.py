@@ -1,0 +1,83 @@
+"""What the demo shows of the admin port's documents: the tree, the tables, and nothing that a terminal would obey."""
+
+import io
+
+from rich.console import Console
+
+from collector.cli.demo.screen import slowest, views
+
+
+def shown(documents) -> str:
+    console = Console(file=io.StringIO(), width=200, force_terminal=False)
+    for view in views(documents):
+        console.print(view)
+    return console.file.getvalue()
+
+
+def span(number, parent="", **changed):
+    return {
+        "span_id": f"{number:016x}", "parent_span_id": parent and f"{parent:016x}", "service": "api", "name": f"span {number}", "kind": "server",
+        "start_offset_ms": float(number), "duration_ms": 10.0, "status": "unset", "attributes": {}, **changed,
+    }  # fmt: skip
+
+
+def trace(*spans, duration_ms=2500.0):
+    return {
+        "trace_id": "ab" * 16, "root_service": "api", "root_name": "POST /v1/embeddings", "duration_ms": duration_ms, "rule": "slow",
+        "spans": list(spans),
+    }  # fmt: skip
+
+
+def sampling(*traces):
+    return {"/sampling": {"sampling@traces": {"rules": [], "slowest": list(traces)}}}
+
+
+def test_nothing_to_show():
+    """Paths that do not answer are no views."""
+    assert views({}) == []
+    assert views({"/sampling": {}, "/span_metrics": {"span_metrics": {"services": []}}, "/cardinality": {"c@metrics": {}}}) == []
+
+
+def test_the_slowest_of_all_processors():
+    """By the duration of the root."""
+    documents = {"/sampling": {"a": {"slowest": [trace(span(1), duration_ms=3.0)]}, "b": {"slowest": [trace(span(2), duration_ms=4.0)]}}}
+    assert slowest(documents)["spans"][0]["name"] == "span 2"
+    assert slowest({}) is None
+
+
+def test_a_trace_is_a_tree():
+    """Children are below their parents in order of time; GPU, queue and tenant stand beside their span."""
+    attributes = {"gpu.utilization.mean": 0.83, "gen_ai.latency.time_in_queue": 0.25, "tenant_id": "tenant-07"}
+    text = shown(sampling(trace(span(1), span(3, 1, status="error"), span(2, 1), span(4, 2, attributes=attributes), span(9, 77))))
+    lines = [line for line in text.splitlines() if "span" in line]
+    assert [line[line.index("span ") :][:6] for line in lines] == ["span 1", "span 2", "span 4", "span 3", "span 9"]
+    assert lines[2].index("span 4") > lines[1].index("span 2") > lines[0].index("span 1")
+    assert lines[4].index("span 9") == lines[0].index("span 1")  # its parent is not there
+    assert "GPU 83%" in lines[2]
+    assert "queued 250 ms" in lines[2]
+    assert "tenant-07" in lines[2]
+    assert "error" in lines[3]
+
+
+def test_spans_that_are_their_own_ancestors_end():
+    """A cycle is no tree; what hangs in it is left out, the rest is shown."""
+    text = shown(sampling(trace(span(1), span(2, 3), span(3, 2), span(4, 4))))
+    assert "span 1" in text
+    assert "span 4" in text
+
+
+def test_text_from_outside_is_text():
+    """No markup, no control characters."""
+    text = shown(sampling(trace(span(1, name="[red]x[/red]\x1b[31m\x07", attributes={"tenant_id": "a\x1b]0;b"}))))
+    assert "[red]x[/red]" in text
+    assert "\x1b" not in text
+    assert "\x07" not in text
+
+
+def test_tables():
+    """A line a service, a line a label."""
+    service = {"service": "api", "calls": 10, "errors": 1, "error_ratio": 0.1, "p50_ms": 1.5, "p95_ms": 20.0, "p99_ms": None}
+    label = {"metric": "http_requests_total", "attribute": "user_id", "values": 4711, "samples": ["#ab12"]}
+    text = shown({"/span_metrics": {"span_metrics": {"services": [service]}}, "/cardinality": {"c@metrics": {"attributes": [label]}}})
+    for part in ("api", "1 (10.0%)", "1.50 ms", "20 ms", "user_id", "4711", "#ab12"):
+        assert part in text
