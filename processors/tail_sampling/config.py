@@ -5,9 +5,9 @@ Collector starts with it: what can only be a mistake there (a policy without its
 """
 
 from collections.abc import Iterable
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from collector.helpers.ottl import compile_conditions
 from collector.helpers.patterns import compile_pattern
@@ -58,6 +58,15 @@ _SHARED_TYPES: Final = (
 _WITHOUT_BLOCK: Final = ("always_sample", "trace_flags")
 
 
+def _not_empty(value: Any) -> Any:
+    if isinstance(value, list | tuple) and not value:
+        raise ValueError("at least one entry is needed")
+    return value
+
+
+_NOT_EMPTY: Final = BeforeValidator(_not_empty)  # not min_length, which counts entries that are wrong as if they were not there
+
+
 class LatencyConfig(ComponentConfig):
     """``latency``."""
 
@@ -106,14 +115,14 @@ class ProbabilisticConfig(ComponentConfig):
 class StatusCodeConfig(ComponentConfig):
     """``status_code``."""
 
-    status_codes: tuple[Literal["OK", "ERROR", "UNSET"], ...] = Field(min_length=1)
+    status_codes: Annotated[tuple[Literal["OK", "ERROR", "UNSET"], ...], _NOT_EMPTY] = Field(json_schema_extra={"minItems": 1})
 
 
 class StringAttributeConfig(ComponentConfig):
     """``string_attribute``."""
 
     key: str = Field(min_length=1)
-    values: tuple[str, ...] = Field(min_length=1)
+    values: Annotated[tuple[str, ...], _NOT_EMPTY] = Field(json_schema_extra={"minItems": 1})
     enabled_regex_matching: bool = False
     """Whether ``values`` are regular expressions; they match anywhere unless they say ``^`` and ``$``."""
     cache_max_size: int = Field(default=0, ge=0, le=_INT32_MAX)
@@ -124,7 +133,10 @@ class StringAttributeConfig(ComponentConfig):
     def _valid(self) -> Self:
         if self.enabled_regex_matching:
             for value in self.values:
-                compile_pattern(value)
+                try:
+                    compile_pattern(value)
+                except ValueError as exc:
+                    raise ValueError(f"values: {exc}") from exc
         return self
 
 
@@ -132,7 +144,7 @@ class TraceStateConfig(ComponentConfig):
     """``trace_state``."""
 
     key: str = Field(min_length=1)
-    values: tuple[str, ...] = Field(min_length=1)
+    values: Annotated[tuple[str, ...], _NOT_EMPTY] = Field(json_schema_extra={"minItems": 1})
 
 
 class RateLimitingConfig(ComponentConfig):
@@ -265,13 +277,13 @@ class AndSubPolicyConfig(SharedPolicyConfig):
 class AndConfig(ComponentConfig):
     """``and``: all of them."""
 
-    and_sub_policy: tuple[AndSubPolicyConfig, ...] = Field(min_length=1)
+    and_sub_policy: Annotated[tuple[AndSubPolicyConfig, ...], _NOT_EMPTY] = Field(json_schema_extra={"minItems": 1})
 
 
 class DropConfig(ComponentConfig):
     """``drop``: traces that match all of them go, whatever the other policies say."""
 
-    drop_sub_policy: tuple[AndSubPolicyConfig, ...] = Field(min_length=1)
+    drop_sub_policy: Annotated[tuple[AndSubPolicyConfig, ...], _NOT_EMPTY] = Field(json_schema_extra={"minItems": 1})
 
 
 class CompositeSubPolicyConfig(SharedPolicyConfig):
@@ -296,7 +308,7 @@ class CompositeConfig(ComponentConfig):
     max_total_spans_per_second: int = Field(ge=1, le=_INT64_MAX)
     policy_order: tuple[str, ...] = ()
     """Checked and otherwise without effect, as in the Collector: policies are asked as ``composite_sub_policy`` lists them."""
-    composite_sub_policy: tuple[CompositeSubPolicyConfig, ...] = Field(min_length=1)
+    composite_sub_policy: Annotated[tuple[CompositeSubPolicyConfig, ...], _NOT_EMPTY] = Field(json_schema_extra={"minItems": 1})
     rate_allocation: tuple[RateAllocationConfig, ...] = ()
     """A policy that is not listed gets no spans at all."""
 
@@ -355,7 +367,7 @@ class TailSamplingConfig(ComponentConfig):
     """At ``num_traces``: wait for room instead of evicting the oldest trace."""
     expected_new_traces_per_sec: int = Field(default=0, ge=0, le=_INT64_MAX)
     """Sizes the tables at the start."""
-    policies: tuple[PolicyConfig, ...] = Field(min_length=1)
+    policies: Annotated[tuple[PolicyConfig, ...], _NOT_EMPTY] = Field(json_schema_extra={"minItems": 1})
     decision_cache: DecisionCacheConfig = DecisionCacheConfig()
     tail_storage: str = ""
     """Refused, as by the Collector without its feature gate."""

@@ -228,6 +228,92 @@ def numbers(found):
     return sorted(int.from_bytes(each, "big") for each in found)
 
 
+def with_events(number, *events, **fields):
+    made = spans(number, **fields)
+    for name in events:
+        made.resource_spans[0].scope_spans[0].spans[0].events.add(name=name)
+    return made
+
+
+FIRST_FOUR = 'Substring(name, 0, 4) == "abcd"'  # cannot be evaluated on a shorter name
+
+
+def named(number, *names):
+    made = spans(*[number] * len(names))
+    for one, name in zip(made.resource_spans[0].scope_spans[0].spans, names, strict=True):
+        one.name = name
+    return made
+
+
+def ottl(error_mode=None, **conditions):
+    return {"name": "o", "type": "ottl_condition", "ottl_condition": {**({"error_mode": error_mode} if error_mode else {}), **conditions}}
+
+
+def test_ottl_conditions_hold_for_any_span_or_span_event():
+    """Either list, any entry of it."""
+    requests = [with_events(1, "log", "exception"), with_events(2, "log"), with_events(3), named(4, "GET /"), named(5, "x", "GET /v1")]
+    found, _ = kept_by([ottl(span=['name == "GET /"', 'IsMatch(span.name, "/v1$")'], spanevent=['name == "exception"'])], requests)
+    assert numbers(found) == [1, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("error_mode", "expected", "errors"),
+    [(None, [1, 2, 5], 0), ("silent", [1, 2, 5], 0), ("ignore", [1, 2, 5], 0), ("PROPAGATE", [1, 5], 2)],
+)
+def test_ottl_error_modes(error_mode, expected, errors):
+    """propagate: the first span that decides, decides: behind a failure a match is not seen any more. Else a failure is no match."""
+    requests = [named(1, "abcd", "ab"), named(2, "ab"), named(2, "abcd"), named(3, "x"), named(5, "xxxx"), named(5, "abcdef", "x")]
+    found, telemetry = kept_by([ottl(error_mode, span=[FIRST_FOUR])], requests)
+    assert numbers(found) == expected
+    assert telemetry.value("otelcol_processor_tail_sampling_sampling_policy_evaluation_error") == errors
+    warned = [event for event in telemetry.log.events if event.level == "warning"]
+    assert len(warned) == (1 if error_mode == "ignore" else 0)
+
+
+def test_an_ottl_failure_ends_what_is_around_it():
+    """`and`, `not` and `drop` around a policy that fails say nothing either; another policy may still sample."""
+    requests = [named(1, "ab"), named(2, "abcd"), named(3, "zzzz")]
+    failing = ottl("propagate", span=[FIRST_FOUR])
+    for kind, inner, expected in (("not", failing, [3]), ("and", [failing], [2]), ("drop", [failing], [])):
+        found, _ = kept_by([{"name": "g", "type": kind, kind: {f"{kind}_sub_policy": inner}}], requests)
+        assert numbers(found) == expected, kind
+    drop = {"name": "g", "type": "drop", "drop": {"drop_sub_policy": [failing]}}
+    found, telemetry = kept_by([{"name": "a", "type": "always_sample"}, drop], requests)
+    assert numbers(found) == [1, 3]
+    assert telemetry.value("otelcol_processor_tail_sampling_sampling_policy_evaluation_error") == 1
+    assert telemetry.value("otelcol_processor_tail_sampling_count_traces_sampled", policy="g") == 2
+
+
+def test_of_a_span_its_own_conditions_come_before_those_of_its_events():
+    """A span that matches is not undone by an event that fails, the other way round it is."""
+    event = 'Substring(name, 0, 4) == "abcd"'
+    requests = [with_events(1, "ab"), with_events(2, "abcd", "ab"), with_events(3, "ab", "abcd")]
+    found, _ = kept_by([ottl("propagate", span=['trace_id.string == "00000000000000000000000000000001"'], spanevent=[event])], requests)
+    assert numbers(found) == [1, 2]
+
+
+def test_latency_is_that_of_the_whole_trace_and_never_overflows():
+    """Hostile times included: the difference stays at the limits of int64, as in Go."""
+
+    def trace(number, *times):
+        made = spans(*[number] * len(times))
+        for one, (start, end) in zip(made.resource_spans[0].scope_spans[0].spans, times, strict=True):
+            one.start_time_unix_nano, one.end_time_unix_nano = start, end
+        return made
+
+    requests = [
+        trace(1, (10 * MS, 20 * MS), (400 * MS, 2000 * MS)),
+        trace(2, (0, 2**64 - 1)),
+        trace(3, (2**63, 2**63 - 1)),
+        trace(4, (MS, MS + 500 * MS)),
+        trace(5, (2 * MS, MS)),
+    ]
+    band = {"name": "b", "type": "latency", "latency": {"threshold_ms": 100, "upper_threshold_ms": 1000}}
+    assert numbers(kept_by([band], requests)[0]) == [4]
+    assert numbers(kept_by([{"name": "s", "type": "latency", "latency": {"threshold_ms": 100}}], requests)[0]) == [1, 3, 4]
+    assert numbers(kept_by([{"name": "s", "type": "latency", "latency": {"threshold_ms": 0}}], requests)[0]) == [1, 2, 3, 4]
+
+
 def test_rate_limiting_takes_traces_in_order_while_tokens_last():
     """A trace of more spans than tokens is passed over, a smaller one behind it fits; one above the burst never passes."""
     limited = {"name": "l", "type": "rate_limiting", "rate_limiting": {"spans_per_second": 1, "burst_capacity": 5}}
