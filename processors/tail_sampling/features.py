@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from collector.helpers.ottl import Conditions as Compiled
 from collector.helpers.ottl import ErrorMode, compile_conditions
 from collector.helpers.patterns import compile_pattern
+from collector.helpers.tail_sampling import by_trace
 from collector.model import KIND_STRING, Traces
 
 __all__ = [
@@ -32,17 +33,23 @@ __all__ = [
     "StatusCodes",
     "StringMatch",
     "TimeRange",
+    "TraceHash",
     "TraceStateMatch",
+    "fnv1a_64",
     "trace_state_value",
 ]
 
 I32 = NDArray[np.int32]
+U64 = NDArray[np.uint64]
 Mask = NDArray[np.bool_]
 Column = Callable[[str], NDArray[Any]]
 
 MATCHED, FAILED = 1, 2  # of a column that says how the first decisive span went
 _REMEMBERED_CHARS_MAX: Final = 1024  # longer texts are matched anew each time: what is remembered stays small
 _REMEMBERED_DEFAULT: Final = 128
+_FNV64_OFFSET: Final = 0xCBF29CE484222325
+_FNV64_PRIME: Final = 0x100000001B3
+_MASK64: Final = 2**64 - 1
 
 
 class Feature(ABC):
@@ -75,11 +82,27 @@ class TimeRange(Feature):
 
     def fold(self, batch: Traces, slots: I32, columns: Mapping[str, NDArray[Any]]) -> None:
         """See the class."""
-        np.maximum.at(columns["start_complement"], slots, ~batch.field("start_time_unix_nano"))
-        np.maximum.at(columns["end"], slots, batch.field("end_time_unix_nano"))
+        grouped = by_trace(slots)
+        grouped.fold(np.maximum, columns["start_complement"], ~batch.field("start_time_unix_nano"))
+        grouped.fold(np.maximum, columns["end"], batch.field("end_time_unix_nano"))
 
 
 BOTH_ENDS: Final = TimeRange()
+
+
+@dataclass(frozen=True)
+class TraceHash(Feature):
+    """The trace id's hash with a salt in front."""
+
+    dtypes = {"": np.uint64}  # noqa: RUF012 - never written
+    salt: bytes
+
+    def fold(self, batch: Traces, slots: I32, columns: Mapping[str, NDArray[Any]]) -> None:
+        """See the class."""
+        grouped = by_trace(slots)
+        new = columns[""][grouped.slots] == 0
+        if new.any():
+            columns[""][grouped.slots[new]] = fnv1a_64(batch.field("trace_id")[grouped.first_rows()[new]], self.salt)
 
 
 @dataclass(frozen=True)
@@ -166,7 +189,9 @@ class StatusCodes(_AnySpan):
 
     def matches(self, batch: Traces) -> Mask:
         """See the class."""
-        return np.isin(batch.field("status_code"), self.codes)
+        status = batch.field("status_code")
+        found: Mask = np.logical_or.reduce([status == code for code in self.codes])
+        return found
 
 
 @dataclass(frozen=True)
@@ -249,6 +274,19 @@ def _remembering(function: Callable[[str], bool], count: int) -> Callable[[str],
     """``function`` with the results of the last ``count`` short texts remembered."""
     remembered = lru_cache(maxsize=count)(function)
     return lambda text: remembered(text) if len(text) <= _REMEMBERED_CHARS_MAX else function(text)
+
+
+def fnv1a_64(trace_ids: U64, salt: bytes) -> U64:
+    """uint64[k]: FNV-1a of 64 bits over the salt and the sixteen bytes of each id. Source: draft-eastlake-fnv."""
+    seed = _FNV64_OFFSET
+    for byte in salt:
+        seed = ((seed ^ byte) * _FNV64_PRIME) & _MASK64
+    state = np.full(len(trace_ids), seed, np.uint64)
+    for half in (0, 1):
+        octets = np.ascontiguousarray(trace_ids[:, half]).astype(">u8").view(np.uint8).reshape(-1, 8)
+        for place in range(8):
+            state = (state ^ octets[:, place]) * np.uint64(_FNV64_PRIME)
+    return state
 
 
 # W3C Trace Context, tracestate, as far as the Collector checks it (go.opentelemetry.io/otel/trace, ParseTraceState).

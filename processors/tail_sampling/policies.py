@@ -40,14 +40,14 @@ from processors.tail_sampling.features import (
     SampledFlag,
     StatusCodes,
     StringMatch,
+    TraceHash,
     TraceStateMatch,
 )
 from processors.tail_sampling.limits import SecondCounter, TokenBucket
 
-__all__ = ["DROPPED", "ERROR", "NOT_SAMPLED", "SAMPLED", "Policy", "Traces", "build", "fnv1a_64", "threshold"]
+__all__ = ["DROPPED", "ERROR", "NOT_SAMPLED", "SAMPLED", "Policy", "Traces", "build", "threshold"]
 
 U8 = NDArray[np.uint8]
-U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
@@ -56,8 +56,6 @@ _DEFAULT_SALT: Final = "default-hash-seed"
 _INT64: Final = np.iinfo(np.int64)
 _STATUS: Final = {"UNSET": 0, "OK": 1, "ERROR": 2}
 _NANOS_A_MS: Final = 1_000_000
-_FNV64_OFFSET: Final = 0xCBF29CE484222325
-_FNV64_PRIME: Final = 0x100000001B3
 _MASK64: Final = 2**64 - 1
 
 
@@ -65,8 +63,6 @@ _MASK64: Final = 2**64 - 1
 class Traces:
     """The traces asked for, in the order of their first span."""
 
-    trace_ids: U64
-    """(k, 2): high and low half."""
     span_counts: I64
     size_bytes: I64
     values: Callable[[Feature, str], NDArray[Any]]
@@ -90,7 +86,7 @@ class Traces:
         if mask.all():
             return self
         rows = np.flatnonzero(mask) if self.rows is None else self.rows[mask]
-        return Traces(self.trace_ids[mask], self.span_counts[mask], self.size_bytes[mask], self.values, self.now_s, self.unix_second, rows)
+        return Traces(self.span_counts[mask], self.size_bytes[mask], self.values, self.now_s, self.unix_second, rows)
 
 
 class Policy(ABC):
@@ -160,11 +156,14 @@ class _OTTLCondition(Policy):
 
 class _Probabilistic(Policy):
     def __init__(self, config: ProbabilisticConfig) -> None:
-        self._salt = (config.hash_salt or _DEFAULT_SALT).encode()
+        self._hash = TraceHash((config.hash_salt or _DEFAULT_SALT).encode())
         self._threshold = np.uint64(threshold(config.sampling_percentage / 100))
 
+    def features(self) -> Iterable[Feature]:
+        return (self._hash,)
+
     def evaluate(self, traces: Traces) -> U8:
-        return (fnv1a_64(traces.trace_ids, self._salt) <= self._threshold).astype(np.uint8)
+        return (traces.column(self._hash) <= self._threshold).astype(np.uint8)
 
 
 class _SpanCount(Policy):
@@ -316,16 +315,3 @@ def threshold(ratio: float) -> int:
     bits = (product.numerator // product.denominator).bit_length()
     scale = Fraction(2) ** (64 - bits)
     return min(int(round(product * scale) / scale), _MASK64)
-
-
-def fnv1a_64(trace_ids: U64, salt: bytes) -> U64:
-    """uint64[k]: FNV-1a of 64 bits over the salt and the sixteen bytes of each id. Source: draft-eastlake-fnv."""
-    seed = _FNV64_OFFSET
-    for byte in salt:
-        seed = ((seed ^ byte) * _FNV64_PRIME) & _MASK64
-    state = np.full(len(trace_ids), seed, np.uint64)
-    for half in (0, 1):
-        octets = np.ascontiguousarray(trace_ids[:, half]).astype(">u8").view(np.uint8).reshape(-1, 8)
-        for place in range(8):
-            state = (state ^ octets[:, place]) * np.uint64(_FNV64_PRIME)
-    return state

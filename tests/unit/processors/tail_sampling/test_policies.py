@@ -13,9 +13,9 @@ from collector.model import Signal, Traces
 from collector.testing import FakeClock, Sink, make_settings
 from processors.tail_sampling import factory
 from processors.tail_sampling.config import TailSamplingConfig
-from processors.tail_sampling.features import trace_state_value
+from processors.tail_sampling.features import fnv1a_64, trace_state_value
 from processors.tail_sampling.limits import SecondCounter, TokenBucket
-from processors.tail_sampling.policies import fnv1a_64, threshold
+from processors.tail_sampling.policies import threshold
 
 MS = 1_000_000
 TEXTS = ["", "a", "b", "abc", "über", "x" * 2000]

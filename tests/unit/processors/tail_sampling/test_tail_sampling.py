@@ -88,11 +88,11 @@ async def test_a_trace_is_decided_after_the_wait_and_late_spans_follow():
     assert bench.sut.held_bytes() > 0
     await bench.clock.advance(2)
     assert bench.kept() == [1, 1]
-    assert (bench.sut.held_items(), bench.sut.held_bytes()) == (0, 0)
+    assert (bench.sut.held_items(), bench.sut.span_bytes) == (0, 0)
     await bench.clock.advance(5)
     await bench.send((1,), (2, "error"))
     assert bench.kept() == [1, 1, 1]
-    assert bench.dropped("not_sampled") == 2
+    assert bench.dropped("sampled") == 2
     assert bench.telemetry.observations(PREFIX + "sampling_late_span_age") == [6, 6]
     assert bench.balanced()
     await bench.sut.shutdown()
@@ -105,7 +105,7 @@ async def test_shutdown_decides_what_has_come():
     await bench.send((1, "error"), (2,))
     await bench.sut.shutdown()
     assert bench.kept() == [1]
-    assert bench.dropped("not_sampled") == 1
+    assert bench.dropped("sampled") == 1
     assert bench.balanced()
 
 
@@ -125,7 +125,7 @@ async def test_drop_goes_before_every_sampling_policy():
     await bench.send((1,), (2, "noise"), (3,))
     await bench.sut.shutdown()
     assert bench.kept() == [1, 3]
-    assert bench.dropped("drop_policy") == 1
+    assert bench.dropped("sampled") == 1
     assert bench.value("count_traces_sampled", policy="noise", decision="dropped", sampled="false") == 1
     assert bench.value("count_traces_sampled", policy="noise", decision="not_sampled") == 2
     assert bench.value("count_traces_sampled", policy="all") == 2  # not asked for the dropped one
@@ -150,17 +150,18 @@ async def test_a_root_span_makes_the_decision_sooner():
 
 
 async def test_at_num_traces_the_oldest_undecided_trace_is_evicted():
-    """Counted as too early and, span by span, in the ledger; the evicted trace's next span begins a new trace."""
+    """Counted as too early and, span by span, in the ledger. What is left of an evicted trace is not sampled later."""
     bench = await Bench(ALWAYS, num_traces=3).start()
     await bench.send((1,), (1,), (2,), (3,))
     await bench.send((4,), (5,))
     await bench.clock.advance(1.5)
     assert bench.value("sampling_trace_dropped_too_early") == 2
-    assert bench.dropped("num_traces") == 3
+    assert bench.dropped("overflow") == 3
     assert bench.sut.held_items() == 3
     await bench.send((1,))
     await bench.clock.advance(60)
-    assert bench.kept() == [1, 4, 5]
+    assert bench.kept() == [3, 4, 5]
+    assert bench.dropped("sampled") == 1
     assert bench.balanced()
     await bench.sut.shutdown()
 
@@ -175,8 +176,8 @@ async def test_one_batch_may_hold_more_traces_than_there_is_room_for():
     assert bench.balanced()
 
 
-async def test_decided_traces_make_room_first():
-    """Evicting a decided trace loses nothing."""
+async def test_decided_traces_need_no_room():
+    """They have left; only undecided ones count."""
     bench = await Bench(ALWAYS, num_traces=2, decision_wait="1s").start()
     await bench.send((1,), (2,))
     await bench.clock.advance(3)
@@ -184,7 +185,7 @@ async def test_decided_traces_make_room_first():
     await bench.send((4,))
     assert bench.value("sampling_trace_dropped_too_early") == 0
     assert bench.value("sampling_traces_on_memory") == 2
-    assert bench.telemetry.observations(PREFIX + "sampling_trace_removal_age") == [3, 3]
+    assert bench.telemetry.observations(PREFIX + "sampling_trace_removal_age") == [1, 1]
     await bench.sut.shutdown()
     assert bench.kept() == [1, 2, 3, 4]
 
@@ -249,7 +250,7 @@ async def test_a_trace_that_grows_too_large_is_not_sampled_at_once():
     assert bench.value("traces_dropped_too_large") == 1
     assert bench.dropped("trace_too_large") == 2
     await bench.send((1,))
-    assert bench.dropped("trace_too_large") == 3
+    assert bench.dropped("sampled") == 1
     await bench.clock.advance(20)
     assert bench.kept() == [2]
     assert bench.value("traces_dropped_too_large") == 1
@@ -295,7 +296,7 @@ async def test_span_ingest_decides_on_arrival():
     await bench.send((1,))
     assert bench.kept() == [1, 1, 1, 3]
     await bench.clock.advance(6)
-    assert bench.dropped("not_sampled") == 1
+    assert bench.dropped("sampled") == 1
     assert bench.value("global_count_traces_sampled", decision="not_sampled") == 1
     await bench.send((2, "error"))
     await bench.clock.advance(1)
@@ -329,10 +330,10 @@ async def test_span_ingest_samples_nothing_while_a_drop_policy_may_still_match()
     bench = await Bench(ALWAYS, DROP, sampling_strategy="span-ingest", decision_wait="5s").start()
     await bench.send((1,), (2, "noise"))
     await bench.clock.advance(1)
-    assert bench.dropped("drop_policy") == 1
+    assert bench.dropped("sampled") == 1
     await bench.clock.advance(10)
     assert not bench.kept()
-    assert bench.dropped("not_sampled") == 1
+    assert bench.dropped("sampled") == 2
     await bench.sut.shutdown()
 
 
@@ -351,6 +352,6 @@ async def test_the_ledger_closes_under_churn(strategy):
         assert bench.balanced(), turn
     await bench.sut.shutdown()
     assert bench.sut.held_items() == 0
-    assert bench.sut.held_bytes() == 0
+    assert bench.sut.span_bytes == 0
     assert bench.balanced()
     assert bench.kept()
