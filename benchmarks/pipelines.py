@@ -24,15 +24,18 @@ from typing import Any, Final
 import structlog
 from rich.console import Console
 from rich.table import Table
+from ruamel import yaml
 
 from collector.api import ComponentKind, Factory, Receiver, Settings, Stability
 from collector.cli.demo.platform import Platform
 from collector.cli.run import new_event_loop
+from collector.helpers.gpu import acquire
 from collector.model import EMPTY_CONTEXT, Signal
 from collector.registry import Registry
 from collector.service import Service
 from config.blocks import ComponentConfig
 from config.load import load
+from processors.gpu.config import GpuProcessorConfig
 
 PROCESSORS: Final = """
 processors:
@@ -52,6 +55,7 @@ processors:
 """
 CONNECTORS: Final = ("span_metrics", "service_graph")
 BATCHES: Final = 120
+RING_S: Final = 4.0  # the platform's longest span
 
 
 @dataclass
@@ -134,7 +138,13 @@ class WithSource(Registry):
 
 
 def requests() -> dict[Signal, list[bytes]]:
-    """The platform's telemetry, encoded beforehand."""
+    """The platform's telemetry, encoded beforehand.
+
+    The process's GPU sampler runs from here on, so that the ring knows the time of the spans.
+    """
+    gpu = yaml.YAML(typ="safe").load(PROCESSORS)["processors"]["gpu"]
+    acquire(GpuProcessorConfig.model_validate(gpu), structlog.get_logger())
+    time.sleep(RING_S)
     platform = Platform(seed=11)
     made: dict[Signal, list[bytes]] = {signal: [] for signal in Signal}
     for _ in range(BATCHES):

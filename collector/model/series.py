@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.wire import hash as wire_hash
+from collector.wire.layout import KIND_EMPTY, KIND_STRING
 
 __all__ = ["attribute_identity", "series_key"]
 
@@ -39,20 +40,21 @@ class Indexed(Protocol):
         """The attributes of a table."""
 
 
-def series_key(batch: Indexed, key: bytes | None = None) -> NDArray[np.uint64]:
+def series_key(batch: Indexed, key: bytes | None = None, *, empty_is_absent: bool = False) -> NDArray[np.uint64]:
     """The identity of each point's series, U64[n_points,2].
 
     Args:
         batch: A ``Metrics`` batch.
         key: 16 bytes known to all who must agree; None = the secret of this process.
+        empty_is_absent: An attribute without a value, or with an empty text, is none: what is written as labels is one series then.
     """
     scopes, metrics, points = (batch.table(name).rows for name in ("scopes", "metrics", "points"))
-    resource = attribute_identity(batch, "resources", key)
+    resource = attribute_identity(batch, "resources", key, empty_is_absent=empty_is_absent)
     scope = wire_hash.combine(
         resource[scopes["parent"]],
         _text(batch, scopes, "name", key),
         _text(batch, scopes, "version", key),
-        attribute_identity(batch, "scopes", key),
+        attribute_identity(batch, "scopes", key, empty_is_absent=empty_is_absent),
         key=key,
     )
     kind = (metrics["type"].astype(np.uint64) << np.uint64(40)) | (
@@ -65,13 +67,16 @@ def series_key(batch: Indexed, key: bytes | None = None) -> NDArray[np.uint64]:
         kind | (metrics["monotonic"] != 0).astype(np.uint64),
         key=key,
     )
-    return wire_hash.combine(metric[points["parent"]], attribute_identity(batch, "points", key), key=key)
+    own = attribute_identity(batch, "points", key, empty_is_absent=empty_is_absent)
+    return wire_hash.combine(metric[points["parent"]], own, key=key)
 
 
-def attribute_identity(batch: Indexed, table: str, key: bytes | None = None) -> NDArray[np.uint64]:
+def attribute_identity(batch: Indexed, table: str, key: bytes | None = None, *, empty_is_absent: bool = False) -> NDArray[np.uint64]:
     """The identity of each row's attribute set, U64[n,2]: the sum of its attributes' hashes; (0, 0) for none."""
     rows = batch.attributes(table).rows
     hashes = wire_hash.hash_attributes(batch.wire, rows, key)
+    if empty_is_absent:
+        hashes[(rows["kind"] == KIND_EMPTY) | ((rows["kind"] == KIND_STRING) & (rows["value_len"] == 0))] = 0
     return wire_hash.sum_by_owner(hashes, rows["owner"], len(batch.table(table).rows), rows)
 
 

@@ -2,12 +2,13 @@
 
 Named series pass untouched. Points whose attributes a rule has changed, and points over the limit, are folded (``fold``): each source's
 gain goes into an accumulator, and accumulators are written every ``flush_interval`` under our own start time.
+
+``mode: observe`` does all of that and writes none of it: what it counts is what ``enforce`` would have done.
 Source of the overflow attribute: OpenTelemetry metrics SDK specification, "Overflow attribute".
 """
 
 import asyncio
 import contextlib
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -16,93 +17,99 @@ import numpy.typing as npt
 
 from collector.api import Component, ConsumeError, Host, Settings, Stage
 from collector.model import (
-    KIND_BOOL,
-    KIND_DOUBLE,
-    KIND_INT,
+    METRIC_EXPONENTIAL_HISTOGRAM,
+    METRIC_GAUGE,
+    METRIC_HISTOGRAM,
+    METRIC_SUM,
+    METRIC_SUMMARY,
+    TEMPORALITY_DELTA,
     Batch,
-    KeyTable,
     Metrics,
     Signal,
     combine_keys,
-    groups,
     hash_text,
 )
 from collector.model.builders import Attributes
 from processors.cardinality.config import CardinalityConfig
-from processors.cardinality.fold import FOLDABLE, Family, Fold
-from processors.cardinality.report import Report
-from processors.cardinality.rewrite import RUNGS, AttributeRewriter
+from processors.cardinality.fold import ADDS, FOLDABLE, FOLDS, REASONS
+from processors.cardinality.identity import attributes_of, series_of, text_of
+from processors.cardinality.limits import Budgets
+from processors.cardinality.overview import Overview
+from processors.cardinality.rewrite import OVERFLOW, RUNGS, AttributeRewriter
+from processors.cardinality.state import State
+from processors.cardinality.stores import I32, I64, U64, Mask
+from processors.cardinality.writer import Family
 
 __all__ = ["CardinalityProcessor", "create"]
 
-I32 = npt.NDArray[np.int32]
-Mask = npt.NDArray[np.bool_]
-
-_OVERFLOW: Final = Attributes({"otel.metric.overflow": True})
+_OVERFLOW_KEY: Final = "otel.metric.overflow"
+_SCOPE: Final = "tailrace/cardinality"
 _NONE: Final = Attributes({})
 _NO_RECORDED_VALUE: Final = 1
-_UNFOLDABLE: Final = {4: "exponential_histogram", 5: "summary"}
-_MIB: Final = 1024 * 1024
+_HISTOGRAM_SERIES: Final = 3  # Prometheus: +Inf, sum and count beside the bounds
+_SUMMARY_SERIES: Final = 2  # sum and count beside the quantiles
 
 
-class State:
-    """What outlives a reload."""
+class _Points:
+    """One batch on its way: what is known of each point. All arrays are (points,)."""
 
-    def __init__(self, fold: Fold) -> None:
-        self.fold = fold
-        self.named = KeyTable({"budget": np.int32, "seen": np.float64, "merged": np.uint8})
-        self.budgets = KeyTable({"series": np.int32, "limit": np.int32, "seen": np.float64})
-        self.budget_names: dict[int, str] = {}
-        self.granted: dict[tuple[str, str], set[str]] = defaultdict(set)
+    __slots__ = (
+        "batch", "bound", "budgets", "ended", "has_accumulator", "keys", "metric", "now", "now_s", "rewritten", "rung", "series", "slots",
+        "sources",
+    )  # fmt: skip
+
+    batch: Metrics
+    rewritten: Metrics
+    """After the attribute rules."""
+    keys: U64
+    """Sources: the series as they came."""
+    series: U64
+    """The series after the rules."""
+    metric: npt.NDArray[np.void]
+    ended: Mask
+    rung: I32
+    sources: I32
+    has_accumulator: Mask
+    bound: Mask
+    """The source stays in overflow, or in the series it was merged into."""
+    budgets: Budgets
+    slots: I32
+    """Named series."""
+    now: int
+    now_s: float
 
 
 class CardinalityProcessor(Stage):
     """See the module."""
 
     def __init__(self, settings: Settings, config: CardinalityConfig, previous: "CardinalityProcessor | None" = None) -> None:
-        self._settings = settings
-        self._config = config
-        self._clock = settings.clock
-        self._report = Report(config.top)
-        self.config = config
-        self.state = self._begin(previous)
-        self._named, self._budgets, self._budget_names = self.state.named, self.state.budgets, self.state.budget_names
-        self._fold = self.state.fold
+        self._settings, self._config, self._clock = settings, config, settings.clock
+        now = self._clock.time_unix_nano()
+        if previous is not None:
+            self.state = State.taken_over(previous.state, config, now)
+        else:
+            self.state = State(config, settings.start_time_unix_nano or now)
+        self._limits, self._fold = self.state.limits, self.state.fold
         self._rewriter = AttributeRewriter(config, self.state.granted)
-        self._new_rows = np.zeros(0, np.intp)
+        self._enforces = config.mode == "enforce"
+        # Ours alone: replicas, pipelines and processors after each other each write overflow series of their own.
+        self._writer_id = f"{settings.instance_id}/{settings.pipeline}/{settings.id}"
         self._flushing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
-        telemetry = settings.telemetry
-        prefix = "tailrace_cardinality_"
-        telemetry.gauge(prefix + "series", "Named series", read=lambda: float(len(self._named)))
-        telemetry.gauge(prefix + "demand", "Series asked for: named ones and folded sources", read=lambda: float(self._demand()))
-        telemetry.gauge(prefix + "limit", "Series allowed a metric and group", read=lambda: float(config.limit))
-        telemetry.gauge(prefix + "state_bytes", "Memory of folded state", read=lambda: float(self._fold.state_bytes))
-        telemetry.gauge(
-            prefix + "attribute_values", "Distinct values of the worst attributes", ("metric", "attribute"), read=self._report.counts
-        )
+        self._overview = Overview(self.state, config)
+        self._overview.register(settings.telemetry)
+        telemetry, prefix = settings.telemetry, "tailrace_cardinality_"
         self._folded = telemetry.counter(prefix + "folded_points", "Points merged into another series", ("rung",))
         self._inexact = telemetry.counter(prefix + "inexact_points", "Points that could not be merged exactly", ("reason",))
-        self._freed = telemetry.counter(prefix + "slots_freed", "Named series that ended or fell silent")
-
-    def _begin(self, previous: "CardinalityProcessor | None") -> State:
-        """What is known at first: nothing, or what the object before a reload knows. Then no slot changes hands, no sum begins again."""
-        config, now = self._config, self._clock.time_unix_nano()
-        max_bytes = config.state_limit_mib * _MIB
-        if previous is not None and previous.config.same_series(config):
-            state = previous.state
-            state.fold.configure(state_ttl_s=config.state_ttl, initial=config.initial, state_max_bytes=max_bytes)
-            limits = state.budgets.column("limit")
-            for slot, name in state.budget_names.items():
-                limits[slot] = config.limit_of(name)
-            return state
-        # After a reload that changes what a series is, what was written before must not be continued.
-        start = now if previous is not None else self._settings.start_time_unix_nano or now
-        return State(Fold(start_time_unix_nano=start, state_ttl_s=config.state_ttl, initial=config.initial, state_max_bytes=max_bytes))
+        self._freed = telemetry.counter(prefix + "slots_freed", "Named series that ended, fell silent or lost their slot")
 
     async def start(self, host: Host) -> None:
         """Begin writing what is folded."""
-        host.add_admin_route("/cardinality", self._show)
+        for key, glob, why in self._config.unmatchable():
+            self._settings.telemetry.log.warning("a glob of metric names can match nothing", key=key, glob=glob, why=why)
+        self.state.configure(self._config)
+        host.add_admin_route("/cardinality", self._overview.show)
+        host.add_admin_route(f"/cardinality/{self._settings.pipeline}", self._overview.show)
         self._task = asyncio.ensure_future(self._flush_regularly())
 
     async def shutdown(self) -> None:
@@ -125,205 +132,224 @@ class CardinalityProcessor(Stage):
 
     def _take(self, batch: Metrics) -> Metrics | None:
         """What of the batch passes; the rest is folded or dropped, and counted."""
-        now_s, now = self._clock.monotonic_s(), self._clock.time_unix_nano()
-        rewritten, rung = self._rewriter.apply(batch)
-        keys = batch.series_key()
-        series = keys if rewritten is batch else rewritten.series_key()
-        metrics = batch.table("metrics").rows
-        metric = metrics[batch.table("points").parent]
-        ended = batch.field("flags", "points") & _NO_RECORDED_VALUE != 0
-
-        known_sources = self._fold.sources.find(keys) >= 0
-        budgets = self._budgets_of(rewritten, now_s)
-        named = self._admit(series, budgets, ~ended & ~known_sources, now_s)
-        slots = self._named.find(series)
-        rung = self._join(rung, slots, ended)
-        merging = rung >= 0
-        over = ~named & ~ended & ~(merging & known_sources)
-        rung = np.where(over, RUNGS.index("overflow"), rung)
-        gone = ended & (merging | known_sources)
-        if ended.any():
-            # The end of a series that never had a name is not a way around the limit.
-            used, limits = self._budgets.column("series")[budgets], self._budgets.column("limit")[budgets]
-            gone |= ended & (slots < 0) & (limits > 0) & (used >= limits)
-            self._end(keys, series, ended, merging, known_sources, now)
-        self._note_new(batch)
-        if self._config.mode == "observe":
-            self._count_rungs(rung[(rung >= 0) & ~ended])
+        if not batch.item_count:
+            return None
+        points = self._known(batch)
+        wanted = ~points.ended & ~points.bound
+        self._name(points, wanted)
+        named = (points.slots >= 0) & wanted
+        self._join(points)
+        merging = points.rung >= 0
+        over = ~named & ~points.ended & ~(merging & points.has_accumulator)
+        points.rung = np.where(over, OVERFLOW, points.rung).astype(np.int32)
+        self._limits.reject(points.series[over], points.budgets.budget[over])
+        gone = self._end(points, merging) if points.ended.any() else np.zeros(len(merging), bool)
+        folding = (points.rung >= 0) & ~points.ended
+        dropped = self._drop_unfoldable(points, folding)
+        self._fold_rows(points, folding & ~dropped, named & ~merging & (points.rung < 0))
+        self._count_rungs(points, folding)
+        if count := int(np.count_nonzero(gone)):
+            self._settle(folded=count)
+        if not self._enforces:
             return batch
-        folding = (rung >= 0) & ~ended
-        dropped = self._drop_unfoldable(metric, folding)
-        if self._fold.is_full:
-            unheld = folding & ~dropped & ~known_sources
-            if count := int(np.count_nonzero(unheld)):
-                dropped |= unheld
-                self._lose("state_full", count)
-        rows = np.flatnonzero(folding & ~dropped)
-        if len(rows):
-            self._fold_rows(batch, rewritten, rows, keys, series, rung, budgets, metric, now, now_s)
-        if gone.any():
-            self._settings.telemetry.folded(Signal.METRICS, int(np.count_nonzero(gone)))
         passing = ~folding & ~gone
         return batch.select(passing) if passing.any() else None
 
-    def _join(self, rung: I32, slots: I32, ended: Mask) -> I32:
-        """The rungs, with those of points added whose series we write already because a rule merges others into it.
+    def _known(self, batch: Metrics) -> _Points:
+        points = _Points()
+        points.batch, points.now, points.now_s = batch, self._clock.time_unix_nano(), self._clock.monotonic_s()
+        points.rewritten, points.rung = self._rewriter.apply(batch, points.now_s)
+        _, context = self.state.contexts.key(batch.context)
+        points.keys = series_of(batch)
+        points.series = points.keys if points.rewritten is batch else series_of(points.rewritten)
+        if context is not None:
+            points.keys, points.series = points.keys ^ context, points.series ^ context
+        points.metric = batch.table("metrics").rows[batch.table("points").parent]
+        points.ended = batch.field("flags", "points") & _NO_RECORDED_VALUE != 0
+        points.sources = self._fold.sources.find(points.keys)
+        points.has_accumulator, points.bound = self._fold.follows(points.sources)
+        points.budgets = self._limits.of(points.rewritten, context, points.now_s)
+        return points
 
-        A series has one writer: once ``/users/7`` has become ``/users/{id}``, a source that says ``/users/{id}`` itself is folded too.
+    def _name(self, points: _Points, wanted: Mask) -> None:
+        """Gives new series names while there is room."""
+        weights = self._weights(points)
+        points.slots, rows, slots = self._limits.admit(points.series, weights, points.budgets, wanted, points.now_s)
+        if self._config.count != "points":
+            self._limits.grow(points.slots, weights)
+        unseen = np.flatnonzero(wanted & (points.sources < 0) & ((points.slots < 0) | _in(rows, len(wanted))))
+        self.state.report.note(points.batch, unseen)
+        # Of series that we write ourselves the end is written by the writer.
+        own = points.rung[rows] < 0
+        if own.any() and self._enforces and self._fold.may_follow():
+            order = np.argsort(rows[own], kind="stable")
+            self._limits.births.add(points.batch, rows[own][order], slots[own][order])
+        self._fold.other_bytes = self._limits.memory_bytes + self.state.report.memory_bytes
+
+    def _weights(self, points: _Points) -> I64:
+        """(points,) what each series counts for."""
+        weights = np.ones(len(points.metric), np.int64)
+        if self._config.count == "prometheus_series":
+            rows, kinds = points.batch.table("points").rows, points.metric["type"]
+            weights = np.where(kinds == METRIC_HISTOGRAM, rows["bounds_len"] // 8 + _HISTOGRAM_SERIES, weights)
+            weights = np.where(kinds == METRIC_SUMMARY, rows["quantile_count"] + _SUMMARY_SERIES, weights)
+        return weights
+
+    def _join(self, points: _Points) -> None:
+        """Points of series that we write already, because a rule merges others into them, are merged too.
+
+        A series has one writer: once ``/users/7`` has become ``/users/{id}``, a source that says ``/users/{id}`` itself is folded.
         """
-        merged = self._named.column("merged")
-        marked = (rung >= 0) & (slots >= 0) & ~ended
+        merged, slots, rung = self._limits.named.column("merged"), points.slots, points.rung
+        marked = (rung >= 0) & (slots >= 0) & ~points.ended
         merged[slots[marked]] = rung[marked] + 1
         joining = (rung < 0) & (slots >= 0) & (merged[slots] > 0)
-        return np.where(joining, merged[slots].astype(np.int32) - 1, rung)
+        points.rung = np.where(joining, merged[slots].astype(np.int32) - 1, rung).astype(np.int32)
 
-    def _note_new(self, batch: Metrics) -> None:
-        if len(self._new_rows):
-            self._report.note(batch, self._new_rows)
-
-    def _budgets_of(self, batch: Metrics, now_s: float) -> I32:
-        """(points,) slot of the limit each point counts against: its metric in its group."""
-        names = batch.field("name", "metrics")
-        metric = batch.table("points").parent
-        group = self._group_keys(batch)[batch.ancestor("resources", "metrics")]
-        keys = combine_keys(hash_text(names), group)
-        slots, is_new = self._budgets.insert(keys)
-        limits = self._budgets.column("limit")
-        for row in np.flatnonzero(is_new).tolist():
-            name = names.distinct[names.codes[row]] if names.codes[row] >= 0 else ""
-            self._budget_names[int(slots[row])] = name
-            limits[slots[row]] = self._config.limit_of(name)
-        self._budgets.column("seen")[slots] = now_s
-        return slots[metric]
-
-    def _group_keys(self, batch: Metrics) -> npt.NDArray[np.uint64]:
-        """(resources, 2) key of the combination of ``group_by``."""
-        count = batch.table("resources").row_count
-        columns = [hash_text(batch.attribute(key, "resources").as_text()) for key in self._config.group_by]
-        return combine_keys(*columns) if columns else np.zeros((count, 2), np.uint64)
-
-    def _admit(self, series: npt.NDArray[np.uint64], budgets: I32, wanted: Mask, now_s: float) -> Mask:
-        """(points,) whether the point's series has a name; new series are named while there is room, first come, first served."""
-        slots = self._named.find(series)
-        fresh = np.flatnonzero(wanted & (slots < 0))
-        self._new_rows = fresh
-        if len(fresh):
-            distinct = groups(series[fresh])
-            first = fresh[distinct.first]
-            budget = budgets[first]
-            used, limits = self._budgets.column("series"), self._budgets.column("limit")
-            order = np.argsort(budget, kind="stable")
-            ordered = budget[order]
-            starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-            rank = np.empty(len(order), np.int64)
-            rank[order] = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
-            room = (limits[budget] == 0) | (used[budget] + rank < limits[budget])
-            room &= len(self._named) + np.cumsum(room) <= self._config.max_series
-            chosen = first[room]
-            if len(chosen):
-                new_slots, _ = self._named.insert(series[chosen])
-                self._named.column("budget")[new_slots] = budgets[chosen]
-                np.add.at(self._budgets.column("series"), budgets[chosen], 1)
-            slots = self._named.find(series)
-        self._named.column("seen")[slots[slots >= 0]] = now_s
-        return (slots >= 0) & wanted
-
-    def _end(
-        self,
-        keys: npt.NDArray[np.uint64],
-        series: npt.NDArray[np.uint64],
-        ended: Mask,
-        merging: Mask,
-        known_sources: Mask,
-        now: int,
-    ) -> None:
-        """NO_RECORDED_VALUE: a named series gives its slot back, a folded source is forgotten."""
-        slots = self._named.find(series)
+    def _end(self, points: _Points, merging: Mask) -> Mask:
+        """Rule 7, NO_RECORDED_VALUE: a named series gives its slot back, a folded source is forgotten. Returns which do not pass."""
+        ended, slots = points.ended, points.slots
+        gone = ended & (merging | points.bound)
+        # The end of a series that never had a name is not a way around the limit.
+        for of in points.budgets.all():
+            used, limits = self._limits.budgets.column("series")[of], self._limits.budgets.column("limit")[of]
+            gone |= ended & (slots < 0) & (of >= 0) & (limits > 0) & (used >= limits)
         named = ended & ~merging & (slots >= 0)
-        self._fold.forget(keys[ended & (named | known_sources)], now)
-        self._free(np.unique(slots[named]))
+        told = ended & (named | points.has_accumulator)
+        self._fold.end(points.keys[told], points.sources[told], points.now)
+        if named.any():
+            freed = np.unique(slots[named])
+            self._limits.births.forget(freed)
+            self._limits.free(freed)
+            self._freed.add(len(freed))
+        return gone
 
-    def _free(self, slots: I32) -> None:
-        if len(slots):
-            np.subtract.at(self._budgets.column("series"), self._named.column("budget")[slots], 1)
-            self._named.remove(slots)
-            self._freed.add(len(slots))
-
-    def _drop_unfoldable(self, metric: npt.NDArray[np.void], folding: Mask) -> Mask:
+    def _drop_unfoldable(self, points: _Points, folding: Mask) -> Mask:
         """(points,) those that are over the limit and of a type that is not merged: dropped and counted, never summed blindly."""
-        dropped = folding & ~np.isin(metric["type"], FOLDABLE)
+        kinds = points.metric["type"]
+        dropped = folding & ~np.isin(kinds, FOLDABLE)
         if dropped.any():
-            for kind, reason in _UNFOLDABLE.items():
-                if count := int(np.count_nonzero(dropped & (metric["type"] == kind))):
-                    self._lose(reason, count)
-            if other := int(np.count_nonzero(dropped & ~np.isin(metric["type"], list(_UNFOLDABLE)))):
-                self._settings.telemetry.dropped(Signal.METRICS, other, "no_data")
+            if count := int(np.count_nonzero(dropped & (kinds == METRIC_SUMMARY))):
+                self._lose("summary", count)
+            if other := int(np.count_nonzero(dropped & (kinds != METRIC_SUMMARY))):
+                self._settle(dropped=other, reason="no_data")
+        if self._fold.is_full:
+            unheld = folding & ~dropped & (points.sources < 0)
+            if count := int(np.count_nonzero(unheld)):
+                dropped |= unheld
+                self._lose("state_full", count)
         return dropped
 
-    def _fold_rows(
-        self,
-        batch: Metrics,
-        rewritten: Metrics,
-        rows: npt.NDArray[np.intp],
-        keys: npt.NDArray[np.uint64],
-        series: npt.NDArray[np.uint64],
-        rung: I32,
-        budgets: I32,
-        metric: npt.NDArray[np.void],
-        now: int,
-        now_s: float,
-    ) -> None:
-        overflow = rung[rows] == RUNGS.index("overflow")
-        kinds = metric[rows]
-        identity = combine_keys(
-            self._budgets.keys(budgets[rows]),
-            hash_text(batch.field("unit", "metrics"))[batch.table("points").parent[rows]],
-            kinds["type"] * 64 + kinds["temporality"] * 8 + kinds["monotonic"],
-        )
-        # A source keeps the accumulator it began with: none is made for what it would be today.
-        unknown = np.flatnonzero(self._fold.sources.find(keys[rows]) < 0)
+    def _fold_rows(self, points: _Points, folding: Mask, named: Mask) -> None:
+        """Adds up the folded points, and remembers the last values of named series (rule 8)."""
+        follows = named & (points.metric["temporality"] != TEMPORALITY_DELTA) & self._has_total(points.metric)
+        if not self._fold.may_follow():
+            follows &= points.sources >= 0
+        rows = np.flatnonzero(folding | follows)
+        if not len(rows):
+            return
+        folded = folding[rows]
+        targets = np.full(len(rows), -1, np.int32)
+        targets[folded] = self._accumulators_of(points, rows[folded])
+        own_name = folded & (points.rung[rows] != OVERFLOW)
+        metric = points.metric[rows]
+        reasons, inexact = self._fold.add(points.batch, rows, points.keys[rows], targets, own_name, metric, points.now, points.now_s)
+        for number in np.unique(reasons[folded]).tolist():
+            if number:
+                self._lose(REASONS[number], int(np.count_nonzero(folded & (reasons == number))))
+        for reason, count in inexact.items():
+            if count:
+                self._inexact.add(count, reason=reason)
+        taken = folded & (reasons == 0)
+        if count := int(np.count_nonzero(taken)):
+            self._settle(folded=count)
+            sources = self._fold.sources.find(points.keys[rows[taken]])
+            self._fold.exemplars.note(points.batch, rows[taken], self._fold.sources.column("accumulator")[sources])
+
+    @staticmethod
+    def _has_total(metric: npt.NDArray[np.void]) -> Mask:
+        """Types whose value is a total that must not be counted twice."""
+        kinds = metric["type"]
+        monotonic = (kinds == METRIC_SUM) & (metric["monotonic"] != 0)
+        return monotonic | (kinds == METRIC_HISTOGRAM) | (kinds == METRIC_EXPONENTIAL_HISTOGRAM)
+
+    def _accumulators_of(self, points: _Points, rows: npt.NDArray[np.intp]) -> I32:
+        """(rows,) the accumulator of each source that has none; what a source began with it keeps."""
         slots = np.full(len(rows), -1, np.int32)
-        new_slots, is_new = self._fold.accumulators.insert(np.where(overflow[:, None], identity, series[rows])[unknown])
+        unknown = np.flatnonzero(~points.has_accumulator[rows])
+        if not len(unknown):
+            return slots
+        mine = rows[unknown]
+        overflow = points.rung[mine] == OVERFLOW
+        metric = points.metric[mine]
+        kind = metric["type"] * 64 + metric["temporality"] * 8 + metric["monotonic"]
+        unit = hash_text(points.batch.field("unit", "metrics"))[points.batch.table("points").parent[mine]]
+        parts = [self._limits.budgets.keys(np.maximum(points.budgets.budget[mine], 0)), unit, kind]
+        if points.budgets.values is not None:
+            parts.append(hash_text(points.budgets.values)[mine])
+        keys = np.where(overflow[:, None], combine_keys(*parts), points.series[mine])
+        new_slots, is_new = self._fold.accumulators.insert(keys)
         slots[unknown] = new_slots
-        for i in unknown[is_new].tolist():
-            self._describe(rewritten, int(rows[i]), int(slots[i]), is_overflow=bool(overflow[i]))
-        inexact_before = self._fold.inexact_bounds
-        lost = self._fold.add(batch, rows, keys[rows], slots, kinds, now, now_s)
-        for reason, count in lost.items():
-            self._lose(reason, count)
-        if (inexact := self._fold.inexact_bounds - inexact_before) > 0:
-            self._inexact.add(inexact, reason="bounds")
-        if folded := len(rows) - sum(lost.values()):
-            self._settings.telemetry.folded(Signal.METRICS, folded)
-        self._count_rungs(rung[rows])
+        for i in np.flatnonzero(is_new).tolist():
+            self._describe(points, int(mine[i]), int(new_slots[i]), is_overflow=bool(overflow[i]))
+        return slots
 
-    def _lose(self, reason: str, count: int) -> None:
-        self._settings.telemetry.dropped(Signal.METRICS, count, reason)
-        self._inexact.add(count, reason=reason)
-
-    def _count_rungs(self, rungs: I32) -> None:
-        for i, name in enumerate(RUNGS):
-            if count := int(np.count_nonzero(rungs == i)):
-                self._folded.add(count, rung=name)
-
-    def _describe(self, batch: Metrics, row: int, slot: int, *, is_overflow: bool) -> None:
+    def _describe(self, points: _Points, row: int, slot: int, *, is_overflow: bool) -> None:
         """What the series of a new accumulator is: once a series we write."""
-        parent = int(batch.table("points").parent[row])
-        kind = batch.table("metrics").rows[parent]
-        resource = _attributes(batch, "resources", int(batch.ancestor("resources", "points")[row]))
-        scope_row = int(batch.ancestor("scopes", "points")[row])
-        inner = Attributes(_attributes(batch, "scopes", scope_row))
-        scope = (_text(batch, "name", "scopes", scope_row), _text(batch, "version", "scopes", scope_row), inner)
+        batch = points.rewritten
+        parent, kind = int(batch.table("points").parent[row]), points.metric[row]
+        resource = attributes_of(batch, "resources", int(batch.ancestor("resources", "points")[row]))
+        name, unit, description = (text_of(batch, field, "metrics", parent) for field in ("name", "unit", "description"))
         if is_overflow:
             resource = {key: resource[key] for key in self._config.group_by if key in resource}
-            resource["service.instance.id"] = self._settings.instance_id
-            scope = ("tailrace/cardinality", "", _NONE)
-        name, unit, description = (_text(batch, field, "metrics", parent) for field in ("name", "unit", "description"))
+            resource["service.instance.id"] = self._writer_id
+            scope = (_SCOPE, "", _NONE)
+            attributes: dict[str, Any] = {_OVERFLOW_KEY: True}
+            values = points.budgets.values
+            if self._config.tenant is not None and values is not None and values.codes[row] >= 0:
+                attributes[self._config.tenant.attribute] = values.distinct[values.codes[row]]
+        else:
+            scope_row = int(batch.ancestor("scopes", "points")[row])
+            inner = Attributes(attributes_of(batch, "scopes", scope_row))
+            scope = (text_of(batch, "name", "scopes", scope_row), text_of(batch, "version", "scopes", scope_row), inner)
+            attributes = attributes_of(batch, "points", row)
+        context, _ = self.state.contexts.key(batch.context)
         family = Family(
-            resource=Attributes(resource), scope=scope, name=name, unit=unit, description=description, type=int(kind["type"]),
-            temporality=int(kind["temporality"]), monotonic=bool(kind["monotonic"]),
+            context=context, resource=Attributes(resource), scope=scope, name=name, unit=unit, description=description,
+            type=int(kind["type"]), temporality=int(kind["temporality"]), monotonic=bool(kind["monotonic"]),
         )  # fmt: skip
-        self._fold.new_accumulator(slot, family, _OVERFLOW if is_overflow else Attributes(_attributes(batch, "points", row)))
+        self._fold.new_accumulator(slot, kind=family.type, fold=self._fold_number(family))
+        self.state.writer.describe(slot, family, attributes)
+
+    def _fold_number(self, family: Family) -> int:
+        if family.type == METRIC_GAUGE:
+            return FOLDS.index(self._config.fold_of(family.name))
+        is_latest = family.type == METRIC_SUM and not family.monotonic and family.temporality != TEMPORALITY_DELTA
+        return FOLDS.index("sum") if is_latest else ADDS
+
+    # Counting.
+
+    def _count_rungs(self, points: _Points, folding: Mask) -> None:
+        column = self._limits.budgets.column
+        for name, mask in (("folded", folding), ("overflow", folding & (points.rung == OVERFLOW))):
+            of = points.budgets.budget[mask]
+            np.add.at(column(name), of[of >= 0], 1)
+        for i, name in enumerate(RUNGS):
+            if count := int(np.count_nonzero(points.rung[folding] == i)):
+                self._folded.add(count, rung=name)
+
+    def _lose(self, reason: str, count: int) -> None:
+        self._settle(dropped=count, reason=reason)
+        self._inexact.add(count, reason=reason)
+
+    def _settle(self, *, folded: int = 0, dropped: int = 0, reason: str = "") -> None:
+        """Into the ledger; observing, everything passes and nothing is."""
+        if not self._enforces:
+            return
+        if folded:
+            self._settings.telemetry.folded(Signal.METRICS, folded)
+        if dropped:
+            self._settings.telemetry.dropped(Signal.METRICS, dropped, reason)
 
     # Time.
 
@@ -331,80 +357,46 @@ class CardinalityProcessor(Stage):
         while True:
             await self._clock.sleep(self._config.overflow.flush_interval)
             async with self._flushing:
-                self._expire()
+                await self._emit(self._expire())
                 await self._flush()
 
-    def _expire(self) -> None:
-        now_s = self._clock.monotonic_s()
-        live = self._named.live()
-        self._free(live[self._named.column("seen")[live] < now_s - self._config.window])
-        self._fold.expire(
-            now_s,
-            self._clock.time_unix_nano(),
-            ttl_s=self._config.state_ttl,
-            stale_after_s=self._config.overflow.stale_after,
-            window_s=self._config.window,
-        )
-        budgets = self._budgets.live()
-        idle = self._budgets.column("seen")[budgets] < now_s - self._config.window
-        unused = budgets[idle & (self._budgets.column("series")[budgets] <= 0)]
-        self._budgets.remove(unused)
-        for slot in unused.tolist():
-            self._budget_names.pop(slot, None)
+    def _expire(self) -> list[Metrics]:
+        """Forgets what is too old; returns the ends of named series that lost their slots."""
+        now, now_s = self._clock.time_unix_nano(), self._clock.monotonic_s()
+        state, limits = self.state, self._limits
+        freed = np.unique(np.concatenate((limits.silent(now_s), limits.over())))
+        ends = limits.births.end(freed, now) if len(freed) else []
+        state.free(freed, now, now_s)
+        limits.births.thin()
+        if len(freed):
+            self._freed.add(len(freed))
+        old = self._fold.expire(now_s, now, ttl_s=self._config.state_ttl, window_s=self._config.window)
+        state.writer.remove(old)
+        self._fold.remove_accumulators(old)
+        limits.expire(now_s)
+        state.granted.expire(now_s - self._config.window)
+        state.turn(now_s)
+        self._fold.other_bytes = limits.memory_bytes + state.report.memory_bytes
+        return ends
 
     async def _flush(self) -> None:
-        batch = self._fold.flush(self._clock.time_unix_nano(), self._clock.monotonic_s(), self._config.overflow.stale_after)
-        if batch is not None:
+        stale_after = self._config.overflow.stale_after
+        await self._emit(self.state.writer.flush(self._clock.time_unix_nano(), self._clock.monotonic_s(), stale_after))
+
+    async def _emit(self, batches: list[Metrics]) -> None:
+        if not self._enforces:
+            return
+        for batch in batches:
             self._settings.telemetry.created(Signal.METRICS, batch.item_count)
             # An exporter that waits for its backend may have given up. It has counted that; nobody is left to tell, and the next
             # flush must come.
             with contextlib.suppress(ConsumeError):
                 await self._settings.outputs[Signal.METRICS].consume(batch)
 
-    # What operators ask.
 
-    def _demand(self) -> int:
-        return len(self._named) + len(self._fold.sources)
-
-    async def _show(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """``GET /cardinality``."""
-        del query
-        live = self._budgets.live()
-        series, limits = self._budgets.column("series"), self._budgets.column("limit")
-        top = live[np.argsort(-series[live], kind="stable")][: self._config.top.n].tolist()
-        return {
-            "mode": self._config.mode,
-            "series": len(self._named),
-            "demand": self._demand(),
-            "folded_sources": len(self._fold.sources),
-            "written_series": len(self._fold.accumulators),
-            "state_bytes": self._fold.state_bytes,
-            "metrics": [{"metric": self._budget_names[slot], "series": int(series[slot]), "limit": int(limits[slot])} for slot in top],
-            "attributes": self._report.worst(),
-        }
-
-
-def _text(batch: Metrics, field: str, table: str, row: int) -> str:
-    column = batch.field(field, table)
-    return column.distinct[column.codes[row]] if column.codes[row] >= 0 else ""
-
-
-def _attributes(batch: Metrics, table: str, row: int) -> dict[str, Any]:
-    """One row's attributes with their kinds; the last of a key counts."""
-    every = batch.attributes(table)
-    texts = every.as_text()
-    begin, end = np.searchsorted(every.owner, [row, row + 1]).tolist()
-    found: dict[str, Any] = {}
-    for i in range(begin, end):
-        kind = int(every.kind[i])
-        value: Any = texts.distinct[texts.codes[i]] if texts.codes[i] >= 0 else ""
-        if kind == KIND_INT:
-            value = int(every.int[i])
-        elif kind == KIND_DOUBLE:
-            value = float(every.double[i])
-        elif kind == KIND_BOOL:
-            value = bool(every.bool[i])
-        found[every.key.distinct[every.key.codes[i]]] = value
+def _in(rows: npt.NDArray[np.intp], count: int) -> Mask:
+    found = np.zeros(count, bool)
+    found[rows] = True
     return found
 
 

@@ -1,5 +1,6 @@
-"""Who makes the series: demand, and the worst attributes, for ``GET /cardinality``. Bounded itself."""
+"""Who makes the series: the attributes with most values, for ``GET /cardinality``. Bounded itself."""
 
+import os
 from collections import defaultdict
 from hashlib import blake2b
 from typing import Any, Final
@@ -9,22 +10,41 @@ import numpy.typing as npt
 
 from collector.model import Metrics, groups, hash_text
 from processors.cardinality.config import TopConfig
+from processors.cardinality.sketch import Sketches
 
 __all__ = ["Report"]
 
-_VALUES_MAX: Final = 100_000  # distinct values remembered for one attribute of one metric
-_TOTAL_MAX: Final = 500_000  # and for all of them: some 40 MiB
-_PAIRS_MAX: Final = 2_000  # attributes of metrics watched
+_PAIRS_MAX: Final = 2_000  # attributes of metrics watched: 8 MiB of sketches
+_BITS: Final = 11
+_TEXT_MAX: Final = 200
+_SALT: Final = os.urandom(16)  # so that nobody can find a user by hashing all of them
 
 
 class Report:
-    """Counts distinct values of attributes; asked only about series seen for the first time."""
+    """Counts distinct values of attributes, about; asked only about series seen for the first time."""
 
     def __init__(self, config: TopConfig) -> None:
         self._config = config
-        self._value_count = 0
-        self._values: dict[tuple[str, str], set[int]] = {}
+        self._rows: dict[tuple[str, str], int] = {}
+        self._sketches = Sketches(bits=_BITS, rows_max=_PAIRS_MAX)
         self._samples: dict[tuple[str, str], list[str]] = defaultdict(list)
+
+    def configure(self, config: TopConfig) -> None:
+        """Another size of the report; samples are taken anew, for they are shown as they were taken."""
+        if config != self._config:
+            self._config = config
+            self._samples.clear()
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of the sketches."""
+        return self._sketches.memory_bytes
+
+    def shown(self, key: str, value: str) -> str:
+        """A value as the report shows it: hashed if its key says so."""
+        if key in self._config.hash:
+            return "#" + blake2b(value.encode(), digest_size=6, key=_SALT).hexdigest()
+        return value[:_TEXT_MAX]
 
     def note(self, batch: Metrics, rows: npt.NDArray[np.intp]) -> None:
         """Look at the attributes of points (ascending ``rows``) whose series are new."""
@@ -34,40 +54,56 @@ class Report:
         wanted = np.zeros(batch.item_count, bool)
         wanted[rows] = True
         at = np.flatnonzero(wanted[attributes.owner])
+        texts = attributes.as_text()
         names = batch.field("name", "metrics")
-        keys, texts = attributes.key, attributes.as_text()
         metric = names.codes[batch.table("points").parent[attributes.owner[at]]]
-        found = groups(metric, keys.codes[at], texts.codes[at])
-        hashes = hash_text(texts)[:, 0]
-        for first in found.first.tolist():
-            row = at[first]
-            if texts.codes[row] < 0 or metric[first] < 0:
-                continue
-            pair = names.distinct[metric[first]], keys.distinct[keys.codes[row]]
-            values = self._values.get(pair)
-            if values is None:
-                if len(self._values) >= _PAIRS_MAX:
-                    continue
-                values = self._values[pair] = set()
-            value_hash = int(hashes[row])
-            if len(values) < _VALUES_MAX and self._value_count < _TOTAL_MAX and value_hash not in values:
-                values.add(value_hash)
-                self._value_count += 1
-            samples = self._samples[pair]
-            if len(samples) < self._config.sample_values:
-                value = texts.distinct[texts.codes[row]]
-                shown = "#" + blake2b(value.encode(), digest_size=6).hexdigest() if pair[1] in self._config.hash else value[:200]
-                if shown not in samples:
-                    samples.append(shown)
+        used = (texts.codes[at] >= 0) & (metric >= 0)
+        at, metric = at[used], metric[used]
+        if not len(at):
+            return
+        pairs = groups(metric, attributes.key.codes[at])
+        sketch = np.empty(pairs.count, np.int32)
+        for number, first in enumerate(pairs.first.tolist()):
+            pair = names.distinct[metric[first]], attributes.key.distinct[attributes.key.codes[at[first]]]
+            row = self._rows.get(pair)
+            if row is None:
+                row = self._sketches.allocate()
+                if row >= 0:
+                    self._rows[pair] = row
+            sketch[number] = row
+            if row >= 0 and len(self._samples[pair]) < self._config.sample_values:
+                self._sample(pair, [texts.distinct[code] for code in texts.codes[at[pairs.codes == number]][:100].tolist()])
+        self._sketches.add(sketch[pairs.codes], hash_text(texts)[at])
+
+    def _sample(self, pair: tuple[str, str], values: list[str]) -> None:
+        samples = self._samples[pair]
+        for value in values:
+            shown = self.shown(pair[1], value)
+            if len(samples) >= self._config.sample_values:
+                return
+            if shown not in samples:
+                samples.append(shown)
 
     def worst(self) -> list[dict[str, Any]]:
         """The attributes with most distinct values."""
-        order = sorted(self._values.items(), key=lambda item: -len(item[1]))[: self._config.n]
+        pairs = list(self._rows)
+        counts = np.rint(self._sketches.estimate(np.array([self._rows[pair] for pair in pairs], np.int32))).astype(np.int64)
+        order = np.argsort(-counts, kind="stable")[: self._config.n].tolist()
         return [
-            {"metric": metric, "attribute": key, "values": len(values), "samples": self._samples[metric, key]}
-            for (metric, key), values in order
+            {"metric": pairs[i][0], "attribute": pairs[i][1], "values": int(counts[i]), "samples": list(self._samples[pairs[i]])}
+            for i in order
         ]
 
     def counts(self) -> dict[tuple[str, ...], float]:
         """(metric, attribute) → distinct values, the worst alone: for the own metric."""
         return {(entry["metric"], entry["attribute"]): float(entry["values"]) for entry in self.worst()}
+
+    def turn(self) -> None:
+        """A window ends; attributes of which nothing was seen in two windows are forgotten."""
+        self._sketches.turn()
+        pairs = list(self._rows)
+        counts = self._sketches.estimate(np.array([self._rows[pair] for pair in pairs], np.int32))
+        for pair, count in zip(pairs, counts.tolist(), strict=True):
+            if not count:
+                self._sketches.release(self._rows.pop(pair))
+                self._samples.pop(pair, None)

@@ -1,11 +1,19 @@
-"""Drops what ``include`` does not match and what ``exclude`` does. Which rows those are: ``collector.helpers.match``."""
+"""Drops what conditions hold for, or what ``include`` does not match and what ``exclude`` does.
+
+What a condition means: ``collector.helpers.ottl``; what ``include`` and ``exclude`` do: ``collector.helpers.match``.
+"""
 
 from collector.api import Settings, Transform
 from collector.helpers.match import MatchConfig, Matcher
+from collector.helpers.ottl import Context
 from collector.model import Batch, Signal
+from processors.filter.conditions import ConditionFilter
 from processors.filter.config import FilterConfig
 
 __all__ = ["FilterProcessor"]
+
+_LOG_INTERVAL_S = 60.0
+_ITEM_NAMES = {Signal.TRACES: "spans", Signal.METRICS: "datapoints", Signal.LOGS: "logs"}  # in the Collector's metric names
 
 
 class FilterProcessor(Transform):
@@ -15,15 +23,45 @@ class FilterProcessor(Transform):
 
     def __init__(self, settings: Settings, config: FilterConfig) -> None:
         (signal,) = settings.signals
-        include, exclude = _of(config, signal)
-        self._matcher = Matcher(include, exclude, signal)
+        groups = config.groups(signal)
+        self._conditions = ConditionFilter(groups, signal, self._report) if groups else None
+        self._matcher = Matcher(*_of(config, signal), signal)
+        self._clock = settings.clock
+        self._log = settings.telemetry.log
+        self._logged_s = -_LOG_INTERVAL_S
+        self._unlogged = 0
+        name = _ITEM_NAMES[signal]
+        self._filtered = settings.telemetry.counter(
+            f"otelcol_processor_filter_{name}_filtered", f"Number of {name} dropped by the filter processor", ("filter",)
+        )
+        self._failed = settings.telemetry.counter(
+            "tailrace_filter_failed_conditions", "Rows for which a condition could not be evaluated", ("context",)
+        )
+        self._label = str(settings.id)
 
     def transform(self, batch: Batch) -> Batch | None:
         """The batch without what is dropped; the same object where nothing is."""
+        left = self._left(batch)
+        if left is not batch:
+            self._filtered.add(batch.item_count - left.item_count, filter=self._label)
+        return left if left.item_count else None
+
+    def _left(self, batch: Batch) -> Batch:
+        if self._conditions is not None:
+            return self._conditions.apply(batch)
         rows = self._matcher.rows(batch)
-        if rows is None or rows.all():
-            return batch
-        return batch.select(rows) if rows.any() else None
+        return batch if rows is None else batch.select(rows)
+
+    def _report(self, context: Context, row_count: int, *, silent: bool) -> None:
+        """Counted always; logged once a minute, and not when silent."""
+        self._failed.add(row_count, context=context)
+        if silent:
+            return
+        self._unlogged += row_count
+        now_s = self._clock.monotonic_s()
+        if now_s - self._logged_s >= _LOG_INTERVAL_S:
+            self._log.warning("a condition could not be evaluated, its rows stay", context=context, rows=self._unlogged)
+            self._logged_s, self._unlogged = now_s, 0
 
 
 def _of(config: FilterConfig, signal: Signal) -> tuple[MatchConfig | None, MatchConfig | None]:

@@ -12,7 +12,7 @@ then spread over the rows.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import reduce
-from typing import Final, TypeAlias
+from typing import Final, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,10 @@ AMBIGUOUS: Final = -3
 
 _PROCESS_START_TOLERANCE_NS: Final = 2_000_000_000  # btime has whole seconds, and start ticks hundredths
 _MAX_TARGETS: Final = 4096  # sets of GPUs that items have named explicitly; a sender cannot make us remember more
+_MAX_REMEMBERED: Final = 1024  # resources whose answer is kept, of at most this many bytes each
+_MAX_RESOURCE_BYTES: Final = 4096
+_MAX_REMEMBERED_A_BATCH: Final = 32  # above, columns over all of them cost less than a look for each
+_MAX_EXPLICIT_CHARS: Final = 8192  # the UUIDs of 16 boards with 7 slices each, and then some; what is longer names none of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,26 @@ class Assignment:
 
     target: Codes
     method: Codes
+
+
+@dataclass(frozen=True, slots=True)
+class _Placement:
+    """Per resource: the answer for items that say nothing themselves."""
+
+    target: Codes
+    method: Codes
+    pid_start: npt.NDArray[np.uint64]
+    """Items that began before this are not of the process that now has the pid."""
+    is_ours: Mask
+    """By its own statement it is on the host of our devices."""
+
+    def of(self, row: int) -> tuple[int, int, int, bool]:
+        return int(self.target[row]), int(self.method[row]), int(self.pid_start[row]), bool(self.is_ours[row])
+
+    @classmethod
+    def joined(cls, rows: list[tuple[int, int, int, bool]]) -> Self:
+        target, method, pid_start, is_ours = zip(*rows, strict=True)
+        return cls(np.array(target, np.int32), np.array(method, np.int32), np.array(pid_start, np.uint64), np.array(is_ours, np.bool_))
 
 
 class Attribution:
@@ -62,6 +86,7 @@ class Attribution:
         self._usable = tuple(number for number, device in enumerate(self.devices) if not device.is_partitioned)
         self._all = self._target(self._usable) if self._usable else UNDECIDED
         self._explicit_cache: dict[str, int] = {}
+        self._placements: dict[tuple[bytes, bool], tuple[int, int, int, bool]] = {}
         self._read_processes(snapshot)
 
     def is_of(self, snapshot: Snapshot) -> bool:
@@ -71,29 +96,47 @@ class Attribution:
     def assign(self, batch: Batch, rows: npt.NDArray[np.intp], start_unix_nano: npt.NDArray[np.uint64]) -> Assignment:
         """The target of each of ``rows`` (items of the batch), whose starts are given."""
         resource = batch.ancestor("resources")[rows]
-        by_resource, is_ours = self._of_resources(batch)
-        target = by_resource.target[resource]
-        method = by_resource.method[resource]
-        late = (method == _PROCESS) & (self._pid_start(batch)[resource] > start_unix_nano)
+        placement = self._placement(batch)
+        target, method = placement.target[resource], placement.method[resource]
+        late = (method == _PROCESS) & (placement.pid_start[resource] > start_unix_nano)
         if late.any():  # the pid is another process's by now
             target[late], method[late] = self._last_step()
+        items = batch.attributes()
         for key in ("gpu.uuid", "hw.id"):  # the last one written wins
-            own = self._lookup(_text(batch, key).take(rows), self._explicit)
-            decided = own != UNDECIDED
-            target[decided], method[decided] = own[decided], _EXPLICIT
+            if items.code_of(key) >= 0:
+                own = self._lookup(_text(batch, key).take(rows), self._explicit)
+                decided = own != UNDECIDED
+                target[decided], method[decided] = own[decided], _EXPLICIT
         if self._owner is not None:
-            target[~is_ours[resource]] = OTHER_HOST
+            target[~placement.is_ours[resource]] = OTHER_HOST
         return Assignment(target, method)
 
-    def _of_resources(self, batch: Batch) -> tuple[Assignment, Mask]:
-        """The answer for items that say nothing themselves, and which resources are on the host of our devices."""
+    def _placement(self, batch: Batch) -> _Placement:
+        """The answers of all resources, worked out once for each distinct one: a service's next batch has the same."""
+        found = batch.table("resources").rows
+        if len(found) > _MAX_REMEMBERED_A_BATCH:
+            return self._place(batch)
+        is_near = batch.context.local_peer is True
+        spans = zip(found["inner_start"].tolist(), found["inner_end"].tolist(), strict=True)
+        keys = [(batch.wire[begin:end] if begin >= 0 else b"", is_near) for begin, end in spans]
+        known = [row for key in keys if (row := self._placements.get(key)) is not None]
+        if len(known) == len(keys):
+            return _Placement.joined(known)
+        fresh = self._place(batch)
+        if len(self._placements) > _MAX_REMEMBERED:
+            self._placements.clear()
+        self._placements.update((key, fresh.of(row)) for row, key in enumerate(keys) if len(key[0]) <= _MAX_RESOURCE_BYTES)
+        return fresh
+
+    def _place(self, batch: Batch) -> _Placement:
         is_local, is_ours = self._local(batch)
         explicit = _first(self._lookup(_text(batch, key, "resources"), self._explicit) for key in ("hw.id", "gpu.uuid"))
         container_ids = _text(batch, "container.id", "resources")
         container = _first(
             [self._lookup(container_ids, self._container), self._lookup(_text(batch, "k8s.pod.uid", "resources"), self._pod)],
         )
-        process = self._process_targets(batch)
+        pid = self._pid_index(batch)
+        process = np.append(self._pid_target, np.int32(UNDECIDED))[pid]
         # A stated container without a process on a GPU here is not any process that happens to have the same number.
         process[container_ids.present] = UNDECIDED
         last, last_method = self._last_step()
@@ -106,7 +149,7 @@ class Attribution:
         conditions = [condition for condition, _, _ in steps]
         target = np.select(conditions, [values for _, values, _ in steps], np.int32(last)).astype(np.int32)
         method = np.select(conditions, [np.int32(method) for _, _, method in steps], np.int32(last_method)).astype(np.int32)
-        return Assignment(target, method), is_ours
+        return _Placement(target, method, np.append(self._pid_starts, np.uint64(0))[pid], is_ours)
 
     def _last_step(self) -> tuple[int, int]:
         if len(self._usable) == 1:
@@ -134,6 +177,8 @@ class Attribution:
 
     def _explicit(self, text: str) -> int:
         """The target that a ``hw.id`` names: a comma list of UUIDs."""
+        if len(text) > _MAX_EXPLICIT_CHARS:
+            return OTHER_HOST
         known = self._explicit_cache.get(text)
         if known is not None:
             return known
@@ -157,20 +202,13 @@ class Attribution:
     def _pod(self, text: str) -> int:
         return self._by_pod.get(text.strip().lower(), UNDECIDED)
 
-    def _process_targets(self, batch: Batch) -> Codes:
+    def _pid_index(self, batch: Batch) -> npt.NDArray[np.intp]:
+        """Per resource: which of our processes its pid is; -1: none."""
         column = batch.attribute("process.pid", "resources")
-        result = np.full(len(column.kind), UNDECIDED, np.int32)
-        for pid, (target, _) in self._by_pid.items():
-            result[(column.kind == KIND_INT) & (column.int == pid)] = target
-        return result
-
-    def _pid_start(self, batch: Batch) -> npt.NDArray[np.uint64]:
-        """Per resource: items that began before this are not of the process that now has the pid."""
-        column = batch.attribute("process.pid", "resources")
-        result = np.zeros(len(column.kind), np.uint64)
-        for pid, (_, start) in self._by_pid.items():
-            result[column.int == pid] = max(0, start - _PROCESS_START_TOLERANCE_NS)
-        return result
+        index = np.minimum(np.searchsorted(self._pids, column.int), max(0, len(self._pids) - 1))
+        if not len(self._pids):
+            return np.full(len(column), -1)
+        return np.where((column.kind == KIND_INT) & (self._pids[index] == column.int), index, -1)
 
     def _read_processes(self, snapshot: Snapshot) -> None:
         self._processes = _processes(snapshot)
@@ -188,12 +226,15 @@ class Attribution:
         self._by_container = {key: self._target(tuple(sorted(value))) for key, value in containers.items()}
         self._by_pod = {key: self._target(tuple(sorted(value))) for key, value in pods.items()}
         # Two containers can both have a process 1: then the number says nothing.
-        self._by_pid = {
-            pid: (self._target(tuple(sorted(devices))), start)
+        by_pid = sorted(
+            (pid, self._target(tuple(sorted(devices))), max(0, start - _PROCESS_START_TOLERANCE_NS))
             for pid, owners in pids.items()
             if len(owners) == 1
             for devices, start in owners.values()
-        }
+        )
+        self._pids = np.array([pid for pid, _, _ in by_pid], np.int64)
+        self._pid_target = np.array([target for _, target, _ in by_pid], np.int32)
+        self._pid_starts = np.array([start for _, _, start in by_pid], np.uint64)
 
     def _target(self, devices: tuple[int, ...]) -> int:
         code = self._target_codes.get(devices)

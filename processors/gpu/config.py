@@ -1,11 +1,11 @@
 """What the user writes under ``processors: gpu:``."""
 
-import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from collector.helpers.gpu import GpuSourceConfig
+from collector.helpers.patterns import compile_pattern
 from config import ComponentConfig, Duration
 
 __all__ = ["GpuProcessorConfig", "IntervalConfig", "LogsConfig", "MatchConfig"]
@@ -20,30 +20,42 @@ def _lower(value: Any) -> Any:
 
 
 def _regex(value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error as exc:
-        raise ValueError(f"{value!r} is no regular expression: {exc}") from exc
+    compile_pattern(value)
+    return value
+
+
+def _key(value: str) -> str:
+    if not value:
+        raise ValueError("an attribute key must not be empty")
     return value
 
 
 SpanKind = Annotated[Literal["UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"], BeforeValidator(_upper)]
 Severity = Annotated[Literal["trace", "debug", "info", "warn", "error", "fatal"], BeforeValidator(_lower)]
 Regex = Annotated[str, AfterValidator(_regex)]
+Key = Annotated[str, AfterValidator(_key)]
 
 
 class MatchConfig(ComponentConfig):
     """Which spans are GPU work: of one of ``kinds`` and (with any of the attributes or a name that one pattern finds)."""
 
     kinds: tuple[SpanKind, ...] = ("SERVER", "INTERNAL", "CONSUMER")
-    any_attribute: tuple[str, ...] = ("gen_ai.operation.name", "gen_ai.request.model", "hw.id")
+    any_attribute: tuple[Key, ...] = ("gen_ai.operation.name", "gen_ai.request.model", "hw.id")
     names: tuple[Regex, ...] = ("(?i)(embed|encode|rerank|infer|predict|train)",)
+
+    @model_validator(mode="after")
+    def _satisfiable(self) -> Self:
+        if not self.kinds:
+            raise ValueError("kinds is empty: no span would ever be GPU work")
+        if not self.any_attribute and not self.names:
+            raise ValueError("any_attribute and names are both empty: no span would ever be GPU work")
+        return self
 
 
 class IntervalConfig(ComponentConfig):
     """Which part of a span the GPU can have worked for."""
 
-    queue: tuple[str, ...] = ("gen_ai.latency.time_in_queue", "queue_time")
+    queue: tuple[Key, ...] = ("gen_ai.latency.time_in_queue", "queue_time")
     """Numeric attributes, seconds waited at the start; the first that is there counts."""
 
 
@@ -60,5 +72,5 @@ class GpuProcessorConfig(GpuSourceConfig):
     match: MatchConfig = MatchConfig()
     ambiguous: Literal["skip", "host"] = "skip"
     interval: IntervalConfig = IntervalConfig()
-    min_window: Duration = Field(default=0.1, ge=0)
+    min_window: Duration = Field(default=0.1, ge=0, le=86400)
     logs: LogsConfig = LogsConfig()

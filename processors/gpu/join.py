@@ -1,7 +1,6 @@
 """The figures of the GPUs over many time windows at once: what a span or a log record is told."""
 
 from dataclasses import dataclass
-from math import nan
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -46,10 +45,10 @@ def join(snapshot: Snapshot, targets: list[tuple[int, ...]], target: Codes, star
     board_of = _boards(snapshot)
     is_member = np.zeros((len(targets), len(devices)), np.bool_)
     is_board = np.zeros((len(targets), len(devices)), np.bool_)
-    for code, members in enumerate(targets):
-        is_member[code, list(members)] = True
-        is_board[code, [board_of[member] for member in members]] = True
     used = np.bincount(target, minlength=len(targets)).astype(np.bool_)
+    for code in np.flatnonzero(used).tolist():
+        is_member[code, list(targets[code])] = True
+        is_board[code, [board_of[member] for member in targets[code]]] = True
     members_per_target = np.maximum(is_member.sum(axis=1), 1)
 
     outcome = np.zeros(count, np.int8)
@@ -67,10 +66,10 @@ def join(snapshot: Snapshot, targets: list[tuple[int, ...]], target: Codes, star
                 outcome[rows] = UNCOVERED
                 continue
             windows = view.windows(start[rows], end[rows])
+            share = windows.coverage()
+            coverage[rows] = np.minimum(coverage[rows], share)  # a board that was lost while its slice answered counts too
             if role == _MEMBER:
-                share = windows.coverage()
                 outcome[rows] = np.maximum(outcome[rows], _outcome(windows, share))
-                coverage[rows] = np.minimum(coverage[rows], share)
                 samples[rows] = np.minimum(samples[rows], windows.samples)
                 utilization_mean[rows] += windows.mean("utilization")
                 utilization_max[rows] = np.maximum(utilization_max[rows], windows.maximum("utilization"))
@@ -104,16 +103,3 @@ def _rows(in_used_targets: npt.NDArray[np.bool_], in_targets: npt.NDArray[np.boo
 def _outcome(windows: Windows, coverage: Floats) -> npt.NDArray[np.int8]:
     covered = np.where(coverage > 0, np.int8(COVERED), np.int8(UNCOVERED))
     return np.where(windows.is_before, np.int8(EXPIRED), covered)
-
-
-def memory_limits(snapshot: Snapshot, targets: list[tuple[int, ...]]) -> Floats:
-    """Per target the memory of its devices together."""
-    return np.array([sum(snapshot.devices[number].memory_limit_bytes for number in members) if members else nan for members in targets])
-
-
-def process_counts(snapshot: Snapshot, targets: list[tuple[int, ...]]) -> Floats:
-    """Per target how many processes compute on its busiest device; NaN where the driver does not tell."""
-    counts = [nan if reading.process_count is None else float(reading.process_count) for reading in snapshot.readings]
-    if not counts:
-        return np.full(len(targets), nan)
-    return np.array([max((counts[number] for number in members), default=nan) for members in targets])

@@ -13,7 +13,7 @@ __all__ = ["GpuReceiverConfig"]
 class GpuReceiverConfig(GpuSourceConfig):
     """See README.md."""
 
-    collection_interval: Duration = Field(default=15.0, gt=0)
+    collection_interval: Duration = Field(default=15.0, ge=0.01)
     legacy_names: bool = False
     """Also ``cuda_memory_usage_bytes``, ``cuda_memory_total_bytes``, ``cuda_utilization_percent``."""
     device_label: Literal["index", "uuid"] = "index"

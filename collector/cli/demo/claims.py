@@ -31,6 +31,7 @@ def claims_of(sent: dict[str, Any], traces: TraceFile, page: Page, ledger: Ledge
     return [
         _sampling(sent, traces, ratio),
         _errors(sent, traces),
+        _requests(sent, page, traces),
         _series(sent, page),
         _gpu(sent, traces),
         _received(sent, ledger),
@@ -66,6 +67,13 @@ def _series(sent: dict[str, Any], page: Page) -> Claim:
     )
     capped = page.largest <= _CAP + 1  # the named ones and the overflow series
     return Claim("series", text, value > 0 and page.requests == value and capped)
+
+
+def _requests(sent: dict[str, Any], page: Page, traces: TraceFile) -> Claim:
+    spans = sent.get("server_spans", 0)
+    kept = _number(len(traces.traces))
+    text = f"server spans {_number(spans)} sent = {_number(page.calls)} counted by span_metrics, though {kept} traces were kept"
+    return Claim("requests", text, spans > 0 and page.calls == spans)
 
 
 def _gpu(sent: dict[str, Any], traces: TraceFile) -> Claim:

@@ -22,7 +22,7 @@ from rich.table import Table
 import config
 from collector.cli._logs import logging_to
 from collector.cli.demo.claims import Claim, claims_of
-from collector.cli.demo.names import GPU_HOST
+from collector.cli.demo.names import GPU_HOST, SERVICES
 from collector.cli.demo.output import TraceFile, read_page
 from collector.cli.demo.screen import ask, views
 from collector.cli.run import new_event_loop
@@ -172,7 +172,7 @@ async def _course(duration_s: float, rate: float, console: Console) -> list[Clai
                 await _watch(service, traces, platform, running, console, session, admin)
                 await running
                 await asyncio.sleep(_SETTLE_S)  # the last traces are decided
-                page = await read_page(session, f"http://{host}:{ports['scrape']}/metrics")
+                page = await read_page(session, f"http://{host}:{ports['scrape']}/metrics", SERVICES)
                 for view in views(await ask(session, admin)):
                     console.print()
                     console.print(view)

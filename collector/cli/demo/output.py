@@ -1,5 +1,6 @@
 """What came out of the gateway, read from where it put it: its trace file and its scrape page."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +37,8 @@ class Page:
     """Overflow series."""
     largest: int = 0
     """Series of the metric that has most."""
+    calls: float = 0.0
+    """Sum of what span_metrics counted of the platform's services. Its series count in none of the above."""
 
 
 class TraceFile:
@@ -108,13 +111,18 @@ def _text(owner: dict[str, Any], key: str) -> str:
     return ""
 
 
-async def read_page(session: aiohttp.ClientSession, url: str) -> Page:
-    """Scrape once, as Prometheus would."""
+async def read_page(session: aiohttp.ClientSession, url: str, services: Collection[str]) -> Page:
+    """Scrape once, as Prometheus would. ``services`` are the platform's."""
     async with session.get(url) as response:
         text = await response.text()
     page = Page()
     for family in text_string_to_metric_families(text):
         if family.name == "target_info":
+            continue
+        if family.name.startswith("traces_"):
+            if family.name == "traces_span_metrics_calls":
+                calls = [sample for sample in family.samples if sample.labels.get("service_name") in services]
+                page.calls += sum(sample.value for sample in calls if sample.name.endswith("_total"))
             continue
         series = [sample for sample in family.samples if not sample.name.endswith(("_bucket", "_sum"))]
         page.series += len(series)

@@ -29,11 +29,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE
 
-from collector.cli.demo.names import API, GPU_HOST, HOST_PREFIX
+from collector.cli.demo.names import API, GPU_HOST, SERVICES
 
 __all__ = ["Platform", "Totals", "main"]
 
-SERVICES: Final = {API: HOST_PREFIX + "api", "embedding-server": GPU_HOST, "vector-db": HOST_PREFIX + "vdb"}
 MODELS: Final = ("BAAI/bge-small-en-v1.5", "intfloat/e5-large-v2", "jinaai/jina-embeddings-v2-base-en")
 COLLECTIONS: Final = ("documents", "products", "tickets")
 ENDPOINTS: Final = (
@@ -54,6 +53,7 @@ class Totals:
 
     traces: int = 0
     spans: int = 0
+    server_spans: int = 0
     error_traces: int = 0
     slow_traces: int = 0
     health_traces: int = 0
@@ -244,6 +244,7 @@ class Platform:
         )  # fmt: skip
         span.attributes.extend(_attributes(values))
         self.totals.spans += 1
+        self.totals.server_spans += kind == SERVER
         return span
 
     def _count(self, method: str, endpoint: str, status: int, tenant: str, user: str, seconds: float, *, health: bool) -> None:

@@ -15,7 +15,7 @@ class LoadConfig(ComponentConfig):
     shape: Literal["constant", "sine", "square"] = "sine"
     mean: float = Field(default=0.55, ge=0, le=1)
     amplitude: float = Field(default=0.35, ge=0, le=1)
-    period: Duration = Field(default=60.0, gt=0)
+    period: Duration = Field(default=60.0, ge=0.001)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -31,7 +31,7 @@ class SimulatedConfig(ComponentConfig):
     gpus: int = Field(default=1, ge=1, le=64)
     host_name: str = ""
     """Set: the devices belong to the host of that ``host.name`` alone."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
     model: str = "Simulated GPU"
     memory: ByteSize = Field(default=80 * 1024**3, gt=0)
     load: LoadConfig = LoadConfig()
@@ -51,7 +51,7 @@ class GpuSourceConfig(ComponentConfig):
     """auto: NVML or nothing. Simulated and replayed devices exist only where they are written."""
     sample_interval: Duration = Field(default=0.1, ge=0.01, le=60)
     ring: Duration = Field(default=600.0, gt=0, le=86400)
-    reprobe_interval: Duration = Field(default=60.0, gt=0)
+    reprobe_interval: Duration = Field(default=60.0, ge=1, le=86400)
     simulated: SimulatedConfig = SimulatedConfig()
     replay: ReplayConfig = ReplayConfig()
 

@@ -61,6 +61,7 @@ class NvmlBackend:
         self._is_initialised = False
         self._handles: list[_Handle] = []
         self._known: dict[str, Device] = {}
+        self._board_count = 0
         self._slow_at = 0
 
     def open(self, now_unix_nano: int) -> Sequence[Device]:  # noqa: ARG002 - Backend's signature
@@ -68,11 +69,12 @@ class NvmlBackend:
         self._initialise()
         driver = _text(self._call(self._nvml.nvmlSystemGetDriverVersion, default=""))
         handles: list[_Handle] = []
-        for index in range(self._count()):
+        count = self._count()
+        for index in range(count):
             handles += self._board(index, driver)
         if not handles:
             raise BackendUnavailableError("no_device", "the NVIDIA driver shows no GPU to this process")
-        self._handles, self._slow_at = handles, 0
+        self._handles, self._slow_at, self._board_count = handles, 0, count
         self._known = {handle.device.index: handle.device for handle in handles}
         return [handle.device for handle in handles]
 
@@ -177,11 +179,13 @@ class NvmlBackend:
     def _check_layout(self) -> None:
         expected = {handle.device.index: handle.device.id for handle in self._handles}
         boards = [handle for handle in self._handles if not handle.device.parent_id]
-        if self._count() != len(boards):
+        if self._count() != self._board_count:  # one that was lost before its id could be asked for is counted too
             raise LayoutChangedError
         for handle in boards:
             if handle.handle is None:
                 continue
+            if _text(self._call(self._nvml.nvmlDeviceGetUUID, handle.handle, default=handle.device.id)) != handle.device.id:
+                raise LayoutChangedError
             slices = self._slices(handle.handle)
             if (slices is not None) != handle.device.is_partitioned and not self._is_lost(handle):
                 raise LayoutChangedError
@@ -240,6 +244,8 @@ class _Handle:
                 utilization = _percent(None if rates is None else rates.gpu)
         memory = self._ask("memory", lambda: _memory_or_raise(nvml, self.handle))
         temperature = nan if self.device.parent_id else _known(self._ask("temperature", lambda: _temperature(nvml, self.handle)))
+        if not self.device.parent_id and memory is None and all(map(math.isnan, (utilization, power, energy, temperature))):
+            raise _LostError  # a handle that answers nothing is of a device that is gone, whatever the driver calls it
         return Reading(
             utilization=utilization,
             memory_used_bytes=nan if memory is None else memory[0],
@@ -286,6 +292,8 @@ class _Handle:
                 found[int(value.fieldId)] = _field_number(value)
             elif value.nvmlReturn in _LOST:
                 raise _LostError
+            elif value.nvmlReturn in _DRIVER_GONE:
+                raise BackendUnavailableError(_REASONS[value.nvmlReturn], f"NVML: field {value.fieldId} answers {value.nvmlReturn}")
             elif value.nvmlReturn in _NOT_SUPPORTED:
                 self._fields = [field for field in self._fields if field != value.fieldId]
         return found

@@ -5,7 +5,10 @@ Format, one JSON document a line (UTF-8):
 - first line: ``{"tailrace_gpu_recording": 1, "devices": [{"id": "GPU-…", "index": "0", "model": …, "memory_limit_bytes": …,
   "parent_id": …, "is_partitioned": …, "serial": …, "driver_version": …}, …]}``
 - then one line a sample: ``{"time_unix_nano": …, "readings": [{…}, …]}``, in the order of ``devices``. A reading holds the
-  fields of :class:`~collector.helpers.gpu.backend.Reading` that are known; processes are not recorded. Times increase.
+  fields of :class:`~collector.helpers.gpu.backend.Reading` that are known; how many processes computed is recorded, which is not.
+  Times increase.
+
+``python -m collector.helpers.gpu FILE`` writes one.
 """
 
 import dataclasses
@@ -173,7 +176,11 @@ def _readings(entries: Any, device_count: int) -> list[Reading]:
 
 def _reading(entry: Any) -> Reading:
     numbers: dict[str, Any] = {name: _number(entry.get(name)) for name in _NUMBERS}
-    return Reading(**numbers, throttle_s=_throttle(entry.get("throttle_s")), is_lost=bool(entry.get("is_lost", False)))
+    count = entry.get("process_count")
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
+        raise ValueError("process_count must be a whole number")
+    throttle = _throttle(entry.get("throttle_s"))
+    return Reading(**numbers, throttle_s=throttle, is_lost=entry.get("is_lost") is True, process_count=count)
 
 
 def _throttle(values: Any) -> tuple[float, ...]:
@@ -193,4 +200,4 @@ def _number(value: Any) -> float:
 
 
 def _is_known(key: str, value: Any) -> bool:
-    return key not in {"processes", "process_count"} and value is not False and not (isinstance(value, float) and math.isnan(value))
+    return key != "processes" and value is not None and value is not False and not (isinstance(value, float) and math.isnan(value))

@@ -42,6 +42,7 @@ _COLUMNS: Final = {
 }
 
 
+_ROUNDING_S: Final = 1e-6  # of sums of seconds over a ring
 _GRID_MOMENTS: Final = 1024  # for fewer, making the grid (150 µs at 6 000 samples) costs more than it saves
 _GRID_SAMPLES: Final = 8
 _FLOOR_LOG2_BITS: Final = 10
@@ -256,12 +257,17 @@ class Windows:
         return np.fmax(table.take(begin), table.take(end))
 
     def energy(self) -> Floats:
-        """Joules used within the covered part: what the device counted, where it did not its power over time."""
-        known, joules = self._known_s("energy"), self._increase("energy")
-        power = self._view.column("power")[-1]
-        if self._held is not None and not isnan(power):
-            known, joules = known + self._held, joules + self._held * power
-        return np.where(known > 0, joules, nan)
+        """Joules used within the covered part: what the device counted, where it did not its power over time.
+
+        Unknown where a stretch of that part has neither: a sum that lacks something is no smaller sum, it is wrong.
+        """
+        known, joules, covered = self._known_s("energy"), self._increase("energy"), self._covered_s
+        if self._held is not None:
+            power = self._view.column("power")[-1]
+            covered = covered + self._held
+            if not isnan(power):
+                known, joules = known + self._held, joules + self._held * power
+        return np.where((known > 0) & (known >= covered - _ROUNDING_S), joules, nan)
 
     def throttled_s(self, reason: str) -> Floats:
         """Seconds of lowered clocks for one of :data:`THROTTLE_REASONS`, within the covered part."""

@@ -268,7 +268,10 @@ class Sampler:
             self._log.info("GPU layout changed", source=backend.source)
             self._reopen()
             before = self._time_unix_nano()
-            readings = tuple(self._caller.call(lambda: backend.read(before), _READ_TIMEOUT_S))
+            try:
+                readings = tuple(self._caller.call(lambda: backend.read(before), _READ_TIMEOUT_S))
+            except LayoutChangedError:  # somebody creates slices just now: the next turn looks again
+                return
         now = before + max(0, self._time_unix_nano() - before) // 2
         gaps = 0
         views = []

@@ -275,7 +275,8 @@ class _Compiler:
                 if not isinstance(argument, ListOf):
                     self._fail(f"{node.name}: {parameter.name} is a list in brackets", argument)
                 items = [self._checked(node, parameter.name, item, "text" if form == "texts" else "any") for item in argument.items]
-                literals[place] = [item.value for item in items if isinstance(item, _Constant)]
+                if all(isinstance(item, _Constant) for item in items):
+                    literals[place] = [item.value for item in items if isinstance(item, _Constant)]
                 getters.append(lambda view, items=items: [item(view) for item in items])  # type: ignore[misc]
             else:
                 getter = self._checked(node, parameter.name, argument, form)

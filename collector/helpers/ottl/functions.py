@@ -157,6 +157,8 @@ def _index(target: Scalar, value: Scalar) -> int:
 
 # Types and numbers.
 
+_INT64_MIN: Final = np.iinfo(np.int64).min
+
 
 def _is_kind(*kinds: Kind) -> Callable[[], Evaluate]:
     def evaluate(target: Values) -> Values:
@@ -191,8 +193,9 @@ def _int(target: Values) -> Values:
     kind = np.where(np.isin(target.kind, (Kind.INT, Kind.DOUBLE, Kind.BOOL)), np.uint8(Kind.INT), texts.kind)
 
     def number() -> Array:
-        with np.errstate(invalid="ignore"):
-            doubles = target.double.astype(np.int64)
+        # What fits no int64 becomes the smallest, as on the processors the Collector mostly runs on.
+        fits = (target.double >= -(2.0**63)) & (target.double < 2.0**63)
+        doubles = np.where(fits, np.where(fits, target.double, 0.0).astype(np.int64), _INT64_MIN)
         whole = np.isin(target.kind, (Kind.INT, Kind.BOOL))
         return np.where(whole, target.number, np.where(target.kind == Kind.DOUBLE, doubles, texts.number))
 

@@ -1,0 +1,292 @@
+"""What the user writes for ``span_metrics``: the Collector's keys and defaults, and some of ours.
+
+Source: opentelemetry-collector-contrib connector/spanmetricsconnector (0.155 to 0.165), config.go and factory.go.
+"""
+
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any, ClassVar, Final, Literal, Self
+
+from pydantic import Field, model_validator
+
+from config.blocks import ComponentConfig, Duration
+from connectors.span_metrics.globs import compile_glob
+
+__all__ = [
+    "DEFAULT_NAMESPACE",
+    "Dimension",
+    "EventsConfig",
+    "ExemplarsConfig",
+    "ExplicitConfig",
+    "ExponentialConfig",
+    "HistogramConfig",
+    "SpanMetricsConfig",
+]
+
+DEFAULT_NAMESPACE: Final = "traces.span.metrics"
+DEFAULT_BUCKETS_S: Final = (
+    0.002, 0.004, 0.006, 0.008, 0.010, 0.050, 0.1, 0.2, 0.4, 0.8, 1.0, 1.4, 2.0, 5.0, 10.0, 15.0,
+)  # fmt: skip
+Kind = Literal["UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"]
+COMMON: Final = ("service.name", "span.name", "span.kind", "status.code")
+INSTANCE: Final = "collector.instance.id"
+SCOPE_NAME: Final = "span.instrumentation.scope.name"
+SCOPE_VERSION: Final = "span.instrumentation.scope.version"
+SAMPLING_METHOD: Final = "sampling.method"
+_GLOB_MAX_CHARS: Final = 256
+_BUCKETS_MAX: Final = 512
+_DIMENSIONS_MAX: Final = 64
+
+
+class Dimension(ComponentConfig):
+    """One attribute more in a metric: exactly one of ``name`` and ``glob``."""
+
+    name: str = ""
+    """Key of an attribute of the span, else of its resource."""
+    default: str | None = None
+    """With ``name``: the value of spans that lack it; without, they lack the dimension too."""
+    glob: str = Field(default="", max_length=_GLOB_MAX_CHARS)
+    """Every key that matches becomes a dimension; ``*`` stops at a dot, ``**`` does not."""
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if bool(self.name) == bool(self.glob):
+            raise ValueError("a dimension has exactly one of name and glob")
+        if self.glob:
+            if self.default is not None:
+                raise ValueError(f"glob {self.glob!r}: a default goes with name only")
+            compile_glob(self.glob)
+        return self
+
+
+class ExplicitConfig(ComponentConfig):
+    """Fixed buckets."""
+
+    null_means_default: ClassVar[bool] = False
+
+    buckets: tuple[Duration, ...] | None = Field(default=None, max_length=_BUCKETS_MAX)
+    """Upper bounds, ascending."""
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        bounds = self.buckets or ()
+        if any(bound <= 0 for bound in bounds):
+            raise ValueError("buckets must be greater than 0")
+        if any(left >= right for left, right in pairwise(bounds)):
+            raise ValueError("buckets must ascend")
+        return self
+
+
+class ExponentialConfig(ComponentConfig):
+    """Buckets that grow with the values."""
+
+    max_size: int = Field(default=160, ge=0, le=16384)
+    """Buckets of a series at most; 0: 160."""
+
+    @model_validator(mode="after")
+    def _useful(self) -> Self:
+        if self.max_size == 1:
+            raise ValueError("max_size must be at least 2, or 0 for 160")
+        return self
+
+    @property
+    def size(self) -> int:
+        """Buckets at most."""
+        return self.max_size or 160
+
+
+class HistogramConfig(ComponentConfig):
+    """The duration metric."""
+
+    disable: bool = False
+    unit: Literal["ms", "s"] = "ms"
+    explicit: ExplicitConfig | None = None
+    """Without ``explicit`` and ``exponential``: explicit, 2ms to 15s in 16 buckets."""
+    exponential: ExponentialConfig | None = None
+    dimensions: tuple[Dimension, ...] = Field(default=(), max_length=_DIMENSIONS_MAX)
+    """Of the duration metric alone."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unit_in_any_case(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("unit"), str):
+            return value | {"unit": value["unit"].lower()}
+        return value
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if self.explicit is not None and self.exponential is not None:
+            raise ValueError("use either explicit or exponential, not both")
+        return self
+
+    @property
+    def nanoseconds(self) -> float:
+        """Of the unit."""
+        return 1e9 if self.unit == "s" else 1e6
+
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        """Explicit bounds in the unit; the doubles the Collector would write: whole nanoseconds, divided once."""
+        buckets = self.explicit.buckets if self.explicit is not None and self.explicit.buckets is not None else DEFAULT_BUCKETS_S
+        return tuple(float(round(bound * 1e9)) / self.nanoseconds for bound in buckets)
+
+
+class ExemplarsConfig(ComponentConfig):
+    """Traces to look at, attached to points."""
+
+    enabled: bool = False
+    max_per_data_point: int = Field(default=5, ge=0, le=100)
+    only_kept: str = ""
+    """Ours. Id of a sampling processor: only traces it kept."""
+
+
+class EventsConfig(ComponentConfig):
+    """The metric that counts span events."""
+
+    enabled: bool = False
+    dimensions: tuple[Dimension, ...] = Field(default=(), max_length=_DIMENSIONS_MAX)
+    """Attributes of the span, else the event, else the resource. Needed if enabled."""
+
+    @model_validator(mode="after")
+    def _has_dimensions(self) -> Self:
+        if self.enabled and not self.dimensions:
+            raise ValueError("events need dimensions, for example [{name: exception.type}]")
+        return self
+
+
+class SpanMetricsConfig(ComponentConfig):
+    """Calls, errors and durations of spans, as metrics."""
+
+    names: Literal["collector", "http"] = "collector"
+    """Ours. http: http_requests_total and http_request_duration_seconds, in the seconds and labels dashboards expect."""
+    status_label: Literal["status", "status_code"] = "status"
+    """Ours, with ``names: http``."""
+    kinds: tuple[Kind, ...] = ()
+    """Ours. Kinds of span that count; empty: all (``names: http``: SERVER)."""
+    namespace: str = Field(default=DEFAULT_NAMESPACE, max_length=200)
+    """Before the metrics' names, with a dot; empty: none."""
+    dimensions: tuple[Dimension, ...] = Field(default=(), max_length=_DIMENSIONS_MAX)
+    """Of every metric."""
+    calls_dimensions: tuple[Dimension, ...] = Field(default=(), max_length=_DIMENSIONS_MAX)
+    """Of the calls metric alone."""
+    exclude_dimensions: tuple[str, ...] = ()
+    """Of service.name, span.name, span.kind, status.code, collector.instance.id."""
+    dimensions_cache_size: int = 0
+    """Deprecated by the Collector; accepted, without effect."""
+    resource_metrics_cache_size: int = Field(default=1000, ge=1)
+    """Resources kept; beyond, the one seen longest ago is forgotten after the next flush."""
+    resource_metrics_key_attributes: tuple[str, ...] = ()
+    """Resource attributes that tell resources apart; empty: all."""
+    aggregation_temporality: Literal["AGGREGATION_TEMPORALITY_CUMULATIVE", "AGGREGATION_TEMPORALITY_DELTA"] = (
+        "AGGREGATION_TEMPORALITY_CUMULATIVE"
+    )
+    histogram: HistogramConfig = HistogramConfig()
+    metrics_flush_interval: Duration = Field(default=60.0, gt=0)
+    metrics_expiration: Duration = Field(default=0.0, ge=0)
+    """A resource without spans that long is forgotten; 0: never."""
+    series_expiration: Duration = Field(default=0.0, ge=0)
+    """The same for a series."""
+    metric_timestamp_cache_size: int | None = Field(default=None, le=10_000_000)
+    """Delta: series whose last flush is remembered while they rest; default 10 times resource_metrics_cache_size, at least 1000."""
+    exemplars: ExemplarsConfig = ExemplarsConfig()
+    events: EventsConfig = EventsConfig()
+    include_instrumentation_scope: tuple[str, ...] = ()
+    """Names of scopes that become dimensions, with their version."""
+    aggregation_cardinality_limit: int = Field(default=2000, ge=0)
+    """Series for each resource and metric, further ones are counted in one with otel.metric.overflow=true; 0: no limit."""
+    max_series: int = Field(default=100_000, ge=1, le=10_000_000)
+    """Ours. Series of all resources together."""
+    add_resource_attributes: bool = False
+    """Accepted: the metrics' resource has the spans' resource attributes either way, as in the Collector with its gate off."""
+    enable_metrics_sampling_method: bool = False
+    """Adds sampling.method, extrapolated or counted."""
+    include_collector_instance_id: bool = False
+    """Adds collector.instance.id, this instance's: needed where several gateways see spans of one source."""
+    initial_zero: bool = True
+    """Ours. Cumulative: a new series begins with a zero at its start time, so that increase() sees its first value."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _http_means_seconds(cls, value: Any) -> Any:
+        """``names: http`` is in seconds: said by the metric's name."""
+        if isinstance(value, dict) and value.get("names") == "http":
+            histogram = value.get("histogram")
+            if histogram is None:
+                return value | {"histogram": {"unit": "s"}}
+            if isinstance(histogram, dict):
+                return value | {"histogram": {"unit": "s"} | histogram}
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        http = self.names == "http"
+        if http and self.histogram.unit != "s":
+            raise ValueError("histogram: unit must be s with names: http, whose metric is called http_request_duration_seconds")
+        if http and self.namespace != DEFAULT_NAMESPACE:
+            raise ValueError("namespace has no meaning with names: http; remove one of them")
+        if not http and self.status_label != "status":
+            raise ValueError("status_label goes with names: http")
+        if len(set(self.kinds)) != len(self.kinds):
+            raise ValueError("kinds: one stands there twice")
+        known = (*self.own_dimensions, INSTANCE)
+        for name in self.exclude_dimensions:
+            if name not in known:
+                raise ValueError(f"exclude_dimensions: {name!r} is none of {', '.join(known)}")
+        for path, extra in (
+            ("calls_dimensions", self.calls_dimensions),
+            ("histogram::dimensions", self.histogram.dimensions),
+            ("events::dimensions", self.events.dimensions if self.events.enabled else ()),
+        ):
+            self._distinct(path, (*self.dimensions, *extra))
+        if self.is_delta and self.metric_timestamp_cache_size is not None and self.metric_timestamp_cache_size < 1:
+            raise ValueError("metric_timestamp_cache_size must be at least 1")
+        return self
+
+    def _distinct(self, path: str, dimensions: Iterable[Dimension]) -> None:
+        names = set(self.own_dimensions)
+        names |= {INSTANCE} if self.include_collector_instance_id else set()
+        names |= {SAMPLING_METHOD} if self.enable_metrics_sampling_method else set()
+        names |= {SCOPE_NAME, SCOPE_VERSION} if self.include_instrumentation_scope else set()
+        globs = []
+        for dimension in dimensions:
+            if dimension.glob:
+                globs.append(dimension.glob)
+            elif dimension.name in names:
+                raise ValueError(f"{path}: {dimension.name!r} is there already")
+            names.add(dimension.name)
+        for glob in globs:
+            matches = compile_glob(glob)
+            for name in sorted(names - {""}):
+                if matches(name):
+                    raise ValueError(f"{path}: glob {glob!r} matches {name!r}, which is there already")
+
+    @property
+    def own_dimensions(self) -> tuple[str, ...]:
+        """The dimensions that need not be written."""
+        return ("method", "endpoint", self.status_label) if self.names == "http" else COMMON
+
+    @property
+    def counted_kinds(self) -> tuple[str, ...]:
+        """Kinds that count; empty: all."""
+        return self.kinds or (("SERVER",) if self.names == "http" else ())
+
+    @property
+    def is_delta(self) -> bool:
+        """Delta temporality."""
+        return self.aggregation_temporality == "AGGREGATION_TEMPORALITY_DELTA"
+
+    @property
+    def timestamp_cache_size(self) -> int:
+        """Of delta series at rest."""
+        if self.metric_timestamp_cache_size is not None:
+            return self.metric_timestamp_cache_size
+        return max(1000, 10 * self.resource_metrics_cache_size)
+
+    def same_series(self, other: Self) -> bool:
+        """Whether both make the same points of the same spans: what one has counted, the other may go on counting."""
+        free = {
+            "metrics_flush_interval", "metrics_expiration", "series_expiration", "exemplars", "aggregation_cardinality_limit", "max_series",
+            "resource_metrics_cache_size", "dimensions_cache_size", "metric_timestamp_cache_size", "initial_zero",
+            "add_resource_attributes", "kinds",
+        }  # fmt: skip
+        return self.model_dump(exclude=free) == other.model_dump(exclude=free)

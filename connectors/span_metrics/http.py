@@ -1,0 +1,89 @@
+"""Method, endpoint and status of HTTP spans, from both generations of the semantic conventions.
+
+Source: OpenTelemetry semantic conventions, http/http-spans (stable) and 1.20 (before): http.request.method or http.method,
+http.response.status_code or http.status_code, http.route, url.path or http.target, url.full or http.url.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collector.helpers.path_template import template_path
+from collector.model import AttributeColumn, StringColumn, Traces
+
+__all__ = ["HttpColumns", "http_columns"]
+
+_METHOD: Final = ("http.request.method", "http.method")
+_STATUS: Final = ("http.response.status_code", "http.status_code")
+_PATH: Final = ("url.path", "http.target")
+_URL: Final = ("url.full", "http.url")
+_ENDPOINT_MAX_CHARS: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class HttpColumns:
+    """Over all spans of a batch, or some."""
+
+    method: StringColumn
+    """Absent: no HTTP span."""
+    endpoint: StringColumn
+    status: StringColumn
+    is_error: NDArray[np.bool_]
+    """The status is 5xx."""
+
+    def take(self, rows: NDArray[Any]) -> "HttpColumns":
+        """Of these rows."""
+        return HttpColumns(self.method.take(rows), self.endpoint.take(rows), self.status.take(rows), self.is_error[rows])
+
+
+def http_columns(batch: Traces) -> HttpColumns:
+    """The columns of a batch's spans."""
+    method = _first(batch, _METHOD).as_text()
+    status = _first(batch, _STATUS).as_text()
+    route = batch.attribute("http.route").text
+    route = route.only(~route.equals(""))
+    endpoint = route
+    if not endpoint.present.all():
+        path = _first(batch, _PATH).text.map(_template)
+        endpoint = _fill(endpoint, path)
+    if not endpoint.present.all():
+        endpoint = _fill(endpoint, _first(batch, _URL).text.map(_template_url))
+    if not endpoint.present.all():
+        endpoint = _fill(endpoint, batch.field("name").map(_template_name))
+    return HttpColumns(method, endpoint, status, status.where(_is_server_error))
+
+
+def _first(batch: Traces, keys: tuple[str, str]) -> AttributeColumn:
+    new, old = keys
+    column = batch.attribute(new)
+    return column if column.present.all() else column.fill(batch.attribute(old))
+
+
+def _fill(column: StringColumn, other: StringColumn) -> StringColumn:
+    values = [*column.distinct_bytes, *other.distinct_bytes]
+    shifted = np.where(other.codes >= 0, other.codes + column.distinct_count, -1)
+    return StringColumn.from_codes(np.where(column.codes >= 0, column.codes, shifted), values)
+
+
+def _template(path: str) -> str:
+    return template_path(path.partition("?")[0].partition("#")[0][:_ENDPOINT_MAX_CHARS])
+
+
+def _template_url(url: str) -> str | None:
+    try:
+        return _template(urlsplit(url).path or "/")
+    except ValueError:
+        return None
+
+
+def _template_name(name: str) -> str | None:
+    """Of a span named ``GET /users/1``."""
+    path = name.partition(" ")[2]
+    return _template(path) if path.startswith("/") else None
+
+
+def _is_server_error(status: str) -> bool:
+    return len(status) == 3 and status.startswith("5") and status.isdigit()

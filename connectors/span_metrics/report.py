@@ -1,0 +1,185 @@
+"""``GET /span_metrics``: calls, errors and durations of each service and its operations, since the connector began.
+
+A service is judged by its entry spans, SERVER and CONSUMER, if it has any: with its inner spans, one request would count several times.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from connectors.span_metrics.exponential import MAX_SCALE
+from connectors.span_metrics.series import NO_OP, Family
+
+__all__ = ["Report"]
+
+_OPERATIONS_MAX: Final = 10_000
+_TOP: Final = 10
+_ENTRY: Final = frozenset({"SERVER", "CONSUMER"})
+# For exponential histograms: a grid of scale 2 (a bucket is 19 % wide), from 2^-20 to 2^40 of the unit.
+_GRID_SCALE: Final = 2
+_GRID_LOW: Final = -20 << _GRID_SCALE
+_GRID: Final = np.exp2(np.arange(_GRID_LOW, 40 << _GRID_SCALE) / (1 << _GRID_SCALE))
+
+
+@dataclass(frozen=True, slots=True)
+class _Operation:
+    service: str
+    name: str
+    kind: str
+
+
+class Report:
+    """Knows what each series belongs to, and keeps the totals of series that are gone."""
+
+    def __init__(self, families: Mapping[str, Family], unit_ms: float, since_unix_nano: int) -> None:
+        """``families`` by name; ``unit_ms``: milliseconds of the unit of their histograms."""
+        self.since_unix_nano = since_unix_nano
+        self._calls = families.get("red") or families["calls"]
+        durations = families.get("red") or families.get("duration")
+        self._durations = durations if durations is not None and durations.has_histogram else None
+        bounds = _GRID if self._durations is not None and self._durations.bounds is None else None
+        if self._durations is not None and self._durations.bounds is not None:
+            bounds = self._durations.bounds
+        self._bounds_ms = None if bounds is None else bounds * unit_ms
+        self._operations: list[_Operation] = []
+        self._codes: dict[_Operation, int] = {}
+        self._gone_calls = np.zeros((0, 2), np.int64)
+        self._gone_buckets = np.zeros((0, 0 if bounds is None else len(bounds) + 1), np.int64)
+        self._flushed: tuple[float, NDArray[np.int64]] | None = None
+        self._rates: NDArray[np.float64] = np.zeros(0)
+
+    def code_of(self, service: str, name: str, kind: str) -> int:
+        """The code of an operation; further ones of a service past a bound are one."""
+        operation = _Operation(service, name, kind)
+        code = self._codes.get(operation)
+        if code is None:
+            if len(self._operations) >= _OPERATIONS_MAX:
+                operation = _Operation("", "(others)", kind)
+                code = self._codes.get(operation)
+            if code is None:
+                code = self._codes[operation] = len(self._operations)
+                self._operations.append(operation)
+        return code
+
+    def leaving(self, family: Family, slots: NDArray[Any]) -> None:
+        """Series are about to be forgotten: keep what they have counted."""
+        if family is self._calls:
+            self._gone_calls = self._grown(self._gone_calls)
+            self._add_calls(self._gone_calls, slots)
+        if family is self._durations:
+            self._gone_buckets = self._grown(self._gone_buckets)
+            self._add_buckets(self._gone_buckets, slots)
+
+    def flushed(self, now_s: float) -> None:
+        """A flush has been: rates are over the interval since the one before."""
+        calls = self._totals()[:, 0]
+        if self._flushed is not None and now_s > self._flushed[0]:
+            before = np.zeros(len(calls), np.int64)
+            before[: len(self._flushed[1])] = self._flushed[1]
+            self._rates = (calls - before) / (now_s - self._flushed[0])
+        self._flushed = (now_s, calls)
+
+    def begin_rates(self, now_s: float) -> None:
+        """The first interval begins."""
+        if self._flushed is None:
+            self._flushed = (now_s, self._totals()[:, 0])
+
+    def document(self) -> dict[str, Any]:
+        """What the route answers for this connector."""
+        totals, buckets = self._totals(), self._all_buckets()
+        rates = np.zeros(len(totals))
+        rates[: len(self._rates)] = self._rates
+        by_service: dict[str, list[int]] = {}
+        for code, operation in enumerate(self._operations):
+            by_service.setdefault(operation.service, []).append(code)
+        services = [self._service(name, np.array(codes), totals, buckets, rates) for name, codes in by_service.items()]
+        services.sort(key=lambda each: (-each["calls"], each["service"]))
+        return {"services": services, "since_unix_nano": self.since_unix_nano}
+
+    def _service(
+        self, service: str, codes: NDArray[Any], totals: NDArray[Any], buckets: NDArray[Any] | None, rates: NDArray[Any]
+    ) -> dict[str, Any]:
+        entries = [code for code in codes.tolist() if self._operations[code].kind in _ENTRY]
+        judged = np.array(entries) if entries else codes
+        calls, errors = totals[judged].sum(axis=0).tolist()
+        top = codes[np.argsort(-totals[codes, 0], kind="stable")][:_TOP].tolist()
+        row = None if buckets is None else buckets[judged].sum(axis=0)
+        return {
+            "service": service,
+            "calls": calls,
+            "rate_per_s": round(float(rates[judged].sum()), 3),
+            "errors": errors,
+            "error_ratio": round(errors / calls, 6) if calls else 0.0,
+            **{f"p{percent}_ms": self._quantile(row, percent) for percent in (50, 95, 99)},
+            "operations": [
+                {
+                    "name": self._operations[code].name,
+                    "kind": self._operations[code].kind,
+                    "calls": int(totals[code, 0]),
+                    "errors": int(totals[code, 1]),
+                    "p95_ms": self._quantile(None if buckets is None else buckets[code], 95),
+                }
+                for code in top
+            ],
+        }
+
+    def _quantile(self, buckets: NDArray[Any] | None, percent: int) -> float | None:
+        """Linear within a bucket, as ``histogram_quantile``; in the last one its lower bound."""
+        if buckets is None or self._bounds_ms is None or not (total := int(buckets.sum())):
+            return None
+        rank = total * percent / 100
+        ends = np.cumsum(buckets)
+        bucket = int(np.searchsorted(ends, rank, "left"))
+        if not len(self._bounds_ms):
+            return None
+        if bucket >= len(self._bounds_ms):
+            return round(float(self._bounds_ms[-1]), 3)
+        low = float(self._bounds_ms[bucket - 1]) if bucket else 0.0
+        high = float(self._bounds_ms[bucket])
+        before = float(ends[bucket - 1]) if bucket else 0.0
+        return round(low + (high - low) * (rank - before) / float(buckets[bucket]), 3)
+
+    def _totals(self) -> NDArray[np.int64]:
+        totals = self._grown(self._gone_calls).copy()
+        self._add_calls(totals, self._calls.table.live())
+        return totals
+
+    def _all_buckets(self) -> NDArray[np.int64] | None:
+        if self._durations is None:
+            return None
+        buckets = self._grown(self._gone_buckets).copy()
+        self._add_buckets(buckets, self._durations.table.live())
+        return buckets
+
+    def _add_calls(self, totals: NDArray[np.int64], slots: NDArray[Any]) -> None:
+        table = self._calls.table
+        slots = slots[table.column("operation")[slots] != NO_OP]
+        operations = table.column("operation")[slots]
+        np.add.at(totals[:, 0], operations, table.column("count")[slots])
+        np.add.at(totals[:, 1], operations, table.column("errors")[slots])
+
+    def _add_buckets(self, buckets: NDArray[np.int64], slots: NDArray[Any]) -> None:
+        assert self._durations is not None
+        table = self._durations.table
+        slots = slots[table.column("operation")[slots] != NO_OP]
+        operations = table.column("operation")[slots]
+        if self._durations.bounds is not None:
+            np.add.at(buckets, operations, table.column("buckets")[slots])
+        elif self._durations.exponential is not None:
+            np.add.at(buckets[:, 0], operations, table.column("zero")[slots])
+            points = self._durations.exponential.points(table, slots)
+            owner = np.repeat(np.arange(len(slots)), np.diff(points.splits))
+            index = points.offsets[owner] + np.arange(points.splits[-1]) - points.splits[:-1][owner]
+            # At the grid's scale; of a series coarser than the grid, the bucket's lower end.
+            shift = points.scales[owner].astype(np.int64) - _GRID_SCALE
+            index = np.where(shift >= 0, index >> np.maximum(shift, 0), index << np.clip(-shift, 0, MAX_SCALE))
+            column = np.clip(index + 1 - _GRID_LOW, 0, buckets.shape[1] - 1)
+            np.add.at(buckets, (operations[owner], column), points.counts.astype(np.int64))
+
+    def _grown(self, array: NDArray[np.int64]) -> NDArray[np.int64]:
+        """With a row for each operation."""
+        missing = len(self._operations) - len(array)
+        return np.concatenate([array, np.zeros((missing, array.shape[1]), np.int64)]) if missing > 0 else array

@@ -1,0 +1,62 @@
+"""How many spans a span stands for: 1, or the adjusted count of the ``ot=th`` its head sampler wrote.
+
+Source: OpenTelemetry specification, tracestate-probability-sampling: adjusted count = 2^56 / (2^56 - threshold).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collector.helpers.consistent_sampling import RANDOMNESS_BITS, read_trace_state
+from collector.model import StringColumn
+
+__all__ = ["ADJUSTED_MAX", "Weights", "weights_of"]
+
+ADJUSTED_MAX: Final = 2.0**32
+"""A sampler that keeps fewer than one in 4 billion is none: one such span must not fill the counters."""
+_WHOLE: Final = float(1 << RANDOMNESS_BITS)
+_NO_THRESHOLD: Final = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Of each span."""
+
+    exact: NDArray[np.float64]
+    """F64[n]: the adjusted count: for sums of floats."""
+    count: NDArray[np.int64]
+    """I64[n]: whole, on average the exact one: for what is counted."""
+    is_adjusted: NDArray[np.bool_]
+    """bool[n]: a sampler said something."""
+
+    def take(self, rows: NDArray[Any]) -> "Weights":
+        """Of these rows."""
+        return Weights(self.exact[rows], self.count[rows], self.is_adjusted[rows])
+
+
+def weights_of(trace_states: StringColumn, random: np.random.Generator) -> Weights:
+    """The weights of spans with these trace states; a malformed ``ot`` counts as none.
+
+    Counts are rounded up or down at random, in proportion to the fraction: each is whole, and their sum is unbiased.
+    """
+    count = len(trace_states)
+    lookup = np.full(trace_states.distinct_count + 1, _NO_THRESHOLD)
+    for code, value in enumerate(trace_states.distinct_bytes):
+        if b"th:" in value:
+            lookup[code] = _adjusted(value.decode("utf-8", "replace"))
+    if (lookup < 0).all():
+        return Weights(np.ones(count), np.ones(count, np.int64), np.zeros(count, np.bool_))
+    found = lookup[trace_states.codes]
+    is_adjusted = found > 0
+    exact = np.where(is_adjusted, found, 1.0)
+    whole = np.floor(exact)
+    return Weights(exact, (whole + (random.random(count) < exact - whole)).astype(np.int64), is_adjusted)
+
+
+def _adjusted(trace_state: str) -> float:
+    state = read_trace_state(trace_state)
+    if state.threshold is None or not state.is_valid:
+        return _NO_THRESHOLD
+    return min(_WHOLE / (_WHOLE - state.threshold), ADJUSTED_MAX)

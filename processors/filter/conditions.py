@@ -1,0 +1,93 @@
+"""What conditions drop: groups one after the other, and in each from the resource down to the item and its events."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias
+
+import numpy as np
+
+from collector.api import PermanentError
+from collector.helpers.ottl import Conditions, Context, ErrorMode, compile_conditions
+from collector.model import Batch, Signal
+
+__all__ = ["ConditionFilter", "Group", "Groups"]
+
+_LEVELS: Final[Mapping[Signal, Mapping[str, Context]]] = {
+    Signal.TRACES: {"resources": "resource", "scopes": "scope", "spans": "span", "events": "spanevent"},
+    Signal.METRICS: {"resources": "resource", "scopes": "scope", "metrics": "metric", "points": "datapoint"},
+    Signal.LOGS: {"resources": "resource", "scopes": "scope", "records": "log"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Conditions by context that are asked in one go down a batch."""
+
+    texts: Mapping[Context, tuple[str, ...]]
+    error_mode: ErrorMode
+    prefixed: bool = False
+    """Paths say their context: it was inferred from them."""
+
+
+Groups: TypeAlias = tuple[Group, ...]
+
+
+class FailureSink(Protocol):
+    """Told of rows for which a condition had no answer."""
+
+    def __call__(self, context: Context, row_count: int, *, silent: bool) -> None: ...
+
+
+class ConditionFilter:
+    """All groups of one signal."""
+
+    def __init__(self, groups: Groups, signal: Signal, failures: FailureSink) -> None:
+        self._groups = [(_compiled(group), group.error_mode) for group in groups]
+        self._levels = _LEVELS[signal]
+        self._signal = signal
+        self._failures = failures
+
+    def apply(self, batch: Batch) -> Batch:
+        """The batch without what matches; it may have no item left.
+
+        Raises:
+            PermanentError: a condition had no answer for a row, and ``error_mode`` is ``propagate``.
+        """
+        for conditions, error_mode in self._groups:
+            if not batch.item_count:
+                break
+            batch = self._ask(batch, conditions, error_mode)
+        return batch
+
+    def _ask(self, batch: Batch, conditions: Mapping[Context, Conditions], error_mode: ErrorMode) -> Batch:
+        item_table = batch.table_name("item")
+        kept = np.ones(0, np.bool_)
+        events_kept = None
+        for table, context in self._levels.items():
+            if table == "events" and context not in conditions:
+                break
+            rows = batch.table(table)
+            kept_above = kept
+            kept = kept_above[rows.parent] if table != "resources" else np.ones(rows.row_count, np.bool_)
+            asked = conditions.get(context)
+            if asked is not None and kept.any():
+                matched, failed = asked.mask(batch)
+                failed &= kept
+                if failed.any():
+                    self._fail(context, int(np.count_nonzero(failed)), error_mode)
+                kept = kept & ~matched
+            if table == "events":
+                items_kept, events_kept = kept_above, kept[kept_above[rows.parent]]
+            elif table == item_table:
+                items_kept = kept
+        batch = batch.select(items_kept)
+        return batch if events_kept is None or not batch.item_count else batch.select(events_kept, "events")
+
+    def _fail(self, context: Context, row_count: int, error_mode: ErrorMode) -> None:
+        if error_mode == "propagate":
+            raise PermanentError(f"a condition of {context} could not be evaluated for {row_count} rows (error_mode: propagate)")
+        self._failures(context, row_count, silent=error_mode == "silent")
+
+
+def _compiled(group: Group) -> dict[Context, Conditions]:
+    return {context: compile_conditions(texts, context, prefixed=group.prefixed) for context, texts in group.texts.items()}

@@ -1,0 +1,383 @@
+"""What must be right, from the driver's library up to the span: the processor over the real nvidia-ml-py and a C stand-in below it."""
+
+import os
+import threading
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from collector.helpers.gpu import Sampler
+from collector.helpers.gpu.nvml import NvmlBackend
+from collector.helpers.gpu.sampler import ThreadCaller
+from collector.model import Context, Signal, Traces
+from collector.testing import FakeClock, RecordingTelemetry, make_settings
+from processors.gpu import factory
+from processors.gpu.config import GpuProcessorConfig
+from processors.gpu.gpu import GpuProcessor
+from processors.gpu.locality import HostIdentity
+
+SECOND = 1_000_000_000
+GIB = 1 << 30
+MIG = "GPU-a/Model A/80;GPU-b/Model B/80/mig,MIG-x:10,MIG-y:20"
+WATTS = 250
+
+
+class Inline:
+    """Calls the driver in the test's own thread."""
+
+    def call(self, function, timeout_s):
+        return function()
+
+    def may_call(self):
+        return True
+
+    def close(self):
+        pass
+
+
+class Impatient(ThreadCaller):
+    """Gives the driver less time than it gets in production, so that a test of a hung call is short."""
+
+    def call(self, function, timeout_s):
+        return super().call(function, 0.15)
+
+
+class Bench:
+    """A processor, a sampler turned by hand, and boards that use 250 W."""
+
+    def __init__(self, nvml, caller=None, interval=0.1, **config):
+        self.nvml, self.interval = nvml, interval
+        self.clock, self.telemetry = FakeClock(), RecordingTelemetry()
+        self.began = self.clock.time_unix_nano()
+        # All ways to the same quantity say the same, so whatever else is read is wrong.
+        nvml.set(power=WATTS * 1000, power_average=WATTS * 1000, power_usage=WATTS * 1000, reserved=0, temperature=61)
+        self.config = GpuProcessorConfig(sample_interval=f"{interval}s", **config)
+        self.sampler = Sampler(
+            NvmlBackend, self.config, self.telemetry.log, caller=caller or Inline(), time_unix_nano=self.clock.time_unix_nano,
+            monotonic_s=self.clock.monotonic_s,
+        )  # fmt: skip
+        settings = make_settings(factory, signals={Signal.TRACES}, telemetry=self.telemetry, clock=self.clock)
+        host = HostIdentity.of({"machine-1"}, {"node-1"})
+        self.processor = GpuProcessor(settings, self.config, sampler=self.sampler, host=host)
+
+    def turn(self, seconds):
+        """Sample for a while; afterwards the newest sample is now."""
+        for _ in range(round(seconds / self.interval)):
+            self.clock.move(self.interval)
+            joules = WATTS * (self.clock.time_unix_nano() - self.began) / SECOND
+            self.nvml.set(energy=round(joules * 1000), energy_total=round(joules * 1000))
+            self.sampler.step()
+
+    def batch(self, *ids, ago=2.0, lasts=1.0):
+        """A span for each ``hw.id``, None: says nothing."""
+        message = ExportTraceServiceRequest()
+        scope = message.resource_spans.add().scope_spans.add()
+        start = self.clock.time_unix_nano() - round(ago * SECOND)
+        for number, hw_id in enumerate(ids or [None]):
+            span = scope.spans.add(
+                name="encode", kind=1, trace_id=bytes(15) + b"\1", span_id=(number + 1).to_bytes(8, "big"), start_time_unix_nano=start,
+                end_time_unix_nano=start + round(lasts * SECOND),
+            )  # fmt: skip
+            if hw_id is not None:
+                span.attributes.add(key="hw.id").value.string_value = hw_id
+        return Traces.from_wire(message.SerializeToString(), Context(local_peer=True))
+
+    def told(self, *ids, **times):
+        """What the processor says of them."""
+        message = ExportTraceServiceRequest.FromString(self.processor.transform(self.batch(*ids, **times)).wire)
+        spans = [span for resource in message.resource_spans for scope in resource.scope_spans for span in scope.spans]
+        return [{a.key: getattr(a.value, a.value.WhichOneof("value")) for a in span.attributes} for span in spans]
+
+    def is_untouched(self, **times):
+        """The batch passes as the same object."""
+        batch = self.batch(**times)
+        return self.processor.transform(batch) is batch
+
+    @property
+    def state(self):
+        return self.sampler.snapshot.reason
+
+    @property
+    def available(self):
+        return self.telemetry.value("tailrace_gpu_available", reason=self.state)
+
+    @property
+    def warnings(self):
+        return len(self.telemetry.log.of_level("warning"))
+
+
+RIGHT = {
+    "gpu.utilization.mean": 0.4, "gpu.utilization.max": 0.4, "gpu.memory.used.max": 2 * GIB, "gpu.memory.limit": 80 * GIB,
+    "gpu.power.mean": WATTS, "gpu.device.energy": WATTS, "gpu.coverage": 1.0, "gpu.samples": 11, "gpu.sample_interval": 0.1,
+}  # fmt: skip
+
+
+def numbers(told):
+    return {key: value for key, value in told.items() if not isinstance(value, str)}
+
+
+def test_a_span_is_told_what_the_driver_said(nvml):
+    """The whole way: C library, nvidia-ml-py, sampler, ring, join, attributes."""
+    nvml.set(boards="GPU-a/Model A/80", pids=os.getpid())
+    bench = Bench(nvml)
+    bench.turn(5)
+    (told,) = bench.told()
+    assert numbers(told) == pytest.approx(RIGHT | {"gpu.processes": 1})
+    assert {key: told[key] for key in ("hw.id", "hw.model", "gpu.source", "gpu.attribution.method")} == {
+        "hw.id": "GPU-a", "hw.model": "Model A", "gpu.source": "nvml", "gpu.attribution.method": "single",
+    }  # fmt: skip
+
+
+def test_several_gpus_are_told_apart_by_pid_and_never_by_index(nvml):
+    """`process` decides where a pid computes on one; an index names none."""
+    nvml.set(**{"pids@1": os.getpid(), "power@1": 100_000})
+    bench = Bench(nvml)
+    bench.turn(3)
+    assert bench.told(None, "0", "1") == [{}, {"hw.id": "0"}, {"hw.id": "1"}]
+    message = ExportTraceServiceRequest.FromString(bench.batch().wire)
+    message.resource_spans[0].resource.attributes.add(key="process.pid").value.int_value = os.getpid()
+    for span in message.resource_spans[0].scope_spans[0].spans:
+        span.start_time_unix_nano, span.end_time_unix_nano = bench.clock.time_unix_nano() - SECOND, bench.clock.time_unix_nano()
+    found = bench.processor._attribution  # the process began before the spans of a clock that is made up
+    found._pid_starts[:] = 0
+    out = ExportTraceServiceRequest.FromString(
+        bench.processor.transform(Traces.from_wire(message.SerializeToString(), Context(local_peer=True))).wire
+    )
+    attributes = {a.key: a.value for a in out.resource_spans[0].scope_spans[0].spans[0].attributes}
+    assert attributes["hw.id"].string_value.endswith("1")
+    assert attributes["gpu.attribution.method"].string_value == "process"
+    assert attributes["gpu.power.mean"].double_value == pytest.approx(100.0)
+
+
+def test_under_mig_memory_and_id_are_the_slices_and_energy_the_boards(nvml):
+    """MIG: memory and id per slice, power and energy on the parent, utilisation absent and never 0."""
+    nvml.set(boards=MIG)
+    bench = Bench(nvml)
+    bench.turn(3)
+    whole, part, both = bench.told("GPU-a", "MIG-y", "MIG-x,MIG-y")
+    assert (part["hw.parent"], part["gpu.memory.used.max"], part["gpu.memory.limit"]) == ("GPU-b", GIB, 20 * GIB)
+    assert (part["gpu.power.mean"], part["gpu.device.energy"]) == pytest.approx((WATTS, WATTS))
+    assert (both["gpu.memory.limit"], both["gpu.device.energy"]) == pytest.approx((30 * GIB, WATTS))
+    assert "gpu.utilization.mean" in whole
+    assert {"gpu.utilization.mean", "gpu.utilization.max"}.isdisjoint(part.keys() | both.keys())
+
+
+def test_a_changed_layout_is_enumerated_again(nvml):
+    """Slices made at run time are there a second later; spans of what went away are left alone."""
+    nvml.set(boards="GPU-a/Model A/80;GPU-b/Model B/80")
+    bench = Bench(nvml)
+    bench.turn(3)
+    assert bench.told("GPU-b")[0]["gpu.utilization.mean"] == pytest.approx(0.4)
+    nvml.set(boards=MIG)
+    bench.turn(3)
+    told = bench.told("MIG-x", "GPU-b", lasts=0.5, ago=1.0)
+    assert told[0]["gpu.memory.limit"] == 10 * GIB
+    assert told[1]["gpu.power.mean"] == pytest.approx(WATTS)
+    nvml.set(boards="GPU-a/Model A/80")
+    bench.turn(3)
+    assert bench.told("GPU-b") == [{"hw.id": "GPU-b"}]
+    assert bench.state == "ok"
+    assert not bench.warnings
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"fail": "nvmlInitWithFlags=12"}, "no_library"),
+        ({"fail": "nvmlInitWithFlags=9"}, "no_driver"),
+        ({"fail": "nvmlInitWithFlags=18"}, "driver_mismatch"),
+        ({"boards": ""}, "no_device"),
+    ],
+)
+def test_no_library_driver_or_device_passes_items_unchanged(nvml, settings, reason):
+    """One WARN, `available 0`, re-probe; and found when it comes, as when an operator installs the driver later."""
+    nvml.set(**settings)
+    bench = Bench(nvml)
+    bench.turn(200)
+    assert bench.is_untouched()
+    assert (bench.state, bench.available, bench.warnings) == (reason, 0.0, 1)
+    assert nvml.calls("nvmlInitWithFlags") == 4  # at once, and every reprobe_interval
+    nvml.set(fail="", boards="GPU-a/Model A/80")
+    bench.turn(62)
+    assert (bench.state, bench.available, bench.warnings) == ("ok", 1.0, 1)
+    assert numbers(bench.told()[0]) == pytest.approx(RIGHT | {"gpu.processes": 0})
+
+
+def test_a_driver_that_goes_away_and_comes_back(nvml):
+    """What was sampled before stays true; nothing is said of the time without it; energy that begins anew is a reset."""
+    nvml.set(boards="GPU-a/Model A/80")
+    bench = Bench(nvml)
+    bench.turn(5)
+    nvml.set(fail="nvmlDeviceGetFieldValues=1")
+    bench.turn(10)
+    assert (bench.state, bench.available, bench.warnings) == ("no_driver", 0.0, 1)
+    assert bench.is_untouched(ago=3.0)
+    assert bench.told(ago=12.0)[0]["gpu.device.energy"] == pytest.approx(WATTS)
+    bench.began = bench.clock.time_unix_nano()  # the counter
+    nvml.set(fail="")
+    bench.turn(65)
+    assert bench.state == "ok"
+    assert bench.told()[0]["gpu.device.energy"] == pytest.approx(WATTS)
+
+
+def test_energy_that_falls_is_a_reset(nvml):
+    """A driver reload between two samples: never negative, never the new counter's whole value."""
+    nvml.set(boards="GPU-a/Model A/80")
+    bench = Bench(nvml)
+    bench.turn(5)
+    bench.began = bench.clock.time_unix_nano()
+    bench.turn(1)
+    assert bench.told(ago=2.0, lasts=2.0)[0]["gpu.device.energy"] == pytest.approx(2 * WATTS)
+
+
+def test_a_lost_gpu_is_left_out_and_the_others_go_on(nvml):
+    """One WARN; spans on it are untouched, `coverage` tells of a loss inside a span; back after the library's restart."""
+    bench = Bench(nvml)
+    bench.turn(5)
+    first, second = (device.id for device in bench.sampler.snapshot.devices)
+    nvml.set(fail="*@1=15")
+    bench.turn(4)
+    told = bench.told(first, second, ago=3.0)
+    assert numbers(told[0]) == pytest.approx(RIGHT | {"gpu.processes": 0})
+    assert told[1] == {"hw.id": second}
+    half = bench.told(second, ago=5.0, lasts=2.0)[0]
+    assert half["gpu.coverage"] == pytest.approx(0.5, abs=0.06)
+    assert half["gpu.device.energy"] == pytest.approx(2 * WATTS * half["gpu.coverage"])
+    assert (bench.state, bench.warnings) == ("ok", 1)
+    nvml.set(fail="*@0=15,*@1=15")
+    bench.turn(2)
+    assert (bench.state, bench.available) == ("gpu_lost", 0.0)
+    nvml.set(fail="")
+    bench.turn(70)
+    assert (bench.state, bench.available) == ("ok", 1.0)
+    assert bench.told(second)[0]["gpu.coverage"] == 1.0
+
+
+HANGS = [
+    "nvmlInitWithFlags", "nvmlSystemGetDriverVersion", "nvmlDeviceGetCount_v2", "nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetUUID",
+    "nvmlDeviceGetMigMode", "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetFieldValues", "nvmlDeviceGetUtilizationRates",
+    "nvmlDeviceGetTemperatureV", "nvmlDeviceGetTotalEccErrors", "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlShutdown",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("function", HANGS)
+def test_a_hung_call_is_abandoned_not_joined(nvml, function):
+    """Any call: one WARN, `available 0`, a new thread at the next probe, and the old one does no harm when it comes back."""
+    nvml.set(boards="GPU-a/Model A/80")
+    caller = Impatient()
+    bench = Bench(nvml, caller)
+    bench.turn(0.5)
+    nvml.set(hang=function)
+    if function in {"nvmlInitWithFlags", "nvmlShutdown", "nvmlSystemGetDriverVersion", "nvmlDeviceGetHandleByIndex_v2"}:
+        nvml.set(boards="GPU-a/Model A/80;GPU-b/Model B/80" if function != "nvmlShutdown" else "GPU-a/Model A/80")
+        if function in {"nvmlInitWithFlags", "nvmlShutdown"}:
+            nvml.set(fail="nvmlDeviceGetFieldValues=9")  # it is called when the driver is opened anew, or given up
+    bench.clock.move(1)
+    bench.sampler.step()
+    bench.clock.move(61)
+    nvml.set(fail="")
+    if function != "nvmlShutdown":
+        bench.sampler.step()
+    assert (bench.state, bench.available, bench.warnings) == ("hung", 0.0, 1)
+    assert bench.is_untouched()
+    stuck = [worker._thread for worker in caller._hung]
+    assert stuck
+    assert all(thread.is_alive() and thread.daemon for thread in stuck)
+    nvml.set(hang="", boards="GPU-a/Model A/80")
+    bench.clock.move(61)
+    bench.turn(3)
+    assert (bench.state, bench.available) == ("ok", 1.0)
+    for thread in stuck:
+        thread.join(10)
+        assert not thread.is_alive()
+    bench.turn(1)
+    assert numbers(bench.told()[0])["gpu.coverage"] == 1.0
+    caller.close()
+
+
+def test_a_hung_call_does_not_slow_the_pipeline(nvml):
+    """While the sampler still waits for the driver, batches pass with what is known."""
+    nvml.set(boards="GPU-a/Model A/80")
+    caller = ThreadCaller()
+    bench = Bench(nvml, caller)
+    bench.turn(5)
+    before = nvml.calls("nvmlDeviceGetFieldValues")
+    nvml.set(hang="nvmlDeviceGetFieldValues")
+    bench.clock.move(0.1)
+    sampling = threading.Thread(target=bench.sampler.step, daemon=True)
+    sampling.start()
+    while nvml.calls("nvmlDeviceGetFieldValues") == before:
+        pass
+    for _ in range(20):
+        assert bench.told(ago=3.0)[0]["gpu.device.energy"] == pytest.approx(WATTS)
+    assert sampling.is_alive()
+    nvml.set(hang="")
+    sampling.join(10)
+    assert bench.state == "ok"
+    caller.close()
+
+
+def test_a_clock_step_re_anchors(nvml):
+    """Set back: samples of the future are forgotten. Set forward: the step is a gap. Spans of the new clock are told right."""
+    nvml.set(boards="GPU-a/Model A/80")
+    bench = Bench(nvml)
+    bench.turn(5)
+    wall = bench.sampler._time_unix_nano
+    for step in (-3, 3600, -3500):
+        bench.sampler._time_unix_nano = lambda step=step, wall=wall: wall() + step * SECOND
+        now = bench.sampler._time_unix_nano
+        bench.processor._clock = type("Clock", (), {"time_unix_nano": staticmethod(now)})()
+        bench.turn(4)
+        batch_at = bench.clock.time_unix_nano
+        bench.clock.time_unix_nano = now
+        told = bench.told(ago=2.0)
+        bench.clock.time_unix_nano = batch_at
+        assert numbers(told[0]) == pytest.approx(RIGHT | {"gpu.processes": 0, "gpu.samples": told[0]["gpu.samples"]})
+        assert abs(told[0]["gpu.samples"] - 11) <= 1
+
+
+def test_sentinels_never_reach_a_span(nvml):
+    """What the driver calls not available is absent, not a number."""
+    nvml.set(boards="GPU-a/Model A/80")
+    bench = Bench(nvml)
+    blanks = {"power": 2**32 - 1, "power_average": 2**32 - 1, "power_usage": 2**32 - 1, "used": 2**64 - 1, "utilization": 2**32 - 1}
+    nvml.set(**blanks)
+    for _ in range(30):
+        bench.clock.move(0.1)
+        nvml.set(energy=9223372036854775794, energy_total=2**64 - 1)
+        bench.sampler.step()
+    (told,) = bench.told()
+    honest = {"gpu.memory.limit", "gpu.coverage", "gpu.samples", "gpu.sample_interval", "gpu.processes"}
+    assert numbers(told).keys() == honest
+
+
+CODES = [*range(1, 31), 999]
+
+
+@pytest.mark.parametrize("function", [
+    "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetCount_v2", "nvmlDeviceGetFieldValues", "nvmlDeviceGetHandleByIndex_v2",
+    "nvmlDeviceGetMaxMigDeviceCount", "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMigDeviceHandleByIndex", "nvmlDeviceGetMigMode",
+    "nvmlDeviceGetName", "nvmlDeviceGetTemperatureV", "nvmlDeviceGetUUID", "nvmlDeviceGetUtilizationRates", "nvmlInitWithFlags",
+    "nvmlShutdown", "*@0", "*@1",
+])  # fmt: skip
+def test_no_error_code_of_any_call_leaves_transform_or_makes_a_wrong_value(nvml, function):
+    """Each code, from the start and in the middle of a span: right, or absent."""
+    for code in CODES:
+        for is_first in (False, True):
+            nvml.set(boards=MIG, fail=f"{function}={code}" if is_first else "")
+            bench = Bench(nvml, interval=0.5)
+            bench.turn(2)
+            nvml.set(fail=f"{function}={code}")
+            bench.turn(2)
+            whole, part = bench.told("GPU-a", "MIG-y", ago=3.0, lasts=2.0)
+            for told, right in (
+                (whole, RIGHT | {"gpu.device.energy": 2 * WATTS}),
+                (part, {"gpu.memory.used.max": GIB, "gpu.memory.limit": 20 * GIB, "gpu.power.mean": WATTS, "gpu.device.energy": 2 * WATTS}),
+            ):
+                coverage = told.get("gpu.coverage", 0.0)
+                right = {**right, "gpu.device.energy": right["gpu.device.energy"] * coverage}
+                for key in right.keys() - {"gpu.coverage", "gpu.samples", "gpu.sample_interval"}:
+                    assert key not in told or told[key] == pytest.approx(right[key]), (code, is_first, key)
+                assert told.get("hw.parent", "GPU-b") == "GPU-b"
+            assert "gpu.utilization.mean" not in part
+            assert bench.warnings <= 1
