@@ -29,7 +29,8 @@ _AGE_BUCKETS_S: Final = (0, 5, 10, 25, 50, 75, 100, 250, 500, 750, 1000, 2500, 5
 class TailSamplingProcessor(TailSampler):
     """See the module."""
 
-    def __init__(self, settings: Settings, config: TailSamplingConfig) -> None:
+    def __init__(self, settings: Settings, config: TailSamplingConfig, previous: "TailSamplingProcessor | None" = None) -> None:
+        self._previous = previous
         self._config, self._policies = config, PolicyDecider(config, settings.telemetry, settings.clock, settings.id.name)
         cache = config.decision_cache
         # Without a cache the Collector remembers a decision as long as the trace is in memory. Judged on arrival, a trace that was
@@ -63,7 +64,10 @@ class TailSamplingProcessor(TailSampler):
         telemetry.gauge(_PREFIX + "sampling_traces_on_memory", "Undecided traces", read=lambda: float(self.open_count))
 
     async def start(self, host: Host) -> None:
-        """Begin deciding."""
+        """Take over what a predecessor holds; begin deciding."""
+        previous, self._previous = self._previous, None
+        if previous is not None:
+            self.adopt(previous)
         for policy in self._config.policies:
             if policy.composite is not None:
                 given = {each.policy for each in policy.composite.rate_allocation}
@@ -109,6 +113,6 @@ class TailSamplingProcessor(TailSampler):
             histogram.observe(float(age), count)
 
 
-def create(settings: Settings, config: TailSamplingConfig, previous: Component | None) -> TailSamplingProcessor:  # noqa: ARG001 - the old object decides what it holds at its shutdown
-    """The component."""
-    return TailSamplingProcessor(settings, config)
+def create(settings: Settings, config: TailSamplingConfig, previous: Component | None) -> TailSamplingProcessor:
+    """The component. What ``previous`` holds and remembers it takes over at its start."""
+    return TailSamplingProcessor(settings, config, previous if isinstance(previous, TailSamplingProcessor) else None)

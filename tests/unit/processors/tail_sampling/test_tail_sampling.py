@@ -276,6 +276,27 @@ async def test_the_components_name_stands_before_the_policys():
     assert bench.value("count_spans_sampled", policy="edge.all", sampled="true", decision="sampled") == 2
 
 
+async def test_a_reload_keeps_what_is_held_and_remembered():
+    """The successor decides open traces by its own policies, late spans follow the old decision."""
+    bench = await Bench(decision_wait="10s").start()
+    await bench.send((1, "error"), (2,))
+    await bench.clock.advance(12)
+    await bench.send((3,), (4, "error"))
+    bench.sut.hand_over()
+    await bench.sut.shutdown()
+    assert bench.sut.held_items() == 2
+    config = TailSamplingConfig.model_validate({"policies": [DROP, ALWAYS], "decision_wait": "10s"})
+    old, bench.sut = bench.sut, factory.create(bench.settings, config, bench.sut)
+    await bench.sut.start(FakeHost())
+    assert (old.held_items(), bench.sut.held_items()) == (0, 2)
+    await bench.send((1,), (2,), (4, "noise"))
+    assert bench.kept() == [1, 1]
+    await bench.clock.advance(12)
+    assert bench.kept() == [1, 1, 3]
+    assert bench.balanced()
+    await bench.sut.shutdown()
+
+
 async def test_contexts_stay_apart():
     """What leaves has the context it came with."""
     bench = Bench(ALWAYS)
