@@ -1,6 +1,7 @@
 """The same traces through Tailrace's ``tail_sampling`` and the Go collector's, policy by policy: which traces does each keep?
 
 ``python benchmarks/tail_sampling_peer.py [--traces N] [--seed N]`` prints a table and ends with 1 if an answer differs that should not.
+With ``--cpu`` it prints the CPU seconds per million spans of both instead, for the configuration of ``COST``.
 Needs the Go collector (``make backends``). Loopback only.
 
 Every policy is a pipeline of its own behind one receiver, in both. The traces are made by a seed; each comes in several requests and
@@ -15,6 +16,7 @@ import dataclasses
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
+import psutil
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from rich.console import Console
 from rich.table import Table
@@ -448,14 +451,102 @@ def compare(trace_count: int, seed: int, folder: Path, otelcol: str) -> list[Ans
     return [Answer(case, ours, theirs, durations) for case, ours, theirs in zip(chosen, *answers, strict=True)]
 
 
+# CPU.
+
+COST: Final = [
+    both(policy("string_attribute", key="http.route", values=["^/(health|ready)$"], enabled_regex_matching=True), kind="drop"),
+    ERROR,
+    policy("latency", threshold_ms=2000),
+    policy("numeric_attribute", key="http.response.status_code", min_value=500, max_value=599),
+    policy("probabilistic", sampling_percentage=10),
+]
+SPANS_A_TRACE, SPANS_A_REQUEST = 10, 500
+
+
+def load(span_count: int, seed: int) -> list[bytes]:
+    """Requests of ``SPANS_A_REQUEST`` spans of 10 attributes over two services; the spans of a trace are close to each other."""
+    rng = random.Random(seed)
+    encoded = []
+    for _ in range(span_count // SPANS_A_REQUEST):
+        made = ExportTraceServiceRequest()
+        ids = [rng.randbytes(16) for _ in range(SPANS_A_REQUEST // SPANS_A_TRACE)]
+        for service in ("cart", "checkout"):
+            resource = made.resource_spans.add()
+            put(resource.resource, "service.name", service)
+            scope = resource.scope_spans.add()
+            for number in range(SPANS_A_REQUEST // 2):
+                start = NOW + rng.randrange(10**9)
+                span = scope.spans.add(
+                    trace_id=ids[number % len(ids)], span_id=rng.randbytes(8), parent_span_id=rng.randbytes(8), name="GET /cart"
+                )
+                span.start_time_unix_nano, span.end_time_unix_nano = start, start + rng.randrange(300) * MS
+                span.kind, span.status.code = 2, 2 if rng.random() < 0.001 else 0
+                put(span, "http.route", rng.choice(["/cart", "/pay", "/health"] if number % 50 == 0 else ["/cart", "/pay"]))
+                put(span, "http.response.status_code", rng.choice([200, 200, 302, 404]))
+                for key in range(8):
+                    put(span, f"attribute.{key}", f"value {rng.randrange(50)}")
+        encoded.append(made.SerializeToString())
+    return encoded
+
+
+def cpu_s_per_million(name: str, encoded: list[bytes], folder: Path, otelcol: str) -> float:
+    """Of one program, from the first request to the last decision."""
+    port, side = free_port(), free_port()
+    own: dict[str, Any] = {"logs": {"level": "warn"}, "metrics": {"level": "none"}}
+    if name == "tailrace":
+        own["metrics"] = {"address": f"127.0.0.1:{side}"}
+    written = configuration([Case("cost", COST, {"decision_wait": "2s"})], folder, port, own, side if name == "otelcol" else 0)
+    written["exporters"] = {"nop": {}}
+    written["service"]["pipelines"]["traces/case0"]["exporters"] = ["nop"]
+    (folder / "config.yaml").write_text(json.dumps(written))
+    program = [otelcol] if name == "otelcol" else [sys.executable, "-c", "from collector.cli import main; main()", "run"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([*program, "--config", str(folder / "config.yaml")], stdout=log, stderr=log, cwd=folder, env=environment)
+    try:
+        _wait_for(f"http://127.0.0.1:{side}/{'health/ready' if name == 'tailrace' else ''}", process, folder / "log")
+        watched = psutil.Process(process.pid)
+        before = watched.cpu_times()
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            export = channel.unary_unary(METHOD, bytes, bytes)
+            for each in encoded:
+                export(each, timeout=30)
+        time.sleep(4.5)  # the longest a decision takes after the last span
+        after = watched.cpu_times()
+    finally:
+        process.kill()
+        process.wait()
+    spent = after.user + after.system - before.user - before.system
+    return 1e6 * spent / (len(encoded) * SPANS_A_REQUEST)
+
+
+def print_cost(span_count: int, seed: int, otelcol: str, rounds: int = 3) -> None:
+    encoded = load(span_count, seed)
+    found: dict[str, list[float]] = {"tailrace": [], "otelcol": []}
+    for turn in range(rounds):
+        for name, values in found.items():
+            with tempfile.TemporaryDirectory() as folder:
+                values.append(cpu_s_per_million(name, encoded, Path(folder), otelcol))
+        print(f"round {turn + 1}: " + ", ".join(f"{name} {values[-1]:.1f}" for name, values in found.items()))
+    ours, theirs = (statistics.median(values) for values in found.values())
+    print(
+        f"CPU seconds per million spans, OTLP/gRPC in, tail_sampling, nop out: Tailrace {ours:.1f}, Go {theirs:.1f}: {theirs / ours:.1f} x"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--traces", type=int, default=600)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--cpu", action="store_true", help="measure CPU instead")
+    parser.add_argument("--spans", type=int, default=100_000, help="with --cpu: spans a round")
     arguments = parser.parse_args()
     otelcol = CACHE / "otelcol"
     if not otelcol.exists():
         sys.exit("otelcol is not built: run `make backends`")
+    if arguments.cpu:
+        print_cost(arguments.spans, arguments.seed, str(otelcol))
+        return
     with tempfile.TemporaryDirectory() as folder:
         answers = compare(arguments.traces, arguments.seed, Path(folder), str(otelcol))
     table = Table(

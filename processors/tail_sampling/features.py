@@ -19,7 +19,7 @@ from collector.helpers.ottl import Conditions as Compiled
 from collector.helpers.ottl import ErrorMode, compile_conditions
 from collector.helpers.patterns import compile_pattern
 from collector.helpers.tail_sampling import by_trace
-from collector.model import KIND_STRING, Traces
+from collector.model import KIND_STRING, AttributeColumn, Traces
 
 __all__ = [
     "BOTH_ENDS",
@@ -116,12 +116,11 @@ class NumericRange(_AnySpan):
     def matches(self, batch: Traces) -> Mask:
         """See the class."""
 
-        def within(table: str) -> Mask:
-            column = batch.attribute(self.key, table)
+        def within(column: AttributeColumn, _: bool) -> Mask:
             result: Mask = column.present & (column.int >= self.min_value) & (column.int <= self.max_value)
             return result
 
-        return _on_span_or_resource(batch, within)
+        return _on_span_or_resource(batch, self.key, within)
 
 
 @dataclass(frozen=True)
@@ -134,12 +133,11 @@ class BooleanMatch(_AnySpan):
     def matches(self, batch: Traces) -> Mask:
         """See the class."""
 
-        def equal(table: str) -> Mask:
-            column = batch.attribute(self.key, table)
+        def equal(column: AttributeColumn, _: bool) -> Mask:
             result: Mask = column.present & (column.bool == self.value)
             return result
 
-        return _on_span_or_resource(batch, equal)
+        return _on_span_or_resource(batch, self.key, equal)
 
 
 @dataclass(frozen=True)
@@ -157,19 +155,18 @@ class StringMatch(_AnySpan):
     def matches(self, batch: Traces) -> Mask:
         """See the class."""
 
-        def one_of(table: str) -> Mask:
-            column = batch.attribute(self.key, table)
+        def one_of(column: AttributeColumn, is_span: bool) -> Mask:
             if not self.is_regex:
                 exact: Mask = column.text.isin(filter(None, self.values))
                 return exact
             found: Mask = column.text.where(self._matcher)  # absent and of another kind: False
-            if table == "resources":
+            if not is_span:
                 found |= column.present & (column.kind != KIND_STRING) & self._matcher("")
                 return found
             found &= ~column.text.equals("")
             return found
 
-        return _on_span_or_resource(batch, one_of)
+        return _on_span_or_resource(batch, self.key, one_of)
 
     @cached_property
     def _matcher(self) -> Callable[[str], bool]:
@@ -263,11 +260,16 @@ class Conditions(Feature):
         return np.where(failed, np.uint8(FAILED), result) if self.error_mode == "propagate" else result
 
 
-def _on_span_or_resource(batch: Traces, matches: Callable[[str], Mask]) -> Mask:
-    """What holds of a span itself or of its resource."""
-    found = matches("spans")
-    resources = matches("resources")
-    return found | resources[batch.ancestor("resources")] if resources.any() else found
+def _on_span_or_resource(batch: Traces, key: str, matches: Callable[[AttributeColumn, bool], Mask]) -> Mask:
+    """bool[n]: ``matches(column, is_span)`` holds of the span's own attribute or of its resource's; not where both are absent."""
+    found: Mask = np.zeros(batch.item_count, np.bool_)
+    if batch.attributes().code_of(key) >= 0:
+        found = matches(batch.attribute(key), True)
+    if batch.attributes("resources").code_of(key) >= 0:
+        resources = matches(batch.attribute(key, "resources"), False)
+        if resources.any():
+            found = found | resources[batch.ancestor("resources")]
+    return found
 
 
 def _remembering(function: Callable[[str], bool], count: int) -> Callable[[str], bool]:

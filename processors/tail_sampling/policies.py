@@ -14,21 +14,6 @@ from typing import Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from processors.tail_sampling.config import (
-    AndConfig,
-    BytesLimitingConfig,
-    CompositeConfig,
-    DropConfig,
-    LatencyConfig,
-    NotConfig,
-    NumericAttributeConfig,
-    ProbabilisticConfig,
-    RateLimitingConfig,
-    SharedPolicyConfig,
-    SpanCountConfig,
-    StatusCodeConfig,
-    StringAttributeConfig,
-)
 from processors.tail_sampling.features import (
     BOTH_ENDS,
     FAILED,
@@ -44,6 +29,21 @@ from processors.tail_sampling.features import (
     TraceStateMatch,
 )
 from processors.tail_sampling.limits import SecondCounter, TokenBucket
+from processors.tail_sampling.policy_config import (
+    AndConfig,
+    BytesLimitingConfig,
+    CompositeConfig,
+    DropConfig,
+    LatencyConfig,
+    NotConfig,
+    NumericAttributeConfig,
+    ProbabilisticConfig,
+    RateLimitingConfig,
+    SharedPolicyConfig,
+    SpanCountConfig,
+    StatusCodeConfig,
+    StringAttributeConfig,
+)
 
 __all__ = ["DROPPED", "ERROR", "NOT_SAMPLED", "SAMPLED", "Policy", "Traces", "build", "threshold"]
 

@@ -36,7 +36,7 @@ def test_every_policy_keeps_the_traces_the_go_collector_keeps(peer, server, tmp_
 
 def test_every_policy_type_is_compared(peer):
     """So that a new one is not forgotten."""
-    from processors.tail_sampling.config import PolicyConfig
+    from processors.tail_sampling.policy_config import PolicyConfig
 
     def types(written):
         if isinstance(written, dict):
