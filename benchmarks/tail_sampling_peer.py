@@ -451,6 +451,22 @@ def compare(trace_count: int, seed: int, folder: Path, otelcol: str) -> list[Ans
     return [Answer(case, ours, theirs, durations) for case, ours, theirs in zip(chosen, *answers, strict=True)]
 
 
+def plot(answers: list[Answer], file: Path) -> None:
+    """Both counts of every case beside each other."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 12), layout="tight")
+    axes = figure.subplots()
+    places = range(len(answers))
+    axes.barh([place - 0.2 for place in places], [len(answer.ours) for answer in answers], 0.4, label="Tailrace")
+    axes.barh([place + 0.2 for place in places], [len(answer.theirs) for answer in answers], 0.4, label="Go collector")
+    axes.set_yticks(list(places), [answer.case.name for answer in answers], fontsize=7)
+    axes.set_ylim(len(answers) - 0.4, -0.6)
+    axes.set_xlabel(f"traces kept of {max(len(answer.durations) for answer in answers)}")
+    axes.legend()
+    figure.savefig(file, dpi=80)
+
+
 # CPU.
 
 COST: Final = [
@@ -538,6 +554,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--traces", type=int, default=600)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--plot", type=Path, help="write a picture of the table (needs matplotlib)")
     parser.add_argument("--cpu", action="store_true", help="measure CPU instead")
     parser.add_argument("--spans", type=int, default=100_000, help="with --cpu: spans a round")
     arguments = parser.parse_args()
@@ -556,6 +573,8 @@ def main() -> None:
         verdict = ("yes, as many" if answer.case.by_count else "yes") if answer.equal else f"no: {answer.case.differs or 'NOT EXPECTED'}"
         table.add_row(answer.case.name, str(len(answer.ours)), str(len(answer.theirs)), verdict)
     Console(width=150).print(table)
+    if arguments.plot:
+        plot(answers, arguments.plot)
     equal = sum(answer.equal for answer in answers)
     print(f"{equal} of {len(answers)} equal, {sum(answer.as_documented and not answer.equal for answer in answers)} differ as documented")
     sys.exit(not all(answer.as_documented for answer in answers))
