@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from collector.api import Clock, HealthCheck, Host, Status
+from collector.api import Clock, HealthCheck, Host, Stage, Status
 from collector.service.admin import AdminServer
 from collector.service.admission import ServiceAdmission
 from collector.service.graph import Environment, Graph, Node, StartError, build
@@ -172,12 +172,15 @@ class Service:
         """
         async with self._reload_lock:
             try:
-                build(config, self._scratch())  # offline: a bad configuration is found before anything stops
+                planned = build(config, self._scratch())  # offline: a bad configuration is found before anything stops
             except StartError as error:
                 self._log.error("the new configuration cannot be built, the old one keeps running", error=str(error))
                 return False
             old, self._is_ready = self._graph, False
-            await self._end(old, asyncio.get_running_loop().time() + self._shutdown_timeout_s)
+            kept = {node.key for node in planned.nodes()}
+            stages = [node.component for node in old.processors if node.key in kept and isinstance(node.component, Stage)]
+            handed = [stage for stage in stages if stage.hand_over()]
+            await self._end(old, asyncio.get_running_loop().time() + self._shutdown_timeout_s, handed)
             self.admission.reset_limits()
             for candidate in (config, old.config):
                 try:
@@ -245,8 +248,8 @@ class Service:
             if host.status is Status.STARTING:
                 host.report(Status.OK)
 
-    async def _end(self, graph: Graph, deadline_s: float) -> None:
-        """Shut everything down in the order of the data, then book what did not leave."""
+    async def _end(self, graph: Graph, deadline_s: float, handed: Sequence[Stage] = ()) -> None:
+        """Shut everything down in the order of the data, then book what did not leave; what ``handed`` hold is their successors'."""
         for node in graph.nodes():
             host = self._hosts.get(_name(node))
             if host is not None:
@@ -261,7 +264,7 @@ class Service:
             for edge in graph.edges:
                 edge.cancel()
             await asyncio.sleep(0)
-            self._account(graph)
+            self._account(graph, handed)
 
     async def _stop_all(self, nodes: Iterable[Node], deadline_s: float) -> None:
         await asyncio.gather(*(self._stop_one(node, deadline_s) for node in nodes))
@@ -278,12 +281,14 @@ class Service:
         if host is not None:
             host.report(Status.STOPPED)
 
-    def _account(self, graph: Graph) -> None:
-        """Whatever is still held now is lost: say so."""
+    def _account(self, graph: Graph, handed: Sequence[Stage]) -> None:
+        """Whatever is still held now is lost: say so. Not what is handed over: its old holder answers for it until the new one is there."""
         for detach in self._detach:
             detach()
         self._detach = []
         for entry, held in graph.held:
+            if any(getattr(held, "__self__", None) is stage for stage in handed):
+                continue
             left = held()
             if left and entry.held is held:
                 entry.drop(left, "shutdown")

@@ -1,4 +1,4 @@
-"""Processor ``sampling``: tail sampling by rules, consistent with ``ot=th``."""
+"""Processor ``sampling``: tail sampling by rules, consistent with ``ot=th``; logs follow their traces."""
 
 from collector.api import ComponentKind, Factory, Stability
 from collector.model import Signal
@@ -12,6 +12,6 @@ factory = Factory(
     config_type=SamplingConfig,
     create=create,
     stability=Stability.ALPHA,
-    signals=frozenset({Signal.TRACES}),
+    signals=frozenset({Signal.TRACES, Signal.LOGS}),
     kind=ComponentKind.PROCESSOR,
 )

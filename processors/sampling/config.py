@@ -146,7 +146,7 @@ class SamplingConfig(ComponentConfig):
         RuleConfig.model_validate({"name": "slow", "root_duration": "2s", "ratio": 1.0}),
         RuleConfig(name="rest", ratio=1.0),
     )
-    upstream_ratio: dict[str, float] = {}
+    upstream_ratio: dict[str, float] = Field(default_factory=dict)
     """Glob of service.name to the ratio its SDK samples with, where the SDK writes no ``ot=th``; the first that matches."""
     logs: LogsConfig = LogsConfig()
 

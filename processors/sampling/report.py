@@ -4,17 +4,17 @@ A slow trace is held as a few spans of bytes and becomes JSON only when somebody
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from collector.api import Clock, Host, Settings
-from collector.model import Traces
+from collector.api import Clock, Settings
+from collector.model import KIND_BOOL, KIND_DOUBLE, KIND_INT, Traces
 
-__all__ = ["Report", "serve"]
+__all__ = ["Report", "keyed"]
 
 I32 = npt.NDArray[np.int32]
 
@@ -158,17 +158,17 @@ def _spans(batch: Traces, first_ns: int) -> list[dict[str, Any]]:
     attributes: list[dict[str, Any]] = [{} for _ in range(batch.item_count)]
     every = batch.attributes()
     keys, values = every.key.to_list(), every.as_text().to_list()
-    numbers = np.where(every.kind == 3, every.int.astype(np.float64), np.where(every.kind == 4, every.double, np.nan)).tolist()  # noqa: PLR2004 - KIND_INT, KIND_DOUBLE
+    doubles = every.double.tolist()
     kinds, ints = every.kind.tolist(), every.int.tolist()
     for row, owner in enumerate(every.owner.tolist()):
         if len(attributes[owner]) < _ATTRIBUTES_MAX:
             value: Any = _clean(values[row] or "")
-            if kinds[row] == 2:  # noqa: PLR2004 - KIND_BOOL
+            if kinds[row] == KIND_BOOL:
                 value = values[row] == "true"
-            elif kinds[row] == 3:  # noqa: PLR2004 - KIND_INT
+            elif kinds[row] == KIND_INT:
                 value = ints[row]
-            elif kinds[row] == 4 and math.isfinite(numbers[row]):  # noqa: PLR2004 - KIND_DOUBLE
-                value = numbers[row]
+            elif kinds[row] == KIND_DOUBLE and math.isfinite(doubles[row]):
+                value = doubles[row]
             attributes[owner][_clean(keys[row] or "")] = value
     ids, parents = batch.field("span_id").tolist(), batch.field("parent_span_id").tolist()
     names, kind = batch.field("name").to_list(), batch.field("kind").tolist()
@@ -197,25 +197,6 @@ def _clean(text: str) -> str:
     return cut if cut.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in cut)
 
 
-# One path for all objects of this type in a process: they find each other through the host's route.
-
-_Show = Callable[[], Mapping[str, Any]]
-
-
-class _Route:
-    """``GET /sampling``: one object, one entry for each component and pipeline."""
-
-    def __init__(self) -> None:
-        self.shows: dict[str, _Show] = {}
-
-    async def __call__(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """``{"sampling@traces": {…}, "sampling@logs": {…}}``."""
-        del query
-        return {key: dict(show()) for key, show in sorted(self.shows.items())}
-
-
-def serve(host: Host, settings: Settings, show: _Show) -> None:
-    """Add one object's entry to the path."""
-    route: Any = _routes(host).setdefault("/sampling", _Route())
-    route.shows[f"{settings.id}@{settings.pipeline}" if settings.pipeline else str(settings.id)] = show
-    host.add_admin_route("/sampling", route)
+def keyed(settings: Settings, shown: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"sampling@traces": shown}``: the admin port merges what all objects of a path say, so each says its own name."""
+    return {f"{settings.id}@{settings.pipeline}" if settings.pipeline else str(settings.id): dict(shown)}

@@ -48,7 +48,7 @@ class Rules:
     @property
     def columns(self) -> Mapping[str, Any]:
         """What is noted of a trace."""
-        columns: dict[str, Any] = {"bits": np.uint64, "root_ns": np.uint64}
+        columns: dict[str, Any] = {"bits": np.uint64, "root_ns": np.uint64, "reason": np.int32}
         for i in self._quotas:
             columns[f"key{i}"] = (np.uint64, 2)
             columns[f"keyed{i}"] = np.uint8
@@ -176,9 +176,7 @@ class _Quota:
         key[at[order]] = keys[order]
         keyed[at[order]] = rank[order]
 
-    def fill(
-        self, keys: U64, keyed: Mask, kept: Mask, first_s: npt.NDArray[np.float64], now_s: float
-    ) -> tuple[npt.NDArray[np.intp], int]:
+    def fill(self, keys: U64, keyed: Mask, kept: Mask, first_s: npt.NDArray[np.float64], now_s: float) -> tuple[npt.NDArray[np.intp], int]:
         """Which traces are kept to fill up the quotas, and how many have a key too many."""
         window = int(now_s // self._window_s)
         if window != self._window:

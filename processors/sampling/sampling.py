@@ -1,6 +1,6 @@
-"""Tail sampling over whole traces: all errors, all that is slow, a floor for each API, a consistent share of the rest.
+"""Tail sampling over whole traces: all errors, all that is slow, some of each API, a consistent share of the rest.
 
-Who is kept: ``rules``. Holding, deciding in time, remembering: ``collector.helpers.tail_sampling``. Logs: ``logs``. What is shown: ``report``.
+Who is kept: ``rules``. Holding, deciding in time, remembering: ``collector.helpers.tail_sampling``. Logs: ``logs``. Shown: ``report``.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from collector.helpers.tail_sampling import TailSampler, Verdicts
 from collector.model import Batch, Signal, Traces
 from processors.sampling.config import SamplingConfig
 from processors.sampling.logs import LogsFollower
-from processors.sampling.report import Report, serve
+from processors.sampling.report import Report, keyed
 from processors.sampling.rules import NO_RULE, Rules, any_glob
 
 __all__ = ["SamplingProcessor", "create"]
@@ -59,7 +59,7 @@ class SamplingProcessor(TailSampler):
             previous, self._previous = self._previous, None
             self.adopt(previous)
             self.report.adopt(previous.report)
-        serve(host, self._settings, self.show)
+        host.add_admin_route("/sampling", self._show)
         await super().start(host)
 
     async def consume(self, batch: Batch) -> None:
@@ -76,9 +76,10 @@ class SamplingProcessor(TailSampler):
         unwanted = np.zeros(batch.item_count, bool)
         if self._names is not None:
             unwanted |= batch.field("name").where(self._names)
-        for key in _ROUTES if self._routes is not None else ():
-            if batch.attributes().code_of(key) >= 0:
-                unwanted |= batch.attribute(key).text.where(self._routes)
+        if self._routes is not None:
+            for key in _ROUTES:
+                if batch.attributes().code_of(key) >= 0:
+                    unwanted |= batch.attribute(key).text.where(self._routes)
         count = int(np.count_nonzero(unwanted))
         if not count:
             return batch
@@ -87,7 +88,7 @@ class SamplingProcessor(TailSampler):
 
     # What is counted and shown.
 
-    def decided(self, slots: I32, verdicts: Verdicts, column: Any) -> None:  # noqa: ARG002 - the seam
+    def decided(self, slots: I32, verdicts: Verdicts, column: Any) -> None:
         """Count them by rule."""
         size = len(self._config.rules) + 1
         counts = np.bincount((verdicts.reasons + 1) * 2 + verdicts.kept, minlength=2 * size).reshape(size, 2)
@@ -115,9 +116,10 @@ class SamplingProcessor(TailSampler):
         """Keep a copy of the slowest."""
         self.report.look(batch, slots, column("root_ns"), column("reason"))
 
-    def show(self) -> Mapping[str, Any]:
+    async def _show(self, query: Mapping[str, str]) -> dict[str, Any]:
         """What ``GET /sampling`` says of this pipeline."""
-        return {
+        del query
+        shown = {
             "signal": "traces",
             **self.report.rules(),
             "held": {
@@ -132,6 +134,7 @@ class SamplingProcessor(TailSampler):
             "early_traces": self.report.early_traces,
             "slowest": self.report.slowest(),
         }
+        return keyed(self._settings, shown)
 
 
 assert NO_RULE == -1  # the counts above begin with it

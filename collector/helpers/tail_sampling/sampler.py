@@ -135,6 +135,7 @@ class TailSampler(Stage):
         self._traces = KeyTable({**_COLUMNS, **decider.columns})
         self._held: HeldRows[Traces] = HeldRows()
         self._kept, self._dropped = Decisions(kept_cache_size), Decisions(dropped_cache_size)
+        self._empty_table_bytes = self.table_bytes
         self._releasing = asyncio.Lock()
         self._room = asyncio.Event()
         self._blocked_count = 0
@@ -149,9 +150,10 @@ class TailSampler(Stage):
         """Begin deciding."""
         self._task = asyncio.ensure_future(self._decide_when_due())
 
-    def hand_over(self) -> None:
+    def hand_over(self) -> bool:
         """A successor will take what is held: the next ``shutdown`` keeps it."""
         self._hands_over = True
+        return True
 
     async def shutdown(self) -> None:
         """Decide everything and pass on what is kept."""
@@ -195,8 +197,8 @@ class TailSampler(Stage):
         return self._held.item_count
 
     def held_bytes(self) -> int:
-        """Bytes of the batches they are in, and of the tables."""
-        return self._held.size_bytes + self.table_bytes
+        """Bytes of the batches they are in, and what the tables grew by."""
+        return self._held.size_bytes + self.table_bytes - self._empty_table_bytes
 
     @property
     def span_bytes(self) -> int:
