@@ -46,6 +46,16 @@ processors:
     attributes: [{keys: [endpoint, http.route, url.path], action: template}]
     overflow: {flush_interval: 1s}
   cardinality/wide: {limit: 0}
+  filter:
+    trace_conditions:
+      - IsMatch(span.name, "^none")
+      - span.attributes["http.response.status_code"] == 599
+      - span.end_time - span.start_time > Duration("1h")
+    metric_conditions:
+      - IsMatch(metric.name, "^none")
+      - datapoint.attributes["user_id"] == "none"
+    log_conditions:
+      - log.severity_number < SEVERITY_NUMBER_TRACE and IsMatch(log.body, "^none")
   sampling:
     decision_wait: 500ms
     rules:
@@ -91,14 +101,17 @@ VARIANTS: Final = (
     Variant("memory_limiter", Signal.TRACES, ["memory_limiter"]),
     Variant("gpu", Signal.TRACES, ["gpu"]),
     Variant("sampling", Signal.TRACES, ["sampling"]),
+    Variant("filter: three conditions", Signal.TRACES, ["filter"]),
     Variant("span_metrics", Signal.TRACES, [], ["span_metrics"]),
     Variant("service_graph", Signal.TRACES, [], ["service_graph"]),
     Variant("the default: these, and memory_limiter", Signal.TRACES, ["memory_limiter", "gpu", "sampling"], CONNECTORS),
     Variant("no processor", Signal.METRICS),
     Variant("cardinality, nothing over its limit", Signal.METRICS, ["cardinality/wide"]),
     Variant("cardinality, three quarters folded", Signal.METRICS, ["cardinality"]),
+    Variant("filter: two conditions", Signal.METRICS, ["filter"]),
     Variant("the default: that, and memory_limiter", Signal.METRICS, ["memory_limiter", "cardinality"]),
     Variant("no processor", Signal.LOGS),
+    Variant("filter: one condition", Signal.LOGS, ["filter"]),
     Variant("the default: memory_limiter, gpu", Signal.LOGS, ["memory_limiter", "gpu"]),
 )  # fmt: skip
 
@@ -145,13 +158,13 @@ def requests() -> dict[Signal, list[bytes]]:
     gpu = yaml.YAML(typ="safe").load(PROCESSORS)["processors"]["gpu"]
     acquire(GpuProcessorConfig.model_validate(gpu), structlog.get_logger())
     time.sleep(RING_S)
-    platform = Platform(seed=11)
+    platform = Platform(seed=11, users=400)  # so many that most series are known after some batches, as in a service that runs
     made: dict[Signal, list[bytes]] = {signal: [] for signal in Signal}
     for _ in range(BATCHES):
         traces, logs = platform.requests(100)
         made[Signal.TRACES].append(traces.SerializeToString())
         made[Signal.LOGS].append(logs.SerializeToString())
-        if len(made[Signal.METRICS]) < BATCHES // 6:
+        if len(made[Signal.METRICS]) < BATCHES // 2:
             made[Signal.METRICS].append(platform.metrics().SerializeToString())
     return made
 

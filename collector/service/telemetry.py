@@ -6,6 +6,7 @@ service, receiverhelper, processorhelper and exporterhelper; counters carry no `
 """
 
 import ctypes
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,11 @@ from collector.service.ledger import Entry, Ledger
 __all__ = ["ComponentTelemetry", "ServiceTelemetry"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_ENQUEUE_FAILED = frozenset({"queue_full"})  # dropped before it was queued; other drops of an exporter are failed sends
+_ENQUEUE_FAILED = frozenset({"queue_full", "storage_full"})  # dropped before it was queued; other drops of an exporter are failed sends
+_OF_LEDGER = re.compile(
+    r"otelcol_(receiver_(accepted|refused|failed)|exporter_(sent|send_failed|enqueue_failed))_(spans|metric_points|log_records)"
+    r"|otelcol_processor_(incoming|outgoing)_items"
+)
 _Labels = tuple[tuple[str, str], ...]
 
 
@@ -169,8 +174,10 @@ class ServiceTelemetry:
         """The instrument ``name`` of ``owner``, made once.
 
         Raises:
-            ValueError: the name is in use with another kind, other labels or other buckets.
+            ValueError: the name is in use with another kind, other labels or other buckets, or its values come from the ledger.
         """
+        if _OF_LEDGER.fullmatch(name):
+            raise ValueError(f"{name} is made from the ledger: enter what happens there (delivered, refused, dropped)")
         family = self._families.get(name)
         if family is None:
             family = self._families[name] = _Family(name, kind, description, names, buckets)
@@ -181,15 +188,12 @@ class ServiceTelemetry:
         return family.instruments[owner]
 
     def collect(self) -> Iterable[Metric]:
-        """For prometheus-client: everything, now. Each name once; what a component counts itself replaces what the ledger says."""
-        metrics: dict[str, Metric] = {}
-        metrics["target_info"] = _metric("target_info", "gauge", "Who this is", [(self._identity, 1)])
-        for metric in (*self._collect_process(), *_collect_ledger(self.ledger)):
-            metrics[metric.name] = metric
+        """For prometheus-client: everything, now."""
+        yield _metric("target_info", "gauge", "Who this is", [(self._identity, 1)])
+        yield from self._collect_process()
+        yield from _collect_ledger(self.ledger)
         for family in self._families.values():
-            metric = metrics.setdefault(family.name, Metric(family.name, family.description, family.kind))
-            derived = {tuple(sorted(sample.labels.items())): place for place, sample in enumerate(metric.samples)}
-            replaced = set()
+            metric = Metric(family.name, family.description, family.kind)
             for owner, instrument in family.instruments.items():
                 try:
                     samples = list(instrument.samples(family.name, owner))
@@ -197,10 +201,8 @@ class ServiceTelemetry:
                     structlog.get_logger().warning("a metric could not be read", metric=family.name, error=str(error), **dict(owner))
                     continue
                 for name, labels, value in samples:
-                    replaced.add(derived.get(tuple(sorted(labels.items()))))
                     metric.add_sample(name, labels, value)
-            metric.samples = [sample for place, sample in enumerate(metric.samples) if place not in replaced]
-        return metrics.values()
+            yield metric
 
     def render(self) -> str:
         """The page ``/metrics``."""

@@ -102,8 +102,10 @@ class Report:
     def _service(
         self, service: str, codes: NDArray[Any], totals: NDArray[Any], buckets: NDArray[Any] | None, rates: NDArray[Any]
     ) -> dict[str, Any]:
-        entries = [code for code in codes.tolist() if self._operations[code].kind in _ENTRY]
-        judged = np.array(entries) if entries else codes
+        kinds = {code: self._operations[code].kind for code in codes.tolist()}
+        entries = [code for code, kind in kinds.items() if kind in _ENTRY]
+        # An overflow series has no kind: it counts where nothing but entries can be in it.
+        judged = np.array(entries) if entries and not _ENTRY.issuperset(set(kinds.values()) - {""}) else codes
         calls, errors = totals[judged].sum(axis=0).tolist()
         top = codes[np.argsort(-totals[codes, 0], kind="stable")][:_TOP].tolist()
         row = None if buckets is None else buckets[judged].sum(axis=0)

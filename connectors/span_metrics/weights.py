@@ -16,7 +16,7 @@ __all__ = ["ADJUSTED_MAX", "Weights", "weights_of"]
 
 ADJUSTED_MAX: Final = 2.0**32
 """A sampler that keeps fewer than one in 4 billion is none: one such span must not fill the counters."""
-_WHOLE: Final = float(1 << RANDOMNESS_BITS)
+_WHOLE: Final = 1 << RANDOMNESS_BITS
 _NO_THRESHOLD: Final = -1.0
 
 

@@ -31,12 +31,6 @@ class DebugExporter(Exporter):
         self._files: list[TextIO] = []
         self._second = -1
         self._seen = dict.fromkeys(Signal, 0)
-        self._sent = {
-            signal: settings.telemetry.counter(
-                f"otelcol_exporter_sent_{signal.item_name}", f"Items delivered to the destination ({signal})."
-            )
-            for signal in settings.signals
-        }
 
     async def start(self, host: Host) -> None:  # noqa: ARG002 - needs nothing of it
         """See :class:`collector.api.Component`."""
@@ -63,7 +57,6 @@ class DebugExporter(Exporter):
         if self._is_shown(batch.signal):
             self._show(batch)
         self._telemetry.delivered(batch.signal, batch.item_count)
-        self._sent[batch.signal].add(batch.item_count)
 
     def _is_shown(self, signal: Signal) -> bool:
         second = int(self._settings.clock.monotonic_s())

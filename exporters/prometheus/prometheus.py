@@ -44,7 +44,6 @@ class PrometheusExporter(Exporter):
         self.port = 0
         """The port listened on, once started."""
         settings.telemetry.gauge("tailrace_exporter_series", "Series on the page", read=lambda: float(self._store.series_count()))
-        self._sent = settings.telemetry.counter("otelcol_exporter_sent_metric_points", "Metric points put on the page")
         self._conflicts = settings.telemetry.gauge(
             "tailrace_exporter_conflicting_series", "Series left out at the last scrape because their name has another type"
         )
@@ -86,7 +85,6 @@ class PrometheusExporter(Exporter):
         delivered = batch.item_count - sum(dropped.values())
         if delivered:
             telemetry.delivered(Signal.METRICS, delivered)
-            self._sent.add(delivered)
 
     async def _scrape(self, request: web.Request) -> web.Response:
         openmetrics = self._config.enable_open_metrics and "application/openmetrics-text" in request.headers.get("Accept", "")

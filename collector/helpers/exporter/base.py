@@ -171,7 +171,7 @@ class QueuedExporter(Exporter, Generic[P]):
         if not item_count:
             return
         if self._closed:
-            self._drop(signal, item_count, "shutdown", enqueued=False)
+            self._drop(signal, item_count, "shutdown")
             if self.waits_for_result:
                 raise RetryableError("the exporter is shutting down", reason="shutdown")
             return
@@ -187,7 +187,7 @@ class QueuedExporter(Exporter, Generic[P]):
             taken, reason = False, "storage_full"
             self._log("error", "the queue's storage takes no more", error=str(exc))
         if not taken:
-            self._drop(signal, item_count, reason, enqueued=False)
+            self._drop(signal, item_count, reason)
             self._log(
                 "error",
                 "queue is full, data is dropped",
@@ -281,7 +281,6 @@ class QueuedExporter(Exporter, Generic[P]):
                 rejected = await self._send_until_settled(part, lane)
             except PermanentError as exc:
                 self.telemetry.refused(signal, part.item_count, exc.reason)
-                self._metrics.send_failed(signal, part.item_count)
                 self._log("error", "the backend refused data", signal=str(signal), items=part.item_count, reason=exc.reason, error=str(exc))
                 errors.append(exc)
             except RetryableError as exc:
@@ -364,22 +363,15 @@ class QueuedExporter(Exporter, Generic[P]):
         self._drop(signal, item_count, "internal_error")
         self._log("error", "data is dropped, the exporter failed on it", signal=str(signal), items=item_count, exc_info=exc)
 
-    def _drop(self, signal: Signal, item_count: int, reason: str, *, enqueued: bool = True) -> None:
-        if not item_count:
-            return
-        self.telemetry.dropped(signal, item_count, reason)
-        if enqueued:
-            self._metrics.send_failed(signal, item_count)
-        else:
-            self._metrics.enqueue_failed(signal, item_count)
+    def _drop(self, signal: Signal, item_count: int, reason: str) -> None:
+        if item_count:
+            self.telemetry.dropped(signal, item_count, reason)
 
     def _delivered(self, signal: Signal, item_count: int, rejected_count: int) -> None:
         if item_count > rejected_count:
             self.telemetry.delivered(signal, item_count - rejected_count)
-            self._metrics.sent(signal, item_count - rejected_count)
         if rejected_count:
             self.telemetry.refused(signal, rejected_count, "partial_success")
-            self._metrics.send_failed(signal, rejected_count)
 
     # Health, log, helpers.
 

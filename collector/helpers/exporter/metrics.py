@@ -1,4 +1,7 @@
-"""The Collector's own metrics of an exporter. Source: exporter/exporterhelper/documentation.md."""
+"""The Collector's own metrics of an exporter's queue. What was sent and what failed is the ledger's, and shown from there.
+
+Source: exporter/exporterhelper/documentation.md.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -51,31 +54,10 @@ class ExporterMetrics:
             ("tailrace_exporter_queue_bytes", "Bytes the queue holds, requests being sent included.", lambda lane: lane.size_bytes),
         ):
             telemetry.gauge(name, description, ("data_type",), read(of))
-        self._counters = {
-            (outcome, signal): telemetry.counter(f"otelcol_exporter_{outcome}_{signal.item_name}", f"{description} ({signal}).")
-            for signal in lanes
-            for outcome, description in (
-                ("sent", "Items delivered to the destination"),
-                ("send_failed", "Items in failed attempts to send to the destination"),
-                ("enqueue_failed", "Items that could not be added to the sending queue"),
-            )
-        }
         self._batch_items = telemetry.histogram("otelcol_exporter_queue_batch_send_size", "Items in a merged batch.", _SEND_SIZE_BUCKETS)
         self._batch_bytes = telemetry.histogram(
             "otelcol_exporter_queue_batch_send_size_bytes", "Bytes in a merged batch.", tuple(100 * bound for bound in _SEND_SIZE_BUCKETS)
         )
-
-    def sent(self, signal: Signal, item_count: int) -> None:
-        """Items the backend took."""
-        self._counters["sent", signal].add(item_count)
-
-    def send_failed(self, signal: Signal, item_count: int) -> None:
-        """Items it refused, or that were given up."""
-        self._counters["send_failed", signal].add(item_count)
-
-    def enqueue_failed(self, signal: Signal, item_count: int) -> None:
-        """Items the queue did not take."""
-        self._counters["enqueue_failed", signal].add(item_count)
 
     def sent_size(self, item_count: int, size_bytes: int) -> None:
         """What was merged into one."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -258,7 +259,7 @@ def _contains(target: Scalar, item: Scalar) -> bool:
 
 def _parse_json(target: Scalar) -> Scalar:
     try:
-        value = json.loads(_text(target), parse_int=float, parse_constant=_no_constant)
+        value = json.loads(_text(target), parse_int=_finite, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):
         raise Failure from None
     if type(value) not in {list, dict}:
@@ -266,8 +267,12 @@ def _parse_json(target: Scalar) -> Scalar:
     return value
 
 
-def _no_constant(name: str) -> float:
-    raise ValueError(name)
+def _finite(text: str) -> float:
+    """JSON's numbers are doubles; NaN, Infinity and what is too large are none."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 # Times.

@@ -100,7 +100,7 @@ def duration(text: str) -> Duration:
         scale = _UNITS[unit]
         total += int(whole or "0") * scale
         if fraction:
-            digits = fraction[:18]
+            digits = fraction[:19] if int(fraction[:19]) <= _INT64_LIMIT else fraction[:18]  # Go goes on for as long as they fit
             total += int(float(int(digits)) * (scale / 10.0 ** len(digits)))
         at = match.end()
     total = -total if text.startswith("-") else total

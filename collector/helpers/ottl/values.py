@@ -354,7 +354,7 @@ def _result(function: Callable[..., Scalar], arguments: Sequence[Scalar]) -> Sca
         return _FAILED
     try:
         return function(*arguments)
-    except Failure:
+    except (Failure, RecursionError):  # JSON from outside may be nested almost as deep as Python goes
         return _FAILED
 
 
@@ -390,7 +390,7 @@ def compare(symbol: str, left: Values, right: Values) -> Array:
         result = np.where(both, _compare_text(symbol, left.text, right.text), result)
     for kind in _OBJECTS:
         if (both := _both(left, kind, right, kind)) is not None:
-            result = np.where(both & ~both_nil, _compare_objects(symbol, kind, left, right), result)
+            result = np.where(both & ~(left_nil | right_nil), _compare_objects(symbol, kind, left, right), result)
     return result
 
 

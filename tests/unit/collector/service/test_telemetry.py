@@ -123,16 +123,27 @@ def test_a_removed_component_is_forgotten():
     assert "exporters/otlp_grpc/a" in page
 
 
-def test_a_counter_that_a_component_keeps_itself_is_shown_once():
-    """Prometheus refuses a page with one series twice; other exporters keep what the ledger says of them."""
+@pytest.mark.parametrize(
+    "name",
+    [
+        "otelcol_exporter_sent_spans",
+        "otelcol_exporter_enqueue_failed_log_records",
+        "otelcol_receiver_accepted_metric_points",
+        "otelcol_processor_incoming_items",
+    ],
+)
+def test_what_the_ledger_says_no_component_counts_itself(name):
+    """One source: a second would show one series twice, and Prometheus refuses such a page."""
+    with pytest.raises(ValueError, match="is made from the ledger"):
+        service().component(*EXPORTER).counter(name, "Mine")
+
+
+def test_what_a_full_storage_refused_was_never_queued():
+    """As what a full queue refused: it counts as enqueue_failed, the rest as send_failed."""
     telemetry = service()
-    own = telemetry.component(*EXPORTER)
-    own.delivered(Signal.TRACES, 5)
-    own.counter("otelcol_exporter_sent_spans", "Sent").add(4)
-    telemetry.component(ComponentKind.EXPORTER, ComponentId("nop")).delivered(Signal.TRACES, 7)
-    lines = [line for line in telemetry.render().splitlines() if "otelcol_exporter_sent_spans" in line]
-    assert lines[1:] == [
-        "# TYPE otelcol_exporter_sent_spans counter",
-        'otelcol_exporter_sent_spans{exporter="nop"} 7.0',
-        'otelcol_exporter_sent_spans{exporter="otlp_grpc/a"} 4.0',
-    ]
+    component = telemetry.component(*EXPORTER)
+    for reason, count in (("queue_full", 1), ("storage_full", 2), ("retries_exhausted", 4)):
+        component.dropped(Signal.TRACES, count, reason)
+    page = telemetry.render()
+    assert 'otelcol_exporter_enqueue_failed_spans{exporter="otlp_grpc/a"} 3.0' in page
+    assert 'otelcol_exporter_send_failed_spans{exporter="otlp_grpc/a"} 4.0' in page

@@ -1,303 +1,518 @@
-"""span_metrics counts what a slow loop over spans counts."""
+"""What span_metrics does beside counting: names, dimensions, bounds, exemplars, flushes, reload, the admin route."""
 
 import math
-from collections import defaultdict
-from decimal import Decimal, getcontext
 
 import numpy as np
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+import pytest
 
-from collector.model import Signal, Traces
-from collector.testing import FakeClock, RecordingTelemetry, Sink, make_settings
+from collector.api import RetryableError
+from collector.helpers import decisions
+from collector.helpers.decisions import Decision
+from collector.model import Signal
+from collector.testing import FakeHost, batch, eventually, make
 from connectors.span_metrics import factory
+from connectors.span_metrics.weights import ADJUSTED_MAX
 
-SECOND = 1_000_000_000
-START = 1_700_000_000 * SECOND
-KINDS = ["UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"]
+CALLS, DURATION, EVENTS = (f"traces.span.metrics.{name}" for name in ("calls", "duration", "events"))
 DELTA = "AGGREGATION_TEMPORALITY_DELTA"
+CUMULATIVE_FORM = 2
 
 
-def set_attribute(attributes, key, value):
-    entry = attributes.add(key=key)
-    if isinstance(value, bool):
-        entry.value.bool_value = value
-    elif isinstance(value, int):
-        entry.value.int_value = value
-    elif isinstance(value, float):
-        entry.value.double_value = value
-    elif isinstance(value, list):
-        for each in value:
-            entry.value.array_value.values.add(string_value=each)
-    else:
-        entry.value.string_value = value
+def of_metric(points, metric):
+    return {key[2]: found for key, found in points.items() if key[1] == metric}
 
 
-def span_of(**given):
-    defaults = {"resource": {"service.name": "a"}, "scope": ("", ""), "name": "op", "kind": 2, "status": 0, "start": START, "ns": 5_000_000,
-                "attributes": {}, "trace_state": "", "events": [], "trace": 1, "span": 1}  # fmt: skip
-    return defaults | given
+def only(points, metric):
+    [found] = of_metric(points, metric).values()
+    return found[-1]
 
 
-def request_of(spans):
-    """One ResourceSpans a span: the connector has to bring together what belongs together."""
-    request = ExportTraceServiceRequest()
-    for given in spans:
-        resource = request.resource_spans.add()
-        for key, value in given["resource"].items():
-            set_attribute(resource.resource.attributes, key, value)
-        scope = resource.scope_spans.add()
-        scope.scope.name, scope.scope.version = given["scope"]
-        span = scope.spans.add(
-            name=given["name"], kind=given["kind"], start_time_unix_nano=given["start"], end_time_unix_nano=max(0, given["start"] + given["ns"]),
-            trace_id=given["trace"].to_bytes(16, "big"), span_id=given["span"].to_bytes(8, "big"), trace_state=given["trace_state"],
-        )  # fmt: skip
-        span.status.code = given["status"]
-        for key, value in given["attributes"].items():
-            set_attribute(span.attributes, key, value)
-        for name, attributes in given["events"]:
-            event = span.events.add(name=name, time_unix_nano=given["start"])
-            for key, value in attributes.items():
-                set_attribute(event.attributes, key, value)
-    return Traces.from_wire(request.SerializeToString())
+# Names and dimensions.
 
 
-def plain(attributes):
-    values = {}
-    for entry in attributes:
-        which = entry.value.WhichOneof("value")
-        value = getattr(entry.value, which)
-        values[entry.key] = [each.string_value for each in value.values] if which == "array_value" else value
-    return values
+async def test_writes_the_collectors_names_units_and_dimensions(kit):
+    """Calls is a monotonic cumulative sum, duration a histogram in ms; the resource is the spans', arrays included."""
+    gateway = kit.Gateway()
+    await gateway.send(kit.span_of(resource={"service.name": "a", "process.command_args": ["x", "y"]}, status=2))
+    points, metrics = await gateway.flush()
+    dimensions = {"service.name": "a", "span.name": "op", "span.kind": "SPAN_KIND_SERVER", "status.code": "STATUS_CODE_ERROR"}
+    resource = kit.frozen({"service.name": "a", "process.command_args": ["x", "y"]})
+    assert points.keys() == {(resource, name, kit.frozen(dimensions)) for name in (CALLS, DURATION)}
+    assert metrics[CALLS].sum.is_monotonic
+    assert metrics[CALLS].sum.aggregation_temporality == CUMULATIVE_FORM
+    assert (metrics[CALLS].unit, metrics[DURATION].unit) == ("", "ms")
+    assert list(only(points, DURATION).explicit_bounds) == [2, 4, 6, 8, 10, 50, 100, 200, 400, 800, 1000, 1400, 2000, 5000, 10000, 15000]
 
 
-def frozen(values):
-    return tuple(sorted((key, repr(value)) for key, value in values.items()))
+async def test_namespace_may_be_empty(kit):
+    gateway = kit.Gateway({"namespace": "", "histogram": {"disable": True}})
+    await gateway.send(kit.span_of())
+    _, metrics = await gateway.flush()
+    assert metrics.keys() == {"calls"}
 
 
-def points_of(batches):
-    """{(resource, metric, attributes): [point, …]} and the metrics by name."""
-    points, metrics = defaultdict(list), {}
-    for batch in batches:
-        for resource in ExportMetricsServiceRequest.FromString(batch.wire).resource_metrics:
-            for scope in resource.scope_metrics:
-                assert scope.scope.name == "spanmetricsconnector"
-                for metric in scope.metrics:
-                    metrics[metric.name] = metric
-                    data = getattr(metric, metric.WhichOneof("data"))
-                    for point in data.data_points:
-                        points[frozen(plain(resource.resource.attributes)), metric.name, frozen(plain(point.attributes))].append(point)
-    return points, metrics
+async def test_a_dimension_keeps_the_kind_of_its_first_value(kit):
+    """Int 1 and "1" are one series, as in the Collector; arrays become text."""
+    gateway = kit.Gateway({"dimensions": [{"name": "n"}, {"name": "list"}]})
+    await gateway.send(kit.span_of(attributes={"n": 1, "list": ["a", "b"]}), kit.span_of(attributes={"n": "1", "list": ["a", "b"]}))
+    points, _ = await gateway.flush()
+    [(attributes, found)] = of_metric(points, CALLS).items()
+    assert found[-1].as_int == 2
+    assert dict(attributes)["n"] == "1"
+    assert dict(attributes)["list"] == repr('["a","b"]')
 
 
-class Gateway:
-    """A connector with doubles around it."""
+async def test_an_unknown_kind_or_status_is_empty(kit):
+    gateway = kit.Gateway()
+    await gateway.send(kit.span_of(kind=77, status=9))
+    [attributes] = of_metric((await gateway.flush())[0], CALLS)
+    assert dict(attributes)["span.kind"] == dict(attributes)["status.code"] == "''"
 
-    def __init__(self, config=None, previous=None, clock=None, component_id="", seed=1):
-        self.clock = clock or FakeClock(START)
-        self.telemetry = RecordingTelemetry()
-        self.sink = Sink(Signal.METRICS)
-        self.settings = make_settings(
-            factory, clock=self.clock, telemetry=self.telemetry, outputs={Signal.METRICS: self.sink}, component_id=component_id
+
+async def test_scopes_that_are_named_become_dimensions_of_their_own_series(kit):
+    """Two versions are two series; scopes not named are not told apart."""
+    gateway = kit.Gateway({"include_instrumentation_scope": ["lib"]})
+    await gateway.send(*(kit.span_of(scope=scope) for scope in (("lib", "1"), ("lib", "2"), ("lib", ""), ("x", "1"), ("y", "1"))))
+    found = {dict(key).get("span.instrumentation.scope.name", "") + dict(key).get("span.instrumentation.scope.version", ""): each[-1].as_int
+             for key, each in of_metric((await gateway.flush())[0], CALLS).items()}  # fmt: skip
+    assert found == {"'lib''1'": 1, "'lib''2'": 1, "'lib'": 1, "": 2}
+
+
+async def test_sampling_method_and_instance_are_dimensions_where_asked_for(kit):
+    gateway = kit.Gateway({"enable_metrics_sampling_method": True, "include_collector_instance_id": True})
+    await gateway.send(kit.span_of(trace_state="ot=th:0"), kit.span_of())
+    found = {(dict(key)["sampling.method"], dict(key)["collector.instance.id"]) for key in of_metric((await gateway.flush())[0], CALLS)}
+    assert found == {("'extrapolated'", "'test-instance'"), ("'counted'", "'test-instance'")}
+
+
+async def test_globs_add_every_key_that_matches(kit):
+    """From span and resource, the span's first; a batch without a key makes the same series as one with others."""
+    gateway = kit.Gateway({"dimensions": [{"glob": "k8s.*.name"}]})
+    resource = {"service.name": "a", "k8s.pod.name": "p", "k8s.pod.uid": "u", "k8s.a.b.name": "no"}
+    await gateway.send(kit.span_of(resource=resource, attributes={"k8s.node.name": "n"}), kit.span_of(resource=resource))
+    await gateway.send(kit.span_of(resource=resource), kit.span_of(resource=resource, attributes={"k8s.pod.name": "q"}))
+    found = {(*(name for name in dict(key) if "k8s" in name), dict(key)["k8s.pod.name"]): each[-1].as_int
+             for key, each in of_metric((await gateway.flush())[0], CALLS).items()}  # fmt: skip
+    assert found == {("k8s.node.name", "k8s.pod.name", "'p'"): 1, ("k8s.pod.name", "'p'"): 2, ("k8s.pod.name", "'q'"): 1}
+
+
+async def test_a_glob_adds_a_bounded_number_of_keys(kit):
+    """A hostile sender cannot make dimensions without end; it is said once."""
+    gateway = kit.Gateway({"dimensions": [{"glob": "x.**"}]})
+    for start in (0, 100):
+        await gateway.send(kit.span_of(attributes={f"x.{number:03}": 1 for number in range(start, start + 100)}))
+    keys = {name for key in of_metric((await gateway.flush())[0], CALLS) for name in dict(key) if name.startswith("x.")}
+    assert len(keys) == 64
+    assert len(gateway.telemetry.log.of_level("warning")) == 1
+
+
+async def test_events_count_with_the_attributes_of_span_then_event_then_resource(kit):
+    gateway = kit.Gateway(
+        {"events": {"enabled": True, "dimensions": [{"name": "exception.type"}, {"name": "who", "default": "-"}]}, "kinds": ["SERVER"]}
+    )
+    error = ("exception", {"exception.type": "E", "who": "event"})
+    await gateway.send(
+        kit.span_of(events=[error, error, ("other", {})], trace_state="ot=th:8"),
+        kit.span_of(events=[error], attributes={"who": "span"}),
+        kit.span_of(events=[error], kind=1),
+        kit.span_of(events=[("x", {})], resource={"service.name": "a", "who": "resource"}),
+    )
+    found = {
+        (dict(key).get("exception.type"), dict(key)["who"]): each[-1].as_int
+        for key, each in of_metric((await gateway.flush())[0], EVENTS).items()
+    }
+    assert found == {("'E'", "'event'"): 4, (None, "'-'"): 2, ("'E'", "'span'"): 1, (None, "'resource'"): 1}
+
+
+# The http preset.
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        (
+            {"http.request.method": "GET", "http.route": "/u/{id}", "http.response.status_code": 200, "url.path": "/u/1"},
+            ("GET", "/u/{id}", "200"),
+        ),
+        ({"http.method": "GET", "http.route": "/u/{id}", "http.status_code": 200, "http.target": "/u/1?q"}, ("GET", "/u/{id}", "200")),
+        ({"http.request.method": "POST", "url.path": "/u/123/x", "http.response.status_code": 404}, ("POST", "/u/{id}/x", "404")),
+        (
+            {"http.method": "GET", "http.target": "/f/0c29a1c5-7b5e-4bd0-9d64-51ec1c4f8b2b?a=/1", "http.status_code": "500"},
+            ("GET", "/f/{id}", "500"),
+        ),
+        ({"http.method": "GET", "http.url": "http://h:1/v1/99#x"}, ("GET", "/v1/{id}", None)),
+        ({"http.method": "GET", "url.full": "http://[bad"}, ("GET", None, None)),
+        ({"http.method": "GET", "name": "GET /named/7"}, ("GET", "/named/{id}", None)),
+    ],
+)
+async def test_http_names_read_both_generations_of_the_conventions(kit, attributes, expected):
+    """Method, endpoint, status; a path that is no route becomes its shape."""
+    attributes = dict(attributes)
+    name = attributes.pop("name", "GET")
+    gateway = kit.Gateway({"names": "http"})
+    await gateway.send(kit.span_of(name=name, attributes=attributes, ns=2_000_000))
+    points, metrics = await gateway.flush()
+    assert metrics.keys() == {"http_requests_total", "http_request_duration_seconds"}
+    assert metrics["http_request_duration_seconds"].unit == "s"
+    wanted = {key: repr(value) for key, value in zip(("method", "endpoint", "status"), expected, strict=True) if value is not None}
+    assert {key: dict(value) for (_, key, value) in points} == dict.fromkeys(metrics, wanted)
+    assert only(points, "http_request_duration_seconds").sum == 0.002
+
+
+async def test_http_names_leave_out_what_is_no_request(kit):
+    """Client spans, and server spans without a method; unless kinds says otherwise."""
+    get = {"http.request.method": "GET", "http.route": "/", "http.response.status_code": 503}
+    gateway = kit.Gateway({"names": "http", "status_label": "status_code"})
+    await gateway.send(kit.span_of(attributes=get), kit.span_of(attributes=get, kind=3), kit.span_of())
+    points, _ = await gateway.flush()
+    [(attributes, found)] = of_metric(points, "http_requests_total").items()
+    assert dict(attributes) == {"method": "'GET'", "endpoint": "'/'", "status_code": "'503'"}
+    assert found[-1].as_int == 1
+    assert gateway.telemetry.value("tailrace_span_metrics_uncounted_spans", reason="kind") == 1
+    assert gateway.telemetry.value("tailrace_span_metrics_uncounted_spans", reason="no_http") == 1
+    document = (await gateway.connector._show({}))["span_metrics"]["services"][0]
+    assert (document["errors"], document["operations"][0]["name"]) == (1, "GET /")
+    clients = kit.Gateway({"names": "http", "kinds": ["CLIENT"]})
+    await clients.send(kit.span_of(attributes=get), kit.span_of(attributes=get, kind=3))
+    assert only((await clients.flush())[0], "http_requests_total").as_int == 1
+
+
+# Adjusted counts.
+
+
+async def test_adjusted_counts_are_unbiased(kit):
+    """20 000 spans of 1.6 each: the rounded sum lies within five standard deviations of the truth, the float sum on it."""
+    threshold = round((1 - 1 / 1.6) * 2**56)
+    trace_state = f"ot=th:{threshold:014x}"
+    exact = 2**56 / (2**56 - threshold)
+    gateway, spans = kit.Gateway(seed=7), 20_000
+    request = kit.request_of([kit.span_of(trace_state=trace_state, ns=1_000_000)] * 1000)
+    for _ in range(spans // 1000):
+        await gateway.connector.consume(request)
+    points, _ = await gateway.flush()
+    fraction = exact - math.floor(exact)
+    bound = 5 * math.sqrt(spans * fraction * (1 - fraction))
+    assert abs(only(points, CALLS).as_int - spans * exact) < bound
+    assert only(points, CALLS).as_int == only(points, DURATION).count == sum(only(points, DURATION).bucket_counts)
+    assert math.isclose(only(points, DURATION).sum, spans * exact, rel_tol=1e-9)
+    assert only(points, CALLS).as_int != spans * math.floor(exact)
+
+
+async def test_an_absurd_threshold_is_bounded_and_no_count_leaves_63_bits(kit):
+    """th of the last 2^-56 counts 2^32; a count that is nearly full begins again under a new start."""
+    gateway = kit.Gateway()
+    await gateway.send(kit.span_of(trace_state="ot=th:ffffffffffffff"))
+    points, _ = await gateway.flush()
+    assert only(points, CALLS).as_int == ADJUSTED_MAX
+    family = gateway.connector.state.families["red"]
+    family.table.column("count")[family.table.live()] = 1 << 62
+    before, _ = await gateway.flush()
+    await gateway.send(kit.span_of())
+    after, _ = await gateway.flush()
+    assert only(after, CALLS).as_int == 1
+    assert only(after, CALLS).start_time_unix_nano == only(before, CALLS).time_unix_nano
+
+
+# Bounds.
+
+
+async def test_what_is_over_the_limit_is_counted_in_one_series_a_resource(kit):
+    """Default limit 2000; every span is in the sum; the flood does not displace those that have a name."""
+    gateway = kit.Gateway()
+    await gateway.send(*(kit.span_of(name=f"n{number}", span=number + 1) for number in range(2005)))
+    await gateway.send(*(kit.span_of(name=f"n{number}") for number in (0, 1999, 2004, 9999)), kit.span_of(resource={"service.name": "b"}))
+    calls = of_metric((await gateway.flush())[0], CALLS)
+    overflow = kit.frozen({"otel.metric.overflow": True})
+    assert len(calls) == 2002
+    assert calls[overflow][-1].as_int == 7
+    assert sum(found[-1].as_int for found in calls.values()) == 2010
+    assert gateway.telemetry.value("tailrace_span_metrics_overflowed_items") == 7
+    assert gateway.telemetry.value("tailrace_span_metrics_series") == 2001
+
+
+async def test_max_series_holds_for_all_resources_and_a_place_comes_free(kit):
+    gateway = kit.Gateway({"max_series": 3, "aggregation_cardinality_limit": 0, "series_expiration": "60s"})
+    await gateway.send(*(kit.span_of(resource={"service.name": f"s{number}"}) for number in range(5)))
+    points, _ = await gateway.flush(61)
+    calls = {key: found[-1].as_int for key, found in points.items() if key[1] == CALLS}
+    assert list(calls.values()) == [1] * 5
+    assert sum(key[2] == kit.frozen({"otel.metric.overflow": True}) for key in calls) == 2
+    assert gateway.telemetry.value("tailrace_span_metrics_series") == 0
+    await gateway.send(kit.span_of(resource={"service.name": "new"}))
+    assert gateway.telemetry.value("tailrace_span_metrics_series") == 1
+
+
+async def test_resources_are_bounded(kit):
+    """Twice the cache between two flushes, the cache after; further ones share one without attributes; nothing is lost from the sum."""
+    gateway = kit.Gateway({"resource_metrics_cache_size": 3})
+    await gateway.send(*(kit.span_of(resource={"service.name": f"s{number}"}) for number in range(10)))
+    points, _ = await gateway.flush()
+    resources = {key[0] for key in points}
+    assert len(resources) == 7
+    assert kit.frozen({"otel.metric.overflow": True}) in resources
+    assert sum(found[-1].as_int for key, found in points.items() if key[1] == CALLS) == 10
+    again, _ = await gateway.flush()
+    assert len({key[0] for key in again}) == 4
+    assert gateway.telemetry.value("tailrace_span_metrics_resources") == 3
+
+
+async def test_key_attributes_tell_resources_apart(kit):
+    """A changed process id continues the series; the resource is the first's."""
+    gateway = kit.Gateway({"resource_metrics_key_attributes": ["service.name", "service.name"]})
+    await gateway.send(*(kit.span_of(resource={"service.name": "a", "process.pid": pid}) for pid in (1, 2)))
+    points, _ = await gateway.flush()
+    assert {key[0] for key in points} == {kit.frozen({"service.name": "a", "process.pid": 1})}
+    assert only(points, CALLS).as_int == 2
+
+
+async def test_a_series_that_returns_begins_anew(kit):
+    gateway = kit.Gateway({"series_expiration": "60s"})
+    await gateway.send(kit.span_of())
+    await gateway.flush(61)
+    assert (await gateway.flush(1))[0] == {}
+    await gateway.send(kit.span_of())
+    points, _ = await gateway.flush(1)
+    found = of_metric(points, CALLS).popitem()[1]
+    assert [point.as_int for point in found] == [0, 1]
+    assert found[0].start_time_unix_nano == kit.START + 62 * kit.SECOND
+
+
+# Temporality.
+
+
+async def test_delta_points_join_and_a_resting_series_begins_where_it_was_last(kit):
+    """The Collector's rule: from one point's time to the next one's."""
+    gateway = kit.Gateway({"aggregation_temporality": DELTA})
+    times = []
+    for spans in (1, 0, 2):
+        await gateway.send(*[kit.span_of()] * spans, kit.span_of(name="always"))
+        points = of_metric((await gateway.flush(10))[0], CALLS)
+        times.append(
+            {
+                dict(key)["span.name"]: (found[-1].as_int, found[-1].start_time_unix_nano, found[-1].time_unix_nano)
+                for key, found in points.items()
+            }
         )
-        self.connector = factory.create(self.settings, factory.config_type.model_validate(config or {}), previous)
-        self.connector.state.random = np.random.default_rng(seed)
-
-    async def send(self, *spans):
-        await self.connector.consume(request_of(spans))
-
-    async def flush(self, after_s=1.0):
-        self.clock.move(after_s)
-        self.sink.batches.clear()
-        await self.connector._flush()
-        return points_of(self.sink.batches)
-
-    async def values(self, metric="traces.span.metrics.calls", after_s=1.0):
-        """{attributes: last value} of a metric after a flush."""
-        points, _ = await self.flush(after_s)
-        return {dict(key[2]).get("span.name", str(key[2])): found[-1].as_int for key, found in points.items() if key[1] == metric}
+    at = [kit.START + 10 * number * kit.SECOND for number in range(4)]
+    assert times == [
+        {"'op'": (1, at[0], at[1]), "'always'": (1, at[0], at[1])},
+        {"'always'": (1, at[1], at[2])},
+        {"'op'": (2, at[1], at[3]), "'always'": (1, at[2], at[3])},
+    ]
 
 
-# The property: against a loop over spans.
+async def test_delta_remembers_a_bounded_number_of_series(kit):
+    gateway = kit.Gateway({"aggregation_temporality": DELTA, "metric_timestamp_cache_size": 2})
+    for number in range(5):
+        await gateway.send(kit.span_of(name=f"n{number}"))
+        await gateway.flush(10)
+    assert len(gateway.connector.state.families["red"].last) == 2
+    await gateway.send(kit.span_of(name="n0"), kit.span_of(name="n4"))
+    starts = {
+        dict(key)["span.name"]: found[-1].start_time_unix_nano for key, found in of_metric((await gateway.flush(10))[0], CALLS).items()
+    }
+    assert starts == {"'n0'": kit.START + 50 * kit.SECOND, "'n4'": kit.START + 50 * kit.SECOND}
 
 
-class Reference:
-    """The same, span by span."""
-
-    def __init__(self, config):
-        self.config = factory.config_type.model_validate(config)
-        self.resources = {}
-        self.last = {}
-
-    def take(self, spans, now):
-        config = self.config
-        for span in spans:
-            if "service.name" not in span["resource"]:
-                continue
-            if config.kinds and KINDS[span["kind"]] not in config.kinds:
-                continue
-            resource_key = frozen(span["resource"])
-            families = self.resources.setdefault(resource_key, {"seen": now, "calls": {}, "duration": {}})
-            families["seen"] = now
-            weight = {"": 1, "ot=th:8": 2, "ot=th:c": 4, "ot=th:xyz": 1, "a=b,ot=rv:00000000000001;th:e": 8}[span["trace_state"]]
-            value = max(0, span["ns"]) / (1e9 if config.histogram.unit == "s" else 1e6)
-            for family, more in (("calls", config.calls_dimensions), ("duration", config.histogram.dimensions)):
-                attributes = {
-                    "service.name": str(span["resource"]["service.name"]), "span.name": span["name"], "span.kind": "SPAN_KIND_" + KINDS[span["kind"]],
-                    "status.code": "STATUS_CODE_" + ["UNSET", "OK", "ERROR"][span["status"]],
-                }  # fmt: skip
-                attributes = {key: each for key, each in attributes.items() if key not in config.exclude_dimensions}
-                for dimension in (*config.dimensions, *more):
-                    found = span["attributes"].get(dimension.name, span["resource"].get(dimension.name, dimension.default))
-                    if found is not None:
-                        attributes[dimension.name] = found
-                series = families[family]
-                key = frozen({name: str(each) for name, each in attributes.items()})
-                limit = config.aggregation_cardinality_limit
-                if key not in series and limit and sum(each["named"] for each in series.values()) >= limit:
-                    key, attributes = "overflow", {"otel.metric.overflow": True}
-                one = series.get(key)
-                if one is None:
-                    start = self.last.get((resource_key, family, key), now) if config.is_delta else now
-                    one = series[key] = {
-                        "attributes": attributes,
-                        "count": 0,
-                        "sum": 0.0,
-                        "values": [],
-                        "start": start,
-                        "named": key != "overflow",
-                        "fresh": True,
-                    }
-                one["seen"] = now
-                one["count"] += weight
-                one["sum"] += weight * value
-                one["values"] += [value] * weight
-
-    def flush(self, now):
-        """{(resource, metric, attributes): [(start, time, count, sum, buckets)]}."""
-        config, expected = self.config, defaultdict(list)
-        for resource_key, families in self.resources.items():
-            for family in ("calls", "duration"):
-                for key, one in families[family].items():
-                    where = expected[resource_key, f"traces.span.metrics.{family}", frozen(one["attributes"])]
-                    if one["fresh"] and not config.is_delta and config.initial_zero and one["start"] < now:
-                        where.append((one["start"], one["start"], 0, 0.0, []))
-                    where.append((one["start"], now, one["count"], one["sum"], list(one["values"])))
-                    one["fresh"] = False
-                    self.last[resource_key, family, key] = now
-        for resource_key, families in list(self.resources.items()):
-            if config.is_delta or (config.metrics_expiration and now - families["seen"] >= config.metrics_expiration * SECOND):
-                del self.resources[resource_key]
-                continue
-            for family in ("calls", "duration"):
-                for key, one in list(families[family].items()):
-                    if config.series_expiration and now - one["seen"] >= config.series_expiration * SECOND:
-                        del families[family][key]
-        return expected
+async def test_time_does_not_run_backwards_when_the_clock_is_set_back(kit):
+    gateway = kit.Gateway()
+    await gateway.send(kit.span_of())
+    first = only((await gateway.flush(10))[0], CALLS).time_unix_nano
+    gateway.clock.move(-100)
+    assert only((await gateway.flush(0))[0], CALLS).time_unix_nano > first
 
 
-def expected_buckets(values, bounds):
-    counts = [0] * (len(bounds) + 1)
-    for value in values:
-        counts[next((index for index, bound in enumerate(bounds) if value <= bound), len(bounds))] += 1
-    return counts
+# Exemplars.
 
 
-def expected_exponential(values, size):
-    """(scale, zero count, offset, counts) with 50 digits."""
-    getcontext().prec = 50
-    positive = [value for value in values if value > 0]
-    if not positive:
-        return 20, len(values), 0, []
-    logs = {value: Decimal(value).ln() / Decimal(2).ln() for value in set(positive)}
-    scale = 20
-    while True:
-        index = {value: math.ceil(log * Decimal(2) ** scale) - 1 for value, log in logs.items()}
-        low, high = min(index.values()), max(index.values())
-        if high - low < size:
-            break
-        scale -= 1
-    counts = [0] * (high - low + 1)
-    for value in positive:
-        counts[index[value] - low] += 1
-    return scale, len(values) - len(positive), low, counts
+def traces_of(points, metric):
+    return [int.from_bytes(each.trace_id, "big") for each in only(points, metric).exemplars]
 
 
-spans_strategy = st.lists(
-    st.builds(
-        span_of,
-        resource=st.sampled_from([{"service.name": "a"}, {"service.name": "b", "host.name": "h", "tenant": "r"}, {"service.name": 7}, {"host.name": "x"}]),
-        name=st.sampled_from(["op", "other", ""]),
-        kind=st.integers(0, 5),
-        status=st.integers(0, 2),
-        ns=st.one_of(st.just(0), st.just(-5), st.integers(1, 40_000_000_000), st.sampled_from([2_000_000, 1_000_000_000, 1 << 30])),
-        attributes=st.dictionaries(st.sampled_from(["tenant", "http.method", "only.calls"]), st.sampled_from(["x", "y", "", 1, "1", True, 2.5]), max_size=3),
-        trace_state=st.sampled_from(["", "", "ot=th:8", "ot=th:c", "ot=th:xyz", "a=b,ot=rv:00000000000001;th:e"]),
-    ),
-    min_size=1, max_size=25,
-)  # fmt: skip
-steps_strategy = st.lists(st.tuples(spans_strategy, st.sampled_from([0.5, 20.0, 61.0]), st.booleans()), min_size=1, max_size=5)
-config_strategy = st.fixed_dictionaries({
-    "aggregation_temporality": st.sampled_from(["AGGREGATION_TEMPORALITY_CUMULATIVE", DELTA]),
-    "aggregation_cardinality_limit": st.sampled_from([0, 1, 3]),
-    "dimensions": st.sampled_from([[], [{"name": "tenant"}], [{"name": "http.method", "default": "GET"}, {"name": "tenant"}]]),
-    "calls_dimensions": st.sampled_from([[], [{"name": "only.calls"}]]),
-    "exclude_dimensions": st.sampled_from([[], ["span.kind", "status.code"]]),
-    "kinds": st.sampled_from([[], ["SERVER", "CONSUMER"]]),
-    "series_expiration": st.sampled_from(["0", "60s"]),
-    "metrics_expiration": st.sampled_from(["0", "60s"]),
-    "initial_zero": st.booleans(),
-    "histogram": st.sampled_from([
-        {}, {"unit": "s"}, {"unit": "s", "explicit": {"buckets": ["1ms", "1s"]}}, {"exponential": {"max_size": 4}}, {"exponential": {}, "unit": "s"},
-    ]),
-})  # fmt: skip
+@pytest.mark.parametrize("histogram", [{}, {"exponential": {}}])
+async def test_exemplars_are_the_first_of_each_flush(kit, histogram):
+    """With ids, value and the span's end; none without a trace id, none twice."""
+    gateway = kit.Gateway({"exemplars": {"enabled": True, "max_per_data_point": 2}, "histogram": histogram})
+    await gateway.send(
+        kit.span_of(trace=0), *(kit.span_of(trace=number, span=number) for number in (1, 2, 3)), kit.span_of(name="x", trace=9)
+    )
+    points, _ = await gateway.flush()
+    calls = {dict(key)["span.name"]: found[-1] for key, found in of_metric(points, CALLS).items()}
+    durations = {dict(key)["span.name"]: found[-1] for key, found in of_metric(points, DURATION).items()}
+    for found in (calls, durations):
+        assert [int.from_bytes(each.trace_id, "big") for each in found["'op'"].exemplars] == [1, 2]
+        assert [int.from_bytes(each.trace_id, "big") for each in found["'x'"].exemplars] == [9]
+    [first, second] = durations["'op'"].exemplars
+    assert (first.as_double, int.from_bytes(second.span_id, "big"), first.time_unix_nano) == (5.0, 2, kit.START)
+    await gateway.send(kit.span_of(trace=4))
+    points, _ = await gateway.flush()
+    assert {int.from_bytes(each.trace_id, "big") for found in points.values() for point in found for each in point.exemplars} == {4}
 
 
-@settings(max_examples=120)
-@given(config=config_strategy, steps=steps_strategy)
-async def test_counts_what_a_loop_over_spans_counts(config, steps):
-    """Explicit and exponential, cumulative and delta, expiry, cap and adjusted counts; after every flush, to the last unit."""
-    gateway, reference = Gateway(config), Reference(config)
-    for spans, wait_s, flushes in steps:
-        await gateway.send(*spans)
-        reference.take(spans, gateway.clock.time_unix_nano())
-        if not flushes:
-            gateway.clock.move(wait_s)
-            continue
-        points, metrics = await gateway.flush(wait_s)
-        expected = reference.flush(gateway.clock.time_unix_nano())
-        assert points.keys() == expected.keys()
-        for key, found in points.items():
-            assert len(found) == len(expected[key])
-            for point, (start, time, count, total, values) in zip(found, expected[key], strict=True):
-                assert (point.start_time_unix_nano, point.time_unix_nano) == (start, time)
-                if key[1].endswith("calls"):
-                    assert point.as_int == count
-                    continue
-                assert point.count == count
-                assert math.isclose(point.sum, total, rel_tol=1e-9, abs_tol=1e-12)
-                check_buckets(gateway.connector.config, metrics[key[1]], point, values)
-    check_books(gateway, [span for spans, _, _ in steps for span in spans])
+class Sampler:
+    """A sampling processor as others see it."""
+
+    def __init__(self):
+        self.by_trace = {}
+
+    def ask(self, trace_ids):
+        return np.array([self.by_trace.get(int(low), Decision.UNKNOWN) for low in trace_ids[:, 1]], np.int8)
 
 
-def check_buckets(config, metric, point, values):
-    if metric.WhichOneof("data") == "histogram":
-        assert list(point.explicit_bounds) == list(config.histogram.bounds)
-        assert list(point.bucket_counts) == expected_buckets(values, point.explicit_bounds)
-        return
-    if not values:
-        assert (point.zero_count, sum(point.positive.bucket_counts)) == (0, 0)
-        return
-    scale, zeros, offset, counts = expected_exponential(values, config.histogram.exponential.size)
-    assert (point.scale, point.zero_count, list(point.positive.bucket_counts)) == (scale, zeros, counts)
-    assert point.positive.offset == (offset if counts else 0)
-    assert (point.min, point.max) == (min(values), max(values))
+async def test_exemplars_come_from_kept_traces_alone(kit):
+    """Pending ones wait for a later flush, dropped ones go, and those nobody ever decided too."""
+    sampler = Sampler()
+    decisions.register("sampling/x", sampler.ask)
+    try:
+        gateway = kit.Gateway({"exemplars": {"enabled": True, "max_per_data_point": 2, "only_kept": "sampling/x"}})
+        sampler.by_trace = {1: Decision.DROPPED, 2: Decision.PENDING, 3: Decision.KEPT, 4: Decision.KEPT, 5: Decision.KEPT}
+        await gateway.send(*(kit.span_of(trace=number) for number in range(1, 7)))
+        assert traces_of((await gateway.flush())[0], DURATION) == [3, 4]
+        sampler.by_trace[2] = Decision.KEPT
+        assert traces_of((await gateway.flush())[0], CALLS) == [2]
+        assert len(gateway.connector._candidates["red"]) == 1  # trace 6, which the sampler does not know
+        await gateway.flush(301)
+        assert len(gateway.connector._candidates["red"]) == 0
+    finally:
+        decisions.unregister("sampling/x", sampler.ask)
 
 
-def check_books(gateway, spans):
-    """Every span is folded or dropped."""
-    nameless = sum("service.name" not in span["resource"] for span in spans)
-    assert gateway.telemetry.ledger.folded[Signal.TRACES] == len(spans) - nameless
-    assert gateway.telemetry.ledger.dropped_count(Signal.TRACES) == nameless
+async def test_no_exemplar_where_nobody_decides(kit):
+    """It is said once, with the id that was asked for."""
+    gateway = kit.Gateway({"exemplars": {"enabled": True, "only_kept": "sampling/none"}})
+    for _ in range(2):
+        await gateway.send(kit.span_of())
+        assert traces_of((await gateway.flush())[0], CALLS) == []
+    [warning] = gateway.telemetry.log.of_level("warning")
+    assert warning.fields["only_kept"] == "sampling/none"
+
+
+async def test_candidates_are_bounded(kit):
+    """Eight for each exemplar a series can get, however many traces are undecided."""
+    sampler = Sampler()
+    decisions.register("sampling/y", sampler.ask)
+    try:
+        gateway = kit.Gateway({"exemplars": {"enabled": True, "max_per_data_point": 2, "only_kept": "sampling/y"}})
+        for _ in range(3):
+            await gateway.send(*(kit.span_of(trace=number) for number in range(1, 100)))
+            await gateway.flush()
+        assert len(gateway.connector._candidates["red"]) == 16
+    finally:
+        decisions.unregister("sampling/y", sampler.ask)
+
+
+# Life cycle.
+
+
+async def test_flushes_on_its_interval_and_at_shutdown(kit):
+    """Nothing that was counted is lost by stopping."""
+    gateway = kit.Gateway({"metrics_flush_interval": "15s"})
+    host = FakeHost()
+    await gateway.connector.start(host)
+    await gateway.send(kit.span_of())
+    await gateway.clock.advance(15)
+    await eventually(lambda: len(gateway.sink.batches) == 1)
+    await gateway.send(kit.span_of())
+    await gateway.connector.shutdown()
+    await gateway.connector.shutdown()
+    points, _ = kit.points_of(gateway.sink.batches)
+    assert [point.as_int for point in of_metric(points, CALLS).popitem()[1]] == [0, 1, 2]
+    assert gateway.telemetry.ledger.created[Signal.METRICS] == gateway.sink.item_count
+    assert host.routes.keys() == {"/span_metrics"}
+
+
+async def test_a_refusal_downstream_does_not_end_the_flushing(kit):
+    """Cumulative: the next flush says it all."""
+    gateway = kit.Gateway()
+    gateway.sink.fail_with = RetryableError("full", reason="queue_full")
+    await gateway.send(kit.span_of())
+    await gateway.flush()
+    gateway.sink.fail_with = None
+    await gateway.send(kit.span_of())
+    assert only((await gateway.flush())[0], CALLS).as_int == 2
+
+
+@pytest.mark.parametrize("histogram", [{}, {"exponential": {}}])
+async def test_a_reload_goes_on_counting(kit, histogram):
+    """With another interval and limit; the series keeps its start. Other dimensions begin anew."""
+    old = kit.Gateway({"histogram": histogram})
+    await old.send(kit.span_of())
+    start = only((await old.flush())[0], CALLS).start_time_unix_nano
+    new = kit.Gateway(
+        {"metrics_flush_interval": "5s", "aggregation_cardinality_limit": 1, "histogram": histogram}, old.connector, old.clock
+    )
+    await new.send(kit.span_of(), kit.span_of(name="over"))
+    points = of_metric((await new.flush())[0], CALLS)
+    assert len(points) == 2
+    named = next(found[-1] for key, found in points.items() if "span.name" in dict(key))
+    assert (named.as_int, named.start_time_unix_nano) == (2, start)
+    other = kit.Gateway({"exclude_dimensions": ["span.kind"], "histogram": histogram}, new.connector, old.clock)
+    await other.send(kit.span_of())
+    assert only((await other.flush())[0], CALLS).as_int == 1
+
+
+async def test_counts_nothing_of_an_empty_selection(kit):
+    gateway = kit.Gateway({"kinds": ["CONSUMER"]})
+    await gateway.send(kit.span_of())
+    assert (await gateway.flush())[0] == {}
+    assert gateway.telemetry.ledger.folded[Signal.TRACES] == 1
+
+
+async def test_says_that_a_key_is_deprecated(kit):
+    gateway = kit.Gateway({"dimensions_cache_size": 500})
+    await gateway.connector.start(FakeHost())
+    await gateway.connector.shutdown()
+    assert len(gateway.telemetry.log.of_level("warning")) == 1
+
+
+# GET /span_metrics.
+
+
+@pytest.mark.parametrize("temporality", ["AGGREGATION_TEMPORALITY_CUMULATIVE", DELTA])
+@pytest.mark.parametrize("histogram", [{}, {"unit": "s", "exponential": {}}])
+async def test_the_report_judges_a_service_by_its_entries(kit, temporality, histogram):
+    """Rate of the last interval; what was flushed as delta or has expired stays in the totals."""
+    gateway = kit.Gateway(
+        {"aggregation_temporality": temporality, "histogram": histogram, "series_expiration": "1h"}, component_id="span_metrics/a"
+    )
+    host = FakeHost()
+    await gateway.connector.start(host)
+    await gateway.send(
+        *[kit.span_of(ns=6_000_000)] * 90, *[kit.span_of(ns=95_000_000, status=2)] * 10, *[kit.span_of(name="db", kind=3, ns=1)] * 500
+    )
+    await gateway.flush(10)
+    await gateway.send(*[kit.span_of(ns=6_000_000)] * 20, kit.span_of(resource={"service.name": "b"}, kind=1))
+    await gateway.flush(10)
+    document = (await host.routes["/span_metrics"]({}))["span_metrics/a"]
+    assert document["since_unix_nano"] == kit.START
+    first, second = document["services"]
+    assert (first["service"], first["calls"], first["rate_per_s"], first["errors"]) == ("a", 120, 2.0, 10)
+    assert first["error_ratio"] == pytest.approx(10 / 120, abs=1e-6)
+    assert 4 <= first["p50_ms"] <= 6.8
+    assert 50 <= first["p95_ms"] <= 110
+    assert first["p95_ms"] <= first["p99_ms"]
+    assert [(each["name"], each["kind"], each["calls"], each["errors"]) for each in first["operations"]] == [
+        ("db", "CLIENT", 500, 0),
+        ("op", "SERVER", 120, 10),
+    ]
+    assert (second["service"], second["calls"]) == ("b", 1)
+    await gateway.flush(3601)
+    await gateway.flush(1)
+    assert (await gateway.connector._show({}))["span_metrics/a"]["services"][0]["calls"] == 120
+    await gateway.connector.shutdown()
+
+
+async def test_the_report_shows_ten_operations_and_no_quantiles_without_histogram(kit):
+    gateway = kit.Gateway({"histogram": {"disable": True}, "aggregation_cardinality_limit": 12})
+    await gateway.send(*(kit.span_of(name=f"n{number}") for number in range(15)))
+    [service] = (await gateway.connector._show({}))["span_metrics"]["services"]
+    assert (service["calls"], service["p95_ms"], len(service["operations"])) == (15, None, 10)
+    assert service["operations"][0]["calls"] == 3  # the overflow series is one operation
+
+
+async def test_takes_any_traces_the_generator_makes():
+    """Ids, arrays, events, odd kinds: no error, books closed."""
+    connector = make(factory, factory.config_type.model_validate({"events": {"enabled": True, "dimensions": [{"glob": "exception.*"}]}}))
+    for seed in range(5):
+        await connector.consume(batch(Signal.TRACES, items=64, seed=seed))
+    assert len(connector.state.families["red"].table) > 10

@@ -386,3 +386,105 @@ def test_the_cache_is_bounded():
     assert found.number.tolist() == [len(text) > 4 for text in texts]
     assert len(cache) <= 8_192
     assert max(map(len, cache)) < 100
+
+
+EVERY = [
+    None, "", "a", "b", "5", True, False, 0, 1, 5, -3, 2**63 - 1, -(2**63), 0.0, 1.0, 5.0, 2.5, 1e300, float("nan"), b"", b"\x01", b"\x01\x02",
+    [], [1], [1.0], [1, "a"], {}, {"a": 1}, {"a": 1.0}, {"a": {"b": [None]}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("symbol", list(COMPARE))
+def test_compares_every_type_with_every_other(symbol):
+    """As columns of all pairs, with a constant on either side, and as single values."""
+    from collector.helpers.ottl.values import Values, compare
+
+    slow_compare = Slow(None, None).compare
+    pairs = [(left, right) for left in EVERY for right in EVERY]
+    wanted = [slow_compare(symbol, left, right) for left, right in pairs]
+    assert compare(symbol, Values.of([left for left, _ in pairs]), Values.of([right for _, right in pairs])).tolist() == wanted
+    for value in EVERY:
+        assert compare(symbol, Values.of(EVERY), Values.constant(value)).tolist() == [slow_compare(symbol, each, value) for each in EVERY]
+        assert compare(symbol, Values.constant(value), Values.of(EVERY)).tolist() == [slow_compare(symbol, value, each) for each in EVERY]
+
+
+@pytest.mark.parametrize("symbol", "+-*/")
+def test_computes_every_type_with_every_other(symbol):
+    """Numbers wrap, divide toward zero and fail on zero; anything else fails."""
+    from collector.helpers.ottl.values import Kind, Values, compute
+
+    def slow_compute(left, right):
+        try:
+            return repr(Slow(None, None).computed(symbol, left, right))
+        except Failed:
+            return "failed"
+
+    pairs = [(left, right) for left in EVERY for right in EVERY]
+    found = compute(symbol, Values.of([left for left, _ in pairs]), Values.of([right for _, right in pairs]))
+    shown = [
+        "failed" if kind == Kind.FAILED else repr(double if kind == Kind.DOUBLE else number)
+        for kind, number, double in zip(found.kind.tolist(), found.number.tolist(), found.double.tolist(), strict=True)
+    ]
+    assert shown == [slow_compute(left, right) for left, right in pairs]
+
+
+def test_times_and_durations():
+    """A time less a time is a duration, and ends at the largest; a duration moves a time; nothing else computes."""
+    from collector.helpers.ottl.values import Duration, Kind, Time, Values, compute
+
+    largest = 2**63 - 1
+    cases = [
+        (Time(5), "-", Time(2), (Kind.DURATION, 3)),
+        (Time(largest), "-", Time(-2), (Kind.DURATION, largest)),
+        (Time(-largest), "-", Time(9), (Kind.DURATION, -largest - 1)),
+        (Time(5), "+", Duration(2), (Kind.TIME, 7)),
+        (Duration(2), "+", Time(5), (Kind.TIME, 7)),
+        (Time(largest), "+", Duration(2), (Kind.TIME, largest)),
+        (Time(5), "-", Duration(7), (Kind.TIME, -2)),
+        (Duration(5), "-", Duration(7), (Kind.DURATION, -2)),
+        (Duration(5), "-", Time(7), (Kind.FAILED, None)),
+        (Time(5), "+", Time(7), (Kind.FAILED, None)),
+        (Duration(5), "*", Duration(7), (Kind.FAILED, None)),
+        (Time(5), "+", 7, (Kind.FAILED, None)),
+    ]
+    for left, symbol, right, (kind, number) in cases:
+        found = compute(symbol, Values.constant(left), Values.constant(right))
+        assert found.kind[0] == kind
+        assert number is None or found.number[0] == number
+
+
+@pytest.mark.parametrize(
+    ("content", "condition", "outcome"),
+    [
+        ("[" * 100_000, 'ParseJSON(name)[0] == "x"', "failed"),
+        ("[" * 400 + "]" * 400, 'IsMatch(ParseJSON(name), "x")', None),
+        ("[" * 400 + "]" * 400, "ParseJSON(name) == ParseJSON(name)", None),
+        ("[1e999]", "ParseJSON(name) != nil", "failed"),
+        ("[NaN]", "ParseJSON(name) != nil", "failed"),
+        ("[" + "9" * 5_000 + "]", "ParseJSON(name) != nil", "failed"),
+        ("1", "ParseJSON(name) != nil", "failed"),
+        ('{"a": [1]}', 'ParseJSON(name)["a"][0] == 1', "matched"),
+        ("9" * 5_000, "Int(name) == nil", "matched"),
+        ("9" * 5_000, "Double(name) > 0", "failed"),
+        ("(" * 50_000, "IsMatch(name, name)", "failed"),
+        ("a" * 50_000, 'IsMatch(name, "(a*)*b")', "none"),
+        ("1" * 5_000 + "h", 'Duration(name) > Duration("1s")', "failed"),
+        ("\U0001f600", "Substring(name, 0, 1) != nil", "matched"),
+    ],
+)
+def test_hostile_texts(content, condition, outcome):
+    """A text from outside fails its own row at worst."""
+    message = ExportTraceServiceRequest()
+    spans = message.resource_spans.add().scope_spans.add().spans
+    for name in (content, "plain"):
+        spans.add(trace_id=b"\1" * 16, span_id=b"\1" * 8, name=name)
+    matched, failed = compile_conditions([condition], "span").mask(Traces.from_wire(message.SerializeToString()))
+    if outcome is not None:
+        assert [matched[0], failed[0]] == [outcome == "matched", outcome == "failed"]
+
+
+def test_as_deep_as_is_allowed():
+    """Sixty-four levels of parentheses around conditions and around numbers."""
+    batch = traces(spans=3)
+    text = "(" * 64 + "kind >= 0" + ")" * 64 + " and " + "-(" * 64 + "kind" + ")" * 64 + " == kind"
+    assert compile_conditions([text], "span").mask(batch)[0].all()

@@ -1,6 +1,8 @@
 """Conditions that are none: each is a config error that says where and what."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from collector.helpers.ottl import OttlError, compile_conditions, infer_context
 from collector.model import Signal
@@ -116,3 +118,22 @@ def test_wants_prefixes_where_the_context_is_inferred():
     """A path that does not say whose it is is refused, with what to write."""
     with pytest.raises(OttlError, match=r"write span\.kind"):
         compile_conditions(['span.name == "a" and kind == 1'], "span", prefixed=True)
+
+
+WORDS = st.sampled_from([
+    "name", "span.", "attributes", '["k"]', "[0]", "[", "]", "(", ")", "{", "}", ",", ":", "==", "!=", "<", "=", "+", "-", "*", "/", "and", "or", "not",
+    "nil", "true", "0x0", "0x", "1", "1.5", ".", '"a"', '"', "\\", "IsMatch", "Len", "Concat", "SPAN_KIND_SERVER", "_", "=>", "\n", "é", "\x00",
+])  # fmt: skip
+
+
+@given(st.lists(WORDS, max_size=12).map(" ".join) | st.lists(WORDS, max_size=12).map("".join) | st.text())
+def test_any_text_is_a_condition_or_an_error(text):
+    """Nothing else is raised, whatever stands there."""
+    try:
+        conditions = compile_conditions([text], "span")
+    except OttlError as error:
+        shown = str(error)
+    else:
+        assert conditions.texts == (text,)
+        return
+    assert shown.startswith(("column ", "line "))
