@@ -137,8 +137,8 @@ class Gauge(Protocol):
 class Histogram(Protocol):
     """A distribution of an own quantity."""
 
-    def observe(self, value: float, **labels: str) -> None:
-        """Add one observation."""
+    def observe(self, value: float, count: int = 1, **labels: str) -> None:
+        """Add one observation, or ``count`` of the same value."""
         ...
 
 

@@ -81,14 +81,14 @@ class _Histogram:
         self._bounds = tuple(sorted(bound for bound in buckets if bound != float("inf")))
         self._values: dict[tuple[str, ...], list[float]] = {}  # count of each bucket, of the rest, sum
 
-    def observe(self, value: float, **labels: str) -> None:
+    def observe(self, value: float, count: int = 1, **labels: str) -> None:
         key = _key(self._names, labels)
         counts = self._values.get(key)
         if counts is None:
             counts = self._values[key] = [0.0] * (len(self._bounds) + 2)
         place = next((place for place, bound in enumerate(self._bounds) if value <= bound), len(self._bounds))
-        counts[place] += 1
-        counts[-1] += value
+        counts[place] += count
+        counts[-1] += value * count
 
     def samples(self, name: str, labels: _Labels) -> Iterator[tuple[str, dict[str, str], float]]:
         for key, counts in self._values.items():

@@ -132,8 +132,8 @@ class _Metric:
     def set(self, value: float, **labels: str) -> None:
         self.values[self._key(labels)] = value
 
-    def observe(self, value: float, **labels: str) -> None:
-        self.observations.setdefault(self._key(labels), []).append(value)
+    def observe(self, value: float, count: int = 1, **labels: str) -> None:
+        self.observations.setdefault(self._key(labels), []).extend([value] * count)
 
     def current(self) -> dict[tuple[str, ...], float]:
         if self.read is None:

@@ -138,6 +138,7 @@ class TailSampler(Stage):
         self._empty_table_bytes = self.table_bytes
         self._releasing = asyncio.Lock()
         self._room = asyncio.Event()
+        self._blocked_count = 0
         self._task: asyncio.Task[None] | None = None
         self._hands_over = False
         self._outbox: list[Traces] = []
@@ -163,6 +164,8 @@ class TailSampler(Stage):
                 await asyncio.gather(task, return_exceptions=True)
         self._max_traces, hands_over, self._hands_over = 0, self._hands_over, False
         self._room.set()
+        while self._blocked_count:  # noqa: ASYNC110 - who was blocked is let in before the last decision: a turn of the loop each
+            await asyncio.sleep(0)
         if not hands_over and len(self._traces):
             live = self._traces.live()
             async with self._releasing:
@@ -228,7 +231,11 @@ class TailSampler(Stage):
             if not len(self._traces):  # more new traces in one batch than there may ever be
                 break
             self._room.clear()
-            await self._room.wait()
+            self._blocked_count += 1
+            try:
+                await self._room.wait()
+            finally:
+                self._blocked_count -= 1
             open_, kept, dropped = self._where(ids)
         late_kept = kept >= 0
         undecided = ~(late_kept | dropped)

@@ -1,0 +1,81 @@
+"""Limits of spans or bytes a second, asked for many traces at one time.
+
+Sequential by nature: whether a trace passes depends on those before it. The loops end where nothing more can pass, and are not entered
+where everything does.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["SecondCounter", "TokenBucket"]
+
+I64 = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+_NANOS: Final = 1e9
+
+
+class TokenBucket:
+    """``burst`` tokens at first, ``rate`` more a second, at most ``burst``.
+
+    Source: golang.org/x/time/rate, Limiter.AllowN: what does not pass takes no token, and what lacks less than the tokens of a
+    nanosecond passes.
+    """
+
+    def __init__(self, rate: int, burst: int) -> None:
+        self._rate, self._burst = float(rate), burst
+        self._tokens = float(burst)
+        self._last_s: float | None = None
+
+    def allow(self, sizes: I64, now_s: float) -> Mask:
+        """bool[n]: which of these pass, in order, at ``now_s``."""
+        if self._last_s is not None:
+            self._tokens = min(float(self._burst), self._tokens + max(0.0, now_s - self._last_s) * self._rate)
+        self._last_s = now_s
+        slack = self._rate / _NANOS
+        fitting = np.flatnonzero(sizes <= self._burst)
+        allowed = np.zeros(len(sizes), np.bool_)
+        total = int(sizes[fitting].sum())
+        if total <= self._tokens:
+            allowed[fitting] = True
+            self._tokens -= total
+            return allowed
+        smallest = int(sizes[fitting].min())
+        for row, size in zip(fitting.tolist(), sizes[fitting].tolist(), strict=True):
+            if size < self._tokens + slack or size == self._tokens:
+                self._tokens -= size
+                allowed[row] = True
+            elif self._tokens + slack < smallest:
+                break
+        return allowed
+
+
+class SecondCounter:
+    """At most ``limit`` in each second of the wall clock; what does not fit is passed over, a smaller one behind it may fit."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._second: int | None = None
+        self._used = 0
+
+    def allow(self, sizes: I64, second: int) -> Mask:
+        """bool[n]: which of these fit, in order, in ``second``."""
+        if second != self._second:
+            self._second, self._used = second, 0
+        allowed = np.zeros(len(sizes), np.bool_)
+        if not len(sizes):
+            return allowed
+        total = int(sizes.sum())
+        if self._used + total <= self._limit:
+            self._used += total
+            allowed[:] = True
+            return allowed
+        smallest = int(sizes.min())
+        for row, size in enumerate(sizes.tolist()):
+            if self._used + size <= self._limit:
+                self._used += size
+                allowed[row] = True
+            elif self._used + smallest > self._limit:
+                break
+        return allowed

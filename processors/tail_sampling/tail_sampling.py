@@ -1,0 +1,118 @@
+"""The processor ``tail_sampling``: the Collector's, with its policies, over whole traces.
+
+Holding, waiting, remembering and leaving are ``collector.helpers.tail_sampling``; who is sampled is ``decider``. Here: the Collector's
+keys said in the engine's words, and its metrics.
+Rules: ``processor.go`` of tailsamplingprocessor 0.156; docs/tail_sampling.md lists where this differs and why.
+"""
+
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from collector.api import Component, Histogram, Host, Settings
+from collector.helpers.tail_sampling import TailSampler, Verdicts
+from collector.helpers.tail_sampling.sampler import Column
+from collector.model import Batch
+from processors.tail_sampling.config import TailSamplingConfig
+from processors.tail_sampling.decider import PolicyDecider
+
+__all__ = ["TailSamplingProcessor", "create"]
+
+I32 = NDArray[np.int32]
+
+_PREFIX: Final = "otelcol_processor_tail_sampling_"
+_WAIT_MIN_S: Final = 0.1
+_AGE_BUCKETS_S: Final = (0, 5, 10, 25, 50, 75, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10000)
+
+
+class TailSamplingProcessor(TailSampler):
+    """See the module."""
+
+    def __init__(self, settings: Settings, config: TailSamplingConfig, previous: "TailSamplingProcessor | None" = None) -> None:
+        self._previous = previous
+        self._config, self._policies = config, PolicyDecider(config, settings.telemetry, settings.clock, settings.id.name)
+        cache = config.decision_cache
+        # Without a cache the Collector remembers a decision as long as the trace is in memory. Judged on arrival, a trace that was
+        # not sampled at the end of its wait is forgotten.
+        dropped_default = 0 if config.sampling_strategy == "span-ingest" else config.num_traces
+        after_root_s = config.decision_wait_after_root_received
+        super().__init__(
+            settings,
+            self._policies,
+            decision_wait_s=max(config.decision_wait, _WAIT_MIN_S),
+            decision_wait_after_root_s=max(after_root_s, _WAIT_MIN_S) if after_root_s else 0.0,
+            max_traces=config.num_traces,
+            block_on_overflow=config.block_on_overflow,
+            kept_cache_size=cache.sampled_cache_size or config.num_traces,
+            dropped_cache_size=cache.non_sampled_cache_size or dropped_default,
+            drop_pending_on_shutdown=config.drop_pending_traces_on_shutdown,
+            on_overflow="drop",
+        )
+        telemetry = settings.telemetry
+        self._early_releases = telemetry.counter(
+            _PREFIX + "early_releases_from_cache_decision", "Spans decided by the decision cache", ("sampled",)
+        )
+        self._too_early = telemetry.counter(_PREFIX + "sampling_trace_dropped_too_early", "Traces evicted before their decision")
+        self._too_large = telemetry.counter(_PREFIX + "traces_dropped_too_large", "Traces beyond maximum_trace_size_bytes")
+        self._late_age = telemetry.histogram(
+            _PREFIX + "sampling_late_span_age", "Seconds from a trace's decision to the arrival of a late span", _AGE_BUCKETS_S
+        )
+        self._removal_age = telemetry.histogram(
+            _PREFIX + "sampling_trace_removal_age", "Seconds from a trace's arrival to its removal from memory", _AGE_BUCKETS_S
+        )
+        telemetry.gauge(_PREFIX + "sampling_traces_on_memory", "Undecided traces", read=lambda: float(self.open_count))
+
+    async def start(self, host: Host) -> None:
+        """Take over what a predecessor holds; begin deciding."""
+        previous, self._previous = self._previous, None
+        if previous is not None:
+            self.adopt(previous)
+        for policy in self._config.policies:
+            if policy.composite is not None:
+                given = {each.policy for each in policy.composite.rate_allocation}
+                if without := [sub.name for sub in policy.composite.composite_sub_policy if sub.name not in given]:
+                    self._settings.telemetry.log.warning(
+                        "a composite policy's sub-policies without rate_allocation let nothing through", policy=policy.name, without=without
+                    )
+        await super().start(host)
+
+    async def consume(self, batch: Batch) -> None:
+        """Hold the spans of open traces, pass on or drop those of decided ones."""
+        await super().consume(batch)
+        if len(large := self._policies.too_large()):
+            slots = self._traces.find(large)
+            slots = np.unique(slots[slots >= 0])
+            self._too_large.add(len(slots))
+            self._lose(slots, "trace_too_large")
+        if len(decisive := self._policies.decisive()):
+            await self.decide_now(decisive)
+
+    def decided(self, slots: I32, verdicts: Verdicts, column: Column) -> None:  # noqa: ARG002 - the engine's signature
+        """Record how long the traces were in memory."""
+        self._observe(self._removal_age, self._clock.monotonic_s() - column("first_s")[slots])
+
+    def late(self, kept_count: int, dropped_count: int, ages_s: NDArray[np.float64]) -> None:
+        """Count spans that the caches decide, and record how late they are."""
+        cache = self._config.decision_cache
+        if kept_count and cache.sampled_cache_size:
+            self._early_releases.add(kept_count, sampled="true")
+        if dropped_count and cache.non_sampled_cache_size:
+            self._early_releases.add(dropped_count, sampled="false")
+        self._observe(self._late_age, ages_s)
+
+    def early(self, trace_count: int, cause: Literal["bytes", "traces"]) -> None:  # noqa: ARG002 - the engine's signature
+        """Count evicted traces."""
+        self._too_early.add(trace_count)
+
+    @staticmethod
+    def _observe(histogram: Histogram, ages_s: NDArray[np.float64]) -> None:
+        """Whole seconds, as the Collector records them; once a distinct value."""
+        ages, counts = np.unique(ages_s.astype(np.int64), return_counts=True)
+        for age, count in zip(ages.tolist(), counts.tolist(), strict=True):
+            histogram.observe(float(age), count)
+
+
+def create(settings: Settings, config: TailSamplingConfig, previous: Component | None) -> TailSamplingProcessor:
+    """The component. What ``previous`` holds and remembers it takes over at its start."""
+    return TailSamplingProcessor(settings, config, previous if isinstance(previous, TailSamplingProcessor) else None)
