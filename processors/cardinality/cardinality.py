@@ -94,7 +94,7 @@ class CardinalityProcessor(Stage):
         self._writer_id = f"{settings.instance_id}/{settings.pipeline}/{settings.id}"
         self._flushing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
-        self._overview = Overview(self.state, config)
+        self._overview = Overview(f"{settings.id}@{settings.pipeline}", self.state, config)
         self._overview.register(settings.telemetry)
         telemetry, prefix = settings.telemetry, "tailrace_cardinality_"
         self._folded = telemetry.counter(prefix + "folded_points", "Points merged into another series", ("rung",))
@@ -107,7 +107,6 @@ class CardinalityProcessor(Stage):
             self._settings.telemetry.log.warning("a glob of metric names can match nothing", key=key, glob=glob, why=why)
         self.state.configure(self._config)
         host.add_admin_route("/cardinality", self._overview.show)
-        host.add_admin_route(f"/cardinality/{self._settings.pipeline}", self._overview.show)
         self._task = asyncio.ensure_future(self._flush_regularly())
 
     async def shutdown(self) -> None:

@@ -17,8 +17,9 @@ _REST: Final = "__other__"
 class Overview:
     """Reads the state; changes nothing."""
 
-    def __init__(self, state: State, config: CardinalityConfig) -> None:
-        self._state, self._config = state, config
+    def __init__(self, name: str, state: State, config: CardinalityConfig) -> None:
+        """``name`` says which processor of which pipeline this is."""
+        self._name, self._state, self._config = name, state, config
 
     def register(self, telemetry: Telemetry) -> None:
         """The gauges."""
@@ -68,7 +69,7 @@ class Overview:
             }
             numbers = {name: int(column(name)[slot]) for name in ("series", "limit", "folded", "overflow")}
             entries.append({"metric": metric, "group": shown, **numbers, "demand": int(wanted)})
-        return {
+        document = {
             "mode": self._config.mode,
             "series": len(limits.named),
             "demand": int(limits.demand_total),
@@ -80,3 +81,4 @@ class Overview:
             "metrics": entries,
             "attributes": state.report.worst(),
         }
+        return {self._name: document}

@@ -42,6 +42,7 @@ _PORTS: Final = {
     "admin": (8888, "service::telemetry::metrics::address"),
 }
 _PLAIN_LINE_EVERY_S: Final = 5.0
+_PLAIN_WIDTH: Final = 150  # of a log or a pipe
 _LIVE_EVERY_S: Final = 1.0
 _SETTLE_S: Final = 3.0  # decision_wait of the default configuration, and a second
 
@@ -223,6 +224,8 @@ def command(duration: float, rate: float) -> None:
     """Run the embedded default, fed by a simulated embedding platform."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(highlight=False, soft_wrap=True, width=_PLAIN_WIDTH)
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             claims = runner.run(_course(duration, rate, console))

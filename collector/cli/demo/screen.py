@@ -15,6 +15,7 @@ __all__ = ["PATHS", "ask", "slowest", "views"]
 PATHS: Final = ("/span_metrics", "/cardinality", "/sampling")
 _LABELS: Final = 5
 _SPANS: Final = 24
+_SAMPLES_CHARS: Final = 44
 _GIB: Final = 2**30
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=2)
 
@@ -76,7 +77,8 @@ def _labels(document: Mapping[str, Any] | None) -> Table | None:
         return None
     table = _table("Worst labels (cardinality)", "metric", "label", "values", "such as")
     for row in rows:
-        table.add_row(_plain(row["metric"]), _plain(row["attribute"]), str(row["values"]), _plain(", ".join(row.get("samples", ()))[:60]))
+        samples = ", ".join(row.get("samples", ()))
+        table.add_row(_plain(row["metric"]), _plain(row["attribute"]), str(row["values"]), _plain(samples[:_SAMPLES_CHARS]))
     return table
 
 

@@ -165,7 +165,7 @@ function rules(found) {
     table(rows, [
       ["processor", (row) => row.id],
       ["rule", (row) => row.name],
-      ["traces", (row) => count(row.traces), true],
+      ["traces", (row) => count(row.seen), true],
       ["kept", (row) => count(row.kept), true],
       ["dropped", (row) => count(row.dropped), true],
       ["rate", (row) => percent(row.rate), true],
@@ -186,7 +186,7 @@ function labels(found) {
       ["such as", (row) => element("span", { className: "mono" }, (row.samples ?? []).join(", "))],
     ]),
     table(metrics, [
-      ["metric", (row) => row.metric],
+      ["metric", (row) => element("span", {}, row.metric, " ", element("span", { className: "quiet" }, Object.values(row.group ?? {}).join(" ")))],
       ["series", (row) => count(row.series), true],
       ["limit", (row) => (row.limit ? count(row.limit) : "none"), true],
       ["offered", (row) => count(row.demand), true],

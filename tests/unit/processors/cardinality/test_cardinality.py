@@ -682,7 +682,7 @@ async def test_report_names_the_worst_attribute():
     """GET /cardinality."""
     async with Bench(limit=2, top={"hash": ["user"]}) as bench:
         await bench.send(*(({"user": f"u{i}", "code": "200"}, 1) for i in range(30)))
-        report = await bench.sut._overview.show({})
+        (report,) = (await bench.sut._overview.show({})).values()
         assert (report["series"], report["folded_sources"]) == (2, 28)
         assert report["attributes"][0] == {
             "metric": "requests",
