@@ -3,7 +3,7 @@
 Run: ``python benchmarks/tail_sampling.py [--spans N] [--before PATH] [--plot PNG]``. ``--before``: a checkout of an older version, run in
 the same way in a process of its own, the two by turns. ``--plot`` needs matplotlib and draws kept shares against the truth.
 
-One core: requests of 512 spans arrive through the door's parse (not measured), a trace's ten spans over half a decision_wait, the clock is
+One core: batches of 512 spans arrive through the door's parse (not measured), a trace's ten spans over half a decision_wait, the clock is
 moved by hand. Ingest, decisions, writing of thresholds and the batches that leave are measured; 11 % of the traces are kept.
 """
 
@@ -26,7 +26,7 @@ REQUEST_SPANS = 512
 WAIT_S = 10.0
 
 
-def requests(span_count: int, seed: int = 7) -> tuple[list[bytes], int]:
+def requests(span_count: int, size: int = REQUEST_SPANS, seed: int = 7) -> tuple[list[bytes], int]:
     """Requests in order of arrival, and how many make one ``WAIT_S``."""
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -41,12 +41,12 @@ def requests(span_count: int, seed: int = 7) -> tuple[list[bytes], int]:
     ids = random.bytes(16 * traces)
     failed, slow = random.random(traces) < 0.01, random.random(traces) < 0.002
     made: list[bytes] = []
-    for low in range(0, len(order), REQUEST_SPANS):
+    for low in range(0, len(order), size):
         message = ExportTraceServiceRequest()
         resource = message.resource_spans.add()
         resource.resource.attributes.add(key="service.name").value.string_value = f"service-{low % 7}"
         scope = resource.scope_spans.add()
-        for i in order[low : low + REQUEST_SPANS].tolist():
+        for i in order[low : low + size].tolist():
             trace, place = int(owner[i]), int(number[i])
             start = 10**18 + i * 1000
             span = scope.spans.add(
@@ -65,7 +65,7 @@ def requests(span_count: int, seed: int = 7) -> tuple[list[bytes], int]:
             span.attributes.add(key="http.response.status_code").value.int_value = 200
             span.attributes.add(key="user_agent.original").value.string_value = "python-httpx/0.27 " + "x" * 60
         made.append(message.SerializeToString())
-    return made, per_wait // REQUEST_SPANS
+    return made, max(1, per_wait // size)
 
 
 async def run(wires: list[bytes], per_wait: int) -> dict[str, Any]:
@@ -101,7 +101,7 @@ async def run(wires: list[bytes], per_wait: int) -> dict[str, Any]:
         clock.move(step)
         start = time.process_time()
         await sampler.consume(batch)
-        if number % 50 == 0:  # the fake clock's own work is not to be measured: it wakes who is due now and then
+        if number % max(1, per_wait // 100) == 0:  # the fake clock's own work is not to be measured: it wakes who is due now and then
             await clock.advance(0)
         spent += time.process_time() - start
         most_held = max(most_held, sampler.held_items())
@@ -137,9 +137,9 @@ async def memory(wires: list[bytes], per_wait: int) -> dict[str, float]:
 
 def plot(path: str) -> None:
     """Kept share and adjusted count against the truth, over ratios of head and tail."""
-    import matplotlib
+    import matplotlib as mpl
 
-    matplotlib.use("Agg")
+    mpl.use("Agg")
     import matplotlib.pyplot as plt
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -204,6 +204,7 @@ def plot(path: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--spans", type=int, default=1_000_000)
+    parser.add_argument("--size", type=int, default=REQUEST_SPANS, help="spans a batch: under load the door joins requests to up to 8192")
     parser.add_argument("--before", default="")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--plot", default="")
@@ -213,7 +214,7 @@ def main() -> None:
         plot(options.plot)
         return
     if options.one:
-        wires, per_wait = requests(options.spans)
+        wires, per_wait = requests(options.spans, options.size)
         result = asyncio.run(run(wires, per_wait))
         result["memory"] = asyncio.run(memory(wires, per_wait))
         print(json.dumps(result))
@@ -223,7 +224,7 @@ def main() -> None:
     for turn in range(options.rounds):
         for name, path in sorted(checkouts.items(), reverse=True):
             environment = {**os.environ, "PYTHONPATH": path}
-            command = [sys.executable, str(here), "--one", "--spans", str(options.spans)]
+            command = [sys.executable, str(here), "--one", "--spans", str(options.spans), "--size", str(options.size)]
             done = subprocess.run(command, cwd=path, env=environment, capture_output=True, text=True, check=True)
             result = json.loads(done.stdout)
             print(

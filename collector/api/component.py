@@ -60,7 +60,7 @@ class Stage(Component, ABC):
         """Take the batch. Having taken it, it is this stage's: it may not refuse."""
 
     def hand_over(self) -> bool:
-        """Called before ``shutdown`` where a reload follows whose graph has this id in this pipeline. True: ``shutdown`` keeps what is held.
+        """Called before ``shutdown`` where a reload follows whose graph has this id in this pipeline. True: it keeps what is held.
 
         The successor takes it from ``previous`` in its ``start``. What nobody took is still in ``held_items``, and leaves with the next
         ``shutdown``.

@@ -133,7 +133,7 @@ class LogsFollower(Stage):
         if has_trace.all():
             return np.zeros(len(has_trace), np.bool_)
         config = self._config.logs
-        kept = ~has_trace & (batch.field("severity_number") >= config.min_number)
+        kept: Mask = ~has_trace & (batch.field("severity_number") >= config.min_number)
         below = ~has_trace & ~kept
         if config.below_ratio >= 1.0:
             kept = kept | below
@@ -209,13 +209,14 @@ class LogsFollower(Stage):
         """Traces whose first record came before, and which no sampler holds: a sampler that does will tell."""
         live = self._traces.live()
         column = self._traces.column
-        due = live[(column("first_s")[live] <= before_s) & (column("state")[live] == OPEN)]
+        due: I32 = live[(column("first_s")[live] <= before_s) & (column("state")[live] == OPEN)]
         if not len(due):
             return due
         states = self._states(self._traces.keys(due))
         for code in (KEPT, DROPPED):
             column("state")[due[states == code]] = code
-        return due[states == UNKNOWN]
+        unseen: I32 = due[states == UNKNOWN]
+        return unseen
 
     async def _keep_within_limits(self) -> None:
         limit = self._config.logs.max_bytes

@@ -96,6 +96,8 @@ class Report:
             row = int(rows[first[place]])
             trace_id = int(ids[row, 0]), int(ids[row, 1])
             slow = known.get(trace_id)
+            if slow is None and len(known) >= _SHOWN and int(lasted[row]) <= floor:
+                continue
             if slow is None:
                 rule = self._names[int(reasons[slots[row]]) + 1]
                 slow = known[trace_id] = _Slow(trace_id, int(lasted[row]), rule, [], 0, 0)

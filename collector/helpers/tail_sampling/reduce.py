@@ -29,10 +29,15 @@ class ByTrace:
         if len(ordered) and ordered[0] < 0:
             order = order[np.searchsorted(ordered, 0) :]
             ordered = slots[order]
-        starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else np.zeros(0, np.intp)
+        begins = np.ones(len(ordered), np.bool_)
+        np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
+        starts = np.flatnonzero(begins)
         self._order, self._starts = order, starts
         self.slots = ordered[starts]
-        self.counts = np.diff(np.append(starts, len(ordered)))
+        self.counts = np.empty(len(starts), np.intp)
+        if len(starts):
+            np.subtract(starts[1:], starts[:-1], out=self.counts[:-1])
+            self.counts[-1] = len(ordered) - starts[-1]
 
     def first_rows(self) -> NDArray[np.intp]:
         """The first row of each slot, in the batch's order."""
