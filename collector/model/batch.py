@@ -14,7 +14,6 @@ import numpy as np
 import collector.wire.scan as scan  # noqa: PLR0402 - the module, not the function of the same name in its stub
 from collector.model import fields
 from collector.model.attributes import AttributeColumn, AttributeTable
-from collector.model.columns import Array, StringColumn, read_only
 from collector.model.context import EMPTY_CONTEXT, Context
 from collector.model.edit import Edit
 from collector.model.index import Index
@@ -28,6 +27,7 @@ from collector.wire.splice_values import find_key, gather, overlay
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from collector.model.columns import Array, StringColumn
     from collector.model.signal import Signal
 
 __all__ = ["Batch", "Checked"]

@@ -62,7 +62,7 @@ class Values:
         self.encoding: tuple[str, Any, Any]
         """As ``AttributeLog`` takes it."""
         self._column: AttributeColumn | None = None
-        if isinstance(given, AttributeColumn | StringColumn | np.ndarray) and len(given) != count:
+        if isinstance(given, (AttributeColumn, StringColumn, np.ndarray)) and len(given) != count:
             raise ValueError(f"a column of {len(given)} values for {count} rows")
         if isinstance(given, AttributeColumn):
             self.encoding, self._column = ("rows", np.ascontiguousarray(given.rows), given.source), given
@@ -111,6 +111,11 @@ class AttributeChange:
     """uint8: one a row of the table or, for a mask of attributes, one an attribute; None = all."""
     values: Values | None = None
     """None = delete."""
+
+    @property
+    def encoding(self) -> tuple[str, Any, Any] | None:
+        """The values as ``AttributeLog`` takes them."""
+        return None if self.values is None else self.values.encoding
 
 
 @dataclass(slots=True)
@@ -172,12 +177,12 @@ class TableChange:
 
     def read_log(self, rows: Array, every: AttributeTable, key: str, changes: list[AttributeChange]) -> AttributeLog:
         """The changes ``of_key`` alone; slot 0 is the key."""
-        arguments = [(min(change.slot, 0), change.mode, change.where, change.values and change.values.encoding) for change in changes]
+        arguments = [(min(change.slot, 0), change.mode, change.where, change.encoding) for change in changes]
         return AttributeLog(rows, every.rows, every.keys, [_utf8(key)], arguments)
 
     def write_log(self, rows: Array, every: AttributeTable) -> AttributeLog:
         """All changes of attributes."""
-        arguments = [(change.slot, change.mode, change.where, change.values and change.values.encoding) for change in self.log]
+        arguments = [(change.slot, change.mode, change.where, change.encoding) for change in self.log]
         return AttributeLog(rows, every.rows, every.keys, list(self.slots), arguments)
 
 

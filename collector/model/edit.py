@@ -71,7 +71,7 @@ class Edit(Generic[B]):
             raise KeyError(f"{table} have no attributes")
         count = self._row_count(table)
         given, mask = Values(values, count), mask_of(where, count)
-        if count and (mask is None or mask.any()):
+        if count and (mask is None or b"\1" in mask.tobytes()):  # several times as fast as any() on short masks
             self._change(table).add(key, MODES[mode], mask, given)
         return self
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -24,20 +23,30 @@ T = TypeVar("T")
 class Later(Generic[T]):
     """What an index can make when it is asked for: a batch that is only sent on never pays."""
 
-    __slots__ = ("_make", "_made", "held_bytes")
+    __slots__ = ("_held", "_made", "_make")
 
-    def __init__(self, make: Callable[[], T], held_bytes: int) -> None:
-        """``held_bytes``: about what ``make`` keeps until then."""
+    def __init__(self, make: Callable[[], T], *held: _Sized | Later[Any]) -> None:
+        """``held``: what ``make`` keeps until then."""
         self._make: Callable[[], T] | None = make
         self._made: T | None = None
-        self.held_bytes = held_bytes
+        self._held = held
 
     def get(self) -> T:
         """Made at the first call."""
         if self._make is not None:
-            self._made, self._make = self._make(), None
+            self._made, self._make, self._held = self._make(), None, ()
         assert self._made is not None
         return self._made
+
+    @property
+    def nbytes(self) -> int:
+        """About what is kept to make it."""
+        return sum(held.nbytes for held in self._held)
+
+
+class _Sized(Protocol):
+    @property
+    def nbytes(self) -> int: ...
 
 
 _Rows: TypeAlias = "Array | Later[Array]"
@@ -62,18 +71,16 @@ class Index:
         """The index of the joined bytes of batches with these indexes: of the tables that all of them know."""
         index = cls()
         bases = np.cumsum(sizes) - sizes
-        tables = [table for table in schema.parents if all(table in part._rows for part in parts)]  # noqa: SLF001
-        for table in tables:
-            parent = schema.parents[table]
-            if parent and parent not in tables:
+        # What is known now, not the indexes themselves: tables of attributes keep their bytes.
+        for table, parent in schema.parents.items():
+            rows = [part._rows.get(table) for part in parts]  # noqa: SLF001
+            if any(held is None for held in rows) or (parent and parent not in index._rows):
                 continue
-            joined = _JoinedRows(bases, [part.held_rows(table) for part in parts], [part.held_rows(parent) for part in parts] if parent else [])
-            index._rows[table] = Later(joined.make, joined.held_bytes)
-            held = [part.held_attributes(table) for part in parts]
-            known = [attributes for attributes in held if attributes is not None]
-            if len(known) == len(parts):
-                attributed = _JoinedAttributes(bases, joined.parts, known)
-                index._attributes[table] = Later(attributed.make, attributed.held_bytes)
+            index._rows[table] = _joined_rows(bases, rows, [part._rows[parent] for part in parts] if parent else [])  # noqa: SLF001
+            if table in parts[0]._attributes:  # noqa: SLF001
+                attributes = [part.held_attributes(table) for part in parts]
+                if all(held is not None for held in attributes):
+                    index._attributes[table] = _joined_attributes(bases, rows, attributes)
         return index
 
     def rows(self, table: str) -> Array | None:
@@ -119,8 +126,8 @@ class Index:
     @property
     def memory_bytes(self) -> int:
         """About what is held."""
-        held = sum(rows.held_bytes if isinstance(rows, Later) else rows.nbytes for rows in self._rows.values())
-        held += sum(table.held_bytes if isinstance(table, Later) else table.memory_bytes for table in self._attributes.values())
+        held = sum(rows.nbytes for rows in self._rows.values())
+        held += sum(table.nbytes if isinstance(table, Later) else table.memory_bytes for table in self._attributes.values())
         return held + sum(column.nbytes if isinstance(column, np.ndarray) else column.memory_bytes for column in self.columns.values())
 
 
@@ -129,40 +136,25 @@ def now(held: T | Later[T]) -> T:
     return held.get() if isinstance(held, Later) else held
 
 
-@dataclass(slots=True)
-class _JoinedRows:
-    """The rows of one table over joined bytes, in the making."""
+def _joined_rows(bases: Array, parts: Sequence[Any], parents: Sequence[_Rows]) -> Later[Array]:
+    """The rows of one table over joined bytes; ``bases`` int64[parts]: where each part's bytes begin."""
 
-    bases: Array
-    """int64[parts]: where each part's bytes begin."""
-    parts: list[_Rows]
-    parents: list[_Rows]
+    def make() -> Array:
+        starts = _starts([len(now(rows)) for rows in parents]) if parents else np.zeros(len(parts), np.int64)
+        return join_rows([now(rows) for rows in parts], bases, starts)
 
-    @property
-    def held_bytes(self) -> int:
-        return sum(part.held_bytes if isinstance(part, Later) else part.nbytes for part in self.parts)
-
-    def make(self) -> Array:
-        starts = _starts([len(now(rows)) for rows in self.parents]) if self.parents else np.zeros(len(self.parts), np.int64)
-        return join_rows([now(rows) for rows in self.parts], self.bases, starts)
+    return Later(make, *parts)
 
 
-@dataclass(slots=True)
-class _JoinedAttributes:
-    """The attributes of one table over joined bytes, in the making."""
+def _joined_attributes(bases: Array, owners: Sequence[Any], parts: Sequence[Any]) -> Later[tuple[Array, list[bytes]]]:
+    """The attributes of one table over joined bytes."""
 
-    bases: Array
-    owners: list[_Rows]
-    parts: list[_Attributes]
+    def make() -> tuple[Array, list[bytes]]:
+        known = [now(part) for part in parts]
+        keys, codes = _merged_keys([keys for _, keys in known])
+        return join_rows([rows for rows, _ in known], bases, _starts([len(now(rows)) for rows in owners]), codes), keys
 
-    @property
-    def held_bytes(self) -> int:
-        return sum(part.held_bytes if isinstance(part, Later) else part[0].nbytes for part in self.parts)
-
-    def make(self) -> tuple[Array, list[bytes]]:
-        parts = [now(part) for part in self.parts]
-        keys, codes = _merged_keys([keys for _, keys in parts])
-        return join_rows([rows for rows, _ in parts], self.bases, _starts([len(now(rows)) for rows in self.owners]), codes), keys
+    return Later(make, *(part if isinstance(part, Later) else part[0] for part in parts))
 
 
 def _starts(lengths: Sequence[int]) -> Array:

@@ -5,7 +5,7 @@ Rules of patches and frames: ``collector.wire.splice``.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Note", "Patches", "Spliced"]
 
+_INNER_FRAMES: Final = {"resources": "inner_start", "scopes": "inner_start", "metrics": "data_start"}
+"""The message inside, whose length follows as well."""
 Note: TypeAlias = Callable[[Array, Array], None]
 """Told where its patches stand in the new request (int32) and the new rows of its table (writable)."""
 
@@ -35,6 +37,7 @@ class Patches:
         self._payload_bytes = 0
         self.count = 0
         self._frames: dict[str, Array] = {}  # table → bool[n]: rows that hold patches
+        self._whole: set[str] = set()  # tables all of whose rows are frames
         self._more_frames: list[tuple[Array, Array, str]] = []
         self._notes: dict[str, list[tuple[int, int, Note]]] = {}
 
@@ -68,8 +71,7 @@ class Patches:
     def around(self, table: str, rows: Array) -> None:
         """Frames: these rows (bool[n]), what is above them and, for resources and scopes, the message inside."""
         self._frames[table] = self._frames[table] | rows if table in self._frames else rows
-        for above in self.batch.tables_above(table):
-            self._frames[above] = np.ones(self.batch.table(above).row_count, np.bool_)
+        self._whole.update(self.batch.tables_above(table))
 
     def frame(self, starts: Array, starts_of_content: Array, ends: Array) -> None:
         """Further frames."""
@@ -79,11 +81,15 @@ class Patches:
 
     def apply(self) -> "Spliced":
         """The new bytes, and how to make the index of them."""
-        frames = list(self._more_frames)
-        for table, mask in self._frames.items():
-            rows, held = self.batch.table(table).rows, np.flatnonzero(mask)
-            frames.append((rows, held, "start"))
-            frames.extend((rows, held, name) for name in ("inner_start", "data_start") if name in (rows.dtype.names or ()))
+        frames = []
+        for table in self.batch.tables:  # from the top: then they are in order, but for batches of several resources or scopes
+            if table in self._whole or table in self._frames:
+                rows = self.batch.table(table).rows
+                held = np.arange(len(rows)) if table in self._whole else self._frames[table].nonzero()[0]
+                frames.append((rows, held, "start"))
+                if table in _INNER_FRAMES:
+                    frames.append((rows, held, _INNER_FRAMES[table]))
+        frames += self._more_frames
         wire, shift, placed = rewrite(
             self.batch.wire,
             _joined(self._offsets),
@@ -116,7 +122,7 @@ class Spliced:
                 note(placed, rows)
             return rows
 
-        return Later(make, held.held_bytes if isinstance(held, Later) else held.nbytes)
+        return Later(make, held)
 
     def attributes(self, held: "tuple[Array, list[bytes]] | Later[tuple[Array, list[bytes]]]") -> Later[tuple[Array, list[bytes]]]:
         """The attributes of a table none of which was changed."""
@@ -126,7 +132,7 @@ class Spliced:
             rows, keys = now(held)
             return shift.relocate(rows), keys
 
-        return Later(make, held.held_bytes if isinstance(held, Later) else held[0].nbytes)
+        return Later(make, held if isinstance(held, Later) else held[0])
 
 
 def _joined(parts: list[Array]) -> Array:

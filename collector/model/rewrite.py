@@ -61,12 +61,14 @@ def written(batch: B, changes: dict[str, TableChange]) -> B:
 
 def _carried(made: AttributePatches, spliced: Spliced, first: int) -> Later[tuple[Array, list[bytes]]]:
     shift, placed = spliced.shift, spliced.placed[first : first + made.patch_count]
-    return Later(lambda: made.carried(shift, placed), made.nbytes)
+    return Later(lambda: made.carried(shift, placed), made)
 
 
 def _put_attributes(patches: Patches, table: str, made: AttributePatches) -> int:
     """Put the patches; returns the number of the first."""
-    first, last = patches.add(*made.columns())
+    columns = made.columns()
+    lengths = columns[3]
+    first, last = patches.add(*columns)
     patches.around(table, made.touched)
     counts, inner = made.counts, made.inner_messages()
 
@@ -77,7 +79,6 @@ def _put_attributes(patches: Patches, table: str, made: AttributePatches) -> int
             rows["inner_start"][which], rows["inner_body"][which] = start, start + inner[:, 2]
             rows["inner_end"][which] = start + lengths[inner[:, 1]]
 
-    lengths = made.columns()[3]
     patches.note(table, first, last, note)
     return first
 
@@ -136,7 +137,7 @@ def _with_inner_messages(batch: B, changes: dict[str, TableChange]) -> B:
     """The batch with an empty inner message where a field needs one that is not there."""
     patches = Patches(batch)
     for table, number in _INNER.items():
-        if table not in changes:
+        if table not in changes or not any(by_field.known.inner for by_field in changes[table].fields.values()):
             continue
         rows = batch.table(table).rows
         needed = np.zeros(len(rows), np.bool_)

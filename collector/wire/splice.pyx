@@ -403,7 +403,13 @@ def rewrite(
                 if triple[0] >= 0:
                     _frame(&found[frame_count], triple[0], triple[1], triple[2])
                     frame_count += 1
-        qsort(found, frame_count, sizeof(Frame), _by_start)
+        sorted_already = True
+        for i in range(1, frame_count):
+            if found[i - 1].start > found[i].start:
+                sorted_already = False
+                break
+        if not sorted_already:
+            qsort(found, frame_count, sizeof(Frame), _by_start)
         result = _splice(
             wire, patches, patch_count, <const uint8_t*>PyBytes_AS_STRING(payload), payload_length,
             found, frame_count, shift, <int32_t*>cnp.PyArray_DATA(placed),
