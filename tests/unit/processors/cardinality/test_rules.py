@@ -1,0 +1,335 @@
+"""The numbered rules that need more than one number a point: each test names its rule."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from collector.model import Context, Metrics, Signal
+from collector.testing import FakeClock, FakeHost, Sink, make_settings
+from processors.cardinality import factory
+from processors.cardinality.config import CardinalityConfig
+
+SECOND = 1_000_000_000
+DELTA, CUMULATIVE = 1, 2
+
+
+class Gateway:
+    def __init__(self, *, clock=None, previous=None, **keys):
+        self.clock = clock or FakeClock()
+        self.sink = Sink(Signal.METRICS)
+        self.settings = make_settings(factory, signals={Signal.METRICS}, clock=self.clock, outputs={Signal.METRICS: self.sink})
+        self.sut = factory.create(self.settings, CardinalityConfig.model_validate(keys), previous)
+        self.sent = 0
+
+    async def __aenter__(self):
+        await self.sut.start(FakeHost())
+        return self
+
+    async def __aexit__(self, *_):
+        await self.sut.shutdown()
+
+    async def send(self, *fillers, kind="sum", temporality=CUMULATIVE, resource=None, context=None, name="requests", monotonic=True):
+        """Each filler gets a point, of which times are set already."""
+        await self.clock.advance(1)
+        made = ExportMetricsServiceRequest()
+        inner = made.resource_metrics.add()
+        for key, value in {"service.name": "api", **(resource or {})}.items():
+            inner.resource.attributes.add(key=key).value.string_value = value
+        metric = getattr(inner.scope_metrics.add().metrics.add(name=name), kind)
+        if kind != "gauge":
+            metric.aggregation_temporality = temporality
+        if kind == "sum":
+            metric.is_monotonic = monotonic
+        now = self.clock.time_unix_nano()
+        for filler in fillers:
+            filler(metric.data_points.add(time_unix_nano=now, start_time_unix_nano=now - SECOND))
+        self.sent += len(fillers)
+        batch = Metrics.from_wire(made.SerializeToString())
+        await self.sut.consume(batch if context is None else batch.with_context(context))
+
+    async def flush(self):
+        """{attributes: point} of what this flush wrote; series of the same attributes in a list."""
+        seen = len(self.sink.batches)
+        await self.clock.advance(15.1)
+        return self.points(self.sink.batches[seen:])
+
+    def points(self, batches):
+        found = {}
+        for batch in batches:
+            for resource in ExportMetricsServiceRequest.FromString(batch.wire).resource_metrics:
+                for scope in resource.scope_metrics:
+                    for metric in scope.metrics:
+                        for point in getattr(metric, metric.WhichOneof("data")).data_points:
+                            key = tuple(sorted((a.key, a.value.string_value or str(a.value.bool_value)) for a in point.attributes))
+                            found[key] = point
+        return found
+
+    def balanced(self):
+        ledger = self.settings.telemetry.ledger
+        made, dropped = ledger.created[Signal.METRICS], ledger.dropped_count(Signal.METRICS)
+        return self.sent + made == self.sink.item_count + ledger.folded[Signal.METRICS] + dropped
+
+
+OVERFLOW = (("otel.metric.overflow", "True"),)
+
+
+def number(value, user, **fields):
+    def fill(point):
+        if isinstance(value, int):
+            point.as_int = value
+        else:
+            point.as_double = value
+        point.attributes.add(key="user").value.string_value = user
+        for name, content in fields.items():
+            setattr(point, name, content)
+
+    return fill
+
+
+def test_rule_03_our_restart_makes_old_sources_baselines():
+    """A new start time, accumulators at 0, each source loses at most its gain since its last point; named series pass untouched."""
+
+    async def run():
+        clock = FakeClock()
+        old = clock.time_unix_nano() - 10 * SECOND
+        async with Gateway(clock=clock, limit=1) as before:
+            await before.send(number(1, "a"), number(100, "b", start_time_unix_nano=old))
+            await before.send(number(107, "b", start_time_unix_nano=old))
+            first = (await before.flush())[OVERFLOW]
+        async with Gateway(clock=clock, limit=1) as after:
+            await after.send(number(5, "a", start_time_unix_nano=old), number(110, "b", start_time_unix_nano=old))
+            await after.send(number(118, "b", start_time_unix_nano=old))
+            second = (await after.flush())[OVERFLOW]
+            assert (first.as_int, second.as_int) == (7, 8)
+            assert second.start_time_unix_nano > first.start_time_unix_nano
+            assert after.points(after.sink.batches[:1])[(("user", "a"),)].as_int == 5
+
+    asyncio.run(run())
+
+
+async def test_rule_05_histograms_go_to_the_bounds_both_share():
+    """Exact at shared bounds, and counted where a bound of ours loses by it."""
+
+    def histogram(counts, bounds, user):
+        def fill(point):
+            point.count, point.sum = sum(counts), 1.0
+            point.bucket_counts.extend(counts)
+            point.explicit_bounds.extend(bounds)
+            point.attributes.add(key="user").value.string_value = user
+
+        return fill
+
+    async with Gateway(limit=1) as gateway:
+        await gateway.send(
+            histogram([1], [], "a"), histogram([1, 1, 1, 1], [1.0, 2.0, 5.0], "b"), histogram([1, 2, 4, 8], [1.0, 5.0, 9.0], "c"),
+            histogram([1, 1, 1, 1, 1], [1.0, 2.0, 3.0, 5.0], "d"), kind="histogram",
+        )  # fmt: skip
+        point = (await gateway.flush())[OVERFLOW]
+        assert list(point.bucket_counts) == [1 + 1 + 1, 1 + 0 + 1, 1 + 2 + 2, 1 + 12 + 1]
+        assert point.count == sum(point.bucket_counts) == 4 + 15 + 5
+        assert gateway.settings.telemetry.value("tailrace_cardinality_inexact_points", reason="bounds") == 1  # c has no bound 2
+        assert gateway.balanced()
+
+
+def exponential(scale, user, *, positive=(), offset=0, zeros=0, threshold=0.0, count=None):
+    def fill(point):
+        point.scale, point.zero_count, point.zero_threshold = scale, zeros, threshold
+        point.count = sum(positive) + zeros if count is None else count
+        point.sum = 1.0
+        point.positive.offset = offset
+        point.positive.bucket_counts.extend(positive)
+        point.attributes.add(key="user").value.string_value = user
+
+    return fill
+
+
+async def test_rule_05_exponential_histograms_merge_at_the_lower_scale_and_larger_threshold():
+    """Index halves rounded down; buckets below the threshold are in the zero bucket."""
+    async with Gateway(limit=1) as gateway:
+        await gateway.send(exponential(0, "a"), exponential(1, "b", positive=[1, 2, 3], offset=-1), exponential(0, "c", positive=[5], offset=2),
+                           kind="exponential_histogram")  # fmt: skip
+        point = (await gateway.flush())[OVERFLOW]
+        got = Counter({point.positive.offset + i: n for i, n in enumerate(point.positive.bucket_counts) if n})
+        assert (point.scale, got) == (0, {-1: 1, 0: 5, 2: 5})
+        await gateway.send(exponential(0, "d", positive=[7], offset=3, zeros=1, threshold=3.0), kind="exponential_histogram")
+        point = (await gateway.flush())[OVERFLOW]
+        got = Counter({point.positive.offset + i: n for i, n in enumerate(point.positive.bucket_counts) if n})
+        assert (point.zero_threshold, point.zero_count, got) == (4.0, 1 + 1 + 5, {2: 5, 3: 7})
+        assert point.count == 11 + 8
+        assert gateway.balanced()
+
+
+async def test_rule_05_exponential_buckets_stay_within_160():
+    """The scale falls until they fit; a point whose buckets are not its count is dropped and counted."""
+    async with Gateway(limit=1) as gateway:
+        await gateway.send(exponential(5, "a"), exponential(5, "b", positive=[1] * 160), exponential(5, "c", positive=[1], offset=1000),
+                           exponential(5, "x", positive=[1], count=9), kind="exponential_histogram")  # fmt: skip
+        point = (await gateway.flush())[OVERFLOW]
+        assert len(point.positive.bucket_counts) <= 160
+        assert (point.scale, sum(point.positive.bucket_counts), point.count) == (2, 161, 161)
+        assert gateway.settings.telemetry.ledger.dropped_count(Signal.METRICS, "exponential") == 1
+        assert gateway.balanced()
+
+
+@pytest.mark.parametrize(("fold", "expected"), [("last", {3.0}), ("sum", {6.5}), ("max", {3.0}), ("min", {1.5}), ("mean", {6.5 / 3})])
+async def test_rule_06_gauges_fold_as_told(fold, expected):
+    """Of the latest values of live sources."""
+    async with Gateway(limit=1, gauge=[{"metrics": ["req*"], "fold": fold}]) as gateway:
+        await gateway.send(number(9.0, "a"), number(1.5, "b"), number(2, "c"), kind="gauge")
+        await gateway.send(number(3.0, "d"), kind="gauge")
+        point = (await gateway.flush())[OVERFLOW]
+        assert point.as_double + point.as_int in expected
+
+
+async def test_rule_08_a_freed_slot_ends_once_and_its_series_goes_on_in_overflow():
+    """One NO_RECORDED_VALUE, (start, last) kept, never back under the old name."""
+    async with Gateway(limit=1, window="100s", state_ttl="100s", overflow={"stale_after": "60s"}) as gateway:
+        start = gateway.clock.time_unix_nano()
+        await gateway.send(number(10, "a", start_time_unix_nano=start))
+        await gateway.clock.advance(120)
+        markers = [p for p in gateway.points(gateway.sink.batches[1:]).items() if p[1].flags & 1]
+        assert [key for key, _ in markers] == [(("user", "a"),)]
+        await gateway.send(number(17, "a", start_time_unix_nano=start))
+        written = await gateway.flush()
+        assert written[OVERFLOW].as_int == 7
+        assert (("user", "a"),) not in written
+        assert gateway.settings.telemetry.value("tailrace_cardinality_slots_freed") == 1
+        assert gateway.balanced()
+
+
+async def test_rule_08_a_limit_lowered_by_reload_takes_the_youngest_names():
+    """Each ends once; their gains go on in overflow."""
+    async with Gateway(limit=3) as gateway:
+        start = gateway.clock.time_unix_nano()
+        await gateway.send(*(number(10, user, start_time_unix_nano=start) for user in "abc"))
+        old, gateway.sut = gateway.sut, factory.create(gateway.settings, CardinalityConfig(limit=1), gateway.sut)
+        await old.shutdown()
+        await gateway.sut.start(FakeHost())
+        ended = await gateway.flush()
+        assert {key for key, point in ended.items() if point.flags & 1} == {(("user", "b"),), (("user", "c"),)}
+        await gateway.send(*(number(14, user, start_time_unix_nano=start) for user in "abc"))
+        assert (await gateway.flush())[OVERFLOW].as_int == 8
+        assert gateway.balanced()
+
+
+async def test_rule_09_exemplars_are_the_newest_four_with_what_was_dropped():
+    """Trace and span ids kept; keys of the hash list left out."""
+    async with Gateway(limit=1, top={"hash": ["user"]}) as gateway:
+
+        def many(point):
+            number(5, "b")(point)
+            point.attributes.add(key="path").value.string_value = "/x"
+            for i in range(6):
+                exemplar = point.exemplars.add(time_unix_nano=100 + i, as_int=i, trace_id=bytes([i] * 16), span_id=bytes([i] * 8))
+                exemplar.filtered_attributes.add(key="own").value.int_value = i
+
+        await gateway.send(number(1, "a"), many)
+        point = (await gateway.flush())[OVERFLOW]
+        assert sorted(e.time_unix_nano for e in point.exemplars) == [102, 103, 104, 105]
+        assert {e.trace_id for e in point.exemplars} == {bytes([i] * 16) for i in range(2, 6)}
+        for exemplar in point.exemplars:
+            assert {a.key for a in exemplar.filtered_attributes} == {"own", "path"}
+        assert not (await gateway.flush())[OVERFLOW].exemplars
+
+
+async def test_rule_11_empty_equals_absent_and_int_is_not_text():
+    """What the exporter will merge counts as one."""
+    async with Gateway(limit=10) as gateway:
+
+        def empty(point):
+            number(1, "a")(point)
+            point.attributes.add(key="zone").value.string_value = ""
+
+        def count(point):
+            point.as_int = 1
+            point.attributes.add(key="user").value.int_value = 1
+
+        await gateway.send(number(1, "a"), empty, count, number(1, "1"))
+        assert len(gateway.sut.state.limits.named) == 3
+
+
+async def test_tenants_have_limits_and_overflow_points_of_their_own():
+    """For each metric, and altogether; one cannot use up another's room."""
+
+    def of(tenant, user):
+        def fill(point):
+            number(1, user)(point)
+            point.attributes.add(key="tenant").value.string_value = tenant
+
+        return fill
+
+    async with Gateway(limit=10, tenant={"attribute": "tenant", "limit": 2, "total": 3, "max_values": 2}) as gateway:
+        for name in ("one", "two"):
+            await gateway.send(*(of("loud", f"u{i}") for i in range(5)), of("quiet", "u"), name=name)
+        series = gateway.sut.state.limits
+        assert len(series.named) == 3 + 2
+        written = await gateway.flush()
+        assert (*OVERFLOW, ("tenant", "loud")) in written
+        await gateway.send(*(of(f"t{i}", "u") for i in range(5)), name="one")
+        assert (*OVERFLOW, ("tenant", "__other__")) in await gateway.flush()
+        assert gateway.balanced()
+
+
+async def test_prometheus_series_count_what_prometheus_makes_of_them():
+    """A histogram of 11 bounds is 14."""
+
+    def histogram(user):
+        def fill(point):
+            point.count = 12
+            point.bucket_counts.extend([1] * 12)
+            point.explicit_bounds.extend(float(i) for i in range(11))
+            point.attributes.add(key="user").value.string_value = user
+
+        return fill
+
+    async with Gateway(limit=30, count="prometheus_series") as gateway:
+        await gateway.send(*(histogram(f"u{i}") for i in range(5)), kind="histogram")
+        assert len(gateway.sut.state.limits.named) == 2
+        assert (await gateway.sut._overview.show({}))["metrics"][0]["series"] == 28
+
+
+async def test_ints_that_leave_64_bits_go_on_as_doubles():
+    """Never wrapped, and counted."""
+    async with Gateway(limit=1) as gateway:
+        await gateway.send(number(1, "a"), *(number(2**62, f"u{i}") for i in range(4)))
+        assert (await gateway.flush())[OVERFLOW].as_double == 4.0 * 2**62
+        assert gateway.settings.telemetry.value("tailrace_cardinality_inexact_points", reason="integer_overflow") > 0
+
+
+async def test_what_is_folded_keeps_its_context():
+    """Tenants' overflow does not mix, and neither do their limits."""
+    contexts = [Context(tenant="a"), Context(tenant="b")]
+    async with Gateway(limit=1) as gateway:
+        for context in contexts:
+            await gateway.send(number(1, "x"), number(2, "y"), context=context)
+        await gateway.flush()
+        assert {batch.context.tenant for batch in gateway.sink.batches[-2:]} == {"a", "b"}
+        assert all(gateway.points([batch])[OVERFLOW].as_int == 2 for batch in gateway.sink.batches[-2:])
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"tenant": {"attribute": "t", "limit": 9, "total": 3}}, "total"), ({"tenant": {"attribute": "t", "limit": 0, "total": 0}}, "limit"),
+        ({"tenant": {"attribute": ""}}, "attribute"), ({"limit": 11, "max_series": 10}, "max_series"), ({"max_series": 0}, "max_series"),
+        ({"group_by": ["service.instance.id"]}, "service.instance.id"), ({"group_by": ["a", "a"]}, "twice"), ({"count": "all"}, "count"),
+        ({"overflow": {"stale_after": "1s"}}, "stale_after"), ({"overflow": {"exemplars": -1}}, "exemplars"),
+        ({"overflow": {"exemplars": 101}}, "exemplars"), ({"state_ttl": "1m"}, "stale_after"), ({"state_limit_mib": 0}, "state_limit_mib"),
+        ({"gauge": [{"metrics": ["*"], "fold": "median"}]}, "fold"), ({"top": {"n": 0}}, "n"), ({"initial": "some"}, "initial"),
+        ({"tenant": {"attribute": "t"}, "attributes": [{"keys": ["t"], "action": "drop"}]}, "tenant"),
+    ],
+)  # fmt: skip
+def test_bad_configuration_names_its_key(keys, said):
+    """Out of range, or contradictory."""
+    with pytest.raises(ValueError, match=said):
+        CardinalityConfig.model_validate(keys)
+
+
+def test_globs_that_match_nothing_are_told():
+    """Impossible names, and what an earlier rule takes."""
+    config = CardinalityConfig.model_validate(
+        {"overrides": [{"metrics": ["http_*", "a b"], "limit": 1}, {"metrics": ["http_x", "other"], "limit": 2}]}
+    )
+    assert [(key, glob) for key, glob, _ in config.unmatchable()] == [("overrides[0].metrics", "a b"), ("overrides[1].metrics", "http_x")]
