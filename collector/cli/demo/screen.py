@@ -49,10 +49,10 @@ def _each(document: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
     yield from (document or {}).values()
 
 
-def _table(title: str, *columns: str) -> Table:
+def _table(title: str, *columns: str, numbers: slice) -> Table:
     table = Table(title=title, title_justify="left", header_style="bold", box=None, padding=(0, 2, 0, 0))
-    for position, column in enumerate(columns):
-        table.add_column(column, justify="left" if position == 0 else "right", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right" if column in columns[numbers] else "left", no_wrap=True)
     return table
 
 
@@ -60,9 +60,8 @@ def _services(document: Mapping[str, Any] | None) -> Table | None:
     rows = [service for one in _each(document) for service in one.get("services", ())]
     if not rows:
         return None
-    table = _table(
-        "Requests, errors, duration (span_metrics: every span, before sampling)", "service", "calls", "errors", "p50", "p95", "p99"
-    )
+    title = "Requests, errors, duration (span_metrics: every span, before sampling)"
+    table = _table(title, "service", "calls", "errors", "p50", "p95", "p99", numbers=slice(1, None))
     for row in rows:
         errors = Text(f"{row['errors']} ({row['error_ratio']:.1%})", style="red" if row["errors"] else "")
         table.add_row(
@@ -75,7 +74,7 @@ def _labels(document: Mapping[str, Any] | None) -> Table | None:
     rows = [row for one in _each(document) for row in one.get("attributes", ())][:_LABELS]
     if not rows:
         return None
-    table = _table("Worst labels (cardinality)", "metric", "label", "values", "such as")
+    table = _table("Worst labels (cardinality)", "metric", "label", "values", "such as", numbers=slice(2, 3))
     for row in rows:
         samples = ", ".join(row.get("samples", ()))
         table.add_row(_plain(row["metric"]), _plain(row["attribute"]), str(row["values"]), _plain(samples[:_SAMPLES_CHARS]))

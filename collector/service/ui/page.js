@@ -142,7 +142,7 @@ function traces(found) {
       const lines = ordered(trace.spans);
       const body = table(lines, [
         ["span", ([span, depth]) => element("span", {}, "\u2003".repeat(depth), span.name, " ", element("span", { className: "quiet" }, span.service))],
-        ["", ([span]) => element("div", { className: "lane" }, lane(trace, span))],
+        ["", ([span]) => lane(trace, span)],
         ["", ([span]) => duration(span.duration_ms), true],
         ["", ([span]) => element("span", { className: span.status === "error" ? "bad note" : "note" }, span.status === "error" ? `error  ${notes(span)}` : notes(span))],
       ]);
