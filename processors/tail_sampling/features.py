@@ -294,7 +294,7 @@ def fnv1a_64(trace_ids: U64, salt: bytes) -> U64:
 # W3C Trace Context, tracestate, as far as the Collector checks it (go.opentelemetry.io/otel/trace, ParseTraceState).
 _KEY: Final = r"(?:[a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13})"
 _VALUE: Final = r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
-_MEMBER: Final = re.compile(f"^[ \\t]*({_KEY})=({_VALUE})[ \\t]*$")
+_MEMBER: Final = re.compile(f"[ \\t]*({_KEY})=({_VALUE})[ \\t]*")
 _MEMBERS_MAX: Final = 32
 
 
@@ -304,7 +304,7 @@ def trace_state_value(text: str, key: str) -> str:
     for part in text.split(","):
         if not part:
             continue
-        match = _MEMBER.match(part)
+        match = _MEMBER.fullmatch(part)
         if match is None or match[1] in members or len(members) == _MEMBERS_MAX:
             return ""
         members[match[1]] = match[2]
