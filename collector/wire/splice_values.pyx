@@ -1,4 +1,4 @@
-"""What a splice inserts, and single values read: attributes found, gathered and encoded, fields encoded, numbers as text.
+"""What a splice inserts, and single values read: attributes found and gathered, fields encoded, numbers as text.
 
 Rows are those of ``layout.ATTRIBUTE``; their slices point into a *source*, the request or bytes made for the purpose.
 Field numbers: ``common.proto`` (AnyValue, KeyValue) of opentelemetry-proto 1.x.
@@ -22,11 +22,7 @@ __all__ = [
     "decimal",
     "find_key",
     "gather",
-    "has_duplicates",
-    "key_values",
     "length_delimited",
-    "locate",
-    "mark_key",
     "overlay",
     "read_values",
     "slices",
@@ -63,53 +59,6 @@ def find_key(cnp.ndarray rows, int32_t code, Py_ssize_t owner_count):
         if row[i].key_code == code and 0 <= row[i].owner < owner_count:
             out[row[i].owner] = <int32_t>i
     return result
-
-
-def locate(cnp.ndarray rows, const int32_t[::1] counts, const int64_t[::1] which, int32_t code, uint8_t[::1] marks, bint all_):
-    """Where a key stands on some owners: (int32[k] its last attribute there, int32[k] the last of all there), -1 = none.
-
-    ``counts``: how many attributes each owner has; ``which``: the owners. Marks the key's other attributes there, the hidden
-    ones, and with ``all_`` the last as well.
-    """
-    cdef const AttributeRow* row = _attributes(rows)
-    cdef Py_ssize_t i, k, at = 0, owner = 0, end, owner_count = counts.shape[0], row_count = len(rows)
-    cdef cnp.ndarray same = np.empty(which.shape[0], np.int32), last = np.empty(which.shape[0], np.int32)
-    cdef int32_t* same_out = <int32_t*>cnp.PyArray_DATA(same)
-    cdef int32_t* last_out = <int32_t*>cnp.PyArray_DATA(last)
-    if marks.shape[0] != row_count:
-        raise ValueError("arrays of different lengths")
-    for i in range(which.shape[0]):
-        if not owner <= which[i] < owner_count:
-            raise ValueError("owners out of order")
-        while owner < which[i]:
-            at += counts[owner]
-            owner += 1
-        end = at + counts[owner]
-        if at < 0 or end < at or end > row_count:
-            raise ValueError("attributes of another table")
-        same_out[i] = -1
-        last_out[i] = <int32_t>(end - 1) if end > at else -1
-        for k in range(at, end):
-            if row[k].owner != owner:
-                raise ValueError("attributes of another table")
-            if row[k].key_code == code:
-                if same_out[i] >= 0:
-                    marks[same_out[i]] = 1
-                same_out[i] = <int32_t>k
-        if all_ and same_out[i] >= 0:
-            marks[same_out[i]] = 1
-    return same, last
-
-
-def mark_key(cnp.ndarray rows, int32_t code, const int32_t[::1] kept, const uint8_t[::1] owners, uint8_t[::1] marks):
-    """Mark the attributes with this key of the marked ``owners``, but for the one ``kept`` of each (-1 = all)."""
-    cdef const AttributeRow* row = _attributes(rows)
-    cdef Py_ssize_t i, count = len(rows), owner_count = owners.shape[0]
-    if marks.shape[0] != count or kept.shape[0] != owner_count:
-        raise ValueError("arrays of different lengths")
-    for i in range(count):
-        if row[i].key_code == code and 0 <= row[i].owner < owner_count and owners[row[i].owner] and kept[row[i].owner] != i:
-            marks[i] = 1
 
 
 cdef void _absent(AttributeRow* row) noexcept nogil:
@@ -241,54 +190,6 @@ cdef uint8_t* _put(uint8_t* out, uint64_t value) noexcept nogil:
         out += 1
     out[0] = <uint8_t>value
     return out + 1
-
-
-def key_values(const uint8_t[::1] tags, bytes key, cnp.ndarray rows, bytes source, const int64_t[::1] which):
-    """KeyValue fields with this key and the values of ``rows[which]``, one after the other: (bytes, int64[k] starts, int64[k] lengths).
-
-    ``tags``: the field's tag for each row.
-    """
-    cdef const AttributeRow* row = _attributes(rows)
-    cdef Py_ssize_t i, count = which.shape[0], row_count = len(rows)
-    cdef int64_t size = len(source), total = 0, content
-    cdef int64_t key_length = len(key)
-    cdef const uint8_t* data = <const uint8_t*>PyBytes_AS_STRING(source)
-    cdef const uint8_t* key_data = <const uint8_t*>PyBytes_AS_STRING(key)
-    cdef uint8_t* out
-    cdef uint8_t* start
-    cdef bytes result
-    cdef cnp.ndarray starts = np.empty(count, np.int64), lengths = np.empty(count, np.int64)
-    cdef int64_t* start_out = <int64_t*>cnp.PyArray_DATA(starts)
-    cdef int64_t* length_out = <int64_t*>cnp.PyArray_DATA(lengths)
-    if tags.shape[0] != row_count:
-        raise ValueError("one tag a row is needed")
-    for i in range(count):
-        if not 0 <= which[i] < row_count:
-            raise ValueError("no such row")
-        if row[which[i]].any >= 0 and (row[which[i]].any_len < 0 or row[which[i]].any + <int64_t>row[which[i]].any_len > size):
-            raise ValueError("a slice outside its source")
-        content = 1 + _size(key_length) + key_length
-        if row[which[i]].any >= 0:
-            content += 1 + _size(row[which[i]].any_len) + row[which[i]].any_len
-        length_out[i] = content
-        total += 1 + _size(content) + content
-    result = PyBytes_FromStringAndSize(NULL, total)
-    start = out = <uint8_t*>PyBytes_AS_STRING(result)
-    for i in range(count):
-        start_out[i] = out - start
-        out[0] = tags[which[i]]
-        out = _put(out + 1, length_out[i])
-        out[0] = 0x0a
-        out = _put(out + 1, key_length)
-        memcpy(out, key_data, key_length)
-        out += key_length
-        if row[which[i]].any >= 0:
-            out[0] = 0x12
-            out = _put(out + 1, row[which[i]].any_len)
-            memcpy(out, data + row[which[i]].any, row[which[i]].any_len)
-            out += row[which[i]].any_len
-        length_out[i] = out - start - start_out[i]
-    return result, starts, lengths
 
 
 def length_delimited(bytes tag, bytes source, const int32_t[::1] offsets, const int32_t[::1] sizes):
@@ -448,18 +349,3 @@ def bodies(bytes wire, const int32_t[::1] starts, const int32_t[::1] ends):
             raise ValueError("no length-delimited field")
         out[i] = <int32_t>at
     return result
-
-
-def has_duplicates(cnp.ndarray rows, Py_ssize_t key_count):
-    """Whether any owner has a key twice. Attributes of one owner stand together."""
-    cdef const AttributeRow* row = _attributes(rows)
-    cdef Py_ssize_t i, count = len(rows)
-    cdef cnp.ndarray seen = np.full(key_count, -1, np.int32)
-    cdef int32_t* owner = <int32_t*>cnp.PyArray_DATA(seen)
-    for i in range(count):
-        if not 0 <= row[i].key_code < key_count:
-            raise ValueError("an attribute without a key")
-        if owner[row[i].key_code] == row[i].owner:
-            return True
-        owner[row[i].key_code] = row[i].owner
-    return False

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from collector.wire.layout import ATTRIBUTE, KIND_ABSENT, KIND_BOOL, KIND_BYTES, KIND_DOUBLE, KIND_EMPTY, KIND_INT, KIND_STRING
 from collector.wire.splice_values import (
@@ -15,11 +15,7 @@ from collector.wire.splice_values import (
     decimal,
     find_key,
     gather,
-    has_duplicates,
-    key_values,
     length_delimited,
-    locate,
-    mark_key,
     overlay,
     read_values,
     slices,
@@ -79,29 +75,11 @@ def test_slices_outside_their_source_are_refused():
     row = gather(np.empty(0, ATTRIBUTE), np.array([-1], np.int32))
     row["any"], row["any_len"] = 2, 5
     with pytest.raises(ValueError, match="outside"):
-        key_values(np.array([10], np.uint8), b"k", row, b"abc", np.array([0]))
-    with pytest.raises(ValueError, match="outside"):
         compact(row, b"abc", 0)
     with pytest.raises(ValueError, match="outside"):
         bodies(b"\x0a", np.array([0], np.int32), np.array([5], np.int32))
     with pytest.raises(ValueError, match="no length"):
         bodies(b"\x0a\x80", np.array([0], np.int32), np.array([2], np.int32))
-
-
-def test_key_values_are_what_protobuf_reads():
-    """Each value under the key, with its row's tag; chosen rows only, in their order."""
-    source, rows = values()
-    which = np.array([2, 0, 5])
-    payload, starts, lengths = key_values(np.full(len(rows), 0x4A, np.uint8), b"key", rows, source, which)
-    for row, start, length in zip(which, starts, lengths, strict=True):
-        field = payload[start : start + length]
-        assert field[0] == 0x4A
-        assert KeyValue.FromString(field[2:]) == KeyValue(key="key", value=VALUES[row][0])
-    absent = gather(rows, np.array([-1], np.int32))
-    payload, _, _ = key_values(np.array([0x4A], np.uint8), b"k", absent, source, np.array([0]))
-    assert payload == b"\x4a\x03\x0a\x01k"
-    with pytest.raises(ValueError, match="no such row"):
-        key_values(np.full(len(rows), 0x4A, np.uint8), b"key", rows, source, np.array([6]))
 
 
 @given(numbers=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5))
@@ -114,31 +92,10 @@ def test_numbers_as_fields_and_as_text(numbers):
 
 
 def test_the_last_of_a_repeated_key_counts():
-    """Found, located, marked and noticed."""
+    """Of each owner; -1 where there is none, and for a code that no row has."""
     rows = attributes((0, 1), (0, 2), (0, 1), (2, 1), (2, 3))
     assert find_key(rows, 1, 4).tolist() == [2, -1, 3, -1]
     assert find_key(rows, -1, 4).tolist() == [-1] * 4
-    assert has_duplicates(rows, 4)
-    assert not has_duplicates(rows[1:], 4)
-    with pytest.raises(ValueError, match="without a key"):
-        has_duplicates(rows[1:], 3)
-    counts = np.array([3, 0, 2, 0], np.int32)
-    marks = np.zeros(5, np.uint8)
-    same, last = locate(rows, counts, np.array([0, 1, 2]), 1, marks, False)
-    assert (same.tolist(), last.tolist(), marks.tolist()) == ([2, -1, 3], [2, -1, 4], [1, 0, 0, 0, 0])
-    locate(rows, counts, np.array([2]), 1, marks, True)
-    assert marks.tolist() == [1, 0, 0, 1, 0]
-    marks[:] = 0
-    mark_key(rows, 1, np.array([2, -1, -1, -1], np.int32), np.array([1, 1, 1, 0], np.uint8), marks)
-    assert marks.tolist() == [1, 0, 0, 1, 0]
-
-
-@pytest.mark.parametrize("counts", [[5, 0, 0, 0], [3, 0, 9, 0], [-1, 4, 2, 0], [2**31 - 1] * 4])
-def test_counts_of_another_table_are_refused(counts):
-    """The attributes must be those of the owners."""
-    rows = attributes((0, 1), (0, 2), (0, 1), (2, 1), (2, 3))
-    with pytest.raises(ValueError, match="another table"):
-        locate(rows, np.array(counts, np.int32), np.array([0, 2]), 1, np.zeros(5, np.uint8), False)
 
 
 def test_rows_gathered_and_laid_over_each_other():
