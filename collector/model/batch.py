@@ -164,11 +164,7 @@ class Batch:
     def _read_attribute(self, key: str, table: str, inherit: bool) -> AttributeColumn:
         every = self.attributes(table)
         code, count = every.code_of(key), len(self._rows(table))
-        if code < 0:
-            rows = np.full(count, _ABSENT)
-            rows["owner"] = np.arange(count)
-        else:
-            rows = gather(every.rows, find_key(every.rows, code, count))
+        rows = gather(every.rows, np.full(count, -1, np.int32) if code < 0 else find_key(every.rows, code, count))
         if inherit:
             for ancestor in self.tables_above(table):
                 if ancestor in _INHERITABLE:
@@ -364,4 +360,3 @@ _INHERITABLE: Final = ("scopes", "resources")
 _OWN: Final = "attribute:"  # before the key, among the index's columns: no field's name has a colon
 _INHERITED: Final = "inherited attribute:"
 _COLUMNS_MAX: Final = 64  # columns of attributes kept: keys may come from the data
-_ABSENT: Final = gather(np.empty(0, ATTRIBUTE), np.full(1, -1, np.int32))[0]

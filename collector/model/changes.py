@@ -149,6 +149,7 @@ class FieldChange:
 class TableChange:
     """All changes of one table."""
 
+    row_count: int
     slots: dict[bytes, int] = field(default_factory=dict)
     """The keys that changes name, UTF-8, and their number."""
     log: list[AttributeChange] = field(default_factory=list)
@@ -158,8 +159,7 @@ class TableChange:
 
     def add(self, key: str, mode: int, where: Array | None, values: Values | None) -> None:
         """Note a change of one key."""
-        slot = self.slots.setdefault(_utf8(key), len(self.slots))
-        self.log.append(AttributeChange(slot, mode, where, values))
+        self.log.append(AttributeChange(self.slots.setdefault(_utf8(key), len(self.slots)), mode, where, values))
 
     def add_by_attribute(self, where: Array | None, values: Values | None) -> None:
         """Note a change of the attributes of a mask."""

@@ -69,19 +69,21 @@ class Edit(Generic[B]):
         table = self._batch.table_name(table)
         if table in {"metrics", "quantiles"}:
             raise KeyError(f"{table} have no attributes")
-        count = self._row_count(table)
+        change = self._change(table)
+        count = change.row_count
         given, mask = Values(values, count), mask_of(where, count)
         if count and (mask is None or b"\1" in mask.tobytes()):  # several times as fast as any() on short masks
-            self._change(table).add(key, MODES[mode], mask, given)
+            change.add(key, MODES[mode], mask, given)
         return self
 
     def delete(self, keys: str | Iterable[str], where: Array | None = None, *, table: str = ITEM) -> Self:
         """Delete attributes."""
         table = self._batch.table_name(table)
-        mask = mask_of(where, self._row_count(table))
+        change = self._change(table)
+        mask = mask_of(where, change.row_count)
         if mask is None or mask.any():
             for key in [keys] if isinstance(keys, str) else keys:
-                self._change(table).add(key, DELETE, mask, None)
+                change.add(key, DELETE, mask, None)
         return self
 
     def delete_attributes(self, rows: Array, *, table: str = ITEM) -> Self:
@@ -115,7 +117,7 @@ class Edit(Generic[B]):
         known = field_of(table, name)
         if not known.number:
             raise KeyError(f"the field {name} of {table} cannot be set")
-        count = self._row_count(table)
+        count = self._change(table).row_count
         mask = np.ones(count, np.bool_) if where is None else np.array(where, np.bool_)
         if len(mask) != count:
             raise ValueError(f"a mask of {len(mask)} for {count} rows")
@@ -131,11 +133,11 @@ class Edit(Generic[B]):
         """The changed batch, its index carried over; the same object if nothing changed."""
         return written(self._batch, self._changes) if self._changes else self._batch
 
-    def _row_count(self, table: str) -> int:
-        return self._batch.table(table).row_count
-
     def _change(self, table: str) -> TableChange:
-        return self._changes.setdefault(table, TableChange())
+        change = self._changes.get(table)
+        if change is None:
+            change = self._changes[table] = TableChange(self._batch.table(table).row_count)
+        return change
 
     def _own_attribute(self, key: str, table: str) -> AttributeColumn:
         column = self._batch.attribute(key, table)

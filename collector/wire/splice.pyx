@@ -357,7 +357,7 @@ def rewrite(
     where start, body and end of the message stand); rows without that message are passed over.
     Raises ``ValueError`` for patches or frames against the rules of this module, and for a result of 2 GiB or more.
     """
-    cdef Py_ssize_t patch_count = offsets.shape[0], frame_count = 0, row_count, i, at
+    cdef Py_ssize_t patch_count = offsets.shape[0], frame_count = 0, row_count, row_bytes, i, at
     cdef int64_t wire_length = len(wire), payload_length = len(payload)
     cdef Patch* patches = NULL
     cdef Frame* found = NULL
@@ -394,12 +394,12 @@ def rewrite(
         for rows, held, name in frames:
             which = held
             row = _rows(rows)
-            row_count = len(rows)
+            row_count, row_bytes = len(rows), rows.itemsize
             at = rows.dtype.fields[name][1]
             for i in range(which.shape[0]):
                 if not 0 <= which[i] < row_count:
                     raise ValueError("no such row")
-                triple = <const int32_t*>(row + which[i] * <Py_ssize_t>rows.itemsize + at)
+                triple = <const int32_t*>(row + which[i] * row_bytes + at)
                 if triple[0] >= 0:
                     _frame(&found[frame_count], triple[0], triple[1], triple[2])
                     frame_count += 1

@@ -8,6 +8,7 @@ Field numbers: ``common.proto`` (AnyValue, KeyValue) of opentelemetry-proto 1.x.
 
 import numpy as np
 
+cimport cython
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
@@ -121,6 +122,7 @@ cdef const AttributeRow* _attributes(cnp.ndarray rows) except? NULL:
     return <const AttributeRow*>cnp.PyArray_DATA(rows)
 
 
+@cython.final
 cdef class AttributeLog:
     """Changes to the attributes of one table, in order."""
 
@@ -517,6 +519,7 @@ cdef void _close(State* state) noexcept nogil:
     free(state.by_row)
 
 
+@cython.final
 cdef class AttributePatches:
     """Patches of attributes, ascending, and what the index of the attributes becomes once it is known where they stand."""
 
