@@ -87,7 +87,8 @@ class Report:
     def worst(self) -> list[dict[str, Any]]:
         """The attributes with most distinct values."""
         pairs = list(self._rows)
-        counts = np.rint(self._sketches.estimate(np.array([self._rows[pair] for pair in pairs], np.int32))).astype(np.int64)
+        about = np.rint(self._sketches.estimate(np.array([self._rows[pair] for pair in pairs], np.int32))).astype(np.int64)
+        counts = np.maximum(about, [len(self._samples[pair]) for pair in pairs])  # those were seen for sure
         order = np.argsort(-counts, kind="stable")[: self._config.n].tolist()
         return [
             {"metric": pairs[i][0], "attribute": pairs[i][1], "values": int(counts[i]), "samples": list(self._samples[pairs[i]])}
