@@ -60,7 +60,11 @@ def requests(span_count: int, size: int = REQUEST_SPANS, seed: int = 7) -> tuple
             )
             if failed[trace] and place == 3:
                 span.status.code = 2
-            for key, text in (("http.route", "/v1/things/{id}"), ("url.path", f"/v1/things/{i % 999}"), ("tenant_id", f"tenant-{trace % 40}")):
+            for key, text in (
+                ("http.route", "/v1/things/{id}"),
+                ("url.path", f"/v1/things/{i % 999}"),
+                ("tenant_id", f"tenant-{trace % 40}"),
+            ):
                 span.attributes.add(key=key).value.string_value = text
             span.attributes.add(key="http.response.status_code").value.int_value = 200
             span.attributes.add(key="user_agent.original").value.string_value = "python-httpx/0.27 " + "x" * 60

@@ -75,7 +75,10 @@ async def test_coverage_keeps_at_least_so_many_of_each_key_and_erases_th():
     names = ["a", "b", "c"]
     traces = ids(30)
     await bench.send(
-        [{"trace_id": one, "name": names[i % 3], "service": "x" if i % 2 else "y", "trace_state": "v=1,ot=th:8"} for i, one in enumerate(traces)]
+        [
+            {"trace_id": one, "name": names[i % 3], "service": "x" if i % 2 else "y", "trace_state": "v=1,ot=th:8"}
+            for i, one in enumerate(traces)
+        ]
     )
     await bench.clock.advance(2)
     kept = bench.kept()
