@@ -128,6 +128,25 @@ async def test_reload_swaps_the_graph_and_hands_over_the_old_objects(world):
         assert next(row.received for row in service.ledger.snapshot() if row.node == "receivers/source") == 10
 
 
+async def test_what_a_stage_hands_over_is_not_lost_at_a_reload(world):
+    """It is held, not dropped, until the successor has it; one that hands nothing over loses what it keeps, and that is counted."""
+    lossy = CHAIN % ('""', "lose", '""')
+    async with world.running(lossy) as service:
+        old = world.made["processors/holder@traces"]
+        old.hand_over = lambda: True
+        await world.source().consume(traces(spans=4))
+        assert await service.reload(world.config(lossy))
+        new = world.made["processors/holder@traces"]
+        assert new is not old
+        assert dropped(service, "processors/holder@traces") == {}
+        new.held, old.held = old.held, []
+        await new.flush()
+        assert world.target().item_count == 4
+        await world.source().consume(traces(spans=3))
+        assert await service.reload(world.config(lossy))
+        assert dropped(service, "processors/holder@traces") == {"shutdown": 3}
+
+
 async def test_a_reload_that_cannot_be_built_stops_nothing(world):
     """The old graph has not even been touched."""
     async with world.running(FINE) as service:
