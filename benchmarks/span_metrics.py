@@ -1,6 +1,7 @@
 """CPU of span_metrics a million spans, beside a loop over the spans, and (--go) beside the Go collector's connector.
 
 Run: python benchmarks/span_metrics.py [--go PATH_OF_OTELCOL]
+     python benchmarks/span_metrics.py --plot: what counting behind sampling says, as docs/images/span_metrics.png
 """
 
 import argparse
@@ -18,9 +19,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import grpc
+import numpy as np
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from collector.model import Signal, Traces
+from collector.model import Signal, Traces, TracesBuilder
 from collector.testing import FakeClock, free_port, make_settings
 from connectors.span_metrics import factory
 
@@ -55,7 +57,8 @@ def request_of(seed, sampled=False, names=30):
                 span.trace_state = f"ot=th:c;rv:{rng.randrange(1 << 56):014x}"
             span.status.code = rng.choice([0, 0, 0, 2])
             for key, value in (("http.request.method", "GET"), ("http.route", f"/v1/route{route}"), ("url.path", f"/v1/route{route}"),
-                               ("server.address", "api"), ("url.scheme", "http"), ("user_agent.original", "bench"), ("tenant", f"t{rng.randrange(5)}"),
+                               ("server.address", "api"), ("url.scheme", "http"), ("user_agent.original", "bench"),
+                               ("tenant", f"t{rng.randrange(5)}"),
                                ("network.protocol.version", "1.1"), ("client.address", "10.0.0.1")):  # fmt: skip
                 span.attributes.add(key=key).value.string_value = value
             span.attributes.add(key="http.response.status_code").value.int_value = rng.choice([200, 200, 404, 500])
@@ -171,10 +174,77 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+PLOT = Path(__file__).parents[1] / "docs" / "images" / "span_metrics.png"
+REQUESTS_AN_HOUR, ERRORS, SLOW_S, KEPT = 100_000, 0.001, 2.0, 0.1
+
+
+def service_of(durations, is_error, weights=None):
+    """What GET /span_metrics says of one span a request; ``weights``: those of ``ot=th``."""
+    count = len(durations)
+    builder = TracesBuilder()
+    scope = builder.scope(builder.resource({"service.name": "api"}))
+    ids = np.arange(1, count + 1, dtype=np.uint64)
+    states = None if weights is None else [f"ot=th:{round((1 - 1 / weight) * 2**56):014x}" if weight > 1 else "" for weight in weights]
+    builder.spans(
+        scope, names="GET /", trace_ids=np.stack([ids, ids], axis=1), span_ids=ids, start_times=START,
+        end_times=START + (durations * 1e9).astype(np.uint64), kinds=2, status_codes=np.where(is_error, 2, 0), trace_states=states,
+    )  # fmt: skip
+    raw = {"histogram": {"exponential": {"max_size": 2000}}}
+    connector = factory.create(make_settings(factory, clock=FakeClock()), factory.config_type.model_validate(raw), None)
+    asyncio.run(connector.consume(builder.build()))
+    return connector.state.report.document()["services"][0]
+
+
+def plot():
+    """One hour of a service: 0.1 % errors, tail sampling that keeps errors, slow requests and a tenth of the rest."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    random_numbers = np.random.default_rng(5)
+    durations = random_numbers.lognormal(-2.2, 1.0, REQUESTS_AN_HOUR)
+    is_error = random_numbers.random(REQUESTS_AN_HOUR) < ERRORS
+    chance = random_numbers.random(REQUESTS_AN_HOUR)
+    always = is_error | (durations >= SLOW_S)
+    tail, head = always | (chance < KEPT), chance < KEPT
+    cases = {
+        "span_metrics before sampling": service_of(durations, is_error),
+        "behind tail sampling, spans counted as they come": service_of(durations[tail], is_error[tail]),
+        "behind a 10 % head sampler, spans counted as they come": service_of(durations[head], is_error[head]),
+        "behind a 10 % head sampler, ot=th counted": service_of(durations[head], is_error[head], np.full(int(head.sum()), 1 / KEPT)),
+    }
+    truth = {
+        "calls": REQUESTS_AN_HOUR, "error ratio": is_error.mean(),
+        "p95": np.quantile(durations, 0.95) * 1e3, "p99": np.quantile(durations, 0.99) * 1e3,
+    }  # fmt: skip
+    keys = {"calls": "calls", "error ratio": "error_ratio", "p95": "p95_ms", "p99": "p99_ms"}
+    figure, axes = plt.subplots(figsize=(8.5, 3.6), dpi=90)
+    for place, (name, found) in enumerate(cases.items()):
+        ratios = [found[keys[what]] / true for what, true in truth.items()]
+        print(f"{name:56} " + "  ".join(f"{what} x {ratio:.2f}" for what, ratio in zip(truth, ratios, strict=True)))
+        bars = axes.bar(np.arange(len(truth)) + 0.2 * (place - 1.5), ratios, 0.19, label=name)
+        axes.bar_label(bars, [f"{ratio:.2f}" for ratio in ratios], fontsize=7)
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set_yscale("log")
+    axes.set_xticks(range(len(truth)), list(truth))
+    axes.set_ylabel("said / true")
+    axes.set_ylim(0.06, 60)
+    axes.set_title(f"{REQUESTS_AN_HOUR:,} requests, {ERRORS:.1%} errors; tail sampling keeps errors, slow ones and 10 %", fontsize=9)
+    axes.legend(fontsize=7, loc="upper right")
+    figure.tight_layout()
+    PLOT.parent.mkdir(exist_ok=True)
+    figure.savefig(PLOT)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--go", default="")
+    parser.add_argument("--plot", action="store_true")
     arguments = parser.parse_args()
+    if arguments.plot:
+        plot()
+        return
     wires = [request_of(seed) for seed in range(REQUESTS)]
     sampled = [request_of(seed, sampled=True) for seed in range(REQUESTS)]
     print(f"requests of {BATCH} spans, {len(wires[0]) // BATCH} bytes a span, {REQUESTS} different ones; CPU seconds a million spans,")
