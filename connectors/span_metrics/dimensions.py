@@ -5,7 +5,7 @@ empty one are two. A key is a sum over dimensions, so it does not depend on whic
 Source: opentelemetry-collector-contrib connector/spanmetricsconnector, buildKey and buildAttributes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,9 +33,12 @@ from connectors.span_metrics.weights import Weights
 __all__ = ["KIND_NAMES", "Column", "Dimensions", "Rows", "Span", "text_keys"]
 
 KIND_NAMES: Final = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
-_KIND_TEXTS: Final = [f"SPAN_KIND_{name}" for name in KIND_NAMES]
-_STATUS_TEXTS: Final = ["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"]
+_KIND_TEXTS: Final = [*(f"SPAN_KIND_{name}" for name in KIND_NAMES), ""]
+_STATUS_TEXTS: Final = ["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR", ""]
 _METHODS: Final = ["counted", "extrapolated"]
+_KEY_CACHE_MAX: Final = 4096
+_VALUE_CACHE_MAX: Final = 16_384
+_DIGITS_MAX: Final = 1 << 62
 GLOB_KEYS_MAX: Final = 64
 """Keys that one list's globs may turn into dimensions in the life of the connector."""
 
@@ -43,14 +46,51 @@ U64 = NDArray[np.uint64]
 I32 = NDArray[np.int32]
 
 
+class Interned:
+    """Hashes of one dimension's values, made once for each distinct value as long as it stays in the cache."""
+
+    def __init__(self, name: str) -> None:
+        self._name = hash_text(StringColumn.of([name]))
+        self._codes: dict[bytes, int] = {}
+        self._hashes = np.zeros((0, 2), np.uint64)
+
+    def hashes_of(self, values: Sequence[bytes]) -> U64:
+        """U64[d+1,2]: the hash of name and value for each of them; the last row, for code -1, is (0, 0)."""
+        codes = self._codes
+        missing = [value for value in values if value not in codes]
+        if missing:
+            if len(codes) + len(missing) > _VALUE_CACHE_MAX:
+                codes.clear()
+                self._hashes, missing = np.zeros((0, 2), np.uint64), list(values)
+            missing = list(dict.fromkeys(missing))
+            codes.update(zip(missing, range(len(codes), len(codes) + len(missing)), strict=True))
+            column = StringColumn.from_codes(np.arange(len(missing)), missing)
+            made = combine_keys(np.repeat(self._name, len(missing), axis=0), hash_text(column))
+            self._hashes = np.concatenate([self._hashes, made])
+        found = np.zeros((len(values) + 1, 2), np.uint64)
+        if values:
+            found[:-1] = self._hashes[np.fromiter(map(codes.__getitem__, values), np.int64, len(values))]
+        return found
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One dimension over some rows."""
 
     name: str
-    text: StringColumn
+    codes: I32
+    """I32[n], into the values; -1 = absent."""
+    hashes: U64
+    """U64[d+1,2], by code."""
+    text: StringColumn | Sequence[str]
+    """The values: a column whose codes these are, or a list."""
     typed: AttributeColumn | None = None
     """Where the values are not all text."""
+
+    @property
+    def any_present(self) -> bool:
+        """Whether a row has it."""
+        return bool(len(self.codes)) and int(self.codes.max()) >= 0
 
     def value(self, row: int) -> str | bool | int | float | None:
         """What a series' attribute is; None = absent. Arrays, maps and bytes are text."""
@@ -63,8 +103,10 @@ class Column:
                 return float(record["double_value"])
             if kind == KIND_BOOL:
                 return bool(record["int_value"])
-        code = int(self.text.codes[row])
-        return self.text.distinct[code] if code >= 0 else None
+        code = int(self.codes[row])
+        if code < 0:
+            return None
+        return self.text.distinct[code] if isinstance(self.text, StringColumn) else self.text[code]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +119,23 @@ class Rows:
 
     def grouped(self) -> Groups:
         """Rows of one resource with equal dimensions."""
-        return groups(self.resource, *(column.text for column in self.columns))
+        # As digits of one number while it fits: one pass instead of one for every two columns.
+        total, room, left = self.resource.astype(np.int64), 1 << 31, []
+        for column in self.columns:
+            size = len(column.hashes)
+            if room * size >= _DIGITS_MAX:
+                left.append(total)
+                total, room = np.zeros(len(total), np.int64), 1
+            total = total * size + column.codes + 1
+            room *= size
+        return groups(*left, total)
 
     def keys(self, found: Groups, resource_keys: U64) -> U64:
         """U64[g,2]: each group's key; ``resource_keys`` U64[g,2]."""
-        return combine_keys(
-            resource_keys, text_keys([(column.name, column.text.take(found.first)) for column in self.columns], found.count)
-        )
+        total = np.zeros((found.count, 2), np.uint64)
+        for column in self.columns:
+            total += column.hashes[column.codes[found.first]]
+        return combine_keys(resource_keys, total)
 
     def attributes(self, row: int) -> dict[str, str | bool | int | float]:
         """The attributes of the series of a row."""
@@ -127,9 +179,15 @@ class Span:
             known = self._attributes[key] = self.take(self.batch.attribute(key))
         return known
 
-    def resource_attribute(self, key: str) -> AttributeColumn:
-        """An attribute of the spans' resources."""
+    def resource_attribute(self, key: str) -> AttributeColumn | None:
+        """An attribute of the spans' resources; None where no resource has it."""
+        if self.batch.attributes("resources").code_of(key) < 0:
+            return None
         return self.batch.attribute(key, "resources").take(self.resource_rows)
+
+    def resource_text(self, key: str) -> StringColumn:
+        """The same as text."""
+        return self.batch.attribute(key, "resources").as_text().take(self.resource_rows)
 
 
 class Dimensions:
@@ -145,37 +203,49 @@ class Dimensions:
         self._matches = [compile_glob(dimension.glob) for dimension in every if dimension.glob]
         self._matched: dict[bytes, bool] = {}
         self._admitted: dict[str, None] = {}
+        self._interned: dict[str, Interned] = {}
+        self._enumerated: dict[str, U64] = {}
 
     def of_spans(self, span: Span, resource: I32) -> Rows:
         """The dimensions of the spans; ``resource``: each one's slot."""
-        columns = [*self._own(span, None), *(self._named_column(span, None, dimension) for dimension in self._named)]
+        columns = [*self._own(span), *(self._named_column(span, None, dimension) for dimension in self._named)]
         columns += self._glob_columns(span, None)
-        return Rows([column for column in columns if column.text.present.any()], resource)
+        return Rows([column for column in columns if column.any_present], resource)
 
     def of_events(self, span: Span, events: NDArray[np.intp], owner: NDArray[np.intp], resource: I32) -> Rows:
         """The dimensions of events: rows ``events`` of their table, on the spans ``owner`` of those that count."""
         on = (events, owner)
-        columns = [*self._own(span, owner), *(self._named_column(span, on, dimension) for dimension in self._named)]
+        columns = [Column(each.name, each.codes[owner], each.hashes, each.text) for each in self._own(span)]
+        columns += [self._named_column(span, on, dimension) for dimension in self._named]
         columns += self._glob_columns(span, on)
-        return Rows([column for column in columns if column.text.present.any()], resource)
+        return Rows([column for column in columns if column.any_present], resource)
 
-    def _own(self, span: Span, owner: NDArray[np.intp] | None) -> list[Column]:
+    def _own(self, span: Span) -> list[Column]:
         """What need not be configured."""
-        excluded = set(self._config.exclude_dimensions)
-        makers: Mapping[str, Callable[[], StringColumn]] = {
-            **(_http(span.http, self._config.status_label) if span.http is not None else _common(span)),
-            **({INSTANCE: lambda: StringColumn.constant(self._instance_id, len(span.resource_rows))} if self._with_instance else {}),
-        }
-        columns = [Column(name, make()) for name, make in makers.items() if name not in excluded]
-        if self._config.include_instrumentation_scope:
+        config = self._config
+        makers = _http(self, span, config.status_label) if span.http is not None else _common(self, span)
+        columns = [make(name) for name, make in makers.items() if name not in config.exclude_dimensions]
+        if config.include_collector_instance_id and INSTANCE not in config.exclude_dimensions:
+            columns.append(self.enumerated(INSTANCE, np.zeros(len(span.resource_rows), np.int32), [self._instance_id]))
+        if config.include_instrumentation_scope:
             columns += self._scope(span)
-        if self._config.enable_metrics_sampling_method:
-            columns.append(Column(SAMPLING_METHOD, StringColumn.from_codes(span.weights.is_adjusted, _METHODS)))
-        return columns if owner is None else [Column(column.name, column.text.take(owner)) for column in columns]
+        if config.enable_metrics_sampling_method:
+            columns.append(self.enumerated(SAMPLING_METHOD, span.weights.is_adjusted.astype(np.int32), _METHODS))
+        return columns
 
-    @property
-    def _with_instance(self) -> bool:
-        return self._config.include_collector_instance_id
+    def enumerated(self, name: str, codes: I32, texts: Sequence[str]) -> Column:
+        """A column of known texts."""
+        hashes = self._enumerated.get(name)
+        if hashes is None:
+            hashes = self._enumerated[name] = Interned(name).hashes_of([text.encode() for text in texts])
+        return Column(name, codes, hashes, texts)
+
+    def column(self, name: str, text: StringColumn, typed: AttributeColumn | None = None) -> Column:
+        """A column of whatever texts."""
+        interned = self._interned.get(name)
+        if interned is None:
+            interned = self._interned[name] = Interned(name)
+        return Column(name, text.codes, interned.hashes_of(text.distinct_bytes), text, typed)
 
     def _scope(self, span: Span) -> list[Column]:
         scopes = span.take(span.batch.ancestor("scopes"))
@@ -183,15 +253,13 @@ class Dimensions:
         chosen = names.isin([name for name in self._config.include_instrumentation_scope if name])
         versions = span.batch.field("version", "scopes").take(scopes)
         given = chosen & ~versions.equals("")
-        return [Column(SCOPE_NAME, names.only(chosen)), Column(SCOPE_VERSION, versions.only(given))]
+        return [self.column(SCOPE_NAME, names.only(chosen)), self.column(SCOPE_VERSION, versions.only(given))]
 
     def _named_column(self, span: Span, on: tuple[NDArray[np.intp], NDArray[np.intp]] | None, dimension: Dimension) -> Column:
         column = _resolve(span, on, dimension.name)
         text = column.as_text()
-        if dimension.default is not None and not text.present.all():
-            column = column.fill(AttributeColumn.constant(dimension.default, len(column)))
-            text = column.as_text()
-        return Column(dimension.name, text, None if text is column.text else column)
+        typed = None if text is column.text else column
+        return self.column(dimension.name, text if dimension.default is None else text.fill(dimension.default), typed)
 
     def _glob_columns(self, span: Span, on: tuple[NDArray[np.intp], NDArray[np.intp]] | None) -> list[Column]:
         if not self._matches:
@@ -212,7 +280,7 @@ class Dimensions:
         for name in sorted(names & self._admitted.keys()):
             column = _resolve(span, on, name)
             text = column.as_text()
-            columns.append(Column(name, text, None if text is column.text else column))
+            columns.append(self.column(name, text, None if text is column.text else column))
         return columns
 
     def _is_match(self, key: bytes) -> bool:
@@ -225,33 +293,40 @@ class Dimensions:
         return known
 
 
-_KEY_CACHE_MAX: Final = 4096
-
-
 def _resolve(span: Span, on: tuple[NDArray[np.intp], NDArray[np.intp]] | None, key: str) -> AttributeColumn:
     """The span's attribute, else the event's, else the resource's."""
     column = span.attribute(key)
-    if on is None:
-        return column if column.present.all() else column.fill(span.resource_attribute(key))
-    events, owner = on
-    column = column.take(owner).fill(span.batch.attribute(key, "events").take(events))
-    return column if column.present.all() else column.fill(span.resource_attribute(key).take(owner))
+    if on is not None:
+        events, owner = on
+        column = column.take(owner).fill(span.batch.attribute(key, "events").take(events))
+    if column.present.all():
+        return column
+    resource = span.resource_attribute(key)
+    if resource is None:
+        return column
+    return column.fill(resource if on is None else resource.take(on[1]))
 
 
-def _common(span: Span) -> dict[str, Callable[[], StringColumn]]:
+def _common(dimensions: Dimensions, span: Span) -> dict[str, Callable[[str], Column]]:
     return {
-        "service.name": lambda: span.resource_attribute("service.name").as_text(),
-        "span.name": lambda: span.field("name").fill(""),
-        "span.kind": lambda: _of_codes(span.field("kind"), _KIND_TEXTS),
-        "status.code": lambda: _of_codes(span.field("status_code"), _STATUS_TEXTS),
+        "service.name": lambda name: dimensions.column(name, span.resource_text("service.name")),
+        "span.name": lambda name: dimensions.column(name, span.field("name").fill("")),
+        "span.kind": lambda name: dimensions.enumerated(name, _known(span.field("kind"), _KIND_TEXTS), _KIND_TEXTS),
+        "status.code": lambda name: dimensions.enumerated(name, _known(span.field("status_code"), _STATUS_TEXTS), _STATUS_TEXTS),
     }
 
 
-def _http(http: HttpColumns, status_label: str) -> dict[str, Callable[[], StringColumn]]:
-    return {"method": lambda: http.method, "endpoint": lambda: http.endpoint, status_label: lambda: http.status}
+def _http(dimensions: Dimensions, span: Span, status_label: str) -> dict[str, Callable[[str], Column]]:
+    http = span.http
+    assert http is not None
+    return {
+        "method": lambda name: dimensions.column(name, http.method),
+        "endpoint": lambda name: dimensions.column(name, http.endpoint),
+        status_label: lambda name: dimensions.column(name, http.status),
+    }
 
 
-def _of_codes(codes: NDArray[np.int32], texts: Sequence[str]) -> StringColumn:
-    """An enumeration as text; numbers that are not in it are ``""``, as in the Collector."""
-    known = (codes >= 0) & (codes < len(texts))
-    return StringColumn.from_codes(np.where(known, codes, len(texts)), [*texts, ""])
+def _known(codes: NDArray[np.int32], texts: Sequence[str]) -> I32:
+    """Codes of an enumeration whose last text is the empty one of numbers not in it, as in the Collector."""
+    known: I32 = np.where(codes.view(np.uint32) < len(texts) - 1, codes, np.int32(len(texts) - 1))
+    return known

@@ -5,6 +5,7 @@ http.response.status_code or http.status_code, http.route, url.path or http.targ
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -47,8 +48,8 @@ def http_columns(batch: Traces) -> HttpColumns:
     route = route.only(~route.equals(""))
     endpoint = route
     if not endpoint.present.all():
-        path = _first(batch, _PATH).text.map(_template)
-        endpoint = _fill(endpoint, path)
+        path = _first(batch, _PATH).text
+        endpoint = _fill(endpoint, path.only(~endpoint.present).map(_template))
     if not endpoint.present.all():
         endpoint = _fill(endpoint, _first(batch, _URL).text.map(_template_url))
     if not endpoint.present.all():
@@ -68,6 +69,7 @@ def _fill(column: StringColumn, other: StringColumn) -> StringColumn:
     return StringColumn.from_codes(np.where(column.codes >= 0, column.codes, shifted), values)
 
 
+@lru_cache(maxsize=4096)
 def _template(path: str) -> str:
     return template_path(path.partition("?")[0].partition("#")[0][:_ENDPOINT_MAX_CHARS])
 

@@ -58,10 +58,6 @@ class Resources:
         self.table.column("seen")[found] = now_s
         return found
 
-    def key_of(self, slots: I32) -> U64:
-        """The keys of slots."""
-        return self.table.keys(slots)
-
     def remove(self, slots: NDArray[Any]) -> None:
         """Forget resources."""
         slots = slots[slots != self.common]

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from collector.api import Component, Connector, ConsumeError, Host, Settings
 from collector.helpers import decisions
-from collector.model import Batch, Groups, KeyTable, Metrics, Signal, Traces
+from collector.model import Batch, KeyTable, Metrics, Signal, Traces
 from collector.model.builders import Attributes
 from collector.model.series import attribute_identity
 from collector.model.values import any_value
 from connectors.span_metrics.config import SpanMetricsConfig
-from connectors.span_metrics.dimensions import KIND_NAMES, Dimensions, Rows, Span, text_keys
+from connectors.span_metrics.dimensions import KIND_NAMES, Dimensions, Span, text_keys
 from connectors.span_metrics.emit import Emitter
 from connectors.span_metrics.exemplars import Candidates
 from connectors.span_metrics.exponential import ExponentialBuckets
@@ -173,7 +173,8 @@ class SpanMetricsConnector(Connector):
     def _count_spans(self, span: Span) -> None:
         config, state = self.config, self.state
         now_s, now = self._clock.monotonic_s(), self._clock.time_unix_nano()
-        resource = self._resource_slots(span.batch, now_s)[span.resource_rows]
+        slots, keys = self._resource_slots(span.batch, now_s)
+        resource, resource_keys = slots[span.resource_rows], keys[span.resource_rows]
         starts, ends = span.field("start_time_unix_nano"), span.field("end_time_unix_nano")
         durations = np.where(ends > starts, ends - starts, np.uint64(0)).astype(np.float64) / config.histogram.nanoseconds
         is_error = span.field("status_code") == _STATUS_ERROR
@@ -183,12 +184,12 @@ class SpanMetricsConnector(Connector):
         overflowed = state.budget.overflowed
         for name, family in state.families.items():
             if name == "events":
-                self._count_events(span, resource, durations, family, now, now_s)
+                self._count_events(span, resource, resource_keys, durations, family, now, now_s)
                 continue
             rows = self._dimensions[name].of_spans(span, resource)
             found = rows.grouped()
             operation = _operation_of(span, state) if name in {"red", "calls", "duration"} else None
-            slots = family.slots_of(rows, found, self._group_keys(rows, found), state.budget, operation, now, now_s)[found.codes]
+            slots = family.slots_of(rows, found, resource_keys[found.first], state.budget, operation, now, now_s)[found.codes]
             family.add(slots, observed)
             if name in self._candidates:
                 self._candidates[name].offer(
@@ -198,8 +199,9 @@ class SpanMetricsConnector(Connector):
             self._overflowed.add(state.budget.overflowed - overflowed)
 
     def _count_events(
-        self, span: Span, resource: NDArray[np.int32], durations: NDArray[np.float64], family: Family, now: int, now_s: float
-    ) -> None:
+        self, span: Span, resource: NDArray[np.int32], resource_keys: NDArray[np.uint64], durations: NDArray[np.float64],
+        family: Family, now: int, now_s: float,
+    ) -> None:  # fmt: skip
         events = span.batch.table("events").parent
         if not len(events):
             return
@@ -214,7 +216,7 @@ class SpanMetricsConnector(Connector):
             return
         rows = self._dimensions["events"].of_events(span, chosen, owner, resource[owner])
         found = rows.grouped()
-        slots = family.slots_of(rows, found, self._group_keys(rows, found), self.state.budget, None, now, now_s)[found.codes]
+        slots = family.slots_of(rows, found, resource_keys[owner[found.first]], self.state.budget, None, now, now_s)[found.codes]
         family.add(slots, Observed(span.weights.take(owner)))
         if "events" in self._candidates:
             times = np.minimum(span.batch.field("time_unix_nano", "events")[chosen], np.uint64(now))
@@ -222,11 +224,8 @@ class SpanMetricsConnector(Connector):
                 family.table, slots, span.field("trace_id")[owner], span.field("span_id")[owner], times, durations[owner], now_s
             )
 
-    def _group_keys(self, rows: Rows, found: Groups) -> NDArray[np.uint64]:
-        return self.state.resources.key_of(rows.resource[found.first])
-
-    def _resource_slots(self, batch: Traces, now_s: float) -> NDArray[np.int32]:
-        """The slot of each of the batch's resources."""
+    def _resource_slots(self, batch: Traces, now_s: float) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
+        """The slot of each of the batch's resources, I32[r], and its key, U64[r,2]."""
         names = self.config.resource_metrics_key_attributes
         if names:
             count = batch.table("resources").row_count
@@ -235,7 +234,9 @@ class SpanMetricsConnector(Connector):
             keys = attribute_identity(batch, "resources")
         keys = keys + np.array([1, 0], np.uint64)  # (0, 0) is the common one's
         room = _RESOURCES_SPARE * self.config.resource_metrics_cache_size
-        return self.state.resources.slots_of(keys, lambda row: _describe(batch, row), now_s, room)
+        slots = self.state.resources.slots_of(keys, lambda row: _describe(batch, row), now_s, room)
+        keys[slots == self.state.resources.common] = 0
+        return slots, keys
 
     # Flushing.
 

@@ -3,7 +3,9 @@
 Source: OpenTelemetry specification, tracestate-probability-sampling: adjusted count = 2^56 / (2^56 - threshold).
 """
 
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +20,7 @@ ADJUSTED_MAX: Final = 2.0**32
 """A sampler that keeps fewer than one in 4 billion is none: one such span must not fill the counters."""
 _WHOLE: Final = 1 << RANDOMNESS_BITS
 _NO_THRESHOLD: Final = -1.0
+_PLAIN: Final = re.compile(rb"(ot=th:[0-9a-f]{1,14})(?:;rv:[0-9a-f]{14})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +45,26 @@ def weights_of(trace_states: StringColumn, random: np.random.Generator) -> Weigh
     Counts are rounded up or down at random, in proportion to the fraction: each is whole, and their sum is unbiased.
     """
     count = len(trace_states)
-    lookup = np.full(trace_states.distinct_count + 1, _NO_THRESHOLD)
-    for code, value in enumerate(trace_states.distinct_bytes):
-        if b"th:" in value:
-            lookup[code] = _adjusted(value.decode("utf-8", "replace"))
-    if (lookup < 0).all():
+    values = trace_states.distinct_bytes
+    adjusted = [_adjusted_of(value) if b"th:" in value else _NO_THRESHOLD for value in values]
+    if not any(each > 0 for each in adjusted):
         return Weights(np.ones(count), np.ones(count, np.int64), np.zeros(count, np.bool_))
-    found = lookup[trace_states.codes]
+    found = np.array([*adjusted, _NO_THRESHOLD])[trace_states.codes]
     is_adjusted = found > 0
     exact = np.where(is_adjusted, found, 1.0)
     whole = np.floor(exact)
     return Weights(exact, (whole + (random.random(count) < exact - whole)).astype(np.int64), is_adjusted)
 
 
-def _adjusted(trace_state: str) -> float:
+def _adjusted_of(trace_state: bytes) -> float:
+    """Most say nothing but a threshold that many have, and a randomness of their own."""
+    match = _PLAIN.fullmatch(trace_state)
+    return _adjusted(match[1]) if match else _adjusted(trace_state)
+
+
+@lru_cache(maxsize=4096)
+def _adjusted(value: bytes) -> float:
+    trace_state = value.decode("utf-8", "replace")
     state = read_trace_state(trace_state)
     if state.threshold is None or not state.is_valid:
         return _NO_THRESHOLD
