@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.api import ConsumeError, Host, Settings, Stage
+from collector.helpers import decisions as registry
 from collector.helpers.consistent_sampling import RANDOMNESS_BITS, read_trace_state
+from collector.helpers.decisions import Decision
 from collector.helpers.tail_sampling.decisions import Decisions
 from collector.helpers.tail_sampling.held import HeldRows
 from collector.helpers.tail_sampling.reduce import by_trace
@@ -32,7 +34,7 @@ U8 = NDArray[np.uint8]
 U64 = NDArray[np.uint64]
 Mask = NDArray[np.bool_]
 
-UNKNOWN, OPEN, KEPT, DROPPED = 0, 1, 2, 3
+UNKNOWN, OPEN, KEPT, DROPPED = (each.value for each in (Decision.UNKNOWN, Decision.PENDING, Decision.KEPT, Decision.DROPPED))
 _LOW_BITS: Final = np.uint64((1 << RANDOMNESS_BITS) - 1)
 _TICKS: Final = 10  # checks a wait
 _TICK_MAX_S: Final = 1.0
@@ -147,7 +149,8 @@ class TailSampler(Stage):
     # The component.
 
     async def start(self, host: Host) -> None:  # noqa: ARG002 - it needs nothing of the host
-        """Begin deciding."""
+        """Begin deciding, and answer who asks by this id what was decided."""
+        registry.register(str(self._settings.id), self._answer)
         self._task = asyncio.ensure_future(self._decide_when_due())
 
     def hand_over(self) -> bool:
@@ -157,6 +160,7 @@ class TailSampler(Stage):
 
     async def shutdown(self) -> None:
         """Decide everything and pass on what is kept."""
+        registry.unregister(str(self._settings.id), self._answer)
         if self._task is not None:
             task, self._task = self._task, None
             async with self._releasing:  # what is on its way gets there
@@ -253,6 +257,9 @@ class TailSampler(Stage):
         states[kept >= 0] = KEPT
         states[dropped] = DROPPED
         return states
+
+    def _answer(self, trace_ids: U64) -> NDArray[np.int8]:
+        return self.states(trace_ids).astype(np.int8)
 
     def follow(self, follower: Callable[[Settled], None]) -> None:
         """Have ``follower`` called with every set of traces decided, at once."""

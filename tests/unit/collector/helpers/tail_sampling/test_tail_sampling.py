@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from collector.helpers import decisions
+from collector.helpers.decisions import Decision
 from collector.helpers.tail_sampling import DROPPED, KEPT, OPEN, UNKNOWN, Decisions, HeldRows, TailSampler, Verdicts, by_trace
 from collector.model import Context, Signal, Traces
 from collector.testing import FakeHost, Sink, make_settings
@@ -138,6 +140,22 @@ async def test_states_are_told_and_decide_now_decides():
     assert sut.states(ids).tolist() == np.where(odd, KEPT, DROPPED).tolist()
     assert sorted(heard) == sorted(zip(ids.tolist(), odd.tolist(), strict=True))
     assert sink.item_count == int(np.isin(batch.field("trace_id")[:, 1], ids[odd, 1]).sum())
+
+
+async def test_who_asks_by_id_hears_what_was_decided():
+    """From start to shutdown; exemplars of span_metrics ask so."""
+    sut, _, settings = sampler()
+    batch = traces(spans=64)
+    ids = np.unique(batch.field("trace_id"), axis=0)
+    assert decisions.lookup(str(settings.id), ids) is None
+    await sut.start(FakeHost())
+    await sut.consume(batch)
+    assert set(decisions.lookup(str(settings.id), ids).tolist()) == {Decision.PENDING}
+    await sut.decide_now(ids)
+    odd = (ids[:, 1] & np.uint64(1)) != 0
+    assert decisions.lookup(str(settings.id), ids).tolist() == np.where(odd, Decision.KEPT, Decision.DROPPED).tolist()
+    await sut.shutdown()
+    assert decisions.lookup(str(settings.id), ids) is None
 
 
 @pytest.mark.parametrize(
