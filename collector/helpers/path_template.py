@@ -1,27 +1,31 @@
 """Request paths to their shapes: ``/users/123`` to ``/users/{id}``. Called once for each distinct path.
 
-What a segment must look like to be an identifier is fixed here; it is what ``cardinality`` calls uuid, int, ulid, hex and email.
+What a segment must look like to be an identifier is fixed here, for all who make templates of paths.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["template_path"]
+__all__ = ["IDENTIFIERS", "SEGMENT_MAX_CHARS", "template_path"]
 
 # Bounded and without nested repetition: linear in the segment.
-_IDENTIFIER: Final = re.compile(
-    r"[0-9]{1,40}"
-    r"|[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
-    r"|[0-7][0-9A-HJKMNP-TV-Z]{25}"
-    r"|(?=[0-9a-fA-F]*[0-9])[0-9a-fA-F]{8,128}"
-    r"|[^@\s]{1,64}@[^@\s]{1,255}"
-)
-_SEGMENT_MAX_CHARS: Final = 320
+IDENTIFIERS: Final[Mapping[str, re.Pattern[str]]] = {
+    "uuid": re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"),
+    "int": re.compile(r"[0-9]{1,40}"),
+    "ulid": re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}"),
+    "hex": re.compile(r"(?=[0-9a-fA-F]*[0-9])[0-9a-fA-F]{8,128}"),
+    "email": re.compile(r"[^@\s]{1,64}@[^@\s]{1,255}"),
+}
+"""Kind to the pattern that the whole segment must match."""
+SEGMENT_MAX_CHARS: Final = 320
+"""A longer segment is no identifier."""
 
 
 def template_path(path: str) -> str:
     """``path`` with ``{id}`` for each segment that is an identifier."""
-    return "/".join(
-        "{id}" if segment and len(segment) <= _SEGMENT_MAX_CHARS and _IDENTIFIER.fullmatch(segment) else segment
-        for segment in path.split("/")
-    )
+    return "/".join("{id}" if _is_identifier(segment) else segment for segment in path.split("/"))
+
+
+def _is_identifier(segment: str) -> bool:
+    return 0 < len(segment) <= SEGMENT_MAX_CHARS and any(pattern.fullmatch(segment) for pattern in IDENTIFIERS.values())

@@ -3,20 +3,12 @@
 import re
 from typing import Final
 
+from collector.helpers.path_template import IDENTIFIERS, SEGMENT_MAX_CHARS
 from processors.cardinality.config import TemplateConfig
 
 __all__ = ["Templater"]
 
 _METHOD: Final = re.compile(r"^([A-Z]{3,7}) (/.*)$", re.DOTALL)
-# Bounded and without nested repetition: linear in the segment.
-_KINDS: Final = {
-    "uuid": re.compile(r"^[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$"),
-    "int": re.compile(r"^[0-9]{1,40}$"),
-    "ulid": re.compile(r"^[0-7][0-9A-HJKMNP-TV-Z]{25}$"),
-    "hex": re.compile(r"^(?=[0-9a-fA-F]*[0-9])[0-9a-fA-F]{8,128}$"),
-    "email": re.compile(r"^[^@\s]{1,64}@[^@\s]{1,255}$"),
-}
-_SEGMENT_MAX: Final = 320
 
 
 class Templater:
@@ -24,7 +16,7 @@ class Templater:
 
     def __init__(self, config: TemplateConfig) -> None:
         self._config = config
-        self._kinds = [(_KINDS[kind], text) for kind, text in config.replace.items()]
+        self._kinds = [(IDENTIFIERS[kind], text) for kind, text in config.replace.items()]
 
     def __call__(self, value: str) -> str:
         """The shape of ``value``; a value that is no path keeps its words."""
@@ -37,8 +29,8 @@ class Templater:
         return method + shaped + (question + query if self._config.query == "keep" else "")
 
     def _segment(self, segment: str) -> str:
-        if segment and len(segment) <= _SEGMENT_MAX:
+        if segment and len(segment) <= SEGMENT_MAX_CHARS:
             for pattern, text in self._kinds:
-                if pattern.match(segment):
+                if pattern.fullmatch(segment):
                     return text
         return segment

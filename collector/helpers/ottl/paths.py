@@ -6,6 +6,7 @@ Source: opentelemetry-collector-contrib pkg/ottl/contexts (one README a context;
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Final, Literal, TypeAlias
@@ -152,11 +153,12 @@ _UNREAD: Final = frozenset({
 })  # fmt: skip
 
 
-class _Keyed:
+class _Keyed(ABC):
     """A path that takes keys: attributes, the body, the trace state."""
 
+    @abstractmethod
     def reader(self, table: str, keys: tuple[Key, ...]) -> Reader:
-        raise NotImplementedError
+        """What reads the value under ``keys``."""
 
 
 class _Attributes(_Keyed):

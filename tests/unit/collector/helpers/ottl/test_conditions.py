@@ -72,16 +72,47 @@ class Slow:
                 return self.truth(node.inner)
             case Not():
                 return not self.truth(node.operand)
-            case Logic(operator="and"):
-                return all(self.truth(operand) for operand in node.operands)
             case Logic():
-                return any(self.truth(operand) for operand in node.operands)
+                decides = node.operator == "or"
+                if any(self.fixed(operand) is decides for operand in node.operands):
+                    return decides  # what is written down decides before anything is evaluated that could fail, as in Go
+                return (any if decides else all)(self.truth(operand) for operand in node.operands)
             case Compare():
                 return self.compare(node.operator, self.value(node.left), self.value(node.right))
             case Call():
                 return self.value(node)
             case Literal():
                 return node.value
+
+    def fixed(self, node):
+        """What a condition of nothing but literals says; None for others."""
+        match node:
+            case Group():
+                return self.fixed(node.inner)
+            case Not():
+                inner = self.fixed(node.operand)
+                return None if inner is None else not inner
+            case Logic():
+                decides = node.operator == "or"
+                found = [self.fixed(operand) for operand in node.operands]
+                return decides if decides in found else None if None in found else not decides
+            case Compare():
+                return self.truth(node) if self.written(node.left) and self.written(node.right) else None
+            case Literal():
+                return node.value
+        return None
+
+    def written(self, node):
+        match node:
+            case Literal():
+                return True
+            case Signed():
+                return self.written(node.operand)
+            case Group():
+                return self.written(node.inner)
+            case ListOf():
+                return all(self.written(item) for item in node.items)
+        return False
 
     def compare(self, symbol, left, right):
         empty = lambda value: value is None or value == b""  # noqa: E731
