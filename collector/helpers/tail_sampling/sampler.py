@@ -301,7 +301,7 @@ class TailSampler(Stage):
     # Coming in.
 
     def _where(self, ids: U64) -> tuple[I32, NDArray[np.intp], I32, I32]:
-        """(slot of the open trace or -1, [n]; the k rows whose trace is not open; of each its slot in the kept and the dropped decisions or -1)."""
+        """(slots I32[n] of open traces, else -1; the k other rows; their slots I32[k] in the kept, and in the dropped decisions, else -1)."""
         slots = self._traces.find(ids)
         rest = np.flatnonzero(slots < 0)
         unknown = ids[rest]
@@ -496,10 +496,10 @@ class TailSampler(Stage):
         for batch in parts:
             by_context.setdefault(batch.context, []).append(batch)
         for batches in by_context.values():
-            for together in _within(batches):
+            for run in _within(batches):
                 # An exporter that waits for its backend may have given up. It has counted that; the sender was answered long ago.
                 with contextlib.suppress(ConsumeError):
-                    await self._settings.outputs[Signal.TRACES].consume(Traces.concat(together))
+                    await self._settings.outputs[Signal.TRACES].consume(Traces.concat(run))
 
     def _drop(self, item_count: int, reason: str = "sampled") -> None:
         if item_count:
