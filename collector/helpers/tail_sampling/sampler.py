@@ -301,7 +301,7 @@ class TailSampler(Stage):
     # Coming in.
 
     def _where(self, ids: U64) -> tuple[I32, NDArray[np.intp], I32, I32]:
-        """(slots I32[n] of open traces, else -1; the k other rows; their slots I32[k] in the kept, and in the dropped decisions, else -1)."""
+        """(slots I32[n] of open traces, else -1; the k other rows; their slots I32[k] in the kept, in the dropped decisions, else -1)."""
         slots = self._traces.find(ids)
         rest = np.flatnonzero(slots < 0)
         unknown = ids[rest]
@@ -478,7 +478,7 @@ class TailSampler(Stage):
             these = decided[state == code]
             cache.note(self._traces.keys(these), thresholds=column("threshold")[these], rv=column("rv")[these], now_s=now_s)
         parts: list[Traces] = []
-        for batch, slots in taken:
+        for batch, slots in map(together, _runs(taken)):
             self.leaving(batch, slots, column)
             parts.append(stamped(batch, column("threshold")[slots], column("rv")[slots]))
         self._traces.remove(decided)
@@ -491,15 +491,10 @@ class TailSampler(Stage):
         await self._send(parts)
 
     async def _send(self, parts: list[Traces]) -> None:
-        """Pass on spans, one batch a context."""
-        by_context: dict[Context, list[Traces]] = {}
         for batch in parts:
-            by_context.setdefault(batch.context, []).append(batch)
-        for batches in by_context.values():
-            for run in _within(batches):
-                # An exporter that waits for its backend may have given up. It has counted that; the sender was answered long ago.
-                with contextlib.suppress(ConsumeError):
-                    await self._settings.outputs[Signal.TRACES].consume(Traces.concat(run))
+            # An exporter that waits for its backend may have given up. It has counted that; the sender was answered long ago.
+            with contextlib.suppress(ConsumeError):
+                await self._settings.outputs[Signal.TRACES].consume(batch)
 
     def _drop(self, item_count: int, reason: str = "sampled") -> None:
         if item_count:
@@ -516,14 +511,15 @@ def _distinct(ids: U64) -> int:
     return groups(ids).count if len(ids) else 0
 
 
-def _within(batches: list[Traces]) -> list[list[Traces]]:
-    """The batches in runs that stay below the size one batch may have."""
-    runs: list[list[Traces]] = [[]]
-    size_bytes = 0
-    for batch in batches:
-        size_bytes += batch.size_bytes
-        if size_bytes > _OUT_BYTES and runs[-1]:
-            runs.append([])
-            size_bytes = batch.size_bytes
-        runs[-1].append(batch)
+def _runs(parts: list[tuple[Traces, I32]]) -> list[list[tuple[Traces, I32]]]:
+    """The parts of each context, in order, in runs that stay below the size one batch may have."""
+    runs: list[list[tuple[Traces, I32]]] = []
+    open_: dict[Context, tuple[list[tuple[Traces, I32]], int]] = {}
+    for batch, slots in parts:
+        run, size_bytes = open_.get(batch.context, ([], _OUT_BYTES))
+        if size_bytes + batch.size_bytes > _OUT_BYTES:
+            run, size_bytes = [], 0
+            runs.append(run)
+        run.append((batch, slots))
+        open_[batch.context] = run, size_bytes + batch.size_bytes
     return runs
