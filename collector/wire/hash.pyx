@@ -653,6 +653,29 @@ def combine(*parts, key=None):
     return hashes
 
 
+def clear_rows(list columns, const int32_t[:] slots):
+    """Set the rows ``slots`` of each column to zero bytes; slots that are no row of a column are passed over there.
+
+    Args:
+        columns: Writable, contiguous arrays with one row a slot and no Python objects.
+
+    Raises:
+        ValueError: a column is none of that.
+    """
+    cdef cnp.ndarray column
+    cdef uint8_t *base
+    cdef Py_ssize_t i, count, row_bytes
+    for column in columns:
+        if not cnp.PyArray_ISCARRAY(column) or cnp.PyArray_NDIM(column) < 1 or column.dtype.hasobject:
+            raise ValueError("a column must be writable, contiguous and without objects")
+        count = cnp.PyArray_DIM(column, 0)
+        row_bytes = cnp.PyArray_NBYTES(column) // count if count else 0
+        base = <uint8_t *>cnp.PyArray_DATA(column)
+        for i in range(slots.shape[0]):
+            if 0 <= slots[i] < count:
+                memset(base + slots[i] * row_bytes, 0, row_bytes)
+
+
 # --- keys to slots ----------------------------------------------------------------------------------------------------
 
 cdef class SlotTable:

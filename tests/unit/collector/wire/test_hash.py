@@ -248,6 +248,25 @@ def test_combine_is_siphash_of_the_words_in_order(rows):
     assert [tuple(row) for row in hashes.tolist()] == [sip13_128(KEY, struct.pack("<3Q", *row)) for row in rows]
 
 
+@given(st.lists(st.integers(-3, 12), max_size=30), st.integers(0, 9))
+def test_clear_rows_is_assigning_zero(slots, count):
+    """To every column alike; what is no row of it is passed over."""
+    slots = np.array(slots, np.int32)
+    columns = [np.ones(count, np.uint8), np.ones((count, 2), np.float64), np.ones((count, 3, 1), np.int32), np.ones(9, np.int64)]
+    expected = [column.copy() for column in columns]
+    for column in expected:
+        column[slots[(slots >= 0) & (slots < len(column))]] = 0
+    wire_hash.clear_rows(columns, slots)
+    assert [column.tolist() for column in columns] == [column.tolist() for column in expected]
+
+
+@pytest.mark.parametrize("column", [np.ones(8)[::2], np.ones(3, object), np.broadcast_to(np.float64(1), 3), np.ones(())])
+def test_clear_rows_refuses_what_it_cannot_clear(column):
+    """Strided, of objects, read-only, without rows."""
+    with pytest.raises(ValueError, match="column"):
+        wire_hash.clear_rows([column], np.zeros(1, np.int32))
+
+
 def test_slot_table_refuses_keys_of_another_shape():
     table = wire_hash.SlotTable(1)
     for call in (table.find, lambda keys: table.insert(keys, 1, 1)):
