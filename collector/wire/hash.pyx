@@ -387,6 +387,27 @@ cdef int _pair_codes(Codes *c, const uint64_t[:] a, const uint64_t[:] b, int32_t
     return DONE
 
 
+def find_slice(bytes wire not None, const int32_t[::1] starts, const int32_t[::1] lengths, bytes wanted not None):
+    """The first slice of ``wire`` that equals ``wanted``; -1 = none does. A negative start equals nothing.
+
+    Raises:
+        ValueError: a slice of that length lies outside ``wire``, or the arrays differ in length.
+    """
+    cdef Py_ssize_t i, count = starts.shape[0], size = PyBytes_GET_SIZE(wire), length = PyBytes_GET_SIZE(wanted)
+    cdef const char *base = PyBytes_AS_STRING(wire)
+    cdef const char *text = PyBytes_AS_STRING(wanted)
+    if lengths.shape[0] != count:
+        raise ValueError("starts and lengths differ in length")
+    for i in range(count):
+        if starts[i] < 0 or lengths[i] != length:
+            continue
+        if <Py_ssize_t>starts[i] + length > size:
+            raise ValueError("a slice lies outside the bytes")
+        if memcmp(base + starts[i], text, length) == 0:
+            return i
+    return -1
+
+
 def pair_codes(const uint64_t[:] a, const uint64_t[:] b):
     """The distinct pairs ``(a[i], b[i])``: ``(codes I32[n], first I32[d])``, dense, in order of first appearance, exact.
 

@@ -125,6 +125,20 @@ def test_arrays_of_different_length_are_refused():
             call()
 
 
+@given(st.lists(short, max_size=30), st.binary(max_size=3))
+def test_find_slice_is_index(values, wanted):
+    """The first that is equal; what is absent is not the empty slice."""
+    for sought in {wanted, *(value for value in values if value is not None)}:
+        assert wire_hash.find_slice(*laid_out(values), sought) == (values.index(sought) if sought in values else -1)
+
+
+@pytest.mark.parametrize(("starts", "lengths"), [([2], [2]), ([0, 1], [1]), ([2**31 - 1], [2])])
+def test_find_slice_reads_nothing_outside(starts, lengths):
+    """Nor does it take arrays of different lengths."""
+    with pytest.raises(ValueError, match="outside|length"):
+        wire_hash.find_slice(b"abc", np.array(starts, np.int32), np.array(lengths, np.int32), b"bc")
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0, 1, 2**63, 2**64 - 1])), max_size=50))
 def test_pair_codes_agree_with_a_dict(pairs):
     a, b = (np.array([pair[i] for pair in pairs], np.uint64) for i in (0, 1))
