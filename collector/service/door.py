@@ -157,10 +157,17 @@ class Door:
                 if self._room_for(merged) is None:
                     error = await self._try_commit(merged, group.item_count, entry)
                     for answered, receipt in group.answers:
-                        answered(error or receipt)
+                        self._answer(answered, error or receipt)
                     return
             for batch, (answered, receipt) in zip(group.batches, group.answers, strict=True):
-                answered(await self._try_commit(batch, receipt.accepted_count, entry) or receipt)
+                self._answer(answered, await self._try_commit(batch, receipt.accepted_count, entry) or receipt)
+
+    def _answer(self, answered: Answered, outcome: Receipt | Exception) -> None:
+        """The edge to the transport: its fault must not leave the others of the batch without their answers."""
+        try:
+            answered(outcome)
+        except Exception as error:  # noqa: BLE001 - nothing may end the process
+            self._log.error("a request could not be answered", exc_info=error)
 
     async def _try_commit(self, batch: Batch, item_count: int, entry: Entry) -> Exception | None:
         """The edge: whatever happens behind it, every sender is answered."""
