@@ -337,6 +337,9 @@ class TailSampler(Stage):
         if not parts:
             return
         batch, slots = together(parts)
+        one_context = all(part.context == batch.context for part, _ in parts)
+        for part in [(batch, slots)] if one_context and not apart else parts:
+            self._held.add(*part)
         column = self._traces.column
         grouped = by_trace(slots)
         self._note_randomness(batch, slots)
@@ -344,9 +347,6 @@ class TailSampler(Stage):
         spans = batch.table().rows
         grouped.fold(np.add, column("size_bytes"), (spans["end"] - spans["start"]).astype(np.int64))
         self._decider.observe(batch, slots, column)
-        one_context = all(part.context == batch.context for part, _ in parts)
-        for part in [(batch, slots)] if one_context and not apart else parts:
-            self._held.add(*part)
         if self._max_trace_bytes:
             large = grouped.slots[column("size_bytes")[grouped.slots] > self._max_trace_bytes]
             if len(large):
