@@ -59,8 +59,8 @@ def test_what_is_no_timeout(text):
 
 @given(st.floats(min_value=1e-9, max_value=1e9))
 def test_a_timeout_survives(seconds):
-    """To the last of eight digits."""
-    assert parse_timeout(encode_timeout(seconds)) == pytest.approx(seconds, rel=1e-6, abs=5e-10)
+    """To five digits at least: from 99 999.999 s on, whole seconds are what eight digits hold."""
+    assert parse_timeout(encode_timeout(seconds)) == pytest.approx(seconds, rel=1e-5, abs=5e-10)
 
 
 @given(st.text())
