@@ -170,7 +170,7 @@ def loop(monkeypatch):
 def grpc_server(loop):
     """``serve(method, host=None, **config)`` → a server with ``/a.B/C``, and how to connect to it."""
 
-    def serve(method=lambda message, _, reply: reply(message), host=None, **config):
+    def serve(method=lambda message, _, reply: reply(message), host=None, files=None, **config):
         refused, closed, log = Counter(), Counter(), RecordingLog()
         host = host or FakeHost()
         server = GRPCServer(
@@ -182,7 +182,7 @@ def grpc_server(loop):
             log=log,
             refused=lambda reason: refused.update([reason]),
             closed=lambda reason: closed.update([reason]),
-            files={},
+            files=files or {},
         )
         http2 = server.prepare(host)
 
