@@ -134,7 +134,7 @@ class Reflection:
         Raises:
             KeyError: none does.
         """
-        pool = self._pool
+        pool: Any = self._pool  # its stubs lack the files of fields
         finders: tuple[Callable[[], Any], ...] = (
             lambda: pool.FindFileContainingSymbol(symbol),
             lambda: pool.FindMethodByName(symbol).containing_service.file,
