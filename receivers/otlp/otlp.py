@@ -30,6 +30,7 @@ class OTLPReceiver(Receiver):
         self._settings = settings
         self._grpc: GRPCServer | GRPCIOServer | None = None
         self._http: HTTPServer | None = None
+        self._is_shared = config.protocols.share_an_endpoint
         key = f"receivers::{settings.id}::protocols"
         outputs = {signal: cast("ReceiverOutput", output) for signal, output in settings.outputs.items()}
         addresses = LocalAddresses(monotonic_s=settings.clock.monotonic_s)
@@ -37,6 +38,20 @@ class OTLPReceiver(Receiver):
         refused = settings.telemetry.counter(
             "tailrace_receiver_refused_requests", "Requests answered with an error, by protocol and reason", ("transport", "reason")
         )
+        if config.protocols.http is not None:
+
+            def refused_http(reason: str) -> None:
+                refused.add(transport="http", reason=reason)
+
+            over_http = OTLPOverHTTP(config.protocols.http, outputs, addresses=addresses, contexts=contexts, refused=refused_http)
+            self._http = HTTPServer(
+                config.protocols.http,
+                over_http.routes,
+                key=f"{key}::http",
+                clock=settings.clock,
+                log=settings.telemetry.log,
+                refused=refused_http,
+            )
         if config.protocols.grpc is not None:
             closed = settings.telemetry.counter(
                 "tailrace_receiver_connections_closed", "gRPC connections that were closed by us, by reason", ("reason",)
@@ -53,22 +68,13 @@ class OTLPReceiver(Receiver):
                 self._grpc = GRPCIOServer(config.protocols.grpc, methods, **shared)
             else:
                 self._grpc = GRPCServer(
-                    config.protocols.grpc, methods, closed=lambda reason: closed.add(reason=reason), files=descriptor_files(), **shared
+                    config.protocols.grpc,
+                    methods,
+                    closed=lambda reason: closed.add(reason=reason),
+                    files=descriptor_files(),
+                    http=self._http if self._is_shared else None,
+                    **shared,
                 )
-        if config.protocols.http is not None:
-
-            def refused_http(reason: str) -> None:
-                refused.add(transport="http", reason=reason)
-
-            over_http = OTLPOverHTTP(config.protocols.http, outputs, addresses=addresses, contexts=contexts, refused=refused_http)
-            self._http = HTTPServer(
-                config.protocols.http,
-                over_http.routes,
-                key=f"{key}::http",
-                clock=settings.clock,
-                log=settings.telemetry.log,
-                refused=refused_http,
-            )
 
     @property
     def grpc_port(self) -> int:
@@ -78,6 +84,8 @@ class OTLPReceiver(Receiver):
     @property
     def http_port(self) -> int:
         """The port HTTP is served on; 0 when it is not, or on a Unix socket."""
+        if self._is_shared:
+            return self.grpc_port
         return self._http.port if self._http is not None else 0
 
     @property
@@ -96,7 +104,9 @@ class OTLPReceiver(Receiver):
             if self._grpc is not None:
                 await self._grpc.start(host)
                 log.info("serving OTLP over gRPC", endpoint=self._grpc.address)
-            if self._http is not None:
+            if self._is_shared:
+                log.info("serving OTLP over HTTP on the endpoint of gRPC")
+            elif self._http is not None:
                 await self._http.start(host)
                 log.info("serving OTLP over HTTP", endpoint=self._http.address)
         except BaseException:

@@ -33,6 +33,7 @@ from collector.helpers.grpc.wire import (
     encode_text,
     parse_timeout,
 )
+from collector.helpers.http import HTTPServer
 from collector.helpers.http2.engine import EngineError, RequestReceived
 from collector.helpers.http2.server import MAX_HEADER_BYTES, HTTP2Server, ServerConnection, Stream
 from collector.helpers.peer import Endpoint, LocalAddresses
@@ -59,6 +60,7 @@ _ACCEPTED: Final = (b"grpc-accept-encoding", b"gzip,zstd,snappy")
 _CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
 _OK_HEAD: Final = ((b":status", b"200"), _CONTENT_TYPE, _ACCEPTED)
 _OK_TRAILERS: Final = ((b"grpc-status", b"0"),)
+_UNSUPPORTED: Final = b"415"
 _EMPTY_MESSAGE: Final = bytes(HEADER_BYTES)
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
@@ -123,7 +125,7 @@ class _Unary(Stream):
             if is_end:
                 self._whole(reader)
             else:
-                self.hold(reader.size_bytes)
+                self.book(reader.size_bytes)
 
     def _whole(self, reader: MessageReader) -> None:
         messages = reader.take()
@@ -135,7 +137,7 @@ class _Unary(Stream):
         else:
             self._reader = None
             [(is_compressed, message)] = messages
-            self.hold(0)
+            self.book(0)
             invoke = partial(self._server.invoke, self._head, self.connection.is_local)
             if is_compressed:
                 self._server.unpack(self._head.encoding, message, lambda unpacked: invoke(unpacked, self.reply), self.reply)
@@ -219,7 +221,7 @@ class _Streaming(Stream):
             self._method.received(message)
             if self._is_done:
                 return
-        self.hold(self._reader.size_bytes)
+        self.book(self._reader.size_bytes)
         if is_end:
             self._is_half_closed = True
             if self._reader.size_bytes:
@@ -289,7 +291,8 @@ class GRPCServer:
     """Serves ``methods`` (``/package.Service/Method`` → method) on ``config.endpoint``; and health, and reflection over ``files``.
 
     ``key`` is the path of its configuration, for messages; ``refused`` is told the reason of every call that ends with an error,
-    ``closed`` that of every connection that we close.
+    ``closed`` that of every connection that we close. ``http`` serves what is no gRPC on the same endpoint, over HTTP/1.1 and HTTP/2;
+    it is not started by itself, but shut down.
     """
 
     def __init__(
@@ -304,6 +307,7 @@ class GRPCServer:
         refused: Callable[[str], None],
         closed: Callable[[str], None],
         files: Mapping[str, descriptor_pb2.FileDescriptorProto],
+        http: HTTPServer | None = None,
     ) -> None:
         self._config = config
         self._methods = {path.encode(): method for path, method in methods.items()}
@@ -316,6 +320,8 @@ class GRPCServer:
         self._log = log
         self._refused = refused
         self._closed = closed
+        self._http = http
+        self._accept_http = http.accept if http is not None else None
         self._endpoint = Endpoint.parse(config.endpoint, unix=config.transport == "unix")
         self.max_bytes = (config.max_recv_msg_size_mib or _DEFAULT_MAX_MESSAGE_MIB) * _MIB
         """Of one message, compressed and again decompressed."""
@@ -341,7 +347,7 @@ class GRPCServer:
             ValueError: a certificate or the authenticator is wrong.
         """
         http2 = self.prepare(host)
-        await http2.start(self._config.tls)
+        await http2.start(self._config.tls, self._http.protocol if self._http is not None else None)
         self._http2 = http2
         self.port = http2.port
 
@@ -354,6 +360,8 @@ class GRPCServer:
         config = self._config
         self._admission = host.admission
         self._authenticate = find_authenticator(host, config.auth, self._key)
+        if self._http is not None:
+            self._http.open(host)
         services = frozenset(path.decode().split("/")[1] for path in self._methods)
         self._health = Health(services, host.ready)
         reflection = Reflection({*services, HEALTH_SERVICE}, {**self._files, HEALTH_FILE.name: HEALTH_FILE})
@@ -376,7 +384,7 @@ class GRPCServer:
         if self._health is not None:
             self._health.close()
         if http2 is not None:
-            await http2.shutdown(grace_s)
+            await asyncio.gather(http2.shutdown(grace_s), *([self._http.shutdown(grace_s)] if self._http is not None else []))
         for task in self._tasks:
             task.cancel()
 
@@ -406,8 +414,10 @@ class GRPCServer:
         elif head.streaming is not None:
             stream = _Streaming(self, head, connection, stream_id)
         else:
-            stream = _Unary(self, head, connection, stream_id)
             assert head.failure is not None
+            if self._accept_http is not None and head.status == _UNSUPPORTED:
+                return self._accept_http(connection, event)
+            stream = _Unary(self, head, connection, stream_id)
             stream.seen_s = _NEVER if event.end_stream else stream.seen_s
             stream.reply(head.failure)
             return None
@@ -429,7 +439,7 @@ class GRPCServer:
         encoding = fields.get(b"grpc-encoding", b"")
         content_type = fields.get(b"content-type", b"")
         if not _is_grpc(content_type):
-            head.status = b"415"
+            head.status = _UNSUPPORTED
             head.failure = Aborted(
                 grpc.StatusCode.INVALID_ARGUMENT, f"invalid gRPC request content-type {_shown(content_type)}", reason="media_type"
             )

@@ -10,7 +10,9 @@ from typing import Any, Final
 
 from collector.api import Clock, Host
 from collector.helpers.http.http1 import Connections, HTTP1Connection
+from collector.helpers.http.http2 import accept_for
 from collector.helpers.http.service import Route, Service
+from collector.helpers.http2.server import Accept
 from collector.helpers.peer import Endpoint
 from collector.helpers.ports import listen_error
 from collector.helpers.tls import server_context
@@ -69,6 +71,11 @@ class HTTPServer:
     def protocol(self) -> HTTP1Connection:
         """A fresh protocol for one accepted connection: ``connection_made(transport)``, then ``feed`` of what was read already."""
         return HTTP1Connection(self._connections)
+
+    @property
+    def accept(self) -> Accept:
+        """Makes requests of the streams of an HTTP/2 server."""
+        return accept_for(self._service)
 
     async def start(self, host: Host) -> None:
         """Listen and serve.

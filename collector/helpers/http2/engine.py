@@ -99,6 +99,10 @@ class Connection(Protocol):
         """The head of the response."""
         ...
 
+    def send_informational_response(self, stream_id: int, headers: Headers) -> None:
+        """100 Continue and its like, before the response."""
+        ...
+
     def send_data(self, stream_id: int, data: bytes | bytearray | memoryview, *, end_stream: bool = False) -> None:
         """Queue body bytes; they leave with ``data_to_send`` as the peer's windows allow."""
         ...

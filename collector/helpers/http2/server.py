@@ -14,6 +14,7 @@ from typing import Final
 from collector.api import Admission, RetryableError
 from collector.helpers.http2 import engine
 from collector.helpers.http2.engine import EngineError, ErrorCode
+from collector.helpers.http2.first_bytes import PREFACE_S, FirstBytes, HTTP1Protocol
 from collector.helpers.http2.protocol import HTTP2Protocol
 from collector.helpers.peer import Endpoint, LocalAddresses
 from collector.helpers.ports import listen_error
@@ -29,7 +30,6 @@ _STREAM_BYTES: Final = 2048  # about what an open stream costs us and libnghttp2
 _FREE_BYTES: Final = 16 * 1024  # that much is held for a connection without booking it
 _BOOK_STEP_BYTES: Final = 64 * 1024
 _HANDSHAKE_S: Final = 10.0  # of TLS
-_PREFACE_S: Final = 20.0  # from the connection to the client's SETTINGS
 _STALLED_S: Final = 60.0  # a request of which nothing comes for this long gives up its place; so does who does not take its answers
 _CHECK_S: Final = 30.0
 _PROBE_S: Final = 20.0
@@ -77,7 +77,7 @@ class Stream:
         """``deadline_s`` has passed."""
         raise NotImplementedError
 
-    def hold(self, size_bytes: int) -> None:
+    def book(self, size_bytes: int) -> None:
         """Book what is kept of the request; 0: nothing any more."""
         self.connection.held_bytes += size_bytes - self.held_bytes
         self.held_bytes = size_bytes
@@ -162,7 +162,7 @@ class ServerConnection(HTTP2Protocol):
         super().connection_made(transport)
         parameters = server.keepalive.server_parameters
         self.keep_alive(parameters.time, parameters.timeout, without_streams=True)
-        self._timer = self.loop.call_later(_PREFACE_S, self._check)
+        self._timer = self.loop.call_later(PREFACE_S, self._check)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
@@ -215,7 +215,7 @@ class ServerConnection(HTTP2Protocol):
         self.streams.pop(stream.id, None)
         self._ping_is_free = True
         if stream.held_bytes:
-            stream.hold(0)
+            stream.book(0)
         if not self.streams:
             self._idle_since_s = self.last_read_s
             if self._booked_bytes:
@@ -385,7 +385,7 @@ class ServerConnection(HTTP2Protocol):
         self.drain(reason)
 
     def _reason_to_close(self, now_s: float) -> str:
-        if not self._is_greeted and now_s - self._opened_s >= _PREFACE_S:
+        if not self._is_greeted and now_s - self._opened_s >= PREFACE_S:
             return "no_preface"
         grace_s = self._server.keepalive.server_parameters.max_connection_age_grace
         if self._draining == "age" and grace_s and now_s >= self._opened_s + self._age_s + grace_s:
@@ -458,27 +458,30 @@ class HTTP2Server:
         self._addresses = addresses
         self._key = key
         self._listener: asyncio.Server | None = None
+        self._undecided: set[FirstBytes] = set()
         self._all_lost = asyncio.Event()
 
-    async def start(self, tls: TLSServerConfig | None) -> None:
-        """Listen and serve.
+    async def start(self, tls: TLSServerConfig | None, http1: Callable[[], HTTP1Protocol] | None = None) -> None:
+        """Listen and serve; with ``http1`` also connections that speak HTTP/1.1, each over to a protocol that it makes.
 
         Raises:
             OSError: the endpoint cannot be listened on; the message names the key and who has the port.
             ValueError: a certificate is wrong.
         """
-        context = server_context(tls, protocols=("h2",)) if tls is not None else None
+        protocols = ("h2",) if http1 is None else ("h2", "http/1.1")
+        context = server_context(tls, protocols=protocols) if tls is not None else None
         try:
             sock = self._endpoint.listen()
         except OSError as exc:
             raise listen_error(self._endpoint, f"{self._key}::endpoint", exc) from exc
         loop = asyncio.get_running_loop()
         handshake_s = _HANDSHAKE_S if context else None
+        connection = self.connection if http1 is None else lambda: FirstBytes(self.connection, http1, self._undecided, self.closed)
         if self._endpoint.path:
-            self._listener = await loop.create_unix_server(self.connection, sock=sock, ssl=context, ssl_handshake_timeout=handshake_s)
+            self._listener = await loop.create_unix_server(connection, sock=sock, ssl=context, ssl_handshake_timeout=handshake_s)
         else:
             self.port = int(sock.getsockname()[1])
-            self._listener = await loop.create_server(self.connection, sock=sock, ssl=context, ssl_handshake_timeout=handshake_s)
+            self._listener = await loop.create_server(connection, sock=sock, ssl=context, ssl_handshake_timeout=handshake_s)
 
     def connection(self) -> ServerConnection:
         """A new connection's protocol."""
@@ -491,6 +494,8 @@ class HTTP2Server:
         if listener is not None:
             listener.close()
             self._endpoint.remove_socket()
+        for undecided in list(self._undecided):
+            undecided.abort()
         for connection in list(self.connections):
             connection.drain("shutdown")
         if self.connections:
