@@ -104,7 +104,8 @@ class _Export(Route):
     def refusal(self, request: Request, error: Refused | ConsumeError) -> Answer:
         """A google.rpc.Status."""
         if isinstance(error, Refused):
-            failure = Failure(_CODES.get(error.status, grpc.StatusCode.UNKNOWN), str(error), error.reason)
+            message = str(error).encode("utf-8", "replace").decode()  # it may hold what the sender sent
+            failure = Failure(_CODES.get(error.status, grpc.StatusCode.UNKNOWN), message, error.reason)
             return self._failed(request, failure, error.status)
         failure = failure_of(error)
         return self._failed(request, failure, failure.http_status)

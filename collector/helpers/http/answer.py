@@ -35,4 +35,4 @@ class Answer:
     @classmethod
     def text(cls, status: int, message: str, headers: HeaderList = ()) -> "Answer":
         """A plain text answer."""
-        return cls(status, message.encode(), "text/plain", headers)
+        return cls(status, message.encode("utf-8", "replace"), "text/plain", headers)

@@ -243,7 +243,7 @@ class Request:
     def _expect_body(self) -> None:
         """Raises Refused or RetryableError where a body of this encoding and length may not come in."""
         service, headers, length = self._service, self.headers, self.length
-        encoding = _text(headers[b"content-encoding"]).strip().lower() if b"content-encoding" in headers else ""
+        encoding = headers[b"content-encoding"].decode("latin-1").strip().lower() if b"content-encoding" in headers else ""
         if encoding == "identity":
             encoding = ""
         if encoding not in service.encodings:

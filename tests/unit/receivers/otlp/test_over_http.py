@@ -232,6 +232,14 @@ async def test_unknown_encoding_is_400_by_name(http, encoding):
     assert Status.FromString(response.content_bytes).message == f"unsupported Content-Encoding: {encoding[:64]}"
 
 
+async def test_encoding_that_is_no_text_is_400(http):
+    """It is told to the sender, who sent it."""
+    running = await http.start()
+    answer = await raw(running, post(WIRE, "Content-Length: 100", "Content-Encoding: \xe8\xe9"))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert not running.telemetry.log.of_level("error")
+
+
 async def test_compression_algorithms_limits_what_is_accepted(http):
     """Also whether an uncompressed body is."""
     await http.start(compression_algorithms=["gzip"])
