@@ -9,8 +9,7 @@ rpc_util.go for what the specification leaves open, and for texts.
 
 import asyncio
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import grpc
 from google.protobuf import descriptor_pb2
@@ -19,22 +18,13 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 from collector.api import Admission, Clock, Host, RetryableError
 from collector.helpers.auth import Authenticate, AuthenticationError, find_authenticator
 from collector.helpers.compression import BadEncoding, TooLarge, decompress
+from collector.helpers.grpc.calls import ACCEPTED, CONTENT_TYPE, Head, Headers, StreamingCall, UnaryCall
 from collector.helpers.grpc.health import HEALTH_FILE, HEALTH_SERVICE, Health
-from collector.helpers.grpc.method import Aborted, Call, Method, OpenStreaming, Reply, StreamingMethod, binary_text
+from collector.helpers.grpc.method import Aborted, Call, Method, OpenStreaming, Reply
 from collector.helpers.grpc.reflection import Reflection
-from collector.helpers.grpc.wire import (
-    HEADER_BYTES,
-    FramingError,
-    MessageReader,
-    MessageTooLarge,
-    decode_binary,
-    encode_binary,
-    encode_message,
-    encode_text,
-    parse_timeout,
-)
+from collector.helpers.grpc.wire import FramingError, decode_binary, encode_binary, encode_text, parse_timeout
 from collector.helpers.http import HTTPServer
-from collector.helpers.http2.engine import EngineError, RequestReceived
+from collector.helpers.http2.engine import RequestReceived
 from collector.helpers.http2.server import MAX_HEADER_BYTES, HTTP2Server, ServerConnection, Stream
 from collector.helpers.peer import Endpoint, LocalAddresses
 from config.blocks import GRPCServerConfig
@@ -48,7 +38,6 @@ _RESERVE_FROM_BYTES: Final = 8 * 1024
 _LEAVE_LOOP_FROM_BYTES: Final = 256 * 1024
 _NEVER: Final = float("inf")
 _MIN_TIMEOUT_S: Final = 0.001
-_MAX_UNREAD_BYTES: Final = 1024 * 1024  # of a streaming method's answers that the client does not take
 _HEADS: Final = 256  # kept; each of at most _MAX_KEPT_HEAD_BYTES
 _MAX_KEPT_HEAD_BYTES: Final = 4096
 _FIELD_OVERHEAD_BYTES: Final = 32  # RFC 9113 §6.5.2
@@ -56,235 +45,7 @@ _TIMEOUT: Final = b"grpc-timeout"
 # grpc-encoding → the name in collector.helpers.compression. gRPC's snappy is the framed format: mostynb/go-grpc-compression, which the
 # Collector takes.
 _ENCODINGS: Final = {b"": "", b"identity": "", b"gzip": "gzip", b"zstd": "zstd", b"snappy": "x-snappy-framed"}
-_ACCEPTED: Final = (b"grpc-accept-encoding", b"gzip,zstd,snappy")
-_CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
-_OK_HEAD: Final = ((b":status", b"200"), _CONTENT_TYPE, _ACCEPTED)
-_OK_TRAILERS: Final = ((b"grpc-status", b"0"),)
 _UNSUPPORTED: Final = b"415"
-_EMPTY_MESSAGE: Final = bytes(HEADER_BYTES)
-
-Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
-
-
-class _Head:
-    """What the headers of a request say, whoever sends them how often."""
-
-    __slots__ = ("calls", "encoding", "failure", "headers", "method", "status", "streaming")
-
-    def __init__(self, headers: Headers) -> None:
-        self.headers = headers
-        self.method: Method | None = None
-        self.streaming: OpenStreaming | None = None
-        self.encoding = ""
-        self.failure: Aborted | None = None
-        self.status = b"200"
-        """The HTTP status of ``failure``."""
-        self.calls: dict[bool | None, Call] = {}
-
-    def call(self, is_local: bool | None) -> Call:
-        """The one call object of equal callers."""
-        call = self.calls.get(is_local)
-        if call is None:
-            call = self.calls[is_local] = Call(is_local, partial(_metadata, self.headers))
-        return call
-
-
-class _Unary(Stream):
-    """A call of a unary method."""
-
-    __slots__ = ("_head", "_is_done", "_reader", "_server")
-
-    def __init__(self, server: "GRPCServer", head: _Head, connection: ServerConnection, stream_id: int) -> None:
-        super().__init__(connection, stream_id)
-        self._server = server
-        self._head = head
-        self._reader: MessageReader | None = None
-        self._is_done = False
-
-    def received(self, data: bytes, is_end: bool) -> None:
-        """See the base."""
-        reader = self._reader
-        if is_end and reader is None:  # the usual case: all in one piece
-            size_bytes = len(data) - HEADER_BYTES
-            if data[:1] == b"\0" and int.from_bytes(data[1:HEADER_BYTES], "big") == size_bytes <= self._server.max_bytes:
-                self.seen_s = _NEVER
-                self._server.invoke(self._head, self.connection.is_local, data[HEADER_BYTES:], self.reply)
-                return
-        if self.seen_s == _NEVER:  # answered, or at the door
-            return
-        if reader is None:
-            reader = self._reader = MessageReader(self._server.max_bytes, 1)
-        self.seen_s = self.connection.last_read_s
-        try:
-            reader.feed(data)
-        except MessageTooLarge as exc:
-            self.reply(Aborted(grpc.StatusCode.RESOURCE_EXHAUSTED, f"grpc: {exc}", reason="too_large"))
-        except FramingError as exc:
-            self.reply(Aborted(grpc.StatusCode.INTERNAL, f"grpc: {exc}", reason="framing"))
-        else:
-            if is_end:
-                self._whole(reader)
-            else:
-                self.book(reader.size_bytes)
-
-    def _whole(self, reader: MessageReader) -> None:
-        messages = reader.take()
-        self.seen_s = _NEVER
-        if reader.size_bytes:
-            self.reply(Aborted(grpc.StatusCode.INTERNAL, "grpc: the request ends within a message", reason="framing"))
-        elif not messages:
-            self.reply(Aborted(grpc.StatusCode.INTERNAL, "grpc: a unary call without a request message", reason="framing"))
-        else:
-            self._reader = None
-            [(is_compressed, message)] = messages
-            self.book(0)
-            invoke = partial(self._server.invoke, self._head, self.connection.is_local)
-            if is_compressed:
-                self._server.unpack(self._head.encoding, message, lambda unpacked: invoke(unpacked, self.reply), self.reply)
-            else:
-                invoke(message, self.reply)
-
-    def reply(self, outcome: bytes | Exception) -> None:
-        """The answer of the method, or instead of it. Nothing is sent where the client is gone or was answered already."""
-        if self._is_done:
-            return
-        self._is_done = True
-        connection, stream_id = self.connection, self.id
-        is_whole, self.seen_s = self.seen_s == _NEVER, _NEVER
-        self._reader = None
-        connection.forget(self)
-        engine = connection.engine
-        try:
-            if isinstance(outcome, bytes):
-                engine.send_response(stream_id, _OK_HEAD)
-                engine.send_data(stream_id, encode_message(outcome) if outcome else _EMPTY_MESSAGE)
-                engine.send_trailers(stream_id, _OK_TRAILERS)
-            else:
-                engine.send_response(stream_id, self._server.failure(outcome, self._head.status), end_stream=True)
-        except EngineError:  # the stream ended under us
-            return
-        if not is_whole:
-            connection.give_up(stream_id)
-        connection.flush_soon()
-
-    def lost(self) -> None:
-        """See the base."""
-        self._is_done = True
-        self._reader = None
-        self.seen_s = _NEVER
-
-    def refused(self, error: RetryableError) -> None:
-        """See the base."""
-        self.reply(self._server.over_budget(error))
-
-    def stalled(self) -> None:
-        """See the base."""
-        self.reply(Aborted(grpc.StatusCode.UNAVAILABLE, "the message did not arrive in time", reason="timeout"))
-
-    def expired(self) -> None:
-        """See the base."""
-        self.reply(Aborted(grpc.StatusCode.DEADLINE_EXCEEDED, "the call's deadline has passed", reason="deadline"))
-
-
-class _Streaming(Stream):
-    """A call of a streaming method; a :class:`Writer`."""
-
-    __slots__ = ("_has_head", "_is_done", "_is_half_closed", "_method", "_reader", "_server")
-
-    def __init__(self, server: "GRPCServer", head: _Head, connection: ServerConnection, stream_id: int) -> None:
-        super().__init__(connection, stream_id)
-        self._server = server
-        self._reader = MessageReader(server.max_bytes)
-        self._has_head = self._is_done = self._is_half_closed = False
-        self.seen_s = _NEVER  # clients of reflection think for as long as they like
-        assert head.streaming is not None
-        self._method: StreamingMethod | None = head.streaming(head.call(connection.is_local), self)
-
-    def received(self, data: bytes, is_end: bool) -> None:
-        """See the base."""
-        try:
-            self._read(data, is_end)
-        except MessageTooLarge as exc:
-            self.finish(Aborted(grpc.StatusCode.RESOURCE_EXHAUSTED, f"grpc: {exc}", reason="too_large"))
-        except FramingError as exc:
-            self.finish(Aborted(grpc.StatusCode.INTERNAL, f"grpc: {exc}", reason="framing"))
-        except Aborted as exc:
-            self.finish(exc)
-
-    def _read(self, data: bytes, is_end: bool) -> None:
-        if self._is_done or self._method is None:
-            return
-        self._reader.feed(data)
-        for is_compressed, message in self._reader.take():
-            if is_compressed:
-                raise Aborted(grpc.StatusCode.UNIMPLEMENTED, "grpc: this method takes no compressed messages", reason="encoding")
-            self._method.received(message)
-            if self._is_done:
-                return
-        self.book(self._reader.size_bytes)
-        if is_end:
-            self._is_half_closed = True
-            if self._reader.size_bytes:
-                raise FramingError("the request ends within a message")
-            self._method.ended()
-
-    def send(self, message: bytes) -> None:
-        """See :class:`Writer`."""
-        if self._is_done:
-            return
-        engine = self.connection.engine
-        if engine.queued_body_size() > _MAX_UNREAD_BYTES:
-            self.finish(Aborted(grpc.StatusCode.RESOURCE_EXHAUSTED, "the client does not read its answers", reason="not_reading"))
-            return
-        try:
-            if not self._has_head:
-                self._has_head = True
-                engine.send_response(self.id, _OK_HEAD)
-            engine.send_data(self.id, encode_message(message))
-        except EngineError:
-            return
-        self.connection.flush_soon()
-
-    def finish(self, failure: Aborted | None = None) -> None:
-        """See :class:`Writer`."""
-        if self._is_done:
-            return
-        self._close()
-        self.connection.forget(self)
-        engine = self.connection.engine
-        head = self._server.failure(failure) if failure is not None else (*_OK_HEAD, *_OK_TRAILERS)
-        try:
-            if self._has_head:
-                engine.send_trailers(self.id, [field for field in head if field[0].startswith(b"grpc-") and field != _ACCEPTED])
-            else:
-                engine.send_response(self.id, head, end_stream=True)
-        except EngineError:
-            return
-        if not self._is_half_closed:
-            self.connection.give_up(self.id)
-        self.connection.flush_soon()
-
-    def _close(self) -> None:
-        self._is_done = True
-        method, self._method = self._method, None
-        if method is not None:
-            method.closed()
-
-    def lost(self) -> None:
-        """See the base."""
-        if not self._is_done:
-            self._close()
-
-    def refused(self, error: RetryableError) -> None:
-        """See the base."""
-        self.finish(self._server.over_budget(error))
-
-    def stalled(self) -> None:
-        """See the base: never, as nothing is owed."""
-
-    def expired(self) -> None:
-        """See the base."""
-        self.finish(Aborted(grpc.StatusCode.DEADLINE_EXCEEDED, "the call's deadline has passed", reason="deadline"))
 
 
 class GRPCServer:
@@ -329,7 +90,7 @@ class GRPCServer:
         self._admission: Admission | None = None
         self._http2: HTTP2Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._heads: dict[Headers, _Head] = {}
+        self._heads: dict[Headers, Head] = {}
         self._next_error_log_s = float("-inf")
         self.port = 0
         """The port it listens on; 0 before ``start`` and for a Unix socket."""
@@ -407,32 +168,33 @@ class GRPCServer:
                         headers = headers[:at] + headers[at + 1 :]
                         break
             head = self._heads.get(headers) or self._read_head(headers)
-        stream: _Unary | _Streaming
+        stream: UnaryCall | StreamingCall
         stream_id = event.stream_id
         if head.method is not None:
-            stream = _Unary(self, head, connection, stream_id)
+            stream = UnaryCall(self, head, connection, stream_id)
         elif head.streaming is not None:
-            stream = _Streaming(self, head, connection, stream_id)
+            stream = StreamingCall(self, head, connection, stream_id)
         else:
             assert head.failure is not None
             if self._accept_http is not None and head.status == _UNSUPPORTED:
                 return self._accept_http(connection, event)
-            stream = _Unary(self, head, connection, stream_id)
+            stream = UnaryCall(self, head, connection, stream_id)
             stream.seen_s = _NEVER if event.end_stream else stream.seen_s
             stream.reply(head.failure)
             return None
         if timeout:
             timeout_s = parse_timeout(timeout)
             if timeout_s is None:
-                stream.expired() if isinstance(stream, _Streaming) else stream.reply(_bad_timeout(timeout))
+                stream.expired() if isinstance(stream, StreamingCall) else stream.reply(_bad_timeout(timeout))
                 return None
             connection.expire(stream, max(timeout_s, _MIN_TIMEOUT_S))
         if event.end_stream:
             stream.received(b"", True)
+            return None if stream.is_done else stream
         return stream
 
-    def _read_head(self, headers: Headers) -> _Head:
-        head = _Head(headers)
+    def _read_head(self, headers: Headers) -> Head:
+        head = Head(headers)
         size_bytes = sum(len(name) + len(value) + _FIELD_OVERHEAD_BYTES for name, value in headers)
         fields = dict(headers)
         path = fields.get(b":path", b"")
@@ -468,7 +230,7 @@ class GRPCServer:
 
     # What calls use
 
-    def invoke(self, head: _Head, is_local: bool | None, message: bytes, reply: Reply) -> None:
+    def invoke(self, head: Head, is_local: bool | None, message: bytes, reply: Reply) -> None:
         """Ask the method. The edge: whatever happens in it, the call ends with a status that says so."""
         method = head.method
         assert method is not None
@@ -547,7 +309,7 @@ class GRPCServer:
             self._log_error(error)
             error = Aborted(grpc.StatusCode.INTERNAL, "internal error", reason="internal")
         self._refused(error.reason)
-        headers: Headers = ((b":status", status), _CONTENT_TYPE, _ACCEPTED, (b"grpc-status", str(error.code.value[0]).encode()))
+        headers: Headers = ((b":status", status), CONTENT_TYPE, ACCEPTED, (b"grpc-status", str(error.code.value[0]).encode()))
         if str(error):
             headers += ((b"grpc-message", encode_text(str(error))),)
         if error.details:
@@ -570,17 +332,6 @@ def _is_grpc(content_type: bytes) -> bool:
 
 def _shown(value: bytes) -> str:
     return repr(value[:100].decode("utf-8", "replace"))
-
-
-def _metadata(headers: Headers) -> dict[str, tuple[str, ...]]:
-    values: dict[str, tuple[str, ...]] = {}
-    for raw_name, value in headers:
-        name = raw_name.decode("latin-1")
-        if name.startswith(":"):
-            continue
-        texts = map(binary_text, decode_binary(value)) if name.endswith("-bin") else (value.decode("utf-8", "replace"),)
-        values[name] = (*values.get(name, ()), *texts)
-    return values
 
 
 def _decodes(headers: Headers) -> bool:
