@@ -25,6 +25,7 @@ from collector.helpers.grpc.wire import (
 )
 from collector.helpers.http2.engine import (
     Connection,
+    ConnectionClosed,
     DataReceived,
     EngineError,
     ErrorCode,
@@ -109,6 +110,7 @@ class CallConnection(HTTP2Protocol):
         self._half_closed: set[int] = set()
         self._max_streams = 0  # none before the server's SETTINGS
         self._reason = ""
+        self._stall_timer: asyncio.TimerHandle | None = None
         self.ready: asyncio.Future[None] = self.loop.create_future()
         """Done with the server's SETTINGS; holds a ConnectionError where they never came."""
         self.ready.add_done_callback(_retrieve)
@@ -158,9 +160,9 @@ class CallConnection(HTTP2Protocol):
         """No new calls; close once those under way are over."""
         self._lose("the connection is being replaced")
         if not self._calls:
-            self.close()
+            self.stop()
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """Say goodbye and close; calls under way fail."""
         if self.is_open:
             try:
@@ -183,10 +185,24 @@ class CallConnection(HTTP2Protocol):
     def pause_writing(self) -> None:
         """See asyncio. Answers are read on: two ends that each wait for the other to read would wait for ever; ours are bounded."""
         self._is_paused = True
+        self._stall_timer = self.loop.call_later(_STALL_S, self._stalled)
+
+    def resume_writing(self) -> None:
+        """See asyncio."""
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+        super().resume_writing()
+
+    def _stalled(self) -> None:
+        self._reason = self._reason or f"the server read nothing for {_STALL_S:g} s"
+        self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
         super().connection_lost(exc)
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
         text = self._reason or (f"the connection was lost: {exc}" if exc is not None else "the server closed the connection")
         self._end(text, grpc.StatusCode.UNAVAILABLE)
         if not self.closed.done():
@@ -304,6 +320,14 @@ class CallConnection(HTTP2Protocol):
         self.is_told_too_many_pings = event.error_code == ErrorCode.ENHANCE_YOUR_CALM and debug == "too_many_pings"
         name = ErrorCode(event.error_code).name if event.error_code in _ERROR_CODES else str(event.error_code)
         self._lose(f"the server sent GOAWAY {name}" + (f" ({debug})" if debug else ""))
+        # At once, not when the engine closes them: those it had not sent yet it closes as it writes, and nothing may come after.
+        for stream_id in [stream_id for stream_id in self._calls if stream_id > event.last_stream_id]:
+            self._owner.not_processed(self._calls.pop(stream_id), self._reason, was_sent=True)
+        self._freed()
+
+    def _connection_closed(self, event: ConnectionClosed) -> None:
+        if event.error_code:
+            self._lose(f"the server broke HTTP/2: {event.debug_data[:_MAX_DEBUG_BYTES].decode('utf-8', 'replace')}")
 
     # Ends.
 
@@ -335,10 +359,10 @@ class CallConnection(HTTP2Protocol):
             if not future.done():
                 future.set_exception(call.status)
         elif call.is_answered:
-            if call.answer is None:
-                call.fail(grpc.StatusCode.INTERNAL, "the server said OK and sent no answer")
-            elif call.reader is not None and call.reader.size_bytes:
+            if call.reader is not None and call.reader.size_bytes:
                 call.fail(grpc.StatusCode.INTERNAL, "the server's answer is cut off")
+            elif call.answer is None:
+                call.fail(grpc.StatusCode.INTERNAL, "the server said OK and sent no answer")
             elif not future.done():
                 future.set_result(call.answer)
         elif error_code == ErrorCode.REFUSED_STREAM:
@@ -361,7 +385,7 @@ class CallConnection(HTTP2Protocol):
         if not self.unusable.done():
             self._owner.stream_freed(self)
         elif not self._calls:
-            self.loop.call_soon(self.close)
+            self.loop.call_soon(self.stop)
 
     def _reset(self, stream_id: int, error_code: ErrorCode) -> None:
         try:
@@ -394,9 +418,11 @@ class CallConnection(HTTP2Protocol):
         TrailersReceived: _trailers_received,
         StreamClosed: _stream_closed,
         GoAwayReceived: _goaway_received,
+        ConnectionClosed: _connection_closed,
     }
 
 
+_STALL_S: Final = 60.0  # a server that takes no byte of what waits for so long
 _LINGER_S: Final = 1.0
 _COPY_BELOW_BYTES: Final = 16 * 1024  # above, a second frame's header costs less than the copy
 _ERROR_CODES: Final = frozenset(int(code) for code in ErrorCode)

@@ -149,13 +149,13 @@ class HTTP2Channel:
         for call in waiting:
             call.fail(grpc.StatusCode.CANCELLED, "the client is closed")
         for connection in tuple(self._connections):
-            connection.drain() if grace_s else connection.close()
+            connection.drain() if grace_s else connection.stop()
         end_s = self._loop.time() + grace_s
         while self._calls and self._loop.time() < end_s:
             await asyncio.wait({call.future for call in self._calls}, timeout=end_s - self._loop.time())
             await asyncio.sleep(0)
         for connection in tuple(self._connections):
-            connection.close()
+            connection.stop()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
