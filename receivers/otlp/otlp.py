@@ -5,16 +5,17 @@ is checked behind the door; nothing is decoded here.
 """
 
 import asyncio
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from collector.api import Host, Receiver, ReceiverOutput, Settings
-from collector.helpers.grpc_server import GRPCServer
+from collector.helpers.grpc.grpcio_server import GRPCIOServer
+from collector.helpers.grpc.server import GRPCServer
 from collector.helpers.http_server import HTTPServer
 from collector.helpers.peer import LocalAddresses
 from collector.model import Signal
 from receivers.otlp.config import OTLPConfig
 from receivers.otlp.context import ContextMaker
-from receivers.otlp.over_grpc import OTLPOverGRPC
+from receivers.otlp.over_grpc import OTLPOverGRPC, descriptor_files
 from receivers.otlp.over_http import OTLPOverHTTP
 
 __all__ = ["OTLPReceiver"]
@@ -27,7 +28,7 @@ class OTLPReceiver(Receiver):
 
     def __init__(self, settings: Settings, config: OTLPConfig) -> None:
         self._settings = settings
-        self._grpc: GRPCServer | None = None
+        self._grpc: GRPCServer | GRPCIOServer | None = None
         self._http: HTTPServer | None = None
         key = f"receivers::{settings.id}::protocols"
         outputs = {signal: cast("ReceiverOutput", output) for signal, output in settings.outputs.items()}
@@ -37,16 +38,23 @@ class OTLPReceiver(Receiver):
             "tailrace_receiver_refused_requests", "Requests answered with an error, by protocol and reason", ("transport", "reason")
         )
         if config.protocols.grpc is not None:
-            over_grpc = OTLPOverGRPC(config.protocols.grpc, outputs, addresses=addresses, contexts=contexts)
-            self._grpc = GRPCServer(
-                config.protocols.grpc,
-                over_grpc.methods,
-                key=f"{key}::grpc",
-                clock=settings.clock,
-                log=settings.telemetry.log,
-                refused=lambda reason: refused.add(transport="grpc", reason=reason),
+            closed = settings.telemetry.counter(
+                "tailrace_receiver_connections_closed", "gRPC connections that were closed by us, by reason", ("reason",)
             )
-            over_grpc.server = self._grpc
+            methods = OTLPOverGRPC(config.protocols.grpc, outputs, contexts=contexts).methods
+            shared: dict[str, Any] = {
+                "key": f"{key}::grpc",
+                "addresses": addresses,
+                "clock": settings.clock,
+                "log": settings.telemetry.log,
+                "refused": lambda reason: refused.add(transport="grpc", reason=reason),
+            }
+            if config.protocols.grpc.transport == "grpcio":
+                self._grpc = GRPCIOServer(config.protocols.grpc, methods, **shared)
+            else:
+                self._grpc = GRPCServer(
+                    config.protocols.grpc, methods, closed=lambda reason: closed.add(reason=reason), files=descriptor_files(), **shared
+                )
         if config.protocols.http is not None:
             over_http = OTLPOverHTTP(
                 config.protocols.http,

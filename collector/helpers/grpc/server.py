@@ -1,0 +1,590 @@
+"""A gRPC server over HTTP/2 of our own: unary methods, bytes in and bytes out, with neither task nor future a request.
+
+It does what the Collector's ``configgrpc.ServerConfig`` configures. What is equal from one request to the next (path, encoding,
+metadata, who calls) is read once and found again by the header list itself. Streaming methods are few and small: health, reflection.
+
+Source: gRPC's doc/PROTOCOL-HTTP2.md, doc/compression.md and doc/statuscodes.md; grpc-go internal/transport/http2_server.go and
+rpc_util.go for what the specification leaves open, and for texts.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+import grpc
+from google.protobuf import descriptor_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped] # googleapis-common-protos has no py.typed
+
+from collector.api import Admission, Clock, Host, RetryableError
+from collector.helpers.auth import Authenticate, AuthenticationError, find_authenticator
+from collector.helpers.compression import BadEncoding, TooLarge, decompress
+from collector.helpers.grpc.health import HEALTH_FILE, HEALTH_SERVICE, Health
+from collector.helpers.grpc.method import Aborted, Call, Method, OpenStreaming, Reply, StreamingMethod, binary_text
+from collector.helpers.grpc.reflection import Reflection
+from collector.helpers.grpc.wire import (
+    HEADER_BYTES,
+    FramingError,
+    MessageReader,
+    MessageTooLarge,
+    decode_binary,
+    encode_binary,
+    encode_message,
+    encode_text,
+    parse_timeout,
+)
+from collector.helpers.http2.engine import EngineError, RequestReceived
+from collector.helpers.http2.server import MAX_HEADER_BYTES, HTTP2Server, ServerConnection, Stream
+from collector.helpers.peer import Endpoint, LocalAddresses
+from config.blocks import GRPCServerConfig
+
+__all__ = ["GRPCServer"]
+
+_DEFAULT_MAX_MESSAGE_MIB: Final = 4  # gRPC's own default
+_MIB: Final = 1024 * 1024
+_EXPANSION_GUESS: Final = 8
+_RESERVE_FROM_BYTES: Final = 8 * 1024
+_LEAVE_LOOP_FROM_BYTES: Final = 256 * 1024
+_NEVER: Final = float("inf")
+_MIN_TIMEOUT_S: Final = 0.001
+_MAX_UNREAD_BYTES: Final = 1024 * 1024  # of a streaming method's answers that the client does not take
+_HEADS: Final = 256  # kept; each of at most _MAX_KEPT_HEAD_BYTES
+_MAX_KEPT_HEAD_BYTES: Final = 4096
+_FIELD_OVERHEAD_BYTES: Final = 32  # RFC 9113 §6.5.2
+_TIMEOUT: Final = b"grpc-timeout"
+# grpc-encoding → the name in collector.helpers.compression. gRPC's snappy is the framed format: mostynb/go-grpc-compression, which the
+# Collector takes.
+_ENCODINGS: Final = {b"": "", b"identity": "", b"gzip": "gzip", b"zstd": "zstd", b"snappy": "x-snappy-framed"}
+_ACCEPTED: Final = (b"grpc-accept-encoding", b"gzip,zstd,snappy")
+_CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
+_OK_HEAD: Final = ((b":status", b"200"), _CONTENT_TYPE, _ACCEPTED)
+_OK_TRAILERS: Final = ((b"grpc-status", b"0"),)
+_EMPTY_MESSAGE: Final = bytes(HEADER_BYTES)
+
+Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
+
+
+class _Head:
+    """What the headers of a request say, whoever sends them how often."""
+
+    __slots__ = ("calls", "encoding", "failure", "headers", "method", "status", "streaming")
+
+    def __init__(self, headers: Headers) -> None:
+        self.headers = headers
+        self.method: Method | None = None
+        self.streaming: OpenStreaming | None = None
+        self.encoding = ""
+        self.failure: Aborted | None = None
+        self.status = b"200"
+        """The HTTP status of ``failure``."""
+        self.calls: dict[bool | None, Call] = {}
+
+    def call(self, is_local: bool | None) -> Call:
+        """The one call object of equal callers."""
+        call = self.calls.get(is_local)
+        if call is None:
+            call = self.calls[is_local] = Call(is_local, partial(_metadata, self.headers))
+        return call
+
+
+class _Unary(Stream):
+    """A call of a unary method."""
+
+    __slots__ = ("_head", "_is_done", "_reader", "_server")
+
+    def __init__(self, server: "GRPCServer", head: _Head, connection: ServerConnection, stream_id: int) -> None:
+        super().__init__(connection, stream_id)
+        self._server = server
+        self._head = head
+        self._reader: MessageReader | None = None
+        self._is_done = False
+
+    def received(self, data: bytes, is_end: bool) -> None:
+        """See the base."""
+        reader = self._reader
+        if is_end and reader is None:  # the usual case: all in one piece
+            size_bytes = len(data) - HEADER_BYTES
+            if data[:1] == b"\0" and int.from_bytes(data[1:HEADER_BYTES], "big") == size_bytes <= self._server.max_bytes:
+                self.seen_s = _NEVER
+                self._server.invoke(self._head, self.connection.is_local, data[HEADER_BYTES:], self.reply)
+                return
+        if self.seen_s == _NEVER:  # answered, or at the door
+            return
+        if reader is None:
+            reader = self._reader = MessageReader(self._server.max_bytes, 1)
+        self.seen_s = self.connection.last_read_s
+        try:
+            reader.feed(data)
+        except MessageTooLarge as exc:
+            self.reply(Aborted(grpc.StatusCode.RESOURCE_EXHAUSTED, f"grpc: {exc}", reason="too_large"))
+        except FramingError as exc:
+            self.reply(Aborted(grpc.StatusCode.INTERNAL, f"grpc: {exc}", reason="framing"))
+        else:
+            if is_end:
+                self._whole(reader)
+            else:
+                self.hold(reader.size_bytes)
+
+    def _whole(self, reader: MessageReader) -> None:
+        messages = reader.take()
+        self.seen_s = _NEVER
+        if reader.size_bytes:
+            self.reply(Aborted(grpc.StatusCode.INTERNAL, "grpc: the request ends within a message", reason="framing"))
+        elif not messages:
+            self.reply(Aborted(grpc.StatusCode.INTERNAL, "grpc: a unary call without a request message", reason="framing"))
+        else:
+            self._reader = None
+            [(is_compressed, message)] = messages
+            self.hold(0)
+            invoke = partial(self._server.invoke, self._head, self.connection.is_local)
+            if is_compressed:
+                self._server.unpack(self._head.encoding, message, lambda unpacked: invoke(unpacked, self.reply), self.reply)
+            else:
+                invoke(message, self.reply)
+
+    def reply(self, outcome: bytes | Exception) -> None:
+        """The answer of the method, or instead of it. Nothing is sent where the client is gone or was answered already."""
+        if self._is_done:
+            return
+        self._is_done = True
+        connection, stream_id = self.connection, self.id
+        is_whole, self.seen_s = self.seen_s == _NEVER, _NEVER
+        self._reader = None
+        connection.forget(self)
+        engine = connection.engine
+        try:
+            if isinstance(outcome, bytes):
+                engine.send_response(stream_id, _OK_HEAD)
+                engine.send_data(stream_id, encode_message(outcome) if outcome else _EMPTY_MESSAGE)
+                engine.send_trailers(stream_id, _OK_TRAILERS)
+            else:
+                engine.send_response(stream_id, self._server.failure(outcome, self._head.status), end_stream=True)
+        except EngineError:  # the stream ended under us
+            return
+        if not is_whole:
+            connection.give_up(stream_id)
+        connection.flush_soon()
+
+    def lost(self) -> None:
+        """See the base."""
+        self._is_done = True
+        self._reader = None
+        self.seen_s = _NEVER
+
+    def refused(self, error: RetryableError) -> None:
+        """See the base."""
+        self.reply(self._server.over_budget(error))
+
+    def stalled(self) -> None:
+        """See the base."""
+        self.reply(Aborted(grpc.StatusCode.UNAVAILABLE, "the message did not arrive in time", reason="timeout"))
+
+    def expired(self) -> None:
+        """See the base."""
+        self.reply(Aborted(grpc.StatusCode.DEADLINE_EXCEEDED, "the call's deadline has passed", reason="deadline"))
+
+
+class _Streaming(Stream):
+    """A call of a streaming method; a :class:`Writer`."""
+
+    __slots__ = ("_has_head", "_is_done", "_is_half_closed", "_method", "_reader", "_server")
+
+    def __init__(self, server: "GRPCServer", head: _Head, connection: ServerConnection, stream_id: int) -> None:
+        super().__init__(connection, stream_id)
+        self._server = server
+        self._reader = MessageReader(server.max_bytes)
+        self._has_head = self._is_done = self._is_half_closed = False
+        self.seen_s = _NEVER  # clients of reflection think for as long as they like
+        assert head.streaming is not None
+        self._method: StreamingMethod | None = head.streaming(head.call(connection.is_local), self)
+
+    def received(self, data: bytes, is_end: bool) -> None:
+        """See the base."""
+        try:
+            self._read(data, is_end)
+        except MessageTooLarge as exc:
+            self.finish(Aborted(grpc.StatusCode.RESOURCE_EXHAUSTED, f"grpc: {exc}", reason="too_large"))
+        except FramingError as exc:
+            self.finish(Aborted(grpc.StatusCode.INTERNAL, f"grpc: {exc}", reason="framing"))
+        except Aborted as exc:
+            self.finish(exc)
+
+    def _read(self, data: bytes, is_end: bool) -> None:
+        if self._is_done or self._method is None:
+            return
+        self._reader.feed(data)
+        for is_compressed, message in self._reader.take():
+            if is_compressed:
+                raise Aborted(grpc.StatusCode.UNIMPLEMENTED, "grpc: this method takes no compressed messages", reason="encoding")
+            self._method.received(message)
+            if self._is_done:
+                return
+        self.hold(self._reader.size_bytes)
+        if is_end:
+            self._is_half_closed = True
+            if self._reader.size_bytes:
+                raise FramingError("the request ends within a message")
+            self._method.ended()
+
+    def send(self, message: bytes) -> None:
+        """See :class:`Writer`."""
+        if self._is_done:
+            return
+        engine = self.connection.engine
+        if engine.queued_body_size() > _MAX_UNREAD_BYTES:
+            self.finish(Aborted(grpc.StatusCode.RESOURCE_EXHAUSTED, "the client does not read its answers", reason="not_reading"))
+            return
+        try:
+            if not self._has_head:
+                self._has_head = True
+                engine.send_response(self.id, _OK_HEAD)
+            engine.send_data(self.id, encode_message(message))
+        except EngineError:
+            return
+        self.connection.flush_soon()
+
+    def finish(self, failure: Aborted | None = None) -> None:
+        """See :class:`Writer`."""
+        if self._is_done:
+            return
+        self._close()
+        self.connection.forget(self)
+        engine = self.connection.engine
+        head = self._server.failure(failure) if failure is not None else (*_OK_HEAD, *_OK_TRAILERS)
+        try:
+            if self._has_head:
+                engine.send_trailers(self.id, [field for field in head if field[0].startswith(b"grpc-") and field != _ACCEPTED])
+            else:
+                engine.send_response(self.id, head, end_stream=True)
+        except EngineError:
+            return
+        if not self._is_half_closed:
+            self.connection.give_up(self.id)
+        self.connection.flush_soon()
+
+    def _close(self) -> None:
+        self._is_done = True
+        method, self._method = self._method, None
+        if method is not None:
+            method.closed()
+
+    def lost(self) -> None:
+        """See the base."""
+        if not self._is_done:
+            self._close()
+
+    def refused(self, error: RetryableError) -> None:
+        """See the base."""
+        self.finish(self._server.over_budget(error))
+
+    def stalled(self) -> None:
+        """See the base: never, as nothing is owed."""
+
+    def expired(self) -> None:
+        """See the base."""
+        self.finish(Aborted(grpc.StatusCode.DEADLINE_EXCEEDED, "the call's deadline has passed", reason="deadline"))
+
+
+class GRPCServer:
+    """Serves ``methods`` (``/package.Service/Method`` → method) on ``config.endpoint``; and health, and reflection over ``files``.
+
+    ``key`` is the path of its configuration, for messages; ``refused`` is told the reason of every call that ends with an error,
+    ``closed`` that of every connection that we close.
+    """
+
+    def __init__(
+        self,
+        config: GRPCServerConfig,
+        methods: Mapping[str, Method],
+        *,
+        key: str,
+        addresses: LocalAddresses,
+        clock: Clock,
+        log: Any,
+        refused: Callable[[str], None],
+        closed: Callable[[str], None],
+        files: Mapping[str, descriptor_pb2.FileDescriptorProto],
+    ) -> None:
+        self._config = config
+        self._methods = {path.encode(): method for path, method in methods.items()}
+        self._streaming: dict[bytes, OpenStreaming] = {}
+        self._files = files
+        self._health: Health | None = None
+        self._key = key
+        self._addresses = addresses
+        self._clock = clock
+        self._log = log
+        self._refused = refused
+        self._closed = closed
+        self._endpoint = Endpoint.parse(config.endpoint, unix=config.transport == "unix")
+        self.max_bytes = (config.max_recv_msg_size_mib or _DEFAULT_MAX_MESSAGE_MIB) * _MIB
+        """Of one message, compressed and again decompressed."""
+        self._authenticate: Authenticate | None = None
+        self._admission: Admission | None = None
+        self._http2: HTTP2Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._heads: dict[Headers, _Head] = {}
+        self._next_error_log_s = float("-inf")
+        self.port = 0
+        """The port it listens on; 0 before ``start`` and for a Unix socket."""
+
+    @property
+    def address(self) -> str:
+        """Where it listens, with the port it got."""
+        return str(self._endpoint if self._endpoint.path else Endpoint(self._endpoint.host, self.port))
+
+    async def start(self, host: Host) -> None:
+        """Listen and serve.
+
+        Raises:
+            OSError: the endpoint cannot be listened on; the message names the key and who has the port.
+            ValueError: a certificate or the authenticator is wrong.
+        """
+        config = self._config
+        self._admission = host.admission
+        self._authenticate = find_authenticator(host, config.auth, self._key)
+        services = frozenset(path.decode().split("/")[1] for path in self._methods)
+        self._health = Health(services, host.ready)
+        reflection = Reflection({*services, HEALTH_SERVICE}, {**self._files, HEALTH_FILE.name: HEALTH_FILE})
+        self._streaming = {path.encode(): method for path, method in {**self._health.methods, **reflection.methods}.items()}
+        http2 = HTTP2Server(
+            self._endpoint,
+            self.accept,
+            key=self._key,
+            admission=host.admission,
+            addresses=self._addresses,
+            closed=self._closed,
+            keepalive=config.keepalive,
+            max_concurrent_streams=config.max_concurrent_streams,
+            write_buffer_bytes=config.write_buffer_size,
+        )
+        await http2.start(config.tls)
+        self._http2 = http2
+        self.port = http2.port
+
+    async def shutdown(self, grace_s: float) -> None:
+        """Take no more calls, let those in progress finish for at most ``grace_s``, close every connection."""
+        http2, self._http2 = self._http2, None
+        if self._health is not None:
+            self._health.close()
+        if http2 is not None:
+            await http2.shutdown(grace_s)
+        for task in self._tasks:
+            task.cancel()
+
+    # What comes in
+
+    def accept(self, connection: ServerConnection, event: RequestReceived) -> Stream | None:
+        """The stream of a request, or None where it was answered at once."""
+        headers = event.headers
+        timeout = b""
+        at = connection.timeout_at  # its value differs from call to call, the rest of the list hardly ever
+        if at < len(headers) and headers[at][0] == _TIMEOUT:
+            timeout = headers[at][1]
+            headers = headers[:at] + headers[at + 1 :]
+        head = self._heads.get(headers)
+        if head is None:
+            if not timeout:
+                for at, (name, value) in enumerate(headers):
+                    if name == _TIMEOUT:
+                        connection.timeout_at, timeout = at, value
+                        headers = headers[:at] + headers[at + 1 :]
+                        break
+            head = self._heads.get(headers) or self._read_head(headers)
+        stream: _Unary | _Streaming
+        stream_id = event.stream_id
+        if head.method is not None:
+            stream = _Unary(self, head, connection, stream_id)
+        elif head.streaming is not None:
+            stream = _Streaming(self, head, connection, stream_id)
+        else:
+            stream = _Unary(self, head, connection, stream_id)
+            assert head.failure is not None
+            stream.seen_s = _NEVER if event.end_stream else stream.seen_s
+            stream.reply(head.failure)
+            return None
+        if timeout:
+            timeout_s = parse_timeout(timeout)
+            if timeout_s is None:
+                stream.expired() if isinstance(stream, _Streaming) else stream.reply(_bad_timeout(timeout))
+                return None
+            connection.expire(stream, max(timeout_s, _MIN_TIMEOUT_S))
+        if event.end_stream:
+            stream.received(b"", True)
+        return stream
+
+    def _read_head(self, headers: Headers) -> _Head:
+        head = _Head(headers)
+        size_bytes = sum(len(name) + len(value) + _FIELD_OVERHEAD_BYTES for name, value in headers)
+        fields = dict(headers)
+        path = fields.get(b":path", b"")
+        encoding = fields.get(b"grpc-encoding", b"")
+        content_type = fields.get(b"content-type", b"")
+        if not _is_grpc(content_type):
+            head.status = b"415"
+            head.failure = Aborted(
+                grpc.StatusCode.INVALID_ARGUMENT, f"invalid gRPC request content-type {_shown(content_type)}", reason="media_type"
+            )
+        elif fields.get(b":method") != b"POST":
+            head.status = b"405"
+            text = f"received a HEADERS frame with :method {_shown(fields.get(b':method', b''))} which should be POST"
+            head.failure = Aborted(grpc.StatusCode.INTERNAL, text, reason="method")
+        elif size_bytes > MAX_HEADER_BYTES:
+            text = f"metadata of {size_bytes} bytes is larger than max ({MAX_HEADER_BYTES})"
+            head.failure = Aborted(grpc.StatusCode.RESOURCE_EXHAUSTED, text, reason="metadata_too_large")
+        elif path not in self._methods and path not in self._streaming:
+            head.failure = Aborted(grpc.StatusCode.UNIMPLEMENTED, f"unknown method {_shown(path)}", reason="unknown_method")
+        elif encoding not in _ENCODINGS:
+            text = f"grpc: decompressor is not installed for grpc-encoding {_shown(encoding)}"
+            head.failure = Aborted(grpc.StatusCode.UNIMPLEMENTED, text, reason="encoding")
+        elif not _decodes(headers):
+            head.failure = Aborted(grpc.StatusCode.INTERNAL, "a binary metadata value is no base64", reason="metadata")
+        else:
+            head.encoding = _ENCODINGS[encoding]
+            head.method, head.streaming = self._methods.get(path), self._streaming.get(path)
+        if size_bytes <= _MAX_KEPT_HEAD_BYTES:
+            if len(self._heads) >= _HEADS:
+                self._heads.clear()
+            self._heads[headers] = head
+        return head
+
+    # What calls use
+
+    def invoke(self, head: _Head, is_local: bool | None, message: bytes, reply: Reply) -> None:
+        """Ask the method. The edge: whatever happens in it, the call ends with a status that says so."""
+        method = head.method
+        assert method is not None
+        if self._authenticate is not None:
+            task = asyncio.ensure_future(self._invoke_authenticated(self._authenticate, method, head.call(is_local), message, reply))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return
+        try:
+            method(message, head.call(is_local), reply)
+        except Exception as exc:  # noqa: BLE001 - nothing may end the process, and the sender must hear of it
+            reply(exc)
+
+    async def _invoke_authenticated(self, authenticate: Authenticate, method: Method, call: Call, message: bytes, reply: Reply) -> None:
+        try:
+            claims = await authenticate(call.metadata)
+            method(message, Call(call.is_local, lambda: call.metadata, claims), reply)
+        except AuthenticationError as exc:
+            reply(Aborted(grpc.StatusCode.UNAUTHENTICATED, str(exc) or "authentication failed", reason="unauthenticated"))
+        except Exception as exc:  # noqa: BLE001 - as in invoke
+            reply(exc)
+
+    def unpack(self, encoding: str, message: bytes, done: Callable[[bytes], None], reply: Reply) -> None:
+        """The content of a compressed message, never more than ``max_bytes``, to ``done``; or why not to ``reply``.
+
+        Off the loop where it is large.
+        """
+        if not encoding:
+            reply(Aborted(grpc.StatusCode.INTERNAL, "grpc: compressed flag set with identity or empty encoding", reason="encoding"))
+            return
+        admission = self._admission
+        assert admission is not None
+        try:
+            if len(message) < _RESERVE_FROM_BYTES:
+                unpacked = decompress(encoding, message, self.max_bytes)
+            elif len(message) < _LEAVE_LOOP_FROM_BYTES:
+                with admission.reserve(min(len(message) * _EXPANSION_GUESS, self.max_bytes)):
+                    unpacked = decompress(encoding, message, self.max_bytes)
+            else:
+                reservation = admission.reserve(min(len(message) * _EXPANSION_GUESS, self.max_bytes))
+                reservation.__enter__()
+                future = asyncio.get_running_loop().run_in_executor(None, decompress, encoding, message, self.max_bytes)
+
+                def unpacked_elsewhere(future: asyncio.Future[bytes]) -> None:
+                    reservation.__exit__(None, None, None)
+                    if future.cancelled():
+                        return
+                    error = future.exception()
+                    if error is None:
+                        done(future.result())
+                    else:
+                        reply(self._not_unpacked(error))
+
+                future.add_done_callback(unpacked_elsewhere)
+                return
+        except (TooLarge, BadEncoding, RetryableError) as exc:
+            reply(self._not_unpacked(exc))
+        else:
+            done(unpacked)
+
+    def _not_unpacked(self, exc: BaseException) -> Exception:
+        if isinstance(exc, TooLarge):
+            text = f"grpc: received message after decompression larger than max {self.max_bytes}"
+            return Aborted(grpc.StatusCode.RESOURCE_EXHAUSTED, text, reason="too_large")
+        if isinstance(exc, BadEncoding):
+            return Aborted(grpc.StatusCode.INVALID_ARGUMENT, str(exc), reason="encoding")
+        return self.over_budget(exc) if isinstance(exc, RetryableError) else RuntimeError(f"decompressing failed: {exc!r}")
+
+    def over_budget(self, error: RetryableError) -> Aborted:
+        """The answer to what there is no memory for."""
+        return Aborted(grpc.StatusCode.UNAVAILABLE, str(error), reason=error.reason, details=_retry_details(error))
+
+    def failure(self, error: Exception, status: bytes = b"200") -> Headers:
+        """The headers of an answer that is an error, counted. What is no :class:`Aborted` is a fault of ours: INTERNAL, logged."""
+        if not isinstance(error, Aborted):
+            self._log_error(error)
+            error = Aborted(grpc.StatusCode.INTERNAL, "internal error", reason="internal")
+        self._refused(error.reason)
+        headers: Headers = ((b":status", status), _CONTENT_TYPE, _ACCEPTED, (b"grpc-status", str(error.code.value[0]).encode()))
+        if str(error):
+            headers += ((b"grpc-message", encode_text(str(error))),)
+        if error.details:
+            headers += ((b"grpc-status-details-bin", encode_binary(error.details)),)
+        return headers
+
+    def _log_error(self, exc: Exception) -> None:
+        """At most one line a second: the faults of one request must not scale into the log."""
+        now_s = self._clock.monotonic_s()
+        if now_s >= self._next_error_log_s:
+            self._next_error_log_s = now_s + 1.0
+            self._log.error("call failed inside the server, answered INTERNAL", exc_info=exc, config=self._key)
+
+
+def _is_grpc(content_type: bytes) -> bool:
+    """``application/grpc``, with a message format or parameters after it; not ``application/grpc-web``."""
+    value = content_type.lower()
+    return value.startswith(b"application/grpc") and value[16:17] in {b"", b"+", b";"}
+
+
+def _shown(value: bytes) -> str:
+    return repr(value[:100].decode("utf-8", "replace"))
+
+
+def _metadata(headers: Headers) -> dict[str, tuple[str, ...]]:
+    values: dict[str, tuple[str, ...]] = {}
+    for raw_name, value in headers:
+        name = raw_name.decode("latin-1")
+        if name.startswith(":"):
+            continue
+        texts = map(binary_text, decode_binary(value)) if name.endswith("-bin") else (value.decode("utf-8", "replace"),)
+        values[name] = (*values.get(name, ()), *texts)
+    return values
+
+
+def _decodes(headers: Headers) -> bool:
+    try:
+        for name, value in headers:
+            if name.endswith(b"-bin"):
+                decode_binary(value)
+    except FramingError:
+        return False
+    return True
+
+
+def _bad_timeout(value: bytes) -> Aborted:
+    return Aborted(grpc.StatusCode.INTERNAL, f"malformed grpc-timeout: {_shown(value)}", reason="timeout_header")
+
+
+def _retry_details(error: RetryableError) -> bytes:
+    """google.rpc.Status with RetryInfo, where the door says when to come back."""
+    if error.retry_after_s is None:
+        return b""
+    retry = error_details_pb2.RetryInfo()
+    retry.retry_delay.FromNanoseconds(round(error.retry_after_s * 1e9))
+    status = status_pb2.Status(code=grpc.StatusCode.UNAVAILABLE.value[0], message=str(error))
+    status.details.add().Pack(retry)
+    return bytes(status.SerializeToString())
