@@ -88,6 +88,21 @@ class Batch:
         return Checked(batch if batch.item_count else None, rejected_count, message, repaired_count)
 
     @classmethod
+    def check_joined(cls, wires: list[bytes], context: Context = EMPTY_CONTEXT) -> tuple[Self, list[int]] | None:
+        """Several requests of one context as one batch, and the items of each; None where one of them needs ``check``.
+
+        The bytes are joined, each is validated to full depth within its own. A batch of no items is one, too.
+        """
+        found = scan.check_joined(cls.signal.value, wires)
+        if found is None:
+            return None
+        wire, tables, counts = found
+        index = Index()
+        for table, rows in zip(cls.schema.path, tables, strict=True):
+            index.add_rows(table, rows)
+        return cls(wire, context, index), [int(count) for count in counts]
+
+    @classmethod
     def from_wire(cls, wire: bytes, context: Context = EMPTY_CONTEXT) -> Self:
         """``check`` for bytes that must be whole.
 
