@@ -95,11 +95,13 @@ def _host_and_port(text: str, whole: str) -> tuple[str, int]:
         if not closed or (port and not port.startswith(":")):
             raise ValueError(f"endpoint: {whole!r} is no host:port: write for example [::1]:4317")
         port = port[1:]
+        if not _is_ip(host, 6):
+            raise ValueError(f"endpoint: {whole!r}: between [ and ] stands an IPv6 address, for example [::1]:4317")
     elif text.count(":") > 1:
         host, port = text, ""  # a bare IPv6 address
     else:
         host, _, port = text.partition(":")
-    if not host or any(ch.isspace() or ch in "/@?#" for ch in host) or (":" in host and not _is_ip(host, 6)):
+    if not host or any(ch.isspace() or ch in "[]/@?#" for ch in host) or (":" in host and not _is_ip(host, 6)):
         raise ValueError(f"endpoint: {whole!r} is no host:port: write for example localhost:4317")
     if port and not (_PORT.fullmatch(port) and 0 < int(port) < 65536):
         raise ValueError(f"endpoint: {whole!r}: the port is no number between 1 and 65535")
