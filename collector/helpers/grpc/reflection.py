@@ -3,7 +3,8 @@
 Answered without authentication: the descriptors are public. Source: gRPC's doc/server-reflection.md, grpc/reflection/v1/reflection.proto.
 """
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import grpc
@@ -114,7 +115,7 @@ class Reflection:
             elif asked == "file_by_filename":
                 self._add_files(response, self._pool.FindFileByName(request.file_by_filename).name)
             elif asked == "file_containing_symbol":
-                self._add_files(response, self._pool.FindFileContainingSymbol(request.file_containing_symbol).name)
+                self._add_files(response, self._file_of(request.file_containing_symbol))
             elif asked == "all_extension_numbers_of_type":
                 found = self._pool.FindMessageTypeByName(request.all_extension_numbers_of_type)
                 response.all_extension_numbers_response.base_type_name = found.full_name
@@ -126,6 +127,23 @@ class Reflection:
         except KeyError:
             response.error_response.error_code = grpc.StatusCode.NOT_FOUND.value[0]
             response.error_response.error_message = f"{asked} not found"
+
+    def _file_of(self, symbol: str) -> str:
+        """The file that defines a symbol; the pool's own look-up knows neither methods nor fields.
+
+        Raises:
+            KeyError: none does.
+        """
+        pool: Any = self._pool  # its stubs lack the files of fields
+        finders: tuple[Callable[[], Any], ...] = (
+            lambda: pool.FindFileContainingSymbol(symbol),
+            lambda: pool.FindMethodByName(symbol).containing_service.file,
+            lambda: pool.FindFieldByName(symbol).file,
+        )
+        for find in finders:
+            with contextlib.suppress(KeyError):
+                return str(find().name)
+        raise KeyError(symbol)
 
     def _add_files(self, response: Any, name: str) -> None:
         """The file and all it depends on, those first."""

@@ -340,6 +340,17 @@ class GRPCServer:
             OSError: the endpoint cannot be listened on; the message names the key and who has the port.
             ValueError: a certificate or the authenticator is wrong.
         """
+        http2 = self.prepare(host)
+        await http2.start(self._config.tls)
+        self._http2 = http2
+        self.port = http2.port
+
+    def prepare(self, host: Host) -> HTTP2Server:
+        """All of ``start`` but listening: a server whose connections can be fed.
+
+        Raises:
+            ValueError: the authenticator is wrong.
+        """
         config = self._config
         self._admission = host.admission
         self._authenticate = find_authenticator(host, config.auth, self._key)
@@ -347,7 +358,7 @@ class GRPCServer:
         self._health = Health(services, host.ready)
         reflection = Reflection({*services, HEALTH_SERVICE}, {**self._files, HEALTH_FILE.name: HEALTH_FILE})
         self._streaming = {path.encode(): method for path, method in {**self._health.methods, **reflection.methods}.items()}
-        http2 = HTTP2Server(
+        return HTTP2Server(
             self._endpoint,
             self.accept,
             key=self._key,
@@ -358,9 +369,6 @@ class GRPCServer:
             max_concurrent_streams=config.max_concurrent_streams,
             write_buffer_bytes=config.write_buffer_size,
         )
-        await http2.start(config.tls)
-        self._http2 = http2
-        self.port = http2.port
 
     async def shutdown(self, grace_s: float) -> None:
         """Take no more calls, let those in progress finish for at most ``grace_s``, close every connection."""

@@ -39,6 +39,8 @@ _DRAIN_ACK_S: Final = 1.0  # how long the last GOAWAY waits for requests sent be
 _AGE_JITTER: Final = 0.1  # connections that came together do not leave together; grpc-go's
 _MAX_PING_STRIKES: Final = 2  # grpc-go's
 _PING_WITHOUT_STREAM_S: Final = 7200.0  # grpc-go's defaultPingTimeout
+_MINUTE_S: Final = 60.0
+_MAX_SETTINGS_A_MINUTE: Final = 100  # clients change a window now and then
 _NEVER: Final = float("inf")
 
 
@@ -104,6 +106,8 @@ class ServerConnection(HTTP2Protocol):
         "_probed_s",
         "_resets",
         "_server",
+        "_settings_count",
+        "_settings_since_s",
         "_strikes",
         "_timer",
         "held_bytes",
@@ -141,6 +145,7 @@ class ServerConnection(HTTP2Protocol):
         self._ping_at_s = float("-inf")
         self._ping_is_free = False
         self._strikes = 0
+        self._settings_count, self._settings_since_s = 0, self.last_read_s
 
     # asyncio
 
@@ -281,7 +286,13 @@ class ServerConnection(HTTP2Protocol):
             stream.lost()
 
     def _settings(self, _: engine.SettingsReceived) -> None:
+        """Each is acknowledged: libnghttp2 bounds only how many of those wait to be sent."""
         self._is_greeted = True
+        if self.last_read_s - self._settings_since_s > _MINUTE_S:
+            self._settings_count, self._settings_since_s = 0, self.last_read_s
+        self._settings_count += 1
+        if self._settings_count > _MAX_SETTINGS_A_MINUTE:
+            self.broken(engine.FloodError("too many SETTINGS"))
 
     def _goaway(self, _: engine.GoAwayReceived) -> None:
         self._draining = self._draining or "client"
@@ -364,7 +375,7 @@ class ServerConnection(HTTP2Protocol):
                 self._end("age")
             else:
                 due_s += [age_at_s, idle_at_s if not self.streams else now_s + (parameters.max_connection_idle or _NEVER)]
-        elif self._draining == "age" and parameters.max_connection_age_grace:
+        if self._draining == "age" and parameters.max_connection_age_grace:
             due_s.append(self._opened_s + self._age_s + parameters.max_connection_age_grace)
         if self.is_open:
             self._timer = self.loop.call_at(max(min(due_s), now_s + 0.001), self._check)
