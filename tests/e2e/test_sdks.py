@@ -163,7 +163,7 @@ def check_logs(service, name, ids, until):
     for i, (trace_id, span_id) in enumerate(ids):
         line = found[i]
         assert attributes(line) == {"number": i, "traceId": trace_id, "spanId": span_id}
-        assert line.body.string_value == f"rad {i} – väl"
+        assert line.body.string_value == f"rad {i} € väl"
         assert line.severity_number == (SEVERITY_INFO if i % 3 else SEVERITY_ERROR)
 
 

@@ -106,7 +106,7 @@ func record(ctx context.Context, tracer trace.Tracer, meter metric.Meter, logger
 		span.AddEvent("moment", trace.WithAttributes(attribute.Int("number", i)))
 		var line log.Record
 		line.SetTimestamp(time.Now())
-		line.SetBody(attribute.StringValue(fmt.Sprintf("rad %d – väl", i)))
+		line.SetBody(attribute.StringValue(fmt.Sprintf("rad %d € väl", i)))
 		line.AddAttributes(attribute.Int("number", i))
 		line.SetSeverity(log.SeverityInfo)
 		if i%3 == 0 {

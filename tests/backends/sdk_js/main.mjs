@@ -77,7 +77,7 @@ function record(tracer, meter, logger) {
     const failed = i % 3 === 0;
     if (failed) span.setStatus({ code: SpanStatusCode.ERROR, message: "failed" });
     logger.emit({
-      body: `rad ${i} – väl`,
+      body: `rad ${i} € väl`,
       severityNumber: failed ? SeverityNumber.ERROR : SeverityNumber.INFO,
       attributes: { number: i },
       context: trace.setSpan(ROOT_CONTEXT, span),

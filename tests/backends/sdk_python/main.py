@@ -94,7 +94,7 @@ def record(tracer, meter, logger):
                 timestamp=time.time_ns(),
                 context=trace.set_span_in_context(span, Context()),
                 severity_number=SeverityNumber.ERROR if failed else SeverityNumber.INFO,
-                body=f"rad {i} – väl",
+                body=f"rad {i} € väl",
                 attributes={"number": i},
             )
         )

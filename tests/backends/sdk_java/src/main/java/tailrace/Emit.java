@@ -150,7 +150,7 @@ public final class Emit {
       logger
           .logRecordBuilder()
           .setContext(Context.root().with(span))
-          .setBody("rad " + i + " – väl")
+          .setBody("rad " + i + " € väl")
           .setSeverity(failed ? Severity.ERROR : Severity.INFO)
           .setAttribute(NUMBER, (long) i)
           .emit();
