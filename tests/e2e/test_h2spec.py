@@ -1,0 +1,64 @@
+"""h2spec, the conformance tests of HTTP/2, against the gateway's gRPC port."""
+
+import subprocess
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from collector.testing import free_port
+
+CONFIG = """
+receivers: {otlp: {protocols: {grpc: {endpoint: "127.0.0.1:GRPC"TLSENGINE}}}}
+exporters: {nop: {}}
+service:
+  telemetry: {logs: {level: error}, metrics: {address: "127.0.0.1:{admin}"}}
+  pipelines: {traces: {receivers: [otlp], exporters: [nop]}}
+"""
+KNOWN = Path(__file__).parent.parent / "data" / "h2spec_known.txt"
+CASES_AT_LEAST = 140
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
+
+
+def known_failures():
+    """Case to reason."""
+    lines = [line for line in KNOWN.read_text().splitlines() if line and not line.startswith("#")]
+    return dict(map(str.strip, line.split("|", 1)) for line in lines)
+
+
+def outcomes(report):
+    """Case to what went wrong; empty for a pass, None for one that does not apply."""
+    found = {}
+    for case in ET.parse(report).iter("testcase"):
+        wrong = next((case.find(name) for name in ("failure", "error") if case.find(name) is not None), None)
+        text = None if case.find("skipped") is not None else "" if wrong is None else wrong.text or "failed"
+        found[f"{case.get('package')}: {case.get('classname')}"] = text
+    return found
+
+
+def test_every_known_failure_has_a_reason():
+    """No entry of the list stands there without one."""
+    assert all(reason for reason in known_failures().values())
+
+
+@pytest.mark.parametrize("security", ["plaintext", "TLS"])
+def test_the_gateway_speaks_http2(security, http2, gateway, server, certificates, tmp_path):
+    """Every case passes but those of the committed list, and the list has no others; afterwards the gateway serves on and ends well."""
+    port = free_port()
+    tls = f", tls: {{cert_file: {certificates}/cert.pem, key_file: {certificates}/key.pem}}" if security == "TLS" else ""
+    running = gateway(CONFIG.replace(":GRPC", f":{port}").replace("TLS", tls).replace("ENGINE", http2.server))
+    report = tmp_path / "h2spec.xml"
+    arguments = [server.binary("h2spec"), "--host", "127.0.0.1", "--port", str(port), "--strict", "--timeout", "2", "--junit-report", str(report),
+                 "--path", "/opentelemetry.proto.collector.trace.v1.TraceService/Export"]  # fmt: skip
+    if security == "TLS":
+        arguments += ["--tls", "--insecure"]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=360, check=False)
+    assert report.exists(), done.stdout[-2000:] + done.stderr[-2000:]
+    found = outcomes(report)
+    assert len(found) >= CASES_AT_LEAST
+    failed, known = {case for case, wrong in found.items() if wrong}, known_failures().keys()
+    assert not failed - known, "\n".join(f"{case}\n  {found[case]}" for case in sorted(failed - known))
+    assert not known - failed, f"these pass now: take them from {KNOWN.name}: {sorted(known - failed)}"
+    assert running.ready()
+    assert running.stop() == 0
