@@ -30,7 +30,7 @@ OTELCOL: Final = CACHE / "otelcol"
 OTLPLOAD: Final = CACHE / "otlpload"
 ROUND_MAX_S: Final = 120.0
 START_MAX_S: Final = 30.0
-# The same for every side, but for ports and `engine`, which only Tailrace has. Our own metrics are on at their default level.
+# The same for every side, but for ports and who speaks gRPC. Our own metrics are on at their default level.
 CONFIG: Final = """
 receivers: {{otlp: {{protocols: {{{protocol}: {{endpoint: "127.0.0.1:{port}"{receiver}}}}}}}}}
 processors:
@@ -146,11 +146,13 @@ class Bench:
         port = free_port()
         config, log = self.folder / f"{side.name}.yaml", self.folder / f"{side.name}.log"
         tls = f", tls: {{cert_file: {self.folder}/cert.pem, key_file: {self.folder}/key.pem}}" if setting.tls else ""
-        engine = f", engine: {side.engine}" if side.engine and setting.protocol == "grpc" else ""
+        engine = side.engine if setting.protocol == "grpc" else ""
+        receiver = tls + (", transport: grpcio" if engine == "grpcio" else "")  # there http2 is what serves `tcp`
+        exporter = f", transport: {engine}" if engine else ""
         target = f"127.0.0.1:{self._ports['grpc']}" if setting.protocol == "grpc" else f"http://127.0.0.1:{self._ports['http']}"
         config.write_text(
             CONFIG.format(
-                protocol=setting.protocol, port=port, receiver=tls + engine, exporter=engine, target=target, metrics=free_port(),
+                protocol=setting.protocol, port=port, receiver=receiver, exporter=exporter, target=target, metrics=free_port(),
                 compression=setting.compression, processors=setting.processors,
             )
         )  # fmt: skip

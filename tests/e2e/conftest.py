@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 import types
+import typing
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from config.blocks import GRPCClientConfig, GRPCServerConfig
+from config.blocks import GRPCServerConfig
 
 CACHE = Path(os.environ.get("TAILRACE_BACKENDS") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailrace-backends")
 JAEGER = """
@@ -63,20 +64,20 @@ def missing(message):
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """One of our two gRPC implementations; with the keys that choose it in a receiver and in an exporter, or nothing for the only one."""
+    """One of our two gRPC implementations, with the keys that choose it in a receiver and in an exporter."""
 
     name: str
 
     @property
     def server(self):
-        return f", engine: {self.name}" if "engine" in GRPCServerConfig.model_fields else ""
+        return ", transport: grpcio" if BOTH and self.name == "grpcio" else ""
 
     @property
     def client(self):
-        return f", engine: {self.name}" if "engine" in GRPCClientConfig.model_fields else ""
+        return f", transport: {self.name}" if BOTH else ""
 
 
-BOTH = any("engine" in config.model_fields for config in (GRPCServerConfig, GRPCClientConfig))
+BOTH = "grpcio" in typing.get_args(GRPCServerConfig.model_fields["transport"].annotation)
 
 
 @pytest.fixture(params=["http2", "grpcio"] if BOTH else ["grpcio"])
@@ -87,8 +88,8 @@ def engine(request):
 @pytest.fixture(scope="session")
 def http2():
     """The engine of that name, for what only it can do."""
-    if "engine" not in GRPCServerConfig.model_fields:
-        pytest.skip("this receiver has no protocols.grpc.engine")
+    if not BOTH:
+        pytest.skip("gRPC is grpcio's alone here")
     return Engine("http2")
 
 

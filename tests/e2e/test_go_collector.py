@@ -163,7 +163,7 @@ TARGETS = {
 }
 
 
-@pytest.mark.parametrize("transport", ["grpc", "http"])
+@pytest.mark.parametrize(("transport", "engine"), [("grpc", "http2"), ("grpc", "grpcio"), ("http", "http2")], indirect=["engine"])
 def test_the_collector_sends_to_us(transport, engine, gateway, load, otelcol, tmp_path):
     """Its otlp exporters into our otlp receiver, and into a file."""
     ports = {"grpc": free_port(), "http": free_port()}
@@ -182,7 +182,7 @@ def test_the_collector_sends_to_us(transport, engine, gateway, load, otelcol, tm
     assert running.stop() == 0
 
 
-@pytest.mark.parametrize("transport", ["grpc", "http"])
+@pytest.mark.parametrize(("transport", "engine"), [("grpc", "http2"), ("grpc", "grpcio"), ("http", "http2")], indirect=["engine"])
 def test_we_send_to_the_collector(transport, engine, gateway, load, otelcol, tmp_path):
     """Our otlp exporters into its otlp receiver, and into its file."""
     ports, health = {"grpc": free_port(), "http": free_port()}, free_port()

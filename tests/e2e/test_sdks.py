@@ -225,7 +225,7 @@ def services(module_gateway, certificates):
     return of
 
 
-@pytest.mark.parametrize("security", ["plaintext", "TLS"])
+@pytest.mark.parametrize(("engine", "security"), [("http2", "plaintext"), ("http2", "TLS"), ("grpcio", "plaintext")], indirect=["engine"])
 @pytest.mark.parametrize(("language", "protocol"), OVER_GRPC)
 def test_everything_arrives_over_grpc(language, protocol, security, engine, services, server, certificates, load):
     """Spans, metrics and logs of each language's SDK, compressed in plaintext and uncompressed over TLS."""
