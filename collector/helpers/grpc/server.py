@@ -185,7 +185,7 @@ class GRPCServer:
         if timeout:
             timeout_s = parse_timeout(timeout)
             if timeout_s is None:
-                stream.expired() if isinstance(stream, StreamingCall) else stream.reply(_bad_timeout(timeout))
+                (stream.finish if isinstance(stream, StreamingCall) else stream.reply)(_bad_timeout(timeout))
                 return None
             connection.expire(stream, max(timeout_s, _MIN_TIMEOUT_S))
         if event.end_stream:

@@ -54,6 +54,13 @@ def test_nonsense(grpc_server, path, body):
     assert messages(client, client.request(CHECK, asks(""))) == [SERVING]
 
 
+def test_malformed_timeout(grpc_server):
+    """As for calls of one message."""
+    client = grpc_server(host=Host()).connect()
+    assert client.answer(client.request(WATCH, asks(""), grpc_timeout="soon"))[0][b"grpc-status"] == b"13"
+    assert not client.protocol.streams
+
+
 def test_watch_tells_each_change_and_ends_with_the_server(grpc_server):
     """Nothing is said twice; an unknown service is watched, too."""
     serving = grpc_server(host=Host())
