@@ -254,6 +254,8 @@ class GRPCClientConfig(ComponentConfig):
     """configgrpc.ClientConfig."""
 
     endpoint: str = ""
+    transport: Literal["http2", "grpcio"] = "http2"
+    """Ours: who speaks HTTP/2. ``http2``: libnghttp2 on our event loop; ``grpcio``: Google's library (gzip only, fewer TLS keys)."""
     compression: Literal["", "none", "gzip", "zstd", "snappy"] = "gzip"
     tls: TLSClientConfig = TLSClientConfig()
     keepalive: KeepaliveClientConfig | None = None
@@ -271,7 +273,8 @@ class GRPCServerConfig(ComponentConfig):
     """configgrpc.ServerConfig."""
 
     endpoint: str = "localhost:4317"
-    transport: Literal["tcp", "unix"] = "tcp"
+    transport: Literal["tcp", "unix", "grpcio"] = "tcp"
+    """Ours: ``grpcio``, the gRPC library for Python instead of our own server, on a TCP or Unix ``endpoint``."""
     tls: TLSServerConfig | None = None
     max_recv_msg_size_mib: int = Field(default=0, ge=0)
     """0: 4 MiB, gRPC's own default."""

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from collector.api import Host, PermanentError, Settings
 from collector.helpers.exporter import ExporterConfig, Part, QueuedExporter
-from collector.helpers.grpc_client import GRPCClient, check_grpc_client_config
+from collector.helpers.grpc.client import GRPCClient, check_grpc_client_config
 from collector.model import Batch, Signal
 from config.blocks import ByteSize, GRPCClientConfig
 

@@ -33,6 +33,7 @@ _UNITS_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, 
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _PLAIN: Final = frozenset(range(0x20, 0x7F)) - {0x25}  # unescaped in grpc-message: printable ASCII but %
 _MAX_TIMEOUT_DIGITS: Final = 8
+_SMALL_BYTES: Final = 1024
 _HTTP_STATUS: Final = {
     400: grpc.StatusCode.INTERNAL,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -58,13 +59,17 @@ class MessageTooLarge(ValueError):  # noqa: N818 - the field's word
 
 
 class MessageReader:
-    """Puts messages together from DATA chunks. Memory grows with what came, never with what a header announces."""
+    """Puts messages together from DATA chunks. Memory grows with what came, never with what a header announces.
 
-    __slots__ = ("_chunks", "_max_bytes", "_messages", "size_bytes")
+    ``max_count``: messages it takes between two calls of :meth:`take`.
+    """
 
-    def __init__(self, max_bytes: int) -> None:
+    __slots__ = ("_chunks", "_max_bytes", "_max_count", "_messages", "size_bytes")
+
+    def __init__(self, max_bytes: int, max_count: int = 100) -> None:
         self._max_bytes = max_bytes
-        self._chunks: list[bytes] = []
+        self._max_count = max_count
+        self._chunks: list[bytes | bytearray] = []  # together they hold what is no whole message yet; small ones share a bytearray
         self._messages: list[tuple[bool, bytes]] = []
         self.size_bytes = 0
         """Bytes held that are no whole message yet."""
@@ -74,37 +79,54 @@ class MessageReader:
 
         Raises:
             MessageTooLarge: as soon as the header of the message is there.
-            FramingError: the compressed flag is neither 0 nor 1.
+            FramingError: the compressed flag is neither 0 nor 1, or there are more messages than ``max_count``.
         """
-        self._chunks.append(data)
-        self.size_bytes += len(data)
+        if not data:
+            return
+        self._hold(data)
+        chunks = self._chunks
+        start = 0  # of the next message in the first chunk
         while self.size_bytes >= HEADER_BYTES:
-            head = self._chunks[0]
-            if len(head) < HEADER_BYTES:
-                head = self._join()
-            flag, size = head[0], int.from_bytes(head[1:HEADER_BYTES], "big")
+            if len(chunks[0]) - start < HEADER_BYTES:
+                chunks[:] = [b"".join(chunks)]  # start is 0: after the first message there is one chunk
+            head = chunks[0]
+            flag, size = head[start], int.from_bytes(head[start + 1 : start + HEADER_BYTES], "big")
             if flag > 1:
                 raise FramingError("the compressed flag of a message is neither 0 nor 1")
             if size > self._max_bytes:
                 raise MessageTooLarge(size, self._max_bytes)
-            end = HEADER_BYTES + size
-            if self.size_bytes < end:
-                return
-            whole = self._join()
-            self._messages.append((flag == 1, whole[HEADER_BYTES:end]))
-            rest = whole[end:]
-            self._chunks = [rest] if rest else []
-            self.size_bytes = len(rest)
+            rest_bytes = self.size_bytes - HEADER_BYTES - size
+            if rest_bytes < 0:
+                break
+            if len(self._messages) == self._max_count:
+                raise FramingError(f"more than {self._max_count} message(s) where no more may come")
+            last = chunks[-1]  # the message ends in it: otherwise it would have been whole before
+            end = len(last) - rest_bytes
+            with memoryview(head) as first, memoryview(last) as final:
+                if head is last:
+                    message = bytes(first[start + HEADER_BYTES : end])
+                else:
+                    message = b"".join((first[HEADER_BYTES:], *chunks[1:-1], final[:end]))
+                    chunks[:] = [last]
+            self._messages.append((flag == 1, message))
+            self.size_bytes, start = rest_bytes, end
+        if start:
+            chunks[:] = [chunks[0][start:]] if self.size_bytes else []
+
+    def _hold(self, data: bytes) -> None:
+        self.size_bytes += len(data)
+        chunks = self._chunks
+        if len(data) >= _SMALL_BYTES or not chunks:
+            chunks.append(data)
+        elif isinstance(chunks[-1], bytearray):  # frames of one byte would cost forty times what they hold
+            chunks[-1] += data
+        else:
+            chunks.append(bytearray(data))
 
     def take(self) -> list[tuple[bool, bytes]]:
         """The whole messages since the last call: (is compressed, bytes)."""
         messages, self._messages = self._messages, []
         return messages
-
-    def _join(self) -> bytes:
-        if len(self._chunks) > 1:
-            self._chunks = [b"".join(self._chunks)]
-        return self._chunks[0]
 
 
 def encode_message(message: bytes, *, compressed: bool = False) -> bytes:

@@ -14,6 +14,16 @@ from collector.model import Signal
 from collector.testing import FakeHost, RecordingTelemetry, batch, eventually, make_settings, traces
 from exporters.otlp_grpc import factory
 
+USED = {"transport": "http2"}
+
+
+@pytest.fixture(autouse=True, params=["http2", "grpcio"])
+def transport(request, monkeypatch):
+    """Each test runs over both transports."""
+    monkeypatch.setitem(USED, "transport", request.param)
+    return request.param
+
+
 SERVICES = {
     Signal.TRACES: ("trace.v1.TraceService", trace_service_pb2, "ExportTrace"),
     Signal.METRICS: ("metrics.v1.MetricsService", metrics_service_pb2, "ExportMetrics"),
@@ -64,7 +74,7 @@ class Backend:
 class Rig:
     def __init__(self, backend, **config):
         host = "localhost" if backend.credentials else "127.0.0.1"
-        config = {"endpoint": f"{host}:{backend.port}", "tls": {"insecure": True}, "timeout": "10s"} | config
+        config = {"endpoint": f"{host}:{backend.port}", "tls": {"insecure": True}, "timeout": "10s"} | USED | config
         self.telemetry = RecordingTelemetry()
         self.settings = make_settings(factory, telemetry=self.telemetry)
         self.exporter = factory.create(self.settings, factory.config_type.model_validate(config), None)
@@ -216,7 +226,7 @@ async def test_shutdown_under_load_loses_nothing():
     ("config", "said"),
     [
         ({}, "endpoint: required"),
-        ({"endpoint": "h:1", "compression": "zstd"}, "zstd is not available over gRPC"),
+        ({"endpoint": "h:1", "transport": "grpcio", "compression": "zstd"}, "zstd is not available over gRPC"),
         ({"endpoint": "h:1", "headers": {"grpc-x": "1"}}, "grpc-x"),
         ({"endpoint": "h:1", "unknown": 1}, "unknown"),
     ],
@@ -227,7 +237,7 @@ def test_configurations_that_cannot_work_are_refused(config, said):
 
 
 async def test_certificates_that_cannot_be_read_refuse_the_start():
-    config = factory.config_type.model_validate({"endpoint": "h:1", "tls": {"ca_file": "/nowhere.pem"}})
+    config = factory.config_type.model_validate(USED | {"endpoint": "h:1", "tls": {"ca_file": "/nowhere.pem"}})
     exporter = factory.create(make_settings(factory, component_id="otlp_grpc/a"), config, None)
     with pytest.raises(ValueError, match="exporters::otlp_grpc/a::tls::ca_file"):
         await exporter.start(FakeHost())
