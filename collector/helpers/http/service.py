@@ -169,11 +169,6 @@ class Request:
         """What still comes of its body is of no use."""
         return self._state == _ANSWERED
 
-    @property
-    def is_authenticating(self) -> bool:
-        """Nothing of it is read meanwhile."""
-        return self._state == _AUTHENTICATING
-
     def begin(self) -> None:
         """The head is there: answer what it alone decides, or get ready for the body."""
         service = self._service
