@@ -56,12 +56,15 @@ class Connections:
         self.refused = refused
         self.for_bodies = memoryview(bytearray(256 * 1024))
         self.for_heads = self.for_bodies[: 64 * 1024]  # between bodies less is read: one sender's many small requests wait their turn
+        self._is_draining = False
         self._open: set[HTTP1Connection] = set()
         self._none_open = asyncio.Event()
 
     def opened(self, connection: "HTTP1Connection") -> None:
-        """One more."""
+        """One more; while draining, one whose TLS handshake was under way: it comes too late."""
         self._open.add(connection)
+        if self._is_draining:
+            connection.drain()
 
     def closed(self, connection: "HTTP1Connection") -> None:
         """One less."""
@@ -71,6 +74,7 @@ class Connections:
 
     async def drain(self, grace_s: float) -> None:
         """Close all: those that are idle now, the others when they have answered, after ``grace_s`` whatever they do."""
+        self._is_draining = True
         self._none_open.clear()
         for connection in list(self._open):
             connection.drain()
@@ -151,12 +155,12 @@ class HTTP1Connection(asyncio.BufferedProtocol):
         address = transport.get_extra_info("peername")
         self.peer = address[0] if isinstance(address, tuple) else None
         self.is_unix = not isinstance(address, tuple)
-        self._connections.opened(self)
         now_s = self._loop.time()
         if self._service.config.read_header_timeout:  # of the first request it counts from here
             self._wait(_HEAD, now_s + self._head_s)
         else:
             self._wait(_ARRIVAL, now_s + self._idle_s)
+        self._connections.opened(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         """Where to read to."""
@@ -506,8 +510,7 @@ class HTTP1Connection(asyncio.BufferedProtocol):
             return
         current = self._current
         if current is not None:
-            due_s = _NEVER if current.is_authenticating else min(current.body_deadline_s, self._loop.time() + _STALLED_S)
-            self._wait(_BODY, due_s)
+            self._wait(_BODY, min(current.body_deadline_s, self._loop.time() + _STALLED_S))  # also while its sender is authenticated
         elif self._in_head:
             if self._awaited != _HEAD:
                 self._wait(_HEAD, self._loop.time() + self._head_s)

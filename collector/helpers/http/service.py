@@ -169,11 +169,6 @@ class Request:
         """What still comes of its body is of no use."""
         return self._state == _ANSWERED
 
-    @property
-    def is_authenticating(self) -> bool:
-        """Nothing of it is read meanwhile."""
-        return self._state == _AUTHENTICATING
-
     def begin(self) -> None:
         """The head is there: answer what it alone decides, or get ready for the body."""
         service = self._service
@@ -351,7 +346,6 @@ class Service:
         self._log = log
         self._stamp_s = -1
         self._stamp = b""
-        self._date = ""
         self._next_error_log_s = float("-inf")
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -376,18 +370,12 @@ class Service:
         """413."""
         return Refused(413, f"request body too large: at most {self.max_bytes} bytes, also after decompression", reason="too_large")
 
-    def date(self) -> str:
-        """For the Date header."""
-        self.stamp()
-        return self._date
-
     def stamp(self) -> bytes:
         """The lines that every answer of HTTP/1.1 has: response_headers and Date. Made once a second."""
         now_s = self._clock.time_unix_nano() // 1_000_000_000
         if now_s != self._stamp_s:
             self._stamp_s = now_s
-            self._date = email.utils.formatdate(now_s, usegmt=True)
-            self._stamp = header_bytes([*self.response_headers, ("Date", self._date)])
+            self._stamp = header_bytes([*self.response_headers, ("Date", email.utils.formatdate(now_s, usegmt=True))])
         return self._stamp
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:

@@ -401,6 +401,33 @@ async def test_nothing_is_read_while_the_sender_is_authenticated():
     assert server.route.waiting[0].claims == (("who", "me"),)
 
 
+@pytest.mark.parametrize("is_authenticated", [False, True])
+async def test_neither_a_slow_authenticator_nor_a_slow_body_holds_the_place(is_authenticated):
+    """read_timeout counts from the head."""
+    slow = Slow()
+    server = Server(FakeHost(extensions={"slow": slow}), auth={"authenticator": "slow"}, read_timeout="30ms")
+    connection, wire = server.connect()
+    connection.feed(post("/a", b"12", "Authorization: x")[:-1])
+    if is_authenticated:
+        slow.gate.set()
+    async with asyncio.timeout(5):
+        while not wire.ends:
+            await asyncio.sleep(0.001)
+    assert wire.answers == [(408, b"the body did not arrive in time")]
+    slow.gate.set()
+    await asyncio.sleep(0)
+    assert not server.route.served
+
+
+async def test_connection_that_comes_while_draining_is_closed():
+    """Its TLS handshake was under way when the listener closed."""
+    server = Server()
+    await server.connections.drain(0.01)
+    connection, wire = server.connect()
+    assert wire.is_closed
+    connection.connection_lost(None)
+
+
 async def test_draining_finishes_what_was_begun():
     """An idle connection closes at once, one with requests after their answers, and says so."""
     server = Server()
