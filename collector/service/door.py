@@ -61,6 +61,7 @@ class Door:
         self._groups: dict[Context, _Group] = {}  # of this turn
         self._bound_bytes = MAX_BYTES  # of a group; less where items are so small that these would be more than MAX_ITEMS
         self._commits: set[asyncio.Task[None]] = set()
+        self._running_loop: asyncio.AbstractEventLoop | None = None
 
     def over(self, transport: str) -> "Door":
         """The same door, counting under another transport."""
@@ -84,7 +85,7 @@ class Door:
             group = None
         if group is None:
             if not self._groups and not self._fan.waits:
-                asyncio.get_running_loop().call_soon(self._end_turn)
+                self._loop().call_soon(self._end_turn)
             group = self._groups[context] = _Group(context)
         group.wires.append(wire)
         group.answers.append(answered)
@@ -95,7 +96,7 @@ class Door:
 
     async def admit(self, wire: bytes, context: Context) -> Receipt:
         """Validate and commit one request; see :class:`collector.api.ReceiverOutput`."""
-        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Receipt] = self._loop().create_future()
         self.submit(wire, context, partial(_settle, future))
         return await future
 
@@ -107,6 +108,12 @@ class Door:
         with self._admission.reserve(batch.size_bytes):
             await self._commit(batch, item_count, self._entry or self._first_use())
 
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """Kept: asking for it costs a system call (getpid)."""
+        if self._running_loop is None:
+            self._running_loop = asyncio.get_running_loop()
+        return self._running_loop
+
     def _first_use(self) -> Entry:
         self._entry = self._entry_of("")
         return self._entry
@@ -117,7 +124,7 @@ class Door:
 
     def _send(self, context: Context) -> None:
         """Commit a group, in a task of its own: a stage or an exporter that waits may suspend."""
-        task = asyncio.ensure_future(self._commit_group(self._groups.pop(context)))
+        task = self._loop().create_task(self._commit_group(self._groups.pop(context)))
         self._commits.add(task)
         task.add_done_callback(self._commits.discard)
 
