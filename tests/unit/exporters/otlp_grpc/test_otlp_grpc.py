@@ -91,7 +91,7 @@ class Rig:
         stopping = asyncio.ensure_future(self.exporter.shutdown())
         while not stopping.done():
             await self.clock.advance(1)
-            await asyncio.wait({stopping}, timeout=0.01)
+            await asyncio.wait({stopping}, timeout=0.1)  # its ten seconds must be enough on a busy machine
         await stopping
 
     async def settled(self):
