@@ -230,7 +230,7 @@ class Batch:
         """
         table = self.table_name(table)
         mask = np.ascontiguousarray(mask, np.bool_)
-        if mask.all() and len(mask) == len(self._rows(table)):
+        if mask.all() and len(mask) == (self.item_count if table == self.schema.item else len(self._rows(table))):
             return self
         if table not in self.schema.path:
             return without_children(self, mask, table)
@@ -238,12 +238,19 @@ class Batch:
 
     def _pruned(self, mask: Array, table: str) -> Self:
         path = self.schema.path
-        pruned = prune(self.wire, [self._rows(name) for name in path], path.index(table), mask.view(np.uint8))
+        is_indexed = self.index.rows(self.schema.item) is not None
+        if is_indexed or len(path) > _FRAMED:
+            rows: Sequence[Array] = [self._rows(name) for name in path]
+        else:  # whoever looks at the few that stay indexes these
+            rows = scan.frames(self.signal.value, self.wire)
+        pruned = prune(self.wire, list(rows), path.index(table), mask.view(np.uint8))
         if pruned is None:
             return self
         wire, shift, maps = pruned
         if not wire:
             return self.of(b"")
+        if not is_indexed:
+            return type(self)(wire, self.context, None, int(np.count_nonzero(mask)) if table == self.schema.item else -1)
         return type(self)(wire, self.context, self._carried(wire, shift, dict(zip(path, maps, strict=True))))
 
     def edit(self) -> Edit[Self]:
@@ -371,6 +378,7 @@ def _parts(batch: B, starts: Sequence[int]) -> list[B]:
 
 
 _PARTS_AT_ONCE: Final = 16
+_FRAMED: Final = 3  # resources, scopes, items: of deeper tables there are no frames alone
 _INHERITABLE: Final = ("scopes", "resources")
 _OWN: Final = "attribute:"  # before the key, among the index's columns: no field's name has a colon
 _INHERITED: Final = "inherited attribute:"
