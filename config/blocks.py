@@ -254,6 +254,8 @@ class GRPCClientConfig(ComponentConfig):
     """configgrpc.ClientConfig."""
 
     endpoint: str = ""
+    transport: Literal["http2", "grpcio"] = "http2"
+    """Ours: who speaks HTTP/2. ``http2``: libnghttp2 on our event loop; ``grpcio``: Google's library (gzip only, fewer TLS keys)."""
     compression: Literal["", "none", "gzip", "zstd", "snappy"] = "gzip"
     tls: TLSClientConfig = TLSClientConfig()
     keepalive: KeepaliveClientConfig | None = None

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from collector.api import Host, PermanentError, Settings
 from collector.helpers.exporter import ExporterConfig, Part, QueuedExporter
-from collector.helpers.grpc_client import GRPCClient, check_grpc_client_config
+from collector.helpers.grpc.client import GRPCClient, check_grpc_client_config
 from collector.model import Batch, Signal
 from config.blocks import ByteSize, GRPCClientConfig
 
@@ -81,6 +81,8 @@ class OTLPGrpcConfig(ExporterConfig, GRPCClientConfig):
 
 class OTLPGrpcExporter(QueuedExporter[Batch]):
     """Sends batches as they are: a batch's bytes are an Export request."""
+
+    keeps_timeout = True  # as the call's deadline, which the server hears too
 
     def __init__(self, settings: Settings, config: OTLPGrpcConfig) -> None:
         super().__init__(settings, config)

@@ -58,53 +58,59 @@ class MessageTooLarge(ValueError):  # noqa: N818 - the field's word
 
 
 class MessageReader:
-    """Puts messages together from DATA chunks. Memory grows with what came, never with what a header announces."""
+    """Puts messages together from DATA chunks. Memory grows with what came, never with what a header announces.
 
-    __slots__ = ("_chunks", "_max_bytes", "_messages", "size_bytes")
+    ``max_count``: messages it takes between two calls of :meth:`take`.
+    """
 
-    def __init__(self, max_bytes: int) -> None:
+    __slots__ = ("_max_bytes", "_max_count", "_messages", "_rest")
+
+    def __init__(self, max_bytes: int, max_count: int = 100) -> None:
         self._max_bytes = max_bytes
-        self._chunks: list[bytes] = []
+        self._max_count = max_count
+        self._rest = bytearray()  # not a list of chunks: frames of one byte would cost forty times what they hold
         self._messages: list[tuple[bool, bytes]] = []
-        self.size_bytes = 0
+
+    @property
+    def size_bytes(self) -> int:
         """Bytes held that are no whole message yet."""
+        return len(self._rest)
 
     def feed(self, data: bytes) -> None:
         """Take one chunk.
 
         Raises:
             MessageTooLarge: as soon as the header of the message is there.
-            FramingError: the compressed flag is neither 0 nor 1.
+            FramingError: the compressed flag is neither 0 nor 1, or there are more messages than ``max_count``.
         """
-        self._chunks.append(data)
-        self.size_bytes += len(data)
-        while self.size_bytes >= HEADER_BYTES:
-            head = self._chunks[0]
-            if len(head) < HEADER_BYTES:
-                head = self._join()
-            flag, size = head[0], int.from_bytes(head[1:HEADER_BYTES], "big")
+        rest = self._rest
+        if rest:
+            rest += data
+        held: bytes | bytearray = rest or data
+        start, length = 0, len(held)
+        while length - start >= HEADER_BYTES:
+            body = start + HEADER_BYTES
+            flag, size = held[start], int.from_bytes(held[start + 1 : body], "big")
             if flag > 1:
                 raise FramingError("the compressed flag of a message is neither 0 nor 1")
             if size > self._max_bytes:
                 raise MessageTooLarge(size, self._max_bytes)
-            end = HEADER_BYTES + size
-            if self.size_bytes < end:
-                return
-            whole = self._join()
-            self._messages.append((flag == 1, whole[HEADER_BYTES:end]))
-            rest = whole[end:]
-            self._chunks = [rest] if rest else []
-            self.size_bytes = len(rest)
+            if length < body + size:
+                break
+            if len(self._messages) == self._max_count:
+                raise FramingError(f"more than {self._max_count} message(s) where no more may come")
+            start = body + size
+            with memoryview(held) as view:
+                self._messages.append((flag == 1, bytes(view[body:start])))
+        if held is rest:
+            del rest[:start]
+        else:
+            rest += data[start:] if start else data
 
     def take(self) -> list[tuple[bool, bytes]]:
         """The whole messages since the last call: (is compressed, bytes)."""
         messages, self._messages = self._messages, []
         return messages
-
-    def _join(self) -> bytes:
-        if len(self._chunks) > 1:
-            self._chunks = [b"".join(self._chunks)]
-        return self._chunks[0]
 
 
 def encode_message(message: bytes, *, compressed: bool = False) -> bytes:

@@ -14,6 +14,16 @@ from collector.model import Signal
 from collector.testing import FakeHost, RecordingTelemetry, batch, eventually, make_settings, traces
 from exporters.otlp_grpc import factory
 
+USED = {"transport": "http2"}
+
+
+@pytest.fixture(autouse=True, params=["http2", "grpcio"])
+def transport(request, monkeypatch):
+    """Each test runs over both transports."""
+    monkeypatch.setitem(USED, "transport", request.param)
+    return request.param
+
+
 SERVICES = {
     Signal.TRACES: ("trace.v1.TraceService", trace_service_pb2, "ExportTrace"),
     Signal.METRICS: ("metrics.v1.MetricsService", metrics_service_pb2, "ExportMetrics"),
@@ -22,7 +32,7 @@ SERVICES = {
 
 
 class Backend:
-    """An OTLP/gRPC server built from the official messages; ``script`` answers first: bytes, or a status code."""
+    """An OTLP/gRPC server built from the official messages; ``script`` answers first: bytes, a status code, or an event to wait for."""
 
     def __init__(self, *script, credentials=None, port=0):
         self.script = list(script)
@@ -43,6 +53,9 @@ class Backend:
                 self.requests.append(request_type.FromString(wire))
                 self.metadata.append(dict(context.invocation_metadata()))
                 answer = self.script.pop(0) if self.script else b""
+                if isinstance(answer, asyncio.Event):
+                    await answer.wait()
+                    answer = b""
                 if isinstance(answer, grpc.StatusCode):
                     await context.abort(answer, "as ordered")
                 return answer
@@ -64,7 +77,7 @@ class Backend:
 class Rig:
     def __init__(self, backend, **config):
         host = "localhost" if backend.credentials else "127.0.0.1"
-        config = {"endpoint": f"{host}:{backend.port}", "tls": {"insecure": True}, "timeout": "10s"} | config
+        config = {"endpoint": f"{host}:{backend.port}", "tls": {"insecure": True}, "timeout": "10s"} | USED | config
         self.telemetry = RecordingTelemetry()
         self.settings = make_settings(factory, telemetry=self.telemetry)
         self.exporter = factory.create(self.settings, factory.config_type.model_validate(config), None)
@@ -78,7 +91,7 @@ class Rig:
         stopping = asyncio.ensure_future(self.exporter.shutdown())
         while not stopping.done():
             await self.clock.advance(1)
-            await asyncio.wait({stopping}, timeout=0.01)
+            await asyncio.wait({stopping}, timeout=0.1)  # its ten seconds must be enough on a busy machine
         await stopping
 
     async def settled(self):
@@ -181,6 +194,18 @@ async def test_a_backend_that_is_gone_and_comes_back_gets_everything():
             assert len(back.wires) == 1
 
 
+async def test_a_backend_that_does_not_answer_is_given_its_timeout():
+    """The call's deadline, which the backend hears too; then it is tried again."""
+    gate = asyncio.Event()
+    async with Backend(gate) as backend, Rig(backend, timeout="200ms") as rig:
+        await rig.exporter.consume(traces(spans=5))
+        await eventually(lambda: "DEADLINE_EXCEEDED" in rig.exporter.last_error)
+        gate.set()
+        await rig.clock.advance(10)
+        await rig.settled()
+        assert rig.outcome() == (5, 0, 0)
+
+
 async def keep_moving(clock):
     """Let time pass at a hundred times its speed."""
     while True:
@@ -216,7 +241,7 @@ async def test_shutdown_under_load_loses_nothing():
     ("config", "said"),
     [
         ({}, "endpoint: required"),
-        ({"endpoint": "h:1", "compression": "zstd"}, "zstd is not available over gRPC"),
+        ({"endpoint": "h:1", "transport": "grpcio", "compression": "zstd"}, "zstd is not available over gRPC"),
         ({"endpoint": "h:1", "headers": {"grpc-x": "1"}}, "grpc-x"),
         ({"endpoint": "h:1", "unknown": 1}, "unknown"),
     ],
@@ -227,7 +252,7 @@ def test_configurations_that_cannot_work_are_refused(config, said):
 
 
 async def test_certificates_that_cannot_be_read_refuse_the_start():
-    config = factory.config_type.model_validate({"endpoint": "h:1", "tls": {"ca_file": "/nowhere.pem"}})
+    config = factory.config_type.model_validate(USED | {"endpoint": "h:1", "tls": {"ca_file": "/nowhere.pem"}})
     exporter = factory.create(make_settings(factory, component_id="otlp_grpc/a"), config, None)
     with pytest.raises(ValueError, match="exporters::otlp_grpc/a::tls::ca_file"):
         await exporter.start(FakeHost())

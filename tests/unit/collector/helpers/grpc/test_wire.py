@@ -43,6 +43,14 @@ def test_a_message_is_refused_by_its_header_alone():
         MessageReader(10).feed(b"\x02\x00\x00\x00\x00")
 
 
+def test_messages_are_counted():
+    """A unary stream carries one; however small they are, no peer makes more than so many objects of ours."""
+    reader = MessageReader(10, max_count=1)
+    reader.feed(encode_message(b"a"))
+    with pytest.raises(FramingError, match="more than 1"):
+        reader.feed(encode_message(b""))
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"), [(b"1H", 3600), (b"2M", 120), (b"3S", 3), (b"4m", 0.004), (b"5u", 5e-6), (b"6n", 6e-9), (b"99999999S", 99999999)]
 )

@@ -1,4 +1,4 @@
-"""The gRPC client against real servers on the loopback: what it sends, how it reads status, what its errors say."""
+"""The gRPC client over both transports against grpcio's server on the loopback: what it sends, how it reads status, what its errors say."""
 
 import asyncio
 import gzip
@@ -10,11 +10,20 @@ from google.protobuf.any_pb2 import Any
 from google.rpc import error_details_pb2, status_pb2
 
 from collector.api import PermanentError, RetryableError
-from collector.helpers.grpc_client import GRPCClient, retry_delay_s
+from collector.helpers.grpc.client import GRPCClient
+from collector.helpers.grpc.status import retry_delay_s
 from collector.testing import FakeClock, FakeHost, free_port
 from config.blocks import GRPCClientConfig
 
 METHOD = "/t.Echo/Echo"
+USED = {"transport": "http2"}
+
+
+@pytest.fixture(autouse=True, params=["http2", "grpcio"])
+def transport(request, monkeypatch):
+    """Each test runs over both transports."""
+    monkeypatch.setitem(USED, "transport", request.param)
+    return request.param
 
 
 class Rig:
@@ -52,7 +61,7 @@ class Rig:
 
 def make(clock=None, **config):
     return GRPCClient(
-        GRPCClientConfig.model_validate(config), key="exporters::otlp_grpc", clock=clock or FakeClock(), user_agent="tailrace/1"
+        GRPCClientConfig.model_validate(USED | config), key="exporters::otlp_grpc", clock=clock or FakeClock(), user_agent="tailrace/1"
     )
 
 
@@ -223,15 +232,21 @@ async def test_an_extension_gives_credentials():
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"compression": "zstd"}, "zstd is not available over gRPC"),
-        ({"compression": "snappy"}, "snappy is not available"),
+        ({"transport": "grpcio", "compression": "zstd"}, "zstd is not available over gRPC with transport grpcio"),
+        ({"transport": "grpcio", "compression": "snappy"}, "snappy is not available"),
+        ({"transport": "http2", "endpoint": "a b:1"}, "is no host:port"),
+        ({"transport": "http2", "headers": {"x": "\n"}}, "no printable ASCII"),
+        ({"transport": "http2", "authority": "a\r\nb"}, "^authority: "),
+        ({"transport": "http2", "user_agent": "\u00fc"}, "^user_agent: "),
+        ({"transport": "http2", "tls": {"max_version": "1.1"}}, "tls::max_version"),
         ({"headers": {"grpc-timeout": "1"}}, "grpc-timeout"),
+        ({"headers": {"connection": "close"}}, "no name for gRPC metadata"),
         ({"headers": {"a b": "1"}}, "no name for gRPC metadata"),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(config, said):
     with pytest.raises(ValueError, match=said):
-        make(endpoint="h:1", **config)
+        make(**({"endpoint": "h:1"} | config))
 
 
 async def test_keepalive_and_authority_are_accepted():

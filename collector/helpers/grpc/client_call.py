@@ -1,0 +1,445 @@
+"""One unary call and one connection that carries calls: HTTP/2 events in, an answer or a status out. No sockets, no choice of connection.
+
+A call is settled once: by its answer, by what the stream or connection came to, by its deadline or its caller. Streams that the
+server says it never processed go back to the owner, who may send them elsewhere.
+
+Source: gRPC's doc/PROTOCOL-HTTP2.md and doc/http-grpc-status-mapping.md; gRFC A6 "Transparent Retries".
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final, Protocol
+
+import grpc
+
+from collector.helpers.compression import BadEncoding, TooLarge, decompress
+from collector.helpers.grpc.status import CallError, code_of_reset
+from collector.helpers.grpc.wire import (
+    FramingError,
+    MessageReader,
+    MessageTooLarge,
+    code_of_http_status,
+    code_of_text,
+    decode_binary,
+    decode_text,
+)
+from collector.helpers.http2.engine import (
+    Connection,
+    ConnectionClosed,
+    DataReceived,
+    EngineError,
+    ErrorCode,
+    Event,
+    GoAwayReceived,
+    ResponseReceived,
+    Setting,
+    SettingsReceived,
+    StreamClosed,
+    TrailersReceived,
+)
+from collector.helpers.http2.protocol import HTTP2Protocol
+
+__all__ = ["ENCODINGS", "MAX_ANSWER_BYTES", "Call", "CallConnection", "Owner"]
+
+ENCODINGS: Final = {"gzip": "gzip", "zstd": "zstd", "snappy": "x-snappy-framed"}
+"""``grpc-encoding`` → the name in ``helpers.compression``. gRPC's snappy is the framed format (mostynb/go-grpc-compression)."""
+MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
+_MAX_STREAMS: Final = 2**31 - 1
+_EMPTY_MESSAGE: Final = b"\x00\x00\x00\x00\x00"  # what most OTLP answers are
+_MAX_DEBUG_BYTES: Final = 200
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+class Call:
+    """What one call sends, and what came back so far. ``future`` gets the answer's bytes, or a :class:`CallError`."""
+
+    __slots__ = (
+        "answer", "connection", "deadline_s", "encoding", "future", "header", "headers", "is_answered", "message", "reader", "retried",
+        "status", "stream_id", "timeout_s",
+    )  # fmt: skip
+
+    def __init__(self, future: "asyncio.Future[bytes]", headers: Headers, header: bytes, message: bytes) -> None:
+        self.future = future
+        self.headers = headers
+        self.header = header
+        """The five bytes before the message."""
+        self.message = message
+        self.timeout_s: float | None = None
+        self.deadline_s: float | None = None
+        """On the loop's clock."""
+        self.retried = False
+        self.connection: CallConnection | None = None
+        self.stream_id = 0
+        self.reset_answer()
+
+    def reset_answer(self) -> None:
+        """Nothing came yet."""
+        self.answer: bytes | None = None
+        self.reader: MessageReader | None = None
+        self.encoding = b""
+        self.is_answered = False
+        self.status: CallError | None = None
+
+    def fail(self, code: grpc.StatusCode, text: str, details: bytes = b"") -> None:
+        """Settle with a status, if nothing settled it before."""
+        if not self.future.done():
+            self.future.set_exception(CallError(code, text, details))
+
+
+class Owner(Protocol):
+    """Who chooses connections."""
+
+    def stream_freed(self, connection: "CallConnection") -> None:
+        """A call of the connection is over, or its limit moved: another may start."""
+        ...
+
+    def not_processed(self, call: Call, reason: str, *, was_sent: bool) -> None:
+        """The server never looked at the call: send it again, or fail it."""
+        ...
+
+
+class CallConnection(HTTP2Protocol):
+    """One HTTP/2 connection to a gRPC server."""
+
+    def __init__(self, engine: Connection, owner: Owner, *, write_buffer_bytes: int = 512 * 1024) -> None:
+        super().__init__(engine)
+        self._owner = owner
+        self._write_buffer_bytes = write_buffer_bytes
+        self._calls: dict[int, Call] = {}
+        self._half_closed: set[int] = set()
+        self._max_streams = 0  # none before the server's SETTINGS
+        self._reason = ""
+        self._is_engine_lost = False
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self.ready: asyncio.Future[None] = self.loop.create_future()
+        """Done with the server's SETTINGS; holds a ConnectionError where they never came."""
+        self.ready.add_done_callback(_retrieve)
+        self.unusable: asyncio.Future[str] = self.loop.create_future()
+        """Done, with the reason, once no new call may start."""
+        self.closed: asyncio.Future[None] = self.loop.create_future()
+        """Done with the socket."""
+        self.is_told_too_many_pings = False
+
+    # What owners use.
+
+    def has_room(self) -> bool:
+        """Whether a call may start now."""
+        return len(self._calls) < self._max_streams and not self.unusable.done()
+
+    def has_streams(self) -> bool:
+        """See :class:`HTTP2Protocol`."""
+        return bool(self._calls)
+
+    def start(self, call: Call) -> None:
+        """Send the call. Ask :meth:`has_room` first."""
+        engine = self.engine
+        try:
+            stream_id = engine.send_request(call.headers)
+            message = call.message
+            if len(message) < _COPY_BELOW_BYTES:
+                engine.send_data(stream_id, call.header + message, end_stream=True)
+            else:
+                engine.send_data(stream_id, call.header)
+                engine.send_data(stream_id, message, end_stream=True)
+        except EngineError as error:
+            self._lose(f"the connection takes no more calls: {error}")
+            self._owner.not_processed(call, self._reason, was_sent=False)
+            return
+        call.connection = self
+        call.stream_id = stream_id
+        self._calls[stream_id] = call
+        self.flush_soon()
+
+    def cancel(self, call: Call) -> None:
+        """RST_STREAM CANCEL: nobody waits for the answer any more."""
+        if self._calls.pop(call.stream_id, None) is not None:
+            self._reset(call.stream_id, ErrorCode.CANCEL)
+            self._freed()
+
+    def drain(self) -> None:
+        """No new calls; close once those under way are over."""
+        self._lose("the connection is being replaced")
+        if not self._calls:
+            self.stop()
+
+    def stop(self) -> None:
+        """Say goodbye and close; calls under way fail."""
+        if self.is_open:
+            try:
+                self.engine.terminate_connection()
+                self.flush()
+            except EngineError:
+                pass
+            if self.transport is not None:
+                self.transport.close()
+                self.loop.call_later(_LINGER_S, self.abort)  # a server that reads nothing more keeps nothing open
+        self._end("the client is closed", grpc.StatusCode.CANCELLED)
+
+    # asyncio and the protocol below.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio."""
+        transport.set_write_buffer_limits(high=self._write_buffer_bytes)  # type: ignore[attr-defined] # of write transports
+        super().connection_made(transport)
+
+    def pause_writing(self) -> None:
+        """See asyncio. Answers are read on: two ends that each wait for the other to read would wait for ever; ours are bounded."""
+        self._is_paused = True
+        self._stall_timer = self.loop.call_later(_STALL_S, self._stalled)
+
+    def resume_writing(self) -> None:
+        """See asyncio."""
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+        super().resume_writing()
+
+    def _stalled(self) -> None:
+        self._reason = self._reason or f"the server read nothing for {_STALL_S:g} s"
+        self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio."""
+        super().connection_lost(exc)
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+        text = self._reason or (f"the connection was lost: {exc}" if exc is not None else "the server closed the connection")
+        self._end(text, grpc.StatusCode.UNAVAILABLE)
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def broken(self, error: EngineError) -> None:
+        """See :class:`HTTP2Protocol`."""
+        self._is_engine_lost = True
+        self._reason = f"the server broke HTTP/2: {error}"
+        super().broken(error)
+
+    def timed_out(self) -> None:
+        """See :class:`HTTP2Protocol`."""
+        self._reason = "keepalive: the server did not answer a ping in time"
+        super().timed_out()
+
+    def flush(self) -> None:
+        """See :class:`HTTP2Protocol`. Writing ends streams too, those that the engine itself resets, and says why it gives up."""
+        super().flush()
+        if not self._is_engine_lost:
+            for event in self.engine.events():
+                handler = self._on.get(type(event))
+                if handler is not None:
+                    handler(self, event)
+
+    def receive(self, data: bytes | memoryview) -> None:
+        """See :class:`HTTP2Protocol`."""
+        super().receive(data)
+        if self._half_closed:
+            # Answered before all of the request was taken: the rest is of no use to anybody.
+            for stream_id in tuple(self._half_closed):
+                if self.is_open:
+                    self._reset(stream_id, ErrorCode.NO_ERROR)
+                self._settle(stream_id, 0)
+
+    # Events.
+
+    def _settings_received(self, event: SettingsReceived) -> None:
+        limit = event.settings.get(Setting.MAX_CONCURRENT_STREAMS)
+        if limit is not None:
+            self._max_streams = limit
+        elif not self.ready.done():
+            self._max_streams = _MAX_STREAMS
+        if not self.ready.done():
+            self.ready.set_result(None)
+        self._owner.stream_freed(self)
+
+    def _response_received(self, event: ResponseReceived) -> None:
+        call = self._calls.get(event.stream_id)
+        if call is None:
+            return
+        headers = dict(event.headers)
+        status = headers.get(b":status", b"")
+        if b"grpc-status" in headers:
+            self._status(call, headers)
+        elif status != b"200":
+            number = int(status) if status.isdigit() else 0
+            call.status = CallError(code_of_http_status(number), f"the server answered HTTP {number} and is no gRPC server on this path")
+        elif not headers.get(b"content-type", b"").startswith(b"application/grpc"):
+            shown = headers.get(b"content-type", b"none")[:_MAX_DEBUG_BYTES].decode("ascii", "replace")
+            call.status = CallError(grpc.StatusCode.UNKNOWN, f"the answer's content-type is no application/grpc but {shown}")
+        else:
+            call.encoding = headers.get(b"grpc-encoding", b"")
+        if event.end_stream:
+            call.is_answered = True
+            self._half_closed.add(event.stream_id)
+        elif call.status is not None:
+            self._give_up(event.stream_id, call)
+
+    def _data_received(self, event: DataReceived) -> None:
+        call = self._calls.get(event.stream_id)
+        if call is None:
+            return
+        chunk = event.data
+        if call.reader is None and call.answer is None and chunk == _EMPTY_MESSAGE:
+            call.answer = b""
+        elif chunk:
+            try:
+                self._read(call, chunk)
+            except (MessageTooLarge, TooLarge) as error:
+                call.status = CallError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+            except (FramingError, BadEncoding) as error:
+                call.status = CallError(grpc.StatusCode.INTERNAL, str(error))
+            if call.status is not None:
+                self._give_up(event.stream_id, call)
+                return
+        if event.end_stream:
+            call.is_answered = True
+            call.status = CallError(grpc.StatusCode.UNKNOWN, "the server ended the stream without a status")
+            self._half_closed.add(event.stream_id)
+
+    def _read(self, call: Call, chunk: bytes) -> None:
+        if call.reader is None:
+            call.reader = MessageReader(MAX_ANSWER_BYTES, max_count=1)
+        call.reader.feed(chunk)
+        for is_compressed, message in call.reader.take():
+            if call.answer is not None:
+                raise FramingError("the server sent more than one answer to a unary call")
+            if not is_compressed:
+                call.answer = message
+                continue
+            name = ENCODINGS.get(call.encoding.decode("ascii", "replace"))
+            if name is None:
+                raise FramingError("the answer is compressed with an encoding that was not offered")
+            call.answer = decompress(name, message, MAX_ANSWER_BYTES)
+
+    def _trailers_received(self, event: TrailersReceived) -> None:
+        call = self._calls.get(event.stream_id)
+        if call is None:
+            return
+        self._status(call, dict(event.headers))
+        call.is_answered = True
+        self._half_closed.add(event.stream_id)
+
+    def _stream_closed(self, event: StreamClosed) -> None:
+        if event.local_error is None:
+            self._settle(event.stream_id, event.error_code)
+        elif (call := self._calls.pop(event.stream_id, None)) is not None:
+            # nghttp2 could not send what it had queued: none of it left.
+            self._owner.not_processed(call, self._reason or str(event.local_error), was_sent=False)
+            self._freed()
+
+    def _goaway_received(self, event: GoAwayReceived) -> None:
+        debug = event.debug_data[:_MAX_DEBUG_BYTES].decode("utf-8", "replace")
+        self.is_told_too_many_pings = event.error_code == ErrorCode.ENHANCE_YOUR_CALM and debug == "too_many_pings"
+        name = ErrorCode(event.error_code).name if event.error_code in _ERROR_CODES else str(event.error_code)
+        self._lose(f"the server sent GOAWAY {name}" + (f" ({debug})" if debug else ""))
+        # At once, not when the engine closes them: those it had not sent yet it closes as it writes, and nothing may come after.
+        for stream_id in [stream_id for stream_id in self._calls if stream_id > event.last_stream_id]:
+            self._owner.not_processed(self._calls.pop(stream_id), self._reason, was_sent=True)
+        self._freed()
+
+    def _connection_closed(self, event: ConnectionClosed) -> None:
+        if event.error_code:
+            self._lose(f"the server broke HTTP/2: {event.debug_data[:_MAX_DEBUG_BYTES].decode('utf-8', 'replace')}")
+
+    # Ends.
+
+    def _status(self, call: Call, headers: dict[bytes, bytes]) -> None:
+        """Take the call's status from where it stands: trailers, or a head without a body."""
+        value = headers.get(b"grpc-status")
+        if value == b"0":
+            return
+        if value is None:
+            call.status = CallError(grpc.StatusCode.UNKNOWN, "the server ended the stream without a status")
+            return
+        details = headers.get(b"grpc-status-details-bin", b"")
+        try:
+            decoded = decode_binary(details)[0] if details else b""
+        except FramingError:
+            decoded = b""
+        code = code_of_text(value)
+        if code is not grpc.StatusCode.OK:
+            call.status = CallError(code, decode_text(headers.get(b"grpc-message", b"")), decoded)
+
+    def _settle(self, stream_id: int, error_code: int) -> None:
+        """The stream is over."""
+        self._half_closed.discard(stream_id)
+        call = self._calls.pop(stream_id, None)
+        if call is None:
+            return
+        future = call.future
+        if call.status is not None:
+            if not future.done():
+                future.set_exception(call.status)
+        elif call.is_answered:
+            if call.reader is not None and call.reader.size_bytes:
+                call.fail(grpc.StatusCode.INTERNAL, "the server's answer is cut off")
+            elif call.answer is None:
+                call.fail(grpc.StatusCode.INTERNAL, "the server said OK and sent no answer")
+            elif not future.done():
+                future.set_result(call.answer)
+        elif error_code == ErrorCode.REFUSED_STREAM:
+            self._owner.not_processed(call, self._reason or "the server refused the stream", was_sent=True)
+        else:
+            name = ErrorCode(error_code).name if error_code in _ERROR_CODES else str(error_code)
+            call.fail(code_of_reset(error_code), f"the stream was reset with {name}")
+        self._freed()
+
+    def _give_up(self, stream_id: int, call: Call) -> None:
+        """Fail the call with the status it has; the rest of the answer is of no interest."""
+        del self._calls[stream_id]
+        self._half_closed.discard(stream_id)
+        self._reset(stream_id, ErrorCode.CANCEL)
+        if call.status is not None and not call.future.done():
+            call.future.set_exception(call.status)
+        self._freed()
+
+    def _freed(self) -> None:
+        if not self.unusable.done():
+            self._owner.stream_freed(self)
+        elif not self._calls:
+            self.loop.call_soon(self.stop)
+
+    def _reset(self, stream_id: int, error_code: ErrorCode) -> None:
+        try:
+            self.engine.reset_stream(stream_id, error_code)
+        except EngineError:
+            return  # it is over already
+        self.flush_soon()
+
+    def _lose(self, reason: str) -> None:
+        self._reason = self._reason or reason
+        if not self.ready.done():
+            self.ready.set_exception(ConnectionError(reason))
+        if not self.unusable.done():
+            self.unusable.set_result(reason)
+
+    def _end(self, reason: str, code: grpc.StatusCode) -> None:
+        """Nothing comes any more."""
+        self._lose(reason)
+        calls, self._calls = self._calls, {}
+        for call in calls.values():
+            if call.status is not None:
+                call.fail(call.status.code, call.status.text, call.status.details)
+            else:
+                call.fail(code, reason)
+
+    _on: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {
+        SettingsReceived: _settings_received,
+        ResponseReceived: _response_received,
+        DataReceived: _data_received,
+        TrailersReceived: _trailers_received,
+        StreamClosed: _stream_closed,
+        GoAwayReceived: _goaway_received,
+        ConnectionClosed: _connection_closed,
+    }
+
+
+_STALL_S: Final = 60.0  # a server that takes no byte of what waits for so long
+_LINGER_S: Final = 1.0
+_COPY_BELOW_BYTES: Final = 16 * 1024  # above, a second frame's header costs less than the copy
+_ERROR_CODES: Final = frozenset(int(code) for code in ErrorCode)
+
+
+def _retrieve(future: "asyncio.Future[None]") -> None:
+    """An error nobody waits for is no "exception was never retrieved"."""
+    if not future.cancelled():
+        future.exception()
