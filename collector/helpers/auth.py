@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from collector.api import Host
 from config.blocks import AuthConfig
 
-__all__ = ["Authenticate", "AuthenticationError", "Authenticator", "find_authenticator"]
+__all__ = ["Authenticate", "AuthenticationError", "Authenticator", "Claims", "find_authenticator"]
 
 Claims: TypeAlias = tuple[tuple[str, str], ...]
 Authenticate: TypeAlias = Callable[[Mapping[str, Sequence[str]]], Awaitable[Claims]]

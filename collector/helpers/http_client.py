@@ -1,6 +1,6 @@
 """An HTTP client from a confighttp block: POST a body, get a bounded answer or an error the queue understands.
 
-HTTP/1.1 by aiohttp: the block's HTTP/2 keys are read and have no effect, nor has ``max_idle_conns``, since there are never more
+HTTP/1.1 alone: the block's HTTP/2 keys are read and have no effect, nor has ``max_idle_conns``, since there are never more
 connections than senders. Redirects are not followed: a body must not wander to where nobody configured it to.
 A proxy comes from ``proxy_url`` or, as in Go, from HTTPS_PROXY, HTTP_PROXY and NO_PROXY; never for the loopback.
 
@@ -8,23 +8,22 @@ Source: open-telemetry/opentelemetry-collector config/confighttp; RFC 9110 §10.
 """
 
 import asyncio
-import ssl
 import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Final
+from urllib.parse import quote, urlsplit
 
-import aiohttp
 from google.protobuf.message import DecodeError
 from google.rpc import status_pb2  # type: ignore[import-untyped] # googleapis-common-protos has no py.typed
 
 from collector.api import Clock, Host, PermanentError, RetryableError
 from collector.helpers.client_auth import ClientAuthenticator, find_client_authenticator
 from collector.helpers.compression import BadEncoding, TooLarge, compress, decompress
+from collector.helpers.http.pool import DisconnectedError, Origin, Pool, RawAnswer, basic_credentials
 from collector.helpers.redact import Redactor, without_credentials
 from collector.helpers.tls import ReloadingClientContext
 from config.blocks import HTTPClientConfig
@@ -34,26 +33,34 @@ __all__ = ["RETRYABLE_STATUSES", "HTTPClient", "HTTPResponse", "parse_retry_afte
 RETRYABLE_STATUSES: Final = frozenset({429, 502, 503, 504})
 """OTLP specification, "Retryable Response Codes"."""
 
-_MAX_RESPONSE_BYTES: Final = 64 * 1024  # as the Collector's otlphttpexporter (maxHTTPResponseReadBytes)
+_MAX_RESPONSE_BYTES: Final = 64 * 1024  # decoded; the pool cuts what comes at the same length
 _MAX_RETRY_AFTER_S: Final = 24 * 3600.0
 _LEAVE_LOOP_FROM_BYTES: Final = 256 * 1024
 _MAY_BE_STATUS: Final = frozenset({"application/x-protobuf", "application/octet-stream"})
+_MAX_TARGETS: Final = 64  # URLs come from the configuration; what is made of them is kept
+_PATH_CHARACTERS: Final = "/%:@!$&'()*+,;=~-._"
+_FRAMING: Final = frozenset({"content-length", "transfer-encoding", "proxy-authorization"})  # ours to write
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
 class HTTPResponse:
-    """A 2xx answer. Header names are case-insensitive; ``body`` is decoded and cut at 64 KiB (then ``truncated``)."""
+    """A 2xx answer; ``body`` is decoded and cut at 64 KiB (then ``truncated``)."""
 
     status: int
-    headers: Mapping[str, str]
+    content_type: str
+    """Without parameters, in lower case."""
     body: bytes
     truncated: bool = False
 
-    @property
-    def content_type(self) -> str:
-        """Without parameters, in lower case."""
-        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What a URL makes of a request."""
+
+    origin: Origin
+    lines: dict[str, bytes]
+    """The request line under the name "", then its headers: lower-case name → line."""
 
 
 class HTTPClient:
@@ -88,11 +95,14 @@ class HTTPClient:
         merged: dict[str, tuple[str, str]] = {}
         for headers in ({"User-Agent": user_agent}, given, fixed_headers or {}):  # later ones win, whatever their case
             merged |= {name.lower(): (name, value) for name, value in headers.items()}
-        self._headers = dict(merged.values())
+        self._headers = {name: header for name, header in merged.items() if name not in _FRAMING}
+        if config.disable_keep_alives:
+            self._headers["connection"] = ("Connection", "close")
         self.redactor = Redactor(given.values(), (config.endpoint, config.proxy_url))
         self._tls: ReloadingClientContext | None = None
         self._authenticator: ClientAuthenticator | None = None
-        self._session: aiohttp.ClientSession | None = None
+        self._pool: Pool | None = None
+        self._targets: dict[str, _Target] = {}
         self._proxies: dict[str, str | None] = {}
 
     async def open(self, host: Host) -> None:
@@ -107,27 +117,19 @@ class HTTPClient:
             self._tls = ReloadingClientContext(config.tls, self._clock.monotonic_s)
         except ValueError as exc:
             raise ValueError(f"{self._key}::{exc}") from exc
-        pool: dict[str, Any] = {} if config.disable_keep_alives else {"keepalive_timeout": config.idle_conn_timeout or 24 * 3600.0}
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0,
-                limit_per_host=config.max_conns_per_host,
-                force_close=config.disable_keep_alives,
-                enable_cleanup_closed=False,
-                **pool,
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=config.timeout or None),
-            headers=self._headers,
-            auto_decompress=False,  # the bound holds while decompressing, below
-            trust_env=False,  # that would read ~/.netrc as well
+        self._pool = Pool(
+            self._tls.get,
+            server_name=config.tls.server_name_override,
+            max_per_origin=config.max_conns_per_host,
+            idle_s=config.idle_conn_timeout,
+            keeps_alive=not config.disable_keep_alives,
         )
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            session, self._session = self._session, None
-            await session.close()
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            await pool.close()
 
     async def post(
         self, url: str, body: bytes, *, content_type: str, encoding: str | None = None, headers: Mapping[str, str] | None = None
@@ -151,57 +153,84 @@ class HTTPClient:
             sent["Content-Encoding"] = encoding
         if self._authenticator is not None:
             sent |= self._authenticator.client_headers()
+        pool = self._pool
+        if pool is None:
+            raise RetryableError("the client is not open", reason="shutdown")
         try:
-            try:
-                return await self._exchange(url, body, sent)
-            except aiohttp.ServerDisconnectedError:
-                # An idle connection that the server closed as we took it from the pool: no answer was begun, so once more.
-                return await self._exchange(url, body, sent)
+            target = self._target(url)
+            head = _head(target.lines, sent, len(body))
+            async with asyncio.timeout(self._config.timeout or None):
+                try:
+                    answer = await pool.exchange(target.origin, head, body)
+                except DisconnectedError as exc:
+                    if not exc.is_stale:
+                        raise
+                    # The server closed an idle connection as we took it from the pool: no answer was begun, so once more.
+                    answer = await pool.exchange(target.origin, head, body)
         except TimeoutError as exc:
             raise RetryableError(f"POST {without_credentials(url)}: no answer in time", reason="timeout") from exc
-        except aiohttp.InvalidURL as exc:
-            raise PermanentError(f"POST: {self._why(exc)}", reason="bad_url") from exc
-        except (aiohttp.ClientError, ssl.SSLError, OSError) as exc:
+        except OSError as exc:
             raise RetryableError(f"POST {without_credentials(url)}: {self._why(exc)}", reason="connect") from exc
         except ValueError as exc:
             raise PermanentError(f"POST: {self._why(exc)}", reason="bad_url") from exc
+        return self._response(url, answer)
 
-    async def _exchange(self, url: str, body: bytes, headers: Mapping[str, str]) -> HTTPResponse:
-        if self._session is None or self._tls is None:
-            raise RetryableError("the client is not open", reason="shutdown")
-        async with self._session.post(
-            url,
-            data=body,
-            headers=headers,
-            allow_redirects=False,
-            ssl=self._tls.get(),
-            server_hostname=self._config.tls.server_name_override or None,
-            proxy=self._proxy(url),
-        ) as response:
-            raw, truncated = await _read_bounded(response.content)
-            if truncated:
-                response.close()  # the rest is not worth reading; the connection cannot be used again
-            answer, truncated = _decoded(response.headers.get("Content-Encoding", ""), raw, truncated=truncated)
-            if HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
-                return HTTPResponse(response.status, response.headers, answer, truncated)
-            raise self._error(without_credentials(url), response, answer)
+    def _response(self, url: str, answer: RawAnswer) -> HTTPResponse:
+        """The answer, if it is a 2xx; raises what the others mean."""
+        body, is_truncated = _decoded(_text(answer, b"content-encoding"), answer.body, truncated=answer.is_truncated)
+        content_type = _text(answer, b"content-type").partition(";")[0].strip().lower()
+        if HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
+            return HTTPResponse(answer.status, content_type, body, is_truncated)
+        raise self._error(without_credentials(url), answer, content_type, body)
 
-    def _error(self, url: str, response: aiohttp.ClientResponse, body: bytes) -> Exception:
-        status = response.status
-        phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else self.redactor.excerpt(response.reason or "")
-        said = self.redactor.excerpt(_message(body, response.content_type))
+    def _target(self, url: str) -> _Target:
+        """Raises ValueError where ``url`` cannot be used."""
+        found = self._targets.get(url)
+        if found is not None:
+            return found
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        if parts.scheme not in {"http", "https"} or not host:
+            raise ValueError(f"{without_credentials(url)} is no http:// or https:// URL")
+        if not host.isascii():
+            host = host.encode("idna").decode()
+        default_port = 443 if parts.scheme == "https" else 80
+        origin = Origin(parts.scheme, host, parts.port or default_port, self._proxy(url) or "")
+        authority = f"[{host}]" if ":" in host else host
+        if origin.port != default_port:
+            authority += f":{origin.port}"
+        path = quote(parts.path or "/", safe=_PATH_CHARACTERS) + (
+            "?" + quote(parts.query, safe=_PATH_CHARACTERS + "?") if parts.query else ""
+        )
+        headers = dict(self._headers)
+        headers.setdefault("host", ("Host", authority))
+        if credentials := basic_credentials(url):
+            headers.setdefault("authorization", ("Authorization", credentials))
+        if origin.proxy and parts.scheme == "http":
+            path = f"http://{authority}{path}"
+            if credentials := basic_credentials(origin.proxy):
+                headers["proxy-authorization"] = ("Proxy-Authorization", credentials)
+        lines = {"": f"POST {path} HTTP/1.1\r\n".encode()} | {name: _line(*header) for name, header in headers.items()}
+        if len(self._targets) >= _MAX_TARGETS:
+            self._targets.clear()
+        self._targets[url] = found = _Target(origin, lines)
+        return found
+
+    def _error(self, url: str, answer: RawAnswer, content_type: str, body: bytes) -> Exception:
+        status = answer.status
+        phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else self.redactor.excerpt(answer.reason)
+        said = self.redactor.excerpt(_message(body, content_type))
         message = f"POST {url}: {status} {phrase}" + (f": {said}" if said else "")
         reason = f"http_{status}"
         if status in self._retryable:
-            after_s = parse_retry_after(response.headers.get("Retry-After", ""), self._clock.time_unix_nano() / 1e9)
+            after_s = parse_retry_after(_text(answer, b"retry-after"), self._clock.time_unix_nano() / 1e9)
             return RetryableError(message, reason=reason, retry_after_s=after_s)
         if status in range(300, 400):
-            target = self.redactor.text(without_credentials(response.headers.get("Location", "")))
+            target = self.redactor.text(without_credentials(_text(answer, b"location")))
             message += f" (redirects are not followed; configure the final URL{': ' + target if target else ''})"
         return PermanentError(message, reason=reason)
 
     def _why(self, exc: BaseException) -> str:
-        # aiohttp's connector errors end in the interesting part; others may hold the URL, so everything is redacted.
         return self.redactor.excerpt(f"{type(exc).__name__}: {exc}")
 
     def _proxy(self, url: str) -> str | None:
@@ -242,18 +271,22 @@ def _message(body: bytes, content_type: str) -> bytes | str:
     return body
 
 
-async def _read_bounded(stream: aiohttp.StreamReader) -> tuple[bytes, bool]:
-    """At most 64 KiB of the body; whether there was more."""
-    parts: list[bytes] = []
-    room = _MAX_RESPONSE_BYTES + 1
-    while room > 0:
-        part = await stream.read(room)
-        if not part:
-            break
-        parts.append(part)
-        room -= len(part)
-    body = b"".join(parts)
-    return body[:_MAX_RESPONSE_BYTES], len(body) > _MAX_RESPONSE_BYTES
+def _line(name: str, value: str) -> bytes:
+    """Raises ValueError where the value would end its line."""
+    line = f"{name}: {value}".encode()
+    if b"\r" in line or b"\n" in line or b"\0" in line:
+        raise ValueError(f"header {name[:64]!r}: names and values hold no line breaks")
+    return line + b"\r\n"
+
+
+def _head(lines: dict[str, bytes], headers: Mapping[str, str], length: int) -> bytes:
+    """The head of a request; ``headers`` override those of its URL."""
+    lines = lines | {name.lower(): _line(name, value) for name, value in headers.items()}
+    return b"".join((*lines.values(), b"Content-Length: %d\r\n\r\n" % length))
+
+
+def _text(answer: RawAnswer, name: bytes) -> str:
+    return answer.headers.get(name, b"").decode("utf-8", "replace")
 
 
 def _decoded(encoding: str, body: bytes, *, truncated: bool) -> tuple[bytes, bool]:

@@ -4,14 +4,13 @@ The full list of checks is ``/health`` on the admin port. Source: opentelemetry-
 internal/healthcheck (``Server available``, ``upSince``, ``uptime``).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import orjson
-from aiohttp import web
 
 from collector.api import Extension, Host, Settings
-from collector.helpers.http_server import Answer, Handler, HTTPServer
+from collector.helpers.http import Answer, HTTPServer, Request, Route
 from extensions.health_check.config import HealthCheckConfig
 
 __all__ = ["HealthCheckExtension"]
@@ -38,8 +37,16 @@ class HealthCheckExtension(Extension):
         """Listen. The service is not ready yet: 503 until it is."""
         self._host = host
         key = f"extensions::{self._settings.id}"
-        routes: Mapping[str, Handler] = _Everywhere(self._answer) if self._config.path == "/" else {self._config.path: self._answer}
-        server = HTTPServer(self._config, routes, key=key, clock=self._settings.clock, log=self._settings.telemetry.log)
+        route = _Probe(self._answer)
+        is_everywhere = self._config.path == "/"  # as in Go's mux
+        server = HTTPServer(
+            self._config,
+            {} if is_everywhere else {self._config.path: route},
+            default=route if is_everywhere else None,
+            key=key,
+            clock=self._settings.clock,
+            log=self._settings.telemetry.log,
+        )
         await server.start(host)
         self._server = server
 
@@ -49,8 +56,7 @@ class HealthCheckExtension(Extension):
         if server is not None:
             await server.shutdown(_GRACE_S)
 
-    async def _answer(self, request: web.BaseRequest) -> Answer:
-        del request
+    def _answer(self) -> Answer:
         is_healthy = self._is_healthy()
         now = self._settings.clock.time_unix_nano()
         if not is_healthy:
@@ -74,20 +80,15 @@ class HealthCheckExtension(Extension):
         return not self._config.check_collector_pipeline.enabled or all(check.healthy for check in self._host.health())
 
 
-class _Everywhere(Mapping[str, Handler]):
-    """Every path leads to one handler, as ``/`` does in Go's mux."""
+class _Probe(Route):
+    """Answers every request by its head alone."""
 
-    def __init__(self, handler: Handler) -> None:
-        self._handler = handler
+    def __init__(self, answer: Callable[[], Answer]) -> None:
+        self._answer = answer
 
-    def __getitem__(self, path: str) -> Handler:
-        return self._handler
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(("/",))
-
-    def __len__(self) -> int:
-        return 1
+    def check(self, request: Request) -> Answer:  # noqa: ARG002 - whatever it asks
+        """The state."""
+        return self._answer()
 
 
 def _go_duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ from typing import Final, cast
 
 from collector.api import Host, Receiver, ReceiverOutput, Settings
 from collector.helpers.grpc_server import GRPCServer
-from collector.helpers.http_server import HTTPServer
+from collector.helpers.http import HTTPServer
 from collector.helpers.peer import LocalAddresses
 from collector.model import Signal
 from receivers.otlp.config import OTLPConfig
@@ -48,17 +48,19 @@ class OTLPReceiver(Receiver):
             )
             over_grpc.server = self._grpc
         if config.protocols.http is not None:
-            over_http = OTLPOverHTTP(
-                config.protocols.http,
-                outputs,
-                addresses=addresses,
-                contexts=contexts,
-                refused=lambda reason: refused.add(transport="http", reason=reason),
-            )
+
+            def refused_http(reason: str) -> None:
+                refused.add(transport="http", reason=reason)
+
+            over_http = OTLPOverHTTP(config.protocols.http, outputs, addresses=addresses, contexts=contexts, refused=refused_http)
             self._http = HTTPServer(
-                config.protocols.http, over_http.routes, key=f"{key}::http", clock=settings.clock, log=settings.telemetry.log
+                config.protocols.http,
+                over_http.routes,
+                key=f"{key}::http",
+                clock=settings.clock,
+                log=settings.telemetry.log,
+                refused=refused_http,
             )
-            over_http.server = self._http
 
     @property
     def grpc_port(self) -> int:

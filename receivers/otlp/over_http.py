@@ -6,13 +6,13 @@ One deliberate difference: a body over the limit is answered 413, as the specifi
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 import grpc
-from aiohttp import web
 
-from collector.api import ConsumeError, ReceiverOutput
-from collector.helpers.http_server import Answer, Handler, HTTPServer, Refused, header_values
+from collector.api import ConsumeError, Receipt, ReceiverOutput
+from collector.helpers.http import Answer, Refused, Request, Route
 from collector.helpers.peer import LocalAddresses
 from collector.model import Context, MalformedBatch, Signal, from_json
 from receivers.otlp.answers import Failure, failure_of, partial_success_json, partial_success_proto
@@ -21,12 +21,12 @@ from receivers.otlp.context import ContextMaker
 
 __all__ = ["OTLPOverHTTP"]
 
-_PROTOBUF: Final = "application/x-protobuf"
-_JSON: Final = "application/json"
+_PROTOBUF: Final = b"application/x-protobuf"
+_JSON: Final = b"application/json"
 _JSON_LEAVES_LOOP_FROM_BYTES: Final = 1024 * 1024
 _METHOD_NOT_ALLOWED: Final = Answer.text(405, "405 method not allowed, supported: [POST]", [("Allow", "POST")])
 _UNSUPPORTED: Final = Answer.text(415, "415 unsupported media type, supported: [application/json, application/x-protobuf]")
-_TAKEN: Final = {_PROTOBUF: Answer(200, b"", _PROTOBUF), _JSON: Answer(200, b"{}", _JSON)}
+_TAKEN: Final = {_PROTOBUF: Answer(200, b"", _PROTOBUF.decode()), _JSON: Answer(200, b"{}", _JSON.decode())}
 _CODES: Final = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -37,9 +37,7 @@ _CODES: Final = {
 
 
 class OTLPOverHTTP:
-    """The routes of the HTTP server. ``server`` is set once both exist; ``refused`` is told the reason of each refusal."""
-
-    server: HTTPServer
+    """The routes of the HTTP server. ``refused`` is told the reason of each refusal."""
 
     def __init__(
         self,
@@ -50,71 +48,100 @@ class OTLPOverHTTP:
         contexts: ContextMaker,
         refused: Callable[[str], None],
     ) -> None:
-        self._config = config
         self._addresses = addresses
         self._contexts = contexts
-        self._refused = refused
+        self._includes_metadata = config.include_metadata
         self._keeps_nothing = not config.include_metadata and config.auth is None
+        self.refused = refused
         paths = {Signal.TRACES: config.traces_url_path, Signal.METRICS: config.metrics_url_path, Signal.LOGS: config.logs_url_path}
-        self.routes: dict[str, Handler] = {paths[signal]: self._route(signal, output.over("http")) for signal, output in outputs.items()}
+        self.routes: dict[str, Route] = {paths[signal]: _Export(self, signal, output.over("http")) for signal, output in outputs.items()}
 
-    def _route(self, signal: Signal, output: ReceiverOutput) -> Handler:
-        async def export(request: web.BaseRequest) -> Answer:
-            if request.method != "POST":
-                self._refused("method")
-                return _METHOD_NOT_ALLOWED
-            content_type = request.headers.get("Content-Type", "")
-            if content_type not in _TAKEN:
-                content_type = content_type.partition(";")[0].strip().lower()  # parameters say nothing here
-                if content_type not in _TAKEN:
-                    self._refused("media_type")
-                    return _UNSUPPORTED
+    def context(self, request: Request) -> Context:
+        """What of the caller stays known."""
+        peer = request.peer
+        is_local = self._addresses.is_local(peer) if peer is not None else True if request.is_unix else None
+        if self._keeps_nothing:
+            return self._contexts.plain(is_local)
+        return self._contexts.of(is_local, request.header_values() if self._includes_metadata else {}, request.claims)
+
+
+class _Export(Route):
+    """``POST`` of one signal. A request's ``media_type`` is that of its body and of its answer."""
+
+    def __init__(self, shared: OTLPOverHTTP, signal: Signal, output: ReceiverOutput) -> None:
+        self._shared = shared
+        self._signal = signal
+        self._output = output
+
+    def check(self, request: Request) -> Answer | None:
+        """Method and media type."""
+        if request.method != "POST":
+            self._shared.refused("method")
+            return _METHOD_NOT_ALLOWED
+        media_type = request.headers.get(b"content-type", b"")
+        if media_type not in _TAKEN:
+            media_type = media_type.partition(b";")[0].strip().lower()  # parameters say nothing here
+            if media_type not in _TAKEN:
+                self._shared.refused("media_type")
+                return _UNSUPPORTED
+        request.media_type = media_type
+        return None
+
+    def serve(self, request: Request) -> None:
+        """To the door."""
+        body = request.body
+        if request.media_type == _JSON:
+            if len(body) >= _JSON_LEAVES_LOOP_FROM_BYTES:
+                request.run(self._serve_large_json(request))
+                return
             try:
-                context = self._plain_context(request) if self._keeps_nothing else await self._context(request)
-                body = await self.server.read_body(request)
-                if content_type == _JSON:
-                    body = await _wire_of(signal, body)
-                if not body:
-                    return _TAKEN[content_type]  # an empty request succeeds and never enters a pipeline
-                receipt = await output.admit(body, context)
-            except Refused as exc:
-                failure = Failure(_CODES.get(exc.status, grpc.StatusCode.UNKNOWN), str(exc), exc.reason)
-                return self._refusal(failure, content_type, exc.status)
-            except (MalformedBatch, ConsumeError) as exc:
-                failure = failure_of(exc)
-                return self._refusal(failure, content_type, failure.http_status)
-            if not receipt.rejected_count and not receipt.message:
-                return _TAKEN[content_type]
-            if content_type == _JSON:
-                return Answer(200, partial_success_json(signal, receipt), _JSON)
-            return Answer(200, partial_success_proto(receipt), _PROTOBUF)
+                body = from_json(self._signal, body)
+            except MalformedBatch as exc:
+                self._answered(request, exc)
+                return
+        self._submit(request, body)
 
-        return export
+    def refusal(self, request: Request, error: Refused | ConsumeError) -> Answer:
+        """A google.rpc.Status."""
+        if isinstance(error, Refused):
+            message = str(error).encode("utf-8", "replace").decode()  # it may hold what the sender sent
+            failure = Failure(_CODES.get(error.status, grpc.StatusCode.UNKNOWN), message, error.reason)
+            return self._failed(request, failure, error.status)
+        failure = failure_of(error)
+        return self._failed(request, failure, failure.http_status)
 
-    def _refusal(self, failure: Failure, content_type: str, status: int) -> Answer:
-        self._refused(failure.reason)
+    async def _serve_large_json(self, request: Request) -> None:
+        try:
+            body = await asyncio.to_thread(from_json, self._signal, request.body)
+        except MalformedBatch as exc:
+            self._answered(request, exc)
+        else:
+            self._submit(request, body)
+
+    def _submit(self, request: Request, wire: bytes) -> None:
+        if wire:
+            self._output.submit(wire, self._shared.context(request), partial(self._answered, request))
+        else:
+            request.reply(_TAKEN[request.media_type])  # an empty request succeeds and never enters a pipeline
+
+    def _answered(self, request: Request, outcome: Receipt | Exception) -> None:
+        answer: Answer | Exception
+        if isinstance(outcome, Receipt):
+            if not outcome.rejected_count and not outcome.message:
+                answer = _TAKEN[request.media_type]
+            elif request.media_type == _JSON:
+                answer = Answer(200, partial_success_json(self._signal, outcome), _JSON.decode())
+            else:
+                answer = Answer(200, partial_success_proto(outcome), _PROTOBUF.decode())
+        elif isinstance(outcome, MalformedBatch | ConsumeError):
+            failure = failure_of(outcome)
+            answer = self._failed(request, failure, failure.http_status)
+        else:
+            answer = outcome
+        request.reply(answer)
+
+    def _failed(self, request: Request, failure: Failure, status: int) -> Answer:
+        self._shared.refused(failure.reason)
         headers = [("Retry-After", failure.retry_after_header)] if failure.retry_after_header and status in {429, 503} else []
-        return Answer(status, failure.status_json() if content_type == _JSON else failure.status_proto(), content_type, headers)
-
-    def _plain_context(self, request: web.BaseRequest) -> Context:
-        return self._contexts.plain(self._is_local(request))
-
-    async def _context(self, request: web.BaseRequest) -> Context:
-        claims = await self.server.authenticate(request)
-        metadata = header_values(request) if self._config.include_metadata else {}
-        return self._contexts.of(self._is_local(request), metadata, claims)
-
-    def _is_local(self, request: web.BaseRequest) -> bool | None:
-        transport = request.transport
-        if transport is None:
-            return None
-        peer = transport.get_extra_info("peername")
-        if isinstance(peer, tuple):
-            return self._addresses.is_local(peer[0])
-        return True if self.server.is_unix else None
-
-
-async def _wire_of(signal: Signal, body: bytes) -> bytes:
-    if len(body) < _JSON_LEAVES_LOOP_FROM_BYTES:
-        return from_json(signal, body)
-    return await asyncio.to_thread(from_json, signal, body)
+        body = failure.status_json() if request.media_type == _JSON else failure.status_proto()
+        return Answer(status, body, request.media_type.decode(), headers)

@@ -44,6 +44,20 @@ def seeds() -> list[bytes]:
     return [message.SerializeToString() for message in [traces, metrics, logs, *items]] + [b""]
 
 
+def http1_streams() -> list[bytes]:
+    """Requests one after another: bodies of both framings, an upgrade, what is refused, and what is no HTTP."""
+    post = b"POST /x HTTP/1.1\r\nHost: h\r\n"
+    body = b"Content-Length: 4\r\n\r\nbody"
+    return [
+        post + body + b"GET /now?q HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" + post + b"Connection: close\r\n" + body,
+        post + b"Transfer-Encoding: chunked\r\n\r\n4;e=1\r\nbody\r\n0\r\nT: v\r\n\r\n" + post + b"Expect: 100-continue\r\n" + body,
+        post + b"Connection: Upgrade\r\nUpgrade: h2c\r\n" + body + b"PUT http://h/x HTTP/1.1\r\nHost: h\r\n" + body,
+        b"OPTIONS /x HTTP/1.1\r\nHost: h\r\nOrigin: https://a.example.com\r\nAccess-Control-Request-Method: POST\r\n\r\n",
+        post + b"Content-Encoding: gzip\r\n" + body + post + b"Content-Length: 4\r\n" + body,
+        b"CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n\x16\x03\x01",
+    ]
+
+
 def inputs() -> dict[str, list[bytes]]:
     """Every target's first inputs: what it reads before the bytes, and the bytes."""
     found = seeds()
@@ -51,6 +65,7 @@ def inputs() -> dict[str, list[bytes]]:
     return {
         "fuzz_scan": [bytes([signal]) + wire for signal, wire in requests],
         "fuzz_index": [bytes([choice, shift]) + wire for choice in range(14) for shift in (0, 200) for wire in found],
+        "fuzz_http1": [bytes([step]) + stream for step in (0, 6, 40) for stream in http1_streams()],
         "fuzz_splice": [bytes([signal]) + bytes([chance]) * 8 + wire for signal, wire in requests for chance in range(8)],
     }
 

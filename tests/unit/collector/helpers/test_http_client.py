@@ -232,6 +232,51 @@ async def test_a_proxy_is_used(monkeypatch):
         assert proxy.requests[0][0]["Host"] == "backend.example"
 
 
+async def test_credentials_of_urls_go_into_headers():
+    async with Rig() as rig:
+        url = rig.url.replace("://", "://me:p%40ss@")
+        await rig.client.post(url, b"x", content_type="a/b")
+        await rig.client.post(url, b"x", content_type="a/b", headers={"authorization": "Bearer t"})
+        proxied = make(proxy_url=str(rig.server.make_url("/")).replace("://", "://you:word@"))
+        await proxied.open(FakeHost())
+        await proxied.post("http://backend.example:81/v1/x?a=b", b"x", content_type="a/b")
+        await proxied.close()
+    first, second, third = (headers for headers, _ in rig.requests)
+    assert (first["Authorization"], second["Authorization"]) == ("Basic bWU6cEBzcw==", "Bearer t")
+    assert (third["Proxy-Authorization"], third["Host"]) == ("Basic eW91OndvcmQ=", "backend.example:81")
+    assert "Authorization" not in third
+
+
+async def test_no_header_can_end_its_line_or_frame_the_body_anew():
+    async with Rig(headers={"Content-Length": "1", "transfer-encoding": "chunked", "host": "other"}) as rig:
+        with pytest.raises(PermanentError, match="X-Scope-OrgID") as caught:
+            await rig.post(headers={"X-Scope-OrgID": "a\r\nX-Evil: 1"})
+        assert caught.value.reason == "bad_url"
+        await rig.post(b"whole")
+        headers, body = rig.requests[0]
+    assert (headers["Content-Length"], headers["Host"], gzip.decompress(body)) == (str(len(body)), "other", b"whole")
+    assert "Transfer-Encoding" not in headers
+
+
+@pytest.mark.parametrize(("path", "sent"), [("", "/"), ("/ä b?x=ü&y=%20", "/%C3%A4%20b?x=%C3%BC&y=%20"), ("/a%2Fb;c", "/a%2Fb;c")])
+async def test_urls_are_sent_as_they_are_but_for_what_must_be_escaped(path, sent):
+    targets = []
+
+    def answer(request):
+        targets.append(request.raw_path)
+        return web.Response()
+
+    async with Rig(answer) as rig:
+        await rig.client.post(str(rig.server.make_url("")).rstrip("/") + path, b"x", content_type="a/b")
+    assert targets == [sent]
+
+
+async def test_a_connection_is_for_one_request_where_keep_alives_are_disabled():
+    async with Rig(disable_keep_alives=True) as rig:
+        await rig.post()
+        assert rig.requests[0][0]["Connection"] == "close"
+
+
 async def test_errors_hold_no_credentials():
     async def echo(request):
         return web.Response(status=400, text=f"got {request.headers['authorization']} and {request.headers['x-key']}")

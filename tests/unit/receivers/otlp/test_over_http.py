@@ -47,7 +47,7 @@ async def http(receive):
 @pytest.fixture(autouse=True)
 def _short_linger(monkeypatch):
     """How long the rest of a refused body is waited for; the tests never send it."""
-    monkeypatch.setattr("collector.helpers.http_server._LINGER_S", 0.05)
+    monkeypatch.setattr("collector.helpers.http.http1._LINGER_S", 0.05)
 
 
 async def raw(running, data: bytes) -> bytes:
@@ -232,6 +232,14 @@ async def test_unknown_encoding_is_400_by_name(http, encoding):
     assert Status.FromString(response.content_bytes).message == f"unsupported Content-Encoding: {encoding[:64]}"
 
 
+async def test_encoding_that_is_no_text_is_400(http):
+    """It is told to the sender, who sent it."""
+    running = await http.start()
+    answer = await raw(running, post(WIRE, "Content-Length: 100", "Content-Encoding: \xe8\xe9"))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert not running.telemetry.log.of_level("error")
+
+
 async def test_compression_algorithms_limits_what_is_accepted(http):
     """Also whether an uncompressed body is."""
     await http.start(compression_algorithms=["gzip"])
@@ -315,7 +323,7 @@ async def test_slow_body_is_408(http):
 
 async def test_stalled_body_is_408_without_any_configured_timeout(http, monkeypatch):
     """A body that sends nothing more cannot hold its place for ever."""
-    monkeypatch.setattr("collector.helpers.http_server._STALLED_BODY_S", 0.05)
+    monkeypatch.setattr("collector.helpers.http.http1._STALLED_S", 0.05)
     running = await http.start()
     assert (await raw(running, post(b"\x0a", "Content-Length: 100"))).startswith(b"HTTP/1.1 408 ")
 
@@ -386,19 +394,33 @@ async def test_pipelined_requests_are_answered_in_order(http):
         b"POST /v1/traces HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
         b"POST /v1/traces HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
         b"POST /v1/traces HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"POST /v1/traces HTTP/1.1\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
-        b"POST /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
-        b"POST /v1/traces HTTP/1.1\r\n" + b"".join(b"X%d: a\r\n" % n for n in range(1000)) + b"\r\n",
     ],
 )
 async def test_what_is_no_http_is_refused_without_a_log_line(http, data):
-    """TLS, HTTP/2, smuggling, oversize heads: 400 at most, and whoever knocks does not write our log."""
+    """TLS, HTTP/2, smuggling: 400, counted, and whoever knocks does not write our log."""
     running = await http.start()
-    answer = await raw(running, data)
-    assert answer == b"" or answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
+    assert (await raw(running, data)).startswith(b"HTTP/1.1 400 ")
+    assert running.telemetry.value("tailrace_receiver_refused_requests", transport="http", reason="bad_request") == 1
     assert not running.door.taken
     assert not running.telemetry.log.of_level("error")
     assert (await http(body=WIRE)).status == 200
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+        b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 200_000,
+        b"POST /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
+        b"POST /v1/traces HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X%d: a\r\n" % n for n in range(1000)) + b"\r\n",
+        b"POST /v1/traces HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X%d: a\r\n" % n for n in range(200)) + b"\r\n",
+    ],
+)
+async def test_head_that_is_too_large_is_431(http, data):
+    """A header, the target, their number."""
+    running = await http.start()
+    assert (await raw(running, data)).startswith(b"HTTP/1.1 431 ")
+    assert running.telemetry.value("tailrace_receiver_refused_requests", transport="http", reason="head_too_large") == 1
 
 
 async def test_client_that_goes_away_leaves_nothing_behind(http):
