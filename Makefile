@@ -43,7 +43,7 @@ imports: .venv/.dev ## The layers: import-linter, and the same for .pyx and .pxd
 bench: .venv/.dev ## The kernels beside protobuf, then the whole gateway beside the Go collector: CPU per million spans
 	@$(PY) benchmarks/kernels.py && $(PY) benchmarks/gateway.py
 
-backends: ## Build the real servers the tests talk to: Prometheus, Jaeger, Loki, the Go collector and its pdata (needs go >= 1.26)
+backends: ## Build the real servers and clients of the tests: Prometheus, Jaeger, Loki, the Go collector, SDKs (needs go >= 1.26, node, java, mvn)
 	@nice -n 10 bash tests/backends/install
 
 sanitize: .venv/.dev ## The kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)

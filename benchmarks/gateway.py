@@ -1,56 +1,57 @@
-"""CPU seconds per million spans of OTLP in, OTLP out: Tailrace beside the Go collector, interleaved in one run.
+"""Tailrace beside the Go collector as an OTLP gateway, whole programs of one configuration, their rounds interleaved in one run.
 
-``python benchmarks/gateway.py [--json FILE] [--before CHECKOUT]``; ``--before`` measures the Tailrace of another checkout (built
-in place) as well, so that a change shows its before and after in one run.
+- ``gateway.py``: CPU time for each span, requests of 512 and of 10 spans, gRPC→gRPC and HTTP→HTTP;
+- ``gateway.py --processors memory_limiter,batch``: the same behind these;
+- ``gateway.py --latency``: p50 and p99 at half of what the Go collector takes at most (or at ``--rate``), an open loop;
+- ``gateway.py --idle 5000``: memory for each idle connection, in plaintext and with TLS.
 
-Three kinds of process: this one starts everything and reads the clocks, a load generator sends requests that were encoded
-beforehand, a sink takes what comes out and counts. Only the gateway's own CPU time and memory are reported. Loopback only; the
-number of requests is fixed and so is the longest time a round may take. Without the Go collector (``make backends``) its side is
-left out.
+``--engine`` chooses Tailrace's gRPC; ``--beside`` adds another Tailrace that differs in one thing: its gRPC or its event loop;
+``--before CHECKOUT`` adds that of another checkout, built in place. ``--json FILE`` has the figures of every round.
+
+Only the gateway's own CPU time and memory count, user and system, all threads. Loopback only; every round has an end.
+Without the Go collector (``make backends``) its side is left out.
 """
 
 import argparse
-import asyncio
-import contextlib
 import dataclasses
 import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import Any, Final
 
-import aiohttp
-import grpc
-import psutil
-from aiohttp import web
 from kernels import traces
 from rich.console import Console
 from rich.table import Table
+from sides import OTELCOL, OURS_ON_ASYNCIO, ROUND_MAX_S, Bench, Running, Setting, Side, cpu_s
 
-from collector.testing import free_port
-
-METHOD: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
-ROOT: Final = Path(__file__).resolve().parent.parent
-OTELCOL: Final = Path(os.environ.get("TAILRACE_BACKENDS") or Path.home() / ".cache" / "tailrace-backends") / "otelcol"
-IN_FLIGHT: Final = 8
-ROUND_MAX_S: Final = 60.0
-START_MAX_S: Final = 30.0
-MESSAGE_OPTIONS: Final = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-CONFIG: Final = """
-receivers: {{otlp: {{protocols: {{{protocol}: {{endpoint: "127.0.0.1:{port}"}}}}}}}}
-exporters: {{otlp_{protocol}: {{endpoint: "{endpoint}", compression: {compression}, tls: {{insecure: true}}}}}}
-service:
-  telemetry: {{logs: {{level: warn}}, metrics: {{level: none}}}}
-  pipelines: {{traces: {{receivers: [otlp], exporters: [otlp_{protocol}]}}}}
-"""
+Row = dict[str, Any]
+IDLE_WARM_UP: Final = 100
+SETTLED_S: Final = 1.0
+# Of the tables: heading, name among a side's figures, divisor.
+CPU_COLUMNS: Final = (
+    ("CPU s/million spans", "cpu_s_per_million_spans", 1),
+    ("CPU µs/request", "cpu_us_per_request", 1),
+    ("requests/s", "requests_per_s", 1),
+    ("p50, ms", "p50_us", 1000),
+    ("refused", "refused", 1),
+    ("load µs/request", "load_cpu_us_per_request", 1),
+    ("sink µs/request", "sink_cpu_us_per_request", 1),
+    ("RSS, MiB", "rss_mib", 1),
+)
+LATENCY_COLUMNS: Final = (
+    ("p50, ms", "p50_us", 1000),
+    ("p90, ms", "p90_us", 1000),
+    ("p99, ms", "p99_us", 1000),
+    ("requests/s", "requests_per_s", 1),
+    ("refused", "refused", 1),
+    ("CPU µs/request", "cpu_us_per_request", 1),
+)
+IDLE_COLUMNS: Final = (("KB each", "bytes_per_connection", 1000), ("RSS, MiB", "rss_mib", 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,6 @@ class Case:
 
     protocol: str
     span_count: int
-    request_count: int
 
     @property
     def title(self) -> str:
@@ -67,300 +67,226 @@ class Case:
         return f"{'gRPC' if self.protocol == 'grpc' else 'HTTP'}, {self.span_count} spans"
 
 
-@dataclasses.dataclass
-class Side:
-    """One gateway that runs."""
+class Runner:
+    """One run of the benchmark: its options, its sides and its processes."""
 
-    name: str
-    process: psutil.Process
-    port: int
-    cpu_s_per_million: list[float] = dataclasses.field(default_factory=list)
-    rss_bytes: int = 0
+    def __init__(self, bench: Bench, sides: Sequence[Side], options: argparse.Namespace) -> None:
+        self._bench, self._sides, self._options = bench, sides, options
 
-    def cpu_s(self) -> float:
-        """User and system time so far, of all threads."""
-        times = self.process.cpu_times()
-        return float(times.user + times.system)
+    def throughput(self, cases: Iterable[Case]) -> list[Row]:
+        """CPU time for each span, as fast as ``in_flight`` requests at a time go through."""
+        return [self._case(case, self._closed_loop) for case in cases]
 
+    def latency(self, cases: Iterable[Case]) -> list[Row]:
+        """p50 and p99 at a fixed rate."""
+        return [self._case(case, self._open_loop) for case in cases]
 
-# The sink process.
+    def idle(self, protocols: Iterable[str], count: int) -> list[Row]:
+        """Memory of ``count`` connections that have sent one request each and now send nothing; a fresh process for each figure."""
+        body = self._body(Case("", 10))
+        rows = []
+        for setting in (Setting(protocol, tls=tls) for protocol in protocols for tls in (False, True)):
+            row: Row = {"case": f"{setting.protocol}{' with TLS' if setting.tls else ''}", "connections": count, "sides": {}}
+            for side in self._sides:
+                with self._bench.gateways([side], setting) as (gateway,):
+                    order = {"protocol": setting.protocol, "port": gateway.port, "body": body}
+                    if setting.tls:
+                        order["ca"] = str(self._bench.folder / "ca.pem")
+                    self._bench.order(**order, idle=IDLE_WARM_UP)
+                    before, files = settled(gateway), gateway.process.num_fds()
+                    self._bench.order(**order, idle=count)
+                    after = settled(gateway)
+                    if gateway.process.num_fds() < files + count - IDLE_WARM_UP - 10:
+                        raise SystemExit(f"{side.name}: it does not hold {count} connections")
+                    row["sides"][side.name] = {
+                        "bytes_per_connection": round((after - before) / (count - IDLE_WARM_UP)),
+                        "rss_mib": round(after / 2**20, 1),
+                    }
+            rows.append(row)
+        return rows
 
+    def _case(self, case: Case, measure: Callable[[Case, list[Running], str], Row]) -> Row:
+        setting = Setting(case.protocol, self._options.processors, self._options.compression)
+        body = self._body(case)
+        with self._bench.gateways(self._sides, setting) as gateways:
+            for gateway in gateways:
+                self._round(case, gateway, body, seconds=min(self._options.seconds, 2.0))
+            return {
+                "case": case.title,
+                **dataclasses.asdict(case),
+                "request_bytes": Path(body).stat().st_size,
+                **measure(case, gateways, body),
+            }
 
-async def serve_sink() -> None:
-    """Take every OTLP request, count requests and bytes; ``GET /count`` tells, a closed stdin ends it."""
-    seen = {"requests": 0, "bytes": 0}
+    def _closed_loop(self, case: Case, gateways: list[Running], body: str) -> Row:
+        rounds: dict[str, list[Row]] = {gateway.side.name: [] for gateway in gateways}
+        for _ in range(self._options.rounds):
+            for gateway in gateways:
+                rounds[gateway.side.name].append(self._round(case, gateway, body, seconds=self._options.seconds))
+        row: Row = {"sides": {name: summary(each) for name, each in rounds.items()}}
+        for gateway in gateways:
+            row["sides"][gateway.side.name]["rss_mib"] = round(gateway.rss_bytes() / 2**20, 1)
+        return row
 
-    def count(body: bytes) -> bytes:
-        seen["requests"] += 1
-        seen["bytes"] += len(body)
-        return b""
+    def _open_loop(self, case: Case, gateways: list[Running], body: str) -> Row:
+        rate = self._options.rate or self._half_of_otelcol(case, gateways, body)
+        rounds: dict[str, list[Row]] = {gateway.side.name: [] for gateway in gateways}
+        for _ in range(self._options.rounds):
+            for gateway in gateways:
+                rounds[gateway.side.name].append(self._round(case, gateway, body, seconds=self._options.seconds, rate=rate, in_flight=256))
+        return {"requests_per_s": round(rate), "sides": {name: summary(each) for name, each in rounds.items()}}
 
-    async def over_grpc(body: bytes, _: Any) -> bytes:
-        return count(body)
+    def _half_of_otelcol(self, case: Case, gateways: list[Running], body: str) -> float:
+        for gateway in gateways:
+            if gateway.side.name == "otelcol":
+                return float(self._round(case, gateway, body, seconds=self._options.seconds)["requests_per_s"]) / 2
+        raise SystemExit("--latency takes half of what the Go collector can: `make backends` builds it; or say --rate")
 
-    async def over_http(incoming: web.BaseRequest) -> web.StreamResponse:
-        if incoming.method == "GET":
-            return web.json_response(seen)
-        return web.Response(body=count(await incoming.content.read()), content_type="application/x-protobuf")
+    def _round(self, case: Case, gateway: Running, body: str, *, seconds: float, rate: float = 0.0, in_flight: int = 0) -> Row:
+        """From the first request until the sink has the last span."""
+        bench = self._bench
+        before_items, before_s = bench.arrived()["items"], gateway.cpu_s()
+        load_s, sink_s = cpu_s(bench.load), cpu_s(bench.sink)
+        told = bench.order(
+            protocol=case.protocol, port=gateway.port, body=body, seconds=seconds, rate=rate,
+            connections=self._options.connections, in_flight=in_flight or self._options.in_flight,
+        )  # fmt: skip
+        expected = before_items + told["requests"] * case.span_count
+        deadline = time.monotonic() + ROUND_MAX_S
+        while bench.arrived()["items"] < expected:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"{gateway.side.name}: {case.title}: not everything came out within {ROUND_MAX_S:.0f} s")
+            time.sleep(0.02)
+        spent_s = gateway.cpu_s() - before_s
+        requests = max(told["requests"], 1)
+        return {
+            **told,
+            "requests_per_s": round(told["requests"] / told["seconds"], 1),
+            "cpu_s_per_million_spans": spent_s / (case.span_count * requests) * 1e6,
+            "cpu_us_per_request": spent_s / requests * 1e6,
+            "load_cpu_us_per_request": (cpu_s(bench.load) - load_s) / requests * 1e6,
+            "sink_cpu_us_per_request": (cpu_s(bench.sink) - sink_s) / requests * 1e6,
+        }
 
-    server = grpc.aio.server(options=MESSAGE_OPTIONS)
-    handlers = {"Export": grpc.unary_unary_rpc_method_handler(over_grpc)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(METHOD.split("/")[1], handlers),))
-    grpc_port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    runner = web.ServerRunner(web.Server(over_http, access_log=None))
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    say({"grpc": grpc_port, "http": cast("list[tuple[str, int]]", runner.addresses)[0][1]})
-    await asyncio.to_thread(sys.stdin.read)
-    await runner.cleanup()
-    await server.stop(None)
-
-
-# The load process.
-
-
-async def serve_load() -> None:
-    """For each line on stdin, a round: that many requests, ``IN_FLIGHT`` at a time; then a line on what came of them."""
-    while line := await asyncio.to_thread(sys.stdin.readline):
-        order = json.loads(line)
-        body = await asyncio.to_thread(Path(order["body"]).read_bytes)
-        async with asyncio.timeout(ROUND_MAX_S):
-            say(await send_round(order["protocol"], order["port"], body, order["requests"]))
-
-
-async def send_round(protocol: str, port: int, body: bytes, request_count: int) -> dict[str, float]:
-    """Send all; what is refused is sent again, as every OTLP client does."""
-    left, refused = request_count, 0
-    async with contextlib.AsyncExitStack() as stack:
-        if protocol == "grpc":
-            channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=MESSAGE_OPTIONS))
-            call = channel.unary_unary(METHOD)
-
-            async def send() -> bool:
-                try:
-                    await call(body, timeout=ROUND_MAX_S)
-                except grpc.aio.AioRpcError as error:
-                    if error.code() not in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}:
-                        raise
-                    return False
-                return True
-
-        else:
-            session = await stack.enter_async_context(aiohttp.ClientSession(headers={"Content-Type": "application/x-protobuf"}))
-
-            async def send() -> bool:
-                async with session.post(f"http://127.0.0.1:{port}/v1/traces", data=body) as answer:
-                    await answer.read()
-                    if answer.status not in {200, 429, 503}:
-                        raise RuntimeError(f"answered {answer.status}")
-                    return answer.status == 200
-
-        async def sender() -> None:
-            nonlocal left, refused
-            while left > 0:
-                left -= 1
-                while not await send():
-                    refused += 1
-                    await asyncio.sleep(0.05)
-
-        started = time.perf_counter()
-        await asyncio.gather(*(sender() for _ in range(IN_FLIGHT)))
-    return {"seconds": time.perf_counter() - started, "refused": refused}
-
-
-def say(what: Any) -> None:
-    """One line to the parent."""
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
-
-
-# The process that measures.
+    def _body(self, case: Case) -> str:
+        file = self._bench.folder / f"{case.span_count}.bin"
+        if not file.exists():
+            file.write_bytes(traces(case.span_count).SerializeToString())
+        return str(file)
 
 
-@contextlib.contextmanager
-def running(arguments: Sequence[str], checkout: Path = ROOT, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A child that ends with the block."""
-    environment = {**os.environ, "PYTHONPATH": str(checkout)}
-    process = subprocess.Popen(list(arguments), env=environment, **options)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+def summary(rounds: Sequence[Row]) -> Row:
+    """Medians over the rounds, and the rounds' own CPU figures; what was refused in all."""
+    medians = {
+        name: round(statistics.median(each[name] for each in rounds), 3) for name in rounds[0] if name not in {"requests", "refused"}
+    }
+    return {
+        **medians,
+        "spans_per_cpu_s": round(1e6 / max(medians["cpu_s_per_million_spans"], 1e-9)),
+        "refused": sum(each["refused"] for each in rounds),
+        "rounds": [{name: round(value, 3) for name, value in each.items()} for each in rounds],
+    }
 
 
-def own_role(role: str) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
-    """This program as the sink or the load generator."""
-    return running([sys.executable, __file__, "--role", role], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-
-def heard(process: subprocess.Popen[bytes]) -> Any:
-    """The child's next line."""
-    line = cast("IO[bytes]", process.stdout).readline()
-    if not line:
-        raise SystemExit("a process of the benchmark ended; its message is above")
-    return json.loads(line)
-
-
-def seen_by_sink(port: int) -> dict[str, int]:
-    """What the sink counted so far."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
-        return cast("dict[str, int]", json.load(answer))
-
-
-def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until somebody listens there."""
-    import socket
-
-    deadline = time.monotonic() + START_MAX_S
+def settled(gateway: Running) -> int:
+    """Resident bytes once they stay within one per cent for a second."""
+    deadline = time.monotonic() + ROUND_MAX_S
+    last = gateway.rss_bytes()
     while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"{process.args} did not start:\n{log.read_text(errors='replace')[-2000:]}")
-        time.sleep(0.05)
+        time.sleep(SETTLED_S)
+        now = gateway.rss_bytes()
+        if abs(now - last) <= last / 100 or time.monotonic() > deadline:
+            return now
+        last = now
 
 
-def start_sides(
-    stack: contextlib.ExitStack, folder: Path, protocol: str, endpoint: str, *, compression: str, before: Path | None
-) -> list[Side]:
-    """Tailrace and, if it is there, the Go collector, of one configuration."""
-    tailrace = [sys.executable, "-c", "from collector.cli import main; main()", "run"]
-    programs = {"tailrace": tailrace}
-    if before is not None:
-        programs["before"] = tailrace
+def show(title: str, rows: Sequence[Row], columns: Sequence[tuple[str, str, float]], compared: str) -> None:
+    """A table of ``columns`` (heading, name in a side's figures, divisor); last, how many times the Go collector's ``compared`` is ours."""
+    table = Table(title=title)
+    for name in ("case", "side", *(heading for heading, _, _ in columns), "otelcol / this"):
+        table.add_column(name, justify="left" if name in {"case", "side"} else "right")
+    for row in rows:
+        theirs = row["sides"].get("otelcol")
+        for name, side in row["sides"].items():
+            cells = [f"{side[key] / divisor:,.{1 if side[key] / divisor >= 100 else 2}f}" for _, key, divisor in columns]
+            ratio = "-"
+            if theirs and name != "otelcol" and side[compared] > 0 and theirs[compared] > 0:
+                ratio = f"{theirs[compared] / side[compared]:.2f}"
+            table.add_row(row["case"], name, *cells, ratio)
+        table.add_section()
+    Console(width=None if os.isatty(1) else 160).print(table)
+
+
+def the_sides(options: argparse.Namespace) -> list[Side]:
+    """Tailrace first, the Go collector last."""
+    sides = [Side("tailrace", options.engine)]
+    for each in options.beside:
+        sides.append(Side(each, options.engine, OURS_ON_ASYNCIO) if each == "asyncio" else Side(each, each))
+    if options.before:
+        sides.append(Side("before", checkout=options.before.resolve()))
     if OTELCOL.exists():
-        programs["otelcol"] = [str(OTELCOL)]
-    sides = []
-    for name, program in programs.items():
-        port = free_port()
-        config, log = folder / f"{name}-{protocol}.yaml", folder / f"{name}-{protocol}.log"
-        config.write_text(CONFIG.format(protocol=protocol, port=port, endpoint=endpoint, compression=compression))
-        output = stack.enter_context(log.open("wb"))
-        checkout = before if name == "before" and before is not None else ROOT
-        process = stack.enter_context(
-            running([*program, "--config", str(config)], checkout, stdout=output, stderr=subprocess.STDOUT, cwd=folder)
-        )
-        wait_for_port(port, process, log)
-        sides.append(Side(name, psutil.Process(process.pid), port))
+        sides.append(Side("otelcol", code=""))
+    else:
+        Console(stderr=True).print(f"no Go collector at {OTELCOL} (`make backends` builds it): only Tailrace is measured")
     return sides
 
 
-def measure(case: Case, side: Side, load: subprocess.Popen[bytes], body: Path, sink_port: int) -> tuple[float, dict[str, float]]:
-    """One round: CPU seconds per million spans from the first request until the sink has the last, and the load's words."""
-    # Bytes, not requests: a gateway may join requests. What one writes differently (an empty field more or less) is far below 1 %.
-    expected = seen_by_sink(sink_port)["bytes"] + 0.99 * case.request_count * body.stat().st_size
-    before_s = side.cpu_s()
-    order = {"protocol": case.protocol, "port": side.port, "body": str(body), "requests": case.request_count}
-    stdin = cast("IO[bytes]", load.stdin)
-    stdin.write(json.dumps(order).encode() + b"\n")
-    stdin.flush()
-    told = heard(load)
-    deadline = time.monotonic() + ROUND_MAX_S
-    while seen_by_sink(sink_port)["bytes"] < expected:
-        if time.monotonic() > deadline:
-            raise SystemExit(f"{side.name}: {case.title}: not everything came out within {ROUND_MAX_S:.0f} s")
-        time.sleep(0.02)
-    spent_s = side.cpu_s() - before_s
-    return spent_s / (case.span_count * case.request_count) * 1e6, told
-
-
-def run(cases: Sequence[Case], rounds: int, compression: str, before: Path | None) -> list[dict[str, Any]]:
-    """All cases; one row for each."""
-    rows = []
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        sink, load = stack.enter_context(own_role("sink")), stack.enter_context(own_role("load"))
-        ports = heard(sink)
-        endpoints = {"grpc": f"127.0.0.1:{ports['grpc']}", "http": f"http://127.0.0.1:{ports['http']}"}
-        for protocol in dict.fromkeys(case.protocol for case in cases):
-            with contextlib.ExitStack() as sides_stack:
-                sides = start_sides(sides_stack, folder, protocol, endpoints[protocol], compression=compression, before=before)
-                for case in (case for case in cases if case.protocol == protocol):
-                    rows.append(run_case(case, sides, rounds, load, folder, ports["http"]))
-    return rows
-
-
-def run_case(case: Case, sides: Sequence[Side], rounds: int, load: subprocess.Popen[bytes], folder: Path, sink_port: int) -> dict[str, Any]:
-    """Warm each side up, then measure in turn."""
-    body = folder / f"{case.span_count}.bin"
-    body.write_bytes(traces(case.span_count).SerializeToString())
-    row: dict[str, Any] = {"case": case.title, **dataclasses.asdict(case), "request_bytes": body.stat().st_size, "sides": {}}
-    warm = dataclasses.replace(case, request_count=max(case.request_count // 4, 50))
-    results: dict[str, list[float]] = {side.name: [] for side in sides}
-    seconds: dict[str, list[float]] = {side.name: [] for side in sides}
-    refused = dict.fromkeys(results, 0)
-    for side in sides:
-        measure(warm, side, load, body, sink_port)
-    for _ in range(rounds):
-        for side in sides:
-            cpu_s, told = measure(case, side, load, body, sink_port)
-            results[side.name].append(cpu_s)
-            seconds[side.name].append(told["seconds"])
-            refused[side.name] += int(told["refused"])
-    for side in sides:
-        row["sides"][side.name] = {
-            "cpu_s_per_million_spans": round(statistics.median(results[side.name]), 3),
-            "rounds": [round(value, 3) for value in results[side.name]],
-            "spans_per_s": round(case.span_count * case.request_count / statistics.median(seconds[side.name])),
-            "rss_mib": round(side.process.memory_info().rss / 2**20, 1),
-            "refused_requests": refused[side.name],
-        }
-    ours = row["sides"]["tailrace"]["cpu_s_per_million_spans"]
-    if "otelcol" in row["sides"] and ours:
-        row["ratio"] = round(row["sides"]["otelcol"]["cpu_s_per_million_spans"] / ours, 2)
-    return row
-
-
-def show(rows: Sequence[dict[str, Any]], compression: str) -> None:
-    """The table."""
-    table = Table(title=f"CPU seconds of the gateway per million spans (medians; compression of the exporter: {compression})")
-    for name in ("OTLP in and out", "request", "Tailrace", "otelcol", "otelcol / Tailrace", "before", "RSS Tailrace", "RSS otelcol"):
-        table.add_column(name, justify="left" if name.startswith("OTLP") else "right")
-    for row in rows:
-        ours, theirs, before = row["sides"]["tailrace"], row["sides"].get("otelcol"), row["sides"].get("before")
-        table.add_row(
-            row["case"],
-            f"{row['request_bytes'] / 1000:.1f} KB",
-            f"{ours['cpu_s_per_million_spans']:.2f}",
-            f"{theirs['cpu_s_per_million_spans']:.2f}" if theirs else "-",
-            f"{row['ratio']:.2f} x" if row.get("ratio") else "-",
-            f"{before['cpu_s_per_million_spans']:.2f}" if before else "-",
-            f"{ours['rss_mib']:.0f} MiB",
-            f"{theirs['rss_mib']:.0f} MiB" if theirs else "-",
-        )
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--latency", action="store_true", help="latencies at a fixed rate")
+    mode.add_argument("--idle", type=int, default=0, metavar="N", help=f"memory of N idle connections; more than {IDLE_WARM_UP}")
+    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    parser.add_argument("--before", type=Path, help="another checkout, to compare with")
+    parser.add_argument("--engine", default="", choices=("http2", "grpcio"), help="Tailrace's gRPC, both directions (default: its own)")
+    parser.add_argument(
+        "--beside",
+        default=[],
+        action="append",
+        choices=("http2", "grpcio", "asyncio"),
+        help="one more Tailrace: that gRPC or loop",
+    )
+    parser.add_argument("--protocol", choices=("grpc", "http"), help="only this one")
+    parser.add_argument("--spans", type=int, choices=(10, 512), help="only requests of this size")
+    parser.add_argument("--processors", default="", help="comma-separated, of memory_limiter and batch")
+    parser.add_argument("--compression", default="none", choices=("none", "gzip"), help="of all gateways' exporters")
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each side and case")
+    parser.add_argument("--seconds", type=float, default=3.0, help="how long a round sends")
+    parser.add_argument("--rate", type=float, default=0.0, help="requests a second with --latency")
+    parser.add_argument("--connections", type=int, default=4, help="of the load over gRPC; over HTTP each request in flight has its own")
+    parser.add_argument("--in-flight", type=int, default=8, help="requests at a time, over all connections")
+    options = parser.parse_args()
+    if options.idle and options.idle <= IDLE_WARM_UP:
+        parser.error(f"--idle must be more than {IDLE_WARM_UP}, which are opened before to warm up")
+    if unknown := set(filter(None, options.processors.split(","))) - {"memory_limiter", "batch"}:
+        parser.error(f"--processors: no {', '.join(sorted(unknown))} here: memory_limiter and batch")
+    if min(options.rounds, options.connections, options.in_flight) < 1 or options.seconds <= 0:
+        parser.error("--rounds, --connections, --in-flight and --seconds must be positive")
+    return options
 
 
 def main() -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--role", choices=("sink", "load"), help=argparse.SUPPRESS)
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
-    parser.add_argument("--before", type=Path, help="another checkout, to compare with")
-    parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each side and case")
-    parser.add_argument("--compression", default="none", choices=("none", "gzip"), help="of both gateways' exporters")
-    parser.add_argument("--protocol", choices=("grpc", "http"), help="only this one")
-    parser.add_argument("--spans", type=int, choices=(10, 512), help="only requests of this size")
-    arguments = parser.parse_args()
-    if arguments.role:
-        asyncio.run(serve_sink() if arguments.role == "sink" else serve_load())
-        return
-    if not OTELCOL.exists():
-        Console(stderr=True).print(f"no Go collector at {OTELCOL} (`make backends` builds it): only Tailrace is measured")
-    cases = [Case(protocol, spans, requests) for protocol in ("grpc", "http") for spans, requests in ((512, 400), (10, 3000))]
-    cases = [case for case in cases if arguments.protocol in {None, case.protocol} and arguments.spans in {None, case.span_count}]
-    rows = run(cases, max(arguments.rounds, 1), arguments.compression, arguments.before and arguments.before.resolve())
-    show(rows, arguments.compression)
-    if arguments.json:
+    options = parsed()
+    protocols = [each for each in ("grpc", "http") if options.protocol in {None, each}]
+    cases = [Case(protocol, spans) for protocol in protocols for spans in (512, 10) if options.spans in {None, spans}]
+    pipeline = options.processors.replace(",", ", ") or "no processors"
+    with Bench.open() as bench:
+        runner = Runner(bench, the_sides(options), options)
+        if options.idle:
+            rows = runner.idle(protocols, options.idle)
+            show(f"Memory of {options.idle} idle connections", rows, IDLE_COLUMNS, "bytes_per_connection")
+        elif options.latency:
+            rows = runner.latency(cases)
+            show(f"Latency, {pipeline}", rows, LATENCY_COLUMNS, "p99_us")
+        else:
+            rows = runner.throughput(cases)
+            title = f"CPU of the gateway, {pipeline}, exporter's compression {options.compression}"
+            show(title, rows, CPU_COLUMNS, "cpu_s_per_million_spans")
+    if options.json:
         facts = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "cpus": os.cpu_count(), "python": platform.python_version()}
-        arguments.json.write_text(json.dumps({**facts, "compression": arguments.compression, "cases": rows}, indent=2) + "\n")
+        asked = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+        options.json.write_text(json.dumps({**facts, "options": asked, "cases": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -273,7 +273,8 @@ class GRPCServerConfig(ComponentConfig):
     """configgrpc.ServerConfig."""
 
     endpoint: str = "localhost:4317"
-    transport: Literal["tcp", "unix"] = "tcp"
+    transport: Literal["tcp", "unix", "grpcio"] = "tcp"
+    """Ours: ``grpcio``, the gRPC library for Python instead of our own server, on a TCP or Unix ``endpoint``."""
     tls: TLSServerConfig | None = None
     max_recv_msg_size_mib: int = Field(default=0, ge=0)
     """0: 4 MiB, gRPC's own default."""

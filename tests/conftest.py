@@ -186,6 +186,18 @@ def gateway(tmp_path):
         yield lambda config: stack.enter_context(running_gateway(config, tmp_path))
 
 
+@pytest.fixture(scope="module")
+def module_gateway(tmp_path_factory):
+    """The same for a whole module: ``(config, folder)``; ``FOLDER`` in the configuration becomes the folder."""
+    with contextlib.ExitStack() as stack:
+
+        def start(config):
+            folder = tmp_path_factory.mktemp("gateway")
+            return stack.enter_context(running_gateway(config.replace("FOLDER", str(folder)), folder)), folder
+
+        yield start
+
+
 @pytest.fixture
 def load():
     """The class of senders, and what reads back what arrived."""

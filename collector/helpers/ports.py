@@ -5,7 +5,9 @@ import socket
 
 import psutil
 
-__all__ = ["describe_port_conflict", "is_port_conflict"]
+from collector.helpers.peer import Endpoint
+
+__all__ = ["describe_port_conflict", "is_port_conflict", "listen_error"]
 
 
 def is_port_conflict(error: OSError) -> bool:
@@ -18,6 +20,13 @@ def describe_port_conflict(host: str, port: int, key: str) -> str:
     owner = _owner(port)
     held = f" by {owner}" if owner else " (its owner is hidden from this user; `ss -ltnp` as root shows it)"
     return f"{key}: {_join(host, port)} is already in use{held}; stop that process or set {key} to another port"
+
+
+def listen_error(endpoint: Endpoint, key: str, error: OSError) -> OSError:
+    """``error``, from listening on ``endpoint``, in the words of the configuration: ``key`` is its path."""
+    if is_port_conflict(error) and not endpoint.path:
+        return OSError(error.errno, describe_port_conflict(endpoint.host, endpoint.port, key))
+    return OSError(error.errno or 0, f"{key}: cannot listen on {endpoint}: {error.strerror or error}")
 
 
 def _owner(port: int) -> str:

@@ -101,13 +101,15 @@ class FileWatch:
         return tuple(of(path) for path in self._paths)
 
 
-def server_context(config: TLSServerConfig, monotonic: Callable[[], float] = time.monotonic) -> ssl.SSLContext:
-    """The context to listen with; it renews its certificates by itself.
+def server_context(
+    config: TLSServerConfig, monotonic: Callable[[], float] = time.monotonic, *, protocols: tuple[str, ...] = ("http/1.1",)
+) -> ssl.SSLContext:
+    """The context to listen with; it renews its certificates by itself. ``protocols``: what ALPN offers, the preferred one first.
 
     Raises:
         ValueError: a key is missing, unreadable or unusable; the message names it.
     """
-    context = _server_context_once(config)
+    context = _server_context_once(config, protocols)
     paths = (config.cert_file, config.key_file, config.client_ca_file)
     # client_ca_file_reload asks for it without an interval of its own: the Collector watches the file, we look every second.
     interval_s = config.reload_interval or (1.0 if config.client_ca_file_reload else 0.0)
@@ -120,7 +122,7 @@ def server_context(config: TLSServerConfig, monotonic: Callable[[], float] = tim
         nonlocal current
         if watch.changed():
             try:
-                current = _server_context_once(config)
+                current = _server_context_once(config, protocols)
             except ValueError as exc:
                 watch.again()
                 _log.warning("certificates changed but cannot be used, keeping the old ones", error=str(exc))
@@ -131,7 +133,7 @@ def server_context(config: TLSServerConfig, monotonic: Callable[[], float] = tim
     return context
 
 
-def _server_context_once(config: TLSServerConfig) -> ssl.SSLContext:
+def _server_context_once(config: TLSServerConfig, protocols: tuple[str, ...] = ()) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _bound_versions(context, config.min_version, config.max_version)
     _restrict(context, config.cipher_suites, config.curve_preferences)
@@ -141,7 +143,7 @@ def _server_context_once(config: TLSServerConfig) -> ssl.SSLContext:
     if config.client_ca_file:
         _load_authorities(context, config.client_ca_file, "", "client_ca_file")
         context.verify_mode = ssl.CERT_REQUIRED
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(protocols)
     return context
 
 

@@ -70,7 +70,20 @@ class Protocols(ComponentConfig):
     def _one_at_least(self) -> Self:
         if self.grpc is None and self.http is None:
             raise ValueError("must specify at least one protocol: write grpc: or http: below protocols:")
+        if self.share_an_endpoint and self.grpc is not None and self.http is not None:
+            if self.grpc.transport == "grpcio":
+                raise ValueError("grpc::transport: grpcio cannot share its endpoint with http: write tcp, or give http another endpoint")
+            if self.grpc.tls != self.http.tls:
+                raise ValueError("grpc and http have one endpoint: grpc::tls and http::tls must be the same")
         return self
+
+    @property
+    def share_an_endpoint(self) -> bool:
+        """Both are served on one port. Port 0 is another one for each."""
+        if self.grpc is None or self.http is None:
+            return False
+        grpc, http = Endpoint.parse(self.grpc.endpoint, unix=self.grpc.transport == "unix"), Endpoint.parse(self.http.endpoint)
+        return grpc == http and bool(grpc.port or grpc.path)
 
 
 class OTLPConfig(ComponentConfig):

@@ -5,16 +5,17 @@ is checked behind the door; nothing is decoded here.
 """
 
 import asyncio
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from collector.api import Host, Receiver, ReceiverOutput, Settings
-from collector.helpers.grpc_server import GRPCServer
+from collector.helpers.grpc.grpcio_server import GRPCIOServer
+from collector.helpers.grpc.server import GRPCServer
 from collector.helpers.http import HTTPServer
 from collector.helpers.peer import LocalAddresses
 from collector.model import Signal
 from receivers.otlp.config import OTLPConfig
 from receivers.otlp.context import ContextMaker
-from receivers.otlp.over_grpc import OTLPOverGRPC
+from receivers.otlp.over_grpc import OTLPOverGRPC, descriptor_files
 from receivers.otlp.over_http import OTLPOverHTTP
 
 __all__ = ["OTLPReceiver"]
@@ -27,8 +28,9 @@ class OTLPReceiver(Receiver):
 
     def __init__(self, settings: Settings, config: OTLPConfig) -> None:
         self._settings = settings
-        self._grpc: GRPCServer | None = None
+        self._grpc: GRPCServer | GRPCIOServer | None = None
         self._http: HTTPServer | None = None
+        self._is_shared = config.protocols.share_an_endpoint
         key = f"receivers::{settings.id}::protocols"
         outputs = {signal: cast("ReceiverOutput", output) for signal, output in settings.outputs.items()}
         addresses = LocalAddresses(monotonic_s=settings.clock.monotonic_s)
@@ -36,17 +38,6 @@ class OTLPReceiver(Receiver):
         refused = settings.telemetry.counter(
             "tailrace_receiver_refused_requests", "Requests answered with an error, by protocol and reason", ("transport", "reason")
         )
-        if config.protocols.grpc is not None:
-            over_grpc = OTLPOverGRPC(config.protocols.grpc, outputs, addresses=addresses, contexts=contexts)
-            self._grpc = GRPCServer(
-                config.protocols.grpc,
-                over_grpc.methods,
-                key=f"{key}::grpc",
-                clock=settings.clock,
-                log=settings.telemetry.log,
-                refused=lambda reason: refused.add(transport="grpc", reason=reason),
-            )
-            over_grpc.server = self._grpc
         if config.protocols.http is not None:
 
             def refused_http(reason: str) -> None:
@@ -61,6 +52,29 @@ class OTLPReceiver(Receiver):
                 log=settings.telemetry.log,
                 refused=refused_http,
             )
+        if config.protocols.grpc is not None:
+            closed = settings.telemetry.counter(
+                "tailrace_receiver_connections_closed", "gRPC connections that were closed by us, by reason", ("reason",)
+            )
+            methods = OTLPOverGRPC(config.protocols.grpc, outputs, contexts=contexts).methods
+            shared: dict[str, Any] = {
+                "key": f"{key}::grpc",
+                "addresses": addresses,
+                "clock": settings.clock,
+                "log": settings.telemetry.log,
+                "refused": lambda reason: refused.add(transport="grpc", reason=reason),
+            }
+            if config.protocols.grpc.transport == "grpcio":
+                self._grpc = GRPCIOServer(config.protocols.grpc, methods, **shared)
+            else:
+                self._grpc = GRPCServer(
+                    config.protocols.grpc,
+                    methods,
+                    closed=lambda reason: closed.add(reason=reason),
+                    files=descriptor_files(),
+                    http=self._http if self._is_shared else None,
+                    **shared,
+                )
 
     @property
     def grpc_port(self) -> int:
@@ -70,6 +84,8 @@ class OTLPReceiver(Receiver):
     @property
     def http_port(self) -> int:
         """The port HTTP is served on; 0 when it is not, or on a Unix socket."""
+        if self._is_shared:
+            return self.grpc_port
         return self._http.port if self._http is not None else 0
 
     @property
@@ -88,7 +104,9 @@ class OTLPReceiver(Receiver):
             if self._grpc is not None:
                 await self._grpc.start(host)
                 log.info("serving OTLP over gRPC", endpoint=self._grpc.address)
-            if self._http is not None:
+            if self._is_shared:
+                log.info("serving OTLP over HTTP on the endpoint of gRPC")
+            elif self._http is not None:
                 await self._http.start(host)
                 log.info("serving OTLP over HTTP", endpoint=self._http.address)
         except BaseException:

@@ -1,20 +1,26 @@
-"""OTLP over gRPC: the three Export methods.
+"""OTLP over gRPC: the three Export methods, and what clients may ask about them.
 
 Source: opentelemetry-proto collector/{trace,metrics,logs}/v1/*_service.proto; OTLP specification "OTLP/gRPC".
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
-from collector.api import ConsumeError, ReceiverOutput
-from collector.helpers.grpc_server import Aborted, Call, GRPCServer, Method, metadata_values
-from collector.helpers.peer import LocalAddresses
+from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor import FileDescriptor
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+
+from collector.api import ConsumeError, Receipt, ReceiverOutput
+from collector.helpers.grpc.method import Aborted, Call, Method, Reply
 from collector.model import Context, MalformedBatch, Signal
 from receivers.otlp.answers import failure_of, partial_success_proto
 from receivers.otlp.config import OTLPGRPCConfig
 from receivers.otlp.context import ContextMaker
 
-__all__ = ["METHODS", "OTLPOverGRPC"]
+__all__ = ["METHODS", "OTLPOverGRPC", "descriptor_files"]
 
 METHODS: Final = {
     Signal.TRACES: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
@@ -24,37 +30,57 @@ METHODS: Final = {
 
 
 class OTLPOverGRPC:
-    """The methods of the gRPC server. ``server`` is set once both exist."""
+    """The methods of the gRPC server."""
 
-    server: GRPCServer
-
-    def __init__(
-        self, config: OTLPGRPCConfig, outputs: Mapping[Signal, ReceiverOutput], *, addresses: LocalAddresses, contexts: ContextMaker
-    ) -> None:
-        self._config = config
-        self._addresses = addresses
-        self._contexts = contexts
+    def __init__(self, config: OTLPGRPCConfig, outputs: Mapping[Signal, ReceiverOutput], *, contexts: ContextMaker) -> None:
+        self._include_metadata = config.include_metadata
         self._keeps_nothing = not config.include_metadata and config.auth is None
+        self._contexts = contexts
         self.methods: dict[str, Method] = {METHODS[signal]: self._method(output.over("grpc")) for signal, output in outputs.items()}
 
     def _method(self, output: ReceiverOutput) -> Method:
-        is_local, plain = self._addresses.is_local_grpc, self._contexts.plain
+        submit, context_of = output.submit, self._context
 
-        async def export(message: bytes, call: Call) -> bytes:
-            context = plain(is_local(call.peer())) if self._keeps_nothing else await self._context(call)
-            if not message:
-                return b""  # an empty request succeeds and never enters a pipeline
-            try:
-                receipt = await output.admit(message, context)
-            except (MalformedBatch, ConsumeError) as exc:
-                failure = failure_of(exc)
-                details = failure.status_proto() if failure.field or failure.retry_after_s is not None else b""
-                raise Aborted(failure.code, failure.message, reason=failure.reason, details=details) from exc
-            return partial_success_proto(receipt) if receipt.rejected_count or receipt.message else b""
+        def export(message: bytes, call: Call, reply: Reply) -> None:
+            if message:
+                submit(message, call.kept or context_of(call), partial(_answer, reply))
+            else:
+                reply(b"")  # an empty request succeeds and never enters a pipeline
 
         return export
 
-    async def _context(self, call: Call) -> Context:
-        claims = await self.server.authenticate(call)
-        metadata = metadata_values(call) if self._config.include_metadata else {}
-        return self._contexts.of(self._addresses.is_local_grpc(call.peer()), metadata, claims)
+    def _context(self, call: Call) -> Context:
+        if self._keeps_nothing:
+            context = self._contexts.plain(call.is_local)
+        else:
+            context = self._contexts.of(call.is_local, call.metadata if self._include_metadata else {}, call.claims)
+        call.kept = context
+        return context
+
+
+def _answer(reply: Reply, outcome: Receipt | Exception) -> None:
+    """What became of a request, in gRPC's words."""
+    if isinstance(outcome, Receipt):
+        reply(partial_success_proto(outcome) if outcome.rejected_count or outcome.message else b"")
+    elif isinstance(outcome, MalformedBatch | ConsumeError):
+        failure = failure_of(outcome)
+        details = failure.status_proto() if failure.field or failure.retry_after_s is not None else b""
+        reply(Aborted(failure.code, failure.message, reason=failure.reason, details=details))
+    else:
+        reply(outcome)
+
+
+def descriptor_files() -> dict[str, descriptor_pb2.FileDescriptorProto]:
+    """The files that define OTLP's services, and those they import: name → descriptor."""
+    files: dict[str, descriptor_pb2.FileDescriptorProto] = {}
+
+    def add(descriptor: FileDescriptor) -> None:
+        if descriptor.name not in files:
+            files[descriptor.name] = descriptor_pb2.FileDescriptorProto()
+            descriptor.CopyToProto(files[descriptor.name])
+            for dependency in descriptor.dependencies:
+                add(dependency)
+
+    for module in (trace_service_pb2, metrics_service_pb2, logs_service_pb2):
+        add(module.DESCRIPTOR)
+    return files

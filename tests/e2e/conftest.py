@@ -1,16 +1,22 @@
 """Real servers on free ports. Without the binaries the tests skip and say so; with TAILRACE_REQUIRE_BACKENDS they fail."""
 
 import contextlib
+import dataclasses
 import os
+import shutil
 import socket
 import subprocess
 import time
 import types
+import typing
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
+import trustme
+
+from config.blocks import GRPCServerConfig
 
 CACHE = Path(os.environ.get("TAILRACE_BACKENDS") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailrace-backends")
 JAEGER = """
@@ -46,11 +52,69 @@ analytics: {{reporting_enabled: false}}
 def binary(name):
     path = CACHE / name
     if not path.exists():
-        message = f"{name} is not built: run `make backends`"
-        if os.environ.get("TAILRACE_REQUIRE_BACKENDS"):
-            pytest.fail(message)
-        pytest.skip(message)
+        missing(f"{name} is not built: run `make backends`")
     return str(path)
+
+
+def missing(message):
+    if os.environ.get("TAILRACE_REQUIRE_BACKENDS"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """One of our two gRPC implementations, with the keys that choose it in a receiver and in an exporter."""
+
+    name: str
+
+    @property
+    def server(self):
+        return ", transport: grpcio" if BOTH and self.name == "grpcio" else ""
+
+    @property
+    def client(self):
+        return f", transport: {self.name}" if BOTH else ""
+
+
+BOTH = "grpcio" in typing.get_args(GRPCServerConfig.model_fields["transport"].annotation)
+
+
+@pytest.fixture(params=["http2", "grpcio"] if BOTH else ["grpcio"])
+def engine(request):
+    return Engine(request.param)
+
+
+@pytest.fixture(scope="session")
+def http2():
+    """The engine of that name, for what only it can do."""
+    if not BOTH:
+        pytest.skip("gRPC is grpcio's alone here")
+    return Engine("http2")
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    """A folder with ca.pem, and cert.pem and key.pem of localhost."""
+    folder = tmp_path_factory.mktemp("certificates")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    certificate.private_key_pem.write_to_path(folder / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def nginx_program():
+    """As root on Debian it is installed if it is missing, and not started."""
+    if not shutil.which("nginx"):
+        if os.geteuid() or not shutil.which("apt-get"):
+            missing("nginx is missing: install it (Debian: sudo apt-get install nginx-light)")
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+        for command in (["update", "-qq"], ["install", "-y", "-qq", "nginx-light"]):
+            subprocess.run(["apt-get", *command], env=environment, check=True, stdout=subprocess.DEVNULL)
+    return shutil.which("nginx")
 
 
 def free_ports(count):
@@ -117,7 +181,7 @@ def jaeger(tmp_path_factory):
         yield f"http://127.0.0.1:{query}", f"127.0.0.1:{otlp}"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def server():
     """How a test starts one more server: ``binary`` and ``running``."""
     return types.SimpleNamespace(binary=binary, running=running)

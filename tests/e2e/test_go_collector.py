@@ -28,7 +28,7 @@ service:
     logs: {receivers: [otlp], exporters: [LOGS]}
 """
 OURS = """
-receivers: {otlp: {protocols: {grpc: {endpoint: "127.0.0.1:GRPC"}, http: {endpoint: "127.0.0.1:HTTP"}}}}
+receivers: {otlp: {protocols: {grpc: {endpoint: "127.0.0.1:GRPC"ENGINE}, http: {endpoint: "127.0.0.1:HTTP"}}}}
 processors: {batch: {timeout: 200ms}}
 exporters: {EXPORTERS}
 service:
@@ -158,20 +158,23 @@ def otelcol(tmp_path, server):
 
 
 TARGETS = {
-    "grpc": ("otlp_grpc", 'otlp_grpc: {endpoint: "127.0.0.1:TARGET", tls: {insecure: true}, compression: gzip}'),
+    "grpc": ("otlp_grpc", 'otlp_grpc: {endpoint: "127.0.0.1:TARGET", tls: {insecure: true}, compression: gzipCLIENT}'),
     "http": ("otlp_http", 'otlp_http: {endpoint: "http://127.0.0.1:TARGET", compression: gzip}'),
 }
 
 
-@pytest.mark.parametrize("transport", ["grpc", "http"])
-def test_the_collector_sends_to_us(transport, gateway, load, otelcol, tmp_path):
+@pytest.mark.parametrize(("transport", "engine"), [("grpc", "http2"), ("grpc", "grpcio"), ("http", "http2")], indirect=["engine"])
+def test_the_collector_sends_to_us(transport, engine, gateway, load, otelcol, tmp_path):
     """Its otlp exporters into our otlp receiver, and into a file."""
     ports = {"grpc": free_port(), "http": free_port()}
     files = FILES.replace("FOLDER", str(tmp_path))
-    running = gateway(configured(OURS, files, "file/traces", "file/metrics", "file/logs", GRPC=ports["grpc"], HTTP=ports["http"]))
+    names = "file/traces", "file/metrics", "file/logs"
+    running = gateway(configured(OURS, files, *names, ENGINE=engine.server, GRPC=ports["grpc"], HTTP=ports["http"]))
     name, exporter = TARGETS[transport]
     go, health = free_port(), free_port()
-    otelcol(configured(GO, exporter, name, name, name, GRPC=go, HTTP=free_port(), HEALTH=health, TARGET=ports[transport]), health)
+    otelcol(
+        configured(GO, exporter, name, name, name, GRPC=go, HTTP=free_port(), HEALTH=health, TARGET=ports[transport], CLIENT=""), health
+    )
     sent = send_everything(f"127.0.0.1:{go}")
     arrived(tmp_path, sent, load[2])
     received = {row["signal"]: row["received"] for row in running.ledger() if row["node"] == "receivers/otlp"}
@@ -179,8 +182,8 @@ def test_the_collector_sends_to_us(transport, gateway, load, otelcol, tmp_path):
     assert running.stop() == 0
 
 
-@pytest.mark.parametrize("transport", ["grpc", "http"])
-def test_we_send_to_the_collector(transport, gateway, load, otelcol, tmp_path):
+@pytest.mark.parametrize(("transport", "engine"), [("grpc", "http2"), ("grpc", "grpcio"), ("http", "http2")], indirect=["engine"])
+def test_we_send_to_the_collector(transport, engine, gateway, load, otelcol, tmp_path):
     """Our otlp exporters into its otlp receiver, and into its file."""
     ports, health = {"grpc": free_port(), "http": free_port()}, free_port()
     files = FILES.replace("FOLDER", str(tmp_path))
@@ -188,7 +191,8 @@ def test_we_send_to_the_collector(transport, gateway, load, otelcol, tmp_path):
     otelcol(configured(GO, files, *names, GRPC=ports["grpc"], HTTP=ports["http"], HEALTH=health), health)
     name, exporter = TARGETS[transport]
     ours = free_port()
-    running = gateway(configured(OURS, exporter, name, name, name, GRPC=ours, HTTP=free_port(), TARGET=ports[transport]))
+    keys = {"ENGINE": engine.server, "CLIENT": engine.client, "GRPC": ours, "HTTP": free_port(), "TARGET": ports[transport]}
+    running = gateway(configured(OURS, exporter, name, name, name, **keys))
     sent = send_everything(f"127.0.0.1:{ours}")
     arrived(tmp_path, sent, load[2])
     assert all(row["imbalance"] == 0 for row in running.ledger())

@@ -3,6 +3,7 @@
 ``python tests/fuzz/corpus.py FOLDER`` writes them for each target, in the form that it takes, into FOLDER/TARGET.
 """
 
+import gzip
 import sys
 from pathlib import Path
 
@@ -58,6 +59,37 @@ def http1_streams() -> list[bytes]:
     ]
 
 
+def http2_streams() -> list[bytes]:
+    """What clients say after the preface: calls whole and in pieces, compressed, cancelled, plain requests, what is no HTTP/2."""
+
+    def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
+        return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream_id.to_bytes(4, "big") + payload
+
+    def literal(name: bytes, value: bytes) -> bytes:
+        return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
+
+    settings = frame(4, 0, 0) + frame(4, 1, 0)
+    call = b"\x83\x86\x01\x01x\x04\x06/a.B/C\x0f\x10\x10application/grpc"
+    plain = b"\x83\x86\x01\x01x\x04\x02/x\x0f\x10\x0atext/plain"
+    watch = b"\x83\x86\x01\x01x\x04\x1b/grpc.health.v1.Health/Watch\x0f\x10\x10application/grpc"
+    message = b"\0\0\0\0\4body"
+    packed = gzip.compress(b"body", mtime=0)
+    zipped = b"\1" + len(packed).to_bytes(4, "big") + packed
+    return [
+        settings + frame(1, 4, 1, call) + frame(0, 1, 1, message) + frame(1, 5, 3, call) + frame(6, 0, 0, bytes(8)),
+        settings
+        + frame(1, 0, 1, call[:9])
+        + frame(9, 4, 1, call[9:])
+        + frame(0, 0, 1, message[:3])
+        + frame(0, 9, 1, b"\2" + message[3:] + b"\0\0"),
+        settings + frame(1, 4, 1, call + literal(b"grpc-encoding", b"gzip") + literal(b"x-bin", b"AAA")) + frame(0, 1, 1, zipped),
+        settings + frame(1, 4, 1, call + literal(b"grpc-timeout", b"5S")) + frame(0, 1, 1, message * 2) + frame(3, 0, 1, bytes(4)),
+        settings + frame(1, 4, 1, plain) + frame(0, 1, 1, b"body") + frame(1, 5, 3, plain + literal(b"content-encoding", b"gzip")),
+        settings + frame(1, 4, 1, watch) + frame(0, 1, 1, bytes(5)) + frame(8, 0, 0, bytes([0, 1, 0, 0])) + frame(7, 0, 0, bytes(8)),
+        settings + frame(1, 0x2C, 1, b"\0" + bytes(4) + b"\x10" + call) + frame(1, 5, 1, literal(b"t", b"v")) + frame(2, 0, 5, bytes(5)),
+    ]
+
+
 def inputs() -> dict[str, list[bytes]]:
     """Every target's first inputs: what it reads before the bytes, and the bytes."""
     found = seeds()
@@ -66,6 +98,7 @@ def inputs() -> dict[str, list[bytes]]:
         "fuzz_scan": [bytes([signal]) + wire for signal, wire in requests],
         "fuzz_index": [bytes([choice, shift]) + wire for choice in range(14) for shift in (0, 200) for wire in found],
         "fuzz_http1": [bytes([step]) + stream for step in (0, 6, 40) for stream in http1_streams()],
+        "fuzz_grpc": [bytes([step]) + stream for step in (0, 6, 40) for stream in http2_streams()],
         "fuzz_splice": [bytes([signal]) + bytes([chance]) * 8 + wire for signal, wire in requests for chance in range(8)],
     }
 

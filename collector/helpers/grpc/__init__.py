@@ -1,4 +1,7 @@
 """gRPC for servers and clients: bytes in, bytes out, no generated stubs.
 
-``wire``  messages, time-outs, status texts as they stand in HTTP/2 frames
+``wire``           messages, time-outs, status texts as they stand in HTTP/2 frames
+``method``         what a server's methods see, whichever server it is
+``server``         the server over HTTP/2 of our own; ``calls``: its streams; ``health`` and ``reflection``: the services it brings
+``grpcio_server``  the server over the gRPC library
 """

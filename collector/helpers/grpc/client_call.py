@@ -110,7 +110,6 @@ class CallConnection(HTTP2Protocol):
         self._half_closed: set[int] = set()
         self._max_streams = 0  # none before the server's SETTINGS
         self._reason = ""
-        self._is_engine_lost = False
         self._stall_timer: asyncio.TimerHandle | None = None
         self.ready: asyncio.Future[None] = self.loop.create_future()
         """Done with the server's SETTINGS; holds a ConnectionError where they never came."""
@@ -165,16 +164,15 @@ class CallConnection(HTTP2Protocol):
 
     def stop(self) -> None:
         """Say goodbye and close; calls under way fail."""
+        self._end("the client is closed", grpc.StatusCode.CANCELLED)
         if self.is_open:
             try:
                 self.engine.terminate_connection()
-                self.flush()
             except EngineError:
-                pass
-            if self.transport is not None:
-                self.transport.close()
-                self.loop.call_later(_LINGER_S, self.abort)  # a server that reads nothing more keeps nothing open
-        self._end("the client is closed", grpc.StatusCode.CANCELLED)
+                pass  # over already
+            else:
+                self.flush()
+            self.close()
 
     # asyncio and the protocol below.
 
@@ -211,7 +209,6 @@ class CallConnection(HTTP2Protocol):
 
     def broken(self, error: EngineError) -> None:
         """See :class:`HTTP2Protocol`."""
-        self._is_engine_lost = True
         self._reason = f"the server broke HTTP/2: {error}"
         super().broken(error)
 
@@ -219,15 +216,6 @@ class CallConnection(HTTP2Protocol):
         """See :class:`HTTP2Protocol`."""
         self._reason = "keepalive: the server did not answer a ping in time"
         super().timed_out()
-
-    def flush(self) -> None:
-        """See :class:`HTTP2Protocol`. Writing ends streams too, those that the engine itself resets, and says why it gives up."""
-        super().flush()
-        if not self._is_engine_lost:
-            for event in self.engine.events():
-                handler = self._on.get(type(event))
-                if handler is not None:
-                    handler(self, event)
 
     def receive(self, data: bytes | memoryview) -> None:
         """See :class:`HTTP2Protocol`."""
@@ -434,7 +422,6 @@ class CallConnection(HTTP2Protocol):
 
 
 _STALL_S: Final = 60.0  # a server that takes no byte of what waits for so long
-_LINGER_S: Final = 1.0
 _COPY_BELOW_BYTES: Final = 16 * 1024  # above, a second frame's header costs less than the copy
 _ERROR_CODES: Final = frozenset(int(code) for code in ErrorCode)
 

@@ -33,6 +33,7 @@ _UNITS_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, 
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _PLAIN: Final = frozenset(range(0x20, 0x7F)) - {0x25}  # unescaped in grpc-message: printable ASCII but %
 _MAX_TIMEOUT_DIGITS: Final = 8
+_SMALL_BYTES: Final = 1024
 _HTTP_STATUS: Final = {
     400: grpc.StatusCode.INTERNAL,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -63,18 +64,15 @@ class MessageReader:
     ``max_count``: messages it takes between two calls of :meth:`take`.
     """
 
-    __slots__ = ("_max_bytes", "_max_count", "_messages", "_rest")
+    __slots__ = ("_chunks", "_max_bytes", "_max_count", "_messages", "size_bytes")
 
     def __init__(self, max_bytes: int, max_count: int = 100) -> None:
         self._max_bytes = max_bytes
         self._max_count = max_count
-        self._rest = bytearray()  # not a list of chunks: frames of one byte would cost forty times what they hold
+        self._chunks: list[bytes | bytearray] = []  # together they hold what is no whole message yet; small ones share a bytearray
         self._messages: list[tuple[bool, bytes]] = []
-
-    @property
-    def size_bytes(self) -> int:
+        self.size_bytes = 0
         """Bytes held that are no whole message yet."""
-        return len(self._rest)
 
     def feed(self, data: bytes) -> None:
         """Take one chunk.
@@ -83,29 +81,47 @@ class MessageReader:
             MessageTooLarge: as soon as the header of the message is there.
             FramingError: the compressed flag is neither 0 nor 1, or there are more messages than ``max_count``.
         """
-        rest = self._rest
-        if rest:
-            rest += data
-        held: bytes | bytearray = rest or data
-        start, length = 0, len(held)
-        while length - start >= HEADER_BYTES:
-            body = start + HEADER_BYTES
-            flag, size = held[start], int.from_bytes(held[start + 1 : body], "big")
+        if not data:
+            return
+        self._hold(data)
+        chunks = self._chunks
+        start = 0  # of the next message in the first chunk
+        while self.size_bytes >= HEADER_BYTES:
+            if len(chunks[0]) - start < HEADER_BYTES:
+                chunks[:] = [b"".join(chunks)]  # start is 0: after the first message there is one chunk
+            head = chunks[0]
+            flag, size = head[start], int.from_bytes(head[start + 1 : start + HEADER_BYTES], "big")
             if flag > 1:
                 raise FramingError("the compressed flag of a message is neither 0 nor 1")
             if size > self._max_bytes:
                 raise MessageTooLarge(size, self._max_bytes)
-            if length < body + size:
+            rest_bytes = self.size_bytes - HEADER_BYTES - size
+            if rest_bytes < 0:
                 break
             if len(self._messages) == self._max_count:
                 raise FramingError(f"more than {self._max_count} message(s) where no more may come")
-            start = body + size
-            with memoryview(held) as view:
-                self._messages.append((flag == 1, bytes(view[body:start])))
-        if held is rest:
-            del rest[:start]
+            last = chunks[-1]  # the message ends in it: otherwise it would have been whole before
+            end = len(last) - rest_bytes
+            with memoryview(head) as first, memoryview(last) as final:
+                if head is last:
+                    message = bytes(first[start + HEADER_BYTES : end])
+                else:
+                    message = b"".join((first[HEADER_BYTES:], *chunks[1:-1], final[:end]))
+                    chunks[:] = [last]
+            self._messages.append((flag == 1, message))
+            self.size_bytes, start = rest_bytes, end
+        if start:
+            chunks[:] = [chunks[0][start:]] if self.size_bytes else []
+
+    def _hold(self, data: bytes) -> None:
+        self.size_bytes += len(data)
+        chunks = self._chunks
+        if len(data) >= _SMALL_BYTES or not chunks:
+            chunks.append(data)
+        elif isinstance(chunks[-1], bytearray):  # frames of one byte would cost forty times what they hold
+            chunks[-1] += data
         else:
-            rest += data[start:] if start else data
+            chunks.append(bytearray(data))
 
     def take(self) -> list[tuple[bool, bytes]]:
         """The whole messages since the last call: (is compressed, bytes)."""

@@ -1,7 +1,8 @@
 """HTTP for component authors: a server whose routes know no version of the protocol, and what it is made of.
 
-``server`` listens, ``http1`` speaks HTTP/1.1, ``service`` holds what every version keeps to: routes, CORS, authentication, the bounded
-reading and unpacking of bodies. ``pool`` has the connections of the client, :mod:`collector.helpers.http_client`.
+``server`` listens, ``http1`` speaks HTTP/1.1, ``http2`` takes streams of an HTTP/2 server, ``service`` holds what every version keeps to:
+routes, CORS, authentication, the bounded reading and unpacking of bodies. ``pool`` has the connections of the client,
+:mod:`collector.helpers.http_client`.
 """
 
 from collector.helpers.http.answer import Answer, Refused

@@ -5,15 +5,16 @@ who gives it a :class:`Route` for each path.
 """
 
 import asyncio
-import socket
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from collector.api import Clock, Host
 from collector.helpers.http.http1 import Connections, HTTP1Connection
+from collector.helpers.http.http2 import accept_for
 from collector.helpers.http.service import Route, Service
+from collector.helpers.http2.server import Accept
 from collector.helpers.peer import Endpoint
-from collector.helpers.ports import describe_port_conflict
+from collector.helpers.ports import listen_error
 from collector.helpers.tls import server_context
 from config.blocks import HTTPServerConfig
 
@@ -71,6 +72,11 @@ class HTTPServer:
         """A fresh protocol for one accepted connection: ``connection_made(transport)``, then ``feed`` of what was read already."""
         return HTTP1Connection(self._connections)
 
+    @property
+    def accept(self) -> Accept:
+        """Makes requests of the streams of an HTTP/2 server."""
+        return accept_for(self._service)
+
     async def start(self, host: Host) -> None:
         """Listen and serve.
 
@@ -83,7 +89,7 @@ class HTTPServer:
         try:
             sock = self._endpoint.listen()
         except OSError as exc:
-            raise _listen_error(self._endpoint, f"{self._key}::endpoint", exc) from exc
+            raise listen_error(self._endpoint, f"{self._key}::endpoint", exc) from exc
         loop = asyncio.get_running_loop()
         handshake_s = _HANDSHAKE_S if context else None
         if self._endpoint.path:
@@ -100,9 +106,3 @@ class HTTPServer:
             self._endpoint.remove_socket()
         await self._connections.drain(grace_s)
         await self._service.cancel_tasks()
-
-
-def _listen_error(endpoint: Endpoint, key: str, exc: OSError) -> OSError:
-    if exc.errno is not None and not endpoint.path and not isinstance(exc, socket.gaierror) and "in use" in str(exc).lower():
-        return OSError(exc.errno, describe_port_conflict(endpoint.host, endpoint.port, key))
-    return OSError(exc.errno or 0, f"{key}: cannot listen on {endpoint}: {exc.strerror or exc}")

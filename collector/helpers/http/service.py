@@ -242,7 +242,8 @@ class Request:
         if encoding == "identity":
             encoding = ""
         if encoding not in service.encodings:
-            raise Refused(400, f"unsupported Content-Encoding: {encoding[:64]}", reason="encoding")
+            shown = encoding[:64].encode("utf-8", "replace").decode()  # it goes back in a text
+            raise Refused(400, f"unsupported Content-Encoding: {shown}", reason="encoding")
         self._encoding = encoding
         if length is not None and length > service.max_bytes:
             raise service.too_large()

@@ -1,5 +1,6 @@
 """HTTP/2 on asyncio: libnghttp2 does framing, HPACK and flow control, these modules give it sockets.
 
-``engine``    the binding of libnghttp2, behind the few methods we use; testable byte by byte
-``protocol``  an asyncio protocol over it: reading, writing, keepalive; what both roles share
+``engine``             the binding of libnghttp2, behind the few methods we use; testable byte by byte
+``protocol``           an asyncio protocol over it: reading, writing, keepalive; what both roles share
+``server``             listening; ``server_connection``: the server's role; ``first_bytes``: a port that serves HTTP/1.1, too
 """

@@ -13,6 +13,7 @@ from ngh2 import (
     Configuration,
     ConnectionClosed,
     DataReceived,
+    DenialOfServiceError,
     ErrorCode,
     Event,
     GoAwayReceived,
@@ -40,6 +41,7 @@ __all__ = [
     "EngineError",
     "ErrorCode",
     "Event",
+    "FloodError",
     "GoAwayReceived",
     "PingAcknowledged",
     "PingReceived",
@@ -53,11 +55,15 @@ __all__ = [
     "TrailersReceived",
     "WindowUpdated",
     "client",
+    "goaway",
     "server",
 ]
 
 EngineError = NGH2Error
 """The peer broke the protocol or a limit: the connection is of no further use, close it. Or a stream is gone (on sending)."""
+
+FloodError = DenialOfServiceError
+"""An EngineError: a limit against hostile peers was passed."""
 
 MAX_FRAME_BYTES: Final = 1024 * 1024  # fewer, larger frames: 220 KB in one costs a third of 16 KiB frames
 _STREAM_WINDOW_BYTES: Final = 8 * 1024 * 1024  # a request of the largest usual size without waiting for WINDOW_UPDATE
@@ -91,6 +97,10 @@ class Connection(Protocol):
 
     def send_response(self, stream_id: int, headers: Headers, *, end_stream: bool = False) -> None:
         """The head of the response."""
+        ...
+
+    def send_informational_response(self, stream_id: int, headers: Headers) -> None:
+        """100 Continue and its like, before the response."""
         ...
 
     def send_data(self, stream_id: int, data: bytes | bytearray | memoryview, *, end_stream: bool = False) -> None:
@@ -150,12 +160,23 @@ class Connection(Protocol):
         ...
 
 
-def server(*, max_concurrent_streams: int = 0, max_header_bytes: int = 64 * 1024, max_header_count: int = 128) -> Connection:
-    """The server's end of a new connection; its SETTINGS are ready to be sent. ``max_concurrent_streams`` 0: no limit of ours."""
+def goaway(error_code: ErrorCode) -> bytes:
+    """A GOAWAY frame: after an :class:`EngineError` the engine says nothing any more, and the peer should know why it is cut off."""
+    return b"\x00\x00\x08\x07\x00" + bytes(8) + int(error_code).to_bytes(4, "big")
+
+
+def server(
+    *, max_concurrent_streams: int = 0, max_header_bytes: int = 64 * 1024, cut_off_bytes: int = 0, max_header_count: int = 128
+) -> Connection:
+    """The server's end of a new connection; its SETTINGS are ready to be sent.
+
+    ``max_concurrent_streams`` 0: no limit of ours. ``max_header_bytes`` is what the peer is told, ``cut_off_bytes`` (the same with 0)
+    and ``max_header_count`` are where the connection ends.
+    """
     connection = _Connection(
         Role.SERVER,
         Configuration(
-            max_inbound_header_list_size=max_header_bytes,
+            max_inbound_header_list_size=cut_off_bytes or max_header_bytes,
             max_inbound_header_count=max_header_count,
             max_send_header_block_length=max_header_bytes,
             max_outbound_ack=128,

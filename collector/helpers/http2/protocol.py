@@ -16,12 +16,27 @@ __all__ = ["READ_BYTES", "HTTP2Protocol"]
 
 READ_BYTES: Final = 256 * 1024
 _WRITE_BYTES: Final = 1024 * 1024  # taken out of the engine at a time: what the transport does not take waits in the engine
+_LINGER_S: Final = 5.0
 _read_buffer: Final = bytearray(READ_BYTES)  # of every connection: it is filled and taken in one step of the loop, never across two
 _read_view: Final = memoryview(_read_buffer)
 
 
 class HTTP2Protocol(asyncio.BufferedProtocol):
     """One connection. All methods run on the loop's thread."""
+
+    __slots__ = (
+        "_is_broken",
+        "_is_flush_due",
+        "_is_paused",
+        "_keepalive",
+        "_ping_sent_s",
+        "_ping_timer",
+        "engine",
+        "last_event_s",
+        "last_read_s",
+        "loop",
+        "transport",
+    )
 
     _on: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {}
     """Event type → unbound method ``(self, event)``; events of other types are ignored."""
@@ -31,7 +46,8 @@ class HTTP2Protocol(asyncio.BufferedProtocol):
         self.loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport | None = None
         """None before the connection is made and after it is lost."""
-        self.last_read_s = self.loop.time()
+        self.last_read_s = self.last_event_s = self.loop.time()
+        """When bytes came last, and when they made an event."""
         self._is_flush_due = False
         self._is_paused = False
         self._is_broken = False
@@ -96,6 +112,13 @@ class HTTP2Protocol(asyncio.BufferedProtocol):
         except EngineError as error:
             self.broken(error)
             return
+        if events:
+            self.last_event_s = self.last_read_s
+            self._dispatch(events)
+        if not self._is_flush_due:
+            self.flush()
+
+    def _dispatch(self, events: list[Event]) -> None:
         handlers = self._on
         for event in events:
             handler = handlers.get(type(event))
@@ -103,8 +126,6 @@ class HTTP2Protocol(asyncio.BufferedProtocol):
                 handler(self, event)
                 if self._is_broken:
                     return
-        if not self._is_flush_due:
-            self.flush()
 
     def broken(self, error: EngineError) -> None:
         """The peer broke the protocol: cut the connection. Subclasses count it."""
@@ -126,17 +147,32 @@ class HTTP2Protocol(asyncio.BufferedProtocol):
         engine = self.engine
         try:
             while not self._is_paused and engine.want_write:
-                data = engine.data_to_send(_WRITE_BYTES)
+                # Without a bound the engine copies bodies straight into what it returns, once instead of twice.
+                bound = None if engine.queued_body_size() <= _WRITE_BYTES else _WRITE_BYTES
+                data = engine.data_to_send(bound)
                 if not data:
                     break
                 transport.write(data)
+            events = engine.events()  # writing ends streams too: those the engine itself resets
             is_over = not engine.want_read and not engine.want_write
         except EngineError as error:
             self.broken(error)
             return
+        if events:
+            self._dispatch(events)
         if is_over:
-            self._is_broken = True
-            transport.close()
+            self.ended()
+            self.close()
+
+    def ended(self) -> None:
+        """Both sides are through, or the engine ended the connection with a GOAWAY that is sent by now; it is closed next."""
+
+    def close(self) -> None:
+        """Close after what was written; cut off a peer that does not read it."""
+        self._is_broken = True
+        if self.transport is not None:
+            self.transport.close()
+            self.loop.call_later(_LINGER_S, self.transport.abort)
 
     def abort(self) -> None:
         """Cut the connection, unsent bytes included."""

@@ -115,13 +115,17 @@ async def receiving(
 
 
 @pytest.fixture
-async def receive() -> AsyncIterator[Callable[..., Any]]:
-    """Starts receivers; all are stopped after the test."""
+async def receive(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Any]]:
+    """Starts receivers, with the gRPC server that ``send`` asks for; all are stopped after the test."""
+    over_grpcio = "send" in request.fixturenames and request.getfixturevalue("send").name == "grpc-grpcio"
     async with AsyncExitStack() as stack:
 
         async def start(protocols: dict[str, Any] | None = None, **kwargs: Any) -> Running:
             both = {"grpc": {"endpoint": "127.0.0.1:0"}, "http": {"endpoint": "127.0.0.1:0"}}
-            return await stack.enter_async_context(receiving(both if protocols is None else protocols, **kwargs))
+            protocols = dict(both if protocols is None else protocols)
+            if over_grpcio and "grpc" in protocols:
+                protocols["grpc"] = {**protocols["grpc"], "transport": "grpcio"}
+            return await stack.enter_async_context(receiving(protocols, **kwargs))
 
         yield start
 
@@ -234,7 +238,7 @@ def send_grpc() -> Callable[..., Any]:
     return _send_grpc
 
 
-@pytest.fixture(params=["grpc", "http-protobuf", "http-json"])
+@pytest.fixture(params=["grpc", "grpc-grpcio", "http-protobuf", "http-json"])
 def send(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """``await send(running, signal, message, gzip=False, headers=None)`` → Outcome; every way of sending in turn. ``send.transport``."""
     name = request.param
@@ -243,12 +247,13 @@ def send(request: pytest.FixtureRequest) -> Callable[..., Any]:
         running: Running, signal: Signal, message: Any, *, gzip: bool = False, headers: dict[str, str] | None = None
     ) -> Outcome:
         body = _otlp_json(message) if name == "http-json" else message.SerializeToString()
-        if name == "grpc":
+        if name.startswith("grpc"):
             return await _send_grpc(running, signal, body, gzip=gzip, headers=headers)
         if gzip:
             body = gzip_module.compress(body)
         return await _send_http(running, signal, body, json_encoded=name == "http-json", encoding="gzip" if gzip else "", headers=headers)
 
+    over_any.name = name
     over_any.transport = name.partition("-")[0]
     return over_any
 

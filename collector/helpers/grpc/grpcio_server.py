@@ -1,4 +1,4 @@
-"""A gRPC server of unary methods, bytes in and bytes out, over grpc.aio: no generated stubs, no (de)serialisers, no interceptors.
+"""``transport: grpcio``: a gRPC server of unary methods over grpc.aio: no generated stubs, no (de)serialisers, no interceptors.
 
 It does what the Collector's ``configgrpc.ServerConfig`` configures. gzip is unpacked here and not in gRPC's core: bounded before
 and while unpacking, booked in the memory budget, and several times faster (ISA-L). gRPC's Python core knows no other encoding but
@@ -10,19 +10,20 @@ Source: open-telemetry/opentelemetry-collector config/configgrpc; gRPC's "PROTOC
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 
 from collector.api import Admission, Clock, Host, RetryableError
 from collector.helpers.auth import Authenticate, AuthenticationError, find_authenticator
 from collector.helpers.compression import BadEncoding, TooLarge, decompress
-from collector.helpers.peer import Endpoint
+from collector.helpers.grpc.method import Aborted, Call, Method, binary_text
+from collector.helpers.peer import Endpoint, LocalAddresses
 from collector.helpers.ports import describe_port_conflict
 from collector.helpers.tls import grpc_server_credentials
 from config.blocks import GRPCServerConfig, KeepaliveServerConfig
 
-__all__ = ["Aborted", "Call", "GRPCServer", "Method", "metadata_values"]
+__all__ = ["GRPCIOServer", "server_options"]
 
 _DEFAULT_MAX_MESSAGE_MIB: Final = 4  # gRPC's own default
 _MIB: Final = 1024 * 1024
@@ -33,41 +34,35 @@ _LEAVE_LOOP_FROM_BYTES: Final = 256 * 1024
 _IDENTITY_AND_GZIP: Final = 0b101  # bits of GRPC_COMPRESS_NONE and GRPC_COMPRESS_GZIP
 _MAX_METADATA_BYTES: Final = 64 * 1024  # gRPC's default of 8 KiB is too small for some tokens
 
-Call = Any
-"""grpc.aio's ServicerContext: ``invocation_metadata()``, ``peer()``."""
+_ServicerContext: TypeAlias = Any  # grpc has no types
 
 
-class Aborted(Exception):  # noqa: N818 - an answer, not a fault
-    """The call ends with this status; ``details``: an encoded google.rpc.Status for ``grpc-status-details-bin``."""
+class GRPCIOServer:
+    """Serves ``methods`` (``/package.Service/Method`` → method) on ``config.endpoint``.
 
-    def __init__(self, code: grpc.StatusCode, message: str, *, reason: str, details: bytes = b"") -> None:
-        super().__init__(message)
-        self.code = code
-        self.reason = reason
-        """A constant word for counters."""
-        self.details = details
-
-
-Method = Callable[[bytes, Call], Awaitable[bytes]]
-
-
-class GRPCServer:
-    """Serves ``methods`` (``/package.Service/Method`` → coroutine function) on ``config.endpoint``.
-
-    A method returns the response's bytes or raises :class:`Aborted`. ``key`` is the path of its configuration, for messages;
-    ``refused`` is told the reason of every call that ends before or instead of an answer.
+    ``key`` is the path of its configuration, for messages; ``refused`` is told the reason of every call that ends instead of an
+    answer.
     """
 
     def __init__(
-        self, config: GRPCServerConfig, methods: Mapping[str, Method], *, key: str, clock: Clock, log: Any, refused: Callable[[str], None]
+        self,
+        config: GRPCServerConfig,
+        methods: Mapping[str, Method],
+        *,
+        key: str,
+        addresses: LocalAddresses,
+        clock: Clock,
+        log: Any,
+        refused: Callable[[str], None],
     ) -> None:
         self._config = config
         self._methods = methods
         self._key = key
+        self._addresses = addresses
         self._clock = clock
         self._log = log
         self._refused = refused
-        self._endpoint = Endpoint.parse(config.endpoint, unix=config.transport == "unix")
+        self._endpoint = Endpoint.parse(config.endpoint)
         self._max_bytes = (config.max_recv_msg_size_mib or _DEFAULT_MAX_MESSAGE_MIB) * _MIB
         self._authenticate: Authenticate | None = None
         self._admission: Admission | None = None
@@ -112,19 +107,6 @@ class GRPCServer:
         await server.stop(grace_s)
         self._endpoint.remove_socket()
 
-    async def authenticate(self, call: Call) -> tuple[tuple[str, str], ...]:
-        """The caller's claims; none without ``auth``.
-
-        Raises:
-            Aborted: UNAUTHENTICATED.
-        """
-        if self._authenticate is None:
-            return ()
-        try:
-            return await self._authenticate(metadata_values(call))
-        except AuthenticationError as exc:
-            raise Aborted(grpc.StatusCode.UNAUTHENTICATED, str(exc) or "authentication failed", reason="unauthenticated") from exc
-
     def _bind(self, server: grpc.aio.Server, credentials: grpc.ServerCredentials | None) -> int:
         endpoint = self._endpoint
         key = f"{self._key}::endpoint"
@@ -147,25 +129,48 @@ class GRPCServer:
             ) from exc
         return 0 if endpoint.path else int(port)
 
-    def _handler(self, method: Method) -> Callable[[bytes, Call], Awaitable[bytes]]:
+    def _handler(self, method: Method) -> Callable[[bytes, _ServicerContext], Awaitable[bytes]]:
         """The edge: whatever happens in ``method``, the call ends with a status that says so."""
 
-        async def handle(message: bytes, call: Call) -> bytes:
+        async def handle(message: bytes, servicer_context: _ServicerContext) -> bytes:
             try:
                 if message[:2] == _GZIP_MAGIC:
                     message = await self._unpack(message)
-                return await method(message, call)
-            except Aborted as exc:
-                failure = exc
+                call = await self._call(servicer_context)
+                answer: asyncio.Future[bytes | Exception] = asyncio.get_running_loop().create_future()
+                method(message, call, lambda outcome: None if answer.done() else answer.set_result(outcome))
+                outcome = await answer
             except Exception as exc:  # noqa: BLE001 - nothing may end the process, and the sender must hear of it
-                self._log_error(exc)
-                failure = Aborted(grpc.StatusCode.INTERNAL, "internal error", reason="internal")
+                outcome = exc
+            if isinstance(outcome, bytes):
+                return outcome
+            failure = outcome if isinstance(outcome, Aborted) else Aborted(grpc.StatusCode.INTERNAL, "internal error", reason="internal")
+            if failure is not outcome:
+                self._log_error(outcome)
             self._refused(failure.reason)
             trailers = (("grpc-status-details-bin", failure.details),) if failure.details else ()
-            await call.abort(failure.code, str(failure), trailers)
+            await servicer_context.abort(failure.code, str(failure), trailers)
             raise failure  # abort() raised already
 
         return handle
+
+    async def _call(self, servicer_context: _ServicerContext) -> Call:
+        """What is known of the caller.
+
+        Raises:
+            Aborted: UNAUTHENTICATED.
+        """
+
+        def read() -> dict[str, tuple[str, ...]]:
+            return _metadata_values(servicer_context)
+
+        claims: tuple[tuple[str, str], ...] = ()
+        if self._authenticate is not None:
+            try:
+                claims = await self._authenticate(read())
+            except AuthenticationError as exc:
+                raise Aborted(grpc.StatusCode.UNAUTHENTICATED, str(exc) or "authentication failed", reason="unauthenticated") from exc
+        return Call(self._addresses.is_local_grpc(servicer_context.peer()), read, claims)
 
     async def _unpack(self, message: bytes) -> bytes:
         """The gzip message's content; never more than ``max_recv_msg_size_mib`` of it."""
@@ -198,19 +203,17 @@ class GRPCServer:
 class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
     """Finds the handler of a method by its full name."""
 
-    def __init__(self, handlers: Mapping[str, Callable[[bytes, Call], Awaitable[bytes]]]) -> None:
+    def __init__(self, handlers: Mapping[str, Callable[[bytes, _ServicerContext], Awaitable[bytes]]]) -> None:
         self._handlers = {name: grpc.unary_unary_rpc_method_handler(handler) for name, handler in handlers.items()}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         return self._handlers.get(handler_call_details.method)
 
 
-def metadata_values(call: Call) -> dict[str, tuple[str, ...]]:
-    """The call's metadata: lower-case name → values; binary ones (``-bin``) are left out."""
+def _metadata_values(servicer_context: _ServicerContext) -> dict[str, tuple[str, ...]]:
     values: dict[str, tuple[str, ...]] = {}
-    for name, value in call.invocation_metadata() or ():
-        if isinstance(value, str):
-            values[name] = (*values.get(name, ()), value)
+    for name, value in servicer_context.invocation_metadata() or ():
+        values[name] = (*values.get(name, ()), value if isinstance(value, str) else binary_text(value))
     return values
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from collector.helpers.grpc_server import server_options
+from collector.helpers.grpc.grpcio_server import server_options
 from config.blocks import GRPCServerConfig
 
 

@@ -1,0 +1,147 @@
+"""Requests of HTTP/2 to the routes of an HTTP server: what is no gRPC on a port that serves both.
+
+Source: RFC 9113 §8.
+"""
+
+from typing import Final
+
+from collector.api import RetryableError
+from collector.helpers.http.answer import Answer, Refused
+from collector.helpers.http.service import Request, Service
+from collector.helpers.http2.engine import EngineError, RequestReceived
+from collector.helpers.http2.server import Accept, ServerConnection, Stream
+
+__all__ = ["accept_for"]
+
+_NEVER: Final = float("inf")
+_MAX_LENGTH_DIGITS: Final = 18
+
+
+def accept_for(service: Service) -> Accept:
+    """Makes requests to ``service`` of HTTP/2 streams."""
+
+    def accept(connection: ServerConnection, event: RequestReceived) -> Stream | None:
+        exchange = _Exchange(connection, event.stream_id)
+        exchange.begin(service, event)
+        return None if exchange.request.is_answered else exchange
+
+    return accept
+
+
+class _Exchange(Stream):
+    """A request and its way back: the carrier of one :class:`collector.helpers.http.service.Request`."""
+
+    __slots__ = ("_is_held", "_is_whole", "_service", "_waiting", "is_unix", "peer", "request")
+
+    request: Request
+
+    def __init__(self, connection: ServerConnection, stream_id: int) -> None:
+        super().__init__(connection, stream_id)
+        address = connection.transport.get_extra_info("peername") if connection.transport is not None else None
+        self.peer: str | None = str(address[0]) if isinstance(address, tuple) else None
+        self.is_unix = not isinstance(address, tuple)
+        self._is_held = self._is_whole = False
+        self._waiting = bytearray()  # what came while the caller is authenticated
+
+    def begin(self, service: Service, event: RequestReceived) -> None:
+        """The head is there."""
+        self._service = service
+        headers: dict[bytes, bytes] = {}
+        repeated: list[tuple[bytes, bytes]] = []
+        for name, value in event.headers:
+            if name in headers:
+                repeated.append((name, value))
+            else:
+                headers[name] = value
+        method, target = headers.pop(b":method", b""), headers.pop(b":path", b"")
+        for name in (b":scheme", b":authority"):
+            headers.pop(name, None)
+        stated = headers.get(b"content-length", b"")  # libnghttp2 holds the body to it
+        length = int(stated) if stated.isdigit() and len(stated) <= _MAX_LENGTH_DIGITS else None
+        self._is_whole = event.end_stream
+        path = target.partition(b"?")[0]
+        self.request = Request(service, self, _text(method), _text(path), headers, 0 if event.end_stream else length, repeated)
+        self.request.begin()
+        if event.end_stream and not self.request.is_answered:
+            self.received(b"", True)
+
+    # The stream's side.
+
+    def received(self, data: bytes, is_end: bool) -> None:
+        """See the base."""
+        self.seen_s = self.connection.last_read_s
+        self._is_whole = self._is_whole or is_end
+        if self._is_held:
+            self._waiting += data
+            self.book(len(self._waiting))
+            if len(self._waiting) > self._service.max_bytes:
+                self.request.reply(self._service.too_large())
+            return
+        request = self.request
+        if data:
+            request.feed(data)
+        if self._is_whole and not request.is_answered:
+            self.seen_s = _NEVER
+            request.complete()
+
+    def lost(self) -> None:
+        """See the base."""
+        self.request.abandon()
+
+    def refused(self, error: RetryableError) -> None:
+        """See the base."""
+        self.request.reply(error)
+
+    def stalled(self) -> None:
+        """See the base."""
+        self.request.reply(Refused(408, "the body did not arrive in time", reason="timeout"))
+
+    def expired(self) -> None:
+        """See the base: never, no deadline is set."""
+
+    # The carrier's side.
+
+    def respond(self, request: Request, answer: Answer) -> None:
+        """See :class:`collector.helpers.http.service.Carrier`."""
+        connection, service = self.connection, self._service
+        connection.forget(self)
+        if not connection.is_open:
+            return
+        fields = [*answer.headers, *service.response_headers, ("Date", service.date()), *request.cors]
+        headers = [(b":status", str(answer.status).encode())]
+        headers += [(name.lower().encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in fields]
+        body = b"" if request.method == "HEAD" else answer.body
+        try:
+            connection.engine.send_response(self.id, headers, end_stream=not body)
+            if body:
+                connection.engine.send_data(self.id, body, end_stream=True)
+        except EngineError:  # the stream ended under us
+            return
+        if not self._is_whole:
+            connection.give_up(self.id)
+        connection.flush_soon()
+
+    def hold(self) -> None:
+        """See :class:`collector.helpers.http.service.Carrier`."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """See :class:`collector.helpers.http.service.Carrier`."""
+        self._is_held = False
+        waiting, self._waiting = bytes(self._waiting), bytearray()
+        self.book(0)
+        if not self.request.is_answered:
+            self.received(waiting, self._is_whole)
+
+    def go_on(self, request: Request) -> None:
+        """See :class:`collector.helpers.http.service.Carrier`."""
+        del request
+        try:
+            self.connection.engine.send_informational_response(self.id, [(b":status", b"100")])
+        except EngineError:
+            return
+        self.connection.flush_soon()
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")

@@ -1,0 +1,423 @@
+"""The server's end of one connection of HTTP/2: its streams, keepalive, time-outs, bounds, graceful ends.
+
+Source: RFC 9113; grpc-go internal/transport/http2_server.go for idle, age, the enforcement of pings and the two GOAWAYs.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from collector.api import RetryableError
+from collector.helpers.http2 import engine
+from collector.helpers.http2.engine import EngineError, ErrorCode
+from collector.helpers.http2.first_bytes import PREFACE_S
+from collector.helpers.http2.protocol import HTTP2Protocol
+
+if TYPE_CHECKING:
+    from collector.helpers.http2.server import HTTP2Server
+
+__all__ = ["MAX_HEADER_BYTES", "Accept", "ServerConnection", "Stream"]
+
+MAX_HEADER_BYTES: Final = 64 * 1024  # of one request, as announced in SETTINGS; gRPC's default of 8 KiB is too small for some tokens
+_CUT_OFF_HEADER_BYTES: Final = 256 * 1024  # what is larger than this ends the connection; between the two, the request
+_STREAM_BYTES: Final = 2048  # about what an open stream costs us and libnghttp2
+_FREE_BYTES: Final = 16 * 1024  # that much is held for a connection without booking it
+_BOOK_STEP_BYTES: Final = 64 * 1024
+_STALLED_S: Final = 60.0  # a request of which nothing comes for this long gives up its place; so does who does not take its answers
+_CHECK_S: Final = 30.0
+_PROBE_S: Final = 20.0
+_PROBE: Final = b"probe\0\0\0"
+_DRAIN: Final = b"goaway\0\0"
+_DRAIN_ACK_S: Final = 1.0  # how long the last GOAWAY waits for requests sent before the first one was seen
+_AGE_JITTER: Final = 0.1  # connections that came together do not leave together; grpc-go's
+_MAX_PING_STRIKES: Final = 2  # grpc-go's
+_PING_WITHOUT_STREAM_S: Final = 7200.0  # grpc-go's defaultPingTimeout
+_MINUTE_S: Final = 60.0
+_MAX_SETTINGS_A_MINUTE: Final = 100  # clients change a window now and then
+_NEVER: Final = float("inf")
+
+
+class Stream:
+    """A request being read or answered. Subclasses are made by ``accept`` and call ``connection.forget(self.id)`` once it is answered."""
+
+    __slots__ = ("connection", "deadline_s", "held_bytes", "id", "seen_s")
+
+    def __init__(self, connection: "ServerConnection", stream_id: int) -> None:
+        self.connection = connection
+        self.id = stream_id
+        self.held_bytes = 0
+        self.seen_s = connection.last_read_s
+        """When something of the request came last; infinite once it is whole, or nothing more is owed."""
+        self.deadline_s = _NEVER
+
+    def received(self, data: bytes, is_end: bool) -> None:
+        """A piece of the body, or its end."""
+        raise NotImplementedError
+
+    def lost(self) -> None:
+        """The client gave it up, or the connection is gone: nothing can be sent any more."""
+        raise NotImplementedError
+
+    def refused(self, error: RetryableError) -> None:
+        """There is no memory for the rest of the request."""
+        raise NotImplementedError
+
+    def stalled(self) -> None:
+        """Nothing came for a minute."""
+        raise NotImplementedError
+
+    def expired(self) -> None:
+        """``deadline_s`` has passed."""
+        raise NotImplementedError
+
+    def book(self, size_bytes: int) -> None:
+        """Book what is kept of the request; 0: nothing any more."""
+        self.connection.held_bytes += size_bytes - self.held_bytes
+        self.held_bytes = size_bytes
+
+
+Accept = Callable[["ServerConnection", engine.RequestReceived], Stream | None]
+"""Makes a stream of a request; None: it was answered at once."""
+
+
+class ServerConnection(HTTP2Protocol):
+    """One connection of a client."""
+
+    __slots__ = (
+        "_age_s",
+        "_blocked",
+        "_booked_bytes",
+        "_deadline_timer",
+        "_drain_timer",
+        "_draining",
+        "_idle_since_s",
+        "_is_greeted",
+        "_next_deadline_s",
+        "_opened_s",
+        "_ping_at_s",
+        "_ping_is_free",
+        "_probed_s",
+        "_resets",
+        "_server",
+        "_settings_count",
+        "_settings_since_s",
+        "_strikes",
+        "_timer",
+        "held_bytes",
+        "is_local",
+        "streams",
+        "timeout_at",
+    )
+
+    def __init__(self, server: "HTTP2Server") -> None:
+        super().__init__(
+            engine.server(max_concurrent_streams=server.max_streams, max_header_bytes=MAX_HEADER_BYTES, cut_off_bytes=_CUT_OFF_HEADER_BYTES)
+        )
+        self._server = server
+        self.streams: dict[int, Stream] = {}
+        """Requests that are not answered."""
+        self.held_bytes = 0
+        """Of requests that are not whole."""
+        self.is_local: bool | None = None
+        """The client is on this machine."""
+        self.timeout_at = 0
+        """For ``accept``: where the last request had the header that changes with each."""
+        self._booked_bytes = 0
+        self._opened_s = self._idle_since_s = self.last_read_s
+        self._is_greeted = False
+        parameters = server.keepalive.server_parameters
+        self._age_s = parameters.max_connection_age * random.uniform(1 - _AGE_JITTER, 1 + _AGE_JITTER) or _NEVER  # noqa: S311 - no secret
+        self._draining = ""
+        self._drain_timer: asyncio.TimerHandle | None = None
+        self._next_deadline_s = _NEVER
+        self._deadline_timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._blocked = (0.0, 0)  # since when, and with how many bytes, the client does not take its answers
+        self._probed_s = 0.0
+        self._resets: list[int] = []
+        self._ping_at_s = float("-inf")
+        self._ping_is_free = False
+        self._strikes = 0
+        self._settings_count, self._settings_since_s = 0, self.last_read_s
+
+    # asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio."""
+        server = self._server
+        server.connections.add(self)
+        if server.is_closed:
+            transport.close()
+            return
+        self.is_local = server.is_local(transport.get_extra_info("peername"))
+        if server.write_buffer_bytes and isinstance(transport, asyncio.WriteTransport):
+            transport.set_write_buffer_limits(server.write_buffer_bytes)
+        super().connection_made(transport)
+        parameters = server.keepalive.server_parameters
+        self.keep_alive(parameters.time, parameters.timeout, without_streams=True)
+        self._timer = self.loop.call_later(PREFACE_S, self._check)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio."""
+        super().connection_lost(exc)
+        for timer in (self._timer, self._deadline_timer, self._drain_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._deadline_timer = self._drain_timer = None
+        streams, self.streams = self.streams, {}
+        for stream in streams.values():
+            stream.lost()
+        self.held_bytes = 0
+        self._book()
+        self._server.lost(self)
+
+    def receive(self, data: bytes | memoryview) -> None:
+        """See the base; then books what is held of requests that are not whole."""
+        super().receive(data)
+        if self._booked_bytes or self.held_bytes + len(self.streams) * _STREAM_BYTES > _FREE_BYTES:
+            self._book()
+
+    def broken(self, error: EngineError) -> None:
+        """The client broke the protocol or a limit: tell it, and close."""
+        if not self.is_open:
+            return
+        is_flood = isinstance(error, engine.FloodError)
+        self._server.closed("flood" if is_flood else "protocol")
+        assert self.transport is not None
+        self.transport.write(engine.goaway(ErrorCode.ENHANCE_YOUR_CALM if is_flood else ErrorCode.PROTOCOL_ERROR))
+        self.close()
+
+    def ended(self) -> None:
+        """See the base: the end we asked for, or the engine cut off a client that broke the protocol."""
+        if not self._draining:
+            self._server.closed("protocol")
+
+    def timed_out(self) -> None:
+        """A ping was not answered."""
+        self._server.closed("keepalive")
+        self.abort()
+
+    def has_streams(self) -> bool:
+        """Whether a request is not answered."""
+        return bool(self.streams)
+
+    # For streams
+
+    def forget(self, stream: Stream) -> None:
+        """The stream is answered, or never will be."""
+        self.streams.pop(stream.id, None)
+        self._ping_is_free = True
+        if stream.held_bytes:
+            stream.book(0)
+        if not self.streams:
+            self._idle_since_s = self.last_read_s
+            if self._booked_bytes:
+                self._book()
+
+    def expire(self, stream: Stream, timeout_s: float) -> None:
+        """Call ``stream.expired`` after ``timeout_s``, unless it is forgotten by then. One timer for all streams."""
+        stream.deadline_s = deadline_s = self.last_read_s + timeout_s
+        if deadline_s < self._next_deadline_s:
+            self._expire_at(deadline_s)
+
+    def give_up(self, stream_id: int) -> None:
+        """What the client still sends of a request that was answered is of no use: RST_STREAM after the answer (RFC 9113 §8.1)."""
+        self._resets.append(stream_id)
+
+    def flush(self) -> None:
+        """See the base."""
+        super().flush()
+        if self._resets and self.is_open and not self._is_paused:  # not before: the engine would drop the answer
+            resets, self._resets = self._resets, []
+            for stream_id in resets:
+                with contextlib.suppress(EngineError):  # it is closed already
+                    self.engine.reset_stream(stream_id, ErrorCode.NO_ERROR)
+            super().flush()
+
+    # Ends
+
+    def drain(self, reason: str) -> None:
+        """Take no more requests, answer those that came, close. Two GOAWAYs: what was under way to us is served, too."""
+        if self._draining or not self.is_open:
+            return
+        self._draining = reason
+        self.engine.send_shutdown_notice()
+        self.engine.ping(_DRAIN)
+        self._drain_timer = self.loop.call_later(_DRAIN_ACK_S, self._last_goaway)
+        self.flush_soon()
+
+    def _last_goaway(self) -> None:
+        """After the client has seen the first one: what comes from now on is refused; the engine closes after the last answer."""
+        if self._drain_timer is None or not self.is_open:
+            return
+        self._drain_timer.cancel()
+        self._drain_timer = None
+        self.engine.send_goaway()
+        self.flush()
+
+    # Events
+
+    def _request(self, event: engine.RequestReceived) -> None:
+        stream = self._server.accept(self, event)
+        if stream is not None:
+            self.streams[event.stream_id] = stream
+
+    def _data(self, event: engine.DataReceived) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream.received(event.data, event.end_stream)
+
+    def _trailers(self, event: engine.TrailersReceived) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream.received(b"", True)
+
+    def _gone(self, event: engine.StreamReset | engine.StreamClosed) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            self.forget(stream)
+            stream.lost()
+
+    def _settings(self, _: engine.SettingsReceived) -> None:
+        """Each is acknowledged: libnghttp2 bounds only how many of those wait to be sent."""
+        self._is_greeted = True
+        if self.last_read_s - self._settings_since_s > _MINUTE_S:
+            self._settings_count, self._settings_since_s = 0, self.last_read_s
+        self._settings_count += 1
+        if self._settings_count > _MAX_SETTINGS_A_MINUTE:
+            self.broken(engine.FloodError("too many SETTINGS"))
+
+    def _goaway(self, _: engine.GoAwayReceived) -> None:
+        self._draining = self._draining or "client"
+
+    def _ping_acknowledged(self, event: engine.PingAcknowledged) -> None:
+        if event.opaque_data == _DRAIN:
+            self._last_goaway()
+
+    def _pinged(self, _: engine.PingReceived) -> None:
+        """Clients that ping too often are sent away. Source: http2_server.go handlePing."""
+        now_s, last_s = self.last_read_s, self._ping_at_s
+        self._ping_at_s = now_s
+        if self._ping_is_free:
+            self._ping_is_free, self._strikes = False, 0
+            return
+        policy = self._server.keepalive.enforcement_policy
+        is_idle = not self.streams and not policy.permit_without_stream
+        if now_s - last_s < (_PING_WITHOUT_STREAM_S if is_idle else policy.min_time):
+            self._strikes += 1
+        if self._strikes > _MAX_PING_STRIKES:
+            self._server.closed("too_many_pings")
+            self._draining = "too_many_pings"
+            self.engine.send_goaway(ErrorCode.ENHANCE_YOUR_CALM, debug_data=b"too_many_pings")
+            self.flush()
+            self.close()
+
+    _on = {  # noqa: RUF012 - declared in the base
+        engine.RequestReceived: _request,
+        engine.DataReceived: _data,
+        engine.TrailersReceived: _trailers,
+        engine.StreamReset: _gone,
+        engine.StreamClosed: _gone,
+        engine.SettingsReceived: _settings,
+        engine.GoAwayReceived: _goaway,
+        engine.PingReceived: _pinged,
+        engine.PingAcknowledged: _ping_acknowledged,
+    }
+
+    # Time
+
+    def _expire_at(self, deadline_s: float) -> None:
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
+        self._next_deadline_s = deadline_s
+        self._deadline_timer = self.loop.call_at(deadline_s, self._expire)
+
+    def _expire(self) -> None:
+        self._deadline_timer = None
+        self._next_deadline_s = _NEVER
+        now_s = self.loop.time()
+        for stream in list(self.streams.values()):
+            if stream.deadline_s <= now_s:
+                stream.expired()
+        left_s = min((stream.deadline_s for stream in self.streams.values()), default=_NEVER)
+        if left_s != _NEVER and self.is_open:
+            self._expire_at(left_s)
+
+    def _check(self) -> None:
+        """The connection's own timer, at the next time anything is due, at most 30 s away."""
+        self._timer = None
+        if not self.is_open:
+            return
+        now_s = self.loop.time()
+        reason = self._reason_to_close(now_s)
+        if reason:
+            self._server.closed(reason)
+            self.abort()
+            return
+        for stream in list(self.streams.values()):
+            if now_s - stream.seen_s >= _STALLED_S:
+                stream.stalled()
+        parameters = self._server.keepalive.server_parameters
+        due_s = [now_s + _CHECK_S]
+        if not self._draining:
+            idle_at_s = self._idle_since_s + (parameters.max_connection_idle or _NEVER)
+            age_at_s = self._opened_s + self._age_s
+            if not self.streams and now_s >= idle_at_s:
+                self._end("idle")
+            elif now_s >= age_at_s:
+                self._end("age")
+            else:
+                due_s += [age_at_s, idle_at_s if not self.streams else now_s + (parameters.max_connection_idle or _NEVER)]
+        if self._draining == "age" and parameters.max_connection_age_grace:
+            due_s.append(self._opened_s + self._age_s + parameters.max_connection_age_grace)
+        if self.is_open:
+            self._timer = self.loop.call_at(max(min(due_s), now_s + 0.001), self._check)
+
+    def _end(self, reason: str) -> None:
+        self._server.closed(reason)
+        self.drain(reason)
+
+    def _reason_to_close(self, now_s: float) -> str:
+        if not self._is_greeted and now_s - self._opened_s >= PREFACE_S:
+            return "no_preface"
+        grace_s = self._server.keepalive.server_parameters.max_connection_age_grace
+        if self._draining == "age" and grace_s and now_s >= self._opened_s + self._age_s + grace_s:
+            return "age_grace"
+        # A frame of which the rest does not come holds its memory: the answer to a ping cannot come before the rest.
+        if self._probed_s and self.last_event_s < self._probed_s:
+            if now_s - self._probed_s >= _PROBE_S:
+                return "stalled"
+        elif self.last_read_s > self.last_event_s and now_s - self.last_event_s >= _STALLED_S:
+            self._probed_s = now_s
+            self.engine.ping(_PROBE)
+            self.flush()
+        queued_bytes = self.engine.queued_body_size() + (1 if self._is_paused else 0)
+        since_s, before_bytes = self._blocked
+        if not queued_bytes or not before_bytes or queued_bytes < before_bytes:
+            self._blocked = (now_s, queued_bytes)
+        elif now_s - since_s >= _STALLED_S:
+            return "not_reading"
+        return ""
+
+    # Memory
+
+    def _book(self) -> None:
+        """Charge the budget with what is held, in steps; refuse what is not whole where there is no room for more."""
+        held_bytes = self.held_bytes + len(self.streams) * _STREAM_BYTES
+        steps = -(-held_bytes // _BOOK_STEP_BYTES) if held_bytes > _FREE_BYTES else 0
+        more_bytes = steps * _BOOK_STEP_BYTES - self._booked_bytes
+        if not more_bytes:
+            return
+        if more_bytes > 0:
+            try:
+                with self._server.admission.reserve(more_bytes):
+                    pass
+            except RetryableError as error:
+                for stream in list(self.streams.values()):
+                    if stream.seen_s != _NEVER:
+                        stream.refused(error)
+                return
+        self._server.admission.charge(more_bytes)
+        self._booked_bytes += more_bytes

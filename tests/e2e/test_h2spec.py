@@ -1,0 +1,69 @@
+"""h2spec, the conformance tests of HTTP/2, against the gateway's gRPC port."""
+
+import subprocess
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from collector.testing import free_port
+
+CONFIG = """
+receivers: {otlp: {protocols: {grpc: {endpoint: "127.0.0.1:GRPC"ENGINE}}}}
+exporters: {nop: {}}
+service:
+  telemetry: {logs: {level: error}, metrics: {address: "127.0.0.1:{admin}"}}
+  pipelines: {traces: {receivers: [otlp], exporters: [nop]}}
+"""
+KNOWN = Path(__file__).parent.parent / "data" / "h2spec_known.txt"
+CASES_AT_LEAST = 140
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
+
+
+def known_failures():
+    """Case to reason: those that always fail, and those that may."""
+    always, sometimes = {}, {}
+    for line in KNOWN.read_text().splitlines():
+        if line and not line.startswith("#"):
+            case, _, reason = map(str.strip, line.partition("|"))
+            (sometimes if case.startswith("~") else always)[case.removeprefix("~").strip()] = reason
+    return always, sometimes
+
+
+def outcomes(report):
+    """Case to what went wrong; empty for a pass, None for one that does not apply."""
+    found = {}
+    for case in ET.parse(report).iter("testcase"):
+        wrong = next((case.find(name) for name in ("failure", "error") if case.find(name) is not None), None)
+        text = None if case.find("skipped") is not None else "" if wrong is None else wrong.text or "failed"
+        found[f"{case.get('package')}: {case.get('classname')}"] = text
+    return found
+
+
+def test_every_known_failure_has_a_reason():
+    """No entry of the list stands there without one, or twice."""
+    always, sometimes = known_failures()
+    assert all((always | sometimes).values())
+    assert not always.keys() & sometimes.keys()
+
+
+def test_the_gateway_speaks_http2(http2, gateway, server, tmp_path):
+    """Every case passes but those of the committed list, and the list has no others; afterwards the gateway serves on and ends well."""
+    port = free_port()
+    running = gateway(CONFIG.replace(":GRPC", f":{port}").replace("ENGINE", http2.server))
+    report = tmp_path / "h2spec.xml"
+    arguments = [server.binary("h2spec"), "--host", "127.0.0.1", "--port", str(port), "--strict", "--timeout", "2", "--junit-report", str(report),
+                 "--path", "/opentelemetry.proto.collector.trace.v1.TraceService/Export"]  # fmt: skip
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=360, check=False)
+    assert report.exists(), done.stdout[-2000:] + done.stderr[-2000:]
+    found = outcomes(report)
+    assert len(found) >= CASES_AT_LEAST
+    failed = {case for case, wrong in found.items() if wrong}
+    always, sometimes = (cases.keys() for cases in known_failures())
+    new = sorted(failed - always - sometimes)
+    assert not new, "\n".join(f"{case}\n  {found[case]}" for case in new)
+    assert not always - failed, f"these pass now: take them from {KNOWN.name}: {sorted(always - failed)}"
+    assert sometimes <= found.keys(), f"h2spec has no such cases: {sorted(sometimes - found.keys())}"
+    assert running.ready()
+    assert running.stop() == 0

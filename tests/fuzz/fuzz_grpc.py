@@ -1,0 +1,132 @@
+"""Fuzz target: the server's side of HTTP/2 and gRPC. No split of the bytes changes what is served, nothing stays booked, no bug shows.
+
+First byte: where the stream is cut; then frames, after the client's preface. Under atheris: ``python tests/fuzz/fuzz_grpc.py CORPUS_DIR``.
+"""
+
+import asyncio
+import contextlib
+import sys
+from collections import Counter
+from typing import Any, Final
+
+if __name__ == "__main__":
+    import atheris
+
+    instrumented: contextlib.AbstractContextManager[Any] = atheris.instrument_imports(
+        include=["collector.helpers.grpc", "collector.helpers.http2", "collector.helpers.http"]
+    )
+else:
+    instrumented = contextlib.nullcontext()
+with instrumented:
+    from collector.helpers.grpc.method import Call, Reply
+    from collector.helpers.grpc.server import GRPCServer
+    from collector.helpers.http import Answer, HTTPServer, Request, Route
+from collector.helpers.peer import LocalAddresses
+from collector.testing import FakeClock, FakeHost, RecordingTelemetry
+from config.blocks import GRPCServerConfig, HTTPServerConfig
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+LOOP: Final = asyncio.new_event_loop()
+
+
+class Wire(asyncio.Transport):
+    """Swallows what is written."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1)})
+        self.is_closed = False
+
+    def write(self, data: Any) -> None:
+        assert not self.is_closed
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    abort = close
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+class Echo(Route):
+    """What is no gRPC."""
+
+    def __init__(self, served: list[Any]) -> None:
+        self._served = served
+
+    def serve(self, request: Request) -> None:
+        self._served.append((request.method, request.path, request.body, request.header_values()))
+        request.reply(Answer(200, request.body))
+
+
+async def run(pieces: list[bytes]) -> tuple[list[Any], Counter[str], Counter[str]]:
+    """What is served, refused, and why the connection was closed by us."""
+    telemetry, host = RecordingTelemetry(), FakeHost()
+    served: list[Any] = []
+    waiting: list[tuple[Reply, bytes]] = []
+    refused: Counter[str] = Counter()
+    closed: Counter[str] = Counter()
+
+    def method(message: bytes, call: Call, reply: Reply) -> None:
+        served.append((message, dict(call.metadata)))
+        if len(served) % 2:
+            reply(message)
+        else:
+            waiting.append((reply, message))
+
+    common: dict[str, Any] = {"clock": FakeClock(), "log": telemetry.log}
+    http = HTTPServer(HTTPServerConfig.model_validate({"max_request_body_size": 2000}), {}, key="h", default=Echo(served), **common)
+    server = GRPCServer(
+        GRPCServerConfig(max_recv_msg_size_mib=1),
+        {"/a.B/C": method},
+        key="k",
+        addresses=LocalAddresses(),
+        refused=lambda reason: refused.update([reason]),
+        closed=lambda reason: closed.update([reason]),
+        files={},
+        http=http,
+        **common,
+    )
+    connection = server.prepare(host).connection()
+    wire = Wire()
+    connection.connection_made(wire)
+    for piece in pieces:
+        connection.receive(piece)
+    while waiting:
+        reply, message = waiting.pop()
+        reply(message)
+    connection.flush()
+    connection.connection_lost(None)
+    assert host.admission.used_bytes == 0
+    assert not connection.streams
+    assert not telemetry.log.of_level("error")
+    return served, refused, closed
+
+
+def test_one_input(data: bytes) -> None:
+    """One run of the target: raises when a property does not hold."""
+    if not data:
+        return
+    step, stream = data[0] % 64 + 1, PREFACE + data[1:]
+    whole = LOOP.run_until_complete(run([stream]))
+    cut = LOOP.run_until_complete(run([stream[i : i + step] for i in range(0, len(stream), step)]))
+    if "flood" not in whole[2] + cut[2]:  # how much waits to be acknowledged depends on how much comes at once
+        assert cut == whole
+
+
+def main() -> None:
+    atheris.Setup(sys.argv, test_one_input)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
