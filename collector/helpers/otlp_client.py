@@ -82,6 +82,8 @@ class OTLPGrpcConfig(ExporterConfig, GRPCClientConfig):
 class OTLPGrpcExporter(QueuedExporter[Batch]):
     """Sends batches as they are: a batch's bytes are an Export request."""
 
+    keeps_timeout = True  # as the call's deadline, which the server hears too
+
     def __init__(self, settings: Settings, config: OTLPGrpcConfig) -> None:
         super().__init__(settings, config)
         self.max_request_bytes = config.max_request_bytes

@@ -56,6 +56,8 @@ class QueuedExporter(Exporter, Generic[P]):
     max_request_bytes: int = 0
     """Just below the backend's limit; 0: none."""
     max_items: int = 0
+    keeps_timeout: ClassVar[bool] = False
+    """:meth:`send` ends in time by itself: a second timer for every request costs as much as queue and ledger together."""
     drain_timeout_s: ClassVar[float] = 10.0
     """How long ``shutdown`` goes on sending; the service may end it earlier by cancelling."""
 
@@ -64,7 +66,7 @@ class QueuedExporter(Exporter, Generic[P]):
         self.telemetry = settings.telemetry
         self._queue = config.sending_queue
         self._retry = config.retry_on_failure
-        self._timeout_s = config.timeout or None
+        self._timeout_s = None if self.keeps_timeout else config.timeout or None
         self._clock = settings.clock
         self._uniform = uniform
         self._host: Host | None = None
@@ -87,7 +89,7 @@ class QueuedExporter(Exporter, Generic[P]):
     async def send(self, payload: P) -> int | None:
         """Deliver one payload, one attempt. Returns how many of its items the backend rejected while taking the rest (partial success).
 
-        Runs under the configured ``timeout``.
+        Runs under the configured ``timeout``, unless ``keeps_timeout``.
 
         Raises:
             PermanentError: refused; the items are counted under its reason and not sent again.
@@ -259,9 +261,14 @@ class QueuedExporter(Exporter, Generic[P]):
         """Settle all items of the batches, counting ``unsettled[0]`` down; the error a waiting sender has to hear."""
         errors: list[Exception] = []
         for batch in batches:
+            encoded = self.encode(batch)
+            if len(encoded) == 1:  # nearly always
+                unsettled[0] -= batch.item_count - encoded[0].item_count
+                await self._send_in_order(signal, encoded, unsettled, lane, errors)
+                continue
             shards: dict[int, list[Part[P]]] = {}
             item_count = 0
-            for part in self.encode(batch):
+            for part in encoded:
                 shards.setdefault(part.shard, []).append(part)
                 item_count += part.item_count
             unsettled[0] -= batch.item_count - item_count
@@ -272,10 +279,14 @@ class QueuedExporter(Exporter, Generic[P]):
                 async with asyncio.TaskGroup() as group:
                     for parts in shards.values():
                         group.create_task(self._send_in_order(signal, parts, unsettled, lane, errors))
+        if not errors:
+            return None
         # One part that may yet be taken makes the request worth sending again: at least once, not at most once.
-        return next((error for error in errors if isinstance(error, RetryableError)), errors[0] if errors else None)
+        return next((error for error in errors if isinstance(error, RetryableError)), errors[0])
 
-    async def _send_in_order(self, signal: Signal, parts: list[Part[P]], unsettled: list[int], lane: Lane, errors: list[Exception]) -> None:
+    async def _send_in_order(
+        self, signal: Signal, parts: Sequence[Part[P]], unsettled: list[int], lane: Lane, errors: list[Exception]
+    ) -> None:
         for part in parts:
             try:
                 rejected = await self._send_until_settled(part, lane)
@@ -306,8 +317,11 @@ class QueuedExporter(Exporter, Generic[P]):
         while True:
             lane.in_flight_requests += 1
             try:
-                async with asyncio.timeout(self._timeout_s):
+                if self._timeout_s is None:
                     rejected = await self.send(part.payload)
+                else:
+                    async with asyncio.timeout(self._timeout_s):
+                        rejected = await self.send(part.payload)
             except TimeoutError as exc:
                 error = RetryableError("no answer in time", reason="timeout")
                 error.__cause__ = exc

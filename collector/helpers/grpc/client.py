@@ -55,6 +55,9 @@ def check_grpc_client_config(config: GRPCClientConfig) -> None:
     if config.transport == "grpcio":
         check_grpcio_config(config)
         return
+    for key, text in (("authority", config.authority), ("user_agent", config.user_agent)):
+        if not (text.isascii() and text.isprintable()):
+            raise ValueError(f"{key}: printable ASCII only; write a name in other letters in its xn-- form")
     if config.tls.max_version in {"1.0", "1.1"}:
         raise ValueError("tls::max_version: HTTP/2 needs 1.2; write 1.2, 1.3 or leave it out")
     encode_metadata({name: value.get_secret_value() for name, value in config.headers.items()})

@@ -164,16 +164,15 @@ class CallConnection(HTTP2Protocol):
 
     def stop(self) -> None:
         """Say goodbye and close; calls under way fail."""
+        self._end("the client is closed", grpc.StatusCode.CANCELLED)
         if self.is_open:
             try:
                 self.engine.terminate_connection()
-                self.flush()
             except EngineError:
-                pass
-            if self.transport is not None:
-                self.transport.close()
-                self.loop.call_later(_LINGER_S, self.abort)  # a server that reads nothing more keeps nothing open
-        self._end("the client is closed", grpc.StatusCode.CANCELLED)
+                pass  # over already
+            else:
+                self.flush()
+            self.close()
 
     # asyncio and the protocol below.
 
@@ -423,7 +422,6 @@ class CallConnection(HTTP2Protocol):
 
 
 _STALL_S: Final = 60.0  # a server that takes no byte of what waits for so long
-_LINGER_S: Final = 1.0
 _COPY_BELOW_BYTES: Final = 16 * 1024  # above, a second frame's header costs less than the copy
 _ERROR_CODES: Final = frozenset(int(code) for code in ErrorCode)
 

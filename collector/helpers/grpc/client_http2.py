@@ -73,7 +73,7 @@ class HTTP2Channel:
             (b":scheme", b"https" if tls is not None else b"http"),
         )
         self._rest: Headers = (
-            (b":authority", authority.encode("idna" if not authority.isascii() else "ascii")),
+            (b":authority", authority.encode("ascii")),
             (b"te", b"trailers"),
             (b"content-type", b"application/grpc"),
             (b"user-agent", user_agent.encode("utf-8", "replace")),
@@ -406,7 +406,7 @@ class _Subchannel:
         for address in self._addresses:
             try:
                 connection = await self._channel.connected(address)
-            except (OSError, ssl.SSLError, engine.EngineError) as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever it was, a task that ends would never connect again
                 errors.append(f"connect to {address}: {_brief(exc)}")
             else:
                 self._address = address

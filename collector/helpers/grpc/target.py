@@ -101,6 +101,8 @@ def _host_and_port(text: str, whole: str) -> tuple[str, int]:
         host, port = text, ""  # a bare IPv6 address
     else:
         host, _, port = text.partition(":")
+    if not host.isascii():
+        raise ValueError(f"endpoint: {whole!r}: write the host in its xn-- form")
     if not host or any(ch.isspace() or ch in "[]/@?#" for ch in host) or (":" in host and not _is_ip(host, 6)):
         raise ValueError(f"endpoint: {whole!r} is no host:port: write for example localhost:4317")
     if port and not (_PORT.fullmatch(port) and 0 < int(port) < 65536):

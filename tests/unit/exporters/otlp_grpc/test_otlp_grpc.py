@@ -32,7 +32,7 @@ SERVICES = {
 
 
 class Backend:
-    """An OTLP/gRPC server built from the official messages; ``script`` answers first: bytes, or a status code."""
+    """An OTLP/gRPC server built from the official messages; ``script`` answers first: bytes, a status code, or an event to wait for."""
 
     def __init__(self, *script, credentials=None, port=0):
         self.script = list(script)
@@ -53,6 +53,9 @@ class Backend:
                 self.requests.append(request_type.FromString(wire))
                 self.metadata.append(dict(context.invocation_metadata()))
                 answer = self.script.pop(0) if self.script else b""
+                if isinstance(answer, asyncio.Event):
+                    await answer.wait()
+                    answer = b""
                 if isinstance(answer, grpc.StatusCode):
                     await context.abort(answer, "as ordered")
                 return answer
@@ -88,7 +91,7 @@ class Rig:
         stopping = asyncio.ensure_future(self.exporter.shutdown())
         while not stopping.done():
             await self.clock.advance(1)
-            await asyncio.wait({stopping}, timeout=0.01)
+            await asyncio.wait({stopping}, timeout=0.1)  # its ten seconds must be enough on a busy machine
         await stopping
 
     async def settled(self):
@@ -189,6 +192,18 @@ async def test_a_backend_that_is_gone_and_comes_back_gets_everything():
             moving.cancel()
             await asyncio.gather(moving, return_exceptions=True)
             assert len(back.wires) == 1
+
+
+async def test_a_backend_that_does_not_answer_is_given_its_timeout():
+    """The call's deadline, which the backend hears too; then it is tried again."""
+    gate = asyncio.Event()
+    async with Backend(gate) as backend, Rig(backend, timeout="200ms") as rig:
+        await rig.exporter.consume(traces(spans=5))
+        await eventually(lambda: "DEADLINE_EXCEEDED" in rig.exporter.last_error)
+        gate.set()
+        await rig.clock.advance(10)
+        await rig.settled()
+        assert rig.outcome() == (5, 0, 0)
 
 
 async def keep_moving(clock):

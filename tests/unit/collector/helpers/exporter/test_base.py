@@ -360,6 +360,25 @@ async def test_an_attempt_without_answer_times_out_and_is_tried_again():
         assert rig.delivered == 5
 
 
+async def test_an_exporter_that_keeps_its_timeout_gets_no_second_one():
+    """Its send ends in time by itself."""
+
+    class Keeping(Probe):
+        keeps_timeout = True
+
+    backend = Backend()
+    backend.gate.clear()
+    async with Rig(backend, Keeping, timeout="1ms") as rig:
+        await rig.take(traces(spans=5))
+        await eventually(lambda: backend.concurrent == 1)
+        due_s = asyncio.get_running_loop().time() + 0.02
+        await eventually(lambda: asyncio.get_running_loop().time() > due_s)
+        assert (backend.concurrent, rig.exporter.last_error) == (1, "")
+        backend.gate.set()
+        await rig.settled()
+        assert rig.delivered == 5
+
+
 MERGE = {"sending_queue": {"num_consumers": 1, "batch": {"flush_timeout": "200ms", "min_size": 10}}}
 
 

@@ -236,6 +236,8 @@ async def test_an_extension_gives_credentials():
         ({"transport": "grpcio", "compression": "snappy"}, "snappy is not available"),
         ({"transport": "http2", "endpoint": "a b:1"}, "is no host:port"),
         ({"transport": "http2", "headers": {"x": "\n"}}, "no printable ASCII"),
+        ({"transport": "http2", "authority": "a\r\nb"}, "^authority: "),
+        ({"transport": "http2", "user_agent": "\u00fc"}, "^user_agent: "),
         ({"transport": "http2", "tls": {"max_version": "1.1"}}, "tls::max_version"),
         ({"headers": {"grpc-timeout": "1"}}, "grpc-timeout"),
         ({"headers": {"connection": "close"}}, "no name for gRPC metadata"),

@@ -51,7 +51,7 @@ def test_names_are_looked_up(text, host, port, authority):
     "text",
     [
         "", ":1", "a b:1", "h:0", "h:65536", "h:x", "h:-1", "[::1:4317", "[::1]4317", "[zz]:1", "a:b:c", "user@h:1", "h/path:1",
-        "unix:", "unix://", "unix:///", "unix://host/x", "dns://8.8.8.8/h:1", "ipv4:h:1", "ipv4:[::1]:1", "ipv6:10.0.0.1:1", "ipv4:",
+        "unix:", "unix://", "unix:///", "unix://host/x", "dns://8.8.8.8/h:1", "ipv4:h:1", "ipv4:[::1]:1", "ipv6:10.0.0.1:1", "ipv4:", "b\u00fccher:1",
     ],
 )  # fmt: skip
 def test_what_names_no_target_is_refused_with_the_fix(text):
