@@ -346,6 +346,7 @@ class Service:
         self._log = log
         self._stamp_s = -1
         self._stamp = b""
+        self._date = ""
         self._next_error_log_s = float("-inf")
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -370,12 +371,18 @@ class Service:
         """413."""
         return Refused(413, f"request body too large: at most {self.max_bytes} bytes, also after decompression", reason="too_large")
 
+    def date(self) -> str:
+        """For the Date header."""
+        self.stamp()
+        return self._date
+
     def stamp(self) -> bytes:
         """The lines that every answer of HTTP/1.1 has: response_headers and Date. Made once a second."""
         now_s = self._clock.time_unix_nano() // 1_000_000_000
         if now_s != self._stamp_s:
             self._stamp_s = now_s
-            self._stamp = header_bytes([*self.response_headers, ("Date", email.utils.formatdate(now_s, usegmt=True))])
+            self._date = email.utils.formatdate(now_s, usegmt=True)
+            self._stamp = header_bytes([*self.response_headers, ("Date", self._date)])
         return self._stamp
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:

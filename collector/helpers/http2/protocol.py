@@ -114,11 +114,6 @@ class HTTP2Protocol(asyncio.BufferedProtocol):
             return
         if events:
             self.last_event_s = self.last_read_s
-            self._dispatch(events)
-        if not self._is_flush_due:
-            self.flush()
-
-    def _dispatch(self, events: list[Event]) -> None:
         handlers = self._on
         for event in events:
             handler = handlers.get(type(event))
@@ -126,6 +121,8 @@ class HTTP2Protocol(asyncio.BufferedProtocol):
                 handler(self, event)
                 if self._is_broken:
                     return
+        if not self._is_flush_due:
+            self.flush()
 
     def broken(self, error: EngineError) -> None:
         """The peer broke the protocol: cut the connection. Subclasses count it."""
@@ -153,13 +150,10 @@ class HTTP2Protocol(asyncio.BufferedProtocol):
                 if not data:
                     break
                 transport.write(data)
-            events = engine.events()  # writing ends streams too: those the engine itself resets
             is_over = not engine.want_read and not engine.want_write
         except EngineError as error:
             self.broken(error)
             return
-        if events:
-            self._dispatch(events)
         if is_over:
             self.ended()
             self.close()
