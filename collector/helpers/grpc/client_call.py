@@ -110,6 +110,7 @@ class CallConnection(HTTP2Protocol):
         self._half_closed: set[int] = set()
         self._max_streams = 0  # none before the server's SETTINGS
         self._reason = ""
+        self._is_engine_lost = False
         self._stall_timer: asyncio.TimerHandle | None = None
         self.ready: asyncio.Future[None] = self.loop.create_future()
         """Done with the server's SETTINGS; holds a ConnectionError where they never came."""
@@ -209,6 +210,7 @@ class CallConnection(HTTP2Protocol):
 
     def broken(self, error: EngineError) -> None:
         """See :class:`HTTP2Protocol`."""
+        self._is_engine_lost = True
         self._reason = f"the server broke HTTP/2: {error}"
         super().broken(error)
 
@@ -216,6 +218,15 @@ class CallConnection(HTTP2Protocol):
         """See :class:`HTTP2Protocol`."""
         self._reason = "keepalive: the server did not answer a ping in time"
         super().timed_out()
+
+    def flush(self) -> None:
+        """See :class:`HTTP2Protocol`. Writing ends streams too, those that the engine itself resets, and says why it gives up."""
+        super().flush()
+        if not self._is_engine_lost:
+            for event in self.engine.events():
+                handler = self._on.get(type(event))
+                if handler is not None:
+                    handler(self, event)
 
     def receive(self, data: bytes | memoryview) -> None:
         """See :class:`HTTP2Protocol`."""
