@@ -9,12 +9,12 @@ import numpy as np
 from collector.model import METRIC_GAUGE
 from processors.cardinality.config import CardinalityConfig
 from processors.cardinality.exemplars import ExemplarPool
-from processors.cardinality.fold import FOLDS, Fold
+from processors.cardinality.fold import Fold
 from processors.cardinality.identity import ContextKeys
 from processors.cardinality.limits import Limits
 from processors.cardinality.report import Report
 from processors.cardinality.rewrite import Granted
-from processors.cardinality.stores import I32
+from processors.cardinality.stores import FOLDS, I32
 from processors.cardinality.writer import Writer
 
 __all__ = ["State"]
