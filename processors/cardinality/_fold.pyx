@@ -211,8 +211,10 @@ def take_lines(
         before = source.accumulator
         target = before if before >= 0 else targets[i]
         into = &accumulator_of[target] if target >= 0 else NULL
-        source.seen = <float>now_s
         fresh = source.status == NEW
+        # Who repeats himself lives, so what he counted stays known; but a latest value is no newer for it (rule 6).
+        if into == NULL or into.fold == 0:
+            source.seen = <float>now_s
         # The last of those of one time counts.
         if (not fresh and point.time <= source.time) or (
             repeats and k + 1 < steps and slots[order[k + 1]] == slots[i] and point_of[rows[order[k + 1]]].time == point.time
@@ -245,7 +247,7 @@ def take_lines(
         if fresh:
             source.is_double = 0
             source.value = -1 if counts else 0   # -1: (set, row) of no buckets
-        source.start, source.time = point.start_time, point.time
+        source.start, source.time, source.seen = point.start_time, point.time, <float>now_s
         source.accumulator, source.status, source.kind = target, LIVE, <uint8_t>kind
         taken += 1
     if taken:

@@ -32,7 +32,7 @@ from collector.model.builders import Attributes
 from processors.cardinality.config import CardinalityConfig
 from processors.cardinality.fold import FOLDABLE
 from processors.cardinality.identity import attributes_of, series_of, text_of
-from processors.cardinality.limits import Budgets
+from processors.cardinality.limits import Budgets, ProcessSeries
 from processors.cardinality.overview import Overview
 from processors.cardinality.rewrite import OVERFLOW, RUNGS, AttributeRewriter
 from processors.cardinality.state import State
@@ -88,7 +88,9 @@ class CardinalityProcessor(Stage):
         self._settings, self._config, self._clock = settings, config, settings.clock
         now = self._clock.time_unix_nano()
         self.state: State = (
-            State(config, settings.start_time_unix_nano or now) if previous is None else State.taken_over(previous.state, config, now)
+            State(config, settings.start_time_unix_nano or now, ProcessSeries.of(settings.process))
+            if previous is None
+            else State.taken_over(previous.state, config, now)
         )
         self._limits, self._fold = self.state.limits, self.state.fold
         self._rewriter = AttributeRewriter(config, self.state.granted)
@@ -108,6 +110,7 @@ class CardinalityProcessor(Stage):
         """Begin writing what is folded."""
         for key, glob, why in self._config.unmatchable():
             self._settings.telemetry.log.warning("a glob of metric names can match nothing", key=key, glob=glob, why=why)
+        self.state.process.join(self._limits)
         self.state.configure(self._config)
         host.add_admin_route("/cardinality", self._overview.show)
         self._task = asyncio.ensure_future(self._flush_regularly())
@@ -120,6 +123,7 @@ class CardinalityProcessor(Stage):
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
                 await self._flush()
+        self.state.process.leave(self._limits)
 
     async def consume(self, batch: Batch) -> None:
         """Pass named series on, fold the others."""
