@@ -80,6 +80,11 @@ cdef enum:                         # stores.REASONS
     STATE_FULL = 4
     OUT_OF_ORDER = 5
 
+cdef extern from *:
+    void prefetch "__builtin_prefetch"(const void *at) noexcept nogil   # a hint; any address may be given
+
+cdef Py_ssize_t AHEAD = 8          # rows: records and cells are on their way to the cache when their turn comes
+
 cdef enum:
     CELLS_BEFORE = 2               # count and sum before the buckets of a source
     FOLD_LAST = 1                  # stores.FOLDS: up to it a gauge's value may be no number
@@ -169,6 +174,8 @@ def take_lines(
     ):
         raise ValueError("rows and what is said of them differ in length")
     for i in range(count):
+        if i + AHEAD < count:
+            prefetch(&source_of[slots[i + AHEAD]])
         if rows[i] < 0 or rows[i] >= point_count or slots[i] < -1 or slots[i] >= source_count:
             raise ValueError("a row or slot is outside its array")
         if targets[i] < -1 or targets[i] >= accumulator_count:
@@ -396,6 +403,32 @@ def add_totals(cnp.ndarray points not None, cnp.ndarray lines not None, cnp.ndar
         _add_totals(&accumulator_of[line[i].target], &line[i], &point_of[line[i].row], counts[i], sums[i], has_sum[i])
 
 
+def bounds_of(cnp.ndarray points not None, cnp.ndarray lines not None):
+    """Where the bounds of lines of histograms stand: ``(starts I32[n], lengths I32[n], fits bool[n])``.
+
+    A line fits if it has one bucket more than bounds; the start is -1 and the length 0 where it does not, or there are no bounds.
+
+    Raises:
+        ValueError: a line's row is outside the array.
+    """
+    cdef const PointRow *point_of = <const PointRow *>_records(points, POINT)
+    cdef const Line *line = <const Line *>_records(lines, LINE)
+    cdef Py_ssize_t i, count = lines.shape[0]
+    cdef const PointRow *point
+    found = np.empty((2, count), np.int32)
+    fitting = np.empty(count, np.bool_)
+    cdef int32_t *starts = <int32_t *>cnp.PyArray_DATA(<cnp.ndarray>found)
+    cdef cnp.npy_bool *fits = <cnp.npy_bool *>cnp.PyArray_DATA(<cnp.ndarray>fitting)
+    for i in range(count):
+        if line[i].row < 0 or line[i].row >= points.shape[0]:
+            raise ValueError("a line's row is outside its array")
+        point = &point_of[line[i].row]
+        fits[i] = <int64_t>point.buckets_len == <int64_t>point.bounds_len + 8
+        starts[count + i] = point.bounds_len if fits[i] else 0
+        starts[i] = point.bounds if starts[count + i] > 0 else -1
+    return found[0], found[1], fitting
+
+
 def wrong_buckets(bytes wire not None, cnp.ndarray points not None, cnp.ndarray lines not None, const int32_t[::1] widths not None):
     """``bool[n]``: lines whose buckets do not add up to their count: they would break every sum they are part of.
 
@@ -475,14 +508,11 @@ cdef const int32_t *_shared(object shared, int32_t number, Store *of, int32_t in
     return &places[0]
 
 
-cdef inline void _project(
-    const uint8_t *buckets, Py_ssize_t width, uint64_t count, bint is_same, const int32_t *places, Py_ssize_t into, uint64_t *out
+cdef inline const uint8_t *_project(
+    const uint8_t *buckets, Py_ssize_t width, uint64_t count, const int32_t *places, Py_ssize_t into, uint64_t *out
 ) noexcept nogil:
-    """Bucket counts of one set of bounds in another's buckets; the count alone goes into +Inf."""
+    """Bucket counts of one set of bounds in another's buckets, in ``out``; the count alone goes into +Inf."""
     cdef Py_ssize_t i
-    if is_same:
-        memcpy(out, buckets, 8 * into)
-        return
     memset(out, 0, 8 * into)
     if width == 0:
         if into:
@@ -490,6 +520,7 @@ cdef inline void _project(
     elif places != NULL:
         for i in range(width):
             out[places[i]] += _word(buckets + 8 * i)
+    return <const uint8_t *>out
 
 
 def add_histograms(
@@ -534,10 +565,11 @@ def add_histograms(
     cdef Accumulator *into
     cdef Place *place
     cdef const int32_t *places
-    cdef const int32_t *was_places
     cdef const uint8_t *was_buckets
-    cdef uint64_t *now
-    cdef uint64_t *was
+    cdef const uint8_t *now
+    cdef const uint8_t *was
+    cdef uint64_t *now_scratch
+    cdef uint64_t *was_scratch
     cdef uint64_t *cells
     cdef uint64_t was_count
     cdef double was_sum, sum_
@@ -554,9 +586,17 @@ def add_histograms(
     cdef cnp.ndarray scratch = np.empty((2, 1), np.uint64)
     try:
         for i in range(count):
+            if i + AHEAD < count:
+                prefetch(&source_of[line_of[i + AHEAD].slot])
             line = &line_of[i]
             point = &point_of[line.row]
             mine = _store(source_stores, source_rows, sets[i], "cells", CELLS_BEFORE)
+            if i + AHEAD // 2 < count:
+                place = <Place *>&source_of[line_of[i + AHEAD // 2].slot].value
+                if place.set == sets[i] and 0 <= place.row < mine.rows:
+                    cells = mine.cells + place.row * (mine.width + CELLS_BEFORE)
+                    prefetch(cells)
+                    prefetch(cells + CELLS_BEFORE + mine.width - 1)
             if mine.width and (point.buckets < 0 or <Py_ssize_t>point.buckets + 8 * mine.width > size):
                 raise ValueError("buckets lie outside the request")
             has_sum = point.present & PRESENT_SUM and isfinite(point.sum)
@@ -589,25 +629,24 @@ def add_histograms(
                     was_buckets = <const uint8_t *>(cells + CELLS_BEFORE)
                 if width > scratch.shape[1]:
                     scratch = np.empty((2, width), np.uint64)
-                now = <uint64_t *>cnp.PyArray_DATA(scratch)
-                was = now + scratch.shape[1]
-                places, was_places = NULL, NULL
+                now_scratch = <uint64_t *>cnp.PyArray_DATA(scratch)
+                was_scratch = now_scratch + scratch.shape[1]
                 loses = False
+                now, was = text + point.buckets, was_buckets
                 if sets[i] != into.set:
                     places = _shared(shared, sets[i], mine, into.set, to, keep, &loses)
-                if was_set >= 0 and was_set != into.set:
-                    was_places = _shared(shared, was_set, theirs, into.set, to, keep, &ignored)
-                _project(text + point.buckets, mine.width, point.count, sets[i] == into.set, places, width, now)
+                    now = _project(now, mine.width, point.count, places, width, now_scratch)
                 if theirs == NULL:
-                    memset(was, 0, 8 * width)
-                else:
-                    _project(was_buckets, theirs.width, was_count, was_set == into.set, was_places, width, was)
+                    was = _project(NULL, 0, 0, NULL, width, was_scratch)
+                elif was_set != into.set:
+                    places = _shared(shared, was_set, theirs, into.set, to, keep, &ignored)
+                    was = _project(was, theirs.width, was_count, places, width, was_scratch)
                 whole = _whole(line, point.count < was_count)
                 fell = False
                 if not whole:
                     bucket_fell = False
                     for k in range(width):
-                        bucket_fell = bucket_fell or now[k] < was[k]
+                        bucket_fell |= _word(now + 8 * k) < _word(was + 8 * k)
                     # A bucket that fell is a restart, whatever the count says; unless the bounds have changed, which tells nothing.
                     if bucket_fell:
                         if sets[i] == was_set:
@@ -621,10 +660,10 @@ def add_histograms(
                         cells[width - 1] += point.count - was_count
                 elif whole:
                     for k in range(width):
-                        cells[k] += now[k]
+                        cells[k] += _word(now + 8 * k)
                 else:
                     for k in range(width):
-                        cells[k] += now[k] - was[k]
+                        cells[k] += _word(now + 8 * k) - _word(was + 8 * k)
                 _add_totals(
                     into, line, point, point.count if whole else point.count - was_count, sum_ if whole else sum_ - was_sum, has_sum
                 )

@@ -258,7 +258,8 @@ class CardinalityProcessor(Stage):
         targets = np.full(len(rows), -1, np.int32)
         targets[folded] = self._accumulators_of(points, rows[folded])
         own_name = folded & (points.rung[rows] != OVERFLOW)
-        reasons, inexact = self._fold.add(points.batch, rows, points.keys[rows], targets, own_name, points.now, points.now_s)
+        sources = points.sources[rows]
+        reasons, inexact = self._fold.add(points.batch, rows, points.keys, sources, targets, own_name, points.now, points.now_s)
         for number in np.unique(reasons[folded]).tolist():
             if number:
                 self._lose(REASONS[number], int(np.count_nonzero(folded & (reasons == number))))
@@ -268,8 +269,7 @@ class CardinalityProcessor(Stage):
         taken = folded & (reasons == 0)
         if count := int(np.count_nonzero(taken)):
             self._settle(folded=count)
-            sources = self._fold.sources.find(points.keys[rows[taken]])
-            self._fold.exemplars.note(points.batch, rows[taken], self._fold.sources.column("accumulator")[sources])
+            self._fold.exemplars.note(points.batch, rows[taken], self._fold.sources.column("accumulator")[sources[taken]])
 
     @staticmethod
     def _is_added(batch: Metrics) -> Mask:

@@ -181,14 +181,16 @@ class Fold:
     # Taking points.
 
     def add(
-        self, batch: Metrics, rows: npt.NDArray[np.intp], keys: U64, targets: I32, own_name: Mask, now_unix_nano: int, now_s: float
+        self, batch: Metrics, rows: npt.NDArray[np.intp], keys: U64, slots: I32, targets: I32, own_name: Mask, now_unix_nano: int,
+        now_s: float,
     ) -> tuple[npt.NDArray[np.uint8], dict[str, int]]:  # fmt: skip
         """Fold ``rows`` of the batch's points, or follow them.
 
         Args:
             batch: The original points.
             rows: Rows of its points, ascending.
-            keys: (n, 2) their sources.
+            keys: (points, 2) the sources of all points of the batch.
+            slots: (n,) the slots of the rows' sources, -1: it is not known; overwritten with those they get.
             targets: (n,) the accumulator for sources that have none; -1: the series has its name, its value is remembered.
             own_name: (n,) the accumulator writes under the name the source had until now.
             now_unix_nano: Wall clock.
@@ -203,14 +205,16 @@ class Fold:
         if exponential.any():
             mine = np.flatnonzero(exponential[points["parent"][rows]])
             reasons[mine[~self.exponential.valid(batch.wire, chosen(points, rows[mine]))]] = _EXPONENTIAL
-        slots, is_new = self.sources.insert(keys, limit=max(self._source_limit(), 1))
+        unknown = np.flatnonzero(slots < 0)
+        fresh = slots[unknown]
+        if len(unknown):
+            slots[unknown], is_new = self.sources.insert(keys[rows[unknown]], limit=max(self._source_limit(), 1))
+            fresh = slots[unknown[is_new]]
         lines = take_lines(
             points, metrics, rows, slots, targets, own_name.view(np.uint8), self.sources.records, self.accumulators.records, reasons,
-            full_from=self._full_from(now_unix_nano), never_full=self._initial == "zero", ended=self._ended(keys), now_s=now_s,
+            full_from=self._full_from(now_unix_nano), never_full=self._initial == "zero", ended=self._ended(keys, rows), now_s=now_s,
         )  # fmt: skip
-        if is_new.any():  # those of which nothing is known after all
-            fresh = slots[is_new]
-            self.sources.remove(fresh[self.sources.column("status")[fresh] == NEW])
+        self.sources.remove(fresh[self.sources.column("status")[fresh] == NEW])  # of which nothing is known after all
         inexact: dict[str, int] = {}
         if len(lines):
             inexact["integer_overflow"] = add_numbers(points, metrics, lines, self.sources.records, self.accumulators.records)
@@ -226,11 +230,11 @@ class Fold:
         """Rule 2: a source seen for the first time counts with its whole value if it started then or later."""
         return 0 if self._initial == "full" else max(self.start_time_unix_nano, now_unix_nano - self._state_ttl_ns, 1)
 
-    def _ended(self, keys: U64) -> U64 | None:
+    def _ended(self, keys: U64, rows: npt.NDArray[np.intp]) -> U64 | None:
         """(n,) when each source ended of which no last value is known, 0: it did not; None: none did."""
         if not len(self.untracked):
             return None
-        slots = self.untracked.find(keys)
+        slots = self.untracked.find(keys[rows])
         return np.where(slots >= 0, self.untracked.column("time")[slots], 0).astype(np.uint64)
 
     # Giving values.

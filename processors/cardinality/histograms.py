@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from collector.model import KeyTable
 from collector.wire.hash import dictionary
-from processors.cardinality._fold import add_histograms, wrong_buckets
+from processors.cardinality._fold import add_histograms, bounds_of, wrong_buckets
 from processors.cardinality.stores import I32, Rows
 
 __all__ = ["Histograms", "place", "put_place"]
@@ -101,14 +101,11 @@ class Histograms:
 
     def _sets_of(self, wire: bytes, points: npt.NDArray[np.void], lines: npt.NDArray[np.void], *, may_grow: bool) -> I32:
         """(n,) number of each line's set of bounds."""
-        rows = lines["row"]
-        bounds, bounds_len = points["bounds"][rows], points["bounds_len"][rows]
-        fits = points["buckets_len"][rows] == bounds_len + 8
-        lengths = np.where(fits, bounds_len, 0).astype(np.int32)
-        codes, first = dictionary(wire, np.where(lengths > 0, bounds, -1).astype(np.int32), lengths)
+        starts, lengths, fits = bounds_of(points, lines)
+        codes, first = dictionary(wire, starts, lengths)
         numbers = np.empty(len(first) + 2, np.int32)
         for code, row in enumerate(first.tolist()):
-            start, length = int(bounds[row]), int(lengths[row])
+            start, length = int(starts[row]), int(lengths[row])
             numbers[code] = self._set(wire[start : start + length], length // 8 + 1, may_grow=may_grow)
         none = numbers[-1] = self._set(*_NO_BUCKETS, may_grow=True)
         numbers[-2] = self._set(b"", 1, may_grow=True)

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from collector.model import METRIC_HISTOGRAM, METRIC_SUM, Metrics
 from collector.wire.layout import ATTRIBUTE, METRIC, POINT
-from processors.cardinality._fold import add_histograms, add_numbers, add_totals, any_empty, take_lines, wrong_buckets
+from processors.cardinality._fold import add_histograms, add_numbers, add_totals, any_empty, bounds_of, take_lines, wrong_buckets
 from processors.cardinality.exemplars import ExemplarPool
 from processors.cardinality.fold import Fold
 from processors.cardinality.stores import ACCUMULATOR, ADDS, LINE, REASONS, SOURCE
@@ -225,7 +225,7 @@ def folded(fold, batch):
     points, targets, own_name, delta, monotonic = batch
     keys = np.array([[point.source, 7] for point in points], np.uint64)
     reasons, _ = fold.add(
-        Metrics.from_wire(wire_of(points, delta, monotonic)), np.arange(len(points)), keys,
+        Metrics.from_wire(wire_of(points, delta, monotonic)), np.arange(len(points)), keys, fold.sources.find(keys),
         np.array([targets[point.source] for point in points], np.int32), np.array([own_name[point.source] for point in points]), START, 1.0,
     )  # fmt: skip
     return [REASONS[reason] for reason in reasons.tolist()]
@@ -302,7 +302,14 @@ def test_int_that_leaves_62_bits_goes_on_as_a_double():
         points = [Point(time, "sum", START, time, 2**61)]
         keys = np.array([[time, 7]], np.uint64)
         _, inexact = fold.add(
-            Metrics.from_wire(wire_of(points, False, True)), np.arange(1), keys, np.zeros(1, np.int32), np.zeros(1, bool), START, 1.0
+            Metrics.from_wire(wire_of(points, False, True)),
+            np.arange(1),
+            keys,
+            fold.sources.find(keys),
+            np.zeros(1, np.int32),
+            np.zeros(1, bool),
+            START,
+            1.0,
         )
         assert inexact["integer_overflow"] == (1 if time in {2, 4} else 0)
     column = fold.accumulators.column
@@ -403,6 +410,8 @@ def test_buckets_outside_the_request_are_refused():
     """Before they are read."""
     with pytest.raises(ValueError, match="outside the request"):
         wrong_buckets(bytes(15), np.zeros(1, POINT), line(), np.array([2], np.int32))
+    with pytest.raises(ValueError, match="outside its array"):
+        bounds_of(np.zeros(1, POINT), line(row=1))
     with pytest.raises(ValueError, match="differ"):
         wrong_buckets(b"", np.zeros(1, POINT), line(), np.zeros(2, np.int32))
 
