@@ -64,6 +64,9 @@ def lines() -> Iterator[tuple[str, Callable[[], object]]]:
     items.attributes()
     names = batch.field("name")
     codes = np.arange(SPANS) % 4
+    states = StringColumn.constant("ot=th:e666", SPANS)
+    hexadecimal = batch.field("span_id").astype(">u8").tobytes().hex().encode()
+    digits = np.arange(0, 16 * SPANS, 16), np.full(SPANS, 16)
     parts = [Traces.from_wire(request(SPANS // 16)) for _ in range(16)]
     full_parts = [Traces.from_wire(part.wire) for part in parts]
     small = Traces.from_wire(request(FEW))
@@ -72,6 +75,9 @@ def lines() -> Iterator[tuple[str, Callable[[], object]]]:
     small_few = np.arange(FEW) % 2 == 0
     for part in full_parts:
         part.attributes()
+
+    def span_ids() -> StringColumn:
+        return StringColumn.from_slices(hexadecimal, *digits)
 
     def protobuf_select() -> bytes:
         message = ExportTraceServiceRequest.FromString(wire)
@@ -93,6 +99,7 @@ def lines() -> Iterator[tuple[str, Callable[[], object]]]:
     yield "select 10 %", lambda: batch.select(few)
     yield "select 50 %", lambda: batch.select(half)
     yield "select 10 %, attributes indexed", lambda: items.select(few)
+    yield "select 10 %, not indexed", lambda: Traces(wire, item_count=SPANS).select(few)
     yield "set one attribute on 10 %", lambda: items.edit().set("new", "value", few).apply()
     yield "set one attribute on all", lambda: items.edit().set("new", "value").apply()
     yield "set one attribute on all, then its index", lambda: items.edit().set("new", "value").apply().attributes()
@@ -102,6 +109,8 @@ def lines() -> Iterator[tuple[str, Callable[[], object]]]:
     yield "insert 14 attributes on all (gpu), then their index", lambda: gpu(items, SPANS).attributes()
     yield "set a field on 10 %", lambda: items.edit().set_field("name", "other", few).apply()
     yield "set a field on all", lambda: items.edit().set_field("kind", 3).apply()
+    yield "set a text field that was absent on all", lambda: items.edit().set_field("trace_state", states).apply()
+    yield "span ids in hexadecimal, compared with one", lambda: span_ids().equals("00f067aa0ba902b7")
     yield "concat 16 of 512 spans", lambda: Traces.concat([batch] * 16)
     yield "concat 16 of 32 spans", lambda: Traces.concat(parts)
     yield "concat 16 of 32 spans, then the index", lambda: Traces.concat(parts).table().row_count

@@ -11,6 +11,7 @@ from collector.api.errors import ConsumeError, PermanentError, RetryableError
 from collector.api.factory import ComponentId, ComponentKind, Factory, Settings, Stability
 from collector.api.host import (
     Admission,
+    Answered,
     Clock,
     Counter,
     Gauge,
@@ -26,6 +27,7 @@ from collector.api.host import (
 
 __all__ = [
     "Admission",
+    "Answered",
     "Clock",
     "Component",
     "ComponentId",

@@ -10,6 +10,7 @@ from collector.model import Batch, Context, Signal
 
 __all__ = [
     "Admission",
+    "Answered",
     "Clock",
     "Counter",
     "Gauge",
@@ -58,12 +59,25 @@ class Receipt:
     """Why items were rejected; empty when none was."""
 
 
+Answered = Callable[[Receipt | Exception], None]
+"""Told once what became of a request: what ``ReceiverOutput.admit`` returns or raises. It must not raise itself."""
+
+
 class ReceiverOutput(Output, Protocol):
     """The door: everything a receiver brings in goes through here, once.
 
-    ``admit`` reserves the bytes in the shared budget, validates, asks every reachable exporter that must not lose for room, and
-    only then commits. After that nothing refuses. Accepted, refused and failed items are counted here.
+    ``submit`` and ``admit`` reserve the bytes in the shared budget, validate, ask every reachable exporter that must not lose for room, and
+    only then commit. After that nothing refuses. Accepted, refused and failed items are counted here.
+
+    Requests of one context that come within one turn of the event loop go on as one batch; each gets its own answer.
     """
+
+    def submit(self, wire: bytes, context: Context, answered: Answered) -> None:
+        """``admit`` without a task or future a request: ``answered`` is called exactly once, before this returns or in a later turn.
+
+        What it is given is a Receipt, or what ``admit`` would raise: MalformedBatch, a ConsumeError, or an error of our own.
+        """
+        ...
 
     async def admit(self, wire: bytes, context: Context) -> Receipt:
         """Validate and commit the bytes of one Export…ServiceRequest.

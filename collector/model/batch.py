@@ -88,6 +88,21 @@ class Batch:
         return Checked(batch if batch.item_count else None, rejected_count, message, repaired_count)
 
     @classmethod
+    def check_joined(cls, wires: list[bytes], context: Context = EMPTY_CONTEXT) -> tuple[Self, list[int]] | None:
+        """Several requests of one context as one batch, and the items of each; None where one of them needs ``check``.
+
+        The bytes are joined, each is validated to full depth within its own. A batch of no items is one, too.
+        """
+        found = scan.check_joined(cls.signal.value, wires)
+        if found is None:
+            return None
+        wire, tables, counts = found
+        index = Index()
+        for table, rows in zip(cls.schema.path, tables, strict=True):
+            index.add_rows(table, rows)
+        return cls(wire, context, index), [int(count) for count in counts]
+
+    @classmethod
     def from_wire(cls, wire: bytes, context: Context = EMPTY_CONTEXT) -> Self:
         """``check`` for bytes that must be whole.
 
@@ -215,7 +230,7 @@ class Batch:
         """
         table = self.table_name(table)
         mask = np.ascontiguousarray(mask, np.bool_)
-        if mask.all() and len(mask) == len(self._rows(table)):
+        if mask.all() and len(mask) == (self.item_count if table == self.schema.item else len(self._rows(table))):
             return self
         if table not in self.schema.path:
             return without_children(self, mask, table)
@@ -223,12 +238,19 @@ class Batch:
 
     def _pruned(self, mask: Array, table: str) -> Self:
         path = self.schema.path
-        pruned = prune(self.wire, [self._rows(name) for name in path], path.index(table), mask.view(np.uint8))
+        is_indexed = self.index.rows(self.schema.item) is not None
+        if is_indexed or len(path) > _FRAMED:
+            rows: Sequence[Array] = [self._rows(name) for name in path]
+        else:  # whoever looks at the few that stay indexes these
+            rows = scan.frames(self.signal.value, self.wire)
+        pruned = prune(self.wire, list(rows), path.index(table), mask.view(np.uint8))
         if pruned is None:
             return self
         wire, shift, maps = pruned
         if not wire:
             return self.of(b"")
+        if not is_indexed:
+            return type(self)(wire, self.context, None, int(np.count_nonzero(mask)) if table == self.schema.item else -1)
         return type(self)(wire, self.context, self._carried(wire, shift, dict(zip(path, maps, strict=True))))
 
     def edit(self) -> Edit[Self]:
@@ -356,6 +378,7 @@ def _parts(batch: B, starts: Sequence[int]) -> list[B]:
 
 
 _PARTS_AT_ONCE: Final = 16
+_FRAMED: Final = 3  # resources, scopes, items: of deeper tables there are no frames alone
 _INHERITABLE: Final = ("scopes", "resources")
 _OWN: Final = "attribute:"  # before the key, among the index's columns: no field's name has a colon
 _INHERITED: Final = "inherited attribute:"

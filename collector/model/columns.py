@@ -66,6 +66,13 @@ class _Values:
     def is_sliced(self) -> bool:
         return self._slices is not None
 
+    def codes_of(self, wanted: bytes) -> list[int]:
+        """Where it stands. Slices are distinct, and are compared where they lie: no object is made of each."""
+        if self._slices is None:
+            return [code for code, value in enumerate(self.raw) if value == wanted]
+        code = wire_hash.find_slice(*self._slices, wanted)
+        return [code] if code >= 0 else []
+
     @property
     def memory_bytes(self) -> int:
         if self._slices is not None:
@@ -73,6 +80,7 @@ class _Values:
         return sum(_OBJECT_BYTES * len(values) + sum(map(len, values)) for values in (self._raw, self._text) if values is not None)
 
 
+_SOUGHT_MAX = 8  # texts looked for among slices one by one; of more each slice becomes an object
 _OBJECT_BYTES = 60  # a bytes or str object and its place in a list, CPython 3.11
 
 
@@ -173,13 +181,14 @@ class StringColumn:
 
     def equals(self, text: str) -> Array:
         """bool[n]: the value is ``text``."""
-        wanted = text.encode("utf-8", "replace")
-        found = [code for code, value in enumerate(self.distinct_bytes) if value == wanted]
+        found = self._values.codes_of(text.encode("utf-8", "replace"))
         return self.codes == found[0] if len(found) == 1 else np.isin(self.codes, found)
 
     def isin(self, texts: Iterable[str]) -> Array:
         """bool[n]: the value is one of ``texts``."""
         wanted = {text.encode("utf-8", "replace") for text in texts}
+        if self.is_sliced and len(wanted) <= _SOUGHT_MAX:
+            return np.isin(self.codes, [code for value in wanted for code in self._values.codes_of(value)])
         return self._spread([value in wanted for value in self.distinct_bytes])
 
     def where(self, predicate: Callable[[str], bool]) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from collector.wire.hash import SlotTable
+from collector.wire.hash import SlotTable, clear_rows
 
 __all__ = ["KeyTable"]
 
@@ -67,11 +67,10 @@ class KeyTable:
             limit: No new key once so many slots are in use; 0 = no limit. Keys that it or ``max_bytes`` turns away get -1.
         """
         slots, is_new, reused = self._table.insert(keys, limit or _SLOTS_MAX, self._slot_limit)
+        if reused:
+            clear_rows(list(self._columns.values()), slots[is_new])
         capacity = self._table.capacity
         for name, column in self._columns.items():
-            if reused:
-                new = slots[is_new]
-                column[new[new < len(column)]] = np.zeros((), column.dtype)
             if len(column) < capacity:
                 grown = np.zeros((capacity, *column.shape[1:]), column.dtype)
                 grown[: len(column)] = column

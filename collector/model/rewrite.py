@@ -184,13 +184,17 @@ def _holders(patches: Patches, table: str, change: TableChange) -> dict[bool, tu
 
 
 def _put_field(patches: Patches, table: str, change: FieldChange, holder_bodies: Array, holder_ends: Array) -> None:
-    wire, form, columns = patches.batch.wire, change.known.form, change.known.columns
+    form, columns = change.known.form, change.known.columns
+    records = patches.batch.table(table).rows
     for index, column in enumerate(change.columns):
         for number, mask in _numbers(patches.batch, table, change.known, change.winner == index):
             rows = np.flatnonzero(mask)
-            starts, ends = scan.find_field(wire, holder_bodies[rows], holder_ends[rows], number)
-            found = starts >= 0
-            starts, ends = np.where(found, starts, holder_bodies[rows]), np.where(found, ends, holder_bodies[rows])
+            starts = ends = holder_bodies[rows]
+            found = np.zeros(len(rows), np.bool_)
+            if form != "text" or (records[columns[0]][rows] >= 0).any():  # of texts the index says whether they are there
+                at = scan.find_field(patches.batch.wire, starts, holder_ends[rows], number)
+                found = at[0] >= 0
+                starts, ends = np.where(found, at[0], starts), np.where(found, at[1], ends)
             if isinstance(column, StringColumn | AttributeColumn):
                 payload, sources, lengths, contents = _delimited(column, rows, number)
                 note = (
@@ -225,11 +229,12 @@ def _tag(number: int, form: int) -> bytes:
 def _delimited(column: StringColumn | AttributeColumn, rows: Array, number: int) -> tuple[bytes, Array, Array, Array]:
     """Fields with the column's texts or AnyValues: (bytes, starts, lengths, lengths of the contents)."""
     if isinstance(column, StringColumn):
-        values = column.distinct_bytes
+        values = column.distinct_bytes  # each is written once, however many rows have it
         sizes = np.fromiter(map(len, values), np.int32, len(values))
+        offsets = (np.cumsum(sizes, dtype=np.int64) - sizes).astype(np.int32)
+        payload, starts, lengths = length_delimited(_tag(number, _LENGTH_DELIMITED), b"".join(values), offsets, sizes)
         codes = column.codes[rows]
-        offsets, lengths = (np.cumsum(sizes, dtype=np.int64) - sizes).astype(np.int32)[codes], sizes[codes]
-        return *length_delimited(_tag(number, _LENGTH_DELIMITED), b"".join(values), offsets, lengths), lengths
+        return payload, starts[codes], lengths[codes], sizes[codes]
     held = column.rows[rows]
     absent = held["any"] < 0  # a value without any field: an empty message
     offsets, lengths = np.where(absent, 0, held["any"]).astype(np.int32), np.where(absent, 0, held["any_len"]).astype(np.int32)

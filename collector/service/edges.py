@@ -10,12 +10,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
-from collector.api import Connector, ConsumeError, Counter, Exporter, Receipt, RetryableError, Stage, Transform
-from collector.model import Batch, Context, Signal, batch_type
-from collector.service.admission import ServiceAdmission
+from collector.api import Connector, ConsumeError, Exporter, RetryableError, Stage, Transform
+from collector.model import Batch, Signal
 from collector.service.ledger import Entry
 
-__all__ = ["Door", "ExporterEdge", "Fan", "NodeEdge", "Segment", "StageOutput", "Step"]
+__all__ = ["ExporterEdge", "Fan", "NodeEdge", "Segment", "StageOutput", "Step"]
 
 _HANDED_OVER_MAX = 64  # batches inside one exporter that suspends though it should not; more are dropped
 _Consume = Callable[[Batch], Awaitable[None]]
@@ -188,10 +187,12 @@ class Segment:
 class Fan:
     """An output: everything that one receiver, connector or stage feeds with one signal. An :class:`collector.api.Output`."""
 
-    __slots__ = ("segments",)
+    __slots__ = ("segments", "waits")
 
     def __init__(self, segments: Sequence[Segment]) -> None:
         self.segments = tuple(segments)
+        self.waits = any(segment.waiting for segment in self.segments)
+        """An exporter that waits for its result is behind it."""
 
     async def consume(self, batch: Batch) -> None:
         """See ``give``."""
@@ -253,89 +254,3 @@ class StageOutput:
             await self._fan.give(batch, item_count)
         except ConsumeError as error:
             self._log.warning("an exporter behind this processor refused a batch", reason=error.reason, error=str(error))
-
-
-class Door:
-    """A receiver's output. An :class:`collector.api.ReceiverOutput`."""
-
-    def __init__(
-        self,
-        signal: Signal,
-        fan: Fan,
-        exporters: Sequence[ExporterEdge],
-        admission: ServiceAdmission,
-        entry_of: Callable[[str], Entry],
-        repaired: Counter,
-        *,
-        transport: str = "",
-        doors: "dict[str, Door] | None" = None,
-    ) -> None:
-        self._check = batch_type(signal).check
-        self._fan, self._admission, self._entry_of, self._repaired = fan, admission, entry_of, repaired
-        self._exporters = tuple(exporters)
-        self._must_not_lose = tuple(edge for edge in exporters if edge.component.must_not_lose())
-        self._signal = signal
-        self._entry = entry_of(transport) if transport else None  # a receiver that names its transports has no line without one
-        self._doors = {} if doors is None else doors
-        self._doors[transport] = self
-
-    def over(self, transport: str) -> "Door":
-        """The same door, counting under another transport."""
-        known = self._doors.get(transport)
-        if known is not None:
-            return known
-        shared = (self._signal, self._fan, self._exporters, self._admission, self._entry_of, self._repaired)
-        return Door(*shared, transport=transport, doors=self._doors)
-
-    async def admit(self, wire: bytes, context: Context) -> Receipt:
-        """Validate and commit one request; see :class:`collector.api.ReceiverOutput`."""
-        with self._admission.reserve(len(wire)):
-            checked = self._check(wire, context)
-            rejected = checked.rejected_count
-            entry = self._entry or self._first_use()
-            if rejected:
-                entry.received += rejected
-                entry.rejected += rejected
-            if checked.repaired_count:
-                self._repaired.add(checked.repaired_count)
-            batch = checked.batch
-            if batch is None:
-                return Receipt(0, rejected, checked.message)
-            item_count = batch.item_count
-            await self._commit(batch, item_count, entry)
-            return Receipt(item_count, rejected, checked.message)
-
-    async def consume(self, batch: Batch) -> None:
-        """The same for a batch the receiver built."""
-        item_count = batch.item_count
-        if not item_count:
-            return
-        with self._admission.reserve(batch.size_bytes):
-            await self._commit(batch, item_count, self._entry or self._first_use())
-
-    def _first_use(self) -> Entry:
-        self._entry = self._entry_of("")
-        return self._entry
-
-    async def _commit(self, batch: Batch, item_count: int, entry: Entry) -> None:
-        entry.received += item_count
-        self._ask_for_room(batch, entry)
-        entry.out += item_count
-        try:
-            await self._fan.give(batch, item_count)
-        except ConsumeError:
-            entry.failed += item_count
-            raise
-
-    def _ask_for_room(self, batch: Batch, entry: Entry) -> None:
-        """Refuse before anything is committed: afterwards a resend would duplicate what others took."""
-        for edge in self._must_not_lose:
-            if not edge.has_room(batch):
-                entry.refuse(batch.item_count, "queue_full")
-                raise RetryableError("the queue of an exporter that must not lose data is full", reason="queue_full")
-        for edge in self._exporters:
-            if edge.has_room(batch):
-                return
-        if self._exporters:
-            entry.refuse(batch.item_count, "queue_full")
-            raise RetryableError("the queues of all exporters are full", reason="queue_full")

@@ -12,7 +12,8 @@ from typing import Any
 from collector.api import Clock, Component, ComponentId, ComponentKind, Connector, Exporter, Output, Settings, Stage, Transform
 from collector.model import Signal
 from collector.service.admission import ServiceAdmission
-from collector.service.edges import CountedOutput, Door, Edge, ExporterEdge, Fan, NodeEdge, Segment, StageOutput, Step
+from collector.service.door import Door
+from collector.service.edges import CountedOutput, Edge, ExporterEdge, Fan, NodeEdge, Segment, StageOutput, Step
 from collector.service.ledger import Entry
 from collector.service.telemetry import ServiceTelemetry
 from config.model import Config, ConfiguredComponent, Pipeline
@@ -243,6 +244,7 @@ class _Builder:
             self._environment.admission,
             lambda transport: ledger.entry(ComponentKind.RECEIVER, receiver_id, signal, transport=transport),
             telemetry.counter("tailrace_receiver_repaired_strings", "Strings whose invalid UTF-8 was repaired with U+FFFD"),
+            telemetry.log,
         )
 
     def _node(

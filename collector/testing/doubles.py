@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from collector.api import (
+    Answered,
     Component,
     ComponentId,
     ComponentKind,
@@ -215,6 +216,7 @@ class Sink:
         self.fail_with = fail_with
         self.refused_count = 0
         self.transports: list[str] = []
+        self._answers: set[asyncio.Task[None]] = set()
         self._open = asyncio.Event()
         self._open.set()
 
@@ -243,6 +245,20 @@ class Sink:
             self.refused_count += batch.item_count
             raise self.fail_with
         self.batches.append(batch)
+
+    def submit(self, wire: bytes, context: Context, answered: Answered) -> None:
+        """``admit``, answered through a callback."""
+
+        async def answer() -> None:
+            try:
+                outcome: Receipt | Exception = await self.admit(wire, context)
+            except Exception as error:  # noqa: BLE001 - it is the answer
+                outcome = error
+            answered(outcome)
+
+        task = asyncio.ensure_future(answer())
+        self._answers.add(task)
+        task.add_done_callback(self._answers.discard)
 
     async def admit(self, wire: bytes, context: Context) -> Receipt:
         """Check the request as the real door does, then take it."""

@@ -391,6 +391,27 @@ cdef int _pair_codes(Codes *c, const uint64_t[:] a, const uint64_t[:] b, int32_t
     return DONE
 
 
+def find_slice(bytes wire not None, const int32_t[::1] starts, const int32_t[::1] lengths, bytes wanted not None):
+    """The first slice of ``wire`` that equals ``wanted``; -1 = none does. A negative start equals nothing.
+
+    Raises:
+        ValueError: a slice of that length lies outside ``wire``, or the arrays differ in length.
+    """
+    cdef Py_ssize_t i, count = starts.shape[0], size = PyBytes_GET_SIZE(wire), length = PyBytes_GET_SIZE(wanted)
+    cdef const char *base = PyBytes_AS_STRING(wire)
+    cdef const char *text = PyBytes_AS_STRING(wanted)
+    if lengths.shape[0] != count:
+        raise ValueError("starts and lengths differ in length")
+    for i in range(count):
+        if starts[i] < 0 or lengths[i] != length:
+            continue
+        if <Py_ssize_t>starts[i] + length > size:
+            raise ValueError("a slice lies outside the bytes")
+        if memcmp(base + starts[i], text, length) == 0:
+            return i
+    return -1
+
+
 def pair_codes(const uint64_t[:] a, const uint64_t[:] b):
     """The distinct pairs ``(a[i], b[i])``: ``(codes I32[n], first I32[d])``, dense, in order of first appearance, exact.
 
@@ -655,6 +676,29 @@ def combine(*parts, key=None):
     else:
         _combine(rows, words, out)
     return hashes
+
+
+def clear_rows(list columns, const int32_t[:] slots):
+    """Set the rows ``slots`` of each column to zero bytes; slots that are no row of a column are passed over there.
+
+    Args:
+        columns: Writable, contiguous arrays with one row a slot and no Python objects.
+
+    Raises:
+        ValueError: a column is none of that.
+    """
+    cdef cnp.ndarray column
+    cdef uint8_t *base
+    cdef Py_ssize_t i, count, row_bytes
+    for column in columns:
+        if not cnp.PyArray_ISCARRAY(column) or cnp.PyArray_NDIM(column) < 1 or column.dtype.hasobject:
+            raise ValueError("a column must be writable, contiguous and without objects")
+        count = cnp.PyArray_DIM(column, 0)
+        row_bytes = cnp.PyArray_NBYTES(column) // count if count else 0
+        base = <uint8_t *>cnp.PyArray_DATA(column)
+        for i in range(slots.shape[0]):
+            if 0 <= slots[i] < count:
+                memset(base + slots[i] * row_bytes, 0, row_bytes)
 
 
 # --- keys to slots ----------------------------------------------------------------------------------------------------

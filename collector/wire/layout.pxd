@@ -7,7 +7,7 @@
 # Ids are big-endian integers, 0 = unset. Unset numbers are 0.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-ctypedef struct Frame:                 # the common prefix of all rows
+ctypedef struct FrameRow:              # the common prefix of all rows
     int32_t parent, start, body, end
 
 ctypedef struct ResourceRow:           # ResourceSpans | ResourceMetrics | ResourceLogs

@@ -12,6 +12,7 @@ __all__ = [
     "ATTRIBUTE",
     "EVENT",
     "EXEMPLAR",
+    "FRAME",
     "KIND_ABSENT",
     "KIND_ARRAY",
     "KIND_BOOL",
@@ -76,6 +77,8 @@ def _record(fields: str) -> np.dtype[np.void]:
     return np.dtype([(name, "<" + form) for name, form in (word.split(":") for word in fields.split())], align=True)
 
 
+FRAME: Final = _record(_FRAME)
+"""What the rows of all tables begin with."""
 RESOURCE: Final = _record(_FRAME + "inner_start:i4 inner_body:i4 inner_end:i4 schema_url:i4 schema_url_len:i4 attribute_count:i4")
 SCOPE: Final = _record(
     _FRAME + "inner_start:i4 inner_body:i4 inner_end:i4 schema_url:i4 schema_url_len:i4 attribute_count:i4 "

@@ -22,7 +22,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from collector.wire.layout cimport (
-    AttributeRow, EventRow, ExemplarRow, Frame, LinkRow, MetricRow, PointRow, QuantileRow, RecordRow, ResourceRow, ScopeRow, SpanRow,
+    AttributeRow, EventRow, ExemplarRow, FrameRow, LinkRow, MetricRow, PointRow, QuantileRow, RecordRow, ResourceRow, ScopeRow, SpanRow,
 )
 from collector.wire.proto cimport (
     Ptr, is_ascii, is_utf8, load_be64, load_le32, load_le64, read_length, read_tag, read_varint, skip_field,
@@ -78,6 +78,7 @@ ctypedef struct Scan:
     Py_ssize_t length
     int signal
     bint deep                     # False: bytes of our own; find the rows, do not validate what is below them
+    bint only_frames              # of items: where they stand, not what is in them
     uint32_t flags
     uint32_t item_error           # ItemError of the item being read
     uint32_t item_errors          # of all items
@@ -497,7 +498,7 @@ cdef int read_any(Scan* s, Ptr p, Ptr end, AttributeRow* row) noexcept nogil:
 cdef int walk_event(Scan* s, Ptr p, Ptr end, EventRow* row) noexcept nogil:
     cdef uint32_t tag = 0, seen = 0, again = 0, bit
     cdef Ptr start
-    memset(<uint8_t*>row + sizeof(Frame), 0, sizeof(EventRow) - sizeof(Frame))
+    memset(<uint8_t*>row + sizeof(FrameRow), 0, sizeof(EventRow) - sizeof(FrameRow))
     row.name = -1
     while p < end:
         start = p
@@ -531,7 +532,7 @@ cdef int walk_event(Scan* s, Ptr p, Ptr end, EventRow* row) noexcept nogil:
 cdef int walk_link(Scan* s, Ptr p, Ptr end, LinkRow* row) noexcept nogil:
     cdef uint32_t tag = 0, seen = 0, again = 0, bit
     cdef Ptr start
-    memset(<uint8_t*>row + sizeof(Frame), 0, sizeof(LinkRow) - sizeof(Frame))
+    memset(<uint8_t*>row + sizeof(FrameRow), 0, sizeof(LinkRow) - sizeof(FrameRow))
     row.trace_state = -1
     while p < end:
         start = p
@@ -596,7 +597,7 @@ cdef int walk_span(Scan* s, Ptr p, Ptr end, SpanRow* row) noexcept nogil:
     cdef Ptr start, stop = NULL
     cdef EventRow event
     cdef LinkRow link
-    memset(<uint8_t*>row + sizeof(Frame), 0, sizeof(SpanRow) - sizeof(Frame))
+    memset(<uint8_t*>row + sizeof(FrameRow), 0, sizeof(SpanRow) - sizeof(FrameRow))
     row.name = row.trace_state = row.status_message = -1
     while p < end:
         start = p
@@ -666,7 +667,7 @@ cdef int walk_record(Scan* s, Ptr p, Ptr end, RecordRow* row) noexcept nogil:
     cdef uint32_t tag = 0, seen = 0, again = 0, bit
     cdef Ptr start, stop = NULL
     cdef AttributeRow value
-    memset(<uint8_t*>row + sizeof(Frame), 0, sizeof(RecordRow) - sizeof(Frame))
+    memset(<uint8_t*>row + sizeof(FrameRow), 0, sizeof(RecordRow) - sizeof(FrameRow))
     row.severity_text = row.event_name = row.any = row.text = -1
     row.body_kind = KIND_ABSENT
     while p < end:
@@ -725,7 +726,7 @@ cdef int walk_record(Scan* s, Ptr p, Ptr end, RecordRow* row) noexcept nogil:
 cdef int walk_exemplar(Scan* s, Ptr p, Ptr end, ExemplarRow* row) noexcept nogil:
     cdef uint32_t tag = 0, seen = 0, again = 0, bit
     cdef Ptr start
-    memset(<uint8_t*>row + sizeof(Frame), 0, sizeof(ExemplarRow) - sizeof(Frame))
+    memset(<uint8_t*>row + sizeof(FrameRow), 0, sizeof(ExemplarRow) - sizeof(FrameRow))
     while p < end:
         start = p
         p = take_tag(s, p, end, &tag)
@@ -1102,7 +1103,7 @@ cdef int walk_metric(Scan* s, Ptr p, Ptr end, MetricRow* row, int32_t index) noe
     cdef Ptr start, stop = NULL
     cdef int32_t metadata_count = 0
     cdef const char* name
-    memset(<uint8_t*>row + sizeof(Frame), 0, sizeof(MetricRow) - sizeof(Frame))
+    memset(<uint8_t*>row + sizeof(FrameRow), 0, sizeof(MetricRow) - sizeof(FrameRow))
     row.name = row.description = row.unit = row.data_start = row.data_body = row.data_end = -1
     while p < end:
         start = p
@@ -1259,7 +1260,7 @@ cdef int walk_item(Scan* s, Ptr start, Ptr p, Ptr end, int32_t parent) noexcept 
     """One span, record or metric."""
     cdef Rows* rows = &s.metrics if s.signal == METRICS else &s.items
     cdef int32_t index = <int32_t>rows.count
-    cdef Frame* frame = <Frame*>push(s, rows, start)
+    cdef FrameRow* frame = <FrameRow*>push(s, rows, start)
     cdef Py_ssize_t drop_count = s.drops.count
     cdef int64_t rejected = s.rejected
     cdef uint32_t item_errors = s.item_errors
@@ -1270,6 +1271,8 @@ cdef int walk_item(Scan* s, Ptr start, Ptr p, Ptr end, int32_t parent) noexcept 
     frame.start = <int32_t>(start - s.base)
     frame.body = <int32_t>(p - s.base)
     frame.end = <int32_t>(end - s.base)
+    if s.only_frames:
+        return 0
     s.item_error = 0
     if s.signal == TRACES:
         if walk_span(s, p, end, <SpanRow*>frame) < 0:
@@ -1407,9 +1410,9 @@ cdef int walk_resource(Scan* s, Ptr start, Ptr p, Ptr end) noexcept nogil:
     return 0
 
 
-cdef int walk_request(Scan* s) noexcept nogil:
+cdef int walk_request(Scan* s, Ptr p, Ptr end) noexcept nogil:
     cdef uint32_t tag = 0
-    cdef Ptr p = s.base, end = s.base + s.length, start, stop = NULL
+    cdef Ptr start, stop = NULL
     while p < end:
         start = p
         p = take_tag(s, p, end, &tag)
@@ -1516,30 +1519,52 @@ cdef object array(Rows* rows, object dtype):
     return np.frombuffer(memory, dtype)
 
 
-cdef int run(Scan* s) except -1:
-    """Fills the row arrays; finish() must follow whatever happens."""
+cdef void make_room(Scan* s):
+    """Row arrays of a likely size; finish() must follow whatever happens."""
     cdef Py_ssize_t length = s.length
     cdef Py_ssize_t size = sizeof(SpanRow) if s.signal == TRACES else sizeof(RecordRow) if s.signal == LOGS else sizeof(PointRow)
-    cdef int rc
+    if s.only_frames:
+        size = sizeof(FrameRow)
     prepare(&s.resources, sizeof(ResourceRow), length, 4, s.deep)
     prepare(&s.scopes, sizeof(ScopeRow), length, 8, s.deep)
     prepare(&s.items, size, length, 16 + length // 256, s.deep)
     prepare(&s.drops, sizeof(Range), length, 0)
     if s.signal == METRICS:
         prepare(&s.metrics, sizeof(MetricRow), length, 16 + length // 1024, s.deep)
-    if length > RELEASE_GIL_BYTES:
+
+
+cdef int run(Scan* s) except -1:
+    """Fills the row arrays; finish() must follow whatever happens."""
+    cdef int rc
+    make_room(s)
+    if s.length > RELEASE_GIL_BYTES:
         with nogil:
-            rc = walk_request(s)
+            rc = walk_request(s, s.base, s.base + s.length)
     else:
-        rc = walk_request(s)
+        rc = walk_request(s, s.base, s.base + s.length)
     if rc < 0:
         raise error(s)
+    return 0
+
+
+cdef int walk_requests(Scan* s, const int64_t[::1] ends, int64_t[::1] counts) noexcept nogil:
+    """Several requests that lie end to end, each within its own bytes; their numbers of items."""
+    cdef Py_ssize_t i
+    cdef int64_t start = 0, before
+    for i in range(ends.shape[0]):
+        before = s.items.count
+        if walk_request(s, s.base + start, s.base + ends[i]) < 0:
+            return -1
+        counts[i] = s.items.count - before
+        start = ends[i]
     return 0
 
 
 cdef tuple tables(Scan* s):
     resources = array(&s.resources, layout.RESOURCE)
     scopes = array(&s.scopes, layout.SCOPE)
+    if s.only_frames:
+        return resources, scopes, array(&s.items, layout.FRAME)
     if s.signal == TRACES:
         return resources, scopes, array(&s.items, layout.SPAN)
     if s.signal == LOGS:
@@ -1598,6 +1623,34 @@ def check(str signal not None, bytes wire not None):
     raise MalformedBatch("", 0, "the request cannot be brought into plain form")
 
 
+def check_joined(str signal not None, list wires not None):
+    """What may pass of several requests, as one: (their bytes joined, tables, int64[requests] of their items).
+
+    None where they do not all pass as they came: then each needs a check of its own. One pass for all: a small request costs less
+    than the making of its tables.
+    """
+    cdef Scan s
+    cdef bytes wire = b"".join(wires)
+    ends = np.fromiter(map(len, wires), np.int64, len(wires)).cumsum()
+    counts = np.zeros(len(wires), np.int64)
+    cdef const int64_t[::1] end_view = ends
+    cdef int64_t[::1] count_view = counts
+    cdef int rc
+    begin(&s, wire, signal_of(signal), True)
+    try:
+        make_room(&s)
+        if s.length > RELEASE_GIL_BYTES:
+            with nogil:
+                rc = walk_requests(&s, end_view, count_view)
+        else:
+            rc = walk_requests(&s, end_view, count_view)
+        if rc < 0 or s.flags or s.drops.count:
+            return None
+        return wire, tables(&s), counts
+    finally:
+        finish(&s)
+
+
 def scan(str signal not None, bytes wire not None):
     """The index of bytes that passed ``check`` before or that we wrote: no validation below the rows.
 
@@ -1612,6 +1665,28 @@ def scan(str signal not None, bytes wire not None):
     try:
         run(&s)
         if s.flags & OLD_FIELD or s.drops.count:
+            raise MalformedBatch("", 0, "not the bytes of a checked request")
+        return tables(&s)
+    finally:
+        finish(&s)
+
+
+def frames(str signal not None, bytes wire not None):
+    """As ``scan``, of traces or logs, with the items as ``layout.FRAME``: what cutting takes, in a fraction of the time.
+
+    Raises:
+        MalformedBatch: they are not the bytes of a checked request after all.
+        ValueError: of metrics the items are not what stands below the scopes.
+    """
+    cdef Scan s
+    cdef int code = signal_of(signal)
+    if code == METRICS:
+        raise ValueError("the frames of metrics say nothing of their points")
+    begin(&s, wire, code, False)
+    s.only_frames = True
+    try:
+        run(&s)
+        if s.flags & OLD_FIELD:
             raise MalformedBatch("", 0, "not the bytes of a checked request")
         return tables(&s)
     finally:
@@ -1641,7 +1716,7 @@ cdef inline bint inside(Scan* s, int32_t body, int32_t end) noexcept nogil:
     return 0 <= body <= end <= s.length
 
 
-cdef int walk_child(Scan* s, int table, Ptr p, Ptr end, Frame* row) noexcept nogil:
+cdef int walk_child(Scan* s, int table, Ptr p, Ptr end, FrameRow* row) noexcept nogil:
     if table == 0:
         return walk_event(s, p, end, <EventRow*>row)
     if table == 1:
@@ -1655,11 +1730,11 @@ cdef int children_of(Scan* s, int table, Owners* owners) noexcept nogil:
     cdef Py_ssize_t i
     cdef int32_t expected
     cdef uint32_t tag = 0, wanted
-    cdef Frame* parent
-    cdef Frame* row
+    cdef FrameRow* parent
+    cdef FrameRow* row
     cdef Ptr p, end, start, stop = NULL
     for i in range(owners.count):
-        parent = <Frame*>(owners.rows + i * owners.size)
+        parent = <FrameRow*>(owners.rows + i * owners.size)
         if table == 0:
             expected = (<SpanRow*>parent).event_count
             wanted = 0x5A
@@ -1694,7 +1769,7 @@ cdef int children_of(Scan* s, int table, Owners* owners) noexcept nogil:
             p = take_length(s, p, end, &stop)
             if p == NULL:
                 return -1
-            row = <Frame*>push(s, &s.items, start)
+            row = <FrameRow*>push(s, &s.items, start)
             if row == NULL:
                 return -1
             row.parent = <int32_t>i
@@ -1959,11 +2034,11 @@ cdef int attributes_of(Scan* s, Keys* keys, Owners* owners, uint32_t wanted, bin
     cdef Py_ssize_t i
     cdef uint32_t tag = 0
     cdef int32_t body, stop_at
-    cdef Frame* owner
+    cdef FrameRow* owner
     cdef AttributeRow* row
     cdef Ptr p, end, start, stop = NULL
     for i in range(owners.count):
-        owner = <Frame*>(owners.rows + i * owners.size)
+        owner = <FrameRow*>(owners.rows + i * owners.size)
         if inner:                          # Resource and Scope rows start alike
             if (<ResourceRow*>owner).attribute_count <= 0:
                 continue

@@ -185,7 +185,7 @@ cdef int64_t _measure(
     Frame* frames, Py_ssize_t frame_count, int64_t* sums,
 ) noexcept nogil:
     """The new request's length, with every frame's new length noted; -1: patches or frames break the rules."""
-    cdef Py_ssize_t i, top = -1, cursor = 0, low, high, middle
+    cdef Py_ssize_t i, top = -1, cursor = 0, low, high, middle, step
     cdef int64_t at = 0, total, length, growth
     cdef Frame* frame
     sums[0] = 0
@@ -217,7 +217,12 @@ cdef int64_t _measure(
         frame.length_at += 1
         while cursor < patch_count and patches[cursor].offset < frame.body:
             cursor += 1
-        low, high = cursor, patch_count
+        low, high, step = cursor, cursor, 1              # most frames hold few patches: the end is looked for in growing steps
+        while high < patch_count and patches[high].offset + patches[high].deleted <= frame.end:
+            low = high + 1
+            high += step
+            step *= 2
+        high = min(high, patch_count)
         while low < high:
             middle = (low + high) >> 1
             if patches[middle].offset + patches[middle].deleted <= frame.end:

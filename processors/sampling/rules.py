@@ -91,8 +91,8 @@ class Rules:
             for key in ("http.response.status_code", "http.status_code"):
                 if batch.attributes().code_of(key) < 0:
                     continue
-                status = batch.attribute(key)
-                matches |= status.present & (status.int >= codes[0]) & (status.int <= codes[1])
+                status = batch.attribute(key).int  # 0, which is no code, where there is none
+                matches |= (status >= codes[0]) & (status <= codes[1])
         if rule.root_duration is not None:
             matches |= root & (root_ns >= np.uint64(rule.root_duration * 1e9))
         return matches
@@ -170,7 +170,7 @@ class _Quota:
         if not len(wanted):
             return
         at = slots[wanted]
-        keys = combine_keys(*(hash_text(_text(batch, name).take(wanted)) for name in self._per))
+        keys = combine_keys(*(hash_text(_text(batch, name, wanted)) for name in self._per))
         rank = np.where(root[wanted], 2, 1).astype(np.uint8)
         order = np.argsort(rank, kind="stable")
         key[at[order]] = keys[order]
@@ -202,10 +202,14 @@ class _Quota:
         return extra, int(np.count_nonzero(places < 0))
 
 
-def _text(batch: Traces, name: str) -> StringColumn:
+def _text(batch: Traces, name: str, rows: npt.NDArray[np.intp]) -> StringColumn:
+    """The text of a key's part, of these spans."""
     if name == "span.name":
-        return batch.field("name").fill("")
-    return batch.attribute(name, inherit=True).as_text().fill("")
+        spans = batch.table().rows
+        return StringColumn.from_slices(batch.wire, spans["name"][rows], spans["name_len"][rows]).fill("")
+    if all(batch.attributes(table).code_of(name) < 0 for table in ("spans", "scopes")):  # once a resource, not a span
+        return batch.attribute(name, "resources").as_text().fill("").take(batch.ancestor("resources")[rows])
+    return batch.attribute(name, inherit=True).take(rows).as_text().fill("")
 
 
 @lru_cache(_REMEMBERED)

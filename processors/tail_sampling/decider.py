@@ -88,6 +88,11 @@ class PolicyDecider:
         """The policies' names, in the order they are asked."""
         return tuple(self._names)
 
+    @property
+    def acts_on_arrival(self) -> bool:
+        """Whether ``too_large`` or ``decisive`` may ever name a trace: then spans are to be read as they come."""
+        return self._on_ingest or self._size_limit > 0
+
     def observe(self, batch: Batch, slots: I32, column: Column) -> None:
         """Fold the spans of a batch into the columns; with ``span-ingest`` judge them as well."""
         if len(slots) and slots.min() < 0:

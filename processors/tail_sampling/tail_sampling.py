@@ -80,6 +80,8 @@ class TailSamplingProcessor(TailSampler):
     async def consume(self, batch: Batch) -> None:
         """Hold the spans of open traces, pass on or drop those of decided ones."""
         await super().consume(batch)
+        if self._policies.acts_on_arrival:
+            self._read()
         if len(large := self._policies.too_large()):
             slots = self._traces.find(large)
             slots = np.unique(slots[slots >= 0])

@@ -70,6 +70,8 @@ def test_one_input(data: bytes) -> None:
         elif what == "scan":
             for found in scan.scan(("traces", "metrics", "logs")[shift % 3], wire):
                 within(wire, found)
+            for found in scan.frames(("traces", "logs")[shift % 2], wire):
+                within(wire, found)
         else:
             starts, ends = scan.find_field(wire, np.array([0, shift], "i4"), np.array([len(wire)] * 2, "i4"), shift % 20 + 1)
             assert np.all((starts < ends) | (starts == -1))

@@ -25,12 +25,18 @@ def test_one_input(data: bytes) -> None:
     if not data:
         return
     signal, request = SIGNALS[data[0] % 3]
+    joined = scan.check_joined(signal, [data[1 : len(data) // 2], data[len(data) // 2 :]]) if len(data) > 1 else None
     try:
         kept, tables, rejected, message, _ = scan.check(signal, data[1:])
     except MalformedBatch:
+        assert joined is None  # two requests that pass are one that passes
         return
     request.FromString(kept)
     assert bool(message) or rejected == 0
+    if joined is not None:
+        assert joined[0] == kept
+        for first, second in zip(tables, joined[1], strict=True):
+            assert first.tobytes() == second.tobytes()
     again, tables_again, rejected_again, _, repaired_again = scan.check(signal, kept)
     assert again is kept
     assert rejected_again == repaired_again == 0

@@ -1,6 +1,6 @@
 """Batches as they came, each row with the slot of its trace. Small batches are joined, half-empty ones rewritten without what left.
 
-What is held is bytes and one slot a row: indexes are built again for what leaves.
+What is held is bytes and one slot a row: indexes are built again for what leaves. Only the latest arrivals keep theirs until they are read.
 """
 
 from collections import deque
@@ -9,9 +9,9 @@ from typing import Any, Final, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.model import Batch, Context
+from collector.model import EMPTY_CONTEXT, Batch, Context
 
-__all__ = ["HeldRows"]
+__all__ = ["Arrivals", "HeldRows", "together"]
 
 B = TypeVar("B", bound=Batch)
 I32 = NDArray[np.int32]
@@ -45,6 +45,47 @@ class _Open(Generic[B]):
     def __init__(self) -> None:
         self.parts: list[_Segment[B]] = []
         self.row_count = self.size_bytes = 0
+
+
+class Arrivals(Generic[B]):
+    """What came and was not read yet, in order, with its indexes: reading many batches as one costs little more than reading one."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[B, I32]] = []
+        self._row_count = self.item_count = self.size_bytes = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to read them."""
+        return self._row_count >= _SEGMENT_ROWS or self.size_bytes >= _SEGMENT_BYTES
+
+    def add(self, batch: B, slots: I32) -> None:
+        """Note the rows whose slot is not negative. ``slots`` is not copied."""
+        count = int(np.count_nonzero(slots >= 0))
+        if count * 2 < len(slots):
+            waiting = slots >= 0
+            batch, slots = batch.select(waiting), slots[waiting]
+        if count:
+            self._parts.append((batch, slots))
+            self._row_count += len(slots)
+            self.item_count += count
+            self.size_bytes += batch.size_bytes + slots.nbytes + _PART_BYTES
+
+    def take(self) -> list[tuple[B, I32]]:
+        """All of it."""
+        parts, self._parts = self._parts, []
+        self._row_count = self.item_count = self.size_bytes = 0
+        return parts
+
+
+def together(parts: list[tuple[B, I32]]) -> tuple[B, I32]:
+    """The parts as one. Where their contexts differ it is in the empty one: to be looked at, not passed on."""
+    batch, slots = parts[0]
+    if len(parts) == 1:
+        return batch, slots
+    alike = all(part.context == batch.context for part, _ in parts)
+    batches = [part if alike else part.with_context(EMPTY_CONTEXT) for part, _ in parts]
+    return type(batch).concat(batches), np.concatenate([slots for _, slots in parts])
 
 
 class HeldRows(Generic[B]):

@@ -1,5 +1,8 @@
 """The stage that holds whole traces until a decider decides them. A trace is a row of a table, never an object.
 
+A batch is looked up and entered when it comes; what its spans say of their traces is read for many batches at once, before anything is
+decided: most of what reading costs is paid a batch, not a span.
+
 A decision falls ``decision_wait_s`` after a trace's first span, ``decision_wait_after_root_s`` after its root's if that is earlier, when
 ``max_bytes`` or ``max_traces`` is exceeded (oldest first), and at shutdown. Late spans follow the remembered decision of their trace.
 
@@ -21,7 +24,7 @@ from collector.helpers import decisions as registry
 from collector.helpers.consistent_sampling import RANDOMNESS_BITS, read_trace_state
 from collector.helpers.decisions import Decision
 from collector.helpers.tail_sampling.decisions import Decisions
-from collector.helpers.tail_sampling.held import HeldRows
+from collector.helpers.tail_sampling.held import Arrivals, HeldRows, together
 from collector.helpers.tail_sampling.reduce import by_trace
 from collector.helpers.tail_sampling.stamp import ERASE, LEAVE, stamped
 from collector.model import Batch, Context, KeyTable, Signal, StringColumn, Traces, groups
@@ -42,8 +45,6 @@ _OUT_BYTES: Final = 64 << 20  # of one batch that leaves; 2 GiB is the most a ba
 _EARLY_SHARE: Final = 16  # over a budget, 1/16 of it is freed at once: each freeing asks every held row
 _COLUMNS: Final[Mapping[str, Any]] = {
     "first_s": np.float64,
-    "root_s": np.float64,
-    "has_root": np.bool_,
     "span_count": np.int64,
     "size_bytes": np.int64,
     "randomness": np.uint64,
@@ -51,6 +52,7 @@ _COLUMNS: Final[Mapping[str, Any]] = {
     "state": np.uint8,
     "threshold": np.uint64,
 }
+_ROOT_COLUMNS: Final[Mapping[str, Any]] = {"root_s": np.float64, "has_root": np.bool_}  # where a root shortens the wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Decider(Protocol):
         ...
 
     def decide(self, slots: I32, column: Column, now_s: float) -> Verdicts:
-        """Decide traces, for good. The engine's own columns can be read too: ``first_s has_root span_count size_bytes randomness rv``."""
+        """Decide traces, for good. The engine's own columns can be read too: ``first_s span_count size_bytes randomness rv``."""
         ...
 
 
@@ -134,7 +136,8 @@ class TailSampler(Stage):
         self._wait_s, self._after_root_s = decision_wait_s, decision_wait_after_root_s
         self._max_bytes, self._max_traces, self._max_trace_bytes = max_bytes, max_traces, max_trace_bytes
         self._blocks, self._drops_pending, self._on_overflow = block_on_overflow, drop_pending_on_shutdown, on_overflow
-        self._traces = KeyTable({**_COLUMNS, **decider.columns})
+        self._traces = KeyTable({**_COLUMNS, **(_ROOT_COLUMNS if decision_wait_after_root_s else {}), **decider.columns})
+        self._arrivals: Arrivals[Traces] = Arrivals()
         self._held: HeldRows[Traces] = HeldRows()
         self._kept, self._dropped = Decisions(kept_cache_size), Decisions(dropped_cache_size)
         self._empty_table_bytes = self.table_bytes
@@ -187,27 +190,30 @@ class TailSampler(Stage):
         now_s = self._clock.monotonic_s()
         for mine, theirs in ((self._kept, previous._kept), (self._dropped, previous._dropped)):  # noqa: SLF001 - of this class
             mine.adopt(theirs)
+        previous._read()  # noqa: SLF001
         old = previous._traces  # noqa: SLF001
         live, everything = old.live(), np.zeros(len(old.column("state")) + 1, np.bool_)
         everything[live] = True
         parts, _ = previous._held.take(everything, np.zeros_like(everything))  # noqa: SLF001
-        for batch, slots in parts:
-            firsts = np.minimum(old.column("first_s")[slots], now_s)
-            self._hold(batch, old.keys(slots), np.ones(len(slots), np.bool_), firsts)
+        for batch, theirs_at in parts:
+            ids = old.keys(theirs_at)
+            slots = self._enter(ids, np.full(len(ids), -1, np.int32), np.arange(len(ids)))
+            self._traces.column("first_s")[slots] = np.minimum(old.column("first_s")[theirs_at], now_s)
+            self._arrive(batch, slots)
         old.remove(live)
 
     def held_items(self) -> int:
         """Spans undecided."""
-        return self._held.item_count
+        return self._held.item_count + self._arrivals.item_count
 
     def held_bytes(self) -> int:
         """Bytes of the batches they are in, and what the tables grew by."""
-        return self._held.size_bytes + self.table_bytes - self._empty_table_bytes
+        return self.span_bytes + self.table_bytes - self._empty_table_bytes
 
     @property
     def span_bytes(self) -> int:
         """Bytes of the batches held: what ``max_bytes`` limits."""
-        return self._held.size_bytes
+        return self._held.size_bytes + self._arrivals.size_bytes
 
     @property
     def table_bytes(self) -> int:
@@ -230,8 +236,8 @@ class TailSampler(Stage):
         if not batch.item_count:
             return
         ids = batch.field("trace_id")
-        open_, kept, dropped = self._where(ids)
-        while self._blocks and self._max_traces and len(self._traces) + _distinct(ids, ~(open_ | (kept >= 0) | dropped)) > self._max_traces:
+        slots, rest, kept, dropped = self._where(ids)
+        while self._blocks and self._max_traces and len(self._traces) + _distinct(ids[rest[(kept < 0) & (dropped < 0)]]) > self._max_traces:
             if not len(self._traces):  # more new traces in one batch than there may ever be
                 break
             self._room.clear()
@@ -240,22 +246,21 @@ class TailSampler(Stage):
                 await self._room.wait()
             finally:
                 self._blocked_count -= 1
-            open_, kept, dropped = self._where(ids)
-        late_kept = kept >= 0
-        undecided = ~(late_kept | dropped)
-        if undecided.any():  # held before anything is awaited: a decision that falls meanwhile finds these spans
-            self._hold(batch, ids, undecided, self._clock.monotonic_s())
-        if late_kept.any() or dropped.any():
-            await self._pass_late(batch, ids, kept, dropped)
+            slots, rest, kept, dropped = self._where(ids)
+        late = (kept >= 0) | (dropped >= 0)
+        new = rest[~late]
+        if len(new) or len(rest) < len(ids):  # held before anything is awaited: a decision that falls meanwhile finds these spans
+            self._arrive(batch, self._enter(ids, slots, new))
+        if len(new) < len(rest):
+            await self._pass_late(batch, rest, kept, dropped)
         await self._keep_within_limits()
 
     def states(self, trace_ids: U64) -> U8:
         """uint8[n]: UNKNOWN, OPEN, KEPT or DROPPED, for each id."""
-        states = np.full(len(trace_ids), UNKNOWN, np.uint8)
-        open_, kept, dropped = self._where(trace_ids)
-        states[open_] = OPEN
-        states[kept >= 0] = KEPT
-        states[dropped] = DROPPED
+        slots, rest, kept, dropped = self._where(trace_ids)
+        states = np.where(slots >= 0, np.uint8(OPEN), np.uint8(UNKNOWN))
+        states[rest[kept >= 0]] = KEPT
+        states[rest[dropped >= 0]] = DROPPED
         return states
 
     def _answer(self, trace_ids: U64) -> NDArray[np.int8]:
@@ -295,73 +300,80 @@ class TailSampler(Stage):
 
     # Coming in.
 
-    def _where(self, ids: U64) -> tuple[Mask, I32, Mask]:
-        """(open bool[n], slot in the kept decisions or -1, dropped bool[n])."""
-        open_ = self._traces.find(ids) >= 0
-        kept = np.full(len(ids), -1, np.int32)
-        dropped = np.zeros(len(ids), np.bool_)
-        if not open_.all():
-            rest = np.flatnonzero(~open_)
-            kept[rest] = self._kept.find(ids[rest])
-            dropped[rest] = (kept[rest] < 0) & (self._dropped.find(ids[rest]) >= 0)
-        return open_, kept, dropped
+    def _where(self, ids: U64) -> tuple[I32, NDArray[np.intp], I32, I32]:
+        """(slots I32[n] of open traces, else -1; the k other rows; their slots I32[k] in the kept, in the dropped decisions, else -1)."""
+        slots = self._traces.find(ids)
+        rest = np.flatnonzero(slots < 0)
+        unknown = ids[rest]
+        kept, dropped = self._kept.find(unknown), self._dropped.find(unknown)
+        dropped[kept >= 0] = -1
+        return slots, rest, kept, dropped
 
-    def _hold(self, batch: Traces, ids: U64, rows: Mask, first_s: float | NDArray[np.float64]) -> None:
-        """Note what the spans of ``rows`` say of their traces, and hold them."""
-        slots = np.full(len(ids), -1, np.int32)
-        if rows.all():
-            slots, is_new = self._traces.insert(ids)
-        else:
-            slots[rows], new = self._traces.insert(np.ascontiguousarray(ids[rows]))
-            is_new = np.zeros(len(ids), np.bool_)
-            is_new[rows] = new
+    def _enter(self, ids: U64, slots: I32, rows: NDArray[np.intp]) -> I32:
+        """``slots`` with those of new traces filled in; ``rows`` are theirs."""
+        if len(rows):
+            of = ids[rows]
+            slots[rows], is_new = self._traces.insert(of)
+            new, column = slots[rows[is_new]], self._traces.column
+            column("first_s")[new] = self._clock.monotonic_s()
+            column("state")[new] = OPEN
+            column("randomness")[new] = of[is_new, 1] & _LOW_BITS
+        return slots
+
+    def _arrive(self, batch: Traces, slots: I32) -> None:
+        """Keep the spans whose slot is not negative, to be read."""
+        if self._after_root_s:
+            has_root, root_s = self._traces.column("has_root"), self._traces.column("root_s")
+            of = slots[(batch.field("parent_span_id") == 0) & (slots >= 0)]
+            first = of[~has_root[of]]
+            has_root[first], root_s[first] = True, self._clock.monotonic_s()
+        self._arrivals.add(batch, slots)
+        if self._arrivals.is_full or self._max_trace_bytes:  # what is too large goes at once
+            self._read()
+
+    def _read(self, *, apart: bool = False) -> None:
+        """Note what the spans that arrived say of their traces, and hold them: as one part, or ``apart`` as they came."""
+        parts = self._arrivals.take()
+        if not parts:
+            return
+        batch, slots = together(parts)
+        one_context = all(part.context == batch.context for part, _ in parts)
+        for part in [(batch, slots)] if one_context and not apart else parts:
+            self._held.add(*part)
         column = self._traces.column
         grouped = by_trace(slots)
-        new_slots = slots[is_new]
-        column("first_s")[new_slots] = first_s if isinstance(first_s, float) else first_s[is_new]
-        column("state")[new_slots] = OPEN
-        self._note_randomness(batch, ids, slots, is_new, column("randomness"))
+        self._note_randomness(batch, slots)
         column("span_count")[grouped.slots] += grouped.counts
         spans = batch.table().rows
         grouped.fold(np.add, column("size_bytes"), (spans["end"] - spans["start"]).astype(np.int64))
-        roots = (spans["parent_span_id"] == 0) & (slots >= 0)
-        if roots.any():
-            has_root, root_s = column("has_root"), column("root_s")
-            of = slots[roots]
-            fresh = of[~has_root[of]]
-            root_s[fresh] = self._clock.monotonic_s()
-            has_root[fresh] = True
         self._decider.observe(batch, slots, column)
-        self._held.add(batch, slots)
         if self._max_trace_bytes:
             large = grouped.slots[column("size_bytes")[grouped.slots] > self._max_trace_bytes]
             if len(large):
                 self._lose(large, "trace_too_large")
 
-    @staticmethod
-    def _note_randomness(batch: Traces, ids: U64, slots: I32, is_new: Mask, randomness: U64) -> None:
-        """From the trace id, or from the first ``rv`` that comes."""
-        randomness[slots[is_new]] = ids[is_new, 1] & _LOW_BITS
+    def _note_randomness(self, batch: Traces, slots: I32) -> None:
+        """From the first ``rv`` that comes; without one it stays the trace id's."""
         states = batch.field("trace_state")
         if states.distinct_count and states.present.any():
             given = _explicit(states)
             if (given >= 0).any():
-                of = given[states.codes]
-                at = np.flatnonzero((of >= 0) & (slots >= 0))[::-1]  # the first one is written last and stays
-                randomness[slots[at]] = of[at].astype(np.uint64)
+                of, column = given[states.codes], self._traces.column
+                untold = (column("randomness")[slots] == batch.field("trace_id")[:, 1] & _LOW_BITS) | (column("rv")[slots] != 0)
+                at = np.flatnonzero((of >= 0) & (slots >= 0) & untold)[::-1]  # the first one is written last and stays
+                column("randomness")[slots[at]] = of[at].astype(np.uint64)
 
-    async def _pass_late(self, batch: Traces, ids: U64, kept: I32, dropped: Mask) -> None:
-        chosen = kept >= 0
+    async def _pass_late(self, batch: Traces, rows: NDArray[np.intp], kept: I32, dropped: I32) -> None:
+        """Of the spans ``rows``: pass on those whose traces were kept, drop those whose traces were dropped."""
         now_s = self._clock.monotonic_s()
-        dropped_slots = self._dropped.find(ids[dropped])
-        ages = [now_s - self._kept.column("at_s")[kept[chosen]], now_s - self._dropped.column("at_s")[dropped_slots]]
-        counts = int(np.count_nonzero(chosen)), int(np.count_nonzero(dropped))
-        self.late(*counts, np.concatenate(ages))
-        self._drop(counts[1])
-        if counts[0]:
-            out = batch.select(chosen)
-            slots = kept[chosen]
-            await self._send([stamped(out, self._kept.column("threshold")[slots], self._kept.column("rv")[slots])])
+        rows, kept, dropped = rows[kept >= 0], kept[kept >= 0], dropped[dropped >= 0]
+        self.late(len(kept), len(dropped), now_s - np.concatenate((self._kept.column("at_s")[kept], self._dropped.column("at_s")[dropped])))
+        self._drop(len(dropped))
+        if len(rows):
+            chosen = np.zeros(batch.item_count, np.bool_)
+            chosen[rows] = True
+            thresholds, rv = self._kept.column("threshold")[kept], self._kept.column("rv")[kept]
+            await self._send([stamped(batch.select(chosen), thresholds, rv)])
 
     # Decisions.
 
@@ -386,6 +398,7 @@ class TailSampler(Stage):
 
     def _decide(self, slots: I32) -> None:
         """Ask the decider; the traces leave with the next ``_release``."""
+        self._read()
         column = self._traces.column
         slots = slots[column("state")[slots] == OPEN]
         if not len(slots):
@@ -403,7 +416,7 @@ class TailSampler(Stage):
                 follower(settled)
 
     async def _keep_within_limits(self) -> None:
-        over_bytes = self._max_bytes and self._held.size_bytes > self._max_bytes
+        over_bytes = self._max_bytes and self.span_bytes > self._max_bytes
         over_traces = not self._blocks and self._max_traces and len(self._traces) > self._max_traces
         if not over_bytes and not over_traces:
             return
@@ -413,8 +426,8 @@ class TailSampler(Stage):
                 oldest = live[np.argpartition(self._traces.column("first_s")[live], excess - 1)[:excess]]
                 self.early(excess, "traces")
                 self._settle_early(oldest)
-            while self._max_bytes and self._held.size_bytes > self._max_bytes and len(self._traces):
-                slots = self._oldest_of(self._held.size_bytes - self._max_bytes + self._max_bytes // _EARLY_SHARE)
+            while self._max_bytes and self.span_bytes > self._max_bytes and len(self._traces):
+                slots = self._oldest_of(self.span_bytes - self._max_bytes + self._max_bytes // _EARLY_SHARE)
                 self.early(len(slots), "bytes")
                 self._settle_early(slots)
             await self._release()
@@ -428,6 +441,7 @@ class TailSampler(Stage):
 
     def _oldest_of(self, excess: int) -> I32:
         """The traces of the oldest parts that hold ``excess`` bytes together."""
+        self._read(apart=True)
         chosen: list[I32] = []
         for slots, size_bytes in self._held.oldest():
             chosen.append(slots)
@@ -440,6 +454,7 @@ class TailSampler(Stage):
 
     def _lose(self, slots: I32, reason: str) -> None:
         """Drop undecided traces, and their late spans."""
+        self._read()
         column = self._traces.column
         column("state")[slots] = DROPPED
         column("threshold")[slots] = LEAVE
@@ -463,7 +478,7 @@ class TailSampler(Stage):
             these = decided[state == code]
             cache.note(self._traces.keys(these), thresholds=column("threshold")[these], rv=column("rv")[these], now_s=now_s)
         parts: list[Traces] = []
-        for batch, slots in taken:
+        for batch, slots in map(together, _runs(taken)):
             self.leaving(batch, slots, column)
             parts.append(stamped(batch, column("threshold")[slots], column("rv")[slots]))
         self._traces.remove(decided)
@@ -476,15 +491,10 @@ class TailSampler(Stage):
         await self._send(parts)
 
     async def _send(self, parts: list[Traces]) -> None:
-        """Pass on spans, one batch a context."""
-        by_context: dict[Context, list[Traces]] = {}
         for batch in parts:
-            by_context.setdefault(batch.context, []).append(batch)
-        for batches in by_context.values():
-            for together in _within(batches):
-                # An exporter that waits for its backend may have given up. It has counted that; the sender was answered long ago.
-                with contextlib.suppress(ConsumeError):
-                    await self._settings.outputs[Signal.TRACES].consume(Traces.concat(together))
+            # An exporter that waits for its backend may have given up. It has counted that; the sender was answered long ago.
+            with contextlib.suppress(ConsumeError):
+                await self._settings.outputs[Signal.TRACES].consume(batch)
 
     def _drop(self, item_count: int, reason: str = "sampled") -> None:
         if item_count:
@@ -497,18 +507,19 @@ def _explicit(states: StringColumn) -> NDArray[np.int64]:
     return np.array([*values, -1], np.int64)
 
 
-def _distinct(ids: U64, rows: Mask) -> int:
-    return groups(ids[rows]).count if rows.any() else 0
+def _distinct(ids: U64) -> int:
+    return groups(ids).count if len(ids) else 0
 
 
-def _within(batches: list[Traces]) -> list[list[Traces]]:
-    """The batches in runs that stay below the size one batch may have."""
-    runs: list[list[Traces]] = [[]]
-    size_bytes = 0
-    for batch in batches:
-        size_bytes += batch.size_bytes
-        if size_bytes > _OUT_BYTES and runs[-1]:
-            runs.append([])
-            size_bytes = batch.size_bytes
-        runs[-1].append(batch)
+def _runs(parts: list[tuple[Traces, I32]]) -> list[list[tuple[Traces, I32]]]:
+    """The parts of each context, in order, in runs that stay below the size one batch may have."""
+    runs: list[list[tuple[Traces, I32]]] = []
+    open_: dict[Context, tuple[list[tuple[Traces, I32]], int]] = {}
+    for batch, slots in parts:
+        run, size_bytes = open_.get(batch.context, ([], _OUT_BYTES))
+        if size_bytes + batch.size_bytes > _OUT_BYTES:
+            run, size_bytes = [], 0
+            runs.append(run)
+        run.append((batch, slots))
+        open_[batch.context] = run, size_bytes + batch.size_bytes
     return runs

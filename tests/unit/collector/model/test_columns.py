@@ -26,6 +26,17 @@ def test_columns_are_their_values(values, other):
     assert column.only(column.equals("a")).to_list() == [value if value == "a" else None for value in values]
 
 
+@given(values=TEXTS, sought=st.sets(st.sampled_from(["", "a", "b", "c", "grün", *"0123456789"])))
+def test_slices_are_compared_where_they_lie(values, sought):
+    """Few texts or many, as with a list."""
+    encoded = [b"" if value is None else value.encode() for value in values]
+    lengths = np.array([len(value) for value in encoded], np.int32)
+    starts = np.where([value is None for value in values], -1, np.cumsum(lengths) - lengths)
+    for text in sought:
+        assert StringColumn.from_slices(b"".join(encoded), starts, lengths).equals(text).tolist() == [value == text for value in values]
+    assert StringColumn.from_slices(b"".join(encoded), starts, lengths).isin(sought).tolist() == [value in sought for value in values]
+
+
 @given(values=TEXTS)
 def test_slices_of_bytes_are_a_column(values):
     """Equal slices get one code."""

@@ -125,6 +125,20 @@ def test_arrays_of_different_length_are_refused():
             call()
 
 
+@given(st.lists(short, max_size=30), st.binary(max_size=3))
+def test_find_slice_is_index(values, wanted):
+    """The first that is equal; what is absent is not the empty slice."""
+    for sought in {wanted, *(value for value in values if value is not None)}:
+        assert wire_hash.find_slice(*laid_out(values), sought) == (values.index(sought) if sought in values else -1)
+
+
+@pytest.mark.parametrize(("starts", "lengths"), [([2], [2]), ([0, 1], [1]), ([2**31 - 1], [2])])
+def test_find_slice_reads_nothing_outside(starts, lengths):
+    """Nor does it take arrays of different lengths."""
+    with pytest.raises(ValueError, match=r"outside|length"):
+        wire_hash.find_slice(b"abc", np.array(starts, np.int32), np.array(lengths, np.int32), b"bc")
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0, 1, 2**63, 2**64 - 1])), max_size=50))
 def test_pair_codes_agree_with_a_dict(pairs):
     a, b = (np.array([pair[i] for pair in pairs], np.uint64) for i in (0, 1))
@@ -246,6 +260,25 @@ def test_combine_is_siphash_of_the_words_in_order(rows):
     table = np.array(rows, np.uint64)
     hashes = wire_hash.combine(table[:, :2], table[:, 2], key=KEY)
     assert [tuple(row) for row in hashes.tolist()] == [sip13_128(KEY, struct.pack("<3Q", *row)) for row in rows]
+
+
+@given(st.lists(st.integers(-3, 12), max_size=30), st.integers(0, 9))
+def test_clear_rows_is_assigning_zero(slots, count):
+    """To every column alike; what is no row of it is passed over."""
+    slots = np.array(slots, np.int32)
+    columns = [np.ones(count, np.uint8), np.ones((count, 2), np.float64), np.ones((count, 3, 1), np.int32), np.ones(9, np.int64)]
+    expected = [column.copy() for column in columns]
+    for column in expected:
+        column[slots[(slots >= 0) & (slots < len(column))]] = 0
+    wire_hash.clear_rows(columns, slots)
+    assert [column.tolist() for column in columns] == [column.tolist() for column in expected]
+
+
+@pytest.mark.parametrize("column", [np.ones(8)[::2], np.ones(3, object), np.broadcast_to(np.float64(1), 3), np.ones(())])
+def test_clear_rows_refuses_what_it_cannot_clear(column):
+    """Strided, of objects, read-only, without rows."""
+    with pytest.raises(ValueError, match="column"):
+        wire_hash.clear_rows([column], np.zeros(1, np.int32))
 
 
 def test_slot_table_refuses_keys_of_another_shape():

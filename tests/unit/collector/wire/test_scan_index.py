@@ -11,6 +11,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 import collector.wire
+from collector.testing import generate
 from collector.wire import layout, scan
 from collector.wire.errors import MalformedBatch
 
@@ -171,6 +172,28 @@ def test_scan_refuses_what_check_would_have_changed():
     for wire in (b"\x0a\x07\x12\x05\x12\x03\x0a\x01x", b"\x0a\x03\xc2\x3e\x00", b"\x0a\x05abc"):
         with pytest.raises(MalformedBatch):
             scan.scan("traces", wire)
+
+
+@pytest.mark.parametrize(("signal", "count", "make"), [("traces", "spans", generate.traces), ("logs", "records", generate.logs)])
+def test_frames_are_the_begin_of_every_row(signal, count, make):
+    """What ``scan`` finds of where resources, scopes and items stand, and nothing of what is in an item."""
+    for seed in range(20):
+        wire = make(**{count: seed + 1}, seed=seed).wire
+        tables, framed = scan.scan(signal, wire), scan.frames(signal, wire)
+        assert [table.dtype for table in framed] == [layout.RESOURCE, layout.SCOPE, layout.FRAME]
+        assert framed[0].tobytes() == tables[0].tobytes()
+        assert framed[1].tobytes() == tables[1].tobytes()
+        for column in layout.FRAME.names:
+            assert framed[2][column].tolist() == tables[2][column].tolist()
+
+
+def test_frames_refuse_what_they_cannot_frame():
+    """Points are not what stands below the scopes; old fields and broken lengths are none of ours."""
+    with pytest.raises(ValueError, match="metrics"):
+        scan.frames("metrics", b"")
+    for wire in (b"\x0a\x03\xc2\x3e\x00", b"\x0a\x05abc", b"\x0a\x04\x12\x02\x12\x09"):
+        with pytest.raises(MalformedBatch):
+            scan.frames("traces", wire)
 
 
 def test_exemplars_are_found_in_every_type_of_point():

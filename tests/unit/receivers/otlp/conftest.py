@@ -42,6 +42,7 @@ class Door:
         self.transports: list[str] = []
         self.error: Exception | None = None
         self.receipt = Receipt(1)
+        self.answers: set[asyncio.Task[None]] = set()
         self.entered = asyncio.Event()
         self.open = asyncio.Event()
         self.open.set()
@@ -49,6 +50,18 @@ class Door:
     def over(self, transport: str) -> "Door":
         self.transports.append(transport)
         return self
+
+    def submit(self, wire: bytes, context: Context, answered: Any) -> None:
+        async def answer() -> None:
+            try:
+                outcome = await self.admit(wire, context)
+            except Exception as error:
+                outcome = error
+            answered(outcome)
+
+        task = asyncio.ensure_future(answer())
+        self.answers.add(task)
+        task.add_done_callback(self.answers.discard)
 
     async def admit(self, wire: bytes, context: Context) -> Receipt:
         self.entered.set()

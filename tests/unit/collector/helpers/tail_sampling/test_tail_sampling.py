@@ -176,3 +176,38 @@ async def test_what_is_dropped_undecided_says_why(options, reason):
     ledger = settings.telemetry.ledger
     assert ledger.dropped_count(Signal.TRACES, reason) > 0
     assert sink.item_count + ledger.dropped_count(Signal.TRACES) == 64
+
+
+@given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=8), seed=st.integers(0, 999), max_bytes=st.sampled_from([0, 0, 9000]))
+async def test_batches_read_together_say_what_they_say_one_by_one(sizes, seed, max_bytes):
+    """Of any sizes and contexts, with a budget or without: the same spans leave, the same wait. ``Odd`` checks that all were read."""
+    rng, contexts = random.Random(seed), [Context(), Context(tenant="a")]
+    together, sink, _ = sampler(max_bytes=max_bytes)
+    one_by_one, other_sink, _ = sampler(max_bytes=max_bytes, max_trace_bytes=2**40)
+    for number, size in enumerate(sizes):
+        batch = traces(spans=size, seed=seed + number // 2).with_context(rng.choice(contexts))
+        ids = batch.field("trace_id")[: rng.randrange(3)]
+        for sut in (together, one_by_one):
+            await sut.consume(batch)
+            await sut.decide_now(np.ascontiguousarray(ids))
+        assert (together.held_items(), together.open_count) == (one_by_one.held_items(), one_by_one.open_count)
+    for sut in (together, one_by_one):
+        await sut.shutdown()
+        assert (sut.held_items(), sut.span_bytes) == (0, 0)
+
+    def left(sink):
+        return sorted((str(batch.context.tenant), span) for batch in sink.batches for span in batch.field("span_id").tolist())
+
+    assert left(sink) == left(other_sink)
+
+
+@pytest.mark.parametrize("options", [{}, {"max_trace_bytes": 2**40}])
+async def test_the_first_randomness_a_trace_is_given_stays(options):
+    """Whether the batches are read together or one by one."""
+    sut, sink, _ = sampler(**options)
+    batch = traces(spans=1)
+    even = int(batch.field("trace_id")[0, 1]) % 2 == 0  # Odd would drop it by its id
+    for rv in ("00000000000001" if even else "00000000000002", "00000000000004" if even else "00000000000003"):
+        await sut.consume(batch.edit().set_field("trace_state", f"ot=rv:{rv}").apply())
+    await sut.shutdown()
+    assert sink.item_count == (2 if even else 0)

@@ -1,0 +1,170 @@
+"""gRPC as it stands in HTTP/2 frames: length-prefixed messages, time-outs, percent-encoded texts, binary metadata.
+
+Source: gRPC's doc/PROTOCOL-HTTP2.md, doc/statuscodes.md and doc/http-grpc-status-mapping.md.
+"""
+
+import base64
+import binascii
+import re
+from typing import Final
+
+import grpc
+
+__all__ = [
+    "CODES",
+    "HEADER_BYTES",
+    "FramingError",
+    "MessageReader",
+    "MessageTooLarge",
+    "code_of_http_status",
+    "code_of_text",
+    "decode_binary",
+    "decode_text",
+    "encode_binary",
+    "encode_message",
+    "encode_text",
+    "encode_timeout",
+    "parse_timeout",
+]
+
+HEADER_BYTES: Final = 5  # flag and length before each message
+CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+_UNITS_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_PLAIN: Final = frozenset(range(0x20, 0x7F)) - {0x25}  # unescaped in grpc-message: printable ASCII but %
+_MAX_TIMEOUT_DIGITS: Final = 8
+_HTTP_STATUS: Final = {
+    400: grpc.StatusCode.INTERNAL,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.UNIMPLEMENTED,
+    429: grpc.StatusCode.UNAVAILABLE,
+    502: grpc.StatusCode.UNAVAILABLE,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.UNAVAILABLE,
+}
+
+
+class FramingError(ValueError):
+    """The bytes are no gRPC messages."""
+
+
+class MessageTooLarge(ValueError):  # noqa: N818 - the field's word
+    """A message announces more than the limit."""
+
+    def __init__(self, size_bytes: int, max_bytes: int) -> None:
+        super().__init__(f"received message larger than max ({size_bytes} vs. {max_bytes})")
+        self.size_bytes = size_bytes
+
+
+class MessageReader:
+    """Puts messages together from DATA chunks. Memory grows with what came, never with what a header announces."""
+
+    __slots__ = ("_chunks", "_max_bytes", "_messages", "size_bytes")
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._chunks: list[bytes] = []
+        self._messages: list[tuple[bool, bytes]] = []
+        self.size_bytes = 0
+        """Bytes held that are no whole message yet."""
+
+    def feed(self, data: bytes) -> None:
+        """Take one chunk.
+
+        Raises:
+            MessageTooLarge: as soon as the header of the message is there.
+            FramingError: the compressed flag is neither 0 nor 1.
+        """
+        self._chunks.append(data)
+        self.size_bytes += len(data)
+        while self.size_bytes >= HEADER_BYTES:
+            head = self._chunks[0]
+            if len(head) < HEADER_BYTES:
+                head = self._join()
+            flag, size = head[0], int.from_bytes(head[1:HEADER_BYTES], "big")
+            if flag > 1:
+                raise FramingError("the compressed flag of a message is neither 0 nor 1")
+            if size > self._max_bytes:
+                raise MessageTooLarge(size, self._max_bytes)
+            end = HEADER_BYTES + size
+            if self.size_bytes < end:
+                return
+            whole = self._join()
+            self._messages.append((flag == 1, whole[HEADER_BYTES:end]))
+            rest = whole[end:]
+            self._chunks = [rest] if rest else []
+            self.size_bytes = len(rest)
+
+    def take(self) -> list[tuple[bool, bytes]]:
+        """The whole messages since the last call: (is compressed, bytes)."""
+        messages, self._messages = self._messages, []
+        return messages
+
+    def _join(self) -> bytes:
+        if len(self._chunks) > 1:
+            self._chunks = [b"".join(self._chunks)]
+        return self._chunks[0]
+
+
+def encode_message(message: bytes, *, compressed: bool = False) -> bytes:
+    """The message with its header."""
+    return (b"\x01" if compressed else b"\x00") + len(message).to_bytes(4, "big") + message
+
+
+def parse_timeout(value: bytes) -> float | None:
+    """Seconds of a ``grpc-timeout``; None: it is none."""
+    match = _TIMEOUT.fullmatch(value)
+    return int(match[1]) * _UNITS_S[match[2]] if match else None
+
+
+def encode_timeout(seconds: float) -> bytes:
+    """``grpc-timeout``: the finest unit whose number has at most eight digits; never 0."""
+    for unit, scale in ((b"n", 1e-9), (b"u", 1e-6), (b"m", 1e-3), (b"S", 1.0), (b"M", 60.0), (b"H", 3600.0)):
+        number = max(round(seconds / scale), 1)
+        if number < 10**_MAX_TIMEOUT_DIGITS:
+            return b"%d%s" % (number, unit)
+    return b"99999999H"
+
+
+def encode_text(text: str) -> bytes:
+    """``grpc-message``: UTF-8, percent-encoded."""
+    raw = text.encode("utf-8", "replace")
+    if all(byte in _PLAIN for byte in raw):
+        return raw
+    return b"".join(bytes((byte,)) if byte in _PLAIN else b"%%%02X" % byte for byte in raw)
+
+
+def decode_text(value: bytes) -> str:
+    """The text of a ``grpc-message``; what is no valid escape stays as it is."""
+    if b"%" not in value:
+        return value.decode("utf-8", "replace")
+    out = re.sub(rb"%([0-9A-Fa-f]{2})", lambda match: bytes((int(match[1], 16),)), value)
+    return out.decode("utf-8", "replace")
+
+
+def encode_binary(value: bytes) -> bytes:
+    """The value of a ``-bin`` header, without padding as the specification has it."""
+    return base64.b64encode(value).rstrip(b"=")
+
+
+def decode_binary(value: bytes) -> list[bytes]:
+    """The values of a ``-bin`` header: several may stand in one, after commas; padding is optional.
+
+    Raises:
+        FramingError: no base64.
+    """
+    try:
+        return [base64.b64decode(part.strip() + b"=" * (-len(part.strip()) % 4), validate=True) for part in value.split(b",")]
+    except (binascii.Error, ValueError) as exc:
+        raise FramingError("a binary header is no base64") from exc
+
+
+def code_of_text(value: bytes) -> grpc.StatusCode:
+    """The code of a ``grpc-status``; what is no known number is UNKNOWN."""
+    return CODES.get(int(value), grpc.StatusCode.UNKNOWN) if value.isdigit() and len(value) < 3 else grpc.StatusCode.UNKNOWN
+
+
+def code_of_http_status(status: int) -> grpc.StatusCode:
+    """What an answer without ``grpc-status`` means."""
+    return _HTTP_STATUS.get(status, grpc.StatusCode.UNKNOWN)

@@ -1,0 +1,216 @@
+"""Requests of one turn go on as one batch, and every sender hears of its own request alone."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from collector.api import PermanentError, Receipt, RetryableError
+from collector.model import EMPTY_CONTEXT, Context, MalformedBatch
+from collector.service.door import MAX_BYTES, MAX_ITEMS
+from collector.testing import eventually, traces_request
+
+PLAIN = """
+receivers: {source: {}}
+processors: {every: {}}
+exporters: {target: {do: %s}}
+service: {pipelines: {traces: {receivers: [source], processors: [every], exporters: [target]}}}
+"""
+MALFORMED = b"\x0a\xff"
+
+
+class Senders:
+    """Sends without waiting; ``told`` has what each was told, in the order of sending."""
+
+    def __init__(self, door: Any) -> None:
+        self.door = door
+        self.told: list[Receipt | Exception | None] = []
+
+    def send(self, wire: bytes, context: Context = EMPTY_CONTEXT) -> None:
+        place = len(self.told)
+        self.told.append(None)
+
+        def answered(outcome: Receipt | Exception) -> None:
+            assert self.told[place] is None, "answered twice"
+            self.told[place] = outcome
+
+        self.door.submit(wire, context, answered)
+
+    async def answers(self) -> list[Any]:
+        await eventually(lambda: None not in self.told)
+        return self.told
+
+
+def wire(spans: int = 3, seed: int = 0) -> bytes:
+    return traces_request(spans=spans, seed=seed).SerializeToString()
+
+
+def with_bad_ids(count: int) -> bytes:
+    message = traces_request(spans=count + 1)
+    for span in message.resource_spans[0].scope_spans[0].spans[:count]:
+        span.trace_id = b"short"
+    return message.SerializeToString()
+
+
+async def test_requests_of_one_turn_are_one_batch(world):
+    """Their bytes joined in order; one that comes later is a batch of its own."""
+    async with world.running(PLAIN % '""') as service:
+        senders = Senders(world.source())
+        for seed in range(5):
+            senders.send(wire(seed=seed))
+        assert await senders.answers() == [Receipt(3)] * 5
+        senders.send(wire(seed=9))
+        await senders.answers()
+        batches = world.target().batches
+        assert [batch.wire for batch in batches] == [b"".join(wire(seed=seed) for seed in range(5)), wire(seed=9)]
+        assert service.admission.used_bytes == 0
+
+
+async def test_a_bad_request_is_refused_alone(world):
+    """Nobody else hears of it; partial success counts its own rows only; an empty one is taken."""
+    async with world.running(PLAIN % '""'):
+        senders = Senders(world.source())
+        for body in (wire(), MALFORMED, with_bad_ids(2), b""):
+            senders.send(body)
+        good, malformed, partial, empty = await senders.answers()
+        assert isinstance(malformed, MalformedBatch)
+        assert (good, empty) == (Receipt(3), Receipt(0))
+        assert (partial.accepted_count, partial.rejected_count) == (1, 2)
+        assert sum(batch.item_count for batch in world.target().batches) == 4
+
+
+async def test_contexts_never_mix(world):
+    """Two tenants in one turn: two batches, each with its own context."""
+    async with world.running(PLAIN % '""'):
+        senders = Senders(world.source())
+        contexts = [Context(tenant="a"), Context(tenant="b"), Context(tenant="a")]
+        for context in contexts:
+            senders.send(wire(), context)
+        await senders.answers()
+        assert [(batch.context.tenant, batch.item_count) for batch in world.target().batches] == [("a", 6), ("b", 3)]
+
+
+@pytest.mark.parametrize(("spans", "requests"), [(3000, 4), (1500, 8)])
+async def test_a_batch_is_bounded(world, spans, requests):
+    """By bytes and by items; nothing is lost at the seams and the order stays."""
+    async with world.running(PLAIN % '""'):
+        senders = Senders(world.source())
+        body = wire(spans)
+        for _ in range(requests):
+            senders.send(body)
+        await senders.answers()
+        batches = world.target().batches
+        assert len(batches) > 1
+        assert all(batch.item_count <= MAX_ITEMS and batch.size_bytes <= MAX_BYTES for batch in batches)
+        assert sum(batch.item_count for batch in batches) == spans * requests
+
+
+async def test_a_request_larger_than_the_bound_goes_alone(world):
+    """What was there before it is not held up, and it is taken whole."""
+    async with world.running(PLAIN % '""'):
+        senders = Senders(world.source())
+        for count in (3, MAX_ITEMS + 1, 2):
+            senders.send(wire(count))
+        await senders.answers()
+        assert [batch.item_count for batch in world.target().batches] == [3, MAX_ITEMS + 1, 2]
+
+
+async def test_memory_refuses_what_does_not_fit_beside_the_others(world):
+    """Bytes stay reserved until the batch is committed."""
+    async with world.running(PLAIN % '""') as service:
+        body = wire(10)
+        service.admission.limit(soft_bytes=2 * len(body), hard_bytes=3 * len(body), rss=lambda: 0)
+        senders = Senders(world.source())
+        for _ in range(3):
+            senders.send(body)
+        first, second, third = await senders.answers()
+        assert (first, second) == (Receipt(10), Receipt(10))
+        assert (type(third), third.reason) == (RetryableError, "memory_limit")
+        assert service.admission.used_bytes == 0
+
+
+async def test_where_all_do_not_fit_those_are_taken_that_do(world):
+    """A full queue refuses request by request, and the books close."""
+    async with world.running(PLAIN % "must_not_lose") as service:
+        target = world.target()
+        target.has_room = lambda batch: batch.item_count + target.item_count <= 7
+        senders = Senders(world.source())
+        for _ in range(3):
+            senders.send(wire(3))
+        told = await senders.answers()
+        assert [getattr(outcome, "reason", "taken") for outcome in told] == ["taken", "taken", "queue_full"]
+        row = next(row for row in service.ledger.snapshot() if row.node == "receivers/source")
+        assert (row.received, row.out, row.refused) == (9, 6, {"queue_full": 3})
+
+
+async def test_nothing_is_batched_where_a_sender_waits_for_the_backend(world):
+    """Each request is sent by itself, at the same time, and gets its own answer."""
+    async with world.running(PLAIN % "wait_hang"):
+        senders = Senders(world.source())
+        for _ in range(3):
+            senders.send(wire(3))
+        await eventually(lambda: world.target().waiting == 9)
+        assert senders.told == [None] * 3
+        world.target().release.set()
+        assert await senders.answers() == [Receipt(3)] * 3
+        assert [batch.item_count for batch in world.target().batches] == [3, 3, 3]
+
+
+@pytest.mark.parametrize(("order", "error"), [("wait_refuse", PermanentError), ("wait_retry", RetryableError)])
+async def test_what_the_backend_says_comes_back(world, order, error):
+    async with world.running(PLAIN % order):
+        senders = Senders(world.source())
+        senders.send(wire())
+        assert isinstance((await senders.answers())[0], error)
+
+
+async def test_a_sender_that_gives_up_takes_nobody_with_it(world):
+    """Its own request is under way already; the others of the batch are answered."""
+    async with world.running(PLAIN % '""'):
+        first = asyncio.ensure_future(world.source().admit(wire(seed=1), EMPTY_CONTEXT))
+        second = asyncio.ensure_future(world.source().admit(wire(seed=2), EMPTY_CONTEXT))
+        await asyncio.sleep(0)  # both have submitted
+        first.cancel()
+        assert await second == Receipt(3)
+        assert world.target().item_count == 6
+
+
+async def test_an_answer_that_raises_leaves_the_others_theirs(world):
+    """A fault of a transport is logged, and nobody else's matter."""
+    async with world.running(PLAIN % '""'):
+        senders = Senders(world.source())
+        world.source().submit(wire(), EMPTY_CONTEXT, lambda _: 1 / 0)
+        senders.send(wire())
+        assert await senders.answers() == [Receipt(3)]
+        assert world.target().item_count == 6
+
+
+_BODIES = st.sampled_from([wire(1, 1), wire(4, 2), with_bad_ids(1), MALFORMED, b"", wire(2, 3)[:-1]])
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(turns=st.lists(st.lists(st.tuples(_BODIES, st.sampled_from([None, "a"])), max_size=6), max_size=4))
+async def test_everybody_hears_what_he_would_alone(world, turns):
+    """Whatever comes in one turn: the answers, the bytes that come out and the books are those of requests sent one by one."""
+
+    def plain(outcome):
+        return outcome if isinstance(outcome, Receipt) else (type(outcome), str(outcome))
+
+    requests = [(body, Context(tenant=tenant)) for turn in turns for body, tenant in turn]
+    async with world.running(PLAIN % '""'):
+        alone = Senders(world.source())
+        for body, context in requests:
+            alone.send(body, context)
+            await alone.answers()
+        expected = [plain(outcome) for outcome in alone.told]
+        expected_out = {t: b"".join(b.wire for b in world.target().batches if b.context.tenant == t) for t in (None, "a")}
+    async with world.running(PLAIN % '""'):
+        together = Senders(world.source())
+        for turn in turns:
+            for body, tenant in turn:
+                together.send(body, Context(tenant=tenant))
+            await together.answers()
+        assert [plain(outcome) for outcome in together.told] == expected
+        assert {t: b"".join(b.wire for b in world.target().batches if b.context.tenant == t) for t in (None, "a")} == expected_out

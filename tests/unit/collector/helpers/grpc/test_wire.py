@@ -1,0 +1,98 @@
+"""gRPC's wire forms, against their definitions and themselves."""
+
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.helpers.grpc.wire import (
+    FramingError,
+    MessageReader,
+    MessageTooLarge,
+    code_of_http_status,
+    code_of_text,
+    decode_binary,
+    decode_text,
+    encode_binary,
+    encode_message,
+    encode_text,
+    encode_timeout,
+    parse_timeout,
+)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.binary(max_size=60)), max_size=5), st.data())
+def test_any_split_gives_the_same_messages(messages, data):
+    """However the bytes are cut into chunks."""
+    wire = b"".join(encode_message(body, compressed=flag) for flag, body in messages)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=8)))
+    reader, found = MessageReader(60), []
+    for start, end in zip([0, *cuts], [*cuts, len(wire)], strict=True):
+        reader.feed(wire[start:end])
+        found += reader.take()
+    assert found == messages
+    assert reader.size_bytes == 0
+
+
+def test_a_message_is_refused_by_its_header_alone():
+    """Nothing has to arrive, and nothing is set aside, for a message over the limit."""
+    reader = MessageReader(10)
+    with pytest.raises(MessageTooLarge, match=r"11 vs\. 10"):
+        reader.feed(b"\x00\x00\x00\x00\x0b")
+    with pytest.raises(FramingError):
+        MessageReader(10).feed(b"\x02\x00\x00\x00\x00")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [(b"1H", 3600), (b"2M", 120), (b"3S", 3), (b"4m", 0.004), (b"5u", 5e-6), (b"6n", 6e-9), (b"99999999S", 99999999)]
+)
+def test_timeouts_of_every_unit(text, seconds):
+    """Units as the specification names them."""
+    assert parse_timeout(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", [b"", b"1", b"S", b"-1S", b"1.5S", b"123456789S", b"1s", b" 1S", b"1S\n"])
+def test_what_is_no_timeout(text):
+    """Up to eight digits and one unit, nothing else."""
+    assert parse_timeout(text) is None
+
+
+@given(st.floats(min_value=1e-9, max_value=1e9))
+def test_a_timeout_survives(seconds):
+    """To the last of eight digits."""
+    assert parse_timeout(encode_timeout(seconds)) == pytest.approx(seconds, rel=1e-6, abs=5e-10)
+
+
+@given(st.text())
+def test_texts_survive(text):
+    """Any text, as printable ASCII; a surrogate is replaced."""
+    encoded = encode_text(text)
+    assert all(0x20 <= byte < 0x7F for byte in encoded)
+    assert decode_text(encoded) == text.encode("utf-8", "replace").decode()
+
+
+def test_a_wrong_escape_stays():
+    """A receiver must not fail on it."""
+    assert decode_text(b"100% %zz %41") == "100% %zz A"
+
+
+@given(st.lists(st.binary(max_size=20), min_size=1, max_size=4), st.booleans())
+def test_binary_values_survive(values, padded):
+    """With and without padding, several in one header."""
+    encoded = [encode_binary(value) for value in values]
+    if padded:
+        encoded = [value + b"=" * (-len(value) % 4) for value in encoded]
+    assert decode_binary(b", ".join(encoded)) == values
+
+
+def test_what_is_no_base64():
+    with pytest.raises(FramingError):
+        decode_binary(b"!!!")
+
+
+def test_codes():
+    """Unknown numbers are UNKNOWN."""
+    assert code_of_text(b"14") is grpc.StatusCode.UNAVAILABLE
+    assert {code_of_text(value) for value in (b"", b"99", b"-1", b"x", b"1" * 5000)} == {grpc.StatusCode.UNKNOWN}
+    assert code_of_http_status(503) is grpc.StatusCode.UNAVAILABLE
+    assert code_of_http_status(418) is grpc.StatusCode.UNKNOWN
