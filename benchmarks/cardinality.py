@@ -123,10 +123,11 @@ def plot(path, rows):
         if version == "now":
             right.plot(DISTINCT, [row["state"] for row in found], label=label, **style)
     left.set(xscale="log", xlabel="distinct series offered (10 000 allowed)", ylabel="CPU seconds a million points", ylim=0)
-    right.set(xscale="log", xlabel="distinct series offered (10 000 allowed)", ylabel="state, MiB", ylim=0)
+    right.set(xscale="log", xlabel="distinct series offered (10 000 allowed)", ylabel="state, MiB", ylim=(0, 145))
     right.axhline(128, linestyle="--", color="grey", linewidth=1)
     right.text(DISTINCT[0], 130, "state_limit_mib", color="grey", fontsize=8)
-    left.legend(frameon=False)
+    left.set_ylim(top=1.5 * left.get_ylim()[1])
+    left.legend(frameon=False, ncols=2, loc="upper left")
     figure.tight_layout()
     figure.savefig(path, dpi=90)
 
