@@ -83,6 +83,8 @@ class Settings:
     """Processors: the pipeline this object serves."""
     shared: dict[str, Any] = field(default_factory=dict)
     """One dictionary for all objects of one id: state that pipelines of one processor share."""
+    process: dict[str, Any] = field(default_factory=dict)
+    """One dictionary for all objects of the service, kept over reloads: what components of a type share whatever their id. Keys: types."""
     version: str = ""
     instance_id: str = ""
     """Our own ``service.instance.id``."""

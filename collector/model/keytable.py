@@ -14,6 +14,7 @@ from collector.wire.hash import SlotTable, clear_rows
 __all__ = ["KeyTable"]
 
 _SLOTS_MAX = 2**30 - 1
+_RECORDS = ""  # the one column of a table of records
 # What the compiled table holds a slot: key 16, live flag 1, free list 4, and up to 4 places of 4 bytes right after a doubling.
 _TABLE_BYTES_PER_SLOT = 37
 
@@ -21,18 +22,21 @@ _TABLE_BYTES_PER_SLOT = 37
 class KeyTable:
     """``U64[n,2]`` keys to slots ``I32[n]``; freed slots are used again."""
 
-    def __init__(self, columns: Mapping[str, Any] | None = None, *, capacity: int = 1024, max_bytes: int = 0) -> None:
+    def __init__(self, columns: Mapping[str, Any] | np.dtype[np.void] | None = None, *, capacity: int = 1024, max_bytes: int = 0) -> None:
         """An empty table.
 
         Args:
-            columns: Name to dtype, or to ``(dtype, shape)`` for several values a slot. A new key's values are zero.
+            columns: Name to dtype, or to ``(dtype, shape)`` for several values a slot. A new key's values are zero. Or one record dtype:
+                its fields are the columns, and a slot's values stand together (``records``).
             capacity: How many slots to have room for at first; the table doubles when they are used up.
             max_bytes: What table and columns together may grow to; 0 = no limit. Keys beyond it get slot -1.
 
         Raises:
             ValueError: ``capacity`` is below 1, or ``max_bytes`` does not hold one slot.
         """
-        shapes = {name: _normal(spec) for name, spec in (columns or {}).items()}
+        self._is_record = isinstance(columns, np.dtype)
+        specs = {_RECORDS: columns} if isinstance(columns, np.dtype) else columns or {}
+        shapes = {name: _normal(spec) for name, spec in specs.items()}
         slot_bytes = _TABLE_BYTES_PER_SLOT + sum(dtype.itemsize * int(np.prod(shape)) for dtype, shape in shapes.values())
         self._slot_limit = min(max_bytes // slot_bytes, _SLOTS_MAX) if max_bytes else _SLOTS_MAX
         if self._slot_limit < 1:
@@ -83,7 +87,12 @@ class KeyTable:
 
     def column(self, name: str) -> NDArray[Any]:
         """The writable column, one row a slot, used or not; valid until the next ``insert``."""
-        return self._columns[name]
+        return self._columns[_RECORDS][name] if self._is_record else self._columns[name]
+
+    @property
+    def records(self) -> NDArray[np.void]:
+        """The slots' records, of a table made with a record dtype; valid until the next ``insert``."""
+        return self._columns[_RECORDS]
 
     def keys(self, slots: NDArray[np.int32]) -> NDArray[np.uint64]:
         """The keys of slots in use, U64[k,2].

@@ -5,7 +5,7 @@ with one ``Settings.shared`` for all objects of an id. What the configuration ma
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,8 @@ class Environment:
     version: str
     instance_id: str
     start_time_unix_nano: int
+    process: dict[str, Any] = field(default_factory=dict)
+    """``Settings.process``."""
 
 
 @dataclass(slots=True)
@@ -265,6 +267,7 @@ class _Builder:
             pipelines=pipelines or {},
             pipeline=pipeline,
             shared=self._shared.setdefault(configured.id, {}) if configured.kind is ComponentKind.PROCESSOR else {},
+            process=environment.process,
             version=environment.version,
             instance_id=environment.instance_id,
             start_time_unix_nano=environment.start_time_unix_nano,

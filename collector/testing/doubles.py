@@ -364,6 +364,7 @@ def make_settings(
     pipelines: Mapping[str, Output] | None = None,
     pipeline: str = "",
     shared: dict[str, Any] | None = None,
+    process: dict[str, Any] | None = None,
     instance_id: str = "test-instance",
 ) -> Settings:
     """Settings for one component, every part a double unless given. Without ``outputs``: one :class:`Sink` a signal."""
@@ -383,6 +384,7 @@ def make_settings(
         pipelines=pipelines or {},
         pipeline=pipeline or (f"{min(chosen)}" if chosen_kind is ComponentKind.PROCESSOR and chosen else ""),
         shared={} if shared is None else shared,
+        process={} if process is None else process,
         version="0.0.0-test",
         instance_id=instance_id,
         start_time_unix_nano=clock.time_unix_nano(),

@@ -40,7 +40,11 @@ cdef extern from *:
     """
     uint64_t fold_multiply "tailrace_fold_multiply"(uint64_t a, uint64_t b) noexcept nogil
 
+cdef extern from *:
+    void prefetch "__builtin_prefetch"(const void *at) noexcept nogil   # a hint; any address may be given
+
 cdef Py_ssize_t RELEASE_ROWS = 8192
+cdef Py_ssize_t AHEAD = 8      # rows: a large table's places and keys are on their way to the cache when their turn comes
 
 cdef enum:
     KIND_STRING = 1
@@ -797,11 +801,17 @@ cdef class SlotTable:
         """I32[n]: the slot of each key, -1 = not there."""
         cdef cnp.npy_intp rows = keys.shape[0]
         cdef Py_ssize_t row
+        cdef int32_t slot
         if keys.shape[1] != 2:
             raise ValueError("keys must be U64[n,2]")
         cdef cnp.ndarray slots = cnp.PyArray_SimpleNew(1, &rows, cnp.NPY_INT32)
         cdef int32_t *out = <int32_t *>cnp.PyArray_DATA(slots)
         for row in range(rows):
+            if row + 2 * AHEAD < rows:
+                prefetch(&self._places[<uint32_t>_pair_hash(keys[row + 2 * AHEAD, 0], keys[row + 2 * AHEAD, 1]) & self._mask])
+            if row + AHEAD < rows:
+                slot = self._places[<uint32_t>_pair_hash(keys[row + AHEAD, 0], keys[row + AHEAD, 1]) & self._mask]
+                prefetch(&self._keys[2 * <Py_ssize_t>max(slot, 0)])
             out[row] = self._places[self._probe(keys[row, 0], keys[row, 1])]
         return slots
 

@@ -30,13 +30,13 @@ from collector.model import (
 )
 from collector.model.builders import Attributes
 from processors.cardinality.config import CardinalityConfig
-from processors.cardinality.fold import ADDS, FOLDABLE, FOLDS, REASONS
+from processors.cardinality.fold import FOLDABLE
 from processors.cardinality.identity import attributes_of, series_of, text_of
-from processors.cardinality.limits import Budgets
+from processors.cardinality.limits import Budgets, ProcessSeries
 from processors.cardinality.overview import Overview
 from processors.cardinality.rewrite import OVERFLOW, RUNGS, AttributeRewriter
 from processors.cardinality.state import State
-from processors.cardinality.stores import I32, I64, U64, Mask
+from processors.cardinality.stores import ADDS, FOLDS, I32, I64, REASONS, U64, Mask
 from processors.cardinality.writer import Family
 
 __all__ = ["CardinalityProcessor", "create"]
@@ -53,8 +53,8 @@ class _Points:
     """One batch on its way: what is known of each point. All arrays are (points,)."""
 
     __slots__ = (
-        "batch", "bound", "budgets", "ended", "has_accumulator", "keys", "metric", "now", "now_s", "rewritten", "rung", "series", "slots",
-        "sources",
+        "batch", "bound", "budgets", "ended", "has_accumulator", "keys", "kinds", "now", "now_s", "parent", "rewritten", "rung", "series",
+        "slots", "sources",
     )  # fmt: skip
 
     batch: Metrics
@@ -64,7 +64,10 @@ class _Points:
     """Sources: the series as they came."""
     series: U64
     """The series after the rules."""
-    metric: npt.NDArray[np.void]
+    parent: I32
+    """Metrics."""
+    kinds: I32
+    """METRIC types."""
     ended: Mask
     rung: I32
     sources: I32
@@ -85,7 +88,9 @@ class CardinalityProcessor(Stage):
         self._settings, self._config, self._clock = settings, config, settings.clock
         now = self._clock.time_unix_nano()
         self.state: State = (
-            State(config, settings.start_time_unix_nano or now) if previous is None else State.taken_over(previous.state, config, now)
+            State(config, settings.start_time_unix_nano or now, ProcessSeries.of(settings.process))
+            if previous is None
+            else State.taken_over(previous.state, config, now)
         )
         self._limits, self._fold = self.state.limits, self.state.fold
         self._rewriter = AttributeRewriter(config, self.state.granted)
@@ -105,6 +110,7 @@ class CardinalityProcessor(Stage):
         """Begin writing what is folded."""
         for key, glob, why in self._config.unmatchable():
             self._settings.telemetry.log.warning("a glob of metric names can match nothing", key=key, glob=glob, why=why)
+        self.state.process.join(self._limits)
         self.state.configure(self._config)
         host.add_admin_route("/cardinality", self._overview.show)
         self._task = asyncio.ensure_future(self._flush_regularly())
@@ -117,6 +123,7 @@ class CardinalityProcessor(Stage):
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
                 await self._flush()
+        self.state.process.leave(self._limits)
 
     async def consume(self, batch: Batch) -> None:
         """Pass named series on, fold the others."""
@@ -161,7 +168,8 @@ class CardinalityProcessor(Stage):
         points.series = points.keys if points.rewritten is batch else series_of(points.rewritten)
         if context is not None:
             points.keys, points.series = points.keys ^ context, points.series ^ context
-        points.metric = batch.table("metrics").rows[batch.table("points").parent]
+        points.parent = batch.table("points").parent
+        points.kinds = batch.table("metrics").rows["type"][points.parent]
         points.ended = batch.field("flags", "points") & _NO_RECORDED_VALUE != 0
         points.sources = self._fold.sources.find(points.keys)
         points.has_accumulator, points.bound = self._fold.follows(points.sources)
@@ -185,9 +193,9 @@ class CardinalityProcessor(Stage):
 
     def _weights(self, points: _Points) -> I64:
         """(points,) what each series counts for."""
-        weights = np.ones(len(points.metric), np.int64)
+        weights = np.ones(len(points.kinds), np.int64)
         if self._config.count == "prometheus_series":
-            rows, kinds = points.batch.table("points").rows, points.metric["type"]
+            rows, kinds = points.batch.table("points").rows, points.kinds
             weights = np.where(kinds == METRIC_HISTOGRAM, rows["bounds_len"] // 8 + _HISTOGRAM_SERIES, weights)
             weights = np.where(kinds == METRIC_SUMMARY, rows["quantile_count"] + _SUMMARY_SERIES, weights)
         return weights
@@ -223,8 +231,9 @@ class CardinalityProcessor(Stage):
 
     def _drop_unfoldable(self, points: _Points, folding: Mask) -> Mask:
         """(points,) those that are over the limit and of a type that is not merged: dropped and counted, never summed blindly."""
-        kinds = points.metric["type"]
-        dropped = folding & ~np.isin(kinds, FOLDABLE)
+        kinds = points.kinds
+        foldable = np.isin(points.batch.table("metrics").rows["type"], FOLDABLE)
+        dropped = folding & ~foldable[points.parent]
         if dropped.any():
             if count := int(np.count_nonzero(dropped & (kinds == METRIC_SUMMARY))):
                 self._lose("summary", count)
@@ -239,7 +248,7 @@ class CardinalityProcessor(Stage):
 
     def _fold_rows(self, points: _Points, folding: Mask, named: Mask) -> None:
         """Adds up the folded points, and remembers the last values and times of named series (rules 8 and 10)."""
-        follows = named & self._is_added(points.metric)
+        follows = named & self._is_added(points.batch)[points.parent]
         if not self._fold.may_follow():
             follows &= points.sources >= 0
         rows = np.flatnonzero(folding | follows)
@@ -249,8 +258,8 @@ class CardinalityProcessor(Stage):
         targets = np.full(len(rows), -1, np.int32)
         targets[folded] = self._accumulators_of(points, rows[folded])
         own_name = folded & (points.rung[rows] != OVERFLOW)
-        metric = points.metric[rows]
-        reasons, inexact = self._fold.add(points.batch, rows, points.keys[rows], targets, own_name, metric, points.now, points.now_s)
+        sources = points.sources[rows]
+        reasons, inexact = self._fold.add(points.batch, rows, points.keys, sources, targets, own_name, points.now, points.now_s)
         for number in np.unique(reasons[folded]).tolist():
             if number:
                 self._lose(REASONS[number], int(np.count_nonzero(folded & (reasons == number))))
@@ -260,12 +269,12 @@ class CardinalityProcessor(Stage):
         taken = folded & (reasons == 0)
         if count := int(np.count_nonzero(taken)):
             self._settle(folded=count)
-            sources = self._fold.sources.find(points.keys[rows[taken]])
-            self._fold.exemplars.note(points.batch, rows[taken], self._fold.sources.column("accumulator")[sources])
+            self._fold.exemplars.note(points.batch, rows[taken], self._fold.sources.column("accumulator")[sources[taken]])
 
     @staticmethod
-    def _is_added(metric: npt.NDArray[np.void]) -> Mask:
-        """Types that add up, of which nothing must be counted twice; the others are what they say now."""
+    def _is_added(batch: Metrics) -> Mask:
+        """(metrics,) those whose type adds up, of which nothing must be counted twice; the others are what they say now."""
+        metric = batch.table("metrics").rows
         kinds = metric["type"]
         adds = (kinds == METRIC_SUM) & ((metric["monotonic"] != 0) | (metric["temporality"] == TEMPORALITY_DELTA))
         added: Mask = adds | (kinds == METRIC_HISTOGRAM) | (kinds == METRIC_EXPONENTIAL_HISTOGRAM)
@@ -279,10 +288,10 @@ class CardinalityProcessor(Stage):
             return slots
         mine = rows[unknown]
         overflow = points.rung[mine] == OVERFLOW
-        metric = points.metric[mine]
+        metric, parent = points.batch.table("metrics").rows, points.parent[mine]
         kind = metric["type"] * 64 + metric["temporality"] * 8 + metric["monotonic"]
-        unit = hash_text(points.batch.field("unit", "metrics"))[points.batch.table("points").parent[mine]]
-        parts = [self._limits.budgets.keys(np.maximum(points.budgets.budget[mine], 0)), unit, kind]
+        unit = hash_text(points.batch.field("unit", "metrics"))
+        parts = [self._limits.budgets.keys(np.maximum(points.budgets.budget[mine], 0)), unit[parent], kind[parent]]
         if points.budgets.values is not None:
             parts.append(hash_text(points.budgets.values)[mine])
         keys = np.where(overflow[:, None], combine_keys(*parts), points.series[mine])
@@ -295,7 +304,8 @@ class CardinalityProcessor(Stage):
     def _describe(self, points: _Points, row: int, slot: int, *, is_overflow: bool) -> None:
         """What the series of a new accumulator is: once a series we write."""
         batch = points.rewritten
-        parent, kind = int(batch.table("points").parent[row]), points.metric[row]
+        parent = int(points.parent[row])
+        kind = points.batch.table("metrics").rows[parent]
         resource = attributes_of(batch, "resources", int(batch.ancestor("resources", "points")[row]))
         name, unit, description = (text_of(batch, field, "metrics", parent) for field in ("name", "unit", "description"))
         if is_overflow:

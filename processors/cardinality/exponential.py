@@ -12,9 +12,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from collector.model import KeyTable, groups
-from processors.cardinality.histograms import add_totals, place, put_place, totals_of
-from processors.cardinality.stores import I32, I64, U64, Lines, Mask, Rows, previous
+from collector.model import PRESENT_SUM, KeyTable, groups
+from processors.cardinality._fold import add_totals
+from processors.cardinality.histograms import place, put_place
+from processors.cardinality.stores import I32, I64, U64, Mask, Rows, chosen, previous
 
 __all__ = ["ExponentialHistograms", "ExponentialPoints"]
 
@@ -105,27 +106,29 @@ class ExponentialHistograms:
         valid: Mask = found & (total == points["count"].astype(np.float64))
         return valid
 
-    def add(self, wire: bytes, lines: Lines) -> None:
-        """Adds the gains of ``lines``, whose points are ``valid``."""
-        points = lines.points
-        self._allocate(lines.target)
+    def add(self, wire: bytes, every: npt.NDArray[np.void], lines: npt.NDArray[np.void]) -> None:
+        """Adds the gains of ``lines`` (``stores.LINE``) of the points ``every``; theirs are ``valid``."""
+        points, targets = chosen(every, lines["row"]), lines["target"]
+        first, fresh, full, cumulative = lines["first"], lines["fresh"], lines["full"], lines["cumulative"]
+        self._allocate(targets)
         now, scales = _entries_of(wire, points)
         thresholds = points["zero_threshold"].astype(np.float64)
-        has_sum, sums = totals_of(points)
+        has_sum = (points["present"] & PRESENT_SUM != 0) & np.isfinite(points["sum"])
+        sums = np.where(has_sum, points["sum"], 0.0)
         was, was_scale, was_threshold, was_count, was_sum = self._stored(lines)
         counts = points["count"]
-        before_count, before_sum = previous(counts, was_count, lines.first), previous(sums, was_sum, lines.first)
-        whole = ~lines.cumulative | (lines.fresh & lines.full) | lines.overwrites
-        whole |= ~lines.fresh & (lines.started_anew | (counts < before_count))
-        adds = (lines.target >= 0) & ~(lines.cumulative & lines.fresh & ~lines.full & ~lines.overwrites)
+        before_count, before_sum = previous(counts, was_count, first), previous(sums, was_sum, first)
+        whole = ~cumulative | (fresh & full) | lines["overwrites"]
+        whole |= ~fresh & (lines["started_anew"] | (counts < before_count))
+        adds = (targets >= 0) & ~(cumulative & fresh & ~full & ~lines["overwrites"])
         if adds.any():
             # What each line's source had before it: the entries of the line above, or what is stored.
-            follows = np.append(~lines.first[1:], False)
+            follows = np.append(~first[1:], False)
             above = now.take(follows[now.line])
             before = Entries.joined(above.at(above.line + 1), was)
-            before_scale = previous(scales, was_scale, lines.first)
-            before_threshold = previous(thresholds, was_threshold, lines.first)
-            scale, threshold = self._agree(lines.target, adds, whole, scales, before_scale, thresholds, before_threshold)
+            before_scale = previous(scales, was_scale, first)
+            before_threshold = previous(thresholds, was_threshold, first)
+            scale, threshold = self._agree(targets, adds, whole, scales, before_scale, thresholds, before_threshold)
             mine = _moved(now.take(adds[now.line]), scales, scale, threshold)
             base = _moved(before.take((adds & ~whole)[before.line]), before_scale, scale, threshold)
             gains = _difference(mine, base)
@@ -134,10 +137,13 @@ class ExponentialHistograms:
             if fell.any():
                 whole |= fell
                 gains = Entries.joined(gains.take(~fell[gains.line]), mine.take(fell[mine.line]))
-            self._accumulate(gains.at(lines.target[gains.line].astype(np.int64)))
+            self._accumulate(gains.at(targets[gains.line].astype(np.int64)))
             base_count, base_sum = np.where(whole, np.uint64(0), before_count), np.where(whole, 0.0, before_sum)
-            add_totals(self._accumulators, lines.take(adds), (counts - base_count)[adds], (sums - base_sum)[adds], has_sum[adds])
-        self._remember(lines, now, scales, thresholds, sums)
+            add_totals(
+                every, chosen(lines, adds), self._accumulators.records, (counts - base_count)[adds], (sums - base_sum)[adds],
+                has_sum[adds].view(np.uint8),
+            )  # fmt: skip
+        self._remember(lines, counts, now, scales, thresholds, sums)
 
     def written(self, slots: I32) -> ExponentialPoints:
         """What the accumulators ``slots`` have; each has been added to."""
@@ -245,29 +251,30 @@ class ExponentialHistograms:
 
     # Sources.
 
-    def _stored(self, lines: Lines) -> tuple[Entries, I64, npt.NDArray[np.float64], U64, npt.NDArray[np.float64]]:
+    def _stored(self, lines: npt.NDArray[np.void]) -> tuple[Entries, I64, npt.NDArray[np.float64], U64, npt.NDArray[np.float64]]:
         """What is stored of the sources of first lines: entries, and (n,) scale, threshold, count, sum."""
-        classes, rows = place(self._sources, lines.slots)
+        classes, rows = place(self._sources, lines["slot"])
         count = len(classes)
         scale, threshold = np.full(count, _SCALE_MAX, np.int64), np.zeros(count)
         counts, sums = np.zeros(count, np.uint64), np.zeros(count)
         parts = [_no_entries()]
         for number in np.unique(classes[classes >= 0]).tolist():
-            here = np.flatnonzero((classes == number) & lines.first)
-            store, chosen = self._source_rows[number], rows[here]
-            found = _dense_entries(store["counts"][chosen], store["offsets"][chosen], store["zeros"][chosen])
+            here = np.flatnonzero((classes == number) & lines["first"])
+            store, mine = self._source_rows[number], rows[here]
+            found = _dense_entries(store["counts"][mine], store["offsets"][mine], store["zeros"][mine])
             parts.append(found.at(here[found.line].astype(np.int64)))
-            scale[here], threshold[here] = store["scale"][chosen], store["threshold"][chosen]
-            counts[here], sums[here] = store["count"][chosen], store["sum"][chosen]
+            scale[here], threshold[here] = store["scale"][mine], store["threshold"][mine]
+            counts[here], sums[here] = store["count"][mine], store["sum"][mine]
         return Entries.joined(*parts), scale, threshold, counts, sums
 
     def _remember(
-        self, lines: Lines, now: Entries, scales: I64, thresholds: npt.NDArray[np.float64], sums: npt.NDArray[np.float64]
-    ) -> None:
-        keep = np.flatnonzero(lines.last & lines.cumulative)
+        self, lines: npt.NDArray[np.void], counts: U64, now: Entries, scales: I64, thresholds: npt.NDArray[np.float64],
+        sums: npt.NDArray[np.float64],
+    ) -> None:  # fmt: skip
+        keep = np.flatnonzero(lines["last"] & lines["cumulative"])
         if not len(keep):
             return
-        number_of = np.full(len(lines.last), -1, np.int64)
+        number_of = np.full(len(lines), -1, np.int64)
         number_of[keep] = np.arange(len(keep))
         entries = now.take(number_of[now.line] >= 0)
         entries = entries.at(number_of[entries.line])
@@ -276,8 +283,8 @@ class ExponentialHistograms:
         extent = np.zeros((len(keep), 2), np.int64)
         np.maximum.at(extent, (buckets.line, buckets.side), buckets.index - low[buckets.line, buckets.side] + 1)
         wanted = np.searchsorted(np.array(_WIDTHS), extent.max(axis=1)).astype(np.int32)
-        slots = lines.slots[keep]
-        had, had_row = (part.copy() for part in place(self._sources, slots))
+        slots = lines["slot"][keep]
+        had, had_row = place(self._sources, slots)
         zeros = np.zeros(len(keep), np.int64)
         np.add.at(zeros, entries.line[entries.side == _ZERO], entries.count[entries.side == _ZERO])
         for number in np.unique(wanted).tolist():
@@ -295,7 +302,7 @@ class ExponentialHistograms:
             store["offsets"][rows], store["scale"][rows], store["threshold"][rows] = low[here], scales[keep[here]], thresholds[keep[here]]
             store["zeros"][rows], store["count"][rows], store["sum"][rows] = (
                 zeros[here],
-                lines.points["count"][keep[here]],
+                counts[keep[here]],
                 sums[keep[here]],
             )
         gone = (had >= 0) & (had != wanted)

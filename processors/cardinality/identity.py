@@ -13,9 +13,7 @@ from collector.model import (
     EMPTY_CONTEXT,
     KIND_BOOL,
     KIND_DOUBLE,
-    KIND_EMPTY,
     KIND_INT,
-    KIND_STRING,
     Context,
     Metrics,
     StringColumn,
@@ -23,6 +21,7 @@ from collector.model import (
     hash_text,
 )
 from collector.model.series import series_key
+from processors.cardinality._fold import any_empty
 
 __all__ = ["ContextKeys", "attributes_of", "has_empty", "series_of", "text_of"]
 
@@ -37,11 +36,7 @@ def series_of(batch: Metrics) -> npt.NDArray[np.uint64]:
 
 def has_empty(batch: Metrics) -> bool:
     """Whether any attribute has no value."""
-    for table in _TABLES:
-        rows = batch.attributes(table).rows
-        if len(rows) and ((rows["kind"] == KIND_EMPTY) | ((rows["kind"] == KIND_STRING) & (rows["value_len"] == 0))).any():
-            return True
-    return False
+    return any(any_empty(batch.attributes(table).rows) for table in _TABLES)
 
 
 class ContextKeys:

@@ -16,7 +16,7 @@ from processors.cardinality.config import CardinalityConfig
 from processors.cardinality.sketch import Sketches
 from processors.cardinality.stores import I32, I64, U64, Mask
 
-__all__ = ["LIMITED", "Budgets", "Limits"]
+__all__ = ["LIMITED", "Budgets", "Limits", "ProcessSeries"]
 
 METRIC, TENANT, TOTAL = 0, 1, 2  # the column "kind" of budgets
 LIMITED: Final = ("budget", "tenant", "total")
@@ -41,11 +41,46 @@ class Budgets:
         return self.budget, self.tenant, self.total
 
 
+class ProcessSeries:
+    """The named series of all processors of the process that run: what ``max_series`` counts."""
+
+    def __init__(self) -> None:
+        self.members: list[Limits] = []
+        self.born = 0
+        """How many series have been named: a series' number says which of two is younger, whoever named it."""
+
+    @classmethod
+    def of(cls, process: dict[str, Any]) -> "ProcessSeries":
+        """The one of a service (``Settings.process``)."""
+        found: ProcessSeries = process.setdefault("cardinality", cls())
+        return found
+
+    def join(self, limits: "Limits") -> None:
+        """A processor runs."""
+        if limits not in self.members:
+            self.members.append(limits)
+
+    def leave(self, limits: "Limits") -> None:
+        """It does not any more, or not until its successor does."""
+        if limits in self.members:
+            self.members.remove(limits)
+
+    @property
+    def count(self) -> int:
+        """Named series."""
+        return sum(len(limits.named) for limits in self.members)
+
+    def youngest(self, count: int) -> int:
+        """The number of the oldest of the ``count`` youngest series."""
+        born = np.concatenate([limits.named.column("born")[limits.named.live()] for limits in self.members])
+        return int(np.partition(born, len(born) - count)[len(born) - count])
+
+
 class Limits:
     """The budgets and the named series."""
 
-    def __init__(self, config: CardinalityConfig) -> None:
-        self.config = config
+    def __init__(self, config: CardinalityConfig, process: ProcessSeries) -> None:
+        self.config, self._process = config, process
         self.named = KeyTable({
             "budget": np.int32, "tenant": np.int32, "total": np.int32, "weight": np.int32, "seen": np.float32, "born": np.int64,
             "merged": np.uint8,
@@ -61,7 +96,6 @@ class Limits:
         self.sketches = Sketches(bits=_SKETCH_BITS, rows_max=_SKETCHES_MAX)
         self._all = self.demand.allocate()
         self._tenants: dict[str, int] = {}
-        self._born = 0
         self._lowered = False
 
     @property
@@ -157,8 +191,8 @@ class Limits:
                 new_slots, _ = self.named.insert(series[chosen])
                 column = self.named.column
                 column("weight")[new_slots] = weights[chosen]
-                column("born")[new_slots] = self._born + np.arange(len(chosen))
-                self._born += len(chosen)
+                column("born")[new_slots] = self._process.born + np.arange(len(chosen))
+                self._process.born += len(chosen)
                 for name, of in zip(LIMITED, budgets.all(), strict=True):
                     column(name)[new_slots] = of[chosen]
                 self._count(new_slots, 1)
@@ -168,6 +202,9 @@ class Limits:
 
     def _room(self, rows: npt.NDArray[np.intp], weights: I64, budgets: Budgets) -> Mask:
         """(rows,) which new series get a name, in their order; one that gets none takes no room."""
+        room = self.config.max_series - self._process.count
+        if room <= 0:
+            return np.zeros(len(rows), bool)
         column = self.budgets.column
         used, limit = column("series"), column("limit")
         asked = weights[rows]
@@ -185,7 +222,6 @@ class Limits:
                 starts = np.flatnonzero(np.concatenate(([True], mine[order][1:] != mine[order][:-1])))
                 base = np.repeat(np.concatenate(([0], sums[starts[1:] - 1])), np.diff(np.append(starts, len(order))))
                 every = every and bool((sums - base <= left[order]).all())
-        room = self.config.max_series - len(self.named)
         if every and len(rows) <= room:
             return fits
         # A limit is reached within this batch: one by one, those for which there still is room anywhere.
@@ -239,8 +275,8 @@ class Limits:
         live = self.named.live()
         column = self.named.column
         live = live[np.argsort(-column("born")[live], kind="stable")]  # the youngest first
-        gone = np.zeros(len(live), bool)
-        gone[: max(0, len(live) - self.config.max_series)] = True
+        excess = self._process.count - self.config.max_series
+        gone = column("born")[live] >= self._process.youngest(excess) if excess > 0 else np.zeros(len(live), bool)
         weights = column("weight")[live].astype(np.int64)
         limit = self.budgets.column("limit")
         used = self.budgets.column("series")
@@ -248,14 +284,14 @@ class Limits:
             of = column(name)[live]
             freed = np.zeros(len(limit), np.int64)
             np.add.at(freed, of[gone & (of >= 0)], weights[gone & (of >= 0)])
-            excess = np.where(limit > 0, used - freed - limit, 0)
-            rows = np.flatnonzero(~gone & (of >= 0) & (excess[of] > 0))
+            beyond = np.where(limit > 0, used - freed - limit, 0)
+            rows = np.flatnonzero(~gone & (of >= 0) & (beyond[of] > 0))
             rows = rows[np.argsort(of[rows], kind="stable")]
             if len(rows):
                 sums = np.cumsum(weights[rows])
                 starts = np.flatnonzero(np.concatenate(([True], of[rows][1:] != of[rows][:-1])))
                 base = np.repeat(np.concatenate(([0], sums[starts[1:] - 1])), np.diff(np.append(starts, len(rows))))
-                gone[rows[sums - base - weights[rows] < excess[of[rows]]]] = True
+                gone[rows[sums - base - weights[rows] < beyond[of[rows]]]] = True
         last: I32 = live[gone]
         return last
 

@@ -73,6 +73,7 @@ class Overview:
             "mode": self._config.mode,
             "series": len(limits.named),
             "demand": int(limits.demand_total),
+            "process_series": state.process.count,
             "max_series": self._config.max_series,
             "folded_sources": int(np.count_nonzero(state.fold.sources.column("accumulator")[state.fold.sources.live()] >= 0)),
             "written_series": len(state.fold.accumulators),

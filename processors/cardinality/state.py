@@ -9,12 +9,12 @@ import numpy as np
 from collector.model import METRIC_GAUGE
 from processors.cardinality.config import CardinalityConfig
 from processors.cardinality.exemplars import ExemplarPool
-from processors.cardinality.fold import FOLDS, Fold
+from processors.cardinality.fold import Fold
 from processors.cardinality.identity import ContextKeys
-from processors.cardinality.limits import Limits
+from processors.cardinality.limits import Limits, ProcessSeries
 from processors.cardinality.report import Report
 from processors.cardinality.rewrite import Granted
-from processors.cardinality.stores import I32
+from processors.cardinality.stores import FOLDS, I32
 from processors.cardinality.writer import Writer
 
 __all__ = ["State"]
@@ -25,9 +25,9 @@ _MIB = 1024 * 1024
 class State:
     """See the module."""
 
-    def __init__(self, config: CardinalityConfig, start_time_unix_nano: int) -> None:
-        self.config = config
-        self.limits = Limits(config)
+    def __init__(self, config: CardinalityConfig, start_time_unix_nano: int, process: ProcessSeries) -> None:
+        self.config, self.process = config, process
+        self.limits = Limits(config, process)
         self.fold = Fold(
             start_time_unix_nano=start_time_unix_nano, state_ttl_s=config.state_ttl, initial=config.initial,
             state_max_bytes=config.state_limit_mib * _MIB, exemplars=_exemplars(config),
@@ -44,7 +44,7 @@ class State:
 
         What was written before is not continued then: the new start time makes old sources baselines, so nothing is counted twice.
         """
-        return previous if previous.config.same_series(config) else cls(config, now_unix_nano)
+        return previous if previous.config.same_series(config) else cls(config, now_unix_nano, previous.process)
 
     def configure(self, config: CardinalityConfig) -> None:
         """Other limits for the same series."""

@@ -1,7 +1,7 @@
-"""Rows of arrays beside the key tables: buckets of histograms, whose number differs from metric to metric.
+"""What is remembered: records of sources and accumulators, and rows of arrays beside them for buckets.
 
-A store holds everything of one shape (one set of bounds; one class of widths), so that a batch's rows are read and written by one
-fancy index each.
+The records are the columns of a ``KeyTable`` and C structs in ``_fold``: a source is one cache line or two, whatever is asked of it. A
+store of rows holds everything of one shape (one set of bounds; one class of widths).
 """
 
 from typing import Any, Final, TypeAlias
@@ -9,12 +9,69 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["I32", "I64", "U64", "Lines", "Mask", "Rows", "add_rows", "previous"]
+__all__ = [
+    "ACCUMULATOR",
+    "ADDS",
+    "ENDED",
+    "FOLDS",
+    "FREED",
+    "I32",
+    "I64",
+    "LINE",
+    "LIVE",
+    "NEW",
+    "REASONS",
+    "SOURCE",
+    "U64",
+    "Mask",
+    "Rows",
+    "chosen",
+    "previous",
+]
 
 I32: TypeAlias = npt.NDArray[np.int32]
 I64: TypeAlias = npt.NDArray[np.int64]
 U64: TypeAlias = npt.NDArray[np.uint64]
 Mask: TypeAlias = npt.NDArray[np.bool_]
+
+SOURCE: Final = np.dtype([
+    ("start", "<u8"), ("time", "<u8"), ("value", "<i8"), ("seen", "<f4"), ("accumulator", "<i4"), ("mark", "<i4"),
+    ("status", "u1"), ("kind", "u1"), ("is_double", "u1"),
+], align=True)  # fmt: skip
+"""A source.
+
+``start``, ``time``: of its last point, ns. ``value``: the last value's bits, a double's if ``is_double``; of histograms (set, row) of their
+buckets as two int32. ``seen``: monotonic s. ``accumulator``: slot, -1: the series has its name. ``mark``: scratch. ``status``: see below.
+``kind``: METRIC type.
+"""
+ACCUMULATOR: Final = np.dtype([
+    ("int", "<i8"), ("double", "<f8"), ("count", "<u8"), ("sum", "<f8"), ("min", "<f8"), ("max", "<f8"), ("pending", "<u8"),
+    ("start", "<u8"), ("seen", "<f8"), ("set", "<i4"), ("row", "<i4"), ("is_double", "u1"), ("touched", "u1"), ("fold", "u1"),
+    ("kind", "u1"), ("lacks_sum", "u1"), ("lacks_range", "u1"),
+], align=True)  # fmt: skip
+"""A series that we write.
+
+``int``, ``double``: the two parts of a sum. ``count`` to ``max``: of histograms. ``pending``: scratch. ``start``: ns. ``seen``: monotonic
+s. ``set``, ``row``: of buckets; set -1: none yet. ``touched``: since the last flush. ``fold``: index of ``FOLDS``. ``kind``: METRIC type.
+"""
+LINE: Final = np.dtype([
+    ("row", "<i4"), ("slot", "<i4"), ("target", "<i4"), ("kind", "u1"), ("first", "?"), ("last", "?"), ("fresh", "?"), ("full", "?"),
+    ("overwrites", "?"), ("started_anew", "?"), ("cumulative", "?"),
+], align=True)  # fmt: skip
+"""A point of a known source; those of a source stand together, in order of time.
+
+``row``: of the batch's points. ``slot``: its source. ``target``: accumulator slot; -1: followed, not added up (the series has its name).
+``kind``: METRIC type. ``first``, ``last``: of its source in this batch. ``fresh``: the first line ever of its source. ``full``: rule 2, a
+fresh line counts with its whole value. ``overwrites``: the first line that goes into the series of its own name: with its whole value,
+which that name shows already. ``started_anew``: under another start time than the line before.
+"""
+NEW, LIVE, ENDED, FREED = range(4)
+"""``status`` of a source: just inserted; known; said NO_RECORDED_VALUE; lost its name."""
+FOLDS: Final = ("", "last", "sum", "max", "min", "mean")
+"""``fold`` of an accumulator: 0 adds up, the others are made of the latest values of live sources."""
+ADDS: Final = 0
+REASONS: Final = ("", "not_finite", "out_of_range", "exponential", "state_full", "out_of_order")
+"""Why a point was not folded."""
 
 _GROWTH: Final = 1.25  # memory is bounded by what is allocated, so little is allocated ahead
 
@@ -72,39 +129,10 @@ class Rows:
             self.used, self._free = 0, []
 
 
-class Lines:
-    """Points of known sources, ordered by source and then by time: what the types add up. All arrays are (n,)."""
-
-    __slots__ = (
-        "cumulative", "first", "fresh", "full", "last", "metric", "overwrites", "points", "rows", "slots", "started_anew", "target",
-    )  # fmt: skip
-
-    slots: I32
-    """Source slots."""
-    rows: npt.NDArray[np.intp]
-    """Rows of the batch's points."""
-    points: npt.NDArray[np.void]
-    metric: npt.NDArray[np.void]
-    target: I32
-    """Accumulator slots; -1: followed, not added up (the series has its name)."""
-    first: Mask
-    """The first line of its source in this batch."""
-    last: Mask
-    fresh: Mask
-    """The first line ever of its source."""
-    full: Mask
-    """Rule 2: a fresh line counts with its whole value."""
-    overwrites: Mask
-    """The first line that goes into the series of its own name: with its whole value, which that name shows already."""
-    started_anew: Mask
-    cumulative: Mask
-
-    def take(self, mask: Mask) -> "Lines":
-        """Some of the lines; whole sources."""
-        taken = Lines()
-        for name in self.__slots__:
-            setattr(taken, name, getattr(self, name)[mask])
-        return taken
+def chosen(records: npt.NDArray[np.void], which: npt.NDArray[Any]) -> npt.NDArray[np.void]:
+    """``records[which]``, copied as whole records: numpy goes field by field, which takes ten times as long."""
+    taken: npt.NDArray[np.void] = records.view(f"V{records.itemsize}")[which].view(records.dtype)
+    return taken
 
 
 def previous(values: npt.NDArray[Any], stored: npt.NDArray[Any], first: Mask) -> npt.NDArray[Any]:
@@ -112,15 +140,4 @@ def previous(values: npt.NDArray[Any], stored: npt.NDArray[Any], first: Mask) ->
     shifted = np.empty_like(values)
     shifted[1:] = values[:-1]
     shifted[:1] = values[:1]
-    wide = first.reshape(-1, *([1] * (values.ndim - 1)))
-    return np.where(wide, stored, shifted)
-
-
-def add_rows(into: npt.NDArray[Any], rows: npt.NDArray[Any], gains: npt.NDArray[Any]) -> None:
-    """``into[rows] += gains`` for (n, width) gains, rows standing more than once."""
-    if not len(rows):
-        return
-    order = np.argsort(rows, kind="stable")
-    ordered = rows[order]
-    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-    into[ordered[starts]] += np.add.reduceat(gains[order], starts, axis=0)
+    return np.where(first, stored, shifted)

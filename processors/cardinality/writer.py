@@ -23,8 +23,8 @@ from collector.model import (
     MetricsBuilder,
 )
 from collector.model.builders import Attributes
-from processors.cardinality.fold import ADDS, Fold
-from processors.cardinality.stores import I32, U64, Mask
+from processors.cardinality.fold import Fold
+from processors.cardinality.stores import ADDS, I32, U64, Mask
 
 __all__ = ["Family", "Writer"]
 

@@ -57,7 +57,7 @@ class Every(Transform):
     def __init__(self, settings: Settings, order: str) -> None:
         self.order, self.telemetry = order, settings.telemetry
         settings.shared["objects"] = settings.shared.get("objects", 0) + 1
-        self.shared = settings.shared
+        self.shared, self.process = settings.shared, settings.process
 
     def transform(self, batch: Batch) -> Batch | None:
         if self.order == "raise":

@@ -256,6 +256,7 @@ async def test_a_connector_joins_pipelines_and_room_is_asked_through_it(world):
         await world.source(signal=Signal.METRICS).consume(metrics(points=5))  # it does not reach b
         assert world.made["processors/every@traces/in"] is not world.made["processors/every@traces/a"]
         assert world.made["processors/every@traces/in"].shared is world.made["processors/every@traces/a"].shared
+        assert world.made["receivers/source"].settings.process is world.made["processors/every@traces/a"].process
 
 
 async def test_a_result_comes_back_through_a_connector(world):

@@ -120,6 +120,7 @@ async def test_reload_swaps_the_graph_and_hands_over_the_old_objects(world):
         assert await service.reload(world.config(more))
         assert old_target.item_count == 4  # drained first
         assert world.previous["receivers/source"] is old_source
+        assert world.made["receivers/source"].settings.process is old_source.settings.process
         assert old_source.stopped
         assert service.ready()
         await world.source().consume(traces(spans=6))

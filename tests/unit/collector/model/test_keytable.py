@@ -95,6 +95,19 @@ def test_a_table_that_cannot_hold_one_slot_is_refused():
         KeyTable(capacity=0)
 
 
+def test_fields_of_a_record_are_columns():
+    """A table of records: a slot's values stand together, each is a column too, and a reused slot is zero."""
+    table = KeyTable(np.dtype([("a", "<i8"), ("b", "u1")], align=True), capacity=1)
+    slots, _ = table.insert(keys_of(range(5)))
+    table.column("a")[slots] = [10, 11, 12, 13, 14]
+    table.column("b")[slots[2]] = 7
+    assert table.records[slots[2]].tolist() == (12, 7)
+    table.remove(slots[2:3])
+    reused, _ = table.insert(keys_of([99]))
+    assert reused.tolist() == slots[2:3].tolist()
+    assert table.records[reused[0]].tolist() == (0, 0)
+
+
 def test_memory_counts_table_and_columns():
     small, large = KeyTable(capacity=16), KeyTable({"a": np.float64}, capacity=16)
     assert large.memory_bytes - small.memory_bytes == 16 * 8

@@ -687,7 +687,7 @@ async def test_report_names_the_worst_attribute():
         assert report["attributes"][0] == {
             "metric": "requests",
             "attribute": "user",
-            "values": 30,
+            "values": pytest.approx(30, abs=6),  # an estimate
             "samples": report["attributes"][0]["samples"],
         }
         assert all(sample.startswith("#") for sample in report["attributes"][0]["samples"])

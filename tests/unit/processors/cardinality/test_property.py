@@ -2,9 +2,14 @@
 
 The reference is slow plain Python: it keeps what every source counted, and reads what left the processor as a backend does (by name, by
 time, resets seen by start time or by a fall). Doubles are multiples of 1/8, so that sums of them are exact.
+
+After a restart of the gateway old sources are baselines (rules 2 and 3): the truth is less by what each gained since its last point, no unit
+more or less; nothing of one that has a name again under which the backend knows it. To the backend, too, an old series it does not know is
+a baseline: its first value was counted before.
 """
 
 import asyncio
+import dataclasses
 import random
 from collections import Counter, defaultdict
 
@@ -23,7 +28,9 @@ SECOND, MS = 1_000_000_000, 1_000_000
 SOURCES = 7
 BASE = 6  # the scale at which the reference keeps exponential histograms
 STALE_S = 300.0
-OVERFLOW = "overflow"
+OVERFLOW_KEY = "otel.metric.overflow"
+OVERFLOW = ((OVERFLOW_KEY, "True"),)
+TENANTS = ("t0", "t1")
 TOTALS = ["sum_int", "sum_double", "histogram", "exponential"]
 LATEST = ["updown", "gauge/last", "gauge/sum", "gauge/max", "gauge/min", "gauge/mean"]
 
@@ -31,11 +38,13 @@ LATEST = ["updown", "gauge/last", "gauge/sum", "gauge/max", "gauge/min", "gauge/
 class Source:
     """One series of a program that counts."""
 
-    def __init__(self, number, kind, temporality, rng):
+    def __init__(self, number, kind, temporality, rng, attributes):
         self.number, self.kind, self.temporality, self.rng = number, kind, temporality, rng
+        self.attributes, self.name = attributes, tuple(sorted(attributes.items()))
         self.start = 0
         self.value = Counter()  # since start (cumulative) or since the last report (delta)
-        self.truth = Counter()  # all it ever reported
+        self.reported = Counter()  # of that, what the last report said
+        self.truth = Counter()  # all it ever reported, less what a restart of the gateway cost
         self.time = 0
         self.scale = rng.randint(2, BASE)
         self.latest = 0
@@ -70,7 +79,8 @@ class Source:
         else:
             self.observe()
         point = metric.data_points.add(time_unix_nano=time, start_time_unix_nano=self.start)
-        point.attributes.add(key="user").value.string_value = f"u{self.number}"
+        for key, text in self.attributes.items():
+            point.attributes.add(key=key).value.string_value = text
         if self.kind == "sum_int":
             point.as_int = self.value["value"]
         elif self.kind == "sum_double":
@@ -90,6 +100,7 @@ class Source:
         else:
             point.as_double = self.latest
         self.time = time
+        self.reported = Counter(self.value)
         if self.temporality == DELTA:
             self.value.clear()
             self.start = time
@@ -99,6 +110,7 @@ class Source:
     def restart(self, now):
         """A new process: counts from nothing."""
         self.value.clear()
+        self.reported.clear()
         self.start = now
 
 
@@ -152,28 +164,28 @@ class Backend:
         self.total = defaultdict(list)  # name → Counters that add up
         self.ended = {}
         self.now_named = set()
-        self.overflow_starts = set()
-        self.overflow_times = []
+        self.overflow_starts = defaultdict(set)
+        self.gateway_start = 0
+
+    def restart(self, now):
+        """Another gateway writes from here on; names that had ended by then come back as other series."""
+        self.gateway_start = now
+        self.last = {name: point for name, point in self.last.items() if name in self.now_named or is_overflow(name)}
+        self.now_named = set()
 
     def take(self, wire):
-        points = []
-        for resource in ExportMetricsServiceRequest.FromString(wire).resource_metrics:
-            for scope in resource.scope_metrics:
-                for metric in scope.metrics:
-                    for point in getattr(metric, metric.WhichOneof("data")).data_points:
-                        user = {a.key: a.value.string_value for a in point.attributes}
-                        points.append((point.time_unix_nano, user.get("user", OVERFLOW), point))
-        for time, name, point in sorted(points, key=lambda entry: entry[0]):
+        for point in sorted(points_of(wire), key=lambda point: point.time_unix_nano):
+            time, name = point.time_unix_nano, name_of(point)
             if point.flags & 1:
                 assert name not in self.ended or self.ended[name] < time or name in self.now_named
                 self.now_named.discard(name)
                 self.ended[name] = time
                 continue
             if name in self.last and time <= self.last[name].time_unix_nano:
-                assert name != OVERFLOW
+                assert not is_overflow(name)
                 continue  # a backend refuses it
-            if name == OVERFLOW:
-                self.overflow_starts.add(point.start_time_unix_nano)
+            if is_overflow(name):
+                self.overflow_starts[name].add(point.start_time_unix_nano)
             else:
                 self.now_named.add(name)
             before = self.last.get(name)
@@ -181,6 +193,8 @@ class Backend:
             if hasattr(point, "quantile_values"):
                 continue
             content = read(point)
+            if before is None and self.temporality == CUMULATIVE and point.start_time_unix_nano < self.gateway_start:
+                continue
             restarted = before is None or point.start_time_unix_nano != before.start_time_unix_nano
             if self.temporality == DELTA or restarted or fell(content, read(before)):
                 self.total[name].append(("+", content))
@@ -188,16 +202,23 @@ class Backend:
                 self.total[name].append(("-", read(before)))
                 self.total[name].append(("+", content))
 
-    def sum(self, scale):
+    def sum(self, scale, names=lambda name: True):
         found = Counter()
-        for parts in self.total.values():
-            for sign, content in parts:
-                content = at_scale(content, scale)
-                if sign == "+":
-                    found.update(content)
-                else:
-                    found.subtract(content)
+        for sign, content in (part for name, parts in self.total.items() if names(name) for part in parts):
+            if sign == "+":
+                found.update(at_scale(content, scale))
+            else:
+                found.subtract(at_scale(content, scale))
         return Counter({key: count for key, count in found.items() if count})
+
+
+def name_of(point):
+    """Its attributes: resource and metric are the same of all."""
+    return tuple(sorted((a.key, a.value.string_value or str(a.value.bool_value)) for a in point.attributes))
+
+
+def is_overflow(name):
+    return name[0][0] == OVERFLOW_KEY
 
 
 def fell(now, before):
@@ -207,22 +228,66 @@ def fell(now, before):
     return any(now[key] < count for key, count in before.items() if key != "sum")
 
 
+def points_of(wire):
+    """All points of a request."""
+    return [
+        point
+        for resource in ExportMetricsServiceRequest.FromString(wire).resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        for point in getattr(metric, metric.WhichOneof("data")).data_points
+    ]
+
+
+@dataclasses.dataclass
+class Kind:
+    """What sources are called, what the processor is told of it, and which names are compared by themselves."""
+
+    attributes: object
+    keys: dict = dataclasses.field(default_factory=dict)
+    parts: list = dataclasses.field(default_factory=lambda: [lambda name: True])
+
+
+WORLDS = {
+    "plain": Kind(lambda number: {"user": f"u{number}"}),
+    "tenants": Kind(
+        lambda number: {"user": f"u{number}", "tenant": TENANTS[number % 2]},
+        {"tenant": lambda rng: {"attribute": "tenant", "limit": rng.randint(1, 3), "total": rng.choice([0, 3, 4])}},
+        [lambda name, tenant=tenant: ("tenant", tenant) in name for tenant in TENANTS],
+    ),
+    # Dropped, templated and collapsed: some sources by several rules, some by none.
+    "rules": Kind(
+        lambda number: {
+            "path": f"/users/{number}" if number % 3 == 1 else "/users", "shard": f"s{number % 4}",
+            **({"request": f"r{number}"} if number in {0, 4} else {}), "user": f"u{number // 2}",
+        },
+        {"attributes": lambda rng: [
+            {"keys": ["request"], "action": "drop"}, {"keys": ["path"], "action": "template"},
+            {"keys": ["shard"], "action": "collapse", "max_values": rng.randint(1, 4)},
+        ]},
+    ),
+}  # fmt: skip
+
+
 class World:
     """Sources, the processor and a backend."""
 
-    def __init__(self, kind, temporality, mode, seed, limit):
+    def __init__(self, kind, temporality, mode, seed, limit, world):
         self.kind, self.temporality, self.rng = kind, temporality, random.Random(seed)
+        self.world = world
         self.clock, self.sink, self.sent = FakeClock(), Sink(Signal.METRICS), 0
         self.settings = make_settings(factory, signals={Signal.METRICS}, clock=self.clock, outputs={Signal.METRICS: self.sink})
         self.keys = {"mode": mode, "window": "1000s", "state_ttl": "1000s", "overflow": {"stale_after": "300s", "flush_interval": "60s"}}
         if kind.startswith("gauge/"):
             self.keys["gauge"] = [{"metrics": ["*"], "fold": kind.partition("/")[2]}]
         self.limit = limit
+        self.keys |= {name: make(self.rng) for name, make in WORLDS[world].keys.items()}
         self.sut = self.make(None)
-        self.sources = [Source(i, kind, temporality, self.rng) for i in range(SOURCES)]
+        self.sources = [Source(i, kind, temporality, self.rng, WORLDS[world].attributes(i)) for i in range(SOURCES)]
         self.backend, self.seen = Backend(temporality), 0
         self.gone = set()
         self.reloaded_s = -1.0
+        self.restarts, self.restarted_s = 0, -1.0
 
     def make(self, previous):
         return factory.create(self.settings, CardinalityConfig.model_validate({**self.keys, "limit": self.limit}), previous)
@@ -251,11 +316,16 @@ class World:
         self.sent += len(points)
         await self.sut.consume(Metrics.from_wire(made.SerializeToString()))
 
-    def report(self, source, time):
+    def report(self, source, time, costs):
         def fill(data):
             if not source.start:
                 source.start = time - 1
+            before = Counter(source.reported)
             source.fill(data, time)
+            is_old = source.seen_s is not None and source.seen_s <= self.restarted_s and source.start < self.backend.gateway_start
+            if is_old and self.temporality == CUMULATIVE:
+                costs[source.number] = Counter(source.reported)
+                costs[source.number].subtract(before)
             source.seen_s = self.clock.monotonic_s()
             self.gone.discard(source.number)
 
@@ -264,12 +334,18 @@ class World:
     async def reports(self, numbers, each=1):
         """Some sources report, each so many times, all in one batch in any order."""
         await self.clock.advance(1)
-        now = self.clock.time_unix_nano()
-        await self.send(*(self.report(self.sources[n], now + i) for n in numbers for i in range(each)))
+        self.absorb()
+        now, costs, at = self.clock.time_unix_nano(), {}, len(self.sink.batches)
+        await self.send(*(self.report(self.sources[n], now + i, costs) for n in numbers for i in range(each)))
+        passed = {name_of(point) for batch in self.sink.batches[at:] for point in points_of(batch.wire)}
+        for number, cost in costs.items():
+            source = self.sources[number]
+            if source.name not in passed or source.name not in self.backend.last:
+                source.truth.subtract(cost)
 
     async def step(self, op, number):
         source = self.sources[number]
-        named = f"u{number}" in self.backend.now_named
+        named = source.name in self.backend.now_named
         if op == "report":
             await self.reports(self.rng.sample(range(SOURCES), self.rng.randint(1, SOURCES)))
         elif op == "twice":
@@ -290,14 +366,15 @@ class World:
 
             def end(data):
                 point = data.data_points.add(time_unix_nano=now, flags=1)
-                point.attributes.add(key="user").value.string_value = f"u{number}"
+                for key, text in source.attributes.items():
+                    point.attributes.add(key=key).value.string_value = text
 
             await self.send(end)
             self.gone.add(number)
         elif op == "silence":
             await self.clock.advance(self.rng.choice([20, 100, 250]))
             await self.reports(range(SOURCES))
-        elif op == "long_silence" and (named or self.kind in LATEST):  # long enough to lose its slot
+        elif op == "long_silence" and self.world != "rules" and (named or self.kind in LATEST):  # long enough to lose its slot
             for _ in range(6):
                 await self.clock.advance(200)
                 await self.reports(n for n in range(SOURCES) if n != number)
@@ -307,16 +384,38 @@ class World:
             old, self.sut = self.sut, self.make(self.sut)
             await old.shutdown()
             await self.sut.start(FakeHost())
+            if self.temporality == DELTA and self.world == "rules":
+                self.backend.now_named.clear()  # a merged delta series that loses its slot just ends
+        elif op == "gateway":
+            await self.gateway_restarts()
         await self.flush()
+
+    async def gateway_restarts(self):
+        """Another process: nothing is left of what the old one knew."""
+        await self.sut.shutdown()
+        self.absorb()
+        await self.clock.advance(1)
+        now = self.clock.time_unix_nano()
+        self.backend.restart(now)
+        self.settings = dataclasses.replace(self.settings, start_time_unix_nano=now, process={})
+        self.restarts, self.restarted_s, self.reloaded_s = self.restarts + 1, self.clock.monotonic_s(), self.clock.monotonic_s()
+        self.sut = self.make(None)
+        await self.sut.start(FakeHost())
 
     def knows(self, source):
         """Of a latest value that has no name only live sources are known: another's old point would be a new one."""
-        if source.last_point is None or self.kind not in LATEST:
-            return source.last_point is not None
+        if source.last_point is None or source.seen_s <= self.restarted_s:
+            return False
+        if self.kind not in LATEST:
+            return True
         return self.clock.monotonic_s() - source.seen_s < 200 and source.number not in self.gone and source.seen_s > self.reloaded_s
 
     async def flush(self):
         await self.clock.advance(60.1)
+        self.absorb()
+
+    def absorb(self):
+        """The backend gets what has left since."""
         for batch in self.sink.batches[self.seen :]:
             self.backend.take(batch.wire)
         self.seen = len(self.sink.batches)
@@ -329,13 +428,19 @@ class World:
             assert self.sink.item_count == self.sent
             return
         assert len(self.backend.now_named) <= self.limit
-        assert len(self.backend.overflow_starts) <= 1 or self.kind in LATEST or self.temporality == DELTA
+        if "tenant" in self.keys:
+            for tenant in TENANTS:
+                assert sum(tenant in dict(name).values() for name in self.backend.now_named) <= self.keys["tenant"]["limit"]
+        if self.kind in TOTALS and self.temporality == CUMULATIVE:
+            assert all(len(starts) <= 1 + self.restarts for starts in self.backend.overflow_starts.values())
         if self.kind in TOTALS:
-            truth = Counter()
             scale = min([source.scale for source in self.sources] + [key[1] for parts in self.backend.total.values() for _, c in parts for key in c if isinstance(key, tuple) and len(key) == 3 and key[0] != "0"])  # fmt: skip
-            for source in self.sources:
-                truth.update(at_scale(source.truth, scale, source=True))
-            assert self.backend.sum(scale) == Counter({key: count for key, count in truth.items() if count})
+            for part in WORLDS[self.world].parts:
+                truth = Counter()
+                for source in self.sources:
+                    if part(source.name):
+                        truth.update(at_scale(source.truth, scale, source=True))
+                assert self.backend.sum(scale, part) == Counter({key: count for key, count in truth.items() if count})
         elif self.kind in LATEST:
             self.check_latest()
 
@@ -345,7 +450,7 @@ class World:
             source for source in self.sources
             if source.seen_s is not None and source.number not in self.gone and now_s - source.seen_s < STALE_S - 61
             and source.seen_s > self.reloaded_s  # one that lost its name is merged from its next point on
-            and f"u{source.number}" not in self.backend.now_named
+            and source.name not in self.backend.now_named
         ]  # fmt: skip
         limbo = any(
             source.seen_s is not None and (abs(now_s - source.seen_s - STALE_S) <= 61 or source.seen_s <= self.reloaded_s)
@@ -373,7 +478,7 @@ class World:
 
 OPS = st.lists(
     st.tuples(
-        st.sampled_from(["report", "report", "twice", "restart", "again", "end", "silence", "long_silence", "reload"]),
+        st.sampled_from(["report", "report", "twice", "restart", "again", "end", "silence", "long_silence", "reload", "gateway"]),
         st.integers(0, SOURCES - 1),
     ),
     min_size=3,
@@ -381,8 +486,8 @@ OPS = st.lists(
 )  # fmt: skip
 
 
-async def live(kind, temporality, mode, seed, limit, ops):
-    world = World(kind, temporality, mode, seed, limit)
+async def live(kind, temporality, mode, seed, limit, ops, *, world="plain"):
+    world = World(kind, temporality, mode, seed, limit, world)
     await world.sut.start(FakeHost())
     for op, number in ops:
         await world.step(op, number)
@@ -402,6 +507,15 @@ KINDS += [("updown", CUMULATIVE), *((kind, 0) for kind in LATEST[1:]), ("summary
 def test_rule_12_named_and_merged_are_the_truth(kind, temporality, seed, limit, ops):
     """After every flush, for every type and temporality; series stay within the limit."""
     asyncio.run(live(kind, temporality, "enforce", seed, limit, ops))
+
+
+@pytest.mark.parametrize("world", ["tenants", "rules"])
+@pytest.mark.parametrize(("kind", "temporality"), [(kind, temporality) for kind in TOTALS for temporality in (DELTA, CUMULATIVE)])
+@given(seed=st.integers(0, 2**16), limit=st.integers(1, 5), ops=OPS)
+@settings(max_examples=10, deadline=None)
+def test_rule_12_with_tenants_and_attribute_rules(world, kind, temporality, seed, limit, ops):
+    """The same of tenants, each by itself and within its limits, and of series that the rules merge."""
+    asyncio.run(live(kind, temporality, "enforce", seed, limit, ops, world=world))
 
 
 @pytest.mark.parametrize(

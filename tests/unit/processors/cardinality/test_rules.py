@@ -16,10 +16,12 @@ DELTA, CUMULATIVE = 1, 2
 
 
 class Gateway:
-    def __init__(self, *, clock=None, previous=None, **keys):
+    def __init__(self, *, clock=None, previous=None, process=None, component_id="", **keys):
         self.clock = clock or FakeClock()
         self.sink = Sink(Signal.METRICS)
-        self.settings = make_settings(factory, signals={Signal.METRICS}, clock=self.clock, outputs={Signal.METRICS: self.sink})
+        self.settings = make_settings(
+            factory, signals={Signal.METRICS}, clock=self.clock, outputs={Signal.METRICS: self.sink}, process=process, component_id=component_id,
+        )  # fmt: skip
         self.sut = factory.create(self.settings, CardinalityConfig.model_validate(keys), previous)
         self.sent = 0
 
@@ -109,6 +111,103 @@ def test_rule_03_our_restart_makes_old_sources_baselines():
     asyncio.run(run())
 
 
+class Service:
+    """Several processors of one process."""
+
+    def __init__(self):
+        self.clock, self.process, self.running = FakeClock(), {}, []
+
+    async def gateway(self, name, previous=None, **keys):
+        """Starts one; ``previous``: its successor after a reload."""
+        if previous is not None:
+            await self.stop(previous)
+        sut = None if previous is None else previous.sut
+        made = Gateway(clock=self.clock, process=self.process, component_id=f"cardinality/{name}", previous=sut, limit=0, **keys)
+        await made.sut.start(FakeHost())
+        self.running.append(made)
+        return made
+
+    async def stop(self, gateway):
+        self.running.remove(gateway)
+        await gateway.sut.shutdown()
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        for gateway in list(self.running):
+            await self.stop(gateway)
+
+    async def series(self, gateway):
+        """How many it has named, and how many all of them have."""
+        (report,) = (await gateway.sut._overview.show({})).values()
+        return report["series"], report["process_series"]
+
+
+def users(*names):
+    return [number(1, name) for name in names]
+
+
+async def test_max_series_counts_all_processors_of_the_process():
+    """What one has named the other cannot; one that has ended makes room; another process has room of its own."""
+    async with Service() as service, Service() as other:
+        first, second = [await service.gateway(name, max_series=5) for name in "ab"]
+        await first.send(*users("1", "2", "3"))
+        await second.send(*users("1", "2", "3"))
+        assert await service.series(first) == (3, 5)
+        assert await service.series(second) == (2, 5)
+        assert await second.flush()
+        assert OVERFLOW in second.points(second.sink.batches)
+        stranger = await other.gateway("a", max_series=5)
+        await stranger.send(*users("1", "2", "3", "4", "5"))
+        assert await other.series(stranger) == (5, 5)
+        await service.stop(first)
+        await second.send(*users("4", "5", "6", "7"))
+        assert await service.series(second) == (5, 5)
+
+
+async def test_each_keeps_to_its_own_max_series():
+    """Where they differ: the series of all, against the limit of the one that names."""
+    async with Service() as service:
+        narrow, wide = await service.gateway("a", max_series=2), await service.gateway("b", max_series=4)
+        await wide.send(*users("1", "2", "3"))
+        await narrow.send(*users("1"))
+        assert await service.series(narrow) == (0, 3)
+        await wide.send(*users("4", "5"))
+        assert await service.series(wide) == (4, 4)
+
+
+async def test_a_reload_keeps_the_series_of_the_process():
+    """The successor's series count on; one whose series are other series now begins with none."""
+    async with Service() as service:
+        first, second = [await service.gateway(name, max_series=4) for name in "ab"]
+        await first.send(*users("1", "2", "3"))
+        first = await service.gateway("a", previous=first, max_series=4)
+        assert await service.series(first) == (3, 3)
+        await second.send(*users("1", "2"))
+        assert await service.series(second) == (1, 4)
+        first = await service.gateway("a", previous=first, max_series=4, group_by=["host.name"])
+        assert await service.series(first) == (0, 1)
+        await second.send(*users("3", "4", "5", "6"))
+        assert await service.series(second) == (4, 4)
+
+
+async def test_rule_08_a_lower_max_series_ends_the_youngest_of_the_process():
+    """Whoever has named them; each writes the end of its own."""
+    async with Service() as service:
+        first, second = [await service.gateway(name, max_series=6) for name in "ab"]
+        await first.send(*users("1", "2"))
+        await second.send(*users("1", "2"))
+        await first.send(*users("3", "4"))
+        first = await service.gateway("a", previous=first, max_series=3)
+        second = await service.gateway("b", previous=second, max_series=3)
+        await service.clock.advance(15.1)
+        assert await service.series(first) == (2, 3)
+        assert await service.series(second) == (1, 3)
+        assert [batch.item_count for batch in second.sink.batches] == [1]
+        assert second.points(second.sink.batches)[(("user", "2"),)].flags == 1
+
+
 async def test_rule_05_histograms_go_to_the_bounds_both_share():
     """Exact at shared bounds, and counted where a bound of ours loses by it."""
 
@@ -181,6 +280,18 @@ async def test_rule_06_gauges_fold_as_told(fold, expected):
         await gateway.send(number(3.0, "d"), kind="gauge")
         point = (await gateway.flush())[OVERFLOW]
         assert point.as_double + point.as_int in expected
+
+
+async def test_rule_06_a_repeated_point_keeps_no_latest_value_alive():
+    """It is ignored (rule 10): its source leaves when nothing new came for ``stale_after``."""
+    async with Gateway(limit=1, gauge=[{"metrics": ["*"], "fold": "min"}], overflow={"stale_after": "60s"}) as gateway:
+        old = gateway.clock.time_unix_nano()
+        await gateway.send(number(9, "a"), number(1, "b", time_unix_nano=old), number(5, "c"), kind="gauge")
+        for _ in range(6):
+            await gateway.send(number(1, "b", time_unix_nano=old), number(5, "c"), kind="gauge")
+            point = (await gateway.flush())[OVERFLOW]
+        assert point.as_int == 5
+        assert gateway.settings.telemetry.value("tailrace_cardinality_inexact_points", reason="out_of_order") == 6
 
 
 async def test_rule_08_a_freed_slot_ends_once_and_its_series_goes_on_in_overflow():
