@@ -3,11 +3,11 @@
 ``component``  Component, Transform, Stage, Receiver, Exporter, Connector, Extension
 ``factory``    Factory, Settings, Stability
 ``host``       Host, Admission, Output, ReceiverOutput, Receipt, Telemetry: what the service provides
-``errors``     ConsumeError → PermanentError | RetryableError
+``errors``     ConsumeError → PermanentError (→ TooLargeError) | RetryableError
 """
 
 from collector.api.component import Component, Connector, Exporter, Extension, Receiver, Stage, Transform
-from collector.api.errors import ConsumeError, PermanentError, RetryableError
+from collector.api.errors import ConsumeError, PermanentError, RetryableError, TooLargeError
 from collector.api.factory import ComponentId, ComponentKind, Factory, Settings, Stability
 from collector.api.host import (
     Admission,
@@ -53,5 +53,6 @@ __all__ = [
     "Stage",
     "Status",
     "Telemetry",
+    "TooLargeError",
     "Transform",
 ]

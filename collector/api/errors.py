@@ -2,10 +2,11 @@
 
 ConsumeError
 ├── PermanentError    the same bytes will never be taken: do not send them again
+│   └── TooLargeError   for their size: parts of them may be
 └── RetryableError    not now: send again, not before ``retry_after_s``
 """
 
-__all__ = ["ConsumeError", "PermanentError", "RetryableError"]
+__all__ = ["ConsumeError", "PermanentError", "RetryableError", "TooLargeError"]
 
 
 class ConsumeError(Exception):
@@ -18,6 +19,10 @@ class ConsumeError(Exception):
 
 class PermanentError(ConsumeError):
     """Sending the same bytes again cannot succeed."""
+
+
+class TooLargeError(PermanentError):
+    """The request is larger than the receiver takes: sent in parts it may succeed."""
 
 
 class RetryableError(ConsumeError):

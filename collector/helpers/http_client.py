@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 from google.protobuf.message import DecodeError
 from google.rpc import status_pb2  # type: ignore[import-untyped] # googleapis-common-protos has no py.typed
 
-from collector.api import Clock, Host, PermanentError, RetryableError
+from collector.api import Clock, Host, PermanentError, RetryableError, TooLargeError
 from collector.helpers.client_auth import ClientAuthenticator, find_client_authenticator
 from collector.helpers.compression import BadEncoding, TooLarge, compress, decompress
 from collector.helpers.http.pool import DisconnectedError, Origin, Pool, RawAnswer, basic_credentials
@@ -137,7 +137,7 @@ class HTTPClient:
         """Send ``body``, compressed as configured; with ``encoding`` it is in that encoding already. The answer, if it is a 2xx.
 
         Raises:
-            PermanentError: the server refused it (reason ``http_<status>``), or the URL cannot be used.
+            PermanentError: the server refused it (reason ``http_<status>``), or the URL cannot be used. 413: a TooLargeError.
             RetryableError: not now (``http_<status>``, with ``retry_after_s``), no connection (``connect``), no answer (``timeout``).
         """
         sent = {"Content-Type": content_type, "Accept-Encoding": "identity", **(headers or {})}
@@ -228,7 +228,7 @@ class HTTPClient:
         if status in range(300, 400):
             target = self.redactor.text(without_credentials(_text(answer, b"location")))
             message += f" (redirects are not followed; configure the final URL{': ' + target if target else ''})"
-        return PermanentError(message, reason=reason)
+        return (TooLargeError if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else PermanentError)(message, reason=reason)
 
     def _why(self, exc: BaseException) -> str:
         return self.redactor.excerpt(f"{type(exc).__name__}: {exc}")

@@ -136,19 +136,32 @@ class Door:
 
     async def _commit_requests(self, wires: list[bytes], answers: list[Answered], context: Context) -> None:
         """Validate and commit, as one where nothing speaks against it, else one by one; each sender is answered."""
-        joined = self._type.check_joined(wires, context) if len(wires) > 1 else None
+        joined = self._joined(wires, context) if len(wires) > 1 else None
         if joined is not None:
             batch, counts = joined
-            self._bound_bytes = min(MAX_BYTES, batch.size_bytes * MAX_ITEMS // max(batch.item_count, 1))
-            if batch.item_count > MAX_ITEMS:
+            if batch.item_count <= MAX_ITEMS:
+                await self._commit_joined(batch, counts, answers)
+            else:
                 for part in _parts(counts):
                     await self._commit_requests(wires[part], answers[part], context)
-                return
-            if not batch.item_count or self._room_for(batch) is None:
-                await self._commit_joined(batch, counts, answers)
-                return
+            return
         for wire, answered in zip(wires, answers, strict=True):
             self._answer(answered, await self._commit_alone(wire, context))
+
+    def _joined(self, wires: list[bytes], context: Context) -> tuple[Batch, list[int]] | None:
+        """The requests as one batch, and the items of each; None where each must go by itself."""
+        try:
+            joined = self._type.check_joined(wires, context)
+            if joined is None:
+                return None
+            batch = joined[0]
+            self._bound_bytes = min(MAX_BYTES, batch.size_bytes * MAX_ITEMS // max(batch.item_count, 1))
+            if 0 < batch.item_count <= MAX_ITEMS and self._room_for(batch) is not None:
+                return None
+        except Exception as error:  # noqa: BLE001 - nothing may end the process, and every sender must hear of it
+            self._log.error("requests could not be checked together", exc_info=error)
+            return None
+        return joined
 
     async def _commit_joined(self, batch: Batch, counts: list[int], answers: list[Answered]) -> None:
         error = None

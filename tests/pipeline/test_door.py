@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from collector.api import PermanentError, Receipt, RetryableError
-from collector.model import EMPTY_CONTEXT, Context, MalformedBatch
+from collector.model import EMPTY_CONTEXT, Context, MalformedBatch, Traces
 from collector.service.door import MAX_BYTES, MAX_ITEMS
 from collector.testing import eventually, traces_request
 
@@ -185,6 +185,25 @@ async def test_an_answer_that_raises_leaves_the_others_theirs(world):
         senders.send(wire())
         assert await senders.answers() == [Receipt(3)]
         assert world.target().item_count == 6
+
+
+async def test_a_fault_of_ours_is_answered_too(world, monkeypatch):
+    """Whatever the check of many raises: each is checked by itself; whatever that raises, the sender hears of it."""
+    async with world.running(PLAIN % '""') as service:
+
+        def fault(*_: object) -> None:
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(Traces, "check_joined", fault)
+        senders = Senders(world.source())
+        senders.send(wire())
+        senders.send(wire())
+        assert await senders.answers() == [Receipt(3)] * 2
+        monkeypatch.setattr(Traces, "check", fault)
+        senders.send(wire())
+        senders.send(wire())
+        assert [type(outcome) for outcome in (await senders.answers())[2:]] == [RuntimeError] * 2
+        assert service.admission.used_bytes == 0
 
 
 _BODIES = st.sampled_from([wire(1, 1), wire(4, 2), with_bad_ids(1), MALFORMED, b"", wire(2, 3)[:-1]])

@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
-from collector.api import Exporter, HealthCheck, Host, PermanentError, RetryableError, Settings, Status
+from collector.api import Exporter, HealthCheck, Host, PermanentError, RetryableError, Settings, Status, TooLargeError
 from collector.helpers.exporter.backoff import Backoff
 from collector.helpers.exporter.config import ExporterConfig
 from collector.helpers.exporter.lane import Lane, Work
@@ -34,6 +34,7 @@ _UNHEALTHY_AFTER_S: Final = 60.0  # failing this long without one success
 _LOG_EVERY_S: Final = 10.0
 _DRAIN_RETRY_S: Final = 1.0
 _MESSAGE_CHARS: Final = 200
+_SMALLEST_LIMIT_BYTES: Final = 32 * 1024  # a backend that refuses less for its size refuses something else
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +292,9 @@ class QueuedExporter(Exporter, Generic[P]):
             try:
                 rejected = await self._send_until_settled(part, lane)
             except PermanentError as exc:
+                if isinstance(exc, TooLargeError) and (halves := self._halves(part)):
+                    await self._send_in_order(signal, halves, unsettled, lane, errors)
+                    continue
                 self.telemetry.refused(signal, part.item_count, exc.reason)
                 self._log("error", "the backend refused data", signal=str(signal), items=part.item_count, reason=exc.reason, error=str(exc))
                 errors.append(exc)
@@ -309,6 +313,25 @@ class QueuedExporter(Exporter, Generic[P]):
             else:
                 self._delivered(signal, part.item_count, min(max(rejected, 0), part.item_count))
             unsettled[0] -= part.item_count
+
+    def _halves(self, part: Part[P]) -> list[Part[P]]:
+        """The part cut in two, after the backend said it is too large; from now on nothing of its size is sent. Nothing: no use.
+
+        The door and ``sending_queue.batch`` merge requests: what the backend would have taken one by one must not be lost for that.
+        """
+        payload = part.payload
+        if not isinstance(payload, Batch) or payload.item_count < 2 or payload.size_bytes < 2 * _SMALLEST_LIMIT_BYTES:
+            return []
+        if not self.max_request_bytes or payload.size_bytes <= self.max_request_bytes:
+            self.max_request_bytes = payload.size_bytes // 2
+            self._log(
+                "warning",
+                "the backend takes smaller requests than these; batches are split from now on",
+                size_bytes=payload.size_bytes,
+                split_at_bytes=self.max_request_bytes,
+            )
+        parts = payload.split(max_bytes=payload.size_bytes // 2)
+        return [Part(half, half.item_count, part.shard) for half in parts] if len(parts) > 1 else []
 
     async def _send_until_settled(self, part: Part[P], lane: Lane) -> int:
         """Attempts with waits between them. Returns the rejected count; raises the last error."""

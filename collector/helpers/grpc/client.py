@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import grpc
 
-from collector.api import Clock, ConsumeError, Host, PermanentError, RetryableError
+from collector.api import Clock, ConsumeError, Host, PermanentError, RetryableError, TooLargeError
 from collector.helpers.client_auth import ClientAuthenticator, find_client_authenticator
 from collector.helpers.grpc.client_grpcio import GrpcioChannel, check_grpcio_config
 from collector.helpers.grpc.client_http2 import HTTP2Channel, encode_metadata
@@ -27,6 +27,9 @@ from config.blocks import GRPCClientConfig
 __all__ = ["GRPCClient", "check_grpc_client_config"]
 
 _CLOSE_GRACE_S: Final = 10.0
+# What servers say of a message over their limit: gRPC for Go and C++, for Java, and tonic (Rust; with OUT_OF_RANGE).
+_TOO_LARGE: Final = re.compile(r"(?i)message (after decompression )?larger than max|exceeds maximum size|message length too large")
+_SIZE_CODES: Final = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE})
 _HEADER_NAME: Final = re.compile(r"[0-9a-z_.-]+")
 # Of the connection, in HTTP/1 alone: a server takes a request with one of them for broken. Source: RFC 9113 §8.2.2.
 _OF_CONNECTIONS: Final = frozenset(
@@ -107,7 +110,7 @@ class GRPCClient:
         """The answer to one unary call (``/package.Service/Method``). ``timeout_s`` bounds it all, connecting included.
 
         Raises:
-            PermanentError: refused (reason ``grpc_<code>``).
+            PermanentError: refused (reason ``grpc_<code>``); for its size: a TooLargeError.
             RetryableError: not now (reason ``grpc_<code>``), with the server's ``retry_after_s`` if it gave one.
         """
         if self._watch is not None and self._watch.changed():
@@ -127,6 +130,8 @@ class GRPCClient:
         code = exc.code
         message = f"{self._target}: {code.name}: {self._redactor.excerpt(exc.text)}"
         reason = f"grpc_{code.name.lower()}"
+        if code in _SIZE_CODES and _TOO_LARGE.search(exc.text):
+            return TooLargeError(message, reason=reason)
         asked_s = retry_delay_s(exc.details)
         if code in RETRYABLE_CODES or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and asked_s is not None):
             # A delay of 0 leaves the wait to us. Source: OTLP specification "OTLP/gRPC Throttling".

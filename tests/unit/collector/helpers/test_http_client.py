@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 from google.rpc import status_pb2
 
-from collector.api import PermanentError, RetryableError
+from collector.api import PermanentError, RetryableError, TooLargeError
 from collector.helpers.compression import decompress
 from collector.helpers.http_client import HTTPClient, parse_retry_after
 from collector.testing import FakeClock, FakeHost
@@ -112,6 +112,7 @@ async def test_all_others_are_refusals(status):
         with pytest.raises(PermanentError, match="it is wrong") as caught:
             await rig.post()
     assert caught.value.reason == f"http_{status}"
+    assert isinstance(caught.value, TooLargeError) == (status == 413)
 
 
 @pytest.mark.parametrize("content_type", ["application/x-protobuf", "application/octet-stream"])

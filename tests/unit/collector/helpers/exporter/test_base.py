@@ -5,7 +5,7 @@ from collections import deque
 
 import pytest
 
-from collector.api import PermanentError, RetryableError, Status
+from collector.api import PermanentError, RetryableError, Status, TooLargeError
 from collector.helpers.exporter import ExporterConfig, MemoryStorage, Part, QueuedExporter
 from collector.model import Batch, Context, Signal
 from collector.testing import FakeClock, FakeHost, RecordingTelemetry, eventually, logs, make_settings, traces
@@ -652,3 +652,34 @@ async def test_an_empty_batch_is_nothing():
 def test_configurations_that_cannot_work_are_refused(config, said):
     with pytest.raises(ValueError, match=said):
         ExporterConfig.model_validate(config)
+
+
+def takes_at_most(size_bytes):
+    """A backend with a limit of its own."""
+    return lambda batch: TooLargeError("413", reason="http_413") if batch.size_bytes > size_bytes else OK
+
+
+async def test_what_is_too_large_for_the_backend_goes_in_parts():
+    """A merged batch must not be lost where each of its requests would have been taken; later ones are split beforehand."""
+    backend = Backend(default=takes_at_most(100_000))
+    async with Rig(backend) as rig:
+        batch = traces(spans=2000)
+        assert batch.size_bytes > 400_000
+        await rig.take(batch)
+        await rig.settled()
+        assert rig.delivered == 2000
+        refused_before = sum(part.size_bytes > 100_000 for part in backend.seen)
+        await rig.take(traces(spans=2000, seed=2))
+        await rig.settled()
+        assert rig.delivered == 4000
+        assert sum(part.size_bytes > 100_000 for part in backend.seen) == refused_before
+
+
+async def test_splitting_ends_where_it_is_of_no_use():
+    """One item, or a backend that calls everything too large: refused with the reason, after a handful of attempts."""
+    backend = Backend(default=lambda batch: TooLargeError("413", reason="http_413"))
+    async with Rig(backend) as rig:
+        await rig.take(traces(spans=2000), traces(spans=1, seed=2))
+        await rig.settled()
+        assert rig.reasons("refused") == {"http_413": 2001}
+        assert len(backend.seen) < 60

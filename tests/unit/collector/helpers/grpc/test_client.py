@@ -9,7 +9,7 @@ import trustme
 from google.protobuf.any_pb2 import Any
 from google.rpc import error_details_pb2, status_pb2
 
-from collector.api import PermanentError, RetryableError
+from collector.api import PermanentError, RetryableError, TooLargeError
 from collector.helpers.grpc.client import GRPCClient
 from collector.helpers.grpc.status import retry_delay_s
 from collector.testing import FakeClock, FakeHost, free_port
@@ -120,6 +120,22 @@ async def test_retry_info_asks_for_a_wait_and_makes_exhaustion_retryable(delay, 
             with pytest.raises(RetryableError) as caught:
                 await rig.call()
             assert caught.value.retry_after_s == asked
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "grpc: received message larger than max (5 vs. 4)"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "grpc: received message after decompression larger than max 4"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "gRPC message exceeds maximum size 4: 5"),
+        (grpc.StatusCode.OUT_OF_RANGE, "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes"),
+    ],
+)
+async def test_what_is_refused_for_its_size_is_told_apart(code, text):
+    """In the words of the servers there are: the exporter sends it in parts."""
+    async with Rig(fails(code, text)) as rig:
+        with pytest.raises(TooLargeError):
+            await rig.call()
 
 
 async def test_garbage_in_the_details_is_no_wish():
