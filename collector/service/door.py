@@ -80,19 +80,12 @@ class Door:
             answered(error)
             return
         group = self._groups.get(context)
-        if group is not None and group.size_bytes + size_bytes > self._bound_bytes:
-            self._send(context)
-            group = None
-        if group is None:
-            if not self._groups and not self._fan.waits:
-                self._loop().call_soon(self._end_turn)
-            group = self._groups[context] = _Group(context)
+        if group is None or group.size_bytes + size_bytes > self._bound_bytes:
+            group = self._new_group(context)
         group.wires.append(wire)
         group.answers.append(answered)
         group.size_bytes += size_bytes
         self._admission.charge(size_bytes)
-        if self._fan.waits:
-            self._send(context)
 
     async def admit(self, wire: bytes, context: Context) -> Receipt:
         """Validate and commit one request; see :class:`collector.api.ReceiverOutput`."""
@@ -118,17 +111,20 @@ class Door:
         self._entry = self._entry_of("")
         return self._entry
 
-    def _end_turn(self) -> None:
-        for context in list(self._groups):
-            self._send(context)
-
-    def _send(self, context: Context) -> None:
-        """Commit a group, in a task of its own: a stage or an exporter that waits may suspend."""
-        task = self._loop().create_task(self._commit_group(self._groups.pop(context)))
+    def _new_group(self, context: Context) -> _Group:
+        """A group, with the task that commits it. The task begins when this turn is over: until then requests are added."""
+        group = _Group(context)
+        if not self._fan.waits:
+            self._groups[context] = group
+        task = self._loop().create_task(self._commit_group(group))
         self._commits.add(task)
         task.add_done_callback(self._commits.discard)
+        return group
 
     async def _commit_group(self, group: _Group) -> None:
+        """A task of its own: a stage or an exporter that waits may suspend it."""
+        if self._groups.get(group.context) is group:
+            del self._groups[group.context]
         try:
             await self._commit_requests(group.wires, group.answers, group.context)
         finally:
