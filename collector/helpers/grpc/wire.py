@@ -64,13 +64,14 @@ class MessageReader:
     ``max_count``: messages it takes between two calls of :meth:`take`.
     """
 
-    __slots__ = ("_chunks", "_max_bytes", "_max_count", "_messages", "size_bytes")
+    __slots__ = ("_chunks", "_max_bytes", "_max_count", "_messages", "_whole_at_bytes", "size_bytes")
 
     def __init__(self, max_bytes: int, max_count: int = 100) -> None:
         self._max_bytes = max_bytes
         self._max_count = max_count
         self._chunks: list[bytes | bytearray] = []  # together they hold what is no whole message yet; small ones share a bytearray
         self._messages: list[tuple[bool, bytes]] = []
+        self._whole_at_bytes = 0  # held bytes at which the message that has begun is whole; 0: its header was not read
         self.size_bytes = 0
         """Bytes held that are no whole message yet."""
 
@@ -84,6 +85,8 @@ class MessageReader:
         if not data:
             return
         self._hold(data)
+        if self.size_bytes < self._whole_at_bytes:
+            return
         chunks = self._chunks
         start = 0  # of the next message in the first chunk
         while self.size_bytes >= HEADER_BYTES:
@@ -97,6 +100,7 @@ class MessageReader:
                 raise MessageTooLarge(size, self._max_bytes)
             rest_bytes = self.size_bytes - HEADER_BYTES - size
             if rest_bytes < 0:
+                self._whole_at_bytes = HEADER_BYTES + size
                 break
             if len(self._messages) == self._max_count:
                 raise FramingError(f"more than {self._max_count} message(s) where no more may come")
@@ -109,7 +113,7 @@ class MessageReader:
                     message = b"".join((first[HEADER_BYTES:], *chunks[1:-1], final[:end]))
                     chunks[:] = [last]
             self._messages.append((flag == 1, message))
-            self.size_bytes, start = rest_bytes, end
+            self.size_bytes, start, self._whole_at_bytes = rest_bytes, end, 0
         if start:
             chunks[:] = [chunks[0][start:]] if self.size_bytes else []
 

@@ -15,7 +15,7 @@ from collector.helpers.http2.engine import Connection, EngineError, Event
 __all__ = ["READ_BYTES", "HTTP2Protocol"]
 
 READ_BYTES: Final = 256 * 1024
-_WRITE_BYTES: Final = 1024 * 1024  # taken out of the engine at a time: what the transport does not take waits in the engine
+_WRITE_BYTES: Final = 8 * 1024 * 1024  # taken out of the engine at a time: what the transport does not take waits in the engine
 _LINGER_S: Final = 5.0
 _read_buffer: Final = bytearray(READ_BYTES)  # of every connection: it is filled and taken in one step of the loop, never across two
 _read_view: Final = memoryview(_read_buffer)
