@@ -8,15 +8,12 @@ import socket
 import subprocess
 import time
 import types
-import typing
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
 import trustme
-
-from config.blocks import GRPCServerConfig
 
 CACHE = Path(os.environ.get("TAILRACE_BACKENDS") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailrace-backends")
 JAEGER = """
@@ -70,17 +67,14 @@ class Engine:
 
     @property
     def server(self):
-        return ", transport: grpcio" if BOTH and self.name == "grpcio" else ""
+        return ", transport: grpcio" if self.name == "grpcio" else ""
 
     @property
     def client(self):
-        return f", transport: {self.name}" if BOTH else ""
+        return f", transport: {self.name}"
 
 
-BOTH = "grpcio" in typing.get_args(GRPCServerConfig.model_fields["transport"].annotation)
-
-
-@pytest.fixture(params=["http2", "grpcio"] if BOTH else ["grpcio"])
+@pytest.fixture(params=["http2", "grpcio"])
 def engine(request):
     return Engine(request.param)
 
@@ -88,8 +82,6 @@ def engine(request):
 @pytest.fixture(scope="session")
 def http2():
     """The engine of that name, for what only it can do."""
-    if not BOTH:
-        pytest.skip("gRPC is grpcio's alone here")
     return Engine("http2")
 
 

@@ -17,6 +17,7 @@ import grpc
 from collector.api import Admission, Clock, Host, RetryableError
 from collector.helpers.auth import Authenticate, AuthenticationError, find_authenticator
 from collector.helpers.compression import BadEncoding, TooLarge, decompress
+from collector.helpers.error_log import ErrorLog
 from collector.helpers.grpc.method import Aborted, Call, Method, binary_text
 from collector.helpers.peer import Endpoint, LocalAddresses
 from collector.helpers.ports import describe_port_conflict
@@ -59,15 +60,13 @@ class GRPCIOServer:
         self._methods = methods
         self._key = key
         self._addresses = addresses
-        self._clock = clock
-        self._log = log
         self._refused = refused
         self._endpoint = Endpoint.parse(config.endpoint)
         self._max_bytes = (config.max_recv_msg_size_mib or _DEFAULT_MAX_MESSAGE_MIB) * _MIB
         self._authenticate: Authenticate | None = None
         self._admission: Admission | None = None
         self._server: grpc.aio.Server | None = None
-        self._next_error_log_s = float("-inf")
+        self._log_error = ErrorLog(log, clock, "call failed inside the server, answered INTERNAL", config=key)
         self.port = 0
         """The port it listens on; 0 before ``start`` and for a Unix socket."""
 
@@ -191,13 +190,6 @@ class GRPCIOServer:
             raise Aborted(grpc.StatusCode.INVALID_ARGUMENT, str(exc), reason="encoding") from exc
         except RetryableError as exc:
             raise Aborted(grpc.StatusCode.UNAVAILABLE, str(exc), reason=exc.reason) from exc
-
-    def _log_error(self, exc: Exception) -> None:
-        """At most one line a second: the faults of one request must not scale into the log."""
-        now_s = self._clock.monotonic_s()
-        if now_s >= self._next_error_log_s:
-            self._next_error_log_s = now_s + 1.0
-            self._log.error("call failed inside the server, answered INTERNAL", exc_info=exc, config=self._key)
 
 
 class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types

@@ -18,6 +18,7 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 from collector.api import Admission, Clock, Host, RetryableError
 from collector.helpers.auth import Authenticate, AuthenticationError, find_authenticator
 from collector.helpers.compression import BadEncoding, TooLarge, decompress
+from collector.helpers.error_log import ErrorLog
 from collector.helpers.grpc.calls import ACCEPTED, CONTENT_TYPE, Head, Headers, StreamingCall, UnaryCall
 from collector.helpers.grpc.health import HEALTH_FILE, HEALTH_SERVICE, Health
 from collector.helpers.grpc.method import Aborted, Call, Method, OpenStreaming, Reply
@@ -77,8 +78,6 @@ class GRPCServer:
         self._health: Health | None = None
         self._key = key
         self._addresses = addresses
-        self._clock = clock
-        self._log = log
         self._refused = refused
         self._closed = closed
         self._http = http
@@ -91,7 +90,7 @@ class GRPCServer:
         self._http2: HTTP2Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._heads: dict[Headers, Head] = {}
-        self._next_error_log_s = float("-inf")
+        self._log_error = ErrorLog(log, clock, "call failed inside the server, answered INTERNAL", config=key)
         self.port = 0
         """The port it listens on; 0 before ``start`` and for a Unix socket."""
 
@@ -315,13 +314,6 @@ class GRPCServer:
         if error.details:
             headers += ((b"grpc-status-details-bin", encode_binary(error.details)),)
         return headers
-
-    def _log_error(self, exc: Exception) -> None:
-        """At most one line a second: the faults of one request must not scale into the log."""
-        now_s = self._clock.monotonic_s()
-        if now_s >= self._next_error_log_s:
-            self._next_error_log_s = now_s + 1.0
-            self._log.error("call failed inside the server, answered INTERNAL", exc_info=exc, config=self._key)
 
 
 def _is_grpc(content_type: bytes) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 from collector.api import Admission, Clock, ConsumeError, Host
 from collector.helpers.auth import Authenticate, AuthenticationError, Claims, find_authenticator
 from collector.helpers.compression import BadEncoding, TooLarge, decompress
+from collector.helpers.error_log import ErrorLog
 from collector.helpers.http.answer import Answer, Refused
 from collector.helpers.http.cors import CORS
 from collector.helpers.http.headers import HeaderList, checked, header_bytes
@@ -40,8 +41,11 @@ class Route:
         return None
 
     def serve(self, request: "Request") -> None:
-        """Answer with ``request.reply``, now or later. ``request.body`` is whole and unpacked; what this raises is answered 500."""
-        raise NotImplementedError
+        """Answer with ``request.reply``, now or later. ``request.body`` is whole and unpacked; what this raises is answered 500.
+
+        Never called where ``check`` always has an answer.
+        """
+        request.reply(_NOT_FOUND)
 
     def refusal(self, request: "Request", error: Refused | ConsumeError) -> Answer:  # noqa: ARG002 - most routes look at it
         """How the sender is told that its body is not taken: too large, unknown encoding, no memory (a ConsumeError)."""
@@ -343,11 +347,10 @@ class Service:
         self.admission: Admission
         self._key = key
         self._clock = clock
-        self._log = log
         self._stamp_s = -1
         self._stamp = b""
         self._date = ""
-        self._next_error_log_s = float("-inf")
+        self.log_error = ErrorLog(log, clock, "request failed inside the server, answered 500", config=key)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self, host: Host) -> None:
@@ -397,13 +400,6 @@ class Service:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    def log_error(self, exc: BaseException) -> None:
-        """At most one line a second: the faults of one request must not scale into the log."""
-        now_s = self._clock.monotonic_s()
-        if now_s >= self._next_error_log_s:
-            self._next_error_log_s = now_s + 1.0
-            self._log.error("request failed inside the server, answered 500", exc_info=exc, config=self._key)
 
 
 def _text(value: bytes) -> str:

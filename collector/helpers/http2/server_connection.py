@@ -6,6 +6,7 @@ Source: RFC 9113; grpc-go internal/transport/http2_server.go for idle, age, the 
 import asyncio
 import contextlib
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -39,7 +40,7 @@ _MAX_SETTINGS_A_MINUTE: Final = 100  # clients change a window now and then
 _NEVER: Final = float("inf")
 
 
-class Stream:
+class Stream(ABC):
     """A request being read or answered. Subclasses are made by ``accept`` and call ``connection.forget(self.id)`` once it is answered."""
 
     __slots__ = ("connection", "deadline_s", "held_bytes", "id", "seen_s")
@@ -52,25 +53,25 @@ class Stream:
         """When something of the request came last; infinite once it is whole, or nothing more is owed."""
         self.deadline_s = _NEVER
 
+    @abstractmethod
     def received(self, data: bytes, is_end: bool) -> None:
         """A piece of the body, or its end."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lost(self) -> None:
         """The client gave it up, or the connection is gone: nothing can be sent any more."""
-        raise NotImplementedError
 
+    @abstractmethod
     def refused(self, error: RetryableError) -> None:
         """There is no memory for the rest of the request."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stalled(self) -> None:
         """Nothing came for a minute."""
-        raise NotImplementedError
 
+    @abstractmethod
     def expired(self) -> None:
         """``deadline_s`` has passed."""
-        raise NotImplementedError
 
     def book(self, size_bytes: int) -> None:
         """Book what is kept of the request; 0: nothing any more."""
