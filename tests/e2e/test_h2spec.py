@@ -1,5 +1,6 @@
 """h2spec, the conformance tests of HTTP/2, against the gateway's gRPC port."""
 
+import re
 import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -34,10 +35,11 @@ def known_failures():
 def outcomes(report):
     """Case to what went wrong; empty for a pass, None for one that does not apply."""
     found = {}
-    for case in ET.parse(report).iter("testcase"):
+    text = re.sub(r"[^\t\n\r -\ufffd]", "?", report.read_text(errors="replace"))  # it writes what came as it came
+    for case in ET.fromstring(text).iter("testcase"):
         wrong = next((case.find(name) for name in ("failure", "error") if case.find(name) is not None), None)
-        text = None if case.find("skipped") is not None else "" if wrong is None else wrong.text or "failed"
-        found[f"{case.get('package')}: {case.get('classname')}"] = text
+        said = None if case.find("skipped") is not None else "" if wrong is None else wrong.text or "failed"
+        found[f"{case.get('package')}: {case.get('classname')}"] = said
     return found
 
 
@@ -48,22 +50,35 @@ def test_every_known_failure_has_a_reason():
     assert not always.keys() & sometimes.keys()
 
 
+def run(h2spec, port, report):
+    """What became of each case in one run."""
+    arguments = [h2spec, "--host", "127.0.0.1", "--port", str(port), "--strict", "--timeout", "2", "--junit-report", str(report),
+                 "--path", "/opentelemetry.proto.collector.trace.v1.TraceService/Export"]  # fmt: skip
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
+    assert report.exists(), done.stdout[-2000:] + done.stderr[-2000:]
+    return outcomes(report)
+
+
 def test_the_gateway_speaks_http2(http2, gateway, server, tmp_path):
-    """Every case passes but those of the committed list, and the list has no others; afterwards the gateway serves on and ends well."""
+    """Every case passes but those of the committed list, and the list has no others; afterwards the gateway serves on and ends well.
+
+    h2spec looks at what comes within moments: on a busy machine a case now and then ends otherwise than it always does. What differs
+    from the list must do so in three runs.
+    """
     port = free_port()
     running = gateway(CONFIG.replace(":GRPC", f":{port}").replace("ENGINE", http2.server))
-    report = tmp_path / "h2spec.xml"
-    arguments = [server.binary("h2spec"), "--host", "127.0.0.1", "--port", str(port), "--strict", "--timeout", "2", "--junit-report", str(report),
-                 "--path", "/opentelemetry.proto.collector.trace.v1.TraceService/Export"]  # fmt: skip
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=360, check=False)
-    assert report.exists(), done.stdout[-2000:] + done.stderr[-2000:]
-    found = outcomes(report)
-    assert len(found) >= CASES_AT_LEAST
-    failed = {case for case, wrong in found.items() if wrong}
     always, sometimes = (cases.keys() for cases in known_failures())
-    new = sorted(failed - always - sometimes)
-    assert not new, "\n".join(f"{case}\n  {found[case]}" for case in new)
-    assert not always - failed, f"these pass now: take them from {KNOWN.name}: {sorted(always - failed)}"
+    new, gone, found = None, None, {}
+    for attempt in range(3):
+        found = run(server.binary("h2spec"), port, tmp_path / f"h2spec-{attempt}.xml")
+        assert len(found) >= CASES_AT_LEAST
+        failed = {case for case, wrong in found.items() if wrong}
+        new = failed - always - sometimes if new is None else new & failed
+        gone = always - failed if gone is None else gone - failed
+        if not new and not gone:
+            break
+    assert not new, "\n".join(f"{case}\n  {found[case]}" for case in sorted(new))
+    assert not gone, f"these pass now: take them from {KNOWN.name}: {sorted(gone)}"
     assert sometimes <= found.keys(), f"h2spec has no such cases: {sorted(sometimes - found.keys())}"
     assert running.ready()
     assert running.stop() == 0

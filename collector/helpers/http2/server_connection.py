@@ -37,6 +37,7 @@ _MAX_PING_STRIKES: Final = 2  # grpc-go's
 _PING_WITHOUT_STREAM_S: Final = 7200.0  # grpc-go's defaultPingTimeout
 _MINUTE_S: Final = 60.0
 _MAX_SETTINGS_A_MINUTE: Final = 100  # clients change a window now and then
+_LINGER_S: Final = 2.0  # for a client to close its side, too
 _NEVER: Final = float("inf")
 
 
@@ -189,6 +190,20 @@ class ServerConnection(HTTP2Protocol):
         assert self.transport is not None
         self.transport.write(engine.goaway(ErrorCode.ENHANCE_YOUR_CALM if is_flood else ErrorCode.PROTOCOL_ERROR))
         self.close()
+
+    def close(self) -> None:
+        """See the base.
+
+        Our side first: a byte of the client's that nobody reads would make the kernel reset the connection, and it would lose what we
+        said last.
+        """
+        transport = self.transport
+        if transport is None or not transport.can_write_eof():
+            super().close()
+            return
+        self._is_broken = True
+        transport.write_eof()
+        self.loop.call_later(_LINGER_S, transport.abort)
 
     def ended(self) -> None:
         """See the base: the end we asked for, or the engine cut off a client that broke the protocol."""

@@ -57,10 +57,12 @@ class FakeTransport(asyncio.Transport):
         super().__init__({"peername": ("127.0.0.1", 4711)})
         self._loop, self._protocol = loop, protocol
         self.written = bytearray()
-        self.is_closed = self.is_reading_paused = False
+        self.is_closed = self.is_reading_paused = self.is_ended = False
+        self.peer_closes = True  # in the turn after it has read our end
 
     def write(self, data):
         assert not self.is_closed
+        assert not self.is_ended
         self.written += data
 
     def set_write_buffer_limits(self, high=None, low=None):
@@ -71,6 +73,14 @@ class FakeTransport(asyncio.Transport):
 
     def resume_reading(self):
         self.is_reading_paused = False
+
+    def can_write_eof(self):
+        return True
+
+    def write_eof(self):
+        self.is_ended = True
+        if self.peer_closes:
+            self._loop.call_soon(self.close)
 
     def close(self):
         if not self.is_closed:

@@ -306,6 +306,21 @@ def test_old_connection_finishes_its_calls_and_goes(grpc_server):
     assert serving.closed == {"age": 1}
 
 
+def test_what_a_client_sends_after_the_end_is_dropped(grpc_server):
+    """Our side is closed first, so that it reads our GOAWAY and no reset; one that does not close its own is cut off."""
+    serving = grpc_server()
+    client = serving.connect()
+    client.transport.peer_closes = False
+    client.feed(NONSENSE["broken hpack"])
+    assert client.transport.is_ended
+    said = bytes(client.transport.written)
+    client.feed(frame(DATA, END_STREAM, 1, b"late") * 100)
+    assert (client.transport.written, client.is_cut_off) == (said, False)
+    serving.loop.run(2)
+    assert client.is_cut_off
+    assert serving.closed == {"protocol": 1}
+
+
 def test_grace_of_an_old_connection_ends(grpc_server):
     """max_connection_age_grace: then what is not answered is cut off."""
     serving = grpc_server(
@@ -313,11 +328,13 @@ def test_grace_of_an_old_connection_ends(grpc_server):
     )
     client = serving.connect()
     client.request(C, encode_message(b"1"))
-    for _ in range(112):
+    for _ in range(108):  # the age is 90 to 110 s
         serving.loop.run(1)
         client.exchange()
     assert not client.is_cut_off
-    serving.loop.run(20)
+    for _ in range(24):
+        serving.loop.run(1)
+        client.exchange()
     assert client.is_cut_off
     assert serving.closed == {"age": 1, "age_grace": 1}
 
