@@ -107,6 +107,30 @@ def test_tls(run, certificates):
     run(main())
 
 
+def test_renewed_certificates_are_taken_up(run, tmp_path):
+    """A connection made after the files changed gets the new ones, and HTTP/2 all the same."""
+
+    def write() -> grpc.ChannelCredentials:
+        authority = trustme.CA()
+        leaf = authority.issue_cert("localhost")
+        leaf.cert_chain_pems[0].write_to_path(tmp_path / "server.pem")
+        leaf.private_key_pem.write_to_path(tmp_path / "server.key")
+        return grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+
+    async def main():
+        old = write()
+        tls = {"cert_file": str(tmp_path / "server.pem"), "key_file": str(tmp_path / "server.key"), "reload_interval": "1ms"}
+        async with serving(tls=tls) as (server, _):
+            target = f"localhost:{server.port}"
+            assert await asyncio.to_thread(call, target, b"1", old) == b"1"
+            new = write()
+            assert await asyncio.to_thread(call, target, b"2", new, wait_for_ready=True) == b"2"
+            with pytest.raises(grpc.RpcError, match="UNAVAILABLE"):
+                await asyncio.to_thread(call, target, b"3", old)
+
+    run(main())
+
+
 def test_calls_in_progress_are_finished_at_shutdown(run):
     """GOAWAY, the answer, then the connection closes; a call that takes too long is cut off."""
     replies = []
