@@ -34,10 +34,17 @@ class Wire(asyncio.Transport):
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 1)})
-        self.is_closed = False
+        self.is_closed = self.is_ended = False
 
     def write(self, data: Any) -> None:
         assert not self.is_closed
+        assert not self.is_ended
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.is_ended = True
 
     def close(self) -> None:
         self.is_closed = True
