@@ -24,12 +24,10 @@ from ngh2 import (
     ResponseReceived,
     Role,
     Setting,
-    SettingsAcknowledged,
     SettingsReceived,
     StreamClosed,
     StreamReset,
     TrailersReceived,
-    WindowUpdated,
 )
 from ngh2 import Connection as _Connection
 
@@ -48,12 +46,10 @@ __all__ = [
     "RequestReceived",
     "ResponseReceived",
     "Setting",
-    "SettingsAcknowledged",
     "SettingsReceived",
     "StreamClosed",
     "StreamReset",
     "TrailersReceived",
-    "WindowUpdated",
     "client",
     "goaway",
     "server",
@@ -92,7 +88,7 @@ class Connection(Protocol):
         ...
 
     def send_request(self, headers: Headers, *, end_stream: bool = False) -> int:
-        """Open a stream; its id. Queued by the engine where the peer's MAX_CONCURRENT_STREAMS is reached (see ``can_send_request``)."""
+        """Open a stream; its id. Queued by the engine where the peer's MAX_CONCURRENT_STREAMS is reached."""
         ...
 
     def send_response(self, stream_id: int, headers: Headers, *, end_stream: bool = False) -> None:
@@ -147,16 +143,6 @@ class Connection(Protocol):
     @property
     def want_write(self) -> bool:
         """Something is to be sent now."""
-        ...
-
-    @property
-    def can_send_request(self) -> bool:
-        """No GOAWAY was seen or sent, and stream ids are left."""
-        ...
-
-    @property
-    def remote_settings(self) -> dict[int, int]:
-        """The peer's settings."""
         ...
 
 

@@ -1,8 +1,13 @@
-"""The fuzz target of HTTP/1.1 holds on a fixed set of damaged streams: the smoke test where there is no atheris."""
+"""The fuzz targets of the protocols hold on a fixed set of damaged streams: the smoke test where there is no atheris."""
 
 import importlib.util
 import random
 from pathlib import Path
+
+import pytest
+
+HTTP2 = (b"\0", b"\xff", b"\0\0\0\4\0\0\0\0\0", b"\0\0\4\3\0\0\0\0\1\0\0\0\x08")
+HTTP1 = (b"\r\n", b"\0", b"0", b" ", b":", b"\r\nContent-Length: 1")
 
 
 def target(name):
@@ -12,11 +17,12 @@ def target(name):
     return module
 
 
-def test_target_holds():
+@pytest.mark.parametrize(("name", "streams", "inserted"), [("fuzz_grpc", "http2_streams", HTTP2), ("fuzz_http1", "http1_streams", HTTP1)])
+def test_target_holds(name, streams, inserted):
     """Bit flips, cuts, insertions and joints of streams violate no property."""
-    run = target("fuzz_http1").test_one_input
+    run = target(name).test_one_input
     rng = random.Random(20240607)
-    seeds = target("corpus").http1_streams()
+    seeds = getattr(target("corpus"), streams)()
     for _ in range(1500):
         stream = bytearray(rng.choice(seeds) + rng.choice([b"", *seeds]))
         for _ in range(rng.choice((0, 1, 1, 2))):
@@ -27,7 +33,7 @@ def test_target_holds():
             elif kind == 1:
                 del stream[at : at + rng.choice((1, 4, 40))]
             elif kind == 2:
-                stream[at:at] = rng.choice((b"\r\n", b"\0", b"0", b" ", b":", b"\r\nContent-Length: 1"))
+                stream[at:at] = rng.choice(inserted)
             else:
                 stream[at:at] = stream[rng.randrange(len(stream) + 1) :][:60]
         run(bytes([rng.randrange(256)]) + bytes(stream))
