@@ -14,6 +14,7 @@ from collector.helpers.grpc.client_call import ENCODINGS, MAX_ANSWER_BYTES, Call
 from collector.helpers.grpc.status import CallError, code_of_reset
 from collector.helpers.grpc.wire import encode_message
 from collector.helpers.http2 import engine
+from collector.helpers.http2.session import Fields
 
 HEADERS = ((b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/t.Echo/Echo"), (b":authority", b"x"), (b"te", b"trailers"))
 HEAD = ((b":status", b"200"), (b"content-type", b"application/grpc+proto"))
@@ -30,6 +31,9 @@ class Transport:
 
     def write(self, data):
         self.written += data
+
+    def writelines(self, pieces):
+        self.written += b"".join(pieces)
 
     def abort(self):
         self.is_aborted = True
@@ -52,7 +56,7 @@ class Ends:
 
     def __init__(self, *, connect=True, **server):
         self.transport = Transport()
-        self.connection = CallConnection(engine.client(), self)
+        self.connection = CallConnection(engine.client(max_message_bytes=MAX_ANSWER_BYTES), self)
         self.connection.connection_made(self.transport)
         self.server = http2_peer.server(**server)
         self.given_back = []
@@ -67,7 +71,7 @@ class Ends:
         self.given_back.append((call, was_sent))
 
     def call(self, body=b"hi"):
-        call = Call(asyncio.get_running_loop().create_future(), HEADERS, b"\0" + len(body).to_bytes(4, "big"), body)
+        call = Call(asyncio.get_running_loop().create_future(), Fields(HEADERS), b"\0" + len(body).to_bytes(4, "big"), body)
         self.connection.start(call)
         return call
 
@@ -161,7 +165,7 @@ ODD_ANSWERS = {
     "HTTP 418": ({"head": ((b":status", b"418"),)}, "UNKNOWN", "HTTP 418"),
     "no gRPC": ({"head": ((b":status", b"200"), (b"content-type", b"text/html"))}, "UNKNOWN", "text/html"),
     "OK without a message": ({"body": b""}, "INTERNAL", "no answer"),
-    "half a message": ({"body": encode_message(b"abc")[:-1]}, "INTERNAL", "cut off"),
+    "half a message": ({"body": encode_message(b"abc")[:-1]}, "INTERNAL", "ends within"),
     "two messages": ({"body": 2 * encode_message(b"abc")}, "INTERNAL", "more than"),
     "an empty message and another": ({"body": encode_message(b"") + encode_message(b"a")}, "INTERNAL", "more than"),
     "a wrong flag": ({"body": b"\x07\0\0\0\0"}, "INTERNAL", "flag"),
@@ -270,7 +274,7 @@ async def test_an_early_answer_stops_the_request():
     assert error(call).code is grpc.StatusCode.RESOURCE_EXHAUSTED
     events = ends.exchange()
     assert http2_peer.StreamReset in {type(event) for event in events}
-    assert ends.connection.engine.queued_body_size() == 0
+    assert ends.connection.session.queued_bytes == 0
 
 
 async def test_a_cancelled_call_is_reset():

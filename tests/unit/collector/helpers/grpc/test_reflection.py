@@ -95,7 +95,7 @@ def test_answers_that_nobody_takes_are_bounded(client):
     body = encode_message(b"\x22" + bytes([len(EXPORT)]) + EXPORT.encode()) * 90
     for _ in range(5):
         client.request(path, body, end_stream=False)
-    assert client.protocol.engine.queued_body_size() < 2_000_000
+    assert client.protocol.session.queued_bytes < 2_000_000
     assert len(client.protocol.streams) < 5
 
 

@@ -346,10 +346,11 @@ def test_memory_of_an_idle_connection_is_small(grpc_server):
     assert not hasattr(client.protocol, "__dict__")
 
 
-def test_engine_is_told_our_limits():
+def test_the_peer_is_told_our_limits():
     """What the SETTINGS say."""
-    peer, ours = http2_peer.client(), engine.server(max_concurrent_streams=7)
-    peer.receive_data(ours.data_to_send())
+    peer = http2_peer.client()
+    ours = engine.server(max_message_bytes=1000, max_concurrent_streams=7, max_header_bytes=1000, cut_off_bytes=2000)
+    peer.receive_data(b"".join(ours.output(1000)))
     [told] = [event.settings for event in peer.events() if isinstance(event, http2_peer.SettingsReceived)]
     assert told[http2_peer.Setting.MAX_CONCURRENT_STREAMS] == 7
     assert told[http2_peer.Setting.MAX_FRAME_SIZE] == engine.MAX_FRAME_BYTES
