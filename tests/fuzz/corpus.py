@@ -59,11 +59,13 @@ def http1_streams() -> list[bytes]:
     ]
 
 
+def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
+    """One of HTTP/2."""
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream_id.to_bytes(4, "big") + payload
+
+
 def http2_streams() -> list[bytes]:
     """What clients say after the preface: calls whole and in pieces, compressed, cancelled, plain requests, what is no HTTP/2."""
-
-    def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
-        return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream_id.to_bytes(4, "big") + payload
 
     def literal(name: bytes, value: bytes) -> bytes:
         return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
@@ -90,6 +92,21 @@ def http2_streams() -> list[bytes]:
     ]
 
 
+def http2_answers() -> list[bytes]:
+    """What servers say to two calls: answers whole and in pieces, statuses alone, resets, the end, what is no HTTP/2."""
+    settings = frame(4, 0, 0) + frame(4, 1, 0)
+    head = b"\x88\x0f\x10\x10application/grpc"
+    status = b"\x00\x0bgrpc-status\x010"
+    message = b"\0\0\0\0\4body"
+    return [
+        settings + frame(1, 4, 1, head) + frame(0, 0, 1, message) + frame(1, 5, 1, status) + frame(1, 5, 3, head + status),
+        settings + frame(1, 4, 1, b"\x08\x03103") + frame(1, 4, 1, head) + frame(0, 0, 1, message[:7]) + frame(0, 1, 1, message[7:]),
+        settings + frame(1, 4, 3, head) + frame(0, 0, 3, message * 2) + frame(3, 0, 3, bytes([0, 0, 0, 7])) + frame(6, 0, 0, bytes(8)),
+        settings + frame(1, 4, 1, b"\x8d") + frame(0, 1, 1, b"not found") + frame(7, 0, 0, bytes([0, 0, 0, 1, 0, 0, 0, 0])),
+        settings + frame(8, 0, 0, bytes([0, 1, 0, 0])) + frame(1, 0, 1, head[:5]) + frame(9, 4, 1, head[5:]) + frame(0, 0, 1, b"\2" * 9),
+    ]
+
+
 def inputs() -> dict[str, list[bytes]]:
     """Every target's first inputs: what it reads before the bytes, and the bytes."""
     found = seeds()
@@ -99,6 +116,8 @@ def inputs() -> dict[str, list[bytes]]:
         "fuzz_index": [bytes([choice, shift]) + wire for choice in range(14) for shift in (0, 200) for wire in found],
         "fuzz_http1": [bytes([step]) + stream for step in (0, 6, 40) for stream in http1_streams()],
         "fuzz_grpc": [bytes([step]) + stream for step in (0, 6, 40) for stream in http2_streams()],
+        "fuzz_session": [bytes([step]) + stream for step in (0, 6, 40) for stream in http2_streams()]
+        + [bytes([64 + step]) + stream for step in (0, 6, 40) for stream in http2_answers()],
         "fuzz_splice": [bytes([signal]) + bytes([chance]) * 8 + wire for signal, wire in requests for chance in range(8)],
     }
 

@@ -17,8 +17,16 @@ def target(name):
     return module
 
 
-@pytest.mark.parametrize(("name", "streams", "inserted"), [("fuzz_grpc", "http2_streams", HTTP2), ("fuzz_http1", "http1_streams", HTTP1)])
-def test_target_holds(name, streams, inserted):
+@pytest.mark.parametrize(
+    ("name", "streams", "inserted", "first"),
+    [
+        ("fuzz_grpc", "http2_streams", HTTP2, range(256)),
+        ("fuzz_session", "http2_streams", HTTP2, range(64)),
+        ("fuzz_session", "http2_answers", HTTP2, range(64, 128)),
+        ("fuzz_http1", "http1_streams", HTTP1, range(256)),
+    ],
+)
+def test_target_holds(name, streams, inserted, first):
     """Bit flips, cuts, insertions and joints of streams violate no property."""
     run = target(name).test_one_input
     rng = random.Random(20240607)
@@ -36,4 +44,4 @@ def test_target_holds(name, streams, inserted):
                 stream[at:at] = rng.choice(inserted)
             else:
                 stream[at:at] = stream[rng.randrange(len(stream) + 1) :][:60]
-        run(bytes([rng.randrange(256)]) + bytes(stream))
+        run(bytes([rng.choice(first)]) + bytes(stream))

@@ -88,6 +88,7 @@ cdef enum:
     BY_REFERENCE_BYTES = 8 * 1024   # shorter pieces of a body that goes out are copied: a reference costs as much
     OUT_BYTES = 16 * 1024
     INTERNAL_ERROR = 2
+    MAX_SETTINGS = 16
 
 cdef const char *CONTENT_TYPE = b"content-type"
 cdef const char *GRPC = b"application/grpc"
@@ -130,7 +131,7 @@ cdef class Received:
     cdef readonly bytes trailers
     """The header block that ended it; None without one."""
     cdef readonly bint is_end
-    """The peer sends no more: END_STREAM."""
+    """The peer sends no more (END_STREAM); told once."""
     cdef readonly bint is_closed
     """The stream is no more, in either direction."""
     cdef readonly uint32_t error_code
@@ -227,6 +228,7 @@ def seconds_of(bytes timeout not None):
 
 
 @cython.final
+@cython.no_gc  # nothing it holds can lead back to it
 @cython.freelist(64)
 cdef class _Stream:
     """Both directions of one stream. ``body`` has one owner, this object, until it is handed over."""
@@ -340,8 +342,10 @@ cdef class Session:
         global _lib
         cdef nghttp2_option *option = NULL
         cdef int result
-        cdef Setting[16] entries
+        cdef Setting[MAX_SETTINGS] entries
         cdef size_t count = 0
+        if len(settings) > MAX_SETTINGS:
+            raise ValueError(f"more than {MAX_SETTINGS} settings")
         _lib = library()
         self.is_client = is_client
         self.max_message_bytes = max_message_bytes
@@ -510,20 +514,19 @@ cdef class Session:
             if stream.timeout is not None:
                 event.timeout = stream.timeout
                 event.timeout_s = _seconds(PyBytes_AS_STRING(stream.timeout), PyBytes_GET_SIZE(stream.timeout))
-        if stream.is_ended and not stream.is_end_told and not stream.is_raw:
-            if stream.prefix_size == PREFIX_BYTES and stream.size == stream.announced:
+        if stream.is_ended and not stream.is_end_told:
+            event.is_end = stream.is_end_told = True
+            event.trailers = stream.trailers
+            if stream.is_raw or stream.prefix_size < PREFIX_BYTES or stream.size < stream.announced:
+                self._make_raw(stream)
+            else:
                 event.is_compressed = stream.prefix[0] == 1
                 self.held_bytes -= stream.size
                 event.message = stream.take()
                 stream.prefix_size = 0
-            else:
-                self._make_raw(stream)
         if stream.is_raw and stream.size:
             self.held_bytes -= stream.size
             event.data = stream.take()
-        if stream.is_ended:
-            event.trailers = stream.trailers
-            event.is_end = stream.is_end_told = True
         if stream.is_closed:
             event.is_closed = True
             event.error_code = error_code

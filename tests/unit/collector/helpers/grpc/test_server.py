@@ -231,6 +231,7 @@ def test_cancelled_call_gets_nothing(grpc_server):
     client.exchange()
     assert not [event for event in client.events[events:] if getattr(event, "stream_id", 0) == stream_id]
     assert not client.protocol.streams
+    assert not serving.refused
     client.transport.close()
     serving.loop.run()
     replies[0](b"later")

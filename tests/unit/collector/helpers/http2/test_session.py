@@ -328,6 +328,15 @@ def test_a_request_that_is_given_up():
     assert server.receive(client.data_to_send(), 1.0) == ()
 
 
+def test_the_end_is_told_once():
+    """A request that is given up after it was whole is closed, and has not ended a second time."""
+    client, server = begun()
+    server.receive(ask(client, CALL, message(b"")), 1.0)
+    client.reset_stream(1)
+    (event,) = server.receive(client.data_to_send(), 1.0)
+    assert (event.is_end, event.is_closed, event.message, event.head) == (False, True, None, None)
+
+
 def test_reset_tells_the_peer_and_nobody_else():
     """RST_STREAM; what comes of the stream afterwards is not told."""
     client, server = begun()

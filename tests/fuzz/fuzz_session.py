@@ -1,0 +1,116 @@
+"""Fuzz target: one end of an HTTP/2 connection. No split of the bytes changes what is heard, nothing stays held, no bug shows.
+
+First byte: where the stream is cut, and in bit 6 which end it is; then frames, for a server after the client's preface.
+Under atheris: ``python tests/fuzz/fuzz_session.py CORPUS_DIR``.
+"""
+
+import contextlib
+import sys
+from typing import Any, Final
+
+if __name__ == "__main__":
+    import atheris
+
+    instrumented: contextlib.AbstractContextManager[Any] = atheris.instrument_imports(include=["collector.helpers.http2"])
+else:
+    instrumented = contextlib.nullcontext()
+with instrumented:
+    from collector.helpers.http2 import engine
+    from collector.helpers.http2.session import EngineError, Fields, Received, Session, headers_of
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+CLIENT_BIT: Final = 0x40
+CALL: Final = Fields(((b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/a.B/C"), (b":authority", b"x"), (b"te", b"trailers")))
+HEAD: Final = Fields(((b":status", b"200"), (b"content-type", b"application/grpc")))
+STATUS: Final = Fields(((b"grpc-status", b"0"),))
+
+Heard = tuple[dict[int, list[Any]], list[str], bool]
+
+
+def new(*, is_client: bool) -> Session:
+    """An end; a client has asked twice."""
+    if not is_client:
+        return engine.server(max_message_bytes=1000, max_concurrent_streams=10, max_header_bytes=1000, cut_off_bytes=2000)
+    session = engine.client(max_message_bytes=1000)
+    for _ in range(2):
+        session.request(CALL, b"\0\0\0\0\4", b"body")
+    session.output(1 << 20)
+    return session
+
+
+def run(session: Session, pieces: list[bytes]) -> Heard:
+    """What each stream came to, the other events' names, and whether the connection broke."""
+    streams: dict[int, list[Any]] = {}
+    others = []
+    try:
+        for piece in pieces:
+            for event in session.receive(piece, 0.0):
+                if not isinstance(event, Received):
+                    others.append(type(event).__name__)
+                    continue
+                heard = streams.setdefault(event.stream_id, [None, None, b"", None, 0, None])
+                if event.head is not None:
+                    assert heard[0] is None
+                    heard[0] = (headers_of(event.head), event.timeout, event.is_grpc)
+                if event.message is not None:
+                    assert heard[1] is None
+                    assert event.is_end
+                    heard[1] = (event.is_compressed, event.message)
+                heard[2] += event.data
+                heard[3] = event.trailers if event.trailers is not None else heard[3]
+                heard[4] += event.is_end
+                assert heard[4] < 2
+                if event.is_closed:
+                    assert heard[5] is None
+                    heard[5] = event.error_code
+    except EngineError:
+        assert session.held_bytes == session.queued_bytes == 0
+        return streams, others, True
+    answer(session, streams)
+    return streams, others, False
+
+
+def answer(session: Session, streams: dict[int, list[Any]]) -> None:
+    """All that can be done with what came: nothing is held and nothing crashes afterwards."""
+    for stream_id, heard in streams.items():
+        with contextlib.suppress(EngineError):
+            if heard[4]:
+                session.respond(stream_id, HEAD, b"x" * 20_000, STATUS)
+            elif stream_id % 4 == 1:
+                session.raw(stream_id)
+                session.send(stream_id, b"more")
+            else:
+                session.reset(stream_id, 8)
+        session.discard(stream_id)
+    assert session.held_bytes == 0
+    with contextlib.suppress(EngineError):
+        while session.output(10_000):
+            pass
+        session.send_goaway(0, b"bye")
+        session.output(1)
+    session.take_events()
+    session.close()
+    assert session.queued_bytes == 0
+
+
+def test_one_input(data: bytes) -> None:
+    """One run of the target: raises when a property does not hold."""
+    if not data:
+        return
+    is_client, step = bool(data[0] & CLIENT_BIT), data[0] % 64 + 1
+    stream = data[1:] if is_client else PREFACE + data[1:]
+    whole = run(new(is_client=is_client), [stream])
+    cut = run(new(is_client=is_client), [stream[i : i + step] for i in range(0, len(stream), step)])
+    assert cut[2] == whole[2]
+    # What came before an error or after a GOAWAY is told only where it came in the right piece.
+    if not whole[2] and "GoAwayReceived" not in whole[1]:
+        assert cut[:2] == whole[:2], (cut, whole)
+
+
+def main() -> None:
+    atheris.Setup(sys.argv, test_one_input)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
