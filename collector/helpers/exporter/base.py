@@ -170,40 +170,52 @@ class QueuedExporter(Exporter, Generic[P]):
 
     async def consume(self, batch: Batch) -> None:
         """See :class:`collector.api.Exporter`."""
-        signal, item_count = batch.signal, batch.item_count
-        if not item_count:
+        if not self.waits_for_result:
+            self.take(batch)
+        elif not batch.item_count:
             return
-        if self._closed:
-            self._drop(signal, item_count, "shutdown")
-            if self.waits_for_result:
-                raise RetryableError("the exporter is shutting down", reason="shutdown")
-            return
-        if not self._queue.enabled:
+        elif self._closed:
+            self._drop(batch.signal, batch.item_count, "shutdown")
+            raise RetryableError("the exporter is shutting down", reason="shutdown")
+        elif not self._queue.enabled:
             await self._send_directly(batch)
-            return
-        lane = self._lanes[signal]
-        result = asyncio.get_running_loop().create_future() if self.waits_for_result else None
+        else:
+            result = asyncio.get_running_loop().create_future()
+            reason = self._offer(batch, result)
+            if reason:
+                raise RetryableError(f"the queue of {self.settings.id} is full", reason=reason)
+            await result
+
+    def take(self, batch: Batch) -> bool:
+        """See :class:`collector.api.Exporter`."""
+        if self.waits_for_result:
+            return False
+        if self._closed:
+            self._drop(batch.signal, batch.item_count, "shutdown")
+        elif batch.item_count:
+            self._offer(batch, None)
+        return True
+
+    def _offer(self, batch: Batch, result: asyncio.Future[None] | None) -> str:
+        """Into the queue. Why not, where it is dropped instead; else ""."""
+        lane = self._lanes[batch.signal]
         reason = "queue_full"
         try:
-            taken = lane.offer(batch, result)
+            if lane.offer(batch, result):
+                return ""
         except OSError as exc:
-            taken, reason = False, "storage_full"
+            reason = "storage_full"
             self._log("error", "the queue's storage takes no more", error=str(exc))
-        if not taken:
-            self._drop(signal, item_count, reason)
-            self._log(
-                "error",
-                "queue is full, data is dropped",
-                signal=str(signal),
-                reason=reason,
-                queue_size=lane.units,
-                queue_bytes=lane.size_bytes,
-            )
-            if result is not None:
-                raise RetryableError(f"the queue of {self.settings.id} is full", reason=reason)
-            return
-        if result is not None:
-            await result
+        self._drop(batch.signal, batch.item_count, reason)
+        self._log(
+            "error",
+            "queue is full, data is dropped",
+            signal=str(batch.signal),
+            reason=reason,
+            queue_size=lane.units,
+            queue_bytes=lane.size_bytes,
+        )
+        return reason
 
     def must_not_lose(self) -> bool:
         """See :class:`collector.api.Exporter`."""
