@@ -37,7 +37,7 @@ _MESSAGE_CHARS: Final = 200
 _SMALLEST_LIMIT_BYTES: Final = 32 * 1024  # a backend that refuses less for its size refuses something else
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Part(Generic[P]):
     """One request to the backend. Retried, refused and counted by itself: what succeeded is never sent again."""
 
@@ -106,10 +106,8 @@ class QueuedExporter(Exporter, Generic[P]):
 
     def split(self, batch: Batch) -> list[Batch]:
         """Parts that each keep ``max_request_bytes`` and ``max_items``."""
-        parts = [batch]
-        if self.max_items and batch.item_count > self.max_items:
-            parts = batch.split(max_items=self.max_items)
-        if self.max_request_bytes:
+        parts = batch.split(max_items=self.max_items) if self.max_items and batch.item_count > self.max_items else [batch]
+        if self.max_request_bytes and batch.size_bytes > self.max_request_bytes:
             parts = [
                 small
                 for part in parts
@@ -277,7 +275,7 @@ class QueuedExporter(Exporter, Generic[P]):
             encoded = self.encode(batch)
             if len(encoded) == 1:  # nearly always
                 unsettled[0] -= batch.item_count - encoded[0].item_count
-                await self._send_in_order(signal, encoded, unsettled, lane, errors)
+                await self._settle(signal, encoded[0], unsettled, lane, errors)
                 continue
             shards: dict[int, list[Part[P]]] = {}
             item_count = 0
@@ -301,30 +299,34 @@ class QueuedExporter(Exporter, Generic[P]):
         self, signal: Signal, parts: Sequence[Part[P]], unsettled: list[int], lane: Lane, errors: list[Exception]
     ) -> None:
         for part in parts:
-            try:
-                rejected = await self._send_until_settled(part, lane)
-            except PermanentError as exc:
-                if isinstance(exc, TooLargeError) and (halves := self._halves(part)):
-                    await self._send_in_order(signal, halves, unsettled, lane, errors)
-                    continue
-                self.telemetry.refused(signal, part.item_count, exc.reason)
-                self._log("error", "the backend refused data", signal=str(signal), items=part.item_count, reason=exc.reason, error=str(exc))
-                errors.append(exc)
-            except RetryableError as exc:
-                reason = "retries_exhausted" if self._retry.enabled else "retry_disabled"
-                self._drop(signal, part.item_count, reason)
-                self._log(
-                    "error",
-                    "the backend did not take data, it is dropped",
-                    signal=str(signal),
-                    items=part.item_count,
-                    reason=reason,
-                    error=str(exc),
-                )
-                errors.append(exc)
-            else:
-                self._delivered(signal, part.item_count, min(max(rejected, 0), part.item_count))
-            unsettled[0] -= part.item_count
+            await self._settle(signal, part, unsettled, lane, errors)
+
+    async def _settle(self, signal: Signal, part: Part[P], unsettled: list[int], lane: Lane, errors: list[Exception]) -> None:
+        item_count = part.item_count
+        try:
+            rejected = await self._send_until_settled(part, lane)
+        except PermanentError as exc:
+            if isinstance(exc, TooLargeError) and (halves := self._halves(part)):
+                await self._send_in_order(signal, halves, unsettled, lane, errors)
+                return
+            self.telemetry.refused(signal, item_count, exc.reason)
+            self._log("error", "the backend refused data", signal=str(signal), items=item_count, reason=exc.reason, error=str(exc))
+            errors.append(exc)
+        except RetryableError as exc:
+            reason = "retries_exhausted" if self._retry.enabled else "retry_disabled"
+            self._drop(signal, item_count, reason)
+            self._log(
+                "error",
+                "the backend did not take data, it is dropped",
+                signal=str(signal),
+                items=item_count,
+                reason=reason,
+                error=str(exc),
+            )
+            errors.append(exc)
+        else:
+            self._delivered(signal, item_count, rejected)
+        unsettled[0] -= item_count
 
     def _halves(self, part: Part[P]) -> list[Part[P]]:
         """The part cut in two, after the backend said it is too large; from now on nothing of its size is sent. Nothing: no use.
@@ -417,10 +419,12 @@ class QueuedExporter(Exporter, Generic[P]):
             self.telemetry.dropped(signal, item_count, reason)
 
     def _delivered(self, signal: Signal, item_count: int, rejected_count: int) -> None:
-        if item_count > rejected_count:
-            self.telemetry.delivered(signal, item_count - rejected_count)
-        if rejected_count:
+        if rejected_count > 0:
+            rejected_count = min(rejected_count, item_count)
             self.telemetry.refused(signal, rejected_count, "partial_success")
+            item_count -= rejected_count
+        if item_count:
+            self.telemetry.delivered(signal, item_count)
 
     # Health, log, helpers.
 
