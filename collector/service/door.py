@@ -76,7 +76,7 @@ class Door:
         """Commit one request with the others of this turn; see :class:`collector.api.ReceiverOutput`."""
         size_bytes = len(wire)
         try:
-            self._admission.ask(size_bytes)
+            self._admission.hold(size_bytes)
         except RetryableError as error:
             answered(error)
             return
@@ -86,7 +86,6 @@ class Door:
         group.wires.append(wire)
         group.answers.append(answered)
         group.size_bytes += size_bytes
-        self._admission.charge(size_bytes)
 
     async def admit(self, wire: bytes, context: Context) -> Receipt:
         """Validate and commit one request; see :class:`collector.api.ReceiverOutput`."""

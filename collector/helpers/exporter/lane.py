@@ -195,15 +195,7 @@ class Lane:
         self._ready.append(work)
 
     def _take(self, key: int, held: Batch, result: asyncio.Future[None] | None) -> None:
-        entry = Entry(
-            key=key,
-            item_count=held.item_count,
-            size_bytes=held.size_bytes,
-            units=self._units(held),
-            charged_bytes=held.memory_bytes,
-            context=held.context,
-            result=result,
-        )
+        entry = Entry(key, held.item_count, held.size_bytes, self._units(held), held.memory_bytes, held.context, result)
         self.units += entry.units
         self.size_bytes += entry.size_bytes
         self.item_count += entry.item_count
@@ -233,9 +225,9 @@ class Lane:
 
     def _units(self, batch: Batch) -> int:
         match self._config.sizer:
+            case "requests":
+                return 1
             case "items":
                 return max(batch.item_count, 1)
             case "bytes":
                 return max(batch.size_bytes, 1)
-            case _:
-                return 1
