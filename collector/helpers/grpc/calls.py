@@ -10,21 +10,29 @@ import grpc
 
 from collector.api import RetryableError
 from collector.helpers.grpc.method import Aborted, Call, Method, OpenStreaming, StreamingMethod, binary_text
-from collector.helpers.grpc.wire import HEADER_BYTES, FramingError, MessageReader, MessageTooLarge, decode_binary, encode_message
-from collector.helpers.http2.engine import EngineError
+from collector.helpers.grpc.wire import (
+    HEADER_BYTES,
+    FramingError,
+    MessageReader,
+    MessageTooLarge,
+    decode_binary,
+    encode_message,
+    no_message,
+)
 from collector.helpers.http2.server import ServerConnection, Stream
+from collector.helpers.http2.session import EngineError, Fields, Received, headers_of
 
 if TYPE_CHECKING:
     from collector.helpers.grpc.server import GRPCServer
 
 __all__ = ["ACCEPTED", "CONTENT_TYPE", "Head", "Headers", "StreamingCall", "UnaryCall"]
 
-_NEVER: Final = float("inf")
 _MAX_UNREAD_BYTES: Final = 1024 * 1024  # of a streaming method's answers that the client does not take
 ACCEPTED: Final = (b"grpc-accept-encoding", b"gzip,zstd,snappy")
 CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
-_OK_HEAD: Final = ((b":status", b"200"), CONTENT_TYPE, ACCEPTED)
-_OK_TRAILERS: Final = ((b"grpc-status", b"0"),)
+_OK_HEAD: Final = Fields(((b":status", b"200"), CONTENT_TYPE, ACCEPTED))
+_OK_TRAILERS: Final = Fields(((b"grpc-status", b"0"),))
+_OK: Final = Fields(_OK_HEAD.pairs + _OK_TRAILERS.pairs)  # without a message between them
 _EMPTY_MESSAGE: Final = bytes(HEADER_BYTES)
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
@@ -33,10 +41,10 @@ Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 class Head:
     """What the headers of a request say, whoever sends them how often."""
 
-    __slots__ = ("calls", "encoding", "failure", "headers", "method", "status", "streaming")
+    __slots__ = ("block", "calls", "encoding", "failure", "method", "status", "streaming")
 
-    def __init__(self, headers: Headers) -> None:
-        self.headers = headers
+    def __init__(self, block: bytes) -> None:
+        self.block = block
         self.method: Method | None = None
         self.streaming: OpenStreaming | None = None
         self.encoding = ""
@@ -49,64 +57,43 @@ class Head:
         """The one call object of equal callers."""
         call = self.calls.get(is_local)
         if call is None:
-            call = self.calls[is_local] = Call(is_local, partial(_metadata, self.headers))
+            call = self.calls[is_local] = Call(is_local, partial(_metadata, self.block))
         return call
 
 
 class UnaryCall(Stream):
     """A call of a unary method."""
 
-    __slots__ = ("_head", "_reader", "_server", "is_done")
+    __slots__ = ("_head", "_server", "is_done")
 
     def __init__(self, server: "GRPCServer", head: Head, connection: ServerConnection, stream_id: int) -> None:
         super().__init__(connection, stream_id)
         self._server = server
         self._head = head
-        self._reader: MessageReader | None = None
         self.is_done = False
 
-    def received(self, data: bytes, is_end: bool) -> None:
+    def received(self, event: Received) -> None:
         """See the base."""
-        reader = self._reader
-        if is_end and reader is None:  # the usual case: all in one piece
-            size_bytes = len(data) - HEADER_BYTES
-            if data[:1] == b"\0" and int.from_bytes(data[1:HEADER_BYTES], "big") == size_bytes <= self._server.max_bytes:
-                self.seen_s = _NEVER
-                self._server.invoke(self._head, self.connection.is_local, data[HEADER_BYTES:], self.reply)
-                return
-        if self.seen_s == _NEVER:  # answered, or at the door
+        if self.is_done:
             return
-        if reader is None:
-            reader = self._reader = MessageReader(self._server.max_bytes, 1)
-        self.seen_s = self.connection.last_read_s
-        try:
-            reader.feed(data)
-        except MessageTooLarge as exc:
-            self.reply(Aborted(grpc.StatusCode.RESOURCE_EXHAUSTED, f"grpc: {exc}", reason="too_large"))
-        except FramingError as exc:
-            self.reply(Aborted(grpc.StatusCode.INTERNAL, f"grpc: {exc}", reason="framing"))
-        else:
-            if is_end:
-                self._whole(reader)
-            else:
-                self.book(reader.size_bytes)
-
-    def _whole(self, reader: MessageReader) -> None:
-        messages = reader.take()
-        self.seen_s = _NEVER
-        if reader.size_bytes:
-            self.reply(Aborted(grpc.StatusCode.INTERNAL, "grpc: the request ends within a message", reason="framing"))
-        elif not messages:
-            self.reply(Aborted(grpc.StatusCode.INTERNAL, "grpc: a unary call without a request message", reason="framing"))
-        else:
-            self._reader = None
-            [(is_compressed, message)] = messages
-            self.book(0)
+        if event.is_end:
+            self.is_awaited = False
+        message = event.message
+        if message is None:
+            self.reply(self._no_message(event.data))
+        elif event.is_compressed:
             invoke = partial(self._server.invoke, self._head, self.connection.is_local)
-            if is_compressed:
-                self._server.unpack(self._head.encoding, message, lambda unpacked: invoke(unpacked, self.reply), self.reply)
-            else:
-                invoke(message, self.reply)
+            self._server.unpack(self._head.encoding, message, lambda unpacked: invoke(unpacked, self.reply), self.reply)
+        else:
+            self._server.invoke(self._head, self.connection.is_local, message, self.reply)
+
+    def _no_message(self, body: bytes) -> Aborted:
+        if not body:
+            return Aborted(grpc.StatusCode.INTERNAL, "grpc: a unary call without a request message", reason="framing")
+        error = no_message(body, self._server.max_bytes)
+        if isinstance(error, MessageTooLarge):
+            return Aborted(grpc.StatusCode.RESOURCE_EXHAUSTED, f"grpc: {error}", reason="too_large")
+        return Aborted(grpc.StatusCode.INTERNAL, f"grpc: {error}", reason="framing")
 
     def reply(self, outcome: bytes | Exception) -> None:
         """The answer of the method, or instead of it. Nothing is sent where the client is gone or was answered already."""
@@ -114,28 +101,22 @@ class UnaryCall(Stream):
             return
         self.is_done = True
         connection, stream_id = self.connection, self.id
-        is_whole, self.seen_s = self.seen_s == _NEVER, _NEVER
-        self._reader = None
-        connection.forget(self)
-        engine = connection.engine
         try:
             if isinstance(outcome, bytes):
-                engine.send_response(stream_id, _OK_HEAD)
-                engine.send_data(stream_id, encode_message(outcome) if outcome else _EMPTY_MESSAGE)
-                engine.send_trailers(stream_id, _OK_TRAILERS)
+                connection.session.respond(stream_id, _OK_HEAD, encode_message(outcome) if outcome else _EMPTY_MESSAGE, _OK_TRAILERS)
             else:
-                engine.send_response(stream_id, self._server.failure(outcome, self._head.status), end_stream=True)
+                connection.session.respond(stream_id, Fields(self._server.failure(outcome, self._head.status)))
         except EngineError:  # the stream ended under us
+            connection.forget(self)
             return
-        if not is_whole:
+        connection.forget(self)
+        if self.is_awaited:
             connection.give_up(stream_id)
         connection.flush_soon()
 
     def lost(self) -> None:
         """See the base."""
         self.is_done = True
-        self._reader = None
-        self.seen_s = _NEVER
 
     def refused(self, error: RetryableError) -> None:
         """See the base."""
@@ -160,12 +141,19 @@ class StreamingCall(Stream):
         self._server = server
         self._reader = MessageReader(server.max_bytes)
         self._has_head = self.is_done = self._is_half_closed = False
-        self.seen_s = _NEVER  # clients of reflection think for as long as they like
+        self.is_awaited = False  # clients of reflection think for as long as they like
         assert head.streaming is not None
         self._method: StreamingMethod | None = head.streaming(head.call(connection.is_local), self)
 
-    def received(self, data: bytes, is_end: bool) -> None:
+    def received(self, event: Received) -> None:
         """See the base."""
+        data = event.data
+        if event.message is not None:
+            data = encode_message(event.message, compressed=event.is_compressed)
+        self.read(data, event.is_end)
+
+    def read(self, data: bytes, is_end: bool) -> None:
+        """What came of the client's messages."""
         try:
             self._read(data, is_end)
         except MessageTooLarge as exc:
@@ -196,15 +184,16 @@ class StreamingCall(Stream):
         """See :class:`Writer`."""
         if self.is_done:
             return
-        engine = self.connection.engine
-        if engine.queued_body_size() > _MAX_UNREAD_BYTES:
+        session = self.connection.session
+        if session.queued_bytes > _MAX_UNREAD_BYTES:
             self.finish(Aborted(grpc.StatusCode.RESOURCE_EXHAUSTED, "the client does not read its answers", reason="not_reading"))
             return
         try:
-            if not self._has_head:
+            if self._has_head:
+                session.send(self.id, encode_message(message))
+            else:
                 self._has_head = True
-                engine.send_response(self.id, _OK_HEAD)
-            engine.send_data(self.id, encode_message(message))
+                session.respond(self.id, _OK_HEAD, encode_message(message), is_end=False)
         except EngineError:
             return
         self.connection.flush_soon()
@@ -214,16 +203,18 @@ class StreamingCall(Stream):
         if self.is_done:
             return
         self._close()
-        self.connection.forget(self)
-        engine = self.connection.engine
-        head = self._server.failure(failure) if failure is not None else (*_OK_HEAD, *_OK_TRAILERS)
+        session = self.connection.session
+        fields = Fields(self._server.failure(failure)) if failure is not None else _OK
         try:
             if self._has_head:
-                engine.send_trailers(self.id, [field for field in head if field[0].startswith(b"grpc-") and field != ACCEPTED])
+                status = [field for field in fields.pairs if field[0].startswith(b"grpc-") and field != ACCEPTED]
+                session.send(self.id, b"", Fields(tuple(status)), is_end=True)
             else:
-                engine.send_response(self.id, head, end_stream=True)
+                session.respond(self.id, fields)
         except EngineError:
+            self.connection.forget(self)
             return
+        self.connection.forget(self)
         if not self._is_half_closed:
             self.connection.give_up(self.id)
         self.connection.flush_soon()
@@ -251,9 +242,9 @@ class StreamingCall(Stream):
         self.finish(Aborted(grpc.StatusCode.DEADLINE_EXCEEDED, "the call's deadline has passed", reason="deadline"))
 
 
-def _metadata(headers: Headers) -> dict[str, tuple[str, ...]]:
+def _metadata(block: bytes) -> dict[str, tuple[str, ...]]:
     values: dict[str, tuple[str, ...]] = {}
-    for raw_name, value in headers:
+    for raw_name, value in headers_of(block):
         name = raw_name.decode("latin-1")
         if name.startswith(":"):
             continue

@@ -9,7 +9,6 @@ Source: open-telemetry/opentelemetry-collector config/configgrpc; OTLP specifica
 import asyncio
 import re
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Final, Protocol
 
 import grpc
@@ -20,6 +19,7 @@ from collector.helpers.grpc.client_grpcio import GrpcioChannel, check_grpcio_con
 from collector.helpers.grpc.client_http2 import HTTP2Channel, encode_metadata
 from collector.helpers.grpc.status import RETRYABLE_CODES, CallError, retry_delay_s
 from collector.helpers.grpc.target import parse_target, split_scheme
+from collector.helpers.http2.engine import require
 from collector.helpers.redact import Redactor
 from collector.helpers.tls import FileWatch, client_context, grpc_channel_credentials
 from config.blocks import GRPCClientConfig
@@ -151,7 +151,8 @@ class GRPCClient:
                 context.set_alpn_protocols(["h2"])
         except ValueError as exc:
             raise ValueError(f"{self._key}::{exc}") from exc
-        user_agent = f"{self._user_agent} grpc-python-ngh2/{version('ngh2')}"
+        require(self._key)
+        user_agent = f"{self._user_agent} grpc-python-nghttp2"
         return HTTP2Channel(config, parse_target(self._target), tls=context, user_agent=user_agent, metadata=self._metadata)
 
     def _take_up_certificates(self, watch: FileWatch) -> None:

@@ -1,4 +1,4 @@
-"""One unary call and one connection that carries calls: HTTP/2 events in, an answer or a status out. No sockets, no choice of connection.
+"""One unary call and one connection that carries calls: what HTTP/2 heard in, an answer or a status out. No sockets, no choosing.
 
 A call is settled once: by its answer, by what the stream or connection came to, by its deadline or its caller. Streams that the
 server says it never processed go back to the owner, who may send them elsewhere.
@@ -16,28 +16,16 @@ from collector.helpers.compression import BadEncoding, TooLarge, decompress
 from collector.helpers.grpc.status import CallError, code_of_reset
 from collector.helpers.grpc.wire import (
     FramingError,
-    MessageReader,
     MessageTooLarge,
     code_of_http_status,
     code_of_text,
     decode_binary,
     decode_text,
+    no_message,
 )
-from collector.helpers.http2.engine import (
-    Connection,
-    ConnectionClosed,
-    DataReceived,
-    EngineError,
-    ErrorCode,
-    Event,
-    GoAwayReceived,
-    ResponseReceived,
-    Setting,
-    SettingsReceived,
-    StreamClosed,
-    TrailersReceived,
-)
+from collector.helpers.http2.engine import ErrorCode, Setting
 from collector.helpers.http2.protocol import HTTP2Protocol
+from collector.helpers.http2.session import EngineError, Fields, GoAwayReceived, Over, Received, Session, SettingsReceived, headers_of
 
 __all__ = ["ENCODINGS", "MAX_ANSWER_BYTES", "Call", "CallConnection", "Owner"]
 
@@ -45,23 +33,22 @@ ENCODINGS: Final = {"gzip": "gzip", "zstd": "zstd", "snappy": "x-snappy-framed"}
 """``grpc-encoding`` → the name in ``helpers.compression``. gRPC's snappy is the framed format (mostynb/go-grpc-compression)."""
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 _MAX_STREAMS: Final = 2**31 - 1
-_EMPTY_MESSAGE: Final = b"\x00\x00\x00\x00\x00"  # what most OTLP answers are
 _MAX_DEBUG_BYTES: Final = 200
-
-Headers = tuple[tuple[bytes, bytes], ...]
+_MAX_KNOWN: Final = 64
+_MAX_KNOWN_BYTES: Final = 1024
 
 
 class Call:
     """What one call sends, and what came back so far. ``future`` gets the answer's bytes, or a :class:`CallError`."""
 
     __slots__ = (
-        "answer", "connection", "deadline_s", "encoding", "future", "header", "headers", "is_answered", "message", "reader", "retried",
+        "answer", "connection", "deadline_s", "encoding", "fields", "future", "header", "is_answered", "message", "retried",
         "status", "stream_id", "timeout_s",
     )  # fmt: skip
 
-    def __init__(self, future: "asyncio.Future[bytes]", headers: Headers, header: bytes, message: bytes) -> None:
+    def __init__(self, future: "asyncio.Future[bytes]", fields: Fields, header: bytes, message: bytes) -> None:
         self.future = future
-        self.headers = headers
+        self.fields = fields
         self.header = header
         """The five bytes before the message."""
         self.message = message
@@ -76,7 +63,6 @@ class Call:
     def reset_answer(self) -> None:
         """Nothing came yet."""
         self.answer: bytes | None = None
-        self.reader: MessageReader | None = None
         self.encoding = b""
         self.is_answered = False
         self.status: CallError | None = None
@@ -102,15 +88,15 @@ class Owner(Protocol):
 class CallConnection(HTTP2Protocol):
     """One HTTP/2 connection to a gRPC server."""
 
-    def __init__(self, engine: Connection, owner: Owner, *, write_buffer_bytes: int = 512 * 1024) -> None:
-        super().__init__(engine)
+    def __init__(self, session: Session, owner: Owner, *, write_buffer_bytes: int = 512 * 1024) -> None:
+        super().__init__(session)
         self._owner = owner
         self._write_buffer_bytes = write_buffer_bytes
         self._calls: dict[int, Call] = {}
-        self._half_closed: set[int] = set()
+        self._good_heads: set[bytes] = set()
+        self._good_trailers: set[bytes] = set()
         self._max_streams = 0  # none before the server's SETTINGS
         self._reason = ""
-        self._is_engine_lost = False
         self._stall_timer: asyncio.TimerHandle | None = None
         self.ready: asyncio.Future[None] = self.loop.create_future()
         """Done with the server's SETTINGS; holds a ConnectionError where they never came."""
@@ -133,15 +119,8 @@ class CallConnection(HTTP2Protocol):
 
     def start(self, call: Call) -> None:
         """Send the call. Ask :meth:`has_room` first."""
-        engine = self.engine
         try:
-            stream_id = engine.send_request(call.headers)
-            message = call.message
-            if len(message) < _COPY_BELOW_BYTES:
-                engine.send_data(stream_id, call.header + message, end_stream=True)
-            else:
-                engine.send_data(stream_id, call.header)
-                engine.send_data(stream_id, message, end_stream=True)
+            stream_id = self.session.request(call.fields, call.header, call.message)
         except EngineError as error:
             self._lose(f"the connection takes no more calls: {error}")
             self._owner.not_processed(call, self._reason, was_sent=False)
@@ -168,7 +147,7 @@ class CallConnection(HTTP2Protocol):
         self._end("the client is closed", grpc.StatusCode.CANCELLED)
         if self.is_open:
             try:
-                self.engine.terminate_connection()
+                self.session.terminate()
             except EngineError:
                 pass  # over already
             else:
@@ -210,7 +189,6 @@ class CallConnection(HTTP2Protocol):
 
     def broken(self, error: EngineError) -> None:
         """See :class:`HTTP2Protocol`."""
-        self._is_engine_lost = True
         self._reason = f"the server broke HTTP/2: {error}"
         super().broken(error)
 
@@ -220,28 +198,17 @@ class CallConnection(HTTP2Protocol):
         super().timed_out()
 
     def flush(self) -> None:
-        """See :class:`HTTP2Protocol`. Writing ends streams too, those that the engine itself resets, and says why it gives up."""
+        """See :class:`HTTP2Protocol`. Writing ends streams too, those that libnghttp2 itself resets, and says why it gives up."""
         super().flush()
-        if not self._is_engine_lost:
-            for event in self.engine.events():
-                handler = self._on.get(type(event))
-                if handler is not None:
-                    handler(self, event)
-
-    def receive(self, data: bytes | memoryview) -> None:
-        """See :class:`HTTP2Protocol`."""
-        super().receive(data)
-        if self._half_closed:
-            # Answered before all of the request was taken: the rest is of no use to anybody.
-            for stream_id in tuple(self._half_closed):
-                if self.is_open:
-                    self._reset(stream_id, ErrorCode.NO_ERROR)
-                self._settle(stream_id, 0)
+        for event in self.session.take_events():
+            handler = self._on.get(type(event))
+            if handler is not None:
+                handler(self, event)
 
     # Events.
 
     def _settings_received(self, event: SettingsReceived) -> None:
-        limit = event.settings.get(Setting.MAX_CONCURRENT_STREAMS)
+        limit = event.values.get(Setting.MAX_CONCURRENT_STREAMS)
         if limit is not None:
             self._max_streams = limit
         elif not self.ready.done():
@@ -250,79 +217,88 @@ class CallConnection(HTTP2Protocol):
             self.ready.set_result(None)
         self._owner.stream_freed(self)
 
-    def _response_received(self, event: ResponseReceived) -> None:
+    def _received(self, event: Received) -> None:
         call = self._calls.get(event.stream_id)
         if call is None:
             return
-        headers = dict(event.headers)
-        status = headers.get(b":status", b"")
-        if b"grpc-status" in headers:
-            self._status(call, headers)
-        elif status != b"200":
-            number = int(status) if status.isdigit() else 0
-            call.status = CallError(code_of_http_status(number), f"the server answered HTTP {number} and is no gRPC server on this path")
-        elif not headers.get(b"content-type", b"").startswith(b"application/grpc"):
-            shown = headers.get(b"content-type", b"none")[:_MAX_DEBUG_BYTES].decode("ascii", "replace")
-            call.status = CallError(grpc.StatusCode.UNKNOWN, f"the answer's content-type is no application/grpc but {shown}")
-        else:
-            call.encoding = headers.get(b"grpc-encoding", b"")
-        if event.end_stream:
+        message = event.message if event.is_closed and not event.is_compressed else None
+        if message is not None and event.head in self._good_heads and event.trailers in self._good_trailers:
+            del self._calls[event.stream_id]  # the usual case: all at once, and nothing new in it
+            if not call.future.done():
+                call.future.set_result(message)
+            self._freed()
+            return
+        if event.head is not None:
+            self._head_received(call, event)
+        if call.status is None:
+            self._body_received(call, event)
+        if event.is_end and not call.is_answered:
             call.is_answered = True
-            self._half_closed.add(event.stream_id)
+            if event.trailers is not None:
+                self._trailers_received(call, event.trailers)
+            elif call.status is None:
+                call.status = CallError(grpc.StatusCode.UNKNOWN, "the server ended the stream without a status")
+        if event.is_closed:
+            self._closed(event)
+        elif event.is_end:
+            # Answered before all of the request was taken: the rest is of no use to anybody.
+            self._reset(event.stream_id, ErrorCode.NO_ERROR)
+            self._settle(event.stream_id, 0)
         elif call.status is not None:
             self._give_up(event.stream_id, call)
 
-    def _data_received(self, event: DataReceived) -> None:
-        call = self._calls.get(event.stream_id)
-        if call is None:
+    def _head_received(self, call: Call, event: Received) -> None:
+        assert event.head is not None
+        if event.head in self._good_heads:
             return
-        chunk = event.data
-        if call.reader is None and call.answer is None and chunk == _EMPTY_MESSAGE:
-            call.answer = b""
-        elif chunk:
-            try:
-                self._read(call, chunk)
-            except (MessageTooLarge, TooLarge) as error:
-                call.status = CallError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
-            except (FramingError, BadEncoding) as error:
-                call.status = CallError(grpc.StatusCode.INTERNAL, str(error))
-            if call.status is not None:
-                self._give_up(event.stream_id, call)
-                return
-        if event.end_stream:
-            call.is_answered = True
-            call.status = CallError(grpc.StatusCode.UNKNOWN, "the server ended the stream without a status")
-            self._half_closed.add(event.stream_id)
+        headers = dict(headers_of(event.head))
+        status = headers.get(b":status", b"")
+        if b"grpc-status" in headers:
+            self._status(call, headers)
+            call.is_answered = event.is_end
+        elif status != b"200":
+            number = int(status) if status.isdigit() else 0
+            call.status = CallError(code_of_http_status(number), f"the server answered HTTP {number} and is no gRPC server on this path")
+            call.is_answered = event.is_end
+        elif not event.is_grpc:
+            shown = headers.get(b"content-type", b"none")[:_MAX_DEBUG_BYTES].decode("ascii", "replace")
+            call.status = CallError(grpc.StatusCode.UNKNOWN, f"the answer's content-type is no application/grpc but {shown}")
+            call.is_answered = event.is_end
+        else:
+            call.encoding = headers.get(b"grpc-encoding", b"")
+            if not call.encoding:
+                _remember(event.head, self._good_heads)
 
-    def _read(self, call: Call, chunk: bytes) -> None:
-        if call.reader is None:
-            call.reader = MessageReader(MAX_ANSWER_BYTES, max_count=1)
-        call.reader.feed(chunk)
-        for is_compressed, message in call.reader.take():
-            if call.answer is not None:
-                raise FramingError("the server sent more than one answer to a unary call")
-            if not is_compressed:
-                call.answer = message
-                continue
-            name = ENCODINGS.get(call.encoding.decode("ascii", "replace"))
-            if name is None:
-                raise FramingError("the answer is compressed with an encoding that was not offered")
-            call.answer = decompress(name, message, MAX_ANSWER_BYTES)
+    def _body_received(self, call: Call, event: Received) -> None:
+        try:
+            if event.message is not None:
+                call.answer = self._unpacked(call, event.message) if event.is_compressed else event.message
+            elif event.data:
+                raise no_message(event.data, MAX_ANSWER_BYTES)
+        except (MessageTooLarge, TooLarge) as error:
+            call.status = CallError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        except (FramingError, BadEncoding) as error:
+            call.status = CallError(grpc.StatusCode.INTERNAL, f"the server's answer: {error}")
 
-    def _trailers_received(self, event: TrailersReceived) -> None:
-        call = self._calls.get(event.stream_id)
-        if call is None:
+    def _unpacked(self, call: Call, message: bytes) -> bytes:
+        name = ENCODINGS.get(call.encoding.decode("ascii", "replace"))
+        if name is None:
+            raise FramingError("the answer is compressed with an encoding that was not offered")
+        return decompress(name, message, MAX_ANSWER_BYTES)
+
+    def _trailers_received(self, call: Call, block: bytes) -> None:
+        if block in self._good_trailers or call.status is not None:
             return
-        self._status(call, dict(event.headers))
-        call.is_answered = True
-        self._half_closed.add(event.stream_id)
+        self._status(call, dict(headers_of(block)))
+        if call.status is None:
+            _remember(block, self._good_trailers)
 
-    def _stream_closed(self, event: StreamClosed) -> None:
-        if event.local_error is None:
+    def _closed(self, event: Received) -> None:
+        if not event.failure:
             self._settle(event.stream_id, event.error_code)
         elif (call := self._calls.pop(event.stream_id, None)) is not None:
-            # nghttp2 could not send what it had queued: none of it left.
-            self._owner.not_processed(call, self._reason or str(event.local_error), was_sent=False)
+            # libnghttp2 could not send what it had queued: none of it left.
+            self._owner.not_processed(call, self._reason or event.failure, was_sent=False)
             self._freed()
 
     def _goaway_received(self, event: GoAwayReceived) -> None:
@@ -330,12 +306,12 @@ class CallConnection(HTTP2Protocol):
         self.is_told_too_many_pings = event.error_code == ErrorCode.ENHANCE_YOUR_CALM and debug == "too_many_pings"
         name = ErrorCode(event.error_code).name if event.error_code in _ERROR_CODES else str(event.error_code)
         self._lose(f"the server sent GOAWAY {name}" + (f" ({debug})" if debug else ""))
-        # At once, not when the engine closes them: those it had not sent yet it closes as it writes, and nothing may come after.
+        # At once, not when libnghttp2 closes them: those it had not sent yet it closes as it writes, and nothing may come after.
         for stream_id in [stream_id for stream_id in self._calls if stream_id > event.last_stream_id]:
             self._owner.not_processed(self._calls.pop(stream_id), self._reason, was_sent=True)
         self._freed()
 
-    def _connection_closed(self, event: ConnectionClosed) -> None:
+    def _over(self, event: Over) -> None:
         if event.error_code:
             self._lose(f"the server broke HTTP/2: {event.debug_data[:_MAX_DEBUG_BYTES].decode('utf-8', 'replace')}")
 
@@ -360,7 +336,6 @@ class CallConnection(HTTP2Protocol):
 
     def _settle(self, stream_id: int, error_code: int) -> None:
         """The stream is over."""
-        self._half_closed.discard(stream_id)
         call = self._calls.pop(stream_id, None)
         if call is None:
             return
@@ -369,9 +344,7 @@ class CallConnection(HTTP2Protocol):
             if not future.done():
                 future.set_exception(call.status)
         elif call.is_answered:
-            if call.reader is not None and call.reader.size_bytes:
-                call.fail(grpc.StatusCode.INTERNAL, "the server's answer is cut off")
-            elif call.answer is None:
+            if call.answer is None:
                 call.fail(grpc.StatusCode.INTERNAL, "the server said OK and sent no answer")
             elif not future.done():
                 future.set_result(call.answer)
@@ -385,7 +358,6 @@ class CallConnection(HTTP2Protocol):
     def _give_up(self, stream_id: int, call: Call) -> None:
         """Fail the call with the status it has; the rest of the answer is of no interest."""
         del self._calls[stream_id]
-        self._half_closed.discard(stream_id)
         self._reset(stream_id, ErrorCode.CANCEL)
         if call.status is not None and not call.future.done():
             call.future.set_exception(call.status)
@@ -398,11 +370,9 @@ class CallConnection(HTTP2Protocol):
             self.loop.call_soon(self.stop)
 
     def _reset(self, stream_id: int, error_code: ErrorCode) -> None:
-        try:
-            self.engine.reset_stream(stream_id, error_code)
-        except EngineError:
-            return  # it is over already
-        self.flush_soon()
+        if self.is_open:
+            self.session.reset(stream_id, error_code)
+            self.flush_soon()
 
     def _lose(self, reason: str) -> None:
         self._reason = self._reason or reason
@@ -421,20 +391,24 @@ class CallConnection(HTTP2Protocol):
             else:
                 call.fail(code, reason)
 
-    _on: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {
+    _on: ClassVar[Mapping[type[Any], Callable[[Any, Any], None]]] = {
         SettingsReceived: _settings_received,
-        ResponseReceived: _response_received,
-        DataReceived: _data_received,
-        TrailersReceived: _trailers_received,
-        StreamClosed: _stream_closed,
+        Received: _received,
         GoAwayReceived: _goaway_received,
-        ConnectionClosed: _connection_closed,
+        Over: _over,
     }
 
 
 _STALL_S: Final = 60.0  # a server that takes no byte of what waits for so long
-_COPY_BELOW_BYTES: Final = 16 * 1024  # above, a second frame's header costs less than the copy
 _ERROR_CODES: Final = frozenset(int(code) for code in ErrorCode)
+
+
+def _remember(block: bytes, blocks: set[bytes]) -> None:
+    """Servers send the same headers with every answer."""
+    if len(block) <= _MAX_KNOWN_BYTES:
+        if len(blocks) >= _MAX_KNOWN:
+            blocks.clear()
+        blocks.add(block)
 
 
 def _retrieve(future: "asyncio.Future[None]") -> None:

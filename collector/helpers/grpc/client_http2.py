@@ -18,12 +18,13 @@ from typing import Final
 import grpc
 
 from collector.helpers.compression import compress
-from collector.helpers.grpc.client_call import ENCODINGS, Call, CallConnection, Headers
+from collector.helpers.grpc.client_call import ENCODINGS, MAX_ANSWER_BYTES, Call, CallConnection
 from collector.helpers.grpc.status import CallError
 from collector.helpers.grpc.target import Target, resolve
 from collector.helpers.grpc.wire import HEADER_BYTES, encode_binary, encode_timeout
 from collector.helpers.http2 import engine
 from collector.helpers.http2.client import Address, Proxy, connect, find_proxy
+from collector.helpers.http2.session import Fields
 from config.blocks import GRPCClientConfig
 
 __all__ = ["MAX_BACKOFF_S", "HTTP2Channel", "encode_metadata"]
@@ -41,6 +42,8 @@ _NEVER_S: Final = float("inf")
 _MAX_KNOWN: Final = 64
 # What gRPC writes itself and never takes from metadata.
 _RESERVED: Final = frozenset({"content-type", "te", "user-agent"})
+
+Headers = tuple[tuple[bytes, bytes], ...]
 
 
 class HTTP2Channel:
@@ -81,7 +84,7 @@ class HTTP2Channel:
             (b"grpc-accept-encoding", b"identity,gzip,zstd,snappy"),
             *encode_metadata(metadata),
         )
-        self._known: dict[tuple[str, float | None], Headers] = {}
+        self._known: dict[tuple[str, float | None], Fields] = {}
         self._balanced = config.balancer_name == "round_robin"
         self._subchannels: dict[Address | None, _Subchannel] = {}
         self._ready: list[CallConnection] = []
@@ -113,14 +116,14 @@ class HTTP2Channel:
             if len(packed) < len(body):
                 flag, body = b"\x01", packed
         key = (method, timeout_s)
-        headers = self._known.get(key)
-        if headers is None:
-            headers = self._headers(method, timeout_s)
+        fields = self._known.get(key)
+        if fields is None:
+            fields = Fields(self._headers(method, timeout_s))
             if len(self._known) < _MAX_KNOWN:
-                self._known[key] = headers
+                self._known[key] = fields
         if metadata:
-            headers += encode_metadata(metadata)
-        call = Call(loop.create_future(), headers, flag + len(body).to_bytes(HEADER_BYTES - 1, "big"), body)
+            fields = Fields(fields.pairs + encode_metadata(metadata))
+        call = Call(loop.create_future(), fields, flag + len(body).to_bytes(HEADER_BYTES - 1, "big"), body)
         if deadline_s is not None:
             call.timeout_s = timeout_s
             call.deadline_s = deadline_s
@@ -211,7 +214,9 @@ class HTTP2Channel:
         """Send a call that waited: less of its time is left."""
         if call.deadline_s is not None:
             left_s = max(call.deadline_s - self._loop.time(), 1e-3)
-            call.headers = tuple((name, encode_timeout(left_s) if name == b"grpc-timeout" else value) for name, value in call.headers)
+            call.fields = Fields(
+                tuple((name, encode_timeout(left_s) if name == b"grpc-timeout" else value) for name, value in call.fields.pairs)
+            )
         connection.start(call)
 
     def _withdraw(self, call: Call) -> None:
@@ -332,7 +337,7 @@ class HTTP2Channel:
 
         def make() -> CallConnection:
             nonlocal made
-            made = CallConnection(engine.client(), self, write_buffer_bytes=self.config.write_buffer_size)
+            made = CallConnection(engine.client(max_message_bytes=MAX_ANSWER_BYTES), self, write_buffer_bytes=self.config.write_buffer_size)
             return made
 
         try:

@@ -23,10 +23,11 @@ from collector.helpers.grpc.calls import ACCEPTED, CONTENT_TYPE, Head, Headers, 
 from collector.helpers.grpc.health import HEALTH_FILE, HEALTH_SERVICE, Health
 from collector.helpers.grpc.method import Aborted, Call, Method, OpenStreaming, Reply
 from collector.helpers.grpc.reflection import Reflection
-from collector.helpers.grpc.wire import FramingError, decode_binary, encode_binary, encode_text, parse_timeout
+from collector.helpers.grpc.wire import FramingError, decode_binary, encode_binary, encode_text
 from collector.helpers.http import HTTPServer
-from collector.helpers.http2.engine import RequestReceived
+from collector.helpers.http2.engine import require
 from collector.helpers.http2.server import MAX_HEADER_BYTES, HTTP2Server, ServerConnection, Stream
+from collector.helpers.http2.session import Received, headers_of
 from collector.helpers.peer import Endpoint, LocalAddresses
 from config.blocks import GRPCServerConfig
 
@@ -42,7 +43,6 @@ _MIN_TIMEOUT_S: Final = 0.001
 _HEADS: Final = 256  # kept; each of at most _MAX_KEPT_HEAD_BYTES
 _MAX_KEPT_HEAD_BYTES: Final = 4096
 _FIELD_OVERHEAD_BYTES: Final = 32  # RFC 9113 §6.5.2
-_TIMEOUT: Final = b"grpc-timeout"
 # grpc-encoding → the name in collector.helpers.compression. gRPC's snappy is the framed format: mostynb/go-grpc-compression, which the
 # Collector takes.
 _ENCODINGS: Final = {b"": "", b"identity": "", b"gzip": "gzip", b"zstd": "zstd", b"snappy": "x-snappy-framed"}
@@ -89,7 +89,7 @@ class GRPCServer:
         self._admission: Admission | None = None
         self._http2: HTTP2Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._heads: dict[Headers, Head] = {}
+        self._heads: dict[bytes, Head] = {}
         self._log_error = ErrorLog(log, clock, "call failed inside the server, answered INTERNAL", config=key)
         self.port = 0
         """The port it listens on; 0 before ``start`` and for a Unix socket."""
@@ -115,8 +115,10 @@ class GRPCServer:
         """All of ``start`` but listening: a server whose connections can be fed.
 
         Raises:
+            MissingLibraryError: HTTP/2 cannot be spoken here.
             ValueError: the authenticator is wrong.
         """
+        require(self._key)
         config = self._config
         self._admission = host.admission
         self._authenticate = find_authenticator(host, config.auth, self._key)
@@ -134,6 +136,7 @@ class GRPCServer:
             addresses=self._addresses,
             closed=self._closed,
             keepalive=config.keepalive,
+            max_message_bytes=self.max_bytes,
             max_concurrent_streams=config.max_concurrent_streams,
             write_buffer_bytes=config.write_buffer_size,
         )
@@ -150,56 +153,51 @@ class GRPCServer:
 
     # What comes in
 
-    def accept(self, connection: ServerConnection, event: RequestReceived) -> Stream | None:
+    def accept(self, connection: ServerConnection, event: Received) -> Stream | None:
         """The stream of a request, or None where it was answered at once."""
-        headers = event.headers
-        timeout = b""
-        at = connection.timeout_at  # its value differs from call to call, the rest of the list hardly ever
-        if at < len(headers) and headers[at][0] == _TIMEOUT:
-            timeout = headers[at][1]
-            headers = headers[:at] + headers[at + 1 :]
-        head = self._heads.get(headers)
-        if head is None:
-            if not timeout:
-                for at, (name, value) in enumerate(headers):
-                    if name == _TIMEOUT:
-                        connection.timeout_at, timeout = at, value
-                        headers = headers[:at] + headers[at + 1 :]
-                        break
-            head = self._heads.get(headers) or self._read_head(headers)
-        stream: UnaryCall | StreamingCall
+        assert event.head is not None
+        head = self._heads.get(event.head) or self._read_head(event.head, is_grpc=event.is_grpc)
         stream_id = event.stream_id
+        stream: UnaryCall | StreamingCall
         if head.method is not None:
             stream = UnaryCall(self, head, connection, stream_id)
+            if event.timeout_s != _NEVER and not self._expires(stream, event):
+                return None
+            if event.is_end or event.data:
+                stream.received(event)
         elif head.streaming is not None:
             stream = StreamingCall(self, head, connection, stream_id)
+            if event.timeout_s != _NEVER and not self._expires(stream, event):
+                return None
+            stream.read(connection.session.raw(stream_id), is_end=False)
+            if event.is_end or event.data:
+                stream.received(event)
         else:
             assert head.failure is not None
             if self._accept_http is not None and head.status == _UNSUPPORTED:
                 return self._accept_http(connection, event)
             stream = UnaryCall(self, head, connection, stream_id)
-            stream.seen_s = _NEVER if event.end_stream else stream.seen_s
+            stream.is_awaited = not event.is_end
             stream.reply(head.failure)
-            return None
-        if timeout:
-            timeout_s = parse_timeout(timeout)
-            if timeout_s is None:
-                (stream.finish if isinstance(stream, StreamingCall) else stream.reply)(_bad_timeout(timeout))
-                return None
-            connection.expire(stream, max(timeout_s, _MIN_TIMEOUT_S))
-        if event.end_stream:
-            stream.received(b"", True)
-            return None if stream.is_done else stream
-        return stream
+        return None if stream.is_done else stream
 
-    def _read_head(self, headers: Headers) -> Head:
-        head = Head(headers)
+    def _expires(self, stream: UnaryCall | StreamingCall, event: Received) -> bool:
+        """Give the call its deadline; False: its ``grpc-timeout`` is none, and it was told so."""
+        if event.timeout_s < 0:
+            (stream.finish if isinstance(stream, StreamingCall) else stream.reply)(_bad_timeout(event.timeout))
+            return False
+        stream.connection.expire(stream, max(event.timeout_s, _MIN_TIMEOUT_S))
+        return True
+
+    def _read_head(self, block: bytes, *, is_grpc: bool) -> Head:
+        head = Head(block)
+        headers = headers_of(block)
         size_bytes = sum(len(name) + len(value) + _FIELD_OVERHEAD_BYTES for name, value in headers)
         fields = dict(headers)
         path = fields.get(b":path", b"")
         encoding = fields.get(b"grpc-encoding", b"")
         content_type = fields.get(b"content-type", b"")
-        if not _is_grpc(content_type):
+        if not is_grpc:
             head.status = _UNSUPPORTED
             head.failure = Aborted(
                 grpc.StatusCode.INVALID_ARGUMENT, f"invalid gRPC request content-type {_shown(content_type)}", reason="media_type"
@@ -224,7 +222,7 @@ class GRPCServer:
         if size_bytes <= _MAX_KEPT_HEAD_BYTES:
             if len(self._heads) >= _HEADS:
                 self._heads.clear()
-            self._heads[headers] = head
+            self._heads[block] = head
         return head
 
     # What calls use
@@ -314,12 +312,6 @@ class GRPCServer:
         if error.details:
             headers += ((b"grpc-status-details-bin", encode_binary(error.details)),)
         return headers
-
-
-def _is_grpc(content_type: bytes) -> bool:
-    """``application/grpc``, with a message format or parameters after it; not ``application/grpc-web``."""
-    value = content_type.lower()
-    return value.startswith(b"application/grpc") and value[16:17] in {b"", b"+", b";"}
 
 
 def _shown(value: bytes) -> str:

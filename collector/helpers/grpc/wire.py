@@ -24,13 +24,11 @@ __all__ = [
     "encode_message",
     "encode_text",
     "encode_timeout",
-    "parse_timeout",
+    "no_message",
 ]
 
 HEADER_BYTES: Final = 5  # flag and length before each message
 CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
-_UNITS_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
-_TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _PLAIN: Final = frozenset(range(0x20, 0x7F)) - {0x25}  # unescaped in grpc-message: printable ASCII but %
 _MAX_TIMEOUT_DIGITS: Final = 8
 _SMALL_BYTES: Final = 1024
@@ -138,10 +136,17 @@ def encode_message(message: bytes, *, compressed: bool = False) -> bytes:
     return (b"\x01" if compressed else b"\x00") + len(message).to_bytes(4, "big") + message
 
 
-def parse_timeout(value: bytes) -> float | None:
-    """Seconds of a ``grpc-timeout``; None: it is none."""
-    match = _TIMEOUT.fullmatch(value)
-    return int(match[1]) * _UNITS_S[match[2]] if match else None
+def no_message(body: bytes, max_bytes: int) -> FramingError | MessageTooLarge:
+    """Why ``body``, or what came of it, is not one message and can never be."""
+    if len(body) < HEADER_BYTES:
+        return FramingError("the body ends within a message")
+    size = int.from_bytes(body[1:HEADER_BYTES], "big")
+    if body[0] > 1:
+        return FramingError("the compressed flag of a message is neither 0 nor 1")
+    if size > max_bytes:
+        return MessageTooLarge(size, max_bytes)
+    is_more = len(body) > HEADER_BYTES + size
+    return FramingError("more than one message where one is expected" if is_more else "the body ends within a message")
 
 
 def encode_timeout(seconds: float) -> bytes:

@@ -8,19 +8,19 @@ from typing import Final
 from collector.api import RetryableError
 from collector.helpers.http.answer import Answer, Refused
 from collector.helpers.http.service import Request, Service
-from collector.helpers.http2.engine import EngineError, RequestReceived
 from collector.helpers.http2.server import Accept, ServerConnection, Stream
+from collector.helpers.http2.session import EngineError, Fields, Received, headers_of
 
 __all__ = ["accept_for"]
 
-_NEVER: Final = float("inf")
 _MAX_LENGTH_DIGITS: Final = 18
+_CONTINUE: Final = Fields(((b":status", b"100"),))
 
 
 def accept_for(service: Service) -> Accept:
     """Makes requests to ``service`` of HTTP/2 streams."""
 
-    def accept(connection: ServerConnection, event: RequestReceived) -> Stream | None:
+    def accept(connection: ServerConnection, event: Received) -> Stream | None:
         exchange = _Exchange(connection, event.stream_id)
         exchange.begin(service, event)
         return None if exchange.request.is_answered else exchange
@@ -43,12 +43,13 @@ class _Exchange(Stream):
         self._is_held = self._is_whole = False
         self._waiting = bytearray()  # what came while the caller is authenticated
 
-    def begin(self, service: Service, event: RequestReceived) -> None:
+    def begin(self, service: Service, event: Received) -> None:
         """The head is there."""
         self._service = service
         headers: dict[bytes, bytes] = {}
         repeated: list[tuple[bytes, bytes]] = []
-        for name, value in event.headers:
+        assert event.head is not None
+        for name, value in headers_of(event.head):
             if name in headers:
                 repeated.append((name, value))
             else:
@@ -58,19 +59,24 @@ class _Exchange(Stream):
             headers.pop(name, None)
         stated = headers.get(b"content-length", b"")  # libnghttp2 holds the body to it
         length = int(stated) if stated.isdigit() and len(stated) <= _MAX_LENGTH_DIGITS else None
-        self._is_whole = event.end_stream
         path = target.partition(b"?")[0]
-        self.request = Request(service, self, _text(method), _text(path), headers, 0 if event.end_stream else length, repeated)
+        self.request = Request(
+            service, self, _text(method), _text(path), headers, 0 if event.is_end and not event.data else length, repeated
+        )
+        self._is_whole = event.is_end
         self.request.begin()
-        if event.end_stream and not self.request.is_answered:
-            self.received(b"", True)
+        if not self.request.is_answered and (event.data or event.is_end):
+            self.received(event)
 
     # The stream's side.
 
-    def received(self, data: bytes, is_end: bool) -> None:
+    def received(self, event: Received) -> None:
         """See the base."""
-        self.seen_s = self.connection.last_read_s
+        self._take(event.data, is_end=event.is_end)
+
+    def _take(self, data: bytes, *, is_end: bool) -> None:
         self._is_whole = self._is_whole or is_end
+        self.is_awaited = not self._is_whole
         if self._is_held:
             self._waiting += data
             self.book(len(self._waiting))
@@ -81,7 +87,6 @@ class _Exchange(Stream):
         if data:
             request.feed(data)
         if self._is_whole and not request.is_answered:
-            self.seen_s = _NEVER
             request.complete()
 
     def lost(self) -> None:
@@ -104,19 +109,19 @@ class _Exchange(Stream):
     def respond(self, request: Request, answer: Answer) -> None:
         """See :class:`collector.helpers.http.service.Carrier`."""
         connection, service = self.connection, self._service
-        connection.forget(self)
         if not connection.is_open:
+            connection.forget(self)
             return
         fields = [*answer.headers, *service.response_headers, ("Date", service.date()), *request.cors]
         headers = [(b":status", str(answer.status).encode())]
         headers += [(name.lower().encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in fields]
         body = b"" if request.method == "HEAD" else answer.body
         try:
-            connection.engine.send_response(self.id, headers, end_stream=not body)
-            if body:
-                connection.engine.send_data(self.id, body, end_stream=True)
+            connection.session.respond(self.id, Fields(tuple(headers)), body)
         except EngineError:  # the stream ended under us
+            connection.forget(self)
             return
+        connection.forget(self)
         if not self._is_whole:
             connection.give_up(self.id)
         connection.flush_soon()
@@ -131,13 +136,13 @@ class _Exchange(Stream):
         waiting, self._waiting = bytes(self._waiting), bytearray()
         self.book(0)
         if not self.request.is_answered:
-            self.received(waiting, self._is_whole)
+            self._take(waiting, is_end=self._is_whole)
 
     def go_on(self, request: Request) -> None:
         """See :class:`collector.helpers.http.service.Carrier`."""
         del request
         try:
-            self.connection.engine.send_informational_response(self.id, [(b":status", b"100")])
+            self.connection.session.inform(self.id, _CONTINUE)
         except EngineError:
             return
         self.connection.flush_soon()

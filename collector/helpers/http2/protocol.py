@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
-from collector.helpers.http2.engine import Connection, EngineError, Event
+from collector.helpers.http2.session import EngineError, Session
 
 __all__ = ["READ_BYTES", "HTTP2Protocol"]
 
 READ_BYTES: Final = 256 * 1024
-_WRITE_BYTES: Final = 8 * 1024 * 1024  # taken out of the engine at a time: what the transport does not take waits in the engine
+_WRITE_BYTES: Final = 8 * 1024 * 1024  # taken out of the session at a time: what the transport does not take waits in the session
 _LINGER_S: Final = 5.0
 _read_buffer: Final = bytearray(READ_BYTES)  # of every connection: it is filled and taken in one step of the loop, never across two
 _read_view: Final = memoryview(_read_buffer)
@@ -31,18 +31,18 @@ class HTTP2Protocol(asyncio.BufferedProtocol):
         "_keepalive",
         "_ping_sent_s",
         "_ping_timer",
-        "engine",
         "last_event_s",
         "last_read_s",
         "loop",
+        "session",
         "transport",
     )
 
-    _on: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {}
-    """Event type → unbound method ``(self, event)``; events of other types are ignored."""
+    _on: ClassVar[Mapping[type[Any], Callable[[Any, Any], None]]] = {}
+    """Type of event → unbound method ``(self, event)``; events of other types are ignored."""
 
-    def __init__(self, engine: Connection) -> None:
-        self.engine = engine
+    def __init__(self, session: Session) -> None:
+        self.session = session
         self.loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport | None = None
         """None before the connection is made and after it is lost."""
@@ -64,13 +64,13 @@ class HTTP2Protocol(asyncio.BufferedProtocol):
         self.flush()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """See asyncio."""
+        """See asyncio, whose TLS writes into slices of it."""
         del sizehint
         return _read_view
 
     def buffer_updated(self, nbytes: int) -> None:
         """See asyncio."""
-        self.receive(_read_view[:nbytes])
+        self.receive(_read_buffer, nbytes)
 
     def eof_received(self) -> bool:
         """See asyncio: HTTP/2 has no half-closed connections, it closes."""
@@ -81,6 +81,7 @@ class HTTP2Protocol(asyncio.BufferedProtocol):
         del exc
         self.transport = None
         self._is_broken = True
+        self.session.close()
         if self._ping_timer is not None:
             self._ping_timer.cancel()
             self._ping_timer = None
@@ -100,28 +101,26 @@ class HTTP2Protocol(asyncio.BufferedProtocol):
 
     # What subclasses use.
 
-    def receive(self, data: bytes | memoryview) -> None:
-        """Feed what was read (also what somebody else had read before the connection was ours)."""
+    def receive(self, data: bytes | bytearray, size: int = -1) -> None:
+        """Take what was read, or its first ``size`` bytes (also what somebody else had read before the connection was ours)."""
         if self._is_broken:
             return
-        self.last_read_s = self.loop.time()
-        engine = self.engine
+        self.last_read_s = now_s = self.loop.time()
         try:
-            engine.receive_data(data)
-            events = engine.events()
+            events = self.session.receive(data, now_s, size)
         except EngineError as error:
             self.broken(error)
             return
         if events:
-            self.last_event_s = self.last_read_s
-        handlers = self._on
-        for event in events:
-            handler = handlers.get(type(event))
-            if handler is not None:
-                handler(self, event)
-                if self._is_broken:
-                    return
-        if not self._is_flush_due:
+            self.last_event_s = now_s
+            handlers = self._on
+            for event in events:
+                handler = handlers.get(type(event))
+                if handler is not None:
+                    handler(self, event)
+                    if self._is_broken:
+                        return
+        if self.session.wants_flush and not self._is_flush_due:
             self.flush()
 
     def broken(self, error: EngineError) -> None:
@@ -130,27 +129,28 @@ class HTTP2Protocol(asyncio.BufferedProtocol):
         self.abort()
 
     def flush_soon(self) -> None:
-        """Write at the end of this turn what the engine has: answers of one turn leave together."""
+        """Write at the end of this turn what the session has: answers of one turn leave together."""
         if not self._is_flush_due:
             self._is_flush_due = True
             self.loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """Write what the engine has, as long as the transport takes it; close when both sides are through."""
+        """Write what the session has, as long as the transport takes it; close when both sides are through."""
         self._is_flush_due = False
         transport = self.transport
         if transport is None or self._is_broken:
             return
-        engine = self.engine
+        session = self.session
         try:
-            while not self._is_paused and engine.want_write:
-                # Without a bound the engine copies bodies straight into what it returns, once instead of twice.
-                bound = None if engine.queued_body_size() <= _WRITE_BYTES else _WRITE_BYTES
-                data = engine.data_to_send(bound)
-                if not data:
+            while not self._is_paused:
+                pieces = session.output(_WRITE_BYTES)
+                if len(pieces) == 1:
+                    transport.write(pieces[0])
+                elif pieces:
+                    transport.writelines(pieces)
+                else:
                     break
-                transport.write(data)
-            is_over = not engine.want_read and not engine.want_write
+            is_over = session.is_over
         except EngineError as error:
             self.broken(error)
             return
@@ -159,7 +159,7 @@ class HTTP2Protocol(asyncio.BufferedProtocol):
             self.close()
 
     def ended(self) -> None:
-        """Both sides are through, or the engine ended the connection with a GOAWAY that is sent by now; it is closed next."""
+        """Both sides are through, or libnghttp2 ended the connection with a GOAWAY that is sent by now; it is closed next."""
 
     def close(self) -> None:
         """Close after what was written; cut off a peer that does not read it."""
@@ -210,7 +210,7 @@ class HTTP2Protocol(asyncio.BufferedProtocol):
         if wait_s <= 0:
             wait_s = after_s
             if without_streams or self.has_streams():
-                self.engine.ping(b"tailrace")
+                self.session.ping(b"tailrace")
                 self._ping_sent_s = now_s
                 wait_s = timeout_s
                 self.flush()

@@ -1,6 +1,6 @@
 """The server's end of HTTP/2: it listens, and holds what its connections share.
 
-What a request means is its user's: ``accept`` makes a :class:`Stream` of it. Frames and flow control are libnghttp2's (``engine``).
+What a request means is its user's: ``accept`` makes a :class:`Stream` of it. Frames and flow control are libnghttp2's (``session``).
 """
 
 import asyncio
@@ -34,6 +34,7 @@ class HTTP2Server:
         addresses: LocalAddresses,
         closed: Callable[[str], None],
         keepalive: KeepaliveServerConfig | None = None,
+        max_message_bytes: int,
         max_concurrent_streams: int = 0,
         write_buffer_bytes: int = 0,
     ) -> None:
@@ -41,6 +42,7 @@ class HTTP2Server:
         self.admission = admission
         self.closed = closed
         self.keepalive = keepalive or KeepaliveServerConfig()
+        self.max_message_bytes = max_message_bytes
         self.max_streams = max_concurrent_streams or _MAX_STREAMS
         self.write_buffer_bytes = write_buffer_bytes
         self.connections: set[ServerConnection] = set()

@@ -4,7 +4,6 @@ Source: RFC 9113; grpc-go internal/transport/http2_server.go for idle, age, the 
 """
 
 import asyncio
-import contextlib
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,9 +11,18 @@ from typing import TYPE_CHECKING, Final
 
 from collector.api import RetryableError
 from collector.helpers.http2 import engine
-from collector.helpers.http2.engine import EngineError, ErrorCode
+from collector.helpers.http2.engine import ErrorCode
 from collector.helpers.http2.first_bytes import PREFACE_S
 from collector.helpers.http2.protocol import HTTP2Protocol
+from collector.helpers.http2.session import (
+    EngineError,
+    FloodError,
+    GoAwayReceived,
+    PingAcknowledged,
+    PingReceived,
+    Received,
+    SettingsReceived,
+)
 
 if TYPE_CHECKING:
     from collector.helpers.http2.server import HTTP2Server
@@ -44,19 +52,19 @@ _NEVER: Final = float("inf")
 class Stream(ABC):
     """A request being read or answered. Subclasses are made by ``accept`` and call ``connection.forget(self.id)`` once it is answered."""
 
-    __slots__ = ("connection", "deadline_s", "held_bytes", "id", "seen_s")
+    __slots__ = ("connection", "deadline_s", "held_bytes", "id", "is_awaited")
 
     def __init__(self, connection: "ServerConnection", stream_id: int) -> None:
         self.connection = connection
         self.id = stream_id
         self.held_bytes = 0
-        self.seen_s = connection.last_read_s
-        """When something of the request came last; infinite once it is whole, or nothing more is owed."""
+        self.is_awaited = True
+        """More of the request is owed: it is given up when nothing comes for a minute, or there is no memory for the rest."""
         self.deadline_s = _NEVER
 
     @abstractmethod
-    def received(self, data: bytes, is_end: bool) -> None:
-        """A piece of the body, or its end."""
+    def received(self, event: Received) -> None:
+        """More of the body, or its end."""
 
     @abstractmethod
     def lost(self) -> None:
@@ -80,8 +88,8 @@ class Stream(ABC):
         self.held_bytes = size_bytes
 
 
-Accept = Callable[["ServerConnection", engine.RequestReceived], Stream | None]
-"""Makes a stream of a request; None: it was answered at once."""
+Accept = Callable[["ServerConnection", Received], Stream | None]
+"""Makes a stream of a request, with what came of its body; None: it was answered at once."""
 
 
 class ServerConnection(HTTP2Protocol):
@@ -110,22 +118,24 @@ class ServerConnection(HTTP2Protocol):
         "held_bytes",
         "is_local",
         "streams",
-        "timeout_at",
     )
 
     def __init__(self, server: "HTTP2Server") -> None:
         super().__init__(
-            engine.server(max_concurrent_streams=server.max_streams, max_header_bytes=MAX_HEADER_BYTES, cut_off_bytes=_CUT_OFF_HEADER_BYTES)
+            engine.server(
+                max_message_bytes=server.max_message_bytes,
+                max_concurrent_streams=server.max_streams,
+                max_header_bytes=MAX_HEADER_BYTES,
+                cut_off_bytes=_CUT_OFF_HEADER_BYTES,
+            )
         )
         self._server = server
         self.streams: dict[int, Stream] = {}
         """Requests that are not answered."""
         self.held_bytes = 0
-        """Of requests that are not whole."""
+        """Of requests that are not whole, beside what the session holds of them."""
         self.is_local: bool | None = None
         """The client is on this machine."""
-        self.timeout_at = 0
-        """For ``accept``: where the last request had the header that changes with each."""
         self._booked_bytes = 0
         self._opened_s = self._idle_since_s = self.last_read_s
         self._is_greeted = False
@@ -175,17 +185,17 @@ class ServerConnection(HTTP2Protocol):
         self._book()
         self._server.lost(self)
 
-    def receive(self, data: bytes | memoryview) -> None:
+    def receive(self, data: bytes | bytearray, size: int = -1) -> None:
         """See the base; then books what is held of requests that are not whole."""
-        super().receive(data)
-        if self._booked_bytes or self.held_bytes + len(self.streams) * _STREAM_BYTES > _FREE_BYTES:
+        super().receive(data, size)
+        if self._booked_bytes or self.held_bytes + self.session.held_bytes + len(self.streams) * _STREAM_BYTES > _FREE_BYTES:
             self._book()
 
     def broken(self, error: EngineError) -> None:
         """The client broke the protocol or a limit: tell it, and close."""
         if not self.is_open:
             return
-        is_flood = isinstance(error, engine.FloodError)
+        is_flood = isinstance(error, FloodError)
         self._server.closed("flood" if is_flood else "protocol")
         assert self.transport is not None
         self.transport.write(engine.goaway(ErrorCode.ENHANCE_YOUR_CALM if is_flood else ErrorCode.PROTOCOL_ERROR))
@@ -206,7 +216,7 @@ class ServerConnection(HTTP2Protocol):
         self.loop.call_later(_LINGER_S, transport.abort)
 
     def ended(self) -> None:
-        """See the base: the end we asked for, or the engine cut off a client that broke the protocol."""
+        """See the base: the end we asked for, or libnghttp2 cut off a client that broke the protocol."""
         if not self._draining:
             self._server.closed("protocol")
 
@@ -245,11 +255,10 @@ class ServerConnection(HTTP2Protocol):
     def flush(self) -> None:
         """See the base."""
         super().flush()
-        if self._resets and self.is_open and not self._is_paused:  # not before: the engine would drop the answer
+        if self._resets and self.is_open and not self._is_paused:  # not before: libnghttp2 would drop the answer
             resets, self._resets = self._resets, []
             for stream_id in resets:
-                with contextlib.suppress(EngineError):  # it is closed already
-                    self.engine.reset_stream(stream_id, ErrorCode.NO_ERROR)
+                self.session.reset(stream_id, ErrorCode.NO_ERROR)
             super().flush()
 
     # Ends
@@ -259,60 +268,53 @@ class ServerConnection(HTTP2Protocol):
         if self._draining or not self.is_open:
             return
         self._draining = reason
-        self.engine.send_shutdown_notice()
-        self.engine.ping(_DRAIN)
+        self.session.send_shutdown_notice()
+        self.session.ping(_DRAIN)
         self._drain_timer = self.loop.call_later(_DRAIN_ACK_S, self._last_goaway)
         self.flush_soon()
 
     def _last_goaway(self) -> None:
-        """After the client has seen the first one: what comes from now on is refused; the engine closes after the last answer."""
+        """After the client has seen the first one: what comes from now on is refused; libnghttp2 is through after the last answer."""
         if self._drain_timer is None or not self.is_open:
             return
         self._drain_timer.cancel()
         self._drain_timer = None
-        self.engine.send_goaway()
+        self.session.send_goaway()
         self.flush()
 
     # Events
 
-    def _request(self, event: engine.RequestReceived) -> None:
-        stream = self._server.accept(self, event)
+    def _received(self, event: Received) -> None:
+        stream = self.streams.get(event.stream_id)
         if stream is not None:
+            if event.is_end or event.data:
+                stream.received(event)
+        elif event.head is not None:
+            stream = self._server.accept(self, event)
+            if stream is None:
+                return
             self.streams[event.stream_id] = stream
-
-    def _data(self, event: engine.DataReceived) -> None:
-        stream = self.streams.get(event.stream_id)
-        if stream is not None:
-            stream.received(event.data, event.end_stream)
-
-    def _trailers(self, event: engine.TrailersReceived) -> None:
-        stream = self.streams.get(event.stream_id)
-        if stream is not None:
-            stream.received(b"", True)
-
-    def _gone(self, event: engine.StreamReset | engine.StreamClosed) -> None:
-        stream = self.streams.get(event.stream_id)
-        if stream is not None:
+        if event.is_closed and stream is not None and stream.id in self.streams:
             self.forget(stream)
             stream.lost()
 
-    def _settings(self, _: engine.SettingsReceived) -> None:
+    def _settings(self, _: SettingsReceived) -> None:
         """Each is acknowledged: libnghttp2 bounds only how many of those wait to be sent."""
         self._is_greeted = True
         if self.last_read_s - self._settings_since_s > _MINUTE_S:
             self._settings_count, self._settings_since_s = 0, self.last_read_s
         self._settings_count += 1
         if self._settings_count > _MAX_SETTINGS_A_MINUTE:
-            self.broken(engine.FloodError("too many SETTINGS"))
+            self.broken(FloodError("too many SETTINGS"))
 
-    def _goaway(self, _: engine.GoAwayReceived) -> None:
+    def _goaway(self, _: GoAwayReceived) -> None:
         self._draining = self._draining or "client"
 
-    def _ping_acknowledged(self, event: engine.PingAcknowledged) -> None:
+    def _ping_acknowledged(self, event: PingAcknowledged) -> None:
         if event.opaque_data == _DRAIN:
             self._last_goaway()
 
-    def _pinged(self, _: engine.PingReceived) -> None:
+    def _pinged(self, _: PingReceived) -> None:
         """Clients that ping too often are sent away. Source: http2_server.go handlePing."""
         now_s, last_s = self.last_read_s, self._ping_at_s
         self._ping_at_s = now_s
@@ -326,20 +328,16 @@ class ServerConnection(HTTP2Protocol):
         if self._strikes > _MAX_PING_STRIKES:
             self._server.closed("too_many_pings")
             self._draining = "too_many_pings"
-            self.engine.send_goaway(ErrorCode.ENHANCE_YOUR_CALM, debug_data=b"too_many_pings")
+            self.session.send_goaway(ErrorCode.ENHANCE_YOUR_CALM, b"too_many_pings")
             self.flush()
             self.close()
 
     _on = {  # noqa: RUF012 - declared in the base
-        engine.RequestReceived: _request,
-        engine.DataReceived: _data,
-        engine.TrailersReceived: _trailers,
-        engine.StreamReset: _gone,
-        engine.StreamClosed: _gone,
-        engine.SettingsReceived: _settings,
-        engine.GoAwayReceived: _goaway,
-        engine.PingReceived: _pinged,
-        engine.PingAcknowledged: _ping_acknowledged,
+        Received: _received,
+        SettingsReceived: _settings,
+        GoAwayReceived: _goaway,
+        PingReceived: _pinged,
+        PingAcknowledged: _ping_acknowledged,
     }
 
     # Time
@@ -373,7 +371,7 @@ class ServerConnection(HTTP2Protocol):
             self.abort()
             return
         for stream in list(self.streams.values()):
-            if now_s - stream.seen_s >= _STALLED_S:
+            if stream.is_awaited and now_s - self.session.seen_s(stream.id) >= _STALLED_S:
                 stream.stalled()
         parameters = self._server.keepalive.server_parameters
         due_s = [now_s + _CHECK_S]
@@ -407,9 +405,9 @@ class ServerConnection(HTTP2Protocol):
                 return "stalled"
         elif self.last_read_s > self.last_event_s and now_s - self.last_event_s >= _STALLED_S:
             self._probed_s = now_s
-            self.engine.ping(_PROBE)
+            self.session.ping(_PROBE)
             self.flush()
-        queued_bytes = self.engine.queued_body_size() + (1 if self._is_paused else 0)
+        queued_bytes = self.session.queued_bytes + (1 if self._is_paused else 0)
         since_s, before_bytes = self._blocked
         if not queued_bytes or not before_bytes or queued_bytes < before_bytes:
             self._blocked = (now_s, queued_bytes)
@@ -421,7 +419,7 @@ class ServerConnection(HTTP2Protocol):
 
     def _book(self) -> None:
         """Charge the budget with what is held, in steps; refuse what is not whole where there is no room for more."""
-        held_bytes = self.held_bytes + len(self.streams) * _STREAM_BYTES
+        held_bytes = self.held_bytes + self.session.held_bytes + len(self.streams) * _STREAM_BYTES
         steps = -(-held_bytes // _BOOK_STEP_BYTES) if held_bytes > _FREE_BYTES else 0
         more_bytes = steps * _BOOK_STEP_BYTES - self._booked_bytes
         if not more_bytes:
@@ -432,7 +430,7 @@ class ServerConnection(HTTP2Protocol):
                     pass
             except RetryableError as error:
                 for stream in list(self.streams.values()):
-                    if stream.seen_s != _NEVER:
+                    if stream.is_awaited:
                         stream.refused(error)
                 return
         self._server.admission.charge(more_bytes)

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
+import http2_peer
 from collector.helpers.grpc.server import GRPCServer
-from collector.helpers.http2 import engine
 from collector.helpers.peer import LocalAddresses
 from collector.testing import FakeClock, FakeHost
 from collector.testing.doubles import RecordingLog
@@ -97,7 +97,7 @@ class Client:
         self.loop = loop
         self.protocol = http2.connection()
         self.transport = FakeTransport(loop, self.protocol)
-        self.engine = engine.client()
+        self.engine = http2_peer.client()
         self.events = []
         self.protocol.connection_made(self.transport)
 
@@ -151,17 +151,17 @@ class Client:
         for event in self.events:
             if getattr(event, "stream_id", None) != stream_id:
                 continue
-            if isinstance(event, engine.ResponseReceived | engine.TrailersReceived):
+            if isinstance(event, http2_peer.ResponseReceived | http2_peer.TrailersReceived):
                 fields.update(event.headers)
-            elif isinstance(event, engine.DataReceived):
+            elif isinstance(event, http2_peer.DataReceived):
                 body += event.data
-            elif isinstance(event, engine.StreamReset):
+            elif isinstance(event, http2_peer.StreamReset):
                 error = event.error_code
         return (fields, body, error) if fields or body or error is not None else None
 
     def goaways(self):
         """(error code, debug data) of each GOAWAY."""
-        return [(event.error_code, event.debug_data) for event in self.events if isinstance(event, engine.GoAwayReceived)]
+        return [(event.error_code, event.debug_data) for event in self.events if isinstance(event, http2_peer.GoAwayReceived)]
 
     @property
     def is_cut_off(self):

@@ -77,10 +77,14 @@ def delete_one(attributes, key):
 
 def in_order(otlp, message, tables):
     """Attributes by key: where a new one stands among others is no part of the contract."""
+    for resource in getattr(message, message.DESCRIPTOR.fields[0].name):
+        resource.resource.SetInParent()  # one that is not there and one that says nothing are the same
+        for scope in getattr(resource, resource.DESCRIPTOR.fields[1].name):
+            scope.scope.SetInParent()
     for table in tables:
         for attributes in holders(otlp, message, table):
             for attribute in attributes():
-                attribute.value.SetInParent()  # a value that is not there and one that says nothing are the same
+                attribute.value.SetInParent()  # here too
             if len(attributes()) > 1:
                 attributes().sort(key=lambda attribute: attribute.key)
     return otlp.canonical(message)

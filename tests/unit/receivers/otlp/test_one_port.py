@@ -9,8 +9,8 @@ import pytest
 import trustme
 from pydantic import ValidationError
 
+import http2_peer
 from collector.helpers.auth import AuthenticationError
-from collector.helpers.http2 import engine
 from collector.model import Signal
 from collector.testing import FakeHost, free_port
 from receivers.otlp.config import OTLPConfig
@@ -30,7 +30,7 @@ async def over_http2(running, body=WIRE, *, method="POST", path="/v1/traces", tl
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", running.receiver.http_port, ssl=tls, server_hostname="localhost" if tls else None
     )
-    client = engine.client()
+    client = http2_peer.client()
     fields = {":method": method, ":scheme": "http", ":path": path, ":authority": "x", **PROTOBUF, **headers}
     pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in fields.items()]
     stream_id = client.send_request(pairs, end_stream=not body)
@@ -45,13 +45,13 @@ async def over_http2(running, body=WIRE, *, method="POST", path="/v1/traces", tl
                 assert part
                 client.receive_data(part)
                 for event in client.events():
-                    if isinstance(event, engine.ResponseReceived):
+                    if isinstance(event, http2_peer.ResponseReceived):
                         found.update(event.headers)
                         ended = ended or event.end_stream
-                    elif isinstance(event, engine.DataReceived):
+                    elif isinstance(event, http2_peer.DataReceived):
                         answer += event.data
                         ended = ended or event.end_stream
-                    elif isinstance(event, engine.StreamReset):
+                    elif isinstance(event, http2_peer.StreamReset):
                         reset, ended = event.error_code, True
     finally:
         writer.close()

@@ -8,8 +8,8 @@ from pathlib import Path
 import grpc
 import pytest
 
+import http2_peer
 from collector.helpers.compression import compress
-from collector.helpers.http2 import engine
 from collector.model import Signal
 from receivers.otlp.over_grpc import METHODS
 
@@ -25,7 +25,7 @@ def protocol(request):
 
 async def raw_call(running, message, **headers):
     """The answer's fields to one call with whatever headers and message (flag included)."""
-    client = engine.client()
+    client = http2_peer.client()
     fields = {":method": "POST", ":scheme": "http", ":path": METHODS[Signal.TRACES], ":authority": "x", "te": "trailers"}
     fields |= {"content-type": "application/grpc"} | {name.replace("_", "-"): value for name, value in headers.items()}
     stream_id = client.send_request([(name.encode(), value.encode()) for name, value in fields.items()])
@@ -39,7 +39,7 @@ async def raw_call(running, message, **headers):
             assert part, answer
             client.receive_data(part)
             for event in client.events():
-                if isinstance(event, engine.ResponseReceived | engine.TrailersReceived):
+                if isinstance(event, http2_peer.ResponseReceived | http2_peer.TrailersReceived):
                     answer.update(event.headers)
     writer.close()
     await writer.wait_closed()

@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import http2_peer
 from collector.helpers.compression import compress
 from collector.helpers.grpc import client_call
 from collector.helpers.grpc.client_call import ENCODINGS, MAX_ANSWER_BYTES, Call, CallConnection
 from collector.helpers.grpc.status import CallError, code_of_reset
 from collector.helpers.grpc.wire import encode_message
 from collector.helpers.http2 import engine
+from collector.helpers.http2.session import Fields
 
 HEADERS = ((b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/t.Echo/Echo"), (b":authority", b"x"), (b"te", b"trailers"))
 HEAD = ((b":status", b"200"), (b"content-type", b"application/grpc+proto"))
@@ -29,6 +31,9 @@ class Transport:
 
     def write(self, data):
         self.written += data
+
+    def writelines(self, pieces):
+        self.written += b"".join(pieces)
 
     def abort(self):
         self.is_aborted = True
@@ -51,9 +56,9 @@ class Ends:
 
     def __init__(self, *, connect=True, **server):
         self.transport = Transport()
-        self.connection = CallConnection(engine.client(), self)
+        self.connection = CallConnection(engine.client(max_message_bytes=MAX_ANSWER_BYTES), self)
         self.connection.connection_made(self.transport)
-        self.server = engine.server(**server)
+        self.server = http2_peer.server(**server)
         self.given_back = []
         self.freed_count = 0
         if connect:
@@ -66,7 +71,7 @@ class Ends:
         self.given_back.append((call, was_sent))
 
     def call(self, body=b"hi"):
-        call = Call(asyncio.get_running_loop().create_future(), HEADERS, b"\0" + len(body).to_bytes(4, "big"), body)
+        call = Call(asyncio.get_running_loop().create_future(), Fields(HEADERS), b"\0" + len(body).to_bytes(4, "big"), body)
         self.connection.start(call)
         return call
 
@@ -116,7 +121,7 @@ async def test_a_call_is_answered():
     events = ends.exchange()
     bodies = {small.stream_id: b"", large.stream_id: b""}
     for event in events:
-        if isinstance(event, engine.DataReceived):
+        if isinstance(event, http2_peer.DataReceived):
             bodies[event.stream_id] += event.data
     assert bodies == {small.stream_id: encode_message(b"abc"), large.stream_id: encode_message(bytes(100_000))}
     ends.answer(large)
@@ -160,7 +165,7 @@ ODD_ANSWERS = {
     "HTTP 418": ({"head": ((b":status", b"418"),)}, "UNKNOWN", "HTTP 418"),
     "no gRPC": ({"head": ((b":status", b"200"), (b"content-type", b"text/html"))}, "UNKNOWN", "text/html"),
     "OK without a message": ({"body": b""}, "INTERNAL", "no answer"),
-    "half a message": ({"body": encode_message(b"abc")[:-1]}, "INTERNAL", "cut off"),
+    "half a message": ({"body": encode_message(b"abc")[:-1]}, "INTERNAL", "ends within"),
     "two messages": ({"body": 2 * encode_message(b"abc")}, "INTERNAL", "more than"),
     "an empty message and another": ({"body": encode_message(b"") + encode_message(b"a")}, "INTERNAL", "more than"),
     "a wrong flag": ({"body": b"\x07\0\0\0\0"}, "INTERNAL", "flag"),
@@ -227,7 +232,7 @@ async def test_a_refused_stream_goes_back():
     ends = Ends()
     call = ends.call()
     ends.exchange()
-    ends.server.reset_stream(call.stream_id, engine.ErrorCode.REFUSED_STREAM)
+    ends.server.reset_stream(call.stream_id, http2_peer.ErrorCode.REFUSED_STREAM)
     ends.exchange()
     assert ends.given_back == [(call, True)]
     assert not call.future.done()
@@ -239,7 +244,7 @@ async def test_goaway_ends_some_and_gives_back_the_rest():
     first, second = ends.call(), ends.call()
     ends.exchange()
     unsent = ends.call()
-    ends.server.send_goaway(engine.ErrorCode.NO_ERROR, last_stream_id=first.stream_id, debug_data=b"max_age")
+    ends.server.send_goaway(http2_peer.ErrorCode.NO_ERROR, last_stream_id=first.stream_id, debug_data=b"max_age")
     ends.to_client()
     assert "max_age" in ends.connection.unusable.result()
     assert not ends.connection.has_room()
@@ -254,7 +259,7 @@ async def test_goaway_ends_some_and_gives_back_the_rest():
 async def test_too_many_pings_is_heard():
     """The owner pings less then."""
     ends = Ends()
-    ends.server.send_goaway(engine.ErrorCode.ENHANCE_YOUR_CALM, debug_data=b"too_many_pings")
+    ends.server.send_goaway(http2_peer.ErrorCode.ENHANCE_YOUR_CALM, debug_data=b"too_many_pings")
     ends.to_client()
     assert ends.connection.is_told_too_many_pings
 
@@ -268,8 +273,8 @@ async def test_an_early_answer_stops_the_request():
     ends.to_client()
     assert error(call).code is grpc.StatusCode.RESOURCE_EXHAUSTED
     events = ends.exchange()
-    assert engine.StreamReset in {type(event) for event in events}
-    assert ends.connection.engine.queued_body_size() == 0
+    assert http2_peer.StreamReset in {type(event) for event in events}
+    assert ends.connection.session.queued_bytes == 0
 
 
 async def test_a_cancelled_call_is_reset():
@@ -282,8 +287,8 @@ async def test_a_cancelled_call_is_reset():
     call.future.cancel()
     ends.connection.cancel(call)
     ends.connection.receive(late)
-    (event,) = [event for event in ends.to_server() if isinstance(event, engine.StreamReset)]
-    assert (event.stream_id, event.error_code) == (call.stream_id, engine.ErrorCode.CANCEL)
+    (event,) = [event for event in ends.to_server() if isinstance(event, http2_peer.StreamReset)]
+    assert (event.stream_id, event.error_code) == (call.stream_id, http2_peer.ErrorCode.CANCEL)
     assert ends.connection.has_room()
 
 
@@ -316,7 +321,7 @@ async def test_pings_find_a_dead_server():
     async with asyncio.timeout(5):
         while not ends.transport.is_aborted:
             await asyncio.sleep(0.005)
-    assert any(isinstance(event, engine.PingReceived) for event in ends.to_server())
+    assert any(isinstance(event, http2_peer.PingReceived) for event in ends.to_server())
     ends.connection.connection_lost(None)
     assert "keepalive" in error(call).text
 
@@ -426,7 +431,7 @@ def test_any_split_of_the_bytes_gives_the_same_answers(answers, data):
                 if body:
                     ends.server.send_data(call.stream_id, body)
                 ends.server.send_trailers(call.stream_id, trailers)
-            ends.server.send_goaway(engine.ErrorCode.NO_ERROR, last_stream_id=calls[-1].stream_id)
+            ends.server.send_goaway(http2_peer.ErrorCode.NO_ERROR, last_stream_id=calls[-1].stream_id)
             wire = ends.server.data_to_send()
             for start, end in split(wire):
                 ends.connection.receive(wire[start:end])

@@ -4,20 +4,19 @@ import asyncio
 import ssl
 import tempfile
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 import trustme
 import uvloop
 
+import http2_peer
 from collector.helpers.compression import decompress
 from collector.helpers.grpc import client_http2
 from collector.helpers.grpc.client_http2 import HTTP2Channel
 from collector.helpers.grpc.status import CallError
 from collector.helpers.grpc.target import parse_target
-from collector.helpers.grpc.wire import encode_message, parse_timeout
-from collector.helpers.http2 import engine
-from collector.helpers.http2.protocol import HTTP2Protocol
+from collector.helpers.grpc.wire import encode_message
+from collector.helpers.http2.session import seconds_of
 from collector.testing import eventually, free_port
 from config.blocks import GRPCClientConfig
 
@@ -26,38 +25,51 @@ HEAD = ((b":status", b"200"), (b"content-type", b"application/grpc"))
 OK = ((b"grpc-status", b"0"),)
 
 
-class Peer(HTTP2Protocol):
+class Peer(asyncio.Protocol):
     """The server's end of one connection: ``behave(peer, stream_id)`` for each request; the default answers an empty message."""
 
     def __init__(self, backend):
-        super().__init__(engine.server(max_concurrent_streams=backend.max_streams))
+        self.engine = http2_peer.server(max_concurrent_streams=backend.max_streams)
         self.backend = backend
         self.bodies = {}
 
     def connection_made(self, transport):
-        super().connection_made(transport)
+        self.transport = transport
         self.backend.peers.append(self)
+        self.flush()
 
-    def on_request(self, event):
-        self.bodies[event.stream_id] = b""
-        self.backend.requests.append(dict(event.headers))
+    def data_received(self, data):
+        if not self.is_open:
+            return
+        self.engine.receive_data(data)
+        for event in self.engine.events():
+            if isinstance(event, http2_peer.RequestReceived):
+                self.bodies[event.stream_id] = b""
+                self.backend.requests.append(dict(event.headers))
+            elif isinstance(event, http2_peer.DataReceived):
+                self.bodies[event.stream_id] += event.data
+                if event.end_stream:
+                    self.backend.behave(self, event.stream_id)
+            elif isinstance(event, http2_peer.StreamReset):
+                self.backend.resets.append(event.error_code)
+        self.flush()
 
-    def on_data(self, event):
-        self.bodies[event.stream_id] += event.data
-        if event.end_stream:
-            self.backend.behave(self, event.stream_id)
-            self.flush_soon()
+    def flush(self):
+        """Writes what there is to say; closes when both ends are through."""
+        if self.is_open:
+            self.transport.write(self.engine.data_to_send())
+            if not self.engine.want_read and not self.engine.want_write:
+                self.transport.close()
 
-    def on_reset(self, event):
-        self.backend.resets.append(event.error_code)
+    @property
+    def is_open(self):
+        return not self.transport.is_closing()
 
     def answer(self, stream_id, body=b""):
         self.engine.send_response(stream_id, HEAD)
         self.engine.send_data(stream_id, encode_message(body))
         self.engine.send_trailers(stream_id, OK)
-        self.flush_soon()
-
-    _on: ClassVar = {engine.RequestReceived: on_request, engine.DataReceived: on_data, engine.StreamReset: on_reset}
+        asyncio.get_running_loop().call_soon(self.flush)  # answers of one turn leave together
 
 
 class Backend:
@@ -83,7 +95,7 @@ class Backend:
     async def __aexit__(self, *_):
         self.server.close()
         for peer in self.peers:
-            peer.abort()
+            peer.transport.abort()
 
 
 def channel(endpoint, *, tls=None, metadata=None, connect_timeout_s=5.0, **config):
@@ -113,7 +125,7 @@ async def test_a_call_says_what_grpc_wants_to_hear():
         assert await client.call(METHOD, b"x", timeout_s=5.0, metadata={"y": "z"}) == b""
         assert await client.call(METHOD, b"x", timeout_s=None) == b""
         first, second = backend.requests
-        assert parse_timeout(first.pop(b"grpc-timeout")) == pytest.approx(5, rel=0.1)
+        assert seconds_of(first.pop(b"grpc-timeout")) == pytest.approx(5, rel=0.1)
         assert first == {
             b":method": b"POST",
             b":scheme": b"http",
@@ -181,7 +193,7 @@ async def test_nobody_there_fails_fast_and_waits_only_where_asked():
     waiting = asyncio.ensure_future(patient.call(METHOD, b"x", timeout_s=30))
     async with Backend(port=port) as backend:
         assert await waiting == b""
-        assert parse_timeout(backend.requests[0][b"grpc-timeout"]) < 30
+        assert seconds_of(backend.requests[0][b"grpc-timeout"]) < 30
         await eventually(lambda: client._ready)
         assert await client.call(METHOD, b"x", timeout_s=5) == b"", "it came back by itself"
     await client.close()
@@ -223,7 +235,7 @@ async def test_a_deadline_ends_the_call_at_the_server_too():
         client = channel(f"127.0.0.1:{backend.port}")
         code, text = await code_of(client.call(METHOD, b"x", timeout_s=0.2))
         assert (code, "no answer within 0.2 s" in text) == ("DEADLINE_EXCEEDED", True)
-        await eventually(lambda: backend.resets == [engine.ErrorCode.CANCEL])
+        await eventually(lambda: backend.resets == [http2_peer.ErrorCode.CANCEL])
         gone = asyncio.ensure_future(client.call(METHOD, b"x", timeout_s=50))
         await eventually(lambda: len(backend.requests) == 2)
         gone.cancel()
@@ -272,7 +284,7 @@ async def test_refused_streams_are_sent_again_once():
     """Elsewhere or on the same connection; twice refused is UNAVAILABLE."""
 
     def refuse(peer, stream_id):
-        peer.engine.reset_stream(stream_id, engine.ErrorCode.REFUSED_STREAM)
+        peer.engine.reset_stream(stream_id, http2_peer.ErrorCode.REFUSED_STREAM)
 
     def once(peer, stream_id):
         (refuse if len(peer.backend.requests) == 1 else Peer.answer)(peer, stream_id)
@@ -296,7 +308,7 @@ async def test_goaway_moves_calls_to_a_new_connection():
         elif peer is peer.backend.peers[0]:
             if stream_id == 3:
                 asyncio.get_running_loop().call_later(0.05, peer.answer, stream_id)
-                peer.engine.send_goaway(engine.ErrorCode.NO_ERROR, last_stream_id=3, debug_data=b"max_age")
+                peer.engine.send_goaway(http2_peer.ErrorCode.NO_ERROR, last_stream_id=3, debug_data=b"max_age")
         else:
             peer.answer(stream_id)
 
@@ -315,7 +327,7 @@ async def test_a_lost_connection_is_made_again():
         client = channel(f"127.0.0.1:{backend.port}")
         lost = asyncio.ensure_future(client.call(METHOD, b"x", timeout_s=20))
         await eventually(lambda: backend.requests)
-        backend.peers[0].abort()
+        backend.peers[0].transport.abort()
         assert (await code_of(lost))[0] == "UNAVAILABLE"
         backend.behave = Peer.answer
         assert await client.call(METHOD, b"x", timeout_s=5) == b""
@@ -494,7 +506,7 @@ async def test_under_load_every_call_gets_its_own_answer():
 
         asyncio.get_running_loop().call_later(0.001, later)
         if is_last:
-            peer.engine.send_goaway(engine.ErrorCode.NO_ERROR, last_stream_id=stream_id)
+            peer.engine.send_goaway(http2_peer.ErrorCode.NO_ERROR, last_stream_id=stream_id)
 
     async with Backend(echo, max_streams=20) as one, Backend(echo, host="127.0.0.2", port=one.port) as two:
         one.limit, two.limit = 30, 0

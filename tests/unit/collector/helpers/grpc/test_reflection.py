@@ -3,9 +3,9 @@
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+import http2_peer
 from collector.helpers.grpc.reflection import reflection_file
 from collector.helpers.grpc.wire import MessageReader, encode_message
-from collector.helpers.http2.engine import Setting
 from receivers.otlp.over_grpc import descriptor_files
 
 EXPORT = "opentelemetry.proto.collector.trace.v1.TraceService"
@@ -90,12 +90,12 @@ def test_one_call_asks_many_things_in_order(ask):
 
 def test_answers_that_nobody_takes_are_bounded(client):
     """A client that opens no window for them: the call ends, the memory with it."""
-    client.engine.update_settings({Setting.INITIAL_WINDOW_SIZE: 0})
+    client.engine.update_settings({http2_peer.Setting.INITIAL_WINDOW_SIZE: 0})
     path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
     body = encode_message(b"\x22" + bytes([len(EXPORT)]) + EXPORT.encode()) * 90
     for _ in range(5):
         client.request(path, body, end_stream=False)
-    assert client.protocol.engine.queued_body_size() < 2_000_000
+    assert client.protocol.session.queued_bytes < 2_000_000
     assert len(client.protocol.streams) < 5
 
 

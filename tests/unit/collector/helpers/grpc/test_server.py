@@ -9,6 +9,7 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import http2_peer
 from collector.api import RetryableError
 from collector.helpers.compression import compress
 from collector.helpers.grpc.method import Aborted
@@ -119,7 +120,7 @@ def test_heads(grpc_server, headers, http_status, code, reason, end_stream):
         (b"", 13, "without a request message"),
         (b"\0\0\0", 13, "ends within a message"),
         (b"\0\0\0\0\5abc", 13, "ends within a message"),
-        (encode_message(b"a") * 2, 13, "more than 1 message"),
+        (encode_message(b"a") * 2, 13, "more than one message"),
         (b"\7" + encode_message(b"a")[1:], 13, "neither 0 nor 1"),
         (b"\0\xff\xff\xff\xff", 8, "received message larger than max (4294967295 vs. 4194304)"),
         (b"\1\0\0\0\1a", 13, "compressed flag set"),
@@ -156,8 +157,7 @@ def test_metadata_over_the_limit_ends_the_call_and_not_the_connection(grpc_serve
     """RESOURCE_EXHAUSTED; several times as much ends the connection, as whoever sends that means no good."""
     serving = grpc_server()
     client = serving.connect()
-    client.engine = unbounded = _client_without_bounds()
-    client = _reconnect(serving, unbounded)
+    client = _reconnect(serving, http2_peer.client(max_sent_header_bytes=1 << 24))
     stream_id = client.request(C, encode_message(b""), **{f"x{i}": "v" * 1000 for i in range(70)})
     assert status(client, stream_id)[0] == 8
     assert status(client, client.request(C, encode_message(b""))) == (0, "")
@@ -165,14 +165,6 @@ def test_metadata_over_the_limit_ends_the_call_and_not_the_connection(grpc_serve
     client.exchange()
     assert client.is_cut_off
     assert serving.closed == {"flood": 1}
-
-
-def _client_without_bounds():
-    from ngh2 import Configuration, Connection, Role
-
-    connection = Connection(Role.CLIENT, Configuration(max_send_header_block_length=1 << 24))
-    connection.initiate_connection({})
-    return connection
 
 
 def _reconnect(serving, client_engine):

@@ -17,8 +17,9 @@ from collector.helpers.grpc.wire import (
     encode_message,
     encode_text,
     encode_timeout,
-    parse_timeout,
+    no_message,
 )
+from collector.helpers.http2.session import seconds_of
 
 
 @given(st.lists(st.tuples(st.booleans(), st.binary(max_size=60)), max_size=5), st.data())
@@ -56,19 +57,35 @@ def test_messages_are_counted():
 )
 def test_timeouts_of_every_unit(text, seconds):
     """Units as the specification names them."""
-    assert parse_timeout(text) == pytest.approx(seconds)
+    assert seconds_of(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("text", [b"", b"1", b"S", b"-1S", b"1.5S", b"123456789S", b"1s", b" 1S", b"1S\n"])
 def test_what_is_no_timeout(text):
     """Up to eight digits and one unit, nothing else."""
-    assert parse_timeout(text) is None
+    assert seconds_of(text) < 0
 
 
 @given(st.floats(min_value=1e-9, max_value=1e9))
 def test_a_timeout_survives(seconds):
     """To five digits at least: from 99 999.999 s on, whole seconds are what eight digits hold."""
-    assert parse_timeout(encode_timeout(seconds)) == pytest.approx(seconds, rel=1e-5, abs=5e-10)
+    assert seconds_of(encode_timeout(seconds)) == pytest.approx(seconds, rel=1e-5, abs=5e-10)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "ends within"),
+        (b"\0\0\0\0", "ends within"),
+        (b"\0\0\0\0\2a", "ends within"),
+        (b"\0\0\0\0\1ab", "more than one"),
+        (b"\2\0\0\0\1a", "flag"),
+        (b"\0\0\0\4\1a", "larger than max (1025 vs. 1024)"),
+    ],
+)
+def test_why_bytes_are_no_message(body, says):
+    """One sentence for each way."""
+    assert says in str(no_message(body, 1024))
 
 
 @given(st.text())

@@ -4,9 +4,10 @@ import struct
 
 import pytest
 
+import http2_peer
 from collector.helpers.grpc.wire import encode_message
 from collector.helpers.http2 import engine
-from collector.helpers.http2.engine import ErrorCode
+from http2_peer import ErrorCode
 
 C = "/a.B/C"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -345,10 +346,11 @@ def test_memory_of_an_idle_connection_is_small(grpc_server):
     assert not hasattr(client.protocol, "__dict__")
 
 
-def test_engine_is_told_our_limits():
+def test_the_peer_is_told_our_limits():
     """What the SETTINGS say."""
-    peer, ours = engine.client(), engine.server(max_concurrent_streams=7)
-    peer.receive_data(ours.data_to_send())
-    [told] = [event.settings for event in peer.events() if isinstance(event, engine.SettingsReceived)]
-    assert told[engine.Setting.MAX_CONCURRENT_STREAMS] == 7
-    assert told[engine.Setting.MAX_FRAME_SIZE] == engine.MAX_FRAME_BYTES
+    peer = http2_peer.client()
+    ours = engine.server(max_message_bytes=1000, max_concurrent_streams=7, max_header_bytes=1000, cut_off_bytes=2000)
+    peer.receive_data(b"".join(ours.output(1000)))
+    [told] = [event.settings for event in peer.events() if isinstance(event, http2_peer.SettingsReceived)]
+    assert told[http2_peer.Setting.MAX_CONCURRENT_STREAMS] == 7
+    assert told[http2_peer.Setting.MAX_FRAME_SIZE] == engine.MAX_FRAME_BYTES

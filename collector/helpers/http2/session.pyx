@@ -1,0 +1,1124 @@
+"""One end of an HTTP/2 connection, without I/O: bytes in, what came of them out, bytes out. Frames, header compression, flow control
+and the limits against floods are libnghttp2's.
+
+What belongs to one stream is gathered while it comes in: a gRPC request or answer of one message is told once, when its stream is
+through, however many frames and reads it took, and its message was copied once. Everything else is told with the read that brought it.
+Bodies that go out are not copied: ``output`` refers to them.
+
+Not here: what a request means, time-outs, sockets.
+
+Source: RFC 9113; nghttp2's programmers' guide; gRPC's doc/PROTOCOL-HTTP2.md for messages.
+"""
+
+from os import urandom
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_XDECREF
+from libc.stdint cimport int32_t, uint8_t, uint32_t
+from libc.math cimport INFINITY
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcmp, memcpy, memset
+
+from collector.helpers.http2.nghttp2 cimport (
+    CATEGORY_REQUEST,
+    DATA_FLAG_EOF,
+    DATA_FLAG_NO_COPY,
+    DATA_FLAG_NO_END_STREAM,
+    ERR_CALLBACK_FAILURE,
+    ERR_DEFERRED,
+    ERR_FLOODED,
+    ERR_NOMEM,
+    ERR_SESSION_CLOSING,
+    ERR_STREAM_CLOSED,
+    ERR_STREAM_CLOSING,
+    ERR_STREAM_SHUT_WR,
+    ERR_TEMPORAL_CALLBACK_FAILURE,
+    ERR_TOO_MANY_CONTINUATIONS,
+    ERR_WOULDBLOCK,
+    FLAG_ACK,
+    FLAG_END_STREAM,
+    FRAME_DATA,
+    FRAME_GOAWAY,
+    FRAME_HEADERS,
+    FRAME_PING,
+    FRAME_SETTINGS,
+    Frame,
+    Library,
+    Nv,
+    Provider,
+    Setting,
+    Source,
+    library,
+    nghttp2_callbacks,
+    nghttp2_option,
+    nghttp2_session,
+)
+
+__all__ = [
+    "EngineError",
+    "Fields",
+    "FloodError",
+    "GoAwayReceived",
+    "Over",
+    "PingAcknowledged",
+    "PingReceived",
+    "Received",
+    "Session",
+    "SettingsReceived",
+    "StreamGoneError",
+    "headers_of",
+    "seconds_of",
+]
+
+cdef extern from "<strings.h>" nogil:
+    int strncasecmp(const char *, const char *, size_t)
+
+cdef extern from "Python.h":
+    PyObject *_new_bytes "PyBytes_FromStringAndSize"(const char *, Py_ssize_t) except NULL
+    int _PyBytes_Resize(PyObject **, Py_ssize_t) except -1
+    char *_bytes_at "PyBytes_AS_STRING"(PyObject *)
+
+cdef enum:
+    PREFIX_BYTES = 5                # of a gRPC message: flag, length
+    FIRST_BYTES = 16 * 1024         # a body's buffer may be this large at once; later at most GROWTH times what came
+    GROWTH = 4
+    BY_REFERENCE_BYTES = 8 * 1024   # shorter pieces of a body that goes out are copied: a reference costs as much
+    OUT_BYTES = 16 * 1024
+    INTERNAL_ERROR = 2
+
+cdef const char *CONTENT_TYPE = b"content-type"
+cdef const char *GRPC = b"application/grpc"
+cdef const char *STATUS = b":status"
+cdef const char *TIMEOUT = b"grpc-timeout"
+
+
+class EngineError(Exception):
+    """The peer broke the protocol or a limit, and the connection is of no further use: close it."""
+
+
+class FloodError(EngineError):
+    """A limit against hostile peers was passed."""
+
+
+class StreamGoneError(EngineError):
+    """Nothing can be sent on this stream any more; the connection goes on."""
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Received:
+    """What came on one stream since it was told of last."""
+
+    cdef readonly int stream_id
+    cdef readonly bytes head
+    """The header block that begins it (see ``headers_of``), the first time; without ``grpc-timeout``, so that equal callers' are equal."""
+    cdef readonly bytes timeout
+    """The value of ``grpc-timeout``, with ``head``; empty without."""
+    cdef readonly double timeout_s
+    """What it says; infinite without, negative where it is malformed."""
+    cdef readonly bint is_grpc
+    """With ``head``: its content-type is ``application/grpc``, with a message format or parameters after it or without."""
+    cdef readonly bytes message
+    """The one gRPC message of a stream that is through; None where it is not, or the body is no such message: see ``data``."""
+    cdef readonly bint is_compressed
+    """The flag of ``message``."""
+    cdef readonly bytes data
+    """Bytes of the body, as they came."""
+    cdef readonly bytes trailers
+    """The header block that ended it; None without one."""
+    cdef readonly bint is_end
+    """The peer sends no more: END_STREAM."""
+    cdef readonly bint is_closed
+    """The stream is no more, in either direction."""
+    cdef readonly uint32_t error_code
+    """With ``is_closed``: why; 0 where both sides ended it."""
+    cdef readonly str failure
+    """With ``is_closed``: why what was to be sent could not be; empty otherwise."""
+
+
+@cython.final
+cdef class SettingsReceived:
+    """The peer's settings: id → value."""
+
+    cdef readonly dict values
+
+
+@cython.final
+cdef class PingReceived:
+    """A ping, which is answered by itself."""
+
+    cdef readonly bytes opaque_data
+
+
+@cython.final
+cdef class PingAcknowledged:
+    """The answer to a ping."""
+
+    cdef readonly bytes opaque_data
+
+
+@cython.final
+cdef class GoAwayReceived:
+    """The peer takes no new streams."""
+
+    cdef readonly int last_stream_id
+    cdef readonly uint32_t error_code
+    cdef readonly bytes debug_data
+
+
+@cython.final
+cdef class Over:
+    """After a GOAWAY of either side nothing is left to read or write."""
+
+    cdef readonly uint32_t error_code
+    cdef readonly bytes debug_data
+
+
+@cython.final
+cdef class Fields:
+    """Header fields, laid out once to be sent often."""
+
+    cdef readonly tuple pairs
+    cdef Nv *array
+    cdef size_t count
+
+    def __cinit__(self, pairs):
+        cdef size_t i
+        cdef bytes name, value
+        self.pairs = tuple((bytes(name), bytes(value)) for name, value in pairs)
+        self.count = len(self.pairs)
+        self.array = <Nv *>malloc((self.count or 1) * sizeof(Nv))
+        if self.array == NULL:
+            raise MemoryError
+        memset(self.array, 0, self.count * sizeof(Nv))
+        for i in range(self.count):
+            name, value = self.pairs[i]
+            self.array[i].name, self.array[i].name_size = <uint8_t *>PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name)
+            self.array[i].value, self.array[i].value_size = <uint8_t *>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)
+
+    def __dealloc__(self):
+        free(self.array)
+
+
+def headers_of(bytes block not None):
+    """The fields of a header block: a tuple of pairs of bytes, in their order."""
+    cdef const char *at = PyBytes_AS_STRING(block)
+    cdef const char *end = at + PyBytes_GET_SIZE(block)
+    cdef uint32_t size
+    cdef bytes name, value
+    cdef list fields = []
+    while at < end:
+        memcpy(&size, at, 4)
+        name = PyBytes_FromStringAndSize(at + 4, size)
+        at += 4 + size
+        memcpy(&size, at, 4)
+        value = PyBytes_FromStringAndSize(at + 4, size)
+        at += 4 + size
+        fields.append((name, value))
+    return tuple(fields)
+
+
+def seconds_of(bytes timeout not None):
+    """What a ``grpc-timeout`` says; negative where it is malformed."""
+    return _seconds(PyBytes_AS_STRING(timeout), PyBytes_GET_SIZE(timeout))
+
+
+@cython.final
+@cython.freelist(64)
+cdef class _Stream:
+    """Both directions of one stream. ``body`` has one owner, this object, until it is handed over."""
+
+    cdef int32_t id
+    # What comes in.
+    cdef bytes head, timeout, trailers
+    cdef double seen_s
+    cdef bint is_told          # its head was
+    cdef bint is_listed        # among those to be looked at when this read is through
+    cdef bint is_grpc
+    cdef bint is_raw           # told as it comes, not as one message
+    cdef bint is_ended, is_end_told
+    cdef bint is_closed
+    cdef bint is_discarded     # nobody wants what still comes
+    cdef uint8_t[PREFIX_BYTES] prefix
+    cdef Py_ssize_t prefix_size
+    cdef Py_ssize_t announced  # bytes of the message
+    cdef PyObject *body
+    cdef Py_ssize_t size, capacity
+    # What goes out.
+    cdef list chunks
+    cdef Py_ssize_t at, offset, queued
+    cdef bint is_out_ended, is_deferred
+    cdef Fields out_trailers
+    cdef str failure
+
+    def __dealloc__(self):
+        Py_XDECREF(self.body)
+
+    cdef int append(self, const uint8_t *data, Py_ssize_t size, Py_ssize_t at_most) except -1:
+        """Add to the body. Its buffer never has much more room than what came; ``at_most``: bytes it can come to."""
+        cdef Py_ssize_t needed = self.size + size
+        cdef Py_ssize_t room
+        if needed > self.capacity:
+            room = max(GROWTH * needed, <Py_ssize_t>FIRST_BYTES)
+            room = max(min(room, at_most), needed)
+            if self.body == NULL:
+                self.body = _new_bytes(NULL, room)
+            else:
+                self.capacity = 0
+                _PyBytes_Resize(&self.body, room)
+            self.capacity = room
+        memcpy(_bytes_at(self.body) + self.size, data, size)
+        self.size = needed
+        return 0
+
+    cdef bytes take(self):
+        """The body so far, and an empty one in its place."""
+        cdef PyObject *body = self.body
+        cdef Py_ssize_t size = self.size, capacity = self.capacity
+        self.body, self.size, self.capacity = NULL, 0, 0
+        if body == NULL:
+            return b""
+        if size != capacity:
+            _PyBytes_Resize(&body, size)
+        taken = <bytes>body
+        Py_XDECREF(body)
+        return taken
+
+
+cdef Library *_lib = NULL
+cdef nghttp2_callbacks *_callbacks = NULL
+
+
+@cython.final
+cdef class Session:
+    """One end of a connection. After an :class:`EngineError` that is no :class:`StreamGoneError` nothing may be called any more.
+
+    ``max_message_bytes``: larger gRPC messages are told as data, as soon as their length is known. ``settings``: id → value, to be
+    announced. ``max_header_bytes`` and ``max_header_count`` are where a header block that comes ends the connection.
+    """
+
+    cdef nghttp2_session *session
+    cdef readonly bint is_client
+    cdef readonly Py_ssize_t held_bytes
+    """Of bodies that are not told yet."""
+    cdef readonly Py_ssize_t queued_bytes
+    """Of bodies that wait to be sent."""
+    cdef double now_s
+    cdef dict streams
+    cdef list events, listed
+    cdef Py_ssize_t max_message_bytes
+    # The header block that is coming in: of the connection, since nothing may come between its frames.
+    cdef char *block
+    cdef size_t block_size, block_capacity, list_bytes, list_count, max_list_bytes, max_list_count
+    cdef bint is_grpc, is_informational, has_status
+    cdef bytes timeout
+    # What goes out.
+    cdef char *out
+    cdef size_t out_size, out_capacity
+    cdef Py_ssize_t out_left
+    cdef list pieces
+    # Ends.
+    cdef object error
+    cdef bint is_closing, is_over_told
+    cdef uint32_t closing_code
+    cdef bytes closing_data
+
+    def __cinit__(
+        self,
+        *,
+        bint is_client,
+        dict settings not None,
+        Py_ssize_t max_message_bytes,
+        size_t max_header_bytes,
+        size_t max_header_count,
+        size_t max_sent_header_bytes,
+        int32_t connection_window_bytes=0,
+    ):
+        global _lib
+        cdef nghttp2_option *option = NULL
+        cdef int result
+        cdef Setting[16] entries
+        cdef size_t count = 0
+        _lib = library()
+        self.is_client = is_client
+        self.max_message_bytes = max_message_bytes
+        self.max_list_bytes, self.max_list_count = max_header_bytes, max_header_count
+        self.streams, self.events, self.listed = {}, [], []
+        self.closing_data = b""
+        _make_callbacks()
+        _check(_lib.option_new(&option))
+        _lib.option_set_max_send_header_block_length(option, max_sent_header_bytes)
+        _lib.option_set_max_outbound_ack(option, 128)
+        _lib.option_set_max_settings(option, 32)
+        if _lib.option_set_max_continuations != NULL:
+            _lib.option_set_max_continuations(option, 8)
+        if _lib.option_set_glitch_rate_limit != NULL:
+            _lib.option_set_glitch_rate_limit(option, 1000, 100)  # burst, a second
+        if is_client:
+            _lib.option_set_max_reserved_remote_streams(option, 0)
+            result = _lib.client_new(&self.session, _callbacks, <void *>self, option)
+        else:
+            if _lib.option_set_stream_reset_rate_limit != NULL:
+                # Clients that give up calls stay below, rapid reset does not.
+                _lib.option_set_stream_reset_rate_limit(option, 200, 50)
+            result = _lib.server_new(&self.session, _callbacks, <void *>self, option)
+        _lib.option_del(option)
+        _check(result)
+        for key, value in settings.items():
+            entries[count].id, entries[count].value = key, value
+            count += 1
+        _check(_lib.submit_settings(self.session, 0, entries, count))
+        if connection_window_bytes:
+            _check(_lib.set_local_window_size(self.session, 0, 0, connection_window_bytes))
+
+    def __dealloc__(self):
+        if self.session != NULL:
+            _lib.session_del(self.session)
+        free(self.block)
+        free(self.out)
+
+    # In
+
+    def receive(self, data, double now_s, Py_ssize_t size=-1):
+        """Take what was read at ``now_s``, or its first ``size`` bytes; what happened, in order. ``data`` is not kept.
+
+        Raises:
+            EngineError: a connection error; ``output`` has no GOAWAY then.
+        """
+        cdef Py_buffer view
+        cdef Py_ssize_t result
+        cdef _Stream stream
+        self._usable()
+        self.now_s = now_s
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            if size < 0 or size > view.len:
+                size = view.len
+            result = _lib.mem_recv(self.session, <const uint8_t *>view.buf, size)
+        finally:
+            PyBuffer_Release(&view)
+        if result != size:
+            self._fail(<int>result)
+        if self.listed:
+            for stream in self.listed:
+                stream.is_listed = False
+                if not stream.is_closed and not stream.is_discarded:
+                    if not stream.is_told or stream.is_ended != stream.is_end_told or (stream.is_raw and stream.size):
+                        self._tell(stream, 0)
+            self.listed = []
+        if self.is_closing:
+            self._close()
+        return self.take_events()
+
+    def take_events(self):
+        """What happened since the last call: writing ends streams, too."""
+        if not self.events:
+            return ()
+        events, self.events = self.events, []
+        return events
+
+    def raw(self, int32_t stream_id):
+        """From now on tell what comes on the stream as it comes. What came of a message so far."""
+        cdef _Stream stream = self.streams.get(stream_id)
+        if stream is None:
+            return b""
+        self._make_raw(stream)
+        self.held_bytes -= stream.size
+        return stream.take()
+
+    def discard(self, int32_t stream_id):
+        """Nothing more is told of the stream."""
+        cdef _Stream stream = self.streams.get(stream_id)
+        if stream is not None:
+            self._discard(stream)
+
+    def seen_s(self, int32_t stream_id):
+        """When something came on the stream last, by the times that ``receive`` was given; infinite where nothing is owed any more."""
+        cdef _Stream stream = self.streams.get(stream_id)
+        if stream is None or stream.is_ended or stream.is_discarded:
+            return INFINITY
+        return stream.seen_s
+
+    cdef int _discard(self, _Stream stream) except -1:
+        stream.is_discarded = True
+        self.held_bytes -= stream.size
+        stream.take()
+        return 0
+
+    cdef int _make_raw(self, _Stream stream) except -1:
+        """Message bytes become body bytes, with their prefix."""
+        cdef bytes body
+        if stream.is_raw:
+            return 0
+        stream.is_raw = True
+        if stream.prefix_size:
+            body = stream.take()
+            stream.append(stream.prefix, stream.prefix_size, stream.prefix_size + PyBytes_GET_SIZE(body))
+            stream.append(<const uint8_t *>PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), 0)
+            self.held_bytes += stream.prefix_size
+            stream.prefix_size = 0
+        return 0
+
+    cdef int _take_in(self, _Stream stream, const uint8_t *data, Py_ssize_t size) except -1:
+        """A piece of a body."""
+        cdef Py_ssize_t part
+        if stream.is_discarded:
+            return 0
+        stream.seen_s = self.now_s
+        if not stream.is_raw:
+            if stream.prefix_size < PREFIX_BYTES:
+                part = min(PREFIX_BYTES - stream.prefix_size, size)
+                memcpy(stream.prefix + stream.prefix_size, data, part)
+                stream.prefix_size += part
+                data += part
+                size -= part
+                if stream.prefix_size < PREFIX_BYTES:
+                    return 0
+                stream.announced = (
+                    (<Py_ssize_t>stream.prefix[1] << 24) | (<Py_ssize_t>stream.prefix[2] << 16)
+                    | (<Py_ssize_t>stream.prefix[3] << 8) | stream.prefix[4]
+                )
+                if stream.prefix[0] > 1 or stream.announced > self.max_message_bytes:
+                    self._make_raw(stream)
+            if stream.size + size > stream.announced:
+                self._make_raw(stream)
+        if size:
+            stream.append(data, size, (<Py_ssize_t>1 << 62) if stream.is_raw else stream.announced)
+            self.held_bytes += size
+        if stream.is_raw:
+            self._list(stream)
+        return 0
+
+    cdef int _list(self, _Stream stream) except -1:
+        if not stream.is_listed:
+            stream.is_listed = True
+            self.listed.append(stream)
+        return 0
+
+    cdef int _tell(self, _Stream stream, uint32_t error_code) except -1:
+        cdef Received event = Received.__new__(Received)
+        event.stream_id = stream.id
+        event.timeout = event.data = b""
+        event.timeout_s = INFINITY
+        event.failure = ""
+        if not stream.is_told:
+            stream.is_told = True
+            event.head, event.is_grpc = stream.head, stream.is_grpc
+            if stream.timeout is not None:
+                event.timeout = stream.timeout
+                event.timeout_s = _seconds(PyBytes_AS_STRING(stream.timeout), PyBytes_GET_SIZE(stream.timeout))
+        if stream.is_ended and not stream.is_end_told and not stream.is_raw:
+            if stream.prefix_size == PREFIX_BYTES and stream.size == stream.announced:
+                event.is_compressed = stream.prefix[0] == 1
+                self.held_bytes -= stream.size
+                event.message = stream.take()
+                stream.prefix_size = 0
+            else:
+                self._make_raw(stream)
+        if stream.is_raw and stream.size:
+            self.held_bytes -= stream.size
+            event.data = stream.take()
+        if stream.is_ended:
+            event.trailers = stream.trailers
+            event.is_end = stream.is_end_told = True
+        if stream.is_closed:
+            event.is_closed = True
+            event.error_code = error_code
+            if stream.failure is not None:
+                event.failure = stream.failure
+        self.events.append(event)
+        return 0
+
+    # Out
+
+    def request(self, Fields fields not None, *chunks, bint is_end=True):
+        """Open a stream and send a request on it, its body in pieces; its id.
+
+        Raises:
+            EngineError: there are no more ids, or the peer takes no more streams.
+        """
+        cdef _Stream stream = _Stream.__new__(_Stream)
+        cdef Provider provider
+        cdef int32_t stream_id
+        self._usable()
+        provider.source.ptr, provider.read = NULL, _read_body
+        stream.chunks = []
+        stream.is_out_ended = is_end
+        for chunk in chunks:
+            self._queue(stream, chunk)
+        stream_id = _lib.submit_request(
+            self.session, NULL, fields.array, fields.count, &provider if not is_end or stream.queued else NULL, NULL
+        )
+        if stream_id < 0:
+            self.queued_bytes -= stream.queued
+            self._refuse(stream_id)
+        stream.id = stream_id
+        self.streams[stream_id] = stream
+        return stream_id
+
+    def respond(self, int32_t stream_id, Fields head not None, bytes body=b"", Fields trailers=None, *, bint is_end=True):
+        """The whole answer; without ``is_end`` its beginning. What still comes of the request is not told any more after the end.
+
+        Raises:
+            StreamGoneError: nobody is there to hear it.
+        """
+        cdef _Stream stream = self._open(stream_id)
+        cdef Provider provider
+        cdef int result
+        provider.source.ptr, provider.read = NULL, _read_body
+        stream.chunks = []
+        if body:
+            self._queue(stream, body)
+        stream.out_trailers, stream.is_out_ended = trailers, is_end
+        result = _lib.submit_response(
+            self.session, stream_id, head.array, head.count,
+            &provider if stream.queued or not is_end or trailers is not None else NULL,
+        )
+        if result < 0:
+            self._refuse(result)
+        if is_end:
+            self._discard(stream)
+
+    def inform(self, int32_t stream_id, Fields head not None):
+        """100 Continue and its like, before the answer.
+
+        Raises:
+            StreamGoneError: nobody is there to hear it.
+        """
+        self._open(stream_id)
+        cdef int result = _lib.submit_headers(self.session, 0, stream_id, NULL, head.array, head.count, NULL)
+        if result < 0:
+            self._refuse(result)
+
+    def send(self, int32_t stream_id, bytes data not None, Fields trailers=None, *, bint is_end=False):
+        """More of a body that was begun, and its end.
+
+        Raises:
+            StreamGoneError: nobody is there to hear it.
+        """
+        cdef _Stream stream = self._open(stream_id)
+        if stream.is_out_ended or stream.chunks is None:
+            raise StreamGoneError("the body is through")
+        if data:
+            self._queue(stream, data)
+        stream.out_trailers, stream.is_out_ended = trailers, is_end
+        if is_end and not self.is_client:
+            self._discard(stream)
+        if stream.is_deferred:
+            stream.is_deferred = False
+            _check(_lib.resume_data(self.session, stream_id))
+
+    def reset(self, int32_t stream_id, uint32_t error_code):
+        """RST_STREAM; nothing more is told of the stream."""
+        cdef _Stream stream = self.streams.get(stream_id)
+        self._usable()
+        if stream is None:
+            return
+        self._discard(stream)
+        _lib.submit_rst_stream(self.session, 0, stream_id, error_code)
+
+    def ping(self, bytes opaque_data not None):
+        """PING with 8 bytes."""
+        self._usable()
+        if PyBytes_GET_SIZE(opaque_data) != 8:
+            raise ValueError("opaque_data")
+        _check(_lib.submit_ping(self.session, 0, <const uint8_t *>PyBytes_AS_STRING(opaque_data)))
+
+    def send_goaway(self, uint32_t error_code=0, bytes debug_data=b""):
+        """GOAWAY; the streams that came so far go on."""
+        self._usable()
+        cdef int32_t last = _lib.get_last_proc_stream_id(self.session)
+        cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(debug_data)
+        _check(_lib.submit_goaway(self.session, 0, last, error_code, data, PyBytes_GET_SIZE(debug_data)))
+
+    def send_shutdown_notice(self):
+        """The first, harmless GOAWAY of a graceful shutdown (last stream id 2^31-1)."""
+        self._usable()
+        _check(_lib.submit_shutdown_notice(self.session))
+
+    def terminate(self, uint32_t error_code=0):
+        """GOAWAY, and nothing after it."""
+        self._usable()
+        _check(_lib.terminate_session(self.session, error_code))
+
+    def output(self, Py_ssize_t max_bytes):
+        """What is to be written now, in pieces: all that flow control allows, or a little more than ``max_bytes``.
+
+        Raises:
+            EngineError: a connection error.
+        """
+        cdef const uint8_t *data
+        cdef Py_ssize_t size
+        self._usable()
+        if not _lib.want_write(self.session):
+            return ()
+        self.pieces, self.out_left, self.out_size = [], max_bytes, 0
+        try:
+            while self.out_left > 0:
+                size = _lib.mem_send(self.session, &data)
+                if size <= 0:
+                    if size < 0:
+                        self._fail(<int>size)
+                    break
+                self._write(data, size)
+            self._flush()
+            return self.pieces
+        finally:
+            self.pieces = None
+            free(self.out)
+            self.out, self.out_capacity = NULL, 0
+            if self.is_closing:
+                self._close()
+
+    @property
+    def wants_flush(self):
+        """Something is to be sent now, or nothing will ever be again."""
+        return self.session == NULL or _lib.want_write(self.session) != 0 or (self.is_closing and self.is_over)
+
+    @property
+    def is_over(self):
+        """Nothing is left to be read or written."""
+        return self.session == NULL or (_lib.want_read(self.session) == 0 and _lib.want_write(self.session) == 0)
+
+    cdef _Stream _open(self, int32_t stream_id):
+        """The stream, to send on it."""
+        cdef _Stream stream
+        self._usable()
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            raise StreamGoneError("the stream is gone")
+        return stream
+
+    cdef int _queue(self, _Stream stream, bytes data) except -1:
+        stream.chunks.append(data)
+        stream.queued += PyBytes_GET_SIZE(data)
+        self.queued_bytes += PyBytes_GET_SIZE(data)
+        return 0
+
+    cdef int _write(self, const uint8_t *data, size_t size) except -1:
+        """Copy to what is written next."""
+        cdef size_t capacity
+        cdef char *out
+        if self.out_size + size > self.out_capacity:
+            capacity = max(2 * self.out_capacity, self.out_size + size, <size_t>OUT_BYTES)
+            out = <char *>realloc(self.out, capacity)
+            if out == NULL:
+                raise MemoryError
+            self.out, self.out_capacity = out, capacity
+        memcpy(self.out + self.out_size, data, size)
+        self.out_size += size
+        self.out_left -= size
+        return 0
+
+    cdef int _flush(self) except -1:
+        if self.out_size:
+            self.pieces.append(PyBytes_FromStringAndSize(self.out, self.out_size))
+            self.out_size = 0
+        return 0
+
+    cdef int _write_body(self, _Stream stream, Py_ssize_t size) except -1:
+        """The next ``size`` bytes of a body."""
+        cdef bytes chunk
+        cdef Py_ssize_t part
+        stream.queued -= size
+        self.queued_bytes -= size
+        while size:
+            chunk = stream.chunks[stream.at]
+            part = min(size, PyBytes_GET_SIZE(chunk) - stream.offset)
+            if part < BY_REFERENCE_BYTES:
+                self._write(<const uint8_t *>PyBytes_AS_STRING(chunk) + stream.offset, part)
+            else:
+                self._flush()
+                self.out_left -= part
+                self.pieces.append(chunk if part == PyBytes_GET_SIZE(chunk) else memoryview(chunk)[stream.offset : stream.offset + part])
+            size -= part
+            stream.offset += part
+            if stream.offset == PyBytes_GET_SIZE(chunk):
+                stream.chunks[stream.at] = None
+                stream.at += 1
+                stream.offset = 0
+        if stream.at == len(stream.chunks):
+            stream.chunks.clear()
+            stream.at = 0
+        return 0
+
+    # Ends
+
+    def close(self):
+        """Free everything. As after an error, nothing can be sent or received any more."""
+        if self.session != NULL:
+            _lib.session_del(self.session)
+            self.session = NULL
+        self.streams.clear()
+        self.listed = []
+        self.held_bytes = self.queued_bytes = 0
+
+    cdef int _usable(self) except -1:
+        if self.session == NULL:
+            raise EngineError("the connection is of no further use")
+        return 0
+
+    cdef int _refuse(self, int result) except -1:
+        """What libnghttp2 does not take from us."""
+        message = _lib.strerror(result).decode("ascii", "replace")
+        if result in (ERR_STREAM_CLOSED, ERR_STREAM_CLOSING, ERR_STREAM_SHUT_WR):
+            raise StreamGoneError(message)
+        raise EngineError(message)
+
+    cdef int _fail(self, int result) except -1:
+        """The end of the session."""
+        error, self.error = self.error, None
+        self.close()
+        if error is not None:
+            raise error
+        if result == ERR_NOMEM:
+            raise MemoryError("libnghttp2 ran out of memory")
+        message = _lib.strerror(result).decode("ascii", "replace") if result < 0 else "not all of the bytes were taken"
+        raise FloodError(message) if result in (ERR_FLOODED, ERR_TOO_MANY_CONTINUATIONS) else EngineError(message)
+
+    cdef int _close(self) except -1:
+        """Tell once that it is over."""
+        cdef Over event
+        if not self.is_over_told and self.is_over:
+            self.is_over_told = True
+            event = Over.__new__(Over)
+            event.error_code, event.debug_data = self.closing_code, self.closing_data
+            self.events.append(event)
+        return 0
+
+    cdef int _goaway(self, const Frame *frame) except -1:
+        self.is_closing = True
+        self.closing_code = frame.goaway.error_code
+        self.closing_data = PyBytes_FromStringAndSize(<const char *>frame.goaway.debug_data, frame.goaway.debug_size)
+        return 0
+
+    # What libnghttp2 calls, from within mem_recv and mem_send.
+
+    cdef int on_begin(self) except -1:
+        self.block_size = self.list_bytes = self.list_count = 0
+        self.is_grpc = self.is_informational = self.has_status = False
+        self.timeout = None
+        return 0
+
+    cdef int on_header(self, const uint8_t *name, size_t name_size, const uint8_t *value, size_t value_size) except -1:
+        cdef uint32_t size
+        cdef size_t needed, capacity
+        cdef char *block
+        cdef char *at
+        self.list_bytes += name_size + value_size + 32  # RFC 9113 §6.5.2
+        self.list_count += 1
+        if self.list_bytes > self.max_list_bytes:
+            raise FloodError("a header list is larger than allowed")
+        if self.list_count > self.max_list_count:
+            raise FloodError("a header list has more fields than allowed")
+        if name_size == 12 and memcmp(name, CONTENT_TYPE, 12) == 0:
+            self.is_grpc = _is_grpc(<const char *>value, value_size)
+        elif name_size == 12 and not self.is_client and self.timeout is None and memcmp(name, TIMEOUT, 12) == 0:
+            self.timeout = PyBytes_FromStringAndSize(<const char *>value, value_size)
+            return 0
+        elif self.is_client and name_size == 7 and memcmp(name, STATUS, 7) == 0:
+            self.has_status = True
+            self.is_informational = value_size > 0 and value[0] == c"1"
+        needed = self.block_size + 8 + name_size + value_size
+        if needed > self.block_capacity:
+            capacity = max(2 * self.block_capacity, needed, <size_t>256)
+            block = <char *>realloc(self.block, capacity)
+            if block == NULL:
+                raise MemoryError
+            self.block, self.block_capacity = block, capacity
+        at = self.block + self.block_size
+        size = name_size
+        memcpy(at, &size, 4)
+        memcpy(at + 4, name, name_size)
+        at += 4 + name_size
+        size = value_size
+        memcpy(at, &size, 4)
+        memcpy(at + 4, value, value_size)
+        self.block_size = needed
+        return 0
+
+    cdef int on_headers(self, const Frame *frame) except -1:
+        cdef int32_t stream_id = frame.hd.stream_id
+        cdef bint is_end = (frame.hd.flags & FLAG_END_STREAM) != 0
+        cdef _Stream stream
+        cdef bytes block = PyBytes_FromStringAndSize(self.block, self.block_size)
+        if self.block_capacity > 1024:
+            free(self.block)
+            self.block, self.block_capacity = NULL, 0
+        if not self.is_client and frame.headers.category == CATEGORY_REQUEST:
+            stream = _Stream.__new__(_Stream)
+            stream.id = stream_id
+            stream.head, stream.timeout = block, self.timeout
+            stream.is_grpc, stream.is_raw = self.is_grpc, not self.is_grpc
+            self.streams[stream_id] = stream
+        else:
+            stream = self.streams.get(stream_id)
+            if stream is None or self.is_informational:
+                return 0
+            if self.has_status:
+                stream.head = block
+                stream.is_grpc, stream.is_raw = self.is_grpc, not self.is_grpc
+            else:
+                stream.trailers = block
+        stream.seen_s = self.now_s
+        return self._ended(stream) if is_end else self._list(stream)
+
+    cdef int _ended(self, _Stream stream) except -1:
+        """A server tells at once: requests are in the order in which they became whole. A client's stream is most often closed next."""
+        stream.is_ended = True
+        if self.is_client:
+            return self._list(stream)
+        return 0 if stream.is_discarded else self._tell(stream, 0)
+
+    cdef int on_frame(self, const Frame *frame) except -1:
+        cdef uint8_t kind = frame.hd.type
+        cdef _Stream stream
+        cdef SettingsReceived settings
+        cdef PingReceived ping
+        cdef PingAcknowledged pong
+        cdef GoAwayReceived goaway
+        cdef size_t i
+        if kind == FRAME_DATA:
+            if frame.hd.flags & FLAG_END_STREAM:
+                stream = self.streams.get(frame.hd.stream_id)
+                if stream is not None:
+                    self._ended(stream)
+        elif kind == FRAME_HEADERS:
+            self.on_headers(frame)
+        elif kind == FRAME_SETTINGS:
+            if not frame.hd.flags & FLAG_ACK:
+                settings = SettingsReceived.__new__(SettingsReceived)
+                settings.values = {frame.settings.entries[i].id: frame.settings.entries[i].value for i in range(frame.settings.count)}
+                self.events.append(settings)
+        elif kind == FRAME_PING:
+            if frame.hd.flags & FLAG_ACK:
+                pong = PingAcknowledged.__new__(PingAcknowledged)
+                pong.opaque_data = PyBytes_FromStringAndSize(<const char *>frame.ping.opaque_data, 8)
+                self.events.append(pong)
+            else:
+                ping = PingReceived.__new__(PingReceived)
+                ping.opaque_data = PyBytes_FromStringAndSize(<const char *>frame.ping.opaque_data, 8)
+                self.events.append(ping)
+        elif kind == FRAME_GOAWAY:
+            self._goaway(frame)
+            goaway = GoAwayReceived.__new__(GoAwayReceived)
+            goaway.last_stream_id, goaway.error_code = frame.goaway.last_stream_id, frame.goaway.error_code
+            goaway.debug_data = self.closing_data
+            self.events.append(goaway)
+        return 0
+
+    cdef int on_close(self, int32_t stream_id, uint32_t error_code) except -1:
+        cdef _Stream stream = self.streams.pop(stream_id, None)
+        if stream is None:
+            return 0
+        self.queued_bytes -= stream.queued
+        stream.is_closed = True
+        if stream.is_discarded:
+            return 0
+        self._tell(stream, error_code)
+        self.held_bytes -= stream.size
+        return 0
+
+    cdef int on_not_sent(self, const Frame *frame, int error) except -1:
+        """A head could not be sent. libnghttp2 closes the streams of requests, the others we do."""
+        cdef _Stream stream
+        if frame.hd.type != FRAME_HEADERS or error in (ERR_STREAM_CLOSED, ERR_STREAM_CLOSING, ERR_STREAM_SHUT_WR, ERR_SESSION_CLOSING):
+            return 0
+        stream = self.streams.get(frame.hd.stream_id)
+        if stream is not None:
+            stream.failure = _lib.strerror(error).decode("ascii", "replace")
+            if frame.headers.category != CATEGORY_REQUEST:
+                _lib.submit_rst_stream(self.session, 0, frame.hd.stream_id, INTERNAL_ERROR)
+        return 0
+
+
+cdef double _seconds(const char *timeout, Py_ssize_t size) noexcept:
+    """At most eight digits and a unit; -1: it is not that. Source: gRPC's doc/PROTOCOL-HTTP2.md."""
+    cdef Py_ssize_t i
+    cdef double number = 0
+    if size < 2 or size > 9:
+        return -1
+    for i in range(size - 1):
+        if not c"0" <= timeout[i] <= c"9":
+            return -1
+        number = number * 10 + (timeout[i] - c"0")
+    unit = timeout[size - 1]
+    if unit == c"n":
+        return number * 1e-9
+    if unit == c"u":
+        return number * 1e-6
+    if unit == c"m":
+        return number * 1e-3
+    if unit == c"S":
+        return number
+    if unit == c"M":
+        return number * 60
+    return number * 3600 if unit == c"H" else -1
+
+
+cdef bint _is_grpc(const char *content_type, size_t size) noexcept:
+    """Not ``application/grpc-web``."""
+    return size >= 16 and strncasecmp(content_type, GRPC, 16) == 0 and (size == 16 or content_type[16] in (c"+", c";"))
+
+
+cdef int _check(int result) except -1:
+    if result == ERR_NOMEM:
+        raise MemoryError("libnghttp2 ran out of memory")
+    if result < 0:
+        raise EngineError(_lib.strerror(result).decode("ascii", "replace"))
+    return 0
+
+
+cdef int _make_callbacks() except -1:
+    """Once for all sessions, which copy them."""
+    global _callbacks
+    cdef nghttp2_callbacks *callbacks = NULL
+    if _callbacks != NULL:
+        return 0
+    _check(_lib.callbacks_new(&callbacks))
+    _lib.callbacks_set_on_begin_headers_callback(callbacks, _on_begin)
+    _lib.callbacks_set_on_header_callback(callbacks, _on_header)
+    _lib.callbacks_set_on_invalid_header_callback(callbacks, _on_invalid_header)
+    _lib.callbacks_set_on_data_chunk_recv_callback(callbacks, _on_data)
+    _lib.callbacks_set_on_frame_recv_callback(callbacks, _on_frame)
+    _lib.callbacks_set_on_stream_close_callback(callbacks, _on_close)
+    _lib.callbacks_set_on_frame_send_callback(callbacks, _on_sent)
+    _lib.callbacks_set_on_frame_not_send_callback(callbacks, _on_not_sent)
+    _lib.callbacks_set_send_data_callback(callbacks, _send_body)
+    _lib.callbacks_set_data_source_read_length_callback(callbacks, _body_size)
+    if _lib.callbacks_set_rand_callback != NULL:
+        _lib.callbacks_set_rand_callback(callbacks, _random)
+    _callbacks = callbacks
+    return 0
+
+
+cdef int _failed(Session session, object error) noexcept:
+    """Nothing may be raised through libnghttp2: kept until it returns."""
+    session.error = error
+    return ERR_CALLBACK_FAILURE
+
+
+cdef int _on_begin(nghttp2_session *_, const Frame *frame, void *user) noexcept:
+    try:
+        return (<Session>user).on_begin()
+    except BaseException as error:
+        return _failed(<Session>user, error)
+
+
+cdef int _on_header(
+    nghttp2_session *_, const Frame *frame, const uint8_t *name, size_t name_size,
+    const uint8_t *value, size_t value_size, uint8_t flags, void *user
+) noexcept:
+    try:
+        return (<Session>user).on_header(name, name_size, value, value_size)
+    except BaseException as error:
+        return _failed(<Session>user, error)
+
+
+cdef int _on_invalid_header(
+    nghttp2_session *_, const Frame *frame, const uint8_t *name, size_t name_size,
+    const uint8_t *value, size_t value_size, uint8_t flags, void *user
+) noexcept:
+    """A field that may not stand in a header ends its stream, it is not left out silently."""
+    return ERR_TEMPORAL_CALLBACK_FAILURE
+
+
+cdef int _on_data(nghttp2_session *_, uint8_t flags, int32_t stream_id, const uint8_t *data, size_t size, void *user) noexcept:
+    cdef _Stream stream
+    try:
+        stream = (<Session>user).streams.get(stream_id)
+        return 0 if stream is None else (<Session>user)._take_in(stream, data, size)
+    except BaseException as error:
+        return _failed(<Session>user, error)
+
+
+cdef int _on_frame(nghttp2_session *_, const Frame *frame, void *user) noexcept:
+    try:
+        return (<Session>user).on_frame(frame)
+    except BaseException as error:
+        return _failed(<Session>user, error)
+
+
+cdef int _on_close(nghttp2_session *_, int32_t stream_id, uint32_t error_code, void *user) noexcept:
+    try:
+        return (<Session>user).on_close(stream_id, error_code)
+    except BaseException as error:
+        return _failed(<Session>user, error)
+
+
+cdef int _on_sent(nghttp2_session *_, const Frame *frame, void *user) noexcept:
+    if frame.hd.type != FRAME_GOAWAY:
+        return 0
+    try:
+        return (<Session>user)._goaway(frame)
+    except BaseException as error:
+        return _failed(<Session>user, error)
+
+
+cdef int _on_not_sent(nghttp2_session *_, const Frame *frame, int code, void *user) noexcept:
+    try:
+        return (<Session>user).on_not_sent(frame, code)
+    except BaseException as error:
+        return _failed(<Session>user, error)
+
+
+cdef Py_ssize_t _body_size(
+    nghttp2_session *_, uint8_t kind, int32_t stream_id, int32_t connection_window, int32_t stream_window,
+    uint32_t max_frame_size, void *user
+) noexcept:
+    """As much in one frame as the peer takes: without this it is 16 KiB, whatever the peer announced."""
+    return max_frame_size
+
+
+cdef Py_ssize_t _read_body(
+    nghttp2_session *session, int32_t stream_id, uint8_t *buffer, size_t size, uint32_t *flags, Source *source, void *user
+) noexcept:
+    """How much of the body goes into the next frame; :func:`_send_body` puts it there."""
+    cdef _Stream stream
+    cdef Fields trailers
+    cdef Py_ssize_t taken
+    try:
+        stream = (<Session>user).streams[stream_id]
+        taken = min(<Py_ssize_t>size, stream.queued)
+        if stream.is_out_ended and taken == stream.queued:
+            flags[0] |= DATA_FLAG_EOF
+            trailers = stream.out_trailers
+            if trailers is not None:
+                flags[0] |= DATA_FLAG_NO_END_STREAM
+                _check(_lib.submit_trailer(session, stream_id, trailers.array, trailers.count))
+        elif not taken:
+            stream.is_deferred = True
+            return ERR_DEFERRED
+        flags[0] |= DATA_FLAG_NO_COPY
+        return taken
+    except BaseException as error:
+        return _failed(<Session>user, error)
+
+
+cdef int _send_body(
+    nghttp2_session *_, Frame *frame, const uint8_t *header, size_t size, Source *source, void *user
+) noexcept:
+    """A whole DATA frame: no padding callback is set, so there is none."""
+    cdef Session session = <Session>user
+    try:
+        if session.out_left <= 0:
+            return ERR_WOULDBLOCK  # enough for now: asked again with the next output
+        session._write(header, 9)
+        session._write_body(session.streams[frame.hd.stream_id], size)
+        return 0
+    except BaseException as error:
+        return _failed(session, error)
+
+
+cdef void _random(uint8_t *buffer, size_t size) noexcept:
+    """Seeds the map of streams."""
+    cdef bytes value
+    memset(buffer, 0, size)
+    try:
+        value = urandom(size)
+        memcpy(buffer, PyBytes_AS_STRING(value), size)
+    except BaseException:
+        pass  # cannot be said; libnghttp2 does without where there is no callback, too

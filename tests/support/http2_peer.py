@@ -1,0 +1,79 @@
+"""The other end of the HTTP/2 connections under test: libnghttp2 through the binding ``ngh2``, without a line of ours in between.
+
+Bytes in, events out, bytes out: ``receive_data``, ``events``, ``data_to_send``. Windows, frame size and limits are those of a careful
+peer, large enough that no test waits for WINDOW_UPDATE where it does not mean to.
+"""
+
+from typing import Final
+
+from ngh2 import (
+    Configuration,
+    Connection,
+    DataReceived,
+    ErrorCode,
+    GoAwayReceived,
+    PingReceived,
+    RequestReceived,
+    ResponseReceived,
+    Role,
+    Setting,
+    SettingsReceived,
+    StreamReset,
+    TrailersReceived,
+)
+
+__all__ = [
+    "Connection",
+    "DataReceived",
+    "ErrorCode",
+    "GoAwayReceived",
+    "PingReceived",
+    "RequestReceived",
+    "ResponseReceived",
+    "Setting",
+    "SettingsReceived",
+    "StreamReset",
+    "TrailersReceived",
+    "client",
+    "server",
+]
+
+MAX_HEADER_BYTES: Final = 64 * 1024
+COMMON_SETTINGS: Final = {Setting.MAX_FRAME_SIZE: 1024 * 1024, Setting.MAX_HEADER_LIST_SIZE: MAX_HEADER_BYTES}
+
+
+def client(*, max_sent_header_bytes: int = MAX_HEADER_BYTES) -> Connection:
+    """The client's end of a new connection; preface and SETTINGS are ready to be sent.
+
+    ``max_sent_header_bytes``: header blocks above it are refused here and never sent.
+    """
+    limits = Configuration(
+        max_inbound_header_list_size=MAX_HEADER_BYTES,
+        max_inbound_header_count=128,
+        max_send_header_block_length=max_sent_header_bytes,
+        max_outbound_ack=128,
+        max_reserved_remote_streams=0,
+        glitch_rate_limit=(1000, 100),  # burst, a second
+    )
+    connection = Connection(Role.CLIENT, limits)
+    connection.initiate_connection({Setting.ENABLE_PUSH: 0, Setting.INITIAL_WINDOW_SIZE: 4 * 1024 * 1024, **COMMON_SETTINGS})
+    return connection
+
+
+def server(*, max_concurrent_streams: int | None = None) -> Connection:
+    """The server's end of a new connection; its SETTINGS are ready to be sent. ``max_concurrent_streams`` None: it names no limit."""
+    limits = Configuration(
+        max_inbound_header_list_size=MAX_HEADER_BYTES,
+        max_inbound_header_count=128,
+        max_send_header_block_length=MAX_HEADER_BYTES,
+        max_outbound_ack=128,
+        stream_reset_rate_limit=(200, 50),
+        glitch_rate_limit=(1000, 100),
+    )
+    connection = Connection(Role.SERVER, limits)
+    settings = {Setting.INITIAL_WINDOW_SIZE: 8 * 1024 * 1024, **COMMON_SETTINGS}
+    if max_concurrent_streams is not None:
+        settings[Setting.MAX_CONCURRENT_STREAMS] = max_concurrent_streams
+    connection.initiate_connection(settings)
+    connection.set_local_window_size(32 * 1024 * 1024)
+    return connection
