@@ -88,6 +88,10 @@ class Exporter(Component, ABC):
     async def consume(self, batch: Batch) -> None:
         """Take the batch, or drop it for this exporter alone and count that. Raises ConsumeError only if ``waits_for_result``."""
 
+    def take(self, batch: Batch) -> bool:  # noqa: ARG002 - the default never can
+        """``consume``, where that is possible without waiting. False: nothing was done, ``consume`` it."""
+        return False
+
     def must_not_lose(self) -> bool:
         """True (``block_on_overflow``): a full queue refuses the request at the door instead of dropping here."""
         return False

@@ -39,7 +39,7 @@ TextField: TypeAlias = Literal[
 """The fields that are text, in whichever table."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Checked(Generic[B]):
     """What the door let in of one request."""
 
@@ -81,11 +81,9 @@ class Batch:
             MalformedBatch: the request's structure is broken; refuse it as a whole.
         """
         valid, tables, rejected_count, message, repaired_count = scan.check(cls.signal.value, wire)
-        index = Index()
-        for table, rows in zip(cls.schema.path, tables, strict=True):
-            index.add_rows(table, rows)
-        batch = cls(valid, context, index)
-        return Checked(batch if batch.item_count else None, rejected_count, message, repaired_count)
+        item_count = len(tables[-1])
+        batch = cls(valid, context, Index(dict(zip(cls.schema.path, tables, strict=True))), item_count) if item_count else None
+        return Checked(batch, rejected_count, message, repaired_count)
 
     @classmethod
     def check_joined(cls, wires: list[bytes], context: Context = EMPTY_CONTEXT) -> tuple[Self, list[int]] | None:
@@ -97,10 +95,7 @@ class Batch:
         if found is None:
             return None
         wire, tables, counts = found
-        index = Index()
-        for table, rows in zip(cls.schema.path, tables, strict=True):
-            index.add_rows(table, rows)
-        return cls(wire, context, index), [int(count) for count in counts]
+        return cls(wire, context, Index(dict(zip(cls.schema.path, tables, strict=True))), len(tables[-1])), counts
 
     @classmethod
     def from_wire(cls, wire: bytes, context: Context = EMPTY_CONTEXT) -> Self:

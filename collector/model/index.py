@@ -59,9 +59,9 @@ class Index:
 
     __slots__ = ("_attributes", "_rows", "columns")
 
-    def __init__(self) -> None:
-        """Nothing is known yet."""
-        self._rows: dict[str, _Rows] = {}
+    def __init__(self, rows: dict[str, _Rows] | None = None) -> None:
+        """``rows``: the read-only rows of tables that are known."""
+        self._rows = {} if rows is None else rows
         self._attributes: dict[str, AttributeTable | Later[tuple[Array, list[bytes]]]] = {}
         self.columns: dict[tuple[str, str], Array | StringColumn | AttributeColumn] = {}
         """Columns read so far, by table and name: fields, and attributes (``batch``)."""
@@ -126,9 +126,14 @@ class Index:
     @property
     def memory_bytes(self) -> int:
         """About what is held."""
-        held = sum(rows.nbytes for rows in self._rows.values())
-        held += sum(table.nbytes if isinstance(table, Later) else table.memory_bytes for table in self._attributes.values())
-        return held + sum(column.nbytes if isinstance(column, np.ndarray) else column.memory_bytes for column in self.columns.values())
+        held = 0
+        for rows in self._rows.values():
+            held += rows.nbytes
+        for table in self._attributes.values():
+            held += table.nbytes if isinstance(table, Later) else table.memory_bytes
+        for column in self.columns.values():
+            held += column.nbytes if isinstance(column, np.ndarray) else column.memory_bytes
+        return held
 
 
 def now(held: T | Later[T]) -> T:

@@ -5,7 +5,7 @@ Source of field numbers: opentelemetry-proto 1.x (``trace.proto``, ``metrics.pro
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -75,12 +75,12 @@ class Schema:
     """Each table and the one it stands below, top down; resources: ""."""
     item: str
     rows: Mapping[str, "np.dtype[np.void]"]
+    path: tuple[str, ...] = field(init=False)
+    """The tables from the resources down to the items."""
 
-    @property
-    def path(self) -> tuple[str, ...]:
-        """The tables from the resources down to the items."""
+    def __post_init__(self) -> None:
         names = tuple(self.parents)
-        return names[: names.index(self.item) + 1]
+        object.__setattr__(self, "path", names[: names.index(self.item) + 1])
 
 
 _TOP: Final = {"resources": "", "scopes": "resources"}

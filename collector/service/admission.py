@@ -54,6 +54,16 @@ class ServiceAdmission:
             self._refuse(size_bytes)
         return _Reservation(self, size_bytes)
 
+    def hold(self, size_bytes: int) -> None:
+        """``reserve`` for who releases with ``charge``: ``size_bytes`` are held from now on.
+
+        Raises:
+            RetryableError: as ``reserve``.
+        """
+        if self._is_rss_high or self.used_bytes + size_bytes > self._soft_bytes:
+            self._refuse(size_bytes)
+        self._used_bytes += size_bytes
+
     def charge(self, size_bytes: int) -> None:
         """Add what a queue or stage holds (negative: release)."""
         self._used_bytes += size_bytes

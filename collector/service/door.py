@@ -6,7 +6,7 @@ backend: its answer is that of one request.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ __all__ = ["MAX_BYTES", "MAX_ITEMS", "Door"]
 
 MAX_BYTES: Final = 2 * 1024 * 1024
 MAX_ITEMS: Final = 8192  # the batch processor's default size
+_Late = Coroutine[Any, Any, None]
 
 
 class _Group:
@@ -75,7 +76,7 @@ class Door:
         """Commit one request with the others of this turn; see :class:`collector.api.ReceiverOutput`."""
         size_bytes = len(wire)
         try:
-            self._admission.reserve(size_bytes)  # asks; what is held is charged below, once for the whole group
+            self._admission.hold(size_bytes)
         except RetryableError as error:
             answered(error)
             return
@@ -85,7 +86,6 @@ class Door:
         group.wires.append(wire)
         group.answers.append(answered)
         group.size_bytes += size_bytes
-        self._admission.charge(size_bytes)
 
     async def admit(self, wire: bytes, context: Context) -> Receipt:
         """Validate and commit one request; see :class:`collector.api.ReceiverOutput`."""
@@ -99,7 +99,12 @@ class Door:
         if not item_count:
             return
         with self._admission.reserve(batch.size_bytes):
-            await self._commit(batch, item_count, self._entry or self._first_use())
+            refusal = self._refusal(batch, item_count)
+            if refusal is not None:
+                raise refusal
+            rest = self._give(batch, item_count)
+            if rest is not None:
+                await rest
 
     def _loop(self) -> asyncio.AbstractEventLoop:
         """Kept: asking for it costs a system call (getpid)."""
@@ -112,40 +117,53 @@ class Door:
         return self._entry
 
     def _new_group(self, context: Context) -> _Group:
-        """A group, with the task that commits it. The task begins when this turn is over: until then requests are added."""
+        """A group, which is committed when this turn is over: until then requests are added."""
         group = _Group(context)
         if not self._fan.waits:
             self._groups[context] = group
-        task = self._loop().create_task(self._commit_group(group))
-        self._commits.add(task)
-        task.add_done_callback(self._commits.discard)
+        self._loop().call_soon(self._commit_group, group)
         return group
 
-    async def _commit_group(self, group: _Group) -> None:
-        """A task of its own: a stage or an exporter that waits may suspend it."""
+    def _commit_group(self, group: _Group) -> None:
+        """Commit and answer at once, in a task only from where a stage or an exporter has to be waited for."""
         if self._groups.get(group.context) is group:
             del self._groups[group.context]
-        try:
-            await self._commit_requests(group.wires, group.answers, group.context)
-        finally:
+        work = self._commit_requests(group.wires, group.answers, group.context)
+        late = next(work, None)
+        if late is None:
             self._admission.charge(-group.size_bytes)
-
-    async def _commit_requests(self, wires: list[bytes], answers: list[Answered], context: Context) -> None:
-        """Validate and commit, as one where nothing speaks against it, else one by one; each sender is answered."""
-        joined = self._joined(wires, context) if len(wires) > 1 else None
-        if joined is not None:
-            batch, counts = joined
-            if batch.item_count <= MAX_ITEMS:
-                await self._commit_joined(batch, counts, answers)
-            else:
-                for part in _parts(counts):
-                    await self._commit_requests(wires[part], answers[part], context)
             return
-        for wire, answered in zip(wires, answers, strict=True):
-            self._answer(answered, await self._commit_alone(wire, context))
+        task = self._loop().create_task(self._commit_late(late, work, group.size_bytes))
+        self._commits.add(task)
+        task.add_done_callback(self._commits.discard)
+
+    async def _commit_late(self, late: _Late, work: Iterator[_Late], size_bytes: int) -> None:
+        try:
+            await late
+            for more in work:
+                await more
+        finally:
+            self._admission.charge(-size_bytes)
+
+    def _commit_requests(self, wires: list[bytes], answers: list[Answered], context: Context) -> Iterator[_Late]:
+        """Validate and commit, as one where nothing speaks against it, else one by one; each sender is answered.
+
+        What it yields must be awaited before it goes on.
+        """
+        joined = self._joined(wires, context) if len(wires) > 1 else None
+        if joined is None:
+            for wire, answered in zip(wires, answers, strict=True):
+                yield from self._commit_alone(wire, context, answered)
+            return
+        batch, counts = joined
+        if batch.item_count <= MAX_ITEMS:
+            yield from self._commit(batch, answers, [_receipt(count) for count in counts])
+            return
+        for part in _parts(counts):
+            yield from self._commit_requests(wires[part], answers[part], context)
 
     def _joined(self, wires: list[bytes], context: Context) -> tuple[Batch, list[int]] | None:
-        """The requests as one batch, and the items of each; None where each must go by itself."""
+        """The requests as one batch that there is room for, and the items of each; None where each must go by itself."""
         try:
             joined = self._type.check_joined(wires, context)
             if joined is None:
@@ -159,63 +177,82 @@ class Door:
             return None
         return joined
 
-    async def _commit_joined(self, batch: Batch, counts: list[int], answers: list[Answered]) -> None:
-        error = None
-        if batch.item_count:
-            error = await self._try_commit(batch, batch.item_count)
-        for answered, count in zip(answers, counts, strict=True):
-            self._answer(answered, error or _receipt(count))
-
-    async def _commit_alone(self, wire: bytes, context: Context) -> Receipt | Exception:
+    def _commit_alone(self, wire: bytes, context: Context, answered: Answered) -> Iterator[_Late]:
         try:
             checked = self._type.check(wire, context)
+            refusal = None if checked.batch is None else self._refusal(checked.batch, checked.batch.item_count)
         except MalformedBatch as error:
-            return error
+            self._answer([answered], [error])
+            return
         except Exception as error:  # noqa: BLE001 - nothing may end the process, and the sender must hear of it
             self._log.error("a request could not be checked", exc_info=error)
-            return error
-        rejected = checked.rejected_count
+            self._answer([answered], [error])
+            return
+        batch, rejected = checked.batch, checked.rejected_count
         if rejected:
             entry = self._entry or self._first_use()
             entry.received += rejected
             entry.rejected += rejected
         if checked.repaired_count:
             self._repaired.add(checked.repaired_count)
-        batch = checked.batch
-        if batch is None:
-            return Receipt(0, rejected, checked.message)
-        return await self._try_commit(batch, batch.item_count) or Receipt(batch.item_count, rejected, checked.message)
+        if refusal is not None:
+            self._answer([answered], [refusal])
+        elif batch is None:
+            self._answer([answered], [Receipt(0, rejected, checked.message)])
+        else:
+            receipt = Receipt(batch.item_count, rejected, checked.message) if rejected else _receipt(batch.item_count)
+            yield from self._commit(batch, [answered], [receipt])
 
-    def _answer(self, answered: Answered, outcome: Receipt | Exception) -> None:
-        """The edge to the transport: its fault must not leave the others of the batch without their answers."""
-        try:
-            answered(outcome)
-        except Exception as error:  # noqa: BLE001 - nothing may end the process
-            self._log.error("a request could not be answered", exc_info=error)
-
-    async def _try_commit(self, batch: Batch, item_count: int) -> Exception | None:
-        """The edge: whatever happens behind it, every sender is answered."""
-        try:
-            await self._commit(batch, item_count, self._entry or self._first_use())
-        except ConsumeError as error:
-            return error
-        except Exception as error:  # noqa: BLE001 - nothing may end the process
-            self._log.error("the pipeline failed on a request", items=item_count, exc_info=error)
-            return error
-        return None
-
-    async def _commit(self, batch: Batch, item_count: int, entry: Entry) -> None:
-        entry.received += item_count
+    def _refusal(self, batch: Batch, item_count: int) -> RetryableError | None:
+        """Why the batch is refused, counted; None: there is room."""
         error = self._room_for(batch)
         if error is not None:
+            entry = self._entry or self._first_use()
+            entry.received += item_count
             entry.refuse(item_count, error.reason)
-            raise error
-        entry.out += item_count
+        return error
+
+    def _commit(self, batch: Batch, answers: list[Answered], receipts: list[Receipt]) -> Iterator[_Late]:
+        """The edge: whatever happens behind it, every sender is answered."""
         try:
-            await self._fan.give(batch, item_count)
-        except ConsumeError:
-            entry.failed += item_count
-            raise
+            rest = self._give(batch, batch.item_count) if batch.item_count else None
+        except Exception as error:  # noqa: BLE001 - nothing may end the process
+            self._answer(answers, self._failed(batch, answers, error))
+            return
+        if rest is None:
+            self._answer(answers, receipts)
+        else:
+            yield self._commit_rest(rest, batch, answers, receipts)
+
+    async def _commit_rest(self, rest: _Late, batch: Batch, answers: list[Answered], receipts: list[Receipt]) -> None:
+        outcomes: Sequence[Receipt | Exception] = receipts
+        try:
+            await rest
+        except ConsumeError as error:
+            outcomes = [error] * len(answers)
+        except Exception as error:  # noqa: BLE001 - nothing may end the process
+            outcomes = self._failed(batch, answers, error)
+        self._answer(answers, outcomes)
+
+    def _failed(self, batch: Batch, answers: list[Answered], error: Exception) -> list[Exception]:
+        self._log.error("the pipeline failed on a request", items=batch.item_count, exc_info=error)
+        return [error] * len(answers)
+
+    def _answer(self, answers: Sequence[Answered], outcomes: Sequence[Receipt | Exception]) -> None:
+        """The edge to the transport: its fault must not leave the others of the batch without their answers."""
+        for answered, outcome in zip(answers, outcomes, strict=True):
+            try:
+                answered(outcome)
+            except Exception as error:  # noqa: BLE001 - nothing may end the process
+                self._log.error("a request could not be answered", exc_info=error)
+
+    def _give(self, batch: Batch, item_count: int) -> _Late | None:
+        """Commit the batch. What is returned must be awaited, and raises what an exporter that waits has to say."""
+        entry = self._entry or self._first_use()
+        entry.received += item_count
+        entry.out += item_count
+        rest = self._fan.give(batch, item_count)
+        return None if rest is None else _counted(rest, item_count, entry)
 
     def _room_for(self, batch: Batch) -> RetryableError | None:
         """Why the batch must be refused before anything is committed: afterwards a resend would duplicate what others took."""
@@ -226,6 +263,14 @@ class Door:
             if edge.has_room(batch):
                 return None
         return RetryableError("the queues of all exporters are full", reason="queue_full") if self._exporters else None
+
+
+async def _counted(rest: _Late, item_count: int, entry: Entry) -> None:
+    try:
+        await rest
+    except ConsumeError:
+        entry.failed += item_count
+        raise
 
 
 @lru_cache(maxsize=1024)

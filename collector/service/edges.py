@@ -7,7 +7,7 @@ after everybody else was given the batch.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from collector.api import Connector, ConsumeError, Exporter, RetryableError, Stage, Transform
@@ -51,7 +51,12 @@ class NodeEdge:
         del batch
         return True
 
-    async def take(self, batch: Batch, item_count: int) -> ConsumeError | None:
+    def take(self, batch: Batch, item_count: int) -> bool:
+        """Never: what a stage does with a batch may take time."""
+        del batch, item_count
+        return False
+
+    async def give(self, batch: Batch, item_count: int) -> ConsumeError | None:
         """Give it the batch. Returns what an exporter behind it has to tell the sender."""
         entry = self.entries[batch.signal]
         entry.received += item_count
@@ -69,15 +74,17 @@ class NodeEdge:
 class ExporterEdge:
     """Into an exporter.
 
-    Exporters hand a batch to their queue and do not suspend, unless ``waits_for_result``; then the caller waits with them. One that
-    suspends all the same is given each batch in a task of its own, so that it delays nobody, and drops beyond a bound.
+    Exporters hand a batch to their queue: most ``take`` it at once. Those that do not are awaited and do not suspend either, unless
+    ``waits_for_result``; then the caller waits with them. One that suspends all the same is given each batch in a task of its own, so
+    that it delays nobody, and drops beyond a bound.
     """
 
-    __slots__ = ("_handed_over", "_hands_over", "_tasks", "component", "consume", "entries", "log", "waits")
+    __slots__ = ("_handed_over", "_hands_over", "_take", "_tasks", "component", "consume", "entries", "log", "waits")
 
     def __init__(self, component: Exporter, entries: dict[Signal, Entry], log: Any) -> None:
         self.component, self.entries, self.log = component, entries, log
         self.consume: _Consume = component.consume
+        self._take: Callable[[Batch], bool] = component.take
         self.waits = component.waits_for_result
         self._hands_over: bool | None = None  # not known before the first batch
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -91,7 +98,20 @@ class ExporterEdge:
         """Whether the batch would be taken without loss."""
         return len(self._tasks) < _HANDED_OVER_MAX and self.component.has_room(batch)
 
-    async def take(self, batch: Batch, item_count: int) -> ConsumeError | None:
+    def take(self, batch: Batch, item_count: int) -> bool:
+        """Give it the batch if it takes it at once. False: nothing was done."""
+        entry = self.entries[batch.signal]
+        entry.received += item_count
+        try:
+            if self._take(batch):
+                return True
+        except Exception as error:  # noqa: BLE001 - nothing may end the process
+            self._fail(batch, entry, error)
+            return True
+        entry.received -= item_count
+        return False
+
+    async def give(self, batch: Batch, item_count: int) -> ConsumeError | None:
         """Give it the batch. Returns its ConsumeError if it waits for results."""
         entry = self.entries[batch.signal]
         entry.received += item_count
@@ -195,32 +215,41 @@ class Fan:
         """An exporter that waits for its result is behind it."""
 
     async def consume(self, batch: Batch) -> None:
-        """See ``give``."""
-        await self.give(batch, batch.item_count)
-
-    async def give(self, batch: Batch, item_count: int) -> None:
         """Give the batch to every pipeline.
 
         Raises:
             ConsumeError: of an exporter that waits; a retryable one if there are several.
         """
-        waiting: list[tuple[Edge, Batch, int]] | None = None
-        errors: list[ConsumeError] | None = None
+        rest = self.give(batch, batch.item_count)
+        if rest is not None:
+            await rest
+
+    def give(self, batch: Batch, item_count: int) -> Coroutine[Any, Any, None] | None:
+        """``consume`` as far as it needs no waiting: often to its end (None). The rest must be awaited, and raises what it raises."""
+        calm: list[_Left] | None = None
+        waiting: list[_Left] | None = None
         for segment in self.segments:
             left = segment.run(batch, item_count)
             if left is None:
                 continue
             for edge in segment.calm:
-                error = await edge.take(*left)
-                if error is not None:
-                    errors = [*(errors or ()), error]
+                if not edge.take(*left):
+                    calm = [*(calm or ()), (edge, *left)]
             if segment.waiting:
                 waiting = [*(waiting or ()), *((edge, *left) for edge in segment.waiting)]
-        if waiting is not None:
-            results = await asyncio.gather(*(edge.take(left_batch, left_count) for edge, left_batch, left_count in waiting))
-            errors = [*(errors or ()), *(error for error in results if error is not None)]
-        if errors:
-            raise next((error for error in errors if isinstance(error, RetryableError)), errors[0])
+        return None if calm is None and waiting is None else _give_rest(calm or (), waiting or ())
+
+
+_Left = tuple[Edge, Batch, int]
+
+
+async def _give_rest(calm: Sequence[_Left], waiting: Sequence[_Left]) -> None:
+    results = [await edge.give(batch, item_count) for edge, batch, item_count in calm]
+    if waiting:
+        results += await asyncio.gather(*(edge.give(batch, item_count) for edge, batch, item_count in waiting))
+    errors = [error for error in results if error is not None]
+    if errors:
+        raise next((error for error in errors if isinstance(error, RetryableError)), errors[0])
 
 
 class CountedOutput:
@@ -235,7 +264,9 @@ class CountedOutput:
         """Pass the batch on."""
         item_count = batch.item_count
         self._entry.out += item_count
-        await self._fan.give(batch, item_count)
+        rest = self._fan.give(batch, item_count)
+        if rest is not None:
+            await rest
 
 
 class StageOutput:
@@ -250,7 +281,10 @@ class StageOutput:
         """Pass the batch on."""
         item_count = batch.item_count
         self._entry.out += item_count
+        rest = self._fan.give(batch, item_count)
+        if rest is None:
+            return
         try:
-            await self._fan.give(batch, item_count)
+            await rest
         except ConsumeError as error:
             self._log.warning("an exporter behind this processor refused a batch", reason=error.reason, error=str(error))

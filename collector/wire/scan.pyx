@@ -1547,11 +1547,11 @@ cdef int run(Scan* s) except -1:
     return 0
 
 
-cdef int walk_requests(Scan* s, const int64_t[::1] ends, int64_t[::1] counts) noexcept nogil:
+cdef int walk_requests(Scan* s, Py_ssize_t count, const int64_t* ends, int64_t* counts) noexcept nogil:
     """Several requests that lie end to end, each within its own bytes; their numbers of items."""
     cdef Py_ssize_t i
     cdef int64_t start = 0, before
-    for i in range(ends.shape[0]):
+    for i in range(count):
         before = s.items.count
         if walk_request(s, s.base + start, s.base + ends[i]) < 0:
             return -1
@@ -1624,30 +1624,36 @@ def check(str signal not None, bytes wire not None):
 
 
 def check_joined(str signal not None, list wires not None):
-    """What may pass of several requests, as one: (their bytes joined, tables, int64[requests] of their items).
+    """What may pass of several requests, as one: (their bytes joined, tables, list of the number of items of each).
 
     None where they do not all pass as they came: then each needs a check of its own. One pass for all: a small request costs less
     than the making of its tables.
     """
     cdef Scan s
     cdef bytes wire = b"".join(wires)
-    ends = np.fromiter(map(len, wires), np.int64, len(wires)).cumsum()
-    counts = np.zeros(len(wires), np.int64)
-    cdef const int64_t[::1] end_view = ends
-    cdef int64_t[::1] count_view = counts
+    cdef Py_ssize_t count = len(wires), i
+    cdef int64_t end = 0
+    cdef int64_t* ends
     cdef int rc
     begin(&s, wire, signal_of(signal), True)
+    ends = <int64_t*>malloc((2 * count + 1) * sizeof(int64_t))   # and their numbers of items
+    if ends == NULL:
+        raise MemoryError()
     try:
+        for i in range(count):
+            end += len(<bytes?>wires[i])
+            ends[i] = end
         make_room(&s)
         if s.length > RELEASE_GIL_BYTES:
             with nogil:
-                rc = walk_requests(&s, end_view, count_view)
+                rc = walk_requests(&s, count, ends, ends + count)
         else:
-            rc = walk_requests(&s, end_view, count_view)
+            rc = walk_requests(&s, count, ends, ends + count)
         if rc < 0 or s.flags or s.drops.count:
             return None
-        return wire, tables(&s), counts
+        return wire, tables(&s), [ends[count + i] for i in range(count)]
     finally:
+        free(ends)
         finish(&s)
 
 

@@ -131,6 +131,14 @@ class Target(Exporter):
     def in_flight_items(self) -> Mapping[Signal, int]:
         return {Signal.TRACES: self.waiting}
 
+    def take(self, batch: Batch) -> bool:
+        if self.order == "take_raise":
+            raise RuntimeError("a bug")
+        if self.order != "take":
+            return False
+        self._deliver(batch)
+        return True
+
     async def consume(self, batch: Batch) -> None:
         if self.order in {"hang", "wait_hang"}:
             self.waiting += batch.item_count
@@ -146,6 +154,9 @@ class Target(Exporter):
             raise RetryableError("later", reason="unavailable")
         if self.order == "consume_error":
             raise RetryableError("not allowed here", reason="unavailable")
+        self._deliver(batch)
+
+    def _deliver(self, batch: Batch) -> None:
         self.batches.append(batch)
         self.telemetry.delivered(batch.signal, batch.item_count)
 

@@ -187,6 +187,33 @@ async def test_an_answer_that_raises_leaves_the_others_theirs(world):
         assert world.target().item_count == 6
 
 
+async def test_what_is_taken_at_once_is_answered_without_a_task(world):
+    """When the turn is over in which the requests came; nothing of them stays behind."""
+    async with world.running(PLAIN % "take") as service:
+        senders = Senders(world.source())
+        tasks = asyncio.all_tasks()
+        senders.send(wire())
+        senders.send(wire(spans=4))
+        await asyncio.sleep(0)
+        assert senders.told == [Receipt(3), Receipt(4)]
+        assert world.target().item_count == 7
+        assert asyncio.all_tasks() == tasks
+        assert service.admission.used_bytes == 0
+
+
+async def test_what_is_waited_for_is_charged_until_it_is_over(world):
+    """An exporter that waits holds the request's bytes in the budget, and its sender without an answer."""
+    async with world.running(PLAIN % "wait_hang") as service:
+        senders = Senders(world.source())
+        senders.send(wire())
+        await eventually(lambda: world.target().waiting == 3)
+        assert senders.told == [None]
+        assert service.admission.used_bytes == len(wire())
+        world.target().release.set()
+        assert await senders.answers() == [Receipt(3)]
+        await eventually(lambda: service.admission.used_bytes == 0)
+
+
 async def test_a_fault_of_ours_is_answered_too(world, monkeypatch):
     """Whatever the check of many raises: each is checked by itself; whatever that raises, the sender hears of it."""
     async with world.running(PLAIN % '""') as service:
@@ -210,8 +237,11 @@ _BODIES = st.sampled_from([wire(1, 1), wire(4, 2), with_bad_ids(1), MALFORMED, b
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(turns=st.lists(st.lists(st.tuples(_BODIES, st.sampled_from([None, "a"])), max_size=6), max_size=4))
-async def test_everybody_hears_what_he_would_alone(world, turns):
+@given(
+    turns=st.lists(st.lists(st.tuples(_BODIES, st.sampled_from([None, "a"])), max_size=6), max_size=4),
+    order=st.sampled_from(['""', "take"]),
+)
+async def test_everybody_hears_what_he_would_alone(world, turns, order):
     """Whatever comes in one turn: the answers, the bytes that come out and the books are those of requests sent one by one."""
 
     def plain(outcome):
@@ -225,7 +255,7 @@ async def test_everybody_hears_what_he_would_alone(world, turns):
             await alone.answers()
         expected = [plain(outcome) for outcome in alone.told]
         expected_out = {t: b"".join(b.wire for b in world.target().batches if b.context.tenant == t) for t in (None, "a")}
-    async with world.running(PLAIN % '""'):
+    async with world.running(PLAIN % order):
         together = Senders(world.source())
         for turn in turns:
             for body, tenant in turn:

@@ -96,7 +96,7 @@ async def test_a_loss_is_counted_with_its_reason_and_the_sibling_pipeline_is_unt
         assert row(service, "processors/every@traces/a").dropped == reasons
 
 
-@pytest.mark.parametrize(("order", "reason"), [("raise", "error"), ("consume_error", "error")])
+@pytest.mark.parametrize(("order", "reason"), [("raise", "error"), ("consume_error", "error"), ("take_raise", "error")])
 async def test_a_failing_exporter_disturbs_nobody(world, order, reason):
     """Its items are counted as dropped; the receiver hears nothing; the healthy one gets each batch once."""
     async with world.running(FAN_OUT % order) as service:

@@ -37,7 +37,7 @@ _MESSAGE_CHARS: Final = 200
 _SMALLEST_LIMIT_BYTES: Final = 32 * 1024  # a backend that refuses less for its size refuses something else
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Part(Generic[P]):
     """One request to the backend. Retried, refused and counted by itself: what succeeded is never sent again."""
 
@@ -106,10 +106,8 @@ class QueuedExporter(Exporter, Generic[P]):
 
     def split(self, batch: Batch) -> list[Batch]:
         """Parts that each keep ``max_request_bytes`` and ``max_items``."""
-        parts = [batch]
-        if self.max_items and batch.item_count > self.max_items:
-            parts = batch.split(max_items=self.max_items)
-        if self.max_request_bytes:
+        parts = batch.split(max_items=self.max_items) if self.max_items and batch.item_count > self.max_items else [batch]
+        if self.max_request_bytes and batch.size_bytes > self.max_request_bytes:
             parts = [
                 small
                 for part in parts
@@ -170,40 +168,52 @@ class QueuedExporter(Exporter, Generic[P]):
 
     async def consume(self, batch: Batch) -> None:
         """See :class:`collector.api.Exporter`."""
-        signal, item_count = batch.signal, batch.item_count
-        if not item_count:
+        if not self.waits_for_result:
+            self.take(batch)
+        elif not batch.item_count:
             return
-        if self._closed:
-            self._drop(signal, item_count, "shutdown")
-            if self.waits_for_result:
-                raise RetryableError("the exporter is shutting down", reason="shutdown")
-            return
-        if not self._queue.enabled:
+        elif self._closed:
+            self._drop(batch.signal, batch.item_count, "shutdown")
+            raise RetryableError("the exporter is shutting down", reason="shutdown")
+        elif not self._queue.enabled:
             await self._send_directly(batch)
-            return
-        lane = self._lanes[signal]
-        result = asyncio.get_running_loop().create_future() if self.waits_for_result else None
+        else:
+            result = asyncio.get_running_loop().create_future()
+            reason = self._offer(batch, result)
+            if reason:
+                raise RetryableError(f"the queue of {self.settings.id} is full", reason=reason)
+            await result
+
+    def take(self, batch: Batch) -> bool:
+        """See :class:`collector.api.Exporter`."""
+        if self.waits_for_result:
+            return False
+        if self._closed:
+            self._drop(batch.signal, batch.item_count, "shutdown")
+        elif batch.item_count:
+            self._offer(batch, None)
+        return True
+
+    def _offer(self, batch: Batch, result: asyncio.Future[None] | None) -> str:
+        """Into the queue. Why not, where it is dropped instead; else ""."""
+        lane = self._lanes[batch.signal]
         reason = "queue_full"
         try:
-            taken = lane.offer(batch, result)
+            if lane.offer(batch, result):
+                return ""
         except OSError as exc:
-            taken, reason = False, "storage_full"
+            reason = "storage_full"
             self._log("error", "the queue's storage takes no more", error=str(exc))
-        if not taken:
-            self._drop(signal, item_count, reason)
-            self._log(
-                "error",
-                "queue is full, data is dropped",
-                signal=str(signal),
-                reason=reason,
-                queue_size=lane.units,
-                queue_bytes=lane.size_bytes,
-            )
-            if result is not None:
-                raise RetryableError(f"the queue of {self.settings.id} is full", reason=reason)
-            return
-        if result is not None:
-            await result
+        self._drop(batch.signal, batch.item_count, reason)
+        self._log(
+            "error",
+            "queue is full, data is dropped",
+            signal=str(batch.signal),
+            reason=reason,
+            queue_size=lane.units,
+            queue_bytes=lane.size_bytes,
+        )
+        return reason
 
     def must_not_lose(self) -> bool:
         """See :class:`collector.api.Exporter`."""
@@ -265,7 +275,7 @@ class QueuedExporter(Exporter, Generic[P]):
             encoded = self.encode(batch)
             if len(encoded) == 1:  # nearly always
                 unsettled[0] -= batch.item_count - encoded[0].item_count
-                await self._send_in_order(signal, encoded, unsettled, lane, errors)
+                await self._settle(signal, encoded[0], unsettled, lane, errors)
                 continue
             shards: dict[int, list[Part[P]]] = {}
             item_count = 0
@@ -289,30 +299,34 @@ class QueuedExporter(Exporter, Generic[P]):
         self, signal: Signal, parts: Sequence[Part[P]], unsettled: list[int], lane: Lane, errors: list[Exception]
     ) -> None:
         for part in parts:
-            try:
-                rejected = await self._send_until_settled(part, lane)
-            except PermanentError as exc:
-                if isinstance(exc, TooLargeError) and (halves := self._halves(part)):
-                    await self._send_in_order(signal, halves, unsettled, lane, errors)
-                    continue
-                self.telemetry.refused(signal, part.item_count, exc.reason)
-                self._log("error", "the backend refused data", signal=str(signal), items=part.item_count, reason=exc.reason, error=str(exc))
-                errors.append(exc)
-            except RetryableError as exc:
-                reason = "retries_exhausted" if self._retry.enabled else "retry_disabled"
-                self._drop(signal, part.item_count, reason)
-                self._log(
-                    "error",
-                    "the backend did not take data, it is dropped",
-                    signal=str(signal),
-                    items=part.item_count,
-                    reason=reason,
-                    error=str(exc),
-                )
-                errors.append(exc)
-            else:
-                self._delivered(signal, part.item_count, min(max(rejected, 0), part.item_count))
-            unsettled[0] -= part.item_count
+            await self._settle(signal, part, unsettled, lane, errors)
+
+    async def _settle(self, signal: Signal, part: Part[P], unsettled: list[int], lane: Lane, errors: list[Exception]) -> None:
+        item_count = part.item_count
+        try:
+            rejected = await self._send_until_settled(part, lane)
+        except PermanentError as exc:
+            if isinstance(exc, TooLargeError) and (halves := self._halves(part)):
+                await self._send_in_order(signal, halves, unsettled, lane, errors)
+                return
+            self.telemetry.refused(signal, item_count, exc.reason)
+            self._log("error", "the backend refused data", signal=str(signal), items=item_count, reason=exc.reason, error=str(exc))
+            errors.append(exc)
+        except RetryableError as exc:
+            reason = "retries_exhausted" if self._retry.enabled else "retry_disabled"
+            self._drop(signal, item_count, reason)
+            self._log(
+                "error",
+                "the backend did not take data, it is dropped",
+                signal=str(signal),
+                items=item_count,
+                reason=reason,
+                error=str(exc),
+            )
+            errors.append(exc)
+        else:
+            self._delivered(signal, item_count, rejected)
+        unsettled[0] -= item_count
 
     def _halves(self, part: Part[P]) -> list[Part[P]]:
         """The part cut in two, after the backend said it is too large; from now on nothing of its size is sent. Nothing: no use.
@@ -405,10 +419,12 @@ class QueuedExporter(Exporter, Generic[P]):
             self.telemetry.dropped(signal, item_count, reason)
 
     def _delivered(self, signal: Signal, item_count: int, rejected_count: int) -> None:
-        if item_count > rejected_count:
-            self.telemetry.delivered(signal, item_count - rejected_count)
-        if rejected_count:
+        if rejected_count > 0:
+            rejected_count = min(rejected_count, item_count)
             self.telemetry.refused(signal, rejected_count, "partial_success")
+            item_count -= rejected_count
+        if item_count:
+            self.telemetry.delivered(signal, item_count)
 
     # Health, log, helpers.
 

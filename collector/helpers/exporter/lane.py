@@ -8,6 +8,7 @@ Source: the Collector's exporter/exporterhelper/internal/{queue,queuebatch}.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -65,8 +66,8 @@ class Lane:
         self._config = config
         self._clock = clock
         self._charge = charge
-        self._ready: asyncio.Queue[Work] = asyncio.Queue()
-        self._idle_count = 0
+        self._ready: deque[Work] = deque()
+        self._idle: list[asyncio.Future[Work]] = []  # senders that wait; only while nothing is ready
         self._merging: dict[Context, Work] = {}
         self._wake_timer = asyncio.Event()
         self._empty = asyncio.Event()
@@ -100,7 +101,7 @@ class Lane:
         if not self.has_room(batch, _OVERSHOOT if self._config.block_on_overflow else 1):
             return False
         # A sender that waits for work will want the index at once; what has to wait is kept as bytes alone.
-        held = batch if self._idle_count > self._ready.qsize() and self._config.batch is None else batch.without_index()
+        held = batch if self._idle and self._config.batch is None else batch.without_index()
         self._take(self.storage.append(held), held, result)
         return True
 
@@ -113,11 +114,16 @@ class Lane:
 
     async def next(self) -> Work:
         """What to send next, in the order taken; waits for it."""
-        self._idle_count += 1
+        if self._ready:
+            return self._ready.popleft()
+        given: asyncio.Future[Work] = asyncio.get_running_loop().create_future()
+        self._idle.append(given)
         try:
-            return await self._ready.get()
-        finally:
-            self._idle_count -= 1
+            return await given
+        except asyncio.CancelledError:
+            if not given.cancelled():  # between the giving and the taking
+                self._ready.appendleft(given.result())
+            raise
 
     def read(self, work: Work) -> list[Batch]:
         """The work's bytes as few batches, each within ``batch.max_size``."""
@@ -150,13 +156,15 @@ class Lane:
     def flush(self) -> None:
         """Send what is being merged now."""
         for work in self._merging.values():
-            self._ready.put_nowait(work)
+            self._put(work)
         self._merging.clear()
 
     def left(self) -> list[Work]:
         """Take out everything that waits."""
         self.flush()
-        return [self._ready.get_nowait() for _ in range(self._ready.qsize())]
+        left = list(self._ready)
+        self._ready.clear()
+        return left
 
     async def wait_empty(self) -> None:
         """Until all that was taken is settled."""
@@ -175,25 +183,26 @@ class Lane:
                 if work.flush_at_s > now_s:
                     await self._clock.sleep(work.flush_at_s - now_s)
                     break
-                self._ready.put_nowait(self._merging.pop(context))
+                self._put(self._merging.pop(context))
+
+    def _put(self, work: Work) -> None:
+        """To a sender that waits, else into the queue."""
+        while self._idle:
+            sender = self._idle.pop()
+            if not sender.done():  # cancelled
+                sender.set_result(work)
+                return
+        self._ready.append(work)
 
     def _take(self, key: int, held: Batch, result: asyncio.Future[None] | None) -> None:
-        entry = Entry(
-            key=key,
-            item_count=held.item_count,
-            size_bytes=held.size_bytes,
-            units=self._units(held),
-            charged_bytes=held.memory_bytes,
-            context=held.context,
-            result=result,
-        )
+        entry = Entry(key, held.item_count, held.size_bytes, self._units(held), held.memory_bytes, held.context, result)
         self.units += entry.units
         self.size_bytes += entry.size_bytes
         self.item_count += entry.item_count
         self._charge(entry.charged_bytes)
         self._empty.clear()
         if self._config.batch is None:
-            self._ready.put_nowait(Work([entry], entry.item_count, entry.size_bytes))
+            self._put(Work([entry], entry.item_count, entry.size_bytes))
         else:
             self._merge(entry)
 
@@ -201,7 +210,7 @@ class Lane:
         work = self._merging.get(entry.context)
         size = entry.size_bytes if self._by_bytes else entry.item_count
         if work is not None and self._max_size and self._merged_size(work) + size > self._max_size:
-            self._ready.put_nowait(self._merging.pop(entry.context))
+            self._put(self._merging.pop(entry.context))
             work = None
         if work is None:
             work = Work([], flush_at_s=self._clock.monotonic_s() + self._flush_timeout_s)
@@ -209,16 +218,16 @@ class Lane:
             self._wake_timer.set()
         work.add(entry)
         if self._merged_size(work) >= self._min_size:
-            self._ready.put_nowait(self._merging.pop(entry.context))
+            self._put(self._merging.pop(entry.context))
 
     def _merged_size(self, work: Work) -> int:
         return work.size_bytes if self._by_bytes else work.item_count
 
     def _units(self, batch: Batch) -> int:
         match self._config.sizer:
+            case "requests":
+                return 1
             case "items":
                 return max(batch.item_count, 1)
             case "bytes":
                 return max(batch.size_bytes, 1)
-            case _:
-                return 1

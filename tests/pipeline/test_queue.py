@@ -1,0 +1,95 @@
+"""The queue between the door and an exporter's senders: what it takes at once, and that nothing it took is lost on the way."""
+
+import asyncio
+
+import pytest
+
+from collector.api import RetryableError
+from collector.helpers.exporter import ExporterConfig, MemoryStorage, QueuedExporter
+from collector.helpers.exporter.lane import Lane
+from collector.model import Batch, Signal
+from collector.testing import FakeClock, FakeHost, RecordingTelemetry, eventually, make_settings, traces
+from config.blocks import QueueConfig
+
+
+class Probe(QueuedExporter[Batch]):
+    """Keeps what it is told to send until ``gate`` opens."""
+
+    drain_timeout_s = 0.0
+
+    def __init__(self, **queue) -> None:
+        self.telemetry = RecordingTelemetry()
+        settings = make_settings(signals=frozenset({Signal.TRACES}), telemetry=self.telemetry, clock=FakeClock(), component_id="probe")
+        super().__init__(settings, ExporterConfig.model_validate({"sending_queue": queue}))
+        self.gate = asyncio.Event()
+
+    async def send(self, payload: Batch) -> None:
+        await self.gate.wait()
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        return {reason: count for (_, reason), count in self.telemetry.ledger.dropped.items()}
+
+
+@pytest.mark.parametrize("queue", [{}, {"num_consumers": 1}, {"batch": {"flush_timeout": "1s", "min_size": 2}}])
+async def test_a_queue_takes_without_waiting(queue):
+    """In a plain call; what was taken is in flight until it is sent."""
+    probe = Probe(**queue)
+    await probe.start(FakeHost())
+    assert probe.take(traces(spans=2))
+    assert probe.take(traces(spans=3))
+    assert probe.in_flight_items() == {Signal.TRACES: 5}
+    probe.gate.set()
+    await eventually(lambda: probe.in_flight_items() == {Signal.TRACES: 0})
+    assert sum(probe.telemetry.ledger.delivered.values()) == 5
+    await probe.shutdown()
+
+
+@pytest.mark.parametrize("queue", [{"enabled": False}, {"wait_for_result": True}])
+async def test_who_has_to_wait_for_the_result_cannot_be_taken_from_at_once(queue):
+    """Nothing was done: the batch is consumed after that, once."""
+    probe = Probe(**queue)
+    probe.gate.set()
+    await probe.start(FakeHost())
+    assert not probe.take(traces(spans=2))
+    assert probe.in_flight_items() == {Signal.TRACES: 0}
+    await probe.consume(traces(spans=2))
+    assert sum(probe.telemetry.ledger.delivered.values()) == 2
+    await probe.shutdown()
+    assert not probe.take(traces(spans=2))
+    with pytest.raises(RetryableError):
+        await probe.consume(traces(spans=2))
+
+
+async def test_after_the_shutdown_what_is_taken_is_dropped_and_counted():
+    """Nobody waits: it is taken and lost at once, with the reason."""
+    probe = Probe()
+    await probe.start(FakeHost())
+    await probe.shutdown()
+    assert probe.take(traces(spans=2))
+    assert probe.dropped == {"shutdown": 2}
+
+
+async def test_work_given_to_a_sender_that_ends_before_it_begins_stays_in_the_queue():
+    """The sender was woken with it and is cancelled in the same turn; the next one gets it, in order."""
+    lane = Lane(Signal.TRACES, QueueConfig(), FakeClock(), MemoryStorage(), lambda _: None)
+    sender = asyncio.ensure_future(lane.next())
+    await asyncio.sleep(0)
+    assert lane.offer(traces(spans=2))
+    assert lane.offer(traces(spans=3))
+    sender.cancel()
+    await asyncio.wait([sender])
+    assert sender.cancelled()
+    assert (await lane.next()).item_count == 2
+    assert [work.item_count for work in lane.left()] == [3]
+
+
+async def test_a_cancelled_sender_is_given_nothing():
+    """Between its cancelling and its end a batch comes: it waits for another sender."""
+    lane = Lane(Signal.TRACES, QueueConfig(), FakeClock(), MemoryStorage(), lambda _: None)
+    sender = asyncio.ensure_future(lane.next())
+    await asyncio.sleep(0)
+    sender.cancel()
+    assert lane.offer(traces(spans=2))
+    await asyncio.wait([sender])
+    assert (await lane.next()).item_count == 2
