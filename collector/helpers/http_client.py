@@ -8,6 +8,7 @@ Source: open-telemetry/opentelemetry-collector config/confighttp; RFC 9110 §10.
 """
 
 import asyncio
+import re
 import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
@@ -39,6 +40,15 @@ _LEAVE_LOOP_FROM_BYTES: Final = 256 * 1024
 _MAY_BE_STATUS: Final = frozenset({"application/x-protobuf", "application/octet-stream"})
 _MAX_TARGETS: Final = 64  # URLs come from the configuration; what is made of them is kept
 _PATH_CHARACTERS: Final = "/%:@!$&'()*+,;=~-._"
+_MAY_SAY_TOO_LARGE: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE})
+_TOO_LARGE: Final = re.compile(
+    # At the beginning and before any quoted name or label set: what senders wrote must not be taken for the server's words.
+    r"[^'{]{0,120}?(?:request body too large"  # Go's net/http, and so the Collector
+    r"|message(?: size too large| larger) than max \(\d"  # Loki, Cortex; gRPC behind Loki and Thanos
+    r"|decoded size exceeds the \d+ bytes limit"  # Prometheus
+    r"|message size of \d+ bytes[^'{]{0,20} is larger than the allowed limit"  # Mimir
+    r"|too big (?:packed|unpacked|data) (?:request|size))"  # VictoriaMetrics, VictoriaLogs
+)
 _FRAMING: Final = frozenset({"content-length", "transfer-encoding", "proxy-authorization"})  # ours to write
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -137,7 +147,8 @@ class HTTPClient:
         """Send ``body``, compressed as configured; with ``encoding`` it is in that encoding already. The answer, if it is a 2xx.
 
         Raises:
-            PermanentError: the server refused it (reason ``http_<status>``), or the URL cannot be used. 413: a TooLargeError.
+            PermanentError: the server refused it (reason ``http_<status>``), or the URL cannot be used. For its size (413, or an
+                answer that says so): a TooLargeError.
             RetryableError: not now (``http_<status>``, with ``retry_after_s``), no connection (``connect``), no answer (``timeout``).
         """
         sent = {"Content-Type": content_type, "Accept-Encoding": "identity", **(headers or {})}
@@ -222,13 +233,15 @@ class HTTPClient:
         said = self.redactor.excerpt(_message(body, content_type))
         message = f"POST {url}: {status} {phrase}" + (f": {said}" if said else "")
         reason = f"http_{status}"
+        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or (status in _MAY_SAY_TOO_LARGE and _TOO_LARGE.match(said)):
+            return TooLargeError(message, reason=reason)
         if status in self._retryable:
             after_s = parse_retry_after(_text(answer, b"retry-after"), self._clock.time_unix_nano() / 1e9)
             return RetryableError(message, reason=reason, retry_after_s=after_s)
         if status in range(300, 400):
             target = self.redactor.text(without_credentials(_text(answer, b"location")))
             message += f" (redirects are not followed; configure the final URL{': ' + target if target else ''})"
-        return (TooLargeError if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else PermanentError)(message, reason=reason)
+        return PermanentError(message, reason=reason)
 
     def _why(self, exc: BaseException) -> str:
         return self.redactor.excerpt(f"{type(exc).__name__}: {exc}")

@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from pydantic import Field, model_validator
 
 from collector.api import Host, PermanentError, Settings
-from collector.helpers.exporter import ExporterConfig, Part, QueuedExporter
+from collector.helpers.exporter import ExporterConfig, QueuedExporter
 from collector.helpers.grpc.client import GRPCClient, check_grpc_client_config
 from collector.model import Batch, Signal
 from config.blocks import ByteSize, GRPCClientConfig
@@ -97,10 +97,6 @@ class OTLPGrpcExporter(QueuedExporter[Batch]):
     async def close(self) -> None:
         """See :class:`QueuedExporter`."""
         await self._client.close()
-
-    def encode(self, batch: Batch) -> list[Part[Batch]]:
-        """See :class:`QueuedExporter`."""
-        return [Part(part, part.item_count) for part in self.split(batch)]
 
     async def send(self, payload: Batch) -> int:
         """See :class:`QueuedExporter`."""

@@ -4,9 +4,11 @@ Knows nothing of label rules: stream labels and LabelPair bytes come ready-made;
 Source: grafana/loki pkg/push/push.proto (PushRequest, Stream, Entry, LabelPair).
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
+
+import numpy
 
 from collector.wire.layout cimport RecordRow
 from collector.wire.writer cimport set_varint, varint_size
@@ -50,34 +52,35 @@ def encode(
     const int32_t[::1] attribute_piece not None,  # (attributes,) piece of each attribute, -1: none
     const int32_t[::1] attribute_first not None,  # (records + 1,)
     const int32_t[:, ::1] shared_pieces not None, # (records, k): pieces of each record's resource, scope, severity …; -1: none
+    int64_t request_max_bytes,                    # 0: no bound
 ):
-    """One PushRequest."""
+    """PushRequests of at most ``request_max_bytes`` (a larger entry makes one of its own), in order: (bytes, entries)."""
     cdef RecordRow* rows = <RecordRow*> &records[0] if records.shape[0] else NULL
     cdef const uint8_t* text = wire
     cdef const uint8_t* pieces = &piece_arena[0]
-    cdef Py_ssize_t stream_count = streams.shape[0] - 1, s, i, k, shared = shared_pieces.shape[1]
-    cdef int64_t needed = 0, entry_size, stream_size, line_size, time_size, total
+    cdef Py_ssize_t stream_count = streams.shape[0] - 1, record_count = order.shape[0], shared = shared_pieces.shape[1]
+    cdef Py_ssize_t s, i, k, begin = 0, end, stream_end
+    cdef int64_t entry_size, stream_size, label_size, line_size, closed = 0
     cdef uint64_t seconds, nanos
     cdef int32_t row, a, piece
     cdef const uint8_t* line
     cdef const uint8_t* trace_label = TRACE_ID
     cdef const uint8_t* span_label = SPAN_ID
     cdef Py_ssize_t trace_label_size = len(TRACE_ID), span_label_size = len(SPAN_ID)
-    cdef int64_t[::1] entry_sizes
-    cdef uint8_t* out = NULL
+    cdef int64_t[::1] entry_sizes = numpy.zeros(max(record_count, 1), numpy.int64)
+    cdef list planned = []  # (end in order, bytes) of each request
+    cdef list requests = []
+    cdef bytes body
     cdef uint8_t* at
-    import numpy
-    entry_sizes = numpy.zeros(max(order.shape[0], 1), numpy.int64)
     # First pass: sizes.
     for s in range(stream_count):
-        stream_size = 1 + varint_size(stream_slices[s, 1]) + stream_slices[s, 1]
+        label_size = stream_size = _field_size(stream_slices[s, 1])
         for i in range(streams[s], streams[s + 1]):
             row = order[i]
-            time_size = _time_size(times[row])
             line_size = _line_size(rows, line_slices, row, line_max_bytes, text, &line_arena[0])
-            entry_size = 1 + 1 + time_size
+            entry_size = 1 + 1 + _time_size(times[row])
             if line_size:
-                entry_size += 1 + varint_size(line_size) + line_size
+                entry_size += _field_size(line_size)
             if rows[row].trace_id_hi | rows[row].trace_id_lo:
                 entry_size += trace_label_size + 32
             if rows[row].span_id:
@@ -91,23 +94,34 @@ def encode(
                 if piece >= 0:
                     entry_size += piece_slices[piece, 1]
             entry_sizes[i] = entry_size
-            stream_size += 1 + varint_size(entry_size) + entry_size
-        needed += 1 + varint_size(stream_size) + stream_size
-    out = <uint8_t*> malloc(needed if needed else 1)
-    if out == NULL:
-        raise MemoryError
-    at = out
-    try:
-        for s in range(stream_count):
-            stream_size = 1 + varint_size(stream_slices[s, 1]) + stream_slices[s, 1]
-            for i in range(streams[s], streams[s + 1]):
-                stream_size += 1 + varint_size(entry_sizes[i]) + entry_sizes[i]
+            entry_size = _field_size(entry_size)
+            if request_max_bytes and i > begin and closed + _field_size(stream_size + entry_size) > request_max_bytes:
+                planned.append((i, closed + (_field_size(stream_size) if stream_size > label_size else 0)))
+                begin, closed, stream_size = i, 0, label_size
+            stream_size += entry_size
+        if stream_size > label_size:
+            closed += _field_size(stream_size)
+    if record_count:
+        planned.append((record_count, closed))
+    # Second pass: bytes.
+    s = i = 0
+    for end, needed in planned:
+        begin = i
+        body = PyBytes_FromStringAndSize(NULL, needed)
+        at = <uint8_t*> PyBytes_AS_STRING(body)
+        while i < end:
+            while streams[s + 1] <= i:
+                s += 1
+            stream_end = min(<Py_ssize_t> streams[s + 1], end)
+            stream_size = _field_size(stream_slices[s, 1])
+            for k in range(i, stream_end):
+                stream_size += _field_size(entry_sizes[k])
             at[0] = 0x0A
             at = set_varint(at + 1, stream_size)
             at[0] = 0x0A
             at = set_varint(at + 1, stream_slices[s, 1])
             at = _copy(at, &stream_arena[0] + stream_slices[s, 0], stream_slices[s, 1])
-            for i in range(streams[s], streams[s + 1]):
+            while i < stream_end:
                 row = order[i]
                 at[0] = 0x12
                 at = set_varint(at + 1, entry_sizes[i])
@@ -141,10 +155,65 @@ def encode(
                     piece = attribute_piece[a]
                     if piece >= 0:
                         at = _copy(at, pieces + piece_slices[piece, 0], piece_slices[piece, 1])
-        assert at - out == needed
-        return out[:needed]
-    finally:
-        free(out)
+                i += 1
+        assert at - <uint8_t*> PyBytes_AS_STRING(body) == len(body)
+        requests.append((body, end - begin))
+    return requests
+
+
+def cut(bytes request not None):
+    """A request of :func:`encode` as two of about half its size: (first, its entries, second). One entry: nothing is in the second."""
+    cdef const uint8_t* data = request
+    cdef Py_ssize_t size = len(request), half = size // 2, at = 0, stream, content, entries, entry, end
+    cdef Py_ssize_t count = 0
+    while at < size:
+        stream = at
+        at += 1
+        end = _length(data, &at)
+        content = at
+        end += at
+        at += 1
+        at += _length(data, &at)
+        entries = at
+        while at < end:
+            entry = at
+            at += 1
+            at += _length(data, &at)
+            if at > half and count:  # before this entry
+                if entry == entries:
+                    return request[:stream], count, request[stream:]
+                return (
+                    request[:stream] + _stream(request[content:entry]),
+                    count,
+                    _stream(request[content:entries] + request[entry:end]) + request[end:],
+                )
+            count += 1
+    return request, count, b""
+
+
+cdef bytes _stream(bytes content):
+    """A Stream as a field of PushRequest."""
+    cdef uint8_t[11] head
+    head[0] = 0x0A
+    return head[:set_varint(&head[1], len(content)) - &head[0]] + content
+
+
+cdef inline Py_ssize_t _length(const uint8_t* data, Py_ssize_t* at) noexcept nogil:
+    """The varint at ``at``, which moves behind it. The bytes are our own: nothing to check."""
+    cdef Py_ssize_t value = 0
+    cdef int shift = 0
+    while data[at[0]] >= 0x80:
+        value |= <Py_ssize_t> (data[at[0]] & 0x7F) << shift
+        shift += 7
+        at[0] += 1
+    value |= <Py_ssize_t> data[at[0]] << shift
+    at[0] += 1
+    return value
+
+
+cdef inline int64_t _field_size(int64_t length) noexcept nogil:
+    """Of a length-delimited field with a tag of one byte."""
+    return 1 + varint_size(length) + length
 
 
 cdef inline int64_t _time_size(uint64_t time) noexcept nogil:

@@ -65,7 +65,7 @@ class LokiConfig(HTTPClientConfig, ExporterConfig):
     max_line_size: ByteSize = 256 * 1024
     """Longer lines are cut; Loki's own limit is 256 KB. 0: no limit."""
     max_request_bytes: ByteSize = 3 * 1024 * 1024
-    """OTLP bytes a request is made of at most, just below Loki's internal 4 MiB."""
+    """Of one request before compression, below Loki's internal 4 MiB. 0: no bound."""
     tenant: TenantConfig = TenantConfig()
 
     @model_validator(mode="before")

@@ -1,7 +1,7 @@
 """Logs to Loki's push API: protobuf in a snappy block.
 
-A request is made of at most ``max_request_bytes`` of OTLP. Entries of a stream are sorted by time inside a request; Loki takes what is
-up to an hour behind the stream's newest.
+A request has at most ``max_request_bytes``, less where Loki refuses that for its size. Entries of a stream are sorted by time inside a
+batch; Loki takes what is up to an hour behind the stream's newest.
 A 400 means that Loki stored the good entries of the request and refused others: it is counted as refused and never sent again.
 Source: grafana/loki pkg/loghttp/push/push.go, pkg/distributor/http.go, pkg/validation.
 """
@@ -15,6 +15,7 @@ from collector.api import Component, Host, PermanentError, Settings
 from collector.helpers.exporter import Part, QueuedExporter
 from collector.helpers.http_client import HTTPClient
 from collector.model import Batch, Logs, groups
+from exporters.loki._encode import cut
 from exporters.loki.config import LokiConfig
 from exporters.loki.streams import StreamEncoder
 
@@ -68,11 +69,23 @@ class LokiExporter(QueuedExporter[Push]):
     def encode(self, batch: Batch) -> Sequence[Part[Push]]:
         """Push requests of the batch, one or more a tenant."""
         now = self.settings.clock.time_unix_nano()
-        parts: list[Part[Push]] = []
-        for part in self.split(batch):
-            assert isinstance(part, Logs)
-            parts += [Part((tenant, self._encoder.encode(logs, now)), logs.item_count) for tenant, logs in self._by_tenant(part)]
-        return parts
+        assert isinstance(batch, Logs)
+        return [
+            Part((tenant, body), count, size_bytes=len(body))
+            for tenant, logs in self._by_tenant(batch)
+            for body, count in self._encoder.encode(logs, now, self.max_request_bytes)
+        ]
+
+    def cut(self, part: Part[Push]) -> Sequence[Part[Push]]:
+        """See :class:`QueuedExporter`."""
+        tenant, body = part.payload
+        first, count, second = cut(body)
+        if not second:
+            return [part]
+        return [
+            Part((tenant, first), count, part.shard, len(first)),
+            Part((tenant, second), part.item_count - count, part.shard, len(second)),
+        ]
 
     def _by_tenant(self, batch: Logs) -> list[tuple[str, Logs]]:
         tenant = self._config.tenant

@@ -86,8 +86,11 @@ class StreamEncoder:
         self.truncated_lines = 0
         self.overflowed_values = 0
 
-    def encode(self, batch: Logs, now_unix_nano: int) -> bytes:
-        """One PushRequest with every record of the batch."""
+    def encode(self, batch: Logs, now_unix_nano: int, max_bytes: int = 0) -> list[tuple[bytes, int]]:
+        """PushRequests of at most ``max_bytes`` (0: no bound) with every record of the batch, and how many each has.
+
+        A stream's records are in time order. A record larger than ``max_bytes`` makes a request of its own.
+        """
         rows = batch.table().rows
         times = np.where(rows["time"] != 0, rows["time"], rows["observed_time"])
         times = np.where(times != 0, times, np.uint64(now_unix_nano))
@@ -111,7 +114,7 @@ class StreamEncoder:
             np.frombuffer(b"".join(texts), np.uint8), np.ascontiguousarray(stream_slices), times.astype(np.uint64),
             line_arena, line_slices, limit,
             np.frombuffer(bytes(pieces.arena) or b"\0", np.uint8), np.array(pieces.slices or [(0, 0)], np.int64).reshape(-1, 2),
-            attribute_piece, attribute_first, shared,
+            attribute_piece, attribute_first, shared, max_bytes,
         )  # fmt: skip
 
     def _labels(self, batch: Logs) -> dict[str, StringColumn]:

@@ -10,7 +10,9 @@ Source: prometheus prompb/remote.proto, prompb/types.proto.
 from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memmove
+
+import numpy
 
 from collector.wire.layout cimport ExemplarRow, PointRow, QuantileRow
 from collector.wire.writer cimport Writer, close_writer, put_byte, put_bytes, put_fixed64, put_varint, reserve, varint_size
@@ -304,10 +306,7 @@ cdef int _native(Writer* out, Labels* labels, PointRow* rows, const int32_t* run
 
 
 cdef class Encoder:
-    """Encodes runs into requests of at most ``max_bytes`` (a single series larger than that makes a request of its own).
-
-    ``chunks`` after :meth:`encode`: (request bytes, points completed in it).
-    """
+    """Encodes runs into requests of at most ``max_bytes`` (a single run larger than that makes a request of its own)."""
 
     cdef Writer out
     cdef Writer exemplars
@@ -316,6 +315,10 @@ cdef class Encoder:
     cdef uint64_t* times
     cdef uint64_t* totals
     cdef Py_ssize_t scratch
+    cdef object cut_rows
+    cdef int64_t[:, ::1] cuts
+    cdef Py_ssize_t cut, first_cut, whole
+    cdef int64_t completed
 
     def __cinit__(self):
         self.values = NULL
@@ -347,6 +350,27 @@ cdef class Encoder:
             self.scratch = count
         return 0
 
+    cdef int _complete(self, int32_t points, Py_ssize_t max_bytes, list requests) except -1:
+        """Note that a run ends here. If it does not fit, what stands before it is a request and it begins the next one."""
+        if max_bytes and self.whole and self.out.size > max_bytes:
+            self._close(requests)
+        self.completed += points
+        self.whole = self.out.size
+        self.cuts[self.cut, 0] = self.whole
+        self.cuts[self.cut, 1] = self.completed
+        self.cut += 1
+        return 0
+
+    cdef int _close(self, list requests) except -1:
+        """The whole runs so far as a request; what follows them moves to the front."""
+        requests.append((self.out.data[:self.whole], self.cut_rows[self.first_cut:self.cut]))
+        self.out.size -= self.whole
+        memmove(self.out.data, self.out.data + self.whole, self.out.size)
+        self.first_cut = self.cut
+        self.whole = 0
+        self.completed = 0
+        return 0
+
     def encode(
         self,
         bytes wire not None,
@@ -369,21 +393,34 @@ cdef class Encoder:
         const int32_t[:, ::1] exemplar_slices not None,  # (exemplars, 3): start, size, characters
         const uint8_t[::1] quantile_rows not None, # QuantileRow records, by parent
         const int32_t[::1] quantile_first not None,      # (points + 1,)
-        Py_ssize_t max_bytes,
+        list before not None,                      # fields of WriteRequest, bytes, that go before the runs
+        Py_ssize_t max_bytes,                      # 0: no bound
     ):
-        """The requests for these runs, in order."""
+        """The requests for these runs, in order: (bytes, where they may be cut).
+
+        Cuts are int64 (k, 2), a row for each field of ``before`` and each run: where it ends, the points up to there.
+        """
         cdef PointRow* rows = <PointRow*> &points[0] if points.shape[0] else NULL
         cdef ExemplarRow* exemplars = <ExemplarRow*> &exemplar_rows[0] if exemplar_rows.shape[0] else NULL
         cdef QuantileRow* quantiles = <QuantileRow*> &quantile_rows[0] if quantile_rows.shape[0] else NULL
         cdef const uint8_t* buffer = wire
         cdef Py_ssize_t run_count = runs.shape[0] - 1, r
-        cdef Py_ssize_t completed = 0, longest = 0
+        cdef Py_ssize_t longest = 0
+        cdef bytes content
         cdef int32_t i, n, j, kind, set_, first_label, label_count
         cdef const int32_t* run
         cdef Labels labels
         cdef PointRow* point
-        cdef list chunks = []
+        cdef list requests = []
         self.out.size = 0
+        self.cut_rows = numpy.empty((len(before) + run_count, 2), numpy.int64)
+        self.cuts = self.cut_rows
+        self.cut = self.first_cut = self.whole = 0
+        self.completed = 0
+        for content in before:
+            _room(&self.out, len(content))
+            put_bytes(&self.out, <const char*> content, len(content))
+            self._complete(0, max_bytes, requests)
         for r in range(run_count):
             longest = max(longest, runs[r + 1] - runs[r])
         self._scratch(longest if longest else 1)
@@ -466,14 +503,11 @@ cdef class Encoder:
                     self.times[i] = _milliseconds(point.time)
                 self._name(&labels, names, name_slices, family[r], NAME_COUNT)
                 _series(&self.out, &labels, self.values, self.times, n, &self.exemplars)
-            completed += n
-            if self.out.size >= <size_t> max_bytes:
-                chunks.append((self.out.data[:self.out.size], completed))
-                self.out.size = 0
-                completed = 0
+            self._complete(n, max_bytes, requests)
         if self.out.size:
-            chunks.append((self.out.data[:self.out.size], completed))
-        return chunks
+            self._close(requests)
+        self.cuts = self.cut_rows = None
+        return requests
 
     cdef void _name(self, Labels* labels, const uint8_t[::1] names, const int32_t[:, :, ::1] slices, int32_t family, int32_t variant) noexcept:
         labels.name.at = &names[0] + slices[family, variant, 0]

@@ -1,16 +1,19 @@
 """Metrics to a Prometheus remote-write 1.0 receiver: Prometheus, Mimir, Thanos, VictoriaMetrics.
 
-Each batch becomes requests of at most ``max_batch_size_bytes``, spread over shards by the final label bytes. Shards are sent at
-the same time, the requests of one shard one after the other and one batch after the other: a series is never reordered.
+Each batch becomes requests of at most ``max_batch_size_bytes``, less where the receiver refuses that for its size, spread over shards by
+the final label bytes. Shards are sent at the same time, the requests of one shard one after the other and one batch after the other: a
+series is never reordered.
 What Prometheus has no form for (delta and unspecified temporality, names of which nothing is left) is dropped and counted; the
 rest of the batch goes out.
 Source: Prometheus remote-write specification 1.0; OpenTelemetry's Prometheus compatibility page.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from collector.api import Component, Host, Settings
 from collector.helpers.exporter import ExporterConfig, Part, QueuedExporter
@@ -32,7 +35,16 @@ _REMEMBERED_MAX: Final = 100_000  # resources and families; forgetting them cost
 RETRYABLE_STATUSES: Final = frozenset({429, *range(500, 600)})
 
 
-class PrometheusRemoteWriteExporter(QueuedExporter[bytes]):
+@dataclass(frozen=True, slots=True)
+class WriteRequest:
+    """A request, and where it may be cut."""
+
+    body: bytes
+    cuts: npt.NDArray[np.int64]
+    """(k, 2): where each series' samples of this request end (a histogram's series are one), the points up to there."""
+
+
+class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
     """See the module."""
 
     def __init__(self, settings: Settings, config: PrometheusRemoteWriteConfig) -> None:
@@ -50,6 +62,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[bytes]):
             ),
         )  # fmt: skip
         self._config = config
+        self.max_request_bytes = config.max_batch_size_bytes
         self._client = HTTPClient(
             config.http,
             key=f"exporters::{settings.id}",
@@ -86,12 +99,21 @@ class PrometheusRemoteWriteExporter(QueuedExporter[bytes]):
         """Close the HTTP session."""
         await self._client.close()
 
-    async def send(self, payload: bytes) -> int | None:
+    async def send(self, payload: WriteRequest) -> int | None:
         """One request, compressed."""
-        await self._client.post(self._config.http.endpoint, payload, content_type="application/x-protobuf")
+        await self._client.post(self._config.http.endpoint, payload.body, content_type="application/x-protobuf")
         return None
 
-    def encode(self, batch: Batch) -> Sequence[Part[bytes]]:
+    def cut(self, part: Part[WriteRequest]) -> Sequence[Part[WriteRequest]]:
+        """See :class:`QueuedExporter`."""
+        body, cuts = part.payload.body, part.payload.cuts
+        if len(cuts) < 2:
+            return [part]
+        count = min(max(int(np.searchsorted(cuts[:, 0], len(body) // 2, side="right")), 1), len(cuts) - 1)
+        middle = cuts[count - 1]
+        return [_part(body[: middle[0]], cuts[:count], part.shard), _part(body[middle[0] :], cuts[count:] - middle, part.shard)]
+
+    def encode(self, batch: Batch) -> Sequence[Part[WriteRequest]]:
         """The requests of a batch; what Prometheus cannot hold is counted here."""
         assert isinstance(batch, Metrics)
         found = self._cache.prepare(batch)
@@ -106,20 +128,19 @@ class PrometheusRemoteWriteExporter(QueuedExporter[bytes]):
             return []
         shard_count = min(self._config.remote_write_queue.num_consumers, 1 + len(order) // _POINTS_PER_SHARD)
         shard_of = (found.shard_key[order] % np.uint64(shard_count)).astype(np.int32)
-        parts: list[Part[bytes]] = []
+        before = [*self._target_info(batch), *self._metadata(found)]
+        parts: list[Part[WriteRequest]] = []
         for shard in range(shard_count):
             chosen = shard_of == shard
             if chosen.any():
-                parts += [Part(payload, count, shard) for payload, count in self._encode_runs(found, order[chosen], run_of[chosen])]
-        extra = self._target_info(batch) + self._metadata(found)
-        if extra and parts:
-            parts[0] = Part(extra + parts[0].payload, parts[0].item_count, parts[0].shard)
+                parts += [_part(*request, shard) for request in self._encode_runs(found, order[chosen], run_of[chosen], before)]
+                before = []
         return parts
 
     def _encode_runs(
-        self, found: Encodable, order: "np.ndarray[tuple[int], np.dtype[np.int32]]", run_of: "np.ndarray[tuple[int], np.dtype[np.int32]]"
-    ) -> list[tuple[bytes, int]]:
-        """Requests of the chosen points."""
+        self, found: Encodable, order: npt.NDArray[np.int32], run_of: npt.NDArray[np.int32], before: list[bytes]
+    ) -> list[tuple[bytes, npt.NDArray[np.int64]]]:
+        """Requests of the chosen points, ``before`` ahead of them, and where each may be cut."""
         starts = np.flatnonzero(np.concatenate(([True], run_of[1:] != run_of[:-1]))).astype(np.int32)
         runs = np.concatenate((starts, [len(order)])).astype(np.int32)
         head = order[starts]
@@ -136,13 +157,13 @@ class PrometheusRemoteWriteExporter(QueuedExporter[bytes]):
             np.ascontiguousarray(found.extra_set[head]),
             _bytes(found.exemplars), found.exemplar_first, found.exemplar_arena, found.exemplar_slices,
             _bytes(found.quantiles), found.quantile_first,
-            self._config.max_batch_size_bytes,
+            before, self.max_request_bytes,
         )  # fmt: skip
 
-    def _target_info(self, batch: Metrics) -> bytes:
+    def _target_info(self, batch: Metrics) -> list[bytes]:
         """A ``target_info`` sample for each resource, at the latest time of its points, never older than the last one sent."""
         if not self._config.target_info.enabled:
-            return b""
+            return []
         resource_of = batch.ancestor("resources", "points")
         first = np.flatnonzero(np.concatenate(([True], resource_of[1:] != resource_of[:-1])))
         latest_ms = (np.maximum.reduceat(batch.table("points").rows["time"], first) // np.uint64(1_000_000)).tolist()
@@ -165,12 +186,12 @@ class PrometheusRemoteWriteExporter(QueuedExporter[bytes]):
                     self._targets.clear()
                 self._targets[label_bytes] = time_ms
                 encoded.append(encode_sample_series(label_bytes, 1.0, time_ms))
-        return b"".join(encoded)
+        return encoded
 
-    def _metadata(self, found: Encodable) -> bytes:
+    def _metadata(self, found: Encodable) -> list[bytes]:
         """Type, help and unit of the batch's families, each at most once a minute."""
         if not self._config.send_metadata:
-            return b""
+            return []
         now_s = self.settings.clock.monotonic_s()
         numbers = np.unique(self._cache.sources.column("family")[found.slot[found.order]])
         due: list[Family] = []
@@ -181,7 +202,11 @@ class PrometheusRemoteWriteExporter(QueuedExporter[bytes]):
                     self._metadata_sent_s.clear()
                 self._metadata_sent_s[family.name, family.kind] = now_s
                 due.append(family)
-        return b"".join(encode_metadata(family.name, family.kind, family.description, family.unit) for family in due)
+        return [encode_metadata(family.name, family.kind, family.description, family.unit) for family in due]
+
+
+def _part(body: bytes, cuts: npt.NDArray[np.int64], shard: int) -> Part[WriteRequest]:
+    return Part(WriteRequest(body, cuts), int(cuts[-1, 1]), shard, len(body))
 
 
 def _bytes(records: "np.ndarray[tuple[int], np.dtype[np.void]]") -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":

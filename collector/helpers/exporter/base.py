@@ -45,17 +45,19 @@ class Part(Generic[P]):
     item_count: int
     shard: int = 0
     """Parts of one batch with the same shard go in order, different shards at the same time."""
+    size_bytes: int = 0
+    """As ``max_request_bytes`` counts; 0: never cut, whatever the backend says of its size."""
 
 
 class QueuedExporter(Exporter, Generic[P]):
-    """Base of exporters to a backend. Subclasses give :meth:`send`, and :meth:`encode` where the payload is no batch.
+    """Base of exporters to a backend. Subclasses give :meth:`send`, and :meth:`encode` and :meth:`cut` where the payload is no batch.
 
     ``QueuedExporter[Batch]``: ``send`` gets batches of at most ``max_request_bytes`` and ``max_items``.
     Open connections in :meth:`open`, close them in :meth:`close`.
     """
 
     max_request_bytes: int = 0
-    """Just below the backend's limit; 0: none."""
+    """Just below the backend's limit; 0: none. Lowered when the backend refuses less for its size."""
     max_items: int = 0
     keeps_timeout: ClassVar[bool] = False
     """:meth:`send` ends in time by itself: a second timer for every request costs as much as queue and ledger together."""
@@ -102,7 +104,12 @@ class QueuedExporter(Exporter, Generic[P]):
 
         Called once a batch, however often its parts are sent. The default gives the batch itself, split by the limits.
         """
-        return [Part(part, part.item_count) for part in self.split(batch)]  # type: ignore[arg-type] # the default is for P = Batch
+        return [Part(part, part.item_count, size_bytes=part.size_bytes) for part in self.split(batch)]  # type: ignore[arg-type] # P = Batch
+
+    def cut(self, part: Part[P]) -> Sequence[Part[P]]:
+        """The part's items in order as parts of about half its size; the part alone where it cannot be cut."""
+        batch: Any = part.payload  # P = Batch
+        return [Part(half, half.item_count, part.shard, half.size_bytes) for half in batch.split(max_bytes=part.size_bytes // 2)]
 
     def split(self, batch: Batch) -> list[Batch]:
         """Parts that each keep ``max_request_bytes`` and ``max_items``."""
@@ -328,24 +335,23 @@ class QueuedExporter(Exporter, Generic[P]):
             self._delivered(signal, item_count, rejected)
         unsettled[0] -= item_count
 
-    def _halves(self, part: Part[P]) -> list[Part[P]]:
+    def _halves(self, part: Part[P]) -> Sequence[Part[P]]:
         """The part cut in two, after the backend said it is too large; from now on nothing of its size is sent. Nothing: no use.
 
         The door and ``sending_queue.batch`` merge requests: what the backend would have taken one by one must not be lost for that.
         """
-        payload = part.payload
-        if not isinstance(payload, Batch) or payload.item_count < 2 or payload.size_bytes < 2 * _SMALLEST_LIMIT_BYTES:
-            return []
-        if not self.max_request_bytes or payload.size_bytes <= self.max_request_bytes:
-            self.max_request_bytes = payload.size_bytes // 2
+        size_bytes = part.size_bytes
+        if size_bytes < 2 * _SMALLEST_LIMIT_BYTES or len(halves := self.cut(part)) < 2:
+            return ()
+        if not self.max_request_bytes or size_bytes <= self.max_request_bytes:
+            self.max_request_bytes = size_bytes // 2
             self._log(
                 "warning",
                 "the backend takes smaller requests than these; batches are split from now on",
-                size_bytes=payload.size_bytes,
+                size_bytes=size_bytes,
                 split_at_bytes=self.max_request_bytes,
             )
-        parts = payload.split(max_bytes=payload.size_bytes // 2)
-        return [Part(half, half.item_count, part.shard) for half in parts] if len(parts) > 1 else []
+        return halves
 
     async def _send_until_settled(self, part: Part[P], lane: Lane) -> int:
         """Attempts with waits between them. Returns the rejected count; raises the last error."""

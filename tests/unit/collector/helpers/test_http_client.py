@@ -115,6 +115,50 @@ async def test_all_others_are_refusals(status):
     assert isinstance(caught.value, TooLargeError) == (status == 413)
 
 
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (413, "whatever"),
+        (400, "http: request body too large\n"),
+        (400, "received message larger than max (5229930 vs 4194304)"),
+        (400, "decompressed message size too large than max (1118911 vs 200000)\n"),
+        (400, "decoded size exceeds the 33554432 bytes limit\n"),
+        (500, "rpc error: code = ResourceExhausted desc = grpc: received message larger than max (5229930 vs. 4194304)"),
+        (503, "rpc error: code = ResourceExhausted desc = trying to send message larger than max (5229930 vs. 4194304)"),
+        (
+            400,
+            "the incoming push request has been rejected because its message size of 9 bytes (uncompressed) is larger than the allowed limit",
+        ),
+        (400, 'error in "/api/v1/write": too big unpacked request; mustn\'t exceed `-maxInsertRequestSize=9` bytes; got 10 bytes'),
+        (400, 'error in "/insert/loki/api/v1/push": too big data size exceeding -loki.maxRequestSize=9 bytes'),
+    ],
+)
+async def test_an_answer_that_says_the_request_is_too_large_is_told_apart(status, said):
+    """Retryable statuses too: the same bytes would never be taken."""
+    async with Rig(lambda _: web.Response(status=status, text=said)) as rig:
+        with pytest.raises(TooLargeError) as caught:
+            await rig.post()
+    assert caught.value.reason == f"http_{status}"
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (429, "received message larger than max (5229930 vs 4194304)"),
+        (400, "entry for stream '{app=\"request body too large\"}' has timestamp too old"),
+        (400, "received a series whose label value is too long, value: 'message larger than max (1 vs 1)'"),
+        (400, "x" * 150 + " request body too large"),
+        (500, "too many outstanding requests"),
+    ],
+)
+async def test_what_merely_looks_like_it_is_not(status, said):
+    """Names and values that senders chose stand in error messages; quoted or far behind they say nothing of the request's size."""
+    async with Rig(lambda _: web.Response(status=status, text=said)) as rig:
+        with pytest.raises((PermanentError, RetryableError)) as caught:
+            await rig.post()
+    assert not isinstance(caught.value, TooLargeError)
+
+
 @pytest.mark.parametrize("content_type", ["application/x-protobuf", "application/octet-stream"])
 async def test_the_message_of_an_encoded_status_is_shown(content_type):
     body = status_pb2.Status(code=3, message="stream limit reached").SerializeToString()

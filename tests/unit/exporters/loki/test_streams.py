@@ -1,7 +1,8 @@
 """What the Loki exporter pushes, read back by protobuf's own runtime."""
 
 import pytest
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from collector.model import Logs, Signal
@@ -10,33 +11,6 @@ from exporters.loki import factory
 from exporters.loki.config import LokiConfig
 
 SECOND = 1_000_000_000
-F = descriptor_pb2.FieldDescriptorProto
-MESSAGES = {
-    "PushRequest": ["*Stream streams 1"],
-    "Stream": ["string labels 1", "*Entry entries 2"],
-    "Entry": ["Timestamp timestamp 1", "string line 2", "*Pair metadata 3"],
-    "Timestamp": ["int64 seconds 1", "int64 nanos 2"],
-    "Pair": ["string name 1", "string value 2"],
-}
-
-
-@pytest.fixture(scope="session")
-def push_request():
-    file = descriptor_pb2.FileDescriptorProto(name="reference_push.proto", package="reference_loki", syntax="proto3")
-    for name, fields in MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for text in fields:
-            kind, field_name, number = text.split()
-            label = F.LABEL_REPEATED if kind.startswith("*") else F.LABEL_OPTIONAL
-            kind = kind.lstrip("*")
-            field = message.field.add(name=field_name, number=int(number), label=label)
-            if kind in {"string", "int64"}:
-                field.type = {"string": F.TYPE_STRING, "int64": F.TYPE_INT64}[kind]
-            else:
-                field.type, field.type_name = F.TYPE_MESSAGE, f".reference_loki.{kind}"
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("reference_loki.PushRequest"))
 
 
 def exporter(**keys):
@@ -162,3 +136,50 @@ def test_configuration_errors(keys):
     """What Loki would refuse is refused before it starts."""
     with pytest.raises(ValueError, match=r"endpoint|compression|label"):
         LokiConfig.model_validate({"endpoint": "http://x", **keys})
+
+
+BODIES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 300)), min_size=1, max_size=40)
+"""Stream and line length of each record."""
+
+
+def of_lengths(lengths):
+    """Records in time order, numbered by their time."""
+    made = ExportLogsServiceRequest()
+    streams = [resource(made, service__name=f"s{i}") for i in range(4)]
+    for time, (stream, length) in enumerate(lengths, 1):
+        streams[stream].add(time_unix_nano=time).body.string_value = "x" * length
+    return made
+
+
+def entries(push_request, body):
+    """(labels, time, line length) of each entry; no stream is empty."""
+    streams = push_request.FromString(body).streams
+    assert all(stream.entries for stream in streams)
+    return [(stream.labels, entry.timestamp.nanos, len(entry.line)) for stream in streams for entry in stream.entries]
+
+
+@given(BODIES, st.integers(1, 4000))
+def test_requests_stay_below_the_limit(push_request, lengths, limit):
+    """No request is larger unless it is one record; together they are what a single one would have been, in its order."""
+    made = of_lengths(lengths)
+    (whole,) = exporter(max_request_bytes=0).encode(Logs.from_wire(made.SerializeToString()))
+    parts = exporter(max_request_bytes=limit).encode(Logs.from_wire(made.SerializeToString()))
+    found = [entries(push_request, part.payload[1]) for part in parts]
+    assert [entry for one in found for entry in one] == entries(push_request, whole.payload[1])
+    assert [part.item_count for part in parts] == [len(one) for one in found]
+    assert all(part.size_bytes == len(part.payload[1]) and (part.size_bytes <= limit or part.item_count == 1) for part in parts)
+
+
+@given(BODIES)
+def test_a_request_can_be_cut_down_to_its_records(push_request, lengths):
+    """Each cut keeps all entries in order and loses no label; only a single record is left whole."""
+    sut = exporter(max_request_bytes=0)
+    parts = list(sut.encode(Logs.from_wire(of_lengths(lengths).SerializeToString())))
+    expected = entries(push_request, parts[0].payload[1])
+    while any(part.item_count > 1 for part in parts):
+        for part in parts:
+            halves = sut.cut(part)
+            assert len(halves) == min(part.item_count, 2)
+            assert all(half.item_count == len(entries(push_request, half.payload[1])) for half in halves)
+        parts = [half for part in parts for half in sut.cut(part)]
+    assert [entry for part in parts for entry in entries(push_request, part.payload[1])] == expected

@@ -41,7 +41,7 @@ def series_of(write_request, parts):
     found = defaultdict(list)
     parsed = []
     for part in parts:
-        message = write_request.FromString(part.payload)
+        message = write_request.FromString(part.payload.body)
         parsed.append(message)
         for series in message.timeseries:
             names = [label.name for label in series.labels]
@@ -245,10 +245,32 @@ def test_requests_stay_below_the_limit_and_shards_keep_series_apart(write_reques
     parts = exporter(max_batch_size_bytes=20_000, target_info={"enabled": False}).encode(batch_of(made))
     assert sum(part.item_count for part in parts) == 5000
     assert len({part.shard for part in parts}) == 3
-    assert max(len(part.payload) for part in parts) < 21_000
+    assert max(len(part.payload.body) for part in parts) <= 20_000
     found, _ = series_of(write_request, parts)
     assert sorted(value(samples[0][0]) for samples in found.values()) == list(range(5000))
     assert sum(len(samples) for samples in found.values()) == 5000
+
+
+def test_a_request_can_be_cut_down_to_its_series(write_request):
+    """Cuts keep bytes and points; a histogram's buckets, sum and count stay together."""
+    made, metrics = request()
+    metric = metrics.add(name="g")
+    for i in range(60):
+        point = metric.gauge.data_points.add(time_unix_nano=(1 + i // 20) * SECOND, as_int=i)
+        point.attributes.add(key="i").value.int_value = i % 20
+    for i in range(5):
+        histogram(metrics, [1, 2], [1.0], total=1.0, name=f"h{i}")
+    sut = exporter()
+    (whole,) = parts = sut.encode(batch_of(made))
+    while any(len(sut.cut(part)) == 2 for part in parts):
+        parts = [half for part in parts for half in sut.cut(part)]
+    assert b"".join(part.payload.body for part in parts) == whole.payload.body
+    assert sorted(part.item_count for part in parts) == [0, *[1] * 5, *[3] * 20]
+    for part in parts:
+        found, _ = series_of(write_request, [part])
+        kinds = sorted(name.rpartition("_")[2] for name, _ in found)
+        assert kinds in (["g"], ["info"], ["bucket", "bucket", "count", "sum"])
+        assert part.size_bytes == len(part.payload.body)
 
 
 def test_metadata_once_a_minute(write_request):
