@@ -69,7 +69,7 @@ class ReceiverOutput(Output, Protocol):
     ``submit`` and ``admit`` reserve the bytes in the shared budget, validate, ask every reachable exporter that must not lose for room, and
     only then commit. After that nothing refuses. Accepted, refused and failed items are counted here.
 
-    Requests of one context that come within one turn of the event loop go on as one batch; each gets its own answer.
+    Requests of one context that come within two turns of the event loop go on as one batch; each gets its own answer.
     """
 
     def submit(self, wire: bytes, context: Context, answered: Answered) -> None:

@@ -1,7 +1,7 @@
 """The door: every request of a receiver comes in here, once. Admission, validation, and batching while others are on their way in.
 
-Requests of one context that are complete in the same turn of the event loop are validated one by one and go on as one batch, so that
-what a batch costs is shared under load, and nobody waits when there is none. Not where an exporter behind the door waits for its
+Requests of one context that are complete within two turns of the event loop are validated one by one and go on as one batch, so that
+what a batch costs is shared under load, and nobody waits when there is none: an idle loop turns at once. Not where an exporter behind the door waits for its
 backend: its answer is that of one request.
 """
 
@@ -59,7 +59,7 @@ class Door:
         self._entry = entry_of(transport) if transport else None  # a receiver that names its transports has no line without one
         self._doors = {} if doors is None else doors
         self._doors[transport] = self
-        self._groups: dict[Context, _Group] = {}  # of this turn
+        self._groups: dict[Context, _Group] = {}  # of these turns
         self._bound_bytes = MAX_BYTES  # of a group; less where items are so small that these would be more than MAX_ITEMS
         self._commits: set[asyncio.Task[None]] = set()
         self._running_loop: asyncio.AbstractEventLoop | None = None
@@ -73,7 +73,7 @@ class Door:
         return Door(*shared, transport=transport, doors=self._doors)
 
     def submit(self, wire: bytes, context: Context, answered: Answered) -> None:
-        """Commit one request with the others of this turn; see :class:`collector.api.ReceiverOutput`."""
+        """Commit one request with the others of these turns; see :class:`collector.api.ReceiverOutput`."""
         size_bytes = len(wire)
         try:
             self._admission.hold(size_bytes)
@@ -117,11 +117,13 @@ class Door:
         return self._entry
 
     def _new_group(self, context: Context) -> _Group:
-        """A group, which is committed when this turn is over: until then requests are added."""
+        """A group, which is committed when the next turn is over: until then requests are added."""
         group = _Group(context)
         if not self._fan.waits:
             self._groups[context] = group
-        self._loop().call_soon(self._commit_group, group)
+        loop = self._loop()
+        # In the turn after the next: what came while this one was served is read first and goes on with it.
+        loop.call_soon(loop.call_soon, self._commit_group, group)
         return group
 
     def _commit_group(self, group: _Group) -> None:

@@ -188,12 +188,14 @@ async def test_an_answer_that_raises_leaves_the_others_theirs(world):
 
 
 async def test_what_is_taken_at_once_is_answered_without_a_task(world):
-    """When the turn is over in which the requests came; nothing of them stays behind."""
+    """When the turn after the one in which the requests came is over; nothing of them stays behind."""
     async with world.running(PLAIN % "take") as service:
         senders = Senders(world.source())
         tasks = asyncio.all_tasks()
         senders.send(wire())
+        await asyncio.sleep(0)
         senders.send(wire(spans=4))
+        assert senders.told == [None, None]
         await asyncio.sleep(0)
         assert senders.told == [Receipt(3), Receipt(4)]
         assert world.target().item_count == 7
