@@ -1,8 +1,8 @@
 """The door: every request of a receiver comes in here, once. Admission, validation, and batching while others are on their way in.
 
 Requests of one context that are complete within two turns of the event loop are validated one by one and go on as one batch, so that
-what a batch costs is shared under load, and nobody waits when there is none: an idle loop turns at once. Not where an exporter behind the door waits for its
-backend: its answer is that of one request.
+what a batch costs is shared under load, and nobody waits when there is none: an idle loop turns at once. Not where an exporter behind
+the door waits for its backend: its answer is that of one request.
 """
 
 import asyncio
