@@ -60,9 +60,10 @@ class ServiceAdmission:
         Raises:
             RetryableError: as ``reserve``.
         """
-        if self._is_rss_high or self.used_bytes + size_bytes > self._soft_bytes:
+        held_bytes = self._used_bytes + size_bytes
+        if self._is_rss_high or held_bytes > self._soft_bytes or (self._sources and self.used_bytes + size_bytes > self._soft_bytes):
             self._refuse(size_bytes)
-        self._used_bytes += size_bytes
+        self._used_bytes = held_bytes
 
     def charge(self, size_bytes: int) -> None:
         """Add what a queue or stage holds (negative: release)."""

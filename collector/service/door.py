@@ -60,6 +60,7 @@ class Door:
         self._doors = {} if doors is None else doors
         self._doors[transport] = self
         self._groups: dict[Context, _Group] = {}  # of these turns
+        self._newest: _Group | None = None  # of them: nearly always the one, found without asking for the context's hash
         self._bound_bytes = MAX_BYTES  # of a group; less where items are so small that these would be more than MAX_ITEMS
         self._commits: set[asyncio.Task[None]] = set()
         self._running_loop: asyncio.AbstractEventLoop | None = None
@@ -80,7 +81,9 @@ class Door:
         except RetryableError as error:
             answered(error)
             return
-        group = self._groups.get(context)
+        group = self._newest
+        if group is None or group.context is not context:
+            group = self._groups.get(context)
         if group is None or group.size_bytes + size_bytes > self._bound_bytes:
             group = self._new_group(context)
         group.wires.append(wire)
@@ -120,7 +123,7 @@ class Door:
         """A group, which is committed when the next turn is over: until then requests are added."""
         group = _Group(context)
         if not self._fan.waits:
-            self._groups[context] = group
+            self._groups[context] = self._newest = group
         loop = self._loop()
         # In the turn after the next: what came while this one was served is read first and goes on with it.
         loop.call_soon(loop.call_soon, self._commit_group, group)
@@ -130,6 +133,8 @@ class Door:
         """Commit and answer at once, in a task only from where a stage or an exporter has to be waited for."""
         if self._groups.get(group.context) is group:
             del self._groups[group.context]
+        if self._newest is group:
+            self._newest = None
         work = self._commit_requests(group.wires, group.answers, group.context)
         late = next(work, None)
         if late is None:

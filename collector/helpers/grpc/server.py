@@ -161,13 +161,13 @@ class GRPCServer:
         stream: UnaryCall | StreamingCall
         if head.method is not None:
             stream = UnaryCall(self, head, connection, stream_id)
-            if event.timeout_s != _NEVER and not self._expires(stream, event):
+            if event.timeout_s != _NEVER and not self._expires(connection, stream, event):
                 return None
             if event.is_end or event.data:
                 stream.received(event)
         elif head.streaming is not None:
             stream = StreamingCall(self, head, connection, stream_id)
-            if event.timeout_s != _NEVER and not self._expires(stream, event):
+            if event.timeout_s != _NEVER and not self._expires(connection, stream, event):
                 return None
             stream.read(connection.session.raw(stream_id), is_end=False)
             if event.is_end or event.data:
@@ -181,12 +181,13 @@ class GRPCServer:
             stream.reply(head.failure)
         return None if stream.is_done else stream
 
-    def _expires(self, stream: UnaryCall | StreamingCall, event: Received) -> bool:
+    def _expires(self, connection: ServerConnection, stream: UnaryCall | StreamingCall, event: Received) -> bool:
         """Give the call its deadline; False: its ``grpc-timeout`` is none, and it was told so."""
-        if event.timeout_s < 0:
+        timeout_s = event.timeout_s
+        if timeout_s < 0:
             (stream.finish if isinstance(stream, StreamingCall) else stream.reply)(_bad_timeout(event.timeout))
             return False
-        stream.connection.expire(stream, max(event.timeout_s, _MIN_TIMEOUT_S))
+        connection.expire(stream, max(_MIN_TIMEOUT_S, timeout_s))
         return True
 
     def _read_head(self, block: bytes, *, is_grpc: bool) -> Head:
