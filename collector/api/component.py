@@ -59,6 +59,10 @@ class Stage(Component, ABC):
     async def consume(self, batch: Batch) -> None:
         """Take the batch. Having taken it, it is this stage's: it may not refuse."""
 
+    def take(self, batch: Batch) -> bool:  # noqa: ARG002 - the default never can
+        """``consume``, where that is possible without waiting. False: nothing was done, ``consume`` it."""
+        return False
+
     def hand_over(self) -> bool:
         """Called before ``shutdown`` where a reload follows whose graph has this id in this pipeline. True: it keeps what is held.
 

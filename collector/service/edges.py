@@ -38,11 +38,12 @@ class Step:
 class NodeEdge:
     """Into a stage or a connector."""
 
-    __slots__ = ("component", "consume", "entries", "log", "waits")
+    __slots__ = ("_take", "component", "consume", "entries", "log", "waits")
 
     def __init__(self, component: Stage | Connector, entries: dict[Signal, Entry], log: Any, *, waits: bool) -> None:
         self.component, self.entries, self.log = component, entries, log
         self.consume: _Consume = component.consume
+        self._take: Callable[[Batch], bool] | None = component.take if isinstance(component, Stage) else None
         self.waits = waits
         """An exporter that waits for its result is behind it: it may take long."""
 
@@ -52,8 +53,18 @@ class NodeEdge:
         return True
 
     def take(self, batch: Batch, item_count: int) -> bool:
-        """Never: what a stage does with a batch may take time."""
-        del batch, item_count
+        """Give it the batch if it takes it at once. False: nothing was done."""
+        if self._take is None:
+            return False
+        entry = self.entries[batch.signal]
+        entry.received += item_count
+        try:
+            if self._take(batch):
+                return True
+        except Exception as error:  # noqa: BLE001 - nothing may end the process
+            self._fail(item_count, entry, error)
+            return True
+        entry.received -= item_count
         return False
 
     async def give(self, batch: Batch, item_count: int) -> ConsumeError | None:
@@ -64,11 +75,14 @@ class NodeEdge:
             await self.consume(batch)
         except ConsumeError as error:
             return error
-        except Exception as error:
-            lost = min(item_count, max(0, entry.row().imbalance))
-            entry.drop(lost, "error")
-            self.log.exception("the component failed, the batch is dropped here", items=lost, error=repr(error))
+        except Exception as error:  # noqa: BLE001 - nothing may end the process
+            self._fail(item_count, entry, error)
         return None
+
+    def _fail(self, item_count: int, entry: Entry, error: Exception) -> None:
+        lost = min(item_count, max(0, entry.row().imbalance))
+        entry.drop(lost, "error")
+        self.log.error("the component failed, the batch is dropped here", items=lost, error=repr(error), exc_info=error)
 
 
 class ExporterEdge:

@@ -90,6 +90,18 @@ class BatchStage(Stage):
         elif shard.timer is None:
             self._set_timer(shard)
 
+    def take(self, batch: Batch) -> bool:
+        """See :class:`collector.api.Stage`: nearly every batch is only put to the others."""
+        context, item_count = batch.context, batch.item_count
+        shard = self._shards.get(context)
+        if shard is None or shard.timer is None or context.metadata or context.claims or self._is_stopping:
+            return False
+        if shard.item_count + item_count >= self._config.send_batch_size or shard.size_bytes + batch.size_bytes >= _MAX_PART_BYTES:
+            return False
+        if item_count:
+            self._put(shard, batch)
+        return True
+
     async def shutdown(self) -> None:
         """Send everything that is held, and wait for it."""
         self._is_stopping = True

@@ -61,6 +61,24 @@ def test_defaults_are_the_collectors():
     )
 
 
+async def test_a_batch_is_taken_at_once_where_nothing_is_due():
+    """The first needs a timer, the one that fills up is sent, a context of its own is mapped: those are consumed. The others wait with it."""
+    case = Stage(send_batch_size=10)
+    assert not case.stage.take(traces(spans=3))
+    await case.give(3)
+    assert case.stage.take(traces(spans=4))
+    assert not case.stage.take(traces(spans=3))
+    assert not case.stage.take(traces(spans=1, context=A))
+    assert case.stage.held_items() == 7
+    await case.give(3)
+    assert case.sent == [10]
+    await case.give(1)
+    await case.stage.shutdown()
+    assert not case.stage.take(traces(spans=1))
+    assert case.sent == [10, 1]
+    assert case.stage.held_items() == 0
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
