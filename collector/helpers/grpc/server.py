@@ -39,7 +39,6 @@ _EXPANSION_GUESS: Final = 8
 _RESERVE_FROM_BYTES: Final = 8 * 1024
 _LEAVE_LOOP_FROM_BYTES: Final = 256 * 1024
 _NEVER: Final = float("inf")
-_MIN_TIMEOUT_S: Final = 0.001
 _HEADS: Final = 256  # kept; each of at most _MAX_KEPT_HEAD_BYTES
 _MAX_KEPT_HEAD_BYTES: Final = 4096
 _FIELD_OVERHEAD_BYTES: Final = 32  # RFC 9113 §6.5.2
@@ -161,14 +160,20 @@ class GRPCServer:
         stream: UnaryCall | StreamingCall
         if head.method is not None:
             stream = UnaryCall(self, head, connection, stream_id)
-            if event.timeout_s != _NEVER and not self._expires(connection, stream, event):
+            if event.timeout_s < 0:
+                stream.reply(_bad_timeout(event.timeout))
                 return None
+            if event.timeout_s != _NEVER:
+                connection.expire(stream, event.timeout_s)
             if event.is_end or event.data:
                 stream.received(event)
         elif head.streaming is not None:
             stream = StreamingCall(self, head, connection, stream_id)
-            if event.timeout_s != _NEVER and not self._expires(connection, stream, event):
+            if event.timeout_s < 0:
+                stream.finish(_bad_timeout(event.timeout))
                 return None
+            if event.timeout_s != _NEVER:
+                connection.expire(stream, event.timeout_s)
             stream.read(connection.session.raw(stream_id), is_end=False)
             if event.is_end or event.data:
                 stream.received(event)
@@ -180,15 +185,6 @@ class GRPCServer:
             stream.is_awaited = not event.is_end
             stream.reply(head.failure)
         return None if stream.is_done else stream
-
-    def _expires(self, connection: ServerConnection, stream: UnaryCall | StreamingCall, event: Received) -> bool:
-        """Give the call its deadline; False: its ``grpc-timeout`` is none, and it was told so."""
-        timeout_s = event.timeout_s
-        if timeout_s < 0:
-            (stream.finish if isinstance(stream, StreamingCall) else stream.reply)(_bad_timeout(event.timeout))
-            return False
-        connection.expire(stream, max(_MIN_TIMEOUT_S, timeout_s))
-        return True
 
     def _read_head(self, block: bytes, *, is_grpc: bool) -> Head:
         head = Head(block)
