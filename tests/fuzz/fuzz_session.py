@@ -16,7 +16,9 @@ else:
     instrumented = contextlib.nullcontext()
 with instrumented:
     from collector.helpers.http2 import engine
-    from collector.helpers.http2.session import EngineError, Fields, Received, Session, headers_of
+    from collector.helpers.http2.events import EngineError, Received
+    from collector.helpers.http2.fields import Fields, headers_of
+    from collector.helpers.http2.session import Session
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 CLIENT_BIT: Final = 0x40

@@ -19,8 +19,9 @@ from collector.helpers.grpc.wire import (
     encode_message,
     no_message,
 )
+from collector.helpers.http2.events import EngineError, Received
+from collector.helpers.http2.fields import Fields, headers_of
 from collector.helpers.http2.server import ServerConnection, Stream
-from collector.helpers.http2.session import EngineError, Fields, Received, headers_of
 
 if TYPE_CHECKING:
     from collector.helpers.grpc.server import GRPCServer

@@ -24,8 +24,10 @@ from collector.helpers.grpc.wire import (
     no_message,
 )
 from collector.helpers.http2.engine import ErrorCode, Setting
+from collector.helpers.http2.events import EngineError, GoAwayReceived, Over, Received, SettingsReceived
+from collector.helpers.http2.fields import Fields, headers_of
 from collector.helpers.http2.protocol import HTTP2Protocol
-from collector.helpers.http2.session import EngineError, Fields, GoAwayReceived, Over, Received, Session, SettingsReceived, headers_of
+from collector.helpers.http2.session import Session
 
 __all__ = ["ENCODINGS", "MAX_ANSWER_BYTES", "Call", "CallConnection", "Owner"]
 

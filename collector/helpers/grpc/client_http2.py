@@ -24,7 +24,7 @@ from collector.helpers.grpc.target import Target, resolve
 from collector.helpers.grpc.wire import HEADER_BYTES, encode_binary, encode_timeout
 from collector.helpers.http2 import engine
 from collector.helpers.http2.client import Address, Proxy, connect, find_proxy
-from collector.helpers.http2.session import Fields
+from collector.helpers.http2.fields import Fields
 from config.blocks import GRPCClientConfig
 
 __all__ = ["MAX_BACKOFF_S", "HTTP2Channel", "encode_metadata"]

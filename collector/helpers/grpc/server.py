@@ -26,8 +26,9 @@ from collector.helpers.grpc.reflection import Reflection
 from collector.helpers.grpc.wire import FramingError, decode_binary, encode_binary, encode_text
 from collector.helpers.http import HTTPServer
 from collector.helpers.http2.engine import require
+from collector.helpers.http2.events import Received
+from collector.helpers.http2.fields import headers_of
 from collector.helpers.http2.server import MAX_HEADER_BYTES, HTTP2Server, ServerConnection, Stream
-from collector.helpers.http2.session import Received, headers_of
 from collector.helpers.peer import Endpoint, LocalAddresses
 from config.blocks import GRPCServerConfig
 

@@ -8,8 +8,9 @@ from typing import Final
 from collector.api import RetryableError
 from collector.helpers.http.answer import Answer, Refused
 from collector.helpers.http.service import Request, Service
+from collector.helpers.http2.events import EngineError, Received
+from collector.helpers.http2.fields import Fields, headers_of
 from collector.helpers.http2.server import Accept, ServerConnection, Stream
-from collector.helpers.http2.session import EngineError, Fields, Received, headers_of
 
 __all__ = ["accept_for"]
 

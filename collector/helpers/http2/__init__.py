@@ -1,6 +1,7 @@
 """HTTP/2 on asyncio: libnghttp2 does framing, HPACK and flow control, these modules give it sockets.
 
-``session``            one end of a connection without I/O, over libnghttp2 (``nghttp2``: the library); testable byte by byte
+``session``            one end of a connection without I/O, over libnghttp2 (``nghttp2``: the library); testable byte by byte.
+                       ``events``: what it tells of; ``fields``: header fields; ``stream``: what it holds of one stream
 ``engine``             its configuration for both roles, and HTTP/2's numbers
 ``protocol``           an asyncio protocol over it: reading, writing, keepalive; what both roles share
 ``server``             listening; ``server_connection``: the server's role; ``first_bytes``: a port that serves HTTP/1.1, too

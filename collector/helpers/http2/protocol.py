@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
-from collector.helpers.http2.session import EngineError, Session
+from collector.helpers.http2.events import EngineError
+from collector.helpers.http2.session import Session
 
 __all__ = ["READ_BYTES", "HTTP2Protocol"]
 

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Final
 from collector.api import RetryableError
 from collector.helpers.http2 import engine
 from collector.helpers.http2.engine import ErrorCode
-from collector.helpers.http2.first_bytes import PREFACE_S
-from collector.helpers.http2.protocol import HTTP2Protocol
-from collector.helpers.http2.session import (
+from collector.helpers.http2.events import (
     EngineError,
     FloodError,
     GoAwayReceived,
@@ -23,6 +21,8 @@ from collector.helpers.http2.session import (
     Received,
     SettingsReceived,
 )
+from collector.helpers.http2.first_bytes import PREFACE_S
+from collector.helpers.http2.protocol import HTTP2Protocol
 
 if TYPE_CHECKING:
     from collector.helpers.http2.server import HTTP2Server

@@ -1,69 +1,9 @@
-from typing import Final, TypeAlias
+from typing import Final
 
-__all__ = [
-    "EngineError",
-    "Event",
-    "Fields",
-    "FloodError",
-    "GoAwayReceived",
-    "Over",
-    "PingAcknowledged",
-    "PingReceived",
-    "Received",
-    "Session",
-    "SettingsReceived",
-    "StreamGoneError",
-    "headers_of",
-    "seconds_of",
-]
+from collector.helpers.http2.events import Event
+from collector.helpers.http2.fields import Fields
 
-Pairs: TypeAlias = tuple[tuple[bytes, bytes], ...]
-
-class EngineError(Exception): ...
-class FloodError(EngineError): ...
-class StreamGoneError(EngineError): ...
-
-class Received:
-    stream_id: Final[int]
-    head: Final[bytes | None]
-    timeout: Final[bytes]
-    timeout_s: Final[float]
-    is_grpc: Final[bool]
-    message: Final[bytes | None]
-    is_compressed: Final[bool]
-    data: Final[bytes]
-    trailers: Final[bytes | None]
-    is_end: Final[bool]
-    is_closed: Final[bool]
-    error_code: Final[int]
-    failure: Final[str]
-
-class SettingsReceived:
-    values: Final[dict[int, int]]
-
-class PingReceived:
-    opaque_data: Final[bytes]
-
-class PingAcknowledged:
-    opaque_data: Final[bytes]
-
-class GoAwayReceived:
-    last_stream_id: Final[int]
-    error_code: Final[int]
-    debug_data: Final[bytes]
-
-class Over:
-    error_code: Final[int]
-    debug_data: Final[bytes]
-
-Event: TypeAlias = Received | SettingsReceived | PingReceived | PingAcknowledged | GoAwayReceived | Over
-
-class Fields:
-    pairs: Final[Pairs]
-    def __init__(self, pairs: Pairs) -> None: ...
-
-def headers_of(block: bytes) -> Pairs: ...
-def seconds_of(timeout: bytes) -> float: ...
+__all__ = ["Session"]
 
 class Session:
     is_client: Final[bool]

@@ -15,13 +15,15 @@ from os import urandom
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.object cimport PyObject
-from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 from libc.math cimport INFINITY
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
+from collector.helpers.http2.events import EngineError, FloodError, StreamGoneError
+
+from collector.helpers.http2.events cimport GoAwayReceived, Over, PingAcknowledged, PingReceived, Received, SettingsReceived
+from collector.helpers.http2.fields cimport Fields, is_grpc, seconds
 from collector.helpers.http2.nghttp2 cimport (
     CATEGORY_REQUEST,
     DATA_FLAG_EOF,
@@ -47,7 +49,6 @@ from collector.helpers.http2.nghttp2 cimport (
     FRAME_SETTINGS,
     Frame,
     Library,
-    Nv,
     Provider,
     Setting,
     Source,
@@ -56,238 +57,19 @@ from collector.helpers.http2.nghttp2 cimport (
     nghttp2_option,
     nghttp2_session,
 )
+from collector.helpers.http2.stream cimport PREFIX_BYTES, Stream
 
-__all__ = [
-    "EngineError",
-    "Fields",
-    "FloodError",
-    "GoAwayReceived",
-    "Over",
-    "PingAcknowledged",
-    "PingReceived",
-    "Received",
-    "Session",
-    "SettingsReceived",
-    "StreamGoneError",
-    "headers_of",
-    "seconds_of",
-]
-
-cdef extern from "<strings.h>" nogil:
-    int strncasecmp(const char *, const char *, size_t)
-
-cdef extern from "Python.h":
-    PyObject *_new_bytes "PyBytes_FromStringAndSize"(const char *, Py_ssize_t) except NULL
-    int _PyBytes_Resize(PyObject **, Py_ssize_t) except -1
-    char *_bytes_at "PyBytes_AS_STRING"(PyObject *)
+__all__ = ["Session"]
 
 cdef enum:
-    PREFIX_BYTES = 5                # of a gRPC message: flag, length
-    FIRST_BYTES = 16 * 1024         # a body's buffer may be this large at once; later at most GROWTH times what came
-    GROWTH = 4
     BY_REFERENCE_BYTES = 8 * 1024   # shorter pieces of a body that goes out are copied: a reference costs as much
     OUT_BYTES = 16 * 1024
     INTERNAL_ERROR = 2
     MAX_SETTINGS = 16
 
 cdef const char *CONTENT_TYPE = b"content-type"
-cdef const char *GRPC = b"application/grpc"
 cdef const char *STATUS = b":status"
 cdef const char *TIMEOUT = b"grpc-timeout"
-
-
-class EngineError(Exception):
-    """The peer broke the protocol or a limit, and the connection is of no further use: close it."""
-
-
-class FloodError(EngineError):
-    """A limit against hostile peers was passed."""
-
-
-class StreamGoneError(EngineError):
-    """Nothing can be sent on this stream any more; the connection goes on."""
-
-
-@cython.final
-@cython.freelist(64)
-cdef class Received:
-    """What came on one stream since it was told of last."""
-
-    cdef readonly int stream_id
-    cdef readonly bytes head
-    """The header block that begins it (see ``headers_of``), the first time; without ``grpc-timeout``, so that equal callers' are equal."""
-    cdef readonly bytes timeout
-    """The value of ``grpc-timeout``, with ``head``; empty without."""
-    cdef readonly double timeout_s
-    """What it says; infinite without, negative where it is malformed."""
-    cdef readonly bint is_grpc
-    """With ``head``: its content-type is ``application/grpc``, with a message format or parameters after it or without."""
-    cdef readonly bytes message
-    """The one gRPC message of a stream that is through; None where it is not, or the body is no such message: see ``data``."""
-    cdef readonly bint is_compressed
-    """The flag of ``message``."""
-    cdef readonly bytes data
-    """Bytes of the body, as they came."""
-    cdef readonly bytes trailers
-    """The header block that ended it; None without one."""
-    cdef readonly bint is_end
-    """The peer sends no more (END_STREAM); told once."""
-    cdef readonly bint is_closed
-    """The stream is no more, in either direction."""
-    cdef readonly uint32_t error_code
-    """With ``is_closed``: why; 0 where both sides ended it."""
-    cdef readonly str failure
-    """With ``is_closed``: why what was to be sent could not be; empty otherwise."""
-
-
-@cython.final
-cdef class SettingsReceived:
-    """The peer's settings: id → value."""
-
-    cdef readonly dict values
-
-
-@cython.final
-cdef class PingReceived:
-    """A ping, which is answered by itself."""
-
-    cdef readonly bytes opaque_data
-
-
-@cython.final
-cdef class PingAcknowledged:
-    """The answer to a ping."""
-
-    cdef readonly bytes opaque_data
-
-
-@cython.final
-cdef class GoAwayReceived:
-    """The peer takes no new streams."""
-
-    cdef readonly int last_stream_id
-    cdef readonly uint32_t error_code
-    cdef readonly bytes debug_data
-
-
-@cython.final
-cdef class Over:
-    """After a GOAWAY of either side nothing is left to read or write."""
-
-    cdef readonly uint32_t error_code
-    cdef readonly bytes debug_data
-
-
-@cython.final
-cdef class Fields:
-    """Header fields, laid out once to be sent often."""
-
-    cdef readonly tuple pairs
-    cdef Nv *array
-    cdef size_t count
-
-    def __cinit__(self, pairs):
-        cdef size_t i
-        cdef bytes name, value
-        self.pairs = tuple((bytes(name), bytes(value)) for name, value in pairs)
-        self.count = len(self.pairs)
-        self.array = <Nv *>malloc((self.count or 1) * sizeof(Nv))
-        if self.array == NULL:
-            raise MemoryError
-        memset(self.array, 0, self.count * sizeof(Nv))
-        for i in range(self.count):
-            name, value = self.pairs[i]
-            self.array[i].name, self.array[i].name_size = <uint8_t *>PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name)
-            self.array[i].value, self.array[i].value_size = <uint8_t *>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)
-
-    def __dealloc__(self):
-        free(self.array)
-
-
-def headers_of(bytes block not None):
-    """The fields of a header block: a tuple of pairs of bytes, in their order."""
-    cdef const char *at = PyBytes_AS_STRING(block)
-    cdef const char *end = at + PyBytes_GET_SIZE(block)
-    cdef uint32_t size
-    cdef bytes name, value
-    cdef list fields = []
-    while at < end:
-        memcpy(&size, at, 4)
-        name = PyBytes_FromStringAndSize(at + 4, size)
-        at += 4 + size
-        memcpy(&size, at, 4)
-        value = PyBytes_FromStringAndSize(at + 4, size)
-        at += 4 + size
-        fields.append((name, value))
-    return tuple(fields)
-
-
-def seconds_of(bytes timeout not None):
-    """What a ``grpc-timeout`` says; negative where it is malformed."""
-    return _seconds(PyBytes_AS_STRING(timeout), PyBytes_GET_SIZE(timeout))
-
-
-@cython.final
-@cython.no_gc  # nothing it holds can lead back to it
-@cython.freelist(64)
-cdef class _Stream:
-    """Both directions of one stream. ``body`` has one owner, this object, until it is handed over."""
-
-    cdef int32_t id
-    # What comes in.
-    cdef bytes head, timeout, trailers
-    cdef double seen_s
-    cdef bint is_told          # its head was
-    cdef bint is_listed        # among those to be looked at when this read is through
-    cdef bint is_grpc
-    cdef bint is_raw           # told as it comes, not as one message
-    cdef bint is_ended, is_end_told
-    cdef bint is_closed
-    cdef bint is_discarded     # nobody wants what still comes
-    cdef uint8_t[PREFIX_BYTES] prefix
-    cdef Py_ssize_t prefix_size
-    cdef Py_ssize_t announced  # bytes of the message
-    cdef PyObject *body
-    cdef Py_ssize_t size, capacity
-    # What goes out.
-    cdef list chunks
-    cdef Py_ssize_t at, offset, queued
-    cdef bint is_out_ended, is_deferred
-    cdef Fields out_trailers
-    cdef str failure
-
-    def __dealloc__(self):
-        Py_XDECREF(self.body)
-
-    cdef int append(self, const uint8_t *data, Py_ssize_t size, Py_ssize_t at_most) except -1:
-        """Add to the body. Its buffer never has much more room than what came; ``at_most``: bytes it can come to."""
-        cdef Py_ssize_t needed = self.size + size
-        cdef Py_ssize_t room
-        if needed > self.capacity:
-            room = max(GROWTH * needed, <Py_ssize_t>FIRST_BYTES)
-            room = max(min(room, at_most), needed)
-            if self.body == NULL:
-                self.body = _new_bytes(NULL, room)
-            else:
-                self.capacity = 0
-                _PyBytes_Resize(&self.body, room)
-            self.capacity = room
-        memcpy(_bytes_at(self.body) + self.size, data, size)
-        self.size = needed
-        return 0
-
-    cdef bytes take(self):
-        """The body so far, and an empty one in its place."""
-        cdef PyObject *body = self.body
-        cdef Py_ssize_t size = self.size, capacity = self.capacity
-        self.body, self.size, self.capacity = NULL, 0, 0
-        if body == NULL:
-            return b""
-        if size != capacity:
-            _PyBytes_Resize(&body, size)
-        taken = <bytes>body
-        Py_XDECREF(body)
-        return taken
 
 
 cdef Library *_lib = NULL
@@ -296,7 +78,7 @@ cdef nghttp2_callbacks *_callbacks = NULL
 
 @cython.final
 cdef class Session:
-    """One end of a connection. After an :class:`EngineError` that is no :class:`StreamGoneError` nothing may be called any more.
+    """One end of a connection. After an ``EngineError`` that is no ``StreamGoneError`` nothing may be called any more.
 
     ``max_message_bytes``: larger gRPC messages are told as data, as soon as their length is known. ``settings``: id → value, to be
     announced. ``max_header_bytes`` and ``max_header_count`` are where a header block that comes ends the connection.
@@ -394,7 +176,7 @@ cdef class Session:
         """
         cdef Py_buffer view
         cdef Py_ssize_t result
-        cdef _Stream stream
+        cdef Stream stream
         self._usable()
         self.now_s = now_s
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
@@ -426,7 +208,7 @@ cdef class Session:
 
     def raw(self, int32_t stream_id):
         """From now on tell what comes on the stream as it comes. What came of a message so far."""
-        cdef _Stream stream = self.streams.get(stream_id)
+        cdef Stream stream = self.streams.get(stream_id)
         if stream is None:
             return b""
         self._make_raw(stream)
@@ -435,24 +217,24 @@ cdef class Session:
 
     def discard(self, int32_t stream_id):
         """Nothing more is told of the stream."""
-        cdef _Stream stream = self.streams.get(stream_id)
+        cdef Stream stream = self.streams.get(stream_id)
         if stream is not None:
             self._discard(stream)
 
     def seen_s(self, int32_t stream_id):
         """When something came on the stream last, by the times that ``receive`` was given; infinite where nothing is owed any more."""
-        cdef _Stream stream = self.streams.get(stream_id)
+        cdef Stream stream = self.streams.get(stream_id)
         if stream is None or stream.is_ended or stream.is_discarded:
             return INFINITY
         return stream.seen_s
 
-    cdef int _discard(self, _Stream stream) except -1:
+    cdef int _discard(self, Stream stream) except -1:
         stream.is_discarded = True
         self.held_bytes -= stream.size
         stream.take()
         return 0
 
-    cdef int _make_raw(self, _Stream stream) except -1:
+    cdef int _make_raw(self, Stream stream) except -1:
         """Message bytes become body bytes, with their prefix."""
         cdef bytes body
         if stream.is_raw:
@@ -466,7 +248,7 @@ cdef class Session:
             stream.prefix_size = 0
         return 0
 
-    cdef int _take_in(self, _Stream stream, const uint8_t *data, Py_ssize_t size) except -1:
+    cdef int _take_in(self, Stream stream, const uint8_t *data, Py_ssize_t size) except -1:
         """A piece of a body."""
         cdef Py_ssize_t part
         if stream.is_discarded:
@@ -496,13 +278,13 @@ cdef class Session:
             self._list(stream)
         return 0
 
-    cdef int _list(self, _Stream stream) except -1:
+    cdef int _list(self, Stream stream) except -1:
         if not stream.is_listed:
             stream.is_listed = True
             self.listed.append(stream)
         return 0
 
-    cdef int _tell(self, _Stream stream, uint32_t error_code) except -1:
+    cdef int _tell(self, Stream stream, uint32_t error_code) except -1:
         cdef Received event = Received.__new__(Received)
         event.stream_id = stream.id
         event.timeout = event.data = b""
@@ -513,7 +295,7 @@ cdef class Session:
             event.head, event.is_grpc = stream.head, stream.is_grpc
             if stream.timeout is not None:
                 event.timeout = stream.timeout
-                event.timeout_s = _seconds(PyBytes_AS_STRING(stream.timeout), PyBytes_GET_SIZE(stream.timeout))
+                event.timeout_s = seconds(PyBytes_AS_STRING(stream.timeout), PyBytes_GET_SIZE(stream.timeout))
         if stream.is_ended and not stream.is_end_told:
             event.is_end = stream.is_end_told = True
             event.trailers = stream.trailers
@@ -543,7 +325,7 @@ cdef class Session:
         Raises:
             EngineError: there are no more ids, or the peer takes no more streams.
         """
-        cdef _Stream stream = _Stream.__new__(_Stream)
+        cdef Stream stream = Stream.__new__(Stream)
         cdef Provider provider
         cdef int32_t stream_id
         self._usable()
@@ -568,7 +350,7 @@ cdef class Session:
         Raises:
             StreamGoneError: nobody is there to hear it.
         """
-        cdef _Stream stream = self._open(stream_id)
+        cdef Stream stream = self._open(stream_id)
         cdef Provider provider
         cdef int result
         provider.source.ptr, provider.read = NULL, _read_body
@@ -602,7 +384,7 @@ cdef class Session:
         Raises:
             StreamGoneError: nobody is there to hear it.
         """
-        cdef _Stream stream = self._open(stream_id)
+        cdef Stream stream = self._open(stream_id)
         if stream.is_out_ended or stream.chunks is None:
             raise StreamGoneError("the body is through")
         if data:
@@ -616,7 +398,7 @@ cdef class Session:
 
     def reset(self, int32_t stream_id, uint32_t error_code):
         """RST_STREAM; nothing more is told of the stream."""
-        cdef _Stream stream = self.streams.get(stream_id)
+        cdef Stream stream = self.streams.get(stream_id)
         self._usable()
         if stream is None:
             return
@@ -686,16 +468,16 @@ cdef class Session:
         """Nothing is left to be read or written."""
         return self.session == NULL or (_lib.want_read(self.session) == 0 and _lib.want_write(self.session) == 0)
 
-    cdef _Stream _open(self, int32_t stream_id):
+    cdef Stream _open(self, int32_t stream_id):
         """The stream, to send on it."""
-        cdef _Stream stream
+        cdef Stream stream
         self._usable()
         stream = self.streams.get(stream_id)
         if stream is None:
             raise StreamGoneError("the stream is gone")
         return stream
 
-    cdef int _queue(self, _Stream stream, bytes data) except -1:
+    cdef int _queue(self, Stream stream, bytes data) except -1:
         stream.chunks.append(data)
         stream.queued += PyBytes_GET_SIZE(data)
         self.queued_bytes += PyBytes_GET_SIZE(data)
@@ -722,7 +504,7 @@ cdef class Session:
             self.out_size = 0
         return 0
 
-    cdef int _write_body(self, _Stream stream, Py_ssize_t size) except -1:
+    cdef int _write_body(self, Stream stream, Py_ssize_t size) except -1:
         """The next ``size`` bytes of a body."""
         cdef bytes chunk
         cdef Py_ssize_t part
@@ -818,7 +600,7 @@ cdef class Session:
         if self.list_count > self.max_list_count:
             raise FloodError("a header list has more fields than allowed")
         if name_size == 12 and memcmp(name, CONTENT_TYPE, 12) == 0:
-            self.is_grpc = _is_grpc(<const char *>value, value_size)
+            self.is_grpc = is_grpc(<const char *>value, value_size)
         elif name_size == 12 and not self.is_client and self.timeout is None and memcmp(name, TIMEOUT, 12) == 0:
             self.timeout = PyBytes_FromStringAndSize(<const char *>value, value_size)
             return 0
@@ -846,13 +628,13 @@ cdef class Session:
     cdef int on_headers(self, const Frame *frame) except -1:
         cdef int32_t stream_id = frame.hd.stream_id
         cdef bint is_end = (frame.hd.flags & FLAG_END_STREAM) != 0
-        cdef _Stream stream
+        cdef Stream stream
         cdef bytes block = PyBytes_FromStringAndSize(self.block, self.block_size)
         if self.block_capacity > 1024:
             free(self.block)
             self.block, self.block_capacity = NULL, 0
         if not self.is_client and frame.headers.category == CATEGORY_REQUEST:
-            stream = _Stream.__new__(_Stream)
+            stream = Stream.__new__(Stream)
             stream.id = stream_id
             stream.head, stream.timeout = block, self.timeout
             stream.is_grpc, stream.is_raw = self.is_grpc, not self.is_grpc
@@ -869,7 +651,7 @@ cdef class Session:
         stream.seen_s = self.now_s
         return self._ended(stream) if is_end else self._list(stream)
 
-    cdef int _ended(self, _Stream stream) except -1:
+    cdef int _ended(self, Stream stream) except -1:
         """A server tells at once: requests are in the order in which they became whole. A client's stream is most often closed next."""
         stream.is_ended = True
         if self.is_client:
@@ -878,7 +660,7 @@ cdef class Session:
 
     cdef int on_frame(self, const Frame *frame) except -1:
         cdef uint8_t kind = frame.hd.type
-        cdef _Stream stream
+        cdef Stream stream
         cdef SettingsReceived settings
         cdef PingReceived ping
         cdef PingAcknowledged pong
@@ -914,7 +696,7 @@ cdef class Session:
         return 0
 
     cdef int on_close(self, int32_t stream_id, uint32_t error_code) except -1:
-        cdef _Stream stream = self.streams.pop(stream_id, None)
+        cdef Stream stream = self.streams.pop(stream_id, None)
         if stream is None:
             return 0
         self.queued_bytes -= stream.queued
@@ -927,7 +709,7 @@ cdef class Session:
 
     cdef int on_not_sent(self, const Frame *frame, int error) except -1:
         """A head could not be sent. libnghttp2 closes the streams of requests, the others we do."""
-        cdef _Stream stream
+        cdef Stream stream
         if frame.hd.type != FRAME_HEADERS or error in (ERR_STREAM_CLOSED, ERR_STREAM_CLOSING, ERR_STREAM_SHUT_WR, ERR_SESSION_CLOSING):
             return 0
         stream = self.streams.get(frame.hd.stream_id)
@@ -936,35 +718,6 @@ cdef class Session:
             if frame.headers.category != CATEGORY_REQUEST:
                 _lib.submit_rst_stream(self.session, 0, frame.hd.stream_id, INTERNAL_ERROR)
         return 0
-
-
-cdef double _seconds(const char *timeout, Py_ssize_t size) noexcept:
-    """At most eight digits and a unit; -1: it is not that. Source: gRPC's doc/PROTOCOL-HTTP2.md."""
-    cdef Py_ssize_t i
-    cdef double number = 0
-    if size < 2 or size > 9:
-        return -1
-    for i in range(size - 1):
-        if not c"0" <= timeout[i] <= c"9":
-            return -1
-        number = number * 10 + (timeout[i] - c"0")
-    unit = timeout[size - 1]
-    if unit == c"n":
-        return number * 1e-9
-    if unit == c"u":
-        return number * 1e-6
-    if unit == c"m":
-        return number * 1e-3
-    if unit == c"S":
-        return number
-    if unit == c"M":
-        return number * 60
-    return number * 3600 if unit == c"H" else -1
-
-
-cdef bint _is_grpc(const char *content_type, size_t size) noexcept:
-    """Not ``application/grpc-web``."""
-    return size >= 16 and strncasecmp(content_type, GRPC, 16) == 0 and (size == 16 or content_type[16] in (c"+", c";"))
 
 
 cdef int _check(int result) except -1:
@@ -1030,7 +783,7 @@ cdef int _on_invalid_header(
 
 
 cdef int _on_data(nghttp2_session *_, uint8_t flags, int32_t stream_id, const uint8_t *data, size_t size, void *user) noexcept:
-    cdef _Stream stream
+    cdef Stream stream
     try:
         stream = (<Session>user).streams.get(stream_id)
         return 0 if stream is None else (<Session>user)._take_in(stream, data, size)
@@ -1080,7 +833,7 @@ cdef Py_ssize_t _read_body(
     nghttp2_session *session, int32_t stream_id, uint8_t *buffer, size_t size, uint32_t *flags, Source *source, void *user
 ) noexcept:
     """How much of the body goes into the next frame; :func:`_send_body` puts it there."""
-    cdef _Stream stream
+    cdef Stream stream
     cdef Fields trailers
     cdef Py_ssize_t taken
     try:

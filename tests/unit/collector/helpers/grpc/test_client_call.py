@@ -14,7 +14,7 @@ from collector.helpers.grpc.client_call import ENCODINGS, MAX_ANSWER_BYTES, Call
 from collector.helpers.grpc.status import CallError, code_of_reset
 from collector.helpers.grpc.wire import encode_message
 from collector.helpers.http2 import engine
-from collector.helpers.http2.session import Fields
+from collector.helpers.http2.fields import Fields
 
 HEADERS = ((b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/t.Echo/Echo"), (b":authority", b"x"), (b"te", b"trailers"))
 HEAD = ((b":status", b"200"), (b"content-type", b"application/grpc+proto"))

@@ -16,7 +16,7 @@ from collector.helpers.grpc.client_http2 import HTTP2Channel
 from collector.helpers.grpc.status import CallError
 from collector.helpers.grpc.target import parse_target
 from collector.helpers.grpc.wire import encode_message
-from collector.helpers.http2.session import seconds_of
+from collector.helpers.http2.fields import seconds_of
 from collector.testing import eventually, free_port
 from config.blocks import GRPCClientConfig
 

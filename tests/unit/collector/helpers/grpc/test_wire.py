@@ -19,7 +19,7 @@ from collector.helpers.grpc.wire import (
     encode_timeout,
     no_message,
 )
-from collector.helpers.http2.session import seconds_of
+from collector.helpers.http2.fields import seconds_of
 
 
 @given(st.lists(st.tuples(st.booleans(), st.binary(max_size=60)), max_size=5), st.data())

@@ -11,17 +11,8 @@ from ngh2 import Configuration, Connection, DataReceived, ResponseReceived, Role
 
 from collector.helpers.http2 import engine
 from collector.helpers.http2.engine import ErrorCode
-from collector.helpers.http2.session import (
-    EngineError,
-    Fields,
-    GoAwayReceived,
-    Over,
-    PingReceived,
-    Received,
-    SettingsReceived,
-    StreamGoneError,
-    headers_of,
-)
+from collector.helpers.http2.events import EngineError, GoAwayReceived, Over, PingReceived, Received, SettingsReceived, StreamGoneError
+from collector.helpers.http2.fields import Fields, headers_of
 
 CALL = (
     (b":method", b"POST"),

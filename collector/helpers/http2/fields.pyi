@@ -1,0 +1,12 @@
+from typing import Final, TypeAlias
+
+__all__ = ["Fields", "headers_of", "seconds_of"]
+
+Pairs: TypeAlias = tuple[tuple[bytes, bytes], ...]
+
+class Fields:
+    pairs: Final[Pairs]
+    def __init__(self, pairs: Pairs) -> None: ...
+
+def headers_of(block: bytes) -> Pairs: ...
+def seconds_of(timeout: bytes) -> float: ...
