@@ -8,7 +8,7 @@ after everybody else was given the batch.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from collector.api import Connector, ConsumeError, Exporter, RetryableError, Stage, Transform
 from collector.model import Batch, Signal
@@ -35,22 +35,16 @@ class Step:
         self.log.error("the processor failed, the batch is dropped for this pipeline", items=item_count, error=repr(error), exc_info=error)
 
 
-class NodeEdge:
-    """Into a stage or a connector."""
+class _Edge:
+    """What both kinds share: a batch that is taken in a plain call, or lost to a fault."""
 
-    __slots__ = ("_take", "component", "consume", "entries", "log", "waits")
+    __slots__ = ("_take", "consume", "entries", "log")
+    _lost_by: ClassVar[str]
 
-    def __init__(self, component: Stage | Connector, entries: dict[Signal, Entry], log: Any, *, waits: bool) -> None:
-        self.component, self.entries, self.log = component, entries, log
+    def __init__(self, component: Stage | Connector | Exporter, entries: dict[Signal, Entry], log: Any) -> None:
+        self.entries, self.log = entries, log
         self.consume: _Consume = component.consume
-        self._take: Callable[[Batch], bool] | None = component.take if isinstance(component, Stage) else None
-        self.waits = waits
-        """An exporter that waits for its result is behind it: it may take long."""
-
-    def has_room(self, batch: Batch) -> bool:
-        """Always: having come so far, it takes."""
-        del batch
-        return True
+        self._take: Callable[[Batch], bool] | None = None if isinstance(component, Connector) else component.take
 
     def take(self, batch: Batch, item_count: int) -> bool:
         """Give it the batch if it takes it at once. False: nothing was done."""
@@ -67,6 +61,29 @@ class NodeEdge:
         entry.received -= item_count
         return False
 
+    def _fail(self, item_count: int, entry: Entry, error: Exception) -> None:
+        lost = min(item_count, max(0, entry.row().imbalance))
+        entry.drop(lost, "error")
+        self.log.error(self._lost_by, items=lost, error=repr(error), exc_info=error)
+
+
+class NodeEdge(_Edge):
+    """Into a stage or a connector."""
+
+    __slots__ = ("component", "waits")
+    _lost_by = "the component failed, the batch is dropped here"
+
+    def __init__(self, component: Stage | Connector, entries: dict[Signal, Entry], log: Any, *, waits: bool) -> None:
+        super().__init__(component, entries, log)
+        self.component = component
+        self.waits = waits
+        """An exporter that waits for its result is behind it: it may take long."""
+
+    def has_room(self, batch: Batch) -> bool:
+        """Always: having come so far, it takes."""
+        del batch
+        return True
+
     async def give(self, batch: Batch, item_count: int) -> ConsumeError | None:
         """Give it the batch. Returns what an exporter behind it has to tell the sender."""
         entry = self.entries[batch.signal]
@@ -79,13 +96,8 @@ class NodeEdge:
             self._fail(item_count, entry, error)
         return None
 
-    def _fail(self, item_count: int, entry: Entry, error: Exception) -> None:
-        lost = min(item_count, max(0, entry.row().imbalance))
-        entry.drop(lost, "error")
-        self.log.error("the component failed, the batch is dropped here", items=lost, error=repr(error), exc_info=error)
 
-
-class ExporterEdge:
+class ExporterEdge(_Edge):
     """Into an exporter.
 
     Exporters hand a batch to their queue: most ``take`` it at once. Those that do not are awaited and do not suspend either, unless
@@ -93,12 +105,12 @@ class ExporterEdge:
     that it delays nobody, and drops beyond a bound.
     """
 
-    __slots__ = ("_handed_over", "_hands_over", "_take", "_tasks", "component", "consume", "entries", "log", "waits")
+    __slots__ = ("_handed_over", "_hands_over", "_tasks", "component", "waits")
+    _lost_by = "the exporter failed, the batch is dropped for it"
 
     def __init__(self, component: Exporter, entries: dict[Signal, Entry], log: Any) -> None:
-        self.component, self.entries, self.log = component, entries, log
-        self.consume: _Consume = component.consume
-        self._take: Callable[[Batch], bool] = component.take
+        super().__init__(component, entries, log)
+        self.component = component
         self.waits = component.waits_for_result
         self._hands_over: bool | None = None  # not known before the first batch
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -111,19 +123,6 @@ class ExporterEdge:
     def has_room(self, batch: Batch) -> bool:
         """Whether the batch would be taken without loss."""
         return len(self._tasks) < _HANDED_OVER_MAX and self.component.has_room(batch)
-
-    def take(self, batch: Batch, item_count: int) -> bool:
-        """Give it the batch if it takes it at once. False: nothing was done."""
-        entry = self.entries[batch.signal]
-        entry.received += item_count
-        try:
-            if self._take(batch):
-                return True
-        except Exception as error:  # noqa: BLE001 - nothing may end the process
-            self._fail(batch, entry, error)
-            return True
-        entry.received -= item_count
-        return False
 
     async def give(self, batch: Batch, item_count: int) -> ConsumeError | None:
         """Give it the batch. Returns its ConsumeError if it waits for results."""
@@ -158,19 +157,14 @@ class ExporterEdge:
         except ConsumeError as error:
             if self.waits:
                 return error
-            self._fail(batch, entry, error)
+            self._fail(batch.item_count, entry, error)
         except asyncio.CancelledError:
             if not self.waits:  # our own task, ended by `cancel`
                 entry.drop(min(batch.item_count, max(0, entry.row().imbalance)), "shutdown")
             raise
         except Exception as error:  # noqa: BLE001 - nothing may end the process
-            self._fail(batch, entry, error)
+            self._fail(batch.item_count, entry, error)
         return None
-
-    def _fail(self, batch: Batch, entry: Entry, error: Exception) -> None:
-        lost = min(batch.item_count, max(0, entry.row().imbalance))
-        entry.drop(lost, "error")
-        self.log.error("the exporter failed, the batch is dropped for it", items=lost, error=repr(error), exc_info=error)
 
     def cancel(self) -> None:
         """End what is still inside a suspended exporter (it is shut down)."""
