@@ -1,4 +1,4 @@
-"""What the OTLP exporters share: service and path names, answers, and the exporter over gRPC (``otlp_grpc``, ``jaeger``).
+"""What the OTLP exporters share: answers, and the exporter over gRPC (``otlp_grpc``, ``jaeger``).
 
 Source: OTLP specification 1.x; the Collector's exporter/otlpexporter and exporter/otlphttpexporter.
 """
@@ -14,12 +14,11 @@ from pydantic import Field, model_validator
 from collector.api import Host, PermanentError, Settings
 from collector.helpers.exporter import ExporterConfig, QueuedExporter
 from collector.helpers.grpc.client import GRPCClient, check_grpc_client_config
+from collector.helpers.otlp_names import GRPC_METHODS
 from collector.model import Batch, Signal
 from config.blocks import ByteSize, GRPCClientConfig
 
 __all__ = [
-    "GRPC_METHODS",
-    "HTTP_PATHS",
     "REJECTED_FIELDS",
     "RESPONSES",
     "OTLPGrpcConfig",
@@ -28,12 +27,6 @@ __all__ = [
     "user_agent",
 ]
 
-GRPC_METHODS: Final = {
-    Signal.TRACES: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-    Signal.METRICS: "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
-    Signal.LOGS: "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
-}
-HTTP_PATHS: Final = {Signal.TRACES: "v1/traces", Signal.METRICS: "v1/metrics", Signal.LOGS: "v1/logs"}
 RESPONSES: Final[dict[Signal, type[Message]]] = {
     Signal.TRACES: ExportTraceServiceResponse,
     Signal.METRICS: ExportMetricsServiceResponse,

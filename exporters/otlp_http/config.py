@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from collector.helpers.exporter import ExporterConfig
-from collector.helpers.otlp_client import HTTP_PATHS
+from collector.helpers.otlp_names import HTTP_PATHS
 from collector.model import Signal
 from config.blocks import ByteSize, Duration, HTTPClientConfig
 

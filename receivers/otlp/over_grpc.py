@@ -5,7 +5,6 @@ Source: opentelemetry-proto collector/{trace,metrics,logs}/v1/*_service.proto; O
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Final
 
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import FileDescriptor
@@ -15,18 +14,13 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from collector.api import ConsumeError, Receipt, ReceiverOutput
 from collector.helpers.grpc.method import Aborted, Call, Method, Reply
+from collector.helpers.otlp_names import GRPC_METHODS
 from collector.model import Context, MalformedBatch, Signal
 from receivers.otlp.answers import failure_of, partial_success_proto
 from receivers.otlp.config import OTLPGRPCConfig
 from receivers.otlp.context import ContextMaker
 
-__all__ = ["METHODS", "OTLPOverGRPC", "descriptor_files"]
-
-METHODS: Final = {
-    Signal.TRACES: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-    Signal.METRICS: "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
-    Signal.LOGS: "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
-}
+__all__ = ["OTLPOverGRPC", "descriptor_files"]
 
 
 class OTLPOverGRPC:
@@ -36,7 +30,7 @@ class OTLPOverGRPC:
         self._include_metadata = config.include_metadata
         self._keeps_nothing = not config.include_metadata and config.auth is None
         self._contexts = contexts
-        self.methods: dict[str, Method] = {METHODS[signal]: self._method(output.over("grpc")) for signal, output in outputs.items()}
+        self.methods: dict[str, Method] = {GRPC_METHODS[signal]: self._method(output.over("grpc")) for signal, output in outputs.items()}
 
     def _method(self, output: ReceiverOutput) -> Method:
         submit, context_of = output.submit, self._context

@@ -20,11 +20,11 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from collector.api import Receipt
+from collector.helpers.otlp_names import GRPC_METHODS
 from collector.model import Context, Signal
 from collector.testing import FakeHost, RecordingTelemetry, make_settings
 from receivers.otlp import factory
 from receivers.otlp.otlp import OTLPReceiver
-from receivers.otlp.over_grpc import METHODS
 
 RESPONSES = {
     Signal.TRACES: trace_service_pb2.ExportTraceServiceResponse,
@@ -205,7 +205,7 @@ async def _send_grpc(
 ) -> Outcome:
     options = [("grpc.max_send_message_length", -1)]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{running.receiver.grpc_port}", options=options) as channel:
-        call = channel.unary_unary(METHODS[signal])(
+        call = channel.unary_unary(GRPC_METHODS[signal])(
             body,
             metadata=tuple((headers or {}).items()),
             compression=grpc.Compression.Gzip if gzip else None,

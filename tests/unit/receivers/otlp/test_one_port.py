@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 import http2_peer
 from collector.helpers.auth import AuthenticationError
+from collector.helpers.otlp_names import GRPC_METHODS
 from collector.model import Signal
 from collector.testing import FakeHost, free_port
 from receivers.otlp.config import OTLPConfig
-from receivers.otlp.over_grpc import METHODS
 
 WIRE = b"\x0a\x00" * 50
 PROTOBUF = {"content-type": "application/x-protobuf"}
@@ -63,7 +63,7 @@ async def test_each_protocol_on_the_same_port(receive):
     running = await receive(one_port())
     assert running.receiver.grpc_port == running.receiver.http_port > 0
     async with grpc.aio.insecure_channel(f"127.0.0.1:{running.receiver.grpc_port}") as channel:
-        assert await channel.unary_unary(METHODS[Signal.TRACES])(WIRE) == b""
+        assert await channel.unary_unary(GRPC_METHODS[Signal.TRACES])(WIRE) == b""
     url = f"http://127.0.0.1:{running.receiver.http_port}/v1/traces"
     async with aiohttp.ClientSession() as session, session.post(url, data=WIRE, headers=PROTOBUF) as answer:
         assert (answer.status, await answer.read()) == (200, b"")

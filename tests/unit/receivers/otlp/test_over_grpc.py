@@ -10,8 +10,8 @@ import pytest
 
 import http2_peer
 from collector.helpers.compression import compress
+from collector.helpers.otlp_names import GRPC_METHODS
 from collector.model import Signal
-from receivers.otlp.over_grpc import METHODS
 
 GRPC = {"endpoint": "127.0.0.1:0"}
 WIRE = b"\x0a\x00" * 50
@@ -26,7 +26,7 @@ def protocol(request):
 async def raw_call(running, message, **headers):
     """The answer's fields to one call with whatever headers and message (flag included)."""
     client = http2_peer.client()
-    fields = {":method": "POST", ":scheme": "http", ":path": METHODS[Signal.TRACES], ":authority": "x", "te": "trailers"}
+    fields = {":method": "POST", ":scheme": "http", ":path": GRPC_METHODS[Signal.TRACES], ":authority": "x", "te": "trailers"}
     fields |= {"content-type": "application/grpc"} | {name.replace("_", "-"): value for name, value in headers.items()}
     stream_id = client.send_request([(name.encode(), value.encode()) for name, value in fields.items()])
     client.send_data(stream_id, message[:1] + (len(message) - 1).to_bytes(4, "big") + message[1:], end_stream=True)
@@ -74,7 +74,7 @@ async def test_deflate_is_refused_as_unimplemented(receive, protocol):
     running = await receive({"grpc": protocol})
     async with grpc.aio.insecure_channel(f"127.0.0.1:{running.receiver.grpc_port}", compression=grpc.Compression.Deflate) as channel:
         with pytest.raises(grpc.aio.AioRpcError, match="deflate") as failure:
-            await channel.unary_unary(METHODS[Signal.TRACES])(WIRE)
+            await channel.unary_unary(GRPC_METHODS[Signal.TRACES])(WIRE)
     assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -106,7 +106,7 @@ async def test_unix_socket(receive, options):
         path = f"{folder}/otlp.sock"
         running = await receive({"grpc": {**options, "endpoint": options["endpoint"].format(path=path)}})
         async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
-            assert await channel.unary_unary(METHODS[Signal.TRACES])(WIRE) == b""
+            assert await channel.unary_unary(GRPC_METHODS[Signal.TRACES])(WIRE) == b""
         assert running.door.taken[0][1].local_peer is True
         assert running.receiver.grpc_port == 0
         await running.receiver.shutdown()
@@ -135,7 +135,7 @@ async def test_all_addresses_are_served(receive, protocol):
     """``:port``."""
     running = await receive({"grpc": {**protocol, "endpoint": ":0"}})
     async with grpc.aio.insecure_channel(f"127.0.0.1:{running.receiver.grpc_port}") as channel:
-        assert await channel.unary_unary(METHODS[Signal.TRACES])(WIRE) == b""
+        assert await channel.unary_unary(GRPC_METHODS[Signal.TRACES])(WIRE) == b""
     assert running.door.taken[0][1].local_peer is True
 
 
@@ -145,7 +145,7 @@ async def test_cancelled_call_does_not_disturb_the_next(receive, send_grpc, prot
     running.door.open.clear()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{running.receiver.grpc_port}") as channel:
         with pytest.raises(grpc.aio.AioRpcError) as failure:
-            await channel.unary_unary(METHODS[Signal.TRACES])(WIRE, timeout=0.1)
+            await channel.unary_unary(GRPC_METHODS[Signal.TRACES])(WIRE, timeout=0.1)
     assert failure.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     running.door.open.set()
     assert (await send_grpc(running, Signal.TRACES, WIRE)).kind == "ok"
