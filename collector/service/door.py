@@ -136,9 +136,13 @@ class Door:
         if self._newest is group:
             self._newest = None
         work = self._commit_requests(group.wires, group.answers, group.context)
-        late = next(work, None)
+        late: _Late | None = None
+        try:
+            late = next(work, None)
+        finally:
+            if late is None:
+                self._admission.charge(-group.size_bytes)
         if late is None:
-            self._admission.charge(-group.size_bytes)
             return
         task = self._loop().create_task(self._commit_late(late, work, group.size_bytes))
         self._commits.add(task)

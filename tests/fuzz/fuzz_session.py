@@ -83,7 +83,6 @@ def answer(session: Session, streams: dict[int, list[Any]]) -> None:
                 session.send(stream_id, b"more")
             else:
                 session.reset(stream_id, 8)
-        session.discard(stream_id)
     assert session.held_bytes == 0
     with contextlib.suppress(EngineError):
         while session.output(10_000):

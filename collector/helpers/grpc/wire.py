@@ -91,11 +91,7 @@ class MessageReader:
             if len(chunks[0]) - start < HEADER_BYTES:
                 chunks[:] = [b"".join(chunks)]  # start is 0: after the first message there is one chunk
             head = chunks[0]
-            flag, size = head[start], int.from_bytes(head[start + 1 : start + HEADER_BYTES], "big")
-            if flag > 1:
-                raise FramingError("the compressed flag of a message is neither 0 nor 1")
-            if size > self._max_bytes:
-                raise MessageTooLarge(size, self._max_bytes)
+            flag, size = _read_header(head, start, self._max_bytes)
             rest_bytes = self.size_bytes - HEADER_BYTES - size
             if rest_bytes < 0:
                 self._whole_at_bytes = HEADER_BYTES + size
@@ -138,15 +134,24 @@ def encode_message(message: bytes, *, compressed: bool = False) -> bytes:
 
 def no_message(body: bytes, max_bytes: int) -> FramingError | MessageTooLarge:
     """Why ``body``, or what came of it, is not one message and can never be."""
-    if len(body) < HEADER_BYTES:
-        return FramingError("the body ends within a message")
-    size = int.from_bytes(body[1:HEADER_BYTES], "big")
-    if body[0] > 1:
-        return FramingError("the compressed flag of a message is neither 0 nor 1")
+    if len(body) >= HEADER_BYTES:
+        try:
+            _, size = _read_header(body, 0, max_bytes)
+        except (FramingError, MessageTooLarge) as error:
+            return error
+        if len(body) > HEADER_BYTES + size:
+            return FramingError("more than one message where one is expected")
+    return FramingError("the body ends within a message")
+
+
+def _read_header(data: bytes | bytearray, start: int, max_bytes: int) -> tuple[int, int]:
+    """The flag and the length of the message that begins at ``start``."""
+    flag, size = data[start], int.from_bytes(data[start + 1 : start + HEADER_BYTES], "big")
+    if flag > 1:
+        raise FramingError("the compressed flag of a message is neither 0 nor 1")
     if size > max_bytes:
-        return MessageTooLarge(size, max_bytes)
-    is_more = len(body) > HEADER_BYTES + size
-    return FramingError("more than one message where one is expected" if is_more else "the body ends within a message")
+        raise MessageTooLarge(size, max_bytes)
+    return flag, size
 
 
 def encode_timeout(seconds: float) -> bytes:

@@ -37,21 +37,31 @@ cdef class Fields:
 
 
 def headers_of(bytes block not None):
-    """The fields of a header block: a tuple of pairs of bytes, in their order."""
+    """The fields of a header block that a session told of: a tuple of pairs of bytes, in their order.
+
+    Raises:
+        ValueError: it is none.
+    """
     cdef const char *at = PyBytes_AS_STRING(block)
     cdef const char *end = at + PyBytes_GET_SIZE(block)
-    cdef uint32_t size
-    cdef bytes name, value
     cdef list fields = []
     while at < end:
-        memcpy(&size, at, 4)
-        name = PyBytes_FromStringAndSize(at + 4, size)
-        at += 4 + size
-        memcpy(&size, at, 4)
-        value = PyBytes_FromStringAndSize(at + 4, size)
-        at += 4 + size
-        fields.append((name, value))
+        name = _text(&at, end)
+        fields.append((name, _text(&at, end)))
     return tuple(fields)
+
+
+cdef bytes _text(const char **at, const char *end):
+    """The length and the bytes at ``at``, which moves behind them."""
+    cdef uint32_t size
+    if end - at[0] < 4:
+        raise ValueError("no header block")
+    memcpy(&size, at[0], 4)
+    if end - at[0] - 4 < <Py_ssize_t>size:
+        raise ValueError("no header block")
+    text = PyBytes_FromStringAndSize(at[0] + 4, size)
+    at[0] += 4 + size
+    return text
 
 
 def seconds_of(bytes timeout not None):

@@ -85,7 +85,7 @@ cdef class Session:
     """
 
     cdef nghttp2_session *session
-    cdef readonly bint is_client
+    cdef bint is_client
     cdef readonly Py_ssize_t held_bytes
     """Of bodies that are not told yet."""
     cdef readonly Py_ssize_t queued_bytes
@@ -215,12 +215,6 @@ cdef class Session:
         self.held_bytes -= stream.size
         return stream.take()
 
-    def discard(self, int32_t stream_id):
-        """Nothing more is told of the stream."""
-        cdef Stream stream = self.streams.get(stream_id)
-        if stream is not None:
-            self._discard(stream)
-
     def seen_s(self, int32_t stream_id):
         """When something came on the stream last, by the times that ``receive`` was given; infinite where nothing is owed any more."""
         cdef Stream stream = self.streams.get(stream_id)
@@ -229,6 +223,7 @@ cdef class Session:
         return stream.seen_s
 
     cdef int _discard(self, Stream stream) except -1:
+        """Nothing more is told of the stream."""
         stream.is_discarded = True
         self.held_bytes -= stream.size
         stream.take()
@@ -319,8 +314,8 @@ cdef class Session:
 
     # Out
 
-    def request(self, Fields fields not None, *chunks, bint is_end=True):
-        """Open a stream and send a request on it, its body in pieces; its id.
+    def request(self, Fields fields not None, *chunks):
+        """Open a stream and send a whole request on it, its body in pieces; its id.
 
         Raises:
             EngineError: there are no more ids, or the peer takes no more streams.
@@ -331,12 +326,10 @@ cdef class Session:
         self._usable()
         provider.source.ptr, provider.read = NULL, _read_body
         stream.chunks = []
-        stream.is_out_ended = is_end
+        stream.is_out_ended = True
         for chunk in chunks:
             self._queue(stream, chunk)
-        stream_id = _lib.submit_request(
-            self.session, NULL, fields.array, fields.count, &provider if not is_end or stream.queued else NULL, NULL
-        )
+        stream_id = _lib.submit_request(self.session, NULL, fields.array, fields.count, &provider if stream.queued else NULL, NULL)
         if stream_id < 0:
             self.queued_bytes -= stream.queued
             self._refuse(stream_id)
@@ -379,7 +372,7 @@ cdef class Session:
             self._refuse(result)
 
     def send(self, int32_t stream_id, bytes data not None, Fields trailers=None, *, bint is_end=False):
-        """More of a body that was begun, and its end.
+        """More of an answer that was begun, and its end.
 
         Raises:
             StreamGoneError: nobody is there to hear it.
@@ -390,7 +383,7 @@ cdef class Session:
         if data:
             self._queue(stream, data)
         stream.out_trailers, stream.is_out_ended = trailers, is_end
-        if is_end and not self.is_client:
+        if is_end:
             self._discard(stream)
         if stream.is_deferred:
             stream.is_deferred = False

@@ -96,6 +96,13 @@ def test_a_call_is_told_once_when_it_is_whole():
     assert len(blocks) == 1
 
 
+@pytest.mark.parametrize("block", [b"x", bytes(4), b"\5\0\0\0abc", b"\1\0\0\0a\xff\xff\xff\xff"])
+def test_what_is_no_header_block(block):
+    """Lengths that lead past its end are an error."""
+    with pytest.raises(ValueError, match="no header block"):
+        headers_of(block)
+
+
 @pytest.mark.parametrize("timeout", [b"", b"S", b"5", b"5s", b"123456789S", b"-1S", b"5 S", b"\xff5S"])
 def test_a_malformed_timeout_is_no_time(timeout):
     """It is negative, and shown as it came."""
@@ -189,7 +196,7 @@ def test_no_split_changes_what_is_heard(requests, cuts):
         told = summary(events)
         held = server.held_bytes
         for stream_id in list(told):
-            server.discard(stream_id)
+            server.reset(stream_id, ErrorCode.CANCEL)
         assert server.held_bytes == 0
         order = [event.stream_id for event in events if isinstance(event, Received) and event.is_end]
         return told, held, order
@@ -208,7 +215,7 @@ def test_memory_follows_what_came_not_what_is_announced():
     assert server.receive(client.data_to_send(), 2.0) == ()
     assert server.held_bytes == 40_000
     assert server.seen_s(stream_id) == 2.0
-    server.discard(stream_id)
+    server.reset(stream_id, ErrorCode.CANCEL)
     assert server.held_bytes == 0
     assert server.seen_s(stream_id) == float("inf")
 
@@ -410,7 +417,6 @@ def test_after_an_error_nothing_works():
         with pytest.raises(EngineError):
             use()
     assert (server.is_over, server.wants_flush, server.raw(1), server.take_events()) == (True, True, b"", ())
-    server.discard(1)
 
 
 IN_A_PROCESS_WITHOUT_NGH2 = """
