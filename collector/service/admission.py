@@ -65,6 +65,10 @@ class ServiceAdmission:
             self._refuse(size_bytes)
         self._used_bytes = held_bytes
 
+    def room_bytes(self) -> int:
+        """How much may be held beside what is; 0 while nothing may."""
+        return 0 if self._is_rss_high else max(self._soft_bytes - self.used_bytes, 0)
+
     def charge(self, size_bytes: int) -> None:
         """Add what a queue or stage holds (negative: release)."""
         self._used_bytes += size_bytes

@@ -26,10 +26,12 @@ _Late = Coroutine[Any, Any, None]
 class _Group:
     """Requests that go on as one batch. Their bytes are charged to the budget until the batch is committed."""
 
-    __slots__ = ("answers", "context", "size_bytes", "wires")
+    __slots__ = ("answers", "bound_bytes", "context", "size_bytes", "wires")
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, bound_bytes: int) -> None:
         self.context = context
+        self.bound_bytes = bound_bytes
+        """Of the group; what there was room for when it was begun, so that its requests need not ask for each one."""
         self.wires: list[bytes] = []
         self.answers: list[Answered] = []
         self.size_bytes = 0
@@ -76,16 +78,18 @@ class Door:
     def submit(self, wire: bytes, context: Context, answered: Answered) -> None:
         """Commit one request with the others of these turns; see :class:`collector.api.ReceiverOutput`."""
         size_bytes = len(wire)
-        try:
-            self._admission.hold(size_bytes)
-        except RetryableError as error:
-            answered(error)
-            return
         group = self._newest
         if group is None or group.context is not context:
             group = self._groups.get(context)
-        if group is None or group.size_bytes + size_bytes > self._bound_bytes:
-            group = self._new_group(context)
+        if group is not None and group.size_bytes + size_bytes <= group.bound_bytes:
+            self._admission.charge(size_bytes)
+        else:
+            try:
+                self._admission.hold(size_bytes)
+            except RetryableError as error:
+                answered(error)
+                return
+            group = self._new_group(context, size_bytes)
         group.wires.append(wire)
         group.answers.append(answered)
         group.size_bytes += size_bytes
@@ -119,9 +123,9 @@ class Door:
         self._entry = self._entry_of("")
         return self._entry
 
-    def _new_group(self, context: Context) -> _Group:
-        """A group, which is committed when the next turn is over: until then requests are added."""
-        group = _Group(context)
+    def _new_group(self, context: Context, size_bytes: int) -> _Group:
+        """A group for a request of ``size_bytes``, which are held. Committed when the next turn is over: until then requests are added."""
+        group = _Group(context, min(self._bound_bytes, size_bytes + self._admission.room_bytes()))
         if not self._fan.waits:
             self._groups[context] = self._newest = group
         loop = self._loop()

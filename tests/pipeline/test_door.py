@@ -131,6 +131,20 @@ async def test_memory_refuses_what_does_not_fit_beside_the_others(world):
         assert service.admission.used_bytes == 0
 
 
+async def test_what_stages_hold_leaves_less_room_for_the_others(world):
+    """Of two that fit alone the second is refused, as it is while nothing waits at the door."""
+    async with world.running(PLAIN % '""') as service:
+        body = wire(10)
+        service.admission.limit(soft_bytes=4 * len(body), hard_bytes=5 * len(body), rss=lambda: 0)
+        service.admission.add_source(lambda: 2 * len(body) + 1)
+        senders = Senders(world.source())
+        for _ in range(2):
+            senders.send(body)
+        first, second = await senders.answers()
+        assert first == Receipt(10)
+        assert (type(second), second.reason) == (RetryableError, "memory_limit")
+
+
 async def test_where_all_do_not_fit_those_are_taken_that_do(world):
     """A full queue refuses request by request, and the books close."""
     async with world.running(PLAIN % "must_not_lose") as service:

@@ -24,7 +24,7 @@ from collector.helpers.grpc.wire import (
     no_message,
 )
 from collector.helpers.http2.engine import ErrorCode, Setting
-from collector.helpers.http2.events import EngineError, GoAwayReceived, Over, Received, SettingsReceived
+from collector.helpers.http2.events import EngineError, Event, GoAwayReceived, Over, Received, SettingsReceived
 from collector.helpers.http2.fields import Fields, headers_of
 from collector.helpers.http2.protocol import HTTP2Protocol
 from collector.helpers.http2.session import Session
@@ -87,7 +87,7 @@ class Owner(Protocol):
         ...
 
 
-class CallConnection(HTTP2Protocol):
+class CallConnection(HTTP2Protocol, asyncio.BufferedProtocol):
     """One HTTP/2 connection to a gRPC server."""
 
     def __init__(self, session: Session, owner: Owner, *, write_buffer_bytes: int = 512 * 1024) -> None:
@@ -203,11 +203,18 @@ class CallConnection(HTTP2Protocol):
         """See :class:`HTTP2Protocol`. Writing ends streams too, those that libnghttp2 itself resets, and says why it gives up."""
         super().flush()
         for event in self.session.take_events():
-            handler = self._on.get(type(event))
-            if handler is not None:
-                handler(self, event)
+            if isinstance(event, Received):
+                self.received(event)
+            else:
+                self.happened(event)
 
     # Events.
+
+    def happened(self, event: Event) -> None:
+        """See the base."""
+        on = self._on.get(type(event))
+        if on is not None:
+            on(self, event)
 
     def _settings_received(self, event: SettingsReceived) -> None:
         limit = event.values.get(Setting.MAX_CONCURRENT_STREAMS)
@@ -219,7 +226,8 @@ class CallConnection(HTTP2Protocol):
             self.ready.set_result(None)
         self._owner.stream_freed(self)
 
-    def _received(self, event: Received) -> None:
+    def received(self, event: Received) -> None:
+        """See the base."""
         call = self._calls.get(event.stream_id)
         if call is None:
             return
@@ -395,7 +403,6 @@ class CallConnection(HTTP2Protocol):
 
     _on: ClassVar[Mapping[type[Any], Callable[[Any, Any], None]]] = {
         SettingsReceived: _settings_received,
-        Received: _received,
         GoAwayReceived: _goaway_received,
         Over: _over,
     }

@@ -9,7 +9,7 @@ rpc_util.go for what the specification leaves open, and for texts.
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 from google.protobuf import descriptor_pb2
@@ -19,16 +19,18 @@ from collector.api import Admission, Clock, Host, RetryableError
 from collector.helpers.auth import Authenticate, AuthenticationError, find_authenticator
 from collector.helpers.compression import BadEncoding, TooLarge, decompress
 from collector.helpers.error_log import ErrorLog
-from collector.helpers.grpc.calls import ACCEPTED, CONTENT_TYPE, Head, Headers, StreamingCall, UnaryCall
 from collector.helpers.grpc.health import HEALTH_FILE, HEALTH_SERVICE, Health
 from collector.helpers.grpc.method import Aborted, Call, Method, OpenStreaming, Reply
 from collector.helpers.grpc.reflection import Reflection
+from collector.helpers.grpc.streaming import StreamingCall
+from collector.helpers.grpc.unary import ACCEPTED, CONTENT_TYPE, Calls, Head, bad_timeout
 from collector.helpers.grpc.wire import FramingError, decode_binary, encode_binary, encode_text
 from collector.helpers.http import HTTPServer
 from collector.helpers.http2.engine import require
 from collector.helpers.http2.events import Received
 from collector.helpers.http2.fields import headers_of
-from collector.helpers.http2.server import MAX_HEADER_BYTES, HTTP2Server, ServerConnection, Stream
+from collector.helpers.http2.server import MAX_HEADER_BYTES, HTTP2Server
+from collector.helpers.http2.server_streams import ServerStreams, Stream
 from collector.helpers.peer import Endpoint, LocalAddresses
 from config.blocks import GRPCServerConfig
 
@@ -40,13 +42,13 @@ _EXPANSION_GUESS: Final = 8
 _RESERVE_FROM_BYTES: Final = 8 * 1024
 _LEAVE_LOOP_FROM_BYTES: Final = 256 * 1024
 _NEVER: Final = float("inf")
-_HEADS: Final = 256  # kept; each of at most _MAX_KEPT_HEAD_BYTES
-_MAX_KEPT_HEAD_BYTES: Final = 4096
 _FIELD_OVERHEAD_BYTES: Final = 32  # RFC 9113 §6.5.2
 # grpc-encoding → the name in collector.helpers.compression. gRPC's snappy is the framed format: mostynb/go-grpc-compression, which the
 # Collector takes.
 _ENCODINGS: Final = {b"": "", b"identity": "", b"gzip": "gzip", b"zstd": "zstd", b"snappy": "x-snappy-framed"}
 _UNSUPPORTED: Final = b"415"
+
+Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
 
 class GRPCServer:
@@ -89,7 +91,7 @@ class GRPCServer:
         self._admission: Admission | None = None
         self._http2: HTTP2Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._heads: dict[bytes, Head] = {}
+        self._calls = Calls(self)
         self._log_error = ErrorLog(log, clock, "call failed inside the server, answered INTERNAL", config=key)
         self.port = 0
         """The port it listens on; 0 before ``start`` and for a Unix socket."""
@@ -122,6 +124,7 @@ class GRPCServer:
         config = self._config
         self._admission = host.admission
         self._authenticate = find_authenticator(host, config.auth, self._key)
+        self._calls.authenticates = self._authenticate is not None
         if self._http is not None:
             self._http.open(host)
         services = frozenset(path.decode().split("/")[1] for path in self._methods)
@@ -130,7 +133,7 @@ class GRPCServer:
         self._streaming = {path.encode(): method for path, method in {**self._health.methods, **reflection.methods}.items()}
         return HTTP2Server(
             self._endpoint,
-            self.accept,
+            self._calls.accept,
             key=self._key,
             admission=host.admission,
             addresses=self._addresses,
@@ -153,41 +156,26 @@ class GRPCServer:
 
     # What comes in
 
-    def accept(self, connection: ServerConnection, event: Received) -> Stream | None:
-        """The stream of a request, or None where it was answered at once."""
-        assert event.head is not None
-        head = self._heads.get(event.head) or self._read_head(event.head, is_grpc=event.is_grpc)
-        stream_id = event.stream_id
-        stream: UnaryCall | StreamingCall
-        if head.method is not None:
-            stream = UnaryCall(self, head, connection, stream_id)
+    def accept_other(self, connection: ServerStreams, event: Received, head: Head) -> Stream | None:
+        """The stream of a request to no unary method, or None where it was answered at once."""
+        if head.streaming is not None:
+            stream = StreamingCall(self, head, connection, event.stream_id)
             if event.timeout_s < 0:
-                stream.reply(_bad_timeout(event.timeout))
+                stream.finish(bad_timeout(event.timeout))
                 return None
             if event.timeout_s != _NEVER:
                 connection.expire(stream, event.timeout_s)
+            stream.read(connection.session.raw(event.stream_id), is_end=False)
             if event.is_end or event.data:
                 stream.received(event)
-        elif head.streaming is not None:
-            stream = StreamingCall(self, head, connection, stream_id)
-            if event.timeout_s < 0:
-                stream.finish(_bad_timeout(event.timeout))
-                return None
-            if event.timeout_s != _NEVER:
-                connection.expire(stream, event.timeout_s)
-            stream.read(connection.session.raw(stream_id), is_end=False)
-            if event.is_end or event.data:
-                stream.received(event)
-        else:
-            assert head.failure is not None
-            if self._accept_http is not None and head.status == _UNSUPPORTED:
-                return self._accept_http(connection, event)
-            stream = UnaryCall(self, head, connection, stream_id)
-            stream.is_awaited = not event.is_end
-            stream.reply(head.failure)
-        return None if stream.is_done else stream
+            return None if stream.is_done else stream
+        if self._accept_http is not None and head.status == _UNSUPPORTED:
+            return self._accept_http(connection, event)
+        self._calls.refuse(connection, event, head)
+        return None
 
-    def _read_head(self, block: bytes, *, is_grpc: bool) -> Head:
+    def read_head(self, block: bytes, *, is_grpc: bool) -> Head:
+        """What the headers of a request say."""
         head = Head(block)
         headers = headers_of(block)
         size_bytes = sum(len(name) + len(value) + _FIELD_OVERHEAD_BYTES for name, value in headers)
@@ -217,35 +205,24 @@ class GRPCServer:
         else:
             head.encoding = _ENCODINGS[encoding]
             head.method, head.streaming = self._methods.get(path), self._streaming.get(path)
-        if size_bytes <= _MAX_KEPT_HEAD_BYTES:
-            if len(self._heads) >= _HEADS:
-                self._heads.clear()
-            self._heads[block] = head
         return head
 
     # What calls use
 
-    def invoke(self, head: Head, is_local: bool | None, message: bytes, reply: Reply) -> None:
-        """Ask the method. The edge: whatever happens in it, the call ends with a status that says so."""
-        method = head.method
-        assert method is not None
-        if self._authenticate is not None:
-            task = asyncio.ensure_future(self._invoke_authenticated(self._authenticate, method, head.call(is_local), message, reply))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            return
-        try:
-            method(message, head.call(is_local), reply)
-        except Exception as exc:  # noqa: BLE001 - nothing may end the process, and the sender must hear of it
-            reply(exc)
+    def invoke_authenticated(self, method: Method, call: Call, message: bytes, reply: Reply) -> None:
+        """Ask the authenticator, then the method."""
+        assert self._authenticate is not None
+        task = asyncio.ensure_future(self._invoke(self._authenticate, method, call, message, reply))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _invoke_authenticated(self, authenticate: Authenticate, method: Method, call: Call, message: bytes, reply: Reply) -> None:
+    async def _invoke(self, authenticate: Authenticate, method: Method, call: Call, message: bytes, reply: Reply) -> None:
         try:
             claims = await authenticate(call.metadata)
             method(message, Call(call.is_local, lambda: call.metadata, claims), reply)
         except AuthenticationError as exc:
             reply(Aborted(grpc.StatusCode.UNAUTHENTICATED, str(exc) or "authentication failed", reason="unauthenticated"))
-        except Exception as exc:  # noqa: BLE001 - as in invoke
+        except Exception as exc:  # noqa: BLE001 - nothing may end the process, and the sender must hear of it
             reply(exc)
 
     def unpack(self, encoding: str, message: bytes, done: Callable[[bytes], None], reply: Reply) -> None:
@@ -324,10 +301,6 @@ def _decodes(headers: Headers) -> bool:
     except FramingError:
         return False
     return True
-
-
-def _bad_timeout(value: bytes) -> Aborted:
-    return Aborted(grpc.StatusCode.INTERNAL, f"malformed grpc-timeout: {_shown(value)}", reason="timeout_header")
 
 
 def _retry_details(error: RetryableError) -> bytes:

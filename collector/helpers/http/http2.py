@@ -10,7 +10,8 @@ from collector.helpers.http.answer import Answer, Refused
 from collector.helpers.http.service import Request, Service
 from collector.helpers.http2.events import EngineError, Received
 from collector.helpers.http2.fields import Fields, headers_of
-from collector.helpers.http2.server import Accept, ServerConnection, Stream
+from collector.helpers.http2.server import Accept
+from collector.helpers.http2.server_streams import ServerStreams, Stream
 
 __all__ = ["accept_for"]
 
@@ -21,7 +22,7 @@ _CONTINUE: Final = Fields(((b":status", b"100"),))
 def accept_for(service: Service) -> Accept:
     """Makes requests to ``service`` of HTTP/2 streams."""
 
-    def accept(connection: ServerConnection, event: Received) -> Stream | None:
+    def accept(connection: ServerStreams, event: Received) -> Stream | None:
         exchange = _Exchange(connection, event.stream_id)
         exchange.begin(service, event)
         return None if exchange.request.is_answered else exchange
@@ -36,7 +37,7 @@ class _Exchange(Stream):
 
     request: Request
 
-    def __init__(self, connection: ServerConnection, stream_id: int) -> None:
+    def __init__(self, connection: ServerStreams, stream_id: int) -> None:
         super().__init__(connection, stream_id)
         address = connection.transport.get_extra_info("peername") if connection.transport is not None else None
         self.peer: str | None = str(address[0]) if isinstance(address, tuple) else None

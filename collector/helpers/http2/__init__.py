@@ -4,5 +4,6 @@
                        ``events``: what it tells of; ``fields``: header fields; ``stream``: what it holds of one stream
 ``engine``             its configuration for both roles, and HTTP/2's numbers
 ``protocol``           an asyncio protocol over it: reading, writing, keepalive; what both roles share
-``server``             listening; ``server_connection``: the server's role; ``first_bytes``: a port that serves HTTP/1.1, too
+``server``             listening; ``server_connection``: the server's role, ``server_streams``: the compiled part of it, which every
+                       request passes; ``first_bytes``: a port that serves HTTP/1.1, too
 """

@@ -92,7 +92,7 @@ class FirstBytes(asyncio.BufferedProtocol):
         said = bytes(self._buffer[: self._length])
         if is_http2:
             http2 = self._http2()
-            transport.set_protocol(http2)
+            transport.set_protocol(http2)  # type: ignore[arg-type] # every subclass is an asyncio protocol, the compiled base cannot be
             http2.connection_made(transport)
             if said:
                 http2.receive(said)

@@ -5,20 +5,25 @@ What a request means is its user's: ``accept`` makes a :class:`Stream` of it. Fr
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 from collector.api import Admission
+from collector.helpers.http2.events import Received
 from collector.helpers.http2.first_bytes import FirstBytes, HTTP1Protocol
-from collector.helpers.http2.server_connection import MAX_HEADER_BYTES, Accept, ServerConnection, Stream
+from collector.helpers.http2.server_connection import MAX_HEADER_BYTES, ServerConnection
+from collector.helpers.http2.server_streams import ServerStreams, Stream
 from collector.helpers.peer import Endpoint, LocalAddresses
 from collector.helpers.ports import listen_error
 from collector.helpers.tls import server_context
 from config.blocks import KeepaliveServerConfig, TLSServerConfig
 
-__all__ = ["MAX_HEADER_BYTES", "Accept", "HTTP2Server", "ServerConnection", "Stream"]
+__all__ = ["MAX_HEADER_BYTES", "Accept", "HTTP2Server", "ServerConnection"]
 
 _MAX_STREAMS: Final = 10_000  # with max_concurrent_streams: 0; more than any client uses, so that a connection's memory is bounded
 _HANDSHAKE_S: Final = 10.0  # of TLS
+
+Accept: TypeAlias = Callable[[ServerStreams, Received], Stream | None]
+"""Makes a stream of a request, with what came of its body; None: it was answered at once."""
 
 
 class HTTP2Server:

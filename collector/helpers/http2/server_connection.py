@@ -5,34 +5,31 @@ Source: RFC 9113; grpc-go internal/transport/http2_server.go for idle, age, the 
 
 import asyncio
 import random
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from collector.api import RetryableError
 from collector.helpers.http2 import engine
 from collector.helpers.http2.engine import ErrorCode
 from collector.helpers.http2.events import (
     EngineError,
+    Event,
     FloodError,
     GoAwayReceived,
     PingAcknowledged,
     PingReceived,
-    Received,
     SettingsReceived,
 )
 from collector.helpers.http2.first_bytes import PREFACE_S
-from collector.helpers.http2.protocol import HTTP2Protocol
+from collector.helpers.http2.server_streams import FREE_BYTES, STREAM_BYTES, ServerStreams
 
 if TYPE_CHECKING:
     from collector.helpers.http2.server import HTTP2Server
 
-__all__ = ["MAX_HEADER_BYTES", "Accept", "ServerConnection", "Stream"]
+__all__ = ["MAX_HEADER_BYTES", "ServerConnection"]
 
 MAX_HEADER_BYTES: Final = 64 * 1024  # of one request, as announced in SETTINGS; gRPC's default of 8 KiB is too small for some tokens
 _CUT_OFF_HEADER_BYTES: Final = 256 * 1024  # what is larger than this ends the connection; between the two, the request
-_STREAM_BYTES: Final = 2048  # about what an open stream costs us and libnghttp2
-_FREE_BYTES: Final = 16 * 1024  # that much is held for a connection without booking it
 _BOOK_STEP_BYTES: Final = 64 * 1024
 _STALLED_S: Final = 60.0  # a request of which nothing comes for this long gives up its place; so does who does not take its answers
 _CHECK_S: Final = 30.0
@@ -49,75 +46,24 @@ _LINGER_S: Final = 2.0  # for a client to close its side, too
 _NEVER: Final = float("inf")
 
 
-class Stream(ABC):
-    """A request being read or answered. Subclasses are made by ``accept`` and call ``connection.forget(self.id)`` once it is answered."""
-
-    __slots__ = ("connection", "deadline_s", "held_bytes", "id", "is_awaited")
-
-    def __init__(self, connection: "ServerConnection", stream_id: int) -> None:
-        self.connection = connection
-        self.id = stream_id
-        self.held_bytes = 0
-        self.is_awaited = True
-        """More of the request is owed: it is given up when nothing comes for a minute, or there is no memory for the rest."""
-        self.deadline_s = _NEVER
-
-    @abstractmethod
-    def received(self, event: Received) -> None:
-        """More of the body, or its end."""
-
-    @abstractmethod
-    def lost(self) -> None:
-        """The client gave it up, or the connection is gone: nothing can be sent any more."""
-
-    @abstractmethod
-    def refused(self, error: RetryableError) -> None:
-        """There is no memory for the rest of the request."""
-
-    @abstractmethod
-    def stalled(self) -> None:
-        """Nothing came for a minute."""
-
-    @abstractmethod
-    def expired(self) -> None:
-        """``deadline_s`` has passed."""
-
-    def book(self, size_bytes: int) -> None:
-        """Book what is kept of the request; 0: nothing any more."""
-        self.connection.held_bytes += size_bytes - self.held_bytes
-        self.held_bytes = size_bytes
-
-
-Accept = Callable[["ServerConnection", Received], Stream | None]
-"""Makes a stream of a request, with what came of its body; None: it was answered at once."""
-
-
-class ServerConnection(HTTP2Protocol):
+class ServerConnection(ServerStreams, asyncio.BufferedProtocol):
     """One connection of a client."""
 
     __slots__ = (
         "_age_s",
         "_blocked",
-        "_booked_bytes",
         "_deadline_timer",
         "_drain_timer",
         "_draining",
-        "_idle_since_s",
         "_is_greeted",
-        "_next_deadline_s",
         "_opened_s",
         "_ping_at_s",
-        "_ping_is_free",
         "_probed_s",
-        "_resets",
         "_server",
         "_settings_count",
         "_settings_since_s",
         "_strikes",
         "_timer",
-        "held_bytes",
-        "is_local",
-        "streams",
     )
 
     def __init__(self, server: "HTTP2Server") -> None:
@@ -127,30 +73,21 @@ class ServerConnection(HTTP2Protocol):
                 max_concurrent_streams=server.max_streams,
                 max_header_bytes=MAX_HEADER_BYTES,
                 cut_off_bytes=_CUT_OFF_HEADER_BYTES,
-            )
+            ),
+            server.accept,
         )
         self._server = server
-        self.streams: dict[int, Stream] = {}
-        """Requests that are not answered."""
-        self.held_bytes = 0
-        """Of requests that are not whole, beside what the session holds of them."""
-        self.is_local: bool | None = None
-        """The client is on this machine."""
-        self._booked_bytes = 0
-        self._opened_s = self._idle_since_s = self.last_read_s
+        self._opened_s = self.last_read_s
         self._is_greeted = False
         parameters = server.keepalive.server_parameters
         self._age_s = parameters.max_connection_age * random.uniform(1 - _AGE_JITTER, 1 + _AGE_JITTER) or _NEVER  # noqa: S311 - no secret
         self._draining = ""
         self._drain_timer: asyncio.TimerHandle | None = None
-        self._next_deadline_s = _NEVER
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._blocked = (0.0, 0)  # since when, and with how many bytes, the client does not take its answers
         self._probed_s = 0.0
-        self._resets: list[int] = []
         self._ping_at_s = float("-inf")
-        self._ping_is_free = False
         self._strikes = 0
         self._settings_count, self._settings_since_s = 0, self.last_read_s
 
@@ -178,18 +115,7 @@ class ServerConnection(HTTP2Protocol):
             if timer is not None:
                 timer.cancel()
         self._timer = self._deadline_timer = self._drain_timer = None
-        streams, self.streams = self.streams, {}
-        for stream in streams.values():
-            stream.lost()
-        self.held_bytes = 0
-        self._book()
         self._server.lost(self)
-
-    def receive(self, data: bytes | bytearray, size: int = -1) -> None:
-        """See the base; then books what is held of requests that are not whole."""
-        super().receive(data, size)
-        if self._booked_bytes or self.held_bytes + self.session.held_bytes + len(self.streams) * _STREAM_BYTES > _FREE_BYTES:
-            self._book()
 
     def broken(self, error: EngineError) -> None:
         """The client broke the protocol or a limit: tell it, and close."""
@@ -225,42 +151,6 @@ class ServerConnection(HTTP2Protocol):
         self._server.closed("keepalive")
         self.abort()
 
-    def has_streams(self) -> bool:
-        """Whether a request is not answered."""
-        return bool(self.streams)
-
-    # For streams
-
-    def forget(self, stream: Stream) -> None:
-        """The stream is answered, or never will be."""
-        self.streams.pop(stream.id, None)
-        self._ping_is_free = True
-        if stream.held_bytes:
-            stream.book(0)
-        if not self.streams:
-            self._idle_since_s = self.last_read_s
-            if self._booked_bytes:
-                self._book()
-
-    def expire(self, stream: Stream, timeout_s: float) -> None:
-        """Call ``stream.expired`` after ``timeout_s``, unless it is forgotten by then. One timer for all streams."""
-        stream.deadline_s = deadline_s = self.last_read_s + timeout_s
-        if deadline_s < self._next_deadline_s:
-            self._expire_at(deadline_s)
-
-    def give_up(self, stream_id: int) -> None:
-        """What the client still sends of a request that was answered is of no use: RST_STREAM after the answer (RFC 9113 §8.1)."""
-        self._resets.append(stream_id)
-
-    def flush(self) -> None:
-        """See the base."""
-        super().flush()
-        if self._resets and self.is_open and not self._is_paused:  # not before: libnghttp2 would drop the answer
-            resets, self._resets = self._resets, []
-            for stream_id in resets:
-                self.session.reset(stream_id, ErrorCode.NO_ERROR)
-            super().flush()
-
     # Ends
 
     def drain(self, reason: str) -> None:
@@ -284,19 +174,11 @@ class ServerConnection(HTTP2Protocol):
 
     # Events
 
-    def _received(self, event: Received) -> None:
-        stream = self.streams.get(event.stream_id)
-        if stream is not None:
-            if event.is_end or event.data:
-                stream.received(event)
-        elif event.head is not None:
-            stream = self._server.accept(self, event)
-            if stream is None:
-                return
-            self.streams[event.stream_id] = stream
-        if event.is_closed and stream is not None and stream.id in self.streams:
-            self.forget(stream)
-            stream.lost()
+    def happened(self, event: Event) -> None:
+        """See the base."""
+        on = self._on.get(type(event))
+        if on is not None:
+            on(self, event)
 
     def _settings(self, _: SettingsReceived) -> None:
         """Each is acknowledged: libnghttp2 bounds only how many of those wait to be sent."""
@@ -332,8 +214,7 @@ class ServerConnection(HTTP2Protocol):
             self.flush()
             self.close()
 
-    _on = {  # noqa: RUF012 - declared in the base
-        Received: _received,
+    _on: ClassVar[Mapping[type[Any], Callable[[Any, Any], None]]] = {
         SettingsReceived: _settings,
         GoAwayReceived: _goaway,
         PingReceived: _pinged,
@@ -419,8 +300,8 @@ class ServerConnection(HTTP2Protocol):
 
     def _book(self) -> None:
         """Charge the budget with what is held, in steps; refuse what is not whole where there is no room for more."""
-        held_bytes = self.held_bytes + self.session.held_bytes + len(self.streams) * _STREAM_BYTES
-        steps = -(-held_bytes // _BOOK_STEP_BYTES) if held_bytes > _FREE_BYTES else 0
+        held_bytes = self.held_bytes + self.session.held_bytes + len(self.streams) * STREAM_BYTES
+        steps = -(-held_bytes // _BOOK_STEP_BYTES) if held_bytes > FREE_BYTES else 0
         more_bytes = steps * _BOOK_STEP_BYTES - self._booked_bytes
         if not more_bytes:
             return

@@ -66,6 +66,7 @@ cdef enum:
     OUT_BYTES = 16 * 1024
     INTERNAL_ERROR = 2
     MAX_SETTINGS = 16
+    MAX_KEPT_BLOCK_BYTES = 1024
 
 cdef const char *CONTENT_TYPE = b"content-type"
 cdef const char *STATUS = b":status"
@@ -74,6 +75,7 @@ cdef const char *TIMEOUT = b"grpc-timeout"
 
 cdef Library *_lib = NULL
 cdef nghttp2_callbacks *_callbacks = NULL
+cdef char *_spare = NULL  # OUT_BYTES of memory for whichever session writes next
 
 
 @cython.final
@@ -83,32 +85,6 @@ cdef class Session:
     ``max_message_bytes``: larger gRPC messages are told as data, as soon as their length is known. ``settings``: id → value, to be
     announced. ``max_header_bytes`` and ``max_header_count`` are where a header block that comes ends the connection.
     """
-
-    cdef nghttp2_session *session
-    cdef bint is_client
-    cdef readonly Py_ssize_t held_bytes
-    """Of bodies that are not told yet."""
-    cdef readonly Py_ssize_t queued_bytes
-    """Of bodies that wait to be sent."""
-    cdef double now_s
-    cdef dict streams
-    cdef list events, listed
-    cdef Py_ssize_t max_message_bytes
-    # The header block that is coming in: of the connection, since nothing may come between its frames.
-    cdef char *block
-    cdef size_t block_size, block_capacity, list_bytes, list_count, max_list_bytes, max_list_count
-    cdef bint is_grpc, is_informational, has_status
-    cdef bytes timeout
-    # What goes out.
-    cdef char *out
-    cdef size_t out_size, out_capacity
-    cdef Py_ssize_t out_left
-    cdef list pieces
-    # Ends.
-    cdef object error
-    cdef bint is_closing, is_over_told
-    cdef uint32_t closing_code
-    cdef bytes closing_data
 
     def __cinit__(
         self,
@@ -168,7 +144,7 @@ cdef class Session:
 
     # In
 
-    def receive(self, data, double now_s, Py_ssize_t size=-1):
+    cpdef receive(self, data, double now_s, Py_ssize_t size=-1):
         """Take what was read at ``now_s``, or its first ``size`` bytes; what happened, in order. ``data`` is not kept.
 
         Raises:
@@ -343,6 +319,9 @@ cdef class Session:
         Raises:
             StreamGoneError: nobody is there to hear it.
         """
+        self.begin_answer(stream_id, head, body, trailers, is_end)
+
+    cdef int begin_answer(self, int32_t stream_id, Fields head, bytes body, Fields trailers, bint is_end) except -1:
         cdef Stream stream = self._open(stream_id)
         cdef Provider provider
         cdef int result
@@ -357,8 +336,7 @@ cdef class Session:
         )
         if result < 0:
             self._refuse(result)
-        if is_end:
-            self._discard(stream)
+        return self._discard(stream) if is_end else 0
 
     def inform(self, int32_t stream_id, Fields head not None):
         """100 Continue and its like, before the answer.
@@ -422,7 +400,7 @@ cdef class Session:
         self._usable()
         _check(_lib.terminate_session(self.session, error_code))
 
-    def output(self, Py_ssize_t max_bytes):
+    cpdef list output(self, Py_ssize_t max_bytes):
         """What is to be written now, in pieces: all that flow control allows, or a little more than ``max_bytes``.
 
         Raises:
@@ -432,8 +410,11 @@ cdef class Session:
         cdef Py_ssize_t size
         self._usable()
         if not _lib.want_write(self.session):
-            return ()
+            return []
+        global _spare
         self.pieces, self.out_left, self.out_size = [], max_bytes, 0
+        if _spare != NULL:
+            self.out, self.out_capacity, _spare = _spare, OUT_BYTES, NULL
         try:
             while self.out_left > 0:
                 size = _lib.mem_send(self.session, &data)
@@ -446,7 +427,10 @@ cdef class Session:
             return self.pieces
         finally:
             self.pieces = None
-            free(self.out)
+            if self.out_capacity == OUT_BYTES and _spare == NULL:
+                _spare = self.out
+            else:
+                free(self.out)
             self.out, self.out_capacity = NULL, 0
             if self.is_closing:
                 self._close()
@@ -454,11 +438,17 @@ cdef class Session:
     @property
     def wants_flush(self):
         """Something is to be sent now, or nothing will ever be again."""
-        return self.session == NULL or _lib.want_write(self.session) != 0 or (self.is_closing and self.is_over)
+        return self.has_output()
 
     @property
     def is_over(self):
         """Nothing is left to be read or written."""
+        return self.has_ended()
+
+    cdef bint has_output(self):
+        return self.session == NULL or _lib.want_write(self.session) != 0 or (self.is_closing and self.has_ended())
+
+    cdef bint has_ended(self):
         return self.session == NULL or (_lib.want_read(self.session) == 0 and _lib.want_write(self.session) == 0)
 
     cdef Stream _open(self, int32_t stream_id):
@@ -560,7 +550,7 @@ cdef class Session:
     cdef int _close(self) except -1:
         """Tell once that it is over."""
         cdef Over event
-        if not self.is_over_told and self.is_over:
+        if not self.is_over_told and self.has_ended():
             self.is_over_told = True
             event = Over.__new__(Over)
             event.error_code, event.debug_data = self.closing_code, self.closing_data
@@ -618,14 +608,26 @@ cdef class Session:
         self.block_size = needed
         return 0
 
+    cdef bytes _taken_block(self, bytes last):
+        """The block that came; ``last`` itself where they are equal, whose hash is known."""
+        if last is not None and <size_t>PyBytes_GET_SIZE(last) == self.block_size:
+            if memcmp(PyBytes_AS_STRING(last), self.block, self.block_size) == 0:
+                return last
+        return PyBytes_FromStringAndSize(self.block, self.block_size)
+
     cdef int on_headers(self, const Frame *frame) except -1:
         cdef int32_t stream_id = frame.hd.stream_id
         cdef bint is_end = (frame.hd.flags & FLAG_END_STREAM) != 0
         cdef Stream stream
-        cdef bytes block = PyBytes_FromStringAndSize(self.block, self.block_size)
-        if self.block_capacity > 1024:
+        cdef bytes block
+        if self.has_status or not self.is_client and frame.headers.category == CATEGORY_REQUEST:
+            block = self.last_head = self._taken_block(self.last_head)
+        else:
+            block = self.last_trailers = self._taken_block(self.last_trailers)
+        if self.block_capacity > MAX_KEPT_BLOCK_BYTES:
             free(self.block)
             self.block, self.block_capacity = NULL, 0
+            self.last_head = self.last_trailers = None
         if not self.is_client and frame.headers.category == CATEGORY_REQUEST:
             stream = Stream.__new__(Stream)
             stream.id = stream_id

@@ -23,6 +23,10 @@ class ManualLoop:
         self.now_s = 1000.0
         self._timers = []
         self._order = itertools.count()
+        self.errors = []
+
+    def call_exception_handler(self, context):
+        self.errors.append(context)
 
     def time(self):
         return self.now_s

@@ -27,6 +27,23 @@ def test_the_default_is_half_of_what_there_is():
     assert admission.refused_count == 1
 
 
+def test_room_is_what_may_still_be_held():
+    """Stages count; none where the soft limit is passed or the RSS is high."""
+    rss = 0
+    admission = make(rss=lambda: rss)
+    admission.limit(soft_bytes=500, hard_bytes=600)
+    admission.charge(300)
+    take_off = admission.add_source(lambda: 150)
+    assert admission.room_bytes() == 50
+    admission.charge(100)
+    assert admission.room_bytes() == 0
+    take_off()
+    assert admission.room_bytes() == 100
+    rss = 550
+    admission.check()
+    assert admission.room_bytes() == 0
+
+
 def test_a_reservation_is_released_also_on_an_error():
     """Nothing leaks."""
     admission = make()

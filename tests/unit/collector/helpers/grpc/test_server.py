@@ -199,7 +199,7 @@ def test_what_is_remembered_of_headers_is_bounded(grpc_server):
     client = serving.connect()
     for i in range(600):
         assert status(client, client.request(C, encode_message(b""), x=str(i))) == (0, "")
-    assert len(serving.server._heads) <= 256
+    assert len(serving.server._calls.heads) <= 256
 
 
 def test_deadline_is_answered_alone_and_the_late_answer_is_dropped(grpc_server):

@@ -176,6 +176,25 @@ def test_a_client_without_a_window_is_cut_off_after_a_minute(grpc_server):
     assert serving.closed == {"not_reading": 1}
 
 
+def test_a_connection_that_cannot_be_written_to_is_lost_alone(grpc_server):
+    """Answers of one turn leave one after the other, whatever becomes of the first."""
+    replies = []
+    serving = grpc_server(lambda message, _, reply: replies.append(reply))
+    first, second = serving.connect(), serving.connect()
+    streams = [client.request(C, encode_message(b"x")) for client in (first, second)]
+
+    def broken(_):
+        raise RuntimeError("no")
+
+    first.transport.write = broken
+    for reply in replies:
+        reply(b"")
+    second.exchange()
+    assert first.is_cut_off
+    assert second.answer(streams[1])[0][b"grpc-status"] == b"0"
+    assert "no" in str(serving.loop.errors)
+
+
 def test_no_preface_in_time(grpc_server):
     """A connection that says nothing, or half of the preface."""
     serving = grpc_server()

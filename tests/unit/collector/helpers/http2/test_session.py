@@ -465,3 +465,16 @@ except OSError as error:
     assert ran.returncode == 0, ran.stderr
     for word in ("receivers::otlp::transport", "ngh2", "libnghttp2-14", "grpcio"):
         assert word in ran.stdout
+
+
+def test_equal_heads_are_one_object():
+    """What was derived from a head is found again without reading it; another one is told as it is, also after a large one."""
+    client, server = begun()
+    other = (*CALL, (b"x", b"1"))
+    large = (*CALL, (b"x", b"v" * 3000))
+    heads = []
+    for headers in (CALL, CALL, other, CALL, large, CALL):
+        (event,) = server.receive(ask(client, headers, message(b"a")), 0.0)
+        heads.append(event.head)
+    assert heads[0] is heads[1]
+    assert [headers_of(head) for head in heads] == [CALL, CALL, other, CALL, large, CALL]

@@ -1,0 +1,36 @@
+# See unary.pyx.
+
+cimport cython
+from libc.stdint cimport int32_t
+
+from collector.helpers.http2.events cimport Received
+from collector.helpers.http2.server_streams cimport ServerStreams, Stream
+
+
+cdef class Head:
+    cdef readonly bytes block
+    cdef public object method
+    cdef public object streaming
+    cdef public str encoding
+    cdef public object failure
+    # The HTTP status of ``failure``.
+    cdef public bytes status
+    cdef dict calls
+
+    cpdef call(self, is_local)
+
+
+cdef class Calls:
+    cdef object server
+    cdef readonly dict heads
+    # Callers are asked who they are, before the methods are.
+    cdef public bint authenticates
+
+    cdef UnaryCall _call(self, ServerStreams connection, int32_t stream_id, Head head)
+
+
+@cython.final
+cdef class UnaryCall(Stream):
+    cdef Calls calls
+    cdef Head head
+    cdef readonly bint is_done

@@ -1,0 +1,69 @@
+# See session.pyx.
+
+cimport cython
+from libc.stdint cimport int32_t, uint8_t, uint32_t
+
+from collector.helpers.http2.fields cimport Fields
+from collector.helpers.http2.nghttp2 cimport Frame, nghttp2_session
+from collector.helpers.http2.stream cimport Stream
+
+
+@cython.final
+cdef class Session:
+    cdef nghttp2_session *session
+    cdef bint is_client
+    # Of bodies that are not told yet.
+    cdef readonly Py_ssize_t held_bytes
+    # Of bodies that wait to be sent.
+    cdef readonly Py_ssize_t queued_bytes
+    cdef double now_s
+    cdef dict streams
+    cdef list events, listed
+    cdef Py_ssize_t max_message_bytes
+    # The header block that is coming in: of the connection, since nothing may come between its frames.
+    cdef char *block
+    cdef size_t block_size, block_capacity, list_bytes, list_count, max_list_bytes, max_list_count
+    cdef bint is_grpc, is_informational, has_status
+    cdef bytes timeout, last_head, last_trailers
+    # What goes out.
+    cdef char *out
+    cdef size_t out_size, out_capacity
+    cdef Py_ssize_t out_left
+    cdef list pieces
+    # Ends.
+    cdef object error
+    cdef bint is_closing, is_over_told
+    cdef uint32_t closing_code
+    cdef bytes closing_data
+
+    cpdef receive(self, data, double now_s, Py_ssize_t size=?)
+    cpdef list output(self, Py_ssize_t max_bytes)
+    # As ``respond``.
+    cdef int begin_answer(self, int32_t stream_id, Fields head, bytes body, Fields trailers, bint is_end) except -1
+    # As ``wants_flush`` and ``is_over``.
+    cdef bint has_output(self)
+    cdef bint has_ended(self)
+
+    cdef int _discard(self, Stream stream) except -1
+    cdef int _make_raw(self, Stream stream) except -1
+    cdef int _take_in(self, Stream stream, const uint8_t *data, Py_ssize_t size) except -1
+    cdef int _list(self, Stream stream) except -1
+    cdef int _tell(self, Stream stream, uint32_t error_code) except -1
+    cdef Stream _open(self, int32_t stream_id)
+    cdef int _queue(self, Stream stream, bytes data) except -1
+    cdef int _write(self, const uint8_t *data, size_t size) except -1
+    cdef int _flush(self) except -1
+    cdef int _write_body(self, Stream stream, Py_ssize_t size) except -1
+    cdef int _usable(self) except -1
+    cdef int _refuse(self, int result) except -1
+    cdef int _fail(self, int result) except -1
+    cdef int _close(self) except -1
+    cdef int _goaway(self, const Frame *frame) except -1
+    cdef int on_begin(self) except -1
+    cdef int on_header(self, const uint8_t *name, size_t name_size, const uint8_t *value, size_t value_size) except -1
+    cdef bytes _taken_block(self, bytes last)
+    cdef int on_headers(self, const Frame *frame) except -1
+    cdef int _ended(self, Stream stream) except -1
+    cdef int on_frame(self, const Frame *frame) except -1
+    cdef int on_close(self, int32_t stream_id, uint32_t error_code) except -1
+    cdef int on_not_sent(self, const Frame *frame, int error) except -1
