@@ -101,8 +101,8 @@ class ServerConnection(ServerStreams, asyncio.BufferedProtocol):
             transport.close()
             return
         self.is_local = server.is_local(transport.get_extra_info("peername"))
-        if server.write_buffer_bytes and isinstance(transport, asyncio.WriteTransport):
-            transport.set_write_buffer_limits(server.write_buffer_bytes)
+        if server.write_buffer_bytes:
+            transport.set_write_buffer_limits(server.write_buffer_bytes)  # type: ignore[attr-defined] # of write transports
         super().connection_made(transport)
         parameters = server.keepalive.server_parameters
         self.keep_alive(parameters.time, parameters.timeout, without_streams=True)

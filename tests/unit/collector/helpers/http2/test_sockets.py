@@ -198,3 +198,21 @@ def test_health_is_understood_by_a_stock_client(run):
             assert once == first != b""
 
     run(main())
+
+
+def test_write_buffer_size_bounds_what_waits_in_the_transport(run):
+    """Whichever loop's transport it is."""
+
+    async def main():
+        limits = []
+
+        def method(message, _, reply):
+            (connection,) = server._http2.connections
+            limits.append(connection.transport.get_write_buffer_limits()[1])
+            reply(message)
+
+        async with serving(method, write_buffer_size=4096) as (server, _):
+            await asyncio.to_thread(call, server.address)
+        assert limits == [4096]
+
+    run(main())
