@@ -4,7 +4,9 @@ cimport cython
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 
 from collector.helpers.http2.fields cimport Fields
+from collector.helpers.http2.header_block cimport HeaderBlock
 from collector.helpers.http2.nghttp2 cimport Frame, nghttp2_session
+from collector.helpers.http2.output cimport Output
 from collector.helpers.http2.stream cimport Stream
 
 
@@ -21,15 +23,8 @@ cdef class Session:
     cdef list events, listed
     cdef Py_ssize_t max_message_bytes
     # The header block that is coming in: of the connection, since nothing may come between its frames.
-    cdef char *block
-    cdef size_t block_size, block_capacity, list_bytes, list_count, max_list_bytes, max_list_count
-    cdef bint is_grpc, is_informational, has_status
-    cdef bytes timeout, last_head, last_trailers
-    # What goes out.
-    cdef char *out
-    cdef size_t out_size, out_capacity
-    cdef Py_ssize_t out_left
-    cdef list pieces
+    cdef HeaderBlock block
+    cdef Output out  # while ``output`` runs
     # Ends.
     cdef object error
     cdef bint is_closing, is_over_told
@@ -51,17 +46,11 @@ cdef class Session:
     cdef int _tell(self, Stream stream, uint32_t error_code) except -1
     cdef Stream _open(self, int32_t stream_id)
     cdef int _queue(self, Stream stream, bytes data) except -1
-    cdef int _write(self, const uint8_t *data, size_t size) except -1
-    cdef int _flush(self) except -1
-    cdef int _write_body(self, Stream stream, Py_ssize_t size) except -1
     cdef int _usable(self) except -1
     cdef int _refuse(self, int result) except -1
     cdef int _fail(self, int result) except -1
     cdef int _close(self) except -1
     cdef int _goaway(self, const Frame *frame) except -1
-    cdef int on_begin(self) except -1
-    cdef int on_header(self, const uint8_t *name, size_t name_size, const uint8_t *value, size_t value_size) except -1
-    cdef bytes _taken_block(self, bytes last)
     cdef int on_headers(self, const Frame *frame) except -1
     cdef int _ended(self, Stream stream) except -1
     cdef int on_frame(self, const Frame *frame) except -1

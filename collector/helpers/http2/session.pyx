@@ -17,13 +17,13 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 from libc.math cimport INFINITY
-from libc.stdlib cimport free, realloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcpy, memset
 
 from collector.helpers.http2.events import EngineError, FloodError, StreamGoneError
 
 from collector.helpers.http2.events cimport GoAwayReceived, Over, PingAcknowledged, PingReceived, Received, SettingsReceived
-from collector.helpers.http2.fields cimport Fields, is_grpc, seconds
+from collector.helpers.http2.fields cimport Fields, seconds
+from collector.helpers.http2.header_block cimport HeaderBlock
 from collector.helpers.http2.nghttp2 cimport (
     CATEGORY_REQUEST,
     DATA_FLAG_EOF,
@@ -57,25 +57,19 @@ from collector.helpers.http2.nghttp2 cimport (
     nghttp2_option,
     nghttp2_session,
 )
+from collector.helpers.http2.output cimport Output
 from collector.helpers.http2.stream cimport PREFIX_BYTES, Stream
 
 __all__ = ["Session"]
 
 cdef enum:
-    BY_REFERENCE_BYTES = 8 * 1024   # shorter pieces of a body that goes out are copied: a reference costs as much
-    OUT_BYTES = 16 * 1024
+    FRAME_HEADER_BYTES = 9
     INTERNAL_ERROR = 2
     MAX_SETTINGS = 16
-    MAX_KEPT_BLOCK_BYTES = 1024
-
-cdef const char *CONTENT_TYPE = b"content-type"
-cdef const char *STATUS = b":status"
-cdef const char *TIMEOUT = b"grpc-timeout"
 
 
 cdef Library *_lib = NULL
 cdef nghttp2_callbacks *_callbacks = NULL
-cdef char *_spare = NULL  # OUT_BYTES of memory for whichever session writes next
 
 
 @cython.final
@@ -107,7 +101,7 @@ cdef class Session:
         _lib = library()
         self.is_client = is_client
         self.max_message_bytes = max_message_bytes
-        self.max_list_bytes, self.max_list_count = max_header_bytes, max_header_count
+        self.block = HeaderBlock(is_client, max_header_bytes, max_header_count)
         self.streams, self.events, self.listed = {}, [], []
         self.closing_data = b""
         _make_callbacks()
@@ -139,8 +133,6 @@ cdef class Session:
     def __dealloc__(self):
         if self.session != NULL:
             _lib.session_del(self.session)
-        free(self.block)
-        free(self.out)
 
     # In
 
@@ -411,27 +403,19 @@ cdef class Session:
         self._usable()
         if not _lib.want_write(self.session):
             return []
-        global _spare
-        self.pieces, self.out_left, self.out_size = [], max_bytes, 0
-        if _spare != NULL:
-            self.out, self.out_capacity, _spare = _spare, OUT_BYTES, NULL
+        self.out = Output.__new__(Output)
+        self.out.left = max_bytes
         try:
-            while self.out_left > 0:
+            while self.out.left > 0:
                 size = _lib.mem_send(self.session, &data)
                 if size <= 0:
                     if size < 0:
                         self._fail(<int>size)
                     break
-                self._write(data, size)
-            self._flush()
-            return self.pieces
+                self.out.write(data, size)
+            return self.out.taken()
         finally:
-            self.pieces = None
-            if self.out_capacity == OUT_BYTES and _spare == NULL:
-                _spare = self.out
-            else:
-                free(self.out)
-            self.out, self.out_capacity = NULL, 0
+            self.out = None
             if self.is_closing:
                 self._close()
 
@@ -464,53 +448,6 @@ cdef class Session:
         stream.chunks.append(data)
         stream.queued += PyBytes_GET_SIZE(data)
         self.queued_bytes += PyBytes_GET_SIZE(data)
-        return 0
-
-    cdef int _write(self, const uint8_t *data, size_t size) except -1:
-        """Copy to what is written next."""
-        cdef size_t capacity
-        cdef char *out
-        if self.out_size + size > self.out_capacity:
-            capacity = max(2 * self.out_capacity, self.out_size + size, <size_t>OUT_BYTES)
-            out = <char *>realloc(self.out, capacity)
-            if out == NULL:
-                raise MemoryError
-            self.out, self.out_capacity = out, capacity
-        memcpy(self.out + self.out_size, data, size)
-        self.out_size += size
-        self.out_left -= size
-        return 0
-
-    cdef int _flush(self) except -1:
-        if self.out_size:
-            self.pieces.append(PyBytes_FromStringAndSize(self.out, self.out_size))
-            self.out_size = 0
-        return 0
-
-    cdef int _write_body(self, Stream stream, Py_ssize_t size) except -1:
-        """The next ``size`` bytes of a body."""
-        cdef bytes chunk
-        cdef Py_ssize_t part
-        stream.queued -= size
-        self.queued_bytes -= size
-        while size:
-            chunk = stream.chunks[stream.at]
-            part = min(size, PyBytes_GET_SIZE(chunk) - stream.offset)
-            if part < BY_REFERENCE_BYTES:
-                self._write(<const uint8_t *>PyBytes_AS_STRING(chunk) + stream.offset, part)
-            else:
-                self._flush()
-                self.out_left -= part
-                self.pieces.append(chunk if part == PyBytes_GET_SIZE(chunk) else memoryview(chunk)[stream.offset : stream.offset + part])
-            size -= part
-            stream.offset += part
-            if stream.offset == PyBytes_GET_SIZE(chunk):
-                stream.chunks[stream.at] = None
-                stream.at += 1
-                stream.offset = 0
-        if stream.at == len(stream.chunks):
-            stream.chunks.clear()
-            stream.at = 0
         return 0
 
     # Ends
@@ -565,84 +502,26 @@ cdef class Session:
 
     # What libnghttp2 calls, from within mem_recv and mem_send.
 
-    cdef int on_begin(self) except -1:
-        self.block_size = self.list_bytes = self.list_count = 0
-        self.is_grpc = self.is_informational = self.has_status = False
-        self.timeout = None
-        return 0
-
-    cdef int on_header(self, const uint8_t *name, size_t name_size, const uint8_t *value, size_t value_size) except -1:
-        cdef uint32_t size
-        cdef size_t needed, capacity
-        cdef char *block
-        cdef char *at
-        self.list_bytes += name_size + value_size + 32  # RFC 9113 §6.5.2
-        self.list_count += 1
-        if self.list_bytes > self.max_list_bytes:
-            raise FloodError("a header list is larger than allowed")
-        if self.list_count > self.max_list_count:
-            raise FloodError("a header list has more fields than allowed")
-        if name_size == 12 and memcmp(name, CONTENT_TYPE, 12) == 0:
-            self.is_grpc = is_grpc(<const char *>value, value_size)
-        elif name_size == 12 and not self.is_client and self.timeout is None and memcmp(name, TIMEOUT, 12) == 0:
-            self.timeout = PyBytes_FromStringAndSize(<const char *>value, value_size)
-            return 0
-        elif self.is_client and name_size == 7 and memcmp(name, STATUS, 7) == 0:
-            self.has_status = True
-            self.is_informational = value_size > 0 and value[0] == c"1"
-        needed = self.block_size + 8 + name_size + value_size
-        if needed > self.block_capacity:
-            capacity = max(2 * self.block_capacity, needed, <size_t>256)
-            block = <char *>realloc(self.block, capacity)
-            if block == NULL:
-                raise MemoryError
-            self.block, self.block_capacity = block, capacity
-        at = self.block + self.block_size
-        size = name_size
-        memcpy(at, &size, 4)
-        memcpy(at + 4, name, name_size)
-        at += 4 + name_size
-        size = value_size
-        memcpy(at, &size, 4)
-        memcpy(at + 4, value, value_size)
-        self.block_size = needed
-        return 0
-
-    cdef bytes _taken_block(self, bytes last):
-        """The block that came; ``last`` itself where they are equal, whose hash is known."""
-        if last is not None and <size_t>PyBytes_GET_SIZE(last) == self.block_size:
-            if memcmp(PyBytes_AS_STRING(last), self.block, self.block_size) == 0:
-                return last
-        return PyBytes_FromStringAndSize(self.block, self.block_size)
-
     cdef int on_headers(self, const Frame *frame) except -1:
         cdef int32_t stream_id = frame.hd.stream_id
         cdef bint is_end = (frame.hd.flags & FLAG_END_STREAM) != 0
         cdef Stream stream
-        cdef bytes block
-        if self.has_status or not self.is_client and frame.headers.category == CATEGORY_REQUEST:
-            block = self.last_head = self._taken_block(self.last_head)
-        else:
-            block = self.last_trailers = self._taken_block(self.last_trailers)
-        if self.block_capacity > MAX_KEPT_BLOCK_BYTES:
-            free(self.block)
-            self.block, self.block_capacity = NULL, 0
-            self.last_head = self.last_trailers = None
+        cdef HeaderBlock block = self.block
         if not self.is_client and frame.headers.category == CATEGORY_REQUEST:
             stream = Stream.__new__(Stream)
             stream.id = stream_id
-            stream.head, stream.timeout = block, self.timeout
-            stream.is_grpc, stream.is_raw = self.is_grpc, not self.is_grpc
+            stream.head, stream.timeout = block.taken(True), block.timeout
+            stream.is_grpc, stream.is_raw = block.is_grpc, not block.is_grpc
             self.streams[stream_id] = stream
         else:
             stream = self.streams.get(stream_id)
-            if stream is None or self.is_informational:
+            if stream is None or block.is_informational:
                 return 0
-            if self.has_status:
-                stream.head = block
-                stream.is_grpc, stream.is_raw = self.is_grpc, not self.is_grpc
+            if block.has_status:
+                stream.head = block.taken(True)
+                stream.is_grpc, stream.is_raw = block.is_grpc, not block.is_grpc
             else:
-                stream.trailers = block
+                stream.trailers = block.taken(False)
         stream.seen_s = self.now_s
         return self._ended(stream) if is_end else self._list(stream)
 
@@ -754,7 +633,8 @@ cdef int _failed(Session session, object error) noexcept:
 
 cdef int _on_begin(nghttp2_session *_, const Frame *frame, void *user) noexcept:
     try:
-        return (<Session>user).on_begin()
+        (<Session>user).block.begin()
+        return 0
     except BaseException as error:
         return _failed(<Session>user, error)
 
@@ -764,7 +644,7 @@ cdef int _on_header(
     const uint8_t *value, size_t value_size, uint8_t flags, void *user
 ) noexcept:
     try:
-        return (<Session>user).on_header(name, name_size, value, value_size)
+        return (<Session>user).block.add(name, name_size, value, value_size)
     except BaseException as error:
         return _failed(<Session>user, error)
 
@@ -855,10 +735,11 @@ cdef int _send_body(
     """A whole DATA frame: no padding callback is set, so there is none."""
     cdef Session session = <Session>user
     try:
-        if session.out_left <= 0:
+        if session.out.left <= 0:
             return ERR_WOULDBLOCK  # enough for now: asked again with the next output
-        session._write(header, 9)
-        session._write_body(session.streams[frame.hd.stream_id], size)
+        session.queued_bytes -= size
+        session.out.write(header, FRAME_HEADER_BYTES)
+        session.out.write_body(session.streams[frame.hd.stream_id], size)
         return 0
     except BaseException as error:
         return _failed(session, error)
