@@ -35,17 +35,20 @@ __all__ = [
     "StreamReset",
     "TrailersReceived",
     "client",
+    "seconds_of",
     "server",
 ]
 
+_UNITS_S: Final = {b"n": 1e-9, b"u": 1e-6, b"m": 1e-3, b"S": 1.0, b"M": 60.0, b"H": 3600.0}
 MAX_HEADER_BYTES: Final = 64 * 1024
-COMMON_SETTINGS: Final = {Setting.MAX_FRAME_SIZE: 1024 * 1024, Setting.MAX_HEADER_LIST_SIZE: MAX_HEADER_BYTES}
+MAX_FRAME_BYTES: Final = 1024 * 1024
+COMMON_SETTINGS: Final = {Setting.MAX_FRAME_SIZE: MAX_FRAME_BYTES, Setting.MAX_HEADER_LIST_SIZE: MAX_HEADER_BYTES}
 
 
-def client(*, max_sent_header_bytes: int = MAX_HEADER_BYTES) -> Connection:
+def client(*, max_sent_header_bytes: int = MAX_HEADER_BYTES, max_frame_bytes: int = MAX_FRAME_BYTES) -> Connection:
     """The client's end of a new connection; preface and SETTINGS are ready to be sent.
 
-    ``max_sent_header_bytes``: header blocks above it are refused here and never sent.
+    ``max_sent_header_bytes``: header blocks above it are refused here and never sent. ``max_frame_bytes``: as large as it takes frames.
     """
     limits = Configuration(
         max_inbound_header_list_size=MAX_HEADER_BYTES,
@@ -56,7 +59,9 @@ def client(*, max_sent_header_bytes: int = MAX_HEADER_BYTES) -> Connection:
         glitch_rate_limit=(1000, 100),  # burst, a second
     )
     connection = Connection(Role.CLIENT, limits)
-    connection.initiate_connection({Setting.ENABLE_PUSH: 0, Setting.INITIAL_WINDOW_SIZE: 4 * 1024 * 1024, **COMMON_SETTINGS})
+    connection.initiate_connection(
+        {Setting.ENABLE_PUSH: 0, Setting.INITIAL_WINDOW_SIZE: 4 * 1024 * 1024, **COMMON_SETTINGS, Setting.MAX_FRAME_SIZE: max_frame_bytes}
+    )
     return connection
 
 
@@ -77,3 +82,8 @@ def server(*, max_concurrent_streams: int | None = None) -> Connection:
     connection.initiate_connection(settings)
     connection.set_local_window_size(32 * 1024 * 1024)
     return connection
+
+
+def seconds_of(timeout: bytes) -> float:
+    """What a well-formed ``grpc-timeout`` says."""
+    return int(timeout[:-1]) * _UNITS_S[timeout[-1:]]

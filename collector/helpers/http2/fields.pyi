@@ -1,6 +1,6 @@
 from typing import Final, TypeAlias
 
-__all__ = ["Fields", "headers_of", "seconds_of"]
+__all__ = ["Fields", "headers_of"]
 
 Pairs: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
@@ -9,4 +9,3 @@ class Fields:
     def __init__(self, pairs: Pairs) -> None: ...
 
 def headers_of(block: bytes) -> Pairs: ...
-def seconds_of(timeout: bytes) -> float: ...

@@ -7,7 +7,7 @@ from libc.string cimport memcpy, memset
 
 from collector.helpers.http2.nghttp2 cimport Nv
 
-__all__ = ["Fields", "headers_of", "seconds_of"]
+__all__ = ["Fields", "headers_of"]
 
 cdef extern from "<strings.h>" nogil:
     int strncasecmp(const char *, const char *, size_t)
@@ -62,11 +62,6 @@ cdef bytes _text(const char **at, const char *end):
     text = PyBytes_FromStringAndSize(at[0] + 4, size)
     at[0] += 4 + size
     return text
-
-
-def seconds_of(bytes timeout not None):
-    """What a ``grpc-timeout`` says; negative where it is malformed."""
-    return seconds(PyBytes_AS_STRING(timeout), PyBytes_GET_SIZE(timeout))
 
 
 cdef double seconds(const char *timeout, Py_ssize_t size) noexcept:

@@ -16,7 +16,6 @@ from collector.helpers.grpc.client_http2 import HTTP2Channel
 from collector.helpers.grpc.status import CallError
 from collector.helpers.grpc.target import parse_target
 from collector.helpers.grpc.wire import encode_message
-from collector.helpers.http2.fields import seconds_of
 from collector.testing import eventually, free_port
 from config.blocks import GRPCClientConfig
 
@@ -125,7 +124,7 @@ async def test_a_call_says_what_grpc_wants_to_hear():
         assert await client.call(METHOD, b"x", timeout_s=5.0, metadata={"y": "z"}) == b""
         assert await client.call(METHOD, b"x", timeout_s=None) == b""
         first, second = backend.requests
-        assert seconds_of(first.pop(b"grpc-timeout")) == pytest.approx(5, rel=0.1)
+        assert http2_peer.seconds_of(first.pop(b"grpc-timeout")) == pytest.approx(5, rel=0.1)
         assert first == {
             b":method": b"POST",
             b":scheme": b"http",
@@ -193,7 +192,7 @@ async def test_nobody_there_fails_fast_and_waits_only_where_asked():
     waiting = asyncio.ensure_future(patient.call(METHOD, b"x", timeout_s=30))
     async with Backend(port=port) as backend:
         assert await waiting == b""
-        assert seconds_of(backend.requests[0][b"grpc-timeout"]) < 30
+        assert http2_peer.seconds_of(backend.requests[0][b"grpc-timeout"]) < 30
         await eventually(lambda: client._ready)
         assert await client.call(METHOD, b"x", timeout_s=5) == b"", "it came back by itself"
     await client.close()

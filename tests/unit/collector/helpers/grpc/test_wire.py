@@ -19,7 +19,7 @@ from collector.helpers.grpc.wire import (
     encode_timeout,
     no_message,
 )
-from collector.helpers.http2.fields import seconds_of
+from http2_peer import seconds_of
 
 
 @given(st.lists(st.tuples(st.booleans(), st.binary(max_size=60)), max_size=5), st.data())
@@ -50,20 +50,6 @@ def test_messages_are_counted():
     reader.feed(encode_message(b"a"))
     with pytest.raises(FramingError, match="more than 1"):
         reader.feed(encode_message(b""))
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [(b"1H", 3600), (b"2M", 120), (b"3S", 3), (b"4m", 0.004), (b"5u", 5e-6), (b"6n", 6e-9), (b"99999999S", 99999999)]
-)
-def test_timeouts_of_every_unit(text, seconds):
-    """Units as the specification names them."""
-    assert seconds_of(text) == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize("text", [b"", b"1", b"S", b"-1S", b"1.5S", b"123456789S", b"1s", b" 1S", b"1S\n"])
-def test_what_is_no_timeout(text):
-    """Up to eight digits and one unit, nothing else."""
-    assert seconds_of(text) < 0
 
 
 @given(st.floats(min_value=1e-9, max_value=1e9))

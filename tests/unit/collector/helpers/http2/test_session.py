@@ -7,12 +7,13 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ngh2 import Configuration, Connection, DataReceived, ResponseReceived, Role, StreamReset, TrailersReceived
 
+import http2_peer
 from collector.helpers.http2 import engine
 from collector.helpers.http2.engine import ErrorCode
 from collector.helpers.http2.events import EngineError, GoAwayReceived, Over, PingReceived, Received, SettingsReceived, StreamGoneError
 from collector.helpers.http2.fields import Fields, headers_of
+from http2_peer import DataReceived, ResponseReceived, StreamReset, TrailersReceived
 
 CALL = (
     (b":method", b"POST"),
@@ -38,10 +39,9 @@ def new_server(max_message_bytes=1 << 20):
     return engine.server(max_message_bytes=max_message_bytes, max_concurrent_streams=100, max_header_bytes=1 << 16, cut_off_bytes=1 << 18)
 
 
-def new_client():
+def new_client(max_frame_bytes=1 << 14):
     """A client of the other binding that said its preface."""
-    client = Connection(Role.CLIENT, Configuration())
-    client.initiate_connection({4: WINDOW})
+    client = http2_peer.client(max_frame_bytes=max_frame_bytes)
     client.set_local_window_size(WINDOW)
     return client
 
@@ -263,9 +263,7 @@ def test_large_bodies_are_referred_to_and_in_frames_as_large_as_the_peer_takes()
     body = bytes(300_000)
     for frame_bytes, referred in ((1 << 20, 1), (16_384, 18)):  # of 19 frames the last is short
         server = new_server()
-        client = Connection(Role.CLIENT, Configuration())
-        client.initiate_connection({4: WINDOW, 5: frame_bytes})
-        client.set_local_window_size(WINDOW)
+        client = new_client(frame_bytes)
         server.receive(client.data_to_send(), 0.0)
         client.receive_data(output(server))
         (event,) = server.receive(ask(client, CALL, message(b"")), 0.0)
@@ -348,8 +346,7 @@ def test_reset_tells_the_peer_and_nobody_else():
 
 def test_a_client_hears_an_answer_when_its_stream_is_over():
     """One event of a unary call; an informational head before it is not told."""
-    server, client = Connection(Role.SERVER, Configuration()), engine.client(max_message_bytes=1000)
-    server.initiate_connection()
+    server, client = http2_peer.server(), engine.client(max_message_bytes=1000)
     server.receive_data(output(client))
     assert [type(event) for event in client.receive(server.data_to_send(), 0.0)] == [SettingsReceived]
     stream_id = client.request(Fields(CALL), b"\0\0\0\0\3", b"abc")
@@ -368,8 +365,7 @@ def test_a_client_hears_an_answer_when_its_stream_is_over():
 def test_a_head_that_cannot_be_sent_is_said_so():
     """Larger than libnghttp2 sends: the stream fails, the connection lives."""
     client = engine.client(max_message_bytes=1000)
-    server = Connection(Role.SERVER, Configuration())
-    server.initiate_connection()
+    server = http2_peer.server()
     server.receive_data(output(client))
     client.receive(server.data_to_send(), 0.0)
     stream_id = client.request(Fields((*CALL, (b"x", b"y" * 100_000))), b"")
