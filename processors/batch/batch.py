@@ -85,7 +85,7 @@ class BatchStage(Stage):
         self._put(shard, batch)
         if not self._waits or self._is_stopping:
             await self._send(shard, everything=True)
-        elif shard.item_count >= self._config.send_batch_size or shard.size_bytes >= _MAX_PART_BYTES:
+        elif self._is_due(shard.item_count, shard.size_bytes):
             await self._send(shard, everything=False)
         elif shard.timer is None:
             self._set_timer(shard)
@@ -96,11 +96,15 @@ class BatchStage(Stage):
         shard = self._shards.get(context)
         if shard is None or shard.timer is None or context.metadata or context.claims or self._is_stopping:
             return False
-        if shard.item_count + item_count >= self._config.send_batch_size or shard.size_bytes + batch.size_bytes >= _MAX_PART_BYTES:
+        if self._is_due(shard.item_count + item_count, shard.size_bytes + batch.size_bytes):
             return False
         if item_count:
             self._put(shard, batch)
         return True
+
+    def _is_due(self, item_count: int, size_bytes: int) -> bool:
+        """So much is sent without waiting for the timer."""
+        return item_count >= self._config.send_batch_size or size_bytes >= _MAX_PART_BYTES
 
     async def shutdown(self) -> None:
         """Send everything that is held, and wait for it."""
