@@ -30,6 +30,7 @@ cdef class Calls:
 
 
 @cython.final
+@cython.no_gc_clear
 cdef class UnaryCall(Stream):
     cdef Calls calls
     cdef Head head

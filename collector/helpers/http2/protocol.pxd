@@ -1,9 +1,12 @@
 # See protocol.pyx.
 
+cimport cython
+
 from collector.helpers.http2.events cimport Received
 from collector.helpers.http2.session cimport Session
 
 
+@cython.no_gc_clear  # its methods trust what it holds, also while a cycle is taken apart
 cdef class HTTP2Protocol:
     cdef readonly Session session
     cdef readonly object loop

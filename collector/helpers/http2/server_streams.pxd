@@ -1,11 +1,13 @@
 # See server_streams.pyx.
 
+cimport cython
 from libc.stdint cimport int32_t
 
 from collector.helpers.http2.events cimport Received
 from collector.helpers.http2.protocol cimport HTTP2Protocol
 
 
+@cython.no_gc_clear  # its methods trust what it holds, also while a cycle is taken apart
 cdef class Stream:
     cdef readonly ServerStreams connection
     cdef readonly int32_t id
@@ -20,6 +22,7 @@ cdef class Stream:
     cpdef book(self, Py_ssize_t size_bytes)
 
 
+@cython.no_gc_clear  # its methods trust what it holds, also while a cycle is taken apart
 cdef class ServerStreams(HTTP2Protocol):
     cdef object accept
     # Requests that are not answered.
