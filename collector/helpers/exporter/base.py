@@ -5,6 +5,8 @@ yet is ``in_flight_items``. Reasons of its own: ``queue_full``, ``storage_full``
 ``shutdown``, ``internal_error``. An exporter never delays or duplicates what another one gets.
 
 One lane (queue and senders) a signal, as in the Collector, so ``queue_size`` and ``num_consumers`` hold for each signal.
+A sender is a place among ``num_consumers``, no task that waits: what it sends is begun at once where the exporter can (``begin``),
+else sent in a task, and so is all that follows a failure.
 Order: with ``num_consumers: 1`` batches of a signal are sent one after the other; parts of one batch in the order of
 ``encode``, those of different shards at the same time.
 

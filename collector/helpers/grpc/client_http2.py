@@ -225,9 +225,6 @@ class HTTP2Channel:
     def _dispatch_again(self, call: Call) -> None:
         if call.is_settled:
             return
-        if self._is_closed:
-            call.fail(grpc.StatusCode.CANCELLED, "the client is closed")
-            return
         if call.deadline_s is not None and call.deadline_s < self._timer_at_s:  # in between no look at the deadlines saw it
             self._set_timer(call.deadline_s)
         self._dispatch(call)

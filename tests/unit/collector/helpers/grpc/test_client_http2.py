@@ -299,6 +299,28 @@ async def test_refused_streams_are_sent_again_once():
         await client.close()
 
 
+async def test_a_call_between_two_connections_keeps_its_deadline():
+    """It is nowhere for one turn, and the deadlines may be looked at just then."""
+
+    def not_processed(call, reason, *, was_sent):
+        HTTP2Channel.not_processed(client, call, reason, was_sent=was_sent)
+        client._timer.cancel()
+        client._check_deadlines()
+
+    def refuse_second(peer, stream_id):
+        if len(peer.backend.requests) == 2:
+            peer.engine.reset_stream(stream_id, http2_peer.ErrorCode.REFUSED_STREAM)
+
+    async with Backend() as backend:
+        client = channel(f"127.0.0.1:{backend.port}")
+        await client.call(METHOD, b"x", timeout_s=5)
+        client.not_processed = not_processed
+        backend.behave = refuse_second
+        async with asyncio.timeout(5):
+            assert (await code_of(client.call(METHOD, b"x", timeout_s=0.2)))[0] == "DEADLINE_EXCEEDED"
+        await client.close()
+
+
 async def test_goaway_moves_calls_to_a_new_connection():
     """What the server had taken it answers, what it had not is sent again; nobody notices."""
 
