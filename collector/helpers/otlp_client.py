@@ -3,6 +3,8 @@
 Source: OTLP specification 1.x; the Collector's exporter/otlpexporter and exporter/otlphttpexporter.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Self
 
 from google.protobuf.message import DecodeError, Message
@@ -14,6 +16,7 @@ from pydantic import Field, model_validator
 from collector.api import Host, PermanentError, Settings
 from collector.helpers.exporter import ExporterConfig, QueuedExporter
 from collector.helpers.grpc.client import GRPCClient, check_grpc_client_config
+from collector.helpers.grpc.status import CallError
 from collector.helpers.otlp_names import GRPC_METHODS
 from collector.model import Batch, Signal
 from config.blocks import ByteSize, GRPCClientConfig
@@ -94,7 +97,24 @@ class OTLPGrpcExporter(QueuedExporter[Batch]):
     async def send(self, payload: Batch) -> int:
         """See :class:`QueuedExporter`."""
         answer = await self._client.call(GRPC_METHODS[payload.signal], payload.wire, timeout_s=self._attempt_timeout_s)
-        rejected, message = partial_success(payload.signal, answer)
+        return self._rejected(payload.signal, answer)
+
+    def begin(self, batch: Batch, done: Callable[[int | Exception], None]) -> bool:
+        """See :class:`QueuedExporter`."""
+        signal = batch.signal
+        return self._client.begin(
+            GRPC_METHODS[signal], batch.wire, partial(self._end_call, signal, done), timeout_s=self._attempt_timeout_s
+        )
+
+    def _end_call(self, signal: Signal, done: Callable[[int | Exception], None], answer: bytes | CallError) -> None:
+        try:
+            outcome: int | Exception = self._client.error(answer) if isinstance(answer, CallError) else self._rejected(signal, answer)
+        except PermanentError as exc:
+            outcome = exc
+        done(outcome)
+
+    def _rejected(self, signal: Signal, answer: bytes) -> int:
+        rejected, message = partial_success(signal, answer)
         if rejected or message:
-            self.note_partial_success(payload.signal, rejected, message)
+            self.note_partial_success(signal, rejected, message)
         return rejected

@@ -5,11 +5,9 @@ import asyncio
 import pytest
 
 from collector.api import RetryableError
-from collector.helpers.exporter import ExporterConfig, MemoryStorage, QueuedExporter
-from collector.helpers.exporter.lane import Lane
+from collector.helpers.exporter import ExporterConfig, QueuedExporter
 from collector.model import Batch, Signal
 from collector.testing import FakeClock, FakeHost, RecordingTelemetry, eventually, make_settings, traces
-from config.blocks import QueueConfig
 
 
 class Probe(QueuedExporter[Batch]):
@@ -68,28 +66,3 @@ async def test_after_the_shutdown_what_is_taken_is_dropped_and_counted():
     await probe.shutdown()
     assert probe.take(traces(spans=2))
     assert probe.dropped == {"shutdown": 2}
-
-
-async def test_work_given_to_a_sender_that_ends_before_it_begins_stays_in_the_queue():
-    """The sender was woken with it and is cancelled in the same turn; the next one gets it, in order."""
-    lane = Lane(Signal.TRACES, QueueConfig(), FakeClock(), MemoryStorage(), lambda _: None)
-    sender = asyncio.ensure_future(lane.next())
-    await asyncio.sleep(0)
-    assert lane.offer(traces(spans=2))
-    assert lane.offer(traces(spans=3))
-    sender.cancel()
-    await asyncio.wait([sender])
-    assert sender.cancelled()
-    assert (await lane.next()).item_count == 2
-    assert [work.item_count for work in lane.left()] == [3]
-
-
-async def test_a_cancelled_sender_is_given_nothing():
-    """Between its cancelling and its end a batch comes: it waits for another sender."""
-    lane = Lane(Signal.TRACES, QueueConfig(), FakeClock(), MemoryStorage(), lambda _: None)
-    sender = asyncio.ensure_future(lane.next())
-    await asyncio.sleep(0)
-    sender.cancel()
-    assert lane.offer(traces(spans=2))
-    await asyncio.wait([sender])
-    assert (await lane.next()).item_count == 2

@@ -5,6 +5,8 @@ yet is ``in_flight_items``. Reasons of its own: ``queue_full``, ``storage_full``
 ``shutdown``, ``internal_error``. An exporter never delays or duplicates what another one gets.
 
 One lane (queue and senders) a signal, as in the Collector, so ``queue_size`` and ``num_consumers`` hold for each signal.
+A sender is a place among ``num_consumers``, no task that waits: what it sends is begun at once where the exporter can (``begin``),
+else sent in a task, and so is all that follows a failure.
 Order: with ``num_consumers: 1`` batches of a signal are sent one after the other; parts of one batch in the order of
 ``encode``, those of different shards at the same time.
 
@@ -16,6 +18,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from collector.api import Exporter, HealthCheck, Host, PermanentError, RetryableError, Settings, Status, TooLargeError
@@ -75,6 +78,7 @@ class QueuedExporter(Exporter, Generic[P]):
         self._host: Host | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._is_over = False  # what is left is dropped: answers that come yet are too late
         self._draining = asyncio.Event()
         self._logged_at_s: dict[str, float] = {}
         self._failing_since_s: float | None = None
@@ -82,7 +86,13 @@ class QueuedExporter(Exporter, Generic[P]):
         self.last_failure_unix_nano = 0
         self.last_error = ""
         self.waits_for_result = self._queue.wait_for_result or not self._queue.enabled
-        self._lanes = {signal: Lane(signal, self._queue, self._clock, MemoryStorage(), self._charge) for signal in sorted(settings.signals)}
+        self._begins = (
+            type(self).begin is not QueuedExporter.begin and self._timeout_s is None and self._queue.enabled and self._queue.batch is None
+        )
+        self._lanes = {
+            signal: Lane(signal, self._queue, self._clock, MemoryStorage(), self._charge, self._start_sender)
+            for signal in sorted(settings.signals)
+        }
         self._direct_items = dict.fromkeys(self._lanes, 0)
         self._metrics = ExporterMetrics(settings, self._lanes)
 
@@ -99,12 +109,20 @@ class QueuedExporter(Exporter, Generic[P]):
             RetryableError: not now; sent again after the backoff, and not before ``retry_after_s``.
         """
 
+    def begin(self, batch: Batch, done: Callable[[int | Exception], None]) -> bool:  # noqa: ARG002 - the default never can
+        """:meth:`send` without a task, where the payload is the batch itself and one can be sent at once: most of what a small one costs.
+
+        ``done`` hears once what ``send`` would have returned or raised: later, never from in here. False: not now, nothing was done.
+        Asked only where no ``timeout`` is to be kept (see ``keeps_timeout``), with batches that need no :meth:`split`.
+        """
+        return False
+
     def encode(self, batch: Batch) -> Sequence[Part[P]]:
         """The requests that carry ``batch``. Items in none of them were dropped and counted by this method.
 
         Called once a batch, however often its parts are sent. The default gives the batch itself, split by the limits.
         """
-        return [Part(part, part.item_count, size_bytes=part.size_bytes) for part in self.split(batch)]  # type: ignore[arg-type] # P = Batch
+        return [_whole(part) for part in self.split(batch)]  # P = Batch
 
     def cut(self, part: Part[P]) -> Sequence[Part[P]]:
         """The part's items in order as parts of about half its size; the part alone where it cannot be cut."""
@@ -113,6 +131,8 @@ class QueuedExporter(Exporter, Generic[P]):
 
     def split(self, batch: Batch) -> list[Batch]:
         """Parts that each keep ``max_request_bytes`` and ``max_items``."""
+        if self._fits(batch):
+            return [batch]
         parts = batch.split(max_items=self.max_items) if self.max_items and batch.item_count > self.max_items else [batch]
         if self.max_request_bytes and batch.size_bytes > self.max_request_bytes:
             parts = [
@@ -121,6 +141,10 @@ class QueuedExporter(Exporter, Generic[P]):
                 for small in (part.split(max_bytes=self.max_request_bytes) if part.size_bytes > self.max_request_bytes else (part,))
             ]
         return parts
+
+    def _fits(self, batch: Batch) -> bool:
+        max_bytes, max_items = self.max_request_bytes, self.max_items
+        return (not max_bytes or batch.size_bytes <= max_bytes) and (not max_items or batch.item_count <= max_items)
 
     async def open(self, host: Host) -> None:
         """Make clients; no waiting for other servers."""
@@ -149,8 +173,7 @@ class QueuedExporter(Exporter, Generic[P]):
             restored = lane.restore()
             if restored:
                 self.telemetry.created(lane.signal, restored)
-            for _ in range(self._queue.num_consumers):
-                self._spawn(self._consume_lane(lane))
+            lane.start(self._queue.num_consumers)
             if self._queue.batch is not None:
                 self._spawn(lane.flush_when_due())
 
@@ -164,12 +187,13 @@ class QueuedExporter(Exporter, Generic[P]):
             if started:
                 await self._drain()
         finally:
+            self._is_over = True
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             for lane in self._lanes.values():
                 for work in lane.left():
-                    self._abandon(lane, work, work.item_count)
+                    self._abandon(lane, work)
             if started:
                 await self.close()
 
@@ -236,19 +260,50 @@ class QueuedExporter(Exporter, Generic[P]):
 
     # Senders.
 
-    async def _consume_lane(self, lane: Lane) -> None:
-        while True:
-            work = await lane.next()
-            unsettled = [work.item_count]
+    def _start_sender(self, lane: Lane, work: Work) -> None:
+        """Send: at once where that can be begun without a task."""
+        if not self._begin(lane, work):
+            self._spawn(self._send_in_task(lane, work))
+
+    def _begin(self, lane: Lane, work: Work) -> bool:
+        if not self._begins:
+            return False
+        try:
+            batch = lane.storage.read(work.entries[0].key)
+            if not (self._fits(batch) and self.begin(batch, partial(self._end, lane, work, batch, self._clock.monotonic_s()))):
+                return False
+        except Exception:  # noqa: BLE001 - whatever it is, the task meets it again and counts it
+            return False
+        lane.in_flight_requests += 1
+        return True
+
+    def _end(self, lane: Lane, work: Work, batch: Batch, started_s: float, outcome: int | Exception) -> None:
+        """What was begun is over. Where it failed a task goes on, as if this had been its first attempt."""
+        lane.in_flight_requests -= 1
+        if self._is_over:
+            return
+        if isinstance(outcome, Exception):
+            self._spawn(self._send_in_task(lane, work, _Failure(batch, started_s, outcome)))
+            return
+        self._answered(None)
+        self._delivered(lane.signal, batch.item_count, outcome)
+        lane.settled(work, None)
+        next_work = lane.next()
+        if next_work is not None:
+            self._start_sender(lane, next_work)
+
+    async def _send_in_task(self, lane: Lane, work: Work | None, begun: "_Failure | None" = None) -> None:
+        """One work after the other while there are any that cannot be begun. ``begun``: what came of the first one."""
+        while work is not None:
             try:
-                error = await self._send_work(lane.signal, self._read(lane, work), unsettled, lane)
-            except asyncio.CancelledError:
-                self._abandon(lane, work, unsettled[0])
-                raise
+                error = await self._send_work(lane, work, self._read(lane, work) if begun is None else [begun.batch], begun)
             except Exception as exc:  # noqa: BLE001 - a sender that ends would stop the exporter for good
-                self._fail(lane.signal, unsettled[0], exc)
+                self._fail(lane.signal, work.item_count, exc)
                 error = RetryableError("internal error", reason="internal_error")
             lane.settled(work, error)
+            begun, work = None, lane.next()
+            if work is not None and self._begin(lane, work):
+                return
 
     def _read(self, lane: Lane, work: Work) -> list[Batch]:
         batches = lane.read(work)
@@ -258,16 +313,16 @@ class QueuedExporter(Exporter, Generic[P]):
 
     async def _send_directly(self, batch: Batch) -> None:
         """Without a queue: whoever brings the batch waits, as in the Collector."""
-        signal, unsettled = batch.signal, [batch.item_count]
+        signal, work = batch.signal, Work([], batch.item_count)
         self._direct_items[signal] += batch.item_count
         self._charge(batch.memory_bytes)
         try:
-            error = await self._send_work(signal, [batch], unsettled, self._lanes[signal])
+            error = await self._send_work(self._lanes[signal], work, [batch])
         except asyncio.CancelledError:
-            self._drop(signal, unsettled[0], "cancelled")
+            self._drop(signal, work.item_count, "cancelled")
             raise
         except Exception as exc:
-            self._fail(signal, unsettled[0], exc)
+            self._fail(signal, work.item_count, exc)
             raise RetryableError("internal error", reason="internal_error") from exc
         finally:
             self._direct_items[signal] -= batch.item_count
@@ -275,46 +330,44 @@ class QueuedExporter(Exporter, Generic[P]):
         if error is not None:
             raise error
 
-    async def _send_work(self, signal: Signal, batches: Iterable[Batch], unsettled: list[int], lane: Lane) -> Exception | None:
-        """Settle all items of the batches, counting ``unsettled[0]`` down; the error a waiting sender has to hear."""
+    async def _send_work(self, lane: Lane, work: Work, batches: Iterable[Batch], begun: "_Failure | None" = None) -> Exception | None:
+        """Settle all items of the batches, counting ``work.item_count`` down; the error a waiting sender has to hear."""
         errors: list[Exception] = []
         for batch in batches:
-            encoded = self.encode(batch)
+            encoded = self.encode(batch) if begun is None else [_whole(batch)]
             if len(encoded) == 1:  # nearly always
-                unsettled[0] -= batch.item_count - encoded[0].item_count
-                await self._settle(signal, encoded[0], unsettled, lane, errors)
+                work.item_count -= batch.item_count - encoded[0].item_count
+                await self._settle(lane, work, encoded[0], errors, begun)
                 continue
             shards: dict[int, list[Part[P]]] = {}
             item_count = 0
             for part in encoded:
                 shards.setdefault(part.shard, []).append(part)
                 item_count += part.item_count
-            unsettled[0] -= batch.item_count - item_count
+            work.item_count -= batch.item_count - item_count
             if len(shards) == 1:
                 (parts,) = shards.values()
-                await self._send_in_order(signal, parts, unsettled, lane, errors)
+                await self._send_in_order(lane, work, parts, errors)
             elif shards:
                 async with asyncio.TaskGroup() as group:
                     for parts in shards.values():
-                        group.create_task(self._send_in_order(signal, parts, unsettled, lane, errors))
+                        group.create_task(self._send_in_order(lane, work, parts, errors))
         if not errors:
             return None
         # One part that may yet be taken makes the request worth sending again: at least once, not at most once.
         return next((error for error in errors if isinstance(error, RetryableError)), errors[0])
 
-    async def _send_in_order(
-        self, signal: Signal, parts: Sequence[Part[P]], unsettled: list[int], lane: Lane, errors: list[Exception]
-    ) -> None:
+    async def _send_in_order(self, lane: Lane, work: Work, parts: Sequence[Part[P]], errors: list[Exception]) -> None:
         for part in parts:
-            await self._settle(signal, part, unsettled, lane, errors)
+            await self._settle(lane, work, part, errors)
 
-    async def _settle(self, signal: Signal, part: Part[P], unsettled: list[int], lane: Lane, errors: list[Exception]) -> None:
-        item_count = part.item_count
+    async def _settle(self, lane: Lane, work: Work, part: Part[P], errors: list[Exception], begun: "_Failure | None" = None) -> None:
+        signal, item_count = lane.signal, part.item_count
         try:
-            rejected = await self._send_until_settled(part, lane)
+            rejected = await self._send_until_settled(lane, part, begun)
         except PermanentError as exc:
             if isinstance(exc, TooLargeError) and (halves := self._halves(part)):
-                await self._send_in_order(signal, halves, unsettled, lane, errors)
+                await self._send_in_order(lane, work, halves, errors)
                 return
             self.telemetry.refused(signal, item_count, exc.reason)
             self._log("error", "the backend refused data", signal=str(signal), items=item_count, reason=exc.reason, error=str(exc))
@@ -333,7 +386,7 @@ class QueuedExporter(Exporter, Generic[P]):
             errors.append(exc)
         else:
             self._delivered(signal, item_count, rejected)
-        unsettled[0] -= item_count
+        work.item_count -= item_count
 
     def _halves(self, part: Part[P]) -> Sequence[Part[P]]:
         """The part cut in two, after the backend said it is too large; from now on nothing of its size is sent. Nothing: no use.
@@ -353,13 +406,15 @@ class QueuedExporter(Exporter, Generic[P]):
             )
         return halves
 
-    async def _send_until_settled(self, part: Part[P], lane: Lane) -> int:
-        """Attempts with waits between them. Returns the rejected count; raises the last error."""
+    async def _send_until_settled(self, lane: Lane, part: Part[P], begun: "_Failure | None" = None) -> int:
+        """Attempts with waits between them; the first is over where it was ``begun``. The rejected count, or raises the last error."""
         backoff: Backoff | None = None
-        started_s = self._clock.monotonic_s()
+        started_s = self._clock.monotonic_s() if begun is None else begun.started_s
         while True:
             lane.in_flight_requests += 1
             try:
+                if begun is not None:
+                    raise begun.error
                 if self._timeout_s is None:
                     rejected = await self.send(part.payload)
                 else:
@@ -378,6 +433,7 @@ class QueuedExporter(Exporter, Generic[P]):
                 return rejected or 0
             finally:
                 lane.in_flight_requests -= 1
+                begun = None
             self._answered(error)
             now_s = self._clock.monotonic_s()
             backoff = backoff or Backoff(self._retry, started_s, self._uniform)
@@ -407,10 +463,11 @@ class QueuedExporter(Exporter, Generic[P]):
         for lane in self._lanes.values():
             await lane.wait_empty()
 
-    def _abandon(self, lane: Lane, work: Work, item_count: int) -> None:
+    def _abandon(self, lane: Lane, work: Work) -> None:
         """The exporter ends before the work is settled."""
         if lane.storage.durable:
             return  # it is there at the next start, and in flight until then
+        item_count = work.item_count
         if item_count:
             self._drop(lane.signal, item_count, "shutdown")
             self._log("error", "data is dropped, the service ended before it was sent", signal=str(lane.signal), items=item_count)
@@ -486,6 +543,19 @@ class QueuedExporter(Exporter, Generic[P]):
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+@dataclass(slots=True)
+class _Failure:
+    """A first attempt without a task, and what came of it."""
+
+    batch: Batch
+    started_s: float
+    error: Exception
+
+
+def _whole(batch: Batch) -> Part[Any]:
+    return Part(batch, batch.item_count, size_bytes=batch.size_bytes)
 
 
 async def _first_of(*waits: Coroutine[Any, Any, Any]) -> None:

@@ -10,7 +10,7 @@ Source: the Collector's exporter/exporterhelper/internal/{queue,queuebatch}.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from collector.api import Clock
@@ -33,18 +33,18 @@ class Entry:
     size_bytes: int
     units: int
     charged_bytes: int
-    context: Context
-    result: asyncio.Future[None] | None = None
+    result: asyncio.Future[None] | None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Work:
     """Entries that are sent as one."""
 
     entries: list[Entry]
     item_count: int = 0
+    """Items that are neither delivered nor refused nor dropped yet."""
     size_bytes: int = 0
-    flush_at_s: float = field(default=0.0)
+    flush_at_s: float = 0.0
 
     def add(self, entry: Entry) -> None:
         """Merge one more."""
@@ -54,25 +54,39 @@ class Work:
 
 
 class Lane:
-    """See the module. All methods but :meth:`next` and :meth:`flush_when_due` are synchronous and do not block."""
+    """See the module. All methods but :meth:`flush_when_due` and :meth:`wait_empty` are synchronous and do not block.
 
-    def __init__(self, signal: Signal, config: QueueConfig, clock: Clock, storage: Storage, charge: Callable[[int], None]) -> None:
+    ``send`` is given what a sender is free for; it may not settle it before it returns.
+    """
+
+    def __init__(
+        self,
+        signal: Signal,
+        config: QueueConfig,
+        clock: Clock,
+        storage: Storage,
+        charge: Callable[[int], None],
+        send: "Callable[[Lane, Work], None]",
+    ) -> None:
         self.signal = signal
         self.storage = storage
         self.units = 0
         self.size_bytes = 0
         self.item_count = 0
         self.in_flight_requests = 0
-        self._config = config
+        self._capacity, self._max_bytes, self._sizer = config.queue_size, config.max_bytes, config.sizer
+        self._overshoot = _OVERSHOOT if config.block_on_overflow else 1
         self._clock = clock
         self._charge = charge
-        self._ready: deque[Work] = deque()
-        self._idle: list[asyncio.Future[Work]] = []  # senders that wait; only while nothing is ready
+        self._send = send
+        self._sender_count = 0  # none before the start
+        self._sending: set[Work] = set()  # never more than senders
+        self._ready: deque[Work] = deque()  # empty while a sender is free
         self._merging: dict[Context, Work] = {}
         self._wake_timer = asyncio.Event()
         self._empty = asyncio.Event()
-        self._empty.set()
         batch = config.batch
+        self._merges = batch is not None
         self._min_size = batch.min_size if batch else 0
         self._max_size = batch.max_size if batch else 0
         self._by_bytes = batch is not None and config.batch_sizer == "bytes"
@@ -81,15 +95,15 @@ class Lane:
     @property
     def capacity(self) -> int:
         """In units of the configured sizer."""
-        return self._config.queue_size
+        return self._capacity
 
     def has_room(self, batch: Batch, factor: int = 1) -> bool:
         """Whether it fits. An empty queue takes one batch of any size: it would never fit otherwise."""
         if not self.units:
             return True
-        bound_bytes = self._config.max_bytes
-        return self.units + self._units(batch) <= factor * self.capacity and (
-            not bound_bytes or self.size_bytes + batch.size_bytes <= factor * bound_bytes
+        max_bytes = self._max_bytes
+        return self.units + self._units(batch) <= factor * self._capacity and (
+            not max_bytes or self.size_bytes + batch.size_bytes <= factor * max_bytes
         )
 
     def offer(self, batch: Batch, result: asyncio.Future[None] | None = None) -> bool:
@@ -98,12 +112,18 @@ class Lane:
         Raises:
             OSError: the storage cannot keep it.
         """
-        if not self.has_room(batch, _OVERSHOOT if self._config.block_on_overflow else 1):
+        if not self.has_room(batch, self._overshoot):
             return False
-        # A sender that waits for work will want the index at once; what has to wait is kept as bytes alone.
-        held = batch if self._idle and self._config.batch is None else batch.without_index()
+        # A free sender will want the index at once; what has to wait is kept as bytes alone.
+        held = batch if len(self._sending) < self._sender_count and not self._merges else batch.without_index()
         self._take(self.storage.append(held), held, result)
         return True
+
+    def start(self, sender_count: int) -> None:
+        """Begin to send: at most so many works at the same time."""
+        self._sender_count = sender_count
+        while len(self._sending) < sender_count and (work := self.next()) is not None:
+            self._send(self, work)
 
     def restore(self) -> int:
         """Queue what the storage kept from the last run; how many items."""
@@ -112,18 +132,13 @@ class Lane:
             self._take(key, self.storage.read(key), None)
         return self.item_count - before
 
-    async def next(self) -> Work:
-        """What to send next, in the order taken; waits for it."""
-        if self._ready:
-            return self._ready.popleft()
-        given: asyncio.Future[Work] = asyncio.get_running_loop().create_future()
-        self._idle.append(given)
-        try:
-            return await given
-        except asyncio.CancelledError:
-            if not given.cancelled():  # between the giving and the taking
-                self._ready.appendleft(given.result())
-            raise
+    def next(self) -> Work | None:
+        """What a sender that settled its work sends next, in the order taken; None: nothing waits, the sender is free."""
+        if not self._ready:
+            return None
+        work = self._ready.popleft()
+        self._sending.add(work)
+        return work
 
     def read(self, work: Work) -> list[Batch]:
         """The work's bytes as few batches, each within ``batch.max_size``."""
@@ -134,7 +149,8 @@ class Lane:
         return merged.split(max_bytes=self._max_size) if self._by_bytes else merged.split(max_items=self._max_size)
 
     def settled(self, work: Work, error: Exception | None) -> None:
-        """Forget the work: its items are delivered, refused or dropped. Who waits for the result gets it."""
+        """Forget the work: its items are delivered, refused or dropped. Who waits for the result gets it. Its sender goes :meth:`next`."""
+        self._sending.discard(work)
         for entry in work.entries:
             self.storage.ack(entry.key)
             self.release(entry)
@@ -160,15 +176,19 @@ class Lane:
         self._merging.clear()
 
     def left(self) -> list[Work]:
-        """Take out everything that waits."""
+        """Take out everything, what is being sent first; no sender may go on with that."""
+        self._sender_count = 0
         self.flush()
-        left = list(self._ready)
+        left = [*self._sending, *self._ready]
+        self._sending.clear()
         self._ready.clear()
         return left
 
     async def wait_empty(self) -> None:
         """Until all that was taken is settled."""
-        await self._empty.wait()
+        while self.units:
+            self._empty.clear()
+            await self._empty.wait()
 
     async def flush_when_due(self) -> None:
         """Send merged work when its ``flush_timeout`` is over; for ever."""
@@ -186,45 +206,43 @@ class Lane:
                 self._put(self._merging.pop(context))
 
     def _put(self, work: Work) -> None:
-        """To a sender that waits, else into the queue."""
-        while self._idle:
-            sender = self._idle.pop()
-            if not sender.done():  # cancelled
-                sender.set_result(work)
-                return
-        self._ready.append(work)
+        """To a sender that is free, else into the queue."""
+        if len(self._sending) < self._sender_count:
+            self._sending.add(work)
+            self._send(self, work)
+        else:
+            self._ready.append(work)
 
     def _take(self, key: int, held: Batch, result: asyncio.Future[None] | None) -> None:
-        entry = Entry(key, held.item_count, held.size_bytes, self._units(held), held.memory_bytes, held.context, result)
+        entry = Entry(key, held.item_count, held.size_bytes, self._units(held), held.memory_bytes, result)
         self.units += entry.units
         self.size_bytes += entry.size_bytes
         self.item_count += entry.item_count
         self._charge(entry.charged_bytes)
-        self._empty.clear()
-        if self._config.batch is None:
-            self._put(Work([entry], entry.item_count, entry.size_bytes))
+        if self._merges:
+            self._merge(entry, held.context)
         else:
-            self._merge(entry)
+            self._put(Work([entry], entry.item_count, entry.size_bytes))
 
-    def _merge(self, entry: Entry) -> None:
-        work = self._merging.get(entry.context)
+    def _merge(self, entry: Entry, context: Context) -> None:
+        work = self._merging.get(context)
         size = entry.size_bytes if self._by_bytes else entry.item_count
         if work is not None and self._max_size and self._merged_size(work) + size > self._max_size:
-            self._put(self._merging.pop(entry.context))
+            self._put(self._merging.pop(context))
             work = None
         if work is None:
             work = Work([], flush_at_s=self._clock.monotonic_s() + self._flush_timeout_s)
-            self._merging[entry.context] = work
+            self._merging[context] = work
             self._wake_timer.set()
         work.add(entry)
         if self._merged_size(work) >= self._min_size:
-            self._put(self._merging.pop(entry.context))
+            self._put(self._merging.pop(context))
 
     def _merged_size(self, work: Work) -> int:
         return work.size_bytes if self._by_bytes else work.item_count
 
     def _units(self, batch: Batch) -> int:
-        match self._config.sizer:
+        match self._sizer:
             case "requests":
                 return 1
             case "items":

@@ -39,11 +39,6 @@ class Storage(Protocol):
         """Keys of what is kept, oldest first."""
         ...
 
-    @property
-    def size_bytes(self) -> int:
-        """Bytes kept."""
-        ...
-
 
 class StorageExtension(Protocol):
     """What ``sending_queue::storage`` may name."""
@@ -61,14 +56,12 @@ class MemoryStorage:
     def __init__(self) -> None:
         self._kept: dict[int, Batch] = {}
         self._next_key = 0
-        self._size_bytes = 0
 
     def append(self, batch: Batch) -> int:
         """See :class:`Storage`."""
         key = self._next_key
         self._next_key += 1
         self._kept[key] = batch
-        self._size_bytes += batch.size_bytes
         return key
 
     def read(self, key: int) -> Batch:
@@ -77,13 +70,8 @@ class MemoryStorage:
 
     def ack(self, key: int) -> None:
         """See :class:`Storage`."""
-        self._size_bytes -= self._kept.pop(key).size_bytes
+        del self._kept[key]
 
     def oldest(self) -> Iterable[int]:
         """See :class:`Storage`."""
         return list(self._kept)
-
-    @property
-    def size_bytes(self) -> int:
-        """See :class:`Storage`."""
-        return self._size_bytes

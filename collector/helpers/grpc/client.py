@@ -8,7 +8,7 @@ Source: open-telemetry/opentelemetry-collector config/configgrpc; OTLP specifica
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 import grpc
@@ -41,6 +41,16 @@ class _Channel(Protocol):
     """What a transport is."""
 
     async def call(self, method: str, body: bytes, *, timeout_s: float | None, metadata: Mapping[str, str] | None = None) -> bytes: ...
+
+    def begin(
+        self,
+        method: str,
+        body: bytes,
+        done: Callable[[bytes | CallError], None],
+        *,
+        timeout_s: float | None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> bool: ...
 
     async def close(self, grace_s: float = 0.0) -> None: ...
 
@@ -113,20 +123,34 @@ class GRPCClient:
             PermanentError: refused (reason ``grpc_<code>``); for its size: a TooLargeError.
             RetryableError: not now (reason ``grpc_<code>``), with the server's ``retry_after_s`` if it gave one.
         """
-        if self._watch is not None and self._watch.changed():
-            self._take_up_certificates(self._watch)
-        if self._channel is None:
+        channel = self._current_channel()
+        if channel is None:
             raise RetryableError("the client is not open", reason="shutdown")
         if self._authenticator is not None:
             metadata = {**(metadata or {}), **self._authenticator.client_headers()}
         try:
-            return await self._channel.call(method, body, timeout_s=timeout_s, metadata=metadata)
+            return await channel.call(method, body, timeout_s=timeout_s, metadata=metadata)
         except CallError as exc:
-            raise self._error(exc) from exc
+            raise self.error(exc) from exc
         except ValueError as exc:
             raise PermanentError(f"{self._target}: {exc}", reason="bad_metadata") from exc
 
-    def _error(self, exc: CallError) -> ConsumeError:
+    def begin(self, method: str, body: bytes, done: Callable[[bytes | CallError], None], *, timeout_s: float | None) -> bool:
+        """:meth:`call` where it can be sent at once, without a task. False: it cannot, nothing was done.
+
+        ``done`` hears once and later, never from in here, the answer, or what :meth:`error` makes the error of.
+        """
+        channel = self._current_channel()
+        if channel is None:
+            return False
+        try:
+            metadata = None if self._authenticator is None else self._authenticator.client_headers()
+            return channel.begin(method, body, done, timeout_s=timeout_s, metadata=metadata)
+        except (ConsumeError, ValueError):
+            return False  # no headers, or none that can be sent: `call` says so
+
+    def error(self, exc: CallError) -> ConsumeError:
+        """What a status means to the queue."""
         code = exc.code
         message = f"{self._target}: {code.name}: {self._redactor.excerpt(exc.text)}"
         reason = f"grpc_{code.name.lower()}"
@@ -155,16 +179,18 @@ class GRPCClient:
         user_agent = f"{self._user_agent} grpc-python-nghttp2"
         return HTTP2Channel(config, parse_target(self._target), tls=context, user_agent=user_agent, metadata=self._metadata)
 
-    def _take_up_certificates(self, watch: FileWatch) -> None:
-        """A new channel where certificate files changed; calls that are under way end on the old one."""
-        if self._channel is None:
-            return
+    def _current_channel(self) -> _Channel | None:
+        """The channel; a new one where certificate files changed. Calls that are under way end on the old one."""
+        watch = self._watch
+        if watch is None or self._channel is None or not watch.changed():
+            return self._channel
         try:
             fresh = self._make_channel()
         except ValueError:
             watch.again()
-            return
+            return self._channel
         old, self._channel = self._channel, fresh
         task = asyncio.ensure_future(old.close(_CLOSE_GRACE_S))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+        return fresh

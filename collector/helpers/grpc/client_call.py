@@ -7,7 +7,7 @@ Source: gRPC's doc/PROTOCOL-HTTP2.md and doc/http-grpc-status-mapping.md; gRFC A
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final, Protocol
 
 import grpc
@@ -41,15 +41,17 @@ _MAX_KNOWN_BYTES: Final = 1024
 
 
 class Call:
-    """What one call sends, and what came back so far. ``future`` gets the answer's bytes, or a :class:`CallError`."""
+    """What one call sends, and what came back so far. ``done`` hears once what came of it: the answer's bytes, or a :class:`CallError`."""
 
     __slots__ = (
-        "answer", "connection", "deadline_s", "encoding", "fields", "future", "header", "is_answered", "message", "retried",
+        "_done", "answer", "connection", "deadline_s", "encoding", "fields", "header", "is_answered", "is_settled", "message", "retried",
         "status", "stream_id", "timeout_s",
     )  # fmt: skip
 
-    def __init__(self, future: "asyncio.Future[bytes]", fields: Fields, header: bytes, message: bytes) -> None:
-        self.future = future
+    def __init__(self, done: Callable[[bytes | CallError], None], fields: Fields, header: bytes, message: bytes) -> None:
+        self._done = done
+        self.is_settled = False
+        """``done`` was told, or nobody wants to hear it any more."""
         self.fields = fields
         self.header = header
         """The five bytes before the message."""
@@ -69,10 +71,19 @@ class Call:
         self.is_answered = False
         self.status: CallError | None = None
 
+    def settle(self, outcome: bytes | CallError) -> None:
+        """Tell ``done``, if nothing settled it before. Whatever fails there is nothing to the connection and its other calls."""
+        if self.is_settled:
+            return
+        self.is_settled = True
+        try:
+            self._done(outcome)
+        except Exception as error:  # noqa: BLE001 - as of asyncio's callbacks
+            asyncio.get_running_loop().call_exception_handler({"message": "the answer of a call was not taken", "exception": error})
+
     def fail(self, code: grpc.StatusCode, text: str, details: bytes = b"") -> None:
-        """Settle with a status, if nothing settled it before."""
-        if not self.future.done():
-            self.future.set_exception(CallError(code, text, details))
+        """Settle with a status."""
+        self.settle(CallError(code, text, details))
 
 
 class Owner(Protocol):
@@ -118,6 +129,10 @@ class CallConnection(HTTP2Protocol, asyncio.BufferedProtocol):
     def has_streams(self) -> bool:
         """See :class:`HTTP2Protocol`."""
         return bool(self._calls)
+
+    def calls(self) -> Iterable[Call]:
+        """Those under way."""
+        return self._calls.values()
 
     def start(self, call: Call) -> None:
         """Send the call. Ask :meth:`has_room` first."""
@@ -234,8 +249,7 @@ class CallConnection(HTTP2Protocol, asyncio.BufferedProtocol):
         message = event.message if event.is_closed and not event.is_compressed else None
         if message is not None and event.head in self._good_heads and event.trailers in self._good_trailers:
             del self._calls[event.stream_id]  # the usual case: all at once, and nothing new in it
-            if not call.future.done():
-                call.future.set_result(message)
+            call.settle(message)
             self._freed()
             return
         if event.head is not None:
@@ -349,15 +363,13 @@ class CallConnection(HTTP2Protocol, asyncio.BufferedProtocol):
         call = self._calls.pop(stream_id, None)
         if call is None:
             return
-        future = call.future
         if call.status is not None:
-            if not future.done():
-                future.set_exception(call.status)
+            call.settle(call.status)
         elif call.is_answered:
             if call.answer is None:
                 call.fail(grpc.StatusCode.INTERNAL, "the server said OK and sent no answer")
-            elif not future.done():
-                future.set_result(call.answer)
+            else:
+                call.settle(call.answer)
         elif error_code == ErrorCode.REFUSED_STREAM:
             self._owner.not_processed(call, self._reason or "the server refused the stream", was_sent=True)
         else:
@@ -369,8 +381,8 @@ class CallConnection(HTTP2Protocol, asyncio.BufferedProtocol):
         """Fail the call with the status it has; the rest of the answer is of no interest."""
         del self._calls[stream_id]
         self._reset(stream_id, ErrorCode.CANCEL)
-        if call.status is not None and not call.future.done():
-            call.future.set_exception(call.status)
+        if call.status is not None:
+            call.settle(call.status)
         self._freed()
 
     def _freed(self) -> None:

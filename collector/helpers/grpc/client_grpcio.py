@@ -4,7 +4,7 @@ Source: grpcio's channel arguments (grpc/impl/channel_arg_names.h).
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import grpc
@@ -87,6 +87,19 @@ class GrpcioChannel:
             details = next((value for name, value in trailers if name == _DETAILS and isinstance(value, bytes)), b"")
             raise CallError(exc.code(), exc.details() or "", details) from exc
         return bytes(answer)
+
+    def begin(
+        self,
+        method: str,
+        body: bytes,
+        done: Callable[[bytes | CallError], None],
+        *,
+        timeout_s: float | None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> bool:
+        """See :meth:`HTTP2Channel.begin`; never: each call of grpcio is a task of its own."""
+        del method, body, done, timeout_s, metadata
+        return False
 
     async def close(self, grace_s: float = 0.0) -> None:
         """End the channel; calls under way get ``grace_s`` to finish."""

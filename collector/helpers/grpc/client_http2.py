@@ -11,8 +11,9 @@ import asyncio
 import random
 import ssl
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import grpc
@@ -90,7 +91,6 @@ class HTTP2Channel:
         self._ready: list[CallConnection] = []
         self._next = 0
         self._waiting: deque[Call] = deque()
-        self._calls: set[Call] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = _NEVER_S
         self._lookup_error = ""
@@ -108,13 +108,59 @@ class HTTP2Channel:
         if self._is_closed:
             raise CallError(grpc.StatusCode.CANCELLED, "the client is closed")
         loop = self._loop
-        deadline_s = None if timeout_s is None else loop.time() + timeout_s
+        started_s = loop.time()
+        message = await loop.run_in_executor(None, self._framed, body) if self._takes_long(body) else self._framed(body)
+        future: asyncio.Future[bytes] = loop.create_future()
+        call = self._make_call(partial(_settle, future), method, message, started_s, timeout_s, metadata)
+        try:
+            self._dispatch(call)
+            return await future
+        except asyncio.CancelledError:
+            self._withdraw(call)
+            raise
+
+    def begin(
+        self,
+        method: str,
+        body: bytes,
+        done: Callable[[bytes | CallError], None],
+        *,
+        timeout_s: float | None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> bool:
+        """:meth:`call` where it can be sent at once: ``done`` hears the answer or the error, later. False: it cannot, nothing was done.
+
+        Raises:
+            ValueError: ``metadata`` cannot be sent.
+        """
+        connection = None if self._waiting or self._takes_long(body) else self._connection_with_room()
+        if connection is None:
+            return False
+        connection.start(self._make_call(done, method, self._framed(body), self._loop.time(), timeout_s, metadata))
+        return True
+
+    def _takes_long(self, body: bytes) -> bool:
+        """Whether compressing it would hold up the loop."""
+        return len(body) >= _OFF_LOOP_BYTES and bool(self._encoding)
+
+    def _framed(self, body: bytes) -> tuple[bytes, bytes]:
+        """The header of a message and the message, compressed where that makes it smaller. On any thread."""
         flag = b"\x00"
         if self._encoding and body:
-            name = ENCODINGS[self._encoding]
-            packed = compress(name, body) if len(body) < _OFF_LOOP_BYTES else await loop.run_in_executor(None, compress, name, body)
+            packed = compress(ENCODINGS[self._encoding], body)
             if len(packed) < len(body):
                 flag, body = b"\x01", packed
+        return flag + len(body).to_bytes(HEADER_BYTES - 1, "big"), body
+
+    def _make_call(
+        self,
+        done: Callable[[bytes | CallError], None],
+        method: str,
+        message: tuple[bytes, bytes],
+        started_s: float,
+        timeout_s: float | None,
+        metadata: Mapping[str, str] | None,
+    ) -> Call:
         key = (method, timeout_s)
         fields = self._known.get(key)
         if fields is None:
@@ -123,21 +169,13 @@ class HTTP2Channel:
                 self._known[key] = fields
         if metadata:
             fields = Fields(fields.pairs + encode_metadata(metadata))
-        call = Call(loop.create_future(), fields, flag + len(body).to_bytes(HEADER_BYTES - 1, "big"), body)
-        if deadline_s is not None:
+        call = Call(done, fields, *message)
+        if timeout_s is not None:
             call.timeout_s = timeout_s
-            call.deadline_s = deadline_s
+            call.deadline_s = deadline_s = started_s + timeout_s
             if deadline_s < self._timer_at_s:
                 self._set_timer(deadline_s)
-        self._calls.add(call)
-        try:
-            self._dispatch(call)
-            return await call.future
-        except asyncio.CancelledError:
-            self._withdraw(call)
-            raise
-        finally:
-            self._calls.discard(call)
+        return call
 
     async def close(self, grace_s: float = 0.0) -> None:
         """End all connections; calls under way get ``grace_s`` to finish. Safe twice."""
@@ -153,10 +191,8 @@ class HTTP2Channel:
             call.fail(grpc.StatusCode.CANCELLED, "the client is closed")
         for connection in tuple(self._connections):
             connection.drain() if grace_s else connection.stop()
-        end_s = self._loop.time() + grace_s
-        while self._calls and self._loop.time() < end_s:
-            await asyncio.wait({call.future for call in self._calls}, timeout=end_s - self._loop.time())
-            await asyncio.sleep(0)
+        if grace_s and self._connections:
+            await asyncio.wait([connection.closed for connection in self._connections], timeout=grace_s)
         for connection in tuple(self._connections):
             connection.stop()
         if self._timer is not None:
@@ -170,12 +206,12 @@ class HTTP2Channel:
         waiting = self._waiting
         while waiting and connection.has_room():
             call = waiting.popleft()
-            if not call.future.done():
+            if not call.is_settled:
                 self._start(call, connection)
 
     def not_processed(self, call: Call, reason: str, *, was_sent: bool) -> None:
         """See :class:`Owner`. What never left here may be sent again for ever, what a server had, once. Source: gRFC A6."""
-        if call.future.done():
+        if call.is_settled:
             return
         if (was_sent and call.retried) or self._is_closed:
             call.fail(grpc.StatusCode.UNAVAILABLE, reason)
@@ -187,28 +223,38 @@ class HTTP2Channel:
         self._loop.call_soon(self._dispatch_again, call)
 
     def _dispatch_again(self, call: Call) -> None:
-        if not call.future.done():
-            self._dispatch(call)
+        if call.is_settled:
+            return
+        if call.deadline_s is not None and call.deadline_s < self._timer_at_s:  # in between no look at the deadlines saw it
+            self._set_timer(call.deadline_s)
+        self._dispatch(call)
 
     def _dispatch(self, call: Call) -> None:
-        ready = self._ready
-        for _ in range(len(ready)):
-            self._next = (self._next + 1) % len(ready)
-            connection = ready[self._next]
-            if connection.has_room():
-                if call.retried:
-                    self._start(call, connection)
-                else:
-                    connection.start(call)
-                return
+        connection = self._connection_with_room()
+        if connection is not None:
+            if call.retried:
+                self._start(call, connection)
+            else:
+                connection.start(call)
+            return
         if self._lookup is None:
             self._lookup = self._loop.create_task(self._keep_looking())
-        if not ready and not self.config.wait_for_ready:
+        if not self._ready and not self.config.wait_for_ready:
             error = self._failure()
             if error:
                 call.fail(grpc.StatusCode.UNAVAILABLE, error)
                 return
         self._waiting.append(call)
+
+    def _connection_with_room(self) -> CallConnection | None:
+        """The next in turn."""
+        ready = self._ready
+        for _ in range(len(ready)):
+            self._next = (self._next + 1) % len(ready)
+            connection = ready[self._next]
+            if connection.has_room():
+                return connection
+        return None
 
     def _start(self, call: Call, connection: CallConnection) -> None:
         """Send a call that waited: less of its time is left."""
@@ -221,6 +267,7 @@ class HTTP2Channel:
 
     def _withdraw(self, call: Call) -> None:
         """Nobody wants the answer any more."""
+        call.is_settled = True
         if call.connection is not None:
             call.connection.cancel(call)
         else:
@@ -243,8 +290,9 @@ class HTTP2Channel:
         self._timer, self._timer_at_s = None, _NEVER_S
         now_s = self._loop.time()
         earliest_s = _NEVER_S
-        for call in tuple(self._calls):
-            if call.deadline_s is None or call.future.done():
+        under_way = (call for connection in self._connections for call in connection.calls())
+        for call in [*self._waiting, *under_way]:
+            if call.deadline_s is None or call.is_settled:
                 continue
             if call.deadline_s > now_s:
                 earliest_s = min(earliest_s, call.deadline_s)
@@ -255,7 +303,7 @@ class HTTP2Channel:
                 text = f"not connected within {call.timeout_s:g} s: {self._failure() or 'still connecting'}"
             call.fail(grpc.StatusCode.DEADLINE_EXCEEDED, text)
             self._withdraw(call)
-        if earliest_s < _NEVER_S:
+        if earliest_s < self._timer_at_s:
             self._set_timer(earliest_s)
 
     # Addresses and connections.
@@ -450,6 +498,15 @@ def encode_metadata(metadata: Mapping[str, str]) -> Headers:
             raise ValueError(f"headers: the value of {name} is no printable ASCII; only names that end in -bin take other bytes")
         fields.append((name.encode("ascii"), value.strip().encode("ascii")))
     return tuple(fields)
+
+
+def _settle(future: asyncio.Future[bytes], outcome: bytes | CallError) -> None:
+    if future.done():  # cancelled
+        return
+    if isinstance(outcome, CallError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
 
 
 def _host_of(authority: str) -> str:

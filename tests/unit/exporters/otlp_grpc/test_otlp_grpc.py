@@ -213,6 +213,31 @@ async def keep_moving(clock):
         await asyncio.wait([asyncio.get_running_loop().create_future()], timeout=0.01)
 
 
+async def test_once_connected_requests_need_no_task(transport):
+    """They are sent in the call that takes the batch; what becomes of them is the same."""
+    answer = trace_service_pb2.ExportTraceServiceResponse()
+    answer.partial_success.rejected_spans = 3
+    statuses = (grpc.StatusCode.UNAVAILABLE, b"", grpc.StatusCode.INVALID_ARGUMENT)
+    async with Backend(b"", answer.SerializeToString(), b"\xff\xff\xff", *statuses) as backend, Rig(backend) as rig:
+        await rig.exporter.consume(traces(spans=1))
+        await rig.settled()
+        for spans in (10, 20, 40, 80):
+            before = asyncio.all_tasks()
+            assert rig.exporter.take(traces(spans=spans))
+            assert (asyncio.all_tasks() == before) is (transport == "http2")
+            if spans == 40:
+                await eventually(lambda: "UNAVAILABLE" in rig.exporter.last_error)
+                await rig.clock.advance(10)
+            await rig.settled()
+        assert rig.outcome() == (1 + 7 + 40, 0, 3 + 20 + 80)
+        assert rig.telemetry.ledger.refused == {
+            (Signal.TRACES, "partial_success"): 3,
+            (Signal.TRACES, "bad_response"): 20,
+            (Signal.TRACES, "grpc_invalid_argument"): 80,
+        }
+        assert len(backend.wires) == 6, "only what failed was sent again"
+
+
 async def test_tls_and_mtls(tmp_path):
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")

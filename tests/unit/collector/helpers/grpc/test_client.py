@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 from collector.api import PermanentError, RetryableError, TooLargeError
 from collector.helpers.grpc.client import GRPCClient
 from collector.helpers.grpc.status import retry_delay_s
-from collector.testing import FakeClock, FakeHost, free_port
+from collector.testing import FakeClock, FakeHost, eventually, free_port
 from config.blocks import GRPCClientConfig
 
 METHOD = "/t.Echo/Echo"
@@ -228,6 +228,14 @@ async def test_renewed_certificates_are_taken_up(pki, tmp_path):
         other.write_text("half writ")
         await rig.clock.advance(11)
         assert await client.call(METHOD, b"x", timeout_s=10) == b"x", "what works stays in use"
+        other.write_bytes(ca.read_bytes())
+        await rig.clock.advance(11)
+        heard = []
+        assert not client.begin(METHOD, b"x", heard.append, timeout_s=10), "what is new has to be connected first"
+        assert await client.call(METHOD, b"x", timeout_s=10) == b"x"
+        if USED["transport"] == "http2":
+            assert client.begin(METHOD, b"y", heard.append, timeout_s=10)
+            await eventually(lambda: heard == [b"y"])
         await client.close()
 
 
@@ -241,8 +249,42 @@ async def test_an_extension_gives_credentials():
         client = make(endpoint=f"127.0.0.1:{rig.port}", tls={"insecure": True}, auth={"authenticator": "tokens"})
         await client.open(FakeHost(extensions={"tokens": Tokens()}))
         await client.call(METHOD, b"x", timeout_s=10)
+        heard = []
+        if client.begin(METHOD, b"y", heard.append, timeout_s=10):
+            await eventually(lambda: heard == [b"y"])
         await client.close()
-    assert rig.requests[0][0]["authorization"] == "Bearer fresh"
+    assert len(rig.requests) == (2 if USED["transport"] == "http2" else 1)
+    assert {metadata["authorization"] for metadata, _ in rig.requests} == {"Bearer fresh"}
+
+
+async def test_credentials_that_are_not_to_be_had_are_the_calls_error():
+    """Nothing is begun without them."""
+
+    class Missing:
+        def client_headers(self):
+            raise RetryableError("no token yet", reason="auth")
+
+    async with Rig() as rig:
+        await rig.call()
+        rig.client._authenticator = Missing()
+        heard = []
+        assert not rig.client.begin(METHOD, b"x", heard.append, timeout_s=10)
+        with pytest.raises(RetryableError, match="no token yet"):
+            await rig.call()
+    assert (len(rig.requests), heard) == (1, [])
+
+
+async def test_a_begun_calls_error_is_translated_as_any():
+    """Nothing is begun before the client is open."""
+    assert not make(endpoint="h:1").begin(METHOD, b"x", print, timeout_s=10)
+    async with Rig() as rig:
+        await rig.call()
+        rig.behave = fails(grpc.StatusCode.RESOURCE_EXHAUSTED, "slow down", 0.5)
+        heard = []
+        if rig.client.begin(METHOD, b"x", heard.append, timeout_s=10):
+            await eventually(lambda: heard)
+            error = rig.client.error(heard[0])
+            assert (type(error), error.reason, error.retry_after_s) == (RetryableError, "grpc_resource_exhausted", 0.5)
 
 
 @pytest.mark.parametrize(

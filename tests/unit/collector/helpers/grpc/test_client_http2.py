@@ -298,6 +298,28 @@ async def test_refused_streams_are_sent_again_once():
         await client.close()
 
 
+async def test_a_call_between_two_connections_keeps_its_deadline():
+    """It is nowhere for one turn, and the deadlines may be looked at just then."""
+
+    def not_processed(call, reason, *, was_sent):
+        HTTP2Channel.not_processed(client, call, reason, was_sent=was_sent)
+        client._timer.cancel()
+        client._check_deadlines()
+
+    def refuse_second(peer, stream_id):
+        if len(peer.backend.requests) == 2:
+            peer.engine.reset_stream(stream_id, http2_peer.ErrorCode.REFUSED_STREAM)
+
+    async with Backend() as backend:
+        client = channel(f"127.0.0.1:{backend.port}")
+        await client.call(METHOD, b"x", timeout_s=5)
+        client.not_processed = not_processed
+        backend.behave = refuse_second
+        async with asyncio.timeout(5):
+            assert (await code_of(client.call(METHOD, b"x", timeout_s=0.2)))[0] == "DEADLINE_EXCEEDED"
+        await client.close()
+
+
 async def test_goaway_moves_calls_to_a_new_connection():
     """What the server had taken it answers, what it had not is sent again; nobody notices."""
 
@@ -516,6 +538,114 @@ async def test_under_load_every_call_gets_its_own_answer():
         await client.close()
 
 
+def begin(client, heard, body=b"x", timeout_s=5.0, **more):
+    return client.begin(METHOD, body, heard.append, timeout_s=timeout_s, **more)
+
+
+async def test_a_call_is_begun_where_it_can_be_sent_at_once():
+    """Nothing is done before a connection is ready; after that the answer is heard once, later, and no task is made."""
+    async with Backend() as backend:
+        client = channel(f"127.0.0.1:{backend.port}")
+        heard = []
+        assert not begin(client, heard)
+        assert await client.call(METHOD, b"x", timeout_s=5) == b""
+        tasks = asyncio.all_tasks()
+        assert begin(client, heard, metadata={"y": "z"})
+        assert heard == []
+        await eventually(lambda: heard)
+        assert (heard, backend.requests[1][b"y"], asyncio.all_tasks()) == ([b""], b"z", tasks)
+        with pytest.raises(ValueError, match="printable"):
+            begin(client, heard, metadata={"y": "\n"})
+        await client.close()
+        assert not begin(client, heard)
+        assert heard == [b""]
+
+
+async def test_what_takes_long_to_compress_is_not_begun():
+    """It would hold up the loop; small bodies are compressed at once."""
+    async with Backend() as backend:
+        client = channel(f"127.0.0.1:{backend.port}", compression="gzip")
+        assert await client.call(METHOD, b"x", timeout_s=5) == b""
+        heard = []
+        assert not begin(client, heard, bytes(1_000_000))
+        assert begin(client, heard, bytes(1000))
+        await eventually(lambda: heard == [b""])
+        sent = backend.peers[0].bodies[3]
+        assert (sent[:1], decompress("gzip", sent[5:], 1000)) == (b"\x01", bytes(1000))
+        await client.close()
+
+
+async def test_begun_calls_end_as_others_do():
+    """By their deadline, by a stream that is refused twice, with the connection, with the client; each hears it once."""
+    async with Backend() as backend:
+        client = channel(f"127.0.0.1:{backend.port}")
+        await client.call(METHOD, b"x", timeout_s=5)
+        heard, late = [], []
+        backend.behave = lambda *_: None
+        assert begin(client, heard, timeout_s=0.05)
+        await eventually(lambda: heard)
+        assert (heard[0].code.name, heard[0].text) == ("DEADLINE_EXCEEDED", "no answer within 0.05 s")
+        await eventually(lambda: backend.resets == [http2_peer.ErrorCode.CANCEL])
+        backend.behave = lambda peer, stream_id: peer.engine.reset_stream(stream_id, http2_peer.ErrorCode.REFUSED_STREAM)
+        assert begin(client, heard)
+        await eventually(lambda: len(heard) == 2)
+        assert (heard[1].code.name, len(backend.requests)) == ("UNAVAILABLE", 4)
+        backend.behave = lambda peer, _: peer.transport.abort()
+        assert begin(client, heard)
+        assert begin(client, heard)
+        await eventually(lambda: len(heard) == 4)
+        assert {error.code.name for error in heard[2:]} == {"UNAVAILABLE"}
+        backend.behave = Peer.answer
+        await client.call(METHOD, b"x", timeout_s=5)
+        backend.behave = lambda *_: None
+        assert begin(client, late)
+        await client.close()
+        assert [error.code.name for error in late] == ["CANCELLED"]
+        assert len(heard) == 4
+
+
+async def test_calls_that_wait_for_a_stream_go_first():
+    """A call is not begun before them, though a stream is free for a moment: who hears an answer begins the next at once."""
+    held = []
+    async with Backend(lambda peer, stream_id: held.append((peer, stream_id)), max_streams=1) as backend:
+        client = channel(f"127.0.0.1:{backend.port}")
+        heard, begun = [], []
+
+        def next_one(answer):
+            heard.append(answer)
+            begun.append(begin(client, heard))
+
+        first = asyncio.ensure_future(client.call(METHOD, b"x", timeout_s=5))
+        await eventually(lambda: held)
+        Peer.answer(*held.pop())
+        await first
+        assert client.begin(METHOD, b"x", next_one, timeout_s=5)
+        waiting = asyncio.ensure_future(client.call(METHOD, b"y", timeout_s=5))
+        await eventually(lambda: held)
+        Peer.answer(*held.pop())
+        await eventually(lambda: held)
+        assert (heard, begun) == ([b""], [False])
+        assert held[0][0].bodies[held[0][1]][5:] == b"y"
+        Peer.answer(*held.pop())
+        assert await waiting == b""
+        await client.close()
+
+
+async def test_a_fault_of_who_hears_an_answer_is_its_own():
+    """The connection and the other calls go on; the loop's handler hears of it."""
+    async with Backend() as backend:
+        client = channel(f"127.0.0.1:{backend.port}")
+        await client.call(METHOD, b"x", timeout_s=5)
+        faults, heard = [], []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context["exception"]))
+        assert client.begin(METHOD, b"x", lambda _: 1 / 0, timeout_s=5)
+        assert begin(client, heard)
+        await eventually(lambda: heard == [b""])
+        assert [type(fault) for fault in faults] == [ZeroDivisionError]
+        assert len(backend.peers) == 1
+        await client.close()
+
+
 @pytest.mark.parametrize(
     "scenario",
     [
@@ -529,6 +659,8 @@ async def test_under_load_every_call_gets_its_own_answer():
         test_unix_sockets_are_connected_to,
         test_a_close_lets_calls_finish_where_asked,
         test_under_load_every_call_gets_its_own_answer,
+        test_a_call_is_begun_where_it_can_be_sent_at_once,
+        test_begun_calls_end_as_others_do,
     ],
 )
 def test_on_the_loop_of_the_service(scenario):
