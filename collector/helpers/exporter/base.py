@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
-from collector.api import Exporter, HealthCheck, Host, PermanentError, RetryableError, Settings, Status, TooLargeError
+from collector.api import Exporter, Host, PermanentError, RetryableError, Settings, TooLargeError
 from collector.helpers.exporter.backoff import Backoff
 from collector.helpers.exporter.config import ExporterConfig
+from collector.helpers.exporter.health import BackendHealth
 from collector.helpers.exporter.lane import Lane, Work
 from collector.helpers.exporter.metrics import ExporterMetrics
 from collector.helpers.exporter.storage import MemoryStorage, Storage
@@ -33,7 +34,6 @@ __all__ = ["Part", "QueuedExporter"]
 
 P = TypeVar("P")
 
-_UNHEALTHY_AFTER_S: Final = 60.0  # failing this long without one success
 _LOG_EVERY_S: Final = 10.0
 _DRAIN_RETRY_S: Final = 1.0
 _MESSAGE_CHARS: Final = 200
@@ -81,10 +81,7 @@ class QueuedExporter(Exporter, Generic[P]):
         self._is_over = False  # what is left is dropped: answers that come yet are too late
         self._draining = asyncio.Event()
         self._logged_at_s: dict[str, float] = {}
-        self._failing_since_s: float | None = None
-        self.last_success_unix_nano = 0
-        self.last_failure_unix_nano = 0
-        self.last_error = ""
+        self.health = BackendHealth(f"exporter {settings.id}", settings.clock)
         self.waits_for_result = self._queue.wait_for_result or not self._queue.enabled
         self._begins = (
             type(self).begin is not QueuedExporter.begin and self._timeout_s is None and self._queue.enabled and self._queue.batch is None
@@ -166,7 +163,7 @@ class QueuedExporter(Exporter, Generic[P]):
             for signal, lane in self._lanes.items():
                 lane.storage = self._storage(host, f"{self.settings.id} {signal}")
         await self.open(host)
-        host.add_health_check(f"exporter {self.settings.id}", self._health)
+        self.health.start(host)
         if not self._queue.enabled:
             return
         for lane in self._lanes.values():
@@ -285,7 +282,7 @@ class QueuedExporter(Exporter, Generic[P]):
         if isinstance(outcome, Exception):
             self._spawn(self._send_in_task(lane, work, _Failure(batch, started_s, outcome)))
             return
-        self._answered(None)
+        self.health.succeeded()
         self._delivered(lane.signal, batch.item_count, outcome)
         lane.settled(work, None)
         next_work = lane.next()
@@ -426,15 +423,15 @@ class QueuedExporter(Exporter, Generic[P]):
             except RetryableError as exc:
                 error = exc
             except PermanentError as exc:
-                self._answered(exc)
+                self.health.failed(exc)
                 raise
             else:
-                self._answered(None)
+                self.health.succeeded()
                 return rejected or 0
             finally:
                 lane.in_flight_requests -= 1
                 begun = None
-            self._answered(error)
+            self.health.failed(error)
             now_s = self._clock.monotonic_s()
             backoff = backoff or Backoff(self._retry, started_s, self._uniform)
             wait_s = backoff.next_s(now_s, error.retry_after_s)
@@ -489,32 +486,7 @@ class QueuedExporter(Exporter, Generic[P]):
         if item_count:
             self.telemetry.delivered(signal, item_count)
 
-    # Health, log, helpers.
-
-    def _answered(self, error: Exception | None) -> None:
-        """Note what came of one attempt. A refusal of the data is an answer too: the backend lives."""
-        if error is None or isinstance(error, PermanentError):
-            if error is None:
-                self.last_success_unix_nano = self._clock.time_unix_nano()
-            if self._failing_since_s is not None:
-                self._failing_since_s = None
-                if self._host is not None:
-                    self._host.report(Status.OK)
-        if error is None:
-            return
-        self.last_failure_unix_nano = self._clock.time_unix_nano()
-        self.last_error = str(error)
-        if isinstance(error, RetryableError) and self._failing_since_s is None:
-            self._failing_since_s = self._clock.monotonic_s()
-            if self._host is not None:
-                self._host.report(Status.RECOVERABLE_ERROR, str(error))
-
-    def _health(self) -> HealthCheck:
-        name = f"exporter {self.settings.id}"
-        if self._failing_since_s is None:
-            return HealthCheck(name, healthy=True)
-        failing_s = self._clock.monotonic_s() - self._failing_since_s
-        return HealthCheck(name, healthy=failing_s < _UNHEALTHY_AFTER_S, message=f"failing for {failing_s:.0f} s: {self.last_error}")
+    # Log, helpers.
 
     def _log(self, level: str, sentence: str, **values: Any) -> None:
         """One line of a kind in ten seconds: an outage must not fill the log."""

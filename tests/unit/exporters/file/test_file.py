@@ -123,8 +123,8 @@ async def test_a_full_disk_is_tried_again_and_leaves_no_half_line(tmp_path, monk
     monkeypatch.setattr(os, "write", write)
     async with Rig(tmp_path / "x", retry_on_failure={"max_elapsed_time": "0s"}) as rig:
         await rig.exporter.consume(traces(spans=3))
-        await eventually(lambda: rig.exporter.last_error != "")
-        assert "No space left" in rig.exporter.last_error
+        await eventually(lambda: rig.exporter.health.last_error != "")
+        assert "No space left" in rig.exporter.health.last_error
         assert (tmp_path / "x").read_bytes() == b""
         full[0] = False
         await rig.clock.advance(10)

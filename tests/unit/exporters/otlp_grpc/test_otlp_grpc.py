@@ -160,7 +160,7 @@ async def test_of_a_split_request_only_the_failed_part_is_sent_again():
     sent = traces(spans=60)
     async with Backend(b"", grpc.StatusCode.UNAVAILABLE) as backend, Rig(backend, max_request_bytes=sent.size_bytes // 2) as rig:
         await rig.exporter.consume(sent)
-        await eventually(lambda: len(backend.wires) == 2 and rig.exporter.last_error != "")
+        await eventually(lambda: len(backend.wires) == 2 and rig.exporter.health.last_error != "")
         await rig.clock.advance(10)
         await rig.settled()
         assert rig.outcome() == (60, 0, 0)
@@ -173,7 +173,7 @@ async def test_statuses_decide_between_again_and_never():
     async with Backend(*script) as backend, Rig(backend, sending_queue={"num_consumers": 1}) as rig:
         for spans in (1, 2, 4, 8):
             await rig.exporter.consume(traces(spans=spans))
-        await eventually(lambda: rig.exporter.last_error != "")
+        await eventually(lambda: rig.exporter.health.last_error != "")
         await rig.clock.advance(10)
         await rig.settled()
         assert rig.outcome() == (9, 0, 6)
@@ -185,7 +185,7 @@ async def test_a_backend_that_is_gone_and_comes_back_gets_everything():
     async with gone, Rig(gone, retry_on_failure={"max_elapsed_time": "0s"}) as rig:
         await gone.server.stop(None)
         await rig.exporter.consume(traces(spans=5))
-        await eventually(lambda: rig.exporter.last_error != "")
+        await eventually(lambda: rig.exporter.health.last_error != "")
         async with Backend(port=gone.port) as back:
             moving = asyncio.ensure_future(keep_moving(rig.clock))
             await eventually(lambda: rig.outcome() == (5, 0, 0), timeout_s=30)
@@ -199,7 +199,7 @@ async def test_a_backend_that_does_not_answer_is_given_its_timeout():
     gate = asyncio.Event()
     async with Backend(gate) as backend, Rig(backend, timeout="200ms") as rig:
         await rig.exporter.consume(traces(spans=5))
-        await eventually(lambda: "DEADLINE_EXCEEDED" in rig.exporter.last_error)
+        await eventually(lambda: "DEADLINE_EXCEEDED" in rig.exporter.health.last_error)
         gate.set()
         await rig.clock.advance(10)
         await rig.settled()
@@ -226,7 +226,7 @@ async def test_once_connected_requests_need_no_task(transport):
             assert rig.exporter.take(traces(spans=spans))
             assert (asyncio.all_tasks() == before) is (transport == "http2")
             if spans == 40:
-                await eventually(lambda: "UNAVAILABLE" in rig.exporter.last_error)
+                await eventually(lambda: "UNAVAILABLE" in rig.exporter.health.last_error)
                 await rig.clock.advance(10)
             await rig.settled()
         assert rig.outcome() == (1 + 7 + 40, 0, 3 + 20 + 80)

@@ -140,7 +140,7 @@ async def test_204_is_success():
 async def test_429_waits_as_long_as_it_is_asked_to():
     async with Rig(web.Response(status=429, headers={"Retry-After": "42"})) as rig:
         await rig.exporter.consume(traces(spans=10))
-        await eventually(lambda: rig.exporter.last_error != "")
+        await eventually(lambda: rig.exporter.health.last_error != "")
         await rig.clock.advance(41)
         assert len(rig.requests) == 1
         await rig.clock.advance(2)

@@ -1,6 +1,7 @@
 """Delivery under faults: whatever the backend does, received = delivered + dropped + refused + in flight."""
 
 import asyncio
+import re
 from collections import deque
 
 import pytest
@@ -353,7 +354,7 @@ async def test_an_attempt_without_answer_times_out_and_is_tried_again():
     backend.gate.clear()
     async with Rig(backend, timeout="10ms") as rig:
         await rig.take(traces(spans=5))
-        await eventually(lambda: rig.exporter.last_error != "")
+        await eventually(lambda: rig.exporter.health.last_error != "")
         backend.gate.set()
         await rig.clock.advance(10)
         await rig.settled()
@@ -373,7 +374,7 @@ async def test_an_exporter_that_keeps_its_timeout_gets_no_second_one():
         await eventually(lambda: backend.concurrent == 1)
         due_s = asyncio.get_running_loop().time() + 0.02
         await eventually(lambda: asyncio.get_running_loop().time() > due_s)
-        assert (backend.concurrent, rig.exporter.last_error) == (1, "")
+        assert (backend.concurrent, rig.exporter.health.last_error) == (1, "")
         backend.gate.set()
         await rig.settled()
         assert rig.delivered == 5
@@ -613,16 +614,19 @@ async def test_health_follows_the_backend():
         await rig.take(traces(spans=1))
         await rig.clock.advance(6)
         assert check().healthy
+        assert "never succeeded: " in check().message
         assert "connection refused" in check().message
         await rig.clock.advance(60)
         assert not check().healthy
-        assert rig.exporter.last_failure_unix_nano > 0
         backend.default = OK
         await rig.clock.advance(60)
         assert check().healthy
         assert check().message == ""
-        assert rig.exporter.last_success_unix_nano > rig.exporter.last_failure_unix_nano
-        assert [status for status, _ in rig.host.statuses] == [Status.RECOVERABLE_ERROR, Status.OK]
+        backend.default = down()
+        await rig.take(traces(spans=1))
+        await rig.clock.advance(1)
+        assert re.search(r"last success \d+ s ago: connection refused", check().message)
+        assert [status for status, _ in rig.host.statuses] == [Status.RECOVERABLE_ERROR, Status.OK, Status.RECOVERABLE_ERROR]
 
 
 async def test_an_outage_does_not_fill_the_log():
