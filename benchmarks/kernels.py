@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from collector.wire import scan
+from collector.wire import scan, scan_index
 
 
 def attributes(message: Any, i: int, count: int) -> None:
@@ -81,7 +81,7 @@ def main() -> None:
             "upb parse": lambda r=request, w=wire: r.FromString(w),
             "check": lambda s=signal, w=wire: scan.check(s, w),
             "scan": lambda s=signal, w=wire: scan.scan(s, w),
-            "index_attributes": lambda t=items, w=wire, r=rows[-1], k=types: scan.index_attributes(t, w, r, k),
+            "index_attributes": lambda t=items, w=wire, r=rows[-1], k=types: scan_index.index_attributes(t, w, r, k),
         }
         upb = 0.0
         for name, kernel in kernels.items():

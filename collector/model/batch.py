@@ -19,6 +19,7 @@ from collector.model.edit import Edit
 from collector.model.index import Index
 from collector.model.rewrite import without_children
 from collector.model.table import ITEM, SCHEMAS, Schema, Table
+from collector.wire import scan_index
 from collector.wire.errors import MalformedBatch
 from collector.wire.layout import ATTRIBUTE
 from collector.wire.splice import Shift, prune, take_rows
@@ -194,11 +195,11 @@ class Batch:
             if table in {"metrics", "quantiles"}:
                 found, keys = np.empty(0, ATTRIBUTE), list[bytes]()
             elif table == "points":
-                found, keys = scan.index_attributes(
+                found, keys = scan_index.index_attributes(
                     table, self.wire, rows, np.ascontiguousarray(self._rows("metrics")["type"][rows["parent"]])
                 )
             else:
-                found, keys = scan.index_attributes(table, self.wire, rows)
+                found, keys = scan_index.index_attributes(table, self.wire, rows)
             known = AttributeTable(found, self.wire, keys)
             self.index.add_attributes(table, known)
         return known
@@ -335,7 +336,7 @@ class Batch:
             assert rows is not None
             return rows
         else:
-            rows = scan.index_children(table, self.wire, self._rows(self.schema.parents[table]))
+            rows = scan_index.index_children(table, self.wire, self._rows(self.schema.parents[table]))
         self.index.add_rows(table, rows)
         return rows
 

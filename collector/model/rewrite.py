@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
-import collector.wire.scan as scan  # noqa: PLR0402 - the module, not the function of the same name in its stub
 from collector.model.attributes import AttributeColumn, AttributeTable
 from collector.model.changes import UNTOUCHED, FieldChange, TableChange
 from collector.model.columns import Array, StringColumn
@@ -18,6 +17,7 @@ from collector.model.index import Later
 from collector.model.patches import Note, Patches, Spliced
 from collector.model.table import ATTRIBUTE_NUMBER, FIELDS, POINT_ATTRIBUTE_NUMBER, POINT_FLAGS_NUMBER, Field
 from collector.wire.layout import KIND_STRING
+from collector.wire.scan_index import find_field
 from collector.wire.splice_values import bodies, length_delimited, varints
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _with_inner_messages(batch: B, changes: dict[str, TableChange]) -> B:
         if table != "spans":
             needed &= rows["inner_start"] < 0
         elif needed.any():
-            needed &= scan.find_field(batch.wire, rows["body"].copy(), rows["end"].copy(), number)[0] < 0
+            needed &= find_field(batch.wire, rows["body"].copy(), rows["end"].copy(), number)[0] < 0
         if needed.any():
             at = rows["body"][needed]
             patches.around(table, needed)
@@ -177,7 +177,7 @@ def _holders(patches: Patches, table: str, change: TableChange) -> dict[bool, tu
     touched = np.zeros(len(rows), np.bool_)
     for by_field in change.fields.values():
         touched |= by_field.known.inner & (by_field.winner >= 0)
-    starts, ends = scan.find_field(patches.batch.wire, *own, _STATUS)
+    starts, ends = find_field(patches.batch.wire, *own, _STATUS)
     contents = bodies(patches.batch.wire, starts, ends)
     patches.frame(starts[touched], contents[touched], ends[touched])
     return {False: own, True: (contents, ends)}
@@ -192,7 +192,7 @@ def _put_field(patches: Patches, table: str, change: FieldChange, holder_bodies:
             starts = ends = holder_bodies[rows]
             found = np.zeros(len(rows), np.bool_)
             if form != "text" or (records[columns[0]][rows] >= 0).any():  # of texts the index says whether they are there
-                at = scan.find_field(patches.batch.wire, starts, holder_ends[rows], number)
+                at = find_field(patches.batch.wire, starts, holder_ends[rows], number)
                 found = at[0] >= 0
                 starts, ends = np.where(found, at[0], starts), np.where(found, at[1], ends)
             if isinstance(column, StringColumn | AttributeColumn):

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from collector.wire import layout, scan
+from collector.wire import layout, scan, scan_index
 from collector.wire.errors import MalformedBatch
 
 ATTRIBUTES: Final = {
@@ -61,19 +61,21 @@ def test_one_input(data: bytes) -> None:
     try:
         if what == "attributes":
             rows = rows_over(ATTRIBUTES[table], wire, shift)
-            found, keys = scan.index_attributes(table, wire, rows, np.arange(len(rows), dtype=np.int32) + 1 if table == "points" else None)
+            found, keys = scan_index.index_attributes(
+                table, wire, rows, np.arange(len(rows), dtype=np.int32) + 1 if table == "points" else None
+            )
             within(wire, found)
             assert np.all(found["key_code"] < len(keys))
             assert len(set(keys)) == len(keys)
         elif what == "children":
-            within(wire, scan.index_children(table, wire, rows_over(CHILDREN[table], wire, shift)))
+            within(wire, scan_index.index_children(table, wire, rows_over(CHILDREN[table], wire, shift)))
         elif what == "scan":
             for found in scan.scan(("traces", "metrics", "logs")[shift % 3], wire):
                 within(wire, found)
             for found in scan.frames(("traces", "logs")[shift % 2], wire):
                 within(wire, found)
         else:
-            starts, ends = scan.find_field(wire, np.array([0, shift], "i4"), np.array([len(wire)] * 2, "i4"), shift % 20 + 1)
+            starts, ends = scan_index.find_field(wire, np.array([0, shift], "i4"), np.array([len(wire)] * 2, "i4"), shift % 20 + 1)
             assert np.all((starts < ends) | (starts == -1))
     except MalformedBatch:
         return

@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from collector.wire import layout, scan
+from collector.wire import layout, scan, scan_index
 from collector.wire.errors import MalformedBatch
 
 REQUESTS = {"traces": ExportTraceServiceRequest, "metrics": ExportMetricsServiceRequest, "logs": ExportLogsServiceRequest}
@@ -199,7 +199,7 @@ def assert_attributes(wire: bytes, found: tuple[np.ndarray, list[bytes]], lists:
 
 
 def assert_children(table: str, wire: bytes, parents: np.ndarray, lists: list[Any], attributes: str | None) -> None:
-    rows = scan.index_children(table, wire, parents)
+    rows = scan_index.index_children(table, wire, parents)
     assert not rows.flags.writeable
     flat = [(parent, child) for parent, children in enumerate(lists) for child in children]
     assert len(rows) == len(flat)
@@ -208,7 +208,7 @@ def assert_children(table: str, wire: bytes, parents: np.ndarray, lists: list[An
         if table == "exemplars":
             assert row["value_kind"] == {None: 0, "as_int": 1, "as_double": 2}[child.WhichOneof("value")]
     if attributes:
-        assert_attributes(wire, scan.index_attributes(table, wire, rows), [getattr(child, attributes) for _, child in flat])
+        assert_attributes(wire, scan_index.index_attributes(table, wire, rows), [getattr(child, attributes) for _, child in flat])
 
 
 def assert_index(signal: str, wire: bytes, tables: tuple[np.ndarray, ...]) -> None:
@@ -237,17 +237,17 @@ def assert_index(signal: str, wire: bytes, tables: tuple[np.ndarray, ...]) -> No
         assert (row["inner_start"] >= 0) == scope.HasField("scope")
     for row, (parent, item) in zip(tables[2], items, strict=True):
         assert_row(wire, row, item, parent)
-    assert_attributes(wire, scan.index_attributes("resources", wire, tables[0]), [g.resource.attributes for g in groups])
-    assert_attributes(wire, scan.index_attributes("scopes", wire, tables[1]), [s.scope.attributes for _, s in scopes])
+    assert_attributes(wire, scan_index.index_attributes("resources", wire, tables[0]), [g.resource.attributes for g in groups])
+    assert_attributes(wire, scan_index.index_attributes("scopes", wire, tables[1]), [s.scope.attributes for _, s in scopes])
     if signal == "traces":
-        assert_attributes(wire, scan.index_attributes("spans", wire, tables[2]), [s.attributes for _, s in items])
+        assert_attributes(wire, scan_index.index_attributes("spans", wire, tables[2]), [s.attributes for _, s in items])
         assert [(r["status_code"], inside(wire, r, "status_message")) for r in tables[2]] == [
             (s.status.code, s.status.message.encode()) for _, s in items
         ]
         assert_children("events", wire, tables[2], [s.events for _, s in items], "attributes")
         assert_children("links", wire, tables[2], [s.links for _, s in items], "attributes")
     elif signal == "logs":
-        assert_attributes(wire, scan.index_attributes("records", wire, tables[2]), [s.attributes for _, s in items])
+        assert_attributes(wire, scan_index.index_attributes("records", wire, tables[2]), [s.attributes for _, s in items])
         for row, (_, record) in zip(tables[2], items, strict=True):
             member = record.body.WhichOneof("value")
             assert row["body_kind"] == (KINDS[member] if record.HasField("body") else layout.KIND_ABSENT)
@@ -282,7 +282,7 @@ def assert_points(wire: bytes, tables: tuple[np.ndarray, ...], metrics: list[Any
             if name in names and point.DESCRIPTOR.fields_by_name[name].has_presence:
                 assert bool(row["present"] & bit) == point.HasField(name)
     types = tables[2]["type"][tables[3]["parent"]]
-    assert_attributes(wire, scan.index_attributes("points", wire, tables[3], types), [p.attributes for _, p in points])
+    assert_attributes(wire, scan_index.index_attributes("points", wire, tables[3], types), [p.attributes for _, p in points])
     assert_children("exemplars", wire, tables[3], [getattr(p, "exemplars", ()) for _, p in points], "filtered_attributes")
     assert_children("quantiles", wire, tables[3], [getattr(p, "quantile_values", ()) for _, p in points], None)
 

@@ -8,7 +8,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from collector.wire import scan
+from collector.wire import scan, scan_index
 from collector.wire.errors import MalformedBatch
 
 REQUESTS: dict[str, Any] = {"traces": ExportTraceServiceRequest, "metrics": ExportMetricsServiceRequest, "logs": ExportLogsServiceRequest}
@@ -459,9 +459,9 @@ def test_large_requests_release_the_gil_and_agree():
     kept, tables, *_ = scan.check("traces", wire)
     assert kept is wire
     assert len(tables[2]) == 3000
-    attributes, keys = scan.index_attributes("spans", wire, tables[2])
+    attributes, keys = scan_index.index_attributes("spans", wire, tables[2])
     assert (len(attributes), keys) == (3000, [b"k"])
-    starts, ends = scan.find_field(wire, tables[2]["body"], tables[2]["end"], 5)
+    starts, ends = scan_index.find_field(wire, tables[2]["body"], tables[2]["end"], 5)
     assert np.all(ends - starts == 102)
 
 

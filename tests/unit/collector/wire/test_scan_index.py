@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 import collector.wire
 from collector.testing import generate
-from collector.wire import layout, scan
+from collector.wire import layout, scan, scan_index
 from collector.wire.errors import MalformedBatch
 
 C_TYPES = {
@@ -58,15 +58,15 @@ def test_rows_are_the_c_structs(name):
 def test_find_field_gives_the_last_occurrence():
     """Tag to end of the last field of the number; -1 where a message has none."""
     wire = b"\x2a\x01a\x2a\x01b\x30\x05"
-    starts, ends = scan.find_field(wire, np.array([0, 0, 6, 8], "i4"), np.array([8, 3, 8, 8], "i4"), 5)
+    starts, ends = scan_index.find_field(wire, np.array([0, 0, 6, 8], "i4"), np.array([8, 3, 8, 8], "i4"), 5)
     assert starts.tolist() == [3, 0, -1, -1]
     assert ends.tolist() == [6, 3, -1, -1]
-    assert scan.find_field(wire, np.array([0], "i4"), np.array([8], "i4"), 6)[0].tolist() == [6]
+    assert scan_index.find_field(wire, np.array([0], "i4"), np.array([8], "i4"), 6)[0].tolist() == [6]
 
 
 def test_find_field_of_nothing():
     """No messages, no offsets."""
-    starts, ends = scan.find_field(b"", np.empty(0, "i4"), np.empty(0, "i4"), 1)
+    starts, ends = scan_index.find_field(b"", np.empty(0, "i4"), np.empty(0, "i4"), 1)
     assert len(starts) == len(ends) == 0
 
 
@@ -74,13 +74,13 @@ def test_find_field_of_nothing():
 def test_find_field_refuses_messages_outside_the_buffer(body, end):
     """Offsets are checked before anything is read."""
     with pytest.raises(MalformedBatch):
-        scan.find_field(b"\x2a\x01a", np.array([body], "i4"), np.array([end], "i4"), 5)
+        scan_index.find_field(b"\x2a\x01a", np.array([body], "i4"), np.array([end], "i4"), 5)
 
 
 def test_find_field_refuses_columns_of_different_length():
     """Every message has both ends."""
     with pytest.raises(ValueError, match="2 bodies, 1 ends"):
-        scan.find_field(b"", np.zeros(2, "i4"), np.zeros(1, "i4"), 1)
+        scan_index.find_field(b"", np.zeros(2, "i4"), np.zeros(1, "i4"), 1)
 
 
 def test_keys_are_distinct_in_order_of_appearance():
@@ -91,7 +91,7 @@ def test_keys_are_distinct_in_order_of_appearance():
     for key in wanted:
         span.attributes.add(key=key)
     wire = request.SerializeToString()
-    rows, keys = scan.index_attributes("spans", wire, scan.scan("traces", wire)[2])
+    rows, keys = scan_index.index_attributes("spans", wire, scan.scan("traces", wire)[2])
     assert [keys[code].decode() for code in rows["key_code"]] == wanted
     assert [key.decode() for key in keys] == list(dict.fromkeys(wanted))
 
@@ -100,8 +100,8 @@ def test_rows_of_a_subset_are_owners_by_position():
     """Owners and parents count within the rows given."""
     wire = traces()
     spans = np.ascontiguousarray(scan.scan("traces", wire)[2][7:8])
-    assert scan.index_attributes("spans", wire, spans)[0]["owner"].tolist() == [0, 0, 0]
-    assert scan.index_children("events", wire, spans)["parent"].tolist() == [0]
+    assert scan_index.index_attributes("spans", wire, spans)[0]["owner"].tolist() == [0, 0, 0]
+    assert scan_index.index_children("events", wire, spans)["parent"].tolist() == [0]
 
 
 def test_rows_that_are_not_contiguous_are_taken():
@@ -109,8 +109,10 @@ def test_rows_that_are_not_contiguous_are_taken():
     wire = traces()
     spans = scan.scan("traces", wire)[2]
     strided, copied = spans[::2], np.ascontiguousarray(spans[::2])
-    assert scan.index_attributes("spans", wire, strided)[0].tobytes() == scan.index_attributes("spans", wire, copied)[0].tobytes()
-    assert scan.index_children("events", wire, strided).tobytes() == scan.index_children("events", wire, copied).tobytes()
+    assert (
+        scan_index.index_attributes("spans", wire, strided)[0].tobytes() == scan_index.index_attributes("spans", wire, copied)[0].tobytes()
+    )
+    assert scan_index.index_children("events", wire, strided).tobytes() == scan_index.index_children("events", wire, copied).tobytes()
 
 
 def test_rows_of_another_table_are_refused():
@@ -118,16 +120,16 @@ def test_rows_of_another_table_are_refused():
     wire = traces()
     resources, scopes, spans = scan.scan("traces", wire)
     for call in (
-        lambda: scan.index_attributes("spans", wire, scopes),
-        lambda: scan.index_children("events", wire, resources),
-        lambda: scan.index_children("exemplars", wire, spans),
+        lambda: scan_index.index_attributes("spans", wire, scopes),
+        lambda: scan_index.index_children("events", wire, resources),
+        lambda: scan_index.index_children("exemplars", wire, spans),
     ):
         with pytest.raises(ValueError, match="rows of another table"):
             call()
     with pytest.raises(ValueError, match="no child table"):
-        scan.index_children("spans", wire, spans)
+        scan_index.index_children("spans", wire, spans)
     with pytest.raises(ValueError, match="no table with attributes"):
-        scan.index_attributes("metrics", wire, spans)
+        scan_index.index_attributes("metrics", wire, spans)
 
 
 def test_points_need_their_types():
@@ -135,9 +137,9 @@ def test_points_need_their_types():
     wire = b""
     points = np.empty(0, layout.POINT)
     with pytest.raises(ValueError, match="points need the type"):
-        scan.index_attributes("points", wire, points)
+        scan_index.index_attributes("points", wire, points)
     with pytest.raises(ValueError, match="1 types for 0 points"):
-        scan.index_attributes("points", wire, points, np.zeros(1, "i4"))
+        scan_index.index_attributes("points", wire, points, np.zeros(1, "i4"))
 
 
 @pytest.mark.parametrize("column", ["body", "end"])
@@ -148,10 +150,10 @@ def test_rows_that_point_outside_are_refused(column):
     for value in (-5, 2**31 - 1, -(2**31)):
         spans[column][3] = value
         with pytest.raises(MalformedBatch):
-            scan.index_attributes("spans", wire, spans)
+            scan_index.index_attributes("spans", wire, spans)
         spans["event_count"][3] = 1
         with pytest.raises(MalformedBatch):
-            scan.index_children("events", wire, spans)
+            scan_index.index_children("events", wire, spans)
 
 
 def test_rows_of_other_bytes_never_crash():
@@ -162,7 +164,10 @@ def test_rows_of_other_bytes_never_crash():
         moved = spans.copy()
         for column in ("start", "body", "end"):
             moved[column] += shift
-        for call in (lambda m=moved: scan.index_attributes("spans", wire, m), lambda m=moved: scan.index_children("events", wire, m)):
+        for call in (
+            lambda m=moved: scan_index.index_attributes("spans", wire, m),
+            lambda m=moved: scan_index.index_children("events", wire, m),
+        ):
             with contextlib.suppress(MalformedBatch):
                 call()
 
@@ -213,6 +218,6 @@ def test_exemplars_are_found_in_every_type_of_point():
             for i in range(count):
                 point.exemplars.add(as_int=i)
     wire = request.SerializeToString()
-    rows = scan.index_children("exemplars", wire, scan.check("metrics", wire)[1][3])
+    rows = scan_index.index_children("exemplars", wire, scan.check("metrics", wire)[1][3])
     assert rows["parent"].tolist() == [1, 1, 3, 3, 5, 5, 7, 7]
     assert rows["int_value"].tolist() == [0, 1] * 4
