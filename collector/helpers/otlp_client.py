@@ -109,7 +109,7 @@ class OTLPGrpcExporter(QueuedExporter[Batch]):
     def _end_call(self, signal: Signal, done: Callable[[int | Exception], None], answer: bytes | CallError) -> None:
         try:
             outcome: int | Exception = self._client.error(answer) if isinstance(answer, CallError) else self._rejected(signal, answer)
-        except PermanentError as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever `send` would have raised
             outcome = exc
         done(outcome)
 

@@ -238,6 +238,25 @@ async def test_once_connected_requests_need_no_task(transport):
         assert len(backend.wires) == 6, "only what failed was sent again"
 
 
+async def test_a_fault_in_taking_an_answer_drops_the_batch_and_frees_its_sender(transport, monkeypatch):
+    """Whether it was sent by a task or not, and the next ones are sent."""
+    async with Backend() as backend, Rig(backend, sending_queue={"num_consumers": 1}) as rig:
+        await rig.exporter.consume(traces(spans=1))
+        await rig.settled()
+
+        def fault(*_):
+            raise RuntimeError("bug")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("collector.helpers.otlp_client.partial_success", fault)
+            assert rig.exporter.take(traces(spans=2))
+            await rig.settled()
+        assert rig.exporter.take(traces(spans=4))
+        await rig.settled()
+        assert rig.outcome() == (5, 2, 0)
+        assert rig.telemetry.ledger.dropped == {(Signal.TRACES, "internal_error"): 2}
+
+
 async def test_tls_and_mtls(tmp_path):
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
