@@ -374,7 +374,11 @@ class CallConnection(HTTP2Protocol, asyncio.BufferedProtocol):
             self._owner.not_processed(call, self._reason or "the server refused the stream", was_sent=True)
         else:
             name = ErrorCode(error_code).name if error_code in _ERROR_CODES else str(error_code)
-            call.fail(code_of_reset(error_code), f"the stream was reset with {name}")
+            code = code_of_reset(error_code)
+            # A server that keeps the deadline, too, may cancel before our timer does. Source: grpc-go http2_client.go handleRSTStream.
+            if code is grpc.StatusCode.CANCELLED and call.deadline_s is not None and call.deadline_s <= self.loop.time():
+                code = grpc.StatusCode.DEADLINE_EXCEEDED
+            call.fail(code, f"the stream was reset with {name}")
         self._freed()
 
     def _give_up(self, stream_id: int, call: Call) -> None:

@@ -238,6 +238,18 @@ async def test_resets_become_statuses(reset, code):
     assert code_of_reset(999) is grpc.StatusCode.UNKNOWN
 
 
+@pytest.mark.parametrize(("left_s", "code"), [(0.0, grpc.StatusCode.DEADLINE_EXCEEDED), (60.0, grpc.StatusCode.CANCELLED)])
+async def test_a_server_that_cancels_at_the_deadline_means_the_deadline(left_s, code):
+    """It may see it before our own timer does; before that it cancels for reasons of its own."""
+    ends = Ends()
+    call = ends.call()
+    call.deadline_s = ends.connection.loop.time() + left_s
+    ends.to_server()
+    ends.server.reset_stream(call.stream_id, http2_peer.ErrorCode.CANCEL)
+    ends.to_client()
+    assert error(call).code is code
+
+
 async def test_a_refused_stream_goes_back():
     """The server never looked at it."""
     ends = Ends()
