@@ -24,7 +24,7 @@ from collector.helpers.grpc.wire import (
     no_message,
 )
 from collector.helpers.http2.engine import ErrorCode, Setting
-from collector.helpers.http2.events import EngineError, Event, GoAwayReceived, Over, Received, SettingsReceived
+from collector.helpers.http2.events import EngineError, GoAwayReceived, Over, Received, SettingsReceived
 from collector.helpers.http2.fields import Fields, headers_of
 from collector.helpers.http2.protocol import HTTP2Protocol
 from collector.helpers.http2.session import Session
@@ -218,18 +218,9 @@ class CallConnection(HTTP2Protocol, asyncio.BufferedProtocol):
         """See :class:`HTTP2Protocol`. Writing ends streams too, those that libnghttp2 itself resets, and says why it gives up."""
         super().flush()
         for event in self.session.take_events():
-            if isinstance(event, Received):
-                self.received(event)
-            else:
-                self.happened(event)
+            self.tell(event)
 
     # Events.
-
-    def happened(self, event: Event) -> None:
-        """See the base."""
-        on = self._on.get(type(event))
-        if on is not None:
-            on(self, event)
 
     def _settings_received(self, event: SettingsReceived) -> None:
         limit = event.values.get(Setting.MAX_CONCURRENT_STREAMS)

@@ -178,7 +178,7 @@ class GRPCServer:
         """What the headers of a request say."""
         head = Head(block)
         headers = headers_of(block)
-        size_bytes = sum(len(name) + len(value) + _FIELD_OVERHEAD_BYTES for name, value in headers)
+        head.size_bytes = size_bytes = sum(len(name) + len(value) + _FIELD_OVERHEAD_BYTES for name, value in headers)
         fields = dict(headers)
         path = fields.get(b":path", b"")
         encoding = fields.get(b"grpc-encoding", b"")

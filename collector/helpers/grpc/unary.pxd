@@ -9,6 +9,8 @@ from collector.helpers.http2.server_streams cimport ServerStreams, Stream
 
 cdef class Head:
     cdef readonly bytes block
+    # As RFC 9113 §6.5.2 measures a header list.
+    cdef public Py_ssize_t size_bytes
     cdef public object method
     cdef public object streaming
     cdef public str encoding

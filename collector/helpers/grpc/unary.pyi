@@ -16,6 +16,7 @@ OK: Final[Fields]
 
 class Head:
     block: Final[bytes]
+    size_bytes: int
     method: Method | None
     streaming: OpenStreaming | None
     encoding: str

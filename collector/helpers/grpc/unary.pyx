@@ -62,13 +62,14 @@ cdef class Calls:
     def __init__(self, server):
         self.server = server
         self.heads = {}
+
     def accept(self, ServerStreams connection not None, Received event not None):
         """The stream of a request, or None where it was answered at once."""
         cdef Head head = self.heads.get(event.head)
         cdef UnaryCall call
         if head is None:
             head = self.server.read_head(event.head, is_grpc=event.is_grpc)
-            if len(head.block) <= MAX_HEAD_BYTES:
+            if head.size_bytes <= MAX_HEAD_BYTES:
                 if len(self.heads) >= HEADS:
                     self.heads.clear()
                 self.heads[head.block] = head

@@ -4,7 +4,6 @@ cimport cython
 
 __all__ = [
     "EngineError",
-    "Event",
     "FloodError",
     "GoAwayReceived",
     "Over",
@@ -51,6 +50,3 @@ cdef class GoAwayReceived:
 
 cdef class Over:
     """After a GOAWAY of either side nothing is left to read or write."""
-
-
-Event = Received | SettingsReceived | PingReceived | PingAcknowledged | GoAwayReceived | Over

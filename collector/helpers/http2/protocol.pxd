@@ -23,6 +23,7 @@ cdef class HTTP2Protocol:
 
     cpdef receive(self, data, Py_ssize_t size=?)
     cpdef received(self, Received event)
+    cpdef tell(self, event)
     cpdef flush_soon(self)
     cpdef flush(self)
 

@@ -30,6 +30,8 @@ cdef object turns = WeakKeyDictionary()  # loop → its Turn
 cdef class HTTP2Protocol:
     """One connection. All methods run on the loop's thread."""
 
+    _on = {}
+
     def __init__(self, Session session not None):
         self.session = session
         self.loop = asyncio.get_running_loop()
@@ -96,10 +98,7 @@ cdef class HTTP2Protocol:
         if events:
             self.last_event_s = self.last_read_s
             for event in events:
-                if type(event) is Received:
-                    self.received(<Received>event)
-                else:
-                    self.happened(event)
+                self.tell(event)
                 if self._is_broken:
                     return
         if not self.is_flush_due and self.session.has_output():
@@ -108,8 +107,14 @@ cdef class HTTP2Protocol:
     cpdef received(self, Received event):
         """Something came on a stream."""
 
-    def happened(self, event):
-        """Something of the connection itself came."""
+    cpdef tell(self, event):
+        """Hand an event to who handles it: what came on a stream to ``received``, the others by ``_on`` (type → unbound method)."""
+        if type(event) is Received:
+            self.received(<Received>event)
+            return
+        on = self._on.get(type(event))
+        if on is not None:
+            on(self, event)
 
     def broken(self, error):
         """The peer broke the protocol: cut the connection. Subclasses count it."""

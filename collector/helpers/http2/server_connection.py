@@ -13,7 +13,6 @@ from collector.helpers.http2 import engine
 from collector.helpers.http2.engine import ErrorCode
 from collector.helpers.http2.events import (
     EngineError,
-    Event,
     FloodError,
     GoAwayReceived,
     PingAcknowledged,
@@ -173,12 +172,6 @@ class ServerConnection(ServerStreams, asyncio.BufferedProtocol):
         self.flush()
 
     # Events
-
-    def happened(self, event: Event) -> None:
-        """See the base."""
-        on = self._on.get(type(event))
-        if on is not None:
-            on(self, event)
 
     def _settings(self, _: SettingsReceived) -> None:
         """Each is acknowledged: libnghttp2 bounds only how many of those wait to be sent."""
