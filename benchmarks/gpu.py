@@ -33,9 +33,9 @@ sys.path.insert(0, str(options.tree.resolve()))
 
 import numpy as np  # noqa: E402 - behind the choice of the tree
 
-from collector.helpers.gpu import Sampler  # noqa: E402
-from collector.helpers.gpu.nvml import NvmlBackend  # noqa: E402
-from collector.helpers.gpu.simulated import SimulatedBackend  # noqa: E402
+from collector.gpu import Sampler  # noqa: E402
+from collector.gpu.nvml import NvmlBackend  # noqa: E402
+from collector.gpu.simulated import SimulatedBackend  # noqa: E402
 from collector.model import Context, Traces, TracesBuilder  # noqa: E402
 from collector.testing import FakeClock, RecordingTelemetry, make_settings  # noqa: E402
 from processors.gpu import factory  # noqa: E402

@@ -12,7 +12,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from collector.wire import scan, scan_index
+from collector.wire.scan import check as scan
+from collector.wire.scan import index as scan_index
 
 
 def attributes(message: Any, i: int, count: int) -> None:

@@ -29,7 +29,7 @@ from ruamel import yaml
 from collector.api import ComponentKind, Factory, Receiver, Settings, Stability
 from collector.cli.demo.platform import Platform
 from collector.cli.run import new_event_loop
-from collector.helpers.gpu import acquire
+from collector.gpu import acquire
 from collector.model import EMPTY_CONTEXT, Signal
 from collector.registry import Registry
 from collector.service import Service

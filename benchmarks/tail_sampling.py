@@ -176,8 +176,8 @@ def plot(path: str) -> None:
     import matplotlib.pyplot as plt
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-    from collector.helpers.consistent_sampling import RANDOMNESS_BITS, read_trace_state, threshold_digits, threshold_of
     from collector.model import Signal, Traces
+    from collector.otlp.consistent_sampling import RANDOMNESS_BITS, read_trace_state, threshold_digits, threshold_of
     from collector.testing import FakeClock, Sink, make_settings
     from processors.sampling import factory
     from processors.sampling.config import SamplingConfig

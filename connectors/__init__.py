@@ -1,1 +1,1 @@
-"""Connectors: one folder each. No component imports a sibling; what several share is in collector.helpers."""
+"""Connectors: one folder each. No component imports a sibling; what several share has a package of its own in collector."""

@@ -1,1 +1,1 @@
-"""Exporters: one folder each. No component imports a sibling; what several share is in collector.helpers."""
+"""Exporters: one folder each. No component imports a sibling; what several share has a package of its own in collector."""

@@ -1,1 +1,1 @@
-"""Processors: one folder each. No component imports a sibling; what several share is in collector.helpers."""
+"""Processors: one folder each. No component imports a sibling; what several share has a package of its own in collector."""

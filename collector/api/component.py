@@ -81,7 +81,7 @@ class Stage(Component, ABC):
 
 
 class Exporter(Component, ABC):
-    """Delivers batches of every signal it is configured for. Nearly all derive from ``collector.helpers.exporter.QueuedExporter``.
+    """Delivers batches of every signal it is configured for. Nearly all derive from ``collector.delivery.QueuedExporter``.
 
     For each exporter: received = delivered + refused by the backend + dropped(reason) + in flight.
     """

@@ -127,6 +127,11 @@ class Admission(Protocol):
         ...
 
     @property
+    def available_bytes(self) -> int:
+        """How much memory the process may use at most: the container's limit, or the machine's memory."""
+        ...
+
+    @property
     def used_bytes(self) -> int:
         """Bytes held at present."""
         ...

@@ -27,7 +27,7 @@ from collector.wire.layout import (
     KIND_MAP,
     KIND_STRING,
 )
-from collector.wire.splice_values import compact, decimal, gather, overlay, read_values, varints
+from collector.wire.splice.values import compact, decimal, gather, overlay, read_values, varints
 
 if TYPE_CHECKING:
     import builtins

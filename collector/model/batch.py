@@ -1,7 +1,7 @@
 """A batch: the bytes of one request and an index of them, built when asked for and carried along by every change.
 
 Immutable: select, edit, split, concat make new batches, which share nothing that could be written. Rules of what may be inside are
-the door's (``collector.wire.scan.check``).
+the door's (``collector.wire.scan.check.check``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, Self, 
 
 import numpy as np
 
-import collector.wire.scan as scan  # noqa: PLR0402 - the module, not the function of the same name in its stub
 from collector.model import fields
 from collector.model.attributes import AttributeColumn, AttributeTable
 from collector.model.context import EMPTY_CONTEXT, Context
@@ -19,11 +18,12 @@ from collector.model.edit import Edit
 from collector.model.index import Index
 from collector.model.rewrite import without_children
 from collector.model.table import ITEM, SCHEMAS, Schema, Table
-from collector.wire import scan_index
 from collector.wire.errors import MalformedBatch
 from collector.wire.layout import ATTRIBUTE
-from collector.wire.splice import Shift, prune, take_rows
-from collector.wire.splice_values import find_key, gather, overlay
+from collector.wire.scan import check as scan
+from collector.wire.scan import index as scan_index
+from collector.wire.splice.rewrite import Shift, prune, take_rows
+from collector.wire.splice.values import find_key, gather, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

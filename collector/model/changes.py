@@ -10,7 +10,7 @@ import numpy as np
 from collector.model.attributes import AttributeColumn, as_column
 from collector.model.columns import Array, StringColumn
 from collector.wire.build import encode_value
-from collector.wire.splice_attributes import DELETE, INSERT, UPDATE, UPSERT, AttributeLog
+from collector.wire.splice.attributes import DELETE, INSERT, UPDATE, UPSERT, AttributeLog
 
 if TYPE_CHECKING:
     from collector.model.attributes import AttributeTable

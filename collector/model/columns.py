@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.wire import hash as wire_hash
-from collector.wire.splice_values import slices
+from collector.wire.splice.values import slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -17,7 +17,7 @@ from collector.model.columns import StringColumn
 from collector.model.fields import field_of
 from collector.model.rewrite import written
 from collector.model.table import ITEM
-from collector.wire.splice_attributes import DELETE
+from collector.wire.splice.attributes import DELETE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

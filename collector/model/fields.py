@@ -9,7 +9,7 @@ import numpy as np
 from collector.model.attributes import AttributeColumn
 from collector.model.columns import Array, StringColumn, read_only
 from collector.model.table import FIELDS, Field
-from collector.wire.splice_values import read_values
+from collector.wire.splice.values import read_values
 
 if TYPE_CHECKING:
     from collector.model.batch import Batch

@@ -8,7 +8,7 @@ import numpy as np
 
 from collector.model.attributes import AttributeColumn, AttributeTable
 from collector.model.columns import Array, StringColumn, read_only
-from collector.wire.splice import join_rows
+from collector.wire.splice.rewrite import join_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

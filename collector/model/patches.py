@@ -1,6 +1,6 @@
 """Patches of a request in the making: what to put where, and the messages around it whose lengths follow.
 
-Rules of patches and frames: ``collector.wire.splice``.
+Rules of patches and frames: ``collector.wire.splice.rewrite``.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import numpy as np
 
 from collector.model.columns import Array
 from collector.model.index import Later, now
-from collector.wire.splice import Shift, rewrite, take_rows
+from collector.wire.splice.rewrite import Shift, rewrite, take_rows
 
 if TYPE_CHECKING:
     from collector.model.batch import Batch

@@ -17,14 +17,14 @@ from collector.model.index import Later
 from collector.model.patches import Note, Patches, Spliced
 from collector.model.table import ATTRIBUTE_NUMBER, FIELDS, POINT_ATTRIBUTE_NUMBER, POINT_FLAGS_NUMBER, Field
 from collector.wire.layout import KIND_STRING
-from collector.wire.scan_index import find_field
-from collector.wire.splice_values import bodies, length_delimited, varints
+from collector.wire.scan.index import find_field
+from collector.wire.splice.values import bodies, length_delimited, varints
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
     from collector.model.batch import Batch
-    from collector.wire.splice_attributes import AttributePatches
+    from collector.wire.splice.attributes import AttributePatches
 
 __all__ = ["without_children", "written"]
 

@@ -18,9 +18,9 @@ import orjson
 from aiohttp import web
 
 from collector.api import Host
-from collector.helpers.ports import describe_port_conflict, is_port_conflict
 from collector.service.ledger import Ledger
 from collector.service.telemetry import CONTENT_TYPE, ServiceTelemetry
+from collector.transport.ports import describe_port_conflict, is_port_conflict
 
 __all__ = ["AdminServer", "health_document"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from collector.api import Clock, RetryableError
-from collector.helpers import memory
+from collector.service import memory
 
 __all__ = ["DEFAULT_SHARE", "ServiceAdmission"]
 
@@ -26,8 +26,8 @@ class ServiceAdmission:
 
     def __init__(self, clock: Clock, *, available_bytes: int | None = None, rss: Callable[[], int] | None = None) -> None:
         self._clock = clock
-        available = memory.available_bytes() if available_bytes is None else available_bytes
-        self._soft_bytes = self._hard_bytes = int(available * DEFAULT_SHARE)
+        self._available_bytes = memory.available_bytes() if available_bytes is None else available_bytes
+        self._soft_bytes = self._hard_bytes = int(self._available_bytes * DEFAULT_SHARE)
         self._rss_soft_bytes = self._rss_hard_bytes = 0
         self._rss = rss or _own_rss
         self._check_interval_s = 1.0
@@ -98,8 +98,8 @@ class ServiceAdmission:
 
     def reset_limits(self, *, available_bytes: int | None = None) -> None:
         """Back to the default budget: a reload may have taken the ``memory_limiter`` out."""
-        available = memory.available_bytes() if available_bytes is None else available_bytes
-        self._soft_bytes = self._hard_bytes = int(available * DEFAULT_SHARE)
+        self._available_bytes = memory.available_bytes() if available_bytes is None else available_bytes
+        self._soft_bytes = self._hard_bytes = int(self._available_bytes * DEFAULT_SHARE)
         self._rss_soft_bytes = self._rss_hard_bytes = 0
         self._is_rss_high = False
         self._check_interval_s = 1.0
@@ -116,6 +116,11 @@ class ServiceAdmission:
         for source in self._sources:
             used += source()
         return used
+
+    @property
+    def available_bytes(self) -> int:
+        """How much memory the process may use: the container's limit, or the machine's memory."""
+        return self._available_bytes
 
     @property
     def soft_bytes(self) -> int:

@@ -299,6 +299,11 @@ class FakeAdmission:
         self.limit_bytes, self.hard_bytes, self.rss = soft_bytes, hard_bytes, rss
 
     @property
+    def available_bytes(self) -> int:
+        """A gibibyte."""
+        return 1 << 30
+
+    @property
     def used_bytes(self) -> int:
         """Bytes held at present."""
         return self._used_bytes

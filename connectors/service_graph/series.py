@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.helpers.exponential_histogram import ExponentialColumns
 from collector.model import TEMPORALITY_CUMULATIVE, Attributes, KeyTable, MetricsBuilder, combine_keys
+from collector.otlp.exponential_histogram import ExponentialColumns
 from connectors.service_graph.config import ServiceGraphConfig
 from connectors.service_graph.pairing import VIRTUAL_NODES, Edges
 from connectors.service_graph.spans import CONNECTION_TYPES

@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.helpers.consistent_sampling import RANDOMNESS_BITS, read_trace_state
 from collector.model import StringColumn, Traces, combine_keys
+from collector.otlp.consistent_sampling import RANDOMNESS_BITS, read_trace_state
 from connectors.service_graph.config import ServiceGraphConfig
 from connectors.service_graph.texts import Texts
 

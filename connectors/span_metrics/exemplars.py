@@ -10,9 +10,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.helpers import decisions
-from collector.helpers.decisions import Decision
 from collector.model import Exemplars, KeyTable
+from collector.tail_sampling import decision_registry as decisions
+from collector.tail_sampling.decision_registry import Decision
 
 __all__ = ["Candidates", "Chosen"]
 

@@ -7,7 +7,7 @@ Source: gobwas/glob, which the Collector uses: ``*`` any but separators, ``**`` 
 import re
 from collections.abc import Callable
 
-from collector.helpers.patterns import compile_pattern
+from collector.text.patterns import compile_pattern
 
 __all__ = ["compile_glob"]
 

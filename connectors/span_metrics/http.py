@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.helpers.path_template import template_path
 from collector.model import AttributeColumn, StringColumn, Traces
+from collector.text.path_template import template_path
 
 __all__ = ["HttpColumns", "http_columns"]
 

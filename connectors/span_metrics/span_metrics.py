@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.api import Component, Connector, ConsumeError, Host, Settings
-from collector.helpers import decisions
 from collector.model import Batch, KeyTable, Metrics, Signal, Traces
 from collector.model.builders import Attributes
 from collector.model.series import attribute_identity
 from collector.model.values import any_value
+from collector.tail_sampling import decision_registry as decisions
 from connectors.span_metrics.config import SpanMetricsConfig
 from connectors.span_metrics.dimensions import KIND_NAMES, Dimensions, Span, text_keys
 from connectors.span_metrics.emit import Emitter

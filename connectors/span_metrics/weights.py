@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.helpers.consistent_sampling import RANDOMNESS_BITS, read_trace_state
 from collector.model import StringColumn
+from collector.otlp.consistent_sampling import RANDOMNESS_BITS, read_trace_state
 
 __all__ = ["ADJUSTED_MAX", "Weights", "weights_of"]
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from collector.helpers.exporter import ExporterConfig
+from collector.delivery import ExporterConfig
 from config.blocks import ComponentConfig, Duration, QueueConfig
 
 __all__ = ["FileConfig", "GroupByConfig", "RotationConfig"]

@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from collector.api import Host, RetryableError, Settings
-from collector.helpers.compression import compress
-from collector.helpers.exporter import QueuedExporter
+from collector.delivery import QueuedExporter
 from collector.model import Batch, to_json
+from collector.transport.compression import compress
 from exporters.file.config import FileConfig
 from exporters.file.rotation import RotatingFile
 

@@ -4,7 +4,7 @@ Source: jaegertracing/jaeger ports/ports.go and cmd/jaeger/internal/all-in-one.y
 """
 
 from collector.api import Component, ComponentKind, Factory, Settings, Stability
-from collector.helpers.otlp_client import OTLPGrpcConfig, OTLPGrpcExporter
+from collector.delivery.otlp import OTLPGrpcConfig, OTLPGrpcExporter
 from collector.model import Signal
 from config.blocks import TLSClientConfig
 

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from collector.helpers.exporter import ExporterConfig
+from collector.delivery import ExporterConfig
 from config.blocks import ByteSize, ComponentConfig, HTTPClientConfig
 
 __all__ = ["DEFAULT_LABELS", "LokiConfig", "TenantConfig"]

@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 
 from collector.api import Component, Host, PermanentError, Settings
-from collector.helpers.exporter import Part, QueuedExporter
-from collector.helpers.http_client import HTTPClient
+from collector.delivery import Part, QueuedExporter
 from collector.model import Batch, Logs, groups
+from collector.transport.http.client import HTTPClient
 from exporters.loki._encode import cut
 from exporters.loki.config import LokiConfig
 from exporters.loki.streams import StreamEncoder

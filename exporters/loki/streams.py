@@ -10,9 +10,9 @@ from typing import Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from collector.helpers.prometheus import escape_label_name
-from collector.helpers.protobuf import field
 from collector.model import KIND_STRING, Logs, StringColumn, groups
+from collector.otlp.protobuf import field
+from collector.prometheus import escape_label_name
 from exporters.loki._encode import encode
 from exporters.loki.config import LokiConfig
 

@@ -1,7 +1,7 @@
-"""OTLP over gRPC to any backend that speaks it; all of it is ``collector.helpers.otlp_client``."""
+"""OTLP over gRPC to any backend that speaks it; all of it is ``collector.delivery.otlp``."""
 
 from collector.api import Component, ComponentKind, Factory, Settings, Stability
-from collector.helpers.otlp_client import OTLPGrpcConfig, OTLPGrpcExporter
+from collector.delivery.otlp import OTLPGrpcConfig, OTLPGrpcExporter
 from collector.model import Signal
 
 __all__ = ["factory"]

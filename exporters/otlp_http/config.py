@@ -5,9 +5,9 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from collector.helpers.exporter import ExporterConfig
-from collector.helpers.otlp_names import HTTP_PATHS
+from collector.delivery import ExporterConfig
 from collector.model import Signal
+from collector.otlp.names import HTTP_PATHS
 from config.blocks import ByteSize, Duration, HTTPClientConfig
 
 __all__ = ["OTLPHTTPConfig"]

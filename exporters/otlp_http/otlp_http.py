@@ -9,10 +9,10 @@ from typing import Any, Final
 import orjson
 
 from collector.api import Host, PermanentError, Settings
-from collector.helpers.exporter import QueuedExporter
-from collector.helpers.http_client import HTTPClient, HTTPResponse
-from collector.helpers.otlp_client import REJECTED_FIELDS, partial_success, user_agent
+from collector.delivery import QueuedExporter
+from collector.delivery.otlp import REJECTED_FIELDS, partial_success, user_agent
 from collector.model import Batch, Signal, to_json
+from collector.transport.http.client import HTTPClient, HTTPResponse
 from exporters.otlp_http.config import OTLPHTTPConfig
 
 __all__ = ["OTLPHTTPExporter"]

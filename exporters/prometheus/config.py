@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from collector.helpers.prometheus import TranslationStrategy
+from collector.prometheus import TranslationStrategy
 from config.blocks import ComponentConfig, Duration, TLSServerConfig
 
 __all__ = ["PrometheusConfig"]

@@ -8,10 +8,10 @@ from typing import Final
 from aiohttp import web
 
 from collector.api import Component, Exporter, Host, Settings
-from collector.helpers.ports import describe_port_conflict, is_port_conflict
-from collector.helpers.prometheus import LabelSettings
-from collector.helpers.tls import server_context
 from collector.model import Batch, Metrics, Signal
+from collector.prometheus import LabelSettings
+from collector.transport.ports import describe_port_conflict, is_port_conflict
+from collector.transport.tls import server_context
 from exporters.prometheus.config import PrometheusConfig
 from exporters.prometheus.store import SeriesStore
 

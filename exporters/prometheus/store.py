@@ -10,8 +10,8 @@ from collections import defaultdict
 import numpy as np
 import numpy.typing as npt
 
-from collector.helpers.prometheus import Encodable, LabelSettings, SeriesCache, SeriesLabels, TranslationStrategy
 from collector.model import METRIC_EXPONENTIAL_HISTOGRAM, METRIC_GAUGE, METRIC_HISTOGRAM, METRIC_SUM, METRIC_SUMMARY, PRESENT_SUM, Metrics
+from collector.prometheus import Encodable, LabelSettings, SeriesCache, SeriesLabels, TranslationStrategy
 from exporters.prometheus._render import Page
 
 __all__ = ["SeriesStore"]

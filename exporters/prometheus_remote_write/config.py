@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from collector.helpers.prometheus import TranslationStrategy
+from collector.prometheus import TranslationStrategy
 from config.blocks import ByteSize, ComponentConfig, Duration, HTTPClientConfig, RetryConfig
 
 __all__ = ["PrometheusRemoteWriteConfig", "RemoteWriteQueueConfig"]

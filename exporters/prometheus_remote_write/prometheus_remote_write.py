@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from collector.api import Component, Host, Settings
-from collector.helpers.exporter import ExporterConfig, Part, QueuedExporter
-from collector.helpers.http_client import HTTPClient
-from collector.helpers.prometheus import Encodable, Family, LabelSettings, SeriesCache, SeriesLabels
+from collector.delivery import ExporterConfig, Part, QueuedExporter
 from collector.model import METRIC_EXPONENTIAL_HISTOGRAM, Batch, Metrics, Signal
+from collector.prometheus import Encodable, Family, LabelSettings, SeriesCache, SeriesLabels
+from collector.transport.http.client import HTTPClient
 from config.blocks import QueueConfig
 from exporters.prometheus_remote_write._encode import Encoder
 from exporters.prometheus_remote_write.config import PrometheusRemoteWriteConfig

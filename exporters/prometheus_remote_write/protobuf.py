@@ -3,7 +3,7 @@
 import struct
 from typing import Final
 
-from collector.helpers.protobuf import field, varint
+from collector.otlp.protobuf import field, varint
 
 __all__ = ["encode_label", "encode_metadata", "encode_sample_series"]
 

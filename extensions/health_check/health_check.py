@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import orjson
 
 from collector.api import Extension, Host, Settings
-from collector.helpers.http import Answer, HTTPServer, Request, Route
+from collector.transport.http import Answer, HTTPServer, Request, Route
 from extensions.health_check.config import HealthCheckConfig
 
 __all__ = ["HealthCheckExtension"]

@@ -1,9 +1,9 @@
 """Changes attributes of spans, metric points and log records. Those of resources: the processor ``resource``."""
 
 from collector.api import Settings, Transform
-from collector.helpers.attribute_actions import AttributeActions
-from collector.helpers.match import Matcher
 from collector.model import ITEM, Batch
+from collector.ottl.attribute_actions import AttributeActions
+from collector.ottl.match import Matcher
 from processors.attributes.config import AttributesConfig
 
 __all__ = ["AttributesProcessor"]

@@ -5,8 +5,8 @@ Source: opentelemetry-collector-contrib processor/attributesprocessor/config.go.
 
 from pydantic import Field
 
-from collector.helpers.attribute_actions import ActionConfig
-from collector.helpers.match import MatchConfig
+from collector.ottl.attribute_actions import ActionConfig
+from collector.ottl.match import MatchConfig
 from config.blocks import ComponentConfig
 
 __all__ = ["AttributesConfig"]

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from collector.helpers.path_template import IDENTIFIERS, SEGMENT_MAX_CHARS
+from collector.text.path_template import IDENTIFIERS, SEGMENT_MAX_CHARS
 from processors.cardinality.config import TemplateConfig
 
 __all__ = ["Templater"]

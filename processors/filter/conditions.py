@@ -7,8 +7,8 @@ from typing import Final, Protocol, TypeAlias
 import numpy as np
 
 from collector.api import PermanentError
-from collector.helpers.ottl import Conditions, Context, ErrorMode, compile_conditions
 from collector.model import Batch, Signal
+from collector.ottl import Conditions, Context, ErrorMode, compile_conditions
 
 __all__ = ["ConditionFilter", "Group", "Groups"]
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final, Literal, Self, TypeAlias, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Tag, model_validator
 
-from collector.helpers.match import AttributeMatch, MatchConfig, RegexpConfig, SeverityMatch
-from collector.helpers.ottl import Context, ErrorMode, compile_conditions, infer_context
 from collector.model import Signal
+from collector.ottl import Context, ErrorMode, compile_conditions, infer_context
+from collector.ottl.match import AttributeMatch, MatchConfig, RegexpConfig, SeverityMatch
 from config.blocks import ComponentConfig
 from processors.filter.conditions import Group, Groups
 

@@ -1,12 +1,12 @@
 """Drops what conditions hold for, or what ``include`` does not match and what ``exclude`` does.
 
-What a condition means: ``collector.helpers.ottl``; what ``include`` and ``exclude`` do: ``collector.helpers.match``.
+What a condition means: ``collector.ottl``; what ``include`` and ``exclude`` do: ``collector.ottl.match``.
 """
 
 from collector.api import Settings, Transform
-from collector.helpers.match import MatchConfig, Matcher
-from collector.helpers.ottl import Context
 from collector.model import Batch, Signal
+from collector.ottl import Context
+from collector.ottl.match import MatchConfig, Matcher
 from processors.filter.conditions import ConditionFilter
 from processors.filter.config import FilterConfig
 

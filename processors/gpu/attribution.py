@@ -17,7 +17,7 @@ from typing import Final, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from collector.helpers.gpu import Process, Snapshot
+from collector.gpu import Process, Snapshot
 from collector.model import KIND_INT, Batch, StringColumn
 from processors.gpu.config import GpuProcessorConfig
 from processors.gpu.locality import HostIdentity

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from collector.helpers.gpu import GpuSourceConfig
-from collector.helpers.patterns import compile_pattern
+from collector.gpu import GpuSourceConfig
+from collector.text.patterns import compile_pattern
 from config import ComponentConfig, Duration
 
 __all__ = ["GpuProcessorConfig", "IntervalConfig", "LogsConfig", "MatchConfig"]

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from collector.helpers.gpu import Device, Snapshot
+from collector.gpu import Device, Snapshot
 from collector.model import AttributeColumn, AttributeValue, Batch, Edit, StringColumn
 from processors.gpu.attribution import METHODS, OTHER_HOST, Assignment, Attribution
 from processors.gpu.join import COVERED, EXPIRED, UNCOVERED, Figures, join

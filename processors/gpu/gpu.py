@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from collector.api import Host, Settings, Transform
-from collector.helpers.gpu import Sampler, Snapshot, acquire, release
-from collector.helpers.gpu.telemetry import SamplerMetrics
-from collector.helpers.patterns import compile_pattern
+from collector.gpu import Sampler, Snapshot, acquire, release
+from collector.gpu.telemetry import SamplerMetrics
 from collector.model import Batch, Signal, StringColumn
+from collector.text.patterns import compile_pattern
 from processors.gpu.attribution import Attribution
 from processors.gpu.config import GpuProcessorConfig
 from processors.gpu.enrichment import Enrichment

@@ -6,7 +6,7 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from collector.helpers.gpu import Snapshot, Windows
+from collector.gpu import Snapshot, Windows
 
 __all__ = ["COVERED", "EXPIRED", "UNCOVERED", "Figures", "join"]
 

@@ -3,10 +3,7 @@
 That is also why its place in the pipeline does not matter.
 """
 
-from collections.abc import Callable
-
 from collector.api import Host, Settings, Transform
-from collector.helpers.memory import available_bytes
 from collector.model import Batch
 from processors.memory_limiter.config import MemoryLimiterConfig
 
@@ -16,16 +13,15 @@ __all__ = ["MemoryLimiter"]
 class MemoryLimiter(Transform):
     """Sets the budget at start. Several set the lowest of their limits."""
 
-    def __init__(self, settings: Settings, config: MemoryLimiterConfig, available: Callable[[], int] = available_bytes) -> None:
+    def __init__(self, settings: Settings, config: MemoryLimiterConfig) -> None:
         self._settings = settings
         self._config = config
-        self._available = available
 
     async def start(self, host: Host) -> None:
         """Hand the limits over."""
         config, telemetry = self._config, self._settings.telemetry
-        soft, hard = config.limits_bytes(self._available())
         admission = host.admission
+        soft, hard = config.limits_bytes(admission.available_bytes)
         admission.limit(
             soft_bytes=soft,
             hard_bytes=hard,

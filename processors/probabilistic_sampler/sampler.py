@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.api import Settings, Transform
-from collector.helpers.consistent_sampling import (
+from collector.model import KIND_DOUBLE, KIND_INT, Batch, Signal, StringColumn, groups
+from collector.otlp.consistent_sampling import (
     RANDOMNESS_BITS,
     parse_randomness,
     parse_threshold,
@@ -23,7 +24,6 @@ from collector.helpers.consistent_sampling import (
     threshold_with_precision,
     with_values,
 )
-from collector.model import KIND_DOUBLE, KIND_INT, Batch, Signal, StringColumn, groups
 from processors.probabilistic_sampler.config import ProbabilisticSamplerConfig
 from processors.probabilistic_sampler.fnv import BUCKET_BITS, hash_attribute, hash_ids, randomness
 

@@ -5,7 +5,7 @@ Source: opentelemetry-collector-contrib processor/resourceprocessor/config.go.
 
 from pydantic import Field
 
-from collector.helpers.attribute_actions import ActionConfig
+from collector.ottl.attribute_actions import ActionConfig
 from config.blocks import ComponentConfig
 
 __all__ = ["ResourceConfig"]

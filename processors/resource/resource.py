@@ -1,8 +1,8 @@
 """Changes attributes of resources. Those of spans, points and records: the processor ``attributes``."""
 
 from collector.api import Settings, Transform
-from collector.helpers.attribute_actions import AttributeActions
 from collector.model import Batch
+from collector.ottl.attribute_actions import AttributeActions
 from processors.resource.config import ResourceConfig
 
 __all__ = ["ResourceProcessor"]

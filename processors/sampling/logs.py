@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from collector.api import ConsumeError, Host, Settings, Stage
-from collector.helpers.consistent_sampling import RANDOMNESS_BITS, threshold_of
-from collector.helpers.tail_sampling import DROPPED, KEPT, OPEN, UNKNOWN, HeldRows, Settled, TailSampler
 from collector.model import Batch, Context, KeyTable, Logs, Signal
+from collector.otlp.consistent_sampling import RANDOMNESS_BITS, threshold_of
+from collector.tail_sampling import DROPPED, KEPT, OPEN, UNKNOWN, HeldRows, Settled, TailSampler
 from processors.sampling.config import SamplingConfig
 from processors.sampling.report import keyed
 

@@ -8,9 +8,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from collector.helpers.consistent_sampling import RANDOMNESS_BITS, read_trace_state, threshold_of
-from collector.helpers.tail_sampling import ERASE, LEAVE, Verdicts, by_trace
 from collector.model import KeyTable, StringColumn, Traces, combine_keys, hash_text
+from collector.otlp.consistent_sampling import RANDOMNESS_BITS, read_trace_state, threshold_of
+from collector.tail_sampling import ERASE, LEAVE, Verdicts, by_trace
 from processors.sampling.config import RuleConfig, SamplingConfig
 
 __all__ = ["NO_RULE", "Rules", "any_glob"]

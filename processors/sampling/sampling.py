@@ -1,6 +1,6 @@
 """Tail sampling over whole traces: all errors, all that is slow, some of each API, a consistent share of the rest.
 
-Who is kept: ``rules``. Holding, deciding in time, remembering: ``collector.helpers.tail_sampling``. Logs: ``logs``. Shown: ``report``.
+Who is kept: ``rules``. Holding, deciding in time, remembering: ``collector.tail_sampling``. Logs: ``logs``. Shown: ``report``.
 """
 
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from collector.api import Component, Host, Settings
-from collector.helpers.tail_sampling import TailSampler, Verdicts
 from collector.model import Batch, Signal, Traces
+from collector.tail_sampling import TailSampler, Verdicts
 from processors.sampling.config import SamplingConfig
 from processors.sampling.logs import LogsFollower
 from processors.sampling.report import Report, keyed

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.api import Clock, Telemetry
-from collector.helpers.tail_sampling import LEAVE, Verdicts, by_trace
 from collector.model import Traces as Batch
+from collector.tail_sampling import LEAVE, Verdicts, by_trace
 from processors.tail_sampling.config import TailSamplingConfig
 from processors.tail_sampling.features import Conditions, Feature
 from processors.tail_sampling.policies import DROPPED, ERROR, NOT_SAMPLED, SAMPLED, Policy, Traces, build
@@ -38,7 +38,7 @@ _TIMER_BUCKETS_MS: Final = (
 
 
 class PolicyDecider:
-    """The policies of one configuration; a ``Decider`` of ``collector.helpers.tail_sampling``."""
+    """The policies of one configuration; a ``Decider`` of ``collector.tail_sampling``."""
 
     def __init__(self, config: TailSamplingConfig, telemetry: Telemetry, clock: Clock, component_name: str = "") -> None:
         """``component_name``: stands before the policies' names in the metrics, as in the Collector."""

@@ -15,11 +15,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from collector.helpers.ottl import Conditions as Compiled
-from collector.helpers.ottl import ErrorMode, compile_conditions
-from collector.helpers.patterns import compile_pattern
-from collector.helpers.tail_sampling import by_trace
 from collector.model import KIND_STRING, AttributeColumn, Traces
+from collector.ottl import Conditions as Compiled
+from collector.ottl import ErrorMode, compile_conditions
+from collector.tail_sampling import by_trace
+from collector.text.patterns import compile_pattern
 
 __all__ = [
     "BOTH_ENDS",

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from collector.helpers.ottl import compile_conditions
-from collector.helpers.patterns import compile_pattern
+from collector.ottl import compile_conditions
+from collector.text.patterns import compile_pattern
 from config.blocks import ComponentConfig
 
 __all__ = [

@@ -1,6 +1,6 @@
 """The processor ``tail_sampling``: the Collector's, with its policies, over whole traces.
 
-Holding, waiting, remembering and leaving are ``collector.helpers.tail_sampling``; who is sampled is ``decider``. Here: the Collector's
+Holding, waiting, remembering and leaving are ``collector.tail_sampling``; who is sampled is ``decider``. Here: the Collector's
 keys said in the engine's words, and its metrics.
 Rules: ``processor.go`` of tailsamplingprocessor 0.156; docs/tail_sampling.md lists where this differs and why.
 """
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from collector.api import Component, Histogram, Host, Settings
-from collector.helpers.tail_sampling import TailSampler, Verdicts
-from collector.helpers.tail_sampling.sampler import Column
 from collector.model import Batch
+from collector.tail_sampling import TailSampler, Verdicts
+from collector.tail_sampling.sampler import Column
 from processors.tail_sampling.config import TailSamplingConfig
 from processors.tail_sampling.decider import PolicyDecider
 

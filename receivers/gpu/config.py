@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from collector.helpers.gpu import GpuSourceConfig
+from collector.gpu import GpuSourceConfig
 from config import Duration
 
 __all__ = ["GpuReceiverConfig"]

@@ -5,8 +5,8 @@ import contextlib
 import socket
 
 from collector.api import ConsumeError, Host, Receiver, Settings
-from collector.helpers.gpu import Sampler, Snapshot, acquire, release
-from collector.helpers.gpu.telemetry import SamplerMetrics
+from collector.gpu import Sampler, Snapshot, acquire, release
+from collector.gpu.telemetry import SamplerMetrics
 from collector.model import Signal
 from receivers.gpu.config import GpuReceiverConfig
 from receivers.gpu.metrics import MetricsMaker

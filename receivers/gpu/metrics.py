@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-from collector.helpers.gpu import THROTTLE_REASONS, Device, Reading, Snapshot
+from collector.gpu import THROTTLE_REASONS, Device, Reading, Snapshot
 from collector.model import TEMPORALITY_CUMULATIVE, Metrics, MetricsBuilder
 from receivers.gpu.config import GpuReceiverConfig
 

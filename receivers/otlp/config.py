@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, field_validator, model_validator
 
-from collector.helpers.peer import Endpoint
+from collector.transport.endpoint import Endpoint
 from config.blocks import ComponentConfig, GRPCServerConfig, HTTPServerConfig
 
 __all__ = ["OTLPConfig", "OTLPGRPCConfig", "OTLPHTTPConfig", "Protocols"]

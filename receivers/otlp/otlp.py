@@ -8,11 +8,11 @@ import asyncio
 from typing import Any, Final, cast
 
 from collector.api import Host, Receiver, ReceiverOutput, Settings
-from collector.helpers.grpc.grpcio_server import GRPCIOServer
-from collector.helpers.grpc.server import GRPCServer
-from collector.helpers.http import HTTPServer
-from collector.helpers.peer import LocalAddresses
 from collector.model import Signal
+from collector.transport.endpoint import LocalAddresses
+from collector.transport.grpc.grpcio_server import GRPCIOServer
+from collector.transport.grpc.server import GRPCServer
+from collector.transport.http import HTTPServer
 from receivers.otlp.config import OTLPConfig
 from receivers.otlp.context import ContextMaker
 from receivers.otlp.over_grpc import OTLPOverGRPC, descriptor_files

@@ -13,9 +13,9 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from collector.api import ConsumeError, Receipt, ReceiverOutput
-from collector.helpers.grpc.method import Aborted, Call, Method, Reply
-from collector.helpers.otlp_names import GRPC_METHODS
 from collector.model import Context, MalformedBatch, Signal
+from collector.otlp.names import GRPC_METHODS
+from collector.transport.grpc.method import Aborted, Call, Method, Reply
 from receivers.otlp.answers import failure_of, partial_success_proto
 from receivers.otlp.config import OTLPGRPCConfig
 from receivers.otlp.context import ContextMaker

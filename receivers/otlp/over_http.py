@@ -12,9 +12,9 @@ from typing import Final
 import grpc
 
 from collector.api import ConsumeError, Receipt, ReceiverOutput
-from collector.helpers.http import Answer, Refused, Request, Route
-from collector.helpers.peer import LocalAddresses
 from collector.model import Context, MalformedBatch, Signal, from_json
+from collector.transport.endpoint import LocalAddresses
+from collector.transport.http import Answer, Refused, Request, Route
 from receivers.otlp.answers import Failure, failure_of, partial_success_json, partial_success_proto
 from receivers.otlp.config import OTLPHTTPConfig
 from receivers.otlp.context import ContextMaker

@@ -13,16 +13,16 @@ if __name__ == "__main__":
     import atheris
 
     instrumented: contextlib.AbstractContextManager[Any] = atheris.instrument_imports(
-        include=["collector.helpers.grpc", "collector.helpers.http2", "collector.helpers.http"]
+        include=["collector.transport.grpc", "collector.transport.http2", "collector.transport.http"]
     )
 else:
     instrumented = contextlib.nullcontext()
 with instrumented:
-    from collector.helpers.grpc.method import Call, Reply
-    from collector.helpers.grpc.server import GRPCServer
-    from collector.helpers.http import Answer, HTTPServer, Request, Route
-from collector.helpers.peer import LocalAddresses
+    from collector.transport.grpc.method import Call, Reply
+    from collector.transport.grpc.server import GRPCServer
+    from collector.transport.http import Answer, HTTPServer, Request, Route
 from collector.testing import FakeClock, FakeHost, RecordingTelemetry
+from collector.transport.endpoint import LocalAddresses
 from config.blocks import GRPCServerConfig, HTTPServerConfig
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

@@ -11,13 +11,13 @@ from typing import Any, Final
 if __name__ == "__main__":
     import atheris
 
-    instrumented: contextlib.AbstractContextManager[Any] = atheris.instrument_imports(include=["collector.helpers.http"])
+    instrumented: contextlib.AbstractContextManager[Any] = atheris.instrument_imports(include=["collector.transport.http"])
 else:
     instrumented = contextlib.nullcontext()
 with instrumented:
-    from collector.helpers.http import Answer, Request, Route
-    from collector.helpers.http.http1 import Connections, HTTP1Connection
-    from collector.helpers.http.service import Service
+    from collector.transport.http import Answer, Request, Route
+    from collector.transport.http.http1 import Connections, HTTP1Connection
+    from collector.transport.http.service import Service
 from collector.testing import FakeClock, FakeHost, RecordingTelemetry
 from config.blocks import HTTPServerConfig
 

@@ -8,8 +8,10 @@ from typing import Final
 
 import numpy as np
 
-from collector.wire import layout, scan, scan_index
+from collector.wire import layout
 from collector.wire.errors import MalformedBatch
+from collector.wire.scan import check as scan
+from collector.wire.scan import index as scan_index
 
 ATTRIBUTES: Final = {
     "resources": layout.RESOURCE,

@@ -10,8 +10,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from collector.wire import scan
 from collector.wire.errors import MalformedBatch
+from collector.wire.scan import check as scan
 
 SIGNALS: Final[tuple[tuple[str, Any], ...]] = (
     ("traces", ExportTraceServiceRequest),

@@ -11,14 +11,14 @@ from typing import Any, Final
 if __name__ == "__main__":
     import atheris
 
-    instrumented: contextlib.AbstractContextManager[Any] = atheris.instrument_imports(include=["collector.helpers.http2"])
+    instrumented: contextlib.AbstractContextManager[Any] = atheris.instrument_imports(include=["collector.transport.http2"])
 else:
     instrumented = contextlib.nullcontext()
 with instrumented:
-    from collector.helpers.http2 import engine
-    from collector.helpers.http2.events import EngineError, Received
-    from collector.helpers.http2.fields import Fields, headers_of
-    from collector.helpers.http2.session import Session
+    from collector.transport.http2 import engine
+    from collector.transport.http2.events import EngineError, Received
+    from collector.transport.http2.fields import Fields, headers_of
+    from collector.transport.http2.session import Session
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 CLIENT_BIT: Final = 0x40

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from collector.api import RetryableError
-from collector.helpers.exporter import ExporterConfig, QueuedExporter
+from collector.delivery import ExporterConfig, QueuedExporter
 from collector.model import Batch, Signal
 from collector.testing import FakeClock, FakeHost, RecordingTelemetry, eventually, make_settings, traces
 

@@ -26,9 +26,9 @@ from collector.cli.demo.names import GPU_HOST, SERVICES
 from collector.cli.demo.output import TraceFile, read_page
 from collector.cli.demo.screen import ask, views
 from collector.cli.run import new_event_loop
-from collector.helpers.ports import describe_port_conflict
 from collector.registry import Registry
 from collector.service import Service
+from collector.transport.ports import describe_port_conflict
 from config.load import load
 
 __all__ = ["command"]

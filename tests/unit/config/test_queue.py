@@ -2,7 +2,7 @@
 
 import pytest
 
-from collector.helpers.exporter import ExporterConfig
+from collector.delivery import ExporterConfig
 from config.blocks import QueueConfig
 
 

@@ -106,6 +106,6 @@ def test_of_several_limiters_the_lowest_holds_and_a_reload_forgets_them():
 
 
 def test_a_containers_limit_is_what_the_default_budget_is_a_share_of(monkeypatch):
-    """How the limit is found is collector.helpers.memory's, as for memory_limiter."""
+    """How the limit is found is collector.service.memory's, as for memory_limiter."""
     monkeypatch.setattr(module.memory, "available_bytes", lambda: 1048576)
     assert ServiceAdmission(FakeClock()).soft_bytes == 1048576 * module.DEFAULT_SHARE

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from collector.api import RetryableError
-from collector.helpers import decisions
-from collector.helpers.decisions import Decision
 from collector.model import Signal
+from collector.tail_sampling import decision_registry as decisions
+from collector.tail_sampling.decision_registry import Decision
 from collector.testing import FakeHost, batch, eventually, make
 from connectors.span_metrics import factory
 from connectors.span_metrics.weights import ADJUSTED_MAX

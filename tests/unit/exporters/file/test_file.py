@@ -8,9 +8,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from collector.helpers.compression import decompress
 from collector.model import Signal, batch_type, from_json
 from collector.testing import FakeHost, RecordingTelemetry, batch, eventually, logs, make_settings, traces
+from collector.transport.compression import decompress
 from exporters.file import factory
 from exporters.file.config import RotationConfig
 from exporters.file.rotation import RotatingFile

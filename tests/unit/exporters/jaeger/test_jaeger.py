@@ -2,7 +2,7 @@
 
 import pytest
 
-from collector.helpers.otlp_client import OTLPGrpcExporter
+from collector.delivery.otlp import OTLPGrpcExporter
 from collector.model import Signal
 from collector.testing import make_settings
 from exporters.jaeger import factory

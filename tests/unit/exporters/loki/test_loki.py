@@ -5,9 +5,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from collector.helpers.compression import decompress
 from collector.model import Logs, Signal
 from collector.testing import FakeHost, RecordingTelemetry, eventually, make_settings
+from collector.transport.compression import decompress
 from exporters.loki import factory
 
 LIMIT = 100_000

@@ -9,7 +9,7 @@ from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
-from collector.helpers.otlp_client import partial_success
+from collector.delivery.otlp import partial_success
 from collector.model import Signal
 from collector.testing import FakeHost, RecordingTelemetry, batch, eventually, make_settings, traces
 from exporters.otlp_grpc import factory
@@ -248,7 +248,7 @@ async def test_a_fault_in_taking_an_answer_drops_the_batch_and_frees_its_sender(
             raise RuntimeError("bug")
 
         with monkeypatch.context() as patch:
-            patch.setattr("collector.helpers.otlp_client.partial_success", fault)
+            patch.setattr("collector.delivery.otlp.partial_success", fault)
             assert rig.exporter.take(traces(spans=2))
             await rig.settled()
         assert rig.exporter.take(traces(spans=4))

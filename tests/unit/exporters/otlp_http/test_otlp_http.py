@@ -8,9 +8,9 @@ from aiohttp.test_utils import TestServer
 from google.rpc import status_pb2
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from collector.helpers.compression import decompress
 from collector.model import Signal, batch_type, from_json
 from collector.testing import FakeHost, RecordingTelemetry, batch, eventually, make_settings, traces
+from collector.transport.compression import decompress
 from exporters.otlp_http import factory
 
 PROTOBUF = "application/x-protobuf"

@@ -5,9 +5,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from collector.helpers.compression import decompress
 from collector.model import Metrics, Signal
 from collector.testing import FakeHost, RecordingTelemetry, eventually, make_settings
+from collector.transport.compression import decompress
 from exporters.prometheus_remote_write import factory
 
 LIMIT = 100_000

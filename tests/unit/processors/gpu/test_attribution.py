@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from collector.helpers.gpu import Device, Process, Reading, Snapshot
+from collector.gpu import Device, Process, Reading, Snapshot
 from collector.model import Context, Traces
 from processors.gpu.attribution import METHODS, OTHER_HOST, Attribution
 from processors.gpu.config import GpuProcessorConfig

@@ -6,9 +6,9 @@ import threading
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from collector.helpers.gpu import Sampler
-from collector.helpers.gpu.nvml import NvmlBackend
-from collector.helpers.gpu.sampler import ThreadCaller
+from collector.gpu import Sampler
+from collector.gpu.nvml import NvmlBackend
+from collector.gpu.sampler import ThreadCaller
 from collector.model import Context, Signal, Traces
 from collector.testing import FakeClock, RecordingTelemetry, make_settings
 from processors.gpu import factory

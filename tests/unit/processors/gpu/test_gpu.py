@@ -8,7 +8,7 @@ import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from collector.helpers.gpu import BackendUnavailableError, Device, Process, Reading, Sampler
+from collector.gpu import BackendUnavailableError, Device, Process, Reading, Sampler
 from collector.model import Context, Logs, Signal, Traces
 from collector.testing import FakeClock, FakeHost, RecordingTelemetry, check_component, eventually, make_settings
 from processors.gpu import factory

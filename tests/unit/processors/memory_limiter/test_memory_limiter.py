@@ -66,11 +66,9 @@ def test_check_interval_is_required():
 async def test_start_hands_the_limits_to_the_real_door_which_then_refuses():
     """A request above the soft limit is refused, one below is taken, batches pass untouched."""
     clock = FakeClock()
-    host = FakeHost(admission=ServiceAdmission(clock, available_bytes=1 << 40, rss=lambda: 0))
+    host = FakeHost(admission=ServiceAdmission(clock, available_bytes=100 * MIB, rss=lambda: 0))
     telemetry = RecordingTelemetry()
-    limiter = MemoryLimiter(
-        make_settings(factory, signals={Signal.TRACES}, telemetry=telemetry), load(limit_percentage=10), lambda: 100 * MIB
-    )
+    limiter = MemoryLimiter(make_settings(factory, signals={Signal.TRACES}, telemetry=telemetry), load(limit_percentage=10))
     await limiter.start(host)
     with host.admission.reserve(7 * MIB):
         assert telemetry.value("otelcol_processor_memory_limiter_used_bytes") == 7 * MIB
@@ -89,6 +87,7 @@ async def test_intervals_reach_the_door():
 
     class Recorder:
         used_bytes = 0
+        available_bytes = 1 << 30
 
         def limit(self, **keys):
             seen.update(keys)

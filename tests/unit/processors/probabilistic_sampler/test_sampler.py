@@ -7,8 +7,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from pydantic import ValidationError
 
-from collector.helpers.consistent_sampling import read_trace_state, threshold_digits, threshold_with_precision
 from collector.model import Logs, Signal, Traces
+from collector.otlp.consistent_sampling import read_trace_state, threshold_digits, threshold_with_precision
 from collector.testing import RecordingTelemetry, check_component, make_settings
 from processors.probabilistic_sampler import factory
 from processors.probabilistic_sampler.config import ProbabilisticSamplerConfig

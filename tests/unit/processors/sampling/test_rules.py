@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from collector.helpers.consistent_sampling import parse_trace_state, threshold_digits, threshold_of
 from collector.model import Signal, Traces
+from collector.otlp.consistent_sampling import parse_trace_state, threshold_digits, threshold_of
 from collector.testing import FakeClock, FakeHost, Sink, make_settings
 from processors.sampling import factory
 from processors.sampling.config import SamplingConfig

@@ -8,8 +8,8 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from collector.api import RetryableError
-from collector.helpers.consistent_sampling import parse_trace_state
 from collector.model import Signal, Traces
+from collector.otlp.consistent_sampling import parse_trace_state
 from collector.testing import FakeClock, FakeHost, Sink, make_settings
 from processors.sampling import factory
 from processors.sampling.config import SamplingConfig

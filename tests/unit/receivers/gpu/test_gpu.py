@@ -6,7 +6,7 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from collector.api import RetryableError
-from collector.helpers.gpu import Device, Reading, Sampler, Snapshot
+from collector.gpu import Device, Reading, Sampler, Snapshot
 from collector.model import Signal
 from collector.testing import FakeClock, FakeHost, RecordingTelemetry, Sink, check_component, make_settings
 from receivers.gpu import factory
@@ -167,7 +167,7 @@ class Inline:
 
 
 async def running(output=None, **config):
-    from collector.helpers.gpu import make_backend
+    from collector.gpu import make_backend
 
     clock, telemetry = FakeClock(), RecordingTelemetry()
     settings = GpuReceiverConfig(backend="simulated", **config)

@@ -20,8 +20,8 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from collector.api import Receipt
-from collector.helpers.otlp_names import GRPC_METHODS
 from collector.model import Context, Signal
+from collector.otlp.names import GRPC_METHODS
 from collector.testing import FakeHost, RecordingTelemetry, make_settings
 from receivers.otlp import factory
 from receivers.otlp.otlp import OTLPReceiver

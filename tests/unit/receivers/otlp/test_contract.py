@@ -9,9 +9,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from collector.api import PermanentError, Receipt, RetryableError
-from collector.helpers.auth import AuthenticationError
 from collector.model import MalformedBatch, Signal
 from collector.testing import FakeHost, check_component
+from collector.transport.auth import AuthenticationError
 from receivers.otlp import factory
 
 BOTH = {"grpc": {"endpoint": "127.0.0.1:0"}, "http": {"endpoint": "127.0.0.1:0"}}

@@ -10,10 +10,10 @@ import trustme
 from pydantic import ValidationError
 
 import http2_peer
-from collector.helpers.auth import AuthenticationError
-from collector.helpers.otlp_names import GRPC_METHODS
 from collector.model import Signal
+from collector.otlp.names import GRPC_METHODS
 from collector.testing import FakeHost, free_port
+from collector.transport.auth import AuthenticationError
 from receivers.otlp.config import OTLPConfig
 
 WIRE = b"\x0a\x00" * 50

@@ -9,9 +9,9 @@ import grpc
 import pytest
 
 import http2_peer
-from collector.helpers.compression import compress
-from collector.helpers.otlp_names import GRPC_METHODS
 from collector.model import Signal
+from collector.otlp.names import GRPC_METHODS
+from collector.transport.compression import compress
 
 GRPC = {"endpoint": "127.0.0.1:0"}
 WIRE = b"\x0a\x00" * 50

@@ -47,7 +47,7 @@ async def http(receive):
 @pytest.fixture(autouse=True)
 def _short_linger(monkeypatch):
     """How long the rest of a refused body is waited for; the tests never send it."""
-    monkeypatch.setattr("collector.helpers.http.http1._LINGER_S", 0.05)
+    monkeypatch.setattr("collector.transport.http.http1._LINGER_S", 0.05)
 
 
 async def raw(running, data: bytes) -> bytes:
@@ -323,7 +323,7 @@ async def test_slow_body_is_408(http):
 
 async def test_stalled_body_is_408_without_any_configured_timeout(http, monkeypatch):
     """A body that sends nothing more cannot hold its place for ever."""
-    monkeypatch.setattr("collector.helpers.http.http1._STALLED_S", 0.05)
+    monkeypatch.setattr("collector.transport.http.http1._STALLED_S", 0.05)
     running = await http.start()
     assert (await raw(running, post(b"\x0a", "Content-Length: 100"))).startswith(b"HTTP/1.1 408 ")
 

@@ -1,0 +1,79 @@
+"""What /proc says about a process that computes on a GPU: its container, its pod, its own pid, its start.
+
+The driver names processes by the pid of the host's namespace (or names none at all inside a container), SDKs by the pid
+they see themselves; the cgroup and ``NSpid`` connect the two. Source: proc(5), the cgroup paths of Docker, containerd, CRI-O.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from collector.gpu.backend import Process
+
+__all__ = ["ProcessTable"]
+
+_CONTAINER_ID: Final = re.compile(r"([0-9a-f]{64})")
+_POD_UID: Final = re.compile(r"pod([0-9a-f]{8}[-_]?[0-9a-f]{4}[-_]?[0-9a-f]{4}[-_]?[0-9a-f]{4}[-_]?[0-9a-f]{12})")
+_CLOCK_TICKS_PER_S: Final = 100  # USER_HZ: 100 on every Linux architecture CUDA runs on
+_MAX_FILE_BYTES: Final = 65536
+
+
+class ProcessTable:
+    """Looks processes up, each once for its lifetime."""
+
+    def __init__(self, proc: Path = Path("/proc")) -> None:
+        self._proc = proc
+        self._boot_unix_nano = 0
+        self._known: dict[int, tuple[int, Process]] = {}
+
+    def look_up(self, pids: Iterable[int]) -> dict[int, Process]:
+        """The processes that exist in our view of /proc. A pid whose start changed is a new process."""
+        found: dict[int, Process] = {}
+        known: dict[int, tuple[int, Process]] = {}
+        for pid in set(pids):
+            ticks = self._start_ticks(pid)
+            if ticks is None:
+                continue
+            entry = self._known.get(pid)
+            process = entry[1] if entry is not None and entry[0] == ticks else self._read(pid, ticks)
+            known[pid], found[pid] = (ticks, process), process
+        self._known = known
+        return found
+
+    def _read(self, pid: int, start_ticks: int) -> Process:
+        cgroup = self._text(pid, "cgroup")
+        # The innermost container of a nested path is the process's own.
+        containers, pod = _CONTAINER_ID.findall(cgroup), _POD_UID.search(cgroup)
+        namespace_pid = pid
+        for line in self._text(pid, "status").splitlines():
+            if line.startswith("NSpid:"):
+                pids = line.split()[1:]
+                namespace_pid = int(pids[-1]) if pids and pids[-1].isdigit() else pid
+        return Process(
+            pid=pid,
+            namespace_pid=namespace_pid,
+            start_time_unix_nano=self._boot() + start_ticks * (1_000_000_000 // _CLOCK_TICKS_PER_S) if self._boot() else 0,
+            container_id=containers[-1] if containers else "",
+            pod_uid=pod[1].replace("_", "-") if pod else "",
+        )
+
+    def _start_ticks(self, pid: int) -> int | None:
+        # Field 22; the second field is the command in parentheses and may hold anything, also parentheses.
+        fields = self._text(pid, "stat").rpartition(")")[2].split()
+        return int(fields[19]) if len(fields) > 19 and fields[19].isdigit() else None
+
+    def _boot(self) -> int:
+        if not self._boot_unix_nano:
+            for line in self._text("stat").splitlines():
+                if line.startswith("btime ") and line[6:].strip().isdigit():
+                    self._boot_unix_nano = int(line[6:]) * 1_000_000_000
+        return self._boot_unix_nano
+
+    def _text(self, *parts: object) -> str:
+        """A file's text, empty where it cannot be read (gone, or another user's)."""
+        try:
+            with self._proc.joinpath(*map(str, parts)).open("rb") as file:
+                return file.read(_MAX_FILE_BYTES).decode("utf-8", "replace")
+        except OSError:
+            return ""

@@ -1,0 +1,322 @@
+"""The recent past of one device, in columns, and questions about many time windows of it at once.
+
+The writer only ever writes behind what it has published, and moves to a new array when one is full: a :class:`RingView`
+is consistent for as long as somebody holds it, without a lock and without a copy.
+
+A sample stands for the time since the one before it, its *cell*: the driver's figures are averages over the past. Rates are
+kept as integrals, so the mean over any window is the difference of two interpolated values. A cell longer than
+``gap_s`` is a gap: nobody looked, it counts as not covered. The newest sample is held for ``hold_s``.
+"""
+
+from functools import cached_property
+from math import isnan, nan
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from collector.gpu.backend import THROTTLE_REASONS, Reading
+
+__all__ = ["Ring", "RingView", "Windows"]
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Ints: TypeAlias = npt.NDArray[np.int64]
+Times: TypeAlias = npt.NDArray[np.uint64]
+
+_RATES: Final = ("utilization", "power")
+_VALUES: Final = ("utilization", "power", "memory_used", "temperature")
+_COUNTERS: Final = ("energy", *(f"throttle.{reason}" for reason in THROTTLE_REASONS))
+_COLUMNS: Final = {
+    name: row
+    for row, name in enumerate(
+        (
+            "time",  # s since the ring's origin
+            "covered",  # s
+            *_VALUES,
+            *(f"{name}.integral" for name in _RATES),
+            *(f"{name}.covered" for name in _RATES),
+            *_COUNTERS,  # increase since the ring began, resets taken out
+            *(f"{name}.covered" for name in _COUNTERS),
+        )
+    )
+}
+
+
+_ROUNDING_S: Final = 1e-6  # of sums of seconds over a ring
+_GRID_MOMENTS: Final = 1024  # for fewer, making the grid (150 µs at 6 000 samples) costs more than it saves
+_GRID_SAMPLES: Final = 8
+_FLOOR_LOG2_BITS: Final = 10
+_FLOOR_LOG2: Final = np.frexp(np.arange(1 << _FLOOR_LOG2_BITS))[1].astype(np.int64) - 1
+
+
+class Ring:
+    """Written by one thread."""
+
+    def __init__(self, capacity: int, *, gap_s: float, hold_s: float, origin_unix_nano: int, past: "RingView | None" = None) -> None:
+        self._capacity = capacity
+        self._gap_s, self._hold_s = gap_s, hold_s
+        self._origin = origin_unix_nano if past is None else past.origin_unix_nano
+        self._rows: Floats = np.empty((len(_COLUMNS), 2 * capacity))
+        self._low = self._high = 0
+        self._counters = [nan] * len(_COUNTERS)
+        if past is not None:
+            self._high = min(len(past), capacity)
+            self._rows[:, : self._high] = past.rows[:, len(past) - self._high :]
+        self._publish()
+
+    @property
+    def view(self) -> "RingView":
+        """What has been written so far. Safe from any thread."""
+        return self._view
+
+    def resize(self, capacity: int, *, gap_s: float, hold_s: float) -> None:
+        """Keep what fits of the past; later samples are judged by the new figures."""
+        self._gap_s, self._hold_s = gap_s, hold_s
+        if capacity != self._capacity:
+            self._capacity = capacity
+            self._move(keep=min(capacity, self._high - self._low))
+        self._publish()
+
+    def append(self, time_unix_nano: int, reading: Reading) -> bool:
+        """Add a sample; True if a gap precedes it.
+
+        A time not after the newest sample's means that the clock was set back: what was sampled at or after it is
+        forgotten, so that times keep increasing and spans stamped by the new clock find the samples of the new clock.
+        """
+        now = (time_unix_nano - self._origin) * 1e-9
+        self._forget_from(now)
+        if self._high == self._rows.shape[1]:
+            self._move(keep=self._capacity - 1)
+        self._low = max(self._low, self._high + 1 - self._capacity)
+        rows, new = self._rows, self._high
+        row = dict.fromkeys(_COLUMNS, 0.0)
+        length, is_gap = 0.0, False
+        if new > self._low:
+            row = dict(zip(_COLUMNS, rows[:, new - 1].tolist(), strict=True))
+            length = now - row["time"]
+            is_gap = length > self._gap_s
+            if is_gap:
+                length = 0.0
+        row["time"] = now
+        row["covered"] += 0.0 if reading.is_lost else length
+        row["utilization"], row["power"] = reading.utilization, reading.power_w
+        row["memory_used"], row["temperature"] = reading.memory_used_bytes, reading.temperature_c
+        for name in _RATES:
+            if not isnan(row[name]):
+                row[f"{name}.integral"] += row[name] * length
+                row[f"{name}.covered"] += length
+        for number, (name, value) in enumerate(zip(_COUNTERS, (reading.energy_j, *reading.throttle_s), strict=True)):
+            before, self._counters[number] = self._counters[number], value
+            # A counter that fell was reset (driver reload): what was used in between is unknown. NaN compares false.
+            if length and value >= before:
+                row[name] += value - before
+                row[f"{name}.covered"] += length
+            elif name == "energy" and not isnan(row["power"]):  # no counter, or a reset: what the power says
+                row[name] += row["power"] * length
+                row[f"{name}.covered"] += length
+        rows[:, new] = list(row.values())
+        self._high += 1
+        self._publish()
+        return is_gap
+
+    def _forget_from(self, now: float) -> None:
+        times = self._rows[_COLUMNS["time"]]
+        if self._high > self._low and now <= times[self._high - 1]:
+            keep = int(np.searchsorted(times[self._low : self._high], now, side="left"))
+            self._high = self._low + keep
+            self._counters = [nan] * len(_COUNTERS)
+            self._move(keep=keep)  # published rows are never written again
+
+    def _move(self, keep: int) -> None:
+        """Continue in a new array that begins with the last ``keep`` rows."""
+        rows: Floats = np.empty((len(_COLUMNS), 2 * self._capacity))
+        rows[:, :keep] = self._rows[:, self._high - keep : self._high]
+        self._rows, self._low, self._high = rows, 0, keep
+
+    def _publish(self) -> None:
+        self._view = RingView(self._rows[:, self._low : self._high], self._origin, self._hold_s)
+
+
+class RingView:
+    """The samples at one moment, read-only."""
+
+    def __init__(self, rows: Floats, origin_unix_nano: int, hold_s: float) -> None:
+        self.rows = rows
+        self.origin_unix_nano = origin_unix_nano
+        self._hold_s = hold_s
+        self._maxima: dict[str, Floats] = {}
+
+    def __len__(self) -> int:
+        return int(self.rows.shape[1])
+
+    def column(self, name: str) -> Floats:
+        """The samples' own values, oldest first: time (s since the ring's origin), utilization, power, memory_used, temperature."""
+        column: Floats = self.rows[_COLUMNS[name]]
+        return column
+
+    def windows(self, start_unix_nano: Times, end_unix_nano: Times) -> "Windows":
+        """Answers about the windows [start, end], (n,) each, start ≤ end. The view must hold at least one sample."""
+        return Windows(self, self._seconds(start_unix_nano), self._seconds(end_unix_nano), self._hold_s)
+
+    def cells(self, moments: Floats) -> Ints:
+        """For each moment the first sample not before it; ``len(self)`` behind the last. As np.searchsorted, from the left."""
+        grid = self._grid if len(moments) >= _GRID_MOMENTS else None
+        if grid is None:
+            return np.searchsorted(self.column("time"), moments, side="left")
+        times, first, per_s = grid
+        bucket = ((moments - times[0]) * per_s).clip(0, len(first) - 1).astype(np.int64)
+        cells: Ints = first.take(bucket)
+        is_behind = times.take(cells) < moments
+        while is_behind.any():
+            cells += is_behind
+            is_behind = times.take(cells) < moments
+        return cells
+
+    def maxima(self, name: str, level: int) -> Floats:
+        """Rows 0..level, (level + 1, len): element i of row k is the maximum of the ``2**k`` samples from i on (NaN where all are)."""
+        table = self._maxima.get(name)
+        if table is None or len(table) <= level:
+            rows = [self.column(name)]
+            for number in range(level):
+                row, step = rows[-1].copy(), 1 << number
+                np.fmax(row[:-step], rows[-1][step:], out=row[:-step])
+                rows.append(row)
+            table = self._maxima[name] = np.stack(rows)
+        return table
+
+    def _seconds(self, times: Times) -> Floats:
+        # The difference modulo 2^64, taken as signed, is right for every time within 292 years of the origin.
+        elapsed: Ints = (times - np.uint64(self.origin_unix_nano)).view(np.int64)
+        return np.multiply(elapsed, 1e-9, dtype=np.float64)
+
+    @cached_property
+    def _grid(self) -> tuple[Floats, Ints, float] | None:
+        """Times (and infinity), the first sample of each of many equal stretches of time, and how many of these a second has.
+
+        A look there replaces most of a binary search. None where samples are too uneven for that.
+        """
+        times = self.column("time")
+        length = times[-1] - times[0]
+        if length <= 0:
+            return None
+        count = 2 * len(times)
+        # A little early, so that rounding never puts a moment into a stretch that begins behind it.
+        starts = times[0] + (np.arange(count) - 1e-3) * (length / count)
+        first: Ints = np.searchsorted(times, starts, side="left")
+        if np.diff(first).max() > _GRID_SAMPLES:
+            return None
+        return np.append(times, np.inf), first, float(count / length)
+
+
+class Windows:
+    """Many windows over one view. Every answer is (n,); NaN where nothing is known."""
+
+    def __init__(self, view: RingView, start: Floats, end: Floats, hold_s: float) -> None:
+        times = view.column("time")
+        last = len(times) - 1
+        self._view, self._duration = view, end - start
+        first_cell, last_cell = view.cells(start), view.cells(end)
+        self._low, self._high = np.minimum(first_cell, last), np.minimum(last_cell, last)
+        is_at_sample = (times.take(self._high) == end) & (last_cell <= last)
+        self.samples: Ints = last_cell - first_cell + is_at_sample
+        """Samples taken within the window."""
+        self.is_before: npt.NDArray[np.bool_] = end < times[0]
+        """The window had ended before the oldest sample."""
+        self.is_after: npt.NDArray[np.bool_] = start > times[last] + hold_s
+        """The window begins after what is known."""
+        self._from = _Position(times, first_cell, self._low, start)
+        self._to = _Position(times, last_cell, self._high, end)
+        # Behind the newest sample its values are held for a while: that many seconds of the window.
+        self._held: Floats | None = None
+        if end.max(initial=-np.inf) > times[last]:
+            self._held = np.clip(end - times[last], 0.0, hold_s) - np.clip(start - times[last], 0.0, hold_s)
+
+    def coverage(self) -> Floats:
+        """The share of the window that was watched, 0 to 1; of a window without length: whether it falls where was watched."""
+        seconds = self._covered_s if self._held is None else self._covered_s + self._held
+        instant = (~self.is_before & ~self.is_after).astype(np.float64)
+        np.divide(seconds, self._duration, out=instant, where=self._duration > 0)
+        return np.clip(instant, 0.0, 1.0, out=instant)
+
+    def mean(self, name: str) -> Floats:
+        """Time-weighted mean of ``utilization`` or ``power`` over the covered part; without any, the enclosing sample's value."""
+        value = self._view.column(name)
+        seconds, integral = self._known_s(name), self._increase(f"{name}.integral")
+        if self._held is not None and not isnan(value[-1]):
+            seconds, integral = seconds + self._held, integral + self._held * value[-1]
+        result: Floats = value.take(self._high)
+        np.divide(integral, seconds, out=result, where=seconds > 0)
+        return result
+
+    def maximum(self, name: str) -> Floats:
+        """The largest value of the samples whose cells the window touches."""
+        level, begin, end = self._blocks
+        table = self._view.maxima(name, level).reshape(-1)
+        if not level:
+            return table.take(begin)
+        return np.fmax(table.take(begin), table.take(end))
+
+    def energy(self) -> Floats:
+        """Joules used within the covered part: what the device counted, where it did not its power over time.
+
+        Unknown where a stretch of that part has neither: a sum that lacks something is no smaller sum, it is wrong.
+        """
+        known, joules, covered = self._known_s("energy"), self._increase("energy"), self._covered_s
+        if self._held is not None:
+            power = self._view.column("power")[-1]
+            covered = covered + self._held
+            if not isnan(power):
+                known, joules = known + self._held, joules + self._held * power
+        return np.where((known > 0) & (known >= covered - _ROUNDING_S), joules, nan)
+
+    def throttled_s(self, reason: str) -> Floats:
+        """Seconds of lowered clocks for one of :data:`THROTTLE_REASONS`, within the covered part."""
+        return np.where(self._known_s(f"throttle.{reason}") > 0, self._increase(f"throttle.{reason}"), nan)
+
+    @cached_property
+    def _covered_s(self) -> Floats:
+        return self._increase("covered")
+
+    @cached_property
+    def _blocks(self) -> tuple[int, Ints, Ints]:
+        """Each window's samples as two runs of a power of two, as indices into the flat ``RingView.maxima``; and the largest power."""
+        width = self._high - self._low + 1
+        largest = int(width.max(initial=1)).bit_length() - 1
+        if not largest:
+            return 0, self._low, self._low
+        power = _FLOOR_LOG2.take(width) if largest < _FLOOR_LOG2_BITS else np.frexp(width)[1].astype(np.int64) - 1
+        offset = power * len(self._view)
+        return largest, offset + self._low, offset + self._high + 1 - (1 << power)
+
+    def _known_s(self, name: str) -> Floats:
+        """Seconds of the window in which ``name`` was known."""
+        known, covered = self._view.column(f"{name}.covered"), self._view.column("covered")
+        # Neither falls and known never grows alone: the same growth over the whole view is the same in each cell.
+        if known[-1] - known[0] == covered[-1] - covered[0]:
+            return self._covered_s
+        return self._increase(f"{name}.covered")
+
+    def _increase(self, column: str) -> Floats:
+        values = self._view.column(column)
+        increase = self._to.interpolate(values)
+        increase -= self._from.interpolate(values)
+        return increase
+
+
+class _Position:
+    """Where moments lie between samples: found once, used for every column."""
+
+    def __init__(self, times: Floats, cell: Ints, right: Ints, moment: Floats) -> None:
+        self._right = right
+        self._left = np.maximum(cell - 1, 0)
+        left = times.take(self._left)
+        length = times.take(right) - left
+        self._share = np.divide(moment - left, length, out=np.zeros_like(moment), where=length > 0)
+
+    def interpolate(self, values: Floats) -> Floats:
+        left = values.take(self._left)
+        value = values.take(self._right)
+        value -= left
+        value *= self._share
+        value += left
+        return value

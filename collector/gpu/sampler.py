@@ -1,0 +1,372 @@
+"""One thread a process that samples the GPUs, for the receiver and all processors of one ``backend``.
+
+The thread never calls the driver itself: a *caller* thread does, and one that does not come back in time is abandoned, not
+joined, so a hung driver costs the pipelines nothing. Readers take :attr:`Sampler.snapshot`, which is immutable.
+Without a device everything stays up: one warning, ``available`` 0, and another look every ``reprobe_interval``.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol, TypeVar
+
+from collector.gpu.backend import Backend, BackendUnavailableError, Device, LayoutChangedError, Reading
+from collector.gpu.config import GpuSourceConfig
+from collector.gpu.nvml import NvmlBackend
+from collector.gpu.replay import ReplayBackend
+from collector.gpu.ring import Ring, RingView
+from collector.gpu.simulated import SimulatedBackend
+
+__all__ = ["CallHungError", "Caller", "Sampler", "Snapshot", "ThreadCaller", "acquire", "make_backend", "release"]
+
+_T = TypeVar("_T")
+
+_OPEN_TIMEOUT_S: Final = 30.0  # without persistence mode the driver initialises each board, seconds apiece
+_READ_TIMEOUT_S: Final = 5.0
+_MAX_HUNG_THREADS: Final = 4  # threads stuck in the kernel cannot be ended; no more of them than this
+_MIN_GAP_S: Final = 1.0  # the driver's own averages reach back up to a second, so shorter pauses hide nothing
+_GAP_INTERVALS: Final = 3
+
+
+class CallHungError(Exception):
+    """A call into the driver did not return in time."""
+
+
+class Caller(Protocol):
+    """Runs what may block for ever."""
+
+    def call(self, function: Callable[[], _T], timeout_s: float) -> _T:
+        """The function's result; raises what it raises, CallHungError after ``timeout_s``."""
+        ...
+
+    def may_call(self) -> bool:
+        """False while too many earlier calls are still stuck."""
+        ...
+
+    def close(self) -> None:
+        """No more calls. Does not wait."""
+        ...
+
+
+class ThreadCaller:
+    """A daemon thread that makes the calls; after one that hung, a new thread."""
+
+    def __init__(self) -> None:
+        self._worker: _Worker | None = None
+        self._hung: list[_Worker] = []
+
+    def call(self, function: Callable[[], _T], timeout_s: float) -> _T:
+        """See :class:`Caller`."""
+        if self._worker is None:
+            self._worker = _Worker()
+        future: Future[_T] = self._worker.submit(function)
+        try:
+            return future.result(timeout_s)
+        except TimeoutError:
+            if future.done():  # the function's own TimeoutError, or it finished just now
+                return future.result()
+            self._hung.append(self._worker)
+            self._worker.stop()
+            self._worker = None
+            raise CallHungError from None
+
+    def may_call(self) -> bool:
+        """See :class:`Caller`."""
+        self._hung = [worker for worker in self._hung if worker.is_alive()]
+        return len(self._hung) < _MAX_HUNG_THREADS
+
+    def close(self) -> None:
+        """See :class:`Caller`."""
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+
+
+class _Worker:
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._job: tuple[Callable[[], Any], Future[Any]] | None = None
+        self._is_stopped = False
+        self._thread = threading.Thread(target=self._run, name="tailrace-gpu-driver", daemon=True)
+        self._thread.start()
+
+    def submit(self, function: Callable[[], Any]) -> "Future[Any]":
+        future: Future[Any] = Future()
+        with self._condition:
+            self._job = (function, future)
+            self._condition.notify()
+        return future
+
+    def stop(self) -> None:
+        with self._condition:
+            self._is_stopped = True
+            self._condition.notify()
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._job is not None or self._is_stopped)
+                job, self._job = self._job, None
+            if job is None:
+                return
+            function, future = job
+            try:
+                future.set_result(function())
+            except BaseException as exc:  # noqa: BLE001 - handed to the caller
+                future.set_exception(exc)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is known at one moment; the three tuples run parallel."""
+
+    source: str
+    is_available: bool = False
+    """Some device answers."""
+    reason: str = "starting"
+    """A constant word; ``ok`` while available."""
+    message: str = ""
+    devices: tuple[Device, ...] = ()
+    views: tuple[RingView, ...] = ()
+    readings: tuple[Reading, ...] = ()
+    newest_unix_nano: int = 0
+    sample_interval_s: float = 0.1
+    samples_count: int = 0
+    gaps_count: int = 0
+    start_unix_nano: int = 0
+    """Since when counters of this snapshot have been watched."""
+
+
+class Sampler:
+    """Samples one backend. ``step`` does one turn; ``start`` runs it in a thread."""
+
+    def __init__(
+        self,
+        make_backend: Callable[[], Backend],
+        config: GpuSourceConfig,
+        log: Any,
+        *,
+        inherited: Snapshot | None = None,
+        caller: Caller | None = None,
+        time_unix_nano: Callable[[], int] = time.time_ns,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._make_backend, self._log = make_backend, log
+        self._caller: Caller = caller or ThreadCaller()
+        self._time_unix_nano, self._monotonic_s = time_unix_nano, monotonic_s
+        self._interval_s, self._ring_s, self._reprobe_s = config.sample_interval, config.ring, config.reprobe_interval
+        self._backend: Backend | None = None
+        self._devices: tuple[Device, ...] = ()
+        self._rings: dict[str, Ring] = {}
+        self._inherited = dict(zip((device.id for device in inherited.devices), inherited.views, strict=False)) if inherited else {}
+        self._probe_at = -1.0
+        self._reopen_at: float | None = None
+        self._warned = ""
+        self._stop = threading.Event()
+        self.key = _key(config)
+        self.users = 0
+        self.snapshot = Snapshot(source=make_backend().source, sample_interval_s=self._interval_s)
+
+    def widen(self, config: GpuSourceConfig) -> None:
+        """Serve one more component: the shortest interval and the longest ring anyone asked for."""
+        self._interval_s = min(self._interval_s, config.sample_interval)
+        self._reprobe_s = min(self._reprobe_s, config.reprobe_interval)
+        self._ring_s = max(self._ring_s, config.ring)
+
+    def start(self) -> None:
+        """Begin to sample; once."""
+        threading.Thread(target=self._run, name="tailrace-gpu-sampler", daemon=True).start()
+
+    def stop(self) -> None:
+        """Ask the thread to end; it releases the driver itself and is not waited for, as the driver may hang."""
+        self._stop.set()
+
+    def step(self) -> float:
+        """One turn: look for devices if there are none, else sample. The seconds until the next."""
+        now = self._monotonic_s()
+        try:
+            if self._backend is None:
+                if now < self._probe_at:
+                    return self._probe_at - now
+                self._probe_at = now + self._reprobe_s
+                self._open()
+            elif self._reopen_at is not None and now >= self._reopen_at:
+                self._restart()
+            self._sample()
+        except BackendUnavailableError as exc:
+            self._unavailable(exc.reason, str(exc))
+        except CallHungError:
+            self._backend = None  # abandoned with its thread: nothing of it may be called again
+            self._unavailable("hung", "a call into the GPU driver does not return")
+        except Exception as exc:  # noqa: BLE001 - the edge of a foreign library; the thread must survive
+            self._unavailable("error", f"{type(exc).__name__}: {exc}")
+        if self._backend is None:
+            return max(0.0, self._probe_at - self._monotonic_s())
+        return max(0.0, self._interval_s - (self._monotonic_s() - now))
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._stop.wait(self.step())
+        backend = self._backend
+        if backend is not None:
+            try:
+                self._caller.call(backend.close, _READ_TIMEOUT_S)
+            except CallHungError:
+                self._log.warning("GPU driver does not release", source=backend.source)
+        self._caller.close()
+
+    def _open(self) -> None:
+        if not self._caller.may_call():
+            raise BackendUnavailableError("hung", "earlier calls into the GPU driver have not returned")
+        backend = self._make_backend()
+        devices = self._caller.call(lambda: backend.open(self._time_unix_nano()), _OPEN_TIMEOUT_S)
+        self._backend = backend
+        self._adopt(devices)
+        self._log.info("GPUs found", source=backend.source, devices=len(self._devices))
+
+    def _reopen(self) -> None:
+        backend = self._backend
+        assert backend is not None
+        self._adopt(self._caller.call(lambda: backend.open(self._time_unix_nano()), _OPEN_TIMEOUT_S))
+
+    def _restart(self) -> None:
+        """Initialise the driver anew: a lost device comes back in no other way."""
+        backend = self._backend
+        assert backend is not None
+        self._reopen_at = None
+        self._caller.call(backend.close, _READ_TIMEOUT_S)
+        self._reopen()
+
+    def _adopt(self, devices: Sequence[Device]) -> None:
+        self._devices = tuple(devices)
+        # History of a device that went away is dropped with it: its spans cannot be told from those of a new layout.
+        self._rings = {device.id: self._rings.get(device.id) or self._ring(device.id) for device in devices}
+
+    def _ring(self, device_id: str) -> Ring:
+        past = self._inherited.pop(device_id, None)
+        now = self._time_unix_nano()
+        return Ring(self._capacity(), gap_s=self._gap_s(), hold_s=self._interval_s, origin_unix_nano=now, past=past)
+
+    def _capacity(self) -> int:
+        return max(2, round(self._ring_s / self._interval_s))
+
+    def _gap_s(self) -> float:
+        return max(_GAP_INTERVALS * self._interval_s, _MIN_GAP_S)
+
+    def _sample(self) -> None:
+        backend = self._backend
+        assert backend is not None
+        before = self._time_unix_nano()
+        try:
+            readings = tuple(self._caller.call(lambda: backend.read(before), _READ_TIMEOUT_S))
+        except LayoutChangedError:
+            self._log.info("GPU layout changed", source=backend.source)
+            self._reopen()
+            before = self._time_unix_nano()
+            try:
+                readings = tuple(self._caller.call(lambda: backend.read(before), _READ_TIMEOUT_S))
+            except LayoutChangedError:  # somebody creates slices just now: the next turn looks again
+                return
+        now = before + max(0, self._time_unix_nano() - before) // 2
+        gaps = 0
+        views = []
+        for device, reading in zip(self._devices, readings, strict=True):
+            ring = self._rings[device.id]
+            ring.resize(self._capacity(), gap_s=self._gap_s(), hold_s=self._interval_s)
+            gaps += ring.append(now, reading)
+            views.append(ring.view)
+        lost = [device.id for device, reading in zip(self._devices, readings, strict=True) if reading.is_lost]
+        self._report_lost(lost)
+        snapshot = self.snapshot
+        is_available = len(lost) < len(self._devices)
+        self.snapshot = Snapshot(
+            source=backend.source,
+            is_available=is_available,
+            reason="ok" if is_available else "gpu_lost",
+            devices=self._devices,
+            views=tuple(views),
+            readings=readings,
+            newest_unix_nano=now,
+            sample_interval_s=self._interval_s,
+            samples_count=snapshot.samples_count + len(readings),
+            gaps_count=snapshot.gaps_count + gaps,
+            start_unix_nano=snapshot.start_unix_nano if snapshot.devices == self._devices else now,
+        )
+
+    def _report_lost(self, lost: list[str]) -> None:
+        if not lost:
+            self._warned = ""
+            self._reopen_at = None
+            return
+        if self._reopen_at is None:
+            self._reopen_at = self._monotonic_s() + self._reprobe_s
+        if self._warned != "gpu_lost":
+            self._warned = "gpu_lost"
+            self._log.warning("GPU lost: nothing is known of it until it is reset", devices=lost)
+
+    def _unavailable(self, reason: str, message: str) -> None:
+        if self._backend is not None:
+            backend, self._backend = self._backend, None
+            try:
+                self._caller.call(backend.close, _READ_TIMEOUT_S)
+            except CallHungError:
+                reason = "hung"
+            self._probe_at = self._monotonic_s() + self._reprobe_s
+        self._reopen_at = None
+        self.snapshot = replace(self.snapshot, is_available=False, reason=reason, message=message, readings=())
+        if not self._warned:
+            self._warned = reason
+            self._log.warning("no GPU to sample: items pass unchanged", reason=reason, detail=message, reprobe_interval_s=self._reprobe_s)
+
+
+def make_backend(config: GpuSourceConfig) -> Backend:
+    """The backend that is configured; no I/O yet."""
+    if config.backend == "simulated":
+        return SimulatedBackend(config.simulated)
+    if config.backend == "replay":
+        return ReplayBackend(config.replay)
+    return NvmlBackend()
+
+
+_samplers: dict[object, Sampler] = {}
+_samplers_lock = threading.Lock()
+
+
+def acquire(config: GpuSourceConfig, log: Any, previous: Sampler | None = None) -> Sampler:
+    """The process's sampler of this backend, running. Pair with :func:`release`.
+
+    ``previous`` is the sampler a reload takes over from: if it serves the same backend its history is kept.
+    """
+    key = _key(config)
+    with _samplers_lock:
+        sampler = _samplers.get(key)
+        if sampler is None:
+            inherited = previous.snapshot if previous is not None and previous.key == key else None
+            sampler = _samplers[key] = Sampler(lambda: make_backend(config), config, log, inherited=inherited)
+        sampler.widen(config)
+        sampler.users += 1
+        if sampler.users == 1:
+            sampler.start()
+        return sampler
+
+
+def release(sampler: Sampler) -> None:
+    """Stop using a sampler; the last user's release stops it."""
+    with _samplers_lock:
+        sampler.users -= 1
+        if sampler.users == 0:
+            _samplers.pop(sampler.key, None)
+            sampler.stop()
+
+
+def _key(config: GpuSourceConfig) -> object:
+    if config.backend == "simulated":
+        return ("simulated", config.simulated)
+    if config.backend == "replay":
+        return ("replay", config.replay)
+    return ("nvml",)

@@ -1,0 +1,330 @@
+"""The actions of the processors ``attributes`` and ``resource``: insert, update, upsert, delete, hash, extract, convert.
+
+Each works on whole columns; text is hashed, matched and parsed once per distinct value. Which rows: the caller's mask.
+
+Source: opentelemetry-collector-contrib internal/coreinternal/attraction (keys, messages, SHA-256 of what bytes, what converts to what).
+"""
+
+import hashlib
+import math
+import re
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import field_validator, model_validator
+
+from collector.model import (
+    KIND_ABSENT,
+    KIND_BOOL,
+    KIND_DOUBLE,
+    KIND_INT,
+    KIND_STRING,
+    AttributeColumn,
+    Batch,
+    Context,
+    Edit,
+    StringColumn,
+)
+from collector.text.patterns import compile_pattern
+from config.blocks import ComponentConfig
+
+__all__ = ["ActionConfig", "AttributeActions"]
+
+Mask = NDArray[np.bool_]
+
+_CACHED_TEXTS: Final = 4096
+_CACHED_TEXT_MAX_CHARS: Final = 256
+_INT: Final = re.compile(r"[+-]?[0-9]+", re.ASCII)
+_FLOAT: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(inf|infinity)|nan", re.ASCII | re.IGNORECASE)
+_HEX_FLOAT: Final = re.compile(r"[+-]?0x([0-9a-f]+\.?[0-9a-f]*|\.[0-9a-f]+)p[+-]?[0-9]+", re.ASCII | re.IGNORECASE)
+_SETTING: Final = ("insert", "update", "upsert")
+
+
+class ActionConfig(ComponentConfig):
+    """One action."""
+
+    action: Literal["insert", "update", "upsert", "delete", "hash", "extract", "convert"]
+    """In any case."""
+    key: str = ""
+    """The attribute."""
+    value: Any = None
+    """insert, update, upsert: the value, of any type."""
+    from_attribute: str = ""
+    """insert, update, upsert: or the attribute to copy it from."""
+    from_context: str = ""
+    """insert, update, upsert: or where in the request's context it is: ``metadata.<header>``, ``auth.<claim>``."""
+    pattern: str = ""
+    """delete, hash: a regular expression on keys; extract: one on the value, whose named groups become attributes."""
+    converted_type: Literal["", "int", "double", "string"] = ""
+    """convert: to what."""
+
+    @field_validator("action", mode="before")
+    @classmethod
+    def _any_case(cls, action: object) -> object:
+        return action.lower() if isinstance(action, str) else action
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        action = self.action
+        if action in {"delete", "hash"}:
+            if not self.key and not self.pattern:
+                raise ValueError(f"action {action!r} needs at least one of 'key' and 'pattern'")
+        elif not self.key:
+            raise ValueError(f"action {action!r} needs 'key'")
+        sources = [name for name in ("value", "from_attribute", "from_context") if getattr(self, name) not in (None, "")]
+        if self.value == "":
+            sources.insert(0, "value")
+        if action in _SETTING and len(sources) != 1:
+            raise ValueError(
+                f"action {action!r} needs one of 'value', 'from_attribute' and 'from_context', not {' and '.join(sources) or 'none'}"
+            )
+        if action not in _SETTING and sources:
+            raise ValueError(f"action {action!r} does not use {sources[0]!r}")
+        if self.pattern and action in {*_SETTING, "convert"}:
+            raise ValueError(f"action {action!r} does not use 'pattern'")
+        if bool(self.converted_type) != (action == "convert"):
+            raise ValueError(
+                f"action {action!r} "
+                + ("needs 'converted_type': int, double or string" if action == "convert" else "does not use 'converted_type'")
+            )
+        if self.from_context == "client.address":
+            raise ValueError("from_context: client.address is not kept; metadata.<header> and auth.<claim> are")
+        if self.pattern:
+            compiled = compile_pattern(self.pattern)
+            if action == "extract" and (not compiled.groups or compiled.groups != len(compiled.groupindex)):
+                raise ValueError(f"pattern {self.pattern!r}: every group needs a name, and there must be one: (?P<name>…)")
+        elif action == "extract":
+            raise ValueError("action 'extract' needs 'pattern'")
+        if self.value is not None:
+            try:
+                AttributeColumn.constant(self.value, 1)
+            except (TypeError, ValueError, OverflowError) as exc:
+                raise ValueError(f"value {self.value!r} is no attribute value: {exc}") from exc
+        return self
+
+
+class AttributeActions:
+    """The actions of one processor, ready to be applied to one table of each batch."""
+
+    def __init__(self, actions: Sequence[ActionConfig], table: str) -> None:
+        self._actions = [_ACTIONS[action.action](action, table) for action in actions]
+
+    def apply(self, batch: Batch, where: Mask | None = None) -> Batch:
+        """The batch with the attributes of the rows in ``where`` (None: all) changed, one action after the other."""
+        if where is not None and not where.any():
+            return batch
+        edit = batch.edit()
+        made: set[str] = set()  # keys that actions before set: patterns see them, too
+        for action in self._actions:
+            made.update(action(batch, edit, where, made))
+        return edit.apply()
+
+
+_Action = Callable[[Batch, "Edit[Any]", Mask | None, set[str]], Sequence[str]]
+
+
+def _setting(config: ActionConfig, table: str) -> _Action:
+    mode: Any = config.action
+    made = (config.key,)
+
+    def set_value(batch: Batch, edit: Edit[Any], where: Mask | None, made_before: set[str]) -> Sequence[str]:
+        del made_before
+        if config.from_attribute:
+            edit.set(config.key, edit.attribute(config.from_attribute, table), where, table=table, mode=mode)
+            return made
+        value = config.value if config.value is not None else context_value(batch.context, config.from_context)
+        if value is None:
+            return ()
+        edit.set(config.key, value, where, table=table, mode=mode)
+        return made
+
+    return set_value
+
+
+def context_value(context: Context, name: str) -> str | None:
+    """What ``from_context`` names; several values are joined with ``;``."""
+    if name.startswith("auth."):
+        claim = name.removeprefix("auth.")
+        claims = dict(context.claims)
+        return claims.get(claim, claims.get(claim.removeprefix("claims.")))
+    values = dict(context.metadata).get(name.removeprefix("metadata.").lower())
+    return ";".join(values) if values else None
+
+
+def _by_key(config: ActionConfig, table: str, change: Callable[["Edit[Any]", str, Mask | None], None]) -> _Action:
+    """Apply ``change`` to ``key`` and then to every key that ``pattern`` finds."""
+    pattern = compile_pattern(config.pattern) if config.pattern else None
+
+    def by_key(batch: Batch, edit: Edit[Any], where: Mask | None, made_before: set[str]) -> Sequence[str]:
+        if config.key:
+            change(edit, config.key, where)
+        if pattern is not None:
+            keys = dict.fromkeys([*batch.attributes(table).key.distinct, *sorted(made_before)])
+            for key in keys:
+                if pattern.search(key):
+                    change(edit, key, where)
+        return ()
+
+    return by_key
+
+
+def _deleting(config: ActionConfig, table: str) -> _Action:
+    def delete(edit: Edit[Any], key: str, where: Mask | None) -> None:
+        edit.delete(key, where, table=table)
+
+    return _by_key(config, table, delete)
+
+
+def _hashing(config: ActionConfig, table: str) -> _Action:
+    def hash_values(edit: Edit[Any], key: str, where: Mask | None) -> None:
+        column = edit.attribute(key, table)
+        if column.present.any():
+            edit.set(key, _hashed(column), where, table=table)
+
+    return _by_key(config, table, hash_values)
+
+
+def _hashed(column: AttributeColumn) -> StringColumn:
+    """SHA-256 in hexadecimal of the value's bytes: text as UTF-8, a bool as one byte, numbers as 8 bytes, low first; others and "": ""."""
+    codes = np.where(column.present, np.int32(0), np.int32(-1))
+    texts = [""]
+
+    def add(mask: Mask, values: NDArray[Any], form: Callable[[Any], bytes]) -> None:
+        if mask.any():
+            distinct, inverse = np.unique(values[mask], return_inverse=True)
+            codes[mask] = inverse + len(texts)
+            texts.extend(_sha256(form(value)) for value in distinct.tolist())
+
+    kind = column.kind
+    text = kind == KIND_STRING
+    if text.any():
+        codes[text] = column.text.codes[text] + len(texts)
+        texts.extend(_sha256(value) for value in column.text.distinct_bytes)
+    add(kind == KIND_BOOL, column.bool, lambda value: b"\x01" if value else b"\x00")
+    add(kind == KIND_INT, column.int, lambda value: struct.pack("<q", value))
+    add(kind == KIND_DOUBLE, column.double.view(np.int64), lambda bits: struct.pack("<q", bits))
+    return StringColumn.from_codes(codes, texts)
+
+
+def _sha256(value: bytes) -> str:
+    return hashlib.sha256(value).hexdigest() if value else ""
+
+
+def _extracting(config: ActionConfig, table: str) -> _Action:
+    pattern = compile_pattern(config.pattern)
+    names = sorted(pattern.groupindex, key=pattern.groupindex.__getitem__)
+    known: dict[str, tuple[str, ...] | None] = {}
+
+    def groups_of(text: str) -> tuple[str, ...] | None:
+        if text in known:
+            return known[text]
+        match = pattern.search(text)
+        found = None if match is None else match.groups("")  # a group that took no part is "", as in Go
+        if len(text) <= _CACHED_TEXT_MAX_CHARS:
+            if len(known) >= _CACHED_TEXTS:
+                known.clear()
+            known[text] = found
+        return found
+
+    def extract(batch: Batch, edit: Edit[Any], where: Mask | None, made_before: set[str]) -> Sequence[str]:
+        del batch, made_before
+        column = edit.attribute(config.key, table).text
+        if not column.present.any():
+            return ()
+        used = np.unique(column.codes[column.present]).tolist()
+        found = {code: groups for code in used if (groups := groups_of(column.distinct[code])) is not None}
+        if not found:
+            return ()
+        lookup = np.full(column.distinct_count + 1, -1, np.int32)
+        lookup[list(found)] = np.arange(len(found), dtype=np.int32)
+        codes = lookup[column.codes]
+        for position, name in enumerate(names):
+            values = StringColumn.from_codes(codes, [groups[position] for groups in found.values()])
+            edit.set(name, values, where, table=table)
+        return names
+
+    return extract
+
+
+def _converting(config: ActionConfig, table: str) -> _Action:
+    key = config.key
+
+    def to_text(column: AttributeColumn, edit: Edit[Any], where: Mask | None) -> None:
+        other = (column.kind != KIND_STRING) & (column.kind != KIND_ABSENT)
+        if other.any():
+            edit.set(key, column.as_text(), _both(other, where), table=table)
+
+    def to_int(column: AttributeColumn, edit: Edit[Any], where: Mask | None) -> None:
+        kind, double = column.kind, column.double
+        # What does not fit is left as it is: -2^63 is exact as a double, 2^63 is the first that does not fit.
+        fits = (kind == KIND_DOUBLE) & (double >= -(2.0**63)) & (double < 2.0**63)
+        values = np.where(fits, double, 0.0).astype(np.int64)
+        values = np.where(kind == KIND_BOOL, column.bool.astype(np.int64), values)
+        done = fits | (kind == KIND_BOOL)
+        parsed, numbers = _parsed(column.text, _go_int, np.int64)
+        edit.set(key, np.where(parsed, numbers, values), _both(done | parsed, where), table=table)
+
+    def to_double(column: AttributeColumn, edit: Edit[Any], where: Mask | None) -> None:
+        kind = column.kind
+        values = np.where(kind == KIND_INT, column.int.astype(np.float64), column.bool.astype(np.float64))
+        done = (kind == KIND_INT) | (kind == KIND_BOOL)
+        parsed, numbers = _parsed(column.text, _go_float, np.float64)
+        edit.set(key, np.where(parsed, numbers, values), _both(done | parsed, where), table=table)
+
+    change = {"string": to_text, "int": to_int, "double": to_double}[config.converted_type]
+
+    def convert(batch: Batch, edit: Edit[Any], where: Mask | None, made_before: set[str]) -> Sequence[str]:
+        del batch, made_before
+        column = edit.attribute(key, table)
+        if column.present.any():
+            change(column, edit, where)
+        return ()
+
+    return convert
+
+
+def _parsed(column: StringColumn, parse: Callable[[str], Any], dtype: Any) -> tuple[Mask, NDArray[Any]]:
+    """(bool[n]: the text is a number, the numbers)."""
+    numbers = [parse(value) for value in column.distinct] if column.present.any() else []
+    table = np.array([0 if number is None else number for number in numbers] + [0], dtype)
+    is_number = np.array([number is not None for number in numbers] + [False], np.bool_)
+    return is_number[column.codes], table[column.codes]  # code -1 is the last one: absent
+
+
+def _go_int(text: str) -> int | None:
+    """strconv.ParseInt(text, 10, 64)."""
+    if not _INT.fullmatch(text) or len(text.lstrip("+-0")) > 19:
+        return None
+    value = int(text)
+    return value if -(2**63) <= value < 2**63 else None
+
+
+def _go_float(text: str) -> float | None:
+    """strconv.ParseFloat(text, 64): what is too large is no number."""
+    try:
+        if _HEX_FLOAT.fullmatch(text):
+            return float.fromhex(text)
+        if not _FLOAT.fullmatch(text):
+            return None
+        value = float(text)
+    except OverflowError:
+        return None
+    return None if math.isinf(value) and not text.lower().lstrip("+-").startswith("inf") else value
+
+
+def _both(mask: Mask, where: Mask | None) -> Mask:
+    return mask if where is None else mask & where
+
+
+_ACTIONS: Final[dict[str, Callable[[ActionConfig, str], _Action]]] = {
+    "insert": _setting,
+    "update": _setting,
+    "upsert": _setting,
+    "delete": _deleting,
+    "hash": _hashing,
+    "extract": _extracting,
+    "convert": _converting,
+}

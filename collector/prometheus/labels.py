@@ -1,0 +1,118 @@
+"""The label sets of Prometheus series, built once for each distinct source.
+
+Order of precedence (later loses unless stated): point attributes; promoted resource attributes; ``job`` and ``instance``, which
+override; external labels; ``otel_scope_*``, which override. ``__name__``, ``le`` and ``quantile`` belong to the encoder, attributes
+of those names are overwritten. Source: the specification's Prometheus compatibility page; prometheusremotewrite/helper.go.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from collector.prometheus.naming import TranslationStrategy, escape_label_name
+
+__all__ = ["LabelSettings", "SeriesLabels"]
+
+_IDENTIFYING = ("service.namespace", "service.name", "service.instance.id")
+
+Pairs = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSettings:
+    """How attributes become labels."""
+
+    strategy: TranslationStrategy = "UnderscoreEscapingWithSuffixes"
+    external_labels: Mapping[str, str] = field(default_factory=dict)
+    scope_info: bool = True
+    promote_all_resource_attributes: bool = False
+    resource_attributes: tuple[str, ...] = ()
+    """Globs of resource attributes that become labels of every series."""
+    excluded_resource_attributes: tuple[str, ...] = ()
+    sanitize_leading_underscore: bool = True
+    preserve_multiple_underscores: bool = True
+
+
+class SeriesLabels:
+    """Builds label sets under one :class:`LabelSettings`. Values that are empty leave no label."""
+
+    def __init__(self, settings: LabelSettings) -> None:
+        self._settings = settings
+        self._utf8 = settings.strategy in ("NoUTF8EscapingWithSuffixes", "NoTranslation")
+        self._external = {self.name(key): value for key, value in settings.external_labels.items()}
+
+    def name(self, key: str) -> str:
+        """The label name of an attribute key."""
+        settings = self._settings
+        return escape_label_name(
+            key,
+            utf8=self._utf8,
+            sanitize_leading_underscore=settings.sanitize_leading_underscore,
+            preserve_multiple_underscores=settings.preserve_multiple_underscores,
+        )
+
+    def _escaped(self, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+        """Labels from attributes; keys that fall on one name have their values joined by ``;`` in the keys' order."""
+        labels: dict[str, str] = {}
+        for key, value in sorted(dict(pairs).items()):
+            name = self.name(key)
+            if not name or name == "__name__":
+                continue
+            labels[name] = f"{labels[name]};{value}" if name in labels else value
+        return labels
+
+    @staticmethod
+    def job_and_instance(resource: Mapping[str, str]) -> dict[str, str]:
+        """``job`` = namespace/name, ``instance`` = service.instance.id, each only where it is set."""
+        labels = {}
+        name, namespace = resource.get("service.name", ""), resource.get("service.namespace", "")
+        if name:
+            labels["job"] = f"{namespace}/{name}" if namespace else name
+        if instance := resource.get("service.instance.id", ""):
+            labels["instance"] = instance
+        return labels
+
+    def _promoted(self, key: str) -> bool:
+        settings = self._settings
+        if any(fnmatchcase(key, pattern) for pattern in settings.excluded_resource_attributes):
+            return False
+        return settings.promote_all_resource_attributes or any(fnmatchcase(key, pattern) for pattern in settings.resource_attributes)
+
+    def series(self, attributes: Pairs, resource: Pairs, scope: tuple[str, str, str, Pairs]) -> list[tuple[str, str]]:
+        """Labels of a series without ``__name__``, ``le`` and ``quantile``, sorted by the name's bytes.
+
+        ``scope`` is (name, version, schema URL, attributes).
+        """
+        labels = self._escaped(attributes)
+        resource_map = dict(resource)
+        for name, value in self._escaped((key, value) for key, value in resource if self._promoted(key)).items():
+            labels.setdefault(name, value)
+        labels.update(self.job_and_instance(resource_map))
+        for name, value in self._external.items():
+            labels.setdefault(name, value)
+        if self._settings.scope_info:
+            name, version, schema_url, scope_attributes = scope
+            for label, value in self._escaped(
+                (key, value) for key, value in scope_attributes if key not in ("name", "version", "schema_url")
+            ).items():
+                labels["otel_scope_" + label] = value
+            labels.update({"otel_scope_name": name, "otel_scope_version": version, "otel_scope_schema_url": schema_url})
+        labels.pop("__name__", None)
+        return _sorted(labels)
+
+    def target_info(self, resource: Pairs) -> list[tuple[str, str]] | None:
+        """Labels of the resource's ``target_info``; None where there is nothing to say or nobody to say it of."""
+        resource_map = dict(resource)
+        identity = self.job_and_instance(resource_map)
+        described = {key: value for key, value in resource_map.items() if key not in _IDENTIFYING}
+        if not identity or not any(described.values()):
+            return None
+        labels = self._escaped(described.items())
+        labels.update(identity)
+        for name, value in self._external.items():
+            labels.setdefault(name, value)
+        return _sorted(labels)
+
+
+def _sorted(labels: Mapping[str, str]) -> list[tuple[str, str]]:
+    return sorted(((name, value) for name, value in labels.items() if name and value), key=lambda pair: pair[0].encode())

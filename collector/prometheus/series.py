@@ -1,0 +1,379 @@
+"""From a batch's points to series: label bytes of every source, cached; order; runs for an encoder.
+
+The bytes are what the exporter's ``encode_label`` makes of a name and a value: protobuf for remote-write, text for exposition.
+
+A *source* is an OTLP series (``Metrics.series_key``). A *series* is what Prometheus will see: sources whose final labels are equal
+(int 1 and "1", ``a.b`` and ``a_b``) are one, so order, shard and duplicates go by the final label bytes.
+The caches hold nothing that could not be built again; past their bound they are emptied.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from collector.model import METRIC_HISTOGRAM, METRIC_SUMMARY, KeyTable, Metrics, groups
+from collector.prometheus.labels import SeriesLabels
+from collector.prometheus.naming import TranslationStrategy, metric_name, prometheus_type
+from collector.wire.hash import dictionary
+from collector.wire.layout import EXEMPLAR, QUANTILE
+
+__all__ = ["Encodable", "Family", "LabelEncoder", "SeriesCache", "format_bound"]
+
+I32 = npt.NDArray[np.int32]
+LabelEncoder = Callable[[str, str], bytes]
+"""(label name, value) to bytes; the metric's name comes as ``("__name__", name)``."""
+
+_CACHES_MAX_BYTES = 512 * 1024 * 1024
+_ENTRY_BYTES = 400  # of a name or a set of bounds, in the dictionaries and lists about it
+_NO_TYPE, _NO_NAME = -1, -2
+_VARIANTS = ("", "_bucket", "_sum", "_count")
+_DROP_REASONS = {_NO_TYPE: "temporality", _NO_NAME: "metric_name"}
+
+
+def format_bound(value: float) -> str:
+    """A bound as Go writes it: the shortest decimal, never an exponent."""
+    if np.isposinf(value):
+        return "+Inf"
+    if np.isneginf(value):
+        return "-Inf"
+    return "NaN" if np.isnan(value) else np.format_float_positional(value, trim="-")
+
+
+@dataclass(slots=True)
+class Family:
+    """A metric by its Prometheus name."""
+
+    name: str
+    kind: str
+    """counter, gauge, histogram, summary"""
+    description: str = ""
+    unit: str = ""
+
+
+@dataclass(slots=True)
+class Encodable:
+    """What the encoder needs of one batch. ``order`` and ``runs`` cover the points that can be sent."""
+
+    wire: bytes
+    points: npt.NDArray[np.void]
+    types: I32
+    order: I32
+    run_of: I32
+    """(len(order),) run of each position."""
+    slot: I32
+    """(points,) source slot, -1 where the point cannot be sent."""
+    extra_set: I32
+    """(points,)"""
+    shard_key: npt.NDArray[np.uint64]
+    """(points,)"""
+    exemplars: npt.NDArray[np.void]
+    exemplar_first: I32
+    exemplar_arena: npt.NDArray[np.uint8]
+    exemplar_slices: I32
+    quantiles: npt.NDArray[np.void]
+    quantile_first: I32
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+class SeriesCache:
+    """Label bytes of every source seen, and the tables the encoder reads them from."""
+
+    def __init__(
+        self,
+        labels: SeriesLabels,
+        encode_label: LabelEncoder,
+        strategy: TranslationStrategy,
+        namespace: str,
+        series_columns: Mapping[str, Any] | None = None,
+    ) -> None:
+        """``series_columns`` are extra columns of the ``series`` table, for the exporter's own state (dropped with the caches)."""
+        self._labels = labels
+        self._series_columns = dict(series_columns or {})
+        self._encode_label = encode_label
+        self._strategy = strategy
+        self._namespace = namespace
+        self._clear()
+
+    def _clear(self) -> None:
+        self.generation = getattr(self, "generation", 0) + 1
+        self.sources = KeyTable({"start": np.int64, "a": np.int32, "b": np.int32, "c": np.int32, "family": np.int32, "series": np.int32})
+        self.series = KeyTable(self._series_columns)
+        self.arena = bytearray()
+        self.names = bytearray(b"\0")
+        self._families: dict[tuple[str, str, int, int, int], int] = {}
+        self.families: list[Family] = []
+        self._name_slices: list[list[tuple[int, int]]] = []
+        self.extras = bytearray(b"\0")
+        self._extra_sets: dict[tuple[str, bytes], int] = {}
+        self._extra_slices: list[tuple[int, int]] = []
+        self._extra_first: list[int] = [0]
+        self._frozen: dict[str, I32] = {}
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes the caches hold."""
+        texts = len(self.arena) + len(self.names) + len(self.extras)
+        entries = len(self._families) + len(self._extra_sets) + len(self._extra_slices)
+        return texts + entries * _ENTRY_BYTES + self.sources.memory_bytes + self.series.memory_bytes
+
+    def name_slices(self) -> I32:
+        """(families, 4, 2): start and size of each family's name labels in ``names``."""
+        return self._array("name_slices", lambda: np.array(self._name_slices, np.int32).reshape(-1, 4, 2))
+
+    def extra_slices(self) -> I32:
+        """(labels, 2): start and size in ``extras``."""
+        return self._array("extra_slices", lambda: np.array(self._extra_slices, np.int32).reshape(-1, 2))
+
+    def extra_first(self) -> I32:
+        """(sets + 1,): first row of ``extra_slices`` of each set."""
+        return self._array("extra_first", lambda: np.array(self._extra_first, np.int32))
+
+    def _array(self, name: str, make: Callable[[], I32]) -> I32:
+        """The list as an array, made anew after the list has grown."""
+        if name not in self._frozen:
+            self._frozen[name] = make()
+        return self._frozen[name]
+
+    def _family(self, name: str, unit: str, metric_type: int, temporality: int, monotonic: int) -> int:
+        """The family's number; negative where the metric cannot be sent."""
+        key = (name, unit, metric_type, temporality, monotonic)
+        known = self._families.get(key)
+        if known is not None:
+            return known
+        kind = prometheus_type(metric_type, temporality, monotonic)
+        text = metric_name(name, unit, kind, self._strategy, self._namespace) if kind else ""
+        if not kind or not text:
+            number = _NO_TYPE if not kind else _NO_NAME
+        else:
+            number = len(self._name_slices)
+            slices: list[tuple[int, int]] = []
+            for variant in _VARIANTS:
+                encoded = self._encode_label("__name__", text + variant)
+                slices.append((len(self.names), len(encoded)))
+                self.names += encoded
+            self._name_slices.append(slices)
+            self.families.append(Family(text, kind))
+            self._frozen.pop("name_slices", None)
+        self._families[key] = number
+        return number
+
+    def _extra_set(self, label: str, values: bytes) -> int:
+        """The number of a set of ``le`` or ``quantile`` labels; ``values`` are little-endian doubles."""
+        number = self._extra_sets.get((label, values))
+        if number is not None:
+            return number
+        number = self._extra_sets[label, values] = len(self._extra_first) - 1
+        numbers = np.frombuffer(values, "<f8")
+        texts = [format_bound(value) for value in numbers]
+        if label == "le":
+            texts = [text for text in texts if text != "+Inf"] + [
+                "+Inf"
+            ]  # the count is the last bucket; an explicit bound must not double it
+        for text in texts:
+            encoded = self._encode_label(label, text)
+            self._extra_slices.append((len(self.extras), len(encoded)))
+            self.extras += encoded
+        self._extra_first.append(len(self._extra_slices))
+        for name in ("extra_slices", "extra_first"):
+            self._frozen.pop(name, None)
+        return number
+
+    def prepare(self, batch: Metrics) -> Encodable:
+        """Everything the encoder needs for this batch; new sources get their labels built and cached."""
+        if self.memory_bytes > _CACHES_MAX_BYTES:
+            self._clear()
+        points = batch.table("points").rows
+        point_count = len(points)
+        metrics = batch.table("metrics").rows
+        types = metrics["type"][points["parent"]]
+        family = self._families_of(batch)[points["parent"]]
+        sendable = family >= 0
+        dropped = {reason: count for code, reason in _DROP_REASONS.items() if (count := int(np.count_nonzero(family == code)))}
+        slot = self._slots(batch, sendable, family, types)
+        series = self.sources.column("series")[slot]
+        order, duplicates = self._order(points, sendable, series)
+        if duplicates:
+            dropped["duplicate_timestamp"] = duplicates
+        quantiles, quantile_first = self._children(batch, "quantiles", QUANTILE, types == METRIC_SUMMARY)
+        extra_set = self._extra_set_of(batch.wire, points, types, quantiles, quantile_first)
+        ordered_series, ordered_set, ordered_type = series[order], extra_set[order], types[order]
+        new_run = np.ones(len(order), bool)
+        new_run[1:] = (
+            (ordered_series[1:] != ordered_series[:-1]) | (ordered_set[1:] != ordered_set[:-1]) | (ordered_type[1:] != ordered_type[:-1])
+        )
+        exemplars, exemplar_first = self._children(batch, "exemplars", EXEMPLAR, points["exemplar_count"] > 0)
+        exemplar_arena, exemplar_slices = self._exemplar_labels(batch, len(exemplars))
+        shard_key = np.zeros(point_count, np.uint64)
+        if len(order):
+            shard_key[order] = self.series.keys(ordered_series)[:, 1]
+        return Encodable(
+            batch.wire, points, types.astype(np.int32), order, np.cumsum(new_run, dtype=np.int32) - 1, slot, extra_set, shard_key,
+            exemplars, exemplar_first, exemplar_arena, exemplar_slices, quantiles, quantile_first, dropped,
+        )  # fmt: skip
+
+    def _families_of(self, batch: Metrics) -> I32:
+        """(metrics,) family of each metric."""
+        names, units = batch.field("name", "metrics"), batch.field("unit", "metrics")
+        rows = batch.table("metrics").rows
+        found = groups(names.codes, units.codes, rows["type"], rows["temporality"], rows["monotonic"])
+        numbers = np.empty(found.count, np.int32)
+        descriptions = batch.field("description", "metrics")
+        for group, row in enumerate(found.first.tolist()):
+            unit = units.distinct[units.codes[row]] if units.codes[row] >= 0 else ""
+            number = numbers[group] = self._family(
+                names.distinct[names.codes[row]] if names.codes[row] >= 0 else "",
+                unit, int(rows["type"][row]), int(rows["temporality"][row]), int(rows["monotonic"][row]),
+            )  # fmt: skip
+            if number >= 0 and not self.families[number].description and descriptions.codes[row] >= 0:
+                self.families[number].description = descriptions.distinct[descriptions.codes[row]]
+                self.families[number].unit = unit
+        return numbers[found.codes]
+
+    def _slots(self, batch: Metrics, sendable: npt.NDArray[np.bool_], family: I32, types: npt.NDArray[np.int32]) -> I32:
+        """(points,) source slot; new sources get their labels."""
+        keys = batch.series_key()
+        slot = np.where(sendable, self.sources.find(keys), np.int32(-1))
+        missing = np.flatnonzero(sendable & (slot < 0))
+        if len(missing):
+            new_slots, is_new = self.sources.insert(keys[missing])
+            slot[missing] = new_slots
+            self._build(batch, missing[is_new], new_slots[is_new], family, types)
+        return slot
+
+    def _build(self, batch: Metrics, rows: npt.NDArray[np.intp], slots: I32, family: I32, types: npt.NDArray[np.int32]) -> None:
+        """Label bytes of sources seen for the first time: once a source, not once a point."""
+        attributes = batch.attributes("points")
+        keys, texts = attributes.key, attributes.as_text()
+        first = np.searchsorted(attributes.owner, rows)
+        last = np.searchsorted(attributes.owner, rows, side="right")
+        scope_row, resource_row = batch.ancestor("scopes", "points")[rows], batch.ancestor("resources", "points")[rows]
+        scopes, resources = _Parents(batch, "scopes"), _Parents(batch, "resources")
+        columns = {name: self.sources.column(name) for name in ("start", "a", "b", "c", "family", "series")}
+        identities = np.empty((len(rows), 2), np.uint64)
+        for i, (row, slot) in enumerate(zip(rows.tolist(), slots.tolist(), strict=True)):
+            own = [
+                (keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "")
+                for j in range(int(first[i]), int(last[i]))
+            ]
+            labels = self._labels.series(own, resources.attributes(int(resource_row[i])), scopes.scope(int(scope_row[i])))
+            split = "quantile" if types[row] == METRIC_SUMMARY else "le"
+            labels = [(name, value) for name, value in labels if name != split or types[row] not in (METRIC_HISTOGRAM, METRIC_SUMMARY)]
+            pieces = [b"", b"", b""]
+            for name, value in labels:
+                pieces[0 if name < "__name__" else 1 if name < split else 2] += self._encode_label(name, value)
+            columns["start"][slot] = len(self.arena)
+            for name, piece in zip("abc", pieces, strict=True):
+                columns[name][slot] = len(piece)
+                self.arena += piece
+            columns["family"][slot] = family[row]
+            digest = hashlib.blake2b(b"".join(pieces), digest_size=16, salt=b"series", person=b"")
+            digest.update(self.families[int(family[row])].name.encode())
+            identities[i] = np.frombuffer(digest.digest(), np.uint64)
+        columns["series"][slots] = self.series.insert(identities)[0]
+
+    @staticmethod
+    def _order(points: npt.NDArray[np.void], sendable: npt.NDArray[np.bool_], series: I32) -> tuple[I32, int]:
+        """Rows to send, the points of a series together and in time order; and how many repeat a series' millisecond."""
+        rows = np.flatnonzero(sendable)
+        if len(rows) == 0 or groups(series[rows]).count == len(rows):
+            return rows.astype(np.int32), 0
+        times = points["time"][rows] // np.uint64(1_000_000)
+        rows = rows[np.lexsort((np.arange(len(rows)), times, series[rows]))]
+        times = points["time"][rows] // np.uint64(1_000_000)
+        last = np.ones(len(rows), bool)
+        last[:-1] = (series[rows][1:] != series[rows][:-1]) | (times[1:] != times[:-1])
+        return rows[last].astype(np.int32), int(len(rows) - np.count_nonzero(last))
+
+    @staticmethod
+    def _children(batch: Metrics, table: str, dtype: np.dtype[np.void], wanted: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.void], I32]:
+        """Rows of a child table and the first child of each point."""
+        if not wanted.any():
+            return np.empty(0, dtype), np.zeros(len(wanted) + 1, np.int32)
+        rows = batch.table(table).rows
+        return rows, np.searchsorted(rows["parent"], np.arange(len(wanted) + 1)).astype(np.int32)
+
+    def _extra_set_of(
+        self, wire: bytes, points: npt.NDArray[np.void], types: npt.NDArray[np.int32], quantiles: npt.NDArray[np.void], quantile_first: I32
+    ) -> I32:
+        """(points,) number of the point's set of bounds or quantiles, -1 for kinds without."""
+        sets = np.full(len(points), -1, np.int32)
+        for kind, label in ((METRIC_HISTOGRAM, "le"), (METRIC_SUMMARY, "quantile")):
+            rows = np.flatnonzero(types == kind)
+            if not len(rows):
+                continue
+            if label == "le":
+                source, starts = wire, points["bounds"][rows]
+                # one bucket more than bounds; a shorter list of counts says nothing of the bounds behind it
+                lengths = np.minimum(points["bounds_len"][rows], np.maximum(points["buckets_len"][rows] - 8, 0)) // 8 * 8
+            else:
+                source = quantiles["quantile"].astype("<f8").tobytes()
+                starts = quantile_first[rows] * 8
+                lengths = (quantile_first[rows + 1] - quantile_first[rows]) * 8
+            starts = np.where(lengths > 0, starts, -1).astype(np.int32)
+            codes, first = dictionary(source, starts, lengths.astype(np.int32))
+            numbers = [self._extra_set(label, source[starts[f] : starts[f] + lengths[f]]) for f in first.tolist()]
+            sets[rows] = np.array([*numbers, self._extra_set(label, b"")], np.int32)[codes]
+        return sets
+
+    def _exemplar_labels(self, batch: Metrics, exemplar_count: int) -> tuple[npt.NDArray[np.uint8], I32]:
+        """Filtered attributes of each exemplar as label bytes, and (exemplars, 3): start, size, characters."""
+        slices = np.zeros((exemplar_count, 3), np.int32)
+        if not exemplar_count:
+            return np.zeros(1, np.uint8), slices
+        attributes = batch.attributes("exemplars")
+        if not attributes.row_count:
+            return np.zeros(1, np.uint8), slices
+        keys, texts = attributes.key, attributes.as_text()
+        pairs = groups(keys.codes, texts.codes)
+        encoded, characters = [], np.empty(pairs.count, np.int32)
+        for pair, row in enumerate(pairs.first.tolist()):
+            name = self._labels.name(keys.distinct[keys.codes[row]])
+            value = texts.distinct[texts.codes[row]] if texts.codes[row] >= 0 else ""
+            encoded.append(self._encode_label(name, value) if name and value else b"")
+            characters[pair] = len(name) + len(value)
+        sizes = np.array([len(piece) for piece in encoded], np.int64)
+        starts = np.concatenate(([0], np.cumsum(sizes)[:-1]))
+        row_sizes = sizes[pairs.codes]
+        row_starts = np.concatenate(([0], np.cumsum(row_sizes)))
+        gather = np.repeat(starts[pairs.codes] - row_starts[:-1], row_sizes) + np.arange(row_starts[-1])
+        arena = np.frombuffer(b"".join(encoded) or b"\0", np.uint8)[gather] if len(gather) else np.zeros(1, np.uint8)
+        first = np.searchsorted(attributes.owner, np.arange(exemplar_count + 1))
+        slices[:, 0] = row_starts[first[:-1]]
+        slices[:, 1] = row_starts[first[1:]] - row_starts[first[:-1]]
+        totals = np.concatenate(([0], np.cumsum(characters[pairs.codes])))
+        slices[:, 2] = totals[first[1:]] - totals[first[:-1]]
+        return np.ascontiguousarray(arena), slices
+
+
+class _Parents:
+    """Attributes of a batch's resources or scopes as text, each row looked at once and only if asked for."""
+
+    def __init__(self, batch: Metrics, table: str) -> None:
+        self._batch = batch
+        self._table = table
+        self._attributes = batch.attributes(table)
+        self._texts = self._attributes.as_text()
+        self._known: dict[int, list[tuple[str, str]]] = {}
+
+    def attributes(self, row: int) -> list[tuple[str, str]]:
+        """(key, text) of the row's attributes."""
+        if row not in self._known:
+            keys, texts = self._attributes.key, self._texts
+            begin, end = np.searchsorted(self._attributes.owner, [row, row + 1])
+            self._known[row] = [
+                (keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "")
+                for j in range(int(begin), int(end))
+            ]
+        return self._known[row]
+
+    def scope(self, row: int) -> tuple[str, str, str, list[tuple[str, str]]]:
+        """Name, version, schema URL, attributes."""
+        texts = []
+        for name in ("name", "version", "schema_url"):
+            column = self._batch.field(name, self._table)
+            texts.append(column.distinct[column.codes[row]] if column.codes[row] >= 0 else "")
+        return texts[0], texts[1], texts[2], self.attributes(row)

@@ -1,0 +1,164 @@
+"""gRPC's health service: ``Check`` and ``Watch``, for load balancers and probes, and its descriptor for reflection.
+
+Answered without authentication: it says only whether the process serves.
+Source: gRPC's doc/health-checking.md, grpc/health/v1/health.proto.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import grpc
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+
+from collector.transport.grpc.method import Aborted, Call, OpenStreaming, Writer
+
+__all__ = ["HEALTH_FILE", "HEALTH_SERVICE", "Health"]
+
+HEALTH_SERVICE: Final = "grpc.health.v1.Health"
+_SERVING: Final = 1
+_NOT_SERVING: Final = 2
+_SERVICE_UNKNOWN: Final = 3
+_POLL_S: Final = 1.0
+_MAX_NAME_CHARS: Final = 200
+
+
+def _file() -> descriptor_pb2.FileDescriptorProto:
+    field, text, enum = descriptor_pb2.FieldDescriptorProto, 9, 14
+    file = descriptor_pb2.FileDescriptorProto(name="grpc/health/v1/health.proto", package="grpc.health.v1", syntax="proto3")
+    file.message_type.add(name="HealthCheckRequest").field.add(name="service", number=1, type=text, label=field.LABEL_OPTIONAL)
+    response = file.message_type.add(name="HealthCheckResponse")
+    names = response.enum_type.add(name="ServingStatus")
+    for number, name in enumerate(("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")):
+        names.value.add(name=name, number=number)
+    type_name = ".grpc.health.v1.HealthCheckResponse.ServingStatus"
+    response.field.add(name="status", number=1, type=enum, type_name=type_name, label=field.LABEL_OPTIONAL)
+    service = file.service.add(name="Health")
+    types = {"input_type": ".grpc.health.v1.HealthCheckRequest", "output_type": ".grpc.health.v1.HealthCheckResponse"}
+    service.method.add(name="Check", **types)
+    service.method.add(name="Watch", server_streaming=True, **types)
+    return file
+
+
+HEALTH_FILE: Final = _file()
+_pool: Final = descriptor_pool.DescriptorPool()  # our own: another package may bring the same file into the default one
+_pool.Add(HEALTH_FILE)
+_Request: Final = message_factory.GetMessageClass(_pool.FindMessageTypeByName("grpc.health.v1.HealthCheckRequest"))
+_Response: Final = message_factory.GetMessageClass(_pool.FindMessageTypeByName("grpc.health.v1.HealthCheckResponse"))
+
+
+class Health:
+    """Says of ``""`` and each of ``services`` what ``is_serving`` says at the time."""
+
+    def __init__(self, services: frozenset[str], is_serving: Callable[[], bool]) -> None:
+        self._services = services | {"", HEALTH_SERVICE}
+        self._is_serving = is_serving
+        self._watchers: set[_Watch] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
+
+    @property
+    def methods(self) -> dict[str, OpenStreaming]:
+        """Path → method."""
+        return {
+            f"/{HEALTH_SERVICE}/Check": lambda _, writer: _Check(self, writer),
+            f"/{HEALTH_SERVICE}/Watch": self._watch,
+        }
+
+    def status(self, service: str) -> int:
+        """ServingStatus of a service."""
+        if service not in self._services:
+            return _SERVICE_UNKNOWN
+        return _SERVING if self._is_serving() and not self._is_closed else _NOT_SERVING
+
+    def close(self) -> None:
+        """Tell all who watch that we go, and end their calls: they would keep the server from shutting down."""
+        self._is_closed = True
+        for watcher in list(self._watchers):
+            watcher.tell()
+            watcher.writer.finish()
+
+    def forget(self, watcher: "_Watch") -> None:
+        """The watcher is gone."""
+        self._watchers.discard(watcher)
+
+    def _watch(self, _: Call, writer: Writer) -> "_Watch":
+        watcher = _Watch(self, writer)
+        self._watchers.add(watcher)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_POLL_S, self._poll)
+        return watcher
+
+    def _poll(self) -> None:
+        self._timer = None
+        for watcher in list(self._watchers):
+            watcher.tell()
+        if self._watchers:
+            self._timer = asyncio.get_running_loop().call_later(_POLL_S, self._poll)
+
+
+class _OneRequest:
+    """A call with one request message."""
+
+    def __init__(self, health: Health, writer: Writer) -> None:
+        self.health = health
+        self.writer = writer
+        self.service: str | None = None
+
+    def received(self, message: bytes) -> None:
+        """See :class:`collector.transport.grpc.method.StreamingMethod`."""
+        if self.service is not None:
+            raise Aborted(grpc.StatusCode.INTERNAL, "more than one request message", reason="framing")
+        request: Any = _Request()
+        try:
+            request.ParseFromString(message)
+        except DecodeError as exc:
+            raise Aborted(grpc.StatusCode.INTERNAL, "no valid HealthCheckRequest", reason="malformed") from exc
+        self.service = request.service
+
+    def closed(self) -> None:
+        """See :class:`collector.transport.grpc.method.StreamingMethod`."""
+
+    def send(self, status: int) -> None:
+        """Answer with ``status``."""
+        self.writer.send(_Response(status=status).SerializeToString())
+
+    def service_or_abort(self) -> str:
+        """The service that is asked for, once the client has said all."""
+        if self.service is None:
+            raise Aborted(grpc.StatusCode.INTERNAL, "no request message", reason="framing")
+        return self.service
+
+
+class _Check(_OneRequest):
+    def ended(self) -> None:
+        """See :class:`collector.transport.grpc.method.StreamingMethod`."""
+        service = self.service_or_abort()
+        status = self.health.status(service)
+        if status == _SERVICE_UNKNOWN:
+            raise Aborted(grpc.StatusCode.NOT_FOUND, f"unknown service {service[:_MAX_NAME_CHARS]!r}", reason="unknown_service")
+        self.send(status)
+        self.writer.finish()
+
+
+class _Watch(_OneRequest):
+    _told = 0
+
+    def ended(self) -> None:
+        """See :class:`collector.transport.grpc.method.StreamingMethod`."""
+        self.service_or_abort()
+        self.tell()
+
+    def tell(self) -> None:
+        """Send the status, if it is another one than the last."""
+        if self.service is None:
+            return
+        status = self.health.status(self.service)
+        if status != self._told:
+            self._told = status
+            self.send(status)
+
+    def closed(self) -> None:
+        """See :class:`collector.transport.grpc.method.StreamingMethod`."""
+        self.health.forget(self)

@@ -1,0 +1,70 @@
+"""What a call that failed says, and what that means to a queue. The same for both transports.
+
+Source: OTLP specification "Failures" and "OTLP/gRPC Throttling"; gRPC's doc/statuscodes.md and doc/PROTOCOL-HTTP2.md "Errors".
+"""
+
+from typing import Final
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped] # googleapis-common-protos has no py.typed
+
+from collector.transport.http2.engine import ErrorCode
+
+__all__ = ["RETRYABLE_CODES", "CallError", "code_of_reset", "retry_delay_s"]
+
+RETRYABLE_CODES: Final = frozenset(
+    {
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+"""OTLP specification; RESOURCE_EXHAUSTED too, where the server sends RetryInfo."""
+
+_MAX_DETAILS_BYTES: Final = 64 * 1024
+_MAX_RETRY_AFTER_S: Final = 24 * 3600.0
+_RESETS: Final = {
+    ErrorCode.REFUSED_STREAM: grpc.StatusCode.UNAVAILABLE,
+    ErrorCode.CANCEL: grpc.StatusCode.CANCELLED,
+    ErrorCode.ENHANCE_YOUR_CALM: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ErrorCode.INADEQUATE_SECURITY: grpc.StatusCode.PERMISSION_DENIED,
+}
+
+
+class CallError(Exception):
+    """A call ended with a status other than OK. Stays inside ``collector.transport``: the client turns it into what a queue understands."""
+
+    def __init__(self, code: grpc.StatusCode, text: str, details: bytes = b"") -> None:
+        super().__init__(f"{code.name}: {text}")
+        self.code = code
+        self.text = text
+        self.details = details
+        """``grpc-status-details-bin``: an encoded google.rpc.Status."""
+
+
+def code_of_reset(error_code: int) -> grpc.StatusCode:
+    """What RST_STREAM means where the stream had no status."""
+    try:
+        return _RESETS.get(ErrorCode(error_code), grpc.StatusCode.INTERNAL)
+    except ValueError:
+        return grpc.StatusCode.UNKNOWN
+
+
+def retry_delay_s(details: bytes) -> float | None:
+    """``retry_delay`` of the RetryInfo in an encoded google.rpc.Status; None where there is none. A day at most."""
+    if not details or len(details) > _MAX_DETAILS_BYTES:
+        return None
+    try:
+        status = status_pb2.Status.FromString(details)
+        for detail in status.details:
+            if detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+                info = error_details_pb2.RetryInfo.FromString(detail.value)
+                delay_s = float(info.retry_delay.seconds + info.retry_delay.nanos / 1e9)
+                return min(max(delay_s, 0.0), _MAX_RETRY_AFTER_S)
+    except DecodeError:
+        pass
+    return None

@@ -1,0 +1,39 @@
+# See unary.pyx.
+
+cimport cython
+from libc.stdint cimport int32_t
+
+from collector.transport.http2.events cimport Received
+from collector.transport.http2.server_streams cimport ServerStreams, Stream
+
+
+cdef class Head:
+    cdef readonly bytes block
+    # As RFC 9113 §6.5.2 measures a header list.
+    cdef public Py_ssize_t size_bytes
+    cdef public object method
+    cdef public object streaming
+    cdef public str encoding
+    cdef public object failure
+    # The HTTP status of ``failure``.
+    cdef public bytes status
+    cdef dict calls
+
+    cpdef call(self, is_local)
+
+
+cdef class Calls:
+    cdef object server
+    cdef readonly dict heads
+    # Callers are asked who they are, before the methods are.
+    cdef public bint authenticates
+
+    cdef UnaryCall _call(self, ServerStreams connection, int32_t stream_id, Head head)
+
+
+@cython.final
+@cython.no_gc_clear
+cdef class UnaryCall(Stream):
+    cdef Calls calls
+    cdef Head head
+    cdef readonly bint is_done

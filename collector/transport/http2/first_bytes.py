@@ -1,0 +1,120 @@
+"""Which protocol a client speaks on a port that serves HTTP/2 and HTTP/1.1: TLS agrees on it (ALPN), else its first bytes tell.
+
+Source: RFC 9113 §3.3 (prior knowledge) and §3.4 (the preface); RFC 7301.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from collector.transport.http2.protocol import HTTP2Protocol
+
+__all__ = ["PREFACE_S", "FirstBytes", "HTTP1Protocol"]
+
+PREFACE_S: Final = 20.0
+"""How long a client may take until it is known what it speaks, and, over HTTP/2, until its SETTINGS are there."""
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_BUFFER_BYTES: Final = 1024
+
+
+class HTTP1Protocol(Protocol):
+    """A connection of HTTP/1.1 that takes over."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio."""
+        ...
+
+    def feed(self, data: memoryview | bytes) -> None:
+        """What was read already."""
+        ...
+
+
+class FirstBytes(asyncio.BufferedProtocol):
+    """A connection until it is known what it speaks; it is in ``undecided`` so long. ``closed`` is told of one that never says."""
+
+    __slots__ = ("_buffer", "_closed", "_http1", "_http2", "_length", "_timer", "_transport", "_undecided")
+
+    def __init__(
+        self,
+        http2: Callable[[], HTTP2Protocol],
+        http1: Callable[[], HTTP1Protocol],
+        undecided: "set[FirstBytes]",
+        closed: Callable[[str], None],
+    ) -> None:
+        self._undecided = undecided
+        self._http2 = http2
+        self._http1 = http1
+        self._closed = closed
+        self._buffer = bytearray(_BUFFER_BYTES)
+        self._length = 0
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio."""
+        self._transport = transport  # type: ignore[assignment] # of a stream
+        tls = transport.get_extra_info("ssl_object")
+        agreed = tls.selected_alpn_protocol() if tls is not None else None
+        if agreed is not None:
+            self._hand_over(is_http2=agreed == "h2")
+        else:
+            self._undecided.add(self)
+            self._timer = asyncio.get_running_loop().call_later(PREFACE_S, self._said_nothing)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """See asyncio."""
+        del sizehint
+        return memoryview(self._buffer)[self._length :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See asyncio."""
+        self._length += nbytes
+        said = bytes(self._buffer[: min(self._length, len(_PREFACE))])
+        if not _PREFACE.startswith(said):
+            self._hand_over(is_http2=False)
+        elif len(said) == len(_PREFACE):
+            self._hand_over(is_http2=True)
+
+    def eof_received(self) -> bool:
+        """See asyncio."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio."""
+        del exc
+        self._transport = None
+        self._cancel()
+
+    def _hand_over(self, *, is_http2: bool) -> None:
+        transport = self._transport
+        assert transport is not None
+        self._cancel()
+        said = bytes(self._buffer[: self._length])
+        if is_http2:
+            http2 = self._http2()
+            transport.set_protocol(http2)  # type: ignore[arg-type] # every subclass is an asyncio protocol, the compiled base cannot be
+            http2.connection_made(transport)
+            if said:
+                http2.receive(said)
+        else:
+            http1 = self._http1()
+            transport.set_protocol(http1)  # type: ignore[arg-type] # it is one of asyncio's
+            http1.connection_made(transport)
+            if said:
+                http1.feed(said)
+
+    def _said_nothing(self) -> None:
+        self._timer = None
+        self._closed("no_preface")
+        self.abort()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _cancel(self) -> None:
+        self._undecided.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,52 @@
+"""What to say when a port is taken: by whom, and which key moves it. Used by everything that listens."""
+
+import errno
+import socket
+
+import psutil
+
+from collector.transport.endpoint import Endpoint
+
+__all__ = ["describe_port_conflict", "is_port_conflict", "listen_error"]
+
+
+def is_port_conflict(error: OSError) -> bool:
+    """Whether binding failed because the address is in use."""
+    return error.errno == errno.EADDRINUSE
+
+
+def describe_port_conflict(host: str, port: int, key: str) -> str:
+    """One sentence naming who holds ``host:port`` and the configuration ``key`` that moves the listener elsewhere."""
+    owner = _owner(port)
+    held = f" by {owner}" if owner else " (its owner is hidden from this user; `ss -ltnp` as root shows it)"
+    return f"{key}: {_join(host, port)} is already in use{held}; stop that process or set {key} to another port"
+
+
+def listen_error(endpoint: Endpoint, key: str, error: OSError) -> OSError:
+    """``error``, from listening on ``endpoint``, in the words of the configuration: ``key`` is its path."""
+    if is_port_conflict(error) and not endpoint.path:
+        return OSError(error.errno, describe_port_conflict(endpoint.host, endpoint.port, key))
+    return OSError(error.errno or 0, f"{key}: cannot listen on {endpoint}: {error.strerror or error}")
+
+
+def _owner(port: int) -> str:
+    """``name (pid 123)`` of whoever listens on ``port``; empty if it cannot be told."""
+    try:
+        connections = psutil.net_connections(kind="tcp")
+    except (psutil.Error, OSError):
+        return ""
+    for connection in connections:
+        if connection.status == psutil.CONN_LISTEN and connection.pid and connection.laddr and connection.laddr.port == port:
+            try:
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+            except (psutil.Error, OSError):
+                return f"pid {connection.pid}"
+    return ""
+
+
+def _join(host: str, port: int) -> str:
+    try:
+        is_ipv6 = bool(socket.inet_pton(socket.AF_INET6, host))
+    except OSError:
+        is_ipv6 = False
+    return f"[{host}]:{port}" if is_ipv6 else f"{host}:{port}"

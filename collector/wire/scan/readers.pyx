@@ -1,0 +1,46 @@
+"""Readers with the error noted, of what is rare: kept out of those that are inline (``readers.pxd``), which are faster for it.
+
+Source: https://protobuf.dev/programming-guides/encoding/
+"""
+
+from libc.stdint cimport uint32_t
+
+from collector.wire.proto cimport Ptr, read_length, read_tag, skip_field
+from collector.wire.scan.state cimport NOT_PLAIN, OLD_FIELD, Scan, fail
+
+
+cdef Ptr long_tag(Scan* s, Ptr p, Ptr end, uint32_t* tag) noexcept nogil:
+    cdef Ptr after = read_tag(p, end, tag)
+    if after == NULL:
+        return fail(s, p, "no valid field tag (truncated, longer than 5 bytes, or field number 0)")
+    if after - p > 1 and (after - 1)[0] == 0:
+        s.flags |= NOT_PLAIN
+    return after
+
+
+cdef Ptr long_length(Scan* s, Ptr p, Ptr end, Ptr* stop) noexcept nogil:
+    cdef Ptr body = read_length(p, end, stop)
+    if body == NULL:
+        return fail(s, p, "length is truncated or reaches beyond the enclosing message")
+    if body - p > 1 and (body - 1)[0] == 0:
+        s.flags |= NOT_PLAIN
+    return body
+
+
+cdef Ptr other_field(Scan* s, Ptr start, Ptr p, Ptr end, uint32_t tag, uint32_t known, uint32_t old) noexcept nogil:
+    """Past a field that the message does not know; refuses a known one (bit set) of another wire type, notes an old one."""
+    cdef uint32_t number = tag >> 3
+    cdef Ptr after
+    if number < 32:
+        if (known >> number) & 1:
+            return fail(s, start, "a known field with a wrong wire type", tag)
+        if (old >> number) & 1:
+            s.flags |= OLD_FIELD
+    after = skip_field(p, end, tag)
+    if after == NULL:
+        if (tag & 7) == 3 or (tag & 7) == 4:
+            return fail(s, start, "groups are not allowed", tag)
+        if (tag & 7) > 5:
+            return fail(s, start, "no such wire type", tag)
+        return fail(s, start, "an unknown field is truncated or reaches beyond the enclosing message", tag)
+    return after

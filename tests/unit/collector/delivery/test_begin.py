@@ -1,0 +1,399 @@
+"""Sends begun without a task: the same ends as through one, nothing twice, never more at a time than there are senders."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collector.api import PermanentError, RetryableError, Status, TooLargeError
+from collector.delivery import ExporterConfig, MemoryStorage, QueuedExporter
+from collector.model import Batch, Signal
+from collector.testing import FakeClock, FakeHost, RecordingTelemetry, make_settings, traces
+
+
+class Probe(QueuedExporter[Batch]):
+    """Begins what it is given while ``begins``; ``answer`` ends it. Else it sends in tasks, which ``script`` answers, then success."""
+
+    keeps_timeout = True
+
+    def __init__(self, *, signals=frozenset({Signal.TRACES}), **config):
+        self.recorded = RecordingTelemetry()
+        self.fake_clock = FakeClock()
+        made = make_settings(signals=signals, telemetry=self.recorded, clock=self.fake_clock, component_id="probe/a")
+        super().__init__(made, ExporterConfig.model_validate(config), uniform=lambda low, high: (low + high) / 2)
+        self.host = FakeHost()
+        self.begins = True
+        self.begun = []
+        self.dones = []
+        self.sent = []
+        self.times = []
+        self.script = []
+
+    async def __aenter__(self):
+        await self.start(self.host)
+        return self
+
+    async def __aexit__(self, kind, *_):
+        stopping = asyncio.ensure_future(self.shutdown())
+        while not stopping.done():
+            await self.fake_clock.advance(1)
+        await stopping
+        if kind is None:
+            assert self.host.admission.used_bytes == 0, "everything charged is released"
+
+    def begin(self, batch, done):
+        if not self.begins:
+            return False
+        self.begun.append(batch.item_count)
+        self.dones.append(done)
+        return True
+
+    async def send(self, payload):
+        self.sent.append(payload.item_count)
+        self.times.append(self.fake_clock.monotonic_s())
+        answer = self.script.pop(0) if self.script else 0
+        if callable(answer):
+            answer = answer(payload)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def answer(self, outcome=0, place=0):
+        self.dones.pop(place)(outcome)
+
+    def give(self, *counts):
+        for count in counts:
+            assert self.take(traces(spans=count, seed=count))
+
+    @property
+    def in_flight(self):
+        return sum(self.in_flight_items().values())
+
+    @property
+    def requests(self):
+        return self.recorded.value("otelcol_exporter_in_flight_requests", data_type="traces")
+
+    @property
+    def books(self):
+        ledger = self.recorded.ledger
+        reasons = Counter()
+        for kind in (ledger.dropped, ledger.refused):
+            for (_, reason), count in kind.items():
+                reasons[reason] += count
+        return sum(ledger.delivered.values()), dict(reasons)
+
+
+def down():
+    return RetryableError("connection refused", reason="connect")
+
+
+async def test_a_batch_leaves_in_the_call_that_takes_it():
+    """And is settled in the call that answers it: no task is made or woken."""
+    async with Probe() as probe:
+        tasks = asyncio.all_tasks()
+        probe.give(3)
+        assert (probe.begun, probe.in_flight, probe.requests) == ([3], 3, 1)
+        probe.answer()
+        assert (probe.books, probe.in_flight, probe.requests) == ((3, {}), 0, 0)
+        assert asyncio.all_tasks() == tasks
+        assert probe.sent == []
+
+
+@pytest.mark.parametrize(("rejected", "books"), [(2, (8, {"partial_success": 2})), (99, (0, {"partial_success": 10})), (-1, (10, {}))])
+async def test_a_partial_success_refuses_what_was_rejected(rejected, books):
+    """As many as there are, at most."""
+    async with Probe() as probe:
+        probe.give(10)
+        probe.answer(rejected)
+        assert probe.books == books
+
+
+async def test_what_failed_is_sent_again_by_a_task():
+    """After the backoff, once; the outage is reported and ends."""
+    async with Probe() as probe:
+        probe.give(3)
+        probe.answer(down())
+        await probe.fake_clock.advance(4)
+        assert (probe.sent, probe.in_flight, probe.requests) == ([], 3, 0)
+        assert "connection refused" in probe.health.last_error
+        await probe.fake_clock.advance(2)
+        assert (probe.times, probe.sent, probe.books) == ([5], [3], (3, {}))
+        assert [status for status, _ in probe.host.statuses] == [Status.RECOVERABLE_ERROR, Status.OK]
+
+
+async def test_the_time_of_the_begun_attempt_counts():
+    """``max_elapsed_time`` begins with it."""
+    async with Probe(retry_on_failure={"max_elapsed_time": "8s", "max_interval": "6s"}) as probe:
+        probe.give(3)
+        await probe.fake_clock.advance(4)
+        probe.answer(down())
+        await probe.fake_clock.advance(10)
+        assert (probe.sent, probe.books) == ([], (0, {"retries_exhausted": 3}))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [
+        (PermanentError("no", reason="http_400"), "http_400"),
+        (TooLargeError("413", reason="http_413"), "http_413"),
+        (ValueError("bug"), "internal_error"),
+    ],
+)
+async def test_what_is_refused_is_not_sent_again(outcome, reason):
+    """And the next goes on."""
+    async with Probe(sending_queue={"num_consumers": 1}) as probe:
+        probe.give(3, 4)
+        probe.answer(outcome)
+        await probe.fake_clock.advance(10)
+        probe.answer()
+        assert (probe.begun, probe.sent, probe.books) == ([3, 4], [], (4, {reason: 3}))
+
+
+async def test_what_is_too_large_goes_in_parts():
+    """The task cuts it; later ones of the size are not begun."""
+    async with Probe() as probe:
+        probe.give(2000)
+        probe.answer(TooLargeError("413", reason="http_413"))
+        await probe.fake_clock.advance(1)
+        assert (sum(probe.sent), max(probe.sent) < 2000, probe.books) == (2000, True, (2000, {}))
+        probe.give(2001)
+        await probe.fake_clock.advance(1)
+        assert (probe.begun, probe.books) == ([2000], (4001, {}))
+
+
+async def test_consumers_bound_what_is_under_way_and_the_order_stays():
+    """Begun and in tasks together: one that waits for its next attempt keeps its place."""
+    async with Probe(sending_queue={"num_consumers": 2}) as probe:
+        probe.give(1, 2, 3, 4, 5)
+        assert probe.begun == [1, 2]
+        probe.answer(down())
+        await probe.fake_clock.advance(1)
+        assert probe.begun == [1, 2]
+        probe.answer()
+        assert probe.begun == [1, 2, 3]
+        await probe.fake_clock.advance(10)
+        assert (probe.sent, probe.begun) == ([1], [1, 2, 3, 4]), "the task is over, its place is taken without one"
+        probe.answer()
+        probe.answer()
+        assert probe.begun == [1, 2, 3, 4, 5]
+        probe.answer()
+        assert probe.books == (15, {})
+
+
+async def test_one_consumer_keeps_the_order_through_failures():
+    """Nothing overtakes what is tried again."""
+    async with Probe(sending_queue={"num_consumers": 1}) as probe:
+        probe.give(1, 2, 3)
+        probe.answer()
+        probe.answer(down())
+        probe.script = [down()]
+        await probe.fake_clock.advance(100)
+        assert (probe.begun, probe.sent) == ([1, 2, 3], [2, 2])
+        probe.answer()
+        assert probe.books == (6, {})
+
+
+async def test_what_cannot_be_begun_goes_in_a_task():
+    """Not now, or not at all: an exporter that fails to begin loses nothing."""
+    async with Probe(sending_queue={"num_consumers": 1}) as probe:
+        probe.begins = False
+        probe.give(1, 2)
+        await probe.fake_clock.advance(0)
+        assert (probe.sent, probe.books) == ([1, 2], (3, {}))
+        probe.begin = lambda *_: 1 / 0
+        probe.give(4)
+        await probe.fake_clock.advance(0)
+        assert (probe.sent, probe.books) == ([1, 2, 4], (7, {}))
+
+
+@pytest.mark.parametrize(
+    ("limits", "config"),
+    [
+        ({"max_items": 5}, {}),
+        ({"max_request_bytes": 1000}, {}),
+        ({"keeps_timeout": False}, {"timeout": "1s"}),
+        ({}, {"sending_queue": {"batch": {"min_size": 1, "flush_timeout": "1s"}}}),
+        ({}, {"sending_queue": {"enabled": False}}),
+    ],
+)
+async def test_only_a_batch_as_it_is_is_begun(limits, config):
+    """Not what has to be split or merged, not where a timeout has to be kept, not without a queue."""
+    async with type("Limited", (Probe,), limits)(**config) as probe:
+        await probe.consume(traces(spans=10))
+        await probe.fake_clock.advance(1)
+        assert (probe.begun, probe.books) == ([], (10, {}))
+
+
+async def test_who_waits_for_the_result_hears_it():
+    """Success and refusal."""
+    async with Probe(sending_queue={"wait_for_result": True}) as probe:
+        first, second = (asyncio.ensure_future(probe.consume(traces(spans=n))) for n in (1, 2))
+        await probe.fake_clock.advance(0)
+        probe.answer(PermanentError("no", reason="http_400"))
+        probe.answer()
+        await probe.fake_clock.advance(0)
+        with pytest.raises(PermanentError):
+            await first
+        assert await second is None
+
+
+async def test_what_waits_is_kept_without_its_index():
+    """Only what is begun at once keeps it: a queue is bytes."""
+
+    class Kept(MemoryStorage):
+        durable = False
+
+        def append(self, batch):
+            kept.append(bool(batch.index.tables()))
+            return super().append(batch)
+
+    class Keeper:
+        def storage(self, name):
+            return Kept()
+
+    kept = []
+    probe = Probe(sending_queue={"num_consumers": 1, "storage": "keeper"})
+    probe.host = FakeHost(extensions={"keeper": Keeper()})
+    async with probe:
+        batch = traces(spans=3)
+        assert batch.field("span_id").size
+        probe.take(batch)
+        probe.take(batch)
+        assert kept == [True, False]
+        probe.answer()
+        probe.answer()
+
+
+class TestShutdown:
+    async def test_what_is_answered_in_time_is_delivered(self):
+        """And what waited is begun meanwhile."""
+        probe = Probe(sending_queue={"num_consumers": 1})
+        async with probe:
+            probe.give(1, 2, 3)
+            stopping = asyncio.ensure_future(probe.shutdown())
+            for _ in range(3):
+                await probe.fake_clock.advance(1)
+                probe.answer()
+            await stopping
+            assert probe.books == (6, {})
+
+    async def test_what_is_not_is_dropped_once(self):
+        """An answer that comes too late changes nothing."""
+        probe = Probe(sending_queue={"num_consumers": 2})
+        async with probe:
+            probe.give(1, 2, 4)
+        for outcome in (0, down()):
+            probe.answer(outcome)
+        await probe.fake_clock.advance(10)
+        assert (probe.books, probe.in_flight, probe.requests) == ((0, {"shutdown": 7}), 0, 0)
+        assert (probe.begun, probe.sent) == ([1, 2], [])
+
+    async def test_a_durable_queue_keeps_it(self):
+        """It is sent after the restart, and in flight until then."""
+
+        class Durable(MemoryStorage):
+            durable = True
+
+        class Disk:
+            def storage(self, name):
+                return kept
+
+        kept = Durable()
+        probe = Probe(sending_queue={"storage": "disk"})
+        probe.host = FakeHost(extensions={"disk": Disk()})
+        await probe.start(probe.host)
+        probe.give(5)
+        stopping = asyncio.ensure_future(probe.shutdown())
+        await probe.fake_clock.advance(20)
+        await stopping
+        probe.answer()
+        assert (probe.books, probe.in_flight) == ((0, {}), 5)
+        again = Probe(sending_queue={"storage": "disk"})
+        again.host = FakeHost(extensions={"disk": Disk()})
+        await again.start(again.host)
+        assert again.begun == [5]
+        again.answer()
+        assert again.books == (5, {})
+        await again.shutdown()
+
+    @pytest.mark.parametrize("turns", range(12))
+    async def test_a_failure_in_the_midst_of_the_end_is_counted_once(self, turns):
+        """Whichever turn of the loop it comes in: dropped, and nothing is sent by a task that outlives the exporter."""
+        probe = Probe()
+        await probe.start(probe.host)
+        probe.give(3)
+        stopping = asyncio.ensure_future(probe.shutdown())
+        await probe.fake_clock.advance(1)
+        stopping.cancel()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        probe.answer(down())
+        await asyncio.gather(stopping, return_exceptions=True)
+        await probe.fake_clock.advance(100)
+        assert (probe.books, probe.in_flight, probe.sent) == ((0, {"shutdown": 3}), 0, [])
+        assert probe.host.admission.used_bytes == 0
+
+
+OUTCOMES = st.sampled_from(
+    [0, 0, 0, 1, down(), PermanentError("no", reason="http_400"), TooLargeError("no", reason="http_413"), ValueError("x")]
+)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("take"), st.integers(1, 5)),
+        st.tuples(st.just("answer"), st.integers(0, 9), OUTCOMES),
+        st.tuples(st.just("begins"), st.booleans()),
+        st.tuples(st.just("advance"), st.integers(0, 20)),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(STEPS, st.lists(OUTCOMES, max_size=10), st.integers(1, 3))
+def test_the_books_close_whatever_happens(steps, script, senders):
+    """Every item ends once; at no time are more requests under way than there are senders; one sender keeps the order."""
+
+    async def run():
+        received, first_attempts = 0, []
+        probe = Probe(sending_queue={"num_consumers": senders}, retry_on_failure={"max_elapsed_time": "30s"})
+        probe.script = list(script)
+
+        def begin(batch, done):
+            begun = Probe.begin(probe, batch, done)
+            if begun:
+                first_attempts.append(batch.wire)
+            return begun
+
+        probe.begin = begin
+        sent = probe.send
+
+        async def send(payload):
+            if payload.wire not in first_attempts:
+                first_attempts.append(payload.wire)
+            return await sent(payload)
+
+        probe.send = send
+        given_wires = []
+        async with probe:
+            for number, (step, *what) in enumerate(steps):
+                if step == "take":
+                    batch = traces(spans=what[0], seed=number)
+                    given_wires.append(batch.wire)
+                    received += batch.item_count
+                    probe.take(batch)
+                elif step == "answer" and probe.dones:
+                    probe.answer(what[1], what[0] % len(probe.dones))
+                elif step == "begins":
+                    probe.begins = what[0]
+                elif step == "advance":
+                    await probe.fake_clock.advance(what[0])
+                delivered, reasons = probe.books
+                assert received == delivered + sum(reasons.values()) + probe.in_flight
+                assert len(probe.dones) <= probe.requests <= senders
+        delivered, reasons = probe.books
+        assert (received, probe.in_flight, probe.requests) == (delivered + sum(reasons.values()), 0, len(probe.dones))
+        assert senders > 1 or first_attempts == given_wires[: len(first_attempts)]
+
+    asyncio.run(run())

@@ -1,0 +1,99 @@
+"""Names and labels, against tables taken from the rules' own examples."""
+
+import pytest
+
+from collector.prometheus import LabelSettings, SeriesLabels, escape_label_name, metric_name, prometheus_type
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "kind", "expected"),
+    [
+        ("http.server.request.duration", "s", "histogram", "http_server_request_duration_seconds"),
+        ("http.server.duration", "ms", "histogram", "http_server_duration_milliseconds"),
+        ("http_requests_total", "", "counter", "http_requests_total"),
+        ("http_requests", "", "counter", "http_requests_total"),
+        ("total_requests", "", "counter", "requests_total"),
+        ("system.filesystem.usage", "By", "gauge", "system_filesystem_usage_bytes"),
+        ("cache_hit_rate", "1", "gauge", "cache_hit_rate_ratio"),
+        ("hit.ratio", "1", "gauge", "hit_ratio"),
+        ("jobs", "{job}", "gauge", "jobs"),
+        ("disk.io", "By/s", "gauge", "disk_io_bytes_per_second"),
+        ("io", "TiBy", "gauge", "io_tibibytes"),
+        ("request_duration_seconds", "s", "histogram", "request_duration_seconds"),
+        ("1st", "", "gauge", "_1st"),
+        ("a..b__c", "", "gauge", "a_b_c"),
+        ("weird", "foo bar", "gauge", "weird_foo_bar"),
+        ("___", "", "gauge", ""),
+    ],
+)
+def test_metric_names_follow_the_translator(name, unit, kind, expected):
+    """The default strategy gives the names Prometheus gives."""
+    assert metric_name(name, unit, kind) == expected
+
+
+def test_other_strategies_and_namespace():
+    """Every strategy of the translator is there."""
+    assert metric_name("a.b", "s", "counter", "UnderscoreEscapingWithoutSuffixes") == "a_b"
+    assert metric_name("a.b", "s", "counter", "NoUTF8EscapingWithSuffixes") == "a.b_seconds_total"
+    assert metric_name("a.b", "s", "counter", "NoTranslation") == "a.b"
+    assert metric_name("a.b", "s", "gauge", namespace="ns") == "ns_a_b_seconds"
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"), [("a.b", "a_b"), ("0a", "key_0a"), ("_x", "key_x"), ("__x", "__x"), ("a..b", "a__b"), ("é", ""), ("ok", "ok")]
+)
+def test_label_names_by_default_are_prometheus_own(key, expected):
+    """Runs of underscores stay, a leading one gets a prefix."""
+    assert escape_label_name(key) == expected
+
+
+def test_label_names_the_collectors_way():
+    """Both settings exist because implementations differ."""
+    assert escape_label_name("a..b", preserve_multiple_underscores=False) == "a_b"
+    assert escape_label_name("__y", preserve_multiple_underscores=False) == "key_y"
+    assert escape_label_name("_y", sanitize_leading_underscore=False) == "_y"
+
+
+def test_colliding_attributes_are_joined_in_key_order():
+    """a.b=1 and a_b=2 become a_b="1;2"."""
+    labels = SeriesLabels(LabelSettings(scope_info=False)).series([("a_b", "2"), ("a.b", "1")], [], ("", "", "", []))
+    assert labels == [("a_b", "1;2")]
+
+
+def test_precedence_and_omission():
+    """job and instance override attributes, external labels do not, empty values leave no label, scope labels are added."""
+    settings = LabelSettings(external_labels={"job": "x", "env": "prod", "k": "external"}, resource_attributes=("host.*",))
+    labels = dict(
+        SeriesLabels(settings).series(
+            [("job", "attr"), ("k", "v"), ("empty", ""), ("__name__", "bad")],
+            [
+                ("service.name", "api"),
+                ("service.namespace", "shop"),
+                ("service.instance.id", "1"),
+                ("host.name", "h"),
+                ("os.type", "linux"),
+            ],
+            ("lib", "1.0", "", [("name", "dropped"), ("x", "y")]),
+        )
+    )
+    assert labels == {
+        "job": "shop/api", "instance": "1", "k": "v", "env": "prod", "host_name": "h",
+        "otel_scope_name": "lib", "otel_scope_version": "1.0", "otel_scope_x": "y",
+    }  # fmt: skip
+
+
+def test_target_info_needs_identity_and_something_to_say():
+    """No identity or only identifying attributes: no target_info."""
+    labels = SeriesLabels(LabelSettings())
+    assert labels.target_info([("host.name", "h")]) is None
+    assert labels.target_info([("service.name", "a")]) is None
+    assert labels.target_info([("service.name", "a"), ("host.name", "h")]) == [("host_name", "h"), ("job", "a")]
+
+
+def test_types():
+    """Delta and unspecified temporality have no Prometheus type."""
+    assert prometheus_type(2, 2, 1) == "counter"
+    assert prometheus_type(2, 2, 0) == "gauge"
+    assert prometheus_type(2, 1, 1) == ""
+    assert prometheus_type(3, 0, 0) == ""
+    assert prometheus_type(5, 0, 0) == "summary"

@@ -1,0 +1,35 @@
+"""How much memory there is: machine, container, cgroup."""
+
+import psutil
+import pytest
+
+from collector.service.memory import available_bytes
+
+TOTAL = psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, TOTAL),
+        ({"sys/fs/cgroup/memory.max": "max\n"}, TOTAL),
+        ({"sys/fs/cgroup/memory.max": "1048576\n"}, 1048576),
+        ({"sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"}, TOTAL),
+        ({"sys/fs/cgroup/memory/memory.limit_in_bytes": "2097152\n"}, 2097152),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/memory.max": "max\n", "sys/fs/cgroup/a/memory.max": "4096\n"}, 4096),
+        ({"proc/self/cgroup": "5:cpu:/x\n4:memory:/docker/1\n", "sys/fs/cgroup/memory/docker/1/memory.limit_in_bytes": "8192\n"}, 8192),
+        ({"sys/fs/cgroup/memory.max": "junk"}, TOTAL),
+    ],
+)
+def test_lowest_limit_counts(tmp_path, files, expected):
+    """Of the machine, the container and every cgroup above us."""
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert available_bytes(tmp_path) == expected
+
+
+def test_real_machine():
+    """Something sensible."""
+    assert 1024 * 1024 < available_bytes() <= TOTAL

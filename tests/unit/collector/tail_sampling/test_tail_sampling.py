@@ -1,0 +1,213 @@
+"""The engine's parts against slow ones, and what it holds in memory."""
+
+import random
+import tracemalloc
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.model import Context, Signal, Traces
+from collector.tail_sampling import DROPPED, KEPT, OPEN, UNKNOWN, Decisions, HeldRows, TailSampler, Verdicts, by_trace
+from collector.tail_sampling import decision_registry as decisions
+from collector.tail_sampling.decision_registry import Decision
+from collector.testing import FakeHost, Sink, make_settings
+from collector.testing.generate import traces
+from processors.sampling import factory
+
+
+class Odd:
+    """Keeps traces whose id's last bit is set."""
+
+    columns = MappingProxyType({"seen": np.int64})
+    reasons = ("odd",)
+
+    def observe(self, batch, slots, column):
+        by_trace(slots).fold(np.add, column("seen"), np.ones(batch.item_count, np.int64))
+
+    def decide(self, slots, column, now_s):
+        assert (column("seen")[slots] == column("span_count")[slots]).all()
+        kept = column("randomness")[slots] & np.uint64(1) != 0
+        return Verdicts(kept, np.zeros(len(slots), np.uint64), np.zeros(len(slots), np.int32))
+
+
+def sampler(**options):
+    settings = make_settings(factory, signals={Signal.TRACES}, outputs={Signal.TRACES: (sink := Sink())})
+    options = {"decision_wait_s": 10.0, "kept_cache_size": 1000, "dropped_cache_size": 1000, **options}
+    return TailSampler(settings, Odd(), **options), sink, settings
+
+
+@given(
+    slots=st.lists(st.integers(-1, 6), max_size=40),
+    ufunc=st.sampled_from([np.add, np.maximum, np.minimum, np.bitwise_or]),
+    seed=st.integers(0, 99),
+)
+def test_folding_by_trace_is_ufunc_at(slots, ufunc, seed):
+    """Over any slots, those left out too."""
+    array = np.array(slots, np.int32)
+    values = np.random.default_rng(seed).integers(0, 1000, len(slots))
+    fast, slow = np.arange(7) * 10, np.arange(7) * 10
+    by_trace(array).fold(ufunc, fast, values)
+    ufunc.at(slow, array[array >= 0], values[array >= 0])
+    assert fast.tolist() == slow.tolist()
+    assert by_trace(array).counts.sum() == (array >= 0).sum()
+    assert by_trace(array).first_rows().tolist() == [slots.index(slot) for slot in sorted(set(slots) - {-1})]
+
+
+def test_decisions_are_bounded_and_the_least_lately_asked_go():
+    """Within a sixteenth; what is asked for stays."""
+    rng, cache = np.random.default_rng(1), Decisions(160)
+    first = rng.integers(1, 2**63, (100, 2)).astype(np.uint64)
+    zeros = np.zeros(100, np.uint64)
+    cache.note(first, thresholds=zeros + np.uint64(7), rv=zeros, now_s=0.0)
+    cache.find(first[:50])
+    for _ in range(20):
+        cache.note(rng.integers(1, 2**63, (100, 2)).astype(np.uint64), thresholds=zeros, rv=zeros, now_s=1.0)
+        assert len(cache) <= 170
+        found = cache.find(first[:50])
+        assert (found >= 0).all()
+    assert (cache.column("threshold")[found] == 7).all()
+    assert (cache.find(first[50:]) < 0).all()
+    nothing = Decisions(0)
+    nothing.note(first, thresholds=zeros, rv=zeros, now_s=0.0)
+    assert len(nothing) == 0
+
+
+@given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=12), seed=st.integers(0, 999))
+def test_held_rows_give_back_each_row_once(sizes, seed):
+    """In order within a context, with its slot; the counts close."""
+    rng, held, left = random.Random(seed), HeldRows(), {}
+    contexts = [Context(), Context(tenant="a")]
+    for number, size in enumerate(sizes):
+        batch = traces(spans=size, seed=number).with_context(contexts[number % 2])
+        slots = np.array([rng.randrange(-1, 6) for _ in range(size)], np.int32)
+        held.add(batch, slots)
+        for slot, span in zip(slots.tolist(), batch.field("span_id").tolist(), strict=True):
+            if slot >= 0:
+                left.setdefault((batch.context, slot), []).append(span)
+        assert held.item_count == sum(map(len, left.values()))
+        if rng.random() < 0.4:
+            wanted, gone = np.zeros(8, bool), np.zeros(8, bool)
+            wanted[rng.randrange(6)] = True
+            gone[rng.randrange(6)] = True
+            gone &= ~wanted
+            taken, count = held.take(wanted, gone)
+            lost = [key for key in left if gone[key[1]]]
+            assert count == sum(len(left.pop(key)) for key in lost)
+            got = {}
+            for part, part_slots in taken:
+                for slot, span in zip(part_slots.tolist(), part.field("span_id").tolist(), strict=True):
+                    got.setdefault((part.context, slot), []).append(span)
+            assert got == {key: left.pop(key) for key in [key for key in left if wanted[key[1]]]}
+    everything = np.array([True] * 7 + [False])
+    held.take(everything, np.zeros(8, bool))
+    assert (held.item_count, held.size_bytes) == (0, 0)
+
+
+async def test_memory_is_at_most_a_third_above_the_bytes_held():
+    """Small batches of which half the rows were decided away are joined and rewritten."""
+    sut, _, _ = sampler()
+    wires = [traces(spans=200, seed=seed).wire for seed in range(200)]
+    await sut.consume(Traces.from_wire(wires[0]))
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    total = 0
+    for wire in wires[1:]:
+        await sut.consume(Traces.from_wire(bytes(bytearray(wire))))
+        total += len(wire)
+    used = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert used <= 1.3 * total
+    assert total <= sut.held_bytes() <= 1.3 * total
+    await sut.shutdown()
+    assert sut.held_items() == 0
+
+
+async def test_states_are_told_and_decide_now_decides():
+    """Who follows hears of every decision once."""
+    sut, sink, _ = sampler()
+    heard = []
+    sut.follow(lambda settled: heard.extend(zip(settled.trace_ids.tolist(), settled.kept.tolist(), strict=True)))
+    batch = traces(spans=64)
+    ids = np.unique(batch.field("trace_id"), axis=0)
+    assert set(sut.states(ids).tolist()) == {UNKNOWN}
+    await sut.consume(batch)
+    assert set(sut.states(ids).tolist()) == {OPEN}
+    await sut.decide_now(ids)
+    odd = (ids[:, 1] & np.uint64(1)) != 0
+    assert sut.states(ids).tolist() == np.where(odd, KEPT, DROPPED).tolist()
+    assert sorted(heard) == sorted(zip(ids.tolist(), odd.tolist(), strict=True))
+    assert sink.item_count == int(np.isin(batch.field("trace_id")[:, 1], ids[odd, 1]).sum())
+
+
+async def test_who_asks_by_id_hears_what_was_decided():
+    """From start to shutdown; exemplars of span_metrics ask so."""
+    sut, _, settings = sampler()
+    batch = traces(spans=64)
+    ids = np.unique(batch.field("trace_id"), axis=0)
+    assert decisions.lookup(str(settings.id), ids) is None
+    await sut.start(FakeHost())
+    await sut.consume(batch)
+    assert set(decisions.lookup(str(settings.id), ids).tolist()) == {Decision.PENDING}
+    await sut.decide_now(ids)
+    odd = (ids[:, 1] & np.uint64(1)) != 0
+    assert decisions.lookup(str(settings.id), ids).tolist() == np.where(odd, Decision.KEPT, Decision.DROPPED).tolist()
+    await sut.shutdown()
+    assert decisions.lookup(str(settings.id), ids) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"max_traces": 4, "on_overflow": "drop"}, "overflow"),
+        ({"max_trace_bytes": 1000}, "trace_too_large"),
+        ({"drop_pending_on_shutdown": True}, "shutdown"),
+    ],
+)
+async def test_what_is_dropped_undecided_says_why(options, reason):
+    """Counted under its own reason; the books close."""
+    sut, sink, settings = sampler(**options)
+    await sut.start(FakeHost())
+    for seed in range(4):
+        await sut.consume(traces(spans=16, seed=seed))
+    await sut.shutdown()
+    ledger = settings.telemetry.ledger
+    assert ledger.dropped_count(Signal.TRACES, reason) > 0
+    assert sink.item_count + ledger.dropped_count(Signal.TRACES) == 64
+
+
+@given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=8), seed=st.integers(0, 999), max_bytes=st.sampled_from([0, 0, 9000]))
+async def test_batches_read_together_say_what_they_say_one_by_one(sizes, seed, max_bytes):
+    """Of any sizes and contexts, with a budget or without: the same spans leave, the same wait. ``Odd`` checks that all were read."""
+    rng, contexts = random.Random(seed), [Context(), Context(tenant="a")]
+    together, sink, _ = sampler(max_bytes=max_bytes)
+    one_by_one, other_sink, _ = sampler(max_bytes=max_bytes, max_trace_bytes=2**40)
+    for number, size in enumerate(sizes):
+        batch = traces(spans=size, seed=seed + number // 2).with_context(rng.choice(contexts))
+        ids = batch.field("trace_id")[: rng.randrange(3)]
+        for sut in (together, one_by_one):
+            await sut.consume(batch)
+            await sut.decide_now(np.ascontiguousarray(ids))
+        assert (together.held_items(), together.open_count) == (one_by_one.held_items(), one_by_one.open_count)
+    for sut in (together, one_by_one):
+        await sut.shutdown()
+        assert (sut.held_items(), sut.span_bytes) == (0, 0)
+
+    def left(sink):
+        return sorted((str(batch.context.tenant), span) for batch in sink.batches for span in batch.field("span_id").tolist())
+
+    assert left(sink) == left(other_sink)
+
+
+@pytest.mark.parametrize("options", [{}, {"max_trace_bytes": 2**40}])
+async def test_the_first_randomness_a_trace_is_given_stays(options):
+    """Whether the batches are read together or one by one."""
+    sut, sink, _ = sampler(**options)
+    batch = traces(spans=1)
+    even = int(batch.field("trace_id")[0, 1]) % 2 == 0  # Odd would drop it by its id
+    for rv in ("00000000000001" if even else "00000000000002", "00000000000004" if even else "00000000000003"):
+        await sut.consume(batch.edit().set_field("trace_state", f"ot=rv:{rv}").apply())
+    await sut.shutdown()
+    assert sink.item_count == (2 if even else 0)

@@ -1,0 +1,109 @@
+"""gRPC's wire forms, against their definitions and themselves."""
+
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.transport.grpc.framing import (
+    FramingError,
+    MessageReader,
+    MessageTooLarge,
+    code_of_http_status,
+    code_of_text,
+    decode_binary,
+    decode_text,
+    encode_binary,
+    encode_message,
+    encode_text,
+    encode_timeout,
+    no_message,
+)
+from http2_peer import seconds_of
+
+
+@given(st.lists(st.tuples(st.booleans(), st.binary(max_size=60)), max_size=5), st.data())
+def test_any_split_gives_the_same_messages(messages, data):
+    """However the bytes are cut into chunks."""
+    wire = b"".join(encode_message(body, compressed=flag) for flag, body in messages)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=8)))
+    reader, found = MessageReader(60), []
+    for start, end in zip([0, *cuts], [*cuts, len(wire)], strict=True):
+        reader.feed(wire[start:end])
+        found += reader.take()
+    assert found == messages
+    assert reader.size_bytes == 0
+
+
+def test_a_message_is_refused_by_its_header_alone():
+    """Nothing has to arrive, and nothing is set aside, for a message over the limit."""
+    reader = MessageReader(10)
+    with pytest.raises(MessageTooLarge, match=r"11 vs\. 10"):
+        reader.feed(b"\x00\x00\x00\x00\x0b")
+    with pytest.raises(FramingError):
+        MessageReader(10).feed(b"\x02\x00\x00\x00\x00")
+
+
+def test_messages_are_counted():
+    """A unary stream carries one; however small they are, no peer makes more than so many objects of ours."""
+    reader = MessageReader(10, max_count=1)
+    reader.feed(encode_message(b"a"))
+    with pytest.raises(FramingError, match="more than 1"):
+        reader.feed(encode_message(b""))
+
+
+@given(st.floats(min_value=1e-9, max_value=1e9))
+def test_a_timeout_survives(seconds):
+    """To five digits at least: from 99 999.999 s on, whole seconds are what eight digits hold."""
+    assert seconds_of(encode_timeout(seconds)) == pytest.approx(seconds, rel=1e-5, abs=5e-10)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "ends within"),
+        (b"\0\0\0\0", "ends within"),
+        (b"\0\0\0\0\2a", "ends within"),
+        (b"\0\0\0\0\1ab", "more than one"),
+        (b"\2\0\0\0\1a", "flag"),
+        (b"\0\0\0\4\1a", "larger than max (1025 vs. 1024)"),
+    ],
+)
+def test_why_bytes_are_no_message(body, says):
+    """One sentence for each way."""
+    assert says in str(no_message(body, 1024))
+
+
+@given(st.text())
+def test_texts_survive(text):
+    """Any text, as printable ASCII; a surrogate is replaced."""
+    encoded = encode_text(text)
+    assert all(0x20 <= byte < 0x7F for byte in encoded)
+    assert decode_text(encoded) == text.encode("utf-8", "replace").decode()
+
+
+def test_a_wrong_escape_stays():
+    """A receiver must not fail on it."""
+    assert decode_text(b"100% %zz %41") == "100% %zz A"
+
+
+@given(st.lists(st.binary(max_size=20), min_size=1, max_size=4), st.booleans())
+def test_binary_values_survive(values, padded):
+    """With and without padding, several in one header."""
+    encoded = [encode_binary(value) for value in values]
+    if padded:
+        encoded = [value + b"=" * (-len(value) % 4) for value in encoded]
+    assert decode_binary(b", ".join(encoded)) == values
+
+
+def test_what_is_no_base64():
+    with pytest.raises(FramingError):
+        decode_binary(b"!!!")
+
+
+def test_codes():
+    """Unknown numbers are UNKNOWN."""
+    assert code_of_text(b"14") is grpc.StatusCode.UNAVAILABLE
+    assert {code_of_text(value) for value in (b"", b"99", b"-1", b"x", b"1" * 5000)} == {grpc.StatusCode.UNKNOWN}
+    assert code_of_http_status(503) is grpc.StatusCode.UNAVAILABLE
+    assert code_of_http_status(418) is grpc.StatusCode.UNKNOWN
