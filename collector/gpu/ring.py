@@ -10,18 +10,15 @@ kept as integrals, so the mean over any window is the difference of two interpol
 
 from functools import cached_property
 from math import isnan, nan
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.gpu.backend import THROTTLE_REASONS, Reading
+from collector.model.arrays import F64, I64, U64, Mask
 
 __all__ = ["Ring", "RingView", "Windows"]
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-Ints: TypeAlias = npt.NDArray[np.int64]
-Times: TypeAlias = npt.NDArray[np.uint64]
 
 _RATES: Final = ("utilization", "power")
 _VALUES: Final = ("utilization", "power", "memory_used", "temperature")
@@ -56,7 +53,7 @@ class Ring:
         self._capacity = capacity
         self._gap_s, self._hold_s = gap_s, hold_s
         self._origin = origin_unix_nano if past is None else past.origin_unix_nano
-        self._rows: Floats = np.empty((len(_COLUMNS), 2 * capacity))
+        self._rows: F64 = np.empty((len(_COLUMNS), 2 * capacity))
         self._low = self._high = 0
         self._counters = [nan] * len(_COUNTERS)
         if past is not None:
@@ -129,7 +126,7 @@ class Ring:
 
     def _move(self, keep: int) -> None:
         """Continue in a new array that begins with the last ``keep`` rows."""
-        rows: Floats = np.empty((len(_COLUMNS), 2 * self._capacity))
+        rows: F64 = np.empty((len(_COLUMNS), 2 * self._capacity))
         rows[:, :keep] = self._rows[:, self._high - keep : self._high]
         self._rows, self._low, self._high = rows, 0, keep
 
@@ -140,39 +137,39 @@ class Ring:
 class RingView:
     """The samples at one moment, read-only."""
 
-    def __init__(self, rows: Floats, origin_unix_nano: int, hold_s: float) -> None:
+    def __init__(self, rows: F64, origin_unix_nano: int, hold_s: float) -> None:
         self.rows = rows
         self.origin_unix_nano = origin_unix_nano
         self._hold_s = hold_s
-        self._maxima: dict[str, Floats] = {}
+        self._maxima: dict[str, F64] = {}
 
     def __len__(self) -> int:
         return int(self.rows.shape[1])
 
-    def column(self, name: str) -> Floats:
+    def column(self, name: str) -> F64:
         """The samples' own values, oldest first: time (s since the ring's origin), utilization, power, memory_used, temperature."""
-        column: Floats = self.rows[_COLUMNS[name]]
+        column: F64 = self.rows[_COLUMNS[name]]
         return column
 
-    def windows(self, start_unix_nano: Times, end_unix_nano: Times) -> "Windows":
+    def windows(self, start_unix_nano: U64, end_unix_nano: U64) -> "Windows":
         """Answers about the windows [start, end], (n,) each, start ≤ end. The view must hold at least one sample."""
         return Windows(self, self._seconds(start_unix_nano), self._seconds(end_unix_nano), self._hold_s)
 
-    def cells(self, moments: Floats) -> Ints:
+    def cells(self, moments: F64) -> I64:
         """For each moment the first sample not before it; ``len(self)`` behind the last. As np.searchsorted, from the left."""
         grid = self._grid if len(moments) >= _GRID_MOMENTS else None
         if grid is None:
             return np.searchsorted(self.column("time"), moments, side="left")
         times, first, per_s = grid
         bucket = ((moments - times[0]) * per_s).clip(0, len(first) - 1).astype(np.int64)
-        cells: Ints = first.take(bucket)
+        cells: I64 = first.take(bucket)
         is_behind = times.take(cells) < moments
         while is_behind.any():
             cells += is_behind
             is_behind = times.take(cells) < moments
         return cells
 
-    def maxima(self, name: str, level: int) -> Floats:
+    def maxima(self, name: str, level: int) -> F64:
         """Rows 0..level, (level + 1, len): element i of row k is the maximum of the ``2**k`` samples from i on (NaN where all are)."""
         table = self._maxima.get(name)
         if table is None or len(table) <= level:
@@ -184,14 +181,14 @@ class RingView:
             table = self._maxima[name] = np.stack(rows)
         return table
 
-    def _seconds(self, times: Times) -> Floats:
+    def _seconds(self, times: U64) -> F64:
         # The difference modulo 2^64, taken as signed, is right for every time within 292 years of the origin.
-        elapsed: Ints = (times - np.uint64(self.origin_unix_nano)).view(np.int64)
+        elapsed: I64 = (times - np.uint64(self.origin_unix_nano)).view(np.int64)
         return np.multiply(elapsed, 1e-9, dtype=np.float64)
 
     @cached_property
-    def _grid(self) -> tuple[Floats, Ints, float] | None:
-        """Times (and infinity), the first sample of each of many equal stretches of time, and how many of these a second has.
+    def _grid(self) -> tuple[F64, I64, float] | None:
+        """U64 (and infinity), the first sample of each of many equal stretches of time, and how many of these a second has.
 
         A look there replaces most of a binary search. None where samples are too uneven for that.
         """
@@ -202,7 +199,7 @@ class RingView:
         count = 2 * len(times)
         # A little early, so that rounding never puts a moment into a stretch that begins behind it.
         starts = times[0] + (np.arange(count) - 1e-3) * (length / count)
-        first: Ints = np.searchsorted(times, starts, side="left")
+        first: I64 = np.searchsorted(times, starts, side="left")
         if np.diff(first).max() > _GRID_SAMPLES:
             return None
         return np.append(times, np.inf), first, float(count / length)
@@ -211,44 +208,44 @@ class RingView:
 class Windows:
     """Many windows over one view. Every answer is (n,); NaN where nothing is known."""
 
-    def __init__(self, view: RingView, start: Floats, end: Floats, hold_s: float) -> None:
+    def __init__(self, view: RingView, start: F64, end: F64, hold_s: float) -> None:
         times = view.column("time")
         last = len(times) - 1
         self._view, self._duration = view, end - start
         first_cell, last_cell = view.cells(start), view.cells(end)
         self._low, self._high = np.minimum(first_cell, last), np.minimum(last_cell, last)
         is_at_sample = (times.take(self._high) == end) & (last_cell <= last)
-        self.samples: Ints = last_cell - first_cell + is_at_sample
+        self.samples: I64 = last_cell - first_cell + is_at_sample
         """Samples taken within the window."""
-        self.is_before: npt.NDArray[np.bool_] = end < times[0]
+        self.is_before: Mask = end < times[0]
         """The window had ended before the oldest sample."""
-        self.is_after: npt.NDArray[np.bool_] = start > times[last] + hold_s
+        self.is_after: Mask = start > times[last] + hold_s
         """The window begins after what is known."""
         self._from = _Position(times, first_cell, self._low, start)
         self._to = _Position(times, last_cell, self._high, end)
         # Behind the newest sample its values are held for a while: that many seconds of the window.
-        self._held: Floats | None = None
+        self._held: F64 | None = None
         if end.max(initial=-np.inf) > times[last]:
             self._held = np.clip(end - times[last], 0.0, hold_s) - np.clip(start - times[last], 0.0, hold_s)
 
-    def coverage(self) -> Floats:
+    def coverage(self) -> F64:
         """The share of the window that was watched, 0 to 1; of a window without length: whether it falls where was watched."""
         seconds = self._covered_s if self._held is None else self._covered_s + self._held
         instant = (~self.is_before & ~self.is_after).astype(np.float64)
         np.divide(seconds, self._duration, out=instant, where=self._duration > 0)
         return np.clip(instant, 0.0, 1.0, out=instant)
 
-    def mean(self, name: str) -> Floats:
+    def mean(self, name: str) -> F64:
         """Time-weighted mean of ``utilization`` or ``power`` over the covered part; without any, the enclosing sample's value."""
         value = self._view.column(name)
         seconds, integral = self._known_s(name), self._increase(f"{name}.integral")
         if self._held is not None and not isnan(value[-1]):
             seconds, integral = seconds + self._held, integral + self._held * value[-1]
-        result: Floats = value.take(self._high)
+        result: F64 = value.take(self._high)
         np.divide(integral, seconds, out=result, where=seconds > 0)
         return result
 
-    def maximum(self, name: str) -> Floats:
+    def maximum(self, name: str) -> F64:
         """The largest value of the samples whose cells the window touches."""
         level, begin, end = self._blocks
         table = self._view.maxima(name, level).reshape(-1)
@@ -256,7 +253,7 @@ class Windows:
             return table.take(begin)
         return np.fmax(table.take(begin), table.take(end))
 
-    def energy(self) -> Floats:
+    def energy(self) -> F64:
         """Joules used within the covered part: what the device counted, where it did not its power over time.
 
         Unknown where a stretch of that part has neither: a sum that lacks something is no smaller sum, it is wrong.
@@ -269,16 +266,16 @@ class Windows:
                 known, joules = known + self._held, joules + self._held * power
         return np.where((known > 0) & (known >= covered - _ROUNDING_S), joules, nan)
 
-    def throttled_s(self, reason: str) -> Floats:
+    def throttled_s(self, reason: str) -> F64:
         """Seconds of lowered clocks for one of :data:`THROTTLE_REASONS`, within the covered part."""
         return np.where(self._known_s(f"throttle.{reason}") > 0, self._increase(f"throttle.{reason}"), nan)
 
     @cached_property
-    def _covered_s(self) -> Floats:
+    def _covered_s(self) -> F64:
         return self._increase("covered")
 
     @cached_property
-    def _blocks(self) -> tuple[int, Ints, Ints]:
+    def _blocks(self) -> tuple[int, I64, I64]:
         """Each window's samples as two runs of a power of two, as indices into the flat ``RingView.maxima``; and the largest power."""
         width = self._high - self._low + 1
         largest = int(width.max(initial=1)).bit_length() - 1
@@ -288,7 +285,7 @@ class Windows:
         offset = power * len(self._view)
         return largest, offset + self._low, offset + self._high + 1 - (1 << power)
 
-    def _known_s(self, name: str) -> Floats:
+    def _known_s(self, name: str) -> F64:
         """Seconds of the window in which ``name`` was known."""
         known, covered = self._view.column(f"{name}.covered"), self._view.column("covered")
         # Neither falls and known never grows alone: the same growth over the whole view is the same in each cell.
@@ -296,7 +293,7 @@ class Windows:
             return self._covered_s
         return self._increase(f"{name}.covered")
 
-    def _increase(self, column: str) -> Floats:
+    def _increase(self, column: str) -> F64:
         values = self._view.column(column)
         increase = self._to.interpolate(values)
         increase -= self._from.interpolate(values)
@@ -306,14 +303,14 @@ class Windows:
 class _Position:
     """Where moments lie between samples: found once, used for every column."""
 
-    def __init__(self, times: Floats, cell: Ints, right: Ints, moment: Floats) -> None:
+    def __init__(self, times: F64, cell: I64, right: I64, moment: F64) -> None:
         self._right = right
         self._left = np.maximum(cell - 1, 0)
         left = times.take(self._left)
         length = times.take(right) - left
         self._share = np.divide(moment - left, length, out=np.zeros_like(moment), where=length > 0)
 
-    def interpolate(self, values: Floats) -> Floats:
+    def interpolate(self, values: F64) -> F64:
         left = values.take(self._left)
         value = values.take(self._right)
         value -= left

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from collector.model.arrays import I32, U64, Array, Mask
 from collector.model.columns import StringColumn
 from collector.model.context import EMPTY_CONTEXT, Context
 from collector.model.logs import Logs
@@ -64,7 +65,7 @@ class Attributes:
 
 
 AttributeSet: TypeAlias = Attributes | Mapping[str, Any]
-AttributeRows: TypeAlias = AttributeSet | Sequence[AttributeSet | None] | tuple[NDArray[np.int32], Sequence[AttributeSet]] | None
+AttributeRows: TypeAlias = AttributeSet | Sequence[AttributeSet | None] | tuple[I32, Sequence[AttributeSet]] | None
 TextRows: TypeAlias = str | Sequence[str | None] | StringColumn | None
 _NO_ATTRIBUTES = Attributes({})
 
@@ -76,7 +77,7 @@ class Exemplars:
     owner: ArrayLike
     times: ArrayLike
     values: ArrayLike
-    trace_ids: NDArray[np.uint64] | None = None
+    trace_ids: U64 | None = None
     span_ids: ArrayLike | None = None
     attributes: AttributeRows = None
 
@@ -125,7 +126,7 @@ class Links:
     """Span links of a call's spans; one row each, of the span ``owner``."""
 
     owner: ArrayLike
-    trace_ids: NDArray[np.uint64]
+    trace_ids: U64
     span_ids: ArrayLike
     trace_states: TextRows = None
     attributes: AttributeRows = None
@@ -195,7 +196,7 @@ class TracesBuilder(_Builder):
         scope: int,
         *,
         names: TextRows,
-        trace_ids: NDArray[np.uint64],
+        trace_ids: U64,
         span_ids: ArrayLike,
         start_times: ArrayLike,
         end_times: ArrayLike,
@@ -253,7 +254,7 @@ class LogsBuilder(_Builder):
         severity_numbers: ArrayLike | None = None,
         severity_texts: TextRows = None,
         attributes: AttributeRows = None,
-        trace_ids: NDArray[np.uint64] | None = None,
+        trace_ids: U64 | None = None,
         span_ids: ArrayLike | None = None,
         observed_times: ArrayLike | None = None,
         flags: ArrayLike | None = None,
@@ -516,13 +517,13 @@ def _present(number: int, values: ArrayLike | None, count: int) -> Field | None:
     return None if values is None else Field(build.VALUE64, number, _rows(values, count, np.float64), _mask(values, count))
 
 
-def _mask(values: ArrayLike, count: int) -> NDArray[np.bool_] | None:
+def _mask(values: ArrayLike, count: int) -> Mask | None:
     if not isinstance(values, np.ma.MaskedArray):
         return None
     return np.broadcast_to(~np.ma.getmaskarray(values), (count,))
 
 
-def _rows(values: ArrayLike, count: int, dtype: Any) -> NDArray[Any]:
+def _rows(values: ArrayLike, count: int, dtype: Any) -> Array:
     """One value a row; a single one stands for all."""
     array = np.asarray(values).astype(dtype, copy=False)
     if array.ndim and array.shape != (count,):
@@ -530,7 +531,7 @@ def _rows(values: ArrayLike, count: int, dtype: Any) -> NDArray[Any]:
     return np.broadcast_to(array, (count,))
 
 
-def _unsigned(values: ArrayLike, name: str) -> NDArray[np.uint64]:
+def _unsigned(values: ArrayLike, name: str) -> U64:
     array = np.asarray(values)
     if array.size and (array.dtype.kind not in "iu" or array.min() < 0):
         raise ValueError(f"{name} must be integers from 0 up")
@@ -545,7 +546,7 @@ def _optional(kind: int, number: int, values: ArrayLike | None, count: int, dtyp
     return None if values is None else Field(kind, number, _rows(values, count, dtype))
 
 
-def _ids(number: int, values: NDArray[np.uint64] | None) -> Field | None:
+def _ids(number: int, values: U64 | None) -> Field | None:
     return None if values is None else Field(build.ID16, number, values)
 
 
@@ -557,7 +558,7 @@ def _exemplars(number: int, exemplars: Exemplars | None, count: int) -> Field | 
     return None if exemplars is None else _raw(exemplars.pool(number, count))
 
 
-def _packed(kind: int, number: int, rows: NDArray[np.uint64]) -> Field:
+def _packed(kind: int, number: int, rows: U64) -> Field:
     return Field(kind, number, rows.ravel(), np.arange(len(rows) + 1) * rows.shape[1])
 
 
@@ -587,7 +588,7 @@ def _of_owners(items: Pool, owner: ArrayLike, row_count: int, name: str) -> Pool
     return Pool(rows, blob, offsets[np.searchsorted(owners[order], np.arange(row_count + 1))])
 
 
-def _pool(codes: NDArray[np.int32], values: Sequence[bytes]) -> Pool:
+def _pool(codes: I32, values: Sequence[bytes]) -> Pool:
     lengths = np.fromiter((len(value) for value in values), np.int64, len(values))
     return Pool(codes, b"".join(values), np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
 
@@ -629,7 +630,7 @@ def _attributes(number: int, attributes: AttributeRows, count: int) -> Field | N
     return Field(build.RAW, 1, _pool(codes, distinct))
 
 
-def _coded(values: Sequence[Any]) -> tuple[NDArray[np.int32], list[Any]]:
+def _coded(values: Sequence[Any]) -> tuple[I32, list[Any]]:
     """Codes of given Python objects, one a row; -1 for None."""
     seen: dict[Any, int] = {}
     codes = [-1 if value is None else seen.setdefault(value, len(seen)) for value in values]

@@ -5,11 +5,11 @@ Numbers need no class: they are numpy arrays. Attributes of mixed kinds are in `
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from collector.model.arrays import Array
 from collector.wire import hash as wire_hash
 from collector.wire.splice.values import slices
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 __all__ = ["Array", "StringColumn", "read_only"]
-
-Array: TypeAlias = NDArray[Any]
 
 
 def read_only(array: Array) -> Array:

@@ -5,11 +5,11 @@ Not a sort and not ``np.unique`` (which over two words costs more than indexing 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from collector.model.arrays import I32, I64, U64, Array
 from collector.wire import hash as wire_hash
 
 __all__ = ["Groups", "groups"]
@@ -21,11 +21,11 @@ class Coded(Protocol):
     """A dictionary-encoded column, such as ``StringColumn``."""
 
     @property
-    def codes(self) -> NDArray[np.int32]:
+    def codes(self) -> I32:
         """I32[n], -1 = absent."""
 
 
-Groupable: TypeAlias = NDArray[Any] | Coded
+Groupable: TypeAlias = Array | Coded
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,9 @@ class Groups:
         counts: I64[g]: how many rows each group has.
     """
 
-    codes: NDArray[np.int32]
-    first: NDArray[np.int32]
-    counts: NDArray[np.int64]
+    codes: I32
+    first: I32
+    counts: I64
 
     @property
     def count(self) -> int:
@@ -71,7 +71,7 @@ def groups(*columns: Groupable) -> Groups:
     return Groups(codes, first, counts)
 
 
-def _words(column: Groupable) -> list[tuple[NDArray[Any], int]]:
+def _words(column: Groupable) -> list[tuple[Array, int]]:
     """The column as unsigned arrays with the bits each needs."""
     array = column if isinstance(column, np.ndarray) else column.codes
     if array.ndim == 2 and array.dtype == np.uint64:
@@ -82,13 +82,13 @@ def _words(column: Groupable) -> list[tuple[NDArray[Any], int]]:
     return [(array.view(f"u{array.dtype.itemsize}"), bits)]
 
 
-def _pack(parts: Sequence[tuple[NDArray[Any], int]]) -> list[NDArray[np.uint64]]:
+def _pack(parts: Sequence[tuple[Array, int]]) -> list[U64]:
     """The parts side by side in as few 64-bit words as a greedy walk needs."""
     if not parts:
         raise ValueError("groups needs at least one column")
     if len({len(array) for array, _ in parts}) > 1:
         raise ValueError(f"columns differ in length: {', '.join(str(len(array)) for array, _ in parts)}")
-    words: list[NDArray[np.uint64]] = []
+    words: list[U64] = []
     room = 0
     for array, bits in parts:
         if bits > room:

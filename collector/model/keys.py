@@ -5,11 +5,11 @@ Keyed with the secret of this process unless another key or salt is given, so no
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from collector.model.arrays import I32, U64, Array
 from collector.wire import hash as wire_hash
 
 __all__ = ["combine_keys", "hash_text"]
@@ -19,7 +19,7 @@ class Text(Protocol):
     """A dictionary-encoded text column, such as ``StringColumn``."""
 
     @property
-    def codes(self) -> NDArray[np.int32]:
+    def codes(self) -> I32:
         """I32[n], -1 = absent."""
 
     @property
@@ -27,7 +27,7 @@ class Text(Protocol):
         """The values, UTF-8."""
 
 
-def hash_text(column: Text, salt: bytes = b"") -> NDArray[np.uint64]:
+def hash_text(column: Text, salt: bytes = b"") -> U64:
     """The hash of each row's text, U64[n,2]; (0, 0) where the row is absent. Work is done once for each distinct value.
 
     Args:
@@ -43,7 +43,7 @@ def hash_text(column: Text, salt: bytes = b"") -> NDArray[np.uint64]:
     return hashes[column.codes]
 
 
-def combine_keys(*keys: NDArray[Any], key: bytes | None = None) -> NDArray[np.uint64]:
+def combine_keys(*keys: Array, key: bytes | None = None) -> U64:
     """One key from several columns, U64[n,2]; their order matters.
 
     Args:
@@ -56,7 +56,7 @@ def combine_keys(*keys: NDArray[Any], key: bytes | None = None) -> NDArray[np.ui
     return wire_hash.combine(*(_as_words(column) for column in keys), key=key)
 
 
-def _as_words(column: NDArray[Any]) -> NDArray[np.uint64]:
+def _as_words(column: Array) -> U64:
     if column.dtype.kind == "f":
         return column.astype(np.float64).view(np.uint64)
     return column.astype(np.int64).view(np.uint64) if column.dtype.kind == "i" else column.astype(np.uint64, copy=False)

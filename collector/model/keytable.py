@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from collector.model.arrays import I32, U64, Array, Mask
 from collector.wire.hash import SlotTable, clear_rows
 
 __all__ = ["KeyTable"]
@@ -52,11 +53,11 @@ class KeyTable:
         """What the table and its columns hold, used or not."""
         return self._table.memory_bytes + sum(column.nbytes for column in self._columns.values())
 
-    def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int32]:
+    def find(self, keys: U64) -> I32:
         """The slot of each key, I32[n]; -1 = not there."""
         return self._table.find(keys)
 
-    def insert(self, keys: NDArray[np.uint64], limit: int = 0) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    def insert(self, keys: U64, limit: int = 0) -> tuple[I32, Mask]:
         """Finds each key's slot or gives it one: ``(slots I32[n], is_new bool[n])``.
 
         A key that stands twice in ``keys`` gets one slot and is new at its first row. Rows are taken in order. Views
@@ -77,7 +78,7 @@ class KeyTable:
                 self._columns[name] = grown
         return slots, is_new
 
-    def remove(self, slots: NDArray[np.int32]) -> None:
+    def remove(self, slots: I32) -> None:
         """Frees slots for other keys; -1 and slots that are free already are passed over.
 
         Raises:
@@ -85,7 +86,7 @@ class KeyTable:
         """
         self._table.remove(np.asarray(slots, np.int32))
 
-    def column(self, name: str) -> NDArray[Any]:
+    def column(self, name: str) -> Array:
         """The writable column, one row a slot, used or not; valid until the next ``insert``."""
         return self._columns[_RECORDS][name] if self._is_record else self._columns[name]
 
@@ -94,7 +95,7 @@ class KeyTable:
         """The slots' records, of a table made with a record dtype; valid until the next ``insert``."""
         return self._columns[_RECORDS]
 
-    def keys(self, slots: NDArray[np.int32]) -> NDArray[np.uint64]:
+    def keys(self, slots: I32) -> U64:
         """The keys of slots in use, U64[k,2].
 
         Raises:
@@ -102,7 +103,7 @@ class KeyTable:
         """
         return self._table.keys(np.asarray(slots, np.int32))
 
-    def live(self) -> NDArray[np.int32]:
+    def live(self) -> I32:
         """The slots in use, ascending."""
         return self._table.live()
 

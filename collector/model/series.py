@@ -7,11 +7,11 @@ be taken out or replaced without hashing the others again). An unset text equals
 Source: OpenTelemetry metrics data model, "Timeseries model" and "Single-writer"; resource and scope identity from the same chapter.
 """
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from collector.model.arrays import U64, Array
 from collector.wire import hash as wire_hash
 from collector.wire.layout import KIND_EMPTY, KIND_STRING
 
@@ -22,7 +22,7 @@ class Rows(Protocol):
     """A table or an attribute table: its record array."""
 
     @property
-    def rows(self) -> NDArray[Any]:
+    def rows(self) -> Array:
         """One record a row."""
 
 
@@ -40,7 +40,7 @@ class Indexed(Protocol):
         """The attributes of a table."""
 
 
-def series_key(batch: Indexed, key: bytes | None = None, *, empty_is_absent: bool = False) -> NDArray[np.uint64]:
+def series_key(batch: Indexed, key: bytes | None = None, *, empty_is_absent: bool = False) -> U64:
     """The identity of each point's series, U64[n_points,2].
 
     Args:
@@ -71,7 +71,7 @@ def series_key(batch: Indexed, key: bytes | None = None, *, empty_is_absent: boo
     return wire_hash.combine(metric[points["parent"]], own, key=key)
 
 
-def attribute_identity(batch: Indexed, table: str, key: bytes | None = None, *, empty_is_absent: bool = False) -> NDArray[np.uint64]:
+def attribute_identity(batch: Indexed, table: str, key: bytes | None = None, *, empty_is_absent: bool = False) -> U64:
     """The identity of each row's attribute set, U64[n,2]: the sum of its attributes' hashes; (0, 0) for none."""
     rows = batch.attributes(table).rows
     hashes = wire_hash.hash_attributes(batch.wire, rows, key)
@@ -80,6 +80,6 @@ def attribute_identity(batch: Indexed, table: str, key: bytes | None = None, *, 
     return wire_hash.sum_by_owner(hashes, rows["owner"], len(batch.table(table).rows), rows)
 
 
-def _text(batch: Indexed, rows: NDArray[Any], name: str, key: bytes | None) -> NDArray[np.uint64]:
+def _text(batch: Indexed, rows: Array, name: str, key: bytes | None) -> U64:
     lengths = rows[f"{name}_len"]
     return wire_hash.hash_slices(batch.wire, np.where(lengths > 0, rows[name], np.int32(-1)), lengths, key)

@@ -11,15 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.model import KeyTable
+from collector.model.arrays import F64, I32, I64, U64, Array
 
 __all__ = ["ExponentialColumns", "ExponentialPoints"]
 
-I32 = NDArray[np.int32]
-I64 = NDArray[np.int64]
-F64 = NDArray[np.float64]
 
 _SCALE_MAX: Final = 20
 SIZE_MIN: Final = 2  # any two values fit in two buckets at some scale; in one they need not (1 and 2 never do)
@@ -33,7 +30,7 @@ class ExponentialPoints:
     zero_counts: I64
     scales: I32
     offsets: I32
-    bucket_counts: NDArray[np.uint64]
+    bucket_counts: U64
     """All points' buckets, one point after the other."""
     splits: I64
     """I64[n + 1]: where each point's begin."""
@@ -60,7 +57,7 @@ class ExponentialColumns:
             f"{prefix}_buckets": (np.float64, (max(max_size, SIZE_MIN),)),
         }
 
-    def _column(self, name: str) -> NDArray[Any]:
+    def _column(self, name: str) -> Array:
         return self._table.column(f"{self._prefix}_{name}")
 
     def add(self, slots: I32, values: F64, weights: F64) -> None:

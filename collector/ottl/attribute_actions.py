@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import field_validator, model_validator
 
 from collector.model import (
@@ -28,12 +27,12 @@ from collector.model import (
     Edit,
     StringColumn,
 )
+from collector.model.arrays import Array, Mask
 from collector.text.patterns import compile_pattern
 from config.blocks import ComponentConfig
 
 __all__ = ["ActionConfig", "AttributeActions"]
 
-Mask = NDArray[np.bool_]
 
 _CACHED_TEXTS: Final = 4096
 _CACHED_TEXT_MAX_CHARS: Final = 256
@@ -192,7 +191,7 @@ def _hashed(column: AttributeColumn) -> StringColumn:
     codes = np.where(column.present, np.int32(0), np.int32(-1))
     texts = [""]
 
-    def add(mask: Mask, values: NDArray[Any], form: Callable[[Any], bytes]) -> None:
+    def add(mask: Mask, values: Array, form: Callable[[Any], bytes]) -> None:
         if mask.any():
             distinct, inverse = np.unique(values[mask], return_inverse=True)
             codes[mask] = inverse + len(texts)
@@ -286,7 +285,7 @@ def _converting(config: ActionConfig, table: str) -> _Action:
     return convert
 
 
-def _parsed(column: StringColumn, parse: Callable[[str], Any], dtype: Any) -> tuple[Mask, NDArray[Any]]:
+def _parsed(column: StringColumn, parse: Callable[[str], Any], dtype: Any) -> tuple[Mask, Array]:
     """(bool[n]: the text is a number, the numbers)."""
     numbers = [parse(value) for value in column.distinct] if column.present.any() else []
     table = np.array([0 if number is None else number for number in numbers] + [0], dtype)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from collector.model import (
@@ -28,12 +27,12 @@ from collector.model import (
     Signal,
     StringColumn,
 )
+from collector.model.arrays import Mask
 from collector.text.patterns import compile_pattern
 from config.blocks import ComponentConfig
 
 __all__ = ["MatchConfig", "Matcher"]
 
-Mask = NDArray[np.bool_]
 _Rule = Callable[[Batch], Mask]
 
 SPAN_KINDS: Final = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")

@@ -13,17 +13,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.model import KIND_ABSENT, AttributeColumn, StringColumn, groups
+from collector.model.arrays import Array
 from collector.model.values import any_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 __all__ = ["Array", "Duration", "Failure", "Kind", "Scalar", "SpanId", "Time", "TraceId", "Values", "apply", "compare", "compute", "negate"]
-
-Array: TypeAlias = NDArray[Any]
 
 
 class Kind(IntEnum):

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collector.model import METRIC_HISTOGRAM, METRIC_SUMMARY, KeyTable, Metrics, groups
+from collector.model.arrays import I32, U8, U64, Indices, Mask
 from collector.prometheus.labels import SeriesLabels
 from collector.prometheus.naming import TranslationStrategy, metric_name, prometheus_type
 from collector.wire.hash import dictionary
@@ -23,7 +24,6 @@ from collector.wire.layout import EXEMPLAR, QUANTILE
 
 __all__ = ["Encodable", "Family", "LabelEncoder", "SeriesCache", "format_bound"]
 
-I32 = npt.NDArray[np.int32]
 LabelEncoder = Callable[[str, str], bytes]
 """(label name, value) to bytes; the metric's name comes as ``("__name__", name)``."""
 
@@ -68,11 +68,11 @@ class Encodable:
     """(points,) source slot, -1 where the point cannot be sent."""
     extra_set: I32
     """(points,)"""
-    shard_key: npt.NDArray[np.uint64]
+    shard_key: U64
     """(points,)"""
     exemplars: npt.NDArray[np.void]
     exemplar_first: I32
-    exemplar_arena: npt.NDArray[np.uint8]
+    exemplar_arena: U8
     exemplar_slices: I32
     quantiles: npt.NDArray[np.void]
     quantile_first: I32
@@ -233,7 +233,7 @@ class SeriesCache:
                 self.families[number].unit = unit
         return numbers[found.codes]
 
-    def _slots(self, batch: Metrics, sendable: npt.NDArray[np.bool_], family: I32, types: npt.NDArray[np.int32]) -> I32:
+    def _slots(self, batch: Metrics, sendable: Mask, family: I32, types: I32) -> I32:
         """(points,) source slot; new sources get their labels."""
         keys = batch.series_key()
         slot = np.where(sendable, self.sources.find(keys), np.int32(-1))
@@ -244,7 +244,7 @@ class SeriesCache:
             self._build(batch, missing[is_new], new_slots[is_new], family, types)
         return slot
 
-    def _build(self, batch: Metrics, rows: npt.NDArray[np.intp], slots: I32, family: I32, types: npt.NDArray[np.int32]) -> None:
+    def _build(self, batch: Metrics, rows: Indices, slots: I32, family: I32, types: I32) -> None:
         """Label bytes of sources seen for the first time: once a source, not once a point."""
         attributes = batch.attributes("points")
         keys, texts = attributes.key, attributes.as_text()
@@ -276,7 +276,7 @@ class SeriesCache:
         columns["series"][slots] = self.series.insert(identities)[0]
 
     @staticmethod
-    def _order(points: npt.NDArray[np.void], sendable: npt.NDArray[np.bool_], series: I32) -> tuple[I32, int]:
+    def _order(points: npt.NDArray[np.void], sendable: Mask, series: I32) -> tuple[I32, int]:
         """Rows to send, the points of a series together and in time order; and how many repeat a series' millisecond."""
         rows = np.flatnonzero(sendable)
         if len(rows) == 0 or groups(series[rows]).count == len(rows):
@@ -289,7 +289,7 @@ class SeriesCache:
         return rows[last].astype(np.int32), int(len(rows) - np.count_nonzero(last))
 
     @staticmethod
-    def _children(batch: Metrics, table: str, dtype: np.dtype[np.void], wanted: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.void], I32]:
+    def _children(batch: Metrics, table: str, dtype: np.dtype[np.void], wanted: Mask) -> tuple[npt.NDArray[np.void], I32]:
         """Rows of a child table and the first child of each point."""
         if not wanted.any():
             return np.empty(0, dtype), np.zeros(len(wanted) + 1, np.int32)
@@ -297,7 +297,7 @@ class SeriesCache:
         return rows, np.searchsorted(rows["parent"], np.arange(len(wanted) + 1)).astype(np.int32)
 
     def _extra_set_of(
-        self, wire: bytes, points: npt.NDArray[np.void], types: npt.NDArray[np.int32], quantiles: npt.NDArray[np.void], quantile_first: I32
+        self, wire: bytes, points: npt.NDArray[np.void], types: I32, quantiles: npt.NDArray[np.void], quantile_first: I32
     ) -> I32:
         """(points,) number of the point's set of bounds or quantiles, -1 for kinds without."""
         sets = np.full(len(points), -1, np.int32)
@@ -319,7 +319,7 @@ class SeriesCache:
             sets[rows] = np.array([*numbers, self._extra_set(label, b"")], np.int32)[codes]
         return sets
 
-    def _exemplar_labels(self, batch: Metrics, exemplar_count: int) -> tuple[npt.NDArray[np.uint8], I32]:
+    def _exemplar_labels(self, batch: Metrics, exemplar_count: int) -> tuple[U8, I32]:
         """Filtered attributes of each exemplar as label bytes, and (exemplars, 3): start, size, characters."""
         slices = np.zeros((exemplar_count, 3), np.int32)
         if not exemplar_count:

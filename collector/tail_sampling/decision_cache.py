@@ -1,16 +1,14 @@
 """What became of traces that are no longer open, for their late spans and for their logs. Bounded; the least lately asked go first."""
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.model import KeyTable
+from collector.model.arrays import I32, U64, Array
 
 __all__ = ["Decisions"]
 
-I32 = NDArray[np.int32]
-U64 = NDArray[np.uint64]
 _SLACK: Final = 16  # a cache overshoots by 1/16 before it is cut: cutting asks every entry
 
 
@@ -48,7 +46,7 @@ class Decisions:
             self._touch(slots[slots >= 0])
         return slots
 
-    def column(self, name: str) -> NDArray[Any]:
+    def column(self, name: str) -> Array:
         """``threshold``, ``rv``, ``at_s``; one row a slot."""
         return self._table.column(name)
 

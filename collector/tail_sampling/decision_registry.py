@@ -8,7 +8,8 @@ from enum import IntEnum
 from typing import Final, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+
+from collector.model.arrays import I8, U64
 
 __all__ = ["Decision", "Lookup", "is_registered", "lookup", "register", "unregister"]
 
@@ -24,7 +25,7 @@ class Decision(IntEnum):
     DROPPED = 3
 
 
-Lookup: TypeAlias = Callable[[NDArray[np.uint64]], NDArray[np.int8]]
+Lookup: TypeAlias = Callable[[U64], I8]
 """Trace ids U64[n,2] to a ``Decision`` each, I8[n]. Must not raise, and must not suspend."""
 
 _ORDER: Final = np.array([0, 1, 3, 2], np.int8)  # by Decision: what one pipeline kept is kept, whatever another dropped
@@ -52,7 +53,7 @@ def is_registered(component_id: str) -> bool:
     return component_id in _registered
 
 
-def lookup(component_id: str, trace_ids: NDArray[np.uint64]) -> NDArray[np.int8] | None:
+def lookup(component_id: str, trace_ids: U64) -> I8 | None:
     """The decision on each trace, I8[n]; None where nobody answers for the id. Where several do, kept wins, then dropped, then pending."""
     known = _registered.get(component_id)
     if not known:

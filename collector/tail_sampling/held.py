@@ -7,15 +7,13 @@ from collections import deque
 from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.model import EMPTY_CONTEXT, Batch, Context
+from collector.model.arrays import I32, Mask
 
 __all__ = ["Arrivals", "HeldRows", "together"]
 
 B = TypeVar("B", bound=Batch)
-I32 = NDArray[np.int32]
-Mask = NDArray[np.bool_]
 
 _SEGMENT_ROWS: Final = 8192
 _SEGMENT_BYTES: Final = 8 << 20

@@ -3,14 +3,13 @@
 ``ufunc.at`` does the same an order of magnitude slower.
 """
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+
+from collector.model.arrays import I32, Array, Indices
 
 __all__ = ["ByTrace", "by_trace"]
-
-I32 = NDArray[np.int32]
 
 
 class ByTrace:
@@ -20,7 +19,7 @@ class ByTrace:
 
     slots: I32
     """The distinct slots, ascending."""
-    counts: NDArray[np.intp]
+    counts: Indices
     """Rows of each."""
 
     def __init__(self, slots: I32) -> None:
@@ -39,18 +38,18 @@ class ByTrace:
             np.subtract(starts[1:], starts[:-1], out=self.counts[:-1])
             self.counts[-1] = len(ordered) - starts[-1]
 
-    def first_rows(self) -> NDArray[np.intp]:
+    def first_rows(self) -> Indices:
         """The first row of each slot, in the batch's order."""
         return self._order[self._starts]
 
-    def reduce(self, ufunc: np.ufunc, values: NDArray[Any]) -> NDArray[Any]:
+    def reduce(self, ufunc: np.ufunc, values: Array) -> Array:
         """One value a slot: ``np.add``, ``np.maximum``, ``np.bitwise_or`` … over its rows."""
         if not len(self.slots):
             return values[:0]
-        reduced: NDArray[Any] = ufunc.reduceat(values[self._order], self._starts)
+        reduced: Array = ufunc.reduceat(values[self._order], self._starts)
         return reduced
 
-    def fold(self, ufunc: np.ufunc, column: NDArray[Any], values: NDArray[Any]) -> None:
+    def fold(self, ufunc: np.ufunc, column: Array, values: Array) -> None:
         """``ufunc.at(column, slots, values)``."""
         if len(self.slots):
             column[self.slots] = ufunc(column[self.slots], self.reduce(ufunc, values))

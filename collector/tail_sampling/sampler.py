@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.api import ConsumeError, Host, Settings, Stage
 from collector.model import Batch, Context, KeyTable, Signal, StringColumn, Traces, groups
+from collector.model.arrays import F64, I8, I32, I64, U8, U64, Array, Indices, Mask
 from collector.otlp.consistent_sampling import RANDOMNESS_BITS, read_trace_state
 from collector.tail_sampling import decision_registry as registry
 from collector.tail_sampling.decision_cache import Decisions
@@ -31,11 +31,7 @@ from collector.tail_sampling.stamp import ERASE, LEAVE, stamped
 
 __all__ = ["DROPPED", "ERASE", "KEPT", "LEAVE", "OPEN", "UNKNOWN", "Decider", "Settled", "TailSampler", "Verdicts"]
 
-Column = Callable[[str], NDArray[Any]]
-I32 = NDArray[np.int32]
-U8 = NDArray[np.uint8]
-U64 = NDArray[np.uint64]
-Mask = NDArray[np.bool_]
+Column = Callable[[str], Array]
 
 UNKNOWN, OPEN, KEPT, DROPPED = (each.value for each in (Decision.UNKNOWN, Decision.PENDING, Decision.KEPT, Decision.DROPPED))
 _LOW_BITS: Final = np.uint64((1 << RANDOMNESS_BITS) - 1)
@@ -263,7 +259,7 @@ class TailSampler(Stage):
         states[rest[dropped >= 0]] = DROPPED
         return states
 
-    def _answer(self, trace_ids: U64) -> NDArray[np.int8]:
+    def _answer(self, trace_ids: U64) -> I8:
         return self.states(trace_ids).astype(np.int8)
 
     def follow(self, follower: Callable[[Settled], None]) -> None:
@@ -289,7 +285,7 @@ class TailSampler(Stage):
     def decided(self, slots: I32, verdicts: Verdicts, column: Column) -> None:
         """Called with every set of traces decided, before they leave."""
 
-    def late(self, kept_count: int, dropped_count: int, ages_s: NDArray[np.float64]) -> None:
+    def late(self, kept_count: int, dropped_count: int, ages_s: F64) -> None:
         """Called with the number of late spans, and how long after their traces' decisions they came."""
 
     def early(self, trace_count: int, cause: Literal["bytes", "traces"]) -> None:
@@ -300,7 +296,7 @@ class TailSampler(Stage):
 
     # Coming in.
 
-    def _where(self, ids: U64) -> tuple[I32, NDArray[np.intp], I32, I32]:
+    def _where(self, ids: U64) -> tuple[I32, Indices, I32, I32]:
         """(slots I32[n] of open traces, else -1; the k other rows; their slots I32[k] in the kept, in the dropped decisions, else -1)."""
         slots = self._traces.find(ids)
         rest = np.flatnonzero(slots < 0)
@@ -309,7 +305,7 @@ class TailSampler(Stage):
         dropped[kept >= 0] = -1
         return slots, rest, kept, dropped
 
-    def _enter(self, ids: U64, slots: I32, rows: NDArray[np.intp]) -> I32:
+    def _enter(self, ids: U64, slots: I32, rows: Indices) -> I32:
         """``slots`` with those of new traces filled in; ``rows`` are theirs."""
         if len(rows):
             of = ids[rows]
@@ -363,7 +359,7 @@ class TailSampler(Stage):
                 at = np.flatnonzero((of >= 0) & (slots >= 0) & untold)[::-1]  # the first one is written last and stays
                 column("randomness")[slots[at]] = of[at].astype(np.uint64)
 
-    async def _pass_late(self, batch: Traces, rows: NDArray[np.intp], kept: I32, dropped: I32) -> None:
+    async def _pass_late(self, batch: Traces, rows: Indices, kept: I32, dropped: I32) -> None:
         """Of the spans ``rows``: pass on those whose traces were kept, drop those whose traces were dropped."""
         now_s = self._clock.monotonic_s()
         rows, kept, dropped = rows[kept >= 0], kept[kept >= 0], dropped[dropped >= 0]
@@ -501,7 +497,7 @@ class TailSampler(Stage):
             self._settings.telemetry.dropped(Signal.TRACES, item_count, reason)
 
 
-def _explicit(states: StringColumn) -> NDArray[np.int64]:
+def _explicit(states: StringColumn) -> I64:
     """I64[distinct + 1]: the ``rv`` of each distinct trace state, -1 where there is none (the last: no trace state)."""
     values = [-1 if "rv:" not in text or (rv := read_trace_state(text).randomness) is None else rv for text in states.distinct]
     return np.array([*values, -1], np.int64)

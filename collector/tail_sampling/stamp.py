@@ -6,14 +6,13 @@ Source: OpenTelemetry specification, trace/tracestate-probability-sampling.
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.model import StringColumn, Traces, groups
+from collector.model.arrays import U64
 from collector.otlp.consistent_sampling import read_trace_state, with_values
 
 __all__ = ["ERASE", "LEAVE", "stamped"]
 
-U64 = NDArray[np.uint64]
 
 LEAVE: Final = np.uint64(2**64 - 1)
 ERASE: Final = np.uint64(2**64 - 2)

@@ -8,21 +8,17 @@ are single spans and is certain after a longer one: that is all that has to be k
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.model import KeyTable, groups
+from collector.model.arrays import F64, I32, I64, U8, Array, Mask
 from connectors.service_graph.spans import DATABASE, VIRTUAL, Halves
 from connectors.service_graph.texts import Texts
 
 __all__ = ["VIRTUAL_NODES", "Edges", "Pairs", "Store", "Unpaired", "unpaired"]
 
-Mask = NDArray[np.bool_]
-I32 = NDArray[np.int32]
-I64 = NDArray[np.int64]
-F64 = NDArray[np.float64]
 
 VIRTUAL_NODES: Final = ("", "client", "server")
 _USER: Final = "user"
@@ -37,9 +33,9 @@ class Edges:
 
     client: I32
     server: I32
-    connection: NDArray[np.uint8]
+    connection: U8
     failed: Mask
-    virtual: NDArray[np.uint8]
+    virtual: U8
     """Which side nobody saw: an index of ``VIRTUAL_NODES``."""
     weight: F64
     client_seconds: F64
@@ -130,10 +126,10 @@ class Store:
         is_database = (client >= 0) & (halves.database[client] > 0)
         is_complete = ((client >= 0) | from_client) & ((server >= 0) | from_server | is_database)
 
-        def of(values: NDArray[Any], name: str, newest: I64, is_stored: Mask) -> NDArray[Any]:
+        def of(values: Array, name: str, newest: I64, is_stored: Mask) -> Array:
             wide = (slice(None), *[None] * (values.ndim - 1))
             stored = np.where(is_stored[wide], column(name)[slot], column(name).dtype.type(0))
-            chosen: NDArray[Any] = np.where((newest >= 0)[wide], values[newest], stored)[is_complete]
+            chosen: Array = np.where((newest >= 0)[wide], values[newest], stored)[is_complete]
             return chosen
 
         client_seconds = of(halves.seconds, "seconds", client, from_client)
@@ -215,7 +211,7 @@ def _merged(halves: Halves, failed: Mask, weight: F64) -> Halves:
     return Halves(**{name: getattr(halves, name) for name in Halves.__slots__} | {"failed": failed, "weight": weight})
 
 
-def _changes(values: NDArray[Any]) -> Mask:
+def _changes(values: Array) -> Mask:
     """bool[n]: the row differs from the one before, or is the first."""
     return np.append(True, values[1:] != values[:-1])
 

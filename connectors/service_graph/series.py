@@ -7,9 +7,9 @@ and never fall.
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.model import TEMPORALITY_CUMULATIVE, Attributes, KeyTable, MetricsBuilder, combine_keys
+from collector.model.arrays import F64, I32, I64, U64
 from collector.otlp.exponential_histogram import ExponentialColumns
 from connectors.service_graph.config import ServiceGraphConfig
 from connectors.service_graph.pairing import VIRTUAL_NODES, Edges
@@ -18,7 +18,6 @@ from connectors.service_graph.texts import Texts
 
 __all__ = ["DEFAULT_BOUNDS_S", "STALE_S", "Series", "shifted"]
 
-I32 = NDArray[np.int32]
 
 DEFAULT_BOUNDS_S: Final = (0.002, 0.004, 0.006, 0.008, 0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.4, 2.0, 5.0, 10.0, 15.0)
 STALE_S: Final = 15 * 60.0  # the Collector's: series without an edge for so long go
@@ -172,11 +171,11 @@ class Series:
         return slot
 
 
-def rounded(counts: NDArray[np.float64]) -> NDArray[np.int64]:
+def rounded(counts: F64) -> I64:
     """Whole requests. Of a sum that never falls neither does this."""
     return np.rint(np.minimum(counts, _COUNT_MAX)).astype(np.int64)
 
 
-def shifted(times: NDArray[np.uint64], offset_nano: int) -> NDArray[np.uint64]:
+def shifted(times: U64, offset_nano: int) -> U64:
     """Times less the offset, which may be negative, but not before 1970."""
     return np.maximum(times.astype(np.int64) - offset_nano, 0).astype(np.uint64)

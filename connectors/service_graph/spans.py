@@ -4,21 +4,18 @@ A request's client span and server span have one key: trace id and the client's 
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.model import StringColumn, Traces, combine_keys
+from collector.model.arrays import F64, I32, U8, U64, Array, Mask
 from collector.otlp.consistent_sampling import RANDOMNESS_BITS, read_trace_state
 from connectors.service_graph.config import ServiceGraphConfig
 from connectors.service_graph.texts import Texts
 
 __all__ = ["CONNECTION_TYPES", "DATABASE", "MESSAGING", "UNSET", "VIRTUAL", "Halves", "read"]
 
-Mask = NDArray[np.bool_]
-I32 = NDArray[np.int32]
-F64 = NDArray[np.float64]
 
 UNSET, MESSAGING, DATABASE, VIRTUAL = range(4)
 CONNECTION_TYPES: Final = ("", "messaging_system", "database", "virtual_node")
@@ -33,7 +30,7 @@ _ADJUSTED_MAX: Final = 2.0**32
 class Halves:
     """One side of a request a row; codes are of ``Texts``."""
 
-    key: NDArray[np.uint64]
+    key: U64
     is_client: Mask
     is_root: Mask
     """A server without a parent: nobody we know has called it."""
@@ -42,7 +39,7 @@ class Halves:
     """The database's name: such a client is a whole request; else 0."""
     peer: I32
     """What a client says of the server nobody may see; else 0."""
-    connection: NDArray[np.uint8]
+    connection: U8
     failed: Mask
     seconds: F64
     weight: F64
@@ -53,7 +50,7 @@ class Halves:
     def __len__(self) -> int:
         return len(self.key)
 
-    def take(self, rows: NDArray[Any]) -> "Halves":
+    def take(self, rows: Array) -> "Halves":
         """The rows of a mask or of indices."""
         if rows.dtype == np.bool_:
             rows = np.flatnonzero(rows)  # once, not a column
@@ -104,7 +101,7 @@ def read(batch: Traces, config: ServiceGraphConfig, texts: Texts) -> tuple[Halve
     return halves, nameless_count
 
 
-def _first_text(batch: Traces, keys: tuple[str, ...], texts: Texts, rows: NDArray[Any], resources: I32, *, keep_empty: bool = False) -> I32:
+def _first_text(batch: Traces, keys: tuple[str, ...], texts: Texts, rows: Array, resources: I32, *, keep_empty: bool = False) -> I32:
     """The first of ``keys`` that is present, in the resource or else on the span."""
     found = np.zeros(len(rows), np.int32)
     for key in keys:
@@ -114,14 +111,14 @@ def _first_text(batch: Traces, keys: tuple[str, ...], texts: Texts, rows: NDArra
     return found
 
 
-def _text(batch: Traces, key: str, table: str, texts: Texts, rows: NDArray[Any], *, keep_empty: bool = False) -> I32:
+def _text(batch: Traces, key: str, table: str, texts: Texts, rows: Array, *, keep_empty: bool = False) -> I32:
     """The attribute as text at ``rows`` of the table."""
     if batch.attributes(table).code_of(key) < 0:
         return np.zeros(len(rows), np.int32)
     return texts.codes(batch.attribute(key, table).as_text(), rows, keep_empty=keep_empty)
 
 
-def _weights(states: StringColumn, rows: NDArray[Any]) -> F64:
+def _weights(states: StringColumn, rows: Array) -> F64:
     """The adjusted counts: 1 / the probability the span was kept with. Source: tracestate-probability-sampling, "Adjusted counts"."""
     if not states.present.any():
         return np.ones(len(rows))

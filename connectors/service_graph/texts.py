@@ -3,16 +3,15 @@
 Code 0 is "no text". The hash of a text does not change when codes do: what outlives a ``compact`` is known by its hash.
 """
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.model import StringColumn, hash_text
+from collector.model.arrays import I32, U64, Array
 
 __all__ = ["Texts"]
 
-I32 = NDArray[np.int32]
 
 LENGTH_MAX_CHARS: Final = 1024
 """Longer ones are cut: a label is a name, and what waits in the store must have a bound in bytes too."""
@@ -43,7 +42,7 @@ class Texts:
         """The code of one text."""
         return self._add([text])[0]
 
-    def codes(self, column: StringColumn, rows: NDArray[Any], *, keep_empty: bool = False) -> I32:
+    def codes(self, column: StringColumn, rows: Array, *, keep_empty: bool = False) -> I32:
         """The codes of the column's texts at ``rows`` (indices): work is done once a distinct text. Empty ones are none, or kept."""
         taken = column.codes[rows]
         used = np.flatnonzero(np.bincount(taken + 1, minlength=column.distinct_count + 1)[1:])
@@ -55,9 +54,9 @@ class Texts:
         found: I32 = lookup[taken]
         return found
 
-    def hashes(self, codes: I32) -> NDArray[np.uint64]:
+    def hashes(self, codes: I32) -> U64:
         """U64[n,2]; (0, 0) for code 0."""
-        found: NDArray[np.uint64] = self._hashes[codes]
+        found: U64 = self._hashes[codes]
         return found
 
     def compact(self, used: I32) -> I32:

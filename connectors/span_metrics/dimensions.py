@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.model import (
     KIND_BOOL,
@@ -25,6 +24,7 @@ from collector.model import (
     groups,
     hash_text,
 )
+from collector.model.arrays import I32, U64, Indices
 from connectors.span_metrics.config import INSTANCE, SAMPLING_METHOD, SCOPE_NAME, SCOPE_VERSION, Dimension, SpanMetricsConfig
 from connectors.span_metrics.globs import compile_glob
 from connectors.span_metrics.http import HttpColumns
@@ -41,9 +41,6 @@ _VALUE_CACHE_MAX: Final = 16_384
 _DIGITS_MAX: Final = 1 << 62
 GLOB_KEYS_MAX: Final = 64
 """Keys that one list's globs may turn into dimensions in the life of the connector."""
-
-U64 = NDArray[np.uint64]
-I32 = NDArray[np.int32]
 
 
 class Interned:
@@ -156,7 +153,7 @@ def text_keys(columns: Sequence[tuple[str, StringColumn]], row_count: int) -> U6
 class Span:
     """The columns of one batch's spans, each made once, for the rows that count."""
 
-    def __init__(self, batch: Traces, rows: NDArray[np.intp] | None, weights: Weights, http: HttpColumns | None) -> None:
+    def __init__(self, batch: Traces, rows: Indices | None, weights: Weights, http: HttpColumns | None) -> None:
         """``rows``: those that count, of the batch's spans; None = all. ``weights`` of those rows."""
         self.batch, self.rows, self.weights, self.http = batch, rows, weights, http
         self.resource_rows = self.take(batch.ancestor("resources"))
@@ -212,7 +209,7 @@ class Dimensions:
         columns += self._glob_columns(span, None)
         return Rows([column for column in columns if column.any_present], resource)
 
-    def of_events(self, span: Span, events: NDArray[np.intp], owner: NDArray[np.intp], resource: I32) -> Rows:
+    def of_events(self, span: Span, events: Indices, owner: Indices, resource: I32) -> Rows:
         """The dimensions of events: rows ``events`` of their table, on the spans ``owner`` of those that count."""
         on = (events, owner)
         columns = [Column(each.name, each.codes[owner], each.hashes, each.text) for each in self._own(span)]
@@ -255,13 +252,13 @@ class Dimensions:
         given = chosen & ~versions.equals("")
         return [self.column(SCOPE_NAME, names.only(chosen)), self.column(SCOPE_VERSION, versions.only(given))]
 
-    def _named_column(self, span: Span, on: tuple[NDArray[np.intp], NDArray[np.intp]] | None, dimension: Dimension) -> Column:
+    def _named_column(self, span: Span, on: tuple[Indices, Indices] | None, dimension: Dimension) -> Column:
         column = _resolve(span, on, dimension.name)
         text = column.as_text()
         typed = None if text is column.text else column
         return self.column(dimension.name, text if dimension.default is None else text.fill(dimension.default), typed)
 
-    def _glob_columns(self, span: Span, on: tuple[NDArray[np.intp], NDArray[np.intp]] | None) -> list[Column]:
+    def _glob_columns(self, span: Span, on: tuple[Indices, Indices] | None) -> list[Column]:
         if not self._matches:
             return []
         tables: list[AttributeTable] = [span.batch.attributes("spans"), span.batch.attributes("resources")]
@@ -293,7 +290,7 @@ class Dimensions:
         return known
 
 
-def _resolve(span: Span, on: tuple[NDArray[np.intp], NDArray[np.intp]] | None, key: str) -> AttributeColumn:
+def _resolve(span: Span, on: tuple[Indices, Indices] | None, key: str) -> AttributeColumn:
     """The span's attribute, else the event's, else the resource's."""
     column = span.attribute(key)
     if on is not None:
@@ -326,7 +323,7 @@ def _http(dimensions: Dimensions, span: Span, status_label: str) -> dict[str, Ca
     }
 
 
-def _known(codes: NDArray[np.int32], texts: Sequence[str]) -> I32:
+def _known(codes: I32, texts: Sequence[str]) -> I32:
     """Codes of an enumeration whose last text is the empty one of numbers not in it, as in the Collector."""
     known: I32 = np.where(codes.view(np.uint32) < len(texts) - 1, codes, np.int32(len(texts) - 1))
     return known

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.model import Metrics, MetricsBuilder
+from collector.model.arrays import Array
 from collector.wire.layout import TEMPORALITY_CUMULATIVE, TEMPORALITY_DELTA
 from connectors.span_metrics.config import SpanMetricsConfig
 from connectors.span_metrics.exemplars import Chosen
@@ -36,7 +36,7 @@ class Emitter:
     def build(self, families: Mapping[str, Family], resources: Resources, exemplars: Mapping[str, Chosen | None], now: int) -> Metrics:
         """All series of the families, at the time ``now``."""
         builder = MetricsBuilder()
-        parts: list[tuple[Family, NDArray[Any], NDArray[Any]]] = []
+        parts: list[tuple[Family, Array, Array]] = []
         for family in families.values():
             live = family.table.live()
             owner = family.table.column("resource")[live]
@@ -52,7 +52,7 @@ class Emitter:
             family.table.column("is_fresh")[slots] = False
         return builder.build()
 
-    def _family(self, builder: MetricsBuilder, scope: int, family: Family, slots: NDArray[Any], chosen: Chosen | None, now: int) -> None:
+    def _family(self, builder: MetricsBuilder, scope: int, family: Family, slots: Array, chosen: Chosen | None, now: int) -> None:
         table = family.table
         starts = np.minimum(table.column("start")[slots], np.uint64(now))
         zeros = np.zeros(0, np.intp)
@@ -78,9 +78,7 @@ class Emitter:
         if family.has_histogram:
             self._histogram(builder, scope, family, slots[rows], is_value, head | {"counts": counts})
 
-    def _histogram(
-        self, builder: MetricsBuilder, scope: int, family: Family, slots: NDArray[Any], is_value: NDArray[Any], head: dict[str, Any]
-    ) -> None:
+    def _histogram(self, builder: MetricsBuilder, scope: int, family: Family, slots: Array, is_value: Array, head: dict[str, Any]) -> None:
         table, unit = family.table, self._config.histogram.unit
         sums = table.column("sum")[slots] * is_value
         if family.bounds is not None:

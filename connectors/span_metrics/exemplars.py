@@ -5,12 +5,12 @@ ones asked about again at the next flush, for a while.
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.model import Exemplars, KeyTable
+from collector.model.arrays import F64, I32, U64, Array
 from collector.tail_sampling import decision_registry as decisions
 from collector.tail_sampling.decision_registry import Decision
 
@@ -31,10 +31,10 @@ _CANDIDATE: Final = np.dtype(
 class Chosen:
     """Exemplars of a flush, by slot ascending."""
 
-    slots: NDArray[np.int32]
-    rows: NDArray[Any]
+    slots: I32
+    rows: Array
 
-    def of(self, slots: NDArray[Any], offset: int) -> Exemplars | None:
+    def of(self, slots: Array, offset: int) -> Exemplars | None:
         """Those of a call's points: point ``offset + i`` is slot ``slots[i]``."""
         order = np.argsort(slots)
         place = np.searchsorted(slots[order], self.slots)
@@ -54,15 +54,15 @@ class Candidates:
     def __init__(self, per_point: int, only_kept: str) -> None:
         self._per_point, self._only_kept = per_point, only_kept
         self._room = per_point * (_SPARE if only_kept else 1)
-        self._parts: list[NDArray[Any]] = []
+        self._parts: list[Array] = []
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
     def offer(
-        self, table: KeyTable, slots: NDArray[Any], trace_ids: NDArray[np.uint64], span_ids: NDArray[np.uint64],
-        times: NDArray[np.uint64], values: NDArray[np.float64], now_s: float,
+        self, table: KeyTable, slots: Array, trace_ids: U64, span_ids: U64,
+        times: U64, values: F64, now_s: float,
     ) -> None:  # fmt: skip
         """Spans that were counted, one a row: the first of each series that has room become candidates."""
         taken = table.column("exemplars")

@@ -9,19 +9,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.model import KeyTable
+from collector.model.arrays import F64, I32, I64, U64, Array
 
 __all__ = ["MAX_SCALE", "ExponentialBuckets", "Points", "index_at_max_scale"]
 
 MAX_SCALE: Final = 20
 _UNITS: Final = float(1 << MAX_SCALE)
 
-I64 = NDArray[np.int64]
 
-
-def index_at_max_scale(values: NDArray[np.float64]) -> I64:
+def index_at_max_scale(values: F64) -> I64:
     """The bucket of each value > 0 at scale 20, exact for powers of two."""
     mantissas, exponents = np.frexp(values)  # in [0.5, 1)
     fractions = np.ceil(np.log2(mantissas) * _UNITS)
@@ -33,9 +31,9 @@ def index_at_max_scale(values: NDArray[np.float64]) -> I64:
 class Points:
     """The buckets of some series, as a builder takes them."""
 
-    scales: NDArray[np.int32]
-    offsets: NDArray[np.int32]
-    counts: NDArray[np.uint64]
+    scales: I32
+    offsets: I32
+    counts: U64
     """All series' buckets, one after the other."""
     splits: I64
     """I64[k+1]: where each series' buckets begin."""
@@ -52,7 +50,7 @@ class ExponentialBuckets:
         """What the table needs. ``low`` and ``high`` are indices at scale 20 of what was seen; none was while ``positive`` is 0."""
         return {"low": np.int64, "high": np.int64, "shift": np.int64, "positive": np.int64, "ring": (np.int64, (self._size,))}
 
-    def add(self, table: KeyTable, slots: NDArray[Any], values: NDArray[np.float64], counts: I64) -> None:
+    def add(self, table: KeyTable, slots: Array, values: F64, counts: I64) -> None:
         """Add each value > 0 ``counts`` times to the series of its slot."""
         if not len(slots):
             return
@@ -80,7 +78,7 @@ class ExponentialBuckets:
             shift[wide] += 1
         return shift
 
-    def _coarsen(self, ring: I64, slots: NDArray[Any], low: I64, shift: I64, wanted: I64) -> None:
+    def _coarsen(self, ring: I64, slots: Array, low: I64, shift: I64, wanted: I64) -> None:
         """Move the counts of series to a coarser scale. ``low`` from before what is being added."""
         start = (low >> shift)[:, None]
         index = start + np.arange(self._size)  # what each ring holds, from its lowest on
@@ -90,12 +88,12 @@ class ExponentialBuckets:
         np.add.at(moved, (rows, (index >> (wanted - shift)[:, None]) % self._size), counts)
         ring[slots] = moved
 
-    def clear(self, table: KeyTable, slots: NDArray[Any]) -> None:
+    def clear(self, table: KeyTable, slots: Array) -> None:
         """Forget what the series have counted."""
         table.column("ring")[slots] = 0
         table.column("positive")[slots] = 0
 
-    def points(self, table: KeyTable, slots: NDArray[Any]) -> Points:
+    def points(self, table: KeyTable, slots: Array) -> Points:
         """The series' buckets from the lowest seen to the highest."""
         shift, is_empty = table.column("shift")[slots], table.column("positive")[slots] == 0
         first, last = (np.where(is_empty, 0, table.column(name)[slots] >> shift) for name in ("low", "high"))

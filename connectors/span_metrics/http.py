@@ -6,13 +6,13 @@ http.response.status_code or http.status_code, http.route, url.path or http.targ
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.model import AttributeColumn, StringColumn, Traces
+from collector.model.arrays import Array, Mask
 from collector.text.path_template import template_path
 
 __all__ = ["HttpColumns", "http_columns"]
@@ -32,10 +32,10 @@ class HttpColumns:
     """Absent: no HTTP span."""
     endpoint: StringColumn
     status: StringColumn
-    is_error: NDArray[np.bool_]
+    is_error: Mask
     """The status is 5xx."""
 
-    def take(self, rows: NDArray[Any]) -> "HttpColumns":
+    def take(self, rows: Array) -> "HttpColumns":
         """Of these rows."""
         return HttpColumns(self.method.take(rows), self.endpoint.take(rows), self.status.take(rows), self.is_error[rows])
 

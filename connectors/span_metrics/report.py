@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from collector.model.arrays import F64, I64, Array
 from connectors.span_metrics.exponential import MAX_SCALE
 from connectors.span_metrics.series import NO_OP, Family
 
@@ -48,8 +48,8 @@ class Report:
         self._codes: dict[_Operation, int] = {}
         self._gone_calls = np.zeros((0, 2), np.int64)
         self._gone_buckets = np.zeros((0, 0 if bounds is None else len(bounds) + 1), np.int64)
-        self._flushed: tuple[float, NDArray[np.int64]] | None = None
-        self._rates: NDArray[np.float64] = np.zeros(0)
+        self._flushed: tuple[float, I64] | None = None
+        self._rates: F64 = np.zeros(0)
 
     def code_of(self, service: str, name: str, kind: str) -> int:
         """The code of an operation; further ones of a service past a bound are one."""
@@ -64,7 +64,7 @@ class Report:
                 self._operations.append(operation)
         return code
 
-    def leaving(self, family: Family, slots: NDArray[Any]) -> None:
+    def leaving(self, family: Family, slots: Array) -> None:
         """Series are about to be forgotten: keep what they have counted."""
         if family is self._calls:
             self._gone_calls = self._grown(self._gone_calls)
@@ -99,9 +99,7 @@ class Report:
         services.sort(key=lambda each: (-each["calls"], each["service"]))
         return {"services": services, "since_unix_nano": self.since_unix_nano}
 
-    def _service(
-        self, service: str, codes: NDArray[Any], totals: NDArray[Any], buckets: NDArray[Any] | None, rates: NDArray[Any]
-    ) -> dict[str, Any]:
+    def _service(self, service: str, codes: Array, totals: Array, buckets: Array | None, rates: Array) -> dict[str, Any]:
         kinds = {code: self._operations[code].kind for code in codes.tolist()}
         entries = [code for code, kind in kinds.items() if kind in _ENTRY]
         # An overflow series has no kind: it counts where nothing but entries can be in it.
@@ -128,7 +126,7 @@ class Report:
             ],
         }
 
-    def _quantile(self, buckets: NDArray[Any] | None, percent: int) -> float | None:
+    def _quantile(self, buckets: Array | None, percent: int) -> float | None:
         """Linear within a bucket, as ``histogram_quantile``; in the last one its lower bound."""
         if buckets is None or self._bounds_ms is None or not (total := int(buckets.sum())):
             return None
@@ -144,26 +142,26 @@ class Report:
         before = float(ends[bucket - 1]) if bucket else 0.0
         return round(low + (high - low) * (rank - before) / float(buckets[bucket]), 3)
 
-    def _totals(self) -> NDArray[np.int64]:
+    def _totals(self) -> I64:
         totals = self._grown(self._gone_calls).copy()
         self._add_calls(totals, self._calls.table.live())
         return totals
 
-    def _all_buckets(self) -> NDArray[np.int64] | None:
+    def _all_buckets(self) -> I64 | None:
         if self._durations is None:
             return None
         buckets = self._grown(self._gone_buckets).copy()
         self._add_buckets(buckets, self._durations.table.live())
         return buckets
 
-    def _add_calls(self, totals: NDArray[np.int64], slots: NDArray[Any]) -> None:
+    def _add_calls(self, totals: I64, slots: Array) -> None:
         table = self._calls.table
         slots = slots[table.column("operation")[slots] != NO_OP]
         operations = table.column("operation")[slots]
         np.add.at(totals[:, 0], operations, table.column("count")[slots])
         np.add.at(totals[:, 1], operations, table.column("errors")[slots])
 
-    def _add_buckets(self, buckets: NDArray[np.int64], slots: NDArray[Any]) -> None:
+    def _add_buckets(self, buckets: I64, slots: Array) -> None:
         assert self._durations is not None
         table = self._durations.table
         slots = slots[table.column("operation")[slots] != NO_OP]
@@ -181,7 +179,7 @@ class Report:
             column = np.clip(index + 1 - _GRID_LOW, 0, buckets.shape[1] - 1)
             np.add.at(buckets, (operations[owner], column), points.counts.astype(np.int64))
 
-    def _grown(self, array: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _grown(self, array: I64) -> I64:
         """With a row for each operation."""
         missing = len(self._operations) - len(array)
         return np.concatenate([array, np.zeros((missing, array.shape[1]), np.int64)]) if missing > 0 else array

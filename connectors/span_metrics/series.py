@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.model import Groups, KeyTable, combine_keys
+from collector.model.arrays import F64, I32, I64, U64, Array, Mask
 from collector.model.builders import Attributes
 from connectors.span_metrics.dimensions import Rows
 from connectors.span_metrics.exponential import ExponentialBuckets
@@ -24,9 +24,6 @@ NO_OP: Final = -1
 _OVERFLOW_MARK: Final = 0x6F766572666C6F77
 _FULL: Final = 1 << 62  # a count this large begins again, before it leaves 63 bits
 
-I32 = NDArray[np.int32]
-I64 = NDArray[np.int64]
-U64 = NDArray[np.uint64]
 Operation = Callable[[int, int], int]
 """(row, resource slot) to the code under which the report knows what the row is."""
 
@@ -58,7 +55,7 @@ class Resources:
         self.table.column("seen")[found] = now_s
         return found
 
-    def remove(self, slots: NDArray[Any]) -> None:
+    def remove(self, slots: Array) -> None:
         """Forget resources."""
         slots = slots[slots != self.common]
         for slot in slots.tolist():
@@ -84,8 +81,8 @@ class Observed:
     """What is to be added: one row an observation."""
 
     weights: Weights
-    is_error: NDArray[np.bool_] | None = None
-    values: NDArray[np.float64] | None = None
+    is_error: Mask | None = None
+    values: F64 | None = None
     """Durations; None: the family has no histogram."""
 
 
@@ -94,7 +91,7 @@ class Family:
     """One table of series. ``bounds`` of explicit buckets, ``exponential``, or neither: counted only."""
 
     name: Literal["red", "calls", "duration", "events"]
-    bounds: NDArray[np.float64] | None = None
+    bounds: F64 | None = None
     exponential: ExponentialBuckets | None = None
     table: KeyTable = field(init=False)
     attributes: dict[int, Attributes] = field(default_factory=dict)
@@ -186,7 +183,7 @@ class Family:
         self.table.column("is_fresh")[slot] = True
         return slot
 
-    def add(self, slots: NDArray[Any], observed: Observed) -> None:
+    def add(self, slots: Array, observed: Observed) -> None:
         """Count each observation in the series of its slot; ``slots`` I32[n]."""
         table, weights = self.table, observed.weights
         np.add.at(table.column("count"), slots, weights.count)
@@ -203,7 +200,7 @@ class Family:
         if self.exponential is not None:
             self._add_exponential(slots, values, weights.count)
 
-    def _add_exponential(self, slots: NDArray[Any], values: NDArray[np.float64], counts: I64) -> None:
+    def _add_exponential(self, slots: Array, values: F64, counts: I64) -> None:
         assert self.exponential is not None
         table = self.table
         lows, highs = table.column("min"), table.column("max")
@@ -216,7 +213,7 @@ class Family:
         np.add.at(table.column("zero"), slots[~positive], counts[~positive])
         self.exponential.add(table, slots[positive], values[positive], counts[positive])
 
-    def remove(self, slots: NDArray[Any], budget: Budget) -> None:
+    def remove(self, slots: Array, budget: Budget) -> None:
         """Forget series."""
         table = self.table
         is_named, resource = table.column("is_named")[slots], table.column("resource")[slots]
@@ -233,7 +230,7 @@ class Family:
                 del self.overflow[owner]
         table.remove(slots)
 
-    def restart_full(self, slots: NDArray[Any], now: int) -> None:
+    def restart_full(self, slots: Array, now: int) -> None:
         """Series whose count has become too large begin again."""
         table = self.table
         full = slots[table.column("count")[slots] >= _FULL]

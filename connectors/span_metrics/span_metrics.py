@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.api import Component, Connector, ConsumeError, Host, Settings
 from collector.model import Batch, KeyTable, Metrics, Signal, Traces
+from collector.model.arrays import F64, I32, U64, Mask
 from collector.model.builders import Attributes
 from collector.model.series import attribute_identity
 from collector.model.values import any_value
@@ -163,7 +163,7 @@ class SpanMetricsConnector(Connector):
         self._count_spans(span)
         return nameless
 
-    def _only(self, counts: NDArray[np.bool_], wanted: NDArray[np.bool_], reason: str) -> NDArray[np.bool_]:
+    def _only(self, counts: Mask, wanted: Mask, reason: str) -> Mask:
         left = counts & wanted
         lost = int(np.count_nonzero(counts) - np.count_nonzero(left))
         if lost:
@@ -199,7 +199,7 @@ class SpanMetricsConnector(Connector):
             self._overflowed.add(state.budget.overflowed - overflowed)
 
     def _count_events(
-        self, span: Span, resource: NDArray[np.int32], resource_keys: NDArray[np.uint64], durations: NDArray[np.float64],
+        self, span: Span, resource: I32, resource_keys: U64, durations: F64,
         family: Family, now: int, now_s: float,
     ) -> None:  # fmt: skip
         events = span.batch.table("events").parent
@@ -224,7 +224,7 @@ class SpanMetricsConnector(Connector):
                 family.table, slots, span.field("trace_id")[owner], span.field("span_id")[owner], times, durations[owner], now_s
             )
 
-    def _resource_slots(self, batch: Traces, now_s: float) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
+    def _resource_slots(self, batch: Traces, now_s: float) -> tuple[I32, U64]:
         """The slot of each of the batch's resources, I32[r], and its key, U64[r,2]."""
         names = self.config.resource_metrics_key_attributes
         if names:
@@ -291,7 +291,7 @@ class SpanMetricsConnector(Connector):
                 family.remove(leaving, state.budget)
         state.resources.remove(gone)
 
-    def _old_resources(self, now_s: float) -> NDArray[np.int32]:
+    def _old_resources(self, now_s: float) -> I32:
         """Silent too long, or too many: those seen longest ago."""
         config, resources = self.config, self.state.resources
         live = resources.table.live()
@@ -303,10 +303,10 @@ class SpanMetricsConnector(Connector):
         surplus = len(live) - config.resource_metrics_cache_size
         if surplus > 0:
             old[np.argsort(seen, kind="stable")[:surplus]] = True
-        gone: NDArray[np.int32] = live[old]
+        gone: I32 = live[old]
         return gone
 
-    def _remember(self, family: Family, slots: NDArray[np.int32], now: int, now_s: float) -> None:
+    def _remember(self, family: Family, slots: I32, now: int, now_s: float) -> None:
         """Delta: where the next point of each series begins."""
         last = family.last
         if last is None or not len(slots):

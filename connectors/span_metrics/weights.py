@@ -6,12 +6,12 @@ Source: OpenTelemetry specification, tracestate-probability-sampling: adjusted c
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.model import StringColumn
+from collector.model.arrays import F64, I64, Array, Mask
 from collector.otlp.consistent_sampling import RANDOMNESS_BITS, read_trace_state
 
 __all__ = ["ADJUSTED_MAX", "Weights", "weights_of"]
@@ -27,14 +27,14 @@ _PLAIN: Final = re.compile(rb"(ot=th:[0-9a-f]{1,14})(?:;rv:[0-9a-f]{14})?")
 class Weights:
     """Of each span."""
 
-    exact: NDArray[np.float64]
+    exact: F64
     """F64[n]: the adjusted count: for sums of floats."""
-    count: NDArray[np.int64]
+    count: I64
     """I64[n]: whole, on average the exact one: for what is counted."""
-    is_adjusted: NDArray[np.bool_]
+    is_adjusted: Mask
     """bool[n]: a sampler said something."""
 
-    def take(self, rows: NDArray[Any]) -> "Weights":
+    def take(self, rows: Array) -> "Weights":
         """Of these rows."""
         return Weights(self.exact[rows], self.count[rows], self.is_adjusted[rows])
 

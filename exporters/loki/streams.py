@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Final, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.model import KIND_STRING, Logs, StringColumn, groups
+from collector.model.arrays import I32, I64, U8
 from collector.otlp.protobuf import field
 from collector.prometheus import escape_label_name
 from exporters.loki._encode import encode
@@ -18,7 +18,6 @@ from exporters.loki.config import LokiConfig
 
 __all__ = ["StreamEncoder", "level_names"]
 
-I32 = npt.NDArray[np.int32]
 K = TypeVar("K")
 
 _OTHER: Final = "__other__"
@@ -31,7 +30,7 @@ _CACHE_MAX_ENTRIES: Final = 100_000
 _CACHE_MAX_BYTES: Final = 512  # longer ones are built each time: the entries bound the count, this the bytes
 
 
-def level_names(severity_number: npt.NDArray[np.int32], severity_text: StringColumn) -> StringColumn:
+def level_names(severity_number: I32, severity_text: StringColumn) -> StringColumn:
     """``trace … fatal`` of each record, by number, else by well-known text; absent where neither says."""
     codes = np.where((severity_number >= 1) & (severity_number <= 24), (severity_number + 3) // 4, 0).astype(np.int32)
     unnumbered = codes == 0
@@ -232,7 +231,7 @@ class StreamEncoder:
         return np.array(numbers, np.int32)
 
     @staticmethod
-    def _lines(batch: Logs) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    def _lines(batch: Logs) -> tuple[U8, I64]:
         """Texts of bodies that are no strings: arrays and maps as JSON, numbers as text."""
         rows = batch.table().rows
         slices = np.full((len(rows), 2), -1, np.int64)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collector.model import METRIC_EXPONENTIAL_HISTOGRAM, METRIC_GAUGE, METRIC_HISTOGRAM, METRIC_SUM, METRIC_SUMMARY, PRESENT_SUM, Metrics
+from collector.model.arrays import F64, I32
 from collector.prometheus import Encodable, LabelSettings, SeriesCache, SeriesLabels, TranslationStrategy
 from exporters.prometheus._render import Page
 
@@ -42,7 +43,7 @@ class _Distributions:
         self.has_sum = np.zeros(16, np.uint8)
         self.used = 0
 
-    def allocate(self, count: int) -> npt.NDArray[np.int32]:
+    def allocate(self, count: int) -> I32:
         """Rows for ``count`` new series."""
         rows = np.arange(self.used, self.used + count, dtype=np.int32)
         self.used += count
@@ -108,7 +109,7 @@ class SeriesStore:
         column("type")[series] = types
         return dropped
 
-    def _update_set(self, batch: Metrics, found: Encodable, set_: int, rows: npt.NDArray[np.int32], series: npt.NDArray[np.int32]) -> None:
+    def _update_set(self, batch: Metrics, found: Encodable, set_: int, rows: I32, series: I32) -> None:
         """Store the distributions of one set of bounds or quantiles."""
         first, last = self._cache.extra_first()[set_ : set_ + 2].tolist()
         label_count = last - first
@@ -129,7 +130,7 @@ class SeriesStore:
         store.has_sum[at] = (found.types[rows] == METRIC_SUMMARY) | (points["present"] & PRESENT_SUM != 0)
 
     @staticmethod
-    def _cumulative(wire: bytes, points: npt.NDArray[np.void], label_count: int) -> npt.NDArray[np.float64]:
+    def _cumulative(wire: bytes, points: npt.NDArray[np.void], label_count: int) -> F64:
         """(n, labels) counts up to each bound; the last is the point's count."""
         values = np.empty((len(points), label_count))
         values[:, -1] = points["count"]
@@ -198,7 +199,7 @@ class SeriesStore:
                 page.text(b"target_info{" + b"".join(encode_label(*label) for label in labels)[:-1] + b"} 1\n")
 
     def _page_family(
-        self, page: Page, name: str, kind: str, description: str, series: npt.NDArray[np.int32], send_timestamps: bool, openmetrics: bool
+        self, page: Page, name: str, kind: str, description: str, series: I32, send_timestamps: bool, openmetrics: bool
     ) -> None:
         """Header and lines of one family."""
         title = name.removesuffix("_total") if openmetrics and kind == "counter" else name

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.api import Component, Host, Settings
 from collector.delivery import ExporterConfig, Part, QueuedExporter
 from collector.model import METRIC_EXPONENTIAL_HISTOGRAM, Batch, Metrics, Signal
+from collector.model.arrays import I32, I64
 from collector.prometheus import Encodable, Family, LabelSettings, SeriesCache, SeriesLabels
 from collector.transport.http.client import HTTPClient
 from config.blocks import QueueConfig
@@ -40,7 +40,7 @@ class WriteRequest:
     """A request, and where it may be cut."""
 
     body: bytes
-    cuts: npt.NDArray[np.int64]
+    cuts: I64
     """(k, 2): where each series' samples of this request end (a histogram's series are one), the points up to there."""
 
 
@@ -137,9 +137,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
                 before = []
         return parts
 
-    def _encode_runs(
-        self, found: Encodable, order: npt.NDArray[np.int32], run_of: npt.NDArray[np.int32], before: list[bytes]
-    ) -> list[tuple[bytes, npt.NDArray[np.int64]]]:
+    def _encode_runs(self, found: Encodable, order: I32, run_of: I32, before: list[bytes]) -> list[tuple[bytes, I64]]:
         """Requests of the chosen points, ``before`` ahead of them, and where each may be cut."""
         starts = np.flatnonzero(np.concatenate(([True], run_of[1:] != run_of[:-1]))).astype(np.int32)
         runs = np.concatenate((starts, [len(order)])).astype(np.int32)
@@ -205,7 +203,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         return [encode_metadata(family.name, family.kind, family.description, family.unit) for family in due]
 
 
-def _part(body: bytes, cuts: npt.NDArray[np.int64], shard: int) -> Part[WriteRequest]:
+def _part(body: bytes, cuts: I64, shard: int) -> Part[WriteRequest]:
     return Part(WriteRequest(body, cuts), int(cuts[-1, 1]), shard, len(body))
 
 

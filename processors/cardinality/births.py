@@ -6,10 +6,9 @@ A few batches of one point a series, no object a series. Parts are merged like a
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.model import EMPTY_CONTEXT, Context, Metrics
-from processors.cardinality.stores import I32
+from collector.model.arrays import I32, Indices
 
 __all__ = ["Births"]
 
@@ -30,7 +29,7 @@ class Births:
         """What is held."""
         return sum(batch.memory_bytes + slots.nbytes for batch, slots in self._parts)
 
-    def add(self, batch: Metrics, rows: npt.NDArray[np.intp], slots: I32) -> None:
+    def add(self, batch: Metrics, rows: Indices, slots: I32) -> None:
         """The points ``rows`` are the first of the series ``slots``."""
         slot_of = np.full(batch.item_count, -1, np.int32)
         slot_of[rows] = slots

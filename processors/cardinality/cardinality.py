@@ -12,7 +12,6 @@ import contextlib
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.api import Component, ConsumeError, Host, Settings, Stage
 from collector.model import (
@@ -28,6 +27,7 @@ from collector.model import (
     combine_keys,
     hash_text,
 )
+from collector.model.arrays import I32, I64, U64, Indices, Mask
 from collector.model.builders import Attributes
 from processors.cardinality.config import CardinalityConfig
 from processors.cardinality.fold import FOLDABLE
@@ -36,7 +36,7 @@ from processors.cardinality.limits import Budgets, ProcessSeries
 from processors.cardinality.overview import Overview
 from processors.cardinality.rewrite import OVERFLOW, RUNGS, AttributeRewriter
 from processors.cardinality.state import State
-from processors.cardinality.stores import ADDS, FOLDS, I32, I64, REASONS, U64, Mask
+from processors.cardinality.stores import ADDS, FOLDS, REASONS
 from processors.cardinality.writer import Family
 
 __all__ = ["CardinalityProcessor", "create"]
@@ -280,7 +280,7 @@ class CardinalityProcessor(Stage):
         added: Mask = adds | (kinds == METRIC_HISTOGRAM) | (kinds == METRIC_EXPONENTIAL_HISTOGRAM)
         return added
 
-    def _accumulators_of(self, points: _Points, rows: npt.NDArray[np.intp]) -> I32:
+    def _accumulators_of(self, points: _Points, rows: Indices) -> I32:
         """(rows,) the accumulator of each source that has none; what a source began with it keeps."""
         slots = np.full(len(rows), -1, np.int32)
         unknown = np.flatnonzero(~points.has_accumulator[rows])
@@ -402,7 +402,7 @@ class CardinalityProcessor(Stage):
                 await self._settings.outputs[Signal.METRICS].consume(batch)
 
 
-def _in(rows: npt.NDArray[np.intp], count: int) -> Mask:
+def _in(rows: Indices, count: int) -> Mask:
     found = np.zeros(count, bool)
     found[rows] = True
     return found

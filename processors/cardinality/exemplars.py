@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.model import EMPTY_CONTEXT, Exemplars, Metrics
+from collector.model.arrays import I32, U64, Indices, Mask
 from processors.cardinality.identity import attributes_of
-from processors.cardinality.stores import I32, Mask
 
 __all__ = ["ExemplarPool"]
 
@@ -35,7 +34,7 @@ class ExemplarPool:
         """What is held."""
         return sum(batch.memory_bytes + owners.nbytes for batch, owners in self._parts)
 
-    def note(self, batch: Metrics, rows: npt.NDArray[np.intp], targets: I32) -> None:
+    def note(self, batch: Metrics, rows: Indices, targets: I32) -> None:
         """Points (ascending ``rows``) that went into the accumulators ``targets``."""
         if not self.limit or not batch.field("exemplar_count", "points")[rows].any():
             return
@@ -117,7 +116,7 @@ class ExemplarPool:
         self._parts = [(Metrics.concat(batches), np.concatenate([mine for _, mine in self._parts]))]
 
 
-def _newest(times: npt.NDArray[np.uint64], owners: I32, limit: int) -> Mask:
+def _newest(times: U64, owners: I32, limit: int) -> Mask:
     """(n,) the ``limit`` newest of each owner; nothing of owner -1."""
     order = np.lexsort((times, owners))
     ordered = owners[order]

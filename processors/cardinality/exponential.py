@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from collector.model import PRESENT_SUM, KeyTable, groups
+from collector.model.arrays import F64, I32, I64, U64, Indices, Mask
 from processors.cardinality._fold import add_totals
 from processors.cardinality.histograms import place, put_place
-from processors.cardinality.stores import I32, I64, U64, Mask, Rows, chosen, previous
+from processors.cardinality.stores import Rows, chosen, previous
 
 __all__ = ["ExponentialHistograms", "ExponentialPoints"]
 
@@ -55,7 +56,7 @@ class ExponentialPoints:
     """What is written of accumulators: arrays (n,), buckets (n, 2, 160) from ``offsets`` (n, 2) on."""
 
     scales: I32
-    thresholds: npt.NDArray[np.float64]
+    thresholds: F64
     zero_counts: U64
     offsets: I64
     counts: U64
@@ -185,8 +186,8 @@ class ExponentialHistograms:
 
     def _agree(
         self, target: I32, adds: Mask, whole: Mask, scales: I64, before_scale: I64,
-        thresholds: npt.NDArray[np.float64], before_threshold: npt.NDArray[np.float64],
-    ) -> tuple[I64, npt.NDArray[np.float64]]:  # fmt: skip
+        thresholds: F64, before_threshold: F64,
+    ) -> tuple[I64, F64]:  # fmt: skip
         """(n,) the scale and threshold at which each line's accumulator takes it: the lowest, and the largest; its own from now on."""
         column = self._accumulators.column
         used = np.unique(target[adds])
@@ -214,7 +215,7 @@ class ExponentialHistograms:
             self._rescale(changed, scale, threshold)
         return scale[rows], np.where(mixed[rows], threshold[rows], 0.0)
 
-    def _rescale(self, rows: npt.NDArray[np.intp], scale: I64, threshold: npt.NDArray[np.float64]) -> None:
+    def _rescale(self, rows: Indices, scale: I64, threshold: F64) -> None:
         """Brings rows of the store to ``scale`` and ``threshold`` (indexed by row)."""
         store = self._rows
         entries = _dense_entries(store["counts"][rows].astype(np.int64), store["offsets"][rows], store["zeros"][rows].astype(np.int64))
@@ -238,7 +239,7 @@ class ExponentialHistograms:
         store["counts"][rows], store["zeros"][rows], store["offsets"][rows] = 0, 0, 0
         self._put(rows, every)
 
-    def _put(self, rows: npt.NDArray[np.intp] | I32, entries: Entries) -> None:
+    def _put(self, rows: Indices | I32, entries: Entries) -> None:
         """Writes entries (their line is an index of ``rows``), which fit, into empty rows."""
         store = self._rows
         zero = entries.side == _ZERO
@@ -251,7 +252,7 @@ class ExponentialHistograms:
 
     # Sources.
 
-    def _stored(self, lines: npt.NDArray[np.void]) -> tuple[Entries, I64, npt.NDArray[np.float64], U64, npt.NDArray[np.float64]]:
+    def _stored(self, lines: npt.NDArray[np.void]) -> tuple[Entries, I64, F64, U64, F64]:
         """What is stored of the sources of first lines: entries, and (n,) scale, threshold, count, sum."""
         classes, rows = place(self._sources, lines["slot"])
         count = len(classes)
@@ -268,8 +269,8 @@ class ExponentialHistograms:
         return Entries.joined(*parts), scale, threshold, counts, sums
 
     def _remember(
-        self, lines: npt.NDArray[np.void], counts: U64, now: Entries, scales: I64, thresholds: npt.NDArray[np.float64],
-        sums: npt.NDArray[np.float64],
+        self, lines: npt.NDArray[np.void], counts: U64, now: Entries, scales: I64, thresholds: F64,
+        sums: F64,
     ) -> None:  # fmt: skip
         keep = np.flatnonzero(lines["last"] & lines["cumulative"])
         if not len(keep):
@@ -375,7 +376,7 @@ def _shift_to_fit(entries: Entries, count: int) -> I64:
     return shift
 
 
-def _moved(entries: Entries, scales: I64, scale: I64, threshold: npt.NDArray[np.float64]) -> Entries:
+def _moved(entries: Entries, scales: I64, scale: I64, threshold: F64) -> Entries:
     """Entries at a lower scale (both (n,) by line), those below the threshold in the zero bucket."""
     index = entries.index >> np.where(entries.side == _ZERO, 0, (scales - scale)[entries.line])
     side = entries.side
@@ -388,7 +389,7 @@ def _moved(entries: Entries, scales: I64, scale: I64, threshold: npt.NDArray[np.
     return Entries(entries.line, side, np.where(side == _ZERO, 0, index), entries.count)
 
 
-def _first_index_above(threshold: npt.NDArray[np.float64], scale: I64) -> I64:
+def _first_index_above(threshold: F64, scale: I64) -> I64:
     """The first bucket that lies above the threshold whole. Rounded so that a bound that came out of this comes out again."""
     exact = np.log2(threshold) * np.exp2(scale.astype(np.float64))
     near = np.rint(exact)

@@ -11,7 +11,6 @@ Rules (numbers of the processor's specification): 1 cumulative increments, 2 fir
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.model import (
     METRIC_EXPONENTIAL_HISTOGRAM,
@@ -21,6 +20,7 @@ from collector.model import (
     KeyTable,
     Metrics,
 )
+from collector.model.arrays import F64, U8, Indices
 from processors.cardinality._fold import add_numbers, take_lines
 from processors.cardinality.exemplars import ExemplarPool
 from processors.cardinality.exponential import ExponentialHistograms
@@ -181,9 +181,9 @@ class Fold:
     # Taking points.
 
     def add(
-        self, batch: Metrics, rows: npt.NDArray[np.intp], keys: U64, slots: I32, targets: I32, own_name: Mask, now_unix_nano: int,
+        self, batch: Metrics, rows: Indices, keys: U64, slots: I32, targets: I32, own_name: Mask, now_unix_nano: int,
         now_s: float,
-    ) -> tuple[npt.NDArray[np.uint8], dict[str, int]]:  # fmt: skip
+    ) -> tuple[U8, dict[str, int]]:  # fmt: skip
         """Fold ``rows`` of the batch's points, or follow them.
 
         Args:
@@ -230,7 +230,7 @@ class Fold:
         """Rule 2: a source seen for the first time counts with its whole value if it started then or later."""
         return 0 if self._initial == "full" else max(self.start_time_unix_nano, now_unix_nano - self._state_ttl_ns, 1)
 
-    def _ended(self, keys: U64, rows: npt.NDArray[np.intp]) -> U64 | None:
+    def _ended(self, keys: U64, rows: Indices) -> U64 | None:
         """(n,) when each source ended of which no last value is known, 0: it did not; None: none did."""
         if not len(self.untracked):
             return None
@@ -239,7 +239,7 @@ class Fold:
 
     # Giving values.
 
-    def latest(self, now_s: float, stale_after_s: float) -> tuple[I64, npt.NDArray[np.float64], Mask, Mask]:
+    def latest(self, now_s: float, stale_after_s: float) -> tuple[I64, F64, Mask, Mask]:
         """Rule 6, by accumulator slot: int and double part of what live sources say now, whether it is a double, and is."""
         size = len(self.accumulators.column("fold"))
         ints, doubles = np.zeros(size, np.int64), np.zeros(size)

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from collector.model import KeyTable
+from collector.model.arrays import F64, I32
 from collector.wire.hash import dictionary
 from processors.cardinality._fold import add_histograms, bounds_of, wrong_buckets
-from processors.cardinality.stores import I32, Rows
+from processors.cardinality.stores import Rows
 
 __all__ = ["Histograms", "place", "put_place"]
 
@@ -41,7 +42,7 @@ class Histograms:
         self._sources, self._accumulators = sources, accumulators
         self._numbers: dict[tuple[bytes, int], int] = {}
         self._free: list[int] = []
-        self.bounds: list[npt.NDArray[np.float64]] = []
+        self.bounds: list[F64] = []
         self._keys: list[tuple[bytes, int]] = []
         self.source_rows: list[Rows] = []
         self.accumulator_rows: list[Rows] = []

@@ -7,7 +7,6 @@ what goes to different backends apart.
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.model import (
     EMPTY_CONTEXT,
@@ -20,6 +19,7 @@ from collector.model import (
     combine_keys,
     hash_text,
 )
+from collector.model.arrays import U64
 from collector.model.series import series_key
 from processors.cardinality._fold import any_empty
 
@@ -29,7 +29,7 @@ _CONTEXTS_MAX: Final = 1000
 _TABLES: Final = ("points", "scopes", "resources")
 
 
-def series_of(batch: Metrics) -> npt.NDArray[np.uint64]:
+def series_of(batch: Metrics) -> U64:
     """(points, 2) the identity of each point's series."""
     return series_key(batch, empty_is_absent=True) if has_empty(batch) else batch.series_key()
 
@@ -43,9 +43,9 @@ class ContextKeys:
     """A key of 128 bits for each context; a cache, and bounded: a key that is forgotten comes out the same."""
 
     def __init__(self) -> None:
-        self._keys: dict[Context, npt.NDArray[np.uint64]] = {}
+        self._keys: dict[Context, U64] = {}
 
-    def key(self, context: Context) -> tuple[Context, npt.NDArray[np.uint64] | None]:
+    def key(self, context: Context) -> tuple[Context, U64 | None]:
         """The context that what is folded of it gets, and what its series' keys are xored with (None: nothing)."""
         context = Context(context.metadata, context.tenant, context.claims)  # where the sender runs is no part of whose data it is
         if context == EMPTY_CONTEXT:

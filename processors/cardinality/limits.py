@@ -8,13 +8,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.model import KeyTable, Metrics, StringColumn, combine_keys, groups, hash_text
+from collector.model.arrays import F64, I32, I64, U64, Indices, Mask
 from processors.cardinality.births import Births
 from processors.cardinality.config import CardinalityConfig
 from processors.cardinality.sketch import Sketches
-from processors.cardinality.stores import I32, I64, U64, Mask
 
 __all__ = ["LIMITED", "Budgets", "Limits", "ProcessSeries"]
 
@@ -178,7 +177,7 @@ class Limits:
 
     # Names.
 
-    def admit(self, series: U64, weights: I64, budgets: Budgets, wanted: Mask, now_s: float) -> tuple[I32, npt.NDArray[np.intp], I32]:
+    def admit(self, series: U64, weights: I64, budgets: Budgets, wanted: Mask, now_s: float) -> tuple[I32, Indices, I32]:
         """(points,) the slot of each point's series, -1: none; and the rows and slots of those named just now."""
         slots = self.named.find(series)
         fresh = np.flatnonzero(wanted & (slots < 0))
@@ -200,7 +199,7 @@ class Limits:
         self.named.column("seen")[slots[slots >= 0]] = now_s
         return slots, chosen, new_slots
 
-    def _room(self, rows: npt.NDArray[np.intp], weights: I64, budgets: Budgets) -> Mask:
+    def _room(self, rows: Indices, weights: I64, budgets: Budgets) -> Mask:
         """(rows,) which new series get a name, in their order; one that gets none takes no room."""
         room = self.config.max_series - self._process.count
         if room <= 0:
@@ -314,10 +313,10 @@ class Limits:
             column[slot] = self.sketches.allocate()
         self.sketches.add(np.where(budgets >= 0, column[budgets], -1).astype(np.int32), keys)
 
-    def demand_of(self, slots: I32) -> npt.NDArray[np.float64]:
+    def demand_of(self, slots: I32) -> F64:
         """(n,) series asked for of budgets: named ones, and about how many were rejected."""
         column = self.budgets.column
-        found: npt.NDArray[np.float64] = column("series")[slots] + np.rint(self.sketches.estimate(column("sketch")[slots]))
+        found: F64 = column("series")[slots] + np.rint(self.sketches.estimate(column("sketch")[slots]))
         return found
 
     @property

@@ -6,9 +6,9 @@ from hashlib import blake2b
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.model import Metrics, groups, hash_text
+from collector.model.arrays import Indices
 from processors.cardinality.config import TopConfig
 from processors.cardinality.sketch import Sketches
 
@@ -46,7 +46,7 @@ class Report:
             return "#" + blake2b(value.encode(), digest_size=6, key=_SALT).hexdigest()
         return value[:_TEXT_MAX]
 
-    def note(self, batch: Metrics, rows: npt.NDArray[np.intp]) -> None:
+    def note(self, batch: Metrics, rows: Indices) -> None:
         """Look at the attributes of points (ascending ``rows``) whose series are new."""
         attributes = batch.attributes("points")
         if not attributes.row_count or not len(rows):

@@ -8,11 +8,10 @@ from collections import defaultdict
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.model import KeyTable, Metrics, StringColumn, combine_keys, groups, hash_text
+from collector.model.arrays import I32, U64, Mask
 from processors.cardinality.config import AttributeRule, CardinalityConfig
-from processors.cardinality.stores import I32
 from processors.cardinality.template import Templater
 
 __all__ = ["OVERFLOW", "RUNGS", "AttributeRewriter", "Granted"]
@@ -84,10 +83,10 @@ class Granted:
         # With a grant gone, what its values become is open again; so is what would have become ``other``.
         self.values.remove(live[(self.values.column("seen")[live] < before_s) | self._lost(live)])
 
-    def _lost(self, live: I32) -> npt.NDArray[np.bool_]:
+    def _lost(self, live: I32) -> Mask:
         grant = self.values.column("grant")[live]
         gone = np.array([owner is None for owner in self.owner] + [True])  # -1: ``other``
-        lost: npt.NDArray[np.bool_] = gone[grant]
+        lost: Mask = gone[grant]
         return lost
 
 
@@ -131,9 +130,9 @@ class AttributeRewriter:
         return result, rung
 
     def _renamed(
-        self, rule: AttributeRule, key: str, texts: StringColumn, names: StringColumn, name_hash: npt.NDArray[np.uint64], metric: I32,
+        self, rule: AttributeRule, key: str, texts: StringColumn, names: StringColumn, name_hash: U64, metric: I32,
         now_s: float,
-    ) -> tuple[StringColumn, npt.NDArray[np.bool_]]:  # fmt: skip
+    ) -> tuple[StringColumn, Mask]:  # fmt: skip
         """(points,) the value after the rule, and whether it is another."""
         granted = self._granted
         rows = np.flatnonzero(texts.codes >= 0)

@@ -7,7 +7,8 @@ moment the window turns. Source: Flajolet, Fusy, Gandouet, Meunier 2007; small n
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
+
+from collector.model.arrays import F64, I32, U8, U64
 
 __all__ = ["Sketches"]
 
@@ -52,7 +53,7 @@ class Sketches:
         """Give a row back."""
         self._free.append(row)
 
-    def add(self, rows: npt.NDArray[np.int32] | int, keys: npt.NDArray[np.uint64]) -> None:
+    def add(self, rows: I32 | int, keys: U64) -> None:
         """Put ``keys`` U64[n,2] (uniform: hashes) into ``rows`` (n,) or into one row; row -1 is passed over."""
         ranks = self._ranks(keys[:, 1])
         places = (keys[:, 0] & np.uint64(self._size - 1)).astype(np.int64)
@@ -65,7 +66,7 @@ class Sketches:
             rows, places, ranks = rows[held], places[held], ranks[held]
         np.maximum.at(self._now.reshape(-1), rows.astype(np.int64) * self._size + places, ranks)
 
-    def estimate(self, rows: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+    def estimate(self, rows: I32) -> F64:
         """(n,) distinct keys of each row in this window and the one before; 0 for row -1."""
         found = np.zeros(len(rows))
         held = rows >= 0
@@ -84,8 +85,8 @@ class Sketches:
         self._now[:] = 0
 
     @staticmethod
-    def _ranks(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
+    def _ranks(words: U64) -> U8:
         """1 + leading zeros of 52 bits of each word."""
         exponents = np.frexp((words >> np.uint64(12)).astype(np.float64))[1]  # 52 bits are exact in a double
-        ranks: npt.NDArray[np.uint8] = (53 - exponents).astype(np.uint8)
+        ranks: U8 = (53 - exponents).astype(np.uint8)
         return ranks

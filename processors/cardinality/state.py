@@ -7,6 +7,7 @@ stored beside it (``series_key(batch, key)``); nothing else here is bound to the
 import numpy as np
 
 from collector.model import METRIC_GAUGE
+from collector.model.arrays import I32
 from processors.cardinality.config import CardinalityConfig
 from processors.cardinality.exemplars import ExemplarPool
 from processors.cardinality.fold import Fold
@@ -14,7 +15,7 @@ from processors.cardinality.identity import ContextKeys
 from processors.cardinality.limits import Limits, ProcessSeries
 from processors.cardinality.report import Report
 from processors.cardinality.rewrite import Granted
-from processors.cardinality.stores import FOLDS, I32
+from processors.cardinality.stores import FOLDS
 from processors.cardinality.writer import Writer
 
 __all__ = ["State"]

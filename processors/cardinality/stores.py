@@ -4,10 +4,12 @@ The records are the columns of a ``KeyTable`` and C structs in ``_fold``: a sour
 store of rows holds everything of one shape (one set of bounds; one class of widths).
 """
 
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+from collector.model.arrays import I32, I64, U64, Array, Mask
 
 __all__ = [
     "ACCUMULATOR",
@@ -29,10 +31,6 @@ __all__ = [
     "previous",
 ]
 
-I32: TypeAlias = npt.NDArray[np.int32]
-I64: TypeAlias = npt.NDArray[np.int64]
-U64: TypeAlias = npt.NDArray[np.uint64]
-Mask: TypeAlias = npt.NDArray[np.bool_]
 
 SOURCE: Final = np.dtype([
     ("start", "<u8"), ("time", "<u8"), ("value", "<i8"), ("seen", "<f4"), ("accumulator", "<i4"), ("mark", "<i4"),
@@ -85,7 +83,7 @@ class Rows:
         self.used = 0
         self._free: list[I32] = []
 
-    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+    def __getitem__(self, name: str) -> Array:
         return self._columns[name]
 
     @property
@@ -129,13 +127,13 @@ class Rows:
             self.used, self._free = 0, []
 
 
-def chosen(records: npt.NDArray[np.void], which: npt.NDArray[Any]) -> npt.NDArray[np.void]:
+def chosen(records: npt.NDArray[np.void], which: Array) -> npt.NDArray[np.void]:
     """``records[which]``, copied as whole records: numpy goes field by field, which takes ten times as long."""
     taken: npt.NDArray[np.void] = records.view(f"V{records.itemsize}")[which].view(records.dtype)
     return taken
 
 
-def previous(values: npt.NDArray[Any], stored: npt.NDArray[Any], first: Mask) -> npt.NDArray[Any]:
+def previous(values: Array, stored: Array, first: Mask) -> Array:
     """What each line's source had before it: the line above, or what is stored."""
     shifted = np.empty_like(values)
     shifted[1:] = values[:-1]

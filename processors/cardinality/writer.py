@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.model import (
     METRIC_EXPONENTIAL_HISTOGRAM,
@@ -22,9 +21,10 @@ from collector.model import (
     Metrics,
     MetricsBuilder,
 )
+from collector.model.arrays import I32, U64, Array, Mask
 from collector.model.builders import Attributes
 from processors.cardinality.fold import Fold
-from processors.cardinality.stores import ADDS, I32, U64, Mask
+from processors.cardinality.stores import ADDS
 
 __all__ = ["Family", "Writer"]
 
@@ -174,7 +174,7 @@ class _Flush:
         for chosen in (doubles, ~doubles):
             if not chosen.any():
                 continue
-            values: npt.NDArray[Any] = parts[chosen] + ints[chosen] if doubles[chosen][0] else ints[chosen]
+            values: Array = parts[chosen] + ints[chosen] if doubles[chosen][0] else ints[chosen]
             common = self._common(family, points.take(chosen))
             if family.type == METRIC_GAUGE:
                 del common["start_times"]  # a latest value has no interval

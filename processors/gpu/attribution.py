@@ -12,20 +12,18 @@ then spread over the rows.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import reduce
-from typing import Final, Self, TypeAlias
+from typing import Final, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.gpu import Process, Snapshot
 from collector.model import KIND_INT, Batch, StringColumn
+from collector.model.arrays import I32, U64, Indices, Mask
 from processors.gpu.config import GpuProcessorConfig
 from processors.gpu.locality import HostIdentity
 
 __all__ = ["METHODS", "OTHER_HOST", "Assignment", "Attribution"]
 
-Codes: TypeAlias = npt.NDArray[np.int32]
-Mask: TypeAlias = npt.NDArray[np.bool_]
 
 METHODS: Final = ("explicit", "container", "process", "single", "host")
 _EXPLICIT, _CONTAINER, _PROCESS, _SINGLE, _HOST = range(len(METHODS))
@@ -47,17 +45,17 @@ _MAX_EXPLICIT_CHARS: Final = 8192  # the UUIDs of 16 boards with 7 slices each, 
 class Assignment:
     """Per row: ``target``, and ``method`` where the target is one."""
 
-    target: Codes
-    method: Codes
+    target: I32
+    method: I32
 
 
 @dataclass(frozen=True, slots=True)
 class _Placement:
     """Per resource: the answer for items that say nothing themselves."""
 
-    target: Codes
-    method: Codes
-    pid_start: npt.NDArray[np.uint64]
+    target: I32
+    method: I32
+    pid_start: U64
     """Items that began before this are not of the process that now has the pid."""
     is_ours: Mask
     """By its own statement it is on the host of our devices."""
@@ -93,7 +91,7 @@ class Attribution:
         """Still right for this snapshot: the same devices, the same processes on them."""
         return snapshot.devices == self.devices and _processes(snapshot) == self._processes
 
-    def assign(self, batch: Batch, rows: npt.NDArray[np.intp], start_unix_nano: npt.NDArray[np.uint64]) -> Assignment:
+    def assign(self, batch: Batch, rows: Indices, start_unix_nano: U64) -> Assignment:
         """The target of each of ``rows`` (items of the batch), whose starts are given."""
         resource = batch.ancestor("resources")[rows]
         placement = self._placement(batch)
@@ -202,7 +200,7 @@ class Attribution:
     def _pod(self, text: str) -> int:
         return self._by_pod.get(text.strip().lower(), UNDECIDED)
 
-    def _pid_index(self, batch: Batch) -> npt.NDArray[np.intp]:
+    def _pid_index(self, batch: Batch) -> Indices:
         """Per resource: which of our processes its pid is; -1: none."""
         column = batch.attribute("process.pid", "resources")
         index = np.minimum(np.searchsorted(self._pids, column.int), max(0, len(self._pids) - 1))
@@ -246,10 +244,10 @@ class Attribution:
         return code
 
     @staticmethod
-    def _lookup(column: StringColumn, decide: Callable[[str], int]) -> Codes:
+    def _lookup(column: StringColumn, decide: Callable[[str], int]) -> I32:
         """``decide`` of each row's text, asked once per distinct value."""
         table = np.fromiter((decide(text) for text in column.distinct), np.int32, len(column.distinct))
-        result: Codes = np.append(table, np.int32(UNDECIDED))[column.codes]
+        result: I32 = np.append(table, np.int32(UNDECIDED))[column.codes]
         return result
 
 
@@ -265,6 +263,6 @@ def _text(batch: Batch, key: str, table: str = "item") -> StringColumn:
     return batch.attribute(key, table).text
 
 
-def _first(columns: Iterable[Codes]) -> Codes:
+def _first(columns: Iterable[I32]) -> I32:
     """Of each row the first decided value."""
     return reduce(lambda first, other: np.where(first == UNDECIDED, other, first), columns)

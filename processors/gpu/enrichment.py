@@ -6,23 +6,18 @@ only the figures of its own window are columns of numbers.
 
 from collections.abc import Mapping
 from math import isnan
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.gpu import Device, Snapshot
 from collector.model import AttributeColumn, AttributeValue, Batch, Edit, StringColumn
+from collector.model.arrays import F64, I32, U64, Indices, Mask
 from processors.gpu.attribution import METHODS, OTHER_HOST, Assignment, Attribution
 from processors.gpu.join import COVERED, EXPIRED, UNCOVERED, Figures, join
 
 __all__ = ["Enrichment"]
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-Times: TypeAlias = npt.NDArray[np.uint64]
-Codes: TypeAlias = npt.NDArray[np.int32]
-Rows: TypeAlias = npt.NDArray[np.intp]
-Mask: TypeAlias = npt.NDArray[np.bool_]
 
 _INVALID_TIME: Final = 3
 _OUTCOMES: Final = {COVERED: "enriched", EXPIRED: "expired", UNCOVERED: "uncovered", _INVALID_TIME: "invalid_time"}
@@ -37,11 +32,11 @@ class Enrichment:
         snapshot: Snapshot,
         attribution: Attribution,
         min_window_s: float,
-        rows: Rows,
-        start: Times,
-        end: Times,
+        rows: Indices,
+        start: U64,
+        end: U64,
         *,
-        stated_start: Times,
+        stated_start: U64,
         now_unix_nano: int,
     ) -> None:
         """``start``: behind the wait in a queue; ``stated_start``: what the span says."""
@@ -60,7 +55,7 @@ class Enrichment:
         is_valid = (stated_start > 0) & (stated_start <= end) & (end <= latest)
         self._figures: Figures = join(snapshot, attribution.targets, self._target, self._start, self._end)
         self._outcome = np.where(is_valid, self._figures.outcome, np.int8(_INVALID_TIME))
-        self._told: Rows = np.flatnonzero(self._outcome == COVERED)
+        self._told: Indices = np.flatnonzero(self._outcome == COVERED)
         self._where = self._mask(self._told)
 
     def count(self, counter: Any) -> None:
@@ -111,7 +106,7 @@ class Enrichment:
         for key in keys:
             self._by_code(edit, key, {code: facts[code][key] for code in used if key in facts[code]}, self._target)
 
-    def _by_code(self, edit: Edit[Any], key: str, values: Mapping[int, AttributeValue], codes: Codes) -> None:
+    def _by_code(self, edit: Edit[Any], key: str, values: Mapping[int, AttributeValue], codes: I32) -> None:
         """Set one of few values by code; a code without one sets nothing. One value for all is the usual case, and the cheapest."""
         used = np.flatnonzero(np.bincount(codes[self._told])).tolist()
         present = [code for code in used if code in values]
@@ -124,13 +119,13 @@ class Enrichment:
             spread[self._rows[self._told]] = place[codes[self._told]]
             self._set(edit, key, _spread([values[code] for code in present], spread), None)
 
-    def _doubles(self, edit: Edit[Any], key: str, values: Floats) -> None:
+    def _doubles(self, edit: Edit[Any], key: str, values: F64) -> None:
         self._numbers(edit, key, values, np.float64)
 
-    def _integers(self, edit: Edit[Any], key: str, values: Floats) -> None:
+    def _integers(self, edit: Edit[Any], key: str, values: F64) -> None:
         self._numbers(edit, key, values, np.int64)
 
-    def _numbers(self, edit: Edit[Any], key: str, values: Floats, dtype: type[np.float64 | np.int64]) -> None:
+    def _numbers(self, edit: Edit[Any], key: str, values: F64, dtype: type[np.float64 | np.int64]) -> None:
         """Set numbers; NaN is none."""
         told, where = self._told, self._where
         values = values[told]
@@ -143,7 +138,7 @@ class Enrichment:
             spread[self._rows[told]] = values if dtype is np.float64 else np.rint(values)
             self._set(edit, key, spread, where)
 
-    def _mask(self, chosen: Rows) -> Mask:
+    def _mask(self, chosen: Indices) -> Mask:
         mask = np.zeros(self._batch.item_count, np.bool_)
         mask[self._rows[chosen]] = True
         return mask
@@ -153,7 +148,7 @@ class Enrichment:
         edit.set(key, values, where, mode="insert" if self._batch.attributes().code_of(key) >= 0 else "upsert")
 
 
-def _spread(values: list[AttributeValue], codes: Codes) -> AttributeColumn | StringColumn:
+def _spread(values: list[AttributeValue], codes: I32) -> AttributeColumn | StringColumn:
     """A column of few values, by their codes; -1 is none."""
     texts = [value for value in values if isinstance(value, str)]
     if len(texts) == len(values):

@@ -5,15 +5,15 @@ Spans of another host, of no GPU we can name, or of a time we know nothing of pa
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.api import Host, Settings, Transform
 from collector.gpu import Sampler, Snapshot, acquire, release
 from collector.gpu.telemetry import SamplerMetrics
 from collector.model import Batch, Signal, StringColumn
+from collector.model.arrays import U64, Indices, Mask
 from collector.text.patterns import compile_pattern
 from processors.gpu.attribution import Attribution
 from processors.gpu.config import GpuProcessorConfig
@@ -22,9 +22,6 @@ from processors.gpu.locality import HostIdentity
 
 __all__ = ["GpuProcessor"]
 
-Times: TypeAlias = npt.NDArray[np.uint64]
-Rows: TypeAlias = npt.NDArray[np.intp]
-Mask: TypeAlias = npt.NDArray[np.bool_]
 
 # Source: opentelemetry-proto trace.proto SpanKind, logs.proto SeverityNumber (the first of each range of four).
 _KINDS: Final = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
@@ -143,7 +140,7 @@ class GpuProcessor(Transform):
             known = self._names[name] = any(pattern.search(name) for pattern in self._patterns)
         return known
 
-    def _after_queue(self, batch: Batch, rows: Rows, start: Times, end: Times) -> Times:
+    def _after_queue(self, batch: Batch, rows: Indices, start: U64, end: U64) -> U64:
         """The starts, moved by what the span says it waited; never behind its end."""
         keys = [key for key in self._config.interval.queue if _has(batch, key)]
         if not keys:
@@ -154,7 +151,7 @@ class GpuProcessor(Transform):
             waited = np.where(np.isnan(waited), seconds, waited)
         length = np.where(end > start, end - start, np.uint64(0))
         nanoseconds = np.clip(np.nan_to_num(waited, nan=0.0, posinf=0.0, neginf=0.0) * 1e9, 0.0, 2.0**63).astype(np.uint64)
-        after: Times = start + np.minimum(nanoseconds, length)
+        after: U64 = start + np.minimum(nanoseconds, length)
         return after
 
     def _is_severe(self, batch: Batch) -> Mask:
@@ -174,7 +171,7 @@ def _has(batch: Batch, key: str) -> bool:
     return batch.attributes().code_of(key) >= 0
 
 
-def _times(batch: Batch, name: str) -> Times:
+def _times(batch: Batch, name: str) -> U64:
     return np.asarray(batch.field(name), np.uint64)
 
 

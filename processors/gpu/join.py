@@ -1,18 +1,15 @@
 """The figures of the GPUs over many time windows at once: what a span or a log record is told."""
 
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.gpu import Snapshot, Windows
+from collector.model.arrays import F64, I8, I32, I64, U64, Indices, Mask
 
 __all__ = ["COVERED", "EXPIRED", "UNCOVERED", "Figures", "join"]
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-Times: TypeAlias = npt.NDArray[np.uint64]
-Codes: TypeAlias = npt.NDArray[np.int32]
 
 COVERED: Final = 0
 EXPIRED: Final = 1
@@ -25,17 +22,17 @@ UNCOVERED: Final = 2
 class Figures:
     """(n,) each; NaN where a device does not report it. Over several GPUs memory, power and energy are sums."""
 
-    outcome: npt.NDArray[np.int8]
-    samples: npt.NDArray[np.int64]
-    coverage: Floats
-    utilization_mean: Floats
-    utilization_max: Floats
-    memory_used_max: Floats
-    power_mean: Floats
-    energy: Floats
+    outcome: I8
+    samples: I64
+    coverage: F64
+    utilization_mean: F64
+    utilization_max: F64
+    memory_used_max: F64
+    power_mean: F64
+    energy: F64
 
 
-def join(snapshot: Snapshot, targets: list[tuple[int, ...]], target: Codes, start: Times, end: Times) -> Figures:
+def join(snapshot: Snapshot, targets: list[tuple[int, ...]], target: I32, start: U64, end: U64) -> Figures:
     """The figures of the windows [start, end], each on the devices of its target (an index of ``targets``).
 
     Utilisation and memory are those of the devices themselves; power and energy those of their boards, each board once.
@@ -92,7 +89,7 @@ def _boards(snapshot: Snapshot) -> list[int]:
     return [by_id.get(device.parent_id, number) for number, device in enumerate(snapshot.devices)]
 
 
-def _rows(in_used_targets: npt.NDArray[np.bool_], in_targets: npt.NDArray[np.bool_], target: Codes) -> slice | npt.NDArray[np.intp] | None:
+def _rows(in_used_targets: Mask, in_targets: Mask, target: I32) -> slice | Indices | None:
     """The rows whose target holds a device; all of them without a copy."""
     if in_used_targets.all():
         return slice(None)
@@ -100,6 +97,6 @@ def _rows(in_used_targets: npt.NDArray[np.bool_], in_targets: npt.NDArray[np.boo
     return rows if len(rows) else None
 
 
-def _outcome(windows: Windows, coverage: Floats) -> npt.NDArray[np.int8]:
+def _outcome(windows: Windows, coverage: F64) -> I8:
     covered = np.where(coverage > 0, np.int8(COVERED), np.int8(UNCOVERED))
     return np.where(windows.is_before, np.int8(EXPIRED), covered)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.model import KIND_BYTES, AttributeColumn
+from collector.model.arrays import U32, U64
 from collector.wire.hash import fnv1a_32
 
 __all__ = ["BUCKET_BITS", "hash_attribute", "hash_ids", "hash_values", "randomness"]
@@ -20,9 +20,6 @@ _BUCKETS: Final = 1 << BUCKET_BITS
 _OFFSET: Final = 0x811C9DC5
 _PRIME: Final = 0x01000193
 _MASK: Final = 0xFFFFFFFF
-
-U32 = NDArray[np.uint32]
-U64 = NDArray[np.uint64]
 
 
 def _seeded(seed: int) -> int:

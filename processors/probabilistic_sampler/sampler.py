@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.api import Settings, Transform
 from collector.model import KIND_DOUBLE, KIND_INT, Batch, Signal, StringColumn, groups
+from collector.model.arrays import I8, I64, U8, Mask
 from collector.otlp.consistent_sampling import (
     RANDOMNESS_BITS,
     parse_randomness,
@@ -29,8 +29,6 @@ from processors.probabilistic_sampler.fnv import BUCKET_BITS, hash_attribute, ha
 
 __all__ = ["ProbabilisticSampler"]
 
-Mask = NDArray[np.bool_]
-I64 = NDArray[np.int64]
 
 _NEVER: Final = 1 << RANDOMNESS_BITS
 _NONE: Final = -1
@@ -47,7 +45,7 @@ class _Evidence:
 
     randomness: I64
     threshold: I64
-    policy: NDArray[np.int8]
+    policy: I8
     usable: Mask
     """Whether probability may decide."""
     malformed: Mask
@@ -174,7 +172,7 @@ class ProbabilisticSampler(Transform):
         least = np.array([threshold_with_precision(value / 100.0, digits) for value in distinct.tolist()], np.int64)[inverse]
         return np.minimum(threshold, least)
 
-    def _count(self, policy: NDArray[np.int8], kept: Mask) -> None:
+    def _count(self, policy: I8, kept: Mask) -> None:
         counts = np.bincount(policy.astype(np.int64) * 2 + kept, minlength=2 * len(self._policies))
         for code in np.flatnonzero(counts).tolist():
             self._sampled.add(int(counts[code]), policy=self._policies[code // 2], sampled="true" if code % 2 else "false")
@@ -245,10 +243,10 @@ def _digits(thresholds: I64) -> StringColumn:
     return StringColumn.from_codes(np.where(thresholds == _NONE, -1, inverse), texts)
 
 
-def _digit_table(values: I64) -> NDArray[np.uint8]:
+def _digit_table(values: I64) -> U8:
     """uint8[n, 14]: 56 bits in hexadecimal."""
     places = np.arange(RANDOMNESS_BITS - 4, -1, -4, dtype=np.int64)
-    table: NDArray[np.uint8] = np.frombuffer(b"0123456789abcdef", np.uint8)[(values[:, None] >> places) & 15]
+    table: U8 = np.frombuffer(b"0123456789abcdef", np.uint8)[(values[:, None] >> places) & 15]
     return table
 
 

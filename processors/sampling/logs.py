@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.api import ConsumeError, Host, Settings, Stage
 from collector.model import Batch, Context, KeyTable, Logs, Signal
+from collector.model.arrays import F64, I32, U8, U64, Mask
 from collector.otlp.consistent_sampling import RANDOMNESS_BITS, threshold_of
 from collector.tail_sampling import DROPPED, KEPT, OPEN, UNKNOWN, HeldRows, Settled, TailSampler
 from processors.sampling.config import SamplingConfig
@@ -21,10 +21,6 @@ from processors.sampling.report import keyed
 
 __all__ = ["LogsFollower"]
 
-I32 = npt.NDArray[np.int32]
-U8 = npt.NDArray[np.uint8]
-U64 = npt.NDArray[np.uint64]
-Mask = npt.NDArray[np.bool_]
 
 _LOW_BITS: Final = np.uint64((1 << RANDOMNESS_BITS) - 1)
 _TICKS: Final = 10
@@ -152,7 +148,7 @@ class LogsFollower(Stage):
             states[unknown] = sampler.states(np.ascontiguousarray(ids[unknown]))
         return states
 
-    def _hold(self, batch: Logs, ids: U64, rows: Mask, first_s: float | npt.NDArray[np.float64]) -> None:
+    def _hold(self, batch: Logs, ids: U64, rows: Mask, first_s: float | F64) -> None:
         slots = np.full(batch.item_count, -1, np.int32)
         slots[rows], is_new = self._traces.insert(ids)
         new = slots[rows][is_new]

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.api import Clock, Settings
 from collector.model import KIND_BOOL, KIND_DOUBLE, KIND_INT, Traces
+from collector.model.arrays import I32, I64, U64, Mask
 
 __all__ = ["Report", "keyed"]
 
-I32 = npt.NDArray[np.int32]
 
 _SHOWN: Final = 5
 _WINDOW_S: Final = 600.0
@@ -60,7 +59,7 @@ class Report:
         self.late_spans += other.late_spans
         self.early_traces += other.early_traces
 
-    def count(self, counts: npt.NDArray[np.int64]) -> None:
+    def count(self, counts: I64) -> None:
         """Add traces: (rules + 1, 2), the first row without a rule; dropped, kept."""
         self._counts += counts
 
@@ -78,7 +77,7 @@ class Report:
 
     # The slowest.
 
-    def look(self, batch: Traces, slots: I32, root_ns: npt.NDArray[np.uint64], reasons: I32) -> None:
+    def look(self, batch: Traces, slots: I32, root_ns: U64, reasons: I32) -> None:
         """Keep what is slow of spans that leave. The parts of a trace come one after the other."""
         lasted = root_ns[slots]
         minute = int(self._clock.monotonic_s() // _BUCKET_S)
@@ -106,7 +105,7 @@ class Report:
             del known[trace_id]
 
     @staticmethod
-    def _add(slow: _Slow, batch: Traces, mine: npt.NDArray[np.bool_]) -> None:
+    def _add(slow: _Slow, batch: Traces, mine: Mask) -> None:
         room = _SPANS_MAX - slow.span_count
         at = np.flatnonzero(mine)
         root_first = np.argsort(batch.field("parent_span_id")[at] != 0, kind="stable")

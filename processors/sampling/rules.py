@@ -6,19 +6,16 @@ from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.model import KeyTable, StringColumn, Traces, combine_keys, hash_text
+from collector.model.arrays import F64, I32, U8, U64, Array, Indices, Mask
 from collector.otlp.consistent_sampling import RANDOMNESS_BITS, read_trace_state, threshold_of
 from collector.tail_sampling import ERASE, LEAVE, Verdicts, by_trace
 from processors.sampling.config import RuleConfig, SamplingConfig
 
 __all__ = ["NO_RULE", "Rules", "any_glob"]
 
-Column = Callable[[str], npt.NDArray[Any]]
-Mask = npt.NDArray[np.bool_]
-I32 = npt.NDArray[np.int32]
-U64 = npt.NDArray[np.uint64]
+Column = Callable[[str], Array]
 
 NO_RULE: Final = -1
 _STATUS_ERROR: Final = 2
@@ -164,7 +161,7 @@ class _Quota:
         self._keys = KeyTable({"kept": np.int64})
         self._window = -1
 
-    def note(self, batch: Traces, slots: I32, root: Mask, key: U64, keyed: npt.NDArray[np.uint8]) -> None:
+    def note(self, batch: Traces, slots: I32, root: Mask, key: U64, keyed: U8) -> None:
         """The key of each trace: its root's, until that comes its first span's. 1 = of some span, 2 = of the root."""
         wanted = np.flatnonzero((slots >= 0) & (keyed[slots] < np.where(root, 2, 1)))[::-1]  # the first one is written last and stays
         if not len(wanted):
@@ -176,7 +173,7 @@ class _Quota:
         key[at[order]] = keys[order]
         keyed[at[order]] = rank[order]
 
-    def fill(self, keys: U64, keyed: Mask, kept: Mask, first_s: npt.NDArray[np.float64], now_s: float) -> tuple[npt.NDArray[np.intp], int]:
+    def fill(self, keys: U64, keyed: Mask, kept: Mask, first_s: F64, now_s: float) -> tuple[Indices, int]:
         """Which traces are kept to fill up the quotas, and how many have a key too many."""
         window = int(now_s // self._window_s)
         if window != self._window:
@@ -202,7 +199,7 @@ class _Quota:
         return extra, int(np.count_nonzero(places < 0))
 
 
-def _text(batch: Traces, name: str, rows: npt.NDArray[np.intp]) -> StringColumn:
+def _text(batch: Traces, name: str, rows: Indices) -> StringColumn:
     """The text of a key's part, of these spans."""
     if name == "span.name":
         spans = batch.table().rows

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.api import Component, Host, Settings
 from collector.model import Batch, Signal, Traces
+from collector.model.arrays import F64, I32
 from collector.tail_sampling import TailSampler, Verdicts
 from processors.sampling.config import SamplingConfig
 from processors.sampling.logs import LogsFollower
@@ -19,7 +19,6 @@ from processors.sampling.rules import NO_RULE, Rules, any_glob
 
 __all__ = ["SamplingProcessor", "create"]
 
-I32 = npt.NDArray[np.int32]
 _ROUTES: Final = ("http.route", "url.path", "http.target")
 
 
@@ -100,7 +99,7 @@ class SamplingProcessor(TailSampler):
         self.report.count(counts)
         column("reason")[slots] = verdicts.reasons
 
-    def late(self, kept_count: int, dropped_count: int, ages_s: npt.NDArray[np.float64]) -> None:  # noqa: ARG002 - the seam
+    def late(self, kept_count: int, dropped_count: int, ages_s: F64) -> None:  # noqa: ARG002 - the seam
         """Count them."""
         for count, word in ((kept_count, "kept"), (dropped_count, "dropped")):
             if count:

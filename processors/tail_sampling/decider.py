@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.api import Clock, Telemetry
 from collector.model import Traces as Batch
+from collector.model.arrays import I32, I64, U8, U64, Array, Indices, Mask
 from collector.tail_sampling import LEAVE, Verdicts, by_trace
 from processors.tail_sampling.config import TailSamplingConfig
 from processors.tail_sampling.features import Conditions, Feature
@@ -20,12 +20,7 @@ from processors.tail_sampling.sizes import framed, parts_of
 
 __all__ = ["PolicyDecider"]
 
-Column = Callable[[str], NDArray[Any]]
-I32 = NDArray[np.int32]
-I64 = NDArray[np.int64]
-U8 = NDArray[np.uint8]
-U64 = NDArray[np.uint64]
-Mask = NDArray[np.bool_]
+Column = Callable[[str], Array]
 
 _UNDECIDED: Final = 255
 _LABELS: Final = ("policy", "sampled", "decision")
@@ -230,7 +225,7 @@ class PolicyDecider:
                 open_[sampled] = False
         return final, reasons
 
-    def _judge(self, parts: Traces, owners: NDArray[Any]) -> U8:
+    def _judge(self, parts: Traces, owners: Array) -> U8:
         """Judge parts of traces as they come in: uint8[k] SAMPLED, DROPPED or _UNDECIDED.
 
         A part is not asked about once an earlier one decided its trace. ``owners`` int[k]: the trace of each part, parts in order.
@@ -238,7 +233,7 @@ class PolicyDecider:
         final = np.full(len(parts), _UNDECIDED, np.uint8)
         open_ = np.ones(len(parts), np.bool_)
         may_be_dropped = np.zeros(len(parts), np.bool_)
-        said: list[tuple[int, NDArray[np.intp], U8]] = []
+        said: list[tuple[int, Indices, U8]] = []
         for place, policy in enumerate(self._policies):
             may_ask = open_ if self._is_drop[place] else open_ & ~may_be_dropped
             asked = np.flatnonzero(may_ask)
@@ -259,7 +254,7 @@ class PolicyDecider:
         return final
 
     @staticmethod
-    def _up_to_first(decided: Mask, owners: NDArray[Any]) -> Mask:
+    def _up_to_first(decided: Mask, owners: Array) -> Mask:
         """bool[k]: no earlier part of the same owner is decided."""
         rows = np.flatnonzero(decided)
         if not len(rows):
@@ -284,7 +279,7 @@ class PolicyDecider:
         self._time.add(max(0.0, self._clock.monotonic_s() - started_s) * 1e6, policy=self._names[place])
         return given
 
-    def _count(self, place: int, traces: Traces, asked: NDArray[np.intp], given: U8) -> None:
+    def _count(self, place: int, traces: Traces, asked: Indices, given: U8) -> None:
         self._executions.add(len(asked), policy=self._names[place])
         if failed := int(np.count_nonzero(given == ERROR)):
             self._errors.add(failed)

@@ -13,9 +13,9 @@ from functools import cached_property, lru_cache
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.model import KIND_STRING, AttributeColumn, Traces
+from collector.model.arrays import I32, U8, U64, Array, Mask
 from collector.ottl import Conditions as Compiled
 from collector.ottl import ErrorMode, compile_conditions
 from collector.tail_sampling import by_trace
@@ -39,10 +39,7 @@ __all__ = [
     "trace_state_value",
 ]
 
-I32 = NDArray[np.int32]
-U64 = NDArray[np.uint64]
-Mask = NDArray[np.bool_]
-Column = Callable[[str], NDArray[Any]]
+Column = Callable[[str], Array]
 
 MATCHED, FAILED = 1, 2  # of a column that says how the first decisive span went
 _REMEMBERED_CHARS_MAX: Final = 1024  # longer texts are matched anew each time: what is remembered stays small
@@ -59,14 +56,14 @@ class Feature(ABC):
     """Its columns by suffix."""
 
     @abstractmethod
-    def fold(self, batch: Traces, slots: I32, columns: Mapping[str, NDArray[Any]]) -> None:
+    def fold(self, batch: Traces, slots: I32, columns: Mapping[str, Array]) -> None:
         """Take the spans of a batch, in order, into ``columns`` (by suffix). ``slots`` int32[n]: each span's row."""
 
 
 class _AnySpan(Feature):
     """Whether any span, or the resource of any span, matches."""
 
-    def fold(self, batch: Traces, slots: I32, columns: Mapping[str, NDArray[Any]]) -> None:
+    def fold(self, batch: Traces, slots: I32, columns: Mapping[str, Array]) -> None:
         columns[""][slots[self.matches(batch)]] = True
 
     @abstractmethod
@@ -80,7 +77,7 @@ class TimeRange(Feature):
 
     dtypes = {"start_complement": np.uint64, "end": np.uint64}  # noqa: RUF012 - never written
 
-    def fold(self, batch: Traces, slots: I32, columns: Mapping[str, NDArray[Any]]) -> None:
+    def fold(self, batch: Traces, slots: I32, columns: Mapping[str, Array]) -> None:
         """See the class."""
         grouped = by_trace(slots)
         grouped.fold(np.maximum, columns["start_complement"], ~batch.field("start_time_unix_nano"))
@@ -97,7 +94,7 @@ class TraceHash(Feature):
     dtypes = {"": np.uint64}  # noqa: RUF012 - never written
     salt: bytes
 
-    def fold(self, batch: Traces, slots: I32, columns: Mapping[str, NDArray[Any]]) -> None:
+    def fold(self, batch: Traces, slots: I32, columns: Mapping[str, Array]) -> None:
         """See the class."""
         grouped = by_trace(slots)
         new = columns[""][grouped.slots] == 0
@@ -237,7 +234,7 @@ class Conditions(Feature):
             compile_conditions(self.spanevent, "spanevent") if self.spanevent else None,
         )
 
-    def fold(self, batch: Traces, slots: I32, columns: Mapping[str, NDArray[Any]]) -> None:
+    def fold(self, batch: Traces, slots: I32, columns: Mapping[str, Array]) -> None:
         """See the class. A span's own conditions come before those of its events."""
         on_span, on_event = self._compiled
         outcome = np.zeros(batch.item_count, np.uint8)
@@ -253,7 +250,7 @@ class Conditions(Feature):
         decisive = decisive[column[slots[decisive]] == 0]
         column[slots[decisive]] = outcome[decisive]
 
-    def _outcome(self, context: str, matched: Mask, failed: Mask) -> NDArray[np.uint8]:
+    def _outcome(self, context: str, matched: Mask, failed: Mask) -> U8:
         if count := int(np.count_nonzero(failed)):
             self.failures[context] += count
         result = np.where(matched, np.uint8(MATCHED), np.uint8(0))

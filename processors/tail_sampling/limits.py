@@ -7,12 +7,11 @@ where everything does.
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
+
+from collector.model.arrays import I64, Mask
 
 __all__ = ["SecondCounter", "TokenBucket"]
 
-I64 = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 _NANOS: Final = 1e9
 
 

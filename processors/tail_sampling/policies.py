@@ -12,8 +12,8 @@ from fractions import Fraction
 from typing import Any, Final, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from collector.model.arrays import I64, U8, Array, Indices, Mask
 from processors.tail_sampling.features import (
     BOTH_ENDS,
     FAILED,
@@ -47,9 +47,6 @@ from processors.tail_sampling.policy_config import (
 
 __all__ = ["DROPPED", "ERROR", "NOT_SAMPLED", "SAMPLED", "Policy", "Traces", "build", "threshold"]
 
-U8 = NDArray[np.uint8]
-I64 = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 NOT_SAMPLED, SAMPLED, DROPPED, ERROR = range(4)
 _DEFAULT_SALT: Final = "default-hash-seed"
@@ -65,18 +62,18 @@ class Traces:
 
     span_counts: I64
     size_bytes: I64
-    values: Callable[[Feature, str], NDArray[Any]]
+    values: Callable[[Feature, str], Array]
     """A feature's column (by suffix), one value a trace."""
     now_s: float
     """For rates: seconds that never go back."""
     unix_second: int
-    rows: NDArray[np.intp] | None = None
+    rows: Indices | None = None
     """Which of ``values``; None: all."""
 
     def __len__(self) -> int:
         return len(self.span_counts)
 
-    def column(self, feature: Feature, suffix: str = "") -> NDArray[Any]:
+    def column(self, feature: Feature, suffix: str = "") -> Array:
         """The feature's values of these traces."""
         whole = self.values(feature, suffix)
         return whole if self.rows is None else whole[self.rows]

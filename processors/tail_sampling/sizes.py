@@ -5,22 +5,18 @@ left out, as there. Spans count as they came.
 Source: opentelemetry-collector-contrib processor/tailsamplingprocessor 0.156 (newResourceSpanFromSpanAndScopes, ResourceSpansSize).
 """
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.model import Traces, groups
+from collector.model.arrays import I32, I64, Array
 
 __all__ = ["Parts", "framed", "parts_of"]
-
-I64 = NDArray[np.int64]
 
 
 class Parts:
     """The spans of a batch by trace and resource, in order of first appearance."""
 
-    def __init__(self, codes: NDArray[np.int32], slots: NDArray[np.int32], span_counts: I64, size_bytes: I64) -> None:
+    def __init__(self, codes: I32, slots: I32, span_counts: I64, size_bytes: I64) -> None:
         self.codes = codes
         """int32[n]: the part of each span."""
         self.slots = slots
@@ -30,7 +26,7 @@ class Parts:
         """int64[k]: of the ResourceSpans; zero if not asked for."""
 
 
-def parts_of(batch: Traces, slots: NDArray[np.int32], *, with_sizes: bool) -> Parts:
+def parts_of(batch: Traces, slots: I32, *, with_sizes: bool) -> Parts:
     """The parts of a batch. ``slots`` int32[n]: the trace of each span."""
     resource = batch.ancestor("resources")
     parts = groups(resource, slots)
@@ -46,7 +42,7 @@ def parts_of(batch: Traces, slots: NDArray[np.int32], *, with_sizes: bool) -> Pa
     return Parts(parts.codes, slots[parts.first], parts.counts, sizes)
 
 
-def framed(sizes: NDArray[Any]) -> I64:
+def framed(sizes: Array) -> I64:
     """The same behind a tag of one byte and their length as a varint."""
     wide = sizes.astype(np.int64)
     digits = 1 + sum((wide >> shift > 0).astype(np.int64) for shift in (7, 14, 21, 28))
@@ -54,6 +50,6 @@ def framed(sizes: NDArray[Any]) -> I64:
     return result
 
 
-def _inner(rows: NDArray[Any]) -> I64:
+def _inner(rows: Array) -> I64:
     result: I64 = np.where(rows["inner_start"] < 0, 0, rows["inner_end"].astype(np.int64) - rows["inner_body"])
     return result

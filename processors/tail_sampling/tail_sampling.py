@@ -8,10 +8,10 @@ Rules: ``processor.go`` of tailsamplingprocessor 0.156; docs/tail_sampling.md li
 from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from collector.api import Component, Histogram, Host, Settings
 from collector.model import Batch
+from collector.model.arrays import F64, I32
 from collector.tail_sampling import TailSampler, Verdicts
 from collector.tail_sampling.sampler import Column
 from processors.tail_sampling.config import TailSamplingConfig
@@ -19,7 +19,6 @@ from processors.tail_sampling.decider import PolicyDecider
 
 __all__ = ["TailSamplingProcessor", "create"]
 
-I32 = NDArray[np.int32]
 
 _PREFIX: Final = "otelcol_processor_tail_sampling_"
 _WAIT_MIN_S: Final = 0.1
@@ -94,7 +93,7 @@ class TailSamplingProcessor(TailSampler):
         """Record how long the traces were in memory."""
         self._observe(self._removal_age, self._clock.monotonic_s() - column("first_s")[slots])
 
-    def late(self, kept_count: int, dropped_count: int, ages_s: NDArray[np.float64]) -> None:
+    def late(self, kept_count: int, dropped_count: int, ages_s: F64) -> None:
         """Count spans that the caches decide, and record how late they are."""
         cache = self._config.decision_cache
         if kept_count and cache.sampled_cache_size:
@@ -108,7 +107,7 @@ class TailSamplingProcessor(TailSampler):
         self._too_early.add(trace_count)
 
     @staticmethod
-    def _observe(histogram: Histogram, ages_s: NDArray[np.float64]) -> None:
+    def _observe(histogram: Histogram, ages_s: F64) -> None:
         """Whole seconds, as the Collector records them; once a distinct value."""
         ages, counts = np.unique(ages_s.astype(np.int64), return_counts=True)
         for age, count in zip(ages.tolist(), counts.tolist(), strict=True):

@@ -1,0 +1,46 @@
+"""Names for array types, and the two running sums that slices of a concatenation need.
+
+Shapes are in the docstrings of what takes or gives an array: ``(n,)`` unless stated.
+"""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["F64", "I8", "I32", "I64", "U8", "U32", "U64", "Array", "Indices", "Mask", "offsets_of", "starts_of"]
+
+I8: TypeAlias = NDArray[np.int8]
+I32: TypeAlias = NDArray[np.int32]
+I64: TypeAlias = NDArray[np.int64]
+U8: TypeAlias = NDArray[np.uint8]
+U32: TypeAlias = NDArray[np.uint32]
+U64: TypeAlias = NDArray[np.uint64]
+F64: TypeAlias = NDArray[np.float64]
+Mask: TypeAlias = NDArray[np.bool_]
+Indices: TypeAlias = NDArray[np.intp]
+"""Row numbers, as ``np.flatnonzero`` gives them."""
+Array: TypeAlias = NDArray[Any]
+
+
+def starts_of(lengths: ArrayLike) -> I64:
+    """Where each of ``lengths`` begins when they stand one after the other, I64[n].
+
+    >>> starts_of([2, 0, 3]).tolist()
+    [0, 2, 2]
+    """
+    array = np.asarray(lengths, np.int64)
+    starts: I64 = np.cumsum(array) - array
+    return starts
+
+
+def offsets_of(lengths: ArrayLike) -> I64:
+    """``starts_of`` and the total at its end, I64[n + 1]: element i spans ``offsets[i]:offsets[i + 1]``.
+
+    >>> offsets_of([2, 0, 3]).tolist()
+    [0, 2, 2, 5]
+    """
+    array = np.asarray(lengths, np.int64)
+    offsets = np.zeros(len(array) + 1, np.int64)
+    np.cumsum(array, out=offsets[1:])
+    return offsets
