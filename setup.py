@@ -19,7 +19,8 @@ def extensions() -> list[Extension]:
             [str(path)],
             include_dirs=[np.get_include()],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-            extra_compile_args=["-O2", "-g0", "-Wno-unreachable-code", *EXTRA_CFLAGS],  # no debug tables: a fifth of the time
+            # no debug tables: a fifth of the time
+            extra_compile_args=["-O2", "-g0", "-Wno-unreachable-code", *EXTRA_CFLAGS],
             extra_link_args=EXTRA_LDFLAGS,
         )
         for root in ROOTS
@@ -31,6 +32,12 @@ setup(
     ext_modules=cythonize(
         extensions(),
         nthreads=os.cpu_count() or 1,
-        compiler_directives={"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False},
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "cdivision": True,
+            "initializedcheck": False,
+        },
     )
 )

@@ -2,9 +2,9 @@
 
 Run: python benchmarks/cardinality.py [--before ../other-checkout] [--plot docs/images/cardinality-cost.png]
 
-The plot needs matplotlib (extra ``docs``). ``--before`` measures another checkout, built in place, in the same run: row by row the two take
-turns. Each row is a process of its own: as many points as there are series are sent first (their first sight, timed for itself), then
-400 000 points in batches of 8 192; the cost of the median batch counts.
+The plot needs matplotlib (extra ``docs``). ``--before`` measures another checkout, built in place, in the same run: row
+by row the two take turns. Each row is a process of its own: as many points as there are series are sent first (their
+first sight, timed for itself), then 400 000 points in batches of 8 192; the cost of the median batch counts.
 """
 
 import argparse
@@ -57,7 +57,13 @@ def batches(distinct, clock, kind, rounds):
         if kind == METRIC_HISTOGRAM:
             counts = np.full((count, len(BOUNDS) + 1), 1 + at // distinct, np.uint64)
             builder.histogram(
-                scope, "latency", counts=counts.sum(axis=1), sums=counts.sum(axis=1) * 0.1, bucket_counts=counts, bounds=BOUNDS, **common
+                scope,
+                "latency",
+                counts=counts.sum(axis=1),
+                sums=counts.sum(axis=1) * 0.1,
+                bucket_counts=counts,
+                bounds=BOUNDS,
+                **common,
             )
         else:
             builder.sum(scope, "requests", monotonic=True, values=np.full(count, 1 + at // distinct), **common)
@@ -119,10 +125,17 @@ def plot(path, rows):
     left, right = figure.subplots(1, 2)
     for (label, version), found in rows.items():
         style = {"marker": "o"} if version == "now" else {"linestyle": ":", "color": left.lines[-1].get_color()}
-        left.plot(DISTINCT, [row["steady"] for row in found], label=label if version == "now" else f"{label}, {version}", **style)
+        left.plot(
+            DISTINCT,
+            [row["steady"] for row in found],
+            label=label if version == "now" else f"{label}, {version}",
+            **style,
+        )
         if version == "now":
             right.plot(DISTINCT, [row["state"] for row in found], label=label, **style)
-    left.set(xscale="log", xlabel="distinct series offered (10 000 allowed)", ylabel="CPU seconds a million points", ylim=0)
+    left.set(
+        xscale="log", xlabel="distinct series offered (10 000 allowed)", ylabel="CPU seconds a million points", ylim=0
+    )
     right.set(xscale="log", xlabel="distinct series offered (10 000 allowed)", ylabel="state, MiB", ylim=(0, 145))
     right.axhline(128, linestyle="--", color="grey", linewidth=1)
     right.text(DISTINCT[0], 130, "state_limit_mib", color="grey", fontsize=8)

@@ -5,10 +5,12 @@
 Both get the very same requests at the same time and write to one Prometheus (external label ``via``). Two services:
 
 ``users``  one process; its three sources are three users, three points of each request
-``pods``   three processes with the same resource (the default resource of the SDKs names neither pod nor host), one user each
+``pods``   three processes with the same resource (the default resource of the SDKs names neither pod nor host), one
+           user each
 
-One process restarts on the way: new start time, values from 0. Needs the servers of ``make backends``. Prints both sides' numbers; draws
-docs/images/cardinality-vs-collector.png (extra ``docs``). The page: docs/cardinality-comparison.md.
+One process restarts on the way: new start time, values from 0. Needs the servers of ``make backends``. Prints both
+sides' numbers; draws docs/images/cardinality-vs-collector.png (extra ``docs``). The page:
+docs/cardinality-comparison.md.
 """
 
 import argparse
@@ -34,7 +36,10 @@ from collector.testing import free_port
 
 ROOT = Path(__file__).parents[1]
 PLOT = ROOT / "docs" / "images" / "cardinality-vs-collector.png"
-CACHE = Path(os.environ.get("TAILRACE_BACKENDS") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailrace-backends")
+CACHE = Path(
+    os.environ.get("TAILRACE_BACKENDS")
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailrace-backends"
+)
 SIDES = ("collector", "tailrace")
 SERVICES = ("users", "pods")
 USERS = ("alice", "bob", "carol")
@@ -94,7 +99,9 @@ class Source:
         metric.sum.is_monotonic, metric.sum.aggregation_temporality = True, AGGREGATION_TEMPORALITY_CUMULATIVE
         now = time.time_ns()
         for user in self.users:
-            point = metric.sum.data_points.add(start_time_unix_nano=self.start_unix_nano, time_unix_nano=now, as_int=self.counts[user])
+            point = metric.sum.data_points.add(
+                start_time_unix_nano=self.start_unix_nano, time_unix_nano=now, as_int=self.counts[user]
+            )
             point.attributes.add(key="method", value={"string_value": "POST"})
             point.attributes.add(key="user_id", value={"string_value": user})
         return request.SerializeToString()
@@ -131,7 +138,9 @@ def compare(folder, turns=20, interval_s=1.0, seed=7):
         urls = {side: start_gateway(stack, folder, side, prometheus) for side in SIDES}
         truth, sources = drive(urls.values(), turns, interval_s, random.Random(seed))
         return {
-            service: outcome(prometheus, service, truth[service], [source for source in sources if source.service == service])
+            service: outcome(
+                prometheus, service, truth[service], [source for source in sources if source.service == service]
+            )
             for service in SERVICES
         }
 
@@ -221,7 +230,10 @@ def start_gateway(stack, folder, side, prometheus):
     if side == "collector":
         arguments, ready = [binary("otelcol"), f"--config={path}"], "/"
     else:
-        arguments, ready = [sys.executable, "-c", "from collector.cli import main; main()", "run", "--config", str(path)], "/health/ready"
+        arguments, ready = (
+            [sys.executable, "-c", "from collector.cli import main; main()", "run", "--config", str(path)],
+            "/health/ready",
+        )
     run(stack, folder, side, arguments, f"http://127.0.0.1:{health}", ready)
     return f"http://127.0.0.1:{http}/v1/metrics"
 
@@ -235,7 +247,10 @@ def run(stack, folder, name, arguments, url, ready):
     stack.callback(process.terminate)
     deadline = time.monotonic() + 60
     while True:
-        with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url + ready, timeout=2) as answer:
+        with (
+            contextlib.suppress(urllib.error.URLError, OSError),
+            urllib.request.urlopen(url + ready, timeout=2) as answer,
+        ):
             if answer.status == 200:
                 return url
         if process.poll() is not None or time.monotonic() > deadline:
@@ -253,12 +268,17 @@ def show(outcomes):
         print(f"\n{service}: {TITLES[service]}; one restart")
         print(f"  {'':28}{'truth':>10}{'collector':>12}{'tailrace':>12}")
         print(f"  {'series':28}{1:>10}" + "".join(f"{result.series[side]:>12}" for side in SIDES))
-        print(f"  {'increase(' + METRIC + ')':28}{result.requests:>10}" + "".join(f"{result.increase[side]:>12.0f}" for side in SIDES))
+        print(
+            f"  {'increase(' + METRIC + ')':28}{result.requests:>10}"
+            + "".join(f"{result.increase[side]:>12.0f}" for side in SIDES)
+        )
         off = "".join(f"{100 * (result.increase[side] / result.requests - 1):>+11.0f}%" for side in SIDES)
         print(f"  {'error':28}{'':>10}{off}")
         print(f"  {'last value':28}{result.requests:>10}" + "".join(f"{result.last[side]:>12.0f}" for side in SIDES))
         print(f"  {'falls of the counter':28}{0:>10}" + "".join(f"{result.falls(side):>12}" for side in SIDES))
-        print(f"  last exported by the sources: {', '.join(f'{user} {count}' for user, count in result.last_of_users.items())}")
+        print(
+            f"  last exported by the sources: {', '.join(f'{user} {count}' for user, count in result.last_of_users.items())}"
+        )
 
 
 def draw(outcomes, path):
@@ -272,10 +292,20 @@ def draw(outcomes, path):
         begin = result.truth[0][0]
         for name, samples, style in (
             ("truth", result.truth, {"color": "black", "linestyle": "--", "linewidth": 1}),
-            ("Go collector, attributes: delete", result.samples["collector"], {"color": "tab:red", "marker": ".", "markersize": 4}),
-            ("Tailrace, cardinality: drop", result.samples["tailrace"], {"color": "tab:green", "linewidth": 2, "alpha": 0.8}),
+            (
+                "Go collector, attributes: delete",
+                result.samples["collector"],
+                {"color": "tab:red", "marker": ".", "markersize": 4},
+            ),
+            (
+                "Tailrace, cardinality: drop",
+                result.samples["tailrace"],
+                {"color": "tab:green", "linewidth": 2, "alpha": 0.8},
+            ),
         ):
-            panel.step([at - begin for at, _ in samples], [value for _, value in samples], label=name, where="post", **style)
+            panel.step(
+                [at - begin for at, _ in samples], [value for _, value in samples], label=name, where="post", **style
+            )
         panel.set_title(f"{TITLES[service]}; one restart", fontsize=10)
         panel.set_xlabel("s")
         panel.grid(alpha=0.3)

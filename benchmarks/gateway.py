@@ -5,8 +5,9 @@
 - ``gateway.py --latency``: p50 and p99 at half of what the Go collector takes at most (or at ``--rate``), an open loop;
 - ``gateway.py --idle 5000``: memory for each idle connection, in plaintext and with TLS.
 
-``--engine`` chooses Tailrace's gRPC; ``--beside`` adds another Tailrace that differs in one thing: its gRPC or its event loop;
-``--before CHECKOUT`` adds that of another checkout, built in place. ``--json FILE`` has the figures of every round.
+``--engine`` chooses Tailrace's gRPC; ``--beside`` adds another Tailrace that differs in one thing: its gRPC or its
+event loop; ``--before CHECKOUT`` adds that of another checkout, built in place. ``--json FILE`` has the figures of
+every round.
 
 Only the gateway's own CPU time and memory count, user and system, all threads. Loopback only; every round has an end.
 Without the Go collector (``make backends``) its side is left out.
@@ -86,7 +87,11 @@ class Runner:
         body = self._body(Case("", 10))
         rows = []
         for setting in (Setting(protocol, tls=tls) for protocol in protocols for tls in (False, True)):
-            row: Row = {"case": f"{setting.protocol}{' with TLS' if setting.tls else ''}", "connections": count, "sides": {}}
+            row: Row = {
+                "case": f"{setting.protocol}{' with TLS' if setting.tls else ''}",
+                "connections": count,
+                "sides": {},
+            }
             for side in self._sides:
                 with self._bench.gateways([side], setting) as (gateway,):
                     order = {"protocol": setting.protocol, "port": gateway.port, "body": body}
@@ -133,7 +138,9 @@ class Runner:
         rounds: dict[str, list[Row]] = {gateway.side.name: [] for gateway in gateways}
         for _ in range(self._options.rounds):
             for gateway in gateways:
-                rounds[gateway.side.name].append(self._round(case, gateway, body, seconds=self._options.seconds, rate=rate, in_flight=256))
+                rounds[gateway.side.name].append(
+                    self._round(case, gateway, body, seconds=self._options.seconds, rate=rate, in_flight=256)
+                )
         return {"requests_per_s": round(rate), "sides": {name: summary(each) for name, each in rounds.items()}}
 
     def _half_of_otelcol(self, case: Case, gateways: list[Running], body: str) -> float:
@@ -142,7 +149,9 @@ class Runner:
                 return float(self._round(case, gateway, body, seconds=self._options.seconds)["requests_per_s"]) / 2
         raise SystemExit("--latency takes half of what the Go collector can: `make backends` builds it; or say --rate")
 
-    def _round(self, case: Case, gateway: Running, body: str, *, seconds: float, rate: float = 0.0, in_flight: int = 0) -> Row:
+    def _round(
+        self, case: Case, gateway: Running, body: str, *, seconds: float, rate: float = 0.0, in_flight: int = 0
+    ) -> Row:
         """From the first request until the sink has the last span."""
         bench = self._bench
         before_items, before_s = bench.arrived()["items"], gateway.cpu_s()
@@ -155,7 +164,9 @@ class Runner:
         deadline = time.monotonic() + ROUND_MAX_S
         while bench.arrived()["items"] < expected:
             if time.monotonic() > deadline:
-                raise SystemExit(f"{gateway.side.name}: {case.title}: not everything came out within {ROUND_MAX_S:.0f} s")
+                raise SystemExit(
+                    f"{gateway.side.name}: {case.title}: not everything came out within {ROUND_MAX_S:.0f} s"
+                )
             time.sleep(0.02)
         spent_s = gateway.cpu_s() - before_s
         requests = max(told["requests"], 1)
@@ -178,7 +189,9 @@ class Runner:
 def summary(rounds: Sequence[Row]) -> Row:
     """Medians over the rounds, and the rounds' own CPU figures; what was refused in all."""
     medians = {
-        name: round(statistics.median(each[name] for each in rounds), 3) for name in rounds[0] if name not in {"requests", "refused"}
+        name: round(statistics.median(each[name] for each in rounds), 3)
+        for name in rounds[0]
+        if name not in {"requests", "refused"}
     }
     return {
         **medians,
@@ -208,7 +221,9 @@ def show(title: str, rows: Sequence[Row], columns: Sequence[tuple[str, str, floa
     for row in rows:
         theirs = row["sides"].get("otelcol")
         for name, side in row["sides"].items():
-            cells = [f"{side[key] / divisor:,.{1 if side[key] / divisor >= 100 else 2}f}" for _, key, divisor in columns]
+            cells = [
+                f"{side[key] / divisor:,.{1 if side[key] / divisor >= 100 else 2}f}" for _, key, divisor in columns
+            ]
             ratio = "-"
             if theirs and name != "otelcol" and side[compared] > 0 and theirs[compared] > 0:
                 ratio = f"{theirs[compared] / side[compared]:.2f}"
@@ -227,7 +242,9 @@ def the_sides(options: argparse.Namespace) -> list[Side]:
     if OTELCOL.exists():
         sides.append(Side("otelcol", code=""))
     else:
-        Console(stderr=True).print(f"no Go collector at {OTELCOL} (`make backends` builds it): only Tailrace is measured")
+        Console(stderr=True).print(
+            f"no Go collector at {OTELCOL} (`make backends` builds it): only Tailrace is measured"
+        )
     return sides
 
 
@@ -235,10 +252,14 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--latency", action="store_true", help="latencies at a fixed rate")
-    mode.add_argument("--idle", type=int, default=0, metavar="N", help=f"memory of N idle connections; more than {IDLE_WARM_UP}")
+    mode.add_argument(
+        "--idle", type=int, default=0, metavar="N", help=f"memory of N idle connections; more than {IDLE_WARM_UP}"
+    )
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     parser.add_argument("--before", type=Path, help="another checkout, to compare with")
-    parser.add_argument("--engine", default="", choices=("http2", "grpcio"), help="Tailrace's gRPC, both directions (default: its own)")
+    parser.add_argument(
+        "--engine", default="", choices=("http2", "grpcio"), help="Tailrace's gRPC, both directions (default: its own)"
+    )
     parser.add_argument(
         "--beside",
         default=[],
@@ -253,7 +274,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each side and case")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long a round sends")
     parser.add_argument("--rate", type=float, default=0.0, help="requests a second with --latency")
-    parser.add_argument("--connections", type=int, default=4, help="of the load over gRPC; over HTTP each request in flight has its own")
+    parser.add_argument(
+        "--connections", type=int, default=4, help="of the load over gRPC; over HTTP each request in flight has its own"
+    )
     parser.add_argument("--in-flight", type=int, default=8, help="requests at a time, over all connections")
     options = parser.parse_args()
     if options.idle and options.idle <= IDLE_WARM_UP:
@@ -284,7 +307,11 @@ def main() -> None:
             title = f"CPU of the gateway, {pipeline}, exporter's compression {options.compression}"
             show(title, rows, CPU_COLUMNS, "cpu_s_per_million_spans")
     if options.json:
-        facts = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "cpus": os.cpu_count(), "python": platform.python_version()}
+        facts = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "cpus": os.cpu_count(),
+            "python": platform.python_version(),
+        }
         asked = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
         options.json.write_text(json.dumps({**facts, "options": asked, "cases": rows}, indent=2) + "\n")
 

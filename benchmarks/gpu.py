@@ -60,7 +60,12 @@ class Inline:
 
 def sampler_of(make_backend, config, clock):
     return Sampler(
-        make_backend, config, RecordingTelemetry().log, caller=Inline(), time_unix_nano=clock.time_unix_nano, monotonic_s=clock.monotonic_s
+        make_backend,
+        config,
+        RecordingTelemetry().log,
+        caller=Inline(),
+        time_unix_nano=clock.time_unix_nano,
+        monotonic_s=clock.monotonic_s,
     )
 
 
@@ -85,7 +90,9 @@ def stand_in():
         return None
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "libnvidia-ml.so.1"
-        subprocess.run([compiler, "-O2", "-fvisibility=hidden", "-shared", "-fPIC", "-pthread", "-o", library, source], check=True)
+        subprocess.run(
+            [compiler, "-O2", "-fvisibility=hidden", "-shared", "-fPIC", "-pthread", "-o", library, source], check=True
+        )
         pynvml.nvmlLib = ctypes.CDLL(str(library))
     return pynvml.nvmlLib
 
@@ -104,7 +111,9 @@ def bench_sampler():
             sampler = sampler_of(make, config, clock)
             sampled(sampler, config, clock, 5)
             cpu = sampled(sampler, config, clock, 60)
-            print(f"sampler   {gpus} GPU, {name:<31}{1e6 * cpu:6.0f} µs a turn = {cpu / config.sample_interval:.2%} of a core at 100 ms")
+            print(
+                f"sampler   {gpus} GPU, {name:<31}{1e6 * cpu:6.0f} µs a turn = {cpu / config.sample_interval:.2%} of a core at 100 ms"
+            )
 
 
 def best_of(runs, work):
@@ -164,7 +173,9 @@ def bench_processor(sampler, clock, config, share):
 
     cpu = best_of(5, work) / rounds
     name = f"{share:.0%} of {batch.item_count} spans GPU work"
-    print(f"processor {name:<33}{1e6 * cpu:6.0f} µs a batch = {1e6 * cpu / batch.item_count:.2f} CPU s a million spans, index included")
+    print(
+        f"processor {name:<33}{1e6 * cpu:6.0f} µs a batch = {1e6 * cpu / batch.item_count:.2f} CPU s a million spans, index included"
+    )
 
 
 def bench_new_sample(sampler, clock, config):
@@ -180,7 +191,9 @@ def bench_new_sample(sampler, clock, config):
             processor.transform(fresh)
             times.append(time.process_time() - began)
     extra = sorted(first)[20] - sorted(again)[20]
-    print(f"processor {'first batch behind a sample':<33}{1e6 * extra:+6.0f} µs, at most every 100 ms = {extra / 0.1:.2%} of a core")
+    print(
+        f"processor {'first batch behind a sample':<33}{1e6 * extra:+6.0f} µs, at most every 100 ms = {extra / 0.1:.2%} of a core"
+    )
 
 
 def figures():
@@ -233,7 +246,10 @@ def picture(path):
     )  # fmt: skip
     clock.move(2.0)  # the last span ends behind the newest sample
     told = processor.transform(Traces.from_wire(builder.build().wire, Context(local_peer=True)))
-    value = {key: told.attribute(key).numeric() for key in ("gpu.utilization.mean", "gpu.device.energy", "gpu.coverage", "gpu.samples")}
+    value = {
+        key: told.attribute(key).numeric()
+        for key in ("gpu.utilization.mean", "gpu.device.energy", "gpu.coverage", "gpu.samples")
+    }
     view = sampler.snapshot.views[0]
     moments = view.column("time") + (view.origin_unix_nano - origin) / SECOND
 
@@ -248,7 +264,9 @@ def picture(path):
     above.set_title("Each span is told what the GPU did during its own interval")
     colors = plt.get_cmap("viridis")
     for row, (begin, end, queue) in enumerate(windows):
-        mean, joules, coverage = (value[key][row] for key in ("gpu.utilization.mean", "gpu.device.energy", "gpu.coverage"))
+        mean, joules, coverage = (
+            value[key][row] for key in ("gpu.utilization.mean", "gpu.device.energy", "gpu.coverage")
+        )
         below.barh(row, end - begin, left=begin, height=0.55, color="none", edgecolor="#999", lw=0.8)
         below.barh(row, end - begin - queue, left=begin + queue, height=0.55, color=colors(mean))
         energy = "too short for energy" if np.isnan(joules) else f"{joules:.0f} J"

@@ -42,7 +42,12 @@ def main():
     report("hash_slices", lambda: wire_hash.hash_slices(wire, starts, lengths))
     rows = np.zeros(ROWS, ATTRIBUTE)
     rows["key"], rows["key_len"], rows["kind"] = starts, 11, 1
-    rows["value"], rows["value_len"], rows["owner"], rows["key_code"] = starts, lengths, np.arange(ROWS) // 10, np.arange(ROWS) % 10
+    rows["value"], rows["value_len"], rows["owner"], rows["key_code"] = (
+        starts,
+        lengths,
+        np.arange(ROWS) // 10,
+        np.arange(ROWS) % 10,
+    )
     hashes = wire_hash.hash_attributes(wire, rows)
     report("hash_attributes", lambda: wire_hash.hash_attributes(wire, rows))
     report("sum_by_owner, 10 attributes each", lambda: wire_hash.sum_by_owner(hashes, rows["owner"], ROWS // 10, rows))
@@ -50,7 +55,10 @@ def main():
     left, right = random.integers(0, 700, ROWS).astype(np.uint64), random.integers(0, 3, ROWS).astype(np.uint64)
     report("groups of two words", lambda: groups(left, right))
     pairs = np.stack([left, right], 1)
-    report("  the same by np.unique(axis=0)", lambda: np.unique(pairs, axis=0, return_index=True, return_inverse=True, return_counts=True))
+    report(
+        "  the same by np.unique(axis=0)",
+        lambda: np.unique(pairs, axis=0, return_index=True, return_inverse=True, return_counts=True),
+    )
     table = KeyTable({"value": np.float64})
     table.insert(hashes)
     report("KeyTable.find", lambda: table.find(hashes))
@@ -61,7 +69,13 @@ def main():
 
     def points():
         builder = MetricsBuilder()
-        builder.gauge(builder.scope(builder.resource()), "g", times=np.arange(ROWS), values=np.arange(ROWS) / 3, attributes=(codes, sets))
+        builder.gauge(
+            builder.scope(builder.resource()),
+            "g",
+            times=np.arange(ROWS),
+            values=np.arange(ROWS) / 3,
+            attributes=(codes, sets),
+        )
         return builder.build_wire()
 
     def spans():
@@ -88,7 +102,9 @@ def main():
     message = ExportTraceServiceRequest.FromString(request)
     report("  out by protobuf", lambda: json_format.MessageToJson(message), runs=1)
     report(
-        "  in by protobuf", lambda: json_format.Parse(json.dumps(json_format.MessageToDict(message)), ExportTraceServiceRequest()), runs=1
+        "  in by protobuf",
+        lambda: json_format.Parse(json.dumps(json_format.MessageToDict(message)), ExportTraceServiceRequest()),
+        runs=1,
     )
 
 

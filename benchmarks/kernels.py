@@ -57,7 +57,9 @@ def logs(count: int) -> ExportLogsServiceRequest:
     request = ExportLogsServiceRequest()
     scope = request.resource_logs.add().scope_logs.add()
     for i in range(count):
-        record = scope.log_records.add(time_unix_nano=10**18 + i, severity_number=9, severity_text="INFO", trace_id=os.urandom(16))
+        record = scope.log_records.add(
+            time_unix_nano=10**18 + i, severity_number=9, severity_text="INFO", trace_id=os.urandom(16)
+        )
         record.body.string_value = f"request {i} done in {i % 97} ms, status 200, " + "x" * 60
         attributes(record, i, 5)
     return request
@@ -74,7 +76,11 @@ def best_us(function: Callable[[], object], seconds: float = 0.5) -> float:
 
 def main() -> None:
     print(f"{'request':30} {'kernel':18} {'µs':>9} {'M items/s':>10} {'x upb parse':>12}")
-    for signal, request, items in (("traces", traces(512), "spans"), ("metrics", metrics(512), "points"), ("logs", logs(512), "records")):
+    for signal, request, items in (
+        ("traces", traces(512), "spans"),
+        ("metrics", metrics(512), "points"),
+        ("logs", logs(512), "records"),
+    ):
         wire = request.SerializeToString()
         rows = scan.check(signal, wire)[1]
         types = rows[2]["type"][rows[3]["parent"]] if signal == "metrics" else None
@@ -88,7 +94,9 @@ def main() -> None:
         for name, kernel in kernels.items():
             took = best_us(kernel)
             upb = upb or took
-            print(f"{f'{signal}, 512 {items}, {len(wire) // 1000} KB':30} {name:18} {took:9.1f} {512 / took:10.2f} {upb / took:12.1f}")
+            print(
+                f"{f'{signal}, 512 {items}, {len(wire) // 1000} KB':30} {name:18} {took:9.1f} {512 / took:10.2f} {upb / took:12.1f}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """What the model's operations cost: 512 spans of 10 attributes (about 270 KB), the request of design.md, and requests of 10 spans.
 
-Run: ``python benchmarks/model.py [seconds per line]``. Prints CPU microseconds of one call: the lower quartile of repetitions, and
-protobuf's for comparison. ``--against PATH``: beside those of another checkout, built in place; the two take turns, line by line.
-glibc's malloc is set as the service sets it: without, every large buffer is taken from the kernel anew and its pages cost more than
-what is written to them.
+Run: ``python benchmarks/model.py [seconds per line]``. Prints CPU microseconds of one call: the lower quartile of
+    repetitions, and
+protobuf's for comparison. ``--against PATH``: beside those of another checkout, built in place; the two take turns,
+line by line. glibc's malloc is set as the service sets it: without, every large buffer is taken from the kernel anew
+and its pages cost more than what is written to them.
 """
 
 import argparse
@@ -40,7 +41,11 @@ def request(spans: int = SPANS) -> bytes:
     for i in range(spans):
         start = 10**18 + i * 10**6
         span = scope.spans.add(
-            trace_id=random.bytes(16), span_id=random.bytes(8), parent_span_id=random.bytes(8), name=f"GET /v1/things/{i % 20}", kind=2
+            trace_id=random.bytes(16),
+            span_id=random.bytes(8),
+            parent_span_id=random.bytes(8),
+            name=f"GET /v1/things/{i % 20}",
+            kind=2,
         )
         span.start_time_unix_nano, span.end_time_unix_nano = start, start + 10**7
         for a in range(ATTRIBUTES):
@@ -184,11 +189,18 @@ def main() -> None:
     command = [sys.executable, __file__, "--serve", str(arguments.seconds)]
     children = [
         subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "TAILRACE_TREE": str(tree.resolve())}
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TAILRACE_TREE": str(tree.resolve())},
         )
         for tree in trees
     ]
-    print(f"{SPANS} spans of {ATTRIBUTES} attributes, CPU µs" + (": before, after, before / after" if len(trees) > 1 else ""))
+    print(
+        f"{SPANS} spans of {ATTRIBUTES} attributes, CPU µs"
+        + (": before, after, before / after" if len(trees) > 1 else "")
+    )
     while True:
         found = []
         for child in children:

@@ -2,11 +2,11 @@
 
 ``python benchmarks/pipelines.py [--rounds 5] [--json FILE] [--only traces]``
 
-One process, the real service and graph; in place of a transport a receiver hands ready-made Export…ServiceRequests to the door, so
-that the pipeline alone is measured: checking, indexing, processors, and an exporter that takes the batch and drops it (``nop``).
-The requests are the demo platform's: 100 requests to a service a batch, some 500 spans, metrics whose ``user_id`` explodes. Variants
-alternate, the first round is not counted, the table shows medians. Absolute figures depend on the machine; the differences between
-the rows of one run are what counts.
+One process, the real service and graph; in place of a transport a receiver hands ready-made Export…ServiceRequests to
+the door, so that the pipeline alone is measured: checking, indexing, processors, and an exporter that takes the batch
+and drops it (``nop``). The requests are the demo platform's: 100 requests to a service a batch, some 500 spans, metrics
+whose ``user_id`` explodes. Variants alternate, the first round is not counted, the table shows medians. Absolute
+figures depend on the machine; the differences between the rows of one run are what counts.
 """
 
 import argparse
@@ -80,9 +80,13 @@ class Variant:
 
     def config(self) -> str:
         """Its YAML."""
-        connectors = f"connectors: {{{', '.join(f'{name}: {{}}' for name in self.connectors)}}}" if self.connectors else ""
+        connectors = (
+            f"connectors: {{{', '.join(f'{name}: {{}}' for name in self.connectors)}}}" if self.connectors else ""
+        )
         processors, exporters = ", ".join(self.processors), ", ".join(["nop", *self.connectors])
-        more = f"metrics/made: {{receivers: [{', '.join(self.connectors)}], exporters: [nop]}}" if self.connectors else ""
+        more = (
+            f"metrics/made: {{receivers: [{', '.join(self.connectors)}], exporters: [nop]}}" if self.connectors else ""
+        )
         return f"""
 receivers: {{source: {{}}}}
 {PROCESSORS}
@@ -147,7 +151,11 @@ class WithSource(Registry):
 
     def find(self, kind: ComponentKind, component_type: str) -> Factory | None:
         """Ours first."""
-        return self._factory if (kind, component_type) == (ComponentKind.RECEIVER, "source") else super().find(kind, component_type)
+        return (
+            self._factory
+            if (kind, component_type) == (ComponentKind.RECEIVER, "source")
+            else super().find(kind, component_type)
+        )
 
 
 def requests() -> dict[Signal, list[bytes]]:
@@ -158,7 +166,8 @@ def requests() -> dict[Signal, list[bytes]]:
     gpu = yaml.YAML(typ="safe").load(PROCESSORS)["processors"]["gpu"]
     acquire(GpuProcessorConfig.model_validate(gpu), structlog.get_logger())
     time.sleep(RING_S)
-    platform = Platform(seed=11, users=400)  # so many that most series are known after some batches, as in a service that runs
+    # so many that most series are known after some batches, as in a service that runs
+    platform = Platform(seed=11, users=400)
     made: dict[Signal, list[bytes]] = {signal: [] for signal in Signal}
     for _ in range(BATCHES):
         traces, logs = platform.requests(100)
@@ -212,14 +221,28 @@ def main() -> None:
     table = Table(title="CPU seconds per million items, transport not counted (medians)")
     for name in ("signal", "pipeline", "CPU s", "more than without"):
         table.add_column(name, justify="right" if name in {"CPU s", "more than without"} else "left")
-    base = {v.signal: statistics.median(v.cpu_s_per_million) for v in reversed(variants) if not v.processors and not v.connectors}
+    base = {
+        v.signal: statistics.median(v.cpu_s_per_million)
+        for v in reversed(variants)
+        if not v.processors and not v.connectors
+    }
     rows = []
     for variant in variants:
         median = statistics.median(variant.cpu_s_per_million)
-        rows.append({"signal": variant.signal.value, "pipeline": variant.name, "cpu_s": median, "rounds": variant.cpu_s_per_million})
+        rows.append(
+            {
+                "signal": variant.signal.value,
+                "pipeline": variant.name,
+                "cpu_s": median,
+                "rounds": variant.cpu_s_per_million,
+            }
+        )
         more = median - base[variant.signal]
         table.add_row(
-            variant.signal.value, variant.name, f"{median:.2f}", f"{more:+.2f}" if variant.processors or variant.connectors else ""
+            variant.signal.value,
+            variant.name,
+            f"{median:.2f}",
+            f"{more:+.2f}" if variant.processors or variant.connectors else "",
         )
     Console(width=120).print(table)
     if arguments.json:

@@ -2,8 +2,8 @@
 
     python benchmarks/service_graph.py [--plot]
 
-``together``: both spans of a request stand in one batch. ``apart``: the servers' batch comes after the clients', so every span is stored
-once. ``--plot`` draws docs/images/service-graph-cost.png (extra ``docs``).
+``together``: both spans of a request stand in one batch. ``apart``: the servers' batch comes after the clients', so
+every span is stored once. ``--plot`` draws docs/images/service-graph-cost.png (extra ``docs``).
 """
 
 import argparse
@@ -30,7 +30,9 @@ def half(kind, ids, services, builder=None):
     rng = np.random.default_rng(1)
     for service in np.unique(services).tolist():
         mine = ids[services == service]
-        scope = builder.scope(builder.resource({"service.name": f"service-{service}", "deployment.environment": "prod"}))
+        scope = builder.scope(
+            builder.resource({"service.name": f"service-{service}", "deployment.environment": "prod"})
+        )
         start = np.full(len(mine), NOW, np.uint64)
         builder.spans(
             scope,
@@ -41,7 +43,11 @@ def half(kind, ids, services, builder=None):
             start_times=start,
             end_times=start + rng.integers(10**6, 10**9, len(mine)).astype(np.uint64),
             kinds=np.full(len(mine), kind, np.int32),
-            attributes={"http.request.method": "POST", "url.path": "/v1/embeddings", "server.address": "embedding-server"},
+            attributes={
+                "http.request.method": "POST",
+                "url.path": "/v1/embeddings",
+                "server.address": "embedding-server",
+            },
         )
     return builder
 
@@ -64,7 +70,9 @@ def batches(edge_count, how):
 async def cost(edge_count, how):
     """CPU seconds for a million spans, reading the request included; the first round is not counted."""
     settings = make_settings(factory)
-    config = factory.config_type.model_validate({"store": {"max_items": 100_000, "ttl": "1h"}, "aggregation_cardinality_limit": 0})
+    config = factory.config_type.model_validate(
+        {"store": {"max_items": 100_000, "ttl": "1h"}, "aggregation_cardinality_limit": 0}
+    )
     connector = factory.create(settings, config, None)
     await connector.start(FakeHost())
     spans, seconds = 0, 0.0

@@ -1,6 +1,7 @@
 """The processes of ``gateway.py``: the gateways that are compared, the sink behind them and the load before them.
 
-Sink and load are one Go program (tests/backends/otlpload), the same for every side and cheap: a request costs it a few microseconds.
+Sink and load are one Go program (tests/backends/otlpload), the same for every side and cheap: a request costs it a few
+microseconds.
 """
 
 import contextlib
@@ -45,7 +46,9 @@ service:
 """
 OURS: Final = "from collector.cli import main; main()"
 # The service makes its loop by this name; the product itself has no such switch.
-OURS_ON_ASYNCIO: Final = f"import asyncio; from collector.cli import run; run.new_event_loop = asyncio.new_event_loop; {OURS}"
+OURS_ON_ASYNCIO: Final = (
+    f"import asyncio; from collector.cli import run; run.new_event_loop = asyncio.new_event_loop; {OURS}"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +152,11 @@ class Bench:
         engine = side.engine if setting.protocol == "grpc" else ""
         receiver = tls + (", transport: grpcio" if engine == "grpcio" else "")  # there http2 is what serves `tcp`
         exporter = f", transport: {engine}" if engine else ""
-        target = f"127.0.0.1:{self._ports['grpc']}" if setting.protocol == "grpc" else f"http://127.0.0.1:{self._ports['http']}"
+        target = (
+            f"127.0.0.1:{self._ports['grpc']}"
+            if setting.protocol == "grpc"
+            else f"http://127.0.0.1:{self._ports['http']}"
+        )
         config.write_text(
             CONFIG.format(
                 protocol=setting.protocol, port=port, receiver=receiver, exporter=exporter, target=target, metrics=free_port(),
@@ -158,7 +165,9 @@ class Bench:
         )  # fmt: skip
         output = stack.enter_context(log.open("wb"))
         command = [*side.program, "--config", str(config)]
-        process = stack.enter_context(child(command, side.checkout, stdout=output, stderr=subprocess.STDOUT, cwd=self.folder))
+        process = stack.enter_context(
+            child(command, side.checkout, stdout=output, stderr=subprocess.STDOUT, cwd=self.folder)
+        )
         wait_for_port(port, process, log)
         return Running(side, psutil.Process(process.pid), port)
 

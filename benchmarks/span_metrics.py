@@ -30,7 +30,9 @@ SPANS, BATCH, REQUESTS, DOOR = 1_000_000, 512, 40, 16
 START = 1_700_000_000_000_000_000
 VARIANTS = {
     "defaults": {},
-    "three dimensions": {"dimensions": [{"name": "http.request.method"}, {"name": "http.response.status_code"}, {"name": "tenant"}]},
+    "three dimensions": {
+        "dimensions": [{"name": "http.request.method"}, {"name": "http.response.status_code"}, {"name": "tenant"}]
+    },
     "names: http": {"names": "http"},
     "exponential": {"histogram": {"exponential": {}}},
     "exemplars": {"exemplars": {"enabled": True}},
@@ -116,7 +118,9 @@ def loop_cpu(wires):
         for number in range(count // BATCH):
             request = ExportTraceServiceRequest.FromString(wires[number % len(wires)])
             for resource in request.resource_spans:
-                service = next(each.value.string_value for each in resource.resource.attributes if each.key == "service.name")
+                service = next(
+                    each.value.string_value for each in resource.resource.attributes if each.key == "service.name"
+                )
                 for scope in resource.scope_spans:
                     for span in scope.spans:
                         one = series[service, span.name, span.kind, span.status.code]
@@ -147,7 +151,9 @@ service:
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         file.write(text)
         file.flush()
-        process = subprocess.Popen([program, f"--config={file.name}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [program, f"--config={file.name}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
             while True:
                 try:
@@ -156,7 +162,9 @@ service:
                 except OSError:
                     time.sleep(0.1)
             with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-                export = channel.unary_unary("/opentelemetry.proto.collector.trace.v1.TraceService/Export", bytes, bytes)
+                export = channel.unary_unary(
+                    "/opentelemetry.proto.collector.trace.v1.TraceService/Export", bytes, bytes
+                )
                 for wire in wires:
                     export(wire)
                 before = cpu_seconds(process.pid)
@@ -184,7 +192,11 @@ def service_of(durations, is_error, weights=None):
     builder = TracesBuilder()
     scope = builder.scope(builder.resource({"service.name": "api"}))
     ids = np.arange(1, count + 1, dtype=np.uint64)
-    states = None if weights is None else [f"ot=th:{round((1 - 1 / weight) * 2**56):014x}" if weight > 1 else "" for weight in weights]
+    states = (
+        None
+        if weights is None
+        else [f"ot=th:{round((1 - 1 / weight) * 2**56):014x}" if weight > 1 else "" for weight in weights]
+    )
     builder.spans(
         scope, names="GET /", trace_ids=np.stack([ids, ids], axis=1), span_ids=ids, start_times=START,
         end_times=START + (durations * 1e9).astype(np.uint64), kinds=2, status_codes=np.where(is_error, 2, 0), trace_states=states,
@@ -212,7 +224,9 @@ def plot():
         "span_metrics before sampling": service_of(durations, is_error),
         "behind tail sampling, spans counted as they come": service_of(durations[tail], is_error[tail]),
         "behind a 10 % head sampler, spans counted as they come": service_of(durations[head], is_error[head]),
-        "behind a 10 % head sampler, ot=th counted": service_of(durations[head], is_error[head], np.full(int(head.sum()), 1 / KEPT)),
+        "behind a 10 % head sampler, ot=th counted": service_of(
+            durations[head], is_error[head], np.full(int(head.sum()), 1 / KEPT)
+        ),
     }
     truth = {
         "calls": REQUESTS_AN_HOUR, "error ratio": is_error.mean(),
@@ -230,7 +244,10 @@ def plot():
     axes.set_xticks(range(len(truth)), list(truth))
     axes.set_ylabel("said / true")
     axes.set_ylim(0.06, 60)
-    axes.set_title(f"{REQUESTS_AN_HOUR:,} requests, {ERRORS:.1%} errors; tail sampling keeps errors, slow ones and 10 %", fontsize=9)
+    axes.set_title(
+        f"{REQUESTS_AN_HOUR:,} requests, {ERRORS:.1%} errors; tail sampling keeps errors, slow ones and 10 %",
+        fontsize=9,
+    )
     axes.legend(fontsize=7, loc="upper right")
     figure.tight_layout()
     PLOT.parent.mkdir(exist_ok=True)
@@ -247,23 +264,32 @@ def main():
         return
     wires = [request_of(seed) for seed in range(REQUESTS)]
     sampled = [request_of(seed, sampled=True) for seed in range(REQUESTS)]
-    print(f"requests of {BATCH} spans, {len(wires[0]) // BATCH} bytes a span, {REQUESTS} different ones; CPU seconds a million spans,")
+    print(
+        f"requests of {BATCH} spans, {len(wires[0]) // BATCH} bytes a span, {REQUESTS} different ones; CPU seconds a million spans,"
+    )
     print(f"for batches of one request, and of {DOOR} as the door joins them under load")
     loop = loop_cpu(wires)
     print(f"{'a loop over decoded spans':36} {loop:7.2f}")
     for name, raw in VARIANTS.items():
         best, flush, points = connector_cpu(raw, wires)
         joined, *_ = connector_cpu(raw, wires, DOOR)
-        print(f"{name:36} {best:7.2f} {joined:7.2f}   {loop / best:5.1f} x less; flush {flush:5.1f} µs a point of {points}")
+        print(
+            f"{name:36} {best:7.2f} {joined:7.2f}   {loop / best:5.1f} x less; flush {flush:5.1f} µs a point of {points}"
+        )
     best, joined = connector_cpu({}, sampled)[0], connector_cpu({}, sampled, DOOR)[0]
     print(f"{'ot=th and rv on every span':36} {best:7.2f} {joined:7.2f}")
     flood = [request_of(1000 + seed, names=10**9) for seed in range(REQUESTS)]
     best, joined = connector_cpu({}, flood)[0], connector_cpu({}, flood, DOOR)[0]
     print(f"{'every name new (capped at 2000)':36} {best:7.2f} {joined:7.2f}")
     if arguments.go:
-        without, with_connector = go_cpu(arguments.go, wires, connector=False), go_cpu(arguments.go, wires, connector=True)
+        without, with_connector = (
+            go_cpu(arguments.go, wires, connector=False),
+            go_cpu(arguments.go, wires, connector=True),
+        )
         print(f"{'Go collector: receiver, nop':36} {without:7.2f}")
-        print(f"{'Go collector: receiver, span_metrics':36} {with_connector:7.2f}   the connector {with_connector - without:.2f}")
+        print(
+            f"{'Go collector: receiver, span_metrics':36} {with_connector:7.2f}   the connector {with_connector - without:.2f}"
+        )
 
 
 if __name__ == "__main__":

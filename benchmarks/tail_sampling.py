@@ -1,12 +1,14 @@
 """What tail sampling costs: CPU a million spans with 50 000 traces open, and the memory of what is held.
 
-Run: ``python benchmarks/tail_sampling.py [--processor sampling|tail_sampling] [--spans N] [--size N] [--before PATH] [--plot PNG]``.
-``--before``: a checkout of an older version, run in the same way in a process of its own, the two by turns. ``--plot`` needs matplotlib and
-draws kept shares against the truth.
+Run: ``python benchmarks/tail_sampling.py [--processor sampling|tail_sampling] [--spans N] [--size N] [--before PATH]
+    [--plot PNG]``.
+``--before``: a checkout of an older version, run in the same way in a process of its own, the two by turns. ``--plot``
+needs matplotlib and draws kept shares against the truth.
 
-One core: batches of 512 spans arrive through the door's parse (not measured), a trace's ten spans over half a decision_wait, the clock is
-moved by hand. Ingest, decisions, writing of thresholds and the batches that leave are measured; 11 to 13 % of the traces are kept: errors,
-what is slow, one a minute of each API (``sampling``) or one tenant's (``tail_sampling``), a tenth of the rest.
+One core: batches of 512 spans arrive through the door's parse (not measured), a trace's ten spans over half a
+decision_wait, the clock is moved by hand. Ingest, decisions, writing of thresholds and the batches that leave are
+measured; 11 to 13 % of the traces are kept: errors, what is slow, one a minute of each API (``sampling``) or one
+tenant's (``tail_sampling``), a tenth of the rest.
 """
 
 import argparse
@@ -47,7 +49,11 @@ KEYS: dict[str, dict[str, Any]] = {
                 "numeric_attribute": {"key": "http.response.status_code", "min_value": 500, "max_value": 599},
             },
             {"name": "slow", "type": "latency", "latency": {"threshold_ms": 2000}},
-            {"name": "tenant", "type": "string_attribute", "string_attribute": {"key": "tenant_id", "values": ["tenant-39"]}},
+            {
+                "name": "tenant",
+                "type": "string_attribute",
+                "string_attribute": {"key": "tenant_id", "values": ["tenant-39"]},
+            },
             {"name": "rest", "type": "probabilistic", "probabilistic": {"sampling_percentage": 10}},
         ],
     },
@@ -137,7 +143,8 @@ async def run(processor: str, wires: list[bytes], per_wait: int) -> dict[str, An
         clock.move(step)
         start = time.process_time()
         await sut.consume(batch)
-        if number % max(1, per_wait // 100) == 0:  # the fake clock's own work is not to be measured: it wakes who is due now and then
+        # the fake clock's own work is not to be measured: it wakes who is due now and then
+        if number % max(1, per_wait // 100) == 0:
             await clock.advance(0)
         spent += time.process_time() - start
         most_held = max(most_held, sut.held_items())
@@ -164,7 +171,8 @@ async def memory(processor: str, wires: list[bytes], per_wait: int) -> dict[str,
         del batch
     held = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
-    held += sut.open_count * 37 * 2 + UNREAD_ROWS * SPAN.itemsize  # the table's keys and places; the rows of what was not read yet
+    # the table's keys and places; the rows of what was not read yet
+    held += sut.open_count * 37 * 2 + UNREAD_ROWS * SPAN.itemsize
     return {"bytes_in": total, "memory": held, "ratio": held / total}
 
 
@@ -195,7 +203,11 @@ def plot(path: str) -> None:
         for _ in range(count):
             trace_id = random.bytes(16)
             if how == "th" and int.from_bytes(trace_id[9:], "big") >= threshold:
-                spans.add(trace_id=trace_id, span_id=b"12345678", trace_state=f"ot=th:{threshold_digits(threshold)}" if threshold else "")
+                spans.add(
+                    trace_id=trace_id,
+                    span_id=b"12345678",
+                    trace_state=f"ot=th:{threshold_digits(threshold)}" if threshold else "",
+                )
             elif how != "th" and int.from_bytes(trace_id[8:], "big") < head * 2**64:
                 spans.add(trace_id=trace_id, span_id=b"12345678")
         sink = Sink()
@@ -237,7 +249,12 @@ def plot(path: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--spans", type=int, default=1_000_000)
-    parser.add_argument("--size", type=int, default=REQUEST_SPANS, help="spans a batch: under load the door joins requests to up to 8192")
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=REQUEST_SPANS,
+        help="spans a batch: under load the door joins requests to up to 8192",
+    )
     parser.add_argument("--processor", choices=sorted(KEYS), default="sampling")
     parser.add_argument("--before", default="")
     parser.add_argument("--rounds", type=int, default=2)

@@ -1,12 +1,13 @@
 """The same traces through Tailrace's ``tail_sampling`` and the Go collector's, policy by policy: which traces does each keep?
 
-``python benchmarks/tail_sampling_peer.py [--traces N] [--seed N]`` prints a table and ends with 1 if an answer differs that should not.
-With ``--cpu`` it prints the CPU seconds per million spans of both instead, for the configuration of ``COST``.
-Needs the Go collector (``make backends``). Loopback only.
+``python benchmarks/tail_sampling_peer.py [--traces N] [--seed N]`` prints a table and ends with 1 if an answer differs
+that should not. With ``--cpu`` it prints the CPU seconds per million spans of both instead, for the configuration of
+``COST``. Needs the Go collector (``make backends``). Loopback only.
 
-Every policy is a pipeline of its own behind one receiver, in both. The traces are made by a seed; each comes in several requests and
-under several resources. Decisions fall at shutdown, so that nothing depends on time. What depends on the order of decisions (limits),
-which the Collector takes from a Go map, is chosen so that order cannot matter, or only the number of traces is compared.
+Every policy is a pipeline of its own behind one receiver, in both. The traces are made by a seed; each comes in several
+requests and under several resources. Decisions fall at shutdown, so that nothing depends on time. What depends on the
+order of decisions (limits), which the Collector takes from a Go map, is chosen so that order cannot matter, or only the
+number of traces is compared.
 """
 
 import argparse
@@ -36,7 +37,8 @@ from collector.testing import free_port
 METHOD: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 ROOT: Final = Path(__file__).parents[1]
 CACHE: Final = Path(
-    os.environ.get("TAILRACE_BACKENDS") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailrace-backends"
+    os.environ.get("TAILRACE_BACKENDS")
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailrace-backends"
 )
 MS: Final = 1_000_000
 NOW: Final = 1_700_000_000_000_000_000
@@ -112,7 +114,8 @@ def cases(marked_bytes: int) -> list[Case]:
         Case("numeric_attribute, 0 in range", [policy(number, key="mixed", min_value=-1, max_value=1)]),
         Case("numeric_attribute, resource", [policy(number, key="replica", min_value=2, max_value=2)]),
         Case(
-            "numeric_attribute, invert", [policy(number, key="http.response.status_code", min_value=500, max_value=599, invert_match=True)]
+            "numeric_attribute, invert",
+            [policy(number, key="http.response.status_code", min_value=500, max_value=599, invert_match=True)],
         ),
         Case("probabilistic, 10 %", [TENTH]),
         Case("probabilistic, 33.3 %, salt", [policy("probabilistic", sampling_percentage=33.3, hash_salt="a-salt")]),
@@ -126,8 +129,13 @@ def cases(marked_bytes: int) -> list[Case]:
             "string_attribute, regex",
             [policy(text, key="http.route", values=["^/v1/.+", "art$"], enabled_regex_matching=True, cache_max_size=2)],
         ),
-        Case("string_attribute, regex, any kind", [policy(text, key="mixed", values=["^$"], enabled_regex_matching=True)]),
-        Case("string_attribute, regex on resource", [policy(text, key="replica", values=["^$"], enabled_regex_matching=True)]),
+        Case(
+            "string_attribute, regex, any kind", [policy(text, key="mixed", values=["^$"], enabled_regex_matching=True)]
+        ),
+        Case(
+            "string_attribute, regex on resource",
+            [policy(text, key="replica", values=["^$"], enabled_regex_matching=True)],
+        ),
         Case("string_attribute, invert", [policy(text, key="http.route", values=["/pay"], invert_match=True)]),
         Case(
             "string_attribute, regex, invert",
@@ -141,7 +149,11 @@ def cases(marked_bytes: int) -> list[Case]:
         Case("boolean_attribute, false", [policy(flag, key="mixed", value=False)]),
         Case("boolean_attribute, invert", [policy(flag, key="noise", value=True, invert_match=True)]),
         Case("rate_limiting, room for all", [policy("rate_limiting", spans_per_second=1, burst_capacity=1_000_000)]),
-        Case("rate_limiting, ten of three", [both(THREE, policy("rate_limiting", spans_per_second=1, burst_capacity=30))], by_count=True),
+        Case(
+            "rate_limiting, ten of three",
+            [both(THREE, policy("rate_limiting", spans_per_second=1, burst_capacity=30))],
+            by_count=True,
+        ),
         Case("rate_limiting, too large", [both(THREE, policy("rate_limiting", spans_per_second=1, burst_capacity=2))]),
         Case("bytes_limiting, room for all", [policy("bytes_limiting", bytes_per_second=1, burst_capacity=2**40)]),
         Case("bytes_limiting, to the byte", one_sized(marked_bytes)),
@@ -162,11 +174,16 @@ def cases(marked_bytes: int) -> list[Case]:
                 policy(
                     ottl,
                     error_mode="ignore",
-                    span=['resource.attributes["service.name"] == "checkout" and span.status.code == STATUS_CODE_ERROR'],
+                    span=[
+                        'resource.attributes["service.name"] == "checkout" and span.status.code == STATUS_CODE_ERROR'
+                    ],
                 )
             ],
         ),
-        Case("ottl_condition, spanevent", [policy(ottl, error_mode="ignore", spanevent=['spanevent.name == "exception"'])]),
+        Case(
+            "ottl_condition, spanevent",
+            [policy(ottl, error_mode="ignore", spanevent=['spanevent.name == "exception"'])],
+        ),
         Case(
             "ottl_condition, both",
             [
@@ -178,7 +195,10 @@ def cases(marked_bytes: int) -> list[Case]:
                 )
             ],
         ),
-        Case("ottl_condition, ignore", [policy(ottl, error_mode="ignore", span=['Substring(attributes["http.route"], 0, 4) == "/pay"'])]),
+        Case(
+            "ottl_condition, ignore",
+            [policy(ottl, error_mode="ignore", span=['Substring(attributes["http.route"], 0, 4) == "/pay"'])],
+        ),
         Case("ottl_condition, silent", [policy(ottl, span=['Substring(attributes["http.route"], 0, 4) == "/pay"'])]),
         Case(
             "ottl_condition, propagate",
@@ -186,7 +206,10 @@ def cases(marked_bytes: int) -> list[Case]:
         ),
         Case("and", [both(CHECKOUT, ERROR)]),
         Case("and, with not", [both(CHECKOUT, opposite(SLOW))]),
-        Case("and, with invert_match", [both(policy(text, key="service.name", values=["checkout"], invert_match=True), TENTH)]),
+        Case(
+            "and, with invert_match",
+            [both(policy(text, key="service.name", values=["checkout"], invert_match=True), TENTH)],
+        ),
         Case("not", [opposite(ERROR)]),
         Case("drop before sample", [policy("always_sample"), both(NOISE, kind="drop")]),
         Case("drop, with not", [policy("always_sample"), both(CHECKOUT, opposite(ERROR), kind="drop")]),
@@ -244,8 +267,16 @@ def cases(marked_bytes: int) -> list[Case]:
         ),
         Case("maximum_trace_size_bytes", [policy("always_sample")], {"maximum_trace_size_bytes": 900}),
         Case("drop_pending_traces_on_shutdown", [policy("always_sample")], {"drop_pending_traces_on_shutdown": True}),
-        Case("span-ingest", [both(CHECKOUT, ERROR), policy("span_count", min_spans=6)], {"sampling_strategy": "span-ingest"}),
-        Case("span-ingest, drop", [policy("always_sample"), both(NOISE, kind="drop")], {"sampling_strategy": "span-ingest"}),
+        Case(
+            "span-ingest",
+            [both(CHECKOUT, ERROR), policy("span_count", min_spans=6)],
+            {"sampling_strategy": "span-ingest"},
+        ),
+        Case(
+            "span-ingest, drop",
+            [policy("always_sample"), both(NOISE, kind="drop")],
+            {"sampling_strategy": "span-ingest"},
+        ),
     ]
 
 
@@ -288,7 +319,9 @@ def _marked(rng: random.Random) -> ExportTraceServiceRequest:
 def _trace(rng: random.Random, trace_id: bytes) -> list[Any]:
     """Some spans, all with a parent (one without has another size in the Collector); most are short, quick and without errors."""
     target = ExportTraceServiceRequest().resource_spans.add().scope_spans.add().spans
-    state = rng.choice(["", "", "", "tier=gold", "a=1,tier=silver", "tier=gold,tier=gold", "tier=bronze", "TIER=gold,tier=gold"])
+    state = rng.choice(
+        ["", "", "", "tier=gold", "a=1,tier=silver", "tier=gold,tier=gold", "tier=bronze", "TIER=gold,tier=gold"]
+    )
     flags = rng.choice([0, 0, 0x100, 0x101])
     noisy, bad, base = rng.random() < 0.1, rng.random() < 0.2, NOW + rng.randrange(10**9)
     for _ in range(rng.choice([1, 1, 2, 3, 3, 3, 4, 6, 9])):
@@ -298,7 +331,9 @@ def _trace(rng: random.Random, trace_id: bytes) -> list[Any]:
         span.name = f"GET {route}"
         span.start_time_unix_nano = base + rng.randrange(1, 200) * MS
         span.end_time_unix_nano = (
-            span.start_time_unix_nano + rng.choice([0, 5, 50, 400, 600, 999, 1500 if bad else 7]) * MS + rng.randrange(MS)
+            span.start_time_unix_nano
+            + rng.choice([0, 5, 50, 400, 600, 999, 1500 if bad else 7]) * MS
+            + rng.randrange(MS)
         )
         span.status.code = 2 if bad and rng.random() < 0.5 else rng.choice([0, 0, 1])
         span.status.SetInParent()  # present even if empty: the Collector counts it as if it were
@@ -342,7 +377,11 @@ def configuration(chosen: list[Case], folder: Path, port: int, own: dict[str, An
     service: dict[str, Any] = {
         "telemetry": own,
         "pipelines": {
-            f"traces/{name}": {"receivers": ["otlp"], "processors": [f"tail_sampling/{name}"], "exporters": [f"file/{name}"]}
+            f"traces/{name}": {
+                "receivers": ["otlp"],
+                "processors": [f"tail_sampling/{name}"],
+                "exporters": [f"file/{name}"],
+            }
             for name in names
         },
     }
@@ -374,7 +413,9 @@ def kept(
     (folder / "config.yaml").write_text(json.dumps(written))  # JSON is YAML
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([*program, "--config", str(folder / "config.yaml")], stdout=log, stderr=log, cwd=folder, env=environment)
+        process = subprocess.Popen(
+            [*program, "--config", str(folder / "config.yaml")], stdout=log, stderr=log, cwd=folder, env=environment
+        )
     try:
         _wait_for(ready, process, folder / "log")
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -444,7 +485,9 @@ def compare(trace_count: int, seed: int, folder: Path, otelcol: str) -> list[Ans
             written = configuration(chosen, own, port, {"metrics": {"level": "none"}, "logs": {"level": "warn"}}, side)
             answers.append(kept(chosen, requests, [otelcol], written, own, f"http://127.0.0.1:{side}/", port))
         else:
-            written = configuration(chosen, own, port, {"metrics": {"address": f"127.0.0.1:{side}"}, "logs": {"level": "warn"}})
+            written = configuration(
+                chosen, own, port, {"metrics": {"address": f"127.0.0.1:{side}"}, "logs": {"level": "warn"}}
+            )
             program = [sys.executable, "-c", "from collector.cli import main; main()", "run"]
             answers.append(kept(chosen, requests, program, written, own, f"http://127.0.0.1:{side}/health/ready", port))
     durations = lasted_ms(requests)
@@ -470,7 +513,10 @@ def plot(answers: list[Answer], file: Path) -> None:
 # CPU.
 
 COST: Final = [
-    both(policy("string_attribute", key="http.route", values=["^/(health|ready)$"], enabled_regex_matching=True), kind="drop"),
+    both(
+        policy("string_attribute", key="http.route", values=["^/(health|ready)$"], enabled_regex_matching=True),
+        kind="drop",
+    ),
     ERROR,
     policy("latency", threshold_ms=2000),
     policy("numeric_attribute", key="http.response.status_code", min_value=500, max_value=599),
@@ -493,11 +539,18 @@ def load(span_count: int, seed: int) -> list[bytes]:
             for number in range(SPANS_A_REQUEST // 2):
                 start = NOW + rng.randrange(10**9)
                 span = scope.spans.add(
-                    trace_id=ids[number % len(ids)], span_id=rng.randbytes(8), parent_span_id=rng.randbytes(8), name="GET /cart"
+                    trace_id=ids[number % len(ids)],
+                    span_id=rng.randbytes(8),
+                    parent_span_id=rng.randbytes(8),
+                    name="GET /cart",
                 )
                 span.start_time_unix_nano, span.end_time_unix_nano = start, start + rng.randrange(300) * MS
                 span.kind, span.status.code = 2, 2 if rng.random() < 0.001 else 0
-                put(span, "http.route", rng.choice(["/cart", "/pay", "/health"] if number % 50 == 0 else ["/cart", "/pay"]))
+                put(
+                    span,
+                    "http.route",
+                    rng.choice(["/cart", "/pay", "/health"] if number % 50 == 0 else ["/cart", "/pay"]),
+                )
                 put(span, "http.response.status_code", rng.choice([200, 200, 302, 404]))
                 for key in range(8):
                     put(span, f"attribute.{key}", f"value {rng.randrange(50)}")
@@ -511,14 +564,20 @@ def cpu_s_per_million(name: str, encoded: list[bytes], folder: Path, otelcol: st
     own: dict[str, Any] = {"logs": {"level": "warn"}, "metrics": {"level": "none"}}
     if name == "tailrace":
         own["metrics"] = {"address": f"127.0.0.1:{side}"}
-    written = configuration([Case("cost", COST, {"decision_wait": "2s"})], folder, port, own, side if name == "otelcol" else 0)
+    written = configuration(
+        [Case("cost", COST, {"decision_wait": "2s"})], folder, port, own, side if name == "otelcol" else 0
+    )
     written["exporters"] = {"nop": {}}
     written["service"]["pipelines"]["traces/case0"]["exporters"] = ["nop"]
     (folder / "config.yaml").write_text(json.dumps(written))
-    program = [otelcol] if name == "otelcol" else [sys.executable, "-c", "from collector.cli import main; main()", "run"]
+    program = (
+        [otelcol] if name == "otelcol" else [sys.executable, "-c", "from collector.cli import main; main()", "run"]
+    )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([*program, "--config", str(folder / "config.yaml")], stdout=log, stderr=log, cwd=folder, env=environment)
+        process = subprocess.Popen(
+            [*program, "--config", str(folder / "config.yaml")], stdout=log, stderr=log, cwd=folder, env=environment
+        )
     try:
         _wait_for(f"http://127.0.0.1:{side}/{'health/ready' if name == 'tailrace' else ''}", process, folder / "log")
         watched = psutil.Process(process.pid)
@@ -567,16 +626,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         answers = compare(arguments.traces, arguments.seed, Path(folder), str(otelcol))
     table = Table(
-        "policy", "kept by Tailrace", "kept by the Go collector", "equal", title=f"{arguments.traces} traces, seed {arguments.seed}"
+        "policy",
+        "kept by Tailrace",
+        "kept by the Go collector",
+        "equal",
+        title=f"{arguments.traces} traces, seed {arguments.seed}",
     )
     for answer in answers:
-        verdict = ("yes, as many" if answer.case.by_count else "yes") if answer.equal else f"no: {answer.case.differs or 'NOT EXPECTED'}"
+        verdict = (
+            ("yes, as many" if answer.case.by_count else "yes")
+            if answer.equal
+            else f"no: {answer.case.differs or 'NOT EXPECTED'}"
+        )
         table.add_row(answer.case.name, str(len(answer.ours)), str(len(answer.theirs)), verdict)
     Console(width=150).print(table)
     if arguments.plot:
         plot(answers, arguments.plot)
     equal = sum(answer.equal for answer in answers)
-    print(f"{equal} of {len(answers)} equal, {sum(answer.as_documented and not answer.equal for answer in answers)} differ as documented")
+    print(
+        f"{equal} of {len(answers)} equal, {sum(answer.as_documented and not answer.equal for answer in answers)} differ as documented"
+    )
     sys.exit(not all(answer.as_documented for answer in answers))
 
 

@@ -1,7 +1,7 @@
 """Which component types there are: found through entry points, loaded when first asked for.
 
-A distribution offers a component with an entry point in the group ``tailrace.receivers`` … ``tailrace.extensions``, named after
-its type, that points at a ``collector.api.Factory``. The Collector's older spellings are found too.
+A distribution offers a component with an entry point in the group ``tailrace.receivers`` … ``tailrace.extensions``,
+named after its type, that points at a ``collector.api.Factory``. The Collector's older spellings are found too.
 """
 
 import importlib.metadata
@@ -83,7 +83,9 @@ class Registry:
         """A registry of exactly these factories."""
         offers: dict[ComponentKind, dict[str, _Offer]] = {kind: {} for kind in ComponentKind}
         for factory in factories:
-            offers[factory.kind][factory.component_type] = _Offer(factory.config_type.__module__, partial(_same, factory))
+            offers[factory.kind][factory.component_type] = _Offer(
+                factory.config_type.__module__, partial(_same, factory)
+            )
         return cls(offers)
 
     def find(self, kind: ComponentKind, component_type: str) -> Factory | None:
@@ -124,7 +126,11 @@ class Registry:
                     factory = self._load(kind, component_type)
                 except ImportError as exc:
                     problem = str(exc)
-                found.append(ComponentDescription(kind, component_type, self._offers[kind][component_type].module, factory, problem))
+                found.append(
+                    ComponentDescription(
+                        kind, component_type, self._offers[kind][component_type].module, factory, problem
+                    )
+                )
         return found
 
     def _load(self, kind: ComponentKind, component_type: str) -> Factory:
@@ -188,8 +194,8 @@ def check_top_level_names(
 ) -> list[str]:
     """What is wrong with our import packages in this environment: one message for each that another distribution owns or shadows.
 
-    Our top-level names are common words; an environment of Tailrace's own keeps them ours (ADR 1). Run from a source tree,
-    where no installer can have mixed files, only shadowing is looked for.
+    Our top-level names are common words; an environment of Tailrace's own keeps them ours (ADR 1). Run from a source
+    tree, where no installer can have mixed files, only shadowing is looked for.
     """
     ours = Path(sys.modules["collector"].__file__ or "").resolve().parent.parent
     problems = []
@@ -208,7 +214,9 @@ def check_top_level_names(
         owner = (distribution.metadata["Name"] or "") if taken else ""
         if owner.lower() != DISTRIBUTION:
             advice = "give Tailrace an environment of its own"
-            problems += [f"the distribution {owner!r} also installs a package named {name!r}: {advice}" for name in taken]
+            problems += [
+                f"the distribution {owner!r} also installs a package named {name!r}: {advice}" for name in taken
+            ]
     return problems
 
 

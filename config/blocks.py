@@ -1,12 +1,22 @@
 """The shared pieces of component configuration: the Collector's keys, defaults and value forms.
 
-Source: open-telemetry/opentelemetry-collector config/{configgrpc,confighttp,configtls,configretry}, exporter/exporterhelper.
+Source: open-telemetry/opentelemetry-collector config/{configgrpc,confighttp,configtls,configretry},
+    exporter/exporterhelper.
 """
 
 import re
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, SecretStr, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    WithJsonSchema,
+    model_validator,
+)
 
 __all__ = [
     "ByteSize",
@@ -30,7 +40,9 @@ __all__ = [
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
 _DURATION_UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE = re.compile(r"^([0-9]+(?:\.[0-9]+)?)\s*([KMGT]i?B|B)?$")
-_SIZE_UNIT = {None: 1, "B": 1} | {f"{p}{i}B": (1024 if i else 1000) ** n for n, p in enumerate("KMGT", 1) for i in ("", "i")}
+_SIZE_UNIT = {None: 1, "B": 1} | {
+    f"{p}{i}B": (1024 if i else 1000) ** n for n, p in enumerate("KMGT", 1) for i in ("", "i")
+}
 
 
 def _duration_s(value: object) -> object:
@@ -98,7 +110,12 @@ class ComponentConfig(BaseModel):
     """Base of every configuration: frozen, unknown keys refused, no weak casts. Its defaults are the component's defaults."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=False, validate_default=False, populate_by_name=True, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        strict=False,
+        validate_default=False,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
     )
 
     null_means_default: ClassVar[bool] = True

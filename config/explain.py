@@ -1,7 +1,8 @@
 """A node to a typed configuration, and pydantic's complaints to findings with a place, in plain words and without secrets.
 
 Types are as strict as the Collector's: ``"5"`` is no number, ``"true"`` no boolean, 5 no text. Two leniencies are the
-Collector's too: a bare key (null) stands for the defaults, and a value from a variable is taken as text where text is wanted.
+Collector's too: a bare key (null) stands for the defaults, and a value from a variable is taken as text where text is
+wanted.
 """
 
 import difflib
@@ -55,7 +56,9 @@ def parse_model(model: type[ModelT], node: Node, path: tuple[str, ...]) -> tuple
             return result, []
         spots = [_locate(node, detail["loc"], [model]) for detail in details]
         flips = {
-            spot.steps for spot, detail in zip(spots, details, strict=True) if detail["type"] in _TEXT_TYPES and _has_other_text(spot.node)
+            spot.steps
+            for spot, detail in zip(spots, details, strict=True)
+            if detail["type"] in _TEXT_TYPES and _has_other_text(spot.node)
         } - as_text
         if not flips:
             break
@@ -67,7 +70,9 @@ def parse_model(model: type[ModelT], node: Node, path: tuple[str, ...]) -> tuple
 def closest(word: str, candidates: Iterable[str]) -> str:
     """The candidate ``word`` was probably meant to be, or an empty string."""
     pool = list(candidates)
-    near = difflib.get_close_matches(word, pool, n=1, cutoff=0.6) or difflib.get_close_matches(word.lower(), pool, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word, pool, n=1, cutoff=0.6) or difflib.get_close_matches(
+        word.lower(), pool, n=1, cutoff=0.6
+    )
     return near[0] if near else ""
 
 
@@ -127,7 +132,9 @@ def _plain(node: Node, annotations: Sequence[Any], loc: Loc, as_text: set[Loc]) 
     if isinstance(node, ScalarNode):
         return node.text if loc in as_text else node.value
     if isinstance(node, ListNode):
-        return [_plain(item, child(annotations, index), (*loc, index), as_text) for index, item in enumerate(node.items)]
+        return [
+            _plain(item, child(annotations, index), (*loc, index), as_text) for index, item in enumerate(node.items)
+        ]
     return _plain_map(node, annotations, loc, as_text)
 
 
@@ -164,7 +171,9 @@ def _locate(root: Node, loc: Loc, annotations: Sequence[Any]) -> _Spot:
     return _Spot(node, key_position, tuple(steps), tuple(above), secret, str(loc[-1]) if loc else "")
 
 
-def _explain(detail: ErrorDetails, spot: _Spot, prefix: tuple[str, ...], hide: Sequence[tuple[str, str]]) -> ConfigError:
+def _explain(
+    detail: ErrorDetails, spot: _Spot, prefix: tuple[str, ...], hide: Sequence[tuple[str, str]]
+) -> ConfigError:
     path = (*prefix, *map(str, spot.steps))
     kind, context = detail["type"], detail.get("ctx", {})
     shown = _shown(spot.node, secret=spot.secret)
@@ -176,7 +185,9 @@ def _explain(detail: ErrorDetails, spot: _Spot, prefix: tuple[str, ...], hide: S
             key, path, position, value = path[-1], path[:-1], spot.key_position, ""
             allowed = allowed_keys(spot.above)
             suggestion = closest(key, allowed)
-            message = f'unknown key "{key}"' + (f"; allowed: {', '.join(allowed)}" if allowed else "; no keys are allowed here")
+            message = f'unknown key "{key}"' + (
+                f"; allowed: {', '.join(allowed)}" if allowed else "; no keys are allowed here"
+            )
         case "missing":
             position, value = spot.key_position, ""
             message = f'"{spot.last}" is required'
@@ -195,7 +206,9 @@ def _explain(detail: ErrorDetails, spot: _Spot, prefix: tuple[str, ...], hide: S
         case "list_type" | "tuple_type" | "set_type" | "frozen_set_type" | "iterable_type":
             message = f"expected a list, got {shown}"
         case "literal_error" | "enum":
-            allowed = re.findall(r"'((?:[^'\\]|\\.)*)'", str(context.get("expected", ""))) or [str(context.get("expected", ""))]
+            allowed = re.findall(r"'((?:[^'\\]|\\.)*)'", str(context.get("expected", ""))) or [
+                str(context.get("expected", ""))
+            ]
             if isinstance(spot.node, ScalarNode) and not spot.secret:
                 suggestion = closest(str(spot.node.value), allowed)
             message = f"{shown} is not allowed; allowed: {', '.join(each or '(empty)' for each in allowed)}"
@@ -228,7 +241,9 @@ def _merged(errors: list[ConfigError]) -> list[ConfigError]:
         if first is None:
             merged[key] = error
         elif error.message not in first.message:
-            merged[key] = replace(first, message=f"{first.message}, or: {error.message}", suggestion=first.suggestion or error.suggestion)
+            merged[key] = replace(
+                first, message=f"{first.message}, or: {error.message}", suggestion=first.suggestion or error.suggestion
+            )
     return [*merged.values()]
 
 
@@ -271,7 +286,9 @@ def _scalars(node: Node, annotations: Sequence[Any], *, secret: bool) -> Iterato
             yield from _scalars(item, child(annotations, index), secret=secret)
     else:
         for key, entry in node.entries.items():
-            yield from _scalars(entry.node, child(annotations, key), secret=secret or looks_secret(key) or key == "headers")
+            yield from _scalars(
+                entry.node, child(annotations, key), secret=secret or looks_secret(key) or key == "headers"
+            )
 
 
 def _without(message: str, hide: Sequence[tuple[str, str]]) -> str:

@@ -9,7 +9,16 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
 from typing_extensions import TypeAliasType
 
-__all__ = ["accepts_none", "accepts_text", "allowed_keys", "alternatives", "child", "is_secret", "looks_secret", "models"]
+__all__ = [
+    "accepts_none",
+    "accepts_text",
+    "allowed_keys",
+    "alternatives",
+    "child",
+    "is_secret",
+    "looks_secret",
+    "models",
+]
 
 _SECRET_KEY = re.compile(
     r"passw(or)?d|passphrase|secret|token|api[-_]?key|access[-_]?key|credential|authorization|private|hmac|dsn|cookie|(^|_)(key|cert|ca)_pem$",
@@ -82,7 +91,9 @@ def accepts_none(annotations: Iterable[Any]) -> bool:
 
 def accepts_text(annotations: Iterable[Any]) -> bool:
     """Whether the target is (also) text."""
-    return any((isinstance(each, type) and issubclass(each, str | SecretStr)) or "" in get_args(each) for each in annotations)
+    return any(
+        (isinstance(each, type) and issubclass(each, str | SecretStr)) or "" in get_args(each) for each in annotations
+    )
 
 
 def is_secret(annotations: Iterable[Any]) -> bool:

@@ -20,7 +20,11 @@ _SINGULAR = {kind: str(kind).removesuffix("s") for kind in ComponentKind}
 
 
 def check_graph(
-    service: ServiceConfig, factories: Factories, document: Document, errors: list[ConfigError], warnings: list[ConfigError]
+    service: ServiceConfig,
+    factories: Factories,
+    document: Document,
+    errors: list[ConfigError],
+    warnings: list[ConfigError],
 ) -> None:
     """Append what is wrong with the graph to ``errors``, what is only odd to ``warnings``."""
     _check_ambiguous(factories, errors)
@@ -54,27 +58,43 @@ def _check_pipeline(pipeline: Pipeline, factories: Factories, document: Document
     }
     for kind, ids in listed.items():
         # An id that is listed and not configured was reported with its reference: the list is not called empty as well.
-        if not ids and kind is not ComponentKind.PROCESSOR and not any(error.path == (*path, str(kind)) for error in errors):
+        if (
+            not ids
+            and kind is not ComponentKind.PROCESSOR
+            and not any(error.path == (*path, str(kind)) for error in errors)
+        ):
             errors.append(ConfigError(pipeline.position, path, f"must have at least one {_SINGULAR[kind]}"))
         for component_id in ids:
             factory = factories[kind].get(component_id, (None, None))[0]
             if factory is not None and pipeline.signal not in factory.signals:
                 served = ", ".join(sorted(factory.signals)) or "nothing"
-                message = f'the {_SINGULAR[kind]} "{component_id}" does not support {pipeline.signal}; it serves: {served}'
-                errors.append(ConfigError(_listed_at(document, (*path, str(kind)), component_id), (*path, str(kind)), message))
+                message = (
+                    f'the {_SINGULAR[kind]} "{component_id}" does not support {pipeline.signal}; it serves: {served}'
+                )
+                errors.append(
+                    ConfigError(_listed_at(document, (*path, str(kind)), component_id), (*path, str(kind)), message)
+                )
 
 
 def _listed_at(document: Document, path: tuple[str, ...], component_id: ComponentId) -> Position:
     """Where the list at ``path`` names the component."""
     node = document.node(*path)
     for item in node.items if isinstance(node, ListNode) else ():
-        if isinstance(item, ScalarNode) and isinstance(item.value, str) and ComponentId.parse(item.value) == component_id:
+        if (
+            isinstance(item, ScalarNode)
+            and isinstance(item.value, str)
+            and ComponentId.parse(item.value) == component_id
+        ):
             return item.position
     return document.position(*path)
 
 
 def _check_connector(
-    connector_id: ComponentId, factory: Factory | None, position: Position, service: ServiceConfig, errors: list[ConfigError]
+    connector_id: ComponentId,
+    factory: Factory | None,
+    position: Position,
+    service: ServiceConfig,
+    errors: list[ConfigError],
 ) -> None:
     into = [pipeline for pipeline in service.pipelines.values() if connector_id in pipeline.exporters]
     out_of = [pipeline for pipeline in service.pipelines.values() if connector_id in pipeline.receivers]
@@ -92,7 +112,8 @@ def _check_connector(
     ]
     for pipeline, used_as, missing in alone:
         message = (
-            f"used as {used_as} in pipeline {pipeline.id} but not used in any supported {missing} pipeline; it connects: {_pairs(factory)}"
+            f"used as {used_as} in pipeline {pipeline.id} but not used in any supported {missing} pipeline; "
+            f"it connects: {_pairs(factory)}"
         )
         errors.append(ConfigError(position, ("connectors", str(connector_id)), message))
 
@@ -115,7 +136,9 @@ def _check_cycles(service: ServiceConfig, factories: Factories, errors: list[Con
         cycle = _cycle_from(start, edges, done)
         if cycle:
             message = f"cycle of connectors: {' -> '.join(cycle)}"
-            errors.append(ConfigError(service.pipelines[cycle[0]].position, ("service", "pipelines", cycle[0]), message))
+            errors.append(
+                ConfigError(service.pipelines[cycle[0]].position, ("service", "pipelines", cycle[0]), message)
+            )
 
 
 def _cycle_from(start: str, edges: Mapping[str, list[tuple[ComponentId, str]]], done: set[str]) -> list[str]:
@@ -154,14 +177,18 @@ def _note_unused(service: ServiceConfig, factories: Factories, warnings: list[Co
         ComponentKind.RECEIVER: {each for pipeline in pipelines for each in pipeline.receivers},
         ComponentKind.PROCESSOR: {each for pipeline in pipelines for each in pipeline.processors},
         ComponentKind.EXPORTER: {each for pipeline in pipelines for each in pipeline.exporters},
-        ComponentKind.CONNECTOR: {each for pipeline in pipelines for each in (*pipeline.receivers, *pipeline.exporters)},
+        ComponentKind.CONNECTOR: {
+            each for pipeline in pipelines for each in (*pipeline.receivers, *pipeline.exporters)
+        },
         ComponentKind.EXTENSION: set(service.extensions),
     }
     for kind, ids in factories.items():
         for component_id, (_, position) in ids.items():
             if component_id not in used[kind]:
                 where = "service::extensions" if kind is ComponentKind.EXTENSION else "any pipeline"
-                warnings.append(ConfigError(position, (str(kind), str(component_id)), f"configured but not used in {where}"))
+                warnings.append(
+                    ConfigError(position, (str(kind), str(component_id)), f"configured but not used in {where}")
+                )
 
 
 _COUNTING = frozenset({"span_metrics", "service_graph"})
@@ -180,18 +207,28 @@ def _note_sampled(service: ServiceConfig, factories: Factories, warnings: list[C
             if type_ in _SAMPLING:
                 return processor
         for other in service.pipelines.values():
-            if other.id not in seen and set(other.exporters) & set(pipeline.receivers) and other.signal is pipeline.signal:
+            if (
+                other.id not in seen
+                and set(other.exporters) & set(pipeline.receivers)
+                and other.signal is pipeline.signal
+            ):
                 found = sampler_above(other, seen | {other.id})
                 if found is not None:
                     return found
         return None
 
     for pipeline in service.pipelines.values():
-        counting = [each for each, type_ in types_of(pipeline.exporters, ComponentKind.CONNECTOR).items() if type_ in _COUNTING]
+        counting = [
+            each for each, type_ in types_of(pipeline.exporters, ComponentKind.CONNECTOR).items() if type_ in _COUNTING
+        ]
         sampler = sampler_above(pipeline, frozenset({pipeline.id})) if counting else None
         for connector_id in counting if sampler is not None else ():
             message = (
                 f"counts only what {sampler} leaves of pipeline {pipeline.id}: list it as exporter of a pipeline before sampling, "
                 "else its numbers are estimates at best"
             )
-            warnings.append(ConfigError(factories[ComponentKind.CONNECTOR][connector_id][1], ("connectors", str(connector_id)), message))
+            warnings.append(
+                ConfigError(
+                    factories[ComponentKind.CONNECTOR][connector_id][1], ("connectors", str(connector_id)), message
+                )
+            )

@@ -3,7 +3,8 @@
 ``load``      the configuration, or ConfigErrors with all findings
 ``examine``   the same without raising, with what became of each component (for ``validate`` on somebody else's file)
 
-What a component's keys mean is the component's matter (its pydantic model); what a pipeline may hold is checked in ``config.graph``.
+What a component's keys mean is the component's matter (its pydantic model); what a pipeline may hold is checked in
+``config.graph``.
 """
 
 import os
@@ -143,7 +144,9 @@ class _Loader:
         check_graph(service, self.factories, self.document, self.errors, self.warnings)
         self._check_extension_references(service)
         order = {source: index for index, source in enumerate(dict.fromkeys(error.file for error in self.errors))}
-        errors = tuple(sorted(dict.fromkeys(self.errors), key=lambda error: (order[error.file], error.line, error.column)))
+        errors = tuple(
+            sorted(dict.fromkeys(self.errors), key=lambda error: (order[error.file], error.line, error.column))
+        )
         config = None
         if not errors:
             config = Config(
@@ -153,7 +156,9 @@ class _Loader:
                 warnings=tuple(self.warnings),
                 sources=self.sources,
             )
-        return Examination(config, errors, tuple(dict.fromkeys(self.warnings)), tuple(self.outcomes), len(service.pipelines))
+        return Examination(
+            config, errors, tuple(dict.fromkeys(self.warnings)), tuple(self.outcomes), len(service.pipelines)
+        )
 
     def _error(self, position: Position, path: tuple[str, ...], message: str, suggestion: str = "") -> None:
         self.errors.append(ConfigError(position, path, message, suggestion=suggestion))
@@ -163,7 +168,9 @@ class _Loader:
         if node is None or (isinstance(node, ScalarNode) and node.value is None):
             return None
         if not isinstance(node, MapNode):
-            self._error(node.position, path, f"expected a mapping, got {'a list' if isinstance(node, ListNode) else 'a value'}")
+            self._error(
+                node.position, path, f"expected a mapping, got {'a list' if isinstance(node, ListNode) else 'a value'}"
+            )
             return None
         return node
 
@@ -194,8 +201,8 @@ class _Loader:
         self.factories[kind][component_id] = (factory, position)
         if factory is not None:
             config, errors = parse_model(factory.config_type, node, path)
-            # What concerns the component as a whole is shown at its id. A block mapping begins where its first key does, so an unknown
-            # first key has that place too; it keeps it.
+            # What concerns the component as a whole is shown at its id. A block mapping begins where its first key
+            # does, so an unknown first key has that place too; it keeps it.
             whole = (node.position, path)
             self.errors += [
                 replace(error, position=position)
@@ -208,14 +215,22 @@ class _Loader:
                 outcome = Outcome.RUNS
         self.outcomes.append(ComponentOutcome(kind, text, outcome, position))
 
-    def _unknown_type(self, kind: ComponentKind, component_type: str, path: tuple[str, ...], position: Position) -> Outcome:
+    def _unknown_type(
+        self, kind: ComponentKind, component_type: str, path: tuple[str, ...], position: Position
+    ) -> Outcome:
         singular = _SINGULAR[kind]
         if self.registry.known_elsewhere(kind, component_type):
-            self._error(position, path, f'the OpenTelemetry Collector has the {singular} "{component_type}", Tailrace does not yet')
+            self._error(
+                position,
+                path,
+                f'the OpenTelemetry Collector has the {singular} "{component_type}", Tailrace does not yet',
+            )
             return Outcome.ELSEWHERE
         types = self.registry.types(kind)
         near = closest(component_type, types)
-        elsewhere = [other for other in ComponentKind if other is not kind and component_type in self.registry.types(other)]
+        elsewhere = [
+            other for other in ComponentKind if other is not kind and component_type in self.registry.types(other)
+        ]
         hint = f"; known: {', '.join(types) or 'none'}"
         if elsewhere and not near:
             hint = f"; it is one of the {elsewhere[0]}: configure it there"
@@ -227,7 +242,12 @@ class _Loader:
         allowed = ("extensions", "pipelines", "telemetry")
         for key, entry in node.entries.items() if node else ():
             if key not in allowed:
-                self._error(entry.key_position, ("service",), f'unknown key "{key}"; allowed: {", ".join(allowed)}', closest(key, allowed))
+                self._error(
+                    entry.key_position,
+                    ("service",),
+                    f'unknown key "{key}"; allowed: {", ".join(allowed)}',
+                    closest(key, allowed),
+                )
         telemetry = TelemetryConfig()
         telemetry_node = self.document.node("service", "telemetry")
         if telemetry_node is not None:
@@ -269,14 +289,25 @@ class _Loader:
             return None
         signals = [str(signal) for signal in Signal]
         if pipeline_id.type not in signals:
-            unsupported = "profiles are not supported yet" if pipeline_id.type == "profiles" else f'unknown signal "{pipeline_id.type}"'
-            self._error(position, path, f"{unsupported}; allowed: {', '.join(signals)}", closest(pipeline_id.type, signals))
+            unsupported = (
+                "profiles are not supported yet"
+                if pipeline_id.type == "profiles"
+                else f'unknown signal "{pipeline_id.type}"'
+            )
+            self._error(
+                position, path, f"{unsupported}; allowed: {', '.join(signals)}", closest(pipeline_id.type, signals)
+            )
             return None
         body = self._mapping(node, path)
         allowed = ("receivers", "processors", "exporters")
         for key, entry in body.entries.items() if body else ():
             if key not in allowed:
-                self._error(entry.key_position, path, f'unknown key "{key}"; allowed: {", ".join(allowed)}', closest(key, allowed))
+                self._error(
+                    entry.key_position,
+                    path,
+                    f'unknown key "{key}"; allowed: {", ".join(allowed)}',
+                    closest(key, allowed),
+                )
         return Pipeline(
             text,
             Signal(pipeline_id.type),
@@ -322,7 +353,11 @@ class _Loader:
         candidates = [str(each) for kind in kinds for each in self.factories[kind]]
         singular = _SINGULAR[kinds[0]]
         others = [kind for kind in ComponentKind if component_id in self.factories[kind]]
-        hint = f"; it is configured as {_SINGULAR[others[0]]}" if others else f"; configured: {', '.join(candidates) or 'none'}"
+        hint = (
+            f"; it is configured as {_SINGULAR[others[0]]}"
+            if others
+            else f"; configured: {', '.join(candidates) or 'none'}"
+        )
         message = f'references {singular} "{component_id}" which is not configured{hint}'
         self._error(position, path, message, closest(str(component_id), candidates))
         return False
@@ -339,7 +374,9 @@ class _Loader:
                     listed = [str(each) for each in service.extensions]
                     if node.value not in listed:
                         known = ", ".join(listed) or "none"
-                        message = f'references extension "{node.value}" which is not in service::extensions; listed: {known}'
+                        message = (
+                            f'references extension "{node.value}" which is not in service::extensions; listed: {known}'
+                        )
                         self._error(node.position, full, message, closest(node.value, listed))
 
 

@@ -1,7 +1,7 @@
 """The service's own part of the configuration (``service:``), and the whole configuration once it is parsed.
 
-The Collector's keys and defaults. Not here: what components are configured with (each component's ``config.py``), how the
-whole is read and checked (``config.load``).
+The Collector's keys and defaults. Not here: what components are configured with (each component's ``config.py``), how
+the whole is read and checked (``config.load``).
 
 Source: open-telemetry/opentelemetry-collector service/{config,pipelines,telemetry}, otelconf's configuration schema.
 """

@@ -2,9 +2,9 @@
 
 Sources (``--config``): a path, ``file:path``, ``env:NAME`` (a variable that holds YAML), ``yaml:text``.
 Merge: mappings deeply, later wins; lists are replaced; a bare key (null) wipes what was there before.
-References, in any string value: ``${env:X}``, ``${env:X:-default}``, ``${X}``, ``${file:path}``, ``${yaml:text}``, nested ones
-too; ``$$`` is a dollar sign. The value of a whole-value reference is read as YAML, its original text is kept for targets
-that are strings. Not here: what the keys mean (``config.model``).
+References, in any string value: ``${env:X}``, ``${env:X:-default}``, ``${X}``, ``${file:path}``, ``${yaml:text}``,
+nested ones too; ``$$`` is a dollar sign. The value of a whole-value reference is read as YAML, its original text is
+kept for targets that are strings. Not here: what the keys mean (``config.model``).
 
 Source: open-telemetry/opentelemetry-collector confmap/{resolver,expand,provider}.go; reference limits from there.
 """
@@ -133,7 +133,9 @@ class _Resolver:
                 root = _merge(root, layer)
         expanded = self._expand(root, (), _Budget(), 1)
         if self.errors:
-            raise ConfigErrors(sorted(self.errors, key=lambda error: (_sources_order(error.file, sources), error.line, error.column)))
+            raise ConfigErrors(
+                sorted(self.errors, key=lambda error: (_sources_order(error.file, sources), error.line, error.column))
+            )
         assert isinstance(expanded, MapNode)
         return Document(expanded, tuple(self.warnings.values()))
 
@@ -254,13 +256,17 @@ class _Resolver:
                     return replace(value, text=_unescape(text))
             else:
                 if not isinstance(inserted, ScalarNode):
-                    raise _ExpansionError(f"{text[start:end]} stands inside a string, but its value is a mapping or a list")
+                    raise _ExpansionError(
+                        f"{text[start:end]} stands inside a string, but its value is a mapping or a list"
+                    )
                 text = text[:start] + (inserted.text or "") + text[end:]
                 value = ScalarNode(text, node.position, reference=reference)
             if len(text) > MAX_VALUE_CHARS:
                 raise _ExpansionError(f"expands to more than {MAX_VALUE_CHARS} characters")
         else:
-            raise _ExpansionError(f"more than {MAX_REFERENCES_PER_VALUE} references in one value, or one that refers to itself")
+            raise _ExpansionError(
+                f"more than {MAX_REFERENCES_PER_VALUE} references in one value, or one that refers to itself"
+            )
         unescaped = _unescape(text)
         assert isinstance(value, ScalarNode)
         return replace(value, value=unescaped, text=unescaped if value.text is not None else None)
@@ -283,7 +289,9 @@ class _Resolver:
         if scheme == "env":
             name, has_default, default = rest.partition(":-")
             if not _ENV_NAME.match(name):
-                raise _ExpansionError(f"{name!r} is no name of an environment variable: letters, digits and underscores, no digit first")
+                raise _ExpansionError(
+                    f"{name!r} is no name of an environment variable: letters, digits and underscores, no digit first"
+                )
             if name in self.environ:
                 return _value_node(self.environ[name], position)
             if not has_default:
@@ -373,7 +381,11 @@ def _originating(node: Node, position: Position, reference: str) -> Node:
     if isinstance(node, ListNode):
         return replace(node, items=tuple(_originating(item, position, reference) for item in node.items))
     return replace(
-        node, entries={key: replace(entry, node=_originating(entry.node, position, reference)) for key, entry in node.entries.items()}
+        node,
+        entries={
+            key: replace(entry, node=_originating(entry.node, position, reference))
+            for key, entry in node.entries.items()
+        },
     )
 
 

@@ -23,7 +23,12 @@ class _Generator(GenerateJsonSchema):
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> dict[str, Any]:
         shown = super().default_schema(schema)
         serialization = schema["schema"].get("serialization")
-        if "default" in shown and serialization and serialization["type"] == "function-plain" and isinstance(shown["default"], int | float):
+        if (
+            "default" in shown
+            and serialization
+            and serialization["type"] == "function-plain"
+            and isinstance(shown["default"], int | float)
+        ):
             shown["default"] = serialization["function"](shown["default"])
         return shown
 
@@ -40,7 +45,8 @@ def json_schema(factories: Iterable[Factory]) -> dict[str, Any]:
         schema_generator=_Generator,
     )
     properties = {
-        str(kind): _section([(each, references[each.config_type, "validation"]) for each in group]) for kind, group in by_kind.items()
+        str(kind): _section([(each, references[each.config_type, "validation"]) for each in group])
+        for kind, group in by_kind.items()
     }
     properties["service"] = {
         "type": "object",
@@ -91,8 +97,15 @@ def _with_references(schema: Any) -> Any:
         return [_with_references(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    result = {key: _with_references(each) if key not in ("default", "enum", "const", "required") else each for key, each in schema.items()}
-    if result.get("type") in ("integer", "number", "boolean") or "enum" in result or result.get("pattern") == DURATION_PATTERN:
+    result = {
+        key: _with_references(each) if key not in ("default", "enum", "const", "required") else each
+        for key, each in schema.items()
+    }
+    if (
+        result.get("type") in ("integer", "number", "boolean")
+        or "enum" in result
+        or result.get("pattern") == DURATION_PATTERN
+    ):
         outer = {key: result.pop(key) for key in ("default", "description", "title") if key in result}
         return {**outer, "anyOf": [result, _REFERENCE]}
     return result

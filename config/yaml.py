@@ -1,12 +1,13 @@
 """YAML text to nodes that know their place: what go-yaml v3 makes of the text, with file, line and column of every node.
 
-ruamel.yaml parses (YAML 1.2 syntax, as events); which type a plain scalar has is decided here, by go-yaml's rules, so that
-a Collector user's file means the same: ``yes``, ``off`` and ``12:30:45`` are strings, ``010`` and ``0o10`` are 8, ``1_000``
-is a thousand, a key given twice is an error. Dates stay strings. Mapping keys are always strings.
+ruamel.yaml parses (YAML 1.2 syntax, as events); which type a plain scalar has is decided here, by go-yaml's rules, so
+that a Collector user's file means the same: ``yes``, ``off`` and ``12:30:45`` are strings, ``010`` and ``0o10`` are 8,
+``1_000`` is a thousand, a key given twice is an error. Dates stay strings. Mapping keys are always strings.
 
 Not here: substitution and merging of files (``config.resolve``), meaning of keys (``config.model``).
 
-Source: go.yaml.in/yaml/v3 resolve.go and decode.go; cases in tests/data/go_yaml.yaml with go-yaml's own answers beside them.
+Source: go.yaml.in/yaml/v3 resolve.go and decode.go; cases in tests/data/go_yaml.yaml with go-yaml's own answers beside
+    them.
 """
 
 import base64
@@ -69,7 +70,8 @@ class Position:
 class ScalarNode:
     """A scalar. ``text`` and ``reference`` are set where it came from an expansion.
 
-    ``text`` is the original text, used where the target is a string; ``reference`` what stands in the file (``${env:X}``).
+    ``text`` is the original text, used where the target is a string; ``reference`` what stands in the file
+    (``${env:X}``).
     """
 
     value: ScalarValue
@@ -180,7 +182,9 @@ class _Builder:
                 if root is None:
                     root = node
                 elif not (isinstance(node, ScalarNode) and node.value is None):
-                    raise YAMLSyntaxError("a second YAML document in one file: give each document a file of its own", node.position)
+                    raise YAMLSyntaxError(
+                        "a second YAML document in one file: give each document a file of its own", node.position
+                    )
         return root if root is not None else ScalarNode(None, Position(self.file, 1, 1))
 
     def _position(self, event: Event) -> Position:
@@ -222,7 +226,8 @@ class _Builder:
         if node is None:
             raise YAMLSyntaxError(f"unknown anchor {anchor!r}", position)
         self._spend(node.size, position)
-        # Errors inside what an alias brought in are shown where it was written; the node itself is where the alias stands.
+        # Errors inside what an alias brought in are shown where it was written; the node itself is where the alias
+        # stands.
         return replace(node, position=position)
 
     def _sequence(self, events: Iterator[Event], position: Position, depth: int) -> ListNode:
@@ -249,7 +254,9 @@ class _Builder:
                 raise YAMLSyntaxError("a mapping key must be a scalar", key_position)
             written = event.value if isinstance(event, ScalarEvent) else str(key_node.value)
             if written in seen:
-                raise YAMLSyntaxError(f"mapping key {written!r} already defined at line {seen[written].line}", key_position)
+                raise YAMLSyntaxError(
+                    f"mapping key {written!r} already defined at line {seen[written].line}", key_position
+                )
             seen[written] = key_position
             entries[_key_text(key_node.value)] = Entry(key_position, self._node(next(events), events, depth + 1))
         for source in merged:

@@ -1,7 +1,8 @@
 """Checks the layers for .pyx and .pxd files, which import-linter does not read.
 
-A kernel below ``collector/wire`` may import only ``collector.wire``; one below another package of ``collector`` (``transport``)
-also its own package; a component's ``_encode.pyx`` may import ``collector.wire`` and the component's package.
+A kernel below ``collector/wire`` may import only ``collector.wire``; one below another package of ``collector``
+(``transport``) also its own package; a component's ``_encode.pyx`` may import ``collector.wire`` and the component's
+package.
 """
 
 import re

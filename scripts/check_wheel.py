@@ -12,14 +12,20 @@ def problems(wheel: Path) -> list[str]:
     """What is wrong with the wheel, one line each."""
     names = zipfile.ZipFile(wheel).namelist()
     found = [
-        f"unexpected top-level {root!r}" for root in sorted({n.split("/")[0] for n in names} - ROOTS) if not root.endswith(".dist-info")
+        f"unexpected top-level {root!r}"
+        for root in sorted({n.split("/")[0] for n in names} - ROOTS)
+        if not root.endswith(".dist-info")
     ]
     found += [f"missing package {root}" for root in sorted(ROOTS) if f"{root}/__init__.py" not in names]
     for source in Path().glob("*/**/*.pyx"):
-        if source.parts[0] in ROOTS and not any(n.startswith(str(source.with_suffix("")) + ".") and n.endswith(".so") for n in names):
+        if source.parts[0] in ROOTS and not any(
+            n.startswith(str(source.with_suffix("")) + ".") and n.endswith(".so") for n in names
+        ):
             found.append(f"{source}: not compiled into the wheel")
     found += [
-        f"missing {name}" for name in ("config/default.yaml", "config/gateway.yaml", "collector/service/ui/index.html") if name not in names
+        f"missing {name}"
+        for name in ("config/default.yaml", "config/gateway.yaml", "collector/service/ui/index.html")
+        if name not in names
     ]
     return found
 

@@ -19,15 +19,22 @@ import grpc
 import hypothesis
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
 from collector.testing import free_port
 
-# In CI the examples are the same every time: what decides whether a change lands is reproducible. Elsewhere they are new each run.
+# In CI the examples are the same every time: what decides whether a change lands is reproducible. Elsewhere they are
+# new each run.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("default-deadline", deadline=None)
-hypothesis.settings.register_profile("sanitize", derandomize=True, deadline=None, max_examples=15)  # every access is checked: slow
-hypothesis.settings.load_profile(os.environ.get("TAILRACE_HYPOTHESIS") or ("ci" if os.environ.get("CI") else "default-deadline"))
+# every access is checked: slow
+hypothesis.settings.register_profile("sanitize", derandomize=True, deadline=None, max_examples=15)
+hypothesis.settings.load_profile(
+    os.environ.get("TAILRACE_HYPOTHESIS") or ("ci" if os.environ.get("CI") else "default-deadline")
+)
 
 
 @contextlib.contextmanager
@@ -35,9 +42,18 @@ def running_gateway(config, folder):
     """``tailrace run`` over ``config``, ready; ``{admin}`` in it becomes the port of /ledger."""
     admin = free_port()
     (folder / "tailrace.yaml").write_text(config.replace("{admin}", str(admin)))
-    program = [sys.executable, "-c", "from collector.cli import main; main()", "run", "--config", str(folder / "tailrace.yaml")]
+    program = [
+        sys.executable,
+        "-c",
+        "from collector.cli import main; main()",
+        "run",
+        "--config",
+        str(folder / "tailrace.yaml"),
+    ]
     with (folder / "tailrace.log").open("wb") as log:
-        process = subprocess.Popen(program, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, cwd=folder, stderr=log, stdout=log)
+        process = subprocess.Popen(
+            program, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, cwd=folder, stderr=log, stdout=log
+        )
     gateway = Gateway(process, f"http://127.0.0.1:{admin}", folder / "tailrace.log")
     try:
         assert until(lambda: gateway.ready() or process.poll() is not None)
@@ -70,7 +86,10 @@ class Gateway:
         assert "the final ledger is open" not in text, text
         head, *rows = re.findall(r"ledger='\\n(.*?)'", text)[-1].split("\\n")
         names = head.split()[2:]
-        numbers = {tuple((cells := re.split(r"\s{2,}", row))[:2]): [int(cell.replace(" ", "")) for cell in cells[2:]] for row in rows}
+        numbers = {
+            tuple((cells := re.split(r"\s{2,}", row))[:2]): [int(cell.replace(" ", "")) for cell in cells[2:]]
+            for row in rows
+        }
         return {key: dict(zip(names, values, strict=True)) for key, values in numbers.items()}
 
     def stop(self):
@@ -135,7 +154,9 @@ class Load:
             request = ExportTraceServiceRequest()
             scope = request.resource_spans.add().scope_spans.add()
             for each in ids:
-                scope.spans.add(trace_id=each, span_id=each[-8:], name="load", start_time_unix_nano=1, end_time_unix_nano=2)
+                scope.spans.add(
+                    trace_id=each, span_id=each[-8:], name="load", start_time_unix_nano=1, end_time_unix_nano=2
+                )
             try:
                 answer = export(request.SerializeToString(), timeout=10, compression=grpc.Compression.Gzip)
             except grpc.RpcError:
@@ -156,13 +177,18 @@ class Load:
             for each in ids:
                 scope.log_records.add(trace_id=each, span_id=each[-8:], time_unix_nano=1, body={"string_value": "load"})
             try:
-                connection.request("POST", "/v1/logs", request.SerializeToString(), {"Content-Type": "application/x-protobuf"})
+                connection.request(
+                    "POST", "/v1/logs", request.SerializeToString(), {"Content-Type": "application/x-protobuf"}
+                )
                 response = connection.getresponse()
                 body = response.read()
             except (OSError, http.client.HTTPException):
                 connection.close()
                 return False
-            assert response.status != 200 or not ExportLogsServiceResponse.FromString(body).partial_success.rejected_log_records
+            assert (
+                response.status != 200
+                or not ExportLogsServiceResponse.FromString(body).partial_success.rejected_log_records
+            )
             return response.status == 200
 
         return send
@@ -175,7 +201,10 @@ def ids_in(file):
         batch = json.loads(line)
         for resource in batch.get("resourceSpans", []) + batch.get("resourceLogs", []):
             for scope in resource.get("scopeSpans", []) + resource.get("scopeLogs", []):
-                found.update(bytes.fromhex(item["traceId"]).decode() for item in scope.get("spans", []) + scope.get("logRecords", []))
+                found.update(
+                    bytes.fromhex(item["traceId"]).decode()
+                    for item in scope.get("spans", []) + scope.get("logRecords", [])
+                )
     return found
 
 

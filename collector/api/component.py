@@ -1,9 +1,9 @@
 """The six kinds of component and their obligations.
 
-Construction does no I/O (``validate`` constructs the whole graph offline). ``start`` is quick: it opens sockets and starts
-tasks, it does not wait for other servers. ``shutdown`` flushes what is held, and is safe on a component that was never
-started and when called twice. All of a component runs on one event loop; it owns its tasks and ends them.
-The service starts what is downstream first and stops what is upstream first, so outputs can be used from ``start`` of a
+Construction does no I/O (``validate`` constructs the whole graph offline). ``start`` is quick: it opens sockets and
+starts tasks, it does not wait for other servers. ``shutdown`` flushes what is held, and is safe on a component that was
+never started and when called twice. All of a component runs on one event loop; it owns its tasks and ends them. The
+service starts what is downstream first and stops what is upstream first, so outputs can be used from ``start`` of a
 receiver until its ``shutdown`` returns.
 """
 
@@ -66,8 +66,8 @@ class Stage(Component, ABC):
     def hand_over(self) -> bool:
         """Called before ``shutdown`` where a reload follows whose graph has this id in this pipeline. True: it keeps what is held.
 
-        The successor takes it from ``previous`` in its ``start``. What nobody took is still in ``held_items``, and leaves with the next
-        ``shutdown``.
+        The successor takes it from ``previous`` in its ``start``. What nobody took is still in ``held_items``, and
+        leaves with the next ``shutdown``.
         """
         return False
 

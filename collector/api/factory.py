@@ -52,7 +52,9 @@ class ComponentId:
         type_, separator, name = text.partition("/")
         type_, name = type_.strip(), name.strip()
         if not _TYPE.match(type_):
-            raise ValueError(f"invalid component type {type_!r}: a letter, then up to 62 letters, digits or underscores")
+            raise ValueError(
+                f"invalid component type {type_!r}: a letter, then up to 62 letters, digits or underscores"
+            )
         if separator and not name:
             raise ValueError(f"invalid component id {text!r}: the name after '/' is empty")
         if len(name) > _NAME_MAX_CHARS or any(ch.isspace() or not ch.isprintable() for ch in name):
@@ -95,8 +97,8 @@ class Settings:
 class Factory:
     """A component type. Found through the entry points ``tailrace.receivers`` … ``tailrace.extensions``.
 
-    ``create(settings, config, previous)`` returns the component without any I/O. ``previous`` is the object that had the
-    same id before a reload (else None); the new one may take over its state or sockets.
+    ``create(settings, config, previous)`` returns the component without any I/O. ``previous`` is the object that had
+    the same id before a reload (else None); the new one may take over its state or sockets.
     """
 
     component_type: str

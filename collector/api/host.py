@@ -66,8 +66,9 @@ Answered = Callable[[Receipt | Exception], None]
 class ReceiverOutput(Output, Protocol):
     """The door: everything a receiver brings in goes through here, once.
 
-    ``submit`` and ``admit`` reserve the bytes in the shared budget, validate, ask every reachable exporter that must not lose for room, and
-    only then commit. After that nothing refuses. Accepted, refused and failed items are counted here.
+    ``submit`` and ``admit`` reserve the bytes in the shared budget, validate, ask every reachable exporter that must
+    not lose for room, and only then commit. After that nothing refuses. Accepted, refused and failed items are counted
+    here.
 
     Requests of one context that come within two turns of the event loop go on as one batch; each gets its own answer.
     """
@@ -75,7 +76,8 @@ class ReceiverOutput(Output, Protocol):
     def submit(self, wire: bytes, context: Context, answered: Answered) -> None:
         """``admit`` without a task or future a request: ``answered`` is called exactly once, before this returns or in a later turn.
 
-        What it is given is a Receipt, or what ``admit`` would raise: MalformedBatch, a ConsumeError, or an error of our own.
+        What it is given is a Receipt, or what ``admit`` would raise: MalformedBatch, a ConsumeError, or an error of our
+        own.
         """
         ...
 
@@ -105,7 +107,8 @@ class Admission(Protocol):
         """Hold ``size_bytes`` while the context is open (a request being read and validated).
 
         Raises:
-            RetryableError: over the budget or the RSS limit (reason ``memory_limit``). Ask before reading or decompressing.
+            RetryableError: over the budget or the RSS limit (reason ``memory_limit``). Ask before reading or
+                decompressing.
         """
         ...
 
@@ -165,8 +168,8 @@ class Telemetry(Protocol):
     """A component's own metrics, its log, and its lines in the loss ledger.
 
     Metric names are given whole (``otelcol_exporter_queue_size``, ``tailrace_gpu_devices``), without ``_total``, as the
-    Collector shows them; the label that names the component (``exporter="otlp_grpc/a"``) is added here. Asking twice for
-    one name gives the same metric.
+    Collector shows them; the label that names the component (``exporter="otlp_grpc/a"``) is added here. Asking twice
+    for one name gives the same metric.
     """
 
     log: Any
@@ -186,7 +189,9 @@ class Telemetry(Protocol):
         """A gauge; with ``read`` it is asked at each scrape (labelled: label values → value)."""
         ...
 
-    def histogram(self, name: str, description: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> Histogram:
+    def histogram(
+        self, name: str, description: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()
+    ) -> Histogram:
         """A histogram."""
         ...
 

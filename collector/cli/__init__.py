@@ -29,7 +29,11 @@ class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of the modules beside this one; those without a ``command`` are left out by ``get_command``."""
         names = (module.name for module in pkgutil.iter_modules(__path__))
-        return sorted(name.replace("_", "-") for name in names if not name.startswith("_") and self.get_command(ctx, name) is not None)
+        return sorted(
+            name.replace("_", "-")
+            for name in names
+            if not name.startswith("_") and self.get_command(ctx, name) is not None
+        )
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The ``command`` of the module named ``cmd_name``."""

@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import IO, Any
 
 import structlog
@@ -73,7 +74,9 @@ def _without_stack(logger: Any, method: str, event: structlog.typing.EventDict) 
     error = event.pop("exc_info", None)
     event.pop("stack_info", None)
     if error:
-        found = error if isinstance(error, BaseException) else (error[1] if isinstance(error, tuple) else sys.exc_info()[1])
+        found = (
+            error if isinstance(error, BaseException) else (error[1] if isinstance(error, tuple) else sys.exc_info()[1])
+        )
         if found is not None:
             event["error"] = f"{type(found).__name__}: {found}"
     return event
@@ -103,7 +106,10 @@ def _processors(config: LogsTelemetry, *, coloured: bool) -> list[structlog.typi
         chain.append(_without_stack)
     if config.encoding == "console":
         formatter = structlog.dev.plain_traceback
-        return [*chain, structlog.dev.ConsoleRenderer(colors=coloured, exception_formatter=formatter, timestamp_key="ts")]
+        return [
+            *chain,
+            structlog.dev.ConsoleRenderer(colors=coloured, exception_formatter=formatter, timestamp_key="ts"),
+        ]
     chain += [structlog.processors.format_exc_info, structlog.processors.EventRenamer("msg")]
     if config.encoding == "json":
         return [*chain, structlog.processors.JSONRenderer(default=str)]
@@ -123,7 +129,8 @@ def logging_to(config: LogsTelemetry) -> Iterator[None]:
             if path in ("stderr", "stdout"):
                 streams.append(sys.stderr if path == "stderr" else sys.stdout)
             else:
-                streams.append(stack.enter_context(open(path.removeprefix("file://"), "a", encoding="utf-8", buffering=1)))  # noqa: PTH123 - a stream is wanted
+                file = Path(path.removeprefix("file://"))
+                streams.append(stack.enter_context(file.open("a", encoding="utf-8", buffering=1)))
         coloured = len(streams) == 1 and streams[0].isatty()
         previous = structlog.get_config()
         structlog.configure(

@@ -13,8 +13,21 @@ __all__ = ["command"]
 
 @click.command("print-config")
 @config_options
-@click.option("--mode", type=click.Choice(["redacted", "unredacted"]), default="redacted", show_default=True, help="Show secrets or not.")
-@click.option("--format", "form", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True, help="The form of the output.")
+@click.option(
+    "--mode",
+    type=click.Choice(["redacted", "unredacted"]),
+    default="redacted",
+    show_default=True,
+    help="Show secrets or not.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["yaml", "json"]),
+    default="yaml",
+    show_default=True,
+    help="The form of the output.",
+)
 def command(sources: tuple[str, ...], sets: tuple[str, ...], mode: str, form: Literal["yaml", "json"]) -> None:
     """Print the merged configuration with every default."""
     config = load_or_fail(sources, sets, Registry())

@@ -1,6 +1,7 @@
 """``tailrace validate``: every error of a configuration at once, and what of it runs here.
 
-The whole graph is built, so what a component checks when it is made is checked too; nothing is started, no port is opened.
+The whole graph is built, so what a component checks when it is made is checked too; nothing is started, no port is
+opened.
 """
 
 import click
@@ -22,7 +23,11 @@ _HEADINGS = {
 
 @click.command()
 @config_options
-@click.option("--compat", is_flag=True, help="Only say which components run here, which the Collector alone has, which nobody knows.")
+@click.option(
+    "--compat",
+    is_flag=True,
+    help="Only say which components run here, which the Collector alone has, which nobody knows.",
+)
 def command(sources: tuple[str, ...], sets: tuple[str, ...], compat: bool) -> None:
     """Check a configuration without starting anything."""
     registry = Registry()

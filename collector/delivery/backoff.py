@@ -11,7 +11,9 @@ __all__ = ["Backoff"]
 class Backoff:
     """The waits of one request: exponential with jitter, at least what the server asks, none beyond ``max_elapsed_time``."""
 
-    def __init__(self, config: RetryConfig, now_s: float, uniform: Callable[[float, float], float] = random.uniform) -> None:
+    def __init__(
+        self, config: RetryConfig, now_s: float, uniform: Callable[[float, float], float] = random.uniform
+    ) -> None:
         self._config = config
         self._uniform = uniform
         self._interval_s = config.initial_interval

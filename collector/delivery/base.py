@@ -1,12 +1,12 @@
 """QueuedExporter: everything between ``consume`` and the backend, so that an exporter is its ``send``.
 
-Every item taken is settled exactly once: delivered, refused by the backend, or dropped with a reason; what is not settled
-yet is ``in_flight_items``. Reasons of its own: ``queue_full``, ``storage_full``, ``retries_exhausted``, ``retry_disabled``,
-``shutdown``, ``internal_error``. An exporter never delays or duplicates what another one gets.
+Every item taken is settled exactly once: delivered, refused by the backend, or dropped with a reason; what is not
+settled yet is ``in_flight_items``. Reasons of its own: ``queue_full``, ``storage_full``, ``retries_exhausted``,
+``retry_disabled``, ``shutdown``, ``internal_error``. An exporter never delays or duplicates what another one gets.
 
-One lane (queue and senders) a signal, as in the Collector, so ``queue_size`` and ``num_consumers`` hold for each signal.
-A sender is a place among ``num_consumers``, no task that waits: what it sends is begun at once where the exporter can (``begin``),
-else sent in a task, and so is all that follows a failure.
+One lane (queue and senders) a signal, as in the Collector, so ``queue_size`` and ``num_consumers`` hold for each
+signal. A sender is a place among ``num_consumers``, no task that waits: what it sends is begun at once where the
+exporter can (``begin``), else sent in a task, and so is all that follows a failure.
 Order: with ``num_consumers: 1`` batches of a signal are sent one after the other; parts of one batch in the order of
 ``encode``, those of different shards at the same time.
 
@@ -67,7 +67,9 @@ class QueuedExporter(Exporter, Generic[P]):
     drain_timeout_s: ClassVar[float] = 10.0
     """How long ``shutdown`` goes on sending; the service may end it earlier by cancelling."""
 
-    def __init__(self, settings: Settings, config: ExporterConfig, *, uniform: Callable[[float, float], float] = random.uniform) -> None:
+    def __init__(
+        self, settings: Settings, config: ExporterConfig, *, uniform: Callable[[float, float], float] = random.uniform
+    ) -> None:
         self.settings = settings
         self.telemetry = settings.telemetry
         self._queue = config.sending_queue
@@ -84,7 +86,10 @@ class QueuedExporter(Exporter, Generic[P]):
         self.health = BackendHealth(f"exporter {settings.id}", settings.clock)
         self.waits_for_result = self._queue.wait_for_result or not self._queue.enabled
         self._begins = (
-            type(self).begin is not QueuedExporter.begin and self._timeout_s is None and self._queue.enabled and self._queue.batch is None
+            type(self).begin is not QueuedExporter.begin
+            and self._timeout_s is None
+            and self._queue.enabled
+            and self._queue.batch is None
         )
         self._lanes = {
             signal: Lane(signal, self._queue, self._clock, MemoryStorage(), self._charge, self._start_sender)
@@ -109,8 +114,9 @@ class QueuedExporter(Exporter, Generic[P]):
     def begin(self, batch: Batch, done: Callable[[int | Exception], None]) -> bool:  # noqa: ARG002 - the default never can
         """:meth:`send` without a task, where the payload is the batch itself and one can be sent at once: most of what a small one costs.
 
-        ``done`` hears once what ``send`` would have returned or raised: later, never from in here. False: not now, nothing was done.
-        Asked only where no ``timeout`` is to be kept (see ``keeps_timeout``), with batches that need no :meth:`split`.
+        ``done`` hears once what ``send`` would have returned or raised: later, never from in here. False: not now,
+        nothing was done. Asked only where no ``timeout`` is to be kept (see ``keeps_timeout``), with batches that need
+        no :meth:`split`.
         """
         return False
 
@@ -124,18 +130,27 @@ class QueuedExporter(Exporter, Generic[P]):
     def cut(self, part: Part[P]) -> Sequence[Part[P]]:
         """The part's items in order as parts of about half its size; the part alone where it cannot be cut."""
         batch: Any = part.payload  # P = Batch
-        return [Part(half, half.item_count, part.shard, half.size_bytes) for half in batch.split(max_bytes=part.size_bytes // 2)]
+        return [
+            Part(half, half.item_count, part.shard, half.size_bytes)
+            for half in batch.split(max_bytes=part.size_bytes // 2)
+        ]
 
     def split(self, batch: Batch) -> list[Batch]:
         """Parts that each keep ``max_request_bytes`` and ``max_items``."""
         if self._fits(batch):
             return [batch]
-        parts = batch.split(max_items=self.max_items) if self.max_items and batch.item_count > self.max_items else [batch]
+        parts = (
+            batch.split(max_items=self.max_items) if self.max_items and batch.item_count > self.max_items else [batch]
+        )
         if self.max_request_bytes and batch.size_bytes > self.max_request_bytes:
             parts = [
                 small
                 for part in parts
-                for small in (part.split(max_bytes=self.max_request_bytes) if part.size_bytes > self.max_request_bytes else (part,))
+                for small in (
+                    part.split(max_bytes=self.max_request_bytes)
+                    if part.size_bytes > self.max_request_bytes
+                    else (part,)
+                )
             ]
         return parts
 
@@ -152,7 +167,13 @@ class QueuedExporter(Exporter, Generic[P]):
     def note_partial_success(self, signal: Signal, rejected_count: int, message: str) -> None:
         """Log what the backend said beside its success; the count is what :meth:`send` returns."""
         shown = " ".join("".join(ch if ch.isprintable() else " " for ch in message[:_MESSAGE_CHARS]).split())
-        self._log("warning", "the backend answered with partial success", signal=str(signal), rejected=rejected_count, message=shown)
+        self._log(
+            "warning",
+            "the backend answered with partial success",
+            signal=str(signal),
+            rejected=rejected_count,
+            message=shown,
+        )
 
     # The component.
 
@@ -267,7 +288,10 @@ class QueuedExporter(Exporter, Generic[P]):
             return False
         try:
             batch = lane.storage.read(work.entries[0].key)
-            if not (self._fits(batch) and self.begin(batch, partial(self._end, lane, work, batch, self._clock.monotonic_s()))):
+            if not (
+                self._fits(batch)
+                and self.begin(batch, partial(self._end, lane, work, batch, self._clock.monotonic_s()))
+            ):
                 return False
         except Exception:  # noqa: BLE001 - whatever it is, the task meets it again and counts it
             return False
@@ -293,7 +317,9 @@ class QueuedExporter(Exporter, Generic[P]):
         """One work after the other while there are any that cannot be begun. ``begun``: what came of the first one."""
         while work is not None:
             try:
-                error = await self._send_work(lane, work, self._read(lane, work) if begun is None else [begun.batch], begun)
+                error = await self._send_work(
+                    lane, work, self._read(lane, work) if begun is None else [begun.batch], begun
+                )
             except Exception as exc:  # noqa: BLE001 - a sender that ends would stop the exporter for good
                 self._fail(lane.signal, work.item_count, exc)
                 error = RetryableError("internal error", reason="internal_error")
@@ -327,7 +353,9 @@ class QueuedExporter(Exporter, Generic[P]):
         if error is not None:
             raise error
 
-    async def _send_work(self, lane: Lane, work: Work, batches: Iterable[Batch], begun: "_Failure | None" = None) -> Exception | None:
+    async def _send_work(
+        self, lane: Lane, work: Work, batches: Iterable[Batch], begun: "_Failure | None" = None
+    ) -> Exception | None:
         """Settle all items of the batches, counting ``work.item_count`` down; the error a waiting sender has to hear."""
         errors: list[Exception] = []
         for batch in batches:
@@ -358,7 +386,9 @@ class QueuedExporter(Exporter, Generic[P]):
         for part in parts:
             await self._settle(lane, work, part, errors)
 
-    async def _settle(self, lane: Lane, work: Work, part: Part[P], errors: list[Exception], begun: "_Failure | None" = None) -> None:
+    async def _settle(
+        self, lane: Lane, work: Work, part: Part[P], errors: list[Exception], begun: "_Failure | None" = None
+    ) -> None:
         signal, item_count = lane.signal, part.item_count
         try:
             rejected = await self._send_until_settled(lane, part, begun)
@@ -367,7 +397,14 @@ class QueuedExporter(Exporter, Generic[P]):
                 await self._send_in_order(lane, work, halves, errors)
                 return
             self.telemetry.refused(signal, item_count, exc.reason)
-            self._log("error", "the backend refused data", signal=str(signal), items=item_count, reason=exc.reason, error=str(exc))
+            self._log(
+                "error",
+                "the backend refused data",
+                signal=str(signal),
+                items=item_count,
+                reason=exc.reason,
+                error=str(exc),
+            )
             errors.append(exc)
         except RetryableError as exc:
             reason = "retries_exhausted" if self._retry.enabled else "retry_disabled"
@@ -388,7 +425,8 @@ class QueuedExporter(Exporter, Generic[P]):
     def _halves(self, part: Part[P]) -> Sequence[Part[P]]:
         """The part cut in two, after the backend said it is too large; from now on nothing of its size is sent. Nothing: no use.
 
-        The door and ``sending_queue.batch`` merge requests: what the backend would have taken one by one must not be lost for that.
+        The door and ``sending_queue.batch`` merge requests: what the backend would have taken one by one must not be
+        lost for that.
         """
         size_bytes = part.size_bytes
         if size_bytes < 2 * _SMALLEST_LIMIT_BYTES or len(halves := self.cut(part)) < 2:
@@ -437,7 +475,13 @@ class QueuedExporter(Exporter, Generic[P]):
             wait_s = backoff.next_s(now_s, error.retry_after_s)
             if wait_s is None:
                 raise error
-            self._log("warning", "sending failed, will be tried again", wait_s=round(wait_s, 1), reason=error.reason, error=str(error))
+            self._log(
+                "warning",
+                "sending failed, will be tried again",
+                wait_s=round(wait_s, 1),
+                reason=error.reason,
+                error=str(error),
+            )
             await self._wait(wait_s)
 
     async def _wait(self, wait_s: float) -> None:
@@ -467,12 +511,19 @@ class QueuedExporter(Exporter, Generic[P]):
         item_count = work.item_count
         if item_count:
             self._drop(lane.signal, item_count, "shutdown")
-            self._log("error", "data is dropped, the service ended before it was sent", signal=str(lane.signal), items=item_count)
+            self._log(
+                "error",
+                "data is dropped, the service ended before it was sent",
+                signal=str(lane.signal),
+                items=item_count,
+            )
         lane.settled(work, RetryableError("the exporter is shutting down", reason="shutdown"))
 
     def _fail(self, signal: Signal, item_count: int, exc: Exception) -> None:
         self._drop(signal, item_count, "internal_error")
-        self._log("error", "data is dropped, the exporter failed on it", signal=str(signal), items=item_count, exc_info=exc)
+        self._log(
+            "error", "data is dropped, the exporter failed on it", signal=str(signal), items=item_count, exc_info=exc
+        )
 
     def _drop(self, signal: Signal, item_count: int, reason: str) -> None:
         if item_count:

@@ -1,8 +1,8 @@
 """The queue of one signal of one exporter: what waits, what is merged, what is full.
 
-What counts against the bounds is everything taken and not settled yet, requests being sent included, as in the Collector's
-memory queue: the bound is one of memory. Merging (``sending_queue.batch``) puts equal contexts together only.
-Not here: sending, retry, the ledger (``base``).
+What counts against the bounds is everything taken and not settled yet, requests being sent included, as in the
+Collector's memory queue: the bound is one of memory. Merging (``sending_queue.batch``) puts equal contexts together
+only. Not here: sending, retry, the ledger (``base``).
 
 Source: the Collector's exporter/exporterhelper/internal/{queue,queuebatch}.
 """

@@ -48,15 +48,35 @@ class ExporterMetrics:
             return lambda: {(str(signal),): of(lane) for signal, lane in lanes.items()}
 
         for name, description, of in (
-            ("otelcol_exporter_queue_size", "Current size of the retry queue (in units of its sizer).", lambda lane: lane.units),
-            ("otelcol_exporter_queue_capacity", "Fixed capacity of the retry queue (in units of its sizer).", lambda lane: lane.capacity),
-            ("otelcol_exporter_in_flight_requests", "Requests being sent at the moment.", lambda lane: lane.in_flight_requests),
-            ("tailrace_exporter_queue_bytes", "Bytes the queue holds, requests being sent included.", lambda lane: lane.size_bytes),
+            (
+                "otelcol_exporter_queue_size",
+                "Current size of the retry queue (in units of its sizer).",
+                lambda lane: lane.units,
+            ),
+            (
+                "otelcol_exporter_queue_capacity",
+                "Fixed capacity of the retry queue (in units of its sizer).",
+                lambda lane: lane.capacity,
+            ),
+            (
+                "otelcol_exporter_in_flight_requests",
+                "Requests being sent at the moment.",
+                lambda lane: lane.in_flight_requests,
+            ),
+            (
+                "tailrace_exporter_queue_bytes",
+                "Bytes the queue holds, requests being sent included.",
+                lambda lane: lane.size_bytes,
+            ),
         ):
             telemetry.gauge(name, description, ("data_type",), read(of))
-        self._batch_items = telemetry.histogram("otelcol_exporter_queue_batch_send_size", "Items in a merged batch.", _SEND_SIZE_BUCKETS)
+        self._batch_items = telemetry.histogram(
+            "otelcol_exporter_queue_batch_send_size", "Items in a merged batch.", _SEND_SIZE_BUCKETS
+        )
         self._batch_bytes = telemetry.histogram(
-            "otelcol_exporter_queue_batch_send_size_bytes", "Bytes in a merged batch.", tuple(100 * bound for bound in _SEND_SIZE_BUCKETS)
+            "otelcol_exporter_queue_batch_send_size_bytes",
+            "Bytes in a merged batch.",
+            tuple(100 * bound for bound in _SEND_SIZE_BUCKETS),
         )
 
     def sent_size(self, item_count: int, size_bytes: int) -> None:

@@ -35,7 +35,11 @@ RESPONSES: Final[dict[Signal, type[Message]]] = {
     Signal.METRICS: ExportMetricsServiceResponse,
     Signal.LOGS: ExportLogsServiceResponse,
 }
-REJECTED_FIELDS: Final = {Signal.TRACES: "rejected_spans", Signal.METRICS: "rejected_data_points", Signal.LOGS: "rejected_log_records"}
+REJECTED_FIELDS: Final = {
+    Signal.TRACES: "rejected_spans",
+    Signal.METRICS: "rejected_data_points",
+    Signal.LOGS: "rejected_log_records",
+}
 
 _FULL_SUCCESS: Final = frozenset({b"", b"\n\x00"})  # unset, and set but empty as the Collector answers
 _GRPC_MAX_REQUEST_BYTES: Final = 4 * 1024 * 1024 - 16 * 1024  # just below gRPC's default limit of a received message
@@ -84,7 +88,9 @@ class OTLPGrpcExporter(QueuedExporter[Batch]):
         super().__init__(settings, config)
         self.max_request_bytes = config.max_request_bytes
         self._attempt_timeout_s = config.timeout or None
-        self._client = GRPCClient(config, key=f"exporters::{settings.id}", clock=settings.clock, user_agent=user_agent(settings))
+        self._client = GRPCClient(
+            config, key=f"exporters::{settings.id}", clock=settings.clock, user_agent=user_agent(settings)
+        )
 
     async def open(self, host: Host) -> None:
         """See :class:`QueuedExporter`."""
@@ -108,7 +114,9 @@ class OTLPGrpcExporter(QueuedExporter[Batch]):
 
     def _end_call(self, signal: Signal, done: Callable[[int | Exception], None], answer: bytes | CallError) -> None:
         try:
-            outcome: int | Exception = self._client.error(answer) if isinstance(answer, CallError) else self._rejected(signal, answer)
+            outcome: int | Exception = (
+                self._client.error(answer) if isinstance(answer, CallError) else self._rejected(signal, answer)
+            )
         except Exception as exc:  # noqa: BLE001 - whatever `send` would have raised
             outcome = exc
         done(outcome)

@@ -1,7 +1,7 @@
 """Where queued batches live until they are settled.
 
-The queue itself keeps keys, sizes and order; a storage keeps the bytes. In memory that is a dictionary; an extension can
-keep them on disk, so that a restart finds what was not delivered.
+The queue itself keeps keys, sizes and order; a storage keeps the bytes. In memory that is a dictionary; an extension
+can keep them on disk, so that a restart finds what was not delivered.
 """
 
 from collections.abc import Iterable

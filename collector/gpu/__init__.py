@@ -7,7 +7,15 @@
 ``processes``  which container and pod a process on a GPU belongs to
 """
 
-from collector.gpu.backend import THROTTLE_REASONS, Backend, BackendUnavailableError, Device, LayoutChangedError, Process, Reading
+from collector.gpu.backend import (
+    THROTTLE_REASONS,
+    Backend,
+    BackendUnavailableError,
+    Device,
+    LayoutChangedError,
+    Process,
+    Reading,
+)
 from collector.gpu.config import GpuSourceConfig, LoadConfig, ReplayConfig, SimulatedConfig
 from collector.gpu.replay import Recorder, record
 from collector.gpu.ring import Ring, RingView, Windows

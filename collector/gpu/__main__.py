@@ -15,8 +15,12 @@ __all__ = ["main"]
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--seconds", default=60.0, show_default=True, type=click.FloatRange(0.1, 86400), help="How long to record.")
-@click.option("--interval", default=0.1, show_default=True, type=click.FloatRange(0.01, 60), help="Seconds between two samples.")
+@click.option(
+    "--seconds", default=60.0, show_default=True, type=click.FloatRange(0.1, 86400), help="How long to record."
+)
+@click.option(
+    "--interval", default=0.1, show_default=True, type=click.FloatRange(0.01, 60), help="Seconds between two samples."
+)
 @click.option("--backend", default="nvml", show_default=True, type=click.Choice(["nvml", "simulated"]))
 def main(file: Path, seconds: float, interval: float, backend: str) -> None:
     """Record the GPUs of this machine into FILE. Ctrl-C ends it early; what was recorded stays."""

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from math import nan
 from typing import Final, Protocol
 
-__all__ = ["THROTTLE_REASONS", "Backend", "BackendUnavailableError", "Device", "LayoutChangedError", "Process", "Reading"]
+__all__ = [
+    "THROTTLE_REASONS",
+    "Backend",
+    "BackendUnavailableError",
+    "Device",
+    "LayoutChangedError",
+    "Process",
+    "Reading",
+]
 
 THROTTLE_REASONS: Final = ("power_cap", "thermal_policy", "sw_thermal", "hw_thermal", "hw_power_brake")
 """Why clocks were lowered, in the order of ``Reading.throttle_s``. Source: nvml.h, field ids 74, 75, 269, 270, 271."""

@@ -1,8 +1,8 @@
 """GPUs through NVIDIA's own library: module ``pynvml`` of the distribution ``nvidia-ml-py``.
 
-``nvmlDeviceGetFieldValues`` is the primary call: energy, power, throttle and PCIe counters at once. What a device cannot
-report is learnt once and not asked again; a value that means "not available" never leaves this module.
-Under MIG, memory and identity are those of the slices; power and energy exist on the board alone, utilisation nowhere.
+``nvmlDeviceGetFieldValues`` is the primary call: energy, power, throttle and PCIe counters at once. What a device
+cannot report is learnt once and not asked again; a value that means "not available" never leaves this module. Under
+MIG, memory and identity are those of the slices; power and energy exist on the board alone, utilisation nowhere.
 Source: nvml.h 13; the field ids are "guaranteed never to change", so their numbers stand here.
 """
 
@@ -24,11 +24,20 @@ _POWER_INSTANT_MW: Final = 186
 _THROTTLE_NS: Final = (74, 75, 269, 270, 271)  # in the order of THROTTLE_REASONS
 _PCIE_TRANSMIT_BYTES: Final = 197
 _PCIE_RECEIVE_BYTES: Final = 198
-_FIELDS: Final = (_ENERGY_MJ, _POWER_INSTANT_MW, _POWER_AVERAGE_MW, *_THROTTLE_NS, _PCIE_TRANSMIT_BYTES, _PCIE_RECEIVE_BYTES)
+_FIELDS: Final = (
+    _ENERGY_MJ,
+    _POWER_INSTANT_MW,
+    _POWER_AVERAGE_MW,
+    *_THROTTLE_NS,
+    _PCIE_TRANSMIT_BYTES,
+    _PCIE_RECEIVE_BYTES,
+)
 _VALUE_MEMBERS: Final = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")  # by nvmlValueType_t
 
-_INIT_FLAGS: Final = 1 | 2  # NVML_INIT_FLAG_NO_GPUS | NO_ATTACH: no GPU is an answer, one lost GPU must not hide the others
-_NOT_SUPPORTED: Final = frozenset({2, 3, 4, 13, 22, 25, 26})  # for good: INVALID_ARGUMENT NOT_SUPPORTED NO_PERMISSION FUNCTION_NOT_FOUND …
+# NVML_INIT_FLAG_NO_GPUS | NO_ATTACH: no GPU is an answer, one lost GPU must not hide the others
+_INIT_FLAGS: Final = 1 | 2
+# for good: INVALID_ARGUMENT NOT_SUPPORTED NO_PERMISSION FUNCTION_NOT_FOUND …
+_NOT_SUPPORTED: Final = frozenset({2, 3, 4, 13, 22, 25, 26})
 _LOST: Final = frozenset({15, 16})  # GPU_IS_LOST, RESET_REQUIRED
 _GPU_NOT_FOUND: Final = 28
 _REASONS: Final = {
@@ -37,12 +46,14 @@ _REASONS: Final = {
 """Errors that concern the driver as a whole."""
 _DRIVER_GONE: Final = frozenset({1, 9, 12, 18})
 
-# NVML's and DCGM's values for "not available" lie at the upper end of their type (a DCGM blank leaked as 9223372036854775794).
+# NVML's and DCGM's values for "not available" lie at the upper end of their type (a DCGM blank leaked as
+# 9223372036854775794).
 _BLANK_64: Final = 0x7FFF_FFFF_FFFF_FFF0
 _BLANK_32: Final = 0xFFFF_FFFF
 _BLANK_32_SIGNED: Final = 0x7FFF_FFF0
 _MAX_POWER_W: Final = 20_000.0  # no board comes near; garbage does
-_SLOW_INTERVAL_NS: Final = 1_000_000_000  # what changes slowly (processes, errors, codecs, the layout) is read once a second
+# what changes slowly (processes, errors, codecs, the layout) is read once a second
+_SLOW_INTERVAL_NS: Final = 1_000_000_000
 _MEMORY_V2: Final = 0x0200_0028
 _TEMPERATURE_SENSOR_GPU: Final = 0
 _ECC_CORRECTED: Final = 0
@@ -108,8 +119,11 @@ class NvmlBackend:
             return
         try:
             self._nvml = importlib.import_module("pynvml")
-        except Exception as exc:  # a broken installation, or the deprecated package's import hook, must not stop anything
-            raise BackendUnavailableError("no_module", f"the Python package nvidia-ml-py cannot be imported: {exc}") from exc
+        # a broken installation, or the deprecated package's import hook, must not stop anything
+        except Exception as exc:
+            raise BackendUnavailableError(
+                "no_module", f"the Python package nvidia-ml-py cannot be imported: {exc}"
+            ) from exc
         try:
             self._nvml.nvmlInitWithFlags(_INIT_FLAGS)
         except Exception as exc:  # NVMLError, or what ctypes raises over a damaged library
@@ -121,7 +135,9 @@ class NvmlBackend:
         try:
             return int(self._nvml.nvmlDeviceGetCount())
         except Exception as exc:
-            raise BackendUnavailableError(_REASONS.get(_code(exc), "error"), f"NVML cannot count the GPUs: {exc}") from exc
+            raise BackendUnavailableError(
+                _REASONS.get(_code(exc), "error"), f"NVML cannot count the GPUs: {exc}"
+            ) from exc
 
     def _board(self, index: int, driver: str) -> "list[_Handle]":
         """A board and its slices. A lost board stays what it was known as, without answers."""
@@ -170,7 +186,8 @@ class NvmlBackend:
             return None
         found = {}
         for number in range(self._call(nvml.nvmlDeviceGetMaxMigDeviceCount, board, default=0)):
-            part = self._call(nvml.nvmlDeviceGetMigDeviceHandleByIndex, board, number, default=None)  # NOT_FOUND: no such slice
+            # NOT_FOUND: no such slice
+            part = self._call(nvml.nvmlDeviceGetMigDeviceHandleByIndex, board, number, default=None)
             uuid = "" if part is None else _text(self._call(nvml.nvmlDeviceGetUUID, part, default=""))
             if uuid:
                 found[number] = (part, uuid)
@@ -184,7 +201,10 @@ class NvmlBackend:
         for handle in boards:
             if handle.handle is None:
                 continue
-            if _text(self._call(self._nvml.nvmlDeviceGetUUID, handle.handle, default=handle.device.id)) != handle.device.id:
+            if (
+                _text(self._call(self._nvml.nvmlDeviceGetUUID, handle.handle, default=handle.device.id))
+                != handle.device.id
+            ):
                 raise LayoutChangedError
             slices = self._slices(handle.handle)
             if (slices is not None) != handle.device.is_partitioned and not self._is_lost(handle):
@@ -243,8 +263,14 @@ class _Handle:
                 rates = self._ask("utilization", lambda: nvml.nvmlDeviceGetUtilizationRates(self.handle))
                 utilization = _percent(None if rates is None else rates.gpu)
         memory = self._ask("memory", lambda: _memory_or_raise(nvml, self.handle))
-        temperature = nan if self.device.parent_id else _known(self._ask("temperature", lambda: _temperature(nvml, self.handle)))
-        if not self.device.parent_id and memory is None and all(map(math.isnan, (utilization, power, energy, temperature))):
+        temperature = (
+            nan if self.device.parent_id else _known(self._ask("temperature", lambda: _temperature(nvml, self.handle)))
+        )
+        if (
+            not self.device.parent_id
+            and memory is None
+            and all(map(math.isnan, (utilization, power, energy, temperature)))
+        ):
             raise _LostError  # a handle that answers nothing is of a device that is gone, whatever the driver calls it
         return Reading(
             utilization=utilization,
@@ -270,12 +296,17 @@ class _Handle:
         slow: dict[str, float] = {}
         try:
             if not self.device.parent_id and not self.device.is_partitioned:
-                for name, function in (("encoder", "nvmlDeviceGetEncoderUtilization"), ("decoder", "nvmlDeviceGetDecoderUtilization")):
+                for name, function in (
+                    ("encoder", "nvmlDeviceGetEncoderUtilization"),
+                    ("decoder", "nvmlDeviceGetDecoderUtilization"),
+                ):
                     answer = self._ask(name, partial(getattr(nvml, function), self.handle))
                     slow[f"{name}_utilization"] = _percent(None if answer is None else answer[0])
             if not self.device.parent_id:
                 for name, kind in (("errors_corrected", _ECC_CORRECTED), ("errors_uncorrected", _ECC_UNCORRECTED)):
-                    slow[name] = _known(self._ask(name, partial(nvml.nvmlDeviceGetTotalEccErrors, self.handle, kind, _ECC_VOLATILE)))
+                    slow[name] = _known(
+                        self._ask(name, partial(nvml.nvmlDeviceGetTotalEccErrors, self.handle, kind, _ECC_VOLATILE))
+                    )
             processes = self._ask("processes", lambda: nvml.nvmlDeviceGetComputeRunningProcesses_v3(self.handle))
         except _LostError:
             return None
@@ -293,7 +324,9 @@ class _Handle:
             elif value.nvmlReturn in _LOST:
                 raise _LostError
             elif value.nvmlReturn in _DRIVER_GONE:
-                raise BackendUnavailableError(_REASONS[value.nvmlReturn], f"NVML: field {value.fieldId} answers {value.nvmlReturn}")
+                raise BackendUnavailableError(
+                    _REASONS[value.nvmlReturn], f"NVML: field {value.fieldId} answers {value.nvmlReturn}"
+                )
             elif value.nvmlReturn in _NOT_SUPPORTED:
                 self._fields = [field for field in self._fields if field != value.fieldId]
         return found

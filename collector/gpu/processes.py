@@ -1,7 +1,8 @@
 """What /proc says about a process that computes on a GPU: its container, its pod, its own pid, its start.
 
 The driver names processes by the pid of the host's namespace (or names none at all inside a container), SDKs by the pid
-they see themselves; the cgroup and ``NSpid`` connect the two. Source: proc(5), the cgroup paths of Docker, containerd, CRI-O.
+they see themselves; the cgroup and ``NSpid`` connect the two. Source: proc(5), the cgroup paths of Docker, containerd,
+CRI-O.
 """
 
 import re
@@ -53,7 +54,9 @@ class ProcessTable:
         return Process(
             pid=pid,
             namespace_pid=namespace_pid,
-            start_time_unix_nano=self._boot() + start_ticks * (1_000_000_000 // _CLOCK_TICKS_PER_S) if self._boot() else 0,
+            start_time_unix_nano=self._boot() + start_ticks * (1_000_000_000 // _CLOCK_TICKS_PER_S)
+            if self._boot()
+            else 0,
             container_id=containers[-1] if containers else "",
             pod_uid=pod[1].replace("_", "-") if pod else "",
         )

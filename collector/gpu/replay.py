@@ -2,11 +2,13 @@
 
 Format, one JSON document a line (UTF-8):
 
-- first line: ``{"tailrace_gpu_recording": 1, "devices": [{"id": "GPU-…", "index": "0", "model": …, "memory_limit_bytes": …,
+- first line: ``{"tailrace_gpu_recording": 1, "devices": [{"id": "GPU-…", "index": "0", "model": …,
+  "memory_limit_bytes": …,
   "parent_id": …, "is_partitioned": …, "serial": …, "driver_version": …}, …]}``
-- then one line a sample: ``{"time_unix_nano": …, "readings": [{…}, …]}``, in the order of ``devices``. A reading holds the
-  fields of :class:`~collector.gpu.backend.Reading` that are known; how many processes computed is recorded, which is not.
-  Times increase.
+- then one line a sample: ``{"time_unix_nano": …, "readings": [{…}, …]}``, in the order of ``devices``. A reading holds
+  the
+  fields of :class:`~collector.gpu.backend.Reading` that are known; how many processes computed is recorded, which is
+  not. Times increase.
 
 ``python -m collector.gpu FILE`` writes one.
 """
@@ -53,12 +55,21 @@ class Recorder:
 
     def write(self, time_unix_nano: int, readings: Sequence[Reading]) -> None:
         """Add a sample."""
-        lines = [{key: value for key, value in dataclasses.asdict(reading).items() if _is_known(key, value)} for reading in readings]
+        lines = [
+            {key: value for key, value in dataclasses.asdict(reading).items() if _is_known(key, value)}
+            for reading in readings
+        ]
         self._file.write(orjson.dumps({"time_unix_nano": time_unix_nano, "readings": lines}) + b"\n")
 
 
 def record(
-    backend: Backend, path: Path, *, sample_count: int, interval_s: float, time_unix_nano: Callable[[], int], sleep: Callable[[float], Any]
+    backend: Backend,
+    path: Path,
+    *,
+    sample_count: int,
+    interval_s: float,
+    time_unix_nano: Callable[[], int],
+    sleep: Callable[[float], Any],
 ) -> None:
     """Record ``sample_count`` samples of a backend. ``time_unix_nano`` and ``sleep`` are ``time.time_ns`` and ``time.sleep``."""
     devices = backend.open(time_unix_nano())
@@ -97,7 +108,9 @@ class ReplayBackend:
         length = self._times[-1] - self._times[0]
         turn, within = divmod(elapsed, length) if length else (0, 0)
         if turn and not self._config.loop:
-            raise BackendUnavailableError("replay_ended", f"the recording {self._config.file!r} has been played to its end")
+            raise BackendUnavailableError(
+                "replay_ended", f"the recording {self._config.file!r} has been played to its end"
+            )
         readings = self._samples[bisect_right(self._times, self._times[0] + within) - 1]
         if not turn:
             return readings
@@ -116,7 +129,9 @@ def _advanced(reading: Reading, first: Reading, last: Reading, turn: int) -> Rea
         name: getattr(reading, name) + turn * max(0.0, getattr(last, name) - getattr(first, name)) for name in _COUNTERS
     }
     ends = zip(first.throttle_s, last.throttle_s, strict=True)
-    grown["throttle_s"] = tuple(value + turn * max(0.0, end - begin) for value, (begin, end) in zip(reading.throttle_s, ends, strict=True))
+    grown["throttle_s"] = tuple(
+        value + turn * max(0.0, end - begin) for value, (begin, end) in zip(reading.throttle_s, ends, strict=True)
+    )
     return dataclasses.replace(reading, **grown)
 
 
@@ -124,10 +139,14 @@ def _load(path: Path) -> tuple[list[Device], list[int], list[list[Reading]]]:
     """The parsed file."""
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
-            raise BackendUnavailableError("replay_file", f"the recording {str(path)!r} is larger than {_MAX_FILE_BYTES} bytes")
+            raise BackendUnavailableError(
+                "replay_file", f"the recording {str(path)!r} is larger than {_MAX_FILE_BYTES} bytes"
+            )
         lines = path.read_bytes().splitlines()
     except OSError as exc:
-        raise BackendUnavailableError("replay_file", f"the recording {str(path)!r} cannot be read: {exc.strerror}") from exc
+        raise BackendUnavailableError(
+            "replay_file", f"the recording {str(path)!r} cannot be read: {exc.strerror}"
+        ) from exc
     number = 0
     try:
         devices = _devices(orjson.loads(lines[0]) if lines else None)
@@ -141,7 +160,9 @@ def _load(path: Path) -> tuple[list[Device], list[int], list[list[Reading]]]:
         if not samples:
             raise ValueError("there is no sample")  # noqa: TRY301 - the message is built in one place below
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as exc:
-        raise BackendUnavailableError("replay_file", f"{path}:{number + 1}: no recording of GPU samples: {exc}") from exc
+        raise BackendUnavailableError(
+            "replay_file", f"{path}:{number + 1}: no recording of GPU samples: {exc}"
+        ) from exc
     return devices, times, samples
 
 
@@ -200,4 +221,9 @@ def _number(value: Any) -> float:
 
 
 def _is_known(key: str, value: Any) -> bool:
-    return key != "processes" and value is not None and value is not False and not (isinstance(value, float) and math.isnan(value))
+    return (
+        key != "processes"
+        and value is not None
+        and value is not False
+        and not (isinstance(value, float) and math.isnan(value))
+    )

@@ -3,8 +3,8 @@
 The writer only ever writes behind what it has published, and moves to a new array when one is full: a :class:`RingView`
 is consistent for as long as somebody holds it, without a lock and without a copy.
 
-A sample stands for the time since the one before it, its *cell*: the driver's figures are averages over the past. Rates are
-kept as integrals, so the mean over any window is the difference of two interpolated values. A cell longer than
+A sample stands for the time since the one before it, its *cell*: the driver's figures are averages over the past. Rates
+are kept as integrals, so the mean over any window is the difference of two interpolated values. A cell longer than
 ``gap_s`` is a gap: nobody looked, it counts as not covered. The newest sample is held for ``hold_s``.
 """
 
@@ -49,7 +49,9 @@ _FLOOR_LOG2: Final = np.frexp(np.arange(1 << _FLOOR_LOG2_BITS))[1].astype(np.int
 class Ring:
     """Written by one thread."""
 
-    def __init__(self, capacity: int, *, gap_s: float, hold_s: float, origin_unix_nano: int, past: "RingView | None" = None) -> None:
+    def __init__(
+        self, capacity: int, *, gap_s: float, hold_s: float, origin_unix_nano: int, past: "RingView | None" = None
+    ) -> None:
         self._capacity = capacity
         self._gap_s, self._hold_s = gap_s, hold_s
         self._origin = origin_unix_nano if past is None else past.origin_unix_nano

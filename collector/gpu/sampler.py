@@ -1,7 +1,7 @@
 """One thread a process that samples the GPUs, for the receiver and all processors of one ``backend``.
 
-The thread never calls the driver itself: a *caller* thread does, and one that does not come back in time is abandoned, not
-joined, so a hung driver costs the pipelines nothing. Readers take :attr:`Sampler.snapshot`, which is immutable.
+The thread never calls the driver itself: a *caller* thread does, and one that does not come back in time is abandoned,
+not joined, so a hung driver costs the pipelines nothing. Readers take :attr:`Sampler.snapshot`, which is immutable.
 Without a device everything stays up: one warning, ``available`` 0, and another look every ``reprobe_interval``.
 """
 
@@ -163,7 +163,9 @@ class Sampler:
         self._backend: Backend | None = None
         self._devices: tuple[Device, ...] = ()
         self._rings: dict[str, Ring] = {}
-        self._inherited = dict(zip((device.id for device in inherited.devices), inherited.views, strict=False)) if inherited else {}
+        self._inherited = (
+            dict(zip((device.id for device in inherited.devices), inherited.views, strict=False)) if inherited else {}
+        )
         self._probe_at = -1.0
         self._reopen_at: float | None = None
         self._warned = ""
@@ -321,7 +323,12 @@ class Sampler:
         self.snapshot = replace(self.snapshot, is_available=False, reason=reason, message=message, readings=())
         if not self._warned:
             self._warned = reason
-            self._log.warning("no GPU to sample: items pass unchanged", reason=reason, detail=message, reprobe_interval_s=self._reprobe_s)
+            self._log.warning(
+                "no GPU to sample: items pass unchanged",
+                reason=reason,
+                detail=message,
+                reprobe_interval_s=self._reprobe_s,
+            )
 
 
 def make_backend(config: GpuSourceConfig) -> Backend:

@@ -85,6 +85,8 @@ def _load(load: LoadConfig, seconds: float, phase: float) -> tuple[float, float]
     within = turns % 1.0
     if load.shape == "sine":
         angle = 2 * math.pi * within
-        return mean + amplitude * math.sin(angle), mean * seconds + amplitude * period / (2 * math.pi) * (1 - math.cos(angle))
+        return mean + amplitude * math.sin(angle), mean * seconds + amplitude * period / (2 * math.pi) * (
+            1 - math.cos(angle)
+        )
     high_share = min(within, 1.0 - within)  # the square's integral is a triangle
     return mean + (amplitude if within < 0.5 else -amplitude), mean * seconds + amplitude * period * high_share

@@ -15,10 +15,15 @@ class SamplerMetrics:
         self._snapshot = snapshot
         self._samples_count = self._gaps_count = 0
         self._samples = telemetry.counter("tailrace_gpu_samples", "Readings taken, one a device and turn.")
-        self._gaps = telemetry.counter("tailrace_gpu_sample_gaps", "Pauses of the sampler long enough to leave a gap in what is known.")
+        self._gaps = telemetry.counter(
+            "tailrace_gpu_sample_gaps", "Pauses of the sampler long enough to leave a gap in what is known."
+        )
         telemetry.gauge("tailrace_gpu_devices", "GPUs and MIG slices that are sampled.", read=self._devices)
         telemetry.gauge(
-            "tailrace_gpu_available", "1 while some GPU answers, else 0; the reason why not.", ("reason",), read=self._available
+            "tailrace_gpu_available",
+            "1 while some GPU answers, else 0; the reason why not.",
+            ("reason",),
+            read=self._available,
         )
 
     def update(self) -> None:

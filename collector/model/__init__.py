@@ -1,8 +1,8 @@
 """Traces, Metrics and Logs: immutable tables over the bytes of a request. The public face of ``collector.wire``.
 
-A batch is bytes plus an index of them (``batch``); a component reads columns (``columns``, ``attributes``), computes masks or columns,
-and makes another batch with ``select``, ``edit`` (``edit``), ``partition`` or ``concat``. What it keeps between batches is keyed by 128-bit
-keys (``KeyTable``); rows are grouped with ``groups``.
+A batch is bytes plus an index of them (``batch``); a component reads columns (``columns``, ``attributes``), computes
+masks or columns, and makes another batch with ``select``, ``edit`` (``edit``), ``partition`` or ``concat``. What it
+keeps between batches is keyed by 128-bit keys (``KeyTable``); rows are grouped with ``groups``.
 """
 
 from collector.model.attributes import AttributeColumn, AttributeTable

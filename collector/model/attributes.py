@@ -1,7 +1,8 @@
 """Attributes as columns: one key over one table (``AttributeColumn``), or all of a table (``AttributeTable``).
 
-Ints, doubles, bools and text stand in columns of their own; arrays, maps and bytes stay encoded. A key that is repeated on a row:
-the last wins. Rows are ``layout.ATTRIBUTE`` records whose slices point into a source: the batch's bytes or bytes made here.
+Ints, doubles, bools and text stand in columns of their own; arrays, maps and bytes stay encoded. A key that is repeated
+on a row: the last wins. Rows are ``layout.ATTRIBUTE`` records whose slices point into a source: the batch's bytes or
+bytes made here.
 """
 
 from __future__ import annotations
@@ -101,12 +102,24 @@ class _Values:
         if KIND_DOUBLE in used:
             distinct, codes = np.unique(self.double.view(np.int64), return_inverse=True)
             parts.append(
-                (kind == KIND_DOUBLE, StringColumn.from_codes(codes, [double_text(value) for value in distinct.view(np.float64).tolist()]))
+                (
+                    kind == KIND_DOUBLE,
+                    StringColumn.from_codes(
+                        codes, [double_text(value) for value in distinct.view(np.float64).tolist()]
+                    ),
+                )
             )
         if used & set(_ENCODED_KINDS):
             encoded = np.isin(kind, _ENCODED_KINDS)
-            values = StringColumn.from_slices(self.source, np.where(encoded, self.rows["any"], np.int32(-1)), self.rows["any_len"])
-            parts.append((encoded, StringColumn.from_codes(values.codes, [any_value_text(value) for value in values.distinct_bytes])))
+            values = StringColumn.from_slices(
+                self.source, np.where(encoded, self.rows["any"], np.int32(-1)), self.rows["any_len"]
+            )
+            parts.append(
+                (
+                    encoded,
+                    StringColumn.from_codes(values.codes, [any_value_text(value) for value in values.distinct_bytes]),
+                )
+            )
         return _overlay(len(kind), parts)
 
     @property
@@ -130,7 +143,9 @@ class AttributeColumn(_Values):
 
     def numeric(self) -> Array:
         """float64[n]: ints and doubles; NaN elsewhere. Text is not parsed."""
-        return np.where(self.kind == KIND_INT, self.int.astype(np.float64), np.where(self.kind == KIND_DOUBLE, self.double, np.nan))
+        return np.where(
+            self.kind == KIND_INT, self.int.astype(np.float64), np.where(self.kind == KIND_DOUBLE, self.double, np.nan)
+        )
 
     def take(self, rows: Array) -> AttributeColumn:
         """The rows of a mask or of indices."""
@@ -174,7 +189,9 @@ class AttributeColumn(_Values):
         starts = (np.cumsum(lengths, dtype=np.int64) - lengths).astype(np.int32)
         source = b"".join(contents)
         codes = column.codes
-        return cls(read_values(source, np.append(starts, np.int32(-1))[codes], np.append(lengths, np.int32(0))[codes]), source)
+        return cls(
+            read_values(source, np.append(starts, np.int32(-1))[codes], np.append(lengths, np.int32(0))[codes]), source
+        )
 
     @classmethod
     def of_numbers(cls, values: Array) -> Self:
@@ -284,6 +301,8 @@ def _overlay(row_count: int, parts: Sequence[tuple[Array, StringColumn]]) -> Str
     index: dict[bytes, int] = {}
     codes = np.full(row_count, -1, np.int32)
     for mask, column in parts:
-        lookup = np.fromiter((index.setdefault(value, len(index)) for value in column.distinct_bytes), np.int32, column.distinct_count)
+        lookup = np.fromiter(
+            (index.setdefault(value, len(index)) for value in column.distinct_bytes), np.int32, column.distinct_count
+        )
         codes[mask] = lookup[column.codes[mask]]
     return StringColumn.from_codes(codes, list(index))

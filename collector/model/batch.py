@@ -1,6 +1,7 @@
 """A batch: the bytes of one request and an index of them, built when asked for and carried along by every change.
 
-Immutable: select, edit, split, concat make new batches, which share nothing that could be written. Rules of what may be inside are
+Immutable: select, edit, split, concat make new batches, which share nothing that could be written. Rules of what may be
+    inside are
 the door's (``collector.wire.scan.check.check``).
 """
 
@@ -35,7 +36,15 @@ __all__ = ["Batch", "Checked"]
 
 B = TypeVar("B", bound="Batch")
 TextField: TypeAlias = Literal[
-    "description", "event_name", "name", "schema_url", "severity_text", "status_message", "trace_state", "unit", "version"
+    "description",
+    "event_name",
+    "name",
+    "schema_url",
+    "severity_text",
+    "status_message",
+    "trace_state",
+    "unit",
+    "version",
 ]
 """The fields that are text, in whichever table."""
 
@@ -67,7 +76,9 @@ class Batch:
         cls.schema = SCHEMAS[cls.signal]
         cls.tables = tuple(cls.schema.parents)
 
-    def __init__(self, wire: bytes, context: Context = EMPTY_CONTEXT, index: Index | None = None, item_count: int = -1) -> None:
+    def __init__(
+        self, wire: bytes, context: Context = EMPTY_CONTEXT, index: Index | None = None, item_count: int = -1
+    ) -> None:
         """``wire`` is trusted to be valid: from elsewhere, ``check`` or ``from_wire``. ``item_count`` -1 = not known yet."""
         self.wire = wire
         self.context = context
@@ -83,7 +94,11 @@ class Batch:
         """
         valid, tables, rejected_count, message, repaired_count = scan.check(cls.signal.value, wire)
         item_count = len(tables[-1])
-        batch = cls(valid, context, Index(dict(zip(cls.schema.path, tables, strict=True))), item_count) if item_count else None
+        batch = (
+            cls(valid, context, Index(dict(zip(cls.schema.path, tables, strict=True))), item_count)
+            if item_count
+            else None
+        )
         return Checked(batch, rejected_count, message, repaired_count)
 
     @classmethod
@@ -221,8 +236,8 @@ class Batch:
     def select(self, mask: Array, table: str = ITEM) -> Self:
         """The batch with the rows of ``mask`` (bool[n]) alone; parents left without an item vanish.
 
-        All True: this batch. Nothing left: a batch of no bytes. Of tables below the items (events, links, exemplars) rows
-        vanish and their items stay.
+        All True: this batch. Nothing left: a batch of no bytes. Of tables below the items (events, links, exemplars)
+        rows vanish and their items stay.
         """
         table = self.table_name(table)
         mask = np.ascontiguousarray(mask, np.bool_)
@@ -246,7 +261,9 @@ class Batch:
         if not wire:
             return self.of(b"")
         if not is_indexed:
-            return type(self)(wire, self.context, None, int(np.count_nonzero(mask)) if table == self.schema.item else -1)
+            return type(self)(
+                wire, self.context, None, int(np.count_nonzero(mask)) if table == self.schema.item else -1
+            )
         return type(self)(wire, self.context, self._carried(wire, shift, dict(zip(path, maps, strict=True))))
 
     def edit(self) -> Edit[Self]:
@@ -349,12 +366,16 @@ class Batch:
                 rows, maps[table] = take_rows(known, maps.get(table), maps[parent] if parent else None, shift)
                 if table == "metrics" and "points" in maps:
                     kept = maps["points"] >= 0
-                    rows["point_count"] = np.bincount(maps["metrics"][self._rows("points")["parent"][kept]], minlength=len(rows))
+                    rows["point_count"] = np.bincount(
+                        maps["metrics"][self._rows("points")["parent"][kept]], minlength=len(rows)
+                    )
                 index.add_rows(table, rows)
         for table in self.index.attributed_tables():
             every = self.index.attributes(table, self.wire)
             if every is not None:
-                index.add_attributes(table, AttributeTable(take_rows(every.rows, None, maps[table], shift)[0], wire, every.keys))
+                index.add_attributes(
+                    table, AttributeTable(take_rows(every.rows, None, maps[table], shift)[0], wire, every.keys)
+                )
         return index
 
 

@@ -1,12 +1,12 @@
 """Builders: columns in, bytes out. For what makes data anew: other receivers, connectors, overflow series, stale markers.
 
-Not for changing a batch (``Batch.edit``). A builder holds encoded bytes only; items are encoded by one compiled pass a call, attribute sets
-once each, however many rows have them.
+Not for changing a batch (``Batch.edit``). A builder holds encoded bytes only; items are encoded by one compiled pass a
+call, attribute sets once each, however many rows have them.
 
-Row arguments: numbers are arrays, or one number for all rows; texts a sequence, a ``StringColumn`` or one text for all; attributes one of
-``Attributes``/a mapping (all rows), a sequence with one of them a row, or ``(codes, sets)`` with codes I32[n] into the sets (-1 = none),
-which costs nothing a row. A masked array is absent where masked. Ids are ``U64[n,2]`` and ``U64[n]``, big-endian integers as in the model;
-0 = unset.
+Row arguments: numbers are arrays, or one number for all rows; texts a sequence, a ``StringColumn`` or one text for all;
+attributes one of ``Attributes``/a mapping (all rows), a sequence with one of them a row, or ``(codes, sets)`` with
+codes I32[n] into the sets (-1 = none), which costs nothing a row. A masked array is absent where masked. Ids are
+``U64[n,2]`` and ``U64[n]``, big-endian integers as in the model; 0 = unset.
 
 Source: opentelemetry-proto 1.x ``trace.proto``, ``metrics.proto``, ``logs.proto``.
 """
@@ -106,7 +106,11 @@ class Events:
     def pool(self, number: int, row_count: int) -> Pool:
         """Field ``number`` of the spans."""
         count = np.size(self.owner)
-        fields = [_fixed64(1, self.times, count, "event times"), _text(2, self.names, count), _attributes(3, self.attributes, count)]
+        fields = [
+            _fixed64(1, self.times, count, "event times"),
+            _text(2, self.names, count),
+            _attributes(3, self.attributes, count),
+        ]
         return _of_owners(encode_rows(number, count, fields), self.owner, row_count, "events")
 
     @classmethod
@@ -159,7 +163,12 @@ class _Builder:
         return len(self._resources) - 1
 
     def scope(
-        self, resource: int, name: str = "", version: str = "", attributes: AttributeSet = _NO_ATTRIBUTES, schema_url: str = ""
+        self,
+        resource: int,
+        name: str = "",
+        version: str = "",
+        attributes: AttributeSet = _NO_ATTRIBUTES,
+        schema_url: str = "",
     ) -> int:
         """The number of a new scope of a resource.
 
@@ -309,7 +318,9 @@ class MetricsBuilder(_Builder):
             ValueError: columns differ in length, or a time is negative.
             IndexError: there is no such scope.
         """
-        self._metric(scope, 5, name, unit, description, _number_points(times, values, attributes, start_times, flags, exemplars))
+        self._metric(
+            scope, 5, name, unit, description, _number_points(times, values, attributes, start_times, flags, exemplars)
+        )
 
     def sum(
         self,
@@ -329,7 +340,9 @@ class MetricsBuilder(_Builder):
     ) -> None:
         """Adds a sum; integers stay integers. Raises as ``gauge``."""
         points = _number_points(times, values, attributes, start_times, flags, exemplars)
-        self._metric(scope, 7, name, unit, description, points, _temporality(temporality), b"\x18\x01" if monotonic else b"")
+        self._metric(
+            scope, 7, name, unit, description, points, _temporality(temporality), b"\x18\x01" if monotonic else b""
+        )
 
     def histogram(
         self,
@@ -360,8 +373,14 @@ class MetricsBuilder(_Builder):
         count = np.size(times)
         limits = np.asarray(bounds, np.float64)
         buckets = _unsigned(bucket_counts, "bucket_counts")
-        if buckets.ndim != 2 or len(buckets) != count or (buckets.shape[1] != len(limits) + 1 and (buckets.shape[1] or len(limits))):
-            raise ValueError(f"bucket_counts of shape {buckets.shape} do not fit {count} points with {len(limits)} bounds")
+        if (
+            buckets.ndim != 2
+            or len(buckets) != count
+            or (buckets.shape[1] != len(limits) + 1 and (buckets.shape[1] or len(limits)))
+        ):
+            raise ValueError(
+                f"bucket_counts of shape {buckets.shape} do not fit {count} points with {len(limits)} bounds"
+            )
         packed_bounds = Pool(np.zeros(count, np.int32), limits.tobytes(), np.array([0, limits.nbytes]))
         fields = [
             *_point_head(times, start_times, counts, count),
@@ -401,8 +420,8 @@ class MetricsBuilder(_Builder):
     ) -> None:
         """Adds an exponential histogram.
 
-        ``positive`` and ``negative`` are ``(offsets I32[n], counts)``, the counts U64[n,k], or ``(U64[m], splits I64[n+1])`` where points
-        have different numbers of buckets.
+        ``positive`` and ``negative`` are ``(offsets I32[n], counts)``, the counts U64[n,k], or ``(U64[m], splits
+        I64[n+1])`` where points have different numbers of buckets.
 
         Raises:
             ValueError: columns differ in length, or a time or count is negative.
@@ -451,7 +470,9 @@ class MetricsBuilder(_Builder):
         levels = np.asarray(quantiles, np.float64)
         values = np.asarray(quantile_values, np.float64)
         if values.shape != (count, len(levels)):
-            raise ValueError(f"quantile_values of shape {values.shape} do not fit {count} points with {len(levels)} quantiles")
+            raise ValueError(
+                f"quantile_values of shape {values.shape} do not fit {count} points with {len(levels)} quantiles"
+            )
         pairs = [Field(build.FIXED64, 1, np.tile(levels, count)), Field(build.FIXED64, 2, values.ravel())]
         flat = encode_rows(6, values.size, pairs)
         rows = np.arange(count, dtype=np.int32)
@@ -468,7 +489,9 @@ class MetricsBuilder(_Builder):
         """The batch of all that was added."""
         return Metrics(self.build_wire(), self._context)
 
-    def _metric(self, scope: int, number: int, name: str, unit: str, description: str, points: Pool, *rest: bytes) -> None:
+    def _metric(
+        self, scope: int, number: int, name: str, unit: str, description: str, points: Pool, *rest: bytes
+    ) -> None:
         if not name:
             raise ValueError("a metric needs a name")
         if points.blob:
@@ -497,7 +520,11 @@ def _number_points(
 
 
 def _point_head(times: ArrayLike, start_times: ArrayLike | None, counts: ArrayLike, count: int) -> list[Field | None]:
-    return [_fixed64(2, start_times, count, "start_times"), _fixed64(3, times, count, "times"), _fixed64(4, counts, count, "counts")]
+    return [
+        _fixed64(2, start_times, count, "start_times"),
+        _fixed64(3, times, count, "times"),
+        _fixed64(4, counts, count, "counts"),
+    ]
 
 
 def _number_values(values: ArrayLike, count: int, *, double_number: int) -> list[Field]:
@@ -514,7 +541,9 @@ def _number_values(values: ArrayLike, count: int, *, double_number: int) -> list
 
 def _present(number: int, values: ArrayLike | None, count: int) -> Field | None:
     """A double with presence."""
-    return None if values is None else Field(build.VALUE64, number, _rows(values, count, np.float64), _mask(values, count))
+    return (
+        None if values is None else Field(build.VALUE64, number, _rows(values, count, np.float64), _mask(values, count))
+    )
 
 
 def _mask(values: ArrayLike, count: int) -> Mask | None:
@@ -571,7 +600,9 @@ def _buckets(number: int, buckets: tuple[ArrayLike, Any] | None, count: int) -> 
         packed = Field(build.PACKED_NUMBER, 2, _unsigned(flat, "bucket counts"), splits)
     else:
         packed = _packed(build.PACKED_NUMBER, 2, _unsigned(counts, "bucket counts").reshape(count, -1))
-    return _raw(encode_rows(number, count, [_optional(build.ZIGZAG, 1, offsets, count, np.int32), packed], skip_empty=True))
+    return _raw(
+        encode_rows(number, count, [_optional(build.ZIGZAG, 1, offsets, count, np.int32), packed], skip_empty=True)
+    )
 
 
 def _of_owners(items: Pool, owner: ArrayLike, row_count: int, name: str) -> Pool:

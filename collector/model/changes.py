@@ -127,7 +127,9 @@ class FieldChange:
     """int32[n]: the column each row takes its value from, or UNTOUCHED."""
     columns: list[StringColumn | AttributeColumn | Array] = field(default_factory=list)
 
-    def column(self, values: AttributeValue | AttributeColumn | StringColumn | Array, count: int) -> StringColumn | AttributeColumn | Array:
+    def column(
+        self, values: AttributeValue | AttributeColumn | StringColumn | Array, count: int
+    ) -> StringColumn | AttributeColumn | Array:
         """The values as this field's column of ``count`` rows."""
         form = self.known.form
         if form == "any":

@@ -31,7 +31,10 @@ class _Values:
     __slots__ = ("_raw", "_slices", "_text")
 
     def __init__(
-        self, text: list[str] | None = None, raw: list[bytes] | None = None, where: tuple[bytes, Array, Array] | None = None
+        self,
+        text: list[str] | None = None,
+        raw: list[bytes] | None = None,
+        where: tuple[bytes, Array, Array] | None = None,
     ) -> None:
         """One of the three is given: text, UTF-8, or slices (source, starts, lengths)."""
         self._text = text
@@ -75,7 +78,11 @@ class _Values:
     def memory_bytes(self) -> int:
         if self._slices is not None:
             return self._slices[1].nbytes * 2
-        return sum(_OBJECT_BYTES * len(values) + sum(map(len, values)) for values in (self._raw, self._text) if values is not None)
+        return sum(
+            _OBJECT_BYTES * len(values) + sum(map(len, values))
+            for values in (self._raw, self._text)
+            if values is not None
+        )
 
 
 _SOUGHT_MAX = 8  # texts looked for among slices one by one; of more each slice becomes an object
@@ -99,7 +106,9 @@ class StringColumn:
     def of(cls, values: Sequence[str | None]) -> Self:
         """A column of these values."""
         index: dict[str, int] = {}
-        codes = np.fromiter((-1 if value is None else index.setdefault(value, len(index)) for value in values), np.int32, len(values))
+        codes = np.fromiter(
+            (-1 if value is None else index.setdefault(value, len(index)) for value in values), np.int32, len(values)
+        )
         return cls(read_only(codes), _Values(list(index)))
 
     @classmethod
@@ -212,7 +221,9 @@ class StringColumn:
         if self.present.all():
             return self
         values = [*self.distinct_bytes, text.encode("utf-8", "replace")]
-        return StringColumn(read_only(np.where(self.codes < 0, np.int32(len(values) - 1), self.codes)), _Values(raw=values))
+        return StringColumn(
+            read_only(np.where(self.codes < 0, np.int32(len(values) - 1), self.codes)), _Values(raw=values)
+        )
 
     def to_list(self) -> list[str | None]:
         """One Python object a row: for tests and debug output only."""

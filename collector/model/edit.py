@@ -1,6 +1,7 @@
 """Collects changes to a batch; one pass then writes them (``rewrite``). Nothing is written before ``apply``.
 
-A change says which rows it is for; the last one for a row wins. Changes of attributes are kept as a log, which one kernel plays for each
+A change says which rows it is for; the last one for a row wins. Changes of attributes are kept as a log, which one
+kernel plays for each
 row: many ``set`` on one table cost one pass. A key repeated on a row counts as one attribute: setting it
 replaces the last and deletes the others.
 """
@@ -60,7 +61,8 @@ class Edit(Generic[B]):
     ) -> Self:
         """Set an attribute: one value, or a column with one value a row, whose absent rows are left alone.
 
-        ``insert``: only where it is absent; ``update``: only where it is there. numpy ints become INT, floats DOUBLE, bools BOOL.
+        ``insert``: only where it is absent; ``update``: only where it is there. numpy ints become INT, floats DOUBLE,
+        bools BOOL.
 
         Raises:
             TypeError: no attribute value.
@@ -105,7 +107,12 @@ class Edit(Generic[B]):
         return self.set(new, column, table=table).delete(old, table=table)
 
     def set_field(
-        self, name: str, values: AttributeValue | AttributeColumn | StringColumn | Array, where: Array | None = None, *, table: str = ITEM
+        self,
+        name: str,
+        values: AttributeValue | AttributeColumn | StringColumn | Array,
+        where: Array | None = None,
+        *,
+        table: str = ITEM,
     ) -> Self:
         """Set a field: one value, or a column with one value a row; absent rows of a column are left alone. 0 unsets a number or an id.
 
@@ -145,7 +152,9 @@ class Edit(Generic[B]):
         if pending is None or not pending.concerns(key):
             return column
         changes = pending.of_key(key)
-        winner, at = pending.read_log(self._batch.table(table).rows, self._batch.attributes(table), key, changes).resolve(0)
+        winner, at = pending.read_log(
+            self._batch.table(table).rows, self._batch.attributes(table), key, changes
+        ).resolve(0)
         if not len(winner) or winner.max() == winner.min() == UNTOUCHED:
             return column
         parts = [((winner == UNTOUCHED) & column.present, column)]
@@ -160,7 +169,12 @@ class Edit(Generic[B]):
         count = self._batch.attributes(table).row_count
         mask = np.asarray(rows, np.bool_)
         if len(mask) != count or (values is not None and len(values) != count):
-            raise ValueError(f"{count} attributes: a mask of {len(mask)}" + (f" and {len(values)} values" if values is not None else ""))
+            raise ValueError(
+                f"{count} attributes: a mask of {len(mask)}"
+                + (f" and {len(values)} values" if values is not None else "")
+            )
         if mask.any():
-            self._change(table).add_by_attribute(mask_of(mask, count), None if values is None else Values(values, count))
+            self._change(table).add_by_attribute(
+                mask_of(mask, count), None if values is None else Values(values, count)
+            )
         return self

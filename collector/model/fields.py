@@ -36,7 +36,9 @@ def read(wire: bytes, rows: Array, table: str, name: str) -> Array | StringColum
     if field.form == "text":
         return StringColumn.from_slices(wire, rows[columns[0]], rows[columns[1]])
     if field.form == "any":
-        return AttributeColumn(read_values(wire, np.ascontiguousarray(rows[columns[0]]), np.ascontiguousarray(rows[columns[1]])), wire)
+        return AttributeColumn(
+            read_values(wire, np.ascontiguousarray(rows[columns[0]]), np.ascontiguousarray(rows[columns[1]])), wire
+        )
     if field.form == "trace_id":
         pair = np.empty((len(rows), 2), np.uint64)
         pair[:, 0] = rows[columns[0]]

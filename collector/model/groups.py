@@ -1,6 +1,7 @@
 """Groups: rows with equal values in some columns get one dense code. Exact, compiled, in order of first appearance.
 
-Not a sort and not ``np.unique`` (which over two words costs more than indexing the request). Rows are compared by value, never by hash.
+Not a sort and not ``np.unique`` (which over two words costs more than indexing the request). Rows are compared by
+value, never by hash.
 """
 
 from collections.abc import Sequence
@@ -52,7 +53,8 @@ def groups(*columns: Groupable) -> Groups:
     """Groups rows that are equal in every column.
 
     Args:
-        columns: Of one length: integer, bool or float arrays (floats by their bits: NaN equals itself, 0.0 is not -0.0), ``U64[n,2]``
+        columns: Of one length: integer, bool or float arrays (floats by their bits: NaN equals itself, 0.0 is not
+            -0.0), ``U64[n,2]``
             keys, or dictionary-encoded columns (by their codes: absent equals absent).
 
     Raises:

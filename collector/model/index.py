@@ -172,5 +172,7 @@ def _merged_keys(parts: Sequence[list[bytes]]) -> tuple[list[bytes], list[Array 
     if all(keys == parts[0] for keys in parts):
         return parts[0], None
     index: dict[bytes, int] = {}
-    codes: list[Array | None] = [np.fromiter((index.setdefault(key, len(index)) for key in keys), np.int32, len(keys)) for keys in parts]
+    codes: list[Array | None] = [
+        np.fromiter((index.setdefault(key, len(index)) for key in keys), np.int32, len(keys)) for keys in parts
+    ]
     return list(index), codes

@@ -19,7 +19,8 @@ def from_json(signal: Signal, body: bytes) -> bytes:
 def to_json(batch: Batch | tuple[Signal, bytes]) -> bytes:
     """A batch, or a signal with a valid request's bytes, as OTLP/JSON on one line without a line end.
 
-    Source: opentelemetry-proto docs/specification.md, "JSON Protobuf Encoding"; file exporters write one such object a line.
+    Source: opentelemetry-proto docs/specification.md, "JSON Protobuf Encoding"; file exporters write one such object a
+        line.
     """
     signal, wire = batch if isinstance(batch, tuple) else (batch.signal, batch.wire)
     return wire_json.to_json(signal.value, wire)

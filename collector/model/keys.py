@@ -1,6 +1,7 @@
 """Keys of 128 bits made from columns: what tables (``KeyTable``), routing and shards know things by.
 
-Keyed with the secret of this process unless another key or salt is given, so nobody outside can make values that collide.
+Keyed with the secret of this process unless another key or salt is given, so nobody outside can make values that
+collide.
 """
 
 from collections.abc import Sequence

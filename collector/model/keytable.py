@@ -1,6 +1,7 @@
 """KeyTable: 128-bit keys to slots, with numpy columns a slot. Every stateful component and cache keeps its state in one.
 
-It knows nothing of time: who wants expiry keeps a column of times and removes the slots that are too old. Not for several threads.
+It knows nothing of time: who wants expiry keeps a column of times and removes the slots that are too old. Not for
+several threads.
 """
 
 from collections.abc import Mapping
@@ -16,18 +17,22 @@ __all__ = ["KeyTable"]
 
 _SLOTS_MAX = 2**30 - 1
 _RECORDS = ""  # the one column of a table of records
-# What the compiled table holds a slot: key 16, live flag 1, free list 4, and up to 4 places of 4 bytes right after a doubling.
+# What the compiled table holds a slot: key 16, live flag 1, free list 4, and up to 4 places of 4 bytes right after a
+# doubling.
 _TABLE_BYTES_PER_SLOT = 37
 
 
 class KeyTable:
     """``U64[n,2]`` keys to slots ``I32[n]``; freed slots are used again."""
 
-    def __init__(self, columns: Mapping[str, Any] | np.dtype[np.void] | None = None, *, capacity: int = 1024, max_bytes: int = 0) -> None:
+    def __init__(
+        self, columns: Mapping[str, Any] | np.dtype[np.void] | None = None, *, capacity: int = 1024, max_bytes: int = 0
+    ) -> None:
         """An empty table.
 
         Args:
-            columns: Name to dtype, or to ``(dtype, shape)`` for several values a slot. A new key's values are zero. Or one record dtype:
+            columns: Name to dtype, or to ``(dtype, shape)`` for several values a slot. A new key's values are zero. Or
+                one record dtype:
                 its fields are the columns, and a slot's values stand together (``records``).
             capacity: How many slots to have room for at first; the table doubles when they are used up.
             max_bytes: What table and columns together may grow to; 0 = no limit. Keys beyond it get slot -1.
@@ -38,12 +43,16 @@ class KeyTable:
         self._is_record = isinstance(columns, np.dtype)
         specs = {_RECORDS: columns} if isinstance(columns, np.dtype) else columns or {}
         shapes = {name: _normal(spec) for name, spec in specs.items()}
-        slot_bytes = _TABLE_BYTES_PER_SLOT + sum(dtype.itemsize * int(np.prod(shape)) for dtype, shape in shapes.values())
+        slot_bytes = _TABLE_BYTES_PER_SLOT + sum(
+            dtype.itemsize * int(np.prod(shape)) for dtype, shape in shapes.values()
+        )
         self._slot_limit = min(max_bytes // slot_bytes, _SLOTS_MAX) if max_bytes else _SLOTS_MAX
         if self._slot_limit < 1:
             raise ValueError(f"max_bytes {max_bytes} does not hold one slot of {slot_bytes} bytes")
         self._table = SlotTable(min(capacity, self._slot_limit))
-        self._columns = {name: np.zeros((self._table.capacity, *shape), dtype) for name, (dtype, shape) in shapes.items()}
+        self._columns = {
+            name: np.zeros((self._table.capacity, *shape), dtype) for name, (dtype, shape) in shapes.items()
+        }
 
     def __len__(self) -> int:
         return len(self._table)
@@ -65,7 +74,8 @@ class KeyTable:
 
         Args:
             keys: U64[n,2].
-            limit: No new key once so many slots are in use; 0 = no limit. Keys that it or ``max_bytes`` turns away get -1.
+            limit: No new key once so many slots are in use; 0 = no limit. Keys that it or ``max_bytes`` turns away get
+                -1.
         """
         slots, is_new, reused = self._table.insert(keys, limit or _SLOTS_MAX, self._slot_limit)
         if reused:

@@ -46,7 +46,16 @@ class Patches:
         nothing = np.zeros(len(starts), np.int64)
         self.add(starts.astype(np.int64), ends.astype(np.int64) - starts, nothing, nothing, b"")
 
-    def put(self, table: str, starts: Array, ends: Array, payload: bytes, sources: Array, lengths: Array, note: Note | None = None) -> None:
+    def put(
+        self,
+        table: str,
+        starts: Array,
+        ends: Array,
+        payload: bytes,
+        sources: Array,
+        lengths: Array,
+        note: Note | None = None,
+    ) -> None:
         """Replace these bytes (none where start = end); ``note`` is told of the table's rows."""
         if note is not None:
             self._notes.setdefault(table, []).append((self.count, self.count + len(starts), note))
@@ -82,7 +91,8 @@ class Patches:
     def apply(self) -> "Spliced":
         """The new bytes, and how to make the index of them."""
         frames = []
-        for table in self.batch.tables:  # from the top: then they are in order, but for batches of several resources or scopes
+        # from the top: then they are in order, but for batches of several resources or scopes
+        for table in self.batch.tables:
             if table in self._whole or table in self._frames:
                 rows = self.batch.table(table).rows
                 held = np.arange(len(rows)) if table in self._whole else self._frames[table].nonzero()[0]
@@ -124,7 +134,9 @@ class Spliced:
 
         return Later(make, held)
 
-    def attributes(self, held: "tuple[Array, list[bytes]] | Later[tuple[Array, list[bytes]]]") -> Later[tuple[Array, list[bytes]]]:
+    def attributes(
+        self, held: "tuple[Array, list[bytes]] | Later[tuple[Array, list[bytes]]]"
+    ) -> Later[tuple[Array, list[bytes]]]:
         """The attributes of a table none of which was changed."""
         shift = self.shift
 

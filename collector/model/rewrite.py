@@ -1,7 +1,8 @@
 """Writes the changes of an edit: turns them into patches of the request's bytes, has them spliced in, and carries the index over.
 
-What is encoded how: ``table.FIELDS``. New attributes stand behind the last of their row, or first where it has none; new fields first.
-Rows that lack the message a field belongs into (InstrumentationScope, Status) get an empty one beforehand.
+What is encoded how: ``table.FIELDS``. New attributes stand behind the last of their row, or first where it has none;
+new fields first. Rows that lack the message a field belongs into (InstrumentationScope, Status) get an empty one
+beforehand.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def written(batch: B, changes: dict[str, TableChange]) -> B:
             if (by_field.winner != UNTOUCHED).any():
                 _put_field(patches, table, by_field, *holders[by_field.known.inner])
         if change.log:
-            made = change.write_log(batch.table(table).rows, batch.attributes(table)).patches(_attribute_tags(batch, table))
+            made = change.write_log(batch.table(table).rows, batch.attributes(table)).patches(
+                _attribute_tags(batch, table)
+            )
             if made is not None:
                 attributes[table] = _put_attributes(patches, table, made), made
     if not patches.count:
@@ -110,10 +113,17 @@ def without_children(batch: B, keep: Array, table: str) -> B:
     return result
 
 
-_COUNT_OF: Final = {"events": "event_count", "links": "link_count", "exemplars": "exemplar_count", "quantiles": "quantile_count"}
+_COUNT_OF: Final = {
+    "events": "event_count",
+    "links": "link_count",
+    "exemplars": "exemplar_count",
+    "quantiles": "quantile_count",
+}
 
 
-def _made(batch: B, spliced: Spliced, without: Container[str], changed: Mapping[str, Container[str]] | None = None) -> B:
+def _made(
+    batch: B, spliced: Spliced, without: Container[str], changed: Mapping[str, Container[str]] | None = None
+) -> B:
     """A batch of new bytes with the items of ``batch``, what is known of it moved but for the attributes of the tables ``without``.
 
     ``changed``: the fields of each table whose columns are to be read anew; None = all.
@@ -152,7 +162,9 @@ def _with_inner_messages(batch: B, changes: dict[str, TableChange]) -> B:
             at = rows["body"][needed]
             patches.around(table, needed)
             empty = _tag(number, _LENGTH_DELIMITED) + b"\0"
-            patches.put(table, at, at, empty, np.zeros(len(at), np.int64), np.full(len(at), 2), _inner_note(table, needed))
+            patches.put(
+                table, at, at, empty, np.zeros(len(at), np.int64), np.full(len(at), 2), _inner_note(table, needed)
+            )
     if not patches.count:
         return batch
     return _made(batch, patches.apply(), ())
@@ -191,7 +203,8 @@ def _put_field(patches: Patches, table: str, change: FieldChange, holder_bodies:
             rows = np.flatnonzero(mask)
             starts = ends = holder_bodies[rows]
             found = np.zeros(len(rows), np.bool_)
-            if form != "text" or (records[columns[0]][rows] >= 0).any():  # of texts the index says whether they are there
+            # of texts the index says whether they are there
+            if form != "text" or (records[columns[0]][rows] >= 0).any():
                 at = find_field(patches.batch.wire, starts, holder_ends[rows], number)
                 found = at[0] >= 0
                 starts, ends = np.where(found, at[0], starts), np.where(found, at[1], ends)
@@ -209,7 +222,9 @@ def _put_field(patches: Patches, table: str, change: FieldChange, holder_bodies:
             unset = (values == 0).all(axis=1) if form == "trace_id" else values == 0
             patches.cut(starts[unset & found], ends[unset & found])
             payload, sources, lengths = _number(form, number, values[~unset])
-            patches.put(table, starts[~unset], ends[~unset], payload, sources, lengths, _number_note(columns, rows, values))
+            patches.put(
+                table, starts[~unset], ends[~unset], payload, sources, lengths, _number_note(columns, rows, values)
+            )
             patches.around(table, mask)
 
 
@@ -237,7 +252,10 @@ def _delimited(column: StringColumn | AttributeColumn, rows: Array, number: int)
         return payload, starts[codes], lengths[codes], sizes[codes]
     held = column.rows[rows]
     absent = held["any"] < 0  # a value without any field: an empty message
-    offsets, lengths = np.where(absent, 0, held["any"]).astype(np.int32), np.where(absent, 0, held["any_len"]).astype(np.int32)
+    offsets, lengths = (
+        np.where(absent, 0, held["any"]).astype(np.int32),
+        np.where(absent, 0, held["any_len"]).astype(np.int32),
+    )
     return *length_delimited(_tag(number, _LENGTH_DELIMITED), column.source, offsets, lengths), lengths
 
 
@@ -255,7 +273,8 @@ def _number(form: str, number: int, values: Array) -> tuple[bytes, Array, Array]
     }[form]
     content = np.ascontiguousarray(content).reshape(len(values), -1).view(np.uint8)
     encoded = np.concatenate(
-        [np.broadcast_to(np.frombuffer(tag, np.uint8), (len(values), len(tag))), content.reshape(len(values), -1)], axis=1
+        [np.broadcast_to(np.frombuffer(tag, np.uint8), (len(values), len(tag))), content.reshape(len(values), -1)],
+        axis=1,
     )
     width = encoded.shape[1]
     return encoded.tobytes(), np.arange(len(values), dtype=np.int64) * width, np.full(len(values), width, np.int64)
@@ -293,5 +312,8 @@ def _attribute_tags(batch: Batch, table: str) -> int | Array:
     """The tag of each row's attributes: one for all, or uint8[n]."""
     if table != "points":
         return ATTRIBUTE_NUMBER[table] << 3 | _LENGTH_DELIMITED
-    tags: Array = POINT_ATTRIBUTE_NUMBER[batch.table("metrics").rows["type"][batch.table(table).rows["parent"]]] << 3 | _LENGTH_DELIMITED
+    tags: Array = (
+        POINT_ATTRIBUTE_NUMBER[batch.table("metrics").rows["type"][batch.table(table).rows["parent"]]] << 3
+        | _LENGTH_DELIMITED
+    )
     return tags

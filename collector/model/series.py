@@ -1,10 +1,13 @@
 """The identity of a metric point's series as 128 bits. Not a Prometheus label set: there int 1 and "1" are one series, here they are two.
 
-Identity: resource attributes, scope name, version and attributes, metric name, unit, type, temporality and monotonic, point attributes.
-Of a key that stands twice the last counts; the order of attributes does not matter, because their hashes are added mod 2^128 (so one can
-be taken out or replaced without hashing the others again). An unset text equals an empty one, as everywhere in proto3.
+Identity: resource attributes, scope name, version and attributes, metric name, unit, type, temporality and monotonic,
+    point attributes.
+Of a key that stands twice the last counts; the order of attributes does not matter, because their hashes are added mod
+2^128 (so one can be taken out or replaced without hashing the others again). An unset text equals an empty one, as
+everywhere in proto3.
 
-Source: OpenTelemetry metrics data model, "Timeseries model" and "Single-writer"; resource and scope identity from the same chapter.
+Source: OpenTelemetry metrics data model, "Timeseries model" and "Single-writer"; resource and scope identity from the
+    same chapter.
 """
 
 from typing import Protocol
@@ -46,7 +49,8 @@ def series_key(batch: Indexed, key: bytes | None = None, *, empty_is_absent: boo
     Args:
         batch: A ``Metrics`` batch.
         key: 16 bytes known to all who must agree; None = the secret of this process.
-        empty_is_absent: An attribute without a value, or with an empty text, is none: what is written as labels is one series then.
+        empty_is_absent: An attribute without a value, or with an empty text, is none: what is written as labels is one
+            series then.
     """
     scopes, metrics, points = (batch.table(name).rows for name in ("scopes", "metrics", "points"))
     resource = attribute_identity(batch, "resources", key, empty_is_absent=empty_is_absent)

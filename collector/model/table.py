@@ -95,7 +95,13 @@ SCHEMAS: Final[Mapping[Signal, Schema]] = {
     Signal.METRICS: Schema(
         {**_TOP, "metrics": "scopes", "points": "metrics", "exemplars": "points", "quantiles": "points"},
         "points",
-        {**_TOP_ROWS, "metrics": layout.METRIC, "points": layout.POINT, "exemplars": layout.EXEMPLAR, "quantiles": layout.QUANTILE},
+        {
+            **_TOP_ROWS,
+            "metrics": layout.METRIC,
+            "points": layout.POINT,
+            "exemplars": layout.EXEMPLAR,
+            "quantiles": layout.QUANTILE,
+        },
     ),
     Signal.LOGS: Schema({**_TOP, "records": "scopes"}, "records", {**_TOP_ROWS, "records": layout.RECORD}),
 }
@@ -194,6 +200,15 @@ FIELDS: Final[Mapping[str, Mapping[str, Field]]] = {
 }
 
 # The field number of an attribute, by table; of points by the type of their metric.
-ATTRIBUTE_NUMBER: Final = {"resources": 1, "scopes": 3, "spans": 9, "events": 3, "links": 4, "records": 6, "exemplars": 7}
-POINT_ATTRIBUTE_NUMBER: Final = np.array([0, 7, 7, 9, 1, 7], np.uint8)  # none, gauge, sum, histogram, exponential, summary
+ATTRIBUTE_NUMBER: Final = {
+    "resources": 1,
+    "scopes": 3,
+    "spans": 9,
+    "events": 3,
+    "links": 4,
+    "records": 6,
+    "exemplars": 7,
+}
+# none, gauge, sum, histogram, exponential, summary
+POINT_ATTRIBUTE_NUMBER: Final = np.array([0, 7, 7, 9, 1, 7], np.uint8)
 POINT_FLAGS_NUMBER: Final = np.array([0, 8, 8, 10, 10, 8], np.uint8)

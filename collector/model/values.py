@@ -1,6 +1,7 @@
 """AnyValue from bytes to text, and which Python values one can hold. For single and distinct values; they are encoded by ``wire.build``.
 
-Source: ``common.proto`` (opentelemetry-proto 1.x); text: OpenTelemetry specification, common/README "AttributeValue to string".
+Source: ``common.proto`` (opentelemetry-proto 1.x); text: OpenTelemetry specification, common/README "AttributeValue to
+    string".
 """
 
 import base64
@@ -23,14 +24,17 @@ def double_text(value: float) -> str:
         return "Infinity" if value > 0 else "-Infinity"
     if value == 0:
         return "-0" if math.copysign(1, value) < 0 else "0"
-    # Source: ECMA-404 has no form of its own; encoding/json of Go, which the Collector uses, switches to an exponent outside [1e-6, 1e21).
+    # Source: ECMA-404 has no form of its own; encoding/json of Go, which the Collector uses, switches to an exponent
+    # outside [1e-6, 1e21).
     if 1e-6 <= abs(value) < 1e21:
         text = repr(value)
         if "e" in text:
             text = f"{value:.0f}" if abs(value) >= 1 else _plain(text)
         return text.removesuffix(".0")
     mantissa, _, exponent = repr(value).partition("e")
-    return f"{mantissa.removesuffix('.0')}e{'-' if exponent.startswith('-') else '+'}{exponent.lstrip('+-').lstrip('0')}"
+    return (
+        f"{mantissa.removesuffix('.0')}e{'-' if exponent.startswith('-') else '+'}{exponent.lstrip('+-').lstrip('0')}"
+    )
 
 
 def _plain(text: str) -> str:
@@ -67,7 +71,9 @@ def _json(value: Any) -> str:
         return f'"{base64.b64encode(value).decode()}"'
     if isinstance(value, dict):
         # sorted, as Go writes maps: equal maps in another order are one label value
-        return "{" + ",".join(f"{json.dumps(key, ensure_ascii=False)}:{_json(value[key])}" for key in sorted(value)) + "}"
+        return (
+            "{" + ",".join(f"{json.dumps(key, ensure_ascii=False)}:{_json(value[key])}" for key in sorted(value)) + "}"
+        )
     return "[" + ",".join(map(_json, value)) + "]"
 
 

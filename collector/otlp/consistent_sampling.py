@@ -1,7 +1,9 @@
 """Consistent probability sampling: thresholds, randomness and the ``ot`` member of a trace state.
 
-Source: OpenTelemetry specification, trace/tracestate-probability-sampling.md. A span is kept where randomness ≥ threshold;
-threshold = (1 - probability) · 2^56; randomness is ``rv``, else the trace id's low 56 bits. A threshold may only be raised.
+Source: OpenTelemetry specification, trace/tracestate-probability-sampling.md. A span is kept where randomness ≥
+    threshold;
+threshold = (1 - probability) · 2^56; randomness is ``rv``, else the trace id's low 56 bits. A threshold may only be
+raised.
 """
 
 import math

@@ -1,9 +1,11 @@
 """Exponential histograms that are filled observation by observation, one a slot of a ``KeyTable``, all of a batch at once.
 
-Values from 0 up. A histogram begins at the finest scale and is halved in resolution whenever its values span more than ``max_size``
-buckets. A bucket's place is its index modulo ``max_size``: nothing is moved when the range grows at either end.
+Values from 0 up. A histogram begins at the finest scale and is halved in resolution whenever its values span more than
+``max_size`` buckets. A bucket's place is its index modulo ``max_size``: nothing is moved when the range grows at either
+end.
 
-Source: OpenTelemetry metrics data model, "ExponentialHistogram" (bucket i holds (base^i, base^(i+1)]); SDK specification, "Base2
+Source: OpenTelemetry metrics data model, "ExponentialHistogram" (bucket i holds (base^i, base^(i+1)]); SDK
+    specification, "Base2
 Exponential Bucket Histogram Aggregation" (maximum scale 20).
 """
 
@@ -74,7 +76,9 @@ class ExponentialColumns:
         np.maximum.at(high, row, index)
         scale = self._make_room(touched, low, high)
         index >>= _SCALE_MAX - scale[row]
-        np.add.at(self._column("buckets").reshape(-1), slots.astype(np.int64) * self._size + index % self._size, weights)
+        np.add.at(
+            self._column("buckets").reshape(-1), slots.astype(np.int64) * self._size + index % self._size, weights
+        )
 
     def _make_room(self, slots: I32, low: I64, high: I64) -> I64:
         """Widens the histograms to hold the finest indices ``low`` to ``high`` too; returns their scales."""

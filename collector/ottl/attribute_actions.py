@@ -2,7 +2,8 @@
 
 Each works on whole columns; text is hashed, matched and parsed once per distinct value. Which rows: the caller's mask.
 
-Source: opentelemetry-collector-contrib internal/coreinternal/attraction (keys, messages, SHA-256 of what bytes, what converts to what).
+Source: opentelemetry-collector-contrib internal/coreinternal/attraction (keys, messages, SHA-256 of what bytes, what
+    converts to what).
 """
 
 import hashlib
@@ -37,7 +38,9 @@ __all__ = ["ActionConfig", "AttributeActions"]
 _CACHED_TEXTS: Final = 4096
 _CACHED_TEXT_MAX_CHARS: Final = 256
 _INT: Final = re.compile(r"[+-]?[0-9]+", re.ASCII)
-_FLOAT: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(inf|infinity)|nan", re.ASCII | re.IGNORECASE)
+_FLOAT: Final = re.compile(
+    r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(inf|infinity)|nan", re.ASCII | re.IGNORECASE
+)
 _HEX_FLOAT: Final = re.compile(r"[+-]?0x([0-9a-f]+\.?[0-9a-f]*|\.[0-9a-f]+)p[+-]?[0-9]+", re.ASCII | re.IGNORECASE)
 _SETTING: Final = ("insert", "update", "upsert")
 
@@ -73,7 +76,9 @@ class ActionConfig(ComponentConfig):
                 raise ValueError(f"action {action!r} needs at least one of 'key' and 'pattern'")
         elif not self.key:
             raise ValueError(f"action {action!r} needs 'key'")
-        sources = [name for name in ("value", "from_attribute", "from_context") if getattr(self, name) not in (None, "")]
+        sources = [
+            name for name in ("value", "from_attribute", "from_context") if getattr(self, name) not in (None, "")
+        ]
         if self.value == "":
             sources.insert(0, "value")
         if action in _SETTING and len(sources) != 1:
@@ -87,14 +92,20 @@ class ActionConfig(ComponentConfig):
         if bool(self.converted_type) != (action == "convert"):
             raise ValueError(
                 f"action {action!r} "
-                + ("needs 'converted_type': int, double or string" if action == "convert" else "does not use 'converted_type'")
+                + (
+                    "needs 'converted_type': int, double or string"
+                    if action == "convert"
+                    else "does not use 'converted_type'"
+                )
             )
         if self.from_context == "client.address":
             raise ValueError("from_context: client.address is not kept; metadata.<header> and auth.<claim> are")
         if self.pattern:
             compiled = compile_pattern(self.pattern)
             if action == "extract" and (not compiled.groups or compiled.groups != len(compiled.groupindex)):
-                raise ValueError(f"pattern {self.pattern!r}: every group needs a name, and there must be one: (?P<name>…)")
+                raise ValueError(
+                    f"pattern {self.pattern!r}: every group needs a name, and there must be one: (?P<name>…)"
+                )
         elif action == "extract":
             raise ValueError("action 'extract' needs 'pattern'")
         if self.value is not None:

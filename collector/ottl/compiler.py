@@ -73,7 +73,8 @@ class _Compiler:
     def _fail(self, reason: str, node: Node) -> NoReturn:
         raise OttlError(reason, node.at, self._source)
 
-    # Truths. What is decided by the text alone is a plain bool, so that an operand that would fail is not asked beside it, as in Go.
+    # Truths. What is decided by the text alone is a plain bool, so that an operand that would fail is not asked beside
+    # it, as in Go.
 
     def truth(self, node: Node) -> Test | bool:
         match node:
@@ -164,7 +165,9 @@ class _Compiler:
                 return self._collection(list(map(self.value, node.items)), lambda *items: list(items))
             case MapOf():
                 keys = [key for key, _ in node.items]
-                return self._collection([self.value(item) for _, item in node.items], lambda *items: dict(zip(keys, items, strict=True)))
+                return self._collection(
+                    [self.value(item) for _, item in node.items], lambda *items: dict(zip(keys, items, strict=True))
+                )
             case Signed() | Chain() | Group():
                 return self._number(node)
             case _:
@@ -196,7 +199,9 @@ class _Compiler:
             case Literal() if type(node.value) in {int, float}:
                 return _Constant(node.value)
             case _:
-                return self._fail("only numbers, paths and converters can stand in parentheses or be computed with", node)
+                return self._fail(
+                    "only numbers, paths and converters can stand in parentheses or be computed with", node
+                )
 
     def _symbol(self, node: Enum) -> int:
         symbols = SYMBOLS[self._context]
@@ -204,7 +209,11 @@ class _Compiler:
             if not symbols:
                 self._fail(f"the {self._context} context has no symbols such as {node.name}", node)
             near = get_close_matches(node.name, symbols, 1)
-            self._fail(f"unknown symbol {node.name}" + (f": did you mean {near[0]}?" if near else f" in the {self._context} context"), node)
+            self._fail(
+                f"unknown symbol {node.name}"
+                + (f": did you mean {near[0]}?" if near else f" in the {self._context} context"),
+                node,
+            )
         return symbols[node.name]
 
     def _path(self, node: Path) -> _Get:
@@ -215,7 +224,10 @@ class _Compiler:
         elif self._prefixed:
             self._fail(f"{fields[0].name!r} does not say whose it is: write {self._context}.{fields[0].name}", node)
         elif len(fields) > 1 and not fields[0].keys and any(fields[0].name in names for names in CONTEXTS.values()):
-            self._fail(f"{fields[0].name!r} cannot be read in the {self._context} context: {', '.join(CONTEXTS[self._context])} can", node)
+            self._fail(
+                f"{fields[0].name!r} cannot be read in the {self._context} context: {', '.join(CONTEXTS[self._context])} can",
+                node,
+            )
         if any(field.keys for field in fields[:-1]):
             self._fail("keys stand behind the last name of a path", node)
         try:
@@ -274,7 +286,10 @@ class _Compiler:
             elif form in {"list", "texts"}:
                 if not isinstance(argument, ListOf):
                     self._fail(f"{node.name}: {parameter.name} is a list in brackets", argument)
-                items = [self._checked(node, parameter.name, item, "text" if form == "texts" else "any") for item in argument.items]
+                items = [
+                    self._checked(node, parameter.name, item, "text" if form == "texts" else "any")
+                    for item in argument.items
+                ]
                 if all(isinstance(item, _Constant) for item in items):
                     literals[place] = [item.value for item in items if isinstance(item, _Constant)]
                 getters.append(lambda view, items=items: [item(view) for item in items])  # type: ignore[misc]
@@ -299,7 +314,10 @@ class _Compiler:
         for place, (name, argument) in enumerate(node.arguments):
             if name and name not in names:
                 near = get_close_matches(name, names, 1, cutoff=0.0)
-                self._fail(f"{node.name} has no parameter {name!r}" + (f": did you mean {near[0]!r}?" if near else ""), argument)
+                self._fail(
+                    f"{node.name} has no parameter {name!r}" + (f": did you mean {near[0]!r}?" if near else ""),
+                    argument,
+                )
             if named and not name:
                 self._fail("an argument without a name behind one with a name", argument)
             named = named or bool(name)

@@ -37,8 +37,8 @@ class Conditions:
     def mask(self, batch: Batch) -> tuple[Array, Array]:
         """(matched, failed), bool[n] each: failed = a condition had no answer for the row before one matched.
 
-        Conditions are asked in order and, as in the Collector, none after the first that matches. A failed one counts as no match, so
-        that a row may be both.
+        Conditions are asked in order and, as in the Collector, none after the first that matches. A failed one counts
+        as no match, so that a row may be both.
 
         Raises:
             KeyError: the batch is of a signal without this context.

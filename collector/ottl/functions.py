@@ -1,7 +1,7 @@
 """The converters that conditions may call: what they take and what they make of it.
 
-Most are functions of single values, called once per distinct one; those on durations, times and ids, of which each row has its own,
-are functions of columns.
+Most are functions of single values, called once per distinct one; those on durations, times and ids, of which each row
+has its own, are functions of columns.
 Source: opentelemetry-collector-contrib pkg/ottl/ottlfuncs (README, v0.156) and internal/filter/filterottl.
 """
 
@@ -102,7 +102,9 @@ def _check_pattern(literals: Mapping[int, Scalar]) -> None:
 def _concat(_: View, arguments: Sequence[Any]) -> Values:
     values, delimiter = arguments
     return apply(
-        lambda separator, *parts: _text(separator).join("<nil>" if (text := text_of(part)) is None else text for part in parts),
+        lambda separator, *parts: _text(separator).join(
+            "<nil>" if (text := text_of(part)) is None else text for part in parts
+        ),
         [delimiter, *values],
     )
 
@@ -113,7 +115,9 @@ def _convert_case(target: Scalar, case: str) -> str:
 
 def _check_case(literals: Mapping[int, Scalar]) -> None:
     if literals.get(1) not in {"lower", "upper"}:
-        raise ValueError(f'{literals.get(1)!r} is no case: write "lower" or "upper" ("snake" and "camel" are not available)')
+        raise ValueError(
+            f'{literals.get(1)!r} is no case: write "lower" or "upper" ("snake" and "camel" are not available)'
+        )
 
 
 def _substring(target: Scalar, start: Scalar, length: Scalar, *, utf8_safe: bool) -> str:
@@ -215,12 +219,16 @@ def _int_of(value: Scalar) -> int | None:
 
 
 def _double(target: Values) -> Values:
-    texts = apply(lambda value: None if value is None else parse_double(_text(value)), [target.with_kind(_others(target))])
+    texts = apply(
+        lambda value: None if value is None else parse_double(_text(value)), [target.with_kind(_others(target))]
+    )
     whole = np.isin(target.kind, (Kind.INT, Kind.BOOL))
     kind = np.where(whole | (target.kind == Kind.DOUBLE), np.uint8(Kind.DOUBLE), texts.kind)
     return Values(
         kind,
-        double=lambda: np.where(whole, target.number.astype(np.float64), np.where(target.kind == Kind.DOUBLE, target.double, texts.double)),
+        double=lambda: np.where(
+            whole, target.number.astype(np.float64), np.where(target.kind == Kind.DOUBLE, target.double, texts.double)
+        ),
     )
 
 
@@ -282,7 +290,9 @@ def _per(nanoseconds: int, *, real: bool = False) -> Callable[[], Evaluate]:
     """A duration in a unit: whole ones are cut toward zero."""
 
     def evaluate(target: Values) -> Values:
-        kind = np.where(target.kind == Kind.DURATION, np.uint8(Kind.DOUBLE if real else Kind.INT), np.uint8(Kind.FAILED))
+        kind = np.where(
+            target.kind == Kind.DURATION, np.uint8(Kind.DOUBLE if real else Kind.INT), np.uint8(Kind.FAILED)
+        )
 
         def whole() -> Array:
             units: Array = target.number // nanoseconds
@@ -291,7 +301,9 @@ def _per(nanoseconds: int, *, real: bool = False) -> Callable[[], Evaluate]:
 
         def double() -> Array:
             units = whole()
-            exact: Array = units.astype(np.float64) + (target.number - units * nanoseconds).astype(np.float64) / nanoseconds
+            exact: Array = (
+                units.astype(np.float64) + (target.number - units * nanoseconds).astype(np.float64) / nanoseconds
+            )
             return exact
 
         return Values(kind, number=whole, double=double)
@@ -329,7 +341,9 @@ def _check_id(function: Callable[[Scalar], bytes], name: str, length: int) -> Ca
             try:
                 function(literals[0])
             except Failure:
-                raise ValueError(f"{literals[0]!r} is no {name}: write {length} bytes (0x…) or {2 * length} hexadecimal digits") from None
+                raise ValueError(
+                    f"{literals[0]!r} is no {name}: write {length} bytes (0x…) or {2 * length} hexadecimal digits"
+                ) from None
 
     return check
 
@@ -427,19 +441,27 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     "HasAttrOnDatapoint": Function(
         (Parameter("key", "literal text"), Parameter("expected_val", "literal text")), lambda: _on_points, _METRIC
     ),
-    "HasPrefix": Function(_texts("target", "prefix"), _scalar(lambda value, prefix: _text(value).startswith(_text(prefix)))),
-    "HasSuffix": Function(_texts("target", "suffix"), _scalar(lambda value, suffix: _text(value).endswith(_text(suffix)))),
+    "HasPrefix": Function(
+        _texts("target", "prefix"), _scalar(lambda value, prefix: _text(value).startswith(_text(prefix)))
+    ),
+    "HasSuffix": Function(
+        _texts("target", "suffix"), _scalar(lambda value, suffix: _text(value).endswith(_text(suffix)))
+    ),
     "Hex": Function(_ANY, _scalar(_hex)),
     "Hours": Function(_ANY, _per(3600 * 10**9, real=True)),
     "Index": Function((Parameter("target", "any"), Parameter("value", "any")), _scalar(_index)),
     "Int": Function(_ANY, _columns(_int)),
     "IsBool": Function(_ANY, _is_kind(Kind.BOOL)),
     "IsDouble": Function(_ANY, _is_kind(Kind.DOUBLE)),
-    "IsInCIDR": Function((Parameter("target"), Parameter("networks", "texts")), lambda: _in_networks, check=_check_networks),
+    "IsInCIDR": Function(
+        (Parameter("target"), Parameter("networks", "texts")), lambda: _in_networks, check=_check_networks
+    ),
     "IsInt": Function(_ANY, _is_kind(Kind.INT)),
     "IsList": Function(_ANY, _is_kind(Kind.LIST, Kind.ITEMS)),
     "IsMap": Function(_ANY, _is_kind(Kind.MAP, Kind.ATTRIBUTES)),
-    "IsMatch": Function((Parameter("target", "any"), Parameter("pattern")), _scalar(_is_match, cached=True), check=_check_pattern),
+    "IsMatch": Function(
+        (Parameter("target", "any"), Parameter("pattern")), _scalar(_is_match, cached=True), check=_check_pattern
+    ),
     "IsRootSpan": Function((), lambda: _is_root_span, _SPAN),
     "IsString": Function(_ANY, _is_kind(Kind.STRING)),
     "Len": Function(_ANY, _columns(_length)),
@@ -454,15 +476,24 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     "Split": Function(_texts("target", "delimiter"), _scalar(_split)),
     "String": Function(_ANY, _scalar(text_of)),
     "Substring": Function(
-        (Parameter("target"), Parameter("start", "int"), Parameter("length", "int"), Parameter("utf8_safe", "literal bool", optional=True)),
+        (
+            Parameter("target"),
+            Parameter("start", "int"),
+            Parameter("length", "int"),
+            Parameter("utf8_safe", "literal bool", optional=True),
+        ),
         _substring_columns,
     ),
     "ToLowerCase": Function(_texts("target"), _scalar(lambda value: lower(_text(value)), cached=True)),
     "ToUpperCase": Function(_texts("target"), _scalar(lambda value: upper(_text(value)), cached=True)),
     "TraceID": Function(_ANY, _scalar(_trace_id), check=_check_id(_trace_id, "trace id", 16)),
     "Trim": Function((Parameter("target"), Parameter("replacement", "literal text", optional=True)), lambda: _trim),
-    "TrimPrefix": Function(_texts("target", "prefix"), _scalar(lambda value, prefix: _text(value).removeprefix(_text(prefix)))),
-    "TrimSuffix": Function(_texts("target", "suffix"), _scalar(lambda value, suffix: _text(value).removesuffix(_text(suffix)))),
+    "TrimPrefix": Function(
+        _texts("target", "prefix"), _scalar(lambda value, prefix: _text(value).removeprefix(_text(prefix)))
+    ),
+    "TrimSuffix": Function(
+        _texts("target", "suffix"), _scalar(lambda value, suffix: _text(value).removesuffix(_text(suffix)))
+    ),
     "UnixMicro": Function(_ANY, _unix(1_000)),
     "UnixMilli": Function(_ANY, _unix(10**6)),
     "UnixNano": Function(_ANY, _unix(1)),

@@ -1,6 +1,7 @@
 """``include`` and ``exclude`` of processors: which spans, points or records they work on. Not the filter's expressions.
 
-All properties that are given must match; of a list of names one. ``regexp`` searches, unanchored. Text is matched once per distinct value.
+All properties that are given must match; of a list of names one. ``regexp`` searches, unanchored. Text is matched once
+per distinct value.
 
 Source: opentelemetry-collector-contrib internal/filter (filterconfig, filtermatcher, filterspan, filterlog).
 """
@@ -109,7 +110,9 @@ class MatchConfig(ComponentConfig):
             for match in (*self.attributes, *self.resources):
                 if match.value is not None:
                     if not isinstance(match.value, str):
-                        raise ValueError(f"match_type: regexp needs text as value of {match.key!r}, not {match.value!r}")
+                        raise ValueError(
+                            f"match_type: regexp needs text as value of {match.key!r}, not {match.value!r}"
+                        )
                     compile_pattern(match.value)
             for library in self.libraries:
                 compile_pattern(library.name)
@@ -123,7 +126,9 @@ class MatchConfig(ComponentConfig):
 
     def given(self) -> list[str]:
         """The names of the properties that are given."""
-        return [name for name in type(self).model_fields if name not in {"match_type", "regexp"} and getattr(self, name)]
+        return [
+            name for name in type(self).model_fields if name not in {"match_type", "regexp"} and getattr(self, name)
+        ]
 
 
 class Matcher:
@@ -161,7 +166,9 @@ def _rules(config: MatchConfig | None, signal: Signal, section: str) -> list[_Ru
     if config.services:
         services = text(config.services)
         rules.append(
-            lambda batch: services(batch.attribute("service.name", "resources").as_text().fill(_NO_SERVICE))[batch.ancestor("resources")]
+            lambda batch: services(batch.attribute("service.name", "resources").as_text().fill(_NO_SERVICE))[
+                batch.ancestor("resources")
+            ]
         )
     if config.span_names:
         rules.append(_item_text("name", text(config.span_names)))
@@ -229,7 +236,9 @@ def _value_test(config: AttributeMatch, match_type: str) -> Callable[[AttributeC
     if match_type == "regexp":
         pattern = compile_pattern(value)
         scalars = (KIND_STRING, KIND_BOOL, KIND_DOUBLE, KIND_INT)
-        return lambda column: np.isin(column.kind, scalars) & column.as_text().where(lambda text: pattern.search(text) is not None)
+        return lambda column: (
+            np.isin(column.kind, scalars) & column.as_text().where(lambda text: pattern.search(text) is not None)
+        )
     if isinstance(value, str):
         return lambda column: column.text.equals(value)
     if isinstance(value, bool):

@@ -77,7 +77,11 @@ _METRIC_SYMBOLS: Final = {
 }
 _LOG_SYMBOLS: Final = {
     "SEVERITY_NUMBER_UNSPECIFIED": 0,
-    **{f"SEVERITY_NUMBER_{level}{step + 1 if step else ''}": 4 * n + step + 1 for n, level in enumerate(_LEVELS) for step in range(4)},
+    **{
+        f"SEVERITY_NUMBER_{level}{step + 1 if step else ''}": 4 * n + step + 1
+        for n, level in enumerate(_LEVELS)
+        for step in range(4)
+    },
 }
 SYMBOLS: Final[Mapping[Context, Mapping[str, int]]] = {
     "resource": {},
@@ -167,7 +171,9 @@ class _Attributes(_Keyed):
             return lambda view: view.column(
                 (table, "attributes"),
                 table,
-                lambda batch: Values.of_numbers(Kind.ATTRIBUTES, np.ascontiguousarray(batch.table(table).rows["attribute_count"])),
+                lambda batch: Values.of_numbers(
+                    Kind.ATTRIBUTES, np.ascontiguousarray(batch.table(table).rows["attribute_count"])
+                ),
             )
         first, rest = keys[0], keys[1:]
         if not isinstance(first, str):
@@ -318,7 +324,9 @@ def _sum(batch: Batch) -> Values:
 
 
 def _point_value(field: str, kind: Kind, value_kind: int) -> _Make:
-    return lambda batch: Values.of_numbers(kind, np.where(batch.field("value_kind") == value_kind, batch.field(field), 0))
+    return lambda batch: Values.of_numbers(
+        kind, np.where(batch.field("value_kind") == value_kind, batch.field(field), 0)
+    )
 
 
 def _body_text(batch: Batch) -> Values:

@@ -1,6 +1,7 @@
 """The text of a condition as a tree: grammar, literals, bounds. What the names in it mean is not known here.
 
-The grammar is a superset of OTTL's: one ladder of expressions, and ``compiler`` says where a truth and where a value may stand.
+The grammar is a superset of OTTL's: one ladder of expressions, and ``compiler`` says where a truth and where a value
+may stand.
 Source: opentelemetry-collector-contrib pkg/ottl (LANGUAGE.md; lexer and rules of v0.156).
 """
 
@@ -292,7 +293,9 @@ def _explained(error: UnexpectedInput, text: str) -> OttlError:
         return OttlError(reason, at, text)
     if isinstance(error, UnexpectedToken) and error.token.type != "$END":
         reason = f"unexpected {str(error.token)!r}"
-        if error.token.value == "(" and re.search(r"(?<![A-Za-z0-9_])[a-z][a-z0-9_]*\s*$", text[: error.token.start_pos]):
+        if error.token.value == "(" and re.search(
+            r"(?<![A-Za-z0-9_])[a-z][a-z0-9_]*\s*$", text[: error.token.start_pos]
+        ):
             reason += ": only converters can be called in a condition, and their names begin with a capital"
         return OttlError(reason, error.token.start_pos or 0, text)
     return OttlError("unexpected end", len(text), text)
@@ -322,22 +325,30 @@ class _Builder:
             case "group":
                 return Group(self.node(children[0]), at)
             case "path":
-                return Path(tuple(PathField(str(field.children[0]), self._keys(field.children[1:])) for field in children), at)
+                return Path(
+                    tuple(PathField(str(field.children[0]), self._keys(field.children[1:])) for field in children), at
+                )
             case "call":
                 calls = [child for child in children[1:] if child.data != "key"]
                 return Call(
-                    str(children[0]), tuple(map(self._argument, calls)), self._keys([c for c in children[1:] if c.data == "key"]), at
+                    str(children[0]),
+                    tuple(map(self._argument, calls)),
+                    self._keys([c for c in children[1:] if c.data == "key"]),
+                    at,
                 )
             case "list":
                 return ListOf(tuple(map(self.node, children)), at)
             case "map":
                 return MapOf(
-                    tuple((self._unquoted(item.children[0]), self.node(item.children[1])) for item in children), at if children else 0
+                    tuple((self._unquoted(item.children[0]), self.node(item.children[1])) for item in children),
+                    at if children else 0,
                 )
             case "enum":
                 return Enum(str(children[0]), at)
             case _:
-                return Literal(self._literal(str(tree.data), children[0] if children else None), at if at is not None else 0)
+                return Literal(
+                    self._literal(str(tree.data), children[0] if children else None), at if at is not None else 0
+                )
 
     def _keys(self, trees: list[Any]) -> tuple[Node, ...]:
         return tuple(self.node(tree.children[0]) for tree in trees)
@@ -353,7 +364,9 @@ class _Builder:
             return self._unquoted(token)
         if form == "bytes":
             if len(token) % 2:
-                raise OttlError(f"{str(token)!r}: bytes need an even number of digits", token.start_pos or 0, self._text)
+                raise OttlError(
+                    f"{str(token)!r}: bytes need an even number of digits", token.start_pos or 0, self._text
+                )
             return bytes.fromhex(token[2:])
         if form == "int":
             if len(token) > 19 or int(token) > _INT64_MAX:
@@ -393,9 +406,23 @@ class _Builder:
         elif code < 0x110000 and not 0xD800 <= code < 0xE000:
             return chr(code).encode()
         raise OttlError(
-            f"{match.group()!r} is no escape of a string; a backslash itself is written \\\\", start + 1 + match.start(), self._text
+            f"{match.group()!r} is no escape of a string; a backslash itself is written \\\\",
+            start + 1 + match.start(),
+            self._text,
         )
 
 
-_SIMPLE: Final = {"a": b"\a", "b": b"\b", "f": b"\f", "n": b"\n", "r": b"\r", "t": b"\t", "v": b"\v", "\\": b"\\", '"': b'"'}
-_ESCAPE: Final = re.compile(r'\\(?:([abfnrtv\\"])|([0-7]{3})|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|.)', re.DOTALL)
+_SIMPLE: Final = {
+    "a": b"\a",
+    "b": b"\b",
+    "f": b"\f",
+    "n": b"\n",
+    "r": b"\r",
+    "t": b"\t",
+    "v": b"\v",
+    "\\": b"\\",
+    '"': b'"',
+}
+_ESCAPE: Final = re.compile(
+    r'\\(?:([abfnrtv\\"])|([0-7]{3})|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|.)', re.DOTALL
+)

@@ -1,6 +1,7 @@
 """Single values from and to text as Go does it, for converters: numbers, durations, JSON, letter case.
 
-Source: Go 1.26 strconv, time.ParseDuration, strings, encoding/json; opentelemetry-collector-contrib pkg/ottl ("like" getters).
+Source: Go 1.26 strconv, time.ParseDuration, strings, encoding/json; opentelemetry-collector-contrib pkg/ottl ("like"
+    getters).
 """
 
 from __future__ import annotations
@@ -78,7 +79,16 @@ def parse_bool(text: str) -> bool:
     raise Failure
 
 
-_UNITS: Final = {"ns": 1, "us": 1_000, "µs": 1_000, "μs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_UNITS: Final = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "μs": 1_000,
+    "ms": 1_000_000,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
 _PART: Final = re.compile(r"(\d*)(?:\.(\d*))?(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 
 
@@ -94,13 +104,19 @@ def duration(text: str) -> Duration:
     total, at = 0, 0
     while at < len(unsigned):
         match = _PART.match(unsigned, at)
-        if match is None or not (match.group(1) or match.group(2)) or len(match.group(1)) > 19 or len(match.group(2) or "") > 1_000:
+        if (
+            match is None
+            or not (match.group(1) or match.group(2))
+            or len(match.group(1)) > 19
+            or len(match.group(2) or "") > 1_000
+        ):
             raise Failure
         whole, fraction, unit = match.groups()
         scale = _UNITS[unit]
         total += int(whole or "0") * scale
         if fraction:
-            digits = fraction[:19] if int(fraction[:19]) <= _INT64_LIMIT else fraction[:18]  # Go goes on for as long as they fit
+            # Go goes on for as long as they fit
+            digits = fraction[:19] if int(fraction[:19]) <= _INT64_LIMIT else fraction[:18]
             total += int(float(int(digits)) * (scale / 10.0 ** len(digits)))
         at = match.end()
     total = -total if text.startswith("-") else total

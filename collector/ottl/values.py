@@ -1,7 +1,7 @@
 """Columns whose rows may each have another type, as OTTL's values do, and what may be done with them: compare, compute, apply.
 
-A column has one row for each row of the context's table, or a single one: the same value everywhere. Numbers are worked on as arrays;
-text, maps and lists once per distinct value. An evaluation error is a kind of its own (``Kind.FAILED``).
+A column has one row for each row of the context's table, or a single one: the same value everywhere. Numbers are worked
+on as arrays; text, maps and lists once per distinct value. An evaluation error is a kind of its own (``Kind.FAILED``).
 Source of the rules: opentelemetry-collector-contrib pkg/ottl (compare.go, math.go, LANGUAGE.md "Comparison Rules").
 """
 
@@ -21,7 +21,21 @@ from collector.model.values import any_value
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Array", "Duration", "Failure", "Kind", "Scalar", "SpanId", "Time", "TraceId", "Values", "apply", "compare", "compute", "negate"]
+__all__ = [
+    "Array",
+    "Duration",
+    "Failure",
+    "Kind",
+    "Scalar",
+    "SpanId",
+    "Time",
+    "TraceId",
+    "Values",
+    "apply",
+    "compare",
+    "compute",
+    "negate",
+]
 
 
 class Kind(IntEnum):
@@ -218,7 +232,10 @@ class Values:
             objects=lambda: (np.arange(len(scalars), dtype=np.int32), objects),
             ids=lambda: (
                 np.frombuffer(
-                    b"".join(bytes(value).rjust(16, b"\0") if isinstance(value, TraceId | SpanId) else bytes(16) for value in scalars),
+                    b"".join(
+                        bytes(value).rjust(16, b"\0") if isinstance(value, TraceId | SpanId) else bytes(16)
+                        for value in scalars
+                    ),
                     ">u8",
                 )
                 .astype(np.uint64)
@@ -239,7 +256,11 @@ class Values:
     @classmethod
     def of_numbers(cls, kind: Kind, numbers: Array, where: Array | None = None) -> Values:
         """Numbers of one kind (unsigned ones wrap as in Go); nil where ``where`` is False."""
-        kinds = np.full(len(numbers), kind, np.uint8) if where is None else np.where(where, np.uint8(kind), np.uint8(Kind.NIL))
+        kinds = (
+            np.full(len(numbers), kind, np.uint8)
+            if where is None
+            else np.where(where, np.uint8(kind), np.uint8(Kind.NIL))
+        )
         if kind is Kind.DOUBLE:
             return cls(kinds, double=lambda: numbers)
         return cls(kinds, number=lambda: numbers.astype(np.int64))
@@ -248,7 +269,8 @@ class Values:
     def of_ids(cls, kind: Kind, ids: Array) -> Values:
         """Trace ids uint64[n,2] or span ids uint64[n]."""
         return cls(
-            np.full(len(ids), kind, np.uint8), ids=lambda: ids if ids.ndim == 2 else np.stack([np.zeros(len(ids), np.uint64), ids], axis=1)
+            np.full(len(ids), kind, np.uint8),
+            ids=lambda: ids if ids.ndim == 2 else np.stack([np.zeros(len(ids), np.uint64), ids], axis=1),
         )
 
     @classmethod
@@ -259,7 +281,9 @@ class Values:
         def objects() -> tuple[Array, list[Any]]:
             encoded = np.isin(kind, _OBJECTS)
             slices = StringColumn.from_slices(
-                column.source, np.where(encoded, column.rows["any"], np.int32(-1)), np.ascontiguousarray(column.rows["any_len"])
+                column.source,
+                np.where(encoded, column.rows["any"], np.int32(-1)),
+                np.ascontiguousarray(column.rows["any_len"]),
             )
             return slices.codes, [any_value(content) for content in slices.distinct_bytes]
 
@@ -294,7 +318,8 @@ class Values:
                 found = of_rows.codes
                 raw = ids[of_rows.first].astype(">u8").tobytes()
                 distinct = [
-                    TraceId(raw[at : at + 16]) if kind == Kind.TRACE_ID else SpanId(raw[at + 8 : at + 16]) for at in range(0, len(raw), 16)
+                    TraceId(raw[at : at + 16]) if kind == Kind.TRACE_ID else SpanId(raw[at + 8 : at + 16])
+                    for at in range(0, len(raw), 16)
                 ]
             else:
                 found, distinct = 0, [None if kind == Kind.NIL else _FAILED]
@@ -307,14 +332,19 @@ _CACHED_VALUES: Final = 8_192
 _CACHED_CHARS: Final = 1_024
 
 
-def apply(function: Callable[..., Scalar], arguments: Sequence[Values], cache: dict[str, Scalar] | None = None) -> Values:
+def apply(
+    function: Callable[..., Scalar], arguments: Sequence[Values], cache: dict[str, Scalar] | None = None
+) -> Values:
     """``function`` of the arguments' values, called once for each distinct combination; rows with a failed argument fail.
 
     ``cache``: results for texts of earlier batches, where the text is all that varies; it is emptied when it is full.
     """
     coded = [argument.scalars() for argument in arguments]
     varying = [index for index, (codes, _) in enumerate(coded) if len(codes) > 1]
-    fixed = [None if index in varying else values[codes[0]] if len(codes) else None for index, (codes, values) in enumerate(coded)]
+    fixed = [
+        None if index in varying else values[codes[0]] if len(codes) else None
+        for index, (codes, values) in enumerate(coded)
+    ]
     if not varying:
         if any(len(codes) == 0 for codes, _ in coded):
             return Values.of([])
@@ -517,6 +547,10 @@ def compute(symbol: str, left: Values, right: Values) -> Values:
             double = function(left_real, right_real)
             if saturates.any():
                 limit = np.where(left.number < 0, _INT64.min, _INT64.max)
-                opposite = (left.number < 0) != (right.number < 0) if symbol == "+" else (left.number < 0) == (right.number < 0)
+                opposite = (
+                    (left.number < 0) != (right.number < 0)
+                    if symbol == "+"
+                    else (left.number < 0) == (right.number < 0)
+                )
                 number = np.where(saturates & ~opposite & ((number < 0) != (left.number < 0)), limit, number)
     return Values(kind, number=lambda: number, double=lambda: double)

@@ -1,8 +1,9 @@
 """The label sets of Prometheus series, built once for each distinct source.
 
-Order of precedence (later loses unless stated): point attributes; promoted resource attributes; ``job`` and ``instance``, which
-override; external labels; ``otel_scope_*``, which override. ``__name__``, ``le`` and ``quantile`` belong to the encoder, attributes
-of those names are overwritten. Source: the specification's Prometheus compatibility page; prometheusremotewrite/helper.go.
+Order of precedence (later loses unless stated): point attributes; promoted resource attributes; ``job`` and
+``instance``, which override; external labels; ``otel_scope_*``, which override. ``__name__``, ``le`` and ``quantile``
+belong to the encoder, attributes of those names are overwritten. Source: the specification's Prometheus compatibility
+page; prometheusremotewrite/helper.go.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -76,7 +77,9 @@ class SeriesLabels:
         settings = self._settings
         if any(fnmatchcase(key, pattern) for pattern in settings.excluded_resource_attributes):
             return False
-        return settings.promote_all_resource_attributes or any(fnmatchcase(key, pattern) for pattern in settings.resource_attributes)
+        return settings.promote_all_resource_attributes or any(
+            fnmatchcase(key, pattern) for pattern in settings.resource_attributes
+        )
 
     def series(self, attributes: Pairs, resource: Pairs, scope: tuple[str, str, str, Pairs]) -> list[tuple[str, str]]:
         """Labels of a series without ``__name__``, ``le`` and ``quantile``, sorted by the name's bytes.
@@ -115,4 +118,6 @@ class SeriesLabels:
 
 
 def _sorted(labels: Mapping[str, str]) -> list[tuple[str, str]]:
-    return sorted(((name, value) for name, value in labels.items() if name and value), key=lambda pair: pair[0].encode())
+    return sorted(
+        ((name, value) for name, value in labels.items() if name and value), key=lambda pair: pair[0].encode()
+    )

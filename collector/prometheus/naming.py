@@ -1,6 +1,7 @@
 """Metric and label names: OpenTelemetry's to Prometheus'.
 
-Source: prometheus/otlptranslator (metric_namer, unit_namer, label_namer), the specification's "Prometheus and OpenMetrics
+Source: prometheus/otlptranslator (metric_namer, unit_namer, label_namer), the specification's "Prometheus and
+    OpenMetrics
 compatibility". Where implementations differ, Prometheus' own OTLP endpoint is followed and the other way is a setting.
 """
 
@@ -71,7 +72,11 @@ def _unit_words(unit: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=_CACHE_SIZE)
 def metric_name(
-    name: str, unit: str, kind: str, strategy: TranslationStrategy = "UnderscoreEscapingWithSuffixes", namespace: str = ""
+    name: str,
+    unit: str,
+    kind: str,
+    strategy: TranslationStrategy = "UnderscoreEscapingWithSuffixes",
+    namespace: str = "",
 ) -> str:
     """The Prometheus name of a metric whose Prometheus type is ``kind``; ``""`` if nothing of the name is left."""
     if strategy == "NoTranslation":
@@ -83,7 +88,12 @@ def metric_name(
     main, per = _unit_words(unit)
     if strategy == "NoUTF8EscapingWithSuffixes":
         text = f"{namespace}_{name}" if namespace and name else name
-        for suffix in (main, f"per_{per}" if per else "", "total" if kind == "counter" else "", "ratio" if is_ratio else ""):
+        for suffix in (
+            main,
+            f"per_{per}" if per else "",
+            "total" if kind == "counter" else "",
+            "ratio" if is_ratio else "",
+        ):
             if text and suffix and not text.endswith(suffix):
                 text += "_" + suffix
         return text
@@ -108,12 +118,16 @@ def _finish(text: str) -> str:
 
 @lru_cache(maxsize=_CACHE_SIZE)
 def escape_label_name(
-    name: str, *, utf8: bool = False, sanitize_leading_underscore: bool = True, preserve_multiple_underscores: bool = True
+    name: str,
+    *,
+    utf8: bool = False,
+    sanitize_leading_underscore: bool = True,
+    preserve_multiple_underscores: bool = True,
 ) -> str:
     """The Prometheus label name of an attribute key; ``""`` if nothing is left.
 
-    ``sanitize_leading_underscore``: ``_x`` becomes ``key_x`` (``__x`` stays). The defaults are those of Prometheus' OTLP endpoint;
-    the Collector collapses runs of underscores.
+    ``sanitize_leading_underscore``: ``_x`` becomes ``key_x`` (``__x`` stays). The defaults are those of Prometheus'
+    OTLP endpoint; the Collector collapses runs of underscores.
     """
     if utf8:
         return name

@@ -1,10 +1,11 @@
 """From a batch's points to series: label bytes of every source, cached; order; runs for an encoder.
 
-The bytes are what the exporter's ``encode_label`` makes of a name and a value: protobuf for remote-write, text for exposition.
+The bytes are what the exporter's ``encode_label`` makes of a name and a value: protobuf for remote-write, text for
+exposition.
 
-A *source* is an OTLP series (``Metrics.series_key``). A *series* is what Prometheus will see: sources whose final labels are equal
-(int 1 and "1", ``a.b`` and ``a_b``) are one, so order, shard and duplicates go by the final label bytes.
-The caches hold nothing that could not be built again; past their bound they are emptied.
+A *source* is an OTLP series (``Metrics.series_key``). A *series* is what Prometheus will see: sources whose final
+labels are equal (int 1 and "1", ``a.b`` and ``a_b``) are one, so order, shard and duplicates go by the final label
+bytes. The caches hold nothing that could not be built again; past their bound they are emptied.
 """
 
 import hashlib
@@ -100,7 +101,9 @@ class SeriesCache:
 
     def _clear(self) -> None:
         self.generation = getattr(self, "generation", 0) + 1
-        self.sources = KeyTable({"start": np.int64, "a": np.int32, "b": np.int32, "c": np.int32, "family": np.int32, "series": np.int32})
+        self.sources = KeyTable(
+            {"start": np.int64, "a": np.int32, "b": np.int32, "c": np.int32, "family": np.int32, "series": np.int32}
+        )
         self.series = KeyTable(self._series_columns)
         self.arena = bytearray()
         self.names = bytearray(b"\0")
@@ -192,7 +195,9 @@ class SeriesCache:
         types = metrics["type"][points["parent"]]
         family = self._families_of(batch)[points["parent"]]
         sendable = family >= 0
-        dropped = {reason: count for code, reason in _DROP_REASONS.items() if (count := int(np.count_nonzero(family == code)))}
+        dropped = {
+            reason: count for code, reason in _DROP_REASONS.items() if (count := int(np.count_nonzero(family == code)))
+        }
         slot = self._slots(batch, sendable, family, types)
         series = self.sources.column("series")[slot]
         order, duplicates = self._order(points, sendable, series)
@@ -203,7 +208,9 @@ class SeriesCache:
         ordered_series, ordered_set, ordered_type = series[order], extra_set[order], types[order]
         new_run = np.ones(len(order), bool)
         new_run[1:] = (
-            (ordered_series[1:] != ordered_series[:-1]) | (ordered_set[1:] != ordered_set[:-1]) | (ordered_type[1:] != ordered_type[:-1])
+            (ordered_series[1:] != ordered_series[:-1])
+            | (ordered_set[1:] != ordered_set[:-1])
+            | (ordered_type[1:] != ordered_type[:-1])
         )
         exemplars, exemplar_first = self._children(batch, "exemplars", EXEMPLAR, points["exemplar_count"] > 0)
         exemplar_arena, exemplar_slices = self._exemplar_labels(batch, len(exemplars))
@@ -259,9 +266,15 @@ class SeriesCache:
                 (keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "")
                 for j in range(int(first[i]), int(last[i]))
             ]
-            labels = self._labels.series(own, resources.attributes(int(resource_row[i])), scopes.scope(int(scope_row[i])))
+            labels = self._labels.series(
+                own, resources.attributes(int(resource_row[i])), scopes.scope(int(scope_row[i]))
+            )
             split = "quantile" if types[row] == METRIC_SUMMARY else "le"
-            labels = [(name, value) for name, value in labels if name != split or types[row] not in (METRIC_HISTOGRAM, METRIC_SUMMARY)]
+            labels = [
+                (name, value)
+                for name, value in labels
+                if name != split or types[row] not in (METRIC_HISTOGRAM, METRIC_SUMMARY)
+            ]
             pieces = [b"", b"", b""]
             for name, value in labels:
                 pieces[0 if name < "__name__" else 1 if name < split else 2] += self._encode_label(name, value)
@@ -289,7 +302,9 @@ class SeriesCache:
         return rows[last].astype(np.int32), int(len(rows) - np.count_nonzero(last))
 
     @staticmethod
-    def _children(batch: Metrics, table: str, dtype: np.dtype[np.void], wanted: Mask) -> tuple[npt.NDArray[np.void], I32]:
+    def _children(
+        batch: Metrics, table: str, dtype: np.dtype[np.void], wanted: Mask
+    ) -> tuple[npt.NDArray[np.void], I32]:
         """Rows of a child table and the first child of each point."""
         if not wanted.any():
             return np.empty(0, dtype), np.zeros(len(wanted) + 1, np.int32)
@@ -297,7 +312,12 @@ class SeriesCache:
         return rows, np.searchsorted(rows["parent"], np.arange(len(wanted) + 1)).astype(np.int32)
 
     def _extra_set_of(
-        self, wire: bytes, points: npt.NDArray[np.void], types: I32, quantiles: npt.NDArray[np.void], quantile_first: I32
+        self,
+        wire: bytes,
+        points: npt.NDArray[np.void],
+        types: I32,
+        quantiles: npt.NDArray[np.void],
+        quantile_first: I32,
     ) -> I32:
         """(points,) number of the point's set of bounds or quantiles, -1 for kinds without."""
         sets = np.full(len(points), -1, np.int32)
@@ -308,7 +328,9 @@ class SeriesCache:
             if label == "le":
                 source, starts = wire, points["bounds"][rows]
                 # one bucket more than bounds; a shorter list of counts says nothing of the bounds behind it
-                lengths = np.minimum(points["bounds_len"][rows], np.maximum(points["buckets_len"][rows] - 8, 0)) // 8 * 8
+                lengths = (
+                    np.minimum(points["bounds_len"][rows], np.maximum(points["buckets_len"][rows] - 8, 0)) // 8 * 8
+                )
             else:
                 source = quantiles["quantile"].astype("<f8").tobytes()
                 starts = quantile_first[rows] * 8

@@ -27,7 +27,11 @@ __all__ = ["AdminServer", "health_document"]
 KEY = "service::telemetry::metrics::address"
 _Handler = Callable[[Mapping[str, str]], Awaitable[Any]]
 _SHUTDOWN_S = 1.0
-_PAGE: Final = {"/": ("index.html", "text/html"), "/ui/page.js": ("page.js", "text/javascript"), "/ui/page.css": ("page.css", "text/css")}
+_PAGE: Final = {
+    "/": ("index.html", "text/html"),
+    "/ui/page.js": ("page.js", "text/javascript"),
+    "/ui/page.css": ("page.css", "text/css"),
+}
 _PAGE_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -47,7 +51,13 @@ class AdminServer:
         *,
         version: str,
     ) -> None:
-        self._host, self._telemetry, self._ledger, self._routes, self._version = host, telemetry, ledger, routes, version
+        self._host, self._telemetry, self._ledger, self._routes, self._version = (
+            host,
+            telemetry,
+            ledger,
+            routes,
+            version,
+        )
         self._runner: web.AppRunner | None = None
         self.port = 0
 
@@ -102,7 +112,9 @@ class AdminServer:
     async def _ready(self, request: web.Request) -> web.Response:
         del request
         is_ready = self._host.ready()
-        return _json({"status": "ready" if is_ready else "not ready", "version": self._version}, status=200 if is_ready else 503)
+        return _json(
+            {"status": "ready" if is_ready else "not ready", "version": self._version}, status=200 if is_ready else 503
+        )
 
     async def _live(self, request: web.Request) -> web.Response:
         del request
@@ -135,7 +147,12 @@ def health_document(host: Host, version: str) -> dict[str, Any]:
         "version": version,
         "uptime_seconds": round(host.uptime_s(), 3),
         "checks": [
-            {"name": check.name, "healthy": check.healthy, "message": check.message, "duration_ms": round(check.duration_ms, 3)}
+            {
+                "name": check.name,
+                "healthy": check.healthy,
+                "message": check.message,
+                "duration_ms": round(check.duration_ms, 3),
+            }
             for check in checks
         ],
     }

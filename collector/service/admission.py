@@ -1,8 +1,9 @@
 """The memory budget of the process: what the door asks before it takes bytes. One object, shared by all receivers and queues.
 
-Bytes held = open reservations + what queues charge + what stages hold. Above the soft limit the door refuses, retryably; so it does
-while the process's resident memory (RSS) is above its own limits, which a timer reads (``watch``). Above the hard limit of the RSS it
-also runs Python's garbage collector, at most once an interval. Rules: the Collector's internal/memorylimiter.
+Bytes held = open reservations + what queues charge + what stages hold. Above the soft limit the door refuses,
+retryably; so it does while the process's resident memory (RSS) is above its own limits, which a timer reads
+(``watch``). Above the hard limit of the RSS it also runs Python's garbage collector, at most once an interval. Rules:
+the Collector's internal/memorylimiter.
 """
 
 import gc
@@ -24,7 +25,9 @@ _RETRY_AFTER_S = 1.0
 class ServiceAdmission:
     """An :class:`collector.api.Admission`."""
 
-    def __init__(self, clock: Clock, *, available_bytes: int | None = None, rss: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self, clock: Clock, *, available_bytes: int | None = None, rss: Callable[[], int] | None = None
+    ) -> None:
         self._clock = clock
         self._available_bytes = memory.available_bytes() if available_bytes is None else available_bytes
         self._soft_bytes = self._hard_bytes = int(self._available_bytes * DEFAULT_SHARE)
@@ -61,7 +64,11 @@ class ServiceAdmission:
             RetryableError: as ``reserve``.
         """
         held_bytes = self._used_bytes + size_bytes
-        if self._is_rss_high or held_bytes > self._soft_bytes or (self._sources and self.used_bytes + size_bytes > self._soft_bytes):
+        if (
+            self._is_rss_high
+            or held_bytes > self._soft_bytes
+            or (self._sources and self.used_bytes + size_bytes > self._soft_bytes)
+        ):
             self._refuse(size_bytes)
         self._used_bytes = held_bytes
 
@@ -85,7 +92,8 @@ class ServiceAdmission:
     ) -> None:
         """The ``memory_limiter``'s limits: of bytes held, and of the RSS that ``rss`` reads (our own if None).
 
-        With several, the lowest limits hold. Intervals: the Collector's ``check_interval`` and ``min_gc_interval_when_*_limited``.
+        With several, the lowest limits hold. Intervals: the Collector's ``check_interval`` and
+        ``min_gc_interval_when_*_limited``.
         """
         if self._rss_soft_bytes:
             soft_bytes, hard_bytes = min(soft_bytes, self._rss_soft_bytes), min(hard_bytes, self._rss_hard_bytes)
@@ -175,7 +183,9 @@ class _Reservation:
     def __enter__(self) -> None:
         self._admission.charge(self._size_bytes)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._admission.charge(-self._size_bytes)
 
 

@@ -1,8 +1,8 @@
 """The door: every request of a receiver comes in here, once. Admission, validation, and batching while others are on their way in.
 
-Requests of one context that are complete within two turns of the event loop are validated one by one and go on as one batch, so that
-what a batch costs is shared under load, and nobody waits when there is none: an idle loop turns at once. Not where an exporter behind
-the door waits for its backend: its answer is that of one request.
+Requests of one context that are complete within two turns of the event loop are validated one by one and go on as one
+batch, so that what a batch costs is shared under load, and nobody waits when there is none: an idle loop turns at once.
+Not where an exporter behind the door waits for its backend: its answer is that of one request.
 """
 
 import asyncio
@@ -58,12 +58,15 @@ class Door:
         self._exporters = tuple(exporters)
         self._must_not_lose = tuple(edge for edge in exporters if edge.component.must_not_lose())
         self._signal = signal
-        self._entry = entry_of(transport) if transport else None  # a receiver that names its transports has no line without one
+        # a receiver that names its transports has no line without one
+        self._entry = entry_of(transport) if transport else None
         self._doors = {} if doors is None else doors
         self._doors[transport] = self
         self._groups: dict[Context, _Group] = {}  # of these turns
-        self._newest: _Group | None = None  # of them: nearly always the one, found without asking for the context's hash
-        self._bound_bytes = MAX_BYTES  # of a group; less where items are so small that these would be more than MAX_ITEMS
+        # of them: nearly always the one, found without asking for the context's hash
+        self._newest: _Group | None = None
+        # of a group; less where items are so small that these would be more than MAX_ITEMS
+        self._bound_bytes = MAX_BYTES
         self._commits: set[asyncio.Task[None]] = set()
         self._running_loop: asyncio.AbstractEventLoop | None = None
 

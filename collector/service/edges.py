@@ -1,9 +1,9 @@
 """The edges between components: they walk a batch through transforms, fan it out, and count. Components cannot forget to.
 
-A batch that enters an output runs synchronously through the transforms of each pipeline that the output feeds; what is left goes to
-the pipeline's targets (a stage, or its exporters and connectors). An error ends the batch's way in that one pipeline, is counted and
-logged, and is nobody else's matter. Only a ``ConsumeError`` of an exporter that waits for its backend comes back to the caller,
-after everybody else was given the batch.
+A batch that enters an output runs synchronously through the transforms of each pipeline that the output feeds; what is
+left goes to the pipeline's targets (a stage, or its exporters and connectors). An error ends the batch's way in that
+one pipeline, is counted and logged, and is nobody else's matter. Only a ``ConsumeError`` of an exporter that waits for
+its backend comes back to the caller, after everybody else was given the batch.
 """
 
 import asyncio
@@ -32,7 +32,12 @@ class Step:
     def fail(self, item_count: int, error: Exception) -> None:
         """Count a batch lost to an exception."""
         self.entry.drop(item_count, "error")
-        self.log.error("the processor failed, the batch is dropped for this pipeline", items=item_count, error=repr(error), exc_info=error)
+        self.log.error(
+            "the processor failed, the batch is dropped for this pipeline",
+            items=item_count,
+            error=repr(error),
+            exc_info=error,
+        )
 
 
 class _Edge:
@@ -100,9 +105,9 @@ class NodeEdge(_Edge):
 class ExporterEdge(_Edge):
     """Into an exporter.
 
-    Exporters hand a batch to their queue: most ``take`` it at once. Those that do not are awaited and do not suspend either, unless
-    ``waits_for_result``; then the caller waits with them. One that suspends all the same is given each batch in a task of its own, so
-    that it delays nobody, and drops beyond a bound.
+    Exporters hand a batch to their queue: most ``take`` it at once. Those that do not are awaited and do not suspend
+    either, unless ``waits_for_result``; then the caller waits with them. One that suspends all the same is given each
+    batch in a task of its own, so that it delays nobody, and drops beyond a bound.
     """
 
     __slots__ = ("_handed_over", "_hands_over", "_tasks", "component", "waits")
@@ -143,7 +148,8 @@ class ExporterEdge(_Edge):
             self._hands_over = not task.done()
             if self._hands_over:
                 self.log.warning(
-                    "the exporter makes its callers wait; batches are handed to it in tasks, at most a few", limit=_HANDED_OVER_MAX
+                    "the exporter makes its callers wait; batches are handed to it in tasks, at most a few",
+                    limit=_HANDED_OVER_MAX,
                 )
         return None
 
@@ -295,4 +301,6 @@ class StageOutput:
         try:
             await rest
         except ConsumeError as error:
-            self._log.warning("an exporter behind this processor refused a batch", reason=error.reason, error=str(error))
+            self._log.warning(
+                "an exporter behind this processor refused a batch", reason=error.reason, error=str(error)
+            )

@@ -1,7 +1,8 @@
 """The configured components as objects, joined by edges. Building does no I/O: ``validate`` builds a whole graph and throws it away.
 
-Receivers, exporters, connectors and extensions are one object per id, whatever uses them; processors one object per id and pipeline,
-with one ``Settings.shared`` for all objects of an id. What the configuration may say was checked by ``config.load``.
+Receivers, exporters, connectors and extensions are one object per id, whatever uses them; processors one object per id
+and pipeline, with one ``Settings.shared`` for all objects of an id. What the configuration may say was checked by
+``config.load``.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -9,7 +10,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from collector.api import Clock, Component, ComponentId, ComponentKind, Connector, Exporter, Output, Settings, Stage, Transform
+from collector.api import (
+    Clock,
+    Component,
+    ComponentId,
+    ComponentKind,
+    Connector,
+    Exporter,
+    Output,
+    Settings,
+    Stage,
+    Transform,
+)
 from collector.model import Signal
 from collector.service.admission import ServiceAdmission
 from collector.service.door import Door
@@ -107,7 +119,8 @@ class _Builder:
 
     def build(self) -> Graph:
         extensions = [
-            self._node(self._config.extensions[extension_id], frozenset(), {}) for extension_id in self._config.service.extensions
+            self._node(self._config.extensions[extension_id], frozenset(), {})
+            for extension_id in self._config.service.extensions
         ]
         for pipeline in self._pipelines.values():
             self._head(pipeline)
@@ -140,7 +153,11 @@ class _Builder:
                     behind |= self._behind[downstream.id]
                     if downstream.signal is pipeline.signal:
                         reach.update(
-                            {edge_id: edge for edge_id, edge in self._exporter_edges.items() if edge in self._reach[downstream.id]}
+                            {
+                                edge_id: edge
+                                for edge_id, edge in self._exporter_edges.items()
+                                if edge in self._reach[downstream.id]
+                            }
                         )
             else:
                 edge = self._exporter(exporter_id)
@@ -173,7 +190,9 @@ class _Builder:
         known = self._exporter_edges.get(exporter_id)
         if known is not None:
             return known
-        signals = frozenset(pipeline.signal for pipeline in self._pipelines.values() if exporter_id in pipeline.exporters)
+        signals = frozenset(
+            pipeline.signal for pipeline in self._pipelines.values() if exporter_id in pipeline.exporters
+        )
         telemetry = self._environment.telemetry.component(ComponentKind.EXPORTER, exporter_id)
         node = self._node(self._config.exporters[exporter_id], signals, {})
         exporter = node.component
@@ -199,7 +218,9 @@ class _Builder:
         for signal in sorted({pipeline.signal for pipeline in fed.values()}):
             fan = Fan([heads[name] for name, pipeline in fed.items() if pipeline.signal is signal])
             outputs[signal] = CountedOutput(fan, telemetry.entry(signal))
-        pipelines = {name: CountedOutput(Fan([heads[name]]), telemetry.entry(pipeline.signal)) for name, pipeline in fed.items()}
+        pipelines = {
+            name: CountedOutput(Fan([heads[name]]), telemetry.entry(pipeline.signal)) for name, pipeline in fed.items()
+        }
         node = self._node(configured, into, outputs, pipelines=pipelines)
         connector = node.component
         if not isinstance(connector, Connector):
@@ -231,7 +252,9 @@ class _Builder:
         for signal in sorted({pipeline.signal for pipeline in fed}):
             served = [pipeline for pipeline in fed if pipeline.signal is signal]
             reach = dict.fromkeys(edge for pipeline in served for edge in self._reach[pipeline.id])
-            outputs[signal] = self._door(configured.id, signal, Fan([self._head(pipeline) for pipeline in served]), list(reach))
+            outputs[signal] = self._door(
+                configured.id, signal, Fan([self._head(pipeline) for pipeline in served]), list(reach)
+            )
         return self._node(configured, frozenset(outputs), outputs)
 
     def _door(self, receiver_id: ComponentId, signal: Signal, fan: Fan, reach: list[ExporterEdge]) -> Door:
@@ -243,7 +266,9 @@ class _Builder:
             reach,
             self._environment.admission,
             lambda transport: ledger.entry(ComponentKind.RECEIVER, receiver_id, signal, transport=transport),
-            telemetry.counter("tailrace_receiver_repaired_strings", "Strings whose invalid UTF-8 was repaired with U+FFFD"),
+            telemetry.counter(
+                "tailrace_receiver_repaired_strings", "Strings whose invalid UTF-8 was repaired with U+FFFD"
+            ),
             telemetry.log,
         )
 

@@ -1,8 +1,8 @@
 """The books: what happened to every item, for each node and signal. Not a metric library: ``telemetry`` exports what is kept here.
 
 The rule, for every row: received + created = out + delivered + folded + rejected + held + Σ dropped + Σ refused.
-Receivers use received, out (accepted), refused, rejected; processors and connectors received, created, out, dropped, folded, held;
-exporters received, delivered, dropped, refused and held (in flight).
+Receivers use received, out (accepted), refused, rejected; processors and connectors received, created, out, dropped,
+folded, held; exporters received, delivered, dropped, refused and held (in flight).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -37,8 +37,16 @@ class Entry:
         "transport",
     )
 
-    def __init__(self, kind: ComponentKind, component_id: ComponentId, signal: Signal, pipeline: str = "", transport: str = "") -> None:
-        self.kind, self.component_id, self.signal, self.pipeline, self.transport = kind, component_id, signal, pipeline, transport
+    def __init__(
+        self, kind: ComponentKind, component_id: ComponentId, signal: Signal, pipeline: str = "", transport: str = ""
+    ) -> None:
+        self.kind, self.component_id, self.signal, self.pipeline, self.transport = (
+            kind,
+            component_id,
+            signal,
+            pipeline,
+            transport,
+        )
         self.received = self.created = self.out = self.delivered = self.folded = self.rejected = 0
         self.failed = 0
         """Receivers: of ``out``, what the sender was told has failed (an exporter that waits for its result said no)."""
@@ -143,7 +151,9 @@ class Ledger:
     def __init__(self) -> None:
         self._entries: dict[tuple[ComponentKind, ComponentId, str, Signal, str], Entry] = {}
 
-    def entry(self, kind: ComponentKind, component_id: ComponentId, signal: Signal, *, pipeline: str = "", transport: str = "") -> Entry:
+    def entry(
+        self, kind: ComponentKind, component_id: ComponentId, signal: Signal, *, pipeline: str = "", transport: str = ""
+    ) -> Entry:
         """The entry of this node and signal, made when first asked for."""
         key = (kind, component_id, pipeline, signal, transport)
         entry = self._entries.get(key)
@@ -169,7 +179,9 @@ class Ledger:
         return [row for row in self.snapshot() if row.imbalance]
 
 
-_ORDER = {kind: place for place, kind in enumerate(("receivers", "processors", "connectors", "exporters", "extensions"))}
+_ORDER = {
+    kind: place for place, kind in enumerate(("receivers", "processors", "connectors", "exporters", "extensions"))
+}
 
 
 def _sum(a: LedgerRow, b: LedgerRow) -> LedgerRow:

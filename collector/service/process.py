@@ -6,8 +6,8 @@ import time
 
 __all__ = ["SystemClock", "raise_malloc_thresholds"]
 
-# malloc.h. Requests of some hundred kilobytes come and go: with the defaults glibc gives their pages back and asks for them again
-# each time, which costs about 30 % on large messages.
+# malloc.h. Requests of some hundred kilobytes come and go: with the defaults glibc gives their pages back and asks for
+# them again each time, which costs about 30 % on large messages.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _TRIM_BYTES = 128 * 1024 * 1024
 _TOP_PAD_BYTES = 16 * 1024 * 1024

@@ -1,6 +1,7 @@
 """The life of the process: build, start, run, reload, drain, account.
 
-Start: what is downstream first, receivers last. Stop: receivers first, then what they fed, so that everything taken can leave; what has
+Start: what is downstream first, receivers last. Stop: receivers first, then what they fed, so that everything taken can
+    leave; what has
 not left when ``shutdown_timeout_s`` is over is dropped with the reason ``shutdown``, and the final ledger says so.
 A reload that fails leaves the old configuration running. After the start nothing in here ends the process but a signal.
 """
@@ -60,7 +61,11 @@ class Service:
         self.ledger = Ledger()
         service_name = config.service.telemetry.resource_attributes().get("service.name") or "tailrace"
         self.telemetry = ServiceTelemetry(
-            ledger=self.ledger, clock=self._clock, version=self.version, instance_id=self.instance_id, service_name=service_name
+            ledger=self.ledger,
+            clock=self._clock,
+            version=self.version,
+            instance_id=self.instance_id,
+            service_name=service_name,
         )
         self.admission = ServiceAdmission(self._clock)
         self._environment = Environment(
@@ -115,14 +120,18 @@ class Service:
         gc.freeze()  # modules and configuration live as long as the process: full collections need not visit them
         self._is_ready = True
         self._log.info(
-            "everything is ready", version=self.version, pipelines=list(self.config.service.pipelines), admin_port=self.admin_port
+            "everything is ready",
+            version=self.version,
+            pipelines=list(self.config.service.pipelines),
+            admin_port=self.admin_port,
         )
 
     async def run_until_stopped(self) -> None:
         """Return on SIGTERM, SIGINT or ``stop``. SIGHUP reloads. A second signal cuts the drain short."""
         loop = asyncio.get_running_loop()
         for number, hook in ((signal.SIGTERM, self.stop), (signal.SIGINT, self.stop), (signal.SIGHUP, self._on_hangup)):
-            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # not on this platform, or not in the main thread
+            # not on this platform, or not in the main thread
+            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
                 loop.add_signal_handler(number, hook)
         # Left in place while draining, so that a second signal is heard; they go with the loop.
         await self._stop.wait()
@@ -178,7 +187,9 @@ class Service:
                 return False
             old, self._is_ready = self._graph, False
             kept = {node.key for node in planned.nodes()}
-            stages = [node.component for node in old.processors if node.key in kept and isinstance(node.component, Stage)]
+            stages = [
+                node.component for node in old.processors if node.key in kept and isinstance(node.component, Stage)
+            ]
             handed = [stage for stage in stages if stage.hand_over()]
             await self._end(old, asyncio.get_running_loop().time() + self._shutdown_timeout_s, handed)
             self.admission.reset_limits()
@@ -225,7 +236,9 @@ class Service:
 
     def _scratch(self) -> Environment:
         """An environment for building offline: nothing of it is shown."""
-        telemetry = ServiceTelemetry(ledger=Ledger(), clock=self._clock, version=self.version, instance_id=self.instance_id)
+        telemetry = ServiceTelemetry(
+            ledger=Ledger(), clock=self._clock, version=self.version, instance_id=self.instance_id
+        )
         start = self._environment.start_time_unix_nano
         return Environment(telemetry, ServiceAdmission(self._clock), self._clock, self.version, self.instance_id, start)
 
@@ -311,7 +324,9 @@ class Service:
         endpoint = self.config.service.telemetry.metrics.endpoint()
         if endpoint is None:
             return
-        self._admin = AdminServer(_ComponentHost(self, None, {}), self.telemetry, self.ledger, self._routes, version=self.version)
+        self._admin = AdminServer(
+            _ComponentHost(self, None, {}), self.telemetry, self.ledger, self._routes, version=self.version
+        )
         try:
             await self._admin.start(*endpoint)
         except OSError as error:
@@ -353,9 +368,19 @@ class Service:
     def _register_metrics(self) -> None:
         admission, gauge = self.admission, self.telemetry.gauge
         gauge("tailrace_memory_held_bytes", "Bytes in flight, in queues and in stages", lambda: admission.used_bytes)
-        gauge("tailrace_memory_limit_bytes", "The budget for them; above it requests are refused", lambda: admission.soft_bytes)
-        gauge("tailrace_memory_refused_requests", "Requests refused for want of memory", lambda: admission.refused_count)
-        gauge("tailrace_memory_forced_collections", "Garbage collections forced by the memory limit", lambda: admission.collected_count)
+        gauge(
+            "tailrace_memory_limit_bytes",
+            "The budget for them; above it requests are refused",
+            lambda: admission.soft_bytes,
+        )
+        gauge(
+            "tailrace_memory_refused_requests", "Requests refused for want of memory", lambda: admission.refused_count
+        )
+        gauge(
+            "tailrace_memory_forced_collections",
+            "Garbage collections forced by the memory limit",
+            lambda: admission.collected_count,
+        )
         gauge("tailrace_service_ready", "1 when started and not stopping", lambda: float(self._is_ready))
 
 

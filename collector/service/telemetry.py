@@ -1,8 +1,8 @@
 """Our own metrics, and what a component is given to count with. Rendered in Prometheus' text format with the Collector's names.
 
-Not the ledger itself (``ledger``) and not the HTTP server (``admin``). Names and labels: the Collector's documentation.md files of
-service, receiverhelper, processorhelper and exporterhelper; counters carry no ``_total``, as its own reader is configured
-(``without_type_suffix``). What the Collector lacks is called ``tailrace_*``.
+Not the ledger itself (``ledger``) and not the HTTP server (``admin``). Names and labels: the Collector's
+documentation.md files of service, receiverhelper, processorhelper and exporterhelper; counters carry no ``_total``, as
+its own reader is configured (``without_type_suffix``). What the Collector lacks is called ``tailrace_*``.
 """
 
 import ctypes
@@ -24,7 +24,8 @@ from collector.service.ledger import Entry, Ledger
 __all__ = ["ComponentTelemetry", "ServiceTelemetry"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_ENQUEUE_FAILED = frozenset({"queue_full", "storage_full"})  # dropped before it was queued; other drops of an exporter are failed sends
+# dropped before it was queued; other drops of an exporter are failed sends
+_ENQUEUE_FAILED = frozenset({"queue_full", "storage_full"})
 _OF_LEDGER = re.compile(
     r"otelcol_(receiver_(accepted|refused|failed)|exporter_(sent|send_failed|enqueue_failed))_(spans|metric_points|log_records)"
     r"|otelcol_processor_(incoming|outgoing)_items"
@@ -128,7 +129,9 @@ class _Family:
 class ServiceTelemetry:
     """The metrics of the process. ``component`` gives each component its view; ``render`` is the page."""
 
-    def __init__(self, *, ledger: Ledger, clock: Clock, version: str, instance_id: str, service_name: str = "tailrace") -> None:
+    def __init__(
+        self, *, ledger: Ledger, clock: Clock, version: str, instance_id: str, service_name: str = "tailrace"
+    ) -> None:
         self.ledger = ledger
         self._clock = clock
         self._started_s = clock.monotonic_s()
@@ -174,7 +177,8 @@ class ServiceTelemetry:
         """The instrument ``name`` of ``owner``, made once.
 
         Raises:
-            ValueError: the name is in use with another kind, other labels or other buckets, or its values come from the ledger.
+            ValueError: the name is in use with another kind, other labels or other buckets, or its values come from the
+                ledger.
         """
         if _OF_LEDGER.fullmatch(name):
             raise ValueError(f"{name} is made from the ledger: enter what happens there (delivered, refused, dropped)")
@@ -182,7 +186,9 @@ class ServiceTelemetry:
         if family is None:
             family = self._families[name] = _Family(name, kind, description, names, buckets)
         elif (family.kind, family.label_names, family.buckets) != (kind, names, buckets):
-            raise ValueError(f"{name} is already a {family.kind} with the labels {family.label_names}, it cannot be a {kind} with {names}")
+            raise ValueError(
+                f"{name} is already a {family.kind} with the labels {family.label_names}, it cannot be a {kind} with {names}"
+            )
         if owner not in family.instruments:
             family.instruments[owner] = make()
         return family.instruments[owner]
@@ -198,7 +204,9 @@ class ServiceTelemetry:
                 try:
                     samples = list(instrument.samples(family.name, owner))
                 except Exception as error:  # noqa: BLE001 - a component's `read` must not take the page down
-                    structlog.get_logger().warning("a metric could not be read", metric=family.name, error=str(error), **dict(owner))
+                    structlog.get_logger().warning(
+                        "a metric could not be read", metric=family.name, error=str(error), **dict(owner)
+                    )
                     continue
                 for name, labels, value in samples:
                     metric.add_sample(name, labels, value)
@@ -213,14 +221,25 @@ class ServiceTelemetry:
             times, memory = self._process.cpu_times(), self._process.memory_info()
         yield _metric("otelcol_process_uptime", "counter", "Uptime of the process in seconds", [({}, self.uptime_s())])
         yield _metric(
-            "otelcol_process_cpu_seconds", "counter", "Total CPU user and system time in seconds", [({}, times.user + times.system)]
+            "otelcol_process_cpu_seconds",
+            "counter",
+            "Total CPU user and system time in seconds",
+            [({}, times.user + times.system)],
         )
-        yield _metric("otelcol_process_memory_rss", "gauge", "Total physical memory in bytes (resident set size)", [({}, memory.rss)])
+        yield _metric(
+            "otelcol_process_memory_rss",
+            "gauge",
+            "Total physical memory in bytes (resident set size)",
+            [({}, memory.rss)],
+        )
         heap = _heap()
         if heap is not None:
             allocated, obtained = heap
             yield _metric(
-                "otelcol_process_runtime_heap_alloc_bytes", "gauge", "Bytes of allocated heap objects (mallinfo2)", [({}, allocated)]
+                "otelcol_process_runtime_heap_alloc_bytes",
+                "gauge",
+                "Bytes of allocated heap objects (mallinfo2)",
+                [({}, allocated)],
             )
             yield _metric(
                 "otelcol_process_runtime_total_sys_memory_bytes",
@@ -233,7 +252,9 @@ class ServiceTelemetry:
 class ComponentTelemetry:
     """An :class:`collector.api.Telemetry`."""
 
-    def __init__(self, service: ServiceTelemetry, kind: ComponentKind, component_id: ComponentId, pipeline: str) -> None:
+    def __init__(
+        self, service: ServiceTelemetry, kind: ComponentKind, component_id: ComponentId, pipeline: str
+    ) -> None:
         self._service, self._kind, self._id, self._pipeline = service, kind, component_id, pipeline
         word = kind.value.removesuffix("s")
         self.labels: _Labels = ((word, str(component_id)),) + ((("pipeline", pipeline),) if pipeline else ())
@@ -244,12 +265,16 @@ class ComponentTelemetry:
         """This component's line in the ledger."""
         entry = self._entries.get(signal)
         if entry is None:
-            entry = self._entries[signal] = self._service.ledger.entry(self._kind, self._id, signal, pipeline=self._pipeline)
+            entry = self._entries[signal] = self._service.ledger.entry(
+                self._kind, self._id, signal, pipeline=self._pipeline
+            )
         return entry
 
     def counter(self, name: str, description: str, labels: tuple[str, ...] = ()) -> _Counter:
         """A counter."""
-        made: _Counter = self._service.instrument("counter", name, description, labels, self.labels, lambda: _Counter(labels))
+        made: _Counter = self._service.instrument(
+            "counter", name, description, labels, self.labels, lambda: _Counter(labels)
+        )
         return made
 
     def gauge(
@@ -260,12 +285,16 @@ class ComponentTelemetry:
         read: _Read | None = None,
     ) -> _Gauge:
         """A gauge."""
-        made: _Gauge = self._service.instrument("gauge", name, description, labels, self.labels, lambda: _Gauge(labels, read))
+        made: _Gauge = self._service.instrument(
+            "gauge", name, description, labels, self.labels, lambda: _Gauge(labels, read)
+        )
         if read is not None:
             made.read = read  # after a reload: the new object's
         return made
 
-    def histogram(self, name: str, description: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> _Histogram:
+    def histogram(
+        self, name: str, description: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()
+    ) -> _Histogram:
         """A histogram."""
         make = lambda: _Histogram(labels, buckets)  # noqa: E731 - one line
         made: _Histogram = self._service.instrument("histogram", name, description, labels, self.labels, make, buckets)
@@ -323,7 +352,12 @@ def _collect_ledger(ledger: Ledger) -> Iterator[Metric]:
                 **labels,
             )
             refused = sum(entry.refused.values()) + entry.rejected
-            add(f"otelcol_receiver_refused_{items}", f"Number of {items} that could not be pushed into the pipeline", refused, **labels)
+            add(
+                f"otelcol_receiver_refused_{items}",
+                f"Number of {items} that could not be pushed into the pipeline",
+                refused,
+                **labels,
+            )
             add(
                 f"otelcol_receiver_failed_{items}",
                 f"Number of {items} whose delivery failed while the sender waited",
@@ -338,7 +372,10 @@ def _collect_ledger(ledger: Ledger) -> Iterator[Metric]:
             enqueue_failed = sum(count for reason, count in entry.dropped.items() if reason in _ENQUEUE_FAILED)
             failed = sum(entry.dropped.values()) - enqueue_failed + sum(entry.refused.values())
             add(
-                f"otelcol_exporter_sent_{items}", f"Number of {items} successfully sent to destination", entry.delivered, exporter=component
+                f"otelcol_exporter_sent_{items}",
+                f"Number of {items} successfully sent to destination",
+                entry.delivered,
+                exporter=component,
             )
             add(
                 f"otelcol_exporter_send_failed_{items}",
@@ -350,12 +387,18 @@ def _collect_ledger(ledger: Ledger) -> Iterator[Metric]:
             add(f"otelcol_exporter_enqueue_failed_{items}", text, enqueue_failed, exporter=component)
     for name, (description, series) in families.items():
         yield _metric(name, "counter", description, ((dict(key), value) for key, value in series.items()))
-    flows = Metric("tailrace_ledger_items", "What became of every item: for each node received + created = all the others", "gauge")
+    flows = Metric(
+        "tailrace_ledger_items", "What became of every item: for each node received + created = all the others", "gauge"
+    )
     for row in ledger.snapshot():
         for flow, reason, count in row.flows():
-            flows.add_sample(flows.name, {"node": row.node, "signal": row.signal.value, "flow": flow, "reason": reason}, count)
+            flows.add_sample(
+                flows.name, {"node": row.node, "signal": row.signal.value, "flow": flow, "reason": reason}, count
+            )
     yield flows
-    open_rows = Metric("tailrace_ledger_imbalance", "Items by which a node's books do not close at this moment", "gauge")
+    open_rows = Metric(
+        "tailrace_ledger_imbalance", "Items by which a node's books do not close at this moment", "gauge"
+    )
     for row in ledger.imbalances():
         open_rows.add_sample(open_rows.name, {"node": row.node, "signal": row.signal.value}, row.imbalance)
     yield open_rows
@@ -369,8 +412,14 @@ def _lines(metrics: Iterable[Metric]) -> Iterator[str]:
         yield _help(metric)
         yield f"# TYPE {metric.name} {metric.type}\n"
         for sample in metric.samples:
-            labels = ",".join(f'{name}="{_escape(value)}"' for name, value in sorted(sample.labels.items()) if value != "")
-            yield (f"{sample.name}{{{labels}}} {_number(sample.value)}\n" if labels else f"{sample.name} {_number(sample.value)}\n")
+            labels = ",".join(
+                f'{name}="{_escape(value)}"' for name, value in sorted(sample.labels.items()) if value != ""
+            )
+            yield (
+                f"{sample.name}{{{labels}}} {_number(sample.value)}\n"
+                if labels
+                else f"{sample.name} {_number(sample.value)}\n"
+            )
 
 
 def _help(metric: Metric) -> str:
@@ -392,7 +441,18 @@ class _Mallinfo2(ctypes.Structure):
 
     _fields_ = tuple(
         (name, ctypes.c_size_t)
-        for name in ["arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"]
+        for name in [
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        ]
     )
 
 

@@ -12,7 +12,18 @@ Not here: who is kept (a ``Decider``: processors ``sampling``, ``tail_sampling``
 from collector.tail_sampling.decision_cache import Decisions
 from collector.tail_sampling.held import HeldRows
 from collector.tail_sampling.reduce import ByTrace, by_trace
-from collector.tail_sampling.sampler import DROPPED, ERASE, KEPT, LEAVE, OPEN, UNKNOWN, Decider, Settled, TailSampler, Verdicts
+from collector.tail_sampling.sampler import (
+    DROPPED,
+    ERASE,
+    KEPT,
+    LEAVE,
+    OPEN,
+    UNKNOWN,
+    Decider,
+    Settled,
+    TailSampler,
+    Verdicts,
+)
 
 __all__ = [
     "DROPPED",

@@ -1,6 +1,7 @@
 """What sampling decided, for components that must know it later: exemplars point at traces that were kept.
 
-One registry a process: a sampling processor registers a way to ask it under its id, others ask by that id. Nothing is held here.
+One registry a process: a sampling processor registers a way to ask it under its id, others ask by that id. Nothing is
+held here.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,7 @@
 """Batches as they came, each row with the slot of its trace. Small batches are joined, half-empty ones rewritten without what left.
 
-What is held is bytes and one slot a row: indexes are built again for what leaves. Only the latest arrivals keep theirs until they are read.
+What is held is bytes and one slot a row: indexes are built again for what leaves. Only the latest arrivals keep theirs
+until they are read.
 """
 
 from collections import deque

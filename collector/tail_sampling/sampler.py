@@ -1,13 +1,15 @@
 """The stage that holds whole traces until a decider decides them. A trace is a row of a table, never an object.
 
-A batch is looked up and entered when it comes; what its spans say of their traces is read for many batches at once, before anything is
+A batch is looked up and entered when it comes; what its spans say of their traces is read for many batches at once,
+before anything is
 decided: most of what reading costs is paid a batch, not a span.
 
-A decision falls ``decision_wait_s`` after a trace's first span, ``decision_wait_after_root_s`` after its root's if that is earlier, when
-``max_bytes`` or ``max_traces`` is exceeded (oldest first), and at shutdown. Late spans follow the remembered decision of their trace.
+A decision falls ``decision_wait_s`` after a trace's first span, ``decision_wait_after_root_s`` after its root's if that
+is earlier, when ``max_bytes`` or ``max_traces`` is exceeded (oldest first), and at shutdown. Late spans follow the
+remembered decision of their trace.
 
-Order of leaving when bytes run short: held parts from the oldest on; every trace with a span in such a part is decided and leaves whole,
-until the rest fits. Nothing is lost undecided, unless ``on_overflow`` says so.
+Order of leaving when bytes run short: held parts from the oldest on; every trace with a span in such a part is decided
+and leaves whole, until the rest fits. Nothing is lost undecided, unless ``on_overflow`` says so.
 """
 
 import asyncio
@@ -33,7 +35,9 @@ __all__ = ["DROPPED", "ERASE", "KEPT", "LEAVE", "OPEN", "UNKNOWN", "Decider", "S
 
 Column = Callable[[str], Array]
 
-UNKNOWN, OPEN, KEPT, DROPPED = (each.value for each in (Decision.UNKNOWN, Decision.PENDING, Decision.KEPT, Decision.DROPPED))
+UNKNOWN, OPEN, KEPT, DROPPED = (
+    each.value for each in (Decision.UNKNOWN, Decision.PENDING, Decision.KEPT, Decision.DROPPED)
+)
 _LOW_BITS: Final = np.uint64((1 << RANDOMNESS_BITS) - 1)
 _TICKS: Final = 10  # checks a wait
 _TICK_MAX_S: Final = 1.0
@@ -132,7 +136,9 @@ class TailSampler(Stage):
         self._wait_s, self._after_root_s = decision_wait_s, decision_wait_after_root_s
         self._max_bytes, self._max_traces, self._max_trace_bytes = max_bytes, max_traces, max_trace_bytes
         self._blocks, self._drops_pending, self._on_overflow = block_on_overflow, drop_pending_on_shutdown, on_overflow
-        self._traces = KeyTable({**_COLUMNS, **(_ROOT_COLUMNS if decision_wait_after_root_s else {}), **decider.columns})
+        self._traces = KeyTable(
+            {**_COLUMNS, **(_ROOT_COLUMNS if decision_wait_after_root_s else {}), **decider.columns}
+        )
         self._arrivals: Arrivals[Traces] = Arrivals()
         self._held: HeldRows[Traces] = HeldRows()
         self._kept, self._dropped = Decisions(kept_cache_size), Decisions(dropped_cache_size)
@@ -233,7 +239,11 @@ class TailSampler(Stage):
             return
         ids = batch.field("trace_id")
         slots, rest, kept, dropped = self._where(ids)
-        while self._blocks and self._max_traces and len(self._traces) + _distinct(ids[rest[(kept < 0) & (dropped < 0)]]) > self._max_traces:
+        while (
+            self._blocks
+            and self._max_traces
+            and len(self._traces) + _distinct(ids[rest[(kept < 0) & (dropped < 0)]]) > self._max_traces
+        ):
             if not len(self._traces):  # more new traces in one batch than there may ever be
                 break
             self._room.clear()
@@ -245,7 +255,8 @@ class TailSampler(Stage):
             slots, rest, kept, dropped = self._where(ids)
         late = (kept >= 0) | (dropped >= 0)
         new = rest[~late]
-        if len(new) or len(rest) < len(ids):  # held before anything is awaited: a decision that falls meanwhile finds these spans
+        # held before anything is awaited: a decision that falls meanwhile finds these spans
+        if len(new) or len(rest) < len(ids):
             self._arrive(batch, self._enter(ids, slots, new))
         if len(new) < len(rest):
             await self._pass_late(batch, rest, kept, dropped)
@@ -355,7 +366,9 @@ class TailSampler(Stage):
             given = _explicit(states)
             if (given >= 0).any():
                 of, column = given[states.codes], self._traces.column
-                untold = (column("randomness")[slots] == batch.field("trace_id")[:, 1] & _LOW_BITS) | (column("rv")[slots] != 0)
+                untold = (column("randomness")[slots] == batch.field("trace_id")[:, 1] & _LOW_BITS) | (
+                    column("rv")[slots] != 0
+                )
                 at = np.flatnonzero((of >= 0) & (slots >= 0) & untold)[::-1]  # the first one is written last and stays
                 column("randomness")[slots[at]] = of[at].astype(np.uint64)
 
@@ -363,7 +376,11 @@ class TailSampler(Stage):
         """Of the spans ``rows``: pass on those whose traces were kept, drop those whose traces were dropped."""
         now_s = self._clock.monotonic_s()
         rows, kept, dropped = rows[kept >= 0], kept[kept >= 0], dropped[dropped >= 0]
-        self.late(len(kept), len(dropped), now_s - np.concatenate((self._kept.column("at_s")[kept], self._dropped.column("at_s")[dropped])))
+        self.late(
+            len(kept),
+            len(dropped),
+            now_s - np.concatenate((self._kept.column("at_s")[kept], self._dropped.column("at_s")[dropped])),
+        )
         self._drop(len(dropped))
         if len(rows):
             chosen = np.zeros(batch.item_count, np.bool_)
@@ -472,7 +489,9 @@ class TailSampler(Stage):
         now_s = self._clock.monotonic_s()
         for cache, code in ((self._kept, KEPT), (self._dropped, DROPPED)):
             these = decided[state == code]
-            cache.note(self._traces.keys(these), thresholds=column("threshold")[these], rv=column("rv")[these], now_s=now_s)
+            cache.note(
+                self._traces.keys(these), thresholds=column("threshold")[these], rv=column("rv")[these], now_s=now_s
+            )
         parts: list[Traces] = []
         for batch, slots in map(together, _runs(taken)):
             self.leaving(batch, slots, column)
@@ -488,7 +507,8 @@ class TailSampler(Stage):
 
     async def _send(self, parts: list[Traces]) -> None:
         for batch in parts:
-            # An exporter that waits for its backend may have given up. It has counted that; the sender was answered long ago.
+            # An exporter that waits for its backend may have given up. It has counted that; the sender was answered
+            # long ago.
             with contextlib.suppress(ConsumeError):
                 await self._settings.outputs[Signal.TRACES].consume(batch)
 
@@ -499,7 +519,9 @@ class TailSampler(Stage):
 
 def _explicit(states: StringColumn) -> I64:
     """I64[distinct + 1]: the ``rv`` of each distinct trace state, -1 where there is none (the last: no trace state)."""
-    values = [-1 if "rv:" not in text or (rv := read_trace_state(text).randomness) is None else rv for text in states.distinct]
+    values = [
+        -1 if "rv:" not in text or (rv := read_trace_state(text).randomness) is None else rv for text in states.distinct
+    ]
     return np.array([*values, -1], np.int64)
 
 

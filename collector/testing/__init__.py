@@ -19,7 +19,16 @@ from collector.testing.doubles import (
     make,
     make_settings,
 )
-from collector.testing.generate import batch, logs, logs_request, metrics, metrics_request, request, traces, traces_request
+from collector.testing.generate import (
+    batch,
+    logs,
+    logs_request,
+    metrics,
+    metrics_request,
+    request,
+    traces,
+    traces_request,
+)
 
 __all__ = [
     "FakeAdmission",

@@ -61,10 +61,10 @@ async def check_component(
 ) -> None:
     """Put ``factory`` through the contract.
 
-    ``config`` defaults to the component's own defaults, or its first README example if it has none. Every ``endpoint`` in it is moved
-    to a free port of the loopback: servers listen there, clients find nobody, so that what an exporter does with a dead backend is seen.
-    Retries are off, so that it is seen soon.
-    ``host`` provides the extensions the configuration names.
+    ``config`` defaults to the component's own defaults, or its first README example if it has none. Every ``endpoint``
+    in it is moved to a free port of the loopback: servers listen there, clients find nobody, so that what an exporter
+    does with a dead backend is seen. Retries are off, so that it is seen soon. ``host`` provides the extensions the
+    configuration names.
 
     Raises:
         AssertionError: the contract is broken; the message says which rule.
@@ -105,8 +105,9 @@ def readme_examples(factory: Factory) -> list[tuple[str, Any]]:
 
 def _readme(factory: Factory) -> Path:
     module = inspect.getmodule(factory.create)
-    assert module is not None and module.__file__, f"{factory.component_type}: the module of its create function is unknown"  # noqa: PT018 - one fact
-    return Path(module.__file__).parent / "README.md"
+    file = module.__file__ if module else None
+    assert file, f"{factory.component_type}: the module of its create function is unknown"
+    return Path(file).parent / "README.md"
 
 
 def _check_description(factory: Factory) -> None:
@@ -115,7 +116,9 @@ def _check_description(factory: Factory) -> None:
         assert str(ComponentId.parse(spelling)) == spelling
     assert issubclass(factory.config_type, ComponentConfig), f"{name}: config_type is no ComponentConfig"
     assert factory.signals or factory.kind is ComponentKind.EXTENSION, f"{name}: serves no signal"
-    assert bool(factory.connects) == (factory.kind is ComponentKind.CONNECTOR), f"{name}: `connects` is for connectors, and they need it"
+    assert bool(factory.connects) == (factory.kind is ComponentKind.CONNECTOR), (
+        f"{name}: `connects` is for connectors, and they need it"
+    )
 
 
 def _default_config(factory: Factory, examples: Sequence[tuple[str, Any]]) -> Any:
@@ -158,7 +161,16 @@ def _data(signals: frozenset[Signal]) -> list[Batch]:
 
 # What construction must not do. Audit hooks cannot be removed, so there is one, asleep unless _watched is set.
 _IO_EVENTS = frozenset(
-    {"socket.bind", "socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.fork", "os.mkdir", "os.remove", "os.rename"}
+    {
+        "socket.bind",
+        "socket.connect",
+        "socket.getaddrinfo",
+        "subprocess.Popen",
+        "os.fork",
+        "os.mkdir",
+        "os.remove",
+        "os.rename",
+    }
 )
 _watched: list[str] | None = None
 _is_hooked = False
@@ -203,7 +215,9 @@ class _Rig:
         with _without_io(factory):
             self.component = factory.create(self.settings, config, None)
         bases = _BASES[factory.kind]
-        assert isinstance(self.component, bases), f"{factory.component_type}: made a {type(self.component).__name__}, not {bases}"
+        assert isinstance(self.component, bases), (
+            f"{factory.component_type}: made a {type(self.component).__name__}, not {bases}"
+        )
 
     def emitted(self, signal: Signal) -> int:
         sink = self.settings.outputs.get(signal)
@@ -237,7 +251,9 @@ async def _check_unstarted(factory: Factory, config: Any, signals: frozenset[Sig
     await _stop(rig, f"{factory.component_type}, never started, the second time")
 
 
-async def _check_running(factory: Factory, config: Any, signals: frozenset[Signal], data: Sequence[Batch], host: FakeHost | None) -> None:
+async def _check_running(
+    factory: Factory, config: Any, signals: frozenset[Signal], data: Sequence[Batch], host: FakeHost | None
+) -> None:
     name = factory.component_type
     rig = _Rig(factory, config, signals, host)
     async with asyncio.timeout(_LIFE_CYCLE_TIMEOUT_S):
@@ -256,7 +272,9 @@ async def _check_running(factory: Factory, config: Any, signals: frozenset[Signa
                 async with asyncio.timeout(_LIFE_CYCLE_TIMEOUT_S):
                     await component.consume(batch)
             except ConsumeError:
-                assert getattr(component, "waits_for_result", False), f"{name}: consume raises, but nobody waits for its result"
+                assert getattr(component, "waits_for_result", False), (
+                    f"{name}: consume raises, but nobody waits for its result"
+                )
                 refused[batch.signal] += batch.item_count
     if isinstance(component, Receiver | Extension):
         data = []
@@ -304,5 +322,7 @@ def _check_metrics(name: str, telemetry: RecordingTelemetry) -> None:
         assert not metric.name.endswith("_total"), f"{name}: the Collector shows {metric.name!r} without _total"
         assert metric.description.strip(), f"{name}: the metric {metric.name!r} has no description"
         for labels, value in metric.current().items():
-            assert len(labels) == len(metric.labels), f"{name}: {metric.name!r}: {labels} are not the values of {metric.labels}"
+            assert len(labels) == len(metric.labels), (
+                f"{name}: {metric.name!r}: {labels} are not the values of {metric.labels}"
+            )
             assert value == value, f"{name}: {metric.name!r} is not a number"  # noqa: PLR0124 - NaN

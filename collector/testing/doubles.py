@@ -114,7 +114,9 @@ class RecordedLedger:
 class _Metric:
     """A counter, gauge or histogram: label values → value (histograms: list of observations)."""
 
-    def __init__(self, name: str, kind: str, description: str, labels: tuple[str, ...], read: Callable[[], Any] | None = None) -> None:
+    def __init__(
+        self, name: str, kind: str, description: str, labels: tuple[str, ...], read: Callable[[], Any] | None = None
+    ) -> None:
         self.name, self.kind, self.description, self.labels, self.read = name, kind, description, labels, read
         self.values: dict[tuple[str, ...], float] = {}
         self.observations: dict[tuple[str, ...], list[float]] = {}
@@ -151,7 +153,9 @@ class RecordingTelemetry:
         self.ledger = RecordedLedger()
         self.metrics: dict[str, _Metric] = {}
 
-    def _metric(self, name: str, kind: str, description: str, labels: tuple[str, ...], read: Callable[[], Any] | None = None) -> _Metric:
+    def _metric(
+        self, name: str, kind: str, description: str, labels: tuple[str, ...], read: Callable[[], Any] | None = None
+    ) -> _Metric:
         metric = self.metrics.get(name)
         if metric is None:
             metric = self.metrics[name] = _Metric(name, kind, description, labels, read)
@@ -165,7 +169,9 @@ class RecordingTelemetry:
         """A counter."""
         return self._metric(name, "counter", description, labels)
 
-    def gauge(self, name: str, description: str, labels: tuple[str, ...] = (), read: Callable[[], Any] | None = None) -> Any:
+    def gauge(
+        self, name: str, description: str, labels: tuple[str, ...] = (), read: Callable[[], Any] | None = None
+    ) -> Any:
         """A gauge."""
         return self._metric(name, "gauge", description, labels, read)
 
@@ -330,7 +336,9 @@ class FakeHost:
         try:
             return self.extensions[component_id]
         except KeyError:
-            raise KeyError(f"no extension {component_id!r}; there are: {', '.join(self.extensions) or 'none'}") from None
+            raise KeyError(
+                f"no extension {component_id!r}; there are: {', '.join(self.extensions) or 'none'}"
+            ) from None
 
     def health(self) -> list[HealthCheck]:
         """What was registered."""

@@ -45,7 +45,10 @@ def _resource(index: int) -> Resource:
     name = _SERVICES[index] if index < len(_SERVICES) else f"service-{index}"
     return Resource(
         attributes=_attributes(
-            service__name=name, service__instance__id=f"{name}-0", host__name=f"node-{index % 2}", service__version="1.4.2"
+            service__name=name,
+            service__instance__id=f"{name}-0",
+            host__name=f"node-{index % 2}",
+            service__version="1.4.2",
         )
     )
 
@@ -101,7 +104,9 @@ def traces_request(*, spans: int = 16, services: int = 2, seed: int = 0) -> Expo
     return message
 
 
-def metrics_request(*, points: int = 20, services: int = 2, seed: int = 0, tick: int = 0) -> ExportMetricsServiceRequest:
+def metrics_request(
+    *, points: int = 20, services: int = 2, seed: int = 0, tick: int = 0
+) -> ExportMetricsServiceRequest:
     """``points`` points over all five types; sums and histograms are cumulative since ``START_UNIX_NANO`` and grow with ``tick``."""
     rng = random.Random(seed)  # noqa: S311 - test data
     message = ExportMetricsServiceRequest()
@@ -118,7 +123,9 @@ def metrics_request(*, points: int = 20, services: int = 2, seed: int = 0, tick:
 
 def _point(metric: Metric, kind: int, now: int, row: int, rng: random.Random, tick: int) -> None:
     """One more point of the ``kind``-th type."""
-    labels = _attributes(method="POST", endpoint=f"/v1/collections/{row}/embed", status="200", tenant_id=_TENANTS[row % len(_TENANTS)])
+    labels = _attributes(
+        method="POST", endpoint=f"/v1/collections/{row}/embed", status="200", tenant_id=_TENANTS[row % len(_TENANTS)]
+    )
     times = {"start_time_unix_nano": START_UNIX_NANO, "time_unix_nano": now}
     grown = (tick + 1) * rng.randrange(1, 2000)
     if kind == 0:
@@ -130,17 +137,26 @@ def _point(metric: Metric, kind: int, now: int, row: int, rng: random.Random, ti
         metric.histogram.aggregation_temporality = _CUMULATIVE
         counts = [rng.randrange(5) * (tick + 1) for _ in range(len(_BOUNDS) + 1)]
         point = metric.histogram.data_points.add(
-            attributes=labels, count=sum(counts), sum=sum(counts) * 0.05, bucket_counts=counts, explicit_bounds=_BOUNDS, **times
+            attributes=labels,
+            count=sum(counts),
+            sum=sum(counts) * 0.05,
+            bucket_counts=counts,
+            explicit_bounds=_BOUNDS,
+            **times,
         )
         point.exemplars.add(time_unix_nano=now, as_double=0.04, trace_id=rng.randbytes(16), span_id=rng.randbytes(8))
     elif kind == 2:
         metric.name, metric.unit = "cuda_memory_usage_bytes", "By"
-        metric.gauge.data_points.add(attributes=_attributes(device=f"GPU-{row}"), as_double=rng.random() * 8e10, time_unix_nano=now)
+        metric.gauge.data_points.add(
+            attributes=_attributes(device=f"GPU-{row}"), as_double=rng.random() * 8e10, time_unix_nano=now
+        )
     elif kind == 3:
         metric.name, metric.unit = "embedding_latency", "s"
         metric.exponential_histogram.aggregation_temporality = _CUMULATIVE
         counts = [rng.randrange(5) * (tick + 1) for _ in range(8)]
-        exponential = metric.exponential_histogram.data_points.add(attributes=labels, count=sum(counts), sum=1.5, scale=3, **times)
+        exponential = metric.exponential_histogram.data_points.add(
+            attributes=labels, count=sum(counts), sum=1.5, scale=3, **times
+        )
         exponential.positive.offset = -4
         exponential.positive.bucket_counts.extend(counts)
     else:
@@ -166,7 +182,9 @@ def logs_request(*, records: int = 16, services: int = 2, seed: int = 0) -> Expo
                 severity_number=number,
                 severity_text=text,
                 attributes=_attributes(
-                    tenant_id=rng.choice(_TENANTS), request_id=f"req-{rng.randrange(1_000_000):06d}", code__line__number=rng.randrange(500)
+                    tenant_id=rng.choice(_TENANTS),
+                    request_id=f"req-{rng.randrange(1_000_000):06d}",
+                    code__line__number=rng.randrange(500),
                 ),
             )
             if made % 8 == 7:
@@ -184,9 +202,13 @@ def traces(*, spans: int = 16, services: int = 2, seed: int = 0, context: Contex
     return Traces.from_wire(traces_request(spans=spans, services=services, seed=seed).SerializeToString(), context)
 
 
-def metrics(*, points: int = 20, services: int = 2, seed: int = 0, tick: int = 0, context: Context = EMPTY_CONTEXT) -> Metrics:
+def metrics(
+    *, points: int = 20, services: int = 2, seed: int = 0, tick: int = 0, context: Context = EMPTY_CONTEXT
+) -> Metrics:
     """The batch of ``metrics_request``."""
-    return Metrics.from_wire(metrics_request(points=points, services=services, seed=seed, tick=tick).SerializeToString(), context)
+    return Metrics.from_wire(
+        metrics_request(points=points, services=services, seed=seed, tick=tick).SerializeToString(), context
+    )
 
 
 def logs(*, records: int = 16, services: int = 2, seed: int = 0, context: Context = EMPTY_CONTEXT) -> Logs:
@@ -194,7 +216,9 @@ def logs(*, records: int = 16, services: int = 2, seed: int = 0, context: Contex
     return Logs.from_wire(logs_request(records=records, services=services, seed=seed).SerializeToString(), context)
 
 
-def batch(signal: Signal, *, items: int = 16, services: int = 2, seed: int = 0, context: Context = EMPTY_CONTEXT) -> Batch:
+def batch(
+    signal: Signal, *, items: int = 16, services: int = 2, seed: int = 0, context: Context = EMPTY_CONTEXT
+) -> Batch:
     """A batch of ``items`` items of any signal."""
     match signal:
         case Signal.TRACES:

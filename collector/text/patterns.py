@@ -1,7 +1,7 @@
 """Regular expressions of configurations: RE2, the Collector's own syntax and semantics.
 
-Its time is linear in the text whatever the pattern, so neither a user's pattern nor a hostile text can stall a pipeline. What that
-costs is what Go does not have either: look-around and back references. Source: RE2's syntax page.
+Its time is linear in the text whatever the pattern, so neither a user's pattern nor a hostile text can stall a
+pipeline. What that costs is what Go does not have either: look-around and back references. Source: RE2's syntax page.
 """
 
 from collections.abc import Callable, Mapping
@@ -89,5 +89,9 @@ def compile_pattern(pattern: str) -> Pattern:
         return cast("Pattern", re2.compile(pattern, _OPTIONS))
     except re2.error as exc:
         reason = exc.args[0].decode("utf-8", "replace") if exc.args and isinstance(exc.args[0], bytes) else str(exc)
-        hint = " (RE2, as in Go: no look-around, no back references)" if "perl operator" in reason or "escape" in reason else ""
+        hint = (
+            " (RE2, as in Go: no look-around, no back references)"
+            if "perl operator" in reason or "escape" in reason
+            else ""
+        )
         raise ValueError(f"invalid pattern {pattern!r}: {reason}{hint}") from exc

@@ -1,6 +1,7 @@
 """How bytes reach us and leave us: HTTP/2, gRPC, HTTP/1.1, TLS, compression, endpoints, authentication hooks.
 
-Nothing here knows OTLP or any other payload. A server hands whole requests to its caller; a client sends whole requests.
+Nothing here knows OTLP or any other payload. A server hands whole requests to its caller; a client sends whole
+requests.
 
 ``http2``        HTTP/2 over libnghttp2, for servers and clients
 ``grpc``         unary and streaming calls over ``http2``, and over grpcio as an alternative

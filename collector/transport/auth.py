@@ -47,5 +47,6 @@ def find_authenticator(host: Host, config: AuthConfig | None, key: str) -> Authe
             f"{key}::auth::authenticator: no extension {config.authenticator!r} runs; list it under service::extensions ({exc})"
         ) from exc
     if not isinstance(extension, Authenticator):
-        raise ValueError(f"{key}::auth::authenticator: extension {config.authenticator!r} does not authenticate requests")  # noqa: TRY004 - a mistake in the configuration
+        message = f"{key}::auth::authenticator: extension {config.authenticator!r} does not authenticate requests"
+        raise ValueError(message)  # noqa: TRY004 - a mistake in the configuration
     return extension.authenticate

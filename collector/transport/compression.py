@@ -1,9 +1,9 @@
 """Content encodings of OTLP and its neighbours: compress a body, decompress one within a bound.
 
-The bound holds *while* decompressing: a bomb costs at most ``max_bytes`` (twice that for a moment) and never its full size.
-Names are those of HTTP's Content-Encoding and gRPC's grpc-encoding as the Collector reads them: ``deflate`` is zlib,
-``snappy`` is the block format, ``x-snappy-framed`` the stream format, ``lz4`` the frame format.
-Large bodies take milliseconds: whether to leave the event loop for that is the caller's decision.
+The bound holds *while* decompressing: a bomb costs at most ``max_bytes`` (twice that for a moment) and never its full
+size. Names are those of HTTP's Content-Encoding and gRPC's grpc-encoding as the Collector reads them: ``deflate`` is
+zlib, ``snappy`` is the block format, ``x-snappy-framed`` the stream format, ``lz4`` the frame format. Large bodies take
+milliseconds: whether to leave the event loop for that is the caller's decision.
 
 Source: open-telemetry/opentelemetry-collector config/confighttp/compression.go; RFC 1952 §2.2 (several gzip members).
 """
@@ -164,7 +164,9 @@ def _inflate(wbits: int, *, members: bool) -> Callable[[bytes, int], bytes]:
     return decode
 
 
-def _growing(decode_into: Callable[[bytes, bytearray], int], guess_bytes: Callable[[bytes], int]) -> Callable[[bytes, int], bytes]:
+def _growing(
+    decode_into: Callable[[bytes, bytearray], int], guess_bytes: Callable[[bytes], int]
+) -> Callable[[bytes, int], bytes]:
     """Decoder that unpacks into a buffer of guessed size, and into a larger one while that is too small, never above the bound."""
 
     def decode(data: bytes, max_bytes: int) -> bytes:

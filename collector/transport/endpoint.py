@@ -1,7 +1,8 @@
 """Network addresses: what an ``endpoint`` of the configuration names, and whether a peer is on this machine.
 
-Not name resolution for clients, not a firewall: ``LocalAddresses`` tells which GPU a span may have used, nothing is trusted by it.
-Forms of endpoints: Go's ``net.Listen`` (``host:port``, ``:port``, ``[::1]:port``) and gRPC's ``unix:`` names.
+Not name resolution for clients, not a firewall: ``LocalAddresses`` tells which GPU a span may have used, nothing is
+trusted by it. Forms of endpoints: Go's ``net.Listen`` (``host:port``, ``:port``, ``[::1]:port``) and gRPC's ``unix:``
+names.
 """
 
 import errno
@@ -43,7 +44,9 @@ class Endpoint:
         if unix or text.startswith("unix:"):
             path = text.removeprefix("unix://") if text.startswith("unix://") else text.removeprefix("unix:")
             if not path or len(path.encode()) > _UNIX_PATH_MAX_BYTES or "\0" in path:
-                raise ValueError(f"{text!r} names no Unix socket: write unix:///run/tailrace.sock, at most {_UNIX_PATH_MAX_BYTES} bytes")
+                raise ValueError(
+                    f"{text!r} names no Unix socket: write unix:///run/tailrace.sock, at most {_UNIX_PATH_MAX_BYTES} bytes"
+                )
             return cls(path=path)
         if "://" in text:
             raise ValueError(
@@ -144,7 +147,11 @@ def interface_addresses() -> frozenset[str]:
 class LocalAddresses:
     """Answers whether a peer's address is one of this machine; the list is read again every 30 s."""
 
-    def __init__(self, read: Callable[[], frozenset[str]] = interface_addresses, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        read: Callable[[], frozenset[str]] = interface_addresses,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._read = read
         self._monotonic_s = monotonic_s
         self._own: frozenset[str] = frozenset()

@@ -1,7 +1,7 @@
 """TLS contexts and gRPC credentials from configtls blocks, with certificates that are read again when their files change.
 
-``reload_interval`` is honoured without timers: a server looks at its files when a client connects, a client when it sends,
-at most once an interval. Files that cannot be read or do not fit together leave what is in use in place.
+``reload_interval`` is honoured without timers: a server looks at its files when a client connects, a client when it
+sends, at most once an interval. Files that cannot be read or do not fit together leave what is in use in place.
 
 Python's ``ssl`` serves HTTP; grpcio brings BoringSSL with no knobs but certificates, so what it cannot do
 (``min_version: "1.3"``, ``max_version``, ``cipher_suites``, ``curve_preferences``, ``insecure_skip_verify``) is refused
@@ -65,7 +65,9 @@ _log = structlog.get_logger(__name__)
 class FileWatch:
     """Tells when one of some files changed, looking at most once in ``interval_s``; never, with 0."""
 
-    def __init__(self, paths: tuple[str, ...], interval_s: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, paths: tuple[str, ...], interval_s: float, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._paths = tuple(filter(None, paths))
         self._interval_s = interval_s
         self._monotonic = monotonic
@@ -102,7 +104,10 @@ class FileWatch:
 
 
 def server_context(
-    config: TLSServerConfig, monotonic: Callable[[], float] = time.monotonic, *, protocols: tuple[str, ...] = ("http/1.1",)
+    config: TLSServerConfig,
+    monotonic: Callable[[], float] = time.monotonic,
+    *,
+    protocols: tuple[str, ...] = ("http/1.1",),
 ) -> ssl.SSLContext:
     """The context to listen with; it renews its certificates by itself. ``protocols``: what ALPN offers, the preferred one first.
 
@@ -111,7 +116,8 @@ def server_context(
     """
     context = _server_context_once(config, protocols)
     paths = (config.cert_file, config.key_file, config.client_ca_file)
-    # client_ca_file_reload asks for it without an interval of its own: the Collector watches the file, we look every second.
+    # client_ca_file_reload asks for it without an interval of its own: the Collector watches the file, we look every
+    # second.
     interval_s = config.reload_interval or (1.0 if config.client_ca_file_reload else 0.0)
     if not interval_s:
         return context
@@ -198,7 +204,8 @@ def grpc_channel_credentials(config: TLSClientConfig) -> grpc.ChannelCredentials
     Raises:
         ValueError: a key is unreadable, or asks for what gRPC in Python cannot do; the message names it.
     """
-    if config.insecure and not (config.ca_file or _shown(config.ca_pem)):  # with authorities it is TLS, as in the Collector
+    # with authorities it is TLS, as in the Collector
+    if config.insecure and not (config.ca_file or _shown(config.ca_pem)):
         return None
     if config.insecure_skip_verify:
         raise ValueError(
@@ -217,7 +224,9 @@ def grpc_channel_credentials(config: TLSClientConfig) -> grpc.ChannelCredentials
     )
 
 
-def grpc_server_credentials(config: TLSServerConfig, monotonic: Callable[[], float] = time.monotonic) -> grpc.ServerCredentials:
+def grpc_server_credentials(
+    config: TLSServerConfig, monotonic: Callable[[], float] = time.monotonic
+) -> grpc.ServerCredentials:
     """Credentials for ``add_secure_port``; they renew their certificates by themselves.
 
     Raises:
@@ -256,7 +265,9 @@ def _refuse_what_grpc_cannot(config: TLSClientConfig | TLSServerConfig) -> None:
     if config.max_version not in {"", "1.3"}:
         raise ValueError("tls::max_version: gRPC here always offers 1.2 and 1.3; leave it out")
     if config.cipher_suites:
-        raise ValueError("tls::cipher_suites: gRPC takes them from the environment only (GRPC_SSL_CIPHER_SUITES); leave it out")
+        raise ValueError(
+            "tls::cipher_suites: gRPC takes them from the environment only (GRPC_SSL_CIPHER_SUITES); leave it out"
+        )
     if config.curve_preferences:
         raise ValueError("tls::curve_preferences: gRPC in Python has no such setting; leave it out")
 
@@ -283,7 +294,9 @@ def _restrict(context: ssl.SSLContext, cipher_suites: tuple[str, ...], curves: t
     if not curves:
         return
     if len(curves) > 1 or curves[0] not in _CURVES:
-        raise ValueError(f"tls::curve_preferences: one of {', '.join(_CURVES)} (Python's ssl sets a single curve), not {', '.join(curves)}")
+        raise ValueError(
+            f"tls::curve_preferences: one of {', '.join(_CURVES)} (Python's ssl sets a single curve), not {', '.join(curves)}"
+        )
     try:
         context.set_ecdh_curve(_CURVES[curves[0]])
     except (ssl.SSLError, ValueError) as exc:
@@ -293,7 +306,10 @@ def _restrict(context: ssl.SSLContext, cipher_suites: tuple[str, ...], curves: t
 def _load_own_certificate(context: ssl.SSLContext, config: TLSClientConfig | TLSServerConfig) -> None:
     if not (config.key_file or _shown(config.key_pem)):
         raise ValueError("tls: cert_file (or cert_pem) without key_file (or key_pem)")
-    with _as_file(config.cert_file, config.cert_pem, "cert_file") as cert, _as_file(config.key_file, config.key_pem, "key_file") as key:
+    with (
+        _as_file(config.cert_file, config.cert_pem, "cert_file") as cert,
+        _as_file(config.key_file, config.key_pem, "key_file") as key,
+    ):
         try:
             context.load_cert_chain(cert, key, password="")
         except (ssl.SSLError, OSError, ValueError) as exc:

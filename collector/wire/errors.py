@@ -7,7 +7,8 @@ class MalformedBatch(ValueError):  # noqa: N818 - the public name of the model, 
     """A request that is no valid OTLP: refuse it whole (400, INVALID_ARGUMENT); sending it again cannot help.
 
     Attributes:
-        path: the message that is wrong, field names from the request down, e.g. ``resource_spans.scope_spans.spans.attributes``.
+        path: the message that is wrong, field names from the request down, e.g.
+            ``resource_spans.scope_spans.spans.attributes``.
         offset: byte offset in the request; -1 where it is not known (values of a JSON body).
         reason: what is wrong there.
     """

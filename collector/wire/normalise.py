@@ -1,8 +1,9 @@
 """Re-encodes a request through protobuf, so that every parser reads the same in it.
 
-For what is legal but read differently by different parsers or awkward to edit in place: a singular field or a member of a oneof that
-occurs twice, packed fields written unpacked or in pieces, tags and lengths longer than need be. Slow (whole messages), used at the door
-only, and only for requests that hold such a thing. The bytes were validated before; unknown fields survive.
+For what is legal but read differently by different parsers or awkward to edit in place: a singular field or a member of
+a oneof that occurs twice, packed fields written unpacked or in pieces, tags and lengths longer than need be. Slow
+(whole messages), used at the door only, and only for requests that hold such a thing. The bytes were validated before;
+unknown fields survive.
 Source: https://protobuf.dev/programming-guides/encoding/ ("Last One Wins", "Packed Repeated Fields").
 """
 

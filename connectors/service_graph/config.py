@@ -33,7 +33,9 @@ class ServiceGraphConfig(ComponentConfig):
     store: StoreConfig = StoreConfig()
     dimensions: tuple[Key, ...] = Field(default=(), max_length=64)
     """Attributes (resource, else span) that become labels: ``client_<name>`` of the client span, ``server_<name>`` of the server span."""
-    virtual_node_peer_attributes: tuple[Key, ...] = Field(default=("peer.service", "db.name", "db.system"), max_length=64)
+    virtual_node_peer_attributes: tuple[Key, ...] = Field(
+        default=("peer.service", "db.name", "db.system"), max_length=64
+    )
     """Attributes of an unpaired client span that name the server nobody saw, the first present one; empty: no virtual nodes."""
     virtual_node_extra_label: bool = False
     """Adds the label ``virtual_node``: ``client``, ``server`` or empty."""

@@ -1,10 +1,11 @@
 """Finds the two sides of each request: within a batch, and between batches in a store with a bound and a time limit.
 
-The rules are the Collector's, applied span by span in the order of arrival: a span joins the open edge of its key, else opens one; an edge
-with both sides is complete and gone, so the next span of its key opens another; a second span of one side takes the place of the first.
-Here they are applied to all spans of a batch at once. Sorted by key, the spans of one key are runs of one side; each edge takes what is
-left of a run and the first span of the next. Whether the first span of a run was taken by the run before ("taken") alternates while runs
-are single spans and is certain after a longer one: that is all that has to be known.
+The rules are the Collector's, applied span by span in the order of arrival: a span joins the open edge of its key, else
+opens one; an edge with both sides is complete and gone, so the next span of its key opens another; a second span of one
+side takes the place of the first. Here they are applied to all spans of a batch at once. Sorted by key, the spans of
+one key are runs of one side; each edge takes what is left of a run and the first span of the next. Whether the first
+span of a run was taken by the run before ("taken") alternates while runs are single spans and is certain after a longer
+one: that is all that has to be known.
 """
 
 from dataclasses import dataclass
@@ -114,7 +115,8 @@ class Store:
         stored_is_client = (slots >= 0) & column("is_client")[slots]
         first = np.flatnonzero(_begins(group, halves.is_client, halves.database > 0, slots >= 0, stored_is_client))
         last = np.append(first[1:], len(halves)) - 1
-        # Of each edge: the slot it goes on from, its last span of either side. An index of -1 is masked wherever it is used.
+        # Of each edge: the slot it goes on from, its last span of either side. An index of -1 is masked wherever it is
+        # used.
         slot = np.where(_changes(group)[first], slots[first], np.int32(-1))
         positions = np.arange(len(halves))
         client = np.maximum.reduceat(np.where(halves.is_client, positions, -1), first)
@@ -136,7 +138,9 @@ class Store:
         database = is_database[is_complete]
         edges = Edges(
             client=of(halves.service, "service", client, from_client),
-            server=np.where(database, halves.database[client[is_complete]], of(halves.service, "service", server, from_server)),
+            server=np.where(
+                database, halves.database[client[is_complete]], of(halves.service, "service", server, from_server)
+            ),
             connection=np.where(database, np.uint8(DATABASE), halves.connection[last[is_complete]]),
             failed=failed[is_complete],
             virtual=np.zeros(len(database), np.uint8),
@@ -202,7 +206,9 @@ def unpaired(halves: Halves, texts: Texts, *, virtual_nodes: bool) -> Unpaired:
         weight=taken.weight,
         client_seconds=np.where(is_client, taken.seconds, 0.0),
         server_seconds=np.where(is_client, 0.0, taken.seconds),
-        dimensions=np.concatenate([np.where(side, taken.dimensions, none), np.where(side, none, taken.dimensions)], axis=1),
+        dimensions=np.concatenate(
+            [np.where(side, taken.dimensions, none), np.where(side, none, taken.dimensions)], axis=1
+        ),
     )
     return Unpaired(edges, halves.take(~becomes_edge))
 
@@ -219,7 +225,8 @@ def _changes(values: Array) -> Mask:
 def _begins(group: I32, is_client: Mask, is_whole: Mask, has_stored: Mask, stored_is_client: Mask) -> Mask:
     """bool[n]: the spans that begin an edge, or go on with a stored one. ``group`` ascends; one key's spans are in order of arrival.
 
-    A whole request (database) takes the open edge of its key with it, if there is one; what comes after it begins anew: a part ends there.
+    A whole request (database) takes the open edge of its key with it, if there is one; what comes after it begins anew:
+    a part ends there.
     """
     count = len(group)
     part = np.cumsum(_changes(group) | np.append(False, is_whole[:-1]))
@@ -232,7 +239,11 @@ def _begins(group: I32, is_client: Mask, is_whole: Mask, has_stored: Mask, store
         length = np.diff(np.append(run_start, len(rows)))
         row = rows[run_start]
         is_first = _changes(part[row])
-        is_taken = _taken(length, is_first, is_first & is_group_start[row] & has_stored[row] & (stored_is_client[row] != is_client[row]))
+        is_taken = _taken(
+            length,
+            is_first,
+            is_first & is_group_start[row] & has_stored[row] & (stored_is_client[row] != is_client[row]),
+        )
         begins[row[~is_taken | is_first]] = True
         goes_on = is_taken & (length > 1)
         begins[rows[run_start[goes_on] + 1]] = True

@@ -1,7 +1,7 @@
 """The series of the graph: counts and latencies of each edge, cumulative, and their metrics.
 
-Counts are kept as the sum of the spans' adjusted counts and rounded when written, so that they are exact over any number of sampled spans
-and never fall.
+Counts are kept as the sum of the spans' adjusted counts and rounded when written, so that they are exact over any
+number of sampled spans and never fall.
 """
 
 from typing import Any, Final
@@ -36,9 +36,18 @@ class Series:
         size = config.exponential_histogram_max_size
         bounds = config.latency_histogram_buckets
         self._bounds = np.array(DEFAULT_BOUNDS_S if bounds is None else bounds, np.float64)
-        columns: dict[str, Any] = {"requests": np.float64, "failures": np.float64, "updated": np.float64, "start": np.uint64}
+        columns: dict[str, Any] = {
+            "requests": np.float64,
+            "failures": np.float64,
+            "updated": np.float64,
+            "start": np.uint64,
+        }
         for side in _SIDES:
-            columns |= ExponentialColumns.columns(side, size) if size else {f"{side}_buckets": (np.float64, (len(self._bounds) + 1,))}
+            columns |= (
+                ExponentialColumns.columns(side, size)
+                if size
+                else {f"{side}_buckets": (np.float64, (len(self._bounds) + 1,))}
+            )
             columns[f"{side}_sum"] = np.float64
         self._table = KeyTable(columns, capacity=64)
         self._exponential = {side: ExponentialColumns(self._table, side, size) for side in _SIDES} if size else {}
@@ -57,7 +66,11 @@ class Series:
         """Counts the edges; returns how many of them went to the overflow series. ``start_unix_nano``: of series not seen before."""
         if not len(edges):
             return 0
-        small = (edges.connection.astype(np.uint64) << np.uint64(8)) | (edges.virtual.astype(np.uint64) << np.uint64(1)) | edges.failed
+        small = (
+            (edges.connection.astype(np.uint64) << np.uint64(8))
+            | (edges.virtual.astype(np.uint64) << np.uint64(1))
+            | edges.failed
+        )
         labels = [texts.hashes(codes) for codes in (edges.client, edges.server, *edges.dimensions.T)]
         room = limit + self._has_overflow if limit else 0
         slots, is_new = self._table.insert(combine_keys(*labels, small), room)
@@ -77,7 +90,11 @@ class Series:
                 self._exponential[side].add(slots, seconds, edges.weight)
             else:
                 # A bound belongs to the bucket below it: "le".
-                np.add.at(self._table.column(f"{side}_buckets"), (slots, np.searchsorted(self._bounds, seconds, "left")), edges.weight)
+                np.add.at(
+                    self._table.column(f"{side}_buckets"),
+                    (slots, np.searchsorted(self._bounds, seconds, "left")),
+                    edges.weight,
+                )
         return overflow_count
 
     def expire(self, now_s: float) -> int:
@@ -116,7 +133,9 @@ class Series:
         for side in _SIDES:
             self._write_latency(builder, scope, side, slots, time_unix_nano, offset_nano)
 
-    def _write_latency(self, builder: MetricsBuilder, scope: int, side: str, slots: I32, time_unix_nano: int, offset_nano: int) -> None:
+    def _write_latency(
+        self, builder: MetricsBuilder, scope: int, side: str, slots: I32, time_unix_nano: int, offset_nano: int
+    ) -> None:
         common: dict[str, Any] = {
             "temporality": TEMPORALITY_CUMULATIVE,
             "unit": "s",

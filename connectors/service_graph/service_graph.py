@@ -1,6 +1,7 @@
 """The ``service_graph`` connector: takes spans, emits metrics of the requests between services.
 
-Source: open-telemetry/opentelemetry-collector-contrib connector/servicegraphconnector v0.156 (what is counted, names, labels, intervals).
+Source: open-telemetry/opentelemetry-collector-contrib connector/servicegraphconnector v0.156 (what is counted, names,
+    labels, intervals).
 """
 
 import asyncio
@@ -39,20 +40,26 @@ class _State:
 class ServiceGraphConnector(Connector):
     """See the module."""
 
-    def __init__(self, settings: Settings, config: ServiceGraphConfig, previous: "ServiceGraphConnector | None" = None) -> None:
+    def __init__(
+        self, settings: Settings, config: ServiceGraphConfig, previous: "ServiceGraphConnector | None" = None
+    ) -> None:
         self._settings = settings
         self.config = config
         self._clock = settings.clock
         goes_on = previous is not None and previous.config.same_series(config)
         self._previous = previous if goes_on else None
-        self.state: _State = previous.state if previous is not None and goes_on else self._new_state(is_first=previous is None)
+        self.state: _State = (
+            previous.state if previous is not None and goes_on else self._new_state(is_first=previous is None)
+        )
         self.is_replaced = False
         self._is_stopped = False
         self._flushing = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         telemetry = settings.telemetry
         # The Collector's names.
-        self._dropped = telemetry.counter("otelcol_connector_servicegraph_dropped_spans", "Spans dropped when trying to add edges")
+        self._dropped = telemetry.counter(
+            "otelcol_connector_servicegraph_dropped_spans", "Spans dropped when trying to add edges"
+        )
         self._opened = telemetry.counter("otelcol_connector_servicegraph_total_edges", "Unique edges")
         self._expired = telemetry.counter(
             "otelcol_connector_servicegraph_expired_edges", "Edges that expired before finding their matching span"
@@ -61,18 +68,28 @@ class ServiceGraphConnector(Connector):
             "tailrace_service_graph_overflow_edges",
             "Edges counted in the overflow series: aggregation_cardinality_limit was reached",
         )
-        telemetry.gauge("tailrace_service_graph_waiting_spans", "Spans waiting for their pair", read=lambda: float(self.held_items()))
+        telemetry.gauge(
+            "tailrace_service_graph_waiting_spans",
+            "Spans waiting for their pair",
+            read=lambda: float(self.held_items()),
+        )
         telemetry.gauge("tailrace_service_graph_series", "Series held", read=lambda: float(len(self.state.series)))
 
     def _new_state(self, *, is_first: bool) -> _State:
         now = self._clock.time_unix_nano()
-        labels = {"collector.instance.id": self._settings.instance_id} if self.config.include_collector_instance_id else {}
+        labels = (
+            {"collector.instance.id": self._settings.instance_id} if self.config.include_collector_instance_id else {}
+        )
         return _State(
             texts=Texts(),
             store=Store(len(self.config.dimensions)),
             series=Series(self.config, labels),
-            unpaired=SpanTally("traces_service_graph_unpaired_spans_total", labels, limit=self.config.aggregation_cardinality_limit),
-            dropped=SpanTally("traces_service_graph_dropped_spans_total", labels, limit=self.config.aggregation_cardinality_limit),
+            unpaired=SpanTally(
+                "traces_service_graph_unpaired_spans_total", labels, limit=self.config.aggregation_cardinality_limit
+            ),
+            dropped=SpanTally(
+                "traces_service_graph_dropped_spans_total", labels, limit=self.config.aggregation_cardinality_limit
+            ),
             start_unix_nano=(self._settings.start_time_unix_nano or now) if is_first else now,
         )
 
@@ -81,7 +98,10 @@ class ServiceGraphConnector(Connector):
         if self._previous is not None:
             self._previous.is_replaced = True
             self._previous = None
-        loops = [(self.config.store_expiration_loop_s, self._expire_store), (self.config.cache_loop_s, self._expire_series)]
+        loops = [
+            (self.config.store_expiration_loop_s, self._expire_store),
+            (self.config.cache_loop_s, self._expire_series),
+        ]
         if self.config.metrics_flush_interval:
             loops.append((self.config.metrics_flush_interval, self._flush))
         self._tasks = [asyncio.ensure_future(self._every(interval_s, work)) for interval_s, work in loops]
@@ -114,7 +134,8 @@ class ServiceGraphConnector(Connector):
         halves, nameless_count = read(batch, self.config, state.texts)
         if nameless_count:
             telemetry.dropped(Signal.TRACES, nameless_count, "no_service_name")
-        # Whatever does not wait afterwards has become part of a number (or, as INTERNAL spans, of none: they say nothing of a request).
+        # Whatever does not wait afterwards has become part of a number (or, as INTERNAL spans, of none: they say
+        # nothing of a request).
         folded = batch.item_count - nameless_count
         if halves is not None:
             held_before = len(state.store)
@@ -202,6 +223,7 @@ class ServiceGraphConnector(Connector):
             batch = builder.build()
             if batch.item_count:
                 self._settings.telemetry.created(Signal.METRICS, batch.item_count)
-                # An exporter that waits for its backend may have given up: it has counted that, and the next points say the same and more.
+                # An exporter that waits for its backend may have given up: it has counted that, and the next points say
+                # the same and more.
                 with contextlib.suppress(ConsumeError):
                     await self._settings.outputs[Signal.METRICS].consume(batch)

@@ -101,7 +101,9 @@ def read(batch: Traces, config: ServiceGraphConfig, texts: Texts) -> tuple[Halve
     return halves, nameless_count
 
 
-def _first_text(batch: Traces, keys: tuple[str, ...], texts: Texts, rows: Array, resources: I32, *, keep_empty: bool = False) -> I32:
+def _first_text(
+    batch: Traces, keys: tuple[str, ...], texts: Texts, rows: Array, resources: I32, *, keep_empty: bool = False
+) -> I32:
     """The first of ``keys`` that is present, in the resource or else on the span."""
     found = np.zeros(len(rows), np.int32)
     for key in keys:
@@ -131,4 +133,5 @@ def _adjusted_count(trace_state: str) -> float:
     state = read_trace_state(trace_state)
     if state.threshold is None or not state.is_valid:
         return 1.0
-    return min(_WHOLE / (_WHOLE - state.threshold), _ADJUSTED_MAX)  # in integers: as a float the largest threshold is the whole
+    # in integers: as a float the largest threshold is the whole
+    return min(_WHOLE / (_WHOLE - state.threshold), _ADJUSTED_MAX)

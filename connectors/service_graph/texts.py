@@ -50,7 +50,9 @@ class Texts:
         if len(used):
             distinct = column.distinct
             texts = [distinct[code] for code in used.tolist()]
-            lookup[used] = [code if text or keep_empty else 0 for code, text in zip(self._add(texts), texts, strict=True)]
+            lookup[used] = [
+                code if text or keep_empty else 0 for code, text in zip(self._add(texts), texts, strict=True)
+            ]
         found: I32 = lookup[taken]
         return found
 

@@ -127,7 +127,11 @@ class HistogramConfig(ComponentConfig):
     @property
     def bounds(self) -> tuple[float, ...]:
         """Explicit bounds in the unit; the doubles the Collector would write: whole nanoseconds, divided once."""
-        buckets = self.explicit.buckets if self.explicit is not None and self.explicit.buckets is not None else DEFAULT_BUCKETS_S
+        buckets = (
+            self.explicit.buckets
+            if self.explicit is not None and self.explicit.buckets is not None
+            else DEFAULT_BUCKETS_S
+        )
         return tuple(float(round(bound * 1e9)) / self.nanoseconds for bound in buckets)
 
 
@@ -221,7 +225,9 @@ class SpanMetricsConfig(ComponentConfig):
     def _consistent(self) -> Self:
         http = self.names == "http"
         if http and self.histogram.unit != "s":
-            raise ValueError("histogram: unit must be s with names: http, whose metric is called http_request_duration_seconds")
+            raise ValueError(
+                "histogram: unit must be s with names: http, whose metric is called http_request_duration_seconds"
+            )
         if http and self.namespace != DEFAULT_NAMESPACE:
             raise ValueError("namespace has no meaning with names: http; remove one of them")
         if not http and self.status_label != "status":

@@ -1,7 +1,7 @@
 """The dimensions of a batch's spans or events as columns, the groups of rows that share them, and each group's key.
 
-Identity goes by text, as in the Collector: int 1 and "1" are one series, whose attribute is what came first. An absent dimension and an
-empty one are two. A key is a sum over dimensions, so it does not depend on which others the batch has.
+Identity goes by text, as in the Collector: int 1 and "1" are one series, whose attribute is what came first. An absent
+dimension and an empty one are two. A key is a sum over dimensions, so it does not depend on which others the batch has.
 Source: opentelemetry-collector-contrib connector/spanmetricsconnector, buildKey and buildAttributes.
 """
 
@@ -25,7 +25,14 @@ from collector.model import (
     hash_text,
 )
 from collector.model.arrays import I32, U64, Indices
-from connectors.span_metrics.config import INSTANCE, SAMPLING_METHOD, SCOPE_NAME, SCOPE_VERSION, Dimension, SpanMetricsConfig
+from connectors.span_metrics.config import (
+    INSTANCE,
+    SAMPLING_METHOD,
+    SCOPE_NAME,
+    SCOPE_VERSION,
+    Dimension,
+    SpanMetricsConfig,
+)
 from connectors.span_metrics.globs import compile_glob
 from connectors.span_metrics.http import HttpColumns
 from connectors.span_metrics.weights import Weights
@@ -191,7 +198,11 @@ class Dimensions:
     """What one metric is told apart by."""
 
     def __init__(
-        self, config: SpanMetricsConfig, lists: Sequence[Sequence[Dimension]], instance_id: str, warn: Callable[[str], None]
+        self,
+        config: SpanMetricsConfig,
+        lists: Sequence[Sequence[Dimension]],
+        instance_id: str,
+        warn: Callable[[str], None],
     ) -> None:
         """``lists``: the configured dimensions, of which the first that has a key counts. ``warn`` is told of keys that are too many."""
         self._config, self._instance_id, self._warn = config, instance_id, warn
@@ -267,7 +278,9 @@ class Dimensions:
         names: set[str] = set()
         for table in tables:
             used = np.flatnonzero(np.bincount(table.rows["key_code"], minlength=len(table.keys))).tolist()
-            names.update(table.keys[code].decode("utf-8", "replace") for code in used if self._is_match(table.keys[code]))
+            names.update(
+                table.keys[code].decode("utf-8", "replace") for code in used if self._is_match(table.keys[code])
+            )
         for name in sorted(names - self._admitted.keys()):
             if len(self._admitted) >= GLOB_KEYS_MAX:
                 self._warn(name)
@@ -309,7 +322,9 @@ def _common(dimensions: Dimensions, span: Span) -> dict[str, Callable[[str], Col
         "service.name": lambda name: dimensions.column(name, span.resource_text("service.name")),
         "span.name": lambda name: dimensions.column(name, span.field("name").fill("")),
         "span.kind": lambda name: dimensions.enumerated(name, _known(span.field("kind"), _KIND_TEXTS), _KIND_TEXTS),
-        "status.code": lambda name: dimensions.enumerated(name, _known(span.field("status_code"), _STATUS_TEXTS), _STATUS_TEXTS),
+        "status.code": lambda name: dimensions.enumerated(
+            name, _known(span.field("status_code"), _STATUS_TEXTS), _STATUS_TEXTS
+        ),
     }
 
 

@@ -33,7 +33,9 @@ class Emitter:
         self._events = "http_request_events_total" if http else f"{prefix}events"
         self._temporality = TEMPORALITY_DELTA if config.is_delta else TEMPORALITY_CUMULATIVE
 
-    def build(self, families: Mapping[str, Family], resources: Resources, exemplars: Mapping[str, Chosen | None], now: int) -> Metrics:
+    def build(
+        self, families: Mapping[str, Family], resources: Resources, exemplars: Mapping[str, Chosen | None], now: int
+    ) -> Metrics:
         """All series of the families, at the time ``now``."""
         builder = MetricsBuilder()
         parts: list[tuple[Family, Array, Array]] = []
@@ -52,13 +54,17 @@ class Emitter:
             family.table.column("is_fresh")[slots] = False
         return builder.build()
 
-    def _family(self, builder: MetricsBuilder, scope: int, family: Family, slots: Array, chosen: Chosen | None, now: int) -> None:
+    def _family(
+        self, builder: MetricsBuilder, scope: int, family: Family, slots: Array, chosen: Chosen | None, now: int
+    ) -> None:
         table = family.table
         starts = np.minimum(table.column("start")[slots], np.uint64(now))
         zeros = np.zeros(0, np.intp)
         if self._config.initial_zero and not self._config.is_delta:
             # A point at the flush's own millisecond would be a second value for one time.
-            zeros = np.flatnonzero(table.column("is_fresh")[slots] & (starts + np.uint64(_MILLISECOND) <= np.uint64(now)))
+            zeros = np.flatnonzero(
+                table.column("is_fresh")[slots] & (starts + np.uint64(_MILLISECOND) <= np.uint64(now))
+            )
         rows = np.concatenate([zeros, np.arange(len(slots))])
         times = np.full(len(rows), now, np.uint64)
         times[: len(zeros)] = starts[zeros]
@@ -78,12 +84,16 @@ class Emitter:
         if family.has_histogram:
             self._histogram(builder, scope, family, slots[rows], is_value, head | {"counts": counts})
 
-    def _histogram(self, builder: MetricsBuilder, scope: int, family: Family, slots: Array, is_value: Array, head: dict[str, Any]) -> None:
+    def _histogram(
+        self, builder: MetricsBuilder, scope: int, family: Family, slots: Array, is_value: Array, head: dict[str, Any]
+    ) -> None:
         table, unit = family.table, self._config.histogram.unit
         sums = table.column("sum")[slots] * is_value
         if family.bounds is not None:
             buckets = table.column("buckets")[slots] * is_value[:, None]
-            builder.histogram(scope, self._duration, unit=unit, bounds=family.bounds, bucket_counts=buckets, sums=sums, **head)
+            builder.histogram(
+                scope, self._duration, unit=unit, bounds=family.bounds, bucket_counts=buckets, sums=sums, **head
+            )
             return
         assert family.exponential is not None
         points = family.exponential.points(table, slots)

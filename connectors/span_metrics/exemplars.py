@@ -1,7 +1,7 @@
 """Candidates for exemplars: traces to look at, until the flush that attaches them.
 
-With ``only_kept`` a candidate waits for what the sampling processor decides: kept ones are attached, dropped ones forgotten, undecided
-ones asked about again at the next flush, for a while.
+With ``only_kept`` a candidate waits for what the sampling processor decides: kept ones are attached, dropped ones
+forgotten, undecided ones asked about again at the next flush, for a while.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,14 @@ _WAIT_S: Final = 300.0
 """An undecided trace that old is decided nowhere."""
 
 _CANDIDATE: Final = np.dtype(
-    [("key", np.uint64, 2), ("trace", np.uint64, 2), ("span", np.uint64), ("time", np.uint64), ("value", np.float64), ("seen", np.float64)]
+    [
+        ("key", np.uint64, 2),
+        ("trace", np.uint64, 2),
+        ("span", np.uint64),
+        ("time", np.uint64),
+        ("value", np.float64),
+        ("seen", np.float64),
+    ]
 )
 
 

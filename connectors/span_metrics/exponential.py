@@ -1,7 +1,8 @@
 """Exponential histograms of many series at once, each at the finest scale that holds its values in ``max_size`` buckets.
 
-A value's index is computed at scale 20, the finest; coarser ones are that index shifted right, so the scale of a series follows from its
-smallest and largest index alone, and no order of values changes the result. A series' buckets are a ring: index modulo size.
+A value's index is computed at scale 20, the finest; coarser ones are that index shifted right, so the scale of a series
+follows from its smallest and largest index alone, and no order of values changes the result. A series' buckets are a
+ring: index modulo size.
 Source: OpenTelemetry metrics data model, "Exponential Histogram"; buckets are (base^i, base^(i+1)].
 """
 
@@ -48,7 +49,13 @@ class ExponentialBuckets:
 
     def columns(self) -> dict[str, Any]:
         """What the table needs. ``low`` and ``high`` are indices at scale 20 of what was seen; none was while ``positive`` is 0."""
-        return {"low": np.int64, "high": np.int64, "shift": np.int64, "positive": np.int64, "ring": (np.int64, (self._size,))}
+        return {
+            "low": np.int64,
+            "high": np.int64,
+            "shift": np.int64,
+            "positive": np.int64,
+            "ring": (np.int64, (self._size,)),
+        }
 
     def add(self, table: KeyTable, slots: Array, values: F64, counts: I64) -> None:
         """Add each value > 0 ``counts`` times to the series of its slot."""

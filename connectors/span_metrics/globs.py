@@ -1,6 +1,7 @@
 r"""Globs over attribute keys, with ``.`` as separator: ``k8s.*.name``, ``db.**.name``. Linear-time: they become RE2 patterns.
 
-Source: gobwas/glob, which the Collector uses: ``*`` any but separators, ``**`` any, ``?`` one but a separator, ``[abc]`` ``[!a-c]``,
+Source: gobwas/glob, which the Collector uses: ``*`` any but separators, ``**`` any, ``?`` one but a separator,
+    ``[abc]`` ``[!a-c]``,
 ``{a,b}``, ``\\`` escapes.
 """
 

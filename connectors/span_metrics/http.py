@@ -1,6 +1,7 @@
 """Method, endpoint and status of HTTP spans, from both generations of the semantic conventions.
 
-Source: OpenTelemetry semantic conventions, http/http-spans (stable) and 1.20 (before): http.request.method or http.method,
+Source: OpenTelemetry semantic conventions, http/http-spans (stable) and 1.20 (before): http.request.method or
+    http.method,
 http.response.status_code or http.status_code, http.route, url.path or http.target, url.full or http.url.
 """
 
@@ -37,7 +38,9 @@ class HttpColumns:
 
     def take(self, rows: Array) -> "HttpColumns":
         """Of these rows."""
-        return HttpColumns(self.method.take(rows), self.endpoint.take(rows), self.status.take(rows), self.is_error[rows])
+        return HttpColumns(
+            self.method.take(rows), self.endpoint.take(rows), self.status.take(rows), self.is_error[rows]
+        )
 
 
 def http_columns(batch: Traces) -> HttpColumns:

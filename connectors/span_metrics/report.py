@@ -1,6 +1,7 @@
 """``GET /span_metrics``: calls, errors and durations of each service and its operations, since the connector began.
 
-A service is judged by its entry spans, SERVER and CONSUMER, if it has any: with its inner spans, one request would count several times.
+A service is judged by its entry spans, SERVER and CONSUMER, if it has any: with its inner spans, one request would
+count several times.
 """
 
 from collections.abc import Mapping
@@ -99,7 +100,9 @@ class Report:
         services.sort(key=lambda each: (-each["calls"], each["service"]))
         return {"services": services, "since_unix_nano": self.since_unix_nano}
 
-    def _service(self, service: str, codes: Array, totals: Array, buckets: Array | None, rates: Array) -> dict[str, Any]:
+    def _service(
+        self, service: str, codes: Array, totals: Array, buckets: Array | None, rates: Array
+    ) -> dict[str, Any]:
         kinds = {code: self._operations[code].kind for code in codes.tolist()}
         entries = [code for code, kind in kinds.items() if kind in _ENTRY]
         # An overflow series has no kind: it counts where nothing but entries can be in it.

@@ -1,7 +1,7 @@
 """The series of one metric family (calls and durations, or events), one row each of a table.
 
-A resource has ``limit`` named series in a family; what is over it is counted in one overflow series of that resource, so sums stay true.
-Source of the overflow attribute: OpenTelemetry metrics SDK specification, "Overflow attribute".
+A resource has ``limit`` named series in a family; what is over it is counted in one overflow series of that resource,
+so sums stay true. Source of the overflow attribute: OpenTelemetry metrics SDK specification, "Overflow attribute".
 """
 
 from collections.abc import Callable
@@ -119,7 +119,14 @@ class Family:
         return self.bounds is not None or self.exponential is not None
 
     def slots_of(
-        self, rows: Rows, found: Groups, resource_keys: U64, budget: Budget, operation: Operation | None, now: int, now_s: float
+        self,
+        rows: Rows,
+        found: Groups,
+        resource_keys: U64,
+        budget: Budget,
+        operation: Operation | None,
+        now: int,
+        now_s: float,
     ) -> I32:
         """The slot of each group; new series are made, overflow series where they may not be. ``resource_keys`` U64[g,2]."""
         keys = rows.keys(found, resource_keys)
@@ -147,7 +154,9 @@ class Family:
         self.table.column("seen")[slots] = now_s
         return slots
 
-    def _begin(self, key: U64, owner: int, rows: Rows, row: int, budget: Budget, operation: Operation | None, now: int) -> None:
+    def _begin(
+        self, key: U64, owner: int, rows: Rows, row: int, budget: Budget, operation: Operation | None, now: int
+    ) -> None:
         """A new named series, unless its key was inserted a moment ago."""
         slot = self._insert(key, owner, now)
         if slot is not None:

@@ -1,7 +1,8 @@
 """Connector ``span_metrics``: calls, errors and durations of spans, as metrics. Exact where it stands before sampling.
 
 Counting is columns and tables (``dimensions``, ``series``); what happens in a flush is ``emit``.
-Source of keys, names and defaults: opentelemetry-collector-contrib connector/spanmetricsconnector. What differs is in README.md.
+Source of keys, names and defaults: opentelemetry-collector-contrib connector/spanmetricsconnector. What differs is in
+README.md.
 """
 
 import asyncio
@@ -42,9 +43,15 @@ class State:
     def __init__(self, config: SpanMetricsConfig, now: int) -> None:
         self.resources = Resources()
         self.families: dict[str, Family] = {}
-        bounds = None if config.histogram.disable or config.histogram.exponential else np.array(config.histogram.bounds, np.float64)
+        bounds = (
+            None
+            if config.histogram.disable or config.histogram.exponential
+            else np.array(config.histogram.bounds, np.float64)
+        )
         exponential = config.histogram.exponential
-        buckets = ExponentialBuckets(exponential.size) if exponential is not None and not config.histogram.disable else None
+        buckets = (
+            ExponentialBuckets(exponential.size) if exponential is not None and not config.histogram.disable else None
+        )
         if config.calls_dimensions or config.histogram.dimensions:
             self.families["calls"] = Family("calls")
             if not config.histogram.disable:
@@ -65,7 +72,9 @@ class State:
 class SpanMetricsConnector(Connector):
     """See the module."""
 
-    def __init__(self, settings: Settings, config: SpanMetricsConfig, previous: "SpanMetricsConnector | None" = None) -> None:
+    def __init__(
+        self, settings: Settings, config: SpanMetricsConfig, previous: "SpanMetricsConnector | None" = None
+    ) -> None:
         self._settings, self.config, self._clock = settings, config, settings.clock
         self.state = State(config, self._clock.time_unix_nano())
         if previous is not None and previous.config.same_series(config):
@@ -78,7 +87,8 @@ class SpanMetricsConnector(Connector):
             "events": (config.dimensions, config.events.dimensions),
         }
         self._dimensions = {
-            name: Dimensions(config, lists[name], settings.instance_id, self._too_many_keys) for name in self.state.families
+            name: Dimensions(config, lists[name], settings.instance_id, self._too_many_keys)
+            for name in self.state.families
         }
         exemplars = config.exemplars
         self._candidates = {
@@ -96,9 +106,13 @@ class SpanMetricsConnector(Connector):
         telemetry.gauge(prefix + "series", "Series with a name", read=lambda: float(state.budget.used))
         telemetry.gauge(prefix + "resources", "Resources", read=lambda: float(len(state.resources.known) - 1))
         telemetry.gauge(
-            prefix + "state_bytes", "Memory of the tables", read=lambda: float(sum(f.table.memory_bytes for f in state.families.values()))
+            prefix + "state_bytes",
+            "Memory of the tables",
+            read=lambda: float(sum(f.table.memory_bytes for f in state.families.values())),
         )
-        self._overflowed = telemetry.counter(prefix + "overflowed_items", "Spans and events counted in an overflow series")
+        self._overflowed = telemetry.counter(
+            prefix + "overflowed_items", "Spans and events counted in an overflow series"
+        )
         self._uncounted = telemetry.counter(prefix + "uncounted_spans", "Spans that make no metric", ("reason",))
 
     def _too_many_keys(self, key: str) -> None:
@@ -176,7 +190,9 @@ class SpanMetricsConnector(Connector):
         slots, keys = self._resource_slots(span.batch, now_s)
         resource, resource_keys = slots[span.resource_rows], keys[span.resource_rows]
         starts, ends = span.field("start_time_unix_nano"), span.field("end_time_unix_nano")
-        durations = np.where(ends > starts, ends - starts, np.uint64(0)).astype(np.float64) / config.histogram.nanoseconds
+        durations = (
+            np.where(ends > starts, ends - starts, np.uint64(0)).astype(np.float64) / config.histogram.nanoseconds
+        )
         is_error = span.field("status_code") == _STATUS_ERROR
         if span.http is not None:
             is_error = is_error | span.http.is_error
@@ -189,11 +205,19 @@ class SpanMetricsConnector(Connector):
             rows = self._dimensions[name].of_spans(span, resource)
             found = rows.grouped()
             operation = _operation_of(span, state) if name in {"red", "calls", "duration"} else None
-            slots = family.slots_of(rows, found, resource_keys[found.first], state.budget, operation, now, now_s)[found.codes]
+            slots = family.slots_of(rows, found, resource_keys[found.first], state.budget, operation, now, now_s)[
+                found.codes
+            ]
             family.add(slots, observed)
             if name in self._candidates:
                 self._candidates[name].offer(
-                    family.table, slots, span.field("trace_id"), span.field("span_id"), np.minimum(ends, np.uint64(now)), durations, now_s
+                    family.table,
+                    slots,
+                    span.field("trace_id"),
+                    span.field("span_id"),
+                    np.minimum(ends, np.uint64(now)),
+                    durations,
+                    now_s,
                 )
         if state.budget.overflowed > overflowed:
             self._overflowed.add(state.budget.overflowed - overflowed)
@@ -216,12 +240,20 @@ class SpanMetricsConnector(Connector):
             return
         rows = self._dimensions["events"].of_events(span, chosen, owner, resource[owner])
         found = rows.grouped()
-        slots = family.slots_of(rows, found, resource_keys[owner[found.first]], self.state.budget, None, now, now_s)[found.codes]
+        slots = family.slots_of(rows, found, resource_keys[owner[found.first]], self.state.budget, None, now, now_s)[
+            found.codes
+        ]
         family.add(slots, Observed(span.weights.take(owner)))
         if "events" in self._candidates:
             times = np.minimum(span.batch.field("time_unix_nano", "events")[chosen], np.uint64(now))
             self._candidates["events"].offer(
-                family.table, slots, span.field("trace_id")[owner], span.field("span_id")[owner], times, durations[owner], now_s
+                family.table,
+                slots,
+                span.field("trace_id")[owner],
+                span.field("span_id")[owner],
+                times,
+                durations[owner],
+                now_s,
             )
 
     def _resource_slots(self, batch: Traces, now_s: float) -> tuple[I32, U64]:
@@ -229,7 +261,9 @@ class SpanMetricsConnector(Connector):
         names = self.config.resource_metrics_key_attributes
         if names:
             count = batch.table("resources").row_count
-            keys = text_keys([(name, batch.attribute(name, "resources").as_text()) for name in dict.fromkeys(names)], count)
+            keys = text_keys(
+                [(name, batch.attribute(name, "resources").as_text()) for name in dict.fromkeys(names)], count
+            )
         else:
             keys = attribute_identity(batch, "resources")
         keys = keys + np.array([1, 0], np.uint64)  # (0, 0) is the common one's
@@ -262,9 +296,13 @@ class SpanMetricsConnector(Connector):
     def _take(self) -> Metrics | None:
         state, now_s = self.state, self._clock.monotonic_s()
         now = max(self._clock.time_unix_nano(), state.last_flush + 1)  # a clock set back makes no time run backwards
-        chosen = {name: candidates.choose(state.families[name].table, now_s) for name, candidates in self._candidates.items()}
+        chosen = {
+            name: candidates.choose(state.families[name].table, now_s) for name, candidates in self._candidates.items()
+        }
         if self._candidates and (wanted := self.config.exemplars.only_kept) and not decisions.is_registered(wanted):
-            self._warn_once("only_kept", "no sampling processor answers under this id: no exemplar is attached", only_kept=wanted)
+            self._warn_once(
+                "only_kept", "no sampling processor answers under this id: no exemplar is attached", only_kept=wanted
+            )
         is_empty = not any(len(family.table) for family in state.families.values())
         metrics = None if is_empty else self._emitter.build(state.families, state.resources, chosen, now)
         state.last_flush = now

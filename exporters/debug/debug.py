@@ -42,7 +42,9 @@ class DebugExporter(Exporter):
             try:
                 self._files.append(Path(path).open("a", encoding="utf-8"))  # noqa: ASYNC230, SIM115 - once, at the start; closed by shutdown
             except OSError as exc:
-                raise ValueError(f"exporters::{self._settings.id}::output_paths: cannot write {path}: {exc.strerror}") from exc
+                raise ValueError(
+                    f"exporters::{self._settings.id}::output_paths: cannot write {path}: {exc.strerror}"
+                ) from exc
 
     async def shutdown(self) -> None:
         """See :class:`collector.api.Component`."""

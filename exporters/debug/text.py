@@ -83,14 +83,23 @@ def _normal(batch: Batch) -> Iterator[str]:
     title = {Signal.TRACES: "Traces", Signal.METRICS: "Metrics", Signal.LOGS: "Log"}[signal]
     for index, group in enumerate(_groups(batch)):
         yield " ".join(
-            filter(None, (f"Resource{title} #{index}", group.schema_url and f"[{group.schema_url}]", _pairs(group.resource.attributes)))
+            filter(
+                None,
+                (
+                    f"Resource{title} #{index}",
+                    group.schema_url and f"[{group.schema_url}]",
+                    _pairs(group.resource.attributes),
+                ),
+            )
         )
         for scope_index, scope in enumerate(_scopes(group, signal)):
             name = f"{scope.scope.name}@{scope.scope.version}" if scope.scope.version else scope.scope.name
             yield " ".join(filter(None, (f"Scope{title} #{scope_index}", name, _pairs(scope.scope.attributes))))
             for item in _items(scope, signal):
                 if signal is Signal.TRACES:
-                    yield " ".join(filter(None, (item.name, item.trace_id.hex(), item.span_id.hex(), _pairs(item.attributes))))
+                    yield " ".join(
+                        filter(None, (item.name, item.trace_id.hex(), item.span_id.hex(), _pairs(item.attributes)))
+                    )
                 elif signal is Signal.LOGS:
                     yield " ".join(filter(None, (_plain(item.body), _pairs(item.attributes))))
                 else:

@@ -75,5 +75,7 @@ class FileConfig(ExporterConfig):
         if self.encoding:
             raise ValueError("encoding: encoding extensions are not available here; use format json or proto")
         if self.group_by.enabled:
-            raise ValueError("group_by: not available here; use one file exporter for each group, fed by its own pipeline")
+            raise ValueError(
+                "group_by: not available here; use one file exporter for each group, fed by its own pipeline"
+            )
         return self

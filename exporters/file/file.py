@@ -2,11 +2,12 @@
 
 Files are for other programs to read, so no line is ever half there.
 
-JSON without compression is one line a batch; otherwise a batch is preceded by its length, four bytes, big-endian, as in the
-Collector. A batch is written in one go, at once; one that does not fit on the disk leaves nothing behind and is tried again.
-The operating system decides when it reaches the disk: there is no fsync a line.
+JSON without compression is one line a batch; otherwise a batch is preceded by its length, four bytes, big-endian, as in
+the Collector. A batch is written in one go, at once; one that does not fit on the disk leaves nothing behind and is
+tried again. The operating system decides when it reaches the disk: there is no fsync a line.
 
-Source: OTLP file exporter specification (protocol/file-exporter.md); opentelemetry-collector-contrib exporter/fileexporter.
+Source: OTLP file exporter specification (protocol/file-exporter.md); opentelemetry-collector-contrib
+    exporter/fileexporter.
 """
 
 import asyncio
@@ -50,7 +51,9 @@ class FileExporter(QueuedExporter[Batch]):
             self._file.open()
         except OSError as exc:
             hint = "; set create_directory: true or make it" if isinstance(exc, FileNotFoundError) else ""
-            raise ValueError(f"exporters::{self.settings.id}::path: cannot write {self.path}: {exc.strerror}{hint}") from exc
+            raise ValueError(
+                f"exporters::{self.settings.id}::path: cannot write {self.path}: {exc.strerror}{hint}"
+            ) from exc
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"file-{self.settings.id}")
 
     async def close(self) -> None:

@@ -1,7 +1,7 @@
 """A file that is written in whole records and replaced by a new one when it is large. Used from one thread at a time.
 
-Old files are ``name-2026-01-31T23-59-59.123.ext``, as those of lumberjack, which the Collector uses. Rotation is a rename, so
-a reader sees the old file whole or the new one, and no record is lost or twice.
+Old files are ``name-2026-01-31T23-59-59.123.ext``, as those of lumberjack, which the Collector uses. Rotation is a
+rename, so a reader sees the old file whole or the new one, and no record is lost or twice.
 """
 
 import os
@@ -25,7 +25,9 @@ _FILE_MODE: Final = 0o600  # as lumberjack and fileexporter: telemetry is not fo
 class RotatingFile:
     """See the module. ``keep``: do not empty the file when it is opened; ``directory_mode``: make missing directories."""
 
-    def __init__(self, path: str, rotation: RotationConfig | None, clock: Clock, *, keep: bool, directory_mode: int | None) -> None:
+    def __init__(
+        self, path: str, rotation: RotationConfig | None, clock: Clock, *, keep: bool, directory_mode: int | None
+    ) -> None:
         self._path = Path(path)
         self._rotation = rotation
         self._max_bytes = rotation.max_megabytes * 1024 * 1024 if rotation else 0

@@ -22,7 +22,9 @@ DEFAULT_LABELS: Final[dict[str, tuple[str, ...]]] = {
 def _label_names(labels: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     for name in labels:
         if not _LABEL.match(name) or name.startswith("__"):
-            raise ValueError(f"label name {name!r}: letters, digits and underscores, not starting with a digit or two underscores")
+            raise ValueError(
+                f"label name {name!r}: letters, digits and underscores, not starting with a digit or two underscores"
+            )
     if len(labels) > _LABELS_MAX - 1:
         raise ValueError(f"{len(labels)} labels: Loki takes {_LABELS_MAX} names a stream, level included")
     return labels
@@ -51,7 +53,9 @@ class LokiConfig(HTTPClientConfig, ExporterConfig):
     """Loki's protobuf push knows snappy alone."""
     endpoint: str = ""
     """Base URL (``http://localhost:3100``) or the whole push URL."""
-    labels: Annotated[dict[str, tuple[str, ...]], AfterValidator(_label_names)] = Field(default_factory=lambda: dict(DEFAULT_LABELS))
+    labels: Annotated[dict[str, tuple[str, ...]], AfterValidator(_label_names)] = Field(
+        default_factory=lambda: dict(DEFAULT_LABELS)
+    )
     """Label → attributes it is taken from (record, then scope, then resource), the first that is there. Everything else becomes
     structured metadata. ``trace_id``, ``request_id``, ``user_id``, ``tenant_id`` are not labels unless listed here."""
     level_label: str = "level"

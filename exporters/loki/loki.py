@@ -1,8 +1,8 @@
 """Logs to Loki's push API: protobuf in a snappy block.
 
-A request has at most ``max_request_bytes``, less where Loki refuses that for its size. Entries of a stream are sorted by time inside a
-batch; Loki takes what is up to an hour behind the stream's newest.
-A 400 means that Loki stored the good entries of the request and refused others: it is counted as refused and never sent again.
+A request has at most ``max_request_bytes``, less where Loki refuses that for its size. Entries of a stream are sorted
+by time inside a batch; Loki takes what is up to an hour behind the stream's newest. A 400 means that Loki stored the
+good entries of the request and refused others: it is counted as refused and never sent again.
 Source: grafana/loki pkg/loghttp/push/push.go, pkg/distributor/http.go, pkg/validation.
 """
 
@@ -44,9 +44,15 @@ class LokiExporter(QueuedExporter[Push]):
         )
         self._encoder = StreamEncoder(config)
         telemetry = settings.telemetry
-        telemetry.gauge("tailrace_loki_truncated_lines", "Lines cut at max_line_size", read=lambda: float(self._encoder.truncated_lines))
         telemetry.gauge(
-            "tailrace_loki_label_overflow", "Label values replaced by __other__", read=lambda: float(self._encoder.overflowed_values)
+            "tailrace_loki_truncated_lines",
+            "Lines cut at max_line_size",
+            read=lambda: float(self._encoder.truncated_lines),
+        )
+        telemetry.gauge(
+            "tailrace_loki_label_overflow",
+            "Label values replaced by __other__",
+            read=lambda: float(self._encoder.overflowed_values),
         )
 
     async def open(self, host: Host) -> None:
@@ -61,7 +67,9 @@ class LokiExporter(QueuedExporter[Push]):
         """One push."""
         tenant, body = payload
         headers = {"X-Scope-OrgID": tenant} if tenant else None
-        response = await self._client.post(self._config.push_url, body, content_type="application/x-protobuf", headers=headers)
+        response = await self._client.post(
+            self._config.push_url, body, content_type="application/x-protobuf", headers=headers
+        )
         if response.status == _BLOCKED:
             raise PermanentError("Loki has blocked ingestion for this tenant or policy (260)", reason="http_260")
         return None
@@ -93,7 +101,10 @@ class LokiExporter(QueuedExporter[Push]):
             return [(tenant.default, batch)]
         column = batch.attribute(tenant.attribute, inherit=True).as_text()
         found = groups(column.codes)
-        names = [column.distinct[column.codes[row]] if column.codes[row] >= 0 else tenant.default for row in found.first.tolist()]
+        names = [
+            column.distinct[column.codes[row]] if column.codes[row] >= 0 else tenant.default
+            for row in found.first.tolist()
+        ]
         if found.count == 1:
             return [(names[0], batch)]
         parts = batch.partition(np.ascontiguousarray(found.codes), found.count)

@@ -1,7 +1,9 @@
 """From a batch of logs to a push request: which stream each record belongs to, and what goes along as structured metadata.
 
-Work is done once for each distinct label set, attribute (key, value), resource and scope; records are sorted and written by the kernel.
-Source: grafana/loki pkg/loghttp/push (otlp.go for names of structured metadata); OpenTelemetry logs data model (severity ranges).
+Work is done once for each distinct label set, attribute (key, value), resource and scope; records are sorted and
+written by the kernel.
+Source: grafana/loki pkg/loghttp/push (otlp.go for names of structured metadata); OpenTelemetry logs data model
+    (severity ranges).
 """
 
 from collections.abc import Mapping
@@ -35,18 +37,23 @@ def level_names(severity_number: I32, severity_text: StringColumn) -> StringColu
     codes = np.where((severity_number >= 1) & (severity_number <= 24), (severity_number + 3) // 4, 0).astype(np.int32)
     unnumbered = codes == 0
     if unnumbered.any() and severity_text.present.any():
-        by_text = np.array([*(_TEXT_LEVELS.get(text.strip().lower(), 0) for text in severity_text.distinct), 0], np.int32)
+        by_text = np.array(
+            [*(_TEXT_LEVELS.get(text.strip().lower(), 0) for text in severity_text.distinct), 0], np.int32
+        )
         codes = np.where(unnumbered, by_text[severity_text.codes], codes)
     return StringColumn.from_codes(np.where(codes == 0, np.int32(-1), codes).astype(np.int32), _LEVELS)
 
 
 def _quote(value: str) -> str:
     """A Go string literal."""
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
+    escaped = (
+        value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
+    )
     return (
         '"'
         + "".join(
-            ch if ch.isprintable() or ch == " " else f"\\u{ord(ch):04x}" if ord(ch) < 0x10000 else f"\\U{ord(ch):08x}" for ch in escaped
+            ch if ch.isprintable() or ch == " " else f"\\u{ord(ch):04x}" if ord(ch) < 0x10000 else f"\\U{ord(ch):08x}"
+            for ch in escaped
         )
         + '"'
     )
@@ -94,7 +101,9 @@ class StreamEncoder:
         times = np.where(rows["time"] != 0, rows["time"], rows["observed_time"])
         times = np.where(times != 0, times, np.uint64(now_unix_nano))
         labels = self._labels(batch)
-        found = groups(*(column.codes for column in labels.values())) if labels else groups(np.zeros(len(rows), np.int32))
+        found = (
+            groups(*(column.codes for column in labels.values())) if labels else groups(np.zeros(len(rows), np.int32))
+        )
         order = np.lexsort((times, found.codes)).astype(np.int32)
         streams = np.concatenate(([0], np.cumsum(found.counts))).astype(np.int32)
         texts = [self._stream(labels, int(row)) for row in found.first.tolist()]
@@ -150,10 +159,15 @@ class StreamEncoder:
 
     def _stream(self, labels: Mapping[str, StringColumn], row: int) -> bytes:
         """``{a="b", c="d"}`` of the row's label set."""
-        values = tuple(column.distinct[column.codes[row]] if column.codes[row] >= 0 else None for column in labels.values())
+        values = tuple(
+            column.distinct[column.codes[row]] if column.codes[row] >= 0 else None for column in labels.values()
+        )
         text = self._stream_texts.get(values)
         if text is None:
-            pairs = {**self._config.static_labels, **{name: value for name, value in zip(labels, values, strict=True) if value}}
+            pairs = {
+                **self._config.static_labels,
+                **{name: value for name, value in zip(labels, values, strict=True) if value},
+            }
             text = ("{" + ", ".join(f"{name}={_quote(value)}" for name, value in sorted(pairs.items())) + "}").encode()
             _remember(self._stream_texts, values, text)
         return text
@@ -186,7 +200,9 @@ class StreamEncoder:
         if key not in self._label_keys:
             return True
         limit = self._config.label_values_limit
-        return bool(limit) and any(len(self._allowed[name]) >= limit for name, keys in self._config.labels.items() if key in keys)
+        return bool(limit) and any(
+            len(self._allowed[name]) >= limit for name, keys in self._config.labels.items() if key in keys
+        )
 
     def _shared(self, batch: Logs, pieces: _Pieces) -> I32:
         """(records, k) pieces that are the same for many records."""
@@ -203,7 +219,9 @@ class StreamEncoder:
         for name in ("severity_number", "flags"):
             found = groups(rows[name])
             values = rows[name][found.first].tolist()
-            numbers = np.array([pieces.add(self._pair(name, str(value))) if value else -1 for value in values], np.int32)
+            numbers = np.array(
+                [pieces.add(self._pair(name, str(value))) if value else -1 for value in values], np.int32
+            )
             columns.append(numbers[found.codes])
         return np.ascontiguousarray(np.stack(columns, axis=1)) if len(rows) else np.zeros((0, len(columns)), np.int32)
 
@@ -261,5 +279,7 @@ def _coalesce(first: StringColumn, second: StringColumn) -> StringColumn:
     if bool(first.present.all()) or not bool(second.present.any()):
         return first
     offset = len(first.distinct)
-    codes = np.where(first.codes >= 0, first.codes, np.where(second.codes >= 0, second.codes + offset, -1)).astype(np.int32)
+    codes = np.where(first.codes >= 0, first.codes, np.where(second.codes >= 0, second.codes + offset, -1)).astype(
+        np.int32
+    )
     return StringColumn.from_codes(codes, [*first.distinct, *second.distinct])

@@ -12,7 +12,8 @@ from config.blocks import ByteSize, Duration, HTTPClientConfig
 
 __all__ = ["OTLPHTTPConfig"]
 
-_MAX_REQUEST_BYTES: Final = 20 * 1024 * 1024 - 64 * 1024  # just below what the OTLP specification recommends servers to take
+# just below what the OTLP specification recommends servers to take
+_MAX_REQUEST_BYTES: Final = 20 * 1024 * 1024 - 64 * 1024
 
 
 class OTLPHTTPConfig(ExporterConfig, HTTPClientConfig):
@@ -31,9 +32,13 @@ class OTLPHTTPConfig(ExporterConfig, HTTPClientConfig):
 
     @model_validator(mode="after")
     def _can_be_done(self) -> Self:
-        given = {name: getattr(self, name) for name in ("endpoint", "traces_endpoint", "metrics_endpoint", "logs_endpoint")}
+        given = {
+            name: getattr(self, name) for name in ("endpoint", "traces_endpoint", "metrics_endpoint", "logs_endpoint")
+        }
         if not any(given.values()):
-            raise ValueError("endpoint: required (or traces_endpoint, metrics_endpoint, logs_endpoint), for example http://localhost:4318")
+            raise ValueError(
+                "endpoint: required (or traces_endpoint, metrics_endpoint, logs_endpoint), for example http://localhost:4318"
+            )
         for name, url in given.items():
             if url:
                 _check_url(name, url)
@@ -55,4 +60,6 @@ def _check_url(name: str, url: str) -> None:
     except ValueError as exc:
         raise ValueError(f"{name}: no valid URL, write for example http://localhost:4318") from exc
     if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_fine:
-        raise ValueError(f"{name}: a URL with http:// or https:// and a host is needed, for example http://localhost:4318")
+        raise ValueError(
+            f"{name}: a URL with http:// or https:// and a host is needed, for example http://localhost:4318"
+        )

@@ -38,8 +38,12 @@ class OTLPHTTPExporter(QueuedExporter[Batch]):
         self._urls = {signal: config.url(signal) for signal in settings.signals}
         for signal, url in self._urls.items():
             if not url:
-                raise ValueError(f"exporters::{settings.id}: a {signal} pipeline uses it, so endpoint or {signal}_endpoint is required")
-        self._client = HTTPClient(config, key=f"exporters::{settings.id}", clock=settings.clock, user_agent=user_agent(settings))
+                raise ValueError(
+                    f"exporters::{settings.id}: a {signal} pipeline uses it, so endpoint or {signal}_endpoint is required"
+                )
+        self._client = HTTPClient(
+            config, key=f"exporters::{settings.id}", clock=settings.clock, user_agent=user_agent(settings)
+        )
 
     async def open(self, host: Host) -> None:
         """See :class:`QueuedExporter`."""

@@ -43,9 +43,12 @@ class PrometheusExporter(Exporter):
         self._runner: web.AppRunner | None = None
         self.port = 0
         """The port listened on, once started."""
-        settings.telemetry.gauge("tailrace_exporter_series", "Series on the page", read=lambda: float(self._store.series_count()))
+        settings.telemetry.gauge(
+            "tailrace_exporter_series", "Series on the page", read=lambda: float(self._store.series_count())
+        )
         self._conflicts = settings.telemetry.gauge(
-            "tailrace_exporter_conflicting_series", "Series left out at the last scrape because their name has another type"
+            "tailrace_exporter_conflicting_series",
+            "Series left out at the last scrape because their name has another type",
         )
 
     async def start(self, host: Host) -> None:  # noqa: ARG002 - it listens and needs nothing of the host
@@ -64,7 +67,9 @@ class PrometheusExporter(Exporter):
             await self._runner.cleanup()
             self._runner = None
             if is_port_conflict(exc):
-                raise OSError(describe_port_conflict(address, int(port), f"exporters::{self._settings.id}::endpoint")) from exc
+                raise OSError(
+                    describe_port_conflict(address, int(port), f"exporters::{self._settings.id}::endpoint")
+                ) from exc
             raise
         self.port = self._runner.addresses[0][1]
         self._settings.telemetry.log.info("serving metrics for scraping", address=address, port=self.port)
@@ -87,7 +92,9 @@ class PrometheusExporter(Exporter):
             telemetry.delivered(Signal.METRICS, delivered)
 
     async def _scrape(self, request: web.Request) -> web.Response:
-        openmetrics = self._config.enable_open_metrics and "application/openmetrics-text" in request.headers.get("Accept", "")
+        openmetrics = self._config.enable_open_metrics and "application/openmetrics-text" in request.headers.get(
+            "Accept", ""
+        )
         page, conflicts = self._store.page(
             self._settings.clock.monotonic_s(),
             send_timestamps=self._config.send_timestamps,

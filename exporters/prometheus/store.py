@@ -1,7 +1,7 @@
 """The last value of every series, and the page made of them.
 
-A table, not a history: a scrape sees what was last received, until it is older than the expiration. Numbers are a column of the
-series table; histograms and summaries have a row in the store of their set of bounds.
+A table, not a history: a scrape sees what was last received, until it is older than the expiration. Numbers are a
+column of the series table; histograms and summaries have a row in the store of their set of bounds.
 """
 
 import itertools
@@ -10,7 +10,15 @@ from collections import defaultdict
 import numpy as np
 import numpy.typing as npt
 
-from collector.model import METRIC_EXPONENTIAL_HISTOGRAM, METRIC_GAUGE, METRIC_HISTOGRAM, METRIC_SUM, METRIC_SUMMARY, PRESENT_SUM, Metrics
+from collector.model import (
+    METRIC_EXPONENTIAL_HISTOGRAM,
+    METRIC_GAUGE,
+    METRIC_HISTOGRAM,
+    METRIC_SUM,
+    METRIC_SUMMARY,
+    PRESENT_SUM,
+    Metrics,
+)
 from collector.model.arrays import F64, I32
 from collector.prometheus import Encodable, LabelSettings, SeriesCache, SeriesLabels, TranslationStrategy
 from exporters.prometheus._render import Page
@@ -58,7 +66,9 @@ class _Distributions:
 class SeriesStore:
     """Takes batches, gives pages."""
 
-    def __init__(self, settings: LabelSettings, strategy: TranslationStrategy, namespace: str, expiration_s: float) -> None:
+    def __init__(
+        self, settings: LabelSettings, strategy: TranslationStrategy, namespace: str, expiration_s: float
+    ) -> None:
         self._labels = SeriesLabels(settings)
         self._expiration_s = expiration_s
         self._cache = SeriesCache(
@@ -147,7 +157,8 @@ class SeriesStore:
         bounds = np.searchsorted(attributes.owner, np.arange(batch.table("resources").row_count + 1)).tolist()
         for begin, end in itertools.pairwise(bounds):
             pairs = [
-                (keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "") for j in range(begin, end)
+                (keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "")
+                for j in range(begin, end)
             ]
             labels = self._labels.target_info(pairs)
             if labels:
@@ -165,7 +176,9 @@ class SeriesStore:
         """Series a scrape would see if none had expired."""
         return int(np.count_nonzero(self._cache.series.column("live")[self._cache.series.live()]))
 
-    def page(self, now_s: float, *, send_timestamps: bool, target_info: bool, openmetrics: bool = False) -> tuple[bytes, int]:
+    def page(
+        self, now_s: float, *, send_timestamps: bool, target_info: bool, openmetrics: bool = False
+    ) -> tuple[bytes, int]:
         """The exposition, and how many series were left out because their family's name has another type already."""
         column = self._cache.series.column
         series = self._cache.series.live()
@@ -186,7 +199,15 @@ class SeriesStore:
             chosen = np.isin(family, numbers)
             taken = np.isin(family, usable)
             conflicts += int(np.count_nonzero(chosen & ~taken))
-            self._page_family(page, name, kind, self._cache.families[numbers[0]].description, series[taken], send_timestamps, openmetrics)
+            self._page_family(
+                page,
+                name,
+                kind,
+                self._cache.families[numbers[0]].description,
+                series[taken],
+                send_timestamps,
+                openmetrics,
+            )
         if openmetrics:
             page.text(b"# EOF\n")
         return page.getvalue(), conflicts
@@ -213,9 +234,15 @@ class SeriesStore:
         labels[:, 1] = sources("a")[source] + sources("b")[source] + sources("c")[source]
         order = np.argsort(labels[:, 0], kind="stable")
         series, labels = series[order], labels[order]
-        times = (column("time")[series] // np.uint64(1_000_000)).astype(np.int64) if send_timestamps else np.full(len(series), -1, np.int64)
+        times = (
+            (column("time")[series] // np.uint64(1_000_000)).astype(np.int64)
+            if send_timestamps
+            else np.full(len(series), -1, np.int64)
+        )
         if kind in ("counter", "gauge"):
-            page.numbers(name.encode(), arena, np.ascontiguousarray(labels), column("value")[series], times, openmetrics)
+            page.numbers(
+                name.encode(), arena, np.ascontiguousarray(labels), column("value")[series], times, openmetrics
+            )
             return
         sets = column("set")[series]
         extras = np.frombuffer(self._cache.extras, np.uint8)

@@ -92,7 +92,9 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
         if not self.http.endpoint:
             raise ValueError("endpoint is required, for example http://localhost:9090/api/v1/write")
         if not self.http.endpoint.startswith(("http://", "https://")):
-            raise ValueError(f"endpoint {self.http.endpoint!r} is no URL: write http://HOST:PORT/api/v1/write or https://…")
+            raise ValueError(
+                f"endpoint {self.http.endpoint!r} is no URL: write http://HOST:PORT/api/v1/write or https://…"
+            )
         if self.http.compression != "snappy":
             raise ValueError(f"compression {self.http.compression!r}: remote-write knows snappy alone; remove the key")
         return self

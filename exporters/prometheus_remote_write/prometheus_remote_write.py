@@ -1,10 +1,9 @@
 """Metrics to a Prometheus remote-write 1.0 receiver: Prometheus, Mimir, Thanos, VictoriaMetrics.
 
-Each batch becomes requests of at most ``max_batch_size_bytes``, less where the receiver refuses that for its size, spread over shards by
-the final label bytes. Shards are sent at the same time, the requests of one shard one after the other and one batch after the other: a
-series is never reordered.
-What Prometheus has no form for (delta and unspecified temporality, names of which nothing is left) is dropped and counted; the
-rest of the batch goes out.
+Each batch becomes requests of at most ``max_batch_size_bytes``, less where the receiver refuses that for its size,
+spread over shards by the final label bytes. Shards are sent at the same time, the requests of one shard one after the
+other and one batch after the other: a series is never reordered. What Prometheus has no form for (delta and unspecified
+temporality, names of which nothing is left) is dropped and counted; the rest of the batch goes out.
 Source: Prometheus remote-write specification 1.0; OpenTelemetry's Prometheus compatibility page.
 """
 
@@ -31,7 +30,8 @@ _HEADERS: Final = {"X-Prometheus-Remote-Write-Version": "0.1.0"}
 _POINTS_PER_SHARD: Final = 2000
 _METADATA_INTERVAL_S: Final = 60.0
 _MIN_SCALE: Final = -4  # native histograms go no coarser
-_REMEMBERED_MAX: Final = 100_000  # resources and families; forgetting them costs a sample or a line of metadata sent again
+# resources and families; forgetting them costs a sample or a line of metadata sent again
+_REMEMBERED_MAX: Final = 100_000
 RETRYABLE_STATUSES: Final = frozenset({429, *range(500, 600)})
 
 
@@ -88,7 +88,9 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         self._targets: dict[bytes, int] = {}
         self._metadata_sent_s: dict[tuple[str, str], float] = {}
         settings.telemetry.gauge(
-            "tailrace_exporter_series_cache_bytes", "Bytes of cached label sets", read=lambda: float(self._cache.memory_bytes)
+            "tailrace_exporter_series_cache_bytes",
+            "Bytes of cached label sets",
+            read=lambda: float(self._cache.memory_bytes),
         )
 
     async def open(self, host: Host) -> None:
@@ -111,7 +113,10 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
             return [part]
         count = min(max(int(np.searchsorted(cuts[:, 0], len(body) // 2, side="right")), 1), len(cuts) - 1)
         middle = cuts[count - 1]
-        return [_part(body[: middle[0]], cuts[:count], part.shard), _part(body[middle[0] :], cuts[count:] - middle, part.shard)]
+        return [
+            _part(body[: middle[0]], cuts[:count], part.shard),
+            _part(body[middle[0] :], cuts[count:] - middle, part.shard),
+        ]
 
     def encode(self, batch: Batch) -> Sequence[Part[WriteRequest]]:
         """The requests of a batch; what Prometheus cannot hold is counted here."""
@@ -133,7 +138,10 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         for shard in range(shard_count):
             chosen = shard_of == shard
             if chosen.any():
-                parts += [_part(*request, shard) for request in self._encode_runs(found, order[chosen], run_of[chosen], before)]
+                parts += [
+                    _part(*request, shard)
+                    for request in self._encode_runs(found, order[chosen], run_of[chosen], before)
+                ]
                 before = []
         return parts
 
@@ -172,7 +180,8 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         encoded = []
         for begin, end, time_ms in zip(begins, ends, latest_ms, strict=True):
             pairs = [
-                (keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "") for j in range(begin, end)
+                (keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "")
+                for j in range(begin, end)
             ]
             labels = self._labels.target_info(pairs)
             if not labels:
@@ -195,7 +204,10 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         due: list[Family] = []
         for number in numbers.tolist():
             family = self._cache.families[number]
-            if now_s - self._metadata_sent_s.get((family.name, family.kind), -_METADATA_INTERVAL_S) >= _METADATA_INTERVAL_S:
+            if (
+                now_s - self._metadata_sent_s.get((family.name, family.kind), -_METADATA_INTERVAL_S)
+                >= _METADATA_INTERVAL_S
+            ):
                 if len(self._metadata_sent_s) >= _REMEMBERED_MAX:
                     self._metadata_sent_s.clear()
                 self._metadata_sent_s[family.name, family.kind] = now_s
@@ -212,6 +224,9 @@ def _bytes(records: "np.ndarray[tuple[int], np.dtype[np.void]]") -> "np.ndarray[
     return np.ascontiguousarray(records).view(np.uint8).reshape(-1)
 
 
-def create(settings: Settings, config: PrometheusRemoteWriteConfig, previous: Component | None) -> PrometheusRemoteWriteExporter:  # noqa: ARG001 - caches are cheap to build again
-    """The component."""
+def create(
+    settings: Settings, config: PrometheusRemoteWriteConfig, previous: Component | None
+) -> PrometheusRemoteWriteExporter:
+    """The component; its caches are cheap to build again."""
+    del previous
     return PrometheusRemoteWriteExporter(settings, config)

@@ -1,7 +1,7 @@
 """Answers probes: 200 while the service is ready, 503 before and while it stops. The Collector's paths and documents.
 
-The full list of checks is ``/health`` on the admin port. Source: opentelemetry-collector-contrib extension/healthcheckextension and
-internal/healthcheck (``Server available``, ``upSince``, ``uptime``).
+The full list of checks is ``/health`` on the admin port. Source: opentelemetry-collector-contrib
+extension/healthcheckextension and internal/healthcheck (``Server available``, ``upSince``, ``uptime``).
 """
 
 from collections.abc import Callable
@@ -68,7 +68,9 @@ class HealthCheckExtension(Extension):
             return Answer.text(200 if is_healthy else 503, body.healthy if is_healthy else body.unhealthy)
         document = {
             "status": "Server available" if is_healthy else "Server not available",
-            "upSince": datetime.fromtimestamp(self._up_since_unix_nano / _NANO, UTC).isoformat() if is_healthy else "0001-01-01T00:00:00Z",
+            "upSince": datetime.fromtimestamp(self._up_since_unix_nano / _NANO, UTC).isoformat()
+            if is_healthy
+            else "0001-01-01T00:00:00Z",
             "uptime": _go_duration((now - self._up_since_unix_nano) / _NANO) if is_healthy else "",
         }
         return Answer(200 if is_healthy else 503, orjson.dumps(document), "application/json")
@@ -95,4 +97,9 @@ def _go_duration(seconds: float) -> str:
     """As Go's time.Duration prints itself: ``1h2m3.5s``."""
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(int(minutes), 60)
-    return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + f"{rest:.9f}".rstrip("0").rstrip(".") + "s"
+    return (
+        (f"{hours}h" if hours else "")
+        + (f"{minutes}m" if hours or minutes else "")
+        + f"{rest:.9f}".rstrip("0").rstrip(".")
+        + "s"
+    )

@@ -1,7 +1,8 @@
 """Collects batches and sends them on as one: when they are large enough, or old enough.
 
-Sizes and times are the Collector's (processor/batchprocessor). Unlike there, nothing is lost when too many distinct metadata values come
-(they pass uncollected), a batch waits ``timeout`` from its own first item, and what is empty takes no memory.
+Sizes and times are the Collector's (processor/batchprocessor). Unlike there, nothing is lost when too many distinct
+metadata values come (they pass uncollected), a batch waits ``timeout`` from its own first item, and what is empty takes
+no memory.
 """
 
 import asyncio
@@ -15,9 +16,24 @@ from processors.batch.config import BatchConfig
 
 __all__ = ["BatchStage"]
 
-_MAX_PART_BYTES: Final = 64 * 1024 * 1024  # whatever the sizes say: offsets in a batch are 32-bit, and memory is needed twice to merge
+# whatever the sizes say: offsets in a batch are 32-bit, and memory is needed twice to merge
+_MAX_PART_BYTES: Final = 64 * 1024 * 1024
 _MAX_CONTEXTS: Final = 4096  # remembered of those that came in
-_ITEM_BUCKETS: Final = (10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, *(1000.0 * n for n in range(1, 11)), 20e3, 30e3, 50e3, 100e3)
+_ITEM_BUCKETS: Final = (
+    10.0,
+    25.0,
+    50.0,
+    75.0,
+    100.0,
+    250.0,
+    500.0,
+    750.0,
+    *(1000.0 * n for n in range(1, 11)),
+    20e3,
+    30e3,
+    50e3,
+    100e3,
+)
 _BYTE_BUCKETS: Final = (*_ITEM_BUCKETS, *(100e3 * n for n in range(2, 10)), *(1e6 * n for n in range(1, 10)))
 
 
@@ -52,15 +68,26 @@ class BatchStage(Stage):
         self._held_bytes = 0
         self._is_stopping = False
         telemetry = settings.telemetry
-        self._sent_items = telemetry.histogram("otelcol_processor_batch_batch_send_size", "Items in the batches sent", _ITEM_BUCKETS)
-        self._sent_bytes = telemetry.histogram("otelcol_processor_batch_batch_send_size_bytes", "Bytes in the batches sent", _BYTE_BUCKETS)
-        self._by_size = telemetry.counter("otelcol_processor_batch_batch_size_trigger_send", "Batches sent because they were large enough")
-        self._by_time = telemetry.counter("otelcol_processor_batch_timeout_trigger_send", "Batches sent because they were old enough")
+        self._sent_items = telemetry.histogram(
+            "otelcol_processor_batch_batch_send_size", "Items in the batches sent", _ITEM_BUCKETS
+        )
+        self._sent_bytes = telemetry.histogram(
+            "otelcol_processor_batch_batch_send_size_bytes", "Bytes in the batches sent", _BYTE_BUCKETS
+        )
+        self._by_size = telemetry.counter(
+            "otelcol_processor_batch_batch_size_trigger_send", "Batches sent because they were large enough"
+        )
+        self._by_time = telemetry.counter(
+            "otelcol_processor_batch_timeout_trigger_send", "Batches sent because they were old enough"
+        )
         self._uncollected = telemetry.counter(
-            "tailrace_processor_batch_uncollected_batches", "Batches passed on alone: more metadata values than metadata_cardinality_limit"
+            "tailrace_processor_batch_uncollected_batches",
+            "Batches passed on alone: more metadata values than metadata_cardinality_limit",
         )
         telemetry.gauge(
-            "otelcol_processor_batch_metadata_cardinality", "Metadata values that are collected", read=lambda: len(self._shards)
+            "otelcol_processor_batch_metadata_cardinality",
+            "Metadata values that are collected",
+            read=lambda: len(self._shards),
         )
 
     async def start(self, host: Host) -> None:  # noqa: ARG002 - nothing of the host is needed
@@ -190,14 +217,16 @@ class BatchStage(Stage):
         limit = self._config.send_batch_max_size
         if not limit:
             return merged
-        return [part for batch in merged for part in (batch.split(max_items=limit) if batch.item_count > limit else [batch])]
+        return [
+            part for batch in merged for part in (batch.split(max_items=limit) if batch.item_count > limit else [batch])
+        ]
 
     async def _send_parts(self, parts: list[Batch]) -> None:
         for part in parts:
             self._sent_items.observe(part.item_count)
             self._sent_bytes.observe(part.size_bytes)
-            # An exporter that waits for its backend may have given up. It has counted that; the other parts are not to suffer, and
-            # nobody is left to tell: who sent these items was answered long ago.
+            # An exporter that waits for its backend may have given up. It has counted that; the other parts are not to
+            # suffer, and nobody is left to tell: who sent these items was answered long ago.
             with contextlib.suppress(ConsumeError):
                 await self._output.consume(part)
 

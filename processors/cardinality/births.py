@@ -1,6 +1,7 @@
 """The first points of named series, kept so that their end can be written: NO_RECORDED_VALUE once, when a slot is freed (rule 8).
 
-A few batches of one point a series, no object a series. Parts are merged like a log: little ones into larger ones, the dead left out.
+A few batches of one point a series, no object a series. Parts are merged like a log: little ones into larger ones, the
+dead left out.
 """
 
 from typing import Final
@@ -50,7 +51,9 @@ class Births:
             if not dies.any():
                 continue
             ending = batch.select(dies)
-            edit = ending.edit().set_field("time_unix_nano", np.full(ending.item_count, now_unix_nano, np.uint64), table="points")
+            edit = ending.edit().set_field(
+                "time_unix_nano", np.full(ending.item_count, now_unix_nano, np.uint64), table="points"
+            )
             edit.set_field("flags", np.full(ending.item_count, _NO_RECORDED_VALUE, np.uint32), table="points")
             found.append(edit.apply().with_context(self._contexts[number]))
             self._parts[number] = batch.without_index(), np.where(dies, -1, mine).astype(np.int32)
@@ -65,7 +68,9 @@ class Births:
 
     def thin(self) -> None:
         """Parts of which half is gone are written anew."""
-        kept = [(part, context) for part, context in zip(self._parts, self._contexts, strict=True) if (part[1] >= 0).any()]
+        kept = [
+            (part, context) for part, context in zip(self._parts, self._contexts, strict=True) if (part[1] >= 0).any()
+        ]
         self._parts = [_alive(*part) if 2 * np.count_nonzero(part[1] >= 0) < len(part[1]) else part for part, _ in kept]
         self._contexts = [context for _, context in kept]
 

@@ -1,7 +1,8 @@
 """Absolute caps on series per metric and group; what is over them is merged into one overflow series, so that sums stay true.
 
-Named series pass untouched. Points whose attributes a rule has changed, and points over the limit, are folded (``fold``): each source's
-gain goes into an accumulator, and accumulators are written every ``flush_interval`` under our own start time.
+Named series pass untouched. Points whose attributes a rule has changed, and points over the limit, are folded
+(``fold``): each source's gain goes into an accumulator, and accumulators are written every ``flush_interval`` under our
+own start time.
 
 ``mode: observe`` does all of that and writes none of it: what it counts is what ``enforce`` would have done.
 Source of the overflow attribute: OpenTelemetry metrics SDK specification, "Overflow attribute".
@@ -84,7 +85,9 @@ class _Points:
 class CardinalityProcessor(Stage):
     """See the module."""
 
-    def __init__(self, settings: Settings, config: CardinalityConfig, previous: "CardinalityProcessor | None" = None) -> None:
+    def __init__(
+        self, settings: Settings, config: CardinalityConfig, previous: "CardinalityProcessor | None" = None
+    ) -> None:
         self._settings, self._config, self._clock = settings, config, settings.clock
         now = self._clock.time_unix_nano()
         self.state: State = (
@@ -103,13 +106,19 @@ class CardinalityProcessor(Stage):
         self._overview.register(settings.telemetry)
         telemetry, prefix = settings.telemetry, "tailrace_cardinality_"
         self._folded = telemetry.counter(prefix + "folded_points", "Points merged into another series", ("rung",))
-        self._inexact = telemetry.counter(prefix + "inexact_points", "Points that could not be merged exactly", ("reason",))
-        self._freed = telemetry.counter(prefix + "slots_freed", "Named series that ended, fell silent or lost their slot")
+        self._inexact = telemetry.counter(
+            prefix + "inexact_points", "Points that could not be merged exactly", ("reason",)
+        )
+        self._freed = telemetry.counter(
+            prefix + "slots_freed", "Named series that ended, fell silent or lost their slot"
+        )
 
     async def start(self, host: Host) -> None:
         """Begin writing what is folded."""
         for key, glob, why in self._config.unmatchable():
-            self._settings.telemetry.log.warning("a glob of metric names can match nothing", key=key, glob=glob, why=why)
+            self._settings.telemetry.log.warning(
+                "a glob of metric names can match nothing", key=key, glob=glob, why=why
+            )
         self.state.process.join(self._limits)
         self.state.configure(self._config)
         host.add_admin_route("/cardinality", self._overview.show)
@@ -203,7 +212,8 @@ class CardinalityProcessor(Stage):
     def _join(self, points: _Points) -> None:
         """Points of series that we write already, because a rule merges others into them, are merged too.
 
-        A series has one writer: once ``/users/7`` has become ``/users/{id}``, a source that says ``/users/{id}`` itself is folded.
+        A series has one writer: once ``/users/7`` has become ``/users/{id}``, a source that says ``/users/{id}`` itself
+        is folded.
         """
         merged, slots, rung = self._limits.named.column("merged"), points.slots, points.rung
         marked = (rung >= 0) & (slots >= 0) & ~points.ended
@@ -259,7 +269,9 @@ class CardinalityProcessor(Stage):
         targets[folded] = self._accumulators_of(points, rows[folded])
         own_name = folded & (points.rung[rows] != OVERFLOW)
         sources = points.sources[rows]
-        reasons, inexact = self._fold.add(points.batch, rows, points.keys, sources, targets, own_name, points.now, points.now_s)
+        reasons, inexact = self._fold.add(
+            points.batch, rows, points.keys, sources, targets, own_name, points.now, points.now_s
+        )
         for number in np.unique(reasons[folded]).tolist():
             if number:
                 self._lose(REASONS[number], int(np.count_nonzero(folded & (reasons == number))))
@@ -269,7 +281,9 @@ class CardinalityProcessor(Stage):
         taken = folded & (reasons == 0)
         if count := int(np.count_nonzero(taken)):
             self._settle(folded=count)
-            self._fold.exemplars.note(points.batch, rows[taken], self._fold.sources.column("accumulator")[sources[taken]])
+            self._fold.exemplars.note(
+                points.batch, rows[taken], self._fold.sources.column("accumulator")[sources[taken]]
+            )
 
     @staticmethod
     def _is_added(batch: Metrics) -> Mask:
@@ -307,7 +321,9 @@ class CardinalityProcessor(Stage):
         parent = int(points.parent[row])
         kind = points.batch.table("metrics").rows[parent]
         resource = attributes_of(batch, "resources", int(batch.ancestor("resources", "points")[row]))
-        name, unit, description = (text_of(batch, field, "metrics", parent) for field in ("name", "unit", "description"))
+        name, unit, description = (
+            text_of(batch, field, "metrics", parent) for field in ("name", "unit", "description")
+        )
         if is_overflow:
             resource = {key: resource[key] for key in self._config.group_by if key in resource}
             resource["service.instance.id"] = self._writer_id
@@ -396,8 +412,8 @@ class CardinalityProcessor(Stage):
             return
         for batch in batches:
             self._settings.telemetry.created(Signal.METRICS, batch.item_count)
-            # An exporter that waits for its backend may have given up. It has counted that; nobody is left to tell, and the next
-            # flush must come.
+            # An exporter that waits for its backend may have given up. It has counted that; nobody is left to tell, and
+            # the next flush must come.
             with contextlib.suppress(ConsumeError):
                 await self._settings.outputs[Signal.METRICS].consume(batch)
 

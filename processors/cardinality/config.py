@@ -54,7 +54,9 @@ class TenantConfig(ComponentConfig):
         if not self.limit and not self.total:
             raise ValueError("limit and total are both 0: that limits nothing; remove tenant or give it a limit")
         if self.limit and self.total and self.total < self.limit:
-            raise ValueError(f"total ({self.total}) must not be less than limit ({self.limit}): no metric could ever reach its limit")
+            raise ValueError(
+                f"total ({self.total}) must not be less than limit ({self.limit}): no metric could ever reach its limit"
+            )
         if self.attribute == _OVERFLOW_KEY:
             raise ValueError(f"attribute: {_OVERFLOW_KEY!r} marks overflow points and cannot name the tenant")
         return self
@@ -103,7 +105,9 @@ class OverflowConfig(ComponentConfig):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.stale_after <= self.flush_interval:
-            raise ValueError("stale_after must be longer than flush_interval: every source would be stale before it is written")
+            raise ValueError(
+                "stale_after must be longer than flush_interval: every source would be stale before it is written"
+            )
         return self
 
 
@@ -170,7 +174,9 @@ class CardinalityConfig(ComponentConfig):
                     raise ValueError(f"attributes: {key!r} stands in two rules")
                 seen.add(key)
                 if rule.action != "template" and key in self.never_collapse:
-                    raise ValueError(f"attributes: {key!r} is to {rule.action} and in never_collapse; remove it from one")
+                    raise ValueError(
+                        f"attributes: {key!r} is to {rule.action} and in never_collapse; remove it from one"
+                    )
                 if self.tenant is not None and key == self.tenant.attribute and rule.action == "drop":
                     raise ValueError(
                         f"attributes: {key!r} is to drop and is tenant.attribute: the tenant would be gone before it is counted"
@@ -178,15 +184,22 @@ class CardinalityConfig(ComponentConfig):
         if self.window < self.state_ttl:
             raise ValueError("window must not be less than state_ttl: a series that comes back would be counted twice")
         if self.state_ttl < self.overflow.stale_after:
-            raise ValueError("state_ttl must not be less than overflow.stale_after: a source would be forgotten before it is stale")
+            raise ValueError(
+                "state_ttl must not be less than overflow.stale_after: a source would be forgotten before it is stale"
+            )
         if self.limit > self.max_series:
-            raise ValueError(f"limit ({self.limit}) must not be more than max_series ({self.max_series}): no metric could ever reach it")
+            raise ValueError(
+                f"limit ({self.limit}) must not be more than max_series ({self.max_series}): no metric could ever reach it"
+            )
         return self
 
     def same_series(self, other: Self) -> bool:
         """Whether both make the same series of the same points: what one has counted, the other may go on counting."""
         keys = ("mode", "count", "group_by", "attributes", "never_collapse", "template")
-        tenants = [None if config.tenant is None else (config.tenant.attribute, config.tenant.other) for config in (self, other)]
+        tenants = [
+            None if config.tenant is None else (config.tenant.attribute, config.tenant.other)
+            for config in (self, other)
+        ]
         return tenants[0] == tenants[1] and all(getattr(self, key) == getattr(other, key) for key in keys)
 
     def limit_of(self, metric: str) -> int:
@@ -206,7 +219,10 @@ class CardinalityConfig(ComponentConfig):
     def unmatchable(self) -> list[tuple[str, str, str]]:
         """Globs that no metric can ever match: (key, glob, why). Not errors: a metric may yet come, so only the impossible is told."""
         found: list[tuple[str, str, str]] = []
-        named: tuple[tuple[str, tuple[LimitOverride | GaugeRule, ...]], ...] = (("overrides", self.overrides), ("gauge", self.gauge))
+        named: tuple[tuple[str, tuple[LimitOverride | GaugeRule, ...]], ...] = (
+            ("overrides", self.overrides),
+            ("gauge", self.gauge),
+        )
         for name, rules in named:
             before: list[str] = []
             for i, rule in enumerate(rules):

@@ -1,7 +1,8 @@
 """Exemplars of folded points (rule 9): the newest few of each written point and flush.
 
-What the written series does not say any more is in ``filtered_attributes``: which tenant, which id made it explode can be seen without a
-series. Kept are small batches of the points in question; exemplars are decoded when they are written, and only those.
+What the written series does not say any more is in ``filtered_attributes``: which tenant, which id made it explode can
+be seen without a series. Kept are small batches of the points in question; exemplars are decoded when they are written,
+and only those.
 """
 
 from collections.abc import Sequence
@@ -50,7 +51,9 @@ class ExemplarPool:
 
     def drop(self, slots: I32) -> None:
         """These accumulators are gone."""
-        self._parts = [(batch, np.where(np.isin(owners, slots), -1, owners).astype(np.int32)) for batch, owners in self._parts]
+        self._parts = [
+            (batch, np.where(np.isin(owners, slots), -1, owners).astype(np.int32)) for batch, owners in self._parts
+        ]
 
     def collect(self) -> dict[int, list[tuple[Metrics, int]]]:
         """Accumulator → its newest exemplars as (batch, exemplar row)."""
@@ -62,14 +65,20 @@ class ExemplarPool:
                     found.setdefault(owner, []).append((batch, row))
         return found
 
-    def of(self, found: dict[int, list[tuple[Metrics, int]]], slots: Sequence[int], written: Sequence[dict[str, Any]]) -> Exemplars | None:
+    def of(
+        self, found: dict[int, list[tuple[Metrics, int]]], slots: Sequence[int], written: Sequence[dict[str, Any]]
+    ) -> Exemplars | None:
         """The exemplars of the points ``slots``, whose series have the attributes ``written``."""
         chosen = [(i, batch, row) for i, slot in enumerate(slots) for batch, row in found.get(slot, ())]
         if not chosen:
             return None
         rows = np.array([batch.table("exemplars").rows[row] for _, batch, row in chosen])
         is_int = rows["value_kind"] == _INT
-        values = rows["int_value"] if is_int.all() else np.where(is_int, rows["int_value"].astype(np.float64), rows["double_value"])
+        values = (
+            rows["int_value"]
+            if is_int.all()
+            else np.where(is_int, rows["int_value"].astype(np.float64), rows["double_value"])
+        )
         return Exemplars(
             owner=np.array([i for i, _, _ in chosen], np.int32),
             times=rows["time"],
@@ -83,7 +92,11 @@ class ExemplarPool:
         """What the exemplar says and its series does not."""
         point = int(batch.table("exemplars").parent[row])
         said = {**attributes_of(batch, "points", point), **attributes_of(batch, "exemplars", row)}
-        return {key: value for key, value in said.items() if key not in self.hidden and (key not in written or written[key] != value)}
+        return {
+            key: value
+            for key, value in said.items()
+            if key not in self.hidden and (key not in written or written[key] != value)
+        }
 
     def _keep(self, batch: Metrics, owners: I32) -> None:
         """Holds the newest exemplars of ``batch``, whose accumulators are ``owners``; -1: none."""
@@ -120,7 +133,9 @@ def _newest(times: U64, owners: I32, limit: int) -> Mask:
     """(n,) the ``limit`` newest of each owner; nothing of owner -1."""
     order = np.lexsort((times, owners))
     ordered = owners[order]
-    ends = np.flatnonzero(np.concatenate((ordered[1:] != ordered[:-1], [True]))) if len(ordered) else np.zeros(0, np.intp)
+    ends = (
+        np.flatnonzero(np.concatenate((ordered[1:] != ordered[:-1], [True]))) if len(ordered) else np.zeros(0, np.intp)
+    )
     place_from_end = np.repeat(ends, np.diff(np.concatenate(([-1], ends)))) - np.arange(len(ordered))
     mask = np.zeros(len(owners), bool)
     mask[order] = (place_from_end < limit) & (ordered >= 0)

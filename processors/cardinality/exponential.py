@@ -1,9 +1,8 @@
 """Exponential histograms (rule 5): merged at the lower scale, 160 buckets a side at most, the larger zero threshold.
 
-Buckets are entries (line, side, index, count) at the scale of their accumulator, wherever they come from: the points, what sources
-had, what accumulators have. Source: OpenTelemetry metrics data model, "ExponentialHistogram"
-(a bucket of scale s is two of scale s + 1; index i
-covers (base**i, base**(i + 1)], so the index halves, rounded down).
+Buckets are entries (line, side, index, count) at the scale of their accumulator, wherever they come from: the points,
+what sources had, what accumulators have. Source: OpenTelemetry metrics data model, "ExponentialHistogram" (a bucket of
+scale s is two of scale s + 1; index i covers (base**i, base**(i + 1)], so the index halves, rounded down).
 """
 
 from dataclasses import dataclass
@@ -48,7 +47,9 @@ class Entries:
     @classmethod
     def joined(cls, *parts: "Entries") -> "Entries":
         """All of them."""
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("line", "side", "index", "count")))
+        return cls(
+            *(np.concatenate([getattr(part, name) for part in parts]) for name in ("line", "side", "index", "count"))
+        )
 
 
 @dataclass(slots=True)
@@ -85,7 +86,11 @@ class ExponentialHistograms:
             for width in _WIDTHS
         ]  # fmt: skip
         self._rows = Rows(
-            counts=(np.uint64, (2, SIDE_MAX)), offsets=(np.int64, (2,)), scale=np.int32, threshold=np.float64, zeros=np.uint64
+            counts=(np.uint64, (2, SIDE_MAX)),
+            offsets=(np.int64, (2,)),
+            scale=np.int32,
+            threshold=np.float64,
+            zeros=np.uint64,
         )
 
     @property
@@ -97,13 +102,21 @@ class ExponentialHistograms:
     def valid(wire: bytes, points: npt.NDArray[np.void]) -> Mask:
         """(n,) points whose buckets add up to their count, at a scale and indexes that exist."""
         found = (points["scale"] >= _SCALE_MIN) & (points["scale"] <= _SCALE_MAX)
-        found &= np.isfinite(points["zero_threshold"]) & (points["zero_threshold"] >= 0) & (points["zero_count"] <= points["count"])
+        found &= (
+            np.isfinite(points["zero_threshold"])
+            & (points["zero_threshold"] >= 0)
+            & (points["zero_count"] <= points["count"])
+        )
         total = points["zero_count"].astype(np.float64)
         for name in ("positive", "negative"):
             values, line, _ = _varints(wire, points[name], points[f"{name}_len"])
             np.add.at(total, line, values.astype(np.float64))
-            reach = np.abs(points[f"{name}_offset"].astype(np.float64)) + np.where(points[name] >= 0, points[f"{name}_len"], 0)
-            found &= (points[f"{name}_len"] == 0) | (reach <= np.ldexp(1100.0, np.clip(points["scale"], _SCALE_MIN, _SCALE_MAX)) + 160)
+            reach = np.abs(points[f"{name}_offset"].astype(np.float64)) + np.where(
+                points[name] >= 0, points[f"{name}_len"], 0
+            )
+            found &= (points[f"{name}_len"] == 0) | (
+                reach <= np.ldexp(1100.0, np.clip(points["scale"], _SCALE_MIN, _SCALE_MAX)) + 160
+            )
         valid: Mask = found & (total == points["count"].astype(np.float64))
         return valid
 
@@ -151,7 +164,11 @@ class ExponentialHistograms:
         rows = self._accumulators.column("row")[slots]
         store = self._rows
         return ExponentialPoints(
-            store["scale"][rows], store["threshold"][rows], store["zeros"][rows], store["offsets"][rows], store["counts"][rows]
+            store["scale"][rows],
+            store["threshold"][rows],
+            store["zeros"][rows],
+            store["offsets"][rows],
+            store["counts"][rows],
         )
 
     def clear(self, slots: I32) -> None:
@@ -206,7 +223,8 @@ class ExponentialHistograms:
         mixed[mine] |= (threshold[mine] != old_threshold[mine]) & (
             self._rows["zeros"][mine] + self._rows["counts"][mine].sum(axis=(1, 2)) > 0
         )
-        # A threshold inside a bucket is moved to the bucket's upper bound: a bucket is in the zero bucket whole or not at all.
+        # A threshold inside a bucket is moved to the bucket's upper bound: a bucket is in the zero bucket whole or not
+        # at all.
         moves = mine[mixed[mine] & (threshold[mine] > 0)]
         exponents = _first_index_above(threshold[moves], scale[moves]) * np.exp2(-scale[moves].astype(np.float64))
         threshold[moves] = np.exp2(np.minimum(exponents, _EXPONENT_MAX))
@@ -218,7 +236,9 @@ class ExponentialHistograms:
     def _rescale(self, rows: Indices, scale: I64, threshold: F64) -> None:
         """Brings rows of the store to ``scale`` and ``threshold`` (indexed by row)."""
         store = self._rows
-        entries = _dense_entries(store["counts"][rows].astype(np.int64), store["offsets"][rows], store["zeros"][rows].astype(np.int64))
+        entries = _dense_entries(
+            store["counts"][rows].astype(np.int64), store["offsets"][rows], store["zeros"][rows].astype(np.int64)
+        )
         moved = _moved(entries, store["scale"][rows].astype(np.int64), scale[rows], threshold[rows])
         store["counts"][rows], store["zeros"][rows], store["offsets"][rows] = 0, 0, 0
         store["scale"][rows], store["threshold"][rows] = scale[rows], threshold[rows]
@@ -231,7 +251,9 @@ class ExponentialHistograms:
             return
         rows = self._accumulators.column("row")[slots]
         store = self._rows
-        have = _dense_entries(store["counts"][rows].astype(np.int64), store["offsets"][rows], store["zeros"][rows].astype(np.int64))
+        have = _dense_entries(
+            store["counts"][rows].astype(np.int64), store["offsets"][rows], store["zeros"][rows].astype(np.int64)
+        )
         every = Entries.joined(have, entries.at(np.searchsorted(slots, entries.line).astype(np.int64)))
         shift = _shift_to_fit(every, len(slots))
         every.index >>= np.where(every.side == _ZERO, 0, shift[every.line])
@@ -247,7 +269,11 @@ class ExponentialHistograms:
         entries = entries.take(~zero)
         offsets = _lowest(entries, len(rows))
         store["offsets"][rows] = offsets
-        at = (rows[entries.line].astype(np.int64) * 2 + entries.side) * SIDE_MAX + entries.index - offsets[entries.line, entries.side]
+        at = (
+            (rows[entries.line].astype(np.int64) * 2 + entries.side) * SIDE_MAX
+            + entries.index
+            - offsets[entries.line, entries.side]
+        )
         np.add.at(store["counts"].reshape(-1), at, entries.count.astype(np.uint64))
 
     # Sources.
@@ -300,7 +326,11 @@ class ExponentialHistograms:
             mine = buckets.take(at_row[buckets.line] >= 0)
             at = (at_row[mine.line] * 2 + mine.side) * width + mine.index - low[mine.line, mine.side]
             np.add.at(store["counts"].reshape(-1), at, mine.count)
-            store["offsets"][rows], store["scale"][rows], store["threshold"][rows] = low[here], scales[keep[here]], thresholds[keep[here]]
+            store["offsets"][rows], store["scale"][rows], store["threshold"][rows] = (
+                low[here],
+                scales[keep[here]],
+                thresholds[keep[here]],
+            )
             store["zeros"][rows], store["count"][rows], store["sum"][rows] = (
                 zeros[here],
                 counts[keep[here]],
@@ -339,10 +369,19 @@ def _entries_of(wire: bytes, points: npt.NDArray[np.void]) -> tuple[Entries, I64
     parts = []
     for side, name in enumerate(("positive", "negative")):
         counts, line, at = _varints(wire, points[name], points[f"{name}_len"])
-        entries = Entries(line, np.full(len(line), side), at + points[f"{name}_offset"][line].astype(np.int64), counts.astype(np.int64))
+        entries = Entries(
+            line,
+            np.full(len(line), side),
+            at + points[f"{name}_offset"][line].astype(np.int64),
+            counts.astype(np.int64),
+        )
         parts.append(entries.take(entries.count > 0))
     zero = np.flatnonzero(points["zero_count"] > 0).astype(np.int64)
-    parts.append(Entries(zero, np.full(len(zero), _ZERO), np.zeros(len(zero), np.int64), points["zero_count"][zero].astype(np.int64)))
+    parts.append(
+        Entries(
+            zero, np.full(len(zero), _ZERO), np.zeros(len(zero), np.int64), points["zero_count"][zero].astype(np.int64)
+        )
+    )
     every = Entries.joined(*parts)
     shift = _shift_to_fit(every, len(points))
     every.index >>= np.where(every.side == _ZERO, 0, shift[every.line])
@@ -394,7 +433,9 @@ def _first_index_above(threshold: F64, scale: I64) -> I64:
     exact = np.log2(threshold) * np.exp2(scale.astype(np.float64))
     near = np.rint(exact)
     # A bound is known to 2^-40 of itself at best; at the highest scale a bucket is 2^-20 wide.
-    found: I64 = np.where(np.abs(exact - near) < 1e-6 * np.maximum(1.0, np.abs(exact) * 1e-6), near, np.ceil(exact)).astype(np.int64)
+    found: I64 = np.where(
+        np.abs(exact - near) < 1e-6 * np.maximum(1.0, np.abs(exact) * 1e-6), near, np.ceil(exact)
+    ).astype(np.int64)
     return found
 
 

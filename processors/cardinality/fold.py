@@ -1,11 +1,11 @@
 """Many sources into one series, correctly: what each source gained since its last point goes into an accumulator of ours.
 
-Knows sources (128-bit keys of original series) and accumulators (slots of series we write), not limits or attributes. All state is in
-columns; a point costs compiled or array work alone. The arithmetic of each type is in ``_fold`` and ``exponential``, what is written in
-``writer``.
+Knows sources (128-bit keys of original series) and accumulators (slots of series we write), not limits or attributes.
+All state is in columns; a point costs compiled or array work alone. The arithmetic of each type is in ``_fold`` and
+``exponential``, what is written in ``writer``.
 
-Rules (numbers of the processor's specification): 1 cumulative increments, 2 first sight, 3 our start, 4 delta, 5 histograms,
-6 sums of latest values, 7 NO_RECORDED_VALUE, 8 slots freed, 10 time.
+Rules (numbers of the processor's specification): 1 cumulative increments, 2 first sight, 3 our start, 4 delta, 5
+histograms, 6 sums of latest values, 7 NO_RECORDED_VALUE, 8 slots freed, 10 time.
 """
 
 from typing import Any, Final
@@ -56,7 +56,13 @@ class Fold:
     """Sources and accumulators."""
 
     def __init__(
-        self, *, start_time_unix_nano: int, state_ttl_s: float, initial: str, state_max_bytes: int, exemplars: ExemplarPool
+        self,
+        *,
+        start_time_unix_nano: int,
+        state_ttl_s: float,
+        initial: str,
+        state_max_bytes: int,
+        exemplars: ExemplarPool,
     ) -> None:
         self.start_time_unix_nano = start_time_unix_nano
         self.accumulators_start = start_time_unix_nano
@@ -82,7 +88,13 @@ class Fold:
         """Memory of sources, accumulators, their buckets and exemplars."""
         tables = self.sources.memory_bytes + self.accumulators.memory_bytes + self.untracked.memory_bytes
         buckets = self.histograms.nbytes + self.exponential.nbytes
-        return tables + buckets + self.other_bytes + self.exemplars.memory_bytes + _ACCUMULATOR_BYTES * len(self.accumulators)
+        return (
+            tables
+            + buckets
+            + self.other_bytes
+            + self.exemplars.memory_bytes
+            + _ACCUMULATOR_BYTES * len(self.accumulators)
+        )
 
     @property
     def is_full(self) -> bool:
@@ -91,7 +103,9 @@ class Fold:
 
     def may_follow(self) -> bool:
         """Whether there is room to remember the values of more named series."""
-        used = len(self.sources) * self._slot_bytes + self.histograms.nbytes + self.exponential.nbytes + self.other_bytes
+        used = (
+            len(self.sources) * self._slot_bytes + self.histograms.nbytes + self.exponential.nbytes + self.other_bytes
+        )
         return used < _NAMED_SHARE * self._state_max_bytes
 
     def _source_limit(self) -> int:
@@ -160,7 +174,9 @@ class Fold:
         self.exponential.release_sources(gone[kinds == METRIC_EXPONENTIAL_HISTOGRAM])
         self.sources.remove(gone)
         ended = self.untracked.live()
-        self.untracked.remove(ended[self.untracked.column("time")[ended] + np.uint64(self._state_ttl_ns) < now_unix_nano])
+        self.untracked.remove(
+            ended[self.untracked.column("time")[ended] + np.uint64(self._state_ttl_ns) < now_unix_nano]
+        )
         target = self.sources.column("accumulator")[self.sources.live()]
         used = np.zeros(len(self.accumulators.column("seen")), bool)
         used[target[target >= 0]] = True
@@ -191,13 +207,15 @@ class Fold:
             rows: Rows of its points, ascending.
             keys: (points, 2) the sources of all points of the batch.
             slots: (n,) the slots of the rows' sources, -1: it is not known; overwritten with those they get.
-            targets: (n,) the accumulator for sources that have none; -1: the series has its name, its value is remembered.
+            targets: (n,) the accumulator for sources that have none; -1: the series has its name, its value is
+                remembered.
             own_name: (n,) the accumulator writes under the name the source had until now.
             now_unix_nano: Wall clock.
             now_s: Monotonic clock.
 
         Returns:
-            (n,) why a row was not taken (index of ``REASONS``; of followed rows nobody need know), and how many were taken inexactly.
+            (n,) why a row was not taken (index of ``REASONS``; of followed rows nobody need know), and how many were
+            taken inexactly.
         """
         points, metrics = batch.table("points").rows, batch.table("metrics").rows
         reasons = np.zeros(len(rows), np.uint8)
@@ -217,11 +235,15 @@ class Fold:
         self.sources.remove(fresh[self.sources.column("status")[fresh] == NEW])  # of which nothing is known after all
         inexact: dict[str, int] = {}
         if len(lines):
-            inexact["integer_overflow"] = add_numbers(points, metrics, lines, self.sources.records, self.accumulators.records)
+            inexact["integer_overflow"] = add_numbers(
+                points, metrics, lines, self.sources.records, self.accumulators.records
+            )
             kinds = lines["kind"]
             if (histograms := kinds == METRIC_HISTOGRAM).any():
                 may_grow = self.state_bytes < self._state_max_bytes
-                inexact["bounds"] = self.histograms.add(batch.wire, points, chosen(lines, histograms), may_grow=may_grow)
+                inexact["bounds"] = self.histograms.add(
+                    batch.wire, points, chosen(lines, histograms), may_grow=may_grow
+                )
             if (exponentials := kinds == METRIC_EXPONENTIAL_HISTOGRAM).any():
                 self.exponential.add(batch.wire, points, chosen(lines, exponentials))
         return reasons, inexact
@@ -258,12 +280,21 @@ class Fold:
             here = fold[target] == number
             if name and here.any():
                 _LATEST[name](
-                    target[here], values[here], bits[here], flag[here], self.sources.column("time")[live[here]], ints, doubles, is_double
+                    target[here],
+                    values[here],
+                    bits[here],
+                    flag[here],
+                    self.sources.column("time")[live[here]],
+                    ints,
+                    doubles,
+                    is_double,
                 )
         return ints, doubles, is_double, due
 
 
-def _latest_sum(target: Any, values: Any, bits: Any, flag: Any, times: Any, ints: Any, doubles: Any, is_double: Any) -> None:
+def _latest_sum(
+    target: Any, values: Any, bits: Any, flag: Any, times: Any, ints: Any, doubles: Any, is_double: Any
+) -> None:
     del times
     reached = np.zeros(len(ints))
     np.add.at(reached, target[~flag], np.abs(values[~flag]))
@@ -274,7 +305,9 @@ def _latest_sum(target: Any, values: Any, bits: Any, flag: Any, times: Any, ints
     np.add.at(doubles, target[~whole], values[~whole])
 
 
-def _latest_of(last: Any, target: Any, values: Any, bits: Any, flag: Any, ints: Any, doubles: Any, is_double: Any) -> None:
+def _latest_of(
+    last: Any, target: Any, values: Any, bits: Any, flag: Any, ints: Any, doubles: Any, is_double: Any
+) -> None:
     """The line ``last`` of each target is its value."""
     target, values, bits, flag = target[last], values[last], bits[last], flag[last]
     ints[target], doubles[target], is_double[target] = np.where(flag, 0, bits), np.where(flag, values, 0.0), flag
@@ -284,24 +317,41 @@ def _ends(target: Any) -> Any:
     return np.append(target[1:] != target[:-1], True)
 
 
-def _latest_last(target: Any, values: Any, bits: Any, flag: Any, times: Any, ints: Any, doubles: Any, is_double: Any) -> None:
+def _latest_last(
+    target: Any, values: Any, bits: Any, flag: Any, times: Any, ints: Any, doubles: Any, is_double: Any
+) -> None:
     order = np.lexsort((times, target))
     _latest_of(order[_ends(target[order])], target, values, bits, flag, ints, doubles, is_double)
 
 
-def _latest_max(target: Any, values: Any, bits: Any, flag: Any, times: Any, ints: Any, doubles: Any, is_double: Any) -> None:
+def _latest_max(
+    target: Any, values: Any, bits: Any, flag: Any, times: Any, ints: Any, doubles: Any, is_double: Any
+) -> None:
     del times
     order = np.lexsort((np.where(flag, 0, bits), values, target))  # ints beyond 2^53 by themselves
     _latest_of(order[_ends(target[order])], target, values, bits, flag, ints, doubles, is_double)
 
 
-def _latest_min(target: Any, values: Any, bits: Any, flag: Any, times: Any, ints: Any, doubles: Any, is_double: Any) -> None:
+def _latest_min(
+    target: Any, values: Any, bits: Any, flag: Any, times: Any, ints: Any, doubles: Any, is_double: Any
+) -> None:
     del times
     order = np.lexsort((np.where(flag, 0, bits), values, target))
-    _latest_of(order[np.append(True, target[order][1:] != target[order][:-1])], target, values, bits, flag, ints, doubles, is_double)
+    _latest_of(
+        order[np.append(True, target[order][1:] != target[order][:-1])],
+        target,
+        values,
+        bits,
+        flag,
+        ints,
+        doubles,
+        is_double,
+    )
 
 
-def _latest_mean(target: Any, values: Any, bits: Any, flag: Any, times: Any, ints: Any, doubles: Any, is_double: Any) -> None:
+def _latest_mean(
+    target: Any, values: Any, bits: Any, flag: Any, times: Any, ints: Any, doubles: Any, is_double: Any
+) -> None:
     del times, bits, flag, ints
     count = np.bincount(target, minlength=len(doubles))
     np.add.at(doubles, target, values)
@@ -310,4 +360,10 @@ def _latest_mean(target: Any, values: Any, bits: Any, flag: Any, times: Any, int
     is_double |= some
 
 
-_LATEST: Final = {"sum": _latest_sum, "last": _latest_last, "max": _latest_max, "min": _latest_min, "mean": _latest_mean}
+_LATEST: Final = {
+    "sum": _latest_sum,
+    "last": _latest_last,
+    "max": _latest_max,
+    "min": _latest_min,
+    "mean": _latest_mean,
+}

@@ -1,7 +1,7 @@
 """Histograms with bounds (rule 5): same bounds add; others go to the bounds both share, else into +Inf, and that is counted.
 
-A written histogram keeps the bounds of its first source. The count of a bucket it does not have goes up to the next bound both share: the
-cumulative counts at shared bounds stay exact, at others they are too small, never too large.
+A written histogram keeps the bounds of its first source. The count of a bucket it does not have goes up to the next
+bound both share: the cumulative counts at shared bounds stay exact, at others they are too small, never too large.
 """
 
 from typing import Final
@@ -100,7 +100,9 @@ class Histograms:
 
     # Sets of bounds.
 
-    def _sets_of(self, wire: bytes, points: npt.NDArray[np.void], lines: npt.NDArray[np.void], *, may_grow: bool) -> I32:
+    def _sets_of(
+        self, wire: bytes, points: npt.NDArray[np.void], lines: npt.NDArray[np.void], *, may_grow: bool
+    ) -> I32:
         """(n,) number of each line's set of bounds."""
         starts, lengths, fits = bounds_of(points, lines)
         codes, first = dictionary(wire, starts, lengths)
@@ -112,7 +114,9 @@ class Histograms:
         numbers[-2] = self._set(b"", 1, may_grow=True)
         places = np.where(codes >= 0, codes, np.where(fits, len(first), len(first) + 1))
         sets: I32 = numbers[places]
-        wrong = wrong_buckets(wire, points, lines, np.array([self._keys[number][1] for number in numbers.tolist()], np.int32)[places])
+        wrong = wrong_buckets(
+            wire, points, lines, np.array([self._keys[number][1] for number in numbers.tolist()], np.int32)[places]
+        )
         sets[wrong] = none
         return sets
 
@@ -122,7 +126,9 @@ class Histograms:
         if number is not None:
             return number
         values = np.frombuffer(bounds, "<f8")
-        if bounds and (width > _BOUNDS_MAX + 1 or not may_grow or not np.isfinite(values).all() or not (np.diff(values) > 0).all()):
+        if bounds and (
+            width > _BOUNDS_MAX + 1 or not may_grow or not np.isfinite(values).all() or not (np.diff(values) > 0).all()
+        ):
             return self._set(*_NO_BUCKETS, may_grow=True)
         store = Rows(cells=(np.uint64, (2 + width,)))  # count, sum and buckets
         sums = Rows(counts=(np.uint64, (width,)))

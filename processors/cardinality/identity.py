@@ -1,7 +1,7 @@
 """What one series is, for the cap (rule 11): the order of attributes does not matter, int 1 is not "1", empty equals absent.
 
-Empty equals absent because exporters merge them: to Prometheus a label without a value is no label. Contexts (tenant, kept headers) keep
-what goes to different backends apart.
+Empty equals absent because exporters merge them: to Prometheus a label without a value is no label. Contexts (tenant,
+kept headers) keep what goes to different backends apart.
 """
 
 from typing import Any, Final
@@ -47,7 +47,8 @@ class ContextKeys:
 
     def key(self, context: Context) -> tuple[Context, U64 | None]:
         """The context that what is folded of it gets, and what its series' keys are xored with (None: nothing)."""
-        context = Context(context.metadata, context.tenant, context.claims)  # where the sender runs is no part of whose data it is
+        # where the sender runs is no part of whose data it is
+        context = Context(context.metadata, context.tenant, context.claims)
         if context == EMPTY_CONTEXT:
             return context, None
         known = self._keys.get(context)

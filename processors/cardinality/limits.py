@@ -1,7 +1,7 @@
 """Who has a name: series counted against the limits of their metric and group, of their tenant, and of the process.
 
-First come, first served. A budget is one limit: of a metric in a group, of a tenant there, of a tenant altogether. A series has a slot in
-the table ``named`` and counts against up to three budgets.
+First come, first served. A budget is one limit: of a metric in a group, of a tenant there, of a tenant altogether. A
+series has a slot in the table ``named`` and counts against up to three budgets.
 """
 
 from collections.abc import Callable
@@ -110,14 +110,20 @@ class Limits:
         metric = batch.table("points").parent
         resources = batch.ancestor("resources", "metrics")
         columns = [batch.attribute(key, "resources").as_text() for key in self.config.group_by]
-        group = combine_keys(*map(hash_text, columns)) if columns else np.zeros((batch.table("resources").row_count, 2), np.uint64)
+        group = (
+            combine_keys(*map(hash_text, columns))
+            if columns
+            else np.zeros((batch.table("resources").row_count, 2), np.uint64)
+        )
         keys = combine_keys(hash_text(names), group[resources])
         if context is not None:
             keys = keys ^ context
 
         def describe(row: int) -> tuple[str, tuple[str | None, ...]]:
             resource = resources[row]
-            values = tuple(column.distinct[column.codes[resource]] if column.codes[resource] >= 0 else None for column in columns)
+            values = tuple(
+                column.distinct[column.codes[resource]] if column.codes[resource] >= 0 else None for column in columns
+            )
             return names.distinct[names.codes[row]] if names.codes[row] >= 0 else "", values
 
         by_metric = self._insert(keys, METRIC, describe, now_s)
@@ -156,7 +162,9 @@ class Limits:
         self._tenants[value] = 0
         return value
 
-    def _insert(self, keys: U64, kind: int, describe: Callable[[int], tuple[str, tuple[str | None, ...]]], now_s: float) -> I32:
+    def _insert(
+        self, keys: U64, kind: int, describe: Callable[[int], tuple[str, tuple[str | None, ...]]], now_s: float
+    ) -> I32:
         slots, is_new = self.budgets.insert(keys, limit=2 * self.config.max_series)
         column = self.budgets.column
         for row in np.flatnonzero(is_new).tolist():
@@ -177,7 +185,9 @@ class Limits:
 
     # Names.
 
-    def admit(self, series: U64, weights: I64, budgets: Budgets, wanted: Mask, now_s: float) -> tuple[I32, Indices, I32]:
+    def admit(
+        self, series: U64, weights: I64, budgets: Budgets, wanted: Mask, now_s: float
+    ) -> tuple[I32, Indices, I32]:
         """(points,) the slot of each point's series, -1: none; and the rows and slots of those named just now."""
         slots = self.named.find(series)
         fresh = np.flatnonzero(wanted & (slots < 0))

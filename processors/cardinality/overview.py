@@ -25,12 +25,27 @@ class Overview:
         """The gauges."""
         prefix = "tailrace_cardinality_"
         metric = ("metric",)
-        telemetry.gauge(prefix + "series", "Named series; metric: those with most demand", metric, read=lambda: self._by_metric("series"))
-        telemetry.gauge(prefix + "demand", "Series asked for, about: named and rejected", metric, read=lambda: self._by_metric("demand"))
         telemetry.gauge(
-            prefix + "limit", "Series allowed, of all groups of the metric; 0: unlimited", metric, read=lambda: self._by_metric("limit")
+            prefix + "series",
+            "Named series; metric: those with most demand",
+            metric,
+            read=lambda: self._by_metric("series"),
         )
-        telemetry.gauge(prefix + "state_bytes", "Memory of folded state", read=lambda: float(self._state.fold.state_bytes))
+        telemetry.gauge(
+            prefix + "demand",
+            "Series asked for, about: named and rejected",
+            metric,
+            read=lambda: self._by_metric("demand"),
+        )
+        telemetry.gauge(
+            prefix + "limit",
+            "Series allowed, of all groups of the metric; 0: unlimited",
+            metric,
+            read=lambda: self._by_metric("limit"),
+        )
+        telemetry.gauge(
+            prefix + "state_bytes", "Memory of folded state", read=lambda: float(self._state.fold.state_bytes)
+        )
         telemetry.gauge(
             prefix + "attribute_values", "Distinct values, about, of the worst attributes", ("metric", "attribute"),
             read=self._state.report.counts,
@@ -65,7 +80,9 @@ class Overview:
         for slot, wanted in zip(slots[order].tolist(), demand[order].tolist(), strict=True):
             metric, values = limits.names[slot]
             shown = {
-                key: state.report.shown(key, value) for key, value in zip(self._config.group_by, values, strict=True) if value is not None
+                key: state.report.shown(key, value)
+                for key, value in zip(self._config.group_by, values, strict=True)
+                if value is not None
             }
             numbers = {name: int(column(name)[slot]) for name in ("series", "limit", "folded", "overflow")}
             entries.append({"metric": metric, "group": shown, **numbers, "demand": int(wanted)})
@@ -75,7 +92,9 @@ class Overview:
             "demand": int(limits.demand_total),
             "process_series": state.process.count,
             "max_series": self._config.max_series,
-            "folded_sources": int(np.count_nonzero(state.fold.sources.column("accumulator")[state.fold.sources.live()] >= 0)),
+            "folded_sources": int(
+                np.count_nonzero(state.fold.sources.column("accumulator")[state.fold.sources.live()] >= 0)
+            ),
             "written_series": len(state.fold.accumulators),
             "state_bytes": state.fold.state_bytes,
             "state_limit_bytes": self._config.state_limit_mib * 1024 * 1024,

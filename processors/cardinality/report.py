@@ -72,7 +72,9 @@ class Report:
                     self._rows[pair] = row
             sketch[number] = row
             if row >= 0 and len(self._samples[pair]) < self._config.sample_values:
-                self._sample(pair, [texts.distinct[code] for code in texts.codes[at[pairs.codes == number]][:100].tolist()])
+                self._sample(
+                    pair, [texts.distinct[code] for code in texts.codes[at[pairs.codes == number]][:100].tolist()]
+                )
         self._sketches.add(sketch[pairs.codes], hash_text(texts)[at])
 
     def _sample(self, pair: tuple[str, str], values: list[str]) -> None:
@@ -87,11 +89,18 @@ class Report:
     def worst(self) -> list[dict[str, Any]]:
         """The attributes with most distinct values."""
         pairs = list(self._rows)
-        about = np.rint(self._sketches.estimate(np.array([self._rows[pair] for pair in pairs], np.int32))).astype(np.int64)
+        about = np.rint(self._sketches.estimate(np.array([self._rows[pair] for pair in pairs], np.int32))).astype(
+            np.int64
+        )
         counts = np.maximum(about, [len(self._samples[pair]) for pair in pairs])  # those were seen for sure
         order = np.argsort(-counts, kind="stable")[: self._config.n].tolist()
         return [
-            {"metric": pairs[i][0], "attribute": pairs[i][1], "values": int(counts[i]), "samples": list(self._samples[pairs[i]])}
+            {
+                "metric": pairs[i][0],
+                "attribute": pairs[i][1],
+                "values": int(counts[i]),
+                "samples": list(self._samples[pairs[i]]),
+            }
             for i in order
         ]
 

@@ -1,7 +1,7 @@
 """The attribute rules: which points they touch, and the batch as it looks afterwards. Work is done once for each distinct value.
 
-What a value becomes is remembered in a key table, so that a value seen before costs array work; a value that keeps its name (``granted``)
-and is silent for ``window`` makes room for another.
+What a value becomes is remembered in a key table, so that a value seen before costs array work; a value that keeps its
+name (``granted``) and is silent for ``window`` makes room for another.
 """
 
 from collections import defaultdict
@@ -28,7 +28,9 @@ class Granted:
     """The values each metric has been granted, and what raw values become. Outlives a reload."""
 
     def __init__(self) -> None:
-        self.values = KeyTable({"code": np.int32, "grant": np.int32, "seen": np.float32, "changed": np.uint8}, capacity=256)
+        self.values = KeyTable(
+            {"code": np.int32, "grant": np.int32, "seen": np.float32, "changed": np.uint8}, capacity=256
+        )
         self.grants: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
         """(metric, key) → value that keeps its name → its number."""
         self.owner: list[tuple[str, str, str] | None] = []
@@ -138,7 +140,9 @@ class AttributeRewriter:
         rows = np.flatnonzero(texts.codes >= 0)
         pairs = groups(names.codes[metric[rows]], texts.codes[rows])
         first = rows[pairs.first]
-        keys = combine_keys(name_hash[metric[first]], np.broadcast_to(self._key_hash[key], (len(first), 2)), hash_text(texts)[first])
+        keys = combine_keys(
+            name_hash[metric[first]], np.broadcast_to(self._key_hash[key], (len(first), 2)), hash_text(texts)[first]
+        )
         if len(granted.values) + len(keys) > _VALUES_MAX or len(granted.texts) > 2 * _TEXTS_MAX:
             granted.forget_values()
         slots, is_new = granted.values.insert(keys)
@@ -149,7 +153,11 @@ class AttributeRewriter:
             shape = self._template(value) if rule.action == "template" else value
             code = names.codes[metric[row]]
             text, grant = self._grant(rule, names.distinct[code] if code >= 0 else "", key, shape, now_s)
-            column("code")[slots[i]], column("grant")[slots[i]], column("changed")[slots[i]] = granted.code(text), grant, text != value
+            column("code")[slots[i]], column("grant")[slots[i]], column("changed")[slots[i]] = (
+                granted.code(text),
+                grant,
+                text != value,
+            )
         column("seen")[slots] = now_s
         grants = column("grant")[slots]
         granted.seen[grants[grants >= 0]] = now_s

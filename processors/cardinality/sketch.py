@@ -1,7 +1,8 @@
 """How many distinct keys, in little memory: HyperLogLog over the keys of the series table, vectorised.
 
-Two generations: what was seen in this window and in the one before; an estimate is of both together, so that nothing disappears at the
-moment the window turns. Source: Flajolet, Fusy, Gandouet, Meunier 2007; small numbers by linear counting. Standard error 1.04/√registers.
+Two generations: what was seen in this window and in the one before; an estimate is of both together, so that nothing
+disappears at the moment the window turns. Source: Flajolet, Fusy, Gandouet, Meunier 2007; small numbers by linear
+counting. Standard error 1.04/√registers.
 """
 
 from typing import Final

@@ -1,7 +1,7 @@
 """Everything ``cardinality`` knows between batches, in one object: what a reload hands over and what a storage could keep.
 
-Tables are keyed with the secret of the process (``collector.model.keys``), so a stored state would take series keys made with a key that is
-stored beside it (``series_key(batch, key)``); nothing else here is bound to the process.
+Tables are keyed with the secret of the process (``collector.model.keys``), so a stored state would take series keys
+made with a key that is stored beside it (``series_key(batch, key)``); nothing else here is bound to the process.
 """
 
 import numpy as np
@@ -43,7 +43,8 @@ class State:
     def taken_over(cls, previous: "State", config: CardinalityConfig, now_unix_nano: int) -> "State":
         """The state a reload goes on with: the one before, or a new one if series are other series now.
 
-        What was written before is not continued then: the new start time makes old sources baselines, so nothing is counted twice.
+        What was written before is not continued then: the new start time makes old sources baselines, so nothing is
+        counted twice.
         """
         return previous if previous.config.same_series(config) else cls(config, now_unix_nano, previous.process)
 
@@ -53,7 +54,9 @@ class State:
             return
         self.config = config
         self.limits.configure(config)
-        self.fold.configure(state_ttl_s=config.state_ttl, initial=config.initial, state_max_bytes=config.state_limit_mib * _MIB)
+        self.fold.configure(
+            state_ttl_s=config.state_ttl, initial=config.initial, state_max_bytes=config.state_limit_mib * _MIB
+        )
         self.fold.exemplars.limit, self.fold.exemplars.hidden = config.overflow.exemplars, frozenset(config.top.hash)
         self.report.configure(config.top)
         column = self.fold.accumulators.column("fold")

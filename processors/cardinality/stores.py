@@ -1,7 +1,7 @@
 """What is remembered: records of sources and accumulators, and rows of arrays beside them for buckets.
 
-The records are the columns of a ``KeyTable`` and C structs in ``_fold``: a source is one cache line or two, whatever is asked of it. A
-store of rows holds everything of one shape (one set of bounds; one class of widths).
+The records are the columns of a ``KeyTable`` and C structs in ``_fold``: a source is one cache line or two, whatever is
+asked of it. A store of rows holds everything of one shape (one set of bounds; one class of widths).
 """
 
 from typing import Any, Final
@@ -38,9 +38,9 @@ SOURCE: Final = np.dtype([
 ], align=True)  # fmt: skip
 """A source.
 
-``start``, ``time``: of its last point, ns. ``value``: the last value's bits, a double's if ``is_double``; of histograms (set, row) of their
-buckets as two int32. ``seen``: monotonic s. ``accumulator``: slot, -1: the series has its name. ``mark``: scratch. ``status``: see below.
-``kind``: METRIC type.
+``start``, ``time``: of its last point, ns. ``value``: the last value's bits, a double's if ``is_double``; of histograms
+(set, row) of their buckets as two int32. ``seen``: monotonic s. ``accumulator``: slot, -1: the series has its name.
+``mark``: scratch. ``status``: see below. ``kind``: METRIC type.
 """
 ACCUMULATOR: Final = np.dtype([
     ("int", "<i8"), ("double", "<f8"), ("count", "<u8"), ("sum", "<f8"), ("min", "<f8"), ("max", "<f8"), ("pending", "<u8"),
@@ -49,8 +49,9 @@ ACCUMULATOR: Final = np.dtype([
 ], align=True)  # fmt: skip
 """A series that we write.
 
-``int``, ``double``: the two parts of a sum. ``count`` to ``max``: of histograms. ``pending``: scratch. ``start``: ns. ``seen``: monotonic
-s. ``set``, ``row``: of buckets; set -1: none yet. ``touched``: since the last flush. ``fold``: index of ``FOLDS``. ``kind``: METRIC type.
+``int``, ``double``: the two parts of a sum. ``count`` to ``max``: of histograms. ``pending``: scratch. ``start``: ns.
+``seen``: monotonic s. ``set``, ``row``: of buckets; set -1: none yet. ``touched``: since the last flush. ``fold``:
+index of ``FOLDS``. ``kind``: METRIC type.
 """
 LINE: Final = np.dtype([
     ("row", "<i4"), ("slot", "<i4"), ("target", "<i4"), ("kind", "u1"), ("first", "?"), ("last", "?"), ("fresh", "?"), ("full", "?"),
@@ -58,10 +59,11 @@ LINE: Final = np.dtype([
 ], align=True)  # fmt: skip
 """A point of a known source; those of a source stand together, in order of time.
 
-``row``: of the batch's points. ``slot``: its source. ``target``: accumulator slot; -1: followed, not added up (the series has its name).
-``kind``: METRIC type. ``first``, ``last``: of its source in this batch. ``fresh``: the first line ever of its source. ``full``: rule 2, a
-fresh line counts with its whole value. ``overwrites``: the first line that goes into the series of its own name: with its whole value,
-which that name shows already. ``started_anew``: under another start time than the line before.
+``row``: of the batch's points. ``slot``: its source. ``target``: accumulator slot; -1: followed, not added up (the
+series has its name). ``kind``: METRIC type. ``first``, ``last``: of its source in this batch. ``fresh``: the first line
+ever of its source. ``full``: rule 2, a fresh line counts with its whole value. ``overwrites``: the first line that goes
+into the series of its own name: with its whole value, which that name shows already. ``started_anew``: under another
+start time than the line before.
 """
 NEW, LIVE, ENDED, FREED = range(4)
 """``status`` of a source: just inserted; known; said NO_RECORDED_VALUE; lost its name."""
@@ -79,7 +81,9 @@ class Rows:
 
     def __init__(self, **columns: Any) -> None:
         """``columns``: name to dtype, or to ``(dtype, shape)``."""
-        self._columns = {name: np.zeros((1, *np.dtype(spec).shape), np.dtype(spec).base) for name, spec in columns.items()}
+        self._columns = {
+            name: np.zeros((1, *np.dtype(spec).shape), np.dtype(spec).base) for name, spec in columns.items()
+        }
         self.used = 0
         self._free: list[I32] = []
 
@@ -123,7 +127,9 @@ class Rows:
         if len(rows):
             self._free.append(rows)
         if self.used and self.free_count == self.used:
-            self._columns = {name: np.zeros((1, *column.shape[1:]), column.dtype) for name, column in self._columns.items()}
+            self._columns = {
+                name: np.zeros((1, *column.shape[1:]), column.dtype) for name, column in self._columns.items()
+            }
             self.used, self._free = 0, []
 
 

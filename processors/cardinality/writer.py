@@ -1,6 +1,7 @@
 """What the accumulators say, as batches: one for each context, one metric for each family of series.
 
-Rules: 1 written without news too, 4 one delta point a flush, 8 one NO_RECORDED_VALUE for a series that ends, 9 exemplars,
+Rules: 1 written without news too, 4 one delta point a flush, 8 one NO_RECORDED_VALUE for a series that ends, 9
+    exemplars,
 10 our own times, strictly increasing.
 """
 
@@ -54,7 +55,16 @@ class Family:
     @property
     def key(self) -> tuple[Any, ...]:
         """What is one metric."""
-        return self.context, self.resource, self.scope, self.name, self.unit, self.type, self.temporality, self.monotonic
+        return (
+            self.context,
+            self.resource,
+            self.scope,
+            self.name,
+            self.unit,
+            self.type,
+            self.temporality,
+            self.monotonic,
+        )
 
 
 class Writer:
@@ -86,7 +96,9 @@ class Writer:
                 continue
             kept = [i for i, slot in enumerate(family.slots) if slot not in gone]
             if family.temporality != TEMPORALITY_DELTA:
-                self._ending.append((family, [family.attributes[i] for i, slot in enumerate(family.slots) if slot in gone]))
+                self._ending.append(
+                    (family, [family.attributes[i] for i, slot in enumerate(family.slots) if slot in gone])
+                )
             family.slots = [family.slots[i] for i in kept]
             family.values = [family.values[i] for i in kept]
             family.attributes = [family.attributes[i] for i in kept]
@@ -128,7 +140,9 @@ class _Flush:
         scopes = self._scopes[family.context]
         known = scopes.get((family.resource, family.scope))
         if known is None:
-            known = scopes[family.resource, family.scope] = builder.scope(builder.resource(family.resource), *family.scope)
+            known = scopes[family.resource, family.scope] = builder.scope(
+                builder.resource(family.resource), *family.scope
+            )
         return builder, known
 
     def write(self, family: Family) -> None:
@@ -156,9 +170,13 @@ class _Flush:
         count = len(points.slots)
         is_delta = family.temporality == TEMPORALITY_DELTA
         written = [family.values[i] for i in points.codes.tolist()] if self._exemplars else []
-        exemplars: Exemplars | None = self._fold.exemplars.of(self._exemplars, points.slots.tolist(), written) if self._exemplars else None
+        exemplars: Exemplars | None = (
+            self._fold.exemplars.of(self._exemplars, points.slots.tolist(), written) if self._exemplars else None
+        )
         starts: U64 = (
-            np.full(count, self._fold.last_flush, np.uint64) if is_delta else self._fold.accumulators.column("start")[points.slots]
+            np.full(count, self._fold.last_flush, np.uint64)
+            if is_delta
+            else self._fold.accumulators.column("start")[points.slots]
         )
         return {
             "times": np.full(count, self.now, np.uint64), "start_times": starts, "attributes": (points.codes, family.attributes),
@@ -180,7 +198,14 @@ class _Flush:
                 del common["start_times"]  # a latest value has no interval
                 builder.gauge(scope, family.name, values=values, **common)
             else:
-                builder.sum(scope, family.name, temporality=family.temporality, monotonic=family.monotonic, values=values, **common)
+                builder.sum(
+                    scope,
+                    family.name,
+                    temporality=family.temporality,
+                    monotonic=family.monotonic,
+                    values=values,
+                    **common,
+                )
 
     def _totals(self, family: Family, slots: I32) -> dict[str, Any]:
         column = self._fold.accumulators.column
@@ -239,7 +264,14 @@ class _Flush:
         if family.type == METRIC_GAUGE:
             builder.gauge(scope, family.name, values=np.zeros(count), **common)
         elif family.type == METRIC_SUM:
-            builder.sum(scope, family.name, values=np.zeros(count), temporality=family.temporality, monotonic=family.monotonic, **common)
+            builder.sum(
+                scope,
+                family.name,
+                values=np.zeros(count),
+                temporality=family.temporality,
+                monotonic=family.monotonic,
+                **common,
+            )
         elif family.type == METRIC_HISTOGRAM:
             builder.histogram(
                 scope, family.name, temporality=family.temporality, counts=zeros, bucket_counts=np.zeros((count, 0), np.uint64), bounds=(),
@@ -247,7 +279,12 @@ class _Flush:
             )  # fmt: skip
         else:
             builder.exponential_histogram(
-                scope, family.name, temporality=family.temporality, counts=zeros, scales=np.zeros(count, np.int32), **common
+                scope,
+                family.name,
+                temporality=family.temporality,
+                counts=zeros,
+                scales=np.zeros(count, np.int32),
+                **common,
             )
 
 

@@ -85,9 +85,13 @@ class ConditionFilter:
 
     def _fail(self, context: Context, row_count: int, error_mode: ErrorMode) -> None:
         if error_mode == "propagate":
-            raise PermanentError(f"a condition of {context} could not be evaluated for {row_count} rows (error_mode: propagate)")
+            raise PermanentError(
+                f"a condition of {context} could not be evaluated for {row_count} rows (error_mode: propagate)"
+            )
         self._failures(context, row_count, silent=error_mode == "silent")
 
 
 def _compiled(group: Group) -> dict[Context, Conditions]:
-    return {context: compile_conditions(texts, context, prefixed=group.prefixed) for context, texts in group.texts.items()}
+    return {
+        context: compile_conditions(texts, context, prefixed=group.prefixed) for context, texts in group.texts.items()
+    }

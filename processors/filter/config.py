@@ -15,9 +15,13 @@ from processors.filter.conditions import Group, Groups
 
 __all__ = ["FilterConfig", "LogMatchConfig", "MetricMatchConfig"]
 
-_NO_EXPR: Final = "expr is not available; write conditions in OTTL (metrics.metric, metrics.datapoint) or use strict or regexp"
+_NO_EXPR: Final = (
+    "expr is not available; write conditions in OTTL (metrics.metric, metrics.datapoint) or use strict or regexp"
+)
 _LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
-_SEVERITIES: Final = {f"{level}{i + 1 if i else ''}": 4 * n + i + 1 for n, level in enumerate(_LEVELS) for i in range(4)}
+_SEVERITIES: Final = {
+    f"{level}{i + 1 if i else ''}": 4 * n + i + 1 for n, level in enumerate(_LEVELS) for i in range(4)
+}
 
 
 class SeverityConfig(ComponentConfig):
@@ -32,7 +36,9 @@ class SeverityConfig(ComponentConfig):
     def _known(self) -> Self:
         text = str(self.min).upper()
         if text and text not in _SEVERITIES and text not in {str(number) for number in _SEVERITIES.values()}:
-            raise ValueError(f"min: {self.min!r} is no severity: write TRACE, DEBUG, INFO, WARN, ERROR, FATAL (also INFO2 …) or 1 to 24")
+            raise ValueError(
+                f"min: {self.min!r} is no severity: write TRACE, DEBUG, INFO, WARN, ERROR, FATAL (also INFO2 …) or 1 to 24"
+            )
         return self
 
     @property
@@ -72,7 +78,9 @@ class LogMatchConfig(ComponentConfig):
             and severity.number
             and SeverityMatch(min=severity.number, match_undefined=severity.match_undefined),
         }
-        return MatchConfig.model_validate({"match_type": self.match_type} | {key: value for key, value in given.items() if value})
+        return MatchConfig.model_validate(
+            {"match_type": self.match_type} | {key: value for key, value in given.items() if value}
+        )
 
 
 class MetricMatchConfig(ComponentConfig):
@@ -100,7 +108,9 @@ class MetricMatchConfig(ComponentConfig):
     def match(self) -> MatchConfig:
         """The same in the words of the shared matcher."""
         given = {"metric_names": self.metric_names, "resources": self.resource_attributes}
-        return MatchConfig.model_validate({"match_type": self.match_type} | {key: value for key, value in given.items() if value})
+        return MatchConfig.model_validate(
+            {"match_type": self.match_type} | {key: value for key, value in given.items() if value}
+        )
 
 
 def _of_context(context: Context) -> AfterValidator:
@@ -188,13 +198,16 @@ def _form(value: Any) -> str:
 
 
 _TraceCondition: TypeAlias = Annotated[
-    Annotated[str, _inferred(Signal.TRACES), Tag("condition")] | Annotated[TraceGroupConfig, Tag("group")], Discriminator(_form)
+    Annotated[str, _inferred(Signal.TRACES), Tag("condition")] | Annotated[TraceGroupConfig, Tag("group")],
+    Discriminator(_form),
 ]
 _MetricCondition: TypeAlias = Annotated[
-    Annotated[str, _inferred(Signal.METRICS), Tag("condition")] | Annotated[MetricGroupConfig, Tag("group")], Discriminator(_form)
+    Annotated[str, _inferred(Signal.METRICS), Tag("condition")] | Annotated[MetricGroupConfig, Tag("group")],
+    Discriminator(_form),
 ]
 _LogCondition: TypeAlias = Annotated[
-    Annotated[str, _inferred(Signal.LOGS), Tag("condition")] | Annotated[LogGroupConfig, Tag("group")], Discriminator(_form)
+    Annotated[str, _inferred(Signal.LOGS), Tag("condition")] | Annotated[LogGroupConfig, Tag("group")],
+    Discriminator(_form),
 ]
 
 
@@ -293,12 +306,16 @@ class FilterConfig(ComponentConfig):
         return {
             "traces": {
                 "spans.include/exclude": bool(self.spans.include or self.spans.exclude),
-                "traces.resource/span/spanevent": bool(self.traces.resource or self.traces.span or self.traces.spanevent),
+                "traces.resource/span/spanevent": bool(
+                    self.traces.resource or self.traces.span or self.traces.spanevent
+                ),
                 "trace_conditions": bool(self.trace_conditions),
             },
             "metrics": {
                 "metrics.include/exclude": bool(self.metrics.include or self.metrics.exclude),
-                "metrics.resource/metric/datapoint": bool(self.metrics.resource or self.metrics.metric or self.metrics.datapoint),
+                "metrics.resource/metric/datapoint": bool(
+                    self.metrics.resource or self.metrics.metric or self.metrics.datapoint
+                ),
                 "metric_conditions": bool(self.metric_conditions),
             },
             "logs": {
@@ -316,7 +333,11 @@ class FilterConfig(ComponentConfig):
             listed = {"resource": self.traces.resource, "span": self.traces.span, "spanevent": self.traces.spanevent}
             entries = self.trace_conditions
         elif signal is Signal.METRICS:
-            listed = {"resource": self.metrics.resource, "metric": self.metrics.metric, "datapoint": self.metrics.datapoint}
+            listed = {
+                "resource": self.metrics.resource,
+                "metric": self.metrics.metric,
+                "datapoint": self.metrics.datapoint,
+            }
             entries = self.metric_conditions
         else:
             listed = {"resource": self.logs.resource, "log": self.logs.log_record}

@@ -13,7 +13,8 @@ from processors.filter.config import FilterConfig
 __all__ = ["FilterProcessor"]
 
 _LOG_INTERVAL_S = 60.0
-_ITEM_NAMES = {Signal.TRACES: "spans", Signal.METRICS: "datapoints", Signal.LOGS: "logs"}  # in the Collector's metric names
+# in the Collector's metric names
+_ITEM_NAMES = {Signal.TRACES: "spans", Signal.METRICS: "datapoints", Signal.LOGS: "logs"}
 
 
 class FilterProcessor(Transform):
@@ -32,7 +33,9 @@ class FilterProcessor(Transform):
         self._unlogged = 0
         name = _ITEM_NAMES[signal]
         self._filtered = settings.telemetry.counter(
-            f"otelcol_processor_filter_{name}_filtered", f"Number of {name} dropped by the filter processor", ("filter",)
+            f"otelcol_processor_filter_{name}_filtered",
+            f"Number of {name} dropped by the filter processor",
+            ("filter",),
         )
         self._failed = settings.telemetry.counter(
             "tailrace_filter_failed_conditions", "Rows for which a condition could not be evaluated", ("context",)

@@ -3,10 +3,11 @@
 1. ``explicit``: ``hw.id`` or ``gpu.uuid`` on the item, else its resource; a UUID that is not ours is another host's.
 2. Is it this machine's at all? A stated ``host.id`` decides, else a stated ``host.name``, else where the sender was.
 3. ``container``: ``container.id`` or ``k8s.pod.uid`` is that of a process computing on a GPU.
-4. ``process``: ``process.pid`` is.  5. ``single``: there is one GPU or MIG slice. Else ambiguous: nothing, or all (``host``).
+4. ``process``: ``process.pid`` is.  5. ``single``: there is one GPU or MIG slice. Else ambiguous: nothing, or all
+   (``host``).
 
-Never by index: the driver's order need not be CUDA's. Everything is decided once per distinct value and resource column,
-then spread over the rows.
+Never by index: the driver's order need not be CUDA's. Everything is decided once per distinct value and resource
+column, then spread over the rows.
 """
 
 from collections.abc import Callable, Iterable
@@ -38,7 +39,8 @@ _MAX_TARGETS: Final = 4096  # sets of GPUs that items have named explicitly; a s
 _MAX_REMEMBERED: Final = 1024  # resources whose answer is kept, of at most this many bytes each
 _MAX_RESOURCE_BYTES: Final = 4096
 _MAX_REMEMBERED_A_BATCH: Final = 32  # above, columns over all of them cost less than a look for each
-_MAX_EXPLICIT_CHARS: Final = 8192  # the UUIDs of 16 boards with 7 slices each, and then some; what is longer names none of ours
+# the UUIDs of 16 boards with 7 slices each, and then some; what is longer names none of ours
+_MAX_EXPLICIT_CHARS: Final = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,12 @@ class _Placement:
     @classmethod
     def joined(cls, rows: list[tuple[int, int, int, bool]]) -> Self:
         target, method, pid_start, is_ours = zip(*rows, strict=True)
-        return cls(np.array(target, np.int32), np.array(method, np.int32), np.array(pid_start, np.uint64), np.array(is_ours, np.bool_))
+        return cls(
+            np.array(target, np.int32),
+            np.array(method, np.int32),
+            np.array(pid_start, np.uint64),
+            np.array(is_ours, np.bool_),
+        )
 
 
 class Attribution:
@@ -123,7 +130,9 @@ class Attribution:
         fresh = self._place(batch)
         if len(self._placements) > _MAX_REMEMBERED:
             self._placements.clear()
-        self._placements.update((key, fresh.of(row)) for row, key in enumerate(keys) if len(key[0]) <= _MAX_RESOURCE_BYTES)
+        self._placements.update(
+            (key, fresh.of(row)) for row, key in enumerate(keys) if len(key[0]) <= _MAX_RESOURCE_BYTES
+        )
         return fresh
 
     def _place(self, batch: Batch) -> _Placement:
@@ -131,7 +140,10 @@ class Attribution:
         explicit = _first(self._lookup(_text(batch, key, "resources"), self._explicit) for key in ("hw.id", "gpu.uuid"))
         container_ids = _text(batch, "container.id", "resources")
         container = _first(
-            [self._lookup(container_ids, self._container), self._lookup(_text(batch, "k8s.pod.uid", "resources"), self._pod)],
+            [
+                self._lookup(container_ids, self._container),
+                self._lookup(_text(batch, "k8s.pod.uid", "resources"), self._pod),
+            ],
         )
         pid = self._pid_index(batch)
         process = np.append(self._pid_target, np.int32(UNDECIDED))[pid]
@@ -146,7 +158,9 @@ class Attribution:
         ]
         conditions = [condition for condition, _, _ in steps]
         target = np.select(conditions, [values for _, values, _ in steps], np.int32(last)).astype(np.int32)
-        method = np.select(conditions, [np.int32(method) for _, _, method in steps], np.int32(last_method)).astype(np.int32)
+        method = np.select(conditions, [np.int32(method) for _, _, method in steps], np.int32(last_method)).astype(
+            np.int32
+        )
         return _Placement(target, method, np.append(self._pid_starts, np.uint64(0))[pid], is_ours)
 
     def _last_step(self) -> tuple[int, int]:
@@ -219,7 +233,9 @@ class Attribution:
                     containers.setdefault(process.container_id.lower(), set()).add(device)
                 if process.pod_uid:
                     pods.setdefault(process.pod_uid.lower(), set()).add(device)
-                here = pids.setdefault(process.namespace_pid, {}).setdefault(process.pid, (set(), process.start_time_unix_nano))
+                here = pids.setdefault(process.namespace_pid, {}).setdefault(
+                    process.pid, (set(), process.start_time_unix_nano)
+                )
                 here[0].add(device)
         self._by_container = {key: self._target(tuple(sorted(value))) for key, value in containers.items()}
         self._by_pod = {key: self._target(tuple(sorted(value))) for key, value in pods.items()}

@@ -30,7 +30,9 @@ def _key(value: str) -> str:
     return value
 
 
-SpanKind = Annotated[Literal["UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"], BeforeValidator(_upper)]
+SpanKind = Annotated[
+    Literal["UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"], BeforeValidator(_upper)
+]
 Severity = Annotated[Literal["trace", "debug", "info", "warn", "error", "fatal"], BeforeValidator(_lower)]
 Regex = Annotated[str, AfterValidator(_regex)]
 Key = Annotated[str, AfterValidator(_key)]

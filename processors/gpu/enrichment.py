@@ -1,7 +1,7 @@
 """The items of one batch that are to be enriched: what became of each, and what it is told.
 
-What depends on an item's GPUs alone (ids, model, sizes, the method) is made once per layout and spread over the rows by code;
-only the figures of its own window are columns of numbers.
+What depends on an item's GPUs alone (ids, model, sizes, the method) is made once per layout and spread over the rows by
+code; only the figures of its own window are columns of numbers.
 """
 
 from collections.abc import Mapping
@@ -47,7 +47,11 @@ class Enrichment:
             self._rows, self._target, self._method = rows, self._assignment.target, self._assignment.method
         else:
             chosen = self._is_assigned
-            self._rows, self._target, self._method = rows[chosen], self._assignment.target[chosen], self._assignment.method[chosen]
+            self._rows, self._target, self._method = (
+                rows[chosen],
+                self._assignment.target[chosen],
+                self._assignment.method[chosen],
+            )
             start, end, stated_start = start[chosen], end[chosen], stated_start[chosen]
         self._start, self._end = start, np.maximum(start, end)
         # Clocks of one machine agree; what is later than now and the hold of the newest sample is a wrong clock.
@@ -75,7 +79,9 @@ class Enrichment:
         if not len(self._told):
             return self._batch
         figures, edit = self._figures, self._batch.edit()
-        self._by_target(edit, "hw.id", "hw.parent", "hw.model", "gpu.ids", "gpu.count", "gpu.memory.limit", "gpu.processes")
+        self._by_target(
+            edit, "hw.id", "hw.parent", "hw.model", "gpu.ids", "gpu.count", "gpu.memory.limit", "gpu.processes"
+        )
         self._by_code(edit, "gpu.attribution.method", dict(enumerate(METHODS)), self._method)
         self._set(edit, "gpu.source", self._snapshot.source, self._where)
         self._set(edit, "gpu.sample_interval", self._snapshot.sample_interval_s, self._where)

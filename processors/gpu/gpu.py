@@ -1,6 +1,7 @@
 """The processor: for each span that is GPU work the figures of its own interval, for each severe log record the state.
 
-Spans of another host, of no GPU we can name, or of a time we know nothing of pass unchanged. What is there already is kept.
+Spans of another host, of no GPU we can name, or of a time we know nothing of pass unchanged. What is there already is
+kept.
 """
 
 from collections.abc import Callable
@@ -26,7 +27,15 @@ __all__ = ["GpuProcessor"]
 # Source: opentelemetry-proto trace.proto SpanKind, logs.proto SeverityNumber (the first of each range of four).
 _KINDS: Final = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _SEVERITIES: Final = {"trace": 1, "debug": 5, "info": 9, "warn": 13, "error": 17, "fatal": 21}
-_SEVERITY_WORDS: Final = _SEVERITIES | {"warning": 13, "err": 17, "critical": 21, "crit": 21, "emergency": 21, "alert": 21, "panic": 21}
+_SEVERITY_WORDS: Final = _SEVERITIES | {
+    "warning": 13,
+    "err": 17,
+    "critical": 21,
+    "crit": 21,
+    "emergency": 21,
+    "alert": 21,
+    "panic": 21,
+}
 _MAX_NAMES: Final = 10_000  # decisions kept; names with ids in them must not fill memory
 _MAX_NAME_CHARS: Final = 512  # a pattern sees no more of a name, and no more of it is remembered
 
@@ -50,15 +59,20 @@ class GpuProcessor(Transform):
         self._host = host
         self._is_acquired = False
         self._attribution: Attribution | None = None
-        self._is_kind = np.array([kind in config.match.kinds for kind in _KINDS] + [False], np.bool_)  # what is no kind: the last
+        # what is no kind: the last
+        self._is_kind = np.array([kind in config.match.kinds for kind in _KINDS] + [False], np.bool_)
         self._patterns = [compile_pattern(pattern) for pattern in config.match.names]
         self._names: dict[str, bool] = {}
         self._min_severity = _SEVERITIES[config.logs.min_severity]
         self._metrics = SamplerMetrics(settings.telemetry, self._snapshot)
         counter = settings.telemetry.counter
-        self._spans = counter("tailrace_gpu_spans", "Spans that are GPU work, by what became of them.", ("method", "outcome"))
+        self._spans = counter(
+            "tailrace_gpu_spans", "Spans that are GPU work, by what became of them.", ("method", "outcome")
+        )
         self._records = counter(
-            "tailrace_gpu_log_records", "Log records of at least min_severity, by what became of them.", ("method", "outcome")
+            "tailrace_gpu_log_records",
+            "Log records of at least min_severity, by what became of them.",
+            ("method", "outcome"),
         )
 
     @property
@@ -90,7 +104,12 @@ class GpuProcessor(Transform):
         if self._attribution is None or not self._attribution.is_of(snapshot):
             self._attribution = Attribution(self._config, self._host or HostIdentity(), snapshot)
         enrich = partial(
-            Enrichment, batch, snapshot, self._attribution, self._config.min_window, now_unix_nano=self._clock.time_unix_nano()
+            Enrichment,
+            batch,
+            snapshot,
+            self._attribution,
+            self._config.min_window,
+            now_unix_nano=self._clock.time_unix_nano(),
         )
         return self._traces(batch, enrich) if batch.signal is Signal.TRACES else self._logs(batch, enrich)
 
@@ -150,7 +169,9 @@ class GpuProcessor(Transform):
             seconds = batch.attribute(key).numeric()[rows]
             waited = np.where(np.isnan(waited), seconds, waited)
         length = np.where(end > start, end - start, np.uint64(0))
-        nanoseconds = np.clip(np.nan_to_num(waited, nan=0.0, posinf=0.0, neginf=0.0) * 1e9, 0.0, 2.0**63).astype(np.uint64)
+        nanoseconds = np.clip(np.nan_to_num(waited, nan=0.0, posinf=0.0, neginf=0.0) * 1e9, 0.0, 2.0**63).astype(
+            np.uint64
+        )
         after: U64 = start + np.minimum(nanoseconds, length)
         return after
 

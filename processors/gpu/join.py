@@ -64,7 +64,8 @@ def join(snapshot: Snapshot, targets: list[tuple[int, ...]], target: I32, start:
                 continue
             windows = view.windows(start[rows], end[rows])
             share = windows.coverage()
-            coverage[rows] = np.minimum(coverage[rows], share)  # a board that was lost while its slice answered counts too
+            # a board that was lost while its slice answered counts too
+            coverage[rows] = np.minimum(coverage[rows], share)
             if role == _MEMBER:
                 outcome[rows] = np.maximum(outcome[rows], _outcome(windows, share))
                 samples[rows] = np.minimum(samples[rows], windows.samples)
@@ -76,7 +77,16 @@ def join(snapshot: Snapshot, targets: list[tuple[int, ...]], target: I32, start:
                 energy[rows] += windows.energy()
             if (is_board[:, number] == is_member[:, number]).all():
                 break  # the device is its own board: one look answers both
-    return Figures(outcome, samples, coverage, utilization_mean / members_per_target[target], utilization_max, memory, power, energy)
+    return Figures(
+        outcome,
+        samples,
+        coverage,
+        utilization_mean / members_per_target[target],
+        utilization_max,
+        memory,
+        power,
+        energy,
+    )
 
 
 _MEMBER: Final = 0

@@ -43,7 +43,10 @@ class HostIdentity:
     @classmethod
     def of(cls, ids: set[str], names: set[str]) -> Self:
         """The identity with these ids and names."""
-        return cls(frozenset(text.lower() for text in ids) - {""}, frozenset(text.rstrip(".").lower() for text in names) - _NAMELESS)
+        return cls(
+            frozenset(text.lower() for text in ids) - {""},
+            frozenset(text.rstrip(".").lower() for text in names) - _NAMELESS,
+        )
 
     def has_id(self, host_id: str) -> bool:
         """The id is this machine's."""
@@ -52,7 +55,10 @@ class HostIdentity:
     def has_name(self, host_name: str) -> bool:
         """The name is this machine's: case does not matter, nor a domain that only one of the two states."""
         name = host_name.strip().rstrip(".").lower()
-        return any(name == own or (_is_short(name, own) and name.partition(".")[0] == own.partition(".")[0]) for own in self.names)
+        return any(
+            name == own or (_is_short(name, own) and name.partition(".")[0] == own.partition(".")[0])
+            for own in self.names
+        )
 
     @staticmethod
     def states_name(host_name: str) -> bool:

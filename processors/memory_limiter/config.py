@@ -46,8 +46,12 @@ class MemoryLimiterConfig(ComponentConfig):
             if spike and not limit:
                 raise ValueError(f"'spike_limit_{unit}' without 'limit_{unit}' has no effect")
         for kind in ("soft", "hard"):
-            if getattr(self, f"min_gc_interval_when_{kind}_limited") > getattr(self, f"max_gc_interval_when_{kind}_limited"):
-                raise ValueError(f"'max_gc_interval_when_{kind}_limited' must not be less than 'min_gc_interval_when_{kind}_limited'")
+            if getattr(self, f"min_gc_interval_when_{kind}_limited") > getattr(
+                self, f"max_gc_interval_when_{kind}_limited"
+            ):
+                raise ValueError(
+                    f"'max_gc_interval_when_{kind}_limited' must not be less than 'min_gc_interval_when_{kind}_limited'"
+                )
         return self
 
     def limits_bytes(self, available_bytes: int) -> tuple[int, int]:
@@ -55,5 +59,8 @@ class MemoryLimiterConfig(ComponentConfig):
         if self.limit_mib:
             hard, spike = self.limit_mib * _MIB, self.spike_limit_mib * _MIB
         else:
-            hard, spike = available_bytes * self.limit_percentage // 100, available_bytes * self.spike_limit_percentage // 100
+            hard, spike = (
+                available_bytes * self.limit_percentage // 100,
+                available_bytes * self.spike_limit_percentage // 100,
+            )
         return hard - (spike or hard * _DEFAULT_SPIKE_PERCENTAGE // 100), hard

@@ -29,13 +29,19 @@ class MemoryLimiter(Transform):
             min_gc_interval_soft_s=config.min_gc_interval_when_soft_limited,
             min_gc_interval_hard_s=config.min_gc_interval_when_hard_limited,
         )
-        limit = telemetry.gauge("otelcol_processor_memory_limiter_limit_bytes", "Limit of memory; refused above the soft one", ("limit",))
+        limit = telemetry.gauge(
+            "otelcol_processor_memory_limiter_limit_bytes", "Limit of memory; refused above the soft one", ("limit",)
+        )
         limit.set(soft, limit="soft")
         limit.set(hard, limit="hard")
         telemetry.gauge(
-            "otelcol_processor_memory_limiter_used_bytes", "Bytes held of requests, queues and stages", read=lambda: admission.used_bytes
+            "otelcol_processor_memory_limiter_used_bytes",
+            "Bytes held of requests, queues and stages",
+            read=lambda: admission.used_bytes,
         )
-        telemetry.log.info("memory limits set", soft_mib=soft >> 20, hard_mib=hard >> 20, check_interval_s=config.check_interval)
+        telemetry.log.info(
+            "memory limits set", soft_mib=soft >> 20, hard_mib=hard >> 20, check_interval_s=config.check_interval
+        )
 
     def transform(self, batch: Batch) -> Batch:
         """The same batch."""

@@ -14,4 +14,10 @@ def _create(settings: Settings, config: Any, previous: Component | None) -> Prob
     return ProbabilisticSampler(settings, config)
 
 
-factory = Factory("probabilistic_sampler", ProbabilisticSamplerConfig, _create, Stability.ALPHA, frozenset({Signal.TRACES, Signal.LOGS}))
+factory = Factory(
+    "probabilistic_sampler",
+    ProbabilisticSamplerConfig,
+    _create,
+    Stability.ALPHA,
+    frozenset({Signal.TRACES, Signal.LOGS}),
+)

@@ -1,9 +1,10 @@
 """Keeps a share of the items, each decided by its randomness alone: randomness ≥ threshold. Whole traces by rules: ``sampling``.
 
-``_Evidence`` is what the items bring (randomness, an earlier threshold, whether either is usable); the mode makes the threshold of it;
-what is kept gets the higher of the two thresholds written, so that adjusted counts stay right.
+``_Evidence`` is what the items bring (randomness, an earlier threshold, whether either is usable); the mode makes the
+threshold of it; what is kept gets the higher of the two thresholds written, so that adjusted counts stay right.
 
-Source: opentelemetry-collector-contrib probabilisticsamplerprocessor (sampler_mode.go, tracesprocessor.go, logsprocessor.go);
+Source: opentelemetry-collector-contrib probabilisticsamplerprocessor (sampler_mode.go, tracesprocessor.go,
+    logsprocessor.go);
 OpenTelemetry specification, trace/tracestate-probability-sampling.md.
 """
 
@@ -69,15 +70,19 @@ class ProbabilisticSampler(Transform):
         telemetry = settings.telemetry
         if 0 < config.sampling_percentage < 1:
             telemetry.log.warning(
-                "sampling_percentage is in percent: 0.1 means 0.1 %, one in a thousand", sampling_percentage=config.sampling_percentage
+                "sampling_percentage is in percent: 0.1 means 0.1 %, one in a thousand",
+                sampling_percentage=config.sampling_percentage,
             )
         if config.ratio and self._threshold == _NEVER:
             telemetry.log.warning(
-                "sampling_percentage is too small for mode hash_seed: nothing is kept", sampling_percentage=config.sampling_percentage
+                "sampling_percentage is too small for mode hash_seed: nothing is kept",
+                sampling_percentage=config.sampling_percentage,
             )
         self._policies = (*_POLICIES, config.from_attribute)
         self._sampled = telemetry.counter(
-            f"otelcol_processor_probabilistic_sampler_count_{self._signal}_sampled", "Items decided", ("policy", "sampled")
+            f"otelcol_processor_probabilistic_sampler_count_{self._signal}_sampled",
+            "Items decided",
+            ("policy", "sampled"),
         )
 
     def transform(self, batch: Batch) -> Batch | None:
@@ -139,7 +144,9 @@ class ProbabilisticSampler(Transform):
         own = np.where(has_id, (ids[:, 1] & _LOW_BITS).astype(np.int64), _NONE)
         random = np.where(explicit == _NONE, own, explicit)
         policy = np.where(explicit != _NONE, _EXPLICIT, np.where(has_id, _W3C, _MISSING)).astype(np.int8)
-        return _Evidence(random, came, policy, ~malformed, malformed, np.zeros_like(malformed), np.zeros_like(malformed))
+        return _Evidence(
+            random, came, policy, ~malformed, malformed, np.zeros_like(malformed), np.zeros_like(malformed)
+        )
 
     # The decision.
 
@@ -169,13 +176,17 @@ class ProbabilisticSampler(Transform):
         percent = np.where((column.kind == KIND_INT) | (column.kind == KIND_DOUBLE), column.numeric(), 0.0)
         distinct, inverse = np.unique(np.where(percent > 0, np.minimum(percent, 100.0), 0.0), return_inverse=True)
         digits = self._config.sampling_precision
-        least = np.array([threshold_with_precision(value / 100.0, digits) for value in distinct.tolist()], np.int64)[inverse]
+        least = np.array([threshold_with_precision(value / 100.0, digits) for value in distinct.tolist()], np.int64)[
+            inverse
+        ]
         return np.minimum(threshold, least)
 
     def _count(self, policy: I8, kept: Mask) -> None:
         counts = np.bincount(policy.astype(np.int64) * 2 + kept, minlength=2 * len(self._policies))
         for code in np.flatnonzero(counts).tolist():
-            self._sampled.add(int(counts[code]), policy=self._policies[code // 2], sampled="true" if code % 2 else "false")
+            self._sampled.add(
+                int(counts[code]), policy=self._policies[code // 2], sampled="true" if code % 2 else "false"
+            )
 
     # What is written.
 

@@ -169,19 +169,30 @@ class SamplingConfig(ComponentConfig):
             raise ValueError("rules: the name none stands for no rule in the metrics; take another")
         for rule in self.rules[:-1]:
             if rule.matches_all:
-                raise ValueError(f"rule {rule.name!r} matches every trace: the rules behind it can never match; move it to the end")
+                raise ValueError(
+                    f"rule {rule.name!r} matches every trace: the rules behind it can never match; move it to the end"
+                )
         for number, rule in enumerate(self.rules):
             for before in self.rules[:number]:
-                if before.root_duration is not None and rule.root_duration is not None and rule.any is None and before.any is None:
+                if (
+                    before.root_duration is not None
+                    and rule.root_duration is not None
+                    and rule.any is None
+                    and before.any is None
+                ):
                     if rule.root_duration >= before.root_duration:
-                        raise ValueError(f"rule {rule.name!r} can never match: every trace it is for is {before.name!r}'s")
+                        raise ValueError(
+                            f"rule {rule.name!r} can never match: every trace it is for is {before.name!r}'s"
+                        )
                 elif rule.any is not None and rule.any == before.any and rule.root_duration == before.root_duration:
                     raise ValueError(f"rule {rule.name!r} can never match: it has the condition of {before.name!r}")
         seen: list[str] = []
         for glob, ratio in self.upstream_ratio.items():
             _check_glob(glob)
             if not 0 < ratio <= 1:
-                raise ValueError(f"upstream_ratio: {glob!r}: a ratio above 0 and up to 1, not {ratio:g}: of nothing nothing would come")
+                raise ValueError(
+                    f"upstream_ratio: {glob!r}: a ratio above 0 and up to 1, not {ratio:g}: of nothing nothing would come"
+                )
             for before_glob in seen:
                 if fnmatchcase(glob.replace("[", "\0"), before_glob) and before_glob != glob:
                     raise ValueError(f"upstream_ratio: {glob!r} can never match: {before_glob!r} stands before it")

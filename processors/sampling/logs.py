@@ -1,7 +1,9 @@
 """Log records follow the decision of their trace: the processor in a logs pipeline, beside its own in a traces pipeline.
 
-A record whose trace is decided follows at once. One whose trace is open, or not seen yet, waits: until the decision, and where no span
-comes within ``decision_wait``, it is decided by its trace id against the ratio of the rest. Who wants the rules: ``config.LogsConfig``.
+A record whose trace is decided follows at once. One whose trace is open, or not seen yet, waits: until the decision,
+and where no span
+comes within ``decision_wait``, it is decided by its trace id against the ratio of the rest. Who wants the rules:
+``config.LogsConfig``.
 """
 
 import asyncio
@@ -48,8 +50,12 @@ class LogsFollower(Stage):
         self._counts: dict[tuple[str, str], int] = {}
         telemetry = settings.telemetry
         self._records = telemetry.counter("tailrace_sampling_log_records", "Log records decided", ("by", "decision"))
-        self._early = telemetry.counter("tailrace_sampling_early_log_traces", "Traces whose records were decided early: max_bytes")
-        telemetry.gauge("tailrace_sampling_held_log_bytes", "Bytes of log records held", read=lambda: float(self.held_bytes()))
+        self._early = telemetry.counter(
+            "tailrace_sampling_early_log_traces", "Traces whose records were decided early: max_bytes"
+        )
+        telemetry.gauge(
+            "tailrace_sampling_held_log_bytes", "Bytes of log records held", read=lambda: float(self.held_bytes())
+        )
 
     # The component.
 
@@ -65,7 +71,10 @@ class LogsFollower(Stage):
         for sampler in self._samplers:
             sampler.follow(self._settle)
         host.add_admin_route("/sampling", self._show)
-        self._tasks = [asyncio.ensure_future(self._decide_when_due()), asyncio.ensure_future(self._pass_on_when_settled())]
+        self._tasks = [
+            asyncio.ensure_future(self._decide_when_due()),
+            asyncio.ensure_future(self._pass_on_when_settled()),
+        ]
 
     def hand_over(self) -> bool:
         """A successor will take what is held: the next ``shutdown`` keeps it."""
@@ -258,7 +267,8 @@ class LogsFollower(Stage):
         for batch in parts:
             by_context.setdefault(batch.context, []).append(batch)
         for batches in by_context.values():
-            # An exporter that waits for its backend may have given up. It has counted that; the sender was answered long ago.
+            # An exporter that waits for its backend may have given up. It has counted that; the sender was answered
+            # long ago.
             with contextlib.suppress(ConsumeError):
                 await self._settings.outputs[Signal.LOGS].consume(Logs.concat(batches))
 
@@ -280,9 +290,14 @@ class LogsFollower(Stage):
     async def _show(self, query: Mapping[str, str]) -> dict[str, Any]:
         """What ``GET /sampling`` says of this pipeline."""
         del query
-        records = {by: {word: self._counts.get((by, word), 0) for word in ("kept", "dropped")} for by in (_FOLLOWED, _UNSEEN, _NO_TRACE)}
+        records = {
+            by: {word: self._counts.get((by, word), 0) for word in ("kept", "dropped")}
+            for by in (_FOLLOWED, _UNSEEN, _NO_TRACE)
+        }
         held = {"bytes": self._held.size_bytes, "max_bytes": self._config.logs.max_bytes, "records": self.held_items()}
-        return keyed(self._settings, {"signal": "logs", "records": records, "held": {**held, "traces": len(self._traces)}})
+        return keyed(
+            self._settings, {"signal": "logs", "records": records, "held": {**held, "traces": len(self._traces)}}
+        )
 
 
 _BY_ID: Final = 4  # added to a state: decided by trace id, not by its trace

@@ -138,7 +138,11 @@ def _shown(slow: _Slow) -> dict[str, Any]:
     first_ns = min(int(batch.field("start_time_unix_nano").min()) for batch in slow.batches)
     for batch in slow.batches:
         for span in _spans(batch, first_ns):
-            room -= 200 + sum(len(key) + len(str(value)) + 6 for key, value in span["attributes"].items()) + len(span["name"])
+            room -= (
+                200
+                + sum(len(key) + len(str(value)) + 6 for key, value in span["attributes"].items())
+                + len(span["name"])
+            )
             if room < 0:
                 break
             spans.append(span)

@@ -35,7 +35,9 @@ class Rules:
     def __init__(self, config: SamplingConfig, refused_key: Callable[[str, int], None]) -> None:
         """``refused_key(rule, count)`` is called for traces whose key was one too many."""
         self._rules = config.rules
-        self._thresholds = np.array([threshold_of(1.0 if rule.ratio is None else rule.ratio) for rule in config.rules], np.uint64)
+        self._thresholds = np.array(
+            [threshold_of(1.0 if rule.ratio is None else rule.ratio) for rule in config.rules], np.uint64
+        )
         self._default_bits = np.uint64(sum(1 << i for i, rule in enumerate(config.rules) if rule.matches_all))
         self._quotas = {i: _Quota(rule) for i, rule in enumerate(config.rules) if rule.is_coverage}
         self._upstream = config.upstream_ratio
@@ -97,9 +99,10 @@ class Rules:
     def _note_head(self, batch: Traces, slots: I32, column: Column) -> None:
         """Traces of a service whose SDK samples and does not say so: its threshold, and randomness that agrees with it.
 
-        The SDKs' ratio sampler keeps low values of the trace id's last 8 bytes, consistent sampling keeps high values of its last 7. The
-        complement of the upper 56 of those 64 bits is high where the SDK kept the trace. Where it is not (another sampler was at work) the
-        trace id's own randomness is spread over what is above the threshold: uniform there in both cases.
+        The SDKs' ratio sampler keeps low values of the trace id's last 8 bytes, consistent sampling keeps high values
+        of its last 7. The complement of the upper 56 of those 64 bits is high where the SDK kept the trace. Where it is
+        not (another sampler was at work) the trace id's own randomness is spread over what is above the threshold:
+        uniform there in both cases.
         """
         services = batch.attribute("service.name", "resources").text
         heads = np.array([*map(self._upstream_of, services.distinct), 0], np.uint64)[services.codes]
@@ -163,7 +166,8 @@ class _Quota:
 
     def note(self, batch: Traces, slots: I32, root: Mask, key: U64, keyed: U8) -> None:
         """The key of each trace: its root's, until that comes its first span's. 1 = of some span, 2 = of the root."""
-        wanted = np.flatnonzero((slots >= 0) & (keyed[slots] < np.where(root, 2, 1)))[::-1]  # the first one is written last and stays
+        # the first one is written last and stays
+        wanted = np.flatnonzero((slots >= 0) & (keyed[slots] < np.where(root, 2, 1)))[::-1]
         if not len(wanted):
             return
         at = slots[wanted]

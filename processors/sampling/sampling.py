@@ -1,6 +1,7 @@
 """Tail sampling over whole traces: all errors, all that is slow, some of each API, a consistent share of the rest.
 
-Who is kept: ``rules``. Holding, deciding in time, remembering: ``collector.tail_sampling``. Logs: ``logs``. Shown: ``report``.
+Who is kept: ``rules``. Holding, deciding in time, remembering: ``collector.tail_sampling``. Logs: ``logs``. Shown:
+``report``.
 """
 
 from collections.abc import Mapping
@@ -45,11 +46,19 @@ class SamplingProcessor(TailSampler):
         self._routes = any_glob(drops.routes) if drops.routes else None
         self.report = Report([rule.name for rule in config.rules], settings.clock)
         self._decisions = telemetry.counter("tailrace_sampling_traces", "Traces decided", ("rule", "decision"))
-        self._late = telemetry.counter("tailrace_sampling_late_spans", "Spans that came after their trace's decision", ("decision",))
-        self._early = telemetry.counter("tailrace_sampling_early_decisions", "Traces decided early because max_bytes was reached")
+        self._late = telemetry.counter(
+            "tailrace_sampling_late_spans", "Spans that came after their trace's decision", ("decision",)
+        )
+        self._early = telemetry.counter(
+            "tailrace_sampling_early_decisions", "Traces decided early because max_bytes was reached"
+        )
         telemetry.gauge("tailrace_sampling_held_bytes", "Bytes held", read=lambda: float(self.held_bytes()))
-        telemetry.gauge("tailrace_sampling_traces_on_memory", "Traces not decided yet", read=lambda: float(self.open_count))
-        telemetry.gauge("tailrace_sampling_decisions_on_memory", "Decisions remembered", read=lambda: float(self.remembered_count))
+        telemetry.gauge(
+            "tailrace_sampling_traces_on_memory", "Traces not decided yet", read=lambda: float(self.open_count)
+        )
+        telemetry.gauge(
+            "tailrace_sampling_decisions_on_memory", "Decisions remembered", read=lambda: float(self.remembered_count)
+        )
         settings.shared.setdefault("samplers", []).append(self)
 
     async def start(self, host: Host) -> None:

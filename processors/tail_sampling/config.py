@@ -65,5 +65,7 @@ class TailSamplingConfig(ComponentConfig):
         if self.sampling_strategy == "span-ingest":
             for policy in self.policies:
                 if reason := stateful(policy):
-                    raise ValueError(f"sampling_strategy: span-ingest takes no stateful policy such as {policy.name!r}: {reason}")
+                    raise ValueError(
+                        f"sampling_strategy: span-ingest takes no stateful policy such as {policy.name!r}: {reason}"
+                    )
         return self

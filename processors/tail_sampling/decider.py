@@ -1,7 +1,8 @@
 """Policies together: which columns they need, what they decide, and what is counted of it.
 
 Precedence: a ``drop`` policy, then any policy that samples; nothing else is sampled. Drop policies are asked first.
-Source: opentelemetry-collector-contrib processor/tailsamplingprocessor 0.156, ``processor.go`` (makeDecision, makeDecisionOnSpanIngest).
+Source: opentelemetry-collector-contrib processor/tailsamplingprocessor 0.156, ``processor.go`` (makeDecision,
+    makeDecisionOnSpanIngest).
 """
 
 from collections.abc import Callable, Mapping
@@ -35,7 +36,9 @@ _TIMER_BUCKETS_MS: Final = (
 class PolicyDecider:
     """The policies of one configuration; a ``Decider`` of ``collector.tail_sampling``."""
 
-    def __init__(self, config: TailSamplingConfig, telemetry: Telemetry, clock: Clock, component_name: str = "") -> None:
+    def __init__(
+        self, config: TailSamplingConfig, telemetry: Telemetry, clock: Clock, component_name: str = ""
+    ) -> None:
         """``component_name``: stands before the policies' names in the metrics, as in the Collector."""
         self._clock, self._log = clock, telemetry.log
         self._report_after_s = 0.0
@@ -60,12 +63,22 @@ class PolicyDecider:
         self._global = counter(_PREFIX + "global_count_traces_sampled", "Traces decided", _LABELS[1:])
         self._traces = counter(_PREFIX + "count_traces_sampled", "What each policy said of traces", _LABELS)
         self._spans = counter(_PREFIX + "count_spans_sampled", "Spans of the traces each policy spoke of", _LABELS)
-        self._bytes = counter(_PREFIX + "count_bytes_sampled", "Bytes of the traces each policy spoke of, where sizes are kept", _LABELS)
-        self._errors = counter(_PREFIX + "sampling_policy_evaluation_error", "Policies that could not be evaluated on a trace")
-        self._executions = counter(_PREFIX + "sampling_policy_execution_count", "Traces a policy was asked for", _LABELS[:1])
-        self._time = counter(_PREFIX + "sampling_policy_execution_time_sum", "Time spent in a policy, in microseconds", _LABELS[:1])
+        self._bytes = counter(
+            _PREFIX + "count_bytes_sampled", "Bytes of the traces each policy spoke of, where sizes are kept", _LABELS
+        )
+        self._errors = counter(
+            _PREFIX + "sampling_policy_evaluation_error", "Policies that could not be evaluated on a trace"
+        )
+        self._executions = counter(
+            _PREFIX + "sampling_policy_execution_count", "Traces a policy was asked for", _LABELS[:1]
+        )
+        self._time = counter(
+            _PREFIX + "sampling_policy_execution_time_sum", "Time spent in a policy, in microseconds", _LABELS[:1]
+        )
         self._timer = telemetry.histogram(
-            _PREFIX + "sampling_decision_timer_latency", "Duration of each round of decisions, in milliseconds", _TIMER_BUCKETS_MS
+            _PREFIX + "sampling_decision_timer_latency",
+            "Duration of each round of decisions, in milliseconds",
+            _TIMER_BUCKETS_MS,
         )
 
     @property
@@ -76,7 +89,9 @@ class PolicyDecider:
 
     @property
     def _feature_columns(self) -> dict[str, Any]:
-        return {name: feature.dtypes[suffix] for feature, names in self._features.items() for suffix, name in names.items()}
+        return {
+            name: feature.dtypes[suffix] for feature, names in self._features.items() for suffix, name in names.items()
+        }
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -172,7 +187,11 @@ class PolicyDecider:
         """Judge what came of each trace under each resource, for itself; of spans and bytes with what came before."""
         parts = parts_of(batch, slots, with_sizes=self._needs_sizes)
         # The engine has counted this batch's spans already.
-        spans = column("span_count")[parts.slots] - _totals(parts.slots, parts.span_counts) + _running(parts.slots, parts.span_counts)
+        spans = (
+            column("span_count")[parts.slots]
+            - _totals(parts.slots, parts.span_counts)
+            + _running(parts.slots, parts.span_counts)
+        )
         size_bytes = column("request_bytes")[parts.slots] + _running(parts.slots, framed(parts.size_bytes))
         if self._needs_sizes:
             self._add_sizes(parts.slots, parts.size_bytes, column)
@@ -228,7 +247,8 @@ class PolicyDecider:
     def _judge(self, parts: Traces, owners: Array) -> U8:
         """Judge parts of traces as they come in: uint8[k] SAMPLED, DROPPED or _UNDECIDED.
 
-        A part is not asked about once an earlier one decided its trace. ``owners`` int[k]: the trace of each part, parts in order.
+        A part is not asked about once an earlier one decided its trace. ``owners`` int[k]: the trace of each part,
+        parts in order.
         """
         final = np.full(len(parts), _UNDECIDED, np.uint8)
         open_ = np.ones(len(parts), np.bool_)

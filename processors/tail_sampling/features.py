@@ -1,7 +1,8 @@
 """What the spans of a trace are folded into: columns, one row a trace. Each is kept once, however many policies ask for it.
 
 A column starts at zero for a new trace. Nothing here decides; see ``policies``.
-Source of what a span says of its trace: opentelemetry-collector-contrib processor/tailsamplingprocessor 0.156, ``internal/sampling``.
+Source of what a span says of its trace: opentelemetry-collector-contrib processor/tailsamplingprocessor 0.156,
+``internal/sampling``.
 """
 
 import re
@@ -141,7 +142,8 @@ class BooleanMatch(_AnySpan):
 class StringMatch(_AnySpan):
     """A text attribute that is one of the values, or matches one of the expressions.
 
-    As in the Collector an empty text of a span never matches; on a resource, values that are no text are matched as empty text.
+    As in the Collector an empty text of a span never matches; on a resource, values that are no text are matched as
+    empty text.
     """
 
     key: str

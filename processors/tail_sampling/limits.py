@@ -1,7 +1,7 @@
 """Limits of spans or bytes a second, asked for many traces at one time.
 
-Sequential by nature: whether a trace passes depends on those before it. The loops end where nothing more can pass, and are not entered
-where everything does.
+Sequential by nature: whether a trace passes depends on those before it. The loops end where nothing more can pass, and
+are not entered where everything does.
 """
 
 from typing import Final
@@ -18,7 +18,8 @@ _NANOS: Final = 1e9
 class TokenBucket:
     """``burst`` tokens at first, ``rate`` more a second, at most ``burst``.
 
-    Source: golang.org/x/time/rate, Limiter.AllowN: what does not pass takes no token, and what lacks less than the tokens of a
+    Source: golang.org/x/time/rate, Limiter.AllowN: what does not pass takes no token, and what lacks less than the
+        tokens of a
     nanosecond passes.
     """
 

@@ -1,8 +1,8 @@
 """The policies: what each says of traces whose spans have been folded into columns.
 
-Asked for many traces at once. A policy is asked only for the traces the ones before it left open, as the Collector does trace by trace:
-that decides what policies that count have counted.
-Source of the decisions: opentelemetry-collector-contrib processor/tailsamplingprocessor 0.156, ``internal/sampling``.
+Asked for many traces at once. A policy is asked only for the traces the ones before it left open, as the Collector does
+trace by trace: that decides what policies that count have counted. Source of the decisions:
+opentelemetry-collector-contrib processor/tailsamplingprocessor 0.156, ``internal/sampling``.
 """
 
 from abc import ABC, abstractmethod
@@ -254,7 +254,9 @@ def _numeric(config: NumericAttributeConfig) -> Policy:
 
 def _string(config: StringAttributeConfig) -> Policy:
     remembered = config.cache_max_size if config.enabled_regex_matching else 0
-    return _Bit(StringMatch(config.key, config.values, config.enabled_regex_matching, remembered), inverted=config.invert_match)
+    return _Bit(
+        StringMatch(config.key, config.values, config.enabled_regex_matching, remembered), inverted=config.invert_match
+    )
 
 
 def _status(config: StatusCodeConfig) -> Policy:

@@ -1,7 +1,9 @@
 """What the user writes for one policy of ``tail_sampling``: the Collector's keys and defaults.
 
-Source: opentelemetry-collector-contrib processor/tailsamplingprocessor 0.156, ``config.go`` and its README. Refused here although the
-Collector starts with it: what can only be a mistake there (a policy without its block, an empty list, a range nothing can be in).
+Source: opentelemetry-collector-contrib processor/tailsamplingprocessor 0.156, ``config.go`` and its README. Refused
+    here although the
+Collector starts with it: what can only be a mistake there (a policy without its block, an empty list, a range nothing
+can be in).
 """
 
 from collections.abc import Iterable
@@ -65,7 +67,8 @@ def _not_empty(value: Any) -> Any:
     return value
 
 
-NOT_EMPTY: Final = BeforeValidator(_not_empty)  # not min_length, which counts entries that are wrong as if they were not there
+# not min_length, which counts entries that are wrong as if they were not there
+NOT_EMPTY: Final = BeforeValidator(_not_empty)
 
 
 class LatencyConfig(ComponentConfig):
@@ -116,7 +119,9 @@ class ProbabilisticConfig(ComponentConfig):
 class StatusCodeConfig(ComponentConfig):
     """``status_code``."""
 
-    status_codes: Annotated[tuple[Literal["OK", "ERROR", "UNSET"], ...], NOT_EMPTY] = Field(json_schema_extra={"minItems": 1})
+    status_codes: Annotated[tuple[Literal["OK", "ERROR", "UNSET"], ...], NOT_EMPTY] = Field(
+        json_schema_extra={"minItems": 1}
+    )
 
 
 class StringAttributeConfig(ComponentConfig):
@@ -255,7 +260,9 @@ class SharedPolicyConfig(ComponentConfig):
     def _complete(self) -> Self:
         groups = [kind for kind, field in _GROUPS.items() if field in type(self).model_fields]
         if self.type not in {*_SHARED_TYPES, *groups}:
-            raise ValueError(f"type: unknown sampling policy type {self.type!r} at this place: {', '.join([*_SHARED_TYPES, *groups])}")
+            raise ValueError(
+                f"type: unknown sampling policy type {self.type!r} at this place: {', '.join([*_SHARED_TYPES, *groups])}"
+            )
         if self.type not in _WITHOUT_BLOCK and getattr(self, _GROUPS.get(self.type, self.type)) is None:
             raise ValueError(f"a policy of type {self.type} needs its settings: write {self.type}: {{...}}")
         return self
@@ -309,7 +316,9 @@ class CompositeConfig(ComponentConfig):
     max_total_spans_per_second: int = Field(ge=1, le=_INT64_MAX)
     policy_order: tuple[str, ...] = ()
     """Checked and otherwise without effect, as in the Collector: policies are asked as ``composite_sub_policy`` lists them."""
-    composite_sub_policy: Annotated[tuple[CompositeSubPolicyConfig, ...], NOT_EMPTY] = Field(json_schema_extra={"minItems": 1})
+    composite_sub_policy: Annotated[tuple[CompositeSubPolicyConfig, ...], NOT_EMPTY] = Field(
+        json_schema_extra={"minItems": 1}
+    )
     rate_allocation: tuple[RateAllocationConfig, ...] = ()
     """A policy that is not listed gets no spans at all."""
 
@@ -318,9 +327,14 @@ class CompositeConfig(ComponentConfig):
         names = [policy.name for policy in self.composite_sub_policy]
         if twice := repeated(names):
             raise ValueError(f"composite_sub_policy: duplicate policy name {twice!r}")
-        for key, given in (("policy_order", self.policy_order), ("rate_allocation", [each.policy for each in self.rate_allocation])):
+        for key, given in (
+            ("policy_order", self.policy_order),
+            ("rate_allocation", [each.policy for each in self.rate_allocation]),
+        ):
             if unknown := [name for name in given if name not in names]:
-                raise ValueError(f"{key}: no policy of composite_sub_policy is named {unknown[0]!r}: {', '.join(names)}")
+                raise ValueError(
+                    f"{key}: no policy of composite_sub_policy is named {unknown[0]!r}: {', '.join(names)}"
+                )
             if twice := repeated(given):
                 raise ValueError(f"{key}: {twice!r} is named twice")
         return self

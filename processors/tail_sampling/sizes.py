@@ -1,8 +1,9 @@
 """How many bytes each trace takes, counted as the Collector counts them: as if each trace were sent in a request of its own.
 
-Every part of a trace that came under one resource is a ResourceSpans with that resource and the scopes of its spans; schema URLs are
-left out, as there. Spans count as they came.
-Source: opentelemetry-collector-contrib processor/tailsamplingprocessor 0.156 (newResourceSpanFromSpanAndScopes, ResourceSpansSize).
+Every part of a trace that came under one resource is a ResourceSpans with that resource and the scopes of its spans;
+schema URLs are left out, as there. Spans count as they came.
+Source: opentelemetry-collector-contrib processor/tailsamplingprocessor 0.156 (newResourceSpanFromSpanAndScopes,
+    ResourceSpansSize).
 """
 
 import numpy as np
@@ -34,7 +35,9 @@ def parts_of(batch: Traces, slots: I32, *, with_sizes: bool) -> Parts:
     if with_sizes:
         spans, scopes, resources = (batch.table(name).rows for name in ("spans", "scopes", "resources"))
         scope_parts = groups(np.ascontiguousarray(spans["parent"]), slots)
-        of_spans = np.bincount(scope_parts.codes, framed(spans["end"] - spans["body"]), scope_parts.count).astype(np.int64)
+        of_spans = np.bincount(scope_parts.codes, framed(spans["end"] - spans["body"]), scope_parts.count).astype(
+            np.int64
+        )
         scope = spans["parent"][scope_parts.first]
         of_scopes = framed(framed(_inner(scopes))[scope] + of_spans)
         sizes = np.bincount(parts.codes[scope_parts.first], of_scopes, parts.count).astype(np.int64)

@@ -1,7 +1,7 @@
 """The processor ``tail_sampling``: the Collector's, with its policies, over whole traces.
 
-Holding, waiting, remembering and leaving are ``collector.tail_sampling``; who is sampled is ``decider``. Here: the Collector's
-keys said in the engine's words, and its metrics.
+Holding, waiting, remembering and leaving are ``collector.tail_sampling``; who is sampled is ``decider``. Here: the
+Collector's keys said in the engine's words, and its metrics.
 Rules: ``processor.go`` of tailsamplingprocessor 0.156; docs/tail_sampling.md lists where this differs and why.
 """
 
@@ -28,12 +28,17 @@ _AGE_BUCKETS_S: Final = (0, 5, 10, 25, 50, 75, 100, 250, 500, 750, 1000, 2500, 5
 class TailSamplingProcessor(TailSampler):
     """See the module."""
 
-    def __init__(self, settings: Settings, config: TailSamplingConfig, previous: "TailSamplingProcessor | None" = None) -> None:
+    def __init__(
+        self, settings: Settings, config: TailSamplingConfig, previous: "TailSamplingProcessor | None" = None
+    ) -> None:
         self._previous = previous
-        self._config, self._policies = config, PolicyDecider(config, settings.telemetry, settings.clock, settings.id.name)
+        self._config, self._policies = (
+            config,
+            PolicyDecider(config, settings.telemetry, settings.clock, settings.id.name),
+        )
         cache = config.decision_cache
-        # Without a cache the Collector remembers a decision as long as the trace is in memory. Judged on arrival, a trace that was
-        # not sampled at the end of its wait is forgotten.
+        # Without a cache the Collector remembers a decision as long as the trace is in memory. Judged on arrival, a
+        # trace that was not sampled at the end of its wait is forgotten.
         dropped_default = 0 if config.sampling_strategy == "span-ingest" else config.num_traces
         after_root_s = config.decision_wait_after_root_received
         super().__init__(
@@ -52,13 +57,21 @@ class TailSamplingProcessor(TailSampler):
         self._early_releases = telemetry.counter(
             _PREFIX + "early_releases_from_cache_decision", "Spans decided by the decision cache", ("sampled",)
         )
-        self._too_early = telemetry.counter(_PREFIX + "sampling_trace_dropped_too_early", "Traces evicted before their decision")
-        self._too_large = telemetry.counter(_PREFIX + "traces_dropped_too_large", "Traces beyond maximum_trace_size_bytes")
+        self._too_early = telemetry.counter(
+            _PREFIX + "sampling_trace_dropped_too_early", "Traces evicted before their decision"
+        )
+        self._too_large = telemetry.counter(
+            _PREFIX + "traces_dropped_too_large", "Traces beyond maximum_trace_size_bytes"
+        )
         self._late_age = telemetry.histogram(
-            _PREFIX + "sampling_late_span_age", "Seconds from a trace's decision to the arrival of a late span", _AGE_BUCKETS_S
+            _PREFIX + "sampling_late_span_age",
+            "Seconds from a trace's decision to the arrival of a late span",
+            _AGE_BUCKETS_S,
         )
         self._removal_age = telemetry.histogram(
-            _PREFIX + "sampling_trace_removal_age", "Seconds from a trace's arrival to its removal from memory", _AGE_BUCKETS_S
+            _PREFIX + "sampling_trace_removal_age",
+            "Seconds from a trace's arrival to its removal from memory",
+            _AGE_BUCKETS_S,
         )
         telemetry.gauge(_PREFIX + "sampling_traces_on_memory", "Undecided traces", read=lambda: float(self.open_count))
 
@@ -72,7 +85,9 @@ class TailSamplingProcessor(TailSampler):
                 given = {each.policy for each in policy.composite.rate_allocation}
                 if without := [sub.name for sub in policy.composite.composite_sub_policy if sub.name not in given]:
                     self._settings.telemetry.log.warning(
-                        "a composite policy's sub-policies without rate_allocation let nothing through", policy=policy.name, without=without
+                        "a composite policy's sub-policies without rate_allocation let nothing through",
+                        policy=policy.name,
+                        without=without,
                     )
         await super().start(host)
 

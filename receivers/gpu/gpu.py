@@ -18,7 +18,12 @@ class GpuReceiver(Receiver):
     """Reads what the process's sampler has; never asks the driver itself."""
 
     def __init__(
-        self, settings: Settings, config: GpuReceiverConfig, previous: "GpuReceiver | None" = None, *, sampler: Sampler | None = None
+        self,
+        settings: Settings,
+        config: GpuReceiverConfig,
+        previous: "GpuReceiver | None" = None,
+        *,
+        sampler: Sampler | None = None,
     ) -> None:
         """``sampler`` stands in for the process's own."""
         self._settings, self._config, self._sampler = settings, config, sampler

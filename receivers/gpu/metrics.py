@@ -1,6 +1,7 @@
 """A snapshot of the GPUs as metrics: the ``hw.*`` of the semantic conventions, two of ours, and the older names on request.
 
-Source: semantic conventions v1.44, hardware/gpu.md and hardware/common.md. Quantities a device does not report have no point.
+Source: semantic conventions v1.44, hardware/gpu.md and hardware/common.md. Quantities a device does not report have no
+    point.
 """
 
 import math
@@ -35,20 +36,32 @@ class MetricsMaker:
         batch = _Batch(self, self._resource, self._version, snapshot, now_unix_nano)
         batch.gauge("hw.gpu.utilization", "1", "Share of time the GPU was busy.", _utilization(pairs))
         batch.gauge("hw.gpu.memory.utilization", "1", "Share of the memory in use.", _memory_utilization(pairs))
-        batch.level("hw.gpu.memory.usage", "By", "Memory in use.", ((_identity(d), r.memory_used_bytes) for d, r in pairs))
-        batch.level("hw.gpu.memory.limit", "By", "Memory size.", ((_identity(d), d.memory_limit_bytes) for d, _ in pairs))
+        batch.level(
+            "hw.gpu.memory.usage", "By", "Memory in use.", ((_identity(d), r.memory_used_bytes) for d, r in pairs)
+        )
+        batch.level(
+            "hw.gpu.memory.limit", "By", "Memory size.", ((_identity(d), d.memory_limit_bytes) for d, _ in pairs)
+        )
         batch.counter("hw.gpu.io", "By", "Bytes over the bus.", _io(pairs))
         batch.counter("hw.energy", "J", "Energy used.", ((_identity(d), r.energy_j) for d, r in pairs))
         batch.gauge("hw.power", "W", "Power at this moment.", ((_identity(d), r.power_w) for d, r in pairs))
-        batch.gauge("hw.temperature", "Cel", "Temperature of the GPU.", ((_identity(d), r.temperature_c) for d, r in pairs))
+        batch.gauge(
+            "hw.temperature", "Cel", "Temperature of the GPU.", ((_identity(d), r.temperature_c) for d, r in pairs)
+        )
         batch.counter("hw.errors", "{error}", "Memory errors.", _errors(pairs))
         batch.level("hw.status", "1", "1 for the state the GPU is in, 0 for the others.", _status(pairs))
         batch.counter("gpu.throttle.time", "s", "Time of lowered clocks, by what lowered them.", _throttle(pairs))
         if self._config.legacy_names:
-            # A unit that Prometheus would append again is left out: the names are what the queries of old dashboards hold.
+            # A unit that Prometheus would append again is left out: the names are what the queries of old dashboards
+            # hold.
             used = ((self._label(d), r.memory_used_bytes) for d, r in pairs)
             batch.gauge("cuda_memory_usage_bytes", "", "GPU memory in use.", used)
-            batch.gauge("cuda_memory_total_bytes", "", "GPU memory size.", ((self._label(d), d.memory_limit_bytes) for d, _ in pairs))
+            batch.gauge(
+                "cuda_memory_total_bytes",
+                "",
+                "GPU memory size.",
+                ((self._label(d), d.memory_limit_bytes) for d, _ in pairs),
+            )
             busy = ((self._label(d), 100 * r.utilization) for d, r in pairs)
             batch.gauge("cuda_utilization_percent", "", "GPU utilization.", busy)
         self._before_unix_nano = now_unix_nano
@@ -73,7 +86,9 @@ class MetricsMaker:
 class _Batch:
     """One batch being built."""
 
-    def __init__(self, maker: MetricsMaker, resource: dict[str, str], version: str, snapshot: Snapshot, now_unix_nano: int) -> None:
+    def __init__(
+        self, maker: MetricsMaker, resource: dict[str, str], version: str, snapshot: Snapshot, now_unix_nano: int
+    ) -> None:
         self._maker, self._now, self._start = maker, now_unix_nano, snapshot.start_unix_nano
         self._builder = MetricsBuilder()
         self._scope = self._builder.scope(self._builder.resource(resource), "tailrace.gpu", version)
@@ -82,13 +97,27 @@ class _Batch:
         attributes, values = _known(points)
         if values:
             self._builder.gauge(
-                self._scope, name, unit=unit, description=description, times=[self._now] * len(values), values=values, attributes=attributes
+                self._scope,
+                name,
+                unit=unit,
+                description=description,
+                times=[self._now] * len(values),
+                values=values,
+                attributes=attributes,
             )
 
     def level(self, name: str, unit: str, description: str, points: _Points) -> None:
         """An UpDownCounter in whole units."""
         attributes, values = _known(points)
-        self._sum(name, unit, description, attributes, [int(value) for value in values], [self._start] * len(values), monotonic=False)
+        self._sum(
+            name,
+            unit,
+            description,
+            attributes,
+            [int(value) for value in values],
+            [self._start] * len(values),
+            monotonic=False,
+        )
 
     def counter(self, name: str, unit: str, description: str, points: _Points) -> None:
         attributes, values = _known(points)
@@ -100,7 +129,15 @@ class _Batch:
         return self._builder.build()
 
     def _sum(
-        self, name: str, unit: str, description: str, attributes: list[dict[str, Any]], values: Any, starts: list[int], *, monotonic: bool
+        self,
+        name: str,
+        unit: str,
+        description: str,
+        attributes: list[dict[str, Any]],
+        values: Any,
+        starts: list[int],
+        *,
+        monotonic: bool,
     ) -> None:
         if values:
             self._builder.sum(
@@ -134,7 +171,11 @@ def _known(points: _Points) -> tuple[list[dict[str, Any]], list[float]]:
 
 def _utilization(pairs: _Pairs) -> _Points:
     for device, reading in pairs:
-        tasks = (("general", reading.utilization), ("encoder", reading.encoder_utilization), ("decoder", reading.decoder_utilization))
+        tasks = (
+            ("general", reading.utilization),
+            ("encoder", reading.encoder_utilization),
+            ("decoder", reading.decoder_utilization),
+        )
         for task, value in tasks:
             yield {**_identity(device), "hw.gpu.task": task}, value
 

@@ -1,6 +1,7 @@
 """What the receiver answers, in bytes: Export…ServiceResponse and google.rpc.Status, as protobuf and as JSON.
 
-Four small messages are written by hand: their protobuf classes live in a package we do not need otherwise, and a success is empty.
+Four small messages are written by hand: their protobuf classes live in a package we do not need otherwise, and a
+success is empty.
 Source: OTLP specification 1.x (Failures, Partial Success); google/rpc/{status,code,error_details}.proto;
 the Collector's receiver/otlpreceiver/internal/errors/errors.go for which error becomes which code.
 """
@@ -17,7 +18,11 @@ from collector.model import MalformedBatch, Signal
 
 __all__ = ["Failure", "failure_of", "partial_success_json", "partial_success_proto"]
 
-_REJECTED: Final = {Signal.TRACES: "rejectedSpans", Signal.METRICS: "rejectedDataPoints", Signal.LOGS: "rejectedLogRecords"}
+_REJECTED: Final = {
+    Signal.TRACES: "rejectedSpans",
+    Signal.METRICS: "rejectedDataPoints",
+    Signal.LOGS: "rejectedLogRecords",
+}
 _MAX_MESSAGE_CHARS: Final = 1024  # gRPC sends it as a header; longer ones are cut, not refused
 _RETRY_INFO: Final = "type.googleapis.com/google.rpc.RetryInfo"
 _BAD_REQUEST: Final = "type.googleapis.com/google.rpc.BadRequest"
@@ -80,9 +85,13 @@ class Failure:
         """The same in protobuf's JSON mapping."""
         status: dict[str, Any] = {"code": self.code.value[0], "message": self.message}
         if self.retry_after_s is not None:
-            status["details"] = [{"@type": _RETRY_INFO, "retryDelay": "{}.{:09}s".format(*self._delay(self.retry_after_s))}]
+            status["details"] = [
+                {"@type": _RETRY_INFO, "retryDelay": "{}.{:09}s".format(*self._delay(self.retry_after_s))}
+            ]
         if self.field:
-            status["details"] = [{"@type": _BAD_REQUEST, "fieldViolations": [{"field": self.field, "description": self.message}]}]
+            status["details"] = [
+                {"@type": _BAD_REQUEST, "fieldViolations": [{"field": self.field, "description": self.message}]}
+            ]
         return orjson.dumps(status)
 
 
@@ -95,7 +104,8 @@ def failure_of(error: MalformedBatch | ConsumeError) -> Failure:
         return Failure(grpc.StatusCode.UNAVAILABLE, message, error.reason, retry_after_s=error.retry_after_s)
     if isinstance(error, PermanentError):
         return Failure(grpc.StatusCode.INTERNAL, message, error.reason)
-    return Failure(grpc.StatusCode.UNAVAILABLE, message, error.reason)  # the Collector's rule: what is not permanent may be sent again
+    # the Collector's rule: what is not permanent may be sent again
+    return Failure(grpc.StatusCode.UNAVAILABLE, message, error.reason)
 
 
 def partial_success_proto(receipt: Receipt) -> bytes:

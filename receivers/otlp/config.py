@@ -15,7 +15,12 @@ __all__ = ["OTLPConfig", "OTLPGRPCConfig", "OTLPHTTPConfig", "Protocols"]
 
 def _url_path(path: str) -> str:
     """``path`` as it stands in requests: with a leading slash, without query or fragment."""
-    if not path or any(character.isspace() or character in "?#" for character in path) or not path.isascii() or not path.isprintable():
+    if (
+        not path
+        or any(character.isspace() or character in "?#" for character in path)
+        or not path.isascii()
+        or not path.isprintable()
+    ):
         raise ValueError(f"{path!r} is no URL path: write for example /v1/traces")
     return path if path.startswith("/") else f"/{path}"
 
@@ -72,7 +77,9 @@ class Protocols(ComponentConfig):
             raise ValueError("must specify at least one protocol: write grpc: or http: below protocols:")
         if self.share_an_endpoint and self.grpc is not None and self.http is not None:
             if self.grpc.transport == "grpcio":
-                raise ValueError("grpc::transport: grpcio cannot share its endpoint with http: write tcp, or give http another endpoint")
+                raise ValueError(
+                    "grpc::transport: grpcio cannot share its endpoint with http: write tcp, or give http another endpoint"
+                )
             if self.grpc.tls != self.http.tls:
                 raise ValueError("grpc and http have one endpoint: grpc::tls and http::tls must be the same")
         return self
@@ -82,7 +89,10 @@ class Protocols(ComponentConfig):
         """Both are served on one port. Port 0 is another one for each."""
         if self.grpc is None or self.http is None:
             return False
-        grpc, http = Endpoint.parse(self.grpc.endpoint, unix=self.grpc.transport == "unix"), Endpoint.parse(self.http.endpoint)
+        grpc, http = (
+            Endpoint.parse(self.grpc.endpoint, unix=self.grpc.transport == "unix"),
+            Endpoint.parse(self.http.endpoint),
+        )
         return grpc == http and bool(grpc.port or grpc.path)
 
 

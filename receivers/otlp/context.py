@@ -1,7 +1,7 @@
 """The context of a request: what of the caller stays known beside its data.
 
-Headers that describe the message or this one delivery are never kept: with them no two requests would have equal contexts,
-and only equal contexts are batched together.
+Headers that describe the message or this one delivery are never kept: with them no two requests would have equal
+contexts, and only equal contexts are batched together.
 """
 
 from collections.abc import Mapping
@@ -47,10 +47,16 @@ class ContextMaker:
         """The context of a caller of whom nothing else is kept."""
         return self._plain[local_peer]
 
-    def of(self, local_peer: bool | None, metadata: Mapping[str, tuple[str, ...]], claims: tuple[tuple[str, str], ...]) -> Context:
+    def of(
+        self, local_peer: bool | None, metadata: Mapping[str, tuple[str, ...]], claims: tuple[tuple[str, str], ...]
+    ) -> Context:
         """The context with these headers (lower-case names) and claims."""
         kept = tuple(
-            sorted((name, values) for name, values in metadata.items() if name not in _OF_THE_MESSAGE and not name.startswith(":"))
+            sorted(
+                (name, values)
+                for name, values in metadata.items()
+                if name not in _OF_THE_MESSAGE and not name.startswith(":")
+            )
         )
         context = Context(metadata=kept, claims=claims, local_peer=local_peer)
         known = self._interned.get(context)

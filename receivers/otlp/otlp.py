@@ -1,7 +1,7 @@
 """The ``otlp`` receiver: one object, a server for each protocol that is configured.
 
-It reads bytes, hands them to the door (``ReceiverOutput.admit``) and tells the sender what became of them. What a request holds
-is checked behind the door; nothing is decoded here.
+It reads bytes, hands them to the door (``ReceiverOutput.admit``) and tells the sender what became of them. What a
+request holds is checked behind the door; nothing is decoded here.
 """
 
 import asyncio
@@ -36,14 +36,18 @@ class OTLPReceiver(Receiver):
         addresses = LocalAddresses(monotonic_s=settings.clock.monotonic_s)
         contexts = ContextMaker()
         refused = settings.telemetry.counter(
-            "tailrace_receiver_refused_requests", "Requests answered with an error, by protocol and reason", ("transport", "reason")
+            "tailrace_receiver_refused_requests",
+            "Requests answered with an error, by protocol and reason",
+            ("transport", "reason"),
         )
         if config.protocols.http is not None:
 
             def refused_http(reason: str) -> None:
                 refused.add(transport="http", reason=reason)
 
-            over_http = OTLPOverHTTP(config.protocols.http, outputs, addresses=addresses, contexts=contexts, refused=refused_http)
+            over_http = OTLPOverHTTP(
+                config.protocols.http, outputs, addresses=addresses, contexts=contexts, refused=refused_http
+            )
             self._http = HTTPServer(
                 config.protocols.http,
                 over_http.routes,
@@ -54,7 +58,9 @@ class OTLPReceiver(Receiver):
             )
         if config.protocols.grpc is not None:
             closed = settings.telemetry.counter(
-                "tailrace_receiver_connections_closed", "gRPC connections that were closed by us, by reason", ("reason",)
+                "tailrace_receiver_connections_closed",
+                "gRPC connections that were closed by us, by reason",
+                ("reason",),
             )
             methods = OTLPOverGRPC(config.protocols.grpc, outputs, contexts=contexts).methods
             shared: dict[str, Any] = {

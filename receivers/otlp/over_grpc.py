@@ -26,11 +26,15 @@ __all__ = ["OTLPOverGRPC", "descriptor_files"]
 class OTLPOverGRPC:
     """The methods of the gRPC server."""
 
-    def __init__(self, config: OTLPGRPCConfig, outputs: Mapping[Signal, ReceiverOutput], *, contexts: ContextMaker) -> None:
+    def __init__(
+        self, config: OTLPGRPCConfig, outputs: Mapping[Signal, ReceiverOutput], *, contexts: ContextMaker
+    ) -> None:
         self._include_metadata = config.include_metadata
         self._keeps_nothing = not config.include_metadata and config.auth is None
         self._contexts = contexts
-        self.methods: dict[str, Method] = {GRPC_METHODS[signal]: self._method(output.over("grpc")) for signal, output in outputs.items()}
+        self.methods: dict[str, Method] = {
+            GRPC_METHODS[signal]: self._method(output.over("grpc")) for signal, output in outputs.items()
+        }
 
     def _method(self, output: ReceiverOutput) -> Method:
         submit, context_of = output.submit, self._context

@@ -25,7 +25,9 @@ _PROTOBUF: Final = b"application/x-protobuf"
 _JSON: Final = b"application/json"
 _JSON_LEAVES_LOOP_FROM_BYTES: Final = 1024 * 1024
 _METHOD_NOT_ALLOWED: Final = Answer.text(405, "405 method not allowed, supported: [POST]", [("Allow", "POST")])
-_UNSUPPORTED: Final = Answer.text(415, "415 unsupported media type, supported: [application/json, application/x-protobuf]")
+_UNSUPPORTED: Final = Answer.text(
+    415, "415 unsupported media type, supported: [application/json, application/x-protobuf]"
+)
 _TAKEN: Final = {_PROTOBUF: Answer(200, b"", _PROTOBUF.decode()), _JSON: Answer(200, b"{}", _JSON.decode())}
 _CODES: Final = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -53,8 +55,14 @@ class OTLPOverHTTP:
         self._includes_metadata = config.include_metadata
         self._keeps_nothing = not config.include_metadata and config.auth is None
         self.refused = refused
-        paths = {Signal.TRACES: config.traces_url_path, Signal.METRICS: config.metrics_url_path, Signal.LOGS: config.logs_url_path}
-        self.routes: dict[str, Route] = {paths[signal]: _Export(self, signal, output.over("http")) for signal, output in outputs.items()}
+        paths = {
+            Signal.TRACES: config.traces_url_path,
+            Signal.METRICS: config.metrics_url_path,
+            Signal.LOGS: config.logs_url_path,
+        }
+        self.routes: dict[str, Route] = {
+            paths[signal]: _Export(self, signal, output.over("http")) for signal, output in outputs.items()
+        }
 
     def context(self, request: Request) -> Context:
         """What of the caller stays known."""
@@ -142,6 +150,8 @@ class _Export(Route):
 
     def _failed(self, request: Request, failure: Failure, status: int) -> Answer:
         self._shared.refused(failure.reason)
-        headers = [("Retry-After", failure.retry_after_header)] if failure.retry_after_header and status in {429, 503} else []
+        headers = (
+            [("Retry-After", failure.retry_after_header)] if failure.retry_after_header and status in {429, 503} else []
+        )
         body = failure.status_json() if request.media_type == _JSON else failure.status_proto()
         return Answer(status, body, request.media_type.decode(), headers)

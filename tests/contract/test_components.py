@@ -16,14 +16,20 @@ ROOT = Path(__file__).parents[2]
 def offered() -> list[tuple[ComponentKind, str, str]]:
     """(kind, type, module) of the entry points of pyproject.toml: what is written there has to be there."""
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
-    return [(kind, name, target.partition(":")[0]) for kind in ComponentKind for name, target in groups[f"tailrace.{kind.value}"].items()]
+    return [
+        (kind, name, target.partition(":")[0])
+        for kind in ComponentKind
+        for name, target in groups[f"tailrace.{kind.value}"].items()
+    ]
 
 
 def load(module: str) -> Factory:
     return import_module(module).factory
 
 
-@pytest.mark.parametrize(("kind", "name", "module"), offered(), ids=lambda value: value if isinstance(value, str) else value.value)
+@pytest.mark.parametrize(
+    ("kind", "name", "module"), offered(), ids=lambda value: value if isinstance(value, str) else value.value
+)
 async def test_keeps_the_contract(kind, name, module, monkeypatch, tmp_path):
     """See collector.testing.contract. Relative paths of examples lead to a directory of the test's own."""
     assert importlib.util.find_spec(module) is not None, f"pyproject.toml offers {module}, which is not there"

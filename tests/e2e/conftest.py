@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-CACHE = Path(os.environ.get("TAILRACE_BACKENDS") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailrace-backends")
+CACHE = Path(
+    os.environ.get("TAILRACE_BACKENDS")
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailrace-backends"
+)
 JAEGER = """
 service:
   extensions: [jaeger_storage, jaeger_query]
@@ -32,7 +35,8 @@ exporters: {{jaeger_storage_exporter: {{trace_storage: memory}}}}
 """
 LOKI = """
 auth_enabled: false
-server: {{http_listen_address: 127.0.0.1, http_listen_port: {http}, grpc_listen_address: 127.0.0.1, grpc_listen_port: {grpc}, log_level: warn}}
+server: {{http_listen_address: 127.0.0.1, http_listen_port: {http}, grpc_listen_address: 127.0.0.1, grpc_listen_port:
+    {grpc}, log_level: warn}}
 common:
   instance_addr: 127.0.0.1
   path_prefix: {folder}
@@ -40,7 +44,8 @@ common:
   ring: {{kvstore: {{store: inmemory}}}}
   storage: {{filesystem: {{chunks_directory: {folder}/chunks, rules_directory: {folder}/rules}}}}
 schema_config:
-  configs: [{{from: 2024-01-01, store: tsdb, object_store: filesystem, schema: v13, index: {{prefix: index_, period: 24h}}}}]
+  configs: [{{from: 2024-01-01, store: tsdb, object_store: filesystem, schema: v13, index: {{prefix: index_, period:
+      24h}}}}]
 ingester: {{lifecycler: {{min_ready_duration: 0s}}}}
 analytics: {{reporting_enabled: false}}
 """
@@ -124,11 +129,16 @@ def running(arguments, ready_url, folder):
     try:
         deadline = time.monotonic() + 60
         while True:
-            with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(ready_url, timeout=2) as answer:
+            with (
+                contextlib.suppress(urllib.error.URLError, OSError),
+                urllib.request.urlopen(ready_url, timeout=2) as answer,
+            ):
                 if answer.status == 200:
                     break
             if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"{arguments[0]} is not ready:\n{(folder / 'server.log').read_text(errors='replace')[-3000:]}")
+                pytest.fail(
+                    f"{arguments[0]} is not ready:\n{(folder / 'server.log').read_text(errors='replace')[-3000:]}"
+                )
             time.sleep(0.2)
         yield
     finally:

@@ -30,7 +30,8 @@ def test_the_sum_is_right_with_us_and_not_with_the_collector(comparison, server,
         assert result.increase["tailrace"] == result.requests
         assert result.falls("tailrace") == 0
     users, pods = outcomes["users"], outcomes["pods"]
-    assert users.last["collector"] == users.last_of_users["alice"]  # the first point of the request; bob and carol are nowhere
+    # the first point of the request; bob and carol are nowhere
+    assert users.last["collector"] == users.last_of_users["alice"]
     assert users.increase["collector"] < users.requests * 0.8
     assert pods.falls("collector") > 5  # each taken by Prometheus for a restart
     assert pods.increase["collector"] > pods.requests * 1.5

@@ -81,7 +81,9 @@ def traces_data():
         if index % 5:
             span.status.code, span.status.message = index % 3, ("", "boom", "deadline")[index % 3]
         for event in range(index % 4):
-            span.events.add(name=("exception", "log", "")[event], time_unix_nano=START + event, attributes=pairs(values))
+            span.events.add(
+                name=("exception", "log", "")[event], time_unix_nano=START + event, attributes=pairs(values)
+            )
         if index % 9 == 0:
             span.links.add(trace_id=bytes([9] * 16), span_id=bytes([9] * 8))
     return message
@@ -99,7 +101,9 @@ def metrics_data():
         delta.aggregation_temporality = 1
         for index, values in enumerate(VALUES):
             for points in (gauge.data_points, total.data_points, delta.data_points)[: 1 + index % 3]:
-                point = points.add(time_unix_nano=START + index, start_time_unix_nano=START, flags=index % 2, attributes=pairs(values))
+                point = points.add(
+                    time_unix_nano=START + index, start_time_unix_nano=START, flags=index % 2, attributes=pairs(values)
+                )
                 point.attributes.extend(pairs({"id": f"{name}{index}{len(points)}"}))
                 if index % 2:
                     point.as_int = index
@@ -132,7 +136,9 @@ def metrics_data():
 def logs_data():
     message = ExportLogsServiceRequest()
     for name in ("front", "back"):
-        scope = message.resource_logs.add(resource={"attributes": pairs({"service.name": name})}).scope_logs.add(scope={"name": name})
+        scope = message.resource_logs.add(resource={"attributes": pairs({"service.name": name})}).scope_logs.add(
+            scope={"name": name}
+        )
         for index, values in enumerate(VALUES):
             record = scope.log_records.add(
                 time_unix_nano=START + index,
@@ -258,7 +264,9 @@ def kept(request):
     found = []
     for resource in request.ListFields()[0][1] if request.ListFields() else ():
         for scope in next(value for field, value in resource.ListFields() if field.name.startswith("scope_")):
-            for item in next((value for field, value in scope.ListFields() if field.name in {"spans", "metrics", "log_records"}), ()):
+            for item in next(
+                (value for field, value in scope.ListFields() if field.name in {"spans", "metrics", "log_records"}), ()
+            ):
                 if item.DESCRIPTOR.name == "Span":
                     found.append((item.span_id.hex(), [event.name for event in item.events]))
                 elif item.DESCRIPTOR.name == "Metric":
@@ -311,7 +319,9 @@ def test_keeps_what_the_go_collector_keeps(server, tmp_path):
     for index, (signal, config) in enumerate(LISTED):
         message_type, batch_type, *_ = SIGNALS[signal]
         batch = batch_type.from_wire(data[signal].SerializeToString())
-        out = factory.create(make_settings(factory, signals={signal}), FilterConfig.model_validate(config), None).transform(batch)
+        out = factory.create(
+            make_settings(factory, signals={signal}), FilterConfig.model_validate(config), None
+        ).transform(batch)
         ours = kept(message_type.FromString(out.wire)) if out is not None else []
         theirs = go_kept(tmp_path / f"{index}.jsonl", message_type)
         decided += 0 < len(theirs) < len(kept(data[signal]))

@@ -35,7 +35,8 @@ service:
   telemetry: {{logs: {{level: warn}}, metrics: {{address: "127.0.0.1:{admin}"}}}}
   pipelines:
     traces: {{receivers: [otlp], processors: [memory_limiter, gpu, sampling, batch], exporters: [jaeger]}}
-    metrics: {{receivers: [otlp], processors: [memory_limiter, cardinality, batch], exporters: [prometheus_remote_write]}}
+    metrics: {{receivers: [otlp], processors: [memory_limiter, cardinality, batch], exporters:
+        [prometheus_remote_write]}}
     logs: {{receivers: [otlp], processors: [memory_limiter, gpu, batch], exporters: [loki]}}
 """
 
@@ -43,7 +44,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 
 def fetch(url, **parameters):
-    with urllib.request.urlopen(f"{url}?{urllib.parse.urlencode(parameters)}" if parameters else url, timeout=10) as answer:
+    with urllib.request.urlopen(
+        f"{url}?{urllib.parse.urlencode(parameters)}" if parameters else url, timeout=10
+    ) as answer:
         return json.load(answer)
 
 
@@ -63,7 +66,9 @@ def fed(prometheus, loki, jaeger, tmp_path_factory):
     folder = tmp_path_factory.mktemp("gateway")
     grpc, http, admin = free_port(), free_port(), free_port()
     file = folder / "gateway.yaml"
-    file.write_text(CONFIG.format(grpc=grpc, http=http, admin=admin, prometheus=prometheus, loki=loki, jaeger=jaeger[1]))
+    file.write_text(
+        CONFIG.format(grpc=grpc, http=http, admin=admin, prometheus=prometheus, loki=loki, jaeger=jaeger[1])
+    )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     program = [sys.executable, "-c", "from collector.cli import main; main()", "run", "--config", str(file)]
     process = subprocess.Popen(program, env=environment, cwd=folder)
@@ -101,7 +106,9 @@ def instant(prometheus, query):
 def test_prometheus_has_every_request_under_the_cap_and_answers_quantiles(fed, prometheus):
     """The cap holds; the sum of the last values is exactly what was sent; histogram_quantile answers; target_info is there."""
     totals, _ = fed
-    assert eventually(lambda: instant(prometheus, 'sum(http_requests_total{job="backend-api"})') == totals.requests_value)
+    assert eventually(
+        lambda: instant(prometheus, 'sum(http_requests_total{job="backend-api"})') == totals.requests_value
+    )
     assert instant(prometheus, 'count(http_requests_total{job="backend-api"})') == 101
     assert instant(prometheus, 'sum(http_requests_total{job="backend-api", otel_metric_overflow="true"})') > 0
     quantile = instant(prometheus, "histogram_quantile(0.95, sum by (le) (http_request_duration_seconds_bucket))")
@@ -116,7 +123,9 @@ def test_loki_answers_by_service_with_trace_ids(fed, loki):
 
     def lines(query):
         now = time.time_ns()
-        found = fetch(f"{loki}/loki/api/v1/query_range", query=query, limit=5000, start=now - 600 * 10**9, end=now + 60 * 10**9)
+        found = fetch(
+            f"{loki}/loki/api/v1/query_range", query=query, limit=5000, start=now - 600 * 10**9, end=now + 60 * 10**9
+        )
         return [(stream["stream"], value) for stream in found["data"]["result"] for value in stream["values"]]
 
     assert eventually(lambda: len(lines('{environment="demo"}')) == totals.log_records)
@@ -137,7 +146,11 @@ def test_jaeger_finds_traces_with_gpu_attributes_and_every_error(fed, jaeger):
         return {trace["traceID"]: trace for trace in found}
 
     def failed(found):
-        return {key for key, trace in found.items() if any(tag["key"] == "error" for span in trace["spans"] for tag in span["tags"])}
+        return {
+            key
+            for key, trace in found.items()
+            if any(tag["key"] == "error" for span in trace["spans"] for tag in span["tags"])
+        }
 
     assert eventually(lambda: len(failed(traces("backend-api"))) == totals.error_traces)
     kept = traces("backend-api")
@@ -155,7 +168,13 @@ def test_jaeger_finds_traces_with_gpu_attributes_and_every_error(fed, jaeger):
 def test_the_door_took_exactly_what_was_sent(fed):
     """The ledger's first line."""
     totals, ledger = fed
-    rows = ledger["rows"] if isinstance(ledger, dict) and "rows" in ledger else ledger["nodes"] if isinstance(ledger, dict) else ledger
+    rows = (
+        ledger["rows"]
+        if isinstance(ledger, dict) and "rows" in ledger
+        else ledger["nodes"]
+        if isinstance(ledger, dict)
+        else ledger
+    )
     received = {row["signal"]: row["received"] for row in rows if row["node"] == "receivers/otlp"}
     assert received == {"traces": totals.spans, "metrics": totals.metric_points, "logs": totals.log_records}
     assert all(row["imbalance"] == 0 for row in rows)

@@ -65,7 +65,12 @@ def plain(message):
             continue
         for each in value if field.is_repeated else [value]:
             plain(each)
-        if not field.is_repeated and field.containing_oneof is None and field.message_type.name != "AnyValue" and not value.ByteSize():
+        if (
+            not field.is_repeated
+            and field.containing_oneof is None
+            and field.message_type.name != "AnyValue"
+            and not value.ByteSize()
+        ):
             message.ClearField(field.name)
     return message
 
@@ -78,7 +83,9 @@ def items(request):
         scopes = next(value for field, value in resource.ListFields() if field.name.startswith("scope_"))
         for scope in scopes:
             inner = *head, plain(scope.scope).SerializeToString(deterministic=True), scope.schema_url
-            for each in next(value for field, value in scope.ListFields() if field.name in {"spans", "metrics", "log_records"}):
+            for each in next(
+                value for field, value in scope.ListFields() if field.name in {"spans", "metrics", "log_records"}
+            ):
                 found.update((*inner, *one) for one in points(plain(each)))
     return found
 
@@ -134,7 +141,9 @@ def arrived(folder, sent, until):
     for signal, (message_type, *_) in SIGNALS.items():
         file = folder / f"{signal}.jsonl"
         assert until(
-            lambda file=file, message_type=message_type, signal=signal: items_in(file, message_type).total() >= sent[signal].total()
+            lambda file=file, message_type=message_type, signal=signal: (
+                items_in(file, message_type).total() >= sent[signal].total()
+            )
         )
         found = items_in(file, message_type)
         missing, added = sent[signal] - found, found - sent[signal]
@@ -163,7 +172,9 @@ TARGETS = {
 }
 
 
-@pytest.mark.parametrize(("transport", "engine"), [("grpc", "http2"), ("grpc", "grpcio"), ("http", "http2")], indirect=["engine"])
+@pytest.mark.parametrize(
+    ("transport", "engine"), [("grpc", "http2"), ("grpc", "grpcio"), ("http", "http2")], indirect=["engine"]
+)
 def test_the_collector_sends_to_us(transport, engine, gateway, load, otelcol, tmp_path):
     """Its otlp exporters into our otlp receiver, and into a file."""
     ports = {"grpc": free_port(), "http": free_port()}
@@ -173,7 +184,10 @@ def test_the_collector_sends_to_us(transport, engine, gateway, load, otelcol, tm
     name, exporter = TARGETS[transport]
     go, health = free_port(), free_port()
     otelcol(
-        configured(GO, exporter, name, name, name, GRPC=go, HTTP=free_port(), HEALTH=health, TARGET=ports[transport], CLIENT=""), health
+        configured(
+            GO, exporter, name, name, name, GRPC=go, HTTP=free_port(), HEALTH=health, TARGET=ports[transport], CLIENT=""
+        ),
+        health,
     )
     sent = send_everything(f"127.0.0.1:{go}")
     arrived(tmp_path, sent, load[2])
@@ -182,7 +196,9 @@ def test_the_collector_sends_to_us(transport, engine, gateway, load, otelcol, tm
     assert running.stop() == 0
 
 
-@pytest.mark.parametrize(("transport", "engine"), [("grpc", "http2"), ("grpc", "grpcio"), ("http", "http2")], indirect=["engine"])
+@pytest.mark.parametrize(
+    ("transport", "engine"), [("grpc", "http2"), ("grpc", "grpcio"), ("http", "http2")], indirect=["engine"]
+)
 def test_we_send_to_the_collector(transport, engine, gateway, load, otelcol, tmp_path):
     """Our otlp exporters into its otlp receiver, and into its file."""
     ports, health = {"grpc": free_port(), "http": free_port()}, free_port()
@@ -191,7 +207,13 @@ def test_we_send_to_the_collector(transport, engine, gateway, load, otelcol, tmp
     otelcol(configured(GO, files, *names, GRPC=ports["grpc"], HTTP=ports["http"], HEALTH=health), health)
     name, exporter = TARGETS[transport]
     ours = free_port()
-    keys = {"ENGINE": engine.server, "CLIENT": engine.client, "GRPC": ours, "HTTP": free_port(), "TARGET": ports[transport]}
+    keys = {
+        "ENGINE": engine.server,
+        "CLIENT": engine.client,
+        "GRPC": ours,
+        "HTTP": free_port(),
+        "TARGET": ports[transport],
+    }
     running = gateway(configured(OURS, exporter, name, name, name, **keys))
     sent = send_everything(f"127.0.0.1:{ours}")
     arrived(tmp_path, sent, load[2])

@@ -14,7 +14,8 @@ receivers:
     protocols:
       grpc: {endpoint: "127.0.0.1:GRPC", max_recv_msg_size_mib: 1, include_metadata: trueTLSENGINE}
 processors:
-  attributes: {actions: [{key: text, action: upsert, from_context: metadata.x-text}, {key: many, action: upsert, from_context: metadata.x-many}]}
+  attributes: {actions: [{key: text, action: upsert, from_context: metadata.x-text}, {key: many, action: upsert,
+      from_context: metadata.x-many}]}
 exporters: {file: {path: FOLDER/traces.jsonl}}
 service:
   telemetry: {logs: {level: warn}, metrics: {address: "127.0.0.1:{admin}"}}
@@ -32,14 +33,18 @@ service:
   telemetry: {logs: {level: error}, metrics: {address: "127.0.0.1:{admin}"}}
   pipelines: {traces: {receivers: [otlp], processors: [memory_limiter], exporters: [nop]}}
 """
-SERVICES = [f"opentelemetry.proto.collector.{each}Service" for each in ("logs.v1.Logs", "metrics.v1.Metrics", "trace.v1.Trace")]
+SERVICES = [
+    f"opentelemetry.proto.collector.{each}Service" for each in ("logs.v1.Logs", "metrics.v1.Metrics", "trace.v1.Trace")
+]
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 
 def played(server, *arguments):
     """What the program tells, by case."""
-    done = subprocess.run([server.binary("sdk_go"), *arguments], capture_output=True, text=True, timeout=150, check=False)
+    done = subprocess.run(
+        [server.binary("sdk_go"), *arguments], capture_output=True, text=True, timeout=150, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return {each["case"]: each for each in map(json.loads, done.stdout.splitlines())}
 
@@ -52,9 +57,17 @@ def told(module_gateway, server, certificates):
     def of(engine, security):
         if (engine, security) not in known:
             port = free_port()
-            tls = f", tls: {{cert_file: {certificates}/cert.pem, key_file: {certificates}/key.pem}}" if security == "TLS" else ""
-            running, folder = module_gateway(CONFIG.replace(":GRPC", f":{port}").replace("TLS", tls).replace("ENGINE", engine.server))
-            address = [f"localhost:{port}", str(certificates / "ca.pem")] if security == "TLS" else [f"127.0.0.1:{port}"]
+            tls = (
+                f", tls: {{cert_file: {certificates}/cert.pem, key_file: {certificates}/key.pem}}"
+                if security == "TLS"
+                else ""
+            )
+            running, folder = module_gateway(
+                CONFIG.replace(":GRPC", f":{port}").replace("TLS", tls).replace("ENGINE", engine.server)
+            )
+            address = (
+                [f"localhost:{port}", str(certificates / "ca.pem")] if security == "TLS" else [f"127.0.0.1:{port}"]
+            )
             calls = played(server, "calls", *address)
             assert running.stop() == 0
             known[engine, security] = calls, spans_in(folder / "traces.jsonl")
@@ -85,7 +98,9 @@ def test_plain_calls_succeed_and_malformed_ones_say_what_is_wrong(calls):
     assert len(spans["plain"]) == 10
     malformed = seen["malformed"]
     assert (malformed["code"], malformed["message"] != "") == ("InvalidArgument", True)
-    assert [json.loads(detail)["@type"] for detail in malformed["details"]] == ["type.googleapis.com/google.rpc.BadRequest"]
+    assert [json.loads(detail)["@type"] for detail in malformed["details"]] == [
+        "type.googleapis.com/google.rpc.BadRequest"
+    ]
 
 
 def test_metadata_reaches_the_pipeline(calls):

@@ -36,7 +36,9 @@ def test_what_was_acknowledged_before_sigterm_reaches_the_collector_once(gateway
     grpc, http, target, health = (free_port() for _ in range(4))
     folder = tmp_path / "go"
     folder.mkdir()
-    (folder / "otelcol.yaml").write_text(GO.replace("TARGET", str(target)).replace("HEALTH", str(health)).replace("FOLDER", str(folder)))
+    (folder / "otelcol.yaml").write_text(
+        GO.replace("TARGET", str(target)).replace("HEALTH", str(health)).replace("FOLDER", str(folder))
+    )
     arguments = [server.binary("otelcol"), f"--config={folder}/otelcol.yaml"]
     with server.running(arguments, f"http://127.0.0.1:{health}/", folder):
         running = gateway(CONFIG.replace("GRPC", str(grpc)).replace("HTTP", str(http)).replace("TARGET", str(target)))

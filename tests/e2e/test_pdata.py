@@ -1,6 +1,7 @@
 """What the gateway lets in and sends, the Go collector's pdata reads too, with the content that protobuf reads in it.
 
-pdata drops fields it does not know and writes messages it does not tell from absent ones: what is compared leaves both out.
+pdata drops fields it does not know and writes messages it does not tell from absent ones: what is compared leaves both
+out.
 """
 
 import random
@@ -21,7 +22,11 @@ from collector.model import Logs, MalformedBatch, Metrics, Traces
 
 pytestmark = pytest.mark.e2e
 
-KINDS: Any = ((Traces, ExportTraceServiceRequest), (Metrics, ExportMetricsServiceRequest), (Logs, ExportLogsServiceRequest))
+KINDS: Any = (
+    (Traces, ExportTraceServiceRequest),
+    (Metrics, ExportMetricsServiceRequest),
+    (Logs, ExportLogsServiceRequest),
+)
 TEXTS = ("", "a", "service.name", "grüße", "日本語", "x" * 150, "\x00", "emoji 🎉")
 NUMBERS = {  # by the size of what holds them
     "int64": (0, 1, -1, 300, 2**63 - 1, -(2**63)),
@@ -125,8 +130,10 @@ def plain(message: Message) -> Message:
     """Without the fields pdata does not keep apart: absent and empty messages, but for the members of a oneof."""
     for field, value in message.ListFields():
         if field.message_type is None:
-            negative_zero = not field.is_repeated and not field.has_presence and value == 0  # for pdata's writer a zero like the other
-            if negative_zero or field.name.endswith("strindex"):  # of profiles: no reader of these signals has a table for it
+            # for pdata's writer a zero like the other
+            negative_zero = not field.is_repeated and not field.has_presence and value == 0
+            # of profiles: no reader of these signals has a table for it
+            if negative_zero or field.name.endswith("strindex"):
                 message.ClearField(field.name)
             continue
         for child in value if field.is_repeated else [value]:
@@ -145,7 +152,8 @@ def content(request: Any, wire: bytes) -> bytes:
 def sent(rng: random.Random, batch: Any) -> list[bytes]:
     """What can leave the gateway: the batch as it came, a part of it, and one with changes in it."""
     mask = np.array([rng.random() < 0.5 for _ in range(batch.item_count)], np.bool_)
-    table = rng.choice([table for table in batch.tables if table not in {"metrics", "quantiles"}])  # these have no attributes
+    # these have no attributes
+    table = rng.choice([table for table in batch.tables if table not in {"metrics", "quantiles"}])
     where = np.array([rng.random() < 0.5 for _ in range(batch.table(table).row_count)], np.bool_)
     attributes = batch.attributes(table)
     rows = np.array([rng.random() < 0.3 for _ in range(attributes.row_count)], np.bool_)

@@ -35,12 +35,16 @@ def push(url, service, start, now, value):
         point = metric.sum.data_points.add(start_time_unix_nano=start, time_unix_nano=now, as_int=value)
         point.attributes.add(key="endpoint", value={"string_value": f"/v1/{series}"})
     headers = {"Content-Type": "application/x-protobuf"}
-    with urllib.request.urlopen(urllib.request.Request(url, request.SerializeToString(), headers), timeout=10) as answer:
+    with urllib.request.urlopen(
+        urllib.request.Request(url, request.SerializeToString(), headers), timeout=10
+    ) as answer:
         assert answer.status == 200
 
 
 def asked(prometheus, query):
-    with urllib.request.urlopen(f"{prometheus}/api/v1/query?{urllib.parse.urlencode({'query': query})}", timeout=10) as answer:
+    with urllib.request.urlopen(
+        f"{prometheus}/api/v1/query?{urllib.parse.urlencode({'query': query})}", timeout=10
+    ) as answer:
         found = json.load(answer)["data"]["result"]
     return float(found[0]["value"][1]) if found else 0.0
 
@@ -55,7 +59,13 @@ def test_rate_after_ten_pushes(cap, gateway, load, prometheus):
     now = time.time_ns()
     start = now - PUSHES * INTERVAL_S * 10**9
     for turn in range(1, PUSHES + 1):
-        push(f"http://127.0.0.1:{http}/v1/metrics", service, start, start + turn * INTERVAL_S * 10**9, turn * INTERVAL_S * PER_SECOND)
+        push(
+            f"http://127.0.0.1:{http}/v1/metrics",
+            service,
+            start,
+            start + turn * INTERVAL_S * 10**9,
+            turn * INTERVAL_S * PER_SECOND,
+        )
     mine = f'http_requests_total{{job="{service}"}}'
     assert until(lambda: asked(prometheus, f"sum({mine})") == SERIES * PUSHES * INTERVAL_S * PER_SECOND)
     assert asked(prometheus, f"sum(count_over_time({mine}[5m]))") >= SERIES * PUSHES

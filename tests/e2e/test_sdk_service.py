@@ -43,7 +43,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 
 def fetch(url, **parameters):
-    with urllib.request.urlopen(f"{url}?{urllib.parse.urlencode(parameters)}" if parameters else url, timeout=10) as answer:
+    with urllib.request.urlopen(
+        f"{url}?{urllib.parse.urlencode(parameters)}" if parameters else url, timeout=10
+    ) as answer:
         return json.load(answer)
 
 
@@ -63,23 +65,43 @@ def status(url, method="GET"):
     [("", "http_server_duration_milliseconds_bucket"), ("http", "http_server_request_duration_seconds_bucket")],
     ids=["old", "stable"],
 )
-def test_an_instrumented_service_is_seen_everywhere(conventions, histogram, gateway, load, prometheus, loki, jaeger, tmp_path):
+def test_an_instrumented_service_is_seen_everywhere(
+    conventions, histogram, gateway, load, prometheus, loki, jaeger, tmp_path
+):
     """Its latency quantile, its log lines with the ids of their traces, its failing requests; half of the rest is sampled away."""
     until = load[2]
     grpc, port, name = free_port(), free_port(), f"embedding-api-{conventions or 'old'}"
-    config = CONFIG.replace("GRPC", str(grpc)).replace("PROMETHEUS", prometheus).replace("LOKI", loki).replace("JAEGER", jaeger[1])
+    config = (
+        CONFIG.replace("GRPC", str(grpc))
+        .replace("PROMETHEUS", prometheus)
+        .replace("LOKI", loki)
+        .replace("JAEGER", jaeger[1])
+    )
     running = gateway(config)
     environment = {
         **os.environ, "OTEL_SERVICE_NAME": name, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{grpc}",
         "OTEL_METRIC_EXPORT_INTERVAL": "500", "OTEL_SEMCONV_STABILITY_OPT_IN": conventions,
     }  # fmt: skip
-    program = [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLE), "--port", str(port), "--log-level", "warning", "app:app"]
+    program = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "--app-dir",
+        str(EXAMPLE),
+        "--port",
+        str(port),
+        "--log-level",
+        "warning",
+        "app:app",
+    ]
     with (tmp_path / "service.log").open("wb") as log:
         service = subprocess.Popen(program, env=environment, cwd=tmp_path, stdout=log, stderr=log)
     try:
         base = f"http://127.0.0.1:{port}/v1"
         assert until(lambda: status(f"{base}/documents/1") == 200), (tmp_path / "service.log").read_text()
-        assert [status(f"{base}/embeddings?text={'x' * number}", "POST") for number in range(1, GOOD + 1)] == [200] * GOOD
+        assert [status(f"{base}/embeddings?text={'x' * number}", "POST") for number in range(1, GOOD + 1)] == [
+            200
+        ] * GOOD
         assert [status(f"{base}/documents/{500 + number}") for number in range(FAILING)] == [500] * FAILING
         seen_by_prometheus(prometheus, name, histogram, until)
         failed_lines = seen_by_loki(loki, name, until)
@@ -112,7 +134,9 @@ def seen_by_loki(loki, name, until):
     def lines():
         now = time.time_ns()
         query = f'{{service="{name}"}}'
-        found = fetch(f"{loki}/loki/api/v1/query_range", query=query, limit=5000, start=now - 600 * 10**9, end=now + 60 * 10**9)
+        found = fetch(
+            f"{loki}/loki/api/v1/query_range", query=query, limit=5000, start=now - 600 * 10**9, end=now + 60 * 10**9
+        )
         return [(stream["stream"], line) for stream in found["data"]["result"] for _, line in stream["values"]]
 
     assert until(lambda: len(lines()) == GOOD + FAILING), lines()
@@ -128,9 +152,15 @@ def seen_by_loki(loki, name, until):
 def seen_by_jaeger(query, name, failed_ids, until):
     def traces(operation):
         return {
-            trace["traceID"] for trace in fetch(f"{query}/api/traces", service=name, operation=operation, limit=500, lookback="1h")["data"]
+            trace["traceID"]
+            for trace in fetch(f"{query}/api/traces", service=name, operation=operation, limit=500, lookback="1h")[
+                "data"
+            ]
         }
 
-    assert until(lambda: failed_ids <= traces("GET /v1/documents/{number}")), (failed_ids, traces("GET /v1/documents/{number}"))
+    assert until(lambda: failed_ids <= traces("GET /v1/documents/{number}")), (
+        failed_ids,
+        traces("GET /v1/documents/{number}"),
+    )
     assert until(lambda: traces("encode"))
     assert 1 <= len(traces("POST /v1/embeddings")) < GOOD

@@ -21,9 +21,11 @@ receivers:
   otlp: {protocols: {grpc: {endpoint: "127.0.0.1:GRPC"ENGINE}, http: {endpoint: "127.0.0.1:HTTP"}}}
   otlp/tls:
     protocols:
-      grpc: {endpoint: "127.0.0.1:SECURE_GRPC", tls: {cert_file: CERTIFICATES/cert.pem, key_file: CERTIFICATES/key.pem}ENGINE}
+      grpc: {endpoint: "127.0.0.1:SECURE_GRPC", tls: {cert_file: CERTIFICATES/cert.pem, key_file:
+          CERTIFICATES/key.pem}ENGINE}
       http: {endpoint: "127.0.0.1:SECURE_HTTP", tls: {cert_file: CERTIFICATES/cert.pem, key_file: CERTIFICATES/key.pem}}
-exporters: {file/traces: {path: FOLDER/traces.jsonl}, file/metrics: {path: FOLDER/metrics.jsonl}, file/logs: {path: FOLDER/logs.jsonl}}
+exporters: {file/traces: {path: FOLDER/traces.jsonl}, file/metrics: {path: FOLDER/metrics.jsonl}, file/logs: {path:
+    FOLDER/logs.jsonl}}
 service:
   telemetry: {logs: {level: warn}, metrics: {address: "127.0.0.1:{admin}"}}
   pipelines:
@@ -36,12 +38,10 @@ daemon off; master_process off; worker_processes 1; pid FOLDER/nginx.pid; error_
 events {}
 http {
   access_log off;
-  client_body_temp_path FOLDER/body; proxy_temp_path FOLDER/proxy; fastcgi_temp_path FOLDER/fastcgi; uwsgi_temp_path FOLDER/uwsgi;
-  scgi_temp_path FOLDER/scgi;
-  upstream over_grpc { server 127.0.0.1:GRPC; keepalive 4; }
-  upstream over_http { server 127.0.0.1:HTTP; keepalive 4; }
-  server { listen 127.0.0.1:FRONT_GRPC http2; location / { grpc_pass grpc://over_grpc; } }
-  server {
+  client_body_temp_path FOLDER/body; proxy_temp_path FOLDER/proxy; fastcgi_temp_path FOLDER/fastcgi; uwsgi_temp_path
+  FOLDER/uwsgi; scgi_temp_path FOLDER/scgi; upstream over_grpc { server 127.0.0.1:GRPC; keepalive 4; } upstream
+  over_http { server 127.0.0.1:HTTP; keepalive 4; } server { listen 127.0.0.1:FRONT_GRPC http2; location / { grpc_pass
+  grpc://over_grpc; } } server {
     listen 127.0.0.1:FRONT_HTTP;
     location = /ready { return 200; }
     location / { proxy_pass http://over_http; proxy_http_version 1.1; proxy_set_header Connection ""; }
@@ -90,22 +90,31 @@ class Service:
                 "python": lambda: [sys.executable, str(CLIENTS / "sdk_python" / "main.py")],
             }[language]()
         arguments = [*program, protocol, url, compression, *([str(ca)] if ca else [])]
-        # Without settings of the SDKs, and without the authorities of Python's requests, which come before those it is given.
+        # Without settings of the SDKs, and without the authorities of Python's requests, which come before those it is
+        # given.
         ignored = ("OTEL_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(ignored)} | {"OTEL_SERVICE_NAME": name}
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(ignored)} | {
+            "OTEL_SERVICE_NAME": name
+        }
         done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         return name, json.loads(done.stdout)["spans"]
 
     def received(self, signal, name):
         """Every resource of that service, in order."""
-        kind = {"traces": ExportTraceServiceRequest, "metrics": ExportMetricsServiceRequest, "logs": ExportLogsServiceRequest}[signal]
+        kind = {
+            "traces": ExportTraceServiceRequest,
+            "metrics": ExportMetricsServiceRequest,
+            "logs": ExportLogsServiceRequest,
+        }[signal]
         found = []
         file = self.folder / f"{signal}.jsonl"
         for line in file.read_text().splitlines(keepends=True) if file.exists() else ():
             if line.endswith("\n") and name in line:
                 request = json_format.ParseDict(without_ids(json.loads(line)), kind())
-                found += [each for each in request.ListFields()[0][1] if attributes(each.resource)["service.name"] == name]
+                found += [
+                    each for each in request.ListFields()[0][1] if attributes(each.resource)["service.name"] == name
+                ]
         return found
 
 
@@ -116,7 +125,11 @@ def without_ids(value):
     if not isinstance(value, dict):
         return value
     kept = {key: without_ids(each) for key, each in value.items() if key not in {"traceId", "spanId", "parentSpanId"}}
-    ids = [{"key": key, "value": {"stringValue": value[key]}} for key in ("traceId", "spanId", "parentSpanId") if value.get(key)]
+    ids = [
+        {"key": key, "value": {"stringValue": value[key]}}
+        for key in ("traceId", "spanId", "parentSpanId")
+        if value.get(key)
+    ]
     if ids:
         kept["attributes"] = kept.get("attributes", []) + ids
     return kept
@@ -133,7 +146,12 @@ def attributes(item):
 
 def check_spans(service, name, ids, until):
     def spans():
-        return [span for resource in service.received("traces", name) for scope in resource.scope_spans for span in scope.spans]
+        return [
+            span
+            for resource in service.received("traces", name)
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
 
     assert until(lambda: len(spans()) >= COUNT)
     found = {attributes(span)["number"]: span for span in spans()}
@@ -149,13 +167,22 @@ def check_spans(service, name, ids, until):
         linked = [] if i % 10 or not i else [{"number": i, "traceId": ids[i - 10][0], "spanId": ids[i - 10][1]}]
         assert [attributes(link) for link in span.links] == linked
         assert 0 < span.start_time_unix_nano <= span.end_time_unix_nano
-    scopes = {(scope.scope.name, scope.scope.version) for resource in service.received("traces", name) for scope in resource.scope_spans}
+    scopes = {
+        (scope.scope.name, scope.scope.version)
+        for resource in service.received("traces", name)
+        for scope in resource.scope_spans
+    }
     assert scopes == {("interop", "1.0")}
 
 
 def check_logs(service, name, ids, until):
     def lines():
-        return [line for resource in service.received("logs", name) for scope in resource.scope_logs for line in scope.log_records]
+        return [
+            line
+            for resource in service.received("logs", name)
+            for scope in resource.scope_logs
+            for line in scope.log_records
+        ]
 
     assert until(lambda: len(lines()) >= COUNT)
     found = {attributes(line)["number"]: line for line in lines()}
@@ -196,7 +223,12 @@ def check_metrics(service, name, until):
         assert (point.count, point.sum) == (len(numbers), sum(i + 0.25 for i in numbers))
         assert sum(point.bucket_counts) == point.count
     (size,) = found["size"].exponential_histogram.data_points
-    assert (size.count, size.sum, size.min, size.max) == (COUNT, sum(i + 0.25 for i in range(COUNT)), 0.25, COUNT - 0.75)
+    assert (size.count, size.sum, size.min, size.max) == (
+        COUNT,
+        sum(i + 0.25 for i in range(COUNT)),
+        0.25,
+        COUNT - 0.75,
+    )
     assert sum(size.positive.bucket_counts) + size.zero_count == COUNT
 
 
@@ -225,7 +257,9 @@ def services(module_gateway, certificates):
     return of
 
 
-@pytest.mark.parametrize(("engine", "security"), [("http2", "plaintext"), ("http2", "TLS"), ("grpcio", "plaintext")], indirect=["engine"])
+@pytest.mark.parametrize(
+    ("engine", "security"), [("http2", "plaintext"), ("http2", "TLS"), ("grpcio", "plaintext")], indirect=["engine"]
+)
 @pytest.mark.parametrize(("language", "protocol"), OVER_GRPC)
 def test_everything_arrives_over_grpc(language, protocol, security, engine, services, server, certificates, load):
     """Spans, metrics and logs of each language's SDK, compressed in plaintext and uncompressed over TLS."""
@@ -282,4 +316,8 @@ def test_everything_arrives_through_nginx_over_http(language, services, server, 
     """``proxy_pass`` with connections kept alive."""
     service = services()
     front = nginx(service)
-    check(service, *service.emit(server, language, "http/protobuf", "gzip", f"http://127.0.0.1:{front['FRONT_HTTP']}"), load[2])
+    check(
+        service,
+        *service.emit(server, language, "http/protobuf", "gzip", f"http://127.0.0.1:{front['FRONT_HTTP']}"),
+        load[2],
+    )

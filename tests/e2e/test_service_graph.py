@@ -54,7 +54,9 @@ def request(spans):
 
 
 def asked(prometheus, query):
-    with urllib.request.urlopen(f"{prometheus}/api/v1/query?{urllib.parse.urlencode({'query': query})}", timeout=10) as answer:
+    with urllib.request.urlopen(
+        f"{prometheus}/api/v1/query?{urllib.parse.urlencode({'query': query})}", timeout=10
+    ) as answer:
         found = json.load(answer)["data"]["result"]
     return float(found[0]["value"][1]) if found else 0.0
 
@@ -69,9 +71,13 @@ def test_the_graph_arrives(gateway, load, prometheus):
         trace, call, tenant = os.urandom(16), os.urandom(8), {"tenant.id": "acme"}
         clients.append(("graph-web", SERVER, trace, os.urandom(8), b"", 500, False, {}))
         clients.append(("graph-web", CLIENT, trace, call, os.urandom(8), 300, False, tenant))
-        clients.append(("graph-web", CLIENT, trace, os.urandom(8), os.urandom(8), 7, False, {"peer.service": "graph-mail"}))
+        clients.append(
+            ("graph-web", CLIENT, trace, os.urandom(8), os.urandom(8), 7, False, {"peer.service": "graph-mail"})
+        )
         servers.append(("graph-embed", SERVER, trace, os.urandom(8), call, 30, number % 10 == 0, {}))
-        servers.append(("graph-embed", CLIENT, trace, os.urandom(8), os.urandom(8), 3, False, {"db.name": "graph-vectors"}))
+        servers.append(
+            ("graph-embed", CLIENT, trace, os.urandom(8), os.urandom(8), 3, False, {"db.name": "graph-vectors"})
+        )
     for spans in (servers, clients):
         headers = {"Content-Type": "application/x-protobuf"}
         url = f"http://127.0.0.1:{http}/v1/traces"
@@ -80,10 +86,16 @@ def test_the_graph_arrives(gateway, load, prometheus):
     pair = 'client="graph-web",server="graph-embed",client_tenant_id="acme"'
     for labels in (pair, 'client="user",server="graph-web"', 'client="graph-web",server="graph-mail",connection_type="virtual_node"',
                    'client="graph-embed",server="graph-vectors",connection_type="database"'):  # fmt: skip
-        assert until(lambda labels=labels: asked(prometheus, f"sum(traces_service_graph_request_total{{{labels}}})") == REQUESTS), labels
+        assert until(
+            lambda labels=labels: asked(prometheus, f"sum(traces_service_graph_request_total{{{labels}}})") == REQUESTS
+        ), labels
     assert asked(prometheus, f"traces_service_graph_request_failed_total{{{pair}}}") == REQUESTS / 10
-    assert asked(prometheus, f"sum(traces_service_graph_request_server_seconds_sum{{{pair}}})") == pytest.approx(REQUESTS * 0.03)
-    assert asked(prometheus, f"sum(traces_service_graph_request_client_seconds_sum{{{pair}}})") == pytest.approx(REQUESTS * 0.3)
+    assert asked(prometheus, f"sum(traces_service_graph_request_server_seconds_sum{{{pair}}})") == pytest.approx(
+        REQUESTS * 0.03
+    )
+    assert asked(prometheus, f"sum(traces_service_graph_request_client_seconds_sum{{{pair}}})") == pytest.approx(
+        REQUESTS * 0.3
+    )
     assert asked(prometheus, f'sum(traces_service_graph_request_server_seconds_bucket{{{pair},le="0.05"}})') == REQUESTS
     assert asked(prometheus, f'sum(traces_service_graph_request_server_seconds_bucket{{{pair},le="0.01"}})') == 0
     assert all(row["imbalance"] == 0 for row in running.ledger())

@@ -69,7 +69,11 @@ def request_of(seed):
                 start_time_unix_nano=start, end_time_unix_nano=start + ns, trace_state=rng.choice(["", "", "ot=th:8", "x=y,ot=th:c"]),
             )  # fmt: skip
             span.status.code = rng.randrange(3)
-            for key, value in (("tenant", rng.choice(["a", "b"])), ("http.method", rng.choice(["GET", "PUT"])), ("k8s.node.name", "n")):
+            for key, value in (
+                ("tenant", rng.choice(["a", "b"])),
+                ("http.method", rng.choice(["GET", "PUT"])),
+                ("k8s.node.name", "n"),
+            ):
                 if rng.random() < 0.7:
                     span.attributes.add(key=key).value.string_value = value
             span.attributes.add(key="number").value.int_value = rng.randrange(3)
@@ -113,8 +117,12 @@ def configured(text, folder):
     pipelines = [f"traces: {{receivers: [otlp], exporters: [{', '.join(f'span_metrics/{name}' for name in names)}]}}"]
     pipelines += [f"metrics/{name}: {{receivers: [span_metrics/{name}], exporters: [file/{name}]}}" for name in names]
     exporters = "".join(f"\n  file/{name}: {{path: {folder}/{name}.json}}" for name in names)
-    connectors = "".join(CONNECTOR.replace("NAME", name).replace("OPTIONS", options) for name, options in OPTIONS.items())
-    return f"{text}  pipelines:\n    " + "\n    ".join(pipelines) + f"\nexporters:{exporters}\nconnectors:{connectors}\n"
+    connectors = "".join(
+        CONNECTOR.replace("NAME", name).replace("OPTIONS", options) for name, options in OPTIONS.items()
+    )
+    return (
+        f"{text}  pipelines:\n    " + "\n    ".join(pipelines) + f"\nexporters:{exporters}\nconnectors:{connectors}\n"
+    )
 
 
 def check_equal(mine, theirs):
@@ -150,7 +158,9 @@ def test_numbers_are_those_of_the_go_collector(gateway, load, server, tmp_path):
                     export(request, timeout=20, wait_for_ready=True)
         for name in OPTIONS:
             files = folder / f"{name}.json", tmp_path / f"{name}.json"
-            assert load[2](lambda files=files: (found := counts(last_points(files[0]))) and found == counts(last_points(files[1]))), name
+            assert load[2](
+                lambda files=files: (found := counts(last_points(files[0]))) and found == counts(last_points(files[1]))
+            ), name
             theirs, mine = map(last_points, files)
             assert counts(mine)["traces.span.metrics.calls"] > REQUESTS * SPANS * 3 // 4
             check_equal(mine, theirs)

@@ -48,4 +48,7 @@ def test_every_policy_type_is_compared(peer):
                 yield from types(each)
 
     blocks = {field.alias or name for name, field in PolicyConfig.model_fields.items()} - {"name", "type"}
-    assert {kind for case in peer.cases(0) for kind in types(case.policies)} == blocks | {"always_sample", "trace_flags"}
+    assert {kind for case in peer.cases(0) for kind in types(case.policies)} == blocks | {
+        "always_sample",
+        "trace_flags",
+    }

@@ -17,10 +17,14 @@ def seeds() -> list[bytes]:
     traces = ExportTraceServiceRequest()
     group = traces.resource_spans.add(schema_url="url")
     group.resource.attributes.add(key="service.name").value.string_value = "söme"
-    span = group.scope_spans.add().spans.add(trace_id=bytes(16), span_id=bytes(8), name="n", flags=1, start_time_unix_nano=1)
+    span = group.scope_spans.add().spans.add(
+        trace_id=bytes(16), span_id=bytes(8), name="n", flags=1, start_time_unix_nano=1
+    )
     span.attributes.add(key="list").value.array_value.values.add().kvlist_value.values.add(key="k").value.int_value = -1
     span.events.add(name="e").attributes.add(key="k").value.bool_value = True
-    span.links.add(trace_id=bytes(16), span_id=bytes(8), trace_state="a=b").attributes.add(key="k").value.double_value = 1.5
+    span.links.add(trace_id=bytes(16), span_id=bytes(8), trace_state="a=b").attributes.add(
+        key="k"
+    ).value.double_value = 1.5
     span.status.message = "m"
     metrics = ExportMetricsServiceRequest()
     scope = metrics.resource_metrics.add().scope_metrics.add()
@@ -38,7 +42,11 @@ def seeds() -> list[bytes]:
             point.positive.bucket_counts.extend([1, 300])
             point.negative.offset = -5
     logs = ExportLogsServiceRequest()
-    record = logs.resource_logs.add().scope_logs.add().log_records.add(severity_text="WARN", event_name="e", trace_id=bytes(16))
+    record = (
+        logs.resource_logs.add()
+        .scope_logs.add()
+        .log_records.add(severity_text="WARN", event_name="e", trace_id=bytes(16))
+    )
     record.body.kvlist_value.values.add(key="k").value.string_value = "v" * 150
     record.attributes.add(key="k").value.int_value = 2**40
     items = [span, scope.metrics[2].histogram.data_points[0], record, span.links[0]]
@@ -51,7 +59,11 @@ def http1_streams() -> list[bytes]:
     body = b"Content-Length: 4\r\n\r\nbody"
     return [
         post + body + b"GET /now?q HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" + post + b"Connection: close\r\n" + body,
-        post + b"Transfer-Encoding: chunked\r\n\r\n4;e=1\r\nbody\r\n0\r\nT: v\r\n\r\n" + post + b"Expect: 100-continue\r\n" + body,
+        post
+        + b"Transfer-Encoding: chunked\r\n\r\n4;e=1\r\nbody\r\n0\r\nT: v\r\n\r\n"
+        + post
+        + b"Expect: 100-continue\r\n"
+        + body,
         post + b"Connection: Upgrade\r\nUpgrade: h2c\r\n" + body + b"PUT http://h/x HTTP/1.1\r\nHost: h\r\n" + body,
         b"OPTIONS /x HTTP/1.1\r\nHost: h\r\nOrigin: https://a.example.com\r\nAccess-Control-Request-Method: POST\r\n\r\n",
         post + b"Content-Encoding: gzip\r\n" + body + post + b"Content-Length: 4\r\n" + body,
@@ -84,11 +96,26 @@ def http2_streams() -> list[bytes]:
         + frame(9, 4, 1, call[9:])
         + frame(0, 0, 1, message[:3])
         + frame(0, 9, 1, b"\2" + message[3:] + b"\0\0"),
-        settings + frame(1, 4, 1, call + literal(b"grpc-encoding", b"gzip") + literal(b"x-bin", b"AAA")) + frame(0, 1, 1, zipped),
-        settings + frame(1, 4, 1, call + literal(b"grpc-timeout", b"5S")) + frame(0, 1, 1, message * 2) + frame(3, 0, 1, bytes(4)),
-        settings + frame(1, 4, 1, plain) + frame(0, 1, 1, b"body") + frame(1, 5, 3, plain + literal(b"content-encoding", b"gzip")),
-        settings + frame(1, 4, 1, watch) + frame(0, 1, 1, bytes(5)) + frame(8, 0, 0, bytes([0, 1, 0, 0])) + frame(7, 0, 0, bytes(8)),
-        settings + frame(1, 0x2C, 1, b"\0" + bytes(4) + b"\x10" + call) + frame(1, 5, 1, literal(b"t", b"v")) + frame(2, 0, 5, bytes(5)),
+        settings
+        + frame(1, 4, 1, call + literal(b"grpc-encoding", b"gzip") + literal(b"x-bin", b"AAA"))
+        + frame(0, 1, 1, zipped),
+        settings
+        + frame(1, 4, 1, call + literal(b"grpc-timeout", b"5S"))
+        + frame(0, 1, 1, message * 2)
+        + frame(3, 0, 1, bytes(4)),
+        settings
+        + frame(1, 4, 1, plain)
+        + frame(0, 1, 1, b"body")
+        + frame(1, 5, 3, plain + literal(b"content-encoding", b"gzip")),
+        settings
+        + frame(1, 4, 1, watch)
+        + frame(0, 1, 1, bytes(5))
+        + frame(8, 0, 0, bytes([0, 1, 0, 0]))
+        + frame(7, 0, 0, bytes(8)),
+        settings
+        + frame(1, 0x2C, 1, b"\0" + bytes(4) + b"\x10" + call)
+        + frame(1, 5, 1, literal(b"t", b"v"))
+        + frame(2, 0, 5, bytes(5)),
     ]
 
 
@@ -99,11 +126,30 @@ def http2_answers() -> list[bytes]:
     status = b"\x00\x0bgrpc-status\x010"
     message = b"\0\0\0\0\4body"
     return [
-        settings + frame(1, 4, 1, head) + frame(0, 0, 1, message) + frame(1, 5, 1, status) + frame(1, 5, 3, head + status),
-        settings + frame(1, 4, 1, b"\x08\x03103") + frame(1, 4, 1, head) + frame(0, 0, 1, message[:7]) + frame(0, 1, 1, message[7:]),
-        settings + frame(1, 4, 3, head) + frame(0, 0, 3, message * 2) + frame(3, 0, 3, bytes([0, 0, 0, 7])) + frame(6, 0, 0, bytes(8)),
-        settings + frame(1, 4, 1, b"\x8d") + frame(0, 1, 1, b"not found") + frame(7, 0, 0, bytes([0, 0, 0, 1, 0, 0, 0, 0])),
-        settings + frame(8, 0, 0, bytes([0, 1, 0, 0])) + frame(1, 0, 1, head[:5]) + frame(9, 4, 1, head[5:]) + frame(0, 0, 1, b"\2" * 9),
+        settings
+        + frame(1, 4, 1, head)
+        + frame(0, 0, 1, message)
+        + frame(1, 5, 1, status)
+        + frame(1, 5, 3, head + status),
+        settings
+        + frame(1, 4, 1, b"\x08\x03103")
+        + frame(1, 4, 1, head)
+        + frame(0, 0, 1, message[:7])
+        + frame(0, 1, 1, message[7:]),
+        settings
+        + frame(1, 4, 3, head)
+        + frame(0, 0, 3, message * 2)
+        + frame(3, 0, 3, bytes([0, 0, 0, 7]))
+        + frame(6, 0, 0, bytes(8)),
+        settings
+        + frame(1, 4, 1, b"\x8d")
+        + frame(0, 1, 1, b"not found")
+        + frame(7, 0, 0, bytes([0, 0, 0, 1, 0, 0, 0, 0])),
+        settings
+        + frame(8, 0, 0, bytes([0, 1, 0, 0]))
+        + frame(1, 0, 1, head[:5])
+        + frame(9, 4, 1, head[5:])
+        + frame(0, 0, 1, b"\2" * 9),
     ]
 
 
@@ -118,7 +164,9 @@ def inputs() -> dict[str, list[bytes]]:
         "fuzz_grpc": [bytes([step]) + stream for step in (0, 6, 40) for stream in http2_streams()],
         "fuzz_session": [bytes([step]) + stream for step in (0, 6, 40) for stream in http2_streams()]
         + [bytes([64 + step]) + stream for step in (0, 6, 40) for stream in http2_answers()],
-        "fuzz_splice": [bytes([signal]) + bytes([chance]) * 8 + wire for signal, wire in requests for chance in range(8)],
+        "fuzz_splice": [
+            bytes([signal]) + bytes([chance]) * 8 + wire for signal, wire in requests for chance in range(8)
+        ],
     }
 
 

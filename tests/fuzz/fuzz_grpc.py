@@ -1,6 +1,7 @@
 """Fuzz target: the server's side of HTTP/2 and gRPC. No split of the bytes changes what is served, nothing stays booked, no bug shows.
 
-First byte: where the stream is cut; then frames, after the client's preface. Under atheris: ``python tests/fuzz/fuzz_grpc.py CORPUS_DIR``.
+First byte: where the stream is cut; then frames, after the client's preface. Under atheris: ``python
+tests/fuzz/fuzz_grpc.py CORPUS_DIR``.
 """
 
 import asyncio
@@ -91,7 +92,9 @@ async def run(pieces: list[bytes]) -> tuple[list[Any], Counter[str], Counter[str
             waiting.append((reply, message))
 
     common: dict[str, Any] = {"clock": FakeClock(), "log": telemetry.log}
-    http = HTTPServer(HTTPServerConfig.model_validate({"max_request_body_size": 2000}), {}, key="h", default=Echo(served), **common)
+    http = HTTPServer(
+        HTTPServerConfig.model_validate({"max_request_body_size": 2000}), {}, key="h", default=Echo(served), **common
+    )
     server = GRPCServer(
         GRPCServerConfig(max_recv_msg_size_mib=1),
         {"/a.B/C": method},

@@ -11,7 +11,9 @@ from typing import Any, Final
 if __name__ == "__main__":
     import atheris
 
-    instrumented: contextlib.AbstractContextManager[Any] = atheris.instrument_imports(include=["collector.transport.http"])
+    instrumented: contextlib.AbstractContextManager[Any] = atheris.instrument_imports(
+        include=["collector.transport.http"]
+    )
 else:
     instrumented = contextlib.nullcontext()
 with instrumented:
@@ -21,7 +23,9 @@ with instrumented:
 from collector.testing import FakeClock, FakeHost, RecordingTelemetry
 from config.blocks import HTTPServerConfig
 
-CONFIG: Final = HTTPServerConfig.model_validate({"max_request_body_size": 2000, "cors": {"allowed_origins": ["https://*.example.com"]}})
+CONFIG: Final = HTTPServerConfig.model_validate(
+    {"max_request_body_size": 2000, "cors": {"allowed_origins": ["https://*.example.com"]}}
+)
 LOOP: Final = asyncio.new_event_loop()
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 

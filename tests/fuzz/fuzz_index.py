@@ -1,6 +1,7 @@
 """Fuzz target: the index over bytes and rows nobody checked. Whatever they hold, it gives rows within the bytes or MalformedBatch.
 
-First byte: the table; second: how far the rows are shifted against the bytes. The rest is a message for each row's frame.
+First byte: the table; second: how far the rows are shifted against the bytes. The rest is a message for each row's
+frame.
 """
 
 import sys
@@ -58,7 +59,11 @@ def test_one_input(data: bytes) -> None:
     if len(data) < 2:
         return
     wire, choice, shift = data[2:], data[0], data[1]
-    tables = [("attributes", table) for table in ATTRIBUTES] + [("children", table) for table in CHILDREN] + [("scan", ""), ("find", "")]
+    tables = (
+        [("attributes", table) for table in ATTRIBUTES]
+        + [("children", table) for table in CHILDREN]
+        + [("scan", ""), ("find", "")]
+    )
     what, table = tables[choice % len(tables)]
     try:
         if what == "attributes":
@@ -77,7 +82,9 @@ def test_one_input(data: bytes) -> None:
             for found in scan.frames(("traces", "logs")[shift % 2], wire):
                 within(wire, found)
         else:
-            starts, ends = scan_index.find_field(wire, np.array([0, shift], "i4"), np.array([len(wire)] * 2, "i4"), shift % 20 + 1)
+            starts, ends = scan_index.find_field(
+                wire, np.array([0, shift], "i4"), np.array([len(wire)] * 2, "i4"), shift % 20 + 1
+            )
             assert np.all((starts < ends) | (starts == -1))
     except MalformedBatch:
         return

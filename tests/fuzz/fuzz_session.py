@@ -11,7 +11,9 @@ from typing import Any, Final
 if __name__ == "__main__":
     import atheris
 
-    instrumented: contextlib.AbstractContextManager[Any] = atheris.instrument_imports(include=["collector.transport.http2"])
+    instrumented: contextlib.AbstractContextManager[Any] = atheris.instrument_imports(
+        include=["collector.transport.http2"]
+    )
 else:
     instrumented = contextlib.nullcontext()
 with instrumented:
@@ -22,7 +24,9 @@ with instrumented:
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 CLIENT_BIT: Final = 0x40
-CALL: Final = Fields(((b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/a.B/C"), (b":authority", b"x"), (b"te", b"trailers")))
+CALL: Final = Fields(
+    ((b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/a.B/C"), (b":authority", b"x"), (b"te", b"trailers"))
+)
 HEAD: Final = Fields(((b":status", b"200"), (b"content-type", b"application/grpc")))
 STATUS: Final = Fields(((b"grpc-status", b"0"),))
 
@@ -32,7 +36,9 @@ Heard = tuple[dict[int, list[Any]], list[str], bool]
 def new(*, is_client: bool) -> Session:
     """An end; a client has asked twice."""
     if not is_client:
-        return engine.server(max_message_bytes=1000, max_concurrent_streams=10, max_header_bytes=1000, cut_off_bytes=2000)
+        return engine.server(
+            max_message_bytes=1000, max_concurrent_streams=10, max_header_bytes=1000, cut_off_bytes=2000
+        )
     session = engine.client(max_message_bytes=1000)
     for _ in range(2):
         session.request(CALL, b"\0\0\0\0\4", b"body")

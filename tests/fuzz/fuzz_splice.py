@@ -65,9 +65,13 @@ def test_one_input(data: bytes) -> None:
     edit = batch.edit().delete_attributes(rows, table=table).replace_attributes(~rows, every.as_text(), table=table)
     for key in (*every.key.distinct[:2], "new"):
         edit.set(key, chance.choice(("value", 7, 1.5, True, b"x" * 200, [1, {"k": 2}])), where, table=table)
-    edit.set("inner", 1, table="scopes").set("inner", 1, table="resources").set_field("schema_url", "url" * 50, table="scopes")
+    edit.set("inner", 1, table="scopes").set("inner", 1, table="resources").set_field(
+        "schema_url", "url" * 50, table="scopes"
+    )
     if kind is Traces:
-        edit.set_field("status_message", "m").set_field("name", "n", mask).set_field("trace_id", np.zeros((len(mask), 2), np.uint64))
+        edit.set_field("status_message", "m").set_field("name", "n", mask).set_field(
+            "trace_id", np.zeros((len(mask), 2), np.uint64)
+        )
     elif kind is Logs:
         edit.set_field("body", every.as_text() if len(mask) == every.row_count else "body", mask)
     edited = edit.apply()

@@ -30,8 +30,12 @@ def seeds():
     scope = metrics.resource_metrics.add().scope_metrics.add()
     for member in ("gauge", "sum", "histogram", "exponential_histogram", "summary"):
         for _ in range(2):
-            getattr(scope.metrics.add(name=member), member).data_points.add(time_unix_nano=1).attributes.add(key="k").value.double_value = 1
-    metrics.resource_metrics[0].scope_metrics[0].metrics[0].gauge.data_points[0].exemplars.add(as_int=1).filtered_attributes.add(key="x")
+            getattr(scope.metrics.add(name=member), member).data_points.add(time_unix_nano=1).attributes.add(
+                key="k"
+            ).value.double_value = 1
+    metrics.resource_metrics[0].scope_metrics[0].metrics[0].gauge.data_points[0].exemplars.add(
+        as_int=1
+    ).filtered_attributes.add(key="x")
     logs = ExportLogsServiceRequest()
     for i in range(3):
         record = logs.resource_logs.add().scope_logs.add().log_records.add(severity_text="WARN")

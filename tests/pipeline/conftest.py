@@ -226,7 +226,9 @@ class World:
             stability=Stability.STABLE,
             signals=frozenset() if kind is ComponentKind.EXTENSION else ALL,
             kind=kind,
-            connects=frozenset((signal, signal) for signal in Signal) if kind is ComponentKind.CONNECTOR else frozenset(),
+            connects=frozenset((signal, signal) for signal in Signal)
+            if kind is ComponentKind.CONNECTOR
+            else frozenset(),
         )
 
     def _record(self, component, key) -> None:

@@ -270,7 +270,9 @@ async def test_everybody_hears_what_he_would_alone(world, turns, order):
             alone.send(body, context)
             await alone.answers()
         expected = [plain(outcome) for outcome in alone.told]
-        expected_out = {t: b"".join(b.wire for b in world.target().batches if b.context.tenant == t) for t in (None, "a")}
+        expected_out = {
+            t: b"".join(b.wire for b in world.target().batches if b.context.tenant == t) for t in (None, "a")
+        }
     async with world.running(PLAIN % order):
         together = Senders(world.source())
         for turn in turns:
@@ -278,4 +280,6 @@ async def test_everybody_hears_what_he_would_alone(world, turns, order):
                 together.send(body, Context(tenant=tenant))
             await together.answers()
         assert [plain(outcome) for outcome in together.told] == expected
-        assert {t: b"".join(b.wire for b in world.target().batches if b.context.tenant == t) for t in (None, "a")} == expected_out
+        assert {
+            t: b"".join(b.wire for b in world.target().batches if b.context.tenant == t) for t in (None, "a")
+        } == expected_out

@@ -35,9 +35,21 @@ async def test_starts_downstream_first_and_stops_upstream_first(world):
     """The order of the obligations."""
     async with world.running(FINE):
         pass
-    order = ["extensions/helper", "exporters/target", "processors/holder@traces", "processors/every@traces", "receivers/source"]
+    order = [
+        "extensions/helper",
+        "exporters/target",
+        "processors/holder@traces",
+        "processors/every@traces",
+        "receivers/source",
+    ]
     assert [line.removeprefix("start ") for line in world.log[:5]] == order
-    assert [line.removeprefix("shutdown ") for line in world.log[5:]] == [order[4], order[3], order[2], order[1], order[0]]
+    assert [line.removeprefix("shutdown ") for line in world.log[5:]] == [
+        order[4],
+        order[3],
+        order[2],
+        order[1],
+        order[0],
+    ]
 
 
 async def test_building_does_not_start(world):
@@ -202,7 +214,10 @@ async def test_sighup_reloads_and_survives_a_bad_file(world):
 
 
 async def get(service, path):
-    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{service.admin_port}{path}") as response:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{service.admin_port}{path}") as response,
+    ):
         return response.status, await response.text(), response.content_type
 
 
@@ -240,7 +255,10 @@ async def test_the_page_and_what_it_loads(world):
             status, text, content_type = await get(service, path)
             assert (status, content_type) == (200, kind)
             assert "://" not in text.replace("http://www.w3.org/2000/svg", "")
-        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{service.admin_port}/") as response:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{service.admin_port}/") as response,
+        ):
             policy = response.headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy

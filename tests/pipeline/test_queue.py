@@ -17,7 +17,9 @@ class Probe(QueuedExporter[Batch]):
 
     def __init__(self, **queue) -> None:
         self.telemetry = RecordingTelemetry()
-        settings = make_settings(signals=frozenset({Signal.TRACES}), telemetry=self.telemetry, clock=FakeClock(), component_id="probe")
+        settings = make_settings(
+            signals=frozenset({Signal.TRACES}), telemetry=self.telemetry, clock=FakeClock(), component_id="probe"
+        )
         super().__init__(settings, ExporterConfig.model_validate({"sending_queue": queue}))
         self.gate = asyncio.Event()
 

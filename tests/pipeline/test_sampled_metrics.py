@@ -107,7 +107,11 @@ async def test_exemplars_and_logs_follow_the_decision():
         kept = {tuple(pair) for pair in ids[failed].tolist()}
 
         def found(name):
-            return [tuple(pair) for batch in registry.made[f"target/{name}"].batches for pair in batch.field("trace_id").tolist()]
+            return [
+                tuple(pair)
+                for batch in registry.made[f"target/{name}"].batches
+                for pair in batch.field("trace_id").tolist()
+            ]
 
         def exemplars():
             return {

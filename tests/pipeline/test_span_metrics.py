@@ -49,7 +49,9 @@ async def test_counts_every_span_whatever_is_sampled_beside_it(graph):
     for batch in graph.target("target/metrics").batches:
         if batch.field("name", "metrics").distinct[0].startswith("http"):
             continue
-        values = batch.field("int_value", "points")[batch.table("metrics").rows["type"][batch.table("points").parent] == 2]
+        values = batch.field("int_value", "points")[
+            batch.table("metrics").rows["type"][batch.table("points").parent] == 2
+        ]
         last = values
     assert int(last.sum()) == 120
     rows = {(row.node, row.signal): row for row in service.ledger.snapshot()}

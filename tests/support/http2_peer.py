@@ -1,7 +1,7 @@
 """The other end of the HTTP/2 connections under test: libnghttp2 through the binding ``ngh2``, without a line of ours in between.
 
-Bytes in, events out, bytes out: ``receive_data``, ``events``, ``data_to_send``. Windows, frame size and limits are those of a careful
-peer, large enough that no test waits for WINDOW_UPDATE where it does not mean to.
+Bytes in, events out, bytes out: ``receive_data``, ``events``, ``data_to_send``. Windows, frame size and limits are
+those of a careful peer, large enough that no test waits for WINDOW_UPDATE where it does not mean to.
 """
 
 from typing import Final
@@ -48,7 +48,8 @@ COMMON_SETTINGS: Final = {Setting.MAX_FRAME_SIZE: MAX_FRAME_BYTES, Setting.MAX_H
 def client(*, max_sent_header_bytes: int = MAX_HEADER_BYTES, max_frame_bytes: int = MAX_FRAME_BYTES) -> Connection:
     """The client's end of a new connection; preface and SETTINGS are ready to be sent.
 
-    ``max_sent_header_bytes``: header blocks above it are refused here and never sent. ``max_frame_bytes``: as large as it takes frames.
+    ``max_sent_header_bytes``: header blocks above it are refused here and never sent. ``max_frame_bytes``: as large as
+    it takes frames.
     """
     limits = Configuration(
         max_inbound_header_list_size=MAX_HEADER_BYTES,
@@ -60,7 +61,12 @@ def client(*, max_sent_header_bytes: int = MAX_HEADER_BYTES, max_frame_bytes: in
     )
     connection = Connection(Role.CLIENT, limits)
     connection.initiate_connection(
-        {Setting.ENABLE_PUSH: 0, Setting.INITIAL_WINDOW_SIZE: 4 * 1024 * 1024, **COMMON_SETTINGS, Setting.MAX_FRAME_SIZE: max_frame_bytes}
+        {
+            Setting.ENABLE_PUSH: 0,
+            Setting.INITIAL_WINDOW_SIZE: 4 * 1024 * 1024,
+            **COMMON_SETTINGS,
+            Setting.MAX_FRAME_SIZE: max_frame_bytes,
+        }
     )
     return connection
 

@@ -71,7 +71,9 @@ def _curl(host: str, port: int) -> str:
         "startTimeUnixNano": str(now), "endTimeUnixNano": str(now + 1_000_000), "status": {"code": 2},
     }  # fmt: skip
     resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "my-service"}}]}
-    body = json.dumps({"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": [span]}]}]}, separators=(",", ":"))
+    body = json.dumps(
+        {"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": [span]}]}]}, separators=(",", ":")
+    )
     return f"curl -H 'Content-Type: application/json' http://{host}:{port}/v1/traces -d '{body}'"
 
 
@@ -188,7 +190,9 @@ async def _course(duration_s: float, rate: float, console: Console) -> list[Clai
             f"\nSend your own: [bold]OTEL_EXPORTER_OTLP_ENDPOINT=http://{host}:4318[/bold] for any OpenTelemetry SDK, after "
             "[bold]tailrace run --config config/default.yaml[/bold]\n"
         )
-        return claims_of(platform.totals, traces, page, service.ledger, float(os.environ.get("TRACE_SAMPLE_RATE", "0.1")))
+        return claims_of(
+            platform.totals, traces, page, service.ledger, float(os.environ.get("TRACE_SAMPLE_RATE", "0.1"))
+        )
 
 
 async def _watch(
@@ -206,7 +210,10 @@ async def _watch(
         while not running.done():
             await asyncio.wait({running}, timeout=_PLAIN_LINE_EVERY_S)
             traces.read()
-            console.print("  ".join(f"{name} {value}" for name, value in _row(service, traces, platform.totals).items()), soft_wrap=True)
+            console.print(
+                "  ".join(f"{name} {value}" for name, value in _row(service, traces, platform.totals).items()),
+                soft_wrap=True,
+            )
         return
     with Live(console=console, refresh_per_second=4, transient=True) as live:
         while not running.done():
@@ -219,7 +226,9 @@ async def _watch(
 
 @click.command()
 @click.option("--duration", type=float, default=0.0, show_default=True, help="Seconds; 0: until Ctrl-C.")
-@click.option("--rate", type=float, default=80.0, show_default=True, help="Requests a second that the platform simulates.")
+@click.option(
+    "--rate", type=float, default=80.0, show_default=True, help="Requests a second that the platform simulates."
+)
 def command(duration: float, rate: float) -> None:
     """Run the embedded default, fed by a simulated embedding platform."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
@@ -233,7 +242,10 @@ def command(duration: float, rate: float) -> None:
         raise click.ClickException(str(exc)) from exc
     for claim in claims:
         console.print(
-            f"[{'green' if claim.holds else 'red'}]{'holds' if claim.holds else 'FAILS'}[/]  {claim.subject:8} {claim.text}", soft_wrap=True
+            f"[{'green' if claim.holds else 'red'}]{'holds' if claim.holds else 'FAILS'}[/]  {claim.subject:8} {claim.text}",
+            soft_wrap=True,
         )
-    console.print(f"\nGPU spans belong to the host {GPU_HOST} alone; spans of your own services never carry simulated numbers.")
+    console.print(
+        f"\nGPU spans belong to the host {GPU_HOST} alone; spans of your own services never carry simulated numbers."
+    )
     raise SystemExit(0 if all(claim.holds for claim in claims) else 1)

@@ -1,12 +1,13 @@
 """A simulated embedding platform: an API, an embedding server with a GPU, a vector database. It sends real OTLP.
 
-Run as a process of its own (``python -m collector.cli.demo.platform``), it knows nothing of the gateway but its two endpoints: traces
-go over gRPC, metrics over HTTP as protobuf, logs over HTTP as JSON. What it sent and was acknowledged it reports on standard output,
-one JSON object a second, the totals last; those are one side of the demo's claims.
+Run as a process of its own (``python -m collector.cli.demo.platform``), it knows nothing of the gateway but its two
+endpoints: traces go over gRPC, metrics over HTTP as protobuf, logs over HTTP as JSON. What it sent and was acknowledged
+it reports on standard output, one JSON object a second, the totals last; those are one side of the demo's claims.
 
 Metric and label names are those of services in the field (``http_requests_total``, ``http_request_duration_seconds``,
-``embedding_requests_total``, ``qdrant_operations_total``); spans follow the HTTP, GenAI and database conventions. The API puts a
-``user_id`` on its counter, which is the label explosion. Nothing here is random beyond its seed but the clock.
+``embedding_requests_total``, ``qdrant_operations_total``); spans follow the HTTP, GenAI and database conventions. The
+API puts a ``user_id`` on its counter, which is the label explosion. Nothing here is random beyond its seed but the
+clock.
 """
 
 import argparse
@@ -155,7 +156,9 @@ class Platform:
         search_s = chance.lognormvariate(-4.2, 0.4) if "search" in route or "documents" in route else 0.0
         own_s = 0.001 + chance.expovariate(1 / 0.003)
         uses_model = route in {"/v1/embeddings", "/v1/search"}
-        total_s = own_s + (queue_s + model_s if uses_model else chance.uniform(_SLOW_S, 3.0) if slow else 0.0) + search_s
+        total_s = (
+            own_s + (queue_s + model_s if uses_model else chance.uniform(_SLOW_S, 3.0) if slow else 0.0) + search_s
+        )
         end = time.time_ns()
         start = end - int(total_s * _NS)
         status = chance.choice((500, 503)) if failed else 200
@@ -169,9 +172,25 @@ class Platform:
              "tenant_id": tenant, "user.id": user},
         )  # fmt: skip
         for part in ("http send", "http receive"):
-            self._span(spans[API], trace_id, chance.randbytes(8), root_id, f"{method} {route} {part}", INTERNAL, end - 200_000, end, {})
+            self._span(
+                spans[API],
+                trace_id,
+                chance.randbytes(8),
+                root_id,
+                f"{method} {route} {part}",
+                INTERNAL,
+                end - 200_000,
+                end,
+                {},
+            )
         at = start + int(own_s / 2 * _NS)
-        error = "CUDA out of memory" if failed and uses_model and chance.random() < 0.5 else "upstream timed out" if failed else ""
+        error = (
+            "CUDA out of memory"
+            if failed and uses_model and chance.random() < 0.5
+            else "upstream timed out"
+            if failed
+            else ""
+        )
         if uses_model:
             at = self._embed(spans, trace_id, root_id, at, model, tenant, queue_s, model_s, error)
             self._embeddings[model, "error" if failed else "success"] += 1
@@ -181,7 +200,13 @@ class Platform:
             root.status.code = 2
             root.status.message = error
         self._count(
-            method, path if route == "/v1/documents/{id}" and chance.random() < 0.3 else route, status, tenant, user, total_s, health=health
+            method,
+            path if route == "/v1/documents/{id}" and chance.random() < 0.3 else route,
+            status,
+            tenant,
+            user,
+            total_s,
+            health=health,
         )
         self._log(records, trace_id, root_id, end, route, status, tenant, total_s, error, health=health)
         totals = self.totals
@@ -236,7 +261,16 @@ class Platform:
         return end
 
     def _span(
-        self, spans: Any, trace_id: bytes, span_id: bytes, parent: bytes, name: str, kind: int, start: int, end: int, values: dict[str, Any]
+        self,
+        spans: Any,
+        trace_id: bytes,
+        span_id: bytes,
+        parent: bytes,
+        name: str,
+        kind: int,
+        start: int,
+        end: int,
+        values: dict[str, Any],
     ) -> Any:
         span = spans.add(
             trace_id=trace_id, span_id=span_id, parent_span_id=parent, name=name, kind=kind, start_time_unix_nano=start,
@@ -247,7 +281,9 @@ class Platform:
         self.totals.server_spans += kind == SERVER
         return span
 
-    def _count(self, method: str, endpoint: str, status: int, tenant: str, user: str, seconds: float, *, health: bool) -> None:
+    def _count(
+        self, method: str, endpoint: str, status: int, tenant: str, user: str, seconds: float, *, health: bool
+    ) -> None:
         self._counter[method, endpoint, str(status), tenant, "" if health else user] += 1
         self._durations.setdefault(
             (method, endpoint if endpoint.startswith("/v1/e") or endpoint == "/health" else "/v1/search"), _Histogram()
@@ -274,7 +310,12 @@ class Platform:
         number, text = (17, "ERROR") if error else (13, "WARN") if seconds >= _SLOW_S else (9, "INFO")
         body = error or f"{route} answered {status} in {seconds * 1000:.0f} ms"
         record = records[service].add(
-            time_unix_nano=at, observed_time_unix_nano=at, severity_number=number, severity_text=text, trace_id=trace_id, span_id=span_id
+            time_unix_nano=at,
+            observed_time_unix_nano=at,
+            severity_number=number,
+            severity_text=text,
+            trace_id=trace_id,
+            span_id=span_id,
         )
         record.body.string_value = body
         record.attributes.extend(_attributes({"http.route": route, "tenant_id": tenant, "request_id": f"req-{at:x}"}))
@@ -319,7 +360,9 @@ class Platform:
         for model in MODELS:
             rate = gauge.gauge.data_points.add(time_unix_nano=now, as_double=round(self._random.uniform(0.6, 0.9), 3))
             rate.attributes.extend(_attributes({"model": model}))
-        self.totals.series = len(self._counter) + len(self._embeddings) + len(self._operations) + len(self._durations) + 1 + len(MODELS)
+        self.totals.series = (
+            len(self._counter) + len(self._embeddings) + len(self._operations) + len(self._durations) + 1 + len(MODELS)
+        )
         self.totals.user_ids = len({user for *_, user in self._counter if user})
         self.totals.metric_points += self.totals.series
         return request

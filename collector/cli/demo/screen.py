@@ -35,7 +35,11 @@ async def ask(session: aiohttp.ClientSession, admin: str) -> dict[str, Any]:
 
 def views(documents: Mapping[str, Any]) -> list[RenderableType]:
     """Every view there is something to show in."""
-    made = (_services(documents.get("/span_metrics")), _labels(documents.get("/cardinality")), _trace(slowest(documents)))
+    made = (
+        _services(documents.get("/span_metrics")),
+        _labels(documents.get("/cardinality")),
+        _trace(slowest(documents)),
+    )
     return [view for view in made if view is not None]
 
 
@@ -65,7 +69,10 @@ def _services(document: Mapping[str, Any] | None) -> Table | None:
     for row in rows:
         errors = Text(f"{row['errors']} ({row['error_ratio']:.1%})", style="red" if row["errors"] else "")
         table.add_row(
-            _plain(row["service"]), str(row["calls"]), errors, *(_duration(row.get(key)) for key in ("p50_ms", "p95_ms", "p99_ms"))
+            _plain(row["service"]),
+            str(row["calls"]),
+            errors,
+            *(_duration(row.get(key)) for key in ("p50_ms", "p95_ms", "p99_ms")),
         )
     return table
 
@@ -77,7 +84,9 @@ def _labels(document: Mapping[str, Any] | None) -> Table | None:
     table = _table("Worst labels (cardinality)", "metric", "label", "values", "such as", numbers=slice(2, 3))
     for row in rows:
         samples = ", ".join(row.get("samples", ()))
-        table.add_row(_plain(row["metric"]), _plain(row["attribute"]), str(row["values"]), _plain(samples[:_SAMPLES_CHARS]))
+        table.add_row(
+            _plain(row["metric"]), _plain(row["attribute"]), str(row["values"]), _plain(samples[:_SAMPLES_CHARS])
+        )
     return table
 
 
@@ -112,7 +121,9 @@ def _trace(trace: Mapping[str, Any] | None) -> Tree | None:
 
 def _line(span: Mapping[str, Any]) -> Text:
     attributes = span["attributes"]
-    line = Text.assemble(_plain(span["name"]), ("  " + _clean(span["service"]), "cyan"), "  ", _duration(span["duration_ms"]))
+    line = Text.assemble(
+        _plain(span["name"]), ("  " + _clean(span["service"]), "cyan"), "  ", _duration(span["duration_ms"])
+    )
     if span["status"] == "error":
         line.append("  error", style="red")
     for text in _notes(attributes):

@@ -1,9 +1,10 @@
 """A gRPC client from a configgrpc block: bytes in, bytes out, errors the queue understands.
 
-Two transports do the same: our own HTTP/2 (``client_http2``, the default) and grpcio (``client_grpcio``). What one of them cannot
-do is refused by name. Retries are the queue's.
+Two transports do the same: our own HTTP/2 (``client_http2``, the default) and grpcio (``client_grpcio``). What one of
+them cannot do is refused by name. Retries are the queue's.
 
-Source: open-telemetry/opentelemetry-collector config/configgrpc; OTLP specification "Failures" and "OTLP/gRPC Throttling".
+Source: open-telemetry/opentelemetry-collector config/configgrpc; OTLP specification "Failures" and "OTLP/gRPC
+    Throttling".
 """
 
 import asyncio
@@ -28,7 +29,9 @@ __all__ = ["GRPCClient", "check_grpc_client_config"]
 
 _CLOSE_GRACE_S: Final = 10.0
 # What servers say of a message over their limit: gRPC for Go and C++, for Java, and tonic (Rust; with OUT_OF_RANGE).
-_TOO_LARGE: Final = re.compile(r"(?i)message (after decompression )?larger than max|exceeds maximum size|message length too large")
+_TOO_LARGE: Final = re.compile(
+    r"(?i)message (after decompression )?larger than max|exceeds maximum size|message length too large"
+)
 _SIZE_CODES: Final = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE})
 _HEADER_NAME: Final = re.compile(r"[0-9a-z_.-]+")
 # Of the connection, in HTTP/1 alone: a server takes a request with one of them for broken. Source: RFC 9113 §8.2.2.
@@ -40,7 +43,9 @@ _OF_CONNECTIONS: Final = frozenset(
 class _Channel(Protocol):
     """What a transport is."""
 
-    async def call(self, method: str, body: bytes, *, timeout_s: float | None, metadata: Mapping[str, str] | None = None) -> bytes: ...
+    async def call(
+        self, method: str, body: bytes, *, timeout_s: float | None, metadata: Mapping[str, str] | None = None
+    ) -> bytes: ...
 
     def begin(
         self,
@@ -104,7 +109,9 @@ class GRPCClient:
         tls = self._config.tls
         self._authenticator = find_client_authenticator(host, self._config.auth, self._key)
         if tls.reload_interval:
-            self._watch = FileWatch((tls.ca_file, tls.cert_file, tls.key_file), tls.reload_interval, self._clock.monotonic_s)
+            self._watch = FileWatch(
+                (tls.ca_file, tls.cert_file, tls.key_file), tls.reload_interval, self._clock.monotonic_s
+            )
         self._channel = self._make_channel()
 
     async def close(self) -> None:
@@ -116,7 +123,9 @@ class GRPCClient:
             task.cancel()
         await asyncio.gather(*self._closing, return_exceptions=True)
 
-    async def call(self, method: str, body: bytes, *, timeout_s: float | None, metadata: Mapping[str, str] | None = None) -> bytes:
+    async def call(
+        self, method: str, body: bytes, *, timeout_s: float | None, metadata: Mapping[str, str] | None = None
+    ) -> bytes:
         """The answer to one unary call (``/package.Service/Method``). ``timeout_s`` bounds it all, connecting included.
 
         Raises:
@@ -135,7 +144,9 @@ class GRPCClient:
         except ValueError as exc:
             raise PermanentError(f"{self._target}: {exc}", reason="bad_metadata") from exc
 
-    def begin(self, method: str, body: bytes, done: Callable[[bytes | CallError], None], *, timeout_s: float | None) -> bool:
+    def begin(
+        self, method: str, body: bytes, done: Callable[[bytes | CallError], None], *, timeout_s: float | None
+    ) -> bool:
         """:meth:`call` where it can be sent at once, without a task. False: it cannot, nothing was done.
 
         ``done`` hears once and later, never from in here, the answer, or what :meth:`error` makes the error of.
@@ -168,16 +179,21 @@ class GRPCClient:
         try:
             if config.transport == "grpcio":
                 credentials = grpc_channel_credentials(tls)
-                return GrpcioChannel(config, self._target, credentials=credentials, user_agent=self._user_agent, metadata=self._metadata)
+                return GrpcioChannel(
+                    config, self._target, credentials=credentials, user_agent=self._user_agent, metadata=self._metadata
+                )
             context = None
-            if not tls.insecure or tls.ca_file or tls.ca_pem.get_secret_value():  # with authorities it is TLS, as in the Collector
+            # with authorities it is TLS, as in the Collector
+            if not tls.insecure or tls.ca_file or tls.ca_pem.get_secret_value():
                 context = client_context(tls)
                 context.set_alpn_protocols(["h2"])
         except ValueError as exc:
             raise ValueError(f"{self._key}::{exc}") from exc
         require(self._key)
         user_agent = f"{self._user_agent} grpc-python-nghttp2"
-        return HTTP2Channel(config, parse_target(self._target), tls=context, user_agent=user_agent, metadata=self._metadata)
+        return HTTP2Channel(
+            config, parse_target(self._target), tls=context, user_agent=user_agent, metadata=self._metadata
+        )
 
     def _current_channel(self) -> _Channel | None:
         """The channel; a new one where certificate files changed. Calls that are under way end on the old one."""

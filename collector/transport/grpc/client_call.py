@@ -1,7 +1,7 @@
 """One unary call and one connection that carries calls: what HTTP/2 heard in, an answer or a status out. No sockets, no choosing.
 
-A call is settled once: by its answer, by what the stream or connection came to, by its deadline or its caller. Streams that the
-server says it never processed go back to the owner, who may send them elsewhere.
+A call is settled once: by its answer, by what the stream or connection came to, by its deadline or its caller. Streams
+that the server says it never processed go back to the owner, who may send them elsewhere.
 
 Source: gRPC's doc/PROTOCOL-HTTP2.md and doc/http-grpc-status-mapping.md; gRFC A6 "Transparent Retries".
 """
@@ -48,7 +48,9 @@ class Call:
         "status", "stream_id", "timeout_s",
     )  # fmt: skip
 
-    def __init__(self, done: Callable[[bytes | CallError], None], fields: Fields, header: bytes, message: bytes) -> None:
+    def __init__(
+        self, done: Callable[[bytes | CallError], None], fields: Fields, header: bytes, message: bytes
+    ) -> None:
         self._done = done
         self.is_settled = False
         """``done`` was told, or nobody wants to hear it any more."""
@@ -79,7 +81,9 @@ class Call:
         try:
             self._done(outcome)
         except Exception as error:  # noqa: BLE001 - as of asyncio's callbacks
-            asyncio.get_running_loop().call_exception_handler({"message": "the answer of a call was not taken", "exception": error})
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "the answer of a call was not taken", "exception": error}
+            )
 
     def fail(self, code: grpc.StatusCode, text: str, details: bytes = b"") -> None:
         """Settle with a status."""
@@ -199,7 +203,9 @@ class CallConnection(HTTP2Protocol, asyncio.BufferedProtocol):
         super().connection_lost(exc)
         if self._stall_timer is not None:
             self._stall_timer.cancel()
-        text = self._reason or (f"the connection was lost: {exc}" if exc is not None else "the server closed the connection")
+        text = self._reason or (
+            f"the connection was lost: {exc}" if exc is not None else "the server closed the connection"
+        )
         self._end(text, grpc.StatusCode.UNAVAILABLE)
         if not self.closed.done():
             self.closed.set_result(None)
@@ -273,11 +279,15 @@ class CallConnection(HTTP2Protocol, asyncio.BufferedProtocol):
             call.is_answered = event.is_end
         elif status != b"200":
             number = int(status) if status.isdigit() else 0
-            call.status = CallError(code_of_http_status(number), f"the server answered HTTP {number} and is no gRPC server on this path")
+            call.status = CallError(
+                code_of_http_status(number), f"the server answered HTTP {number} and is no gRPC server on this path"
+            )
             call.is_answered = event.is_end
         elif not event.is_grpc:
             shown = headers.get(b"content-type", b"none")[:_MAX_DEBUG_BYTES].decode("ascii", "replace")
-            call.status = CallError(grpc.StatusCode.UNKNOWN, f"the answer's content-type is no application/grpc but {shown}")
+            call.status = CallError(
+                grpc.StatusCode.UNKNOWN, f"the answer's content-type is no application/grpc but {shown}"
+            )
             call.is_answered = event.is_end
         else:
             call.encoding = headers.get(b"grpc-encoding", b"")
@@ -321,7 +331,8 @@ class CallConnection(HTTP2Protocol, asyncio.BufferedProtocol):
         self.is_told_too_many_pings = event.error_code == ErrorCode.ENHANCE_YOUR_CALM and debug == "too_many_pings"
         name = ErrorCode(event.error_code).name if event.error_code in _ERROR_CODES else str(event.error_code)
         self._lose(f"the server sent GOAWAY {name}" + (f" ({debug})" if debug else ""))
-        # At once, not when libnghttp2 closes them: those it had not sent yet it closes as it writes, and nothing may come after.
+        # At once, not when libnghttp2 closes them: those it had not sent yet it closes as it writes, and nothing may
+        # come after.
         for stream_id in [stream_id for stream_id in self._calls if stream_id > event.last_stream_id]:
             self._owner.not_processed(self._calls.pop(stream_id), self._reason, was_sent=True)
         self._freed()
@@ -366,8 +377,13 @@ class CallConnection(HTTP2Protocol, asyncio.BufferedProtocol):
         else:
             name = ErrorCode(error_code).name if error_code in _ERROR_CODES else str(error_code)
             code = code_of_reset(error_code)
-            # A server that keeps the deadline, too, may cancel before our timer does. Source: grpc-go http2_client.go handleRSTStream.
-            if code is grpc.StatusCode.CANCELLED and call.deadline_s is not None and call.deadline_s <= self.loop.time():
+            # A server that keeps the deadline, too, may cancel before our timer does. Source: grpc-go http2_client.go
+            # handleRSTStream.
+            if (
+                code is grpc.StatusCode.CANCELLED
+                and call.deadline_s is not None
+                and call.deadline_s <= self.loop.time()
+            ):
                 code = grpc.StatusCode.DEADLINE_EXCEEDED
             call.fail(code, f"the stream was reset with {name}")
         self._freed()

@@ -26,7 +26,9 @@ def check_grpcio_config(config: GRPCClientConfig) -> None:
         ValueError: the message names the key and the fix.
     """
     if config.compression in {"zstd", "snappy"}:
-        raise ValueError(f"compression: {config.compression} is not available over gRPC with transport grpcio; write gzip, none or http2")
+        raise ValueError(
+            f"compression: {config.compression} is not available over gRPC with transport grpcio; write gzip, none or http2"
+        )
 
 
 class GrpcioChannel:
@@ -70,7 +72,9 @@ class GrpcioChannel:
         self._wait_for_ready = config.wait_for_ready
         self._methods: dict[str, Any] = {}
 
-    async def call(self, method: str, body: bytes, *, timeout_s: float | None, metadata: Mapping[str, str] | None = None) -> bytes:
+    async def call(
+        self, method: str, body: bytes, *, timeout_s: float | None, metadata: Mapping[str, str] | None = None
+    ) -> bytes:
         """The answer's bytes.
 
         Raises:
@@ -81,7 +85,13 @@ class GrpcioChannel:
             call = self._methods[method] = self._channel.unary_unary(method)
         sent = self._metadata + _encoded(metadata) if metadata else self._metadata
         try:
-            answer = await call(body, timeout=timeout_s, metadata=sent, compression=self._compression, wait_for_ready=self._wait_for_ready)
+            answer = await call(
+                body,
+                timeout=timeout_s,
+                metadata=sent,
+                compression=self._compression,
+                wait_for_ready=self._wait_for_ready,
+            )
         except grpc.aio.AioRpcError as exc:
             trailers = exc.trailing_metadata() or ()
             details = next((value for name, value in trailers if name == _DETAILS and isinstance(value, bytes)), b"")

@@ -1,8 +1,8 @@
 """Calls over our own HTTP/2: addresses looked up, connections kept, each call given to a connection that is ready.
 
-As gRPC does it: a call waits while the first connection is being made, fails at once with UNAVAILABLE where none can be had
-(unless ``wait_for_ready``), and is sent again by itself where a server never looked at it. Names are looked up again every 30 s,
-lost connections made again with gRPC's back-off. Nothing else is retried: that is the queue's.
+As gRPC does it: a call waits while the first connection is being made, fails at once with UNAVAILABLE where none can be
+had (unless ``wait_for_ready``), and is sent again by itself where a server never looked at it. Names are looked up
+again every 30 s, lost connections made again with gRPC's back-off. Nothing else is retried: that is the queue's.
 
 Source: gRPC's doc/load-balancing.md, doc/connection-backoff.md, doc/wait-for-ready.md, doc/keepalive.md; gRFC A6.
 """
@@ -98,7 +98,9 @@ class HTTP2Channel:
         self._connections: set[CallConnection] = set()
         self._is_closed = False
 
-    async def call(self, method: str, body: bytes, *, timeout_s: float | None, metadata: Mapping[str, str] | None = None) -> bytes:
+    async def call(
+        self, method: str, body: bytes, *, timeout_s: float | None, metadata: Mapping[str, str] | None = None
+    ) -> bytes:
         """The answer's bytes.
 
         Raises:
@@ -180,7 +182,11 @@ class HTTP2Channel:
     async def close(self, grace_s: float = 0.0) -> None:
         """End all connections; calls under way get ``grace_s`` to finish. Safe twice."""
         self._is_closed = True
-        tasks = [task for task in (self._lookup, *(subchannel.task for subchannel in self._subchannels.values())) if task is not None]
+        tasks = [
+            task
+            for task in (self._lookup, *(subchannel.task for subchannel in self._subchannels.values()))
+            if task is not None
+        ]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -225,7 +231,8 @@ class HTTP2Channel:
     def _dispatch_again(self, call: Call) -> None:
         if call.is_settled:
             return
-        if call.deadline_s is not None and call.deadline_s < self._timer_at_s:  # in between no look at the deadlines saw it
+        # in between no look at the deadlines saw it
+        if call.deadline_s is not None and call.deadline_s < self._timer_at_s:
             self._set_timer(call.deadline_s)
         self._dispatch(call)
 
@@ -261,7 +268,10 @@ class HTTP2Channel:
         if call.deadline_s is not None:
             left_s = max(call.deadline_s - self._loop.time(), 1e-3)
             call.fields = Fields(
-                tuple((name, encode_timeout(left_s) if name == b"grpc-timeout" else value) for name, value in call.fields.pairs)
+                tuple(
+                    (name, encode_timeout(left_s) if name == b"grpc-timeout" else value)
+                    for name, value in call.fields.pairs
+                )
             )
         connection.start(call)
 
@@ -385,7 +395,11 @@ class HTTP2Channel:
 
         def make() -> CallConnection:
             nonlocal made
-            made = CallConnection(engine.client(max_message_bytes=MAX_ANSWER_BYTES), self, write_buffer_bytes=self.config.write_buffer_size)
+            made = CallConnection(
+                engine.client(max_message_bytes=MAX_ANSWER_BYTES),
+                self,
+                write_buffer_bytes=self.config.write_buffer_size,
+            )
             return made
 
         try:
@@ -495,7 +509,9 @@ def encode_metadata(metadata: Mapping[str, str]) -> Headers:
             fields.append((name.encode("ascii"), encode_binary(value.encode())))
             continue
         if not (value.isascii() and value.isprintable()):
-            raise ValueError(f"headers: the value of {name} is no printable ASCII; only names that end in -bin take other bytes")
+            raise ValueError(
+                f"headers: the value of {name} is no printable ASCII; only names that end in -bin take other bytes"
+            )
         fields.append((name.encode("ascii"), value.strip().encode("ascii")))
     return tuple(fields)
 

@@ -67,7 +67,8 @@ class MessageReader:
     def __init__(self, max_bytes: int, max_count: int = 100) -> None:
         self._max_bytes = max_bytes
         self._max_count = max_count
-        self._chunks: list[bytes | bytearray] = []  # together they hold what is no whole message yet; small ones share a bytearray
+        # together they hold what is no whole message yet; small ones share a bytearray
+        self._chunks: list[bytes | bytearray] = []
         self._messages: list[tuple[bool, bytes]] = []
         self._whole_at_bytes = 0  # held bytes at which the message that has begun is whole; 0: its header was not read
         self.size_bytes = 0
@@ -191,14 +192,21 @@ def decode_binary(value: bytes) -> list[bytes]:
         FramingError: no base64.
     """
     try:
-        return [base64.b64decode(part.strip() + b"=" * (-len(part.strip()) % 4), validate=True) for part in value.split(b",")]
+        return [
+            base64.b64decode(part.strip() + b"=" * (-len(part.strip()) % 4), validate=True)
+            for part in value.split(b",")
+        ]
     except (binascii.Error, ValueError) as exc:
         raise FramingError("a binary header is no base64") from exc
 
 
 def code_of_text(value: bytes) -> grpc.StatusCode:
     """The code of a ``grpc-status``; what is no known number is UNKNOWN."""
-    return CODES.get(int(value), grpc.StatusCode.UNKNOWN) if value.isdigit() and len(value) < 3 else grpc.StatusCode.UNKNOWN
+    return (
+        CODES.get(int(value), grpc.StatusCode.UNKNOWN)
+        if value.isdigit() and len(value) < 3
+        else grpc.StatusCode.UNKNOWN
+    )
 
 
 def code_of_http_status(status: int) -> grpc.StatusCode:

@@ -1,10 +1,12 @@
 """``transport: grpcio``: a gRPC server of unary methods over grpc.aio: no generated stubs, no (de)serialisers, no interceptors.
 
-It does what the Collector's ``configgrpc.ServerConfig`` configures. gzip is unpacked here and not in gRPC's core: bounded before
-and while unpacking, booked in the memory budget, and several times faster (ISA-L). gRPC's Python core knows no other encoding but
-deflate, which the Collector lacks: both ``zstd`` and ``snappy`` in ``grpc-encoding`` are refused by the core before we see them.
+It does what the Collector's ``configgrpc.ServerConfig`` configures. gzip is unpacked here and not in gRPC's core:
+bounded before and while unpacking, booked in the memory budget, and several times faster (ISA-L). gRPC's Python core
+knows no other encoding but deflate, which the Collector lacks: both ``zstd`` and ``snappy`` in ``grpc-encoding`` are
+refused by the core before we see them.
 
-Source: open-telemetry/opentelemetry-collector config/configgrpc; gRPC's "PROTOCOL-HTTP2" and "compression"; RFC 1952 §2.3.1.
+Source: open-telemetry/opentelemetry-collector config/configgrpc; gRPC's "PROTOCOL-HTTP2" and "compression"; RFC 1952
+    §2.3.1.
 """
 
 import asyncio
@@ -41,8 +43,8 @@ _ServicerContext: TypeAlias = Any  # grpc has no types
 class GRPCIOServer:
     """Serves ``methods`` (``/package.Service/Method`` → method) on ``config.endpoint``.
 
-    ``key`` is the path of its configuration, for messages; ``refused`` is told the reason of every call that ends instead of an
-    answer.
+    ``key`` is the path of its configuration, for messages; ``refused`` is told the reason of every call that ends
+    instead of an answer.
     """
 
     def __init__(
@@ -86,10 +88,13 @@ class GRPCIOServer:
         self._admission = host.admission
         self._authenticate = find_authenticator(host, config.auth, self._key)
         credentials = grpc_server_credentials(config.tls) if config.tls is not None else None
-        # Its core writes a line to stderr for each malformed request: whoever knocks would write our log. They get a status.
+        # Its core writes a line to stderr for each malformed request: whoever knocks would write our log. They get a
+        # status.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         server = grpc.aio.server(options=server_options(config))
-        server.add_generic_rpc_handlers((_Methods({name: self._handler(method) for name, method in self._methods.items()}),))
+        server.add_generic_rpc_handlers(
+            (_Methods({name: self._handler(method) for name, method in self._methods.items()}),)
+        )
         try:
             self.port = self._bind(server, credentials)
         except OSError:
@@ -121,10 +126,17 @@ class GRPCIOServer:
         except OSError as exc:
             raise OSError(exc.errno or 0, f"{key}: cannot listen on {endpoint}: {exc.strerror or exc}") from exc
         try:
-            port = server.add_secure_port(address, credentials) if credentials is not None else server.add_insecure_port(address)
+            port = (
+                server.add_secure_port(address, credentials)
+                if credentials is not None
+                else server.add_insecure_port(address)
+            )
         except RuntimeError as exc:  # gRPC does not say why; nearly always the port is busy
             raise OSError(
-                0, describe_port_conflict(endpoint.host, endpoint.port, key) if not endpoint.path else f"{key}: cannot listen on {endpoint}"
+                0,
+                describe_port_conflict(endpoint.host, endpoint.port, key)
+                if not endpoint.path
+                else f"{key}: cannot listen on {endpoint}",
             ) from exc
         return 0 if endpoint.path else int(port)
 
@@ -143,7 +155,11 @@ class GRPCIOServer:
                 outcome = exc
             if isinstance(outcome, bytes):
                 return outcome
-            failure = outcome if isinstance(outcome, Aborted) else Aborted(grpc.StatusCode.INTERNAL, "internal error", reason="internal")
+            failure = (
+                outcome
+                if isinstance(outcome, Aborted)
+                else Aborted(grpc.StatusCode.INTERNAL, "internal error", reason="internal")
+            )
             if failure is not outcome:
                 self._log_error(outcome)
             self._refused(failure.reason)
@@ -168,7 +184,9 @@ class GRPCIOServer:
             try:
                 claims = await self._authenticate(read())
             except AuthenticationError as exc:
-                raise Aborted(grpc.StatusCode.UNAUTHENTICATED, str(exc) or "authentication failed", reason="unauthenticated") from exc
+                raise Aborted(
+                    grpc.StatusCode.UNAUTHENTICATED, str(exc) or "authentication failed", reason="unauthenticated"
+                ) from exc
         return Call(self._addresses.is_local_grpc(servicer_context.peer()), read, claims)
 
     async def _unpack(self, message: bytes) -> bytes:

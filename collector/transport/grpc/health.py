@@ -26,8 +26,12 @@ _MAX_NAME_CHARS: Final = 200
 
 def _file() -> descriptor_pb2.FileDescriptorProto:
     field, text, enum = descriptor_pb2.FieldDescriptorProto, 9, 14
-    file = descriptor_pb2.FileDescriptorProto(name="grpc/health/v1/health.proto", package="grpc.health.v1", syntax="proto3")
-    file.message_type.add(name="HealthCheckRequest").field.add(name="service", number=1, type=text, label=field.LABEL_OPTIONAL)
+    file = descriptor_pb2.FileDescriptorProto(
+        name="grpc/health/v1/health.proto", package="grpc.health.v1", syntax="proto3"
+    )
+    file.message_type.add(name="HealthCheckRequest").field.add(
+        name="service", number=1, type=text, label=field.LABEL_OPTIONAL
+    )
     response = file.message_type.add(name="HealthCheckResponse")
     names = response.enum_type.add(name="ServingStatus")
     for number, name in enumerate(("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")):
@@ -137,7 +141,9 @@ class _Check(_OneRequest):
         service = self.service_or_abort()
         status = self.health.status(service)
         if status == _SERVICE_UNKNOWN:
-            raise Aborted(grpc.StatusCode.NOT_FOUND, f"unknown service {service[:_MAX_NAME_CHARS]!r}", reason="unknown_service")
+            raise Aborted(
+                grpc.StatusCode.NOT_FOUND, f"unknown service {service[:_MAX_NAME_CHARS]!r}", reason="unknown_service"
+            )
         self.send(status)
         self.writer.finish()
 

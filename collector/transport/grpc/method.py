@@ -26,7 +26,10 @@ class Call:
     __slots__ = ("_metadata", "_read", "claims", "is_local", "kept")
 
     def __init__(
-        self, is_local: bool | None, read: Callable[[], Mapping[str, tuple[str, ...]]], claims: tuple[tuple[str, str], ...] = ()
+        self,
+        is_local: bool | None,
+        read: Callable[[], Mapping[str, tuple[str, ...]]],
+        claims: tuple[tuple[str, str], ...] = (),
     ) -> None:
         self.is_local = is_local
         """The caller is on this machine; None: unknown."""

@@ -1,6 +1,7 @@
 """gRPC's server reflection, v1 and v1alpha: clients such as grpcurl list the services and read their descriptors.
 
-Answered without authentication: the descriptors are public. Source: gRPC's doc/server-reflection.md, grpc/reflection/v1/reflection.proto.
+Answered without authentication: the descriptors are public. Source: gRPC's doc/server-reflection.md,
+grpc/reflection/v1/reflection.proto.
 """
 
 import contextlib
@@ -23,7 +24,9 @@ _MAX_REQUEST_BYTES: Final = 4096  # it comes back with the answer
 def reflection_file(version: str) -> descriptor_pb2.FileDescriptorProto:
     """The descriptor of ``grpc/reflection/VERSION/reflection.proto``."""
     package = f"grpc.reflection.{version}"
-    file = descriptor_pb2.FileDescriptorProto(name=f"grpc/reflection/{version}/reflection.proto", package=package, syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(
+        name=f"grpc/reflection/{version}/reflection.proto", package=package, syntax="proto3"
+    )
     integer, text, message, octets = 5, 9, 11, 12
 
     def add(name: str, *fields: tuple[str, int, int, str, bool, bool]) -> None:
@@ -46,7 +49,11 @@ def reflection_file(version: str) -> descriptor_pb2.FileDescriptorProto:
         ("all_extension_numbers_of_type", 6, text, "", False, True),
         ("list_services", 7, text, "", False, True),
     )
-    add("ExtensionRequest", ("containing_type", 1, text, "", False, False), ("extension_number", 2, integer, "", False, False))
+    add(
+        "ExtensionRequest",
+        ("containing_type", 1, text, "", False, False),
+        ("extension_number", 2, integer, "", False, False),
+    )
     add(
         "ServerReflectionResponse",
         ("valid_host", 1, text, "", False, False),
@@ -57,12 +64,18 @@ def reflection_file(version: str) -> descriptor_pb2.FileDescriptorProto:
         ("error_response", 7, message, "ErrorResponse", False, True),
     )
     add("FileDescriptorResponse", ("file_descriptor_proto", 1, octets, "", True, False))
-    add("ExtensionNumberResponse", ("base_type_name", 1, text, "", False, False), ("extension_number", 2, integer, "", True, False))
+    add(
+        "ExtensionNumberResponse",
+        ("base_type_name", 1, text, "", False, False),
+        ("extension_number", 2, integer, "", True, False),
+    )
     add("ListServiceResponse", ("service", 1, message, "ServiceResponse", True, False))
     add("ServiceResponse", ("name", 1, text, "", False, False))
     add("ErrorResponse", ("error_code", 1, integer, "", False, False), ("error_message", 2, text, "", False, False))
     types = {"input_type": f".{package}.ServerReflectionRequest", "output_type": f".{package}.ServerReflectionResponse"}
-    file.service.add(name="ServerReflection").method.add(name="ServerReflectionInfo", client_streaming=True, server_streaming=True, **types)
+    file.service.add(name="ServerReflection").method.add(
+        name="ServerReflectionInfo", client_streaming=True, server_streaming=True, **types
+    )
     return file
 
 
@@ -177,7 +190,9 @@ class _Conversation:
         try:
             request.ParseFromString(message)
         except DecodeError as exc:
-            raise Aborted(grpc.StatusCode.INVALID_ARGUMENT, "no valid ServerReflectionRequest", reason="malformed") from exc
+            raise Aborted(
+                grpc.StatusCode.INVALID_ARGUMENT, "no valid ServerReflectionRequest", reason="malformed"
+            ) from exc
         self._reflection.answer(request, response)
         self._writer.send(response.SerializeToString())
 

@@ -1,9 +1,12 @@
 """A gRPC server over HTTP/2 of our own: unary methods, bytes in and bytes out, with neither task nor future a request.
 
-It does what the Collector's ``configgrpc.ServerConfig`` configures. What is equal from one request to the next (path, encoding,
-metadata, who calls) is read once and found again by the header list itself. Streaming methods are few and small: health, reflection.
+It does what the Collector's ``configgrpc.ServerConfig`` configures. What is equal from one request to the next (path,
+encoding,
+metadata, who calls) is read once and found again by the header list itself. Streaming methods are few and small:
+health, reflection.
 
-Source: gRPC's doc/PROTOCOL-HTTP2.md, doc/compression.md and doc/statuscodes.md; grpc-go internal/transport/http2_server.go and
+Source: gRPC's doc/PROTOCOL-HTTP2.md, doc/compression.md and doc/statuscodes.md; grpc-go
+    internal/transport/http2_server.go and
 rpc_util.go for what the specification leaves open, and for texts.
 """
 
@@ -43,7 +46,8 @@ _RESERVE_FROM_BYTES: Final = 8 * 1024
 _LEAVE_LOOP_FROM_BYTES: Final = 256 * 1024
 _NEVER: Final = float("inf")
 _FIELD_OVERHEAD_BYTES: Final = 32  # RFC 9113 §6.5.2
-# grpc-encoding → the name in collector.transport.compression. gRPC's snappy is the framed format: mostynb/go-grpc-compression, which the
+# grpc-encoding → the name in collector.transport.compression. gRPC's snappy is the framed format:
+# mostynb/go-grpc-compression, which the
 # Collector takes.
 _ENCODINGS: Final = {b"": "", b"identity": "", b"gzip": "gzip", b"zstd": "zstd", b"snappy": "x-snappy-framed"}
 _UNSUPPORTED: Final = b"415"
@@ -54,9 +58,9 @@ Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 class GRPCServer:
     """Serves ``methods`` (``/package.Service/Method`` → method) on ``config.endpoint``; and health, and reflection over ``files``.
 
-    ``key`` is the path of its configuration, for messages; ``refused`` is told the reason of every call that ends with an error,
-    ``closed`` that of every connection that we close. ``http`` serves what is no gRPC on the same endpoint, over HTTP/1.1 and HTTP/2;
-    it is not started by itself, but shut down.
+    ``key`` is the path of its configuration, for messages; ``refused`` is told the reason of every call that ends with
+    an error, ``closed`` that of every connection that we close. ``http`` serves what is no gRPC on the same endpoint,
+    over HTTP/1.1 and HTTP/2; it is not started by itself, but shut down.
     """
 
     def __init__(
@@ -130,7 +134,9 @@ class GRPCServer:
         services = frozenset(path.decode().split("/")[1] for path in self._methods)
         self._health = Health(services, host.ready)
         reflection = Reflection({*services, HEALTH_SERVICE}, {**self._files, HEALTH_FILE.name: HEALTH_FILE})
-        self._streaming = {path.encode(): method for path, method in {**self._health.methods, **reflection.methods}.items()}
+        self._streaming = {
+            path.encode(): method for path, method in {**self._health.methods, **reflection.methods}.items()
+        }
         return HTTP2Server(
             self._endpoint,
             self._calls.accept,
@@ -150,7 +156,9 @@ class GRPCServer:
         if self._health is not None:
             self._health.close()
         if http2 is not None:
-            await asyncio.gather(http2.shutdown(grace_s), *([self._http.shutdown(grace_s)] if self._http is not None else []))
+            await asyncio.gather(
+                http2.shutdown(grace_s), *([self._http.shutdown(grace_s)] if self._http is not None else [])
+            )
         for task in self._tasks:
             task.cancel()
 
@@ -186,7 +194,9 @@ class GRPCServer:
         if not is_grpc:
             head.status = _UNSUPPORTED
             head.failure = Aborted(
-                grpc.StatusCode.INVALID_ARGUMENT, f"invalid gRPC request content-type {_shown(content_type)}", reason="media_type"
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"invalid gRPC request content-type {_shown(content_type)}",
+                reason="media_type",
             )
         elif fields.get(b":method") != b"POST":
             head.status = b"405"
@@ -196,7 +206,9 @@ class GRPCServer:
             text = f"metadata of {size_bytes} bytes is larger than max ({MAX_HEADER_BYTES})"
             head.failure = Aborted(grpc.StatusCode.RESOURCE_EXHAUSTED, text, reason="metadata_too_large")
         elif path not in self._methods and path not in self._streaming:
-            head.failure = Aborted(grpc.StatusCode.UNIMPLEMENTED, f"unknown method {_shown(path)}", reason="unknown_method")
+            head.failure = Aborted(
+                grpc.StatusCode.UNIMPLEMENTED, f"unknown method {_shown(path)}", reason="unknown_method"
+            )
         elif encoding not in _ENCODINGS:
             text = f"grpc: decompressor is not installed for grpc-encoding {_shown(encoding)}"
             head.failure = Aborted(grpc.StatusCode.UNIMPLEMENTED, text, reason="encoding")
@@ -216,12 +228,16 @@ class GRPCServer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _invoke(self, authenticate: Authenticate, method: Method, call: Call, message: bytes, reply: Reply) -> None:
+    async def _invoke(
+        self, authenticate: Authenticate, method: Method, call: Call, message: bytes, reply: Reply
+    ) -> None:
         try:
             claims = await authenticate(call.metadata)
             method(message, Call(call.is_local, lambda: call.metadata, claims), reply)
         except AuthenticationError as exc:
-            reply(Aborted(grpc.StatusCode.UNAUTHENTICATED, str(exc) or "authentication failed", reason="unauthenticated"))
+            reply(
+                Aborted(grpc.StatusCode.UNAUTHENTICATED, str(exc) or "authentication failed", reason="unauthenticated")
+            )
         except Exception as exc:  # noqa: BLE001 - nothing may end the process, and the sender must hear of it
             reply(exc)
 
@@ -231,7 +247,13 @@ class GRPCServer:
         Off the loop where it is large.
         """
         if not encoding:
-            reply(Aborted(grpc.StatusCode.INTERNAL, "grpc: compressed flag set with identity or empty encoding", reason="encoding"))
+            reply(
+                Aborted(
+                    grpc.StatusCode.INTERNAL,
+                    "grpc: compressed flag set with identity or empty encoding",
+                    reason="encoding",
+                )
+            )
             return
         admission = self._admission
         assert admission is not None
@@ -269,7 +291,9 @@ class GRPCServer:
             return Aborted(grpc.StatusCode.RESOURCE_EXHAUSTED, text, reason="too_large")
         if isinstance(exc, BadEncoding):
             return Aborted(grpc.StatusCode.INVALID_ARGUMENT, str(exc), reason="encoding")
-        return self.over_budget(exc) if isinstance(exc, RetryableError) else RuntimeError(f"decompressing failed: {exc!r}")
+        return (
+            self.over_budget(exc) if isinstance(exc, RetryableError) else RuntimeError(f"decompressing failed: {exc!r}")
+        )
 
     def over_budget(self, error: RetryableError) -> Aborted:
         """The answer to what there is no memory for."""
@@ -281,7 +305,12 @@ class GRPCServer:
             self._log_error(error)
             error = Aborted(grpc.StatusCode.INTERNAL, "internal error", reason="internal")
         self._refused(error.reason)
-        headers: Headers = ((b":status", status), CONTENT_TYPE, ACCEPTED, (b"grpc-status", str(error.code.value[0]).encode()))
+        headers: Headers = (
+            (b":status", status),
+            CONTENT_TYPE,
+            ACCEPTED,
+            (b"grpc-status", str(error.code.value[0]).encode()),
+        )
         if str(error):
             headers += ((b"grpc-message", encode_text(str(error))),)
         if error.details:

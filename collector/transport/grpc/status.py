@@ -1,6 +1,7 @@
 """What a call that failed says, and what that means to a queue. The same for both transports.
 
-Source: OTLP specification "Failures" and "OTLP/gRPC Throttling"; gRPC's doc/statuscodes.md and doc/PROTOCOL-HTTP2.md "Errors".
+Source: OTLP specification "Failures" and "OTLP/gRPC Throttling"; gRPC's doc/statuscodes.md and doc/PROTOCOL-HTTP2.md
+    "Errors".
 """
 
 from typing import Final

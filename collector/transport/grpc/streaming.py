@@ -61,7 +61,9 @@ class StreamingCall(Stream):
         self._reader.feed(data)
         for is_compressed, message in self._reader.take():
             if is_compressed:
-                raise Aborted(grpc.StatusCode.UNIMPLEMENTED, "grpc: this method takes no compressed messages", reason="encoding")
+                raise Aborted(
+                    grpc.StatusCode.UNIMPLEMENTED, "grpc: this method takes no compressed messages", reason="encoding"
+                )
             self._method.received(message)
             if self.is_done:
                 return
@@ -78,7 +80,11 @@ class StreamingCall(Stream):
             return
         session = self.connection.session
         if session.queued_bytes > _MAX_UNREAD_BYTES:
-            self.finish(Aborted(grpc.StatusCode.RESOURCE_EXHAUSTED, "the client does not read its answers", reason="not_reading"))
+            self.finish(
+                Aborted(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED, "the client does not read its answers", reason="not_reading"
+                )
+            )
             return
         try:
             if self._has_head:

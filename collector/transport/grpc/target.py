@@ -1,10 +1,11 @@
 """Where a gRPC client connects to: what an endpoint says, and the addresses behind it.
 
 Understood as gRPC's naming has it: ``host:port``, ``dns:///host:port``, ``passthrough:///host:port``, ``unix:path``,
-``unix:///path``, ``unix-abstract:name``, ``ipv4:a:port,b:port``, ``ipv6:[a]:port,…``. Before them ``http://`` or ``https://`` may
-stand, as in the Collector.
+``unix:///path``, ``unix-abstract:name``, ``ipv4:a:port,b:port``, ``ipv6:[a]:port,…``. Before them ``http://`` or
+``https://`` may stand, as in the Collector.
 
-Source: gRPC's doc/naming.md; open-telemetry/opentelemetry-collector configgrpc ``sanitizedEndpoint``, ``isSchemeHTTPS``.
+Source: gRPC's doc/naming.md; open-telemetry/opentelemetry-collector configgrpc ``sanitizedEndpoint``,
+    ``isSchemeHTTPS``.
 """
 
 import asyncio
@@ -66,10 +67,14 @@ def parse_target(text: str) -> Target:
             addresses = [_host_and_port(part, text) for part in rest.removeprefix("///").split(",")]
             if not all(_is_ip(host, 4 if scheme == "ipv4" else 6) for host, _ in addresses):
                 raise ValueError(f"endpoint: {text!r}: {scheme} takes addresses alone, for example {_example(scheme)}")
-            return Target(text, rest.removeprefix("///").split(",")[0], tuple(Address(host, port) for host, port in addresses))
+            return Target(
+                text, rest.removeprefix("///").split(",")[0], tuple(Address(host, port) for host, port in addresses)
+            )
         case "dns" | "passthrough":
             if rest.startswith("//") and not rest.startswith("///"):
-                raise ValueError(f"endpoint: {text!r}: a DNS server of one's own cannot be named; write {scheme}:///host:port")
+                raise ValueError(
+                    f"endpoint: {text!r}: a DNS server of one's own cannot be named; write {scheme}:///host:port"
+                )
             rest = rest.removeprefix("///")
     host, port = _host_and_port(rest, text)
     if _is_ip(host):

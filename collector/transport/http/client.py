@@ -1,8 +1,8 @@
 """An HTTP client from a confighttp block: POST a body, get a bounded answer or an error the queue understands.
 
-HTTP/1.1 alone: the block's HTTP/2 keys are read and have no effect, nor has ``max_idle_conns``, since there are never more
-connections than senders. Redirects are not followed: a body must not wander to where nobody configured it to.
-A proxy comes from ``proxy_url`` or, as in Go, from HTTPS_PROXY, HTTP_PROXY and NO_PROXY; never for the loopback.
+HTTP/1.1 alone: the block's HTTP/2 keys are read and have no effect, nor has ``max_idle_conns``, since there are never
+more connections than senders. Redirects are not followed: a body must not wander to where nobody configured it to. A
+proxy comes from ``proxy_url`` or, as in Go, from HTTPS_PROXY, HTTP_PROXY and NO_PROXY; never for the loopback.
 
 Source: open-telemetry/opentelemetry-collector config/confighttp; RFC 9110 §10.2.3 (Retry-After).
 """
@@ -40,9 +40,12 @@ _LEAVE_LOOP_FROM_BYTES: Final = 256 * 1024
 _MAY_BE_STATUS: Final = frozenset({"application/x-protobuf", "application/octet-stream"})
 _MAX_TARGETS: Final = 64  # URLs come from the configuration; what is made of them is kept
 _PATH_CHARACTERS: Final = "/%:@!$&'()*+,;=~-._"
-_MAY_SAY_TOO_LARGE: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE})
+_MAY_SAY_TOO_LARGE: Final = frozenset(
+    {HTTPStatus.BAD_REQUEST, HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE}
+)
 _TOO_LARGE: Final = re.compile(
-    # At the beginning and before any quoted name or label set: what senders wrote must not be taken for the server's words.
+    # At the beginning and before any quoted name or label set: what senders wrote must not be taken for the server's
+    # words.
     r"[^'{]{0,120}?(?:request body too large"  # Go's net/http, and so the Collector
     r"|message(?: size too large| larger) than max \(\d"  # Loki, Cortex; gRPC behind Loki and Thanos
     r"|decoded size exceeds the \d+ bytes limit"  # Prometheus
@@ -142,14 +145,22 @@ class HTTPClient:
             await pool.close()
 
     async def post(
-        self, url: str, body: bytes, *, content_type: str, encoding: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        url: str,
+        body: bytes,
+        *,
+        content_type: str,
+        encoding: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> HTTPResponse:
         """Send ``body``, compressed as configured; with ``encoding`` it is in that encoding already. The answer, if it is a 2xx.
 
         Raises:
-            PermanentError: the server refused it (reason ``http_<status>``), or the URL cannot be used. For its size (413, or an
+            PermanentError: the server refused it (reason ``http_<status>``), or the URL cannot be used. For its size
+                (413, or an
                 answer that says so): a TooLargeError.
-            RetryableError: not now (``http_<status>``, with ``retry_after_s``), no connection (``connect``), no answer (``timeout``).
+            RetryableError: not now (``http_<status>``, with ``retry_after_s``), no connection (``connect``), no answer
+                (``timeout``).
         """
         sent = {"Content-Type": content_type, "Accept-Encoding": "identity", **(headers or {})}
         if encoding is None:
@@ -176,7 +187,8 @@ class HTTPClient:
                 except DisconnectedError as exc:
                     if not exc.is_stale:
                         raise
-                    # The server closed an idle connection as we took it from the pool: no answer was begun, so once more.
+                    # The server closed an idle connection as we took it from the pool: no answer was begun, so once
+                    # more.
                     answer = await pool.exchange(target.origin, head, body)
         except TimeoutError as exc:
             raise RetryableError(f"POST {without_credentials(url)}: no answer in time", reason="timeout") from exc
@@ -229,7 +241,11 @@ class HTTPClient:
 
     def _error(self, url: str, answer: RawAnswer, content_type: str, body: bytes) -> Exception:
         status = answer.status
-        phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else self.redactor.excerpt(answer.reason)
+        phrase = (
+            HTTPStatus(status).phrase
+            if status in HTTPStatus._value2member_map_
+            else self.redactor.excerpt(answer.reason)
+        )
         said = self.redactor.excerpt(_message(body, content_type))
         message = f"POST {url}: {status} {phrase}" + (f": {said}" if said else "")
         reason = f"http_{status}"

@@ -9,7 +9,9 @@ from config.blocks import CORSConfig
 __all__ = ["CORS"]
 
 _METHODS: Final = frozenset({"GET", "POST", "HEAD"})
-_ALWAYS: Final = frozenset({"accept", "accept-language", "content-language", "content-type", "origin", "x-requested-with"})
+_ALWAYS: Final = frozenset(
+    {"accept", "accept-language", "content-language", "content-type", "origin", "x-requested-with"}
+)
 _VARY: Final = ("Vary", "Origin")
 _VARY_PREFLIGHT: Final = ("Vary", "Origin, Access-Control-Request-Method, Access-Control-Request-Headers")
 _PREFLIGHT: Final = Answer(204)
@@ -26,11 +28,15 @@ class CORS:
         self._wild = tuple(pattern.split("*", 1) for pattern in patterns if "*" in pattern)
         self._any_header = "*" in config.allowed_headers
         self._headers = _ALWAYS | {name.lower() for name in config.allowed_headers}
-        exposed = [("Access-Control-Expose-Headers", ", ".join(config.exposed_headers))] if config.exposed_headers else []
+        exposed = (
+            [("Access-Control-Expose-Headers", ", ".join(config.exposed_headers))] if config.exposed_headers else []
+        )
         self._actual = [_CREDENTIALS, *checked(exposed, f"{key}::cors::exposed_headers")]
         self._max_age = [("Access-Control-Max-Age", str(config.max_age))] if config.max_age else []
 
-    def apply(self, method: str, origin: str, requested_method: str, requested_headers: str) -> tuple[Answer | None, HeaderList]:
+    def apply(
+        self, method: str, origin: str, requested_method: str, requested_headers: str
+    ) -> tuple[Answer | None, HeaderList]:
         """The answer to a preflight, or None; and the headers to add to the answer."""
         if method == "OPTIONS" and requested_method:
             return _PREFLIGHT, [_VARY_PREFLIGHT, *self._preflight(origin, requested_method.upper(), requested_headers)]
@@ -47,7 +53,13 @@ class CORS:
         if not self._any_header and any(name not in self._headers for name in names):
             return []
         allowed = [("Access-Control-Allow-Headers", ", ".join(names))] if names else []
-        return [self._allow_origin(origin), ("Access-Control-Allow-Methods", method), _CREDENTIALS, *allowed, *self._max_age]
+        return [
+            self._allow_origin(origin),
+            ("Access-Control-Allow-Methods", method),
+            _CREDENTIALS,
+            *allowed,
+            *self._max_age,
+        ]
 
     def _allow_origin(self, origin: str) -> tuple[str, str]:
         return ("Access-Control-Allow-Origin", "*" if self._any_origin else origin)
@@ -59,5 +71,8 @@ class CORS:
         return (
             self._any_origin
             or origin in self._exact
-            or any(len(origin) >= len(start) + len(end) and origin.startswith(start) and origin.endswith(end) for start, end in self._wild)
+            or any(
+                len(origin) >= len(start) + len(end) and origin.startswith(start) and origin.endswith(end)
+                for start, end in self._wild
+            )
         )

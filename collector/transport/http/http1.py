@@ -1,7 +1,8 @@
 """The server's side of an HTTP/1.1 connection, parsed by llhttp (httptools), as an asyncio protocol.
 
-Pipelined requests are served side by side and answered in order. An Upgrade is ignored, also where the request has a body, which
-llhttp takes for the other protocol's. What is no HTTP/1.0 or 1.1 is answered 400, 431, 501 or 505 and the connection closed.
+Pipelined requests are served side by side and answered in order. An Upgrade is ignored, also where the request has a
+body, which llhttp takes for the other protocol's. What is no HTTP/1.0 or 1.1 is answered 400, 431, 501 or 505 and the
+connection closed.
 
 All connections of a server read into one buffer: what arrives is parsed before the next connection reads.
 
@@ -28,8 +29,10 @@ _MAX_HEADERS: Final = 128
 _MAX_PIPELINED: Final = 32  # with more requests unanswered, the connection is not read
 _SWALLOW_BYTES: Final = 64 * 1024  # so much of a body that nobody wants is read to keep the connection
 _IDLE_S: Final = 3630.0  # with idle_timeout: 0; longer than proxies keep theirs, so that they close first
-_STALLED_S: Final = 60.0  # a head, body or reader of answers that takes this long gives up its place, whatever is configured
-_LINGER_S: Final = 2.0  # how long the rest of a refused body is read, so that the sender sees the answer and not a reset
+# a head, body or reader of answers that takes this long gives up its place, whatever is configured
+_STALLED_S: Final = 60.0
+# how long the rest of a refused body is read, so that the sender sees the answer and not a reset
+_LINGER_S: Final = 2.0
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE: Final = b"Connection: close\r\n\r\n"
@@ -55,7 +58,8 @@ class Connections:
         self.service = service
         self.refused = refused
         self.for_bodies = memoryview(bytearray(256 * 1024))
-        self.for_heads = self.for_bodies[: 64 * 1024]  # between bodies less is read: one sender's many small requests wait their turn
+        # between bodies less is read: one sender's many small requests wait their turn
+        self.for_heads = self.for_bodies[: 64 * 1024]
         self._is_draining = False
         self._open: set[HTTP1Connection] = set()
         self._none_open = asyncio.Event()
@@ -110,7 +114,8 @@ class _Exchange(Request):
 class HTTP1Connection(asyncio.BufferedProtocol):
     """One connection.
 
-    A connection that another protocol accepted is handed over by ``connection_made`` and ``feed`` of what was read already.
+    A connection that another protocol accepted is handed over by ``connection_made`` and ``feed`` of what was read
+    already.
     """
 
     def __init__(self, connections: Connections) -> None:
@@ -318,7 +323,9 @@ class HTTP1Connection(asyncio.BufferedProtocol):
         self._awaited, self._deadline_s = _ARRIVAL, _NEVER
         parser, headers = self._parser, self._headers
         version = parser.get_http_version()
-        if (self._fed_bytes > _MAX_FIELD_BYTES and self._is_too_large()) or len(headers) + len(self._repeated) > _MAX_HEADERS:
+        if (self._fed_bytes > _MAX_FIELD_BYTES and self._is_too_large()) or len(headers) + len(
+            self._repeated
+        ) > _MAX_HEADERS:
             self._refuse(_HEAD_TOO_LARGE, "head_too_large")
             return
         length: int | None = int(headers.get(b"content-length", 0))  # digits, as llhttp has seen
@@ -398,7 +405,11 @@ class HTTP1Connection(asyncio.BufferedProtocol):
     def _is_too_large(self) -> bool:
         fields = [*self._headers.items(), *self._repeated]
         sizes = [len(name) + len(value) for name, value in fields]
-        return len(self._target) > _MAX_FIELD_BYTES or max(sizes, default=0) > _MAX_FIELD_BYTES or sum(sizes) > _MAX_HEAD_BYTES
+        return (
+            len(self._target) > _MAX_FIELD_BYTES
+            or max(sizes, default=0) > _MAX_FIELD_BYTES
+            or sum(sizes) > _MAX_HEAD_BYTES
+        )
 
     def _bound_overhead(self) -> None:
         """What is no body is bounded: a head, and the framing and trailers of chunks as Go bounds them (CVE-2023-39326)."""
@@ -446,7 +457,9 @@ class HTTP1Connection(asyncio.BufferedProtocol):
         stays = True
         while stays and queue and (answer := queue[0].answer) is not None:
             exchange = queue.popleft()
-            stays = not exchange.is_last and not (self._is_draining and exchange.is_whole and not queue and self._current is None)
+            stays = not exchange.is_last and not (
+                self._is_draining and exchange.is_whole and not queue and self._current is None
+            )
             parts.append(answer.http1_head)
             parts.append(service.stamp())
             if exchange.cors:
@@ -467,7 +480,11 @@ class HTTP1Connection(asyncio.BufferedProtocol):
 
     def _closes_after(self, exchange: _Exchange, answer: Answer) -> bool:
         """Whether the body that is still to come is not worth reading to keep the connection."""
-        if exchange.length is None or exchange.length - exchange.size_bytes > _SWALLOW_BYTES or answer.status in _CLOSED_AFTER:
+        if (
+            exchange.length is None
+            or exchange.length - exchange.size_bytes > _SWALLOW_BYTES
+            or answer.status in _CLOSED_AFTER
+        ):
             return True
         # A sender that waits to be asked sends no body after a refusal, or does: only closing is clear to both.
         return b"expect" in exchange.headers
@@ -502,7 +519,8 @@ class HTTP1Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
         self._pauses &= ~why
 
-    # Time. The timer is set anew only when something is due earlier; when it comes too early it is set to what is due then.
+    # Time. The timer is set anew only when something is due earlier; when it comes too early it is set to what is due
+    # then.
 
     def _watch(self) -> None:
         """Set what is waited for, by what the connection does now."""
@@ -510,7 +528,8 @@ class HTTP1Connection(asyncio.BufferedProtocol):
             return
         current = self._current
         if current is not None:
-            self._wait(_BODY, min(current.body_deadline_s, self._loop.time() + _STALLED_S))  # also while its sender is authenticated
+            # also while its sender is authenticated
+            self._wait(_BODY, min(current.body_deadline_s, self._loop.time() + _STALLED_S))
         elif self._in_head:
             if self._awaited != _HEAD:
                 self._wait(_HEAD, self._loop.time() + self._head_s)

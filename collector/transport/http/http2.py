@@ -63,7 +63,13 @@ class _Exchange(Stream):
         length = int(stated) if stated.isdigit() and len(stated) <= _MAX_LENGTH_DIGITS else None
         path = target.partition(b"?")[0]
         self.request = Request(
-            service, self, _text(method), _text(path), headers, 0 if event.is_end and not event.data else length, repeated
+            service,
+            self,
+            _text(method),
+            _text(path),
+            headers,
+            0 if event.is_end and not event.data else length,
+            repeated,
         )
         self._is_whole = event.is_end
         self.request.begin()
@@ -116,7 +122,9 @@ class _Exchange(Stream):
             return
         fields = [*answer.headers, *service.response_headers, ("Date", service.date()), *request.cors]
         headers = [(b":status", str(answer.status).encode())]
-        headers += [(name.lower().encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in fields]
+        headers += [
+            (name.lower().encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in fields
+        ]
         body = b"" if request.method == "HEAD" else answer.body
         try:
             connection.session.respond(self.id, Fields(tuple(headers)), body)

@@ -1,9 +1,10 @@
 """The client's side of HTTP/1.1, parsed by llhttp (httptools): connections to origins, kept and used again.
 
-A pool sends one request at a time on a connection and gives the bounded answer. It follows no redirect and knows nothing of what is sent.
-Through a proxy ``http`` goes in absolute form and ``https`` through a tunnel (CONNECT).
+A pool sends one request at a time on a connection and gives the bounded answer. It follows no redirect and knows
+nothing of what is sent. Through a proxy ``http`` goes in absolute form and ``https`` through a tunnel (CONNECT).
 
-Source: RFC 9112; RFC 9110 §9.3.6 (CONNECT), §15.2 (interim answers); RFC 8305 (addresses of both families side by side).
+Source: RFC 9112; RFC 9110 §9.3.6 (CONNECT), §15.2 (interim answers); RFC 8305 (addresses of both families side by
+    side).
 """
 
 import asyncio
@@ -156,7 +157,9 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The end, which is that of some answers, too."""
         headers = self._headers
-        ends_here = b"content-length" not in headers and b"chunked" not in headers.get(b"transfer-encoding", b"").lower()
+        ends_here = (
+            b"content-length" not in headers and b"chunked" not in headers.get(b"transfer-encoding", b"").lower()
+        )
         self._is_usable = False
         if exc is None and self._has_head and ends_here:
             self._finish()
@@ -206,13 +209,17 @@ class _Connection(asyncio.Protocol):
             self._reason, self._headers = b"", {}
         elif self._answer is not None and not self._answer.done():
             # What is not sent yet would be read as the next request.
-            self._is_usable = self._is_usable and self._parser.should_keep_alive() and not self.transport.get_write_buffer_size()
+            self._is_usable = (
+                self._is_usable and self._parser.should_keep_alive() and not self.transport.get_write_buffer_size()
+            )
             self._finish()
 
     def _finish(self, *, is_truncated: bool = False) -> None:
         if self._answer is not None and not self._answer.done():
             body = b"".join(self._parts)[:_MAX_BODY_BYTES]
-            self._answer.set_result(RawAnswer(self._status, self._reason.decode("latin-1"), self._headers, body, is_truncated))
+            self._answer.set_result(
+                RawAnswer(self._status, self._reason.decode("latin-1"), self._headers, body, is_truncated)
+            )
 
     def _fail(self, error: Exception) -> None:
         self._is_usable = False
@@ -242,7 +249,13 @@ class Pool:
     """Connections to any origin. ``context`` gives the TLS context to use now; ``server_name`` is verified in place of the host's."""
 
     def __init__(
-        self, context: Callable[[], ssl.SSLContext], *, server_name: str, max_per_origin: int, idle_s: float, keeps_alive: bool
+        self,
+        context: Callable[[], ssl.SSLContext],
+        *,
+        server_name: str,
+        max_per_origin: int,
+        idle_s: float,
+        keeps_alive: bool,
     ) -> None:
         """``max_per_origin`` 0: no limit. ``idle_s`` 0: idle connections are kept."""
         self._context = context
@@ -365,7 +378,9 @@ class Pool:
             raise BadAnswerError(f"the proxy refused the tunnel: {answer.status} {answer.reason}")
         loop = asyncio.get_running_loop()
         assert context is not None  # https
-        transport = await loop.start_tls(connection.transport, connection, context, server_hostname=self._server_name or origin.host)
+        transport = await loop.start_tls(
+            connection.transport, connection, context, server_hostname=self._server_name or origin.host
+        )
         if transport is None:
             raise DisconnectedError("the server closed the connection during the TLS handshake", is_stale=False)
         connection.tunnelled(transport)

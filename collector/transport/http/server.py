@@ -1,7 +1,7 @@
 """An HTTP server for receivers and extensions: no router, no middleware, no log line a request.
 
-It does what the Collector's ``confighttp.ServerConfig`` configures. What a path means and how an error is told belongs to its user,
-who gives it a :class:`Route` for each path.
+It does what the Collector's ``confighttp.ServerConfig`` configures. What a path means and how an error is told belongs
+to its user, who gives it a :class:`Route` for each path.
 """
 
 import asyncio
@@ -30,8 +30,8 @@ def _uncounted(reason: str) -> None:
 class HTTPServer:
     """Serves ``routes`` (exact path → route) on ``config.endpoint``; ``default`` serves all other paths, without it they are 404.
 
-    ``key`` is the path of its configuration, for messages. ``refused`` is told a constant word for each request that is refused
-    before a route sees it: what is no HTTP.
+    ``key`` is the path of its configuration, for messages. ``refused`` is told a constant word for each request that is
+    refused before a route sees it: what is no HTTP.
     """
 
     def __init__(
@@ -93,10 +93,14 @@ class HTTPServer:
         loop = asyncio.get_running_loop()
         handshake_s = _HANDSHAKE_S if context else None
         if self._endpoint.path:
-            self._listener = await loop.create_unix_server(self.protocol, sock=sock, ssl=context, ssl_handshake_timeout=handshake_s)
+            self._listener = await loop.create_unix_server(
+                self.protocol, sock=sock, ssl=context, ssl_handshake_timeout=handshake_s
+            )
         else:
             self.port = int(sock.getsockname()[1])
-            self._listener = await loop.create_server(self.protocol, sock=sock, ssl=context, ssl_handshake_timeout=handshake_s)
+            self._listener = await loop.create_server(
+                self.protocol, sock=sock, ssl=context, ssl_handshake_timeout=handshake_s
+            )
 
     async def shutdown(self, grace_s: float) -> None:
         """Stop listening, let requests in progress finish for at most ``grace_s``, close every connection."""

@@ -1,7 +1,7 @@
 """What every request keeps to, whatever version of HTTP carries it: route, CORS, authentication, the bounds of its body, one answer.
 
-A version's protocol makes a :class:`Request` of each head it has read, tells it what arrives, and writes the answer it is given.
-No task is made for a request unless it waits for an authenticator or is large and compressed.
+A version's protocol makes a :class:`Request` of each head it has read, tells it what arrives, and writes the answer it
+is given. No task is made for a request unless it waits for an authenticator or is large and compressed.
 
 Source: open-telemetry/opentelemetry-collector config/confighttp.
 """
@@ -23,11 +23,14 @@ from config.blocks import HTTPServerConfig
 
 __all__ = ["Carrier", "Request", "Route", "Service"]
 
-_RESERVE_FROM_BYTES: Final = 64 * 1024  # smaller bodies are charged by whoever takes them: two bookings would cost more than they guard
+# smaller bodies are charged by whoever takes them: two bookings would cost more than they guard
+_RESERVE_FROM_BYTES: Final = 64 * 1024
 _EXPANSION_GUESS: Final = 8  # telemetry compresses about this well; a body that unpacks further is still bounded
 _LEAVE_LOOP_FROM_BYTES: Final = 256 * 1024
 
-_NOT_FOUND: Final = Answer(404, b"404 page not found\n", "text/plain; charset=utf-8", [("X-Content-Type-Options", "nosniff")])
+_NOT_FOUND: Final = Answer(
+    404, b"404 page not found\n", "text/plain; charset=utf-8", [("X-Content-Type-Options", "nosniff")]
+)
 _SERVER_ERROR: Final = Answer.text(500, "500 internal server error")
 
 _AUTHENTICATING, _READING, _SERVING, _ANSWERED = range(4)
@@ -79,7 +82,8 @@ class Carrier(Protocol):
 class Request:
     """One request from its head to its answer.
 
-    For the protocol: ``begin`` once, then ``feed`` and ``complete``; ``abandon`` when the sender is gone. For the route: the rest.
+    For the protocol: ``begin`` once, then ``feed`` and ``complete``; ``abandon`` when the sender is gone. For the
+    route: the rest.
     """
 
     __slots__ = (
@@ -242,7 +246,9 @@ class Request:
     def _expect_body(self) -> None:
         """Raises Refused or RetryableError where a body of this encoding and length may not come in."""
         service, headers, length = self._service, self.headers, self.length
-        encoding = headers[b"content-encoding"].decode("latin-1").strip().lower() if b"content-encoding" in headers else ""
+        encoding = (
+            headers[b"content-encoding"].decode("latin-1").strip().lower() if b"content-encoding" in headers else ""
+        )
         if encoding == "identity":
             encoding = ""
         if encoding not in service.encodings:
@@ -255,7 +261,8 @@ class Request:
             self._held_bytes = length
         else:
             if length:
-                with service.admission.reserve(length):  # is there room for the whole? What is only announced occupies none
+                # is there room for the whole? What is only announced occupies none
+                with service.admission.reserve(length):
                     pass
             self._held_bytes = min(_RESERVE_FROM_BYTES, service.max_bytes if length is None else length)
             self._hold(self._held_bytes)
@@ -331,7 +338,14 @@ class Service:
     """The rules of one server, from its configuration. ``key`` is the path of that, for messages."""
 
     def __init__(
-        self, config: HTTPServerConfig, routes: Mapping[str, Route], *, default_route: Route | None, key: str, clock: Clock, log: Any
+        self,
+        config: HTTPServerConfig,
+        routes: Mapping[str, Route],
+        *,
+        default_route: Route | None,
+        key: str,
+        clock: Clock,
+        log: Any,
     ) -> None:
         self.config = config
         self.routes = routes
@@ -372,7 +386,9 @@ class Service:
 
     def too_large(self) -> Refused:
         """413."""
-        return Refused(413, f"request body too large: at most {self.max_bytes} bytes, also after decompression", reason="too_large")
+        return Refused(
+            413, f"request body too large: at most {self.max_bytes} bytes, also after decompression", reason="too_large"
+        )
 
     def date(self) -> str:
         """For the Date header."""

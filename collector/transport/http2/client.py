@@ -1,7 +1,7 @@
 """Opening a client's connection: TCP, Unix sockets, TLS with ALPN ``h2``, and a proxy's CONNECT. HTTP/2 itself is the protocol's.
 
-Without TLS HTTP/2 is spoken at once ("prior knowledge"). ``HTTPS_PROXY`` and ``NO_PROXY`` are read from the environment, for
-plaintext too, as gRPC does; never for loopback addresses and Unix sockets.
+Without TLS HTTP/2 is spoken at once ("prior knowledge"). ``HTTPS_PROXY`` and ``NO_PROXY`` are read from the
+environment, for plaintext too, as gRPC does; never for loopback addresses and Unix sockets.
 
 Source: RFC 9113 §3; RFC 9110 §9.3.6 (CONNECT); gRPC's doc/http_connect proxying (gRFC A1).
 """
@@ -76,7 +76,12 @@ def find_proxy(host: str) -> Proxy | None:
 
 
 async def connect(
-    address: Address, make: Callable[[], P], *, tls: ssl.SSLContext | None = None, server_name: str = "", proxy: Proxy | None = None
+    address: Address,
+    make: Callable[[], P],
+    *,
+    tls: ssl.SSLContext | None = None,
+    server_name: str = "",
+    proxy: Proxy | None = None,
 ) -> P:
     """A protocol whose connection is made; with ``tls`` the server showed a certificate for ``server_name`` and chose ``h2``.
 
@@ -88,7 +93,9 @@ async def connect(
     if address.path:
         transport, protocol = await loop.create_unix_connection(make, address.path, ssl=tls, server_hostname=name)
     elif proxy is None:
-        transport, protocol = await loop.create_connection(make, address.host, address.port, ssl=tls, server_hostname=name)
+        transport, protocol = await loop.create_connection(
+            make, address.host, address.port, ssl=tls, server_hostname=name
+        )
     else:
         sock = await _tunnel(proxy, address)
         try:
@@ -100,7 +107,9 @@ async def connect(
         chosen = transport.get_extra_info("ssl_object").selected_alpn_protocol()
         if chosen != "h2":
             transport.abort()
-            raise ConnectionError(f"the server does not offer HTTP/2 (ALPN h2) on this port, it chose {chosen or 'nothing'}")
+            raise ConnectionError(
+                f"the server does not offer HTTP/2 (ALPN h2) on this port, it chose {chosen or 'nothing'}"
+            )
     return protocol
 
 

@@ -66,7 +66,9 @@ def goaway(error_code: ErrorCode) -> bytes:
     return b"\x00\x00\x08\x07\x00" + bytes(8) + int(error_code).to_bytes(4, "big")
 
 
-def server(*, max_message_bytes: int, max_concurrent_streams: int, max_header_bytes: int, cut_off_bytes: int) -> Session:
+def server(
+    *, max_message_bytes: int, max_concurrent_streams: int, max_header_bytes: int, cut_off_bytes: int
+) -> Session:
     """The server's end of a new connection; its SETTINGS are ready to be sent.
 
     ``max_header_bytes`` is what the peer is told, ``cut_off_bytes`` is where the connection ends.

@@ -1,6 +1,7 @@
 """The server's end of HTTP/2: it listens, and holds what its connections share.
 
-What a request means is its user's: ``accept`` makes a :class:`Stream` of it. Frames and flow control are libnghttp2's (``session``).
+What a request means is its user's: ``accept`` makes a :class:`Stream` of it. Frames and flow control are libnghttp2's
+(``session``).
 """
 
 import asyncio
@@ -19,7 +20,8 @@ from config.blocks import KeepaliveServerConfig, TLSServerConfig
 
 __all__ = ["MAX_HEADER_BYTES", "Accept", "HTTP2Server", "ServerConnection"]
 
-_MAX_STREAMS: Final = 10_000  # with max_concurrent_streams: 0; more than any client uses, so that a connection's memory is bounded
+# with max_concurrent_streams: 0; more than any client uses, so that a connection's memory is bounded
+_MAX_STREAMS: Final = 10_000
 _HANDSHAKE_S: Final = 10.0  # of TLS
 
 Accept: TypeAlias = Callable[[ServerStreams, Received], Stream | None]
@@ -76,12 +78,20 @@ class HTTP2Server:
             raise listen_error(self._endpoint, f"{self._key}::endpoint", exc) from exc
         loop = asyncio.get_running_loop()
         handshake_s = _HANDSHAKE_S if context else None
-        connection = self.connection if http1 is None else lambda: FirstBytes(self.connection, http1, self._undecided, self.closed)
+        connection = (
+            self.connection
+            if http1 is None
+            else lambda: FirstBytes(self.connection, http1, self._undecided, self.closed)
+        )
         if self._endpoint.path:
-            self._listener = await loop.create_unix_server(connection, sock=sock, ssl=context, ssl_handshake_timeout=handshake_s)
+            self._listener = await loop.create_unix_server(
+                connection, sock=sock, ssl=context, ssl_handshake_timeout=handshake_s
+            )
         else:
             self.port = int(sock.getsockname()[1])
-            self._listener = await loop.create_server(connection, sock=sock, ssl=context, ssl_handshake_timeout=handshake_s)
+            self._listener = await loop.create_server(
+                connection, sock=sock, ssl=context, ssl_handshake_timeout=handshake_s
+            )
 
     def connection(self) -> ServerConnection:
         """A new connection's protocol."""

@@ -1,6 +1,7 @@
 """The server's end of one connection of HTTP/2: its streams, keepalive, time-outs, bounds, graceful ends.
 
-Source: RFC 9113; grpc-go internal/transport/http2_server.go for idle, age, the enforcement of pings and the two GOAWAYs.
+Source: RFC 9113; grpc-go internal/transport/http2_server.go for idle, age, the enforcement of pings and the two
+    GOAWAYs.
 """
 
 import asyncio
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_HEADER_BYTES", "ServerConnection"]
 
-MAX_HEADER_BYTES: Final = 64 * 1024  # of one request, as announced in SETTINGS; gRPC's default of 8 KiB is too small for some tokens
+# of one request, as announced in SETTINGS; gRPC's default of 8 KiB is too small for some tokens
+MAX_HEADER_BYTES: Final = 64 * 1024
 _CUT_OFF_HEADER_BYTES: Final = 256 * 1024  # what is larger than this ends the connection; between the two, the request
 _BOOK_STEP_BYTES: Final = 64 * 1024
-_STALLED_S: Final = 60.0  # a request of which nothing comes for this long gives up its place; so does who does not take its answers
+# a request of which nothing comes for this long gives up its place; so does who does not take its answers
+_STALLED_S: Final = 60.0
 _CHECK_S: Final = 30.0
 _PROBE_S: Final = 20.0
 _PROBE: Final = b"probe\0\0\0"
@@ -129,8 +132,8 @@ class ServerConnection(ServerStreams, asyncio.BufferedProtocol):
     def close(self) -> None:
         """See the base.
 
-        Our side first: a byte of the client's that nobody reads would make the kernel reset the connection, and it would lose what we
-        said last.
+        Our side first: a byte of the client's that nobody reads would make the kernel reset the connection, and it
+        would lose what we said last.
         """
         transport = self.transport
         if transport is None or not transport.can_write_eof():
@@ -257,7 +260,10 @@ class ServerConnection(ServerStreams, asyncio.BufferedProtocol):
             elif now_s >= age_at_s:
                 self._end("age")
             else:
-                due_s += [age_at_s, idle_at_s if not self.streams else now_s + (parameters.max_connection_idle or _NEVER)]
+                due_s += [
+                    age_at_s,
+                    idle_at_s if not self.streams else now_s + (parameters.max_connection_idle or _NEVER),
+                ]
         if self._draining == "age" and parameters.max_connection_age_grace:
             due_s.append(self._opened_s + self._age_s + parameters.max_connection_age_grace)
         if self.is_open:

@@ -42,7 +42,11 @@ class Failures(logging.Handler):
 
 def exporters(protocol, url, compression, ca):
     """Of spans, metrics and logs."""
-    names = ("trace_exporter", "OTLPSpanExporter"), ("metric_exporter", "OTLPMetricExporter"), ("_log_exporter", "OTLPLogExporter")
+    names = (
+        ("trace_exporter", "OTLPSpanExporter"),
+        ("metric_exporter", "OTLPMetricExporter"),
+        ("_log_exporter", "OTLPLogExporter"),
+    )
     if protocol == "grpc":
         import grpc
 
@@ -53,12 +57,16 @@ def exporters(protocol, url, compression, ca):
             "compression": {"none": grpc.Compression.NoCompression, "gzip": grpc.Compression.Gzip}[compression],
         }
         return [
-            getattr(importlib.import_module(f"opentelemetry.exporter.otlp.proto.grpc.{module}"), name)(**options) for module, name in names
+            getattr(importlib.import_module(f"opentelemetry.exporter.otlp.proto.grpc.{module}"), name)(**options)
+            for module, name in names
         ]
     if protocol == "http/protobuf":
         from opentelemetry.exporter.otlp.proto.http import Compression
 
-        options = {"certificate_file": ca, "compression": {"none": Compression.NoCompression, "gzip": Compression.Gzip}[compression]}
+        options = {
+            "certificate_file": ca,
+            "compression": {"none": Compression.NoCompression, "gzip": Compression.Gzip}[compression],
+        }
         return [
             getattr(importlib.import_module(f"opentelemetry.exporter.otlp.proto.http.{module}"), name)(
                 endpoint=f"{url}/v1/{path}", **options
@@ -82,7 +90,13 @@ def record(tracer, meter, logger):
             f"op-{i % 7}",
             context=Context() if is_root else trace.set_span_in_context(root, Context()),
             kind=KINDS[i % 5],
-            attributes={"number": i, "text": f"värde-{i}", "ratio": i + 0.25, "even": i % 2 == 0, "words": ["a", str(i)]},
+            attributes={
+                "number": i,
+                "text": f"värde-{i}",
+                "ratio": i + 0.25,
+                "even": i % 2 == 0,
+                "words": ["a", str(i)],
+            },
             links=[Link(root.get_span_context(), {"number": i})] if is_root and root else None,
         )
         root = span if is_root else root

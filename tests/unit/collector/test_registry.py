@@ -12,14 +12,22 @@ from config.blocks import ComponentConfig
 
 def factory(component_type, kind=ComponentKind.EXPORTER, **more):
     return Factory(
-        component_type, ComponentConfig, lambda settings, config, previous: None, Stability.BETA, frozenset(Signal), kind, **more
+        component_type,
+        ComponentConfig,
+        lambda settings, config, previous: None,
+        Stability.BETA,
+        frozenset(Signal),
+        kind,
+        **more,
     )
 
 
 def entry_points(monkeypatch, *points):
     """Let the environment offer (kind, name, module:attribute) only."""
     all_points = [importlib.metadata.EntryPoint(name, value, f"tailrace.{kind}") for kind, name, value in points]
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point for point in all_points if point.group == group])
+    monkeypatch.setattr(
+        importlib.metadata, "entry_points", lambda group: [point for point in all_points if point.group == group]
+    )
 
 
 def module(monkeypatch, name, **attributes):
@@ -32,14 +40,18 @@ def test_entry_points_are_found_and_loaded_on_demand(monkeypatch):
     """Types are known by name; a module is imported when its type is asked for, once."""
     otlp = factory("otlp_http")
     module(monkeypatch, "plugin_a", factory=otlp)
-    entry_points(monkeypatch, ("exporters", "otlp_http", "plugin_a:factory"), ("exporters", "gone", "plugin_gone:factory"))
+    entry_points(
+        monkeypatch, ("exporters", "otlp_http", "plugin_a:factory"), ("exporters", "gone", "plugin_gone:factory")
+    )
     registry = Registry()
     assert registry.types(ComponentKind.EXPORTER) == ["gone", "otlp_http"]
     assert registry.find(ComponentKind.EXPORTER, "otlp_http") is otlp
     assert registry.find(ComponentKind.RECEIVER, "otlp_http") is None
 
 
-@pytest.mark.parametrize(("offered", "asked"), [("otlp_http", "otlphttp"), ("otlphttp", "otlp_http"), ("otlp_grpc", "otlp")])
+@pytest.mark.parametrize(
+    ("offered", "asked"), [("otlp_http", "otlphttp"), ("otlphttp", "otlp_http"), ("otlp_grpc", "otlp")]
+)
 def test_both_spellings_are_found(offered, asked):
     """The Collector's old and new names of a type mean the same."""
     assert Registry.of([factory(offered)]).find(ComponentKind.EXPORTER, asked) is not None
@@ -53,7 +65,10 @@ def test_the_otlp_receiver_is_not_renamed():
 
 def test_aliases_of_factories_are_found():
     """Factory.aliases count, also for types no table names."""
-    assert Registry.of([factory("mine", aliases=("my_own",))]).find(ComponentKind.EXPORTER, "my_own").component_type == "mine"
+    assert (
+        Registry.of([factory("mine", aliases=("my_own",))]).find(ComponentKind.EXPORTER, "my_own").component_type
+        == "mine"
+    )
 
 
 def test_renamed_types_differ():
@@ -67,7 +82,10 @@ def test_renamed_types_differ():
     [
         ({}, "has no attribute 'factory'"),
         ({"factory": 5}, "gives int, not collector.api.Factory"),
-        ({"factory": factory("bad", ComponentKind.RECEIVER)}, "one of the receivers, its entry point stands under exporters"),
+        (
+            {"factory": factory("bad", ComponentKind.RECEIVER)},
+            "one of the receivers, its entry point stands under exporters",
+        ),
         ({"factory": factory("other")}, "of type 'other', its entry point is named 'bad'"),
     ],
 )

@@ -4,7 +4,16 @@ from pydantic import Field
 from collector.api import ComponentKind, Factory, Stability
 from collector.model import Signal
 from collector.registry import Registry
-from config.blocks import AuthConfig, ComponentConfig, Duration, GRPCClientConfig, GRPCServerConfig, HTTPServerConfig, QueueConfig, Secret
+from config.blocks import (
+    AuthConfig,
+    ComponentConfig,
+    Duration,
+    GRPCClientConfig,
+    GRPCServerConfig,
+    HTTPServerConfig,
+    QueueConfig,
+    Secret,
+)
 
 ALL = frozenset(Signal)
 
@@ -28,7 +37,9 @@ class ExporterConfig(GRPCClientConfig):
 
 
 def factory(kind, component_type, config_type=ComponentConfig, signals=ALL, **more):
-    return Factory(component_type, config_type, lambda settings, config, previous: None, Stability.BETA, signals, kind, **more)
+    return Factory(
+        component_type, config_type, lambda settings, config, previous: None, Stability.BETA, signals, kind, **more
+    )
 
 
 @pytest.fixture

@@ -47,13 +47,18 @@ def test_what_is_printed_loads_again(registry):
     assert exporter.config.extra == {"api_key": "hunter2", "n": 1, "t": "1"}
 
 
-SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(max_size=20)
+SCALARS = (
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(max_size=20)
+)
 KEYS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=8)
 
 
 @given(
     st.dictionaries(
-        KEYS, st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=8)
+        KEYS,
+        st.recursive(
+            SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=8
+        ),
     )
 )
 def test_yaml_survives(document):
@@ -63,7 +68,26 @@ def test_yaml_survives(document):
 
 @pytest.mark.parametrize(
     "text",
-    ["010", "0o17", "yes", "1_000", "~", "", "<<", ".5", "1e3", "12:30:45", "2001-01-01", "- a", "a: b", "#", "'", '"', "null", "0x1f"],
+    [
+        "010",
+        "0o17",
+        "yes",
+        "1_000",
+        "~",
+        "",
+        "<<",
+        ".5",
+        "1e3",
+        "12:30:45",
+        "2001-01-01",
+        "- a",
+        "a: b",
+        "#",
+        "'",
+        '"',
+        "null",
+        "0x1f",
+    ],
 )
 def test_texts_stay_texts(text):
     """Text that would mean something else unquoted is quoted."""

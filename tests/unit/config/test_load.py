@@ -129,19 +129,31 @@ service: {pipelines: {traces: {receivers: [otlp], exporters: [otlp_grpc]}}}
 @pytest.mark.parametrize(
     ("body", "finding"),
     [
-        ('sending_queue: {num_consumers: "5"}', '5:36: …::sending_queue::num_consumers: expected a whole number, got "5"'),
-        ("sending_queue: {num_consumers: 1.0}", "5:36: …::sending_queue::num_consumers: expected a whole number, got 1.0"),
+        (
+            'sending_queue: {num_consumers: "5"}',
+            '5:36: …::sending_queue::num_consumers: expected a whole number, got "5"',
+        ),
+        (
+            "sending_queue: {num_consumers: 1.0}",
+            "5:36: …::sending_queue::num_consumers: expected a whole number, got 1.0",
+        ),
         ("sending_queue: {queue_size: 0}", "5:33: …::sending_queue::queue_size: must be at least 1, got 0"),
         ('sending_queue: {enabled: "true"}', '5:30: …::sending_queue::enabled: expected true or false, got "true"'),
         ("sending_queue: {enabled: yes}", '5:30: …::sending_queue::enabled: expected true or false, got "yes"'),
         ("sending_queue: []", "5:20: …::sending_queue: expected a mapping, got a list"),
-        ("sending_queue: {batch: {min_size: 9, max_size: 5}}", "5:21: …::sending_queue::batch: max_size must not be less than min_size"),
+        (
+            "sending_queue: {batch: {min_size: 9, max_size: 5}}",
+            "5:21: …::sending_queue::batch: max_size must not be less than min_size",
+        ),
         ("label: 5", '5:12: …::label: expected text, got 5; write it in quotes: "5"'),
         ("label: [a]", "5:12: …::label: expected text, got a list"),
         ("ratio: 1.5", "5:12: …::ratio: must be at most 1.0, got 1.5"),
         ("ratio: x", '5:12: …::ratio: expected a number, got "x"'),
         ("timeout: soon", "5:14: …::timeout: 'soon' is no duration: write for example 500ms, 10s, 1m30s, 1h"),
-        ("write_buffer_size: 5XB", "5:24: …::write_buffer_size: '5XB' is no size: write for example 4096, 64KiB, 256MiB, 1GiB"),
+        (
+            "write_buffer_size: 5XB",
+            "5:24: …::write_buffer_size: '5XB' is no size: write for example 4096, 64KiB, 256MiB, 1GiB",
+        ),
         ("tls: {min_version: 1.3}", None),
         ("auth: {}", '5:5: …::auth: "authenticator" is required'),
         ("tls: {ca_fiel: x}", '5:11: …::tls: unknown key "ca_fiel" (did you mean "ca_file"?); allowed: '),
@@ -169,11 +181,14 @@ def test_auth_position_is_that_of_its_key(registry):
 def test_text_of_a_variable_is_used_where_text_is_wanted(registry):
     """A variable's value is typed by YAML, but its original text reaches targets that are text."""
     environ = {"N": "0123", "T": "010", "E": "", "V": "1.2"}
-    body = (
-        'endpoint: "${N}"\n    label: ${E}\n    sending_queue: {queue_size: "${T}"}\n    tls: {min_version: "${V}"}\n    extra: {a: "${N}"}'
-    )
+    body = 'endpoint: "${N}"\n    label: ${E}\n    sending_queue: {queue_size: "${T}"}\n    tls: {min_version: "${V}"}\n    extra: {a: "${N}"}'
     config = component(loaded(exporter(None, body), registry, environ))
-    assert (config.endpoint, config.label, config.sending_queue.queue_size, config.tls.min_version) == ("0123", "", 8, "1.2")
+    assert (config.endpoint, config.label, config.sending_queue.queue_size, config.tls.min_version) == (
+        "0123",
+        "",
+        8,
+        "1.2",
+    )
     assert config.extra == {"a": 83}
 
 
@@ -245,7 +260,10 @@ service:
     ("pipelines", "finding"),
     [
         ("    traces: {receivers: [otlp]}", "f.yaml:10:5: service::pipelines::traces: must have at least one exporter"),
-        ("    traces: {exporters: [debug]}", "f.yaml:10:5: service::pipelines::traces: must have at least one receiver"),
+        (
+            "    traces: {exporters: [debug]}",
+            "f.yaml:10:5: service::pipelines::traces: must have at least one receiver",
+        ),
         (
             "    traces: {receivers: [otlp], exporters: [debug], processors: [batch, batch]}",
             'f.yaml:10:73: service::pipelines::traces::processors: "batch" is listed twice',
@@ -306,7 +324,9 @@ def test_cycles_over_several_pipelines(registry):
     more = "connectors: {forward/1: , forward/2: }"
     base = "receivers: {{otlp: {{protocols: {{grpc: }}}}}}\nexporters: {{debug: }}\n{more}\nservice: \n  pipelines:{pipelines}\n"
     found = lines(base.format(more=more, pipelines=cycle), registry)
-    assert any("traces/a -> connector forward/1 -> traces/b -> connector forward/2 -> traces/a" in each for each in found)
+    assert any(
+        "traces/a -> connector forward/1 -> traces/b -> connector forward/2 -> traces/a" in each for each in found
+    )
     diamond = """
     traces/a: {receivers: [otlp], exporters: [forward/1, forward/2]}
     traces/b: {receivers: [forward/1], exporters: [debug]}
@@ -319,7 +339,8 @@ def test_ambiguous_ids(registry):
     text = GOOD.replace("service:", "connectors: {otlp/two: }\nservice:")
     assert any("unknown connector type" in each for each in lines(text, registry))
     assert any(
-        each.startswith("f.yaml:15:14: connectors::otlp/two: ambiguous id: the exporter at f.yaml:14:3") for each in lines(text, registry)
+        each.startswith("f.yaml:15:14: connectors::otlp/two: ambiguous id: the exporter at f.yaml:14:3")
+        for each in lines(text, registry)
     )
 
 
@@ -342,7 +363,9 @@ def test_unknown_types(registry):
 def test_unused_components_are_noted(registry):
     """Unused components are allowed, with a note."""
     config = loaded(GOOD.replace("[otlp_grpc, otlp/two]", "[otlp_grpc]"), registry)
-    assert [str(note) for note in config.warnings] == ["f.yaml:14:3: exporters::otlp/two: configured but not used in any pipeline"]
+    assert [str(note) for note in config.warnings] == [
+        "f.yaml:14:3: exporters::otlp/two: configured but not used in any pipeline"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -403,8 +426,26 @@ service:
 @pytest.mark.parametrize(
     ("words", "is_noted"),
     [
-        ({"FIRST": "span_metrics, forward", "RECEIVER": "forward", "SECOND": "debug", "LAST": "otlp", "THIRD": "debug"}, False),
-        ({"FIRST": "debug", "RECEIVER": "otlp", "SECOND": "span_metrics, forward", "LAST": "forward", "THIRD": "debug"}, True),
+        (
+            {
+                "FIRST": "span_metrics, forward",
+                "RECEIVER": "forward",
+                "SECOND": "debug",
+                "LAST": "otlp",
+                "THIRD": "debug",
+            },
+            False,
+        ),
+        (
+            {
+                "FIRST": "debug",
+                "RECEIVER": "otlp",
+                "SECOND": "span_metrics, forward",
+                "LAST": "forward",
+                "THIRD": "debug",
+            },
+            True,
+        ),
         ({"FIRST": "debug", "RECEIVER": "otlp", "SECOND": "forward", "LAST": "forward", "THIRD": "span_metrics"}, True),
     ],
 )
@@ -415,4 +456,6 @@ def test_counting_behind_sampling_is_noted(words, is_noted):
     for word, value in words.items():
         text = text.replace(f"[{word}]", f"[{value}]")
     noted = [str(note) for note in loaded(text, registry).warnings if "counts only what sampling leaves" in str(note)]
-    assert [note.split(": ")[:2] for note in noted] == ([["f.yaml:5:14", "connectors::span_metrics"]] if is_noted else [])
+    assert [note.split(": ")[:2] for note in noted] == (
+        [["f.yaml:5:14", "connectors::span_metrics"]] if is_noted else []
+    )

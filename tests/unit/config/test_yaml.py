@@ -107,7 +107,10 @@ def test_depth_and_size_are_bounded():
         parse("a" * (2 * 1024 * 1024 + 1), "f")
 
 
-@given(st.text(alphabet=st.characters(codec="utf-8"), max_size=60) | st.text(alphabet="ab:- \n[]{},&*!'\"|>#<?%0x_.", max_size=60))
+@given(
+    st.text(alphabet=st.characters(codec="utf-8"), max_size=60)
+    | st.text(alphabet="ab:- \n[]{},&*!'\"|>#<?%0x_.", max_size=60)
+)
 def test_arbitrary_text_parses_or_is_refused(text):
     """No text raises anything but YAMLSyntaxError."""
     with contextlib.suppress(YAMLSyntaxError):

@@ -23,7 +23,15 @@ class ExporterConfig(ComponentConfig):
 
 
 def factory(kind, component_type, config_type, **more):
-    return Factory(component_type, config_type, lambda settings, config, previous: None, Stability.BETA, frozenset(Signal), kind, **more)
+    return Factory(
+        component_type,
+        config_type,
+        lambda settings, config, previous: None,
+        Stability.BETA,
+        frozenset(Signal),
+        kind,
+        **more,
+    )
 
 
 FACTORIES = [

@@ -65,7 +65,10 @@ def test_run_reports_a_defect_with_its_traceback(tailrace, service, good):
 
 def test_run_reports_a_failed_start(tailrace, service, good):
     """A component that refuses to start ends the command with 1 and its message, after what was started is shut down."""
-    service.fail_in, service.error = "start", OSError("port 4317 is taken by otelcol (pid 7): set receivers::otlp::grpc::endpoint")
+    service.fail_in, service.error = (
+        "start",
+        OSError("port 4317 is taken by otelcol (pid 7): set receivers::otlp::grpc::endpoint"),
+    )
     result = tailrace("run", "--config", good)
     assert result.exit_code == 1
     assert "port 4317 is taken by otelcol" in result.output
@@ -82,7 +85,9 @@ def test_run_with_ctrl_c(tailrace, service, good):
 
 def test_run_refuses_a_bad_configuration(tailrace, service, good):
     """Nothing is started on a bad configuration; every error is shown."""
-    result = tailrace("run", "--config", good, "--set", "exporters.otlp_grpc.endpoint=5", "--set", "service.telemetri=1")
+    result = tailrace(
+        "run", "--config", good, "--set", "exporters.otlp_grpc.endpoint=5", "--set", "service.telemetri=1"
+    )
     assert (result.exit_code, service.calls) == (1, [])
     assert (
         'error: --set exporters.otlp_grpc.endpoint: exporters::otlp_grpc::endpoint: expected text, got 5; write it in quotes: "5"'
@@ -94,14 +99,19 @@ def test_run_refuses_a_bad_configuration(tailrace, service, good):
 
 def test_run_refuses_a_log_file_it_cannot_open(tailrace, good, tmp_path):
     """The output of the log is opened before anything starts."""
-    result = tailrace("run", "--config", good, "--set", f"service.telemetry.logs.output_paths=[{tmp_path / 'no' / 'log'}]")
+    result = tailrace(
+        "run", "--config", good, "--set", f"service.telemetry.logs.output_paths=[{tmp_path / 'no' / 'log'}]"
+    )
     assert result.exit_code == 1
     assert "output_paths" in result.output
 
 
 def test_run_refuses_a_shared_environment(monkeypatch, tailrace, good):
     """Another distribution's package under one of our names stops the start."""
-    monkeypatch.setattr("collector.cli.run.check_top_level_names", lambda: ["the distribution 'x' also installs a package named 'config'"])
+    monkeypatch.setattr(
+        "collector.cli.run.check_top_level_names",
+        lambda: ["the distribution 'x' also installs a package named 'config'"],
+    )
     result = tailrace("run", "--config", good)
     assert result.exit_code == 1
     assert "the distribution 'x'" in result.output
@@ -187,7 +197,12 @@ def test_components(tailrace):
     """Types with module, spellings, stability and signals, as YAML."""
     listed = plain(parse(tailrace("components").output, "out"))
     assert listed["receivers"] == [
-        {"name": "otlp", "module": listed["receivers"][0]["module"], "stability": "beta", "signals": ["logs", "metrics", "traces"]}
+        {
+            "name": "otlp",
+            "module": listed["receivers"][0]["module"],
+            "stability": "beta",
+            "signals": ["logs", "metrics", "traces"],
+        }
     ]
     assert listed["exporters"][0]["aliases"] == ["otlp"]
     assert listed["connectors"][0]["connects"] == ["logs to logs"]

@@ -54,7 +54,9 @@ def test_levels(tmp_path, level, count):
 
 def test_other_libraries_join(tmp_path):
     """Warnings of the standard library's logging come out in the same form, and no more after the context."""
-    line = json.loads(written(tmp_path, lambda logger: logging.getLogger("aiohttp").warning("odd %s", "thing"), encoding="json"))
+    line = json.loads(
+        written(tmp_path, lambda logger: logging.getLogger("aiohttp").warning("odd %s", "thing"), encoding="json")
+    )
     assert (line["msg"], line["logger"], line["level"]) == ("odd thing", "aiohttp", "warning")
     assert not [handler for handler in logging.getLogger().handlers if type(handler).__name__ == "_Forward"]
 

@@ -57,7 +57,9 @@ class Rig:
         self.telemetry = RecordingTelemetry()
         self.clock = FakeClock()
         self.host = FakeHost()
-        settings = make_settings(signals=frozenset(Signal), telemetry=self.telemetry, clock=self.clock, component_id="probe/a")
+        settings = make_settings(
+            signals=frozenset(Signal), telemetry=self.telemetry, clock=self.clock, component_id="probe/a"
+        )
         self.exporter = type_(settings, ExporterConfig.model_validate(config), backend)
         self.received = 0
 
@@ -424,7 +426,9 @@ class TestMerging:
         backend = Backend()
         one = traces(spans=8)
         size = one.size_bytes
-        async with Rig(backend, sending_queue={"sizer": "bytes", "queue_size": 100 * size, "batch": {"min_size": 3 * size}}) as rig:
+        async with Rig(
+            backend, sending_queue={"sizer": "bytes", "queue_size": 100 * size, "batch": {"min_size": 3 * size}}
+        ) as rig:
             await rig.take(one, one, one)
             await rig.settled()
         assert [b.item_count for b in backend.seen] == [24]
@@ -449,7 +453,9 @@ class TestWaiting:
             assert rig.reasons("refused") == {"http_400": 2}
 
     async def test_without_a_queue_the_sender_waits_too(self):
-        async with Rig(Backend(OK, down(), down()), sending_queue={"enabled": False}, retry_on_failure={"max_elapsed_time": "30s"}) as rig:
+        async with Rig(
+            Backend(OK, down(), down()), sending_queue={"enabled": False}, retry_on_failure={"max_elapsed_time": "30s"}
+        ) as rig:
             assert rig.exporter.waits_for_result
             await rig.take(traces(spans=1))
             waiting = asyncio.ensure_future(rig.take(traces(spans=2)))
@@ -476,7 +482,9 @@ class TestWaiting:
             max_items = 5
 
         backend = Backend(OK, PermanentError("no", reason="http_400"), down())
-        async with Rig(backend, Halved, sending_queue={"wait_for_result": True}, retry_on_failure={"enabled": False}) as rig:
+        async with Rig(
+            backend, Halved, sending_queue={"wait_for_result": True}, retry_on_failure={"enabled": False}
+        ) as rig:
             with pytest.raises(RetryableError):
                 await rig.take(traces(spans=15))
 
@@ -573,7 +581,9 @@ async def test_what_a_durable_queue_held_is_sent_after_the_restart():
     await first.clock.advance(30)
     await stopping
     first.check()
-    assert (first.count("dropped"), sum(first.exporter.in_flight_items().values())) == (0, 7), "it stays, and is in flight"
+    assert (first.count("dropped"), sum(first.exporter.in_flight_items().values())) == (0, 7), (
+        "it stays, and is in flight"
+    )
 
     second = Rig(Backend(), sending_queue=queue)
     second.host = FakeHost(extensions={"file_storage": disk})
@@ -626,7 +636,11 @@ async def test_health_follows_the_backend():
         await rig.take(traces(spans=1))
         await rig.clock.advance(1)
         assert re.search(r"last success \d+ s ago: connection refused", check().message)
-        assert [status for status, _ in rig.host.statuses] == [Status.RECOVERABLE_ERROR, Status.OK, Status.RECOVERABLE_ERROR]
+        assert [status for status, _ in rig.host.statuses] == [
+            Status.RECOVERABLE_ERROR,
+            Status.OK,
+            Status.RECOVERABLE_ERROR,
+        ]
 
 
 async def test_an_outage_does_not_fill_the_log():

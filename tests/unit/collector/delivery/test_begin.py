@@ -101,7 +101,9 @@ async def test_a_batch_leaves_in_the_call_that_takes_it():
         assert probe.sent == []
 
 
-@pytest.mark.parametrize(("rejected", "books"), [(2, (8, {"partial_success": 2})), (99, (0, {"partial_success": 10})), (-1, (10, {}))])
+@pytest.mark.parametrize(
+    ("rejected", "books"), [(2, (8, {"partial_success": 2})), (99, (0, {"partial_success": 10})), (-1, (10, {}))]
+)
 async def test_a_partial_success_refuses_what_was_rejected(rejected, books):
     """As many as there are, at most."""
     async with Probe() as probe:
@@ -337,7 +339,16 @@ class TestShutdown:
 
 
 OUTCOMES = st.sampled_from(
-    [0, 0, 0, 1, down(), PermanentError("no", reason="http_400"), TooLargeError("no", reason="http_413"), ValueError("x")]
+    [
+        0,
+        0,
+        0,
+        1,
+        down(),
+        PermanentError("no", reason="http_400"),
+        TooLargeError("no", reason="http_413"),
+        ValueError("x"),
+    ]
 )
 STEPS = st.lists(
     st.one_of(

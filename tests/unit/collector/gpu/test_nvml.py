@@ -24,7 +24,9 @@ def known(reading):
     """The quantities that are known."""
     names = set(reading.__slots__) - {"processes", "process_count", "throttle_s", "is_lost"}
     found = {name: getattr(reading, name) for name in names if not math.isnan(getattr(reading, name))}
-    return found | {f"throttle_{n}": round(value) for n, value in enumerate(reading.throttle_s) if not math.isnan(value)}
+    return found | {
+        f"throttle_{n}": round(value) for n, value in enumerate(reading.throttle_s) if not math.isnan(value)
+    }
 
 
 def opened():
@@ -57,9 +59,16 @@ HEALTHY = {
     "pcie_transmit_bytes": 197_000.0, "pcie_receive_bytes": 198_000.0,
     "throttle_0": 74, "throttle_1": 75, "throttle_2": 269, "throttle_3": 270, "throttle_4": 271,
 }  # fmt: skip
-UNDER_MIG = {name: HEALTHY[name] for name in HEALTHY.keys() - {"utilization", "encoder_utilization", "decoder_utilization"}}
+UNDER_MIG = {
+    name: HEALTHY[name] for name in HEALTHY.keys() - {"utilization", "encoder_utilization", "decoder_utilization"}
+}
 # What the older calls say, where the newer ones are missing.
-FALLBACK = {"power_w": {200.0, 150.0}, "energy_j": {7.0}, "temperature_c": {62.0}, "memory_used_bytes": {3 * GIB, 2 * GIB}}
+FALLBACK = {
+    "power_w": {200.0, 150.0},
+    "energy_j": {7.0},
+    "temperature_c": {62.0},
+    "memory_used_bytes": {3 * GIB, 2 * GIB},
+}
 
 
 def test_boards_are_described_and_read(nvml):
@@ -67,7 +76,12 @@ def test_boards_are_described_and_read(nvml):
     backend, devices = opened()
     first, second = devices
     assert first.id == "GPU-00000000-0000-0000-0000-000000000000"
-    assert (first.index, first.model, first.serial, first.driver_version) == ("0", "NVIDIA Stand-in", "SN0", "580.65.06")
+    assert (first.index, first.model, first.serial, first.driver_version) == (
+        "0",
+        "NVIDIA Stand-in",
+        "SN0",
+        "580.65.06",
+    )
     assert first.memory_limit_bytes == 80 * GIB
     assert second.id.endswith("1")
     for reading in read(backend):
@@ -79,7 +93,10 @@ def test_boards_are_described_and_read(nvml):
 
 def test_many_boards(nvml):
     """Eight GPUs of two models, each with its own figures."""
-    nvml.set(boards=";".join(f"GPU-{n}/Model {n % 2}/{80 + n}" for n in range(8)), **{f"power@{n}": 1000 * n for n in range(8)})
+    nvml.set(
+        boards=";".join(f"GPU-{n}/Model {n % 2}/{80 + n}" for n in range(8)),
+        **{f"power@{n}": 1000 * n for n in range(8)},
+    )
     backend, devices = opened()
     assert [(device.id, device.model, device.memory_limit_bytes) for device in devices] == [
         (f"GPU-{n}", f"Model {n % 2}", (80 + n) * GIB) for n in range(8)
@@ -148,7 +165,10 @@ def test_a_value_of_an_unknown_type_is_absent(nvml, kind):
 
 def test_capabilities_are_learnt_once_a_device(nvml):
     """What a device cannot report is not asked again of it; the others are."""
-    nvml.set(field="186=3", fail="nvmlDeviceGetUtilizationRates@0=3,nvmlDeviceGetEncoderUtilization=3,nvmlDeviceGetTotalEccErrors@1=4")
+    nvml.set(
+        field="186=3",
+        fail="nvmlDeviceGetUtilizationRates@0=3,nvmlDeviceGetEncoderUtilization=3,nvmlDeviceGetTotalEccErrors@1=4",
+    )
     backend, _ = opened()
     for n in range(5):
         first, second = read(backend, 2 * n + 1)
@@ -178,7 +198,12 @@ def test_without_field_values_the_older_calls_serve(nvml):
     missing = ("nvmlDeviceGetFieldValues", "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetTemperatureV")
     nvml.set(fail=",".join(f"{name}=13" for name in missing))
     reading = read(opened()[0])[0]
-    assert (reading.power_w, reading.energy_j, reading.temperature_c, reading.memory_used_bytes) == (150.0, 7.0, 62.0, 3 * GIB)
+    assert (reading.power_w, reading.energy_j, reading.temperature_c, reading.memory_used_bytes) == (
+        150.0,
+        7.0,
+        62.0,
+        3 * GIB,
+    )
 
 
 @pytest.mark.parametrize("code", [15, 16])
@@ -273,7 +298,9 @@ print(json.dumps(found))
 
 def in_a_process(library, **env):
     env = {**os.environ, "LD_LIBRARY_PATH": str(library), "PYTHONPATH": str(ROOT), **env}
-    done = subprocess.run([sys.executable, "-W", "error", "-c", LOADS], env=env, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", LOADS], env=env, cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return json.loads(done.stdout)
 
 
@@ -357,7 +384,9 @@ def test_every_error_code_on_every_call_is_survived(nvml, function):
                         whole = expected.get(device.index, {"memory_used_bytes": 1 * GIB})
                         if device.index == "1" and not device.is_partitioned:  # its mode could not be asked for
                             whole = UNDER_MIG
-                        wrong = {name: value for name, value in known(reading).items() if not allowed(name, value, whole)}
+                        wrong = {
+                            name: value for name, value in known(reading).items() if not allowed(name, value, whole)
+                        }
                         assert not wrong, (code, device)
                         assert reading.is_lost <= (code in (15, 16, 28)), (code, device)
             except (BackendUnavailableError, LayoutChangedError):
@@ -368,7 +397,14 @@ def test_every_error_code_on_every_call_is_survived(nvml, function):
 @pytest.mark.parametrize("code", CODES)
 def test_every_error_code_on_every_field_is_survived(nvml, code):
     """Each field has its own nvmlReturn: one that failed is absent or read through an older call; it never loses the others."""
-    fields = {83: "energy_j", 185: "power_w", 186: "power_w", 74: "throttle_0", 271: "throttle_4", 197: "pcie_transmit_bytes"}
+    fields = {
+        83: "energy_j",
+        185: "power_w",
+        186: "power_w",
+        74: "throttle_0",
+        271: "throttle_4",
+        197: "pcie_transmit_bytes",
+    }
     for field, name in fields.items():
         nvml.set(field=f"{field}={code}")
         backend, _ = opened()

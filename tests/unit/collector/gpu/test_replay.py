@@ -31,7 +31,14 @@ def recording(tmp_path):
         nonlocal now
         now = next(clock) + STEP
 
-    record(SimulatedBackend(SimulatedConfig(gpus=2)), path, sample_count=50, interval_s=0.1, time_unix_nano=time_unix_nano, sleep=sleep)
+    record(
+        SimulatedBackend(SimulatedConfig(gpus=2)),
+        path,
+        sample_count=50,
+        interval_s=0.1,
+        time_unix_nano=time_unix_nano,
+        sleep=sleep,
+    )
     return path
 
 

@@ -30,7 +30,10 @@ def windows(ring, pairs):
 
 def every(step_s, count, **values):
     return [
-        (round((n + 1) * step_s * SECOND), Reading(**{name: value(n) if callable(value) else value for name, value in values.items()}))
+        (
+            round((n + 1) * step_s * SECOND),
+            Reading(**{name: value(n) if callable(value) else value for name, value in values.items()}),
+        )
         for n in range(count)
     ]
 
@@ -101,7 +104,9 @@ def histories(draw):
     for step, load, power, memory, growth in draw(CELLS):
         time += step
         energy = 0.0 if growth is None else energy + growth
-        samples.append((time * SECOND // 1000, Reading(utilization=load, memory_used_bytes=memory, power_w=power, energy_j=energy)))
+        samples.append(
+            (time * SECOND // 1000, Reading(utilization=load, memory_used_bytes=memory, power_w=power, energy_j=energy))
+        )
     pairs = []
     for place, length in draw(st.lists(PLACES, min_size=1, max_size=8)):
         start = time * place // 1000
@@ -210,7 +215,9 @@ def test_a_clock_set_back_forgets_what_was_later():
 
 def test_throttling_is_counted_by_reason():
     """Counters of throttled time, within the window."""
-    samples = every(0.1, 11, utilization=1.0, throttle_s=lambda n: (0.05 * n, *([math.nan] * (len(THROTTLE_REASONS) - 1))))
+    samples = every(
+        0.1, 11, utilization=1.0, throttle_s=lambda n: (0.05 * n, *([math.nan] * (len(THROTTLE_REASONS) - 1)))
+    )
     found = windows(ring_of(samples), [(100_000_000, 1_100_000_000)])
     assert found.throttled_s("power_cap")[0] == pytest.approx(0.5)
     assert math.isnan(found.throttled_s("hw_thermal")[0])
@@ -248,7 +255,9 @@ def test_the_grid_finds_what_a_binary_search_finds(steps, others, is_even):
     times = (np.cumsum(steps) * (SECOND // 1000)).tolist()
     view = ring_of([(time, Reading(utilization=0.5)) for time in times]).view
     seconds = view.column("time")
-    moments = np.concatenate([seconds, np.nextafter(seconds, -np.inf), np.nextafter(seconds, np.inf), np.array(others) / 1000])
+    moments = np.concatenate(
+        [seconds, np.nextafter(seconds, -np.inf), np.nextafter(seconds, np.inf), np.array(others) / 1000]
+    )
     moments = np.resize(moments, max(2000, len(moments)))
     assert view.cells(moments).tolist() == np.searchsorted(seconds, moments).tolist()
     assert len(moments) >= 1024

@@ -39,7 +39,9 @@ class Writer:
         return varint(field << 3) + varint(value % 2**64)
 
     def fixed64(self, field, value):
-        return varint(field << 3 | 1) + (struct.pack("<d", value) if isinstance(value, float) else struct.pack("<Q", value))
+        return varint(field << 3 | 1) + (
+            struct.pack("<d", value) if isinstance(value, float) else struct.pack("<Q", value)
+        )
 
     def fixed32(self, field, value):
         return varint(field << 3 | 5) + struct.pack("<I", value)
@@ -52,7 +54,9 @@ class Writer:
 
     def unknown(self):
         field = self.random.randrange(200, 300)
-        return self.random.choice((self.number(field, 300), self.fixed64(field, 7), self.fixed32(field, 7), self.held(field, b"unknown")))
+        return self.random.choice(
+            (self.number(field, 300), self.fixed64(field, 7), self.fixed32(field, 7), self.held(field, b"unknown"))
+        )
 
     def message(self, *fields):
         fields = [field for field in fields if field]
@@ -79,7 +83,9 @@ class Writer:
             lambda: self.number(2, self.random.randrange(2)),
             lambda: self.number(3, self.random.choice((0, 1, 2**62, -1))),
             lambda: self.fixed64(4, self.random.choice((0.0, 1.0, -2.5, float("inf")))),
-            lambda: self.held(5, b"".join(self.held(1, self.value(depth + 1)) for _ in range(self.random.randrange(3)))),
+            lambda: self.held(
+                5, b"".join(self.held(1, self.value(depth + 1)) for _ in range(self.random.randrange(3)))
+            ),
             lambda: self.held(6, b"".join(self.attribute(1, depth + 1) for _ in range(self.random.randrange(3)))),
             lambda: self.held(7, b"\x00\xff"),
         )[kind]()
@@ -101,10 +107,14 @@ class Writer:
         return self.held(11, self.message(self.time(1), self.text(2), *self.attributes(3)))
 
     def link(self):
-        return self.held(13, self.message(self.trace_id(1), self.span_id(2), self.text(3), *self.attributes(4), self.fixed32(6, 3)))
+        return self.held(
+            13, self.message(self.trace_id(1), self.span_id(2), self.text(3), *self.attributes(4), self.fixed32(6, 3))
+        )
 
     def span(self):
-        status = self.held(15, self.message(self.text(2), self.number(3, self.random.randrange(3)))) if self.maybe() else b""
+        status = (
+            self.held(15, self.message(self.text(2), self.number(3, self.random.randrange(3)))) if self.maybe() else b""
+        )
         return self.held(
             2,
             self.message(
@@ -116,7 +126,14 @@ class Writer:
                     self.text(5),
                     self.number(6, self.random.randrange(6)),
                 ),
-                *(self.time(7), self.time(8), *self.attributes(9), self.number(10, 2), *self.some(2, self.event), *self.some(2, self.link)),
+                *(
+                    self.time(7),
+                    self.time(8),
+                    *self.attributes(9),
+                    self.number(10, 2),
+                    *self.some(2, self.event),
+                    *self.some(2, self.link),
+                ),
                 *(status, self.fixed32(16, 0x301) if self.maybe(0.3) else b""),
             ),
         )
@@ -131,14 +148,22 @@ class Writer:
                     self.text(3),
                     self.held(5, self.value()) if self.maybe(0.8) else b"",
                 ),
-                *(*self.attributes(6), self.fixed32(8, 1) if self.maybe(0.3) else b"", self.trace_id(9), self.span_id(10), self.time(11)),
+                *(
+                    *self.attributes(6),
+                    self.fixed32(8, 1) if self.maybe(0.3) else b"",
+                    self.trace_id(9),
+                    self.span_id(10),
+                    self.time(11),
+                ),
                 self.text(12, 0.3),
             ),
         )
 
     def exemplar(self, field):
         value = self.random.choice((self.fixed64(3, 1.5), self.fixed64(6, 7), b""))
-        return self.held(field, self.message(self.time(2), value, self.span_id(4), self.trace_id(5), *self.attributes(7)))
+        return self.held(
+            field, self.message(self.time(2), value, self.span_id(4), self.trace_id(5), *self.attributes(7))
+        )
 
     def doubles(self, field, count):
         return self.held(field, struct.pack(f"<{count}d", *range(count))) if count else b""
@@ -156,18 +181,31 @@ class Writer:
         count = self.random.randrange(4)
         flags = self.number(10, 1) if self.maybe(0.3) else b""
         return self.message(
-            *(*self.attributes(9), self.time(2), self.time(3), self.fixed64(4, 6), self.fixed64(5, 1.5) if self.maybe() else b""),
+            *(
+                *self.attributes(9),
+                self.time(2),
+                self.time(3),
+                self.fixed64(4, 6),
+                self.fixed64(5, 1.5) if self.maybe() else b"",
+            ),
             *(self.integers(6, count + 1), self.doubles(7, count), *self.some(2, lambda: self.exemplar(8)), flags),
             *(self.fixed64(11, 0.5) if self.maybe() else b"", self.fixed64(12, 9.5) if self.maybe() else b""),
         )
 
     def exponential_point(self):
         buckets = [
-            self.held(field, self.message(self.number(1, 3), self.held(2, b"\x01\x00\x05"))) if self.maybe() else b"" for field in (8, 9)
+            self.held(field, self.message(self.number(1, 3), self.held(2, b"\x01\x00\x05"))) if self.maybe() else b""
+            for field in (8, 9)
         ]
         flags = self.number(10, 1) if self.maybe(0.3) else b""
         return self.message(
-            *(*self.attributes(1), self.time(2), self.time(3), self.fixed64(4, 6), self.fixed64(5, 1.5) if self.maybe() else b""),
+            *(
+                *self.attributes(1),
+                self.time(2),
+                self.time(3),
+                self.fixed64(4, 6),
+                self.fixed64(5, 1.5) if self.maybe() else b"",
+            ),
             *(self.number(6, 5), self.fixed64(7, 2), *buckets, flags, *self.some(2, lambda: self.exemplar(11))),
             *(self.fixed64(12, 0.5) if self.maybe() else b"", self.fixed64(14, 1e-9) if self.maybe() else b""),
         )
@@ -175,7 +213,9 @@ class Writer:
     def summary_point(self):
         quantiles = self.some(3, lambda: self.held(6, self.message(self.fixed64(1, 0.5), self.fixed64(2, 3.5))))
         flags = self.number(8, 1) if self.maybe(0.3) else b""
-        return self.message(*self.attributes(7), self.time(2), self.time(3), self.fixed64(4, 6), self.fixed64(5, 1.5), *quantiles, flags)
+        return self.message(
+            *self.attributes(7), self.time(2), self.time(3), self.fixed64(4, 6), self.fixed64(5, 1.5), *quantiles, flags
+        )
 
     def metric(self):
         kinds = (
@@ -273,7 +313,9 @@ def pruned(message, mask):
         scopes = getattr(resource, resource.DESCRIPTOR.fields[1].name)
         for scope in scopes:
             if hasattr(scope, "metrics"):
-                full = [m for m in scope.metrics if m.WhichOneof("data") and getattr(m, m.WhichOneof("data")).data_points]
+                full = [
+                    m for m in scope.metrics if m.WhichOneof("data") and getattr(m, m.WhichOneof("data")).data_points
+                ]
                 keep(scope.metrics, full)
         keep(scopes, [scope for scope in scopes if getattr(scope, scope.DESCRIPTOR.fields[1].name)])
     keep(resources, [resource for resource in resources if getattr(resource, resource.DESCRIPTOR.fields[1].name)])

@@ -20,8 +20,34 @@ from collector.model import (
     Traces,
 )
 
-VALUES = ["text", 7, 1.0, True, b"\x01\x02", ["a", 1.5, None], {"b": 1, "a": {"n": "ü"}}, None, "7", -(2**63), False, 2.5]
-TEXT = ["text", "7", "1", "true", "AQI=", '["a",1.5,null]', '{"a":{"n":"ü"},"b":1}', None, "7", str(-(2**63)), "false", "2.5"]
+VALUES = [
+    "text",
+    7,
+    1.0,
+    True,
+    b"\x01\x02",
+    ["a", 1.5, None],
+    {"b": 1, "a": {"n": "ü"}},
+    None,
+    "7",
+    -(2**63),
+    False,
+    2.5,
+]
+TEXT = [
+    "text",
+    "7",
+    "1",
+    "true",
+    "AQI=",
+    '["a",1.5,null]',
+    '{"a":{"n":"ü"},"b":1}',
+    None,
+    "7",
+    str(-(2**63)),
+    "false",
+    "2.5",
+]
 KINDS = [
     KIND_STRING,
     KIND_INT,

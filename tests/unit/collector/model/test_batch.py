@@ -38,7 +38,9 @@ def test_select_of_parents_keeps_all_that_is_below_them(otlp, data):
     mask = draw_mask(data, batch.table(table).row_count)
     selected = batch.select(mask, table)
     if not mask.all():
-        assert otlp.canonical(otlp.parsed(selected)) == otlp.canonical(otlp.pruned(otlp.parsed(batch), mask[batch.ancestor(table)]))
+        assert otlp.canonical(otlp.parsed(selected)) == otlp.canonical(
+            otlp.pruned(otlp.parsed(batch), mask[batch.ancestor(table)])
+        )
     otlp.assert_same_index(selected)
 
 
@@ -67,7 +69,9 @@ def test_select_of_children_leaves_their_items(otlp, data):
 def test_partition_gives_each_item_to_its_part(otlp, data):
     """Each code's part is the selection of its items; None where there is none; -1 is dropped."""
     batch = data.draw(otlp.batches())
-    codes = np.array(data.draw(st.lists(st.integers(-1, 2), min_size=batch.item_count, max_size=batch.item_count)), np.int32)
+    codes = np.array(
+        data.draw(st.lists(st.integers(-1, 2), min_size=batch.item_count, max_size=batch.item_count)), np.int32
+    )
     for code, part in enumerate(batch.partition(codes, 3)):
         if part is None:
             assert code not in codes
@@ -137,7 +141,9 @@ def spans(request_type, count=6):
         scope = resource.scope_spans.add()
         scope.scope.attributes.add(key="both").value.string_value = "scope"
         for i in range(count // 2):
-            span = scope.spans.add(trace_id=bytes(15) + bytes((r + 1,)), span_id=bytes(7) + bytes((i + 1,)), name=f"op{i}")
+            span = scope.spans.add(
+                trace_id=bytes(15) + bytes((r + 1,)), span_id=bytes(7) + bytes((i + 1,)), name=f"op{i}"
+            )
             if i == 0:
                 span.attributes.add(key="both").value.string_value = "span"
             span.events.add(name="e")
@@ -187,8 +193,19 @@ def test_the_index_counts_as_memory(traces):
 
 def test_nothing_can_be_written_to(traces):
     """Batches are shared: every array refuses."""
-    arrays = [traces.table().rows, traces.table().parent, traces.field("trace_id"), traces.field("kind"), traces.field("name").codes]
-    arrays += [traces.attributes().rows, traces.attributes().owner, traces.attribute("both").kind, traces.attributes().int]
+    arrays = [
+        traces.table().rows,
+        traces.table().parent,
+        traces.field("trace_id"),
+        traces.field("kind"),
+        traces.field("name").codes,
+    ]
+    arrays += [
+        traces.attributes().rows,
+        traces.attributes().owner,
+        traces.attribute("both").kind,
+        traces.attributes().int,
+    ]
     arrays += [traces.select(np.arange(6) < 2).table().rows, Traces.concat([traces, traces]).table().rows]
     for array in arrays:
         with pytest.raises(ValueError, match="read-only"):

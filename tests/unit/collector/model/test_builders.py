@@ -58,9 +58,18 @@ def metric(build):
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-scalars = st.one_of(st.none(), texts, st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), st.binary(max_size=200))
+scalars = st.one_of(
+    st.none(),
+    texts,
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False),
+    st.binary(max_size=200),
+)
 values = st.recursive(
-    scalars, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(texts, inner, max_size=3)), max_leaves=8
+    scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(texts, inner, max_size=3)),
+    max_leaves=8,
 )
 
 
@@ -113,9 +122,19 @@ def test_nesting_is_limited_as_at_the_door():
 
 def test_a_lone_surrogate_becomes_the_replacement_character():
     builder = LogsBuilder()
-    builder.records(builder.scope(builder.resource()), times=[1], bodies=["a\ud800b"], severity_texts="\udfff", attributes={"k\ud800": "v"})
+    builder.records(
+        builder.scope(builder.resource()),
+        times=[1],
+        bodies=["a\ud800b"],
+        severity_texts="\udfff",
+        attributes={"k\ud800": "v"},
+    )
     record = parsed(ExportLogsServiceRequest, builder).resource_logs[0].scope_logs[0].log_records[0]
-    assert (record.body.string_value, record.severity_text, record.attributes[0].key) == ("a\ufffdb", "\ufffd", "k\ufffd")
+    assert (record.body.string_value, record.severity_text, record.attributes[0].key) == (
+        "a\ufffdb",
+        "\ufffd",
+        "k\ufffd",
+    )
 
 
 def test_spans_have_every_field():
@@ -135,8 +154,13 @@ def test_spans_have_every_field():
         attributes=[{"a": 1}, None],
         trace_states=["k=v", ""],
         flags=np.array([0x101, 0], np.uint32),
-        events=[[], [{"name": "exception", "time_unix_nano": TIME, "attributes": {"exception.type": "E"}}, {"name": "end"}]],
-        links=Links(owner=[1, 0], trace_ids=ids(2), span_ids=[7, 8], attributes=[{"l": 1}, {"l": 0}], trace_states="t", flags=3),
+        events=[
+            [],
+            [{"name": "exception", "time_unix_nano": TIME, "attributes": {"exception.type": "E"}}, {"name": "end"}],
+        ],
+        links=Links(
+            owner=[1, 0], trace_ids=ids(2), span_ids=[7, 8], attributes=[{"l": 1}, {"l": 0}], trace_states="t", flags=3
+        ),
     )
     resource = parsed(ExportTraceServiceRequest, builder).resource_spans[0]
     assert (resource.schema_url, resource.scope_spans[0].schema_url) == ("https://r", "https://s")
@@ -144,8 +168,18 @@ def test_spans_have_every_field():
     assert (first.trace_id.hex(), first.span_id.hex()) == ("0000000000000001" + "8000000000000000", "0000000000000005")
     assert (second.trace_id.hex(), second.span_id.hex()) == ("0000000000000003" + "0000000000000004", "f" * 16)
     assert (first.parent_span_id, second.parent_span_id.hex()) == (b"", "0000000000000005")
-    assert (first.name, first.kind, first.start_time_unix_nano, first.end_time_unix_nano) == ("first", 2, TIME, TIME + 5)
-    assert (second.name, second.kind, second.start_time_unix_nano, second.end_time_unix_nano) == ("second", 0, TIME + 1, 0)
+    assert (first.name, first.kind, first.start_time_unix_nano, first.end_time_unix_nano) == (
+        "first",
+        2,
+        TIME,
+        TIME + 5,
+    )
+    assert (second.name, second.kind, second.start_time_unix_nano, second.end_time_unix_nano) == (
+        "second",
+        0,
+        TIME + 1,
+        0,
+    )
     assert (first.HasField("status"), second.status.code, second.status.message) == (False, 2, "broken")
     assert (list(first.attributes), list(second.attributes)) == (key_values({"a": 1}), [])
     assert (first.trace_state, second.trace_state, first.flags, second.flags) == ("k=v", "", 0x101, 0)
@@ -203,7 +237,12 @@ def test_records_have_every_field():
 
 @pytest.mark.parametrize("kind", ["gauge", "sum"])
 @pytest.mark.parametrize(
-    "numbers", [np.array([0, -5, 2**40]), np.array([0.0, -0.5, math.inf]), np.ma.masked_array([1.5, 0.0, 9.0], [False, True, False])]
+    "numbers",
+    [
+        np.array([0, -5, 2**40]),
+        np.array([0.0, -0.5, math.inf]),
+        np.ma.masked_array([1.5, 0.0, 9.0], [False, True, False]),
+    ],
 )
 def test_number_points_have_every_field(kind, numbers):
     exemplars = Exemplars(
@@ -239,10 +278,16 @@ def test_number_points_have_every_field(kind, numbers):
     field = "as_int" if numbers.dtype.kind == "i" else "as_double"
     masks = np.ma.getmaskarray(numbers)
     assert [point.WhichOneof("value") for point in points] == [None if masked else field for masked in masks]
-    assert [getattr(point, field) for point, masked in zip(points, masks, strict=True) if not masked] == np.ma.compressed(numbers).tolist()
+    assert [
+        getattr(point, field) for point, masked in zip(points, masks, strict=True) if not masked
+    ] == np.ma.compressed(numbers).tolist()
     assert [[exemplar.as_int for exemplar in point.exemplars] for point in points] == [[8], [], [7, 9]]
     assert [list(exemplar.filtered_attributes) for exemplar in points[2].exemplars] == [key_values({"x": 1}), []]
-    assert (points[0].exemplars[0].trace_id[-1], points[0].exemplars[0].span_id[-1], points[0].exemplars[0].time_unix_nano) == (4, 2, 2)
+    assert (
+        points[0].exemplars[0].trace_id[-1],
+        points[0].exemplars[0].span_id[-1],
+        points[0].exemplars[0].time_unix_nano,
+    ) == (4, 2, 2)
 
 
 def test_histograms_have_every_field():
@@ -268,7 +313,9 @@ def test_histograms_have_every_field():
     assert made.histogram.aggregation_temporality == 1
     assert [list(point.bucket_counts) for point in (first, second)] == [[1, 2], [0, 0]]
     assert [list(point.explicit_bounds) for point in (first, second)] == [[0.5], [0.5]]
-    assert [(point.count, point.time_unix_nano, point.start_time_unix_nano, point.flags) for point in (first, second)] == [
+    assert [
+        (point.count, point.time_unix_nano, point.start_time_unix_nano, point.flags) for point in (first, second)
+    ] == [
         (3, 1, 5, 1),
         (0, 2, 6, 1),
     ]
@@ -284,7 +331,14 @@ def test_histograms_have_every_field():
 def test_a_histogram_without_buckets_has_count_and_sum():
     made = metric(
         lambda builder, scope: builder.histogram(
-            scope, "h", temporality=2, times=[1], counts=[3], sums=[1.0], bucket_counts=np.zeros((1, 0), np.uint64), bounds=[]
+            scope,
+            "h",
+            temporality=2,
+            times=[1],
+            counts=[3],
+            sums=[1.0],
+            bucket_counts=np.zeros((1, 0), np.uint64),
+            bounds=[],
         )
     )
     (point,) = made.histogram.data_points
@@ -316,15 +370,25 @@ def test_exponential_histograms_have_every_field():
     first, second = made.exponential_histogram.data_points
     assert made.exponential_histogram.aggregation_temporality == 2
     assert [
-        (point.scale, point.zero_count, point.zero_threshold, point.count, point.sum, point.min, point.max) for point in (first, second)
+        (point.scale, point.zero_count, point.zero_threshold, point.count, point.sum, point.min, point.max)
+        for point in (first, second)
     ] == [
         (-3, 1, 0.0, 6, 1.0, 0.0, 3.0),
         (20, 0, 1e-9, 1, 2.0, 0.0, 4.0),
     ]
-    assert [(point.positive.offset, list(point.positive.bucket_counts)) for point in (first, second)] == [(-1, [1, 300, 2**63]), (4, [])]
-    assert [(point.negative.offset, list(point.negative.bucket_counts)) for point in (first, second)] == [(0, [1, 2]), (7, [3, 4])]
+    assert [(point.positive.offset, list(point.positive.bucket_counts)) for point in (first, second)] == [
+        (-1, [1, 300, 2**63]),
+        (4, []),
+    ]
+    assert [(point.negative.offset, list(point.negative.bucket_counts)) for point in (first, second)] == [
+        (0, [1, 2]),
+        (7, [3, 4]),
+    ]
     assert [list(point.attributes) for point in (first, second)] == [key_values({"a": 1}), key_values({"b": 2})]
-    assert [(point.start_time_unix_nano, point.time_unix_nano, point.flags) for point in (first, second)] == [(9, 1, 0), (9, 2, 1)]
+    assert [(point.start_time_unix_nano, point.time_unix_nano, point.flags) for point in (first, second)] == [
+        (9, 1, 0),
+        (9, 2, 1),
+    ]
     assert first.exemplars[0].as_int == 1
 
 
@@ -347,7 +411,10 @@ def test_summaries_have_every_field():
         [(0.5, 1), (0.99, 2)],
         [(0.5, 0), (0.99, 4)],
     ]
-    assert [(point.count, point.sum, point.time_unix_nano, point.flags) for point in (first, second)] == [(3, 0.0, 1, 0), (4, 1.5, 2, 1)]
+    assert [(point.count, point.sum, point.time_unix_nano, point.flags) for point in (first, second)] == [
+        (3, 0.0, 1, 0),
+        (4, 1.5, 2, 1),
+    ]
     assert list(first.attributes) == key_values(SETS[0])
 
 
@@ -359,7 +426,9 @@ def test_batches_of_every_size(count):
     sets = [Attributes({"k": "v" * i}) for i in range(0, 300, 7)]
     codes = (np.arange(count) % len(sets)).astype(np.int32)
     builder.gauge(scope, "g", times=np.arange(count), values=np.arange(count) / 2, attributes=(codes, sets))
-    points = parsed(ExportMetricsServiceRequest, builder).resource_metrics[0].scope_metrics[0].metrics[0].gauge.data_points
+    points = (
+        parsed(ExportMetricsServiceRequest, builder).resource_metrics[0].scope_metrics[0].metrics[0].gauge.data_points
+    )
     assert [point.as_double for point in points] == [i / 2 for i in range(count)]
     assert [len(point.attributes[0].value.string_value) for point in points] == [code * 7 for code in codes.tolist()]
 
@@ -374,7 +443,9 @@ def test_scopes_and_resources_without_items_are_left_out():
     assert builder.build_wire() == b""
     builder.gauge(scope, "one", times=[1], values=[1])
     request = parsed(ExportMetricsServiceRequest, builder)
-    assert [[scope.scope.name for scope in resource.scope_metrics] for resource in request.resource_metrics] == [["used"]]
+    assert [[scope.scope.name for scope in resource.scope_metrics] for resource in request.resource_metrics] == [
+        ["used"]
+    ]
     assert list(request.resource_metrics[0].resource.attributes) == key_values({"full": True})
 
 
@@ -392,10 +463,16 @@ def test_columns_that_do_not_fit_are_refused():
         lambda: builder.gauge(scope, "m", exemplars=Exemplars(owner=[1], times=[1], values=[1]), **point),
         lambda: builder.gauge(scope, "", **point),
         lambda: builder.sum(scope, "m", temporality=3, monotonic=True, **point),
-        lambda: builder.histogram(scope, "m", temporality=1, times=[1], counts=[1], bucket_counts=[[1, 2]], bounds=[1.0, 2.0]),
+        lambda: builder.histogram(
+            scope, "m", temporality=1, times=[1], counts=[1], bucket_counts=[[1, 2]], bounds=[1.0, 2.0]
+        ),
         lambda: builder.histogram(scope, "m", temporality=1, times=[1], counts=[-1], bucket_counts=[[1]], bounds=[]),
-        lambda: builder.exponential_histogram(scope, "m", temporality=1, times=[1], counts=[1], scales=[0], positive=([0], ([1], [0, 2]))),
-        lambda: builder.summary(scope, "m", times=[1], counts=[1], sums=[1.0], quantiles=[0.5], quantile_values=[[1.0, 2.0]]),
+        lambda: builder.exponential_histogram(
+            scope, "m", temporality=1, times=[1], counts=[1], scales=[0], positive=([0], ([1], [0, 2]))
+        ),
+        lambda: builder.summary(
+            scope, "m", times=[1], counts=[1], sums=[1.0], quantiles=[0.5], quantile_values=[[1.0, 2.0]]
+        ),
     ):
         with pytest.raises(ValueError):
             call()
@@ -409,16 +486,31 @@ def test_columns_that_do_not_fit_are_refused():
 def test_events_given_as_columns():
     builder = TracesBuilder()
     events = Events(owner=np.array([0, 0]), times=[1, 2], names=["a", "b"], attributes={"k": "v"})
-    builder.spans(builder.scope(builder.resource()), names="n", trace_ids=ids(1), span_ids=[1], start_times=1, end_times=2, events=events)
+    builder.spans(
+        builder.scope(builder.resource()),
+        names="n",
+        trace_ids=ids(1),
+        span_ids=[1],
+        start_times=1,
+        end_times=2,
+        events=events,
+    )
     (span,) = parsed(ExportTraceServiceRequest, builder).resource_spans[0].scope_spans[0].spans
-    assert [(event.name, event.time_unix_nano, len(event.attributes)) for event in span.events] == [("a", 1, 1), ("b", 2, 1)]
+    assert [(event.name, event.time_unix_nano, len(event.attributes)) for event in span.events] == [
+        ("a", 1, 1),
+        ("b", 2, 1),
+    ]
 
 
 def test_a_batch_is_built_that_the_door_would_let_in():
     context = Context(tenant="a")
     builder = MetricsBuilder(context)
     builder.gauge(
-        builder.scope(builder.resource({"service.name": "x"})), "m", times=[1, 2], values=[1.5, 2.5], attributes=[{"k": 1}, {"k": "1"}]
+        builder.scope(builder.resource({"service.name": "x"})),
+        "m",
+        times=[1, 2],
+        values=[1.5, 2.5],
+        attributes=[{"k": 1}, {"k": "1"}],
     )
     batch = builder.build()
     assert (type(batch), batch.item_count, batch.context) == (Metrics, 2, context)

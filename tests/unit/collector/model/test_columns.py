@@ -33,8 +33,12 @@ def test_slices_are_compared_where_they_lie(values, sought):
     lengths = np.array([len(value) for value in encoded], np.int32)
     starts = np.where([value is None for value in values], -1, np.cumsum(lengths) - lengths)
     for text in sought:
-        assert StringColumn.from_slices(b"".join(encoded), starts, lengths).equals(text).tolist() == [value == text for value in values]
-    assert StringColumn.from_slices(b"".join(encoded), starts, lengths).isin(sought).tolist() == [value in sought for value in values]
+        assert StringColumn.from_slices(b"".join(encoded), starts, lengths).equals(text).tolist() == [
+            value == text for value in values
+        ]
+    assert StringColumn.from_slices(b"".join(encoded), starts, lengths).isin(sought).tolist() == [
+        value in sought for value in values
+    ]
 
 
 @given(values=TEXTS)

@@ -146,9 +146,16 @@ def test_attributes_deleted_and_replaced_by_row(otlp, data):
     batch = data.draw(otlp.batches())
     table = data.draw(st.sampled_from(ATTRIBUTED[type(batch)]))
     every = batch.attributes(table)
-    action = np.array(data.draw(st.lists(st.integers(0, 2), min_size=every.row_count, max_size=every.row_count)), np.int32)
+    action = np.array(
+        data.draw(st.lists(st.integers(0, 2), min_size=every.row_count, max_size=every.row_count)), np.int32
+    )
     texts = StringColumn.of([f"new {i % 3}" for i in range(every.row_count)])
-    edited = batch.edit().delete_attributes(action == 1, table=table).replace_attributes(action == 2, texts, table=table).apply()
+    edited = (
+        batch.edit()
+        .delete_attributes(action == 1, table=table)
+        .replace_attributes(action == 2, texts, table=table)
+        .apply()
+    )
     expected = otlp.parsed(batch)
     at = 0
     for row in holders(otlp, expected, table):
@@ -177,7 +184,10 @@ FIELDS = {
     "scopes": {"schema_url": str, "name": str, "version": str},
     "spans": {
         **dict.fromkeys(("name", "trace_state", "status_message"), str),
-        **dict.fromkeys(("kind", "status_code", "flags", "start_time_unix_nano", "end_time_unix_nano", "span_id", "parent_span_id"), int),
+        **dict.fromkeys(
+            ("kind", "status_code", "flags", "start_time_unix_nano", "end_time_unix_nano", "span_id", "parent_span_id"),
+            int,
+        ),
         "trace_id": tuple,
     },
     "events": {"name": str, "time_unix_nano": int},
@@ -209,8 +219,11 @@ def test_fields_are_set_as_in_the_message(otlp, data):
         messages = owners(otlp, expected, table)
         kind = FIELDS[table][name]
         if kind is str:
-            choices = (None, "other", "y" * 200) if table == "metrics" and name == "name" else (None, "", "other", "y" * 200)
-            texts = [data.draw(st.sampled_from(choices)) for _ in range(count)]  # a metric without a name is no valid metric
+            choices = (
+                (None, "other", "y" * 200) if table == "metrics" and name == "name" else (None, "", "other", "y" * 200)
+            )
+            # a metric without a name is no valid metric
+            texts = [data.draw(st.sampled_from(choices)) for _ in range(count)]
             edit.set_field(name, StringColumn.of(texts), mask, table=table)
             for row in np.flatnonzero(mask):
                 if texts[row] is not None:
@@ -233,7 +246,9 @@ def test_fields_are_set_as_in_the_message(otlp, data):
             for row in np.flatnonzero(mask):
                 target, field = holder(messages[row], table, name)
                 value = int(values[row])
-                setattr(target, field, (value.to_bytes(8, "big") if value else b"") if name.endswith("span_id") else value)
+                setattr(
+                    target, field, (value.to_bytes(8, "big") if value else b"") if name.endswith("span_id") else value
+                )
                 target.SetInParent()
     edited = edit.apply()
     assert otlp.canonical(otlp.parsed(edited)) == otlp.canonical(expected)
@@ -250,7 +265,11 @@ def owners(otlp, message, table):
     if table == "metrics":
         return [metric for scope in scopes for metric in scope.metrics]
     items = otlp.items(message)
-    return items if table in {"spans", "points", "records"} else [child for item in items for child in getattr(item, table, ())]
+    return (
+        items
+        if table in {"spans", "points", "records"}
+        else [child for item in items for child in getattr(item, table, ())]
+    )
 
 
 def holder(message, table, name):
@@ -273,7 +292,14 @@ def traces(otlp):
 
 def test_numpy_arrays_keep_their_kind(traces):
     """int → INT, float → DOUBLE, bool → BOOL."""
-    edited = traces.edit().set("i", np.arange(4)).set("f", np.arange(4.0)).set("b", np.arange(4) > 1).set("s", np.float32(0.5)).apply()
+    edited = (
+        traces.edit()
+        .set("i", np.arange(4))
+        .set("f", np.arange(4.0))
+        .set("b", np.arange(4) > 1)
+        .set("s", np.float32(0.5))
+        .apply()
+    )
     assert edited.attribute("i").int.tolist() == [0, 1, 2, 3]
     assert edited.attribute("f").double.tolist() == [0, 1, 2, 3]
     assert edited.attribute("b").bool.tolist() == [False, False, True, True]

@@ -38,7 +38,12 @@ def python(value):
 
 
 def holders(message, table):
-    spans = [(resource, scope, span) for resource in message.resource_spans for scope in resource.scope_spans for span in scope.spans]
+    spans = [
+        (resource, scope, span)
+        for resource in message.resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    ]
     if table == "resources":
         return [resource.resource for resource in message.resource_spans]
     if table == "scopes":
@@ -125,7 +130,9 @@ def test_lengths_around_grow_across_varint_boundaries(otlp, size):
     otlp.load(batch)
     edited = batch.edit().set("k", "y" * size).set("n", np.arange(4)).set("r", "z" * 20, table="resources").apply()
     spans = otlp.items(otlp.parsed(edited))
-    assert [{a.key: python(a.value) for a in span.attributes} for span in spans] == [{"k": "y" * size, "n": i} for i in range(4)]
+    assert [{a.key: python(a.value) for a in span.attributes} for span in spans] == [
+        {"k": "y" * size, "n": i} for i in range(4)
+    ]
     assert [span.name for span in spans] == ["first", "second"] * 2
     otlp.assert_same_index(edited)
 
@@ -173,6 +180,10 @@ def test_a_mask_of_another_length_is_refused(otlp):
     scope = request.resource_spans.add().scope_spans.add()
     scope.spans.add(), scope.spans.add()
     edit = Traces.from_wire(request.SerializeToString()).edit()
-    for method in (lambda mask: edit.set("k", 1, mask), lambda mask: edit.delete("k", mask), lambda mask: edit.set_field("kind", 1, mask)):
+    for method in (
+        lambda mask: edit.set("k", 1, mask),
+        lambda mask: edit.delete("k", mask),
+        lambda mask: edit.set_field("kind", 1, mask),
+    ):
         with pytest.raises(ValueError, match="mask of 1 for 2 rows"):
             method(np.ones(1, np.bool_))

@@ -1,6 +1,7 @@
 """The inner steps of the six hard processors, written against the model: it is right if each stays short and none loops over items.
 
-Loops below run over batches, metrics' bucket layouts, or distinct values; never over spans, points, records or attributes.
+Loops below run over batches, metrics' bucket layouts, or distinct values; never over spans, points, records or
+attributes.
 """
 
 import re
@@ -56,7 +57,9 @@ def histogram_request(otlp, rows):
     metric = request.resource_metrics.add().scope_metrics.add().metrics.add(name="latency", unit="s")
     metric.histogram.aggregation_temporality = 2
     for user, counts, total in rows:
-        point = metric.histogram.data_points.add(count=sum(counts), sum=total, bucket_counts=counts, explicit_bounds=(0.1, 1.0))
+        point = metric.histogram.data_points.add(
+            count=sum(counts), sum=total, bucket_counts=counts, explicit_bounds=(0.1, 1.0)
+        )
         point.attributes.add(key="user").value.string_value = user
     return Metrics.from_wire(request.SerializeToString())
 
@@ -108,13 +111,20 @@ def test_points_of_one_group_are_summed_with_reduceat(otlp):
     order = np.argsort(found.codes, kind="stable")
     starts = np.searchsorted(found.codes[order], np.arange(found.count))
     sums = np.add.reduceat(stripped.field("int_value")[order], starts)
-    assert dict(zip(stripped.attribute("route").take(found.first).text.to_list(), sums.tolist(), strict=True)) == {"/a": 7, "/b": 10}
+    assert dict(zip(stripped.attribute("route").take(found.first).text.to_list(), sums.tolist(), strict=True)) == {
+        "/a": 7,
+        "/b": 10,
+    }
 
 
 def test_gpu_energy_is_joined_to_each_spans_own_interval(otlp):
     """Cumulative joules at the sampler's times, read at each span's start and end; only on the spans of this kind of work."""
     batch = trace_request(
-        otlp, (1, "embed", 0, 1, False), (2, "embed", 0.5, 2.5, False), (3, "search", 0, 3, False), (4, "embed", 8, 9, False)
+        otlp,
+        (1, "embed", 0, 1, False),
+        (2, "embed", 0.5, 2.5, False),
+        (3, "search", 0, 3, False),
+        (4, "embed", 8, 9, False),
     )
     times = np.arange(6) * SECOND
     joules = np.array([0.0, 100, 300, 600, 600, 600])
@@ -177,11 +187,19 @@ def test_remote_write_looks_its_label_bytes_up_by_series(otlp):
         instance = batch.attribute("instance").take(new).as_text()
         cache.column("label")[slots[new]] = np.arange(len(labels), len(labels) + len(new))
         labels += [
-            f'{n}{{instance="{i}",job="{j}"}}'.encode() for n, i, j in zip(names.to_list(), instance.to_list(), job.to_list(), strict=True)
+            f'{n}{{instance="{i}",job="{j}"}}'.encode()
+            for n, i, j in zip(names.to_list(), instance.to_list(), job.to_list(), strict=True)
         ]
         label = cache.column("label")[slots]
         milliseconds = batch.field("time_unix_nano") // 1_000_000
-        written = list(zip([labels[code] for code in label.tolist()], batch.field("value").tolist(), milliseconds.tolist(), strict=True))
+        written = list(
+            zip(
+                [labels[code] for code in label.tolist()],
+                batch.field("value").tolist(),
+                milliseconds.tolist(),
+                strict=True,
+            )
+        )
     assert made == 2
     assert written == [(b'up{instance="a",job="api"}', 3.0, 5000), (b'up{instance="b",job="api"}', 4.0, 5000)]
 
@@ -189,7 +207,11 @@ def test_remote_write_looks_its_label_bytes_up_by_series(otlp):
 def test_loki_streams_are_the_groups_of_equal_label_sets(otlp):
     """Labels from resources and records; one group a set; lines in order of time within each."""
     request = otlp.REQUESTS[Logs]()
-    for service, records in (("api", ((3, "INFO", "c"), (1, "INFO", "a"))), ("db", ((2, "WARN", "b"),)), ("api", ((0, "INFO", "z"),))):
+    for service, records in (
+        ("api", ((3, "INFO", "c"), (1, "INFO", "a"))),
+        ("db", ((2, "WARN", "b"),)),
+        ("api", ((0, "INFO", "z"),)),
+    ):
         resource = request.resource_logs.add()
         resource.resource.attributes.add(key="service.name").value.string_value = service
         scope = resource.scope_logs.add()

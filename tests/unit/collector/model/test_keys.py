@@ -26,7 +26,9 @@ def test_equal_texts_have_equal_hashes_and_absent_is_zero():
 
 
 def test_a_salt_gives_a_hash_that_others_can_repeat():
-    assert np.array_equal(hash_text(COLUMN, b"salt"), hash_text(Column(np.array([0, -1, 1, 0], np.int32), [b"tenant-a", b""]), b"salt"))
+    assert np.array_equal(
+        hash_text(COLUMN, b"salt"), hash_text(Column(np.array([0, -1, 1, 0], np.int32), [b"tenant-a", b""]), b"salt")
+    )
     assert not np.array_equal(hash_text(COLUMN, b"salt"), hash_text(COLUMN, b"pepper"))
     assert not np.array_equal(hash_text(COLUMN), hash_text(COLUMN, b"salt"))
 
@@ -42,12 +44,19 @@ GOLDEN = [14902897808864903554, 18262923851737988540]
 def test_the_order_of_combined_columns_matters():
     a, b = np.array([1, 2], np.int64), np.array([2, 1], np.uint64)
     assert not np.array_equal(combine_keys(a, b), combine_keys(b, a))
-    assert np.array_equal(combine_keys(a, b)[0], combine_keys(b.astype(np.int64)[::-1].copy(), a[::-1].astype(np.uint64))[0])
+    assert np.array_equal(
+        combine_keys(a, b)[0], combine_keys(b.astype(np.int64)[::-1].copy(), a[::-1].astype(np.uint64))[0]
+    )
 
 
 def test_columns_of_every_kind_are_combined():
     key = hash_text(COLUMN)
-    parts = [key, np.array([-1, 0, 1, 2], np.int8), np.array([0.5, 1, 2, 3], np.float32), np.array([True, False, True, False])]
+    parts = [
+        key,
+        np.array([-1, 0, 1, 2], np.int8),
+        np.array([0.5, 1, 2, 3], np.float32),
+        np.array([True, False, True, False]),
+    ]
     combined = combine_keys(*parts)
     assert combined.shape == (4, 2)
     assert len({tuple(row) for row in combined.tolist()}) == 4

@@ -12,7 +12,11 @@ from collector.model.keytable import KeyTable
 def keys_of(numbers):
     """Few low words and few high words, so that keys share one of them."""
     numbers = np.array(list(numbers), np.uint64)
-    return np.stack([numbers % np.uint64(7), numbers // np.uint64(7)], axis=1) if len(numbers) else np.zeros((0, 2), np.uint64)
+    return (
+        np.stack([numbers % np.uint64(7), numbers // np.uint64(7)], axis=1)
+        if len(numbers)
+        else np.zeros((0, 2), np.uint64)
+    )
 
 
 class Machine(RuleBasedStateMachine):

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from collector.model.series import series_key
 from collector.wire import layout
 
-NUMBERS = {bool: layout.KIND_BOOL, int: layout.KIND_INT, float: layout.KIND_DOUBLE, str: layout.KIND_STRING, bytes: layout.KIND_BYTES}
+NUMBERS = {
+    bool: layout.KIND_BOOL,
+    int: layout.KIND_INT,
+    float: layout.KIND_DOUBLE,
+    str: layout.KIND_STRING,
+    bytes: layout.KIND_BYTES,
+}
 
 
 @dataclass
@@ -96,7 +102,9 @@ def same(*points):
     return len({tuple(row) for row in series_key(Index(points)).tolist()}) == 1
 
 
-values = st.one_of(st.text(max_size=5), st.integers(-5, 5), st.floats(allow_nan=False), st.booleans(), st.binary(max_size=3))
+values = st.one_of(
+    st.text(max_size=5), st.integers(-5, 5), st.floats(allow_nan=False), st.booleans(), st.binary(max_size=3)
+)
 sets = st.dictionaries(st.text(max_size=4), values, max_size=6)
 
 

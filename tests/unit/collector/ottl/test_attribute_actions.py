@@ -17,7 +17,9 @@ from pydantic import ValidationError
 from collector.model import EMPTY_CONTEXT, Context, Logs
 from collector.ottl.attribute_actions import ActionConfig, AttributeActions
 
-CONTEXT = Context(metadata=(("x-tenant", ("a", "b")), ("user-agent", ("sdk",))), claims=(("groups", "g"), ("sub", "me")))
+CONTEXT = Context(
+    metadata=(("x-tenant", ("a", "b")), ("user-agent", ("sdk",))), claims=(("groups", "g"), ("sub", "me"))
+)
 KEYS = ("a", "b", "ab", "c.d", "x")
 
 
@@ -66,7 +68,9 @@ def run(rows, *actions, where=None, context=EMPTY_CONTEXT):
     """``rows``: a dict, or pairs with repeated keys, an item."""
     pairs = [list(row.items()) if isinstance(row, dict) else row for row in rows]
     batch = Logs.from_wire(request(pairs), context)
-    result = AttributeActions([ActionConfig.model_validate(action) for action in actions], "records").apply(batch, where)
+    result = AttributeActions([ActionConfig.model_validate(action) for action in actions], "records").apply(
+        batch, where
+    )
     Logs.from_wire(result.wire)  # what leaves is valid
     return read(result)
 
@@ -140,7 +144,11 @@ def reference(row, action, context):
         return row
     if kind in {"delete", "hash"}:
         keys = [key] if key in row else []
-        change = (lambda name: row.pop(name, None)) if kind == "delete" else (lambda name: row.update({name: ref_hash(row[name])}))
+        change = (
+            (lambda name: row.pop(name, None))
+            if kind == "delete"
+            else (lambda name: row.update({name: ref_hash(row[name])}))
+        )
         for name in keys:
             change(name)
         if "pattern" in action:
@@ -156,7 +164,9 @@ def reference(row, action, context):
 
 
 values = st.one_of(
-    st.sampled_from(["", "x", "12", "-7", "+3", "1.5", "1e3", "9223372036854775808", "v1/users", "v2/", "ü", " 1", "1_0"]),
+    st.sampled_from(
+        ["", "x", "12", "-7", "+3", "1.5", "1e3", "9223372036854775808", "v1/users", "v2/", "ü", " 1", "1_0"]
+    ),
     st.text(max_size=5).filter(lambda t: t.isprintable() and not re.search("inf|nan|0x", t, re.IGNORECASE)),
     st.integers(-(2**63), 2**63 - 1),
     st.floats(allow_nan=False, allow_infinity=False, width=16),
@@ -166,13 +176,18 @@ values = st.one_of(
 )
 keys = st.sampled_from(KEYS)
 setting = st.one_of(
-    st.fixed_dictionaries({"value": st.one_of(st.text(max_size=3), st.integers(-5, 5), st.booleans(), st.floats(-1, 1))}),
+    st.fixed_dictionaries(
+        {"value": st.one_of(st.text(max_size=3), st.integers(-5, 5), st.booleans(), st.floats(-1, 1))}
+    ),
     st.fixed_dictionaries({"from_attribute": keys}),
     st.fixed_dictionaries({"from_context": st.sampled_from(["metadata.x-tenant", "user-agent", "metadata.none"])}),
 )
 actions = st.one_of(
     st.builds(
-        lambda kind, key, source: {"action": kind, "key": key, **source}, st.sampled_from(["insert", "update", "upsert"]), keys, setting
+        lambda kind, key, source: {"action": kind, "key": key, **source},
+        st.sampled_from(["insert", "update", "upsert"]),
+        keys,
+        setting,
     ),
     st.builds(lambda kind, key: {"action": kind, "key": key}, st.sampled_from(["delete", "hash"]), keys),
     st.builds(
@@ -185,7 +200,11 @@ actions = st.one_of(
         keys,
         st.sampled_from([r"^(?P<b>v\d)/(?P<x>.*)", r"(?P<new>\d+)", r"(?P<a>z)?x"]),
     ),
-    st.builds(lambda key, to: {"action": "convert", "key": key, "converted_type": to}, keys, st.sampled_from(["int", "double"])),
+    st.builds(
+        lambda key, to: {"action": "convert", "key": key, "converted_type": to},
+        keys,
+        st.sampled_from(["int", "double"]),
+    ),
 )
 
 
@@ -206,7 +225,9 @@ def test_actions_agree_with_one_dict_an_item(rows, chosen, mask):
         expected.append(result)
     where = None if mask is None else np.array(mask[: len(rows)], np.bool_)
     found = run(rows, *chosen, where=where, context=CONTEXT)
-    assert [{k: (type(v), v) for k, v in row.items()} for row in found] == [{k: (type(v), v) for k, v in row.items()} for row in expected]
+    assert [{k: (type(v), v) for k, v in row.items()} for row in found] == [
+        {k: (type(v), v) for k, v in row.items()} for row in expected
+    ]
 
 
 @pytest.mark.parametrize(
@@ -268,7 +289,9 @@ def test_hash_is_the_collectors():
 
 def test_repeated_key_counts_once_and_the_last_wins():
     """As everywhere in this product."""
-    assert run([[("k", "a"), ("k", "b")]], {"action": "upsert", "key": "l", "from_attribute": "k"}) == [{"k": "b", "l": "b"}]
+    assert run([[("k", "a"), ("k", "b")]], {"action": "upsert", "key": "l", "from_attribute": "k"}) == [
+        {"k": "b", "l": "b"}
+    ]
     assert run([[("k", "a"), ("k", "b")]], {"action": "delete", "key": "k"}) == [{}]
 
 
@@ -276,9 +299,11 @@ def test_patterns_see_what_earlier_actions_made():
     """A key that no request has."""
     made = {"action": "insert", "key": "new.key", "value": "v"}
     assert run([{"a": 1}], made, {"action": "delete", "pattern": "^new"}) == [{"a": 1}]
-    assert run([{"a": "v7"}], {"action": "extract", "key": "a", "pattern": r"v(?P<version>\d)"}, {"action": "hash", "pattern": "ver"}) == [
-        {"a": "v7", "version": ref_hash("7")}
-    ]
+    assert run(
+        [{"a": "v7"}],
+        {"action": "extract", "key": "a", "pattern": r"v(?P<version>\d)"},
+        {"action": "hash", "pattern": "ver"},
+    ) == [{"a": "v7", "version": ref_hash("7")}]
 
 
 @pytest.mark.parametrize("value", ["s", 5, 1.5, True, ["a", 1], {"m": "n"}])
@@ -324,7 +349,10 @@ def test_nothing_changed_is_the_same_batch():
         {"action": "hash", "pattern": "zzz"},
     ):
         assert AttributeActions([ActionConfig.model_validate(action)], "records").apply(batch) is batch
-    assert AttributeActions([ActionConfig(action="delete", key="k")], "records").apply(batch, np.zeros(1, np.bool_)) is batch
+    assert (
+        AttributeActions([ActionConfig(action="delete", key="k")], "records").apply(batch, np.zeros(1, np.bool_))
+        is batch
+    )
 
 
 def test_one_regular_expression_a_distinct_value(monkeypatch):

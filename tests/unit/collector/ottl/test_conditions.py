@@ -20,7 +20,14 @@ from collector.ottl.syntax import Call, Chain, Compare, Group, ListOf, Literal, 
 from collector.testing import traces
 
 INT64 = 2**64
-COMPARE = {"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+COMPARE = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 
 
 class Failed(Exception):
@@ -42,7 +49,11 @@ def any_value(value):
         case list():
             return AnyValue(array_value=ArrayValue(values=map(any_value, value)))
         case dict():
-            return AnyValue(kvlist_value=KeyValueList(values=[KeyValue(key=key, value=any_value(item)) for key, item in value.items()]))
+            return AnyValue(
+                kvlist_value=KeyValueList(
+                    values=[KeyValue(key=key, value=any_value(item)) for key, item in value.items()]
+                )
+            )
         case _:
             return AnyValue(string_value=value)
 
@@ -75,7 +86,8 @@ class Slow:
             case Logic():
                 decides = node.operator == "or"
                 if any(self.fixed(operand) is decides for operand in node.operands):
-                    return decides  # what is written down decides before anything is evaluated that could fail, as in Go
+                    # what is written down decides before anything is evaluated that could fail, as in Go
+                    return decides
                 return (any if decides else all)(self.truth(operand) for operand in node.operands)
             case Compare():
                 return self.compare(node.operator, self.value(node.left), self.value(node.right))
@@ -230,12 +242,16 @@ class Slow:
 KINDS = {"IsString": str, "IsInt": int, "IsDouble": float, "IsBool": bool, "IsMap": dict, "IsList": list}
 
 NUMBERS = st.one_of(
-    st.integers(-3, 6), st.sampled_from([2**63 - 1, -(2**63), 2**53 + 1]), st.sampled_from([0.0, -0.0, 2.5, 5.0, 1e300, float("nan")])
+    st.integers(-3, 6),
+    st.sampled_from([2**63 - 1, -(2**63), 2**53 + 1]),
+    st.sampled_from([0.0, -0.0, 2.5, 5.0, 1e300, float("nan")]),
 )
 TEXTS = st.sampled_from(["", "a", "ab", "b", "AB", "ä", "5", "-7", "x y", "\U0001f600"])
 SCALARS = st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS, st.sampled_from([b"", b"\x01", b"\x01\x02"]))
 VALUES = st.recursive(
-    SCALARS, lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.sampled_from("ab"), inner, max_size=2)), max_leaves=4
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.sampled_from("ab"), inner, max_size=2)),
+    max_leaves=4,
 )
 ATTRIBUTES = st.dictionaries(st.sampled_from("kmn"), VALUES, max_size=3)
 
@@ -245,7 +261,9 @@ def requests(draw):
     message = ExportTraceServiceRequest()
     for _ in range(draw(st.integers(1, 2))):
         resource = message.resource_spans.add()
-        resource.resource.attributes.extend(KeyValue(key=key, value=any_value(item)) for key, item in draw(ATTRIBUTES).items())
+        resource.resource.attributes.extend(
+            KeyValue(key=key, value=any_value(item)) for key, item in draw(ATTRIBUTES).items()
+        )
         spans = resource.scope_spans.add().spans
         for index in range(draw(st.integers(1, 5))):
             spans.add(
@@ -265,7 +283,9 @@ def quoted(text):
 
 
 LITERALS = st.one_of(
-    st.sampled_from(["nil", "true", "false", "0x01", "0x0102", "0", "1", "5", "5.0", "2.5", "9223372036854775807", "[]", '[1, "a"]']),
+    st.sampled_from(
+        ["nil", "true", "false", "0x01", "0x0102", "0", "1", "5", "5.0", "2.5", "9223372036854775807", "[]", '[1, "a"]']
+    ),
     TEXTS.map(quoted),
 )
 PATHS = st.sampled_from([
@@ -280,14 +300,16 @@ def calls(values):
 
 
 OPERANDS = st.one_of(PATHS, PATHS, calls(PATHS), st.sampled_from(["1", "2.5", "9223372036854775807", "-3"]))
-SUMS = st.builds("({} {} {})".format, OPERANDS, st.sampled_from("+-*/"), OPERANDS) | OPERANDS.filter(lambda text: text[0] != "-").map(
-    "-{}".format
-)
+SUMS = st.builds("({} {} {})".format, OPERANDS, st.sampled_from("+-*/"), OPERANDS) | OPERANDS.filter(
+    lambda text: text[0] != "-"
+).map("-{}".format)
 COMPARED = st.one_of(PATHS, PATHS, LITERALS, calls(PATHS), SUMS)
 TESTS = st.one_of(
     st.builds("{} {} {}".format, COMPARED, st.sampled_from(list(COMPARE)), COMPARED),
     st.builds("{}({})".format, st.sampled_from(list(KINDS)), PATHS),
-    st.builds("{}({}, {})".format, st.sampled_from(["HasPrefix", "HasSuffix"]), PATHS, st.one_of(PATHS, TEXTS.map(quoted))),
+    st.builds(
+        "{}({}, {})".format, st.sampled_from(["HasPrefix", "HasSuffix"]), PATHS, st.one_of(PATHS, TEXTS.map(quoted))
+    ),
     st.just("IsRootSpan()"),
 )
 
@@ -433,10 +455,17 @@ def test_compares_every_type_with_every_other(symbol):
     slow_compare = Slow(None, None).compare
     pairs = [(left, right) for left in EVERY for right in EVERY]
     wanted = [slow_compare(symbol, left, right) for left, right in pairs]
-    assert compare(symbol, Values.of([left for left, _ in pairs]), Values.of([right for _, right in pairs])).tolist() == wanted
+    assert (
+        compare(symbol, Values.of([left for left, _ in pairs]), Values.of([right for _, right in pairs])).tolist()
+        == wanted
+    )
     for value in EVERY:
-        assert compare(symbol, Values.of(EVERY), Values.constant(value)).tolist() == [slow_compare(symbol, each, value) for each in EVERY]
-        assert compare(symbol, Values.constant(value), Values.of(EVERY)).tolist() == [slow_compare(symbol, value, each) for each in EVERY]
+        assert compare(symbol, Values.of(EVERY), Values.constant(value)).tolist() == [
+            slow_compare(symbol, each, value) for each in EVERY
+        ]
+        assert compare(symbol, Values.constant(value), Values.of(EVERY)).tolist() == [
+            slow_compare(symbol, value, each) for each in EVERY
+        ]
 
 
 @pytest.mark.parametrize("symbol", "+-*/")

@@ -38,12 +38,16 @@ def resource(values):
 
 def rows(batch, include=None, exclude=None):
     load = MatchConfig.model_validate
-    matcher = Matcher(None if include is None else load(include), None if exclude is None else load(exclude), batch.signal)
+    matcher = Matcher(
+        None if include is None else load(include), None if exclude is None else load(exclude), batch.signal
+    )
     mask = matcher.rows(batch)
     return [True] * batch.item_count if mask is None else mask.tolist()
 
 
-values = st.one_of(st.sampled_from(["api", "api-2", "", "5", "true"]), st.integers(4, 6), st.sampled_from([5.0, 1.5]), st.booleans())
+values = st.one_of(
+    st.sampled_from(["api", "api-2", "", "5", "true"]), st.integers(4, 6), st.sampled_from([5.0, 1.5]), st.booleans()
+)
 attribute_sets = st.dictionaries(st.sampled_from(["a", "service.name"]), values, max_size=2)
 spans = st.fixed_dictionaries(
     {
@@ -54,7 +58,9 @@ spans = st.fixed_dictionaries(
         "scope": st.tuples(st.sampled_from(["", "lib", "lib2"]), st.sampled_from(["", "1"])),
     }
 )
-words = st.sampled_from(["api", "GET", "^GET /$", "2$", "", "lib", "1", "SPAN_KIND_SERVER", "SPAN_KIND_CLIENT", "nil", "5", "true"])
+words = st.sampled_from(
+    ["api", "GET", "^GET /$", "2$", "", "lib", "1", "SPAN_KIND_SERVER", "SPAN_KIND_CLIENT", "nil", "5", "true"]
+)
 attribute_matches = st.lists(
     st.builds(
         lambda key, value: {"key": key} if value is None else {"key": key, "value": value},
@@ -74,10 +80,13 @@ def match_configs(draw):
     config["span_kinds"] = draw(st.lists(st.sampled_from(["SPAN_KIND_SERVER", "SPAN_KIND_INTERNAL"]), max_size=2))
     for name in ("attributes", "resources"):
         config[name] = [
-            match if strict or "value" not in match else {**match, "value": str(match["value"])} for match in draw(attribute_matches)
+            match if strict or "value" not in match else {**match, "value": str(match["value"])}
+            for match in draw(attribute_matches)
         ]
     config["libraries"] = draw(
-        st.lists(st.builds(lambda n, v: {"name": n, "version": v}, words, st.none() | st.sampled_from(["", "1"])), max_size=1)
+        st.lists(
+            st.builds(lambda n, v: {"name": n, "version": v}, words, st.none() | st.sampled_from(["", "1"])), max_size=1
+        )
     )
     if not any(value for key, value in config.items() if key != "match_type"):
         config["attributes"] = [{"key": "a"}]
@@ -116,14 +125,19 @@ def reference(span, config):
         and all_there(span["attributes"], config["attributes"])
         and all_there(span["resource"], config["resources"])
         and all(
-            one_of(span["scope"][0], [library["name"]]) and (library["version"] is None or one_of(span["scope"][1], [library["version"]]))
+            one_of(span["scope"][0], [library["name"]])
+            and (library["version"] is None or one_of(span["scope"][1], [library["version"]]))
             for library in config["libraries"]
         )
     )
 
 
 @settings(max_examples=300, deadline=None)
-@given(items=st.lists(spans, min_size=1, max_size=5), include=st.none() | match_configs(), exclude=st.none() | match_configs())
+@given(
+    items=st.lists(spans, min_size=1, max_size=5),
+    include=st.none() | match_configs(),
+    exclude=st.none() | match_configs(),
+)
 def test_matching_agrees_with_one_span_after_the_other(items, include, exclude):
     """Any properties, on any spans; exclude after include."""
     message = ExportTraceServiceRequest()
@@ -138,7 +152,10 @@ def test_matching_agrees_with_one_span_after_the_other(items, include, exclude):
         }
         message.resource_spans.add(resource=resource(item["resource"]), scope_spans=[{"scope": scope, "spans": [span]}])
     batch = Traces.from_wire(message.SerializeToString())
-    expected = [(include is None or reference(item, include)) and not (exclude is not None and reference(item, exclude)) for item in items]
+    expected = [
+        (include is None or reference(item, include)) and not (exclude is not None and reference(item, exclude))
+        for item in items
+    ]
     assert rows(batch, include, exclude) == expected
 
 
@@ -163,7 +180,9 @@ def test_logs(match, expected):
         {"body": {"int_value": 42}, "attributes": attributes({"k": ["x"]})},
         {"body": {"string_value": "bye"}, "severity_number": 17, "attributes": attributes({"k": ["x", "y"]})},
     ]
-    batch = Logs.from_wire(ExportLogsServiceRequest(resource_logs=[{"scope_logs": [{"log_records": records}]}]).SerializeToString())
+    batch = Logs.from_wire(
+        ExportLogsServiceRequest(resource_logs=[{"scope_logs": [{"log_records": records}]}]).SerializeToString()
+    )
     match = {"match_type": "strict", **match}
     assert rows(batch, match) == expected
     assert rows(batch, None, match) == [not found for found in expected]
@@ -186,7 +205,9 @@ def test_metrics(match, expected):
         {"name": "cpu", "gauge": {"data_points": [{"as_int": 1}, {"as_int": 2, "attributes": attributes({"k": "v"})}]}},
         {"name": "mem", "sum": {"aggregation_temporality": 2, "data_points": [{"as_int": 1}]}},
     ]
-    message = ExportMetricsServiceRequest(resource_metrics=[{"resource": resource({"r": 1}), "scope_metrics": [{"metrics": metrics}]}])
+    message = ExportMetricsServiceRequest(
+        resource_metrics=[{"resource": resource({"r": 1}), "scope_metrics": [{"metrics": metrics}]}]
+    )
     assert rows(Metrics.from_wire(message.SerializeToString()), {"match_type": "strict", **match}) == expected
 
 

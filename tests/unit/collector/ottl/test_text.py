@@ -23,7 +23,20 @@ def test_durations(text, nanoseconds):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1", "s", ".s", "1 s", "1d", "--1s", "1s-", "9223372036854775808ns", "9" * 5000 + "s", "1." + "9" * 5000 + "s"]
+    "text",
+    [
+        "",
+        "1",
+        "s",
+        ".s",
+        "1 s",
+        "1d",
+        "--1s",
+        "1s-",
+        "9223372036854775808ns",
+        "9" * 5000 + "s",
+        "1." + "9" * 5000 + "s",
+    ],
 )
 def test_no_durations(text):
     """No unit, an unknown one, too much."""
@@ -72,7 +85,8 @@ def test_no_integers(text, base):
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("1e3", 1000.0), (".5", 0.5), ("5.", 5.0), ("-Inf", float("-inf")), ("0x1p-2", 0.25), ("1e-400", 0.0)]
+    ("text", "value"),
+    [("1e3", 1000.0), (".5", 0.5), ("5.", 5.0), ("-Inf", float("-inf")), ("0x1p-2", 0.25), ("1e-400", 0.0)],
 )
 def test_doubles(text, value):
     """Decimal, hexadecimal, infinity."""

@@ -40,7 +40,8 @@ def test_other_strategies_and_namespace():
 
 
 @pytest.mark.parametrize(
-    ("key", "expected"), [("a.b", "a_b"), ("0a", "key_0a"), ("_x", "key_x"), ("__x", "__x"), ("a..b", "a__b"), ("é", ""), ("ok", "ok")]
+    ("key", "expected"),
+    [("a.b", "a_b"), ("0a", "key_0a"), ("_x", "key_x"), ("__x", "__x"), ("a..b", "a__b"), ("é", ""), ("ok", "ok")],
 )
 def test_label_names_by_default_are_prometheus_own(key, expected):
     """Runs of underscores stay, a leading one gets a prefix."""
@@ -62,7 +63,9 @@ def test_colliding_attributes_are_joined_in_key_order():
 
 def test_precedence_and_omission():
     """job and instance override attributes, external labels do not, empty values leave no label, scope labels are added."""
-    settings = LabelSettings(external_labels={"job": "x", "env": "prod", "k": "external"}, resource_attributes=("host.*",))
+    settings = LabelSettings(
+        external_labels={"job": "x", "env": "prod", "k": "external"}, resource_attributes=("host.*",)
+    )
     labels = dict(
         SeriesLabels(settings).series(
             [("job", "attr"), ("k", "v"), ("empty", ""), ("__name__", "bad")],

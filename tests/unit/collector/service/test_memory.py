@@ -16,8 +16,21 @@ TOTAL = psutil.virtual_memory().total
         ({"sys/fs/cgroup/memory.max": "1048576\n"}, 1048576),
         ({"sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"}, TOTAL),
         ({"sys/fs/cgroup/memory/memory.limit_in_bytes": "2097152\n"}, 2097152),
-        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/memory.max": "max\n", "sys/fs/cgroup/a/memory.max": "4096\n"}, 4096),
-        ({"proc/self/cgroup": "5:cpu:/x\n4:memory:/docker/1\n", "sys/fs/cgroup/memory/docker/1/memory.limit_in_bytes": "8192\n"}, 8192),
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/b/memory.max": "max\n",
+                "sys/fs/cgroup/a/memory.max": "4096\n",
+            },
+            4096,
+        ),
+        (
+            {
+                "proc/self/cgroup": "5:cpu:/x\n4:memory:/docker/1\n",
+                "sys/fs/cgroup/memory/docker/1/memory.limit_in_bytes": "8192\n",
+            },
+            8192,
+        ),
         ({"sys/fs/cgroup/memory.max": "junk"}, TOTAL),
     ],
 )

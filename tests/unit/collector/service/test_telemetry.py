@@ -80,7 +80,12 @@ def test_metrics_of_all_kinds_are_rendered_and_parsed():
 def test_identity_and_process_are_shown():
     """target_info holds who we are; the Collector's process metrics are there."""
     shown = samples(service())
-    assert shown["target_info", (("service_instance_id", "me"), ("service_name", "tailrace"), ("service_version", "1.2.3"))] == 1
+    assert (
+        shown[
+            "target_info", (("service_instance_id", "me"), ("service_name", "tailrace"), ("service_version", "1.2.3"))
+        ]
+        == 1
+    )
     for name in ("uptime", "cpu_seconds", "memory_rss"):
         assert (f"otelcol_process_{name}", ()) in shown
     assert shown["otelcol_process_memory_rss", ()] > 1_000_000

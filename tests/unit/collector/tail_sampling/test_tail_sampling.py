@@ -178,7 +178,11 @@ async def test_what_is_dropped_undecided_says_why(options, reason):
     assert sink.item_count + ledger.dropped_count(Signal.TRACES) == 64
 
 
-@given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=8), seed=st.integers(0, 999), max_bytes=st.sampled_from([0, 0, 9000]))
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=8),
+    seed=st.integers(0, 999),
+    max_bytes=st.sampled_from([0, 0, 9000]),
+)
 async def test_batches_read_together_say_what_they_say_one_by_one(sizes, seed, max_bytes):
     """Of any sizes and contexts, with a budget or without: the same spans leave, the same wait. ``Odd`` checks that all were read."""
     rng, contexts = random.Random(seed), [Context(), Context(tenant="a")]
@@ -196,7 +200,9 @@ async def test_batches_read_together_say_what_they_say_one_by_one(sizes, seed, m
         assert (sut.held_items(), sut.span_bytes) == (0, 0)
 
     def left(sink):
-        return sorted((str(batch.context.tenant), span) for batch in sink.batches for span in batch.field("span_id").tolist())
+        return sorted(
+            (str(batch.context.tenant), span) for batch in sink.batches for span in batch.field("span_id").tolist()
+        )
 
     assert left(sink) == left(other_sink)
 

@@ -70,10 +70,19 @@ class Keeping(Stage):
         return self.held
 
 
-def factory_of(component, tmp_path, monkeypatch, kind=ComponentKind.EXPORTER, readme="```yaml\nexporters:\n  thing: {}\n```\n"):
+def factory_of(
+    component, tmp_path, monkeypatch, kind=ComponentKind.EXPORTER, readme="```yaml\nexporters:\n  thing: {}\n```\n"
+):
     (tmp_path / "README.md").write_text(readme.replace("exporters", kind.value))
     monkeypatch.setattr(kit.inspect, "getmodule", lambda _: types.SimpleNamespace(__file__=str(tmp_path / "thing.py")))
-    return Factory("thing", EmptyConfig, lambda settings, config, previous: component(settings), Stability.BETA, frozenset(Signal), kind)
+    return Factory(
+        "thing",
+        EmptyConfig,
+        lambda settings, config, previous: component(settings),
+        Stability.BETA,
+        frozenset(Signal),
+        kind,
+    )
 
 
 async def test_a_good_component_passes(tmp_path, monkeypatch):

@@ -141,7 +141,9 @@ class Client:
         }
         fields |= {name.replace("_", "-"): value for name, value in headers.items()}
         pairs = [
-            (name.encode(), value if isinstance(value, bytes) else value.encode()) for name, value in fields.items() if value is not None
+            (name.encode(), value if isinstance(value, bytes) else value.encode())
+            for name, value in fields.items()
+            if value is not None
         ]
         stream_id = self.engine.send_request(pairs, end_stream=end_stream and not body)
         if body:
@@ -165,7 +167,11 @@ class Client:
 
     def goaways(self):
         """(error code, debug data) of each GOAWAY."""
-        return [(event.error_code, event.debug_data) for event in self.events if isinstance(event, http2_peer.GoAwayReceived)]
+        return [
+            (event.error_code, event.debug_data)
+            for event in self.events
+            if isinstance(event, http2_peer.GoAwayReceived)
+        ]
 
     @property
     def is_cut_off(self):
@@ -205,6 +211,8 @@ def grpc_server(loop):
             client.exchange()
             return client
 
-        return SimpleNamespace(server=server, http2=http2, connect=connect, refused=refused, closed=closed, log=log, host=host, loop=loop)
+        return SimpleNamespace(
+            server=server, http2=http2, connect=connect, refused=refused, closed=closed, log=log, host=host, loop=loop
+        )
 
     return serve

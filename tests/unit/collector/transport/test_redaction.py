@@ -7,12 +7,18 @@ from collector.transport.redaction import Redactor, without_credentials
 
 def test_secrets_and_the_token_in_them_are_replaced():
     redactor = Redactor(["Bearer abcdefghijk", "hunter22"])
-    assert redactor.text("sent Bearer abcdefghijk, abcdefghijk and hunter22") == "sent [REDACTED], [REDACTED] and [REDACTED]"
+    assert (
+        redactor.text("sent Bearer abcdefghijk, abcdefghijk and hunter22")
+        == "sent [REDACTED], [REDACTED] and [REDACTED]"
+    )
 
 
 def test_credentials_in_urls_are_replaced_in_both_forms():
     redactor = Redactor([], ["http://user1:p%40ssw0rd@host/x?api_key=k1234", "http://t0ken@host/"])
-    assert redactor.text("user1 p%40ssw0rd p@ssw0rd api_key=k1234 t0ken host") == "user1 [REDACTED] [REDACTED] [REDACTED] [REDACTED] host"
+    assert (
+        redactor.text("user1 p%40ssw0rd p@ssw0rd api_key=k1234 t0ken host")
+        == "user1 [REDACTED] [REDACTED] [REDACTED] [REDACTED] host"
+    )
 
 
 def test_short_values_do_not_blank_out_words():

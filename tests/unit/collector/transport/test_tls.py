@@ -178,7 +178,9 @@ async def _echo_over_grpc(server_tls, client_tls, options=()):
     async def echo(request, _context):
         return request
 
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.Echo", {"Echo": grpc.unary_unary_rpc_method_handler(echo)}),))
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("t.Echo", {"Echo": grpc.unary_unary_rpc_method_handler(echo)}),)
+    )
     port = server.add_secure_port("localhost:0", server_tls)
     await server.start()
     try:
@@ -189,13 +191,21 @@ async def _echo_over_grpc(server_tls, client_tls, options=()):
 
 
 async def test_grpc_credentials_shake_hands(module_pki):
-    assert await _echo_over_grpc(grpc_server_credentials(module_pki.server()), grpc_channel_credentials(module_pki.client())) == b"hi"
+    assert (
+        await _echo_over_grpc(
+            grpc_server_credentials(module_pki.server()), grpc_channel_credentials(module_pki.client())
+        )
+        == b"hi"
+    )
 
 
 async def test_grpc_mtls(module_pki):
     own = {"cert_file": str(module_pki.folder / "cert.pem"), "key_file": str(module_pki.folder / "key.pem")}
     server = module_pki.server(client_ca_file=module_pki.ca)
-    assert await _echo_over_grpc(grpc_server_credentials(server), grpc_channel_credentials(module_pki.client(**own))) == b"hi"
+    assert (
+        await _echo_over_grpc(grpc_server_credentials(server), grpc_channel_credentials(module_pki.client(**own)))
+        == b"hi"
+    )
     with pytest.raises(grpc.aio.AioRpcError):
         await _echo_over_grpc(grpc_server_credentials(server), grpc_channel_credentials(module_pki.client()))
 

@@ -76,7 +76,10 @@ def coded(values):
 
 
 short = st.one_of(
-    st.none(), st.binary(max_size=3), st.binary(max_size=40), st.sampled_from([b"", b"GET", b"\0", b"\0\0", b"x" * 16, b"x" * 17])
+    st.none(),
+    st.binary(max_size=3),
+    st.binary(max_size=40),
+    st.sampled_from([b"", b"GET", b"\0", b"\0\0", b"x" * 16, b"x" * 17]),
 )
 
 
@@ -156,7 +159,9 @@ def test_pair_codes_of_many_pairs():
 @given(st.lists(short, max_size=20))
 def test_hash_slices_is_siphash_1_3_128(values):
     hashes = wire_hash.hash_slices(*laid_out(values), KEY)
-    assert [tuple(row) for row in hashes.tolist()] == [(0, 0) if value is None else sip13_128(KEY, value) for value in values]
+    assert [tuple(row) for row in hashes.tolist()] == [
+        (0, 0) if value is None else sip13_128(KEY, value) for value in values
+    ]
 
 
 def test_the_key_of_this_process_is_secret_and_a_key_has_16_bytes():
@@ -212,11 +217,15 @@ def test_hash_attributes_is_siphash_of_key_kind_and_value(attributes):
             encoded = value
         else:
             encoded = struct.pack("<d" if isinstance(value, float) else "<q", value)
-        expected.append(sip13_128(KEY, struct.pack("<II", len(key), len(encoded)) + padded(key) + padded(encoded) + bytes([kind])))
+        expected.append(
+            sip13_128(KEY, struct.pack("<II", len(key), len(encoded)) + padded(key) + padded(encoded) + bytes([kind]))
+        )
     assert [tuple(row) for row in wire_hash.hash_attributes(wire, rows, KEY).tolist()] == expected
 
 
-@pytest.mark.parametrize(("field", "length", "at"), [("key", "key_len", 3), ("value", "value_len", 2), ("key", "key_len", -1)])
+@pytest.mark.parametrize(
+    ("field", "length", "at"), [("key", "key_len", 3), ("value", "value_len", 2), ("key", "key_len", -1)]
+)
 def test_attribute_rows_that_point_outside_are_refused(field, length, at):
     wire, rows = attribute_rows([(b"k", (KIND_STRING, b"v"))])
     rows[field], rows[length] = at, 5
@@ -247,7 +256,9 @@ def test_sum_by_owner_adds_mod_2_128_and_the_last_duplicate_counts(triples):
     assert [low | (high << 64) for low, high in sums.tolist()] == expected
 
 
-@pytest.mark.parametrize(("owners", "codes"), [([1, 0], [0, 0]), ([0, 2], [0, 0]), ([-1, 0], [0, 0]), ([0, 1], [0, -1])])
+@pytest.mark.parametrize(
+    ("owners", "codes"), [([1, 0], [0, 0]), ([0, 2], [0, 0]), ([-1, 0], [0, 0]), ([0, 1], [0, -1])]
+)
 def test_owners_out_of_order_or_range_are_refused(owners, codes):
     rows = np.zeros(2, ATTRIBUTE)
     rows["owner"], rows["key_code"] = owners, codes
@@ -266,7 +277,12 @@ def test_combine_is_siphash_of_the_words_in_order(rows):
 def test_clear_rows_is_assigning_zero(slots, count):
     """To every column alike; what is no row of it is passed over."""
     slots = np.array(slots, np.int32)
-    columns = [np.ones(count, np.uint8), np.ones((count, 2), np.float64), np.ones((count, 3, 1), np.int32), np.ones(9, np.int64)]
+    columns = [
+        np.ones(count, np.uint8),
+        np.ones((count, 2), np.float64),
+        np.ones((count, 3, 1), np.int32),
+        np.ones(9, np.int64),
+    ]
     expected = [column.copy() for column in columns]
     for column in expected:
         column[slots[(slots >= 0) & (slots < len(column))]] = 0
@@ -274,7 +290,9 @@ def test_clear_rows_is_assigning_zero(slots, count):
     assert [column.tolist() for column in columns] == [column.tolist() for column in expected]
 
 
-@pytest.mark.parametrize("column", [np.ones(8)[::2], np.ones(3, object), np.broadcast_to(np.float64(1), 3), np.ones(())])
+@pytest.mark.parametrize(
+    "column", [np.ones(8)[::2], np.ones(3, object), np.broadcast_to(np.float64(1), 3), np.ones(())]
+)
 def test_clear_rows_refuses_what_it_cannot_clear(column):
     """Strided, of objects, read-only, without rows."""
     with pytest.raises(ValueError, match="column"):
@@ -308,7 +326,9 @@ def test_fnv_equals_the_loop(values, state):
 
 def test_fnv_of_a_known_text():
     """The algorithm's own test vector."""
-    assert wire_hash.fnv1a_32(b"foobar", np.array([0], np.int32), np.array([6], np.int32), 0x811C9DC5).tolist() == [0xBF9CF968]
+    assert wire_hash.fnv1a_32(b"foobar", np.array([0], np.int32), np.array([6], np.int32), 0x811C9DC5).tolist() == [
+        0xBF9CF968
+    ]
 
 
 @pytest.mark.parametrize(("start", "length"), [(0, 3), (1, 2), (0, -1), (2**31 - 1, 1)])

@@ -15,9 +15,20 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from collector.wire.errors import MalformedBatch
 from collector.wire.json import NESTING_MAX, from_json, to_json
 
-REQUESTS = {"traces": ExportTraceServiceRequest, "metrics": ExportMetricsServiceRequest, "logs": ExportLogsServiceRequest}
+REQUESTS = {
+    "traces": ExportTraceServiceRequest,
+    "metrics": ExportMetricsServiceRequest,
+    "logs": ExportLogsServiceRequest,
+}
 ID_KEYS = {"traceId", "spanId", "parentSpanId"}
-INTEGER_RANGES = {1: None, 3: (-(2**63), 2**63 - 1), 4: (0, 2**64 - 1), 5: (-(2**31), 2**31 - 1), 6: (0, 2**64 - 1), 7: (0, 2**32 - 1)} | {
+INTEGER_RANGES = {
+    1: None,
+    3: (-(2**63), 2**63 - 1),
+    4: (0, 2**64 - 1),
+    5: (-(2**31), 2**31 - 1),
+    6: (0, 2**64 - 1),
+    7: (0, 2**32 - 1),
+} | {
     13: (0, 2**32 - 1),
     16: (-(2**63), 2**63 - 1),
     17: (-(2**31), 2**31 - 1),
@@ -27,7 +38,8 @@ INTEGER_RANGES = {1: None, 3: (-(2**63), 2**63 - 1), 4: (0, 2**64 - 1), 5: (-(2*
 def text(draw):
     return draw(
         st.one_of(
-            st.sampled_from(["", "GET", 'a"\\\n\r\t\x00\x1f\x7f', "é€😀"]), st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
+            st.sampled_from(["", "GET", 'a"\\\n\r\t\x00\x1f\x7f', "é€😀"]),
+            st.text(st.characters(exclude_categories=["Cs"]), max_size=6),
         )
     )
 
@@ -52,7 +64,10 @@ def scalar(draw, field):
 
 def fill(draw, message, depth):
     """Sets some fields of a message, at most one of each oneof."""
-    chosen = {oneof.name: draw(st.sampled_from([*(field.name for field in oneof.fields), None])) for oneof in message.DESCRIPTOR.oneofs}
+    chosen = {
+        oneof.name: draw(st.sampled_from([*(field.name for field in oneof.fields), None]))
+        for oneof in message.DESCRIPTOR.oneofs
+    }
     for field in message.DESCRIPTOR.fields:
         is_message = field.type == field.TYPE_MESSAGE
         if field.containing_oneof:
@@ -77,7 +92,8 @@ def fill(draw, message, depth):
 
 # A whole request is a large example; on a busy machine drawing it is slow, not wrong.
 whole_requests = settings(
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example], deadline=None
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+    deadline=None,
 )
 
 
@@ -92,7 +108,9 @@ def requests(draw):
 def with_hex_ids(value):
     """protobuf's JSON with ids in hex, as OTLP has them."""
     if isinstance(value, dict):
-        return {key: base64.b64decode(item).hex() if key in ID_KEYS else with_hex_ids(item) for key, item in value.items()}
+        return {
+            key: base64.b64decode(item).hex() if key in ID_KEYS else with_hex_ids(item) for key, item in value.items()
+        }
     return [with_hex_ids(item) for item in value] if isinstance(value, list) else value
 
 
@@ -144,7 +162,9 @@ def value(**fields):
 
 
 def number_point(**fields):
-    body = json.dumps({"resourceMetrics": [{"scopeMetrics": [{"metrics": [{"gauge": {"dataPoints": [fields]}}]}]}]}).encode()
+    body = json.dumps(
+        {"resourceMetrics": [{"scopeMetrics": [{"metrics": [{"gauge": {"dataPoints": [fields]}}]}]}]}
+    ).encode()
     return (
         ExportMetricsServiceRequest.FromString(from_json("metrics", body))
         .resource_metrics[0]
@@ -168,7 +188,11 @@ POINT = "resourceMetrics[0].scopeMetrics[0].metrics[0].gauge.dataPoints[0]"
 
 def test_ids_are_hex_of_either_case():
     ids = span(traceId="0AF7651916CD43DD8448EB211C80319C", spanId="b7ad6b7169203331", parentSpanId="")
-    assert (ids.trace_id.hex(), ids.span_id.hex(), ids.parent_span_id) == ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", b"")
+    assert (ids.trace_id.hex(), ids.span_id.hex(), ids.parent_span_id) == (
+        "0af7651916cd43dd8448eb211c80319c",
+        "b7ad6b7169203331",
+        b"",
+    )
     linked = span(links=[{"traceId": "0" * 31 + "1", "spanId": "0" * 15 + "2"}]).links[0]
     assert (linked.trace_id[-1], linked.span_id[-1]) == (1, 2)
 
@@ -207,7 +231,8 @@ def test_enums_are_integers_or_names():
 
 
 @pytest.mark.parametrize(
-    ("given_value", "expected"), [("1700000000000000001", 1700000000000000001), (1700000000000000001, 1700000000000000001), ("007", 7)]
+    ("given_value", "expected"),
+    [("1700000000000000001", 1700000000000000001), (1700000000000000001, 1700000000000000001), ("007", 7)],
 )
 def test_64_bit_integers_are_text_or_numbers(given_value, expected):
     assert span(startTimeUnixNano=given_value).start_time_unix_nano == expected
@@ -215,7 +240,9 @@ def test_64_bit_integers_are_text_or_numbers(given_value, expected):
     assert number_point(asInt=given_value).as_int == expected
 
 
-@pytest.mark.parametrize("bad", [1.5e18, 1.0, "1.5", "1e3", "", " 1", "+1", "1_0", "٣", "--1", "1" * 21, True, {}, [], "0x1"])
+@pytest.mark.parametrize(
+    "bad", [1.5e18, 1.0, "1.5", "1e3", "", " 1", "+1", "1_0", "٣", "--1", "1" * 21, True, {}, [], "0x1"]
+)
 def test_no_integer_is_refused(bad):
     refused(lambda: value(intValue=bad), f"{SPAN}.attributes[0].value.intValue", "integer")
 
@@ -228,7 +255,8 @@ def test_an_integer_outside_its_bits_is_refused(bad):
 
 
 @pytest.mark.parametrize(
-    ("name", "bad"), [("droppedAttributesCount", -1), ("droppedAttributesCount", 2**32), ("flags", -1), ("flags", 2**32)]
+    ("name", "bad"),
+    [("droppedAttributesCount", -1), ("droppedAttributesCount", 2**32), ("flags", -1), ("flags", 2**32)],
 )
 def test_an_unsigned_32_bit_field_takes_no_other(name, bad):
     refused(lambda: span(**{name: bad}), f"{SPAN}.{name}", "32 bits without sign")
@@ -274,16 +302,26 @@ def test_bytes_are_base64_standard_or_url_safe():
 
 
 def test_keys_are_camel_case_or_snake_case():
-    body = b'{"resource_spans":[{"scope_spans":[{"spans":[{"start_time_unix_nano":"5","name":"n"}]}],"schema_url":"u"}]}'
+    body = (
+        b'{"resource_spans":[{"scope_spans":[{"spans":[{"start_time_unix_nano":"5","name":"n"}]}],"schema_url":"u"}]}'
+    )
     resource = ExportTraceServiceRequest.FromString(from_json("traces", body)).resource_spans[0]
     assert (resource.schema_url, resource.scope_spans[0].spans[0].start_time_unix_nano) == ("u", 5)
 
 
 def test_unknown_fields_are_ignored_and_null_is_unset():
-    assert span(name="n", nobody={"knows": [1, {}]}, attributes=None, events=None, startTimeUnixNano=None, status=None).name == "n"
+    assert (
+        span(
+            name="n", nobody={"knows": [1, {}]}, attributes=None, events=None, startTimeUnixNano=None, status=None
+        ).name
+        == "n"
+    )
     assert from_json("traces", b'{"resourceSpans":null,"x":1}') == b""
     assert value(stringValue=None).WhichOneof("value") is None
-    assert [item.WhichOneof("value") for item in value(arrayValue={"values": [None, {"boolValue": False}]}).array_value.values] == [
+    assert [
+        item.WhichOneof("value")
+        for item in value(arrayValue={"values": [None, {"boolValue": False}]}).array_value.values
+    ] == [
         None,
         "bool_value",
     ]
@@ -309,7 +347,10 @@ def test_the_wrong_shape_is_refused_by_its_path():
         (b'"x"', ""),
         (b'{"resourceSpans":{}}', "resourceSpans"),
         (b'{"resourceSpans":[1]}', "resourceSpans[0]"),
-        (b'{"resourceSpans":[{},{"scopeSpans":[{},{},{"spans":[{"name":7}]}]}]}', "resourceSpans[1].scopeSpans[2].spans[0].name"),
+        (
+            b'{"resourceSpans":[{},{"scopeSpans":[{},{},{"spans":[{"name":7}]}]}]}',
+            "resourceSpans[1].scopeSpans[2].spans[0].name",
+        ),
         (b'{"resourceSpans":[{"resource":[]}]}', "resourceSpans[0].resource"),
     ):
         refused(lambda body=body: from_json("traces", body), path, "is expected")
@@ -322,7 +363,9 @@ def test_an_element_of_a_packed_list_is_named():
     refused(lambda: from_json("metrics", body), path, "integer")
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"{} {}", b'{"a":NaN}', b'{"a":"\xff"}', b'{"a":"\\ud800"}', b"\xef\xbb\xbf{}"])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"{} {}", b'{"a":NaN}', b'{"a":"\xff"}', b'{"a":"\\ud800"}', b"\xef\xbb\xbf{}"]
+)
 def test_what_is_no_json_is_refused(body):
     error = refused(lambda: from_json("logs", body), "", "JSON")
     assert 0 <= error.offset <= len(body)
@@ -363,7 +406,9 @@ def test_numbers_of_a_list_may_be_packed_or_not():
     wire = point
     for tag in (b"\x0a", b"\x4a", b"\x12", b"\x12", b"\x0a"):
         wire = tag + bytes([len(wire)]) + wire
-    found = json.loads(to_json("metrics", wire))["resourceMetrics"][0]["scopeMetrics"][0]["metrics"][0]["histogram"]["dataPoints"][0]
+    found = json.loads(to_json("metrics", wire))["resourceMetrics"][0]["scopeMetrics"][0]["metrics"][0]["histogram"][
+        "dataPoints"
+    ][0]
     assert found == {"bucketCounts": ["7", "8"]}
 
 
@@ -402,7 +447,9 @@ def test_a_request_cut_short_or_changed_is_refused_or_written(case, data):
         lambda inner: st.one_of(
             st.lists(inner, max_size=3),
             st.dictionaries(
-                st.sampled_from(["resourceLogs", "scopeLogs", "logRecords", "attributes", "value", "key", "body", "traceId"]),
+                st.sampled_from(
+                    ["resourceLogs", "scopeLogs", "logRecords", "attributes", "value", "key", "body", "traceId"]
+                ),
                 inner,
                 max_size=3,
             ),

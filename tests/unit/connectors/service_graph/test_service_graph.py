@@ -20,7 +20,18 @@ BOUNDS = (0.002, 0.004, 0.006, 0.008, 0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.4, 
 NOW = 1_700_000_000_000_000_000
 
 
-def span(kind, trace=1, span_id=0, parent=0, service="a", seconds=0.003, failed=False, state="", attributes=None, resource=None):
+def span(
+    kind,
+    trace=1,
+    span_id=0,
+    parent=0,
+    service="a",
+    seconds=0.003,
+    failed=False,
+    state="",
+    attributes=None,
+    resource=None,
+):
     return {
         "kind": kind, "trace": trace, "span_id": span_id, "parent": parent, "service": service, "seconds": seconds, "failed": failed,
         "state": state, "attributes": attributes or {}, "resource": resource or {},
@@ -87,7 +98,9 @@ def read(metrics):
                 body = getattr(metric, metric.WhichOneof("data"))
                 points = found.setdefault(metric.name, {})
                 for point in body.data_points:
-                    labels = tuple(sorted((each.key, next(iter(MessageToDict(each.value).values()))) for each in point.attributes))
+                    labels = tuple(
+                        sorted((each.key, next(iter(MessageToDict(each.value).values()))) for each in point.attributes)
+                    )
                     assert labels not in points, "one series twice"
                     if metric.HasField("sum"):
                         assert body.is_monotonic
@@ -103,7 +116,9 @@ def read(metrics):
 
 
 def labels(client, server, connection="", failed=False, **more):
-    return tuple(sorted({"client": client, "server": server, "connection_type": connection, "failed": failed, **more}.items()))
+    return tuple(
+        sorted({"client": client, "server": server, "connection_type": connection, "failed": failed, **more}.items())
+    )
 
 
 class Slow:
@@ -112,7 +127,11 @@ class Slow:
     def __init__(self, dimensions=(), virtual=("peer.service", "db.name", "db.system")):
         self.dimensions, self.virtual = dimensions, virtual
         self.open = {}
-        self.requests, self.failures, self.unpaired = collections.Counter(), collections.Counter(), collections.Counter()
+        self.requests, self.failures, self.unpaired = (
+            collections.Counter(),
+            collections.Counter(),
+            collections.Counter(),
+        )
         self.sums = collections.defaultdict(lambda: [0.0, 0.0])
         self.buckets = collections.defaultdict(lambda: [[0.0] * (len(BOUNDS) + 1) for _ in range(2)])
 
@@ -142,7 +161,12 @@ class Slow:
 
     def count(self, edge):
         key = labels(
-            edge["client"], edge["server"], edge["connection"], edge["failed"], **edge.get("client_dims", {}), **edge.get("server_dims", {})
+            edge["client"],
+            edge["server"],
+            edge["connection"],
+            edge["failed"],
+            **edge.get("client_dims", {}),
+            **edge.get("server_dims", {}),
         )
         self.requests[key] += edge["weight"]
         if edge["failed"]:
@@ -173,7 +197,9 @@ SPANS = st.builds(
     seconds=st.sampled_from([0.0, 0.002, 0.003, 0.5, 20.0]),
     failed=st.booleans(),
     state=st.sampled_from(["", "", "ot=th:8", "ot=th:c"]),
-    attributes=st.dictionaries(st.sampled_from(["db.name", "peer.service", "tenant"]), st.sampled_from(["x", "y"]), max_size=2),
+    attributes=st.dictionaries(
+        st.sampled_from(["db.name", "peer.service", "tenant"]), st.sampled_from(["x", "y"]), max_size=2
+    ),
     resource=st.dictionaries(st.just("tenant"), st.just("r"), max_size=1),
 )
 
@@ -187,7 +213,12 @@ SPANS = st.builds(
 async def test_agrees_with_span_by_span(steps, virtual):
     """Whatever comes, in one batch or several, with pauses in which spans expire: every series is that of the slow one."""
     slow = Slow(("tenant",), virtual)
-    rig = Rig(dimensions=["tenant"], virtual_node_peer_attributes=list(virtual), store={"ttl": "2s"}, store_expiration_loop="500ms")
+    rig = Rig(
+        dimensions=["tenant"],
+        virtual_node_peer_attributes=list(virtual),
+        store={"ttl": "2s"},
+        store_expiration_loop="500ms",
+    )
     taken = 0
     async with rig:
         for spans, pause_s in steps:
@@ -240,7 +271,9 @@ async def test_messaging_and_databases():
         await rig.take(span(PRODUCER, span_id=1, service="etl"), span(CONSUMER, span_id=2, parent=1, service="train"))
         await rig.take(span(CLIENT, span_id=5, service="train", seconds=0.5, attributes={"db.name": "vectors"}))
     assert rig.requests() == {labels("etl", "train", "messaging_system"): 1, labels("train", "vectors", "database"): 1}
-    assert rig.points("traces_service_graph_request_server")[labels("train", "vectors", "database")][1] == pytest.approx(0.5)
+    assert rig.points("traces_service_graph_request_server")[labels("train", "vectors", "database")][
+        1
+    ] == pytest.approx(0.5)
 
 
 async def test_deprecated_database_name_attribute():
@@ -277,7 +310,11 @@ async def test_the_store_is_bounded():
         assert rig.component.held_items() == 3
         assert rig.telemetry.ledger.dropped_count(Signal.TRACES, "store_full") == 2
         assert rig.telemetry.value("otelcol_connector_servicegraph_dropped_spans") == 2
-        pairs = [one for i in range(10, 20) for one in (span(CLIENT, span_id=i, service="b"), span(SERVER, parent=i, service="c"))]
+        pairs = [
+            one
+            for i in range(10, 20)
+            for one in (span(CLIENT, span_id=i, service="b"), span(SERVER, parent=i, service="c"))
+        ]
         await rig.take(*pairs)
         assert rig.telemetry.ledger.dropped_count(Signal.TRACES) == 2
         rig.clock.move(1.5)
@@ -287,7 +324,9 @@ async def test_the_store_is_bounded():
     assert rig.requests()[labels("b", "c")] == 10
     assert rig.requests()[labels("a", "unknown", "virtual_node")] == 3
     assert rig.requests()[labels("d", "e")] == 1
-    assert rig.points("traces_service_graph_dropped_spans_total") == {(("client", "a"), ("connection_type", ""), ("server", "")): 2}
+    assert rig.points("traces_service_graph_dropped_spans_total") == {
+        (("client", "a"), ("connection_type", ""), ("server", "")): 2
+    }
     assert rig.telemetry.ledger.folded[Signal.TRACES] == 5 + 20 + 2 - 2
 
 
@@ -295,7 +334,10 @@ async def test_series_are_bounded():
     """Beyond the limit everything is added up in the overflow series: no request is lost; state does not grow."""
     async with Rig(aggregation_cardinality_limit=5, include_collector_instance_id=True) as rig:
         for i in range(200):
-            await rig.take(span(SERVER, span_id=1, service=f"s{i}", failed=i % 2 == 0), span(SERVER, parent=77, trace=i, service=f"s{i}"))
+            await rig.take(
+                span(SERVER, span_id=1, service=f"s{i}", failed=i % 2 == 0),
+                span(SERVER, parent=77, trace=i, service=f"s{i}"),
+            )
             await rig.clock.advance(3)
         assert len(rig.component.state.series) == 6
     found = rig.requests()
@@ -316,7 +358,9 @@ async def test_texts_are_forgotten():
     async with Rig(aggregation_cardinality_limit=1, store={"ttl": "1h"}) as rig:
         await rig.take(span(CLIENT, trace=9, span_id=9, service="first"))
         for i in range(60):
-            await rig.take(*(span(SERVER, span_id=1, trace=100 + j, service=f"n{i}-{j}" + "x" * 5000) for j in range(50)))
+            await rig.take(
+                *(span(SERVER, span_id=1, trace=100 + j, service=f"n{i}-{j}" + "x" * 5000) for j in range(50))
+            )
         assert len(rig.component.state.texts) < 1200
         await rig.take(span(SERVER, trace=9, parent=9, service="second"))
         texts = rig.component.state.texts
@@ -328,7 +372,8 @@ async def test_waiting_spans_keep_their_names_when_texts_move():
     """The pair of a span that waited while thousands of names came and went has both names."""
     async with Rig(store={"ttl": "1h"}, dimensions=["tenant"], aggregation_cardinality_limit=0) as rig:
         await rig.take(
-            span(SERVER, trace=5, service="noise"), span(CLIENT, trace=9, span_id=9, service="first", attributes={"tenant": "acme"})
+            span(SERVER, trace=5, service="noise"),
+            span(CLIENT, trace=9, span_id=9, service="first", attributes={"tenant": "acme"}),
         )
         for i in range(50):
             await rig.take(*(span(SERVER, span_id=1, trace=100, service=f"n{i}-{j}") for j in range(100)))
@@ -347,7 +392,10 @@ async def test_counts_are_adjusted():
         )
         for turn in range(10):
             await rig.take(
-                *(span(SERVER, trace=trace, service="e", state="ot=th:55555555555555") for trace in range(300 * turn, 300 * (turn + 1)))
+                *(
+                    span(SERVER, trace=trace, service="e", state="ot=th:55555555555555")
+                    for trace in range(300 * turn, 300 * (turn + 1))
+                )
             )
     found = rig.requests()
     assert found[labels("a", "b")] == 4
@@ -433,8 +481,13 @@ async def test_exponential_histograms():
 
 async def test_a_batch_of_one_key_is_no_burden():
     """Eight thousand spans with one key, alternating and not: no work span by span, and the pairs are the right ones."""
-    alternating = [span(CLIENT if i % 2 else SERVER, span_id=1, parent=1, service="a" if i % 2 else "b") for i in range(2000)]
-    runs = [span(CLIENT if i % 4 else SERVER, span_id=1, parent=1, service="a" if i % 4 else "b", trace=2) for i in range(2000)]
+    alternating = [
+        span(CLIENT if i % 2 else SERVER, span_id=1, parent=1, service="a" if i % 2 else "b") for i in range(2000)
+    ]
+    runs = [
+        span(CLIENT if i % 4 else SERVER, span_id=1, parent=1, service="a" if i % 4 else "b", trace=2)
+        for i in range(2000)
+    ]
     async with Rig(virtual_node_peer_attributes=[]) as rig:
         await rig.take(*alternating, *runs)
     slow = Slow(virtual=())

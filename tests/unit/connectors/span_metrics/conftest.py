@@ -84,7 +84,9 @@ def points_of(batches):
                     metrics[metric.name] = metric
                     data = getattr(metric, metric.WhichOneof("data"))
                     for point in data.data_points:
-                        points[frozen(plain(resource.resource.attributes)), metric.name, frozen(plain(point.attributes))].append(point)
+                        points[
+                            frozen(plain(resource.resource.attributes)), metric.name, frozen(plain(point.attributes))
+                        ].append(point)
     return points, metrics
 
 
@@ -96,7 +98,11 @@ class Gateway:
         self.telemetry = RecordingTelemetry()
         self.sink = Sink(Signal.METRICS)
         self.settings = make_settings(
-            factory, clock=self.clock, telemetry=self.telemetry, outputs={Signal.METRICS: self.sink}, component_id=component_id
+            factory,
+            clock=self.clock,
+            telemetry=self.telemetry,
+            outputs={Signal.METRICS: self.sink},
+            component_id=component_id,
         )
         self.connector = factory.create(self.settings, factory.config_type.model_validate(config or {}), previous)
         self.connector.state.random = np.random.default_rng(seed)
@@ -113,12 +119,23 @@ class Gateway:
     async def values(self, metric="traces.span.metrics.calls", after_s=1.0):
         """{attributes: last value} of a metric after a flush."""
         points, _ = await self.flush(after_s)
-        return {dict(key[2]).get("span.name", str(key[2])): found[-1].as_int for key, found in points.items() if key[1] == metric}
+        return {
+            dict(key[2]).get("span.name", str(key[2])): found[-1].as_int
+            for key, found in points.items()
+            if key[1] == metric
+        }
 
 
 @pytest.fixture(scope="session")
 def kit():
     """All of the above."""
     return SimpleNamespace(
-        Gateway=Gateway, span_of=span_of, request_of=request_of, points_of=points_of, plain=plain, frozen=frozen, START=START, SECOND=SECOND
+        Gateway=Gateway,
+        span_of=span_of,
+        request_of=request_of,
+        points_of=points_of,
+        plain=plain,
+        frozen=frozen,
+        START=START,
+        SECOND=SECOND,
     )

@@ -88,8 +88,16 @@ def test_takes_the_collectors_own_example():
 def test_defaults_are_the_collectors_but_for_the_cap():
     config = SpanMetricsConfig()
     assert (config.metrics_flush_interval, config.metrics_expiration, config.series_expiration) == (60, 0, 0)
-    assert (config.namespace, config.histogram.unit, config.resource_metrics_cache_size) == ("traces.span.metrics", "ms", 1000)
-    assert (config.exemplars.max_per_data_point, config.events.enabled, config.timestamp_cache_size) == (5, False, 10_000)
+    assert (config.namespace, config.histogram.unit, config.resource_metrics_cache_size) == (
+        "traces.span.metrics",
+        "ms",
+        1000,
+    )
+    assert (config.exemplars.max_per_data_point, config.events.enabled, config.timestamp_cache_size) == (
+        5,
+        False,
+        10_000,
+    )
     assert (config.aggregation_cardinality_limit, config.is_delta) == (2000, False)
 
 

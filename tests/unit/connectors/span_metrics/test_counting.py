@@ -34,7 +34,9 @@ class Reference:
             resource_key = self.frozen(span["resource"])
             families = self.resources.setdefault(resource_key, {"seen": now, "calls": {}, "duration": {}})
             families["seen"] = now
-            weight = {"": 1, "ot=th:8": 2, "ot=th:c": 4, "ot=th:xyz": 1, "a=b,ot=rv:00000000000001;th:e": 8}[span["trace_state"]]
+            weight = {"": 1, "ot=th:8": 2, "ot=th:c": 4, "ot=th:xyz": 1, "a=b,ot=rv:00000000000001;th:e": 8}[
+                span["trace_state"]
+            ]
             value = max(0, span["ns"]) / (1e9 if config.histogram.unit == "s" else 1e6)
             for family, more in (("calls", config.calls_dimensions), ("duration", config.histogram.dimensions)):
                 attributes = {
@@ -43,7 +45,9 @@ class Reference:
                 }  # fmt: skip
                 attributes = {key: each for key, each in attributes.items() if key not in config.exclude_dimensions}
                 for dimension in (*config.dimensions, *more):
-                    found = span["attributes"].get(dimension.name, span["resource"].get(dimension.name, dimension.default))
+                    found = span["attributes"].get(
+                        dimension.name, span["resource"].get(dimension.name, dimension.default)
+                    )
                     if found is not None:
                         attributes[dimension.name] = found
                 series = families[family]
@@ -81,7 +85,9 @@ class Reference:
                     one["fresh"] = False
                     self.last[resource_key, family, key] = now
         for resource_key, families in list(self.resources.items()):
-            if config.is_delta or (config.metrics_expiration and now - families["seen"] >= config.metrics_expiration * SECOND):
+            if config.is_delta or (
+                config.metrics_expiration and now - families["seen"] >= config.metrics_expiration * SECOND
+            ):
                 del self.resources[resource_key]
                 continue
             for family in ("calls", "duration"):
@@ -131,7 +137,9 @@ spans_strategy = st.lists(
     ),
     min_size=1, max_size=25,
 )  # fmt: skip
-steps_strategy = st.lists(st.tuples(spans_strategy, st.sampled_from([0.5, 20.0, 61.0]), st.booleans()), min_size=1, max_size=5)
+steps_strategy = st.lists(
+    st.tuples(spans_strategy, st.sampled_from([0.5, 20.0, 61.0]), st.booleans()), min_size=1, max_size=5
+)
 config_strategy = st.fixed_dictionaries({
     "aggregation_temporality": st.sampled_from(["AGGREGATION_TEMPORALITY_CUMULATIVE", DELTA]),
     "aggregation_cardinality_limit": st.sampled_from([0, 1, 3]),

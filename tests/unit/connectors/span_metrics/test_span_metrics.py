@@ -35,13 +35,35 @@ async def test_writes_the_collectors_names_units_and_dimensions(kit):
     gateway = kit.Gateway()
     await gateway.send(kit.span_of(resource={"service.name": "a", "process.command_args": ["x", "y"]}, status=2))
     points, metrics = await gateway.flush()
-    dimensions = {"service.name": "a", "span.name": "op", "span.kind": "SPAN_KIND_SERVER", "status.code": "STATUS_CODE_ERROR"}
+    dimensions = {
+        "service.name": "a",
+        "span.name": "op",
+        "span.kind": "SPAN_KIND_SERVER",
+        "status.code": "STATUS_CODE_ERROR",
+    }
     resource = kit.frozen({"service.name": "a", "process.command_args": ["x", "y"]})
     assert points.keys() == {(resource, name, kit.frozen(dimensions)) for name in (CALLS, DURATION)}
     assert metrics[CALLS].sum.is_monotonic
     assert metrics[CALLS].sum.aggregation_temporality == CUMULATIVE_FORM
     assert (metrics[CALLS].unit, metrics[DURATION].unit) == ("", "ms")
-    assert list(only(points, DURATION).explicit_bounds) == [2, 4, 6, 8, 10, 50, 100, 200, 400, 800, 1000, 1400, 2000, 5000, 10000, 15000]
+    assert list(only(points, DURATION).explicit_bounds) == [
+        2,
+        4,
+        6,
+        8,
+        10,
+        50,
+        100,
+        200,
+        400,
+        800,
+        1000,
+        1400,
+        2000,
+        5000,
+        10000,
+        15000,
+    ]
 
 
 async def test_namespace_may_be_empty(kit):
@@ -54,7 +76,9 @@ async def test_namespace_may_be_empty(kit):
 async def test_a_dimension_keeps_the_kind_of_its_first_value(kit):
     """Int 1 and "1" are one series, as in the Collector; arrays become text."""
     gateway = kit.Gateway({"dimensions": [{"name": "n"}, {"name": "list"}]})
-    await gateway.send(kit.span_of(attributes={"n": 1, "list": ["a", "b"]}), kit.span_of(attributes={"n": "1", "list": ["a", "b"]}))
+    await gateway.send(
+        kit.span_of(attributes={"n": 1, "list": ["a", "b"]}), kit.span_of(attributes={"n": "1", "list": ["a", "b"]})
+    )
     points, _ = await gateway.flush()
     [(attributes, found)] = of_metric(points, CALLS).items()
     assert found[-1].as_int == 2
@@ -72,7 +96,9 @@ async def test_an_unknown_kind_or_status_is_empty(kit):
 async def test_scopes_that_are_named_become_dimensions_of_their_own_series(kit):
     """Two versions are two series; scopes not named are not told apart."""
     gateway = kit.Gateway({"include_instrumentation_scope": ["lib"]})
-    await gateway.send(*(kit.span_of(scope=scope) for scope in (("lib", "1"), ("lib", "2"), ("lib", ""), ("x", "1"), ("y", "1"))))
+    await gateway.send(
+        *(kit.span_of(scope=scope) for scope in (("lib", "1"), ("lib", "2"), ("lib", ""), ("x", "1"), ("y", "1")))
+    )
     found = {dict(key).get("span.instrumentation.scope.name", "") + dict(key).get("span.instrumentation.scope.version", ""): each[-1].as_int
              for key, each in of_metric((await gateway.flush())[0], CALLS).items()}  # fmt: skip
     assert found == {"'lib''1'": 1, "'lib''2'": 1, "'lib'": 1, "": 2}
@@ -81,7 +107,10 @@ async def test_scopes_that_are_named_become_dimensions_of_their_own_series(kit):
 async def test_sampling_method_and_instance_are_dimensions_where_asked_for(kit):
     gateway = kit.Gateway({"enable_metrics_sampling_method": True, "include_collector_instance_id": True})
     await gateway.send(kit.span_of(trace_state="ot=th:0"), kit.span_of())
-    found = {(dict(key)["sampling.method"], dict(key)["collector.instance.id"]) for key in of_metric((await gateway.flush())[0], CALLS)}
+    found = {
+        (dict(key)["sampling.method"], dict(key)["collector.instance.id"])
+        for key in of_metric((await gateway.flush())[0], CALLS)
+    }
     assert found == {("'extrapolated'", "'test-instance'"), ("'counted'", "'test-instance'")}
 
 
@@ -89,11 +118,17 @@ async def test_globs_add_every_key_that_matches(kit):
     """From span and resource, the span's first; a batch without a key makes the same series as one with others."""
     gateway = kit.Gateway({"dimensions": [{"glob": "k8s.*.name"}]})
     resource = {"service.name": "a", "k8s.pod.name": "p", "k8s.pod.uid": "u", "k8s.a.b.name": "no"}
-    await gateway.send(kit.span_of(resource=resource, attributes={"k8s.node.name": "n"}), kit.span_of(resource=resource))
+    await gateway.send(
+        kit.span_of(resource=resource, attributes={"k8s.node.name": "n"}), kit.span_of(resource=resource)
+    )
     await gateway.send(kit.span_of(resource=resource), kit.span_of(resource=resource, attributes={"k8s.pod.name": "q"}))
     found = {(*(name for name in dict(key) if "k8s" in name), dict(key)["k8s.pod.name"]): each[-1].as_int
              for key, each in of_metric((await gateway.flush())[0], CALLS).items()}  # fmt: skip
-    assert found == {("k8s.node.name", "k8s.pod.name", "'p'"): 1, ("k8s.pod.name", "'p'"): 2, ("k8s.pod.name", "'q'"): 1}
+    assert found == {
+        ("k8s.node.name", "k8s.pod.name", "'p'"): 1,
+        ("k8s.pod.name", "'p'"): 2,
+        ("k8s.pod.name", "'q'"): 1,
+    }
 
 
 async def test_a_glob_adds_a_bounded_number_of_keys(kit):
@@ -108,7 +143,10 @@ async def test_a_glob_adds_a_bounded_number_of_keys(kit):
 
 async def test_events_count_with_the_attributes_of_span_then_event_then_resource(kit):
     gateway = kit.Gateway(
-        {"events": {"enabled": True, "dimensions": [{"name": "exception.type"}, {"name": "who", "default": "-"}]}, "kinds": ["SERVER"]}
+        {
+            "events": {"enabled": True, "dimensions": [{"name": "exception.type"}, {"name": "who", "default": "-"}]},
+            "kinds": ["SERVER"],
+        }
     )
     error = ("exception", {"exception.type": "E", "who": "event"})
     await gateway.send(
@@ -131,13 +169,28 @@ async def test_events_count_with_the_attributes_of_span_then_event_then_resource
     ("attributes", "expected"),
     [
         (
-            {"http.request.method": "GET", "http.route": "/u/{id}", "http.response.status_code": 200, "url.path": "/u/1"},
+            {
+                "http.request.method": "GET",
+                "http.route": "/u/{id}",
+                "http.response.status_code": 200,
+                "url.path": "/u/1",
+            },
             ("GET", "/u/{id}", "200"),
         ),
-        ({"http.method": "GET", "http.route": "/u/{id}", "http.status_code": 200, "http.target": "/u/1?q"}, ("GET", "/u/{id}", "200")),
-        ({"http.request.method": "POST", "url.path": "/u/123/x", "http.response.status_code": 404}, ("POST", "/u/{id}/x", "404")),
         (
-            {"http.method": "GET", "http.target": "/f/0c29a1c5-7b5e-4bd0-9d64-51ec1c4f8b2b?a=/1", "http.status_code": "500"},
+            {"http.method": "GET", "http.route": "/u/{id}", "http.status_code": 200, "http.target": "/u/1?q"},
+            ("GET", "/u/{id}", "200"),
+        ),
+        (
+            {"http.request.method": "POST", "url.path": "/u/123/x", "http.response.status_code": 404},
+            ("POST", "/u/{id}/x", "404"),
+        ),
+        (
+            {
+                "http.method": "GET",
+                "http.target": "/f/0c29a1c5-7b5e-4bd0-9d64-51ec1c4f8b2b?a=/1",
+                "http.status_code": "500",
+            },
             ("GET", "/f/{id}", "500"),
         ),
         ({"http.method": "GET", "http.url": "http://h:1/v1/99#x"}, ("GET", "/v1/{id}", None)),
@@ -154,7 +207,11 @@ async def test_http_names_read_both_generations_of_the_conventions(kit, attribut
     points, metrics = await gateway.flush()
     assert metrics.keys() == {"http_requests_total", "http_request_duration_seconds"}
     assert metrics["http_request_duration_seconds"].unit == "s"
-    wanted = {key: repr(value) for key, value in zip(("method", "endpoint", "status"), expected, strict=True) if value is not None}
+    wanted = {
+        key: repr(value)
+        for key, value in zip(("method", "endpoint", "status"), expected, strict=True)
+        if value is not None
+    }
     assert {key: dict(value) for (_, key, value) in points} == dict.fromkeys(metrics, wanted)
     assert only(points, "http_request_duration_seconds").sum == 0.002
 
@@ -220,7 +277,10 @@ async def test_what_is_over_the_limit_is_counted_in_one_series_a_resource(kit):
     """Default limit 2000; every span is in the sum; the flood does not displace those that have a name."""
     gateway = kit.Gateway()
     await gateway.send(*(kit.span_of(name=f"n{number}", span=number + 1) for number in range(2005)))
-    await gateway.send(*(kit.span_of(name=f"n{number}") for number in (0, 1999, 2004, 9999)), kit.span_of(resource={"service.name": "b"}))
+    await gateway.send(
+        *(kit.span_of(name=f"n{number}") for number in (0, 1999, 2004, 9999)),
+        kit.span_of(resource={"service.name": "b"}),
+    )
     calls = of_metric((await gateway.flush())[0], CALLS)
     overflow = kit.frozen({"otel.metric.overflow": True})
     assert len(calls) == 2002
@@ -309,7 +369,8 @@ async def test_delta_remembers_a_bounded_number_of_series(kit):
     assert len(gateway.connector.state.families["red"].last) == 2
     await gateway.send(kit.span_of(name="n0"), kit.span_of(name="n4"))
     starts = {
-        dict(key)["span.name"]: found[-1].start_time_unix_nano for key, found in of_metric((await gateway.flush(10))[0], CALLS).items()
+        dict(key)["span.name"]: found[-1].start_time_unix_nano
+        for key, found in of_metric((await gateway.flush(10))[0], CALLS).items()
     }
     assert starts == {"'n0'": kit.START + 50 * kit.SECOND, "'n4'": kit.START + 50 * kit.SECOND}
 
@@ -334,7 +395,9 @@ async def test_exemplars_are_the_first_of_each_flush(kit, histogram):
     """With ids, value and the span's end; none without a trace id, none twice."""
     gateway = kit.Gateway({"exemplars": {"enabled": True, "max_per_data_point": 2}, "histogram": histogram})
     await gateway.send(
-        kit.span_of(trace=0), *(kit.span_of(trace=number, span=number) for number in (1, 2, 3)), kit.span_of(name="x", trace=9)
+        kit.span_of(trace=0),
+        *(kit.span_of(trace=number, span=number) for number in (1, 2, 3)),
+        kit.span_of(name="x", trace=9),
     )
     points, _ = await gateway.flush()
     calls = {dict(key)["span.name"]: found[-1] for key, found in of_metric(points, CALLS).items()}
@@ -346,7 +409,9 @@ async def test_exemplars_are_the_first_of_each_flush(kit, histogram):
     assert (first.as_double, int.from_bytes(second.span_id, "big"), first.time_unix_nano) == (5.0, 2, kit.START)
     await gateway.send(kit.span_of(trace=4))
     points, _ = await gateway.flush()
-    assert {int.from_bytes(each.trace_id, "big") for found in points.values() for point in found for each in point.exemplars} == {4}
+    assert {
+        int.from_bytes(each.trace_id, "big") for found in points.values() for point in found for each in point.exemplars
+    } == {4}
 
 
 class Sampler:
@@ -365,7 +430,13 @@ async def test_exemplars_come_from_kept_traces_alone(kit):
     decisions.register("sampling/x", sampler.ask)
     try:
         gateway = kit.Gateway({"exemplars": {"enabled": True, "max_per_data_point": 2, "only_kept": "sampling/x"}})
-        sampler.by_trace = {1: Decision.DROPPED, 2: Decision.PENDING, 3: Decision.KEPT, 4: Decision.KEPT, 5: Decision.KEPT}
+        sampler.by_trace = {
+            1: Decision.DROPPED,
+            2: Decision.PENDING,
+            3: Decision.KEPT,
+            4: Decision.KEPT,
+            5: Decision.KEPT,
+        }
         await gateway.send(*(kit.span_of(trace=number) for number in range(1, 7)))
         assert traces_of((await gateway.flush())[0], DURATION) == [3, 4]
         sampler.by_trace[2] = Decision.KEPT
@@ -439,7 +510,9 @@ async def test_a_reload_goes_on_counting(kit, histogram):
     await old.send(kit.span_of())
     start = only((await old.flush())[0], CALLS).start_time_unix_nano
     new = kit.Gateway(
-        {"metrics_flush_interval": "5s", "aggregation_cardinality_limit": 1, "histogram": histogram}, old.connector, old.clock
+        {"metrics_flush_interval": "5s", "aggregation_cardinality_limit": 1, "histogram": histogram},
+        old.connector,
+        old.clock,
     )
     await new.send(kit.span_of(), kit.span_of(name="over"))
     points = of_metric((await new.flush())[0], CALLS)
@@ -473,12 +546,15 @@ async def test_says_that_a_key_is_deprecated(kit):
 async def test_the_report_judges_a_service_by_its_entries(kit, temporality, histogram):
     """Rate of the last interval; what was flushed as delta or has expired stays in the totals."""
     gateway = kit.Gateway(
-        {"aggregation_temporality": temporality, "histogram": histogram, "series_expiration": "1h"}, component_id="span_metrics/a"
+        {"aggregation_temporality": temporality, "histogram": histogram, "series_expiration": "1h"},
+        component_id="span_metrics/a",
     )
     host = FakeHost()
     await gateway.connector.start(host)
     await gateway.send(
-        *[kit.span_of(ns=6_000_000)] * 90, *[kit.span_of(ns=95_000_000, status=2)] * 10, *[kit.span_of(name="db", kind=3, ns=1)] * 500
+        *[kit.span_of(ns=6_000_000)] * 90,
+        *[kit.span_of(ns=95_000_000, status=2)] * 10,
+        *[kit.span_of(name="db", kind=3, ns=1)] * 500,
     )
     await gateway.flush(10)
     await gateway.send(*[kit.span_of(ns=6_000_000)] * 20, kit.span_of(resource={"service.name": "b"}, kind=1))
@@ -512,7 +588,10 @@ async def test_the_report_shows_ten_operations_and_no_quantiles_without_histogra
 
 async def test_takes_any_traces_the_generator_makes():
     """Ids, arrays, events, odd kinds: no error, books closed."""
-    connector = make(factory, factory.config_type.model_validate({"events": {"enabled": True, "dimensions": [{"glob": "exception.*"}]}}))
+    connector = make(
+        factory,
+        factory.config_type.model_validate({"events": {"enabled": True, "dimensions": [{"glob": "exception.*"}]}}),
+    )
     for seed in range(5):
         await connector.consume(batch(Signal.TRACES, items=64, seed=seed))
     assert len(connector.state.families["red"].table) > 10

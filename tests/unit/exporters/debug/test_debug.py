@@ -3,7 +3,17 @@
 import pytest
 
 from collector.model import Signal, Traces
-from collector.testing import FakeHost, RecordingTelemetry, batch, logs, logs_request, make_settings, metrics, traces, traces_request
+from collector.testing import (
+    FakeHost,
+    RecordingTelemetry,
+    batch,
+    logs,
+    logs_request,
+    make_settings,
+    metrics,
+    traces,
+    traces_request,
+)
 from exporters.debug import factory
 from exporters.debug.text import detailed, normal
 
@@ -38,7 +48,9 @@ async def test_sampling_is_by_the_second_and_delivers_all(initial, thereafter, s
 
 
 async def test_outputs_of_its_own(tmp_path, capsys):
-    exporter, telemetry, _ = make(use_internal_logger=False, output_paths=["stdout", "stderr", str(tmp_path / "x.txt")], verbosity="normal")
+    exporter, telemetry, _ = make(
+        use_internal_logger=False, output_paths=["stdout", "stderr", str(tmp_path / "x.txt")], verbosity="normal"
+    )
     await exporter.start(FakeHost())
     await exporter.consume(traces(spans=3, services=1))
     await exporter.shutdown()
@@ -77,7 +89,9 @@ async def test_every_item_is_shown(signal, verbosity):
 def test_a_span_in_detail():
     request = traces_request(spans=8, services=1, seed=3)
     span = request.resource_spans[0].scope_spans[0].spans[7]
-    span.events.add(name="exception", time_unix_nano=1_700_000_000_000_000_001).attributes.add(key="n").value.int_value = 5
+    span.events.add(name="exception", time_unix_nano=1_700_000_000_000_000_001).attributes.add(
+        key="n"
+    ).value.int_value = 5
     span.kind, span.status.code = 2, 2
     text = detailed(Traces.from_wire(request.SerializeToString()))
     for line in (
@@ -100,7 +114,10 @@ def test_metrics_of_every_type():
         assert f"     -> DataType: {kind}\n" in text
     assert "     -> IsMonotonic: true\n     -> AggregationTemporality: Cumulative" in text
     lines = normal(metrics(points=50)).splitlines()
-    assert any(line.startswith("http_request_duration_seconds{method=POST,") and " le0.005=" in line and " +Inf=" in line for line in lines)
+    assert any(
+        line.startswith("http_request_duration_seconds{method=POST,") and " le0.005=" in line and " +Inf=" in line
+        for line in lines
+    )
     assert any(line.startswith("etl_batch_seconds{") and " q0.99=" in line for line in lines)
 
 

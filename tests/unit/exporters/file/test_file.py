@@ -21,7 +21,9 @@ class Rig:
         self.telemetry = RecordingTelemetry()
         self.settings = make_settings(factory, telemetry=self.telemetry)
         self.clock = self.settings.clock
-        self.exporter = factory.create(self.settings, factory.config_type.model_validate({"path": str(path)} | config), previous)
+        self.exporter = factory.create(
+            self.settings, factory.config_type.model_validate({"path": str(path)} | config), previous
+        )
 
     async def __aenter__(self):
         await self.exporter.start(FakeHost())
@@ -157,7 +159,9 @@ async def test_rotation_keeps_every_line(tmp_path):
 
 class TestRotatingFile:
     def make(self, tmp_path, clock, **rotation):
-        file = RotatingFile(str(tmp_path / "x.log"), RotationConfig(max_megabytes=1, **rotation), clock, keep=True, directory_mode=None)
+        file = RotatingFile(
+            str(tmp_path / "x.log"), RotationConfig(max_megabytes=1, **rotation), clock, keep=True, directory_mode=None
+        )
         file.open()
         return file
 
@@ -252,4 +256,7 @@ def test_configurations_that_cannot_work_are_refused(config, said):
 
 @pytest.mark.parametrize("value", [0o755, "0755", "755"])
 def test_permissions_are_octal_however_yaml_reads_them(value):
-    assert int(factory.config_type.model_validate({"path": "x", "directory_permissions": value}).directory_permissions, 8) == 0o755
+    assert (
+        int(factory.config_type.model_validate({"path": "x", "directory_permissions": value}).directory_permissions, 8)
+        == 0o755
+    )

@@ -10,7 +10,12 @@ from exporters.jaeger import factory
 
 def test_its_defaults_reach_a_jaeger_as_it_comes():
     config = factory.config_type()
-    assert (config.endpoint, config.tls.insecure, config.compression, config.timeout) == ("localhost:4317", True, "gzip", 5.0)
+    assert (config.endpoint, config.tls.insecure, config.compression, config.timeout) == (
+        "localhost:4317",
+        True,
+        "gzip",
+        5.0,
+    )
     assert isinstance(factory.create(make_settings(factory), config, None), OTLPGrpcExporter)
 
 

@@ -44,7 +44,9 @@ class Rig:
         await self.server.start_server()
         self.telemetry = RecordingTelemetry()
         config = factory.config_type.model_validate({"endpoint": str(self.server.make_url("")), **self.config})
-        self.exporter = factory.create(make_settings(factory, telemetry=self.telemetry, signals={Signal.LOGS}), config, None)
+        self.exporter = factory.create(
+            make_settings(factory, telemetry=self.telemetry, signals={Signal.LOGS}), config, None
+        )
         await self.exporter.start(FakeHost())
         return self
 
@@ -88,7 +90,10 @@ def assert_in_order(taken):
     [
         (413, "<html>413 Request Entity Too Large</html>"),
         (400, "received message larger than max (409600 vs 100000)"),
-        (500, "rpc error: code = ResourceExhausted desc = grpc: received message larger than max (409600 vs. 100000)\n"),
+        (
+            500,
+            "rpc error: code = ResourceExhausted desc = grpc: received message larger than max (409600 vs. 100000)\n",
+        ),
     ],
 )
 @pytest.mark.parametrize("tenant", [{}, {"attribute": "tenant"}])

@@ -34,7 +34,11 @@ def pushed(push_request, sut, made):
         tenant, body = part.payload
         for stream in push_request.FromString(body).streams:
             found.setdefault((tenant, stream.labels), []).extend(
-                (entry.timestamp.seconds * SECOND + entry.timestamp.nanos, entry.line, {pair.name: pair.value for pair in entry.metadata})
+                (
+                    entry.timestamp.seconds * SECOND + entry.timestamp.nanos,
+                    entry.line,
+                    {pair.name: pair.value for pair in entry.metadata},
+                )
                 for entry in stream.entries
             )
     return found, parts
@@ -45,7 +49,12 @@ def test_streams_by_service_environment_and_level_in_time_order(push_request):
     made = ExportLogsServiceRequest()
     records = resource(made, service__name="api", deployment__environment="prod", host__name="h1")
     for time_s, number in ((3, 9), (1, 9), (2, 17)):
-        record = records.add(time_unix_nano=time_s * SECOND + 5, severity_number=number, trace_id=bytes(range(16)), span_id=bytes(range(8)))
+        record = records.add(
+            time_unix_nano=time_s * SECOND + 5,
+            severity_number=number,
+            trace_id=bytes(range(16)),
+            span_id=bytes(range(8)),
+        )
         record.body.string_value = f"line {time_s}"
         record.attributes.add(key="user.id").value.string_value = "u"
         record.attributes.add(key="n").value.int_value = 4
@@ -124,13 +133,21 @@ def test_opt_in_labels_and_static_labels(push_request):
     made = ExportLogsServiceRequest()
     record = resource(made, service__name="api").add(time_unix_nano=1)
     record.attributes.add(key="tenant_id").value.string_value = "t"
-    found, _ = pushed(push_request, exporter(labels={"tenant": "tenant_id"}, level_label="", static_labels={"cluster": "c"}), made)
+    found, _ = pushed(
+        push_request, exporter(labels={"tenant": "tenant_id"}, level_label="", static_labels={"cluster": "c"}), made
+    )
     ((_, labels),) = found
     assert labels == '{cluster="c", tenant="t"}'
 
 
 @pytest.mark.parametrize(
-    "keys", [{"endpoint": "localhost"}, {"compression": "gzip"}, {"labels": {"a.b": "x"}}, {"labels": {f"l{i}": "x" for i in range(15)}}]
+    "keys",
+    [
+        {"endpoint": "localhost"},
+        {"compression": "gzip"},
+        {"labels": {"a.b": "x"}},
+        {"labels": {f"l{i}": "x" for i in range(15)}},
+    ],
 )
 def test_configuration_errors(keys):
     """What Loki would refuse is refused before it starts."""
@@ -167,7 +184,9 @@ def test_requests_stay_below_the_limit(push_request, lengths, limit):
     found = [entries(push_request, part.payload[1]) for part in parts]
     assert [entry for one in found for entry in one] == entries(push_request, whole.payload[1])
     assert [part.item_count for part in parts] == [len(one) for one in found]
-    assert all(part.size_bytes == len(part.payload[1]) and (part.size_bytes <= limit or part.item_count == 1) for part in parts)
+    assert all(
+        part.size_bytes == len(part.payload[1]) and (part.size_bytes <= limit or part.item_count == 1) for part in parts
+    )
 
 
 @given(BODIES)

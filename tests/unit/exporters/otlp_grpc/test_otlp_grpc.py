@@ -158,7 +158,10 @@ async def test_every_request_stays_below_the_backends_limit():
 
 async def test_of_a_split_request_only_the_failed_part_is_sent_again():
     sent = traces(spans=60)
-    async with Backend(b"", grpc.StatusCode.UNAVAILABLE) as backend, Rig(backend, max_request_bytes=sent.size_bytes // 2) as rig:
+    async with (
+        Backend(b"", grpc.StatusCode.UNAVAILABLE) as backend,
+        Rig(backend, max_request_bytes=sent.size_bytes // 2) as rig,
+    ):
         await rig.exporter.consume(sent)
         await eventually(lambda: len(backend.wires) == 2 and rig.exporter.health.last_error != "")
         await rig.clock.advance(10)
@@ -177,7 +180,10 @@ async def test_statuses_decide_between_again_and_never():
         await rig.clock.advance(10)
         await rig.settled()
         assert rig.outcome() == (9, 0, 6)
-        assert rig.telemetry.ledger.refused == {(Signal.TRACES, "grpc_invalid_argument"): 2, (Signal.TRACES, "grpc_resource_exhausted"): 4}
+        assert rig.telemetry.ledger.refused == {
+            (Signal.TRACES, "grpc_invalid_argument"): 2,
+            (Signal.TRACES, "grpc_resource_exhausted"): 4,
+        }
 
 
 async def test_a_backend_that_is_gone_and_comes_back_gets_everything():
@@ -264,9 +270,15 @@ async def test_tls_and_mtls(tmp_path):
     leaf.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
     leaf.private_key_pem.write_to_path(tmp_path / "key.pem")
     server = grpc.ssl_server_credentials(
-        [(leaf.private_key_pem.bytes(), leaf.cert_chain_pems[0].bytes())], authority.cert_pem.bytes(), require_client_auth=True
+        [(leaf.private_key_pem.bytes(), leaf.cert_chain_pems[0].bytes())],
+        authority.cert_pem.bytes(),
+        require_client_auth=True,
     )
-    tls = {"ca_file": str(tmp_path / "ca.pem"), "cert_file": str(tmp_path / "cert.pem"), "key_file": str(tmp_path / "key.pem")}
+    tls = {
+        "ca_file": str(tmp_path / "ca.pem"),
+        "cert_file": str(tmp_path / "cert.pem"),
+        "key_file": str(tmp_path / "key.pem"),
+    }
     async with Backend(credentials=server) as backend, Rig(backend, tls=tls) as rig:
         await rig.exporter.consume(traces(spans=5))
         await rig.settled()
@@ -308,6 +320,8 @@ def test_rejected_items_have_a_field_for_each_signal(signal):
     _, module, prefix = SERVICES[signal]
     answer = getattr(module, f"{prefix}ServiceResponse")()
     setattr(
-        answer.partial_success, {"traces": "rejected_spans", "metrics": "rejected_data_points", "logs": "rejected_log_records"}[signal], 7
+        answer.partial_success,
+        {"traces": "rejected_spans", "metrics": "rejected_data_points", "logs": "rejected_log_records"}[signal],
+        7,
     )
     assert partial_success(signal, answer.SerializeToString()) == (7, "")

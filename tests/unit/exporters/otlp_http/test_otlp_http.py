@@ -40,7 +40,8 @@ class Rig:
         self.telemetry = RecordingTelemetry()
         self.settings = make_settings(factory, telemetry=self.telemetry, signals=self.signals)
         config = {"endpoint": base} | {
-            name: value.replace("BASE", base) if isinstance(value, str) else value for name, value in self.config.items()
+            name: value.replace("BASE", base) if isinstance(value, str) else value
+            for name, value in self.config.items()
         }
         self.exporter = factory.create(self.settings, factory.config_type.model_validate(config), None)
         self.clock = self.settings.clock
@@ -168,7 +169,9 @@ async def test_requests_stay_below_the_limit(encoding):
 
 
 async def test_credentials_stay_out_of_the_log():
-    async with Rig(web.Response(status=401, text="bad: Bearer sesame-open-1"), headers={"authorization": "Bearer sesame-open-1"}) as rig:
+    async with Rig(
+        web.Response(status=401, text="bad: Bearer sesame-open-1"), headers={"authorization": "Bearer sesame-open-1"}
+    ) as rig:
         await rig.take(traces(spans=10))
         assert rig.requests[0][1]["Authorization"] == "Bearer sesame-open-1"
         assert "sesame" not in str(rig.telemetry.log.events)

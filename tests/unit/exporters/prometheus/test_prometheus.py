@@ -32,13 +32,18 @@ def histogram_batch():
     metric = made.resource_metrics.add().scope_metrics.add().metrics.add(name="d", unit="s")
     metric.histogram.aggregation_temporality = 2
     for i in range(3):
-        point = metric.histogram.data_points.add(time_unix_nano=SECOND, count=6, sum=1.5, bucket_counts=[1, 2, 3], explicit_bounds=[0.5, 1])
+        point = metric.histogram.data_points.add(
+            time_unix_nano=SECOND, count=6, sum=1.5, bucket_counts=[1, 2, 3], explicit_bounds=[0.5, 1]
+        )
         point.attributes.add(key="i").value.int_value = i
     return Metrics.from_wire(made.SerializeToString())
 
 
 async def page(sut, **headers):
-    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{sut.port}/metrics", headers=headers) as response:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{sut.port}/metrics", headers=headers) as response,
+    ):
         assert response.status == 200
         return await response.text()
 
@@ -64,7 +69,10 @@ async def test_counters_with_escapes_and_target_info(serve):
     sut = await serve()
     await sut.consume(batch(3, 4))
     families = {family.name: family for family in text_string_to_metric_families(await page(sut))}
-    assert {sample.labels["user"]: sample.value for sample in families["http_requests"].samples} == {'u"0\\': 3, 'u"1\\': 4}
+    assert {sample.labels["user"]: sample.value for sample in families["http_requests"].samples} == {
+        'u"0\\': 3,
+        'u"1\\': 4,
+    }
     assert families["http_requests"].documentation == "line one\nline two"
     assert families["target_info"].samples[0].labels == {"host_name": "h", "job": "api"}
 
@@ -88,7 +96,9 @@ async def test_last_value_wins_and_an_older_one_is_ignored(serve):
     sut = await serve()
     await sut.consume(batch(5, time_s=10))
     await sut.consume(batch(4, time_s=9))
-    (sample,) = [s for f in text_string_to_metric_families(await page(sut)) for s in f.samples if s.name == "http_requests_total"]
+    (sample,) = [
+        s for f in text_string_to_metric_families(await page(sut)) for s in f.samples if s.name == "http_requests_total"
+    ]
     assert sample.value == 5
 
 
@@ -119,7 +129,9 @@ async def test_conflicting_types_leave_the_later_out(serve):
     sut = await serve(without_scope_info=True)
     await sut.consume(batch(5, name="x"))
     made = ExportMetricsServiceRequest()
-    made.resource_metrics.add().scope_metrics.add().metrics.add(name="x.total").gauge.data_points.add(time_unix_nano=1, as_int=1)
+    made.resource_metrics.add().scope_metrics.add().metrics.add(name="x.total").gauge.data_points.add(
+        time_unix_nano=1, as_int=1
+    )
     await sut.consume(Metrics.from_wire(made.SerializeToString()))
     text = await page(sut)
     assert text.count("# TYPE x_total ") == 1

@@ -31,7 +31,9 @@ def _write_request():
         for text in fields:
             kind, field_name, number = text.split()
             repeated, kind = kind.startswith("*"), kind.lstrip("*")
-            field = message.field.add(name=field_name, number=int(number), label=F.LABEL_REPEATED if repeated else F.LABEL_OPTIONAL)
+            field = message.field.add(
+                name=field_name, number=int(number), label=F.LABEL_REPEATED if repeated else F.LABEL_OPTIONAL
+            )
             if kind in TYPES:
                 field.type = TYPES[kind]
             else:

@@ -75,7 +75,9 @@ def test_counter_and_gauge(write_request):
     parts = exporter().encode(batch_of(made))
     found, _ = series_of(write_request, parts)
     assert sum(part.item_count for part in parts) == 2
-    assert [(value(bits), ms) for bits, ms in found["http_requests_total", tuple(sorted((*BASE, ("http_method", "GET"))))]] == [(7.0, 5000)]
+    assert [
+        (value(bits), ms) for bits, ms in found["http_requests_total", tuple(sorted((*BASE, ("http_method", "GET"))))]
+    ] == [(7.0, 5000)]
     assert [(value(bits), ms) for bits, ms in found["temp_celsius", BASE]] == [(1.5, 6000)]
     assert found["target_info", (("host_name", "h"), ("instance", "1"), ("job", "api"))] == [
         (struct.unpack("<Q", struct.pack("<d", 1.0))[0], 6000)
@@ -99,7 +101,11 @@ def test_histogram_buckets_are_cumulative_and_close_with_inf(write_request):
     histogram(metrics, [1, 2, 0, 4], [0.005, 0.1, 2.5], total=9.5)
     histogram(metrics, [1, 1], [1e-05], name="nosum")
     found, _ = series_of(write_request, exporter().encode(batch_of(made)))
-    buckets = {dict(labels)["le"]: value(samples[0][0]) for (name, labels), samples in found.items() if name == "d_seconds_bucket"}
+    buckets = {
+        dict(labels)["le"]: value(samples[0][0])
+        for (name, labels), samples in found.items()
+        if name == "d_seconds_bucket"
+    }
     assert buckets == {"0.005": 1, "0.1": 3, "2.5": 3, "+Inf": 7}
     assert value(found["d_seconds_sum", BASE][0][0]) == 9.5
     assert value(found["d_seconds_count", BASE][0][0]) == 7
@@ -147,7 +153,12 @@ def test_points_of_one_series_stay_together_in_time_order_and_duplicates_go(writ
     """Int 1 and "1" are one Prometheus series; two samples of one millisecond would make it refuse the request."""
     made, metrics = request()
     metric = metrics.add(name="g")
-    for time_s, number, kind in ((3, 30, "int_value"), (1, 10, "string_value"), (2, 20, "int_value"), (3, 31, "string_value")):
+    for time_s, number, kind in (
+        (3, 30, "int_value"),
+        (1, 10, "string_value"),
+        (2, 20, "int_value"),
+        (3, 31, "string_value"),
+    ):
         point = metric.gauge.data_points.add(time_unix_nano=time_s * SECOND, as_int=number)
         setattr(point.attributes.add(key="a").value, kind, 1 if kind == "int_value" else "1")
     sut = exporter()
@@ -165,7 +176,9 @@ def test_summary(write_request):
     point.quantile_values.add(quantile=0.5, value=1.0)
     point.quantile_values.add(quantile=0.99, value=2.0)
     found, _ = series_of(write_request, exporter().encode(batch_of(made)))
-    assert {dict(labels)["quantile"]: value(samples[0][0]) for (name, labels), samples in found.items() if name == "s"} == {
+    assert {
+        dict(labels)["quantile"]: value(samples[0][0]) for (name, labels), samples in found.items() if name == "s"
+    } == {
         "0.5": 1.0,
         "0.99": 2.0,
     }
@@ -223,7 +236,9 @@ def test_exemplars_go_to_the_bucket_of_their_value(write_request):
     made, metrics = request()
     point = histogram(metrics, [1, 1, 1], [1.0, 2.0], total=1.0)
     for number in (0.5, 1.5, 9.0):
-        exemplar = point.exemplars.add(as_double=number, time_unix_nano=SECOND, trace_id=bytes(range(16)), span_id=bytes(range(8)))
+        exemplar = point.exemplars.add(
+            as_double=number, time_unix_nano=SECOND, trace_id=bytes(range(16)), span_id=bytes(range(8))
+        )
         exemplar.filtered_attributes.add(key="user.id").value.string_value = "u1"
     _, parsed = series_of(write_request, exporter(target_info={"enabled": False}).encode(batch_of(made)))
     placed = {}
@@ -280,7 +295,9 @@ def test_metadata_once_a_minute(write_request):
     metric.gauge.data_points.add(time_unix_nano=SECOND, as_int=1)
     sut = exporter(send_metadata=True)
     _, parsed = series_of(write_request, sut.encode(batch_of(made)))
-    assert [(m.type, m.metric_family_name, m.help, m.unit) for m in parsed[0].metadata] == [(2, "g_seconds", "what it is", "s")]
+    assert [(m.type, m.metric_family_name, m.help, m.unit) for m in parsed[0].metadata] == [
+        (2, "g_seconds", "what it is", "s")
+    ]
     _, parsed = series_of(write_request, sut.encode(batch_of(made)))
     assert not parsed[0].metadata
 
@@ -318,7 +335,9 @@ def test_random_batches_lose_nothing(write_request):
                     point.attributes.add(key="x").value.int_value = int(rng.integers(0, 4))
             else:
                 for i in range(int(rng.integers(1, 5))):
-                    histogram(metrics, rng.integers(0, 9, 3).tolist(), [1.0, 2.0], time_s=i + 1, total=1.0, name=f"h{m}")
+                    histogram(
+                        metrics, rng.integers(0, 9, 3).tolist(), [1.0, 2.0], time_s=i + 1, total=1.0, name=f"h{m}"
+                    )
         batch = batch_of(made)
         parts = exporter().encode(batch)
         assert sum(part.item_count for part in parts) == batch.item_count

@@ -42,8 +42,12 @@ class Rig:
         self.server = TestServer(app)
         await self.server.start_server()
         self.telemetry = RecordingTelemetry()
-        config = factory.config_type.model_validate({"endpoint": str(self.server.make_url("/api/v1/write")), **self.config})
-        self.exporter = factory.create(make_settings(factory, telemetry=self.telemetry, signals={Signal.METRICS}), config, None)
+        config = factory.config_type.model_validate(
+            {"endpoint": str(self.server.make_url("/api/v1/write")), **self.config}
+        )
+        self.exporter = factory.create(
+            make_settings(factory, telemetry=self.telemetry, signals={Signal.METRICS}), config, None
+        )
         await self.exporter.start(FakeHost())
         return self
 
@@ -72,7 +76,9 @@ def request(*, series, points=2, histograms=0, resources=1, begin_s=1):
         histogram.aggregation_temporality = 2
         for p in range(points):
             for i in range(r, series, resources):
-                gauge.data_points.add(time_unix_nano=(begin_s + p) * SECOND, as_int=i).attributes.add(key="i").value.int_value = i
+                gauge.data_points.add(time_unix_nano=(begin_s + p) * SECOND, as_int=i).attributes.add(
+                    key="i"
+                ).value.int_value = i
             for i in range(r, histograms, resources):
                 point = histogram.data_points.add(time_unix_nano=(begin_s + p) * SECOND, count=3, sum=3)
                 point.explicit_bounds.extend((1, 2))
@@ -84,8 +90,14 @@ def request(*, series, points=2, histograms=0, resources=1, begin_s=1):
 @pytest.mark.parametrize(
     "refusal",
     [
-        (413, "the incoming push request has been rejected because its message size of 409600 bytes is larger than the allowed limit"),
-        (400, 'error in "/api/v1/write": too big unpacked request; mustn\'t exceed `-maxInsertRequestSize=100000` bytes; got 409600 bytes'),
+        (
+            413,
+            "the incoming push request has been rejected because its message size of 409600 bytes is larger than the allowed limit",
+        ),
+        (
+            400,
+            'error in "/api/v1/write": too big unpacked request; mustn\'t exceed `-maxInsertRequestSize=100000` bytes; got 409600 bytes',
+        ),
         (503, "rpc error: code = ResourceExhausted desc = grpc: received message larger than max (409600 vs. 100000)"),
     ],
 )
@@ -114,7 +126,9 @@ async def test_a_series_that_is_too_large_itself_is_refused_alone(write_request)
         made = request(series=500)
         gauge = made.resource_metrics[0].scope_metrics[0].metrics[0].gauge
         for p in range(10_000):
-            gauge.data_points.add(time_unix_nano=(1 + p) * SECOND, as_int=p).attributes.add(key="i").value.int_value = 1000
+            gauge.data_points.add(time_unix_nano=(1 + p) * SECOND, as_int=p).attributes.add(
+                key="i"
+            ).value.int_value = 1000
         await rig.take(made)
         found = rig.of("g")
         assert len(found) == 500

@@ -45,14 +45,20 @@ def test_only_what_matches_is_changed():
 def test_nothing_to_do_is_the_same_batch():
     """No item matches."""
     batch = traces()
-    processor = make(include={"match_type": "strict", "services": ["none"]}, actions=[{"key": "env", "action": "insert", "value": 1}])
+    processor = make(
+        include={"match_type": "strict", "services": ["none"]}, actions=[{"key": "env", "action": "insert", "value": 1}]
+    )
     assert processor.transform(batch) is batch
 
 
 def test_property_of_another_signal_is_refused_when_made():
     """Before anything runs."""
     with pytest.raises(ValueError, match="span_names is not for logs"):
-        make(Signal.LOGS, include={"match_type": "strict", "span_names": ["a"]}, actions=[{"key": "a", "action": "delete"}])
+        make(
+            Signal.LOGS,
+            include={"match_type": "strict", "span_names": ["a"]},
+            actions=[{"key": "a", "action": "delete"}],
+        )
 
 
 @pytest.mark.parametrize("config", [{}, {"actions": []}])

@@ -9,7 +9,15 @@ from pydantic import ValidationError
 
 from collector.api import RetryableError
 from collector.model import Context, Signal
-from collector.testing import FakeClock, RecordingTelemetry, Sink, check_component, make_settings, traces, traces_request
+from collector.testing import (
+    FakeClock,
+    RecordingTelemetry,
+    Sink,
+    check_component,
+    make_settings,
+    traces,
+    traces_request,
+)
 from collector.testing import batch as make_batch
 from processors.batch import factory
 from processors.batch.config import BatchConfig
@@ -24,7 +32,9 @@ class Stage:
 
     def __init__(self, signal=Signal.TRACES, **keys):
         self.clock, self.sink, self.telemetry = FakeClock(), Sink(signal), RecordingTelemetry()
-        made = make_settings(factory, signals={signal}, outputs={signal: self.sink}, clock=self.clock, telemetry=self.telemetry)
+        made = make_settings(
+            factory, signals={signal}, outputs={signal: self.sink}, clock=self.clock, telemetry=self.telemetry
+        )
         self.stage = factory.create(made, BatchConfig.model_validate(keys), None)
 
     async def give(self, *item_counts, context=None):

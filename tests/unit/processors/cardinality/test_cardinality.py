@@ -21,7 +21,9 @@ class Bench:
     def __init__(self, *, sink=None, **keys):
         self.clock = FakeClock()
         self.sink = sink or Sink(Signal.METRICS)
-        self.settings = make_settings(factory, signals={Signal.METRICS}, clock=self.clock, outputs={Signal.METRICS: self.sink})
+        self.settings = make_settings(
+            factory, signals={Signal.METRICS}, clock=self.clock, outputs={Signal.METRICS: self.sink}
+        )
         self.start = self.settings.start_time_unix_nano or self.clock.time_unix_nano()
         self.sut = factory.create(self.settings, CardinalityConfig.model_validate(keys), None)
         self.host = FakeHost()
@@ -34,7 +36,16 @@ class Bench:
     async def __aexit__(self, *_):
         await self.sut.shutdown()
 
-    async def send(self, *points, name="requests", temporality=CUMULATIVE, monotonic=True, kind="sum", service="api", bounds=(1.0, 2.0)):
+    async def send(
+        self,
+        *points,
+        name="requests",
+        temporality=CUMULATIVE,
+        monotonic=True,
+        kind="sum",
+        service="api",
+        bounds=(1.0, 2.0),
+    ):
         """A point is (attributes, value or bucket counts, keys…)."""
         made = ExportMetricsServiceRequest()
         resource = made.resource_metrics.add()
@@ -83,7 +94,11 @@ class Bench:
                 for scope in resource.scope_metrics:
                     for metric in scope.metrics:
                         for point in getattr(metric, metric.WhichOneof("data")).data_points:
-                            attributes = tuple(sorted((a.key, a.value.string_value or str(a.value.bool_value)) for a in point.attributes))
+                            attributes = tuple(
+                                sorted(
+                                    (a.key, a.value.string_value or str(a.value.bool_value)) for a in point.attributes
+                                )
+                            )
                             key = service, metric.name, attributes
                             last[key] = point
                             if hasattr(point, "as_int"):
@@ -107,7 +122,11 @@ async def test_rule_1_cumulative_sources_over_the_limit_add_up():
     """Σ named + Σ overflow = Σ truth after every flush, with resets by value and by start time; series stay at the limit."""
     rng = random.Random(4)
     async with Bench(limit=5, initial="auto") as bench:
-        value, total, started = dict.fromkeys(range(40), 0), dict.fromkeys(range(40), 0), dict.fromkeys(range(40), bench.start + 1)
+        value, total, started = (
+            dict.fromkeys(range(40), 0),
+            dict.fromkeys(range(40), 0),
+            dict.fromkeys(range(40), bench.start + 1),
+        )
         for _ in range(12):
             await bench.clock.advance(1)
             points = []
@@ -255,7 +274,9 @@ async def test_rule_5_min_and_max_are_kept_on_delta_alone():
                 kind="histogram", temporality=temporality, name=f"t{temporality}",
             )  # fmt: skip
         await bench.flush()
-        delta, cumulative = (bench.series()[0]["api", f"t{temporality}", OVERFLOW[2]] for temporality in (DELTA, CUMULATIVE))
+        delta, cumulative = (
+            bench.series()[0]["api", f"t{temporality}", OVERFLOW[2]] for temporality in (DELTA, CUMULATIVE)
+        )
         assert (delta.min, delta.max) == (-3.0, 9.0)
         assert not cumulative.HasField("min")
         for options, expected in (({}, False), ({"range": (2.0, 3.0)}, True)):
@@ -395,7 +416,12 @@ async def test_state_of_what_is_gone_is_given_back():
     """Sources, their buckets, budgets and written series: none outlives its time."""
     async with Bench(limit=1) as bench:
         for i in range(6):
-            await bench.send(*((user(100 * i + j), [1, 1, 1]) for j in range(100)), kind="histogram", name=f"n{i}", bounds=(1.0, 2.0 + i))
+            await bench.send(
+                *((user(100 * i + j), [1, 1, 1]) for j in range(100)),
+                kind="histogram",
+                name=f"n{i}",
+                bounds=(1.0, 2.0 + i),
+            )
             await bench.clock.advance(3700)
         fold = bench.sut._fold
         limits = bench.sut.state.limits
@@ -416,7 +442,9 @@ async def test_merged_series_stay_below_the_limit_over_time():
     async with Bench(limit=2, attributes=[{"keys": ["user"], "action": "drop"}]) as bench:
         key, before = ("api", "requests", (("code", "0"),)), {}
         for i in (0, 1, 2, 0):
-            points = (({"user": "x", "code": str(i * 2 + j)}, 1, {"start": bench.clock.time_unix_nano()}) for j in range(2))
+            points = (
+                ({"user": "x", "code": str(i * 2 + j)}, 1, {"start": bench.clock.time_unix_nano()}) for j in range(2)
+            )
             await bench.send(*points)
             await bench.flush()
             assert bench.sink.batches[-1].item_count == 2
@@ -452,7 +480,9 @@ async def test_a_refused_flush_does_not_end_the_flushes():
                 raise RetryableError("busy")
             await super().consume(batch)
 
-    async with Bench(limit=1, attributes=[{"keys": ["user"], "action": "drop"}], sink=Refusing(Signal.METRICS)) as bench:
+    async with Bench(
+        limit=1, attributes=[{"keys": ["user"], "action": "drop"}], sink=Refusing(Signal.METRICS)
+    ) as bench:
         await bench.send((user(1), 3))
         await bench.flush()
         await bench.flush()
@@ -505,7 +535,9 @@ async def test_scopes_of_merged_series_keep_their_attributes():
             metric = inner.metrics.add(name="requests")
             metric.sum.aggregation_temporality, metric.sum.is_monotonic = CUMULATIVE, True
             for i in range(2):
-                point = metric.sum.data_points.add(as_int=1 + shard, time_unix_nano=bench.start + 2, start_time_unix_nano=bench.start + 1)
+                point = metric.sum.data_points.add(
+                    as_int=1 + shard, time_unix_nano=bench.start + 2, start_time_unix_nano=bench.start + 1
+                )
                 point.attributes.add(key="user").value.int_value = i
         bench.sent += 4
         await bench.sut.consume(Metrics.from_wire(made.SerializeToString()))
@@ -538,7 +570,12 @@ async def test_rule_10_late_points_are_ignored_and_counted():
     """A source's time only goes forward, inside a batch too."""
     async with Bench(limit=1) as bench:
         now = bench.clock.time_unix_nano()
-        await bench.send((user(0), 1), (user(1), 8, {"time": now + 3}), (user(1), 2, {"time": now + 1}), (user(1), 5, {"time": now + 2}))
+        await bench.send(
+            (user(0), 1),
+            (user(1), 8, {"time": now + 3}),
+            (user(1), 2, {"time": now + 1}),
+            (user(1), 5, {"time": now + 2}),
+        )
         await bench.send((user(1), 4, {"time": now + 2}))
         await bench.flush()
         assert bench.series()[0][OVERFLOW].as_int == 8
@@ -575,7 +612,9 @@ async def test_gauges_fold_to_the_last_value():
     """By time, and only while somebody reports."""
     async with Bench(limit=1, overflow={"stale_after": "60s"}) as bench:
         now = bench.clock.time_unix_nano()
-        await bench.send((user(0), 1.5), (user(1), 7.5, {"time": now + 2}), (user(2), 3.5, {"time": now + 1}), kind="gauge")
+        await bench.send(
+            (user(0), 1.5), (user(1), 7.5, {"time": now + 2}), (user(2), 3.5, {"time": now + 1}), kind="gauge"
+        )
         await bench.flush()
         assert bench.series()[0][OVERFLOW].as_double == 7.5
         count = bench.sink.item_count

@@ -15,7 +15,15 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from collector.model import METRIC_HISTOGRAM, METRIC_SUM, Metrics
 from collector.wire.layout import ATTRIBUTE, METRIC, POINT
-from processors.cardinality._fold import add_histograms, add_numbers, add_totals, any_empty, bounds_of, take_lines, wrong_buckets
+from processors.cardinality._fold import (
+    add_histograms,
+    add_numbers,
+    add_totals,
+    any_empty,
+    bounds_of,
+    take_lines,
+    wrong_buckets,
+)
 from processors.cardinality.exemplars import ExemplarPool
 from processors.cardinality.fold import Fold
 from processors.cardinality.stores import ACCUMULATOR, ADDS, LINE, REASONS, SOURCE
@@ -92,7 +100,9 @@ class Reference:
     def add(self, points, targets, own_name):
         """Takes a batch; targets and own_name by source. Returns why each point was not taken, "" if it was."""
         reasons = [self.unusable(point) for point in points]
-        order = sorted((i for i, reason in enumerate(reasons) if not reason), key=lambda i: (points[i].source, points[i].time))
+        order = sorted(
+            (i for i, reason in enumerate(reasons) if not reason), key=lambda i: (points[i].source, points[i].time)
+        )
         for k, i in enumerate(order):
             point = points[i]
             source = self.sources.get(point.source, Source())
@@ -118,7 +128,11 @@ class Reference:
         source.last = point
         overwrites = before is not None and enters and own_name and not source.freed and not self.delta
         source.freed = False
-        if source.target < 0 or point.kind == "gauge" or (point.kind == "sum" and not self.monotonic and not self.delta):
+        if (
+            source.target < 0
+            or point.kind == "gauge"
+            or (point.kind == "sum" and not self.monotonic and not self.delta)
+        ):
             return
         into = self.accumulators.setdefault(source.target, Accumulator())
         if point.kind == "histogram" and into.bounds == "unset":
@@ -153,7 +167,9 @@ class Reference:
             fell = into.bounds is not None and any(now[bound] < was[bound] for bound in (*into.bounds, INF))
             if not fell or bounds != was_bounds:
                 count, total = point.count - before.count, total - (before.sum or 0.0)
-                gained = Counter({INF: count}) if fell else Counter({bound: now[bound] - was[bound] for bound in now | was})
+                gained = (
+                    Counter({INF: count}) if fell else Counter({bound: now[bound] - was[bound] for bound in now | was})
+                )
         into.count += count
         into.sum += total
         into.lacks_sum |= point.sum is None
@@ -179,7 +195,11 @@ def numbers(draw, kind="sum"):
 @st.composite
 def histograms(draw):
     bounds = draw(st.sampled_from(BOUNDS))
-    buckets = tuple(draw(st.lists(st.integers(0, 6), min_size=len(bounds) + 1, max_size=len(bounds) + 1))) if bounds is not None else ()
+    buckets = (
+        tuple(draw(st.lists(st.integers(0, 6), min_size=len(bounds) + 1, max_size=len(bounds) + 1)))
+        if bounds is not None
+        else ()
+    )
     count = sum(buckets) if bounds is not None else draw(st.integers(0, 20))
     count = draw(st.sampled_from([count, count, count, count, count + 1, COUNT_MAX + 1]))
     return Point(
@@ -213,7 +233,13 @@ def wire_of(points, delta, monotonic):
 
 
 def fold_of(kind, count):
-    fold = Fold(start_time_unix_nano=START, state_ttl_s=1e9, initial="auto", state_max_bytes=2**26, exemplars=ExemplarPool(0, frozenset()))
+    fold = Fold(
+        start_time_unix_nano=START,
+        state_ttl_s=1e9,
+        initial="auto",
+        state_max_bytes=2**26,
+        exemplars=ExemplarPool(0, frozenset()),
+    )
     slots, _ = fold.accumulators.insert(np.array([[i, 1] for i in range(count)], np.uint64))
     for slot in slots.tolist():
         fold.new_accumulator(slot, kind=kind, fold=ADDS)
@@ -271,7 +297,11 @@ def test_numbers_are_those_of_the_reference(kind, history, delta, monotonic):
     assert len(fold.sources) == len(reference.sources)
 
 
-@given(history=histories(histograms()), delta=st.booleans(), opening=st.lists(histograms(), min_size=TARGETS, max_size=TARGETS))
+@given(
+    history=histories(histograms()),
+    delta=st.booleans(),
+    opening=st.lists(histograms(), min_size=TARGETS, max_size=TARGETS),
+)
 @settings(max_examples=150, deadline=None)
 def test_histograms_are_those_of_the_reference(history, delta, opening):
     """Bounds that differ, change and contradict their counts; sums that are missing; counts out of range."""
@@ -280,8 +310,12 @@ def test_histograms_are_those_of_the_reference(history, delta, opening):
         point.source = source
         if point.count > COUNT_MAX:
             point.count = sum(point.buckets)
-    for number, (points, targets, own_name) in enumerate([(opening, [*range(TARGETS), -1], [False] * SOURCES), *history]):
-        assert folded(fold, (later(points, number), targets, own_name, delta, True)) == reference.add(points, targets, own_name)
+    for number, (points, targets, own_name) in enumerate(
+        [(opening, [*range(TARGETS), -1], [False] * SOURCES), *history]
+    ):
+        assert folded(fold, (later(points, number), targets, own_name, delta, True)) == reference.add(
+            points, targets, own_name
+        )
     column = fold.accumulators.column
     for slot, expected in reference.accumulators.items():
         assert int(column("count")[slot]) == expected.count
@@ -358,10 +392,17 @@ def line(**fields):
     return made
 
 
-@pytest.mark.parametrize("wrong", [line(row=1), line(row=-1), line(slot=1), line(slot=-1), line(target=1), line(target=-2)])
+@pytest.mark.parametrize(
+    "wrong", [line(row=1), line(row=-1), line(slot=1), line(slot=-1), line(target=1), line(target=-2)]
+)
 def test_arithmetic_outside_its_arrays_is_refused(wrong):
     """The same of lines that are made up."""
-    points, metrics, sources, accumulators = np.zeros(1, POINT), np.zeros(1, METRIC), np.zeros(1, SOURCE), np.zeros(1, ACCUMULATOR)
+    points, metrics, sources, accumulators = (
+        np.zeros(1, POINT),
+        np.zeros(1, METRIC),
+        np.zeros(1, SOURCE),
+        np.zeros(1, ACCUMULATOR),
+    )
     wrong["kind"] = METRIC_SUM
     with pytest.raises(ValueError, match="outside"):
         add_numbers(points, metrics, wrong, sources, accumulators)
@@ -416,7 +457,9 @@ def test_buckets_outside_the_request_are_refused():
         wrong_buckets(b"", np.zeros(1, POINT), line(), np.zeros(2, np.int32))
 
 
-@pytest.mark.parametrize(("kind", "length", "is_empty"), [(0, 0, True), (1, 0, True), (1, 1, False), (3, 0, False), (5, 0, False)])
+@pytest.mark.parametrize(
+    ("kind", "length", "is_empty"), [(0, 0, True), (1, 0, True), (1, 1, False), (3, 0, False), (5, 0, False)]
+)
 def test_an_attribute_without_a_value_is_found(kind, length, is_empty):
     """None at all, or an empty text; an int has no length, and an empty array is a value."""
     rows = np.zeros(3, ATTRIBUTE)

@@ -1,11 +1,12 @@
 """Rule 12: whatever happens, what is named and what is merged add up to the truth, to the last unit.
 
-The reference is slow plain Python: it keeps what every source counted, and reads what left the processor as a backend does (by name, by
-time, resets seen by start time or by a fall). Doubles are multiples of 1/8, so that sums of them are exact.
+The reference is slow plain Python: it keeps what every source counted, and reads what left the processor as a backend
+does (by name, by time, resets seen by start time or by a fall). Doubles are multiples of 1/8, so that sums of them are
+exact.
 
-After a restart of the gateway old sources are baselines (rules 2 and 3): the truth is less by what each gained since its last point, no unit
-more or less; nothing of one that has a name again under which the backend knows it. To the backend, too, an old series it does not know is
-a baseline: its first value was counted before.
+After a restart of the gateway old sources are baselines (rules 2 and 3): the truth is less by what each gained since
+its last point, no unit more or less; nothing of one that has a name again under which the backend knows it. To the
+backend, too, an old series it does not know is a baseline: its first value was counted before.
 """
 
 import asyncio
@@ -67,7 +68,12 @@ class Source:
                     gain["sum"] += bucket
                 else:
                     side = self.rng.choice(["+", "-", "0"])
-                    gain[side, 0 if side == "0" else self.rng.choice([self.rng.randrange(-40, 40), self.rng.randrange(-900, 900)])] += 1
+                    gain[
+                        side,
+                        0
+                        if side == "0"
+                        else self.rng.choice([self.rng.randrange(-40, 40), self.rng.randrange(-900, 900)]),
+                    ] += 1
                     gain["sum"] += 1
         self.value.update(gain)
         self.truth.update(gain)
@@ -139,7 +145,9 @@ def read(point):
         return found
     found["0", 0, 0] = point.zero_count
     for side, buckets in (("+", point.positive), ("-", point.negative)):
-        found.update({(side, point.scale, buckets.offset + i): count for i, count in enumerate(buckets.bucket_counts) if count})
+        found.update(
+            {(side, point.scale, buckets.offset + i): count for i, count in enumerate(buckets.bucket_counts) if count}
+        )
     return found
 
 
@@ -276,8 +284,15 @@ class World:
         self.kind, self.temporality, self.rng = kind, temporality, random.Random(seed)
         self.world = world
         self.clock, self.sink, self.sent = FakeClock(), Sink(Signal.METRICS), 0
-        self.settings = make_settings(factory, signals={Signal.METRICS}, clock=self.clock, outputs={Signal.METRICS: self.sink})
-        self.keys = {"mode": mode, "window": "1000s", "state_ttl": "1000s", "overflow": {"stale_after": "300s", "flush_interval": "60s"}}
+        self.settings = make_settings(
+            factory, signals={Signal.METRICS}, clock=self.clock, outputs={Signal.METRICS: self.sink}
+        )
+        self.keys = {
+            "mode": mode,
+            "window": "1000s",
+            "state_ttl": "1000s",
+            "overflow": {"stale_after": "300s", "flush_interval": "60s"},
+        }
         if kind.startswith("gauge/"):
             self.keys["gauge"] = [{"metrics": ["*"], "fold": kind.partition("/")[2]}]
         self.limit = limit
@@ -290,7 +305,9 @@ class World:
         self.restarts, self.restarted_s = 0, -1.0
 
     def make(self, previous):
-        return factory.create(self.settings, CardinalityConfig.model_validate({**self.keys, "limit": self.limit}), previous)
+        return factory.create(
+            self.settings, CardinalityConfig.model_validate({**self.keys, "limit": self.limit}), previous
+        )
 
     def metric(self, made):
         metric = made.resource_metrics.add().scope_metrics.add().metrics.add(name="requests")
@@ -322,7 +339,11 @@ class World:
                 source.start = time - 1
             before = Counter(source.reported)
             source.fill(data, time)
-            is_old = source.seen_s is not None and source.seen_s <= self.restarted_s and source.start < self.backend.gateway_start
+            is_old = (
+                source.seen_s is not None
+                and source.seen_s <= self.restarted_s
+                and source.start < self.backend.gateway_start
+            )
             if is_old and self.temporality == CUMULATIVE:
                 costs[source.number] = Counter(source.reported)
                 costs[source.number].subtract(before)
@@ -374,7 +395,8 @@ class World:
         elif op == "silence":
             await self.clock.advance(self.rng.choice([20, 100, 250]))
             await self.reports(range(SOURCES))
-        elif op == "long_silence" and self.world != "rules" and (named or self.kind in LATEST):  # long enough to lose its slot
+        # long enough to lose its slot
+        elif op == "long_silence" and self.world != "rules" and (named or self.kind in LATEST):
             for _ in range(6):
                 await self.clock.advance(200)
                 await self.reports(n for n in range(SOURCES) if n != number)
@@ -398,7 +420,11 @@ class World:
         now = self.clock.time_unix_nano()
         self.backend.restart(now)
         self.settings = dataclasses.replace(self.settings, start_time_unix_nano=now, process={})
-        self.restarts, self.restarted_s, self.reloaded_s = self.restarts + 1, self.clock.monotonic_s(), self.clock.monotonic_s()
+        self.restarts, self.restarted_s, self.reloaded_s = (
+            self.restarts + 1,
+            self.clock.monotonic_s(),
+            self.clock.monotonic_s(),
+        )
         self.sut = self.make(None)
         await self.sut.start(FakeHost())
 
@@ -408,7 +434,11 @@ class World:
             return False
         if self.kind not in LATEST:
             return True
-        return self.clock.monotonic_s() - source.seen_s < 200 and source.number not in self.gone and source.seen_s > self.reloaded_s
+        return (
+            self.clock.monotonic_s() - source.seen_s < 200
+            and source.number not in self.gone
+            and source.seen_s > self.reloaded_s
+        )
 
     async def flush(self):
         await self.clock.advance(60.1)
@@ -423,14 +453,19 @@ class World:
     def check(self):
         ledger = self.settings.telemetry.ledger
         dropped = ledger.dropped_count(Signal.METRICS)
-        assert self.sent + ledger.created[Signal.METRICS] == self.sink.item_count + ledger.folded[Signal.METRICS] + dropped
+        assert (
+            self.sent + ledger.created[Signal.METRICS] == self.sink.item_count + ledger.folded[Signal.METRICS] + dropped
+        )
         if self.keys["mode"] == "observe":
             assert self.sink.item_count == self.sent
             return
         assert len(self.backend.now_named) <= self.limit
         if "tenant" in self.keys:
             for tenant in TENANTS:
-                assert sum(tenant in dict(name).values() for name in self.backend.now_named) <= self.keys["tenant"]["limit"]
+                assert (
+                    sum(tenant in dict(name).values() for name in self.backend.now_named)
+                    <= self.keys["tenant"]["limit"]
+                )
         if self.kind in TOTALS and self.temporality == CUMULATIVE:
             assert all(len(starts) <= 1 + self.restarts for starts in self.backend.overflow_starts.values())
         if self.kind in TOTALS:
@@ -453,7 +488,8 @@ class World:
             and source.name not in self.backend.now_named
         ]  # fmt: skip
         limbo = any(
-            source.seen_s is not None and (abs(now_s - source.seen_s - STALE_S) <= 61 or source.seen_s <= self.reloaded_s)
+            source.seen_s is not None
+            and (abs(now_s - source.seen_s - STALE_S) <= 61 or source.seen_s <= self.reloaded_s)
             for source in self.sources
         )
         if not live or limbo:
@@ -510,7 +546,9 @@ def test_rule_12_named_and_merged_are_the_truth(kind, temporality, seed, limit, 
 
 
 @pytest.mark.parametrize("world", ["tenants", "rules"])
-@pytest.mark.parametrize(("kind", "temporality"), [(kind, temporality) for kind in TOTALS for temporality in (DELTA, CUMULATIVE)])
+@pytest.mark.parametrize(
+    ("kind", "temporality"), [(kind, temporality) for kind in TOTALS for temporality in (DELTA, CUMULATIVE)]
+)
 @given(seed=st.integers(0, 2**16), limit=st.integers(1, 5), ops=OPS)
 @settings(max_examples=10, deadline=None)
 def test_rule_12_with_tenants_and_attribute_rules(world, kind, temporality, seed, limit, ops):
@@ -519,13 +557,15 @@ def test_rule_12_with_tenants_and_attribute_rules(world, kind, temporality, seed
 
 
 @pytest.mark.parametrize(
-    ("kind", "temporality"), [("sum_int", CUMULATIVE), ("histogram", DELTA), ("exponential", CUMULATIVE), ("gauge/max", 0)]
+    ("kind", "temporality"),
+    [("sum_int", CUMULATIVE), ("histogram", DELTA), ("exponential", CUMULATIVE), ("gauge/max", 0)],
 )
 @given(seed=st.integers(0, 2**16), limit=st.integers(1, 5), ops=OPS)
 @settings(max_examples=5, deadline=None)
 def test_rule_12_observe_predicts_enforce(kind, temporality, seed, limit, ops):
     """The same counters of the same data, which passes untouched."""
-    # Which named series may fall silent is chosen by what came out, so both worlds get the history of the enforcing one.
+    # Which named series may fall silent is chosen by what came out, so both worlds get the history of the enforcing
+    # one.
     ops = [(op, number) for op, number in ops if op != "long_silence"]
     enforced = asyncio.run(live(kind, temporality, "enforce", seed, limit, ops))
     observed = asyncio.run(live(kind, temporality, "observe", seed, limit, ops))

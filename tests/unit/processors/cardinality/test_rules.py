@@ -32,7 +32,9 @@ class Gateway:
     async def __aexit__(self, *_):
         await self.sut.shutdown()
 
-    async def send(self, *fillers, kind="sum", temporality=CUMULATIVE, resource=None, context=None, name="requests", monotonic=True):
+    async def send(
+        self, *fillers, kind="sum", temporality=CUMULATIVE, resource=None, context=None, name="requests", monotonic=True
+    ):
         """Each filler gets a point, of which times are set already."""
         await self.clock.advance(1)
         made = ExportMetricsServiceRequest()
@@ -64,7 +66,11 @@ class Gateway:
                 for scope in resource.scope_metrics:
                     for metric in scope.metrics:
                         for point in getattr(metric, metric.WhichOneof("data")).data_points:
-                            key = tuple(sorted((a.key, a.value.string_value or str(a.value.bool_value)) for a in point.attributes))
+                            key = tuple(
+                                sorted(
+                                    (a.key, a.value.string_value or str(a.value.bool_value)) for a in point.attributes
+                                )
+                            )
                             found[key] = point
         return found
 
@@ -122,7 +128,9 @@ class Service:
         if previous is not None:
             await self.stop(previous)
         sut = None if previous is None else previous.sut
-        made = Gateway(clock=self.clock, process=self.process, component_id=f"cardinality/{name}", previous=sut, limit=0, **keys)
+        made = Gateway(
+            clock=self.clock, process=self.process, component_id=f"cardinality/{name}", previous=sut, limit=0, **keys
+        )
         await made.sut.start(FakeHost())
         self.running.append(made)
         return made
@@ -228,7 +236,8 @@ async def test_rule_05_histograms_go_to_the_bounds_both_share():
         point = (await gateway.flush())[OVERFLOW]
         assert list(point.bucket_counts) == [1 + 1 + 1, 1 + 0 + 1, 1 + 2 + 2, 1 + 12 + 1]
         assert point.count == sum(point.bucket_counts) == 4 + 15 + 5
-        assert gateway.settings.telemetry.value("tailrace_cardinality_inexact_points", reason="bounds") == 1  # c has no bound 2
+        # c has no bound 2
+        assert gateway.settings.telemetry.value("tailrace_cardinality_inexact_points", reason="bounds") == 1
         assert gateway.balanced()
 
 
@@ -252,7 +261,9 @@ async def test_rule_05_exponential_histograms_merge_at_the_lower_scale_and_large
         point = (await gateway.flush())[OVERFLOW]
         got = Counter({point.positive.offset + i: n for i, n in enumerate(point.positive.bucket_counts) if n})
         assert (point.scale, got) == (0, {-1: 1, 0: 5, 2: 5})
-        await gateway.send(exponential(0, "d", positive=[7], offset=3, zeros=1, threshold=3.0), kind="exponential_histogram")
+        await gateway.send(
+            exponential(0, "d", positive=[7], offset=3, zeros=1, threshold=3.0), kind="exponential_histogram"
+        )
         point = (await gateway.flush())[OVERFLOW]
         got = Counter({point.positive.offset + i: n for i, n in enumerate(point.positive.bucket_counts) if n})
         assert (point.zero_threshold, point.zero_count, got) == (4.0, 1 + 1 + 5, {2: 5, 3: 7})
@@ -272,7 +283,9 @@ async def test_rule_05_exponential_buckets_stay_within_160():
         assert gateway.balanced()
 
 
-@pytest.mark.parametrize(("fold", "expected"), [("last", {3.0}), ("sum", {6.5}), ("max", {3.0}), ("min", {1.5}), ("mean", {6.5 / 3})])
+@pytest.mark.parametrize(
+    ("fold", "expected"), [("last", {3.0}), ("sum", {6.5}), ("max", {3.0}), ("min", {1.5}), ("mean", {6.5 / 3})]
+)
 async def test_rule_06_gauges_fold_as_told(fold, expected):
     """Of the latest values of live sources."""
     async with Gateway(limit=1, gauge=[{"metrics": ["req*"], "fold": fold}]) as gateway:
@@ -333,7 +346,9 @@ async def test_rule_09_exemplars_are_the_newest_four_with_what_was_dropped():
             number(5, "b")(point)
             point.attributes.add(key="path").value.string_value = "/x"
             for i in range(6):
-                exemplar = point.exemplars.add(time_unix_nano=100 + i, as_int=i, trace_id=bytes([i] * 16), span_id=bytes([i] * 8))
+                exemplar = point.exemplars.add(
+                    time_unix_nano=100 + i, as_int=i, trace_id=bytes([i] * 16), span_id=bytes([i] * 8)
+                )
                 exemplar.filtered_attributes.add(key="own").value.int_value = i
 
         await gateway.send(number(1, "a"), many)
@@ -444,4 +459,7 @@ def test_globs_that_match_nothing_are_told():
     config = CardinalityConfig.model_validate(
         {"overrides": [{"metrics": ["http_*", "a b"], "limit": 1}, {"metrics": ["http_x", "other"], "limit": 2}]}
     )
-    assert [(key, glob) for key, glob, _ in config.unmatchable()] == [("overrides[0].metrics", "a b"), ("overrides[1].metrics", "http_x")]
+    assert [(key, glob) for key, glob, _ in config.unmatchable()] == [
+        ("overrides[0].metrics", "a b"),
+        ("overrides[1].metrics", "http_x"),
+    ]

@@ -16,7 +16,9 @@ from processors.filter.config import FilterConfig
 
 def make(signal, telemetry=None, clock=None, **config):
     settings = make_settings(
-        factory, signals={signal}, **{key: value for key, value in {"telemetry": telemetry, "clock": clock}.items() if value}
+        factory,
+        signals={signal},
+        **{key: value for key, value in {"telemetry": telemetry, "clock": clock}.items() if value},
     )
     return factory.create(settings, FilterConfig.model_validate(config), None)
 
@@ -84,11 +86,15 @@ def test_metrics_go_with_their_points_and_without_them():
     builder = MetricsBuilder()
     scope = builder.scope(builder.resource())
     for name in ("a", "b", "c"):
-        builder.gauge(scope, name, times=np.arange(3, dtype=np.uint64), values=np.arange(3), attributes=[{"of": name}] * 3)
+        builder.gauge(
+            scope, name, times=np.arange(3, dtype=np.uint64), values=np.arange(3), attributes=[{"of": name}] * 3
+        )
     conditions = {"metric": ['name == "a"'], "datapoint": ["value_int == 1", 'attributes["of"] == "b"']}
     left = make(Signal.METRICS, metrics=conditions).transform(builder.build())
     metrics = ExportMetricsServiceRequest.FromString(left.wire).resource_metrics[0].scope_metrics[0].metrics
-    assert [(metric.name, [point.as_int for point in metric.gauge.data_points]) for metric in metrics] == [("c", [0, 2])]
+    assert [(metric.name, [point.as_int for point in metric.gauge.data_points]) for metric in metrics] == [
+        ("c", [0, 2])
+    ]
 
 
 @pytest.mark.parametrize("signal", list(Signal))
@@ -96,7 +102,12 @@ def test_nothing_that_matches_is_the_same_batch(signal):
     """No copy is made."""
     batch = make_batch(signal)
     names = {Signal.TRACES: "trace", Signal.METRICS: "metric", Signal.LOGS: "log"}
-    assert make(signal, **{f"{names[signal]}_conditions": ['resource.attributes["service.name"] == "none"']}).transform(batch) is batch
+    assert (
+        make(signal, **{f"{names[signal]}_conditions": ['resource.attributes["service.name"] == "none"']}).transform(
+            batch
+        )
+        is batch
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,7 +125,10 @@ def test_counts_what_it_drops(signal, name, config):
     batch = make_batch(signal)
     left = make(signal, telemetry, **config).transform(batch)
     assert 0 < left.item_count < batch.item_count
-    assert telemetry.value(f"otelcol_processor_filter_{name}_filtered", filter="filter") == batch.item_count - left.item_count
+    assert (
+        telemetry.value(f"otelcol_processor_filter_{name}_filtered", filter="filter")
+        == batch.item_count - left.item_count
+    )
 
 
 FAILS = "name + 1 == 2"
@@ -142,7 +156,10 @@ def test_propagate_refuses_the_batch():
         "resource": ['attributes["service.name"] == "a"'],
         "span": ['resource.attributes["service.name"] == "a" and name + 1 == 2'],
     }
-    assert len(shown(make(Signal.TRACES, error_mode="propagate", traces=dropped_before).transform(spans_with_events()))) == 4
+    assert (
+        len(shown(make(Signal.TRACES, error_mode="propagate", traces=dropped_before).transform(spans_with_events())))
+        == 4
+    )
     with pytest.raises(PermanentError, match="condition of span could not be evaluated for 8 rows"):
         make(Signal.TRACES, error_mode="propagate", traces={"span": [FAILS]}).transform(spans_with_events())
 
@@ -150,7 +167,10 @@ def test_propagate_refuses_the_batch():
 def test_a_group_has_its_own_error_mode():
     """It takes the place of the processor's."""
     group = {"context": "span", "conditions": [FAILS], "error_mode": "silent"}
-    assert len(shown(make(Signal.TRACES, error_mode="propagate", trace_conditions=[group]).transform(spans_with_events()))) == 8
+    assert (
+        len(shown(make(Signal.TRACES, error_mode="propagate", trace_conditions=[group]).transform(spans_with_events())))
+        == 8
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,9 +187,15 @@ def test_a_group_has_its_own_error_mode():
         ({"trace_conditions": [{"context": "span"}]}, "conditions"),
         ({"trace_conditions": [{"context": "span", "conditions": []}]}, "at least one is needed"),
         ({"trace_conditions": [{"context": "span", "conditions": ["true"], "error_mode": "x"}]}, "error_mode"),
-        ({"trace_conditions": ["span.kind == 1", {"context": "span", "conditions": ["true"]}]}, "conditions alone or groups alone"),
+        (
+            {"trace_conditions": ["span.kind == 1", {"context": "span", "conditions": ["true"]}]},
+            "conditions alone or groups alone",
+        ),
         ({"trace_conditions": ["span.kind == 1"], "traces": {"span": ["true"]}}, "traces: use one of"),
-        ({"traces": {"span": ["true"]}, "spans": {"include": {"match_type": "strict", "span_names": ["a"]}}}, "traces: use one of"),
+        (
+            {"traces": {"span": ["true"]}, "spans": {"include": {"match_type": "strict", "span_names": ["a"]}}},
+            "traces: use one of",
+        ),
         ({"metric_conditions": ["metric.type == 1"], "metrics": {"metric": ["true"]}}, "metrics: use one of"),
         ({"logs": {"log_record": ["true"], "exclude": {"match_type": "strict", "bodies": ["a"]}}}, "logs: use one of"),
         ({"logs": {"log_record": ['IsMatch(body, "(")']}}, "invalid pattern"),

@@ -60,7 +60,9 @@ def test_span_names(side):
     name = next(item.name for _, item in items(Signal.TRACES, batch.wire))
     pattern = re.escape(name[1:])
     out = make(Signal.TRACES, spans={side: {"match_type": "regexp", "span_names": [pattern]}}).transform(batch)
-    wanted = reference(Signal.TRACES, batch.wire, lambda _, span: bool(re.search(pattern, span.name)) == (side == "include"))
+    wanted = reference(
+        Signal.TRACES, batch.wire, lambda _, span: bool(re.search(pattern, span.name)) == (side == "include")
+    )
     assert found(Signal.TRACES, out) == wanted
     assert 0 < len(wanted) < batch.item_count
 
@@ -77,7 +79,9 @@ def test_include_then_exclude_of_spans():
         },
     ).transform(batch)
     wanted = reference(
-        Signal.TRACES, batch.wire, lambda resource, span: attribute(resource, "service.name").string_value == service and span.kind != 2
+        Signal.TRACES,
+        batch.wire,
+        lambda resource, span: attribute(resource, "service.name").string_value == service and span.kind != 2,
     )
     assert found(Signal.TRACES, out) == wanted
 
@@ -93,7 +97,9 @@ def test_metric_names(side):
     assert wanted
 
 
-@pytest.mark.parametrize(("minimum", "number"), [("INFO", 9), ("warn", 13), (17, 17), ("ERROR2", 18), ("24", 24), ("TRACE", 1)])
+@pytest.mark.parametrize(
+    ("minimum", "number"), [("INFO", 9), ("warn", 13), (17, 17), ("ERROR2", 18), ("24", 24), ("TRACE", 1)]
+)
 @pytest.mark.parametrize("undefined", [False, True])
 def test_severity_number(minimum, number, undefined):
     """From a level upward; records without a number as configured."""
@@ -118,7 +124,9 @@ def test_records_by_attribute_and_body():
     body = batch.field("body").as_text().fill("").to_list()
     rows = iter(body)
     wanted = reference(
-        Signal.LOGS, batch.wire, lambda _, record: not ("e" in next(rows) and any(pair.key == key for pair in record.attributes))
+        Signal.LOGS,
+        batch.wire,
+        lambda _, record: not ("e" in next(rows) and any(pair.key == key for pair in record.attributes)),
     )
     assert found(Signal.LOGS, out) == wanted
 
@@ -128,7 +136,11 @@ def test_nothing_configured_is_the_same_batch(signal):
     """And what is configured for another signal changes nothing."""
     batch = make_batch(signal)
     assert make(signal).transform(batch) is batch
-    other = {"metrics": {"include": {"match_type": "strict", "metric_names": ["none"]}}} if signal is not Signal.METRICS else {}
+    other = (
+        {"metrics": {"include": {"match_type": "strict", "metric_names": ["none"]}}}
+        if signal is not Signal.METRICS
+        else {}
+    )
     assert make(signal, **other).transform(batch) is batch
 
 

@@ -23,7 +23,12 @@ def attribute(resource, span=None, peer=NEAR, devices=(A,), processes=None, host
     part = message.resource_spans.add()
     for attributes, values in (
         (part.resource.attributes, resource),
-        ((one := part.scope_spans.add().spans.add(name="x", trace_id=bytes(15) + b"\1", span_id=bytes(7) + b"\1")).attributes, span or {}),
+        (
+            (
+                one := part.scope_spans.add().spans.add(name="x", trace_id=bytes(15) + b"\1", span_id=bytes(7) + b"\1")
+            ).attributes,
+            span or {},
+        ),
     ):
         for key, value in values.items():
             setattr(attributes.add(key=key).value, "int_value" if isinstance(value, int) else "string_value", value)
@@ -142,7 +147,11 @@ def test_a_demonstrations_devices_belong_to_its_host_alone():
 
 PROCESSES = {
     "GPU-aaaa": (Process(100, 1, NOW - 10**10, CONTAINER, POD), Process(500, 500, NOW - 10**10)),
-    "GPU-bbbb": (Process(200, 1, NOW - 10**10, "cd" * 32), Process(300, 9, NOW - 10**10, "ef" * 32), Process(500, 500, NOW - 10**10)),
+    "GPU-bbbb": (
+        Process(200, 1, NOW - 10**10, "cd" * 32),
+        Process(300, 9, NOW - 10**10, "ef" * 32),
+        Process(500, 500, NOW - 10**10),
+    ),
 }
 
 

@@ -137,7 +137,10 @@ def test_several_gpus_are_told_apart_by_pid_and_never_by_index(nvml):
     message = ExportTraceServiceRequest.FromString(bench.batch().wire)
     message.resource_spans[0].resource.attributes.add(key="process.pid").value.int_value = os.getpid()
     for span in message.resource_spans[0].scope_spans[0].spans:
-        span.start_time_unix_nano, span.end_time_unix_nano = bench.clock.time_unix_nano() - SECOND, bench.clock.time_unix_nano()
+        span.start_time_unix_nano, span.end_time_unix_nano = (
+            bench.clock.time_unix_nano() - SECOND,
+            bench.clock.time_unix_nano(),
+        )
     found = bench.processor._attribution  # the process began before the spans of a clock that is made up
     found._pid_starts[:] = 0
     out = ExportTraceServiceRequest.FromString(
@@ -340,7 +343,13 @@ def test_sentinels_never_reach_a_span(nvml):
     """What the driver calls not available is absent, not a number."""
     nvml.set(boards="GPU-a/Model A/80")
     bench = Bench(nvml)
-    blanks = {"power": 2**32 - 1, "power_average": 2**32 - 1, "power_usage": 2**32 - 1, "used": 2**64 - 1, "utilization": 2**32 - 1}
+    blanks = {
+        "power": 2**32 - 1,
+        "power_average": 2**32 - 1,
+        "power_usage": 2**32 - 1,
+        "used": 2**64 - 1,
+        "utilization": 2**32 - 1,
+    }
     nvml.set(**blanks)
     for _ in range(30):
         bench.clock.move(0.1)
@@ -372,7 +381,15 @@ def test_no_error_code_of_any_call_leaves_transform_or_makes_a_wrong_value(nvml,
             whole, part = bench.told("GPU-a", "MIG-y", ago=3.0, lasts=2.0)
             for told, right in (
                 (whole, RIGHT | {"gpu.device.energy": 2 * WATTS}),
-                (part, {"gpu.memory.used.max": GIB, "gpu.memory.limit": 20 * GIB, "gpu.power.mean": WATTS, "gpu.device.energy": 2 * WATTS}),
+                (
+                    part,
+                    {
+                        "gpu.memory.used.max": GIB,
+                        "gpu.memory.limit": 20 * GIB,
+                        "gpu.power.mean": WATTS,
+                        "gpu.device.energy": 2 * WATTS,
+                    },
+                ),
             ):
                 coverage = told.get("gpu.coverage", 0.0)
                 right = {**right, "gpu.device.energy": right["gpu.device.energy"] * coverage}

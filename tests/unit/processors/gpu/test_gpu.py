@@ -209,7 +209,14 @@ def test_queue_time_is_taken_off_the_start():
         {"attributes": {"queue_time": math.inf}},
     )
     energies = [attributes.get("gpu.device.energy") for attributes in told]
-    assert energies == [pytest.approx(60), pytest.approx(75), None, pytest.approx(100), pytest.approx(100), pytest.approx(100)]
+    assert energies == [
+        pytest.approx(60),
+        pytest.approx(75),
+        None,
+        pytest.approx(100),
+        pytest.approx(100),
+        pytest.approx(100),
+    ]
 
 
 def test_a_short_window_has_no_energy():

@@ -68,7 +68,9 @@ async def test_start_hands_the_limits_to_the_real_door_which_then_refuses():
     clock = FakeClock()
     host = FakeHost(admission=ServiceAdmission(clock, available_bytes=100 * MIB, rss=lambda: 0))
     telemetry = RecordingTelemetry()
-    limiter = MemoryLimiter(make_settings(factory, signals={Signal.TRACES}, telemetry=telemetry), load(limit_percentage=10))
+    limiter = MemoryLimiter(
+        make_settings(factory, signals={Signal.TRACES}, telemetry=telemetry), load(limit_percentage=10)
+    )
     await limiter.start(host)
     with host.admission.reserve(7 * MIB):
         assert telemetry.value("otelcol_processor_memory_limiter_used_bytes") == 7 * MIB
@@ -92,7 +94,12 @@ async def test_intervals_reach_the_door():
         def limit(self, **keys):
             seen.update(keys)
 
-    config = load(limit_mib=5, check_interval="250ms", min_gc_interval_when_soft_limited="3s", min_gc_interval_when_hard_limited="2s")
+    config = load(
+        limit_mib=5,
+        check_interval="250ms",
+        min_gc_interval_when_soft_limited="3s",
+        min_gc_interval_when_hard_limited="2s",
+    )
     await MemoryLimiter(make_settings(factory, signals={Signal.LOGS}), config).start(FakeHost(admission=Recorder()))
     assert seen == {
         "soft_bytes": 4 * MIB,

@@ -40,7 +40,9 @@ def spans(count, seed, states=("",), priorities=(None,)):
     message = ExportTraceServiceRequest()
     scope = message.resource_spans.add().scope_spans.add()
     for number in range(count):
-        span = scope.spans.add(name=str(number), trace_id=rng.randbytes(16), span_id=rng.randbytes(8), trace_state=rng.choice(states))
+        span = scope.spans.add(
+            name=str(number), trace_id=rng.randbytes(16), span_id=rng.randbytes(8), trace_state=rng.choice(states)
+        )
         if (priority := rng.choice(priorities)) is not None:
             value = span.attributes.add(key="sampling.priority").value
             setattr(value, {int: "int_value", float: "double_value", str: "string_value"}[type(priority)], priority)
@@ -52,7 +54,9 @@ def records(count, seed, attributes=({},), with_ids=(True,)):
     message = ExportLogsServiceRequest()
     scope = message.resource_logs.add().scope_logs.add()
     for number in range(count):
-        record = scope.log_records.add(time_unix_nano=number + 1, trace_id=rng.randbytes(16) if rng.choice(with_ids) else b"")
+        record = scope.log_records.add(
+            time_unix_nano=number + 1, trace_id=rng.randbytes(16) if rng.choice(with_ids) else b""
+        )
         for key, value in rng.choice(attributes).items():
             field = {int: "int_value", float: "double_value", str: "string_value", bytes: "bytes_value"}[type(value)]
             setattr(record.attributes.add(key=key).value, field, value)
@@ -204,7 +208,16 @@ def test_adjusted_counts_are_unbiased(mode, percentage):
 
 def test_records_hash_seed_and_attributes():
     """Trace id, else the attribute, whatever its kind."""
-    attributes = ({}, {"id": "abc"}, {"id": "abd"}, {"id": 17}, {"id": 2.5}, {"id": b"\xff\x00raw"}, {"id": "/wByYXc="}, {"id": ""})
+    attributes = (
+        {},
+        {"id": "abc"},
+        {"id": "abd"},
+        {"id": 17},
+        {"id": 2.5},
+        {"id": b"\xff\x00raw"},
+        {"id": "/wByYXc="},
+        {"id": ""},
+    )
     message = records(1500, 5, attributes, (True, False))
     wanted = {}
     for number, record in enumerate(input_records(message)):
@@ -261,7 +274,11 @@ def test_records_with_thresholds_of_their_own(mode, fail_closed):
         ratio = 0.2 * ((WHOLE - (came or 0)) / WHOLE if mode == "proportional" else 1.0)
         threshold = threshold_with_precision(ratio, 4) if is_valid and not unknown else WHOLE if fail_closed else 0
         if "p" in values:
-            asked = {"int_value": max(values["p"].int_value, 0), "double_value": values["p"].double_value, "string_value": 0}
+            asked = {
+                "int_value": max(values["p"].int_value, 0),
+                "double_value": values["p"].double_value,
+                "string_value": 0,
+            }
             threshold = min(threshold, threshold_with_precision(asked[values["p"].WhichOneof("value")] / 100, 4))
         if drawn >= threshold:
             final = None if unknown else threshold_digits(max(threshold, came or 0))

@@ -32,7 +32,10 @@ def test_resources_are_changed_and_nothing_else(signal):
     resources = batch.table("resources").row_count
     assert out.item_count == batch.item_count
     assert out.attribute("cluster", "resources").text.to_list() == ["eu"] * resources
-    assert out.attribute("name.copy", "resources").text.to_list() == batch.attribute("service.name", "resources").text.to_list()
+    assert (
+        out.attribute("name.copy", "resources").text.to_list()
+        == batch.attribute("service.name", "resources").text.to_list()
+    )
     assert not out.attribute("service.name", "resources").present.any()
     assert out.attributes().key.to_list() == batch.attributes().key.to_list()
 

@@ -197,7 +197,9 @@ async def test_get_sampling_shows_rules_and_the_slowest():
         root.attributes.add(key="text").value.string_value = "a\x00" + "x" * 1000
         root.attributes.add(key="n").value.int_value = number
         for place in range(300 if number == 8 else 1):
-            child = spans.add(trace_id=trace, span_id=place.to_bytes(7, "big") + b"c", parent_span_id=b"rootroot", name="child")
+            child = spans.add(
+                trace_id=trace, span_id=place.to_bytes(7, "big") + b"c", parent_span_id=b"rootroot", name="child"
+            )
             child.start_time_unix_nano = child.end_time_unix_nano = 10**9 + 5
             child.status.code = 2
     await pair.traces.consume(Traces.from_wire(made.SerializeToString()))
@@ -213,7 +215,12 @@ async def test_get_sampling_shows_rules_and_the_slowest():
     assert (slowest["root_service"], slowest["root_name"], slowest["rule"]) == ("api", "root", "all")
     assert len(slowest["spans"]) == 200
     first = slowest["spans"][0]
-    assert (first["kind"], first["status"], first["parent_span_id"], first["start_offset_ms"]) == ("server", "unset", "", 0)
+    assert (first["kind"], first["status"], first["parent_span_id"], first["start_offset_ms"]) == (
+        "server",
+        "unset",
+        "",
+        0,
+    )
     assert first["attributes"]["n"] == 8
     assert len(first["attributes"]["text"]) == 256
     assert first["attributes"]["text"].startswith("a\ufffd")

@@ -27,7 +27,9 @@ def request(spans):
         resource = made.resource_spans.add()
         resource.resource.attributes.add(key="service.name").value.string_value = span.pop("service", "api")
         attributes, error, ms = span.pop("attributes", {}), span.pop("error", False), span.pop("ms", 1)
-        one = resource.scope_spans.add().spans.add(**{"name": "s", "span_id": b"12345678", "start_time_unix_nano": SECOND, **span})
+        one = resource.scope_spans.add().spans.add(
+            **{"name": "s", "span_id": b"12345678", "start_time_unix_nano": SECOND, **span}
+        )
         one.end_time_unix_nano = one.start_time_unix_nano + ms * 1_000_000
         one.status.code = 2 if error else 0
         for key, value in attributes.items():
@@ -38,7 +40,9 @@ def request(spans):
 class Bench:
     def __init__(self, **keys):
         self.clock, self.sink, self.sent = FakeClock(), Sink(), 0
-        self.settings = make_settings(factory, signals={Signal.TRACES}, clock=self.clock, outputs={Signal.TRACES: self.sink})
+        self.settings = make_settings(
+            factory, signals={Signal.TRACES}, clock=self.clock, outputs={Signal.TRACES: self.sink}
+        )
         self.sut = factory.create(self.settings, SamplingConfig.model_validate(keys), None)
 
     async def send(self, spans):
@@ -53,7 +57,10 @@ class Bench:
         return found
 
     def balanced(self):
-        return self.sent == len(self.kept()) + self.settings.telemetry.ledger.dropped_count(Signal.TRACES) + self.sut.held_items()
+        return (
+            self.sent
+            == len(self.kept()) + self.settings.telemetry.ledger.dropped_count(Signal.TRACES) + self.sut.held_items()
+        )
 
     def decided(self, rule, decision):
         return self.settings.telemetry.metrics["tailrace_sampling_traces"].current().get((rule, decision), 0)
@@ -99,7 +106,10 @@ async def test_coverage_keeps_at_least_so_many_of_each_key_and_erases_th():
 async def test_coverage_counts_what_the_rules_behind_keep_and_leaves_its_threshold():
     """Traces the rest keeps count towards the quota and carry the rest's th: their adjusted counts stay right."""
     bench = Bench(rules=[COVERAGE, {"name": "rest", "ratio": 0.5}])
-    high, low = [bytes(9) + b"\xff" * 6 + bytes([i]) for i in range(5)], [b"\x01" + bytes(14) + bytes([i]) for i in range(5)]
+    high, low = (
+        [bytes(9) + b"\xff" * 6 + bytes([i]) for i in range(5)],
+        [b"\x01" + bytes(14) + bytes([i]) for i in range(5)],
+    )
     await bench.send([{"trace_id": one} for one in [*low, *high]])
     await bench.sut.shutdown()
     assert {span.trace_id for span in bench.kept()} == set(high)
@@ -143,7 +153,9 @@ async def test_adjusted_counts_are_unbiased_over_head_and_tail(how, head, tail):
     count, rng = 20_000, random.Random(f"{how}{head}{tail}")
     threshold = threshold_of(head)
     state = f"ot=th:{threshold_digits(threshold)}" if how == "th" and threshold else ""
-    keeps = {"th": with_th, "upstream_ratio": sdk_keeps, "another_sampler": lambda one, ratio: one[0] < ratio * 256}[how]
+    keeps = {"th": with_th, "upstream_ratio": sdk_keeps, "another_sampler": lambda one, ratio: one[0] < ratio * 256}[
+        how
+    ]
     sent = [one for one in (rng.randbytes(16) for _ in range(count)) if keeps(one, head)]
     bench = Bench(rules=[{"name": "rest", "ratio": tail}], upstream_ratio={} if how == "th" else {"ap?": head})
     for i in range(0, len(sent), 5000):
@@ -156,7 +168,11 @@ async def test_adjusted_counts_are_unbiased_over_head_and_tail(how, head, tail):
         assert randomness >= (th or 0) >= threshold
         adjusted += WHOLE / (WHOLE - (th or 0))
     share = min(head, tail)
-    bound = 6 * math.sqrt(count * (1 - share) / share) + 6 * math.sqrt(count * (1 / (head if how != "th" else 1) - 1)) + 1e-9 * count
+    bound = (
+        6 * math.sqrt(count * (1 - share) / share)
+        + 6 * math.sqrt(count * (1 / (head if how != "th" else 1) - 1))
+        + 1e-9 * count
+    )
     if how == "another_sampler":
         bound += count * 0.02  # 256 steps of its ratio
     assert abs(adjusted - count) <= bound
@@ -178,7 +194,13 @@ async def test_upstream_ratio_leaves_who_speaks_for_himself_alone():
     )
     await bench.sut.shutdown()
     states = sorted(span.trace_state for span in bench.kept())
-    assert states == ["", "ot=rv:ffffffffffffff", "ot=th:c", "ot=th:c;rv:fbfbfbfbfbfbfb", "ot=th:c;rv:fbfbfbfbfbfbfb,v=1"]
+    assert states == [
+        "",
+        "ot=rv:ffffffffffffff",
+        "ot=th:c",
+        "ot=th:c;rv:fbfbfbfbfbfbfb",
+        "ot=th:c;rv:fbfbfbfbfbfbfb,v=1",
+    ]
 
 
 @pytest.mark.parametrize(

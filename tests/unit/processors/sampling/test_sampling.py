@@ -22,7 +22,9 @@ class Bench:
         self.clock = FakeClock()
         self.sink = Sink()
         config = SamplingConfig.model_validate(keys)
-        self.settings = make_settings(factory, signals={Signal.TRACES}, clock=self.clock, outputs={Signal.TRACES: self.sink})
+        self.settings = make_settings(
+            factory, signals={Signal.TRACES}, clock=self.clock, outputs={Signal.TRACES: self.sink}
+        )
         self.sut = factory.create(self.settings, config, None)
         self.sent = 0
 
@@ -81,7 +83,9 @@ async def test_errors_and_slow_traces_are_kept_whole():
         {"trace_id": trace_id(4), "seconds": 2.5, "parent_span_id": b"87654321"},
     )
     await bench.send(
-        {"trace_id": trace_id(1), "error": True}, {"trace_id": trace_id(2), "http": 503}, {"trace_id": trace_id(5), "seconds": 2.5}
+        {"trace_id": trace_id(1), "error": True},
+        {"trace_id": trace_id(2), "http": 503},
+        {"trace_id": trace_id(5), "seconds": 2.5},
     )
     assert not bench.kept()
     assert bench.sut.held_items() == 7
@@ -130,7 +134,11 @@ async def test_ratio_is_consistent_and_writes_its_threshold():
     )  # fmt: skip
     await bench.sut.shutdown()
     states = {span.trace_id: span.trace_state for span in bench.kept()}
-    assert states == {trace_id(1, edge): "ot=th:c", trace_id(3, edge): "a=b,ot=th:e", trace_id(4): "ot=th:c;rv:ffffffffffffff"}
+    assert states == {
+        trace_id(1, edge): "ot=th:c",
+        trace_id(3, edge): "a=b,ot=th:e",
+        trace_id(4): "ot=th:c;rv:ffffffffffffff",
+    }
 
 
 async def test_adjusted_counts_are_unbiased():
@@ -149,7 +157,9 @@ async def test_unwanted_spans_go_first():
     """By name and by route; counted under their own reason."""
     bench = Bench(rules=[{"name": "all", "ratio": 1.0}], drop_spans={"names": ["* http send"], "routes": ["/health*"]})
     await bench.send(
-        {"trace_id": trace_id(1), "name": "GET / http send"}, {"trace_id": trace_id(1), "route": "/health/live"}, {"trace_id": trace_id(1)}
+        {"trace_id": trace_id(1), "name": "GET / http send"},
+        {"trace_id": trace_id(1), "route": "/health/live"},
+        {"trace_id": trace_id(1)},
     )
     await bench.send({"trace_id": trace_id(2), "name": "x http send"})
     await bench.sut.shutdown()

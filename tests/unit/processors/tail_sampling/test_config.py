@@ -17,7 +17,11 @@ def test_defaults_are_the_collectors():
     config = TailSamplingConfig(policies=[ALWAYS])
     assert (config.decision_wait, config.decision_wait_after_root_received, config.num_traces) == (30, 0, 50_000)
     assert not any((config.block_on_overflow, config.sample_on_first_match, config.drop_pending_traces_on_shutdown))
-    assert (config.expected_new_traces_per_sec, config.maximum_trace_size_bytes, config.sampling_strategy) == (0, 0, "trace-complete")
+    assert (config.expected_new_traces_per_sec, config.maximum_trace_size_bytes, config.sampling_strategy) == (
+        0,
+        0,
+        "trace-complete",
+    )
     assert (config.decision_cache.sampled_cache_size, config.decision_cache.non_sampled_cache_size) == (0, 0)
 
 

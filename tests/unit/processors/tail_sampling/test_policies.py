@@ -247,13 +247,25 @@ def named(number, *names):
 
 
 def ottl(error_mode=None, **conditions):
-    return {"name": "o", "type": "ottl_condition", "ottl_condition": {**({"error_mode": error_mode} if error_mode else {}), **conditions}}
+    return {
+        "name": "o",
+        "type": "ottl_condition",
+        "ottl_condition": {**({"error_mode": error_mode} if error_mode else {}), **conditions},
+    }
 
 
 def test_ottl_conditions_hold_for_any_span_or_span_event():
     """Either list, any entry of it."""
-    requests = [with_events(1, "log", "exception"), with_events(2, "log"), with_events(3), named(4, "GET /"), named(5, "x", "GET /v1")]
-    found, _ = kept_by([ottl(span=['name == "GET /"', 'IsMatch(span.name, "/v1$")'], spanevent=['name == "exception"'])], requests)
+    requests = [
+        with_events(1, "log", "exception"),
+        with_events(2, "log"),
+        with_events(3),
+        named(4, "GET /"),
+        named(5, "x", "GET /v1"),
+    ]
+    found, _ = kept_by(
+        [ottl(span=['name == "GET /"', 'IsMatch(span.name, "/v1$")'], spanevent=['name == "exception"'])], requests
+    )
     assert numbers(found) == [1, 4, 5]
 
 
@@ -263,7 +275,14 @@ def test_ottl_conditions_hold_for_any_span_or_span_event():
 )
 def test_ottl_error_modes(error_mode, expected, errors):
     """propagate: the first span that decides, decides: behind a failure a match is not seen any more. Else a failure is no match."""
-    requests = [named(1, "abcd", "ab"), named(2, "ab"), named(2, "abcd"), named(3, "x"), named(5, "xxxx"), named(5, "abcdef", "x")]
+    requests = [
+        named(1, "abcd", "ab"),
+        named(2, "ab"),
+        named(2, "abcd"),
+        named(3, "x"),
+        named(5, "xxxx"),
+        named(5, "abcdef", "x"),
+    ]
     found, telemetry = kept_by([ottl(error_mode, span=[FIRST_FOUR])], requests)
     assert numbers(found) == expected
     assert telemetry.value("otelcol_processor_tail_sampling_sampling_policy_evaluation_error") == errors
@@ -289,7 +308,9 @@ def test_of_a_span_its_own_conditions_come_before_those_of_its_events():
     """A span that matches is not undone by an event that fails, the other way round it is."""
     event = 'Substring(name, 0, 4) == "abcd"'
     requests = [with_events(1, "ab"), with_events(2, "abcd", "ab"), with_events(3, "ab", "abcd")]
-    found, _ = kept_by([ottl("propagate", span=['trace_id.string == "00000000000000000000000000000001"'], spanevent=[event])], requests)
+    found, _ = kept_by(
+        [ottl("propagate", span=['trace_id.string == "00000000000000000000000000000001"'], spanevent=[event])], requests
+    )
     assert numbers(found) == [1, 2]
 
 
@@ -311,8 +332,17 @@ def test_latency_is_that_of_the_whole_trace_and_never_overflows():
     ]
     band = {"name": "b", "type": "latency", "latency": {"threshold_ms": 100, "upper_threshold_ms": 1000}}
     assert numbers(kept_by([band], requests)[0]) == [4]
-    assert numbers(kept_by([{"name": "s", "type": "latency", "latency": {"threshold_ms": 100}}], requests)[0]) == [1, 3, 4]
-    assert numbers(kept_by([{"name": "s", "type": "latency", "latency": {"threshold_ms": 0}}], requests)[0]) == [1, 2, 3, 4]
+    assert numbers(kept_by([{"name": "s", "type": "latency", "latency": {"threshold_ms": 100}}], requests)[0]) == [
+        1,
+        3,
+        4,
+    ]
+    assert numbers(kept_by([{"name": "s", "type": "latency", "latency": {"threshold_ms": 0}}], requests)[0]) == [
+        1,
+        2,
+        3,
+        4,
+    ]
 
 
 def test_rate_limiting_takes_traces_in_order_while_tokens_last():
@@ -347,7 +377,11 @@ def test_bytes_limiting_counts_each_trace_as_a_request_of_its_own():
     del alone.resource_spans[0].scope_spans[0].spans[1:]
     size = alone.ByteSize()
     for burst, expected in ((size - 1, []), (size, [1]), (2 * size - 1, [1]), (2 * size, [1, 2])):
-        limited = {"name": "l", "type": "bytes_limiting", "bytes_limiting": {"bytes_per_second": 1, "burst_capacity": burst}}
+        limited = {
+            "name": "l",
+            "type": "bytes_limiting",
+            "bytes_limiting": {"bytes_per_second": 1, "burst_capacity": burst},
+        }
         found, _ = kept_by([limited], [made])
         assert numbers(found) == expected, burst
 
@@ -368,16 +402,24 @@ def test_composite_gives_each_policy_its_share_of_the_second():
     bad, good = spans(*range(1, 9)), spans(*range(11, 19))
     for one in bad.resource_spans[0].scope_spans[0].spans:
         one.status.code = 2
-    found, _ = kept_by([composite([("errors", ERRORS), ("rest", ALL)], {"errors": 30, "rest": 50}, total=10)], [bad, good])
+    found, _ = kept_by(
+        [composite([("errors", ERRORS), ("rest", ALL)], {"errors": 30, "rest": 50}, total=10)], [bad, good]
+    )
     assert numbers(found) == [1, 2, 3, 11, 12, 13, 14, 15]
-    found, _ = kept_by([composite([("errors", ERRORS), ("rest", ALL)], {"errors": 0, "rest": 0}, total=10)], [bad, good])
+    found, _ = kept_by(
+        [composite([("errors", ERRORS), ("rest", ALL)], {"errors": 0, "rest": 0}, total=10)], [bad, good]
+    )
     assert numbers(found) == [1, 2, 3, 4, 5, 11, 12, 13, 14, 15]
     found, _ = kept_by([composite([("errors", ERRORS), ("rest", ALL)], {"errors": 50}, total=10)], [bad, good])
     assert numbers(found) == [1, 2, 3, 4, 5]
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.integers(0, 50), st.integers(0, 60), st.lists(st.tuples(st.floats(0, 3), st.lists(st.integers(0, 30), max_size=12)), max_size=6))
+@given(
+    st.integers(0, 50),
+    st.integers(0, 60),
+    st.lists(st.tuples(st.floats(0, 3), st.lists(st.integers(0, 30), max_size=12)), max_size=6),
+)
 def test_the_token_bucket_is_gos(rate, burst, rounds):
     """Against golang.org/x/time/rate written out, size by size."""
     sut, tokens, last, now = TokenBucket(rate, burst), float(burst), None, 0.0
@@ -395,7 +437,9 @@ def test_the_token_bucket_is_gos(rate, burst, rounds):
         assert sut.allow(np.array(sizes, np.int64), now).tolist() == expected
 
 
-@given(st.integers(0, 30), st.lists(st.tuples(st.integers(0, 2), st.lists(st.integers(0, 20), max_size=10)), max_size=6))
+@given(
+    st.integers(0, 30), st.lists(st.tuples(st.integers(0, 2), st.lists(st.integers(0, 20), max_size=10)), max_size=6)
+)
 def test_a_second_counter_begins_anew_each_second(limit, rounds):
     """Against the same, size by size."""
     sut, second, used = SecondCounter(limit), 0, 0

@@ -17,7 +17,11 @@ ALWAYS = {"name": "all", "type": "always_sample"}
 DROP = {
     "name": "noise",
     "type": "drop",
-    "drop": {"drop_sub_policy": [{"name": "x", "type": "boolean_attribute", "boolean_attribute": {"key": "noise", "value": True}}]},
+    "drop": {
+        "drop_sub_policy": [
+            {"name": "x", "type": "boolean_attribute", "boolean_attribute": {"key": "noise", "value": True}}
+        ]
+    },
 }
 
 
@@ -27,7 +31,11 @@ class Bench:
         self.sink = Sink()
         config = TailSamplingConfig.model_validate({"policies": policies or (ERRORS,), **keys})
         self.settings = make_settings(
-            factory, component_id=component_id, signals={Signal.TRACES}, clock=self.clock, outputs={Signal.TRACES: self.sink}
+            factory,
+            component_id=component_id,
+            signals={Signal.TRACES},
+            clock=self.clock,
+            outputs={Signal.TRACES: self.sink},
         )
         self.telemetry = self.settings.telemetry
         self.sut = factory.create(self.settings, config, None)
@@ -60,7 +68,9 @@ class Bench:
         found = []
         for batch in self.sink.batches:
             for resource in ExportTraceServiceRequest.FromString(batch.wire).resource_spans:
-                found += [int.from_bytes(span.trace_id, "big") for scope in resource.scope_spans for span in scope.spans]
+                found += [
+                    int.from_bytes(span.trace_id, "big") for scope in resource.scope_spans for span in scope.spans
+                ]
         return sorted(found)
 
     def dropped(self, reason=None):
@@ -365,7 +375,11 @@ async def test_the_ledger_closes_under_churn(strategy):
     bench = await Bench(ERRORS, decision_cache={"sampled_cache_size": 5}, **keys).start()
     for turn in range(60):
         spans = [
-            (1 + (turn * 7 + step * step) % 53, *(["error"] if (turn + step) % 5 == 0 else []), *(["long"] if step % 4 == 0 else []))
+            (
+                1 + (turn * 7 + step * step) % 53,
+                *(["error"] if (turn + step) % 5 == 0 else []),
+                *(["long"] if step % 4 == 0 else []),
+            )
             for step in range(9)
         ]
         await bench.send(*spans)

@@ -53,7 +53,11 @@ def read(batch):
                     metric.unit,
                     kind,
                     [
-                        ({a.key: a.value.string_value for a in p.attributes}, getattr(p, p.WhichOneof("value")), p.start_time_unix_nano)
+                        (
+                            {a.key: a.value.string_value for a in p.attributes},
+                            getattr(p, p.WhichOneof("value")),
+                            p.start_time_unix_nano,
+                        )
                         for p in points
                     ],
                 )
@@ -89,7 +93,12 @@ def test_every_metric_of_the_conventions():
     assert values(found["hw.gpu.memory.utilization"], "hw.id") == {"GPU-aaaa": 0.25}
     for name, (_, _, points) in found.items():
         for attributes, _, _ in points:
-            assert {"hw.id": "GPU-aaaa", "hw.type": "gpu", "hw.name": "GPU 0", "hw.model": "Model A"}.items() <= attributes.items()
+            assert {
+                "hw.id": "GPU-aaaa",
+                "hw.type": "gpu",
+                "hw.name": "GPU 0",
+                "hw.model": "Model A",
+            }.items() <= attributes.items()
             assert ("hw.serial_number" in attributes) == ("hw.driver_version" in attributes) == (name == "hw.status")
 
 
@@ -178,14 +187,18 @@ async def running(output=None, **config):
     sampler.step()
     sink = output or Sink(Signal.METRICS)
     outputs = {Signal.METRICS: sink}
-    receiver = GpuReceiver(make_settings(factory, telemetry=telemetry, clock=clock, outputs=outputs), settings, sampler=sampler)
+    receiver = GpuReceiver(
+        make_settings(factory, telemetry=telemetry, clock=clock, outputs=outputs), settings, sampler=sampler
+    )
     await receiver.start(FakeHost())
     return receiver, clock, sink, telemetry
 
 
 async def test_metrics_come_every_collection_interval():
     """Not before, and not after shutdown."""
-    receiver, clock, sink, telemetry = await running(collection_interval="10s", simulated={"gpus": 2, "host_name": "demo"})
+    receiver, clock, sink, telemetry = await running(
+        collection_interval="10s", simulated={"gpus": 2, "host_name": "demo"}
+    )
     await clock.advance(9.9)
     assert sink.item_count == 0
     await clock.advance(0.2)

@@ -31,7 +31,11 @@ RESPONSES = {
     Signal.METRICS: metrics_service_pb2.ExportMetricsServiceResponse,
     Signal.LOGS: logs_service_pb2.ExportLogsServiceResponse,
 }
-REJECTED = {Signal.TRACES: "rejected_spans", Signal.METRICS: "rejected_data_points", Signal.LOGS: "rejected_log_records"}
+REJECTED = {
+    Signal.TRACES: "rejected_spans",
+    Signal.METRICS: "rejected_data_points",
+    Signal.LOGS: "rejected_log_records",
+}
 
 
 class Door:
@@ -104,7 +108,9 @@ async def receiving(
     telemetry = RecordingTelemetry()
     host = host or FakeHost()
     config = factory.config_type.model_validate({"protocols": protocols})
-    receiver = factory.create(make_settings(factory, signals=frozenset(doors), outputs=doors, telemetry=telemetry), config, None)
+    receiver = factory.create(
+        make_settings(factory, signals=frozenset(doors), outputs=doors, telemetry=telemetry), config, None
+    )
     await receiver.start(host)
     try:
         yield Running(receiver, doors, telemetry, host)
@@ -149,7 +155,14 @@ def outcome_of_success(signal: Signal, response: Any) -> Outcome:
     return outcome
 
 
-KIND_BY_HTTP_STATUS = {400: "bad", 401: "unauthenticated", 404: "unknown", 413: "too_large", 500: "internal", 503: "retry"}
+KIND_BY_HTTP_STATUS = {
+    400: "bad",
+    401: "unauthenticated",
+    404: "unknown",
+    413: "too_large",
+    500: "internal",
+    503: "retry",
+}
 KIND_BY_GRPC_CODE = {
     grpc.StatusCode.INVALID_ARGUMENT: "bad",
     grpc.StatusCode.UNAUTHENTICATED: "unauthenticated",
@@ -161,7 +174,13 @@ KIND_BY_GRPC_CODE = {
 
 
 async def _send_http(
-    running: Running, signal: Signal, body: bytes, *, json_encoded: bool, encoding: str = "", headers: dict[str, str] | None = None
+    running: Running,
+    signal: Signal,
+    body: bytes,
+    *,
+    json_encoded: bool,
+    encoding: str = "",
+    headers: dict[str, str] | None = None,
 ) -> Outcome:
     content_type = "application/json" if json_encoded else "application/x-protobuf"
     all_headers = {"Content-Type": content_type, **(headers or {})}
@@ -251,7 +270,9 @@ def send(request: pytest.FixtureRequest) -> Callable[..., Any]:
             return await _send_grpc(running, signal, body, gzip=gzip, headers=headers)
         if gzip:
             body = gzip_module.compress(body)
-        return await _send_http(running, signal, body, json_encoded=name == "http-json", encoding="gzip" if gzip else "", headers=headers)
+        return await _send_http(
+            running, signal, body, json_encoded=name == "http-json", encoding="gzip" if gzip else "", headers=headers
+        )
 
     over_any.name = name
     over_any.transport = name.partition("-")[0]

@@ -15,12 +15,20 @@ def test_defaults_are_the_collectors():
     config = load({"grpc": None, "http": {}})
     assert (config.protocols.grpc.endpoint, config.protocols.http.endpoint) == ("localhost:4317", "localhost:4318")
     assert config.protocols.http.max_request_body_size == 20 * 1024 * 1024
-    assert (config.protocols.http.traces_url_path, config.protocols.http.metrics_url_path, config.protocols.http.logs_url_path) == (
+    assert (
+        config.protocols.http.traces_url_path,
+        config.protocols.http.metrics_url_path,
+        config.protocols.http.logs_url_path,
+    ) == (
         "/v1/traces",
         "/v1/metrics",
         "/v1/logs",
     )
-    assert (config.protocols.http.read_header_timeout, config.protocols.http.write_timeout, config.protocols.http.idle_timeout) == (0, 0, 0)
+    assert (
+        config.protocols.http.read_header_timeout,
+        config.protocols.http.write_timeout,
+        config.protocols.http.idle_timeout,
+    ) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("present", ["grpc", "http"])

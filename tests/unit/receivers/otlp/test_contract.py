@@ -29,7 +29,9 @@ def a_request(signal: Signal, padding: int = 0) -> Any:
         return ExportTraceServiceRequest(resource_spans=[{"resource": resource, "scope_spans": [{"spans": [span]}]}])
     if signal is Signal.METRICS:
         metric = {"name": "m", "gauge": {"data_points": [{"time_unix_nano": 7, "as_int": -3}]}}
-        return ExportMetricsServiceRequest(resource_metrics=[{"resource": resource, "scope_metrics": [{"metrics": [metric]}]}])
+        return ExportMetricsServiceRequest(
+            resource_metrics=[{"resource": resource, "scope_metrics": [{"metrics": [metric]}]}]
+        )
     record = {"time_unix_nano": 9, "body": {"string_value": "hello"}, "severity_number": 9}
     return ExportLogsServiceRequest(resource_logs=[{"resource": resource, "scope_logs": [{"log_records": [record]}]}])
 
@@ -126,7 +128,10 @@ async def test_refusals_are_counted_with_their_reason(receive, send):
     running = await receive()
     running.door.error = RetryableError("full", reason="queue_full")
     await send(running, Signal.TRACES, A_SPAN)
-    assert running.telemetry.value("tailrace_receiver_refused_requests", transport=send.transport, reason="queue_full") == 1
+    assert (
+        running.telemetry.value("tailrace_receiver_refused_requests", transport=send.transport, reason="queue_full")
+        == 1
+    )
 
 
 async def test_long_and_odd_messages_are_cut_not_lost(receive, send):
@@ -215,7 +220,10 @@ async def test_gzip_is_unpacked(receive, send, padding):
 async def test_limit_holds_for_what_was_sent(receive, send):
     """One byte too many is too many."""
     running = await receive(
-        {"grpc": {**BOTH["grpc"], "max_recv_msg_size_mib": 1}, "http": {**BOTH["http"], "max_request_body_size": "1MiB"}}
+        {
+            "grpc": {**BOTH["grpc"], "max_recv_msg_size_mib": 1},
+            "http": {**BOTH["http"], "max_request_body_size": "1MiB"},
+        }
     )
     assert (await send(running, Signal.TRACES, a_request(Signal.TRACES, 1_000_000))).kind == "ok"
     assert (await send(running, Signal.TRACES, a_request(Signal.TRACES, 1_100_000))).kind == "too_large"
@@ -225,7 +233,10 @@ async def test_limit_holds_for_what_was_sent(receive, send):
 async def test_decompression_bomb_is_stopped_at_the_limit(receive, send):
     """A small body that unpacks to too much."""
     running = await receive(
-        {"grpc": {**BOTH["grpc"], "max_recv_msg_size_mib": 1}, "http": {**BOTH["http"], "max_request_body_size": "1MiB"}}
+        {
+            "grpc": {**BOTH["grpc"], "max_recv_msg_size_mib": 1},
+            "http": {**BOTH["http"], "max_request_body_size": "1MiB"},
+        }
     )
     outcome = await send(running, Signal.TRACES, a_request(Signal.TRACES, 30_000_000), gzip=True)
     assert outcome.kind == "too_large"
@@ -238,7 +249,8 @@ async def test_memory_limit_refuses_before_unpacking(receive, send):
     running = await receive()
     running.host.admission.refuse = True
     message = a_request(Signal.TRACES)
-    message.resource_spans[0].schema_url = "".join(f"{n * n:x}" for n in range(200_000))  # compresses badly: large in gzip too
+    # compresses badly: large in gzip too
+    message.resource_spans[0].schema_url = "".join(f"{n * n:x}" for n in range(200_000))
     assert (await send(running, Signal.TRACES, message, gzip=True)).kind == "retry"
     running.host.admission.refuse = False
     assert (await send(running, Signal.TRACES, message, gzip=True)).kind == "ok"
@@ -266,7 +278,9 @@ async def test_shutdown_finishes_what_is_in_progress(receive, send):
 async def test_many_requests_at_once_all_arrive(receive, send):
     """Concurrent senders do not disturb each other."""
     running = await receive()
-    outcomes = await asyncio.gather(*(send(running, Signal.TRACES, a_request(Signal.TRACES, n), gzip=n % 2 == 0) for n in range(40)))
+    outcomes = await asyncio.gather(
+        *(send(running, Signal.TRACES, a_request(Signal.TRACES, n), gzip=n % 2 == 0) for n in range(40))
+    )
     assert {outcome.kind for outcome in outcomes} == {"ok"}
     sizes = sorted(
         len(ExportTraceServiceRequest.FromString(wire).resource_spans[0].resource.attributes[1].value.string_value)

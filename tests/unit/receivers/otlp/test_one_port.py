@@ -150,7 +150,9 @@ async def test_tls_agrees_on_the_protocol(receive, tmp_path, alpn):
     if alpn != ["http/1.1"]:
         assert (await over_http2(running, tls=context))[0] == 200
     if alpn in (["http/1.1"], None):
-        reader, writer = await asyncio.open_connection("127.0.0.1", running.receiver.http_port, ssl=context, server_hostname="localhost")
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", running.receiver.http_port, ssl=context, server_hostname="localhost"
+        )
         writer.write(b"GET /nope HTTP/1.1\r\nHost: x\r\n\r\n")
         async with asyncio.timeout(5):
             assert (await reader.readline()) == b"HTTP/1.1 404 Not Found\r\n"

@@ -26,7 +26,13 @@ def protocol(request):
 async def raw_call(running, message, **headers):
     """The answer's fields to one call with whatever headers and message (flag included)."""
     client = http2_peer.client()
-    fields = {":method": "POST", ":scheme": "http", ":path": GRPC_METHODS[Signal.TRACES], ":authority": "x", "te": "trailers"}
+    fields = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": GRPC_METHODS[Signal.TRACES],
+        ":authority": "x",
+        "te": "trailers",
+    }
     fields |= {"content-type": "application/grpc"} | {name.replace("_", "-"): value for name, value in headers.items()}
     stream_id = client.send_request([(name.encode(), value.encode()) for name, value in fields.items()])
     client.send_data(stream_id, message[:1] + (len(message) - 1).to_bytes(4, "big") + message[1:], end_stream=True)
@@ -72,7 +78,9 @@ async def test_the_encodings_of_the_collector_are_unpacked(receive, encoding, na
 async def test_deflate_is_refused_as_unimplemented(receive, protocol):
     """The Collector has no deflate either."""
     running = await receive({"grpc": protocol})
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{running.receiver.grpc_port}", compression=grpc.Compression.Deflate) as channel:
+    async with grpc.aio.insecure_channel(
+        f"127.0.0.1:{running.receiver.grpc_port}", compression=grpc.Compression.Deflate
+    ) as channel:
         with pytest.raises(grpc.aio.AioRpcError, match="deflate") as failure:
             await channel.unary_unary(GRPC_METHODS[Signal.TRACES])(WIRE)
     assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -98,7 +106,11 @@ async def test_unknown_method_is_unimplemented(receive, method, protocol):
 
 @pytest.mark.parametrize(
     "options",
-    [{"endpoint": "unix://{path}"}, {"endpoint": "{path}", "transport": "unix"}, {"endpoint": "unix://{path}", "transport": "grpcio"}],
+    [
+        {"endpoint": "unix://{path}"},
+        {"endpoint": "{path}", "transport": "unix"},
+        {"endpoint": "unix://{path}", "transport": "grpcio"},
+    ],
 )
 async def test_unix_socket(receive, options):
     """Both ways of writing it; the sender is on this machine; the socket is removed at the end."""
@@ -127,7 +139,9 @@ async def test_failed_start_leaves_nothing_listening(receive):
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/otlp.sock"
         with pytest.raises(OSError, match="protocols::http::endpoint"):
-            await receive({"grpc": {"endpoint": f"unix://{path}"}, "http": {"endpoint": f"127.0.0.1:{taken.receiver.http_port}"}})
+            await receive(
+                {"grpc": {"endpoint": f"unix://{path}"}, "http": {"endpoint": f"127.0.0.1:{taken.receiver.http_port}"}}
+            )
         assert not Path(path).exists()
 
 

@@ -37,7 +37,9 @@ async def http(receive):
             async def __call__(self, method="POST", path="/v1/traces", body=b"", headers=PROTOBUF):
                 url = f"http://127.0.0.1:{self.running.receiver.http_port}{path}"
                 skip = {"Content-Type", "User-Agent", "Accept", "Accept-Encoding"} - headers.keys()
-                async with session.request(method, url, data=body or None, headers=headers, skip_auto_headers=skip) as response:
+                async with session.request(
+                    method, url, data=body or None, headers=headers, skip_auto_headers=skip
+                ) as response:
                     response.content_bytes = await response.read()
                     return response
 
@@ -95,12 +97,19 @@ async def test_other_media_types_are_415(http, content_type):
     await http.start()
     response = await http(body=WIRE, headers={} if content_type is None else {"Content-Type": content_type})
     assert (response.status, response.headers["Content-Type"]) == (415, "text/plain")
-    assert response.content_bytes == b"415 unsupported media type, supported: [application/json, application/x-protobuf]"
+    assert (
+        response.content_bytes == b"415 unsupported media type, supported: [application/json, application/x-protobuf]"
+    )
 
 
 @pytest.mark.parametrize(
     "content_type",
-    ["application/x-protobuf; charset=utf-8", "Application/X-Protobuf", "application/x-protobuf ;a=b", " application/x-protobuf"],
+    [
+        "application/x-protobuf; charset=utf-8",
+        "Application/X-Protobuf",
+        "application/x-protobuf ;a=b",
+        " application/x-protobuf",
+    ],
 )
 async def test_media_type_parameters_and_case_are_ignored(http, content_type):
     """protocols.md 1.2."""
@@ -110,7 +119,9 @@ async def test_media_type_parameters_and_case_are_ignored(http, content_type):
     assert running.door.taken[0][0] == WIRE
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/traces/", "/v1/profiles", "/v2/traces", "//v1/traces", "/v1/traces%20"])
+@pytest.mark.parametrize(
+    "path", ["/", "/v1", "/v1/traces/", "/v1/profiles", "/v2/traces", "//v1/traces", "/v1/traces%20"]
+)
 async def test_unknown_path_is_404(http, path):
     """Go's text."""
     await http.start()
@@ -130,7 +141,9 @@ async def test_query_is_ignored_and_absolute_form_understood(http):
 async def test_paths_can_be_moved(receive):
     """traces_url_path and its siblings; a missing slash is added."""
     running = await receive({"http": {**HTTP, "traces_url_path": "in/traces"}})
-    assert (await raw(running, post(WIRE, f"Content-Length: {len(WIRE)}", path="/in/traces"))).startswith(b"HTTP/1.1 200 ")
+    assert (await raw(running, post(WIRE, f"Content-Length: {len(WIRE)}", path="/in/traces"))).startswith(
+        b"HTTP/1.1 200 "
+    )
     assert (await raw(running, post(WIRE, f"Content-Length: {len(WIRE)}"))).startswith(b"HTTP/1.1 404 ")
 
 
@@ -155,7 +168,19 @@ async def test_empty_protobuf_answers_no_bytes(http):
 
 @pytest.mark.parametrize(
     "body",
-    [b"{", b"[]", b"null", b"1", b'"x"', b"\xff\xfe", b"{}{", b'{"resourceSpans":' * 5, b"[" * 100_000, b'{"a":' * 50_000, b"not json"],
+    [
+        b"{",
+        b"[]",
+        b"null",
+        b"1",
+        b'"x"',
+        b"\xff\xfe",
+        b"{}{",
+        b'{"resourceSpans":' * 5,
+        b"[" * 100_000,
+        b'{"a":' * 50_000,
+        b"not json",
+    ],
 )
 async def test_junk_and_deep_json_is_400(http, body):
     """Whatever it is, the sender hears of it in JSON and nothing enters."""
@@ -198,7 +223,9 @@ async def test_every_encoding_is_unpacked(http, encoding, size):
 async def test_bomb_in_every_encoding_is_413(http, encoding):
     """A body that unpacks to more than max_request_body_size."""
     running = await http.start(max_request_body_size="64KiB")
-    response = await http(body=ENCODERS[encoding](b"\0" * 1_000_000), headers={**PROTOBUF, "Content-Encoding": encoding})
+    response = await http(
+        body=ENCODERS[encoding](b"\0" * 1_000_000), headers={**PROTOBUF, "Content-Encoding": encoding}
+    )
     assert response.status == 413
     assert Status.FromString(response.content_bytes).message.startswith("request body too large")
     assert not running.door.taken
@@ -210,7 +237,9 @@ async def test_corrupt_body_in_every_encoding_is_400(http, encoding, damage):
     """Truncated, and not of that encoding at all."""
     running = await http.start()
     packed = ENCODERS[encoding](bytes(range(256)) * 20)
-    response = await http(body=packed[:-7] if damage == "cut" else b"\xff" * 40, headers={**PROTOBUF, "Content-Encoding": encoding})
+    response = await http(
+        body=packed[:-7] if damage == "cut" else b"\xff" * 40, headers={**PROTOBUF, "Content-Encoding": encoding}
+    )
     assert response.status == 400
     assert Status.FromString(response.content_bytes).code == 3
     assert not running.door.taken
@@ -219,7 +248,9 @@ async def test_corrupt_body_in_every_encoding_is_400(http, encoding, damage):
 async def test_multi_member_gzip_decodes(http):
     """Members are concatenated."""
     running = await http.start()
-    assert (await http(body=gzip.compress(WIRE) + gzip.compress(WIRE), headers={**PROTOBUF, "Content-Encoding": "gzip"})).status == 200
+    assert (
+        await http(body=gzip.compress(WIRE) + gzip.compress(WIRE), headers={**PROTOBUF, "Content-Encoding": "gzip"})
+    ).status == 200
     assert running.door.taken[0][0] == WIRE * 2
 
 
@@ -308,7 +339,9 @@ async def test_expect_continue_asks_for_the_body_or_refuses_it(http):
     writer.close()
     refused = await raw(running, post(b"", "Content-Length: 3000", "Expect: 100-continue", close=False))
     assert refused.startswith(b"HTTP/1.1 413 ")
-    assert (await raw(running, post(b"", "Content-Length: 5", "Expect: something", close=False))).startswith(b"HTTP/1.1 417 ")
+    assert (await raw(running, post(b"", "Content-Length: 5", "Expect: something", close=False))).startswith(
+        b"HTTP/1.1 417 "
+    )
 
 
 async def test_slow_body_is_408(http):
@@ -457,7 +490,9 @@ async def test_answers_carry_the_date(http):
     assert (await http(body=WIRE)).headers["Date"] == "Tue, 14 Nov 2023 22:13:20 GMT"
 
 
-@pytest.mark.parametrize(("error", "status", "code"), [(RetryableError("full"), 503, 14), (PermanentError("no"), 500, 13)])
+@pytest.mark.parametrize(
+    ("error", "status", "code"), [(RetryableError("full"), 503, 14), (PermanentError("no"), 500, 13)]
+)
 async def test_errors_are_a_status_in_the_encoding_of_the_request(http, error, status, code):
     """google.rpc.Status, same Content-Type."""
     running = await http.start()
@@ -540,7 +575,9 @@ class TestCORS:
         actual = await http(body=WIRE, headers={**PROTOBUF, "Origin": origin})
         assert (preflight.status, actual.status) == (204, 200)
         for response in (preflight, actual):
-            assert response.headers.get("Access-Control-Allow-Origin") == (("*" if pattern == "*" else origin) if allowed else None)
+            assert response.headers.get("Access-Control-Allow-Origin") == (
+                ("*" if pattern == "*" else origin) if allowed else None
+            )
             assert "Origin" in response.headers["Vary"]
         assert preflight.headers.get("Access-Control-Allow-Methods") == ("POST" if allowed else None)
         assert actual.headers.get("Access-Control-Expose-Headers") == ("X-A, X-B" if allowed else None)

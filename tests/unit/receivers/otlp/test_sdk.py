@@ -25,10 +25,16 @@ from collector.model import Signal
 
 SPAN_EXPORTERS = {
     "grpc": lambda r: GRPCSpans(endpoint=f"http://127.0.0.1:{r.grpc_port}", insecure=True),
-    "grpc-gzip": lambda r: GRPCSpans(endpoint=f"http://127.0.0.1:{r.grpc_port}", insecure=True, compression=grpc.Compression.Gzip),
+    "grpc-gzip": lambda r: GRPCSpans(
+        endpoint=f"http://127.0.0.1:{r.grpc_port}", insecure=True, compression=grpc.Compression.Gzip
+    ),
     "http": lambda r: HTTPSpans(endpoint=f"http://127.0.0.1:{r.http_port}/v1/traces"),
-    "http-gzip": lambda r: HTTPSpans(endpoint=f"http://127.0.0.1:{r.http_port}/v1/traces", compression=Compression.Gzip),
-    "http-deflate": lambda r: HTTPSpans(endpoint=f"http://127.0.0.1:{r.http_port}/v1/traces", compression=Compression.Deflate),
+    "http-gzip": lambda r: HTTPSpans(
+        endpoint=f"http://127.0.0.1:{r.http_port}/v1/traces", compression=Compression.Gzip
+    ),
+    "http-deflate": lambda r: HTTPSpans(
+        endpoint=f"http://127.0.0.1:{r.http_port}/v1/traces", compression=Compression.Deflate
+    ),
 }
 
 
@@ -89,7 +95,9 @@ async def test_partial_success_is_a_success_to_the_sdk(receive, protocol):
     """It must not send again."""
     running = await receive()
     running.door.receipt = Receipt(1, 1, "one was bad")
-    assert await asyncio.to_thread(export_spans, SPAN_EXPORTERS[protocol](running.receiver), 1) == [SpanExportResult.SUCCESS]
+    assert await asyncio.to_thread(export_spans, SPAN_EXPORTERS[protocol](running.receiver), 1) == [
+        SpanExportResult.SUCCESS
+    ]
     assert len(running.door.taken) == 1
 
 
@@ -112,7 +120,10 @@ async def test_metrics_arrive(receive, protocol):
 
     await asyncio.to_thread(export)
     requests = [ExportMetricsServiceRequest.FromString(wire) for wire, _ in running.doors[Signal.METRICS].taken]
-    assert [m.name for r in requests for rm in r.resource_metrics for sm in rm.scope_metrics for m in sm.metrics] == ["c", "h"]
+    assert [m.name for r in requests for rm in r.resource_metrics for sm in rm.scope_metrics for m in sm.metrics] == [
+        "c",
+        "h",
+    ]
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
@@ -137,7 +148,13 @@ async def test_logs_arrive(receive, protocol):
 
     await asyncio.to_thread(export)
     requests = [ExportLogsServiceRequest.FromString(wire) for wire, _ in running.doors[Signal.LOGS].taken]
-    assert [lr.body.string_value for r in requests for rl in r.resource_logs for sl in rl.scope_logs for lr in sl.log_records] == ["hello"]
+    assert [
+        lr.body.string_value
+        for r in requests
+        for rl in r.resource_logs
+        for sl in rl.scope_logs
+        for lr in sl.log_records
+    ] == ["hello"]
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +196,11 @@ async def test_spans_arrive_over_tls(receive, certificates, protocol, mutual, mo
                 **client,
             )
         root = (folder / "ca.pem").read_bytes()
-        pair = ((folder / "client.key").read_bytes(), (folder / "client.pem").read_bytes()) if with_certificate else (None, None)
+        pair = (
+            ((folder / "client.key").read_bytes(), (folder / "client.pem").read_bytes())
+            if with_certificate
+            else (None, None)
+        )
         credentials = grpc.ssl_channel_credentials(root, *pair)
         return GRPCSpans(endpoint=f"localhost:{running.receiver.grpc_port}", credentials=credentials, timeout=2)
 

@@ -35,12 +35,20 @@ def sampling(*traces):
 def test_nothing_to_show():
     """Paths that do not answer are no views."""
     assert views({}) == []
-    assert views({"/sampling": {}, "/span_metrics": {"span_metrics": {"services": []}}, "/cardinality": {"c@metrics": {}}}) == []
+    assert (
+        views({"/sampling": {}, "/span_metrics": {"span_metrics": {"services": []}}, "/cardinality": {"c@metrics": {}}})
+        == []
+    )
 
 
 def test_the_slowest_of_all_processors():
     """By the duration of the root."""
-    documents = {"/sampling": {"a": {"slowest": [trace(span(1), duration_ms=3.0)]}, "b": {"slowest": [trace(span(2), duration_ms=4.0)]}}}
+    documents = {
+        "/sampling": {
+            "a": {"slowest": [trace(span(1), duration_ms=3.0)]},
+            "b": {"slowest": [trace(span(2), duration_ms=4.0)]},
+        }
+    }
     assert slowest(documents)["spans"][0]["name"] == "span 2"
     assert slowest({}) is None
 
@@ -48,7 +56,9 @@ def test_the_slowest_of_all_processors():
 def test_a_trace_is_a_tree():
     """Children are below their parents in order of time; GPU, queue and tenant stand beside their span."""
     attributes = {"gpu.utilization.mean": 0.83, "gen_ai.latency.time_in_queue": 0.25, "tenant_id": "tenant-07"}
-    text = shown(sampling(trace(span(1), span(3, 1, status="error"), span(2, 1), span(4, 2, attributes=attributes), span(9, 77))))
+    text = shown(
+        sampling(trace(span(1), span(3, 1, status="error"), span(2, 1), span(4, 2, attributes=attributes), span(9, 77)))
+    )
     lines = [line for line in text.splitlines() if "span" in line]
     assert [line[line.index("span ") :][:6] for line in lines] == ["span 1", "span 2", "span 4", "span 3", "span 9"]
     assert lines[2].index("span 4") > lines[1].index("span 2") > lines[0].index("span 1")
@@ -76,8 +86,21 @@ def test_text_from_outside_is_text():
 
 def test_tables():
     """A line a service, a line a label."""
-    service = {"service": "api", "calls": 10, "errors": 1, "error_ratio": 0.1, "p50_ms": 1.5, "p95_ms": 20.0, "p99_ms": None}
+    service = {
+        "service": "api",
+        "calls": 10,
+        "errors": 1,
+        "error_ratio": 0.1,
+        "p50_ms": 1.5,
+        "p95_ms": 20.0,
+        "p99_ms": None,
+    }
     label = {"metric": "http_requests_total", "attribute": "user_id", "values": 4711, "samples": ["#ab12"]}
-    text = shown({"/span_metrics": {"span_metrics": {"services": [service]}}, "/cardinality": {"c@metrics": {"attributes": [label]}}})
+    text = shown(
+        {
+            "/span_metrics": {"span_metrics": {"services": [service]}},
+            "/cardinality": {"c@metrics": {"attributes": [label]}},
+        }
+    )
     for part in ("api", "1 (10.0%)", "1.50 ms", "20 ms", "user_id", "4711", "#ab12"):
         assert part in text

@@ -44,9 +44,16 @@ class Rig:
         self.server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
         handler = grpc.unary_unary_rpc_method_handler(echo)
         self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.Echo", {"Echo": handler}),))
-        self.port = self.server.add_secure_port("localhost:0", self.tls) if self.tls else self.server.add_insecure_port("127.0.0.1:0")
+        self.port = (
+            self.server.add_secure_port("localhost:0", self.tls)
+            if self.tls
+            else self.server.add_insecure_port("127.0.0.1:0")
+        )
         await self.server.start()
-        defaults = {"endpoint": f"{'localhost' if self.tls else '127.0.0.1'}:{self.port}", "tls": {"insecure": self.tls is None}}
+        defaults = {
+            "endpoint": f"{'localhost' if self.tls else '127.0.0.1'}:{self.port}",
+            "tls": {"insecure": self.tls is None},
+        }
         self.client = make(self.clock, **(defaults | self.config))
         await self.client.open(FakeHost())
         return self
@@ -61,7 +68,10 @@ class Rig:
 
 def make(clock=None, **config):
     return GRPCClient(
-        GRPCClientConfig.model_validate(USED | config), key="exporters::otlp_grpc", clock=clock or FakeClock(), user_agent="tailrace/1"
+        GRPCClientConfig.model_validate(USED | config),
+        key="exporters::otlp_grpc",
+        clock=clock or FakeClock(),
+        user_agent="tailrace/1",
     )
 
 
@@ -73,7 +83,12 @@ def fails(code, details="no", retry_delay=None, raw=None):
             info.retry_delay.FromNanoseconds(int(retry_delay * 1e9))
             packed = Any()
             packed.Pack(info)
-            trailing = (("grpc-status-details-bin", status_pb2.Status(code=code.value[0], details=[packed]).SerializeToString()),)
+            trailing = (
+                (
+                    "grpc-status-details-bin",
+                    status_pb2.Status(code=code.value[0], details=[packed]).SerializeToString(),
+                ),
+            )
         elif raw is not None:
             trailing = (("grpc-status-details-bin", raw),)
         await context.abort(code, details, trailing)
@@ -104,7 +119,9 @@ async def test_compression_headers_and_agent_are_sent():
 RETRYABLE = {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
 
 
-@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK], ids=lambda code: code.name)
+@pytest.mark.parametrize(
+    "code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK], ids=lambda code: code.name
+)
 async def test_each_status_is_retryable_or_not_as_the_specification_says(code):
     async with Rig(fails(code)) as rig:
         with pytest.raises(RetryableError if code.name in RETRYABLE else PermanentError) as caught:
@@ -171,7 +188,8 @@ async def test_no_answer_in_time_is_worth_another_attempt():
 
 async def test_errors_hold_no_credentials_and_stay_short():
     async with Rig(
-        fails(grpc.StatusCode.UNAUTHENTICATED, "bad token abcdefghi\n" + "x" * 2000), headers={"authorization": "Bearer abcdefghi"}
+        fails(grpc.StatusCode.UNAUTHENTICATED, "bad token abcdefghi\n" + "x" * 2000),
+        headers={"authorization": "Bearer abcdefghi"},
     ) as rig:
         with pytest.raises(PermanentError) as caught:
             await rig.call()
@@ -218,7 +236,9 @@ async def test_renewed_certificates_are_taken_up(pki, tmp_path):
     other = tmp_path / "configured.pem"
     trustme.CA().cert_pem.write_to_path(other)
     async with Rig(tls=server, endpoint="unused:1") as rig:
-        client = make(rig.clock, endpoint=f"localhost:{rig.port}", tls={"ca_file": str(other), "reload_interval": "10s"})
+        client = make(
+            rig.clock, endpoint=f"localhost:{rig.port}", tls={"ca_file": str(other), "reload_interval": "10s"}
+        )
         await client.open(FakeHost())
         with pytest.raises(RetryableError):
             await client.call(METHOD, b"x", timeout_s=10)
@@ -309,7 +329,10 @@ def test_what_cannot_be_done_is_refused_by_name(config, said):
 
 async def test_keepalive_and_authority_are_accepted():
     async with Rig(
-        keepalive={"time": "30s", "permit_without_stream": True}, authority="backend", wait_for_ready=True, balancer_name="pick_first"
+        keepalive={"time": "30s", "permit_without_stream": True},
+        authority="backend",
+        wait_for_ready=True,
+        balancer_name="pick_first",
     ) as rig:
         assert await rig.call() == b"hi"
 

@@ -16,7 +16,13 @@ from collector.transport.grpc.status import CallError, code_of_reset
 from collector.transport.http2 import engine
 from collector.transport.http2.fields import Fields
 
-HEADERS = ((b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/t.Echo/Echo"), (b":authority", b"x"), (b"te", b"trailers"))
+HEADERS = (
+    (b":method", b"POST"),
+    (b":scheme", b"http"),
+    (b":path", b"/t.Echo/Echo"),
+    (b":authority", b"x"),
+    (b"te", b"trailers"),
+)
 HEAD = ((b":status", b"200"), (b"content-type", b"application/grpc+proto"))
 OK = ((b"grpc-status", b"0"),)
 EMPTY = encode_message(b"")
@@ -166,7 +172,11 @@ async def test_compressed_answers_are_read(name):
 
 
 ODD_ANSWERS = {
-    "trailers only": ({"head": ((b":status", b"200"), (b"grpc-status", b"5"), (b"grpc-message", b"not%20here"))}, "NOT_FOUND", "not here"),
+    "trailers only": (
+        {"head": ((b":status", b"200"), (b"grpc-status", b"5"), (b"grpc-message", b"not%20here"))},
+        "NOT_FOUND",
+        "not here",
+    ),
     "status in trailers": ({"trailers": ((b"grpc-status", b"14"),)}, "UNAVAILABLE", ""),
     "no status": ({"trailers": ((b"x", b"y"),)}, "UNKNOWN", "without a status"),
     "no trailers": ({"trailers": None}, "UNKNOWN", "without a status"),
@@ -190,7 +200,11 @@ ODD_ANSWERS = {
         "RESOURCE_EXHAUSTED",
         "larger than",
     ),
-    "corrupt": ({"head": (*HEAD, (b"grpc-encoding", b"gzip")), "body": encode_message(b"zzz", compressed=True)}, "INTERNAL", "gzip"),
+    "corrupt": (
+        {"head": (*HEAD, (b"grpc-encoding", b"gzip")), "body": encode_message(b"zzz", compressed=True)},
+        "INTERNAL",
+        "gzip",
+    ),
 }
 
 
@@ -225,7 +239,14 @@ async def test_details_are_decoded():
 
 @pytest.mark.parametrize(
     ("reset", "code"),
-    [(0, "INTERNAL"), (1, "INTERNAL"), (2, "INTERNAL"), (8, "CANCELLED"), (11, "RESOURCE_EXHAUSTED"), (12, "PERMISSION_DENIED")],
+    [
+        (0, "INTERNAL"),
+        (1, "INTERNAL"),
+        (2, "INTERNAL"),
+        (8, "CANCELLED"),
+        (11, "RESOURCE_EXHAUSTED"),
+        (12, "PERMISSION_DENIED"),
+    ],
 )
 async def test_resets_become_statuses(reset, code):
     """As PROTOCOL-HTTP2 says."""
@@ -238,7 +259,9 @@ async def test_resets_become_statuses(reset, code):
     assert code_of_reset(999) is grpc.StatusCode.UNKNOWN
 
 
-@pytest.mark.parametrize(("left_s", "code"), [(0.0, grpc.StatusCode.DEADLINE_EXCEEDED), (60.0, grpc.StatusCode.CANCELLED)])
+@pytest.mark.parametrize(
+    ("left_s", "code"), [(0.0, grpc.StatusCode.DEADLINE_EXCEEDED), (60.0, grpc.StatusCode.CANCELLED)]
+)
 async def test_a_server_that_cancels_at_the_deadline_means_the_deadline(left_s, code):
     """It may see it before our own timer does; before that it cancels for reasons of its own."""
     ends = Ends()
@@ -384,7 +407,10 @@ async def test_floods_end_the_connection(flood):
 
 @pytest.mark.parametrize(
     ("wire", "said"),
-    [(b"\x00\x00\x04\x05\x04\x00\x00\x00\x01\x00\x00\x00\x02", "PUSH_PROMISE"), (b"\x00\x00\x01\x00\x00\x00\x00\x00\x00a", "DATA")],
+    [
+        (b"\x00\x00\x04\x05\x04\x00\x00\x00\x01\x00\x00\x00\x02", "PUSH_PROMISE"),
+        (b"\x00\x00\x01\x00\x00\x00\x00\x00\x00a", "DATA"),
+    ],
 )
 async def test_breaking_the_protocol_ends_the_connection(wire, said):
     """Pushes were never allowed; the calls hear why."""
@@ -426,7 +452,9 @@ ANSWERS = st.lists(
     st.one_of(
         st.builds(lambda body: (HEAD, encode_message(body), OK), st.binary(max_size=300)),
         st.just((HEAD, b"", ((b"grpc-status", b"13"), (b"grpc-message", b"100%25")))),
-        st.just(((*HEAD, (b"grpc-encoding", b"gzip")), encode_message(compress("gzip", b"z" * 500), compressed=True), OK)),
+        st.just(
+            ((*HEAD, (b"grpc-encoding", b"gzip")), encode_message(compress("gzip", b"z" * 500), compressed=True), OK)
+        ),
         st.just(((*HEAD, (b"x-pad", b"p" * 200)), 2 * encode_message(b"a"), OK)),
         st.integers(1, 13),
     ),
@@ -491,7 +519,9 @@ def test_no_bytes_raise(garbage, as_frames):
         if as_frames:
             wire = b"".join(
                 len(part).to_bytes(3, "big") + bytes((kind % 11, kind, 0, 0, 0, kind & 1)) + part
-                for kind, part in ((garbage[n], garbage[n + 1 : n + 1 + garbage[n] % 40]) for n in range(0, len(garbage), 41))
+                for kind, part in (
+                    (garbage[n], garbage[n + 1 : n + 1 + garbage[n] % 40]) for n in range(0, len(garbage), 41)
+                )
             )
         ends.connection.receive(wire)
         ends.connection.flush()

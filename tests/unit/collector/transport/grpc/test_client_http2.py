@@ -100,7 +100,12 @@ class Backend:
 def channel(endpoint, *, tls=None, metadata=None, connect_timeout_s=5.0, **config):
     block = GRPCClientConfig.model_validate({"compression": "none"} | config)
     return HTTP2Channel(
-        block, parse_target(endpoint), tls=tls, user_agent="test/1", metadata=metadata or {}, connect_timeout_s=connect_timeout_s
+        block,
+        parse_target(endpoint),
+        tls=tls,
+        user_agent="test/1",
+        metadata=metadata or {},
+        connect_timeout_s=connect_timeout_s,
     )
 
 
@@ -120,7 +125,9 @@ def quick_backoff(monkeypatch):
 async def test_a_call_says_what_grpc_wants_to_hear():
     """The headers of PROTOCOL-HTTP2, and the time left."""
     async with Backend() as backend:
-        client = channel(f"dns:///localhost:{backend.port}", metadata={"X-A": "b", "k-bin": "\x01"}, balancer_name="pick_first")
+        client = channel(
+            f"dns:///localhost:{backend.port}", metadata={"X-A": "b", "k-bin": "\x01"}, balancer_name="pick_first"
+        )
         assert await client.call(METHOD, b"x", timeout_s=5.0, metadata={"y": "z"}) == b""
         assert await client.call(METHOD, b"x", timeout_s=None) == b""
         first, second = backend.requests
@@ -488,11 +495,17 @@ async def test_a_proxy_is_asked_to_connect(monkeypatch):
         client = channel("backend.test:4317")
         assert await client.call(METHOD, b"x" * 100_000, timeout_s=5) == b""
         await client.close()
-        assert asked[0].startswith(b"CONNECT backend.test:4317 HTTP/1.1\r\nHost: backend.test:4317\r\nProxy-Authorization: Basic dXNlcjpz")
+        assert asked[0].startswith(
+            b"CONNECT backend.test:4317 HTTP/1.1\r\nHost: backend.test:4317\r\nProxy-Authorization: Basic dXNlcjpz"
+        )
         refuse = True
         client = channel("backend.test:4317")
         code, text = await code_of(client.call(METHOD, b"x", timeout_s=5))
-        assert (code, "refuses to connect to backend.test:4317: 403" in text, "secret" in text) == ("UNAVAILABLE", True, False)
+        assert (code, "refuses to connect to backend.test:4317: 403" in text, "secret" in text) == (
+            "UNAVAILABLE",
+            True,
+            False,
+        )
         await client.close()
         client = channel(f"127.0.0.1:{backend.port}")
         assert await client.call(METHOD, b"x", timeout_s=5) == b"", "never for loopback"
@@ -586,7 +599,9 @@ async def test_begun_calls_end_as_others_do():
         await eventually(lambda: heard)
         assert (heard[0].code.name, heard[0].text) == ("DEADLINE_EXCEEDED", "no answer within 0.05 s")
         await eventually(lambda: backend.resets == [http2_peer.ErrorCode.CANCEL])
-        backend.behave = lambda peer, stream_id: peer.engine.reset_stream(stream_id, http2_peer.ErrorCode.REFUSED_STREAM)
+        backend.behave = lambda peer, stream_id: peer.engine.reset_stream(
+            stream_id, http2_peer.ErrorCode.REFUSED_STREAM
+        )
         assert begin(client, heard)
         await eventually(lambda: len(heard) == 2)
         assert (heard[1].code.name, len(backend.requests)) == ("UNAVAILABLE", 4)

@@ -33,11 +33,23 @@ def test_defaults():
         ({"write_buffer_size": 4096}, "grpc.http2.write_buffer_size", 4096),
         ({"keepalive": {"server_parameters": {"max_connection_idle": "1m"}}}, "grpc.max_connection_idle_ms", 60_000),
         ({"keepalive": {"server_parameters": {"max_connection_age": "10m"}}}, "grpc.max_connection_age_ms", 600_000),
-        ({"keepalive": {"server_parameters": {"max_connection_age_grace": "5s"}}}, "grpc.max_connection_age_grace_ms", 5_000),
+        (
+            {"keepalive": {"server_parameters": {"max_connection_age_grace": "5s"}}},
+            "grpc.max_connection_age_grace_ms",
+            5_000,
+        ),
         ({"keepalive": {"server_parameters": {"time": "30s"}}}, "grpc.keepalive_time_ms", 30_000),
         ({"keepalive": {"server_parameters": {"timeout": "3s"}}}, "grpc.keepalive_timeout_ms", 3_000),
-        ({"keepalive": {"enforcement_policy": {"min_time": "10s"}}}, "grpc.http2.min_ping_interval_without_data_ms", 10_000),
-        ({"keepalive": {"enforcement_policy": {"permit_without_stream": True}}}, "grpc.keepalive_permit_without_calls", 1),
+        (
+            {"keepalive": {"enforcement_policy": {"min_time": "10s"}}},
+            "grpc.http2.min_ping_interval_without_data_ms",
+            10_000,
+        ),
+        (
+            {"keepalive": {"enforcement_policy": {"permit_without_stream": True}}},
+            "grpc.keepalive_permit_without_calls",
+            1,
+        ),
     ],
 )
 def test_each_key_has_its_argument(config, name, value):

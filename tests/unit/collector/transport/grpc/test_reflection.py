@@ -25,7 +25,8 @@ def ask(request, client):
     pool.Add(reflection_file(version))
     package = f"grpc.reflection.{version}"
     message, response = (
-        message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.ServerReflection{kind}")) for kind in ("Request", "Response")
+        message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.ServerReflection{kind}"))
+        for kind in ("Request", "Response")
     )
 
     def call(**asked):
@@ -63,7 +64,10 @@ def test_services_are_listed(ask):
 def test_a_symbol_comes_with_all_that_its_file_imports(ask, symbol, count):
     """What comes is enough to build the types of, and holds the symbol."""
     [answer] = ask(file_containing_symbol=symbol)
-    files = [descriptor_pb2.FileDescriptorProto.FromString(each) for each in answer.file_descriptor_response.file_descriptor_proto]
+    files = [
+        descriptor_pb2.FileDescriptorProto.FromString(each)
+        for each in answer.file_descriptor_response.file_descriptor_proto
+    ]
     assert len(files) == count
     pool = descriptor_pool.DescriptorPool()
     for file in reversed(files):
@@ -81,7 +85,10 @@ def test_one_call_asks_many_things_in_order(ask):
         file_containing_extension={"containing_type": "x", "extension_number": 1},
         host="h",
     )
-    assert descriptor_pb2.FileDescriptorProto.FromString(answers[0].file_descriptor_response.file_descriptor_proto[0]).name == name
+    assert (
+        descriptor_pb2.FileDescriptorProto.FromString(answers[0].file_descriptor_response.file_descriptor_proto[0]).name
+        == name
+    )
     assert answers[1].all_extension_numbers_response.base_type_name == "opentelemetry.proto.trace.v1.Span"
     assert [answer.error_response.error_code for answer in answers[2:]] == [5, 5, 3]
     assert answers[4].valid_host == "h"
@@ -99,7 +106,9 @@ def test_answers_that_nobody_takes_are_bounded(client):
     assert len(client.protocol.streams) < 5
 
 
-@pytest.mark.parametrize(("body", "code"), [(encode_message(b"\xff"), b"3"), (encode_message(bytes(5000)), b"3"), (b"\0\0\0", b"13")])
+@pytest.mark.parametrize(
+    ("body", "code"), [(encode_message(b"\xff"), b"3"), (encode_message(bytes(5000)), b"3"), (b"\0\0\0", b"13")]
+)
 def test_nonsense(client, body, code):
     """The call ends with an error."""
     fields, _, _ = client.answer(client.request("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", body))

@@ -46,7 +46,12 @@ def test_any_split_of_the_bytes_gives_the_same_answers(grpc_server, cuts):
     """Calls good and bad in one stream of bytes, however TCP cuts it."""
     whole, cut = grpc_server(), grpc_server()
     clients = [whole.connect(), cut.connect()]
-    bodies = [encode_message(b"x" * 900), encode_message(gzip.compress(b"y" * 50), compressed=True), b"\2junk", encode_message(b"")]
+    bodies = [
+        encode_message(b"x" * 900),
+        encode_message(gzip.compress(b"y" * 50), compressed=True),
+        b"\2junk",
+        encode_message(b""),
+    ]
     for client in clients:
         for body in bodies:
             fields = {b":method": b"POST", b":scheme": b"http", b":path": C.encode(), b":authority": b"x"}
@@ -246,7 +251,11 @@ def test_errors_carry_details_and_any_text(grpc_server):
     client = grpc_server(method).connect()
     fields, body, _ = client.answer(client.request(C, encode_message(b"")))
     assert body == b""
-    assert (fields[b"grpc-status"], fields[b"grpc-message"], fields[b"grpc-status-details-bin"]) == (b"10", b"%C3%A4%0A%25", b"//4")
+    assert (fields[b"grpc-status"], fields[b"grpc-message"], fields[b"grpc-status-details-bin"]) == (
+        b"10",
+        b"%C3%A4%0A%25",
+        b"//4",
+    )
 
 
 def test_a_bug_in_a_method_is_answered_and_logged_at_most_once_a_second(grpc_server):

@@ -81,17 +81,26 @@ async def test_a_body_that_is_encoded_already_is_left_alone():
 
 
 async def test_the_users_headers_are_sent_but_do_not_override_the_protocols_own():
-    async with Rig(headers={"authorization": SECRET, "user-agent": "mine", "X-Version": "evil"}, fixed_headers={"x-version": "1"}) as rig:
+    async with Rig(
+        headers={"authorization": SECRET, "user-agent": "mine", "X-Version": "evil"}, fixed_headers={"x-version": "1"}
+    ) as rig:
         await rig.post(headers={"X-Scope-OrgID": "acme"})
         headers, _ = rig.requests[0]
     lower = {name.lower(): value for name, value in headers.items()}
-    assert (lower["authorization"], lower["user-agent"], lower["x-version"], lower["x-scope-orgid"]) == (SECRET, "mine", "1", "acme")
+    assert (lower["authorization"], lower["user-agent"], lower["x-version"], lower["x-scope-orgid"]) == (
+        SECRET,
+        "mine",
+        "1",
+        "acme",
+    )
 
 
 @pytest.mark.parametrize("status", [200, 202, 204, 260])
 async def test_every_2xx_is_an_answer(status):
     async with Rig(
-        lambda _: web.Response(status=status, body=b"" if status == 204 else b"ok", content_type="text/plain", charset="utf-8")
+        lambda _: web.Response(
+            status=status, body=b"" if status == 204 else b"ok", content_type="text/plain", charset="utf-8"
+        )
     ) as rig:
         answer = await rig.post()
     assert (answer.status, answer.truncated) == (status, False)
@@ -123,13 +132,22 @@ async def test_all_others_are_refusals(status):
         (400, "received message larger than max (5229930 vs 4194304)"),
         (400, "decompressed message size too large than max (1118911 vs 200000)\n"),
         (400, "decoded size exceeds the 33554432 bytes limit\n"),
-        (500, "rpc error: code = ResourceExhausted desc = grpc: received message larger than max (5229930 vs. 4194304)"),
-        (503, "rpc error: code = ResourceExhausted desc = trying to send message larger than max (5229930 vs. 4194304)"),
+        (
+            500,
+            "rpc error: code = ResourceExhausted desc = grpc: received message larger than max (5229930 vs. 4194304)",
+        ),
+        (
+            503,
+            "rpc error: code = ResourceExhausted desc = trying to send message larger than max (5229930 vs. 4194304)",
+        ),
         (
             400,
             "the incoming push request has been rejected because its message size of 9 bytes (uncompressed) is larger than the allowed limit",
         ),
-        (400, 'error in "/api/v1/write": too big unpacked request; mustn\'t exceed `-maxInsertRequestSize=9` bytes; got 10 bytes'),
+        (
+            400,
+            'error in "/api/v1/write": too big unpacked request; mustn\'t exceed `-maxInsertRequestSize=9` bytes; got 10 bytes',
+        ),
         (400, 'error in "/insert/loki/api/v1/push": too big data size exceeding -loki.maxRequestSize=9 bytes'),
     ],
 )
@@ -168,7 +186,9 @@ async def test_the_message_of_an_encoded_status_is_shown(content_type):
 
 
 async def test_redirects_are_not_followed():
-    async with Rig(lambda _: web.Response(status=307, headers={"Location": "http://user:pass@elsewhere/x?key=abcdef"})) as rig:
+    async with Rig(
+        lambda _: web.Response(status=307, headers={"Location": "http://user:pass@elsewhere/x?key=abcdef"})
+    ) as rig:
         with pytest.raises(PermanentError, match="http://elsewhere/x") as caught:
             await rig.post()
         assert len(rig.requests) == 1
@@ -186,7 +206,8 @@ async def test_an_answer_is_read_within_a_bound():
 async def test_a_compressed_answer_is_unpacked_within_the_bound():
     def answer(request):
         return web.Response(
-            body=gzip.compress(b"fine" if len(rig.requests) == 1 else bytes(10_000_000)), headers={"Content-Encoding": "gzip"}
+            body=gzip.compress(b"fine" if len(rig.requests) == 1 else bytes(10_000_000)),
+            headers={"Content-Encoding": "gzip"},
         )
 
     async with Rig(answer) as rig:
@@ -303,7 +324,9 @@ async def test_no_header_can_end_its_line_or_frame_the_body_anew():
     assert "Transfer-Encoding" not in headers
 
 
-@pytest.mark.parametrize(("path", "sent"), [("", "/"), ("/ä b?x=ü&y=%20", "/%C3%A4%20b?x=%C3%BC&y=%20"), ("/a%2Fb;c", "/a%2Fb;c")])
+@pytest.mark.parametrize(
+    ("path", "sent"), [("", "/"), ("/ä b?x=ü&y=%20", "/%C3%A4%20b?x=%C3%BC&y=%20"), ("/a%2Fb;c", "/a%2Fb;c")]
+)
 async def test_urls_are_sent_as_they_are_but_for_what_must_be_escaped(path, sent):
     targets = []
 
@@ -333,7 +356,11 @@ async def test_errors_hold_no_credentials():
         assert "s3cr3t" not in str(caught.value)
         assert "hunter22" not in str(caught.value)
         assert "[REDACTED]" in str(caught.value)
-        for bad in (f"http://u:p4ssw0rd@127.0.0.1:{unused_port()}/?key=sesame1", "http://u:p4ssw0rd@:99999/", "ftp://u:p4ssw0rd@h/"):
+        for bad in (
+            f"http://u:p4ssw0rd@127.0.0.1:{unused_port()}/?key=sesame1",
+            "http://u:p4ssw0rd@:99999/",
+            "ftp://u:p4ssw0rd@h/",
+        ):
             with pytest.raises((PermanentError, RetryableError)) as caught:
                 await rig.client.post(bad, b"x", content_type="a/b")
             assert "p4ssw0rd" not in str(caught.value)
@@ -374,7 +401,10 @@ async def test_unusable_certificates_refuse_the_start():
 
 @pytest.mark.parametrize(
     ("config", "said"),
-    [({"headers": {"x": "a\r\nb"}}, "headers"), ({"compression_params": {"speed": 1}}, "compression_params: unknown key speed")],
+    [
+        ({"headers": {"x": "a\r\nb"}}, "headers"),
+        ({"compression_params": {"speed": 1}}, "compression_params: unknown key speed"),
+    ],
 )
 def test_what_cannot_work_is_refused(config, said):
     with pytest.raises(ValueError, match=said):

@@ -100,7 +100,12 @@ class Server:
         self.telemetry = RecordingTelemetry()
         self.host = host or FakeHost()
         service = Service(
-            HTTPServerConfig.model_validate(config), {}, default_route=self.route, key="k", clock=FakeClock(), log=self.telemetry.log
+            HTTPServerConfig.model_validate(config),
+            {},
+            default_route=self.route,
+            key="k",
+            clock=FakeClock(),
+            log=self.telemetry.log,
         )
         service.open(self.host)
         self.service = service

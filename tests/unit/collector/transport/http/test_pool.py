@@ -10,7 +10,14 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.transport.http.pool import BadAnswerError, DisconnectedError, Origin, Pool, _Connection, basic_credentials
+from collector.transport.http.pool import (
+    BadAnswerError,
+    DisconnectedError,
+    Origin,
+    Pool,
+    _Connection,
+    basic_credentials,
+)
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 HEAD = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\n"
@@ -78,7 +85,12 @@ async def test_connections_are_kept_and_used_again():
     async with Backend() as backend, pooled() as pool:
         for _ in range(3):
             answer = await pool.exchange(backend.origin, HEAD, b"x")
-            assert (answer.status, answer.reason, answer.body, answer.headers) == (200, "OK", b"ok", {b"content-length": b"2"})
+            assert (answer.status, answer.reason, answer.body, answer.headers) == (
+                200,
+                "OK",
+                b"ok",
+                {b"content-length": b"2"},
+            )
         assert (backend.connection_count, len(backend.requests)) == (1, 3)
 
 
@@ -94,7 +106,9 @@ async def test_connections_are_closed_where_nothing_is_kept():
 async def test_a_server_that_closes_is_believed():
     """Connection: close, and an answer that ends with its connection."""
     async with (
-        Backend(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), b"HTTP/1.0 200 OK\r\n\r\nall of it", OK) as backend,
+        Backend(
+            OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), b"HTTP/1.0 200 OK\r\n\r\nall of it", OK
+        ) as backend,
         pooled() as pool,
     ):
         bodies = [(await pool.exchange(backend.origin, HEAD, b"x")).body for _ in range(3)]
@@ -118,7 +132,14 @@ async def test_no_more_connections_than_allowed_and_nobody_waits_for_ever():
         await until(lambda: len(backend.requests) == 3)
         gate.set()
         done = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [isinstance(outcome, asyncio.CancelledError) for outcome in done] == [True, False, True, False, False, False]
+        assert [isinstance(outcome, asyncio.CancelledError) for outcome in done] == [
+            True,
+            False,
+            True,
+            False,
+            False,
+            False,
+        ]
         assert backend.connection_count == 3
 
 

@@ -18,7 +18,13 @@ SMALL_HEAD = b"\x83\x86\x84"
 # A call: :authority, :path and content-type as literals with indexed names.
 CALL_HEAD = b"\x83\x86\x01\x01x\x04\x06/a.B/C\x0f\x10\x10application/grpc"
 
-CALL = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/a.B/C"), (b":authority", b"x"), (b"content-type", b"application/grpc")]
+CALL = [
+    (b":method", b"POST"),
+    (b":scheme", b"http"),
+    (b":path", b"/a.B/C"),
+    (b":authority", b"x"),
+    (b"content-type", b"application/grpc"),
+]
 
 
 def frame(kind, flags=0, stream_id=0, payload=b""):
@@ -51,12 +57,16 @@ FLOODS = {
     "settings": frame(SETTINGS) * 4000,
     "settings with values": frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 1) * 40) * 10,
     "rapid reset": b"".join(
-        frame(HEADERS, END_HEADERS, 1 + 2 * i, SMALL_HEAD) + frame(RST_STREAM, 0, 1 + 2 * i, bytes([0, 0, 0, 8])) for i in range(1000)
+        frame(HEADERS, END_HEADERS, 1 + 2 * i, SMALL_HEAD) + frame(RST_STREAM, 0, 1 + 2 * i, bytes([0, 0, 0, 8]))
+        for i in range(1000)
     ),
     "empty data": frame(HEADERS, END_HEADERS, 1, CALL_HEAD) + frame(DATA, 0, 1) * 4000,
     "continuation": frame(HEADERS, 0, 1, SMALL_HEAD) + frame(CONTINUATION, 0, 1) * 50,
-    "continuation that grows": frame(HEADERS, 0, 1, SMALL_HEAD) + frame(CONTINUATION, 0, 1, b"\x40\x01x\x7f\x81\x7d" + bytes(16_000)) * 40,
-    "hpack bomb": frame(HEADERS, END_HEADERS, 1, SMALL_HEAD + b"\x40\x01a\x7f\xa1\x1e" + b"v" * 4000 + b"\xbe" * 10_000),
+    "continuation that grows": frame(HEADERS, 0, 1, SMALL_HEAD)
+    + frame(CONTINUATION, 0, 1, b"\x40\x01x\x7f\x81\x7d" + bytes(16_000)) * 40,
+    "hpack bomb": frame(
+        HEADERS, END_HEADERS, 1, SMALL_HEAD + b"\x40\x01a\x7f\xa1\x1e" + b"v" * 4000 + b"\xbe" * 10_000
+    ),
     "window updates of zero": frame(HEADERS, END_HEADERS, 1, SMALL_HEAD) + frame(WINDOW_UPDATE, 0, 0, bytes(4)),
 }
 
@@ -80,7 +90,11 @@ def test_floods_end_the_connection(raw, flood):
 
 NONSENSE = {
     "no preface": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-    "oversize frame": frame(DATA, 0, 1, b"x")[:0] + b"\x20\x00\x00" + bytes([DATA, 0]) + struct.pack(">I", 1) + bytes(100),
+    "oversize frame": frame(DATA, 0, 1, b"x")[:0]
+    + b"\x20\x00\x00"
+    + bytes([DATA, 0])
+    + struct.pack(">I", 1)
+    + bytes(100),
     "data before headers": frame(DATA, 0, 1, b"x"),
     "stream 0 headers": frame(HEADERS, END_HEADERS, 0, SMALL_HEAD),
     "even stream id": frame(HEADERS, END_HEADERS, 2, SMALL_HEAD),
@@ -124,7 +138,8 @@ def test_nonsense_ends_the_connection_and_no_other(grpc_server, nonsense):
         frame(HEADERS, END_HEADERS, 1, SMALL_HEAD) + frame(WINDOW_UPDATE, 0, 1, bytes(4)),
         frame(0x77, 0xFF, 9, b"unknown frame"),
         frame(PRIORITY, 0, 3, bytes(5)),
-        frame(HEADERS, END_HEADERS | END_STREAM, 5, SMALL_HEAD) + frame(HEADERS, END_HEADERS, 3, SMALL_HEAD),  # nghttp2 ignores it
+        # nghttp2 ignores it
+        frame(HEADERS, END_HEADERS | END_STREAM, 5, SMALL_HEAD) + frame(HEADERS, END_HEADERS, 3, SMALL_HEAD),
     ],
 )
 def test_stream_errors_leave_the_connection_usable(raw, octets):
@@ -281,7 +296,8 @@ def test_idle_connection_is_asked_to_go(grpc_server):
     """max_connection_idle, from the last answer; not while a call is open."""
     replies = []
     serving = grpc_server(
-        lambda _message, _call, reply: replies.append(reply), keepalive={"server_parameters": {"max_connection_idle": "10s"}}
+        lambda _message, _call, reply: replies.append(reply),
+        keepalive={"server_parameters": {"max_connection_idle": "10s"}},
     )
     idle, busy = serving.connect(), serving.connect()
     busy.request(C, encode_message(b""))
@@ -300,7 +316,8 @@ def test_old_connection_finishes_its_calls_and_goes(grpc_server):
     """max_connection_age, +-10 %: a first GOAWAY that refuses nothing, then one that does; what was under way is answered."""
     replies = []
     serving = grpc_server(
-        lambda message, _call, reply: replies.append((reply, message)), keepalive={"server_parameters": {"max_connection_age": "100s"}}
+        lambda message, _call, reply: replies.append((reply, message)),
+        keepalive={"server_parameters": {"max_connection_age": "100s"}},
     )
     client = serving.connect()
     first = client.request(C, encode_message(b"1"))
@@ -344,7 +361,8 @@ def test_what_a_client_sends_after_the_end_is_dropped(grpc_server):
 def test_grace_of_an_old_connection_ends(grpc_server):
     """max_connection_age_grace: then what is not answered is cut off."""
     serving = grpc_server(
-        lambda *_: None, keepalive={"server_parameters": {"max_connection_age": "100s", "max_connection_age_grace": "20s"}}
+        lambda *_: None,
+        keepalive={"server_parameters": {"max_connection_age": "100s", "max_connection_age_grace": "20s"}},
     )
     client = serving.connect()
     client.request(C, encode_message(b"1"))

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 import http2_peer
 from collector.transport.http2 import engine
 from collector.transport.http2.engine import ErrorCode
-from collector.transport.http2.events import EngineError, GoAwayReceived, Over, PingReceived, Received, SettingsReceived, StreamGoneError
+from collector.transport.http2.events import (
+    EngineError,
+    GoAwayReceived,
+    Over,
+    PingReceived,
+    Received,
+    SettingsReceived,
+    StreamGoneError,
+)
 from collector.transport.http2.fields import Fields, headers_of
 from http2_peer import DataReceived, ResponseReceived, StreamReset, TrailersReceived
 
@@ -36,7 +44,9 @@ def message(body, flag=0):
 
 
 def new_server(max_message_bytes=1 << 20):
-    return engine.server(max_message_bytes=max_message_bytes, max_concurrent_streams=100, max_header_bytes=1 << 16, cut_off_bytes=1 << 18)
+    return engine.server(
+        max_message_bytes=max_message_bytes, max_concurrent_streams=100, max_header_bytes=1 << 16, cut_off_bytes=1 << 18
+    )
 
 
 def new_client(max_frame_bytes=1 << 14):
@@ -87,9 +97,22 @@ def test_a_call_is_told_once_when_it_is_whole():
     """Its head, its message without the prefix, its time-out apart; the head's block is the same for every call of its kind."""
     client, server = begun()
     blocks = set()
-    for timeout, seconds in ((b"5S", 5.0), (b"1500m", 1.5), (b"20u", 2e-5), (b"7n", 7e-9), (b"2M", 120.0), (b"1H", 3600.0)):
+    for timeout, seconds in (
+        (b"5S", 5.0),
+        (b"1500m", 1.5),
+        (b"20u", 2e-5),
+        (b"7n", 7e-9),
+        (b"2M", 120.0),
+        (b"1H", 3600.0),
+    ):
         (event,) = server.receive(ask(client, [*CALL, (b"grpc-timeout", timeout)], message(b"abc")), 1.0)
-        assert (event.message, event.is_compressed, event.is_end, event.is_closed, event.data) == (b"abc", False, True, False, b"")
+        assert (event.message, event.is_compressed, event.is_end, event.is_closed, event.data) == (
+            b"abc",
+            False,
+            True,
+            False,
+            b"",
+        )
         assert (event.timeout, event.timeout_s, event.is_grpc) == (timeout, pytest.approx(seconds), True)
         assert headers_of(event.head) == CALL
         blocks.add(event.head)
@@ -172,7 +195,9 @@ bodies = st.one_of(
 
 @settings(deadline=None, max_examples=150)
 @given(
-    requests=st.lists(st.tuples(st.sampled_from([CALL, UPLOAD]), st.lists(bodies, max_size=4), st.booleans()), max_size=4),
+    requests=st.lists(
+        st.tuples(st.sampled_from([CALL, UPLOAD]), st.lists(bodies, max_size=4), st.booleans()), max_size=4
+    ),
     cuts=st.lists(st.integers(0, 1 << 20), max_size=12),
 )
 def test_no_split_changes_what_is_heard(requests, cuts):
@@ -269,7 +294,9 @@ def test_large_bodies_are_referred_to_and_in_frames_as_large_as_the_peer_takes()
         (event,) = server.receive(ask(client, CALL, message(b"")), 0.0)
         server.respond(event.stream_id, OK, body, STATUS)
         pieces = server.output(1 << 30)
-        assert sum(piece is body or (isinstance(piece, memoryview) and piece.obj is body) for piece in pieces) == referred
+        assert (
+            sum(piece is body or (isinstance(piece, memoryview) and piece.obj is body) for piece in pieces) == referred
+        )
         client.receive_data(b"".join(pieces))
         received = [event for event in client.events() if isinstance(event, DataReceived)]
         assert b"".join(event.data for event in received) == body
@@ -316,7 +343,9 @@ def test_a_request_that_is_given_up():
     octets = client.data_to_send()
     client.reset_stream(stream_id)
     events = server.receive(octets + client.data_to_send(), 1.0)
-    assert [(event.head is not None, event.is_closed, event.error_code) for event in events] == [(True, True, ErrorCode.CANCEL)]
+    assert [(event.head is not None, event.is_closed, event.error_code) for event in events] == [
+        (True, True, ErrorCode.CANCEL)
+    ]
     assert server.held_bytes == 0
     (event,) = server.receive(ask(client, CALL, message(b"")), 1.0)
     server.respond(event.stream_id, OK, EMPTY, STATUS)
@@ -425,7 +454,11 @@ from collector.transport.http2 import engine, nghttp2
 
 def run_without_ngh2(code):
     return subprocess.run(
-        [sys.executable, "-c", IN_A_PROCESS_WITHOUT_NGH2.format(code)], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", IN_A_PROCESS_WITHOUT_NGH2.format(code)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
 
 

@@ -54,7 +54,9 @@ async def serving(method=lambda message, _, reply: reply(message), **config):
 
 def call(target, message=b"hi", credentials=None, **options):
     """One call of gRPC's synchronous client, for a thread."""
-    channel = grpc.secure_channel(target, credentials, UNLIMITED) if credentials else grpc.insecure_channel(target, UNLIMITED)
+    channel = (
+        grpc.secure_channel(target, credentials, UNLIMITED) if credentials else grpc.insecure_channel(target, UNLIMITED)
+    )
     with channel:
         return channel.unary_unary("/a.B/C")(message, timeout=20, **options)
 
@@ -89,7 +91,10 @@ def test_tls(run, certificates):
     read = {name: (certificates / name).read_bytes() for name in ("ca.pem", "client.pem", "client.key")}
     plain = grpc.ssl_channel_credentials(read["ca.pem"])
     mutual = grpc.ssl_channel_credentials(read["ca.pem"], read["client.key"], read["client.pem"])
-    suite = {"max_version": "1.2", "cipher_suites": ["TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"]}
+    suite = {
+        "max_version": "1.2",
+        "cipher_suites": ["TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"],
+    }
 
     async def main():
         for more, credentials in (
@@ -119,7 +124,11 @@ def test_renewed_certificates_are_taken_up(run, tmp_path):
 
     async def main():
         old = write()
-        tls = {"cert_file": str(tmp_path / "server.pem"), "key_file": str(tmp_path / "server.key"), "reload_interval": "1ms"}
+        tls = {
+            "cert_file": str(tmp_path / "server.pem"),
+            "key_file": str(tmp_path / "server.key"),
+            "reload_interval": "1ms",
+        }
         async with serving(tls=tls) as (server, _):
             target = f"localhost:{server.port}"
             assert await asyncio.to_thread(call, target, b"1", old) == b"1"

@@ -21,7 +21,11 @@ from collector.wire.errors import MalformedBatch
 from collector.wire.scan import check as scan
 from collector.wire.scan import index as scan_index
 
-REQUESTS = {"traces": ExportTraceServiceRequest, "metrics": ExportMetricsServiceRequest, "logs": ExportLogsServiceRequest}
+REQUESTS = {
+    "traces": ExportTraceServiceRequest,
+    "metrics": ExportMetricsServiceRequest,
+    "logs": ExportLogsServiceRequest,
+}
 SIGNALS = tuple(REQUESTS)
 TEXTS = (
     "",
@@ -72,7 +76,9 @@ def scalar(rng: random.Random, field: Any) -> Any:
 def fill(rng: random.Random, message: Message, depth: int = 0) -> Message:
     """Any field of the message may be set, to anything the door lets in."""
     for field in message.DESCRIPTOR.fields:
-        if field.name.endswith("strindex") or (rng.random() < 0.25 and field.full_name != "opentelemetry.proto.metrics.v1.Metric.name"):
+        if field.name.endswith("strindex") or (
+            rng.random() < 0.25 and field.full_name != "opentelemetry.proto.metrics.v1.Metric.name"
+        ):
             continue
         if field.message_type is None:
             if field.is_repeated:
@@ -182,7 +188,10 @@ def assert_attributes(wire: bytes, found: tuple[np.ndarray, list[bytes]], lists:
         assert row["owner"] == owner
         key = attribute.key.encode()
         assert keys[row["key_code"]] == inside(wire, row, "key") == key
-        assert type(attribute).FromString(content(wire[row["start"] : row["end"]])).SerializeToString() == attribute.SerializeToString()
+        assert (
+            type(attribute).FromString(content(wire[row["start"] : row["end"]])).SerializeToString()
+            == attribute.SerializeToString()
+        )
         member = attribute.value.WhichOneof("value")
         assert row["kind"] == KINDS[member]
         assert (row["any"] >= 0) == attribute.HasField("value")
@@ -210,7 +219,9 @@ def assert_children(table: str, wire: bytes, parents: np.ndarray, lists: list[An
         if table == "exemplars":
             assert row["value_kind"] == {None: 0, "as_int": 1, "as_double": 2}[child.WhichOneof("value")]
     if attributes:
-        assert_attributes(wire, scan_index.index_attributes(table, wire, rows), [getattr(child, attributes) for _, child in flat])
+        assert_attributes(
+            wire, scan_index.index_attributes(table, wire, rows), [getattr(child, attributes) for _, child in flat]
+        )
 
 
 def assert_index(signal: str, wire: bytes, tables: tuple[np.ndarray, ...]) -> None:
@@ -239,8 +250,12 @@ def assert_index(signal: str, wire: bytes, tables: tuple[np.ndarray, ...]) -> No
         assert (row["inner_start"] >= 0) == scope.HasField("scope")
     for row, (parent, item) in zip(tables[2], items, strict=True):
         assert_row(wire, row, item, parent)
-    assert_attributes(wire, scan_index.index_attributes("resources", wire, tables[0]), [g.resource.attributes for g in groups])
-    assert_attributes(wire, scan_index.index_attributes("scopes", wire, tables[1]), [s.scope.attributes for _, s in scopes])
+    assert_attributes(
+        wire, scan_index.index_attributes("resources", wire, tables[0]), [g.resource.attributes for g in groups]
+    )
+    assert_attributes(
+        wire, scan_index.index_attributes("scopes", wire, tables[1]), [s.scope.attributes for _, s in scopes]
+    )
     if signal == "traces":
         assert_attributes(wire, scan_index.index_attributes("spans", wire, tables[2]), [s.attributes for _, s in items])
         assert [(r["status_code"], inside(wire, r, "status_message")) for r in tables[2]] == [
@@ -249,7 +264,9 @@ def assert_index(signal: str, wire: bytes, tables: tuple[np.ndarray, ...]) -> No
         assert_children("events", wire, tables[2], [s.events for _, s in items], "attributes")
         assert_children("links", wire, tables[2], [s.links for _, s in items], "attributes")
     elif signal == "logs":
-        assert_attributes(wire, scan_index.index_attributes("records", wire, tables[2]), [s.attributes for _, s in items])
+        assert_attributes(
+            wire, scan_index.index_attributes("records", wire, tables[2]), [s.attributes for _, s in items]
+        )
         for row, (_, record) in zip(tables[2], items, strict=True):
             member = record.body.WhichOneof("value")
             assert row["body_kind"] == (KINDS[member] if record.HasField("body") else layout.KIND_ABSENT)
@@ -270,7 +287,10 @@ def assert_points(wire: bytes, tables: tuple[np.ndarray, ...], metrics: list[Any
         assert row["temporality"] == getattr(message, "aggregation_temporality", 0)
         assert row["monotonic"] == getattr(message, "is_monotonic", False)
         if member:
-            assert type(message).FromString(wire[row["data_body"] : row["data_end"]]).SerializeToString() == message.SerializeToString()
+            assert (
+                type(message).FromString(wire[row["data_body"] : row["data_end"]]).SerializeToString()
+                == message.SerializeToString()
+            )
             points += [(i, point) for point in message.data_points]
         else:
             assert row["data_start"] == -1
@@ -284,8 +304,12 @@ def assert_points(wire: bytes, tables: tuple[np.ndarray, ...], metrics: list[Any
             if name in names and point.DESCRIPTOR.fields_by_name[name].has_presence:
                 assert bool(row["present"] & bit) == point.HasField(name)
     types = tables[2]["type"][tables[3]["parent"]]
-    assert_attributes(wire, scan_index.index_attributes("points", wire, tables[3], types), [p.attributes for _, p in points])
-    assert_children("exemplars", wire, tables[3], [getattr(p, "exemplars", ()) for _, p in points], "filtered_attributes")
+    assert_attributes(
+        wire, scan_index.index_attributes("points", wire, tables[3], types), [p.attributes for _, p in points]
+    )
+    assert_children(
+        "exemplars", wire, tables[3], [getattr(p, "exemplars", ()) for _, p in points], "filtered_attributes"
+    )
     assert_children("quantiles", wire, tables[3], [getattr(p, "quantile_values", ()) for _, p in points], None)
 
 

@@ -12,7 +12,11 @@ from collector.wire.errors import MalformedBatch
 from collector.wire.scan import check as scan
 from collector.wire.scan import index as scan_index
 
-REQUESTS: dict[str, Any] = {"traces": ExportTraceServiceRequest, "metrics": ExportMetricsServiceRequest, "logs": ExportLogsServiceRequest}
+REQUESTS: dict[str, Any] = {
+    "traces": ExportTraceServiceRequest,
+    "metrics": ExportMetricsServiceRequest,
+    "logs": ExportLogsServiceRequest,
+}
 TRACE_ID = bytes(range(16))
 SPAN_ID = bytes(range(8))
 
@@ -91,13 +95,21 @@ def test_unknown_signal_is_a_programming_error():
         ("traces", in_item(field(13, tag(6, 0) + b"\x01")), "resource_spans.scope_spans.spans.links"),
         ("traces", in_item(field(15, field(3, b""))), "resource_spans.scope_spans.spans.status"),
         ("traces", in_item(field(9, tag(1, 0) + b"\x01")), "resource_spans.scope_spans.spans.attributes"),
-        ("traces", in_item(attribute(b"k", tag(3, 1) + bytes(8), 9)), "resource_spans.scope_spans.spans.attributes.value"),
+        (
+            "traces",
+            in_item(attribute(b"k", tag(3, 1) + bytes(8), 9)),
+            "resource_spans.scope_spans.spans.attributes.value",
+        ),
         ("traces", field(1, tag(1000, 0) + b"\x01"), "resource_spans"),
         ("logs", in_item(tag(5, 0) + b"\x01"), "resource_logs.scope_logs.log_records"),
         ("logs", in_item(field(5, tag(1, 0) + b"\x01")), "resource_logs.scope_logs.log_records.body"),
         ("metrics", in_item(field(1, b"m"), tag(5, 0) + b"\x01"), "resource_metrics.scope_metrics.metrics"),
         ("metrics", in_point(tag(3, 0) + b"\x01"), "resource_metrics.scope_metrics.metrics.gauge.data_points"),
-        ("metrics", in_point(field(5, tag(2, 0) + b"\x01")), "resource_metrics.scope_metrics.metrics.gauge.data_points.exemplars"),
+        (
+            "metrics",
+            in_point(field(5, tag(2, 0) + b"\x01")),
+            "resource_metrics.scope_metrics.metrics.gauge.data_points.exemplars",
+        ),
         (
             "metrics",
             in_point(field(8, tag(1, 1) + bytes(8)), data=10),
@@ -119,7 +131,9 @@ def test_known_field_with_wrong_wire_type_is_refused(signal, wire, path):
     assert path in str(error)
 
 
-@pytest.mark.parametrize("place", [lambda x: x, lambda x: field(1, x), lambda x: in_item(x), lambda x: in_item(attribute(b"k", x, 9))])
+@pytest.mark.parametrize(
+    "place", [lambda x: x, lambda x: field(1, x), lambda x: in_item(x), lambda x: in_item(attribute(b"k", x, 9))]
+)
 def test_groups_are_refused(place):
     """Groups, even unknown ones, are read differently by different parsers."""
     assert "groups" in refused("traces", place(tag(99, 3) + tag(99, 4))).reason
@@ -205,7 +219,9 @@ def test_every_truncation_of_a_request_is_refused_or_whole():
 def test_unknown_fields_survive():
     """What we do not understand is kept after its structure was checked, whatever bytes it holds."""
     unknown = field(99, b"\xff\xfe\x00") + tag(98, 0) + b"\x07" + tag(97, 1) + bytes(8) + tag(96, 5) + bytes(4)
-    wire = unknown + field(1, unknown, field(1, unknown), field(2, unknown, field(1, unknown), field(2, unknown, field(11, unknown))))
+    wire = unknown + field(
+        1, unknown, field(1, unknown), field(2, unknown, field(1, unknown), field(2, unknown, field(11, unknown)))
+    )
     kept, _, rejected, _, repaired = scan.check("traces", wire)
     assert kept is wire
     assert rejected == repaired == 0
@@ -284,7 +300,12 @@ def test_metric_without_name_costs_its_points(name):
         ("traces", in_item(field(3, b"\xc0\xaf"), field(13, field(3, b"\xe0\x80\xaf"))), 2),
         (
             "traces",
-            field(1, field(3, b"\xff"), field(1, attribute(b"\xff", b"")), field(2, field(1, b"", field(1, b"\xff")), field(3, b"\xff"))),
+            field(
+                1,
+                field(3, b"\xff"),
+                field(1, attribute(b"\xff", b"")),
+                field(2, field(1, b"", field(1, b"\xff")), field(3, b"\xff")),
+            ),
             4,
         ),
         ("logs", in_item(field(5, text(b"line \xff")), field(3, b"\xff"), field(12, b"\xff")), 3),
@@ -301,7 +322,16 @@ def test_invalid_utf8_is_repaired_and_counted(signal, wire, repaired):
 
 
 @pytest.mark.parametrize(
-    "raw", [b"\xff" * 200, b"a\xf0\x9f\x8e", b"\xf0\x80\x80\x80", b"ok\xc2", b"\xe2\x82\xe2\x82\xac", b"12345678\x80", bytes(range(256))]
+    "raw",
+    [
+        b"\xff" * 200,
+        b"a\xf0\x9f\x8e",
+        b"\xf0\x80\x80\x80",
+        b"ok\xc2",
+        b"\xe2\x82\xe2\x82\xac",
+        b"12345678\x80",
+        bytes(range(256)),
+    ],
 )
 def test_repair_replaces_like_the_unicode_standard(raw):
     """One U+FFFD for each maximal ill-formed part, lengths of all enclosing messages corrected."""
@@ -319,7 +349,9 @@ def test_invalid_utf8_in_bytes_is_left_alone():
 def test_instrumentation_library_fields_become_scopes(signal):
     """Field 1000, which old decoders read as data, is not a way around the pipeline: its items are items."""
     item = field(2, field(1, b"m")) if signal == "metrics" else field(2, b"")
-    wire = field(1, field(1000, field(1, field(1, b"lib"), field(2, b"1.0")), item, field(3, b"url")), field(1000, item))
+    wire = field(
+        1, field(1000, field(1, field(1, b"lib"), field(2, b"1.0")), item, field(3, b"url")), field(1000, item)
+    )
     request, tables, rejected, _, _ = let_in(signal, wire)
     assert b"\xc2\x3e" not in request.SerializeToString()
     assert [len(rows) for rows in tables[:3]] == [1, 2, 2]
@@ -329,7 +361,9 @@ def test_instrumentation_library_fields_become_scopes(signal):
 
 def test_instrumentation_library_fields_beside_scopes_are_ignored():
     """With scopes present the old field holds the same data again (opentelemetry-proto 0.15: "SHOULD be ignored")."""
-    request, tables, *_ = let_in("traces", field(1, field(1000, field(2, field(5, b"old"))), field(2, field(2, field(5, b"new")))))
+    request, tables, *_ = let_in(
+        "traces", field(1, field(1000, field(2, field(5, b"old"))), field(2, field(2, field(5, b"new"))))
+    )
     assert [span.name for span in request.resource_spans[0].scope_spans[0].spans] == ["new"]
     assert len(tables[2]) == 1
 
@@ -430,7 +464,9 @@ def test_all_faults_in_one_request():
     """Repair, merge and rejection work together, in one answer."""
     bad = field(2, field(1, b"short"), field(5, b"\xff"))
     good = field(2, field(5, b"a"), field(5, b"b\xff"))
-    request, tables, rejected, message, repaired = let_in("traces", field(1, field(1000, bad, good), field(99, b"kept")))
+    request, tables, rejected, message, repaired = let_in(
+        "traces", field(1, field(1000, bad, good), field(99, b"kept"))
+    )
     assert (rejected, repaired) == (1, 2)
     assert message.startswith("1 span rejected")
     assert [span.name for span in request.resource_spans[0].scope_spans[0].spans] == ["b\ufffd"]
@@ -449,7 +485,10 @@ def test_masses_of_empty_messages_are_refused():
     assert "empty messages" in refused("traces", field(1, field(2, b"\x12\x00" * 100_000))).reason
     assert "empty messages" in refused("metrics", in_item(field(1, b"m"), field(5, b"\x0a\x00" * 100_000))).reason
     assert len(scan.check("traces", field(1, field(2, b"\x12\x00" * 1000)))[1][2]) == 1000
-    assert len(scan.check("traces", field(1, field(2, field(2, field(1, TRACE_ID), field(2, SPAN_ID)) * 100_000)))[1][2]) == 100_000
+    assert (
+        len(scan.check("traces", field(1, field(2, field(2, field(1, TRACE_ID), field(2, SPAN_ID)) * 100_000)))[1][2])
+        == 100_000
+    )
 
 
 def test_large_requests_release_the_gil_and_agree():

@@ -54,7 +54,9 @@ def test_rows_are_the_c_structs(name):
     dtype = getattr(layout, name)
     assert dtype.names == tuple(column for column, _ in fields)
     assert dtype.itemsize == ctypes.sizeof(c_struct)
-    assert [dtype.fields[column][1] for column, _ in fields] == [getattr(c_struct, column).offset for column, _ in fields]
+    assert [dtype.fields[column][1] for column, _ in fields] == [
+        getattr(c_struct, column).offset for column, _ in fields
+    ]
 
 
 def test_find_field_gives_the_last_occurrence():
@@ -112,9 +114,13 @@ def test_rows_that_are_not_contiguous_are_taken():
     spans = scan.scan("traces", wire)[2]
     strided, copied = spans[::2], np.ascontiguousarray(spans[::2])
     assert (
-        scan_index.index_attributes("spans", wire, strided)[0].tobytes() == scan_index.index_attributes("spans", wire, copied)[0].tobytes()
+        scan_index.index_attributes("spans", wire, strided)[0].tobytes()
+        == scan_index.index_attributes("spans", wire, copied)[0].tobytes()
     )
-    assert scan_index.index_children("events", wire, strided).tobytes() == scan_index.index_children("events", wire, copied).tobytes()
+    assert (
+        scan_index.index_children("events", wire, strided).tobytes()
+        == scan_index.index_children("events", wire, copied).tobytes()
+    )
 
 
 def test_rows_of_another_table_are_refused():
@@ -181,7 +187,9 @@ def test_scan_refuses_what_check_would_have_changed():
             scan.scan("traces", wire)
 
 
-@pytest.mark.parametrize(("signal", "count", "make"), [("traces", "spans", generate.traces), ("logs", "records", generate.logs)])
+@pytest.mark.parametrize(
+    ("signal", "count", "make"), [("traces", "spans", generate.traces), ("logs", "records", generate.logs)]
+)
 def test_frames_are_the_begin_of_every_row(signal, count, make):
     """What ``scan`` finds of where resources, scopes and items stand, and nothing of what is in an item."""
     for seed in range(20):

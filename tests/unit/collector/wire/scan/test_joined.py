@@ -15,9 +15,11 @@ MAKE = {
     "logs": lambda count, seed: logs_request(records=count, seed=seed),
 }
 GOOD = {
-    signal: [b""] + [make(count, seed).SerializeToString() for count, seed in ((1, 1), (3, 2), (20, 3))] for signal, make in MAKE.items()
+    signal: [b""] + [make(count, seed).SerializeToString() for count, seed in ((1, 1), (3, 2), (20, 3))]
+    for signal, make in MAKE.items()
 }
-GOOD = {signal: [*bodies, b"\x0a\x00", b"\x7a\x02ab"] for signal, bodies in GOOD.items()}  # an empty resource, an unknown field
+# an empty resource, an unknown field
+GOOD = {signal: [*bodies, b"\x0a\x00", b"\x7a\x02ab"] for signal, bodies in GOOD.items()}
 
 
 def alone(signal: str, wire: bytes):
@@ -41,7 +43,9 @@ def test_joined_is_one_by_one(signal, data):
             body = body[: data.draw(st.integers(0, len(body)))]
         bodies[place] = bytes(body)
     each = [alone(signal, body) for body in bodies]
-    plain = all(found is not None and found[0] is body and not found[2] for found, body in zip(each, bodies, strict=True))
+    plain = all(
+        found is not None and found[0] is body and not found[2] for found, body in zip(each, bodies, strict=True)
+    )
     joined = scan.check_joined(signal, bodies)
     assert (joined is not None) == plain
     if joined is not None:

@@ -31,7 +31,10 @@ def written(rows, attributes, known, keys, changes, tag=0x4A):
     if made is None:
         return []
     offsets, deleted, sources, lengths, payload = made.columns()
-    return [(o, d, payload[s : s + n]) for o, d, s, n in zip(*(c.tolist() for c in (offsets, deleted, sources, lengths)), strict=True)]
+    return [
+        (o, d, payload[s : s + n])
+        for o, d, s, n in zip(*(c.tolist() for c in (offsets, deleted, sources, lengths)), strict=True)
+    ]
 
 
 def fields(payload):
@@ -153,14 +156,18 @@ def test_rows_that_say_anything_are_refused_or_written(seed):
         for _ in range(source.randrange(3)):
             if len(table):
                 table[source.choice(table.dtype.names)][source.randrange(len(table))] = source.randrange(5)
-    attributes["key_code"] = [source.randrange(-1, 4) if source.random() < 0.1 else source.randrange(3) for _ in attributes]
+    attributes["key_code"] = [
+        source.randrange(-1, 4) if source.random() < 0.1 else source.randrange(3) for _ in attributes
+    ]
     changes = []
     for _ in range(source.randrange(1, 6)):
         slot = source.randrange(-1, 3)
         count = len(rows) if slot >= 0 else len(attributes)
         mode = source.choice((UPSERT, DELETE, *((INSERT, UPDATE) if slot >= 0 else ())))
         where = np.array([source.randrange(2) for _ in range(count)], np.uint8) if source.random() < 0.5 else None
-        changes.append((slot, mode, where, ("texts", [b"t"], np.array([source.randrange(-1, 1) for _ in range(count)], np.int32))))
+        changes.append(
+            (slot, mode, where, ("texts", [b"t"], np.array([source.randrange(-1, 1) for _ in range(count)], np.int32)))
+        )
     log = AttributeLog(rows, attributes, [b"a", b"b", b"c"], [b"b", b"new", b"c"], changes)
     for function in (lambda: log.resolve(source.randrange(3)), lambda: log.patches(np.full(4, 0x4A, np.uint8))):
         try:

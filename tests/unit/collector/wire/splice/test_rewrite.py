@@ -72,7 +72,13 @@ def patched(node, source, at, frames, patches):
 def arrays(patches):
     offsets, deleted, payloads = (list(column) for column in zip(*patches, strict=True)) if patches else ([], [], [])
     lengths = np.array([len(payload) for payload in payloads], np.int64)
-    return np.array(offsets, np.int64), np.array(deleted, np.int64), np.cumsum(lengths) - lengths, lengths, b"".join(payloads)
+    return (
+        np.array(offsets, np.int64),
+        np.array(deleted, np.int64),
+        np.cumsum(lengths) - lengths,
+        lengths,
+        b"".join(payloads),
+    )
 
 
 @settings(max_examples=300, deadline=None)
@@ -116,8 +122,12 @@ def test_rewrite_refuses_what_makes_no_sense(wire, patches, frames):
         result, _, placed = rewrite(wire, *arrays(patches), [(rows, np.arange(len(rows)), "start")])
     except ValueError:
         return
-    assert abs(len(result) - len(wire) - sum(len(payload) - deleted for _, deleted, payload in patches)) <= 2 * len(frames)
-    assert all(result[at : at + len(payload)] == payload for at, (_, _, payload) in zip(placed.tolist(), patches, strict=True))
+    assert abs(len(result) - len(wire) - sum(len(payload) - deleted for _, deleted, payload in patches)) <= 2 * len(
+        frames
+    )
+    assert all(
+        result[at : at + len(payload)] == payload for at, (_, _, payload) in zip(placed.tolist(), patches, strict=True)
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from collector.wire.layout import ATTRIBUTE, KIND_ABSENT, KIND_BOOL, KIND_BYTES, KIND_DOUBLE, KIND_EMPTY, KIND_INT, KIND_STRING
+from collector.wire.layout import (
+    ATTRIBUTE,
+    KIND_ABSENT,
+    KIND_BOOL,
+    KIND_BYTES,
+    KIND_DOUBLE,
+    KIND_EMPTY,
+    KIND_INT,
+    KIND_STRING,
+)
 from collector.wire.splice.values import (
     bodies,
     compact,
