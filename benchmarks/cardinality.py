@@ -97,7 +97,7 @@ def measure(kind, distinct):
     clock = FakeClock()
     clock.start = clock.time_unix_nano()
     settings = make_settings(factory, signals={Signal.METRICS}, clock=clock, outputs={Signal.METRICS: Nowhere()})
-    sut = factory.create(settings, CardinalityConfig(limit=LIMIT), None)
+    sut = factory.create(settings, CardinalityConfig(limit=LIMIT))
     first, _ = consume(sut, batches(distinct, clock, kind, distinct))
     clock.move(1)
     _, steady = consume(sut, batches(distinct, clock, kind, POINTS))

@@ -144,8 +144,8 @@ class WithSource(Registry):
             signals=frozenset(Signal), kind=ComponentKind.RECEIVER,
         )  # fmt: skip
 
-    def _create(self, settings: Settings, config: Any, previous: Any) -> Source:
-        del config, previous
+    def _create(self, settings: Settings, config: Any) -> Source:
+        del config
         self.made.append(Source(settings))
         return self.made[-1]
 
@@ -187,7 +187,7 @@ async def measured(variant: Variant, bodies: Sequence[bytes]) -> float:
     gc.collect()
     began, items = time.process_time(), 0
     for body in bodies:
-        receipt = await door.admit(body, EMPTY_CONTEXT)
+        receipt = await door.consume_request(body, EMPTY_CONTEXT)
         items += receipt.accepted_count
         await asyncio.sleep(0)  # timers have their turn, as between requests
     await service.shutdown()

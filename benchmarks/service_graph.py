@@ -73,7 +73,7 @@ async def cost(edge_count, how):
     config = factory.config_type.model_validate(
         {"store": {"max_items": 100_000, "ttl": "1h"}, "aggregation_cardinality_limit": 0}
     )
-    connector = factory.create(settings, config, None)
+    connector = factory.create(settings, config)
     await connector.start(FakeHost())
     spans, seconds = 0, 0.0
     for turn, wires in enumerate(batches(edge_count, how)):

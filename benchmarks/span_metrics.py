@@ -81,7 +81,7 @@ def connector_cpu(raw, wires, joined=1):
     """(CPU seconds a million spans, best of three; µs of a flush a point; points). ``joined``: requests in a batch."""
     clock = FakeClock()
     settings = make_settings(factory, clock=clock)
-    connector = factory.create(settings, factory.config_type.model_validate(raw), None)
+    connector = factory.create(settings, factory.config_type.model_validate(raw))
 
     def work(count):
         checked = [Traces.check(wires[number % len(wires)]).batch for number in range(count // BATCH)]
@@ -202,7 +202,7 @@ def service_of(durations, is_error, weights=None):
         end_times=START + (durations * 1e9).astype(np.uint64), kinds=2, status_codes=np.where(is_error, 2, 0), trace_states=states,
     )  # fmt: skip
     raw = {"histogram": {"exponential": {"max_size": 2000}}}
-    connector = factory.create(make_settings(factory, clock=FakeClock()), factory.config_type.model_validate(raw), None)
+    connector = factory.create(make_settings(factory, clock=FakeClock()), factory.config_type.model_validate(raw))
     asyncio.run(connector.consume(builder.build()))
     return connector.state.report.document()["services"][0]
 

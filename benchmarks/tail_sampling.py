@@ -116,7 +116,7 @@ def sampler(processor: str, clock: Any, output: Any) -> Any:
     factory = importlib.import_module(f"processors.{processor}").factory
     config = factory.config_type.model_validate({"decision_wait": f"{WAIT_S:.0f}s", **KEYS[processor]})
     settings = make_settings(factory, signals={Signal.TRACES}, clock=clock, outputs={Signal.TRACES: output})
-    return factory.create(settings, config, None)
+    return factory.create(settings, config)
 
 
 async def run(processor: str, wires: list[bytes], per_wait: int) -> dict[str, Any]:
@@ -215,7 +215,7 @@ def plot(path: str) -> None:
         keys: dict[str, Any] = {"rules": [{"name": "rest", "ratio": tail}]}
         if how == "upstream_ratio":
             keys["upstream_ratio"] = {"a": head}
-        sampler: Any = factory.create(settings, SamplingConfig.model_validate(keys), None)
+        sampler: Any = factory.create(settings, SamplingConfig.model_validate(keys))
         await sampler.consume(Traces.from_wire(message.SerializeToString()))
         await sampler.shutdown()
         kept = adjusted = 0.0

@@ -1,7 +1,7 @@
 """Which component types there are: found through entry points, loaded when first asked for.
 
 A distribution offers a component with an entry point in the group ``tailrace.receivers`` … ``tailrace.extensions``,
-named after its type, that points at a ``collector.api.Factory``. The Collector's older spellings are found too.
+named after its type, that points at a ``collector.api.Factory``. Its other spellings are ``Factory.aliases``.
 """
 
 import importlib.metadata
@@ -20,34 +20,6 @@ __all__ = ["TOP_LEVEL_NAMES", "ComponentDescription", "Registry", "check_top_lev
 
 TOP_LEVEL_NAMES = ("collector", "config", "receivers", "processors", "exporters", "connectors", "extensions")
 DISTRIBUTION = "tailrace"
-
-RENAMED: dict[ComponentKind, dict[str, str]] = {
-    ComponentKind.RECEIVER: {
-        "filelog": "file_log",
-        "hostmetrics": "host_metrics",
-        "prometheusremotewrite": "prometheus_remote_write",
-    },
-    ComponentKind.PROCESSOR: {
-        "k8sattributes": "k8s_attributes",
-        "logdedup": "log_dedup",
-        "metricstransform": "metrics_transform",
-        "resourcedetection": "resource_detection",
-    },
-    ComponentKind.EXPORTER: {
-        "loadbalancing": "load_balancing",
-        "otlp": "otlp_grpc",
-        "otlphttp": "otlp_http",
-        "prometheusremotewrite": "prometheus_remote_write",
-    },
-    ComponentKind.CONNECTOR: {
-        "servicegraph": "service_graph",
-        "spanmetrics": "span_metrics",
-    },
-    ComponentKind.EXTENSION: {
-        "healthcheck": "health_check",
-    },
-}
-"""The Collector's renamed types, old to new. Source: opentelemetry-collector#14396, -contrib#45339."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +66,11 @@ class Registry:
         Raises:
             ImportError: the component is installed and cannot be loaded; the message says why.
         """
-        renamed = RENAMED[kind]
-        older = [old for old, new in renamed.items() if new == component_type]
-        for spelling in (component_type, renamed.get(component_type, component_type), *older):
-            if spelling in self._offers[kind]:
-                return self._load(kind, spelling)
-        for offered in self._offers[kind]:  # last: this loads them all
+        if component_type in self._offers[kind]:
+            return self._load(kind, component_type)
+        # An alias. Nearly all differ from the type by underscores alone; asking those first spares loading the others.
+        compact = component_type.replace("_", "")
+        for offered in sorted(self._offers[kind], key=lambda name: name.replace("_", "") != compact):
             try:
                 factory = self._load(kind, offered)
             except ImportError:

@@ -5,7 +5,7 @@ Source: open-telemetry/opentelemetry-collector otelcol/config.go, service/intern
 
 from collections.abc import Iterable, Mapping
 
-from collector.api import ComponentId, ComponentKind, Factory
+from collector.api import ComponentId, ComponentKind, Factory, Trait
 from config.errors import ConfigError
 from config.model import Pipeline, ServiceConfig
 from config.resolve import Document
@@ -34,7 +34,7 @@ def check_graph(
         _check_connector(connector_id, factory, position, service, errors)
     _check_cycles(service, factories, errors)
     _note_unused(service, factories, warnings)
-    _note_sampled(service, factories, warnings)
+    _warn_counting_behind_sampling(service, factories, warnings)
 
 
 def _check_ambiguous(factories: Factories, errors: list[ConfigError]) -> None:
@@ -191,41 +191,34 @@ def _note_unused(service: ServiceConfig, factories: Factories, warnings: list[Co
                 )
 
 
-_COUNTING = frozenset({"span_metrics", "service_graph"})
-_SAMPLING = frozenset({"sampling", "tail_sampling", "probabilistic_sampler"})
+def _warn_counting_behind_sampling(service: ServiceConfig, factories: Factories, warnings: list[ConfigError]) -> None:
+    """Connectors that count items, behind a processor that removes some of them: their results are estimates, or wrong."""
 
+    def having(trait: Trait, ids: Iterable[ComponentId], kind: ComponentKind) -> list[ComponentId]:
+        found = ((component_id, factories[kind].get(component_id, (None, None))[0]) for component_id in ids)
+        return [component_id for component_id, factory in found if factory is not None and trait in factory.traits]
 
-def _note_sampled(service: ServiceConfig, factories: Factories, warnings: list[ConfigError]) -> None:
-    """Connectors that count spans, behind a processor that takes some away: their numbers are estimates, or wrong."""
-
-    def types_of(ids: Iterable[ComponentId], kind: ComponentKind) -> dict[ComponentId, str]:
-        found = ((each, factories[kind].get(each, (None, None))[0]) for each in ids)
-        return {each: factory.component_type for each, factory in found if factory is not None}
-
-    def sampler_above(pipeline: Pipeline, seen: frozenset[str]) -> ComponentId | None:
-        for processor, type_ in types_of(pipeline.processors, ComponentKind.PROCESSOR).items():
-            if type_ in _SAMPLING:
-                return processor
+    def sampler_upstream(pipeline: Pipeline, seen: frozenset[str]) -> ComponentId | None:
+        for sampler in having(Trait.SAMPLES, pipeline.processors, ComponentKind.PROCESSOR):
+            return sampler
         for other in service.pipelines.values():
             if (
                 other.id not in seen
                 and set(other.exporters) & set(pipeline.receivers)
                 and other.signal is pipeline.signal
             ):
-                found = sampler_above(other, seen | {other.id})
+                found = sampler_upstream(other, seen | {other.id})
                 if found is not None:
                     return found
         return None
 
     for pipeline in service.pipelines.values():
-        counting = [
-            each for each, type_ in types_of(pipeline.exporters, ComponentKind.CONNECTOR).items() if type_ in _COUNTING
-        ]
-        sampler = sampler_above(pipeline, frozenset({pipeline.id})) if counting else None
+        counting = having(Trait.COUNTS, pipeline.exporters, ComponentKind.CONNECTOR)
+        sampler = sampler_upstream(pipeline, frozenset({pipeline.id})) if counting else None
         for connector_id in counting if sampler is not None else ():
             message = (
-                f"counts only what {sampler} leaves of pipeline {pipeline.id}: list it as exporter of a pipeline before sampling, "
-                "else its numbers are estimates at best"
+                f"counts only what {sampler} leaves in pipeline {pipeline.id}, so its results are estimates at best; "
+                "list it as an exporter of a pipeline before the sampling"
             )
             warnings.append(
                 ConfigError(

@@ -1,15 +1,21 @@
-"""The six kinds of component and their obligations.
+"""The kinds of component and their obligations.
 
-Construction does no I/O (``validate`` constructs the whole graph offline). ``start`` is quick: it opens sockets and
-starts tasks, it does not wait for other servers. ``shutdown`` flushes what is held, and is safe on a component that was
-never started and when called twice. All of a component runs on one event loop; it owns its tasks and ends them. The
-service starts what is downstream first and stops what is upstream first, so outputs can be used from ``start`` of a
-receiver until its ``shutdown`` returns.
+**Life cycle.** The service constructs a component, calls :meth:`Component.take_over` if a reload replaces an older
+object, then ``start``, and finally ``shutdown``. Construction does no I/O: ``tailrace validate`` constructs the whole
+graph offline. ``start`` is quick: it opens sockets and starts tasks, but does not wait for other servers. ``shutdown``
+flushes what is held, and is safe on a component that was never started and when it is called twice. Everything of a
+component runs on one event loop; a component owns its tasks and ends them.
+
+**Order.** The service starts what is downstream first and stops what is upstream first, so a receiver can use its
+outputs from ``start`` until ``shutdown`` returns.
+
+**Handing a batch on** has one vocabulary: ``consume`` is awaited; ``try_consume`` does the same at once, in a plain
+call, and returns False if that is not possible, having done nothing.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from collector.api.host import Host
 from collector.model import Batch, Signal
@@ -21,10 +27,31 @@ class Component:
     """Anything with a life cycle."""
 
     async def start(self, host: Host) -> None:
-        """Begin work. Raise to refuse the start of the whole service, with a message that says what to change."""
+        """Begin work.
+
+        Raises:
+            Exception: refuses the start of the whole service; the message says what the user has to change.
+        """
 
     async def shutdown(self) -> None:
         """Stop taking work, flush what is held, release everything."""
+
+    def hand_over(self, config: Any) -> object | None:  # noqa: ARG002 - the default has nothing to hand over
+        """What a successor continues from, or None if there is nothing to continue and ``shutdown`` flushes as usual.
+
+        Called before ``shutdown`` when a reload follows that has the same component id (for a processor: in the same
+        pipeline); ``config`` is the successor's configuration. Batches may still arrive until ``shutdown`` returns and
+        must end up in the returned state. What the state holds stays in ``held_items`` until a successor has taken it.
+        The method must be quick, and safe on a component that was never started.
+        """
+        return None
+
+    def take_over(self, state: object) -> bool:  # noqa: ARG002 - the default cannot use any state
+        """Continue from what the predecessor's :meth:`hand_over` returned. Called before ``start``.
+
+        Returns False if the state cannot be used; what it holds is then dropped and counted.
+        """
+        return False
 
 
 class Extension(Component):
@@ -32,47 +59,70 @@ class Extension(Component):
 
 
 class Receiver(Component):
-    """Brings data in and hands it to ``settings.outputs[signal]``, a :class:`ReceiverOutput`."""
+    """Brings data in and hands it to ``settings.outputs[signal]``, a :class:`ReceiverOutput`.
+
+    Example::
+
+        class LinesReceiver(Receiver):
+            def __init__(self, settings: Settings, config: LinesConfig) -> None:
+                self._output = settings.outputs[Signal.LOGS]
+
+            async def on_lines(self, lines: list[str]) -> None:
+                builder = LogsBuilder()
+                scope = builder.scope(builder.resource({"service.name": "lines"}))
+                builder.records(scope, times=[self._clock.time_unix_nano()] * len(lines), bodies=lines)
+                await self._output.consume(builder.build())
+    """
 
 
 class Transform(Component, ABC):
-    """A processor that is a pure, synchronous function of one batch: most are.
+    """A processor that is a pure, synchronous function of one batch, as most are.
 
-    What leaves less than what entered is counted by the service under ``drop_reason``, unless the component itself
-    counted it with ``telemetry.dropped`` or ``telemetry.folded``.
+    If fewer items leave than entered, the service counts the difference under ``drop_reason``, except for what the
+    component itself counted with ``telemetry.dropped`` or ``telemetry.folded``.
+
+    Example::
+
+        class DropDebug(Transform):
+            drop_reason = "debug"
+
+            def transform(self, batch: Batch) -> Batch:
+                return batch.select(batch.field("severity_number") > 8)
     """
 
     drop_reason: ClassVar[str] = "filtered"
 
     @abstractmethod
     def transform(self, batch: Batch) -> Batch | None:
-        """The batch to pass on: the same object, a new one, or None for nothing. Must not raise for bad data."""
+        """The batch to pass on: the same object, a new one, or None for nothing. Must not raise because of bad data."""
 
 
 class Stage(Component, ABC):
-    """A processor that holds data or time: emits through ``settings.outputs[signal].consume``, also from its own timers.
+    """A processor that holds data or time; it emits through ``settings.outputs[signal].consume``, also from timers.
 
-    One object per pipeline. Items leave exactly once: emitted, counted as dropped or folded, or still ``held_items``.
+    There is one object per pipeline. Every item leaves exactly once: it is emitted, counted as dropped or folded, or it
+    is still in ``held_items``.
+
+    Example::
+
+        class Delay(Stage):
+            async def consume(self, batch: Batch) -> None:
+                self._held.append(batch)
+
+            def held_items(self) -> int:
+                return sum(batch.item_count for batch in self._held)
     """
 
     @abstractmethod
     async def consume(self, batch: Batch) -> None:
-        """Take the batch. Having taken it, it is this stage's: it may not refuse."""
+        """Take the batch. From now on it belongs to this stage, which may not refuse it."""
 
-    def take(self, batch: Batch) -> bool:  # noqa: ARG002 - the default never can
-        """``consume``, where that is possible without waiting. False: nothing was done, ``consume`` it."""
-        return False
-
-    def hand_over(self) -> bool:
-        """Called before ``shutdown`` where a reload follows whose graph has this id in this pipeline. True: it keeps what is held.
-
-        The successor takes it from ``previous`` in its ``start``. What nobody took is still in ``held_items``, and
-        leaves with the next ``shutdown``.
-        """
+    def try_consume(self, batch: Batch) -> bool:  # noqa: ARG002 - the default never can
+        """Do what ``consume`` does if that needs no waiting. False: nothing was done; the caller awaits ``consume``."""
         return False
 
     def held_items(self) -> int:
-        """Items taken and neither emitted nor dropped yet; the ledger asks."""
+        """Items taken and neither emitted nor dropped yet; read by the ledger."""
         return 0
 
     def held_bytes(self) -> int:
@@ -81,39 +131,64 @@ class Stage(Component, ABC):
 
 
 class Exporter(Component, ABC):
-    """Delivers batches of every signal it is configured for. Nearly all derive from ``collector.delivery.QueuedExporter``.
+    """Delivers batches of every signal it is configured for.
 
-    For each exporter: received = delivered + refused by the backend + dropped(reason) + in flight.
+    Exporters to a backend derive from :class:`collector.delivery.QueuedExporter`, which adds queue, retry and batching.
+    A plain exporter only implements ``consume``: a batch for which it returns counts as delivered, except for items that
+    the exporter itself counted with ``telemetry.dropped`` or ``telemetry.refused``; a batch for which it raises
+    :class:`PermanentError` counts as refused, and one for which it raises anything else as dropped. It is called in a
+    task of its own, so that it delays nobody, for several batches at a time.
+
+    For each exporter: received = delivered + refused by the backend + dropped (with a reason) + in flight.
+
+    Example::
+
+        class PrintExporter(Exporter):
+            async def consume(self, batch: Batch) -> None:
+                print(batch.signal, batch.item_count)
     """
 
-    waits_for_result: bool = False  # consume() returns after the backend took it, raises what the backend said
+    settles_by_itself: ClassVar[bool] = False
+    """True: it reports delivered, refused and dropped items to the ledger itself, as exporters with a queue do."""
+    waits_for_result: bool = False
+    """True: ``consume`` returns once the backend has taken the batch, and raises what the backend answered."""
 
     @abstractmethod
     async def consume(self, batch: Batch) -> None:
-        """Take the batch, or drop it for this exporter alone and count that. Raises ConsumeError only if ``waits_for_result``."""
+        """Deliver the batch, or take it into a queue.
 
-    def take(self, batch: Batch) -> bool:  # noqa: ARG002 - the default never can
-        """``consume``, where that is possible without waiting. False: nothing was done, ``consume`` it."""
+        Raises:
+            ConsumeError: the batch was not taken. The sender learns of it only if ``waits_for_result`` is set.
+        """
+
+    def try_consume(self, batch: Batch) -> bool:  # noqa: ARG002 - the default never can
+        """Do what ``consume`` does if that needs no waiting. False: nothing was done; the caller awaits ``consume``."""
         return False
 
-    def must_not_lose(self) -> bool:
-        """True (``block_on_overflow``): a full queue refuses the request at the door instead of dropping here."""
+    def blocks_on_overflow(self) -> bool:
+        """True: while the queue is full, requests are refused at the door instead of being dropped here."""
         return False
 
     def has_room(self, batch: Batch) -> bool:  # noqa: ARG002 - the default has no bound
-        """Whether ``consume(batch)`` right now would be taken without loss."""
+        """Whether ``consume(batch)`` would take the batch right now without loss."""
         return True
 
     def in_flight_items(self) -> Mapping[Signal, int]:
-        """Items taken and not yet delivered, refused or dropped, by signal; the ledger asks."""
+        """Items taken and not yet delivered, refused or dropped, by signal; read by the ledger."""
         return {}
 
 
 class Connector(Component, ABC):
-    """The end of one pipeline and the start of another: ``consume`` like an exporter, ``settings.outputs`` like a receiver.
+    """The end of one pipeline and the start of another: ``consume`` like an exporter, outputs like a receiver.
 
-    ``settings.outputs[signal]`` fans out to every pipeline that lists it as receiver;
-    ``settings.pipelines`` names them one by one for connectors that route.
+    ``settings.outputs[signal]`` fans out to every pipeline that lists the connector as a receiver;
+    ``settings.pipelines`` has those pipelines by name, for connectors that route.
+
+    Example::
+
+        class Forward(Connector):
+            async def consume(self, batch: Batch) -> None:
+                await self._settings.outputs[batch.signal].consume(batch)
     """
 
     @abstractmethod
@@ -121,5 +196,5 @@ class Connector(Component, ABC):
         """Take the batch; emit what follows from it, now or later."""
 
     def held_items(self) -> int:
-        """Items taken and neither emitted nor dropped yet."""
+        """Items taken and neither emitted nor dropped yet; read by the ledger."""
         return 0

@@ -8,9 +8,10 @@ from typing import Any, Self
 
 from collector.api.component import Component
 from collector.api.host import Clock, Output, Telemetry
+from collector.api.shared import SharedState
 from collector.model import Signal
 
-__all__ = ["ComponentId", "ComponentKind", "Factory", "Settings", "Stability"]
+__all__ = ["ComponentId", "ComponentKind", "Factory", "Settings", "Stability", "Trait"]
 
 _TYPE = re.compile(r"^[a-zA-Z][0-9a-zA-Z_]{0,62}$")
 _NAME_MAX_CHARS = 1024
@@ -83,33 +84,50 @@ class Settings:
     """Connectors that route: the pipelines downstream by name (``traces/a``)."""
     pipeline: str = ""
     """Processors: the pipeline this object serves."""
-    shared: dict[str, Any] = field(default_factory=dict)
-    """One dictionary for all objects of one id: state that pipelines of one processor share."""
-    process: dict[str, Any] = field(default_factory=dict)
-    """One dictionary for all objects of the service, kept over reloads: what components of a type share whatever their id. Keys: types."""
+    shared: SharedState = field(default_factory=SharedState)
+    """State shared with other objects of this id, or of the whole service: see :class:`SharedState`."""
     version: str = ""
     instance_id: str = ""
     """Our own ``service.instance.id``."""
     start_time_unix_nano: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+class Trait(StrEnum):
+    """What the service must know of a component type to warn about pipelines that cannot work as meant."""
+
+    SAMPLES = "samples"
+    """A processor that keeps some items and drops others of the same kind."""
+    COUNTS = "counts"
+    """A connector whose results are only right if it sees every item: it must not be behind one that samples."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Factory:
     """A component type. Found through the entry points ``tailrace.receivers`` … ``tailrace.extensions``.
 
-    ``create(settings, config, previous)`` returns the component without any I/O. ``previous`` is the object that had
-    the same id before a reload (else None); the new one may take over its state or sockets.
+    Example::
+
+        factory = Factory(
+            component_type="uppercase",
+            kind=ComponentKind.PROCESSOR,
+            config_type=UppercaseConfig,
+            create=lambda settings, config: Uppercase(settings, config),
+            signals=frozenset({Signal.LOGS}),
+            stability=Stability.ALPHA,
+        )
     """
 
     component_type: str
+    kind: ComponentKind
     config_type: type[Any]
     """A ``config.ComponentConfig`` subclass; its defaults are the component's defaults."""
-    create: Callable[[Settings, Any, Component | None], Component]
+    create: Callable[[Settings, Any], Component]
+    """``create(settings, config)`` returns the component without doing any I/O."""
     stability: Stability
     signals: frozenset[Signal]
     """Signals it can serve (connectors: as exporter)."""
-    kind: ComponentKind = ComponentKind.PROCESSOR
     aliases: tuple[str, ...] = ()
-    """Other accepted spellings of the type (``otlphttp`` for ``otlp_http``)."""
+    """Other accepted spellings of the type, such as the Collector's older one (``otlphttp`` for ``otlp_http``)."""
     connects: frozenset[tuple[Signal, Signal]] = frozenset()
-    """Connectors: which signal in can give which signal out."""
+    """Connectors: which signal in can result in which signal out."""
+    traits: frozenset[Trait] = frozenset()

@@ -10,13 +10,13 @@ from collector.model import Batch, Context, Signal
 
 __all__ = [
     "Admission",
-    "Answered",
     "Clock",
     "Counter",
     "Gauge",
     "HealthCheck",
     "Histogram",
     "Host",
+    "OnReceipt",
     "Output",
     "Receipt",
     "ReceiverOutput",
@@ -59,44 +59,49 @@ class Receipt:
     """Why items were rejected; empty when none was."""
 
 
-Answered = Callable[[Receipt | Exception], None]
-"""Told once what became of a request: what ``ReceiverOutput.admit`` returns or raises. It must not raise itself."""
+OnReceipt = Callable[[Receipt | Exception], None]
+"""Called once with the outcome of a request: what ``consume_request`` returns or raises. It must not raise itself."""
 
 
 class ReceiverOutput(Output, Protocol):
-    """The door: everything a receiver brings in goes through here, once.
+    """The door: everything that a receiver brings in goes through here, once.
 
-    ``submit`` and ``admit`` reserve the bytes in the shared budget, validate, ask every reachable exporter that must
-    not lose for room, and only then commit. After that nothing refuses. Accepted, refused and failed items are counted
-    here.
+    Both ``consume_request`` methods reserve the bytes in the shared budget, validate them, ask every reachable exporter
+    that blocks on overflow for room, and only then commit. After that nothing refuses. Accepted, refused and failed
+    items are counted here.
 
-    Requests of one context that come within two turns of the event loop go on as one batch; each gets its own answer.
+    Requests of one context that arrive within two turns of the event loop are committed as one batch; each gets its own
+    outcome.
     """
 
-    def submit(self, wire: bytes, context: Context, answered: Answered) -> None:
-        """``admit`` without a task or future a request: ``answered`` is called exactly once, before this returns or in a later turn.
+    def try_consume_request(self, wire: bytes, context: Context, on_done: OnReceipt) -> None:
+        """``consume_request`` without a task or future per request.
 
-        What it is given is a Receipt, or what ``admit`` would raise: MalformedBatch, a ConsumeError, or an error of our
-        own.
+        ``on_done`` is called exactly once, before this method returns or in a later turn of the event loop, with a
+        Receipt or with the exception that ``consume_request`` would raise.
         """
         ...
 
-    async def admit(self, wire: bytes, context: Context) -> Receipt:
+    async def consume_request(self, wire: bytes, context: Context) -> Receipt:
         """Validate and commit the bytes of one Export…ServiceRequest.
 
         Raises:
-            MalformedBatch: the request breaks the protocol; answer 400 / INVALID_ARGUMENT.
-            RetryableError: no room (memory, queue); answer 503 or 429 / UNAVAILABLE, with ``retry_after_s`` if given.
+            MalformedBatch: the request violates the protocol; answer 400 / INVALID_ARGUMENT.
+            RetryableError: there is no room (memory, queue); answer 503 or 429 / UNAVAILABLE, with ``retry_after_s`` if set.
             PermanentError: refused for good.
         """
         ...
 
     async def consume(self, batch: Batch) -> None:
-        """The same for a batch this receiver built itself (scrapers, builders)."""
+        """Commit a batch that the receiver built itself (scrapers, builders).
+
+        Raises:
+            RetryableError: there is no room.
+        """
         ...
 
-    def over(self, transport: str) -> "ReceiverOutput":
-        """The same door, counting under the label ``transport`` (``grpc``, ``http``). Asking twice gives the same object."""
+    def for_transport(self, transport: str) -> "ReceiverOutput":
+        """The same door, counting under the label ``transport`` (``grpc``, ``http``). Returns the same object each time."""
         ...
 
 

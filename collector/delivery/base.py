@@ -59,6 +59,7 @@ class QueuedExporter(Exporter, Generic[P]):
     Open connections in :meth:`open`, close them in :meth:`close`.
     """
 
+    settles_by_itself = True
     max_request_bytes: int = 0
     """Just below the backend's limit; 0: none. Lowered when the backend refuses less for its size."""
     max_items: int = 0
@@ -218,7 +219,7 @@ class QueuedExporter(Exporter, Generic[P]):
     async def consume(self, batch: Batch) -> None:
         """See :class:`collector.api.Exporter`."""
         if not self.waits_for_result:
-            self.take(batch)
+            self.try_consume(batch)
         elif not batch.item_count:
             return
         elif self._closed:
@@ -233,7 +234,7 @@ class QueuedExporter(Exporter, Generic[P]):
                 raise RetryableError(f"the queue of {self.settings.id} is full", reason=reason)
             await result
 
-    def take(self, batch: Batch) -> bool:
+    def try_consume(self, batch: Batch) -> bool:
         """See :class:`collector.api.Exporter`."""
         if self.waits_for_result:
             return False
@@ -264,7 +265,7 @@ class QueuedExporter(Exporter, Generic[P]):
         )
         return reason
 
-    def must_not_lose(self) -> bool:
+    def blocks_on_overflow(self) -> bool:
         """See :class:`collector.api.Exporter`."""
         return self._queue.enabled and self._queue.block_on_overflow
 

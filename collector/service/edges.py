@@ -1,23 +1,24 @@
-"""The edges between components: they walk a batch through transforms, fan it out, and count. Components cannot forget to.
+"""The edges between components: they pass a batch through transforms, fan it out and count, so that components need not.
 
-A batch that enters an output runs synchronously through the transforms of each pipeline that the output feeds; what is
-left goes to the pipeline's targets (a stage, or its exporters and connectors). An error ends the batch's way in that
-one pipeline, is counted and logged, and is nobody else's matter. Only a ``ConsumeError`` of an exporter that waits for
-its backend comes back to the caller, after everybody else was given the batch.
+A batch that enters an output runs synchronously through the transforms of each pipeline that the output feeds; what
+remains goes to the pipeline's targets (a stage, or its exporters and connectors). An error ends the batch's path in that
+one pipeline, is counted and logged, and affects no other pipeline. Only a ``ConsumeError`` of an exporter that waits for
+its backend reaches the caller, after all other targets were given the batch.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, Final
 
-from collector.api import Connector, ConsumeError, Exporter, RetryableError, Stage, Transform
+from collector.api import Connector, ConsumeError, Exporter, PermanentError, RetryableError, Stage, Transform
 from collector.model import Batch, Signal
 from collector.service.ledger import Entry
 
-__all__ = ["ExporterEdge", "Fan", "NodeEdge", "Segment", "StageOutput", "Step"]
+__all__ = ["CountedOutput", "Edge", "ExporterEdge", "Fan", "NodeEdge", "Segment", "StageOutput", "Step"]
 
-_HANDED_OVER_MAX = 64  # batches inside one exporter that suspends though it should not; more are dropped
-_Consume = Callable[[Batch], Awaitable[None]]
+_CONCURRENT_MAX: Final = 64
+"""Batches inside one exporter that has no queue of its own; further ones are dropped."""
 
 
 class Step:
@@ -33,7 +34,7 @@ class Step:
         """Count a batch lost to an exception."""
         self.entry.drop(item_count, "error")
         self.log.error(
-            "the processor failed, the batch is dropped for this pipeline",
+            "the processor failed; the batch is dropped for this pipeline",
             items=item_count,
             error=repr(error),
             exc_info=error,
@@ -41,63 +42,60 @@ class Step:
 
 
 class _Edge:
-    """What both kinds share: a batch that is taken in a plain call, or lost to a fault."""
+    """What both kinds of edge share: a batch is taken in a plain call, or lost to a fault of the component."""
 
-    __slots__ = ("_take", "consume", "entries", "log")
-    _lost_by: ClassVar[str]
+    __slots__ = ("_component_consume", "_component_try_consume", "entries", "log")
+    _failed_message: ClassVar[str]
 
     def __init__(self, component: Stage | Connector | Exporter, entries: dict[Signal, Entry], log: Any) -> None:
         self.entries, self.log = entries, log
-        self.consume: _Consume = component.consume
-        self._take: Callable[[Batch], bool] | None = None if isinstance(component, Connector) else component.take
+        self._component_consume: Callable[[Batch], Awaitable[None]] = component.consume
+        self._component_try_consume: Callable[[Batch], bool] | None = (
+            None if isinstance(component, Connector) else component.try_consume
+        )
 
-    def take(self, batch: Batch, item_count: int) -> bool:
-        """Give it the batch if it takes it at once. False: nothing was done."""
-        if self._take is None:
+    def try_consume(self, batch: Batch, item_count: int) -> bool:
+        """Pass the batch to the component if that needs no waiting. False: nothing was done."""
+        if self._component_try_consume is None:
             return False
         entry = self.entries[batch.signal]
         entry.received += item_count
         try:
-            if self._take(batch):
+            if self._component_try_consume(batch):
                 return True
-        except Exception as error:  # noqa: BLE001 - nothing may end the process
+        except Exception as error:  # noqa: BLE001 - a component's fault must not end the process
             self._fail(item_count, entry, error)
             return True
         entry.received -= item_count
         return False
 
     def _fail(self, item_count: int, entry: Entry, error: Exception) -> None:
-        lost = min(item_count, max(0, entry.row().imbalance))
-        entry.drop(lost, "error")
-        self.log.error(self._lost_by, items=lost, error=repr(error), exc_info=error)
+        lost_count = entry.unaccounted(item_count)
+        entry.drop(lost_count, "error")
+        self.log.error(self._failed_message, items=lost_count, error=repr(error), exc_info=error)
 
 
 class NodeEdge(_Edge):
     """Into a stage or a connector."""
 
     __slots__ = ("component", "waits")
-    _lost_by = "the component failed, the batch is dropped here"
+    _failed_message = "the component failed; the batch is dropped here"
 
     def __init__(self, component: Stage | Connector, entries: dict[Signal, Entry], log: Any, *, waits: bool) -> None:
         super().__init__(component, entries, log)
         self.component = component
         self.waits = waits
-        """An exporter that waits for its result is behind it: it may take long."""
+        """There is an exporter behind it that waits for its result, so it may take long."""
 
-    def has_room(self, batch: Batch) -> bool:
-        """Always: having come so far, it takes."""
-        del batch
-        return True
-
-    async def give(self, batch: Batch, item_count: int) -> ConsumeError | None:
-        """Give it the batch. Returns what an exporter behind it has to tell the sender."""
+    async def consume(self, batch: Batch, item_count: int) -> ConsumeError | None:
+        """Pass the batch to the component. Returns the error that an exporter behind it reports to the sender."""
         entry = self.entries[batch.signal]
         entry.received += item_count
         try:
-            await self.consume(batch)
+            await self._component_consume(batch)
         except ConsumeError as error:
             return error
-        except Exception as error:  # noqa: BLE001 - nothing may end the process
+        except Exception as error:  # noqa: BLE001 - a component's fault must not end the process
             self._fail(item_count, entry, error)
         return None
 
@@ -105,75 +103,89 @@ class NodeEdge(_Edge):
 class ExporterEdge(_Edge):
     """Into an exporter.
 
-    Exporters hand a batch to their queue: most ``take`` it at once. Those that do not are awaited and do not suspend
-    either, unless ``waits_for_result``; then the caller waits with them. One that suspends all the same is given each
-    batch in a task of its own, so that it delays nobody, and drops beyond a bound.
+    Exporters with a queue take a batch at once (``try_consume``). One with ``waits_for_result`` is awaited, and the
+    caller waits with it. Any other is awaited in a task per batch, so that a slow exporter delays nobody; when too many
+    batches are inside it, further ones are dropped. The edge accounts for exporters that do not settle by themselves: a
+    batch for which ``consume`` returned is delivered.
     """
 
-    __slots__ = ("_handed_over", "_hands_over", "_tasks", "component", "waits")
-    _lost_by = "the exporter failed, the batch is dropped for it"
+    __slots__ = ("_pending_items", "_tasks", "component", "waits")
+    _failed_message = "the exporter failed; the batch is dropped for it"
 
     def __init__(self, component: Exporter, entries: dict[Signal, Entry], log: Any) -> None:
         super().__init__(component, entries, log)
         self.component = component
         self.waits = component.waits_for_result
-        self._hands_over: bool | None = None  # not known before the first batch
+        if not component.settles_by_itself:
+            self._component_try_consume = partial(self._try_and_credit, component.try_consume)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._handed_over = dict.fromkeys(entries, 0)  # items of tasks that have not begun
+        self._pending_items = dict.fromkeys(entries, 0)
+        """Items that the exporter has not accounted for: in tasks that have not begun, or in a ``consume`` in progress."""
 
     def held_items(self, signal: Signal) -> int:
         """Items in flight in the exporter, and those on their way into it."""
-        return self.component.in_flight_items().get(signal, 0) + self._handed_over[signal]
+        return self.component.in_flight_items().get(signal, 0) + self._pending_items[signal]
 
     def has_room(self, batch: Batch) -> bool:
-        """Whether the batch would be taken without loss."""
-        return len(self._tasks) < _HANDED_OVER_MAX and self.component.has_room(batch)
+        """Whether the exporter would take the batch without loss."""
+        return len(self._tasks) < _CONCURRENT_MAX and self.component.has_room(batch)
 
-    async def give(self, batch: Batch, item_count: int) -> ConsumeError | None:
-        """Give it the batch. Returns its ConsumeError if it waits for results."""
+    async def consume(self, batch: Batch, item_count: int) -> ConsumeError | None:
+        """Pass the batch to the exporter. Returns its ConsumeError if it waits for results."""
         entry = self.entries[batch.signal]
         entry.received += item_count
-        if self.waits or self._hands_over is False:
-            return await self._consume(batch, entry)
-        if len(self._tasks) >= _HANDED_OVER_MAX:
+        if not self.waits and len(self._tasks) >= _CONCURRENT_MAX:
             entry.drop(item_count, "queue_full")
-            self.log.error("the exporter is busy, the batch is dropped", items=item_count)
+            self.log.error("the exporter is busy; the batch is dropped for it", items=item_count)
             return None
-        self._handed_over[batch.signal] += item_count
-        task = asyncio.ensure_future(self._begin(batch, entry))
+        self._pending_items[batch.signal] += item_count
+        if self.waits:
+            return await self._consume(batch, item_count, entry)
+        task = asyncio.ensure_future(self._consume(batch, item_count, entry))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if self._hands_over is None:
-            await asyncio.sleep(0)  # one turn: the task has run as far as it gets without waiting
-            self._hands_over = not task.done()
-            if self._hands_over:
-                self.log.warning(
-                    "the exporter makes its callers wait; batches are handed to it in tasks, at most a few",
-                    limit=_HANDED_OVER_MAX,
-                )
         return None
 
-    async def _begin(self, batch: Batch, entry: Entry) -> ConsumeError | None:
-        self._handed_over[batch.signal] -= batch.item_count
-        return await self._consume(batch, entry)
-
-    async def _consume(self, batch: Batch, entry: Entry) -> ConsumeError | None:
+    async def _consume(self, batch: Batch, item_count: int, entry: Entry) -> ConsumeError | None:
+        settles = self.component.settles_by_itself
+        if settles:
+            self._pending_items[batch.signal] -= item_count
+        error: Exception | None = None
         try:
-            await self.consume(batch)
-        except ConsumeError as error:
-            if self.waits:
-                return error
-            self._fail(batch.item_count, entry, error)
+            await self._component_consume(batch)
         except asyncio.CancelledError:
-            if not self.waits:  # our own task, ended by `cancel`
-                entry.drop(min(batch.item_count, max(0, entry.row().imbalance)), "shutdown")
+            if not self.waits:  # this edge's own task, ended by `cancel`
+                self._pending_items[batch.signal] -= 0 if settles else item_count
+                entry.drop(entry.unaccounted(item_count), "shutdown")
             raise
-        except Exception as error:  # noqa: BLE001 - nothing may end the process
-            self._fail(batch.item_count, entry, error)
-        return None
+        except Exception as exc:  # noqa: BLE001 - a component's fault must not end the process
+            error = exc
+        if not settles:
+            self._pending_items[batch.signal] -= item_count
+            self._credit(item_count, entry, error)
+        elif error is not None and not (self.waits and isinstance(error, ConsumeError)):
+            self._fail(item_count, entry, error)
+        return error if self.waits and isinstance(error, ConsumeError) else None
+
+    def _try_and_credit(self, try_consume: Callable[[Batch], bool], batch: Batch) -> bool:
+        if not try_consume(batch):
+            return False
+        self._credit(batch.item_count, self.entries[batch.signal], None)
+        return True
+
+    def _credit(self, item_count: int, entry: Entry, error: Exception | None) -> None:
+        """Account for what a plain exporter did with a batch, less what it has accounted for itself."""
+        if error is None:
+            entry.delivered += entry.unaccounted(item_count)
+        elif isinstance(error, PermanentError):
+            refused_count = entry.unaccounted(item_count)
+            entry.refuse(refused_count, error.reason)
+            self.log.error("the exporter refused a batch", items=refused_count, reason=error.reason, error=str(error))
+        else:
+            self._fail(item_count, entry, error)
 
     def cancel(self) -> None:
-        """End what is still inside a suspended exporter (it is shut down)."""
+        """End the tasks that are still inside the exporter, after it was shut down."""
         for task in list(self._tasks):
             task.cancel()
 
@@ -184,83 +196,89 @@ Edge = NodeEdge | ExporterEdge
 class Segment:
     """A run of transforms of one pipeline and the targets behind it."""
 
-    __slots__ = ("calm", "pipeline", "steps", "waiting")
+    __slots__ = ("awaited", "nonblocking", "pipeline", "steps")
 
     def __init__(self, pipeline: str, steps: Sequence[Step], targets: Iterable[Edge]) -> None:
         self.pipeline = pipeline
         self.steps = tuple(steps)
         targets = tuple(targets)
-        self.calm = tuple(target for target in targets if not target.waits)
-        self.waiting = tuple(target for target in targets if target.waits)
+        self.nonblocking = tuple(target for target in targets if not target.waits)
+        self.awaited = tuple(target for target in targets if target.waits)
+        """Targets that wait for a backend, side by side and after the others."""
 
-    def run(self, batch: Batch, item_count: int) -> tuple[Batch, int] | None:
-        """What the transforms leave of the batch, and of how many items; None for nothing. Never raises."""
+    def transform(self, batch: Batch, item_count: int) -> tuple[Batch, int] | None:
+        """What the transforms leave of the batch, with its item count; None for nothing. Never raises."""
         for step in self.steps:
             entry = step.entry
             entry.received += item_count
             explained = entry.explained
             try:
-                left = step.transform(batch)
-                if left is batch:
+                result = step.transform(batch)
+                if result is batch:
                     entry.out += item_count
                     continue
-                left_count = 0 if left is None else left.item_count
-            except Exception as error:  # noqa: BLE001 - nothing may end the process
+                result_count = 0 if result is None else result.item_count
+            except Exception as error:  # noqa: BLE001 - a component's fault must not end the process
                 step.fail(item_count - (entry.explained - explained), error)
                 return None
-            lost = item_count - left_count - (entry.explained - explained)
-            if lost > 0:
-                entry.drop(lost, step.drop_reason)
-            entry.out += left_count
-            if left is None or not left_count:
+            lost_count = item_count - result_count - (entry.explained - explained)
+            if lost_count > 0:
+                entry.drop(lost_count, step.drop_reason)
+            entry.out += result_count
+            if result is None or not result_count:
                 return None
-            batch, item_count = left, left_count
+            batch, item_count = result, result_count
         return batch, item_count
 
 
 class Fan:
-    """An output: everything that one receiver, connector or stage feeds with one signal. An :class:`collector.api.Output`."""
+    """An output: everything that one receiver, connector or stage feeds with one signal."""
 
     __slots__ = ("segments", "waits")
 
     def __init__(self, segments: Sequence[Segment]) -> None:
         self.segments = tuple(segments)
-        self.waits = any(segment.waiting for segment in self.segments)
-        """An exporter that waits for its result is behind it."""
+        self.waits = any(segment.awaited for segment in self.segments)
+        """There is an exporter behind it that waits for its result."""
 
     async def consume(self, batch: Batch) -> None:
-        """Give the batch to every pipeline.
+        """Pass the batch to every pipeline.
 
         Raises:
             ConsumeError: of an exporter that waits; a retryable one if there are several.
         """
-        rest = self.give(batch, batch.item_count)
-        if rest is not None:
-            await rest
+        remainder = self.try_consume(batch, batch.item_count)
+        if remainder is not None:
+            await remainder
 
-    def give(self, batch: Batch, item_count: int) -> Coroutine[Any, Any, None] | None:
-        """``consume`` as far as it needs no waiting: often to its end (None). The rest must be awaited, and raises what it raises."""
-        calm: list[_Left] | None = None
-        waiting: list[_Left] | None = None
+    def try_consume(self, batch: Batch, item_count: int) -> Coroutine[Any, Any, None] | None:
+        """Do what ``consume`` does as far as it needs no waiting; None: all of it is done.
+
+        Otherwise the caller must await what is returned, which raises what ``consume`` raises.
+        """
+        nonblocking: list[_Delivery] | None = None
+        awaited: list[_Delivery] | None = None
         for segment in self.segments:
-            left = segment.run(batch, item_count)
-            if left is None:
+            result = segment.transform(batch, item_count)
+            if result is None:
                 continue
-            for edge in segment.calm:
-                if not edge.take(*left):
-                    calm = [*(calm or ()), (edge, *left)]
-            if segment.waiting:
-                waiting = [*(waiting or ()), *((edge, *left) for edge in segment.waiting)]
-        return None if calm is None and waiting is None else _give_rest(calm or (), waiting or ())
+            for edge in segment.nonblocking:
+                if not edge.try_consume(*result):
+                    nonblocking = [*(nonblocking or ()), (edge, *result)]
+            if segment.awaited:
+                awaited = [*(awaited or ()), *((edge, *result) for edge in segment.awaited)]
+        if nonblocking is None and awaited is None:
+            return None
+        return _consume_remainder(nonblocking or (), awaited or ())
 
 
-_Left = tuple[Edge, Batch, int]
+_Delivery = tuple[Edge, Batch, int]
 
 
-async def _give_rest(calm: Sequence[_Left], waiting: Sequence[_Left]) -> None:
-    results = [await edge.give(batch, item_count) for edge, batch, item_count in calm]
-    if waiting:
-        results += await asyncio.gather(*(edge.give(batch, item_count) for edge, batch, item_count in waiting))
+async def _consume_remainder(nonblocking: Sequence[_Delivery], awaited: Sequence[_Delivery]) -> None:
+    results = [await edge.consume(batch, item_count) for edge, batch, item_count in nonblocking]
+    if awaited:
+        results += await asyncio.gather(*(edge.consume(batch, item_count) for edge, batch, item_count in awaited))
     errors = [error for error in results if error is not None]
     if errors:
         raise next((error for error in errors if isinstance(error, RetryableError)), errors[0])
@@ -278,13 +296,13 @@ class CountedOutput:
         """Pass the batch on."""
         item_count = batch.item_count
         self._entry.out += item_count
-        rest = self._fan.give(batch, item_count)
-        if rest is not None:
-            await rest
+        remainder = self._fan.try_consume(batch, item_count)
+        if remainder is not None:
+            await remainder
 
 
 class StageOutput:
-    """What a stage emits through. Its callers are timers and flushes: errors end here, the exporters have counted them."""
+    """What a stage emits through. It is called by timers and flushes, so errors end here; the exporters have counted them."""
 
     __slots__ = ("_entry", "_fan", "_log")
 
@@ -295,11 +313,11 @@ class StageOutput:
         """Pass the batch on."""
         item_count = batch.item_count
         self._entry.out += item_count
-        rest = self._fan.give(batch, item_count)
-        if rest is None:
+        remainder = self._fan.try_consume(batch, item_count)
+        if remainder is None:
             return
         try:
-            await rest
+            await remainder
         except ConsumeError as error:
             self._log.warning(
                 "an exporter behind this processor refused a batch", reason=error.reason, error=str(error)

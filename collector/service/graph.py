@@ -1,8 +1,8 @@
-"""The configured components as objects, joined by edges. Building does no I/O: ``validate`` builds a whole graph and throws it away.
+"""The configured components as objects, joined by edges.
 
-Receivers, exporters, connectors and extensions are one object per id, whatever uses them; processors one object per id
-and pipeline, with one ``Settings.shared`` for all objects of an id. What the configuration may say was checked by
-``config.load``.
+Building does no I/O: ``validate`` builds a whole graph and throws it away. Receivers, exporters, connectors and
+extensions are one object per id, whatever uses them; processors are one object per id and pipeline. What a
+configuration may contain was checked by ``config.load``.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +19,7 @@ from collector.api import (
     Exporter,
     Output,
     Settings,
+    SharedState,
     Stage,
     Transform,
 )
@@ -30,7 +31,10 @@ from collector.service.ledger import Entry
 from collector.service.telemetry import ServiceTelemetry
 from config.model import Config, ConfiguredComponent, Pipeline
 
-__all__ = ["Environment", "Graph", "Node", "StartError", "build"]
+__all__ = ["Environment", "Graph", "HeldItems", "Node", "NodeKey", "StartError", "build"]
+
+NodeKey = tuple[ComponentKind, ComponentId, str]
+"""Kind, id and pipeline (processors; else empty): the same in two graphs for the same component."""
 
 
 class StartError(ValueError):
@@ -47,8 +51,8 @@ class Environment:
     version: str
     instance_id: str
     start_time_unix_nano: int
-    process: dict[str, Any] = field(default_factory=dict)
-    """``Settings.process``."""
+    shared: dict[str, Any] = field(default_factory=dict)
+    """State of scope ``SERVICE``, by key name."""
 
 
 @dataclass(slots=True)
@@ -66,9 +70,18 @@ class Node:
         return f"{self.kind.value}::{self.id}"
 
     @property
-    def key(self) -> tuple[ComponentKind, ComponentId, str]:
+    def key(self) -> NodeKey:
         """The same in two graphs for the same component."""
         return self.kind, self.id, self.pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class HeldItems:
+    """Who holds items of a ledger entry, and how many."""
+
+    node: NodeKey
+    entry: Entry
+    count: Callable[[], int]
 
 
 @dataclass(slots=True)
@@ -78,33 +91,32 @@ class Graph:
     config: Config
     extensions: list[Node]
     processors: list[Node]
-    """Processors and connectors, what is downstream first."""
+    """Processors and connectors, downstream first."""
     exporters: list[Node]
     receivers: list[Node]
     edges: list[ExporterEdge]
-    held: list[tuple[Entry, Callable[[], int]]]
-    """What the ledger asks for items held, once this graph is the one that runs."""
+    held: list[HeldItems]
+    """What the ledger reads for items held while this graph runs."""
     holders: list[Stage]
-    """What the memory budget asks for bytes held."""
+    """What the memory budget reads for bytes held."""
 
     def nodes(self) -> list[Node]:
-        """In the order they are started: what serves others, then what is downstream, receivers last."""
+        """All components in the order they are started: extensions, then downstream first, receivers last."""
         return [*self.extensions, *self.exporters, *self.processors, *self.receivers]
 
 
-def build(config: Config, environment: Environment, previous: Graph | None = None) -> Graph:
-    """The graph of ``config``; its components get the one of the same id in ``previous``.
+def build(config: Config, environment: Environment) -> Graph:
+    """The graph of ``config``.
 
     Raises:
         StartError: a component refuses its configuration.
     """
-    return _Builder(config, environment, previous).build()
+    return _Builder(config, environment).build()
 
 
 class _Builder:
-    def __init__(self, config: Config, environment: Environment, previous: Graph | None) -> None:
+    def __init__(self, config: Config, environment: Environment) -> None:
         self._config, self._environment = config, environment
-        self._previous = {node.key: node.component for node in previous.nodes()} if previous else {}
         self._shared: dict[ComponentId, dict[str, Any]] = {}
         self._pipelines = config.service.pipelines
         self._exporter_edges: dict[ComponentId, ExporterEdge] = {}
@@ -114,7 +126,7 @@ class _Builder:
         self._behind: dict[str, set[ExporterEdge]] = {}
         self._exporters: list[Node] = []
         self._processors: list[Node] = []
-        self._held: list[tuple[Entry, Callable[[], int]]] = []
+        self._held: list[HeldItems] = []
         self._holders: list[Stage] = []
 
     def build(self) -> Graph:
@@ -177,12 +189,14 @@ class _Builder:
                 case Transform() as transform:
                     steps.append(Step(transform, entry, telemetry.log))
                 case Stage() as stage:
-                    self._held.append((entry, stage.held_items))
+                    self._held.append(HeldItems(node.key, entry, stage.held_items))
                     self._holders.append(stage)
                     waits = any(edge.waits for edge in self._behind[pipeline.id])
                     targets, steps = [NodeEdge(stage, {pipeline.signal: entry}, telemetry.log, waits=waits)], []
                 case other:
-                    raise StartError(f"{node.path}: a processor is a Transform or a Stage, not {type(other).__name__}")
+                    raise StartError(
+                        f"{node.path}: its factory returned a {type(other).__name__}, expected a Transform or a Stage"
+                    )
         self._heads[pipeline.id] = Segment(pipeline.id, steps[::-1], targets)
         return self._heads[pipeline.id]
 
@@ -197,11 +211,11 @@ class _Builder:
         node = self._node(self._config.exporters[exporter_id], signals, {})
         exporter = node.component
         if not isinstance(exporter, Exporter):
-            raise StartError(f"{node.path}: its factory made a {type(exporter).__name__}, not an Exporter")
+            raise StartError(f"{node.path}: its factory returned a {type(exporter).__name__}, expected an Exporter")
         entries = {signal: telemetry.entry(signal) for signal in sorted(signals)}
         edge = self._exporter_edges[exporter_id] = ExporterEdge(exporter, entries, telemetry.log)
         for signal, entry in entries.items():
-            self._held.append((entry, partial(edge.held_items, signal)))
+            self._held.append(HeldItems(node.key, entry, partial(edge.held_items, signal)))
         self._exporters.append(node)
         return edge
 
@@ -224,10 +238,10 @@ class _Builder:
         node = self._node(configured, into, outputs, pipelines=pipelines)
         connector = node.component
         if not isinstance(connector, Connector):
-            raise StartError(f"{node.path}: its factory made a {type(connector).__name__}, not a Connector")
+            raise StartError(f"{node.path}: its factory returned a {type(connector).__name__}, expected a Connector")
         entries = {signal: telemetry.entry(signal) for signal in sorted(into)}
         if entries:
-            self._held.append((next(iter(entries.values())), connector.held_items))
+            self._held.append(HeldItems(node.key, next(iter(entries.values())), connector.held_items))
         waits = any(edge.waits for name in fed for edge in self._behind[name])
         self._processors.append(node)
         self._connector_edges[connector_id] = NodeEdge(connector, entries, telemetry.log, waits=waits)
@@ -291,15 +305,16 @@ class _Builder:
             outputs=outputs,
             pipelines=pipelines or {},
             pipeline=pipeline,
-            shared=self._shared.setdefault(configured.id, {}) if configured.kind is ComponentKind.PROCESSOR else {},
-            process=environment.process,
+            shared=SharedState(
+                self._shared.setdefault(configured.id, {}) if configured.kind is ComponentKind.PROCESSOR else {},
+                environment.shared,
+            ),
             version=environment.version,
             instance_id=environment.instance_id,
             start_time_unix_nano=environment.start_time_unix_nano,
         )
-        previous = self._previous.get((configured.kind, configured.id, pipeline))
         try:
-            component = configured.factory.create(settings, configured.config, previous)
+            component = configured.factory.create(settings, configured.config)
         except Exception as error:
             raise StartError(f"{configured.kind.value}::{configured.id}: {error}") from error
         return Node(configured.kind, configured.id, component, pipeline)

@@ -72,6 +72,13 @@ class Entry:
         """Count items refused: by us at the door, or by a backend."""
         self.refused[reason] = self.refused.get(reason, 0) + item_count
 
+    def unaccounted(self, item_count: int) -> int:
+        """How many of ``item_count`` items received here are in no column yet, as far as the books tell."""
+        held_count = self.held() if self.held is not None else 0
+        gone_count = self.out + self.delivered + self.folded + self.rejected + held_count
+        gone_count += sum(self.dropped.values()) + sum(self.refused.values())
+        return min(item_count, max(0, self.received + self.created - gone_count))
+
     def row(self) -> "LedgerRow":
         """The counts now."""
         return LedgerRow(

@@ -13,15 +13,16 @@ import importlib.metadata
 import signal
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
-from collector.api import Clock, HealthCheck, Host, Stage, Status
+from collector.api import Clock, HealthCheck, Host, Status
 from collector.service.admin import AdminServer
 from collector.service.admission import ServiceAdmission
-from collector.service.graph import Environment, Graph, Node, StartError, build
+from collector.service.graph import Environment, Graph, HeldItems, Node, NodeKey, StartError, build
 from collector.service.ledger import Ledger, render
 from collector.service.process import SystemClock, raise_malloc_thresholds
 from collector.service.telemetry import ServiceTelemetry
@@ -33,6 +34,14 @@ SHUTDOWN_TIMEOUT_S = 30.0  # Kubernetes' default terminationGracePeriodSeconds
 _LAST_CHANCE_S = 1.0  # for each later component when an earlier one used the time up
 _HEALTHY = frozenset({Status.STARTING, Status.OK, Status.STOPPING, Status.STOPPED, Status.RECOVERABLE_ERROR})
 _Handler = Callable[[Mapping[str, str]], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _HandedOver:
+    """The state of a component that is being replaced, and what it holds."""
+
+    state: object
+    held: Sequence[HeldItems]
 
 
 class Service:
@@ -111,7 +120,7 @@ class Service:
             await self._start_admin()
             await self._start_graph(self._graph)
         except BaseException:
-            await self._end(self._graph, asyncio.get_running_loop().time() + self._shutdown_timeout_s)
+            await self._end(self._graph, self._deadline_s())
             await self._stop_admin()
             self._is_shut_down = True
             raise
@@ -175,48 +184,95 @@ class Service:
         await asyncio.gather(ended, hurry, return_exceptions=True)
 
     async def reload(self, config: Config) -> bool:
-        """Run ``config`` instead. False: it could not be built or started, the old one runs (again); the log says why.
+        """Replace the running configuration by ``config``. Returns False if that failed; the log says why.
 
-        Receivers are gone while the old graph drains, at most the shutdown time-out; senders retry.
+        If the new configuration cannot be built, nothing changes. If it cannot be started, the service rolls back to the
+        previous configuration. Receivers are closed while the old graph drains, at most for the shutdown time-out;
+        senders retry. Components that stay hand their state over to their successors.
         """
         async with self._reload_lock:
             try:
                 planned = build(config, self._scratch())  # offline: a bad configuration is found before anything stops
             except StartError as error:
-                self._log.error("the new configuration cannot be built, the old one keeps running", error=str(error))
+                self._log.error(
+                    "the new configuration cannot be built; the previous one keeps running", error=str(error)
+                )
                 return False
             old, self._is_ready = self._graph, False
-            kept = {node.key for node in planned.nodes()}
-            stages = [
-                node.component for node in old.processors if node.key in kept and isinstance(node.component, Stage)
-            ]
-            handed = [stage for stage in stages if stage.hand_over()]
-            await self._end(old, asyncio.get_running_loop().time() + self._shutdown_timeout_s, handed)
+            states = self._hand_over(old, planned)
+            await self._end(old, self._deadline_s(), states)
             self.admission.reset_limits()
             for candidate in (config, old.config):
                 try:
-                    await self._replace(candidate, old)
-                except Exception as error:  # noqa: BLE001 - whatever a component raises, the process goes on
+                    await self._replace(candidate, states, old)
+                except Exception as error:  # noqa: BLE001 - whatever a component raises, the process continues
                     self._log.error("a configuration cannot be started", error=str(error), is_new=candidate is config)
                     continue
                 self._is_ready = True
-                self._log.info("reloaded" if candidate is config else "the old configuration runs again")
+                if candidate is config:
+                    self._log.info("the new configuration is running")
+                else:
+                    self._log.warning("rolled back to the previous configuration")
                 return candidate is config
-            self._log.error("neither the new nor the old configuration starts; send another")
+            self._log.error("neither the new nor the previous configuration can be started; send another one")
             return False
 
-    async def _replace(self, config: Config, old: Graph) -> None:
-        graph = build(config, self._environment, old)
+    async def _replace(self, config: Config, states: dict[NodeKey, _HandedOver], fallback: Graph) -> None:
+        """Run ``config``, continuing from ``states``. If it cannot be started, ``states`` is what ``fallback`` continues from."""
+        old = self._graph
+        self._graph = graph = build(config, self._environment)
         try:
+            self._take_over(graph, states)
             await self._start_graph(graph)
         except BaseException:
-            await self._end(graph, asyncio.get_running_loop().time() + self._shutdown_timeout_s)
+            states.update(self._hand_over(graph, fallback))
+            await self._end(graph, self._deadline_s(), states)
             raise
-        self._graph = graph
         kept = {node.key for node in graph.nodes()}
         for node in old.nodes():
             if node.key not in kept:
                 self.telemetry.forget(*node.key)
+
+    def _hand_over(self, graph: Graph, planned: Graph) -> dict[NodeKey, _HandedOver]:
+        """The states of those components of ``graph`` that have a successor in ``planned``."""
+        states: dict[NodeKey, _HandedOver] = {}
+        successors = {node.key for node in planned.nodes()}
+        for node in graph.nodes():
+            if node.key not in successors:
+                continue
+            try:
+                state = node.component.hand_over(planned.config.components(node.kind)[node.id].config)
+            except Exception as error:  # noqa: BLE001 - a component's fault must not end the reload
+                self._log.exception(
+                    "a component failed to hand over its state; it is flushed instead",
+                    component=node.path,
+                    error=str(error),
+                )
+                continue
+            if state is not None:
+                held = [held for held in graph.held if held.node == node.key]
+                states[node.key] = _HandedOver(state, held)
+        return states
+
+    def _take_over(self, graph: Graph, states: dict[NodeKey, _HandedOver]) -> None:
+        """Pass ``states`` to the components of ``graph``. What no component takes is dropped and counted."""
+        for node in graph.nodes():
+            handed_over = states.pop(node.key, None)
+            if handed_over is None:
+                continue
+            is_taken = False
+            try:
+                is_taken = node.component.take_over(handed_over.state)
+            except Exception as error:  # noqa: BLE001 - a component's fault must not end the reload
+                self._log.exception(
+                    "a component failed to take over its predecessor's state", component=node.path, error=str(error)
+                )
+            if not is_taken:
+                self._drop_held(handed_over.held)
+
+    def _deadline_s(self) -> float:
+        """When a graph that is ended now must have ended, on the loop's clock."""
+        return asyncio.get_running_loop().time() + self._shutdown_timeout_s
 
     def _on_hangup(self) -> None:
         if self._load is None:
@@ -245,8 +301,8 @@ class Service:
     # Starting and ending one graph.
 
     async def _start_graph(self, graph: Graph) -> None:
-        for entry, held in graph.held:
-            entry.held = held
+        for held in graph.held:
+            held.entry.held = held.count
         self._detach = [self.admission.add_source(stage.held_bytes) for stage in graph.holders]
         extensions = {str(node.id): node.component for node in graph.extensions}
         self._hosts = {}
@@ -261,8 +317,11 @@ class Service:
             if host.status is Status.STARTING:
                 host.report(Status.OK)
 
-    async def _end(self, graph: Graph, deadline_s: float, handed: Sequence[Stage] = ()) -> None:
-        """Shut everything down in the order of the data, then book what did not leave; what ``handed`` hold is their successors'."""
+    async def _end(self, graph: Graph, deadline_s: float, handed_over: Collection[NodeKey] = ()) -> None:
+        """Shut everything down in the order of the data, then account for what did not leave.
+
+        What the components ``handed_over`` hold is not lost: their successors take it.
+        """
         for node in graph.nodes():
             host = self._hosts.get(_name(node))
             if host is not None:
@@ -277,7 +336,10 @@ class Service:
             for edge in graph.edges:
                 edge.cancel()
             await asyncio.sleep(0)
-            self._account(graph, handed)
+            for detach in self._detach:
+                detach()
+            self._detach = []
+            self._drop_held(held for held in graph.held if held.node not in handed_over)
 
     async def _stop_all(self, nodes: Iterable[Node], deadline_s: float) -> None:
         await asyncio.gather(*(self._stop_one(node, deadline_s) for node in nodes))
@@ -294,19 +356,14 @@ class Service:
         if host is not None:
             host.report(Status.STOPPED)
 
-    def _account(self, graph: Graph, handed: Sequence[Stage]) -> None:
-        """Whatever is still held now is lost: say so. Not what is handed over: its old holder answers for it until the new one is there."""
-        for detach in self._detach:
-            detach()
-        self._detach = []
-        for entry, held in graph.held:
-            if any(getattr(held, "__self__", None) is stage for stage in handed):
-                continue
-            left = held()
-            if left and entry.held is held:
-                entry.drop(left, "shutdown")
-            if entry.held is held:
-                entry.held = None
+    def _drop_held(self, held_items: Iterable[HeldItems]) -> None:
+        """Count what is still held and has no way out any more as dropped."""
+        for held in held_items:
+            if held.entry.held is not held.count:
+                continue  # a successor counts it by now
+            if lost_count := held.count():
+                held.entry.drop(lost_count, "shutdown")
+            held.entry.held = None
 
     def _log_ledger(self) -> None:
         rows = self.ledger.snapshot()

@@ -1,7 +1,6 @@
-"""What sampling decided, for components that must know it later: exemplars point at traces that were kept.
+"""What sampling decided, for components that need to know it later: exemplars point only at traces that were kept.
 
-One registry a process: a sampling processor registers a way to ask it under its id, others ask by that id. Nothing is
-held here.
+A sampling processor registers a lookup under its id; others ask by that id. Nothing is stored here.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,9 +9,10 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from collector.api import Scope, SharedKey
 from collector.model.arrays import I8, U64
 
-__all__ = ["Decision", "Lookup", "is_registered", "lookup", "register", "unregister"]
+__all__ = ["DECISIONS", "Decision", "DecisionRegistry", "Lookup"]
 
 
 class Decision(IntEnum):
@@ -29,37 +29,47 @@ class Decision(IntEnum):
 Lookup: TypeAlias = Callable[[U64], I8]
 """Trace ids U64[n,2] to a ``Decision`` each, I8[n]. Must not raise, and must not suspend."""
 
-_ORDER: Final = np.array([0, 1, 3, 2], np.int8)  # by Decision: what one pipeline kept is kept, whatever another dropped
-_BY_ORDER: Final = np.argsort(_ORDER).astype(np.int8)
-_registered: dict[str, list[Lookup]] = {}
+# By Decision: what one pipeline kept counts as kept, even if another one dropped it.
+_PRECEDENCE: Final = np.array([0, 1, 3, 2], np.int8)
+_BY_PRECEDENCE: Final = np.argsort(_PRECEDENCE).astype(np.int8)
 
 
-def register(component_id: str, ask: Lookup) -> None:
-    """Answer for ``component_id``. A processor is one object a pipeline: several may answer for one id."""
-    _registered.setdefault(component_id, []).append(ask)
+class DecisionRegistry:
+    """The lookups of one service's sampling processors, by component id."""
+
+    def __init__(self) -> None:
+        self._lookups: dict[str, list[Lookup]] = {}
+
+    def register(self, component_id: str, lookup: Lookup) -> None:
+        """Answer for ``component_id``. A processor is one object per pipeline: several may answer for one id."""
+        self._lookups.setdefault(component_id, []).append(lookup)
+
+    def unregister(self, component_id: str, lookup: Lookup) -> None:
+        """Stop answering. Safe when never registered, and twice."""
+        known: Sequence[Lookup] = self._lookups.get(component_id, ())
+        remaining = [other for other in known if other != lookup]
+        if remaining:
+            self._lookups[component_id] = remaining
+        else:
+            self._lookups.pop(component_id, None)
+
+    def is_registered(self, component_id: str) -> bool:
+        """Whether a processor answers for the id."""
+        return component_id in self._lookups
+
+    def lookup(self, component_id: str, trace_ids: U64) -> I8 | None:
+        """The decision on each trace, I8[n]; None if no processor answers for the id.
+
+        If several processors answer, kept takes precedence, then dropped, then pending.
+        """
+        known = self._lookups.get(component_id)
+        if not known:
+            return None
+        best = np.zeros(len(trace_ids), np.int8)
+        for lookup in known:
+            best = np.maximum(best, _PRECEDENCE[lookup(trace_ids)])
+        decisions: I8 = _BY_PRECEDENCE[best]
+        return decisions
 
 
-def unregister(component_id: str, ask: Lookup) -> None:
-    """Answer no longer; safe when never registered, and twice."""
-    known: Sequence[Lookup] = _registered.get(component_id, ())
-    left = [each for each in known if each != ask]
-    if left:
-        _registered[component_id] = left
-    else:
-        _registered.pop(component_id, None)
-
-
-def is_registered(component_id: str) -> bool:
-    """Whether anybody answers for the id."""
-    return component_id in _registered
-
-
-def lookup(component_id: str, trace_ids: U64) -> I8 | None:
-    """The decision on each trace, I8[n]; None where nobody answers for the id. Where several do, kept wins, then dropped, then pending."""
-    known = _registered.get(component_id)
-    if not known:
-        return None
-    best = np.zeros(len(trace_ids), np.int8)
-    for ask in known:
-        best = np.maximum(best, _ORDER[ask(trace_ids)])
-    return _BY_ORDER[best]
+DECISIONS: Final = SharedKey("sampling.decisions", DecisionRegistry, scope=Scope.SERVICE)

@@ -24,9 +24,8 @@ from collector.api import ConsumeError, Host, Settings, Stage
 from collector.model import Batch, Context, KeyTable, Signal, StringColumn, Traces, groups
 from collector.model.arrays import F64, I8, I32, I64, U8, U64, Array, Indices, Mask
 from collector.otlp.consistent_sampling import RANDOMNESS_BITS, read_trace_state
-from collector.tail_sampling import decision_registry as registry
 from collector.tail_sampling.decision_cache import Decisions
-from collector.tail_sampling.decision_registry import Decision
+from collector.tail_sampling.decision_registry import DECISIONS, Decision
 from collector.tail_sampling.held import Arrivals, HeldRows, together
 from collector.tail_sampling.reduce import by_trace
 from collector.tail_sampling.stamp import ERASE, LEAVE, stamped
@@ -155,17 +154,24 @@ class TailSampler(Stage):
 
     async def start(self, host: Host) -> None:  # noqa: ARG002 - it needs nothing of the host
         """Begin deciding, and answer who asks by this id what was decided."""
-        registry.register(str(self._settings.id), self._answer)
+        self._settings.shared.get(DECISIONS).register(str(self._settings.id), self._answer)
         self._task = asyncio.ensure_future(self._decide_when_due())
 
-    def hand_over(self) -> bool:
-        """A successor will take what is held: the next ``shutdown`` keeps it."""
+    def hand_over(self, config: Any) -> "TailSampler":  # noqa: ARG002 - any successor decides what is open
+        """Itself: the next ``shutdown`` keeps what is held."""
         self._hands_over = True
+        return self
+
+    def take_over(self, state: object) -> bool:
+        """Hold and remember what the predecessor does. Open traces are decided by the new rules."""
+        if not isinstance(state, TailSampler):
+            return False
+        self._adopt(state)
         return True
 
     async def shutdown(self) -> None:
         """Decide everything and pass on what is kept."""
-        registry.unregister(str(self._settings.id), self._answer)
+        self._settings.shared.get(DECISIONS).unregister(str(self._settings.id), self._answer)
         if self._task is not None:
             task, self._task = self._task, None
             async with self._releasing:  # what is on its way gets there
@@ -184,7 +190,7 @@ class TailSampler(Stage):
                     self._decide(live)
                     await self._release()
 
-    def adopt(self, previous: "TailSampler") -> None:
+    def _adopt(self, previous: "TailSampler") -> None:
         """Take over what another one, shut down after ``hand_over``, holds and remembers. Open traces get the new rules.
 
         What the rules look at was noted when a span came: it is asked again of every span that is held.

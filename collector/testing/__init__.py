@@ -1,7 +1,7 @@
-"""The test kit for component authors: doubles of the service, deterministic batches, and the contract every factory is put through.
+"""The test kit for component authors: doubles of the service, deterministic batches, and the contract of every factory.
 
 ``clock``     FakeClock, eventually
-``doubles``   RecordingTelemetry, Sink, FakeHost, FakeAdmission, make_settings, make
+``doubles``   RecordingTelemetry, Sink, FakeHost, FakeAdmission, make_settings, make, hand_over
 ``generate``  traces, metrics, logs, batch, request: what an embedding platform sends
 ``contract``  check_component, readme_examples, free_port
 """
@@ -16,6 +16,7 @@ from collector.testing.doubles import (
     RecordingLog,
     RecordingTelemetry,
     Sink,
+    hand_over,
     make,
     make_settings,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "check_component",
     "eventually",
     "free_port",
+    "hand_over",
     "logs",
     "logs_request",
     "make",

@@ -5,19 +5,20 @@ from collections import Counter as Tally
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from collector.api import (
-    Answered,
     Component,
     ComponentId,
     ComponentKind,
     Factory,
     HealthCheck,
+    OnReceipt,
     Output,
     Receipt,
     RetryableError,
     Settings,
+    SharedState,
     Status,
 )
 from collector.model import Batch, Context, Signal, batch_type
@@ -31,6 +32,7 @@ __all__ = [
     "RecordingLog",
     "RecordingTelemetry",
     "Sink",
+    "hand_over",
     "make",
     "make_settings",
 ]
@@ -239,8 +241,8 @@ class Sink:
         """Take again."""
         self._open.set()
 
-    def over(self, transport: str) -> Self:
-        """The same sink; the transport is kept in ``transports``."""
+    def for_transport(self, transport: str) -> Self:
+        """The same sink; the transport is recorded in ``transports``."""
         self.transports.append(transport)
         return self
 
@@ -252,21 +254,21 @@ class Sink:
             raise self.fail_with
         self.batches.append(batch)
 
-    def submit(self, wire: bytes, context: Context, answered: Answered) -> None:
-        """``admit``, answered through a callback."""
+    def try_consume_request(self, wire: bytes, context: Context, on_done: OnReceipt) -> None:
+        """``consume_request``, reporting through a callback."""
 
         async def answer() -> None:
             try:
-                outcome: Receipt | Exception = await self.admit(wire, context)
+                outcome: Receipt | Exception = await self.consume_request(wire, context)
             except Exception as error:  # noqa: BLE001 - it is the answer
                 outcome = error
-            answered(outcome)
+            on_done(outcome)
 
         task = asyncio.ensure_future(answer())
         self._answers.add(task)
         task.add_done_callback(self._answers.discard)
 
-    async def admit(self, wire: bytes, context: Context) -> Receipt:
+    async def consume_request(self, wire: bytes, context: Context) -> Receipt:
         """Check the request as the real door does, then take it."""
         checked = batch_type(self.signal).check(wire, context)
         if checked.batch is None:
@@ -376,8 +378,7 @@ def make_settings(
     outputs: Mapping[Signal, Output] | None = None,
     pipelines: Mapping[str, Output] | None = None,
     pipeline: str = "",
-    shared: dict[str, Any] | None = None,
-    process: dict[str, Any] | None = None,
+    shared: SharedState | None = None,
     instance_id: str = "test-instance",
 ) -> Settings:
     """Settings for one component, every part a double unless given. Without ``outputs``: one :class:`Sink` a signal."""
@@ -396,8 +397,7 @@ def make_settings(
         outputs=outputs,
         pipelines=pipelines or {},
         pipeline=pipeline or (f"{min(chosen)}" if chosen_kind is ComponentKind.PROCESSOR and chosen else ""),
-        shared={} if shared is None else shared,
-        process={} if process is None else process,
+        shared=SharedState() if shared is None else shared,
         version="0.0.0-test",
         instance_id=instance_id,
         start_time_unix_nano=clock.time_unix_nano(),
@@ -406,4 +406,18 @@ def make_settings(
 
 def make(factory: Factory, config: Any = None, **settings: Any) -> Component:
     """The component of ``factory`` with its default configuration, made with ``make_settings(**settings)``."""
-    return factory.create(make_settings(factory, **settings), factory.config_type() if config is None else config, None)
+    return factory.create(make_settings(factory, **settings), factory.config_type() if config is None else config)
+
+
+C = TypeVar("C", bound=Component)
+
+
+def hand_over(predecessor: Component | None, successor: C, config: Any) -> C:
+    """Pass the state of ``predecessor`` to ``successor``, which has ``config``, as a reload does. Returns ``successor``.
+
+    Call it before the predecessor's ``shutdown`` if it flushes what it holds.
+    """
+    state = None if predecessor is None else predecessor.hand_over(config)
+    if state is not None:
+        successor.take_over(state)
+    return successor

@@ -1,6 +1,6 @@
 """Passes every batch on, unchanged, to each pipeline that lists it as receiver: to merge pipelines, or to split one. No routing."""
 
-from collector.api import Component, ComponentKind, Connector, Factory, Settings, Stability
+from collector.api import ComponentKind, Connector, Factory, Settings, Stability
 from collector.model import Batch, Signal
 from config.blocks import ComponentConfig
 
@@ -22,8 +22,8 @@ class ForwardConnector(Connector):
         await self._outputs[batch.signal].consume(batch)
 
 
-def _create(settings: Settings, config: ForwardConfig, previous: Component | None) -> ForwardConnector:
-    del config, previous
+def _create(settings: Settings, config: ForwardConfig) -> ForwardConnector:
+    del config
     return ForwardConnector(settings)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from collector.api import Component, ComponentKind, Factory, Settings, Stability
+from collector.api import ComponentKind, Factory, Settings, Stability, Trait
 from collector.model import Signal
 from connectors.service_graph.config import ServiceGraphConfig
 from connectors.service_graph.service_graph import ServiceGraphConnector
@@ -10,8 +10,8 @@ from connectors.service_graph.service_graph import ServiceGraphConnector
 __all__ = ["factory"]
 
 
-def _create(settings: Settings, config: Any, previous: Component | None) -> ServiceGraphConnector:
-    return ServiceGraphConnector(settings, config, previous if isinstance(previous, ServiceGraphConnector) else None)
+def _create(settings: Settings, config: Any) -> ServiceGraphConnector:
+    return ServiceGraphConnector(settings, config)
 
 
 factory = Factory(
@@ -23,4 +23,5 @@ factory = Factory(
     kind=ComponentKind.CONNECTOR,
     aliases=("servicegraph",),
     connects=frozenset({(Signal.TRACES, Signal.METRICS)}),
+    traits=frozenset({Trait.COUNTS}),
 )

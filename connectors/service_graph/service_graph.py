@@ -37,21 +37,21 @@ class _State:
     last_time_unix_nano: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _HandedOver:
+    state: _State | None
+    """None: the successor makes other series."""
+
+
 class ServiceGraphConnector(Connector):
     """See the module."""
 
-    def __init__(
-        self, settings: Settings, config: ServiceGraphConfig, previous: "ServiceGraphConnector | None" = None
-    ) -> None:
+    def __init__(self, settings: Settings, config: ServiceGraphConfig) -> None:
         self._settings = settings
         self.config = config
         self._clock = settings.clock
-        goes_on = previous is not None and previous.config.same_series(config)
-        self._previous = previous if goes_on else None
-        self.state: _State = (
-            previous.state if previous is not None and goes_on else self._new_state(is_first=previous is None)
-        )
-        self.is_replaced = False
+        self.state = self._new_state(settings.start_time_unix_nano or settings.clock.time_unix_nano())
+        self._is_handed_over = False
         self._is_stopped = False
         self._flushing = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -75,8 +75,7 @@ class ServiceGraphConnector(Connector):
         )
         telemetry.gauge("tailrace_service_graph_series", "Series held", read=lambda: float(len(self.state.series)))
 
-    def _new_state(self, *, is_first: bool) -> _State:
-        now = self._clock.time_unix_nano()
+    def _new_state(self, start_unix_nano: int) -> _State:
         labels = (
             {"collector.instance.id": self._settings.instance_id} if self.config.include_collector_instance_id else {}
         )
@@ -90,14 +89,23 @@ class ServiceGraphConnector(Connector):
             dropped=SpanTally(
                 "traces_service_graph_dropped_spans_total", labels, limit=self.config.aggregation_cardinality_limit
             ),
-            start_unix_nano=(self._settings.start_time_unix_nano or now) if is_first else now,
+            start_unix_nano=start_unix_nano,
         )
+
+    def hand_over(self, config: ServiceGraphConfig) -> "_HandedOver":
+        """The spans that wait for their pair and the series, if the successor makes the same series."""
+        self._is_handed_over = self.config.same_series(config)
+        return _HandedOver(self.state if self._is_handed_over else None)
+
+    def take_over(self, state: object) -> bool:
+        """Continue both. Other series begin now: of what the predecessor counted, nothing may be counted again."""
+        if not isinstance(state, _HandedOver):
+            return False
+        self.state = state.state or self._new_state(self._clock.time_unix_nano())
+        return True
 
     async def start(self, host: Host) -> None:  # noqa: ARG002 - it needs nothing of the host
         """Begin the loops."""
-        if self._previous is not None:
-            self._previous.is_replaced = True
-            self._previous = None
         loops = [
             (self.config.store_expiration_loop_s, self._expire_store),
             (self.config.cache_loop_s, self._expire_series),
@@ -107,20 +115,21 @@ class ServiceGraphConnector(Connector):
         self._tasks = [asyncio.ensure_future(self._every(interval_s, work)) for interval_s, work in loops]
 
     async def shutdown(self) -> None:
-        """Take what waits as unpaired and emit the last state, unless another object goes on with both."""
+        """Count the waiting spans as unpaired and emit the last state, unless a successor continues both."""
         async with self._flushing:  # what is on its way gets there
             tasks, self._tasks = self._tasks, []
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        if not self._is_stopped and not self.is_replaced:
+        is_handed_over, self._is_handed_over = self._is_handed_over, False
+        if not self._is_stopped and not is_handed_over:
             self._leave_store(self.state.store.expire())
             await self._flush()
         self._is_stopped = True
 
     def held_items(self) -> int:
         """Spans that wait for their pair."""
-        return 0 if self.is_replaced else len(self.state.store)
+        return len(self.state.store)
 
     async def consume(self, batch: Batch) -> None:
         """Count the requests that are complete, keep the spans that wait for their pair."""

@@ -11,8 +11,7 @@ import numpy as np
 
 from collector.model import Exemplars, KeyTable
 from collector.model.arrays import F64, I32, U64, Array
-from collector.tail_sampling import decision_registry as decisions
-from collector.tail_sampling.decision_registry import Decision
+from collector.tail_sampling.decision_registry import Decision, DecisionRegistry
 
 __all__ = ["Candidates", "Chosen"]
 
@@ -58,8 +57,8 @@ class Chosen:
 class Candidates:
     """Of one family."""
 
-    def __init__(self, per_point: int, only_kept: str) -> None:
-        self._per_point, self._only_kept = per_point, only_kept
+    def __init__(self, per_point: int, only_kept: str, decisions: DecisionRegistry) -> None:
+        self._per_point, self._only_kept, self._decisions = per_point, only_kept, decisions
         self._room = per_point * (_SPARE if only_kept else 1)
         self._parts: list[Array] = []
         self._count = 0
@@ -67,7 +66,7 @@ class Candidates:
     def __len__(self) -> int:
         return self._count
 
-    def offer(
+    def add(
         self, table: KeyTable, slots: Array, trace_ids: U64, span_ids: U64,
         times: U64, values: F64, now_s: float,
     ) -> None:  # fmt: skip
@@ -98,7 +97,7 @@ class Candidates:
         slots = table.find(np.ascontiguousarray(rows["key"]))
         waits = np.zeros(len(rows), np.bool_)
         if self._only_kept:
-            decided = decisions.lookup(self._only_kept, np.ascontiguousarray(rows["trace"]))
+            decided = self._decisions.lookup(self._only_kept, np.ascontiguousarray(rows["trace"]))
             if decided is None:
                 decided = np.full(len(rows), Decision.UNKNOWN, np.int8)
             young = now_s - rows["seen"] < _WAIT_S

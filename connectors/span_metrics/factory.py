@@ -1,6 +1,6 @@
 """The factory of ``span_metrics``."""
 
-from collector.api import ComponentKind, Factory, Stability
+from collector.api import ComponentKind, Factory, Stability, Trait
 from collector.model import Signal
 from connectors.span_metrics.config import SpanMetricsConfig
 from connectors.span_metrics.span_metrics import create
@@ -16,4 +16,5 @@ factory = Factory(
     kind=ComponentKind.CONNECTOR,
     aliases=("spanmetrics",),
     connects=frozenset({(Signal.TRACES, Signal.METRICS)}),
+    traits=frozenset({Trait.COUNTS}),
 )

@@ -12,13 +12,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from collector.api import Component, Connector, ConsumeError, Host, Settings
+from collector.api import Connector, ConsumeError, Host, Settings
 from collector.model import Batch, KeyTable, Metrics, Signal, Traces
 from collector.model.arrays import F64, I32, U64, Mask
 from collector.model.builders import Attributes
 from collector.model.series import attribute_identity
 from collector.model.values import any_value
-from collector.tail_sampling import decision_registry as decisions
+from collector.tail_sampling.decision_registry import DECISIONS
 from connectors.span_metrics.config import SpanMetricsConfig
 from connectors.span_metrics.dimensions import KIND_NAMES, Dimensions, Span, text_keys
 from connectors.span_metrics.emit import Emitter
@@ -72,14 +72,9 @@ class State:
 class SpanMetricsConnector(Connector):
     """See the module."""
 
-    def __init__(
-        self, settings: Settings, config: SpanMetricsConfig, previous: "SpanMetricsConnector | None" = None
-    ) -> None:
+    def __init__(self, settings: Settings, config: SpanMetricsConfig) -> None:
         self._settings, self.config, self._clock = settings, config, settings.clock
         self.state = State(config, self._clock.time_unix_nano())
-        if previous is not None and previous.config.same_series(config):
-            self.state = previous.state
-            self.state.budget.limit, self.state.budget.total = config.aggregation_cardinality_limit, config.max_series
         lists = {
             "red": (config.dimensions,),
             "calls": (config.dimensions, config.calls_dimensions),
@@ -91,8 +86,9 @@ class SpanMetricsConnector(Connector):
             for name in self.state.families
         }
         exemplars = config.exemplars
+        self._decisions = settings.shared.get(DECISIONS)
         self._candidates = {
-            name: Candidates(exemplars.max_per_data_point, exemplars.only_kept)
+            name: Candidates(exemplars.max_per_data_point, exemplars.only_kept, self._decisions)
             for name in self.state.families
             if exemplars.enabled and exemplars.max_per_data_point
         }
@@ -101,19 +97,31 @@ class SpanMetricsConnector(Connector):
         self._warned: set[str] = set()
         self._flushing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
-        telemetry, state = settings.telemetry, self.state
+        telemetry = settings.telemetry
         prefix = "tailrace_span_metrics_"
-        telemetry.gauge(prefix + "series", "Series with a name", read=lambda: float(state.budget.used))
-        telemetry.gauge(prefix + "resources", "Resources", read=lambda: float(len(state.resources.known) - 1))
+        telemetry.gauge(prefix + "series", "Series with a name", read=lambda: float(self.state.budget.used))
+        telemetry.gauge(prefix + "resources", "Resources", read=lambda: float(len(self.state.resources.known) - 1))
         telemetry.gauge(
             prefix + "state_bytes",
             "Memory of the tables",
-            read=lambda: float(sum(f.table.memory_bytes for f in state.families.values())),
+            read=lambda: float(sum(f.table.memory_bytes for f in self.state.families.values())),
         )
         self._overflowed = telemetry.counter(
             prefix + "overflowed_items", "Spans and events counted in an overflow series"
         )
         self._uncounted = telemetry.counter(prefix + "uncounted_spans", "Spans that make no metric", ("reason",))
+
+    def hand_over(self, config: SpanMetricsConfig) -> State | None:
+        """The series and their counts, if the successor makes the same series."""
+        return self.state if self.config.same_series(config) else None
+
+    def take_over(self, state: object) -> bool:
+        """Continue the predecessor's series."""
+        if not isinstance(state, State):
+            return False
+        self.state = state
+        state.budget.limit, state.budget.total = self.config.aggregation_cardinality_limit, self.config.max_series
+        return True
 
     def _too_many_keys(self, key: str) -> None:
         self._warn_once("glob", "a glob matches too many attribute keys; further ones are no dimensions", key=key)
@@ -210,7 +218,7 @@ class SpanMetricsConnector(Connector):
             ]
             family.add(slots, observed)
             if name in self._candidates:
-                self._candidates[name].offer(
+                self._candidates[name].add(
                     family.table,
                     slots,
                     span.field("trace_id"),
@@ -246,7 +254,7 @@ class SpanMetricsConnector(Connector):
         family.add(slots, Observed(span.weights.take(owner)))
         if "events" in self._candidates:
             times = np.minimum(span.batch.field("time_unix_nano", "events")[chosen], np.uint64(now))
-            self._candidates["events"].offer(
+            self._candidates["events"].add(
                 family.table,
                 slots,
                 span.field("trace_id")[owner],
@@ -299,7 +307,11 @@ class SpanMetricsConnector(Connector):
         chosen = {
             name: candidates.choose(state.families[name].table, now_s) for name, candidates in self._candidates.items()
         }
-        if self._candidates and (wanted := self.config.exemplars.only_kept) and not decisions.is_registered(wanted):
+        if (
+            self._candidates
+            and (wanted := self.config.exemplars.only_kept)
+            and not self._decisions.is_registered(wanted)
+        ):
             self._warn_once(
                 "only_kept", "no sampling processor answers under this id: no exemplar is attached", only_kept=wanted
             )
@@ -394,6 +406,6 @@ def _describe(batch: Traces, row: int) -> Resource:
     return Resource(Attributes(values), str(column.distinct[code]) if code >= 0 else "")
 
 
-def create(settings: Settings, config: SpanMetricsConfig, previous: Component | None) -> SpanMetricsConnector:
+def create(settings: Settings, config: SpanMetricsConfig) -> SpanMetricsConnector:
     """The factory's ``create``."""
-    return SpanMetricsConnector(settings, config, previous if isinstance(previous, SpanMetricsConnector) else None)
+    return SpanMetricsConnector(settings, config)

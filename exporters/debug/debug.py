@@ -54,11 +54,13 @@ class DebugExporter(Exporter):
 
     async def consume(self, batch: Batch) -> None:
         """See :class:`collector.api.Exporter`."""
-        if not batch.item_count:
-            return
-        if self._is_shown(batch.signal):
+        self.try_consume(batch)
+
+    def try_consume(self, batch: Batch) -> bool:
+        """See :class:`collector.api.Exporter`."""
+        if batch.item_count and self._is_shown(batch.signal):
             self._show(batch)
-        self._telemetry.delivered(batch.signal, batch.item_count)
+        return True
 
     def _is_shown(self, signal: Signal) -> bool:
         second = int(self._settings.clock.monotonic_s())

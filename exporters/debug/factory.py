@@ -8,7 +8,7 @@ from exporters.debug.debug import DebugExporter
 __all__ = ["factory"]
 
 
-def create(settings: Settings, config: DebugConfig, previous: Component | None) -> Component:  # noqa: ARG001 - nothing to take over
+def create(settings: Settings, config: DebugConfig) -> Component:
     """The exporter of one id, for all its signals."""
     return DebugExporter(settings, config)
 

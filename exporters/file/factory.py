@@ -8,10 +8,9 @@ from exporters.file.file import FileExporter
 __all__ = ["factory"]
 
 
-def create(settings: Settings, config: FileConfig, previous: Component | None) -> Component:
-    """The exporter of one id, for all its signals; after a reload it goes on with the file of its predecessor."""
-    goes_on = isinstance(previous, FileExporter) and previous.path == config.path
-    return FileExporter(settings, config, goes_on=goes_on)
+def create(settings: Settings, config: FileConfig) -> Component:
+    """The exporter of one id, for all its signals."""
+    return FileExporter(settings, config)
 
 
 factory = Factory(

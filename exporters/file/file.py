@@ -30,7 +30,7 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class FileExporter(QueuedExporter[Batch]):
     """Writes in a thread of its own, one batch after the other."""
 
-    def __init__(self, settings: Settings, config: FileConfig, *, goes_on: bool = False) -> None:
+    def __init__(self, settings: Settings, config: FileConfig) -> None:
         super().__init__(settings, config)
         self.path = config.path
         self._json = config.format == "json"
@@ -40,10 +40,21 @@ class FileExporter(QueuedExporter[Batch]):
             config.path,
             config.rotation,
             settings.clock,
-            keep=config.append or config.rotation is not None or goes_on,
+            keep=config.append or config.rotation is not None,
             directory_mode=int(config.directory_permissions, 8) if config.create_directory else None,
         )
         self._thread: ThreadPoolExecutor | None = None
+
+    def hand_over(self, config: FileConfig) -> str:  # noqa: ARG002 - the successor compares the paths
+        """The path: a successor that writes the same file continues it."""
+        return self.path
+
+    def take_over(self, state: object) -> bool:
+        """Continue the file of the predecessor instead of emptying it."""
+        if state != self.path:
+            return False
+        self._file.keep_existing()
+        return True
 
     async def open(self, host: Host) -> None:  # noqa: ARG002 - needs nothing of it
         """See :class:`QueuedExporter`. Opening is a matter of microseconds, and its errors refuse the start."""

@@ -37,6 +37,10 @@ class RotatingFile:
         self._file = -1
         self._size = 0
 
+    def keep_existing(self) -> None:
+        """Do not empty the file when it is opened."""
+        self._keep = True
+
     def open(self) -> None:
         """Raises OSError: it cannot be written."""
         if self._directory_mode is not None:

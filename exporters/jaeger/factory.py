@@ -19,7 +19,7 @@ class JaegerConfig(OTLPGrpcConfig):
     """A Jaeger as it comes has no TLS; a block of one's own is taken whole, and there ``insecure`` is false."""
 
 
-def create(settings: Settings, config: JaegerConfig, previous: Component | None) -> Component:  # noqa: ARG001 - nothing to take over
+def create(settings: Settings, config: JaegerConfig) -> Component:
     """The exporter of one id."""
     return OTLPGrpcExporter(settings, config)
 

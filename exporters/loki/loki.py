@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from collector.api import Component, Host, PermanentError, Settings
+from collector.api import Host, PermanentError, Settings
 from collector.delivery import Part, QueuedExporter
 from collector.model import Batch, Logs, groups
 from collector.transport.http.client import HTTPClient
@@ -111,6 +111,6 @@ class LokiExporter(QueuedExporter[Push]):
         return [(name, part) for name, part in zip(names, parts, strict=True) if part is not None]
 
 
-def create(settings: Settings, config: LokiConfig, previous: Component | None) -> LokiExporter:  # noqa: ARG001 - the label limits start anew
+def create(settings: Settings, config: LokiConfig) -> LokiExporter:
     """The component."""
     return LokiExporter(settings, config)

@@ -1,6 +1,6 @@
 """Takes every batch and forgets it: for pipelines that exist for a connector or processor alone, and for measuring. No delivery."""
 
-from collector.api import Component, ComponentKind, Exporter, Factory, Settings, Stability
+from collector.api import ComponentKind, Exporter, Factory, Settings, Stability
 from collector.model import Batch, Signal
 from config.blocks import ComponentConfig
 
@@ -14,17 +14,17 @@ class NopConfig(ComponentConfig):
 class NopExporter(Exporter):
     """Everything counts as delivered."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._delivered = settings.telemetry.delivered
-
     async def consume(self, batch: Batch) -> None:
-        """Count."""
-        self._delivered(batch.signal, batch.item_count)
+        """Forget it."""
+
+    def try_consume(self, batch: Batch) -> bool:  # noqa: ARG002 - see the module
+        """Forget it."""
+        return True
 
 
-def _create(settings: Settings, config: NopConfig, previous: Component | None) -> NopExporter:
-    del config, previous
-    return NopExporter(settings)
+def _create(settings: Settings, config: NopConfig) -> NopExporter:
+    del settings, config
+    return NopExporter()
 
 
 factory = Factory(

@@ -7,7 +7,7 @@ from collector.model import Signal
 __all__ = ["factory"]
 
 
-def create(settings: Settings, config: OTLPGrpcConfig, previous: Component | None) -> Component:  # noqa: ARG001 - nothing to take over
+def create(settings: Settings, config: OTLPGrpcConfig) -> Component:
     """The exporter of one id, for all its signals."""
     return OTLPGrpcExporter(settings, config)
 

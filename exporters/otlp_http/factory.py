@@ -8,7 +8,7 @@ from exporters.otlp_http.otlp_http import OTLPHTTPExporter
 __all__ = ["factory"]
 
 
-def create(settings: Settings, config: OTLPHTTPConfig, previous: Component | None) -> Component:  # noqa: ARG001 - nothing to take over
+def create(settings: Settings, config: OTLPHTTPConfig) -> Component:
     """The exporter of one id, for all its signals."""
     return OTLPHTTPExporter(settings, config)
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
-from collector.api import Component, Exporter, Host, Settings
+from collector.api import Exporter, Host, Settings
 from collector.model import Batch, Metrics, Signal
 from collector.prometheus import LabelSettings
 from collector.transport.ports import describe_port_conflict, is_port_conflict
@@ -82,14 +82,15 @@ class PrometheusExporter(Exporter):
 
     async def consume(self, batch: Batch) -> None:
         """Put the batch's values on the page."""
+        self.try_consume(batch)
+
+    def try_consume(self, batch: Batch) -> bool:
+        """Put the batch's values on the page."""
         assert isinstance(batch, Metrics)
         dropped = self._store.update(batch, self._settings.clock.monotonic_s())
-        telemetry = self._settings.telemetry
         for reason, count in dropped.items():
-            telemetry.dropped(Signal.METRICS, count, reason)
-        delivered = batch.item_count - sum(dropped.values())
-        if delivered:
-            telemetry.delivered(Signal.METRICS, delivered)
+            self._settings.telemetry.dropped(Signal.METRICS, count, reason)
+        return True
 
     async def _scrape(self, request: web.Request) -> web.Response:
         openmetrics = self._config.enable_open_metrics and "application/openmetrics-text" in request.headers.get(
@@ -107,6 +108,6 @@ class PrometheusExporter(Exporter):
         return response
 
 
-def create(settings: Settings, config: PrometheusConfig, previous: Component | None) -> PrometheusExporter:  # noqa: ARG001 - the page fills again within one export interval
+def create(settings: Settings, config: PrometheusConfig) -> PrometheusExporter:
     """The component."""
     return PrometheusExporter(settings, config)

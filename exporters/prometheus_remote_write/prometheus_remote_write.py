@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from collector.api import Component, Host, Settings
+from collector.api import Host, Settings
 from collector.delivery import ExporterConfig, Part, QueuedExporter
 from collector.model import METRIC_EXPONENTIAL_HISTOGRAM, Batch, Metrics, Signal
 from collector.model.arrays import I32, I64
@@ -224,9 +224,6 @@ def _bytes(records: "np.ndarray[tuple[int], np.dtype[np.void]]") -> "np.ndarray[
     return np.ascontiguousarray(records).view(np.uint8).reshape(-1)
 
 
-def create(
-    settings: Settings, config: PrometheusRemoteWriteConfig, previous: Component | None
-) -> PrometheusRemoteWriteExporter:
-    """The component; its caches are cheap to build again."""
-    del previous
+def create(settings: Settings, config: PrometheusRemoteWriteConfig) -> PrometheusRemoteWriteExporter:
+    """The component."""
     return PrometheusRemoteWriteExporter(settings, config)

@@ -1,14 +1,13 @@
 """How ``health_check`` is made."""
 
-from collector.api import Component, ComponentKind, Factory, Settings, Stability
+from collector.api import ComponentKind, Factory, Settings, Stability
 from extensions.health_check.config import HealthCheckConfig
 from extensions.health_check.health_check import HealthCheckExtension
 
 __all__ = ["factory"]
 
 
-def _create(settings: Settings, config: HealthCheckConfig, previous: Component | None) -> HealthCheckExtension:
-    del previous
+def _create(settings: Settings, config: HealthCheckConfig) -> HealthCheckExtension:
     return HealthCheckExtension(settings, config)
 
 
@@ -19,4 +18,5 @@ factory = Factory(
     stability=Stability.BETA,
     signals=frozenset(),
     kind=ComponentKind.EXTENSION,
+    aliases=("healthcheck",),
 )

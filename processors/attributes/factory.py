@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from collector.api import Component, Factory, Settings, Stability
+from collector.api import ComponentKind, Factory, Settings, Stability
 from collector.model import Signal
 from processors.attributes.attributes import AttributesProcessor
 from processors.attributes.config import AttributesConfig
@@ -10,8 +10,15 @@ from processors.attributes.config import AttributesConfig
 __all__ = ["factory"]
 
 
-def _create(settings: Settings, config: Any, previous: Component | None) -> AttributesProcessor:  # noqa: ARG001 - it has no state
+def _create(settings: Settings, config: Any) -> AttributesProcessor:
     return AttributesProcessor(settings, config)
 
 
-factory = Factory("attributes", AttributesConfig, _create, Stability.BETA, frozenset(Signal))
+factory = Factory(
+    component_type="attributes",
+    kind=ComponentKind.PROCESSOR,
+    config_type=AttributesConfig,
+    create=_create,
+    stability=Stability.BETA,
+    signals=frozenset(Signal),
+)

@@ -109,7 +109,7 @@ class BatchStage(Stage):
                 await self._send_parts(self._parts([batch]))
                 return
             shard = self._shards[context] = _Shard(context)
-        self._put(shard, batch)
+        self._add(shard, batch)
         if not self._waits or self._is_stopping:
             await self._send(shard, everything=True)
         elif self._is_due(shard.item_count, shard.size_bytes):
@@ -117,8 +117,8 @@ class BatchStage(Stage):
         elif shard.timer is None:
             self._set_timer(shard)
 
-    def take(self, batch: Batch) -> bool:
-        """See :class:`collector.api.Stage`: nearly every batch is only put to the others."""
+    def try_consume(self, batch: Batch) -> bool:
+        """See :class:`collector.api.Stage`: nearly every batch is only added to the others."""
         context, item_count = batch.context, batch.item_count
         shard = self._shards.get(context)
         if shard is None or shard.timer is None or context.metadata or context.claims or self._is_stopping:
@@ -126,7 +126,7 @@ class BatchStage(Stage):
         if self._is_due(shard.item_count + item_count, shard.size_bytes + batch.size_bytes):
             return False
         if item_count:
-            self._put(shard, batch)
+            self._add(shard, batch)
         return True
 
     def _is_due(self, item_count: int, size_bytes: int) -> bool:
@@ -164,7 +164,7 @@ class BatchStage(Stage):
             self._contexts[context] = kept
         return kept
 
-    def _put(self, shard: _Shard, batch: Batch, *, first: bool = False) -> None:
+    def _add(self, shard: _Shard, batch: Batch, *, first: bool = False) -> None:
         shard.batches.insert(0 if first else len(shard.batches), batch)
         shard.item_count += batch.item_count
         shard.size_bytes += batch.size_bytes
@@ -190,7 +190,7 @@ class BatchStage(Stage):
             parts = self._parts(self._take(shard))
             smallest = self._config.send_batch_size
             if not everything and parts and parts[-1].item_count < smallest and parts[-1].size_bytes < _MAX_PART_BYTES:
-                self._put(shard, parts.pop(), first=True)
+                self._add(shard, parts.pop(), first=True)
             if parts and self._waits:
                 (self._by_time if everything else self._by_size).add(len(parts))
             await self._send_parts(parts)

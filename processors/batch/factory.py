@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from collector.api import Component, Factory, Settings, Stability
+from collector.api import ComponentKind, Factory, Settings, Stability
 from collector.model import Signal
 from processors.batch.batch import BatchStage
 from processors.batch.config import BatchConfig
@@ -10,8 +10,15 @@ from processors.batch.config import BatchConfig
 __all__ = ["factory"]
 
 
-def _create(settings: Settings, config: Any, previous: Component | None) -> BatchStage:  # noqa: ARG001 - the old one sends what it holds
+def _create(settings: Settings, config: Any) -> BatchStage:
     return BatchStage(settings, config)
 
 
-factory = Factory("batch", BatchConfig, _create, Stability.BETA, frozenset(Signal))
+factory = Factory(
+    component_type="batch",
+    kind=ComponentKind.PROCESSOR,
+    config_type=BatchConfig,
+    create=_create,
+    stability=Stability.BETA,
+    signals=frozenset(Signal),
+)

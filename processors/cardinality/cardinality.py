@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from collector.api import Component, ConsumeError, Host, Settings, Stage
+from collector.api import ConsumeError, Host, Settings, Stage
 from collector.model import (
     METRIC_EXPONENTIAL_HISTOGRAM,
     METRIC_GAUGE,
@@ -33,7 +33,7 @@ from collector.model.builders import Attributes
 from processors.cardinality.config import CardinalityConfig
 from processors.cardinality.fold import FOLDABLE
 from processors.cardinality.identity import attributes_of, series_of, text_of
-from processors.cardinality.limits import Budgets, ProcessSeries
+from processors.cardinality.limits import PROCESS_SERIES, Budgets
 from processors.cardinality.overview import Overview
 from processors.cardinality.rewrite import OVERFLOW, RUNGS, AttributeRewriter
 from processors.cardinality.state import State
@@ -85,25 +85,15 @@ class _Points:
 class CardinalityProcessor(Stage):
     """See the module."""
 
-    def __init__(
-        self, settings: Settings, config: CardinalityConfig, previous: "CardinalityProcessor | None" = None
-    ) -> None:
+    def __init__(self, settings: Settings, config: CardinalityConfig) -> None:
         self._settings, self._config, self._clock = settings, config, settings.clock
-        now = self._clock.time_unix_nano()
-        self.state: State = (
-            State(config, settings.start_time_unix_nano or now, ProcessSeries.of(settings.process))
-            if previous is None
-            else State.taken_over(previous.state, config, now)
-        )
-        self._limits, self._fold = self.state.limits, self.state.fold
-        self._rewriter = AttributeRewriter(config, self.state.granted)
+        start_time = settings.start_time_unix_nano or self._clock.time_unix_nano()
+        self._use(State(config, start_time, settings.shared.get(PROCESS_SERIES)))
         self._enforces = config.mode == "enforce"
         # Ours alone: replicas, pipelines and processors after each other each write overflow series of their own.
         self._writer_id = f"{settings.instance_id}/{settings.pipeline}/{settings.id}"
         self._flushing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
-        self._overview = Overview(f"{settings.id}@{settings.pipeline}", self.state, config)
-        self._overview.register(settings.telemetry)
         telemetry, prefix = settings.telemetry, "tailrace_cardinality_"
         self._folded = telemetry.counter(prefix + "folded_points", "Points merged into another series", ("rung",))
         self._inexact = telemetry.counter(
@@ -112,6 +102,32 @@ class CardinalityProcessor(Stage):
         self._freed = telemetry.counter(
             prefix + "slots_freed", "Named series that ended, fell silent or lost their slot"
         )
+
+    def _use(self, state: State) -> None:
+        self.state = state
+        self._limits, self._fold = state.limits, state.fold
+        self._rewriter = AttributeRewriter(self._config, state.granted)
+        settings = self._settings
+        self._overview = Overview(f"{settings.id}@{settings.pipeline}", state, self._config)
+        self._overview.register(settings.telemetry)
+
+    def hand_over(self, config: CardinalityConfig) -> State:  # noqa: ARG002 - the successor compares the configurations
+        """Everything known between batches."""
+        return self.state
+
+    def take_over(self, state: object) -> bool:
+        """Continue the predecessor's series, or start anew where the configuration makes other series of the same data.
+
+        In that case what was written before is not continued: the new start time makes the known sources baselines, so
+        that nothing is counted twice.
+        """
+        if not isinstance(state, State):
+            return False
+        if state.config.same_series(self._config):
+            self._use(state)
+        else:
+            self._use(State(self._config, self._clock.time_unix_nano(), state.process))
+        return True
 
     async def start(self, host: Host) -> None:
         """Begin writing what is folded."""
@@ -424,6 +440,6 @@ def _in(rows: Indices, count: int) -> Mask:
     return found
 
 
-def create(settings: Settings, config: CardinalityConfig, previous: Component | None) -> CardinalityProcessor:
+def create(settings: Settings, config: CardinalityConfig) -> CardinalityProcessor:
     """The component; after a reload it goes on with what the one before knows."""
-    return CardinalityProcessor(settings, config, previous if isinstance(previous, CardinalityProcessor) else None)
+    return CardinalityProcessor(settings, config)

@@ -9,13 +9,14 @@ from typing import Any, Final
 
 import numpy as np
 
+from collector.api import Scope, SharedKey
 from collector.model import KeyTable, Metrics, StringColumn, combine_keys, groups, hash_text
 from collector.model.arrays import F64, I32, I64, U64, Indices, Mask
 from processors.cardinality.births import Births
 from processors.cardinality.config import CardinalityConfig
 from processors.cardinality.sketch import Sketches
 
-__all__ = ["LIMITED", "Budgets", "Limits", "ProcessSeries"]
+__all__ = ["LIMITED", "PROCESS_SERIES", "Budgets", "Limits", "ProcessSeries"]
 
 METRIC, TENANT, TOTAL = 0, 1, 2  # the column "kind" of budgets
 LIMITED: Final = ("budget", "tenant", "total")
@@ -48,12 +49,6 @@ class ProcessSeries:
         self.born = 0
         """How many series have been named: a series' number says which of two is younger, whoever named it."""
 
-    @classmethod
-    def of(cls, process: dict[str, Any]) -> "ProcessSeries":
-        """The one of a service (``Settings.process``)."""
-        found: ProcessSeries = process.setdefault("cardinality", cls())
-        return found
-
     def join(self, limits: "Limits") -> None:
         """A processor runs."""
         if limits not in self.members:
@@ -73,6 +68,9 @@ class ProcessSeries:
         """The number of the oldest of the ``count`` youngest series."""
         born = np.concatenate([limits.named.column("born")[limits.named.live()] for limits in self.members])
         return int(np.partition(born, len(born) - count)[len(born) - count])
+
+
+PROCESS_SERIES: Final = SharedKey("cardinality.series", ProcessSeries, scope=Scope.SERVICE)
 
 
 class Limits:

@@ -39,15 +39,6 @@ class State:
         self.report = Report(config.top)
         self.turned_s = 0.0
 
-    @classmethod
-    def taken_over(cls, previous: "State", config: CardinalityConfig, now_unix_nano: int) -> "State":
-        """The state a reload goes on with: the one before, or a new one if series are other series now.
-
-        What was written before is not continued then: the new start time makes old sources baselines, so nothing is
-        counted twice.
-        """
-        return previous if previous.config.same_series(config) else cls(config, now_unix_nano, previous.process)
-
     def configure(self, config: CardinalityConfig) -> None:
         """Other limits for the same series."""
         if config is self.config:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from collector.api import Component, Factory, Settings, Stability
+from collector.api import ComponentKind, Factory, Settings, Stability
 from collector.model import Signal
 from processors.filter.config import FilterConfig
 from processors.filter.filter import FilterProcessor
@@ -10,8 +10,15 @@ from processors.filter.filter import FilterProcessor
 __all__ = ["factory"]
 
 
-def _create(settings: Settings, config: Any, previous: Component | None) -> FilterProcessor:  # noqa: ARG001 - it has no state
+def _create(settings: Settings, config: Any) -> FilterProcessor:
     return FilterProcessor(settings, config)
 
 
-factory = Factory("filter", FilterConfig, _create, Stability.ALPHA, frozenset(Signal))
+factory = Factory(
+    component_type="filter",
+    kind=ComponentKind.PROCESSOR,
+    config_type=FilterConfig,
+    create=_create,
+    stability=Stability.ALPHA,
+    signals=frozenset(Signal),
+)

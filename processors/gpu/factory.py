@@ -8,8 +8,8 @@ from processors.gpu.gpu import GpuProcessor
 __all__ = ["factory"]
 
 
-def _create(settings: Settings, config: GpuProcessorConfig, previous: Component | None) -> Component:
-    return GpuProcessor(settings, config, previous if isinstance(previous, GpuProcessor) else None)
+def _create(settings: Settings, config: GpuProcessorConfig) -> Component:
+    return GpuProcessor(settings, config)
 
 
 factory = Factory(

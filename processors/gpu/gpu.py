@@ -47,7 +47,6 @@ class GpuProcessor(Transform):
         self,
         settings: Settings,
         config: GpuProcessorConfig,
-        previous: "GpuProcessor | None" = None,
         *,
         sampler: Sampler | None = None,
         host: HostIdentity | None = None,
@@ -55,7 +54,7 @@ class GpuProcessor(Transform):
         """``sampler`` and ``host`` stand in for the process's own sampler and this machine."""
         self._config, self._clock, self._log = config, settings.clock, settings.telemetry.log
         self._given_sampler, self._sampler = sampler, sampler
-        self._previous = previous.sampler if previous is not None else None
+        self._predecessor: Sampler | None = None
         self._host = host
         self._is_acquired = False
         self._attribution: Attribution | None = None
@@ -80,14 +79,23 @@ class GpuProcessor(Transform):
         """Where the samples come from, once started."""
         return self._sampler
 
+    def hand_over(self, config: GpuProcessorConfig) -> Sampler | None:  # noqa: ARG002 - the sampler knows what it samples
+        """The sampler, whose history a successor continues."""
+        return self._sampler
+
+    def take_over(self, state: object) -> bool:
+        """Continue the history of the predecessor's sampler, if the same devices are sampled."""
+        self._predecessor = state if isinstance(state, Sampler) else None
+        return self._predecessor is not None
+
     async def start(self, host: Host) -> None:  # noqa: ARG002 - Component's signature
         """Begin to sample, unless the receiver or another pipeline does already."""
         if self._host is None:
             self._host = HostIdentity.own()
         if self._sampler is None:
-            self._sampler = acquire(self._config, self._log, self._previous)
+            self._sampler = acquire(self._config, self._log, self._predecessor)
             self._is_acquired = True
-        self._previous = None
+        self._predecessor = None
 
     async def shutdown(self) -> None:
         """Leave the sampler to the others."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from collector.api import Component, Factory, Settings, Stability
+from collector.api import ComponentKind, Factory, Settings, Stability
 from collector.model import Signal
 from processors.memory_limiter.config import MemoryLimiterConfig
 from processors.memory_limiter.memory_limiter import MemoryLimiter
@@ -10,8 +10,15 @@ from processors.memory_limiter.memory_limiter import MemoryLimiter
 __all__ = ["factory"]
 
 
-def _create(settings: Settings, config: Any, previous: Component | None) -> MemoryLimiter:  # noqa: ARG001 - it has no state
+def _create(settings: Settings, config: Any) -> MemoryLimiter:
     return MemoryLimiter(settings, config)
 
 
-factory = Factory("memory_limiter", MemoryLimiterConfig, _create, Stability.BETA, frozenset(Signal))
+factory = Factory(
+    component_type="memory_limiter",
+    kind=ComponentKind.PROCESSOR,
+    config_type=MemoryLimiterConfig,
+    create=_create,
+    stability=Stability.BETA,
+    signals=frozenset(Signal),
+)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from collector.api import Component, Factory, Settings, Stability
+from collector.api import ComponentKind, Factory, Settings, Stability, Trait
 from collector.model import Signal
 from processors.probabilistic_sampler.config import ProbabilisticSamplerConfig
 from processors.probabilistic_sampler.sampler import ProbabilisticSampler
@@ -10,14 +10,16 @@ from processors.probabilistic_sampler.sampler import ProbabilisticSampler
 __all__ = ["factory"]
 
 
-def _create(settings: Settings, config: Any, previous: Component | None) -> ProbabilisticSampler:  # noqa: ARG001 - it has no state
+def _create(settings: Settings, config: Any) -> ProbabilisticSampler:
     return ProbabilisticSampler(settings, config)
 
 
 factory = Factory(
-    "probabilistic_sampler",
-    ProbabilisticSamplerConfig,
-    _create,
-    Stability.ALPHA,
-    frozenset({Signal.TRACES, Signal.LOGS}),
+    component_type="probabilistic_sampler",
+    kind=ComponentKind.PROCESSOR,
+    config_type=ProbabilisticSamplerConfig,
+    create=_create,
+    stability=Stability.ALPHA,
+    signals=frozenset({Signal.TRACES, Signal.LOGS}),
+    traits=frozenset({Trait.SAMPLES}),
 )

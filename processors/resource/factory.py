@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from collector.api import Component, Factory, Settings, Stability
+from collector.api import ComponentKind, Factory, Settings, Stability
 from collector.model import Signal
 from processors.resource.config import ResourceConfig
 from processors.resource.resource import ResourceProcessor
@@ -10,8 +10,15 @@ from processors.resource.resource import ResourceProcessor
 __all__ = ["factory"]
 
 
-def _create(settings: Settings, config: Any, previous: Component | None) -> ResourceProcessor:  # noqa: ARG001 - it has no state
+def _create(settings: Settings, config: Any) -> ResourceProcessor:
     return ResourceProcessor(settings, config)
 
 
-factory = Factory("resource", ResourceConfig, _create, Stability.BETA, frozenset(Signal))
+factory = Factory(
+    component_type="resource",
+    kind=ComponentKind.PROCESSOR,
+    config_type=ResourceConfig,
+    create=_create,
+    stability=Stability.BETA,
+    signals=frozenset(Signal),
+)

@@ -1,6 +1,6 @@
 """Processor ``sampling``: tail sampling by rules, consistent with ``ot=th``; logs follow their traces."""
 
-from collector.api import ComponentKind, Factory, Stability
+from collector.api import ComponentKind, Factory, Stability, Trait
 from collector.model import Signal
 from processors.sampling.config import SamplingConfig
 from processors.sampling.sampling import create
@@ -14,4 +14,5 @@ factory = Factory(
     stability=Stability.ALPHA,
     signals=frozenset({Signal.TRACES, Signal.LOGS}),
     kind=ComponentKind.PROCESSOR,
+    traits=frozenset({Trait.SAMPLES}),
 )

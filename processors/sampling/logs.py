@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from collector.api import ConsumeError, Host, Settings, Stage
+from collector.api import ConsumeError, Host, Settings, SharedKey, Stage
 from collector.model import Batch, Context, KeyTable, Logs, Signal
 from collector.model.arrays import F64, I32, U8, U64, Mask
 from collector.otlp.consistent_sampling import RANDOMNESS_BITS, threshold_of
@@ -21,7 +21,7 @@ from collector.tail_sampling import DROPPED, KEPT, OPEN, UNKNOWN, HeldRows, Sett
 from processors.sampling.config import SamplingConfig
 from processors.sampling.report import keyed
 
-__all__ = ["LogsFollower"]
+__all__ = ["SAMPLERS", "LogsFollower"]
 
 
 _LOW_BITS: Final = np.uint64((1 << RANDOMNESS_BITS) - 1)
@@ -31,18 +31,21 @@ _EARLY_SHARE: Final = 16
 _FOLLOWED, _UNSEEN, _NO_TRACE = "followed", "unseen", "no_trace"
 
 
+SAMPLERS: Final = SharedKey("sampling.samplers", list[TailSampler])
+"""The samplers of one id in traces pipelines, which its objects in logs pipelines follow."""
+
+
 class LogsFollower(Stage):
     """In a logs pipeline."""
 
-    def __init__(self, settings: Settings, config: SamplingConfig, previous: "LogsFollower | None" = None) -> None:
+    def __init__(self, settings: Settings, config: SamplingConfig) -> None:
         self._settings, self._config, self._clock = settings, config, settings.clock
-        self._samplers: list[TailSampler] = settings.shared.setdefault("samplers", [])
+        self._samplers: list[TailSampler] = settings.shared.get(SAMPLERS)
         self._threshold = np.uint64(threshold_of(config.rest_ratio))
         self._random = np.random.default_rng()
         self._traces = KeyTable({"first_s": np.float64, "state": np.uint8})
         self._empty_table_bytes = self._traces.memory_bytes
         self._held: HeldRows[Logs] = HeldRows()
-        self._previous = previous
         self._releasing = asyncio.Lock()
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -61,9 +64,6 @@ class LogsFollower(Stage):
 
     async def start(self, host: Host) -> None:
         """Begin following."""
-        if self._previous is not None:
-            previous, self._previous = self._previous, None
-            self._adopt(previous)
         if not self._samplers:
             self._settings.telemetry.log.warning(
                 "no traces pipeline has this processor: records with a trace id are decided by the trace id alone"
@@ -76,9 +76,16 @@ class LogsFollower(Stage):
             asyncio.ensure_future(self._pass_on_when_settled()),
         ]
 
-    def hand_over(self) -> bool:
-        """A successor will take what is held: the next ``shutdown`` keeps it."""
+    def hand_over(self, config: Any) -> "LogsFollower":  # noqa: ARG002 - any successor decides what is held
+        """Itself: the next ``shutdown`` keeps what is held."""
         self._hands_over = True
+        return self
+
+    def take_over(self, state: object) -> bool:
+        """Hold what the predecessor holds."""
+        if not isinstance(state, LogsFollower):
+            return False
+        self._adopt(state)
         return True
 
     async def shutdown(self) -> None:

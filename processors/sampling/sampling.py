@@ -14,7 +14,7 @@ from collector.model import Batch, Signal, Traces
 from collector.model.arrays import F64, I32
 from collector.tail_sampling import TailSampler, Verdicts
 from processors.sampling.config import SamplingConfig
-from processors.sampling.logs import LogsFollower
+from processors.sampling.logs import SAMPLERS, LogsFollower
 from processors.sampling.report import Report, keyed
 from processors.sampling.rules import NO_RULE, Rules, any_glob
 
@@ -26,7 +26,7 @@ _ROUTES: Final = ("http.route", "url.path", "http.target")
 class SamplingProcessor(TailSampler):
     """In a traces pipeline."""
 
-    def __init__(self, settings: Settings, config: SamplingConfig, previous: "SamplingProcessor | None" = None) -> None:
+    def __init__(self, settings: Settings, config: SamplingConfig) -> None:
         telemetry = settings.telemetry
         self._keys_refused = telemetry.counter(
             "tailrace_sampling_coverage_refused_traces", "Traces whose key was one more than max_keys", ("rule",)
@@ -40,7 +40,6 @@ class SamplingProcessor(TailSampler):
             dropped_cache_size=config.decision_cache_size,
         )
         self._config = config
-        self._previous = previous
         drops = config.drop_spans
         self._names = any_glob(drops.names) if drops.names else None
         self._routes = any_glob(drops.routes) if drops.routes else None
@@ -59,14 +58,17 @@ class SamplingProcessor(TailSampler):
         telemetry.gauge(
             "tailrace_sampling_decisions_on_memory", "Decisions remembered", read=lambda: float(self.remembered_count)
         )
-        settings.shared.setdefault("samplers", []).append(self)
+        settings.shared.get(SAMPLERS).append(self)
+
+    def take_over(self, state: object) -> bool:
+        """Hold and remember what the predecessor does, and continue its report."""
+        if not isinstance(state, SamplingProcessor) or not super().take_over(state):
+            return False
+        self.report.adopt(state.report)
+        return True
 
     async def start(self, host: Host) -> None:
         """Begin deciding."""
-        if self._previous is not None:
-            previous, self._previous = self._previous, None
-            self.adopt(previous)
-            self.report.adopt(previous.report)
         host.add_admin_route("/sampling", self._show)
         await super().start(host)
 
@@ -148,8 +150,8 @@ class SamplingProcessor(TailSampler):
 assert NO_RULE == -1  # the counts above begin with it
 
 
-def create(settings: Settings, config: SamplingConfig, previous: Component | None) -> Component:
+def create(settings: Settings, config: SamplingConfig) -> Component:
     """The component."""
     if Signal.LOGS in settings.signals:
-        return LogsFollower(settings, config, previous if isinstance(previous, LogsFollower) else None)
-    return SamplingProcessor(settings, config, previous if isinstance(previous, SamplingProcessor) else None)
+        return LogsFollower(settings, config)
+    return SamplingProcessor(settings, config)

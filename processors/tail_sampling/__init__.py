@@ -1,6 +1,6 @@
 """Processor ``tail_sampling``: whole traces by policies, the Collector's."""
 
-from collector.api import ComponentKind, Factory, Stability
+from collector.api import ComponentKind, Factory, Stability, Trait
 from collector.model import Signal
 from processors.tail_sampling.config import TailSamplingConfig
 from processors.tail_sampling.tail_sampling import create
@@ -14,4 +14,5 @@ factory = Factory(
     stability=Stability.BETA,
     signals=frozenset({Signal.TRACES}),
     kind=ComponentKind.PROCESSOR,
+    traits=frozenset({Trait.SAMPLES}),
 )

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from collector.api import Component, Histogram, Host, Settings
+from collector.api import Histogram, Host, Settings
 from collector.model import Batch
 from collector.model.arrays import F64, I32
 from collector.tail_sampling import TailSampler, Verdicts
@@ -28,10 +28,7 @@ _AGE_BUCKETS_S: Final = (0, 5, 10, 25, 50, 75, 100, 250, 500, 750, 1000, 2500, 5
 class TailSamplingProcessor(TailSampler):
     """See the module."""
 
-    def __init__(
-        self, settings: Settings, config: TailSamplingConfig, previous: "TailSamplingProcessor | None" = None
-    ) -> None:
-        self._previous = previous
+    def __init__(self, settings: Settings, config: TailSamplingConfig) -> None:
         self._config, self._policies = (
             config,
             PolicyDecider(config, settings.telemetry, settings.clock, settings.id.name),
@@ -76,10 +73,7 @@ class TailSamplingProcessor(TailSampler):
         telemetry.gauge(_PREFIX + "sampling_traces_on_memory", "Undecided traces", read=lambda: float(self.open_count))
 
     async def start(self, host: Host) -> None:
-        """Take over what a predecessor holds; begin deciding."""
-        previous, self._previous = self._previous, None
-        if previous is not None:
-            self.adopt(previous)
+        """Begin deciding."""
         for policy in self._config.policies:
             if policy.composite is not None:
                 given = {each.policy for each in policy.composite.rate_allocation}
@@ -129,6 +123,6 @@ class TailSamplingProcessor(TailSampler):
             histogram.observe(float(age), count)
 
 
-def create(settings: Settings, config: TailSamplingConfig, previous: Component | None) -> TailSamplingProcessor:
-    """The component. What ``previous`` holds and remembers it takes over at its start."""
-    return TailSamplingProcessor(settings, config, previous if isinstance(previous, TailSamplingProcessor) else None)
+def create(settings: Settings, config: TailSamplingConfig) -> TailSamplingProcessor:
+    """The component."""
+    return TailSamplingProcessor(settings, config)

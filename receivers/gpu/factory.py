@@ -8,8 +8,8 @@ from receivers.gpu.gpu import GpuReceiver
 __all__ = ["factory"]
 
 
-def _create(settings: Settings, config: GpuReceiverConfig, previous: Component | None) -> Component:
-    return GpuReceiver(settings, config, previous if isinstance(previous, GpuReceiver) else None)
+def _create(settings: Settings, config: GpuReceiverConfig) -> Component:
+    return GpuReceiver(settings, config)
 
 
 factory = Factory(

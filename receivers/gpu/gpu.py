@@ -21,13 +21,12 @@ class GpuReceiver(Receiver):
         self,
         settings: Settings,
         config: GpuReceiverConfig,
-        previous: "GpuReceiver | None" = None,
         *,
         sampler: Sampler | None = None,
     ) -> None:
         """``sampler`` stands in for the process's own."""
         self._settings, self._config, self._sampler = settings, config, sampler
-        self._previous = previous.sampler if previous is not None else None
+        self._predecessor: Sampler | None = None
         self._is_acquired = False
         self._task: asyncio.Task[None] | None = None
         self._metrics = SamplerMetrics(settings.telemetry, self._snapshot)
@@ -37,12 +36,21 @@ class GpuReceiver(Receiver):
         """Where the samples come from, once started."""
         return self._sampler
 
+    def hand_over(self, config: GpuReceiverConfig) -> Sampler | None:  # noqa: ARG002 - the sampler knows what it samples
+        """The sampler, whose history a successor continues."""
+        return self._sampler
+
+    def take_over(self, state: object) -> bool:
+        """Continue the history of the predecessor's sampler, if the same devices are sampled."""
+        self._predecessor = state if isinstance(state, Sampler) else None
+        return self._predecessor is not None
+
     async def start(self, host: Host) -> None:  # noqa: ARG002 - Component's signature
         """Begin to sample and to send."""
         if self._sampler is None:
-            self._sampler = acquire(self._config, self._settings.telemetry.log, self._previous)
+            self._sampler = acquire(self._config, self._settings.telemetry.log, self._predecessor)
             self._is_acquired = True
-        self._previous = None
+        self._predecessor = None
         self._task = asyncio.create_task(self._run(self._sampler), name=f"{self._settings.id} receiver")
 
     async def shutdown(self) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from collector.api import Component, ComponentKind, Factory, Settings, Stability
+from collector.api import ComponentKind, Factory, Settings, Stability
 from collector.model import Signal
 from receivers.otlp.config import OTLPConfig
 from receivers.otlp.otlp import OTLPReceiver
@@ -10,7 +10,7 @@ from receivers.otlp.otlp import OTLPReceiver
 __all__ = ["factory"]
 
 
-def _create(settings: Settings, config: Any, previous: Component | None) -> OTLPReceiver:  # noqa: ARG001 - sockets are opened anew
+def _create(settings: Settings, config: Any) -> OTLPReceiver:
     return OTLPReceiver(settings, config)
 
 

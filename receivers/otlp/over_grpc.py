@@ -33,15 +33,15 @@ class OTLPOverGRPC:
         self._keeps_nothing = not config.include_metadata and config.auth is None
         self._contexts = contexts
         self.methods: dict[str, Method] = {
-            GRPC_METHODS[signal]: self._method(output.over("grpc")) for signal, output in outputs.items()
+            GRPC_METHODS[signal]: self._method(output.for_transport("grpc")) for signal, output in outputs.items()
         }
 
     def _method(self, output: ReceiverOutput) -> Method:
-        submit, context_of = output.submit, self._context
+        consume_request, context_of = output.try_consume_request, self._context
 
         def export(message: bytes, call: Call, reply: Reply) -> None:
             if message:
-                submit(message, call.kept or context_of(call), partial(_answer, reply))
+                consume_request(message, call.kept or context_of(call), partial(_answer, reply))
             else:
                 reply(b"")  # an empty request succeeds and never enters a pipeline
 

@@ -61,7 +61,7 @@ class OTLPOverHTTP:
             Signal.LOGS: config.logs_url_path,
         }
         self.routes: dict[str, Route] = {
-            paths[signal]: _Export(self, signal, output.over("http")) for signal, output in outputs.items()
+            paths[signal]: _Export(self, signal, output.for_transport("http")) for signal, output in outputs.items()
         }
 
     def context(self, request: Request) -> Context:
@@ -128,7 +128,7 @@ class _Export(Route):
 
     def _submit(self, request: Request, wire: bytes) -> None:
         if wire:
-            self._output.submit(wire, self._shared.context(request), partial(self._answered, request))
+            self._output.try_consume_request(wire, self._shared.context(request), partial(self._answered, request))
         else:
             request.reply(_TAKEN[request.media_type])  # an empty request succeeds and never enters a pipeline
 

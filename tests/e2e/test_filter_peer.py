@@ -319,9 +319,9 @@ def test_keeps_what_the_go_collector_keeps(server, tmp_path):
     for index, (signal, config) in enumerate(LISTED):
         message_type, batch_type, *_ = SIGNALS[signal]
         batch = batch_type.from_wire(data[signal].SerializeToString())
-        out = factory.create(
-            make_settings(factory, signals={signal}), FilterConfig.model_validate(config), None
-        ).transform(batch)
+        out = factory.create(make_settings(factory, signals={signal}), FilterConfig.model_validate(config)).transform(
+            batch
+        )
         ours = kept(message_type.FromString(out.wire)) if out is not None else []
         theirs = go_kept(tmp_path / f"{index}.jsonl", message_type)
         decided += 0 < len(theirs) < len(kept(data[signal]))

@@ -15,7 +15,9 @@ from collector.api import (
     PermanentError,
     Receiver,
     RetryableError,
+    Scope,
     Settings,
+    SharedKey,
     Stability,
     Stage,
     Transform,
@@ -38,7 +40,7 @@ class ScriptConfig(ComponentConfig):
 class Source(Receiver):
     def __init__(self, settings: Settings) -> None:
         self.outputs, self.started, self.stopped = settings.outputs, False, False
-        self.settings = settings
+        self.settings, self.everybody = settings, settings.shared.get(SERVICE_OBJECTS)
 
     async def start(self, host) -> None:
         if self.order == "fail_start":
@@ -49,6 +51,10 @@ class Source(Receiver):
         self.stopped = True
 
 
+OBJECTS = SharedKey("test.objects", list)
+SERVICE_OBJECTS = SharedKey("test.objects", list, scope=Scope.SERVICE)
+
+
 class Every(Transform):
     """Passes, halves, drops, raises."""
 
@@ -56,8 +62,7 @@ class Every(Transform):
 
     def __init__(self, settings: Settings, order: str) -> None:
         self.order, self.telemetry = order, settings.telemetry
-        settings.shared["objects"] = settings.shared.get("objects", 0) + 1
-        self.shared, self.process = settings.shared, settings.process
+        self.siblings, self.everybody = settings.shared.get(OBJECTS), settings.shared.get(SERVICE_OBJECTS)
 
     def transform(self, batch: Batch) -> Batch | None:
         if self.order == "raise":
@@ -82,6 +87,24 @@ class Holder(Stage):
 
     def __init__(self, settings: Settings, order: str) -> None:
         self.order, self.output, self.held = order, settings.outputs, []
+        self.is_handed_over = False
+        self.successor_config = None
+
+    def hand_over(self, config):
+        if self.order == "hand_over_raise":
+            raise RuntimeError("a bug")
+        if "hand_over" not in self.order:
+            return None
+        self.successor_config, self.is_handed_over = config, True
+        return self
+
+    def take_over(self, state) -> bool:
+        if self.order == "hand_over, take_over_raise":
+            raise RuntimeError("a bug")
+        if self.order == "hand_over, refuse":
+            return False
+        self.held, state.held = state.held, []
+        return True
 
     async def consume(self, batch: Batch) -> None:
         if self.order == "raise":
@@ -102,12 +125,19 @@ class Holder(Stage):
     async def shutdown(self) -> None:
         if self.order == "hang_shutdown":
             await asyncio.Event().wait()
-        if self.order != "lose":
+        if self.order != "lose" and not self.is_handed_over:
             await self.flush()
+        self.is_handed_over = False
+
+
+AWAITED = {"async", "hang", "raise", "consume_error"}
+"""Orders that a target follows in ``consume`` alone."""
 
 
 class Target(Exporter):
     """Delivers, or whatever else a backend can do to an exporter."""
+
+    settles_by_itself = True
 
     def __init__(self, settings: Settings, order: str) -> None:
         self.order, self.telemetry = order, settings.telemetry
@@ -122,8 +152,8 @@ class Target(Exporter):
         if self.order == "fail_start":
             raise ValueError("no such certificate")
 
-    def must_not_lose(self) -> bool:
-        return self.order == "must_not_lose"
+    def blocks_on_overflow(self) -> bool:
+        return self.order == "blocks_on_overflow"
 
     def has_room(self, batch: Batch) -> bool:
         return self.room
@@ -131,10 +161,10 @@ class Target(Exporter):
     def in_flight_items(self) -> Mapping[Signal, int]:
         return {Signal.TRACES: self.waiting}
 
-    def take(self, batch: Batch) -> bool:
-        if self.order == "take_raise":
+    def try_consume(self, batch: Batch) -> bool:
+        if self.order == "try_raise":
             raise RuntimeError("a bug")
-        if self.order != "take":
+        if self.order in AWAITED or self.waits_for_result:
             return False
         self._deliver(batch)
         return True
@@ -171,6 +201,29 @@ class Target(Exporter):
         return sum(batch.item_count for batch in self.batches)
 
 
+class PlainTarget(Exporter):
+    """An exporter that only has ``consume``: the service does its accounting."""
+
+    def __init__(self, settings: Settings, order: str) -> None:
+        self.order, self.telemetry = order, settings.telemetry
+        self.waits_for_result = order.startswith("wait")
+        self.release = asyncio.Event()
+        self.entered = 0
+
+    async def consume(self, batch: Batch) -> None:
+        self.entered += 1
+        if self.order == "hang":
+            await self.release.wait()
+        if self.order == "drop_some":
+            self.telemetry.dropped(batch.signal, 3, "too_large")
+        if self.order in {"refuse", "wait, refuse"}:
+            raise PermanentError("bad", reason="http_400")
+        if self.order == "retry":
+            raise RetryableError("later")
+        if self.order == "raise":
+            raise RuntimeError("a bug")
+
+
 class Passer(Connector):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -193,7 +246,6 @@ class World:
     def __init__(self) -> None:
         self.made: dict[str, object] = {}
         self.log: list[str] = []
-        self.previous: dict[str, object] = {}
         self.services: list[Service] = []
 
     def registry(self) -> Registry:
@@ -202,20 +254,20 @@ class World:
             (ComponentKind.PROCESSOR, "every"): Every,
             (ComponentKind.PROCESSOR, "holder"): Holder,
             (ComponentKind.EXPORTER, "target"): Target,
+            (ComponentKind.EXPORTER, "plain"): PlainTarget,
             (ComponentKind.CONNECTOR, "passer"): lambda settings, order: Passer(settings),
             (ComponentKind.EXTENSION, "helper"): lambda settings, order: Helper(),
         }
         return Registry.of([self._factory(kind, name, make) for (kind, name), make in makers.items()])
 
     def _factory(self, kind, name, make) -> Factory:
-        def create(settings, config, previous):
+        def create(settings, config):
             if config.do == "fail_create":
                 raise ValueError("refuses its configuration")
             component = make(settings, config.do)
             component.order = config.do
             key = f"{kind.value}/{settings.id}" + (f"@{settings.pipeline}" if settings.pipeline else "")
             self.made[key] = component
-            self.previous[key] = previous
             self._record(component, key)
             return component
 

@@ -36,7 +36,7 @@ class Senders:
             assert self.told[place] is None, "answered twice"
             self.told[place] = outcome
 
-        self.door.submit(wire, context, answered)
+        self.door.try_consume_request(wire, context, answered)
 
     async def answers(self) -> list[Any]:
         await eventually(lambda: None not in self.told)
@@ -147,7 +147,7 @@ async def test_what_stages_hold_leaves_less_room_for_the_others(world):
 
 async def test_where_all_do_not_fit_those_are_taken_that_do(world):
     """A full queue refuses request by request, and the books close."""
-    async with world.running(PLAIN % "must_not_lose") as service:
+    async with world.running(PLAIN % "blocks_on_overflow") as service:
         target = world.target()
         target.has_room = lambda batch: batch.item_count + target.item_count <= 7
         senders = Senders(world.source())
@@ -183,8 +183,8 @@ async def test_what_the_backend_says_comes_back(world, order, error):
 async def test_a_sender_that_gives_up_takes_nobody_with_it(world):
     """Its own request is under way already; the others of the batch are answered."""
     async with world.running(PLAIN % '""'):
-        first = asyncio.ensure_future(world.source().admit(wire(seed=1), EMPTY_CONTEXT))
-        second = asyncio.ensure_future(world.source().admit(wire(seed=2), EMPTY_CONTEXT))
+        first = asyncio.ensure_future(world.source().consume_request(wire(seed=1), EMPTY_CONTEXT))
+        second = asyncio.ensure_future(world.source().consume_request(wire(seed=2), EMPTY_CONTEXT))
         await asyncio.sleep(0)  # both have submitted
         first.cancel()
         assert await second == Receipt(3)
@@ -195,7 +195,7 @@ async def test_an_answer_that_raises_leaves_the_others_theirs(world):
     """A fault of a transport is logged, and nobody else's matter."""
     async with world.running(PLAIN % '""'):
         senders = Senders(world.source())
-        world.source().submit(wire(), EMPTY_CONTEXT, lambda _: 1 / 0)
+        world.source().try_consume_request(wire(), EMPTY_CONTEXT, lambda _: 1 / 0)
         senders.send(wire())
         assert await senders.answers() == [Receipt(3)]
         assert world.target().item_count == 6
@@ -203,7 +203,7 @@ async def test_an_answer_that_raises_leaves_the_others_theirs(world):
 
 async def test_what_is_taken_at_once_is_answered_without_a_task(world):
     """When the turn after the one in which the requests came is over; nothing of them stays behind."""
-    async with world.running(PLAIN % "take") as service:
+    async with world.running(PLAIN % '""') as service:
         senders = Senders(world.source())
         tasks = asyncio.all_tasks()
         senders.send(wire())
@@ -255,7 +255,7 @@ _BODIES = st.sampled_from([wire(1, 1), wire(4, 2), with_bad_ids(1), MALFORMED, b
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     turns=st.lists(st.lists(st.tuples(_BODIES, st.sampled_from([None, "a"])), max_size=6), max_size=4),
-    order=st.sampled_from(['""', "take"]),
+    order=st.sampled_from(['""', "async"]),
 )
 async def test_everybody_hears_what_he_would_alone(world, turns, order):
     """Whatever comes in one turn: the answers, the bytes that come out and the books are those of requests sent one by one."""

@@ -35,17 +35,17 @@ async def test_admits_a_request_and_says_what_was_taken(world):
     """Bytes in, the same bytes out, and a receipt; one item with a bad id is rejected with the reason."""
     async with world.running(TWO_PIPELINES % '""') as service:
         wire = traces_request(spans=10).SerializeToString()
-        receipt = await world.source().admit(wire, EMPTY_CONTEXT)
+        receipt = await world.source().consume_request(wire, EMPTY_CONTEXT)
         assert (receipt.accepted_count, receipt.rejected_count) == (10, 0)
         assert world.target("target/a").batches[0].wire == wire
         assert world.target("target/a").batches[0] is world.target("target/b").batches[0]  # shared, not copied
         message = traces_request(spans=3)
         message.resource_spans[0].scope_spans[0].spans[0].trace_id = b"short"
-        receipt = await world.source().admit(message.SerializeToString(), EMPTY_CONTEXT)
+        receipt = await world.source().consume_request(message.SerializeToString(), EMPTY_CONTEXT)
         assert (receipt.accepted_count, receipt.rejected_count) == (2, 1)
         assert receipt.message
         with pytest.raises(MalformedBatch):
-            await world.source().admit(b"\x0a\xff", EMPTY_CONTEXT)
+            await world.source().consume_request(b"\x0a\xff", EMPTY_CONTEXT)
         door = row(service, "receivers/source")
         assert (door.received, door.out, door.rejected) == (13, 12, 1)
 
@@ -55,22 +55,22 @@ async def test_repaired_strings_are_counted(world):
     async with world.running(TWO_PIPELINES % '""') as service:
         message = traces_request(spans=1)
         message.resource_spans[0].scope_spans[0].spans[0].name = "AAAA"
-        await world.source().admit(message.SerializeToString().replace(b"AAAA", b"A\xff\xffA"), EMPTY_CONTEXT)
+        await world.source().consume_request(message.SerializeToString().replace(b"AAAA", b"A\xff\xffA"), EMPTY_CONTEXT)
         assert 'tailrace_receiver_repaired_strings{receiver="source"} 1.0' in service.telemetry.render()
 
 
 async def test_an_empty_request_is_accepted_and_goes_nowhere(world):
     """Zero items: a receipt of zero."""
     async with world.running(TWO_PIPELINES % '""'):
-        assert (await world.source().admit(b"", EMPTY_CONTEXT)).accepted_count == 0
+        assert (await world.source().consume_request(b"", EMPTY_CONTEXT)).accepted_count == 0
         assert world.target("target/a").batches == []
 
 
 async def test_counts_under_the_transport_the_receiver_names(world):
     """`over` gives one door a transport; only named transports are shown."""
     async with world.running(TWO_PIPELINES % '""') as service:
-        door = world.source().over("grpc")
-        assert world.source().over("grpc") is door
+        door = world.source().for_transport("grpc")
+        assert world.source().for_transport("grpc") is door
         await door.consume(traces(spans=4))
         page = service.telemetry.render()
         assert 'otelcol_receiver_accepted_spans{receiver="source",transport="grpc"} 4.0' in page
@@ -96,14 +96,14 @@ async def test_a_loss_is_counted_with_its_reason_and_the_sibling_pipeline_is_unt
         assert row(service, "processors/every@traces/a").dropped == reasons
 
 
-@pytest.mark.parametrize(("order", "reason"), [("raise", "error"), ("consume_error", "error"), ("take_raise", "error")])
+@pytest.mark.parametrize(("order", "reason"), [("raise", "error"), ("consume_error", "error"), ("try_raise", "error")])
 async def test_a_failing_exporter_disturbs_nobody(world, order, reason):
     """Its items are counted as dropped; the receiver hears nothing; the healthy one gets each batch once."""
     async with world.running(FAN_OUT % order) as service:
         for seed in range(3):
             await world.source().consume(traces(spans=10, seed=seed))
         await eventually(lambda: world.target("target/healthy").item_count == 30)
-        assert row(service, "exporters/target/sick").dropped == {reason: 30}
+        await eventually(lambda: row(service, "exporters/target/sick").dropped == {reason: 30})
 
 
 async def test_an_exporter_that_hangs_delays_nobody_and_drops_for_itself_alone(world):
@@ -155,15 +155,15 @@ async def test_while_a_waiting_exporter_waits_the_others_have_the_batch(world):
 
 async def test_a_full_queue_that_must_not_lose_refuses_at_the_door_before_anything_is_committed(world):
     """So that the resend duplicates nothing."""
-    async with world.running(FAN_OUT % "must_not_lose") as service:
+    async with world.running(FAN_OUT % "blocks_on_overflow") as service:
         world.target("target/sick").room = False
         with pytest.raises(RetryableError) as refusal:
-            await world.source().admit(traces_request(spans=4).SerializeToString(), EMPTY_CONTEXT)
+            await world.source().consume_request(traces_request(spans=4).SerializeToString(), EMPTY_CONTEXT)
         assert refusal.value.reason == "queue_full"
         assert world.target("target/healthy").item_count == 0
         assert row(service, "receivers/source").refused == {"queue_full": 4}
         world.target("target/sick").room = True
-        await world.source().admit(traces_request(spans=4).SerializeToString(), EMPTY_CONTEXT)
+        await world.source().consume_request(traces_request(spans=4).SerializeToString(), EMPTY_CONTEXT)
         assert world.target("target/healthy").item_count == world.target("target/sick").item_count == 4
 
 
@@ -183,7 +183,7 @@ async def test_memory_refuses_before_validation(world):
     async with world.running(TWO_PIPELINES % '""') as service:
         service.admission.limit(soft_bytes=100, hard_bytes=200, rss=lambda: 0)
         with pytest.raises(RetryableError) as refusal:
-            await world.source().admit(traces_request(spans=40).SerializeToString(), EMPTY_CONTEXT)
+            await world.source().consume_request(traces_request(spans=40).SerializeToString(), EMPTY_CONTEXT)
         assert refusal.value.reason == "memory_limit"
         assert refusal.value.retry_after_s
         assert service.admission.used_bytes == 0
@@ -245,7 +245,7 @@ service:
 
 async def test_a_connector_joins_pipelines_and_room_is_asked_through_it(world):
     """One object; downstream exporters that must not lose refuse at the receiver's door."""
-    async with world.running(CONNECTED % "must_not_lose") as service:
+    async with world.running(CONNECTED % "blocks_on_overflow") as service:
         await world.source().consume(traces(spans=6))
         await world.source(signal=Signal.METRICS).consume(metrics(points=5))
         assert (world.target("target/a").item_count, world.target("target/b").item_count) == (11, 6)
@@ -255,8 +255,9 @@ async def test_a_connector_joins_pipelines_and_room_is_asked_through_it(world):
             await world.source().consume(traces(spans=6))
         await world.source(signal=Signal.METRICS).consume(metrics(points=5))  # it does not reach b
         assert world.made["processors/every@traces/in"] is not world.made["processors/every@traces/a"]
-        assert world.made["processors/every@traces/in"].shared is world.made["processors/every@traces/a"].shared
-        assert world.made["receivers/source"].settings.process is world.made["processors/every@traces/a"].process
+        first, second = world.made["processors/every@traces/in"], world.made["processors/every@traces/a"]
+        assert first.siblings is second.siblings
+        assert world.made["receivers/source"].everybody is second.everybody is not second.siblings
 
 
 async def test_a_result_comes_back_through_a_connector(world):
@@ -265,3 +266,48 @@ async def test_a_result_comes_back_through_a_connector(world):
         with pytest.raises(PermanentError):
             await world.source().consume(traces(spans=6))
         assert world.target("target/a").item_count == 6
+
+
+PLAIN_EXPORTER = """
+receivers: {source: {}}
+exporters: {plain: {do: "%s"}}
+service: {pipelines: {traces: {receivers: [source], exporters: [plain]}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("order", "delivered", "dropped", "refused"),
+    [
+        ("", 10, {}, {}),
+        ("drop_some", 7, {"too_large": 3}, {}),
+        ("refuse", 0, {}, {"http_400": 10}),
+        ("retry", 0, {"error": 10}, {}),
+        ("raise", 0, {"error": 10}, {}),
+    ],
+)
+async def test_the_service_accounts_for_an_exporter_that_does_not(world, order, delivered, dropped, refused):
+    """Delivered where ``consume`` returns, less what the exporter counted itself; refused or dropped where it raises."""
+    async with world.running(PLAIN_EXPORTER % order) as service:
+        await world.source().consume(traces(spans=10))
+        await eventually(lambda: world.made["exporters/plain"].entered == 1 and not service.ledger.imbalances())
+        found = row(service, "exporters/plain")
+        assert (found.delivered, found.dropped, found.refused, found.held) == (delivered, dropped, refused, 0)
+
+
+async def test_a_plain_exporter_that_waits_reports_to_the_sender(world):
+    """It is accounted for, and the receiver gets the error."""
+    async with world.running(PLAIN_EXPORTER % "wait, refuse") as service:
+        with pytest.raises(PermanentError):
+            await world.source().consume(traces(spans=10))
+        assert row(service, "exporters/plain").refused == {"http_400": 10}
+
+
+async def test_what_a_plain_exporter_is_working_on_is_in_flight(world):
+    """Batches inside ``consume`` are held, not delivered; a shutdown drops them with its reason."""
+    async with world.running(PLAIN_EXPORTER % "hang", shutdown_timeout_s=0.1) as service:
+        await world.source().consume(traces(spans=4))
+        await world.source().consume(traces(spans=5))
+        await eventually(lambda: world.made["exporters/plain"].entered == 2)
+        assert (row(service, "exporters/plain").held, row(service, "exporters/plain").delivered) == (9, 0)
+        assert service.ledger.imbalances() == []
+    assert row(service, "exporters/plain").dropped == {"shutdown": 9}

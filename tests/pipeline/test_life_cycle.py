@@ -121,8 +121,58 @@ async def test_a_second_stop_cuts_the_drain_short(world):
         await ending
 
 
-async def test_reload_swaps_the_graph_and_hands_over_the_old_objects(world):
-    """New exporter, same receiver id: it gets its predecessor; counters go on."""
+def holding(order, source='""'):
+    """A chain whose holder follows ``order``."""
+    return CHAIN % (source, f'"{order}"', '""')
+
+
+async def test_a_reload_hands_over_what_a_stage_holds(world):
+    """The successor holds it, is told nothing twice, and the predecessor learned the successor's configuration."""
+    async with world.running(holding("hand_over")) as service:
+        await world.source().consume(traces(spans=4))
+        old, old_target = world.made["processors/holder@traces"], world.target()
+        assert await service.reload(world.config(holding("hand_over, again")))
+        new = world.made["processors/holder@traces"]
+        assert old.successor_config.do == "hand_over, again"
+        assert (old.held_items(), new.held_items(), old_target.item_count) == (0, 4, 0)
+        assert service.ledger.imbalances() == []
+        await new.flush()
+        assert world.target().item_count == 4
+
+
+async def test_a_rollback_keeps_what_a_stage_holds(world):
+    """The new graph took it over before it failed to start; the previous configuration continues with it."""
+    async with world.running(holding("hand_over")) as service:
+        await world.source().consume(traces(spans=4))
+        assert not await service.reload(world.config(holding("hand_over", source="fail_start")))
+        assert service.ready()
+        assert world.made["processors/holder@traces"].held_items() == 4
+        assert service.ledger.imbalances() == []
+
+
+async def test_a_stage_that_fails_to_hand_over_is_flushed(world):
+    """A fault in a component's hand_over does not stop the reload, and nothing is lost."""
+    async with world.running(holding("hand_over_raise")) as service:
+        await world.source().consume(traces(spans=4))
+        old_target = world.target()
+        assert await service.reload(world.config(FINE))
+        assert service.ready()
+        assert old_target.item_count == 4
+
+
+@pytest.mark.parametrize("order", ["hand_over, take_over_raise", "hand_over, refuse"])
+async def test_what_no_successor_takes_over_is_dropped_and_counted(world, order):
+    """Whether it refuses the state or fails on it: the books close and the reload succeeds."""
+    async with world.running(holding(order)) as service:
+        await world.source().consume(traces(spans=4))
+        assert await service.reload(world.config(holding(order)))
+        assert service.ready()
+        assert dropped(service, "processors/holder@traces") == {"shutdown": 4}
+        assert service.ledger.imbalances() == []
+
+
+async def test_reload_swaps_the_graph(world):
+    """With a new exporter and the same receiver id, the counters and the service's shared state continue."""
     async with world.running(FINE) as service:
         await world.source().consume(traces(spans=4))
         old_source, old_target = world.made["receivers/source"], world.target()
@@ -131,8 +181,8 @@ async def test_reload_swaps_the_graph_and_hands_over_the_old_objects(world):
         )
         assert await service.reload(world.config(more))
         assert old_target.item_count == 4  # drained first
-        assert world.previous["receivers/source"] is old_source
-        assert world.made["receivers/source"].settings.process is old_source.settings.process
+        assert world.made["receivers/source"] is not old_source
+        assert world.made["receivers/source"].everybody is old_source.everybody
         assert old_source.stopped
         assert service.ready()
         await world.source().consume(traces(spans=6))
@@ -141,20 +191,10 @@ async def test_reload_swaps_the_graph_and_hands_over_the_old_objects(world):
         assert next(row.received for row in service.ledger.snapshot() if row.node == "receivers/source") == 10
 
 
-async def test_what_a_stage_hands_over_is_not_lost_at_a_reload(world):
-    """It is held, not dropped, until the successor has it; one that hands nothing over loses what it keeps, and that is counted."""
+async def test_what_a_stage_keeps_without_handing_it_over_is_dropped_and_counted(world):
+    """It neither flushes nor hands over: the loss is in the books."""
     lossy = CHAIN % ('""', "lose", '""')
     async with world.running(lossy) as service:
-        old = world.made["processors/holder@traces"]
-        old.hand_over = lambda: True
-        await world.source().consume(traces(spans=4))
-        assert await service.reload(world.config(lossy))
-        new = world.made["processors/holder@traces"]
-        assert new is not old
-        assert dropped(service, "processors/holder@traces") == {}
-        new.held, old.held = old.held, []
-        await new.flush()
-        assert world.target().item_count == 4
         await world.source().consume(traces(spans=3))
         assert await service.reload(world.config(lossy))
         assert dropped(service, "processors/holder@traces") == {"shutdown": 3}

@@ -36,8 +36,8 @@ async def test_a_queue_takes_without_waiting(queue):
     """In a plain call; what was taken is in flight until it is sent."""
     probe = Probe(**queue)
     await probe.start(FakeHost())
-    assert probe.take(traces(spans=2))
-    assert probe.take(traces(spans=3))
+    assert probe.try_consume(traces(spans=2))
+    assert probe.try_consume(traces(spans=3))
     assert probe.in_flight_items() == {Signal.TRACES: 5}
     probe.gate.set()
     await eventually(lambda: probe.in_flight_items() == {Signal.TRACES: 0})
@@ -51,12 +51,12 @@ async def test_who_has_to_wait_for_the_result_cannot_be_taken_from_at_once(queue
     probe = Probe(**queue)
     probe.gate.set()
     await probe.start(FakeHost())
-    assert not probe.take(traces(spans=2))
+    assert not probe.try_consume(traces(spans=2))
     assert probe.in_flight_items() == {Signal.TRACES: 0}
     await probe.consume(traces(spans=2))
     assert sum(probe.telemetry.ledger.delivered.values()) == 2
     await probe.shutdown()
-    assert not probe.take(traces(spans=2))
+    assert not probe.try_consume(traces(spans=2))
     with pytest.raises(RetryableError):
         await probe.consume(traces(spans=2))
 
@@ -66,5 +66,5 @@ async def test_after_the_shutdown_what_is_taken_is_dropped_and_counted():
     probe = Probe()
     await probe.start(FakeHost())
     await probe.shutdown()
-    assert probe.take(traces(spans=2))
+    assert probe.try_consume(traces(spans=2))
     assert probe.dropped == {"shutdown": 2}

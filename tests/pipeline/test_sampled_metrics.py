@@ -68,7 +68,7 @@ class WithEnds(Registry):
         }  # fmt: skip
 
     def _making(self, make):
-        def create(settings, config, previous):
+        def create(settings, config):
             self.made[str(settings.id)] = make(settings)
             return self.made[str(settings.id)]
 
@@ -102,8 +102,8 @@ async def test_exemplars_and_logs_follow_the_decision():
     try:
         ids, failed, spans, logs = requests()
         outputs = registry.made["source"].outputs
-        await outputs[Signal.LOGS].admit(logs.wire, EMPTY_CONTEXT)
-        await outputs[Signal.TRACES].admit(spans.wire, EMPTY_CONTEXT)
+        await outputs[Signal.LOGS].consume_request(logs.wire, EMPTY_CONTEXT)
+        await outputs[Signal.TRACES].consume_request(spans.wire, EMPTY_CONTEXT)
         kept = {tuple(pair) for pair in ids[failed].tolist()}
 
         def found(name):

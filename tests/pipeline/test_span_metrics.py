@@ -42,7 +42,7 @@ async def test_counts_every_span_whatever_is_sampled_beside_it(graph):
     """One half is kept, all are counted; the books of spans and of points close."""
     async with graph.running(GRAPH) as service:
         for seed in range(3):
-            await graph.source().admit(traces_request(spans=40, seed=seed).SerializeToString(), EMPTY_CONTEXT)
+            await graph.source().consume_request(traces_request(spans=40, seed=seed).SerializeToString(), EMPTY_CONTEXT)
         await eventually(lambda: graph.target("target/metrics").item_count > 0)
     assert graph.target("target/kept").item_count == 60
     last = {}
@@ -62,17 +62,17 @@ async def test_a_full_queue_of_the_metrics_exporter_refuses_no_spans(graph):
     """The door asks exporters of spans for room, and no others: they cannot say."""
     async with graph.running(GRAPH):
         graph.target("target/metrics").room = False
-        receipt = await graph.source().admit(traces_request(spans=4).SerializeToString(), EMPTY_CONTEXT)
+        receipt = await graph.source().consume_request(traces_request(spans=4).SerializeToString(), EMPTY_CONTEXT)
         assert receipt.accepted_count == 4
         graph.target("target/kept").room = False
         with pytest.raises(RetryableError):
-            await graph.source().admit(traces_request(spans=4).SerializeToString(), EMPTY_CONTEXT)
+            await graph.source().consume_request(traces_request(spans=4).SerializeToString(), EMPTY_CONTEXT)
 
 
 async def test_the_admin_port_shows_all_connectors_of_the_type(graph):
     """GET /span_metrics, by id."""
     async with graph.running(GRAPH, metrics="address: '127.0.0.1:0'") as service, aiohttp.ClientSession() as session:
-        await graph.source().admit(traces_request(spans=40).SerializeToString(), EMPTY_CONTEXT)
+        await graph.source().consume_request(traces_request(spans=40).SerializeToString(), EMPTY_CONTEXT)
         async with session.get(f"http://127.0.0.1:{service.admin_port}/span_metrics") as answer:
             document = await answer.json()
     assert document.keys() == {"span_metrics/a", "span_metrics/b"}
@@ -82,11 +82,11 @@ async def test_the_admin_port_shows_all_connectors_of_the_type(graph):
 async def test_a_reload_keeps_the_counts(graph):
     """The connector of the same id goes on."""
     async with graph.running(GRAPH) as service:
-        await graph.source().admit(traces_request(spans=40).SerializeToString(), EMPTY_CONTEXT)
+        await graph.source().consume_request(traces_request(spans=40).SerializeToString(), EMPTY_CONTEXT)
         old = next(node.component for node in service.graph.nodes() if str(node.id) == "span_metrics/a")
         await service.reload(graph.config(GRAPH.replace("50ms", "20ms")))
         new = next(node.component for node in service.graph.nodes() if str(node.id) == "span_metrics/a")
         assert new is not old
-        await graph.source().admit(traces_request(spans=40, seed=1).SerializeToString(), EMPTY_CONTEXT)
+        await graph.source().consume_request(traces_request(spans=40, seed=1).SerializeToString(), EMPTY_CONTEXT)
         [document] = (await new._show({})).values()
         assert sum(sum(each["calls"] for each in service["operations"]) for service in document["services"]) > 40

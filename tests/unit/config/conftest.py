@@ -38,7 +38,13 @@ class ExporterConfig(GRPCClientConfig):
 
 def factory(kind, component_type, config_type=ComponentConfig, signals=ALL, **more):
     return Factory(
-        component_type, config_type, lambda settings, config, previous: None, Stability.BETA, signals, kind, **more
+        component_type=component_type,
+        kind=kind,
+        config_type=config_type,
+        create=lambda settings, config: None,
+        stability=Stability.BETA,
+        signals=signals,
+        **more,
     )
 
 

@@ -24,12 +24,12 @@ class ExporterConfig(ComponentConfig):
 
 def factory(kind, component_type, config_type, **more):
     return Factory(
-        component_type,
-        config_type,
-        lambda settings, config, previous: None,
-        Stability.BETA,
-        frozenset(Signal),
-        kind,
+        component_type=component_type,
+        kind=kind,
+        config_type=config_type,
+        create=lambda settings, config: None,
+        stability=Stability.BETA,
+        signals=frozenset(Signal),
         **more,
     )
 

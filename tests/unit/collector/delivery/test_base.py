@@ -233,14 +233,14 @@ async def test_a_full_queue_drops_for_itself_alone():
         await rig.settled()
         assert rig.exporter.has_room(traces(spans=1))
         assert rig.delivered == 3
-    assert not rig.exporter.must_not_lose()
+    assert not rig.exporter.blocks_on_overflow()
 
 
 async def test_a_queue_that_must_not_lose_refuses_at_the_door_and_takes_what_is_past_it():
     backend = Backend()
     backend.gate.clear()
     async with Rig(backend, sending_queue={"queue_size": 2, "num_consumers": 1, "block_on_overflow": True}) as rig:
-        assert rig.exporter.must_not_lose()
+        assert rig.exporter.blocks_on_overflow()
         await rig.take(traces(spans=1), traces(spans=1))
         assert not rig.exporter.has_room(traces(spans=1)), "the door refuses the request"
         await rig.take(traces(spans=1), traces(spans=1))

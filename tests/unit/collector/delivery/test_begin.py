@@ -65,7 +65,7 @@ class Probe(QueuedExporter[Batch]):
 
     def give(self, *counts):
         for count in counts:
-            assert self.take(traces(spans=count, seed=count))
+            assert self.try_consume(traces(spans=count, seed=count))
 
     @property
     def in_flight(self):
@@ -261,8 +261,8 @@ async def test_what_waits_is_kept_without_its_index():
     async with probe:
         batch = traces(spans=3)
         assert batch.field("span_id").size
-        probe.take(batch)
-        probe.take(batch)
+        probe.try_consume(batch)
+        probe.try_consume(batch)
         assert kept == [True, False]
         probe.answer()
         probe.answer()
@@ -393,7 +393,7 @@ def test_the_books_close_whatever_happens(steps, script, senders):
                     batch = traces(spans=what[0], seed=number)
                     given_wires.append(batch.wire)
                     received += batch.item_count
-                    probe.take(batch)
+                    probe.try_consume(batch)
                 elif step == "answer" and probe.dones:
                     probe.answer(what[1], what[0] % len(probe.dones))
                 elif step == "begins":

@@ -1,9 +1,8 @@
-"""Who asks by id gets what sampling decided."""
+"""The decisions of sampling, looked up by component id."""
 
 import numpy as np
 
-from collector.tail_sampling import decision_registry as decisions
-from collector.tail_sampling.decision_registry import Decision
+from collector.tail_sampling.decision_registry import Decision, DecisionRegistry
 
 IDS = np.array([[0, 1], [0, 2]], np.uint64)
 
@@ -13,6 +12,7 @@ def answering(*answer):
 
 
 def test_nobody_answers_for_an_unknown_id():
+    decisions = DecisionRegistry()
     assert decisions.lookup("nobody", IDS) is None
     assert not decisions.is_registered("nobody")
     decisions.unregister("nobody", answering())
@@ -20,6 +20,7 @@ def test_nobody_answers_for_an_unknown_id():
 
 def test_several_pipelines_answer_for_one_id():
     """Kept by one is kept; one that still holds a trace counts less than one that dropped it."""
+    decisions = DecisionRegistry()
     answers = [answering(Decision.DROPPED, Decision.PENDING), answering(Decision.KEPT, Decision.UNKNOWN)]
     for answer in answers:
         decisions.register("s", answer)

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from collector.model import Context, Signal, Traces
 from collector.tail_sampling import DROPPED, KEPT, OPEN, UNKNOWN, Decisions, HeldRows, TailSampler, Verdicts, by_trace
-from collector.tail_sampling import decision_registry as decisions
-from collector.tail_sampling.decision_registry import Decision
+from collector.tail_sampling.decision_registry import DECISIONS, Decision
 from collector.testing import FakeHost, Sink, make_settings
 from collector.testing.generate import traces
 from processors.sampling import factory
@@ -142,9 +141,10 @@ async def test_states_are_told_and_decide_now_decides():
     assert sink.item_count == int(np.isin(batch.field("trace_id")[:, 1], ids[odd, 1]).sum())
 
 
-async def test_who_asks_by_id_hears_what_was_decided():
-    """From start to shutdown; exemplars of span_metrics ask so."""
+async def test_decisions_can_be_looked_up_by_component_id():
+    """From start to shutdown, as the exemplars of span_metrics do."""
     sut, _, settings = sampler()
+    decisions = settings.shared.get(DECISIONS)
     batch = traces(spans=64)
     ids = np.unique(batch.field("trace_id"), axis=0)
     assert decisions.lookup(str(settings.id), ids) is None

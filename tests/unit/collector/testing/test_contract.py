@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from collector.api import ComponentKind, Exporter, Factory, Stability, Stage, Transform
+from collector.api import ComponentKind, Exporter, Factory, PermanentError, Stability, Stage, Transform
 from collector.model import Signal
 from collector.testing import check_component
 from collector.testing import contract as kit
@@ -17,9 +17,28 @@ class EmptyConfig(ComponentConfig):
     """Nothing."""
 
 
-class Good(Exporter):
+class Plain(Exporter):
+    """The service counts what it delivers."""
+
     def __init__(self, settings):
         self.settings = settings
+
+    async def consume(self, batch):
+        pass
+
+
+class Refusing(Plain):
+    async def consume(self, batch):
+        raise PermanentError("no", reason="http_400")
+
+
+class Boasting(Plain):
+    async def consume(self, batch):
+        self.settings.telemetry.delivered(batch.signal, batch.item_count)
+
+
+class Good(Plain):
+    settles_by_itself = True
 
     async def consume(self, batch):
         self.settings.telemetry.delivered(batch.signal, batch.item_count)
@@ -76,30 +95,32 @@ def factory_of(
     (tmp_path / "README.md").write_text(readme.replace("exporters", kind.value))
     monkeypatch.setattr(kit.inspect, "getmodule", lambda _: types.SimpleNamespace(__file__=str(tmp_path / "thing.py")))
     return Factory(
-        "thing",
-        EmptyConfig,
-        lambda settings, config, previous: component(settings),
-        Stability.BETA,
-        frozenset(Signal),
-        kind,
+        component_type="thing",
+        kind=kind,
+        config_type=EmptyConfig,
+        create=lambda settings, config: component(settings),
+        stability=Stability.BETA,
+        signals=frozenset(Signal),
     )
 
 
-async def test_a_good_component_passes(tmp_path, monkeypatch):
-    """Nothing to complain about."""
-    await check_component(factory_of(Good, tmp_path, monkeypatch))
+@pytest.mark.parametrize("component", [Good, Plain, Refusing])
+async def test_a_good_component_passes(component, tmp_path, monkeypatch):
+    """Exporters that settle by themselves, and plain ones, for which the service does."""
+    await check_component(factory_of(component, tmp_path, monkeypatch))
 
 
 @pytest.mark.parametrize(
     ("component", "kind", "complaint"),
     [
         (Forgetful, ComponentKind.EXPORTER, r"received 70, but delivered \+ dropped \+ refused = 0"),
-        (Raising, ComponentKind.EXPORTER, "consume raises, but nobody waits"),
+        (Boasting, ComponentKind.EXPORTER, "the service counts what is delivered"),
+        (Raising, ComponentKind.EXPORTER, "consume raises ConsumeError although no sender waits"),
         (Misnamed, ComponentKind.EXPORTER, "without _total"),
-        (Binding, ComponentKind.EXPORTER, "construction does I/O"),
+        (Binding, ComponentKind.EXPORTER, "must not do I/O"),
         (Doubling, ComponentKind.PROCESSOR, "more items left or were counted than came in"),
         (Keeping, ComponentKind.PROCESSOR, "holds 70 items after its shutdown"),
-        (Good, ComponentKind.PROCESSOR, "made a Good"),
+        (Good, ComponentKind.PROCESSOR, "returned a Good"),
     ],
 )
 async def test_a_breach_is_named(component, kind, complaint, tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ def test_generated_batches_are_valid_and_the_same_for_a_seed(signal, items):
 async def test_a_sink_keeps_fails_and_hangs():
     """As ordered."""
     sink = Sink(Signal.TRACES)
-    receipt = await sink.over("grpc").admit(traces(spans=3).wire, EMPTY_CONTEXT)
+    receipt = await sink.for_transport("grpc").consume_request(traces(spans=3).wire, EMPTY_CONTEXT)
     assert (receipt.accepted_count, sink.item_count, sink.transports) == (3, 3, ["grpc"])
     sink.hang()
     task = asyncio.ensure_future(sink.consume(traces(spans=2)))

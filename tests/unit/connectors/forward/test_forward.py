@@ -11,7 +11,7 @@ from connectors.forward import factory
 async def test_passes_the_same_batch_on(signal):
     """The object itself, to the output of its signal alone."""
     settings = make_settings(factory)
-    connector = factory.create(settings, factory.config_type(), None)
+    connector = factory.create(settings, factory.config_type())
     sent = batch(signal)
     await connector.consume(sent)
     for each, sink in settings.outputs.items():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from collector.model import EMPTY_CONTEXT, Signal, Traces, TracesBuilder
-from collector.testing import FakeClock, FakeHost, RecordingTelemetry, make_settings
+from collector.testing import FakeClock, FakeHost, RecordingTelemetry, hand_over, make_settings
 from connectors.service_graph import factory
 from connectors.service_graph.config import ServiceGraphConfig
 
@@ -65,7 +65,8 @@ class Rig:
         self.telemetry = telemetry or RecordingTelemetry()
         self.settings = make_settings(factory, clock=self.clock, telemetry=self.telemetry)
         self.sink = self.settings.outputs[Signal.METRICS]
-        self.component = factory.create(self.settings, factory.config_type.model_validate(config), previous)
+        loaded = factory.config_type.model_validate(config)
+        self.component = hand_over(previous, factory.create(self.settings, loaded), loaded)
 
     async def __aenter__(self):
         await self.component.start(FakeHost())
@@ -444,16 +445,15 @@ async def test_flush_after_each_batch():
         assert times[0] < times[1]
 
 
-async def test_reload_goes_on():
-    """The new object has the counts and what waits; the old one, stopped, emits nothing. Other labels begin anew."""
+async def test_a_reload_continues_series_and_waiting_spans():
+    """The predecessor, once it has handed over, emits nothing at its shutdown. Other labels begin anew."""
     old = Rig()
     await old.component.start(FakeHost())
     await old.take(span(SERVER, service="a"), span(CLIENT, span_id=5, trace=5, service="a"))
     new = Rig(previous=old.component, clock=old.clock, telemetry=old.telemetry, store={"max_items": 5})
+    await old.component.shutdown()
+    assert old.sink.batches == []
     async with new:
-        await old.component.shutdown()
-        assert old.sink.batches == []
-        assert old.component.held_items() == 0
         assert new.component.held_items() == 1
         await new.take(span(SERVER, service="b", trace=5, parent=5), span(SERVER, trace=6, service="a"))
     assert new.requests() == {labels("user", "a", "virtual_node"): 2, labels("a", "b"): 1}

@@ -9,7 +9,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from collector.model import Signal, Traces
-from collector.testing import FakeClock, RecordingTelemetry, Sink, make_settings
+from collector.testing import FakeClock, RecordingTelemetry, Sink, hand_over, make_settings
 from connectors.span_metrics import factory
 
 SECOND = 1_000_000_000
@@ -104,7 +104,8 @@ class Gateway:
             outputs={Signal.METRICS: self.sink},
             component_id=component_id,
         )
-        self.connector = factory.create(self.settings, factory.config_type.model_validate(config or {}), previous)
+        loaded = factory.config_type.model_validate(config or {})
+        self.connector = hand_over(previous, factory.create(self.settings, loaded), loaded)
         self.connector.state.random = np.random.default_rng(seed)
 
     async def send(self, *spans):

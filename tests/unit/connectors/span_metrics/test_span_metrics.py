@@ -7,8 +7,7 @@ import pytest
 
 from collector.api import RetryableError
 from collector.model import Signal
-from collector.tail_sampling import decision_registry as decisions
-from collector.tail_sampling.decision_registry import Decision
+from collector.tail_sampling.decision_registry import DECISIONS, Decision
 from collector.testing import FakeHost, batch, eventually, make
 from connectors.span_metrics import factory
 from connectors.span_metrics.weights import ADJUSTED_MAX
@@ -427,25 +426,22 @@ class Sampler:
 async def test_exemplars_come_from_kept_traces_alone(kit):
     """Pending ones wait for a later flush, dropped ones go, and those nobody ever decided too."""
     sampler = Sampler()
-    decisions.register("sampling/x", sampler.ask)
-    try:
-        gateway = kit.Gateway({"exemplars": {"enabled": True, "max_per_data_point": 2, "only_kept": "sampling/x"}})
-        sampler.by_trace = {
-            1: Decision.DROPPED,
-            2: Decision.PENDING,
-            3: Decision.KEPT,
-            4: Decision.KEPT,
-            5: Decision.KEPT,
-        }
-        await gateway.send(*(kit.span_of(trace=number) for number in range(1, 7)))
-        assert traces_of((await gateway.flush())[0], DURATION) == [3, 4]
-        sampler.by_trace[2] = Decision.KEPT
-        assert traces_of((await gateway.flush())[0], CALLS) == [2]
-        assert len(gateway.connector._candidates["red"]) == 1  # trace 6, which the sampler does not know
-        await gateway.flush(301)
-        assert len(gateway.connector._candidates["red"]) == 0
-    finally:
-        decisions.unregister("sampling/x", sampler.ask)
+    gateway = kit.Gateway({"exemplars": {"enabled": True, "max_per_data_point": 2, "only_kept": "sampling/x"}})
+    gateway.settings.shared.get(DECISIONS).register("sampling/x", sampler.ask)
+    sampler.by_trace = {
+        1: Decision.DROPPED,
+        2: Decision.PENDING,
+        3: Decision.KEPT,
+        4: Decision.KEPT,
+        5: Decision.KEPT,
+    }
+    await gateway.send(*(kit.span_of(trace=number) for number in range(1, 7)))
+    assert traces_of((await gateway.flush())[0], DURATION) == [3, 4]
+    sampler.by_trace[2] = Decision.KEPT
+    assert traces_of((await gateway.flush())[0], CALLS) == [2]
+    assert len(gateway.connector._candidates["red"]) == 1  # trace 6, which the sampler does not know
+    await gateway.flush(301)
+    assert len(gateway.connector._candidates["red"]) == 0
 
 
 async def test_no_exemplar_where_nobody_decides(kit):
@@ -461,15 +457,12 @@ async def test_no_exemplar_where_nobody_decides(kit):
 async def test_candidates_are_bounded(kit):
     """Eight for each exemplar a series can get, however many traces are undecided."""
     sampler = Sampler()
-    decisions.register("sampling/y", sampler.ask)
-    try:
-        gateway = kit.Gateway({"exemplars": {"enabled": True, "max_per_data_point": 2, "only_kept": "sampling/y"}})
-        for _ in range(3):
-            await gateway.send(*(kit.span_of(trace=number) for number in range(1, 100)))
-            await gateway.flush()
-        assert len(gateway.connector._candidates["red"]) == 16
-    finally:
-        decisions.unregister("sampling/y", sampler.ask)
+    gateway = kit.Gateway({"exemplars": {"enabled": True, "max_per_data_point": 2, "only_kept": "sampling/y"}})
+    gateway.settings.shared.get(DECISIONS).register("sampling/y", sampler.ask)
+    for _ in range(3):
+        await gateway.send(*(kit.span_of(trace=number) for number in range(1, 100)))
+        await gateway.flush()
+    assert len(gateway.connector._candidates["red"]) == 16
 
 
 # Life cycle.

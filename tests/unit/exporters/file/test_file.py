@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from collector.model import Signal, batch_type, from_json
-from collector.testing import FakeHost, RecordingTelemetry, batch, eventually, logs, make_settings, traces
+from collector.testing import FakeHost, RecordingTelemetry, batch, eventually, hand_over, logs, make_settings, traces
 from collector.transport.compression import decompress
 from exporters.file import factory
 from exporters.file.config import RotationConfig
@@ -21,9 +21,8 @@ class Rig:
         self.telemetry = RecordingTelemetry()
         self.settings = make_settings(factory, telemetry=self.telemetry)
         self.clock = self.settings.clock
-        self.exporter = factory.create(
-            self.settings, factory.config_type.model_validate({"path": str(path)} | config), previous
-        )
+        loaded = factory.config_type.model_validate({"path": str(path)} | config)
+        self.exporter = hand_over(previous, factory.create(self.settings, loaded), loaded)
 
     async def __aenter__(self):
         await self.exporter.start(FakeHost())

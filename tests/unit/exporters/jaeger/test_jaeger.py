@@ -16,7 +16,7 @@ def test_its_defaults_reach_a_jaeger_as_it_comes():
         "gzip",
         5.0,
     )
-    assert isinstance(factory.create(make_settings(factory), config, None), OTLPGrpcExporter)
+    assert isinstance(factory.create(make_settings(factory), config), OTLPGrpcExporter)
 
 
 def test_a_tls_block_of_ones_own_means_tls():

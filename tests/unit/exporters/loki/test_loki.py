@@ -44,9 +44,7 @@ class Rig:
         await self.server.start_server()
         self.telemetry = RecordingTelemetry()
         config = factory.config_type.model_validate({"endpoint": str(self.server.make_url("")), **self.config})
-        self.exporter = factory.create(
-            make_settings(factory, telemetry=self.telemetry, signals={Signal.LOGS}), config, None
-        )
+        self.exporter = factory.create(make_settings(factory, telemetry=self.telemetry, signals={Signal.LOGS}), config)
         await self.exporter.start(FakeHost())
         return self
 

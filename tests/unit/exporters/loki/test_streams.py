@@ -15,7 +15,7 @@ SECOND = 1_000_000_000
 
 def exporter(**keys):
     config = LokiConfig.model_validate({"endpoint": "http://localhost:3100", **keys})
-    return factory.create(make_settings(factory, signals={Signal.LOGS}), config, None)
+    return factory.create(make_settings(factory, signals={Signal.LOGS}), config)
 
 
 def resource(made, **attributes):

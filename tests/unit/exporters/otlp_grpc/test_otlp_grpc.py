@@ -80,7 +80,7 @@ class Rig:
         config = {"endpoint": f"{host}:{backend.port}", "tls": {"insecure": True}, "timeout": "10s"} | USED | config
         self.telemetry = RecordingTelemetry()
         self.settings = make_settings(factory, telemetry=self.telemetry)
-        self.exporter = factory.create(self.settings, factory.config_type.model_validate(config), None)
+        self.exporter = factory.create(self.settings, factory.config_type.model_validate(config))
         self.clock = self.settings.clock
 
     async def __aenter__(self):
@@ -229,7 +229,7 @@ async def test_once_connected_requests_need_no_task(transport):
         await rig.settled()
         for spans in (10, 20, 40, 80):
             before = asyncio.all_tasks()
-            assert rig.exporter.take(traces(spans=spans))
+            assert rig.exporter.try_consume(traces(spans=spans))
             assert (asyncio.all_tasks() == before) is (transport == "http2")
             if spans == 40:
                 await eventually(lambda: "UNAVAILABLE" in rig.exporter.health.last_error)
@@ -255,9 +255,9 @@ async def test_a_fault_in_taking_an_answer_drops_the_batch_and_frees_its_sender(
 
         with monkeypatch.context() as patch:
             patch.setattr("collector.delivery.otlp.partial_success", fault)
-            assert rig.exporter.take(traces(spans=2))
+            assert rig.exporter.try_consume(traces(spans=2))
             await rig.settled()
-        assert rig.exporter.take(traces(spans=4))
+        assert rig.exporter.try_consume(traces(spans=4))
         await rig.settled()
         assert rig.outcome() == (5, 2, 0)
         assert rig.telemetry.ledger.dropped == {(Signal.TRACES, "internal_error"): 2}
@@ -309,7 +309,7 @@ def test_configurations_that_cannot_work_are_refused(config, said):
 
 async def test_certificates_that_cannot_be_read_refuse_the_start():
     config = factory.config_type.model_validate(USED | {"endpoint": "h:1", "tls": {"ca_file": "/nowhere.pem"}})
-    exporter = factory.create(make_settings(factory, component_id="otlp_grpc/a"), config, None)
+    exporter = factory.create(make_settings(factory, component_id="otlp_grpc/a"), config)
     with pytest.raises(ValueError, match="exporters::otlp_grpc/a::tls::ca_file"):
         await exporter.start(FakeHost())
     await exporter.shutdown()

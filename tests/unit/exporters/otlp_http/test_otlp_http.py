@@ -43,7 +43,7 @@ class Rig:
             name: value.replace("BASE", base) if isinstance(value, str) else value
             for name, value in self.config.items()
         }
-        self.exporter = factory.create(self.settings, factory.config_type.model_validate(config), None)
+        self.exporter = factory.create(self.settings, factory.config_type.model_validate(config))
         self.clock = self.settings.clock
         await self.exporter.start(FakeHost())
         return self
@@ -195,6 +195,6 @@ def test_configurations_that_cannot_work_are_refused(config, said):
 
 def test_a_signal_without_a_url_is_refused():
     config = factory.config_type.model_validate({"traces_endpoint": "http://h/"})
-    factory.create(make_settings(factory, signals={Signal.TRACES}), config, None)
+    factory.create(make_settings(factory, signals={Signal.TRACES}), config)
     with pytest.raises(ValueError, match="logs_endpoint is required"):
-        factory.create(make_settings(factory, signals={Signal.LOGS}), config, None)
+        factory.create(make_settings(factory, signals={Signal.LOGS}), config)

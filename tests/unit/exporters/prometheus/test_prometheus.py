@@ -54,7 +54,7 @@ async def serve():
 
     async def start(clock=None, **keys):
         config = PrometheusConfig.model_validate({"endpoint": "127.0.0.1:0", **keys})
-        sut = factory.create(make_settings(factory, signals={Signal.METRICS}, clock=clock), config, None)
+        sut = factory.create(make_settings(factory, signals={Signal.METRICS}, clock=clock), config)
         await sut.start(FakeHost())
         started.append(sut)
         return sut

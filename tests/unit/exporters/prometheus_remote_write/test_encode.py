@@ -19,7 +19,7 @@ SECOND = 1_000_000_000
 
 def exporter(**keys):
     config = PrometheusRemoteWriteConfig.model_validate({"endpoint": "http://localhost:1/api/v1/write", **keys})
-    return factory.create(make_settings(factory, signals={Signal.METRICS}), config, None)
+    return factory.create(make_settings(factory, signals={Signal.METRICS}), config)
 
 
 def request(*, service="api", instance="1", scope="lib"):

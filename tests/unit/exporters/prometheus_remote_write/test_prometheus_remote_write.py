@@ -46,7 +46,7 @@ class Rig:
             {"endpoint": str(self.server.make_url("/api/v1/write")), **self.config}
         )
         self.exporter = factory.create(
-            make_settings(factory, telemetry=self.telemetry, signals={Signal.METRICS}), config, None
+            make_settings(factory, telemetry=self.telemetry, signals={Signal.METRICS}), config
         )
         await self.exporter.start(FakeHost())
         return self

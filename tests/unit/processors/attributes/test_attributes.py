@@ -11,7 +11,7 @@ from processors.attributes.config import AttributesConfig
 
 
 def make(signal=Signal.TRACES, **config):
-    return factory.create(make_settings(factory, signals={signal}), AttributesConfig.model_validate(config), None)
+    return factory.create(make_settings(factory, signals={signal}), AttributesConfig.model_validate(config))
 
 
 async def test_factory_keeps_the_contract():

@@ -35,7 +35,7 @@ class Stage:
         made = make_settings(
             factory, signals={signal}, outputs={signal: self.sink}, clock=self.clock, telemetry=self.telemetry
         )
-        self.stage = factory.create(made, BatchConfig.model_validate(keys), None)
+        self.stage = factory.create(made, BatchConfig.model_validate(keys))
 
     async def give(self, *item_counts, context=None):
         for count in item_counts:
@@ -74,17 +74,17 @@ def test_defaults_are_the_collectors():
 async def test_a_batch_is_taken_at_once_where_nothing_is_due():
     """The first needs a timer, the one that fills up is sent, a context of its own is mapped: those are consumed. The others wait with it."""
     case = Stage(send_batch_size=10)
-    assert not case.stage.take(traces(spans=3))
+    assert not case.stage.try_consume(traces(spans=3))
     await case.give(3)
-    assert case.stage.take(traces(spans=4))
-    assert not case.stage.take(traces(spans=3))
-    assert not case.stage.take(traces(spans=1, context=A))
+    assert case.stage.try_consume(traces(spans=4))
+    assert not case.stage.try_consume(traces(spans=3))
+    assert not case.stage.try_consume(traces(spans=1, context=A))
     assert case.stage.held_items() == 7
     await case.give(3)
     assert case.sent == [10]
     await case.give(1)
     await case.stage.shutdown()
-    assert not case.stage.take(traces(spans=1))
+    assert not case.stage.try_consume(traces(spans=1))
     assert case.sent == [10, 1]
     assert case.stage.held_items() == 0
 

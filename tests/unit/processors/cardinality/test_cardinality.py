@@ -8,7 +8,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from collector.api import RetryableError
 from collector.model import Metrics, Signal
-from collector.testing import FakeClock, FakeHost, Sink, make_settings
+from collector.testing import FakeClock, FakeHost, Sink, hand_over, make_settings
 from processors.cardinality import factory
 from processors.cardinality.config import CardinalityConfig, TemplateConfig
 from processors.cardinality.template import Templater
@@ -25,7 +25,7 @@ class Bench:
             factory, signals={Signal.METRICS}, clock=self.clock, outputs={Signal.METRICS: self.sink}
         )
         self.start = self.settings.start_time_unix_nano or self.clock.time_unix_nano()
-        self.sut = factory.create(self.settings, CardinalityConfig.model_validate(keys), None)
+        self.sut = factory.create(self.settings, CardinalityConfig.model_validate(keys))
         self.host = FakeHost()
         self.sent = 0
 
@@ -79,7 +79,8 @@ class Bench:
 
     def reload(self, **keys):
         """What the service does: a new object beside the old one."""
-        old, self.sut = self.sut, factory.create(self.settings, CardinalityConfig.model_validate(keys), self.sut)
+        config = CardinalityConfig.model_validate(keys)
+        old, self.sut = self.sut, hand_over(self.sut, factory.create(self.settings, config), config)
         return old
 
     async def flush(self):

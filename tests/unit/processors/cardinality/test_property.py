@@ -19,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from collector.api import SharedState
 from collector.model import Metrics, Signal
-from collector.testing import FakeClock, FakeHost, Sink, make_settings
+from collector.testing import FakeClock, FakeHost, Sink, hand_over, make_settings
 from processors.cardinality import factory
 from processors.cardinality.config import CardinalityConfig
 
@@ -305,9 +306,8 @@ class World:
         self.restarts, self.restarted_s = 0, -1.0
 
     def make(self, previous):
-        return factory.create(
-            self.settings, CardinalityConfig.model_validate({**self.keys, "limit": self.limit}), previous
-        )
+        config = CardinalityConfig.model_validate({**self.keys, "limit": self.limit})
+        return hand_over(previous, factory.create(self.settings, config), config)
 
     def metric(self, made):
         metric = made.resource_metrics.add().scope_metrics.add().metrics.add(name="requests")
@@ -419,7 +419,7 @@ class World:
         await self.clock.advance(1)
         now = self.clock.time_unix_nano()
         self.backend.restart(now)
-        self.settings = dataclasses.replace(self.settings, start_time_unix_nano=now, process={})
+        self.settings = dataclasses.replace(self.settings, start_time_unix_nano=now, shared=SharedState())
         self.restarts, self.restarted_s, self.reloaded_s = (
             self.restarts + 1,
             self.clock.monotonic_s(),

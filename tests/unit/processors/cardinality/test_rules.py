@@ -6,8 +6,9 @@ from collections import Counter
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from collector.api import SharedState
 from collector.model import Context, Metrics, Signal
-from collector.testing import FakeClock, FakeHost, Sink, make_settings
+from collector.testing import FakeClock, FakeHost, Sink, hand_over, make_settings
 from processors.cardinality import factory
 from processors.cardinality.config import CardinalityConfig
 
@@ -16,13 +17,14 @@ DELTA, CUMULATIVE = 1, 2
 
 
 class Gateway:
-    def __init__(self, *, clock=None, previous=None, process=None, component_id="", **keys):
+    def __init__(self, *, clock=None, previous=None, shared=None, component_id="", **keys):
         self.clock = clock or FakeClock()
         self.sink = Sink(Signal.METRICS)
         self.settings = make_settings(
-            factory, signals={Signal.METRICS}, clock=self.clock, outputs={Signal.METRICS: self.sink}, process=process, component_id=component_id,
+            factory, signals={Signal.METRICS}, clock=self.clock, outputs={Signal.METRICS: self.sink}, shared=shared, component_id=component_id,
         )  # fmt: skip
-        self.sut = factory.create(self.settings, CardinalityConfig.model_validate(keys), previous)
+        config = CardinalityConfig.model_validate(keys)
+        self.sut = hand_over(previous, factory.create(self.settings, config), config)
         self.sent = 0
 
     async def __aenter__(self):
@@ -121,7 +123,7 @@ class Service:
     """Several processors of one process."""
 
     def __init__(self):
-        self.clock, self.process, self.running = FakeClock(), {}, []
+        self.clock, self.shared, self.running = FakeClock(), SharedState(), []
 
     async def gateway(self, name, previous=None, **keys):
         """Starts one; ``previous``: its successor after a reload."""
@@ -129,7 +131,7 @@ class Service:
             await self.stop(previous)
         sut = None if previous is None else previous.sut
         made = Gateway(
-            clock=self.clock, process=self.process, component_id=f"cardinality/{name}", previous=sut, limit=0, **keys
+            clock=self.clock, shared=self.shared, component_id=f"cardinality/{name}", previous=sut, limit=0, **keys
         )
         await made.sut.start(FakeHost())
         self.running.append(made)
@@ -328,7 +330,8 @@ async def test_rule_08_a_limit_lowered_by_reload_takes_the_youngest_names():
     async with Gateway(limit=3) as gateway:
         start = gateway.clock.time_unix_nano()
         await gateway.send(*(number(10, user, start_time_unix_nano=start) for user in "abc"))
-        old, gateway.sut = gateway.sut, factory.create(gateway.settings, CardinalityConfig(limit=1), gateway.sut)
+        config = CardinalityConfig(limit=1)
+        old, gateway.sut = gateway.sut, hand_over(gateway.sut, factory.create(gateway.settings, config), config)
         await old.shutdown()
         await gateway.sut.start(FakeHost())
         ended = await gateway.flush()

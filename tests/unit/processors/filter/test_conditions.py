@@ -20,7 +20,7 @@ def make(signal, telemetry=None, clock=None, **config):
         signals={signal},
         **{key: value for key, value in {"telemetry": telemetry, "clock": clock}.items() if value},
     )
-    return factory.create(settings, FilterConfig.model_validate(config), None)
+    return factory.create(settings, FilterConfig.model_validate(config))
 
 
 def spans_with_events():

@@ -22,7 +22,7 @@ MESSAGES = {
 
 
 def make(signal, **config):
-    return factory.create(make_settings(factory, signals={signal}), FilterConfig.model_validate(config), None)
+    return factory.create(make_settings(factory, signals={signal}), FilterConfig.model_validate(config))
 
 
 def items(signal, wire):

@@ -10,7 +10,15 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from collector.gpu import BackendUnavailableError, Device, Process, Reading, Sampler
 from collector.model import Context, Logs, Signal, Traces
-from collector.testing import FakeClock, FakeHost, RecordingTelemetry, check_component, eventually, make_settings
+from collector.testing import (
+    FakeClock,
+    FakeHost,
+    RecordingTelemetry,
+    check_component,
+    eventually,
+    hand_over,
+    make_settings,
+)
 from processors.gpu import factory
 from processors.gpu.config import GpuProcessorConfig
 from processors.gpu.gpu import GpuProcessor
@@ -390,12 +398,12 @@ async def test_the_contract_is_kept():
 async def test_a_reload_keeps_the_samples():
     """The new processor begins with what the old one's sampler had seen."""
     config = GpuProcessorConfig(backend="simulated", simulated={"seed": 4711}, sample_interval="10ms")
-    old = factory.create(make_settings(factory, signals={Signal.TRACES}), config, None)
+    old = factory.create(make_settings(factory, signals={Signal.TRACES}), config)
     await old.start(FakeHost())
     await eventually(lambda: bool(old.sampler.snapshot.views))
     await old.shutdown()
     oldest = old.sampler.snapshot.views[0].origin_unix_nano
-    new = factory.create(make_settings(factory, signals={Signal.TRACES}), config, old)
+    new = hand_over(old, factory.create(make_settings(factory, signals={Signal.TRACES}), config), config)
     await new.start(FakeHost())
     try:
         assert new.sampler is not old.sampler

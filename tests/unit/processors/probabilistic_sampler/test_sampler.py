@@ -18,7 +18,7 @@ WHOLE = 1 << 56
 
 def make(signal=Signal.TRACES, telemetry=None, **config):
     settings = make_settings(factory, signals={signal}, **({"telemetry": telemetry} if telemetry else {}))
-    return factory.create(settings, ProbabilisticSamplerConfig.model_validate(config), None)
+    return factory.create(settings, ProbabilisticSamplerConfig.model_validate(config))
 
 
 def fnv(data, seed):

@@ -28,7 +28,7 @@ def test_resources_are_changed_and_nothing_else(signal):
             ]
         }
     )
-    out = factory.create(make_settings(factory, signals={signal}), config, None).transform(batch)
+    out = factory.create(make_settings(factory, signals={signal}), config).transform(batch)
     resources = batch.table("resources").row_count
     assert out.item_count == batch.item_count
     assert out.attribute("cluster", "resources").text.to_list() == ["eu"] * resources

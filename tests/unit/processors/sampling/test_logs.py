@@ -4,6 +4,7 @@ import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from collector.api import SharedState
 from collector.model import Logs, Signal, Traces
 from collector.testing import FakeClock, FakeHost, Sink, eventually, make_settings
 from processors.sampling import factory
@@ -17,7 +18,7 @@ class Pair:
     """One id in a traces and in a logs pipeline."""
 
     def __init__(self, shared=None, clock=None, previous=(None, None), **keys):
-        self.clock, self.shared = clock or FakeClock(), {}
+        self.clock, self.shared = clock or FakeClock(), SharedState()
         self.config = SamplingConfig.model_validate({"rules": RULES, "decision_wait": "10s", **keys})
         self.sinks = {signal: Sink() for signal in (Signal.TRACES, Signal.LOGS)}
         self.settings, self.made, self.sent = {}, {}, 0
@@ -25,7 +26,9 @@ class Pair:
             self.settings[signal] = make_settings(
                 factory, signals={signal}, clock=self.clock, outputs={signal: self.sinks[signal]}, shared=self.shared
             )
-            self.made[signal] = factory.create(self.settings[signal], self.config, old)
+            self.made[signal] = factory.create(self.settings[signal], self.config)
+            if old is not None:
+                assert self.made[signal].take_over(old)
         self.traces, self.logs = self.made[Signal.TRACES], self.made[Signal.LOGS]
         self.host = FakeHost()
 
@@ -119,7 +122,7 @@ async def test_a_share_of_logs_without_a_trace():
 async def test_without_a_traces_pipeline_nothing_waits():
     """There is nobody to wait for."""
     settings = make_settings(factory, signals={Signal.LOGS}, outputs={Signal.LOGS: (sink := Sink())})
-    sut = factory.create(settings, SamplingConfig.model_validate({"rules": [{"name": "rest", "ratio": 0.5}]}), None)
+    sut = factory.create(settings, SamplingConfig.model_validate({"rules": [{"name": "rest", "ratio": 0.5}]}))
     made = ExportLogsServiceRequest()
     target = made.resource_logs.add().scope_logs.add().log_records
     for one in (HIGH, LOW):
@@ -163,7 +166,7 @@ async def test_a_reload_hands_over_what_is_held_and_new_rules_decide():
     await old.span(LOW)
     await old.log((LOW, 9, "in flight"))
     for component in old.made.values():
-        assert component.hand_over()
+        assert component.hand_over(old.config) is component
     await old.stop()
     assert old.traces.held_items() == 1  # its old holder answers for it
     new = Pair(clock=old.clock, previous=(old.traces, old.logs), rules=[{"name": "all", "ratio": 1.0}])

@@ -43,7 +43,7 @@ class Bench:
         self.settings = make_settings(
             factory, signals={Signal.TRACES}, clock=self.clock, outputs={Signal.TRACES: self.sink}
         )
-        self.sut = factory.create(self.settings, SamplingConfig.model_validate(keys), None)
+        self.sut = factory.create(self.settings, SamplingConfig.model_validate(keys))
 
     async def send(self, spans):
         self.sent += len(spans)

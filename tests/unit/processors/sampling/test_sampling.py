@@ -25,7 +25,7 @@ class Bench:
         self.settings = make_settings(
             factory, signals={Signal.TRACES}, clock=self.clock, outputs={Signal.TRACES: self.sink}
         )
-        self.sut = factory.create(self.settings, config, None)
+        self.sut = factory.create(self.settings, config)
         self.sent = 0
 
     async def send(self, *spans):

@@ -174,7 +174,7 @@ def kept_by(policies, requests, **keys):
     sink = Sink()
     config = TailSamplingConfig.model_validate({"policies": policies, **keys})
     made = make_settings(factory, signals={Signal.TRACES}, clock=FakeClock(), outputs={Signal.TRACES: sink})
-    sut = factory.create(made, config, None)
+    sut = factory.create(made, config)
 
     async def run():
         for each in requests:

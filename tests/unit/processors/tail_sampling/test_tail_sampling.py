@@ -38,7 +38,7 @@ class Bench:
             outputs={Signal.TRACES: self.sink},
         )
         self.telemetry = self.settings.telemetry
-        self.sut = factory.create(self.settings, config, None)
+        self.sut = factory.create(self.settings, config)
         self.sent = 0
 
     async def start(self):
@@ -292,11 +292,12 @@ async def test_a_reload_keeps_what_is_held_and_remembered():
     await bench.send((1, "error"), (2,))
     await bench.clock.advance(12)
     await bench.send((3,), (4, "error"))
-    bench.sut.hand_over()
+    config = TailSamplingConfig.model_validate({"policies": [DROP, ALWAYS], "decision_wait": "10s"})
+    state = bench.sut.hand_over(config)
     await bench.sut.shutdown()
     assert bench.sut.held_items() == 2
-    config = TailSamplingConfig.model_validate({"policies": [DROP, ALWAYS], "decision_wait": "10s"})
-    old, bench.sut = bench.sut, factory.create(bench.settings, config, bench.sut)
+    old, bench.sut = bench.sut, factory.create(bench.settings, config)
+    assert bench.sut.take_over(state)
     await bench.sut.start(FakeHost())
     assert (old.held_items(), bench.sut.held_items()) == (0, 2)
     await bench.send((1,), (2,), (4, "noise"))

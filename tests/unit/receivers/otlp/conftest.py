@@ -51,14 +51,14 @@ class Door:
         self.open = asyncio.Event()
         self.open.set()
 
-    def over(self, transport: str) -> "Door":
+    def for_transport(self, transport: str) -> "Door":
         self.transports.append(transport)
         return self
 
-    def submit(self, wire: bytes, context: Context, answered: Any) -> None:
+    def try_consume_request(self, wire: bytes, context: Context, answered: Any) -> None:
         async def answer() -> None:
             try:
-                outcome = await self.admit(wire, context)
+                outcome = await self.consume_request(wire, context)
             except Exception as error:
                 outcome = error
             answered(outcome)
@@ -67,7 +67,7 @@ class Door:
         self.answers.add(task)
         task.add_done_callback(self.answers.discard)
 
-    async def admit(self, wire: bytes, context: Context) -> Receipt:
+    async def consume_request(self, wire: bytes, context: Context) -> Receipt:
         self.entered.set()
         await self.open.wait()
         if self.error is not None:
@@ -109,7 +109,7 @@ async def receiving(
     host = host or FakeHost()
     config = factory.config_type.model_validate({"protocols": protocols})
     receiver = factory.create(
-        make_settings(factory, signals=frozenset(doors), outputs=doors, telemetry=telemetry), config, None
+        make_settings(factory, signals=frozenset(doors), outputs=doors, telemetry=telemetry), config
     )
     await receiver.start(host)
     try:

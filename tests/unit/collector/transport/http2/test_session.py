@@ -418,7 +418,7 @@ def test_goaway_ends_both():
 
 
 def test_pings():
-    """Answered by themselves, and told."""
+    """OnReceipt by themselves, and told."""
     client, server = begun()
     client.ping(b"12345678")
     (event,) = server.receive(client.data_to_send(), 0.0)

@@ -1,0 +1,50 @@
+"""Work that a component repeats in the background: flushes, expiry, decisions that fall due."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from collector.api.host import Clock
+
+__all__ = ["PeriodicTask"]
+
+
+class PeriodicTask:
+    """Calls ``work`` every ``interval_s`` seconds, one call at a time, from :meth:`start` to :meth:`stop`.
+
+    Share ``lock`` with other code that must not run during a call (``async with task.lock``)::
+
+        self._flushing = PeriodicTask(self._flush, 15.0, settings.clock)
+
+        async def start(self, host): self._flushing.start()
+
+        async def shutdown(self):
+            if await self._flushing.stop():
+                await self._flush()
+    """
+
+    def __init__(
+        self, work: Callable[[], Awaitable[None]], interval_s: float, clock: Clock, *, lock: asyncio.Lock | None = None
+    ) -> None:
+        self._work, self._interval_s, self._clock = work, interval_s, clock
+        self.lock = lock or asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin; the first call comes one interval later."""
+        self._task = asyncio.ensure_future(self._repeat())
+
+    async def stop(self) -> bool:
+        """End after the call in progress, if there is one. False: it was not running, so there is nothing to flush."""
+        if self._task is None:
+            return False
+        task, self._task = self._task, None
+        async with self.lock:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        return True
+
+    async def _repeat(self) -> None:
+        while True:
+            await self._clock.sleep(self._interval_s)
+            async with self.lock:
+                await self._work()
