@@ -1,4 +1,4 @@
-"""Which component types there are: found through entry points, loaded when first asked for.
+"""The component types of this installation: found through entry points, loaded when first needed.
 
 A distribution offers a component with an entry point in the group ``tailrace.receivers`` … ``tailrace.extensions``,
 named after its type, that points at a ``collector.api.Factory``. Its other spellings are ``Factory.aliases``.
@@ -31,19 +31,22 @@ class ComponentDescription:
     module: str
     factory: Factory | None
     problem: str = ""
-    """Why it cannot be loaded; empty if it can."""
+    """Why it cannot be loaded; empty if it can be."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """Where a factory is to be had."""
+    """Where a factory can be loaded from."""
 
     module: str
     load: Callable[[], Any]
 
 
 class Registry:
-    """The component types of this installation. ``Registry()`` looks at the entry points; ``Registry.of`` takes factories (tests)."""
+    """The component types of this installation, from entry points.
+
+    ``Registry.of`` takes factories instead, for tests.
+    """
 
     def __init__(self, offers: Mapping[ComponentKind, Mapping[str, _Offer]] | None = None) -> None:
         self._offers = _entry_points() if offers is None else offers
@@ -61,10 +64,10 @@ class Registry:
         return cls(offers)
 
     def find(self, kind: ComponentKind, component_type: str) -> Factory | None:
-        """The factory of that type, by any of its spellings; None if there is none.
+        """The factory of that type, by any of its spellings; None if there is no such type.
 
         Raises:
-            ImportError: the component is installed and cannot be loaded; the message says why.
+            ImportError: the component is installed but cannot be loaded; the message says why.
         """
         if component_type in self._offers[kind]:
             return self._load(kind, component_type)
@@ -80,15 +83,15 @@ class Registry:
         return None
 
     def types(self, kind: ComponentKind) -> Sequence[str]:
-        """The types there are, sorted."""
+        """All types, sorted."""
         return sorted(self._offers[kind])
 
     def known_elsewhere(self, kind: ComponentKind, component_type: str) -> bool:
-        """Whether the Collector has a component of that type."""
+        """Whether the OpenTelemetry Collector has a component of that type."""
         return is_known_elsewhere(kind, component_type)
 
     def describe(self) -> list[ComponentDescription]:
-        """Every type, by section and name; loads them all."""
+        """All types, by section and name; loads every one of them."""
         found = []
         for kind in ComponentKind:
             for component_type in self.types(kind):
@@ -127,13 +130,13 @@ def _same(factory: Factory) -> Factory:
 
 
 def _mismatch(factory: object, kind: ComponentKind, component_type: str) -> str:
-    """Why ``factory`` is not what its entry point promises."""
+    """Why ``factory`` is not what its entry point promises; empty if it is."""
     if not isinstance(factory, Factory):
-        return f"its entry point gives {type(factory).__name__}, not collector.api.Factory"
+        return f"its entry point refers to {type(factory).__name__!r}, expected a collector.api.Factory"
     if factory.kind is not kind:
-        return f"its factory is one of the {factory.kind}, its entry point stands under {kind}"
+        return f"its factory is of the kind {factory.kind}, but its entry point is in the group of {kind}"
     if component_type not in (factory.component_type, *factory.aliases):
-        return f"its factory is of type {factory.component_type!r}, its entry point is named {component_type!r}"
+        return f"its factory is of type {factory.component_type!r}, but its entry point is named {component_type!r}"
     return ""
 
 
@@ -148,7 +151,9 @@ def _entry_points() -> dict[ComponentKind, dict[str, _Offer]]:
         for name, values in found.items():
             if len(values) > 1:
                 rivals = ", ".join(sorted(values))
-                offers[kind][name] = _Offer(rivals, _refusal(f"several distributions offer it: {rivals}"))
+                offers[kind][name] = _Offer(
+                    rivals, _refusal(f"several distributions provide it: {rivals}; uninstall all but one")
+                )
     return offers
 
 
@@ -163,7 +168,7 @@ def check_top_level_names(
     names: Sequence[str] = TOP_LEVEL_NAMES,
     distributions: Callable[[], Iterable[importlib.metadata.Distribution]] = importlib.metadata.distributions,
 ) -> list[str]:
-    """What is wrong with our import packages in this environment: one message for each that another distribution owns or shadows.
+    """One message for each of our import packages that another distribution owns or shadows in this environment.
 
     Our top-level names are common words; an environment of Tailrace's own keeps them ours (ADR 1). Run from a source
     tree, where no installer can have mixed files, only shadowing is looked for.
@@ -174,7 +179,7 @@ def check_top_level_names(
         spec = importlib.util.find_spec(name)
         places = [spec.origin] if spec and spec.origin else list(spec.submodule_search_locations or []) if spec else []
         problems += [
-            f"the package {name!r} is taken from {place}, which is not Tailrace's ({ours})"
+            f"the package {name!r} is imported from {place} instead of Tailrace's directory ({ours})"
             for place in places[:1]
             if ours not in Path(place).resolve().parents
         ]
@@ -184,7 +189,7 @@ def check_top_level_names(
         taken = sorted(_top_level(distribution) & set(names))
         owner = (distribution.metadata["Name"] or "") if taken else ""
         if owner.lower() != DISTRIBUTION:
-            advice = "give Tailrace an environment of its own"
+            advice = "install Tailrace in a virtual environment of its own"
             problems += [
                 f"the distribution {owner!r} also installs a package named {name!r}: {advice}" for name in taken
             ]

@@ -1,4 +1,4 @@
-"""Shared by all tests: the examples of hypothesis, the gateway as a process, and a load that knows what was acknowledged."""
+"""Shared by all tests: hypothesis profiles, the gateway as a process, and a load that knows what was acknowledged."""
 
 import collections
 import contextlib

@@ -134,8 +134,8 @@ class Exporter(Component, ABC):
     """Delivers batches of every signal it is configured for.
 
     Exporters to a backend derive from :class:`collector.delivery.QueuedExporter`, which adds queue, retry and batching.
-    A plain exporter only implements ``consume``: a batch for which it returns counts as delivered, except for items that
-    the exporter itself counted with ``telemetry.dropped`` or ``telemetry.refused``; a batch for which it raises
+    A plain exporter only implements ``consume``: a batch for which it returns counts as delivered, except for items
+    that the exporter itself counted with ``telemetry.dropped`` or ``telemetry.refused``; a batch for which it raises
     :class:`PermanentError` counts as refused, and one for which it raises anything else as dropped. It is called in a
     task of its own, so that it delays nobody, for several batches at a time.
 

@@ -1,16 +1,16 @@
-"""Why a batch was not taken, as the sender has to understand it.
+"""Why a batch was not taken, and what the sender may do about it.
 
 ConsumeError
-├── PermanentError    the same bytes will never be taken: do not send them again
-│   └── TooLargeError   for their size: parts of them may be
-└── RetryableError    not now: send again, not before ``retry_after_s``
+├── PermanentError    the same bytes will never be accepted: do not send them again
+│   └── TooLargeError   because of their size: smaller parts may be accepted
+└── RetryableError    not at present: send again, but not before ``retry_after_s``
 """
 
 __all__ = ["ConsumeError", "PermanentError", "RetryableError", "TooLargeError"]
 
 
 class ConsumeError(Exception):
-    """A batch was not taken. ``reason`` is a short constant word for the ledger (``queue_full``, ``memory_limit``, ``http_400``)."""
+    """A batch was not taken. ``reason`` is a constant word for the ledger, such as ``queue_full`` or ``http_400``."""
 
     def __init__(self, message: str, *, reason: str = "error") -> None:
         super().__init__(message)
@@ -22,13 +22,13 @@ class PermanentError(ConsumeError):
 
 
 class TooLargeError(PermanentError):
-    """The request is larger than the receiver takes: sent in parts it may succeed."""
+    """The request is larger than the receiver accepts; smaller parts of it may succeed."""
 
 
 class RetryableError(ConsumeError):
     """Sending the same bytes later may succeed.
 
-    ``retry_after_s`` is the receiver's own wish (Retry-After, RetryInfo), None when it stated none.
+    ``retry_after_s`` is what the receiver asked for (Retry-After, RetryInfo), or None.
     """
 
     def __init__(self, message: str, *, reason: str = "error", retry_after_s: float | None = None) -> None:

@@ -1,4 +1,4 @@
-"""How a component type is found, configured and made."""
+"""How a component type is found, configured and created."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ _NAME_MAX_CHARS = 1024
 
 
 class ComponentKind(StrEnum):
-    """The section of the configuration a component stands in."""
+    """The section of the configuration that a component is in."""
 
     RECEIVER = "receivers"
     PROCESSOR = "processors"
@@ -28,7 +28,7 @@ class ComponentKind(StrEnum):
 
 
 class Stability(StrEnum):
-    """The Collector's words for how far one may rely on a component."""
+    """How far users can rely on a component, in the Collector's terms."""
 
     DEVELOPMENT = "development"
     ALPHA = "alpha"
@@ -48,19 +48,20 @@ class ComponentId:
         """The id written as ``text``.
 
         Raises:
-            ValueError: the text is no id; the message says which part and what is allowed.
+            ValueError: the text is not a component id; the message says which part is wrong and what is allowed.
         """
         type_, separator, name = text.partition("/")
         type_, name = type_.strip(), name.strip()
         if not _TYPE.match(type_):
             raise ValueError(
-                f"invalid component type {type_!r}: a letter, then up to 62 letters, digits or underscores"
+                f"invalid component type {type_!r}: expected a letter, then up to 62 letters, digits or underscores"
             )
         if separator and not name:
             raise ValueError(f"invalid component id {text!r}: the name after '/' is empty")
         if len(name) > _NAME_MAX_CHARS or any(ch.isspace() or not ch.isprintable() for ch in name):
             raise ValueError(
-                f"invalid component id {text!r}: the name is longer than {_NAME_MAX_CHARS} or holds white space or control characters"
+                f"invalid component id {text!r}: the name is longer than {_NAME_MAX_CHARS} characters, "
+                "or contains white space or control characters"
             )
         return cls(type_, name)
 
@@ -70,7 +71,7 @@ class ComponentId:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the service hands to ``Factory.create`` beside the configuration."""
+    """What the service passes to ``Factory.create`` in addition to the configuration."""
 
     id: ComponentId
     kind: ComponentKind
@@ -79,16 +80,16 @@ class Settings:
     signals: frozenset[Signal] = frozenset()
     """Signals of the pipelines that use this component (processors: exactly one)."""
     outputs: Mapping[Signal, Output] = field(default_factory=dict)
-    """Receivers (as ReceiverOutput), stages, connectors: where to send, by signal."""
+    """Where receivers (as ReceiverOutput), stages and connectors send, by signal."""
     pipelines: Mapping[str, Output] = field(default_factory=dict)
-    """Connectors that route: the pipelines downstream by name (``traces/a``)."""
+    """For connectors that route: the downstream pipelines by name (``traces/a``)."""
     pipeline: str = ""
-    """Processors: the pipeline this object serves."""
+    """For processors: the pipeline that this object serves."""
     shared: SharedState = field(default_factory=SharedState)
     """State shared with other objects of this id, or of the whole service: see :class:`SharedState`."""
     version: str = ""
     instance_id: str = ""
-    """Our own ``service.instance.id``."""
+    """``service.instance.id`` of this process."""
     start_time_unix_nano: int = 0
 
 

@@ -1,4 +1,4 @@
-"""What the service provides to components, as protocols. ``collector.testing`` has doubles of all of them."""
+"""What the service provides to components, as protocols. ``collector.testing`` has a double of each."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
@@ -26,14 +26,14 @@ __all__ = [
 
 
 class Clock(Protocol):
-    """Time, injectable. Components never call ``time`` or ``asyncio.sleep`` themselves."""
+    """Time, so that tests can replace it. Components never call ``time`` or ``asyncio.sleep`` themselves."""
 
     def time_unix_nano(self) -> int:
-        """Wall clock."""
+        """The wall clock."""
         ...
 
     def monotonic_s(self) -> float:
-        """For intervals."""
+        """A monotonic clock, for intervals."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -42,21 +42,21 @@ class Clock(Protocol):
 
 
 class Output(Protocol):
-    """The edge to what comes next. The service counts every item that crosses it."""
+    """The edge to what comes next in a pipeline. The service counts every item that crosses it."""
 
     async def consume(self, batch: Batch) -> None:
-        """Pass the batch on. Raises ConsumeError only where an exporter downstream waits for the result."""
+        """Pass the batch on. Raises ConsumeError only if an exporter downstream waits for the result."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of one request at the door."""
+    """The outcome of one request at the door."""
 
     accepted_count: int
     rejected_count: int = 0
     message: str = ""
-    """Why items were rejected; empty when none was."""
+    """Why items were rejected; empty if none were."""
 
 
 OnReceipt = Callable[[Receipt | Exception], None]
@@ -87,7 +87,8 @@ class ReceiverOutput(Output, Protocol):
 
         Raises:
             MalformedBatch: the request violates the protocol; answer 400 / INVALID_ARGUMENT.
-            RetryableError: there is no room (memory, queue); answer 503 or 429 / UNAVAILABLE, with ``retry_after_s`` if set.
+            RetryableError: there is no room (memory, queue); answer 503 or 429 / UNAVAILABLE, with ``retry_after_s`` if
+                set.
             PermanentError: refused for good.
         """
         ...
@@ -101,7 +102,10 @@ class ReceiverOutput(Output, Protocol):
         ...
 
     def for_transport(self, transport: str) -> "ReceiverOutput":
-        """The same door, counting under the label ``transport`` (``grpc``, ``http``). Returns the same object each time."""
+        """The same door, counting under the label ``transport`` (``grpc``, ``http``).
+
+        Returns the same object each time.
+        """
         ...
 
 
@@ -109,16 +113,16 @@ class Admission(Protocol):
     """The memory budget of the process, in bytes: in flight + queues + stages + indexes."""
 
     def reserve(self, size_bytes: int) -> AbstractContextManager[None]:
-        """Hold ``size_bytes`` while the context is open (a request being read and validated).
+        """Hold ``size_bytes`` while the context is open, for example while a request is read and validated.
 
         Raises:
-            RetryableError: over the budget or the RSS limit (reason ``memory_limit``). Ask before reading or
+            RetryableError: above the budget or the RSS limit (reason ``memory_limit``). Call it before reading or
                 decompressing.
         """
         ...
 
     def charge(self, size_bytes: int) -> None:
-        """Add what a queue or stage holds (negative: release). Never refuses."""
+        """Add to the bytes held; a negative size releases them. Never refuses."""
         ...
 
     def limit(
@@ -131,7 +135,7 @@ class Admission(Protocol):
         min_gc_interval_soft_s: float = 10.0,
         min_gc_interval_hard_s: float = 0.0,
     ) -> None:
-        """Set the limits (``memory_limiter``): of the bytes held, and of the RSS that is read every ``check_interval_s``."""
+        """Set the limits of the bytes held, and of the RSS, which is read every ``check_interval_s``."""
         ...
 
     @property
@@ -146,7 +150,7 @@ class Admission(Protocol):
 
 
 class Counter(Protocol):
-    """A monotonic own metric."""
+    """An own metric that only increases."""
 
     def add(self, value: float = 1, **labels: str) -> None:
         """Add ``value`` ≥ 0 to the series with these labels."""
@@ -154,7 +158,7 @@ class Counter(Protocol):
 
 
 class Gauge(Protocol):
-    """An own metric that goes up and down."""
+    """An own metric that rises and falls."""
 
     def set(self, value: float, **labels: str) -> None:
         """Set the series with these labels."""
@@ -162,15 +166,15 @@ class Gauge(Protocol):
 
 
 class Histogram(Protocol):
-    """A distribution of an own quantity."""
+    """The distribution of an own quantity."""
 
     def observe(self, value: float, count: int = 1, **labels: str) -> None:
-        """Add one observation, or ``count`` of the same value."""
+        """Add ``count`` observations of ``value``."""
         ...
 
 
 class Telemetry(Protocol):
-    """A component's own metrics, its log, and its lines in the loss ledger.
+    """A component's own metrics, its log, and its entries in the loss ledger.
 
     Metric names are given whole (``otelcol_exporter_queue_size``, ``tailrace_gpu_devices``), without ``_total``, as the
     Collector shows them; the label that names the component (``exporter="otlp_grpc/a"``) is added here. Asking twice
@@ -178,10 +182,13 @@ class Telemetry(Protocol):
     """
 
     log: Any
-    """A structlog logger bound to the component's id. Never f-strings, never record contents."""
+    """A structlog logger bound to the component's id.
+
+    Log constant sentences with key-values; never contents of records.
+    """
 
     def counter(self, name: str, description: str, labels: tuple[str, ...] = ()) -> Counter:
-        """A counter."""
+        """The counter of that name."""
         ...
 
     def gauge(
@@ -191,39 +198,39 @@ class Telemetry(Protocol):
         labels: tuple[str, ...] = (),
         read: Callable[[], float | Mapping[tuple[str, ...], float]] | None = None,
     ) -> Gauge:
-        """A gauge; with ``read`` it is asked at each scrape (labelled: label values → value)."""
+        """The gauge of that name. ``read`` is called at each scrape; with labels it returns label values → value."""
         ...
 
     def histogram(
         self, name: str, description: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()
     ) -> Histogram:
-        """A histogram."""
+        """The histogram of that name; ``buckets`` are upper bounds."""
         ...
 
     # The ledger. For each node: in + created = out + dropped(reason) + folded + held.
     def dropped(self, signal: Signal, item_count: int, reason: str) -> None:
-        """Items lost here on purpose or by need; the reason is a constant word."""
+        """Count items lost here, intentionally or not; the reason is a constant word."""
         ...
 
     def folded(self, signal: Signal, item_count: int) -> None:
-        """Items merged into others (cardinality)."""
+        """Count items merged into others."""
         ...
 
     def created(self, signal: Signal, item_count: int) -> None:
-        """Items this node made (overflow points, span metrics)."""
+        """Count items that this node created (overflow points, span metrics)."""
         ...
 
     def delivered(self, signal: Signal, item_count: int) -> None:
-        """Exporters: the backend said yes."""
+        """Exporters that settle by themselves: count items that the backend accepted."""
         ...
 
     def refused(self, signal: Signal, item_count: int, reason: str) -> None:
-        """Exporters: the backend said no, for good."""
+        """Exporters: count items that the backend refused permanently."""
         ...
 
 
 class Status(StrEnum):
-    """A component's state, the Collector's words."""
+    """The state of a component, in the Collector's terms."""
 
     STARTING = "starting"
     OK = "ok"
@@ -253,19 +260,19 @@ class Host(Protocol):
         ...
 
     def extension(self, component_id: str) -> Any:
-        """The running extension with this id. Raises KeyError with the configured ids."""
+        """The running extension with this id. Raises KeyError, which lists the configured ids."""
         ...
 
     def health(self) -> list[HealthCheck]:
-        """All checks: the service, each exporter, what components registered."""
+        """All checks: of the service, of each exporter, and those that components registered."""
         ...
 
     def ready(self) -> bool:
-        """Started, and not shutting down."""
+        """Whether the service has started and is not shutting down."""
         ...
 
     def uptime_s(self) -> float:
-        """Since start."""
+        """Seconds since the start."""
         ...
 
     def add_health_check(self, name: str, check: Callable[[], HealthCheck]) -> None:
@@ -273,10 +280,10 @@ class Host(Protocol):
         ...
 
     def add_admin_route(self, path: str, handler: Callable[[Mapping[str, str]], Awaitable[Any]]) -> None:
-        """Serve ``GET path`` on the admin port, to this machine only.
+        """Serve ``GET path`` on the admin port, to clients on this machine only.
 
-        The handler gets the query parameters and returns a JSON-able mapping, keyed by the component's id (processors:
-        ``id@pipeline``): what several components answer at one path is merged.
+        The handler gets the query parameters and returns a mapping that can be written as JSON, keyed by the
+        component's id (processors: ``id@pipeline``); the answers of several components at one path are merged.
         """
         ...
 

@@ -1,4 +1,6 @@
-"""The running service: graph, admission, ledger, own telemetry, life cycle. It imports no component; those come through entry points.
+"""The running service: graph, admission, ledger, own telemetry, life cycle.
+
+It imports no component; those come through entry points.
 
 ``service``    Service: start, run, reload, drain
 ``graph``      the configured components as objects, joined by ``edges``, which count

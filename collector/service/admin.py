@@ -1,16 +1,18 @@
-"""The admin port: our own metrics, health and ledger, and what components add. Only ``GET``. Not the ``health_check`` extension.
+"""The admin port: own metrics, health, the ledger, and what components add. It answers ``GET`` requests only.
 
-/               a page for people; it shows what the paths below say
-/metrics        Prometheus text
-/health         JSON: every check with its duration, version, uptime; 503 when one fails
-/health/ready   200 once started and until shutdown begins, else 503
-/health/live    200 as long as the event loop turns
+/               a page for people that shows what the paths below return
+/metrics        Prometheus text format
+/health         JSON: every check with its duration, the version and the uptime; status 503 if a check fails
+/health/ready   200 from the end of the start until the shutdown begins, else 503
+/health/live    200 as long as the event loop runs
 /ledger         JSON: what became of every item
-others          what components registered; answered to this machine only, since they may show personal data
+other paths     what components registered; served to this machine only, because it may contain personal data
+
+Not the ``health_check`` extension, which serves the Collector's health endpoint on a port of its own.
 """
 
 import ipaddress
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any, Final
 
@@ -18,6 +20,7 @@ import orjson
 from aiohttp import web
 
 from collector.api import Host
+from collector.service.host import AdminHandler
 from collector.service.ledger import Ledger
 from collector.service.telemetry import CONTENT_TYPE, ServiceTelemetry
 from collector.transport.ports import describe_port_conflict, is_port_conflict
@@ -25,7 +28,6 @@ from collector.transport.ports import describe_port_conflict, is_port_conflict
 __all__ = ["AdminServer", "health_document"]
 
 KEY = "service::telemetry::metrics::address"
-_Handler = Callable[[Mapping[str, str]], Awaitable[Any]]
 _SHUTDOWN_S = 1.0
 _PAGE: Final = {
     "/": ("index.html", "text/html"),
@@ -33,21 +35,23 @@ _PAGE: Final = {
     "/ui/page.css": ("page.css", "text/css"),
 }
 _PAGE_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; frame-ancestors 'none'"
+    ),
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
 
 
 class AdminServer:
-    """Serves one address. ``routes`` is asked at each request: a reload may change it."""
+    """Serves one address. ``routes`` is called for each request, because a reload may change the routes."""
 
     def __init__(
         self,
         host: Host,
         telemetry: ServiceTelemetry,
         ledger: Ledger,
-        routes: Callable[[], Mapping[str, Sequence[_Handler]]],
+        routes: Callable[[], Mapping[str, Sequence[AdminHandler]]],
         *,
         version: str,
     ) -> None:
@@ -65,7 +69,7 @@ class AdminServer:
         """Listen.
 
         Raises:
-            OSError: the port is taken (the message names its owner) or the address is not ours.
+            OSError: the port is in use (the message names the process) or the address does not belong to this machine.
         """
         app = web.Application()
         for path in _PAGE:
@@ -90,7 +94,7 @@ class AdminServer:
         self.port = runner.addresses[0][1]
 
     async def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
@@ -130,9 +134,9 @@ class AdminServer:
         handlers = routes.get(request.path)
         if handlers is None:
             known = ["/", "/metrics", "/health", "/health/ready", "/health/live", "/ledger", *routes]
-            return _json({"error": f"nothing at {request.path}", "known": known}, status=404)
+            return _json({"error": f"there is nothing at {request.path}", "known": known}, status=404)
         if not _is_local(request.remote) or not _is_own_name(request.headers.get("Host", "")):
-            return _json({"error": "answered to this machine only"}, status=403)
+            return _json({"error": "this path is served to this machine only"}, status=403)
         document: dict[str, Any] = {}
         for handler in handlers:
             document |= await handler(request.query)
@@ -140,7 +144,7 @@ class AdminServer:
 
 
 def health_document(host: Host, version: str) -> dict[str, Any]:
-    """What ``/health`` says."""
+    """The JSON document of ``/health``."""
     checks = host.health()
     return {
         "status": "healthy" if all(check.healthy for check in checks) else "unhealthy",
@@ -173,6 +177,9 @@ def _is_local(remote: str | None) -> bool:
 
 
 def _is_own_name(host: str) -> bool:
-    """Whether ``Host`` names this machine: a page elsewhere whose name was bound to our address must not read what is local."""
+    """Whether ``Host`` names this machine.
+
+    A web page whose host name resolves to us (DNS rebinding) must not read local paths.
+    """
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
     return name == "localhost" or _is_local(name.strip("[]"))

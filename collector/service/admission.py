@@ -1,4 +1,6 @@
-"""The memory budget of the process: what the door asks before it takes bytes. One object, shared by all receivers and queues.
+"""The memory budget of the process, which the door consults before it takes bytes.
+
+One object for all receivers and queues.
 
 Bytes held = open reservations + what queues charge + what stages hold. Above the soft limit the door refuses,
 retryably; so it does while the process's resident memory (RSS) is above its own limits, which a timer reads
@@ -18,7 +20,7 @@ from collector.service import memory
 
 __all__ = ["DEFAULT_SHARE", "ServiceAdmission"]
 
-DEFAULT_SHARE = 0.5  # of the memory we may use, without a memory_limiter
+DEFAULT_SHARE = 0.5  # of the available memory, if no memory_limiter is configured
 _RETRY_AFTER_S = 1.0
 
 
@@ -41,11 +43,11 @@ class ServiceAdmission:
         self._sources: list[Callable[[], int]] = []
         self._is_rss_high = False
         self.rss_bytes = 0
-        """As last read."""
+        """Resident memory when it was last read."""
         self.refused_count = 0
-        """Requests refused."""
+        """Number of requests refused."""
         self.collected_count = 0
-        """Garbage collections forced."""
+        """Number of garbage collections forced."""
 
     def reserve(self, size_bytes: int) -> "_Reservation":
         """Hold ``size_bytes`` while the context is open; see :class:`collector.api.Admission`.
@@ -58,10 +60,10 @@ class ServiceAdmission:
         return _Reservation(self, size_bytes)
 
     def hold(self, size_bytes: int) -> None:
-        """``reserve`` for who releases with ``charge``: ``size_bytes`` are held from now on.
+        """Like ``reserve``, but the caller releases the bytes with ``charge(-size_bytes)``.
 
         Raises:
-            RetryableError: as ``reserve``.
+            RetryableError: as ``reserve`` does.
         """
         held_bytes = self._used_bytes + size_bytes
         if (
@@ -73,11 +75,11 @@ class ServiceAdmission:
         self._used_bytes = held_bytes
 
     def room_bytes(self) -> int:
-        """How much may be held beside what is; 0 while nothing may."""
+        """How many more bytes may be held at present."""
         return 0 if self._is_rss_high else max(self._soft_bytes - self.used_bytes, 0)
 
     def charge(self, size_bytes: int) -> None:
-        """Add what a queue or stage holds (negative: release)."""
+        """Add to the bytes held; a negative size releases them. Never refuses."""
         self._used_bytes += size_bytes
 
     def limit(
@@ -105,7 +107,7 @@ class ServiceAdmission:
         self._gc_interval_soft_s, self._gc_interval_hard_s = min_gc_interval_soft_s, min_gc_interval_hard_s
 
     def reset_limits(self, *, available_bytes: int | None = None) -> None:
-        """Back to the default budget: a reload may have taken the ``memory_limiter`` out."""
+        """Return to the default budget: a reload may have removed the ``memory_limiter``."""
         self._available_bytes = memory.available_bytes() if available_bytes is None else available_bytes
         self._soft_bytes = self._hard_bytes = int(self._available_bytes * DEFAULT_SHARE)
         self._rss_soft_bytes = self._rss_hard_bytes = 0
@@ -113,7 +115,7 @@ class ServiceAdmission:
         self._check_interval_s = 1.0
 
     def add_source(self, held_bytes: Callable[[], int]) -> Callable[[], None]:
-        """Count what ``held_bytes`` says as used (stages). Returns what takes it off again."""
+        """Count the result of ``held_bytes`` as used (stages). Returns a function that removes the source."""
         self._sources.append(held_bytes)
         return lambda: self._sources.remove(held_bytes) if held_bytes in self._sources else None
 
@@ -132,16 +134,16 @@ class ServiceAdmission:
 
     @property
     def soft_bytes(self) -> int:
-        """Above this the door refuses."""
+        """The door refuses requests above this many bytes."""
         return self._soft_bytes
 
     @property
     def hard_bytes(self) -> int:
-        """Above this RSS garbage is collected, too."""
+        """Above this resident memory a garbage collection is forced as well."""
         return self._hard_bytes
 
     async def watch(self) -> None:
-        """Read the RSS for ever, every check interval."""
+        """Read the RSS at every check interval, until cancelled."""
         while True:
             self.check()
             await self._clock.sleep(self._check_interval_s)
@@ -168,9 +170,12 @@ class ServiceAdmission:
     def _refuse(self, size_bytes: int) -> None:
         self.refused_count += 1
         if self._is_rss_high:
-            message = f"the process uses {self.rss_bytes} bytes of memory, its limit is {self._rss_soft_bytes}"
+            message = f"the process uses {self.rss_bytes} bytes of memory; its limit is {self._rss_soft_bytes}"
         else:
-            message = f"{size_bytes} bytes more than the {self.used_bytes} held would exceed the memory budget of {self._soft_bytes}"
+            message = (
+                f"{size_bytes} bytes in addition to the {self.used_bytes} held would exceed "
+                f"the memory budget of {self._soft_bytes} bytes"
+            )
         raise RetryableError(message, reason="memory_limit", retry_after_s=_RETRY_AFTER_S)
 
 

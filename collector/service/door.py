@@ -32,7 +32,7 @@ class _Group:
     def __init__(self, context: Context, bound_bytes: int) -> None:
         self.context = context
         self.bound_bytes = bound_bytes
-        """Limit of the group: the room there was when it was created, so that the budget is not consulted per request."""
+        """Limit of the group: the room when it was created, so that the budget is not consulted per request."""
         self.wires: list[bytes] = []
         self.callbacks: list[OnReceipt] = []
         self.size_bytes = 0
@@ -80,7 +80,10 @@ class Door:
         return Door(*shared, transport=transport, doors=self._doors)
 
     def try_consume_request(self, wire: bytes, context: Context, on_done: OnReceipt) -> None:
-        """Commit one request together with others that arrive in the same turns; see :class:`collector.api.ReceiverOutput`."""
+        """Commit one request together with others that arrive in the same turns.
+
+        See :class:`collector.api.ReceiverOutput`.
+        """
         size_bytes = len(wire)
         group = self._newest
         if group is None or group.context is not context:
@@ -128,7 +131,10 @@ class Door:
         return self._entry
 
     def _new_group(self, context: Context, size_bytes: int) -> _Group:
-        """A group for a request of ``size_bytes``, which are held already. Further requests can join it until the next turn ends."""
+        """A group for a request of ``size_bytes``, which are held already.
+
+        Further requests can join it until the next turn ends.
+        """
         group = _Group(context, min(self._bound_bytes, size_bytes + self._admission.room_bytes()))
         if not self._fan.waits:
             self._groups[context] = self._newest = group
@@ -182,7 +188,10 @@ class Door:
             yield from self._commit_requests(wires[part], callbacks[part], context)
 
     def _joined(self, wires: list[bytes], context: Context) -> tuple[Batch, list[int]] | None:
-        """The requests as one batch that there is room for, with each one's item count; None if they must be committed singly."""
+        """The requests as one batch that there is room for, with each one's item count.
+
+        None if they must be committed singly.
+        """
         try:
             joined = self._type.check_joined(wires, context)
             if joined is None:
@@ -268,7 +277,10 @@ class Door:
                 self._log.error("a request could not be answered", exc_info=error)
 
     def _deliver(self, batch: Batch, item_count: int) -> _Pending | None:
-        """Pass the batch to the pipelines. A returned coroutine must be awaited and raises the errors of waiting exporters."""
+        """Pass the batch to the pipelines.
+
+        A returned coroutine must be awaited and raises the errors of waiting exporters.
+        """
         entry = self._entry or self._first_use()
         entry.received += item_count
         entry.out += item_count
@@ -276,7 +288,10 @@ class Door:
         return None if remainder is None else _counted(remainder, item_count, entry)
 
     def _room_for(self, batch: Batch) -> RetryableError | None:
-        """Why the batch must be refused before it is committed; later, a resend would duplicate it at other exporters."""
+        """Why the batch must be refused before it is committed.
+
+        Later, a resend would duplicate it at other exporters.
+        """
         for edge in self._blocking:
             if not edge.has_room(batch):
                 return RetryableError("the queue of an exporter with block_on_overflow is full", reason="queue_full")

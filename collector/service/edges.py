@@ -1,9 +1,11 @@
-"""The edges between components: they pass a batch through transforms, fan it out and count, so that components need not.
+"""The edges between components.
+
+They pass a batch through transforms, fan it out and count, so that components need not.
 
 A batch that enters an output runs synchronously through the transforms of each pipeline that the output feeds; what
-remains goes to the pipeline's targets (a stage, or its exporters and connectors). An error ends the batch's path in that
-one pipeline, is counted and logged, and affects no other pipeline. Only a ``ConsumeError`` of an exporter that waits for
-its backend reaches the caller, after all other targets were given the batch.
+remains goes to the pipeline's targets (a stage, or its exporters and connectors). An error ends the batch's path in
+that one pipeline, is counted and logged, and affects no other pipeline. Only a ``ConsumeError`` of an exporter that
+waits for its backend reaches the caller, after all other targets were given the batch.
 """
 
 import asyncio
@@ -120,7 +122,10 @@ class ExporterEdge(_Edge):
             self._component_try_consume = partial(self._try_and_credit, component.try_consume)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pending_items = dict.fromkeys(entries, 0)
-        """Items that the exporter has not accounted for: in tasks that have not begun, or in a ``consume`` in progress."""
+        """Items that the exporter has not accounted for.
+
+        In tasks that have not begun, or in a ``consume`` in progress.
+        """
 
     def held_items(self, signal: Signal) -> int:
         """Items in flight in the exporter, and those on their way into it."""
@@ -302,7 +307,10 @@ class CountedOutput:
 
 
 class StageOutput:
-    """What a stage emits through. It is called by timers and flushes, so errors end here; the exporters have counted them."""
+    """What a stage emits through.
+
+    It is called by timers and flushes, so errors end here; the exporters have counted them.
+    """
 
     __slots__ = ("_entry", "_fan", "_log")
 

@@ -82,6 +82,8 @@ class HeldItems:
     node: NodeKey
     entry: Entry
     count: Callable[[], int]
+    is_in_flight: bool = False
+    """On their way out through an exporter: they are never handed over to a successor."""
 
 
 @dataclass(slots=True)
@@ -151,13 +153,13 @@ class _Builder:
     # Pipelines, from their ends to their heads.
 
     def _head(self, pipeline: Pipeline) -> Segment:
-        """The first segment of a pipeline; builds what is behind it first. The configuration has no cycles."""
+        """The first segment of a pipeline; builds what is downstream first. The configuration has no cycles."""
         known = self._heads.get(pipeline.id)
         if known is not None:
             return known
         targets: list[Edge] = []
-        reach: dict[ComponentId, ExporterEdge] = {}  # by batches of this signal: what the door asks for room
-        behind: set[ExporterEdge] = set()  # the same and those behind connectors that make another signal
+        reach: dict[ComponentId, ExporterEdge] = {}  # with batches of this signal: what the door asks for room
+        behind: set[ExporterEdge] = set()  # the same, and those behind connectors that emit another signal
         for exporter_id in pipeline.exporters:
             if exporter_id in self._config.connectors:
                 targets.append(self._connector(exporter_id))
@@ -215,7 +217,7 @@ class _Builder:
         entries = {signal: telemetry.entry(signal) for signal in sorted(signals)}
         edge = self._exporter_edges[exporter_id] = ExporterEdge(exporter, entries, telemetry.log)
         for signal, entry in entries.items():
-            self._held.append(HeldItems(node.key, entry, partial(edge.held_items, signal)))
+            self._held.append(HeldItems(node.key, entry, partial(edge.held_items, signal), is_in_flight=True))
         self._exporters.append(node)
         return edge
 
@@ -248,7 +250,7 @@ class _Builder:
         return self._connector_edges[connector_id]
 
     def _fed_by(self, connector_id: ComponentId, signal: Signal) -> Iterable[tuple[str, Pipeline]]:
-        """The pipelines that list the connector as receiver and can get something of what comes in as ``signal``."""
+        """The pipelines that list the connector as a receiver and can get results of what enters as ``signal``."""
         connects = self._config.connectors[connector_id].factory.connects
         for name, pipeline in self._pipelines.items():
             if connector_id in pipeline.receivers and (signal, pipeline.signal) in connects:

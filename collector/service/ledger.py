@@ -1,4 +1,4 @@
-"""The books: what happened to every item, for each node and signal. Not a metric library: ``telemetry`` exports what is kept here.
+"""The loss ledger: what happened to every item, for each node and signal. ``telemetry`` exports it as metrics.
 
 The rule, for every row: received + created = out + delivered + folded + rejected + held + Σ dropped + Σ refused.
 Receivers use received, out (accepted), refused, rejected; processors and connectors received, created, out, dropped,
@@ -16,7 +16,7 @@ __all__ = ["Entry", "Ledger", "LedgerRow", "render"]
 
 
 class Entry:
-    """The counts of one node and signal. Plain integers, added to on the hot path and read at a scrape."""
+    """The counts of one node and signal: plain integers, incremented on the hot path and read by scrapes."""
 
     __slots__ = (
         "component_id",
@@ -49,13 +49,13 @@ class Entry:
         )
         self.received = self.created = self.out = self.delivered = self.folded = self.rejected = 0
         self.failed = 0
-        """Receivers: of ``out``, what the sender was told has failed (an exporter that waits for its result said no)."""
+        """Receivers: the part of ``out`` that failed while the sender waited for the result."""
         self.explained = 0
-        """dropped + folded - created, as the component itself said: what a transform's loss is compared with."""
+        """dropped + folded - created, as reported by the component: a transform's loss is compared with it."""
         self.dropped: dict[str, int] = {}
         self.refused: dict[str, int] = {}
         self.held: Callable[[], int] | None = None
-        """Asked: items taken and not yet gone."""
+        """Called for the number of items that were taken and have not left yet."""
 
     @property
     def node(self) -> str:
@@ -69,7 +69,7 @@ class Entry:
         self.explained += item_count
 
     def refuse(self, item_count: int, reason: str) -> None:
-        """Count items refused: by us at the door, or by a backend."""
+        """Count items refused at the door, or by a backend."""
         self.refused[reason] = self.refused.get(reason, 0) + item_count
 
     def unaccounted(self, item_count: int) -> int:
@@ -80,7 +80,7 @@ class Entry:
         return min(item_count, max(0, self.received + self.created - gone_count))
 
     def row(self) -> "LedgerRow":
-        """The counts now."""
+        """The present counts."""
         return LedgerRow(
             node=self.node,
             kind=self.kind,
@@ -116,12 +116,12 @@ class LedgerRow:
 
     @property
     def imbalance(self) -> int:
-        """0 when the books close; positive: items vanished; negative: items were counted twice."""
+        """0 if the ledger closes; positive if items vanished, negative if items were counted twice."""
         gone = self.out + self.delivered + self.folded + self.rejected + self.held
         return self.received + self.created - gone - sum(self.dropped.values()) - sum(self.refused.values())
 
     def flows(self) -> Iterable[tuple[str, str, int]]:
-        """``(flow, reason, items)`` for the metric ``tailrace_ledger_items``; reasons only where there are any."""
+        """``(flow, reason, items)`` for the metric ``tailrace_ledger_items``; a reason only where the flow has one."""
         yield "received", "", self.received
         is_end = self.kind is ComponentKind.EXPORTER
         yield ("delivered", "", self.delivered) if is_end else ("out", "", self.out)
@@ -153,7 +153,7 @@ class LedgerRow:
 
 
 class Ledger:
-    """All entries of the process. Outlives a reload: a component that stays keeps its counts."""
+    """All entries of the process. It outlives reloads: a component that stays keeps its counts."""
 
     def __init__(self) -> None:
         self._entries: dict[tuple[ComponentKind, ComponentId, str, Signal, str], Entry] = {}
@@ -161,7 +161,7 @@ class Ledger:
     def entry(
         self, kind: ComponentKind, component_id: ComponentId, signal: Signal, *, pipeline: str = "", transport: str = ""
     ) -> Entry:
-        """The entry of this node and signal, made when first asked for."""
+        """The entry of this node and signal; the first call creates it."""
         key = (kind, component_id, pipeline, signal, transport)
         entry = self._entries.get(key)
         if entry is None:
@@ -173,7 +173,10 @@ class Ledger:
         return list(self._entries.values())
 
     def snapshot(self) -> list[LedgerRow]:
-        """One row for each node and signal: receivers, processors, connectors, exporters, in the order they were configured."""
+        """One row for each node and signal.
+
+        Receivers, processors, connectors, exporters, in the order they were configured.
+        """
         rows: dict[tuple[str, Signal], LedgerRow] = {}
         for entry in self._entries.values():
             row = entry.row()
@@ -182,7 +185,7 @@ class Ledger:
         return sorted(rows.values(), key=lambda row: _ORDER[row.kind])
 
     def imbalances(self) -> list[LedgerRow]:
-        """The rows whose books do not close."""
+        """The rows that do not close."""
         return [row for row in self.snapshot() if row.imbalance]
 
 
@@ -192,7 +195,7 @@ _ORDER = {
 
 
 def _sum(a: LedgerRow, b: LedgerRow) -> LedgerRow:
-    """Two transports of one receiver as one row."""
+    """The rows of two transports of one receiver as one."""
     return LedgerRow(
         node=a.node,
         kind=a.kind,
@@ -210,7 +213,7 @@ def _sum(a: LedgerRow, b: LedgerRow) -> LedgerRow:
 
 
 def render(rows: Iterable[LedgerRow]) -> str:
-    """A table for people: one line a node and signal, reasons spelled out, an open balance marked."""
+    """A table for people: one line per node and signal, with reasons, and a mark where the ledger is open."""
     lines = [_HEADER]
     for row in rows:
         out = row.delivered if row.kind is ComponentKind.EXPORTER else row.out

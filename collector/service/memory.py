@@ -1,4 +1,4 @@
-"""How much memory this process may use: the container's limit, or the machine's memory. Not how much it does use."""
+"""How much memory this process may use: the container's limit, or the machine's memory."""
 
 import contextlib
 from pathlib import Path
@@ -14,11 +14,11 @@ _ROOT: Final = Path("/")
 def available_bytes(root: Path = _ROOT) -> int:
     """The lowest of the machine's memory and the limits of the cgroups (v2 and v1) this process is in.
 
-    Source: cgroup-v2 "memory.max"; cgroup-v1 "memory.limit_in_bytes", which is a huge number where there is none.
+    Source: cgroup-v2 "memory.max"; cgroup-v1 "memory.limit_in_bytes", which is a huge number if there is no limit.
     """
     limits = [int(psutil.virtual_memory().total)]
     for path in _limit_files(root):
-        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+        with contextlib.suppress(OSError, ValueError):  # no such file, or the word "max"
             limits.append(int(path.read_text(encoding="ascii")))
     return min(limit for limit in limits if limit > 0)
 
@@ -30,7 +30,7 @@ def _limit_files(root: Path) -> list[Path]:
         for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
             number, controllers, path = line.split(":", 2)
             own = path.strip("/")
-            if number == "0" and own:  # v2: every ancestor limits, too
+            if number == "0" and own:  # v2: every ancestor limits as well
                 files += [mount / parent / "memory.max" for parent in (Path(own), *Path(own).parents)]
             elif "memory" in controllers.split(","):
                 files.append(mount / "memory" / own / "memory.limit_in_bytes")

@@ -1,4 +1,4 @@
-"""What belongs to the process and not to the graph: malloc, clock."""
+"""What belongs to the process rather than to the graph: the clock and malloc's settings."""
 
 import asyncio
 import ctypes
@@ -6,8 +6,8 @@ import time
 
 __all__ = ["SystemClock", "raise_malloc_thresholds"]
 
-# malloc.h. Requests of some hundred kilobytes come and go: with the defaults glibc gives their pages back and asks for
-# them again each time, which costs about 30 % on large messages.
+# malloc.h. Requests of some hundred kilobytes come and go. With its defaults glibc returns their pages to the system
+# and requests them again each time, which costs about 30 % on large messages.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _TRIM_BYTES = 128 * 1024 * 1024
 _TOP_PAD_BYTES = 16 * 1024 * 1024
@@ -15,14 +15,14 @@ _MMAP_BYTES = 32 * 1024 * 1024  # the largest glibc accepts on 64 bits (DEFAULT_
 
 
 class SystemClock:
-    """An :class:`collector.api.Clock`: the real one."""
+    """The real clock: a :class:`collector.api.Clock`."""
 
     def time_unix_nano(self) -> int:
-        """Wall clock."""
+        """The wall clock."""
         return time.time_ns()
 
     def monotonic_s(self) -> float:
-        """For intervals."""
+        """A monotonic clock, for intervals."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
@@ -31,7 +31,7 @@ class SystemClock:
 
 
 def raise_malloc_thresholds() -> bool:
-    """Let glibc keep the memory of large messages. False where there is no glibc (musl, macOS)."""
+    """Let glibc keep the memory of large messages. Returns False where there is no glibc (musl, macOS)."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):

@@ -1,9 +1,9 @@
-"""The life of the process: build, start, run, reload, drain, account.
+"""The life of the service: build, start, run, reload, drain, account.
 
-Start: what is downstream first, receivers last. Stop: receivers first, then what they fed, so that everything taken can
-    leave; what has
-not left when ``shutdown_timeout_s`` is over is dropped with the reason ``shutdown``, and the final ledger says so.
-A reload that fails leaves the old configuration running. After the start nothing in here ends the process but a signal.
+Components start downstream first, receivers last. They stop in the order of the data, receivers first, so that
+everything that was taken can leave; what has not left after ``shutdown_timeout_s`` is dropped with the reason
+``shutdown``, and the final ledger shows it. A reload that fails leaves the previous configuration running. Once the
+service has started, only a signal ends it.
 """
 
 import asyncio
@@ -13,16 +13,17 @@ import importlib.metadata
 import signal
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
 
-from collector.api import Clock, HealthCheck, Host, Status
+from collector.api import Clock, HealthCheck, Status
 from collector.service.admin import AdminServer
 from collector.service.admission import ServiceAdmission
-from collector.service.graph import Environment, Graph, HeldItems, Node, NodeKey, StartError, build
+from collector.service.graph import Environment, Graph, Node, NodeKey, StartError, build
+from collector.service.hand_over import States, collect_states, drop_held, pass_states
+from collector.service.host import AdminHandler, ComponentHost, host_name
 from collector.service.ledger import Ledger, render
 from collector.service.process import SystemClock, raise_malloc_thresholds
 from collector.service.telemetry import ServiceTelemetry
@@ -31,17 +32,8 @@ from config.model import Config
 __all__ = ["SHUTDOWN_TIMEOUT_S", "Service"]
 
 SHUTDOWN_TIMEOUT_S = 30.0  # Kubernetes' default terminationGracePeriodSeconds
-_LAST_CHANCE_S = 1.0  # for each later component when an earlier one used the time up
+_LAST_CHANCE_S = 1.0  # for each remaining component when an earlier one has used up the time
 _HEALTHY = frozenset({Status.STARTING, Status.OK, Status.STOPPING, Status.STOPPED, Status.RECOVERABLE_ERROR})
-_Handler = Callable[[Mapping[str, str]], Awaitable[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class _HandedOver:
-    """The state of a component that is being replaced, and what it holds."""
-
-    state: object
-    held: Sequence[HeldItems]
 
 
 class Service:
@@ -54,14 +46,12 @@ class Service:
     def __init__(
         self,
         config: Config,
-        registry: object = None,
         *,
         load: Callable[[], Config] | None = None,
         clock: Clock | None = None,
         shutdown_timeout_s: float = SHUTDOWN_TIMEOUT_S,
     ) -> None:
-        """``load`` reads the configuration anew on SIGHUP, which is ignored without it. Factories are in ``config``, not ``registry``."""
-        del registry
+        """``load`` reads the configuration again on SIGHUP, which is ignored without it."""
         self._load = load
         self._clock = clock or SystemClock()
         self._shutdown_timeout_s = shutdown_timeout_s
@@ -82,7 +72,7 @@ class Service:
         )
         self._log = structlog.get_logger()
         self._graph = build(config, self._environment)
-        self._hosts: dict[str, _ComponentHost] = {}
+        self._hosts: dict[str, ComponentHost] = {}
         self._detach: list[Callable[[], None]] = []
         self._admin: AdminServer | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -94,24 +84,24 @@ class Service:
 
     @property
     def config(self) -> Config:
-        """What runs."""
+        """The running configuration."""
         return self._graph.config
 
     @property
     def graph(self) -> Graph:
-        """The components that run."""
+        """The running components."""
         return self._graph
 
     @property
     def admin_port(self) -> int:
-        """Where /metrics, /health and /ledger are; 0: nowhere."""
+        """The port of /metrics, /health and /ledger; 0 if they are not served."""
         return self._admin.port if self._admin else 0
 
     async def start(self) -> None:
         """Start everything.
 
         Raises:
-            StartError: a component could not start, or the admin port is taken. What had started is shut down again.
+            StartError: a component could not start, or the admin port is in use. What had started is shut down again.
         """
         raise_malloc_thresholds()
         self._register_metrics()
@@ -126,7 +116,7 @@ class Service:
             raise
         self._watch = asyncio.ensure_future(self.admission.watch())
         gc.collect()
-        gc.freeze()  # modules and configuration live as long as the process: full collections need not visit them
+        gc.freeze()  # modules and configuration live as long as the process; full collections need not visit them
         self._is_ready = True
         self._log.info(
             "everything is ready",
@@ -139,21 +129,21 @@ class Service:
         """Return on SIGTERM, SIGINT or ``stop``. SIGHUP reloads. A second signal cuts the drain short."""
         loop = asyncio.get_running_loop()
         for number, hook in ((signal.SIGTERM, self.stop), (signal.SIGINT, self.stop), (signal.SIGHUP, self._on_hangup)):
-            # not on this platform, or not in the main thread
+            # Not available on this platform, or not in the main thread.
             with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
                 loop.add_signal_handler(number, hook)
-        # Left in place while draining, so that a second signal is heard; they go with the loop.
+        # The handlers stay in place while draining, so that a second signal is noticed.
         await self._stop.wait()
-        self._log.info("stopping: receivers first, then everything drains", at_most_s=self._shutdown_timeout_s)
+        self._log.info("stopping; receivers close first, then everything drains", at_most_s=self._shutdown_timeout_s)
 
     def stop(self) -> None:
-        """Make ``run_until_stopped`` return; the second time: do not wait for the drain any longer."""
+        """Make ``run_until_stopped`` return; a second call stops waiting for the drain."""
         if self._stop.is_set():
             self._hurry.set()
         self._stop.set()
 
     async def shutdown(self) -> None:
-        """Drain and end. Safe when never started, and twice."""
+        """Drain and end. Safe if the service was never started, and when called twice."""
         if self._is_shut_down:
             return
         self._is_shut_down = True
@@ -170,14 +160,14 @@ class Service:
         self._log_ledger()
 
     async def _drain(self) -> None:
-        """End the graph; a second signal leaves each component only its last chance."""
+        """End the graph; after a second signal each component gets only ``_LAST_CHANCE_S``."""
         loop = asyncio.get_running_loop()
         ended = asyncio.ensure_future(self._end(self._graph, loop.time() + self._shutdown_timeout_s))
         hurry = asyncio.ensure_future(self._hurry.wait())
         await asyncio.wait({ended, hurry}, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
         if not ended.done():
-            self._log.warning("a second signal came: the drain is cut short")
+            self._log.warning("a second signal arrived; the drain is cut short")
             ended.cancel()
             await asyncio.gather(ended, return_exceptions=True)
             await self._end(self._graph, loop.time())
@@ -186,8 +176,8 @@ class Service:
     async def reload(self, config: Config) -> bool:
         """Replace the running configuration by ``config``. Returns False if that failed; the log says why.
 
-        If the new configuration cannot be built, nothing changes. If it cannot be started, the service rolls back to the
-        previous configuration. Receivers are closed while the old graph drains, at most for the shutdown time-out;
+        If the new configuration cannot be built, nothing changes. If it cannot be started, the service rolls back to
+        the previous configuration. Receivers are closed while the old graph drains, at most for the shutdown time-out;
         senders retry. Components that stay hand their state over to their successors.
         """
         async with self._reload_lock:
@@ -199,7 +189,7 @@ class Service:
                 )
                 return False
             old, self._is_ready = self._graph, False
-            states = self._hand_over(old, planned)
+            states = collect_states(old, planned, self._log)
             await self._end(old, self._deadline_s(), states)
             self.admission.reset_limits()
             for candidate in (config, old.config):
@@ -217,15 +207,18 @@ class Service:
             self._log.error("neither the new nor the previous configuration can be started; send another one")
             return False
 
-    async def _replace(self, config: Config, states: dict[NodeKey, _HandedOver], fallback: Graph) -> None:
-        """Run ``config``, continuing from ``states``. If it cannot be started, ``states`` is what ``fallback`` continues from."""
+    async def _replace(self, config: Config, states: States, fallback: Graph) -> None:
+        """Run ``config``, continuing from ``states``.
+
+        If it cannot be started, ``states`` is what ``fallback`` continues from.
+        """
         old = self._graph
         self._graph = graph = build(config, self._environment)
         try:
-            self._take_over(graph, states)
+            pass_states(graph, states, self._log)
             await self._start_graph(graph)
         except BaseException:
-            states.update(self._hand_over(graph, fallback))
+            states.update(collect_states(graph, fallback, self._log))
             await self._end(graph, self._deadline_s(), states)
             raise
         kept = {node.key for node in graph.nodes()}
@@ -233,50 +226,13 @@ class Service:
             if node.key not in kept:
                 self.telemetry.forget(*node.key)
 
-    def _hand_over(self, graph: Graph, planned: Graph) -> dict[NodeKey, _HandedOver]:
-        """The states of those components of ``graph`` that have a successor in ``planned``."""
-        states: dict[NodeKey, _HandedOver] = {}
-        successors = {node.key for node in planned.nodes()}
-        for node in graph.nodes():
-            if node.key not in successors:
-                continue
-            try:
-                state = node.component.hand_over(planned.config.components(node.kind)[node.id].config)
-            except Exception as error:  # noqa: BLE001 - a component's fault must not end the reload
-                self._log.exception(
-                    "a component failed to hand over its state; it is flushed instead",
-                    component=node.path,
-                    error=str(error),
-                )
-                continue
-            if state is not None:
-                held = [held for held in graph.held if held.node == node.key]
-                states[node.key] = _HandedOver(state, held)
-        return states
-
-    def _take_over(self, graph: Graph, states: dict[NodeKey, _HandedOver]) -> None:
-        """Pass ``states`` to the components of ``graph``. What no component takes is dropped and counted."""
-        for node in graph.nodes():
-            handed_over = states.pop(node.key, None)
-            if handed_over is None:
-                continue
-            is_taken = False
-            try:
-                is_taken = node.component.take_over(handed_over.state)
-            except Exception as error:  # noqa: BLE001 - a component's fault must not end the reload
-                self._log.exception(
-                    "a component failed to take over its predecessor's state", component=node.path, error=str(error)
-                )
-            if not is_taken:
-                self._drop_held(handed_over.held)
-
     def _deadline_s(self) -> float:
         """When a graph that is ended now must have ended, on the loop's clock."""
         return asyncio.get_running_loop().time() + self._shutdown_timeout_s
 
     def _on_hangup(self) -> None:
         if self._load is None:
-            self._log.warning("SIGHUP is ignored: this service was not told where its configuration comes from")
+            self._log.warning("SIGHUP is ignored because the source of the configuration is not known")
             return
         task = asyncio.ensure_future(self._load_and_reload(self._load))
         self._reloads.add(task)
@@ -286,12 +242,12 @@ class Service:
         try:
             config = load()
         except Exception as error:  # noqa: BLE001 - a bad file must not end the process
-            self._log.error("the new configuration is invalid, the old one keeps running", error=str(error))
+            self._log.error("the new configuration is invalid; the previous one keeps running", error=str(error))
             return
         await self.reload(config)
 
     def _scratch(self) -> Environment:
-        """An environment for building offline: nothing of it is shown."""
+        """An environment for building a graph offline; its metrics are shown nowhere."""
         telemetry = ServiceTelemetry(
             ledger=Ledger(), clock=self._clock, version=self.version, instance_id=self.instance_id
         )
@@ -307,7 +263,7 @@ class Service:
         extensions = {str(node.id): node.component for node in graph.extensions}
         self._hosts = {}
         for node in graph.nodes():
-            host = self._hosts[_name(node)] = _ComponentHost(self, node, extensions)
+            host = self._hosts[host_name(node)] = ComponentHost(self, extensions)
             try:
                 await node.component.start(host)
             except Exception as error:
@@ -323,7 +279,7 @@ class Service:
         What the components ``handed_over`` hold is not lost: their successors take it.
         """
         for node in graph.nodes():
-            host = self._hosts.get(_name(node))
+            host = self._hosts.get(host_name(node))
             if host is not None:
                 host.report(Status.STOPPING)
         try:
@@ -339,7 +295,7 @@ class Service:
             for detach in self._detach:
                 detach()
             self._detach = []
-            self._drop_held(held for held in graph.held if held.node not in handed_over)
+            drop_held(held for held in graph.held if held.node not in handed_over or held.is_in_flight)
 
     async def _stop_all(self, nodes: Iterable[Node], deadline_s: float) -> None:
         await asyncio.gather(*(self._stop_one(node, deadline_s) for node in nodes))
@@ -349,21 +305,12 @@ class Service:
             async with asyncio.timeout_at(max(deadline_s, asyncio.get_running_loop().time() + _LAST_CHANCE_S)):
                 await node.component.shutdown()
         except TimeoutError:
-            self._log.error("a component did not end in time", component=node.path, pipeline=node.pipeline)
+            self._log.error("a component did not shut down in time", component=node.path, pipeline=node.pipeline)
         except Exception as error:  # noqa: BLE001 - whatever one component raises, the others are shut down too
             self._log.exception("a component failed while shutting down", component=node.path, error=str(error))
-        host = self._hosts.get(_name(node))
+        host = self._hosts.get(host_name(node))
         if host is not None:
             host.report(Status.STOPPED)
-
-    def _drop_held(self, held_items: Iterable[HeldItems]) -> None:
-        """Count what is still held and has no way out any more as dropped."""
-        for held in held_items:
-            if held.entry.held is not held.count:
-                continue  # a successor counts it by now
-            if lost_count := held.count():
-                held.entry.drop(lost_count, "shutdown")
-            held.entry.held = None
 
     def _log_ledger(self) -> None:
         rows = self.ledger.snapshot()
@@ -382,7 +329,7 @@ class Service:
         if endpoint is None:
             return
         self._admin = AdminServer(
-            _ComponentHost(self, None, {}), self.telemetry, self.ledger, self._routes, version=self.version
+            ComponentHost(self, {}), self.telemetry, self.ledger, self._routes, version=self.version
         )
         try:
             await self._admin.start(*endpoint)
@@ -395,15 +342,15 @@ class Service:
             await self._admin.stop()
             self._admin = None
 
-    def _routes(self) -> Mapping[str, Sequence[_Handler]]:
-        routes: dict[str, list[_Handler]] = {}
+    def _routes(self) -> Mapping[str, Sequence[AdminHandler]]:
+        routes: dict[str, list[AdminHandler]] = {}
         for host in self._hosts.values():
             for path, handler in host.routes.items():
                 routes.setdefault(path, []).append(handler)
         return routes
 
     def health(self) -> list[HealthCheck]:
-        """The service, each component that reported a state worth saying, and what components registered; each with its duration."""
+        """The checks of the service, of components that reported a problem, and those that components registered."""
         checks = [HealthCheck("service", self._is_ready, "" if self._is_ready else "starting or stopping")]
         for name, host in self._hosts.items():
             if host.status not in {Status.OK, Status.STARTING}:
@@ -412,14 +359,14 @@ class Service:
                 began = time.perf_counter()
                 try:
                     result = check()
-                except Exception as error:  # noqa: BLE001 - a check that fails is a failed check
+                except Exception as error:  # noqa: BLE001 - a check that raises is a failed check
                     result = HealthCheck(check_name, healthy=False, message=repr(error))
                 took_ms = result.duration_ms or (time.perf_counter() - began) * 1e3
                 checks.append(HealthCheck(check_name, result.healthy, result.message, took_ms))
         return checks
 
     def ready(self) -> bool:
-        """Started, and not shutting down."""
+        """Whether it has started and is not shutting down."""
         return self._is_ready
 
     def _register_metrics(self) -> None:
@@ -427,11 +374,13 @@ class Service:
         gauge("tailrace_memory_held_bytes", "Bytes in flight, in queues and in stages", lambda: admission.used_bytes)
         gauge(
             "tailrace_memory_limit_bytes",
-            "The budget for them; above it requests are refused",
+            "Limit of the bytes held; requests above it are refused",
             lambda: admission.soft_bytes,
         )
         gauge(
-            "tailrace_memory_refused_requests", "Requests refused for want of memory", lambda: admission.refused_count
+            "tailrace_memory_refused_requests",
+            "Requests refused because the memory limit was reached",
+            lambda: admission.refused_count,
         )
         gauge(
             "tailrace_memory_forced_collections",
@@ -439,49 +388,6 @@ class Service:
             lambda: admission.collected_count,
         )
         gauge("tailrace_service_ready", "1 when started and not stopping", lambda: float(self._is_ready))
-
-
-class _ComponentHost(Host):
-    """The service as one component sees it."""
-
-    def __init__(self, service: Service, node: Node | None, extensions: Mapping[str, Any]) -> None:
-        self._service, self._node, self._extensions = service, node, extensions
-        self.status, self.message = Status.STARTING, ""
-        self.checks: dict[str, Callable[[], HealthCheck]] = {}
-        self.routes: dict[str, _Handler] = {}
-
-    @property
-    def admission(self) -> ServiceAdmission:
-        return self._service.admission
-
-    def extension(self, component_id: str) -> Any:
-        try:
-            return self._extensions[component_id]
-        except KeyError:
-            known = ", ".join(self._extensions) or "none"
-            raise KeyError(f"no extension {component_id!r} under service::extensions; there are: {known}") from None
-
-    def health(self) -> list[HealthCheck]:
-        return self._service.health()
-
-    def ready(self) -> bool:
-        return self._service.ready()
-
-    def uptime_s(self) -> float:
-        return self._service.telemetry.uptime_s()
-
-    def add_health_check(self, name: str, check: Callable[[], HealthCheck]) -> None:
-        self.checks[name] = check
-
-    def add_admin_route(self, path: str, handler: _Handler) -> None:
-        self.routes[path] = handler
-
-    def report(self, status: Status, message: str = "") -> None:
-        self.status, self.message = status, message
-
-
-def _name(node: Node) -> str:
-    return f"{node.kind.value}/{node.id}" + (f"@{node.pipeline}" if node.pipeline else "")
 
 
 def _version() -> str:

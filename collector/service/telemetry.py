@@ -1,8 +1,9 @@
-"""Our own metrics, and what a component is given to count with. Rendered in Prometheus' text format with the Collector's names.
+"""Own metrics, and what components count with; rendered in Prometheus' text format under the Collector's names.
 
 Not the ledger itself (``ledger``) and not the HTTP server (``admin``). Names and labels: the Collector's
-documentation.md files of service, receiverhelper, processorhelper and exporterhelper; counters carry no ``_total``, as
-its own reader is configured (``without_type_suffix``). What the Collector lacks is called ``tailrace_*``.
+documentation.md files of service, receiverhelper, processorhelper and exporterhelper. Counters have no ``_total``
+suffix, because the Collector's own reader is configured so (``without_type_suffix``). Metrics that the Collector does
+not have are named ``tailrace_*``.
 """
 
 import ctypes
@@ -24,10 +25,11 @@ from collector.service.ledger import Entry, Ledger
 __all__ = ["ComponentTelemetry", "ServiceTelemetry"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-# dropped before it was queued; other drops of an exporter are failed sends
+# Reasons of drops before the queue; an exporter's other drops are failed sends.
 _ENQUEUE_FAILED = frozenset({"queue_full", "storage_full"})
-_OF_LEDGER = re.compile(
-    r"otelcol_(receiver_(accepted|refused|failed)|exporter_(sent|send_failed|enqueue_failed))_(spans|metric_points|log_records)"
+_FROM_LEDGER = re.compile(
+    r"otelcol_(receiver_(accepted|refused|failed)|exporter_(sent|send_failed|enqueue_failed))"
+    r"_(spans|metric_points|log_records)"
     r"|otelcol_processor_(incoming|outgoing)_items"
 )
 _Labels = tuple[tuple[str, str], ...]
@@ -45,7 +47,7 @@ class _Counter:
 
     def add(self, value: float = 1, **labels: str) -> None:
         if value < 0:
-            raise ValueError("a counter never goes down")
+            raise ValueError("a counter cannot be decreased")
         key = _key(self._names, labels)
         self._values[key] = self._values.get(key, 0) + value
 
@@ -80,7 +82,7 @@ class _Histogram:
     def __init__(self, names: tuple[str, ...], buckets: tuple[float, ...]) -> None:
         self._names = names
         self._bounds = tuple(sorted(bound for bound in buckets if bound != float("inf")))
-        self._values: dict[tuple[str, ...], list[float]] = {}  # count of each bucket, of the rest, sum
+        self._values: dict[tuple[str, ...], list[float]] = {}  # count of each bucket, count above the last bound, sum
 
     def observe(self, value: float, count: int = 1, **labels: str) -> None:
         key = _key(self._names, labels)
@@ -110,13 +112,13 @@ def _key(names: tuple[str, ...], labels: Mapping[str, str]) -> tuple[str, ...]:
     except KeyError as error:
         raise ValueError(f"the label {error} is missing") from None
     if len(labels) != len(names):
-        raise ValueError(f"the labels are {names}, not {tuple(labels)}")
+        raise ValueError(f"expected the labels {names}, got {tuple(labels)}")
     return key
 
 
 @dataclass
 class _Family:
-    """One metric name over all components."""
+    """One metric name, with the instruments of all components."""
 
     name: str
     kind: str
@@ -127,7 +129,10 @@ class _Family:
 
 
 class ServiceTelemetry:
-    """The metrics of the process. ``component`` gives each component its view; ``render`` is the page."""
+    """The metrics of the process.
+
+    ``component`` returns a component's view of them; ``render`` the page ``/metrics``.
+    """
 
     def __init__(
         self, *, ledger: Ledger, clock: Clock, version: str, instance_id: str, service_name: str = "tailrace"
@@ -143,21 +148,21 @@ class ServiceTelemetry:
         self._registry.register(self)
 
     def component(self, kind: ComponentKind, component_id: ComponentId, pipeline: str = "") -> "ComponentTelemetry":
-        """The telemetry of one component (processors: in one pipeline). The same object again after a reload."""
+        """The telemetry of one component (processors: in one pipeline). A reload gets the same object."""
         key = (kind, component_id, pipeline)
         if key not in self._components:
             self._components[key] = ComponentTelemetry(self, kind, component_id, pipeline)
         return self._components[key]
 
     def forget(self, kind: ComponentKind, component_id: ComponentId, pipeline: str = "") -> None:
-        """Stop showing the metrics of a component that a reload removed; its lines in the ledger stay."""
+        """Stop showing the metrics of a component that a reload removed; its ledger lines stay."""
         telemetry = self._components.pop((kind, component_id, pipeline), None)
         if telemetry is not None:
             for family in self._families.values():
                 family.instruments.pop(telemetry.labels, None)
 
     def uptime_s(self) -> float:
-        """Since this object was made."""
+        """Seconds since the service was created."""
         return self._clock.monotonic_s() - self._started_s
 
     def gauge(self, name: str, description: str, read: _Read, labels: tuple[str, ...] = ()) -> None:
@@ -174,28 +179,31 @@ class ServiceTelemetry:
         make: Callable[[], Any],
         buckets: tuple[float, ...] = (),
     ) -> Any:
-        """The instrument ``name`` of ``owner``, made once.
+        """The instrument ``name`` of ``owner``; created by the first call.
 
         Raises:
             ValueError: the name is in use with another kind, other labels or other buckets, or its values come from the
                 ledger.
         """
-        if _OF_LEDGER.fullmatch(name):
-            raise ValueError(f"{name} is made from the ledger: enter what happens there (delivered, refused, dropped)")
+        if _FROM_LEDGER.fullmatch(name):
+            raise ValueError(
+                f"{name} is computed from the ledger: report to the ledger instead (delivered, refused, dropped)"
+            )
         family = self._families.get(name)
         if family is None:
             family = self._families[name] = _Family(name, kind, description, names, buckets)
         elif (family.kind, family.label_names, family.buckets) != (kind, names, buckets):
             raise ValueError(
-                f"{name} is already a {family.kind} with the labels {family.label_names}, it cannot be a {kind} with {names}"
+                f"{name} is already a {family.kind} with the labels {family.label_names}; "
+                f"it cannot be a {kind} with {names}"
             )
         if owner not in family.instruments:
             family.instruments[owner] = make()
         return family.instruments[owner]
 
     def collect(self) -> Iterable[Metric]:
-        """For prometheus-client: everything, now."""
-        yield _metric("target_info", "gauge", "Who this is", [(self._identity, 1)])
+        """All metrics with their present values, for prometheus-client."""
+        yield _metric("target_info", "gauge", "Identity of this instance", [(self._identity, 1)])
         yield from self._collect_process()
         yield from _collect_ledger(self.ledger)
         for family in self._families.values():
@@ -203,7 +211,7 @@ class ServiceTelemetry:
             for owner, instrument in family.instruments.items():
                 try:
                     samples = list(instrument.samples(family.name, owner))
-                except Exception as error:  # noqa: BLE001 - a component's `read` must not take the page down
+                except Exception as error:  # noqa: BLE001 - a component's `read` must not break the page
                     structlog.get_logger().warning(
                         "a metric could not be read", metric=family.name, error=str(error), **dict(owner)
                     )
@@ -271,7 +279,7 @@ class ComponentTelemetry:
         return entry
 
     def counter(self, name: str, description: str, labels: tuple[str, ...] = ()) -> _Counter:
-        """A counter."""
+        """See :class:`collector.api.Telemetry`."""
         made: _Counter = self._service.instrument(
             "counter", name, description, labels, self.labels, lambda: _Counter(labels)
         )
@@ -284,44 +292,44 @@ class ComponentTelemetry:
         labels: tuple[str, ...] = (),
         read: _Read | None = None,
     ) -> _Gauge:
-        """A gauge."""
+        """See :class:`collector.api.Telemetry`."""
         made: _Gauge = self._service.instrument(
             "gauge", name, description, labels, self.labels, lambda: _Gauge(labels, read)
         )
         if read is not None:
-            made.read = read  # after a reload: the new object's
+            made.read = read  # after a reload the new object is read
         return made
 
     def histogram(
         self, name: str, description: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()
     ) -> _Histogram:
-        """A histogram."""
+        """See :class:`collector.api.Telemetry`."""
         make = lambda: _Histogram(labels, buckets)  # noqa: E731 - one line
         made: _Histogram = self._service.instrument("histogram", name, description, labels, self.labels, make, buckets)
         return made
 
     def dropped(self, signal: Signal, item_count: int, reason: str) -> None:
-        """Items lost here."""
+        """See :class:`collector.api.Telemetry`."""
         self.entry(signal).drop(item_count, reason)
 
     def folded(self, signal: Signal, item_count: int) -> None:
-        """Items merged into others."""
+        """See :class:`collector.api.Telemetry`."""
         entry = self.entry(signal)
         entry.folded += item_count
         entry.explained += item_count
 
     def created(self, signal: Signal, item_count: int) -> None:
-        """Items made here."""
+        """See :class:`collector.api.Telemetry`."""
         entry = self.entry(signal)
         entry.created += item_count
         entry.explained -= item_count
 
     def delivered(self, signal: Signal, item_count: int) -> None:
-        """The backend said yes."""
+        """See :class:`collector.api.Telemetry`."""
         self.entry(signal).delivered += item_count
 
     def refused(self, signal: Signal, item_count: int, reason: str) -> None:
-        """The backend said no."""
+        """See :class:`collector.api.Telemetry`."""
         self.entry(signal).refuse(item_count, reason)
 
 
@@ -333,7 +341,7 @@ def _metric(name: str, kind: str, description: str, samples: Iterable[tuple[Mapp
 
 
 def _collect_ledger(ledger: Ledger) -> Iterator[Metric]:
-    """The Collector's counters of receivers, processors and exporters, which all follow from the ledger, and the ledger itself."""
+    """The ledger, and the Collector's counters of receivers, processors and exporters, which all follow from it."""
     families: dict[str, tuple[str, dict[_Labels, float]]] = {}
 
     def add(name: str, description: str, value: float, **labels: str) -> None:
@@ -388,7 +396,9 @@ def _collect_ledger(ledger: Ledger) -> Iterator[Metric]:
     for name, (description, series) in families.items():
         yield _metric(name, "counter", description, ((dict(key), value) for key, value in series.items()))
     flows = Metric(
-        "tailrace_ledger_items", "What became of every item: for each node received + created = all the others", "gauge"
+        "tailrace_ledger_items",
+        "What became of every item: for each node, received + created = the sum of all other flows",
+        "gauge",
     )
     for row in ledger.snapshot():
         for flow, reason, count in row.flows():
@@ -397,7 +407,7 @@ def _collect_ledger(ledger: Ledger) -> Iterator[Metric]:
             )
     yield flows
     open_rows = Metric(
-        "tailrace_ledger_imbalance", "Items by which a node's books do not close at this moment", "gauge"
+        "tailrace_ledger_imbalance", "Items by which the ledger of a node does not close at this moment", "gauge"
     )
     for row in ledger.imbalances():
         open_rows.add_sample(open_rows.name, {"node": row.node, "signal": row.signal.value}, row.imbalance)
@@ -405,7 +415,7 @@ def _collect_ledger(ledger: Ledger) -> Iterator[Metric]:
 
 
 def _lines(metrics: Iterable[Metric]) -> Iterator[str]:
-    """Prometheus' text format 0.0.4. prometheus-client's own writer insists on ``_total``."""
+    """Prometheus' text format 0.0.4. prometheus-client's own writer always adds ``_total``."""
     for metric in metrics:
         if not metric.samples:
             continue
@@ -457,7 +467,7 @@ class _Mallinfo2(ctypes.Structure):
 
 
 def _heap() -> tuple[int, int] | None:
-    """(bytes allocated, bytes obtained from the OS) of glibc's malloc; None elsewhere."""
+    """(bytes allocated, bytes obtained from the OS) of glibc's malloc; None on other systems."""
     if _mallinfo2 is None:
         return None
     now = _mallinfo2()

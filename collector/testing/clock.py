@@ -1,4 +1,4 @@
-"""Time that stands still until a test moves it, and waiting for a condition. Not for production code."""
+"""A clock that stands still until a test moves it, and waiting for a condition. Not for production code."""
 
 import asyncio
 import heapq
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 __all__ = ["FakeClock", "eventually"]
 
-_TURNS_PER_STEP = 20  # event-loop turns given to whoever a step woke, so that a chain of tasks settles
+_TURNS_PER_STEP = 20  # event-loop turns after each step, so that a chain of woken tasks settles
 _POLL_S = 0.001
 
 
@@ -21,11 +21,11 @@ class FakeClock:
         self._order = itertools.count()
 
     def time_unix_nano(self) -> int:
-        """Wall clock; starts at the constructor's value."""
+        """The wall clock; starts at the constructor's value."""
         return self._unix_nano
 
     def monotonic_s(self) -> float:
-        """Starts at 0."""
+        """The monotonic clock; starts at 0."""
         return self._monotonic_nano / 1e9
 
     @property
@@ -43,12 +43,15 @@ class FakeClock:
         await future
 
     def move(self, seconds: float) -> None:
-        """Change what the clock shows; wakes nobody (for synchronous code)."""
+        """Change the time without waking any sleeper, for synchronous code."""
         self._unix_nano += round(seconds * 1e9)
         self._monotonic_nano += round(seconds * 1e9)
 
     async def advance(self, seconds: float) -> None:
-        """Let ``seconds`` pass: every sleeper wakes at its own deadline, in order, also those that fall asleep again on the way."""
+        """Let ``seconds`` pass.
+
+        Every sleeper wakes at its own deadline, in order, even if it sleeps several times meanwhile.
+        """
         await _settle()
         end = self._monotonic_nano + round(seconds * 1e9)
         while self._sleepers and self._sleepers[0][0] <= end:
@@ -71,7 +74,7 @@ async def eventually(condition: Callable[[], bool], timeout_s: float = 5.0) -> N
     """Return once ``condition()`` holds.
 
     Raises:
-        TimeoutError: it did not within ``timeout_s`` of real time.
+        TimeoutError: the condition did not hold within ``timeout_s`` of real time.
     """
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - the condition is the test's own and has no event to wait on

@@ -1,4 +1,6 @@
-"""The contract kit: what every factory must do. Rules: ``collector.api.component`` and the ledger of ``collector.api.host``.
+"""The contract kit: what every factory must do.
+
+Rules: ``collector.api.component`` and the ledger of ``collector.api.host``.
 
 A component's own behaviour is not tested here.
 """
@@ -50,7 +52,7 @@ _BASES: Mapping[ComponentKind, tuple[type[Component], ...]] = {
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on at present."""
+    """A port of 127.0.0.1 on which nothing listens at present."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -61,17 +63,17 @@ async def check_component(
 ) -> None:
     """Put ``factory`` through the contract.
 
-    ``config`` defaults to the component's own defaults, or its first README example if it has none. Every ``endpoint``
-    in it is moved to a free port of the loopback: servers listen there, clients find nobody, so that what an exporter
-    does with a dead backend is seen. Retries are off, so that it is seen soon. ``host`` provides the extensions the
-    configuration names.
+    ``config`` defaults to the component's own defaults, or to its first README example if a key is required. Every
+    ``endpoint`` in it is moved to a free loopback port: servers listen there and clients find no server, which shows
+    what an exporter does with an unreachable backend. Retries are disabled so that this shows quickly. ``host``
+    provides the extensions that the configuration names.
 
     Raises:
-        AssertionError: the contract is broken; the message says which rule.
+        AssertionError: the component violates the contract; the message says which rule.
     """
     _check_description(factory)
     examples = readme_examples(factory)
-    assert examples, f"{factory.component_type}: its README has no ```yaml example that configures it"
+    assert examples, f"{factory.component_type}: its README needs a ```yaml example that configures it"
     _check_round_trip(factory, examples)
     chosen = _on_loopback(config if config is not None else _default_config(factory, examples))
     for signal in sorted(factory.signals) if factory.kind is ComponentKind.PROCESSOR else [None]:
@@ -85,7 +87,7 @@ def readme_examples(factory: Factory) -> list[tuple[str, Any]]:
     """``(id, configuration)`` for each time a ```yaml block of the component's README configures it.
 
     Raises:
-        AssertionError: there is no README, or an example is no valid configuration.
+        AssertionError: there is no README, or an example is not a valid configuration.
     """
     path = _readme(factory)
     assert path.is_file(), f"{factory.component_type}: {path} is missing"
@@ -126,21 +128,22 @@ def _check_description(factory: Factory) -> None:
 def _default_config(factory: Factory, examples: Sequence[tuple[str, Any]]) -> Any:
     try:
         return factory.config_type()
-    except ValueError:  # something is required: there is no default
+    except ValueError:  # a key is required, so there is no default configuration
         return examples[0][1]
 
 
 def _check_round_trip(factory: Factory, examples: Sequence[tuple[str, Any]]) -> None:
-    """What ``print-config`` shows can be read again and means the same."""
+    """The output of ``print-config`` can be read again and means the same."""
     for config in [_default_config(factory, examples), *(example for _, example in examples)]:
         again = factory.config_type.model_validate(config.model_dump(by_alias=True))
         assert again == config, (
-            f"{factory.component_type}: the configuration does not survive being written and read: {config!r} became {again!r}"
+            f"{factory.component_type}: the configuration does not survive being written and read: "
+            f"{config!r} became {again!r}"
         )
 
 
 def _on_loopback(config: Any) -> Any:
-    """``config`` with every endpoint on a free port of the loopback, and without retries: nobody will answer."""
+    """``config`` with every endpoint on a free loopback port, and without retries."""
     changed: dict[str, Any] = {}
     for name in type(config).model_fields:
         value = getattr(config, name)
@@ -161,7 +164,7 @@ def _data(signals: frozenset[Signal]) -> list[Batch]:
     return [make_batch(signal, items=items, seed=items) for signal in sorted(signals) for items in (1, 5, 64)]
 
 
-# What construction must not do. Audit hooks cannot be removed, so there is one, asleep unless _watched is set.
+# What construction must not do. An audit hook cannot be removed, so there is one, inactive unless _watched is set.
 _IO_EVENTS = frozenset(
     {
         "socket.bind",
@@ -212,7 +215,7 @@ class _Rig:
     def __init__(self, factory: Factory, config: Any, signals: frozenset[Signal], host: FakeHost | None) -> None:
         self.telemetry = RecordingTelemetry()
         self.host = host or FakeHost()
-        # Real time: a client's own time-outs are real, and a component must also end when nobody moves a clock.
+        # Real time: the time-outs of clients are real, and a component must end even if no test moves a clock.
         self.settings: Settings = make_settings(factory, signals=signals, telemetry=self.telemetry, clock=_RealClock())
         with _without_io(factory):
             self.component = factory.create(self.settings, config)
@@ -283,7 +286,7 @@ async def _check_running(
         data = []
     await _stop(rig, name)
     await _stop(rig, f"{name}, the second time")
-    assert [batch.wire for batch in data] == wires[: len(data)], f"{name}: changed a batch it was given"
+    assert [batch.wire for batch in data] == wires[: len(data)], f"{name}: changed a batch that was passed to it"
     for signal in signals:
         taken = sum(batch.item_count for batch in data if batch.signal is signal)
         if isinstance(component, Transform):
@@ -298,7 +301,7 @@ async def _check_running(
 
 
 def _close_transform(name: str, telemetry: RecordingTelemetry, signal: Signal, taken: int, out: int) -> None:
-    """The service adds what is missing under ``drop_reason``; more than came in can only come from ``created``."""
+    """The service counts missing items under ``drop_reason``; additional items must be counted as ``created``."""
     ledger = telemetry.ledger
     left = taken + ledger.created[signal] - out - ledger.dropped_count(signal) - ledger.folded[signal]
     assert left >= 0, f"{name}: {signal}: {-left} more items left or were counted than came in"

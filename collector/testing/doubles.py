@@ -1,4 +1,4 @@
-"""Doubles of everything the service provides to a component, readable by a test. Not mocks: they behave."""
+"""Doubles of everything that the service provides to a component. They behave like it, and tests can read them."""
 
 import asyncio
 from collections import Counter as Tally
@@ -40,7 +40,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class LoggedEvent:
-    """One line of a component's log."""
+    """One event that a component logged."""
 
     level: str
     event: str
@@ -48,14 +48,14 @@ class LoggedEvent:
 
 
 class RecordingLog:
-    """A structlog logger that keeps what it is told in ``events``."""
+    """A structlog logger that records its calls in ``events``."""
 
     def __init__(self, events: list[LoggedEvent] | None = None, bound: Mapping[str, Any] | None = None) -> None:
         self.events: list[LoggedEvent] = [] if events is None else events
         self._bound = dict(bound or {})
 
     def bind(self, **fields: Any) -> Self:
-        """A logger with more fields, recording into the same list."""
+        """A logger with additional fields, which records into the same list."""
         return type(self)(self.events, {**self._bound, **fields})
 
     new = bind
@@ -96,7 +96,7 @@ class RecordingLog:
 
 @dataclass
 class RecordedLedger:
-    """What a component entered into the ledger."""
+    """What a component reported to the ledger."""
 
     dropped: Tally[tuple[Signal, str]] = field(default_factory=Tally)
     folded: Tally[Signal] = field(default_factory=Tally)
@@ -105,11 +105,11 @@ class RecordedLedger:
     refused: Tally[tuple[Signal, str]] = field(default_factory=Tally)
 
     def dropped_count(self, signal: Signal, reason: str | None = None) -> int:
-        """Items dropped, of one reason or of all."""
+        """Items dropped for one reason, or for any."""
         return sum(n for (s, r), n in self.dropped.items() if s == signal and reason in {None, r})
 
     def refused_count(self, signal: Signal, reason: str | None = None) -> int:
-        """Items refused, of one reason or of all."""
+        """Items refused for one reason, or for any."""
         return sum(n for (s, r), n in self.refused.items() if s == signal and reason in {None, r})
 
 
@@ -125,12 +125,12 @@ class _Metric:
 
     def _key(self, labels: Mapping[str, str]) -> tuple[str, ...]:
         if set(labels) != set(self.labels):
-            raise ValueError(f"{self.name} has the labels {self.labels}, not {tuple(labels)}")
+            raise ValueError(f"{self.name}: expected the labels {self.labels}, got {tuple(labels)}")
         return tuple(str(labels[name]) for name in self.labels)
 
     def add(self, value: float = 1, **labels: str) -> None:
         if value < 0:
-            raise ValueError(f"{self.name} is a counter: {value} is negative")
+            raise ValueError(f"{self.name} is a counter and cannot be decreased by {value}")
         key = self._key(labels)
         self.values[key] = self.values.get(key, 0) + value
 
@@ -148,7 +148,7 @@ class _Metric:
 
 
 class RecordingTelemetry:
-    """An :class:`collector.api.Telemetry` whose metrics (``value``), ledger (``ledger``) and log (``log.events``) can be read."""
+    """A :class:`collector.api.Telemetry` that tests can read: ``value``, ``ledger`` and ``log.events``."""
 
     def __init__(self) -> None:
         self.log: Any = RecordingLog()
@@ -177,18 +177,22 @@ class RecordingTelemetry:
         """A gauge."""
         return self._metric(name, "gauge", description, labels, read)
 
-    def histogram(self, name: str, description: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> Any:  # noqa: ARG002 - observations are kept whole
+    def histogram(self, name: str, description: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()) -> Any:
         """A histogram."""
+        del buckets  # observations are kept individually
         return self._metric(name, "histogram", description, labels)
 
     def value(self, name: str, **labels: str) -> float:
-        """The sum over the series of metric ``name`` that carry ``labels``. 0 if none does, KeyError if there is no such metric."""
+        """The sum of the series of metric ``name`` that have ``labels``; 0 if none has.
+
+        Raises KeyError for an unknown metric.
+        """
         metric = self.metrics[name]
         wanted = [(metric.labels.index(label), text) for label, text in labels.items()]
         return sum(value for key, value in metric.current().items() if all(key[i] == text for i, text in wanted))
 
     def observations(self, name: str) -> list[float]:
-        """Everything a histogram observed."""
+        """All observations of a histogram."""
         return [value for values in self.metrics[name].observations.values() for value in values]
 
     def dropped(self, signal: Signal, item_count: int, reason: str) -> None:
@@ -213,9 +217,9 @@ class RecordingTelemetry:
 
 
 class Sink:
-    """An output, and a receiver's door, that keeps every batch.
+    """An output, and the output of a receiver, that keeps every batch.
 
-    ``fail_with``: raised instead of taking the batch. ``hang()``: takers wait until ``resume()``.
+    If ``fail_with`` is set it is raised instead. After ``hang()``, senders wait until ``resume()``.
     """
 
     def __init__(self, signal: Signal = Signal.TRACES, *, fail_with: Exception | None = None) -> None:
@@ -230,15 +234,15 @@ class Sink:
 
     @property
     def item_count(self) -> int:
-        """Items taken."""
+        """Number of items received."""
         return sum(batch.item_count for batch in self.batches)
 
     def hang(self) -> None:
-        """Take nothing until ``resume``."""
+        """Accept nothing until ``resume``."""
         self._open.clear()
 
     def resume(self) -> None:
-        """Take again."""
+        """Accept batches again."""
         self._open.set()
 
     def for_transport(self, transport: str) -> Self:
@@ -247,7 +251,7 @@ class Sink:
         return self
 
     async def consume(self, batch: Batch) -> None:
-        """Take the batch, or do what was ordered."""
+        """Keep the batch, or fail or wait as configured."""
         await self._open.wait()
         if self.fail_with is not None:
             self.refused_count += batch.item_count
@@ -269,7 +273,7 @@ class Sink:
         task.add_done_callback(self._answers.discard)
 
     async def consume_request(self, wire: bytes, context: Context) -> Receipt:
-        """Check the request as the real door does, then take it."""
+        """Validate the request as the real door does, then keep it."""
         checked = batch_type(self.signal).check(wire, context)
         if checked.batch is None:
             return Receipt(0, checked.rejected_count, checked.message)
@@ -278,7 +282,7 @@ class Sink:
 
 
 class FakeAdmission:
-    """A memory budget that refuses when it is told to, or above ``limit_bytes``."""
+    """A memory budget that refuses if ``refuse`` is set, or above ``limit_bytes``."""
 
     def __init__(self, limit_bytes: int = 0) -> None:
         self.limit_bytes = limit_bytes
@@ -299,11 +303,11 @@ class FakeAdmission:
             self._used_bytes -= size_bytes
 
     def charge(self, size_bytes: int) -> None:
-        """Add (or take off) what is held."""
+        """Add to the bytes held."""
         self._used_bytes += size_bytes
 
     def limit(self, *, soft_bytes: int, hard_bytes: int, rss: Callable[[], int] | None = None, **_: Any) -> None:
-        """Keep the limits for the test to read."""
+        """Record the limits."""
         self.limit_bytes, self.hard_bytes, self.rss = soft_bytes, hard_bytes, rss
 
     @property
@@ -318,7 +322,7 @@ class FakeAdmission:
 
 
 class FakeHost:
-    """The service as a component sees it; what components register can be read."""
+    """The service as a component sees it; tests can read what components registered."""
 
     def __init__(self, extensions: Mapping[str, Any] | None = None, admission: FakeAdmission | None = None) -> None:
         self._admission = admission or FakeAdmission()
@@ -339,11 +343,11 @@ class FakeHost:
             return self.extensions[component_id]
         except KeyError:
             raise KeyError(
-                f"no extension {component_id!r}; there are: {', '.join(self.extensions) or 'none'}"
+                f"there is no extension {component_id!r}, only: {', '.join(self.extensions) or 'none'}"
             ) from None
 
     def health(self) -> list[HealthCheck]:
-        """What was registered."""
+        """The results of the registered checks."""
         return [check() for check in self.checks.values()]
 
     def ready(self) -> bool:
@@ -351,19 +355,19 @@ class FakeHost:
         return self.is_ready
 
     def uptime_s(self) -> float:
-        """Constant."""
+        """Always 1."""
         return 1.0
 
     def add_health_check(self, name: str, check: Callable[[], HealthCheck]) -> None:
-        """Keep it in ``checks``."""
+        """Record it in ``checks``."""
         self.checks[name] = check
 
     def add_admin_route(self, path: str, handler: Callable[[Mapping[str, str]], Awaitable[Any]]) -> None:
-        """Keep it in ``routes``."""
+        """Record it in ``routes``."""
         self.routes[path] = handler
 
     def report(self, status: Status, message: str = "") -> None:
-        """Keep it in ``statuses``."""
+        """Record it in ``statuses``."""
         self.statuses.append((status, message))
 
 
@@ -381,7 +385,10 @@ def make_settings(
     shared: SharedState | None = None,
     instance_id: str = "test-instance",
 ) -> Settings:
-    """Settings for one component, every part a double unless given. Without ``outputs``: one :class:`Sink` a signal."""
+    """Settings for one component; what is not given is a double.
+
+    Without ``outputs`` there is a :class:`Sink` per signal.
+    """
     chosen = frozenset(signals) if signals is not None else (factory.signals if factory else frozenset(Signal))
     chosen_kind = kind or (factory.kind if factory else ComponentKind.PROCESSOR)
     clock = clock or FakeClock()
@@ -413,7 +420,9 @@ C = TypeVar("C", bound=Component)
 
 
 def hand_over(predecessor: Component | None, successor: C, config: Any) -> C:
-    """Pass the state of ``predecessor`` to ``successor``, which has ``config``, as a reload does. Returns ``successor``.
+    """Pass the state of ``predecessor`` to ``successor``, which has ``config``, as a reload does.
+
+    Returns ``successor``.
 
     Call it before the predecessor's ``shutdown`` if it flushes what it holds.
     """

@@ -1,4 +1,7 @@
-"""Batches as an embedding platform sends them, the same for the same seed. Made through protobuf messages: not fast, but obvious."""
+"""Batches such as an embedding platform sends, identical for the same seed.
+
+Built from protobuf messages: slow, but obvious.
+"""
 
 import random
 
@@ -59,7 +62,10 @@ def _shares(count: int, parts: int) -> list[int]:
 
 
 def traces_request(*, spans: int = 16, services: int = 2, seed: int = 0) -> ExportTraceServiceRequest:
-    """``spans`` spans of ``services`` services: traces of four spans, 5 % errors, events, links, durations of 1 ms to 4 s."""
+    """``spans`` spans of ``services`` services.
+
+    Traces of four spans, 5 % errors, events, links, durations of 1 ms to 4 s.
+    """
     rng = random.Random(seed)  # noqa: S311 - test data
     message = ExportTraceServiceRequest()
     traces_ = [rng.randbytes(16) for _ in range(spans // 4 + 1)]
@@ -107,7 +113,10 @@ def traces_request(*, spans: int = 16, services: int = 2, seed: int = 0) -> Expo
 def metrics_request(
     *, points: int = 20, services: int = 2, seed: int = 0, tick: int = 0
 ) -> ExportMetricsServiceRequest:
-    """``points`` points over all five types; sums and histograms are cumulative since ``START_UNIX_NANO`` and grow with ``tick``."""
+    """``points`` points over all five types.
+
+    Sums and histograms are cumulative since ``START_UNIX_NANO`` and grow with ``tick``.
+    """
     rng = random.Random(seed)  # noqa: S311 - test data
     message = ExportMetricsServiceRequest()
     now = START_UNIX_NANO + (tick + 1) * 15 * _SECOND

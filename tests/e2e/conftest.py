@@ -1,4 +1,7 @@
-"""Real servers on free ports. Without the binaries the tests skip and say so; with TAILRACE_REQUIRE_BACKENDS they fail."""
+"""Real servers on free ports.
+
+Without the binaries the tests skip and say so; with TAILRACE_REQUIRE_BACKENDS they fail.
+"""
 
 import contextlib
 import dataclasses

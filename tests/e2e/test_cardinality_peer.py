@@ -19,7 +19,10 @@ def comparison():
 
 
 def test_the_sum_is_right_with_us_and_not_with_the_collector(comparison, server, tmp_path, monkeypatch):
-    """Three sources, one restart: ours counts every request; there two of three users vanish, or the value jumps between processes."""
+    """Three sources, one restart: ours counts every request.
+
+    There two of three users vanish, or the value jumps between processes.
+    """
     server.binary("prometheus")
     server.binary("otelcol")
     monkeypatch.syspath_prepend(str(SCRIPT.parents[1]))

@@ -1,4 +1,7 @@
-"""The simulated platform through the gateway into real Prometheus, Loki and Jaeger; asserted through their own query APIs."""
+"""The simulated platform through the gateway into real Prometheus, Loki and Jaeger.
+
+Asserted through their own query APIs.
+"""
 
 import json
 import os
@@ -104,7 +107,10 @@ def instant(prometheus, query):
 
 
 def test_prometheus_has_every_request_under_the_cap_and_answers_quantiles(fed, prometheus):
-    """The cap holds; the sum of the last values is exactly what was sent; histogram_quantile answers; target_info is there."""
+    """The cap holds; the sum of the last values is exactly what was sent; histogram_quantile answers.
+
+    Target_info is there.
+    """
     totals, _ = fed
     assert eventually(
         lambda: instant(prometheus, 'sum(http_requests_total{job="backend-api"})') == totals.requests_value

@@ -59,7 +59,10 @@ def configured(text, exporters, *names, **ports):
 
 
 def plain(message):
-    """Without sub-messages that say nothing: Go writes ``"status": {}`` where there was none. A value without content stays."""
+    """Without sub-messages that say nothing: Go writes ``"status": {}`` where there was none.
+
+    A value without content stays.
+    """
     for field, value in message.ListFields():
         if field.message_type is None:
             continue

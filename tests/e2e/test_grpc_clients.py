@@ -51,7 +51,10 @@ def played(server, *arguments):
 
 @pytest.fixture(scope="module")
 def told(module_gateway, server, certificates):
-    """What the client was told by an engine's server, each played once: calls by case, and the spans that arrived by name."""
+    """What the client was told by an engine's server, each played once.
+
+    Calls by case, and the spans that arrived by name.
+    """
     known = {}
 
     def of(engine, security):
@@ -145,7 +148,10 @@ def test_zstd_is_taken_by_our_own_engine(calls, engine):
 
 
 def test_an_unknown_encoding_is_refused(calls, engine):
-    """As UNIMPLEMENTED, with what may be sent instead in grpc-accept-encoding; gRPC's Python core says INTERNAL itself, before we see it."""
+    """As UNIMPLEMENTED, with what may be sent instead in grpc-accept-encoding.
+
+    GRPC's Python core says INTERNAL itself, before we see it.
+    """
     seen, spans = calls
     unknown = seen["unheard-of"]
     assert "unheard-of" not in spans
@@ -195,7 +201,10 @@ def http2_calls(told, http2):
 
 
 def test_health_is_checked_and_watched(http2_calls):
-    """The server and each of its services are serving; who is unknown is NOT_FOUND; a watch ends when its caller ends it."""
+    """The server and each of its services are serving; who is unknown is NOT_FOUND.
+
+    A watch ends when its caller ends it.
+    """
     for case in ("health", "health of a service", "watch"):
         assert (http2_calls[case]["code"], http2_calls[case]["found"]) == ("OK", "SERVING")
     assert http2_calls["health of nobody"]["code"] == "NotFound"

@@ -60,7 +60,9 @@ def run(h2spec, port, report):
 
 
 def test_the_gateway_speaks_http2(http2, gateway, server, tmp_path):
-    """Every case passes but those of the committed list, and the list has no others; afterwards the gateway serves on and ends well.
+    """Every case passes but those of the committed list, and the list has no others.
+
+    Afterwards the gateway serves on and ends well.
 
     h2spec looks at what comes within moments: on a busy machine a case now and then ends otherwise than it always does.
     What differs from the list must do so in three runs.

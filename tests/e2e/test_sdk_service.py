@@ -68,7 +68,10 @@ def status(url, method="GET"):
 def test_an_instrumented_service_is_seen_everywhere(
     conventions, histogram, gateway, load, prometheus, loki, jaeger, tmp_path
 ):
-    """Its latency quantile, its log lines with the ids of their traces, its failing requests; half of the rest is sampled away."""
+    """Its latency quantile, its log lines with the ids of their traces, its failing requests.
+
+    Half of the rest is sampled away.
+    """
     until = load[2]
     grpc, port, name = free_port(), free_port(), f"embedding-api-{conventions or 'old'}"
     config = (

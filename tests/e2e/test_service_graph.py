@@ -62,7 +62,10 @@ def asked(prometheus, query):
 
 
 def test_the_graph_arrives(gateway, load, prometheus):
-    """Pairs over two requests of different senders, a database, a peer nobody saw, a user: each with its own edge; the ledger closes."""
+    """Pairs over two requests of different senders, a database, a peer nobody saw, a user: each with its own edge.
+
+    The ledger closes.
+    """
     until = load[2]
     http = free_port()
     running = gateway(CONFIG.replace("HTTP", str(http)).replace("PROMETHEUS", prometheus))

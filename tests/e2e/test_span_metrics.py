@@ -1,4 +1,7 @@
-"""Beside the Go collector's span_metrics on the same spans and the same configuration: calls, buckets, sums and events are equal."""
+"""Beside the Go collector's span_metrics on the same spans and the same configuration.
+
+Calls, buckets, sums and events are equal.
+"""
 
 import json
 import math
@@ -52,7 +55,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 
 def request_of(seed):
-    """Spans of every kind and status, some with an adjusted count that is whole: what is rounded at random can differ."""
+    """Spans of every kind and status, some with an adjusted count that is whole.
+
+    What is rounded at random can differ.
+    """
     rng, request = random.Random(seed), ExportTraceServiceRequest()
     for number in range(4):
         resource = request.resource_spans.add()
@@ -142,7 +148,10 @@ def check_equal(mine, theirs):
 
 
 def test_numbers_are_those_of_the_go_collector(gateway, load, server, tmp_path):
-    """Calls, buckets, exponential buckets and their scale, events, dimensions, the cap; the user's YAML is the same for both."""
+    """Calls, buckets, exponential buckets and their scale, events, dimensions, the cap.
+
+    The user's YAML is the same for both.
+    """
     go, health, ours, folder = free_port(), free_port(), free_port(), tmp_path / "go"
     folder.mkdir()
     text = GO.replace("GRPC", str(go)).replace("HEALTH", str(health))

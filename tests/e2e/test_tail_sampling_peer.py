@@ -1,4 +1,4 @@
-"""Policy by policy the same traces as the Go collector beside us, but for the differences that docs/tail_sampling.md lists.
+"""Policy by policy the same traces as the Go collector, apart from the differences listed in docs/tail_sampling.md.
 
 The cases and both programs are ``benchmarks/tail_sampling_peer.py``: what a user runs is what is tested.
 """
@@ -25,7 +25,10 @@ def peer():
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_every_policy_keeps_the_traces_the_go_collector_keeps(peer, server, tmp_path, seed):
-    """With all of their spans. What differs does so in the documented way and no other, and every policy type has a case."""
+    """With all of their spans.
+
+    What differs does so in the documented way and no other, and every policy type has a case.
+    """
     answers = peer.compare(300, seed, tmp_path, server.binary("otelcol"))
     unexpected = {each.case.name: (len(each.ours), len(each.theirs)) for each in answers if not each.as_documented}
     assert not unexpected

@@ -258,7 +258,10 @@ _BODIES = st.sampled_from([wire(1, 1), wire(4, 2), with_bad_ids(1), MALFORMED, b
     order=st.sampled_from(['""', "async"]),
 )
 async def test_everybody_hears_what_he_would_alone(world, turns, order):
-    """Whatever comes in one turn: the answers, the bytes that come out and the books are those of requests sent one by one."""
+    """Whatever comes in one turn.
+
+    The answers, the bytes that come out and the books are those of requests sent one by one.
+    """
 
     def plain(outcome):
         return outcome if isinstance(outcome, Receipt) else (type(outcome), str(outcome))

@@ -286,7 +286,10 @@ service: {pipelines: {traces: {receivers: [source], exporters: [plain]}}}
     ],
 )
 async def test_the_service_accounts_for_an_exporter_that_does_not(world, order, delivered, dropped, refused):
-    """Delivered where ``consume`` returns, less what the exporter counted itself; refused or dropped where it raises."""
+    """Delivered where ``consume`` returns, less what the exporter counted itself.
+
+    Refused or dropped where it raises.
+    """
     async with world.running(PLAIN_EXPORTER % order) as service:
         await world.source().consume(traces(spans=10))
         await eventually(lambda: world.made["exporters/plain"].entered == 1 and not service.ledger.imbalances())

@@ -1,4 +1,7 @@
-"""The queue between the door and an exporter's senders: what it takes at once, and that nothing it took is lost on the way."""
+"""The queue between the door and an exporter's senders.
+
+What it takes at once, and that nothing it took is lost on the way.
+"""
 
 import asyncio
 

@@ -1,4 +1,7 @@
-"""span_metrics in a service: what is behind it is of another signal, and its numbers do not depend on what is sampled beside it."""
+"""span_metrics in a service.
+
+What is behind it is of another signal, and its numbers do not depend on what is sampled beside it.
+"""
 
 import aiohttp
 import pytest

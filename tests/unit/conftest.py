@@ -1,4 +1,7 @@
-"""A C stand-in for the NVIDIA driver's library, under the real nvidia-ml-py: for the tests of everything that reads GPUs."""
+"""A C stand-in for the NVIDIA driver's library, under the real nvidia-ml-py.
+
+For the tests of everything that reads GPUs.
+"""
 
 import ctypes
 import itertools

@@ -85,12 +85,12 @@ def test_aliases_of_factories_are_found():
     ("attributes", "problem"),
     [
         ({}, "has no attribute 'factory'"),
-        ({"factory": 5}, "gives int, not collector.api.Factory"),
+        ({"factory": 5}, "refers to 'int', expected a collector.api.Factory"),
         (
             {"factory": factory("bad", ComponentKind.RECEIVER)},
-            "one of the receivers, its entry point stands under exporters",
+            "of the kind receivers, but its entry point is in the group of exporters",
         ),
-        ({"factory": factory("other")}, "of type 'other', its entry point is named 'bad'"),
+        ({"factory": factory("other")}, "of type 'other', but its entry point is named 'bad'"),
     ],
 )
 def test_entry_points_that_lie_are_refused(monkeypatch, attributes, problem):
@@ -112,7 +112,7 @@ def test_two_distributions_for_one_type_are_refused(monkeypatch):
     """A type that two modules offer is nobody's; the same module offered twice is one."""
     module(monkeypatch, "plugin_a", factory=factory("x"))
     entry_points(monkeypatch, ("exporters", "x", "plugin_a:factory"), ("exporters", "x", "plugin_b:factory"))
-    with pytest.raises(ImportError, match="several distributions offer it: plugin_a:factory, plugin_b:factory"):
+    with pytest.raises(ImportError, match="several distributions provide it: plugin_a:factory, plugin_b:factory"):
         Registry().find(ComponentKind.EXPORTER, "x")
     entry_points(monkeypatch, ("exporters", "x", "plugin_a:factory"), ("exporters", "x", "plugin_a:factory"))
     assert Registry().find(ComponentKind.EXPORTER, "x") is not None
@@ -152,7 +152,7 @@ def test_foreign_owners_of_our_names_are_found(monkeypatch, tmp_path):
         FakeDistribution("c", top_level="c"),
     ]
     found = check_top_level_names(["config"], lambda: others)
-    assert any("'config' is taken from" in problem for problem in found)
+    assert any("'config' is imported from" in problem for problem in found)
     assert any("distribution 'a' also installs a package named 'config'" in problem for problem in found)
     assert not any("'tailrace'" in problem for problem in found)
     assert any("distribution 'b'" in problem for problem in check_top_level_names(["exporters"], lambda: others))

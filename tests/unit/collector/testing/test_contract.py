@@ -131,7 +131,7 @@ async def test_a_breach_is_named(component, kind, complaint, tmp_path, monkeypat
 
 @pytest.mark.parametrize(
     ("readme", "complaint"),
-    [("no example", "no ```yaml example"), ("```yaml\nexporters:\n  thing: {nosuch: 1}\n```\n", "does not load")],
+    [("no example", "needs a ```yaml example"), ("```yaml\nexporters:\n  thing: {nosuch: 1}\n```\n", "does not load")],
 )
 async def test_a_readme_without_a_working_example_is_a_breach(readme, complaint, tmp_path, monkeypatch):
     """Documentation is part of the contract."""

@@ -74,7 +74,7 @@ def test_admission_refuses_above_its_limit_and_releases():
 
 def test_a_host_names_the_extensions_it_has():
     """As the service does."""
-    with pytest.raises(KeyError, match="there are: a"):
+    with pytest.raises(KeyError, match="only: a"):
         FakeHost({"a": object()}).extension("b")
 
 
