@@ -8,7 +8,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from pydantic_core import core_schema
 
 from collector.api import ComponentKind, Factory
-from config.blocks import DURATION_PATTERN
+from config.blocks.values import DURATION_PATTERN
 from config.model import TelemetryConfig
 
 __all__ = ["json_schema"]
