@@ -22,13 +22,13 @@ __all__ = ["command"]
 )
 @click.option(
     "--format",
-    "form",
+    "output_format",
     type=click.Choice(["yaml", "json"]),
     default="yaml",
     show_default=True,
     help="The form of the output.",
 )
-def command(sources: tuple[str, ...], sets: tuple[str, ...], mode: str, form: Literal["yaml", "json"]) -> None:
+def command(sources: tuple[str, ...], sets: tuple[str, ...], mode: str, output_format: Literal["yaml", "json"]) -> None:
     """Print the merged configuration with every default."""
     config = load_or_fail(sources, sets, Registry())
-    click.echo(dump(config, redact=mode == "redacted", form=form), nl=False)
+    click.echo(dump(config, redact=mode == "redacted", output_format=output_format), nl=False)

@@ -29,10 +29,10 @@ def config(registry, text=TEXT):
 @pytest.mark.parametrize("form", ["yaml", "json"])
 def test_redacted_by_default(registry, form):
     """No secret is printed unless asked for."""
-    text = dump(config(registry), form=form)
+    text = dump(config(registry), output_format=form)
     assert "hunter2" not in text
     assert "[REDACTED]" in text
-    assert "hunter2" in dump(config(registry), redact=False, form=form)
+    assert "hunter2" in dump(config(registry), redact=False, output_format=form)
 
 
 def test_what_is_printed_loads_again(registry):

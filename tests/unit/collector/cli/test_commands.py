@@ -90,10 +90,10 @@ def test_run_refuses_a_bad_configuration(tailrace, service, good):
     )
     assert (result.exit_code, service.calls) == (1, [])
     assert (
-        'error: --set exporters.otlp_grpc.endpoint: exporters::otlp_grpc::endpoint: expected text, got 5; write it in quotes: "5"'
-        in result.output
+        "error: --set exporters.otlp_grpc.endpoint: exporters::otlp_grpc::endpoint: expected text, got 5; "
+        "write it in quotes: '5'" in result.output
     )
-    assert 'unknown key "telemetri" (did you mean "telemetry"?)' in result.output
+    assert "unknown key 'telemetri' (did you mean 'telemetry'?)" in result.output
     assert "2 errors" in result.output
 
 
@@ -157,7 +157,7 @@ def test_validate_on_a_collectors_file(tailrace, tmp_path):
     ):
         assert part in compat.output
         assert part in full.output
-    assert 'unknown key "endpint" (did you mean "endpoint"?)' in full.output
+    assert "unknown key 'endpint' (did you mean 'endpoint'?)" in full.output
     assert "unknown key" not in compat.output
 
 
