@@ -1,13 +1,14 @@
-"""How ``health_check`` is made."""
+"""Factory of the extension ``health_check``."""
 
 from collector.api import Component, ComponentKind, Factory, Settings, Stability
 from extensions.health_check.config import HealthCheckConfig
 from extensions.health_check.health_check import HealthCheckExtension
 
-__all__ = ["factory"]
+__all__ = ["create", "factory"]
 
 
-def _create(settings: Settings, config: HealthCheckConfig, previous: Component | None) -> HealthCheckExtension:
+def create(settings: Settings, config: HealthCheckConfig, previous: Component | None) -> HealthCheckExtension:
+    """The extension; nothing is taken over from ``previous`` on a reload."""
     del previous
     return HealthCheckExtension(settings, config)
 
@@ -15,7 +16,7 @@ def _create(settings: Settings, config: HealthCheckConfig, previous: Component |
 factory = Factory(
     component_type="health_check",
     config_type=HealthCheckConfig,
-    create=_create,
+    create=create,
     stability=Stability.BETA,
     signals=frozenset(),
     kind=ComponentKind.EXTENSION,

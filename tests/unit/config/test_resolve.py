@@ -138,8 +138,8 @@ def test_unset_variables_are_noted():
     document = resolved("v: ${env:HOST_NAM}\n", environ={"HOST_NAME": "h"})
     assert [str(note) for note in document.warnings] == [
         (
-            "/0:1:4: v: the environment variable HOST_NAM is not set, so the value is null (did you mean 'HOST_NAME'?); "
-            "set the variable or give a default: ${env:HOST_NAM:-default}"
+            "/0:1:4: v: the environment variable HOST_NAM is not set, so the value is null "
+            "(did you mean 'HOST_NAME'?); set the variable or give a default: ${env:HOST_NAM:-default}"
         )
     ]
 

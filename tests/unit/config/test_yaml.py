@@ -47,12 +47,12 @@ def normal(answer: list, text: str = "") -> list:
 
 
 ALLOWED_HERE = {"%YAML 1.2\n---\nv: 010\n", 'v: "\\/"\n'}
-"""YAML 1.2 that go-yaml's 1.1 scanner refuses and that can mean only one thing."""
+"""YAML 1.2 that go-yaml's 1.1 scanner refuses, but which is unambiguous."""
 
 
 @pytest.mark.parametrize(("snippet", "answer"), list(zip(SNIPPETS, ANSWERS, strict=True)))
 def test_reads_as_go_yaml(snippet, answer):
-    """A snippet means what go-yaml v3 makes of it, or is refused by both."""
+    """A snippet is read as go-yaml v3 reads it, or refused by both."""
     if snippet in ALLOWED_HERE:
         assert answer["error"]
         parse(snippet, "f")
