@@ -181,7 +181,7 @@ def requests() -> dict[Signal, list[bytes]]:
 async def measured(variant: Variant, bodies: Sequence[bytes]) -> float:
     """One round: CPU seconds per million items from the first request until everything is out and the service has stopped."""
     registry = WithSource()
-    service = Service(load((f"yaml:{variant.config()}",), registry=registry))
+    service = Service(load((f"yaml:{variant.config()}",), (), registry))
     await service.start()
     door = registry.made[-1].outputs[variant.signal]
     gc.collect()

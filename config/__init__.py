@@ -1,13 +1,19 @@
 """Configuration: what the user writes, parsed once into frozen models.
 
-``blocks``   the shared pieces every component's configuration is made of, with the Collector's keys and defaults
-``yaml``     text to nodes that know their place, as go-yaml v3 reads it
-``resolve``  several sources to one document: merge, references, ``--set``
-``explain``  a node to a typed configuration, or findings with a place
-``model``    the service's own part, and the whole configuration
-``graph``    what pipelines may hold
-``load``     all of it together: ``load(sources, sets, registry)``
-``dump``     the other way: a configuration to YAML, secrets redacted
+``blocks``       the shared parts of component configuration, with the Collector's keys and defaults
+``load``         everything together: ``load(sources, sets, registry)``
+``yaml``         text to nodes with file, line and column, read as go-yaml v3 reads it
+``resolve``      several sources to one document: merging, ``--set``
+``references``   ``${env:X}`` and its kin in values
+``validation``   a node to a typed configuration, or to findings
+``explain``      pydantic's error details to findings in plain words
+``annotations``  what the type annotations of a model say about its keys
+``service``      the section ``service``, with every reference to a component checked
+``graph``        what pipelines may contain
+``errors``       findings with their places
+``model``        the service's own models, and the whole configuration
+``dump``         the other direction: a configuration to YAML, secrets redacted
+``schema``       JSON Schema of the configuration, for editors
 """
 
 from config.blocks import (

@@ -1,6 +1,6 @@
-"""A checked configuration back to text: effective values with all defaults, secrets redacted unless asked for.
+"""A checked configuration back to text: effective values with all defaults, secrets redacted by default.
 
-The text loads again and means the same (redacted secrets aside).
+The text can be loaded again and means the same, apart from redacted secrets.
 """
 
 import io
@@ -17,8 +17,8 @@ from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
 from collector.api import ComponentKind
+from config.annotations import looks_secret
 from config.explain import strip_credentials
-from config.fields import looks_secret
 from config.model import Config
 from config.yaml import resolve_scalar
 
@@ -28,29 +28,30 @@ _REDACTED = "[REDACTED]"
 _NOT_SECRET_SUFFIXES = ("_file", "_path", "_attribute", "_from", "_name")
 
 
-def dump(config: Config, *, redact: bool = True, form: Literal["yaml", "json"] = "yaml") -> str:
+def dump(config: Config, *, redact: bool = True, output_format: Literal["yaml", "json"] = "yaml") -> str:
     """The whole configuration as text."""
     document = effective(config, redact=redact)
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n" if form == "json" else to_yaml(document)
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n" if output_format == "json" else to_yaml(document)
 
 
 def effective(config: Config, *, redact: bool = True) -> dict[str, Any]:
-    """The whole configuration as plain values, by the keys it is written with."""
+    """The whole configuration as plain values, under the keys of the configuration file."""
     document: dict[str, Any] = {}
     for kind in ComponentKind:
-        section = {str(each.id): _plain(each.config, redact=redact) for each in config.components(kind).values()}
+        components = config.components(kind).values()
+        section = {str(component.id): _plain(component.config, redact=redact) for component in components}
         if section:
             document[str(kind)] = section
     pipelines = {
         pipeline.id: {
-            "receivers": [str(each) for each in pipeline.receivers],
-            "processors": [str(each) for each in pipeline.processors],
-            "exporters": [str(each) for each in pipeline.exporters],
+            "receivers": [str(component_id) for component_id in pipeline.receivers],
+            "processors": [str(component_id) for component_id in pipeline.processors],
+            "exporters": [str(component_id) for component_id in pipeline.exporters],
         }
         for pipeline in config.service.pipelines.values()
     }
     document["service"] = {
-        "extensions": [str(each) for each in config.service.extensions],
+        "extensions": [str(component_id) for component_id in config.service.extensions],
         "pipelines": pipelines,
         "telemetry": _plain(config.service.telemetry, redact=redact),
     }
@@ -70,14 +71,14 @@ def to_yaml(document: Any) -> str:
 
 
 class _Representer(SafeRepresenter):
-    """Quotes every text that would be read back as something else."""
+    """Quotes every text that would otherwise be read back as something else."""
 
     def ignore_aliases(self, data: Any) -> bool:
         del data
         return True
 
     def represent_text(self, value: str) -> ScalarNode:
-        """The text, plain where it stays text."""
+        """The text, without quotes if it is read back as the same text."""
         plain = isinstance(resolve_scalar(value), str) and value not in ("<<", "=") and value.isprintable()
         node: ScalarNode = self.represent_scalar("tag:yaml.org,2002:str", value, style=None if plain else '"')
         return node
@@ -90,9 +91,9 @@ def _plain(value: Any, *, redact: bool, key: str = "") -> Any:
     if isinstance(value, BaseModel):
         # exclude_none: an absent block written as null would be switched on when read again.
         dumped = value.model_dump(by_alias=True, exclude_none=True)
-        return {name: _plain(each, redact=redact, key=name) for name, each in dumped.items()}
+        return {name: _plain(inner, redact=redact, key=name) for name, inner in dumped.items()}
     if isinstance(value, Mapping):
-        return {str(name): _plain(each, redact=redact, key=str(name)) for name, each in value.items()}
+        return {str(name): _plain(inner, redact=redact, key=str(name)) for name, inner in value.items()}
     if isinstance(value, SecretStr | SecretBytes):
         secret = value.get_secret_value()
         text = secret.decode("utf-8", "surrogateescape") if isinstance(secret, bytes) else secret
@@ -102,9 +103,9 @@ def _plain(value: Any, *, redact: bool, key: str = "") -> Any:
     if isinstance(value, str | PurePath):
         return _text(str(value), redact=redact, key=key)
     if isinstance(value, AbstractSet):
-        return sorted((_plain(each, redact=redact, key=key) for each in value), key=str)
+        return sorted((_plain(item, redact=redact, key=key) for item in value), key=str)
     if isinstance(value, list | tuple):
-        return [_plain(each, redact=redact, key=key) for each in value]
+        return [_plain(item, redact=redact, key=key) for item in value]
     if isinstance(value, bytes):
         return _text(value.decode("utf-8", "surrogateescape"), redact=redact, key=key)
     return value if value is None or isinstance(value, bool | int | float) else str(value)
@@ -119,5 +120,5 @@ def _text(text: str, *, redact: bool, key: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """The text so that no dollar sign in it is read as a reference or an escape."""
+    """The text with its dollar signs escaped where they would be read as a reference or an escape."""
     return text.replace("$", "$$") if "${" in text or "$$" in text else text

@@ -1,14 +1,14 @@
-"""What is wrong with a configuration: all of it at once, each with its place, in words that say what to change.
+"""What is wrong with a configuration: every finding at once, each with its place and with advice on how to fix it.
 
-``file:line:column: path: message "value" (did you mean "…"?)``; secrets are never part of it.
+A finding reads ``file:line:column: path: message (did you mean 'x'?); hint``. Secrets are never part of it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from config.yaml import Position
 
-__all__ = ["ConfigError", "ConfigErrors"]
+__all__ = ["ConfigError", "ConfigErrors", "Findings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +18,10 @@ class ConfigError:
     position: Position
     path: tuple[str, ...]
     message: str
-    value: str = ""
-    """The offending value, as text; empty where there is none or it must not be shown."""
     suggestion: str = ""
-    """What was probably meant."""
+    """The name that was probably meant."""
+    hint: str = ""
+    """What is expected, or how to fix it."""
 
     @property
     def file(self) -> str:
@@ -30,19 +30,19 @@ class ConfigError:
 
     @property
     def line(self) -> int:
-        """From 1; 0: no place in the file."""
+        """Counted from 1; 0 if there is no place in the file."""
         return self.position.line
 
     @property
     def column(self) -> int:
-        """From 1; 0: no place in the file."""
+        """Counted from 1; 0 if there is no place in the file."""
         return self.position.column
 
     def __str__(self) -> str:
         path = f"{'::'.join(self.path)}: " if self.path else ""
-        head, separator, tail = self.message.partition("; ")
-        meant = f' (did you mean "{self.suggestion}"?)' if self.suggestion else ""
-        return f"{self.position}: {path}{head}{meant}{separator}{tail}"
+        suggestion = f" (did you mean {self.suggestion!r}?)" if self.suggestion else ""
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{self.position}: {path}{self.message}{suggestion}{hint}"
 
 
 class ConfigErrors(ValueError):  # noqa: N818 - the plural says what it holds
@@ -51,3 +51,23 @@ class ConfigErrors(ValueError):  # noqa: N818 - the plural says what it holds
     def __init__(self, errors: Sequence[ConfigError]) -> None:
         self.errors = tuple(dict.fromkeys(errors))
         super().__init__("\n".join(str(error) for error in self.errors))
+
+
+@dataclass(slots=True)
+class Findings:
+    """Collects errors and warnings while a configuration is read."""
+
+    errors: list[ConfigError] = field(default_factory=list)
+    warnings: list[ConfigError] = field(default_factory=list)
+
+    def error(
+        self, position: Position, path: tuple[str, ...], message: str, *, suggestion: str = "", hint: str = ""
+    ) -> None:
+        """Add a finding that makes the configuration unusable."""
+        self.errors.append(ConfigError(position, path, message, suggestion, hint))
+
+    def warning(
+        self, position: Position, path: tuple[str, ...], message: str, *, suggestion: str = "", hint: str = ""
+    ) -> None:
+        """Add a finding that does not keep the configuration from running."""
+        self.warnings.append(ConfigError(position, path, message, suggestion, hint))

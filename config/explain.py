@@ -1,74 +1,127 @@
-"""A node to a typed configuration, and pydantic's complaints to findings with a place, in plain words and without secrets.
-
-Types are as strict as the Collector's: ``"5"`` is no number, ``"true"`` no boolean, 5 no text. Two leniencies are the
-Collector's too: a bare key (null) stands for the defaults, and a value from a variable is taken as text where text is
-wanted.
-"""
+"""Pydantic's error details to findings: at their place in the document, in plain words and without secrets."""
 
 import difflib
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, get_args
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails, core_schema
 
+from config.annotations import allowed_keys, child_annotations, is_secret, looks_secret
+from config.blocks.values import duration_text
 from config.errors import ConfigError
-from config.fields import accepts_none, accepts_text, allowed_keys, child, is_secret, looks_secret, models
-from config.yaml import ListNode, MapNode, Node, Position, ScalarNode
+from config.yaml import ListNode, MapNode, Node, Position, ScalarNode, resolve_scalar
 
-__all__ = ["closest", "parse_model", "strip_credentials"]
+__all__ = ["Loc", "Spot", "closest", "describe", "explain", "listing", "locate", "strip_credentials"]
 
-ModelT = TypeVar("ModelT", bound=BaseModel)
+Loc: TypeAlias = tuple[str | int, ...]
+"""Pydantic's location of an error: keys, indices, and names of union members and validators."""
+
 _MAX_SHOWN_CHARS = 80
-_WEAK_CAST_TYPES = frozenset(
-    {"int_type", "bool_type", "float_type", "string_type", "int_from_float", "bytes_type", "model_type", "dict_type"}
+_MIN_HIDDEN_CHARS = 4
+"""Values of variables that are shorter are not replaced in other texts: they would match by accident."""
+_USERINFO = re.compile(r"(://)[^/@\s]+@")
+_REDACTED = "[REDACTED]"
+
+_EXPECTED = (
+    dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "a whole number")
+    | dict.fromkeys(("float_type", "float_parsing", "decimal_type", "decimal_parsing"), "a number")
+    | {"finite_number": "a finite number"}
+    | dict.fromkeys(("bool_type", "bool_parsing"), "true or false")
+    | dict.fromkeys(("string_type", "string_sub_type", "string_unicode", "bytes_type"), "text")
+    | dict.fromkeys(("model_type", "model_attributes_type", "dataclass_type", "dict_type", "mapping_type"), "a mapping")
+    | dict.fromkeys(("list_type", "tuple_type", "set_type", "frozen_set_type", "iterable_type"), "a list")
+    | {"none_required": "null"}
+    | dict.fromkeys(("date_type", "date_parsing", "date_from_datetime_parsing"), "a date such as 2026-01-31")
+    | dict.fromkeys(("time_type", "time_parsing"), "a time such as 13:30:00")
+    | dict.fromkeys(
+        ("datetime_type", "datetime_parsing", "datetime_from_date_parsing"), "a time such as 2026-01-31T13:30:00Z"
+    )
+    | dict.fromkeys(("url_type", "url_parsing", "url_scheme"), "a URL")
+    | dict.fromkeys(("uuid_type", "uuid_parsing"), "a UUID")
+    | {"string_not_ascii": "text with ASCII characters only", "bytes_invalid_encoding": "validly encoded bytes"}
 )
-_TEXT_TYPES = frozenset({"string_type", "literal_error", "enum", "value_error", "bytes_type"})
+"""What a value should have been, by pydantic's type of error."""
+_UNQUOTED: dict[str, tuple[type, ...]] = {
+    "a whole number": (int,),
+    "a number": (int, float),
+    "true or false": (bool,),
+}
+"""The types that text in quotes may have without them, by what was expected."""
+
 _BOUNDS = {
-    "greater_than": ("gt", "more than"),
+    "greater_than": ("gt", "greater than"),
     "greater_than_equal": ("ge", "at least"),
     "less_than": ("lt", "less than"),
     "less_than_equal": ("le", "at most"),
+    "multiple_of": ("multiple_of", "a multiple of"),
 }
-_USERINFO = re.compile(r"(://)[^/@\s]+@")
+_LENGTHS = {
+    "too_short": ("min_length", "at least", "entry", "entries"),
+    "too_long": ("max_length", "at most", "entry", "entries"),
+    "string_too_short": ("min_length", "at least", "character", "characters"),
+    "string_too_long": ("max_length", "at most", "character", "characters"),
+    "bytes_too_short": ("min_length", "at least", "byte", "bytes"),
+    "bytes_too_long": ("max_length", "at most", "byte", "bytes"),
+}
+_PYDANTIC_TYPES = frozenset(get_args(core_schema.ErrorType))
 
-Loc = tuple[str | int, ...]
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """The place in the document that a location of pydantic's points to."""
+
+    node: Node
+    key_position: Position
+    steps: Loc
+    """The location without what is not in the document, such as the names of union members."""
+    parent_annotations: tuple[Any, ...]
+    """The annotations of the mapping or list that holds the node."""
+    is_secret: bool
+    last_step: str
+    """The last step of pydantic's location, which need not be in the document: a missing key."""
 
 
-def parse_model(model: type[ModelT], node: Node, path: tuple[str, ...]) -> tuple[ModelT | None, list[ConfigError]]:
-    """The configuration written in ``node`` at ``path``, or None and every finding."""
-    if isinstance(node, ScalarNode) and node.value is None:
-        node = MapNode({}, node.position)
-    if not isinstance(node, MapNode):
-        return None, [ConfigError(node.position, path, f"expected a mapping, got {_shown(node, secret=False)}")]
-    as_text: set[Loc] = set()
-    while True:
-        data = _plain_map(node, [model], (), as_text)
-        try:
-            result, details = _validate(model, data)
-        except Exception as exc:  # noqa: BLE001 - a plug-in's validator may raise anything; its text may hold secrets
-            message = f"the component's own validation failed with {type(exc).__name__}: this is a defect of it"
-            return None, [ConfigError(node.position, path, message)]
-        if result is not None:
-            return result, []
-        spots = [_locate(node, detail["loc"], [model]) for detail in details]
-        flips = {
-            spot.steps
-            for spot, detail in zip(spots, details, strict=True)
-            if detail["type"] in _TEXT_TYPES and _has_other_text(spot.node)
-        } - as_text
-        if not flips:
-            break
-        as_text |= flips
-    hide = _hidden_texts(node, [model])
-    return None, _merged([_explain(detail, spot, path, hide) for spot, detail in zip(spots, details, strict=True)])
+def locate(root: Node, key_position: Position, loc: Loc, annotations: Sequence[Any]) -> Spot:
+    """The spot of ``loc`` below ``root``, which is written under the key at ``key_position``."""
+    node, steps, secret = root, [], False
+    here = parent = list(annotations)
+    for step in loc:
+        if isinstance(node, MapNode) and isinstance(step, str) and step in node.entries:
+            entry = node.entries[step]
+            node, key_position = entry.node, entry.key_position
+            secret = secret or looks_secret(step) or step == "headers"
+        elif isinstance(node, ListNode) and isinstance(step, int) and step < len(node.items):
+            node = node.items[step]
+            key_position = node.position
+        else:  # the name of a union's member, a validator, or a key that is missing
+            continue
+        steps.append(step)
+        parent, here = here, child_annotations(here, step)
+        secret = secret or is_secret(here)
+    return Spot(node, key_position, tuple(steps), tuple(parent), secret, str(loc[-1]) if loc else "")
+
+
+def explain(
+    details: Sequence[ErrorDetails], spots: Sequence[Spot], root: Node, model: type[BaseModel], path: tuple[str, ...]
+) -> list[ConfigError]:
+    """One finding for each value that pydantic refused; ``root`` is the node that was validated, at ``path``."""
+    hidden = _hidden_texts(root, [model])
+    findings: dict[tuple[object, ...], ConfigError] = {}
+    for detail, spot in zip(details, spots, strict=True):
+        finding = _explain(detail, spot, path, hidden)
+        # Every member of a union complains about the same value; several keys may be wrong at the same place.
+        concerned_key = spot.last_step if detail["type"] in ("extra_forbidden", "missing") else None
+        place = (finding.position, finding.path, concerned_key)
+        earlier = findings.get(place)
+        findings[place] = finding if earlier is None else _merged(earlier, finding)
+    return [*findings.values()]
 
 
 def closest(word: str, candidates: Iterable[str]) -> str:
-    """The candidate ``word`` was probably meant to be, or an empty string."""
+    """The candidate that ``word`` was probably meant to be, or an empty string."""
     pool = list(candidates)
     near = difflib.get_close_matches(word, pool, n=1, cutoff=0.6) or difflib.get_close_matches(
         word.lower(), pool, n=1, cutoff=0.6
@@ -78,190 +131,140 @@ def closest(word: str, candidates: Iterable[str]) -> str:
 
 def strip_credentials(text: str) -> str:
     """The text with ``user:password@`` taken out of URLs."""
-    return _USERINFO.sub(r"\1[REDACTED]@", text)
+    return _USERINFO.sub(rf"\1{_REDACTED}@", text)
 
 
-def _validate(model: type[ModelT], data: Any) -> tuple[ModelT | None, list[ErrorDetails]]:
-    """Strictly (through JSON: lists are tuples there, texts are enums); what only JSON's strictness about containers refuses is let in."""
-    try:
-        return model.model_validate_json(json.dumps(data), strict=True), []
-    except ValidationError as exc:
-        strict = exc.errors(include_url=False)
-    try:
-        result = model.model_validate(data)
-    except ValidationError as exc:
-        lax = exc.errors(include_url=False)
-        seen = {detail["loc"] for detail in lax}
-        return None, lax + [detail for detail in _weak_casts(strict) if detail["loc"] not in seen]
-    weak = _weak_casts(strict)
-    return (None, weak) if weak else (result, [])
-
-
-def _weak_casts(details: list[ErrorDetails]) -> list[ErrorDetails]:
-    return [detail for detail in details if detail["type"] in _WEAK_CAST_TYPES and _is_scalar(detail["input"])]
-
-
-def _has_other_text(node: Node) -> bool:
-    """Whether the node came from a reference and means something else as text."""
-    return isinstance(node, ScalarNode) and node.text is not None and not isinstance(node.value, str)
-
-
-def _is_scalar(value: object) -> bool:
-    return isinstance(value, str | int | float | bool)
-
-
-def _plain_map(node: MapNode, annotations: Sequence[Any], loc: Loc, as_text: set[Loc]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    known_models = models(annotations)
-    for key, entry in node.entries.items():
-        below, value = child(annotations, key), entry.node
-        if isinstance(value, ScalarNode) and value.value is None:
-            below_models = models(below)
-            if value.text is not None and accepts_text(below):
-                result[key] = value.text  # a variable that is not set, or empty
-            elif below_models and all(getattr(each, "null_means_default", True) for each in below_models):
-                result[key] = {}
-            elif accepts_none(below) or not below or not known_models:
-                result[key] = None
-            continue  # else: the default, as in the Collector
-        result[key] = _plain(value, below, (*loc, key), as_text)
-    return result
-
-
-def _plain(node: Node, annotations: Sequence[Any], loc: Loc, as_text: set[Loc]) -> Any:
-    if isinstance(node, ScalarNode):
-        return node.text if loc in as_text else node.value
-    if isinstance(node, ListNode):
-        return [
-            _plain(item, child(annotations, index), (*loc, index), as_text) for index, item in enumerate(node.items)
-        ]
-    return _plain_map(node, annotations, loc, as_text)
-
-
-@dataclass(frozen=True, slots=True)
-class _Spot:
-    """Where pydantic's location stands in the document."""
-
-    node: Node
-    key_position: Position
-    steps: Loc
-    above: tuple[Any, ...]
-    """What the model says about the mapping or list that holds the node."""
-    secret: bool
-    last: str
-    """The location's last step, which need not exist (a missing key)."""
-
-
-def _locate(root: Node, loc: Loc, annotations: Sequence[Any]) -> _Spot:
-    node, key_position, steps, secret = root, root.position, [], False
-    here = above = list(annotations)
-    for step in loc:
-        if isinstance(node, MapNode) and isinstance(step, str) and step in node.entries:
-            entry = node.entries[step]
-            node, key_position = entry.node, entry.key_position
-            secret = secret or looks_secret(step) or step == "headers"
-        elif isinstance(node, ListNode) and isinstance(step, int) and step < len(node.items):
-            node = node.items[step]
-            key_position = node.position
-        else:  # the name of a union's alternative, a validator, or a key that is missing
-            continue
-        steps.append(step)
-        above, here = here, child(here, step)
-        secret = secret or is_secret(here)
-    return _Spot(node, key_position, tuple(steps), tuple(above), secret, str(loc[-1]) if loc else "")
-
-
-def _explain(
-    detail: ErrorDetails, spot: _Spot, prefix: tuple[str, ...], hide: Sequence[tuple[str, str]]
-) -> ConfigError:
-    path = (*prefix, *map(str, spot.steps))
-    kind, context = detail["type"], detail.get("ctx", {})
-    shown = _shown(spot.node, secret=spot.secret)
-    value = shown if isinstance(spot.node, ScalarNode) else ""
-    suggestion = ""
-    position = spot.node.position
-    match kind:
-        case "extra_forbidden":
-            key, path, position, value = path[-1], path[:-1], spot.key_position, ""
-            allowed = allowed_keys(spot.above)
-            suggestion = closest(key, allowed)
-            message = f'unknown key "{key}"' + (
-                f"; allowed: {', '.join(allowed)}" if allowed else "; no keys are allowed here"
-            )
-        case "missing":
-            position, value = spot.key_position, ""
-            message = f'"{spot.last}" is required'
-        case "int_type" | "int_parsing" | "int_from_float":
-            message = f"expected a whole number, got {shown}"
-        case "float_type" | "float_parsing" | "finite_number":
-            message = f"expected a number, got {shown}"
-        case "bool_type" | "bool_parsing":
-            message = f"expected true or false, got {shown}"
-        case "string_type":
-            message = f"expected text, got {shown}"
-            if isinstance(spot.node, ScalarNode) and spot.node.value is not None and not spot.node.reference:
-                message += "; write it in quotes" + ("" if spot.secret else f': "{shown}"')
-        case "model_type" | "dict_type" | "model_attributes_type" | "mapping_type":
-            message = f"expected a mapping, got {shown}"
-        case "list_type" | "tuple_type" | "set_type" | "frozen_set_type" | "iterable_type":
-            message = f"expected a list, got {shown}"
-        case "literal_error" | "enum":
-            allowed = re.findall(r"'((?:[^'\\]|\\.)*)'", str(context.get("expected", ""))) or [
-                str(context.get("expected", ""))
-            ]
-            if isinstance(spot.node, ScalarNode) and not spot.secret:
-                suggestion = closest(str(spot.node.value), allowed)
-            message = f"{shown} is not allowed; allowed: {', '.join(each or '(empty)' for each in allowed)}"
-        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
-            name, word = _BOUNDS[kind]
-            message = f"must be {word} {context.get(name)}, got {shown}"
-        case "value_error" | "assertion_error":
-            message = _without(str(context.get("error", detail["msg"])), hide)
-            if not isinstance(spot.node, ScalarNode):
-                position = spot.key_position
-        case "too_short":
-            message = f"needs at least {context.get('min_length')} entries, has {context.get('actual_length')}"
-        case "string_pattern_mismatch":
-            message = f"{shown} does not match {context.get('pattern')}"
-        case "string_too_short":
-            message = f"must not be shorter than {context.get('min_length')} characters, got {shown}"
-        case _:
-            message = _without(detail["msg"][:1].lower() + detail["msg"][1:], hide)
-    return ConfigError(position, path, message, value=value, suggestion=suggestion)
-
-
-def _merged(errors: list[ConfigError]) -> list[ConfigError]:
-    """One finding for each value: the alternatives of a union each complain about it."""
-    merged: dict[tuple[object, ...], ConfigError] = {}
-    for error in errors:
-        key: tuple[object, ...] = (error.position, error.path)
-        if error.message.startswith(("unknown key", '"')):  # about a key: several may share the place
-            key = (*key, error.message)
-        first = merged.get(key)
-        if first is None:
-            merged[key] = error
-        elif error.message not in first.message:
-            merged[key] = replace(
-                first, message=f"{first.message}, or: {error.message}", suggestion=first.suggestion or error.suggestion
-            )
-    return [*merged.values()]
-
-
-def _shown(node: Node, *, secret: bool) -> str:
+def describe(node: Node, *, secret: bool = False) -> str:
+    """The node's value as a message may show it: short, and never a secret or the value of a variable."""
     if isinstance(node, MapNode):
         return "a mapping"
     if isinstance(node, ListNode):
         return "a list"
     if secret:
-        return "[REDACTED]"
+        return _REDACTED
     if node.reference:
         return f"the value of {node.reference}"
     if node.value is None:
         return "null"
     if isinstance(node.value, str):
         text = strip_credentials(node.value)
-        return json.dumps(text if len(text) <= _MAX_SHOWN_CHARS else text[:_MAX_SHOWN_CHARS] + "…", ensure_ascii=False)
+        return repr(text if len(text) <= _MAX_SHOWN_CHARS else text[:_MAX_SHOWN_CHARS] + "…")
     return str(node.value).lower() if isinstance(node.value, bool) else str(node.value)
+
+
+def _explain(
+    detail: ErrorDetails, spot: Spot, prefix: tuple[str, ...], hidden: Sequence[tuple[str, str]]
+) -> ConfigError:
+    path = (*prefix, *map(str, spot.steps))
+    kind, context = detail["type"], detail.get("ctx", {})
+    shown = describe(spot.node, secret=spot.is_secret)
+    position = spot.node.position if spot.steps else spot.key_position
+    suggestion = hint = ""
+    if kind in _EXPECTED:
+        message = f"expected {_EXPECTED[kind]}, got {shown}"
+        hint = _quoting_hint(_EXPECTED[kind], spot)
+    elif kind in _BOUNDS:
+        name, relation = _BOUNDS[kind]
+        message = f"the value must be {relation} {_bound_text(context.get(name), spot.node)}, got {shown}"
+    elif kind in _LENGTHS:
+        message = _length_message(kind, context, spot)
+    else:
+        match kind:
+            case "extra_forbidden":
+                key, path, position = path[-1], path[:-1], spot.key_position
+                allowed = allowed_keys(spot.parent_annotations)
+                suggestion = closest(key, allowed)
+                message, hint = f"unknown key {key!r}", listing("allowed key", allowed, none="no keys are allowed here")
+            case "missing":
+                position = spot.key_position
+                message = f"the required key {spot.last_step!r} is missing"
+            case "literal_error" | "enum":
+                allowed = _quoted_words(str(context.get("expected", "")))
+                if isinstance(spot.node, ScalarNode) and not spot.is_secret:
+                    suggestion = closest(str(spot.node.value), allowed)
+                message, hint = f"{shown} is not an allowed value", listing("allowed value", allowed)
+            case "union_tag_invalid":
+                tag, allowed = str(context.get("tag")), _quoted_words(str(context.get("expected_tags", "")))
+                suggestion = closest(tag, allowed)
+                message = f"{_without(repr(tag), hidden)} is not an allowed value of {context.get('discriminator')}"
+                hint = listing("allowed value", allowed)
+            case "union_tag_not_found":
+                discriminator = str(context.get("discriminator"))  # a quoted key, or a function
+                is_key = discriminator.startswith("'") and isinstance(spot.node, MapNode)
+                message = f"the required key {discriminator} is missing" if is_key else f"{shown} is not allowed here"
+            case "string_pattern_mismatch":
+                message = f"{shown} does not match the pattern {context.get('pattern')}"
+            case "value_error" | "assertion_error":
+                message = _without(str(context.get("error", detail["msg"])), hidden)
+                if not isinstance(spot.node, ScalarNode):
+                    position = spot.key_position
+            case _:
+                message = _without(detail["msg"], hidden)
+                if kind in _PYDANTIC_TYPES:  # a component's own error type has a text for users
+                    message = f"{shown} is not a valid value ({message[:1].lower() + message[1:]})"
+    return ConfigError(position, path, message, suggestion, hint)
+
+
+def listing(noun: str, words: Sequence[str], *, none: str = "") -> str:
+    """The words as a hint: ``the allowed keys are a, b``; ``none`` if there are no words."""
+    if not words:
+        return none
+    texts = [word or "'' (empty)" for word in words]
+    return f"the {noun}s are {', '.join(texts)}" if len(texts) > 1 else f"the only {noun} is {texts[0]}"
+
+
+def _quoting_hint(expected: str, spot: Spot) -> str:
+    """That quotes are missing around text, or are wrong around a number or a boolean; else empty."""
+    node = spot.node
+    if not isinstance(node, ScalarNode) or node.value is None or node.reference:
+        return ""
+    if expected == "text":
+        return "write it in quotes" + ("" if spot.is_secret else f": '{describe(node)}'")
+    if isinstance(node.value, str) and type(resolve_scalar(node.value)) in _UNQUOTED.get(expected, ()):
+        return "write it without quotes"
+    return ""
+
+
+def _bound_text(bound: Any, node: Node) -> str:
+    """The bound as the user would write it: as a duration if the value is one."""
+    if not isinstance(bound, int | float):
+        return str(bound)
+    if isinstance(node, ScalarNode) and isinstance(node.value, str) and node.value.strip()[-1:] in {"s", "m", "h"}:
+        return duration_text(float(bound)) if bound else "0"
+    return str(int(bound)) if bound == int(bound) else str(bound)
+
+
+def _length_message(kind: str, context: dict[str, Any], spot: Spot) -> str:
+    key, relation, singular, plural = _LENGTHS[kind]
+    bound = context.get(key)
+    if isinstance(spot.node, ScalarNode):  # text, also where pydantic speaks of items: a secret
+        got, noun = describe(spot.node, secret=spot.is_secret), "text"
+        singular, plural = ("character", "characters") if singular == "entry" else (singular, plural)
+    else:
+        got, noun = str(context.get("actual_length")), "mapping" if isinstance(spot.node, MapNode) else "list"
+    if bound == 1 and relation == "at least":
+        return f"the {noun} must not be empty"
+    return f"expected {relation} {bound} {singular if bound == 1 else plural}, got {got}"
+
+
+def _quoted_words(text: str) -> list[str]:
+    """The words that pydantic lists as ``'a', 'b' or 'c'``."""
+    return re.findall(r"'((?:[^'\\]|\\.)*)'", text) or [text]
+
+
+def _merged(first: ConfigError, second: ConfigError) -> ConfigError:
+    """One finding about a value that several members of a union refuse."""
+    if second.message in first.message:
+        return first
+    expected, separator, got = first.message.rpartition(", got ")
+    other_expected, _, other_got = second.message.rpartition(", got ")
+    if separator and got == other_got and expected.startswith("expected ") and other_expected.startswith("expected "):
+        message = f"{expected} or {other_expected.removeprefix('expected ')}, got {got}"
+    else:
+        message = f"{first.message}, or: {second.message}"
+    return replace(
+        first, message=message, suggestion=first.suggestion or second.suggestion, hint=first.hint or second.hint
+    )
 
 
 def _hidden_texts(node: Node, annotations: Sequence[Any]) -> list[tuple[str, str]]:
@@ -270,11 +273,11 @@ def _hidden_texts(node: Node, annotations: Sequence[Any]) -> list[tuple[str, str
     for scalar, secret in _scalars(node, annotations, secret=False):
         text = scalar.text if scalar.text is not None else str(scalar.value)
         if secret and text:
-            found[text] = "[REDACTED]"
-        elif scalar.reference and len(text) >= 4:
+            found[text] = _REDACTED
+        elif scalar.reference and len(text) >= _MIN_HIDDEN_CHARS:
             found.setdefault(text, scalar.reference)
-    both = {**{repr(text)[1:-1]: instead for text, instead in found.items()}, **found}
-    return sorted(both.items(), key=lambda pair: -len(pair[0]))
+    escaped = {repr(text)[1:-1]: replacement for text, replacement in found.items()}
+    return sorted((escaped | found).items(), key=lambda pair: -len(pair[0]))
 
 
 def _scalars(node: Node, annotations: Sequence[Any], *, secret: bool) -> Iterator[tuple[ScalarNode, bool]]:
@@ -283,15 +286,15 @@ def _scalars(node: Node, annotations: Sequence[Any], *, secret: bool) -> Iterato
             yield node, secret or is_secret(annotations)
     elif isinstance(node, ListNode):
         for index, item in enumerate(node.items):
-            yield from _scalars(item, child(annotations, index), secret=secret)
+            yield from _scalars(item, child_annotations(annotations, index), secret=secret)
     else:
         for key, entry in node.entries.items():
             yield from _scalars(
-                entry.node, child(annotations, key), secret=secret or looks_secret(key) or key == "headers"
+                entry.node, child_annotations(annotations, key), secret=secret or looks_secret(key) or key == "headers"
             )
 
 
-def _without(message: str, hide: Sequence[tuple[str, str]]) -> str:
-    for text, instead in hide:
-        message = message.replace(text, instead)
+def _without(message: str, hidden: Sequence[tuple[str, str]]) -> str:
+    for text, replacement in hidden:
+        message = message.replace(text, replacement)
     return strip_credentials(message)

@@ -1,4 +1,4 @@
-"""What pipelines may hold: the checks that need the whole graph. Nothing is built here.
+"""What pipelines may contain: the checks that need the whole graph. Nothing is built here.
 
 Source: open-telemetry/opentelemetry-collector otelcol/config.go, service/internal/graph/graph.go.
 """
@@ -7,16 +7,14 @@ from collections.abc import Iterable, Mapping
 
 from collector.api import ComponentId, ComponentKind, Factory, Trait
 from config.errors import ConfigError
-from config.model import Pipeline, ServiceConfig
+from config.model import Pipeline, ServiceConfig, singular
 from config.resolve import Document
 from config.yaml import ListNode, Position, ScalarNode
 
 __all__ = ["Factories", "check_graph"]
 
 Factories = Mapping[ComponentKind, Mapping[ComponentId, tuple[Factory | None, Position]]]
-"""Configured ids by section; no factory for types that are not known (reported elsewhere)."""
-
-_SINGULAR = {kind: str(kind).removesuffix("s") for kind in ComponentKind}
+"""Configured ids by section; None for types that are not known, which is reported elsewhere."""
 
 
 def check_graph(
@@ -26,7 +24,7 @@ def check_graph(
     errors: list[ConfigError],
     warnings: list[ConfigError],
 ) -> None:
-    """Append what is wrong with the graph to ``errors``, what is only odd to ``warnings``."""
+    """Append what is wrong with the graph to ``errors``, and what is merely suspicious to ``warnings``."""
     _check_ambiguous(factories, errors)
     for pipeline in service.pipelines.values():
         _check_pipeline(pipeline, factories, document, errors)
@@ -42,11 +40,9 @@ def _check_ambiguous(factories: Factories, errors: list[ConfigError]) -> None:
         for kind in (ComponentKind.RECEIVER, ComponentKind.EXPORTER):
             if connector_id in factories[kind]:
                 other = factories[kind][connector_id][1]
-                message = (
-                    f"ambiguous id: the {_SINGULAR[kind]} at {other} has the same one; rename one of them, "
-                    f'for example to "{connector_id.type}/connector"'
-                )
-                errors.append(ConfigError(position, ("connectors", str(connector_id)), message))
+                message = f"the id '{connector_id}' is ambiguous: the {singular(kind)} at {other} has the same id"
+                hint = f"rename one of them, for example to '{connector_id.type}/connector'"
+                errors.append(ConfigError(position, ("connectors", str(connector_id)), message, hint=hint))
 
 
 def _check_pipeline(pipeline: Pipeline, factories: Factories, document: Document, errors: list[ConfigError]) -> None:
@@ -57,27 +53,24 @@ def _check_pipeline(pipeline: Pipeline, factories: Factories, document: Document
         ComponentKind.EXPORTER: pipeline.exporters,
     }
     for kind, ids in listed.items():
-        # An id that is listed and not configured was reported with its reference: the list is not called empty as well.
+        # Listed ids that are not configured were reported already: do not call the list empty as well.
         if (
             not ids
             and kind is not ComponentKind.PROCESSOR
             and not any(error.path == (*path, str(kind)) for error in errors)
         ):
-            errors.append(ConfigError(pipeline.position, path, f"must have at least one {_SINGULAR[kind]}"))
+            errors.append(ConfigError(pipeline.position, path, f"the pipeline must have at least one {singular(kind)}"))
         for component_id in ids:
             factory = factories[kind].get(component_id, (None, None))[0]
             if factory is not None and pipeline.signal not in factory.signals:
-                served = ", ".join(sorted(factory.signals)) or "nothing"
-                message = (
-                    f'the {_SINGULAR[kind]} "{component_id}" does not support {pipeline.signal}; it serves: {served}'
-                )
-                errors.append(
-                    ConfigError(_listed_at(document, (*path, str(kind)), component_id), (*path, str(kind)), message)
-                )
+                supported = ", ".join(sorted(factory.signals)) or "no signals"
+                message = f"the {singular(kind)} '{component_id}' does not support {pipeline.signal}"
+                position = _listed_at(document, (*path, str(kind)), component_id)
+                errors.append(ConfigError(position, (*path, str(kind)), message, hint=f"it supports only {supported}"))
 
 
 def _listed_at(document: Document, path: tuple[str, ...], component_id: ComponentId) -> Position:
-    """Where the list at ``path`` names the component."""
+    """The position of the component's id in the list at ``path``."""
     node = document.node(*path)
     for item in node.items if isinstance(node, ListNode) else ():
         if (
@@ -100,26 +93,27 @@ def _check_connector(
     out_of = [pipeline for pipeline in service.pipelines.values() if connector_id in pipeline.receivers]
     if factory is None:
         return
-    alone = [
-        (pipeline, "exporter", "receiver")
+    unconnected = [
+        (pipeline, "an exporter", "a receiver")
         for pipeline in into
         if not any((pipeline.signal, other.signal) in factory.connects for other in out_of)
     ]
-    alone += [
-        (pipeline, "receiver", "exporter")
+    unconnected += [
+        (pipeline, "a receiver", "an exporter")
         for pipeline in out_of
         if not any((other.signal, pipeline.signal) in factory.connects for other in into)
     ]
-    for pipeline, used_as, missing in alone:
+    for pipeline, role, missing_role in unconnected:
         message = (
-            f"used as {used_as} in pipeline {pipeline.id} but not used in any supported {missing} pipeline; "
-            f"it connects: {_pairs(factory)}"
+            f"the connector is used as {role} in pipeline '{pipeline.id}', "
+            f"but not as {missing_role} in any pipeline that it can connect to this one"
         )
-        errors.append(ConfigError(position, ("connectors", str(connector_id)), message))
+        hint = f"it can connect {_connections(factory)}"
+        errors.append(ConfigError(position, ("connectors", str(connector_id)), message, hint=hint))
 
 
-def _pairs(factory: Factory) -> str:
-    return ", ".join(f"{before} to {after}" for before, after in sorted(factory.connects)) or "nothing"
+def _connections(factory: Factory) -> str:
+    return ", ".join(f"{before} to {after}" for before, after in sorted(factory.connects)) or "no signals"
 
 
 def _check_cycles(service: ServiceConfig, factories: Factories, errors: list[ConfigError]) -> None:
@@ -135,14 +129,17 @@ def _check_cycles(service: ServiceConfig, factories: Factories, errors: list[Con
     for start in service.pipelines:
         cycle = _cycle_from(start, edges, done)
         if cycle:
-            message = f"cycle of connectors: {' -> '.join(cycle)}"
+            message = f"the connectors form a cycle: {' -> '.join(cycle)}"
             errors.append(
                 ConfigError(service.pipelines[cycle[0]].position, ("service", "pipelines", cycle[0]), message)
             )
 
 
 def _cycle_from(start: str, edges: Mapping[str, list[tuple[ComponentId, str]]], done: set[str]) -> list[str]:
-    """The first cycle reachable from ``start`` as pipeline, connector, pipeline …; empty if there is none. Marks what it visited."""
+    """The first cycle reachable from ``start``, as pipeline, connector, pipeline …; empty if there is none.
+
+    Adds the pipelines that it visited to ``done``.
+    """
     if start in done:
         return []
     trail: list[str] = [start]  # pipelines
@@ -185,10 +182,9 @@ def _note_unused(service: ServiceConfig, factories: Factories, warnings: list[Co
     for kind, ids in factories.items():
         for component_id, (_, position) in ids.items():
             if component_id not in used[kind]:
-                where = "service::extensions" if kind is ComponentKind.EXTENSION else "any pipeline"
-                warnings.append(
-                    ConfigError(position, (str(kind), str(component_id)), f"configured but not used in {where}")
-                )
+                usage = "listed in service::extensions" if kind is ComponentKind.EXTENSION else "used in any pipeline"
+                message = f"this {singular(kind)} is configured but not {usage}"
+                warnings.append(ConfigError(position, (str(kind), str(component_id)), message))
 
 
 def _warn_counting_behind_sampling(service: ServiceConfig, factories: Factories, warnings: list[ConfigError]) -> None:

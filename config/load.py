@@ -1,53 +1,51 @@
 """Sources to a checked configuration, or to every reason why there is none.
 
 ``load``      the configuration, or ConfigErrors with all findings
-``examine``   the same without raising, with what became of each component (for ``validate`` on somebody else's file)
+``examine``   the same without raising, with the outcome of each component (for ``validate`` on a foreign file)
 
-What a component's keys mean is the component's matter (its pydantic model); what a pipeline may hold is checked in
-``config.graph``.
+What a component's keys mean is up to the component (its pydantic model); the section ``service`` is read by
+``config.service``; what a pipeline may hold is checked in ``config.graph``.
 """
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
-
-from pydantic import BaseModel
+from typing import Protocol
 
 from collector.api import ComponentId, ComponentKind, Factory
-from collector.model import Signal
-from config.blocks import AuthConfig, QueueConfig
-from config.errors import ConfigError, ConfigErrors
-from config.explain import closest, parse_model
+from config.errors import ConfigError, ConfigErrors, Findings
+from config.explain import closest, listing
 from config.graph import check_graph
-from config.model import Config, ConfiguredComponent, Pipeline, ServiceConfig, TelemetryConfig
-from config.resolve import Document, ReadFile, read_file, resolve
-from config.yaml import ListNode, MapNode, Node, Position, ScalarNode
+from config.model import Config, ConfiguredComponent, singular
+from config.references import ReadFile, read_file
+from config.resolve import Document, resolve
+from config.service import check_extension_references, read_service
+from config.validation import expect_mapping, parse_model
+from config.yaml import Node, Position
 
 __all__ = ["ComponentOutcome", "Examination", "FactoryLookup", "Outcome", "examine", "load"]
 
 _SECTIONS = (*(str(kind) for kind in ComponentKind), "service")
-_SINGULAR = {kind: str(kind).removesuffix("s") for kind in ComponentKind}
 
 
 class FactoryLookup(Protocol):
-    """What loading needs to know of the registry."""
+    """What loading needs of the registry."""
 
     def find(self, kind: ComponentKind, component_type: str) -> Factory | None:
         """The factory of that type, by any of its spellings.
 
         Raises:
-            ImportError: installed, and cannot be loaded.
+            ImportError: the component is installed but cannot be loaded.
         """
         ...
 
     def types(self, kind: ComponentKind) -> Sequence[str]:
-        """The types there are, sorted."""
+        """The available types, sorted."""
         ...
 
     def known_elsewhere(self, kind: ComponentKind, component_type: str) -> bool:
-        """Whether the Collector has a component of that type (and we do not)."""
+        """Whether the Collector has a component of that type that is not available here."""
         ...
 
 
@@ -56,9 +54,9 @@ class Outcome(StrEnum):
 
     RUNS = "runs"
     INVALID = "invalid"
-    """We have it, but not these settings."""
+    """The type is available, but it cannot run with these settings."""
     ELSEWHERE = "elsewhere"
-    """The Collector has it, we do not yet."""
+    """The Collector has the type, Tailrace does not have it yet."""
     UNKNOWN = "unknown"
 
 
@@ -74,7 +72,7 @@ class ComponentOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """All there is to say about a configuration. ``config`` is None if and only if there are errors."""
+    """Everything found out about a configuration. ``config`` is None if and only if there are errors."""
 
     config: Config | None
     errors: tuple[ConfigError, ...]
@@ -85,13 +83,13 @@ class Examination:
 
 def load(
     sources: Sequence[str],
-    sets: Sequence[str] = (),
-    registry: FactoryLookup | None = None,
+    sets: Sequence[str],
+    registry: FactoryLookup,
     *,
     environ: Mapping[str, str] | None = None,
     read: ReadFile = read_file,
 ) -> Config:
-    """The checked configuration of ``sources`` (paths, ``file:``, ``env:``, ``yaml:``) under ``sets`` (``a.b=value``).
+    """The checked configuration of ``sources`` (paths, ``file:``, ``env:``, ``yaml:``) with ``sets`` (``a.b=value``).
 
     Raises:
         ConfigErrors: every finding, in the order of files and lines.
@@ -104,16 +102,15 @@ def load(
 
 def examine(
     sources: Sequence[str],
-    sets: Sequence[str] = (),
-    registry: FactoryLookup | None = None,
+    sets: Sequence[str],
+    registry: FactoryLookup,
     *,
     environ: Mapping[str, str] | None = None,
     read: ReadFile = read_file,
 ) -> Examination:
     """What ``load`` finds, without raising."""
-    assert registry is not None, "pass collector.registry.Registry()"
     try:
-        document = resolve(sources, sets, environ=os.environ if environ is None else environ, read=read)
+        document = resolve(sources, sets, os.environ if environ is None else environ, read)
     except ConfigErrors as exc:
         return Examination(None, exc.errors, (), ())
     return _Loader(document, registry, tuple(sources)).examination()
@@ -124,28 +121,32 @@ class _Loader:
     document: Document
     registry: FactoryLookup
     sources: tuple[str, ...]
-    errors: list[ConfigError] = field(default_factory=list)
-    warnings: list[ConfigError] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
     outcomes: list[ComponentOutcome] = field(default_factory=list)
     factories: dict[ComponentKind, dict[ComponentId, tuple[Factory | None, Position]]] = field(default_factory=dict)
-    """Every configured id, also of those that are invalid or unknown: the graph is checked all the same."""
+    """Every configured id, including invalid and unknown ones: the graph is checked all the same."""
     configured: dict[ComponentKind, dict[ComponentId, ConfiguredComponent]] = field(default_factory=dict)
 
     def examination(self) -> Examination:
-        self.warnings += self.document.warnings
-        root = self.document.root
-        for key, entry in root.entries.items():
+        findings = self.findings
+        findings.warnings += self.document.warnings
+        for key, entry in self.document.root.entries.items():
             if key not in _SECTIONS:
-                message = f'unknown section "{key}"; allowed: {", ".join(_SECTIONS)}'
-                self._error(entry.key_position, (), message, closest(key, _SECTIONS))
+                findings.error(
+                    entry.key_position,
+                    (),
+                    f"unknown section {key!r}",
+                    suggestion=closest(key, _SECTIONS),
+                    hint=listing("allowed section", _SECTIONS),
+                )
         for kind in ComponentKind:
             self._section(kind)
-        service = self._service()
-        check_graph(service, self.factories, self.document, self.errors, self.warnings)
-        self._check_extension_references(service)
-        order = {source: index for index, source in enumerate(dict.fromkeys(error.file for error in self.errors))}
+        service = read_service(self.document, self.factories, findings)
+        check_graph(service, self.factories, self.document, findings.errors, findings.warnings)
+        check_extension_references(service, self.configured, self.document, findings)
+        file_order = {file: index for index, file in enumerate(dict.fromkeys(error.file for error in findings.errors))}
         errors = tuple(
-            sorted(dict.fromkeys(self.errors), key=lambda error: (order[error.file], error.line, error.column))
+            sorted(dict.fromkeys(findings.errors), key=lambda error: (file_order[error.file], error.line, error.column))
         )
         config = None
         if not errors:
@@ -153,30 +154,16 @@ class _Loader:
                 **{str(kind): self.configured[kind] for kind in ComponentKind},
                 service=service,
                 document=self.document,
-                warnings=tuple(self.warnings),
+                warnings=tuple(findings.warnings),
                 sources=self.sources,
             )
         return Examination(
-            config, errors, tuple(dict.fromkeys(self.warnings)), tuple(self.outcomes), len(service.pipelines)
+            config, errors, tuple(dict.fromkeys(findings.warnings)), tuple(self.outcomes), len(service.pipelines)
         )
-
-    def _error(self, position: Position, path: tuple[str, ...], message: str, suggestion: str = "") -> None:
-        self.errors.append(ConfigError(position, path, message, suggestion=suggestion))
-
-    def _mapping(self, node: Node | None, path: tuple[str, ...]) -> MapNode | None:
-        """The node as a mapping; None for null, and for what is none (reported)."""
-        if node is None or (isinstance(node, ScalarNode) and node.value is None):
-            return None
-        if not isinstance(node, MapNode):
-            self._error(
-                node.position, path, f"expected a mapping, got {'a list' if isinstance(node, ListNode) else 'a value'}"
-            )
-            return None
-        return node
 
     def _section(self, kind: ComponentKind) -> None:
         self.factories[kind], self.configured[kind] = {}, {}
-        section = self._mapping(self.document.node(kind), (kind,))
+        section = expect_mapping(self.document.node(kind), (kind,), self.findings)
         for text, entry in section.entries.items() if section else ():
             self._component(kind, text, entry.key_position, entry.node)
 
@@ -185,31 +172,23 @@ class _Loader:
         try:
             component_id = ComponentId.parse(text)
         except ValueError as exc:
-            self._error(position, (str(kind),), str(exc))
+            self.findings.error(position, path[:1], str(exc))
             return
         if component_id in self.factories[kind]:
-            self._error(position, (str(kind),), f'the id "{component_id}" is given twice')
+            self.findings.error(position, path[:1], f"the component id '{component_id}' is configured twice")
             return
         factory, outcome = None, Outcome.INVALID
         try:
             factory = self.registry.find(kind, component_id.type)
         except ImportError as exc:
-            self._error(position, path, f"the component is installed but cannot be loaded: {exc}")
+            self.findings.error(position, path, f"the component is installed but cannot be loaded: {exc}")
         else:
             if factory is None:
                 outcome = self._unknown_type(kind, component_id.type, path, position)
         self.factories[kind][component_id] = (factory, position)
         if factory is not None:
-            config, errors = parse_model(factory.config_type, node, path)
-            # What concerns the component as a whole is shown at its id. A block mapping begins where its first key
-            # does, so an unknown first key has that place too; it keeps it.
-            whole = (node.position, path)
-            self.errors += [
-                replace(error, position=position)
-                if (error.position, error.path) == whole and not error.message.startswith("unknown key")
-                else error
-                for error in errors
-            ]
+            config, errors = parse_model(factory.config_type, node, position, path)
+            self.findings.errors += errors
             if config is not None:
                 self.configured[kind][component_id] = ConfiguredComponent(component_id, kind, factory, config, position)
                 outcome = Outcome.RUNS
@@ -218,182 +197,21 @@ class _Loader:
     def _unknown_type(
         self, kind: ComponentKind, component_type: str, path: tuple[str, ...], position: Position
     ) -> Outcome:
-        singular = _SINGULAR[kind]
         if self.registry.known_elsewhere(kind, component_type):
-            self._error(
-                position,
-                path,
-                f'the OpenTelemetry Collector has the {singular} "{component_type}", Tailrace does not yet',
+            message = (
+                f"the {singular(kind)} type '{component_type}' is part of the OpenTelemetry Collector, "
+                "but Tailrace does not have it yet"
             )
+            self.findings.error(position, path, message)
             return Outcome.ELSEWHERE
         types = self.registry.types(kind)
         near = closest(component_type, types)
+        hint = listing("available type", types, none=f"no {kind} are installed")
         elsewhere = [
             other for other in ComponentKind if other is not kind and component_type in self.registry.types(other)
         ]
-        hint = f"; known: {', '.join(types) or 'none'}"
         if elsewhere and not near:
-            hint = f"; it is one of the {elsewhere[0]}: configure it there"
-        self._error(position, path, f'unknown {singular} type "{component_type}"{hint}', near)
+            hint = f"it is one of the {elsewhere[0]}; configure it there"
+        message = f"unknown {singular(kind)} type '{component_type}'"
+        self.findings.error(position, path, message, suggestion=near, hint=hint)
         return Outcome.UNKNOWN
-
-    def _service(self) -> ServiceConfig:
-        node = self._mapping(self.document.node("service"), ("service",))
-        allowed = ("extensions", "pipelines", "telemetry")
-        for key, entry in node.entries.items() if node else ():
-            if key not in allowed:
-                self._error(
-                    entry.key_position,
-                    ("service",),
-                    f'unknown key "{key}"; allowed: {", ".join(allowed)}',
-                    closest(key, allowed),
-                )
-        telemetry = TelemetryConfig()
-        telemetry_node = self.document.node("service", "telemetry")
-        if telemetry_node is not None:
-            parsed, errors = parse_model(TelemetryConfig, telemetry_node, ("service", "telemetry"))
-            self.errors += errors
-            telemetry = parsed or telemetry
-            self._telemetry_warnings(telemetry)
-        pipelines = {}
-        section = self._mapping(self.document.node("service", "pipelines"), ("service", "pipelines"))
-        for text, entry in section.entries.items() if section else ():
-            pipeline = self._pipeline(text, entry.key_position, entry.node)
-            if pipeline is not None:
-                pipelines[text] = pipeline
-        if section is None or not section.entries:
-            path = ("service", "pipelines")
-            self._error(self.document.position(*path), path, "the service must have at least one pipeline")
-        return ServiceConfig(self._ids(("service", "extensions")), pipelines, telemetry)
-
-    def _telemetry_warnings(self, telemetry: TelemetryConfig) -> None:
-        ignored = {
-            ("traces",): bool(telemetry.traces) and telemetry.traces.get("level") != "none",
-            ("logs", "processors"): bool(telemetry.logs.processors),
-            ("metrics", "views"): bool(telemetry.metrics.views),
-            ("metrics", "readers"): any(reader.periodic is not None for reader in telemetry.metrics.readers),
-        }
-        for keys, is_set in ignored.items():
-            if is_set:
-                path = ("service", "telemetry", *keys)
-                what = "a periodic reader is" if keys[-1] == "readers" else "this is"
-                message = f"{what} read and has no effect: Tailrace serves its own metrics for scraping"
-                self.warnings.append(ConfigError(self.document.position(*path), path, message))
-
-    def _pipeline(self, text: str, position: Position, node: Node) -> Pipeline | None:
-        path = ("service", "pipelines", text)
-        try:
-            pipeline_id = ComponentId.parse(text)
-        except ValueError as exc:
-            self._error(position, path[:2], str(exc))
-            return None
-        signals = [str(signal) for signal in Signal]
-        if pipeline_id.type not in signals:
-            unsupported = (
-                "profiles are not supported yet"
-                if pipeline_id.type == "profiles"
-                else f'unknown signal "{pipeline_id.type}"'
-            )
-            self._error(
-                position, path, f"{unsupported}; allowed: {', '.join(signals)}", closest(pipeline_id.type, signals)
-            )
-            return None
-        body = self._mapping(node, path)
-        allowed = ("receivers", "processors", "exporters")
-        for key, entry in body.entries.items() if body else ():
-            if key not in allowed:
-                self._error(
-                    entry.key_position,
-                    path,
-                    f'unknown key "{key}"; allowed: {", ".join(allowed)}',
-                    closest(key, allowed),
-                )
-        return Pipeline(
-            text,
-            Signal(pipeline_id.type),
-            self._ids((*path, "receivers")),
-            self._ids((*path, "processors"), unique=True),
-            self._ids((*path, "exporters")),
-            position,
-        )
-
-    def _ids(self, path: tuple[str, ...], *, unique: bool = False) -> tuple[ComponentId, ...]:
-        """The component ids listed at ``path``, in order, each once. References are checked here."""
-        node = self.document.node(*path)
-        if node is None or (isinstance(node, ScalarNode) and node.value is None):
-            return ()
-        if not isinstance(node, ListNode):
-            shown = f"[{node.value}]" if isinstance(node, ScalarNode) and isinstance(node.value, str) else "[a, b]"
-            self._error(node.position, path, f"expected a list of component ids; write {shown}")
-            return ()
-        found: dict[ComponentId, None] = {}
-        for item in node.items:
-            if not isinstance(item, ScalarNode) or not isinstance(item.value, str):
-                self._error(item.position, path, "expected a component id (type or type/name)")
-                continue
-            try:
-                component_id = ComponentId.parse(item.value)
-            except ValueError as exc:
-                self._error(item.position, path, str(exc))
-                continue
-            if component_id in found:
-                finding = ConfigError(item.position, path, f'"{component_id}" is listed twice')
-                (self.errors if unique else self.warnings).append(finding)
-            elif self._check_reference(component_id, path, item.position):
-                found[component_id] = None
-        return tuple(found)
-
-    def _check_reference(self, component_id: ComponentId, path: tuple[str, ...], position: Position) -> bool:
-        section = path[-1]
-        kinds = [ComponentKind(section)]
-        if section in ("receivers", "exporters"):
-            kinds.append(ComponentKind.CONNECTOR)
-        if any(component_id in self.factories[kind] for kind in kinds):
-            return True
-        candidates = [str(each) for kind in kinds for each in self.factories[kind]]
-        singular = _SINGULAR[kinds[0]]
-        others = [kind for kind in ComponentKind if component_id in self.factories[kind]]
-        hint = (
-            f"; it is configured as {_SINGULAR[others[0]]}"
-            if others
-            else f"; configured: {', '.join(candidates) or 'none'}"
-        )
-        message = f'references {singular} "{component_id}" which is not configured{hint}'
-        self._error(position, path, message, closest(str(component_id), candidates))
-        return False
-
-    def _check_extension_references(self, service: ServiceConfig) -> None:
-        """``auth.authenticator`` and ``storage`` name extensions that must be listed in ``service.extensions``."""
-        for kind in ComponentKind:
-            for component in self.configured[kind].values():
-                for path in _extension_references(component.config):
-                    full = (str(kind), str(component.id), *path)
-                    node = self.document.node(*full)
-                    if not isinstance(node, ScalarNode) or not isinstance(node.value, str) or not node.value:
-                        continue
-                    listed = [str(each) for each in service.extensions]
-                    if node.value not in listed:
-                        known = ", ".join(listed) or "none"
-                        message = (
-                            f'references extension "{node.value}" which is not in service::extensions; listed: {known}'
-                        )
-                        self._error(node.position, full, message, closest(node.value, listed))
-
-
-def _extension_references(config: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """Paths, inside one component's configuration, of the shared blocks' keys that name an extension."""
-    found: list[tuple[str, ...]] = []
-    if isinstance(config, AuthConfig):
-        found.append((*path, "authenticator"))
-    elif isinstance(config, QueueConfig):
-        found.append((*path, "storage"))
-    elif isinstance(config, BaseModel):
-        for name, model_field in type(config).model_fields.items():
-            found += _extension_references(getattr(config, name), (*path, model_field.alias or name))
-    elif isinstance(config, Mapping):
-        for key, value in config.items():
-            found += _extension_references(value, (*path, str(key)))
-    elif isinstance(config, list | tuple):
-        for index, value in enumerate(config):
-            found += _extension_references(value, (*path, str(index)))
-    return found

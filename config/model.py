@@ -1,7 +1,7 @@
 """The service's own part of the configuration (``service:``), and the whole configuration once it is parsed.
 
-The Collector's keys and defaults. Not here: what components are configured with (each component's ``config.py``), how
-the whole is read and checked (``config.load``).
+The Collector's keys and defaults. Not here: the settings of components (each component's ``config.py``), and how the
+whole is read and checked (``config.load``).
 
 Source: open-telemetry/opentelemetry-collector service/{config,pipelines,telemetry}, otelconf's configuration schema.
 """
@@ -27,33 +27,51 @@ __all__ = [
     "Pipeline",
     "ServiceConfig",
     "TelemetryConfig",
+    "singular",
 ]
 
 
+def singular(kind: ComponentKind) -> str:
+    """The name of one component of the kind: ``receiver`` for ``receivers``."""
+    return str(kind).removesuffix("s")
+
+
 class LogSampling(ComponentConfig):
-    """At most ``initial`` equal messages a ``tick``, then every ``thereafter``-th."""
+    """Sampling of the service's own log: limits how often equal messages are written."""
 
     enabled: bool = True
+    """Whether equal messages are sampled."""
     tick: Duration = Field(default=10.0, gt=0)
+    """Time after which counting starts again."""
     initial: int = Field(default=10, ge=0)
+    """Equal messages that are written in each tick before sampling begins."""
     thereafter: int = Field(default=100, ge=0)
-    """0: none after the first ``initial``."""
+    """After the first ones, every how many equal messages one is written. 0: none."""
 
 
 class LogsTelemetry(ComponentConfig):
-    """``service.telemetry.logs``: our own log."""
+    """The service's own log (service::telemetry::logs)."""
 
     level: Literal["debug", "info", "warn", "error"] = "info"
+    """Lowest severity that is written."""
     development: bool = False
+    """Accepted for compatibility with the Collector; has no effect."""
     encoding: Literal["console", "json", "logfmt"] = "console"
+    """Format of the log lines."""
     disable_caller: bool = False
+    """Leave out the file name and line number of the caller."""
     disable_stacktrace: bool = False
+    """Log the message of an exception without its traceback."""
     sampling: LogSampling | None = LogSampling()
+    """Limits how often equal messages are written."""
     output_paths: tuple[str, ...] = ("stderr",)
+    """Where the log is written: stderr, stdout, or paths of files."""
     error_output_paths: tuple[str, ...] = ("stderr",)
+    """Accepted for compatibility with the Collector; has no effect."""
     initial_fields: dict[str, Any] = Field(default_factory=dict)
+    """Fields to add to every message."""
     processors: tuple[dict[str, Any], ...] = ()
-    """otelconf log processors; read, and not acted on."""
+    """Accepted for compatibility with the Collector; has no effect."""
 
     @field_validator("level", mode="before")
     @classmethod
@@ -63,46 +81,58 @@ class LogsTelemetry(ComponentConfig):
 
 
 class PrometheusReader(ComponentConfig):
-    """``readers[].pull.exporter.prometheus``."""
+    """Where the service's own metrics can be scraped (readers[].pull.exporter.prometheus)."""
 
     host: str = "localhost"
+    """Host name or address to listen on."""
     port: int = Field(default=8888, ge=0, le=65535)
+    """Port to listen on. 0: any free port."""
     without_units: bool = True
+    """Accepted for compatibility with the Collector; has no effect."""
     without_type_suffix: bool = True
+    """Accepted for compatibility with the Collector; has no effect."""
     without_scope_info: bool = True
+    """Accepted for compatibility with the Collector; has no effect."""
     translation_strategy: str = ""
+    """Accepted for compatibility with the Collector; has no effect."""
     with_resource_constant_labels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Accepted for compatibility with the Collector; has no effect."""
 
 
 class PullExporter(ComponentConfig):
-    """``readers[].pull.exporter``."""
+    """Exporter of a pull reader (readers[].pull.exporter)."""
 
     prometheus: PrometheusReader | None = Field(default=None, alias="prometheus")
+    """A page for Prometheus."""
     prometheus_development: PrometheusReader | None = Field(default=None, alias="prometheus/development")
+    """Another spelling of prometheus."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
         if self.prometheus is None and self.prometheus_development is None:
-            raise ValueError("a pull reader needs an exporter; known: prometheus")
+            raise ValueError("a pull reader must have an exporter; the only supported one is prometheus")
         return self
 
 
 class PullReader(ComponentConfig):
-    """``readers[].pull``."""
+    """A reader whose metrics are scraped (readers[].pull)."""
 
     exporter: PullExporter
+    """How the metrics are exposed."""
 
 
 class MetricsReader(ComponentConfig):
-    """``readers[]``; ``periodic`` is read, and not acted on."""
+    """One reader of the service's own metrics (readers[])."""
 
     pull: PullReader | None = None
+    """A reader whose metrics are scraped."""
     periodic: dict[str, Any] | None = None
+    """Accepted for compatibility with the Collector; has no effect."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
         if (self.pull is None) == (self.periodic is None):
-            raise ValueError("a reader is either pull or periodic")
+            raise ValueError("a reader must have exactly one of the keys pull and periodic")
         return self
 
 
@@ -110,13 +140,16 @@ _DEFAULT_READERS = (MetricsReader(pull=PullReader(exporter=PullExporter(promethe
 
 
 class MetricsTelemetry(ComponentConfig):
-    """``service.telemetry.metrics``: our own metrics."""
+    """The service's own metrics (service::telemetry::metrics)."""
 
     level: Literal["none", "basic", "normal", "detailed"] = "normal"
+    """How much is reported. none: no metrics are served."""
     address: str = ""
-    """Deprecated spelling of one pull reader: ``host:port``."""
+    """Deprecated form of a single pull reader, as host:port."""
     readers: tuple[MetricsReader, ...] = _DEFAULT_READERS
+    """Where the metrics are served."""
     views: tuple[dict[str, Any], ...] = ()
+    """Accepted for compatibility with the Collector; has no effect."""
 
     @field_validator("level", mode="before")
     @classmethod
@@ -128,12 +161,12 @@ class MetricsTelemetry(ComponentConfig):
     def _address(cls, value: str) -> str:
         host, separator, port = value.rpartition(":")
         if value and not (separator and port.isdecimal() and int(port) <= 65535):
-            raise ValueError("write an address as host:port, for example localhost:8888")
+            raise ValueError(f"{value!r} is not a valid address; write host:port, for example localhost:8888")
         del host
         return value
 
     def endpoint(self) -> tuple[str, int] | None:
-        """Host and port where our own metrics are served; None: nowhere."""
+        """Host and port on which the service's own metrics are served; None if they are not served."""
         if self.level == "none":
             return None
         if self.address:
@@ -148,17 +181,19 @@ class MetricsTelemetry(ComponentConfig):
 
 
 class TelemetryConfig(ComponentConfig):
-    """``service.telemetry``."""
+    """Telemetry about the service itself (service::telemetry)."""
 
     logs: LogsTelemetry = LogsTelemetry()
+    """The service's own log."""
     metrics: MetricsTelemetry = MetricsTelemetry()
+    """The service's own metrics."""
     traces: dict[str, Any] = Field(default_factory=dict)
-    """otelconf traces; read, and not acted on: we send no traces of our own."""
+    """Accepted for compatibility with the Collector; has no effect, since the service does not trace itself."""
     resource: dict[str, Any] = Field(default_factory=dict)
-    """Attributes of our own telemetry; a null value removes one. Also otelconf's form: ``attributes: [{name, value}]``."""
+    """Attributes of the service's own telemetry, by name or as attributes: [{name, value}]. null removes one."""
 
     def resource_attributes(self) -> dict[str, str | None]:
-        """``resource`` as name → text, None = removed."""
+        """``resource`` as texts by name; None removes an attribute."""
         attributes = self.resource.get("attributes")
         if isinstance(attributes, list | tuple):
             pairs = {str(each.get("name")): each.get("value") for each in attributes if isinstance(each, dict)}
@@ -169,7 +204,7 @@ class TelemetryConfig(ComponentConfig):
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """One entry of ``service.pipelines``."""
+    """One entry of ``service::pipelines``."""
 
     id: str
     """``traces`` or ``traces/name``."""
@@ -182,7 +217,7 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True)
 class ServiceConfig:
-    """``service:``."""
+    """The section ``service``."""
 
     extensions: tuple[ComponentId, ...]
     pipelines: Mapping[str, Pipeline]
@@ -191,7 +226,7 @@ class ServiceConfig:
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredComponent:
-    """A component as configured: its factory, and its own configuration, parsed."""
+    """A configured component: its factory and its own configuration, parsed."""
 
     id: ComponentId
     kind: ComponentKind
@@ -203,7 +238,7 @@ class ConfiguredComponent:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A whole configuration that was checked: every reference in it resolves, every pipeline can be built."""
+    """A whole, checked configuration: every reference in it resolves, every pipeline can be built."""
 
     receivers: Mapping[ComponentId, ConfiguredComponent]
     processors: Mapping[ComponentId, ConfiguredComponent]
@@ -212,7 +247,7 @@ class Config:
     extensions: Mapping[ComponentId, ConfiguredComponent]
     service: ServiceConfig
     document: Document
-    """As resolved, untyped, with positions."""
+    """The resolved document: untyped, with positions."""
     warnings: tuple[ConfigError, ...] = ()
     sources: tuple[str, ...] = field(default=())
 
@@ -228,5 +263,5 @@ class Config:
         return sections[kind]
 
     def position(self, *path: str) -> Position:
-        """Where ``path`` (``"service", "pipelines", "traces"``) is written; the nearest place above it that is."""
+        """Where ``path`` (``"service", "pipelines", "traces"``) is written, or the nearest place above it."""
         return self.document.position(*path)

@@ -1,14 +1,15 @@
-"""JSON Schema of the whole configuration, for editors: every section, every component type there is, every key of each."""
+"""JSON Schema of the whole configuration, for editors: every section, every component type, every key."""
 
 import re
 from collections.abc import Iterable
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from pydantic_core import core_schema
 
 from collector.api import ComponentKind, Factory
-from config.blocks import DURATION_PATTERN
+from config.blocks.values import DURATION_PATTERN
 from config.model import TelemetryConfig
 
 __all__ = ["json_schema"]
@@ -18,7 +19,7 @@ _IDS = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
 
 
 class _Generator(GenerateJsonSchema):
-    """Shows defaults as they are written (``5s``), not as they are held."""
+    """Shows defaults as they are written (``5s``), not as they are stored."""
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> dict[str, Any]:
         shown = super().default_schema(schema)
@@ -40,12 +41,12 @@ def json_schema(factories: Iterable[Factory]) -> dict[str, Any]:
         by_kind[factory.kind].append(factory)
     models = {factory.config_type for group in by_kind.values() for factory in group} | {TelemetryConfig}
     references, definitions = models_json_schema(
-        [(model, "validation") for model in sorted(models, key=lambda each: f"{each.__module__}.{each.__qualname__}")],
+        [(model, "validation") for model in sorted(models, key=_qualified_name)],
         ref_template="#/$defs/{model}",
         schema_generator=_Generator,
     )
     properties = {
-        str(kind): _section([(each, references[each.config_type, "validation"]) for each in group])
+        str(kind): _section([(factory, references[factory.config_type, "validation"]) for factory in group])
         for kind, group in by_kind.items()
     }
     properties["service"] = {
@@ -81,6 +82,10 @@ def json_schema(factories: Iterable[Factory]) -> dict[str, Any]:
     }
 
 
+def _qualified_name(model: type[BaseModel]) -> str:
+    return f"{model.__module__}.{model.__qualname__}"
+
+
 def _section(types: list[tuple[Factory, Any]]) -> dict[str, Any]:
     patterns = {
         f"^({'|'.join(map(re.escape, sorted({factory.component_type, *factory.aliases})))})(/.+)?$": {
@@ -92,14 +97,14 @@ def _section(types: list[tuple[Factory, Any]]) -> dict[str, Any]:
 
 
 def _with_references(schema: Any) -> Any:
-    """The schema with ``${…}`` allowed wherever a number, a boolean or one of several words is wanted, and null for blocks."""
+    """The schema with ``${…}`` allowed wherever a number, a boolean, a duration or a choice is expected."""
     if isinstance(schema, list):
-        return [_with_references(each) for each in schema]
+        return [_with_references(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
     result = {
-        key: _with_references(each) if key not in ("default", "enum", "const", "required") else each
-        for key, each in schema.items()
+        key: value if key in ("default", "enum", "const", "required") else _with_references(value)
+        for key, value in schema.items()
     }
     if (
         result.get("type") in ("integer", "number", "boolean")

@@ -1,13 +1,12 @@
-"""YAML text to nodes that know their place: what go-yaml v3 makes of the text, with file, line and column of every node.
+"""YAML text to nodes with file, line and column, read as go-yaml v3 reads it.
 
-ruamel.yaml parses (YAML 1.2 syntax, as events); which type a plain scalar has is decided here, by go-yaml's rules, so
+ruamel.yaml parses (YAML 1.2 syntax, as events); the type of a plain scalar is decided here, by go-yaml's rules, so
 that a Collector user's file means the same: ``yes``, ``off`` and ``12:30:45`` are strings, ``010`` and ``0o10`` are 8,
 ``1_000`` is a thousand, a key given twice is an error. Dates stay strings. Mapping keys are always strings.
 
 Not here: substitution and merging of files (``config.resolve``), meaning of keys (``config.model``).
 
-Source: go.yaml.in/yaml/v3 resolve.go and decode.go; cases in tests/data/go_yaml.yaml with go-yaml's own answers beside
-    them.
+Source: go.yaml.in/yaml/v3 resolve.go and decode.go; tests/data has cases with go-yaml's own results.
 """
 
 import base64
@@ -42,6 +41,7 @@ __all__ = [
     "YAMLSyntaxError",
     "parse",
     "plain",
+    "replant",
     "resolve_scalar",
 ]
 
@@ -49,14 +49,14 @@ MAX_CHARS = 2 * 1024 * 1024
 """A Kubernetes ConfigMap holds at most 1 MiB."""
 MAX_DEPTH = 100
 MAX_NODES = 200_000
-"""Counted with aliases expanded: ten lines of nested aliases can stand for billions of nodes."""
+"""Counting an alias every time it is used: ten lines of nested aliases can stand for billions of nodes."""
 
 ScalarValue: TypeAlias = str | int | float | bool | None
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """Where something was written; ``line`` and ``column`` count from 1, line 0 = no place inside ``file`` (``--set``)."""
+    """Where something was written; ``line`` and ``column`` count from 1. Line 0: no place in a file (``--set``)."""
 
     file: str
     line: int = 0
@@ -68,16 +68,14 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class ScalarNode:
-    """A scalar. ``text`` and ``reference`` are set where it came from an expansion.
-
-    ``text`` is the original text, used where the target is a string; ``reference`` what stands in the file
-    (``${env:X}``).
-    """
+    """A scalar."""
 
     value: ScalarValue
     position: Position
     text: str | None = None
+    """If it is the content of a reference: its original text, for targets that are strings."""
     reference: str = ""
+    """If it is the content of a reference: what is written in the file (``${env:X}``)."""
     size: int = 1
 
 
@@ -91,7 +89,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class MapNode:
-    """A mapping; its keys are strings and in the order of the file. ``size`` counts all nodes below, aliases expanded."""
+    """A mapping; its keys are strings, in the order of the file. ``size`` counts all nodes, with aliases expanded."""
 
     entries: dict[str, Entry]
     position: Position
@@ -111,7 +109,7 @@ Node: TypeAlias = ScalarNode | MapNode | ListNode
 
 
 class YAMLSyntaxError(ValueError):
-    """The text is no YAML, or YAML that is refused; ``position`` says where."""
+    """The text is not valid YAML, or it is refused; ``position`` says where."""
 
     def __init__(self, message: str, position: Position) -> None:
         super().__init__(message)
@@ -123,10 +121,10 @@ def parse(text: str, file: str) -> Node:
     """The document in ``text``; a null scalar if it is empty.
 
     Raises:
-        YAMLSyntaxError: no YAML, a duplicate key, an unknown anchor, more than one document, or over the limits.
+        YAMLSyntaxError: invalid YAML, a duplicate key, an unknown anchor, more than one document, or over the limits.
     """
     if len(text) > MAX_CHARS:
-        raise YAMLSyntaxError(f"larger than {MAX_CHARS} characters", Position(file, 1, 1))
+        raise YAMLSyntaxError(f"the YAML text is larger than {MAX_CHARS} characters", Position(file, 1, 1))
     builder = _Builder(file)
     try:
         return builder.document(iter(YAML(typ="safe", pure=True).parse(text.removeprefix("\ufeff"))))
@@ -134,7 +132,7 @@ def parse(text: str, file: str) -> Node:
         mark = exc.problem_mark or exc.context_mark
         position = Position(file, mark.line + 1, mark.column + 1) if mark is not None else Position(file, 1, 1)
         parts = [part for part in (exc.context, exc.problem) if part]
-        raise YAMLSyntaxError("invalid YAML: " + (", ".join(parts) or "cannot be parsed"), position) from exc
+        raise YAMLSyntaxError("invalid YAML: " + (", ".join(parts) or "it cannot be parsed"), position) from exc
     except (YAMLError, YAMLStreamError) as exc:
         raise YAMLSyntaxError(f"invalid YAML: {_reader_message(exc)}", _reader_position(exc, text, file)) from exc
 
@@ -146,6 +144,16 @@ def plain(node: Node) -> Any:
     if isinstance(node, ListNode):
         return [plain(item) for item in node.items]
     return {key: plain(entry.node) for key, entry in node.entries.items()}
+
+
+def replant(node: Node, position: Position) -> Node:
+    """The node with every position in it set to ``position``."""
+    if isinstance(node, ScalarNode):
+        return replace(node, position=position)
+    if isinstance(node, ListNode):
+        return replace(node, position=position, items=tuple(replant(item, position) for item in node.items))
+    entries = {key: Entry(position, replant(entry.node, position)) for key, entry in node.entries.items()}
+    return replace(node, position=position, entries=entries)
 
 
 def _reader_message(exc: Exception) -> str:
@@ -165,7 +173,7 @@ def _reader_position(exc: Exception, text: str, file: str) -> Position:
 
 @dataclass(slots=True)
 class _Builder:
-    """Builds nodes from parser events; bounded in depth and in count."""
+    """Builds nodes from parser events, within the limits on depth and count."""
 
     file: str
     anchors: dict[str, Node] = field(default_factory=dict)
@@ -183,7 +191,8 @@ class _Builder:
                     root = node
                 elif not (isinstance(node, ScalarNode) and node.value is None):
                     raise YAMLSyntaxError(
-                        "a second YAML document in one file: give each document a file of its own", node.position
+                        "the file contains a second YAML document; put each document in a file of its own",
+                        node.position,
                     )
         return root if root is not None else ScalarNode(None, Position(self.file, 1, 1))
 
@@ -194,7 +203,7 @@ class _Builder:
     def _node(self, event: Event, events: Iterator[Event], depth: int) -> Node:
         position = self._position(event)
         if depth > MAX_DEPTH:
-            raise YAMLSyntaxError(f"nested deeper than {MAX_DEPTH} levels", position)
+            raise YAMLSyntaxError(f"the YAML is nested deeper than {MAX_DEPTH} levels", position)
         if isinstance(event, AliasEvent):
             return self._alias(event.anchor, position)
         self._spend(1, position)
@@ -217,17 +226,18 @@ class _Builder:
     def _spend(self, count: int, position: Position) -> None:
         self.nodes_left -= count
         if self.nodes_left < 0:
-            raise YAMLSyntaxError(f"more than {MAX_NODES} nodes (aliases counted each time they are used)", position)
+            raise YAMLSyntaxError(
+                f"the YAML has more than {MAX_NODES} nodes, counting aliases each time they are used", position
+            )
 
     def _alias(self, anchor: str, position: Position) -> Node:
         if anchor in self.open_anchors:
-            raise YAMLSyntaxError(f"anchor {anchor!r} contains itself", position)
+            raise YAMLSyntaxError(f"the anchor {anchor!r} contains itself", position)
         node = self.anchors.get(anchor)
         if node is None:
-            raise YAMLSyntaxError(f"unknown anchor {anchor!r}", position)
+            raise YAMLSyntaxError(f"unknown anchor {anchor!r}; define &{anchor} before using it", position)
         self._spend(node.size, position)
-        # Errors inside what an alias brought in are shown where it was written; the node itself is where the alias
-        # stands.
+        # Errors inside the aliased node are shown where it was written; the node itself is where the alias is.
         return replace(node, position=position)
 
     def _sequence(self, events: Iterator[Event], position: Position, depth: int) -> ListNode:
@@ -255,7 +265,7 @@ class _Builder:
             written = event.value if isinstance(event, ScalarEvent) else str(key_node.value)
             if written in seen:
                 raise YAMLSyntaxError(
-                    f"mapping key {written!r} already defined at line {seen[written].line}", key_position
+                    f"the key {written!r} is already defined at line {seen[written].line}", key_position
                 )
             seen[written] = key_position
             entries[_key_text(key_node.value)] = Entry(key_position, self._node(next(events), events, depth + 1))
@@ -267,7 +277,7 @@ class _Builder:
     def _merge_sources(self, node: Node) -> list[MapNode]:
         sources = node.items if isinstance(node, ListNode) else (node,)
         if not all(isinstance(source, MapNode) for source in sources):
-            raise YAMLSyntaxError("map merge (<<) requires a mapping or a list of mappings", node.position)
+            raise YAMLSyntaxError("a merge key (<<) requires a mapping or a list of mappings", node.position)
         return [source for source in sources if isinstance(source, MapNode)]
 
 
@@ -294,7 +304,7 @@ _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
 _POINT_FLOAT = re.compile(r"\.[0-9]+(?:_[0-9]+)*(?:[eE][-+]?[0-9]+)?")
 _INT = re.compile(r"([-+]?)(?:0[xX]([0-9a-fA-F]+)|0[bB]([01]+)|0[oO]?([0-7]+)|(0|[1-9][0-9]*))")
 _BASES = (16, 2, 8, 10)
-_MAX_INT_CHARS = 80  # what is longer fits no integer of Go's, and int() of very long text is quadratic
+_MAX_INT_CHARS = 80  # longer ones exceed every integer of Go's, and int() of very long text is quadratic
 
 
 def resolve_scalar(text: str) -> ScalarValue:
@@ -334,14 +344,14 @@ def _scalar(event: ScalarEvent, position: Position) -> ScalarNode:
         try:
             value = base64.b64decode("".join(text.split()), validate=True).decode("utf-8", "surrogateescape")
         except (binascii.Error, ValueError) as exc:
-            raise YAMLSyntaxError("!!binary value contains invalid base64 data", position) from exc
+            raise YAMLSyntaxError("the !!binary value is not valid base64", position) from exc
         return ScalarNode(value, position)
     value = resolve_scalar(text)
     if short == "!!float" and type(value) is int:
         value = float(value)
     expected = {"!!int": int, "!!float": float, "!!bool": bool, "!!null": type(None)}.get(short)
     if expected is None:
-        return ScalarNode(text, position)  # !!str, !!timestamp, and tags of the user's own: the text
+        return ScalarNode(text, position)  # !!str, !!timestamp and custom tags: the text
     if type(value) is not expected:
-        raise YAMLSyntaxError(f"cannot decode {text[:80]!r} as a {short}", position)
+        raise YAMLSyntaxError(f"{text[:80]!r} is not a valid {short} value", position)
     return ScalarNode(value, position)

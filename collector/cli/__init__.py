@@ -1,7 +1,7 @@
 """The ``tailrace`` command. Each module of this package that has a ``command`` is a subcommand of that name.
 
-``tailrace --config F`` without a subcommand is ``tailrace run --config F``, as with the Collector.
-Exit codes: 0 done, 1 the configuration is wrong or the service failed, 2 wrong usage.
+``tailrace --config F`` without a subcommand means ``tailrace run --config F``, as with the Collector.
+Exit codes: 0 success, 1 the configuration is invalid or the service failed, 2 wrong usage.
 """
 
 import importlib
@@ -24,10 +24,10 @@ def version() -> str:
 
 
 class _Commands(click.Group):
-    """Finds subcommands as modules, imports one when it is asked for."""
+    """Finds subcommands as modules, and imports each only when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of the modules beside this one; those without a ``command`` are left out by ``get_command``."""
+        """Names of the modules of this package that have a ``command``."""
         names = (module.name for module in pkgutil.iter_modules(__path__))
         return sorted(
             name.replace("_", "-")
@@ -45,7 +45,7 @@ class _Commands(click.Group):
         return command if isinstance(command, click.Command) else None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Options that stand first belong to ``run``."""
+        """Without a command, options belong to ``run``."""
         if args and args[0].startswith("-") and args[0] not in _OWN_OPTIONS:
             args = ["run", *args]
         return super().parse_args(ctx, args)
@@ -54,4 +54,7 @@ class _Commands(click.Group):
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version(), prog_name="tailrace")
 def main() -> None:
-    """Tailrace: an OpenTelemetry-Collector-style pipeline service."""
+    """Tailrace receives, processes and exports OpenTelemetry traces, metrics and logs.
+
+    Without a command, the options are those of `run`: `tailrace --config FILE`.
+    """

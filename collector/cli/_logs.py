@@ -1,4 +1,4 @@
-"""Our own log as ``service.telemetry.logs`` wants it: level, encoding, outputs, sampling. Foreign libraries' logging joins it.
+"""The service's own log, as configured in ``service.telemetry.logs``; the logging of libraries joins it.
 
 Source: the Collector's service/telemetry logs keys (zap's meaning of ``sampling``).
 """
@@ -22,7 +22,7 @@ _MAX_SAMPLED_MESSAGES = 4096
 
 
 class Sampler:
-    """Lets the first ``initial`` equal messages of a tick through, then every ``thereafter``-th."""
+    """Lets the first ``initial`` equal messages of a tick through, then every ``thereafter``-th one."""
 
     def __init__(self, config: LogSampling, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         self._config = config
@@ -31,7 +31,7 @@ class Sampler:
         self._counts: dict[tuple[str, str], int] = {}
 
     def __call__(self, logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        """Raise DropEvent for what is too much."""
+        """The event unchanged, or DropEvent if it is to be left out."""
         del logger
         now = self._monotonic_s()
         if now >= self._tick_ends_s or len(self._counts) >= _MAX_SAMPLED_MESSAGES:
@@ -39,8 +39,8 @@ class Sampler:
             self._tick_ends_s = now + self._config.tick
         key = (method, str(event.get("event")))
         count = self._counts[key] = self._counts.get(key, 0) + 1
-        over = count - self._config.initial
-        if over <= 0 or (self._config.thereafter and over % self._config.thereafter == 0):
+        excess = count - self._config.initial
+        if excess <= 0 or (self._config.thereafter and excess % self._config.thereafter == 0):
             return event
         raise structlog.DropEvent
 
@@ -62,7 +62,7 @@ class _Tee:
 
 
 class _Forward(logging.Handler):
-    """Hands records of the standard library's logging to structlog."""
+    """Forwards records of the standard library's logging to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
         logger = structlog.get_logger(record.name)
@@ -118,7 +118,7 @@ def _processors(config: LogsTelemetry, *, coloured: bool) -> list[structlog.typi
 
 @contextlib.contextmanager
 def logging_to(config: LogsTelemetry) -> Iterator[None]:
-    """Log as configured while the context is open.
+    """Configure logging for as long as the context is open.
 
     Raises:
         OSError: an output cannot be opened.

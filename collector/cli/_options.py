@@ -1,4 +1,4 @@
-"""Options and findings that the subcommands share."""
+"""Options and output that the subcommands share."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, TypeVar
@@ -10,7 +10,7 @@ from config.errors import ConfigError, ConfigErrors
 from config.load import load
 from config.model import Config
 
-__all__ = ["config_options", "fail", "load_or_fail", "show_errors", "show_notes"]
+__all__ = ["config_options", "fail", "load_or_fail", "show_errors", "show_warnings"]
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -22,7 +22,7 @@ def config_options(command: CommandT) -> CommandT:
         "sets",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Set one value: exporters.debug.verbosity=detailed. Applied last.",
+        help="Override a single value, for example exporters.debug.verbosity=detailed. Repeatable.",
     )(command)
     return click.option(
         "--config",
@@ -30,30 +30,30 @@ def config_options(command: CommandT) -> CommandT:
         multiple=True,
         required=True,
         metavar="LOCATION",
-        help="A file, file:PATH, env:NAME or yaml:TEXT. Repeatable: merged in order, the later wins.",
+        help="Configuration to load: a path, file:PATH, env:NAME or yaml:TEXT. Repeatable; the last one wins.",
     )(command)
 
 
 def show_errors(errors: Iterable[ConfigError]) -> None:
-    """Every finding on a line of its own, on standard error."""
+    """Print every error on a line of its own, to standard error."""
     for error in errors:
         click.echo(f"{click.style('error', fg='red')}: {error}", err=True)
 
 
-def show_notes(notes: Iterable[ConfigError]) -> None:
-    """Findings that stop nothing, on standard error."""
-    for note in notes:
-        click.echo(f"{click.style('note', fg='yellow')}: {note}", err=True)
+def show_warnings(warnings: Iterable[ConfigError]) -> None:
+    """Print every warning on a line of its own, to standard error."""
+    for warning in warnings:
+        click.echo(f"{click.style('warning', fg='yellow')}: {warning}", err=True)
 
 
 def fail(message: str) -> NoReturn:
-    """End with exit code 1."""
+    """Print the error and end with exit code 1."""
     click.echo(f"{click.style('error', fg='red')}: {message}", err=True)
     raise SystemExit(1)
 
 
 def load_or_fail(sources: Iterable[str], sets: Iterable[str], registry: Registry) -> Config:
-    """The checked configuration; else every error is shown and the command ends with exit code 1."""
+    """The checked configuration. If there are errors, shows them and ends with exit code 1."""
     try:
         return load(tuple(sources), tuple(sets), registry)
     except ConfigErrors as exc:

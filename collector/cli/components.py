@@ -1,4 +1,4 @@
-"""``tailrace components``: what this installation can run, as YAML."""
+"""``tailrace components``: the component types of this installation, as YAML."""
 
 from typing import Any
 
@@ -14,11 +14,14 @@ __all__ = ["command"]
 
 @click.command()
 def command() -> None:
-    """List the component types with module, stability and signals."""
+    """List the available component types.
+
+    Shows the module, stability and signals of each type, as YAML.
+    """
     document: dict[str, Any] = {"buildinfo": {"command": "tailrace", "version": version()}}
-    described = Registry().describe()
+    descriptions = Registry().describe()
     for kind in ComponentKind:
-        document[str(kind)] = [_entry(each) for each in described if each.kind is kind]
+        document[str(kind)] = [_entry(description) for description in descriptions if description.kind is kind]
     click.echo(to_yaml(document), nl=False)
 
 
@@ -27,9 +30,9 @@ def _entry(description: ComponentDescription) -> dict[str, Any]:
     factory = description.factory
     if factory is None:
         return {**entry, "unavailable": description.problem}
-    others = sorted({factory.component_type, *factory.aliases} - {description.type})
-    if others:
-        entry["aliases"] = others
+    aliases = sorted({factory.component_type, *factory.aliases} - {description.type})
+    if aliases:
+        entry["aliases"] = aliases
     entry["stability"] = str(factory.stability)
     return {**entry, **_signals(factory)}
 

@@ -1,4 +1,4 @@
-"""``tailrace print-config``: the effective configuration, defaults filled in."""
+"""``tailrace print-config``: the effective configuration, with all defaults."""
 
 from typing import Literal
 
@@ -18,17 +18,17 @@ __all__ = ["command"]
     type=click.Choice(["redacted", "unredacted"]),
     default="redacted",
     show_default=True,
-    help="Show secrets or not.",
+    help="Whether to hide secrets.",
 )
 @click.option(
     "--format",
-    "form",
+    "output_format",
     type=click.Choice(["yaml", "json"]),
     default="yaml",
     show_default=True,
-    help="The form of the output.",
+    help="Format of the output.",
 )
-def command(sources: tuple[str, ...], sets: tuple[str, ...], mode: str, form: Literal["yaml", "json"]) -> None:
-    """Print the merged configuration with every default."""
+def command(sources: tuple[str, ...], sets: tuple[str, ...], mode: str, output_format: Literal["yaml", "json"]) -> None:
+    """Print the merged configuration with all defaults."""
     config = load_or_fail(sources, sets, Registry())
-    click.echo(dump(config, redact=mode == "redacted", form=form), nl=False)
+    click.echo(dump(config, redact=mode == "redacted", output_format=output_format), nl=False)

@@ -1,4 +1,4 @@
-"""``tailrace run``: load, start, serve until stopped, drain."""
+"""``tailrace run``: load the configuration, start, serve until stopped, drain."""
 
 import asyncio
 import sys
@@ -18,7 +18,7 @@ __all__ = ["command", "new_event_loop", "serve"]
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """A uvloop loop; asyncio's own where there is no uvloop."""
+    """A uvloop event loop, or asyncio's own on platforms without uvloop."""
     if sys.platform == "win32":
         return asyncio.new_event_loop()
     import uvloop  # noqa: PLC0415 - not on every platform
@@ -28,7 +28,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 async def serve(config: Config, load: Callable[[], Config] | None = None) -> None:
-    """Run the service until it is told to stop; what it holds is flushed before this returns. ``load`` reads anew for a reload."""
+    """Run the service until it is stopped, then flush its data. ``load`` reads the configuration for a reload."""
     service = Service(config, load=load)
     try:
         await service.start()
@@ -38,19 +38,20 @@ async def serve(config: Config, load: Callable[[], Config] | None = None) -> Non
 
 
 def run(config: Config, load: Callable[[], Config] | None = None) -> int:
-    """Serve ``config``; the exit code."""
+    """Serve ``config`` and return the exit code."""
     try:
         with logging_to(config.service.telemetry.logs):
             log = structlog.get_logger("tailrace")
             for warning in config.warnings:
-                log.warning("configuration note", finding=str(warning))
+                log.warning("the configuration has a warning", warning=str(warning))
             try:
                 with asyncio.Runner(loop_factory=new_event_loop) as runner:
                     runner.run(serve(config, load))
             except KeyboardInterrupt:
                 return 130
             except (StartError, OSError) as exc:
-                log.error("the service could not start", error=str(exc))  # noqa: TRY400 - what an operator can mend needs no traceback
+                # An operator can fix this without a traceback.
+                log.error("the service could not start", error=str(exc))  # noqa: TRY400
                 return 1
             except Exception:  # the edge of the process
                 log.exception("the service failed")
@@ -63,7 +64,7 @@ def run(config: Config, load: Callable[[], Config] | None = None) -> int:
 @click.command()
 @config_options
 def command(sources: tuple[str, ...], sets: tuple[str, ...]) -> None:
-    """Run the pipelines of a configuration until SIGTERM or Ctrl-C."""
+    """Run the service until SIGTERM or Ctrl-C."""
     problems = check_top_level_names()
     if problems:
         fail("; ".join(problems))

@@ -1,4 +1,4 @@
-"""``tailrace schema``: JSON Schema of the whole configuration, for editors."""
+"""``tailrace schema``: the JSON Schema of the whole configuration, for editors."""
 
 import json
 
@@ -12,6 +12,8 @@ __all__ = ["command"]
 
 @click.command()
 def command() -> None:
-    """Print the JSON Schema of the configuration with every component of this installation."""
-    factories = {id(each.factory): each.factory for each in Registry().describe() if each.factory is not None}
+    """Print the JSON Schema of the configuration, for editors."""
+    descriptions = Registry().describe()
+    # A factory is described once per spelling of its type.
+    factories = {id(found.factory): found.factory for found in descriptions if found.factory is not None}
     click.echo(json.dumps(json_schema(factories.values()), indent=2, ensure_ascii=False))

@@ -1,23 +1,24 @@
-"""``tailrace validate``: every error of a configuration at once, and what of it runs here.
+"""``tailrace validate``: every error of a configuration at once, and which of its components are available.
 
-The whole graph is built, so what a component checks when it is made is checked too; nothing is started, no port is
+The whole graph is built, so the checks in the components' constructors run as well. Nothing is started and no port is
 opened.
 """
 
 import click
 
 from collector.api import ComponentKind
-from collector.cli._options import config_options, show_errors, show_notes
+from collector.cli._options import config_options, show_errors, show_warnings
 from collector.registry import Registry
 from collector.service import Service
 from config.load import ComponentOutcome, Examination, Outcome, examine
+from config.model import singular
 
 __all__ = ["command"]
 
 _HEADINGS = {
-    Outcome.INVALID: "we have these, but they cannot run as configured (the errors say why)",
-    Outcome.ELSEWHERE: "the OpenTelemetry Collector has these, Tailrace does not yet",
-    Outcome.UNKNOWN: "nobody knows these",
+    Outcome.INVALID: "available, but not with these settings (see the errors)",
+    Outcome.ELSEWHERE: "part of the OpenTelemetry Collector, but not available in Tailrace yet",
+    Outcome.UNKNOWN: "unknown component types",
 }
 
 
@@ -26,7 +27,7 @@ _HEADINGS = {
 @click.option(
     "--compat",
     is_flag=True,
-    help="Only say which components run here, which the Collector alone has, which nobody knows.",
+    help="Only report which components are available here, exist only in the Collector, or are unknown.",
 )
 def command(sources: tuple[str, ...], sets: tuple[str, ...], compat: bool) -> None:
     """Check a configuration without starting anything."""
@@ -37,8 +38,8 @@ def command(sources: tuple[str, ...], sets: tuple[str, ...], compat: bool) -> No
         _show_compatibility(found.components)
     else:
         show_errors(found.errors)
-        show_notes(found.warnings)
-        if any(each.outcome is not Outcome.RUNS for each in found.components):
+        show_warnings(found.warnings)
+        if any(component.outcome is not Outcome.RUNS for component in found.components):
             _show_compatibility(found.components)
     if problem:
         click.echo(f"{click.style('error', fg='red')}: {problem}", err=True)
@@ -51,7 +52,7 @@ def command(sources: tuple[str, ...], sets: tuple[str, ...], compat: bool) -> No
 
 
 def _build(found: Examination) -> str:
-    """Why the graph cannot be built; empty if it can, or if the configuration is wrong already."""
+    """Why the graph cannot be built; empty if it can be, or if the configuration is invalid anyway."""
     if found.config is None:
         return ""
     try:
@@ -64,18 +65,18 @@ def _build(found: Examination) -> str:
 def _summary(found: Examination) -> str:
     parts = []
     for kind in ComponentKind:
-        count = sum(each.kind is kind for each in found.components)
+        count = sum(component.kind is kind for component in found.components)
         if count:
-            parts.append(f"{count} {str(kind) if count != 1 else str(kind).removesuffix('s')}")
+            parts.append(f"{count} {kind if count != 1 else singular(kind)}")
     return f"OK: {', '.join(parts)} in {found.pipeline_count} pipeline{'s' if found.pipeline_count != 1 else ''}"
 
 
 def _show_compatibility(components: tuple[ComponentOutcome, ...]) -> None:
-    runs = sum(each.outcome is Outcome.RUNS for each in components)
-    click.echo(f"{runs} of {len(components)} components run unchanged")
+    running_count = sum(component.outcome is Outcome.RUNS for component in components)
+    click.echo(f"{running_count} of {len(components)} components run unchanged")
     for outcome, heading in _HEADINGS.items():
-        concerned = [each for each in components if each.outcome is outcome]
+        concerned = [component for component in components if component.outcome is outcome]
         if concerned:
-            click.echo(f"{len(concerned)}: {heading}")
-        for each in concerned:
-            click.echo(f"  {each.kind} {each.id} ({each.position})")
+            click.echo(f"{len(concerned)} {heading}:")
+        for component in concerned:
+            click.echo(f"  {component.kind} {component.id} ({component.position})")

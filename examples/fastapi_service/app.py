@@ -1,6 +1,6 @@
-"""A small embedding API under the OpenTelemetry SDK: traces, metrics and logs over OTLP gRPC to the gateway on this machine.
+"""A small embedding API with the OpenTelemetry SDK: sends traces, metrics and logs over OTLP/gRPC to a local gateway.
 
-Not part of the product. All settings are the SDK's own environment variables; see the README beside this file.
+It is not part of the product. All settings are the SDK's own environment variables; see the README in this folder.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ DIMENSIONS = 8
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    """Send what the SDK still holds before the process ends."""
+    """Flush the SDK before the process ends."""
     yield
     for provider in (tracer_provider, meter_provider, logger_provider):
         provider.shutdown()
@@ -50,7 +50,7 @@ app = FastAPI(title="Embedding API", lifespan=lifespan)
 
 @app.post("/v1/embeddings")
 def embed(text: str) -> list[float]:
-    """A vector for the text: the same text, the same vector."""
+    """A vector for the text; the same text always gives the same vector."""
     with tracer.start_as_current_span("encode") as span:
         span.set_attribute("gen_ai.operation.name", "embeddings")
         digest = hashlib.sha256(text.encode()).digest()
@@ -60,12 +60,12 @@ def embed(text: str) -> list[float]:
 
 @app.get("/v1/documents/{number}")
 def document(number: int) -> dict[str, int]:
-    """Numbers below 1000 are known, 500 and up are on a shard that is gone."""
+    """Documents below 500 exist; those from 500 to 999 are on a shard that is unavailable, which raises an error."""
     if number >= 1000:
         raise HTTPException(404)
     if number >= 500:
-        log.error("the shard of document %d is gone", number)
-        raise ConnectionError("the shard is gone")
+        log.error("the shard of document %d is unavailable", number)
+        raise ConnectionError("the shard is unavailable")
     return {"number": number}
 
 

@@ -1,4 +1,4 @@
-"""The ``health_check`` extension: one URL for probes."""
+"""The extension ``health_check``: one URL for probes."""
 
 from extensions.health_check.factory import factory
 

@@ -1,4 +1,4 @@
-"""Configuration of ``health_check``. Source: opentelemetry-collector-contrib extension/healthcheckextension config.go."""
+"""Configuration of ``health_check``. Source: opentelemetry-collector-contrib extension/healthcheckextension."""
 
 from pydantic import Field, field_validator
 
@@ -8,34 +8,40 @@ __all__ = ["HealthCheckConfig", "PipelineCheck", "ResponseBody"]
 
 
 class ResponseBody(ComponentConfig):
-    """What is answered instead of the JSON document."""
+    """Texts to answer with instead of the JSON document."""
 
     healthy: str = ""
+    """Body of the answer with status 200."""
     unhealthy: str = ""
+    """Body of the answer with status 503."""
 
 
 class PipelineCheck(ComponentConfig):
-    """``check_collector_pipeline``: whether failing exporters make us unhealthy."""
+    """Whether failing components make the service unhealthy (check_collector_pipeline)."""
 
     enabled: bool = False
+    """Answer with 503 while a check of an exporter or another component fails."""
     interval: Duration = Field(default=300.0, gt=0)
-    """Read, and not acted on: the exporters' own checks say since when they fail."""
+    """Accepted for compatibility with the Collector; has no effect, exporters report failures themselves."""
     exporter_failure_threshold: int = Field(default=5, ge=1)
-    """Read, and not acted on, as ``interval``."""
+    """Accepted for compatibility with the Collector; has no effect."""
 
 
 class HealthCheckConfig(HTTPServerConfig):
-    """``confighttp.ServerConfig`` and three keys."""
+    """An HTTP server that answers probes."""
 
     endpoint: str = "localhost:13133"
+    """Address to listen on, as host:port."""
     path: str = "/"
-    """``/`` answers on every path."""
+    """Path to answer on. The default / answers on every path."""
     response_body: ResponseBody | None = None
+    """Texts to answer with. Absent: a JSON document."""
     check_collector_pipeline: PipelineCheck = PipelineCheck()
+    """Whether failing components make the service unhealthy."""
 
     @field_validator("path")
     @classmethod
     def _rooted(cls, path: str) -> str:
         if not path.startswith("/"):
-            raise ValueError(f"{path!r} must begin with /")
+            raise ValueError(f"the path must begin with /, got {path!r}")
         return path

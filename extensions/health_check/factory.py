@@ -1,20 +1,21 @@
-"""How ``health_check`` is made."""
+"""Factory of the extension ``health_check``."""
 
 from collector.api import ComponentKind, Factory, Settings, Stability
 from extensions.health_check.config import HealthCheckConfig
 from extensions.health_check.health_check import HealthCheckExtension
 
-__all__ = ["factory"]
+__all__ = ["create", "factory"]
 
 
-def _create(settings: Settings, config: HealthCheckConfig) -> HealthCheckExtension:
+def create(settings: Settings, config: HealthCheckConfig) -> HealthCheckExtension:
+    """The extension."""
     return HealthCheckExtension(settings, config)
 
 
 factory = Factory(
     component_type="health_check",
     config_type=HealthCheckConfig,
-    create=_create,
+    create=create,
     stability=Stability.BETA,
     signals=frozenset(),
     kind=ComponentKind.EXTENSION,

@@ -1,6 +1,6 @@
-"""Answers probes: 200 while the service is ready, 503 before and while it stops. The Collector's paths and documents.
+"""Answers probes: 200 while the service is ready, 503 before that and during shutdown. The format is the Collector's.
 
-The full list of checks is ``/health`` on the admin port. Source: opentelemetry-collector-contrib
+The full list of checks is at ``/health`` on the admin port. Source: opentelemetry-collector-contrib
 extension/healthcheckextension and internal/healthcheck (``Server available``, ``upSince``, ``uptime``).
 """
 
@@ -15,12 +15,12 @@ from extensions.health_check.config import HealthCheckConfig
 
 __all__ = ["HealthCheckExtension"]
 
-_GRACE_S = 1.0
-_NANO = 1_000_000_000
+_SHUTDOWN_GRACE_S = 1.0
+_NS_PER_S = 1_000_000_000
 
 
 class HealthCheckExtension(Extension):
-    """One HTTP listener."""
+    """An HTTP listener that answers probes."""
 
     def __init__(self, settings: Settings, config: HealthCheckConfig) -> None:
         self._settings, self._config = settings, config
@@ -30,19 +30,19 @@ class HealthCheckExtension(Extension):
 
     @property
     def port(self) -> int:
-        """Where it listens; 0 before the start."""
+        """The port it listens on; 0 before the start."""
         return self._server.port if self._server else 0
 
     async def start(self, host: Host) -> None:
-        """Listen. The service is not ready yet: 503 until it is."""
+        """Start to listen. The answer is 503 until the whole service is ready."""
         self._host = host
         key = f"extensions::{self._settings.id}"
         route = _Probe(self._answer)
-        is_everywhere = self._config.path == "/"  # as in Go's mux
+        answers_everywhere = self._config.path == "/"  # as in Go's mux
         server = HTTPServer(
             self._config,
-            {} if is_everywhere else {self._config.path: route},
-            default=route if is_everywhere else None,
+            {} if answers_everywhere else {self._config.path: route},
+            default=route if answers_everywhere else None,
             key=key,
             clock=self._settings.clock,
             log=self._settings.telemetry.log,
@@ -54,7 +54,7 @@ class HealthCheckExtension(Extension):
         """Stop listening."""
         server, self._server = self._server, None
         if server is not None:
-            await server.shutdown(_GRACE_S)
+            await server.shutdown(_SHUTDOWN_GRACE_S)
 
     def _answer(self) -> Answer:
         is_healthy = self._is_healthy()
@@ -68,38 +68,38 @@ class HealthCheckExtension(Extension):
             return Answer.text(200 if is_healthy else 503, body.healthy if is_healthy else body.unhealthy)
         document = {
             "status": "Server available" if is_healthy else "Server not available",
-            "upSince": datetime.fromtimestamp(self._up_since_unix_nano / _NANO, UTC).isoformat()
+            "upSince": datetime.fromtimestamp(self._up_since_unix_nano / _NS_PER_S, UTC).isoformat()
             if is_healthy
             else "0001-01-01T00:00:00Z",
-            "uptime": _go_duration((now - self._up_since_unix_nano) / _NANO) if is_healthy else "",
+            "uptime": _go_duration((now - self._up_since_unix_nano) / _NS_PER_S) if is_healthy else "",
         }
         return Answer(200 if is_healthy else 503, orjson.dumps(document), "application/json")
 
     def _is_healthy(self) -> bool:
-        assert self._host is not None  # it listens
+        assert self._host is not None  # set before the server listens
         if not self._host.ready():
             return False
         return not self._config.check_collector_pipeline.enabled or all(check.healthy for check in self._host.health())
 
 
 class _Probe(Route):
-    """Answers every request by its head alone."""
+    """Answers every request from its head, without reading a body."""
 
     def __init__(self, answer: Callable[[], Answer]) -> None:
         self._answer = answer
 
-    def check(self, request: Request) -> Answer:  # noqa: ARG002 - whatever it asks
-        """The state."""
+    def check(self, request: Request) -> Answer:  # noqa: ARG002 - every request gets the same answer
+        """The answer to a probe."""
         return self._answer()
 
 
 def _go_duration(seconds: float) -> str:
-    """As Go's time.Duration prints itself: ``1h2m3.5s``."""
-    minutes, rest = divmod(seconds, 60)
+    """The duration in the form of Go's time.Duration: ``1h2m3.5s``."""
+    minutes, remaining_s = divmod(seconds, 60)
     hours, minutes = divmod(int(minutes), 60)
     return (
         (f"{hours}h" if hours else "")
         + (f"{minutes}m" if hours or minutes else "")
-        + f"{rest:.9f}".rstrip("0").rstrip(".")
+        + f"{remaining_s:.9f}".rstrip("0").rstrip(".")
         + "s"
     )

@@ -14,7 +14,8 @@ import urllib.request
 
 import pytest
 
-from collector.cli.demo.platform import Platform, Sender
+from collector.cli.demo.platform import Platform
+from collector.cli.demo.sender import Sender
 from collector.testing import free_port
 
 CONFIG = """

@@ -295,7 +295,7 @@ class World:
 
     def config(self, text: str, *, metrics: str = "level: none"):
         head = f"service:\n  telemetry: {{metrics: {{{metrics}}}}}\n"
-        return load([f"yaml:{head}", f"yaml:{text}"], registry=self.registry())
+        return load([f"yaml:{head}", f"yaml:{text}"], (), self.registry())
 
     def service(self, text: str, *, metrics: str = "level: none", **options) -> Service:
         made = Service(self.config(text, metrics=metrics), **{"shutdown_timeout_s": 5.0, **options})

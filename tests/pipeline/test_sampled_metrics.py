@@ -97,7 +97,7 @@ def requests():
 async def test_exemplars_and_logs_follow_the_decision():
     """Exemplars, traces and logs are of the traces that were kept; the books close."""
     registry = WithEnds()
-    service = Service(load([f"yaml:{YAML}"], registry=registry))
+    service = Service(load([f"yaml:{YAML}"], (), registry))
     await service.start()
     try:
         ids, failed, spans, logs = requests()

@@ -1,7 +1,15 @@
-"""``tailrace demo``: the gateway on its embedded default, fed over real OTLP by a simulated platform in a process of its own.
+"""``tailrace demo``: the gateway with its embedded default configuration, fed by a simulated platform over real OTLP.
 
-Shows what happens while it happens, and at the end both sides of each claim: what the platform sent, and what came out
-of the gateway's own files and scrape page. Exit code 0 when every claim holds.
+The platform is a process of its own. The demo shows live numbers, and at the end compares what the platform sent with
+what is in the gateway's files and on its scrape page. The exit code is 0 if every one of these claims holds.
+
+``command``   the command: ports, gateway, platform, screen, claims
+``platform``  the simulated platform, with its ``metrics``
+``feed``      the platform's process, which sends with ``sender``
+``output``    what the gateway wrote: its trace file and its scrape page
+``claims``    the comparison at the end
+``screen``    the tables and the trace that are shown
+``names``     names that all of them have to agree on
 """
 
 from collector.cli.demo.command import command

@@ -1,4 +1,4 @@
-"""What came out of the gateway, read from where it put it: its trace file and its scrape page."""
+"""What the gateway delivered, read from its trace file and its scrape page."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -11,34 +11,33 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from collector.cli.demo.names import API, GPU_HOST, HOST_PREFIX
 
-__all__ = ["Kept", "Page", "TraceFile", "read_page"]
+__all__ = ["KeptTrace", "Page", "TraceFile", "read_page"]
 
-_ERROR: Final = 2
+_STATUS_ERROR: Final = 2
 _SLOW_NS: Final = 2_000_000_000
 
 
 @dataclass(slots=True)
-class Kept:
+class KeptTrace:
     """One trace found in the file."""
 
-    error: bool = False
-    slow: bool = False
-    spans: int = 0
+    is_error: bool = False
+    is_slow: bool = False
 
 
 @dataclass(slots=True)
 class Page:
-    """Of the scrape page."""
+    """Numbers from the scrape page. The series of span_metrics are not included, except in ``calls``."""
 
     series: int = 0
     requests: float = 0.0
     """Sum of http_requests_total."""
     overflow: int = 0
-    """Overflow series."""
+    """Number of overflow series."""
     largest: int = 0
-    """Series of the metric that has most."""
+    """Number of series of the metric with the most series."""
     calls: float = 0.0
-    """Sum of what span_metrics counted of the platform's services. Its series count in none of the above."""
+    """Calls of the platform's services, as counted by span_metrics."""
 
 
 class TraceFile:
@@ -47,41 +46,41 @@ class TraceFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: Any = None
-        self._rest = b""
-        self.traces: dict[str, Kept] = {}
+        self._incomplete_line = b""
+        self.traces: dict[str, KeptTrace] = {}
         self.gpu_spans = 0
         self.foreign_gpu_spans = 0
-        """Enriched spans of a host that is not the simulated GPU's."""
+        """Spans with GPU data from a host without the simulated GPU."""
         self.other_spans = 0
         self.own_spans = 0
-        """Spans that are not the platform's: the user sent them."""
+        """Spans that the user sent, not the platform."""
 
     def count(self, kind: str) -> int:
-        """Traces that are errors, or slow without being errors."""
+        """Number of traces with errors (``error``), or of slow ones without errors (``slow``)."""
         if kind == "error":
-            return sum(kept.error for kept in self.traces.values())
-        return sum(kept.slow and not kept.error for kept in self.traces.values())
+            return sum(kept.is_error for kept in self.traces.values())
+        return sum(kept.is_slow and not kept.is_error for kept in self.traces.values())
 
     def read(self) -> None:
-        """Take what has been written since the last time."""
+        """Read what has been written since the last call."""
         while True:
             if self._file is None:
                 if not self._path.exists():
                     return
                 self._file = self._path.open("rb")
-            self._take(self._file.read())
+            self._parse(self._file.read())
             try:
-                moved = self._path.stat().st_ino != Path(f"/proc/self/fd/{self._file.fileno()}").stat().st_ino
+                is_rotated = self._path.stat().st_ino != Path(f"/proc/self/fd/{self._file.fileno()}").stat().st_ino
             except FileNotFoundError:
                 return
-            if not moved:
+            if not is_rotated:
                 return
-            self._take(self._file.read())
+            self._parse(self._file.read())
             self._file.close()
             self._file = None
 
-    def _take(self, chunk: bytes) -> None:
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
+    def _parse(self, chunk: bytes) -> None:
+        *lines, self._incomplete_line = (self._incomplete_line + chunk).split(b"\n")
         for line in lines:
             for resource in orjson.loads(line).get("resourceSpans", ()) if line else ():
                 host = _text(resource.get("resource", {}), "host.name")
@@ -90,18 +89,17 @@ class TraceFile:
                     self.own_spans += len(spans)
                     continue
                 for span in spans:
-                    self._span(span, host)
+                    self._count_span(span, host)
 
-    def _span(self, span: dict[str, Any], host: str) -> None:
-        kept = self.traces.setdefault(span["traceId"], Kept())
-        kept.spans += 1
-        kept.error |= span.get("status", {}).get("code") == _ERROR
-        lasted = int(span["endTimeUnixNano"]) - int(span["startTimeUnixNano"])
-        kept.slow |= not span.get("parentSpanId") and lasted >= _SLOW_NS
-        enriched = bool(_text(span, "gpu.source"))
-        self.gpu_spans += enriched
-        self.foreign_gpu_spans += enriched and host != GPU_HOST
-        self.other_spans += not enriched
+    def _count_span(self, span: dict[str, Any], host: str) -> None:
+        kept = self.traces.setdefault(span["traceId"], KeptTrace())
+        kept.is_error |= span.get("status", {}).get("code") == _STATUS_ERROR
+        duration_ns = int(span["endTimeUnixNano"]) - int(span["startTimeUnixNano"])
+        kept.is_slow |= not span.get("parentSpanId") and duration_ns >= _SLOW_NS
+        has_gpu_data = bool(_text(span, "gpu.source"))
+        self.gpu_spans += has_gpu_data
+        self.foreign_gpu_spans += has_gpu_data and host != GPU_HOST
+        self.other_spans += not has_gpu_data
 
 
 def _text(owner: dict[str, Any], key: str) -> str:
@@ -112,7 +110,7 @@ def _text(owner: dict[str, Any], key: str) -> str:
 
 
 async def read_page(session: aiohttp.ClientSession, url: str, services: Collection[str]) -> Page:
-    """Scrape once, as Prometheus would. ``services`` are the platform's."""
+    """Scrape once, as Prometheus would. ``services`` are those of the platform."""
     async with session.get(url) as response:
         text = await response.text()
     page = Page()

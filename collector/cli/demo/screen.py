@@ -1,4 +1,7 @@
-"""What the demo shows beside its counts: services, worst labels, the slowest trace as a tree. From the admin port's JSON, as the page."""
+"""What the demo shows in addition to its counts: services, worst labels, and the slowest trace as a tree.
+
+All of it comes from the JSON documents of the admin port, like the page that the admin port serves.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-__all__ = ["PATHS", "ask", "slowest", "views"]
+__all__ = ["PATHS", "fetch_documents", "slowest", "views"]
 
 PATHS: Final = ("/span_metrics", "/cardinality", "/sampling")
 _LABELS: Final = 5
@@ -20,8 +23,8 @@ _GIB: Final = 2**30
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=2)
 
 
-async def ask(session: aiohttp.ClientSession, admin: str) -> dict[str, Any]:
-    """Each path's document; what does not answer is left out."""
+async def fetch_documents(session: aiohttp.ClientSession, admin: str) -> dict[str, Any]:
+    """The document of each path; paths that do not answer are left out."""
     documents = {}
     for path in PATHS:
         try:
@@ -34,23 +37,23 @@ async def ask(session: aiohttp.ClientSession, admin: str) -> dict[str, Any]:
 
 
 def views(documents: Mapping[str, Any]) -> list[RenderableType]:
-    """Every view there is something to show in."""
-    made = (
+    """All views that have something to show."""
+    candidates = (
         _services(documents.get("/span_metrics")),
         _labels(documents.get("/cardinality")),
         _trace(slowest(documents)),
     )
-    return [view for view in made if view is not None]
+    return [view for view in candidates if view is not None]
 
 
 def slowest(documents: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The slowest trace that was kept."""
-    found = [trace for document in _each(documents.get("/sampling")) for trace in document.get("slowest", ())]
+    """The slowest of the kept traces."""
+    found = [trace for document in _documents(documents.get("/sampling")) for trace in document.get("slowest", ())]
     return max(found, key=lambda trace: float(trace["duration_ms"]), default=None)
 
 
-def _each(document: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
-    yield from (document or {}).values()
+def _documents(by_component: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
+    yield from (by_component or {}).values()
 
 
 def _table(title: str, *columns: str, numbers: slice) -> Table:
@@ -61,10 +64,10 @@ def _table(title: str, *columns: str, numbers: slice) -> Table:
 
 
 def _services(document: Mapping[str, Any] | None) -> Table | None:
-    rows = [service for one in _each(document) for service in one.get("services", ())]
+    rows = [service for component in _documents(document) for service in component.get("services", ())]
     if not rows:
         return None
-    title = "Requests, errors, duration (span_metrics: every span, before sampling)"
+    title = "Requests, errors and durations (from every span, before sampling)"
     table = _table(title, "service", "calls", "errors", "p50", "p95", "p99", numbers=slice(1, None))
     for row in rows:
         errors = Text(f"{row['errors']} ({row['error_ratio']:.1%})", style="red" if row["errors"] else "")
@@ -78,10 +81,10 @@ def _services(document: Mapping[str, Any] | None) -> Table | None:
 
 
 def _labels(document: Mapping[str, Any] | None) -> Table | None:
-    rows = [row for one in _each(document) for row in one.get("attributes", ())][:_LABELS]
+    rows = [row for component in _documents(document) for row in component.get("attributes", ())][:_LABELS]
     if not rows:
         return None
-    table = _table("Worst labels (cardinality)", "metric", "label", "values", "such as", numbers=slice(2, 3))
+    table = _table("Labels with the most values", "metric", "label", "values", "examples", numbers=slice(2, 3))
     for row in rows:
         samples = ", ".join(row.get("samples", ()))
         table.add_row(
@@ -91,29 +94,29 @@ def _labels(document: Mapping[str, Any] | None) -> Table | None:
 
 
 def _trace(trace: Mapping[str, Any] | None) -> Tree | None:
-    """The spans below their parents, in order of time; at most ``_SPANS`` of them."""
+    """The spans as a tree, in order of time; at most ``_SPANS`` of them."""
     if trace is None:
         return None
     spans = sorted(trace["spans"], key=lambda span: (span["start_offset_ms"], -span["duration_ms"]))[:_SPANS]
     known = {span["span_id"] for span in spans}
     children: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for span in spans:
-        parent = span.get("parent_span_id", "")
-        children[parent if parent in known and parent != span["span_id"] else ""].append(span)
+        parent_id = span.get("parent_span_id", "")
+        children[parent_id if parent_id in known and parent_id != span["span_id"] else ""].append(span)
     title = Text.assemble(
-        ("Slowest trace kept  ", "italic"), _duration(trace["duration_ms"]), ("  rule ", "dim"), _plain(trace["rule"]),
-        ("  ", ""), (_clean(trace["trace_id"]), "dim"),
+        ("Slowest kept trace  ", "italic"), _duration(trace["duration_ms"]),
+        ("  kept by rule ", "dim"), _plain(trace["rule"]), ("  ", ""), (_clean(trace["trace_id"]), "dim"),
     )  # fmt: skip
     tree = Tree(title, guide_style="dim")
-    waiting = [(tree, span) for span in reversed(children[""])]
+    pending = [(tree, span) for span in reversed(children[""])]
     seen: set[str] = set()
-    while waiting:
-        above, span = waiting.pop()
+    while pending:
+        parent, span = pending.pop()
         if span["span_id"] in seen:
             continue
         seen.add(span["span_id"])
-        branch = above.add(_line(span))
-        waiting += [(branch, child) for child in reversed(children[span["span_id"]])]
+        branch = parent.add(_line(span))
+        pending += [(branch, child) for child in reversed(children[span["span_id"]])]
     if len(trace["spans"]) > _SPANS:
         tree.add(Text(f"… {len(trace['spans']) - _SPANS} more", style="dim"))
     return tree
@@ -132,7 +135,7 @@ def _line(span: Mapping[str, Any]) -> Text:
 
 
 def _notes(attributes: Mapping[str, Any]) -> Iterator[str]:
-    """What is worth a word: queue, GPU, tokens, tenant."""
+    """Noteworthy attributes: queue, GPU, tokens, tenant."""
     for key, note in _NOTES.items():
         value = attributes.get(key)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -159,7 +162,7 @@ def _duration(ms: float | None) -> str:
 
 
 def _clean(text: str) -> str:
-    """Without control characters: the text came from outside and goes to a terminal."""
+    """The text without control characters: it comes from outside and is printed on a terminal."""
     return "".join(ch if ch.isprintable() else "·" for ch in text)
 
 

@@ -1,4 +1,4 @@
-// Shows what the admin port's JSON paths answer. Everything from outside becomes text nodes, never markup.
+// Shows the JSON documents of the admin port. Everything from outside becomes text nodes, never markup.
 "use strict";
 
 const EVERY_MS = 2000;
@@ -31,12 +31,12 @@ function show(id, ...children) {
 
 const flagged = (text, isBad) => element("span", { className: isBad ? "bad" : "" }, text);
 const entries = (found) => Object.entries(found.document ?? {}).sort(([a], [b]) => (a < b ? -1 : 1));
-const local = (found) => (found.status === 403 ? [element("p", { className: "note" }, "Shown to this machine only: open the page on the gateway's own host, or through a tunnel.")] : []);
+const local = (found) => (found.status === 403 ? [element("p", { className: "note" }, "This section is only shown to clients on the gateway's own host. Open the page there or through a tunnel.")] : []);
 
 function health(found) {
   const pill = document.getElementById("health");
   if (!found.document) {
-    pill.textContent = "no answer";
+    pill.textContent = "not reachable";
     pill.className = "pill bad";
     return;
   }
@@ -56,7 +56,7 @@ function services(found) {
     table(rows, [
       ["service", (row) => row.service],
       ["calls", (row) => count(row.calls), true],
-      ["a second", (row) => (row.rate_per_s == null ? "" : row.rate_per_s.toFixed(1)), true],
+      ["per second", (row) => (row.rate_per_s == null ? "" : row.rate_per_s.toFixed(1)), true],
       ["errors", (row) => flagged(`${count(row.errors)}  (${percent(row.error_ratio)})`, row.errors > 0), true],
       ["p50", (row) => duration(row.p50_ms), true],
       ["p95", (row) => duration(row.p95_ms), true],
@@ -87,7 +87,7 @@ function lane(trace, span) {
   return svg;
 }
 
-// Spans in tree order with their depth; spans whose parent is not there stand at the top.
+// Spans in tree order with their depth; spans without a parent in this trace are roots.
 function ordered(spans) {
   const children = new Map();
   const ids = new Set(spans.map((span) => span.span_id));
@@ -183,13 +183,13 @@ function labels(found) {
       ["metric", (row) => row.metric],
       ["attribute", (row) => row.attribute],
       ["values", (row) => count(row.values), true],
-      ["such as", (row) => element("span", { className: "mono" }, (row.samples ?? []).join(", "))],
+      ["examples", (row) => element("span", { className: "mono" }, (row.samples ?? []).join(", "))],
     ]),
     table(metrics, [
       ["metric", (row) => element("span", {}, row.metric, " ", element("span", { className: "quiet" }, Object.values(row.group ?? {}).join(" ")))],
       ["series", (row) => count(row.series), true],
       ["limit", (row) => (row.limit ? count(row.limit) : "none"), true],
-      ["offered", (row) => count(row.demand), true],
+      ["series received", (row) => count(row.demand), true],
       ["points folded", (row) => flagged(count(row.folded), row.folded > 0), true],
     ]),
   );
@@ -199,7 +199,7 @@ function ledger(found) {
   if (!found.document) return;
   const reasons = (counts) => Object.entries(counts).map(([reason, items]) => `${count(items)} ${reason}`).join(", ");
   const { balanced, nodes } = found.document;
-  const closed = element("p", { className: balanced ? "good" : "bad" }, balanced ? "The books close: no item is unaccounted for." : "The books do not close.");
+  const closed = element("p", { className: balanced ? "good" : "bad" }, balanced ? "Balanced: every item is accounted for." : "Not balanced: some items are not accounted for.");
   show(
     "ledger",
     closed,
@@ -220,7 +220,7 @@ function ledger(found) {
 async function ask(path) {
   try {
     const response = await fetch(path, { headers: { Accept: "application/json" } });
-    const isData = response.ok || path === "/health"; // 503 carries the checks
+    const isData = response.ok || path === "/health"; // a 503 contains the checks, too
     return { status: response.status, document: isData ? await response.json() : null };
   } catch {
     return { status: 0, document: null };

@@ -50,7 +50,7 @@ def factory(kind, component_type, config_type=ComponentConfig, signals=ALL, **mo
 
 @pytest.fixture
 def registry():
-    """A few components; no entry points."""
+    """A registry with a few components, without entry points."""
     return Registry.of(
         [
             factory(ComponentKind.RECEIVER, "otlp", ReceiverConfig),

@@ -29,14 +29,14 @@ def config(registry, text=TEXT):
 @pytest.mark.parametrize("form", ["yaml", "json"])
 def test_redacted_by_default(registry, form):
     """No secret is printed unless asked for."""
-    text = dump(config(registry), form=form)
+    text = dump(config(registry), output_format=form)
     assert "hunter2" not in text
     assert "[REDACTED]" in text
-    assert "hunter2" in dump(config(registry), redact=False, form=form)
+    assert "hunter2" in dump(config(registry), redact=False, output_format=form)
 
 
 def test_what_is_printed_loads_again(registry):
-    """The unredacted text means the same when read; blocks that are off stay off."""
+    """The unredacted text means the same when loaded again; blocks that are absent stay absent."""
     printed = dump(config(registry), redact=False)
     again = config(registry, printed)
     assert dump(again, redact=False) == printed
@@ -62,7 +62,7 @@ KEYS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), ma
     )
 )
 def test_yaml_survives(document):
-    """Whatever is written as YAML is read back equal, texts that look like numbers included."""
+    """Everything written as YAML is read back equal, including texts that look like numbers."""
     assert plain(parse(to_yaml(document), "f")) == document
 
 
@@ -95,7 +95,7 @@ def test_texts_stay_texts(text):
 
 
 def test_schema_covers_every_section(registry):
-    """The JSON Schema knows every component type and spelling, and shows defaults as they are written."""
+    """The JSON Schema has every component type and alias, and shows defaults as they are written."""
     schema = json_schema([each.factory for each in registry.describe() if each.factory])
     json.dumps(schema)
     exporters = schema["properties"]["exporters"]["patternProperties"]

@@ -1,4 +1,4 @@
-"""What the queue's block means where two keys meet."""
+"""How the keys of the queue's block work together."""
 
 import pytest
 
@@ -15,8 +15,8 @@ from config.blocks import QueueConfig
         ({"sizer": "bytes", "batch": {"sizer": "items"}}, "items"),
     ],
 )
-def test_batch_counts_what_the_queue_was_told_to_count(queue, sizer):
-    """Its own sizer, else the queue's where that was written, else items."""
+def test_unit_of_batch_sizes(queue, sizer):
+    """The unit is the batch's own sizer, else the queue's if that was set, else items."""
     assert QueueConfig.model_validate(queue).batch_sizer == sizer
 
 

@@ -1,7 +1,8 @@
 import pytest
 
 from config.errors import ConfigErrors
-from config.resolve import read_file, resolve
+from config.references import read_file
+from config.resolve import resolve
 from config.yaml import plain
 
 ENV = {
@@ -84,7 +85,7 @@ def test_merging_is_deep_and_replaces_lists():
 
 
 def test_a_bare_key_wipes():
-    """A null in a later file removes what stood there before."""
+    """A null in a later file removes what was there before."""
     assert plain(resolved("processors: {batch: {}}\n", "processors:\n").root) == {"processors": None}
 
 
@@ -97,7 +98,7 @@ def test_set_comes_last_and_is_yaml():
 
 def test_other_sources():
     """env:NAME and yaml:TEXT are sources too; keys at the top may be joined by `::`."""
-    root = resolve(["env:CONFIG", "yaml:a::b::c: 2"], environ={"CONFIG": "a: {b: {c: 1, d: 1}}"}).root
+    root = resolve(["env:CONFIG", "yaml:a::b::c: 2"], [], {"CONFIG": "a: {b: {c: 1, d: 1}}"}).root
     assert plain(root) == {"a": {"b": {"c": 2, "d": 1}}}
 
 
@@ -107,16 +108,16 @@ def test_other_sources():
         ("${LOOP}", "refers to itself"),
         ("${BOMB}", "refers to itself"),
         ("${file:/missing}", "cannot read /missing: No such file or directory"),
-        ("${file:/me}", "${file:/me} nests more than 20 files"),
-        ("${file:/many}", "too many recursive expansions"),
-        ("${s3:bucket}", "scheme 's3' is not supported; known: env, file, yaml"),
-        ("${1X}", "no name of an environment variable"),
-        ("x${LIST}", "stands inside a string"),
+        ("${file:/me}", "${file:/me} nests files more than 20 levels deep"),
+        ("${file:/many}", "the value needs more than 1000 recursive expansions"),
+        ("${s3:bucket}", "the scheme 's3' is not supported; the supported schemes are env, file, yaml"),
+        ("${1X}", "'1X' is not a valid name of an environment variable"),
+        ("x${LIST}", "${LIST} stands for a mapping or a list, which cannot be part of a longer text"),
         ("${file:/broken}", "/broken:1:9: v: invalid YAML"),
     ],
 )
 def test_references_that_cannot_expand(text, message):
-    """Each is an error with the place of the reference, and ends in bounded time."""
+    """Each is an error at the place of the reference, found in bounded time."""
     with pytest.raises(ConfigErrors) as caught:
         resolved(f"v: {text}\n", broken="a: [1, 2", me="- ${file:/me}\n- ${file:/me}\n", many="- ${X}\n" * 1100)
     assert message in str(caught.value)
@@ -124,36 +125,39 @@ def test_references_that_cannot_expand(text, message):
 
 
 def test_all_errors_at_once():
-    """Every file that cannot be read or parsed and every bad --set is reported in one go."""
+    """Every file that cannot be read or parsed and every malformed --set is reported in one go."""
     with pytest.raises(ConfigErrors) as caught:
         resolve(["/missing", "ftp:x", "env:NOT_SET"], ["novalue", "a..b=1", "a=[", "b=2"], environ={}, read=read_file)
     messages = [str(error) for error in caught.value.errors]
     assert len(messages) == 6
-    assert any("missing equal sign" in message and message.startswith("--set novalue") for message in messages)
+    assert any("the equal sign is missing" in message and message.startswith("--set novalue") for message in messages)
 
 
 def test_unset_variables_are_noted():
     """A variable that is not set is null, with a note that names a variable that was probably meant."""
     document = resolved("v: ${env:HOST_NAM}\n", environ={"HOST_NAME": "h"})
     assert [str(note) for note in document.warnings] == [
-        '/0:1:4: v: the environment variable HOST_NAM is not set: the value is null (did you mean "HOST_NAME"?)'
+        (
+            "/0:1:4: v: the environment variable HOST_NAM is not set, so the value is null "
+            "(did you mean 'HOST_NAME'?); set the variable or give a default: ${env:HOST_NAM:-default}"
+        )
     ]
 
 
 def test_a_source_is_needed():
-    """Without any source there is an error that says so."""
-    with pytest.raises(ConfigErrors, match="at least one --config must be given"):
-        resolve([])
+    """Loading without any source is an error."""
+    with pytest.raises(ConfigErrors, match="no configuration was given; pass at least one --config"):
+        resolve([], [], {})
 
 
 def test_the_top_must_be_a_mapping():
     """A list or text at the top is refused."""
-    with pytest.raises(ConfigErrors, match="/0:1:1: a configuration must be a mapping"):
+    with pytest.raises(ConfigErrors, match="/0:1:1: a configuration must be a mapping of sections, got a list"):
         resolved("- a\n")
 
 
-def test_read_file_refuses_what_is_no_text(tmp_path):
-    """Bytes that are no UTF-8 are refused with the offset."""
+def test_read_file_refuses_binary_files(tmp_path):
+    """Bytes that are not valid UTF-8 are refused, with their offset."""
     (tmp_path / "f").write_bytes(b"a: \xff")
-    with pytest.raises(ValueError, match="not UTF-8 at byte 3"):
+    with pytest.raises(ValueError, match=r"not valid UTF-8 \(at byte 3\)"):
         read_file(str(tmp_path / "f"))

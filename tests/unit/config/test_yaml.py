@@ -47,12 +47,12 @@ def normal(answer: list, text: str = "") -> list:
 
 
 ALLOWED_HERE = {"%YAML 1.2\n---\nv: 010\n", 'v: "\\/"\n'}
-"""YAML 1.2 that go-yaml's 1.1 scanner refuses and that can mean only one thing."""
+"""YAML 1.2 that go-yaml's 1.1 scanner refuses, but which is unambiguous."""
 
 
 @pytest.mark.parametrize(("snippet", "answer"), list(zip(SNIPPETS, ANSWERS, strict=True)))
 def test_reads_as_go_yaml(snippet, answer):
-    """A snippet means what go-yaml v3 makes of it, or is refused by both."""
+    """A snippet is read as go-yaml v3 reads it, or refused by both."""
     if snippet in ALLOWED_HERE:
         assert answer["error"]
         parse(snippet, "f")
@@ -84,7 +84,7 @@ def test_every_node_knows_its_place():
     ],
 )
 def test_syntax_errors_have_positions(text, line, column, message):
-    """What is refused is refused with the place of the offence."""
+    """Errors carry the place where they occur."""
     with pytest.raises(YAMLSyntaxError) as caught:
         parse(text, "f")
     assert message in str(caught.value)
@@ -95,7 +95,7 @@ def test_alias_bombs_are_refused():
     """Nested aliases that stand for billions of nodes are refused at once."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
-    with pytest.raises(YAMLSyntaxError, match="aliases counted"):
+    with pytest.raises(YAMLSyntaxError, match="counting aliases"):
         parse("\n".join(lines), "f")
 
 

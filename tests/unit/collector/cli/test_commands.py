@@ -24,7 +24,7 @@ def test_version(tailrace):
 
 
 def test_a_new_module_is_a_new_command(monkeypatch, tmp_path, tailrace):
-    """A file that defines ``command`` is enough; helpers without one, and private ones, are no commands."""
+    """A file that defines ``command`` is enough; modules without one and private modules are not commands."""
     (tmp_path / "hello_there.py").write_text("import click\n@click.command()\ndef command():\n    click.echo('hi')\n")
     (tmp_path / "helper.py").write_text("x = 1\n")
     monkeypatch.setattr(collector.cli, "__path__", [*collector.cli.__path__, str(tmp_path)])
@@ -36,26 +36,26 @@ def test_a_new_module_is_a_new_command(monkeypatch, tmp_path, tailrace):
 
 @pytest.mark.parametrize("arguments", [("validate",), ("run",), ("nothing",), ("--wrong",)])
 def test_wrong_usage(tailrace, arguments):
-    """Wrong usage ends with 2."""
+    """Wrong usage ends with exit code 2."""
     assert tailrace(*arguments).exit_code == 2
 
 
 @pytest.mark.parametrize("command", [("run", "--config"), ("--config",)])
 def test_run_starts_serves_and_shuts_down(tailrace, service, good, command):
-    """run goes through the life cycle; plain tailrace --config is run."""
+    """run goes through the life cycle; tailrace --config without a command means run."""
     result = tailrace(*command, good)
     assert (result.exit_code, service.calls) == (0, ["init", "start", "run", "shutdown"])
 
 
-def test_run_can_load_anew(tailrace, service, good):
-    """The service gets the means to read the same sources again, for a reload."""
+def test_run_can_load_again(tailrace, service, good):
+    """The service receives a function that reads the same sources again, for a reload."""
     tailrace("run", "--config", good, "--set", "exporters.otlp_grpc.endpoint=new")
     (exporter,) = service.load().exporters.values()
     assert exporter.config.endpoint == "new"
 
 
 def test_run_reports_a_defect_with_its_traceback(tailrace, service, good):
-    """What no operator can mend is shown whole."""
+    """An unexpected error is shown with its traceback."""
     service.fail_in, service.error = "run", RuntimeError("a defect")
     result = tailrace("run", "--config", good)
     assert result.exit_code == 1
@@ -64,7 +64,7 @@ def test_run_reports_a_defect_with_its_traceback(tailrace, service, good):
 
 
 def test_run_reports_a_failed_start(tailrace, service, good):
-    """A component that refuses to start ends the command with 1 and its message, after what was started is shut down."""
+    """If a component fails to start, the command shuts down and ends with exit code 1 and its message."""
     service.fail_in, service.error = (
         "start",
         OSError("port 4317 is taken by otelcol (pid 7): set receivers::otlp::grpc::endpoint"),
@@ -77,7 +77,7 @@ def test_run_reports_a_failed_start(tailrace, service, good):
 
 
 def test_run_with_ctrl_c(tailrace, service, good):
-    """An interrupt that the service did not handle itself ends with 130."""
+    """An interrupt that the service did not handle itself ends the command with exit code 130."""
     service.fail_in, service.error = "run", KeyboardInterrupt()
     assert tailrace("run", "--config", good).exit_code == 130
     assert service.calls[-1] == "shutdown"
@@ -90,15 +90,15 @@ def test_run_refuses_a_bad_configuration(tailrace, service, good):
     )
     assert (result.exit_code, service.calls) == (1, [])
     assert (
-        'error: --set exporters.otlp_grpc.endpoint: exporters::otlp_grpc::endpoint: expected text, got 5; write it in quotes: "5"'
-        in result.output
+        "error: --set exporters.otlp_grpc.endpoint: exporters::otlp_grpc::endpoint: expected text, got 5; "
+        "write it in quotes: '5'" in result.output
     )
-    assert 'unknown key "telemetri" (did you mean "telemetry"?)' in result.output
+    assert "unknown key 'telemetri' (did you mean 'telemetry'?)" in result.output
     assert "2 errors" in result.output
 
 
 def test_run_refuses_a_log_file_it_cannot_open(tailrace, good, tmp_path):
-    """The output of the log is opened before anything starts."""
+    """The log file is opened before anything starts."""
     result = tailrace(
         "run", "--config", good, "--set", f"service.telemetry.logs.output_paths=[{tmp_path / 'no' / 'log'}]"
     )
@@ -107,7 +107,7 @@ def test_run_refuses_a_log_file_it_cannot_open(tailrace, good, tmp_path):
 
 
 def test_run_refuses_a_shared_environment(monkeypatch, tailrace, good):
-    """Another distribution's package under one of our names stops the start."""
+    """Nothing is started if another distribution installs a package with one of our names."""
     monkeypatch.setattr(
         "collector.cli.run.check_top_level_names",
         lambda: ["the distribution 'x' also installs a package named 'config'"],
@@ -118,14 +118,14 @@ def test_run_refuses_a_shared_environment(monkeypatch, tailrace, good):
 
 
 def test_validate_ok(tailrace, service, good):
-    """A good file is built and summed up, not started."""
+    """A valid configuration is built and summarized, but not started."""
     result = tailrace("validate", "--config", good)
     assert (result.exit_code, result.output) == (0, "OK: 1 receiver, 1 exporter in 1 pipeline\n")
     assert service.calls == ["init"]
 
 
 def test_validate_builds_the_graph(tailrace, service, good):
-    """What a component's constructor refuses is an error of validate."""
+    """An error in the constructor of a component is an error of validate."""
     service.fail_in, service.error = "init", ValueError("exporters::otlp_grpc: no certificate in /x")
     result = tailrace("validate", "--config", good)
     assert result.exit_code == 1
@@ -141,7 +141,7 @@ service: {pipelines: {traces: {receivers: [otlp], exporters: [otlp]}}}
 
 
 def test_validate_on_a_collectors_file(tailrace, tmp_path):
-    """It says what runs, what only the Collector has, what nobody knows, each with its place."""
+    """It reports which components run, which only the Collector has and which are unknown, with their places."""
     path = tmp_path / "f.yaml"
     path.write_text(FOREIGN)
     full = tailrace("validate", "--config", str(path))
@@ -150,14 +150,14 @@ def test_validate_on_a_collectors_file(tailrace, tmp_path):
     for part in (
         "1 of 4 components run unchanged",
         f"receivers filelog ({path}:2:21)",
-        "the OpenTelemetry Collector has these, Tailrace does not yet",
+        "1 part of the OpenTelemetry Collector, but not available in Tailrace yet:",
         f"processors nonsense ({path}:3:14)",
-        "nobody knows these",
+        "1 unknown component types:",
         f"exporters otlp ({path}:4:13)",
     ):
         assert part in compat.output
         assert part in full.output
-    assert 'unknown key "endpint" (did you mean "endpoint"?)' in full.output
+    assert "unknown key 'endpint' (did you mean 'endpoint'?)" in full.output
     assert "unknown key" not in compat.output
 
 
@@ -177,7 +177,7 @@ service:
 
 @pytest.mark.parametrize("command", ["validate", "run"])
 def test_five_mistakes_are_five_findings_with_places(tailrace, service, tmp_path, command):
-    """All at once, in the order of the file, each with file, line and column; nothing is built."""
+    """All errors are reported at once, in the order of the file, with line and column; nothing is built."""
     path = tmp_path / "broken.yaml"
     path.write_text(FIVE_MISTAKES)
     result = tailrace(command, "--config", str(path))
@@ -194,7 +194,7 @@ def test_five_mistakes_are_five_findings_with_places(tailrace, service, tmp_path
 
 
 def test_components(tailrace):
-    """Types with module, spellings, stability and signals, as YAML."""
+    """Types are listed with module, aliases, stability and signals, as YAML."""
     listed = plain(parse(tailrace("components").output, "out"))
     assert listed["receivers"] == [
         {
@@ -210,7 +210,7 @@ def test_components(tailrace):
 
 
 def test_components_lists_what_is_installed():
-    """Over the real entry points the command lists types, those that cannot be loaded with the reason."""
+    """With the real entry points the command lists the types, and the reason where one cannot be loaded."""
     listed = plain(parse(CliRunner().invoke(main, ["components"]).output, "out"))
     for section in ("receivers", "processors", "exporters"):
         for entry in listed[section]:
@@ -227,11 +227,11 @@ def test_print_config(tailrace, good):
 
 
 def test_schema(tailrace):
-    """The schema is JSON and knows the components."""
+    """The schema is JSON and contains the components."""
     schema = json.loads(tailrace("schema").output)
     assert "^(otlp|otlp_grpc)(/.+)?$" in schema["properties"]["exporters"]["patternProperties"]
 
 
 def test_unknown_commands():
-    """A name that is no module is no command."""
+    """A name without a module is not a command."""
     assert main.get_command(click.Context(main), "no-such") is None

@@ -9,7 +9,7 @@ from config.model import LogSampling, LogsTelemetry
 
 
 def written(tmp_path, log=None, **keys):
-    """What is written to a file while logging as configured."""
+    """The text written to a log file with this configuration."""
     path = tmp_path / "log"
     with logging_to(LogsTelemetry.model_validate({"output_paths": [str(path)], **keys})):
         if log:
@@ -20,7 +20,7 @@ def written(tmp_path, log=None, **keys):
 
 
 def test_json(tmp_path):
-    """JSON lines with time, level, message, caller and the initial fields."""
+    """JSON lines have time, level, message, caller and the initial fields."""
     line = json.loads(written(tmp_path, encoding="json", initial_fields={"region": "eu"}))
     assert line["msg"] == "hello there"
     assert line["level"] == "info"
@@ -31,7 +31,7 @@ def test_json(tmp_path):
 
 
 def test_logfmt_and_console(tmp_path):
-    """The other encodings; the caller can be left out; a file gets no colours."""
+    """logfmt and console lines; the caller can be left out, and files contain no colour codes."""
     assert 'level=info msg="hello there" size_bytes=5' in written(tmp_path, encoding="logfmt", disable_caller=True)
     (tmp_path / "log").unlink()
     console = written(tmp_path, disable_caller=True)
@@ -41,7 +41,7 @@ def test_logfmt_and_console(tmp_path):
 
 @pytest.mark.parametrize(("level", "count"), [("debug", 4), ("info", 3), ("warn", 2), ("error", 1)])
 def test_levels(tmp_path, level, count):
-    """Only what is at least as severe as the level is written."""
+    """Only messages at least as severe as the level are written."""
 
     def log(logger):
         logger.debug("a")
@@ -53,7 +53,7 @@ def test_levels(tmp_path, level, count):
 
 
 def test_other_libraries_join(tmp_path):
-    """Warnings of the standard library's logging come out in the same form, and no more after the context."""
+    """Warnings of the standard library's logging are written in the same form, until the context ends."""
     line = json.loads(
         written(tmp_path, lambda logger: logging.getLogger("aiohttp").warning("odd %s", "thing"), encoding="json")
     )
@@ -77,7 +77,7 @@ def test_stack_traces(tmp_path):
 
 
 def test_sampling():
-    """The first few equal messages of a tick pass, then every n-th; the next tick starts anew; other messages are not touched."""
+    """The first equal messages of a tick pass, then every n-th; each tick and each message counts for itself."""
     now = [0.0]
     sampler = Sampler(LogSampling(tick="10s", initial=2, thereafter=3), lambda: now[0])
 
@@ -99,7 +99,7 @@ def test_sampling():
 
 
 def test_sampling_is_on_by_default(tmp_path):
-    """Equal messages in a storm are thinned; without sampling all are written."""
+    """A storm of equal messages is thinned out; without sampling all are written."""
 
     def storm(logger):
         for _ in range(50):

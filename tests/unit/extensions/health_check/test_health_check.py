@@ -1,4 +1,4 @@
-"""Probes get the Collector's answers."""
+"""Probes are answered as the Collector answers them."""
 
 import socket
 
@@ -22,8 +22,8 @@ async def started(host, clock=None, **options):
     return extension
 
 
-async def test_says_since_when_it_is_ready():
-    """503 before, 200 with upSince and uptime after, on every path."""
+async def test_reports_since_when_the_service_is_ready():
+    """503 before the service is ready, then 200 with upSince and uptime, on every path."""
     host, clock = FakeHost(), FakeClock()
     host.is_ready = False
     extension = await started(host, clock)
@@ -40,8 +40,8 @@ async def test_says_since_when_it_is_ready():
     await extension.shutdown()
 
 
-async def test_answers_at_its_path_alone_with_the_configured_body():
-    """404 elsewhere."""
+async def test_answers_only_on_its_path_with_the_configured_body():
+    """Other paths are answered with 404."""
     host = FakeHost()
     extension = await started(host, path="/healthz", response_body={"healthy": "fine", "unhealthy": "wait"})
     assert await get(extension, "/healthz") == (200, "fine")
@@ -52,8 +52,8 @@ async def test_answers_at_its_path_alone_with_the_configured_body():
 
 
 @pytest.mark.parametrize(("enabled", "status"), [(False, 200), (True, 503)])
-async def test_failing_exporters_count_only_if_asked(enabled, status):
-    """check_collector_pipeline.enabled."""
+async def test_failing_exporters_count_only_if_enabled(enabled, status):
+    """check_collector_pipeline.enabled decides whether a failing exporter changes the answer."""
     host = FakeHost()
     host.add_health_check("exporter a", lambda: HealthCheck("exporter a", healthy=False))
     extension = await started(host, check_collector_pipeline={"enabled": enabled})
@@ -62,7 +62,7 @@ async def test_failing_exporters_count_only_if_asked(enabled, status):
 
 
 async def test_a_taken_port_names_the_key():
-    """So that the user can move it."""
+    """The message names the key that moves the listener to another port."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
@@ -71,6 +71,6 @@ async def test_a_taken_port_names_the_key():
 
 
 def test_a_path_begins_with_a_slash():
-    """Otherwise it would never match."""
-    with pytest.raises(ValueError, match="must begin with /"):
+    """Any other path would never match and is refused."""
+    with pytest.raises(ValueError, match="the path must begin with /, got 'healthz'"):
         factory.config_type.model_validate({"path": "healthz"})

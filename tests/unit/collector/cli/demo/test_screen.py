@@ -1,4 +1,4 @@
-"""What the demo shows of the admin port's documents: the tree, the tables, and nothing that a terminal would obey."""
+"""What the demo shows of the admin port's documents: the tree, the tables, and no control characters."""
 
 import io
 
@@ -16,15 +16,16 @@ def shown(documents) -> str:
 
 def span(number, parent="", **changed):
     return {
-        "span_id": f"{number:016x}", "parent_span_id": parent and f"{parent:016x}", "service": "api", "name": f"span {number}", "kind": "server",
+        "span_id": f"{number:016x}", "parent_span_id": parent and f"{parent:016x}",
+        "service": "api", "name": f"span {number}", "kind": "server",
         "start_offset_ms": float(number), "duration_ms": 10.0, "status": "unset", "attributes": {}, **changed,
     }  # fmt: skip
 
 
 def trace(*spans, duration_ms=2500.0):
     return {
-        "trace_id": "ab" * 16, "root_service": "api", "root_name": "POST /v1/embeddings", "duration_ms": duration_ms, "rule": "slow",
-        "spans": list(spans),
+        "trace_id": "ab" * 16, "root_service": "api", "root_name": "POST /v1/embeddings",
+        "duration_ms": duration_ms, "rule": "slow", "spans": list(spans),
     }  # fmt: skip
 
 
@@ -33,7 +34,7 @@ def sampling(*traces):
 
 
 def test_nothing_to_show():
-    """Paths that do not answer are no views."""
+    """Paths that do not answer, and empty documents, have no view."""
     assert views({}) == []
     assert (
         views({"/sampling": {}, "/span_metrics": {"span_metrics": {"services": []}}, "/cardinality": {"c@metrics": {}}})
@@ -42,7 +43,7 @@ def test_nothing_to_show():
 
 
 def test_the_slowest_of_all_processors():
-    """By the duration of the root."""
+    """The slowest trace is found across all processors."""
     documents = {
         "/sampling": {
             "a": {"slowest": [trace(span(1), duration_ms=3.0)]},
@@ -54,7 +55,7 @@ def test_the_slowest_of_all_processors():
 
 
 def test_a_trace_is_a_tree():
-    """Children are below their parents in order of time; GPU, queue and tenant stand beside their span."""
+    """Children are below their parents in order of time; GPU, queue and tenant are shown next to their span."""
     attributes = {"gpu.utilization.mean": 0.83, "gen_ai.latency.time_in_queue": 0.25, "tenant_id": "tenant-07"}
     text = shown(
         sampling(trace(span(1), span(3, 1, status="error"), span(2, 1), span(4, 2, attributes=attributes), span(9, 77)))
@@ -70,14 +71,14 @@ def test_a_trace_is_a_tree():
 
 
 def test_spans_that_are_their_own_ancestors_end():
-    """A cycle is no tree; what hangs in it is left out, the rest is shown."""
+    """Spans in a cycle are left out, and all others are shown."""
     text = shown(sampling(trace(span(1), span(2, 3), span(3, 2), span(4, 4))))
     assert "span 1" in text
     assert "span 4" in text
 
 
 def test_text_from_outside_is_text():
-    """No markup, no control characters."""
+    """Markup is not interpreted, and control characters are removed."""
     text = shown(sampling(trace(span(1, name="[red]x[/red]\x1b[31m\x07", attributes={"tenant_id": "a\x1b]0;b"}))))
     assert "[red]x[/red]" in text
     assert "\x1b" not in text
@@ -85,7 +86,7 @@ def test_text_from_outside_is_text():
 
 
 def test_tables():
-    """A line a service, a line a label."""
+    """One line per service, one line per label."""
     service = {
         "service": "api",
         "calls": 10,

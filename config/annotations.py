@@ -1,4 +1,4 @@
-"""What a pydantic model says about the keys below it: which models, secrets and texts stand where. Shared by ``explain`` and ``dump``."""
+"""What the type annotations of a pydantic model say about a key: which models, secrets or texts it may hold."""
 
 import re
 import types
@@ -13,39 +13,42 @@ __all__ = [
     "accepts_none",
     "accepts_text",
     "allowed_keys",
-    "alternatives",
-    "child",
+    "child_annotations",
     "is_secret",
     "looks_secret",
-    "models",
+    "models_among",
+    "union_members",
 ]
 
 _SECRET_KEY = re.compile(
-    r"passw(or)?d|passphrase|secret|token|api[-_]?key|access[-_]?key|credential|authorization|private|hmac|dsn|cookie|(^|_)(key|cert|ca)_pem$",
+    r"passw(or)?d|passphrase|secret|token|api[-_]?key|access[-_]?key|credential|authorization|private|hmac|dsn|cookie"
+    r"|(^|_)(key|cert|ca)_pem$",
     re.IGNORECASE,
 )
 
 
 def looks_secret(key: str) -> bool:
-    """Whether a key of that name holds a secret as a rule; for settings no model describes."""
+    """Whether a key of this name usually holds a secret; for settings that no model describes."""
     return bool(_SECRET_KEY.search(key))
 
 
-def alternatives(annotation: Any) -> list[Any]:
-    """The annotation's alternatives, without ``Annotated`` and aliases."""
+def union_members(annotation: Any) -> list[Any]:
+    """The members of a union, or the annotation alone, without ``Annotated`` and type aliases."""
     if isinstance(annotation, TypeAliasType):
-        return alternatives(annotation.__value__)
+        return union_members(annotation.__value__)
     origin = get_origin(annotation)
     if origin is Annotated:
-        return alternatives(get_args(annotation)[0])
+        return union_members(get_args(annotation)[0])
     if origin is Union or origin is types.UnionType:
-        return [each for member in get_args(annotation) for each in alternatives(member)]
+        return [inner for member in get_args(annotation) for inner in union_members(member)]
     return [annotation]
 
 
-def models(annotations: Iterable[Any]) -> list[type[BaseModel]]:
+def models_among(annotations: Iterable[Any]) -> list[type[BaseModel]]:
     """The models among the annotations."""
-    return [each for each in annotations if isinstance(each, type) and issubclass(each, BaseModel)]
+    return [
+        annotation for annotation in annotations if isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    ]
 
 
 def _key(name: str, field: FieldInfo) -> str:
@@ -54,12 +57,13 @@ def _key(name: str, field: FieldInfo) -> str:
 
 
 def allowed_keys(annotations: Iterable[Any]) -> list[str]:
-    """The keys that the models among the annotations know."""
-    return sorted({_key(name, field) for model in models(annotations) for name, field in model.model_fields.items()})
+    """The keys of the models among the annotations, sorted."""
+    models = models_among(annotations)
+    return sorted({_key(name, field) for model in models for name, field in model.model_fields.items()})
 
 
-def child(annotations: Iterable[Any], step: str | int) -> list[Any]:
-    """The alternatives for what stands under ``step``; empty where nothing may."""
+def child_annotations(annotations: Iterable[Any], step: str | int) -> list[Any]:
+    """The annotations of the value under ``step``, a key or an index; empty if no such value is allowed."""
     found: list[Any] = []
     for annotation in annotations:
         if annotation is Any or annotation is object:
@@ -67,7 +71,7 @@ def child(annotations: Iterable[Any], step: str | int) -> list[Any]:
         elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
             for name, field in annotation.model_fields.items():
                 if step in (name, _key(name, field)):
-                    found += alternatives(field.annotation)
+                    found += union_members(field.annotation)
                     break
             else:
                 if annotation.model_config.get("extra") == "allow":
@@ -77,25 +81,28 @@ def child(annotations: Iterable[Any], step: str | int) -> list[Any]:
         else:
             origin, arguments = get_origin(annotation), get_args(annotation)
             if isinstance(origin, type) and issubclass(origin, Mapping) and len(arguments) == 2:
-                found += alternatives(arguments[1])
+                found += union_members(arguments[1])
             elif origin in (list, tuple, set, frozenset) and arguments and isinstance(step, int):
                 position = step if origin is tuple and arguments[-1] is not Ellipsis and step < len(arguments) else 0
-                found += alternatives(arguments[position])
+                found += union_members(arguments[position])
     return found
 
 
 def accepts_none(annotations: Iterable[Any]) -> bool:
-    """Whether null is a value here."""
-    return any(each in (None, type(None), Any) for each in annotations)
+    """Whether null is an allowed value."""
+    return any(annotation in (None, type(None), Any) for annotation in annotations)
 
 
 def accepts_text(annotations: Iterable[Any]) -> bool:
-    """Whether the target is (also) text."""
+    """Whether text is an allowed value."""
     return any(
-        (isinstance(each, type) and issubclass(each, str | SecretStr)) or "" in get_args(each) for each in annotations
+        (isinstance(annotation, type) and issubclass(annotation, str | SecretStr)) or "" in get_args(annotation)
+        for annotation in annotations
     )
 
 
 def is_secret(annotations: Iterable[Any]) -> bool:
-    """Whether the target is a secret."""
-    return any(isinstance(each, type) and issubclass(each, SecretStr | SecretBytes) for each in annotations)
+    """Whether the value is a secret."""
+    return any(
+        isinstance(annotation, type) and issubclass(annotation, SecretStr | SecretBytes) for annotation in annotations
+    )

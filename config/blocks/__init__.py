@@ -1,0 +1,41 @@
+"""The shared blocks of component configuration: the Collector's keys, defaults and value forms.
+
+Component authors build their ``config.py`` from these. The docstring of a key is user documentation: it becomes the
+description of that key in the JSON Schema (``tailrace schema``).
+
+``base``      the base class of every configuration
+``values``    durations, sizes in bytes, secrets
+``tls``       certificates and TLS versions of clients and servers
+``auth``      the reference to an authenticating extension
+``grpc``      gRPC clients and servers
+``http``      HTTP clients and servers
+``delivery``  queue, batching and retries of exporters
+"""
+
+from config.blocks.auth import AuthConfig
+from config.blocks.base import ComponentConfig
+from config.blocks.delivery import QueueBatchConfig, QueueConfig, RetryConfig
+from config.blocks.grpc import GRPCClientConfig, GRPCServerConfig, KeepaliveClientConfig, KeepaliveServerConfig
+from config.blocks.http import CORSConfig, HTTPClientConfig, HTTPServerConfig
+from config.blocks.tls import TLSClientConfig, TLSServerConfig
+from config.blocks.values import ByteSize, Duration, Secret
+
+__all__ = [
+    "AuthConfig",
+    "ByteSize",
+    "CORSConfig",
+    "ComponentConfig",
+    "Duration",
+    "GRPCClientConfig",
+    "GRPCServerConfig",
+    "HTTPClientConfig",
+    "HTTPServerConfig",
+    "KeepaliveClientConfig",
+    "KeepaliveServerConfig",
+    "QueueBatchConfig",
+    "QueueConfig",
+    "RetryConfig",
+    "Secret",
+    "TLSClientConfig",
+    "TLSServerConfig",
+]

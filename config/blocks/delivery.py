@@ -1,0 +1,91 @@
+"""Queue, batching and retries of exporters.
+
+Source: open-telemetry/opentelemetry-collector exporter/exporterhelper, config/configretry.
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from config.blocks.base import ComponentConfig
+from config.blocks.values import ByteSize, Duration, duration_text
+
+__all__ = ["QueueBatchConfig", "QueueConfig", "RetryConfig"]
+
+
+class RetryConfig(ComponentConfig):
+    """Retries of failed requests, with exponential back-off."""
+
+    enabled: bool = True
+    """Retry failed requests. false: data is dropped after the first failed attempt."""
+    initial_interval: Duration = 5.0
+    """Wait before the first retry."""
+    randomization_factor: float = Field(default=0.5, ge=0, le=1)
+    """Share by which each wait is randomly lengthened or shortened."""
+    multiplier: float = Field(default=1.5, ge=0)
+    """Factor by which each wait is longer than the previous one."""
+    max_interval: Duration = 30.0
+    """Longest wait before it is randomized. A longer one requested by the server is respected."""
+    max_elapsed_time: Duration = 300.0
+    """Time after which the data is dropped. 0: retry indefinitely."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.enabled and self.max_elapsed_time > 0:
+            for name in ("initial_interval", "max_interval"):
+                interval_s = getattr(self, name)
+                if interval_s > self.max_elapsed_time:
+                    raise ValueError(
+                        f"max_elapsed_time ({duration_text(self.max_elapsed_time)}) must not be less than "
+                        f"{name} ({duration_text(interval_s)})"
+                    )
+        return self
+
+
+class QueueBatchConfig(ComponentConfig):
+    """Merging of queued data into larger requests (sending_queue::batch)."""
+
+    flush_timeout: Duration = Field(default=0.2, gt=0)
+    """Longest time that data waits to be merged."""
+    min_size: int = Field(default=8192, ge=0)
+    """Size at which merged data is sent without waiting any longer, in units of sizer."""
+    max_size: int = Field(default=0, ge=0)
+    """Size of the largest request, in units of sizer. 0: no limit."""
+    sizer: Literal["", "items", "bytes"] = ""
+    """Unit of min_size and max_size. Empty: bytes if the queue's own sizer is bytes, otherwise items."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.max_size and self.max_size < self.min_size:
+            raise ValueError(f"max_size ({self.max_size}) must not be less than min_size ({self.min_size})")
+        return self
+
+
+class QueueConfig(ComponentConfig):
+    """The sending queue of an exporter."""
+
+    enabled: bool = True
+    """Queue data before sending it. false: the sender of a batch waits for its delivery."""
+    num_consumers: int = Field(default=10, ge=1)
+    """Requests that may be in flight at once, per signal. 1: requests are sent in order."""
+    queue_size: int = Field(default=1000, ge=1)
+    """Capacity of the queue of each signal, including requests in flight, in units of sizer."""
+    sizer: Literal["requests", "items", "bytes"] = "requests"
+    """Unit of queue_size."""
+    max_bytes: ByteSize = 256 * 1024 * 1024
+    """Capacity of the queue in bytes (specific to Tailrace), in addition to queue_size. 0: no limit."""
+    block_on_overflow: bool = False
+    """Refuse new requests at the receiver while the queue is full, instead of dropping data."""
+    wait_for_result: bool = False
+    """Let the sender of a batch wait for its delivery. Cannot be combined with storage."""
+    storage: str = ""
+    """Id of the extension that keeps the queue across restarts. Empty: the queue is kept in memory."""
+    batch: QueueBatchConfig | None = None
+    """Merging of queued data into larger requests. Absent: data is sent as it was received."""
+
+    @property
+    def batch_sizer(self) -> Literal["items", "bytes"]:
+        """Unit of ``batch``: its own sizer, else the queue's if that was set, else items."""
+        if self.batch is not None and self.batch.sizer:
+            return self.batch.sizer
+        return "bytes" if "sizer" in self.model_fields_set and self.sizer == "bytes" else "items"

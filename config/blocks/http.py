@@ -1,0 +1,101 @@
+"""Settings of HTTP clients and servers. Source: open-telemetry/opentelemetry-collector config/confighttp."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from config.blocks.auth import AuthConfig
+from config.blocks.base import ComponentConfig
+from config.blocks.tls import TLSClientConfig, TLSServerConfig
+from config.blocks.values import ByteSize, Duration, Secret
+
+__all__ = ["CORSConfig", "HTTPClientConfig", "HTTPServerConfig"]
+
+
+class HTTPClientConfig(ComponentConfig):
+    """Settings of an HTTP client."""
+
+    endpoint: str = ""
+    """URL of the server, for example http://localhost:4318."""
+    proxy_url: str = ""
+    """URL of a proxy. Empty: from the variables HTTPS_PROXY, HTTP_PROXY and NO_PROXY, never for loopback addresses."""
+    tls: TLSClientConfig = TLSClientConfig()
+    """TLS settings, for URLs with the scheme https."""
+    timeout: Duration = 30.0
+    """Timeout of one attempt. 0: none."""
+    headers: dict[str, Secret] = Field(default_factory=dict)
+    """Headers to add to every request. The values are treated as secrets."""
+    compression: Literal["", "none", "gzip", "zstd", "snappy", "deflate", "zlib", "lz4"] = "gzip"
+    """Compression of request bodies. Empty or none: not compressed."""
+    compression_params: dict[str, int] = Field(default_factory=dict)
+    """Parameters of the compression. The only one is level, the compression level."""
+    max_idle_conns: int = Field(default=100, ge=0)
+    """Accepted for compatibility with the Collector; has no effect."""
+    max_idle_conns_per_host: int = Field(default=0, ge=0)
+    """Accepted for compatibility with the Collector; has no effect."""
+    max_conns_per_host: int = Field(default=0, ge=0)
+    """Connections that may be open to one host. 0: no limit."""
+    idle_conn_timeout: Duration = 90.0
+    """Close a connection that has been idle for this long."""
+    disable_keep_alives: bool = False
+    """Open a new connection for every request."""
+    http2_read_idle_timeout: Duration = 0.0
+    """Accepted for compatibility with the Collector; has no effect, since the client uses HTTP/1.1."""
+    http2_ping_timeout: Duration = 15.0
+    """Accepted for compatibility with the Collector; has no effect, since the client uses HTTP/1.1."""
+    force_attempt_http2: bool = True
+    """Accepted for compatibility with the Collector; has no effect, since the client uses HTTP/1.1."""
+    auth: AuthConfig | None = None
+    """Extension that provides credentials. Absent: none are sent."""
+    read_buffer_size: ByteSize = 0
+    """Accepted for compatibility with the Collector; has no effect."""
+    write_buffer_size: ByteSize = 0
+    """Accepted for compatibility with the Collector; has no effect."""
+
+
+class CORSConfig(ComponentConfig):
+    """Cross-origin requests from web pages. If absent or without origins, OPTIONS requests are answered with 405."""
+
+    null_means_default: ClassVar[bool] = False
+
+    allowed_origins: tuple[str, ...] = ()
+    """Origins of web pages that may send requests. Each may contain one *, which matches anything."""
+    allowed_headers: tuple[str, ...] = ()
+    """Headers that are allowed in addition to Accept, Content-Type and X-Requested-With. * allows any."""
+    exposed_headers: tuple[str, ...] = ()
+    """Response headers that scripts of the page may read."""
+    max_age: int = Field(default=0, ge=0)
+    """Seconds for which a browser may cache the answer to a preflight request. 0: not specified."""
+
+
+class HTTPServerConfig(ComponentConfig):
+    """Settings of an HTTP server."""
+
+    endpoint: str = "localhost:4318"
+    """Address to listen on, as host:port."""
+    tls: TLSServerConfig | None = None
+    """TLS settings. Absent: plaintext."""
+    cors: CORSConfig | None = None
+    """Cross-origin requests. Absent: they are not allowed."""
+    auth: AuthConfig | None = None
+    """Extension that authenticates clients. Absent: clients are not authenticated."""
+    max_request_body_size: ByteSize = 20 * 1024 * 1024
+    """Largest request body in bytes, both as sent and decompressed."""
+    include_metadata: bool = False
+    """Keep the headers of each request with the data, for processors and exporters that use them."""
+    response_headers: dict[str, Secret] = Field(default_factory=dict)
+    """Headers to add to every response."""
+    compression_algorithms: tuple[Literal["", "gzip", "zstd", "zlib", "snappy", "deflate", "lz4"], ...] = (
+        "", "gzip", "zstd", "zlib", "snappy", "deflate", "lz4",
+    )  # fmt: skip
+    """Accepted encodings of request bodies. The empty string stands for bodies that are not compressed."""
+    read_timeout: Duration = 0.0
+    """Time in which a request body must arrive. 0: no limit, but a body that stalls for 60 s is answered with 408."""
+    read_header_timeout: Duration = 0.0
+    """Time in which the head of a request must arrive. 0: read_timeout, or one minute if that is 0 as well."""
+    write_timeout: Duration = 0.0
+    """Time in which the client must accept its responses. 0: one minute."""
+    idle_timeout: Duration = 0.0
+    """Close a connection that has been idle for this long. 0: read_timeout, or about an hour if that is 0 as well."""
+    keep_alives_enabled: bool = True
+    """Keep connections open for further requests. false: one request per connection."""

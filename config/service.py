@@ -1,0 +1,214 @@
+"""The section ``service``: extensions, pipelines and telemetry, with every reference to a component checked."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from collector.api import ComponentId, ComponentKind
+from collector.model import Signal
+from config.blocks import AuthConfig, QueueConfig
+from config.errors import Findings
+from config.explain import closest, describe, listing
+from config.graph import Factories
+from config.model import ConfiguredComponent, Pipeline, ServiceConfig, TelemetryConfig, singular
+from config.resolve import Document
+from config.validation import expect_mapping, parse_model
+from config.yaml import ListNode, MapNode, Node, Position, ScalarNode
+
+__all__ = ["check_extension_references", "read_service"]
+
+_SERVICE_KEYS = ("extensions", "pipelines", "telemetry")
+_PIPELINE_KEYS = ("receivers", "processors", "exporters")
+
+
+def read_service(document: Document, factories: Factories, findings: Findings) -> ServiceConfig:
+    """The section ``service`` of the document, as far as it is valid."""
+    return _ServiceReader(document, factories, findings).service()
+
+
+def check_extension_references(
+    service: ServiceConfig,
+    configured: Mapping[ComponentKind, Mapping[ComponentId, ConfiguredComponent]],
+    document: Document,
+    findings: Findings,
+) -> None:
+    """``auth.authenticator`` and ``storage`` must name extensions that are listed in ``service.extensions``."""
+    listed = [str(extension) for extension in service.extensions]
+    for kind in ComponentKind:
+        for component in configured[kind].values():
+            for keys in _extension_references(component.config):
+                path = (str(kind), str(component.id), *keys)
+                node = document.node(*path)
+                if not isinstance(node, ScalarNode) or not isinstance(node.value, str) or not node.value:
+                    continue
+                if node.value not in listed:
+                    findings.error(
+                        node.position,
+                        path,
+                        f"the extension '{node.value}' is not listed in service::extensions",
+                        suggestion=closest(node.value, listed),
+                        hint=listing("listed extension", listed, none="no extensions are listed"),
+                    )
+
+
+class _ServiceReader:
+    def __init__(self, document: Document, factories: Factories, findings: Findings) -> None:
+        self._document = document
+        self._factories = factories
+        self._findings = findings
+
+    def service(self) -> ServiceConfig:
+        self._check_keys(self._mapping("service"), ("service",), _SERVICE_KEYS)
+        telemetry = self._telemetry()
+        path = ("service", "pipelines")
+        section = self._mapping(*path)
+        pipelines = {}
+        for text, entry in section.entries.items() if section else ():
+            pipeline = self._pipeline(text, entry.key_position, entry.node)
+            if pipeline is not None:
+                pipelines[text] = pipeline
+        if section is None or not section.entries:
+            self._findings.error(self._document.position(*path), path, "the service must have at least one pipeline")
+        return ServiceConfig(self._component_ids(("service", "extensions")), pipelines, telemetry)
+
+    def _mapping(self, *path: str) -> MapNode | None:
+        return expect_mapping(self._document.node(*path), path, self._findings)
+
+    def _check_keys(self, node: MapNode | None, path: tuple[str, ...], allowed: tuple[str, ...]) -> None:
+        for key, entry in node.entries.items() if node else ():
+            if key not in allowed:
+                self._findings.error(
+                    entry.key_position,
+                    path,
+                    f"unknown key {key!r}",
+                    suggestion=closest(key, allowed),
+                    hint=listing("allowed key", allowed),
+                )
+
+    def _telemetry(self) -> TelemetryConfig:
+        path = ("service", "telemetry")
+        node = self._document.node(*path)
+        if node is None:
+            return TelemetryConfig()
+        telemetry, errors = parse_model(TelemetryConfig, node, self._document.position(*path), path)
+        self._findings.errors += errors
+        if telemetry is None:
+            return TelemetryConfig()
+        for keys, reason in _settings_without_effect(telemetry):
+            position = self._document.position(*path, *keys)
+            self._findings.warning(position, (*path, *keys), f"this setting has no effect: {reason}")
+        return telemetry
+
+    def _pipeline(self, text: str, position: Position, node: Node) -> Pipeline | None:
+        path = ("service", "pipelines", text)
+        try:
+            pipeline_id = ComponentId.parse(text)
+        except ValueError as exc:
+            self._findings.error(position, path[:2], str(exc))
+            return None
+        signals = [str(signal) for signal in Signal]
+        if pipeline_id.type not in signals:
+            is_profiles = pipeline_id.type == "profiles"
+            self._findings.error(
+                position,
+                path,
+                "the signal 'profiles' is not supported yet" if is_profiles else f"unknown signal '{pipeline_id.type}'",
+                suggestion=closest(pipeline_id.type, signals),
+                hint=listing("supported signal", signals),
+            )
+            return None
+        self._check_keys(expect_mapping(node, path, self._findings), path, _PIPELINE_KEYS)
+        return Pipeline(
+            text,
+            Signal(pipeline_id.type),
+            self._component_ids((*path, "receivers")),
+            self._component_ids((*path, "processors"), unique=True),
+            self._component_ids((*path, "exporters")),
+            position,
+        )
+
+    def _component_ids(self, path: tuple[str, ...], *, unique: bool = False) -> tuple[ComponentId, ...]:
+        """The configured components listed at ``path``, in order, each once."""
+        node = self._document.node(*path)
+        if node is None or (isinstance(node, ScalarNode) and node.value is None):
+            return ()
+        if not isinstance(node, ListNode):
+            example = f"[{node.value}]" if isinstance(node, ScalarNode) and isinstance(node.value, str) else "[a, b]"
+            message = f"expected a list of component ids, got {describe(node)}"
+            self._findings.error(node.position, path, message, hint=f"write {example}")
+            return ()
+        found: dict[ComponentId, None] = {}
+        for item in node.items:
+            if not isinstance(item, ScalarNode) or not isinstance(item.value, str):
+                message = f"expected a component id such as type or type/name, got {describe(item)}"
+                self._findings.error(item.position, path, message)
+                continue
+            try:
+                component_id = ComponentId.parse(item.value)
+            except ValueError as exc:
+                self._findings.error(item.position, path, str(exc))
+                continue
+            if component_id in found:
+                report = self._findings.error if unique else self._findings.warning
+                report(item.position, path, f"'{component_id}' is listed twice")
+            elif self._is_configured(component_id, path, item.position):
+                found[component_id] = None
+        return tuple(found)
+
+    def _is_configured(self, component_id: ComponentId, path: tuple[str, ...], position: Position) -> bool:
+        """Whether the component is configured in a section that ``path`` may refer to; reported if not."""
+        kinds = [ComponentKind(path[-1])]
+        if path[-1] in ("receivers", "exporters"):
+            kinds.append(ComponentKind.CONNECTOR)
+        if any(component_id in self._factories[kind] for kind in kinds):
+            return True
+        noun = singular(kinds[0])
+        candidates = [str(candidate) for kind in kinds for candidate in self._factories[kind]]
+        hint = listing(f"configured {noun}", candidates, none=f"no {noun}s are configured")
+        for kind in ComponentKind:
+            if component_id in self._factories[kind]:
+                hint = f"'{component_id}' is configured under {kind}"
+                break
+        self._findings.error(
+            position,
+            path,
+            f"the {noun} '{component_id}' is not configured",
+            suggestion=closest(str(component_id), candidates),
+            hint=hint,
+        )
+        return False
+
+
+def _settings_without_effect(telemetry: TelemetryConfig) -> list[tuple[tuple[str, ...], str]]:
+    """Keys below ``telemetry`` that are accepted for the Collector's files, with the reason why they do nothing."""
+    found: list[tuple[tuple[str, ...], str]] = []
+    if telemetry.traces and telemetry.traces.get("level") != "none":
+        found.append((("traces",), "Tailrace does not trace itself"))
+    if telemetry.logs.processors:
+        found.append((("logs", "processors"), "Tailrace does not export its own log, it writes it to output_paths"))
+    if telemetry.metrics.views:
+        found.append((("metrics", "views"), "Tailrace does not apply views to its own metrics"))
+    if any(reader.periodic is not None for reader in telemetry.metrics.readers):
+        reason = "Tailrace does not push its own metrics; use a pull reader and scrape it instead of a periodic one"
+        found.append((("metrics", "readers"), reason))
+    return found
+
+
+def _extension_references(config: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Paths, inside one component's configuration, of the shared blocks' keys that name an extension."""
+    found: list[tuple[str, ...]] = []
+    if isinstance(config, AuthConfig):
+        found.append((*path, "authenticator"))
+    elif isinstance(config, QueueConfig):
+        found.append((*path, "storage"))
+    elif isinstance(config, BaseModel):
+        for name, model_field in type(config).model_fields.items():
+            found += _extension_references(getattr(config, name), (*path, model_field.alias or name))
+    elif isinstance(config, Mapping):
+        for key, value in config.items():
+            found += _extension_references(value, (*path, str(key)))
+    elif isinstance(config, list | tuple):
+        for index, value in enumerate(config):
+            found += _extension_references(value, (*path, str(index)))
+    return found
