@@ -29,6 +29,7 @@ from collector.model import (
     StringColumn,
 )
 from collector.model.arrays import Mask
+from collector.otlp.semantics import SPAN_KINDS
 from collector.text.patterns import compile_pattern
 from config.blocks import ComponentConfig
 
@@ -36,7 +37,6 @@ __all__ = ["MatchConfig", "Matcher"]
 
 _Rule = Callable[[Batch], Mask]
 
-SPAN_KINDS: Final = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _NO_SERVICE: Final = "<nil-service-name>"
 _SPANS_ONLY: Final = ("services", "span_names", "span_kinds")
 _LOGS_ONLY: Final = ("log_bodies", "log_severity_texts", "log_severity_number")

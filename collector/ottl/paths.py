@@ -24,6 +24,7 @@ from collector.model import (
     Signal,
     StringColumn,
 )
+from collector.otlp.semantics import NO_RECORDED_VALUE, SEVERITIES, SPAN_KINDS, STATUS_CODES, TEMPORALITIES
 from collector.ottl.values import Array, Failure, Kind, Scalar, Values, apply
 
 __all__ = ["CONTEXTS", "SYMBOLS", "TABLES", "Context", "Key", "Reader", "View", "index", "known_context", "path_reader"]
@@ -62,34 +63,25 @@ SIGNALS: Final[Mapping[Context, frozenset[Signal]]] = {
     "log": frozenset({Signal.LOGS}),
 }
 
-_KINDS: Final = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
-_LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 _SPAN_SYMBOLS: Final = {
-    **{f"SPAN_KIND_{name}": number for number, name in enumerate(_KINDS)},
-    **{f"STATUS_CODE_{name}": number for number, name in enumerate(("UNSET", "OK", "ERROR"))},
+    **{f"SPAN_KIND_{name}": number for number, name in enumerate(SPAN_KINDS)},
+    **{f"STATUS_CODE_{name}": number for number, name in enumerate(STATUS_CODES)},
 }
 _METRIC_SYMBOLS: Final = {
-    **{f"AGGREGATION_TEMPORALITY_{name}": number for number, name in enumerate(("UNSPECIFIED", "DELTA", "CUMULATIVE"))},
+    **{f"AGGREGATION_TEMPORALITY_{name}": number for number, name in enumerate(TEMPORALITIES)},
     **{
         f"METRIC_DATA_TYPE_{name}": number
         for number, name in enumerate(("NONE", "GAUGE", "SUM", "HISTOGRAM", "EXPONENTIAL_HISTOGRAM", "SUMMARY"))
     },
 }
-_LOG_SYMBOLS: Final = {
-    "SEVERITY_NUMBER_UNSPECIFIED": 0,
-    **{
-        f"SEVERITY_NUMBER_{level}{step + 1 if step else ''}": 4 * n + step + 1
-        for n, level in enumerate(_LEVELS)
-        for step in range(4)
-    },
-}
+_LOG_SYMBOLS: Final = {f"SEVERITY_NUMBER_{name}": number for number, name in enumerate(SEVERITIES)}
 SYMBOLS: Final[Mapping[Context, Mapping[str, int]]] = {
     "resource": {},
     "scope": {},
     "span": _SPAN_SYMBOLS,
     "spanevent": _SPAN_SYMBOLS,
     "metric": _METRIC_SYMBOLS,
-    "datapoint": {"FLAG_NONE": 0, "FLAG_NO_RECORDED_VALUE": 1, **_METRIC_SYMBOLS},
+    "datapoint": {"FLAG_NONE": 0, "FLAG_NO_RECORDED_VALUE": NO_RECORDED_VALUE, **_METRIC_SYMBOLS},
     "log": _LOG_SYMBOLS,
 }
 
@@ -362,8 +354,8 @@ _PATHS: Final[Mapping[str, Mapping[str, _Make | _Keyed]]] = {
         "trace_state": _TraceState(),
         "name": _text("name", "spans"),
         "kind": _whole("kind", "spans"),
-        "kind.string": _kind_text(("Unspecified", "Internal", "Server", "Client", "Producer", "Consumer")),
-        "kind.deprecated_string": _kind_text([f"SPAN_KIND_{name}" for name in _KINDS]),
+        "kind.string": _kind_text([name.capitalize() for name in SPAN_KINDS]),
+        "kind.deprecated_string": _kind_text([f"SPAN_KIND_{name}" for name in SPAN_KINDS]),
         **_times("spans", start_time="start_time_unix_nano", end_time="end_time_unix_nano"),
         "attributes": _Attributes(),
         "status.code": _whole("status_code", "spans"),

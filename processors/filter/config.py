@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal, Self, TypeAlias, get_args
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Tag, model_validator
 
 from collector.model import Signal
+from collector.otlp.semantics import SEVERITY_NUMBERS
 from collector.ottl import Context, ErrorMode, compile_conditions, infer_context
 from collector.ottl.match import AttributeMatch, MatchConfig, RegexpConfig, SeverityMatch
 from config.blocks import ComponentConfig
@@ -18,10 +19,6 @@ __all__ = ["FilterConfig", "LogMatchConfig", "MetricMatchConfig"]
 _NO_EXPR: Final = (
     "expr is not available; write conditions in OTTL (metrics.metric, metrics.datapoint) or use strict or regexp"
 )
-_LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
-_SEVERITIES: Final = {
-    f"{level}{i + 1 if i else ''}": 4 * n + i + 1 for n, level in enumerate(_LEVELS) for i in range(4)
-}
 
 
 class SeverityConfig(ComponentConfig):
@@ -35,7 +32,7 @@ class SeverityConfig(ComponentConfig):
     @model_validator(mode="after")
     def _known(self) -> Self:
         text = str(self.min).upper()
-        if text and text not in _SEVERITIES and text not in {str(number) for number in _SEVERITIES.values()}:
+        if text and text not in SEVERITY_NUMBERS and text not in map(str, SEVERITY_NUMBERS.values()):
             raise ValueError(
                 f"min: {self.min!r} is no severity: write TRACE, DEBUG, INFO, WARN, ERROR, FATAL (also INFO2 …) or 1 to 24"
             )
@@ -45,7 +42,7 @@ class SeverityConfig(ComponentConfig):
     def number(self) -> int:
         """``min`` as a severity number; 0: none given."""
         text = str(self.min).upper()
-        return int(text) if text.isdigit() else _SEVERITIES.get(text, 0)
+        return int(text) if text.isdigit() else SEVERITY_NUMBERS.get(text, 0)
 
 
 class LogMatchConfig(ComponentConfig):

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from collector.gpu import GpuSourceConfig
+from collector.otlp.semantics import SeverityLevel, SpanKind
 from collector.text.patterns import compile_pattern
 from config import ComponentConfig, Duration
 
@@ -30,10 +31,6 @@ def _key(value: str) -> str:
     return value
 
 
-SpanKind = Annotated[
-    Literal["UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"], BeforeValidator(_upper)
-]
-Severity = Annotated[Literal["trace", "debug", "info", "warn", "error", "fatal"], BeforeValidator(_lower)]
 Regex = Annotated[str, AfterValidator(_regex)]
 Key = Annotated[str, AfterValidator(_key)]
 
@@ -41,7 +38,7 @@ Key = Annotated[str, AfterValidator(_key)]
 class MatchConfig(ComponentConfig):
     """Which spans are GPU work: of one of ``kinds`` and (with any of the attributes or a name that one pattern finds)."""
 
-    kinds: tuple[SpanKind, ...] = ("SERVER", "INTERNAL", "CONSUMER")
+    kinds: tuple[Annotated[SpanKind, BeforeValidator(_upper)], ...] = ("SERVER", "INTERNAL", "CONSUMER")
     any_attribute: tuple[Key, ...] = ("gen_ai.operation.name", "gen_ai.request.model", "hw.id")
     names: tuple[Regex, ...] = ("(?i)(embed|encode|rerank|infer|predict|train)",)
 
@@ -64,7 +61,7 @@ class IntervalConfig(ComponentConfig):
 class LogsConfig(ComponentConfig):
     """Which log records get the GPU's state."""
 
-    min_severity: Severity = "warn"
+    min_severity: Annotated[SeverityLevel, BeforeValidator(_lower)] = "warn"
 
 
 class GpuProcessorConfig(GpuSourceConfig):

@@ -15,6 +15,7 @@ from collector.gpu import Sampler, Snapshot, acquire, release
 from collector.gpu.telemetry import SamplerMetrics
 from collector.model import Batch, Signal, StringColumn
 from collector.model.arrays import U64, Indices, Mask
+from collector.otlp.semantics import SEVERITY_NUMBERS, SPAN_KINDS, severity_number_of
 from collector.text.patterns import compile_pattern
 from processors.gpu.attribution import Attribution
 from processors.gpu.config import GpuProcessorConfig
@@ -24,18 +25,6 @@ from processors.gpu.locality import HostIdentity
 __all__ = ["GpuProcessor"]
 
 
-# Source: opentelemetry-proto trace.proto SpanKind, logs.proto SeverityNumber (the first of each range of four).
-_KINDS: Final = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
-_SEVERITIES: Final = {"trace": 1, "debug": 5, "info": 9, "warn": 13, "error": 17, "fatal": 21}
-_SEVERITY_WORDS: Final = _SEVERITIES | {
-    "warning": 13,
-    "err": 17,
-    "critical": 21,
-    "crit": 21,
-    "emergency": 21,
-    "alert": 21,
-    "panic": 21,
-}
 _MAX_NAMES: Final = 10_000  # decisions kept; names with ids in them must not fill memory
 _MAX_NAME_CHARS: Final = 512  # a pattern sees no more of a name, and no more of it is remembered
 
@@ -60,10 +49,10 @@ class GpuProcessor(Transform):
         self._is_acquired = False
         self._attribution: Attribution | None = None
         # what is no kind: the last
-        self._is_kind = np.array([kind in config.match.kinds for kind in _KINDS] + [False], np.bool_)
+        self._is_kind = np.array([kind in config.match.kinds for kind in SPAN_KINDS] + [False], np.bool_)
         self._patterns = [compile_pattern(pattern) for pattern in config.match.names]
         self._names: dict[str, bool] = {}
-        self._min_severity = _SEVERITIES[config.logs.min_severity]
+        self._min_severity = SEVERITY_NUMBERS[config.logs.min_severity.upper()]
         self._metrics = SamplerMetrics(settings.telemetry, self._snapshot)
         counter = settings.telemetry.counter
         self._spans = counter(
@@ -139,7 +128,7 @@ class GpuProcessor(Transform):
     def _is_gpu_work(self, batch: Batch) -> Mask:
         match = self._config.match
         kind = np.asarray(batch.field("kind"))
-        is_kind: Mask = self._is_kind[np.where((kind >= 0) & (kind < len(_KINDS)), kind, len(_KINDS))]
+        is_kind: Mask = self._is_kind[np.where((kind >= 0) & (kind < len(SPAN_KINDS)), kind, len(SPAN_KINDS))]
         if not is_kind.any():
             return is_kind
         is_named = np.zeros(batch.item_count, np.bool_)
@@ -184,7 +173,7 @@ class GpuProcessor(Transform):
         return is_severe
 
     def _is_severe_word(self, word: str) -> bool:
-        return _SEVERITY_WORDS.get(word.strip().lower(), 0) >= self._min_severity
+        return severity_number_of(word) >= self._min_severity
 
 
 def _has(batch: Batch, key: str) -> bool:
