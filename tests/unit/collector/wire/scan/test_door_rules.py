@@ -7,6 +7,7 @@ import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from protobuf_wire import tag, varint
 
 from collector.wire.errors import MalformedBatch
 from collector.wire.scan import check as scan
@@ -19,18 +20,6 @@ REQUESTS: dict[str, Any] = {
 }
 TRACE_ID = bytes(range(16))
 SPAN_ID = bytes(range(8))
-
-
-def varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def tag(number: int, wire_type: int = 2) -> bytes:
-    return varint(number << 3 | wire_type)
 
 
 def field(number: int, *contents: bytes) -> bytes:
