@@ -1,12 +1,11 @@
-"""Exponential histograms that are filled observation by observation, one a slot of a ``KeyTable``, all of a batch at once.
+"""Exponential histograms of the slots of a ``KeyTable``, filled with all observations of a batch at once.
 
-Values from 0 up. A histogram begins at the finest scale and is halved in resolution whenever its values span more than
+Values are at least 0. A histogram begins at the finest scale and is halved in resolution whenever its values span more than
 ``max_size`` buckets. A bucket's place is its index modulo ``max_size``: nothing is moved when the range grows at either
 end.
 
-Source: OpenTelemetry metrics data model, "ExponentialHistogram" (bucket i holds (base^i, base^(i+1)]); SDK
-    specification, "Base2
-Exponential Bucket Histogram Aggregation" (maximum scale 20).
+Source: OpenTelemetry metrics data model, "ExponentialHistogram" (bucket i holds (base^i, base^(i+1)]); SDK specification,
+"Base2 Exponential Bucket Histogram Aggregation" (maximum scale 20).
 """
 
 from dataclasses import dataclass
