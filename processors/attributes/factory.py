@@ -1,17 +1,23 @@
 """Factory of the processor ``attributes``."""
 
-from typing import Any
-
-from collector.api import Component, Factory, Settings, Stability
+from collector.api import Component, ComponentKind, Factory, Settings, Stability
 from collector.model import Signal
 from processors.attributes.attributes import AttributesProcessor
 from processors.attributes.config import AttributesConfig
 
-__all__ = ["factory"]
+__all__ = ["create", "factory"]
 
 
-def _create(settings: Settings, config: Any, previous: Component | None) -> AttributesProcessor:  # noqa: ARG001 - it has no state
+def create(settings: Settings, config: AttributesConfig, previous: Component | None) -> AttributesProcessor:  # noqa: ARG001 - the processor has no state to take over
+    """The processor ``attributes`` of one pipeline."""
     return AttributesProcessor(settings, config)
 
 
-factory = Factory("attributes", AttributesConfig, _create, Stability.BETA, frozenset(Signal))
+factory = Factory(
+    component_type="attributes",
+    config_type=AttributesConfig,
+    create=create,
+    stability=Stability.BETA,
+    signals=frozenset(Signal),
+    kind=ComponentKind.PROCESSOR,
+)

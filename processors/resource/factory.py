@@ -1,17 +1,23 @@
 """Factory of the processor ``resource``."""
 
-from typing import Any
-
-from collector.api import Component, Factory, Settings, Stability
+from collector.api import Component, ComponentKind, Factory, Settings, Stability
 from collector.model import Signal
 from processors.resource.config import ResourceConfig
 from processors.resource.resource import ResourceProcessor
 
-__all__ = ["factory"]
+__all__ = ["create", "factory"]
 
 
-def _create(settings: Settings, config: Any, previous: Component | None) -> ResourceProcessor:  # noqa: ARG001 - it has no state
+def create(settings: Settings, config: ResourceConfig, previous: Component | None) -> ResourceProcessor:  # noqa: ARG001 - the processor has no state to take over
+    """The processor ``resource`` of one pipeline."""
     return ResourceProcessor(settings, config)
 
 
-factory = Factory("resource", ResourceConfig, _create, Stability.BETA, frozenset(Signal))
+factory = Factory(
+    component_type="resource",
+    config_type=ResourceConfig,
+    create=create,
+    stability=Stability.BETA,
+    signals=frozenset(Signal),
+    kind=ComponentKind.PROCESSOR,
+)
