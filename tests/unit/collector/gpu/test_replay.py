@@ -124,7 +124,7 @@ def test_a_file_that_is_no_recording_says_where(tmp_path, text, line):
 
 def test_a_missing_file_is_unavailability(tmp_path):
     """It may be there at the next probe."""
-    with pytest.raises(BackendUnavailableError, match="cannot be read"):
+    with pytest.raises(BackendUnavailableError, match="cannot read the recording"):
         play(tmp_path / "none.jsonl")
 
 

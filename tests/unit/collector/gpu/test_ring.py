@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.gpu import THROTTLE_REASONS, Reading, Ring
+from collector.gpu import Reading, Ring
 
 SECOND = 1_000_000_000
 ORIGIN = 1_700_000_000 * SECOND
@@ -178,7 +178,7 @@ def test_without_an_energy_counter_power_is_integrated():
 def test_what_is_never_reported_stays_unknown():
     """Absent is not 0."""
     found = windows(ring_of(every(0.1, 5, memory_used_bytes=1)), [(100_000_000, 400_000_000)])
-    for column in (found.energy(), found.mean("utilization"), found.mean("power"), found.maximum("temperature")):
+    for column in (found.energy(), found.mean("utilization"), found.mean("power"), found.maximum("power")):
         assert math.isnan(column[0])
 
 
@@ -211,16 +211,6 @@ def test_a_clock_set_back_forgets_what_was_later():
     assert (np.diff(times) > 0).all()
     assert times[-1] == pytest.approx(1.5)
     assert windows(ring, [(1_110_000_000, 1_500_000_000)]).mean("utilization")[0] == pytest.approx(0.9)
-
-
-def test_throttling_is_counted_by_reason():
-    """Counters of throttled time, within the window."""
-    samples = every(
-        0.1, 11, utilization=1.0, throttle_s=lambda n: (0.05 * n, *([math.nan] * (len(THROTTLE_REASONS) - 1)))
-    )
-    found = windows(ring_of(samples), [(100_000_000, 1_100_000_000)])
-    assert found.throttled_s("power_cap")[0] == pytest.approx(0.5)
-    assert math.isnan(found.throttled_s("hw_thermal")[0])
 
 
 def test_hostile_times_are_answered():

@@ -107,7 +107,7 @@ def test_samples_are_published():
     assert snapshot.is_available
     assert (snapshot.reason, snapshot.source) == ("ok", "scripted")
     assert [len(view) for view in snapshot.views] == [5, 5]
-    assert (snapshot.samples_count, snapshot.gaps_count) == (10, 0)
+    assert (snapshot.sample_count, snapshot.gap_count) == (10, 0)
     assert not log.of_level("warning")
 
 
@@ -257,7 +257,7 @@ def test_a_pause_is_a_gap():
     turn(sampler, clock, 3)
     clock.move(30)
     turn(sampler, clock, 2)
-    assert sampler.snapshot.gaps_count == 2  # one a device
+    assert sampler.snapshot.gap_count == 2  # one per device
 
 
 def test_a_reload_inherits_the_history():
