@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 THROTTLE_REASONS: Final = ("power_cap", "thermal_policy", "sw_thermal", "hw_thermal", "hw_power_brake")
-"""The reasons for lowered clocks, in the order of ``Reading.throttle_s``. Source: nvml.h, field ids 74, 75, 269 to 271."""
+"""Reasons for lowered clocks, in the order of ``Reading.throttle_s``. Source: nvml.h, field ids 74, 75, 269 to 271."""
 
 
 class BackendUnavailableError(Exception):

@@ -42,7 +42,8 @@ _NOT_SUPPORTED: Final = frozenset({2, 3, 4, 13, 22, 25, 26})
 _LOST: Final = frozenset({15, 16})  # GPU_IS_LOST, RESET_REQUIRED
 _GPU_NOT_FOUND: Final = 28
 _REASONS: Final = {
-    1: "no_driver", 4: "no_permission", 9: "no_driver", 12: "no_library", 13: "no_library", 18: "driver_mismatch", 28: "no_device",
+    1: "no_driver", 4: "no_permission", 9: "no_driver", 12: "no_library", 13: "no_library", 18: "driver_mismatch",
+    28: "no_device",
 }  # fmt: skip
 """The errors that concern the driver as a whole, with the words for the metric."""
 _DRIVER_GONE: Final = frozenset({1, 9, 12, 18})

@@ -84,7 +84,7 @@ def record(
 
 
 class ReplayBackend:
-    """Plays a recording, starting when it is opened. With ``loop`` it starts over at the end and counters keep rising."""
+    """Plays a recording, starting when it is opened. With ``loop`` it then starts over, and counters keep rising."""
 
     source = "replay"
 

@@ -149,7 +149,7 @@ class RingView:
         return int(self.rows.shape[1])
 
     def column(self, name: str) -> F64:
-        """The samples' values, oldest first: time (seconds since the ring's origin), utilization, power or memory_used."""
+        """The samples' values, oldest first: time (seconds since the origin), utilization, power or memory_used."""
         column: F64 = self.rows[_COLUMNS[name]]
         return column
 
@@ -158,7 +158,7 @@ class RingView:
         return Windows(self, self._seconds(start_unix_nano), self._seconds(end_unix_nano), self._hold_s)
 
     def cells(self, moments: F64) -> I64:
-        """For each moment the first sample at or after it, ``len(self)`` if there is none: ``np.searchsorted`` from the left."""
+        """For each moment the first sample at or after it, ``len(self)`` if there is none: ``np.searchsorted``."""
         grid = self._grid if len(moments) >= _GRID_MOMENTS else None
         if grid is None:
             return np.searchsorted(self.column("time"), moments, side="left")
@@ -172,7 +172,7 @@ class RingView:
         return cells
 
     def maxima(self, name: str, level: int) -> F64:
-        """(level + 1, len): element i of row k is the maximum of the ``2**k`` samples from i on; NaN where all of them are."""
+        """(level + 1, len): element i of row k is the maximum of the ``2**k`` samples from i on; NaN if all are NaN."""
         table = self._maxima.get(name)
         if table is None or len(table) <= level:
             rows = [self.column(name)]
@@ -231,14 +231,14 @@ class Windows:
             self._held = np.clip(end - times[last], 0.0, hold_s) - np.clip(start - times[last], 0.0, hold_s)
 
     def coverage(self) -> F64:
-        """The share of the window that was sampled, 0 to 1; for a window of length 0, whether its moment was sampled."""
+        """The share of the window that was sampled, 0 to 1; of a window of no length, whether its moment was."""
         seconds = self._covered_s if self._held is None else self._covered_s + self._held
         instant = (~self.is_before & ~self.is_after).astype(np.float64)
         np.divide(seconds, self._duration, out=instant, where=self._duration > 0)
         return np.clip(instant, 0.0, 1.0, out=instant)
 
     def mean(self, name: str) -> F64:
-        """Time-weighted mean of ``utilization`` or ``power`` over the covered part, else the value of the enclosing sample."""
+        """Time-weighted mean of ``utilization`` or ``power`` over the covered part, else of the enclosing sample."""
         value = self._view.column(name)
         seconds, integral = self._known_s(name), self._increase(f"{name}.integral")
         if self._held is not None and not isnan(value[-1]):
@@ -289,8 +289,8 @@ class Windows:
     def _known_s(self, name: str) -> F64:
         """Seconds of the window in which ``name`` was known."""
         known, covered = self._view.column(f"{name}.covered"), self._view.column("covered")
-        # Neither ever falls, and "known" only grows together with "covered": if their growth over the whole view is equal,
-        # it is equal in every cell.
+        # Neither ever falls, and "known" only grows together with "covered": if their growth over the whole view is
+        # equal, it is equal in every cell.
         if known[-1] - known[0] == covered[-1] - covered[0]:
             return self._covered_s
         return self._increase(f"{name}.covered")

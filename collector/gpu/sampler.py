@@ -2,8 +2,8 @@
 
 That thread never calls the driver itself. A *caller* thread does; if a call does not return in time, its thread is
 abandoned and not joined, so a hung driver costs the pipelines nothing. Components read :attr:`Sampler.snapshot`, which
-is immutable. Without a device the sampler keeps running: it warns once, reports ``available`` 0, and probes for a device
-every ``reprobe_interval`` (docs/reference/gpu.md, rules 1 to 7).
+is immutable. Without a device the sampler keeps running: it warns once, reports ``available`` 0, and probes again every
+``reprobe_interval`` (docs/reference/gpu.md, rules 1 to 7).
 """
 
 import threading

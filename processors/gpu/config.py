@@ -1,4 +1,4 @@
-"""What the user writes under ``processors: gpu:``."""
+"""The configuration under ``processors: gpu:``."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -27,7 +27,7 @@ def _regex(value: str) -> str:
 
 def _key(value: str) -> str:
     if not value:
-        raise ValueError("an attribute key must not be empty")
+        raise ValueError("the key of an attribute must not be empty")
     return value
 
 
@@ -36,7 +36,7 @@ Key = Annotated[str, AfterValidator(_key)]
 
 
 class MatchConfig(ComponentConfig):
-    """Which spans are GPU work: of one of ``kinds`` and (with any of the attributes or a name that one pattern finds)."""
+    """Which spans are GPU work: one of ``kinds`` and also one of the attributes or a name that a pattern matches."""
 
     kinds: tuple[Annotated[SpanKind, BeforeValidator(_upper)], ...] = ("SERVER", "INTERNAL", "CONSUMER")
     any_attribute: tuple[Key, ...] = ("gen_ai.operation.name", "gen_ai.request.model", "hw.id")
@@ -45,21 +45,21 @@ class MatchConfig(ComponentConfig):
     @model_validator(mode="after")
     def _satisfiable(self) -> Self:
         if not self.kinds:
-            raise ValueError("kinds is empty: no span would ever be GPU work")
+            raise ValueError("kinds is empty, so no span would ever be GPU work")
         if not self.any_attribute and not self.names:
-            raise ValueError("any_attribute and names are both empty: no span would ever be GPU work")
+            raise ValueError("any_attribute and names are both empty, so no span would ever be GPU work")
         return self
 
 
 class IntervalConfig(ComponentConfig):
-    """Which part of a span the GPU can have worked for."""
+    """The part of a span in which the GPU can have worked for it."""
 
     queue: tuple[Key, ...] = ("gen_ai.latency.time_in_queue", "queue_time")
-    """Numeric attributes, seconds waited at the start; the first that is there counts."""
+    """Numeric attributes with the seconds spent in a queue at the start; the first that is present counts."""
 
 
 class LogsConfig(ComponentConfig):
-    """Which log records get the GPU's state."""
+    """Which log records get the state of the GPU."""
 
     min_severity: Annotated[SeverityLevel, BeforeValidator(_lower)] = "warn"
 
