@@ -377,11 +377,11 @@ def test_one_regular_expression_a_distinct_value(monkeypatch):
 @pytest.mark.parametrize(
     ("action", "message"),
     [
-        ({"action": "insert", "key": "k"}, "needs one of"),
-        ({"action": "insert", "key": "k", "value": 1, "from_attribute": "b"}, "not value and from_attribute"),
+        ({"action": "insert", "key": "k"}, "needs exactly one of .* got none"),
+        ({"action": "insert", "key": "k", "value": 1, "from_attribute": "b"}, "got value and from_attribute"),
         ({"action": "insert", "value": 1}, "needs 'key'"),
         ({"action": "insert", "key": "k", "value": 1, "pattern": "x"}, "does not use 'pattern'"),
-        ({"action": "delete"}, "at least one of 'key' and 'pattern'"),
+        ({"action": "delete"}, "needs 'key', 'pattern' or both"),
         ({"action": "hash", "key": "k", "value": 1}, "does not use 'value'"),
         ({"action": "hash", "key": "k", "from_attribute": "b"}, "does not use 'from_attribute'"),
         ({"action": "delete", "pattern": "("}, "invalid pattern"),
@@ -392,9 +392,9 @@ def test_one_regular_expression_a_distinct_value(monkeypatch):
         ({"action": "convert", "key": "k"}, "needs 'converted_type'"),
         ({"action": "convert", "key": "k", "converted_type": "bool"}, "Input should be"),
         ({"action": "upsert", "key": "k", "value": 1, "converted_type": "int"}, "does not use 'converted_type'"),
-        ({"action": "upsert", "key": "k", "from_context": "client.address"}, "not kept"),
+        ({"action": "upsert", "key": "k", "from_context": "client.address"}, "client.address is not available"),
         ({"action": "replace", "key": "k"}, "Input should be"),
-        ({"action": "insert", "key": "k", "value": 2**64}, "no attribute value"),
+        ({"action": "insert", "key": "k", "value": 2**64}, "cannot be the value of an attribute"),
     ],
 )
 def test_mistakes_are_told(action, message):

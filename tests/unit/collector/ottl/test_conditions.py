@@ -16,7 +16,8 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyVa
 
 from collector.model import Metrics, MetricsBuilder, Traces
 from collector.ottl import compile_conditions
-from collector.ottl.syntax import Call, Chain, Compare, Group, ListOf, Literal, Logic, Not, Path, Signed, parse
+from collector.ottl.parser import parse
+from collector.ottl.syntax import Call, Chain, Compare, Group, ListOf, Literal, Logic, Not, Path, Signed
 from collector.testing import traces
 
 INT64 = 2**64
@@ -165,7 +166,7 @@ class Slow:
                 return -number if type(number) is float else wrapped(-number)
             case Chain():
                 left = self.value(node.first)
-                for symbol, operand in node.rest:
+                for symbol, operand in node.operands:
                     left = self.computed(symbol, left, self.value(operand))
                 return left
             case Call():
@@ -415,10 +416,10 @@ def test_points_of_one_metric_decide_for_it():
 
 def test_text_is_worked_on_once_for_each_distinct_value(monkeypatch):
     """A thousand spans of four names: the function runs at most four times, and not at all for the next batch."""
-    from collector.ottl import functions
+    from collector.ottl import converters
 
     seen = []
-    monkeypatch.setattr(functions, "text_of", lambda value: seen.append(value) or value)
+    monkeypatch.setattr(converters, "text_of", lambda value: seen.append(value) or value)
     batch = traces(spans=1000)
     names = set(batch.field("name").to_list())
     conditions = compile_conditions(['IsMatch(name, "e")'], "span")
@@ -431,7 +432,8 @@ def test_text_is_worked_on_once_for_each_distinct_value(monkeypatch):
 def test_the_cache_is_bounded():
     """More texts than it holds, and texts that are too long for it."""
     from collector.model import StringColumn
-    from collector.ottl.values import Values, apply
+    from collector.ottl.operations import apply
+    from collector.ottl.values import Values
 
     cache = {}
     texts = [str(number) for number in range(20_000)] + ["x" * 5_000]
@@ -450,7 +452,8 @@ EVERY = [
 @pytest.mark.parametrize("symbol", list(COMPARE))
 def test_compares_every_type_with_every_other(symbol):
     """As columns of all pairs, with a constant on either side, and as single values."""
-    from collector.ottl.values import Values, compare
+    from collector.ottl.operations import compare
+    from collector.ottl.values import Values
 
     slow_compare = Slow(None, None).compare
     pairs = [(left, right) for left in EVERY for right in EVERY]
@@ -471,7 +474,8 @@ def test_compares_every_type_with_every_other(symbol):
 @pytest.mark.parametrize("symbol", "+-*/")
 def test_computes_every_type_with_every_other(symbol):
     """Numbers wrap, divide toward zero and fail on zero; anything else fails."""
-    from collector.ottl.values import Kind, Values, compute
+    from collector.ottl.operations import compute
+    from collector.ottl.values import Kind, Values
 
     def slow_compute(left, right):
         try:
@@ -490,7 +494,8 @@ def test_computes_every_type_with_every_other(symbol):
 
 def test_times_and_durations():
     """A time less a time is a duration, and ends at the largest; a duration moves a time; nothing else computes."""
-    from collector.ottl.values import Duration, Kind, Time, Values, compute
+    from collector.ottl.operations import compute
+    from collector.ottl.values import Duration, Kind, Time, Values
 
     largest = 2**63 - 1
     cases = [

@@ -3,7 +3,7 @@
 import pytest
 
 from collector.ottl.text import duration, lower, parse_bool, parse_double, parse_int, text_of, upper
-from collector.ottl.values import Duration, Failure, SpanId, Time
+from collector.ottl.values import Duration, EvaluationError, SpanId, Time
 
 HOUR = 3600 * 10**9
 
@@ -40,7 +40,7 @@ def test_durations(text, nanoseconds):
 )
 def test_no_durations(text):
     """No unit, an unknown one, too much."""
-    with pytest.raises(Failure):
+    with pytest.raises(EvaluationError):
         duration(text)
 
 
@@ -80,7 +80,7 @@ def test_integers(text, base, value):
 )
 def test_no_integers(text, base):
     """What Python would take and Go does not is refused as well."""
-    with pytest.raises(Failure):
+    with pytest.raises(EvaluationError):
         parse_int(text, base)
 
 
@@ -93,17 +93,17 @@ def test_doubles(text, value):
     assert parse_double(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "a", "1e", "1e400", "1_0", " 1", "0x1", "\u0661"])
+@pytest.mark.parametrize("text", ["", "a", "1e", "1e400", "1_0", " 1", "0x1", "\u0661", "+nan", "-NaN"])
 def test_no_doubles(text):
-    """Too large is none either."""
-    with pytest.raises(Failure):
+    """Malformed texts, numbers that are too large, and NaN with a sign, as in Go."""
+    with pytest.raises(EvaluationError):
         parse_double(text)
 
 
 def test_bools():
     """The twelve words."""
     assert [parse_bool(text) for text in ("1", "T", "True", "0", "f", "FALSE")] == [True] * 3 + [False] * 3
-    with pytest.raises(Failure):
+    with pytest.raises(EvaluationError):
         parse_bool("yes")
 
 
@@ -129,5 +129,5 @@ def test_text_of_values(value, text):
 def test_no_text_of_what_json_cannot_say():
     """NaN and infinity have none."""
     for value in (float("nan"), [float("inf")]):
-        with pytest.raises(Failure):
+        with pytest.raises(EvaluationError):
             text_of(value)
