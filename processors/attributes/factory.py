@@ -8,7 +8,11 @@ from processors.attributes.config import AttributesConfig
 __all__ = ["create", "factory"]
 
 
-def create(settings: Settings, config: AttributesConfig, previous: Component | None) -> AttributesProcessor:  # noqa: ARG001 - the processor has no state to take over
+def create(
+    settings: Settings,
+    config: AttributesConfig,
+    previous: Component | None,  # noqa: ARG001 - it has no state to take over
+) -> AttributesProcessor:
     """The processor ``attributes`` of one pipeline."""
     return AttributesProcessor(settings, config)
 

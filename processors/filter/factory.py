@@ -8,7 +8,11 @@ from processors.filter.filter import FilterProcessor
 __all__ = ["create", "factory"]
 
 
-def create(settings: Settings, config: FilterConfig, previous: Component | None) -> FilterProcessor:  # noqa: ARG001 - the processor has no state to take over
+def create(
+    settings: Settings,
+    config: FilterConfig,
+    previous: Component | None,  # noqa: ARG001 - it has no state to take over
+) -> FilterProcessor:
     """The processor ``filter`` of one pipeline."""
     return FilterProcessor(settings, config)
 

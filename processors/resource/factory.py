@@ -8,7 +8,11 @@ from processors.resource.resource import ResourceProcessor
 __all__ = ["create", "factory"]
 
 
-def create(settings: Settings, config: ResourceConfig, previous: Component | None) -> ResourceProcessor:  # noqa: ARG001 - the processor has no state to take over
+def create(
+    settings: Settings,
+    config: ResourceConfig,
+    previous: Component | None,  # noqa: ARG001 - it has no state to take over
+) -> ResourceProcessor:
     """The processor ``resource`` of one pipeline."""
     return ResourceProcessor(settings, config)
 

@@ -160,7 +160,7 @@ def test_propagate_refuses_the_batch():
         len(shown(make(Signal.TRACES, error_mode="propagate", traces=dropped_before).transform(spans_with_events())))
         == 4
     )
-    with pytest.raises(PermanentError, match="condition of span could not be evaluated for 8 rows"):
+    with pytest.raises(PermanentError, match="condition of the context 'span' could not be evaluated for 8 rows"):
         make(Signal.TRACES, error_mode="propagate", traces={"span": [FAILS]}).transform(spans_with_events())
 
 
@@ -185,22 +185,25 @@ def test_a_group_has_its_own_error_mode():
         ({"trace_conditions": ['metric.name == "a"']}, "'metric' is not a context of traces"),
         ({"trace_conditions": [{"context": "log", "conditions": ["true"]}]}, "context"),
         ({"trace_conditions": [{"context": "span"}]}, "conditions"),
-        ({"trace_conditions": [{"context": "span", "conditions": []}]}, "at least one is needed"),
+        ({"trace_conditions": [{"context": "span", "conditions": []}]}, "at least one condition is required"),
         ({"trace_conditions": [{"context": "span", "conditions": ["true"], "error_mode": "x"}]}, "error_mode"),
         (
             {"trace_conditions": ["span.kind == 1", {"context": "span", "conditions": ["true"]}]},
-            "conditions alone or groups alone",
+            "either conditions or groups, not both",
         ),
-        ({"trace_conditions": ["span.kind == 1"], "traces": {"span": ["true"]}}, "traces: use one of"),
+        ({"trace_conditions": ["span.kind == 1"], "traces": {"span": ["true"]}}, "traces: use only one of"),
         (
             {"traces": {"span": ["true"]}, "spans": {"include": {"match_type": "strict", "span_names": ["a"]}}},
-            "traces: use one of",
+            "traces: use only one of",
         ),
-        ({"metric_conditions": ["metric.type == 1"], "metrics": {"metric": ["true"]}}, "metrics: use one of"),
-        ({"logs": {"log_record": ["true"], "exclude": {"match_type": "strict", "bodies": ["a"]}}}, "logs: use one of"),
+        ({"metric_conditions": ["metric.type == 1"], "metrics": {"metric": ["true"]}}, "metrics: use only one of"),
+        (
+            {"logs": {"log_record": ["true"], "exclude": {"match_type": "strict", "bodies": ["a"]}}},
+            "logs: use only one of",
+        ),
         ({"logs": {"log_record": ['IsMatch(body, "(")']}}, "invalid pattern"),
-        ({"profile_conditions": ["true"]}, "profiles are no signal here"),
-        ({"profiles": {"resource": ["true"]}}, "profiles are no signal here"),
+        ({"profile_conditions": ["true"]}, "profiles are not supported"),
+        ({"profiles": {"resource": ["true"]}}, "profiles are not supported"),
         ({"error_mode": "never"}, "error_mode"),
     ],
 )

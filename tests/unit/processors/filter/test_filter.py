@@ -152,7 +152,7 @@ def test_everything_dropped_is_none():
 
 def test_expr_is_refused_by_name():
     """Never taken and ignored."""
-    with pytest.raises(ValidationError, match="match_type: expr is not available"):
+    with pytest.raises(ValidationError, match="match_type: expr is not supported"):
         FilterConfig.model_validate({"metrics": {"include": {"match_type": "expr", "expressions": ["true"]}}})
 
 
@@ -168,8 +168,8 @@ def test_empty_conditions_are_as_if_not_written():
         ({"logs": {"include": {"match_type": "strict"}}}, "no property to match is given"),
         ({"logs": {"include": {"bodies": ["a"]}}}, "match_type"),
         ({"logs": {"include": {"match_type": "regexp", "bodies": ["("]}}}, "invalid pattern"),
-        ({"logs": {"include": {"match_type": "strict", "severity_number": {"min": "LOUD"}}}}, "is no severity"),
-        ({"logs": {"include": {"match_type": "strict", "severity_number": {"min": 25}}}}, "is no severity"),
+        ({"logs": {"include": {"match_type": "strict", "severity_number": {"min": "LOUD"}}}}, "is not a severity"),
+        ({"logs": {"include": {"match_type": "strict", "severity_number": {"min": 25}}}}, "is not a severity"),
         ({"metrics": {"exclude": {"match_type": "regexp"}}}, "no property to match is given"),
     ],
 )
