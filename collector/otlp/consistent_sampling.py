@@ -51,7 +51,7 @@ def threshold_of(ratio: float) -> int:
 
 
 def threshold_with_precision(ratio: float, digits: int) -> int:
-    """The threshold of ``ratio`` rounded as the Collector does, to ``digits`` hexadecimal digits after leading ``f`` and ``0``."""
+    """The threshold of ``ratio`` as the Collector rounds it: ``digits`` hex digits after leading ``f`` and ``0``."""
     if ratio >= 1.0:
         return 0
     if ratio < 2.0**-RANDOMNESS_BITS:
