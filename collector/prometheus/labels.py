@@ -1,8 +1,8 @@
 """The label sets of Prometheus series, built once per distinct source.
 
 Labels are added in this order: attributes of the point, promoted resource attributes, ``job`` and ``instance``,
-external labels, ``otel_scope_*``. An earlier label wins, except that ``job``, ``instance`` and ``otel_scope_*`` override
-it. The encoder sets ``__name__``, ``le`` and ``quantile``, overwriting attributes of those names.
+external labels, ``otel_scope_*``. An earlier label wins, except over ``job``, ``instance`` and ``otel_scope_*``. The
+encoder sets ``__name__``, ``le`` and ``quantile``, overwriting attributes of those names.
 Source: the specification's Prometheus compatibility page; prometheusremotewrite/helper.go.
 """
 

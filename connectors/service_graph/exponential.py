@@ -1,8 +1,8 @@
 """Exponential histograms of the slots of a ``KeyTable``, filled with all observations of a batch at once.
 
-Values are at least 0. A histogram starts at the finest scale, and its resolution is halved whenever its values span more
-than ``max_size`` buckets. The position of a bucket is its index modulo ``max_size``, so nothing moves when the range grows
-at either end.
+Values are at least 0. A histogram starts at the finest scale, and its resolution is halved whenever its values span
+more than ``max_size`` buckets. The position of a bucket is its index modulo ``max_size``, so nothing moves when the range
+grows at either end.
 
 Source: OpenTelemetry metrics data model, "ExponentialHistogram" (bucket i holds (base^i, base^(i+1)]); SDK
 specification, "Base2 Exponential Bucket Histogram Aggregation" (maximum scale 20).

@@ -1,6 +1,6 @@
-"""Masks against a slow evaluator that takes one span at a time from protobuf messages, over generated conditions and data.
+"""Masks agree with a slow evaluator of single spans in protobuf messages, over generated conditions and data.
 
-That the rules themselves are the Collector's is shown beside it (tests/e2e/test_filter_peer.py).
+That the rules are those of the Collector is tested in tests/e2e/test_filter_peer.py.
 """
 
 import math
@@ -87,7 +87,7 @@ class Slow:
             case Logic():
                 decides = node.operator == "or"
                 if any(self.fixed(operand) is decides for operand in node.operands):
-                    # what is written down decides before anything is evaluated that could fail, as in Go
+                    # literals decide before anything is evaluated that could fail, as in Go
                     return decides
                 return (any if decides else all)(self.truth(operand) for operand in node.operands)
             case Compare():
@@ -98,7 +98,7 @@ class Slow:
                 return node.value
 
     def fixed(self, node):
-        """What a condition of nothing but literals says; None for others."""
+        """The value of a condition that consists of literals; None for other conditions."""
         match node:
             case Group():
                 return self.fixed(node.inner)
@@ -236,7 +236,7 @@ class Slow:
         if type(target) not in {int, float, bool}:
             raise Failed
         if isinstance(target, float) and not (math.isfinite(target) and -(2**63) <= target < 2**63):
-            return -(2**63)  # what the Collector makes of it on x86
+            return -(2**63)  # the result of the Collector on x86
         return int(target)
 
 
@@ -345,14 +345,14 @@ def slow(texts, message):
 
 @given(requests(), st.lists(CONDITIONS, min_size=1, max_size=3))
 def test_says_of_each_span_what_the_slow_evaluator_says(message, texts):
-    """Matched and failed, for every row."""
+    """Matched and failed rows agree with the slow evaluator."""
     matched, failed = compile_conditions(texts, "span").mask(Traces.from_wire(message.SerializeToString()))
     assert list(zip(matched.tolist(), failed.tolist(), strict=True)) == list(slow(texts, message))
 
 
 @given(requests(), CONDITIONS)
 def test_a_row_does_not_depend_on_its_neighbours(message, text):
-    """Each span alone in a batch gets the answer it gets among others; a second batch gets the same from the caches."""
+    """A span alone in a batch gets the same result as among others, also from the caches."""
     batch = Traces.from_wire(message.SerializeToString())
     conditions = compile_conditions([text], "span")
     together = conditions.mask(batch)
@@ -363,7 +363,7 @@ def test_a_row_does_not_depend_on_its_neighbours(message, text):
 
 
 def test_the_first_that_matches_ends_the_asking():
-    """A later condition that would fail is not asked of a row that already matched; an earlier one that failed is told."""
+    """A condition that would fail after a match is not evaluated; one that fails before a match is reported."""
     batch = traces(spans=4)
     fails = "name + 1 == 2"
     matched, failed = compile_conditions(["true", fails], "span").mask(batch)
@@ -386,13 +386,13 @@ def test_the_first_that_matches_ends_the_asking():
     ],
 )
 def test_short_circuits_from_left_to_right(text, matched, failed):
-    """What the text alone decides is never asked; else the left operand is asked first, and its failure is the row's."""
+    """What literals decide is not evaluated; otherwise the left operand is first, and the row fails with it."""
     found = compile_conditions([text], "span").mask(traces(spans=3))
     assert [part.tolist() for part in found] == [[matched] * 3, [failed] * 3]
 
 
 def test_a_batch_without_rows():
-    """Spans without events have no answer for events."""
+    """Spans without events have no result for events."""
     message = ExportTraceServiceRequest()
     message.resource_spans.add().scope_spans.add().spans.add(trace_id=b"\1" * 16, span_id=b"\1" * 8)
     matched, failed = compile_conditions(['name == "a"', "Len(attributes) > 1"], "spanevent").mask(
@@ -402,7 +402,7 @@ def test_a_batch_without_rows():
 
 
 def test_points_of_one_metric_decide_for_it():
-    """HasAttrOnDatapoint looks at the first point that has the key."""
+    """HasAttrOnDatapoint tests the first point that has the key."""
     builder = MetricsBuilder()
     scope = builder.scope(builder.resource())
     for name, values in (("a", ["x", "y"]), ("b", ["y", "x"]), ("c", [None, "x"])):
@@ -430,7 +430,7 @@ def test_text_is_worked_on_once_for_each_distinct_value(monkeypatch):
 
 
 def test_the_cache_is_bounded():
-    """More texts than it holds, and texts that are too long for it."""
+    """The cache holds neither too many texts nor texts that are too long."""
     from collector.model import StringColumn
     from collector.ottl.operations import apply
     from collector.ottl.values import Values
@@ -451,7 +451,7 @@ EVERY = [
 
 @pytest.mark.parametrize("symbol", list(COMPARE))
 def test_compares_every_type_with_every_other(symbol):
-    """As columns of all pairs, with a constant on either side, and as single values."""
+    """All pairs of values compare like the reference, as columns and with a constant on either side."""
     from collector.ottl.operations import compare
     from collector.ottl.values import Values
 
@@ -473,7 +473,7 @@ def test_compares_every_type_with_every_other(symbol):
 
 @pytest.mark.parametrize("symbol", "+-*/")
 def test_computes_every_type_with_every_other(symbol):
-    """Numbers wrap, divide toward zero and fail on zero; anything else fails."""
+    """Numbers wrap, divide toward zero and fail on zero; other types fail."""
     from collector.ottl.operations import compute
     from collector.ottl.values import Kind, Values
 
@@ -493,7 +493,7 @@ def test_computes_every_type_with_every_other(symbol):
 
 
 def test_times_and_durations():
-    """A time less a time is a duration, and ends at the largest; a duration moves a time; nothing else computes."""
+    """Times and durations can be added and subtracted where that makes sense, and saturate; anything else fails."""
     from collector.ottl.operations import compute
     from collector.ottl.values import Duration, Kind, Time, Values
 
@@ -538,7 +538,7 @@ def test_times_and_durations():
     ],
 )
 def test_hostile_texts(content, condition, outcome):
-    """A text from outside fails its own row at worst."""
+    """A received text can at worst make its own row fail."""
     message = ExportTraceServiceRequest()
     spans = message.resource_spans.add().scope_spans.add().spans
     for name in (content, "plain"):
@@ -549,7 +549,7 @@ def test_hostile_texts(content, condition, outcome):
 
 
 def test_as_deep_as_is_allowed():
-    """Sixty-four levels of parentheses around conditions and around numbers."""
+    """Sixty-four levels of parentheses are allowed around conditions and around numbers."""
     batch = traces(spans=3)
     text = "(" * 64 + "kind >= 0" + ")" * 64 + " and " + "-(" * 64 + "kind" + ")" * 64 + " == kind"
     assert compile_conditions([text], "span").mask(batch)[0].all()

@@ -1,4 +1,4 @@
-"""Conditions that are none: each is a config error that says where and what."""
+"""Invalid conditions: each is a configuration error that states the position and the fault."""
 
 import pytest
 from hypothesis import given
@@ -52,7 +52,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("text", "context", "message"), WRONG)
 def test_says_where_and_what(text, context, message):
-    """Every mistake raises OttlError; the message names the place and the way out."""
+    """Every mistake raises OttlError, with a message that states the position and how to correct it."""
     with pytest.raises(OttlError) as caught:
         compile_conditions([text], context)
     assert message in str(caught.value)
@@ -60,19 +60,19 @@ def test_says_where_and_what(text, context, message):
 
 
 def test_names_the_condition_it_is_about():
-    """Of several conditions the wrong one is shown."""
+    """The message shows the condition that is wrong."""
     with pytest.raises(OttlError, match=r"in 'kind == X'"):
         compile_conditions(["true", "kind == X"], "span")
 
 
 def test_counts_lines():
-    """A condition over several lines: the line is named."""
+    """For a condition of several lines the message states the line."""
     with pytest.raises(OttlError, match=r"line 2, column 5: the context 'span' has no 'nme'"):
         compile_conditions(['name == "a"\nor  nme == "b"'], "span")
 
 
 def test_needs_a_condition_and_not_too_many():
-    """An empty list and one without end are refused."""
+    """An empty list and one that is too long are refused."""
     with pytest.raises(OttlError, match="is empty"):
         compile_conditions([], "span")
     with pytest.raises(OttlError, match="at most 1000"):
@@ -109,13 +109,13 @@ def test_infers_the_context(text, signal, context):
     ],
 )
 def test_infers_no_context(text, signal, message):
-    """Without a prefix, or with one of another signal, there is no context."""
+    """Without a prefix, or with that of another signal, no context can be inferred."""
     with pytest.raises(OttlError, match=message):
         infer_context(text, signal)
 
 
 def test_wants_prefixes_where_the_context_is_inferred():
-    """A path that does not say whose it is is refused, with what to write."""
+    """A path without a prefix is refused, with a message that says what to write."""
     with pytest.raises(OttlError, match=r"must start with its context: write span\.kind"):
         compile_conditions(['span.name == "a" and kind == 1'], "span", prefixed=True)
 
@@ -128,7 +128,7 @@ WORDS = st.sampled_from([
 
 @given(st.lists(WORDS, max_size=12).map(" ".join) | st.lists(WORDS, max_size=12).map("".join) | st.text())
 def test_any_text_is_a_condition_or_an_error(text):
-    """Nothing else is raised, whatever stands there."""
+    """Any text is either a condition or raises OttlError."""
     try:
         conditions = compile_conditions([text], "span")
     except OttlError as error:

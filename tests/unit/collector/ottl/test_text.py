@@ -39,7 +39,7 @@ def test_durations(text, nanoseconds):
     ],
 )
 def test_no_durations(text):
-    """No unit, an unknown one, too much."""
+    """A missing or unknown unit and a duration that is too long are refused."""
     with pytest.raises(EvaluationError):
         duration(text)
 
@@ -59,7 +59,7 @@ def test_no_durations(text):
     ],
 )
 def test_integers(text, base, value):
-    """Of any base; of base 0 by their prefix."""
+    """Integers may have any base; with base 0 the prefix decides."""
     assert parse_int(text, base) == value
 
 
@@ -79,7 +79,7 @@ def test_integers(text, base, value):
     ],
 )
 def test_no_integers(text, base):
-    """What Python would take and Go does not is refused as well."""
+    """Texts that Python accepts and Go does not are refused as well."""
     with pytest.raises(EvaluationError):
         parse_int(text, base)
 
@@ -89,7 +89,7 @@ def test_no_integers(text, base):
     [("1e3", 1000.0), (".5", 0.5), ("5.", 5.0), ("-Inf", float("-inf")), ("0x1p-2", 0.25), ("1e-400", 0.0)],
 )
 def test_doubles(text, value):
-    """Decimal, hexadecimal, infinity."""
+    """Doubles may be decimal, hexadecimal or infinite."""
     assert parse_double(text) == value
 
 
@@ -101,14 +101,14 @@ def test_no_doubles(text):
 
 
 def test_bools():
-    """The twelve words."""
+    """Go's twelve words for bools are accepted, and no others."""
     assert [parse_bool(text) for text in ("1", "T", "True", "0", "f", "FALSE")] == [True] * 3 + [False] * 3
     with pytest.raises(EvaluationError):
         parse_bool("yes")
 
 
 def test_letter_case_by_code_point():
-    """Unlike Python's: no growth, no final sigma."""
+    """Unlike in Python texts do not grow and there is no final sigma."""
     assert upper("straße ŉ äé") == "STRAßE ŉ ÄÉ"
     assert lower("ΟΔΟΣ İ Ä") == "οδοσ i ä"
 
@@ -122,12 +122,12 @@ def test_letter_case_by_code_point():
     ],
 )  # fmt: skip
 def test_text_of_values(value, text):
-    """As the text converters see them."""
+    """Values have the texts that converters use."""
     assert text_of(value) == text
 
 
 def test_no_text_of_what_json_cannot_say():
-    """NaN and infinity have none."""
+    """NaN and infinity have no text."""
     for value in (float("nan"), [float("inf")]):
         with pytest.raises(EvaluationError):
             text_of(value)

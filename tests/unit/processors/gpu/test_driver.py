@@ -1,4 +1,4 @@
-"""What must be right, from the driver's library up to the span: the processor over the real nvidia-ml-py and a C stand-in below it."""
+"""The rules of docs/reference/gpu.md from the driver's library up to the span, over nvidia-ml-py and a C stand-in."""
 
 import os
 import threading
@@ -36,20 +36,20 @@ class Inline:
 
 
 class Impatient(ThreadCaller):
-    """Gives the driver less time than it gets in production, so that a test of a hung call is short."""
+    """A caller with shorter timeouts than in production, so that tests of hung calls are short."""
 
     def call(self, function, timeout_s):
         return super().call(function, 0.15)
 
 
 class Bench:
-    """A processor, a sampler turned by hand, and boards that use 250 W."""
+    """A processor, a sampler that is stepped by hand, and boards that draw 250 W."""
 
     def __init__(self, nvml, caller=None, interval=0.1, **config):
         self.nvml, self.interval = nvml, interval
         self.clock, self.telemetry = FakeClock(), RecordingTelemetry()
         self.began = self.clock.time_unix_nano()
-        # All ways to the same quantity say the same, so whatever else is read is wrong.
+        # All calls return the same value of a quantity, so any other value is wrong.
         nvml.set(power=WATTS * 1000, power_average=WATTS * 1000, power_usage=WATTS * 1000, reserved=0, temperature=61)
         self.config = GpuProcessorConfig(sample_interval=f"{interval}s", **config)
         self.sampler = Sampler(
@@ -61,7 +61,7 @@ class Bench:
         self.processor = GpuProcessor(settings, self.config, sampler=self.sampler, host=host)
 
     def turn(self, seconds):
-        """Sample for a while; afterwards the newest sample is now."""
+        """Sample for some seconds; afterwards the newest sample is of now."""
         for _ in range(round(seconds / self.interval)):
             self.clock.move(self.interval)
             joules = WATTS * (self.clock.time_unix_nano() - self.began) / SECOND
@@ -69,7 +69,7 @@ class Bench:
             self.sampler.step()
 
     def batch(self, *ids, ago=2.0, lasts=1.0):
-        """A span for each ``hw.id``, None: says nothing."""
+        """A batch with one span per ``hw.id``; None leaves the attribute out."""
         message = ExportTraceServiceRequest()
         scope = message.resource_spans.add().scope_spans.add()
         start = self.clock.time_unix_nano() - round(ago * SECOND)
@@ -83,13 +83,13 @@ class Bench:
         return Traces.from_wire(message.SerializeToString(), Context(local_peer=True))
 
     def told(self, *ids, **times):
-        """What the processor says of them."""
+        """The attributes of the spans after the processor."""
         message = ExportTraceServiceRequest.FromString(self.processor.transform(self.batch(*ids, **times)).wire)
         spans = [span for resource in message.resource_spans for scope in resource.scope_spans for span in scope.spans]
         return [{a.key: getattr(a.value, a.value.WhichOneof("value")) for a in span.attributes} for span in spans]
 
     def is_untouched(self, **times):
-        """The batch passes as the same object."""
+        """Whether the batch passes as the same object."""
         batch = self.batch(**times)
         return self.processor.transform(batch) is batch
 
@@ -117,7 +117,7 @@ def numbers(told):
 
 
 def test_a_span_is_told_what_the_driver_said(nvml):
-    """The whole way: C library, nvidia-ml-py, sampler, ring, join, attributes."""
+    """The figures are right through C library, nvidia-ml-py, sampler, ring, join and attributes."""
     nvml.set(boards="GPU-a/Model A/80", pids=os.getpid())
     bench = Bench(nvml)
     bench.turn(5)
@@ -129,7 +129,7 @@ def test_a_span_is_told_what_the_driver_said(nvml):
 
 
 def test_several_gpus_are_told_apart_by_pid_and_never_by_index(nvml):
-    """`process` decides where a pid computes on one; an index names none."""
+    """The method ``process`` decides if the pid computes on a GPU; an index does not name a GPU (rules 17 and 20)."""
     nvml.set(**{"pids@1": os.getpid(), "power@1": 100_000})
     bench = Bench(nvml)
     bench.turn(3)
@@ -141,7 +141,7 @@ def test_several_gpus_are_told_apart_by_pid_and_never_by_index(nvml):
             bench.clock.time_unix_nano() - SECOND,
             bench.clock.time_unix_nano(),
         )
-    found = bench.processor._attribution  # the process began before the spans of a clock that is made up
+    found = bench.processor._attribution  # the spans of the fake clock are older than the process
     found._pid_starts[:] = 0
     out = ExportTraceServiceRequest.FromString(
         bench.processor.transform(Traces.from_wire(message.SerializeToString(), Context(local_peer=True))).wire
@@ -153,7 +153,7 @@ def test_several_gpus_are_told_apart_by_pid_and_never_by_index(nvml):
 
 
 def test_under_mig_memory_and_id_are_the_slices_and_energy_the_boards(nvml):
-    """MIG: memory and id per slice, power and energy on the parent, utilisation absent and never 0."""
+    """Under MIG memory and id are per slice, power and energy are the board's, utilisation is absent (rule 10)."""
     nvml.set(boards=MIG)
     bench = Bench(nvml)
     bench.turn(3)
@@ -166,7 +166,7 @@ def test_under_mig_memory_and_id_are_the_slices_and_energy_the_boards(nvml):
 
 
 def test_a_changed_layout_is_enumerated_again(nvml):
-    """Slices made at run time are there a second later; spans of what went away are left alone."""
+    """Slices created at run time are found within a second; spans of removed ones are left alone (rule 7)."""
     nvml.set(boards="GPU-a/Model A/80;GPU-b/Model B/80")
     bench = Bench(nvml)
     bench.turn(3)
@@ -193,7 +193,7 @@ def test_a_changed_layout_is_enumerated_again(nvml):
     ],
 )
 def test_no_library_driver_or_device_passes_items_unchanged(nvml, settings, reason):
-    """One WARN, `available 0`, re-probe; and found when it comes, as when an operator installs the driver later."""
+    """Without a driver there is one warning and ``available`` is 0; one that is installed later is found (rule 4)."""
     nvml.set(**settings)
     bench = Bench(nvml)
     bench.turn(200)
@@ -207,7 +207,7 @@ def test_no_library_driver_or_device_passes_items_unchanged(nvml, settings, reas
 
 
 def test_a_driver_that_goes_away_and_comes_back(nvml):
-    """What was sampled before stays true; nothing is said of the time without it; energy that begins anew is a reset."""
+    """Figures from before a driver reload stay right, the gap is not covered, and energy is reset (rule 11)."""
     nvml.set(boards="GPU-a/Model A/80")
     bench = Bench(nvml)
     bench.turn(5)
@@ -216,7 +216,7 @@ def test_a_driver_that_goes_away_and_comes_back(nvml):
     assert (bench.state, bench.available, bench.warnings) == ("no_driver", 0.0, 1)
     assert bench.is_untouched(ago=3.0)
     assert bench.told(ago=12.0)[0]["gpu.device.energy"] == pytest.approx(WATTS)
-    bench.began = bench.clock.time_unix_nano()  # the counter
+    bench.began = bench.clock.time_unix_nano()  # when the counter restarted
     nvml.set(fail="")
     bench.turn(65)
     assert bench.state == "ok"
@@ -224,7 +224,7 @@ def test_a_driver_that_goes_away_and_comes_back(nvml):
 
 
 def test_energy_that_falls_is_a_reset(nvml):
-    """A driver reload between two samples: never negative, never the new counter's whole value."""
+    """A driver reload between two samples yields neither a negative energy nor the whole new counter (rule 11)."""
     nvml.set(boards="GPU-a/Model A/80")
     bench = Bench(nvml)
     bench.turn(5)
@@ -234,7 +234,7 @@ def test_energy_that_falls_is_a_reset(nvml):
 
 
 def test_a_lost_gpu_is_left_out_and_the_others_go_on(nvml):
-    """One WARN; spans on it are untouched, `coverage` tells of a loss inside a span; back after the library's restart."""
+    """Spans on a lost GPU are untouched, a loss inside a span lowers its coverage, and the GPU can return (rule 6)."""
     bench = Bench(nvml)
     bench.turn(5)
     first, second = (device.id for device in bench.sampler.snapshot.devices)
@@ -265,7 +265,7 @@ HANGS = [
 
 @pytest.mark.parametrize("function", HANGS)
 def test_a_hung_call_is_abandoned_not_joined(nvml, function):
-    """Any call: one WARN, `available 0`, a new thread at the next probe, and the old one does no harm when it comes back."""
+    """If any call hangs the next probe uses a new thread, and the old one does no harm when it returns (rule 5)."""
     nvml.set(boards="GPU-a/Model A/80")
     caller = Impatient()
     bench = Bench(nvml, caller)
@@ -274,7 +274,7 @@ def test_a_hung_call_is_abandoned_not_joined(nvml, function):
     if function in {"nvmlInitWithFlags", "nvmlShutdown", "nvmlSystemGetDriverVersion", "nvmlDeviceGetHandleByIndex_v2"}:
         nvml.set(boards="GPU-a/Model A/80;GPU-b/Model B/80" if function != "nvmlShutdown" else "GPU-a/Model A/80")
         if function in {"nvmlInitWithFlags", "nvmlShutdown"}:
-            nvml.set(fail="nvmlDeviceGetFieldValues=9")  # it is called when the driver is opened anew, or given up
+            nvml.set(fail="nvmlDeviceGetFieldValues=9")  # it is called when the driver is opened again, or given up
     bench.clock.move(1)
     bench.sampler.step()
     bench.clock.move(61)
@@ -299,7 +299,7 @@ def test_a_hung_call_is_abandoned_not_joined(nvml, function):
 
 
 def test_a_hung_call_does_not_slow_the_pipeline(nvml):
-    """While the sampler still waits for the driver, batches pass with what is known."""
+    """While the sampler waits for the driver, batches pass with the figures known so far (rule 5)."""
     nvml.set(boards="GPU-a/Model A/80")
     caller = ThreadCaller()
     bench = Bench(nvml, caller)
@@ -321,7 +321,7 @@ def test_a_hung_call_does_not_slow_the_pipeline(nvml):
 
 
 def test_a_clock_step_re_anchors(nvml):
-    """Set back: samples of the future are forgotten. Set forward: the step is a gap. Spans of the new clock are told right."""
+    """If the clock is set back or forward, spans of the new clock get the right figures (rule 12)."""
     nvml.set(boards="GPU-a/Model A/80")
     bench = Bench(nvml)
     bench.turn(5)
@@ -340,7 +340,7 @@ def test_a_clock_step_re_anchors(nvml):
 
 
 def test_sentinels_never_reach_a_span(nvml):
-    """What the driver calls not available is absent, not a number."""
+    """A value that the driver calls not available is absent (rule 9)."""
     nvml.set(boards="GPU-a/Model A/80")
     bench = Bench(nvml)
     blanks = {
@@ -370,7 +370,7 @@ CODES = [*range(1, 31), 999]
     "nvmlShutdown", "*@0", "*@1",
 ])  # fmt: skip
 def test_no_error_code_of_any_call_leaves_transform_or_makes_a_wrong_value(nvml, function):
-    """Each code, from the start and in the middle of a span: right, or absent."""
+    """With any error code, from the start or in the middle of a span, figures are right or absent."""
     for code in CODES:
         for is_first in (False, True):
             nvml.set(boards=MIG, fail=f"{function}={code}" if is_first else "")
