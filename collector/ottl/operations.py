@@ -172,12 +172,12 @@ def _compare_with(symbol: str, column: StringColumn, text: str) -> Array:
 def _compare_objects(symbol: str, kind: Kind, left: Values, right: Values) -> Array:
     function = _OPERATORS[symbol]
 
-    def outcome(left_kind: Any, right_kind: Any) -> bool:
-        if KINDS.get(type(left_kind)) is not kind or KINDS.get(type(right_kind)) is not kind:
+    def outcome(left_value: Any, right_value: Any) -> bool:
+        if KINDS.get(type(left_value)) is not kind or KINDS.get(type(right_value)) is not kind:
             return False
         if kind is Kind.BYTES:
-            return bool(function(left_kind, right_kind))
-        return symbol in {"==", "!="} and _deep_equal(left_kind, right_kind) == (symbol == "==")
+            return bool(function(left_value, right_value))
+        return symbol in {"==", "!="} and _deep_equal(left_value, right_value) == (symbol == "==")
 
     result = apply(outcome, [_restricted_to(left, kind), _restricted_to(right, kind)])
     return result.number.astype(np.bool_)

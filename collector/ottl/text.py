@@ -126,7 +126,7 @@ def duration(text: str) -> Duration:
 
 
 def lower(text: str) -> str:
-    """Lower case of each code point by itself; unlike in Python a final sigma is no exception."""
+    """Lower case of each code point by itself; unlike in Python a final sigma is not special."""
     return text.lower() if text.isascii() else "".join(character.lower()[0] for character in text)
 
 

@@ -94,7 +94,7 @@ def make(backend, caller=None, inherited=None, **config):
     return sampler, clock, log
 
 
-def turn(sampler, clock, count=1, seconds=0.1):
+def advance(sampler, clock, count=1, seconds=0.1):
     for _ in range(count):
         sampler.step()
         clock.move(seconds)
@@ -105,7 +105,7 @@ def test_samples_are_published():
     sampler, clock, log = make(Scripted())
     assert sampler.step() == pytest.approx(0.1)
     clock.move(0.1)
-    turn(sampler, clock, 4)
+    advance(sampler, clock, 4)
     snapshot = sampler.snapshot
     assert snapshot.is_available
     assert (snapshot.reason, snapshot.source) == ("ok", "scripted")
@@ -131,7 +131,7 @@ def test_without_a_device_there_is_one_warning_and_a_slow_probe():
     assert len(log.of_level("warning")) == 1
     backend.fails = None
     clock.move(60)
-    turn(sampler, clock)
+    advance(sampler, clock)
     assert sampler.snapshot.is_available
 
 
@@ -141,9 +141,9 @@ def test_a_driver_that_goes_away_warns_once_each_time():
     sampler, clock, log = make(backend)
     for _ in range(2):
         backend.fails = None
-        turn(sampler, clock, 3)
+        advance(sampler, clock, 3)
         backend.fails = BackendUnavailableError("no_driver", "unloaded")
-        turn(sampler, clock, 3)
+        advance(sampler, clock, 3)
         assert sampler.snapshot.reason == "no_driver"
         assert sampler.snapshot.devices
         assert len(sampler.snapshot.views[0])
@@ -225,20 +225,20 @@ def test_a_lost_device_is_warned_of_once_and_initialised_again():
     """The other devices continue; the driver is restarted until the lost one returns (rule 6)."""
     backend = Scripted()
     sampler, clock, log = make(backend, reprobe_interval="10s")
-    turn(sampler, clock, 2)
+    advance(sampler, clock, 2)
     backend.lost = {"GPU-b"}
-    turn(sampler, clock, 90)
+    advance(sampler, clock, 90)
     assert sampler.snapshot.is_available
     assert [reading.is_lost for reading in sampler.snapshot.readings] == [False, True]
     assert backend.opened == 1
-    turn(sampler, clock, 20)
+    advance(sampler, clock, 20)
     assert (backend.opened, backend.closed) == (2, 1)
     assert len(log.of_level("warning")) == 1
     backend.lost = {"GPU-a", "GPU-b"}
-    turn(sampler, clock)
+    advance(sampler, clock)
     assert (sampler.snapshot.is_available, sampler.snapshot.reason) == (False, "gpu_lost")
     backend.lost = set()
-    turn(sampler, clock)
+    advance(sampler, clock)
     assert sampler.snapshot.is_available
 
 
@@ -246,10 +246,10 @@ def test_a_changed_layout_is_read_at_once():
     """New slices are sampled at once, and devices that remain keep their history (rule 7)."""
     backend = Scripted()
     sampler, clock, _ = make(backend)
-    turn(sampler, clock, 5)
+    advance(sampler, clock, 5)
     backend.devices = [backend.devices[0], Device("MIG-c", "1:0", parent_id="GPU-b")]
     backend.changed = True
-    turn(sampler, clock)
+    advance(sampler, clock)
     assert [device.id for device in sampler.snapshot.devices] == ["GPU-a", "MIG-c"]
     assert [len(view) for view in sampler.snapshot.views] == [6, 1]
 
@@ -257,19 +257,19 @@ def test_a_changed_layout_is_read_at_once():
 def test_a_pause_is_a_gap():
     """A pause, for example a suspended machine, is counted and not covered (rule 2)."""
     sampler, clock, _ = make(Scripted())
-    turn(sampler, clock, 3)
+    advance(sampler, clock, 3)
     clock.move(30)
-    turn(sampler, clock, 2)
+    advance(sampler, clock, 2)
     assert sampler.snapshot.gap_count == 2  # one per device
 
 
 def test_a_reload_inherits_the_history():
     """A sampler that replaces another starts with its history."""
     sampler, clock, _ = make(Scripted())
-    turn(sampler, clock, 5)
+    advance(sampler, clock, 5)
     heir, heir_clock, _ = make(Scripted(), inherited=sampler.snapshot)
     heir_clock.nano = clock.nano
-    turn(heir, heir_clock)
+    advance(heir, heir_clock)
     assert [len(view) for view in heir.snapshot.views] == [6, 6]
 
 

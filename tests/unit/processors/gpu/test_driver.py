@@ -35,7 +35,7 @@ class Inline:
         pass
 
 
-class Impatient(ThreadCaller):
+class ShortTimeouts(ThreadCaller):
     """A caller with shorter timeouts than in production, so that tests of hung calls are short."""
 
     def call(self, function, timeout_s):
@@ -48,7 +48,7 @@ class Bench:
     def __init__(self, nvml, caller=None, interval=0.1, **config):
         self.nvml, self.interval = nvml, interval
         self.clock, self.telemetry = FakeClock(), RecordingTelemetry()
-        self.began = self.clock.time_unix_nano()
+        self.counter_start = self.clock.time_unix_nano()
         # All calls return the same value of a quantity, so any other value is wrong.
         nvml.set(power=WATTS * 1000, power_average=WATTS * 1000, power_usage=WATTS * 1000, reserved=0, temperature=61)
         self.config = GpuProcessorConfig(sample_interval=f"{interval}s", **config)
@@ -60,11 +60,11 @@ class Bench:
         host = HostIdentity.of({"machine-1"}, {"node-1"})
         self.processor = GpuProcessor(settings, self.config, sampler=self.sampler, host=host)
 
-    def turn(self, seconds):
+    def sample_for(self, seconds):
         """Sample for some seconds; afterwards the newest sample is of now."""
         for _ in range(round(seconds / self.interval)):
             self.clock.move(self.interval)
-            joules = WATTS * (self.clock.time_unix_nano() - self.began) / SECOND
+            joules = WATTS * (self.clock.time_unix_nano() - self.counter_start) / SECOND
             self.nvml.set(energy=round(joules * 1000), energy_total=round(joules * 1000))
             self.sampler.step()
 
@@ -82,7 +82,7 @@ class Bench:
                 span.attributes.add(key="hw.id").value.string_value = hw_id
         return Traces.from_wire(message.SerializeToString(), Context(local_peer=True))
 
-    def told(self, *ids, **times):
+    def enriched(self, *ids, **times):
         """The attributes of the spans after the processor."""
         message = ExportTraceServiceRequest.FromString(self.processor.transform(self.batch(*ids, **times)).wire)
         spans = [span for resource in message.resource_spans for scope in resource.scope_spans for span in scope.spans]
@@ -112,18 +112,18 @@ RIGHT = {
 }  # fmt: skip
 
 
-def numbers(told):
-    return {key: value for key, value in told.items() if not isinstance(value, str)}
+def numbers(enriched):
+    return {key: value for key, value in enriched.items() if not isinstance(value, str)}
 
 
 def test_a_span_is_told_what_the_driver_said(nvml):
     """The figures are right through C library, nvidia-ml-py, sampler, ring, join and attributes."""
     nvml.set(boards="GPU-a/Model A/80", pids=os.getpid())
     bench = Bench(nvml)
-    bench.turn(5)
-    (told,) = bench.told()
-    assert numbers(told) == pytest.approx(RIGHT | {"gpu.processes": 1})
-    assert {key: told[key] for key in ("hw.id", "hw.model", "gpu.source", "gpu.attribution.method")} == {
+    bench.sample_for(5)
+    (enriched,) = bench.enriched()
+    assert numbers(enriched) == pytest.approx(RIGHT | {"gpu.processes": 1})
+    assert {key: enriched[key] for key in ("hw.id", "hw.model", "gpu.source", "gpu.attribution.method")} == {
         "hw.id": "GPU-a", "hw.model": "Model A", "gpu.source": "nvml", "gpu.attribution.method": "single",
     }  # fmt: skip
 
@@ -132,8 +132,8 @@ def test_several_gpus_are_told_apart_by_pid_and_never_by_index(nvml):
     """The method ``process`` decides if the pid computes on a GPU; an index does not name a GPU (rules 17 and 20)."""
     nvml.set(**{"pids@1": os.getpid(), "power@1": 100_000})
     bench = Bench(nvml)
-    bench.turn(3)
-    assert bench.told(None, "0", "1") == [{}, {"hw.id": "0"}, {"hw.id": "1"}]
+    bench.sample_for(3)
+    assert bench.enriched(None, "0", "1") == [{}, {"hw.id": "0"}, {"hw.id": "1"}]
     message = ExportTraceServiceRequest.FromString(bench.batch().wire)
     message.resource_spans[0].resource.attributes.add(key="process.pid").value.int_value = os.getpid()
     for span in message.resource_spans[0].scope_spans[0].spans:
@@ -156,8 +156,8 @@ def test_under_mig_memory_and_id_are_the_slices_and_energy_the_boards(nvml):
     """Under MIG memory and id are per slice, power and energy are the board's, utilisation is absent (rule 10)."""
     nvml.set(boards=MIG)
     bench = Bench(nvml)
-    bench.turn(3)
-    whole, part, both = bench.told("GPU-a", "MIG-y", "MIG-x,MIG-y")
+    bench.sample_for(3)
+    whole, part, both = bench.enriched("GPU-a", "MIG-y", "MIG-x,MIG-y")
     assert (part["hw.parent"], part["gpu.memory.used.max"], part["gpu.memory.limit"]) == ("GPU-b", GIB, 20 * GIB)
     assert (part["gpu.power.mean"], part["gpu.device.energy"]) == pytest.approx((WATTS, WATTS))
     assert (both["gpu.memory.limit"], both["gpu.device.energy"]) == pytest.approx((30 * GIB, WATTS))
@@ -169,16 +169,16 @@ def test_a_changed_layout_is_enumerated_again(nvml):
     """Slices created at run time are found within a second; spans of removed ones are left alone (rule 7)."""
     nvml.set(boards="GPU-a/Model A/80;GPU-b/Model B/80")
     bench = Bench(nvml)
-    bench.turn(3)
-    assert bench.told("GPU-b")[0]["gpu.utilization.mean"] == pytest.approx(0.4)
+    bench.sample_for(3)
+    assert bench.enriched("GPU-b")[0]["gpu.utilization.mean"] == pytest.approx(0.4)
     nvml.set(boards=MIG)
-    bench.turn(3)
-    told = bench.told("MIG-x", "GPU-b", lasts=0.5, ago=1.0)
-    assert told[0]["gpu.memory.limit"] == 10 * GIB
-    assert told[1]["gpu.power.mean"] == pytest.approx(WATTS)
+    bench.sample_for(3)
+    enriched = bench.enriched("MIG-x", "GPU-b", lasts=0.5, ago=1.0)
+    assert enriched[0]["gpu.memory.limit"] == 10 * GIB
+    assert enriched[1]["gpu.power.mean"] == pytest.approx(WATTS)
     nvml.set(boards="GPU-a/Model A/80")
-    bench.turn(3)
-    assert bench.told("GPU-b") == [{"hw.id": "GPU-b"}]
+    bench.sample_for(3)
+    assert bench.enriched("GPU-b") == [{"hw.id": "GPU-b"}]
     assert bench.state == "ok"
     assert not bench.warnings
 
@@ -196,64 +196,64 @@ def test_no_library_driver_or_device_passes_items_unchanged(nvml, settings, reas
     """Without a driver there is one warning and ``available`` is 0; one that is installed later is found (rule 4)."""
     nvml.set(**settings)
     bench = Bench(nvml)
-    bench.turn(200)
+    bench.sample_for(200)
     assert bench.is_untouched()
     assert (bench.state, bench.available, bench.warnings) == (reason, 0.0, 1)
     assert nvml.calls("nvmlInitWithFlags") == 4  # at once, and every reprobe_interval
     nvml.set(fail="", boards="GPU-a/Model A/80")
-    bench.turn(62)
+    bench.sample_for(62)
     assert (bench.state, bench.available, bench.warnings) == ("ok", 1.0, 1)
-    assert numbers(bench.told()[0]) == pytest.approx(RIGHT | {"gpu.processes": 0})
+    assert numbers(bench.enriched()[0]) == pytest.approx(RIGHT | {"gpu.processes": 0})
 
 
 def test_a_driver_that_goes_away_and_comes_back(nvml):
     """Figures from before a driver reload stay right, the gap is not covered, and energy is reset (rule 11)."""
     nvml.set(boards="GPU-a/Model A/80")
     bench = Bench(nvml)
-    bench.turn(5)
+    bench.sample_for(5)
     nvml.set(fail="nvmlDeviceGetFieldValues=1")
-    bench.turn(10)
+    bench.sample_for(10)
     assert (bench.state, bench.available, bench.warnings) == ("no_driver", 0.0, 1)
     assert bench.is_untouched(ago=3.0)
-    assert bench.told(ago=12.0)[0]["gpu.device.energy"] == pytest.approx(WATTS)
-    bench.began = bench.clock.time_unix_nano()  # when the counter restarted
+    assert bench.enriched(ago=12.0)[0]["gpu.device.energy"] == pytest.approx(WATTS)
+    bench.counter_start = bench.clock.time_unix_nano()  # when the counter restarted
     nvml.set(fail="")
-    bench.turn(65)
+    bench.sample_for(65)
     assert bench.state == "ok"
-    assert bench.told()[0]["gpu.device.energy"] == pytest.approx(WATTS)
+    assert bench.enriched()[0]["gpu.device.energy"] == pytest.approx(WATTS)
 
 
 def test_energy_that_falls_is_a_reset(nvml):
     """A driver reload between two samples yields neither a negative energy nor the whole new counter (rule 11)."""
     nvml.set(boards="GPU-a/Model A/80")
     bench = Bench(nvml)
-    bench.turn(5)
-    bench.began = bench.clock.time_unix_nano()
-    bench.turn(1)
-    assert bench.told(ago=2.0, lasts=2.0)[0]["gpu.device.energy"] == pytest.approx(2 * WATTS)
+    bench.sample_for(5)
+    bench.counter_start = bench.clock.time_unix_nano()
+    bench.sample_for(1)
+    assert bench.enriched(ago=2.0, lasts=2.0)[0]["gpu.device.energy"] == pytest.approx(2 * WATTS)
 
 
 def test_a_lost_gpu_is_left_out_and_the_others_go_on(nvml):
     """Spans on a lost GPU are untouched, a loss inside a span lowers its coverage, and the GPU can return (rule 6)."""
     bench = Bench(nvml)
-    bench.turn(5)
+    bench.sample_for(5)
     first, second = (device.id for device in bench.sampler.snapshot.devices)
     nvml.set(fail="*@1=15")
-    bench.turn(4)
-    told = bench.told(first, second, ago=3.0)
-    assert numbers(told[0]) == pytest.approx(RIGHT | {"gpu.processes": 0})
-    assert told[1] == {"hw.id": second}
-    half = bench.told(second, ago=5.0, lasts=2.0)[0]
+    bench.sample_for(4)
+    enriched = bench.enriched(first, second, ago=3.0)
+    assert numbers(enriched[0]) == pytest.approx(RIGHT | {"gpu.processes": 0})
+    assert enriched[1] == {"hw.id": second}
+    half = bench.enriched(second, ago=5.0, lasts=2.0)[0]
     assert half["gpu.coverage"] == pytest.approx(0.5, abs=0.06)
     assert half["gpu.device.energy"] == pytest.approx(2 * WATTS * half["gpu.coverage"])
     assert (bench.state, bench.warnings) == ("ok", 1)
     nvml.set(fail="*@0=15,*@1=15")
-    bench.turn(2)
+    bench.sample_for(2)
     assert (bench.state, bench.available) == ("gpu_lost", 0.0)
     nvml.set(fail="")
-    bench.turn(70)
+    bench.sample_for(70)
     assert (bench.state, bench.available) == ("ok", 1.0)
-    assert bench.told(second)[0]["gpu.coverage"] == 1.0
+    assert bench.enriched(second)[0]["gpu.coverage"] == 1.0
 
 
 HANGS = [
@@ -267,9 +267,9 @@ HANGS = [
 def test_a_hung_call_is_abandoned_not_joined(nvml, function):
     """If any call hangs the next probe uses a new thread, and the old one does no harm when it returns (rule 5)."""
     nvml.set(boards="GPU-a/Model A/80")
-    caller = Impatient()
+    caller = ShortTimeouts()
     bench = Bench(nvml, caller)
-    bench.turn(0.5)
+    bench.sample_for(0.5)
     nvml.set(hang=function)
     if function in {"nvmlInitWithFlags", "nvmlShutdown", "nvmlSystemGetDriverVersion", "nvmlDeviceGetHandleByIndex_v2"}:
         nvml.set(boards="GPU-a/Model A/80;GPU-b/Model B/80" if function != "nvmlShutdown" else "GPU-a/Model A/80")
@@ -288,13 +288,13 @@ def test_a_hung_call_is_abandoned_not_joined(nvml, function):
     assert all(thread.is_alive() and thread.daemon for thread in stuck)
     nvml.set(hang="", boards="GPU-a/Model A/80")
     bench.clock.move(61)
-    bench.turn(3)
+    bench.sample_for(3)
     assert (bench.state, bench.available) == ("ok", 1.0)
     for thread in stuck:
         thread.join(10)
         assert not thread.is_alive()
-    bench.turn(1)
-    assert numbers(bench.told()[0])["gpu.coverage"] == 1.0
+    bench.sample_for(1)
+    assert numbers(bench.enriched()[0])["gpu.coverage"] == 1.0
     caller.close()
 
 
@@ -303,7 +303,7 @@ def test_a_hung_call_does_not_slow_the_pipeline(nvml):
     nvml.set(boards="GPU-a/Model A/80")
     caller = ThreadCaller()
     bench = Bench(nvml, caller)
-    bench.turn(5)
+    bench.sample_for(5)
     before = nvml.calls("nvmlDeviceGetFieldValues")
     nvml.set(hang="nvmlDeviceGetFieldValues")
     bench.clock.move(0.1)
@@ -312,7 +312,7 @@ def test_a_hung_call_does_not_slow_the_pipeline(nvml):
     while nvml.calls("nvmlDeviceGetFieldValues") == before:
         pass
     for _ in range(20):
-        assert bench.told(ago=3.0)[0]["gpu.device.energy"] == pytest.approx(WATTS)
+        assert bench.enriched(ago=3.0)[0]["gpu.device.energy"] == pytest.approx(WATTS)
     assert sampling.is_alive()
     nvml.set(hang="")
     sampling.join(10)
@@ -324,19 +324,21 @@ def test_a_clock_step_re_anchors(nvml):
     """If the clock is set back or forward, spans of the new clock get the right figures (rule 12)."""
     nvml.set(boards="GPU-a/Model A/80")
     bench = Bench(nvml)
-    bench.turn(5)
+    bench.sample_for(5)
     wall = bench.sampler._time_unix_nano
     for step in (-3, 3600, -3500):
         bench.sampler._time_unix_nano = lambda step=step, wall=wall: wall() + step * SECOND
         now = bench.sampler._time_unix_nano
         bench.processor._clock = type("Clock", (), {"time_unix_nano": staticmethod(now)})()
-        bench.turn(4)
+        bench.sample_for(4)
         batch_at = bench.clock.time_unix_nano
         bench.clock.time_unix_nano = now
-        told = bench.told(ago=2.0)
+        enriched = bench.enriched(ago=2.0)
         bench.clock.time_unix_nano = batch_at
-        assert numbers(told[0]) == pytest.approx(RIGHT | {"gpu.processes": 0, "gpu.samples": told[0]["gpu.samples"]})
-        assert abs(told[0]["gpu.samples"] - 11) <= 1
+        assert numbers(enriched[0]) == pytest.approx(
+            RIGHT | {"gpu.processes": 0, "gpu.samples": enriched[0]["gpu.samples"]}
+        )
+        assert abs(enriched[0]["gpu.samples"] - 11) <= 1
 
 
 def test_sentinels_never_reach_a_span(nvml):
@@ -355,9 +357,9 @@ def test_sentinels_never_reach_a_span(nvml):
         bench.clock.move(0.1)
         nvml.set(energy=9223372036854775794, energy_total=2**64 - 1)
         bench.sampler.step()
-    (told,) = bench.told()
+    (enriched,) = bench.enriched()
     honest = {"gpu.memory.limit", "gpu.coverage", "gpu.samples", "gpu.sample_interval", "gpu.processes"}
-    assert numbers(told).keys() == honest
+    assert numbers(enriched).keys() == honest
 
 
 CODES = [*range(1, 31), 999]
@@ -375,11 +377,11 @@ def test_no_error_code_of_any_call_leaves_transform_or_makes_a_wrong_value(nvml,
         for is_first in (False, True):
             nvml.set(boards=MIG, fail=f"{function}={code}" if is_first else "")
             bench = Bench(nvml, interval=0.5)
-            bench.turn(2)
+            bench.sample_for(2)
             nvml.set(fail=f"{function}={code}")
-            bench.turn(2)
-            whole, part = bench.told("GPU-a", "MIG-y", ago=3.0, lasts=2.0)
-            for told, right in (
+            bench.sample_for(2)
+            whole, part = bench.enriched("GPU-a", "MIG-y", ago=3.0, lasts=2.0)
+            for enriched, right in (
                 (whole, RIGHT | {"gpu.device.energy": 2 * WATTS}),
                 (
                     part,
@@ -391,10 +393,10 @@ def test_no_error_code_of_any_call_leaves_transform_or_makes_a_wrong_value(nvml,
                     },
                 ),
             ):
-                coverage = told.get("gpu.coverage", 0.0)
+                coverage = enriched.get("gpu.coverage", 0.0)
                 right = {**right, "gpu.device.energy": right["gpu.device.energy"] * coverage}
                 for key in right.keys() - {"gpu.coverage", "gpu.samples", "gpu.sample_interval"}:
-                    assert key not in told or told[key] == pytest.approx(right[key]), (code, is_first, key)
-                assert told.get("hw.parent", "GPU-b") == "GPU-b"
+                    assert key not in enriched or enriched[key] == pytest.approx(right[key]), (code, is_first, key)
+                assert enriched.get("hw.parent", "GPU-b") == "GPU-b"
             assert "gpu.utilization.mean" not in part
             assert bench.warnings <= 1
