@@ -112,7 +112,8 @@ def test_mig_slices_have_memory_and_boards_have_power(nvml):
     nvml.set(boards=MIG)
     backend, devices = opened()
     assert [(d.index, d.id, d.parent_id, d.is_partitioned) for d in devices] == [
-        ("0", "GPU-a", "", False), ("1", "GPU-b", "", True), ("1:0", "MIG-x", "GPU-b", False), ("1:2", "MIG-y", "GPU-b", False),
+        ("0", "GPU-a", "", False), ("1", "GPU-b", "", True), ("1:0", "MIG-x", "GPU-b", False),
+        ("1:2", "MIG-y", "GPU-b", False),
     ]  # fmt: skip
     assert [device.memory_limit_bytes / GIB for device in devices] == [80, 80, 10, 20]
     assert devices[2].model == "Model B MIG 10g"
@@ -123,7 +124,8 @@ def test_mig_slices_have_memory_and_boards_have_power(nvml):
 
 
 SENTINELS = {
-    "NVML_VALUE_NOT_AVAILABLE": 2**64 - 1, "DCGM's 64-bit blank": 9223372036854775794, "DCGM's other blanks": 0x7FFFFFFFFFFFFFF0,
+    "NVML_VALUE_NOT_AVAILABLE": 2**64 - 1, "DCGM's 64-bit blank": 9223372036854775794,
+    "DCGM's other blanks": 0x7FFFFFFFFFFFFFF0,
 }  # fmt: skip
 
 
@@ -257,7 +259,8 @@ def test_the_layout_is_looked_at_again_when_it_changes(nvml):
         found.append([device.id for device in backend.open(0)])
         assert not is_changed(backend, 2 * at + 2)
     assert found == [
-        ["GPU-a", "GPU-b", "MIG-x", "MIG-y"], ["GPU-a", "GPU-b", "MIG-y"], ["GPU-a", "GPU-b", "MIG-z", "MIG-y"], ["GPU-a", "GPU-b"],
+        ["GPU-a", "GPU-b", "MIG-x", "MIG-y"], ["GPU-a", "GPU-b", "MIG-y"], ["GPU-a", "GPU-b", "MIG-z", "MIG-y"],
+        ["GPU-a", "GPU-b"],
         ["GPU-a", "GPU-b", "GPU-c"], ["GPU-a"], ["GPU-d"],
     ]  # fmt: skip
 
@@ -349,10 +352,14 @@ def test_processes_that_may_not_be_listed_are_unknown(nvml):
 
 FUNCTIONS = [
     "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetCount_v2", "nvmlDeviceGetDecoderUtilization",
-    "nvmlDeviceGetEncoderUtilization", "nvmlDeviceGetFieldValues", "nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetMaxMigDeviceCount",
-    "nvmlDeviceGetMemoryInfo", "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMigDeviceHandleByIndex", "nvmlDeviceGetMigMode",
-    "nvmlDeviceGetName", "nvmlDeviceGetSerial", "nvmlDeviceGetTemperature", "nvmlDeviceGetTemperatureV", "nvmlDeviceGetTotalEccErrors",
-    "nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetUUID", "nvmlDeviceGetUtilizationRates",
+    "nvmlDeviceGetEncoderUtilization", "nvmlDeviceGetFieldValues", "nvmlDeviceGetHandleByIndex_v2",
+    "nvmlDeviceGetMaxMigDeviceCount",
+    "nvmlDeviceGetMemoryInfo", "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMigDeviceHandleByIndex",
+    "nvmlDeviceGetMigMode",
+    "nvmlDeviceGetName", "nvmlDeviceGetSerial", "nvmlDeviceGetTemperature", "nvmlDeviceGetTemperatureV",
+    "nvmlDeviceGetTotalEccErrors",
+    "nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetUUID",
+    "nvmlDeviceGetUtilizationRates",
     "nvmlInitWithFlags", "nvmlShutdown", "nvmlSystemGetDriverVersion",
 ]  # fmt: skip
 

@@ -290,8 +290,10 @@ LITERALS = st.one_of(
     TEXTS.map(quoted),
 )
 PATHS = st.sampled_from([
-    'attributes["k"]', 'span.attributes["m"]', 'attributes["n"]', 'resource.attributes["k"]', 'resource.attributes["m"]', "name", "kind",
-    "start_time_unix_nano", "trace_id.string", 'attributes["k"]["a"]', 'attributes["m"][0]', 'attributes["n"]["b"]["a"]',
+    'attributes["k"]', 'span.attributes["m"]', 'attributes["n"]', 'resource.attributes["k"]',
+    'resource.attributes["m"]', "name", "kind",
+    "start_time_unix_nano", "trace_id.string", 'attributes["k"]["a"]', 'attributes["m"][0]',
+    'attributes["n"]["b"]["a"]',
 ])  # fmt: skip
 
 
@@ -444,7 +446,8 @@ def test_the_cache_is_bounded():
 
 
 EVERY = [
-    None, "", "a", "b", "5", True, False, 0, 1, 5, -3, 2**63 - 1, -(2**63), 0.0, 1.0, 5.0, 2.5, 1e300, float("nan"), b"", b"\x01", b"\x01\x02",
+    None, "", "a", "b", "5", True, False, 0, 1, 5, -3, 2**63 - 1, -(2**63), 0.0, 1.0, 5.0, 2.5, 1e300, float("nan"),
+    b"", b"\x01", b"\x01\x02",
     [], [1], [1.0], [1, "a"], {}, {"a": 1}, {"a": 1.0}, {"a": {"b": [None]}},
 ]  # fmt: skip
 

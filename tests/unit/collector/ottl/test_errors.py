@@ -121,8 +121,10 @@ def test_wants_prefixes_where_the_context_is_inferred():
 
 
 WORDS = st.sampled_from([
-    "name", "span.", "attributes", '["k"]', "[0]", "[", "]", "(", ")", "{", "}", ",", ":", "==", "!=", "<", "=", "+", "-", "*", "/", "and", "or", "not",
-    "nil", "true", "0x0", "0x", "1", "1.5", ".", '"a"', '"', "\\", "IsMatch", "Len", "Concat", "SPAN_KIND_SERVER", "_", "=>", "\n", "é", "\x00",
+    "name", "span.", "attributes", '["k"]', "[0]", "[", "]", "(", ")", "{", "}", ",", ":", "==", "!=", "<", "=", "+",
+    "-", "*", "/", "and", "or", "not",
+    "nil", "true", "0x0", "0x", "1", "1.5", ".", '"a"', '"', "\\", "IsMatch", "Len", "Concat", "SPAN_KIND_SERVER", "_",
+    "=>", "\n", "é", "\x00",
 ])  # fmt: skip
 
 

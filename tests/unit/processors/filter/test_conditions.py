@@ -64,15 +64,18 @@ ALL = [f"{service}/{scope}/{span}:start,stop" for service in "ab" for scope in "
         ({"traces": {"spanevent": ['name == "stop"']}}, [line.removesuffix(",stop") for line in ALL]),
         ({"traces": {"spanevent": ["true"]}}, [line.partition(":")[0] + ":" for line in ALL]),
         (
-            {"traces": {"resource": ['attributes["service.name"] == "b"'], "span": ['name == "two"'], "spanevent": ['name == "start"']}},
+            {"traces": {"resource": ['attributes["service.name"] == "b"'], "span": ['name == "two"'],
+            "spanevent": ['name == "start"']}},
             ["a/x/one:stop", "a/y/one:stop"],
         ),
         (
-            {"trace_conditions": ['spanevent.name == "start" and span.name == "two"', 'resource.attributes["service.name"] == "b"']},
+            {"trace_conditions": ['spanevent.name == "start" and span.name == "two"',
+            'resource.attributes["service.name"] == "b"']},
             ["a/x/one:start,stop", "a/x/two:stop", "a/y/one:start,stop", "a/y/two:stop"],
         ),
         (
-            {"trace_conditions": [{"context": "span", "conditions": ['name == "one"']}, {"conditions": ['spanevent.name == "stop"', 'scope.name == "x"']}]},
+            {"trace_conditions": [{"context": "span", "conditions": ['name == "one"']},
+            {"conditions": ['spanevent.name == "stop"', 'scope.name == "x"']}]},
             ["a/y/two:start", "b/y/two:start"],
         ),
         ({"trace_conditions": ["span.kind == 0"]}, []),

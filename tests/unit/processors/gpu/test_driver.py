@@ -53,7 +53,8 @@ class Bench:
         nvml.set(power=WATTS * 1000, power_average=WATTS * 1000, power_usage=WATTS * 1000, reserved=0, temperature=61)
         self.config = GpuProcessorConfig(sample_interval=f"{interval}s", **config)
         self.sampler = Sampler(
-            NvmlBackend, self.config, self.telemetry.log, caller=caller or Inline(), time_unix_nano=self.clock.time_unix_nano,
+            NvmlBackend, self.config, self.telemetry.log, caller=caller or Inline(),
+            time_unix_nano=self.clock.time_unix_nano,
             monotonic_s=self.clock.monotonic_s,
         )  # fmt: skip
         settings = make_settings(factory, signals={Signal.TRACES}, telemetry=self.telemetry, clock=self.clock)
@@ -75,7 +76,8 @@ class Bench:
         start = self.clock.time_unix_nano() - round(ago * SECOND)
         for number, hw_id in enumerate(ids or [None]):
             span = scope.spans.add(
-                name="encode", kind=1, trace_id=bytes(15) + b"\1", span_id=(number + 1).to_bytes(8, "big"), start_time_unix_nano=start,
+                name="encode", kind=1, trace_id=bytes(15) + b"\1", span_id=(number + 1).to_bytes(8, "big"),
+                start_time_unix_nano=start,
                 end_time_unix_nano=start + round(lasts * SECOND),
             )  # fmt: skip
             if hw_id is not None:
@@ -107,8 +109,10 @@ class Bench:
 
 
 RIGHT = {
-    "gpu.utilization.mean": 0.4, "gpu.utilization.max": 0.4, "gpu.memory.used.max": 2 * GIB, "gpu.memory.limit": 80 * GIB,
-    "gpu.power.mean": WATTS, "gpu.device.energy": WATTS, "gpu.coverage": 1.0, "gpu.samples": 11, "gpu.sample_interval": 0.1,
+    "gpu.utilization.mean": 0.4, "gpu.utilization.max": 0.4, "gpu.memory.used.max": 2 * GIB,
+    "gpu.memory.limit": 80 * GIB,
+    "gpu.power.mean": WATTS, "gpu.device.energy": WATTS, "gpu.coverage": 1.0, "gpu.samples": 11,
+    "gpu.sample_interval": 0.1,
 }  # fmt: skip
 
 
@@ -257,9 +261,11 @@ def test_a_lost_gpu_is_left_out_and_the_others_go_on(nvml):
 
 
 HANGS = [
-    "nvmlInitWithFlags", "nvmlSystemGetDriverVersion", "nvmlDeviceGetCount_v2", "nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetUUID",
+    "nvmlInitWithFlags", "nvmlSystemGetDriverVersion", "nvmlDeviceGetCount_v2", "nvmlDeviceGetHandleByIndex_v2",
+    "nvmlDeviceGetUUID",
     "nvmlDeviceGetMigMode", "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetFieldValues", "nvmlDeviceGetUtilizationRates",
-    "nvmlDeviceGetTemperatureV", "nvmlDeviceGetTotalEccErrors", "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlShutdown",
+    "nvmlDeviceGetTemperatureV", "nvmlDeviceGetTotalEccErrors", "nvmlDeviceGetComputeRunningProcesses_v3",
+    "nvmlShutdown",
 ]  # fmt: skip
 
 
@@ -366,9 +372,12 @@ CODES = [*range(1, 31), 999]
 
 
 @pytest.mark.parametrize("function", [
-    "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetCount_v2", "nvmlDeviceGetFieldValues", "nvmlDeviceGetHandleByIndex_v2",
-    "nvmlDeviceGetMaxMigDeviceCount", "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMigDeviceHandleByIndex", "nvmlDeviceGetMigMode",
-    "nvmlDeviceGetName", "nvmlDeviceGetTemperatureV", "nvmlDeviceGetUUID", "nvmlDeviceGetUtilizationRates", "nvmlInitWithFlags",
+    "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetCount_v2", "nvmlDeviceGetFieldValues",
+    "nvmlDeviceGetHandleByIndex_v2",
+    "nvmlDeviceGetMaxMigDeviceCount", "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMigDeviceHandleByIndex",
+    "nvmlDeviceGetMigMode",
+    "nvmlDeviceGetName", "nvmlDeviceGetTemperatureV", "nvmlDeviceGetUUID", "nvmlDeviceGetUtilizationRates",
+    "nvmlInitWithFlags",
     "nvmlShutdown", "*@0", "*@1",
 ])  # fmt: skip
 def test_no_error_code_of_any_call_leaves_transform_or_makes_a_wrong_value(nvml, function):

@@ -354,7 +354,8 @@ def test_severe_records_get_the_state_of_the_gpu():
     told = records(bench, *rows)
     assert [bool(attributes) for attributes in told] == [True, True, False, True, False, False]
     assert told[0] == {
-        "hw.id": "GPU-aaaa", "gpu.utilization": 0.5, "gpu.memory.used": 2 * GIB, "gpu.memory.limit": 80 * GIB, "gpu.source": "nvml",
+        "hw.id": "GPU-aaaa", "gpu.utilization": 0.5, "gpu.memory.used": 2 * GIB, "gpu.memory.limit": 80 * GIB,
+        "gpu.source": "nvml",
     }  # fmt: skip
     assert bench.outcomes("tailrace_gpu_log_records") == {("single", "enriched"): 3}
 

@@ -20,7 +20,8 @@ GIB = 1 << 30
 BOARD = Device("GPU-aaaa", "0", "Model A", 80.0 * GIB, serial="S1", driver_version="580")
 SLICE = Device("MIG-bbbb", "1:0", "Model A MIG", 10.0 * GIB, parent_id="GPU-cccc", serial="S2", driver_version="580")
 FULL = Reading(
-    utilization=0.4, memory_used_bytes=20.0 * GIB, power_w=250.0, energy_j=1000.0, temperature_c=61.0, throttle_s=(1.0, 2.0, 3.0, 4.0, 5.0),
+    utilization=0.4, memory_used_bytes=20.0 * GIB, power_w=250.0, energy_j=1000.0, temperature_c=61.0,
+    throttle_s=(1.0, 2.0, 3.0, 4.0, 5.0),
     encoder_utilization=0.05, decoder_utilization=0.06, pcie_transmit_bytes=10.0, pcie_receive_bytes=20.0,
     errors_corrected=3.0, errors_uncorrected=0.0,
 )  # fmt: skip
@@ -28,7 +29,8 @@ FULL = Reading(
 
 def snapshot(*pairs, readings=True):
     return Snapshot(
-        source="nvml", is_available=readings, devices=tuple(d for d, _ in pairs), readings=tuple(r for _, r in pairs) if readings else (),
+        source="nvml", is_available=readings, devices=tuple(d for d, _ in pairs),
+        readings=tuple(r for _, r in pairs) if readings else (),
         start_unix_nano=NOW - 60 * SECOND,
     )  # fmt: skip
 
