@@ -1,4 +1,4 @@
-"""What the model's operations cost: 512 spans of 10 attributes (about 270 KB), the request of design.md, and requests of 10 spans.
+"""What the operations of the model cost, for a request of 512 spans with 10 attributes (270 KB) and one of 10 spans.
 
 Run: ``python benchmarks/model.py [seconds per line]``. Prints CPU microseconds of one call: the lower quartile of
     repetitions, and

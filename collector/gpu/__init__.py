@@ -1,10 +1,13 @@
-"""Samples of this machine's GPUs, for the ``gpu`` receiver and the ``gpu`` processor.
+"""Samples of this machine's GPUs, for the receiver ``gpu`` and the processor ``gpu``.
 
-``config``     the keys both share
-``sampler``    one thread a process for each backend; ``acquire`` and ``release``
-``ring``       the recent past of a device, and questions about many time windows of it at once
-``backend``    what a source of samples is; ``nvml``, ``simulated`` and ``replay`` are the three
-``processes``  which container and pod a process on a GPU belongs to
+``config``     the configuration keys that both share
+``sampler``    one sampling thread per process and backend; ``acquire`` and ``release``
+``ring``       the recent samples of a device, and their aggregates over many time windows at once
+``backend``    the interface of a source of samples; ``nvml``, ``simulated`` and ``replay`` implement it
+``processes``  the container and pod of a process that uses a GPU
+``telemetry``  the sampler's own metrics
+
+The rules they follow are numbered in docs/reference/gpu.md.
 """
 
 from collector.gpu.backend import (

@@ -1,4 +1,4 @@
-"""Records this machine's GPUs into a file that ``backend: replay`` plays: ``python -m collector.gpu FILE``."""
+"""``python -m collector.gpu FILE`` records this machine's GPUs into a file that ``backend: replay`` can play."""
 
 import time
 from pathlib import Path
@@ -23,7 +23,7 @@ __all__ = ["main"]
 )
 @click.option("--backend", default="nvml", show_default=True, type=click.Choice(["nvml", "simulated"]))
 def main(file: Path, seconds: float, interval: float, backend: str) -> None:
-    """Record the GPUs of this machine into FILE. Ctrl-C ends it early; what was recorded stays."""
+    """Record the GPUs of this machine into FILE. Ctrl-C stops early and keeps what has been recorded."""
     source = make_backend(GpuSourceConfig.model_validate({"backend": backend}))
     count = max(2, round(seconds / interval))
     try:
@@ -31,11 +31,11 @@ def main(file: Path, seconds: float, interval: float, backend: str) -> None:
     except BackendUnavailableError as exc:
         raise click.ClickException(str(exc)) from exc
     except LayoutChangedError as exc:
-        raise click.ClickException(f"the GPUs changed while they were recorded: {file} ends there") from exc
+        raise click.ClickException(f"the set of GPUs changed during the recording; {file} ends at that point") from exc
     except OSError as exc:
         raise click.ClickException(f"{file}: {exc.strerror}") from exc
     except KeyboardInterrupt:
-        click.echo(f"ended early: {file}")
+        click.echo(f"stopped early; {file} holds the samples up to now")
 
 
 if __name__ == "__main__":

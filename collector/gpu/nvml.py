@@ -1,9 +1,10 @@
 """GPUs through NVIDIA's own library: module ``pynvml`` of the distribution ``nvidia-ml-py``.
 
-``nvmlDeviceGetFieldValues`` is the primary call: energy, power, throttle and PCIe counters at once. What a device
-cannot report is learnt once and not asked again; a value that means "not available" never leaves this module. Under
-MIG, memory and identity are those of the slices; power and energy exist on the board alone, utilisation nowhere.
-Source: nvml.h 13; the field ids are "guaranteed never to change", so their numbers stand here.
+``nvmlDeviceGetFieldValues`` is the primary call: it returns energy, power, throttle and PCIe counters at once. What a
+device cannot report is learnt once and not queried again, and a value that means "not available" never leaves this
+module. Under MIG, memory and identity are those of the slices; power and energy exist only for the board, and
+utilisation for neither (docs/reference/gpu.md, rules 8 to 10).
+Source: nvml.h 13; the field ids are "guaranteed never to change", so their numbers are written here.
 """
 
 import importlib
@@ -34,25 +35,26 @@ _FIELDS: Final = (
 )
 _VALUE_MEMBERS: Final = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")  # by nvmlValueType_t
 
-# NVML_INIT_FLAG_NO_GPUS | NO_ATTACH: no GPU is an answer, one lost GPU must not hide the others
+# NVML_INIT_FLAG_NO_GPUS | NO_ATTACH: having no GPU is not an error, and one lost GPU must not hide the others
 _INIT_FLAGS: Final = 1 | 2
-# for good: INVALID_ARGUMENT NOT_SUPPORTED NO_PERMISSION FUNCTION_NOT_FOUND …
+# permanent: INVALID_ARGUMENT NOT_SUPPORTED NO_PERMISSION FUNCTION_NOT_FOUND …
 _NOT_SUPPORTED: Final = frozenset({2, 3, 4, 13, 22, 25, 26})
 _LOST: Final = frozenset({15, 16})  # GPU_IS_LOST, RESET_REQUIRED
 _GPU_NOT_FOUND: Final = 28
 _REASONS: Final = {
-    1: "no_driver", 4: "no_permission", 9: "no_driver", 12: "no_library", 13: "no_library", 18: "driver_mismatch", 28: "no_device",
+    1: "no_driver", 4: "no_permission", 9: "no_driver", 12: "no_library", 13: "no_library", 18: "driver_mismatch",
+    28: "no_device",
 }  # fmt: skip
-"""Errors that concern the driver as a whole."""
+"""The errors that concern the driver as a whole, with the words for the metric."""
 _DRIVER_GONE: Final = frozenset({1, 9, 12, 18})
 
-# NVML's and DCGM's values for "not available" lie at the upper end of their type (a DCGM blank leaked as
+# NVML's and DCGM's values for "not available" are at the upper end of their type (a DCGM blank has been seen as
 # 9223372036854775794).
 _BLANK_64: Final = 0x7FFF_FFFF_FFFF_FFF0
 _BLANK_32: Final = 0xFFFF_FFFF
 _BLANK_32_SIGNED: Final = 0x7FFF_FFF0
-_MAX_POWER_W: Final = 20_000.0  # no board comes near; garbage does
-# what changes slowly (processes, errors, codecs, the layout) is read once a second
+_MAX_POWER_W: Final = 20_000.0  # no board draws as much; garbage values do exceed it
+# What changes slowly (processes, errors, codecs, the layout) is read once per second.
 _SLOW_INTERVAL_NS: Final = 1_000_000_000
 _MEMORY_V2: Final = 0x0200_0028
 _TEMPERATURE_SENSOR_GPU: Final = 0
@@ -62,7 +64,7 @@ _ECC_VOLATILE: Final = 0
 
 
 class NvmlBackend:
-    """All devices the driver shows to this process."""
+    """All devices that the driver shows to this process."""
 
     source = "nvml"
 
@@ -76,7 +78,7 @@ class NvmlBackend:
         self._slow_at = 0
 
     def open(self, now_unix_nano: int) -> Sequence[Device]:  # noqa: ARG002 - Backend's signature
-        """Load the library and list boards and MIG slices."""
+        """Load the library and return the boards and MIG slices."""
         self._initialise()
         driver = _text(self._call(self._nvml.nvmlSystemGetDriverVersion, default=""))
         handles: list[_Handle] = []
@@ -90,7 +92,7 @@ class NvmlBackend:
         return [handle.device for handle in handles]
 
     def read(self, now_unix_nano: int) -> Sequence[Reading]:
-        """One reading a device."""
+        """One reading per device."""
         if now_unix_nano - self._slow_at >= _SLOW_INTERVAL_NS or now_unix_nano < self._slow_at:
             self._slow_at = now_unix_nano
             self._check_layout()
@@ -108,7 +110,7 @@ class NvmlBackend:
         return readings
 
     def close(self) -> None:
-        """Release the driver."""
+        """Shut down NVML."""
         if self._is_initialised:
             self._is_initialised = False
             self._call(self._nvml.nvmlShutdown, default=None)
@@ -119,16 +121,14 @@ class NvmlBackend:
             return
         try:
             self._nvml = importlib.import_module("pynvml")
-        # a broken installation, or the deprecated package's import hook, must not stop anything
+        # A broken installation, or the import hook of the deprecated package, must not stop the service.
         except Exception as exc:
-            raise BackendUnavailableError(
-                "no_module", f"the Python package nvidia-ml-py cannot be imported: {exc}"
-            ) from exc
+            raise BackendUnavailableError("no_module", f"cannot import the Python package nvidia-ml-py: {exc}") from exc
         try:
             self._nvml.nvmlInitWithFlags(_INIT_FLAGS)
-        except Exception as exc:  # NVMLError, or what ctypes raises over a damaged library
+        except Exception as exc:  # NVMLError, or whatever ctypes raises for a damaged library
             reason = _REASONS.get(_code(exc), "error")
-            raise BackendUnavailableError(reason, f"NVML cannot be initialised: {exc}") from exc
+            raise BackendUnavailableError(reason, f"cannot initialise NVML: {exc}") from exc
         self._is_initialised = True
 
     def _count(self) -> int:
@@ -140,7 +140,7 @@ class NvmlBackend:
             ) from exc
 
     def _board(self, index: int, driver: str) -> "list[_Handle]":
-        """A board and its slices. A lost board stays what it was known as, without answers."""
+        """A board and its slices. A lost board is still listed as the device it was, but has no readings."""
         nvml = self._nvml
         try:
             board = nvml.nvmlDeviceGetHandleByIndex(index)
@@ -179,14 +179,14 @@ class NvmlBackend:
         return handles
 
     def _slices(self, board: Any) -> dict[int, tuple[Any, str]] | None:
-        """MIG slices by their index; None: the board is not in MIG mode."""
+        """The MIG slices by index; None if the board is not in MIG mode."""
         nvml = self._nvml
         mode = self._call(nvml.nvmlDeviceGetMigMode, board, default=(0, 0))
         if not mode[0]:
             return None
         found = {}
         for number in range(self._call(nvml.nvmlDeviceGetMaxMigDeviceCount, board, default=0)):
-            # NOT_FOUND: no such slice
+            # NOT_FOUND means that there is no such slice
             part = self._call(nvml.nvmlDeviceGetMigDeviceHandleByIndex, board, number, default=None)
             uuid = "" if part is None else _text(self._call(nvml.nvmlDeviceGetUUID, part, default=""))
             if uuid:
@@ -196,7 +196,7 @@ class NvmlBackend:
     def _check_layout(self) -> None:
         expected = {handle.device.index: handle.device.id for handle in self._handles}
         boards = [handle for handle in self._handles if not handle.device.parent_id]
-        if self._count() != self._board_count:  # one that was lost before its id could be asked for is counted too
+        if self._count() != self._board_count:  # also counts a board that was lost before its id could be read
             raise LayoutChangedError
         for handle in boards:
             if handle.handle is None:
@@ -209,9 +209,11 @@ class NvmlBackend:
             slices = self._slices(handle.handle)
             if (slices is not None) != handle.device.is_partitioned and not self._is_lost(handle):
                 raise LayoutChangedError
-            now = {f"{handle.device.index}:{number}": uuid for number, (_, uuid) in (slices or {}).items()}
-            before = {index: uuid for index, uuid in expected.items() if index.startswith(f"{handle.device.index}:")}
-            if now != before and not self._is_lost(handle):
+            slices_now = {f"{handle.device.index}:{number}": uuid for number, (_, uuid) in (slices or {}).items()}
+            slices_before = {
+                index: uuid for index, uuid in expected.items() if index.startswith(f"{handle.device.index}:")
+            }
+            if slices_now != slices_before and not self._is_lost(handle):
                 raise LayoutChangedError
 
     def _is_lost(self, handle: "_Handle") -> bool:
@@ -222,7 +224,7 @@ class NvmlBackend:
         return False
 
     def _call(self, function: Callable[..., Any], *arguments: Any, default: Any) -> Any:
-        """The answer, or ``default`` where there is none; that the driver as a whole is gone is seen by ``read``."""
+        """The result, or ``default`` if the call fails; ``read`` notices if the driver as a whole is gone."""
         try:
             return function(*arguments)
         except Exception:  # noqa: BLE001 - as in _initialise
@@ -230,11 +232,11 @@ class NvmlBackend:
 
 
 class _LostError(Exception):
-    """GPU_IS_LOST or RESET_REQUIRED."""
+    """NVML reported GPU_IS_LOST or RESET_REQUIRED."""
 
 
 class _Handle:
-    """A device and what it has been found able to report."""
+    """A device and what it has turned out to be able to report."""
 
     def __init__(self, handle: Any, device: Device) -> None:
         self.handle, self.device = handle, device
@@ -245,7 +247,7 @@ class _Handle:
         self._slow: dict[str, float] = {}
 
     def read(self, nvml: Any) -> Reading:
-        """Raises _LostError, or BackendUnavailableError if the driver as a whole went away."""
+        """The current reading. Raises _LostError, or BackendUnavailableError if the driver as a whole has gone."""
         if self.handle is None:
             raise _LostError
         fields = self._field_values(nvml)
@@ -256,22 +258,24 @@ class _Handle:
         utilization = nan
         if not self.device.parent_id:
             if math.isnan(power):
-                power = _known(self._ask("power", lambda: nvml.nvmlDeviceGetPowerUsage(self.handle)))
+                power = _valid(self._query("power", lambda: nvml.nvmlDeviceGetPowerUsage(self.handle)))
             if math.isnan(energy):
-                energy = _known(self._ask("energy", lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(self.handle)))
+                energy = _valid(self._query("energy", lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(self.handle)))
             if not self.device.is_partitioned:
-                rates = self._ask("utilization", lambda: nvml.nvmlDeviceGetUtilizationRates(self.handle))
+                rates = self._query("utilization", lambda: nvml.nvmlDeviceGetUtilizationRates(self.handle))
                 utilization = _percent(None if rates is None else rates.gpu)
-        memory = self._ask("memory", lambda: _memory_or_raise(nvml, self.handle))
+        memory = self._query("memory", lambda: _memory_or_raise(nvml, self.handle))
         temperature = (
-            nan if self.device.parent_id else _known(self._ask("temperature", lambda: _temperature(nvml, self.handle)))
+            nan
+            if self.device.parent_id
+            else _valid(self._query("temperature", lambda: _temperature(nvml, self.handle)))
         )
         if (
             not self.device.parent_id
             and memory is None
             and all(map(math.isnan, (utilization, power, energy, temperature)))
         ):
-            raise _LostError  # a handle that answers nothing is of a device that is gone, whatever the driver calls it
+            raise _LostError  # a device that answers nothing is gone, whatever error the driver reports
         return Reading(
             utilization=utilization,
             memory_used_bytes=nan if memory is None else memory[0],
@@ -290,7 +294,7 @@ class _Handle:
         )
 
     def read_slow(self, nvml: Any) -> list[int] | None:
-        """Refresh what changes slowly; the pids that compute on the device, None if that cannot be told."""
+        """Refresh what changes slowly; returns the pids that compute on the device, None if they are not known."""
         if self.handle is None:
             return None
         slow: dict[str, float] = {}
@@ -300,14 +304,14 @@ class _Handle:
                     ("encoder", "nvmlDeviceGetEncoderUtilization"),
                     ("decoder", "nvmlDeviceGetDecoderUtilization"),
                 ):
-                    answer = self._ask(name, partial(getattr(nvml, function), self.handle))
+                    answer = self._query(name, partial(getattr(nvml, function), self.handle))
                     slow[f"{name}_utilization"] = _percent(None if answer is None else answer[0])
             if not self.device.parent_id:
                 for name, kind in (("errors_corrected", _ECC_CORRECTED), ("errors_uncorrected", _ECC_UNCORRECTED)):
-                    slow[name] = _known(
-                        self._ask(name, partial(nvml.nvmlDeviceGetTotalEccErrors, self.handle, kind, _ECC_VOLATILE))
+                    slow[name] = _valid(
+                        self._query(name, partial(nvml.nvmlDeviceGetTotalEccErrors, self.handle, kind, _ECC_VOLATILE))
                     )
-            processes = self._ask("processes", lambda: nvml.nvmlDeviceGetComputeRunningProcesses_v3(self.handle))
+            processes = self._query("processes", lambda: nvml.nvmlDeviceGetComputeRunningProcesses_v3(self.handle))
         except _LostError:
             return None
         self._slow = slow
@@ -316,7 +320,7 @@ class _Handle:
     def _field_values(self, nvml: Any) -> dict[int, float]:
         if not self._fields:
             return {}
-        values = self._ask("fields", lambda: nvml.nvmlDeviceGetFieldValues(self.handle, self._fields))
+        values = self._query("fields", lambda: nvml.nvmlDeviceGetFieldValues(self.handle, self._fields))
         found = {}
         for value in values if values is not None else ():
             if value.nvmlReturn == 0:
@@ -325,14 +329,14 @@ class _Handle:
                 raise _LostError
             elif value.nvmlReturn in _DRIVER_GONE:
                 raise BackendUnavailableError(
-                    _REASONS[value.nvmlReturn], f"NVML: field {value.fieldId} answers {value.nvmlReturn}"
+                    _REASONS[value.nvmlReturn], f"NVML: field {value.fieldId} returned error {value.nvmlReturn}"
                 )
             elif value.nvmlReturn in _NOT_SUPPORTED:
                 self._fields = [field for field in self._fields if field != value.fieldId]
         return found
 
-    def _ask(self, name: str, call: Callable[[], Any]) -> Any:
-        """The answer, None where there is none now; what is not supported is not asked again."""
+    def _query(self, name: str, call: Callable[[], Any]) -> Any:
+        """The result of ``call``, None if it fails; a call that is not supported is not made again."""
         if name in self._unsupported:
             return None
         try:
@@ -349,7 +353,7 @@ class _Handle:
 
 
 def _memory(nvml: Any, handle: Any) -> tuple[float, float]:
-    """(used, total) in bytes."""
+    """(used, total) in bytes; NaN if they are not known."""
     try:
         return _memory_or_raise(nvml, handle)
     except Exception:  # noqa: BLE001 - as in NvmlBackend._initialise
@@ -358,17 +362,19 @@ def _memory(nvml: Any, handle: Any) -> tuple[float, float]:
 
 def _memory_or_raise(nvml: Any, handle: Any) -> tuple[float, float]:
     try:
-        memory = nvml.nvmlDeviceGetMemoryInfo(handle, version=_MEMORY_V2)  # what the driver reserves is not "used"
+        memory = nvml.nvmlDeviceGetMemoryInfo(
+            handle, version=_MEMORY_V2
+        )  # here "used" excludes what the driver reserves
     except Exception as exc:
         if _code(exc) not in _NOT_SUPPORTED:
             raise
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    used, total = _known(memory.used), _known(memory.total)
+    used, total = _valid(memory.used), _valid(memory.total)
     return (used if used <= total else nan), total
 
 
 def _temperature(nvml: Any, handle: Any) -> float:
-    # nvmlDeviceGetTemperature is deprecated in 13 and will go; older libraries have nothing else.
+    # nvmlDeviceGetTemperature is deprecated since version 13, but older libraries have only that.
     try:
         return float(nvml.nvmlDeviceGetTemperatureV(handle, _TEMPERATURE_SENSOR_GPU))
     except Exception as exc:
@@ -386,18 +392,18 @@ def _field_number(value: Any) -> float:
         return nan
     if kind == 1 and number == _BLANK_32:
         return nan
-    return _known(number)
+    return _valid(number)
 
 
-def _known(number: Any) -> float:
-    """The number, NaN if it is absent, negative or one of the values that mean "not available"."""
+def _valid(number: Any) -> float:
+    """The number, or NaN if it is absent, negative or one of the values that mean "not available"."""
     if number is None or not 0 <= number < _BLANK_64:
         return nan
     return float(number)
 
 
 def _percent(number: Any) -> float:
-    """Per cent as a share; garbage above 100 has been seen."""
+    """A percentage as a share from 0 to 1; garbage above 100 has been seen and becomes NaN."""
     return number / 100 if number is not None and 0 <= number <= 100 else nan
 
 
@@ -406,7 +412,7 @@ def _text(value: Any) -> str:
 
 
 def _code(exc: BaseException) -> int:
-    """The nvmlReturn_t of an NVMLError, -1 for anything else."""
+    """The nvmlReturn_t of an NVMLError, -1 for any other exception."""
     if type(exc).__name__ == "NVMLLibraryMismatchError":
         return 13
     value = getattr(exc, "value", -1)

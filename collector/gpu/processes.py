@@ -1,8 +1,8 @@
-"""What /proc says about a process that computes on a GPU: its container, its pod, its own pid, its start.
+"""What /proc tells about a process that uses a GPU: its container, its pod, the pid it sees itself, its start time.
 
-The driver names processes by the pid of the host's namespace (or names none at all inside a container), SDKs by the pid
-they see themselves; the cgroup and ``NSpid`` connect the two. Source: proc(5), the cgroup paths of Docker, containerd,
-CRI-O.
+The driver reports pids of the host's namespace (and inside a container often none at all), while SDKs report the pid
+that they see themselves. The cgroup and ``NSpid`` connect the two.
+Source: proc(5); the cgroup paths of Docker, containerd and CRI-O.
 """
 
 import re
@@ -21,7 +21,7 @@ _MAX_FILE_BYTES: Final = 65536
 
 
 class ProcessTable:
-    """Looks processes up, each once for its lifetime."""
+    """Looks up processes, each only once in its lifetime."""
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = proc
@@ -29,7 +29,7 @@ class ProcessTable:
         self._known: dict[int, tuple[int, Process]] = {}
 
     def look_up(self, pids: Iterable[int]) -> dict[int, Process]:
-        """The processes that exist in our view of /proc. A pid whose start changed is a new process."""
+        """Those of the processes that our /proc shows. A pid with a new start time is a new process."""
         found: dict[int, Process] = {}
         known: dict[int, tuple[int, Process]] = {}
         for pid in set(pids):
@@ -44,9 +44,9 @@ class ProcessTable:
 
     def _read(self, pid: int, start_ticks: int) -> Process:
         cgroup = self._text(pid, "cgroup")
-        # The innermost container of a nested path is the process's own.
+        # In a nested path the innermost container is the one of the process.
         containers, pod = _CONTAINER_ID.findall(cgroup), _POD_UID.search(cgroup)
-        namespace_pid = pid
+        namespace_pid, boot = pid, self._boot()
         for line in self._text(pid, "status").splitlines():
             if line.startswith("NSpid:"):
                 pids = line.split()[1:]
@@ -54,15 +54,13 @@ class ProcessTable:
         return Process(
             pid=pid,
             namespace_pid=namespace_pid,
-            start_time_unix_nano=self._boot() + start_ticks * (1_000_000_000 // _CLOCK_TICKS_PER_S)
-            if self._boot()
-            else 0,
+            start_time_unix_nano=boot + start_ticks * (1_000_000_000 // _CLOCK_TICKS_PER_S) if boot else 0,
             container_id=containers[-1] if containers else "",
             pod_uid=pod[1].replace("_", "-") if pod else "",
         )
 
     def _start_ticks(self, pid: int) -> int | None:
-        # Field 22; the second field is the command in parentheses and may hold anything, also parentheses.
+        # Field 22; the second field is the command in parentheses and may itself contain parentheses.
         fields = self._text(pid, "stat").rpartition(")")[2].split()
         return int(fields[19]) if len(fields) > 19 and fields[19].isdigit() else None
 
@@ -74,7 +72,7 @@ class ProcessTable:
         return self._boot_unix_nano
 
     def _text(self, *parts: object) -> str:
-        """A file's text, empty where it cannot be read (gone, or another user's)."""
+        """The text of a file; empty if it cannot be read (it is gone or belongs to another user)."""
         try:
             with self._proc.joinpath(*map(str, parts)).open("rb") as file:
                 return file.read(_MAX_FILE_BYTES).decode("utf-8", "replace")

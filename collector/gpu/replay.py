@@ -1,16 +1,14 @@
 """Recordings of a backend: writing them, and playing one as if it happened now.
 
-Format, one JSON document a line (UTF-8):
+The format is UTF-8 text with one JSON document per line:
 
-- first line: ``{"tailrace_gpu_recording": 1, "devices": [{"id": "GPU-…", "index": "0", "model": …,
-  "memory_limit_bytes": …,
-  "parent_id": …, "is_partitioned": …, "serial": …, "driver_version": …}, …]}``
-- then one line a sample: ``{"time_unix_nano": …, "readings": [{…}, …]}``, in the order of ``devices``. A reading holds
-  the
-  fields of :class:`~collector.gpu.backend.Reading` that are known; how many processes computed is recorded, which is
-  not. Times increase.
+- The first line is ``{"tailrace_gpu_recording": 1, "devices": [{"id": "GPU-…", "index": "0", "model": …,
+  "memory_limit_bytes": …, "parent_id": …, "is_partitioned": …, "serial": …, "driver_version": …}, …]}``.
+- Each further line is a sample, ``{"time_unix_nano": …, "readings": [{…}, …]}``, with the readings in the order of
+  ``devices``. A reading holds the known fields of :class:`~collector.gpu.backend.Reading`. Of the processes only their
+  number is recorded. Times increase from line to line.
 
-``python -m collector.gpu FILE`` writes one.
+``python -m collector.gpu FILE`` writes such a file.
 """
 
 import dataclasses
@@ -50,7 +48,7 @@ class Recorder:
 
     def __init__(self, file: IO[bytes], devices: Sequence[Device]) -> None:
         self._file = file
-        # orjson writes NaN as null, which reads back as absent.
+        # orjson writes NaN as null, which is read back as absent.
         file.write(orjson.dumps({"tailrace_gpu_recording": _VERSION, "devices": list(devices)}) + b"\n")
 
     def write(self, time_unix_nano: int, readings: Sequence[Reading]) -> None:
@@ -71,7 +69,7 @@ def record(
     time_unix_nano: Callable[[], int],
     sleep: Callable[[float], Any],
 ) -> None:
-    """Record ``sample_count`` samples of a backend. ``time_unix_nano`` and ``sleep`` are ``time.time_ns`` and ``time.sleep``."""
+    """Record ``sample_count`` samples of a backend; ``time.time_ns`` and ``time.sleep`` fit the last two parameters."""
     devices = backend.open(time_unix_nano())
     try:
         with path.open("wb") as file:
@@ -86,7 +84,7 @@ def record(
 
 
 class ReplayBackend:
-    """Plays a recording: its first sample happens when it is opened. With ``loop`` it begins again, counters going on."""
+    """Plays a recording, starting when it is opened. With ``loop`` it then starts over, and counters keep rising."""
 
     source = "replay"
 
@@ -94,22 +92,22 @@ class ReplayBackend:
         self._config = config
         self._times: list[int] = []
         self._samples: list[list[Reading]] = []
-        self._opened = 0
+        self._opened_unix_nano = 0
 
     def open(self, now_unix_nano: int) -> Sequence[Device]:
         """The recorded devices."""
         devices, self._times, self._samples = _load(Path(self._config.file))
-        self._opened = now_unix_nano
+        self._opened_unix_nano = now_unix_nano
         return devices
 
     def read(self, now_unix_nano: int) -> Sequence[Reading]:
-        """The recorded readings whose turn it is."""
-        elapsed = max(0, now_unix_nano - self._opened)
+        """The recorded readings of the sample that is current now."""
+        elapsed = max(0, now_unix_nano - self._opened_unix_nano)
         length = self._times[-1] - self._times[0]
         turn, within = divmod(elapsed, length) if length else (0, 0)
         if turn and not self._config.loop:
             raise BackendUnavailableError(
-                "replay_ended", f"the recording {self._config.file!r} has been played to its end"
+                "replay_ended", f"the recording {self._config.file!r} has ended (replay::loop is false)"
             )
         readings = self._samples[bisect_right(self._times, self._times[0] + within) - 1]
         if not turn:
@@ -120,11 +118,11 @@ class ReplayBackend:
         ]
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Does nothing; there is no driver."""
 
 
 def _advanced(reading: Reading, first: Reading, last: Reading, turn: int) -> Reading:
-    """The reading in a later turn of the loop: counters go on from where the turn before left them."""
+    """The reading in a later turn of the loop, with counters that continue where the previous turn ended."""
     grown: dict[str, Any] = {
         name: getattr(reading, name) + turn * max(0.0, getattr(last, name) - getattr(first, name)) for name in _COUNTERS
     }
@@ -136,16 +134,16 @@ def _advanced(reading: Reading, first: Reading, last: Reading, turn: int) -> Rea
 
 
 def _load(path: Path) -> tuple[list[Device], list[int], list[list[Reading]]]:
-    """The parsed file."""
+    """The devices, times and readings of a recording."""
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise BackendUnavailableError(
-                "replay_file", f"the recording {str(path)!r} is larger than {_MAX_FILE_BYTES} bytes"
+                "replay_file", f"the recording {str(path)!r} is too large: the limit is {_MAX_FILE_BYTES} bytes"
             )
         lines = path.read_bytes().splitlines()
     except OSError as exc:
         raise BackendUnavailableError(
-            "replay_file", f"the recording {str(path)!r} cannot be read: {exc.strerror}"
+            "replay_file", f"cannot read the recording {str(path)!r}: {exc.strerror}"
         ) from exc
     number = 0
     try:
@@ -158,27 +156,27 @@ def _load(path: Path) -> tuple[list[Device], list[int], list[list[Reading]]]:
             times.append(_time(sample["time_unix_nano"], times))
             samples.append(_readings(sample["readings"], len(devices)))
         if not samples:
-            raise ValueError("there is no sample")  # noqa: TRY301 - the message is built in one place below
+            raise ValueError("the file has no samples")  # noqa: TRY301 - the message is built in one place below
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as exc:
         raise BackendUnavailableError(
-            "replay_file", f"{path}:{number + 1}: no recording of GPU samples: {exc}"
+            "replay_file", f"{path}:{number + 1}: not a valid recording of GPU samples: {exc}"
         ) from exc
     return devices, times, samples
 
 
 def _devices(header: Any) -> list[Device]:
     if not isinstance(header, dict) or header.get("tailrace_gpu_recording") != _VERSION:
-        raise ValueError(f'the first line must hold "tailrace_gpu_recording": {_VERSION}')
+        raise ValueError(f'the first line must contain "tailrace_gpu_recording": {_VERSION}')
     devices = []
     for entry in header["devices"]:
         if not isinstance(entry, dict):
-            raise TypeError("a device is no object")
+            raise TypeError("a device must be an object")
         for key, value in entry.items():
             if key not in _DEVICE_TYPES or not isinstance(value, _DEVICE_TYPES[key]):
                 raise ValueError(f"device field {key!r} is unknown or of the wrong type")
         devices.append(Device(**{**entry, "memory_limit_bytes": _number(entry.get("memory_limit_bytes"))}))
     if not devices:
-        raise ValueError("there is no device")
+        raise ValueError("the file has no devices")
     return devices
 
 
@@ -191,7 +189,7 @@ def _time(value: Any, times: list[int]) -> int:
 
 def _readings(entries: Any, device_count: int) -> list[Reading]:
     if not isinstance(entries, list) or len(entries) != device_count:
-        raise ValueError(f"there must be {device_count} readings, one a device")
+        raise ValueError(f"there must be {device_count} readings, one per device")
     return [_reading(entry) for entry in entries]
 
 
@@ -208,7 +206,7 @@ def _throttle(values: Any) -> tuple[float, ...]:
     if values is None:
         return (math.nan,) * len(THROTTLE_REASONS)
     if not isinstance(values, list) or len(values) != len(THROTTLE_REASONS):
-        raise ValueError(f"throttle_s must hold {len(THROTTLE_REASONS)} numbers")
+        raise ValueError(f"throttle_s must be a list of {len(THROTTLE_REASONS)} numbers")
     return tuple(_number(value) for value in values)
 
 
@@ -216,7 +214,7 @@ def _number(value: Any) -> float:
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{value!r} is no number")
+        raise TypeError(f"{value!r} is not a number")
     return float(value)
 
 

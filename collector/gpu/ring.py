@@ -1,11 +1,12 @@
-"""The recent past of one device, in columns, and questions about many time windows of it at once.
+"""The recent samples of one device, in columns, and their aggregates over many time windows at once.
 
-The writer only ever writes behind what it has published, and moves to a new array when one is full: a :class:`RingView`
-is consistent for as long as somebody holds it, without a lock and without a copy.
+The writer only ever writes after the rows it has published, and moves to a new array when one is full. A
+:class:`RingView` is therefore consistent for as long as it is referenced, without a lock and without a copy.
 
-A sample stands for the time since the one before it, its *cell*: the driver's figures are averages over the past. Rates
-are kept as integrals, so the mean over any window is the difference of two interpolated values. A cell longer than
-``gap_s`` is a gap: nobody looked, it counts as not covered. The newest sample is held for ``hold_s``.
+A sample describes the time since the sample before it, its *cell*, because the driver's figures are averages over the
+past. Rates are stored as integrals, so the mean over any window is the difference of two interpolated values. A cell
+longer than ``gap_s`` is a gap: nothing was sampled there, and it counts as not covered. The newest sample is assumed to
+hold for another ``hold_s`` (docs/reference/gpu.md, rules 2, 11 and 12).
 """
 
 from functools import cached_property
@@ -14,40 +15,39 @@ from typing import Final
 
 import numpy as np
 
-from collector.gpu.backend import THROTTLE_REASONS, Reading
+from collector.gpu.backend import Reading
 from collector.model.arrays import F64, I64, U64, Mask
 
 __all__ = ["Ring", "RingView", "Windows"]
 
 
 _RATES: Final = ("utilization", "power")
-_VALUES: Final = ("utilization", "power", "memory_used", "temperature")
-_COUNTERS: Final = ("energy", *(f"throttle.{reason}" for reason in THROTTLE_REASONS))
+_VALUES: Final = ("utilization", "power", "memory_used")
 _COLUMNS: Final = {
     name: row
     for row, name in enumerate(
         (
-            "time",  # s since the ring's origin
-            "covered",  # s
+            "time",  # seconds since the ring's origin
+            "covered",  # seconds
             *_VALUES,
             *(f"{name}.integral" for name in _RATES),
             *(f"{name}.covered" for name in _RATES),
-            *_COUNTERS,  # increase since the ring began, resets taken out
-            *(f"{name}.covered" for name in _COUNTERS),
+            "energy",  # joules since the ring's origin; resets of the counter are taken out
+            "energy.covered",
         )
     )
 }
 
 
-_ROUNDING_S: Final = 1e-6  # of sums of seconds over a ring
-_GRID_MOMENTS: Final = 1024  # for fewer, making the grid (150 µs at 6 000 samples) costs more than it saves
-_GRID_SAMPLES: Final = 8
+_ROUNDING_S: Final = 1e-6  # the rounding error of sums of seconds over a ring
+_GRID_MOMENTS: Final = 1024  # for fewer moments, building the grid (150 µs at 6 000 samples) costs more than it saves
+_GRID_SAMPLES: Final = 8  # the most samples in one bucket of the grid
 _FLOOR_LOG2_BITS: Final = 10
 _FLOOR_LOG2: Final = np.frexp(np.arange(1 << _FLOOR_LOG2_BITS))[1].astype(np.int64) - 1
 
 
 class Ring:
-    """Written by one thread."""
+    """A bounded history of samples. Written by one thread, read by any."""
 
     def __init__(
         self, capacity: int, *, gap_s: float, hold_s: float, origin_unix_nano: int, past: "RingView | None" = None
@@ -57,7 +57,7 @@ class Ring:
         self._origin = origin_unix_nano if past is None else past.origin_unix_nano
         self._rows: F64 = np.empty((len(_COLUMNS), 2 * capacity))
         self._low = self._high = 0
-        self._counters = [nan] * len(_COUNTERS)
+        self._energy_j = nan  # the counter at the newest sample
         if past is not None:
             self._high = min(len(past), capacity)
             self._rows[:, : self._high] = past.rows[:, len(past) - self._high :]
@@ -65,11 +65,11 @@ class Ring:
 
     @property
     def view(self) -> "RingView":
-        """What has been written so far. Safe from any thread."""
+        """The samples written so far. Safe to read from any thread."""
         return self._view
 
     def resize(self, capacity: int, *, gap_s: float, hold_s: float) -> None:
-        """Keep what fits of the past; later samples are judged by the new figures."""
+        """Change the capacity, keeping the newest samples that fit, and the limits that apply to later samples."""
         self._gap_s, self._hold_s = gap_s, hold_s
         if capacity != self._capacity:
             self._capacity = capacity
@@ -77,13 +77,14 @@ class Ring:
         self._publish()
 
     def append(self, time_unix_nano: int, reading: Reading) -> bool:
-        """Add a sample; True if a gap precedes it.
+        """Add a sample; returns whether a gap precedes it.
 
-        A time not after the newest sample's means that the clock was set back: what was sampled at or after it is
-        forgotten, so that times keep increasing and spans stamped by the new clock find the samples of the new clock.
+        A time that is not later than that of the newest sample means that the clock was set back. The samples at or
+        after the new time are then removed, so that times keep increasing and spans with times of the new clock match
+        samples with times of the new clock.
         """
         now = (time_unix_nano - self._origin) * 1e-9
-        self._forget_from(now)
+        self._remove_from(now)
         if self._high == self._rows.shape[1]:
             self._move(keep=self._capacity - 1)
         self._low = max(self._low, self._high + 1 - self._capacity)
@@ -99,35 +100,34 @@ class Ring:
         row["time"] = now
         row["covered"] += 0.0 if reading.is_lost else length
         row["utilization"], row["power"] = reading.utilization, reading.power_w
-        row["memory_used"], row["temperature"] = reading.memory_used_bytes, reading.temperature_c
+        row["memory_used"] = reading.memory_used_bytes
         for name in _RATES:
             if not isnan(row[name]):
                 row[f"{name}.integral"] += row[name] * length
                 row[f"{name}.covered"] += length
-        for number, (name, value) in enumerate(zip(_COUNTERS, (reading.energy_j, *reading.throttle_s), strict=True)):
-            before, self._counters[number] = self._counters[number], value
-            # A counter that fell was reset (driver reload): what was used in between is unknown. NaN compares false.
-            if length and value >= before:
-                row[name] += value - before
-                row[f"{name}.covered"] += length
-            elif name == "energy" and not isnan(row["power"]):  # no counter, or a reset: what the power says
-                row[name] += row["power"] * length
-                row[f"{name}.covered"] += length
+        before, self._energy_j = self._energy_j, reading.energy_j
+        # A counter that fell was reset (driver reload), so its increase is unknown. Comparisons with NaN are false.
+        if length and reading.energy_j >= before:
+            row["energy"] += reading.energy_j - before
+            row["energy.covered"] += length
+        elif not isnan(row["power"]):  # no counter, or a reset: power over time instead
+            row["energy"] += row["power"] * length
+            row["energy.covered"] += length
         rows[:, new] = list(row.values())
         self._high += 1
         self._publish()
         return is_gap
 
-    def _forget_from(self, now: float) -> None:
+    def _remove_from(self, now: float) -> None:
         times = self._rows[_COLUMNS["time"]]
         if self._high > self._low and now <= times[self._high - 1]:
             keep = int(np.searchsorted(times[self._low : self._high], now, side="left"))
             self._high = self._low + keep
-            self._counters = [nan] * len(_COUNTERS)
-            self._move(keep=keep)  # published rows are never written again
+            self._energy_j = nan
+            self._move(keep=keep)  # published rows are never overwritten
 
     def _move(self, keep: int) -> None:
-        """Continue in a new array that begins with the last ``keep`` rows."""
+        """Continue in a new array that starts with the newest ``keep`` rows."""
         rows: F64 = np.empty((len(_COLUMNS), 2 * self._capacity))
         rows[:, :keep] = self._rows[:, self._high - keep : self._high]
         self._rows, self._low, self._high = rows, 0, keep
@@ -137,7 +137,7 @@ class Ring:
 
 
 class RingView:
-    """The samples at one moment, read-only."""
+    """A read-only view of the samples of a ring at one moment."""
 
     def __init__(self, rows: F64, origin_unix_nano: int, hold_s: float) -> None:
         self.rows = rows
@@ -149,30 +149,30 @@ class RingView:
         return int(self.rows.shape[1])
 
     def column(self, name: str) -> F64:
-        """The samples' own values, oldest first: time (s since the ring's origin), utilization, power, memory_used, temperature."""
+        """The samples' values, oldest first: time (seconds since the origin), utilization, power or memory_used."""
         column: F64 = self.rows[_COLUMNS[name]]
         return column
 
     def windows(self, start_unix_nano: U64, end_unix_nano: U64) -> "Windows":
-        """Answers about the windows [start, end], (n,) each, start ≤ end. The view must hold at least one sample."""
+        """The windows [start, end], (n,) each, start ≤ end, on this view, which must have at least one sample."""
         return Windows(self, self._seconds(start_unix_nano), self._seconds(end_unix_nano), self._hold_s)
 
     def cells(self, moments: F64) -> I64:
-        """For each moment the first sample not before it; ``len(self)`` behind the last. As np.searchsorted, from the left."""
+        """For each moment the first sample at or after it, ``len(self)`` if there is none: ``np.searchsorted``."""
         grid = self._grid if len(moments) >= _GRID_MOMENTS else None
         if grid is None:
             return np.searchsorted(self.column("time"), moments, side="left")
         times, first, per_s = grid
         bucket = ((moments - times[0]) * per_s).clip(0, len(first) - 1).astype(np.int64)
         cells: I64 = first.take(bucket)
-        is_behind = times.take(cells) < moments
-        while is_behind.any():
-            cells += is_behind
-            is_behind = times.take(cells) < moments
+        is_before = times.take(cells) < moments
+        while is_before.any():
+            cells += is_before
+            is_before = times.take(cells) < moments
         return cells
 
     def maxima(self, name: str, level: int) -> F64:
-        """Rows 0..level, (level + 1, len): element i of row k is the maximum of the ``2**k`` samples from i on (NaN where all are)."""
+        """(level + 1, len): element i of row k is the maximum of the ``2**k`` samples from i on; NaN if all are NaN."""
         table = self._maxima.get(name)
         if table is None or len(table) <= level:
             rows = [self.column(name)]
@@ -184,22 +184,22 @@ class RingView:
         return table
 
     def _seconds(self, times: U64) -> F64:
-        # The difference modulo 2^64, taken as signed, is right for every time within 292 years of the origin.
+        # The difference modulo 2^64, read as signed, is right for every time within 292 years of the origin.
         elapsed: I64 = (times - np.uint64(self.origin_unix_nano)).view(np.int64)
         return np.multiply(elapsed, 1e-9, dtype=np.float64)
 
     @cached_property
     def _grid(self) -> tuple[F64, I64, float] | None:
-        """U64 (and infinity), the first sample of each of many equal stretches of time, and how many of these a second has.
+        """The times and infinity, the first sample of each of many equal buckets of time, and the buckets per second.
 
-        A look there replaces most of a binary search. None where samples are too uneven for that.
+        A lookup in the buckets replaces most of a binary search. None if the samples are too uneven for that.
         """
         times = self.column("time")
         length = times[-1] - times[0]
         if length <= 0:
             return None
         count = 2 * len(times)
-        # A little early, so that rounding never puts a moment into a stretch that begins behind it.
+        # Slightly early, so that rounding never puts a moment into a bucket that starts after it.
         starts = times[0] + (np.arange(count) - 1e-3) * (length / count)
         first: I64 = np.searchsorted(times, starts, side="left")
         if np.diff(first).max() > _GRID_SAMPLES:
@@ -208,7 +208,7 @@ class RingView:
 
 
 class Windows:
-    """Many windows over one view. Every answer is (n,); NaN where nothing is known."""
+    """Many windows over one view. Every result is (n,), with NaN where nothing is known."""
 
     def __init__(self, view: RingView, start: F64, end: F64, hold_s: float) -> None:
         times = view.column("time")
@@ -220,25 +220,25 @@ class Windows:
         self.samples: I64 = last_cell - first_cell + is_at_sample
         """Samples taken within the window."""
         self.is_before: Mask = end < times[0]
-        """The window had ended before the oldest sample."""
+        """The window ended before the oldest sample."""
         self.is_after: Mask = start > times[last] + hold_s
-        """The window begins after what is known."""
+        """The window starts after the newest sample and its hold."""
         self._from = _Position(times, first_cell, self._low, start)
         self._to = _Position(times, last_cell, self._high, end)
-        # Behind the newest sample its values are held for a while: that many seconds of the window.
+        # The seconds of each window for which the newest sample is held.
         self._held: F64 | None = None
         if end.max(initial=-np.inf) > times[last]:
             self._held = np.clip(end - times[last], 0.0, hold_s) - np.clip(start - times[last], 0.0, hold_s)
 
     def coverage(self) -> F64:
-        """The share of the window that was watched, 0 to 1; of a window without length: whether it falls where was watched."""
+        """The share of the window that was sampled, 0 to 1; of a window of no length, whether its moment was."""
         seconds = self._covered_s if self._held is None else self._covered_s + self._held
         instant = (~self.is_before & ~self.is_after).astype(np.float64)
         np.divide(seconds, self._duration, out=instant, where=self._duration > 0)
         return np.clip(instant, 0.0, 1.0, out=instant)
 
     def mean(self, name: str) -> F64:
-        """Time-weighted mean of ``utilization`` or ``power`` over the covered part; without any, the enclosing sample's value."""
+        """Time-weighted mean of ``utilization`` or ``power`` over the covered part, else of the enclosing sample."""
         value = self._view.column(name)
         seconds, integral = self._known_s(name), self._increase(f"{name}.integral")
         if self._held is not None and not isnan(value[-1]):
@@ -256,9 +256,9 @@ class Windows:
         return np.fmax(table.take(begin), table.take(end))
 
     def energy(self) -> F64:
-        """Joules used within the covered part: what the device counted, where it did not its power over time.
+        """Joules used within the covered part, from the energy counter or, where there is none, from power over time.
 
-        Unknown where a stretch of that part has neither: a sum that lacks something is no smaller sum, it is wrong.
+        NaN if neither is known for some of that part: an incomplete sum would be wrong, not merely smaller.
         """
         known, joules, covered = self._known_s("energy"), self._increase("energy"), self._covered_s
         if self._held is not None:
@@ -268,17 +268,16 @@ class Windows:
                 known, joules = known + self._held, joules + self._held * power
         return np.where((known > 0) & (known >= covered - _ROUNDING_S), joules, nan)
 
-    def throttled_s(self, reason: str) -> F64:
-        """Seconds of lowered clocks for one of :data:`THROTTLE_REASONS`, within the covered part."""
-        return np.where(self._known_s(f"throttle.{reason}") > 0, self._increase(f"throttle.{reason}"), nan)
-
     @cached_property
     def _covered_s(self) -> F64:
         return self._increase("covered")
 
     @cached_property
     def _blocks(self) -> tuple[int, I64, I64]:
-        """Each window's samples as two runs of a power of two, as indices into the flat ``RingView.maxima``; and the largest power."""
+        """The highest level of ``RingView.maxima`` needed, and two flat indices into it per window.
+
+        The two runs of samples that they stand for, each a power of two long, together cover the window's samples.
+        """
         width = self._high - self._low + 1
         largest = int(width.max(initial=1)).bit_length() - 1
         if not largest:
@@ -290,7 +289,8 @@ class Windows:
     def _known_s(self, name: str) -> F64:
         """Seconds of the window in which ``name`` was known."""
         known, covered = self._view.column(f"{name}.covered"), self._view.column("covered")
-        # Neither falls and known never grows alone: the same growth over the whole view is the same in each cell.
+        # Neither ever falls, and "known" only grows together with "covered": if their growth over the whole view is
+        # equal, it is equal in every cell.
         if known[-1] - known[0] == covered[-1] - covered[0]:
             return self._covered_s
         return self._increase(f"{name}.covered")
@@ -303,7 +303,7 @@ class Windows:
 
 
 class _Position:
-    """Where moments lie between samples: found once, used for every column."""
+    """The positions of moments between samples: found once, used for every column."""
 
     def __init__(self, times: F64, cell: I64, right: I64, moment: F64) -> None:
         self._right = right

@@ -1,8 +1,9 @@
-"""One thread a process that samples the GPUs, for the receiver and all processors of one ``backend``.
+"""The sampler: one thread per process that samples the GPUs for the receiver and all processors of one ``backend``.
 
-The thread never calls the driver itself: a *caller* thread does, and one that does not come back in time is abandoned,
-not joined, so a hung driver costs the pipelines nothing. Readers take :attr:`Sampler.snapshot`, which is immutable.
-Without a device everything stays up: one warning, ``available`` 0, and another look every ``reprobe_interval``.
+That thread never calls the driver itself. A *caller* thread does; if a call does not return in time, its thread is
+abandoned and not joined, so a hung driver costs the pipelines nothing. Components read :attr:`Sampler.snapshot`, which
+is immutable. Without a device the sampler keeps running: it warns once, reports ``available`` 0, and probes again every
+``reprobe_interval`` (docs/reference/gpu.md, rules 1 to 7).
 """
 
 import threading
@@ -23,10 +24,10 @@ __all__ = ["CallHungError", "Caller", "Sampler", "Snapshot", "ThreadCaller", "ac
 
 _T = TypeVar("_T")
 
-_OPEN_TIMEOUT_S: Final = 30.0  # without persistence mode the driver initialises each board, seconds apiece
+_OPEN_TIMEOUT_S: Final = 30.0  # without persistence mode the driver initialises each board, which takes seconds
 _READ_TIMEOUT_S: Final = 5.0
-_MAX_HUNG_THREADS: Final = 4  # threads stuck in the kernel cannot be ended; no more of them than this
-_MIN_GAP_S: Final = 1.0  # the driver's own averages reach back up to a second, so shorter pauses hide nothing
+_MAX_HUNG_THREADS: Final = 4  # a thread that is stuck in the driver cannot be ended; there are never more of them
+_MIN_GAP_S: Final = 1.0  # the driver averages over up to a second, so shorter pauses hide nothing
 _GAP_INTERVALS: Final = 3
 
 
@@ -35,23 +36,23 @@ class CallHungError(Exception):
 
 
 class Caller(Protocol):
-    """Runs what may block for ever."""
+    """Runs functions that may block indefinitely."""
 
     def call(self, function: Callable[[], _T], timeout_s: float) -> _T:
-        """The function's result; raises what it raises, CallHungError after ``timeout_s``."""
+        """The function's result. Raises what the function raises, or CallHungError after ``timeout_s``."""
         ...
 
     def may_call(self) -> bool:
-        """False while too many earlier calls are still stuck."""
+        """Whether a call is allowed: False while too many earlier calls are still stuck."""
         ...
 
     def close(self) -> None:
-        """No more calls. Does not wait."""
+        """Accept no more calls, without waiting for the current one."""
         ...
 
 
 class ThreadCaller:
-    """A daemon thread that makes the calls; after one that hung, a new thread."""
+    """Makes the calls in a daemon thread, and starts a new thread after a call that hung."""
 
     def __init__(self) -> None:
         self._worker: _Worker | None = None
@@ -65,7 +66,7 @@ class ThreadCaller:
         try:
             return future.result(timeout_s)
         except TimeoutError:
-            if future.done():  # the function's own TimeoutError, or it finished just now
+            if future.done():  # the function itself raised TimeoutError, or it has just finished
                 return future.result()
             self._hung.append(self._worker)
             self._worker.stop()
@@ -85,6 +86,8 @@ class ThreadCaller:
 
 
 class _Worker:
+    """A daemon thread that runs one function at a time."""
+
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._job: tuple[Callable[[], Any], Future[Any]] | None = None
@@ -123,27 +126,27 @@ class _Worker:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What is known at one moment; the three tuples run parallel."""
+    """What is known at one moment. ``devices``, ``views`` and ``readings`` are parallel; ``readings`` may be empty."""
 
     source: str
     is_available: bool = False
-    """Some device answers."""
+    """Whether at least one device answers."""
     reason: str = "starting"
-    """A constant word; ``ok`` while available."""
+    """A constant word for the metric; ``ok`` while available."""
     message: str = ""
     devices: tuple[Device, ...] = ()
     views: tuple[RingView, ...] = ()
     readings: tuple[Reading, ...] = ()
     newest_unix_nano: int = 0
     sample_interval_s: float = 0.1
-    samples_count: int = 0
-    gaps_count: int = 0
+    sample_count: int = 0
+    gap_count: int = 0
     start_unix_nano: int = 0
-    """Since when counters of this snapshot have been watched."""
+    """When the sampling of these devices started: the start time of their counters."""
 
 
 class Sampler:
-    """Samples one backend. ``step`` does one turn; ``start`` runs it in a thread."""
+    """Samples one backend. ``step`` takes one sample; ``start`` runs it in a thread."""
 
     def __init__(
         self,
@@ -175,21 +178,21 @@ class Sampler:
         self.snapshot = Snapshot(source=make_backend().source, sample_interval_s=self._interval_s)
 
     def widen(self, config: GpuSourceConfig) -> None:
-        """Serve one more component: the shortest interval and the longest ring anyone asked for."""
+        """Serve one more component: use the shortest interval and the longest ring of all of them."""
         self._interval_s = min(self._interval_s, config.sample_interval)
         self._reprobe_s = min(self._reprobe_s, config.reprobe_interval)
         self._ring_s = max(self._ring_s, config.ring)
 
     def start(self) -> None:
-        """Begin to sample; once."""
+        """Start the sampling thread. Call it once."""
         threading.Thread(target=self._run, name="tailrace-gpu-sampler", daemon=True).start()
 
     def stop(self) -> None:
-        """Ask the thread to end; it releases the driver itself and is not waited for, as the driver may hang."""
+        """Tell the thread to end. It releases the driver itself and is not joined, because the driver may hang."""
         self._stop.set()
 
     def step(self) -> float:
-        """One turn: look for devices if there are none, else sample. The seconds until the next."""
+        """Probe for devices if there are none, else take a sample; returns the seconds until the next step."""
         now = self._monotonic_s()
         try:
             if self._backend is None:
@@ -203,9 +206,9 @@ class Sampler:
         except BackendUnavailableError as exc:
             self._unavailable(exc.reason, str(exc))
         except CallHungError:
-            self._backend = None  # abandoned with its thread: nothing of it may be called again
-            self._unavailable("hung", "a call into the GPU driver does not return")
-        except Exception as exc:  # noqa: BLE001 - the edge of a foreign library; the thread must survive
+            self._backend = None  # abandoned with its thread: it must never be called again
+            self._unavailable("hung", "a call into the GPU driver did not return in time")
+        except Exception as exc:  # noqa: BLE001 - the boundary to a foreign library; the thread must survive
             self._unavailable("error", f"{type(exc).__name__}: {exc}")
         if self._backend is None:
             return max(0.0, self._probe_at - self._monotonic_s())
@@ -219,17 +222,19 @@ class Sampler:
             try:
                 self._caller.call(backend.close, _READ_TIMEOUT_S)
             except CallHungError:
-                self._log.warning("GPU driver does not release", source=backend.source)
+                self._log.warning(
+                    "the GPU driver could not be released: the call did not return in time", source=backend.source
+                )
         self._caller.close()
 
     def _open(self) -> None:
         if not self._caller.may_call():
-            raise BackendUnavailableError("hung", "earlier calls into the GPU driver have not returned")
+            raise BackendUnavailableError("hung", "too many earlier calls into the GPU driver have not returned")
         backend = self._make_backend()
         devices = self._caller.call(lambda: backend.open(self._time_unix_nano()), _OPEN_TIMEOUT_S)
         self._backend = backend
         self._adopt(devices)
-        self._log.info("GPUs found", source=backend.source, devices=len(self._devices))
+        self._log.info("found GPUs", source=backend.source, devices=len(self._devices))
 
     def _reopen(self) -> None:
         backend = self._backend
@@ -237,7 +242,7 @@ class Sampler:
         self._adopt(self._caller.call(lambda: backend.open(self._time_unix_nano()), _OPEN_TIMEOUT_S))
 
     def _restart(self) -> None:
-        """Initialise the driver anew: a lost device comes back in no other way."""
+        """Initialise the driver again, which is the only way for a lost device to come back."""
         backend = self._backend
         assert backend is not None
         self._reopen_at = None
@@ -246,7 +251,7 @@ class Sampler:
 
     def _adopt(self, devices: Sequence[Device]) -> None:
         self._devices = tuple(devices)
-        # History of a device that went away is dropped with it: its spans cannot be told from those of a new layout.
+        # The history of a device that has gone is dropped: its spans cannot be told from those of a new layout.
         self._rings = {device.id: self._rings.get(device.id) or self._ring(device.id) for device in devices}
 
     def _ring(self, device_id: str) -> Ring:
@@ -267,20 +272,20 @@ class Sampler:
         try:
             readings = tuple(self._caller.call(lambda: backend.read(before), _READ_TIMEOUT_S))
         except LayoutChangedError:
-            self._log.info("GPU layout changed", source=backend.source)
+            self._log.info("the set of GPUs has changed", source=backend.source)
             self._reopen()
             before = self._time_unix_nano()
             try:
                 readings = tuple(self._caller.call(lambda: backend.read(before), _READ_TIMEOUT_S))
-            except LayoutChangedError:  # somebody creates slices just now: the next turn looks again
+            except LayoutChangedError:  # slices are being created right now: the next step tries again
                 return
         now = before + max(0, self._time_unix_nano() - before) // 2
-        gaps = 0
+        gap_count = 0
         views = []
         for device, reading in zip(self._devices, readings, strict=True):
             ring = self._rings[device.id]
             ring.resize(self._capacity(), gap_s=self._gap_s(), hold_s=self._interval_s)
-            gaps += ring.append(now, reading)
+            gap_count += ring.append(now, reading)
             views.append(ring.view)
         lost = [device.id for device, reading in zip(self._devices, readings, strict=True) if reading.is_lost]
         self._report_lost(lost)
@@ -295,8 +300,8 @@ class Sampler:
             readings=readings,
             newest_unix_nano=now,
             sample_interval_s=self._interval_s,
-            samples_count=snapshot.samples_count + len(readings),
-            gaps_count=snapshot.gaps_count + gaps,
+            sample_count=snapshot.sample_count + len(readings),
+            gap_count=snapshot.gap_count + gap_count,
             start_unix_nano=snapshot.start_unix_nano if snapshot.devices == self._devices else now,
         )
 
@@ -309,7 +314,7 @@ class Sampler:
             self._reopen_at = self._monotonic_s() + self._reprobe_s
         if self._warned != "gpu_lost":
             self._warned = "gpu_lost"
-            self._log.warning("GPU lost: nothing is known of it until it is reset", devices=lost)
+            self._log.warning("a GPU is lost; it has no readings until it is reset", devices=lost)
 
     def _unavailable(self, reason: str, message: str) -> None:
         if self._backend is not None:
@@ -324,7 +329,7 @@ class Sampler:
         if not self._warned:
             self._warned = reason
             self._log.warning(
-                "no GPU to sample: items pass unchanged",
+                "there is no GPU to sample; items pass unchanged",
                 reason=reason,
                 detail=message,
                 reprobe_interval_s=self._reprobe_s,
@@ -332,7 +337,7 @@ class Sampler:
 
 
 def make_backend(config: GpuSourceConfig) -> Backend:
-    """The backend that is configured; no I/O yet."""
+    """The configured backend. Does no I/O."""
     if config.backend == "simulated":
         return SimulatedBackend(config.simulated)
     if config.backend == "replay":

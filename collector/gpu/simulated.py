@@ -1,4 +1,4 @@
-"""Invented GPUs: every reading is a function of the seed, the device and the time, so two runs agree.
+"""Simulated GPUs: every reading is a function of the seed, the device and the time, so two runs agree.
 
 Power follows utilisation in a straight line and energy is its exact integral, so means, sums and counters fit together.
 """
@@ -13,7 +13,7 @@ from collector.gpu.config import LoadConfig, SimulatedConfig
 
 __all__ = ["SimulatedBackend"]
 
-# A data-centre card's idle and full power, and its temperatures: plausible, not those of any model.
+# Power and temperature of a data-centre card, idle and busy: plausible, but not those of any particular model.
 _IDLE_W: Final = 70.0
 _BUSY_W: Final = 400.0
 _IDLE_C: Final = 32.0
@@ -21,13 +21,13 @@ _BUSY_C: Final = 78.0
 _IDLE_MEMORY: Final = 0.15
 _BUSY_MEMORY: Final = 0.85
 _PCIE_BYTES_PER_BUSY_SECOND: Final = 2e9
-# Energy is counted from here (2025-01-01): small enough for a float to keep microjoules.
+# Energy is counted from 2025-01-01, so that it is small enough for a float to keep microjoules.
 _EPOCH_UNIX_NANO: Final = 1_735_689_600_000_000_000
 _NAMESPACE: Final = uuid.UUID("6d1c8a5e-53f6-5b0a-9f0e-7a1b1e0c5d42")
 
 
 class SimulatedBackend:
-    """``gpus`` devices whose load follows ``load``, each a little later than the one before."""
+    """``gpus`` devices whose load follows ``load``, each with another phase."""
 
     source = "simulated"
 
@@ -35,7 +35,7 @@ class SimulatedBackend:
         self._config = config
 
     def open(self, now_unix_nano: int) -> Sequence[Device]:  # noqa: ARG002 - Backend's signature
-        """The devices; always there."""
+        """The devices, which are always available."""
         config = self._config
         return [
             Device(
@@ -50,11 +50,11 @@ class SimulatedBackend:
         ]
 
     def read(self, now_unix_nano: int) -> Sequence[Reading]:
-        """The readings at this time."""
+        """The readings at this time, one per device."""
         return [self._reading((now_unix_nano - _EPOCH_UNIX_NANO) * 1e-9, index) for index in range(self._config.gpus)]
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Does nothing; there is no driver."""
 
     def _reading(self, seconds: float, index: int) -> Reading:
         # Golden-ratio steps spread the devices (and seeds) evenly over the period.
@@ -77,7 +77,7 @@ class SimulatedBackend:
 
 
 def _load(load: LoadConfig, seconds: float, phase: float) -> tuple[float, float]:
-    """Utilisation at a time, and its integral (s) up to then."""
+    """The utilisation at a time, and its integral in seconds up to that time."""
     mean, amplitude, period = load.mean, load.amplitude, load.period
     if load.shape == "constant":
         return mean, mean * seconds
@@ -88,5 +88,5 @@ def _load(load: LoadConfig, seconds: float, phase: float) -> tuple[float, float]
         return mean + amplitude * math.sin(angle), mean * seconds + amplitude * period / (2 * math.pi) * (
             1 - math.cos(angle)
         )
-    high_share = min(within, 1.0 - within)  # the square's integral is a triangle
+    high_share = min(within, 1.0 - within)  # the integral of the square is a triangle
     return mean + (amplitude if within < 0.5 else -amplitude), mean * seconds + amplitude * period * high_share

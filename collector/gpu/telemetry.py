@@ -1,4 +1,4 @@
-"""The sampler's own metrics, as each component that uses it shows them."""
+"""The sampler's own metrics, exposed by each component that uses it."""
 
 from collections.abc import Callable
 
@@ -13,28 +13,30 @@ class SamplerMetrics:
 
     def __init__(self, telemetry: Telemetry, snapshot: Callable[[], Snapshot | None]) -> None:
         self._snapshot = snapshot
-        self._samples_count = self._gaps_count = 0
-        self._samples = telemetry.counter("tailrace_gpu_samples", "Readings taken, one a device and turn.")
-        self._gaps = telemetry.counter(
-            "tailrace_gpu_sample_gaps", "Pauses of the sampler long enough to leave a gap in what is known."
+        self._sample_count = self._gap_count = 0
+        self._samples = telemetry.counter(
+            "tailrace_gpu_samples", "Readings taken: one per device and sampling interval."
         )
-        telemetry.gauge("tailrace_gpu_devices", "GPUs and MIG slices that are sampled.", read=self._devices)
+        self._gaps = telemetry.counter(
+            "tailrace_gpu_sample_gaps", "Pauses of the sampler that were long enough to leave a gap in the samples."
+        )
+        telemetry.gauge("tailrace_gpu_devices", "GPUs and MIG slices that are being sampled.", read=self._devices)
         telemetry.gauge(
             "tailrace_gpu_available",
-            "1 while some GPU answers, else 0; the reason why not.",
+            "1 while at least one GPU answers, else 0, with the reason.",
             ("reason",),
             read=self._available,
         )
 
     def update(self) -> None:
-        """Bring the counters up to the newest snapshot."""
+        """Add what the newest snapshot has counted to the counters."""
         snapshot = self._snapshot()
         if snapshot is None:
             return
-        # A sampler that several components share, or that a reload replaced, has counts from before this component.
-        self._samples.add(max(0, snapshot.samples_count - self._samples_count))
-        self._gaps.add(max(0, snapshot.gaps_count - self._gaps_count))
-        self._samples_count, self._gaps_count = snapshot.samples_count, snapshot.gaps_count
+        # The sampler may be older than this component, and a reload may have replaced it by one that counts from 0.
+        self._samples.add(max(0, snapshot.sample_count - self._sample_count))
+        self._gaps.add(max(0, snapshot.gap_count - self._gap_count))
+        self._sample_count, self._gap_count = snapshot.sample_count, snapshot.gap_count
 
     def _devices(self) -> float:
         self.update()

@@ -1,7 +1,7 @@
-"""What OTLP and OpenTelemetry's conventions fix, beyond the bytes: names, enumerations, consistent sampling.
+"""What OTLP and the OpenTelemetry specification fix beyond the bytes: names, enumerations, consistent sampling.
 
-``names``                  gRPC methods and HTTP paths of the three services
-``consistent_sampling``    thresholds and randomness in trace states
-``exponential_histogram``  exponential histograms filled by the batch
-``protobuf``               protobuf fields written in Python, for what is encoded once and cached
+``names``                the gRPC methods and HTTP paths of the three services
+``semantics``            enumerations: span kinds, status codes, severities, temporalities, flags
+``consistent_sampling``  thresholds and randomness in trace states
+``protobuf``             protobuf fields encoded in Python, for what is encoded once and cached
 """

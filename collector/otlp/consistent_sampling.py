@@ -1,9 +1,9 @@
 """Consistent probability sampling: thresholds, randomness and the ``ot`` member of a trace state.
 
-Source: OpenTelemetry specification, trace/tracestate-probability-sampling.md. A span is kept where randomness ≥
-    threshold;
-threshold = (1 - probability) · 2^56; randomness is ``rv``, else the trace id's low 56 bits. A threshold may only be
-raised.
+A span is kept if its randomness is at least the threshold, which is (1 - probability) · 2^56. The randomness is ``rv``,
+or the low 56 bits of the trace id if there is no ``rv``. A threshold may be raised but never lowered.
+
+Source: OpenTelemetry specification, trace/tracestate-probability-sampling.md.
 """
 
 import math
@@ -15,35 +15,35 @@ __all__ = [
     "TraceState",
     "parse_randomness",
     "parse_threshold",
-    "parse_trace_state",
     "read_trace_state",
     "threshold_digits",
     "threshold_of",
     "threshold_with_precision",
-    "with_threshold",
     "with_values",
 ]
 
 RANDOMNESS_BITS: Final = 56
 _DIGITS: Final = RANDOMNESS_BITS // 4
 _WHOLE: Final = 1 << RANDOMNESS_BITS
-_COARSE_BITS: Final = 32  # six hex digits say a ratio of 1 % to 2 parts in a million: short on the wire, exact enough
+_COARSE_BITS: Final = (
+    32  # six hex digits give a ratio of 1 % to 2 parts in a million: short on the wire, and exact enough
+)
 _FINE_RATIO: Final = 2.0**-12
 _TH: Final = re.compile(r"^[0-9a-f]{1,14}\Z")
 _RV: Final = re.compile(r"^[0-9a-f]{14}\Z")
 
 
 class TraceState(NamedTuple):
-    """What the ``ot`` member says."""
+    """The content of the ``ot`` member."""
 
     threshold: int | None
     randomness: int | None
     is_valid: bool
-    """False: a ``th`` or ``rv`` is there and malformed."""
+    """False if ``th`` or ``rv`` is present but malformed."""
 
 
 def threshold_of(ratio: float) -> int:
-    """The threshold that keeps ``ratio`` of all traces; 2^56 keeps none."""
+    """The threshold that keeps the share ``ratio`` of all traces; 2^56 keeps none."""
     exact = round((1.0 - ratio) * _WHOLE)
     if ratio >= 1.0 or ratio <= 0.0 or ratio < _FINE_RATIO:
         return exact
@@ -51,7 +51,7 @@ def threshold_of(ratio: float) -> int:
 
 
 def threshold_with_precision(ratio: float, digits: int) -> int:
-    """The same with ``digits`` significant hexadecimal digits (leading ``f`` and ``0`` do not count), as the Collector rounds it."""
+    """The threshold of ``ratio`` as the Collector rounds it: ``digits`` hex digits after leading ``f`` and ``0``."""
     if ratio >= 1.0:
         return 0
     if ratio < 2.0**-RANDOMNESS_BITS:
@@ -65,22 +65,22 @@ def threshold_with_precision(ratio: float, digits: int) -> int:
 
 
 def parse_threshold(text: str) -> int | None:
-    """The threshold of a ``th`` value; None where malformed."""
+    """The threshold of a ``th`` value; None if it is malformed."""
     return int(text.ljust(_DIGITS, "0"), 16) if _TH.match(text) else None
 
 
 def parse_randomness(text: str) -> int | None:
-    """The randomness of an ``rv`` value; None where malformed."""
+    """The randomness of an ``rv`` value; None if it is malformed."""
     return int(text, 16) if _RV.match(text) else None
 
 
 def threshold_digits(threshold: int) -> str:
-    """A threshold below 2^56 as it is written: without trailing zeros."""
+    """A threshold below 2^56 as ``th`` holds it: in hexadecimal, without trailing zeros."""
     return f"{threshold:014x}".rstrip("0") or "0"
 
 
 def read_trace_state(text: str) -> TraceState:
-    """What the ``ot`` member of a trace state says."""
+    """The content of the ``ot`` member of a trace state."""
     for member in text.split(","):
         key, _, value = member.strip().partition("=")
         if key == "ot":
@@ -91,25 +91,18 @@ def read_trace_state(text: str) -> TraceState:
     return TraceState(None, None, is_valid=True)
 
 
-def parse_trace_state(text: str) -> tuple[int | None, int | None]:
-    """(threshold, randomness) of the ``ot`` member; None where absent or malformed."""
-    return read_trace_state(text)[:2]
-
-
 def with_values(text: str, threshold: int | None, randomness: int | None = None) -> str:
-    """The trace state with ``th`` set, or erased where it is None, and ``rv`` set where it is given; the rest stays, ``ot`` comes first."""
+    """The trace state with ``th`` set, or removed if ``threshold`` is None, and ``rv`` set if ``randomness`` is given.
+
+    Other fields and members are kept; ``ot`` comes first.
+    """
     members = [member.strip() for member in text.split(",") if member.strip()]
-    own = next((member for member in members if member.partition("=")[0] == "ot"), "")
-    ours = ("th:",) if randomness is None else ("th:", "rv:")
-    fields = [part for part in own.partition("=")[2].split(";") if part and not part.startswith(ours)]
+    ot_member = next((member for member in members if member.partition("=")[0] == "ot"), "")
+    replaced = ("th:",) if randomness is None else ("th:", "rv:")
+    fields = [part for part in ot_member.partition("=")[2].split(";") if part and not part.startswith(replaced)]
     if randomness is not None:
         fields.insert(0, f"rv:{randomness:014x}")
     if threshold is not None:
         fields.insert(0, f"th:{threshold_digits(threshold)}")
-    others = [member for member in members if member is not own]
+    others = [member for member in members if member is not ot_member]
     return ",".join(["ot=" + ";".join(fields), *others] if fields else others)
-
-
-def with_threshold(text: str, threshold: int) -> str:
-    """The trace state with ``ot=th:`` set to ``threshold``; other members and fields stay, ``ot`` comes first."""
-    return with_values(text, threshold)

@@ -1,4 +1,4 @@
-"""What OTLP calls its services: the same for who receives and who sends.
+"""The names of OTLP's services, for those that receive and those that send.
 
 Source: opentelemetry-proto collector/{trace,metrics,logs}/v1/*_service.proto; OTLP specification 1.x.
 """
@@ -15,4 +15,4 @@ GRPC_METHODS: Final = {
     Signal.LOGS: "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
 }
 HTTP_PATHS: Final = {Signal.TRACES: "v1/traces", Signal.METRICS: "v1/metrics", Signal.LOGS: "v1/logs"}
-"""Below the endpoint."""
+"""Relative to the endpoint."""

@@ -1,4 +1,4 @@
-"""Protobuf fields written in Python: for what is encoded once a distinct value and cached. Items are the kernels' business.
+"""Protobuf fields encoded in Python, for what is encoded once per distinct value and cached; kernels encode the items.
 
 Source: protobuf encoding guide (varints, length-delimited fields).
 """
@@ -7,7 +7,7 @@ __all__ = ["field", "varint"]
 
 
 def varint(value: int) -> bytes:
-    """``value`` ≥ 0 as a varint."""
+    """``value``, at least 0, as a varint."""
     parts = bytearray()
     while value >= 0x80:
         parts.append(value & 0x7F | 0x80)
@@ -17,5 +17,5 @@ def varint(value: int) -> bytes:
 
 
 def field(tag: bytes, content: bytes) -> bytes:
-    """A length-delimited field."""
+    """A length-delimited field: its encoded tag, the length and the content."""
     return tag + varint(len(content)) + content

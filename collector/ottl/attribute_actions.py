@@ -1,14 +1,13 @@
-"""The actions of the processors ``attributes`` and ``resource``: insert, update, upsert, delete, hash, extract, convert.
+"""The actions of the processors ``attributes`` and ``resource``, from insert and update to extract and convert.
 
-Each works on whole columns; text is hashed, matched and parsed once per distinct value. Which rows: the caller's mask.
+Each works on whole columns, on the rows of a mask that the caller provides. Text is hashed, matched and parsed once per
+distinct value.
 
-Source: opentelemetry-collector-contrib internal/coreinternal/attraction (keys, messages, SHA-256 of what bytes, what
-    converts to what).
+Source: opentelemetry-collector-contrib internal/coreinternal/attraction (keys, the bytes that are hashed, the possible
+conversions).
 """
 
 import hashlib
-import math
-import re
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, Self
@@ -29,6 +28,8 @@ from collector.model import (
     StringColumn,
 )
 from collector.model.arrays import Array, Mask
+from collector.ottl.text import parse_double, parse_int
+from collector.ottl.values import EvaluationError
 from collector.text.patterns import compile_pattern
 from config.blocks import ComponentConfig
 
@@ -37,31 +38,26 @@ __all__ = ["ActionConfig", "AttributeActions"]
 
 _CACHED_TEXTS: Final = 4096
 _CACHED_TEXT_MAX_CHARS: Final = 256
-_INT: Final = re.compile(r"[+-]?[0-9]+", re.ASCII)
-_FLOAT: Final = re.compile(
-    r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(inf|infinity)|nan", re.ASCII | re.IGNORECASE
-)
-_HEX_FLOAT: Final = re.compile(r"[+-]?0x([0-9a-f]+\.?[0-9a-f]*|\.[0-9a-f]+)p[+-]?[0-9]+", re.ASCII | re.IGNORECASE)
 _SETTING: Final = ("insert", "update", "upsert")
 
 
 class ActionConfig(ComponentConfig):
-    """One action."""
+    """The configuration of one action."""
 
     action: Literal["insert", "update", "upsert", "delete", "hash", "extract", "convert"]
-    """In any case."""
+    """Upper or lower case."""
     key: str = ""
-    """The attribute."""
+    """The key of the attribute."""
     value: Any = None
-    """insert, update, upsert: the value, of any type."""
+    """For insert, update and upsert: the value, of any type."""
     from_attribute: str = ""
-    """insert, update, upsert: or the attribute to copy it from."""
+    """For insert, update and upsert: the attribute to copy the value from."""
     from_context: str = ""
-    """insert, update, upsert: or where in the request's context it is: ``metadata.<header>``, ``auth.<claim>``."""
+    """For insert, update and upsert: the value in the request's context, ``metadata.<header>`` or ``auth.<claim>``."""
     pattern: str = ""
-    """delete, hash: a regular expression on keys; extract: one on the value, whose named groups become attributes."""
+    """For delete and hash a regular expression for keys; for extract one for the value, with named groups."""
     converted_type: Literal["", "int", "double", "string"] = ""
-    """convert: to what."""
+    """For convert: the new type."""
 
     @field_validator("action", mode="before")
     @classmethod
@@ -73,7 +69,7 @@ class ActionConfig(ComponentConfig):
         action = self.action
         if action in {"delete", "hash"}:
             if not self.key and not self.pattern:
-                raise ValueError(f"action {action!r} needs at least one of 'key' and 'pattern'")
+                raise ValueError(f"action {action!r} needs 'key', 'pattern' or both")
         elif not self.key:
             raise ValueError(f"action {action!r} needs 'key'")
         sources = [
@@ -83,7 +79,8 @@ class ActionConfig(ComponentConfig):
             sources.insert(0, "value")
         if action in _SETTING and len(sources) != 1:
             raise ValueError(
-                f"action {action!r} needs one of 'value', 'from_attribute' and 'from_context', not {' and '.join(sources) or 'none'}"
+                f"action {action!r} needs exactly one of 'value', 'from_attribute' and 'from_context', "
+                f"got {' and '.join(sources) or 'none'}"
             )
         if action not in _SETTING and sources:
             raise ValueError(f"action {action!r} does not use {sources[0]!r}")
@@ -99,12 +96,12 @@ class ActionConfig(ComponentConfig):
                 )
             )
         if self.from_context == "client.address":
-            raise ValueError("from_context: client.address is not kept; metadata.<header> and auth.<claim> are")
+            raise ValueError("from_context: client.address is not available; use metadata.<header> or auth.<claim>")
         if self.pattern:
             compiled = compile_pattern(self.pattern)
             if action == "extract" and (not compiled.groups or compiled.groups != len(compiled.groupindex)):
                 raise ValueError(
-                    f"pattern {self.pattern!r}: every group needs a name, and there must be one: (?P<name>…)"
+                    f"pattern {self.pattern!r} must have at least one group, and every group needs a name: (?P<name>…)"
                 )
         elif action == "extract":
             raise ValueError("action 'extract' needs 'pattern'")
@@ -112,24 +109,24 @@ class ActionConfig(ComponentConfig):
             try:
                 AttributeColumn.constant(self.value, 1)
             except (TypeError, ValueError, OverflowError) as exc:
-                raise ValueError(f"value {self.value!r} is no attribute value: {exc}") from exc
+                raise ValueError(f"value {self.value!r} cannot be the value of an attribute: {exc}") from exc
         return self
 
 
 class AttributeActions:
-    """The actions of one processor, ready to be applied to one table of each batch."""
+    """The actions of one processor, for one table of each batch."""
 
     def __init__(self, actions: Sequence[ActionConfig], table: str) -> None:
         self._actions = [_ACTIONS[action.action](action, table) for action in actions]
 
     def apply(self, batch: Batch, where: Mask | None = None) -> Batch:
-        """The batch with the attributes of the rows in ``where`` (None: all) changed, one action after the other."""
+        """The batch after all actions, in order, on the rows of ``where``; None means all rows."""
         if where is not None and not where.any():
             return batch
         edit = batch.edit()
-        made: set[str] = set()  # keys that actions before set: patterns see them, too
+        keys_set: set[str] = set()  # the keys that earlier actions set, because patterns must see them too
         for action in self._actions:
-            made.update(action(batch, edit, where, made))
+            keys_set.update(action(batch, edit, where, keys_set))
         return edit.apply()
 
 
@@ -140,8 +137,8 @@ def _setting(config: ActionConfig, table: str) -> _Action:
     mode: Any = config.action
     made = (config.key,)
 
-    def set_value(batch: Batch, edit: Edit[Any], where: Mask | None, made_before: set[str]) -> Sequence[str]:
-        del made_before
+    def set_value(batch: Batch, edit: Edit[Any], where: Mask | None, keys_set: set[str]) -> Sequence[str]:
+        del keys_set
         if config.from_attribute:
             edit.set(config.key, edit.attribute(config.from_attribute, table), where, table=table, mode=mode)
             return made
@@ -155,7 +152,7 @@ def _setting(config: ActionConfig, table: str) -> _Action:
 
 
 def context_value(context: Context, name: str) -> str | None:
-    """What ``from_context`` names; several values are joined with ``;``."""
+    """The value that ``from_context`` names, None if there is none; several values are joined with ``;``."""
     if name.startswith("auth."):
         claim = name.removeprefix("auth.")
         claims = dict(context.claims)
@@ -165,14 +162,14 @@ def context_value(context: Context, name: str) -> str | None:
 
 
 def _by_key(config: ActionConfig, table: str, change: Callable[["Edit[Any]", str, Mask | None], None]) -> _Action:
-    """Apply ``change`` to ``key`` and then to every key that ``pattern`` finds."""
+    """An action that applies ``change`` to ``key`` and then to every key that ``pattern`` matches."""
     pattern = compile_pattern(config.pattern) if config.pattern else None
 
-    def by_key(batch: Batch, edit: Edit[Any], where: Mask | None, made_before: set[str]) -> Sequence[str]:
+    def by_key(batch: Batch, edit: Edit[Any], where: Mask | None, keys_set: set[str]) -> Sequence[str]:
         if config.key:
             change(edit, config.key, where)
         if pattern is not None:
-            keys = dict.fromkeys([*batch.attributes(table).key.distinct, *sorted(made_before)])
+            keys = dict.fromkeys([*batch.attributes(table).key.distinct, *sorted(keys_set)])
             for key in keys:
                 if pattern.search(key):
                     change(edit, key, where)
@@ -198,15 +195,18 @@ def _hashing(config: ActionConfig, table: str) -> _Action:
 
 
 def _hashed(column: AttributeColumn) -> StringColumn:
-    """SHA-256 in hexadecimal of the value's bytes: text as UTF-8, a bool as one byte, numbers as 8 bytes, low first; others and "": ""."""
+    """SHA-256 of the values in hexadecimal; "" for the empty text and for values of other types.
+
+    Texts are hashed as UTF-8, bools as one byte, numbers as 8 bytes in little-endian order.
+    """
     codes = np.where(column.present, np.int32(0), np.int32(-1))
     texts = [""]
 
-    def add(mask: Mask, values: Array, form: Callable[[Any], bytes]) -> None:
+    def add(mask: Mask, values: Array, to_bytes: Callable[[Any], bytes]) -> None:
         if mask.any():
             distinct, inverse = np.unique(values[mask], return_inverse=True)
             codes[mask] = inverse + len(texts)
-            texts.extend(_sha256(form(value)) for value in distinct.tolist())
+            texts.extend(_sha256(to_bytes(value)) for value in distinct.tolist())
 
     kind = column.kind
     text = kind == KIND_STRING
@@ -232,15 +232,15 @@ def _extracting(config: ActionConfig, table: str) -> _Action:
         if text in known:
             return known[text]
         match = pattern.search(text)
-        found = None if match is None else match.groups("")  # a group that took no part is "", as in Go
+        found = None if match is None else match.groups("")  # a group without a match is "", as in Go
         if len(text) <= _CACHED_TEXT_MAX_CHARS:
             if len(known) >= _CACHED_TEXTS:
                 known.clear()
             known[text] = found
         return found
 
-    def extract(batch: Batch, edit: Edit[Any], where: Mask | None, made_before: set[str]) -> Sequence[str]:
-        del batch, made_before
+    def extract(batch: Batch, edit: Edit[Any], where: Mask | None, keys_set: set[str]) -> Sequence[str]:
+        del batch, keys_set
         column = edit.attribute(config.key, table).text
         if not column.present.any():
             return ()
@@ -269,25 +269,25 @@ def _converting(config: ActionConfig, table: str) -> _Action:
 
     def to_int(column: AttributeColumn, edit: Edit[Any], where: Mask | None) -> None:
         kind, double = column.kind, column.double
-        # What does not fit is left as it is: -2^63 is exact as a double, 2^63 is the first that does not fit.
+        # A double that does not fit is not changed. -2^63 is exact as a double; 2^63 is the first that does not fit.
         fits = (kind == KIND_DOUBLE) & (double >= -(2.0**63)) & (double < 2.0**63)
         values = np.where(fits, double, 0.0).astype(np.int64)
         values = np.where(kind == KIND_BOOL, column.bool.astype(np.int64), values)
         done = fits | (kind == KIND_BOOL)
-        parsed, numbers = _parsed(column.text, _go_int, np.int64)
+        parsed, numbers = _parsed(column.text, parse_int, np.int64)
         edit.set(key, np.where(parsed, numbers, values), _both(done | parsed, where), table=table)
 
     def to_double(column: AttributeColumn, edit: Edit[Any], where: Mask | None) -> None:
         kind = column.kind
         values = np.where(kind == KIND_INT, column.int.astype(np.float64), column.bool.astype(np.float64))
         done = (kind == KIND_INT) | (kind == KIND_BOOL)
-        parsed, numbers = _parsed(column.text, _go_float, np.float64)
+        parsed, numbers = _parsed(column.text, parse_double, np.float64)
         edit.set(key, np.where(parsed, numbers, values), _both(done | parsed, where), table=table)
 
     change = {"string": to_text, "int": to_int, "double": to_double}[config.converted_type]
 
-    def convert(batch: Batch, edit: Edit[Any], where: Mask | None, made_before: set[str]) -> Sequence[str]:
-        del batch, made_before
+    def convert(batch: Batch, edit: Edit[Any], where: Mask | None, keys_set: set[str]) -> Sequence[str]:
+        del batch, keys_set
         column = edit.attribute(key, table)
         if column.present.any():
             change(column, edit, where)
@@ -297,32 +297,18 @@ def _converting(config: ActionConfig, table: str) -> _Action:
 
 
 def _parsed(column: StringColumn, parse: Callable[[str], Any], dtype: Any) -> tuple[Mask, Array]:
-    """(bool[n]: the text is a number, the numbers)."""
-    numbers = [parse(value) for value in column.distinct] if column.present.any() else []
+    """(bool[n]: whether the text is a number, the numbers)."""
+    numbers = [_parsed_or_none(parse, value) for value in column.distinct] if column.present.any() else []
     table = np.array([0 if number is None else number for number in numbers] + [0], dtype)
     is_number = np.array([number is not None for number in numbers] + [False], np.bool_)
-    return is_number[column.codes], table[column.codes]  # code -1 is the last one: absent
+    return is_number[column.codes], table[column.codes]  # code -1, absent, is the last element
 
 
-def _go_int(text: str) -> int | None:
-    """strconv.ParseInt(text, 10, 64)."""
-    if not _INT.fullmatch(text) or len(text.lstrip("+-0")) > 19:
-        return None
-    value = int(text)
-    return value if -(2**63) <= value < 2**63 else None
-
-
-def _go_float(text: str) -> float | None:
-    """strconv.ParseFloat(text, 64): what is too large is no number."""
+def _parsed_or_none(parse: Callable[[str], Any], text: str) -> Any:
     try:
-        if _HEX_FLOAT.fullmatch(text):
-            return float.fromhex(text)
-        if not _FLOAT.fullmatch(text):
-            return None
-        value = float(text)
-    except OverflowError:
+        return parse(text)
+    except EvaluationError:
         return None
-    return None if math.isinf(value) and not text.lower().lstrip("+-").startswith("inf") else value
 
 
 def _both(mask: Mask, where: Mask | None) -> Mask:

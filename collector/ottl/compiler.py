@@ -1,4 +1,4 @@
-"""From the tree of a condition to a function over a batch's columns. Paths, symbols and converters are looked up here, once."""
+"""Compiles the tree of a condition to a function over the columns of a batch, looking up all names once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any, Final, NoReturn, TypeAlias
 
 import numpy as np
 
+from collector.ottl.contexts import CONTEXTS, SYMBOLS, Context
 from collector.ottl.functions import FUNCTIONS, Function, Parameter
-from collector.ottl.paths import CONTEXTS, SYMBOLS, Context, Key, View, index, known_context, path_reader
+from collector.ottl.operations import apply, compare, compute, negate
+from collector.ottl.paths import Key, View, descend, path_reader
 from collector.ottl.syntax import (
     Call,
     Chain,
@@ -26,35 +28,35 @@ from collector.ottl.syntax import (
     Path,
     Signed,
 )
-from collector.ottl.values import Array, Kind, Scalar, Values, apply, compare, compute, negate
+from collector.ottl.values import Array, Kind, Scalar, Values
 
-__all__ = ["Test", "Truth", "compile_truth"]
+__all__ = ["Evaluation", "Predicate", "compile_condition"]
 
-Truth: TypeAlias = tuple[Array, Array]
-"""(holds, failed), bool of one row or of all."""
-Test: TypeAlias = Callable[[View], Truth]
-"""A condition, ready to be asked of a batch."""
-_Get: TypeAlias = Callable[[View], Values]
+Evaluation: TypeAlias = tuple[Array, Array]
+"""(holds, failed): bool arrays of one row, which stands for all, or of all rows."""
+Predicate: TypeAlias = Callable[[View], Evaluation]
+"""A compiled condition."""
+_Getter: TypeAlias = Callable[[View], Values]
 
 _NEVER: Final = np.zeros(1, np.bool_)
 _ALWAYS: Final = np.ones(1, np.bool_)
 
 
-def compile_truth(text: str, tree: Node, context: Context, *, prefixed: bool = False) -> Test:
-    """The test a condition is. ``prefixed``: every path must name its context.
+def compile_condition(text: str, tree: Node, context: Context, *, prefixed: bool = False) -> Predicate:
+    """The condition as a function of a view. ``prefixed``: every path must start with its context.
 
     Raises:
-        OttlError: a name is not known in this context, or a value stands where a truth must.
+        OttlError: a name is unknown in this context, or there is a value where a condition is required.
     """
-    test = _Compiler(text, context, prefixed=prefixed).truth(tree)
-    if isinstance(test, bool):
-        decided = (_ALWAYS if test else _NEVER, _NEVER)
-        return lambda _: decided
-    return test
+    predicate = _Compiler(text, context, prefixed=prefixed).predicate(tree)
+    if isinstance(predicate, bool):
+        constant = (_ALWAYS if predicate else _NEVER, _NEVER)
+        return lambda _: constant
+    return predicate
 
 
 class _Constant:
-    """A value that is written out: as a getter it is the same on every row."""
+    """A getter of a literal: the same value on every row."""
 
     def __init__(self, value: Scalar) -> None:
         self.value = value
@@ -73,15 +75,15 @@ class _Compiler:
     def _fail(self, reason: str, node: Node) -> NoReturn:
         raise OttlError(reason, node.at, self._source)
 
-    # Truths. What is decided by the text alone is a plain bool, so that an operand that would fail is not asked beside
-    # it, as in Go.
+    # Predicates. One that the text alone decides is a plain bool, so that, as in Go, the other operands are not
+    # evaluated and cannot fail.
 
-    def truth(self, node: Node) -> Test | bool:
+    def predicate(self, node: Node) -> Predicate | bool:
         match node:
             case Group():
-                return self.truth(node.inner)
+                return self.predicate(node.inner)
             case Not():
-                inner = self.truth(node.operand)
+                inner = self.predicate(node.operand)
                 if isinstance(inner, bool):
                     return not inner
                 return lambda view: _inverted(inner(view))
@@ -92,66 +94,66 @@ class _Compiler:
             case Literal() if isinstance(node.value, bool):
                 return node.value
             case Call():
-                return self._call_truth(node)
+                return self._call_predicate(node)
             case _:
-                return self._fail("a value alone is no condition: compare it, for example with == or !=", node)
+                return self._fail("a value by itself is not a condition; compare it, for example with == or !=", node)
 
-    def _logic(self, node: Logic) -> Test | bool:
-        decides = node.operator == "or"  # the operand value that ends the evaluation
-        tests: list[Test] = []
-        decided = False
+    def _logic(self, node: Logic) -> Predicate | bool:
+        deciding_value = node.operator == "or"  # the value of an operand that ends the evaluation
+        predicates: list[Predicate] = []
+        is_decided = False
         for operand in node.operands:
-            test = self.truth(operand)
-            if not isinstance(test, bool):
-                tests.append(test)
-            elif test is decides:
-                decided = True
-        if decided:
-            return decides
-        if not tests:
-            return not decides
-        if len(tests) == 1:
-            return tests[0]
+            predicate = self.predicate(operand)
+            if not isinstance(predicate, bool):
+                predicates.append(predicate)
+            elif predicate is deciding_value:
+                is_decided = True
+        if is_decided:
+            return deciding_value
+        if not predicates:
+            return not deciding_value
+        if len(predicates) == 1:
+            return predicates[0]
 
-        def test_all(view: View) -> Truth:
-            holds, failed = tests[0](view)
-            for test in tests[1:]:
-                open_rows = ~failed & (holds != decides)
-                if not open_rows.any():
+        def evaluate_all(view: View) -> Evaluation:
+            holds, failed = predicates[0](view)
+            for predicate in predicates[1:]:
+                is_open = ~failed & (holds != deciding_value)
+                if not is_open.any():
                     break
-                next_holds, next_failed = test(view)
-                failed = failed | (open_rows & next_failed)
-                holds = np.where(open_rows, next_holds, holds)
+                next_holds, next_failed = predicate(view)
+                failed = failed | (is_open & next_failed)
+                holds = np.where(is_open, next_holds, holds)
             return holds & ~failed, failed
 
-        return test_all
+        return evaluate_all
 
-    def _comparison(self, node: Compare) -> Test | bool:
+    def _comparison(self, node: Compare) -> Predicate | bool:
         left, right = self.value(node.left), self.value(node.right)
         operator = node.operator
         if isinstance(left, _Constant) and isinstance(right, _Constant):
             return bool(compare(operator, left(_NO_VIEW), right(_NO_VIEW))[0])
 
-        def test(view: View) -> Truth:
-            ours, theirs = left(view), right(view)
-            failed = ours.failed | theirs.failed
-            return compare(operator, ours, theirs) & ~failed, failed
+        def evaluate(view: View) -> Evaluation:
+            left_values, right_values = left(view), right(view)
+            failed = left_values.failed | right_values.failed
+            return compare(operator, left_values, right_values) & ~failed, failed
 
-        return test
+        return evaluate
 
-    def _call_truth(self, node: Call) -> Test:
+    def _call_predicate(self, node: Call) -> Predicate:
         get = self._call(node)
 
-        def test(view: View) -> Truth:
+        def evaluate(view: View) -> Evaluation:
             values = get(view)
             failed = values.kind != Kind.BOOL
             return (values.number != 0) & ~failed, failed
 
-        return test
+        return evaluate
 
     # Values.
 
-    def value(self, node: Node) -> _Get:
+    def value(self, node: Node) -> _Getter:
         match node:
             case Literal():
                 return _Constant(node.value)
@@ -171,15 +173,15 @@ class _Compiler:
             case Signed() | Chain() | Group():
                 return self._number(node)
             case _:
-                return self._fail("a condition cannot stand where a value must", node)
+                return self._fail("expected a value, got a condition", node)
 
-    def _collection(self, items: list[_Get], make: Callable[..., Scalar]) -> _Get:
+    def _collection(self, items: list[_Getter], make: Callable[..., Scalar]) -> _Getter:
         if all(isinstance(item, _Constant) for item in items):
             return _Constant(make(*(item.value for item in items if isinstance(item, _Constant))))
         return lambda view: apply(make, [item(view) for item in items])
 
-    def _number(self, node: Node) -> _Get:
-        """An operand of a sum or product: numbers, paths and converters; other literals are refused."""
+    def _number(self, node: Node) -> _Getter:
+        """An operand of a sum or product: a number, path or converter; other literals are refused."""
         match node:
             case Group():
                 return self._number(node.inner)
@@ -192,44 +194,50 @@ class _Compiler:
                 return lambda view: negate(operand(view))
             case Chain():
                 first = self._number(node.first)
-                rest = [(operator, self._number(operand)) for operator, operand in node.rest]
-                return lambda view: _computed(first(view), [(operator, operand(view)) for operator, operand in rest])
+                operands = [(operator, self._number(operand)) for operator, operand in node.operands]
+                return lambda view: _computed(
+                    first(view), [(operator, operand(view)) for operator, operand in operands]
+                )
             case Path() | Call():
                 return self.value(node)
             case Literal() if type(node.value) in {int, float}:
                 return _Constant(node.value)
             case _:
                 return self._fail(
-                    "only numbers, paths and converters can stand in parentheses or be computed with", node
+                    "only numbers, paths and converters are allowed in arithmetic and in parentheses around values",
+                    node,
                 )
 
     def _symbol(self, node: Enum) -> int:
         symbols = SYMBOLS[self._context]
         if node.name not in symbols:
             if not symbols:
-                self._fail(f"the {self._context} context has no symbols such as {node.name}", node)
+                self._fail(f"the context {self._context!r} has no symbols, such as {node.name}", node)
             near = get_close_matches(node.name, symbols, 1)
             self._fail(
-                f"unknown symbol {node.name}"
-                + (f": did you mean {near[0]}?" if near else f" in the {self._context} context"),
+                f"unknown symbol {node.name} in the context {self._context!r}"
+                + (f"; did you mean {near[0]}?" if near else ""),
                 node,
             )
         return symbols[node.name]
 
-    def _path(self, node: Path) -> _Get:
+    def _path(self, node: Path) -> _Getter:
         fields = list(node.fields)
         owner: str = self._context
-        if len(fields) > 1 and not fields[0].keys and known_context(fields[0].name, self._context):
+        if len(fields) > 1 and not fields[0].keys and fields[0].name in CONTEXTS[self._context]:
             owner = fields.pop(0).name
         elif self._prefixed:
-            self._fail(f"{fields[0].name!r} does not say whose it is: write {self._context}.{fields[0].name}", node)
+            self._fail(
+                f"the path {fields[0].name!r} must start with its context: write {self._context}.{fields[0].name}", node
+            )
         elif len(fields) > 1 and not fields[0].keys and any(fields[0].name in names for names in CONTEXTS.values()):
             self._fail(
-                f"{fields[0].name!r} cannot be read in the {self._context} context: {', '.join(CONTEXTS[self._context])} can",
+                f"{fields[0].name!r} cannot be read in the context {self._context!r}, "
+                f"only {', '.join(CONTEXTS[self._context])}",
                 node,
             )
         if any(field.keys for field in fields[:-1]):
-            self._fail("keys stand behind the last name of a path", node)
+            self._fail("keys are only allowed after the last name of a path", node)
         try:
             return path_reader(owner, [field.name for field in fields], self._keys(fields[-1].keys))
         except LookupError as exc:
@@ -239,17 +247,17 @@ class _Compiler:
         keys: list[Key] = []
         for node in nodes:
             if not isinstance(node, Literal) or type(node.value) not in {str, int}:
-                self._fail("a key is a text or a whole number written out", node)
+                self._fail("a key must be a literal text or integer", node)
             keys.append(node.value)  # type: ignore[arg-type]
         return keys
 
-    def _call(self, node: Call) -> _Get:
+    def _call(self, node: Call) -> _Getter:
         function = FUNCTIONS.get(node.name)
         if function is None or (function.contexts is not None and self._context not in function.contexts):
             if function is not None:
-                self._fail(f"{node.name} cannot be called in the {self._context} context", node)
+                self._fail(f"{node.name} cannot be called in the context {self._context!r}", node)
             near = get_close_matches(node.name, FUNCTIONS, 1, cutoff=0.0)
-            self._fail(f"unknown function {node.name}: did you mean {near[0]}?", node)
+            self._fail(f"unknown function {node.name}; did you mean {near[0]}?", node)
         arguments, literals = self._arguments(node, function)
         if function.check is not None:
             try:
@@ -264,11 +272,11 @@ class _Compiler:
 
         if not keys:
             return get
-        return lambda view: apply(lambda value: index(value, keys, missing_is_nil=False), [get(view)])
+        return lambda view: apply(lambda value: descend(value, keys, missing_is_nil=False), [get(view)])
 
     def _arguments(self, node: Call, function: Function) -> tuple[list[Callable[[View], Any]], Mapping[int, Scalar]]:
-        """How each parameter is had, and the literals among them by position."""
-        given = self._placed(node, function.parameters)
+        """A getter of each parameter, and the literals among the arguments by position."""
+        given = self._arguments_by_position(node, function.parameters)
         getters: list[Callable[[View], Any]] = []
         literals: dict[int, Scalar] = {}
         for place, parameter in enumerate(function.parameters):
@@ -280,12 +288,12 @@ class _Compiler:
             if form.startswith("literal"):
                 expected: type = str if form == "literal text" else bool
                 if not isinstance(argument, Literal) or type(argument.value) is not expected:
-                    self._fail(f"{node.name}: {parameter.name} is a {form}", argument)
+                    self._fail(f"{node.name}: {parameter.name} must be a {form}", argument)
                 literals[place] = argument.value
                 getters.append(lambda _, value=argument.value: value)  # type: ignore[misc]
             elif form in {"list", "texts"}:
                 if not isinstance(argument, ListOf):
-                    self._fail(f"{node.name}: {parameter.name} is a list in brackets", argument)
+                    self._fail(f"{node.name}: {parameter.name} must be a list in brackets", argument)
                 items = [
                     self._checked(node, parameter.name, item, "text" if form == "texts" else "any")
                     for item in argument.items
@@ -300,50 +308,50 @@ class _Compiler:
                 getters.append(getter)
         return getters, literals
 
-    def _checked(self, node: Call, name: str, argument: Node, form: str) -> _Get:
+    def _checked(self, node: Call, name: str, argument: Node, form: str) -> _Getter:
         getter = self.value(argument)
         expected = {"text": str, "int": int}.get(form)
         if expected is not None and isinstance(getter, _Constant) and type(getter.value) is not expected:
-            self._fail(f"{node.name}: {name} is {'a text' if form == 'text' else 'a whole number'}", argument)
+            self._fail(f"{node.name}: {name} must be {'a text' if form == 'text' else 'an integer'}", argument)
         return getter
 
-    def _placed(self, node: Call, parameters: Sequence[Parameter]) -> dict[int, Node]:
+    def _arguments_by_position(self, node: Call, parameters: Sequence[Parameter]) -> dict[int, Node]:
         given: dict[int, Node] = {}
         names = [parameter.name for parameter in parameters]
-        named = False
+        seen_name = False
         for place, (name, argument) in enumerate(node.arguments):
             if name and name not in names:
                 near = get_close_matches(name, names, 1, cutoff=0.0)
                 self._fail(
-                    f"{node.name} has no parameter {name!r}" + (f": did you mean {near[0]!r}?" if near else ""),
+                    f"{node.name} has no parameter {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
                     argument,
                 )
-            if named and not name:
-                self._fail("an argument without a name behind one with a name", argument)
-            named = named or bool(name)
-            at = names.index(name) if name else place
-            if at >= len(names) or at in given:
-                self._fail(f"{node.name} takes {_count(parameters)}", node)
-            given[at] = argument
+            if seen_name and not name:
+                self._fail("an argument without a name follows one with a name", argument)
+            seen_name = seen_name or bool(name)
+            position = names.index(name) if name else place
+            if position >= len(names) or position in given:
+                self._fail(f"{node.name} takes {_signature(parameters)}", node)
+            given[position] = argument
         if any(place not in given and not parameter.optional for place, parameter in enumerate(parameters)):
-            self._fail(f"{node.name} takes {_count(parameters)}", node)
+            self._fail(f"{node.name} takes {_signature(parameters)}", node)
         return given
 
 
-_NO_VIEW: Any = None  # constants do not look at it
+_NO_VIEW: Any = None  # constants do not use it
 
 
-def _count(parameters: Sequence[Parameter]) -> str:
+def _signature(parameters: Sequence[Parameter]) -> str:
     names = ", ".join(f"[{parameter.name}]" if parameter.optional else parameter.name for parameter in parameters)
     return f"({names})" if names else "no arguments"
 
 
-def _inverted(truth: Truth) -> Truth:
-    holds, failed = truth
+def _inverted(evaluation: Evaluation) -> Evaluation:
+    holds, failed = evaluation
     return ~holds & ~failed, failed
 
 
-def _computed(values: Values, rest: Sequence[tuple[str, Values]]) -> Values:
-    for operator, operand in rest:
+def _computed(values: Values, operands: Sequence[tuple[str, Values]]) -> Values:
+    for operator, operand in operands:
         values = compute(operator, values, operand)
     return values

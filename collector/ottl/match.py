@@ -1,7 +1,7 @@
-"""``include`` and ``exclude`` of processors: which spans, points or records they work on. Not the filter's expressions.
+"""``include`` and ``exclude`` of processors: the spans, data points or log records they apply to.
 
-All properties that are given must match; of a list of names one. ``regexp`` searches, unanchored. Text is matched once
-per distinct value.
+All given properties must match; of a list of names, one must match. ``regexp`` patterns are not anchored. Text is
+matched once per distinct value.
 
 Source: opentelemetry-collector-contrib internal/filter (filterconfig, filtermatcher, filterspan, filterlog).
 """
@@ -29,6 +29,7 @@ from collector.model import (
     StringColumn,
 )
 from collector.model.arrays import Mask
+from collector.otlp.semantics import SPAN_KINDS
 from collector.text.patterns import compile_pattern
 from config.blocks import ComponentConfig
 
@@ -36,7 +37,6 @@ __all__ = ["MatchConfig", "Matcher"]
 
 _Rule = Callable[[Batch], Mask]
 
-SPAN_KINDS: Final = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _NO_SERVICE: Final = "<nil-service-name>"
 _SPANS_ONLY: Final = ("services", "span_names", "span_kinds")
 _LOGS_ONLY: Final = ("log_bodies", "log_severity_texts", "log_severity_number")
@@ -48,7 +48,7 @@ _ALLOWED: Final = {
 
 
 class AttributeMatch(ComponentConfig):
-    """An attribute that must be there, with this value if one is given."""
+    """An attribute that must be present, with this value if one is given."""
 
     key: str = Field(min_length=1)
     value: Any = None
@@ -59,7 +59,7 @@ class LibraryMatch(ComponentConfig):
 
     name: str
     version: str | None = None
-    """Without it any version."""
+    """Any version if it is not given."""
 
 
 class SeverityMatch(ComponentConfig):
@@ -71,7 +71,7 @@ class SeverityMatch(ComponentConfig):
 
 
 class RegexpConfig(ComponentConfig):
-    """Accepted: results are kept per distinct value anyhow."""
+    """Accepted without effect: text is matched once per distinct value in any case."""
 
     cacheenabled: bool = False
     cachemaxnumentries: int = Field(default=0, ge=0)
@@ -84,10 +84,10 @@ class MatchConfig(ComponentConfig):
     """Required."""
     regexp: RegexpConfig | None = None
     services: tuple[str, ...] = ()
-    """Traces: values of the resource's service.name."""
+    """For traces: values of the resource attribute ``service.name``."""
     span_names: tuple[str, ...] = ()
     span_kinds: tuple[str, ...] = ()
-    """``SPAN_KIND_SERVER`` …"""
+    """For traces: ``SPAN_KIND_SERVER`` and so on."""
     log_bodies: tuple[str, ...] = ()
     log_severity_texts: tuple[str, ...] = ()
     log_severity_number: SeverityMatch | None = None
@@ -102,7 +102,7 @@ class MatchConfig(ComponentConfig):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not self.given():
-            raise ValueError("at least one property to match must be given, for example 'attributes' or 'services'")
+            raise ValueError("no property to match is given; give at least one, for example 'attributes' or 'services'")
         if self.match_type == "regexp":
             for name in ("services", "span_names", "span_kinds", "log_bodies", "log_severity_texts", "metric_names"):
                 for pattern in getattr(self, name):
@@ -111,7 +111,7 @@ class MatchConfig(ComponentConfig):
                 if match.value is not None:
                     if not isinstance(match.value, str):
                         raise ValueError(
-                            f"match_type: regexp needs text as value of {match.key!r}, not {match.value!r}"
+                            f"the value of {match.key!r} must be a text with match_type: regexp, not {match.value!r}"
                         )
                     compile_pattern(match.value)
             for library in self.libraries:
@@ -121,21 +121,23 @@ class MatchConfig(ComponentConfig):
             allowed = {f"SPAN_KIND_{kind}" for kind in SPAN_KINDS[1:]}
             for kind in self.span_kinds:
                 if kind not in allowed:
-                    raise ValueError(f"span_kinds: {kind!r} is none of {', '.join(sorted(allowed))}")
+                    raise ValueError(
+                        f"span_kinds: {kind!r} is not a span kind; expected one of {', '.join(sorted(allowed))}"
+                    )
         return self
 
     def given(self) -> list[str]:
-        """The names of the properties that are given."""
+        """The names of the given properties."""
         return [
             name for name in type(self).model_fields if name not in {"match_type", "regexp"} and getattr(self, name)
         ]
 
 
 class Matcher:
-    """Include and exclude of one processor, for one signal.
+    """``include`` and ``exclude`` of one processor for one signal.
 
     Raises:
-        ValueError: a property that this signal does not have.
+        ValueError: a property does not exist for this signal.
     """
 
     def __init__(self, include: MatchConfig | None, exclude: MatchConfig | None, signal: Signal) -> None:
@@ -143,7 +145,7 @@ class Matcher:
         self._exclude = _rules(exclude, signal, "exclude")
 
     def rows(self, batch: Batch) -> Mask | None:
-        """bool[n]: the items to work on; None: all of them."""
+        """bool[n]: the items that the processor applies to; None means all of them."""
         mask: Mask | None = None
         for rule in self._include:
             mask = rule(batch) if mask is None else mask & rule(batch)
@@ -160,7 +162,7 @@ def _rules(config: MatchConfig | None, signal: Signal, section: str) -> list[_Ru
         return []
     for name in config.given():
         if name not in _ALLOWED[signal]:
-            raise ValueError(f"{section}: {name} is not for {signal}; they have {', '.join(_ALLOWED[signal])}")
+            raise ValueError(f"{section}: {name} does not exist for {signal}; expected {', '.join(_ALLOWED[signal])}")
     text = _text_test(config.match_type)
     rules: list[_Rule] = []
     if config.services:
@@ -192,7 +194,7 @@ def _rules(config: MatchConfig | None, signal: Signal, section: str) -> list[_Ru
 
 
 def _text_test(match_type: str) -> Callable[[Sequence[str]], Callable[[StringColumn], Mask]]:
-    """Makes of a list of names or patterns a test of a column."""
+    """A function that turns a list of names or patterns into a test of a column."""
 
     def strict(wanted: Sequence[str]) -> Callable[[StringColumn], Mask]:
         return lambda column: column.isin(wanted)
@@ -209,7 +211,7 @@ def _item_text(field: Any, test: Callable[[StringColumn], Mask]) -> _Rule:
 
 
 def _kinds(test: Callable[[StringColumn], Mask]) -> Mask:
-    """bool[kinds + 1]: which span kinds match; the last for unknown numbers."""
+    """bool[kinds + 1]: which span kinds match; the last element is for unknown numbers."""
     return test(StringColumn.of([*(f"SPAN_KIND_{kind}" for kind in SPAN_KINDS), ""]))
 
 
@@ -254,7 +256,7 @@ def _value_test(config: AttributeMatch, match_type: str) -> Callable[[AttributeC
 
 
 def _json(text: str) -> Any:
-    """The value of a JSON text; None for any other text in the same column."""
+    """The value of a JSON text; None for other texts in the same column."""
     try:
         return json.loads(text)
     except ValueError:

@@ -1,6 +1,6 @@
-"""What a path means in a context: which column of which table, as ``Values``. And the symbols of each context.
+"""The paths of each context, and the columns of the batch that they read, as ``Values``.
 
-Source: opentelemetry-collector-contrib pkg/ottl/contexts (one README a context; v0.156).
+Source: opentelemetry-collector-contrib pkg/ottl/contexts (one README per context; v0.156).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -21,81 +21,20 @@ from collector.model import (
     METRIC_SUMMARY,
     PRESENT_SUM,
     Batch,
-    Signal,
     StringColumn,
 )
-from collector.ottl.values import Array, Failure, Kind, Scalar, Values, apply
+from collector.otlp.semantics import SPAN_KINDS
+from collector.ottl.contexts import TABLES, Context
+from collector.ottl.operations import apply
+from collector.ottl.values import Array, EvaluationError, Kind, Scalar, Values
 
-__all__ = ["CONTEXTS", "SYMBOLS", "TABLES", "Context", "Key", "Reader", "View", "index", "known_context", "path_reader"]
+__all__ = ["Key", "Reader", "View", "descend", "path_reader"]
 
-Context: TypeAlias = Literal["resource", "scope", "span", "spanevent", "metric", "datapoint", "log"]
 Key: TypeAlias = str | int
-
-TABLES: Final[Mapping[str, str]] = {
-    "resource": "resources",
-    "scope": "scopes",
-    "instrumentation_scope": "scopes",
-    "span": "spans",
-    "spanevent": "events",
-    "metric": "metrics",
-    "datapoint": "points",
-    "log": "records",
-}
-_ABOVE: Final = ("resource", "scope", "instrumentation_scope")
-# The contexts whose paths each may read: its own first.
-CONTEXTS: Final[Mapping[Context, tuple[str, ...]]] = {
-    "resource": ("resource",),
-    "scope": ("scope", "instrumentation_scope", "resource"),
-    "span": ("span", *_ABOVE),
-    "spanevent": ("spanevent", "span", *_ABOVE),
-    "metric": ("metric", *_ABOVE),
-    "datapoint": ("datapoint", "metric", *_ABOVE),
-    "log": ("log", *_ABOVE),
-}
-SIGNALS: Final[Mapping[Context, frozenset[Signal]]] = {
-    "resource": frozenset(Signal),
-    "scope": frozenset(Signal),
-    "span": frozenset({Signal.TRACES}),
-    "spanevent": frozenset({Signal.TRACES}),
-    "metric": frozenset({Signal.METRICS}),
-    "datapoint": frozenset({Signal.METRICS}),
-    "log": frozenset({Signal.LOGS}),
-}
-
-_KINDS: Final = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
-_LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
-_SPAN_SYMBOLS: Final = {
-    **{f"SPAN_KIND_{name}": number for number, name in enumerate(_KINDS)},
-    **{f"STATUS_CODE_{name}": number for number, name in enumerate(("UNSET", "OK", "ERROR"))},
-}
-_METRIC_SYMBOLS: Final = {
-    **{f"AGGREGATION_TEMPORALITY_{name}": number for number, name in enumerate(("UNSPECIFIED", "DELTA", "CUMULATIVE"))},
-    **{
-        f"METRIC_DATA_TYPE_{name}": number
-        for number, name in enumerate(("NONE", "GAUGE", "SUM", "HISTOGRAM", "EXPONENTIAL_HISTOGRAM", "SUMMARY"))
-    },
-}
-_LOG_SYMBOLS: Final = {
-    "SEVERITY_NUMBER_UNSPECIFIED": 0,
-    **{
-        f"SEVERITY_NUMBER_{level}{step + 1 if step else ''}": 4 * n + step + 1
-        for n, level in enumerate(_LEVELS)
-        for step in range(4)
-    },
-}
-SYMBOLS: Final[Mapping[Context, Mapping[str, int]]] = {
-    "resource": {},
-    "scope": {},
-    "span": _SPAN_SYMBOLS,
-    "spanevent": _SPAN_SYMBOLS,
-    "metric": _METRIC_SYMBOLS,
-    "datapoint": {"FLAG_NONE": 0, "FLAG_NO_RECORDED_VALUE": 1, **_METRIC_SYMBOLS},
-    "log": _LOG_SYMBOLS,
-}
 
 
 class View:
-    """One batch seen from one table; what was read once is kept until the next batch."""
+    """A batch seen from the rows of one table. It caches the columns that have been read."""
 
     def __init__(self, batch: Batch, context: Context) -> None:
         self.batch = batch
@@ -104,7 +43,7 @@ class View:
         self._read: dict[Any, Values] = {}
 
     def column(self, key: object, table: str, make: Callable[[Batch], Values]) -> Values:
-        """What ``make`` reads of ``table``, one row a row of this view."""
+        """The values that ``make`` reads from ``table``, one for each row of this view."""
         values = self._read.get(key)
         if values is None:
             values = make(self.batch)
@@ -115,57 +54,52 @@ class View:
 
 
 Reader: TypeAlias = Callable[[View], Values]
-_Make: TypeAlias = Callable[[Batch], Values]
-
-
-def known_context(name: str, context: Context) -> bool:
-    """Whether paths of ``context`` may begin with ``name.``."""
-    return name in CONTEXTS[context]
+_BatchReader: TypeAlias = Callable[[Batch], Values]
 
 
 def path_reader(owner: str, names: Sequence[str], keys: Sequence[Key]) -> Reader:
-    """Reads ``names`` (``("status", "code")``) of the context ``owner``, then goes down the ``keys`` of the last.
+    """A reader of ``names`` (``("status", "code")``) in the context ``owner``, then of the ``keys`` of the last name.
 
     Raises:
-        LookupError: no such path, or it takes no such keys; the message says what there is.
+        LookupError: there is no such path, or it does not take such keys; the message says what there is.
     """
     paths = _PATHS[owner]
     path = ".".join(names)
     if path not in paths:
-        raise LookupError(_unknown(owner, path))
-    form = paths[path]
+        raise LookupError(_unknown_path(owner, path))
+    path_form = paths[path]
     table = TABLES[owner]
-    if isinstance(form, _Keyed):
-        return form.reader(table, tuple(keys))
+    if isinstance(path_form, _KeyedPath):
+        return path_form.reader(table, tuple(keys))
     if keys:
-        raise LookupError(f"{path!r} of {owner} takes no keys")
-    return lambda view: view.column((table, path), table, form)
+        raise LookupError(f"{path!r} of {owner!r} takes no keys")
+    return lambda view: view.column((table, path), table, path_form)
 
 
-def _unknown(owner: str, path: str) -> str:
-    if path in _UNREAD or path.partition(".")[0] in _UNREAD:
-        return f"{path!r} of {owner} cannot be read in conditions"
+def _unknown_path(owner: str, path: str) -> str:
+    if path in _UNREADABLE or path.partition(".")[0] in _UNREADABLE:
+        return f"{path!r} of {owner!r} cannot be read in conditions"
     near = get_close_matches(path, _PATHS[owner], 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_PATHS[owner])}"
-    return f"{owner} has no {path!r}; {hint}"
+    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(_PATHS[owner])}"
+    return f"the context {owner!r} has no {path!r}; {hint}"
 
 
-# Known to OTTL; their bytes are not in the index of a batch.
-_UNREAD: Final = frozenset({
-    "cache", "status", "dropped_attributes_count", "dropped_events_count", "dropped_links_count", "metadata", "bucket_counts",
-    "explicit_bounds", "positive", "negative", "event_index",
+# Paths of OTTL that are not in the index of a batch.
+_UNREADABLE: Final = frozenset({
+    "cache", "status", "dropped_attributes_count", "dropped_events_count", "dropped_links_count", "metadata",
+    "bucket_counts", "explicit_bounds", "positive", "negative", "event_index",
 })  # fmt: skip
 
 
-class _Keyed(ABC):
+class _KeyedPath(ABC):
     """A path that takes keys: attributes, the body, the trace state."""
 
     @abstractmethod
     def reader(self, table: str, keys: tuple[Key, ...]) -> Reader:
-        """What reads the value under ``keys``."""
+        """A reader of the value under ``keys``."""
 
 
-class _Attributes(_Keyed):
+class _Attributes(_KeyedPath):
     def reader(self, table: str, keys: tuple[Key, ...]) -> Reader:
         if not keys:
             return lambda view: view.column(
@@ -175,34 +109,35 @@ class _Attributes(_Keyed):
                     Kind.ATTRIBUTES, np.ascontiguousarray(batch.table(table).rows["attribute_count"])
                 ),
             )
-        first, rest = keys[0], keys[1:]
+        first, inner_keys = keys[0], keys[1:]
         if not isinstance(first, str):
-            raise LookupError(f"the key of an attribute is text, not {first}")  # noqa: TRY004 - one error for what is no path
+            reason = f"the key of an attribute must be a text, not {first}"
+            raise LookupError(reason)  # noqa: TRY004 - one error for all invalid paths
 
         def make(batch: Batch) -> Values:
             column = batch.attribute(first, table)
             values = Values.of_attributes(column)
-            return _indexed(values, rest, column.present) if rest else values
+            return _descended(values, inner_keys, column.present) if inner_keys else values
 
         return lambda view: view.column((table, "attributes", *map(repr, keys)), table, make)
 
 
-class _Body(_Keyed):
+class _Body(_KeyedPath):
     def reader(self, table: str, keys: tuple[Key, ...]) -> Reader:
         def make(batch: Batch) -> Values:
             values = Values.of_attributes(batch.field("body", table))
-            return _indexed(values, keys, np.ones(len(values), np.bool_)) if keys else values
+            return _descended(values, keys, np.ones(len(values), np.bool_)) if keys else values
 
         return lambda view: view.column((table, "body", *map(repr, keys)), table, make)
 
 
-class _TraceState(_Keyed):
+class _TraceState(_KeyedPath):
     def reader(self, table: str, keys: tuple[Key, ...]) -> Reader:
         if not keys:
             return lambda view: view.column((table, "trace_state"), table, _text("trace_state", table))
         key = keys[0]
         if len(keys) != 1 or not isinstance(key, str):
-            raise LookupError("'trace_state' takes one key, a text")
+            raise LookupError("'trace_state' takes one key, which must be a text")
 
         def make(batch: Batch) -> Values:
             return apply(lambda text: _trace_state_entry(text, key), [_text("trace_state", table)(batch)])
@@ -210,31 +145,31 @@ class _TraceState(_Keyed):
         return lambda view: view.column((table, "trace_state", key), table, make)
 
 
-def _indexed(values: Values, keys: Sequence[Key], where: Array) -> Values:
-    """``values`` gone down the keys: a key that is missing in a map is nil; all else that does not fit is an error."""
-    found = apply(lambda value: index(value, keys, missing_is_nil=True), [values])
+def _descended(values: Values, keys: Sequence[Key], where: Array) -> Values:
+    """The elements of ``values`` under the keys. A missing key of a map is nil; any other mismatch is an error."""
+    found = apply(lambda value: descend(value, keys, missing_is_nil=True), [values])
     return found.with_kind(np.where(where, found.kind, np.uint8(Kind.NIL)))
 
 
-def index(value: Scalar, keys: Sequence[Key], *, missing_is_nil: bool) -> Scalar:
-    """One value gone down the keys.
+def descend(value: Scalar, keys: Sequence[Key], *, missing_is_nil: bool) -> Scalar:
+    """The element of a value under the keys.
 
     Raises:
-        Failure: it has no such element.
+        EvaluationError: the value has no such element.
     """
     for key in keys:
         if type(value) is dict and isinstance(key, str):
             if key not in value:
                 if missing_is_nil:
                     return None
-                raise Failure
+                raise EvaluationError
             value = value[key]
         elif type(value) is list and isinstance(key, int):
             if not 0 <= key < len(value):
-                raise Failure
+                raise EvaluationError
             value = value[key]
         else:
-            raise Failure
+            raise EvaluationError
     return value
 
 
@@ -243,7 +178,7 @@ _STATE_VALUE: Final = re.compile(r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2
 
 
 def _trace_state_entry(text: str, key: str) -> str | None:
-    """The entry's value, "" where there is none, nil where the trace state is not valid. Source: W3C Trace Context, tracestate."""
+    """The value of an entry, "" if there is none, nil if the trace state is invalid. Source: W3C Trace Context."""
     entries: dict[str, str] = {}
     for member in text.split(","):
         if not member:
@@ -257,45 +192,52 @@ def _trace_state_entry(text: str, key: str) -> str | None:
     return entries.get(key, "")
 
 
-def _text(field: str, table: str) -> _Make:
+def _text(field: str, table: str) -> _BatchReader:
     return lambda batch: Values.of_text(batch.field(field, table))
 
 
-def _whole(field: str, table: str, kind: Kind = Kind.INT) -> _Make:
+def _number(field: str, table: str, kind: Kind = Kind.INT) -> _BatchReader:
     return lambda batch: Values.of_numbers(kind, batch.field(field, table))
 
 
-def _times(table: str, **names: str) -> dict[str, _Make]:
-    """``start_time_unix_nano`` as an int and ``start_time`` as a time."""
-    made: dict[str, _Make] = {}
+def _time_paths(table: str, **names: str) -> dict[str, _BatchReader]:
+    """The paths of times: ``start_time_unix_nano`` as an int and ``start_time`` as a time."""
+    paths_by_name: dict[str, _BatchReader] = {}
     for name, field in names.items():
-        made[f"{name}_unix_nano"] = _whole(field, table)
-        made[name] = _whole(field, table, Kind.TIME)
-    return made
+        paths_by_name[f"{name}_unix_nano"] = _number(field, table)
+        paths_by_name[name] = _number(field, table, Kind.TIME)
+    return paths_by_name
 
 
-def _ids(table: str, *fields: str) -> dict[str, _Make]:
-    """``trace_id`` and ``trace_id.string``."""
-    made: dict[str, _Make] = {}
+def _id_paths(table: str, *fields: str) -> dict[str, _BatchReader]:
+    """The paths of ids: ``trace_id`` and ``trace_id.string``."""
+    paths_by_name: dict[str, _BatchReader] = {}
     for field in fields:
-        kind = Kind.TRACE_ID if field == "trace_id" else Kind.SPAN_ID
-        made[field] = lambda batch, field=field, kind=kind: Values.of_ids(kind, batch.field(field, table))  # type: ignore[misc]
-        made[f"{field}.string"] = lambda batch, field=field: Values.of_text(_hex(batch.field(field, table)))  # type: ignore[misc]
-    return made
+        paths_by_name[field] = _id(field, table, Kind.TRACE_ID if field == "trace_id" else Kind.SPAN_ID)
+        paths_by_name[f"{field}.string"] = _id_text(field, table)
+    return paths_by_name
+
+
+def _id(field: str, table: str, kind: Kind) -> _BatchReader:
+    return lambda batch: Values.of_ids(kind, batch.field(field, table))
+
+
+def _id_text(field: str, table: str) -> _BatchReader:
+    return lambda batch: Values.of_text(_hex(batch.field(field, table)))
 
 
 def _hex(ids: Array) -> StringColumn:
-    """Ids uint64[n] or [n,2] in lower-case hexadecimal."""
+    """Ids, uint64[n] or [n,2], in lower-case hexadecimal."""
     width = 16 * (ids.ndim)
     starts = np.arange(len(ids), dtype=np.int64) * width
     return StringColumn.from_slices(ids.astype(">u8").tobytes().hex().encode(), starts, np.full(len(ids), width))
 
 
-def _items(field: str, table: str) -> _Make:
+def _length(field: str, table: str) -> _BatchReader:
     return lambda batch: Values.of_numbers(Kind.ITEMS, np.ascontiguousarray(batch.table(table).rows[field]))
 
 
-def _kind_text(texts: Sequence[str]) -> _Make:
+def _kind_text(texts: Sequence[str]) -> _BatchReader:
     def make(batch: Batch) -> Values:
         kinds = batch.field("kind", "spans")
         known = (kinds >= 0) & (kinds < len(texts))
@@ -304,8 +246,8 @@ def _kind_text(texts: Sequence[str]) -> _Make:
     return make
 
 
-def _of_type(read: _Make, types: tuple[int, ...], table: str) -> _Make:
-    """Nil on metrics, or points of metrics, of another type."""
+def _only_for_types(read: _BatchReader, types: tuple[int, ...], table: str) -> _BatchReader:
+    """A reader that is nil for metrics of other types and for their points."""
 
     def make(batch: Batch) -> Values:
         values = read(batch)
@@ -323,7 +265,7 @@ def _sum(batch: Batch) -> Values:
     return Values.of_numbers(Kind.DOUBLE, np.where(present | summary, batch.field("sum"), 0.0))
 
 
-def _point_value(field: str, kind: Kind, value_kind: int) -> _Make:
+def _point_value(field: str, kind: Kind, value_kind: int) -> _BatchReader:
     return lambda batch: Values.of_numbers(
         kind, np.where(batch.field("value_kind") == value_kind, batch.field(field), 0)
     )
@@ -335,72 +277,76 @@ def _body_text(batch: Batch) -> Values:
 
 _NUMBERS: Final = (METRIC_GAUGE, METRIC_SUM)
 _HISTOGRAMS: Final = (METRIC_HISTOGRAM, METRIC_EXPONENTIAL_HISTOGRAM)
-_POINT_FIELDS: Final[Mapping[str, tuple[_Make, tuple[int, ...]]]] = {
+_POINT_FIELDS: Final[Mapping[str, tuple[_BatchReader, tuple[int, ...]]]] = {
     "value_int": (_point_value("int_value", Kind.INT, 1), _NUMBERS),
     "value_double": (_point_value("double_value", Kind.DOUBLE, 2), _NUMBERS),
-    "count": (_whole("count", "points"), (*_HISTOGRAMS, METRIC_SUMMARY)),
+    "count": (_number("count", "points"), (*_HISTOGRAMS, METRIC_SUMMARY)),
     "sum": (_sum, (*_HISTOGRAMS, METRIC_SUMMARY)),
-    "scale": (_whole("scale", "points"), (METRIC_EXPONENTIAL_HISTOGRAM,)),
-    "zero_count": (_whole("zero_count", "points"), (METRIC_EXPONENTIAL_HISTOGRAM,)),
-    "positive.offset": (_whole("positive_offset", "points"), (METRIC_EXPONENTIAL_HISTOGRAM,)),
-    "negative.offset": (_whole("negative_offset", "points"), (METRIC_EXPONENTIAL_HISTOGRAM,)),
-    "exemplars": (_items("exemplar_count", "points"), (*_NUMBERS, *_HISTOGRAMS)),
-    "quantile_values": (_items("quantile_count", "points"), (METRIC_SUMMARY,)),
+    "scale": (_number("scale", "points"), (METRIC_EXPONENTIAL_HISTOGRAM,)),
+    "zero_count": (_number("zero_count", "points"), (METRIC_EXPONENTIAL_HISTOGRAM,)),
+    "positive.offset": (_number("positive_offset", "points"), (METRIC_EXPONENTIAL_HISTOGRAM,)),
+    "negative.offset": (_number("negative_offset", "points"), (METRIC_EXPONENTIAL_HISTOGRAM,)),
+    "exemplars": (_length("exemplar_count", "points"), (*_NUMBERS, *_HISTOGRAMS)),
+    "quantile_values": (_length("quantile_count", "points"), (METRIC_SUMMARY,)),
 }
-_SCOPE_PATHS: Final[Mapping[str, _Make | _Keyed]] = {
+_SCOPE_PATHS: Final[Mapping[str, _BatchReader | _KeyedPath]] = {
     "name": _text("name", "scopes"),
     "version": _text("version", "scopes"),
     "schema_url": _text("schema_url", "scopes"),
     "attributes": _Attributes(),
 }
-_PATHS: Final[Mapping[str, Mapping[str, _Make | _Keyed]]] = {
+_PATHS: Final[Mapping[str, Mapping[str, _BatchReader | _KeyedPath]]] = {
     "resource": {"attributes": _Attributes(), "schema_url": _text("schema_url", "resources")},
     "scope": _SCOPE_PATHS,
     "instrumentation_scope": _SCOPE_PATHS,
     "span": {
-        **_ids("spans", "trace_id", "span_id", "parent_span_id"),
+        **_id_paths("spans", "trace_id", "span_id", "parent_span_id"),
         "trace_state": _TraceState(),
         "name": _text("name", "spans"),
-        "kind": _whole("kind", "spans"),
-        "kind.string": _kind_text(("Unspecified", "Internal", "Server", "Client", "Producer", "Consumer")),
-        "kind.deprecated_string": _kind_text([f"SPAN_KIND_{name}" for name in _KINDS]),
-        **_times("spans", start_time="start_time_unix_nano", end_time="end_time_unix_nano"),
+        "kind": _number("kind", "spans"),
+        "kind.string": _kind_text([name.capitalize() for name in SPAN_KINDS]),
+        "kind.deprecated_string": _kind_text([f"SPAN_KIND_{name}" for name in SPAN_KINDS]),
+        **_time_paths("spans", start_time="start_time_unix_nano", end_time="end_time_unix_nano"),
         "attributes": _Attributes(),
-        "status.code": _whole("status_code", "spans"),
+        "status.code": _number("status_code", "spans"),
         "status.message": _text("status_message", "spans"),
-        "flags": _whole("flags", "spans"),
-        "events": _items("event_count", "spans"),
-        "links": _items("link_count", "spans"),
+        "flags": _number("flags", "spans"),
+        "events": _length("event_count", "spans"),
+        "links": _length("link_count", "spans"),
     },
     "spanevent": {
         "name": _text("name", "events"),
-        **_times("events", time="time_unix_nano"),
+        **_time_paths("events", time="time_unix_nano"),
         "attributes": _Attributes(),
     },
     "metric": {
         "name": _text("name", "metrics"),
         "description": _text("description", "metrics"),
         "unit": _text("unit", "metrics"),
-        "type": _whole("type", "metrics"),
-        "aggregation_temporality": _of_type(_whole("temporality", "metrics"), (METRIC_SUM, *_HISTOGRAMS), "metrics"),
-        "is_monotonic": _of_type(_whole("monotonic", "metrics", Kind.BOOL), (METRIC_SUM,), "metrics"),
-        "data_points": _of_type(_items("point_count", "metrics"), (*_NUMBERS, *_HISTOGRAMS, METRIC_SUMMARY), "metrics"),
+        "type": _number("type", "metrics"),
+        "aggregation_temporality": _only_for_types(
+            _number("temporality", "metrics"), (METRIC_SUM, *_HISTOGRAMS), "metrics"
+        ),
+        "is_monotonic": _only_for_types(_number("monotonic", "metrics", Kind.BOOL), (METRIC_SUM,), "metrics"),
+        "data_points": _only_for_types(
+            _length("point_count", "metrics"), (*_NUMBERS, *_HISTOGRAMS, METRIC_SUMMARY), "metrics"
+        ),
     },
     "datapoint": {
-        **_times("points", start_time="start_time_unix_nano", time="time_unix_nano"),
+        **_time_paths("points", start_time="start_time_unix_nano", time="time_unix_nano"),
         "attributes": _Attributes(),
-        "flags": _whole("flags", "points"),
-        **{name: _of_type(read, types, "points") for name, (read, types) in _POINT_FIELDS.items()},
+        "flags": _number("flags", "points"),
+        **{name: _only_for_types(read, types, "points") for name, (read, types) in _POINT_FIELDS.items()},
     },
     "log": {
-        **_times("records", time="time_unix_nano", observed_time="observed_time_unix_nano"),
-        "severity_number": _whole("severity_number", "records"),
+        **_time_paths("records", time="time_unix_nano", observed_time="observed_time_unix_nano"),
+        "severity_number": _number("severity_number", "records"),
         "severity_text": _text("severity_text", "records"),
         "body": _Body(),
         "body.string": _body_text,
         "attributes": _Attributes(),
-        "flags": _whole("flags", "records"),
-        **_ids("records", "trace_id", "span_id"),
+        "flags": _number("flags", "records"),
+        **_id_paths("records", "trace_id", "span_id"),
         "event_name": _text("event_name", "records"),
     },
 }

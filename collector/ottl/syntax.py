@@ -1,19 +1,12 @@
-"""The text of a condition as a tree: grammar, literals, bounds. What the names in it mean is not known here.
+"""The tree of a condition: its nodes, and the error for a text that is not a condition.
 
-The grammar is a superset of OTTL's: one ladder of expressions, and ``compiler`` says where a truth and where a value
-may stand.
-Source: opentelemetry-collector-contrib pkg/ottl (LANGUAGE.md; lexer and rules of v0.156).
+Source: opentelemetry-collector-contrib pkg/ottl (LANGUAGE.md).
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final, TypeAlias
-
-from lark import Lark, Token, Tree
-from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
+from typing import TypeAlias
 
 __all__ = [
     "Call",
@@ -31,20 +24,15 @@ __all__ = [
     "Path",
     "PathField",
     "Signed",
-    "parse",
     "walk",
 ]
 
-MAX_CHARS: Final = 16_384
-MAX_DEPTH: Final = 64
-_INT64_MAX: Final = 2**63 - 1
-
 
 class OttlError(ValueError):
-    """A condition that is none; the message has the column and what was expected."""
+    """A text is not a valid condition. The message has the column and what was expected."""
 
     def __init__(self, reason: str, at: int = 0, text: str = "") -> None:
-        """``at``: the offset in ``text``."""
+        """``at`` is the offset in ``text``."""
         line = text.count("\n", 0, at)
         column = at - (text.rfind("\n", 0, at) + 1) + 1
         where = f"line {line + 1}, column {column}" if line else f"column {column}"
@@ -53,10 +41,10 @@ class OttlError(ValueError):
         self.column = column
 
     def within(self, text: str) -> OttlError:
-        """The same with the condition it is about."""
+        """The same error with the text of the condition added to its message."""
         error = OttlError(self.reason)
         error.column = self.column
-        error.args = (f"{self} in {text!r}",)
+        error.args = (f"{self} (in {text!r})",)
         return error
 
 
@@ -70,7 +58,7 @@ class Literal:
 
 @dataclass(frozen=True, slots=True)
 class Enum:
-    """A symbol in capitals."""
+    """A symbol, such as ``SPAN_KIND_SERVER``."""
 
     name: str
     at: int
@@ -78,7 +66,7 @@ class Enum:
 
 @dataclass(frozen=True, slots=True)
 class PathField:
-    """One name of a path and the keys behind it."""
+    """One name of a path and the keys after it."""
 
     name: str
     keys: tuple[Node, ...]
@@ -94,7 +82,7 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A converter; each argument with its name or ""."""
+    """A call of a converter. Each argument has its name, or "" if it is positional."""
 
     name: str
     arguments: tuple[tuple[str, Node], ...]
@@ -132,7 +120,7 @@ class Chain:
     """``a + b - c`` or ``a * b / c``, from left to right."""
 
     first: Node
-    rest: tuple[tuple[str, Node], ...]
+    operands: tuple[tuple[str, Node], ...]
     at: int
 
 
@@ -148,7 +136,7 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class Logic:
-    """``and`` or ``or`` of two or more."""
+    """Two or more conditions joined by ``and`` or by ``or``."""
 
     operator: str
     operands: tuple[Node, ...]
@@ -165,7 +153,7 @@ class Not:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Parentheses."""
+    """An expression in parentheses."""
 
     inner: Node
     at: int
@@ -173,86 +161,19 @@ class Group:
 
 Node: TypeAlias = Literal | Enum | Path | Call | ListOf | MapOf | Signed | Chain | Compare | Logic | Not | Group
 
-_GRAMMAR: Final = r"""
-start: or_expr
-?or_expr: and_expr ("or" and_expr)*
-?and_expr: not_expr ("and" not_expr)*
-?not_expr: comparison
-         | NOT comparison -> negation
-?comparison: sum
-           | sum COMPARISON sum -> compare
-?sum: product (SIGN product)*
-?product: unary (FACTOR unary)*
-?unary: primary
-      | SIGN primary -> signed
-?primary: STRING -> string
-        | FLOAT -> float
-        | INT -> int
-        | BYTES -> bytes
-        | "nil" -> nil
-        | "true" -> true
-        | "false" -> false
-        | UPPER -> enum
-        | UPPER "(" [argument ("," argument)*] ")" key* -> call
-        | field ("." field)* -> path
-        | "(" or_expr ")" -> group
-        | "[" [or_expr ("," or_expr)*] "]" -> list
-        | "{" (item ","?)* "}" -> map
-field: LOWER key*
-key: "[" or_expr "]"
-argument: or_expr
-        | LOWER "=" or_expr -> named
-item: STRING ":" or_expr
-
-NOT: "not"
-COMPARISON.5: "==" | "!=" | ">=" | "<=" | ">" | "<"
-SIGN: "+" | "-"
-FACTOR: "*" | "/"
-BYTES.4: /0x[a-fA-F0-9]+/
-FLOAT.3: /(\d+\.\d*|\d*\.\d+)([eE][-+]?\d+)?/
-INT.2: /\d+/
-STRING: /"(\\.|[^\\"])*"/s
-UPPER: /[A-Z][A-Za-z0-9_]*/
-LOWER: /[a-z][a-z0-9_]*/
-%ignore /\s+/
-"""
-
-
-@lru_cache(maxsize=1)
-def _parser() -> Lark:
-    return Lark(_GRAMMAR, parser="lalr", propagate_positions=True, maybe_placeholders=False)
-
-
-def parse(text: str) -> Node:
-    """The tree of a condition.
-
-    Raises:
-        OttlError: it is too long or nested too deeply, or no condition.
-    """
-    if len(text) > MAX_CHARS:
-        raise OttlError(f"a condition of {len(text)} characters: at most {MAX_CHARS}")
-    if not text.strip():
-        raise OttlError("an empty condition")
-    _check_depth(text)
-    try:
-        tree: Any = _parser().parse(text)
-    except UnexpectedInput as exc:
-        raise _explained(exc, text) from None
-    return _Builder(text).node(tree.children[0])
-
 
 def walk(node: Node) -> list[Node]:
     """The node and everything below it."""
     found: list[Node] = []
-    waiting = [node]
-    while waiting:
-        node = waiting.pop()
+    pending = [node]
+    while pending:
+        node = pending.pop()
         found.append(node)
-        waiting.extend(_below(node))
+        pending.extend(_children(node))
     return found
 
 
-def _below(node: Node) -> list[Node]:
+def _children(node: Node) -> list[Node]:
     match node:
         case Path():
             return [key for field in node.fields for key in field.keys]
@@ -263,7 +184,7 @@ def _below(node: Node) -> list[Node]:
         case MapOf():
             return [item for _, item in node.items]
         case Chain():
-            return [node.first, *(operand for _, operand in node.rest)]
+            return [node.first, *(operand for _, operand in node.operands)]
         case Compare():
             return [node.left, node.right]
         case Logic():
@@ -274,155 +195,3 @@ def _below(node: Node) -> list[Node]:
             return [node.inner]
         case _:
             return []
-
-
-def _check_depth(text: str) -> None:
-    """The tree is walked recursively: how deep it can be is known before it is built."""
-    depth = 0
-    for match in re.finditer(r'"(?:\\.|[^\\"])*"|[\[({]|[\])}]', text, re.DOTALL):
-        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(match.group(), 0)
-        if depth > MAX_DEPTH:
-            raise OttlError(f"nested deeper than {MAX_DEPTH}", match.start(), text)
-
-
-def _explained(error: UnexpectedInput, text: str) -> OttlError:
-    if isinstance(error, UnexpectedCharacters):
-        at = error.pos_in_stream or 0
-        character = text[at]
-        reason = "a string that is not closed" if character == '"' else f"unexpected character {character!r}"
-        return OttlError(reason, at, text)
-    if isinstance(error, UnexpectedToken) and error.token.type != "$END":
-        reason = f"unexpected {str(error.token)!r}"
-        if error.token.value == "(" and re.search(
-            r"(?<![A-Za-z0-9_])[a-z][a-z0-9_]*\s*$", text[: error.token.start_pos]
-        ):
-            reason += ": only converters can be called in a condition, and their names begin with a capital"
-        return OttlError(reason, error.token.start_pos or 0, text)
-    return OttlError("unexpected end", len(text), text)
-
-
-class _Builder:
-    """From lark's tree to ours."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def node(self, tree: Tree[Token]) -> Node:
-        children: list[Any] = tree.children
-        at = tree.meta.start_pos
-        match tree.data:
-            case "or_expr" | "and_expr":
-                return Logic(tree.data.partition("_")[0], tuple(map(self.node, children)), at)
-            case "negation":
-                return Not(self.node(children[1]), at)
-            case "compare":
-                return Compare(str(children[1]), self.node(children[0]), self.node(children[2]), at)
-            case "sum" | "product":
-                rest = tuple(zip(map(str, children[1::2]), map(self.node, children[2::2]), strict=True))
-                return Chain(self.node(children[0]), rest, at)
-            case "signed":
-                return Signed(str(children[0]), self.node(children[1]), at)
-            case "group":
-                return Group(self.node(children[0]), at)
-            case "path":
-                return Path(
-                    tuple(PathField(str(field.children[0]), self._keys(field.children[1:])) for field in children), at
-                )
-            case "call":
-                calls = [child for child in children[1:] if child.data != "key"]
-                return Call(
-                    str(children[0]),
-                    tuple(map(self._argument, calls)),
-                    self._keys([c for c in children[1:] if c.data == "key"]),
-                    at,
-                )
-            case "list":
-                return ListOf(tuple(map(self.node, children)), at)
-            case "map":
-                return MapOf(
-                    tuple((self._unquoted(item.children[0]), self.node(item.children[1])) for item in children),
-                    at if children else 0,
-                )
-            case "enum":
-                return Enum(str(children[0]), at)
-            case _:
-                return Literal(
-                    self._literal(str(tree.data), children[0] if children else None), at if at is not None else 0
-                )
-
-    def _keys(self, trees: list[Any]) -> tuple[Node, ...]:
-        return tuple(self.node(tree.children[0]) for tree in trees)
-
-    def _argument(self, tree: Tree[Token]) -> tuple[str, Node]:
-        children: list[Any] = tree.children
-        return (str(children[0]), self.node(children[1])) if tree.data == "named" else ("", self.node(children[0]))
-
-    def _literal(self, form: str, token: Token | None) -> str | bool | int | float | bytes | None:
-        if token is None:
-            return {"nil": None, "true": True, "false": False}[form]
-        if form == "string":
-            return self._unquoted(token)
-        if form == "bytes":
-            if len(token) % 2:
-                raise OttlError(
-                    f"{str(token)!r}: bytes need an even number of digits", token.start_pos or 0, self._text
-                )
-            return bytes.fromhex(token[2:])
-        if form == "int":
-            if len(token) > 19 or int(token) > _INT64_MAX:
-                raise OttlError(f"{str(token)!r} is no signed 64-bit integer", token.start_pos or 0, self._text)
-            return int(token)
-        value = float(token)
-        if value == float("inf"):
-            raise OttlError(f"{str(token)!r} is too large", token.start_pos or 0, self._text)
-        return value
-
-    def _unquoted(self, token: Token) -> str:
-        """The string a Go literal stands for. Source: the Go specification, string literals."""
-        start = token.start_pos or 0
-        content = token[1:-1]
-        if "\n" in content:
-            raise OttlError("a string over several lines: write \\n", start, self._text)
-        raw = bytearray()
-        at = 0
-        for match in _ESCAPE.finditer(content):
-            raw += content[at : match.start()].encode("utf-8", "replace")
-            raw += self._escaped(match, start)
-            at = match.end()
-        raw += content[at:].encode("utf-8", "replace")
-        try:
-            return raw.decode()
-        except UnicodeDecodeError:
-            raise OttlError("a string that is not UTF-8", start, self._text) from None
-
-    def _escaped(self, match: re.Match[str], start: int) -> bytes:
-        simple, octal, byte, short, long = match.groups()
-        if simple is not None:
-            return _SIMPLE[simple]
-        code = int(octal, 8) if octal else int(byte or short or long or "110000", 16)
-        if octal or byte:
-            if code < 256:
-                return bytes([code])
-        elif code < 0x110000 and not 0xD800 <= code < 0xE000:
-            return chr(code).encode()
-        raise OttlError(
-            f"{match.group()!r} is no escape of a string; a backslash itself is written \\\\",
-            start + 1 + match.start(),
-            self._text,
-        )
-
-
-_SIMPLE: Final = {
-    "a": b"\a",
-    "b": b"\b",
-    "f": b"\f",
-    "n": b"\n",
-    "r": b"\r",
-    "t": b"\t",
-    "v": b"\v",
-    "\\": b"\\",
-    '"': b'"',
-}
-_ESCAPE: Final = re.compile(
-    r'\\(?:([abfnrtv\\"])|([0-7]{3})|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|.)', re.DOTALL
-)

@@ -1,7 +1,7 @@
-"""Single values from and to text as Go does it, for converters: numbers, durations, JSON, letter case.
+"""Conversion of single values from and to text as in Go: numbers, durations, JSON, letter case.
 
 Source: Go 1.26 strconv, time.ParseDuration, strings, encoding/json; opentelemetry-collector-contrib pkg/ottl ("like"
-    getters).
+getters).
 """
 
 from __future__ import annotations
@@ -14,55 +14,55 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from collector.model.values import double_text
-from collector.ottl.values import Duration, Failure, Scalar, SpanId, Time, TraceId
+from collector.ottl.values import Duration, EvaluationError, Scalar, SpanId, Time, TraceId
 
 __all__ = ["duration", "lower", "parse_bool", "parse_double", "parse_int", "text_of", "upper"]
 
 _INT64_LIMIT: Final = 2**63
-_DECIMAL: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|infinity|nan)", re.ASCII | re.IGNORECASE)
+_DECIMAL: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|infinity)|nan", re.ASCII | re.IGNORECASE)
 _HEX_DOUBLE: Final = re.compile(r"[+-]?0x([0-9a-f]+\.?[0-9a-f]*|\.[0-9a-f]+)p[+-]?\d+", re.ASCII | re.IGNORECASE)
 _DIGITS: Final = re.compile(r"[+-]?[0-9a-z]+", re.IGNORECASE | re.ASCII)
 _MAX_DIGITS: Final = 128
 
 
 def parse_int(text: str, base: int = 10) -> int:
-    """A signed 64-bit integer.
+    """The signed 64-bit integer that a text represents.
 
     Raises:
-        Failure: it is none.
+        EvaluationError: it is not one.
     """
     if len(text) > _MAX_DIGITS or not _DIGITS.fullmatch(text) or not (base == 0 or 2 <= base <= 36):
-        raise Failure
+        raise EvaluationError
     if base == 0 and re.fullmatch(r"[+-]?0[0-7]+", text):
         base = 8  # Go's old octal, which Python refuses
     elif base in {2, 8, 16} and re.match(r"[+-]?0[box]", text, re.IGNORECASE):
-        raise Failure  # Python would take the prefix, Go does not
+        raise EvaluationError  # Python accepts the prefix, Go does not
     try:
         value = int(text, base)
     except ValueError:
-        raise Failure from None
+        raise EvaluationError from None
     if not -_INT64_LIMIT <= value < _INT64_LIMIT:
-        raise Failure
+        raise EvaluationError
     return value
 
 
 def parse_double(text: str) -> float:
-    """A double.
+    """The double that a text represents.
 
     Raises:
-        Failure: it is none, or too large for one.
+        EvaluationError: it is not a number, or too large.
     """
     if _HEX_DOUBLE.fullmatch(text):
         try:
             return float.fromhex(text)
         except OverflowError:
-            raise Failure from None
+            raise EvaluationError from None
     match = _DECIMAL.fullmatch(text)
     if match is None:
-        raise Failure
+        raise EvaluationError
     value = float(text)
     if math.isinf(value) and not match.group(3):
-        raise Failure
+        raise EvaluationError
     return value
 
 
@@ -70,13 +70,13 @@ def parse_bool(text: str) -> bool:
     """``1 t T TRUE true True`` and their opposites.
 
     Raises:
-        Failure: none of them.
+        EvaluationError: the text is none of these words.
     """
     if text in {"1", "t", "T", "TRUE", "true", "True"}:
         return True
     if text in {"0", "f", "F", "FALSE", "false", "False"}:
         return False
-    raise Failure
+    raise EvaluationError
 
 
 _UNITS: Final = {
@@ -93,10 +93,10 @@ _PART: Final = re.compile(r"(\d*)(?:\.(\d*))?(ns|us|µs|μs|ms|s|m|h)", re.ASCII
 
 
 def duration(text: str) -> Duration:
-    """``1h30m``, ``-1.5s``, ``0``.
+    """The duration that a text represents: ``1h30m``, ``-1.5s``, ``0``.
 
     Raises:
-        Failure: it is none, or beyond 292 years.
+        EvaluationError: it is not a duration, or beyond 292 years.
     """
     unsigned = text[1:] if text[:1] in {"+", "-"} else text
     if unsigned == "0":
@@ -110,38 +110,38 @@ def duration(text: str) -> Duration:
             or len(match.group(1)) > 19
             or len(match.group(2) or "") > 1_000
         ):
-            raise Failure
+            raise EvaluationError
         whole, fraction, unit = match.groups()
         scale = _UNITS[unit]
         total += int(whole or "0") * scale
         if fraction:
-            # Go goes on for as long as they fit
+            # Go uses as many digits as fit
             digits = fraction[:19] if int(fraction[:19]) <= _INT64_LIMIT else fraction[:18]
             total += int(float(int(digits)) * (scale / 10.0 ** len(digits)))
         at = match.end()
     total = -total if text.startswith("-") else total
     if not unsigned or not -_INT64_LIMIT <= total < _INT64_LIMIT:
-        raise Failure
+        raise EvaluationError
     return Duration(total)
 
 
 def lower(text: str) -> str:
-    """Each code point by itself, unlike Python: a final sigma is no exception."""
+    """Lower case of each code point by itself; unlike in Python a final sigma is not special."""
     return text.lower() if text.isascii() else "".join(character.lower()[0] for character in text)
 
 
 def upper(text: str) -> str:
-    """Each code point by itself, unlike Python: ``ß`` stays."""
+    """Upper case of each code point by itself; unlike in Python ``ß`` stays."""
     if text.isascii():
         return text.upper()
     return "".join(changed if len(changed := character.upper()) == 1 else character for character in text)
 
 
 def text_of(value: Scalar) -> str | None:
-    """A value as the text converters work on; nil stays nil.
+    """The text of a value, as converters use it; nil stays nil.
 
     Raises:
-        Failure: it has none: NaN and infinity.
+        EvaluationError: the value has no text (NaN and infinity).
     """
     if value is None or type(value) is str:
         return value
@@ -163,7 +163,7 @@ def _json(value: Scalar) -> str:
         return str(int(value))
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise Failure
+            raise EvaluationError
         return double_text(value)
     if isinstance(value, bytes):
         return f'"{base64.b64encode(value).decode()}"'

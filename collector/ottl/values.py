@@ -1,13 +1,11 @@
-"""Columns whose rows may each have another type, as OTTL's values do, and what may be done with them: compare, compute, apply.
+"""Columns of OTTL values: each row may have a value of another type.
 
-A column has one row for each row of the context's table, or a single one: the same value everywhere. Numbers are worked
-on as arrays; text, maps and lists once per distinct value. An evaluation error is a kind of its own (``Kind.FAILED``).
-Source of the rules: opentelemetry-collector-contrib pkg/ottl (compare.go, math.go, LANGUAGE.md "Comparison Rules").
+A column has one row for each row of the context's table, or a single row that stands for all of them. An evaluation
+error is a kind of its own (``Kind.FAILED``).
 """
 
 from __future__ import annotations
 
-import operator
 from enum import IntEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -22,24 +20,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 __all__ = [
+    "FAILED",
+    "KINDS",
     "Array",
     "Duration",
-    "Failure",
+    "EvaluationError",
     "Kind",
     "Scalar",
     "SpanId",
     "Time",
     "TraceId",
     "Values",
-    "apply",
-    "compare",
-    "compute",
-    "negate",
 ]
 
 
 class Kind(IntEnum):
-    """The type of one value. The first eight are those of the model's attribute values."""
+    """The type of a value. The first eight are the kinds of attribute values in the model."""
 
     NIL = 0
     STRING = 1
@@ -54,9 +50,9 @@ class Kind(IntEnum):
     TRACE_ID = 10
     SPAN_ID = 11
     ITEMS = 12
-    """A list of a table's rows (events, points): its length alone is known."""
+    """A list of rows of a table (events, points), of which only the length is known."""
     ATTRIBUTES = 13
-    """All attributes of a row: their number alone is known."""
+    """All attributes of a row, of which only the number is known."""
     FAILED = 14
 
 
@@ -73,29 +69,29 @@ class Time(int):
 
 
 class TraceId(bytes):
-    """16 bytes that are no byte string: OTTL does not compare the two."""
+    """A trace id, 16 bytes. OTTL does not compare it with byte strings."""
 
     __slots__ = ()
 
 
 class SpanId(bytes):
-    """8 bytes, likewise."""
+    """A span id, 8 bytes."""
 
     __slots__ = ()
 
 
-class Failure(Exception):  # noqa: N818 - a row's evaluation error, never seen outside
-    """A value that has none: the row fails."""
+class EvaluationError(Exception):
+    """A value cannot be evaluated. The row fails; the error never leaves this package."""
 
 
 class _Failed:
-    """Stands for a row's error among distinct values."""
+    """Represents an evaluation error among distinct values."""
 
 
-_FAILED: Final = _Failed()
+FAILED: Final = _Failed()
 Scalar: TypeAlias = Any  # None, str, bool, int, float, list, dict, bytes, Duration, Time, TraceId, SpanId
 
-_KINDS: Final[dict[type, Kind]] = {
+KINDS: Final[dict[type, Kind]] = {
     type(None): Kind.NIL,
     str: Kind.STRING,
     bool: Kind.BOOL,
@@ -118,14 +114,13 @@ _SCALARS: Final[dict[Kind, Callable[[int], Scalar]]] = {
     Kind.INT: int,
     Kind.DURATION: Duration,
     Kind.TIME: Time,
-    Kind.ITEMS: lambda _: _FAILED,  # what they hold is not known: no function but Len takes them
-    Kind.ATTRIBUTES: lambda _: _FAILED,
+    Kind.ITEMS: lambda _: FAILED,  # their elements are not known, so only Len can take them
+    Kind.ATTRIBUTES: lambda _: FAILED,
 }
-_INT64: Final = np.iinfo(np.int64)
 
 
 class Values:
-    """A column. Each payload is made when first asked for and means something on the rows of its kinds alone."""
+    """A column. Each payload is computed on first use and is only meaningful on the rows of its kinds."""
 
     def __init__(
         self,
@@ -137,7 +132,7 @@ class Values:
         objects: Callable[[], tuple[Array, list[Any]]] | None = None,
         ids: Callable[[], Array] | None = None,
     ) -> None:
-        """``kind`` uint8[n]; the rest by need: int64[n], float64[n], text, (codes int32[n], distinct objects), uint64[n,2]."""
+        """``kind`` is uint8[n]; the functions return the payloads described at the properties of the same names."""
         self.kind = kind
         self._number, self._double, self._text, self._objects, self._ids = number, double, text, objects, ids
 
@@ -146,7 +141,7 @@ class Values:
 
     @cached_property
     def kinds(self) -> frozenset[int]:
-        """The kinds that occur."""
+        """The kinds that occur in the column."""
         return frozenset(np.flatnonzero(np.bincount(self.kind, minlength=1)).tolist())
 
     @cached_property
@@ -156,12 +151,12 @@ class Values:
 
     @cached_property
     def double(self) -> Array:
-        """float64[n]."""
+        """float64[n]: doubles."""
         return self._double() if self._double else np.zeros(len(self), np.float64)
 
     @cached_property
     def text(self) -> StringColumn:
-        """Text."""
+        """The strings."""
         return self._text() if self._text else StringColumn.from_codes(np.full(len(self), -1), [])
 
     @cached_property
@@ -171,18 +166,18 @@ class Values:
 
     @cached_property
     def ids(self) -> Array:
-        """uint64[n,2]; a span id in the second word."""
+        """uint64[n,2]: trace ids, and span ids in the second word."""
         return self._ids() if self._ids else np.zeros((len(self), 2), np.uint64)
 
     @cached_property
     def failed(self) -> Array:
-        """bool[n]: the row has an evaluation error."""
+        """bool[n]: whether the row has an evaluation error."""
         failed: Array = self.kind == Kind.FAILED
         return failed
 
     @cached_property
     def is_nil(self) -> Array:
-        """bool[n]: nil; empty bytes compare as nil."""
+        """bool[n]: whether the row is nil; empty bytes compare as nil."""
         nil: Array = self.kind == Kind.NIL
         if Kind.BYTES in self.kinds:
             codes, distinct = self.objects
@@ -191,7 +186,7 @@ class Values:
         return nil
 
     def take(self, rows: Array) -> Values:
-        """The rows of these indices."""
+        """The rows with these indices."""
         return Values(
             self.kind[rows],
             number=lambda: self.number[rows],
@@ -201,12 +196,12 @@ class Values:
             ids=lambda: self.ids[rows],
         )
 
-    def failing(self, where: Array) -> Values:
-        """The same, with errors on the rows of ``where``."""
+    def with_failures(self, where: Array) -> Values:
+        """The same values, with evaluation errors on the rows of ``where``."""
         return self.with_kind(np.where(where, np.uint8(Kind.FAILED), self.kind)) if where.any() else self
 
     def with_kind(self, kind: Array) -> Values:
-        """Another kind for the same payloads; of one row or as many as it has."""
+        """The same payloads with other kinds, an array of one row or of as many as the column has."""
         return Values(
             kind,
             number=lambda: self.number,
@@ -218,8 +213,8 @@ class Values:
 
     @classmethod
     def of(cls, scalars: Sequence[Scalar]) -> Values:
-        """A column of these values; an exact type is a kind."""
-        kind = np.fromiter((_KINDS[type(value)] for value in scalars), np.uint8, len(scalars))
+        """A column of these values. The exact type of a value is its kind."""
+        kind = np.fromiter((KINDS[type(value)] for value in scalars), np.uint8, len(scalars))
         objects = [value if type(value) in {list, dict, bytes} else None for value in scalars]
         return cls(
             kind,
@@ -245,17 +240,17 @@ class Values:
 
     @classmethod
     def constant(cls, value: Scalar) -> Values:
-        """One value for every row."""
+        """The same value for every row."""
         return cls.of([value])
 
     @classmethod
     def of_text(cls, column: StringColumn) -> Values:
-        """Text; an unset field reads as the empty string."""
+        """A column of strings; an unset field is an empty string."""
         return cls(np.full(len(column), Kind.STRING, np.uint8), text=lambda: column.fill(""))
 
     @classmethod
     def of_numbers(cls, kind: Kind, numbers: Array, where: Array | None = None) -> Values:
-        """Numbers of one kind (unsigned ones wrap as in Go); nil where ``where`` is False."""
+        """Numbers of one kind (unsigned ones wrap as in Go), nil where ``where`` is False."""
         kinds = (
             np.full(len(numbers), kind, np.uint8)
             if where is None
@@ -275,7 +270,7 @@ class Values:
 
     @classmethod
     def of_attributes(cls, column: AttributeColumn) -> Values:
-        """Attribute values; absent and empty ones are nil."""
+        """Attribute values; absent and empty values are nil."""
         kind = np.where(column.kind == KIND_ABSENT, np.uint8(Kind.NIL), column.kind)
 
         def objects() -> tuple[Array, list[Any]]:
@@ -293,7 +288,7 @@ class Values:
         return cls(kind, number=number, double=lambda: column.double, text=lambda: column.text, objects=objects)
 
     def scalars(self) -> tuple[Array, list[Scalar]]:
-        """Each row as a code int32[n] of a list of distinct values."""
+        """A code int32[n] for each row, and the list of values it indexes."""
         if self.kinds == {Kind.STRING}:
             return self.text.codes, list(self.text.distinct)
         codes = np.zeros(len(self), np.int32)
@@ -322,235 +317,7 @@ class Values:
                     for at in range(0, len(raw), 16)
                 ]
             else:
-                found, distinct = 0, [None if kind == Kind.NIL else _FAILED]
+                found, distinct = 0, [None if kind == Kind.NIL else FAILED]
             codes[rows] = found + len(values)
             values.extend(distinct)
         return codes, values
-
-
-_CACHED_VALUES: Final = 8_192
-_CACHED_CHARS: Final = 1_024
-
-
-def apply(
-    function: Callable[..., Scalar], arguments: Sequence[Values], cache: dict[str, Scalar] | None = None
-) -> Values:
-    """``function`` of the arguments' values, called once for each distinct combination; rows with a failed argument fail.
-
-    ``cache``: results for texts of earlier batches, where the text is all that varies; it is emptied when it is full.
-    """
-    coded = [argument.scalars() for argument in arguments]
-    varying = [index for index, (codes, _) in enumerate(coded) if len(codes) > 1]
-    fixed = [
-        None if index in varying else values[codes[0]] if len(codes) else None
-        for index, (codes, values) in enumerate(coded)
-    ]
-    if not varying:
-        if any(len(codes) == 0 for codes, _ in coded):
-            return Values.of([])
-        return Values.of([_result(function, fixed)])
-    if len(varying) == 1:
-        (place,) = varying
-        codes, values = coded[place]
-        results: list[Scalar] = [None] * len(values)
-        for code in np.flatnonzero(np.bincount(codes, minlength=len(values))).tolist():
-            value = values[code]
-            if cache is not None and type(value) is str and len(value) <= _CACHED_CHARS:
-                result = cache.get(value, _MISSING)
-                if result is _MISSING:
-                    if len(cache) >= _CACHED_VALUES:
-                        cache.clear()
-                    result = cache[value] = _result(function, [*fixed[:place], value, *fixed[place + 1 :]])
-            else:
-                result = _result(function, [*fixed[:place], value, *fixed[place + 1 :]])
-            results[code] = result
-        return Values.of(results).take(codes)
-    combined = groups(*(coded[place][0] for place in varying))
-    results = []
-    for row in combined.first.tolist():
-        for place in varying:
-            fixed[place] = coded[place][1][coded[place][0][row]]
-        results.append(_result(function, fixed))
-    return Values.of(results).take(combined.codes)
-
-
-_MISSING: Final = object()
-
-
-def _result(function: Callable[..., Scalar], arguments: Sequence[Scalar]) -> Scalar:
-    if any(argument is _FAILED for argument in arguments):
-        return _FAILED
-    try:
-        return function(*arguments)
-    except (Failure, RecursionError):  # JSON from outside may be nested almost as deep as Python goes
-        return _FAILED
-
-
-_OPERATORS: Final[dict[str, Callable[[Any, Any], Any]]] = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
-
-
-def compare(symbol: str, left: Values, right: Values) -> Array:
-    """bool[n]: the comparison holds. Rows that failed are the caller's. Types that do not compare are unequal, and in no order."""
-    function = _OPERATORS[symbol]
-    left_nil, right_nil = left.is_nil, right.is_nil
-    result = np.full(max(len(left), len(right)) if len(left) and len(right) else 0, symbol == "!=")
-    both_nil = left_nil & right_nil
-    if both_nil.any():
-        result = np.where(both_nil, symbol in {"==", "<=", ">="}, result)
-    for kind in (Kind.BOOL, Kind.DURATION, Kind.TIME, Kind.INT):
-        if (both := _both(left, kind, right, kind)) is not None:
-            result = np.where(both, function(left.number, right.number), result)
-    for ours, theirs in ((Kind.INT, Kind.DOUBLE), (Kind.DOUBLE, Kind.INT), (Kind.DOUBLE, Kind.DOUBLE)):
-        if (both := _both(left, ours, right, theirs)) is not None:
-            result = np.where(both, function(_real(left, ours), _real(right, theirs)), result)
-    if symbol in {"==", "!="}:
-        for kind in _IDS:
-            if (both := _both(left, kind, right, kind)) is not None:
-                result = np.where(both, _equal_ids(left, right) == (symbol == "=="), result)
-    if (both := _both(left, Kind.STRING, right, Kind.STRING)) is not None:
-        result = np.where(both, _compare_text(symbol, left.text, right.text), result)
-    for kind in _OBJECTS:
-        if (both := _both(left, kind, right, kind)) is not None:
-            result = np.where(both & ~(left_nil | right_nil), _compare_objects(symbol, kind, left, right), result)
-    return result
-
-
-def _both(left: Values, ours: Kind, right: Values, theirs: Kind) -> Array | None:
-    """bool[n]: the rows with these kinds; None if there are none."""
-    if ours not in left.kinds or theirs not in right.kinds:
-        return None
-    both: Array = (left.kind == ours) & (right.kind == theirs)
-    return both if both.any() else None
-
-
-def _real(values: Values, kind: Kind) -> Array:
-    return values.number.astype(np.float64) if kind is Kind.INT else values.double
-
-
-def _equal_ids(left: Values, right: Values) -> Array:
-    equal: Array = (left.ids[:, 0] == right.ids[:, 0]) & (left.ids[:, 1] == right.ids[:, 1])
-    return equal
-
-
-def _compare_text(symbol: str, left: StringColumn, right: StringColumn) -> Array:
-    """Code points are in the order of their UTF-8, so that Python's order is Go's."""
-    function = _OPERATORS[symbol]
-    if len(right) == 1 and right.codes[0] >= 0:
-        return _compare_with(symbol, left, right.distinct[right.codes[0]])
-    if len(left) == 1 and left.codes[0] >= 0:
-        return _compare_with(_SWAPPED.get(symbol, symbol), right, left.distinct[left.codes[0]])
-    if len(left) != len(right):
-        return np.zeros(max(len(left), len(right)), np.bool_)
-    pairs = groups(left.codes, right.codes)
-    rows = pairs.first.tolist()
-    outcome = [
-        bool(function(left.distinct[left.codes[row]], right.distinct[right.codes[row]]))
-        if left.codes[row] >= 0 and right.codes[row] >= 0
-        else False
-        for row in rows
-    ]
-    return np.array(outcome, np.bool_)[pairs.codes]
-
-
-_SWAPPED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
-
-
-def _compare_with(symbol: str, column: StringColumn, text: str) -> Array:
-    if symbol in {"==", "!="}:
-        equal_rows = column.equals(text)
-        return equal_rows if symbol == "==" else ~equal_rows
-    function = _OPERATORS[symbol]
-    return column.where(lambda value: bool(function(value, text)))
-
-
-def _compare_objects(symbol: str, kind: Kind, left: Values, right: Values) -> Array:
-    function = _OPERATORS[symbol]
-
-    def outcome(ours: Any, theirs: Any) -> bool:
-        if _KINDS.get(type(ours)) is not kind or _KINDS.get(type(theirs)) is not kind:
-            return False
-        if kind is Kind.BYTES:
-            return bool(function(ours, theirs))
-        return symbol in {"==", "!="} and same(ours, theirs) == (symbol == "==")
-
-    result = apply(outcome, [_only(left, kind), _only(right, kind)])
-    return result.number.astype(np.bool_)
-
-
-def _only(values: Values, kind: Kind) -> Values:
-    return values.with_kind(np.where(values.kind == kind, values.kind, np.uint8(Kind.NIL)))
-
-
-def same(left: Any, right: Any) -> bool:
-    """Deeply equal, of equal types: 1 is not 1.0."""
-    if type(left) is not type(right):
-        return False
-    if isinstance(left, list):
-        return len(left) == len(right) and all(map(same, left, right))
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(same(value, right[key]) for key, value in left.items())
-    return bool(left == right)
-
-
-def equal(left: Scalar, right: Scalar) -> bool:
-    """``==`` of two single values by OTTL's rules."""
-    return bool(compare("==", Values.constant(left), Values.constant(right))[0])
-
-
-def negate(operand: Values) -> Values:
-    """``-x`` of ints and doubles; else an error."""
-    kind = np.where(np.isin(operand.kind, (Kind.INT, Kind.DOUBLE)), operand.kind, np.uint8(Kind.FAILED))
-    return Values(kind, number=lambda: -operand.number, double=lambda: -operand.double)
-
-
-def compute(symbol: str, left: Values, right: Values) -> Values:
-    """``+ - * /`` of numbers, durations and times; ints wrap, and divide toward zero.
-
-    Division by zero and types that do not compute are errors.
-    """
-    ours, theirs = np.broadcast_arrays(left.kind, right.kind)
-    kind = np.full(len(ours), Kind.FAILED, np.uint8)
-    whole = (ours == Kind.INT) & (theirs == Kind.INT)
-    real = np.isin(ours, (Kind.INT, Kind.DOUBLE)) & np.isin(theirs, (Kind.INT, Kind.DOUBLE)) & ~whole
-    kind[whole] = Kind.INT
-    kind[real] = Kind.DOUBLE
-    saturates = np.zeros(len(ours), np.bool_)
-    if symbol in {"+", "-"}:
-        kind[(ours == Kind.DURATION) & (theirs == Kind.DURATION)] = Kind.DURATION
-        moved = (ours == Kind.TIME) & (theirs == Kind.DURATION)
-        if symbol == "+":
-            moved |= (ours == Kind.DURATION) & (theirs == Kind.TIME)
-        between = (ours == Kind.TIME) & (theirs == Kind.TIME) if symbol == "-" else np.zeros_like(moved)
-        kind[moved] = Kind.TIME
-        kind[between] = Kind.DURATION
-        saturates = moved | between
-    with np.errstate(all="ignore"):
-        left_real = np.where(ours == Kind.INT, left.number.astype(np.float64), left.double)
-        right_real = np.where(theirs == Kind.INT, right.number.astype(np.float64), right.double)
-        if symbol == "/":
-            zero = np.where(whole, right.number == 0, right_real == 0)
-            kind[zero & (whole | real)] = Kind.FAILED
-            divisor = np.where(right.number == 0, 1, right.number)
-            number = left.number // divisor
-            number += (number * divisor != left.number) & ((left.number < 0) != (divisor < 0))
-            double = left_real / np.where(right_real == 0, 1.0, right_real)
-        else:
-            function: Callable[[Any, Any], Array] = {"+": np.add, "-": np.subtract, "*": np.multiply}[symbol]
-            number = function(left.number, right.number)
-            double = function(left_real, right_real)
-            if saturates.any():
-                limit = np.where(left.number < 0, _INT64.min, _INT64.max)
-                opposite = (
-                    (left.number < 0) != (right.number < 0)
-                    if symbol == "+"
-                    else (left.number < 0) == (right.number < 0)
-                )
-                number = np.where(saturates & ~opposite & ((number < 0) != (left.number < 0)), limit, number)
-    return Values(kind, number=lambda: number, double=lambda: double)

@@ -1,11 +1,10 @@
-"""OTLP metrics as Prometheus sees them: names, labels and series, shared by the remote-write and the pull exporter."""
+"""OTLP metrics as Prometheus metrics: names, labels and series, for the remote-write exporter and the pull exporter."""
 
 from collector.prometheus.labels import LabelSettings, SeriesLabels
-from collector.prometheus.naming import STRATEGIES, TranslationStrategy, escape_label_name, metric_name, prometheus_type
+from collector.prometheus.naming import TranslationStrategy, escape_label_name, metric_name, prometheus_type
 from collector.prometheus.series import Encodable, Family, LabelEncoder, SeriesCache
 
 __all__ = [
-    "STRATEGIES",
     "Encodable",
     "Family",
     "LabelEncoder",

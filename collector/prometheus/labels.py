@@ -1,9 +1,9 @@
-"""The label sets of Prometheus series, built once for each distinct source.
+"""The label sets of Prometheus series, built once per distinct source.
 
-Order of precedence (later loses unless stated): point attributes; promoted resource attributes; ``job`` and
-``instance``, which override; external labels; ``otel_scope_*``, which override. ``__name__``, ``le`` and ``quantile``
-belong to the encoder, attributes of those names are overwritten. Source: the specification's Prometheus compatibility
-page; prometheusremotewrite/helper.go.
+Labels are added in this order: attributes of the point, promoted resource attributes, ``job`` and ``instance``,
+external labels, ``otel_scope_*``. An earlier label wins, except over ``job``, ``instance`` and ``otel_scope_*``. The
+encoder sets ``__name__``, ``le`` and ``quantile``, overwriting attributes of those names.
+Source: the specification's Prometheus compatibility page; prometheusremotewrite/helper.go.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,14 +28,14 @@ class LabelSettings:
     scope_info: bool = True
     promote_all_resource_attributes: bool = False
     resource_attributes: tuple[str, ...] = ()
-    """Globs of resource attributes that become labels of every series."""
+    """Globs of the resource attributes that become labels of every series."""
     excluded_resource_attributes: tuple[str, ...] = ()
     sanitize_leading_underscore: bool = True
     preserve_multiple_underscores: bool = True
 
 
 class SeriesLabels:
-    """Builds label sets under one :class:`LabelSettings`. Values that are empty leave no label."""
+    """Builds label sets for one :class:`LabelSettings`. Empty values get no label."""
 
     def __init__(self, settings: LabelSettings) -> None:
         self._settings = settings
@@ -53,7 +53,7 @@ class SeriesLabels:
         )
 
     def _escaped(self, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-        """Labels from attributes; keys that fall on one name have their values joined by ``;`` in the keys' order."""
+        """Labels from attributes. The values of keys with the same label name are joined by ``;`` in key order."""
         labels: dict[str, str] = {}
         for key, value in sorted(dict(pairs).items()):
             name = self.name(key)
@@ -64,7 +64,7 @@ class SeriesLabels:
 
     @staticmethod
     def job_and_instance(resource: Mapping[str, str]) -> dict[str, str]:
-        """``job`` = namespace/name, ``instance`` = service.instance.id, each only where it is set."""
+        """``job`` (namespace/name) and ``instance`` (service.instance.id), each only if it is set."""
         labels = {}
         name, namespace = resource.get("service.name", ""), resource.get("service.namespace", "")
         if name:
@@ -82,7 +82,7 @@ class SeriesLabels:
         )
 
     def series(self, attributes: Pairs, resource: Pairs, scope: tuple[str, str, str, Pairs]) -> list[tuple[str, str]]:
-        """Labels of a series without ``__name__``, ``le`` and ``quantile``, sorted by the name's bytes.
+        """Labels of a series without ``__name__``, ``le`` and ``quantile``, sorted by the bytes of their names.
 
         ``scope`` is (name, version, schema URL, attributes).
         """
@@ -104,7 +104,7 @@ class SeriesLabels:
         return _sorted(labels)
 
     def target_info(self, resource: Pairs) -> list[tuple[str, str]] | None:
-        """Labels of the resource's ``target_info``; None where there is nothing to say or nobody to say it of."""
+        """Labels of ``target_info``; None if the resource has no identity or no other attributes."""
         resource_map = dict(resource)
         identity = self.job_and_instance(resource_map)
         described = {key: value for key, value in resource_map.items() if key not in _IDENTIFYING}

@@ -1,8 +1,8 @@
-"""Metric and label names: OpenTelemetry's to Prometheus'.
+"""Translation of metric and label names from OpenTelemetry to Prometheus.
 
-Source: prometheus/otlptranslator (metric_namer, unit_namer, label_namer), the specification's "Prometheus and
-    OpenMetrics
-compatibility". Where implementations differ, Prometheus' own OTLP endpoint is followed and the other way is a setting.
+Where implementations differ, the default is that of Prometheus' own OTLP endpoint, and a setting selects the other one.
+Source: prometheus/otlptranslator (metric_namer, unit_namer, label_namer); the specification's "Prometheus and
+OpenMetrics compatibility".
 """
 
 import re
@@ -18,21 +18,16 @@ from collector.model import (
     TEMPORALITY_CUMULATIVE,
 )
 
-__all__ = ["STRATEGIES", "TranslationStrategy", "escape_label_name", "metric_name", "prometheus_type"]
+__all__ = ["TranslationStrategy", "escape_label_name", "metric_name", "prometheus_type"]
 
 TranslationStrategy = Literal[
     "UnderscoreEscapingWithSuffixes", "UnderscoreEscapingWithoutSuffixes", "NoUTF8EscapingWithSuffixes", "NoTranslation"
 ]
-STRATEGIES: Final[tuple[TranslationStrategy, ...]] = (
-    "UnderscoreEscapingWithSuffixes",
-    "UnderscoreEscapingWithoutSuffixes",
-    "NoUTF8EscapingWithSuffixes",
-    "NoTranslation",
-)
 
-# TiBy is "tibibytes" in Prometheus and in the Collector alike, a slip that has become the wire name.
+# TiBy is "tibibytes" in both Prometheus and the Collector, a slip that has become part of metric names.
 _UNITS: Final = {
-    "d": "days", "h": "hours", "min": "minutes", "s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds",
+    "d": "days", "h": "hours", "min": "minutes", "s": "seconds", "ms": "milliseconds", "us": "microseconds",
+    "ns": "nanoseconds",
     "By": "bytes", "KiBy": "kibibytes", "MiBy": "mebibytes", "GiBy": "gibibytes", "TiBy": "tibibytes",
     "KBy": "kilobytes", "MBy": "megabytes", "GBy": "gigabytes", "TBy": "terabytes",
     "m": "meters", "V": "volts", "A": "amperes", "J": "joules", "W": "watts", "g": "grams",
@@ -46,7 +41,7 @@ _CACHE_SIZE: Final = 65536
 
 
 def prometheus_type(metric_type: int, temporality: int, monotonic: int) -> str:
-    """The Prometheus type of an OTLP metric, ``""`` where none can carry it (delta or unspecified temporality, no data)."""
+    """The Prometheus type of an OTLP metric; ``""`` if there is none (delta or unspecified temporality, no data)."""
     if metric_type == METRIC_GAUGE:
         return "gauge"
     if metric_type == METRIC_SUMMARY:
@@ -61,7 +56,7 @@ def prometheus_type(metric_type: int, temporality: int, monotonic: int) -> str:
 
 
 def _unit_words(unit: str) -> tuple[str, str]:
-    """The suffixes for the main unit and for the one after the slash; ``""`` for none."""
+    """The suffixes for the unit before and after the slash; ``""`` if there is none."""
     main, _, per = unit.strip().partition("/")
     main, per = main.strip(), per.strip()
     main_word = "" if "{" in main or "}" in main else _UNITS.get(main, main)
@@ -78,7 +73,7 @@ def metric_name(
     strategy: TranslationStrategy = "UnderscoreEscapingWithSuffixes",
     namespace: str = "",
 ) -> str:
-    """The Prometheus name of a metric whose Prometheus type is ``kind``; ``""`` if nothing of the name is left."""
+    """The Prometheus name of a metric with the Prometheus type ``kind``; ``""`` if no valid character remains."""
     if strategy == "NoTranslation":
         return f"{namespace}_{name}" if namespace and name else name
     if strategy == "UnderscoreEscapingWithoutSuffixes":
@@ -104,8 +99,8 @@ def metric_name(
         tokens.append(main)
     if per and per not in tokens:
         tokens += ["per", per]
-    for word, wanted in (("total", kind == "counter"), ("ratio", is_ratio)):
-        if wanted:
+    for word, is_needed in (("total", kind == "counter"), ("ratio", is_ratio)):
+        if is_needed:
             tokens = [token for token in tokens if token != word] + [word]
     return _finish("_".join([namespace, *tokens] if namespace else tokens))
 
@@ -124,7 +119,7 @@ def escape_label_name(
     sanitize_leading_underscore: bool = True,
     preserve_multiple_underscores: bool = True,
 ) -> str:
-    """The Prometheus label name of an attribute key; ``""`` if nothing is left.
+    """The Prometheus label name of an attribute key; ``""`` if no valid character remains.
 
     ``sanitize_leading_underscore``: ``_x`` becomes ``key_x`` (``__x`` stays). The defaults are those of Prometheus'
     OTLP endpoint; the Collector collapses runs of underscores.

@@ -1,11 +1,11 @@
-"""From a batch's points to series: label bytes of every source, cached; order; runs for an encoder.
+"""Prepares the points of a batch for an encoder of Prometheus series: cached label bytes, order and runs.
 
-The bytes are what the exporter's ``encode_label`` makes of a name and a value: protobuf for remote-write, text for
-exposition.
+The label bytes are what the exporter's ``encode_label`` makes of a name and a value: protobuf for remote-write, text
+for exposition.
 
-A *source* is an OTLP series (``Metrics.series_key``). A *series* is what Prometheus will see: sources whose final
-labels are equal (int 1 and "1", ``a.b`` and ``a_b``) are one, so order, shard and duplicates go by the final label
-bytes. The caches hold nothing that could not be built again; past their bound they are emptied.
+A *source* is an OTLP series (``Metrics.series_key``). A *series* is what Prometheus sees: sources with equal final
+labels (int 1 and "1", ``a.b`` and ``a_b``) are one series, so the final label bytes determine order, shard and
+duplicates. Everything in the caches can be rebuilt; they are cleared when they exceed their limit.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from collector.model import METRIC_HISTOGRAM, METRIC_SUMMARY, KeyTable, Metrics, groups
-from collector.model.arrays import I32, U8, U64, Indices, Mask
+from collector.model.arrays import I32, U8, U64, Indices, Mask, offsets_of, starts_of
 from collector.prometheus.labels import SeriesLabels
 from collector.prometheus.naming import TranslationStrategy, metric_name, prometheus_type
 from collector.wire.hash import dictionary
@@ -26,17 +26,17 @@ from collector.wire.layout import EXEMPLAR, QUANTILE
 __all__ = ["Encodable", "Family", "LabelEncoder", "SeriesCache", "format_bound"]
 
 LabelEncoder = Callable[[str, str], bytes]
-"""(label name, value) to bytes; the metric's name comes as ``("__name__", name)``."""
+"""Encodes a label name and a value; the name of the metric is passed as ``("__name__", name)``."""
 
 _CACHES_MAX_BYTES = 512 * 1024 * 1024
-_ENTRY_BYTES = 400  # of a name or a set of bounds, in the dictionaries and lists about it
+_ENTRY_BYTES = 400  # estimate for a name or a set of bounds in the dictionaries and lists
 _NO_TYPE, _NO_NAME = -1, -2
 _VARIANTS = ("", "_bucket", "_sum", "_count")
 _DROP_REASONS = {_NO_TYPE: "temporality", _NO_NAME: "metric_name"}
 
 
 def format_bound(value: float) -> str:
-    """A bound as Go writes it: the shortest decimal, never an exponent."""
+    """A bound as Go formats it: the shortest decimal without an exponent."""
     if np.isposinf(value):
         return "+Inf"
     if np.isneginf(value):
@@ -46,7 +46,7 @@ def format_bound(value: float) -> str:
 
 @dataclass(slots=True)
 class Family:
-    """A metric by its Prometheus name."""
+    """A metric with its Prometheus name."""
 
     name: str
     kind: str
@@ -57,7 +57,7 @@ class Family:
 
 @dataclass(slots=True)
 class Encodable:
-    """What the encoder needs of one batch. ``order`` and ``runs`` cover the points that can be sent."""
+    """What an encoder needs of one batch. ``order`` and ``run_of`` cover only the points that can be sent."""
 
     wire: bytes
     points: npt.NDArray[np.void]
@@ -68,9 +68,9 @@ class Encodable:
     slot: I32
     """(points,) source slot, -1 where the point cannot be sent."""
     extra_set: I32
-    """(points,)"""
+    """(points,) number of the set of bounds or quantiles, -1 for other types."""
     shard_key: U64
-    """(points,)"""
+    """(points,) part of the hash of the series."""
     exemplars: npt.NDArray[np.void]
     exemplar_first: I32
     exemplar_arena: U8
@@ -81,7 +81,7 @@ class Encodable:
 
 
 class SeriesCache:
-    """Label bytes of every source seen, and the tables the encoder reads them from."""
+    """Caches the label bytes of every source, in tables that the encoder reads."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class SeriesCache:
         namespace: str,
         series_columns: Mapping[str, Any] | None = None,
     ) -> None:
-        """``series_columns`` are extra columns of the ``series`` table, for the exporter's own state (dropped with the caches)."""
+        """``series_columns`` add columns to the table ``series`` for state of the exporter, cleared with the caches."""
         self._labels = labels
         self._series_columns = dict(series_columns or {})
         self._encode_label = encode_label
@@ -118,7 +118,7 @@ class SeriesCache:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes the caches hold."""
+        """The size of the caches in bytes."""
         texts = len(self.arena) + len(self.names) + len(self.extras)
         entries = len(self._families) + len(self._extra_sets) + len(self._extra_slices)
         return texts + entries * _ENTRY_BYTES + self.sources.memory_bytes + self.series.memory_bytes
@@ -136,13 +136,13 @@ class SeriesCache:
         return self._array("extra_first", lambda: np.array(self._extra_first, np.int32))
 
     def _array(self, name: str, make: Callable[[], I32]) -> I32:
-        """The list as an array, made anew after the list has grown."""
+        """The list as an array, which is rebuilt after the list has grown."""
         if name not in self._frozen:
             self._frozen[name] = make()
         return self._frozen[name]
 
     def _family(self, name: str, unit: str, metric_type: int, temporality: int, monotonic: int) -> int:
-        """The family's number; negative where the metric cannot be sent."""
+        """The number of the family; negative if the metric cannot be sent."""
         key = (name, unit, metric_type, temporality, monotonic)
         known = self._families.get(key)
         if known is not None:
@@ -173,9 +173,8 @@ class SeriesCache:
         numbers = np.frombuffer(values, "<f8")
         texts = [format_bound(value) for value in numbers]
         if label == "le":
-            texts = [text for text in texts if text != "+Inf"] + [
-                "+Inf"
-            ]  # the count is the last bucket; an explicit bound must not double it
+            # The count is the last bucket; an explicit bound must not repeat it.
+            texts = [*(text for text in texts if text != "+Inf"), "+Inf"]
         for text in texts:
             encoded = self._encode_label(label, text)
             self._extra_slices.append((len(self.extras), len(encoded)))
@@ -186,7 +185,7 @@ class SeriesCache:
         return number
 
     def prepare(self, batch: Metrics) -> Encodable:
-        """Everything the encoder needs for this batch; new sources get their labels built and cached."""
+        """Everything the encoder needs for this batch. The labels of new sources are built and cached."""
         if self.memory_bytes > _CACHES_MAX_BYTES:
             self._clear()
         points = batch.table("points").rows
@@ -218,12 +217,12 @@ class SeriesCache:
         if len(order):
             shard_key[order] = self.series.keys(ordered_series)[:, 1]
         return Encodable(
-            batch.wire, points, types.astype(np.int32), order, np.cumsum(new_run, dtype=np.int32) - 1, slot, extra_set, shard_key,
-            exemplars, exemplar_first, exemplar_arena, exemplar_slices, quantiles, quantile_first, dropped,
+            batch.wire, points, types.astype(np.int32), order, np.cumsum(new_run, dtype=np.int32) - 1, slot, extra_set,
+            shard_key, exemplars, exemplar_first, exemplar_arena, exemplar_slices, quantiles, quantile_first, dropped,
         )  # fmt: skip
 
     def _families_of(self, batch: Metrics) -> I32:
-        """(metrics,) family of each metric."""
+        """(metrics,) number of the family of each metric."""
         names, units = batch.field("name", "metrics"), batch.field("unit", "metrics")
         rows = batch.table("metrics").rows
         found = groups(names.codes, units.codes, rows["type"], rows["temporality"], rows["monotonic"])
@@ -241,7 +240,7 @@ class SeriesCache:
         return numbers[found.codes]
 
     def _slots(self, batch: Metrics, sendable: Mask, family: I32, types: I32) -> I32:
-        """(points,) source slot; new sources get their labels."""
+        """(points,) slot of each source; the labels of new sources are built."""
         keys = batch.series_key()
         slot = np.where(sendable, self.sources.find(keys), np.int32(-1))
         missing = np.flatnonzero(sendable & (slot < 0))
@@ -252,7 +251,7 @@ class SeriesCache:
         return slot
 
     def _build(self, batch: Metrics, rows: Indices, slots: I32, family: I32, types: I32) -> None:
-        """Label bytes of sources seen for the first time: once a source, not once a point."""
+        """Build the label bytes of new sources, once per source and not per point."""
         attributes = batch.attributes("points")
         keys, texts = attributes.key, attributes.as_text()
         first = np.searchsorted(attributes.owner, rows)
@@ -262,12 +261,12 @@ class SeriesCache:
         columns = {name: self.sources.column(name) for name in ("start", "a", "b", "c", "family", "series")}
         identities = np.empty((len(rows), 2), np.uint64)
         for i, (row, slot) in enumerate(zip(rows.tolist(), slots.tolist(), strict=True)):
-            own = [
+            point_attributes = [
                 (keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "")
                 for j in range(int(first[i]), int(last[i]))
             ]
             labels = self._labels.series(
-                own, resources.attributes(int(resource_row[i])), scopes.scope(int(scope_row[i]))
+                point_attributes, resources.attributes(int(resource_row[i])), scopes.scope(int(scope_row[i]))
             )
             split = "quantile" if types[row] == METRIC_SUMMARY else "le"
             labels = [
@@ -290,7 +289,7 @@ class SeriesCache:
 
     @staticmethod
     def _order(points: npt.NDArray[np.void], sendable: Mask, series: I32) -> tuple[I32, int]:
-        """Rows to send, the points of a series together and in time order; and how many repeat a series' millisecond."""
+        """The rows to send, by series and time, and the number of points that repeat a millisecond of a series."""
         rows = np.flatnonzero(sendable)
         if len(rows) == 0 or groups(series[rows]).count == len(rows):
             return rows.astype(np.int32), 0
@@ -305,7 +304,7 @@ class SeriesCache:
     def _children(
         batch: Metrics, table: str, dtype: np.dtype[np.void], wanted: Mask
     ) -> tuple[npt.NDArray[np.void], I32]:
-        """Rows of a child table and the first child of each point."""
+        """The rows of a child table, and the first child of each point."""
         if not wanted.any():
             return np.empty(0, dtype), np.zeros(len(wanted) + 1, np.int32)
         rows = batch.table(table).rows
@@ -319,7 +318,7 @@ class SeriesCache:
         quantiles: npt.NDArray[np.void],
         quantile_first: I32,
     ) -> I32:
-        """(points,) number of the point's set of bounds or quantiles, -1 for kinds without."""
+        """(points,) number of the point's set of bounds or quantiles, -1 for types that have none."""
         sets = np.full(len(points), -1, np.int32)
         for kind, label in ((METRIC_HISTOGRAM, "le"), (METRIC_SUMMARY, "quantile")):
             rows = np.flatnonzero(types == kind)
@@ -327,7 +326,7 @@ class SeriesCache:
                 continue
             if label == "le":
                 source, starts = wire, points["bounds"][rows]
-                # one bucket more than bounds; a shorter list of counts says nothing of the bounds behind it
+                # There is one more bucket than bounds. Bounds beyond a shorter list of counts are ignored.
                 lengths = (
                     np.minimum(points["bounds_len"][rows], np.maximum(points["buckets_len"][rows] - 8, 0)) // 8 * 8
                 )
@@ -342,7 +341,7 @@ class SeriesCache:
         return sets
 
     def _exemplar_labels(self, batch: Metrics, exemplar_count: int) -> tuple[U8, I32]:
-        """Filtered attributes of each exemplar as label bytes, and (exemplars, 3): start, size, characters."""
+        """The filtered attributes of each exemplar as label bytes, and (exemplars, 3): start, size, characters."""
         slices = np.zeros((exemplar_count, 3), np.int32)
         if not exemplar_count:
             return np.zeros(1, np.uint8), slices
@@ -358,21 +357,21 @@ class SeriesCache:
             encoded.append(self._encode_label(name, value) if name and value else b"")
             characters[pair] = len(name) + len(value)
         sizes = np.array([len(piece) for piece in encoded], np.int64)
-        starts = np.concatenate(([0], np.cumsum(sizes)[:-1]))
+        starts = starts_of(sizes)
         row_sizes = sizes[pairs.codes]
-        row_starts = np.concatenate(([0], np.cumsum(row_sizes)))
+        row_starts = offsets_of(row_sizes)
         gather = np.repeat(starts[pairs.codes] - row_starts[:-1], row_sizes) + np.arange(row_starts[-1])
         arena = np.frombuffer(b"".join(encoded) or b"\0", np.uint8)[gather] if len(gather) else np.zeros(1, np.uint8)
         first = np.searchsorted(attributes.owner, np.arange(exemplar_count + 1))
         slices[:, 0] = row_starts[first[:-1]]
         slices[:, 1] = row_starts[first[1:]] - row_starts[first[:-1]]
-        totals = np.concatenate(([0], np.cumsum(characters[pairs.codes])))
+        totals = offsets_of(characters[pairs.codes])
         slices[:, 2] = totals[first[1:]] - totals[first[:-1]]
         return np.ascontiguousarray(arena), slices
 
 
 class _Parents:
-    """Attributes of a batch's resources or scopes as text, each row looked at once and only if asked for."""
+    """The attributes of the resources or scopes of a batch as text; each row is read at most once, on demand."""
 
     def __init__(self, batch: Metrics, table: str) -> None:
         self._batch = batch
@@ -382,7 +381,7 @@ class _Parents:
         self._known: dict[int, list[tuple[str, str]]] = {}
 
     def attributes(self, row: int) -> list[tuple[str, str]]:
-        """(key, text) of the row's attributes."""
+        """(key, text) of the attributes of a row."""
         if row not in self._known:
             keys, texts = self._attributes.key, self._texts
             begin, end = np.searchsorted(self._attributes.owner, [row, row + 1])

@@ -1,1 +1,1 @@
-"""Work on text that is done once per distinct value: patterns in linear time, templates of request paths."""
+"""Text processing that is done once per distinct value: patterns in linear time and templates of request paths."""

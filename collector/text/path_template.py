@@ -1,6 +1,6 @@
-"""Request paths to their shapes: ``/users/123`` to ``/users/{id}``. Called once for each distinct path.
+"""Templates of request paths: ``/users/123`` becomes ``/users/{id}``. Called once per distinct path.
 
-What a segment must look like to be an identifier is fixed here, for all who make templates of paths.
+This module defines which segments are identifiers, for all components that make templates of paths.
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Final
 
 __all__ = ["IDENTIFIERS", "SEGMENT_MAX_CHARS", "template_path"]
 
-# Bounded and without nested repetition: linear in the segment.
+# Bounded and without nested repetition, so that matching is linear in the length of the segment.
 IDENTIFIERS: Final[Mapping[str, re.Pattern[str]]] = {
     "uuid": re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"),
     "int": re.compile(r"[0-9]{1,40}"),
@@ -17,13 +17,13 @@ IDENTIFIERS: Final[Mapping[str, re.Pattern[str]]] = {
     "hex": re.compile(r"(?=[0-9a-fA-F]*[0-9])[0-9a-fA-F]{8,128}"),
     "email": re.compile(r"[^@\s]{1,64}@[^@\s]{1,255}"),
 }
-"""Kind to the pattern that the whole segment must match."""
+"""The kinds of identifiers, and for each the pattern that the whole segment must match."""
 SEGMENT_MAX_CHARS: Final = 320
-"""A longer segment is no identifier."""
+"""A longer segment is not an identifier."""
 
 
 def template_path(path: str) -> str:
-    """``path`` with ``{id}`` for each segment that is an identifier."""
+    """The path with each identifier replaced by ``{id}``."""
     return "/".join("{id}" if _is_identifier(segment) else segment for segment in path.split("/"))
 
 

@@ -1,12 +1,13 @@
-"""Regular expressions of configurations: RE2, the Collector's own syntax and semantics.
+"""Regular expressions in configurations: RE2, with the syntax and semantics of the Collector.
 
-Its time is linear in the text whatever the pattern, so neither a user's pattern nor a hostile text can stall a
-pipeline. What that costs is what Go does not have either: look-around and back references. Source: RE2's syntax page.
+The time to match is linear in the text for any pattern, so neither a user's pattern nor a hostile text can stall a
+pipeline. As in Go, look-around and back references are therefore not available.
+Source: RE2's syntax page.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Final, Protocol, cast
+from typing import Final, Protocol, cast
 
 import re2
 
@@ -14,40 +15,19 @@ __all__ = ["Match", "Pattern", "compile_pattern"]
 
 _MAX_CHARS: Final = 10_000
 _OPTIONS: Final = re2.Options()
-_OPTIONS.log_errors = False  # the error is raised; it need not also go to stderr
+_OPTIONS.log_errors = False  # the error is raised and need not be written to stderr as well
 
 
 class Match(Protocol):
-    """Where a pattern matched, as ``re.Match``."""
-
-    def group(self, *groups: int | str) -> Any:
-        """The text of a group; None where it took no part."""
-        ...
+    """The part of ``re.Match`` that is used."""
 
     def groups(self, default: str = ...) -> tuple[str, ...]:
-        """The texts of all groups; ``default`` for those that took no part."""
-        ...
-
-    def groupdict(self) -> dict[str, str | None]:
-        """The named groups."""
-        ...
-
-    def start(self, group: int | str = 0) -> int:
-        """Where the group begins."""
-        ...
-
-    def end(self, group: int | str = 0) -> int:
-        """Where the group ends."""
+        """The texts of all groups; ``default`` for those that did not take part in the match."""
         ...
 
 
 class Pattern(Protocol):
-    """A compiled pattern, as ``re.Pattern``."""
-
-    @property
-    def pattern(self) -> str:
-        """What was written."""
-        ...
+    """The part of ``re.Pattern`` that is used."""
 
     @property
     def groups(self) -> int:
@@ -56,35 +36,27 @@ class Pattern(Protocol):
 
     @property
     def groupindex(self) -> Mapping[str, int]:
-        """Name of a group to its number."""
+        """The number of each named group."""
         ...
 
     def search(self, text: str) -> Match | None:
-        """The first match anywhere."""
-        ...
-
-    def match(self, text: str) -> Match | None:
-        """A match at the start."""
+        """The first match anywhere in the text."""
         ...
 
     def fullmatch(self, text: str) -> Match | None:
         """A match of the whole text."""
         ...
 
-    def sub(self, repl: str | Callable[[Match], str], text: str, count: int = 0) -> str:
-        """The text with the matches replaced."""
-        ...
-
 
 @lru_cache(maxsize=1024)
 def compile_pattern(pattern: str) -> Pattern:
-    r"""The compiled pattern.
+    """The compiled pattern.
 
     Raises:
-        ValueError: it is not valid; the message says why.
+        ValueError: the pattern is not valid; the message says why.
     """
     if len(pattern) > _MAX_CHARS:
-        raise ValueError(f"invalid pattern of {len(pattern)} characters: the longest allowed has {_MAX_CHARS}")
+        raise ValueError(f"invalid pattern: it has {len(pattern)} characters, but at most {_MAX_CHARS} are allowed")
     try:
         return cast("Pattern", re2.compile(pattern, _OPTIONS))
     except re2.error as exc:

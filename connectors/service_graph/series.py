@@ -10,8 +10,8 @@ import numpy as np
 
 from collector.model import TEMPORALITY_CUMULATIVE, Attributes, KeyTable, MetricsBuilder, combine_keys
 from collector.model.arrays import F64, I32, I64, U64
-from collector.otlp.exponential_histogram import ExponentialColumns
 from connectors.service_graph.config import ServiceGraphConfig
+from connectors.service_graph.exponential import ExponentialColumns
 from connectors.service_graph.pairing import VIRTUAL_NODES, Edges
 from connectors.service_graph.spans import CONNECTION_TYPES
 from connectors.service_graph.texts import Texts

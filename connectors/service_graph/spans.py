@@ -11,6 +11,13 @@ import numpy as np
 from collector.model import StringColumn, Traces, combine_keys
 from collector.model.arrays import F64, I32, U8, U64, Array, Mask
 from collector.otlp.consistent_sampling import RANDOMNESS_BITS, read_trace_state
+from collector.otlp.semantics import (
+    SPAN_KIND_CLIENT,
+    SPAN_KIND_CONSUMER,
+    SPAN_KIND_PRODUCER,
+    SPAN_KIND_SERVER,
+    STATUS_CODE_ERROR,
+)
 from connectors.service_graph.config import ServiceGraphConfig
 from connectors.service_graph.texts import Texts
 
@@ -19,8 +26,6 @@ __all__ = ["CONNECTION_TYPES", "DATABASE", "MESSAGING", "UNSET", "VIRTUAL", "Hal
 
 UNSET, MESSAGING, DATABASE, VIRTUAL = range(4)
 CONNECTION_TYPES: Final = ("", "messaging_system", "database", "virtual_node")
-_SERVER, _CLIENT, _PRODUCER, _CONSUMER = 2, 3, 4, 5  # span kinds: opentelemetry-proto trace.proto
-_STATUS_ERROR: Final = 2
 _WHOLE: Final = 1 << RANDOMNESS_BITS
 _ADJUSTED_MAX: Final = 2.0**32
 """A sampler that keeps fewer than one in 4 billion is none: one such span must not fill the counters."""
@@ -60,7 +65,7 @@ class Halves:
 def read(batch: Traces, config: ServiceGraphConfig, texts: Texts) -> tuple[Halves | None, int]:
     """The sides of requests in the batch, in its order (None: there is none), and how many spans have a kind but no service name."""
     kinds = batch.field("kind")
-    rows = np.flatnonzero((kinds >= _SERVER) & (kinds <= _CONSUMER))
+    rows = np.flatnonzero((kinds >= SPAN_KIND_SERVER) & (kinds <= SPAN_KIND_CONSUMER))
     if not len(rows):
         return None, 0
     resources = batch.ancestor("resources")[rows]
@@ -72,12 +77,14 @@ def read(batch: Traces, config: ServiceGraphConfig, texts: Texts) -> tuple[Halve
         if not len(rows):
             return None, nameless_count
     kinds = kinds[rows]
-    is_client = (kinds == _CLIENT) | (kinds == _PRODUCER)
+    is_client = (kinds == SPAN_KIND_CLIENT) | (kinds == SPAN_KIND_PRODUCER)
     parents = batch.field("parent_span_id")[rows]
     trace_ids = batch.field("trace_id")[rows]
     start, end = batch.field("start_time_unix_nano")[rows], batch.field("end_time_unix_nano")[rows]
     database = np.where(is_client, _first_text(batch, config.database_keys, texts, rows, resources), np.int32(0))
-    connection = np.where((kinds == _PRODUCER) | (kinds == _CONSUMER), MESSAGING, UNSET).astype(np.uint8)
+    connection = np.where((kinds == SPAN_KIND_PRODUCER) | (kinds == SPAN_KIND_CONSUMER), MESSAGING, UNSET).astype(
+        np.uint8
+    )
     connection[database > 0] = DATABASE
     peer = np.zeros(len(rows), np.int32)
     for key in config.virtual_node_peer_attributes:
@@ -93,7 +100,7 @@ def read(batch: Traces, config: ServiceGraphConfig, texts: Texts) -> tuple[Halve
         database=database,
         peer=peer,
         connection=connection,
-        failed=batch.field("status_code")[rows] == _STATUS_ERROR,
+        failed=batch.field("status_code")[rows] == STATUS_CODE_ERROR,
         seconds=np.where(end > start, end - start, np.uint64(0)) / 1e9,
         weight=_weights(batch.field("trace_state"), rows),
         dimensions=dimensions,

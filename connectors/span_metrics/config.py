@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from collector.otlp.semantics import SpanKind
 from config.blocks import ComponentConfig, Duration
 from connectors.span_metrics.globs import compile_glob
 
@@ -27,7 +28,6 @@ DEFAULT_NAMESPACE: Final = "traces.span.metrics"
 DEFAULT_BUCKETS_S: Final = (
     0.002, 0.004, 0.006, 0.008, 0.010, 0.050, 0.1, 0.2, 0.4, 0.8, 1.0, 1.4, 2.0, 5.0, 10.0, 15.0,
 )  # fmt: skip
-Kind = Literal["UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"]
 COMMON: Final = ("service.name", "span.name", "span.kind", "status.code")
 INSTANCE: Final = "collector.instance.id"
 SCOPE_NAME: Final = "span.instrumentation.scope.name"
@@ -165,7 +165,7 @@ class SpanMetricsConfig(ComponentConfig):
     """Ours. http: http_requests_total and http_request_duration_seconds, in the seconds and labels dashboards expect."""
     status_label: Literal["status", "status_code"] = "status"
     """Ours, with ``names: http``."""
-    kinds: tuple[Kind, ...] = ()
+    kinds: tuple[SpanKind, ...] = ()
     """Ours. Kinds of span that count; empty: all (``names: http``: SERVER)."""
     namespace: str = Field(default=DEFAULT_NAMESPACE, max_length=200)
     """Before the metrics' names, with a dot; empty: none."""

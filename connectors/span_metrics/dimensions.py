@@ -25,6 +25,7 @@ from collector.model import (
     hash_text,
 )
 from collector.model.arrays import I32, U64, Indices
+from collector.otlp.semantics import SPAN_KINDS, STATUS_CODES
 from connectors.span_metrics.config import (
     INSTANCE,
     SAMPLING_METHOD,
@@ -37,11 +38,10 @@ from connectors.span_metrics.globs import compile_glob
 from connectors.span_metrics.http import HttpColumns
 from connectors.span_metrics.weights import Weights
 
-__all__ = ["KIND_NAMES", "Column", "Dimensions", "Rows", "Span", "text_keys"]
+__all__ = ["Column", "Dimensions", "Rows", "Span", "text_keys"]
 
-KIND_NAMES: Final = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
-_KIND_TEXTS: Final = [*(f"SPAN_KIND_{name}" for name in KIND_NAMES), ""]
-_STATUS_TEXTS: Final = ["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR", ""]
+_KIND_TEXTS: Final = [*(f"SPAN_KIND_{name}" for name in SPAN_KINDS), ""]
+_STATUS_TEXTS: Final = [*(f"STATUS_CODE_{name}" for name in STATUS_CODES), ""]
 _METHODS: Final = ["counted", "extrapolated"]
 _KEY_CACHE_MAX: Final = 4096
 _VALUE_CACHE_MAX: Final = 16_384

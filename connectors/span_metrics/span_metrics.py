@@ -18,9 +18,10 @@ from collector.model.arrays import F64, I32, U64, Mask
 from collector.model.builders import Attributes
 from collector.model.series import attribute_identity
 from collector.model.values import any_value
+from collector.otlp.semantics import SPAN_KINDS, STATUS_CODE_ERROR
 from collector.tail_sampling.decision_registry import DECISIONS
 from connectors.span_metrics.config import SpanMetricsConfig
-from connectors.span_metrics.dimensions import KIND_NAMES, Dimensions, Span, text_keys
+from connectors.span_metrics.dimensions import Dimensions, Span, text_keys
 from connectors.span_metrics.emit import Emitter
 from connectors.span_metrics.exemplars import Candidates
 from connectors.span_metrics.exponential import ExponentialBuckets
@@ -31,7 +32,6 @@ from connectors.span_metrics.weights import weights_of
 
 __all__ = ["SpanMetricsConnector", "create"]
 
-_STATUS_ERROR: Final = 2
 _MILLISECOND: Final = 1_000_000
 _RESOURCES_SPARE: Final = 2
 """Resources between two flushes, of those that are kept: further ones share one."""
@@ -93,7 +93,7 @@ class SpanMetricsConnector(Connector):
             if exemplars.enabled and exemplars.max_per_data_point
         }
         self._emitter = Emitter(config, settings.version)
-        self._kinds = np.array([name in config.counted_kinds for name in KIND_NAMES] + [False])
+        self._kinds = np.array([name in config.counted_kinds for name in SPAN_KINDS] + [False])
         self._warned: set[str] = set()
         self._flushing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -169,7 +169,7 @@ class SpanMetricsConnector(Connector):
         if nameless:
             self._uncounted.add(nameless, reason="no_service_name")
         if self.config.counted_kinds:
-            counts = self._only(counts, self._kinds[np.clip(batch.field("kind"), -1, len(KIND_NAMES))], "kind")
+            counts = self._only(counts, self._kinds[np.clip(batch.field("kind"), -1, len(SPAN_KINDS))], "kind")
         http = None
         if self.config.names == "http":
             http = http_columns(batch)
@@ -201,7 +201,7 @@ class SpanMetricsConnector(Connector):
         durations = (
             np.where(ends > starts, ends - starts, np.uint64(0)).astype(np.float64) / config.histogram.nanoseconds
         )
-        is_error = span.field("status_code") == _STATUS_ERROR
+        is_error = span.field("status_code") == STATUS_CODE_ERROR
         if span.http is not None:
             is_error = is_error | span.http.is_error
         observed = Observed(span.weights, is_error, durations)
@@ -387,7 +387,7 @@ def _operation_of(span: Span, state: State) -> Operation:
         if span.http is not None:
             method = int(span.http.method.codes[row])
             name = f"{span.http.method.distinct[method]} {name}"
-        return state.report.code_of(service, name, KIND_NAMES[kind] if 0 <= kind < len(KIND_NAMES) else "")
+        return state.report.code_of(service, name, SPAN_KINDS[kind] if 0 <= kind < len(SPAN_KINDS) else "")
 
     return operation
 

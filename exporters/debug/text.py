@@ -12,14 +12,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from collector.model import Batch, Signal
+from collector.otlp.semantics import SEVERITIES, SPAN_KINDS, STATUS_CODES, TEMPORALITIES
 
 __all__ = ["counts", "detailed", "normal"]
 
-_SPAN_KINDS: Final = ("Unspecified", "Internal", "Server", "Client", "Producer", "Consumer")
-_STATUS_CODES: Final = ("Unset", "Ok", "Error")
-_TEMPORALITIES: Final = ("Unspecified", "Delta", "Cumulative")
-_LEVELS: Final = ("Trace", "Debug", "Info", "Warn", "Error", "Fatal")
-_SEVERITIES: Final = ("Unspecified", *(f"{level}{nth}" for level in _LEVELS for nth in ("", "2", "3", "4")))
 _SCOPES: Final = {Signal.TRACES: "scope_spans", Signal.METRICS: "scope_metrics", Signal.LOGS: "scope_logs"}
 _ITEMS: Final = {Signal.TRACES: "spans", Signal.METRICS: "metrics", Signal.LOGS: "log_records"}
 _TYPES: Final = {
@@ -160,11 +156,11 @@ def _span(index: int, span: Any) -> Iterator[str]:
         "Parent ID": span.parent_span_id.hex(),
         "ID": span.span_id.hex(),
         "Name": span.name,
-        "Kind": _named(_SPAN_KINDS, span.kind),
+        "Kind": _named(SPAN_KINDS, span.kind),
         "TraceState": span.trace_state,
         "Start time": _time(span.start_time_unix_nano),
         "End time": _time(span.end_time_unix_nano),
-        "Status code": _named(_STATUS_CODES, span.status.code),
+        "Status code": _named(STATUS_CODES, span.status.code),
         "Status message": span.status.message,
     }
     for name, value in rows.items():
@@ -195,7 +191,7 @@ def _record(index: int, record: Any) -> Iterator[str]:
     yield f"ObservedTimestamp: {_time(record.observed_time_unix_nano)}"
     yield f"Timestamp: {_time(record.time_unix_nano)}"
     yield f"SeverityText: {record.severity_text}"
-    yield f"SeverityNumber: {_named(_SEVERITIES, record.severity_number)}({record.severity_number})"
+    yield f"SeverityNumber: {_named(SEVERITIES, record.severity_number)}({record.severity_number})"
     if record.event_name:
         yield f"EventName: {record.event_name}"
     yield f"Body: {_typed(record.body)}"
@@ -219,7 +215,7 @@ def _metric(index: int, metric: Any) -> Iterator[str]:
     if kind == "sum":
         yield f"     -> IsMonotonic: {str(points.is_monotonic).lower()}"
     if kind in {"sum", "histogram", "exponential_histogram"}:
-        yield f"     -> AggregationTemporality: {_named(_TEMPORALITIES, points.aggregation_temporality)}"
+        yield f"     -> AggregationTemporality: {_named(TEMPORALITIES, points.aggregation_temporality)}"
     for point_index, point in enumerate(points.data_points):
         yield f"{'Number' if kind in {'gauge', 'sum'} else _TYPES[kind]}DataPoints #{point_index}"
         yield from _attributes("Data point attributes:", point.attributes)
@@ -323,4 +319,4 @@ def _time(unix_nano: int) -> str:
 
 
 def _named(names: tuple[str, ...], number: int) -> str:
-    return names[number] if 0 <= number < len(names) else str(number)
+    return names[number].capitalize() if 0 <= number < len(names) else str(number)

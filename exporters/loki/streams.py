@@ -14,6 +14,7 @@ import numpy as np
 from collector.model import KIND_STRING, Logs, StringColumn, groups
 from collector.model.arrays import I32, I64, U8
 from collector.otlp.protobuf import field
+from collector.otlp.semantics import SEVERITY_LEVELS, severity_number_of
 from collector.prometheus import escape_label_name
 from exporters.loki._encode import encode
 from exporters.loki.config import LokiConfig
@@ -23,11 +24,7 @@ __all__ = ["StreamEncoder", "level_names"]
 K = TypeVar("K")
 
 _OTHER: Final = "__other__"
-_LEVELS: Final = ("", "trace", "debug", "info", "warn", "error", "fatal")
-_TEXT_LEVELS: Final = {
-    "trace": 1, "debug": 2, "info": 3, "information": 3, "notice": 3, "warn": 4, "warning": 4,
-    "error": 5, "err": 5, "fatal": 6, "critical": 6, "crit": 6, "panic": 6, "alert": 6, "emerg": 6, "emergency": 6,
-}  # fmt: skip
+_LEVELS: Final = ("", *(level.lower() for level in SEVERITY_LEVELS))
 _CACHE_MAX_ENTRIES: Final = 100_000
 _CACHE_MAX_BYTES: Final = 512  # longer ones are built each time: the entries bound the count, this the bytes
 
@@ -37,9 +34,7 @@ def level_names(severity_number: I32, severity_text: StringColumn) -> StringColu
     codes = np.where((severity_number >= 1) & (severity_number <= 24), (severity_number + 3) // 4, 0).astype(np.int32)
     unnumbered = codes == 0
     if unnumbered.any() and severity_text.present.any():
-        by_text = np.array(
-            [*(_TEXT_LEVELS.get(text.strip().lower(), 0) for text in severity_text.distinct), 0], np.int32
-        )
+        by_text = np.array([*((severity_number_of(text) + 3) // 4 for text in severity_text.distinct), 0], np.int32)
         codes = np.where(unnumbered, by_text[severity_text.codes], codes)
     return StringColumn.from_codes(np.where(codes == 0, np.int32(-1), codes).astype(np.int32), _LEVELS)
 

@@ -20,12 +20,12 @@ from collector.model import (
     Metrics,
 )
 from collector.model.arrays import F64, I32
+from collector.otlp.semantics import NO_RECORDED_VALUE
 from collector.prometheus import Encodable, LabelSettings, SeriesCache, SeriesLabels, TranslationStrategy
 from exporters.prometheus._render import Page
 
 __all__ = ["SeriesStore"]
 
-_NO_RECORDED_VALUE = 1
 _TARGETS_MAX = 100_000
 
 
@@ -106,7 +106,7 @@ class SeriesStore:
         column("source")[series] = found.slot[rows]
         column("time")[series] = points["time"]
         column("seen")[series] = now_s
-        column("live")[series] = points["flags"] & _NO_RECORDED_VALUE == 0
+        column("live")[series] = points["flags"] & NO_RECORDED_VALUE == 0
         types = found.types[rows]
         is_number = (types == METRIC_GAUGE) | (types == METRIC_SUM)
         values = np.where(points["value_kind"] == 1, points["int_value"].astype(np.float64), points["double_value"])

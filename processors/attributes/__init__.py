@@ -1,4 +1,4 @@
-"""Processor ``attributes``: changes attributes of spans, points and records."""
+"""Processor ``attributes``: changes the attributes of spans, data points and log records."""
 
 from processors.attributes.factory import factory
 

@@ -1,4 +1,4 @@
-"""Changes attributes of spans, metric points and log records. Those of resources: the processor ``resource``."""
+"""Changes attributes of spans, data points and log records; those of resources are for the processor ``resource``."""
 
 from collector.api import Settings, Transform
 from collector.model import ITEM, Batch
@@ -10,7 +10,7 @@ __all__ = ["AttributesProcessor"]
 
 
 class AttributesProcessor(Transform):
-    """One for each pipeline."""
+    """The processor of one pipeline."""
 
     def __init__(self, settings: Settings, config: AttributesConfig) -> None:
         (signal,) = settings.signals

@@ -13,11 +13,11 @@ __all__ = ["AttributesConfig"]
 
 
 class AttributesConfig(ComponentConfig):
-    """``attributes``."""
+    """The configuration of ``attributes``."""
 
     actions: tuple[ActionConfig, ...] = Field(min_length=1)
-    """Done one after the other."""
+    """The actions, applied in this order."""
     include: MatchConfig | None = None
-    """Only what matches this is changed."""
+    """Only items that match this are changed."""
     exclude: MatchConfig | None = None
-    """And not what matches this."""
+    """Items that match this are not changed."""

@@ -10,10 +10,10 @@ import numpy as np
 
 from collector.model import EMPTY_CONTEXT, Context, Metrics
 from collector.model.arrays import I32, Indices
+from collector.otlp.semantics import NO_RECORDED_VALUE
 
 __all__ = ["Births"]
 
-_NO_RECORDED_VALUE: Final = 1
 _MERGE_BELOW: Final = 2  # a part less than so many times its successor is merged with it
 _BYTES_MAX: Final = 2**30  # of a part: offsets are of 32 bits
 
@@ -54,7 +54,7 @@ class Births:
             edit = ending.edit().set_field(
                 "time_unix_nano", np.full(ending.item_count, now_unix_nano, np.uint64), table="points"
             )
-            edit.set_field("flags", np.full(ending.item_count, _NO_RECORDED_VALUE, np.uint32), table="points")
+            edit.set_field("flags", np.full(ending.item_count, NO_RECORDED_VALUE, np.uint32), table="points")
             found.append(edit.apply().with_context(self._contexts[number]))
             self._parts[number] = batch.without_index(), np.where(dies, -1, mine).astype(np.int32)
         return found

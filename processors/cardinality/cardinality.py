@@ -30,6 +30,7 @@ from collector.model import (
 )
 from collector.model.arrays import I32, I64, U64, Indices, Mask
 from collector.model.builders import Attributes
+from collector.otlp.semantics import NO_RECORDED_VALUE
 from processors.cardinality.config import CardinalityConfig
 from processors.cardinality.fold import FOLDABLE
 from processors.cardinality.identity import attributes_of, series_of, text_of
@@ -45,7 +46,6 @@ __all__ = ["CardinalityProcessor", "create"]
 _OVERFLOW_KEY: Final = "otel.metric.overflow"
 _SCOPE: Final = "tailrace/cardinality"
 _NONE: Final = Attributes({})
-_NO_RECORDED_VALUE: Final = 1
 _HISTOGRAM_SERIES: Final = 3  # Prometheus: +Inf, sum and count beside the bounds
 _SUMMARY_SERIES: Final = 2  # sum and count beside the quantiles
 
@@ -195,7 +195,7 @@ class CardinalityProcessor(Stage):
             points.keys, points.series = points.keys ^ context, points.series ^ context
         points.parent = batch.table("points").parent
         points.kinds = batch.table("metrics").rows["type"][points.parent]
-        points.ended = batch.field("flags", "points") & _NO_RECORDED_VALUE != 0
+        points.ended = batch.field("flags", "points") & NO_RECORDED_VALUE != 0
         points.sources = self._fold.sources.find(points.keys)
         points.has_accumulator, points.bound = self._fold.follows(points.sources)
         points.budgets = self._limits.of(points.rewritten, context, points.now_s)

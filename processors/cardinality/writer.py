@@ -24,13 +24,13 @@ from collector.model import (
 )
 from collector.model.arrays import I32, U64, Array, Mask
 from collector.model.builders import Attributes
+from collector.otlp.semantics import NO_RECORDED_VALUE
 from processors.cardinality.fold import Fold
 from processors.cardinality.stores import ADDS
 
 __all__ = ["Family", "Writer"]
 
 _MS: Final = 1_000_000
-_NO_RECORDED_VALUE: Final = 1
 
 
 @dataclass(slots=True, eq=False)
@@ -259,7 +259,7 @@ class _Flush:
         zeros = np.zeros(count, np.uint64)
         common: dict[str, Any] = {
             "times": np.full(count, self.now, np.uint64), "attributes": attributes, "unit": family.unit, "description": family.description,
-            "flags": np.full(count, _NO_RECORDED_VALUE),
+            "flags": np.full(count, NO_RECORDED_VALUE),
         }  # fmt: skip
         if family.type == METRIC_GAUGE:
             builder.gauge(scope, family.name, values=np.zeros(count), **common)

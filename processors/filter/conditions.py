@@ -1,4 +1,4 @@
-"""What conditions drop: groups one after the other, and in each from the resource down to the item and its events."""
+"""Drops rows by conditions: one group after the other, and in each from resources down to items and their events."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,25 +21,25 @@ _LEVELS: Final[Mapping[Signal, Mapping[str, Context]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Conditions by context that are asked in one go down a batch."""
+    """Conditions by context that are evaluated in one pass down a batch."""
 
     texts: Mapping[Context, tuple[str, ...]]
     error_mode: ErrorMode
     prefixed: bool = False
-    """Paths say their context: it was inferred from them."""
+    """Whether paths start with their context, because it was inferred from them."""
 
 
 Groups: TypeAlias = tuple[Group, ...]
 
 
 class FailureSink(Protocol):
-    """Told of rows for which a condition had no answer."""
+    """Called with the number of rows for which a condition could not be evaluated."""
 
     def __call__(self, context: Context, row_count: int, *, silent: bool) -> None: ...
 
 
 class ConditionFilter:
-    """All groups of one signal."""
+    """The groups of conditions of one signal."""
 
     def __init__(self, groups: Groups, signal: Signal, failures: FailureSink) -> None:
         self._groups = [(_compiled(group), group.error_mode) for group in groups]
@@ -48,18 +48,18 @@ class ConditionFilter:
         self._failures = failures
 
     def apply(self, batch: Batch) -> Batch:
-        """The batch without what matches; it may have no item left.
+        """The batch without the matching rows; it may be empty.
 
         Raises:
-            PermanentError: a condition had no answer for a row, and ``error_mode`` is ``propagate``.
+            PermanentError: a condition could not be evaluated for a row, and ``error_mode`` is ``propagate``.
         """
         for conditions, error_mode in self._groups:
             if not batch.item_count:
                 break
-            batch = self._ask(batch, conditions, error_mode)
+            batch = self._apply_group(batch, conditions, error_mode)
         return batch
 
-    def _ask(self, batch: Batch, conditions: Mapping[Context, Conditions], error_mode: ErrorMode) -> Batch:
+    def _apply_group(self, batch: Batch, conditions: Mapping[Context, Conditions], error_mode: ErrorMode) -> Batch:
         item_table = batch.table_name("item")
         kept = np.ones(0, np.bool_)
         events_kept = None
@@ -69,9 +69,9 @@ class ConditionFilter:
             rows = batch.table(table)
             kept_above = kept
             kept = kept_above[rows.parent] if table != "resources" else np.ones(rows.row_count, np.bool_)
-            asked = conditions.get(context)
-            if asked is not None and kept.any():
-                matched, failed = asked.mask(batch)
+            level_conditions = conditions.get(context)
+            if level_conditions is not None and kept.any():
+                matched, failed = level_conditions.mask(batch)
                 failed &= kept
                 if failed.any():
                     self._fail(context, int(np.count_nonzero(failed)), error_mode)
@@ -86,7 +86,8 @@ class ConditionFilter:
     def _fail(self, context: Context, row_count: int, error_mode: ErrorMode) -> None:
         if error_mode == "propagate":
             raise PermanentError(
-                f"a condition of {context} could not be evaluated for {row_count} rows (error_mode: propagate)"
+                f"a condition of the context {context!r} could not be evaluated for {row_count} rows "
+                "(error_mode: propagate)"
             )
         self._failures(context, row_count, silent=error_mode == "silent")
 

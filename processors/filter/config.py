@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal, Self, TypeAlias, get_args
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Tag, model_validator
 
 from collector.model import Signal
+from collector.otlp.semantics import SEVERITY_NUMBERS
 from collector.ottl import Context, ErrorMode, compile_conditions, infer_context
 from collector.ottl.match import AttributeMatch, MatchConfig, RegexpConfig, SeverityMatch
 from config.blocks import ComponentConfig
@@ -16,36 +17,33 @@ from processors.filter.conditions import Group, Groups
 __all__ = ["FilterConfig", "LogMatchConfig", "MetricMatchConfig"]
 
 _NO_EXPR: Final = (
-    "expr is not available; write conditions in OTTL (metrics.metric, metrics.datapoint) or use strict or regexp"
+    "expr is not supported; write OTTL conditions (metrics.metric, metrics.datapoint), or use strict or regexp"
 )
-_LEVELS: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
-_SEVERITIES: Final = {
-    f"{level}{i + 1 if i else ''}": 4 * n + i + 1 for n, level in enumerate(_LEVELS) for i in range(4)
-}
 
 
 class SeverityConfig(ComponentConfig):
-    """Severity numbers from a level upward."""
+    """Severity numbers from a level up."""
 
     min: str | int = ""
-    """``INFO``, ``warn2``, or the number 1 to 24."""
+    """``INFO``, ``warn2``, or a number from 1 to 24."""
     match_undefined: bool = False
-    """Whether records without a severity number match; without ``min`` it is ignored."""
+    """Whether records without a severity number match; ignored without ``min``."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:
         text = str(self.min).upper()
-        if text and text not in _SEVERITIES and text not in {str(number) for number in _SEVERITIES.values()}:
+        if text and text not in SEVERITY_NUMBERS and text not in map(str, SEVERITY_NUMBERS.values()):
             raise ValueError(
-                f"min: {self.min!r} is no severity: write TRACE, DEBUG, INFO, WARN, ERROR, FATAL (also INFO2 …) or 1 to 24"
+                f"min: {self.min!r} is not a severity; expected TRACE, DEBUG, INFO, WARN, ERROR or FATAL, "
+                "with a step such as INFO2, or a number from 1 to 24"
             )
         return self
 
     @property
     def number(self) -> int:
-        """``min`` as a severity number; 0: none given."""
+        """``min`` as a severity number; 0 if it is not given."""
         text = str(self.min).upper()
-        return int(text) if text.isdigit() else _SEVERITIES.get(text, 0)
+        return int(text) if text.isdigit() else SEVERITY_NUMBERS.get(text, 0)
 
 
 class LogMatchConfig(ComponentConfig):
@@ -67,7 +65,7 @@ class LogMatchConfig(ComponentConfig):
         return self
 
     def match(self) -> MatchConfig:
-        """The same in the words of the shared matcher."""
+        """The same as a configuration of the shared matcher."""
         severity = self.severity_number
         given = {
             "resources": self.resource_attributes,
@@ -84,10 +82,10 @@ class LogMatchConfig(ComponentConfig):
 
 
 class MetricMatchConfig(ComponentConfig):
-    """``include`` or ``exclude`` of metrics: all points of a metric go or stay."""
+    """``include`` or ``exclude`` of metrics: a metric is kept or dropped with all its points."""
 
     match_type: Literal["strict", "regexp"]
-    """Required. The Collector's ``expr`` is refused."""
+    """Required. The Collector's ``expr`` is not supported."""
     regexp: RegexpConfig | None = None
     metric_names: tuple[str, ...] = ()
     resource_attributes: tuple[AttributeMatch, ...] = ()
@@ -106,7 +104,7 @@ class MetricMatchConfig(ComponentConfig):
         return self
 
     def match(self) -> MatchConfig:
-        """The same in the words of the shared matcher."""
+        """The same as a configuration of the shared matcher."""
         given = {"metric_names": self.metric_names, "resources": self.resource_attributes}
         return MatchConfig.model_validate(
             {"match_type": self.match_type} | {key: value for key, value in given.items() if value}
@@ -114,7 +112,7 @@ class MetricMatchConfig(ComponentConfig):
 
 
 def _of_context(context: Context) -> AfterValidator:
-    """A condition that stands under its context."""
+    """Validates a condition that is listed under its context."""
 
     def check(text: str) -> str:
         compile_conditions([text], context)
@@ -124,7 +122,7 @@ def _of_context(context: Context) -> AfterValidator:
 
 
 def _inferred(signal: Signal) -> AfterValidator:
-    """A condition whose paths say which context it is for."""
+    """Validates a condition whose context is inferred from its paths."""
 
     def check(text: str) -> str:
         compile_conditions([text], infer_context(text, signal), prefixed=True)
@@ -144,17 +142,17 @@ _lower_case: Final = BeforeValidator(lambda value: value.lower() if isinstance(v
 
 
 class _GroupConfig(ComponentConfig):
-    """Conditions with what they have in common."""
+    """A group of conditions with common settings."""
 
     conditions: tuple[str, ...]
-    """A row that one of them holds for is dropped."""
+    """A row is dropped if one of them holds for it."""
     error_mode: ErrorMode | None = None
-    """Instead of the processor's."""
+    """Overrides the processor's ``error_mode``."""
 
     def check(self, context: Context | None, signal: Signal) -> Self:
-        """Raises ValueError where a condition is none."""
+        """The group itself; raises ValueError if one of its conditions is not valid."""
         if not self.conditions:
-            raise ValueError("conditions: at least one is needed")
+            raise ValueError("conditions is empty; at least one condition is required")
         for text in self.conditions:
             compile_conditions([text], context or infer_context(text, signal), prefixed=context is None)
         return self
@@ -164,7 +162,7 @@ class TraceGroupConfig(_GroupConfig):
     """One group of ``trace_conditions``."""
 
     context: Annotated[Literal["resource", "scope", "span", "spanevent"], _lower_case] | None = None
-    """Whose rows are asked; not given: the paths say it."""
+    """The context of all conditions; inferred from their paths if not given."""
 
     @model_validator(mode="after")
     def _compiles(self) -> Self:
@@ -175,7 +173,7 @@ class MetricGroupConfig(_GroupConfig):
     """One group of ``metric_conditions``."""
 
     context: Annotated[Literal["resource", "scope", "metric", "datapoint"], _lower_case] | None = None
-    """Whose rows are asked; not given: the paths say it."""
+    """The context of all conditions; inferred from their paths if not given."""
 
     @model_validator(mode="after")
     def _compiles(self) -> Self:
@@ -186,28 +184,28 @@ class LogGroupConfig(_GroupConfig):
     """One group of ``log_conditions``."""
 
     context: Annotated[Literal["resource", "scope", "log"], _lower_case] | None = None
-    """Whose rows are asked; not given: the paths say it."""
+    """The context of all conditions; inferred from their paths if not given."""
 
     @model_validator(mode="after")
     def _compiles(self) -> Self:
         return self.check(self.context, Signal.LOGS)
 
 
-def _form(value: Any) -> str:
+def _entry_type(value: Any) -> str:
     return "condition" if isinstance(value, str) else "group"
 
 
 _TraceCondition: TypeAlias = Annotated[
     Annotated[str, _inferred(Signal.TRACES), Tag("condition")] | Annotated[TraceGroupConfig, Tag("group")],
-    Discriminator(_form),
+    Discriminator(_entry_type),
 ]
 _MetricCondition: TypeAlias = Annotated[
     Annotated[str, _inferred(Signal.METRICS), Tag("condition")] | Annotated[MetricGroupConfig, Tag("group")],
-    Discriminator(_form),
+    Discriminator(_entry_type),
 ]
 _LogCondition: TypeAlias = Annotated[
     Annotated[str, _inferred(Signal.LOGS), Tag("condition")] | Annotated[LogGroupConfig, Tag("group")],
-    Discriminator(_form),
+    Discriminator(_entry_type),
 ]
 
 
@@ -215,91 +213,91 @@ class TraceConditions(ComponentConfig):
     """Key ``traces``."""
 
     resource: tuple[_Resource, ...] = ()
-    """A resource that one of them holds for is dropped with all its spans."""
+    """A resource is dropped with all its spans if one of them holds for it."""
     span: tuple[_Span, ...] = ()
-    """A span that one of them holds for is dropped."""
+    """A span is dropped if one of them holds for it."""
     spanevent: tuple[_SpanEvent, ...] = ()
-    """An event that one of them holds for is taken off its span."""
+    """An event is removed from its span if one of them holds for it."""
 
 
 class SpanFilters(ComponentConfig):
     """Key ``spans``."""
 
     include: MatchConfig | None = None
-    """Only spans that match stay."""
+    """Only spans that match are kept."""
     exclude: MatchConfig | None = None
-    """And of those, what matches goes."""
+    """Of those, spans that match are dropped."""
 
 
 class LogFilters(ComponentConfig):
     """Key ``logs``."""
 
     include: LogMatchConfig | None = None
-    """Only records that match stay."""
+    """Only records that match are kept."""
     exclude: LogMatchConfig | None = None
-    """And of those, what matches goes."""
+    """Of those, records that match are dropped."""
     resource: tuple[_Resource, ...] = ()
-    """A resource that one of them holds for is dropped with all its records."""
+    """A resource is dropped with all its records if one of them holds for it."""
     log_record: tuple[_Record, ...] = ()
-    """A record that one of them holds for is dropped."""
+    """A record is dropped if one of them holds for it."""
 
 
 class MetricFilters(ComponentConfig):
     """Key ``metrics``."""
 
     include: MetricMatchConfig | None = None
-    """Only metrics that match stay."""
+    """Only metrics that match are kept."""
     exclude: MetricMatchConfig | None = None
-    """And of those, what matches goes."""
+    """Of those, metrics that match are dropped."""
     regexp: RegexpConfig | None = None
     resource: tuple[_Resource, ...] = ()
-    """A resource that one of them holds for is dropped with all its metrics."""
+    """A resource is dropped with all its metrics if one of them holds for it."""
     metric: tuple[_Metric, ...] = ()
-    """A metric that one of them holds for is dropped with all its points."""
+    """A metric is dropped with all its points if one of them holds for it."""
     datapoint: tuple[_Datapoint, ...] = ()
-    """A point that one of them holds for is dropped."""
+    """A point is dropped if one of them holds for it."""
 
 
 class FilterConfig(ComponentConfig):
-    """``filter``."""
+    """The configuration of ``filter``."""
 
     error_mode: ErrorMode = "ignore"
-    """What a condition does that cannot be evaluated for a row: no match, with a line in the log; ``silent``: without one;
-    ``propagate``: the batch is dropped."""
+    """If a condition cannot be evaluated for a row: ``ignore`` treats it as no match and logs it, ``silent`` does not
+    log it, ``propagate`` drops the batch."""
     spans: SpanFilters = SpanFilters()
     traces: TraceConditions = TraceConditions()
     metrics: MetricFilters = MetricFilters()
     logs: LogFilters = LogFilters()
     trace_conditions: tuple[_TraceCondition, ...] = ()
-    """Conditions or groups of them; a path begins with its context."""
+    """Conditions, or groups of them, for spans and span events. Paths start with their context."""
     metric_conditions: tuple[_MetricCondition, ...] = ()
-    """Likewise."""
+    """The same for metrics and data points."""
     log_conditions: tuple[_LogCondition, ...] = ()
-    """Likewise."""
+    """The same for log records."""
 
     @model_validator(mode="before")
     @classmethod
     def _no_profiles(cls, value: Any) -> Any:
-        """There is no such signal here; empty keys are as if not written."""
+        """Refuse conditions on profiles, which are not supported; empty keys are ignored."""
         if not isinstance(value, dict):
             return value
         kept = dict(value)
         for name in ("profiles", "profile_conditions"):
             section = kept.pop(name, None)
             if any(section.values()) if isinstance(section, dict) else section:
-                raise ValueError(f"{name}: profiles are no signal here")
+                raise ValueError(f"{name}: profiles are not supported")
         return kept
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        """Each signal is filtered in one of the ways, and flat and grouped conditions do not mix."""
+        """Each signal is filtered in only one way, and a list has either conditions or groups."""
         for name, ways in self._ways().items():
             used = [way for way, keys in ways.items() if keys]
             if len(used) > 1:
-                raise ValueError(f"{name}: use one of {' and '.join(used)}, not both")
+                raise ValueError(f"{name}: use only one of {' and '.join(used)}")
         for name in ("trace_conditions", "metric_conditions", "log_conditions"):
-            if len({_form(entry) for entry in getattr(self, name)}) > 1:
-                raise ValueError(f"{name}: write conditions alone or groups alone, not both")
+            if len({_entry_type(entry) for entry in getattr(self, name)}) > 1:
+                raise ValueError(f"{name}: the list must contain either conditions or groups, not both")
         return self
 
     def _ways(self) -> dict[str, dict[str, bool]]:
@@ -326,7 +324,7 @@ class FilterConfig(ComponentConfig):
         }
 
     def groups(self, signal: Signal) -> Groups:
-        """The conditions for one signal, in the order they are asked."""
+        """The conditions for one signal, in the order in which they are evaluated."""
         listed: dict[Context, tuple[str, ...]]
         entries: tuple[Any, ...]
         if signal is Signal.TRACES:
@@ -361,7 +359,7 @@ class FilterConfig(ComponentConfig):
 def _by_context(texts: tuple[str, ...], signal: Signal) -> dict[Context, tuple[str, ...]]:
     contexts = [infer_context(text, signal) for text in texts]
     return {
-        context: tuple(text for text, of_text in zip(texts, contexts, strict=True) if of_text == context)
+        context: tuple(text for text, text_context in zip(texts, contexts, strict=True) if text_context == context)
         for context in get_args(Context)
         if context in contexts
     }

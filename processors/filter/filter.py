@@ -1,6 +1,6 @@
-"""Drops what conditions hold for, or what ``include`` does not match and what ``exclude`` does.
+"""Drops the rows for which a condition holds, or those that ``include`` does not match or ``exclude`` matches.
 
-What a condition means: ``collector.ottl``; what ``include`` and ``exclude`` do: ``collector.ottl.match``.
+Conditions are evaluated by ``collector.ottl``, ``include`` and ``exclude`` by ``collector.ottl.match``.
 """
 
 from collector.api import Settings, Transform
@@ -13,12 +13,12 @@ from processors.filter.config import FilterConfig
 __all__ = ["FilterProcessor"]
 
 _LOG_INTERVAL_S = 60.0
-# in the Collector's metric names
 _ITEM_NAMES = {Signal.TRACES: "spans", Signal.METRICS: "datapoints", Signal.LOGS: "logs"}
+"""The names of items in the Collector's metrics."""
 
 
 class FilterProcessor(Transform):
-    """One for each pipeline."""
+    """The processor of one pipeline."""
 
     drop_reason = "filtered"
 
@@ -26,11 +26,11 @@ class FilterProcessor(Transform):
         (signal,) = settings.signals
         groups = config.groups(signal)
         self._conditions = ConditionFilter(groups, signal, self._report) if groups else None
-        self._matcher = Matcher(*_of(config, signal), signal)
+        self._matcher = Matcher(*_include_and_exclude(config, signal), signal)
         self._clock = settings.clock
         self._log = settings.telemetry.log
         self._logged_s = -_LOG_INTERVAL_S
-        self._unlogged = 0
+        self._unlogged_row_count = 0
         name = _ITEM_NAMES[signal]
         self._filtered = settings.telemetry.counter(
             f"otelcol_processor_filter_{name}_filtered",
@@ -43,32 +43,34 @@ class FilterProcessor(Transform):
         self._label = str(settings.id)
 
     def transform(self, batch: Batch) -> Batch | None:
-        """The batch without what is dropped; the same object where nothing is."""
-        left = self._left(batch)
-        if left is not batch:
-            self._filtered.add(batch.item_count - left.item_count, filter=self._label)
-        return left if left.item_count else None
+        """The batch without the dropped rows; the same object if none is dropped, None if nothing remains."""
+        remaining = self._remaining(batch)
+        if remaining is not batch:
+            self._filtered.add(batch.item_count - remaining.item_count, filter=self._label)
+        return remaining if remaining.item_count else None
 
-    def _left(self, batch: Batch) -> Batch:
+    def _remaining(self, batch: Batch) -> Batch:
         if self._conditions is not None:
             return self._conditions.apply(batch)
         rows = self._matcher.rows(batch)
         return batch if rows is None else batch.select(rows)
 
     def _report(self, context: Context, row_count: int, *, silent: bool) -> None:
-        """Counted always; logged once a minute, and not when silent."""
+        """Count rows for which a condition failed, and log them unless silent, at most once per minute."""
         self._failed.add(row_count, context=context)
         if silent:
             return
-        self._unlogged += row_count
+        self._unlogged_row_count += row_count
         now_s = self._clock.monotonic_s()
         if now_s - self._logged_s >= _LOG_INTERVAL_S:
-            self._log.warning("a condition could not be evaluated, its rows stay", context=context, rows=self._unlogged)
-            self._logged_s, self._unlogged = now_s, 0
+            self._log.warning(
+                "a condition could not be evaluated; the rows are kept", context=context, rows=self._unlogged_row_count
+            )
+            self._logged_s, self._unlogged_row_count = now_s, 0
 
 
-def _of(config: FilterConfig, signal: Signal) -> tuple[MatchConfig | None, MatchConfig | None]:
-    """Include and exclude for one signal."""
+def _include_and_exclude(config: FilterConfig, signal: Signal) -> tuple[MatchConfig | None, MatchConfig | None]:
+    """``include`` and ``exclude`` for one signal."""
     if signal is Signal.TRACES:
         return config.spans.include, config.spans.exclude
     section = config.metrics if signal is Signal.METRICS else config.logs

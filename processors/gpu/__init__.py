@@ -1,4 +1,4 @@
-"""Says on each span and log line what the GPU did meanwhile. See README.md."""
+"""Processor ``gpu``: records on each span and log record what the GPU did in its time."""
 
 from processors.gpu.factory import factory
 

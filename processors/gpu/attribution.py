@@ -1,13 +1,8 @@
-"""Which GPUs an item's work ran on: the first step that decides.
+"""Attribution: which GPUs the work of a span or log record ran on.
 
-1. ``explicit``: ``hw.id`` or ``gpu.uuid`` on the item, else its resource; a UUID that is not ours is another host's.
-2. Is it this machine's at all? A stated ``host.id`` decides, else a stated ``host.name``, else where the sender was.
-3. ``container``: ``container.id`` or ``k8s.pod.uid`` is that of a process computing on a GPU.
-4. ``process``: ``process.pid`` is.  5. ``single``: there is one GPU or MIG slice. Else ambiguous: nothing, or all
-   (``host``).
-
-Never by index: the driver's order need not be CUDA's. Everything is decided once per distinct value and resource
-column, then spread over the rows.
+The first step that decides is used (docs/reference/gpu.md, rules 14 to 20): an explicit UUID; then only if the item is
+of this machine, its container or pod, its process, or the only GPU. Everything is decided once per distinct value and
+resource, then spread over the rows.
 """
 
 from collections.abc import Callable, Iterable
@@ -29,23 +24,23 @@ __all__ = ["METHODS", "OTHER_HOST", "Assignment", "Attribution"]
 METHODS: Final = ("explicit", "container", "process", "single", "host")
 _EXPLICIT, _CONTAINER, _PROCESS, _SINGLE, _HOST = range(len(METHODS))
 
-# A target is an index of Attribution.targets, or:
+# A target is an index into Attribution.targets, or one of these:
 UNDECIDED: Final = -1
 OTHER_HOST: Final = -2
 AMBIGUOUS: Final = -3
 
-_PROCESS_START_TOLERANCE_NS: Final = 2_000_000_000  # btime has whole seconds, and start ticks hundredths
-_MAX_TARGETS: Final = 4096  # sets of GPUs that items have named explicitly; a sender cannot make us remember more
-_MAX_REMEMBERED: Final = 1024  # resources whose answer is kept, of at most this many bytes each
-_MAX_RESOURCE_BYTES: Final = 4096
-_MAX_REMEMBERED_A_BATCH: Final = 32  # above, columns over all of them cost less than a look for each
-# the UUIDs of 16 boards with 7 slices each, and then some; what is longer names none of ours
+_PROCESS_START_TOLERANCE_NS: Final = 2_000_000_000  # btime has a resolution of one second, start ticks of hundredths
+_MAX_TARGETS: Final = 4096  # sets of GPUs that items have named explicitly; bounds what a sender can make us remember
+_MAX_CACHED_PLACEMENTS: Final = 1024  # resources whose placement is cached
+_MAX_CACHED_RESOURCE_BYTES: Final = 4096  # size of a resource whose placement is cached
+_MAX_LOOKED_UP_RESOURCES: Final = 32  # with more, columns over all resources of a batch cost less than a lookup of each
+# More than the UUIDs of 16 boards with 7 slices each: a longer text does not name devices of this machine.
 _MAX_EXPLICIT_CHARS: Final = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Per row: ``target``, and ``method`` where the target is one."""
+    """Per row the target, and the method where the target is a set of GPUs."""
 
     target: I32
     method: I32
@@ -53,20 +48,20 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class _Placement:
-    """Per resource: the answer for items that say nothing themselves."""
+    """Per resource: the assignment of items that name no GPU themselves."""
 
     target: I32
     method: I32
     pid_start: U64
-    """Items that began before this are not of the process that now has the pid."""
+    """Items that started before this are not of the process that has the pid now."""
     is_ours: Mask
-    """By its own statement it is on the host of our devices."""
+    """The resource states the host of our devices."""
 
-    def of(self, row: int) -> tuple[int, int, int, bool]:
+    def row(self, row: int) -> tuple[int, int, int, bool]:
         return int(self.target[row]), int(self.method[row]), int(self.pid_start[row]), bool(self.is_ours[row])
 
     @classmethod
-    def joined(cls, rows: list[tuple[int, int, int, bool]]) -> Self:
+    def from_rows(cls, rows: list[tuple[int, int, int, bool]]) -> Self:
         target, method, pid_start, is_ours = zip(*rows, strict=True)
         return cls(
             np.array(target, np.int32),
@@ -77,12 +72,12 @@ class _Placement:
 
 
 class Attribution:
-    """Attribution to the devices of one layout."""
+    """Attribution to one set of devices and the processes on them."""
 
     def __init__(self, config: GpuProcessorConfig, host: HostIdentity, snapshot: Snapshot) -> None:
         self._config = config
         self.devices = snapshot.devices
-        # The demonstration's devices belong to the host that the configuration names, and to no other.
+        # Simulated devices with a host name belong only to that host.
         self._owner = HostIdentity.of(set(), {config.simulated.host_name}) if _has_owner(config) else None
         self._host = self._owner or host
         self._by_id = {device.id.lower(): number for number, device in enumerate(self.devices)}
@@ -94,20 +89,20 @@ class Attribution:
         self._placements: dict[tuple[bytes, bool], tuple[int, int, int, bool]] = {}
         self._read_processes(snapshot)
 
-    def is_of(self, snapshot: Snapshot) -> bool:
-        """Still right for this snapshot: the same devices, the same processes on them."""
+    def is_current(self, snapshot: Snapshot) -> bool:
+        """Whether the snapshot has the same devices with the same processes on them."""
         return snapshot.devices == self.devices and _processes(snapshot) == self._processes
 
     def assign(self, batch: Batch, rows: Indices, start_unix_nano: U64) -> Assignment:
-        """The target of each of ``rows`` (items of the batch), whose starts are given."""
+        """The targets of ``rows``, items of the batch with these start times."""
         resource = batch.ancestor("resources")[rows]
         placement = self._placement(batch)
         target, method = placement.target[resource], placement.method[resource]
-        late = (method == _PROCESS) & (placement.pid_start[resource] > start_unix_nano)
-        if late.any():  # the pid is another process's by now
-            target[late], method[late] = self._last_step()
+        is_stale_pid = (method == _PROCESS) & (placement.pid_start[resource] > start_unix_nano)
+        if is_stale_pid.any():  # the pid belongs to another process by now
+            target[is_stale_pid], method[is_stale_pid] = self._last_step()
         items = batch.attributes()
-        for key in ("gpu.uuid", "hw.id"):  # the last one written wins
+        for key in ("gpu.uuid", "hw.id"):  # hw.id takes precedence
             if items.code_of(key) >= 0:
                 own = self._lookup(_text(batch, key).take(rows), self._explicit)
                 decided = own != UNDECIDED
@@ -117,21 +112,21 @@ class Attribution:
         return Assignment(target, method)
 
     def _placement(self, batch: Batch) -> _Placement:
-        """The answers of all resources, worked out once for each distinct one: a service's next batch has the same."""
+        """The placement of all resources, computed once per distinct one: the next batch of a service has the same."""
         found = batch.table("resources").rows
-        if len(found) > _MAX_REMEMBERED_A_BATCH:
+        if len(found) > _MAX_LOOKED_UP_RESOURCES:
             return self._place(batch)
         is_near = batch.context.local_peer is True
         spans = zip(found["inner_start"].tolist(), found["inner_end"].tolist(), strict=True)
         keys = [(batch.wire[begin:end] if begin >= 0 else b"", is_near) for begin, end in spans]
         known = [row for key in keys if (row := self._placements.get(key)) is not None]
         if len(known) == len(keys):
-            return _Placement.joined(known)
+            return _Placement.from_rows(known)
         fresh = self._place(batch)
-        if len(self._placements) > _MAX_REMEMBERED:
+        if len(self._placements) > _MAX_CACHED_PLACEMENTS:
             self._placements.clear()
         self._placements.update(
-            (key, fresh.of(row)) for row, key in enumerate(keys) if len(key[0]) <= _MAX_RESOURCE_BYTES
+            (key, fresh.row(row)) for row, key in enumerate(keys) if len(key[0]) <= _MAX_CACHED_RESOURCE_BYTES
         )
         return fresh
 
@@ -147,7 +142,7 @@ class Attribution:
         )
         pid = self._pid_index(batch)
         process = np.append(self._pid_target, np.int32(UNDECIDED))[pid]
-        # A stated container without a process on a GPU here is not any process that happens to have the same number.
+        # A container without a process on a GPU must not be taken for a process that happens to have the same pid.
         process[container_ids.present] = UNDECIDED
         last, last_method = self._last_step()
         steps = [
@@ -171,7 +166,7 @@ class Attribution:
         return AMBIGUOUS, 0
 
     def _local(self, batch: Batch) -> tuple[Mask, Mask]:
-        """Per resource: it runs on the host of our devices; and the same by its own statement alone."""
+        """Per resource: whether it is on the host of our devices, and whether its stated ``host.name`` says so."""
         ids, names = _text(batch, "host.id", "resources"), _text(batch, "host.name", "resources")
         stated = names.where(HostIdentity.states_name)
         same_name = names.where(self._host.has_name)
@@ -182,13 +177,13 @@ class Attribution:
             return np.zeros(len(stated), np.bool_), same_name
         is_near = self._config.locality == "all" or batch.context.local_peer is True
         unstated = np.where(ids.present, False, is_near)
-        # Where we do not know our own id, a stated one cannot be compared: the name decides, without it nothing does.
+        # A stated id cannot be compared if our own is unknown. Then the name decides; without a name it is not local.
         by_name = np.where(stated, same_name, unstated)
         local = np.where(ids.present, same_id, by_name) if self._host.ids else by_name
         return local.astype(np.bool_), same_name
 
     def _explicit(self, text: str) -> int:
-        """The target that a ``hw.id`` names: a comma list of UUIDs."""
+        """The target that a ``hw.id`` or ``gpu.uuid`` names with one or several UUIDs, separated by commas."""
         if len(text) > _MAX_EXPLICIT_CHARS:
             return OTHER_HOST
         known = self._explicit_cache.get(text)
@@ -215,7 +210,7 @@ class Attribution:
         return self._by_pod.get(text.strip().lower(), UNDECIDED)
 
     def _pid_index(self, batch: Batch) -> Indices:
-        """Per resource: which of our processes its pid is; -1: none."""
+        """Per resource the index of the process with its pid; -1 if there is none."""
         column = batch.attribute("process.pid", "resources")
         index = np.minimum(np.searchsorted(self._pids, column.int), max(0, len(self._pids) - 1))
         if not len(self._pids):
@@ -226,20 +221,22 @@ class Attribution:
         self._processes = _processes(snapshot)
         containers: dict[str, set[int]] = {}
         pods: dict[str, set[int]] = {}
-        pids: dict[int, dict[int, tuple[set[int], int]]] = {}  # pid as SDKs see it → pid of the host → devices, start
+        pids: dict[
+            int, dict[int, tuple[set[int], int]]
+        ] = {}  # pid that SDKs see → pid of the host → devices and start time
         for device, processes in enumerate(self._processes):
             for process in processes:
                 if process.container_id:
                     containers.setdefault(process.container_id.lower(), set()).add(device)
                 if process.pod_uid:
                     pods.setdefault(process.pod_uid.lower(), set()).add(device)
-                here = pids.setdefault(process.namespace_pid, {}).setdefault(
+                owner = pids.setdefault(process.namespace_pid, {}).setdefault(
                     process.pid, (set(), process.start_time_unix_nano)
                 )
-                here[0].add(device)
+                owner[0].add(device)
         self._by_container = {key: self._target(tuple(sorted(value))) for key, value in containers.items()}
         self._by_pod = {key: self._target(tuple(sorted(value))) for key, value in pods.items()}
-        # Two containers can both have a process 1: then the number says nothing.
+        # Two containers can both have a process 1: such a pid identifies nothing.
         by_pid = sorted(
             (pid, self._target(tuple(sorted(devices))), max(0, start - _PROCESS_START_TOLERANCE_NS))
             for pid, owners in pids.items()
@@ -261,7 +258,7 @@ class Attribution:
 
     @staticmethod
     def _lookup(column: StringColumn, decide: Callable[[str], int]) -> I32:
-        """``decide`` of each row's text, asked once per distinct value."""
+        """``decide`` of the text of each row, called once per distinct value; UNDECIDED where there is no text."""
         table = np.fromiter((decide(text) for text in column.distinct), np.int32, len(column.distinct))
         result: I32 = np.append(table, np.int32(UNDECIDED))[column.codes]
         return result
@@ -280,5 +277,5 @@ def _text(batch: Batch, key: str, table: str = "item") -> StringColumn:
 
 
 def _first(columns: Iterable[I32]) -> I32:
-    """Of each row the first decided value."""
+    """The first decided value of each row."""
     return reduce(lambda first, other: np.where(first == UNDECIDED, other, first), columns)

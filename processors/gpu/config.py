@@ -1,10 +1,11 @@
-"""What the user writes under ``processors: gpu:``."""
+"""The configuration under ``processors: gpu:``."""
 
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from collector.gpu import GpuSourceConfig
+from collector.otlp.semantics import SeverityLevel, SpanKind
 from collector.text.patterns import compile_pattern
 from config import ComponentConfig, Duration
 
@@ -26,45 +27,41 @@ def _regex(value: str) -> str:
 
 def _key(value: str) -> str:
     if not value:
-        raise ValueError("an attribute key must not be empty")
+        raise ValueError("the key of an attribute must not be empty")
     return value
 
 
-SpanKind = Annotated[
-    Literal["UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"], BeforeValidator(_upper)
-]
-Severity = Annotated[Literal["trace", "debug", "info", "warn", "error", "fatal"], BeforeValidator(_lower)]
 Regex = Annotated[str, AfterValidator(_regex)]
 Key = Annotated[str, AfterValidator(_key)]
 
 
 class MatchConfig(ComponentConfig):
-    """Which spans are GPU work: of one of ``kinds`` and (with any of the attributes or a name that one pattern finds)."""
+    """Which spans are GPU work: one of ``kinds`` and also one of the attributes or a name that a pattern matches."""
 
-    kinds: tuple[SpanKind, ...] = ("SERVER", "INTERNAL", "CONSUMER")
+    kinds: tuple[Annotated[SpanKind, BeforeValidator(_upper)], ...] = ("SERVER", "INTERNAL", "CONSUMER")
     any_attribute: tuple[Key, ...] = ("gen_ai.operation.name", "gen_ai.request.model", "hw.id")
     names: tuple[Regex, ...] = ("(?i)(embed|encode|rerank|infer|predict|train)",)
 
     @model_validator(mode="after")
     def _satisfiable(self) -> Self:
         if not self.kinds:
-            raise ValueError("kinds is empty: no span would ever be GPU work")
+            raise ValueError("kinds is empty, so no span would ever be GPU work")
         if not self.any_attribute and not self.names:
-            raise ValueError("any_attribute and names are both empty: no span would ever be GPU work")
+            raise ValueError("any_attribute and names are both empty, so no span would ever be GPU work")
         return self
 
 
 class IntervalConfig(ComponentConfig):
-    """Which part of a span the GPU can have worked for."""
+    """The part of a span in which the GPU can have worked for it."""
 
     queue: tuple[Key, ...] = ("gen_ai.latency.time_in_queue", "queue_time")
-    """Numeric attributes, seconds waited at the start; the first that is there counts."""
+    """Numeric attributes with the seconds spent in a queue at the start; the first that is present counts."""
 
 
 class LogsConfig(ComponentConfig):
-    """Which log records get the GPU's state."""
+    """Which log records get the state of the GPU."""
 
-    min_severity: Severity = "warn"
+    min_severity: Annotated[SeverityLevel, BeforeValidator(_lower)] = "warn"
 
 
 class GpuProcessorConfig(GpuSourceConfig):

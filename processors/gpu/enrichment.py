@@ -1,7 +1,7 @@
-"""The items of one batch that are to be enriched: what became of each, and what it is told.
+"""The enrichment of one batch: the outcome of each candidate item, and the attributes it gets.
 
-What depends on an item's GPUs alone (ids, model, sizes, the method) is made once per layout and spread over the rows by
-code; only the figures of its own window are columns of numbers.
+Attributes that depend only on an item's GPUs (ids, model, sizes, the method) are computed once per set of GPUs and
+spread over the rows by code; only the figures of the item's own window are columns of numbers.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _OUTCOMES: Final = {COVERED: "enriched", EXPIRED: "expired", UNCOVERED: "uncover
 
 
 class Enrichment:
-    """Made of the rows that are GPU work, or severe records."""
+    """The spans of a batch that are GPU work, or its severe log records."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Enrichment:
         stated_start: U64,
         now_unix_nano: int,
     ) -> None:
-        """``start``: behind the wait in a queue; ``stated_start``: what the span says."""
+        """``start`` is after the time in a queue, ``stated_start`` is the start that the item states."""
         self._batch, self._snapshot, self._attribution, self._min_window_s = batch, snapshot, attribution, min_window_s
         self._assignment: Assignment = attribution.assign(batch, rows, stated_start)
         self._is_assigned = self._assignment.target >= 0
@@ -54,16 +54,16 @@ class Enrichment:
             )
             start, end, stated_start = start[chosen], end[chosen], stated_start[chosen]
         self._start, self._end = start, np.maximum(start, end)
-        # Clocks of one machine agree; what is later than now and the hold of the newest sample is a wrong clock.
+        # The item is of this machine, so its clock is ours: a time in the future, beyond one interval, is wrong.
         latest = np.uint64(now_unix_nano + int(snapshot.sample_interval_s * 1e9))
         is_valid = (stated_start > 0) & (stated_start <= end) & (end <= latest)
         self._figures: Figures = join(snapshot, attribution.targets, self._target, self._start, self._end)
         self._outcome = np.where(is_valid, self._figures.outcome, np.int8(_INVALID_TIME))
-        self._told: Indices = np.flatnonzero(self._outcome == COVERED)
-        self._where = self._mask(self._told)
+        self._enriched: Indices = np.flatnonzero(self._outcome == COVERED)
+        self._where = self._mask(self._enriched)
 
     def count(self, counter: Any) -> None:
-        """Add what became of the items to a counter with the labels method and outcome."""
+        """Add the outcomes of the items to a counter with the labels method and outcome."""
         unassigned = self._assignment.target[~self._is_assigned]
         other = int(np.count_nonzero(unassigned == OTHER_HOST))
         for count, outcome in ((other, "other_host"), (len(unassigned) - other, "ambiguous")):
@@ -75,8 +75,8 @@ class Enrichment:
             counter.add(int(counts[code]), method=METHODS[code // width], outcome=_OUTCOMES[code % width])
 
     def span_attributes(self) -> Batch:
-        """The batch with what spans are told."""
-        if not len(self._told):
+        """The batch with the attributes of spans added."""
+        if not len(self._enriched):
             return self._batch
         figures, edit = self._figures, self._batch.edit()
         self._by_target(
@@ -96,8 +96,8 @@ class Enrichment:
         return edit.apply()
 
     def log_attributes(self) -> Batch:
-        """The batch with what log records are told."""
-        if not len(self._told):
+        """The batch with the attributes of log records added."""
+        if not len(self._enriched):
             return self._batch
         edit = self._batch.edit()
         self._by_target(edit, "hw.id", "gpu.memory.limit")
@@ -107,14 +107,14 @@ class Enrichment:
         return edit.apply()
 
     def _by_target(self, edit: Edit[Any], *keys: str) -> None:
-        used = np.flatnonzero(np.bincount(self._target[self._told])).tolist()
+        used = np.flatnonzero(np.bincount(self._target[self._enriched])).tolist()
         facts = {code: _facts(self._snapshot, self._attribution.targets[code]) for code in used}
         for key in keys:
             self._by_code(edit, key, {code: facts[code][key] for code in used if key in facts[code]}, self._target)
 
     def _by_code(self, edit: Edit[Any], key: str, values: Mapping[int, AttributeValue], codes: I32) -> None:
-        """Set one of few values by code; a code without one sets nothing. One value for all is the usual case, and the cheapest."""
-        used = np.flatnonzero(np.bincount(codes[self._told])).tolist()
+        """Set the value of each row's code, if it has one. One value for all rows is the usual, cheapest case."""
+        used = np.flatnonzero(np.bincount(codes[self._enriched])).tolist()
         present = [code for code in used if code in values]
         if len(present) == len(used) == 1:
             self._set(edit, key, values[used[0]], self._where)
@@ -122,7 +122,7 @@ class Enrichment:
             place = np.full(used[-1] + 1, -1, np.int32)
             place[present] = np.arange(len(present), dtype=np.int32)
             spread = np.full(self._batch.item_count, -1, np.int32)
-            spread[self._rows[self._told]] = place[codes[self._told]]
+            spread[self._rows[self._enriched]] = place[codes[self._enriched]]
             self._set(edit, key, _spread([values[code] for code in present], spread), None)
 
     def _doubles(self, edit: Edit[Any], key: str, values: F64) -> None:
@@ -132,16 +132,16 @@ class Enrichment:
         self._numbers(edit, key, values, np.int64)
 
     def _numbers(self, edit: Edit[Any], key: str, values: F64, dtype: type[np.float64 | np.int64]) -> None:
-        """Set numbers; NaN is none."""
-        told, where = self._told, self._where
-        values = values[told]
+        """Set numbers; NaN leaves the attribute absent."""
+        rows, where = self._enriched, self._where
+        values = values[rows]
         unknown = np.isnan(values)
         if unknown.any():
-            told, values = told[~unknown], values[~unknown]
-            where = self._mask(told)
-        if len(told):
+            rows, values = rows[~unknown], values[~unknown]
+            where = self._mask(rows)
+        if len(rows):
             spread = np.zeros(self._batch.item_count, dtype)
-            spread[self._rows[told]] = values if dtype is np.float64 else np.rint(values)
+            spread[self._rows[rows]] = values if dtype is np.float64 else np.rint(values)
             self._set(edit, key, spread, where)
 
     def _mask(self, chosen: Indices) -> Mask:
@@ -150,20 +150,20 @@ class Enrichment:
         return mask
 
     def _set(self, edit: Edit[Any], key: str, values: Any, where: Mask | None) -> None:
-        """What is there already is kept; a key that no item has need not be looked for."""
+        """Set an attribute where it is absent. If no item has the key, "upsert" does the same and is cheaper."""
         edit.set(key, values, where, mode="insert" if self._batch.attributes().code_of(key) >= 0 else "upsert")
 
 
 def _spread(values: list[AttributeValue], codes: I32) -> AttributeColumn | StringColumn:
-    """A column of few values, by their codes; -1 is none."""
+    """A column of few values by their codes; -1 means absent."""
     texts = [value for value in values if isinstance(value, str)]
     if len(texts) == len(values):
         return StringColumn.from_codes(codes, texts)
-    return AttributeColumn.of([*values, None]).take(codes)  # the last, -1, is the one that is not there
+    return AttributeColumn.of([*values, None]).take(codes)  # code -1 is the last element, None
 
 
 def _facts(snapshot: Snapshot, members: tuple[int, ...]) -> dict[str, AttributeValue]:
-    """What is to be said of a set of GPUs whatever the window; a key that is not there is not known."""
+    """The attributes of a set of GPUs that do not depend on the window; what is not known is left out."""
     devices = [snapshot.devices[number] for number in members]
     facts: dict[str, AttributeValue] = {}
     if len(devices) == 1:
@@ -176,7 +176,7 @@ def _facts(snapshot: Snapshot, members: tuple[int, ...]) -> dict[str, AttributeV
         facts["gpu.memory.limit"] = round(limit)
     counts = [snapshot.readings[number].process_count for number in members] if snapshot.readings else [None]
     known = [count for count in counts if count is not None]
-    if len(known) == len(counts):  # of the busiest
+    if len(known) == len(counts):  # the count of the most shared device
         facts["gpu.processes"] = max(known)
     return {key: value for key, value in facts.items() if value != ""}
 

@@ -1,21 +1,22 @@
-"""The component type ``gpu`` among processors."""
+"""Factory of the processor ``gpu``."""
 
-from collector.api import Component, ComponentKind, Factory, Settings, Stability
+from collector.api import ComponentKind, Factory, Settings, Stability
 from collector.model import Signal
 from processors.gpu.config import GpuProcessorConfig
 from processors.gpu.gpu import GpuProcessor
 
-__all__ = ["factory"]
+__all__ = ["create", "factory"]
 
 
-def _create(settings: Settings, config: GpuProcessorConfig) -> Component:
+def create(settings: Settings, config: GpuProcessorConfig) -> GpuProcessor:
+    """The processor ``gpu`` of one pipeline."""
     return GpuProcessor(settings, config)
 
 
 factory = Factory(
     component_type="gpu",
     config_type=GpuProcessorConfig,
-    create=_create,
+    create=create,
     stability=Stability.ALPHA,
     signals=frozenset({Signal.TRACES, Signal.LOGS}),
     kind=ComponentKind.PROCESSOR,

@@ -1,7 +1,7 @@
-"""The processor: for each span that is GPU work the figures of its own interval, for each severe log record the state.
+"""The processor: adds what the GPU did in its interval to each span that is GPU work, its state to severe log records.
 
-Spans of another host, of no GPU we can name, or of a time we know nothing of pass unchanged. What is there already is
-kept.
+Items of another host, of no GPU that can be identified, or of a time without samples pass unchanged, and existing
+attributes are kept. The rules are in docs/reference/gpu.md.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from collector.gpu import Sampler, Snapshot, acquire, release
 from collector.gpu.telemetry import SamplerMetrics
 from collector.model import Batch, Signal, StringColumn
 from collector.model.arrays import U64, Indices, Mask
+from collector.otlp.semantics import SEVERITY_NUMBERS, SPAN_KINDS, severity_number_of
 from collector.text.patterns import compile_pattern
 from processors.gpu.attribution import Attribution
 from processors.gpu.config import GpuProcessorConfig
@@ -24,24 +25,12 @@ from processors.gpu.locality import HostIdentity
 __all__ = ["GpuProcessor"]
 
 
-# Source: opentelemetry-proto trace.proto SpanKind, logs.proto SeverityNumber (the first of each range of four).
-_KINDS: Final = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
-_SEVERITIES: Final = {"trace": 1, "debug": 5, "info": 9, "warn": 13, "error": 17, "fatal": 21}
-_SEVERITY_WORDS: Final = _SEVERITIES | {
-    "warning": 13,
-    "err": 17,
-    "critical": 21,
-    "crit": 21,
-    "emergency": 21,
-    "alert": 21,
-    "panic": 21,
-}
-_MAX_NAMES: Final = 10_000  # decisions kept; names with ids in them must not fill memory
-_MAX_NAME_CHARS: Final = 512  # a pattern sees no more of a name, and no more of it is remembered
+_MAX_CACHED_NAMES: Final = 10_000  # span names may contain ids, so the cache of decisions must be bounded
+_MAX_NAME_CHARS: Final = 512  # patterns and the cache see only this much of a name
 
 
 class GpuProcessor(Transform):
-    """For traces or logs of one pipeline."""
+    """The processor of one pipeline of traces or logs."""
 
     def __init__(
         self,
@@ -51,32 +40,34 @@ class GpuProcessor(Transform):
         sampler: Sampler | None = None,
         host: HostIdentity | None = None,
     ) -> None:
-        """``sampler`` and ``host`` stand in for the process's own sampler and this machine."""
+        """``sampler`` and ``host`` replace the shared sampler of the process and this machine's identity."""
         self._config, self._clock, self._log = config, settings.clock, settings.telemetry.log
         self._given_sampler, self._sampler = sampler, sampler
         self._predecessor: Sampler | None = None
         self._host = host
         self._is_acquired = False
         self._attribution: Attribution | None = None
-        # what is no kind: the last
-        self._is_kind = np.array([kind in config.match.kinds for kind in _KINDS] + [False], np.bool_)
+        # The last element is for numbers that are not a span kind.
+        self._is_kind = np.array([kind in config.match.kinds for kind in SPAN_KINDS] + [False], np.bool_)
         self._patterns = [compile_pattern(pattern) for pattern in config.match.names]
         self._names: dict[str, bool] = {}
-        self._min_severity = _SEVERITIES[config.logs.min_severity]
+        self._min_severity = SEVERITY_NUMBERS[config.logs.min_severity.upper()]
         self._metrics = SamplerMetrics(settings.telemetry, self._snapshot)
         counter = settings.telemetry.counter
         self._spans = counter(
-            "tailrace_gpu_spans", "Spans that are GPU work, by what became of them.", ("method", "outcome")
+            "tailrace_gpu_spans",
+            "Spans that are GPU work, by method of attribution and outcome.",
+            ("method", "outcome"),
         )
         self._records = counter(
             "tailrace_gpu_log_records",
-            "Log records of at least min_severity, by what became of them.",
+            "Log records of at least min_severity, by method of attribution and outcome.",
             ("method", "outcome"),
         )
 
     @property
     def sampler(self) -> Sampler | None:
-        """Where the samples come from, once started."""
+        """The sampler in use; None before the start."""
         return self._sampler
 
     def hand_over(self, config: GpuProcessorConfig) -> Sampler | None:  # noqa: ARG002 - the sampler knows what it samples
@@ -89,7 +80,7 @@ class GpuProcessor(Transform):
         return self._predecessor is not None
 
     async def start(self, host: Host) -> None:  # noqa: ARG002 - Component's signature
-        """Begin to sample, unless the receiver or another pipeline does already."""
+        """Start the sampler, unless the receiver or another pipeline has started it."""
         if self._host is None:
             self._host = HostIdentity.own()
         if self._sampler is None:
@@ -98,18 +89,18 @@ class GpuProcessor(Transform):
         self._predecessor = None
 
     async def shutdown(self) -> None:
-        """Leave the sampler to the others."""
+        """Release the sampler."""
         if self._is_acquired and self._sampler is not None:
             self._is_acquired = False
             release(self._sampler)
 
     def transform(self, batch: Batch) -> Batch:
-        """The batch with the attributes; the same object where there is nothing to say."""
+        """The batch with the attributes added; the same object if there is nothing to add."""
         snapshot = self._snapshot()
         if snapshot is None or not batch.item_count or not snapshot.devices:
             return batch
         self._metrics.update()
-        if self._attribution is None or not self._attribution.is_of(snapshot):
+        if self._attribution is None or not self._attribution.is_current(snapshot):
             self._attribution = Attribution(self._config, self._host or HostIdentity(), snapshot)
         enrich = partial(
             Enrichment,
@@ -147,7 +138,7 @@ class GpuProcessor(Transform):
     def _is_gpu_work(self, batch: Batch) -> Mask:
         match = self._config.match
         kind = np.asarray(batch.field("kind"))
-        is_kind: Mask = self._is_kind[np.where((kind >= 0) & (kind < len(_KINDS)), kind, len(_KINDS))]
+        is_kind: Mask = self._is_kind[np.where((kind >= 0) & (kind < len(SPAN_KINDS)), kind, len(SPAN_KINDS))]
         if not is_kind.any():
             return is_kind
         is_named = np.zeros(batch.item_count, np.bool_)
@@ -162,25 +153,25 @@ class GpuProcessor(Transform):
         name = name[:_MAX_NAME_CHARS]
         known = self._names.get(name)
         if known is None:
-            if len(self._names) >= _MAX_NAMES:
+            if len(self._names) >= _MAX_CACHED_NAMES:
                 self._names.clear()
             known = self._names[name] = any(pattern.search(name) for pattern in self._patterns)
         return known
 
     def _after_queue(self, batch: Batch, rows: Indices, start: U64, end: U64) -> U64:
-        """The starts, moved by what the span says it waited; never behind its end."""
+        """The starts plus the time that the spans spent in a queue; never after their ends."""
         keys = [key for key in self._config.interval.queue if _has(batch, key)]
         if not keys:
             return start
-        waited = np.full(len(rows), np.nan)
+        wait_s = np.full(len(rows), np.nan)
         for key in keys:
             seconds = batch.attribute(key).numeric()[rows]
-            waited = np.where(np.isnan(waited), seconds, waited)
-        length = np.where(end > start, end - start, np.uint64(0))
-        nanoseconds = np.clip(np.nan_to_num(waited, nan=0.0, posinf=0.0, neginf=0.0) * 1e9, 0.0, 2.0**63).astype(
+            wait_s = np.where(np.isnan(wait_s), seconds, wait_s)
+        duration = np.where(end > start, end - start, np.uint64(0))
+        nanoseconds = np.clip(np.nan_to_num(wait_s, nan=0.0, posinf=0.0, neginf=0.0) * 1e9, 0.0, 2.0**63).astype(
             np.uint64
         )
-        after: U64 = start + np.minimum(nanoseconds, length)
+        after: U64 = start + np.minimum(nanoseconds, duration)
         return after
 
     def _is_severe(self, batch: Batch) -> Mask:
@@ -192,11 +183,11 @@ class GpuProcessor(Transform):
         return is_severe
 
     def _is_severe_word(self, word: str) -> bool:
-        return _SEVERITY_WORDS.get(word.strip().lower(), 0) >= self._min_severity
+        return severity_number_of(word) >= self._min_severity
 
 
 def _has(batch: Batch, key: str) -> bool:
-    """Some item may have the attribute: without, a look at no row at all."""
+    """Whether any item may have the attribute; if not, its column need not be read."""
     return batch.attributes().code_of(key) >= 0
 
 

@@ -1,4 +1,4 @@
-"""The figures of the GPUs over many time windows at once: what a span or a log record is told."""
+"""The figures of the GPUs over many time windows at once, one window per span or log record."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -13,14 +13,14 @@ __all__ = ["COVERED", "EXPIRED", "UNCOVERED", "Figures", "join"]
 
 COVERED: Final = 0
 EXPIRED: Final = 1
-"""The window had ended before the oldest sample."""
+"""The window ended before the oldest sample."""
 UNCOVERED: Final = 2
-"""Nothing was sampled in the window: it is newer than the newest sample, or falls into a gap."""
+"""Nothing was sampled in the window: it starts after the newest sample and its hold, or is inside a gap."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """(n,) each; NaN where a device does not report it. Over several GPUs memory, power and energy are sums."""
+    """(n,) each; NaN where a device does not report it. Of several GPUs memory, power and energy are sums."""
 
     outcome: I8
     samples: I64
@@ -35,7 +35,7 @@ class Figures:
 def join(snapshot: Snapshot, targets: list[tuple[int, ...]], target: I32, start: U64, end: U64) -> Figures:
     """The figures of the windows [start, end], each on the devices of its target (an index of ``targets``).
 
-    Utilisation and memory are those of the devices themselves; power and energy those of their boards, each board once.
+    Utilisation and memory are those of the devices; power and energy are those of their boards, each counted once.
     """
     devices = snapshot.devices
     count = len(target)
@@ -64,7 +64,7 @@ def join(snapshot: Snapshot, targets: list[tuple[int, ...]], target: I32, start:
                 continue
             windows = view.windows(start[rows], end[rows])
             share = windows.coverage()
-            # a board that was lost while its slice answered counts too
+            # Also for a board: it may be lost while its slice still answers.
             coverage[rows] = np.minimum(coverage[rows], share)
             if role == _MEMBER:
                 outcome[rows] = np.maximum(outcome[rows], _outcome(windows, share))
@@ -76,7 +76,7 @@ def join(snapshot: Snapshot, targets: list[tuple[int, ...]], target: I32, start:
                 power[rows] += windows.mean("power")
                 energy[rows] += windows.energy()
             if (is_board[:, number] == is_member[:, number]).all():
-                break  # the device is its own board: one look answers both
+                break  # the device is its own board: its windows answer both
     return Figures(
         outcome,
         samples,
@@ -94,13 +94,13 @@ _BOARD: Final = 1
 
 
 def _boards(snapshot: Snapshot) -> list[int]:
-    """For each device the one that measures its power."""
+    """For each device the number of the device that measures its power."""
     by_id = {device.id: number for number, device in enumerate(snapshot.devices)}
     return [by_id.get(device.parent_id, number) for number, device in enumerate(snapshot.devices)]
 
 
 def _rows(in_used_targets: Mask, in_targets: Mask, target: I32) -> slice | Indices | None:
-    """The rows whose target holds a device; all of them without a copy."""
+    """The rows whose target includes a device, None if there are none; a slice, without a copy, if all do."""
     if in_used_targets.all():
         return slice(None)
     rows = np.flatnonzero(in_targets[target])

@@ -1,4 +1,4 @@
-"""Which machine this is, and whether a resource says that it runs here.
+"""The identity of this machine, and whether a resource states that it runs here (docs/reference/gpu.md, rule 15).
 
 Source: semantic conventions, ``host.id`` (machine-id on Linux) and ``host.name``.
 """
@@ -13,20 +13,20 @@ from urllib.parse import unquote
 __all__ = ["HostIdentity"]
 
 _MACHINE_ID_FILES: Final = ("/etc/machine-id", "/var/lib/dbus/machine-id")
-# Names that every unnamed machine has say nothing about which one it is.
+# Every unnamed machine has these names, so they do not identify one.
 _NAMELESS: Final = frozenset({"", "localhost", "localhost.localdomain"})
 
 
 @dataclass(frozen=True, slots=True)
 class HostIdentity:
-    """The ids and names of a machine, lower-case."""
+    """The ids and names of a machine, in lower case."""
 
     ids: frozenset[str] = field(default_factory=frozenset)
     names: frozenset[str] = field(default_factory=frozenset)
 
     @classmethod
     def own(cls) -> Self:
-        """This machine's: machine-id and host name, and what OTEL_RESOURCE_ATTRIBUTES says of them."""
+        """This machine: its machine-id and host name, and those in OTEL_RESOURCE_ATTRIBUTES."""
         ids, names = set(), {socket.gethostname()}
         for path in map(Path, _MACHINE_ID_FILES):
             try:
@@ -35,9 +35,9 @@ class HostIdentity:
                 continue
         for pair in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
             key, _, value = pair.partition("=")
-            wanted = {"host.id": ids, "host.name": names}.get(key.strip())
-            if wanted is not None:
-                wanted.add(unquote(value.strip()))
+            values = {"host.id": ids, "host.name": names}.get(key.strip())
+            if values is not None:
+                values.add(unquote(value.strip()))
         return cls.of(ids, names)
 
     @classmethod
@@ -49,11 +49,11 @@ class HostIdentity:
         )
 
     def has_id(self, host_id: str) -> bool:
-        """The id is this machine's."""
+        """Whether the id is that of this machine."""
         return host_id.strip().lower() in self.ids
 
     def has_name(self, host_name: str) -> bool:
-        """The name is this machine's: case does not matter, nor a domain that only one of the two states."""
+        """Whether the name is that of this machine, without regard to case or to a domain that only one side states."""
         name = host_name.strip().rstrip(".").lower()
         return any(
             name == own or (_is_short(name, own) and name.partition(".")[0] == own.partition(".")[0])
@@ -62,7 +62,7 @@ class HostIdentity:
 
     @staticmethod
     def states_name(host_name: str) -> bool:
-        """False for names that do not tell machines apart."""
+        """Whether the name identifies a machine, unlike ``localhost``."""
         return host_name.strip().rstrip(".").lower() not in _NAMELESS
 
 

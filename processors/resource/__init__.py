@@ -1,4 +1,4 @@
-"""Processor ``resource``: changes attributes of resources."""
+"""Processor ``resource``: changes the attributes of resources."""
 
 from processors.resource.factory import factory
 

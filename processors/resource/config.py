@@ -1,4 +1,4 @@
-"""Configuration of ``resource``: the Collector's key.
+"""Configuration of ``resource``: the Collector's keys.
 
 Source: opentelemetry-collector-contrib processor/resourceprocessor/config.go.
 """
@@ -12,7 +12,7 @@ __all__ = ["ResourceConfig"]
 
 
 class ResourceConfig(ComponentConfig):
-    """``resource``."""
+    """The configuration of ``resource``."""
 
     attributes: tuple[ActionConfig, ...] = Field(min_length=1)
-    """Done one after the other."""
+    """The actions, applied in this order."""

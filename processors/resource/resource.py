@@ -1,4 +1,4 @@
-"""Changes attributes of resources. Those of spans, points and records: the processor ``attributes``."""
+"""Changes attributes of resources; those of spans, data points and log records are for the processor ``attributes``."""
 
 from collector.api import Settings, Transform
 from collector.model import Batch
@@ -9,9 +9,9 @@ __all__ = ["ResourceProcessor"]
 
 
 class ResourceProcessor(Transform):
-    """One for each pipeline."""
+    """The processor of one pipeline."""
 
-    def __init__(self, settings: Settings, config: ResourceConfig) -> None:  # noqa: ARG002 - as all components are made
+    def __init__(self, settings: Settings, config: ResourceConfig) -> None:  # noqa: ARG002 - as in all processors
         self._actions = AttributeActions(config.attributes, "resources")
 
     def transform(self, batch: Batch) -> Batch:

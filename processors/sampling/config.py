@@ -2,10 +2,11 @@
 
 import re
 from fnmatch import fnmatchcase
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 from pydantic import Field, model_validator
 
+from collector.otlp.semantics import SEVERITY_NUMBERS, SeverityLevel
 from config.blocks import ByteSize, ComponentConfig, Duration
 
 __all__ = ["AnyCondition", "DropSpansConfig", "LogsConfig", "RuleConfig", "SamplingConfig"]
@@ -16,7 +17,6 @@ _WINDOW_S: Final = {"s": 1.0, "min": 60.0, "h": 3600.0}
 _RULES_MAX: Final = 63  # one bit each in a trace's flags
 _PER_MAX: Final = 8
 _GLOB_MAX: Final = 256
-_SEVERITIES: Final = {"trace": 1, "debug": 5, "info": 9, "warn": 13, "error": 17, "fatal": 21}
 
 
 class AnyCondition(ComponentConfig):
@@ -116,7 +116,7 @@ class DropSpansConfig(ComponentConfig):
 class LogsConfig(ComponentConfig):
     """What becomes of log records, where the processor also stands in a logs pipeline."""
 
-    min_severity: Literal["trace", "debug", "info", "warn", "error", "fatal"] = "warn"
+    min_severity: SeverityLevel = "warn"
     """Records without a trace id are kept from here on."""
     below_ratio: float = Field(default=1.0, ge=0, le=1)
     """Share of the other records without a trace id that is kept, at random. No severity number counts as below."""
@@ -128,7 +128,7 @@ class LogsConfig(ComponentConfig):
     @property
     def min_number(self) -> int:
         """The severity number of ``min_severity``."""
-        return _SEVERITIES[self.min_severity]
+        return SEVERITY_NUMBERS[self.min_severity.upper()]
 
 
 class SamplingConfig(ComponentConfig):

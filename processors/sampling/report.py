@@ -13,6 +13,7 @@ import numpy as np
 from collector.api import Clock, Settings
 from collector.model import KIND_BOOL, KIND_DOUBLE, KIND_INT, Traces
 from collector.model.arrays import I32, I64, U64, Mask
+from collector.otlp.semantics import SPAN_KINDS, STATUS_CODES
 
 __all__ = ["Report", "keyed"]
 
@@ -25,8 +26,8 @@ _TRACE_BYTES_MAX: Final = 256 * 1024
 _JSON_CHARS_MAX: Final = 256 * 1024  # of one trace
 _TEXT_MAX: Final = 256
 _ATTRIBUTES_MAX: Final = 32
-_KINDS: Final = ("unspecified", "internal", "server", "client", "producer", "consumer")
-_STATUS: Final = ("unset", "ok", "error")
+_KINDS: Final = [name.lower() for name in SPAN_KINDS]
+_STATUS: Final = [name.lower() for name in STATUS_CODES]
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ import numpy as np
 from collector.model import KeyTable, StringColumn, Traces, combine_keys, hash_text
 from collector.model.arrays import F64, I32, U8, U64, Array, Indices, Mask
 from collector.otlp.consistent_sampling import RANDOMNESS_BITS, read_trace_state, threshold_of
+from collector.otlp.semantics import STATUS_CODE_ERROR
 from collector.tail_sampling import ERASE, LEAVE, Verdicts, by_trace
 from processors.sampling.config import RuleConfig, SamplingConfig
 
@@ -18,7 +19,6 @@ __all__ = ["NO_RULE", "Rules", "any_glob"]
 Column = Callable[[str], Array]
 
 NO_RULE: Final = -1
-_STATUS_ERROR: Final = 2
 _WHOLE: Final = np.uint64(1 << RANDOMNESS_BITS)
 _LAST: Final = np.uint64((1 << RANDOMNESS_BITS) - 1)
 _REMEMBERED: Final = 4096  # distinct texts a glob's answer is remembered for
@@ -85,7 +85,7 @@ class Rules:
     def _matches(rule: RuleConfig, batch: Traces, root: Mask, root_ns: U64) -> Mask:
         matches = np.zeros(batch.item_count, bool)
         if rule.any is not None and rule.any.status:
-            matches |= batch.field("status_code") == _STATUS_ERROR
+            matches |= batch.field("status_code") == STATUS_CODE_ERROR
         if rule.any is not None and (codes := rule.any.http_range):
             for key in ("http.response.status_code", "http.status_code"):
                 if batch.attributes().code_of(key) < 0:

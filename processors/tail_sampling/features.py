@@ -17,6 +17,7 @@ import numpy as np
 
 from collector.model import KIND_STRING, AttributeColumn, Traces
 from collector.model.arrays import I32, U8, U64, Array, Mask
+from collector.otlp.semantics import TRACE_FLAG_SAMPLED
 from collector.ottl import Conditions as Compiled
 from collector.ottl import ErrorMode, compile_conditions
 from collector.tail_sampling import by_trace
@@ -196,7 +197,7 @@ class SampledFlag(_AnySpan):
 
     def matches(self, batch: Traces) -> Mask:
         """See the class."""
-        flags: Mask = batch.field("flags") & np.uint32(1) != 0
+        flags: Mask = batch.field("flags") & np.uint32(TRACE_FLAG_SAMPLED) != 0
         return flags
 
 

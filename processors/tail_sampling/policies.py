@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 import numpy as np
 
 from collector.model.arrays import I64, U8, Array, Indices, Mask
+from collector.otlp.semantics import STATUS_CODES
 from processors.tail_sampling.features import (
     BOTH_ENDS,
     FAILED,
@@ -51,7 +52,6 @@ __all__ = ["DROPPED", "ERROR", "NOT_SAMPLED", "SAMPLED", "Policy", "Traces", "bu
 NOT_SAMPLED, SAMPLED, DROPPED, ERROR = range(4)
 _DEFAULT_SALT: Final = "default-hash-seed"
 _INT64: Final = np.iinfo(np.int64)
-_STATUS: Final = {"UNSET": 0, "OK": 1, "ERROR": 2}
 _NANOS_A_MS: Final = 1_000_000
 _MASK64: Final = 2**64 - 1
 
@@ -260,7 +260,7 @@ def _string(config: StringAttributeConfig) -> Policy:
 
 
 def _status(config: StatusCodeConfig) -> Policy:
-    return _Bit(StatusCodes(tuple(sorted({_STATUS[code] for code in config.status_codes}))))
+    return _Bit(StatusCodes(tuple(sorted({STATUS_CODES.index(code) for code in config.status_codes}))))
 
 
 def _each(policies: Iterable[SharedPolicyConfig]) -> list[Policy]:

@@ -1,4 +1,4 @@
-"""Metrics of this machine's GPUs. See README.md."""
+"""Receiver ``gpu``: metrics of this machine's GPUs."""
 
 from receivers.gpu.factory import factory
 

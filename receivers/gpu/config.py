@@ -1,4 +1,4 @@
-"""What the user writes under ``receivers: gpu:``."""
+"""The configuration under ``receivers: gpu:``."""
 
 from typing import Literal
 
@@ -15,6 +15,6 @@ class GpuReceiverConfig(GpuSourceConfig):
 
     collection_interval: Duration = Field(default=15.0, ge=0.01)
     legacy_names: bool = False
-    """Also ``cuda_memory_usage_bytes``, ``cuda_memory_total_bytes``, ``cuda_utilization_percent``."""
+    """Also send ``cuda_memory_usage_bytes``, ``cuda_memory_total_bytes`` and ``cuda_utilization_percent``."""
     device_label: Literal["index", "uuid"] = "index"
-    """What the label ``device`` of those three holds."""
+    """The value of the label ``device`` of those three."""

@@ -1,21 +1,22 @@
-"""The component type ``gpu`` among receivers."""
+"""Factory of the receiver ``gpu``."""
 
-from collector.api import Component, ComponentKind, Factory, Settings, Stability
+from collector.api import ComponentKind, Factory, Settings, Stability
 from collector.model import Signal
 from receivers.gpu.config import GpuReceiverConfig
 from receivers.gpu.gpu import GpuReceiver
 
-__all__ = ["factory"]
+__all__ = ["create", "factory"]
 
 
-def _create(settings: Settings, config: GpuReceiverConfig) -> Component:
+def create(settings: Settings, config: GpuReceiverConfig) -> GpuReceiver:
+    """The receiver ``gpu``."""
     return GpuReceiver(settings, config)
 
 
 factory = Factory(
     component_type="gpu",
     config_type=GpuReceiverConfig,
-    create=_create,
+    create=create,
     stability=Stability.ALPHA,
     signals=frozenset({Signal.METRICS}),
     kind=ComponentKind.RECEIVER,

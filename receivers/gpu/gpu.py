@@ -1,4 +1,4 @@
-"""The receiver: every ``collection_interval`` the newest readings of this machine's GPUs, as metrics."""
+"""The receiver: sends the newest readings of this machine's GPUs as metrics every ``collection_interval``."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ __all__ = ["GpuReceiver"]
 
 
 class GpuReceiver(Receiver):
-    """Reads what the process's sampler has; never asks the driver itself."""
+    """Reads the snapshot of the shared sampler and never calls the driver itself."""
 
     def __init__(
         self,
@@ -24,7 +24,7 @@ class GpuReceiver(Receiver):
         *,
         sampler: Sampler | None = None,
     ) -> None:
-        """``sampler`` stands in for the process's own."""
+        """``sampler`` replaces the shared sampler of the process."""
         self._settings, self._config, self._sampler = settings, config, sampler
         self._predecessor: Sampler | None = None
         self._is_acquired = False
@@ -33,7 +33,7 @@ class GpuReceiver(Receiver):
 
     @property
     def sampler(self) -> Sampler | None:
-        """Where the samples come from, once started."""
+        """The sampler in use; None before the start."""
         return self._sampler
 
     def hand_over(self, config: GpuReceiverConfig) -> Sampler | None:  # noqa: ARG002 - the sampler knows what it samples
@@ -46,7 +46,7 @@ class GpuReceiver(Receiver):
         return self._predecessor is not None
 
     async def start(self, host: Host) -> None:  # noqa: ARG002 - Component's signature
-        """Begin to sample and to send."""
+        """Start the sampler, unless a processor has started it, and start sending."""
         if self._sampler is None:
             self._sampler = acquire(self._config, self._settings.telemetry.log, self._predecessor)
             self._is_acquired = True
@@ -54,7 +54,7 @@ class GpuReceiver(Receiver):
         self._task = asyncio.create_task(self._run(self._sampler), name=f"{self._settings.id} receiver")
 
     async def shutdown(self) -> None:
-        """Send no more."""
+        """Stop sending and release the sampler."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -69,7 +69,7 @@ class GpuReceiver(Receiver):
 
     async def _run(self, sampler: Sampler) -> None:
         settings, config = self._settings, self._config
-        # One resource for all names: the ratio of two of them must match without `on(…)`.
+        # All metrics have one resource, so that the ratio of two of them matches without `on(…)`.
         host_name = (config.simulated.host_name if config.backend == "simulated" else "") or socket.gethostname()
         maker = MetricsMaker(config, {"host.name": host_name}, settings.version)
         output = settings.outputs[Signal.METRICS]
@@ -81,5 +81,5 @@ class GpuReceiver(Receiver):
                 continue
             try:
                 await output.consume(batch)
-            except ConsumeError as exc:  # counted at the door; the next turn brings newer values
-                settings.telemetry.log.debug("metrics refused", reason=exc.reason)
+            except ConsumeError as exc:  # already counted; the next collection has newer values
+                settings.telemetry.log.debug("the pipeline refused the metrics", reason=exc.reason)

@@ -1,7 +1,7 @@
-"""A snapshot of the GPUs as metrics: the ``hw.*`` of the semantic conventions, two of ours, and the older names on request.
+"""A snapshot of the GPUs as metrics: those of the semantic conventions, ours, and the older names on request.
 
-Source: semantic conventions v1.44, hardware/gpu.md and hardware/common.md. Quantities a device does not report have no
-    point.
+A quantity that a device does not report has no data point.
+Source: semantic conventions v1.44, hardware/gpu.md and hardware/common.md.
 """
 
 import math
@@ -19,18 +19,18 @@ _STATES: Final = ("ok", "degraded", "failed")
 
 
 class MetricsMaker:
-    """Makes a batch of each snapshot; remembers counters, so that a reset begins a new stream."""
+    """Makes a batch from each snapshot. It remembers the counters, so that a reset starts a new stream."""
 
     def __init__(self, config: GpuReceiverConfig, resource: dict[str, str], version: str) -> None:
         self._config, self._resource, self._version = config, resource, version
         self._counters: dict[tuple[str, ...], tuple[float, int]] = {}
-        self._before_unix_nano = 0
+        self._previous_unix_nano = 0
 
     def make(self, snapshot: Snapshot, now_unix_nano: int) -> Metrics | None:
-        """The metrics at this moment; None when no device was ever found."""
+        """The metrics at this moment; None if no device has been found yet."""
         if not snapshot.devices:
             return None
-        # Without readings the driver is gone or hangs: the devices known so far have failed.
+        # There are no readings if the driver has gone or hangs: the known devices have failed.
         readings = snapshot.readings or (Reading(is_lost=True),) * len(snapshot.devices)
         pairs = list(zip(snapshot.devices, readings, strict=True))
         batch = _Batch(self, self._resource, self._version, snapshot, now_unix_nano)
@@ -52,8 +52,7 @@ class MetricsMaker:
         batch.level("hw.status", "1", "1 for the state the GPU is in, 0 for the others.", _status(pairs))
         batch.counter("gpu.throttle.time", "s", "Time of lowered clocks, by what lowered them.", _throttle(pairs))
         if self._config.legacy_names:
-            # A unit that Prometheus would append again is left out: the names are what the queries of old dashboards
-            # hold.
+            # Without a unit, which Prometheus would append: queries of existing dashboards contain these very names.
             used = ((self._label(d), r.memory_used_bytes) for d, r in pairs)
             batch.gauge("cuda_memory_usage_bytes", "", "GPU memory in use.", used)
             batch.gauge(
@@ -64,16 +63,16 @@ class MetricsMaker:
             )
             busy = ((self._label(d), 100 * r.utilization) for d, r in pairs)
             batch.gauge("cuda_utilization_percent", "", "GPU utilization.", busy)
-        self._before_unix_nano = now_unix_nano
+        self._previous_unix_nano = now_unix_nano
         return batch.build()
 
-    def began(self, key: tuple[str, ...], value: float, start_unix_nano: int) -> int:
-        """Since when the counter ``key`` counts, given its value now."""
+    def stream_start(self, key: tuple[str, ...], value: float, start_unix_nano: int) -> int:
+        """The start time of the counter ``key``, which has this value now; ``start_unix_nano`` if it is new."""
         before = self._counters.get(key)
         if before is None:
             start = start_unix_nano
         elif value < before[0]:  # the driver was loaded again, or the counter wrapped
-            start = self._before_unix_nano
+            start = self._previous_unix_nano
         else:
             start = before[1]
         self._counters[key] = (value, start)
@@ -84,7 +83,7 @@ class MetricsMaker:
 
 
 class _Batch:
-    """One batch being built."""
+    """A batch that is being built."""
 
     def __init__(
         self, maker: MetricsMaker, resource: dict[str, str], version: str, snapshot: Snapshot, now_unix_nano: int
@@ -94,7 +93,7 @@ class _Batch:
         self._scope = self._builder.scope(self._builder.resource(resource), "tailrace.gpu", version)
 
     def gauge(self, name: str, unit: str, description: str, points: _Points) -> None:
-        attributes, values = _known(points)
+        attributes, values = _reported(points)
         if values:
             self._builder.gauge(
                 self._scope,
@@ -107,8 +106,8 @@ class _Batch:
             )
 
     def level(self, name: str, unit: str, description: str, points: _Points) -> None:
-        """An UpDownCounter in whole units."""
-        attributes, values = _known(points)
+        """Add an UpDownCounter in whole units."""
+        attributes, values = _reported(points)
         self._sum(
             name,
             unit,
@@ -120,9 +119,9 @@ class _Batch:
         )
 
     def counter(self, name: str, unit: str, description: str, points: _Points) -> None:
-        attributes, values = _known(points)
+        attributes, values = _reported(points)
         keys = [(name, *map(str, point.values())) for point in attributes]
-        starts = [self._maker.began(key, value, self._start) for key, value in zip(keys, values, strict=True)]
+        starts = [self._maker.stream_start(key, value, self._start) for key, value in zip(keys, values, strict=True)]
         self._sum(name, unit, description, attributes, values, starts, monotonic=True)
 
     def build(self) -> Metrics:
@@ -164,9 +163,9 @@ def _identity(device: Device) -> dict[str, Any]:
     return identity
 
 
-def _known(points: _Points) -> tuple[list[dict[str, Any]], list[float]]:
-    known = [(attributes, float(value)) for attributes, value in points if not math.isnan(value)]
-    return [attributes for attributes, _ in known], [value for _, value in known]
+def _reported(points: _Points) -> tuple[list[dict[str, Any]], list[float]]:
+    reported = [(attributes, float(value)) for attributes, value in points if not math.isnan(value)]
+    return [attributes for attributes, _ in reported], [value for _, value in reported]
 
 
 def _utilization(pairs: _Pairs) -> _Points:

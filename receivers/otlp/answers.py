@@ -15,6 +15,7 @@ import orjson
 
 from collector.api import ConsumeError, PermanentError, Receipt, RetryableError
 from collector.model import MalformedBatch, Signal
+from collector.otlp.protobuf import field, varint
 
 __all__ = ["Failure", "failure_of", "partial_success_json", "partial_success_proto"]
 
@@ -129,21 +130,12 @@ def _printable(text: str) -> str:
     return text[:_MAX_MESSAGE_CHARS].encode("utf-8", "replace").decode()
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
 def _int_field(number: int, value: int) -> bytes:
-    return _varint(number << 3) + _varint(value) if value else b""
+    return varint(number << 3) + varint(value) if value else b""
 
 
 def _bytes_field(number: int, value: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(value)) + value
+    return field(varint(number << 3 | 2), value)
 
 
 def _text_field(number: int, value: str) -> bytes:

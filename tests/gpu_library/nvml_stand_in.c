@@ -1,18 +1,18 @@
 /* A stand-in for libnvidia-ml.so.1: as much of nvml.h 13 as the real nvidia-ml-py needs to drive the nvml backend.
  *
- * It is told what to be by settings: stand_in_set(name, value), else the environment variable STAND_IN_<name>, else a default.
- * All are read at every call, so a test changes the machine while it is being read. Lists are comma separated.
+ * Settings define the machine: stand_in_set(name, value), else the environment variable STAND_IN_<name>, else a default.
+ * All of them are read at every call, so a test can change the machine at any time. Lists are separated by commas.
  *   boards   the machine: boards separated by ';', each "uuid/name/GiB", in MIG mode "uuid/name/GiB/mig,uuid:GiB,,uuid:GiB":
- *            slices by their index, an empty one does not exist. "" is a machine without a GPU
- *   fail     "function=code": that function returns this nvmlReturn_t; "function@0", "function@1:0" on that board or slice
- *            alone; "*@1=15" every function on board 1 and its slices
- *   field    "id=code": this field's own nvmlReturn; "*=code" every field's
- *   type     "id=n": this field's nvmlValueType_t
+ *            slices by their index, an empty one does not exist. "" stands for a machine without a GPU
+ *   fail     "function=code": that function returns this nvmlReturn_t; "function@0", "function@1:0" only on that board or slice;
+ *            "*@1=15": every function on board 1 and its slices
+ *   field    "id=code": the nvmlReturn of this field; "*=code": that of every field
+ *   type     "id=n": the nvmlValueType_t of this field
  *   hang     a function that does not return before this setting changes
- *   version  the driver's
+ *   version  the version of the driver
  *   utilization encoder decoder temperature corrected uncorrected (as the driver has them), used (MiB), reserved (MiB),
  *   power power_average power_usage (mW), energy energy_total (mJ), throttle (ns), pcie (bytes): numbers, also "name@0", "name@1:0"
- *   pids     of the processes that compute; also "pids@0", "pids@1:0"
+ *   pids     the pids of the processes that compute; also "pids@0", "pids@1:0"
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -77,7 +77,7 @@ static void place(device_t d, char out[16]) {
     else snprintf(out, 16, "%d:%d", d->board, d->slice);
 }
 
-/* The setting of this device, else of all. */
+/* The setting of this device, else that of all devices. */
 static int setting_of(const char *name, device_t d, char out[TEXT]) {
     char key[96], where[16];
     place(d, where);
@@ -90,7 +90,7 @@ static u64 number(const char *name, device_t d, u64 fallback) {
     return setting_of(name, d, text) && *text ? strtoull(text, NULL, 10) : fallback;
 }
 
-/* The number behind "key=" in a list; 0 where it is not listed. */
+/* The number after "key=" in a list; 0 if the key is not listed. */
 static int listed(const char *list, const char *key) {
     size_t n = strlen(key);
     for (const char *p = list; p && *p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL)
@@ -187,7 +187,7 @@ static struct part part_of(int board, int slice) {
     return part;
 }
 
-/* A handle of what is no longer there is an invalid argument. */
+/* The handle of a device that no longer exists is an invalid argument. */
 #define PART(device) struct part part = part_of((device)->board, (device)->slice); if (!part.exists) return 2
 
 EXPORT ret_t nvmlInitWithFlags(unsigned flags) {
@@ -223,7 +223,7 @@ EXPORT ret_t nvmlDeviceGetSerial(device_t d, char *text, unsigned n) { ENTER(d);
 EXPORT ret_t nvmlDeviceGetMigMode(device_t d, unsigned *current, unsigned *pending) {
     ENTER(d);
     PART(d);
-    if (d->board == 0 && !part.is_mig) return 3; /* one board that does not know MIG, others that have it off */
+    if (d->board == 0 && !part.is_mig) return 3; /* board 0 does not support MIG, the others have it disabled */
     *current = *pending = (unsigned)part.is_mig;
     return 0;
 }
@@ -244,7 +244,7 @@ EXPORT ret_t nvmlDeviceGetMemoryInfo(device_t d, memory_v1 *m) {
     ENTER(d);
     PART(d);
     m->total = part.gib << 30;
-    m->used = (number("used", d, d->slice < 0 ? 2048 : 1024) + number("reserved", d, 1024)) << 20; /* the old call counts what the driver reserves */
+    m->used = (number("used", d, d->slice < 0 ? 2048 : 1024) + number("reserved", d, 1024)) << 20; /* the old call includes what the driver reserves */
     m->free = m->total - m->used;
     return 0;
 }
@@ -254,7 +254,7 @@ EXPORT ret_t nvmlDeviceGetMemoryInfo_v2(device_t d, memory_v2 *m) {
     if (m->version != 0x02000028) return 25;
     u64 used = number("used", d, d->slice < 0 ? 2048 : 1024);
     m->total = part.gib << 30;
-    m->used = used >= 1ull << 40 ? used : used << 20; /* a sentinel is not shifted away */
+    m->used = used >= 1ull << 40 ? used : used << 20; /* a sentinel must not be shifted */
     m->reserved = number("reserved", d, 1024) << 20;
     m->free = m->total - m->used - m->reserved;
     return 0;
@@ -265,7 +265,7 @@ EXPORT ret_t nvmlDeviceGetUtilizationRates(device_t d, rates *u) {
     PART(d);
     if (part.is_mig) return 3;
     u->gpu = (unsigned)number("utilization", d, 40);
-    u->memory = 99; /* of the memory controller: whoever takes it for memory in use is seen */
+    u->memory = 99; /* the utilisation of the memory controller: reveals code that takes it for memory in use */
     return 0;
 }
 EXPORT ret_t nvmlDeviceGetPowerUsage(device_t d, unsigned *mw) {

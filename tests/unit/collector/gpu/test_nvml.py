@@ -1,4 +1,7 @@
-"""The nvml backend, through the real nvidia-ml-py, against a C stand-in for the driver's library."""
+"""The nvml backend, through the real nvidia-ml-py, over a C stand-in for the driver's library.
+
+The rules are those of docs/reference/gpu.md.
+"""
 
 import json
 import math
@@ -21,7 +24,7 @@ CODES = [*range(1, 31), 999]
 
 
 def known(reading):
-    """The quantities that are known."""
+    """The known quantities of a reading."""
     names = set(reading.__slots__) - {"processes", "process_count", "throttle_s", "is_lost"}
     found = {name: getattr(reading, name) for name in names if not math.isnan(getattr(reading, name))}
     return found | {
@@ -62,7 +65,7 @@ HEALTHY = {
 UNDER_MIG = {
     name: HEALTHY[name] for name in HEALTHY.keys() - {"utilization", "encoder_utilization", "decoder_utilization"}
 }
-# What the older calls say, where the newer ones are missing.
+# What the older calls return on drivers without the newer ones.
 FALLBACK = {
     "power_w": {200.0, 150.0},
     "energy_j": {7.0},
@@ -72,7 +75,7 @@ FALLBACK = {
 
 
 def test_boards_are_described_and_read(nvml):
-    """Ids, units and every quantity arrive in our units; memory in use is not the memory controller's utilisation."""
+    """Ids and all quantities arrive, in our units; memory in use is not the utilisation of the memory controller."""
     backend, devices = opened()
     first, second = devices
     assert first.id == "GPU-00000000-0000-0000-0000-000000000000"
@@ -92,7 +95,7 @@ def test_boards_are_described_and_read(nvml):
 
 
 def test_many_boards(nvml):
-    """Eight GPUs of two models, each with its own figures."""
+    """Eight GPUs of two models each report their own figures."""
     nvml.set(
         boards=";".join(f"GPU-{n}/Model {n % 2}/{80 + n}" for n in range(8)),
         **{f"power@{n}": 1000 * n for n in range(8)},
@@ -105,11 +108,12 @@ def test_many_boards(nvml):
 
 
 def test_mig_slices_have_memory_and_boards_have_power(nvml):
-    """Under MIG memory and id are the slice's, power and energy the board's; utilisation is absent, never 0."""
+    """Under MIG memory and id are the slice's, power and energy the board's; utilisation is absent (rule 10)."""
     nvml.set(boards=MIG)
     backend, devices = opened()
     assert [(d.index, d.id, d.parent_id, d.is_partitioned) for d in devices] == [
-        ("0", "GPU-a", "", False), ("1", "GPU-b", "", True), ("1:0", "MIG-x", "GPU-b", False), ("1:2", "MIG-y", "GPU-b", False),
+        ("0", "GPU-a", "", False), ("1", "GPU-b", "", True), ("1:0", "MIG-x", "GPU-b", False),
+        ("1:2", "MIG-y", "GPU-b", False),
     ]  # fmt: skip
     assert [device.memory_limit_bytes / GIB for device in devices] == [80, 80, 10, 20]
     assert devices[2].model == "Model B MIG 10g"
@@ -120,13 +124,14 @@ def test_mig_slices_have_memory_and_boards_have_power(nvml):
 
 
 SENTINELS = {
-    "NVML_VALUE_NOT_AVAILABLE": 2**64 - 1, "DCGM's 64-bit blank": 9223372036854775794, "DCGM's other blanks": 0x7FFFFFFFFFFFFFF0,
+    "NVML_VALUE_NOT_AVAILABLE": 2**64 - 1, "DCGM's 64-bit blank": 9223372036854775794,
+    "DCGM's other blanks": 0x7FFFFFFFFFFFFFF0,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("blank", SENTINELS.values(), ids=SENTINELS)
 def test_sentinels_are_filtered(nvml, blank):
-    """A value that means "not available" is absent, in every quantity and on the older calls too."""
+    """A value that means "not available" is absent, for every quantity and also from the older calls (rule 9)."""
     numbers = ("energy", "energy_total", "throttle", "pcie", "corrected", "uncorrected", "used")
     nvml.set(**dict.fromkeys(numbers, blank))
     backend, _ = opened()
@@ -136,27 +141,27 @@ def test_sentinels_are_filtered(nvml, blank):
 
 @pytest.mark.parametrize("blank", [2**32 - 1, 0x7FFFFFF0, 0x7FFFFFFF, 50_000_000, 4_000_000_000])
 def test_sentinels_of_power_are_filtered(nvml, blank):
-    """32-bit blanks, and watts no board can use."""
+    """32-bit blanks, and powers that no board can draw, are absent (rule 9)."""
     nvml.set(power=blank, power_average=blank, power_usage=blank)
     assert math.isnan(read(opened()[0])[0].power_w)
 
 
 @pytest.mark.parametrize("garbage", [101, 2**32 - 1, 2**31])
 def test_garbage_above_100_per_cent_is_absent(nvml, garbage):
-    """Utilisations above 100 % have been seen."""
+    """Utilisations above 100 %, which have been seen, are absent (rule 9)."""
     nvml.set(utilization=garbage, encoder=garbage, decoder=garbage)
     assert known(read(opened()[0])[0]).keys().isdisjoint({"utilization", "encoder_utilization", "decoder_utilization"})
 
 
 def test_a_temperature_no_board_has_is_absent(nvml):
-    """Nor is one a number of another kind."""
+    """A temperature that no board can have is absent (rule 9)."""
     nvml.set(temperature=2**31 - 1)
     assert math.isnan(read(opened()[0])[0].temperature_c)
 
 
 @pytest.mark.parametrize("kind", [7, 9, 255])
 def test_a_value_of_an_unknown_type_is_absent(nvml, kind):
-    """A newer driver's nvmlValueType_t: nothing is read out of the union."""
+    """With an unknown nvmlValueType_t of a newer driver, nothing is read from the union."""
     nvml.set(type=f"83={kind},186={kind}", fail="nvmlDeviceGetTotalEnergyConsumption=3")
     reading = read(opened()[0])[0]
     assert math.isnan(reading.energy_j)
@@ -164,7 +169,7 @@ def test_a_value_of_an_unknown_type_is_absent(nvml, kind):
 
 
 def test_capabilities_are_learnt_once_a_device(nvml):
-    """What a device cannot report is not asked again of it; the others are."""
+    """What one device cannot report is not queried again on it, but is on the others."""
     nvml.set(
         field="186=3",
         fail="nvmlDeviceGetUtilizationRates@0=3,nvmlDeviceGetEncoderUtilization=3,nvmlDeviceGetTotalEccErrors@1=4",
@@ -183,7 +188,7 @@ def test_capabilities_are_learnt_once_a_device(nvml):
 
 @pytest.mark.parametrize("code", [6, 10, 17, 20, 21, 27, 999])
 def test_what_fails_for_now_is_asked_again(nvml, code):
-    """NOT_FOUND, TIMEOUT, NO_DATA, UNKNOWN …: absent now, back when the driver answers."""
+    """After NOT_FOUND, TIMEOUT, NO_DATA or UNKNOWN a quantity is absent until the driver answers again."""
     nvml.set(fail=f"nvmlDeviceGetUtilizationRates={code}", field=f"197={code}")
     backend, _ = opened()
     reading = read(backend)[0]
@@ -194,7 +199,7 @@ def test_what_fails_for_now_is_asked_again(nvml, code):
 
 
 def test_without_field_values_the_older_calls_serve(nvml):
-    """A driver without nvmlDeviceGetFieldValues, memory info v2 and the new temperature call."""
+    """A driver may lack nvmlDeviceGetFieldValues, memory info v2 and the new temperature call."""
     missing = ("nvmlDeviceGetFieldValues", "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetTemperatureV")
     nvml.set(fail=",".join(f"{name}=13" for name in missing))
     reading = read(opened()[0])[0]
@@ -208,7 +213,7 @@ def test_without_field_values_the_older_calls_serve(nvml):
 
 @pytest.mark.parametrize("code", [15, 16])
 def test_a_lost_board_is_lost_and_the_others_go_on(nvml, code):
-    """GPU_IS_LOST, RESET_REQUIRED; with its slices, and back after a restart of the library."""
+    """A board that is lost or needs a reset is lost with its slices, and returns after the library is restarted."""
     nvml.set(boards=MIG)
     backend, devices = opened()
     read(backend)
@@ -226,7 +231,7 @@ def test_a_lost_board_is_lost_and_the_others_go_on(nvml, code):
 
 
 def test_a_board_lost_before_we_look_hides_no_other(nvml):
-    """Nothing is known of it, not even its id: the others are read, turn after turn."""
+    """Nothing is known of such a board, not even its id; the others are read again and again."""
     nvml.set(fail="*@0=15")
     backend, devices = opened()
     assert [device.index for device in devices] == ["1"]
@@ -235,7 +240,7 @@ def test_a_board_lost_before_we_look_hides_no_other(nvml):
 
 
 def test_the_layout_is_looked_at_again_when_it_changes(nvml):
-    """Slices that appear and vanish, MIG mode switched, a board added."""
+    """Slices may appear and vanish, MIG mode may be switched, boards may be added or exchanged (rule 7)."""
     backend, _ = opened()
     found = []
     for at, boards in enumerate(
@@ -246,7 +251,7 @@ def test_the_layout_is_looked_at_again_when_it_changes(nvml):
             "GPU-a/A/80;GPU-b/B/80",
             "GPU-a/A/80;GPU-b/B/80;GPU-c/C/80",
             "GPU-a/A/80",
-            "GPU-d/D/80",  # exchanged while we ran
+            "GPU-d/D/80",  # exchanged at run time
         ]
     ):
         nvml.set(boards=boards)
@@ -254,7 +259,8 @@ def test_the_layout_is_looked_at_again_when_it_changes(nvml):
         found.append([device.id for device in backend.open(0)])
         assert not is_changed(backend, 2 * at + 2)
     assert found == [
-        ["GPU-a", "GPU-b", "MIG-x", "MIG-y"], ["GPU-a", "GPU-b", "MIG-y"], ["GPU-a", "GPU-b", "MIG-z", "MIG-y"], ["GPU-a", "GPU-b"],
+        ["GPU-a", "GPU-b", "MIG-x", "MIG-y"], ["GPU-a", "GPU-b", "MIG-y"], ["GPU-a", "GPU-b", "MIG-z", "MIG-y"],
+        ["GPU-a", "GPU-b"],
         ["GPU-a", "GPU-b", "GPU-c"], ["GPU-a"], ["GPU-d"],
     ]  # fmt: skip
 
@@ -273,13 +279,13 @@ def test_the_layout_is_looked_at_again_when_it_changes(nvml):
     ],
 )
 def test_failures_to_begin_have_a_reason(nvml, settings, reason):
-    """Each is unavailability with a constant word, never another exception."""
+    """Each error means that the GPU is unavailable, with a constant word; no other exception is raised."""
     nvml.set(**settings)
     assert why_unavailable(lambda: NvmlBackend().open(0)) == reason
 
 
 def test_no_python_package_is_a_reason(monkeypatch):
-    """The extra is not installed, or something else named pynvml fails to import."""
+    """The extra may be missing, or something else with the name pynvml may fail to import."""
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert why_unavailable(lambda: NvmlBackend().open(0)) == "no_module"
 
@@ -305,12 +311,12 @@ def in_a_process(library, **env):
 
 
 def test_nvidia_ml_pys_own_loader_finds_the_library(nvml_library):
-    """By its name, as on a machine with a driver."""
+    """The library is found by its name, as on a machine with a driver."""
     assert in_a_process(nvml_library, STAND_IN_boards="GPU-env/E/8") == ["GPU-env"]
 
 
 def test_no_library_is_a_reason(tmp_path):
-    """No libnvidia-ml.so.1 at all: the usual machine without a GPU."""
+    """The usual machine without a GPU has no libnvidia-ml.so.1 at all."""
     pytest.importorskip("pynvml", reason="the extra `gpu` (nvidia-ml-py) is not installed")
     found = in_a_process(tmp_path)
     assert found in ("no_library", "no_driver", "no_device") or isinstance(found, list)  # where a driver is installed
@@ -318,7 +324,7 @@ def test_no_library_is_a_reason(tmp_path):
 
 @pytest.mark.parametrize(("code", "reason"), [(1, "no_driver"), (9, "no_driver"), (18, "driver_mismatch")])
 def test_a_driver_that_goes_away_is_unavailable(nvml, code, reason):
-    """The whole driver unloads or is replaced while we read: on any call, and on any field."""
+    """The driver may be unloaded or replaced during a reading, at any call and any field."""
     backend, _ = opened()
     read(backend)
     nvml.set(fail=f"nvmlDeviceGetFieldValues={code}")
@@ -328,7 +334,7 @@ def test_a_driver_that_goes_away_is_unavailable(nvml, code, reason):
 
 
 def test_processes_are_those_the_driver_and_proc_agree_on(nvml):
-    """Pids are counted as the driver gives them; only those in our /proc are described."""
+    """All pids that the driver returns are counted; only those in our /proc are described."""
     nvml.set(**{"pids@0": f"{os.getpid()},4000000000", "pids@1": "4000000000"})
     backend = NvmlBackend(ProcessTable())
     backend.open(0)
@@ -339,23 +345,27 @@ def test_processes_are_those_the_driver_and_proc_agree_on(nvml):
 
 
 def test_processes_that_may_not_be_listed_are_unknown(nvml):
-    """No permission: the number of processes is absent, not 0."""
+    """Without permission the number of processes is absent, not 0 (rule 8)."""
     nvml.set(fail="nvmlDeviceGetComputeRunningProcesses_v3=4")
     assert read(opened()[0])[0].process_count is None
 
 
 FUNCTIONS = [
     "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetCount_v2", "nvmlDeviceGetDecoderUtilization",
-    "nvmlDeviceGetEncoderUtilization", "nvmlDeviceGetFieldValues", "nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetMaxMigDeviceCount",
-    "nvmlDeviceGetMemoryInfo", "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMigDeviceHandleByIndex", "nvmlDeviceGetMigMode",
-    "nvmlDeviceGetName", "nvmlDeviceGetSerial", "nvmlDeviceGetTemperature", "nvmlDeviceGetTemperatureV", "nvmlDeviceGetTotalEccErrors",
-    "nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetUUID", "nvmlDeviceGetUtilizationRates",
+    "nvmlDeviceGetEncoderUtilization", "nvmlDeviceGetFieldValues", "nvmlDeviceGetHandleByIndex_v2",
+    "nvmlDeviceGetMaxMigDeviceCount",
+    "nvmlDeviceGetMemoryInfo", "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMigDeviceHandleByIndex",
+    "nvmlDeviceGetMigMode",
+    "nvmlDeviceGetName", "nvmlDeviceGetSerial", "nvmlDeviceGetTemperature", "nvmlDeviceGetTemperatureV",
+    "nvmlDeviceGetTotalEccErrors",
+    "nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetUUID",
+    "nvmlDeviceGetUtilizationRates",
     "nvmlInitWithFlags", "nvmlShutdown", "nvmlSystemGetDriverVersion",
 ]  # fmt: skip
 
 
 def test_every_function_of_the_stand_in_is_tried(nvml):
-    """The list below is that of the source."""
+    """The list of calls in this test is that of the source."""
     assert sorted(FUNCTIONS) == nvml.functions()
 
 
@@ -365,7 +375,7 @@ def allowed(name, value, expected):
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_every_error_code_on_every_call_is_survived(nvml, function):
-    """Whatever a call returns, before or after the devices were found: what is read is right or absent, nothing else is raised."""
+    """Whatever a call returns, at any time, the reading is right or absent and nothing is raised."""
     nvml.set(boards=MIG)
     expected = {"0": HEALTHY, "1": UNDER_MIG}
     for code in CODES:
@@ -382,7 +392,7 @@ def test_every_error_code_on_every_call_is_survived(nvml, function):
                     assert len(readings) == len(devices)
                     for device, reading in zip(devices, readings, strict=True):
                         whole = expected.get(device.index, {"memory_used_bytes": 1 * GIB})
-                        if device.index == "1" and not device.is_partitioned:  # its mode could not be asked for
+                        if device.index == "1" and not device.is_partitioned:  # its mode could not be read
                             whole = UNDER_MIG
                         wrong = {
                             name: value for name, value in known(reading).items() if not allowed(name, value, whole)
@@ -396,7 +406,7 @@ def test_every_error_code_on_every_call_is_survived(nvml, function):
 
 @pytest.mark.parametrize("code", CODES)
 def test_every_error_code_on_every_field_is_survived(nvml, code):
-    """Each field has its own nvmlReturn: one that failed is absent or read through an older call; it never loses the others."""
+    """A field that fails is absent or read through an older call, and does not affect the other fields."""
     fields = {
         83: "energy_j",
         185: "power_w",

@@ -1,4 +1,4 @@
-"""What /proc tells of a process, on a made-up /proc and on the real one."""
+"""What /proc tells about a process, with a fake /proc and with the real one."""
 
 import os
 
@@ -37,7 +37,7 @@ def proc(tmp_path):
     ],
 )
 def test_container_and_pod_come_from_the_cgroup(proc, cgroup, pod):
-    """Docker, containerd and CRI-O, cgroup v1 and v2."""
+    """Containers and pods of Docker, containerd and CRI-O are found with cgroup v1 and v2."""
     make_process(proc, 42, cgroup=cgroup, nspid="42\t7")
     found = ProcessTable(proc).look_up([42])[42]
     assert (found.container_id, found.pod_uid, found.namespace_pid) == (CONTAINER, pod, 7)
@@ -45,13 +45,13 @@ def test_container_and_pod_come_from_the_cgroup(proc, cgroup, pod):
 
 
 def test_a_command_may_hold_anything(proc):
-    """Parentheses and spaces in the command do not move the start time."""
+    """Parentheses and spaces in the command do not affect the start time."""
     make_process(proc, 42, command="a) S 9 9 (b", start=700)
     assert ProcessTable(proc).look_up([42])[42].start_time_unix_nano == 1_700_000_007_000_000_000
 
 
 def test_a_pid_that_is_used_again_is_another_process(proc):
-    """The start time tells; what was known of the old one is forgotten."""
+    """A new start time means a new process; what was known of the old one is forgotten."""
     table = ProcessTable(proc)
     make_process(proc, 42, cgroup=f"0::/docker/{CONTAINER}")
     assert table.look_up([42])[42].container_id == CONTAINER
@@ -60,11 +60,11 @@ def test_a_pid_that_is_used_again_is_another_process(proc):
 
 
 def test_a_process_that_is_gone_is_left_out(proc):
-    """Or one that /proc does not show us."""
+    """A process that has ended, or that our /proc does not show, is left out."""
     assert ProcessTable(proc).look_up([42, 4_000_000_000]) == {}
 
 
 def test_this_process_is_found():
-    """The real /proc."""
+    """Our own process is found in the real /proc."""
     found = ProcessTable().look_up([os.getpid()])[os.getpid()]
     assert found.start_time_unix_nano > 0

@@ -1,4 +1,4 @@
-"""Recordings: written, read back, played now, looped; files that are none."""
+"""Recordings are written, read back, played and looped; invalid files are refused."""
 
 import math
 import os
@@ -57,14 +57,14 @@ def test_a_recording_plays_as_it_was(recording):
 
 
 def test_a_loop_goes_on_counting(recording):
-    """The energy counter never falls."""
+    """When a recording starts over, counters such as energy do not fall."""
     backend, _ = play(recording)
     energies = [backend.read(10 * NOW + n * STEP)[0].energy_j for n in range(170)]
     assert energies == sorted(energies)
 
 
 def test_without_loop_it_ends(recording):
-    """Played to its end: unavailable, with its own reason."""
+    """A recording that has ended makes the GPU unavailable, with a reason of its own."""
     backend, _ = play(recording, loop=False)
     with pytest.raises(BackendUnavailableError) as caught:
         backend.read(10 * NOW + 60 * STEP)
@@ -76,7 +76,7 @@ SAMPLE = '{"time_unix_nano": 5, "readings": [{"utilization": 0.5}]}\n'
 
 
 def test_what_is_not_recorded_is_absent(tmp_path):
-    """A reading holds only what is known."""
+    """A recorded reading contains only known values."""
     path = tmp_path / "one.jsonl"
     path.write_text(HEADER + SAMPLE)
     backend, devices = play(path)
@@ -113,7 +113,7 @@ def test_what_is_not_recorded_is_absent(tmp_path):
     ],
 )
 def test_a_file_that_is_no_recording_says_where(tmp_path, text, line):
-    """Unavailable, with file and line; never another exception."""
+    """An invalid file makes the GPU unavailable, with file and line in the message; no other exception is raised."""
     path = tmp_path / "bad.jsonl"
     path.write_text(text)
     with pytest.raises(BackendUnavailableError) as caught:
@@ -123,8 +123,8 @@ def test_a_file_that_is_no_recording_says_where(tmp_path, text, line):
 
 
 def test_a_missing_file_is_unavailability(tmp_path):
-    """It may be there at the next probe."""
-    with pytest.raises(BackendUnavailableError, match="cannot be read"):
+    """A missing file makes the GPU unavailable; it may exist at the next probe."""
+    with pytest.raises(BackendUnavailableError, match="cannot read the recording"):
         play(tmp_path / "none.jsonl")
 
 
@@ -132,7 +132,7 @@ MIG = "GPU-a/Model A/80;GPU-b/Model B/80/mig,MIG-x:10,,MIG-y:20"
 
 
 def test_what_the_driver_said_plays_again(nvml, tmp_path):
-    """Recorded through nvidia-ml-py and played: the same devices and readings, lost boards, slices and sentinels too."""
+    """What is recorded through nvidia-ml-py is played back equally, including lost boards, slices and sentinels."""
     nvml.set(boards=MIG, **{"energy@0": 9223372036854775794, "pids@0": f"{os.getpid()},2"})
     path, now, original = tmp_path / "node.jsonl", NOW, []
 
@@ -152,7 +152,7 @@ def test_what_the_driver_said_plays_again(nvml, tmp_path):
     nvml.set(fail="")
     assert devices == NvmlBackend().open(0)
     assert [device.index for device in devices] == ["0", "1", "1:0", "1:2"]
-    for number, readings in enumerate(original[:-1]):  # with the last one it begins again
+    for number, readings in enumerate(original[:-1]):  # at the last one the recording starts over
         again = played.read(10 * NOW + number * STEP)
         assert [repr(reading) for reading in again] == [repr(without_processes(reading)) for reading in readings]
     assert played.read(10 * NOW + 8 * STEP)[1].is_lost
@@ -164,7 +164,7 @@ def without_processes(reading):
 
 
 def test_recordings_of_version_1_play(tmp_path):
-    """The committed file is what an earlier release wrote: it must go on to play."""
+    """The committed file was written by an earlier release and must remain playable."""
     backend, devices = play(Path(__file__).parents[4] / "tests/data/gpu_recording_v1.jsonl")
     assert [(d.id, d.model, d.is_partitioned, d.parent_id) for d in devices] == [
         ("GPU-a", "NVIDIA Stand-in", True, ""), ("MIG-x", "NVIDIA Stand-in MIG 10g", False, "GPU-a"),
@@ -176,7 +176,7 @@ def test_recordings_of_version_1_play(tmp_path):
 
 
 def test_the_recorder_is_a_command(tmp_path):
-    """Writes a file that plays; without a GPU it says why."""
+    """The command writes a file that can be played; without a GPU it reports the reason."""
     path = tmp_path / "sim.jsonl"
     done = CliRunner().invoke(main, [str(path), "--backend", "simulated", "--seconds", "0.1", "--interval", "0.05"])
     assert done.exit_code == 0, done.output
@@ -184,7 +184,7 @@ def test_the_recorder_is_a_command(tmp_path):
 
 
 def test_the_recorder_says_what_is_missing(tmp_path, monkeypatch):
-    """No package, no driver, no such folder: a sentence, no traceback."""
+    """A missing package, driver or folder is reported in a sentence, without a traceback."""
     done = CliRunner().invoke(main, [str(tmp_path / "none" / "x.jsonl"), "--backend", "simulated"])
     assert (done.exit_code, "No such file" in done.output) == (1, True)
     monkeypatch.setitem(sys.modules, "pynvml", None)

@@ -1,4 +1,4 @@
-"""Windows over the ring, against a slow obvious integral."""
+"""Windows over the ring agree with a slow and simple integral. The rules are those of docs/reference/gpu.md."""
 
 import itertools
 import math
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.gpu import THROTTLE_REASONS, Reading, Ring
+from collector.gpu import Reading, Ring
 
 SECOND = 1_000_000_000
 ORIGIN = 1_700_000_000 * SECOND
@@ -28,7 +28,7 @@ def windows(ring, pairs):
     return ring.view.windows(start, end)
 
 
-def every(step_s, count, **values):
+def samples_every(step_s, count, **values):
     return [
         (
             round((n + 1) * step_s * SECOND),
@@ -39,7 +39,7 @@ def every(step_s, count, **values):
 
 
 class Reference:
-    """Walks along the window cell by cell."""
+    """A slow reference that walks through the window cell by cell."""
 
     def __init__(self, samples, start, end):
         self.cells = []  # (seconds inside the window, reading, reading before)
@@ -99,7 +99,7 @@ PLACES = st.tuples(st.integers(-1000, 1000), st.integers(1, 1000))
 
 @st.composite
 def histories(draw):
-    """Samples, and windows that begin and end anywhere around them."""
+    """Samples, and windows that start and end anywhere around them."""
     samples, time, energy = [], 0, 1e6
     for step, load, power, memory, growth in draw(CELLS):
         time += step
@@ -117,7 +117,7 @@ def histories(draw):
 @settings(max_examples=300)
 @given(histories(), st.integers(25, 60))
 def test_windows_equal_the_slow_integral(history, capacity):
-    """Energy, means, maxima, coverage and sample counts of any window of any history with gaps, resets and unknown values."""
+    """All figures of a window are right for any history with gaps, resets and unknown values."""
     samples, pairs = history
     found = windows(ring_of(samples, capacity), pairs)
     columns = (
@@ -140,8 +140,8 @@ def test_windows_equal_the_slow_integral(history, capacity):
 
 
 def test_only_the_newest_samples_are_kept():
-    """The ring forgets the oldest; a window before it is before."""
-    ring = ring_of(every(0.1, 50, utilization=0.5, memory_used_bytes=lambda n: n), capacity=10)
+    """The ring drops the oldest samples, and a window before the remaining ones is reported as such."""
+    ring = ring_of(samples_every(0.1, 50, utilization=0.5, memory_used_bytes=lambda n: n), capacity=10)
     assert len(ring.view) == 10
     assert ring.view.column("memory_used").tolist() == list(range(40, 50))
     found = windows(ring, [(0, SECOND), (4_500_000_000, 4_600_000_000)])
@@ -150,41 +150,41 @@ def test_only_the_newest_samples_are_kept():
 
 
 def test_a_view_does_not_change_while_samples_are_added():
-    """What a reader holds stays what it was, also when the ring moves on to new memory."""
-    ring = ring_of(every(0.1, 10, memory_used_bytes=lambda n: n), capacity=10)
+    """A view does not change, even after the ring has moved to a new array."""
+    ring = ring_of(samples_every(0.1, 10, memory_used_bytes=lambda n: n), capacity=10)
     view = ring.view
     before = view.column("memory_used").copy()
-    for nano, reading in every(0.1, 100, memory_used_bytes=7):
+    for nano, reading in samples_every(0.1, 100, memory_used_bytes=7):
         ring.append(ORIGIN + 2 * SECOND + nano, reading)
     assert view.column("memory_used").tolist() == before.tolist()
 
 
 def test_an_energy_counter_that_falls_was_reset():
-    """A driver reload: nothing negative, and not the new counter's whole value either; the power tells, or nothing does."""
+    """After a driver reload power over time is used, or the energy is absent, but never the counter (rule 11)."""
     counter = [100, 110, 120, 3, 13, 23]
     pairs = [(100_000_000, 600_000_000), (100_000_000, 300_000_000), (400_000_000, 600_000_000)]
-    found = windows(ring_of(every(0.1, 6, energy_j=lambda n: counter[n], power_w=100.0)), pairs)
+    found = windows(ring_of(samples_every(0.1, 6, energy_j=lambda n: counter[n], power_w=100.0)), pairs)
     assert found.energy().tolist() == pytest.approx([50.0, 20.0, 20.0])
-    found = windows(ring_of(every(0.1, 6, energy_j=lambda n: counter[n], power_w=lambda n: math.nan)), pairs)
+    found = windows(ring_of(samples_every(0.1, 6, energy_j=lambda n: counter[n], power_w=lambda n: math.nan)), pairs)
     assert found.energy().tolist() == pytest.approx([math.nan, 20.0, 20.0], nan_ok=True)
 
 
 def test_without_an_energy_counter_power_is_integrated():
-    """Boards before Volta have no counter."""
-    found = windows(ring_of(every(0.1, 11, power_w=200.0)), [(100_000_000, 1_100_000_000)])
+    """Without an energy counter, as on boards before Volta, power is integrated (rule 11)."""
+    found = windows(ring_of(samples_every(0.1, 11, power_w=200.0)), [(100_000_000, 1_100_000_000)])
     assert found.energy()[0] == pytest.approx(200.0)
 
 
 def test_what_is_never_reported_stays_unknown():
-    """Absent is not 0."""
-    found = windows(ring_of(every(0.1, 5, memory_used_bytes=1)), [(100_000_000, 400_000_000)])
-    for column in (found.energy(), found.mean("utilization"), found.mean("power"), found.maximum("temperature")):
+    """A quantity that is never reported is NaN, not 0 (rule 8)."""
+    found = windows(ring_of(samples_every(0.1, 5, memory_used_bytes=1)), [(100_000_000, 400_000_000)])
+    for column in (found.energy(), found.mean("utilization"), found.mean("power"), found.maximum("power")):
         assert math.isnan(column[0])
 
 
 def test_the_newest_sample_is_held_for_one_interval():
-    """A span that ends behind the newest sample is covered for one interval more, not longer."""
-    ring = ring_of(every(0.1, 10, utilization=0.5, power_w=100.0, energy_j=lambda n: 10.0 * n))
+    """A window that ends after the newest sample is covered for one more interval, not longer (rule 2)."""
+    ring = ring_of(samples_every(0.1, 10, utilization=0.5, power_w=100.0, energy_j=lambda n: 10.0 * n))
     found = windows(ring, [(900_000_000, 1_050_000_000), (900_000_000, 1_300_000_000), (1_200_000_000, 1_300_000_000)])
     assert found.coverage().tolist() == pytest.approx([1.0, 0.5, 0.0])
     assert found.is_after.tolist() == [False, False, True]
@@ -193,8 +193,8 @@ def test_the_newest_sample_is_held_for_one_interval():
 
 
 def test_a_span_between_two_samples_holds_the_enclosing_one():
-    """Shorter than the interval: no sample inside, but covered, with the figure that covers it."""
-    ring = ring_of(every(0.1, 10, utilization=lambda n: n / 10, memory_used_bytes=lambda n: n))
+    """A window between two samples contains none but is covered, with the value of the enclosing sample (rule 23)."""
+    ring = ring_of(samples_every(0.1, 10, utilization=lambda n: n / 10, memory_used_bytes=lambda n: n))
     found = windows(ring, [(520_000_000, 560_000_000), (550_000_000, 550_000_000)])
     assert found.samples.tolist() == [0, 0]
     assert found.coverage().tolist() == pytest.approx([1.0, 1.0])
@@ -203,9 +203,9 @@ def test_a_span_between_two_samples_holds_the_enclosing_one():
 
 
 def test_a_clock_set_back_forgets_what_was_later():
-    """Times keep increasing, and spans of the new clock find samples of the new clock."""
-    ring = ring_of(every(0.1, 20, utilization=0.2))
-    for nano, reading in every(0.1, 5, utilization=0.9):
+    """After the clock is set back times keep increasing, and windows of the new clock match its samples (rule 12)."""
+    ring = ring_of(samples_every(0.1, 20, utilization=0.2))
+    for nano, reading in samples_every(0.1, 5, utilization=0.9):
         ring.append(ORIGIN + SECOND + nano, reading)
     times = ring.view.column("time")
     assert (np.diff(times) > 0).all()
@@ -213,19 +213,9 @@ def test_a_clock_set_back_forgets_what_was_later():
     assert windows(ring, [(1_110_000_000, 1_500_000_000)]).mean("utilization")[0] == pytest.approx(0.9)
 
 
-def test_throttling_is_counted_by_reason():
-    """Counters of throttled time, within the window."""
-    samples = every(
-        0.1, 11, utilization=1.0, throttle_s=lambda n: (0.05 * n, *([math.nan] * (len(THROTTLE_REASONS) - 1)))
-    )
-    found = windows(ring_of(samples), [(100_000_000, 1_100_000_000)])
-    assert found.throttled_s("power_cap")[0] == pytest.approx(0.5)
-    assert math.isnan(found.throttled_s("hw_thermal")[0])
-
-
 def test_hostile_times_are_answered():
-    """Zero, the largest number and everything between: no error, no coverage."""
-    ring = ring_of(every(0.1, 5, utilization=0.5))
+    """Windows at 0, at the largest time and in between cause no error and have no coverage."""
+    ring = ring_of(samples_every(0.1, 5, utilization=0.5))
     start = np.array([0, 0, 2**64 - 1, 1], np.uint64)
     end = np.array([0, 1, 2**64 - 1, 2**63], np.uint64)
     found = ring.view.windows(start, end)
@@ -234,8 +224,8 @@ def test_hostile_times_are_answered():
 
 
 def test_a_resized_ring_keeps_its_past():
-    """A component that wants a longer ring gets it without losing what is there; a new ring can take over an old one's past."""
-    ring = ring_of(every(0.1, 10, memory_used_bytes=lambda n: n), capacity=10)
+    """A ring can grow without losing samples, and a new ring can take over the samples of another."""
+    ring = ring_of(samples_every(0.1, 10, memory_used_bytes=lambda n: n), capacity=10)
     ring.resize(30, gap_s=GAP_S, hold_s=HOLD_S)
     assert len(ring.view) == 10
     heir = Ring(5, gap_s=GAP_S, hold_s=HOLD_S, origin_unix_nano=0, past=ring.view)
@@ -250,7 +240,7 @@ def test_a_resized_ring_keeps_its_past():
     st.booleans(),
 )
 def test_the_grid_finds_what_a_binary_search_finds(steps, others, is_even):
-    """Many windows at once take another way to the same samples: between them, on them, before and behind all."""
+    """The lookup for many windows finds the same samples as a binary search: at, between, before and after samples."""
     steps = [100] * len(steps) if is_even else steps
     times = (np.cumsum(steps) * (SECOND // 1000)).tolist()
     view = ring_of([(time, Reading(utilization=0.5)) for time in times]).view

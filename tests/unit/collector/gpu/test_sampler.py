@@ -1,4 +1,7 @@
-"""The sampler, turned by hand: unavailability, hung calls, lost devices, changed layouts, hand-over."""
+"""The sampler, stepped by hand: unavailability, hung calls, lost devices, changed layouts, reloads.
+
+The rules are those of docs/reference/gpu.md.
+"""
 
 import threading
 
@@ -48,7 +51,7 @@ class Inline:
 
 
 class Scripted:
-    """A backend that does what the test says next."""
+    """A backend that does what the test has scripted."""
 
     source = "scripted"
 
@@ -91,28 +94,28 @@ def make(backend, caller=None, inherited=None, **config):
     return sampler, clock, log
 
 
-def turn(sampler, clock, count=1, seconds=0.1):
+def advance(sampler, clock, count=1, seconds=0.1):
     for _ in range(count):
         sampler.step()
         clock.move(seconds)
 
 
 def test_samples_are_published():
-    """Each turn adds one sample a device and waits for the rest of the interval."""
+    """Each step adds one sample per device and returns the rest of the interval."""
     sampler, clock, log = make(Scripted())
     assert sampler.step() == pytest.approx(0.1)
     clock.move(0.1)
-    turn(sampler, clock, 4)
+    advance(sampler, clock, 4)
     snapshot = sampler.snapshot
     assert snapshot.is_available
     assert (snapshot.reason, snapshot.source) == ("ok", "scripted")
     assert [len(view) for view in snapshot.views] == [5, 5]
-    assert (snapshot.samples_count, snapshot.gaps_count) == (10, 0)
+    assert (snapshot.sample_count, snapshot.gap_count) == (10, 0)
     assert not log.of_level("warning")
 
 
 def test_without_a_device_there_is_one_warning_and_a_slow_probe():
-    """No driver: available 0, its reason, no call before reprobe_interval; found when it comes."""
+    """Without a driver there is no call before reprobe_interval; a driver that appears later is found (rule 4)."""
     backend = Scripted()
     backend.fails = BackendUnavailableError("no_driver", "no driver is loaded")
     sampler, clock, log = make(backend)
@@ -128,19 +131,19 @@ def test_without_a_device_there_is_one_warning_and_a_slow_probe():
     assert len(log.of_level("warning")) == 1
     backend.fails = None
     clock.move(60)
-    turn(sampler, clock)
+    advance(sampler, clock)
     assert sampler.snapshot.is_available
 
 
 def test_a_driver_that_goes_away_warns_once_each_time():
-    """Available, gone, available, gone: two warnings; the history stays readable meanwhile."""
+    """A driver that goes twice causes two warnings; the history remains readable in between."""
     backend = Scripted()
     sampler, clock, log = make(backend)
     for _ in range(2):
         backend.fails = None
-        turn(sampler, clock, 3)
+        advance(sampler, clock, 3)
         backend.fails = BackendUnavailableError("no_driver", "unloaded")
-        turn(sampler, clock, 3)
+        advance(sampler, clock, 3)
         assert sampler.snapshot.reason == "no_driver"
         assert sampler.snapshot.devices
         assert len(sampler.snapshot.views[0])
@@ -150,7 +153,7 @@ def test_a_driver_that_goes_away_warns_once_each_time():
 
 
 def test_an_unexpected_error_is_unavailability():
-    """Whatever a foreign library raises, the thread survives it."""
+    """The thread survives any exception that the library raises."""
     backend = Scripted()
     backend.fails = RuntimeError("surprise")
     sampler, _, log = make(backend)
@@ -160,7 +163,7 @@ def test_an_unexpected_error_is_unavailability():
 
 
 def test_a_hung_call_is_abandoned():
-    """Its thread is left behind, the sampler goes on, and nobody waits for it."""
+    """The thread of a hung call is abandoned; the sampler continues without waiting for it (rule 5)."""
     gate, entered = threading.Event(), threading.Event()
 
     class Hangs(Scripted):
@@ -188,7 +191,7 @@ def test_a_hung_call_is_abandoned():
 
 
 def test_threads_stuck_in_the_driver_are_bounded():
-    """After a few that never came back no more are started, until one does."""
+    """After four threads have got stuck no more are started, until one returns (rule 5)."""
     gate, caller = threading.Event(), ThreadCaller()
     try:
         stuck = 0
@@ -207,7 +210,7 @@ def test_threads_stuck_in_the_driver_are_bounded():
 
 
 def test_what_a_call_raises_reaches_the_caller():
-    """Also a TimeoutError of its own."""
+    """A TimeoutError that the function itself raises is passed on."""
     caller = ThreadCaller()
 
     def fails():
@@ -219,59 +222,59 @@ def test_what_a_call_raises_reaches_the_caller():
 
 
 def test_a_lost_device_is_warned_of_once_and_initialised_again():
-    """The others go on; the driver is restarted every reprobe_interval until it is back."""
+    """The other devices continue; the driver is restarted until the lost one returns (rule 6)."""
     backend = Scripted()
     sampler, clock, log = make(backend, reprobe_interval="10s")
-    turn(sampler, clock, 2)
+    advance(sampler, clock, 2)
     backend.lost = {"GPU-b"}
-    turn(sampler, clock, 90)
+    advance(sampler, clock, 90)
     assert sampler.snapshot.is_available
     assert [reading.is_lost for reading in sampler.snapshot.readings] == [False, True]
     assert backend.opened == 1
-    turn(sampler, clock, 20)
+    advance(sampler, clock, 20)
     assert (backend.opened, backend.closed) == (2, 1)
     assert len(log.of_level("warning")) == 1
     backend.lost = {"GPU-a", "GPU-b"}
-    turn(sampler, clock)
+    advance(sampler, clock)
     assert (sampler.snapshot.is_available, sampler.snapshot.reason) == (False, "gpu_lost")
     backend.lost = set()
-    turn(sampler, clock)
+    advance(sampler, clock)
     assert sampler.snapshot.is_available
 
 
 def test_a_changed_layout_is_read_at_once():
-    """New slices are sampled from the same turn on; devices that stayed keep their past."""
+    """New slices are sampled at once, and devices that remain keep their history (rule 7)."""
     backend = Scripted()
     sampler, clock, _ = make(backend)
-    turn(sampler, clock, 5)
+    advance(sampler, clock, 5)
     backend.devices = [backend.devices[0], Device("MIG-c", "1:0", parent_id="GPU-b")]
     backend.changed = True
-    turn(sampler, clock)
+    advance(sampler, clock)
     assert [device.id for device in sampler.snapshot.devices] == ["GPU-a", "MIG-c"]
     assert [len(view) for view in sampler.snapshot.views] == [6, 1]
 
 
 def test_a_pause_is_a_gap():
-    """The machine slept: counted, and not covered."""
+    """A pause, for example a suspended machine, is counted and not covered (rule 2)."""
     sampler, clock, _ = make(Scripted())
-    turn(sampler, clock, 3)
+    advance(sampler, clock, 3)
     clock.move(30)
-    turn(sampler, clock, 2)
-    assert sampler.snapshot.gaps_count == 2  # one a device
+    advance(sampler, clock, 2)
+    assert sampler.snapshot.gap_count == 2  # one per device
 
 
 def test_a_reload_inherits_the_history():
-    """The sampler that replaces another begins with what that one had seen."""
+    """A sampler that replaces another starts with its history."""
     sampler, clock, _ = make(Scripted())
-    turn(sampler, clock, 5)
+    advance(sampler, clock, 5)
     heir, heir_clock, _ = make(Scripted(), inherited=sampler.snapshot)
     heir_clock.nano = clock.nano
-    turn(heir, heir_clock)
+    advance(heir, heir_clock)
     assert [len(view) for view in heir.snapshot.views] == [6, 6]
 
 
 def test_components_share_one_sampler():
-    """Same backend, one sampler, with the shortest interval anyone wants; the last release ends it."""
+    """Components share a sampler with the shortest interval; the last release stops it (rule 1)."""
     log = RecordingLog()
     simulated = {"backend": "simulated", "simulated": {"seed": 99}}
     first = acquire(GpuSourceConfig(**simulated, sample_interval="1s"), log)
@@ -293,7 +296,7 @@ def test_components_share_one_sampler():
 
 
 def test_auto_never_invents():
-    """auto is NVML or nothing: the same sampler as nvml."""
+    """``auto`` and ``nvml`` share one sampler (rule 3)."""
     log = RecordingLog()
     auto, nvml = acquire(GpuSourceConfig(), log), acquire(GpuSourceConfig(backend="nvml"), log)
     try:

@@ -1,4 +1,4 @@
-"""The simulated backend: deterministic, and consistent in itself."""
+"""The simulated backend is deterministic and its figures are consistent."""
 
 import pytest
 
@@ -10,7 +10,7 @@ SHAPES = ["constant", "sine", "square"]
 
 
 def test_two_runs_agree_and_seeds_differ():
-    """Devices and readings are functions of seed and time."""
+    """Devices and readings depend only on seed and time."""
     one, same, other = (SimulatedBackend(SimulatedConfig(gpus=2, seed=seed)) for seed in (1, 1, 2))
     assert one.open(NOW) == same.open(NOW)
     assert one.read(NOW) == same.read(NOW)
@@ -21,7 +21,7 @@ def test_two_runs_agree_and_seeds_differ():
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_energy_is_the_integral_of_power(shape):
-    """Over any stretch the counter grows by what the power adds up to."""
+    """In any period the energy counter grows by the integral of the power."""
     backend = SimulatedBackend(SimulatedConfig(load=LoadConfig(shape=shape, period="7s")))
     steps = 20_000
     begin, end = NOW, NOW + 13 * 10**9
@@ -33,7 +33,7 @@ def test_energy_is_the_integral_of_power(shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_load_stays_in_its_bounds(shape):
-    """Mean plus and minus amplitude."""
+    """The load stays between mean minus amplitude and mean plus amplitude."""
     backend = SimulatedBackend(SimulatedConfig(load=LoadConfig(shape=shape, mean=0.5, amplitude=0.25)))
     loads = [backend.read(NOW + n * 10**9)[0].utilization for n in range(120)]
     assert 0.25 <= min(loads) <= max(loads) <= 0.75
@@ -41,6 +41,6 @@ def test_the_load_stays_in_its_bounds(shape):
 
 
 def test_a_load_outside_0_and_1_is_refused():
-    """Clipping would break the books."""
+    """A load that would have to be clipped is refused, because energy and power would disagree."""
     with pytest.raises(ValueError, match="amplitude must stay"):
         LoadConfig(mean=0.9, amplitude=0.2)

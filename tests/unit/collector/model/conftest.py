@@ -12,18 +12,11 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from collector.model import Logs, Metrics, Traces
+from protobuf_wire import padded_varint, tag, varint
 
 REQUESTS = {Traces: ExportTraceServiceRequest, Metrics: ExportMetricsServiceRequest, Logs: ExportLogsServiceRequest}
 TEXTS = ("", "a", "service.name", "grün", "x" * 130)
 KEYS = ("a", "b", "service.name", "", "long" * 40)
-
-
-def varint(value):
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
 
 
 class Writer:
@@ -36,21 +29,17 @@ class Writer:
         return self.random.random() < share
 
     def number(self, field, value):
-        return varint(field << 3) + varint(value % 2**64)
+        return tag(field, 0) + varint(value % 2**64)
 
     def fixed64(self, field, value):
-        return varint(field << 3 | 1) + (
-            struct.pack("<d", value) if isinstance(value, float) else struct.pack("<Q", value)
-        )
+        return tag(field, 1) + (struct.pack("<d", value) if isinstance(value, float) else struct.pack("<Q", value))
 
     def fixed32(self, field, value):
-        return varint(field << 3 | 5) + struct.pack("<I", value)
+        return tag(field, 5) + struct.pack("<I", value)
 
     def held(self, field, content):
-        length = varint(len(content))
-        if self.maybe(0.05):
-            length = length[:-1] + bytes((length[-1] | 0x80, 0))
-        return varint(field << 3 | 2) + length + content
+        length = padded_varint(len(content)) if self.maybe(0.05) else varint(len(content))
+        return tag(field) + length + content
 
     def unknown(self):
         field = self.random.randrange(200, 300)

@@ -1,4 +1,4 @@
-"""The actions on columns against the same actions on one Python dict an item."""
+"""The actions on columns agree with the same actions on one Python dict per item."""
 
 import base64
 import hashlib
@@ -65,17 +65,17 @@ def read(batch):
 
 
 def run(rows, *actions, where=None, context=EMPTY_CONTEXT):
-    """``rows``: a dict, or pairs with repeated keys, an item."""
+    """A batch of items with these attributes, each given as a dict or as pairs with repeated keys."""
     pairs = [list(row.items()) if isinstance(row, dict) else row for row in rows]
     batch = Logs.from_wire(request(pairs), context)
     result = AttributeActions([ActionConfig.model_validate(action) for action in actions], "records").apply(
         batch, where
     )
-    Logs.from_wire(result.wire)  # what leaves is valid
+    Logs.from_wire(result.wire)  # the result is valid
     return read(result)
 
 
-# The slow reference: one dict an item, written from the Collector's documentation.
+# The slow reference: one dict per item, written from the Collector's documentation.
 
 
 def ref_hash(value):
@@ -215,7 +215,7 @@ actions = st.one_of(
     mask=st.none() | st.lists(st.booleans(), min_size=6, max_size=6),
 )
 def test_actions_agree_with_one_dict_an_item(rows, chosen, mask):
-    """Any actions, one after the other, on any values, on any rows."""
+    """Any actions in sequence, on any values and rows, give the reference's result."""
     expected = []
     for number, row in enumerate(rows):
         result = dict(row)
@@ -245,7 +245,7 @@ def test_actions_agree_with_one_dict_an_item(rows, chosen, mask):
     ],
 )
 def test_convert_to_string(value, text):
-    """The specification's text of every kind."""
+    """Values of every kind are converted to the texts of the specification."""
     assert run([{"k": value}], {"action": "convert", "key": "k", "converted_type": "string"}) == [{"k": text}]
 
 
@@ -266,18 +266,18 @@ def test_convert_to_string(value, text):
     ],
 )
 def test_convert_to_double_reads_what_go_reads(value, number):
-    """strconv.ParseFloat; the rest stays text."""
+    """Texts are converted as by strconv.ParseFloat; others remain texts."""
     assert run([{"k": value}], {"action": "convert", "key": "k", "converted_type": "double"}) == [{"k": number}]
 
 
 @pytest.mark.parametrize("value", [1e19, -1e19, math.inf, -math.inf])
 def test_double_that_is_no_int_stays(value):
-    """Go gives nonsense there."""
+    """Doubles beyond int64 are not changed; the Collector's result for them is undefined."""
     assert run([{"k": value}], {"action": "convert", "key": "k", "converted_type": "int"}) == [{"k": value}]
 
 
 def test_hash_is_the_collectors():
-    """Values computed by hand from the documented bytes."""
+    """Hashes agree with values computed by hand from the documented bytes."""
     assert run([{"k": "", "l": "a", "m": True}], {"action": "hash", "pattern": "."}) == [
         {
             "k": "",
@@ -288,7 +288,7 @@ def test_hash_is_the_collectors():
 
 
 def test_repeated_key_counts_once_and_the_last_wins():
-    """As everywhere in this product."""
+    """Of a repeated key the last value counts, as everywhere in Tailrace."""
     assert run([[("k", "a"), ("k", "b")]], {"action": "upsert", "key": "l", "from_attribute": "k"}) == [
         {"k": "b", "l": "b"}
     ]
@@ -296,7 +296,7 @@ def test_repeated_key_counts_once_and_the_last_wins():
 
 
 def test_patterns_see_what_earlier_actions_made():
-    """A key that no request has."""
+    """Actions on a key that no item has return the same batch."""
     made = {"action": "insert", "key": "new.key", "value": "v"}
     assert run([{"a": 1}], made, {"action": "delete", "pattern": "^new"}) == [{"a": 1}]
     assert run(
@@ -308,7 +308,7 @@ def test_patterns_see_what_earlier_actions_made():
 
 @pytest.mark.parametrize("value", ["s", 5, 1.5, True, ["a", 1], {"m": "n"}])
 def test_value_of_any_type(value):
-    """Lists and maps, too."""
+    """Values of all types can be set, including lists and maps."""
     batch = Logs.from_wire(request([[("k", 1)]]))
     result = AttributeActions([ActionConfig(action="upsert", key="v", value=value)], "records").apply(batch)
     column = result.attribute("v")
@@ -335,13 +335,13 @@ def test_value_of_any_type(value):
     ],
 )
 def test_from_context(name, value):
-    """Metadata and claims; what is not there does nothing."""
+    """Values come from metadata and claims; an absent one does nothing."""
     expected = {} if value is None else {"k": value}
     assert run([{}], {"action": "insert", "key": "k", "from_context": name}, context=CONTEXT) == [expected]
 
 
 def test_nothing_changed_is_the_same_batch():
-    """No copy."""
+    """Without matching rows the batch is the same object."""
     batch = Logs.from_wire(request([[("k", 1)]]))
     for action in (
         {"action": "delete", "key": "none"},
@@ -356,7 +356,7 @@ def test_nothing_changed_is_the_same_batch():
 
 
 def test_one_regular_expression_a_distinct_value(monkeypatch):
-    """A thousand rows of two values are two searches; the next batch of the same none."""
+    """A thousand rows with two values cause two searches, and the next batch with the same values causes none."""
     searched = []
 
     class Counting:
@@ -377,11 +377,11 @@ def test_one_regular_expression_a_distinct_value(monkeypatch):
 @pytest.mark.parametrize(
     ("action", "message"),
     [
-        ({"action": "insert", "key": "k"}, "needs one of"),
-        ({"action": "insert", "key": "k", "value": 1, "from_attribute": "b"}, "not value and from_attribute"),
+        ({"action": "insert", "key": "k"}, "needs exactly one of .* got none"),
+        ({"action": "insert", "key": "k", "value": 1, "from_attribute": "b"}, "got value and from_attribute"),
         ({"action": "insert", "value": 1}, "needs 'key'"),
         ({"action": "insert", "key": "k", "value": 1, "pattern": "x"}, "does not use 'pattern'"),
-        ({"action": "delete"}, "at least one of 'key' and 'pattern'"),
+        ({"action": "delete"}, "needs 'key', 'pattern' or both"),
         ({"action": "hash", "key": "k", "value": 1}, "does not use 'value'"),
         ({"action": "hash", "key": "k", "from_attribute": "b"}, "does not use 'from_attribute'"),
         ({"action": "delete", "pattern": "("}, "invalid pattern"),
@@ -392,17 +392,17 @@ def test_one_regular_expression_a_distinct_value(monkeypatch):
         ({"action": "convert", "key": "k"}, "needs 'converted_type'"),
         ({"action": "convert", "key": "k", "converted_type": "bool"}, "Input should be"),
         ({"action": "upsert", "key": "k", "value": 1, "converted_type": "int"}, "does not use 'converted_type'"),
-        ({"action": "upsert", "key": "k", "from_context": "client.address"}, "not kept"),
+        ({"action": "upsert", "key": "k", "from_context": "client.address"}, "client.address is not available"),
         ({"action": "replace", "key": "k"}, "Input should be"),
-        ({"action": "insert", "key": "k", "value": 2**64}, "no attribute value"),
+        ({"action": "insert", "key": "k", "value": 2**64}, "cannot be the value of an attribute"),
     ],
 )
 def test_mistakes_are_told(action, message):
-    """The Collector's rules."""
+    """Invalid configurations are refused as in the Collector."""
     with pytest.raises(ValidationError, match=message):
         ActionConfig.model_validate(action)
 
 
 def test_action_in_any_case():
-    """UPSERT is upsert."""
+    """Actions may be written in upper case."""
     assert ActionConfig(action="UPSERT", key="k", value="").action == "upsert"

@@ -1,6 +1,6 @@
-"""Masks against a slow evaluator that takes one span at a time from protobuf messages, over generated conditions and data.
+"""Masks agree with a slow evaluator of single spans in protobuf messages, over generated conditions and data.
 
-That the rules themselves are the Collector's is shown beside it (tests/e2e/test_filter_peer.py).
+That the rules are those of the Collector is tested in tests/e2e/test_filter_peer.py.
 """
 
 import math
@@ -16,7 +16,8 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyVa
 
 from collector.model import Metrics, MetricsBuilder, Traces
 from collector.ottl import compile_conditions
-from collector.ottl.syntax import Call, Chain, Compare, Group, ListOf, Literal, Logic, Not, Path, Signed, parse
+from collector.ottl.parser import parse
+from collector.ottl.syntax import Call, Chain, Compare, Group, ListOf, Literal, Logic, Not, Path, Signed
 from collector.testing import traces
 
 INT64 = 2**64
@@ -86,7 +87,7 @@ class Slow:
             case Logic():
                 decides = node.operator == "or"
                 if any(self.fixed(operand) is decides for operand in node.operands):
-                    # what is written down decides before anything is evaluated that could fail, as in Go
+                    # literals decide before anything is evaluated that could fail, as in Go
                     return decides
                 return (any if decides else all)(self.truth(operand) for operand in node.operands)
             case Compare():
@@ -97,7 +98,7 @@ class Slow:
                 return node.value
 
     def fixed(self, node):
-        """What a condition of nothing but literals says; None for others."""
+        """The value of a condition that consists of literals; None for other conditions."""
         match node:
             case Group():
                 return self.fixed(node.inner)
@@ -165,7 +166,7 @@ class Slow:
                 return -number if type(number) is float else wrapped(-number)
             case Chain():
                 left = self.value(node.first)
-                for symbol, operand in node.rest:
+                for symbol, operand in node.operands:
                     left = self.computed(symbol, left, self.value(operand))
                 return left
             case Call():
@@ -235,7 +236,7 @@ class Slow:
         if type(target) not in {int, float, bool}:
             raise Failed
         if isinstance(target, float) and not (math.isfinite(target) and -(2**63) <= target < 2**63):
-            return -(2**63)  # what the Collector makes of it on x86
+            return -(2**63)  # the result of the Collector on x86
         return int(target)
 
 
@@ -289,8 +290,10 @@ LITERALS = st.one_of(
     TEXTS.map(quoted),
 )
 PATHS = st.sampled_from([
-    'attributes["k"]', 'span.attributes["m"]', 'attributes["n"]', 'resource.attributes["k"]', 'resource.attributes["m"]', "name", "kind",
-    "start_time_unix_nano", "trace_id.string", 'attributes["k"]["a"]', 'attributes["m"][0]', 'attributes["n"]["b"]["a"]',
+    'attributes["k"]', 'span.attributes["m"]', 'attributes["n"]', 'resource.attributes["k"]',
+    'resource.attributes["m"]', "name", "kind",
+    "start_time_unix_nano", "trace_id.string", 'attributes["k"]["a"]', 'attributes["m"][0]',
+    'attributes["n"]["b"]["a"]',
 ])  # fmt: skip
 
 
@@ -344,14 +347,14 @@ def slow(texts, message):
 
 @given(requests(), st.lists(CONDITIONS, min_size=1, max_size=3))
 def test_says_of_each_span_what_the_slow_evaluator_says(message, texts):
-    """Matched and failed, for every row."""
+    """Matched and failed rows agree with the slow evaluator."""
     matched, failed = compile_conditions(texts, "span").mask(Traces.from_wire(message.SerializeToString()))
     assert list(zip(matched.tolist(), failed.tolist(), strict=True)) == list(slow(texts, message))
 
 
 @given(requests(), CONDITIONS)
 def test_a_row_does_not_depend_on_its_neighbours(message, text):
-    """Each span alone in a batch gets the answer it gets among others; a second batch gets the same from the caches."""
+    """A span alone in a batch gets the same result as among others, also from the caches."""
     batch = Traces.from_wire(message.SerializeToString())
     conditions = compile_conditions([text], "span")
     together = conditions.mask(batch)
@@ -362,7 +365,7 @@ def test_a_row_does_not_depend_on_its_neighbours(message, text):
 
 
 def test_the_first_that_matches_ends_the_asking():
-    """A later condition that would fail is not asked of a row that already matched; an earlier one that failed is told."""
+    """A condition that would fail after a match is not evaluated; one that fails before a match is reported."""
     batch = traces(spans=4)
     fails = "name + 1 == 2"
     matched, failed = compile_conditions(["true", fails], "span").mask(batch)
@@ -385,13 +388,13 @@ def test_the_first_that_matches_ends_the_asking():
     ],
 )
 def test_short_circuits_from_left_to_right(text, matched, failed):
-    """What the text alone decides is never asked; else the left operand is asked first, and its failure is the row's."""
+    """What literals decide is not evaluated; otherwise the left operand is first, and the row fails with it."""
     found = compile_conditions([text], "span").mask(traces(spans=3))
     assert [part.tolist() for part in found] == [[matched] * 3, [failed] * 3]
 
 
 def test_a_batch_without_rows():
-    """Spans without events have no answer for events."""
+    """Spans without events have no result for events."""
     message = ExportTraceServiceRequest()
     message.resource_spans.add().scope_spans.add().spans.add(trace_id=b"\1" * 16, span_id=b"\1" * 8)
     matched, failed = compile_conditions(['name == "a"', "Len(attributes) > 1"], "spanevent").mask(
@@ -401,7 +404,7 @@ def test_a_batch_without_rows():
 
 
 def test_points_of_one_metric_decide_for_it():
-    """HasAttrOnDatapoint looks at the first point that has the key."""
+    """HasAttrOnDatapoint tests the first point that has the key."""
     builder = MetricsBuilder()
     scope = builder.scope(builder.resource())
     for name, values in (("a", ["x", "y"]), ("b", ["y", "x"]), ("c", [None, "x"])):
@@ -415,10 +418,10 @@ def test_points_of_one_metric_decide_for_it():
 
 def test_text_is_worked_on_once_for_each_distinct_value(monkeypatch):
     """A thousand spans of four names: the function runs at most four times, and not at all for the next batch."""
-    from collector.ottl import functions
+    from collector.ottl import converters
 
     seen = []
-    monkeypatch.setattr(functions, "text_of", lambda value: seen.append(value) or value)
+    monkeypatch.setattr(converters, "text_of", lambda value: seen.append(value) or value)
     batch = traces(spans=1000)
     names = set(batch.field("name").to_list())
     conditions = compile_conditions(['IsMatch(name, "e")'], "span")
@@ -429,9 +432,10 @@ def test_text_is_worked_on_once_for_each_distinct_value(monkeypatch):
 
 
 def test_the_cache_is_bounded():
-    """More texts than it holds, and texts that are too long for it."""
+    """The cache holds neither too many texts nor texts that are too long."""
     from collector.model import StringColumn
-    from collector.ottl.values import Values, apply
+    from collector.ottl.operations import apply
+    from collector.ottl.values import Values
 
     cache = {}
     texts = [str(number) for number in range(20_000)] + ["x" * 5_000]
@@ -442,15 +446,17 @@ def test_the_cache_is_bounded():
 
 
 EVERY = [
-    None, "", "a", "b", "5", True, False, 0, 1, 5, -3, 2**63 - 1, -(2**63), 0.0, 1.0, 5.0, 2.5, 1e300, float("nan"), b"", b"\x01", b"\x01\x02",
+    None, "", "a", "b", "5", True, False, 0, 1, 5, -3, 2**63 - 1, -(2**63), 0.0, 1.0, 5.0, 2.5, 1e300, float("nan"),
+    b"", b"\x01", b"\x01\x02",
     [], [1], [1.0], [1, "a"], {}, {"a": 1}, {"a": 1.0}, {"a": {"b": [None]}},
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("symbol", list(COMPARE))
 def test_compares_every_type_with_every_other(symbol):
-    """As columns of all pairs, with a constant on either side, and as single values."""
-    from collector.ottl.values import Values, compare
+    """All pairs of values compare like the reference, as columns and with a constant on either side."""
+    from collector.ottl.operations import compare
+    from collector.ottl.values import Values
 
     slow_compare = Slow(None, None).compare
     pairs = [(left, right) for left in EVERY for right in EVERY]
@@ -470,8 +476,9 @@ def test_compares_every_type_with_every_other(symbol):
 
 @pytest.mark.parametrize("symbol", "+-*/")
 def test_computes_every_type_with_every_other(symbol):
-    """Numbers wrap, divide toward zero and fail on zero; anything else fails."""
-    from collector.ottl.values import Kind, Values, compute
+    """Numbers wrap, divide toward zero and fail on zero; other types fail."""
+    from collector.ottl.operations import compute
+    from collector.ottl.values import Kind, Values
 
     def slow_compute(left, right):
         try:
@@ -489,8 +496,9 @@ def test_computes_every_type_with_every_other(symbol):
 
 
 def test_times_and_durations():
-    """A time less a time is a duration, and ends at the largest; a duration moves a time; nothing else computes."""
-    from collector.ottl.values import Duration, Kind, Time, Values, compute
+    """Times and durations can be added and subtracted where that makes sense, and saturate; anything else fails."""
+    from collector.ottl.operations import compute
+    from collector.ottl.values import Duration, Kind, Time, Values
 
     largest = 2**63 - 1
     cases = [
@@ -533,7 +541,7 @@ def test_times_and_durations():
     ],
 )
 def test_hostile_texts(content, condition, outcome):
-    """A text from outside fails its own row at worst."""
+    """A received text can at worst make its own row fail."""
     message = ExportTraceServiceRequest()
     spans = message.resource_spans.add().scope_spans.add().spans
     for name in (content, "plain"):
@@ -544,7 +552,7 @@ def test_hostile_texts(content, condition, outcome):
 
 
 def test_as_deep_as_is_allowed():
-    """Sixty-four levels of parentheses around conditions and around numbers."""
+    """Sixty-four levels of parentheses are allowed around conditions and around numbers."""
     batch = traces(spans=3)
     text = "(" * 64 + "kind >= 0" + ")" * 64 + " and " + "-(" * 64 + "kind" + ")" * 64 + " == kind"
     assert compile_conditions([text], "span").mask(batch)[0].all()

@@ -1,4 +1,4 @@
-"""Conditions that are none: each is a config error that says where and what."""
+"""Invalid conditions: each is a configuration error that states the position and the fault."""
 
 import pytest
 from hypothesis import given
@@ -8,51 +8,51 @@ from collector.model import Signal
 from collector.ottl import OttlError, compile_conditions, infer_context
 
 WRONG = [
-    ("", "span", "column 1: an empty condition"),
-    ("name", "span", "column 1: a value alone is no condition"),
-    ('name == "a', "span", "column 9: a string that is not closed"),
-    ('name == "\\d"', "span", "column 10: '\\\\d' is no escape"),
+    ("", "span", "column 1: the condition is empty"),
+    ("name", "span", "column 1: a value by itself is not a condition"),
+    ('name == "a', "span", "column 9: the string is not closed"),
+    ('name == "\\d"', "span", "column 10: '\\\\d' is not a valid escape"),
     ('name = "a"', "span", "column 6: unexpected '='"),
     ('name == "a" and', "span", "column 16: unexpected end"),
-    ("name == 0x123", "span", "bytes need an even number"),
-    ("kind == 9223372036854775808", "span", "no signed 64-bit integer"),
+    ("name == 0x123", "span", "an odd number of digits"),
+    ("kind == 9223372036854775808", "span", "does not fit into a signed 64-bit integer"),
     ("kind == 1.0e999", "span", "too large"),
     ("kind == §", "span", "unexpected character '§'"),
-    ('IsMach(name, "a")', "span", "unknown function IsMach: did you mean IsMatch?"),
+    ('IsMach(name, "a")', "span", "unknown function IsMach; did you mean IsMatch?"),
     ('set(name, "a")', "span", "only converters can be called"),
     ("kind == SPAN_KIND_SEVER", "span", "did you mean SPAN_KIND_SERVER?"),
-    ("kind == STATUS_CODE_OK", "resource", "resource has no 'kind'"),
-    ('attributes["a"] == STATUS_CODE_OK', "resource", "the resource context has no symbols"),
-    ('nme == "a"', "span", "span has no 'nme'; did you mean 'name'?"),
-    ('metric.name == "a"', "span", "'metric' cannot be read in the span context"),
+    ("kind == STATUS_CODE_OK", "resource", "the context 'resource' has no 'kind'"),
+    ('attributes["a"] == STATUS_CODE_OK', "resource", "the context 'resource' has no symbols"),
+    ('nme == "a"', "span", "the context 'span' has no 'nme'; did you mean 'name'?"),
+    ('metric.name == "a"', "span", "'metric' cannot be read in the context 'span'"),
     ('name["a"] == "a"', "span", "takes no keys"),
-    ("attributes[1] == 1", "span", "the key of an attribute is text"),
-    ('attributes[name] == "a"', "span", "a key is a text or a whole number written out"),
+    ("attributes[1] == 1", "span", "the key of an attribute must be a text"),
+    ('attributes[name] == "a"', "span", "a key must be a literal text or integer"),
     ('trace_state["a"]["b"] == "a"', "span", "'trace_state' takes one key"),
     ("dropped_events_count == 1", "span", "cannot be read in conditions"),
     ('IsMatch(name, "[")', "span", "IsMatch: invalid pattern"),
     ('IsMatch(name, "(?=a)")', "span", "IsMatch: invalid pattern"),
-    ("IsMatch(name, 1)", "span", "IsMatch: pattern is a text"),
+    ("IsMatch(name, 1)", "span", "IsMatch: pattern must be a text"),
     ("IsMatch(name)", "span", "IsMatch takes (target, pattern)"),
     ('IsMatch(name, patern="a")', "span", "did you mean 'pattern'?"),
-    ('IsMatch(target=name, "a")', "span", "without a name behind one with a name"),
+    ('IsMatch(target=name, "a")', "span", "without a name follows one with a name"),
     ("IsRootSpan(1)", "span", "IsRootSpan takes no arguments"),
-    ("IsRootSpan()", "spanevent", "IsRootSpan cannot be called in the spanevent context"),
-    ('Concat(name, "") == "a"', "span", "Concat: vals is a list"),
-    ('ConvertCase(name, "snake") == "a"', "span", "'snake' is no case"),
-    ('IsInCIDR(name, ["10.0.0.0"])', "span", "'10.0.0.0' is no network"),
-    ("trace_id == TraceID(0x01)", "span", "is no trace id"),
-    ('("a") == "a"', "span", "only numbers, paths and converters"),
-    ('name + "a" == "b"', "span", "only numbers, paths and converters"),
-    ('(name == "a") == true', "span", "only numbers, paths and converters"),
-    ("(" * 100 + "true" + ")" * 100, "span", "nested deeper than 64"),
-    ("true" + " or true" * 5000, "span", "at most 16384"),
+    ("IsRootSpan()", "spanevent", "IsRootSpan cannot be called in the context 'spanevent'"),
+    ('Concat(name, "") == "a"', "span", "Concat: vals must be a list"),
+    ('ConvertCase(name, "snake") == "a"', "span", "'snake' is not a case"),
+    ('IsInCIDR(name, ["10.0.0.0"])', "span", "'10.0.0.0' is not a network"),
+    ("trace_id == TraceID(0x01)", "span", "is not a trace id"),
+    ('("a") == "a"', "span", "only numbers, paths and converters are allowed"),
+    ('name + "a" == "b"', "span", "only numbers, paths and converters are allowed"),
+    ('(name == "a") == true', "span", "only numbers, paths and converters are allowed"),
+    ("(" * 100 + "true" + ")" * 100, "span", "nested deeper than 64 levels"),
+    ("true" + " or true" * 5000, "span", "at most 16384 are allowed"),
 ]
 
 
 @pytest.mark.parametrize(("text", "context", "message"), WRONG)
 def test_says_where_and_what(text, context, message):
-    """Every mistake raises OttlError; the message names the place and the way out."""
+    """Every mistake raises OttlError, with a message that states the position and how to correct it."""
     with pytest.raises(OttlError) as caught:
         compile_conditions([text], context)
     assert message in str(caught.value)
@@ -60,20 +60,20 @@ def test_says_where_and_what(text, context, message):
 
 
 def test_names_the_condition_it_is_about():
-    """Of several conditions the wrong one is shown."""
+    """The message shows the condition that is wrong."""
     with pytest.raises(OttlError, match=r"in 'kind == X'"):
         compile_conditions(["true", "kind == X"], "span")
 
 
 def test_counts_lines():
-    """A condition over several lines: the line is named."""
-    with pytest.raises(OttlError, match=r"line 2, column 5: span has no 'nme'"):
+    """For a condition of several lines the message states the line."""
+    with pytest.raises(OttlError, match=r"line 2, column 5: the context 'span' has no 'nme'"):
         compile_conditions(['name == "a"\nor  nme == "b"'], "span")
 
 
 def test_needs_a_condition_and_not_too_many():
-    """An empty list and one without end are refused."""
-    with pytest.raises(OttlError, match="no condition"):
+    """An empty list and one that is too long are refused."""
+    with pytest.raises(OttlError, match="is empty"):
         compile_conditions([], "span")
     with pytest.raises(OttlError, match="at most 1000"):
         compile_conditions(["true"] * 1001, "span")
@@ -103,37 +103,39 @@ def test_infers_the_context(text, signal, context):
 @pytest.mark.parametrize(
     ("text", "signal", "message"),
     [
-        ("true", Signal.TRACES, "no path says which context"),
+        ("true", Signal.TRACES, "no path names the context"),
         ('name == "a"', Signal.TRACES, "write for example span.name"),
-        ('log.body == "a"', Signal.TRACES, "log is no context of traces"),
+        ('log.body == "a"', Signal.TRACES, "'log' is not a context of traces"),
     ],
 )
 def test_infers_no_context(text, signal, message):
-    """Without a prefix, or with one of another signal, there is no context."""
+    """Without a prefix, or with that of another signal, no context can be inferred."""
     with pytest.raises(OttlError, match=message):
         infer_context(text, signal)
 
 
 def test_wants_prefixes_where_the_context_is_inferred():
-    """A path that does not say whose it is is refused, with what to write."""
-    with pytest.raises(OttlError, match=r"write span\.kind"):
+    """A path without a prefix is refused, with a message that says what to write."""
+    with pytest.raises(OttlError, match=r"must start with its context: write span\.kind"):
         compile_conditions(['span.name == "a" and kind == 1'], "span", prefixed=True)
 
 
 WORDS = st.sampled_from([
-    "name", "span.", "attributes", '["k"]', "[0]", "[", "]", "(", ")", "{", "}", ",", ":", "==", "!=", "<", "=", "+", "-", "*", "/", "and", "or", "not",
-    "nil", "true", "0x0", "0x", "1", "1.5", ".", '"a"', '"', "\\", "IsMatch", "Len", "Concat", "SPAN_KIND_SERVER", "_", "=>", "\n", "é", "\x00",
+    "name", "span.", "attributes", '["k"]', "[0]", "[", "]", "(", ")", "{", "}", ",", ":", "==", "!=", "<", "=", "+",
+    "-", "*", "/", "and", "or", "not",
+    "nil", "true", "0x0", "0x", "1", "1.5", ".", '"a"', '"', "\\", "IsMatch", "Len", "Concat", "SPAN_KIND_SERVER", "_",
+    "=>", "\n", "é", "\x00",
 ])  # fmt: skip
 
 
 @given(st.lists(WORDS, max_size=12).map(" ".join) | st.lists(WORDS, max_size=12).map("".join) | st.text())
 def test_any_text_is_a_condition_or_an_error(text):
-    """Nothing else is raised, whatever stands there."""
+    """Any text is either a condition or raises OttlError."""
     try:
         conditions = compile_conditions([text], "span")
     except OttlError as error:
         shown = str(error)
     else:
-        assert conditions.texts == (text,)
+        assert conditions.table == "spans"
         return
     assert shown.startswith(("column ", "line "))

@@ -1,4 +1,4 @@
-"""include and exclude on columns against one item after the other."""
+"""``include`` and ``exclude`` on columns agree with a reference that works item by item."""
 
 import re
 
@@ -139,7 +139,7 @@ def reference(span, config):
     exclude=st.none() | match_configs(),
 )
 def test_matching_agrees_with_one_span_after_the_other(items, include, exclude):
-    """Any properties, on any spans; exclude after include."""
+    """Any properties give the reference's result on any spans."""
     message = ExportTraceServiceRequest()
     for item in items:
         scope = {"name": item["scope"][0], "version": item["scope"][1]}
@@ -173,7 +173,7 @@ def test_matching_agrees_with_one_span_after_the_other(items, include, exclude):
     ],
 )
 def test_logs(match, expected):
-    """Bodies as text, severities, structured values."""
+    """Log records match by body text, severity and structured values."""
     records = [
         {"body": {"string_value": "hello"}, "severity_number": 9, "severity_text": "INFO"},
         {"severity_number": 13, "severity_text": "WARN"},
@@ -200,7 +200,7 @@ def test_logs(match, expected):
     ],
 )
 def test_metrics(match, expected):
-    """Names of the metric, attributes of the point."""
+    """Metrics match by their name and by the attributes of their points."""
     metrics = [
         {"name": "cpu", "gauge": {"data_points": [{"as_int": 1}, {"as_int": 2, "attributes": attributes({"k": "v"})}]}},
         {"name": "mem", "sum": {"aggregation_temporality": 2, "data_points": [{"as_int": 1}]}},
@@ -212,7 +212,7 @@ def test_metrics(match, expected):
 
 
 def test_without_blocks_there_is_no_mask():
-    """Nothing is computed."""
+    """Without include and exclude nothing is computed."""
     assert Matcher(None, None, Signal.LOGS).rows(Logs(b"")) is None
 
 
@@ -220,18 +220,18 @@ def test_without_blocks_there_is_no_mask():
     ("config", "message"),
     [
         ({}, "Field required"),
-        ({"match_type": "strict"}, "at least one property"),
+        ({"match_type": "strict"}, "no property to match is given"),
         ({"match_type": "expr", "metric_names": ["a"]}, "Input should be"),
         ({"match_type": "regexp", "services": ["("]}, "invalid pattern"),
         ({"match_type": "regexp", "attributes": [{"key": "a", "value": "["}]}, "invalid pattern"),
-        ({"match_type": "regexp", "resources": [{"key": "a", "value": 5}]}, "needs text as value"),
-        ({"match_type": "strict", "span_kinds": ["server"]}, "none of SPAN_KIND_CLIENT"),
+        ({"match_type": "regexp", "resources": [{"key": "a", "value": 5}]}, "must be a text with match_type: regexp"),
+        ({"match_type": "strict", "span_kinds": ["server"]}, "is not a span kind; expected one of SPAN_KIND_CLIENT"),
         ({"match_type": "strict", "attributes": [{"key": ""}]}, "at least 1 character"),
         ({"match_type": "strict", "names": ["a"]}, "Extra inputs"),
     ],
 )
 def test_mistakes_are_told(config, message):
-    """What is wrong and what is allowed."""
+    """The message says what is wrong and what is allowed."""
     with pytest.raises(ValidationError, match=message):
         MatchConfig.model_validate(config)
 
@@ -247,6 +247,6 @@ def test_mistakes_are_told(config, message):
     ],
 )
 def test_property_of_another_signal_is_refused(signal, name, value):
-    """As in the Collector, when the pipeline is built."""
-    with pytest.raises(ValueError, match=f"include: {name} is not for {signal}"):
+    """A property of another signal is refused when the pipeline is built, as in the Collector."""
+    with pytest.raises(ValueError, match=f"include: {name} does not exist for {signal}"):
         Matcher(MatchConfig.model_validate({"match_type": "strict", name: value}), None, signal)

@@ -1,4 +1,4 @@
-"""Names and labels, against tables taken from the rules' own examples."""
+"""Names and labels agree with the examples of the specifications."""
 
 import pytest
 
@@ -27,12 +27,12 @@ from collector.prometheus import LabelSettings, SeriesLabels, escape_label_name,
     ],
 )
 def test_metric_names_follow_the_translator(name, unit, kind, expected):
-    """The default strategy gives the names Prometheus gives."""
+    """The default strategy produces the names that Prometheus produces."""
     assert metric_name(name, unit, kind) == expected
 
 
 def test_other_strategies_and_namespace():
-    """Every strategy of the translator is there."""
+    """Every strategy of the translator is supported."""
     assert metric_name("a.b", "s", "counter", "UnderscoreEscapingWithoutSuffixes") == "a_b"
     assert metric_name("a.b", "s", "counter", "NoUTF8EscapingWithSuffixes") == "a.b_seconds_total"
     assert metric_name("a.b", "s", "counter", "NoTranslation") == "a.b"
@@ -44,7 +44,7 @@ def test_other_strategies_and_namespace():
     [("a.b", "a_b"), ("0a", "key_0a"), ("_x", "key_x"), ("__x", "__x"), ("a..b", "a__b"), ("é", ""), ("ok", "ok")],
 )
 def test_label_names_by_default_are_prometheus_own(key, expected):
-    """Runs of underscores stay, a leading one gets a prefix."""
+    """Runs of underscores are kept, and a leading underscore gets a prefix."""
     assert escape_label_name(key) == expected
 
 
@@ -62,7 +62,7 @@ def test_colliding_attributes_are_joined_in_key_order():
 
 
 def test_precedence_and_omission():
-    """job and instance override attributes, external labels do not, empty values leave no label, scope labels are added."""
+    """``job`` and ``instance`` override attributes, external labels do not; empty values get no label."""
     settings = LabelSettings(
         external_labels={"job": "x", "env": "prod", "k": "external"}, resource_attributes=("host.*",)
     )
@@ -86,7 +86,7 @@ def test_precedence_and_omission():
 
 
 def test_target_info_needs_identity_and_something_to_say():
-    """No identity or only identifying attributes: no target_info."""
+    """A resource without identity, or with only identifying attributes, has no target_info."""
     labels = SeriesLabels(LabelSettings())
     assert labels.target_info([("host.name", "h")]) is None
     assert labels.target_info([("service.name", "a")]) is None

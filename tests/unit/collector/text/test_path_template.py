@@ -1,4 +1,4 @@
-"""Paths become their shapes."""
+"""Templates of request paths."""
 
 import pytest
 
@@ -21,5 +21,5 @@ from collector.text.path_template import template_path
     ],
 )
 def test_shape(path, shape):
-    """Identifiers alone are replaced; what is absurdly long is left to the limits."""
+    """Only identifiers are replaced, and not segments that are too long."""
     assert template_path(path) == shape

@@ -27,12 +27,12 @@ def test_go_forms(pattern, text, found):
 
 @pytest.mark.parametrize("pattern", ["(", "[", "a{2000}", "\\", "(?=a)", r"(a)\1", "(?:a{1000}){1000}", "a" * 10_001])
 def test_invalid_pattern_says_so(pattern):
-    """With the pattern."""
+    """The message contains the pattern."""
     with pytest.raises(ValueError, match="invalid pattern"):
         compile_pattern(pattern)
 
 
 @pytest.mark.parametrize("pattern", [r"(a+)+$", r"(a|aa)+$", r"(.*a){20}$"])
 def test_time_is_linear(pattern):
-    """Patterns that explode where matching backtracks: this test would not end."""
+    """Patterns that take exponential time with backtracking; with it this test would not end."""
     assert compile_pattern(pattern).search("a" * 50_000 + "b") is None

@@ -1,4 +1,4 @@
-"""attributes: the actions and the match together, on every signal."""
+"""``attributes``: actions and matching together, on every signal."""
 
 import pytest
 from pydantic import ValidationError
@@ -15,13 +15,13 @@ def make(signal=Signal.TRACES, **config):
 
 
 async def test_factory_keeps_the_contract():
-    """Life cycle and README examples."""
+    """The component contract holds and the README's examples are valid."""
     await check_component(factory)
 
 
 @pytest.mark.parametrize("signal", list(Signal))
 def test_items_are_changed_and_nothing_else(signal):
-    """Every item has the attribute; resources have not."""
+    """The attribute is set on every item and not on resources."""
     batch = make_batch(signal)
     out = make(signal, actions=[{"key": "env", "action": "upsert", "value": "prod"}]).transform(batch)
     assert out.attribute("env").text.to_list() == ["prod"] * batch.item_count
@@ -29,7 +29,7 @@ def test_items_are_changed_and_nothing_else(signal):
 
 
 def test_only_what_matches_is_changed():
-    """include chooses, exclude takes away."""
+    """Only items that match include and not exclude are changed."""
     batch = traces(spans=40)
     services = batch.attribute("service.name", inherit=True).as_text()
     chosen = services.distinct[0]
@@ -43,7 +43,7 @@ def test_only_what_matches_is_changed():
 
 
 def test_nothing_to_do_is_the_same_batch():
-    """No item matches."""
+    """If no item matches the batch is the same object."""
     batch = traces()
     processor = make(
         include={"match_type": "strict", "services": ["none"]}, actions=[{"key": "env", "action": "insert", "value": 1}]
@@ -52,8 +52,8 @@ def test_nothing_to_do_is_the_same_batch():
 
 
 def test_property_of_another_signal_is_refused_when_made():
-    """Before anything runs."""
-    with pytest.raises(ValueError, match="span_names is not for logs"):
+    """A property of another signal is refused when the processor is created."""
+    with pytest.raises(ValueError, match="span_names does not exist for logs"):
         make(
             Signal.LOGS,
             include={"match_type": "strict", "span_names": ["a"]},
@@ -63,6 +63,6 @@ def test_property_of_another_signal_is_refused_when_made():
 
 @pytest.mark.parametrize("config", [{}, {"actions": []}])
 def test_actions_are_required(config):
-    """As in the Collector."""
+    """A configuration without actions is refused, as in the Collector."""
     with pytest.raises(ValidationError):
         AttributesConfig.model_validate(config)

@@ -1,4 +1,7 @@
-"""filter by conditions: what goes with what, what is counted, what an error does. The language itself: test_filter_peer.py, helpers/ottl."""
+"""``filter`` by conditions: what is dropped, what is counted, and what an error does.
+
+The language itself is tested in tests/unit/collector/ottl and tests/e2e/test_filter_peer.py.
+"""
 
 import numpy as np
 import pytest
@@ -38,7 +41,7 @@ def spans_with_events():
 
 
 def shown(batch):
-    """service/scope/span:events, in order."""
+    """The remaining spans as service/scope/span:events, in order."""
     if batch is None:
         return []
     return [
@@ -61,15 +64,18 @@ ALL = [f"{service}/{scope}/{span}:start,stop" for service in "ab" for scope in "
         ({"traces": {"spanevent": ['name == "stop"']}}, [line.removesuffix(",stop") for line in ALL]),
         ({"traces": {"spanevent": ["true"]}}, [line.partition(":")[0] + ":" for line in ALL]),
         (
-            {"traces": {"resource": ['attributes["service.name"] == "b"'], "span": ['name == "two"'], "spanevent": ['name == "start"']}},
+            {"traces": {"resource": ['attributes["service.name"] == "b"'], "span": ['name == "two"'],
+            "spanevent": ['name == "start"']}},
             ["a/x/one:stop", "a/y/one:stop"],
         ),
         (
-            {"trace_conditions": ['spanevent.name == "start" and span.name == "two"', 'resource.attributes["service.name"] == "b"']},
+            {"trace_conditions": ['spanevent.name == "start" and span.name == "two"',
+            'resource.attributes["service.name"] == "b"']},
             ["a/x/one:start,stop", "a/x/two:stop", "a/y/one:start,stop", "a/y/two:stop"],
         ),
         (
-            {"trace_conditions": [{"context": "span", "conditions": ['name == "one"']}, {"conditions": ['spanevent.name == "stop"', 'scope.name == "x"']}]},
+            {"trace_conditions": [{"context": "span", "conditions": ['name == "one"']},
+            {"conditions": ['spanevent.name == "stop"', 'scope.name == "x"']}]},
             ["a/y/two:start", "b/y/two:start"],
         ),
         ({"trace_conditions": ["span.kind == 0"]}, []),
@@ -77,12 +83,12 @@ ALL = [f"{service}/{scope}/{span}:start,stop" for service in "ab" for scope in "
     ],
 )  # fmt: skip
 def test_what_goes_with_what(config, wanted):
-    """A parent takes all below it; an event leaves its span; groups come one after the other."""
+    """A parent is dropped with everything below it, an event leaves its span, and groups are applied in order."""
     assert shown(make(Signal.TRACES, **config).transform(spans_with_events())) == wanted
 
 
 def test_metrics_go_with_their_points_and_without_them():
-    """A metric with all its points, and one whose last point went."""
+    """A metric is dropped with all its points, or after its last point."""
     builder = MetricsBuilder()
     scope = builder.scope(builder.resource())
     for name in ("a", "b", "c"):
@@ -99,7 +105,7 @@ def test_metrics_go_with_their_points_and_without_them():
 
 @pytest.mark.parametrize("signal", list(Signal))
 def test_nothing_that_matches_is_the_same_batch(signal):
-    """No copy is made."""
+    """If nothing is dropped the batch is the same object."""
     batch = make_batch(signal)
     names = {Signal.TRACES: "trace", Signal.METRICS: "metric", Signal.LOGS: "log"}
     assert (
@@ -120,7 +126,7 @@ def test_nothing_that_matches_is_the_same_batch(signal):
     ],
 )
 def test_counts_what_it_drops(signal, name, config):
-    """Under the Collector's name, with the processor's id."""
+    """Dropped items are counted under the Collector's name, with the processor's id."""
     telemetry = RecordingTelemetry()
     batch = make_batch(signal)
     left = make(signal, telemetry, **config).transform(batch)
@@ -136,7 +142,7 @@ FAILS = "name + 1 == 2"
 
 @pytest.mark.parametrize(("mode", "lines"), [("ignore", 2), ("silent", 0)])
 async def test_what_cannot_be_evaluated_stays_and_is_counted(mode, lines):
-    """Ignore says so once a minute, silent not at all; the next condition is still asked."""
+    """``ignore`` logs at most once per minute, ``silent`` never; the next condition is still evaluated."""
     telemetry, clock = RecordingTelemetry(), FakeClock()
     processor = make(Signal.TRACES, telemetry, clock, error_mode=mode, traces={"span": [FAILS, 'name == "one"']})
     batch = spans_with_events()
@@ -151,7 +157,7 @@ async def test_what_cannot_be_evaluated_stays_and_is_counted(mode, lines):
 
 
 def test_propagate_refuses_the_batch():
-    """Not what went already: a resource that is dropped is not asked further."""
+    """``propagate`` refuses the batch, unless the rows had already been dropped with their resource."""
     dropped_before = {
         "resource": ['attributes["service.name"] == "a"'],
         "span": ['resource.attributes["service.name"] == "a" and name + 1 == 2'],
@@ -160,12 +166,12 @@ def test_propagate_refuses_the_batch():
         len(shown(make(Signal.TRACES, error_mode="propagate", traces=dropped_before).transform(spans_with_events())))
         == 4
     )
-    with pytest.raises(PermanentError, match="condition of span could not be evaluated for 8 rows"):
+    with pytest.raises(PermanentError, match="condition of the context 'span' could not be evaluated for 8 rows"):
         make(Signal.TRACES, error_mode="propagate", traces={"span": [FAILS]}).transform(spans_with_events())
 
 
 def test_a_group_has_its_own_error_mode():
-    """It takes the place of the processor's."""
+    """The error mode of a group overrides that of the processor."""
     group = {"context": "span", "conditions": [FAILS], "error_mode": "silent"}
     assert (
         len(shown(make(Signal.TRACES, error_mode="propagate", trace_conditions=[group]).transform(spans_with_events())))
@@ -176,42 +182,45 @@ def test_a_group_has_its_own_error_mode():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"traces": {"span": ["nme == 1"]}}, "span has no 'nme'"),
-        ({"traces": {"spanevent": ["IsRootSpan()"]}}, "cannot be called in the spanevent context"),
+        ({"traces": {"span": ["nme == 1"]}}, "the context 'span' has no 'nme'"),
+        ({"traces": {"spanevent": ["IsRootSpan()"]}}, "cannot be called in the context 'spanevent'"),
         ({"traces": {"spans": ["true"]}}, "spans"),
         ({"traces": {"span": [True]}}, "string"),
-        ({"trace_conditions": ["name == 1"]}, "no path says which context"),
-        ({"trace_conditions": ["span.name == nme"]}, "does not say whose it is: write span.nme"),
-        ({"trace_conditions": ['metric.name == "a"']}, "metric is no context of traces"),
+        ({"trace_conditions": ["name == 1"]}, "no path names the context"),
+        ({"trace_conditions": ["span.name == nme"]}, "must start with its context: write span.nme"),
+        ({"trace_conditions": ['metric.name == "a"']}, "'metric' is not a context of traces"),
         ({"trace_conditions": [{"context": "log", "conditions": ["true"]}]}, "context"),
         ({"trace_conditions": [{"context": "span"}]}, "conditions"),
-        ({"trace_conditions": [{"context": "span", "conditions": []}]}, "at least one is needed"),
+        ({"trace_conditions": [{"context": "span", "conditions": []}]}, "at least one condition is required"),
         ({"trace_conditions": [{"context": "span", "conditions": ["true"], "error_mode": "x"}]}, "error_mode"),
         (
             {"trace_conditions": ["span.kind == 1", {"context": "span", "conditions": ["true"]}]},
-            "conditions alone or groups alone",
+            "either conditions or groups, not both",
         ),
-        ({"trace_conditions": ["span.kind == 1"], "traces": {"span": ["true"]}}, "traces: use one of"),
+        ({"trace_conditions": ["span.kind == 1"], "traces": {"span": ["true"]}}, "traces: use only one of"),
         (
             {"traces": {"span": ["true"]}, "spans": {"include": {"match_type": "strict", "span_names": ["a"]}}},
-            "traces: use one of",
+            "traces: use only one of",
         ),
-        ({"metric_conditions": ["metric.type == 1"], "metrics": {"metric": ["true"]}}, "metrics: use one of"),
-        ({"logs": {"log_record": ["true"], "exclude": {"match_type": "strict", "bodies": ["a"]}}}, "logs: use one of"),
+        ({"metric_conditions": ["metric.type == 1"], "metrics": {"metric": ["true"]}}, "metrics: use only one of"),
+        (
+            {"logs": {"log_record": ["true"], "exclude": {"match_type": "strict", "bodies": ["a"]}}},
+            "logs: use only one of",
+        ),
         ({"logs": {"log_record": ['IsMatch(body, "(")']}}, "invalid pattern"),
-        ({"profile_conditions": ["true"]}, "profiles are no signal here"),
-        ({"profiles": {"resource": ["true"]}}, "profiles are no signal here"),
+        ({"profile_conditions": ["true"]}, "profiles are not supported"),
+        ({"profiles": {"resource": ["true"]}}, "profiles are not supported"),
         ({"error_mode": "never"}, "error_mode"),
     ],
 )
 def test_wrong_configuration_is_refused(config, message):
-    """With a message that says what."""
+    """Invalid configurations are refused with a message that states the fault."""
     with pytest.raises(ValidationError) as caught:
         FilterConfig.model_validate(config)
     assert message in str(caught.value)
 
 
 def test_context_names_in_any_case():
-    """As the Collector reads them."""
+    """Contexts may be written in upper case, as in the Collector."""
     group = {"context": "Span", "conditions": ['name == "one"']}
     assert len(shown(make(Signal.TRACES, trace_conditions=[group]).transform(spans_with_events()))) == 4

@@ -1,4 +1,4 @@
-"""filter: against a slow reference over protobuf messages."""
+"""``filter`` by include and exclude agrees with a slow reference over protobuf messages."""
 
 import re
 
@@ -35,7 +35,7 @@ def items(signal, wire):
 
 
 def reference(signal, wire, keeps):
-    """What stays, as bytes of each item."""
+    """The remaining items, each as bytes."""
     return [item.SerializeToString() for resource, item in items(signal, wire) if keeps(resource, item)]
 
 
@@ -49,13 +49,13 @@ def attribute(owner, key):
 
 
 async def test_factory_keeps_the_contract():
-    """Life cycle and README examples."""
+    """The component contract holds and the README's examples are valid."""
     await check_component(factory)
 
 
 @pytest.mark.parametrize("side", ["include", "exclude"])
 def test_span_names(side):
-    """By pattern, searched unanchored."""
+    """Patterns are not anchored."""
     batch = make_batch(Signal.TRACES)
     name = next(item.name for _, item in items(Signal.TRACES, batch.wire))
     pattern = re.escape(name[1:])
@@ -68,7 +68,7 @@ def test_span_names(side):
 
 
 def test_include_then_exclude_of_spans():
-    """Service and kind."""
+    """Spans match by service and kind."""
     batch = make_batch(Signal.TRACES)
     service = next(attribute(resource, "service.name").string_value for resource, _ in items(Signal.TRACES, batch.wire))
     out = make(
@@ -88,7 +88,7 @@ def test_include_then_exclude_of_spans():
 
 @pytest.mark.parametrize("side", ["include", "exclude"])
 def test_metric_names(side):
-    """Whole metrics go or stay."""
+    """Metrics are kept or dropped as a whole."""
     batch = make_batch(Signal.METRICS)
     name = next(item.name for _, item in items(Signal.METRICS, batch.wire))
     out = make(Signal.METRICS, metrics={side: {"match_type": "strict", "metric_names": [name]}}).transform(batch)
@@ -102,7 +102,7 @@ def test_metric_names(side):
 )
 @pytest.mark.parametrize("undefined", [False, True])
 def test_severity_number(minimum, number, undefined):
-    """From a level upward; records without a number as configured."""
+    """Records match from a level up; those without a number match as configured."""
     batch = make_batch(Signal.LOGS)
     severity = {"min": minimum, "match_undefined": undefined}
     out = make(Signal.LOGS, logs={"include": {"match_type": "strict", "severity_number": severity}}).transform(batch)
@@ -115,7 +115,7 @@ def test_severity_number(minimum, number, undefined):
 
 
 def test_records_by_attribute_and_body():
-    """Everything given must match."""
+    """All given properties must match."""
     batch = make_batch(Signal.LOGS)
     record = next(record for _, record in items(Signal.LOGS, batch.wire) if record.attributes)
     key = record.attributes[0].key
@@ -133,7 +133,7 @@ def test_records_by_attribute_and_body():
 
 @pytest.mark.parametrize("signal", list(Signal))
 def test_nothing_configured_is_the_same_batch(signal):
-    """And what is configured for another signal changes nothing."""
+    """Without configuration for its signal a batch passes unchanged."""
     batch = make_batch(signal)
     assert make(signal).transform(batch) is batch
     other = (
@@ -145,19 +145,19 @@ def test_nothing_configured_is_the_same_batch(signal):
 
 
 def test_everything_dropped_is_none():
-    """No empty request goes on."""
+    """If nothing remains no batch is passed on."""
     include = {"match_type": "strict", "span_names": ["none"]}
     assert make(Signal.TRACES, spans={"include": include}).transform(make_batch(Signal.TRACES)) is None
 
 
 def test_expr_is_refused_by_name():
-    """Never taken and ignored."""
-    with pytest.raises(ValidationError, match="match_type: expr is not available"):
+    """``expr`` is refused, never accepted and ignored."""
+    with pytest.raises(ValidationError, match="match_type: expr is not supported"):
         FilterConfig.model_validate({"metrics": {"include": {"match_type": "expr", "expressions": ["true"]}}})
 
 
 def test_empty_conditions_are_as_if_not_written():
-    """What a generated configuration may hold."""
+    """Empty keys, which generated configurations may contain, are accepted."""
     config = FilterConfig.model_validate({"error_mode": "propagate", "traces": {"span": []}, "log_conditions": []})
     assert config == FilterConfig(error_mode="propagate")
 
@@ -165,15 +165,15 @@ def test_empty_conditions_are_as_if_not_written():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"logs": {"include": {"match_type": "strict"}}}, "at least one property"),
+        ({"logs": {"include": {"match_type": "strict"}}}, "no property to match is given"),
         ({"logs": {"include": {"bodies": ["a"]}}}, "match_type"),
         ({"logs": {"include": {"match_type": "regexp", "bodies": ["("]}}}, "invalid pattern"),
-        ({"logs": {"include": {"match_type": "strict", "severity_number": {"min": "LOUD"}}}}, "is no severity"),
-        ({"logs": {"include": {"match_type": "strict", "severity_number": {"min": 25}}}}, "is no severity"),
-        ({"metrics": {"exclude": {"match_type": "regexp"}}}, "at least one property"),
+        ({"logs": {"include": {"match_type": "strict", "severity_number": {"min": "LOUD"}}}}, "is not a severity"),
+        ({"logs": {"include": {"match_type": "strict", "severity_number": {"min": 25}}}}, "is not a severity"),
+        ({"metrics": {"exclude": {"match_type": "regexp"}}}, "no property to match is given"),
     ],
 )
 def test_wrong_configuration_is_refused(config, message):
-    """With a message that says what."""
+    """Invalid configurations are refused with a message that states the fault."""
     with pytest.raises(ValidationError, match=message):
         FilterConfig.model_validate(config)

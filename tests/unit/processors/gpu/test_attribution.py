@@ -1,4 +1,7 @@
-"""Which GPUs an item belongs to: the table of steps, and above all who is left alone."""
+"""Which GPUs an item is attributed to, and above all which items are left alone.
+
+The rules are those of docs/reference/gpu.md.
+"""
 
 import numpy as np
 import pytest
@@ -50,11 +53,11 @@ LOCAL = ("single", "a")
 @pytest.mark.parametrize(
     ("resource", "peer", "expected"),
     [
-        # nothing stated: the peer decides
+        # nothing is stated: the peer decides
         ({}, NEAR, LOCAL),
         ({}, FAR, "other_host"),
         ({}, UNKNOWN, "other_host"),
-        # a stated id decides, whatever the name and the peer
+        # a stated id decides, whatever the name and the peer are
         ({"host.id": "machine-1"}, FAR, LOCAL),
         ({"host.id": "MACHINE-1", "host.name": "pod-7"}, FAR, LOCAL),
         ({"host.id": "machine-2"}, NEAR, "other_host"),
@@ -66,14 +69,14 @@ LOCAL = ("single", "a")
         ({"host.name": "node-1.example.com"}, NEAR, "other_host"),
         ({"host.name": "node-2"}, NEAR, "other_host"),
         ({"host.name": "node-12"}, NEAR, "other_host"),
-        # names that every machine has state nothing
+        # names that every machine has do not count
         ({"host.name": "localhost"}, NEAR, LOCAL),
         ({"host.name": "localhost"}, FAR, "other_host"),
         ({"host.name": ""}, NEAR, LOCAL),
     ],
 )
 def test_locality(resource, peer, expected):
-    """locality: detect."""
+    """``locality: detect`` decides by id, name and peer (rule 15)."""
     assert attribute(resource, peer=peer) == expected
 
 
@@ -88,19 +91,19 @@ def test_locality(resource, peer, expected):
     ],
 )
 def test_locality_all_takes_the_unstated(resource, peer, expected):
-    """A sidecar or a DaemonSet with node-local traffic."""
+    """``locality: all`` is for a sidecar or a DaemonSet with node-local traffic."""
     assert attribute(resource, peer=peer, locality="all") == expected
 
 
 @pytest.mark.parametrize("resource", [{}, {"host.id": "machine-1"}, {"host.name": "node-1"}])
 def test_locality_none_leaves_only_what_is_explicit(resource):
-    """A gateway with a GPU of its own."""
+    """``locality: none`` is for a gateway that has a GPU itself."""
     assert attribute(resource, locality="none") == "other_host"
     assert attribute({**resource, "gpu.uuid": "GPU-aaaa"}, locality="none") == ("explicit", "a")
 
 
 def test_an_id_that_cannot_be_compared_does_not_decide():
-    """We do not know our own machine-id: the name decides, and without a name nothing is ours."""
+    """If our own machine-id is unknown the name decides, and without a name no item is local."""
     nameless = HostIdentity.of(set(), {"node-1"})
     assert attribute({"host.id": "machine-9", "host.name": "node-1"}, host=nameless) == LOCAL
     assert attribute({"host.id": "machine-9"}, host=nameless) == "other_host"
@@ -113,11 +116,15 @@ def test_an_id_that_cannot_be_compared_does_not_decide():
         ({}, {"gpu.uuid": "gpu-BBBB"}, ("explicit", "b")),
         ({"hw.id": "GPU-bbbb"}, {}, ("explicit", "b")),
         ({"gpu.uuid": "GPU-bbbb"}, {}, ("explicit", "b")),
-        ({"gpu.uuid": "GPU-bbbb"}, {"hw.id": "GPU-aaaa"}, ("explicit", "a")),  # the span before its resource
+        (
+            {"gpu.uuid": "GPU-bbbb"},
+            {"hw.id": "GPU-aaaa"},
+            ("explicit", "a"),
+        ),  # the span takes precedence over its resource
         ({"hw.id": "GPU-aaaa"}, {"gpu.uuid": "GPU-bbbb"}, ("explicit", "b")),
         ({}, {"hw.id": "GPU-bbbb, GPU-aaaa"}, ("explicit", "a+b")),
         ({}, {"hw.id": "GPU-bbbb::3"}, ("explicit", "b")),  # a share of a time-sliced GPU
-        ({}, {"hw.id": "GPU-cccc"}, "other_host"),  # a UUID we do not have is another host's
+        ({}, {"hw.id": "GPU-cccc"}, "other_host"),  # an unknown UUID belongs to another host
         ({}, {"hw.id": "GPU-aaaa,GPU-cccc"}, "other_host"),
         ({"gpu.uuid": "MIG-cccc"}, {}, "other_host"),
         ({}, {"hw.id": "all"}, "ambiguous"),  # these name no GPU: the next steps decide
@@ -130,12 +137,12 @@ def test_an_id_that_cannot_be_compared_does_not_decide():
     ],
 )
 def test_explicit(resource, span, expected):
-    """hw.id or gpu.uuid, on the span, else its resource."""
+    """``hw.id`` or ``gpu.uuid`` on the span, else on its resource, decides (rule 14)."""
     assert attribute(resource, span, devices=(A, B)) == expected
 
 
 def test_a_demonstrations_devices_belong_to_its_host_alone():
-    """simulated.host_name: only spans of that host.name, even for a known UUID, never by peer or by our own name."""
+    """With ``simulated.host_name`` only spans of that host count, even with a known UUID (rule 3)."""
     options = {"backend": "simulated", "simulated": {"host_name": "demo-gpu"}}
     assert attribute({"host.name": "demo-gpu"}, peer=FAR, **options) == LOCAL
     for resource in ({}, {"host.name": "node-1"}, {"host.id": "machine-1"}, {"gpu.uuid": "GPU-aaaa"}):
@@ -161,29 +168,29 @@ PROCESSES = {
         ({"container.id": CONTAINER}, ("container", "a")),
         ({"container.id": f"containerd://{CONTAINER.upper()}"}, ("container", "a")),
         ({"k8s.pod.uid": POD}, ("container", "a")),
-        ({"container.id": "99" * 32, "process.pid": 9}, "ambiguous"),  # not a container of ours, whatever its pid
+        ({"container.id": "99" * 32, "process.pid": 9}, "ambiguous"),  # not one of our containers, whatever its pid is
         ({"process.pid": 9}, ("process", "b")),  # by NSpid
         ({"process.pid": 300}, "ambiguous"),  # a container does not know its host's pid
         ({"process.pid": 500}, ("process", "a+b")),
-        ({"process.pid": 1}, "ambiguous"),  # two containers have one
+        ({"process.pid": 1}, "ambiguous"),  # two containers have this pid
         ({"process.pid": 77}, "ambiguous"),
         ({"process.pid": "9"}, "ambiguous"),
         ({"container.id": CONTAINER, "host.name": "node-2"}, "other_host"),
     ],
 )
 def test_container_and_process(resource, expected):
-    """By the cgroups and pids of the processes that compute on a GPU."""
+    """The cgroups and pids of processes that compute on a GPU decide (rules 16 and 17)."""
     assert attribute(resource, devices=(A, B), processes=PROCESSES) == expected
 
 
 def test_a_pid_that_was_someone_elses_does_not_count():
-    """A span that began before the process now of that pid did."""
+    """A span that started before the process with its pid is not attributed to it (rule 17)."""
     early = NOW - 60 * 10**9
     assert attribute({"process.pid": 9}, devices=(A, B), processes=PROCESSES, start=early) == "ambiguous"
 
 
 def test_one_slice_of_one_board_is_single():
-    """Boards in MIG mode are never the target."""
+    """Boards in MIG mode are never a target (rule 10)."""
     board = Device("GPU-mmmm", "0", is_partitioned=True)
     slices = [Device(f"MIG-{name}", f"0:{n}", parent_id="GPU-mmmm") for n, name in enumerate("xy")]
     assert attribute({}, devices=(board, slices[0])) == ("single", "x")
@@ -193,7 +200,7 @@ def test_one_slice_of_one_board_is_single():
 
 
 def test_own_identity_is_readable():
-    """This machine has a name; what OTEL_RESOURCE_ATTRIBUTES says counts too."""
+    """Our own identity includes the host name and OTEL_RESOURCE_ATTRIBUTES."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_RESOURCE_ATTRIBUTES", "host.id=i-0abc,host.name=edge%2D7,service.name=x")
         own = HostIdentity.own()

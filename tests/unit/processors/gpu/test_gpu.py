@@ -1,4 +1,4 @@
-"""The processor: what spans and log records are told, and which are left alone."""
+"""The processor: the attributes of spans and log records, and which items are left alone (docs/reference/gpu.md)."""
 
 import math
 from types import SimpleNamespace
@@ -46,7 +46,7 @@ class Inline:
 
 
 class Steady:
-    """Devices that use 100 W, half busy, with 2 GiB in use; energy is counted by boards."""
+    """Devices that draw 100 W, are half busy and have 2 GiB in use; the boards count energy."""
 
     source = "nvml"
 
@@ -80,7 +80,7 @@ class Steady:
 
 
 class Bench:
-    """A processor over a sampler that has sampled ``seconds`` up to now."""
+    """A processor with a sampler that has taken samples for ``seconds`` up to now."""
 
     def __init__(self, backend, *, seconds=10.0, signal=Signal.TRACES, **config):
         self.clock, self.telemetry = FakeClock(), RecordingTelemetry()
@@ -92,7 +92,7 @@ class Bench:
         for _ in range(round(seconds / 0.1)):
             self.sampler.step()
             self.clock.move(0.1)
-        self.clock.move(-0.1)  # now is the newest sample
+        self.clock.move(-0.1)  # now is the time of the newest sample
         settings = make_settings(factory, signals={signal}, telemetry=self.telemetry, clock=self.clock)
         self.processor = GpuProcessor(settings, self.config, sampler=self.sampler, host=HOST)
 
@@ -146,7 +146,7 @@ def traces(pairs, context=NEAR):
 
 
 def test_a_span_is_told_about_its_own_interval():
-    """Every attribute of the table, with its type and unit."""
+    """A span gets every attribute of the README's table, with its type and unit."""
     process = Process(7, 7, 0)
     (told,) = Bench(Steady(A, processes=[(process,)])).spans({})
     assert told.pop("gpu.utilization.mean") == pytest.approx(0.5)
@@ -164,7 +164,7 @@ def test_a_span_is_told_about_its_own_interval():
 
 
 def test_what_is_there_is_not_overwritten():
-    """Attributes the application set stay as they are."""
+    """Attributes that the application has set are kept (rule 26)."""
     (told,) = Bench(Steady(A)).spans({"attributes": {"gpu.power.mean": "mine", "gpu.samples": 3, "other": True}})
     assert (told["gpu.power.mean"], told["gpu.samples"], told["other"]) == ("mine", 3, True)
     assert "gpu.utilization.mean" in told
@@ -186,7 +186,7 @@ def test_what_is_there_is_not_overwritten():
     ],
 )
 def test_only_gpu_work_is_touched(span, matched):
-    """Kinds AND (an attribute OR a name); all other spans are the same bytes."""
+    """GPU work has one of the kinds and an attribute or a name; all other spans keep their bytes (rule 13)."""
     bench = Bench(Steady(A))
     batch = traces([({}, bench.span(**span))])
     out = bench.processor.transform(batch)
@@ -195,7 +195,7 @@ def test_only_gpu_work_is_touched(span, matched):
 
 
 def test_a_name_is_matched_once():
-    """The patterns see each distinct name once, however many spans have it."""
+    """The patterns are searched once per distinct name, however many spans have it."""
     bench = Bench(Steady(A))
     seen = []
     pattern = SimpleNamespace(search=lambda name: seen.append(name) or None)
@@ -206,7 +206,7 @@ def test_a_name_is_matched_once():
 
 
 def test_queue_time_is_taken_off_the_start():
-    """The first of the configured attributes that is there; never more than the span."""
+    """The first configured attribute that is present is taken off, at most the whole span (rule 21)."""
     bench = Bench(Steady(A))
     told = bench.spans(
         {"attributes": {"gen_ai.latency.time_in_queue": 0.4}},
@@ -228,7 +228,7 @@ def test_queue_time_is_taken_off_the_start():
 
 
 def test_a_short_window_has_no_energy():
-    """Below min_window the counter says nothing; the rest does."""
+    """A window shorter than min_window has all figures except the energy (rule 22)."""
     told = Bench(Steady(A)).spans({"lasts": 0.05}, {"lasts": 0.1}, {"lasts": 0.0})
     assert ["gpu.device.energy" in attributes for attributes in told] == [False, True, False]
     assert all(attributes["gpu.utilization.mean"] == pytest.approx(0.5) for attributes in told)
@@ -248,7 +248,7 @@ def test_a_short_window_has_no_energy():
     ],
 )
 def test_times_we_know_nothing_of_are_left_alone(span, outcome):
-    """Unchanged, and counted."""
+    """These spans pass unchanged and are counted (rule 23)."""
     bench = Bench(Steady(A))
     batch = traces([({}, bench.span(**span))])
     assert bench.processor.transform(batch) is batch
@@ -256,7 +256,7 @@ def test_times_we_know_nothing_of_are_left_alone(span, outcome):
 
 
 def test_a_span_newer_than_the_newest_sample():
-    """The newest sample is held for an interval; what goes beyond lowers the coverage; wholly beyond is uncovered."""
+    """The newest sample is held for one interval; what lies beyond lowers the coverage (rules 2 and 23)."""
     bench = Bench(Steady(A))
     bench.clock.move(1.0)
     inside, beyond, after = ({"ago": 1.45, "lasts": 0.5}, {"ago": 1.1, "lasts": 0.4}, {"ago": 0.5, "lasts": 0.2})
@@ -268,7 +268,7 @@ def test_a_span_newer_than_the_newest_sample():
 
 
 def test_two_gpus_are_ambiguous():
-    """Nothing is guessed; with `ambiguous: host` all of them, said so, with memory, power and energy summed."""
+    """An ambiguous span gets nothing, or with ``ambiguous: host`` the sums over all GPUs (rules 19 and 24)."""
     skipping = Bench(Steady(A, B))
     assert skipping.spans({}) == [{}]
     assert skipping.outcomes() == {("none", "ambiguous"): 1}
@@ -283,7 +283,7 @@ def test_two_gpus_are_ambiguous():
 
 
 def test_under_mig_memory_is_the_slices_and_energy_the_boards():
-    """Utilisation is absent, never 0; a board that two slices share is counted once."""
+    """Under MIG utilisation is absent, and a board that two slices share is counted once (rule 10)."""
     bench = Bench(Steady(BOARD, *SLICES))
     one, both = bench.spans({"attributes": {"hw.id": "MIG-1"}}, {"attributes": {"hw.id": "MIG-0,MIG-1"}})
     assert (one["hw.id"], one["hw.parent"], one["gpu.memory.limit"]) == ("MIG-1", "GPU-mmmm", 10 * GIB)
@@ -298,7 +298,7 @@ def test_under_mig_memory_is_the_slices_and_energy_the_boards():
 
 
 def test_without_a_gpu_items_pass_unchanged():
-    """The same object, one warning, available 0 with its reason."""
+    """Without a GPU the batch is the same object, with one warning and ``available`` 0 (rule 4)."""
     bench = Bench(Steady(A, fails=BackendUnavailableError("no_library", "no libnvidia-ml.so.1")), seconds=200)
     batch = traces([({}, bench.span())])
     assert bench.processor.transform(batch) is batch
@@ -309,7 +309,7 @@ def test_without_a_gpu_items_pass_unchanged():
 
 
 def test_own_metrics_follow_the_sampler():
-    """Devices, availability, samples, gaps."""
+    """The own metrics report devices, availability, samples and gaps."""
     bench = Bench(Steady(A, B))
     bench.clock.move(20)
     bench.sampler.step()
@@ -320,7 +320,7 @@ def test_own_metrics_follow_the_sampler():
 
 
 def test_many_spans_of_many_kinds_at_once():
-    """Mixed methods and outcomes in one batch equal the same spans one by one."""
+    """A batch with mixed methods and outcomes gives the same result as its spans one by one."""
     spans = [
         {"ago": 5 - 0.01 * n, "lasts": 0.3 + 0.01 * n, "kind": 1 + n % 3,
          "attributes": [{}, {"hw.id": "GPU-bbbb"}, {"hw.id": "GPU-aaaa,GPU-bbbb"}, {"hw.id": "GPU-zzzz"}][n % 4]}
@@ -349,7 +349,7 @@ def records(bench, *rows, resource=None, context=NEAR):
 
 
 def test_severe_records_get_the_state_of_the_gpu():
-    """From min_severity on, by number or, without one, by word."""
+    """Records of at least min_severity, by number or else by text, get the state of the GPU (rule 27)."""
     bench = Bench(Steady(A), signal=Signal.LOGS)
     rows = [
         {"severity_number": 17},
@@ -362,19 +362,20 @@ def test_severe_records_get_the_state_of_the_gpu():
     told = records(bench, *rows)
     assert [bool(attributes) for attributes in told] == [True, True, False, True, False, False]
     assert told[0] == {
-        "hw.id": "GPU-aaaa", "gpu.utilization": 0.5, "gpu.memory.used": 2 * GIB, "gpu.memory.limit": 80 * GIB, "gpu.source": "nvml",
+        "hw.id": "GPU-aaaa", "gpu.utilization": 0.5, "gpu.memory.used": 2 * GIB, "gpu.memory.limit": 80 * GIB,
+        "gpu.source": "nvml",
     }  # fmt: skip
     assert bench.outcomes("tailrace_gpu_log_records") == {("single", "enriched"): 3}
 
 
 def test_the_least_severity_is_configured():
-    """logs::min_severity."""
+    """``logs::min_severity`` selects the records (rule 27)."""
     bench = Bench(Steady(A), signal=Signal.LOGS, logs={"min_severity": "ERROR"})
     assert [bool(a) for a in records(bench, {"severity_number": 17}, {"severity_number": 16})] == [True, False]
 
 
 def test_a_record_without_its_own_time_has_the_observed_one():
-    """And one of another host is left alone."""
+    """A record without a time uses the observed time; one of another host is left alone."""
     bench = Bench(Steady(A), signal=Signal.LOGS)
     row = {"severity_number": 17, "time_unix_nano": 0, "observed_time_unix_nano": bench.now - SECOND}
     assert records(bench, row)[0]["hw.id"] == "GPU-aaaa"
@@ -382,7 +383,7 @@ def test_a_record_without_its_own_time_has_the_observed_one():
 
 
 def test_windows_add_up_over_adjacent_spans():
-    """The energy of spans that follow each other is that of the whole."""
+    """The energies of consecutive spans add up to that of the whole period."""
     bench = Bench(Steady(A))
     parts = bench.spans(*[{"ago": 9 - n, "lasts": 1.0} for n in range(8)])
     (whole,) = bench.spans({"ago": 9.0, "lasts": 8.0})
@@ -390,13 +391,13 @@ def test_windows_add_up_over_adjacent_spans():
 
 
 async def test_the_contract_is_kept():
-    """With the defaults, and with simulated devices."""
+    """The component contract holds with the defaults and with simulated devices."""
     await check_component(factory)
     await check_component(factory, config=GpuProcessorConfig(backend="simulated", locality="all"))
 
 
 async def test_a_reload_keeps_the_samples():
-    """The new processor begins with what the old one's sampler had seen."""
+    """After a reload the new processor starts with the samples of the old one."""
     config = GpuProcessorConfig(backend="simulated", simulated={"seed": 4711}, sample_interval="10ms")
     old = factory.create(make_settings(factory, signals={Signal.TRACES}), config)
     await old.start(FakeHost())
@@ -419,7 +420,7 @@ async def test_a_reload_keeps_the_samples():
         ({"match": {"names": ["("]}}, "invalid pattern"),
         ({"match": {"names": ["(?<=a)b"]}}, "no look-around"),
         ({"match": {"names": ["(a{1000}){1000}"]}}, "invalid pattern"),
-        ({"match": {"names": ["a" * 20_000]}}, "longest allowed"),
+        ({"match": {"names": ["a" * 20_000]}}, "at most 10000 are allowed"),
         ({"match": {"kinds": ["SERVANT"]}}, "SERVER"),
         ({"match": {"kinds": []}}, "kinds is empty"),
         ({"match": {"names": [], "any_attribute": []}}, "both empty"),
@@ -445,13 +446,13 @@ async def test_a_reload_keeps_the_samples():
     ],
 )
 def test_wrong_keys_say_what_is_allowed(config, message):
-    """A configuration error, never a crash later."""
+    """Invalid values are configuration errors, with a message that says what is allowed."""
     with pytest.raises(ValueError, match=message):
         GpuProcessorConfig(**config)
 
 
 def test_no_python_work_per_span():
-    """Ten times the spans make no more Python calls: distinct values alone cost."""
+    """Ten times as many spans cause no more Python calls; only distinct values do."""
     import sys
 
     bench = Bench(Steady(A, B))
@@ -477,7 +478,7 @@ def test_no_python_work_per_span():
 
 
 def test_numpy_warnings_stay_away():
-    """Batches of nothing but hostile values: no warning (they are errors here), no change."""
+    """Batches of hostile values cause no warning (which would be an error here) and are not changed."""
     bench = Bench(Steady(A))
     with np.errstate(all="raise"):
         assert bench.spans({"start": 2**64 - 1, "end": 0}, {"start": 1, "end": 2**64 - 1}) == [{}, {}]

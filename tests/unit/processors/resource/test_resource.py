@@ -1,4 +1,4 @@
-"""resource: the actions on resources, on every signal."""
+"""``resource``: actions on resources, on every signal."""
 
 import pytest
 from pydantic import ValidationError
@@ -11,13 +11,13 @@ from processors.resource.config import ResourceConfig
 
 
 async def test_factory_keeps_the_contract():
-    """Life cycle and README examples."""
+    """The component contract holds and the README's examples are valid."""
     await check_component(factory)
 
 
 @pytest.mark.parametrize("signal", list(Signal))
 def test_resources_are_changed_and_nothing_else(signal):
-    """Each action in its turn; the items keep their attributes."""
+    """Actions are applied in order, and items keep their attributes."""
     batch = make_batch(signal)
     config = ResourceConfig.model_validate(
         {
@@ -42,6 +42,6 @@ def test_resources_are_changed_and_nothing_else(signal):
 
 @pytest.mark.parametrize("config", [{}, {"attributes": []}, {"attributes": [{"key": "a"}]}])
 def test_attributes_are_required(config):
-    """As in the Collector."""
+    """A configuration without actions is refused, as in the Collector."""
     with pytest.raises(ValidationError):
         ResourceConfig.model_validate(config)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from collector.model import Signal, Traces
-from collector.otlp.consistent_sampling import parse_trace_state, threshold_digits, threshold_of
+from collector.otlp.consistent_sampling import read_trace_state, threshold_digits, threshold_of
 from collector.testing import FakeClock, FakeHost, Sink, make_settings
 from processors.sampling import factory
 from processors.sampling.config import SamplingConfig
@@ -163,7 +163,7 @@ async def test_adjusted_counts_are_unbiased_over_head_and_tail(how, head, tail):
     await bench.sut.shutdown()
     adjusted = 0.0
     for span in bench.kept():
-        th, rv = parse_trace_state(span.trace_state)
+        th, rv, _ = read_trace_state(span.trace_state)
         randomness = int.from_bytes(span.trace_id[9:], "big") if rv is None else rv
         assert randomness >= (th or 0) >= threshold
         adjusted += WHOLE / (WHOLE - (th or 0))
@@ -326,5 +326,5 @@ async def test_decisions_agree_with_a_slow_reference(steps, ratio, seed):
         assert [one for one in kept if one[0] == number] == [one for one in wanted if one[0] == number]
     for one in bench.kept():
         before = states[int.from_bytes(one.span_id, "big")]
-        assert (parse_trace_state(one.trace_state)[0] or 0) >= (int(before.ljust(14, "0"), 16) if before else 0)
+        assert (read_trace_state(one.trace_state).threshold or 0) >= (int(before.ljust(14, "0"), 16) if before else 0)
     assert bench.balanced()

@@ -9,7 +9,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from collector.api import RetryableError
 from collector.model import Signal, Traces
-from collector.otlp.consistent_sampling import parse_trace_state
+from collector.otlp.consistent_sampling import read_trace_state
 from collector.testing import FakeClock, FakeHost, Sink, make_settings
 from processors.sampling import factory
 from processors.sampling.config import SamplingConfig
@@ -148,7 +148,7 @@ async def test_adjusted_counts_are_unbiased():
     for _ in range(20):
         await bench.send(*({"trace_id": random.randbytes(16)} for _ in range(count // 20)))
     await bench.sut.shutdown()
-    adjusted = sum(2**56 / (2**56 - parse_trace_state(span.trace_state)[0]) for span in bench.kept())
+    adjusted = sum(2**56 / (2**56 - read_trace_state(span.trace_state).threshold) for span in bench.kept())
     assert abs(adjusted - count) < 4 * math.sqrt(count * (1 - ratio) / ratio)
     assert bench.balanced()
 

@@ -1,4 +1,4 @@
-"""The receiver: names, units, attributes and values of what it sends, and when."""
+"""The receiver: names, units, attributes and values of its metrics, and when it sends them (docs/reference/gpu.md)."""
 
 import math
 
@@ -20,7 +20,8 @@ GIB = 1 << 30
 BOARD = Device("GPU-aaaa", "0", "Model A", 80.0 * GIB, serial="S1", driver_version="580")
 SLICE = Device("MIG-bbbb", "1:0", "Model A MIG", 10.0 * GIB, parent_id="GPU-cccc", serial="S2", driver_version="580")
 FULL = Reading(
-    utilization=0.4, memory_used_bytes=20.0 * GIB, power_w=250.0, energy_j=1000.0, temperature_c=61.0, throttle_s=(1.0, 2.0, 3.0, 4.0, 5.0),
+    utilization=0.4, memory_used_bytes=20.0 * GIB, power_w=250.0, energy_j=1000.0, temperature_c=61.0,
+    throttle_s=(1.0, 2.0, 3.0, 4.0, 5.0),
     encoder_utilization=0.05, decoder_utilization=0.06, pcie_transmit_bytes=10.0, pcie_receive_bytes=20.0,
     errors_corrected=3.0, errors_uncorrected=0.0,
 )  # fmt: skip
@@ -28,7 +29,8 @@ FULL = Reading(
 
 def snapshot(*pairs, readings=True):
     return Snapshot(
-        source="nvml", is_available=readings, devices=tuple(d for d, _ in pairs), readings=tuple(r for _, r in pairs) if readings else (),
+        source="nvml", is_available=readings, devices=tuple(d for d, _ in pairs),
+        readings=tuple(r for _, r in pairs) if readings else (),
         start_unix_nano=NOW - 60 * SECOND,
     )  # fmt: skip
 
@@ -69,7 +71,7 @@ def values(metric, attribute):
 
 
 def test_every_metric_of_the_conventions():
-    """Names, units, kinds and values."""
+    """The metrics have the right names, units, kinds and values (rule 29)."""
     found = read(maker().make(snapshot((BOARD, FULL)), NOW))
     assert {name: metric[:2] for name, metric in found.items()} == {
         "hw.gpu.utilization": ("1", "gauge"),
@@ -103,7 +105,7 @@ def test_every_metric_of_the_conventions():
 
 
 def test_what_a_device_does_not_report_has_no_point():
-    """A MIG slice: memory and its parent, no power, no utilisation, and no metric without points."""
+    """A MIG slice has memory and its parent, but no power or utilisation; no metric is empty (rules 8 and 10)."""
     found = read(maker().make(snapshot((SLICE, Reading(memory_used_bytes=1.0 * GIB))), NOW))
     assert set(found) == {"hw.gpu.memory.usage", "hw.gpu.memory.limit", "hw.gpu.memory.utilization", "hw.status"}
     assert found["hw.gpu.memory.usage"][2][0][0]["hw.parent"] == "GPU-cccc"
@@ -111,7 +113,7 @@ def test_what_a_device_does_not_report_has_no_point():
 
 @pytest.mark.parametrize(("label", "devices"), [("index", {"0", "1:0"}), ("uuid", {"GPU-aaaa", "MIG-bbbb"})])
 def test_legacy_names_share_device_and_resource(label, devices):
-    """The older queries divide one by another: same labels on all three, and names that Prometheus does not lengthen."""
+    """The older metrics have equal labels, so they can be divided, and names that stay as they are (rule 31)."""
     readings = (BOARD, FULL), (SLICE, FULL)
     found = read(maker(legacy_names=True, device_label=label).make(snapshot(*readings), NOW))
     for name, first in (
@@ -132,25 +134,25 @@ def test_legacy_names_share_device_and_resource(label, devices):
     [(FULL, "ok"), (Reading(is_lost=True), "failed"), (Reading(errors_uncorrected=1.0), "degraded"), (Reading(), "ok")],
 )
 def test_the_state_of_a_device(reading, state):
-    """One state is 1, the others 0."""
+    """One state is 1 and the others are 0."""
     found = read(maker().make(snapshot((BOARD, reading)), NOW))
     assert {name for name, value in values(found["hw.status"], "hw.state").items() if value} == {state}
 
 
 def test_a_driver_that_went_away_is_failure():
-    """The devices known so far are reported as failed, without invented numbers."""
+    """If the driver has gone the known devices are reported as failed, without figures (rule 6)."""
     found = read(maker().make(snapshot((BOARD, FULL), readings=False), NOW))
     assert values(found["hw.status"], "hw.state")["failed"] == 1
     assert "hw.power" not in found
 
 
 def test_no_device_no_metrics():
-    """Nothing was ever found."""
+    """Nothing is sent if no device has ever been found."""
     assert maker().make(Snapshot(source="nvml"), NOW) is None
 
 
 def test_a_counter_that_falls_begins_again():
-    """A driver reload: a new start time, and the value as it is."""
+    """After a driver reload a counter has a new start time and its new value (rule 30)."""
     made = maker()
 
     def energy(joules, at):
@@ -195,7 +197,7 @@ async def running(output=None, **config):
 
 
 async def test_metrics_come_every_collection_interval():
-    """Not before, and not after shutdown."""
+    """Metrics are sent every collection_interval, not before the first and not after shutdown."""
     receiver, clock, sink, telemetry = await running(
         collection_interval="10s", simulated={"gpus": 2, "host_name": "demo"}
     )
@@ -213,7 +215,7 @@ async def test_metrics_come_every_collection_interval():
 
 
 async def test_a_refused_batch_does_not_end_the_receiver():
-    """No room at the door: the next turn tries with newer values."""
+    """If the pipeline refuses the metrics, the next collection sends newer values."""
 
     class Refuses:
         tries = 0
@@ -229,7 +231,7 @@ async def test_a_refused_batch_does_not_end_the_receiver():
 
 
 def test_a_nan_is_never_sent():
-    """Absent is absent."""
+    """An absent quantity has no point (rule 8)."""
     batch = maker(legacy_names=True).make(snapshot((Device("GPU-x", "0"), Reading(utilization=0.5))), NOW)
     assert not any(math.isnan(value) for _, _, points in read_any(batch) for _, value, _ in points)
 
@@ -239,6 +241,6 @@ def read_any(batch):
 
 
 async def test_the_contract_is_kept():
-    """With the defaults, and with simulated devices."""
+    """The component contract holds with the defaults and with simulated devices."""
     await check_component(factory)
     await check_component(factory, config=GpuReceiverConfig(backend="simulated"))

@@ -3,7 +3,6 @@
 import contextlib
 import random
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from collector.wire import layout
 from collector.wire.errors import MalformedBatch
 from collector.wire.scan import check as scan
 from collector.wire.scan import index as scan_index
+from protobuf_wire import padded_varint, tag, varint, varints
 
 REQUESTS = {
     "traces": ExportTraceServiceRequest,
@@ -145,7 +145,7 @@ def assert_row(wire: bytes, row: np.void, message: Message, parent: int) -> None
             assert row["quantile_count"] == len(value)
         elif field.name in {"positive", "negative"}:
             assert row[field.name + "_offset"] == value.offset
-            assert list(varints(inside(wire, row, field.name))) == list(value.bucket_counts)
+            assert varints(inside(wire, row, field.name)) == list(value.bucket_counts)
         elif field.name == "bucket_counts":
             assert list(np.frombuffer(inside(wire, row, column), "<u8")) == list(value)
         elif field.name == "explicit_bounds":
@@ -157,16 +157,6 @@ def assert_row(wire: bytes, row: np.void, message: Message, parent: int) -> None
         elif column in (row.dtype.names or ()) and field.message_type is None:
             expected = np.array(value, row.dtype[column])
             assert same(row[column], value) if field.type == field.TYPE_DOUBLE else row[column] == expected
-
-
-def varints(packed: bytes) -> Iterator[int]:
-    value = shift = 0
-    for byte in packed:
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            yield value
-            value = shift = 0
 
 
 def content(field: bytes) -> bytes:
@@ -356,25 +346,9 @@ def duplicate(rng: random.Random, message: Message) -> bytes:
             continue
         for child in value if field.is_repeated else [value]:
             body = duplicate(rng, child)
-            length = bytearray()
-            size = len(body)
-            while size >= 0x80:
-                length.append(size & 0x7F | 0x80)
-                size >>= 7
-            length.append(size)
-            if rng.random() < 0.3:
-                length[-1] |= 0x80
-                length.append(0)
-            parts.append(bytes(varint(field.number << 3 | 2)) + bytes(length) + body)
+            length = padded_varint(len(body)) if rng.random() < 0.3 else varint(len(body))
+            parts.append(tag(field.number) + length + body)
     return b"".join(parts)
-
-
-def varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
 
 
 def plain(message: Any) -> bytes:

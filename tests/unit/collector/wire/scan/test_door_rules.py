@@ -11,6 +11,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from collector.wire.errors import MalformedBatch
 from collector.wire.scan import check as scan
 from collector.wire.scan import index as scan_index
+from protobuf_wire import tag, varint
 
 REQUESTS: dict[str, Any] = {
     "traces": ExportTraceServiceRequest,
@@ -19,18 +20,6 @@ REQUESTS: dict[str, Any] = {
 }
 TRACE_ID = bytes(range(16))
 SPAN_ID = bytes(range(8))
-
-
-def varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def tag(number: int, wire_type: int = 2) -> bytes:
-    return varint(number << 3 | wire_type)
 
 
 def field(number: int, *contents: bytes) -> bytes:

@@ -10,17 +10,10 @@ from hypothesis import strategies as st
 
 from collector.wire.layout import ATTRIBUTE, RESOURCE, SCOPE, SPAN
 from collector.wire.splice.rewrite import join_rows, prune, rewrite, take_rows
+from protobuf_wire import varint
 
 NOTHING = np.empty(0, np.int64)
 FRAME = np.dtype([("parent", "<i4"), ("start", "<i4"), ("body", "<i4"), ("end", "<i4")])
-
-
-def varint(value):
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
 
 
 class Node:

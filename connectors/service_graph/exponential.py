@@ -1,12 +1,11 @@
-"""Exponential histograms that are filled observation by observation, one a slot of a ``KeyTable``, all of a batch at once.
+"""Exponential histograms of the slots of a ``KeyTable``, filled with all observations of a batch at once.
 
-Values from 0 up. A histogram begins at the finest scale and is halved in resolution whenever its values span more than
-``max_size`` buckets. A bucket's place is its index modulo ``max_size``: nothing is moved when the range grows at either
-end.
+Values are at least 0. A histogram starts at the finest scale, and its resolution is halved whenever its values span
+more than ``max_size`` buckets. The position of a bucket is its index modulo ``max_size``, so nothing moves when the range
+grows at either end.
 
 Source: OpenTelemetry metrics data model, "ExponentialHistogram" (bucket i holds (base^i, base^(i+1)]); SDK
-    specification, "Base2
-Exponential Bucket Histogram Aggregation" (maximum scale 20).
+specification, "Base2 Exponential Bucket Histogram Aggregation" (maximum scale 20).
 """
 
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from collector.model import KeyTable
-from collector.model.arrays import F64, I32, I64, U64, Array
+from collector.model.arrays import F64, I32, I64, U64, Array, offsets_of
 
 __all__ = ["ExponentialColumns", "ExponentialPoints"]
 
@@ -39,7 +38,7 @@ class ExponentialPoints:
 
 
 class ExponentialColumns:
-    """The columns ``<prefix>_…`` of a table. Counts are sums of weights; they are rounded when asked for, and never fall."""
+    """The columns ``<prefix>_…`` of a table. Counts are sums of weights, which are rounded when read and never fall."""
 
     def __init__(self, table: KeyTable, prefix: str, max_size: int) -> None:
         """The table was made with ``columns(prefix, max_size)``; ``max_size`` below 2 means 2."""
@@ -113,7 +112,7 @@ class ExponentialColumns:
         filled = self._column("filled")[slots]
         low, high = self._column("low")[slots], self._column("high")[slots]
         sizes = np.where(filled, high - low + 1, 0)
-        splits = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+        splits = offsets_of(sizes)
         owner = np.repeat(np.arange(len(slots)), sizes)
         index = low[owner] + np.arange(splits[-1]) - splits[owner]
         counts = _rounded(self._column("buckets")[slots[owner], index % self._size])
