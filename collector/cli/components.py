@@ -1,4 +1,7 @@
-"""``tailrace components``: what this installation can run, as YAML."""
+"""``tailrace components``: the component types that this installation can run, as YAML.
+
+Components of other distributions are marked with ``third_party: true``.
+"""
 
 from typing import Any
 
@@ -14,22 +17,27 @@ __all__ = ["command"]
 
 @click.command()
 def command() -> None:
-    """List the component types with module, stability and signals."""
+    """List the component types with distribution, module, stability and signals."""
     document: dict[str, Any] = {"buildinfo": {"command": "tailrace", "version": version()}}
-    described = Registry().describe()
+    descriptions = Registry().describe()
     for kind in ComponentKind:
-        document[str(kind)] = [_entry(each) for each in described if each.kind is kind]
+        document[str(kind)] = [_entry(description) for description in descriptions if description.kind is kind]
     click.echo(to_yaml(document), nl=False)
 
 
 def _entry(description: ComponentDescription) -> dict[str, Any]:
-    entry: dict[str, Any] = {"name": description.type, "module": description.module}
+    entry: dict[str, Any] = {"name": description.type}
+    if description.distribution:
+        entry["distribution"] = description.distribution
+    if description.is_third_party:
+        entry["third_party"] = True
+    entry["module"] = description.module
     factory = description.factory
     if factory is None:
         return {**entry, "unavailable": description.problem}
-    others = sorted({factory.component_type, *factory.aliases} - {description.type})
-    if others:
-        entry["aliases"] = others
+    other_spellings = sorted({factory.component_type, *factory.aliases} - {description.type})
+    if other_spellings:
+        entry["aliases"] = other_spellings
     entry["stability"] = str(factory.stability)
     return {**entry, **_signals(factory)}
 
