@@ -26,7 +26,7 @@ class RedactPromptsConfig(ComponentConfig):
     )
     """Keys of the attributes to redact, on spans, span events and log records."""
     replacement: Literal["length", "fingerprint", "delete"] = "length"
-    """``length``: ``[redacted: 42 characters]``; ``fingerprint``: a keyed hash; ``delete``: the attribute is removed."""
+    """``length``: ``[redacted: 42 characters]``; ``fingerprint``: a keyed hash; ``delete``: no attribute."""
     fingerprint_key: Secret = Secret("")
     """The key of the hash. Without one, anybody could recognise a prompt by hashing guesses."""
 
