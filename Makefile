@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 120
 PYTEST_ARGS ?=
 PACKAGES := collector config receivers processors exporters connectors extensions
 
-.PHONY: help run test lint format types imports bench backends e2e sanitize fuzz ci clean lock
+.PHONY: help run test lint format types imports bench backends e2e plugin sanitize fuzz ci clean lock
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ bench: .venv/.dev ## The kernels beside protobuf, then the whole gateway beside 
 
 backends: ## Build the real servers and clients of the tests: Prometheus, Jaeger, Loki, the Go collector, SDKs (needs go >= 1.26, node, java, mvn)
 	@nice -n 10 bash tests/backends/install
+
+plugin: .venv/.dev ## Install the example plug-in beside Tailrace in a clean environment, test it and run it
+	@scripts/check_plugin
 
 sanitize: .venv/.dev ## The kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)
 	@scripts/sanitize

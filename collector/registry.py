@@ -31,15 +31,24 @@ class ComponentDescription:
     module: str
     factory: Factory | None
     problem: str = ""
-    """Why it cannot be loaded; empty if it can be."""
+    """Why it cannot be loaded; empty if it can."""
+    distribution: str = ""
+    """Name and version of the distribution that provides it (``tailrace 0.1.0``), or of all rivals; empty if unknown."""
+
+    @property
+    def is_third_party(self) -> bool:
+        """Whether a distribution other than Tailrace's own provides it."""
+        names = [text.partition(" ")[0].lower() for text in self.distribution.split(", ")]
+        return names not in ([""], [DISTRIBUTION])
 
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """Where a factory can be loaded from."""
+    """One entry point: where a factory can be loaded from, and which distribution declares it."""
 
     module: str
     load: Callable[[], Any]
+    distribution: str = ""
 
 
 class Registry:
@@ -100,10 +109,9 @@ class Registry:
                     factory = self._load(kind, component_type)
                 except ImportError as exc:
                     problem = str(exc)
+                offer = self._offers[kind][component_type]
                 found.append(
-                    ComponentDescription(
-                        kind, component_type, self._offers[kind][component_type].module, factory, problem
-                    )
+                    ComponentDescription(kind, component_type, offer.module, factory, problem, offer.distribution)
                 )
         return found
 
@@ -143,17 +151,17 @@ def _mismatch(factory: object, kind: ComponentKind, component_type: str) -> str:
 def _entry_points() -> dict[ComponentKind, dict[str, _Offer]]:
     offers: dict[ComponentKind, dict[str, _Offer]] = {}
     for kind in ComponentKind:
-        found: dict[str, set[str]] = {}
+        found: dict[str, dict[str, str]] = {}
         offers[kind] = {}
         for point in importlib.metadata.entry_points(group=f"{DISTRIBUTION}.{kind}"):
-            found.setdefault(point.name, set()).add(point.value)
-            offers[kind][point.name] = _Offer(point.module, point.load)
-        for name, values in found.items():
-            if len(values) > 1:
-                rivals = ", ".join(sorted(values))
-                offers[kind][name] = _Offer(
-                    rivals, _refusal(f"several distributions provide it: {rivals}; uninstall all but one")
-                )
+            distribution = f"{point.dist.name} {point.dist.version}" if point.dist else ""
+            found.setdefault(point.name, {})[point.value] = distribution
+            offers[kind][point.name] = _Offer(point.module, point.load, distribution)
+        for name, distributions in found.items():
+            if len(distributions) > 1:
+                rivals = ", ".join(sorted(distributions))
+                refuse = _refusal(f"several distributions provide it: {rivals}; uninstall all but one")
+                offers[kind][name] = _Offer(rivals, refuse, ", ".join(sorted(filter(None, distributions.values()))))
     return offers
 
 

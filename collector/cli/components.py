@@ -1,4 +1,7 @@
-"""``tailrace components``: the component types of this installation, as YAML."""
+"""``tailrace components``: the component types that this installation can run, as YAML.
+
+Components of other distributions are marked with ``third_party: true``.
+"""
 
 from typing import Any
 
@@ -14,10 +17,7 @@ __all__ = ["command"]
 
 @click.command()
 def command() -> None:
-    """List the available component types.
-
-    Shows the module, stability and signals of each type, as YAML.
-    """
+    """List the component types with distribution, module, stability and signals."""
     document: dict[str, Any] = {"buildinfo": {"command": "tailrace", "version": version()}}
     descriptions = Registry().describe()
     for kind in ComponentKind:
@@ -26,7 +26,12 @@ def command() -> None:
 
 
 def _entry(description: ComponentDescription) -> dict[str, Any]:
-    entry: dict[str, Any] = {"name": description.type, "module": description.module}
+    entry: dict[str, Any] = {"name": description.type}
+    if description.distribution:
+        entry["distribution"] = description.distribution
+    if description.is_third_party:
+        entry["third_party"] = True
+    entry["module"] = description.module
     factory = description.factory
     if factory is None:
         return {**entry, "unavailable": description.problem}

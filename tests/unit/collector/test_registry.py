@@ -118,6 +118,54 @@ def test_two_distributions_for_one_type_are_refused(monkeypatch):
     assert Registry().find(ComponentKind.EXPORTER, "x") is not None
 
 
+class FakeDistribution:
+    """An installed distribution: its name, its version, and some of its metadata files."""
+
+    def __init__(self, name, version="1.0", **files):
+        self.name, self.version = name, version
+        self.metadata = {"Name": name}
+        self.files = files
+
+    def read_text(self, name):
+        return self.files.get(name.removesuffix(".txt"))
+
+
+def provided_by(distribution, component_type, module):
+    """The entry point of an exporter, as ``importlib.metadata`` returns it for an installed distribution."""
+    point = importlib.metadata.EntryPoint(component_type, f"{module}:factory", "tailrace.exporters")
+    return point._for(distribution)
+
+
+def test_components_name_the_distribution_that_provides_them(monkeypatch):
+    """Distributions other than Tailrace's own are third parties, also if their component cannot be loaded."""
+    module(monkeypatch, "plugin_a", factory=factory("ours"))
+    points = [
+        provided_by(FakeDistribution("tailrace", "0.1.0"), "ours", "plugin_a"),
+        provided_by(FakeDistribution("their-plugin", "2.3"), "theirs", "plugin_gone"),
+        importlib.metadata.EntryPoint("unknown", "plugin_gone:factory", "tailrace.exporters"),
+    ]
+    monkeypatch.setattr(
+        importlib.metadata, "entry_points", lambda group: points if group == "tailrace.exporters" else []
+    )
+    described = {description.type: description for description in Registry().describe()}
+    assert {name: (found.distribution, found.is_third_party) for name, found in described.items()} == {
+        "ours": ("tailrace 0.1.0", False),
+        "theirs": ("their-plugin 2.3", True),
+        "unknown": ("", False),
+    }
+    assert described["theirs"].problem
+
+
+def test_rivals_for_one_type_are_all_named(monkeypatch):
+    """An operator sees which distributions to choose between."""
+    points = [provided_by(FakeDistribution(name), "x", f"plugin_{name}") for name in ("b", "a")]
+    monkeypatch.setattr(
+        importlib.metadata, "entry_points", lambda group: points if group == "tailrace.exporters" else []
+    )
+    (description,) = Registry().describe()
+    assert (description.distribution, description.is_third_party) == ("a 1.0, b 1.0", True)
+
+
 @pytest.mark.parametrize("spelling", ["filelog", "file_log", "k8s_attributes"])
 def test_the_collectors_types_are_known(spelling):
     """Names of the Collector's components are known in every spelling."""
@@ -129,15 +177,6 @@ def test_the_collectors_types_are_known(spelling):
 def test_our_names_are_ours():
     """In this environment no other place provides one of our packages."""
     assert check_top_level_names() == []
-
-
-class FakeDistribution:
-    def __init__(self, name, **files):
-        self.metadata = {"Name": name}
-        self.files = files
-
-    def read_text(self, name):
-        return self.files.get(name.removesuffix(".txt"))
 
 
 def test_foreign_owners_of_our_names_are_found(monkeypatch, tmp_path):

@@ -6,7 +6,9 @@ import pytest
 from click.testing import CliRunner
 
 import collector.cli
+from collector.api import ComponentKind
 from collector.cli import main
+from collector.registry import ComponentDescription, Registry
 from config.yaml import parse, plain
 
 
@@ -209,12 +211,33 @@ def test_components(tailrace):
     assert listed["buildinfo"]["command"] == "tailrace"
 
 
+def test_components_marks_third_parties(monkeypatch, tailrace):
+    """Each type names its distribution; those that Tailrace does not ship are marked, also if they cannot be loaded."""
+    own = ComponentDescription(ComponentKind.RECEIVER, "own", "m", None, "broken", "tailrace 0.1.0")
+    other = ComponentDescription(ComponentKind.EXPORTER, "other", "n", None, "missing", "their-plugin 2.3")
+    monkeypatch.setattr(Registry, "describe", lambda self: [own, other])
+    listed = plain(parse(tailrace("components").output, "out"))
+    assert listed["receivers"] == [
+        {"name": "own", "distribution": "tailrace 0.1.0", "module": "m", "unavailable": "broken"}
+    ]
+    assert listed["exporters"] == [
+        {
+            "name": "other",
+            "distribution": "their-plugin 2.3",
+            "third_party": True,
+            "module": "n",
+            "unavailable": "missing",
+        }
+    ]
+
+
 def test_components_lists_what_is_installed():
     """With the real entry points the command lists the types, and the reason where one cannot be loaded."""
     listed = plain(parse(CliRunner().invoke(main, ["components"]).output, "out"))
     for section in ("receivers", "processors", "exporters"):
         for entry in listed[section]:
             assert "stability" in entry or entry["unavailable"]
+            assert entry["distribution"].startswith("tailrace ") or entry["third_party"]
 
 
 def test_print_config(tailrace, good):
