@@ -2,6 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
 
 from collector.api.host import Clock
 
@@ -10,6 +13,8 @@ __all__ = ["PeriodicTask"]
 
 class PeriodicTask:
     """Calls ``work`` every ``interval_s`` seconds, one call at a time, from :meth:`start` to :meth:`stop`.
+
+    A call that raises is logged, and the next one comes after the usual interval.
 
     Share ``lock`` with other code that must not run during a call (``async with task.lock``)::
 
@@ -23,9 +28,17 @@ class PeriodicTask:
     """
 
     def __init__(
-        self, work: Callable[[], Awaitable[None]], interval_s: float, clock: Clock, *, lock: asyncio.Lock | None = None
+        self,
+        work: Callable[[], Awaitable[None]],
+        interval_s: float,
+        clock: Clock,
+        *,
+        lock: asyncio.Lock | None = None,
+        log: Any = None,
     ) -> None:
+        """``log`` is the component's log (``settings.telemetry.log``)."""
         self._work, self._interval_s, self._clock = work, interval_s, clock
+        self._log = log or structlog.get_logger()
         self.lock = lock or asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -47,4 +60,7 @@ class PeriodicTask:
         while True:
             await self._clock.sleep(self._interval_s)
             async with self.lock:
-                await self._work()
+                try:
+                    await self._work()
+                except Exception as error:  # noqa: BLE001 - one failure must not end the repetition
+                    self._log.error("periodic work failed; it continues", exc_info=error, interval_s=self._interval_s)

@@ -1,0 +1,68 @@
+"""Work that is repeated in the background."""
+
+import asyncio
+
+from collector.api import PeriodicTask
+from collector.testing import FakeClock, RecordingLog
+
+
+async def test_it_calls_once_per_interval_until_it_is_stopped():
+    """The first call comes one interval after the start, the last one before the stop."""
+    clock, calls = FakeClock(), []
+
+    async def work():
+        calls.append(clock.monotonic_s())
+
+    task = PeriodicTask(work, 10.0, clock)
+    task.start()
+    await clock.advance(9)
+    assert calls == []
+    await clock.advance(21)
+    assert calls == [10, 20, 30]
+    assert await task.stop()
+    await clock.advance(100)
+    assert calls == [10, 20, 30]
+
+
+async def test_a_stop_waits_for_the_call_in_progress():
+    """What is being flushed is flushed completely."""
+    clock, gate, done = FakeClock(), asyncio.Event(), []
+
+    async def work():
+        await gate.wait()
+        done.append(True)
+
+    task = PeriodicTask(work, 1.0, clock)
+    task.start()
+    await clock.advance(1)
+    stopping = asyncio.ensure_future(task.stop())
+    await asyncio.sleep(0)
+    assert not stopping.done()
+    gate.set()
+    assert await stopping
+    assert done == [True]
+
+
+async def test_a_task_that_does_not_run_has_nothing_to_stop():
+    """Never started, and stopped twice."""
+    task = PeriodicTask(asyncio.Event().wait, 1.0, FakeClock())
+    assert not await task.stop()
+    task.start()
+    assert await task.stop()
+    assert not await task.stop()
+
+
+async def test_a_call_that_fails_is_logged_and_the_next_one_comes():
+    """A fault in one flush must not end all later ones."""
+    clock, log, calls = FakeClock(), RecordingLog(), []
+
+    async def work():
+        calls.append(clock.monotonic_s())
+        raise RuntimeError("a bug")
+
+    task = PeriodicTask(work, 1.0, clock, log=log)
+    task.start()
+    await clock.advance(2)
+    assert calls == [1, 2]
+    assert [event.event for event in log.of_level("error")] == ["periodic work failed; it continues"] * 2
+    await task.stop()
