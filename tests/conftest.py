@@ -83,14 +83,13 @@ class Gateway:
     def final_ledger(self):
         """What it logged last: ``(node, signal)`` to its numbers by column. Needs the log at ``info``."""
         text = self.log.read_text()
-        assert "the final ledger is open" not in text, text
-        head, *rows = re.findall(r"ledger='\\n(.*?)'", text)[-1].split("\\n")
-        names = head.split()[2:]
-        numbers = {
-            tuple((cells := re.split(r"\s{2,}", row))[:2]): [int(cell.replace(" ", "")) for cell in cells[2:]]
-            for row in rows
-        }
-        return {key: dict(zip(names, values, strict=True)) for key, values in numbers.items()}
+        assert "the final ledger does not close" not in text, text
+        found = {}
+        for line in re.findall(r"the final ledger +(.*)", text):
+            fields = dict(re.findall(r"(\w+)=('[^']*'|\S+)", line))
+            key = fields.pop("node"), fields.pop("signal")
+            found[key] = {name: int(value) for name, value in fields.items() if value.lstrip("-").isdigit()}
+        return found
 
     def stop(self):
         """SIGTERM; the exit status."""

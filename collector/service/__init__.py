@@ -10,7 +10,7 @@ It imports no component; those come through entry points.
 """
 
 from collector.service.graph import StartError
-from collector.service.ledger import Ledger, LedgerRow, render
+from collector.service.ledger import Ledger, LedgerRow
 from collector.service.service import SHUTDOWN_TIMEOUT_S, Service
 
-__all__ = ["SHUTDOWN_TIMEOUT_S", "Ledger", "LedgerRow", "Service", "StartError", "render"]
+__all__ = ["SHUTDOWN_TIMEOUT_S", "Ledger", "LedgerRow", "Service", "StartError"]

@@ -5,14 +5,14 @@ Receivers use received, out (accepted), refused, rejected; processors and connec
 folded, held; exporters received, delivered, dropped, refused and held (in flight).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from collector.api import ComponentId, ComponentKind
 from collector.model import Signal
 
-__all__ = ["Entry", "Ledger", "LedgerRow", "render"]
+__all__ = ["Entry", "Ledger", "LedgerRow"]
 
 
 class Entry:
@@ -134,6 +134,26 @@ class LedgerRow:
             for reason, count in reasons.items():
                 yield flow, reason, count
 
+    def log_fields(self) -> dict[str, Any]:
+        """The row as key-values of one log event; an exporter's ``out`` is what it delivered."""
+        fields: dict[str, Any] = {
+            "node": self.node,
+            "signal": self.signal.value,
+            "received": self.received,
+            "created": self.created,
+            "out": self.delivered if self.kind is ComponentKind.EXPORTER else self.out,
+            "held": self.held,
+            "folded": self.folded,
+            "dropped": sum(self.dropped.values()),
+            "refused": sum(self.refused.values()) + self.rejected,
+        }
+        reasons = {**self.dropped, **self.refused} | ({"invalid": self.rejected} if self.rejected else {})
+        if reasons:
+            fields["reasons"] = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        if self.imbalance:
+            fields["imbalance"] = self.imbalance
+        return fields
+
     def to_json(self) -> dict[str, Any]:
         """For ``GET /ledger``."""
         return {
@@ -210,33 +230,3 @@ def _sum(a: LedgerRow, b: LedgerRow) -> LedgerRow:
         dropped={reason: a.dropped.get(reason, 0) + b.dropped.get(reason, 0) for reason in {**a.dropped, **b.dropped}},
         refused={reason: a.refused.get(reason, 0) + b.refused.get(reason, 0) for reason in {**a.refused, **b.refused}},
     )
-
-
-def render(rows: Iterable[LedgerRow]) -> str:
-    """A table for people: one line per node and signal, with reasons, and a mark where the ledger is open."""
-    lines = [_HEADER]
-    for row in rows:
-        out = row.delivered if row.kind is ComponentKind.EXPORTER else row.out
-        refused = dict(row.refused) | ({"invalid": row.rejected} if row.rejected else {})
-        counts = [_number(count) for count in (row.received, row.created, out, row.held, row.folded)]
-        mark = f"OPEN by {row.imbalance:+d}" if row.imbalance else ""
-        lines.append((row.node, row.signal.value, *counts, _reasons(row.dropped), _reasons(refused), mark))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(_aligned(line, widths)).rstrip() for line in lines)
-
-
-_HEADER: tuple[str, ...] = ("node", "signal", "received", "created", "out", "held", "folded", "dropped", "refused", "")
-_NUMBERS = range(2, 7)
-
-
-def _aligned(line: tuple[str, ...], widths: Sequence[int]) -> Iterator[str]:
-    for column, (cell, width) in enumerate(zip(line, widths, strict=True)):
-        yield cell.rjust(width) if column in _NUMBERS else cell.ljust(width)
-
-
-def _number(count: int) -> str:
-    return f"{count:,}".replace(",", " ")
-
-
-def _reasons(reasons: Mapping[str, int]) -> str:
-    return " + ".join(f"{_number(count)} {reason}" for reason, count in reasons.items()) or "0"

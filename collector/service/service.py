@@ -24,7 +24,7 @@ from collector.service.admission import ServiceAdmission
 from collector.service.graph import Environment, Graph, Node, NodeKey, StartError, build
 from collector.service.hand_over import States, collect_states, drop_held, pass_states
 from collector.service.host import AdminHandler, ComponentHost, host_name
-from collector.service.ledger import Ledger, render
+from collector.service.ledger import Ledger
 from collector.service.process import SystemClock, raise_malloc_thresholds
 from collector.service.telemetry import ServiceTelemetry
 from config.model import Config
@@ -313,14 +313,12 @@ class Service:
             host.report(Status.STOPPED)
 
     def _log_ledger(self) -> None:
-        rows = self.ledger.snapshot()
-        open_rows = [row.node for row in rows if row.imbalance]
-        if not rows:
-            return
-        if open_rows:
-            self._log.error("the final ledger is open", nodes=open_rows, ledger="\n" + render(rows))
-        else:
-            self._log.info("the final ledger", ledger="\n" + render(rows))
+        """One event per node and signal, so that every log encoding stays readable and can be searched."""
+        for row in self.ledger.snapshot():
+            if row.imbalance:
+                self._log.error("the final ledger does not close", **row.log_fields())
+            else:
+                self._log.info("the final ledger", **row.log_fields())
 
     # Admin, health, metrics.
 
