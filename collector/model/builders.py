@@ -1,12 +1,15 @@
-"""Builders: columns in, bytes out. For what makes data anew: other receivers, connectors, overflow series, stale markers.
+"""Builders make batches from columns, for components that produce data: receivers, connectors, overflow series.
 
-Not for changing a batch (``Batch.edit``). A builder holds encoded bytes only; items are encoded by one compiled pass a
-call, attribute sets once each, however many rows have them.
+To change a batch use ``Batch.edit``. A builder holds encoded bytes only: each call encodes its items in one compiled
+pass, and each attribute set once, however many rows have it.
 
-Row arguments: numbers are arrays, or one number for all rows; texts a sequence, a ``StringColumn`` or one text for all;
-attributes one of ``Attributes``/a mapping (all rows), a sequence with one of them a row, or ``(codes, sets)`` with
-codes I32[n] into the sets (-1 = none), which costs nothing a row. A masked array is absent where masked. Ids are
-``U64[n,2]`` and ``U64[n]``, big-endian integers as in the model; 0 = unset.
+The arguments that have a value per row take:
+
+- numbers: an array, or one number for all rows; a masked array is absent where it is masked;
+- texts: a sequence, a ``StringColumn``, or one text for all rows;
+- attributes: an ``Attributes`` object or a mapping for all rows, a sequence with one of these per row, or
+  ``(codes, sets)`` with codes I32[n] into the sets (-1 = none), for which the cost per row is negligible;
+- ids: ``U64[n,2]`` (trace ids) or ``U64[n]`` (span ids), big-endian integers as in the model; 0 = unset.
 
 Source: opentelemetry-proto 1.x ``trace.proto``, ``metrics.proto``, ``logs.proto``.
 """
@@ -18,14 +21,14 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from collector.model.arrays import I32, U64, Array, Mask
+from collector.model.arrays import I32, U64, Array, Mask, offsets_of
 from collector.model.columns import StringColumn
 from collector.model.context import EMPTY_CONTEXT, Context
 from collector.model.logs import Logs
 from collector.model.metrics import Metrics
 from collector.model.traces import Traces
 from collector.wire import build
-from collector.wire.build import Field, Pool, encode_rows
+from collector.wire.build import MessageField, Pool, encode_rows
 
 __all__ = ["Attributes", "Events", "Exemplars", "Links", "LogsBuilder", "MetricsBuilder", "TracesBuilder"]
 
@@ -36,17 +39,17 @@ class Attributes:
     __slots__ = ("_encoded", "_starts", "_tagged")
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        """The set of ``values``.
+        """Encodes ``values``.
 
         Raises:
-            TypeError: a key is no text, or a value is of no kind an attribute can have.
-            ValueError: an integer is outside 64 bits, or a value nests deeper than 30.
+            TypeError: A key is not text, or an attribute cannot have a value of this type.
+            ValueError: An integer does not fit into 64 bits, or a value nests deeper than 30.
         """
-        self._encoded, self._starts = build.encode_attributes(values, 1)
+        self._encoded, self._starts = build.encode_attributes(values)
         self._tagged: dict[int, bytes] = {1: self._encoded}
 
     def tagged(self, number: int) -> bytes:
-        """The set as repeated field ``number`` of a message: points, spans and records each keep attributes under another one."""
+        """The set as the repeated field ``number``, which differs between points, spans and records."""
         if number not in self._tagged:
             fields = bytearray(self._encoded)
             for start in self._starts:
@@ -72,7 +75,7 @@ _NO_ATTRIBUTES = Attributes({})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exemplars:
-    """Exemplars of a call's points; one row each, of the point ``owner``."""
+    """Exemplars of the points of one call; each belongs to the point ``owner``."""
 
     owner: ArrayLike
     times: ArrayLike
@@ -82,7 +85,7 @@ class Exemplars:
     attributes: AttributeRows = None
 
     def pool(self, number: int, row_count: int) -> Pool:
-        """Field ``number`` of the points."""
+        """The exemplars as the field ``number`` of the points."""
         count = np.size(self.owner)
         fields = [
             _fixed64(2, self.times, count, "exemplar times"),
@@ -96,7 +99,7 @@ class Exemplars:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Events:
-    """Span events of a call's spans; one row each, of the span ``owner``."""
+    """Events of the spans of one call; each belongs to the span ``owner``."""
 
     owner: ArrayLike
     times: ArrayLike
@@ -104,7 +107,7 @@ class Events:
     attributes: AttributeRows = None
 
     def pool(self, number: int, row_count: int) -> Pool:
-        """Field ``number`` of the spans."""
+        """The events as the field ``number`` of the spans."""
         count = np.size(self.owner)
         fields = [
             _fixed64(1, self.times, count, "event times"),
@@ -115,7 +118,7 @@ class Events:
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[Mapping[str, Any]]]) -> "Events":
-        """From mappings with ``name``, ``time_unix_nano`` and ``attributes``, some a span."""
+        """Events given per span, as mappings with ``name``, ``time_unix_nano`` and ``attributes``."""
         flat = [event for events in rows for event in events]
         return cls(
             owner=np.repeat(np.arange(len(rows), dtype=np.int32), [len(events) for events in rows]),
@@ -127,7 +130,7 @@ class Events:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Links:
-    """Span links of a call's spans; one row each, of the span ``owner``."""
+    """Links of the spans of one call; each belongs to the span ``owner``."""
 
     owner: ArrayLike
     trace_ids: U64
@@ -137,7 +140,7 @@ class Links:
     flags: ArrayLike | None = None
 
     def pool(self, number: int, row_count: int) -> Pool:
-        """Field ``number`` of the spans."""
+        """The links as the field ``number`` of the spans."""
         count = np.size(self.owner)
         fields = [
             _ids(1, self.trace_ids),
@@ -150,7 +153,7 @@ class Links:
 
 
 class _Builder:
-    """Resources and scopes, the same in all signals; what a scope holds is bytes."""
+    """The resources and scopes of a batch, which all signals share; the contents of a scope are encoded bytes."""
 
     def __init__(self, context: Context = EMPTY_CONTEXT) -> None:
         self._context = context
@@ -158,7 +161,7 @@ class _Builder:
         self._scopes: list[tuple[bytes, bytes, list[bytes]]] = []
 
     def resource(self, attributes: AttributeSet = _NO_ATTRIBUTES, schema_url: str = "") -> int:
-        """The number of a new resource."""
+        """Adds a resource and returns its number."""
         self._resources.append((_message(1, _set(attributes).tagged(1)), _slice(3, schema_url), []))
         return len(self._resources) - 1
 
@@ -170,10 +173,10 @@ class _Builder:
         attributes: AttributeSet = _NO_ATTRIBUTES,
         schema_url: str = "",
     ) -> int:
-        """The number of a new scope of a resource.
+        """Adds a scope to a resource and returns its number.
 
         Raises:
-            IndexError: there is no such resource.
+            IndexError: There is no such resource.
         """
         inner = _slice(1, name) + _slice(2, version) + _set(attributes).tagged(3)
         self._resources[resource][2].append(len(self._scopes))
@@ -181,7 +184,7 @@ class _Builder:
         return len(self._scopes) - 1
 
     def build_wire(self) -> bytes:
-        """The request's bytes; resources and scopes without items are left out."""
+        """The encoded request; resources and scopes without items are left out."""
         request = []
         for resource, resource_schema, scopes in self._resources:
             parts = []
@@ -198,7 +201,26 @@ class _Builder:
 
 
 class TracesBuilder(_Builder):
-    """Builds Traces."""
+    """Builds Traces.
+
+    >>> import numpy as np
+    >>> from collector.model import TracesBuilder
+    >>> builder = TracesBuilder()
+    >>> scope = builder.scope(builder.resource({"service.name": "shop"}))
+    >>> builder.spans(
+    ...     scope,
+    ...     names=["GET /users", "SELECT users"],
+    ...     trace_ids=np.array([[0, 1], [0, 1]], np.uint64),
+    ...     span_ids=[1, 2],
+    ...     start_times=[10, 20],
+    ...     end_times=[19, 25],
+    ...     kinds=2,
+    ...     attributes={"tenant": "a"},
+    ... )
+    >>> batch = builder.build()
+    >>> batch.attribute("tenant").text.to_list(), batch.field("kind").tolist()
+    (['a', 'a'], [2, 2])
+    """
 
     def spans(
         self,
@@ -219,11 +241,11 @@ class TracesBuilder(_Builder):
         events: Events | Sequence[Sequence[Mapping[str, Any]]] | None = None,
         links: Links | None = None,
     ) -> None:
-        """Adds ``len(trace_ids)`` spans to a scope; times are nanoseconds since 1970.
+        """Adds ``len(trace_ids)`` spans to a scope. Times are nanoseconds since 1970.
 
         Raises:
-            ValueError: columns differ in length, or a time is negative.
-            IndexError: there is no such scope.
+            ValueError: The columns differ in length, or a time is negative.
+            IndexError: There is no such scope.
         """
         count = len(trace_ids)
         if events is not None and not isinstance(events, Events):
@@ -247,12 +269,20 @@ class TracesBuilder(_Builder):
         self._add(scope, encode_rows(2, count, fields).blob)
 
     def build(self) -> Traces:
-        """The batch of all that was added."""
+        """The batch of everything that was added."""
         return Traces(self.build_wire(), self._context)
 
 
 class LogsBuilder(_Builder):
-    """Builds Logs."""
+    """Builds Logs.
+
+    >>> from collector.model import LogsBuilder
+    >>> builder = LogsBuilder()
+    >>> scope = builder.scope(builder.resource({"service.name": "shop"}))
+    >>> builder.records(scope, times=[10, 20], bodies=["started", {"port": 80}], severity_texts="INFO")
+    >>> builder.build().field("body").as_text().to_list()
+    ['started', '{"port":80}']
+    """
 
     def records(
         self,
@@ -269,11 +299,13 @@ class LogsBuilder(_Builder):
         flags: ArrayLike | None = None,
         event_names: TextRows = None,
     ) -> None:
-        """Adds ``len(times)`` records to a scope; ``bodies`` are attribute values a row (None = no body) or a ``StringColumn``.
+        """Adds ``len(times)`` records to a scope.
+
+        ``bodies`` is one text for all records, a ``StringColumn``, or one attribute value per record (None = no body).
 
         Raises:
-            ValueError: columns differ in length, or a time is negative.
-            IndexError: there is no such scope.
+            ValueError: The columns differ in length, or a time is negative.
+            IndexError: There is no such scope.
         """
         count = np.size(times)
         fields = [
@@ -291,12 +323,24 @@ class LogsBuilder(_Builder):
         self._add(scope, encode_rows(2, count, fields).blob)
 
     def build(self) -> Logs:
-        """The batch of all that was added."""
+        """The batch of everything that was added."""
         return Logs(self.build_wire(), self._context)
 
 
 class MetricsBuilder(_Builder):
-    """Builds Metrics. A call is one metric with ``len(times)`` points; calls with one name are metrics of their own."""
+    """Builds Metrics. Each call adds one metric with ``len(times)`` points, even if the name was used before.
+
+    >>> from collector.model import MetricsBuilder
+    >>> builder = MetricsBuilder()
+    >>> scope = builder.scope(builder.resource({"service.name": "shop"}))
+    >>> builder.gauge(scope, "queue.size", times=[10, 20], values=[3, 5], unit="{item}")
+    >>> builder.histogram(
+    ...     scope, "latency", temporality=2, times=[10], counts=[3], bucket_counts=[[1, 2]], bounds=[0.5], sums=[1.5]
+    ... )
+    >>> batch = builder.build()
+    >>> batch.field("name", "metrics").to_list(), batch.field("value")[:2].tolist()
+    (['queue.size', 'latency'], [3.0, 5.0])
+    """
 
     def gauge(
         self,
@@ -312,11 +356,11 @@ class MetricsBuilder(_Builder):
         flags: ArrayLike | None = None,
         exemplars: Exemplars | None = None,
     ) -> None:
-        """Adds a gauge; integers stay integers.
+        """Adds a gauge. Integers stay integers.
 
         Raises:
-            ValueError: columns differ in length, or a time is negative.
-            IndexError: there is no such scope.
+            ValueError: The columns differ in length, or a time is negative.
+            IndexError: There is no such scope.
         """
         self._metric(
             scope, 5, name, unit, description, _number_points(times, values, attributes, start_times, flags, exemplars)
@@ -338,7 +382,7 @@ class MetricsBuilder(_Builder):
         flags: ArrayLike | None = None,
         exemplars: Exemplars | None = None,
     ) -> None:
-        """Adds a sum; integers stay integers. Raises as ``gauge``."""
+        """Adds a sum. Integers stay integers. Raises the same errors as ``gauge``."""
         points = _number_points(times, values, attributes, start_times, flags, exemplars)
         self._metric(
             scope, 7, name, unit, description, points, _temporality(temporality), b"\x18\x01" if monotonic else b""
@@ -364,11 +408,13 @@ class MetricsBuilder(_Builder):
         flags: ArrayLike | None = None,
         exemplars: Exemplars | None = None,
     ) -> None:
-        """Adds a histogram whose points all have ``bounds`` F64[b] and ``bucket_counts`` U64[n,b+1] (or U64[n,0] with no bounds).
+        """Adds a histogram whose points share their bounds.
+
+        ``bounds`` is F64[b] and ``bucket_counts`` U64[n,b+1], or U64[n,0] without bounds.
 
         Raises:
-            ValueError: columns differ in length, a time or count is negative, or buckets and bounds do not fit.
-            IndexError: there is no such scope.
+            ValueError: The columns differ in length, a time or count is negative, or buckets do not match bounds.
+            IndexError: There is no such scope.
         """
         count = np.size(times)
         limits = np.asarray(bounds, np.float64)
@@ -378,15 +424,13 @@ class MetricsBuilder(_Builder):
             or len(buckets) != count
             or (buckets.shape[1] != len(limits) + 1 and (buckets.shape[1] or len(limits)))
         ):
-            raise ValueError(
-                f"bucket_counts of shape {buckets.shape} do not fit {count} points with {len(limits)} bounds"
-            )
+            raise ValueError(f"expected bucket_counts of shape {(count, len(limits) + 1)}, got {buckets.shape}")
         packed_bounds = Pool(np.zeros(count, np.int32), limits.tobytes(), np.array([0, limits.nbytes]))
         fields = [
             *_point_head(times, start_times, counts, count),
             _present(5, sums, count),
             _packed(build.PACKED64, 6, buckets),
-            Field(build.TEXT, 7, packed_bounds),
+            MessageField(build.TEXT, 7, packed_bounds),
             _exemplars(8, exemplars, count),
             _attributes(9, attributes, count),
             _optional(build.NUMBER, 10, flags, count, np.uint32),
@@ -420,12 +464,12 @@ class MetricsBuilder(_Builder):
     ) -> None:
         """Adds an exponential histogram.
 
-        ``positive`` and ``negative`` are ``(offsets I32[n], counts)``, the counts U64[n,k], or ``(U64[m], splits
-        I64[n+1])`` where points have different numbers of buckets.
+        ``positive`` and ``negative`` are ``(offsets I32[n], counts)``. The counts are U64[n,k] or, if the points differ
+        in their number of buckets, ``(U64[m], splits I64[n+1])``.
 
         Raises:
-            ValueError: columns differ in length, or a time or count is negative.
-            IndexError: there is no such scope.
+            ValueError: The columns differ in length, or a time or count is negative.
+            IndexError: There is no such scope.
         """
         count = np.size(times)
         fields = [
@@ -460,20 +504,18 @@ class MetricsBuilder(_Builder):
         start_times: ArrayLike | None = None,
         flags: ArrayLike | None = None,
     ) -> None:
-        """Adds a summary whose points all have ``quantiles`` F64[q] with ``quantile_values`` F64[n,q].
+        """Adds a summary whose points share their ``quantiles`` F64[q]; ``quantile_values`` is F64[n,q].
 
         Raises:
-            ValueError: columns differ in length, or a time or count is negative.
-            IndexError: there is no such scope.
+            ValueError: The columns differ in length, or a time or count is negative.
+            IndexError: There is no such scope.
         """
         count = np.size(times)
         levels = np.asarray(quantiles, np.float64)
         values = np.asarray(quantile_values, np.float64)
         if values.shape != (count, len(levels)):
-            raise ValueError(
-                f"quantile_values of shape {values.shape} do not fit {count} points with {len(levels)} quantiles"
-            )
-        pairs = [Field(build.FIXED64, 1, np.tile(levels, count)), Field(build.FIXED64, 2, values.ravel())]
+            raise ValueError(f"expected quantile_values of shape {(count, len(levels))}, got {values.shape}")
+        pairs = [MessageField(build.FIXED64, 1, np.tile(levels, count)), MessageField(build.FIXED64, 2, values.ravel())]
         flat = encode_rows(6, values.size, pairs)
         rows = np.arange(count, dtype=np.int32)
         fields = [
@@ -486,17 +528,17 @@ class MetricsBuilder(_Builder):
         self._metric(scope, 11, name, unit, description, encode_rows(1, count, fields))
 
     def build(self) -> Metrics:
-        """The batch of all that was added."""
+        """The batch of everything that was added."""
         return Metrics(self.build_wire(), self._context)
 
     def _metric(
-        self, scope: int, number: int, name: str, unit: str, description: str, points: Pool, *rest: bytes
+        self, scope: int, number: int, name: str, unit: str, description: str, points: Pool, *data_fields: bytes
     ) -> None:
         if not name:
-            raise ValueError("a metric needs a name")
+            raise ValueError("the name of a metric must not be empty")
         if points.blob:
             head = (_slice(1, name), _slice(2, description), _slice(3, unit))
-            self._add(scope, _message(2, *head, _message(number, points.blob, *rest)))
+            self._add(scope, _message(2, *head, _message(number, points.blob, *data_fields)))
 
 
 def _number_points(
@@ -519,7 +561,9 @@ def _number_points(
     return encode_rows(1, count, fields)
 
 
-def _point_head(times: ArrayLike, start_times: ArrayLike | None, counts: ArrayLike, count: int) -> list[Field | None]:
+def _point_head(
+    times: ArrayLike, start_times: ArrayLike | None, counts: ArrayLike, count: int
+) -> list[MessageField | None]:
     return [
         _fixed64(2, start_times, count, "start_times"),
         _fixed64(3, times, count, "times"),
@@ -527,22 +571,24 @@ def _point_head(times: ArrayLike, start_times: ArrayLike | None, counts: ArrayLi
     ]
 
 
-def _number_values(values: ArrayLike, count: int, *, double_number: int) -> list[Field]:
-    """``as_int`` (6 in points and exemplars) or ``as_double``; masked rows have neither."""
+def _number_values(values: ArrayLike, count: int, *, double_number: int) -> list[MessageField]:
+    """``as_int`` (field 6 in points and exemplars) or ``as_double``; masked rows have neither."""
     array = values if isinstance(values, np.ndarray) else np.asarray(values)
     if array.dtype.kind in "iu":
         if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
-            raise ValueError("an integer value is outside 64 bits with sign")
-        return [Field(build.VALUE64, 6, _rows(array, count, np.int64), _mask(array, count))]
+            raise ValueError(f"integer values are signed 64-bit: {array.max()} is out of range")
+        return [MessageField(build.VALUE64, 6, _rows(array, count, np.int64), _mask(array, count))]
     if array.dtype.kind != "f":
-        raise ValueError(f"values must be integers or floats, not {array.dtype}")
-    return [Field(build.VALUE64, double_number, _rows(array, count, np.float64), _mask(array, count))]
+        raise ValueError(f"expected integer or float values, got dtype {array.dtype}")
+    return [MessageField(build.VALUE64, double_number, _rows(array, count, np.float64), _mask(array, count))]
 
 
-def _present(number: int, values: ArrayLike | None, count: int) -> Field | None:
-    """A double with presence."""
+def _present(number: int, values: ArrayLike | None, count: int) -> MessageField | None:
+    """A double that is written even if it is zero."""
     return (
-        None if values is None else Field(build.VALUE64, number, _rows(values, count, np.float64), _mask(values, count))
+        None
+        if values is None
+        else MessageField(build.VALUE64, number, _rows(values, count, np.float64), _mask(values, count))
     )
 
 
@@ -553,51 +599,55 @@ def _mask(values: ArrayLike, count: int) -> Mask | None:
 
 
 def _rows(values: ArrayLike, count: int, dtype: Any) -> Array:
-    """One value a row; a single one stands for all."""
+    """One value per row; a single value stands for all rows."""
     array = np.asarray(values).astype(dtype, copy=False)
     if array.ndim and array.shape != (count,):
-        raise ValueError(f"a column of shape {array.shape} does not fit {count} rows")
+        raise ValueError(f"expected a column of {count} values, got an array of shape {array.shape}")
     return np.broadcast_to(array, (count,))
 
 
 def _unsigned(values: ArrayLike, name: str) -> U64:
     array = np.asarray(values)
     if array.size and (array.dtype.kind not in "iu" or array.min() < 0):
-        raise ValueError(f"{name} must be integers from 0 up")
+        raise ValueError(f"{name} must be non-negative integers")
     return array.astype(np.uint64, copy=False)
 
 
-def _fixed64(number: int, values: ArrayLike | None, count: int, name: str) -> Field | None:
-    return None if values is None else Field(build.FIXED64, number, _rows(_unsigned(values, name), count, np.uint64))
+def _fixed64(number: int, values: ArrayLike | None, count: int, name: str) -> MessageField | None:
+    return (
+        None
+        if values is None
+        else MessageField(build.FIXED64, number, _rows(_unsigned(values, name), count, np.uint64))
+    )
 
 
-def _optional(kind: int, number: int, values: ArrayLike | None, count: int, dtype: Any) -> Field | None:
-    return None if values is None else Field(kind, number, _rows(values, count, dtype))
+def _optional(kind: int, number: int, values: ArrayLike | None, count: int, dtype: Any) -> MessageField | None:
+    return None if values is None else MessageField(kind, number, _rows(values, count, dtype))
 
 
-def _ids(number: int, values: U64 | None) -> Field | None:
-    return None if values is None else Field(build.ID16, number, values)
+def _ids(number: int, values: U64 | None) -> MessageField | None:
+    return None if values is None else MessageField(build.ID16, number, values)
 
 
-def _raw(pool: Pool | None) -> Field | None:
-    return None if pool is None else Field(build.RAW, 1, pool)
+def _raw(pool: Pool | None) -> MessageField | None:
+    return None if pool is None else MessageField(build.RAW, 1, pool)
 
 
-def _exemplars(number: int, exemplars: Exemplars | None, count: int) -> Field | None:
+def _exemplars(number: int, exemplars: Exemplars | None, count: int) -> MessageField | None:
     return None if exemplars is None else _raw(exemplars.pool(number, count))
 
 
-def _packed(kind: int, number: int, rows: U64) -> Field:
-    return Field(kind, number, rows.ravel(), np.arange(len(rows) + 1) * rows.shape[1])
+def _packed(kind: int, number: int, rows: U64) -> MessageField:
+    return MessageField(kind, number, rows.ravel(), np.arange(len(rows) + 1) * rows.shape[1])
 
 
-def _buckets(number: int, buckets: tuple[ArrayLike, Any] | None, count: int) -> Field | None:
+def _buckets(number: int, buckets: tuple[ArrayLike, Any] | None, count: int) -> MessageField | None:
     if buckets is None:
         return None
     offsets, counts = buckets
     if isinstance(counts, tuple):
         flat, splits = counts
-        packed = Field(build.PACKED_NUMBER, 2, _unsigned(flat, "bucket counts"), splits)
+        packed = MessageField(build.PACKED_NUMBER, 2, _unsigned(flat, "bucket counts"), splits)
     else:
         packed = _packed(build.PACKED_NUMBER, 2, _unsigned(counts, "bucket counts").reshape(count, -1))
     return _raw(
@@ -606,63 +656,65 @@ def _buckets(number: int, buckets: tuple[ArrayLike, Any] | None, count: int) -> 
 
 
 def _of_owners(items: Pool, owner: ArrayLike, row_count: int, name: str) -> Pool:
-    """Items, one a value of the pool, gathered by the row they belong to, in their order."""
+    """The items of a pool joined per owner row, in their order."""
     owners = np.asarray(owner, np.int64)
     if len(owners) and (owners.min() < 0 or owners.max() >= row_count):
-        raise ValueError(f"{name} belong to rows outside 0 to {row_count - 1}")
+        raise ValueError(f"the owners of {name} must be rows from 0 to {row_count - 1}")
     rows = np.arange(row_count, dtype=np.int32)
     order = np.argsort(owners, kind="stable")
     blob, offsets = items.blob, items.offsets
     if (order[1:] < order[:-1]).any():
         blob = b"".join([items.bytes_of(value) for value in order.tolist()])
-        offsets = np.concatenate([[0], np.cumsum(np.diff(items.offsets)[order])])
+        offsets = offsets_of(np.diff(items.offsets)[order])
     return Pool(rows, blob, offsets[np.searchsorted(owners[order], np.arange(row_count + 1))])
 
 
 def _pool(codes: I32, values: Sequence[bytes]) -> Pool:
     lengths = np.fromiter((len(value) for value in values), np.int64, len(values))
-    return Pool(codes, b"".join(values), np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
+    return Pool(codes, b"".join(values), offsets_of(lengths))
 
 
-def _text(number: int, texts: TextRows, count: int) -> Field | None:
+def _text(number: int, texts: TextRows, count: int) -> MessageField | None:
     if texts is None:
         return None
     if isinstance(texts, str):
-        return Field(build.TEXT, number, _pool(np.zeros(count, np.int32), [_utf8(texts)]))
+        return MessageField(build.TEXT, number, _pool(np.zeros(count, np.int32), [_utf8(texts)]))
     if isinstance(texts, StringColumn):
-        return Field(build.TEXT, number, _pool(texts.codes, texts.distinct_bytes))
+        return MessageField(build.TEXT, number, _pool(texts.codes, texts.distinct_bytes))
     codes, distinct = _coded(texts)
-    return Field(build.TEXT, number, _pool(codes, [_utf8(text) for text in distinct]))
+    return MessageField(build.TEXT, number, _pool(codes, [_utf8(text) for text in distinct]))
 
 
-def _bodies(number: int, bodies: StringColumn | str | Sequence[Any] | None, count: int) -> Field | None:
-    """Log bodies as AnyValue messages."""
+def _bodies(number: int, bodies: StringColumn | str | Sequence[Any] | None, count: int) -> MessageField | None:
+    """The bodies of log records as AnyValue messages."""
     if bodies is None:
         return None
     if isinstance(bodies, str):
-        return Field(build.TEXT, number, _pool(np.zeros(count, np.int32), [build.encode_value(bodies)]))
+        return MessageField(build.TEXT, number, _pool(np.zeros(count, np.int32), [build.encode_value(bodies)]))
     if isinstance(bodies, StringColumn):
-        return Field(build.TEXT, number, _pool(bodies.codes, [build.encode_value(text) for text in bodies.distinct]))
+        return MessageField(
+            build.TEXT, number, _pool(bodies.codes, [build.encode_value(text) for text in bodies.distinct])
+        )
     encoded = [None if body is None else build.encode_value(body) for body in bodies]
     codes, distinct = _coded(encoded)
-    return Field(build.TEXT, number, _pool(codes, distinct))
+    return MessageField(build.TEXT, number, _pool(codes, distinct))
 
 
-def _attributes(number: int, attributes: AttributeRows, count: int) -> Field | None:
+def _attributes(number: int, attributes: AttributeRows, count: int) -> MessageField | None:
     if attributes is None:
         return None
     if isinstance(attributes, (Attributes, Mapping)):
-        return Field(build.RAW, 1, _pool(np.zeros(count, np.int32), [_set(attributes).tagged(number)]))
+        return MessageField(build.RAW, 1, _pool(np.zeros(count, np.int32), [_set(attributes).tagged(number)]))
     if isinstance(attributes, tuple) and len(attributes) == 2 and isinstance(attributes[0], np.ndarray):
         codes, sets = attributes
-        return Field(build.RAW, 1, _pool(codes, [_set(values).tagged(number) for values in sets]))
+        return MessageField(build.RAW, 1, _pool(codes, [_set(values).tagged(number) for values in sets]))
     encoded = [None if values is None else _set(values).tagged(number) for values in attributes]
     codes, distinct = _coded(encoded)
-    return Field(build.RAW, 1, _pool(codes, distinct))
+    return MessageField(build.RAW, 1, _pool(codes, distinct))
 
 
 def _coded(values: Sequence[Any]) -> tuple[I32, list[Any]]:
-    """Codes of given Python objects, one a row; -1 for None."""
+    """The distinct values, and the code of each row's value; -1 for None."""
     seen: dict[Any, int] = {}
     codes = [-1 if value is None else seen.setdefault(value, len(seen)) for value in values]
     return np.array(codes, np.int32), list(seen)
@@ -674,12 +726,12 @@ def _set(attributes: AttributeSet) -> Attributes:
 
 def _temporality(temporality: int) -> bytes:
     if temporality not in range(3):
-        raise ValueError(f"temporality {temporality} is none of 0 (unspecified), 1 (delta), 2 (cumulative)")
+        raise ValueError(f"expected temporality 0 (unspecified), 1 (delta) or 2 (cumulative), got {temporality}")
     return bytes((0x10, temporality)) if temporality else b""
 
 
 def _utf8(text: str) -> bytes:
-    """UTF-8; a lone surrogate, which has none, becomes U+FFFD as invalid UTF-8 does at the door."""
+    """The text as UTF-8, with U+FFFD for lone surrogates, as the door repairs invalid UTF-8."""
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -687,12 +739,12 @@ def _utf8(text: str) -> bytes:
 
 
 def _slice(number: int, text: str) -> bytes:
-    """A text field of a message; nothing for an empty one."""
+    """A text field; no bytes for an empty text."""
     return _message(number, _utf8(text)) if text else b""
 
 
 def _message(number: int, *content: bytes) -> bytes:
-    """A length-delimited field up to number 15."""
+    """A length-delimited field with a number up to 15."""
     size = sum(map(len, content))
     head = bytearray((number << 3 | 2,))
     while size > 0x7F:

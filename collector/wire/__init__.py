@@ -1,1 +1,1 @@
-"""Compiled kernels over OTLP bytes: index, rewrite, hash, JSON. They know field numbers and nothing else of the product."""
+"""Compiled kernels over request bytes, and the layout of the index. They know OTLP field numbers and nothing else."""

@@ -60,10 +60,11 @@ def test_one_input(data: bytes) -> None:
     same(kind.concat([selected, batch, selected]))
     table = chance.choice(TABLES[kind])
     where = np.array([chance.random() < 0.5 for _ in range(batch.table(table).row_count)], np.bool_)
-    every = batch.attributes(table)
-    rows = np.array([chance.random() < 0.3 for _ in range(every.row_count)], np.bool_)
-    edit = batch.edit().delete_attributes(rows, table=table).replace_attributes(~rows, every.as_text(), table=table)
-    for key in (*every.key.distinct[:2], "new"):
+    attributes = batch.attributes(table)
+    edit = batch.edit()
+    for key in attributes.key.distinct[2:4]:
+        edit.set(key, batch.attribute(key, table).as_text(), table=table).delete(key, ~where, table=table)
+    for key in (*attributes.key.distinct[:2], "new"):
         edit.set(key, chance.choice(("value", 7, 1.5, True, b"x" * 200, [1, {"k": 2}])), where, table=table)
     edit.set("inner", 1, table="scopes").set("inner", 1, table="resources").set_field(
         "schema_url", "url" * 50, table="scopes"
@@ -73,7 +74,7 @@ def test_one_input(data: bytes) -> None:
             "trace_id", np.zeros((len(mask), 2), np.uint64)
         )
     elif kind is Logs:
-        edit.set_field("body", every.as_text() if len(mask) == every.row_count else "body", mask)
+        edit.set_field("body", attributes.as_text() if len(mask) == attributes.row_count else "body", mask)
     edited = edit.apply()
     same(edited)
     assert edited.item_count == batch.item_count

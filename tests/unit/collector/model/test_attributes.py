@@ -110,7 +110,7 @@ def test_constants_and_other_sources():
     assert AttributeColumn.constant([1], 2).as_text().to_list() == ["[1]", "[1]"]
     assert AttributeColumn.of_text(StringColumn.of(["a", None])).as_text().to_list() == ["a", None]
     assert AttributeColumn.of_numbers(np.array([1, -1])).int.tolist() == [1, -1]
-    with pytest.raises(TypeError, match="no column"):
+    with pytest.raises(TypeError, match="expected an array of integers, floats or bools"):
         AttributeColumn.of_numbers(np.array(["x"]))
     with pytest.raises(ValueError, match="signed"):
         AttributeColumn.of_numbers(np.array([2**63], np.uint64))
@@ -133,7 +133,4 @@ def test_a_table_lists_all_attributes_of_all_rows():
     assert every.as_text().to_list() == ["0", "last", "", "1", "last", ""]
     assert batch.attribute("k").text.to_list() == ["last", "last"]
     assert batch.attribute("empty").as_text().to_list() == ["", ""]
-    assert every.hash().shape == (6, 2)
-    assert (every.hash()[1] == every.hash()[4]).all()
-    assert (every.hash()[0] != every.hash()[3]).any()
     assert batch.attributes() is every

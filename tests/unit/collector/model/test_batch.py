@@ -113,18 +113,6 @@ def test_concat_joins_content_and_index(otlp, data):
 
 @COUNT
 @given(data=st.data())
-def test_gather_selects_and_joins(otlp, data):
-    """``gather`` is ``select`` of each, joined."""
-    kind = data.draw(st.sampled_from((Traces, Metrics, Logs)))
-    batches = data.draw(st.lists(otlp.batches((kind,)), min_size=1, max_size=3))
-    parts = [(batch, draw_mask(data, batch.item_count)) for batch in batches]
-    gathered = kind.gather(parts)
-    otlp.assert_same_index(gathered)
-    assert gathered.item_count == sum(int(mask.sum()) for _, mask in parts)
-
-
-@COUNT
-@given(data=st.data())
 def test_changes_of_a_batch_without_an_index_are_the_same(otlp, data):
     """Whether the index was there makes no difference to the bytes."""
     batch = data.draw(otlp.batches())
@@ -219,7 +207,7 @@ def test_contexts_that_differ_do_not_merge(traces):
     assert other.wire is traces.wire
     with pytest.raises(ValueError, match="context"):
         Traces.concat([traces, other])
-    with pytest.raises(ValueError, match="no batch"):
+    with pytest.raises(ValueError, match="at least one batch"):
         Traces.concat([])
     assert Traces.concat([other, other]).context == other.context
     assert other.select(np.arange(6) < 1).context == other.context
@@ -241,9 +229,9 @@ def test_an_empty_batch_has_no_bytes_and_answers_everything(traces):
 
 def test_a_mask_of_another_length_is_refused(traces):
     """Not silently cut or padded."""
-    with pytest.raises(ValueError, match="mask of 5"):
+    with pytest.raises(ValueError, match="expected a mask of 6 rows, got 5"):
         traces.select(np.zeros(5, np.bool_))
-    with pytest.raises(ValueError, match="mask of 7"):
+    with pytest.raises(ValueError, match="expected a mask of 6 rows, got 7"):
         traces.select(np.ones(7, np.bool_))
 
 

@@ -22,7 +22,6 @@ def test_columns_are_their_values(values, other):
     assert column.fill("z").to_list() == ["z" if value is None else value for value in values]
     assert column.take(np.arange(len(values))[::-1]).to_list() == values[::-1]
     assert column.take(column.present).to_list() == [value for value in values if value is not None]
-    assert StringColumn.concat([column, StringColumn.of(other)]).to_list() == values + other
     assert column.only(column.equals("a")).to_list() == [value if value == "a" else None for value in values]
 
 

@@ -185,5 +185,5 @@ def test_a_mask_of_another_length_is_refused(otlp):
         lambda mask: edit.delete("k", mask),
         lambda mask: edit.set_field("kind", 1, mask),
     ):
-        with pytest.raises(ValueError, match="mask of 1 for 2 rows"):
+        with pytest.raises(ValueError, match="expected a mask of 2 rows, got one of 1"):
             method(np.ones(1, np.bool_))

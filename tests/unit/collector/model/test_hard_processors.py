@@ -44,7 +44,7 @@ def test_tail_sampling_gathers_whole_traces_by_decision(otlp):
     slow = pending.column("last_ns")[live] - pending.column("first_ns")[live] > 5 * SECOND
     keep = np.zeros(live.max() + 1, np.bool_)
     keep[live] = pending.column("error")[live] | slow
-    kept = Traces.gather([(batch, keep[slots]) for batch, slots in held])
+    kept = Traces.concat([batch.select(keep[slots]) for batch, slots in held])
     pending.remove(live)
 
     assert kept.field("name").to_list() == ["b", "c", "d", "e"]
@@ -152,11 +152,11 @@ def test_redaction_blanks_secrets_in_span_and_event_attributes_and_deletes_keys(
     secret = re.compile(r"\b4\d{15}\b")
     edit = batch.edit()
     for table in ("resources", "scopes", "spans", "events", "links"):
-        every = batch.attributes(table)
-        text = every.as_text()
-        blanked = text.map(lambda value: secret.sub("****", value))
-        hit = text.where(lambda value: secret.search(value) is not None)
-        edit.replace_attributes(hit, blanked, table=table).delete_attributes(every.key.equals("password"), table=table)
+        for key in batch.attributes(table).key.distinct:
+            text = batch.attribute(key, table).as_text()
+            is_secret = text.where(lambda value: secret.search(value) is not None)
+            edit.set(key, text.map(lambda value: secret.sub("****", value)), is_secret, table=table)
+        edit.delete("password", table=table)
     redacted = edit.apply()
     assert b"4111" not in redacted.wire
     assert b"hunter2" not in redacted.wire

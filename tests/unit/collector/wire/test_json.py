@@ -206,12 +206,12 @@ def test_ids_are_written_in_lower_case():
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("traceId", "0af7651916cd43dd8448eb211c80319", "32 hexadecimal digits are expected, not 31"),
-        ("spanId", "b7ad6b71692033310", "16 hexadecimal digits are expected, not 17"),
+        ("traceId", "0af7651916cd43dd8448eb211c80319", "expected 32 hexadecimal digits, got 31"),
+        ("spanId", "b7ad6b71692033310", "expected 16 hexadecimal digits, got 17"),
         ("parentSpanId", "b7ad6b716920333g", "hexadecimal"),
-        ("traceId", "CvdlGRbNQ92ESOshHIAxnA==", "not 24 characters"),
+        ("traceId", "CvdlGRbNQ92ESOshHIAxnA==", "got 24 characters"),
         ("traceId", "é" * 16, "hexadecimal"),
-        ("spanId", 5, "not 5"),
+        ("spanId", 5, "got 5"),
     ],
 )
 def test_a_bad_id_is_refused_by_its_path(name, text, reason):
@@ -226,7 +226,7 @@ def test_enums_are_integers_or_names():
     assert (span(kind=3).kind, span(kind="SPAN_KIND_CLIENT").kind, span(kind="2").kind) == (3, 3, 2)
     assert span(kind=77).kind == 77
     refused(lambda: span(kind="CLIENT"), f"{SPAN}.kind", "SPAN_KIND_CLIENT")
-    refused(lambda: span(kind=2**31), f"{SPAN}.kind", "32 bits")
+    refused(lambda: span(kind=2**31), f"{SPAN}.kind", "signed 32-bit integer")
     refused(lambda: span(kind=1.0), f"{SPAN}.kind", "integer")
 
 
@@ -249,8 +249,8 @@ def test_no_integer_is_refused(bad):
 
 @pytest.mark.parametrize("bad", ["9223372036854775808", "-9223372036854775809"])
 def test_an_integer_outside_its_bits_is_refused(bad):
-    refused(lambda: value(intValue=bad), f"{SPAN}.attributes[0].value.intValue", "64 bits")
-    refused(lambda: span(startTimeUnixNano="-1"), f"{SPAN}.startTimeUnixNano", "64 bits without sign")
+    refused(lambda: value(intValue=bad), f"{SPAN}.attributes[0].value.intValue", "signed 64-bit integer")
+    refused(lambda: span(startTimeUnixNano="-1"), f"{SPAN}.startTimeUnixNano", "unsigned 64-bit integer")
     assert span(startTimeUnixNano=str(2**64 - 1)).start_time_unix_nano == 2**64 - 1
 
 
@@ -259,7 +259,7 @@ def test_an_integer_outside_its_bits_is_refused(bad):
     [("droppedAttributesCount", -1), ("droppedAttributesCount", 2**32), ("flags", -1), ("flags", 2**32)],
 )
 def test_an_unsigned_32_bit_field_takes_no_other(name, bad):
-    refused(lambda: span(**{name: bad}), f"{SPAN}.{name}", "32 bits without sign")
+    refused(lambda: span(**{name: bad}), f"{SPAN}.{name}", "unsigned 32-bit integer")
     assert getattr(span(**{name: 2**32 - 1}), "flags" if name == "flags" else "dropped_attributes_count") == 2**32 - 1
 
 
@@ -353,7 +353,7 @@ def test_the_wrong_shape_is_refused_by_its_path():
         ),
         (b'{"resourceSpans":[{"resource":[]}]}', "resourceSpans[0].resource"),
     ):
-        refused(lambda body=body: from_json("traces", body), path, "is expected")
+        refused(lambda body=body: from_json("traces", body), path, "expected")
     refused(lambda: value(boolValue="true"), f"{SPAN}.attributes[0].value.boolValue", "true or false")
 
 

@@ -285,7 +285,7 @@ def test_metric_without_name_costs_its_points(name):
     fine = field(2, field(1, b"fine"), field(5, field(1)))
     request, tables, rejected, message, _ = let_in("metrics", field(1, field(2, nameless, fine, nameless)))
     assert rejected == 6
-    assert message == "6 data points rejected: a metric needs a name"
+    assert message == "6 data points rejected: a metric must have a name"
     assert [metric.name for metric in request.resource_metrics[0].scope_metrics[0].metrics] == ["fine"]
     assert [len(rows) for rows in tables] == [1, 1, 1, 1]
 

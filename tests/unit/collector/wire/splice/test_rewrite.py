@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.wire.layout import ATTRIBUTE, RESOURCE, SCOPE, SPAN
-from collector.wire.splice.rewrite import join_rows, prune, rewrite, take_rows
+from collector.wire.splice.relocate import join_rows, take_rows
+from collector.wire.splice.rewrite import prune, rewrite
 
 NOTHING = np.empty(0, np.int64)
 FRAME = np.dtype([("parent", "<i4"), ("start", "<i4"), ("body", "<i4"), ("end", "<i4")])
@@ -148,7 +149,7 @@ def test_offsets_beyond_the_bytes_are_refused(offsets, deleted, sources, lengths
 
 def test_a_frame_row_that_does_not_exist_is_refused():
     """Indexes are checked before anything is read."""
-    with pytest.raises(ValueError, match="no such row"):
+    with pytest.raises(ValueError, match="row 1 of 1 rows does not exist"):
         rewrite(b"abc", NOTHING, NOTHING, NOTHING, NOTHING, b"", [(np.zeros(1, FRAME), np.array([1]), "start")])
 
 

@@ -19,16 +19,16 @@ from collector.wire.layout import (
     KIND_STRING,
 )
 from collector.wire.splice.values import (
-    bodies,
-    compact,
-    decimal,
+    compact_values,
+    content_starts,
+    decimal_texts,
+    encode_length_delimited,
+    encode_varints,
     find_key,
-    gather,
-    length_delimited,
-    overlay,
+    gather_rows,
+    overlay_rows,
     read_values,
-    slices,
-    varints,
+    slice_bytes,
 )
 
 VALUES = [
@@ -78,26 +78,26 @@ def test_values_of_any_bytes_stay_within_them(content):
 def test_slices_outside_their_source_are_refused():
     """Every function that is given slices checks them."""
     one, far = np.array([0], np.int32), np.array([9], np.int32)
-    for function in (read_values, slices, lambda *args: length_delimited(b"\x0a", *args)):
+    for function in (read_values, slice_bytes, lambda *args: encode_length_delimited(b"\x0a", *args)):
         with pytest.raises(ValueError, match="outside"):
             function(b"abc", one, far)
-    row = gather(np.empty(0, ATTRIBUTE), np.array([-1], np.int32))
+    row = gather_rows(np.empty(0, ATTRIBUTE), np.array([-1], np.int32))
     row["any"], row["any_len"] = 2, 5
     with pytest.raises(ValueError, match="outside"):
-        compact(row, b"abc", 0)
+        compact_values(row, b"abc", 0)
     with pytest.raises(ValueError, match="outside"):
-        bodies(b"\x0a", np.array([0], np.int32), np.array([5], np.int32))
-    with pytest.raises(ValueError, match="no length"):
-        bodies(b"\x0a\x80", np.array([0], np.int32), np.array([2], np.int32))
+        content_starts(b"\x0a", np.array([0], np.int32), np.array([5], np.int32))
+    with pytest.raises(ValueError, match="not a length-delimited field"):
+        content_starts(b"\x0a\x80", np.array([0], np.int32), np.array([2], np.int32))
 
 
 @given(numbers=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5))
 def test_numbers_as_fields_and_as_text(numbers):
     """Varints as protobuf reads them; decimals as Python writes them."""
     column = np.array(numbers, np.int64)
-    payload, starts, lengths = varints(b"\x18", column.view(np.uint64))
+    payload, starts, lengths = encode_varints(b"\x18", column.view(np.uint64))
     assert [AnyValue.FromString(payload[s : s + n]).int_value for s, n in zip(starts, lengths, strict=True)] == numbers
-    assert [text.decode() for text in slices(*decimal(column))] == [str(number) for number in numbers]
+    assert [text.decode() for text in slice_bytes(*decimal_texts(column))] == [str(number) for number in numbers]
 
 
 def test_the_last_of_a_repeated_key_counts():
@@ -110,9 +110,9 @@ def test_the_last_of_a_repeated_key_counts():
 def test_rows_gathered_and_laid_over_each_other():
     """-1 is an absent row; a present row is not replaced."""
     _, rows = values()
-    column = gather(rows, np.array([2, -1, -1, 99], np.int32))
+    column = gather_rows(rows, np.array([2, -1, -1, 99], np.int32))
     assert column["kind"].tolist() == [KIND_INT, KIND_ABSENT, KIND_ABSENT, KIND_ABSENT]
-    filled = overlay(column, rows, np.array([3, 3, -1, 99], np.int32))
+    filled = overlay_rows(column, rows, np.array([3, 3, -1, 99], np.int32))
     assert filled["kind"].tolist() == [KIND_INT, KIND_DOUBLE, KIND_ABSENT, KIND_ABSENT]
     assert filled["owner"].tolist() == [0, 1, 2, 3]
 
@@ -120,7 +120,7 @@ def test_rows_gathered_and_laid_over_each_other():
 def test_compacted_values_are_the_same_values():
     """Only the rows' own bytes, moved by the base."""
     source, rows = values()
-    joined, moved = compact(rows[[3, 0]], source, 10)
+    joined, moved = compact_values(rows[[3, 0]], source, 10)
     back = read_values(bytes(10) + joined, moved["any"].copy(), moved["any_len"].copy())
     assert back["kind"].tolist() == [KIND_DOUBLE, KIND_STRING]
     assert back["value"].tolist() == moved["value"].tolist()
