@@ -1,4 +1,4 @@
-"""What an edit has collected, in the form the kernels take: per table, a log of attribute changes and changed fields."""
+"""The changes an edit has collected, in the form the kernels take: a log of attributes and changed fields per table."""
 
 from __future__ import annotations
 

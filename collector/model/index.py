@@ -1,4 +1,4 @@
-"""The index of a batch: what is known of its bytes so far. The bytes themselves, and reading them, are in ``tables``."""
+"""The index of a batch: what is known of its bytes so far. The bytes and the reading of them are in ``tables``."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _INNER_FRAMES: Final = {"resources": "inner_start", "scopes": "inner_start", "me
 """The nested message of a row, which is a frame too."""
 
 RowUpdate: TypeAlias = Callable[[I32, Array], None]
-"""Brings rows of the index up to date, given the new offsets of its patches and the (writable) new rows of its table."""
+"""Brings the index up to date, given the new offsets of its patches and the writable new rows of its table."""
 
 
 class Patches:

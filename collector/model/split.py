@@ -14,7 +14,7 @@ __all__ = ["part_starts"]
 
 
 def part_starts(batch: Tables, max_items: int, max_bytes: int) -> list[int]:
-    """The first item of each part, ascending from 0. A part exceeds the limits (0 = none) only if it is a single item."""
+    """The first item of each part, in ascending order. Only a part of a single item exceeds the limits (0 = none)."""
     items = batch.table().rows
     count = len(items)
     # Bytes that each item adds: the item itself and, for the first item of a parent, what surrounds it.

@@ -1,4 +1,4 @@
-"""The rows of the index as numpy dtypes, one per table, with the fields of the structs of ``layout.pxd`` in their order.
+"""The rows of the index as numpy dtypes, one per table, with the same fields as the structs of ``layout.pxd``.
 
 A table is one record array and a column is one of its fields. Offsets point into the request's bytes.
 

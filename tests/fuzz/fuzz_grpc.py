@@ -1,4 +1,4 @@
-"""Fuzz target: the server's side of HTTP/2 and gRPC. No split of the bytes changes what is served, nothing stays booked, no bug shows.
+"""Fuzz target: the server side of HTTP/2 and gRPC. However the bytes are split, calls and accounting are the same.
 
 First byte: where the stream is cut; then frames, after the client's preface. Under atheris: ``python
 tests/fuzz/fuzz_grpc.py CORPUS_DIR``.
@@ -123,7 +123,7 @@ async def run(pieces: list[bytes]) -> tuple[list[Any], Counter[str], Counter[str
 
 
 def test_one_input(data: bytes) -> None:
-    """One run of the target: raises when a property does not hold."""
+    """Runs the target once; raises if a property does not hold."""
     if not data:
         return
     step, stream = data[0] % 64 + 1, PREFACE + data[1:]

@@ -1,4 +1,4 @@
-"""Fuzz target: the server's side of HTTP/1.1. No split of the bytes changes what is served and answered, nothing stays booked, no bug shows.
+"""Fuzz target: the server side of HTTP/1.1. However the bytes are split, responses and accounting are the same.
 
 First byte: where the stream is cut. Under atheris: ``python tests/fuzz/fuzz_http1.py CORPUS_DIR -max_total_time=60``.
 """
@@ -97,7 +97,7 @@ async def run(pieces: list[bytes]) -> tuple[Any, ...]:
 
 
 def test_one_input(data: bytes) -> None:
-    """One run of the target: raises when a property does not hold."""
+    """Runs the target once; raises if a property does not hold."""
     if not data:
         return
     step, stream = data[0] % 64 + 1, data[1:]

@@ -1,4 +1,4 @@
-"""Fuzz target: one end of an HTTP/2 connection. No split of the bytes changes what is heard, nothing stays held, no bug shows.
+"""Fuzz target: one end of an HTTP/2 connection. However the bytes are split, events and held bytes are the same.
 
 First byte: where the stream is cut, and in bit 6 which end it is; then frames, for a server after the client's preface.
 Under atheris: ``python tests/fuzz/fuzz_session.py CORPUS_DIR``.
@@ -101,7 +101,7 @@ def answer(session: Session, streams: dict[int, list[Any]]) -> None:
 
 
 def test_one_input(data: bytes) -> None:
-    """One run of the target: raises when a property does not hold."""
+    """Runs the target once; raises if a property does not hold."""
     if not data:
         return
     is_client, step = bool(data[0] & CLIENT_BIT), data[0] % 64 + 1

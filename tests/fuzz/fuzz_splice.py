@@ -1,6 +1,6 @@
-"""Fuzz target: whatever request the door lets in can be cut, changed, split and joined, and what comes out passes the door again.
+"""Fuzz target: any accepted request can be cut, changed, split and joined, and the result passes the door again.
 
-First byte: the signal; the next eight: what is done. The rest is the request.
+The first byte is the signal, the next eight decide what is done, and the rest is the request.
 """
 
 import random
@@ -20,7 +20,7 @@ TABLES: Final = {
 
 
 def same(batch: Batch) -> None:
-    """The door takes the batch as it is, and finds what its index says."""
+    """The door accepts the batch unchanged, and finds the same rows as its index."""
     if not batch.wire:
         assert batch.item_count == 0
         return
@@ -31,14 +31,14 @@ def same(batch: Batch) -> None:
         return
     assert checked.batch.wire == batch.wire
     for table in batch.tables:
-        mine, found = batch.table(table).rows, checked.batch.table(table).rows
-        assert len(mine) == len(found)
-        for column in mine.dtype.names or ():
-            assert mine[column].tobytes() == found[column].tobytes(), (table, column)
+        rows, expected = batch.table(table).rows, checked.batch.table(table).rows
+        assert len(rows) == len(expected)
+        for column in rows.dtype.names or ():
+            assert rows[column].tobytes() == expected[column].tobytes(), (table, column)
 
 
 def test_one_input(data: bytes) -> None:
-    """One run of the target: raises when a property does not hold."""
+    """Runs the target once; raises if a property does not hold."""
     if len(data) < 9:
         return
     kind, chance = KINDS[data[0] % 3], random.Random(data[1:9])

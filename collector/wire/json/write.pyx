@@ -131,7 +131,7 @@ cdef int put_packed(Writer* w, JsonField field, const Value* value, bint* first)
 
 
 cdef int put_list(Writer* w, JsonField field, Ptr at, Ptr end, bint whole, int depth) except -1:
-    """The elements of a repeated field from ``at`` on, up to the next other field or in all of the message (``whole``)."""
+    """The elements of a repeated field from ``at`` to the next other field, or in the ``whole`` rest of the message."""
     cdef Value value
     cdef bint first = True
     cdef uint32_t number = field.tag >> 3

@@ -1,4 +1,4 @@
-"""The scan: validates an Export…ServiceRequest to full depth and lists where its items are, in one pass over the bytes.
+"""Validates an Export…ServiceRequest to full depth and lists where its items are, in one pass over the bytes.
 
 This is not a decoder: rows consist of offsets and numbers (``layout.py``), and attributes and children are indexed on
 first use (``index``). Its rules are described in docs/architecture.md: whatever is accepted is read in the same way by
@@ -24,8 +24,8 @@ from collector.wire.gil cimport RELEASE_GIL_BYTES
 from collector.wire.layout cimport FrameRow, MetricRow, PointRow, RecordRow, ResourceRow, ScopeRow, SpanRow
 from collector.wire.scan.request cimport walk_request
 from collector.wire.scan.state cimport (
-    BAD_SPAN_ID, BAD_TEXT, BAD_TRACE_ID, LOGS, METRICS, NO_NAME, NOT_PLAIN, OLD_FIELD, TRACES, Range, Scan, array, begin,
-    error, finish, prepare,
+    BAD_SPAN_ID, BAD_TEXT, BAD_TRACE_ID, LOGS, METRICS, NO_NAME, NOT_PLAIN, OLD_FIELD, TRACES, Range, Scan, array,
+    begin, error, finish, prepare,
 )
 
 __all__ = ["check", "check_joined", "frames", "scan"]
@@ -107,8 +107,8 @@ def check_joined(str signal not None, list wires not None):
 def scan(str signal not None, bytes wire not None):
     """The index of bytes that passed ``check`` or were written by us; nothing below the rows is validated.
 
-    The tables are read-only record arrays of ``layout`` in document order: RESOURCE, SCOPE and then SPAN (traces), RECORD
-    (logs), or METRIC and POINT (metrics).
+    The tables are read-only record arrays of ``layout`` in document order: RESOURCE, SCOPE and then SPAN (traces),
+    RECORD (logs), or METRIC and POINT (metrics).
 
     Raises:
         MalformedBatch: The bytes did not pass ``check``.

@@ -315,7 +315,7 @@ cdef int find_in(
 
 
 def index_children(str table not None, bytes wire not None, parents not None):
-    """Read-only rows of ``events`` or ``links`` (of spans), ``exemplars`` or ``quantiles`` (of points), in document order.
+    """Read-only rows of ``events``, ``links`` (of spans), ``exemplars`` or ``quantiles`` (of points), in their order.
 
     Raises:
         MalformedBatch: The rows of ``parents`` do not belong to these bytes.
@@ -397,7 +397,7 @@ def index_attributes(str table not None, bytes wire not None, rows not None, typ
 
 
 def find_field(bytes wire not None, bodies not None, ends not None, uint32_t field_number):
-    """The last occurrence of a field in each message: (start of its tag, one past its end), I32; -1, -1 if it is absent.
+    """The last occurrence of a field in each message: (start of its tag, end), I32; (-1, -1) if it is absent.
 
     ``bodies`` and ``ends`` are the extent of the content of the messages, I32.
 

@@ -1,6 +1,7 @@
 """The distinct keys of one index, by open addressing over key codes.
 
-The hash has a secret of the process: senders choose the keys, and colliding ones would make each lookup a walk over all.
+The hash has a secret of the process, because senders choose the keys and could otherwise make every lookup a walk over
+all of them.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Rewrites a scanned request: repairs UTF-8, turns instrumentation-library fields into scopes, removes fields and items.
+"""Rewrites a scanned request: repairs UTF-8, makes instrumentation-library fields scopes, removes fields and items.
 
 This is the slow path of the door, but it is compiled all the same, because a hostile sender chooses how often it is
 taken. It relies on the scan for validity (depth, lengths) but reads with the same bounds checks.
@@ -16,7 +16,7 @@ from collector.wire.writer cimport Writer, close_writer, end as end_message, ope
 
 __all__ = ["repair"]
 
-cdef enum Form:                   # what happens to a field: left out, copied, repaired as text, or rewritten as a message
+cdef enum Form:                   # of a field: left out, copied, repaired as text, or rewritten as a message
     LEFT_OUT = -1
     COPIED = 0
     TEXT = 1

@@ -1,4 +1,4 @@
-# Validation of attributes, inline for the form that nearly all have, and reading of the kind and content of an AnyValue.
+# Validation of attributes, inline for their common form, and reading of the kind and content of an AnyValue.
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from collector.wire.layout cimport KIND_DOUBLE, KIND_EMPTY, AttributeRow

@@ -148,7 +148,7 @@ cdef class AttributePatches:
         free(self.wrapped)
 
     def columns(self):
-        """The patches as ``splice.rewrite`` takes them: offsets, deleted, sources and lengths, all I64, and the payload."""
+        """The patches as ``rewrite`` takes them: offsets, deleted, sources and lengths, all I64, and the payload."""
         cdef Py_ssize_t i
         cdef cnp.ndarray out = np.empty((4, self.patch_count), np.int64)
         cdef int64_t* value = <int64_t*>cnp.PyArray_DATA(out)
@@ -179,7 +179,7 @@ cdef class AttributePatches:
         return size + self.log.attribute_count * (1 + sizeof(AttributeRow)) + self.log.row_count * 4
 
     def relocated(self, OffsetMap offset_map not None, placed):
-        """(The attribute rows of the new request, their keys); ``placed``: I32, the new offset of each patch's bytes."""
+        """(The attribute rows of the new request, their keys); ``placed`` is I32, where each patch's bytes are."""
         cdef const int32_t* new_offsets = <const int32_t*>column_data(placed, np.int32, self.patch_count)
         cdef AttributeLog log = self.log
         cdef Py_ssize_t row, k, begin, end = 0, row_end, patch = 0, number = 0

@@ -2,9 +2,9 @@
 
 A *patch* is an offset, the number of bytes deleted there, and the bytes written instead. A *frame* is a
 length-delimited message that may hold patches. The caller must ensure that patches do not overlap, that frames are
-nested, and that an insertion is directly after its frame's length or after an attribute of the frame, so that the frames
-of a patch are exactly those whose body encloses it. Offsets are 32-bit, as everywhere in the index: a result of 2 GiB or
-more is refused.
+nested, and that an insertion is directly after its frame's length or after an attribute of the frame, so that the
+frames of a patch are exactly those whose body encloses it. Offsets are 32-bit, as everywhere in the index: a result of
+2 GiB or more is refused.
 
 Nothing is parsed again: ``relocate`` moves the index along. ``values`` encodes what is inserted.
 """

@@ -272,7 +272,7 @@ def parsed(batch):
 
 
 def levels(message):
-    """(holder of the repeated field, its name) of every message that holds items, in document order; metrics: the data inside."""
+    """(message, its repeated field) of each message that holds items, in document order; of metrics, the data."""
     name = message.DESCRIPTOR.fields[0].name
     signal = name.removeprefix("resource_")
     for resource in getattr(message, name):

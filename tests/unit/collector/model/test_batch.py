@@ -1,4 +1,4 @@
-"""Batches against protobuf messages: the same operation on both gives equal content, and the index that was carried along is right."""
+"""Batches against protobuf messages: equal operations give equal content, and the index carried over is right."""
 
 import numpy as np
 import pytest

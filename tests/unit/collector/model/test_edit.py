@@ -1,4 +1,4 @@
-"""Edits against protobuf messages: the same changes on both give equal content, and the index that was carried along is right."""
+"""Edits against protobuf messages: equal changes give equal content, and the index carried over is right."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Many changes of attributes in one edit against a slow reference over protobuf messages: every mode, mask, form of values and length."""
+"""Many attribute changes in one edit against a slow reference: all modes, masks, forms of values and lengths."""
 
 import numpy as np
 import pytest
@@ -82,7 +82,7 @@ def draw_values(data, count):
 @PROPERTY
 @given(data=st.data())
 def test_many_sets_in_one_edit_are_those_of_the_reference(otlp, data):
-    """Up to 12 sets and deletes of few keys over all tables, some keys repeated on a row: content, reads on the way, and the index."""
+    """Up to 12 sets and deletes of few, also repeated keys over all tables: content, reads through the edit, index."""
     batch = data.draw(otlp.batches(kinds=(Traces,), indexed=data.draw(st.booleans())))
     before = otlp.parsed(batch)
     tables = ("resources", "scopes", "spans", "events")
@@ -160,7 +160,7 @@ def test_an_index_joined_of_edited_batches_is_that_of_the_bytes(otlp, data):
 
 
 def test_columns_of_fields_outlive_an_edit_that_leaves_them(otlp):
-    """Numbers and texts that were read are not read again; the field that was set is, and so is a column that keeps the old bytes."""
+    """Cached numbers and texts are kept, except the field that was set and columns that keep the old bytes alive."""
     request = otlp.REQUESTS[Traces]()
     request.resource_spans.add().scope_spans.add().spans.add(name="op", kind=2)
     batch = Traces.from_wire(request.SerializeToString())

@@ -1,7 +1,6 @@
-"""The inner steps of the six hard processors, written against the model: it is right if each stays short and none loops over items.
+"""The inner steps of six hard processors, written against the model: each is short and none loops over items.
 
-Loops below run over batches, metrics' bucket layouts, or distinct values; never over spans, points, records or
-attributes.
+The loops below run over batches, bucket layouts or distinct values, never over spans, points, records or attributes.
 """
 
 import re
@@ -26,7 +25,7 @@ def trace_request(otlp, *traces):
 
 
 def test_tail_sampling_gathers_whole_traces_by_decision(otlp):
-    """Batches are kept as they came with the slot of each span; a decision per slot gathers the spans of kept traces from all."""
+    """Batches are kept with the slot of each span; a decision per slot selects the spans of kept traces from all."""
     pending = KeyTable({"error": np.bool_, "first_ns": np.uint64, "last_ns": np.uint64})
     held = []
     for batch in (
@@ -118,7 +117,7 @@ def test_points_of_one_group_are_summed_with_reduceat(otlp):
 
 
 def test_gpu_energy_is_joined_to_each_spans_own_interval(otlp):
-    """Cumulative joules at the sampler's times, read at each span's start and end; only on the spans of this kind of work."""
+    """Cumulative joules are interpolated at the start and end of each span, for the spans of one kind of work only."""
     batch = trace_request(
         otlp,
         (1, "embed", 0, 1, False),

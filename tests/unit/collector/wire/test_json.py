@@ -335,7 +335,8 @@ def test_zero_values_with_presence_are_kept_and_others_left_out():
     made.attributes.add(key="k").value.bool_value = False
     made.attributes.add(key="e").value.SetInParent()
     assert to_json("traces", message.SerializeToString()) == (
-        b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":[{"key":"k","value":{"boolValue":false}},{"key":"e","value":{}}]}]}]}]}'
+        b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":['
+        b'{"key":"k","value":{"boolValue":false}},{"key":"e","value":{}}]}]}]}]}'
     )
     # Written out in full on the wire, an implicit zero is a zero all the same.
     assert to_json("logs", b"\x0a\x02\x1a\x00") == b'{"resourceLogs":[{}]}'
@@ -358,7 +359,10 @@ def test_the_wrong_shape_is_refused_by_its_path():
 
 
 def test_an_element_of_a_packed_list_is_named():
-    body = b'{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"histogram":{"dataPoints":[{"bucketCounts":["1",null]}]}}]}]}]}'
+    body = (
+        b'{"resourceMetrics":[{"scopeMetrics":[{"metrics":['
+        b'{"histogram":{"dataPoints":[{"bucketCounts":["1",null]}]}}]}]}]}'
+    )
     path = "resourceMetrics[0].scopeMetrics[0].metrics[0].histogram.dataPoints[0].bucketCounts[1]"
     refused(lambda: from_json("metrics", body), path, "integer")
 

@@ -349,7 +349,7 @@ def damage(rng: random.Random, wire: bytes) -> bytes:
 
 
 def duplicate(rng: random.Random, message: Message) -> bytes:
-    """The request with pieces of other requests after it inside its messages: repeated singular fields, merged messages."""
+    """The request with pieces of other requests appended to its messages: repeated singular fields, merged messages."""
     parts = [message.SerializeToString()]
     for field, value in message.ListFields():
         if field.message_type is None or rng.random() < 0.5:
@@ -385,7 +385,7 @@ def plain(message: Any) -> bytes:
 
 
 def assert_let_in_or_refused(signal: str, wire: bytes) -> bool:
-    """The property of the door: what passes, upb parses, with the content it read in what came, and our index agrees."""
+    """The property of the door: upb parses what passes, with the content it read in the original; our index agrees."""
     try:
         kept, tables, rejected, message, repaired = scan.check(signal, wire)
     except MalformedBatch as error:
@@ -422,7 +422,7 @@ def test_damaged_requests_are_refused_or_read_alike(signal, seed):
 @given(seed=st.integers(0, 2**32))
 @settings(deadline=None, max_examples=40)
 def test_repeated_fields_are_merged_as_protobuf_merges_them(signal, seed):
-    """Singular fields and members of oneofs that occur again are let in, in the plain form, with the content protobuf reads."""
+    """Repeated singular fields and oneof members are accepted and normalised, with the content that protobuf reads."""
     rng = random.Random(seed)
     wire = duplicate(rng, fill(rng, REQUESTS[signal]()))
     assert assert_let_in_or_refused(signal, wire)

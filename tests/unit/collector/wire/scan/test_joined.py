@@ -32,7 +32,7 @@ def alone(signal: str, wire: bytes):
 @pytest.mark.parametrize("signal", MAKE)
 @given(data=st.data())
 def test_joined_is_one_by_one(signal, data):
-    """The tables are those of the joined bytes, the counts those of each; wherever one would be changed or refused, None."""
+    """The tables are those of the joined bytes, the counts those of each; None if one would be changed or refused."""
     bodies = data.draw(st.lists(st.sampled_from(GOOD[signal]), max_size=5))
     if bodies and data.draw(st.booleans()):
         place = data.draw(st.integers(0, len(bodies) - 1))

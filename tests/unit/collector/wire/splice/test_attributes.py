@@ -1,4 +1,4 @@
-"""The log of attribute changes as a kernel: what it writes as protobuf reads it, and that rows of other bytes are refused."""
+"""The kernels of attribute changes: protobuf reads what they write, and rows of other bytes are refused."""
 
 import random
 
@@ -72,7 +72,7 @@ def test_new_attributes_of_a_row_are_one_patch_behind_its_last():
 
 
 def test_neighbours_that_change_are_one_patch():
-    """A cut, a replacement and what is added behind them; the last of a repeated key is replaced, the one it hid is cut."""
+    """A deletion, a replacement and an addition; of a repeated key the last is replaced and the other deleted."""
     rows, attributes = spans(4)
     attributes["key_code"] = [1, 0, 1, 2]
     changes = [

@@ -85,7 +85,7 @@ def arrays(patches):
 @settings(max_examples=300, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_rewrite_is_the_tree_with_other_runs(seed):
-    """Lengths follow at every depth, whatever order the patches come in; frames are found again where the shift says."""
+    """Lengths change at every depth, in whatever order patches are given; frames are where the offset map says."""
     source = random.Random(seed)
     roots = [tree(source) for _ in range(source.randrange(1, 4))]
     wire = b"".join(map(bytes, roots))
@@ -117,7 +117,7 @@ def test_rewrite_is_the_tree_with_other_runs(seed):
     frames=st.lists(st.tuples(st.just(0), st.integers(-1, 70), st.integers(-1, 70), st.integers(-1, 70)), max_size=5),
 )
 def test_rewrite_refuses_what_makes_no_sense(wire, patches, frames):
-    """Any patches over any frames: a ``ValueError``, or a result of the length that the patches and lengths add up to."""
+    """Any patches over any frames: a ``ValueError``, or a result of the length that patches and lengths add up to."""
     rows = np.array(frames, FRAME)
     try:
         result, _, placed = rewrite(wire, *arrays(patches), [(rows, np.arange(len(rows)), "start")])
