@@ -9,7 +9,7 @@ import pytest
 import collector.model
 from collector.model.batch import Batch
 
-MODULES = [f"collector.model.{module.name}" for module in pkgutil.iter_modules(collector.model.__path__)]
+MODULES = [module.name for module in pkgutil.walk_packages(collector.model.__path__, "collector.model.")]
 
 
 def example_globals():
@@ -40,9 +40,9 @@ def test_there_are_examples():
         "batch.Batch.partition",
         "batch.Batch.select",
         "batch.Batch.split",
-        "builders.LogsBuilder",
-        "builders.MetricsBuilder",
-        "builders.TracesBuilder",
+        "builders.logs.LogsBuilder",
+        "builders.metrics.MetricsBuilder",
+        "builders.traces.TracesBuilder",
         "edit.Edit.delete",
         "edit.Edit.set",
         "edit.Edit.set_field",
