@@ -60,15 +60,15 @@ def apply_changes(batch: B, changes: dict[str, TableChange]) -> B:
                 _add_field(patches, table, field_change, *holders[field_change.spec.inner])
         if change.log:
             log = change.attribute_log(batch.table(table).rows, batch.attributes(table))
-            made = attribute_patches(log, _attribute_tags(batch, table))
-            if made is not None:
-                attributes[table] = _add_attributes(patches, table, made), made
+            new_attributes = attribute_patches(log, _attribute_tags(batch, table))
+            if new_attributes is not None:
+                attributes[table] = _add_attributes(patches, table, new_attributes), new_attributes
     if not patches.count:
         return batch
     rewritten = patches.apply()
     result = _rebuilt(batch, rewritten, attributes, {table: change.fields for table, change in changes.items()})
-    for table, (first, made) in attributes.items():
-        result.index.add_attributes(table, _relocated_attributes(made, rewritten, first))
+    for table, (first, new_attributes) in attributes.items():
+        result.index.add_attributes(table, _relocated_attributes(new_attributes, rewritten, first))
     return result
 
 
@@ -125,13 +125,13 @@ def _rebuilt(
     return rebuilt
 
 
-def _add_attributes(patches: Patches, table: str, made: AttributePatches) -> int:
+def _add_attributes(patches: Patches, table: str, new_attributes: AttributePatches) -> int:
     """Adds the patches of a table's attributes; returns the number of the first."""
-    columns = made.columns()
+    columns = new_attributes.columns()
     lengths = columns[3]
     first, last = patches.extend(*columns)
-    patches.add_frames_around(table, made.touched)
-    counts, inner = made.counts, made.inner_messages()
+    patches.add_frames_around(table, new_attributes.touched)
+    counts, inner = new_attributes.counts, new_attributes.inner_messages()
 
     def update(placed: I32, rows: Array) -> None:
         rows["attribute_count"] = counts
@@ -144,9 +144,11 @@ def _add_attributes(patches: Patches, table: str, made: AttributePatches) -> int
     return first
 
 
-def _relocated_attributes(made: AttributePatches, rewritten: Rewritten, first: int) -> Lazy[tuple[Array, list[bytes]]]:
-    offset_map, placed = rewritten.offset_map, rewritten.placed[first : first + made.patch_count]
-    return Lazy(lambda: made.relocated(offset_map, placed), made)
+def _relocated_attributes(
+    new_attributes: AttributePatches, rewritten: Rewritten, first: int
+) -> Lazy[tuple[Array, list[bytes]]]:
+    offset_map, placed = rewritten.offset_map, rewritten.placed[first : first + new_attributes.patch_count]
+    return Lazy(lambda: new_attributes.relocated(offset_map, placed), new_attributes)
 
 
 def _attribute_tags(batch: Tables, table: str) -> int | U8:

@@ -98,8 +98,7 @@ SCOPE: Final = _record(
     "name:i4 name_len:i4 version:i4 version_len:i4"
 )
 SPAN: Final = _record(
-    _FRAME
-    + "trace_id_hi:u8 trace_id_lo:u8 span_id:u8 parent_span_id:u8 start_time:u8 end_time:u8 flags:u4 kind:i4 "
+    _FRAME + "trace_id_hi:u8 trace_id_lo:u8 span_id:u8 parent_span_id:u8 start_time:u8 end_time:u8 flags:u4 kind:i4 "
     "status_code:i4 name:i4 name_len:i4 trace_state:i4 trace_state_len:i4 status_message:i4 status_message_len:i4 "
     "attribute_count:i4 event_count:i4 link_count:i4"
 )
@@ -113,8 +112,7 @@ METRIC: Final = _record(
     "data_start:i4 data_body:i4 data_end:i4 point_count:i4"
 )
 POINT: Final = _record(
-    _FRAME
-    + "start_time:u8 time:u8 count:u8 int_value:i8 double_value:f8 sum:f8 min:f8 max:f8 zero_count:u8 "
+    _FRAME + "start_time:u8 time:u8 count:u8 int_value:i8 double_value:f8 sum:f8 min:f8 max:f8 zero_count:u8 "
     "zero_threshold:f8 flags:u4 value_kind:i4 present:i4 buckets:i4 buckets_len:i4 bounds:i4 bounds_len:i4 scale:i4 "
     "positive_offset:i4 positive:i4 positive_len:i4 negative_offset:i4 negative:i4 negative_len:i4 "
     "quantile_count:i4 attribute_count:i4 exemplar_count:i4"

@@ -31,7 +31,7 @@ LOOP: Final = asyncio.new_event_loop()
 
 
 class Wire(asyncio.Transport):
-    """Swallows what is written."""
+    """A transport that discards what is written."""
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 1)})
@@ -66,7 +66,7 @@ class Wire(asyncio.Transport):
 
 
 class Echo(Route):
-    """What is no gRPC."""
+    """Serves requests that are not gRPC."""
 
     def __init__(self, served: list[Any]) -> None:
         self._served = served
@@ -77,7 +77,7 @@ class Echo(Route):
 
 
 async def run(pieces: list[bytes]) -> tuple[list[Any], Counter[str], Counter[str]]:
-    """What is served, refused, and why the connection was closed by us."""
+    """The calls served and refused, and why the server closed the connection."""
     telemetry, host = RecordingTelemetry(), FakeHost()
     served: list[Any] = []
     waiting: list[tuple[Reply, bytes]] = []

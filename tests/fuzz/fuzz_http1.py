@@ -31,7 +31,7 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Wire(asyncio.Transport):
-    """Keeps what is written."""
+    """A transport that keeps what is written."""
 
     def __init__(self) -> None:
         super().__init__({"peername": ("192.0.2.1", 1)})
@@ -61,7 +61,7 @@ class Wire(asyncio.Transport):
 
 
 class Echo(Route):
-    """``/now`` is answered at once, all others at the end, backwards."""
+    """Answers ``/now`` at once, and all other requests at the end in reverse order."""
 
     def __init__(self) -> None:
         self.served: list[tuple[Any, ...]] = []
@@ -79,7 +79,7 @@ class Echo(Route):
 
 
 async def run(pieces: list[bytes]) -> tuple[Any, ...]:
-    """What is served, written and counted."""
+    """The requests served, the bytes written and the counters."""
     telemetry, host, route = RecordingTelemetry(), FakeHost(), Echo()
     service = Service(CONFIG, {}, default_route=route, key="k", clock=FakeClock(), log=telemetry.log)
     service.open(host)

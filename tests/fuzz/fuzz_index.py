@@ -28,7 +28,7 @@ CHILDREN: Final = {"events": layout.SPAN, "links": layout.SPAN, "exemplars": lay
 
 
 def rows_over(dtype: np.dtype[np.void], wire: bytes, shift: int) -> np.ndarray:
-    """Four rows that say of themselves that they frame the bytes, a half of them, none, and something outside."""
+    """Four rows that claim to frame all bytes, half of them, none, and something outside."""
     rows = np.zeros(4, dtype)
     names = dtype.names or ()
     for column in names:

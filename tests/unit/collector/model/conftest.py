@@ -1,4 +1,4 @@
-"""Requests of every awkward shape, written field by field, and what batches are compared with: protobuf messages."""
+"""Requests of many awkward shapes, written field by field, and the protobuf messages that batches are compared with."""
 
 import random
 import struct
@@ -299,7 +299,7 @@ def keep(repeated, chosen):
 
 
 def pruned(message, mask):
-    """The message with the masked items, and without what then holds none."""
+    """The message with the masked items only, without parents that have none left."""
     result = type(message)()
     result.CopyFrom(message)
     mask = iter(mask)
@@ -323,7 +323,7 @@ def pruned(message, mask):
 
 
 def assert_same_index(batch):
-    """What the batch carries is what a scan of its bytes finds."""
+    """The index that the batch carries equals a scan of its bytes."""
     fresh = type(batch)(batch.wire)
     for name in batch.index.tables():
         rows = batch.index.rows(name)

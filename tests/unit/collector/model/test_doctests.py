@@ -27,7 +27,7 @@ def test_examples_run(name):
 
 
 def test_there_are_examples():
-    """Otherwise the finder sees none, and the test above is empty."""
+    """The finder sees the examples; otherwise the test above would be empty."""
     documented = {
         test.name
         for name in MODULES

@@ -76,7 +76,7 @@ def delete_one(attributes, key):
 
 
 def in_order(otlp, message, tables):
-    """Attributes by key: where a new one stands among others is no part of the contract."""
+    """The message with attributes sorted by key, because the position of a new one is not part of the contract."""
     for resource in getattr(message, message.DESCRIPTOR.fields[0].name):
         resource.resource.SetInParent()  # one that is not there and one that says nothing are the same
         for scope in getattr(resource, resource.DESCRIPTOR.fields[1].name):
@@ -260,13 +260,13 @@ def test_numpy_arrays_keep_their_kind(traces):
 
 
 def test_absent_rows_of_a_column_are_left_alone(traces):
-    """A column of one attribute can be written to another."""
+    """A column of one attribute can be written to another one; its absent rows change nothing."""
     edited = traces.edit().set("n", StringColumn.of(["a", None, "c", None])).apply()
     assert edited.attribute("n").as_text().to_list() == ["a", "1", "c", "3"]
 
 
 def test_an_edit_that_changes_nothing_gives_the_same_batch(traces):
-    """So that callers can tell, and nothing is copied."""
+    """Callers can tell that nothing changed, and nothing is copied."""
     nobody = np.zeros(4, np.bool_)
     assert traces.edit().apply() is traces
     assert traces.edit().delete(["nope", "n"], nobody).set("n", 1, nobody).set("x", 1, mode="update").apply() is traces
@@ -275,7 +275,7 @@ def test_an_edit_that_changes_nothing_gives_the_same_batch(traces):
 
 
 def test_what_cannot_be_set_is_named(traces):
-    """Fields, tables and values that are not there or do not fit."""
+    """Errors name fields, tables and values that do not exist or do not fit."""
     edit = traces.edit()
     with pytest.raises(KeyError, match="no field 'nope'"):
         edit.set_field("nope", "x")

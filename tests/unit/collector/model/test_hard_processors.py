@@ -14,7 +14,7 @@ SECOND = 10**9
 
 
 def trace_request(otlp, *traces):
-    """One span a (trace number, name, start s, end s, error) row."""
+    """One span per (trace number, name, start s, end s, error)."""
     request = otlp.REQUESTS[Traces]()
     scope = request.resource_spans.add().scope_spans.add()
     for number, name, start, end, error in traces:
@@ -64,7 +64,7 @@ def histogram_request(otlp, rows):
 
 
 def test_a_cap_adds_what_each_cumulative_source_grew_by_to_one_overflow_series(otlp):
-    """Series beyond the limit: known by their key, their growth since the last point summed bucket by bucket."""
+    """The growth of series beyond the limit, found by their key, is summed bucket by bucket."""
     width = 3
     state = KeyTable({"buckets": (np.uint64, (width,)), "count": np.uint64, "sum": np.float64})
     limit, overflow = 1, np.zeros(width, np.uint64)
@@ -96,7 +96,7 @@ def test_a_cap_adds_what_each_cumulative_source_grew_by_to_one_overflow_series(o
 
 
 def test_points_of_one_group_are_summed_with_reduceat(otlp):
-    """Groups by what is left of the attributes; sums per group without a loop."""
+    """Points are grouped by the remaining attributes and summed per group without a loop."""
     request = otlp.REQUESTS[Metrics]()
     metric = request.resource_metrics.add().scope_metrics.add().metrics.add(name="requests")
     metric.sum.aggregation_temporality, metric.sum.is_monotonic = 1, True
@@ -137,7 +137,7 @@ def test_gpu_energy_is_joined_to_each_spans_own_interval(otlp):
 
 
 def test_redaction_blanks_secrets_in_span_and_event_attributes_and_deletes_keys(otlp):
-    """The expression runs once per distinct value; exception events are a table like any other."""
+    """The expression runs once per distinct value of a key; exception events are a table like any other."""
     request = otlp.REQUESTS[Traces]()
     scope = request.resource_spans.add().scope_spans.add()
     for card in ("4111111111111111", "none"):
@@ -204,7 +204,7 @@ def test_remote_write_looks_its_label_bytes_up_by_series(otlp):
 
 
 def test_loki_streams_are_the_groups_of_equal_label_sets(otlp):
-    """Labels from resources and records; one group a set; lines in order of time within each."""
+    """Labels come from resources and records; each set of labels is a group with its lines in order of time."""
     request = otlp.REQUESTS[Logs]()
     for service, records in (
         ("api", ((3, "INFO", "c"), (1, "INFO", "a"))),

@@ -100,7 +100,7 @@ def test_a_table_that_cannot_hold_one_slot_is_refused():
 
 
 def test_fields_of_a_record_are_columns():
-    """A table of records: a slot's values stand together, each is a column too, and a reused slot is zero."""
+    """In a table of records the values of a slot are adjacent, each is a column too, and a reused slot is zero."""
     table = KeyTable(np.dtype([("a", "<i8"), ("b", "u1")], align=True), capacity=1)
     slots, _ = table.insert(keys_of(range(5)))
     table.column("a")[slots] = [10, 11, 12, 13, 14]

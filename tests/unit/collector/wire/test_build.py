@@ -1,4 +1,4 @@
-"""What the kernel that writes rows refuses; what it writes is tested through the builders."""
+"""The errors of the kernel that writes rows; its output is tested through the builders."""
 
 import numpy as np
 import pytest

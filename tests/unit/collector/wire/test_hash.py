@@ -131,14 +131,14 @@ def test_arrays_of_different_length_are_refused():
 
 @given(st.lists(short, max_size=30), st.binary(max_size=3))
 def test_find_slice_is_index(values, wanted):
-    """The first that is equal; what is absent is not the empty slice."""
+    """The first equal slice is found; an absent slice is not an empty one."""
     for sought in {wanted, *(value for value in values if value is not None)}:
         assert wire_hash.find_slice(*laid_out(values), sought) == (values.index(sought) if sought in values else -1)
 
 
 @pytest.mark.parametrize(("starts", "lengths"), [([2], [2]), ([0, 1], [1]), ([2**31 - 1], [2])])
 def test_find_slice_reads_nothing_outside(starts, lengths):
-    """Nor does it take arrays of different lengths."""
+    """Arrays of different lengths are refused."""
     with pytest.raises(ValueError, match=r"outside|length"):
         wire_hash.find_slice(b"abc", np.array(starts, np.int32), np.array(lengths, np.int32), b"bc")
 
@@ -276,7 +276,7 @@ def test_combine_is_siphash_of_the_words_in_order(rows):
 
 @given(st.lists(st.integers(-3, 12), max_size=30), st.integers(0, 9))
 def test_clear_rows_is_assigning_zero(slots, count):
-    """To every column alike; what is no row of it is passed over."""
+    """Rows are cleared in every column; slots outside a column are ignored."""
     slots = np.array(slots, np.int32)
     columns = [
         np.ones(count, np.uint8),
@@ -295,7 +295,7 @@ def test_clear_rows_is_assigning_zero(slots, count):
     "column", [np.ones(8)[::2], np.ones(3, object), np.broadcast_to(np.float64(1), 3), np.ones(())]
 )
 def test_clear_rows_refuses_what_it_cannot_clear(column):
-    """Strided, of objects, read-only, without rows."""
+    """Arrays that are strided, of objects, read-only or without dimensions are refused."""
     with pytest.raises(ValueError, match="column"):
         wire_hash.clear_rows([column], np.zeros(1, np.int32))
 

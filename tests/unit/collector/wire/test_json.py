@@ -1,4 +1,4 @@
-"""OTLP/JSON against protobuf's own JSON mapping with hex ids, and each rule of the specification by itself."""
+"""OTLP/JSON against protobuf's own JSON mapping with hex ids, and each rule of the specification."""
 
 import base64
 import json
@@ -115,7 +115,7 @@ def with_hex_ids(value):
 
 
 def reference(message):
-    """The message as OTLP/JSON says it."""
+    """The message as OTLP/JSON."""
     return with_hex_ids(json_format.MessageToDict(message, use_integers_for_enums=True))
 
 
@@ -151,13 +151,13 @@ def test_there_and_back_again(case):
 
 
 def span(**fields):
-    """The span that a body with these fields gives."""
+    """The span read from a body with these fields."""
     body = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [fields]}]}]}).encode()
     return ExportTraceServiceRequest.FromString(from_json("traces", body)).resource_spans[0].scope_spans[0].spans[0]
 
 
 def value(**fields):
-    """The attribute value that a body with this AnyValue gives."""
+    """The attribute value read from a body with this AnyValue."""
     return span(attributes=[{"key": "k", "value": fields}]).attributes[0].value
 
 
@@ -418,7 +418,7 @@ def test_numbers_of_a_list_may_be_packed_or_not():
 
 @given(st.sampled_from(sorted(REQUESTS)), st.binary(max_size=60))
 def test_bytes_that_are_no_request_are_refused_or_written(signal, wire):
-    """Never a read outside the buffer, never another error."""
+    """Nothing is read outside the buffer, and no other error is raised."""
     try:
         written = to_json(signal, wire)
     except MalformedBatch:

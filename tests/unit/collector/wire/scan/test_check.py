@@ -74,7 +74,7 @@ def scalar(rng: random.Random, field: Any) -> Any:
 
 
 def fill(rng: random.Random, message: Message, depth: int = 0) -> Message:
-    """Any field of the message may be set, to anything the door lets in."""
+    """Sets any fields of the message to values that the door accepts."""
     for field in message.DESCRIPTOR.fields:
         if field.name.endswith("strindex") or (
             rng.random() < 0.25 and field.full_name != "opentelemetry.proto.metrics.v1.Metric.name"
@@ -170,7 +170,7 @@ def varints(packed: bytes) -> Iterator[int]:
 
 
 def content(field: bytes) -> bytes:
-    """What is in a field that a row frames from its tag on."""
+    """The content of a field whose extent, from its tag on, is in a row."""
     at = 0
     for _ in range(2):  # tag, length
         while field[at] >= 0x80:
@@ -225,7 +225,7 @@ def assert_children(table: str, wire: bytes, parents: np.ndarray, lists: list[An
 
 
 def assert_index(signal: str, wire: bytes, tables: tuple[np.ndarray, ...]) -> None:
-    """Every table, child table and attribute of the index says what protobuf reads."""
+    """All tables, child tables and attributes of the index equal what protobuf reads."""
     parsed: Any = REQUESTS[signal].FromString(wire)
     group_field, scope_field, item_field = {
         "traces": ("resource_spans", "scope_spans", "spans"),
@@ -317,7 +317,7 @@ def assert_points(wire: bytes, tables: tuple[np.ndarray, ...], metrics: list[Any
 @given(seed=st.integers(0, 2**32))
 @settings(deadline=None, max_examples=60)
 def test_agrees_with_protobuf_on_whole_requests(signal, seed):
-    """What protobuf writes passes as it is, and every table of the index holds what protobuf reads."""
+    """Messages written by protobuf pass unchanged, and all tables of the index equal what protobuf reads."""
     wire = request(signal, seed).SerializeToString()
     kept, tables, rejected, message, repaired = scan.check(signal, wire)
     assert kept is wire

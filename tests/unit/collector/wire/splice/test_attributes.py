@@ -49,7 +49,7 @@ def fields(payload):
 
 
 def test_new_attributes_of_a_row_are_one_patch_behind_its_last():
-    """In the order of the changes; a row without attributes has them first."""
+    """New attributes are in the order of the changes; in a row without attributes they come first."""
     rows, attributes = spans(2, 0)
     changes = [
         (0, UPSERT, None, ("texts", [b"t", "ü".encode()], np.array([1, -1], np.int32))),
@@ -86,13 +86,13 @@ def test_neighbours_that_change_are_one_patch():
 
 
 def test_text_that_is_no_utf8_is_repaired():
-    """With U+FFFD, as at the door."""
+    """Invalid UTF-8 is replaced with U+FFFD, as at the door."""
     ((_, _, payload),) = written(*spans(0), [], [b"k"], [(0, UPSERT, None, ("texts", [b"a\xff"], None))])
     assert fields(payload)[0].value.string_value == "a\ufffd"
 
 
 def test_a_message_inside_is_made_with_its_length():
-    """For a scope without an InstrumentationScope."""
+    """An attribute of a scope without an InstrumentationScope adds that message."""
     rows = np.zeros(1, SCOPE)
     rows["inner_start"] = -1
     changes = [(0, UPSERT, None, ("texts", [b"t" * 200], None))]
@@ -105,7 +105,7 @@ def test_a_message_inside_is_made_with_its_length():
 
 @pytest.mark.parametrize("counts", [[5, 0, 0], [3, 0, 9], [-1, 4, 2], [2**31 - 1] * 3, [1, 0, 2]])
 def test_attributes_of_another_table_are_refused(counts):
-    """Counts that do not add up to the attributes, or attributes of other owners."""
+    """Counts that do not add up, or attributes of other owners, are refused."""
     rows, attributes = spans(3, 0, 2)
     rows["attribute_count"] = counts
     with pytest.raises(ValueError, match="another table"):
@@ -113,7 +113,7 @@ def test_attributes_of_another_table_are_refused(counts):
 
 
 def test_values_that_do_not_fit_are_refused():
-    """Lengths, codes, dtypes, modes and slices are looked at before anything is written."""
+    """Lengths, codes, dtypes, modes and slices are checked before anything is written."""
     rows, attributes = spans(1, 0)
     far = read_values(b"\x18\x01", np.zeros(2, np.int32), np.full(2, 2, np.int32))
     far["any"] = 7
@@ -137,7 +137,7 @@ def test_values_that_do_not_fit_are_refused():
 @settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_rows_that_say_anything_are_refused_or_written(seed):
-    """Never a read or write outside, whatever the rows hold."""
+    """Whatever the rows contain, nothing is read or written outside the buffers."""
     source = random.Random(seed)
     rows, attributes = spans(*(source.randrange(3) for _ in range(4)))
     for table in (rows, attributes):

@@ -1,4 +1,4 @@
-"""What a splice inserts and single values read, against protobuf and plain Python."""
+"""The encoding of what a rewrite inserts, and the reading of values, against protobuf and plain Python."""
 
 import struct
 
@@ -42,7 +42,7 @@ VALUES = [
 
 
 def attributes(*rows):
-    """(owner, key code) rows."""
+    """Attribute rows from (owner, key code) pairs."""
     table = np.zeros(len(rows), ATTRIBUTE)
     table["owner"] = [owner for owner, _ in rows]
     table["key_code"] = [code for _, code in rows]
@@ -57,7 +57,7 @@ def values():
 
 
 def test_values_are_read_by_kind():
-    """Kind, number or slice of each; absent where the start is negative."""
+    """Kind, and number or slice, of each value; absent where the start is negative."""
     source, rows = values()
     assert rows["kind"].tolist() == [kind for _, kind in VALUES]
     assert rows["int_value"].tolist() == [0, 1, -5, 0, 0, 0]
@@ -70,13 +70,13 @@ def test_values_are_read_by_kind():
 @settings(max_examples=200)
 @given(content=st.binary(max_size=40))
 def test_values_of_any_bytes_stay_within_them(content):
-    """Whatever the bytes hold, a value's slice lies inside."""
+    """Whatever the bytes contain, the slice of a value is inside them."""
     row = read_values(content, np.array([0], np.int32), np.array([len(content)], np.int32))[0]
     assert row["value"] < 0 or 0 <= row["value"] <= row["value"] + row["value_len"] <= len(content)
 
 
 def test_slices_outside_their_source_are_refused():
-    """Every function that is given slices checks them."""
+    """Every function that takes slices checks them."""
     one, far = np.array([0], np.int32), np.array([9], np.int32)
     for function in (read_values, slice_bytes, lambda *args: encode_length_delimited(b"\x0a", *args)):
         with pytest.raises(ValueError, match="outside"):
@@ -93,7 +93,7 @@ def test_slices_outside_their_source_are_refused():
 
 @given(numbers=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5))
 def test_numbers_as_fields_and_as_text(numbers):
-    """Varints as protobuf reads them; decimals as Python writes them."""
+    """Varints are read by protobuf, and decimals equal Python's."""
     column = np.array(numbers, np.int64)
     payload, starts, lengths = encode_varints(b"\x18", column.view(np.uint64))
     assert [AnyValue.FromString(payload[s : s + n]).int_value for s, n in zip(starts, lengths, strict=True)] == numbers
@@ -101,7 +101,7 @@ def test_numbers_as_fields_and_as_text(numbers):
 
 
 def test_the_last_of_a_repeated_key_counts():
-    """Of each owner; -1 where there is none, and for a code that no row has."""
+    """The last attribute of each owner, or -1; also for a code that no row has."""
     rows = attributes((0, 1), (0, 2), (0, 1), (2, 1), (2, 3))
     assert find_key(rows, 1, 4).tolist() == [2, -1, 3, -1]
     assert find_key(rows, -1, 4).tolist() == [-1] * 4
@@ -118,7 +118,7 @@ def test_rows_gathered_and_laid_over_each_other():
 
 
 def test_compacted_values_are_the_same_values():
-    """Only the rows' own bytes, moved by the base."""
+    """Only the bytes of the rows are kept, with slices relative to the base."""
     source, rows = values()
     joined, moved = compact_values(rows[[3, 0]], source, 10)
     back = read_values(bytes(10) + joined, moved["any"].copy(), moved["any_len"].copy())
