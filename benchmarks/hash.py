@@ -1,6 +1,7 @@
-"""Nanoseconds a row of the dictionaries, hashes, groups, KeyTable, builders and OTLP/JSON: ``python benchmarks/hash.py``.
+"""Nanoseconds per row of the dictionaries, hashes, groups, KeyTable, builders and OTLP/JSON.
 
-The best of many runs, one core. ``np.unique`` and protobuf's own JSON stand beside what replaces them.
+Prints the best of many runs on one core, with ``np.unique`` and protobuf's own JSON next to their replacements.
+Run: ``python benchmarks/hash.py``.
 """
 
 import json
@@ -22,7 +23,7 @@ ROWS = 5120
 
 def report(name, call, rows=ROWS, runs=40):
     best = min(timed(call) for _ in range(runs))
-    print(f"{name:<42}{best / rows * 1e9:>10.1f} ns a row{best * 1e6:>12.1f} µs")
+    print(f"{name:<42}{best / rows * 1e9:>10.1f} ns per row{best * 1e6:>12.1f} µs")
 
 
 def timed(call):

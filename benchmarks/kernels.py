@@ -1,6 +1,6 @@
-"""Times of the scan's kernels beside protobuf's parser (upb), in one run: best of many, one core.
+"""Times of the scan's kernels next to protobuf's parser (upb), as the best of many runs on one core.
 
-``python benchmarks/kernels.py``
+Run: ``python benchmarks/kernels.py``.
 """
 
 import os
@@ -32,9 +32,14 @@ def traces(count: int) -> ExportTraceServiceRequest:
     scope = group.scope_spans.add()
     for i in range(count):
         span = scope.spans.add(
-            trace_id=os.urandom(16), span_id=os.urandom(8), parent_span_id=os.urandom(8), name=f"GET /v1/{i % 7}", kind=2,
-            start_time_unix_nano=10**18 + i, end_time_unix_nano=10**18 + 5000 + i,
-        )  # fmt: skip
+            trace_id=os.urandom(16),
+            span_id=os.urandom(8),
+            parent_span_id=os.urandom(8),
+            name=f"GET /v1/{i % 7}",
+            kind=2,
+            start_time_unix_nano=10**18 + i,
+            end_time_unix_nano=10**18 + 5000 + i,
+        )
         attributes(span, i, 10)
     return request
 
@@ -94,9 +99,8 @@ def main() -> None:
         for name, kernel in kernels.items():
             took = best_us(kernel)
             upb = upb or took
-            print(
-                f"{f'{signal}, 512 {items}, {len(wire) // 1000} KB':30} {name:18} {took:9.1f} {512 / took:10.2f} {upb / took:12.1f}"
-            )
+            title = f"{signal}, 512 {items}, {len(wire) // 1000} KB"
+            print(f"{title:30} {name:18} {took:9.1f} {512 / took:10.2f} {upb / took:12.1f}")
 
 
 if __name__ == "__main__":

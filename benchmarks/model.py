@@ -1,10 +1,9 @@
-"""What the operations of the model cost, for a request of 512 spans with 10 attributes (270 KB) and one of 10 spans.
+"""The cost of the model's operations on requests of 512 spans with 10 attributes (about 270 KB) and of 10 spans.
 
-Run: ``python benchmarks/model.py [seconds per line]``. Prints CPU microseconds of one call: the lower quartile of
-    repetitions, and
-protobuf's for comparison. ``--against PATH``: beside those of another checkout, built in place; the two take turns,
-line by line. glibc's malloc is set as the service sets it: without, every large buffer is taken from the kernel anew
-and its pages cost more than what is written to them.
+Run: ``python benchmarks/model.py [seconds per line]``. Prints the CPU microseconds of one call, as the lower quartile
+of repetitions, with protobuf for comparison. With ``--against PATH`` another checkout, built in place, is measured as
+well; the two take turns, line by line. glibc's malloc is configured as the service does it: otherwise every large
+buffer is mapped anew, and its pages cost more than what is written to them.
 """
 
 import argparse
@@ -30,7 +29,7 @@ SPANS, ATTRIBUTES, FEW = 512, 10, 10
 
 
 def request(spans: int = SPANS) -> bytes:
-    """Like an instrumented service: a few constant texts, some numbers, one long text a span."""
+    """Spans like those of an instrumented service: a few constant texts, some numbers, one long text each."""
     random = np.random.default_rng(7)
     message = ExportTraceServiceRequest()
     resource = message.resource_spans.add()
@@ -60,7 +59,7 @@ def request(spans: int = SPANS) -> bytes:
 
 
 def lines() -> Iterator[tuple[str, Callable[[], object]]]:
-    """What is measured, by name."""
+    """The names of the measurements and the calls they time."""
     wire = request()
     batch = Traces.from_wire(wire)
     few = np.arange(SPANS) % 10 == 0
@@ -133,30 +132,30 @@ def lines() -> Iterator[tuple[str, Callable[[], object]]]:
 
 
 def forgetful(batch: Traces) -> Traces:
-    """The batch without the columns read before."""
+    """The batch without its cached columns."""
     batch.index.columns.clear()
     return batch
 
 
 def gpu(batch: Traces, count: int) -> Traces:
-    """What the ``gpu`` processor does to spans of one device."""
+    """The edit of the ``gpu`` processor for spans of one device."""
     edit = batch.edit()
-    told = np.ones(count, np.bool_)
+    where = np.ones(count, np.bool_)
     target = np.zeros(count, np.int32)
     for key, text in (("hw.id", "GPU-5b2b0a1c"), ("hw.parent", "0000:3b:00.0"), ("hw.model", "NVIDIA H100")):
-        edit.set(key, StringColumn.from_codes(target, [text]), told, mode="insert")
+        edit.set(key, StringColumn.from_codes(target, [text]), where, mode="insert")
     for name in ("utilization.mean", "utilization.max", "power.mean", "device.energy", "coverage"):
-        edit.set(f"gpu.{name}", np.full(count, 0.5), told, mode="insert")
+        edit.set(f"gpu.{name}", np.full(count, 0.5), where, mode="insert")
     for name in ("memory.used.max", "memory.limit", "samples"):
-        edit.set(f"gpu.{name}", np.full(count, 10**10), told, mode="insert")
-    edit.set("gpu.sample_interval", 0.1, told, mode="insert")
-    edit.set("gpu.source", "nvml", told, mode="insert")
-    edit.set("gpu.attribution.method", StringColumn.from_codes(target, ["uuid", "process"]), told, mode="insert")
+        edit.set(f"gpu.{name}", np.full(count, 10**10), where, mode="insert")
+    edit.set("gpu.sample_interval", 0.1, where, mode="insert")
+    edit.set("gpu.source", "nvml", where, mode="insert")
+    edit.set("gpu.attribution.method", StringColumn.from_codes(target, ["uuid", "process"]), where, mode="insert")
     return edit.apply()
 
 
 def measure(function: Callable[[], object], seconds: float) -> float:
-    """CPU microseconds of one call: the lower quartile, for what else runs on the machine only ever adds."""
+    """CPU microseconds of one call, as the lower quartile, because other processes can only add to it."""
     function()
     times = []
     until = time.perf_counter() + seconds
@@ -168,7 +167,7 @@ def measure(function: Callable[[], object], seconds: float) -> float:
 
 
 def serve(seconds: float) -> None:
-    """The measuring process: a line for each line read, until there are no more."""
+    """The measuring process: answers each input line with a measurement until there are no more."""
     process.raise_malloc_thresholds()
     for name, function in lines():
         if not sys.stdin.readline():

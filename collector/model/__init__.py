@@ -1,8 +1,9 @@
-"""Traces, Metrics and Logs: immutable tables over the bytes of a request. The public face of ``collector.wire``.
+"""Traces, Metrics and Logs: immutable tables over the bytes of a request. The public API of ``collector.wire``.
 
-A batch is bytes plus an index of them (``batch``); a component reads columns (``columns``, ``attributes``), computes
-masks or columns, and makes another batch with ``select``, ``edit`` (``edit``), ``partition`` or ``concat``. What it
-keeps between batches is keyed by 128-bit keys (``KeyTable``); rows are grouped with ``groups``.
+A batch consists of bytes and an index of them (``tables``, ``batch``). A component reads columns (``columns``,
+``attributes``), computes masks or columns, and makes another batch with ``select``, ``edit``, ``partition`` or
+``concat``. The state it keeps between batches is keyed by 128-bit keys (``KeyTable``); rows are grouped by ``groups``;
+new data is made with the ``builders``.
 """
 
 from collector.model.attributes import AttributeColumn, AttributeTable
@@ -17,8 +18,9 @@ from collector.model.keys import combine_keys, hash_text
 from collector.model.keytable import KeyTable
 from collector.model.logs import Logs
 from collector.model.metrics import Metrics
+from collector.model.schema import ITEM
 from collector.model.signal import Signal
-from collector.model.table import ITEM, Table
+from collector.model.tables import Table
 from collector.model.traces import Traces
 from collector.model.values import AttributeValue
 from collector.wire.errors import MalformedBatch

@@ -1,6 +1,6 @@
 """Names for array types, and the two running sums that slices of a concatenation need.
 
-Shapes are in the docstrings of what takes or gives an array: ``(n,)`` unless stated.
+Arrays have one dimension unless the docstring of the function that takes or returns them states a shape.
 """
 
 from typing import Any, TypeAlias
@@ -19,12 +19,12 @@ U64: TypeAlias = NDArray[np.uint64]
 F64: TypeAlias = NDArray[np.float64]
 Mask: TypeAlias = NDArray[np.bool_]
 Indices: TypeAlias = NDArray[np.intp]
-"""Row numbers, as ``np.flatnonzero`` gives them."""
+"""Row numbers, as ``np.flatnonzero`` returns them."""
 Array: TypeAlias = NDArray[Any]
 
 
 def starts_of(lengths: ArrayLike) -> I64:
-    """Where each of ``lengths`` begins when they stand one after the other, I64[n].
+    """The start of each element when elements of these ``lengths`` are laid end to end, I64[n].
 
     >>> starts_of([2, 0, 3]).tolist()
     [0, 2, 2]
@@ -35,7 +35,7 @@ def starts_of(lengths: ArrayLike) -> I64:
 
 
 def offsets_of(lengths: ArrayLike) -> I64:
-    """``starts_of`` and the total at its end, I64[n + 1]: element i spans ``offsets[i]:offsets[i + 1]``.
+    """``starts_of`` with the total appended, I64[n + 1]: element i spans ``offsets[i]:offsets[i + 1]``.
 
     >>> offsets_of([2, 0, 3]).tolist()
     [0, 2, 2, 5]

@@ -1,8 +1,8 @@
-"""Attributes as columns: one key over one table (``AttributeColumn``), or all of a table (``AttributeTable``).
+"""Attributes as columns: one key over one table (``AttributeColumn``), or all attributes of one (``AttributeTable``).
 
-Ints, doubles, bools and text stand in columns of their own; arrays, maps and bytes stay encoded. A key that is repeated
-on a row: the last wins. Rows are ``layout.ATTRIBUTE`` records whose slices point into a source: the batch's bytes or
-bytes made here.
+Ints, doubles, bools and text have columns of their own; arrays, maps and bytes stay encoded. Of a key that is repeated
+on a row the last occurrence counts. Rows are ``layout.ATTRIBUTE`` records whose slices point into a *source*: the
+request's bytes, or bytes made here.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from collector.model.columns import Array, StringColumn, read_only
+from collector.model.arrays import F64, I32, I64, U8, Array, Mask, starts_of
+from collector.model.columns import StringColumn, read_only
 from collector.model.values import AttributeValue, any_value_text, double_text
-from collector.wire import hash as wire_hash
-from collector.wire.build import encode_value
+from collector.wire.encode import encode_value
 from collector.wire.layout import (
     ATTRIBUTE,
     KIND_ABSENT,
@@ -28,7 +28,14 @@ from collector.wire.layout import (
     KIND_MAP,
     KIND_STRING,
 )
-from collector.wire.splice.values import compact, decimal, gather, overlay, read_values, varints
+from collector.wire.splice.values import (
+    compact_values,
+    decimal_texts,
+    encode_varints,
+    gather_rows,
+    overlay_rows,
+    read_values,
+)
 
 if TYPE_CHECKING:
     import builtins
@@ -40,46 +47,52 @@ _FIXED_TEXT = ("", "false", "true")
 _ENCODED_KINDS = (KIND_ARRAY, KIND_MAP, KIND_BYTES)
 
 
-class _Values:
-    """Kinds and values of attribute rows over a source: what a column and a table of attributes share."""
+class _AttributeRows:
+    """Attribute rows over a source, by kind: what a column and a table of attributes have in common."""
 
     def __init__(self, rows: Array, source: bytes) -> None:
         self.rows = read_only(rows)
-        """The record array (``layout.ATTRIBUTE``), for kernels."""
+        """The record array (``layout.ATTRIBUTE``), for the kernels."""
         self.source = source
-        """What the rows' slices point into."""
+        """The bytes that the rows' slices point into."""
 
     def __len__(self) -> builtins.int:
         return len(self.rows)
 
     @cached_property
-    def kind(self) -> Array:
-        """uint8[n]: KIND_*; KIND_ABSENT where there is no value."""
+    def kind(self) -> U8:
+        """U8[n]: KIND_*; KIND_ABSENT where there is no value."""
         return read_only(self.rows["kind"].astype(np.uint8))
 
     @cached_property
     def text(self) -> StringColumn:
-        """The values that are text; absent on every other row."""
+        """The text values; absent on all other rows."""
         starts = np.where(self.rows["kind"] == KIND_STRING, self.rows["value"], np.int32(-1))
         return StringColumn.from_slices(self.source, starts, self.rows["value_len"])
 
     @cached_property
-    def int(self) -> Array:
-        """int64[n]: the values that are ints, 0 elsewhere."""
+    def int(self) -> I64:
+        """I64[n]: the integer values, 0 elsewhere."""
         return read_only(np.where(self.kind == KIND_INT, self.rows["int_value"], 0))
 
     @cached_property
-    def double(self) -> Array:
-        """float64[n]: the values that are doubles, 0 elsewhere."""
+    def double(self) -> F64:
+        """F64[n]: the double values, 0 elsewhere."""
         return read_only(np.where(self.kind == KIND_DOUBLE, self.rows["double_value"], 0.0))
 
     @cached_property
-    def bool(self) -> Array:
-        """bool[n]: the values that are bools, False elsewhere."""
+    def bool(self) -> Mask:
+        """bool[n]: the bool values, False elsewhere."""
         return read_only((self.kind == KIND_BOOL) & (self.rows["int_value"] != 0))
 
     def as_text(self) -> StringColumn:
-        """Every kind as text: ``true``, ``42``, ``1.0`` → ``1``, arrays and maps as JSON, bytes in base64, an empty value as ``""``.
+        """Values of every kind as text.
+
+        Bools are ``true`` or ``false``, the double 1.0 is ``1``, arrays and maps are JSON, bytes are base64, and an
+        empty value is ``""``.
+
+        >>> traces.attribute("http.status").as_text().to_list()
+        ['200', None, '503']
 
         Source: OpenTelemetry specification, common/README "AttributeValue to string".
         """
@@ -91,14 +104,14 @@ class _Values:
         used = set(np.flatnonzero(np.bincount(kind, minlength=256)).tolist()) - {KIND_ABSENT}
         if used <= {KIND_STRING}:
             return self.text
-        parts: list[tuple[Array, StringColumn]] = []
+        parts: list[tuple[Mask, StringColumn]] = []
         if KIND_STRING in used:
             parts.append((kind == KIND_STRING, self.text))
         if used & {KIND_BOOL, KIND_EMPTY}:
             codes = np.where(kind == KIND_BOOL, self.bool.astype(np.int32) + 1, np.int32(0))
             parts.append(((kind == KIND_BOOL) | (kind == KIND_EMPTY), StringColumn.from_codes(codes, _FIXED_TEXT)))
         if KIND_INT in used:
-            parts.append((kind == KIND_INT, StringColumn.from_slices(*decimal(np.ascontiguousarray(self.int)))))
+            parts.append((kind == KIND_INT, StringColumn.from_slices(*decimal_texts(np.ascontiguousarray(self.int)))))
         if KIND_DOUBLE in used:
             distinct, codes = np.unique(self.double.view(np.int64), return_inverse=True)
             parts.append(
@@ -120,11 +133,11 @@ class _Values:
                     StringColumn.from_codes(values.codes, [any_value_text(value) for value in values.distinct_bytes]),
                 )
             )
-        return _overlay(len(kind), parts)
+        return _merge_texts(len(kind), parts)
 
     @property
     def memory_bytes(self) -> builtins.int:
-        """About what the columns made so far keep, without the source."""
+        """The approximate size of the columns made so far, without the source."""
         made = (value for name, value in vars(self).items() if name not in {"rows", "source"})
         return self.rows.nbytes + sum(
             value.nbytes if isinstance(value, np.ndarray) else value.memory_bytes
@@ -133,60 +146,60 @@ class _Values:
         )
 
 
-class AttributeColumn(_Values):
-    """One attribute key over one table, one row a row of the table."""
+class AttributeColumn(_AttributeRows):
+    """One attribute key over one table, with one row per row of the table."""
 
     @cached_property
-    def present(self) -> Array:
+    def present(self) -> Mask:
         """bool[n]: the row has the attribute."""
         return read_only(self.rows["kind"] != KIND_ABSENT)
 
-    def numeric(self) -> Array:
-        """float64[n]: ints and doubles; NaN elsewhere. Text is not parsed."""
+    def numeric(self) -> F64:
+        """F64[n]: integer and double values, NaN elsewhere. Text is not parsed."""
         return np.where(
             self.kind == KIND_INT, self.int.astype(np.float64), np.where(self.kind == KIND_DOUBLE, self.double, np.nan)
         )
 
     def take(self, rows: Array) -> AttributeColumn:
-        """The rows of a mask or of indices."""
+        """The rows selected by a mask or by indices."""
         return AttributeColumn(self.rows[rows], self.source)
 
     def fill(self, other: AttributeColumn) -> AttributeColumn:
-        """``other``'s value where there is none."""
+        """The column with the values of ``other`` on the rows without a value."""
         if not other.present.any() or self.present.all():
             return self
         if other.source is not self.source:
             return merge_columns(len(self), [(self.present, self), (~self.present & other.present, other)])
-        return AttributeColumn(overlay(self.rows, other.rows, np.arange(len(self), dtype=np.int32)), self.source)
+        return AttributeColumn(overlay_rows(self.rows, other.rows, np.arange(len(self), dtype=np.int32)), self.source)
 
     @classmethod
     def of(cls, values: Sequence[AttributeValue | None]) -> Self:
         """A column of these values; None = absent."""
         contents = [b"" if value is None else encode_value(value) for value in values]
         lengths = np.fromiter(map(len, contents), np.int32, len(contents))
-        starts = (np.cumsum(lengths, dtype=np.int64) - lengths).astype(np.int32)
-        absent = np.fromiter((value is None for value in values), np.bool_, len(values))
-        starts[absent] = -1
+        starts = starts_of(lengths).astype(np.int32)
+        is_absent = np.fromiter((value is None for value in values), np.bool_, len(values))
+        starts[is_absent] = -1
         source = b"".join(contents)
         return cls(read_values(source, starts, lengths), source)
 
     @classmethod
     def constant(cls, value: AttributeValue, row_count: builtins.int) -> Self:
         """The same value on every row."""
-        return cls.encoded(encode_value(value), row_count)
+        return cls.of_encoded(encode_value(value), row_count)
 
     @classmethod
-    def encoded(cls, source: bytes, row_count: builtins.int) -> Self:
-        """The same value, an AnyValue's content, on every row."""
+    def of_encoded(cls, source: bytes, row_count: builtins.int) -> Self:
+        """The same value, given as the content of an AnyValue, on every row."""
         row = read_values(source, np.zeros(1, np.int32), np.array([len(source)], np.int32))
-        return cls(gather(row, np.zeros(row_count, np.int32)), source)
+        return cls(gather_rows(row, np.zeros(row_count, np.int32)), source)
 
     @classmethod
     def of_text(cls, column: StringColumn) -> Self:
         """The texts of a column as attribute values."""
         contents = [encode_value(value.decode("utf-8", "replace")) for value in column.distinct_bytes]
         lengths = np.fromiter(map(len, contents), np.int32, len(contents))
-        starts = (np.cumsum(lengths, dtype=np.int64) - lengths).astype(np.int32)
+        starts = starts_of(lengths).astype(np.int32)
         source = b"".join(contents)
         codes = column.codes
         return cls(
@@ -195,13 +208,14 @@ class AttributeColumn(_Values):
 
     @classmethod
     def of_numbers(cls, values: Array) -> Self:
-        """Ints, doubles or bools, one a row.
+        """A column of ints, doubles or bools.
 
         Raises:
-            TypeError: an array of something else.
+            TypeError: The array has another dtype.
+            ValueError: An integer does not fit into 64 bits with a sign.
         """
         if values.dtype.kind not in "biuf":
-            raise TypeError(f"an array of {values.dtype} is no column of attribute values")
+            raise TypeError(f"expected an array of integers, floats or bools, got dtype {values.dtype}")
         values = np.ascontiguousarray(values)
         if values.dtype.kind == "f":
             table = np.empty(len(values), np.dtype([("tag", "u1"), ("value", "<f8")]))
@@ -212,8 +226,8 @@ class AttributeColumn(_Values):
             table["tag"], table["value"] = 0x10, values
             return cls._fixed(table.tobytes(), len(values), 2)
         if values.dtype == np.uint64 and len(values) and values.max() > np.iinfo(np.int64).max:
-            raise ValueError("an attribute's ints are signed 64-bit")
-        source, starts, lengths = varints(b"\x18", values.astype(np.int64).view(np.uint64))
+            raise ValueError(f"integer attributes are signed 64-bit: {values.max()} is out of range")
+        source, starts, lengths = encode_varints(b"\x18", values.astype(np.int64).view(np.uint64))
         return cls(read_values(source, starts.astype(np.int32), lengths.astype(np.int32)), source)
 
     @classmethod
@@ -225,11 +239,16 @@ class AttributeColumn(_Values):
         return f"AttributeColumn({len(self)} rows, {np.count_nonzero(self.present)} present)"
 
 
-class AttributeTable(_Values):
-    """All attributes of one table, in document order: m of them."""
+class AttributeTable(_AttributeRows):
+    """All m attributes of one table, in document order.
+
+    >>> attributes = traces.attributes()
+    >>> attributes.owner.tolist(), attributes.key.to_list()
+    ([0, 1, 2], ['http.status', 'db.system', 'http.status'])
+    """
 
     def __init__(self, rows: Array, source: bytes, keys: list[bytes]) -> None:
-        """``keys``: what the rows' key codes mean."""
+        """``keys``: the keys that the rows' key codes stand for."""
         super().__init__(rows, source)
         self.keys = keys
         """The keys as UTF-8, by code; some may be unused."""
@@ -240,33 +259,29 @@ class AttributeTable(_Values):
         return len(self.rows)
 
     @cached_property
-    def owner(self) -> Array:
-        """int32[m]: the row of the table the attribute is on."""
+    def owner(self) -> I32:
+        """I32[m]: the row of the table that has the attribute."""
         return read_only(np.ascontiguousarray(self.rows["owner"]))
 
     @cached_property
     def key(self) -> StringColumn:
-        """[m]; its ``distinct`` are the keys of the batch's table."""
+        """The key of each attribute; ``distinct`` has the keys in the order of their codes."""
         return StringColumn.from_codes(self.rows["key_code"], self.keys)
 
     def code_of(self, key: str) -> builtins.int:
-        """The key's code; -1 = no row can have it."""
+        """The code of a key; -1 if no row has it."""
         try:
             return self.keys.index(key.encode("utf-8", "replace"))
         except ValueError:
             return -1
 
-    def hash(self) -> Array:
-        """uint64[m,2]: keyed hash of (key, kind, value); its sum mod 2^128 over a row is the row's attribute identity."""
-        return wire_hash.hash_attributes(self.source, self.rows)
-
 
 def as_column(values: AttributeColumn | StringColumn | Array | AttributeValue, row_count: int) -> AttributeColumn:
-    """Anything that can be set as attribute values, as a column of ``row_count`` rows.
+    """Anything that attributes can be set to, as a column of ``row_count`` rows.
 
     Raises:
-        TypeError: no attribute value.
-        ValueError: a column of another length.
+        TypeError: The values cannot be attribute values.
+        ValueError: The column has another length.
     """
     if isinstance(values, AttributeColumn):
         column = values
@@ -279,25 +294,25 @@ def as_column(values: AttributeColumn | StringColumn | Array | AttributeValue, r
     else:
         return AttributeColumn.constant(values, row_count)
     if len(column) != row_count:
-        raise ValueError(f"a column of {len(column)} values for {row_count} rows")
+        raise ValueError(f"expected a column of {row_count} values, got {len(column)}")
     return column
 
 
-def merge_columns(row_count: int, parts: Sequence[tuple[Array, AttributeColumn]]) -> AttributeColumn:
-    """One column of several: each part's rows (bool[n], disjoint) from its own column; absent elsewhere."""
-    rows = gather(np.empty(0, ATTRIBUTE), np.full(row_count, -1, np.int32))
+def merge_columns(row_count: int, parts: Sequence[tuple[Mask, AttributeColumn]]) -> AttributeColumn:
+    """Merges columns: each part's rows (bool[n], disjoint) are taken from its column; other rows are absent."""
+    rows = gather_rows(np.empty(0, ATTRIBUTE), np.full(row_count, -1, np.int32))
     sources: list[bytes] = []
     size = 0
     for mask, column in parts:
-        source, moved = compact(column.rows[mask], column.source, size)
+        source, moved = compact_values(column.rows[mask], column.source, size)
         rows[mask] = moved
         sources.append(source)
         size += len(source)
     return AttributeColumn(rows, b"".join(sources))
 
 
-def _overlay(row_count: int, parts: Sequence[tuple[Array, StringColumn]]) -> StringColumn:
-    """One text column of several, each for its own rows; equal texts get one code."""
+def _merge_texts(row_count: int, parts: Sequence[tuple[Mask, StringColumn]]) -> StringColumn:
+    """Merges text columns, each of which has its own rows; equal texts get the same code."""
     index: dict[bytes, int] = {}
     codes = np.full(row_count, -1, np.int32)
     for mask, column in parts:

@@ -1,96 +1,94 @@
-"""A batch: the bytes of one request and an index of them, built when asked for and carried along by every change.
+"""A batch: the bytes of one request with an index of them, and the operations that make other batches from it.
 
-Immutable: select, edit, split, concat make new batches, which share nothing that could be written. Rules of what may be
-    inside are
-the door's (``collector.wire.scan.check.check``).
+Batches are immutable: select, edit, split, partition and concat make new batches that share nothing writable. The
+index is built on demand and carried over by these operations. What a request may contain is decided at the door
+(``collector.wire.scan.check``); how a batch is read is in ``tables``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, Self, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
 
 import numpy as np
 
-from collector.model import fields
-from collector.model.attributes import AttributeColumn, AttributeTable
+from collector.model.attributes import AttributeTable
 from collector.model.context import EMPTY_CONTEXT, Context
 from collector.model.edit import Edit
 from collector.model.index import Index
-from collector.model.rewrite import without_children
-from collector.model.table import ITEM, SCHEMAS, Schema, Table
+from collector.model.rewrite import remove_children
+from collector.model.schema import ITEM
+from collector.model.split import part_starts
+from collector.model.tables import Tables
 from collector.wire.errors import MalformedBatch
-from collector.wire.layout import ATTRIBUTE
 from collector.wire.scan import check as scan
-from collector.wire.scan import index as scan_index
-from collector.wire.splice.rewrite import Shift, prune, take_rows
-from collector.wire.splice.values import find_key, gather, overlay
+from collector.wire.splice.relocate import OffsetMap, take_rows
+from collector.wire.splice.rewrite import prune
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from collector.model.columns import Array, StringColumn
-    from collector.model.signal import Signal
+    from collector.model.arrays import Array, Mask
 
 __all__ = ["Batch", "Checked"]
 
 B = TypeVar("B", bound="Batch")
-TextField: TypeAlias = Literal[
-    "description",
-    "event_name",
-    "name",
-    "schema_url",
-    "severity_text",
-    "status_message",
-    "trace_state",
-    "unit",
-    "version",
-]
-"""The fields that are text, in whichever table."""
+
+_PARTS_AT_ONCE: Final = 16
+_FRAMED_TABLES: Final = 3  # resources, scopes, items: ``scan.frames`` does not reach deeper tables
 
 
 @dataclass(slots=True)
 class Checked(Generic[B]):
-    """What the door let in of one request."""
+    """The part of a request that passed validation at the door."""
 
     batch: B | None
-    """None when nothing is left: an empty request, or every item rejected."""
+    """None when no item is left: the request was empty, or every item was rejected."""
     rejected_count: int
-    """Items dropped for item errors (id length, no metric name): for ``partial_success``."""
+    """How many items were dropped for errors of their own (id length, no metric name): for ``partial_success``."""
     message: str
-    """Why; "" if nothing was rejected."""
+    """Why items were rejected; "" if none was."""
     repaired_count: int
-    """Strings whose invalid UTF-8 was repaired with U+FFFD."""
+    """How many strings had invalid UTF-8, which was replaced with U+FFFD."""
 
 
-class Batch:
-    """Abstract: Traces, Metrics, Logs."""
+class Batch(Tables):
+    """Spans, metric points or log records; the concrete classes are Traces, Metrics and Logs.
 
-    __slots__ = ("__weakref__", "_item_count", "context", "index", "wire")
+    The examples in this package use this batch:
 
-    signal: ClassVar[Signal]
-    tables: ClassVar[tuple[str, ...]]
-    schema: ClassVar[Schema]
+    >>> import numpy as np
+    >>> from collector.model import Traces, TracesBuilder
+    >>> builder = TracesBuilder()
+    >>> scope = builder.scope(builder.resource({"service.name": "shop"}), "example")
+    >>> builder.spans(
+    ...     scope,
+    ...     names=["GET /users", "SELECT users", "GET /health"],
+    ...     trace_ids=np.array([[0, 1], [0, 1], [0, 2]], np.uint64),
+    ...     span_ids=[1, 2, 3],
+    ...     parent_span_ids=[0, 1, 0],
+    ...     start_times=[10, 20, 30],
+    ...     end_times=[19, 25, 31],
+    ...     kinds=[2, 3, 2],
+    ...     attributes=[{"http.status": 200}, {"db.system": "mysql"}, {"http.status": 503}],
+    ...     events=[[], [{"name": "exception", "time_unix_nano": 24}], []],
+    ... )
+    >>> traces = builder.build()
+    >>> traces.item_count
+    3
+    """
 
-    def __init_subclass__(cls) -> None:
-        cls.schema = SCHEMAS[cls.signal]
-        cls.tables = tuple(cls.schema.parents)
-
-    def __init__(
-        self, wire: bytes, context: Context = EMPTY_CONTEXT, index: Index | None = None, item_count: int = -1
-    ) -> None:
-        """``wire`` is trusted to be valid: from elsewhere, ``check`` or ``from_wire``. ``item_count`` -1 = not known yet."""
-        self.wire = wire
-        self.context = context
-        self.index = index or Index()
-        self._item_count = item_count
+    __slots__ = ()
 
     @classmethod
     def check(cls, wire: bytes, context: Context = EMPTY_CONTEXT) -> Checked[Self]:
-        """The door: validates a request to full depth.
+        """Validates an untrusted request to full depth.
+
+        >>> Traces.check(traces.wire).rejected_count
+        0
 
         Raises:
-            MalformedBatch: the request's structure is broken; refuse it as a whole.
+            MalformedBatch: The structure of the request is broken; refuse it as a whole.
         """
         valid, tables, rejected_count, message, repaired_count = scan.check(cls.signal.value, wire)
         item_count = len(tables[-1])
@@ -103,9 +101,10 @@ class Batch:
 
     @classmethod
     def check_joined(cls, wires: list[bytes], context: Context = EMPTY_CONTEXT) -> tuple[Self, list[int]] | None:
-        """Several requests of one context as one batch, and the items of each; None where one of them needs ``check``.
+        """Validates several requests of one context at once and returns them as one batch, with the item count of each.
 
-        The bytes are joined, each is validated to full depth within its own. A batch of no items is one, too.
+        Each request is validated within its own bytes. Returns None if any of them needs ``check``. The batch may
+        have no items.
         """
         found = scan.check_joined(cls.signal.value, wires)
         if found is None:
@@ -115,255 +114,140 @@ class Batch:
 
     @classmethod
     def from_wire(cls, wire: bytes, context: Context = EMPTY_CONTEXT) -> Self:
-        """``check`` for bytes that must be whole.
+        """Like ``check``, for requests in which every item must be valid.
+
+        >>> Traces.from_wire(traces.wire).item_count
+        3
 
         Raises:
-            MalformedBatch: the structure is broken, or an item is.
+            MalformedBatch: The structure of the request or one of its items is invalid.
         """
         checked = cls.check(wire, context)
         if checked.rejected_count:
             raise MalformedBatch(path="", offset=0, reason=checked.message)
         return cls(b"", context) if checked.batch is None else checked.batch
 
-    @property
-    def item_count(self) -> int:
-        """Spans, points or records."""
-        if self._item_count < 0:
-            self._item_count = len(self._rows(self.schema.item))
-        return self._item_count
-
-    @property
-    def size_bytes(self) -> int:
-        """The request's length."""
-        return len(self.wire)
-
-    @property
-    def memory_bytes(self) -> int:
-        """The bytes and the index built so far."""
-        return len(self.wire) + self.index.memory_bytes
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.item_count} {self.schema.item}, {self.size_bytes} bytes)"
-
     def without_index(self) -> Self:
-        """The same bytes, the index forgotten: what queues hold. Only the number of items is kept."""
+        """The same bytes without the index, as queues keep them. Only the number of items is kept."""
         return type(self)(self.wire, self.context, None, self._item_count)
 
     def with_context(self, context: Context) -> Self:
         """The same data in another context."""
         return type(self)(self.wire, context, self.index, self._item_count)
 
-    def table(self, name: str = ITEM) -> Table:
-        """The rows of a table."""
-        return Table(self._rows(self.table_name(name)))
+    def select(self, mask: Mask, table: str = ITEM) -> Self:
+        """Keeps the rows of ``table`` where ``mask`` (bool[n]) is True; parents left without items are removed.
 
-    @overload
-    def field(self, name: TextField, table: str = ITEM) -> StringColumn: ...
-    @overload
-    def field(self, name: Literal["body"], table: str = ITEM) -> AttributeColumn: ...
-    @overload
-    def field(self, name: str, table: str = ITEM) -> Any: ...
-    def field(self, name: str, table: str = ITEM) -> Array | StringColumn | AttributeColumn:
-        """One column of a table; which there are: ``table.FIELDS``. Texts and the body are columns, ids uint64, the rest numbers.
+        Returns this batch if the mask is all True, and a batch of no bytes if nothing is left. Rows of tables below
+        the items (events, links, exemplars) are removed without removing their items.
 
-        Raises:
-            KeyError: no such field or table.
-        """
-        table = self.table_name(table)
-        column = self.index.columns.get((table, name))
-        if column is None:
-            column = self.index.columns[table, name] = fields.read(self.wire, self._rows(table), table, name)
-        return column
-
-    def attribute(self, key: str, table: str = ITEM, inherit: bool = False) -> AttributeColumn:
-        """One attribute, one row a row of ``table``; ``inherit``: where absent, the scope's value, then the resource's."""
-        table = self.table_name(table)
-        name = _INHERITED if inherit else _OWN
-        column = self.index.columns.get((table, name + key))
-        if column is None:
-            column = self._read_attribute(key, table, inherit)
-            if len(self.index.columns) < _COLUMNS_MAX:
-                self.index.columns[table, name + key] = column
-        assert isinstance(column, AttributeColumn)
-        return column
-
-    def _read_attribute(self, key: str, table: str, inherit: bool) -> AttributeColumn:
-        every = self.attributes(table)
-        code, count = every.code_of(key), len(self._rows(table))
-        rows = gather(every.rows, np.full(count, -1, np.int32) if code < 0 else find_key(every.rows, code, count))
-        if inherit:
-            for ancestor in self.tables_above(table):
-                if ancestor in _INHERITABLE:
-                    above = self.attributes(ancestor)
-                    code = above.code_of(key)
-                    if code >= 0:
-                        found = find_key(above.rows, code, len(self._rows(ancestor)))
-                        rows = overlay(rows, above.rows, found[self.ancestor(ancestor, table)])
-        return AttributeColumn(rows, self.wire)
-
-    def attributes(self, table: str = ITEM) -> AttributeTable:
-        """All attributes of a table, in document order."""
-        table = self.table_name(table)
-        known = self.index.attributes(table, self.wire)
-        if known is None:
-            rows = self._rows(table)
-            if table in {"metrics", "quantiles"}:
-                found, keys = np.empty(0, ATTRIBUTE), list[bytes]()
-            elif table == "points":
-                found, keys = scan_index.index_attributes(
-                    table, self.wire, rows, np.ascontiguousarray(self._rows("metrics")["type"][rows["parent"]])
-                )
-            else:
-                found, keys = scan_index.index_attributes(table, self.wire, rows)
-            known = AttributeTable(found, self.wire, keys)
-            self.index.add_attributes(table, known)
-        return known
-
-    def ancestor(self, ancestor: str, table: str = ITEM) -> Array:
-        """int32[n]: for each row of ``table`` the row of the table ``ancestor`` it stands below.
-
-        Raises:
-            KeyError: no table above ``table``.
-        """
-        table = self.table_name(table)
-        if ancestor not in self.tables_above(table):
-            raise KeyError(f"{ancestor} are not above {table}")
-        rows = np.ascontiguousarray(self._rows(table)["parent"])
-        while (table := self.schema.parents[table]) != ancestor:
-            rows = self._rows(table)["parent"][rows]
-        return rows
-
-    def select(self, mask: Array, table: str = ITEM) -> Self:
-        """The batch with the rows of ``mask`` (bool[n]) alone; parents left without an item vanish.
-
-        All True: this batch. Nothing left: a batch of no bytes. Of tables below the items (events, links, exemplars)
-        rows vanish and their items stay.
+        >>> servers = traces.select(traces.field("kind") == 2)
+        >>> servers.field("name").to_list()
+        ['GET /users', 'GET /health']
+        >>> traces.select(np.array([False]), "events").table("events").row_count
+        0
         """
         table = self.table_name(table)
         mask = np.ascontiguousarray(mask, np.bool_)
         if mask.all() and len(mask) == (self.item_count if table == self.schema.item else len(self._rows(table))):
             return self
         if table not in self.schema.path:
-            return without_children(self, mask, table)
+            return remove_children(self, mask, table)
         return self._pruned(mask, table)
 
-    def _pruned(self, mask: Array, table: str) -> Self:
-        path = self.schema.path
-        is_indexed = self.index.rows(self.schema.item) is not None
-        if is_indexed or len(path) > _FRAMED:
-            rows: Sequence[Array] = [self._rows(name) for name in path]
-        else:  # whoever looks at the few that stay indexes these
-            rows = scan.frames(self.signal.value, self.wire)
-        pruned = prune(self.wire, list(rows), path.index(table), mask.view(np.uint8))
-        if pruned is None:
-            return self
-        wire, shift, maps = pruned
-        if not wire:
-            return self.of(b"")
-        if not is_indexed:
-            return type(self)(
-                wire, self.context, None, int(np.count_nonzero(mask)) if table == self.schema.item else -1
-            )
-        return type(self)(wire, self.context, self._carried(wire, shift, dict(zip(path, maps, strict=True))))
-
     def edit(self) -> Edit[Self]:
-        """Collects changes; ``apply`` makes the changed batch."""
+        """Starts collecting changes; ``Edit.apply`` makes the changed batch.
+
+        >>> edited = traces.edit().set("team", "core").delete("db.system").apply()
+        >>> edited.attribute("team").text.to_list()
+        ['core', 'core', 'core']
+        >>> "team" in traces.attributes().key.distinct  # the original is unchanged
+        False
+        """
         return Edit(self)
 
     def split(self, *, max_items: int = 0, max_bytes: int = 0) -> list[Self]:
-        """Parts in order, each within the limits (0 = none); a single item larger than ``max_bytes`` is a part of its own."""
+        """Splits the batch in order into parts within the limits (0 = none).
+
+        A single item larger than ``max_bytes`` is a part of its own.
+
+        >>> [part.item_count for part in traces.split(max_items=2)]
+        [2, 1]
+        """
         if (not max_items or self.item_count <= max_items) and (not max_bytes or self.size_bytes <= max_bytes):
             return [self]
-        starts = fields.part_starts(self, max_items, max_bytes)
-        if len(starts) <= 1:  # it is too large for resources and scopes without an item: they go
+        starts = part_starts(self, max_items, max_bytes)
+        if len(starts) <= 1:  # only resources and scopes without items make it too large: remove them
             return [self._pruned(np.ones(self.item_count, np.bool_), self.schema.item)]
         return _parts(self, [*starts, self.item_count])
 
     def partition(self, codes: Array, count: int) -> list[Self | None]:
-        """One batch for each code in [0, count), None where no item has it. ``codes`` int[n] per item; -1 = dropped."""
+        """One batch per code in [0, count), or None where no item has that code.
+
+        ``codes`` is an integer per item; items with the code -1 are dropped. Meant for a handful of parts.
+
+        >>> slow, fast, nothing = traces.partition(np.array([0, 1, 1]), 3)
+        >>> slow.item_count, fast.item_count, nothing
+        (1, 2, None)
+        """
         present = np.bincount(codes[codes >= 0], minlength=count)
         return [self.select(codes == code) if present[code] else None for code in range(count)]
 
     @classmethod
     def concat(cls, batches: Sequence[Self]) -> Self:
-        """One batch of several, in order: their bytes joined.
+        """Joins several batches, in order, into one.
+
+        >>> Traces.concat([traces, traces]).item_count
+        6
 
         Raises:
-            ValueError: no batch, contexts that differ, or 2 GiB and more.
+            ValueError: There is no batch, the contexts differ, or the result would reach 2 GiB.
         """
         if not batches:
-            raise ValueError("no batch to concatenate")
+            raise ValueError("concat needs at least one batch")
         first = batches[0]
         if any(batch.context != first.context for batch in batches):
-            raise ValueError("batches of different contexts do not merge")
+            raise ValueError("cannot concatenate batches with different contexts")
         batches = [batch for batch in batches if batch.wire]
         if len(batches) < 2:
             return batches[0] if batches else first
         sizes = np.fromiter((len(batch.wire) for batch in batches), np.int64, len(batches))
         if sizes.sum() > np.iinfo(np.int32).max:
-            raise ValueError(f"a batch of {sizes.sum()} bytes: the limit is 2 GiB (32-bit offsets)")
+            raise ValueError(f"the batch would have {sizes.sum()} bytes; the limit is 2 GiB (32-bit offsets)")
         wire = b"".join([batch.wire for batch in batches])
-        counts = [batch._item_count for batch in batches]  # noqa: SLF001 - of this class: asking item_count would index the bytes
+        counts = [batch._item_count for batch in batches]  # noqa: SLF001 - item_count would index the bytes
         item_count = sum(counts) if min(counts) >= 0 else -1
         return cls(wire, first.context, Index.joined(cls.schema, [batch.index for batch in batches], sizes), item_count)
 
-    @classmethod
-    def gather(cls, parts: Sequence[tuple[Self, Array]]) -> Self:
-        """The masked items of several batches as one."""
-        return cls.concat([batch.select(mask) for batch, mask in parts])
+    def _pruned(self, mask: Mask, table: str) -> Self:
+        path = self.schema.path
+        is_indexed = self.index.rows(self.schema.item) is not None
+        if is_indexed or len(path) > _FRAMED_TABLES:
+            rows: Sequence[Array] = [self._rows(name) for name in path]
+        else:  # the caller indexes the few items that are left, if at all
+            rows = scan.frames(self.signal.value, self.wire)
+        pruned = prune(self.wire, list(rows), path.index(table), mask.view(np.uint8))
+        if pruned is None:
+            return self
+        wire, offset_map, maps = pruned
+        if not wire:
+            return type(self)(b"", self.context)
+        if not is_indexed:
+            return type(self)(
+                wire, self.context, None, int(np.count_nonzero(mask)) if table == self.schema.item else -1
+            )
+        return type(self)(wire, self.context, self._pruned_index(wire, offset_map, dict(zip(path, maps, strict=True))))
 
-    def table_name(self, table: str) -> str:
-        """The table's own name.
+    def _pruned_index(self, wire: bytes, offset_map: OffsetMap, maps: dict[str, Array]) -> Index:
+        """The index without the rows that were cut.
 
-        Raises:
-            KeyError: this signal has no such table.
+        ``maps`` has the new row of each old row, -1 where it was cut, for the tables down to the items.
         """
-        if table == ITEM:
-            return self.schema.item
-        if table not in self.schema.parents:
-            raise KeyError(f"{self.signal} have no table {table!r}: {', '.join(self.tables)}")
-        return table
-
-    def tables_above(self, table: str) -> list[str]:
-        """The tables a table stands below, the nearest first."""
-        above = []
-        while table := self.schema.parents[table]:
-            above.append(table)
-        return above
-
-    def edited(self, wire: bytes) -> Self:
-        """Other bytes, valid, with the same items in the same context; nothing more is known of them yet."""
-        return type(self)(wire, self.context, None, self._item_count)
-
-    def of(self, wire: bytes) -> Self:
-        """Other bytes, valid, in the same context; nothing is known of them yet."""
-        return type(self)(wire, self.context)
-
-    def _rows(self, table: str) -> Array:
-        rows = self.index.rows(table)
-        if rows is not None:
-            return rows
-        if not self.wire:
-            rows = np.empty(0, self.schema.rows[table])
-        elif table in self.schema.path:
-            for name, found in zip(self.schema.path, scan.scan(self.signal.value, self.wire), strict=True):
-                self.index.add_rows(name, found)
-                if name == table:
-                    rows = found
-            assert rows is not None
-            return rows
-        else:
-            rows = scan_index.index_children(table, self.wire, self._rows(self.schema.parents[table]))
-        self.index.add_rows(table, rows)
-        return rows
-
-    def _carried(self, wire: bytes, shift: Shift, maps: dict[str, Array]) -> Index:
-        """The index after rows were cut: ``maps`` has the new index of each row of the tables down to the items."""
         index = Index()
         for table, parent in self.schema.parents.items():
             known = self.index.rows(table)
             if known is not None:
-                rows, maps[table] = take_rows(known, maps.get(table), maps[parent] if parent else None, shift)
+                rows, maps[table] = take_rows(known, maps.get(table), maps[parent] if parent else None, offset_map)
                 if table == "metrics" and "points" in maps:
                     kept = maps["points"] >= 0
                     rows["point_count"] = np.bincount(
@@ -371,16 +255,18 @@ class Batch:
                     )
                 index.add_rows(table, rows)
         for table in self.index.attributed_tables():
-            every = self.index.attributes(table, self.wire)
-            if every is not None:
-                index.add_attributes(
-                    table, AttributeTable(take_rows(every.rows, None, maps[table], shift)[0], wire, every.keys)
-                )
+            attributes = self.index.attributes(table, self.wire)
+            if attributes is not None:
+                rows = take_rows(attributes.rows, None, maps[table], offset_map)[0]
+                index.add_attributes(table, AttributeTable(rows, wire, attributes.keys))
         return index
 
 
 def _parts(batch: B, starts: Sequence[int]) -> list[B]:
-    """The parts between neighbouring ``starts``: many of them in two steps, so that not each walks the whole index."""
+    """The parts between neighbouring ``starts``.
+
+    Many parts are cut in two steps, so that not every part walks the whole index.
+    """
     count = len(starts) - 1
     first = starts[0]
     if count == 1:
@@ -392,11 +278,3 @@ def _parts(batch: B, starts: Sequence[int]) -> list[B]:
         high = min(low + step, count)
         parts.extend(_parts(batch.select((places >= starts[low]) & (places < starts[high])), starts[low : high + 1]))
     return parts
-
-
-_PARTS_AT_ONCE: Final = 16
-_FRAMED: Final = 3  # resources, scopes, items: of deeper tables there are no frames alone
-_INHERITABLE: Final = ("scopes", "resources")
-_OWN: Final = "attribute:"  # before the key, among the index's columns: no field's name has a colon
-_INHERITED: Final = "inherited attribute:"
-_COLUMNS_MAX: Final = 64  # columns of attributes kept: keys may come from the data

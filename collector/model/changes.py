@@ -1,4 +1,4 @@
-"""What an edit has collected, as the kernels want it: a log of changes to the attributes of each table, and changes of its fields."""
+"""The changes an edit has collected, in the form the kernels take: a log of attributes and changed fields per table."""
 
 from __future__ import annotations
 
@@ -8,19 +8,28 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from collector.model.attributes import AttributeColumn, as_column
-from collector.model.columns import Array, StringColumn
-from collector.wire.build import encode_value
-from collector.wire.splice.attributes import DELETE, INSERT, UPDATE, UPSERT, AttributeLog
+from collector.model.columns import StringColumn
+from collector.wire.encode import encode_value
+from collector.wire.splice.attribute_log import INSERT, UPDATE, UPSERT, AttributeLog
 
 if TYPE_CHECKING:
+    from collector.model.arrays import I32, U8, Array, Mask
     from collector.model.attributes import AttributeTable
-    from collector.model.table import Field
+    from collector.model.schema import FieldSpec
     from collector.model.values import AttributeValue
 
-__all__ = ["DELETED", "MODES", "UNTOUCHED", "AttributeChange", "FieldChange", "TableChange", "Values", "mask_of"]
+__all__ = [
+    "MODES",
+    "UNTOUCHED",
+    "AttributeChange",
+    "FieldChange",
+    "NewValues",
+    "TableChange",
+    "as_mask",
+    "as_mask_bytes",
+]
 
 UNTOUCHED: Final = -1
-DELETED: Final = -2
 MODES: Final = {"upsert": UPSERT, "insert": INSERT, "update": UPDATE}
 _DTYPES: Final = {
     "varint": np.int64,
@@ -32,117 +41,134 @@ _DTYPES: Final = {
 }
 
 
-def mask_of(where: Array | None, count: int) -> Array | None:
-    """A mask of the caller's as one byte a row, copied; None = all.
+def as_mask(where: Mask | None, count: int) -> Mask:
+    """A copy of the caller's mask; None stands for all rows.
 
     Raises:
-        ValueError: a mask of another length.
+        ValueError: The mask has another length.
     """
     if where is None:
-        return None
+        return np.ones(count, np.bool_)
     mask = np.array(where, np.bool_)
     if mask.shape != (count,):
-        raise ValueError(f"a mask of {len(mask)} for {count} rows")
-    return mask.view(np.uint8)
+        raise ValueError(f"expected a mask of {count} rows, got one of {len(mask)}")
+    return mask
 
 
-class Values:
-    """Values to be set, one a row: encoded only when they are written, each distinct text or constant once."""
+def as_mask_bytes(where: Mask | None, count: int) -> U8 | None:
+    """A copy of the caller's mask with one byte per row, as the kernels take it; None stands for all rows.
+
+    Raises:
+        ValueError: The mask has another length.
+    """
+    return None if where is None else as_mask(where, count).view(np.uint8)
+
+
+class NewValues:
+    """Attribute values to set, one per row. Each distinct text or constant is encoded once, when it is written."""
 
     __slots__ = ("_column", "count", "encoding")
 
-    def __init__(self, given: AttributeColumn | StringColumn | Array | AttributeValue, count: int) -> None:
-        """Arrays are copied: the caller may use them again.
+    def __init__(self, values: AttributeColumn | StringColumn | Array | AttributeValue, count: int) -> None:
+        """Arrays are copied, so the caller may reuse them.
 
         Raises:
-            TypeError: no attribute value.
-            ValueError: a column of another length.
+            TypeError: The values cannot be attribute values.
+            ValueError: The column has another length.
         """
         self.count = count
         self.encoding: tuple[str, Any, Any]
-        """As ``AttributeLog`` takes it."""
+        """The values as ``AttributeLog`` takes them."""
         self._column: AttributeColumn | None = None
-        if isinstance(given, (AttributeColumn, StringColumn, np.ndarray)) and len(given) != count:
-            raise ValueError(f"a column of {len(given)} values for {count} rows")
-        if isinstance(given, AttributeColumn):
-            self.encoding, self._column = ("rows", np.ascontiguousarray(given.rows), given.source), given
-        elif isinstance(given, StringColumn):
-            self.encoding = ("texts", list(given.distinct_bytes), np.ascontiguousarray(given.codes))
-        elif isinstance(given, np.ndarray):
-            self.encoding = ("numbers", _numbers(given), None)
+        if isinstance(values, (AttributeColumn, StringColumn, np.ndarray)) and len(values) != count:
+            raise ValueError(f"expected a column of {count} values, got {len(values)}")
+        if isinstance(values, AttributeColumn):
+            self.encoding, self._column = ("rows", np.ascontiguousarray(values.rows), values.source), values
+        elif isinstance(values, StringColumn):
+            self.encoding = ("texts", list(values.distinct_bytes), np.ascontiguousarray(values.codes))
+        elif isinstance(values, np.ndarray):
+            self.encoding = ("numbers", _numbers(values), None)
         else:
-            self.encoding = ("values", [encode_value(given.item() if isinstance(given, np.generic) else given)], None)
+            value = values.item() if isinstance(values, np.generic) else values
+            self.encoding = ("values", [encode_value(value)], None)
 
     @property
     def column(self) -> AttributeColumn:
-        """The values as a column, for those who read through the edit."""
+        """The values as a column, for reads through the edit."""
         if self._column is None:
-            form, given, codes = self.encoding
+            form, values, codes = self.encoding
             if form == "texts":
-                self._column = AttributeColumn.of_text(StringColumn.from_codes(codes, given))
+                self._column = AttributeColumn.of_text(StringColumn.from_codes(codes, values))
             elif form == "numbers":
-                self._column = AttributeColumn.of_numbers(given.view(np.bool_) if given.dtype == np.uint8 else given)
+                numbers = values.view(np.bool_) if values.dtype == np.uint8 else values
+                self._column = AttributeColumn.of_numbers(numbers)
             else:
-                self._column = AttributeColumn.encoded(given[0], self.count)
+                self._column = AttributeColumn.of_encoded(values[0], self.count)
         return self._column
 
 
-def _numbers(given: Array) -> Array:
-    kind = given.dtype.kind
+def _numbers(values: Array) -> Array:
+    kind = values.dtype.kind
     if kind == "f":
-        return np.array(given, np.float64, ndmin=1)
+        return np.array(values, np.float64, ndmin=1)
     if kind == "b":
-        return np.array(given, np.bool_).view(np.uint8)
+        return np.array(values, np.bool_).view(np.uint8)
     if kind not in "iu":
-        raise TypeError(f"an array of {given.dtype} is no column of attribute values")
-    if given.dtype == np.uint64 and len(given) and given.max() > np.iinfo(np.int64).max:
-        raise ValueError("an attribute's ints are signed 64-bit")
-    return np.array(given, np.int64)
+        raise TypeError(f"expected an array of integers, floats or bools, got dtype {values.dtype}")
+    if values.dtype == np.uint64 and len(values) and values.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"integer attributes are signed 64-bit: {values.max()} is out of range")
+    return np.array(values, np.int64)
 
 
 @dataclass(slots=True)
 class AttributeChange:
-    """One change to the attributes of a table."""
+    """One change of one attribute key."""
 
     slot: int
-    """Which of the keys named; -1 = the attributes of a mask."""
+    """The number of the key among the keys that the table's changes name."""
     mode: int
-    where: Array | None
-    """uint8: one a row of the table or, for a mask of attributes, one an attribute; None = all."""
-    values: Values | None = None
-    """None = delete."""
+    """UPSERT, INSERT, UPDATE or DELETE."""
+    where: U8 | None
+    """One byte per row of the table; None = all rows."""
+    values: NewValues | None = None
+    """None for DELETE."""
 
     @property
-    def encoding(self) -> tuple[str, Any, Any] | None:
-        """The values as ``AttributeLog`` takes them."""
-        return None if self.values is None else self.values.encoding
+    def arguments(self) -> tuple[int, int, U8 | None, tuple[str, Any, Any] | None]:
+        """The change as ``AttributeLog`` takes it."""
+        return self.slot, self.mode, self.where, None if self.values is None else self.values.encoding
 
 
 @dataclass(slots=True)
 class FieldChange:
-    """Changes of one field."""
+    """The changes of one field."""
 
-    known: Field
-    winner: Array
-    """int32[n]: the column each row takes its value from, or UNTOUCHED."""
+    spec: FieldSpec
+    winner: I32
+    """I32[n]: the index in ``columns`` that each row takes its value from, or UNTOUCHED."""
     columns: list[StringColumn | AttributeColumn | Array] = field(default_factory=list)
 
     def column(
         self, values: AttributeValue | AttributeColumn | StringColumn | Array, count: int
     ) -> StringColumn | AttributeColumn | Array:
-        """The values as this field's column of ``count`` rows."""
-        form = self.known.form
+        """The values as a column of this field with ``count`` rows.
+
+        Raises:
+            TypeError: The values are not of the field's type.
+            ValueError: The column has another length.
+        """
+        form = self.spec.form
         if form == "any":
             return as_column(values, count)
         if form == "text":
             column = StringColumn.constant(values, count) if isinstance(values, str) else values
             if not isinstance(column, StringColumn):
-                raise TypeError(f"{type(values).__name__} is no text")
+                raise TypeError(f"expected text for this field, got {type(values).__name__}")
             if len(column) != count:
-                raise ValueError(f"a column of {len(column)} values for {count} rows")
+                raise ValueError(f"expected a column of {count} values, got {len(column)}")
             return column
         if isinstance(values, str | StringColumn | AttributeColumn):
-            raise TypeError(f"{type(values).__name__} is no number")
+            raise TypeError(f"expected numbers for this field, got {type(values).__name__}")
         shape = (count, 2) if form == "trace_id" else (count,)
         return np.ascontiguousarray(np.broadcast_to(np.asarray(values).astype(_DTYPES[form]), shape))
 
@@ -153,39 +179,32 @@ class TableChange:
 
     row_count: int
     slots: dict[bytes, int] = field(default_factory=dict)
-    """The keys that changes name, UTF-8, and their number."""
+    """The attribute keys that changes name, as UTF-8, and their numbers."""
     log: list[AttributeChange] = field(default_factory=list)
-    by_attribute: bool = False
-    """Whether some change is by a mask of attributes."""
+    """The changes of attributes, in order."""
     fields: dict[str, FieldChange] = field(default_factory=dict)
 
-    def add(self, key: str, mode: int, where: Array | None, values: Values | None) -> None:
-        """Note a change of one key."""
+    def add(self, key: str, mode: int, where: U8 | None, values: NewValues | None) -> None:
+        """Records a change of one key."""
         self.log.append(AttributeChange(self.slots.setdefault(_utf8(key), len(self.slots)), mode, where, values))
 
-    def add_by_attribute(self, where: Array | None, values: Values | None) -> None:
-        """Note a change of the attributes of a mask."""
-        self.by_attribute = True
-        self.log.append(AttributeChange(-1, UPSERT if values is not None else DELETE, where, values))
-
-    def concerns(self, key: str) -> bool:
-        """Whether a change may be one of this key."""
-        return self.by_attribute or _utf8(key) in self.slots
-
-    def of_key(self, key: str) -> list[AttributeChange]:
-        """The changes that may be of this key, in order."""
+    def changes_of(self, key: str) -> list[AttributeChange]:
+        """The changes of one key, in order."""
         slot = self.slots.get(_utf8(key))
-        return [change for change in self.log if change.slot in {-1, slot}]
+        return [] if slot is None else [change for change in self.log if change.slot == slot]
 
-    def read_log(self, rows: Array, every: AttributeTable, key: str, changes: list[AttributeChange]) -> AttributeLog:
-        """The changes ``of_key`` alone; slot 0 is the key."""
-        arguments = [(min(change.slot, 0), change.mode, change.where, change.encoding) for change in changes]
-        return AttributeLog(rows, every.rows, every.keys, [_utf8(key)], arguments)
+    def attribute_log(self, rows: Array, attributes: AttributeTable) -> AttributeLog:
+        """The changes of all keys, as the kernel takes them."""
+        return AttributeLog(
+            rows, attributes.rows, attributes.keys, list(self.slots), [change.arguments for change in self.log]
+        )
 
-    def write_log(self, rows: Array, every: AttributeTable) -> AttributeLog:
-        """All changes of attributes."""
-        arguments = [(change.slot, change.mode, change.where, change.encoding) for change in self.log]
-        return AttributeLog(rows, every.rows, every.keys, list(self.slots), arguments)
+    def attribute_log_of(
+        self, key: str, changes: list[AttributeChange], rows: Array, attributes: AttributeTable
+    ) -> AttributeLog:
+        """The changes of one key alone; in this log the key has the slot 0."""
+        arguments = [(0, *change.arguments[1:]) for change in changes]
+        return AttributeLog(rows, attributes.rows, attributes.keys, [_utf8(key)], arguments)
 
 
 def _utf8(key: str) -> bytes:

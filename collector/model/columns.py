@@ -1,6 +1,6 @@
-"""Columns of text: dictionary-encoded, so that work on text is done once per distinct value.
+"""Columns of text, dictionary-encoded so that work on text is done once per distinct value.
 
-Numbers need no class: they are numpy arrays. Attributes of mixed kinds are in ``attributes``.
+Columns of numbers are plain numpy arrays. Attributes, whose values have different kinds, are in ``attributes``.
 """
 
 from __future__ import annotations
@@ -9,24 +9,28 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from collector.model.arrays import Array
 from collector.wire import hash as wire_hash
-from collector.wire.splice.values import slices
+from collector.wire.splice.values import slice_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["Array", "StringColumn", "read_only"]
+    from collector.model.arrays import I32, Array, Mask
+
+__all__ = ["StringColumn", "read_only"]
+
+_SEARCHED_SLICES_MAX = 8  # to find more texts than this among slices, each slice is made an object once
+_OBJECT_BYTES = 60  # a bytes or str object and its place in a list, CPython 3.11
 
 
 def read_only(array: Array) -> Array:
-    """The same array, closed to writing: batches are shared."""
+    """Makes the array read-only, because batches are shared, and returns it."""
     array.setflags(write=False)
     return array
 
 
-class _Values:
-    """The distinct values of a column and of all columns taken from it: decoded at most once."""
+class _Distinct:
+    """The distinct values of a column and of all columns derived from it, decoded at most once."""
 
     __slots__ = ("_raw", "_slices", "_text")
 
@@ -34,12 +38,12 @@ class _Values:
         self,
         text: list[str] | None = None,
         raw: list[bytes] | None = None,
-        where: tuple[bytes, Array, Array] | None = None,
+        slices: tuple[bytes, I32, I32] | None = None,
     ) -> None:
-        """One of the three is given: text, UTF-8, or slices (source, starts, lengths)."""
+        """Takes one of text, UTF-8 and slices (source, starts, lengths)."""
         self._text = text
         self._raw = raw
-        self._slices = where
+        self._slices = slices
 
     def __len__(self) -> int:
         if self._text is not None:
@@ -50,7 +54,7 @@ class _Values:
     def raw(self) -> list[bytes]:
         if self._raw is None:
             if self._slices is not None:
-                self._raw = slices(*self._slices)
+                self._raw = slice_bytes(*self._slices)
                 self._slices = None
             else:
                 assert self._text is not None
@@ -68,7 +72,7 @@ class _Values:
         return self._slices is not None
 
     def codes_of(self, wanted: bytes) -> list[int]:
-        """Where it stands. Slices are distinct, and are compared where they lie: no object is made of each."""
+        """The codes of a value. Slices are distinct and are compared in place, without making an object of each."""
         if self._slices is None:
             return [code for code, value in enumerate(self.raw) if value == wanted]
         code = wire_hash.find_slice(*self._slices, wanted)
@@ -85,20 +89,26 @@ class _Values:
         )
 
 
-_SOUGHT_MAX = 8  # texts looked for among slices one by one; of more each slice becomes an object
-_OBJECT_BYTES = 60  # a bytes or str object and its place in a list, CPython 3.11
-
-
 class StringColumn:
-    """Text, one value a row or none. ``distinct`` may hold values that no row uses, and (``from_codes``) one twice."""
+    """Text, with one value or none per row.
+
+    ``distinct`` may hold values that no row uses and, after ``from_codes``, the same value twice.
+
+    >>> from collector.model import StringColumn
+    >>> names = StringColumn.of(["GET", "POST", None, "GET"])
+    >>> names.codes.tolist(), list(names.distinct)
+    ([0, 1, -1, 0], ['GET', 'POST'])
+    >>> names.map(str.lower).fill("none").to_list()
+    ['get', 'post', 'none', 'get']
+    """
 
     __slots__ = ("_values", "codes")
 
-    codes: Array
-    """int32[n]: into ``distinct``; -1 = absent."""
+    codes: I32
+    """I32[n]: indices into ``distinct``; -1 = absent."""
 
-    def __init__(self, codes: Array, values: _Values) -> None:
-        """Use the class methods."""
+    def __init__(self, codes: I32, values: _Distinct) -> None:
+        """Called by the class methods."""
         self.codes = codes
         self._values = values
 
@@ -109,46 +119,35 @@ class StringColumn:
         codes = np.fromiter(
             (-1 if value is None else index.setdefault(value, len(index)) for value in values), np.int32, len(values)
         )
-        return cls(read_only(codes), _Values(list(index)))
+        return cls(read_only(codes), _Distinct(list(index)))
 
     @classmethod
     def constant(cls, text: str, row_count: int) -> Self:
         """The same text on every row."""
-        return cls(read_only(np.zeros(row_count, np.int32)), _Values([text]))
+        return cls(read_only(np.zeros(row_count, np.int32)), _Distinct([text]))
 
     @classmethod
     def from_codes(cls, codes: Array, distinct: Sequence[str | bytes]) -> Self:
-        """Codes made elsewhere. ``codes`` int[n], -1 = absent; ``distinct`` all text or all UTF-8 bytes.
+        """A column of codes made elsewhere: integers, -1 = absent; ``distinct`` is all text or all UTF-8 bytes.
 
         Raises:
-            ValueError: a code that is no index of ``distinct``.
+            ValueError: A code is not an index into ``distinct``.
         """
         codes = np.array(codes, np.int32)
         if len(codes) and (codes.max() >= len(distinct) or codes.min() < -1):
-            raise ValueError(f"codes must lie in [-1, {len(distinct)})")
+            raise ValueError(f"expected codes from -1 to {len(distinct) - 1}, got {codes.min()} to {codes.max()}")
         if any(isinstance(value, str) for value in distinct):
             text = [value if isinstance(value, str) else value.decode("utf-8", "replace") for value in distinct]
-            return cls(read_only(codes), _Values(text))
-        return cls(read_only(codes), _Values(raw=[value for value in distinct if isinstance(value, bytes)]))
+            return cls(read_only(codes), _Distinct(text))
+        return cls(read_only(codes), _Distinct(raw=[value for value in distinct if isinstance(value, bytes)]))
 
     @classmethod
     def from_slices(cls, source: bytes, starts: Array, lengths: Array) -> Self:
-        """Slices of ``source``, int32[n] each; absent where the start is negative. Equal slices get one code."""
+        """A column of slices of ``source``, absent where the start is negative. Equal slices get the same code."""
         starts = np.ascontiguousarray(starts, np.int32)
         lengths = np.ascontiguousarray(lengths, np.int32)
         codes, first = wire_hash.dictionary(source, starts, lengths)
-        return cls(read_only(codes), _Values(where=(source, starts[first], lengths[first])))
-
-    @classmethod
-    def concat(cls, columns: Sequence[StringColumn]) -> Self:
-        """The columns one after the other."""
-        index: dict[bytes, int] = {}
-        parts: list[Array] = []
-        for column in columns:
-            lookup = np.fromiter((index.setdefault(value, len(index)) for value in column.distinct_bytes), np.int32)
-            parts.append(np.append(lookup, np.int32(-1))[column.codes])
-        codes = np.concatenate(parts) if parts else np.empty(0, np.int32)
-        return cls(read_only(codes), _Values(raw=list(index)))
+        return cls(read_only(codes), _Distinct(slices=(source, starts[first], lengths[first])))
 
     @property
     def distinct_bytes(self) -> Sequence[bytes]:
@@ -157,27 +156,27 @@ class StringColumn:
 
     @property
     def distinct(self) -> Sequence[str]:
-        """The values, decoded when first asked for."""
+        """The values, decoded on first use."""
         return self._values.text
 
     @property
     def distinct_count(self) -> int:
-        """``len(distinct)``, without making the list."""
+        """The length of ``distinct``, without making the list."""
         return len(self._values)
 
     @property
     def is_sliced(self) -> bool:
-        """Whether the values are still slices of a batch's bytes, which the column then keeps."""
+        """Whether the values are still slices of a batch's bytes, which the column then keeps alive."""
         return self._values.is_sliced
 
     @property
     def memory_bytes(self) -> int:
-        """About what the column keeps."""
+        """The approximate size of the column."""
         return self.codes.nbytes + self._values.memory_bytes
 
     @property
-    def present(self) -> Array:
-        """bool[n]: there is a value."""
+    def present(self) -> Mask:
+        """bool[n]: the row has a value."""
         return self.codes >= 0
 
     def __len__(self) -> int:
@@ -186,56 +185,56 @@ class StringColumn:
     def __repr__(self) -> str:
         return f"StringColumn({len(self)} rows, {self.distinct_count} distinct)"
 
-    def equals(self, text: str) -> Array:
+    def equals(self, text: str) -> Mask:
         """bool[n]: the value is ``text``."""
         found = self._values.codes_of(text.encode("utf-8", "replace"))
         return self.codes == found[0] if len(found) == 1 else np.isin(self.codes, found)
 
-    def isin(self, texts: Iterable[str]) -> Array:
+    def isin(self, texts: Iterable[str]) -> Mask:
         """bool[n]: the value is one of ``texts``."""
         wanted = {text.encode("utf-8", "replace") for text in texts}
-        if self.is_sliced and len(wanted) <= _SOUGHT_MAX:
+        if self.is_sliced and len(wanted) <= _SEARCHED_SLICES_MAX:
             return np.isin(self.codes, [code for value in wanted for code in self._values.codes_of(value)])
         return self._spread([value in wanted for value in self.distinct_bytes])
 
-    def where(self, predicate: Callable[[str], bool]) -> Array:
-        """bool[n]: the predicate holds; it is asked once per distinct value. Absent rows: False."""
+    def where(self, predicate: Callable[[str], bool]) -> Mask:
+        """bool[n]: the predicate holds; it is called once per distinct value. Absent rows are False."""
         return self._spread([bool(predicate(value)) for value in self.distinct])
 
     def map(self, function: Callable[[str], str | None]) -> StringColumn:
-        """The column of ``function``'s results, called once per distinct value; None = absent."""
+        """The results of ``function``, which is called once per distinct value; None = absent."""
         index: dict[str, int] = {}
         lookup = np.full(self.distinct_count + 1, -1, np.int32)
         for code, value in enumerate(self.distinct):
             result = function(value)
             if result is not None:
                 lookup[code] = index.setdefault(result, len(index))
-        return StringColumn(read_only(lookup[self.codes]), _Values(list(index)))
+        return StringColumn(read_only(lookup[self.codes]), _Distinct(list(index)))
 
     def take(self, rows: Array) -> StringColumn:
-        """The rows of a mask or of indices."""
+        """The rows selected by a mask or by indices."""
         return self._with_codes(self.codes[rows])
 
     def fill(self, text: str) -> StringColumn:
-        """``text`` where there is no value."""
+        """The column with ``text`` on the rows without a value."""
         if self.present.all():
             return self
         values = [*self.distinct_bytes, text.encode("utf-8", "replace")]
         return StringColumn(
-            read_only(np.where(self.codes < 0, np.int32(len(values) - 1), self.codes)), _Values(raw=values)
+            read_only(np.where(self.codes < 0, np.int32(len(values) - 1), self.codes)), _Distinct(raw=values)
         )
 
     def to_list(self) -> list[str | None]:
-        """One Python object a row: for tests and debug output only."""
+        """One Python object per row; meant for tests and debug output."""
         values = self.distinct
         return [values[code] if code >= 0 else None for code in self.codes.tolist()]
 
-    def only(self, mask: Array) -> StringColumn:
-        """Absent where ``mask`` (bool[n]) is False."""
+    def only(self, mask: Mask) -> StringColumn:
+        """The column with the rows absent where ``mask`` (bool[n]) is False."""
         return self._with_codes(np.where(mask, self.codes, np.int32(-1)))
 
-    def _spread(self, flags: list[bool]) -> Array:
-        return np.array([*flags, False], np.bool_)[self.codes]  # code -1 is the last one: absent
+    def _spread(self, flags: list[bool]) -> Mask:
+        return np.array([*flags, False], np.bool_)[self.codes]  # the code -1 takes the last element
 
-    def _with_codes(self, codes: Array) -> StringColumn:
+    def _with_codes(self, codes: I32) -> StringColumn:
         return StringColumn(read_only(codes), self._values)

@@ -1,4 +1,4 @@
-"""What is known about the request a batch came in: kept headers, tenant, claims. Not the data itself."""
+"""What is known about the request that a batch arrived in: the headers to keep, the tenant and the claims."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -8,18 +8,18 @@ __all__ = ["EMPTY_CONTEXT", "Context"]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Frozen and hashable; only batches with equal contexts are merged."""
+    """Immutable and hashable; only batches with equal contexts are merged."""
 
     metadata: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    """Lower-case header name → values; only those a receiver is configured to keep."""
+    """Lower-case header names and their values; only the headers that the receiver is configured to keep."""
     tenant: str | None = None
     claims: tuple[tuple[str, str], ...] = ()
     local_peer: bool | None = None
-    """The sender is on this machine (loopback, Unix socket, own address); None = unknown."""
+    """Whether the sender is on this machine (loopback, Unix socket, own address); None = unknown."""
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """The hash is kept: requests are grouped by their context."""
+        """Computes the hash once, because requests are grouped by their context."""
         object.__setattr__(self, "_hash", hash((self.metadata, self.tenant, self.claims, self.local_peer)))
 
     def __hash__(self) -> int:

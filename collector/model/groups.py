@@ -1,16 +1,17 @@
-"""Groups: rows with equal values in some columns get one dense code. Exact, compiled, in order of first appearance.
+"""Groups rows with equal values in some columns under dense codes, in order of first appearance.
 
-Not a sort and not ``np.unique`` (which over two words costs more than indexing the request). Rows are compared by
-value, never by hash.
+Rows are compared by value, never by hash alone. This is not a sort: ``np.unique`` over two words costs more than
+indexing the whole request.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from collector.model.arrays import I32, I64, U64, Array
+from collector.model.columns import StringColumn
 from collector.wire import hash as wire_hash
 
 __all__ = ["Groups", "groups"]
@@ -18,25 +19,17 @@ __all__ = ["Groups", "groups"]
 _WORD_BITS = 64
 
 
-class Coded(Protocol):
-    """A dictionary-encoded column, such as ``StringColumn``."""
-
-    @property
-    def codes(self) -> I32:
-        """I32[n], -1 = absent."""
-
-
-Groupable: TypeAlias = Array | Coded
+Groupable: TypeAlias = Array | StringColumn
 
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Which rows belong together.
+    """The groups that rows belong to.
 
     Attributes:
         codes: I32[n]: the group of each row, dense, in order of first appearance.
         first: I32[g]: the first row of each group.
-        counts: I64[g]: how many rows each group has.
+        counts: I64[g]: the number of rows of each group.
     """
 
     codes: I32
@@ -45,28 +38,35 @@ class Groups:
 
     @property
     def count(self) -> int:
-        """How many groups there are."""
+        """The number of groups."""
         return len(self.first)
 
 
 def groups(*columns: Groupable) -> Groups:
     """Groups rows that are equal in every column.
 
+    >>> from collector.model import groups
+    >>> by_trace = groups(traces.field("trace_id"))
+    >>> by_trace.codes.tolist(), by_trace.first.tolist(), by_trace.counts.tolist()
+    ([0, 0, 1], [0, 2], [2, 1])
+    >>> groups(traces.field("name"), traces.field("kind")).count
+    3
+
     Args:
-        columns: Of one length: integer, bool or float arrays (floats by their bits: NaN equals itself, 0.0 is not
-            -0.0), ``U64[n,2]``
-            keys, or dictionary-encoded columns (by their codes: absent equals absent).
+        columns: Columns of the same length: integer, bool or float arrays, ``U64[n,2]`` keys, or text columns. Floats
+            are compared by their bits (NaN equals itself, 0.0 differs from -0.0), texts by their codes (absent equals
+            absent).
 
     Raises:
-        ValueError: there is no column, or the lengths differ.
-        TypeError: a column is of another kind.
+        ValueError: There is no column, or the lengths differ.
+        TypeError: A column is of another kind.
     """
     words = _pack([part for column in columns for part in _words(column)])
-    left = words[0]
-    # One word alone is paired with a constant.
-    for word in words[1:] or [np.broadcast_to(np.uint64(0), left.shape)]:
-        codes, first = wire_hash.pair_codes(left, word)
-        left = codes.astype(np.uint64)
+    paired = words[0]
+    # A single word is paired with a constant.
+    for word in words[1:] or [np.broadcast_to(np.uint64(0), paired.shape)]:
+        codes, first = wire_hash.pair_codes(paired, word)
+        paired = codes.astype(np.uint64)
     counts = np.bincount(codes, minlength=len(first)).astype(np.int64, copy=False)
     for array in (codes, first, counts):
         array.flags.writeable = False
@@ -74,7 +74,7 @@ def groups(*columns: Groupable) -> Groups:
 
 
 def _words(column: Groupable) -> list[tuple[Array, int]]:
-    """The column as unsigned arrays with the bits each needs."""
+    """The column as unsigned arrays, each with the number of bits it needs."""
     array = column if isinstance(column, np.ndarray) else column.codes
     if array.ndim == 2 and array.dtype == np.uint64:
         return [(array[:, word], _WORD_BITS) for word in range(array.shape[1])]
@@ -85,7 +85,7 @@ def _words(column: Groupable) -> list[tuple[Array, int]]:
 
 
 def _pack(parts: Sequence[tuple[Array, int]]) -> list[U64]:
-    """The parts side by side in as few 64-bit words as a greedy walk needs."""
+    """Packs the parts greedily into 64-bit words."""
     if not parts:
         raise ValueError("groups needs at least one column")
     if len({len(array) for array, _ in parts}) > 1:

@@ -1,4 +1,4 @@
-"""The index of a batch: what is known of its bytes so far. Not the bytes, and not how they are read (``batch``)."""
+"""The index of a batch: what is known of its bytes so far. The bytes and the reading of them are in ``tables``."""
 
 from __future__ import annotations
 
@@ -6,96 +6,110 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeAlias, TypeV
 
 import numpy as np
 
+from collector.model.arrays import I64, Array, starts_of
 from collector.model.attributes import AttributeColumn, AttributeTable
-from collector.model.columns import Array, StringColumn, read_only
-from collector.wire.splice.rewrite import join_rows
+from collector.model.columns import StringColumn, read_only
+from collector.wire.splice.relocate import join_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from collector.model.table import Schema
+    from collector.model.schema import Schema
 
-__all__ = ["Index", "Later", "now"]
+__all__ = ["Index", "Lazy", "LazyAttributes", "LazyRows", "resolve"]
 
 T = TypeVar("T")
 
 
-class Later(Generic[T]):
-    """What an index can make when it is asked for: a batch that is only sent on never pays."""
-
-    __slots__ = ("_held", "_made", "_make")
-
-    def __init__(self, make: Callable[[], T], *held: _Sized | Later[Any]) -> None:
-        """``held``: what ``make`` keeps until then."""
-        self._make: Callable[[], T] | None = make
-        self._made: T | None = None
-        self._held = held
-
-    def get(self) -> T:
-        """Made at the first call."""
-        if self._make is not None:
-            self._made, self._make, self._held = self._make(), None, ()
-        assert self._made is not None
-        return self._made
+class Sized(Protocol):
+    """Something that knows its size in bytes."""
 
     @property
     def nbytes(self) -> int:
-        """About what is kept to make it."""
-        return sum(held.nbytes for held in self._held)
+        """The size in bytes."""
 
 
-class _Sized(Protocol):
+class Lazy(Generic[T]):
+    """A part of an index that is computed on first use: a batch that is only passed on never pays for it."""
+
+    __slots__ = ("_inputs", "_make", "_value")
+
+    def __init__(self, make: Callable[[], T], *inputs: Sized) -> None:
+        """``inputs`` are the objects that ``make`` keeps alive, counted by ``nbytes``."""
+        self._make: Callable[[], T] | None = make
+        self._value: T | None = None
+        self._inputs = inputs
+
+    def get(self) -> T:
+        """The value, computed by the first call."""
+        if self._make is not None:
+            self._value, self._make, self._inputs = self._make(), None, ()
+        assert self._value is not None
+        return self._value
+
     @property
-    def nbytes(self) -> int: ...
+    def nbytes(self) -> int:
+        """The approximate size of what is kept to compute the value."""
+        return sum(value.nbytes for value in self._inputs)
 
 
-_Rows: TypeAlias = "Array | Later[Array]"
-_Attributes: TypeAlias = "tuple[Array, list[bytes]] | Later[tuple[Array, list[bytes]]]"
-"""Attribute rows and what their key codes mean. Without the bytes: whoever keeps one of a part must not keep the part's bytes."""
+LazyRows: TypeAlias = "Array | Lazy[Array]"
+LazyAttributes: TypeAlias = "tuple[Array, list[bytes]] | Lazy[tuple[Array, list[bytes]]]"
+"""Attribute rows and their keys, without the request's bytes: an index made from them must not keep those alive."""
 
 
 class Index:
-    """Only ever added to; one object per bytes, shared by batches that differ in their context alone."""
+    """The tables, attributes and columns known so far; entries are only ever added.
+
+    There is one index per request; batches that differ only in their context share it.
+    """
 
     __slots__ = ("_attributes", "_rows", "columns")
 
-    def __init__(self, rows: dict[str, _Rows] | None = None) -> None:
-        """``rows``: the read-only rows of tables that are known."""
+    def __init__(self, rows: dict[str, LazyRows] | None = None) -> None:
+        """``rows``: the read-only rows of the tables that are known."""
         self._rows = {} if rows is None else rows
-        self._attributes: dict[str, AttributeTable | Later[tuple[Array, list[bytes]]]] = {}
+        self._attributes: dict[str, AttributeTable | Lazy[tuple[Array, list[bytes]]]] = {}
         self.columns: dict[tuple[str, str], Array | StringColumn | AttributeColumn] = {}
-        """Columns read so far, by table and name: fields, and attributes (``batch``)."""
+        """The columns read so far, by table and name: fields and, with a prefix, attributes (see ``tables``)."""
 
     @classmethod
-    def joined(cls, schema: Schema, parts: Sequence[Index], sizes: Array) -> Self:
-        """The index of the joined bytes of batches with these indexes: of the tables that all of them know."""
+    def joined(cls, schema: Schema, parts: Sequence[Index], sizes: I64) -> Self:
+        """The index of several requests joined end to end; it has the tables that all ``parts`` have.
+
+        Args:
+            schema: The tables of the signal.
+            parts: The index of each request.
+            sizes: The length of each request.
+        """
         index = cls()
-        bases = np.cumsum(sizes) - sizes
-        # What is known now, not the indexes themselves: tables of attributes keep their bytes.
+        bases = starts_of(sizes)
+        # Only what is known now is kept, not the parts themselves: their attribute tables keep the requests alive.
         for table, parent in schema.parents.items():
             rows = [part._rows.get(table) for part in parts]  # noqa: SLF001
-            if any(held is None for held in rows) or (parent and parent not in index._rows):
+            if any(known is None for known in rows) or (parent and parent not in index._rows):
                 continue
-            index._rows[table] = _joined_rows(bases, rows, [part._rows[parent] for part in parts] if parent else [])  # noqa: SLF001
+            parents = [part._rows[parent] for part in parts] if parent else []  # noqa: SLF001
+            index._rows[table] = _joined_rows(bases, rows, parents)
             if table in parts[0]._attributes:  # noqa: SLF001
-                attributes = [part.held_attributes(table) for part in parts]
-                if all(held is not None for held in attributes):
+                attributes = [part.lazy_attributes(table) for part in parts]
+                if all(known is not None for known in attributes):
                     index._attributes[table] = _joined_attributes(bases, rows, attributes)
         return index
 
     def rows(self, table: str) -> Array | None:
-        """The rows of a table; None = not known."""
-        held = self._rows.get(table)
-        if isinstance(held, Later):
-            held = self._rows[table] = read_only(held.get())
-        return held
+        """The rows of a table, or None if they are not known."""
+        rows = self._rows.get(table)
+        if isinstance(rows, Lazy):
+            rows = self._rows[table] = read_only(rows.get())
+        return rows
 
-    def add_rows(self, table: str, rows: _Rows) -> None:
-        """Now the rows are known, or how to make them."""
-        self._rows[table] = rows if isinstance(rows, Later) else read_only(rows)
+    def add_rows(self, table: str, rows: LazyRows) -> None:
+        """Adds the rows of a table."""
+        self._rows[table] = rows if isinstance(rows, Lazy) else read_only(rows)
 
-    def held_rows(self, table: str) -> _Rows:
-        """The rows of a table that is known, or what will make them."""
+    def lazy_rows(self, table: str) -> LazyRows:
+        """The rows of a known table, not yet computed if they were added so."""
         return self._rows[table]
 
     def tables(self) -> list[str]:
@@ -103,21 +117,21 @@ class Index:
         return list(self._rows)
 
     def attributes(self, table: str, wire: bytes) -> AttributeTable | None:
-        """The attributes of a table, over the bytes this is the index of; None = not known."""
-        held = self._attributes.get(table)
-        if isinstance(held, Later):
-            rows, keys = held.get()
-            held = self._attributes[table] = AttributeTable(rows, wire, keys)
-        return held
+        """The attributes of a table, or None if they are not known; ``wire`` is the request this is the index of."""
+        attributes = self._attributes.get(table)
+        if isinstance(attributes, Lazy):
+            rows, keys = attributes.get()
+            attributes = self._attributes[table] = AttributeTable(rows, wire, keys)
+        return attributes
 
-    def add_attributes(self, table: str, attributes: AttributeTable | Later[tuple[Array, list[bytes]]]) -> None:
-        """Now the attributes are known, or how to make them."""
+    def add_attributes(self, table: str, attributes: AttributeTable | Lazy[tuple[Array, list[bytes]]]) -> None:
+        """Adds the attributes of a table."""
         self._attributes[table] = attributes
 
-    def held_attributes(self, table: str) -> _Attributes | None:
-        """The attributes of a table without the bytes, or what will make them; None = not known."""
-        held = self._attributes.get(table)
-        return (held.rows, held.keys) if isinstance(held, AttributeTable) else held
+    def lazy_attributes(self, table: str) -> LazyAttributes | None:
+        """The attributes of a table without the request's bytes, or None if they are not known."""
+        attributes = self._attributes.get(table)
+        return (attributes.rows, attributes.keys) if isinstance(attributes, AttributeTable) else attributes
 
     def attributed_tables(self) -> list[str]:
         """The tables whose attributes are known."""
@@ -125,50 +139,46 @@ class Index:
 
     @property
     def memory_bytes(self) -> int:
-        """About what is held."""
-        held = 0
+        """The approximate size of the index."""
+        size = 0
         for rows in self._rows.values():
-            held += rows.nbytes
+            size += rows.nbytes
         for table in self._attributes.values():
-            held += table.nbytes if isinstance(table, Later) else table.memory_bytes
+            size += table.nbytes if isinstance(table, Lazy) else table.memory_bytes
         for column in self.columns.values():
-            held += column.nbytes if isinstance(column, np.ndarray) else column.memory_bytes
-        return held
+            size += column.nbytes if isinstance(column, np.ndarray) else column.memory_bytes
+        return size
 
 
-def now(held: T | Later[T]) -> T:
-    """What is known or will be."""
-    return held.get() if isinstance(held, Later) else held
+def resolve(value: T | Lazy[T]) -> T:
+    """The value, computed now if it is lazy."""
+    return value.get() if isinstance(value, Lazy) else value
 
 
-def _joined_rows(bases: Array, parts: Sequence[Any], parents: Sequence[_Rows]) -> Later[Array]:
-    """The rows of one table over joined bytes; ``bases`` int64[parts]: where each part's bytes begin."""
+def _joined_rows(bases: I64, parts: Sequence[Any], parents: Sequence[LazyRows]) -> Lazy[Array]:
+    """The rows of one table over joined requests; ``bases`` is where each request begins."""
 
     def make() -> Array:
-        starts = _starts([len(now(rows)) for rows in parents]) if parents else np.zeros(len(parts), np.int64)
-        return join_rows([now(rows) for rows in parts], bases, starts)
+        first_parents = starts_of([len(resolve(rows)) for rows in parents] if parents else [0] * len(parts))
+        return join_rows([resolve(rows) for rows in parts], bases, first_parents)
 
-    return Later(make, *parts)
+    return Lazy(make, *parts)
 
 
-def _joined_attributes(bases: Array, owners: Sequence[Any], parts: Sequence[Any]) -> Later[tuple[Array, list[bytes]]]:
-    """The attributes of one table over joined bytes."""
+def _joined_attributes(bases: I64, owners: Sequence[Any], parts: Sequence[Any]) -> Lazy[tuple[Array, list[bytes]]]:
+    """The attributes of one table over joined requests."""
 
     def make() -> tuple[Array, list[bytes]]:
-        known = [now(part) for part in parts]
-        keys, codes = _merged_keys([keys for _, keys in known])
-        return join_rows([rows for rows, _ in known], bases, _starts([len(now(rows)) for rows in owners]), codes), keys
+        resolved = [resolve(part) for part in parts]
+        keys, codes = _merged_keys([keys for _, keys in resolved])
+        first_owners = starts_of([len(resolve(rows)) for rows in owners])
+        return join_rows([rows for rows, _ in resolved], bases, first_owners, codes), keys
 
-    return Later(make, *(part if isinstance(part, Later) else part[0] for part in parts))
-
-
-def _starts(lengths: Sequence[int]) -> Array:
-    ends = np.cumsum(lengths, dtype=np.int64)
-    return ends - np.asarray(lengths, np.int64)
+    return Lazy(make, *(part if isinstance(part, Lazy) else part[0] for part in parts))
 
 
 def _merged_keys(parts: Sequence[list[bytes]]) -> tuple[list[bytes], list[Array | None] | None]:
-    """The keys of several tables as one list, and what each table's codes become in it (None = the same)."""
+    """The keys of several tables as one list, and the new code of each table's keys (None = unchanged)."""
     if all(keys == parts[0] for keys in parts):
         return parts[0], None
     index: dict[bytes, int] = {}

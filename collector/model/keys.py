@@ -1,58 +1,51 @@
-"""Keys of 128 bits made from columns: what tables (``KeyTable``), routing and shards know things by.
+"""128-bit keys made from columns, for tables (``KeyTable``), routing and sharding.
 
-Keyed with the secret of this process unless another key or salt is given, so nobody outside can make values that
-collide.
+Hashes are keyed with a secret of this process unless another key or salt is given, so that no sender can produce
+values that collide.
 """
 
-from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Protocol
 
 import numpy as np
 
-from collector.model.arrays import I32, U64, Array
+from collector.model.arrays import U64, Array, starts_of
+from collector.model.columns import StringColumn
 from collector.wire import hash as wire_hash
 
 __all__ = ["combine_keys", "hash_text"]
 
 
-class Text(Protocol):
-    """A dictionary-encoded text column, such as ``StringColumn``."""
+def hash_text(column: StringColumn, salt: bytes = b"") -> U64:
+    """The hash of each row's text, U64[n,2]; (0, 0) where the row is absent. Each distinct value is hashed once.
 
-    @property
-    def codes(self) -> I32:
-        """I32[n], -1 = absent."""
-
-    @property
-    def distinct_bytes(self) -> Sequence[bytes]:
-        """The values, UTF-8."""
-
-
-def hash_text(column: Text, salt: bytes = b"") -> U64:
-    """The hash of each row's text, U64[n,2]; (0, 0) where the row is absent. Work is done once for each distinct value.
+    >>> hash_text(traces.field("name"), b"shared salt").shape
+    (3, 2)
 
     Args:
         column: Dictionary-encoded text.
-        salt: Makes the hash the same in every process that knows the salt; empty = the secret of this process.
+        salt: The hash is the same in every process that uses the salt; empty = the secret of this process.
     """
     values = column.distinct_bytes
     lengths = np.fromiter((len(value) for value in values), np.int32, len(values))
-    starts = (np.cumsum(lengths, dtype=np.int64) - lengths).astype(np.int32)
+    starts = starts_of(lengths).astype(np.int32)
     key = blake2b(salt, digest_size=16).digest() if salt else None
-    hashes = np.zeros((len(values) + 1, 2), np.uint64)  # its last row is what code -1 takes
+    hashes = np.zeros((len(values) + 1, 2), np.uint64)  # the code -1 takes the last row
     hashes[:-1] = wire_hash.hash_slices(b"".join(values), starts, lengths, key)
     return hashes[column.codes]
 
 
 def combine_keys(*keys: Array, key: bytes | None = None) -> U64:
-    """One key from several columns, U64[n,2]; their order matters.
+    """One key from several columns, U64[n,2]. The order of the columns matters.
+
+    >>> combine_keys(hash_text(traces.field("name")), traces.field("kind")).shape
+    (3, 2)
 
     Args:
-        keys: U64[n,2] keys, integer, bool or float columns, all of one length.
+        keys: U64[n,2] keys or integer, bool or float columns, all of the same length.
         key: 16 bytes; None = the secret of this process.
 
     Raises:
-        ValueError: there is no column, or the lengths differ.
+        ValueError: There is no column, or the lengths differ.
     """
     return wire_hash.combine(*(_as_words(column) for column in keys), key=key)
 

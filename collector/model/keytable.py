@@ -1,7 +1,7 @@
-"""KeyTable: 128-bit keys to slots, with numpy columns a slot. Every stateful component and cache keeps its state in one.
+"""Maps 128-bit keys to slots, with numpy columns for the state of each slot. All stateful components and caches use it.
 
-It knows nothing of time: who wants expiry keeps a column of times and removes the slots that are too old. Not for
-several threads.
+The table does not expire anything: its owner keeps a column of times and removes the slots that are too old. It is
+not thread-safe.
 """
 
 from collections.abc import Mapping
@@ -17,38 +17,51 @@ __all__ = ["KeyTable"]
 
 _SLOTS_MAX = 2**30 - 1
 _RECORDS = ""  # the one column of a table of records
-# What the compiled table holds a slot: key 16, live flag 1, free list 4, and up to 4 places of 4 bytes right after a
-# doubling.
+# Bytes per slot of the compiled table: key 16, live flag 1, free list 4, and up to 4 places of 4 bytes right after the
+# table doubled.
 _TABLE_BYTES_PER_SLOT = 37
 
 
 class KeyTable:
-    """``U64[n,2]`` keys to slots ``I32[n]``; freed slots are used again."""
+    """Maps ``U64[n,2]`` keys to slots ``I32[n]``; freed slots are reused.
+
+    >>> from collector.model import KeyTable
+    >>> table = KeyTable({"count": np.int64})
+    >>> slots, is_new = table.insert(traces.field("trace_id"))
+    >>> slots.tolist(), is_new.tolist()
+    ([0, 0, 1], [True, False, True])
+    >>> np.add.at(table.column("count"), slots, 1)
+    >>> table.column("count")[table.live()].tolist()
+    [2, 1]
+    >>> table.remove(slots[:1])
+    >>> table.find(traces.field("trace_id")).tolist()
+    [-1, -1, 1]
+    """
 
     def __init__(
         self, columns: Mapping[str, Any] | np.dtype[np.void] | None = None, *, capacity: int = 1024, max_bytes: int = 0
     ) -> None:
-        """An empty table.
+        """Makes an empty table.
 
         Args:
-            columns: Name to dtype, or to ``(dtype, shape)`` for several values a slot. A new key's values are zero. Or
-                one record dtype:
-                its fields are the columns, and a slot's values stand together (``records``).
-            capacity: How many slots to have room for at first; the table doubles when they are used up.
-            max_bytes: What table and columns together may grow to; 0 = no limit. Keys beyond it get slot -1.
+            columns: The dtype of each column, or ``(dtype, shape)`` for several values per slot. Alternatively one
+                record dtype: its fields are the columns, and the values of a slot are adjacent in memory (``records``).
+                The values of a new key are zero.
+            capacity: The initial number of slots; the table doubles when they are used up.
+            max_bytes: The size that the table and its columns may grow to; 0 = no limit. Keys beyond it get slot -1.
 
         Raises:
-            ValueError: ``capacity`` is below 1, or ``max_bytes`` does not hold one slot.
+            ValueError: ``capacity`` is below 1, or ``max_bytes`` is too small for one slot.
         """
         self._is_record = isinstance(columns, np.dtype)
         specs = {_RECORDS: columns} if isinstance(columns, np.dtype) else columns or {}
-        shapes = {name: _normal(spec) for name, spec in specs.items()}
+        shapes = {name: _dtype_and_shape(spec) for name, spec in specs.items()}
         slot_bytes = _TABLE_BYTES_PER_SLOT + sum(
             dtype.itemsize * int(np.prod(shape)) for dtype, shape in shapes.values()
         )
         self._slot_limit = min(max_bytes // slot_bytes, _SLOTS_MAX) if max_bytes else _SLOTS_MAX
         if self._slot_limit < 1:
-            raise ValueError(f"max_bytes {max_bytes} does not hold one slot of {slot_bytes} bytes")
+            raise ValueError(f"max_bytes must be at least {slot_bytes}, the size of one slot, got {max_bytes}")
         self._table = SlotTable(min(capacity, self._slot_limit))
         self._columns = {
             name: np.zeros((self._table.capacity, *shape), dtype) for name, (dtype, shape) in shapes.items()
@@ -59,23 +72,23 @@ class KeyTable:
 
     @property
     def memory_bytes(self) -> int:
-        """What the table and its columns hold, used or not."""
+        """The size of the table and its columns, including unused slots."""
         return self._table.memory_bytes + sum(column.nbytes for column in self._columns.values())
 
     def find(self, keys: U64) -> I32:
-        """The slot of each key, I32[n]; -1 = not there."""
+        """The slot of each key, I32[n]; -1 if the key is not in the table."""
         return self._table.find(keys)
 
     def insert(self, keys: U64, limit: int = 0) -> tuple[I32, Mask]:
-        """Finds each key's slot or gives it one: ``(slots I32[n], is_new bool[n])``.
+        """Finds or inserts each key and returns ``(slots I32[n], is_new bool[n])``.
 
-        A key that stands twice in ``keys`` gets one slot and is new at its first row. Rows are taken in order. Views
-        from ``column`` are not to be used after it: the columns may have grown.
+        Rows are taken in order; a key that occurs twice in ``keys`` gets one slot and is new at its first row only.
+        Arrays from ``column`` must not be used afterwards, because the columns may have grown.
 
         Args:
             keys: U64[n,2].
-            limit: No new key once so many slots are in use; 0 = no limit. Keys that it or ``max_bytes`` turns away get
-                -1.
+            limit: No key is inserted once this many slots are in use; 0 = no limit. Keys that this limit or
+                ``max_bytes`` excludes get the slot -1.
         """
         slots, is_new, reused = self._table.insert(keys, limit or _SLOTS_MAX, self._slot_limit)
         if reused:
@@ -89,35 +102,37 @@ class KeyTable:
         return slots, is_new
 
     def remove(self, slots: I32) -> None:
-        """Frees slots for other keys; -1 and slots that are free already are passed over.
+        """Frees slots for other keys. -1 and slots that are already free are ignored.
 
         Raises:
-            IndexError: a slot was never given; nothing was removed.
+            IndexError: A slot was never in use; nothing is removed then.
         """
         self._table.remove(np.asarray(slots, np.int32))
 
     def column(self, name: str) -> Array:
-        """The writable column, one row a slot, used or not; valid until the next ``insert``."""
+        """The writable column with one row per slot, including unused ones; valid until the next ``insert``."""
         return self._columns[_RECORDS][name] if self._is_record else self._columns[name]
 
     @property
     def records(self) -> NDArray[np.void]:
-        """The slots' records, of a table made with a record dtype; valid until the next ``insert``."""
+        """The records of all slots, in a table made with a record dtype; valid until the next ``insert``."""
         return self._columns[_RECORDS]
 
     def keys(self, slots: I32) -> U64:
-        """The keys of slots in use, U64[k,2].
+        """The keys of slots, U64[k,2].
 
         Raises:
-            IndexError: a slot is not in use.
+            IndexError: A slot is not in use.
         """
         return self._table.keys(np.asarray(slots, np.int32))
 
     def live(self) -> I32:
-        """The slots in use, ascending."""
+        """The slots in use, in ascending order."""
         return self._table.live()
 
 
-def _normal(spec: DTypeLike | tuple[DTypeLike, int | tuple[int, ...]]) -> tuple[np.dtype[Any], tuple[int, ...]]:
+def _dtype_and_shape(
+    spec: DTypeLike | tuple[DTypeLike, int | tuple[int, ...]],
+) -> tuple[np.dtype[Any], tuple[int, ...]]:
     dtype = np.dtype(spec)  # numpy itself reads (dtype, shape)
     return dtype.base, dtype.shape

@@ -1,4 +1,4 @@
-"""Log records: a batch of the signal ``logs``."""
+"""A batch of the signal ``logs``."""
 
 from typing import ClassVar
 

@@ -1,11 +1,12 @@
-"""Metrics: a batch of the signal ``metrics``. Its items are points."""
+"""A batch of the signal ``metrics``. Its items are points."""
 
 from typing import ClassVar
 
 import numpy as np
 
+from collector.model.arrays import U64
 from collector.model.batch import Batch
-from collector.model.columns import Array, read_only
+from collector.model.columns import read_only
 from collector.model.series import series_key
 from collector.model.signal import Signal
 
@@ -18,8 +19,8 @@ class Metrics(Batch):
     __slots__ = ()
     signal: ClassVar[Signal] = Signal.METRICS
 
-    def series_key(self) -> Array:
-        """uint64[n_points,2]: the identity of each point's series, keyed with a secret of this process; computed once a batch."""
+    def series_key(self) -> U64:
+        """The identity of each point's series, U64[n,2], keyed with a secret of this process and computed once."""
         key = self.index.columns.get(("points", "series_key"))
         if not isinstance(key, np.ndarray):
             key = self.index.columns["points", "series_key"] = read_only(series_key(self))

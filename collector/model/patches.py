@@ -1,7 +1,10 @@
-"""Patches of a request in the making: what to put where, and the messages around it whose lengths follow.
+"""The patches of a request while they are collected, and the index of the request that they produce.
 
-Rules of patches and frames: ``collector.wire.splice.rewrite``.
+A patch replaces some bytes by others; the *frames* are the messages around patches, whose lengths change with them.
+The rules for both are in ``collector.wire.splice.rewrite``.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,60 +12,65 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
-from collector.model.columns import Array
-from collector.model.index import Later, now
-from collector.wire.splice.rewrite import Shift, rewrite, take_rows
+from collector.model.arrays import I32, I64, Array, Mask
+from collector.model.index import Lazy, LazyAttributes, LazyRows, resolve
+from collector.wire.splice.relocate import OffsetMap, take_rows
+from collector.wire.splice.rewrite import rewrite
 
 if TYPE_CHECKING:
-    from collector.model.batch import Batch
+    from collector.model.tables import Tables
 
-__all__ = ["Note", "Patches", "Spliced"]
+__all__ = ["Patches", "Rewritten", "RowUpdate"]
 
 _INNER_FRAMES: Final = {"resources": "inner_start", "scopes": "inner_start", "metrics": "data_start"}
-"""The message inside, whose length follows as well."""
-Note: TypeAlias = Callable[[Array, Array], None]
-"""Told where its patches stand in the new request (int32) and the new rows of its table (writable)."""
+"""The nested message of a row, which is a frame too."""
+
+RowUpdate: TypeAlias = Callable[[I32, Array], None]
+"""Brings the index up to date, given the new offsets of its patches and the writable new rows of its table."""
 
 
 class Patches:
-    """Patches in the making, the frames around them, and what is to be noted in the index once it is known where they stand."""
+    """Patches of one request, the frames around them, and the updates that the index needs after the rewrite."""
 
-    def __init__(self, batch: "Batch") -> None:
+    def __init__(self, batch: Tables) -> None:
         self.batch = batch
-        self._offsets: list[Array] = []
-        self._deleted: list[Array] = []
-        self._sources: list[Array] = []
-        self._lengths: list[Array] = []
+        self._offsets: list[I64] = []
+        self._deleted: list[I64] = []
+        self._sources: list[I64] = []
+        self._lengths: list[I64] = []
         self._payload: list[bytes] = []
         self._payload_bytes = 0
         self.count = 0
-        self._frames: dict[str, Array] = {}  # table → bool[n]: rows that hold patches
+        self._frames: dict[str, Mask] = {}  # by table: the rows that hold patches
         self._whole: set[str] = set()  # tables all of whose rows are frames
         self._more_frames: list[tuple[Array, Array, str]] = []
-        self._notes: dict[str, list[tuple[int, int, Note]]] = {}
+        self._updates: dict[str, list[tuple[int, int, RowUpdate]]] = {}
 
     def cut(self, starts: Array, ends: Array) -> None:
-        """Delete these bytes."""
+        """Deletes these bytes."""
         nothing = np.zeros(len(starts), np.int64)
-        self.add(starts.astype(np.int64), ends.astype(np.int64) - starts, nothing, nothing, b"")
+        self.extend(starts.astype(np.int64), ends.astype(np.int64) - starts, nothing, nothing, b"")
 
-    def put(
+    def add(
         self,
         table: str,
         starts: Array,
         ends: Array,
         payload: bytes,
-        sources: Array,
-        lengths: Array,
-        note: Note | None = None,
+        sources: I64,
+        lengths: I64,
+        update: RowUpdate | None = None,
     ) -> None:
-        """Replace these bytes (none where start = end); ``note`` is told of the table's rows."""
-        if note is not None:
-            self._notes.setdefault(table, []).append((self.count, self.count + len(starts), note))
-        self.add(starts.astype(np.int64), ends.astype(np.int64) - starts, sources, lengths, payload)
+        """Replaces the bytes from ``starts`` to ``ends`` by slices of ``payload``; where they are equal it inserts.
 
-    def add(self, offsets: Array, deleted: Array, sources: Array, lengths: Array, payload: bytes) -> tuple[int, int]:
-        """As ``splice.rewrite`` takes them; returns which patches they are: first and one past the last."""
+        ``update`` is called with the rows of ``table``.
+        """
+        first, last = self.extend(starts.astype(np.int64), ends.astype(np.int64) - starts, sources, lengths, payload)
+        if update is not None:
+            self.add_update(table, first, last, update)
+
+    def extend(self, offsets: I64, deleted: I64, sources: I64, lengths: I64, payload: bytes) -> tuple[int, int]:
+        """Adds patches in the form ``splice.rewrite`` takes; returns the first one's number and one past the last's."""
         first = self.count
         self._offsets.append(offsets)
         self._deleted.append(deleted)
@@ -73,34 +81,34 @@ class Patches:
         self.count += len(offsets)
         return first, self.count
 
-    def note(self, table: str, first: int, last: int, note: Note) -> None:
-        """``note`` is told where these patches stand."""
-        self._notes.setdefault(table, []).append((first, last, note))
+    def add_update(self, table: str, first: int, last: int, update: RowUpdate) -> None:
+        """Calls ``update`` with the offsets of the patches ``first`` to ``last`` and the rows of ``table``."""
+        self._updates.setdefault(table, []).append((first, last, update))
 
-    def around(self, table: str, rows: Array) -> None:
-        """Frames: these rows (bool[n]), what is above them and, for resources and scopes, the message inside."""
+    def add_frames_around(self, table: str, rows: Mask) -> None:
+        """Makes these rows of a table frames, with their nested messages and everything above them."""
         self._frames[table] = self._frames[table] | rows if table in self._frames else rows
         self._whole.update(self.batch.tables_above(table))
 
-    def frame(self, starts: Array, starts_of_content: Array, ends: Array) -> None:
-        """Further frames."""
+    def add_frames(self, starts: Array, bodies: Array, ends: Array) -> None:
+        """Makes the messages from ``starts`` to ``ends``, whose contents begin at ``bodies``, frames."""
         rows = np.empty(len(starts), [("start", np.int32), ("body", np.int32), ("end", np.int32)])
-        rows["start"], rows["body"], rows["end"] = starts, starts_of_content, ends
+        rows["start"], rows["body"], rows["end"] = starts, bodies, ends
         self._more_frames.append((rows, np.arange(len(starts)), "start"))
 
-    def apply(self) -> "Spliced":
-        """The new bytes, and how to make the index of them."""
+    def apply(self) -> Rewritten:
+        """Writes the new request."""
         frames = []
-        # from the top: then they are in order, but for batches of several resources or scopes
+        # From the top down they are already in order, except in batches of several resources or scopes.
         for table in self.batch.tables:
             if table in self._whole or table in self._frames:
                 rows = self.batch.table(table).rows
-                held = np.arange(len(rows)) if table in self._whole else self._frames[table].nonzero()[0]
-                frames.append((rows, held, "start"))
+                which = np.arange(len(rows)) if table in self._whole else self._frames[table].nonzero()[0]
+                frames.append((rows, which, "start"))
                 if table in _INNER_FRAMES:
-                    frames.append((rows, held, _INNER_FRAMES[table]))
+                    frames.append((rows, which, _INNER_FRAMES[table]))
         frames += self._more_frames
-        wire, shift, placed = rewrite(
+        wire, offset_map, placed = rewrite(
             self.batch.wire,
             _joined(self._offsets),
             _joined(self._deleted),
@@ -109,43 +117,42 @@ class Patches:
             self._payload[0] if len(self._payload) == 1 else b"".join(self._payload),
             frames,
         )
-        return Spliced(wire, shift, placed, self._notes)
+        return Rewritten(wire, offset_map, placed, self._updates)
 
 
 @dataclass(slots=True)
-class Spliced:
-    """New bytes, and what the old rows become over them."""
+class Rewritten:
+    """A request after its patches were applied, and the way from the old index to the new one."""
 
     wire: bytes
-    shift: Shift
-    placed: Array
-    """int32[p]: where each patch's bytes stand."""
-    notes: dict[str, list[tuple[int, int, Note]]]
+    offset_map: OffsetMap
+    placed: I32
+    """I32[p]: the offset of each patch's bytes in the new request."""
+    updates: dict[str, list[tuple[int, int, RowUpdate]]]
 
-    def rows(self, table: str, held: "Array | Later[Array]") -> Later[Array]:
-        """The new rows of a table none of whose rows was cut."""
-        shift, notes = self.shift, [(self.placed[first:last], note) for first, last, note in self.notes.get(table, ())]
+    def rows(self, table: str, old: LazyRows) -> Lazy[Array]:
+        """The new rows of a table that lost none."""
+        offset_map = self.offset_map
+        updates = [(self.placed[first:last], update) for first, last, update in self.updates.get(table, ())]
 
         def make() -> Array:
-            rows = take_rows(now(held), None, None, shift)[0]
-            for placed, note in notes:
-                note(placed, rows)
+            rows = take_rows(resolve(old), None, None, offset_map)[0]
+            for placed, update in updates:
+                update(placed, rows)
             return rows
 
-        return Later(make, held)
+        return Lazy(make, old)
 
-    def attributes(
-        self, held: "tuple[Array, list[bytes]] | Later[tuple[Array, list[bytes]]]"
-    ) -> Later[tuple[Array, list[bytes]]]:
-        """The attributes of a table none of which was changed."""
-        shift = self.shift
+    def attributes(self, old: LazyAttributes) -> Lazy[tuple[Array, list[bytes]]]:
+        """The new rows of the attributes of a table, none of which changed."""
+        offset_map = self.offset_map
 
         def make() -> tuple[Array, list[bytes]]:
-            rows, keys = now(held)
-            return shift.relocate(rows), keys
+            rows, keys = resolve(old)
+            return offset_map.relocate(rows), keys
 
-        return Later(make, held if isinstance(held, Later) else held[0])
+        return Lazy(make, old if isinstance(old, Lazy) else old[0])
 
 
-def _joined(parts: list[Array]) -> Array:
+def _joined(parts: list[I64]) -> I64:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -1,56 +1,33 @@
-"""The identity of a metric point's series as 128 bits. Not a Prometheus label set: there int 1 and "1" are one series, here they are two.
+"""The identity of the series of a metric point, as 128 bits.
 
-Identity: resource attributes, scope name, version and attributes, metric name, unit, type, temporality and monotonic,
-    point attributes.
-Of a key that stands twice the last counts; the order of attributes does not matter, because their hashes are added mod
-2^128 (so one can be taken out or replaced without hashing the others again). An unset text equals an empty one, as
-everywhere in proto3.
+It covers the attributes of the resource, the name, version and attributes of the scope, the name, unit, type,
+temporality and monotonicity of the metric, and the attributes of the point. Of a repeated key the last occurrence
+counts. The order of attributes does not matter, because their hashes are added mod 2^128; one can therefore be removed
+or replaced without hashing the others again. An unset text equals an empty one, as everywhere in proto3. This is not a
+Prometheus label set, in which the int 1 and the text "1" are the same series.
 
-Source: OpenTelemetry metrics data model, "Timeseries model" and "Single-writer"; resource and scope identity from the
-    same chapter.
+Source: OpenTelemetry metrics data model, "Timeseries model" and "Single-writer", also for the identity of resources and
+scopes.
 """
-
-from typing import Protocol
 
 import numpy as np
 
 from collector.model.arrays import U64, Array
+from collector.model.tables import Tables
 from collector.wire import hash as wire_hash
 from collector.wire.layout import KIND_EMPTY, KIND_STRING
 
 __all__ = ["attribute_identity", "series_key"]
 
 
-class Rows(Protocol):
-    """A table or an attribute table: its record array."""
-
-    @property
-    def rows(self) -> Array:
-        """One record a row."""
-
-
-class Indexed(Protocol):
-    """As much of ``Metrics`` as identity needs."""
-
-    @property
-    def wire(self) -> bytes:
-        """The request."""
-
-    def table(self, name: str, /) -> Rows:
-        """The rows of a table."""
-
-    def attributes(self, table: str, /) -> Rows:
-        """The attributes of a table."""
-
-
-def series_key(batch: Indexed, key: bytes | None = None, *, empty_is_absent: bool = False) -> U64:
+def series_key(batch: Tables, key: bytes | None = None, *, empty_is_absent: bool = False) -> U64:
     """The identity of each point's series, U64[n_points,2].
 
     Args:
         batch: A ``Metrics`` batch.
-        key: 16 bytes known to all who must agree; None = the secret of this process.
-        empty_is_absent: An attribute without a value, or with an empty text, is none: what is written as labels is one
-            series then.
+        key: 16 bytes shared by all processes that must agree; None = the secret of this process.
+        empty_is_absent: Ignores attributes without a value or with an empty text, which are the same series once they
+            are written as labels.
     """
     scopes, metrics, points = (batch.table(name).rows for name in ("scopes", "metrics", "points"))
     resource = attribute_identity(batch, "resources", key, empty_is_absent=empty_is_absent)
@@ -75,8 +52,8 @@ def series_key(batch: Indexed, key: bytes | None = None, *, empty_is_absent: boo
     return wire_hash.combine(metric[points["parent"]], own, key=key)
 
 
-def attribute_identity(batch: Indexed, table: str, key: bytes | None = None, *, empty_is_absent: bool = False) -> U64:
-    """The identity of each row's attribute set, U64[n,2]: the sum of its attributes' hashes; (0, 0) for none."""
+def attribute_identity(batch: Tables, table: str, key: bytes | None = None, *, empty_is_absent: bool = False) -> U64:
+    """The identity of each row's attributes, U64[n,2]: the sum of their hashes; (0, 0) if there are none."""
     rows = batch.attributes(table).rows
     hashes = wire_hash.hash_attributes(batch.wire, rows, key)
     if empty_is_absent:
@@ -84,6 +61,6 @@ def attribute_identity(batch: Indexed, table: str, key: bytes | None = None, *, 
     return wire_hash.sum_by_owner(hashes, rows["owner"], len(batch.table(table).rows), rows)
 
 
-def _text(batch: Indexed, rows: Array, name: str, key: bytes | None) -> U64:
+def _text(batch: Tables, rows: Array, name: str, key: bytes | None) -> U64:
     lengths = rows[f"{name}_len"]
     return wire_hash.hash_slices(batch.wire, np.where(lengths > 0, rows[name], np.int32(-1)), lengths, key)

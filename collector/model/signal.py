@@ -1,4 +1,4 @@
-"""The three signals by name. Not their contents: those are the batches of this package."""
+"""The three signals by name."""
 
 from enum import StrEnum
 from typing import Final
@@ -7,7 +7,7 @@ __all__ = ["Signal"]
 
 
 class Signal(StrEnum):
-    """What a batch carries."""
+    """The kind of data in a batch."""
 
     TRACES = "traces"
     METRICS = "metrics"
@@ -15,7 +15,7 @@ class Signal(StrEnum):
 
     @property
     def item_name(self) -> str:
-        """What one item is called in names of metrics: ``spans``, ``metric_points``, ``log_records``."""
+        """The name of its items in metric names: ``spans``, ``metric_points`` or ``log_records``."""
         return _ITEM_NAMES[self]
 
 

@@ -1,4 +1,4 @@
-"""Spans with their events and links: a batch of the signal ``traces``."""
+"""A batch of the signal ``traces``."""
 
 from typing import ClassVar
 

@@ -1,7 +1,7 @@
-"""AnyValue from bytes to text, and which Python values one can hold. For single and distinct values; they are encoded by ``wire.build``.
+"""AnyValue messages as Python values and as text. For single and distinct values only; ``wire.encode`` encodes them.
 
-Source: ``common.proto`` (opentelemetry-proto 1.x); text: OpenTelemetry specification, common/README "AttributeValue to
-    string".
+Source: ``common.proto`` of opentelemetry-proto 1.x; for text the OpenTelemetry specification, common/README,
+"AttributeValue to string".
 """
 
 import base64
@@ -14,17 +14,22 @@ from typing import Any, TypeAlias
 __all__ = ["AttributeValue", "any_value", "any_value_text", "double_text"]
 
 AttributeValue: TypeAlias = str | bool | int | float | bytes | Sequence[Any] | Mapping[str, Any]
+"""A Python value that an attribute can have."""
 
 
 def double_text(value: float) -> str:
-    """A double as JSON writes it: ``1.0`` → ``1``; ``NaN``, ``Infinity``, ``-Infinity`` by name."""
+    """A double as text in the style of JSON, or ``NaN``, ``Infinity``, ``-Infinity``.
+
+    >>> double_text(1.0), double_text(2.5e-7), double_text(float("-inf"))
+    ('1', '2.5e-7', '-Infinity')
+    """
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
     if value == 0:
         return "-0" if math.copysign(1, value) < 0 else "0"
-    # Source: ECMA-404 has no form of its own; encoding/json of Go, which the Collector uses, switches to an exponent
+    # ECMA-404 does not prescribe a form. This is that of Go's encoding/json, which the Collector uses: an exponent only
     # outside [1e-6, 1e21).
     if 1e-6 <= abs(value) < 1e21:
         text = repr(value)
@@ -38,14 +43,14 @@ def double_text(value: float) -> str:
 
 
 def _plain(text: str) -> str:
-    """A number below 1 that Python wrote with an exponent, without one."""
+    """A number below 1 without the exponent that Python wrote."""
     mantissa, _, exponent = text.partition("e")
     digits = mantissa.lstrip("-").replace(".", "")
     return ("-" if mantissa.startswith("-") else "") + "0." + "0" * (-int(exponent) - 1) + digits
 
 
 def any_value_text(content: bytes) -> str:
-    """An AnyValue message's content as text."""
+    """The content of an AnyValue message as text."""
     value = any_value(content)
     if isinstance(value, str):
         return value
@@ -70,7 +75,7 @@ def _json(value: Any) -> str:
     if isinstance(value, bytes):
         return f'"{base64.b64encode(value).decode()}"'
     if isinstance(value, dict):
-        # sorted, as Go writes maps: equal maps in another order are one label value
+        # Sorted, as Go writes maps: maps that differ only in their order become the same label value.
         return (
             "{" + ",".join(f"{json.dumps(key, ensure_ascii=False)}:{_json(value[key])}" for key in sorted(value)) + "}"
         )
@@ -78,7 +83,7 @@ def _json(value: Any) -> str:
 
 
 def any_value(content: bytes) -> Any:
-    """The Python value of an AnyValue's content that was checked at the door."""
+    """The content of a valid AnyValue message as a Python value."""
     value: Any = None
     for number, item in _fields(content):
         if number == 1:
@@ -109,7 +114,7 @@ def _entry(content: bytes) -> tuple[str, Any]:
 
 
 def _fields(content: bytes) -> list[tuple[int, Any]]:
-    """(field number, int or bytes) of each field of a message; stops at what is none."""
+    """(number, int or bytes) of each field of a message; stops at the first invalid one."""
     fields: list[tuple[int, Any]] = []
     at = 0
     while at < len(content):

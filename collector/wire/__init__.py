@@ -1,1 +1,8 @@
-"""Compiled kernels over OTLP bytes: index, rewrite, hash, JSON. They know field numbers and nothing else of the product."""
+"""Compiled kernels over request bytes, and the layout of the index. They know OTLP field numbers and nothing else.
+
+``scan``    validates a request and lists its items; indexes attributes and children when they are needed
+``splice``  rewrites a request: patches, selections, joined indexes
+``encode``  columns to protobuf messages
+``hash``    exact dictionaries of byte slices, keyed 128-bit hashes, slot tables
+``json``    OTLP/JSON to protobuf bytes and back
+"""

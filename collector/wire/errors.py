@@ -1,16 +1,16 @@
-"""What the kernels raise. It says where a request is wrong; what to answer the sender is the receiver's decision."""
+"""The error that kernels raise for an invalid request. How to answer the sender is the receiver's decision."""
 
 __all__ = ["MalformedBatch"]
 
 
 class MalformedBatch(ValueError):  # noqa: N818 - the public name of the model, read as a noun: "a malformed batch"
-    """A request that is no valid OTLP: refuse it whole (400, INVALID_ARGUMENT); sending it again cannot help.
+    """A request that is not valid OTLP. Refuse it as a whole (400, INVALID_ARGUMENT): sending it again cannot help.
 
     Attributes:
-        path: the message that is wrong, field names from the request down, e.g.
+        path: The invalid message, as field names from the request down, such as
             ``resource_spans.scope_spans.spans.attributes``.
-        offset: byte offset in the request; -1 where it is not known (values of a JSON body).
-        reason: what is wrong there.
+        offset: The byte offset in the request; -1 if it is not known (values of a JSON body).
+        reason: What is wrong there.
     """
 
     def __init__(self, path: str, offset: int, reason: str) -> None:

@@ -1,3 +1,5 @@
-# When a kernel lets go of the GIL: one rule for all of them.
+# When a kernel releases the GIL. Below this much input, releasing it costs more than it gains: a busy Python thread
+# takes 5 ms to hand it back.
 cdef enum:
-    RELEASE_GIL_BYTES = 262144       # below this much input, letting go costs more than it gives: a busy thread takes 5 ms to hand it back
+    RELEASE_GIL_BYTES = 262144
+    RELEASE_GIL_ROWS = 8192     # for kernels whose rows refer to about 32 bytes each

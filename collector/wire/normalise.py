@@ -1,9 +1,10 @@
-"""Re-encodes a request through protobuf, so that every parser reads the same in it.
+"""Re-encodes a request through protobuf, so that all parsers read it in the same way.
 
-For what is legal but read differently by different parsers or awkward to edit in place: a singular field or a member of
-a oneof that occurs twice, packed fields written unpacked or in pieces, tags and lengths longer than need be. Slow
-(whole messages), used at the door only, and only for requests that hold such a thing. The bytes were validated before;
-unknown fields survive.
+This is for encodings that are legal but read differently by different parsers, or awkward to edit in place: a singular
+field or member of a oneof that occurs twice, packed fields that are not packed or in pieces, tags and lengths that are
+longer than necessary. It is slow, because it decodes whole messages, and used only at the door for requests that need
+it. The bytes were validated before; unknown fields survive.
+
 Source: https://protobuf.dev/programming-guides/encoding/ ("Last One Wins", "Packed Repeated Fields").
 """
 
@@ -26,12 +27,12 @@ _REQUESTS: Final[dict[str, type[Message]]] = {
 
 
 def reencode(signal: str, wire: bytes) -> bytes:
-    """The same request with every singular field once and repeated numbers packed.
+    """The same request with each singular field once and repeated numbers packed.
 
     Raises:
-        MalformedBatch: protobuf does not accept the request.
+        MalformedBatch: Protobuf does not accept the request.
     """
     try:
         return _REQUESTS[signal].FromString(wire).SerializeToString()
     except DecodeError as exc:
-        raise MalformedBatch("", 0, "protobuf refuses the request") from exc
+        raise MalformedBatch("", 0, "protobuf cannot parse the request") from exc

@@ -1,7 +1,8 @@
-# Protobuf readers that never leave the buffer, inline, without the GIL. Each takes the position and the end of the
-# message it stands in and returns the position after what it read, or NULL when that does not fit or is not valid.
-# Limits are those of upb, the stricter of the parsers our bytes meet: a tag has at most 5 bytes and a field number of
-# 1..2^29-1, a length at most 5 bytes, a varint at most 64 bits. Groups are refused: no OTLP message has one.
+# Inline protobuf readers that never leave the buffer and do not need the GIL. Each takes the position and the end of
+# the enclosing message and returns the position after what it read, or NULL if that does not fit or is invalid. Limits
+# are those of upb, the strictest of the parsers that read our bytes: a tag has at most 5 bytes and a field number from
+# 1 to 2^29 - 1, a length has at most 5 bytes, and a varint at most 64 bits. Groups are refused: no OTLP message has
+# one.
 # Source: https://protobuf.dev/programming-guides/encoding/
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -59,7 +60,7 @@ cdef inline Ptr read_varint(Ptr p, Ptr end, uint64_t* value) noexcept nogil:
 
 
 cdef inline Ptr read_tag(Ptr p, Ptr end, uint32_t* tag) noexcept nogil:
-    """tag = field number << 3 | wire type; the number is not 0, the wire type not checked (skip_field does)."""
+    """tag = field number << 3 | wire type. The number is not 0; skip_field checks the wire type."""
     cdef uint64_t value = 0
     cdef Ptr start = p
     if p < end and p[0] < 0x80:
@@ -73,7 +74,7 @@ cdef inline Ptr read_tag(Ptr p, Ptr end, uint32_t* tag) noexcept nogil:
 
 
 cdef inline Ptr read_length(Ptr p, Ptr end, Ptr* stop) noexcept nogil:
-    """The first content byte; stop = one past the last, within the message."""
+    """Returns the first content byte; ``stop`` is one past the last, within the message."""
     cdef uint64_t value = 0
     cdef Ptr start = p
     if p < end and p[0] < 0x80:
@@ -90,7 +91,7 @@ cdef inline Ptr read_length(Ptr p, Ptr end, Ptr* stop) noexcept nogil:
 
 
 cdef inline Ptr skip_field(Ptr p, Ptr end, uint32_t tag) noexcept nogil:
-    """Past the value of a field whose tag was just read."""
+    """Skips the value of a field whose tag was just read."""
     cdef uint64_t value = 0
     cdef Ptr stop = NULL
     cdef uint32_t wire_type = tag & 7
@@ -128,9 +129,9 @@ cdef inline bint is_ascii(Ptr p, Py_ssize_t length) noexcept nogil:
 
 
 cdef inline int utf8_step(Ptr p, Ptr end) noexcept nogil:
-    """Bytes of the well-formed sequence at p < end; or minus those of the ill-formed one, which one U+FFFD replaces.
+    """The length of the well-formed sequence at p < end, or minus that of the ill-formed one that one U+FFFD replaces.
 
-    Source: The Unicode Standard 3.9, table 3-7 and "maximal subpart" (what Python's and the browsers' decoders do).
+    Source: The Unicode Standard 3.9, table 3-7 and "maximal subpart" (as in the decoders of Python and browsers).
     """
     cdef uint8_t first = p[0], low = 0x80, high = 0xBF
     cdef int length, i

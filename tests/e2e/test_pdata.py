@@ -155,9 +155,7 @@ def sent(rng: random.Random, batch: Any) -> list[bytes]:
     # these have no attributes
     table = rng.choice([table for table in batch.tables if table not in {"metrics", "quantiles"}])
     where = np.array([rng.random() < 0.5 for _ in range(batch.table(table).row_count)], np.bool_)
-    attributes = batch.attributes(table)
-    rows = np.array([rng.random() < 0.3 for _ in range(attributes.row_count)], np.bool_)
-    edit = batch.edit().delete_attributes(rows, table=table)
+    edit = batch.edit().delete(list(batch.attributes(table).key.distinct)[::2], ~where, table=table)
     edit.set("new", rng.choice(("value", 7, 1.5, True, b"x" * 200, [1, {"k": 2}])), where, table=table)
     edit.set_field("schema_url", "url" * 50, table="scopes")
     wires = [batch.wire, batch.select(mask).wire, edit.apply().wire]

@@ -1,4 +1,4 @@
-"""What the fuzzing starts from: valid requests, and the messages in them.
+"""The inputs that fuzzing starts from: valid requests, and the messages in them.
 
 ``python tests/fuzz/corpus.py FOLDER`` writes them for each target, in the form that it takes, into FOLDER/TARGET.
 """
@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 
 def seeds() -> list[bytes]:
-    """A request of each signal with a bit of everything, its first item alone, and nothing."""
+    """A request of each signal with a bit of everything, the same with its first item alone, and an empty one."""
     traces = ExportTraceServiceRequest()
     group = traces.resource_spans.add(schema_url="url")
     group.resource.attributes.add(key="service.name").value.string_value = "söme"
@@ -54,7 +54,7 @@ def seeds() -> list[bytes]:
 
 
 def http1_streams() -> list[bytes]:
-    """Requests one after another: bodies of both framings, an upgrade, what is refused, and what is no HTTP."""
+    """Consecutive requests: bodies with both framings, an upgrade, refused requests, and data that is not HTTP."""
     post = b"POST /x HTTP/1.1\r\nHost: h\r\n"
     body = b"Content-Length: 4\r\n\r\nbody"
     return [
@@ -65,19 +65,19 @@ def http1_streams() -> list[bytes]:
         + b"Expect: 100-continue\r\n"
         + body,
         post + b"Connection: Upgrade\r\nUpgrade: h2c\r\n" + body + b"PUT http://h/x HTTP/1.1\r\nHost: h\r\n" + body,
-        b"OPTIONS /x HTTP/1.1\r\nHost: h\r\nOrigin: https://a.example.com\r\nAccess-Control-Request-Method: POST\r\n\r\n",
+        b"OPTIONS /x HTTP/1.1\r\nHost: h\r\nOrigin: https://a.example\r\nAccess-Control-Request-Method: POST\r\n\r\n",
         post + b"Content-Encoding: gzip\r\n" + body + post + b"Content-Length: 4\r\n" + body,
         b"CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n\x16\x03\x01",
     ]
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
-    """One of HTTP/2."""
+    """An HTTP/2 frame."""
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream_id.to_bytes(4, "big") + payload
 
 
 def http2_streams() -> list[bytes]:
-    """What clients say after the preface: calls whole and in pieces, compressed, cancelled, plain requests, what is no HTTP/2."""
+    """What clients send after the preface: calls whole, in pieces, compressed or cancelled; plain requests; junk."""
 
     def literal(name: bytes, value: bytes) -> bytes:
         return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
@@ -120,7 +120,7 @@ def http2_streams() -> list[bytes]:
 
 
 def http2_answers() -> list[bytes]:
-    """What servers say to two calls: answers whole and in pieces, statuses alone, resets, the end, what is no HTTP/2."""
+    """What servers send in reply to two calls: responses, whole and in pieces, statuses, resets, GOAWAY; junk."""
     settings = frame(4, 0, 0) + frame(4, 1, 0)
     head = b"\x88\x0f\x10\x10application/grpc"
     status = b"\x00\x0bgrpc-status\x010"
@@ -154,7 +154,7 @@ def http2_answers() -> list[bytes]:
 
 
 def inputs() -> dict[str, list[bytes]]:
-    """Every target's first inputs: what it reads before the bytes, and the bytes."""
+    """The first inputs of each target: its leading control bytes, followed by the data."""
     found = seeds()
     requests = list(enumerate(found[:3]))
     return {

@@ -1,4 +1,4 @@
-"""Fuzz target: the server's side of HTTP/2 and gRPC. No split of the bytes changes what is served, nothing stays booked, no bug shows.
+"""Fuzz target: the server side of HTTP/2 and gRPC. However the bytes are split, calls and accounting are the same.
 
 First byte: where the stream is cut; then frames, after the client's preface. Under atheris: ``python
 tests/fuzz/fuzz_grpc.py CORPUS_DIR``.
@@ -31,7 +31,7 @@ LOOP: Final = asyncio.new_event_loop()
 
 
 class Wire(asyncio.Transport):
-    """Swallows what is written."""
+    """A transport that discards what is written."""
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 1)})
@@ -66,7 +66,7 @@ class Wire(asyncio.Transport):
 
 
 class Echo(Route):
-    """What is no gRPC."""
+    """Serves requests that are not gRPC."""
 
     def __init__(self, served: list[Any]) -> None:
         self._served = served
@@ -77,7 +77,7 @@ class Echo(Route):
 
 
 async def run(pieces: list[bytes]) -> tuple[list[Any], Counter[str], Counter[str]]:
-    """What is served, refused, and why the connection was closed by us."""
+    """The calls served and refused, and why the server closed the connection."""
     telemetry, host = RecordingTelemetry(), FakeHost()
     served: list[Any] = []
     waiting: list[tuple[Reply, bytes]] = []
@@ -123,7 +123,7 @@ async def run(pieces: list[bytes]) -> tuple[list[Any], Counter[str], Counter[str
 
 
 def test_one_input(data: bytes) -> None:
-    """One run of the target: raises when a property does not hold."""
+    """Runs the target once; raises if a property does not hold."""
     if not data:
         return
     step, stream = data[0] % 64 + 1, PREFACE + data[1:]

@@ -1,4 +1,4 @@
-"""Fuzz target: the server's side of HTTP/1.1. No split of the bytes changes what is served and answered, nothing stays booked, no bug shows.
+"""Fuzz target: the server side of HTTP/1.1. However the bytes are split, responses and accounting are the same.
 
 First byte: where the stream is cut. Under atheris: ``python tests/fuzz/fuzz_http1.py CORPUS_DIR -max_total_time=60``.
 """
@@ -31,7 +31,7 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Wire(asyncio.Transport):
-    """Keeps what is written."""
+    """A transport that keeps what is written."""
 
     def __init__(self) -> None:
         super().__init__({"peername": ("192.0.2.1", 1)})
@@ -61,7 +61,7 @@ class Wire(asyncio.Transport):
 
 
 class Echo(Route):
-    """``/now`` is answered at once, all others at the end, backwards."""
+    """Answers ``/now`` at once, and all other requests at the end in reverse order."""
 
     def __init__(self) -> None:
         self.served: list[tuple[Any, ...]] = []
@@ -79,7 +79,7 @@ class Echo(Route):
 
 
 async def run(pieces: list[bytes]) -> tuple[Any, ...]:
-    """What is served, written and counted."""
+    """The requests served, the bytes written and the counters."""
     telemetry, host, route = RecordingTelemetry(), FakeHost(), Echo()
     service = Service(CONFIG, {}, default_route=route, key="k", clock=FakeClock(), log=telemetry.log)
     service.open(host)
@@ -97,7 +97,7 @@ async def run(pieces: list[bytes]) -> tuple[Any, ...]:
 
 
 def test_one_input(data: bytes) -> None:
-    """One run of the target: raises when a property does not hold."""
+    """Runs the target once; raises if a property does not hold."""
     if not data:
         return
     step, stream = data[0] % 64 + 1, data[1:]

@@ -1,4 +1,4 @@
-"""Fuzz target: the index over bytes and rows nobody checked. Whatever they hold, it gives rows within the bytes or MalformedBatch.
+"""Fuzz target: the index over unchecked bytes and rows. It returns rows within the bytes or raises MalformedBatch.
 
 First byte: the table; second: how far the rows are shifted against the bytes. The rest is a message for each row's
 frame.
@@ -28,7 +28,7 @@ CHILDREN: Final = {"events": layout.SPAN, "links": layout.SPAN, "exemplars": lay
 
 
 def rows_over(dtype: np.dtype[np.void], wire: bytes, shift: int) -> np.ndarray:
-    """Four rows that say of themselves that they frame the bytes, a half of them, none, and something outside."""
+    """Four rows that claim to frame all bytes, half of them, none, and something outside."""
     rows = np.zeros(4, dtype)
     names = dtype.names or ()
     for column in names:
@@ -55,7 +55,7 @@ def within(wire: bytes, rows: np.ndarray) -> None:
 
 
 def test_one_input(data: bytes) -> None:
-    """One run of the target: raises when a property does not hold."""
+    """Runs the target once; raises if a property does not hold."""
     if len(data) < 2:
         return
     wire, choice, shift = data[2:], data[0], data[1]

@@ -1,4 +1,4 @@
-"""Fuzz target: the door. What it lets in is plain, read by protobuf, and found again by the index; all else is MalformedBatch.
+"""Fuzz target: the door. What it accepts protobuf and the index read alike; everything else is MalformedBatch.
 
 First byte: the signal. Under atheris: ``python tests/fuzz/fuzz_scan.py CORPUS_DIR -max_total_time=60``.
 """
@@ -21,7 +21,7 @@ SIGNALS: Final[tuple[tuple[str, Any], ...]] = (
 
 
 def test_one_input(data: bytes) -> None:
-    """One run of the target: raises when a property does not hold."""
+    """Runs the target once; raises if a property does not hold."""
     if not data:
         return
     signal, request = SIGNALS[data[0] % 3]

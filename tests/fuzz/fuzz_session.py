@@ -1,4 +1,4 @@
-"""Fuzz target: one end of an HTTP/2 connection. No split of the bytes changes what is heard, nothing stays held, no bug shows.
+"""Fuzz target: one end of an HTTP/2 connection. However the bytes are split, events and held bytes are the same.
 
 First byte: where the stream is cut, and in bit 6 which end it is; then frames, for a server after the client's preface.
 Under atheris: ``python tests/fuzz/fuzz_session.py CORPUS_DIR``.
@@ -34,7 +34,7 @@ Heard = tuple[dict[int, list[Any]], list[str], bool]
 
 
 def new(*, is_client: bool) -> Session:
-    """An end; a client has asked twice."""
+    """One end of a connection; a client has sent two requests."""
     if not is_client:
         return engine.server(
             max_message_bytes=1000, max_concurrent_streams=10, max_header_bytes=1000, cut_off_bytes=2000
@@ -47,7 +47,7 @@ def new(*, is_client: bool) -> Session:
 
 
 def run(session: Session, pieces: list[bytes]) -> Heard:
-    """What each stream came to, the other events' names, and whether the connection broke."""
+    """The outcome of each stream, the names of other events, and whether the connection broke."""
     streams: dict[int, list[Any]] = {}
     others = []
     try:
@@ -79,7 +79,7 @@ def run(session: Session, pieces: list[bytes]) -> Heard:
 
 
 def answer(session: Session, streams: dict[int, list[Any]]) -> None:
-    """All that can be done with what came: nothing is held and nothing crashes afterwards."""
+    """Consumes everything that was received; afterwards nothing is held and nothing crashes."""
     for stream_id, heard in streams.items():
         with contextlib.suppress(EngineError):
             if heard[4]:
@@ -101,7 +101,7 @@ def answer(session: Session, streams: dict[int, list[Any]]) -> None:
 
 
 def test_one_input(data: bytes) -> None:
-    """One run of the target: raises when a property does not hold."""
+    """Runs the target once; raises if a property does not hold."""
     if not data:
         return
     is_client, step = bool(data[0] & CLIENT_BIT), data[0] % 64 + 1

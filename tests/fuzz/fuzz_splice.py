@@ -1,6 +1,6 @@
-"""Fuzz target: whatever request the door lets in can be cut, changed, split and joined, and what comes out passes the door again.
+"""Fuzz target: any accepted request can be cut, changed, split and joined, and the result passes the door again.
 
-First byte: the signal; the next eight: what is done. The rest is the request.
+The first byte is the signal, the next eight decide what is done, and the rest is the request.
 """
 
 import random
@@ -20,7 +20,7 @@ TABLES: Final = {
 
 
 def same(batch: Batch) -> None:
-    """The door takes the batch as it is, and finds what its index says."""
+    """The door accepts the batch unchanged, and finds the same rows as its index."""
     if not batch.wire:
         assert batch.item_count == 0
         return
@@ -31,14 +31,14 @@ def same(batch: Batch) -> None:
         return
     assert checked.batch.wire == batch.wire
     for table in batch.tables:
-        mine, found = batch.table(table).rows, checked.batch.table(table).rows
-        assert len(mine) == len(found)
-        for column in mine.dtype.names or ():
-            assert mine[column].tobytes() == found[column].tobytes(), (table, column)
+        rows, expected = batch.table(table).rows, checked.batch.table(table).rows
+        assert len(rows) == len(expected)
+        for column in rows.dtype.names or ():
+            assert rows[column].tobytes() == expected[column].tobytes(), (table, column)
 
 
 def test_one_input(data: bytes) -> None:
-    """One run of the target: raises when a property does not hold."""
+    """Runs the target once; raises if a property does not hold."""
     if len(data) < 9:
         return
     kind, chance = KINDS[data[0] % 3], random.Random(data[1:9])
@@ -60,10 +60,11 @@ def test_one_input(data: bytes) -> None:
     same(kind.concat([selected, batch, selected]))
     table = chance.choice(TABLES[kind])
     where = np.array([chance.random() < 0.5 for _ in range(batch.table(table).row_count)], np.bool_)
-    every = batch.attributes(table)
-    rows = np.array([chance.random() < 0.3 for _ in range(every.row_count)], np.bool_)
-    edit = batch.edit().delete_attributes(rows, table=table).replace_attributes(~rows, every.as_text(), table=table)
-    for key in (*every.key.distinct[:2], "new"):
+    attributes = batch.attributes(table)
+    edit = batch.edit()
+    for key in attributes.key.distinct[2:4]:
+        edit.set(key, batch.attribute(key, table).as_text(), table=table).delete(key, ~where, table=table)
+    for key in (*attributes.key.distinct[:2], "new"):
         edit.set(key, chance.choice(("value", 7, 1.5, True, b"x" * 200, [1, {"k": 2}])), where, table=table)
     edit.set("inner", 1, table="scopes").set("inner", 1, table="resources").set_field(
         "schema_url", "url" * 50, table="scopes"
@@ -73,7 +74,7 @@ def test_one_input(data: bytes) -> None:
             "trace_id", np.zeros((len(mask), 2), np.uint64)
         )
     elif kind is Logs:
-        edit.set_field("body", every.as_text() if len(mask) == every.row_count else "body", mask)
+        edit.set_field("body", attributes.as_text() if len(mask) == attributes.row_count else "body", mask)
     edited = edit.apply()
     same(edited)
     assert edited.item_count == batch.item_count

@@ -1,4 +1,4 @@
-"""What fuzzing once found stays found: every file in crashers/TARGET is run through its target."""
+"""Regression tests for crashes that fuzzing found: each file in crashers/TARGET is run through its target."""
 
 import importlib.util
 from pathlib import Path

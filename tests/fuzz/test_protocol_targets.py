@@ -1,4 +1,4 @@
-"""The fuzz targets of the protocols hold on a fixed set of damaged streams: the smoke test where there is no atheris."""
+"""The fuzz targets of the protocols hold for a fixed set of damaged streams: a smoke test without atheris."""
 
 import importlib.util
 import random

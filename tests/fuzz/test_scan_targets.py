@@ -1,4 +1,4 @@
-"""The fuzz targets of the scan hold on a fixed set of damaged requests: the smoke test where there is no atheris."""
+"""The fuzz targets of the scan hold for a fixed set of damaged requests: a smoke test without atheris."""
 
 import importlib.util
 import random

@@ -1,4 +1,4 @@
-"""The fuzz target of the splice holds on a fixed set of damaged requests: the smoke test where there is no atheris."""
+"""The fuzz target of the splice holds for a fixed set of damaged requests: a smoke test without atheris."""
 
 import importlib.util
 import random
@@ -45,7 +45,7 @@ def seeds():
 
 
 def test_target_holds():
-    """Damaged in any way: refused at the door, or everything that is made of it passes the door again."""
+    """A damaged request is refused at the door, or everything made from it passes the door again."""
     run = target()
     source = random.Random(20240607)
     for signal, seed in enumerate(seeds()):

@@ -1,6 +1,8 @@
-"""What a scan leaves out until it is asked for: events, links, exemplars, quantiles, attributes and single fields, of bytes that passed.
+"""Indexes on demand what a scan leaves out: events, links, exemplars, quantiles, attributes and single fields.
 
-Rows are taken for anyone's: whatever they say, nothing is read outside the bytes. Values are not validated again.
+The bytes passed the door, so values are not validated again. Rows are not trusted: whatever they contain, nothing is
+read outside the bytes.
+
 Field numbers: opentelemetry-proto 1.x.
 """
 
@@ -12,28 +14,54 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int32_t, uint32_t
 from libc.string cimport memset
 
-from collector.wire.layout cimport AttributeRow, EventRow, ExemplarRow, FrameRow, LinkRow, PointRow, QuantileRow, ResourceRow, SpanRow
-from collector.wire.proto cimport Ptr, read_tag, skip_field
 from collector.wire.gil cimport RELEASE_GIL_BYTES
+from collector.wire.layout cimport (
+    KIND_STRING, METRIC_EXPONENTIAL_HISTOGRAM, METRIC_HISTOGRAM, AttributeRow, EventRow, ExemplarRow, FrameRow, LinkRow,
+    PointRow, QuantileRow, ResourceRow, SpanRow,
+)
+from collector.wire.proto cimport Ptr, read_tag, skip_field
 from collector.wire.scan.keys cimport Keys, begin_keys, finish_keys, key_code, names_of
 from collector.wire.scan.metrics cimport walk_exemplar, walk_quantile
 from collector.wire.scan.readers cimport other_field, pass_over, take_length, take_tag
 from collector.wire.scan.state cimport TRACES, Scan, array, begin, error, fail, finish, prepare, push
 from collector.wire.scan.traces cimport walk_event, walk_link
-from collector.wire.scan.values cimport KIND_STRING, read_any
+from collector.wire.scan.values cimport read_any
 
 __all__ = ["find_field", "index_attributes", "index_children"]
+
+# The entry points come last in this module: with the kernels after them, GCC lays the hot loop out so that it takes 5 %
+# longer.
 
 ctypedef struct Owners:
     Py_buffer view
     Ptr rows
     Py_ssize_t count, size
 
+# Tables below the items: name, dtype of the parents, own dtype.
+cdef tuple CHILDREN = (
+    ("events", layout.SPAN, layout.EVENT),
+    ("links", layout.SPAN, layout.LINK),
+    ("exemplars", layout.POINT, layout.EXEMPLAR),
+    ("quantiles", layout.POINT, layout.QUANTILE),
+)
+
+# Tables with attributes: the dtype of their rows and the tag of the attribute field.
+cdef dict OWNERS = {
+    "resources": (layout.RESOURCE, 0x0A),
+    "scopes": (layout.SCOPE, 0x1A),
+    "spans": (layout.SPAN, 0x4A),
+    "events": (layout.EVENT, 0x1A),
+    "links": (layout.LINK, 0x22),
+    "records": (layout.RECORD, 0x32),
+    "points": (layout.POINT, 0x3A),
+    "exemplars": (layout.EXEMPLAR, 0x3A),
+}
+
 
 cdef int owners_of(Owners* owners, object rows, object dtype) except -1:
     """Opens the rows of a table; PyBuffer_Release(&owners.view) must follow."""
     if rows.dtype != dtype:
-        raise ValueError(f"rows of another table: {rows.dtype}")
+        raise ValueError(f"the rows belong to another table; their dtype is {rows.dtype}")
     PyObject_GetBuffer(np.ascontiguousarray(rows), &owners.view, PyBUF_SIMPLE)
     owners.rows = <Ptr>owners.view.buf
     owners.size = dtype.itemsize
@@ -112,10 +140,10 @@ cdef int children_of(Scan* s, int table, Owners* owners) noexcept nogil:
 
 
 cdef uint32_t exemplar_tag(Scan* s, Ptr p, Ptr end) noexcept nogil:
-    """Tag of the exemplars of a point that has some, by its fields alone.
+    """The tag of the exemplars of a point that has some, found from its fields alone.
 
-    Number points have them in field 5, histograms 8, exponential histograms 11. Fields 5 and 11 of the other types hold no message
-    (5 is a sum everywhere else, 11 a histogram's minimum), so they decide; 8 is only left to histograms.
+    They are in field 5 of number points, 8 of histograms and 11 of exponential histograms. Fields 5 and 11 of the other
+    types are not messages (5 is a sum, 11 the minimum of a histogram), so their presence decides; otherwise it is 8.
     """
     cdef uint32_t tag = 0, found = 0x42
     while p < end:
@@ -132,52 +160,10 @@ cdef uint32_t exemplar_tag(Scan* s, Ptr p, Ptr end) noexcept nogil:
     return found
 
 
-cdef tuple CHILDREN = (
-    ("events", layout.SPAN, layout.EVENT),
-    ("links", layout.SPAN, layout.LINK),
-    ("exemplars", layout.POINT, layout.EXEMPLAR),
-    ("quantiles", layout.POINT, layout.QUANTILE),
-)
-
-
-def index_children(str table not None, bytes wire not None, parents not None):
-    """Read-only rows of ``events``, ``links`` (of spans), ``exemplars`` or ``quantiles`` (of points), in document order.
-
-    ``parent`` is the row in ``parents``.
-
-    Raises:
-        MalformedBatch: the rows do not belong to these bytes.
-    """
-    cdef Scan s
-    cdef Owners owners
-    cdef int code, rc
-    for code in range(4):
-        if CHILDREN[code][0] == table:
-            break
-    else:
-        raise ValueError(f"no child table: {table!r}")
-    _, parent_dtype, dtype = CHILDREN[code]
-    begin(&s, wire, TRACES, False)
-    owners_of(&owners, parents, parent_dtype)
-    try:
-        prepare(&s.items, dtype.itemsize, s.length, 16 + s.length // 1024)
-        if s.length > RELEASE_GIL_BYTES:
-            with nogil:
-                rc = children_of(&s, code, &owners)
-        else:
-            rc = children_of(&s, code, &owners)
-        if rc < 0:
-            raise error(&s, table)
-        return array(&s.items, dtype)
-    finally:
-        PyBuffer_Release(&owners.view)
-        finish(&s)
-
-
 cdef inline int read_key_value(Scan* s, Keys* keys, Ptr p, Ptr end, AttributeRow* row) noexcept nogil:
     cdef uint32_t tag = 0
     cdef Ptr start, stop = NULL, value = NULL, value_end = NULL
-    # Nearly all: a short key, then a value of one short text or small number.
+    # The common form: a short key, then a value that is a short text or a small number.
     if end - p >= 6 and p[0] == 0x0A and p[1] <= end - p - 6 and p[1] < 0x80:
         start = p + 2
         value = start + p[1] + 2
@@ -230,10 +216,14 @@ cdef inline int read_key_value(Scan* s, Keys* keys, Ptr p, Ptr end, AttributeRow
 
 
 cdef uint32_t point_attribute_tag(int32_t metric_type) noexcept nogil:
-    return 0x4A if metric_type == 3 else 0x0A if metric_type == 4 else 0x3A
+    if metric_type == METRIC_HISTOGRAM:
+        return 0x4A
+    return 0x0A if metric_type == METRIC_EXPONENTIAL_HISTOGRAM else 0x3A
 
 
-cdef int attributes_of(Scan* s, Keys* keys, Owners* owners, uint32_t wanted, bint inner, const int32_t* types) noexcept nogil:
+cdef int attributes_of(
+    Scan* s, Keys* keys, Owners* owners, uint32_t wanted, bint inner, const int32_t* types
+) noexcept nogil:
     cdef Py_ssize_t i
     cdef uint32_t tag = 0
     cdef int32_t body, stop_at
@@ -242,7 +232,7 @@ cdef int attributes_of(Scan* s, Keys* keys, Owners* owners, uint32_t wanted, bin
     cdef Ptr p, end, start, stop = NULL
     for i in range(owners.count):
         owner = <FrameRow*>(owners.rows + i * owners.size)
-        if inner:                          # Resource and Scope rows start alike
+        if inner:                          # resource and scope rows begin with the same fields
             if (<ResourceRow*>owner).attribute_count <= 0:
                 continue
             body = (<ResourceRow*>owner).inner_body
@@ -273,7 +263,7 @@ cdef int attributes_of(Scan* s, Keys* keys, Owners* owners, uint32_t wanted, bin
             row = <AttributeRow*>push(s, &s.items, start)
             if row == NULL:
                 return -1
-            memset(row, 0, sizeof(AttributeRow))       # the padding too: no bytes of the heap get out
+            memset(row, 0, sizeof(AttributeRow))       # including the padding, so that no bytes of the heap leak
             row.owner = <int32_t>i
             row.start = <int32_t>(start - s.base)
             row.end = <int32_t>(stop - s.base)
@@ -284,30 +274,89 @@ cdef int attributes_of(Scan* s, Keys* keys, Owners* owners, uint32_t wanted, bin
 
 
 cdef Py_ssize_t expected_attributes(Owners* owners, str table):
-    """What the rows say of it, within reason: they may be anyone's."""
-    cdef Py_ssize_t i, at = layout_offset(table), total = 0
+    """The number of attributes according to the rows, capped, because rows are not trusted."""
+    cdef Py_ssize_t i, at = OWNERS[table][0].fields["attribute_count"][1], total = 0
     for i in range(owners.count):
         total += max((<int32_t*>(owners.rows + i * owners.size + at))[0], 0)
     return min(total, 1 << 20) + 1
 
 
-cdef Py_ssize_t layout_offset(str table):
-    return OWNERS[table][0].fields["attribute_count"][1]
+cdef int find_in(
+    Scan* s,
+    const int32_t* bodies,
+    const int32_t* ends,
+    Py_ssize_t count,
+    uint32_t number,
+    int32_t* starts,
+    int32_t* stops,
+) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef uint32_t tag = 0
+    cdef Ptr p, end, start
+    for i in range(count):
+        if not inside(s, bodies[i], ends[i]):
+            fail(s, s.base, "a message is outside the request")
+            return -1
+        p = s.base + bodies[i]
+        end = s.base + ends[i]
+        starts[i] = stops[i] = -1
+        while p < end:
+            start = p
+            p = take_tag(s, p, end, &tag)
+            if p == NULL:
+                return -1
+            p = pass_over(s, start, p, end, tag)
+            if p == NULL:
+                return -1
+            if tag >> 3 == number:
+                starts[i] = <int32_t>(start - s.base)
+                stops[i] = <int32_t>(p - s.base)
+    return 0
 
 
-cdef dict OWNERS = {
-    "resources": (layout.RESOURCE, 0x0A), "scopes": (layout.SCOPE, 0x1A), "spans": (layout.SPAN, 0x4A), "events": (layout.EVENT, 0x1A),
-    "links": (layout.LINK, 0x22), "records": (layout.RECORD, 0x32), "points": (layout.POINT, 0x3A), "exemplars": (layout.EXEMPLAR, 0x3A),
-}
+def index_children(str table not None, bytes wire not None, parents not None):
+    """Read-only rows of ``events``, ``links`` (of spans), ``exemplars`` or ``quantiles`` (of points), in their order.
+
+    Raises:
+        MalformedBatch: The rows of ``parents`` do not belong to these bytes.
+    """
+    cdef Scan s
+    cdef Owners owners
+    cdef int code, rc
+    for code in range(4):
+        if CHILDREN[code][0] == table:
+            break
+    else:
+        raise ValueError(f"expected events, links, exemplars or quantiles, got {table!r}")
+    _, parent_dtype, dtype = CHILDREN[code]
+    begin(&s, wire, TRACES, False)
+    owners_of(&owners, parents, parent_dtype)
+    try:
+        prepare(&s.items, dtype.itemsize, s.length, 16 + s.length // 1024)
+        if s.length > RELEASE_GIL_BYTES:
+            with nogil:
+                rc = children_of(&s, code, &owners)
+        else:
+            rc = children_of(&s, code, &owners)
+        if rc < 0:
+            raise error(&s, table)
+        return array(&s.items, dtype)
+    finally:
+        PyBuffer_Release(&owners.view)
+        finish(&s)
 
 
 def index_attributes(str table not None, bytes wire not None, rows not None, types=None):
-    """(read-only ATTRIBUTE rows in document order, distinct keys): ``key_code`` is an index into the keys.
+    """(Read-only ATTRIBUTE rows in document order, distinct keys); ``key_code`` is an index into the keys.
 
-    ``rows`` are those of ``table``; ``types`` (I32, one a row) is the metric's type of each point, needed for ``points`` only.
+    Args:
+        table: The name of the table.
+        wire: The request.
+        rows: The rows of the table.
+        types: For ``points``: the type of the metric of each point, I32[n].
 
     Raises:
-        MalformedBatch: the rows do not belong to these bytes.
+        MalformedBatch: The rows do not belong to these bytes.
     """
     cdef Scan s
     cdef Keys keys
@@ -318,14 +367,14 @@ def index_attributes(str table not None, bytes wire not None, rows not None, typ
     cdef uint32_t tag
     cdef bint inner = table == "resources" or table == "scopes"
     if table not in OWNERS:
-        raise ValueError(f"no table with attributes: {table!r}")
+        raise ValueError(f"table {table!r} has no attributes")
     dtype, tag = OWNERS[table]
     if table == "points":
         if types is None:
-            raise ValueError("points need the type of their metrics: their fields differ")
+            raise ValueError("the types of the metrics are required for points, whose fields depend on them")
         kinds = np.ascontiguousarray(types, np.int32)
         if kinds.shape[0] != len(rows):
-            raise ValueError(f"{kinds.shape[0]} types for {len(rows)} points")
+            raise ValueError(f"expected the types of {len(rows)} points, got {kinds.shape[0]}")
         if len(rows):
             kinds_at = &kinds[0]
     begin(&s, wire, TRACES, False)
@@ -347,40 +396,13 @@ def index_attributes(str table not None, bytes wire not None, rows not None, typ
         finish(&s)
 
 
-cdef int find_in(
-    Scan* s, const int32_t* bodies, const int32_t* ends, Py_ssize_t count, uint32_t number, int32_t* starts, int32_t* stops,
-) noexcept nogil:
-    cdef Py_ssize_t i
-    cdef uint32_t tag = 0
-    cdef Ptr p, end, start
-    for i in range(count):
-        if not inside(s, bodies[i], ends[i]):
-            fail(s, s.base, "a message outside the request")
-            return -1
-        p = s.base + bodies[i]
-        end = s.base + ends[i]
-        starts[i] = stops[i] = -1
-        while p < end:
-            start = p
-            p = take_tag(s, p, end, &tag)
-            if p == NULL:
-                return -1
-            p = pass_over(s, start, p, end, tag)
-            if p == NULL:
-                return -1
-            if tag >> 3 == number:
-                starts[i] = <int32_t>(start - s.base)
-                stops[i] = <int32_t>(p - s.base)
-    return 0
-
-
 def find_field(bytes wire not None, bodies not None, ends not None, uint32_t field_number):
-    """(start of the tag, one past the end) of the last occurrence of a field in each message, I32; -1, -1 where there is none.
+    """The last occurrence of a field in each message: (start of its tag, end), I32; (-1, -1) if it is absent.
 
-    ``bodies``, ``ends``: content of the messages, I32.
+    ``bodies`` and ``ends`` are the extent of the content of the messages, I32.
 
     Raises:
-        MalformedBatch: one of them is no message within these bytes.
+        MalformedBatch: A message is not valid or not within these bytes.
     """
     cdef Scan s
     cdef const int32_t[::1] body = np.ascontiguousarray(bodies, np.int32)
@@ -388,7 +410,7 @@ def find_field(bytes wire not None, bodies not None, ends not None, uint32_t fie
     cdef Py_ssize_t count = body.shape[0]
     cdef int rc
     if end.shape[0] != count:
-        raise ValueError(f"{count} bodies, {end.shape[0]} ends")
+        raise ValueError(f"got {count} bodies but {end.shape[0]} ends")
     starts = np.empty(count, np.int32)
     stops = np.empty(count, np.int32)
     cdef int32_t[::1] starts_at = starts, stops_at = stops

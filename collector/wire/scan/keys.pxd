@@ -1,4 +1,4 @@
-# The distinct keys of one index, by what is likely first: the key that followed the one before it last time, then the table.
+# The distinct keys of one index. The first guess is the key that followed the previous key last time, then the table.
 from libc.stdint cimport int32_t, uint32_t
 
 from collector.wire.proto cimport Ptr, load_le32, load_le64
@@ -9,11 +9,11 @@ ctypedef struct Key:
 
 ctypedef struct Keys:
     Rows list                     # Key
-    int32_t* slots                # key code, -1 free
-    uint32_t* hashes              # of each key code
+    int32_t* slots                # key code, -1 = free
+    uint32_t* hashes              # by key code
     Py_ssize_t slot_count
-    int32_t previous              # code of the key before
-    int32_t* followers            # by key code: the code that came after it last time; items tend to repeat their order of keys
+    int32_t previous              # code of the previous key
+    int32_t* followers            # by key code: the code that followed it last time; items tend to repeat their keys
 
 
 cdef void begin_keys(Keys* keys, Py_ssize_t length)
@@ -40,6 +40,7 @@ cdef inline bint same(Ptr a, Ptr b, int32_t length) noexcept nogil:
 
 
 cdef inline int32_t key_code(Scan* s, Keys* keys, Ptr p, int32_t length) noexcept nogil:
+    """The code of a key, which is added if it is new; -1 after an error."""
     cdef int32_t code = -1
     cdef Key* key
     if keys.previous >= 0:

@@ -1,32 +1,27 @@
-"""The distinct keys of one index: open addressing over key codes.
+"""The distinct keys of one index, by open addressing over key codes.
 
-Seeded per process: keys come from outside, and colliding ones would make each lookup a walk over all.
+The hash has a secret of the process, because senders choose the keys and could otherwise make every lookup a walk over
+all of them.
 """
 
 import os
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 
-from collector.wire.proto cimport Ptr, load_le64
+from collector.wire.hash.places cimport slice_hash
+from collector.wire.proto cimport Ptr
 from collector.wire.scan.state cimport Scan, prepare, push
 
-cdef uint64_t SEED = int.from_bytes(os.urandom(8), "little") | 1
-
-cdef extern from *:
-    """
-    static inline uint64_t tailrace_mix(uint64_t h, uint64_t seed) {
-        __uint128_t m = (__uint128_t)h * (seed ^ UINT64_C(0x9E3779B97F4A7C14));
-        return (uint64_t)m ^ (uint64_t)(m >> 64);
-    }
-    """
-    uint64_t mix "tailrace_mix"(uint64_t value, uint64_t seed) noexcept nogil
+cdef bytes _secret = os.urandom(32)
+cdef uint64_t[4] SECRET
+memcpy(SECRET, PyBytes_AS_STRING(_secret), 32)
 
 
 cdef void begin_keys(Keys* keys, Py_ssize_t length):
-    """No key; finish_keys() must follow whatever happens."""
+    """Starts without keys; finish_keys() must follow, even after an error."""
     memset(keys, 0, sizeof(Keys))
     keys.previous = -1
     prepare(&keys.list, sizeof(Key), length, 32)
@@ -40,7 +35,7 @@ cdef void finish_keys(Keys* keys):
 
 
 cdef list names_of(Scan* s, Keys* keys):
-    """The keys, by code."""
+    """The keys in the order of their codes."""
     cdef Key* key
     cdef Py_ssize_t i
     names = []
@@ -48,20 +43,6 @@ cdef list names_of(Scan* s, Keys* keys):
         key = <Key*>keys.list.rows + i
         names.append(PyBytes_FromStringAndSize(<char*>s.base + key.start, key.length))
     return names
-
-
-cdef inline uint32_t hash_key(Ptr p, int32_t length) noexcept nogil:
-    cdef uint64_t h = SEED ^ <uint64_t>length, word
-    while length >= 8:
-        h = mix(h ^ load_le64(p), SEED)
-        p += 8
-        length -= 8
-    if length:
-        word = 0
-        memcpy(&word, p, <size_t>length)
-        h = mix(h ^ word, SEED)
-    h = mix(h ^ 0x5851F42D, SEED)
-    return <uint32_t>(h ^ (h >> 32))
 
 
 cdef int grow_keys(Scan* s, Keys* keys) noexcept nogil:
@@ -90,7 +71,7 @@ cdef int grow_keys(Scan* s, Keys* keys) noexcept nogil:
 
 
 cdef int32_t add_key(Scan* s, Keys* keys, Ptr p, int32_t length) noexcept nogil:
-    cdef uint32_t h = hash_key(p, length)
+    cdef uint32_t h = <uint32_t>slice_hash(SECRET, p, length)
     cdef Py_ssize_t slot
     cdef int32_t code
     cdef Key* key

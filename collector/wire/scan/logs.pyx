@@ -1,4 +1,4 @@
-"""A log record: validated, and its row filled.
+"""Validates a log record and fills its row.
 
 Source: ``logs.proto`` (LogRecord) of opentelemetry-proto 1.x.
 """
@@ -6,13 +6,14 @@ Source: ``logs.proto`` (LogRecord) of opentelemetry-proto 1.x.
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 from libc.string cimport memset
 
-from collector.wire.layout cimport AttributeRow, FrameRow, RecordRow
+from collector.wire.layout cimport KIND_ABSENT, KIND_STRING, AttributeRow, FrameRow, RecordRow
 from collector.wire.proto cimport Ptr
 from collector.wire.scan.readers cimport (
-    other_field, skip_varint, take_fixed32, take_fixed64, take_int, take_length, take_span_id, take_tag, take_text, take_trace_id,
+    other_field, skip_varint, take_fixed32, take_fixed64, take_int, take_length, take_span_id, take_tag, take_text,
+    take_trace_id,
 )
 from collector.wire.scan.state cimport NOT_PLAIN, Scan, within
-from collector.wire.scan.values cimport KIND_ABSENT, KIND_STRING, check_any, read_any, take_attribute
+from collector.wire.scan.values cimport check_any, read_any, take_attribute
 
 
 cdef int walk_record(Scan* s, Ptr p, Ptr end, RecordRow* row) noexcept nogil:

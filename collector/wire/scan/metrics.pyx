@@ -1,4 +1,4 @@
-"""A metric with its points, their exemplars and quantiles: validated, the metric's row filled and a row added for each point.
+"""Validates a metric with its points, exemplars and quantiles; fills its row and adds a row for each point.
 
 Source: ``metrics.proto`` of opentelemetry-proto 1.x.
 """
@@ -6,7 +6,10 @@ Source: ``metrics.proto`` of opentelemetry-proto 1.x.
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from collector.wire.layout cimport ExemplarRow, FrameRow, MetricRow, PointRow, QuantileRow
+from collector.wire.layout cimport (
+    METRIC_EXPONENTIAL_HISTOGRAM, METRIC_GAUGE, METRIC_HISTOGRAM, METRIC_SUM, METRIC_SUMMARY, PRESENT_MAX, PRESENT_MIN,
+    PRESENT_SUM, VALUE_DOUBLE, VALUE_INT, ExemplarRow, FrameRow, MetricRow, PointRow, QuantileRow,
+)
 from collector.wire.proto cimport Ptr
 from collector.wire.scan.readers cimport (
     other_field, skip_varint, take_fixed64, take_int, take_length, take_span_id, take_tag, take_text, take_trace_id,
@@ -22,7 +25,7 @@ cdef Ptr take_packed64(Scan* s, Ptr p, Ptr end, int32_t* start, int32_t* length)
     if p == NULL:
         return NULL
     if (stop - p) % 8:
-        return fail(s, p, "packed 8-byte numbers whose length is no multiple of 8")
+        return fail(s, p, "the length of packed 8-byte numbers is not a multiple of 8")
     start[0] = <int32_t>(p - s.base)
     length[0] = <int32_t>(stop - p)
     return stop
@@ -63,12 +66,12 @@ cdef int walk_exemplar(Scan* s, Ptr p, Ptr end, ExemplarRow* row) noexcept nogil
         elif tag == 0x19:
             p = take_fixed64(s, p, end, &row.double_value)
             row.int_value = 0
-            row.value_kind = 2
+            row.value_kind = VALUE_DOUBLE
         elif tag == 0x31:
-            bit = 0x08                     # one oneof with as_double
+            bit = 0x08                     # the same oneof as as_double
             p = take_fixed64(s, p, end, &row.int_value)
             row.double_value = 0
-            row.value_kind = 1
+            row.value_kind = VALUE_INT
         elif tag == 0x22:
             p = take_span_id(s, p, end, &row.span_id)
         elif tag == 0x2A:
@@ -143,12 +146,12 @@ cdef int walk_number_point(Scan* s, Ptr p, Ptr end, PointRow* row) noexcept nogi
         elif tag == 0x21:
             p = take_fixed64(s, p, end, &row.double_value)
             row.int_value = 0
-            row.value_kind = 2
+            row.value_kind = VALUE_DOUBLE
         elif tag == 0x31:
-            bit = 0x10                     # one oneof with as_double
+            bit = 0x10                     # the same oneof as as_double
             p = take_fixed64(s, p, end, &row.int_value)
             row.double_value = 0
-            row.value_kind = 1
+            row.value_kind = VALUE_INT
         elif tag == 0x2A:
             bit = 0
             p = take_exemplar(s, p, end, &row.exemplar_count)
@@ -189,12 +192,12 @@ cdef int walk_histogram_point(Scan* s, Ptr p, Ptr end, PointRow* row) noexcept n
             p = take_fixed64(s, p, end, &row.count)
         elif tag == 0x29:
             p = take_fixed64(s, p, end, &row.sum)
-            row.present |= 1
+            row.present |= PRESENT_SUM
         elif tag == 0x32:
             p = take_packed64(s, p, end, &row.buckets, &row.buckets_len)
         elif tag == 0x3A:
             p = take_packed64(s, p, end, &row.bounds, &row.bounds_len)
-        elif tag == 0x31 or tag == 0x39:   # written unpacked, one number a field
+        elif tag == 0x31 or tag == 0x39:   # not packed: one number per field
             s.flags |= NOT_PLAIN
             p = take_fixed64(s, p, end, &number)
         elif tag == 0x42:
@@ -204,10 +207,10 @@ cdef int walk_histogram_point(Scan* s, Ptr p, Ptr end, PointRow* row) noexcept n
             p = take_int(s, p, end, <int32_t*>&row.flags)
         elif tag == 0x59:
             p = take_fixed64(s, p, end, &row.min)
-            row.present |= 2
+            row.present |= PRESENT_MIN
         elif tag == 0x61:
             p = take_fixed64(s, p, end, &row.max)
-            row.present |= 4
+            row.present |= PRESENT_MAX
         else:
             bit = 0
             p = other_field(s, start, p, end, tag, 0x1FFC, 0x02)
@@ -270,7 +273,7 @@ cdef int walk_exponential_point(Scan* s, Ptr p, Ptr end, PointRow* row) noexcept
             p = take_fixed64(s, p, end, &row.count)
         elif tag == 0x29:
             p = take_fixed64(s, p, end, &row.sum)
-            row.present |= 1
+            row.present |= PRESENT_SUM
         elif tag == 0x30:
             p = take_zigzag(s, p, end, &row.scale)
         elif tag == 0x39:
@@ -292,10 +295,10 @@ cdef int walk_exponential_point(Scan* s, Ptr p, Ptr end, PointRow* row) noexcept
             p = take_exemplar(s, p, end, &row.exemplar_count)
         elif tag == 0x61:
             p = take_fixed64(s, p, end, &row.min)
-            row.present |= 2
+            row.present |= PRESENT_MIN
         elif tag == 0x69:
             p = take_fixed64(s, p, end, &row.max)
-            row.present |= 4
+            row.present |= PRESENT_MAX
         elif tag == 0x71:
             p = take_fixed64(s, p, end, &row.zero_threshold)
         else:
@@ -333,7 +336,7 @@ cdef int walk_summary_point(Scan* s, Ptr p, Ptr end, PointRow* row) noexcept nog
             p = take_fixed64(s, p, end, &row.count)
         elif tag == 0x29:
             p = take_fixed64(s, p, end, &row.sum)
-            row.present |= 1
+            row.present |= PRESENT_SUM
         elif tag == 0x32:
             bit = 0
             p = take_length(s, p, end, &stop)
@@ -356,7 +359,7 @@ cdef int walk_summary_point(Scan* s, Ptr p, Ptr end, PointRow* row) noexcept nog
 
 
 cdef int walk_data(Scan* s, Ptr p, Ptr end, MetricRow* metric, int32_t parent) noexcept nogil:
-    """A Gauge, Sum, Histogram, ExponentialHistogram or Summary."""
+    """Walks a Gauge, Sum, Histogram, ExponentialHistogram or Summary."""
     cdef uint32_t tag = 0, seen = 0, again = 0, bit, known = 0x02
     cdef uint64_t number = 0
     cdef Ptr start, stop = NULL
@@ -364,9 +367,9 @@ cdef int walk_data(Scan* s, Ptr p, Ptr end, MetricRow* metric, int32_t parent) n
     cdef int rc
     cdef int kind = metric.type
     metric.temporality = metric.monotonic = 0
-    if kind == 2:
+    if kind == METRIC_SUM:
         known = 0x0E
-    elif kind == 3 or kind == 4:
+    elif kind == METRIC_HISTOGRAM or kind == METRIC_EXPONENTIAL_HISTOGRAM:
         known = 0x06
     while p < end:
         start = p
@@ -389,11 +392,11 @@ cdef int walk_data(Scan* s, Ptr p, Ptr end, MetricRow* metric, int32_t parent) n
             row.buckets = row.bounds = row.positive = row.negative = -1
             metric.point_count += 1
             s.item_error = 0
-            if kind <= 2:
+            if kind <= METRIC_SUM:
                 rc = walk_number_point(s, p, stop, row)
-            elif kind == 3:
+            elif kind == METRIC_HISTOGRAM:
                 rc = walk_histogram_point(s, p, stop, row)
-            elif kind == 4:
+            elif kind == METRIC_EXPONENTIAL_HISTOGRAM:
                 rc = walk_exponential_point(s, p, stop, row)
             else:
                 rc = walk_summary_point(s, p, stop, row)
@@ -440,19 +443,19 @@ cdef int walk_metric(Scan* s, Ptr p, Ptr end, MetricRow* row, int32_t index) noe
         elif tag == 0x2A or tag == 0x3A or tag == 0x4A or tag == 0x52 or tag == 0x5A:
             bit = 0x20                     # the oneof
             if tag == 0x2A:
-                row.type = 1
+                row.type = METRIC_GAUGE
                 name = "gauge"
             elif tag == 0x3A:
-                row.type = 2
+                row.type = METRIC_SUM
                 name = "sum"
             elif tag == 0x4A:
-                row.type = 3
+                row.type = METRIC_HISTOGRAM
                 name = "histogram"
             elif tag == 0x52:
-                row.type = 4
+                row.type = METRIC_EXPONENTIAL_HISTOGRAM
                 name = "exponential_histogram"
             else:
-                row.type = 5
+                row.type = METRIC_SUMMARY
                 name = "summary"
             p = take_length(s, p, end, &stop)
             if p == NULL:

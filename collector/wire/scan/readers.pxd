@@ -1,5 +1,6 @@
-# The readers of proto.pxd with the error noted in the scan, inline as they are: each returns the position after what it read, or NULL
-# after fail(). They also note what must be rewritten before the request may pass (Flag), and ids of a wrong length (ItemError).
+# The readers of proto.pxd for a scan. Each returns the position after what it read, or NULL after setting the error of
+# the scan with fail(). They also note what must be rewritten before the request may pass (Flag) and ids of a wrong
+# length (ItemError).
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -13,7 +14,7 @@ cdef Ptr other_field(Scan* s, Ptr start, Ptr p, Ptr end, uint32_t tag, uint32_t 
 
 
 cdef inline Ptr take_tag(Scan* s, Ptr p, Ptr end, uint32_t* tag) noexcept nogil:
-    cdef uint32_t long_one = 0             # of its own: a variable whose address another module has had stays in memory
+    cdef uint32_t long_one = 0             # a separate variable, because one whose address is passed on stays in memory
     if 8 <= p[0] < 0x80:
         tag[0] = p[0]
         return p + 1
@@ -55,7 +56,7 @@ cdef inline Ptr take_varint(Scan* s, Ptr p, Ptr end, uint64_t* value) noexcept n
         value[0] = p[0]
         return p + 1
     after = read_varint(p, end, value)
-    return after if after != NULL else fail(s, p, "varint is truncated or longer than 64 bits")
+    return after if after != NULL else fail(s, p, "the varint is truncated or longer than 64 bits")
 
 
 cdef inline Ptr skip_varint(Scan* s, Ptr p, Ptr end) noexcept nogil:
@@ -80,7 +81,7 @@ cdef inline Ptr take_zigzag(Scan* s, Ptr p, Ptr end, int32_t* value) noexcept no
 cdef inline Ptr take_fixed64(Scan* s, Ptr p, Ptr end, void* value) noexcept nogil:
     cdef uint64_t bits
     if end - p < 8:
-        return fail(s, p, "fixed64 is truncated")
+        return fail(s, p, "the fixed64 is truncated")
     bits = load_le64(p)
     memcpy(value, &bits, 8)
     return p + 8
@@ -88,7 +89,7 @@ cdef inline Ptr take_fixed64(Scan* s, Ptr p, Ptr end, void* value) noexcept nogi
 
 cdef inline Ptr take_fixed32(Scan* s, Ptr p, Ptr end, uint32_t* value) noexcept nogil:
     if end - p < 4:
-        return fail(s, p, "fixed32 is truncated")
+        return fail(s, p, "the fixed32 is truncated")
     value[0] = load_le32(p)
     return p + 4
 
@@ -121,7 +122,7 @@ cdef inline Ptr take_span_id(Scan* s, Ptr p, Ptr end, uint64_t* value) noexcept 
 
 
 cdef inline Ptr pass_over(Scan* s, Ptr start, Ptr p, Ptr end, uint32_t tag) noexcept nogil:
-    """Past any field, quickly: for bytes that were validated before."""
+    """Skips any field, quickly, in bytes that were validated before."""
     if (tag & 7) == 2 and p < end and p[0] < 0x80 and p[0] < end - p:
         return p + 1 + p[0]
     if (tag & 7) == 1 and end - p >= 8:

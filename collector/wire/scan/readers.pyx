@@ -1,4 +1,4 @@
-"""Readers with the error noted, of what is rare: kept out of those that are inline (``readers.pxd``), which are faster for it.
+"""The rare cases of the readers, kept out of the inline ones (``readers.pxd``), which are faster without them.
 
 Source: https://protobuf.dev/programming-guides/encoding/
 """
@@ -12,7 +12,7 @@ from collector.wire.scan.state cimport NOT_PLAIN, OLD_FIELD, Scan, fail
 cdef Ptr long_tag(Scan* s, Ptr p, Ptr end, uint32_t* tag) noexcept nogil:
     cdef Ptr after = read_tag(p, end, tag)
     if after == NULL:
-        return fail(s, p, "no valid field tag (truncated, longer than 5 bytes, or field number 0)")
+        return fail(s, p, "invalid field tag (truncated, longer than 5 bytes, or field number 0)")
     if after - p > 1 and (after - 1)[0] == 0:
         s.flags |= NOT_PLAIN
     return after
@@ -21,19 +21,22 @@ cdef Ptr long_tag(Scan* s, Ptr p, Ptr end, uint32_t* tag) noexcept nogil:
 cdef Ptr long_length(Scan* s, Ptr p, Ptr end, Ptr* stop) noexcept nogil:
     cdef Ptr body = read_length(p, end, stop)
     if body == NULL:
-        return fail(s, p, "length is truncated or reaches beyond the enclosing message")
+        return fail(s, p, "the length is truncated or reaches beyond the enclosing message")
     if body - p > 1 and (body - 1)[0] == 0:
         s.flags |= NOT_PLAIN
     return body
 
 
 cdef Ptr other_field(Scan* s, Ptr start, Ptr p, Ptr end, uint32_t tag, uint32_t known, uint32_t old) noexcept nogil:
-    """Past a field that the message does not know; refuses a known one (bit set) of another wire type, notes an old one."""
+    """Skips a field that the message does not know.
+
+    Refuses a known field (by its bit in ``known``), which then has a wrong wire type, and notes an ``old`` one.
+    """
     cdef uint32_t number = tag >> 3
     cdef Ptr after
     if number < 32:
         if (known >> number) & 1:
-            return fail(s, start, "a known field with a wrong wire type", tag)
+            return fail(s, start, "a known field has a wrong wire type", tag)
         if (old >> number) & 1:
             s.flags |= OLD_FIELD
     after = skip_field(p, end, tag)
@@ -41,6 +44,6 @@ cdef Ptr other_field(Scan* s, Ptr start, Ptr p, Ptr end, uint32_t tag, uint32_t 
         if (tag & 7) == 3 or (tag & 7) == 4:
             return fail(s, start, "groups are not allowed", tag)
         if (tag & 7) > 5:
-            return fail(s, start, "no such wire type", tag)
+            return fail(s, start, "invalid wire type", tag)
         return fail(s, start, "an unknown field is truncated or reaches beyond the enclosing message", tag)
     return after

@@ -1,22 +1,22 @@
-"""Rewrites a scanned request: repairs invalid UTF-8, turns instrumentation-library fields into scopes, leaves fields and items out.
+"""Rewrites a scanned request: repairs UTF-8, makes instrumentation-library fields scopes, removes fields and items.
 
-The slow path of the door, in C all the same: a hostile sender chooses how often it is taken. It relies on the scan for what is valid
-(depth, lengths) but reads with the same bounds checks.
+This is the slow path of the door, but it is compiled all the same, because a hostile sender chooses how often it is
+taken. It relies on the scan for validity (depth, lengths) but reads with the same bounds checks.
 """
 
 from collector.wire.errors import MalformedBatch
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy, memmove
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint32_t
 
-from collector.wire.proto cimport Ptr, is_utf8, read_length, read_tag, skip_field, utf8_step
 from collector.wire.gil cimport RELEASE_GIL_BYTES
+from collector.wire.proto cimport Ptr, is_utf8, read_length, read_tag, skip_field, utf8_step
+from collector.wire.scan.state cimport Range
+from collector.wire.writer cimport Writer, close_writer, end as end_message, open_writer, put_byte, put_bytes, take
 
 __all__ = ["repair"]
 
-cdef enum Form:                   # what a field is: left out, copied, text, or one of the messages
+cdef enum Form:                   # of a field: left out, copied, repaired as text, or rewritten as a message
     LEFT_OUT = -1
     COPIED = 0
     TEXT = 1
@@ -46,26 +46,109 @@ cdef enum Form:                   # what a field is: left out, copied, text, or 
     ENTITY = 25
     REQUEST = 26
 
-ctypedef struct Range:
-    int32_t start, end
+cdef enum:
+    OLD_SCOPE_GROUP = 1000        # the instrumentation-library field of RESOURCE_GROUP
+    SCOPE_GROUP_TAG = 0x12
 
 ctypedef struct Rewrite:
     Ptr base
     int item                      # SPAN, METRIC or RECORD
-    const Range* drop             # next one
+    const Range* drop             # the next one
     const Range* drops_end
-    uint8_t* out
-    Py_ssize_t length, capacity
+    Writer out
     int64_t repaired
-    bint out_of_memory
+
+
+def repair(str signal not None, bytes wire not None, bytes drops not None):
+    """(The rewritten request, the number of repaired texts).
+
+    Args:
+        signal: ``traces``, ``metrics`` or ``logs``.
+        wire: The scanned request.
+        drops: Pairs of I32 (start, end) of items to leave out, in document order.
+
+    Raises:
+        MalformedBatch: The request was not scanned.
+    """
+    cdef Rewrite r
+    cdef int rc
+    r.base = <Ptr>PyBytes_AS_STRING(wire)
+    r.item = {"traces": SPAN, "metrics": METRIC, "logs": RECORD}[signal]
+    r.drop = <const Range*>PyBytes_AS_STRING(drops)
+    r.drops_end = r.drop + PyBytes_GET_SIZE(drops) // <Py_ssize_t>sizeof(Range)
+    r.repaired = 0
+    open_writer(&r.out, PyBytes_GET_SIZE(wire) + 64)
+    cdef Ptr end = r.base + PyBytes_GET_SIZE(wire)
+    try:
+        if end - r.base > RELEASE_GIL_BYTES:
+            with nogil:
+                rc = rewrite(&r, REQUEST, r.base, end)
+        else:
+            rc = rewrite(&r, REQUEST, r.base, end)
+        if rc < 0:
+            raise MalformedBatch("", 0, "the request was not validated before")
+        return take(&r.out), r.repaired
+    finally:
+        close_writer(&r.out)
+
+
+cdef int rewrite(Rewrite* r, int message, Ptr p, Ptr end) noexcept nogil:
+    cdef uint32_t tag = 0
+    cdef int form
+    cdef Ptr start, body, stop = NULL
+    cdef Py_ssize_t content
+    # If both are present, the old field repeats the same data and is ignored (opentelemetry-proto 0.15, trace.proto).
+    cdef bint ignore_old = message == RESOURCE_GROUP and has_scopes(p, end)
+    while p < end:
+        start = p
+        p = read_tag(p, end, &tag)
+        if p == NULL:
+            return -1
+        body = p
+        p = skip_field(p, end, tag)
+        if p == NULL:
+            return -1
+        if r.drop < r.drops_end and r.base + r.drop.start == start:
+            r.drop += 1
+            continue
+        form = form_of(message, tag >> 3, r.item)
+        if form == LEFT_OUT or (ignore_old and tag >> 3 == OLD_SCOPE_GROUP):
+            continue
+        if form == COPIED or (tag & 7) != 2:
+            put_bytes(&r.out, start, p - start)
+            continue
+        stop = p
+        if tag >> 3 == OLD_SCOPE_GROUP and message == RESOURCE_GROUP:
+            put_byte(&r.out, SCOPE_GROUP_TAG)
+        else:
+            put_bytes(&r.out, start, body - start)
+        body = read_length(body, end, &stop)
+        if body == NULL:
+            return -1
+        put_byte(&r.out, 0)        # end_message() writes the length here
+        content = r.out.size
+        if form != TEXT:
+            if rewrite(r, form, body, stop) < 0:
+                return -1
+        elif is_utf8(body, stop):
+            put_bytes(&r.out, body, stop - body)
+        else:
+            put_repaired(r, body, stop)
+        end_message(&r.out, content)
+    return 0
 
 
 cdef int form_of(int message, uint32_t number, int item) noexcept nogil:
-    """Old fields (reserved in today's .proto files) and those of profiles are left out: only some decoders read them."""
+    """What happens to a field of a message.
+
+    Old fields (reserved in current .proto files) and those of profiles are left out: only some decoders read them.
+    """
     if message == KEY_VALUE:
         return TEXT if number == 1 else ANY if number == 2 else LEFT_OUT if number == 3 else COPIED
     if message == ANY:
-        return TEXT if number == 1 else ARRAY if number == 5 else MAP if number == 6 else LEFT_OUT if number == 8 else COPIED
+        if number == 8:
+            return LEFT_OUT
+        return TEXT if number == 1 else ARRAY if number == 5 else MAP if number == 6 else COPIED
     if message == ARRAY:
         return ANY if number == 1 else COPIED
     if message == MAP:
@@ -73,7 +156,9 @@ cdef int form_of(int message, uint32_t number, int item) noexcept nogil:
     if message == REQUEST:
         return RESOURCE_GROUP if number == 1 else COPIED
     if message == RESOURCE_GROUP:
-        return RESOURCE if number == 1 else SCOPE_GROUP if number == 2 or number == 1000 else TEXT if number == 3 else COPIED
+        if number == 2 or number == OLD_SCOPE_GROUP:
+            return SCOPE_GROUP
+        return RESOURCE if number == 1 else TEXT if number == 3 else COPIED
     if message == SCOPE_GROUP:
         return SCOPE if number == 1 else item if number == 2 else TEXT if number == 3 else COPIED
     if message == RESOURCE:
@@ -129,69 +214,6 @@ cdef int form_of(int message, uint32_t number, int item) noexcept nogil:
     return COPIED
 
 
-cdef int reserve(Rewrite* r, Py_ssize_t more) noexcept nogil:
-    cdef Py_ssize_t capacity
-    cdef void* grown
-    if r.length + more <= r.capacity:
-        return 0
-    capacity = r.capacity + (r.capacity >> 1) + more
-    grown = realloc(r.out, <size_t>capacity)
-    if grown == NULL:
-        r.out_of_memory = True
-        return -1
-    r.out = <uint8_t*>grown
-    r.capacity = capacity
-    return 0
-
-
-cdef int put(Rewrite* r, Ptr p, Py_ssize_t length) noexcept nogil:
-    if reserve(r, length) < 0:
-        return -1
-    memcpy(r.out + r.length, p, <size_t>length)
-    r.length += length
-    return 0
-
-
-cdef int set_length(Rewrite* r, Py_ssize_t body) noexcept nogil:
-    """Writes the length of the content from ``body`` to the end before it, where one byte was kept free for it."""
-    cdef uint64_t value = <uint64_t>(r.length - body)
-    cdef uint64_t rest = value
-    cdef Py_ssize_t size = 1
-    cdef uint8_t* at
-    while rest >= 0x80:
-        rest >>= 7
-        size += 1
-    if reserve(r, size) < 0:
-        return -1
-    if size > 1:
-        memmove(r.out + body + size - 1, r.out + body, <size_t>value)
-        r.length += size - 1
-    at = r.out + body - 1
-    while value >= 0x80:
-        at[0] = <uint8_t>(value | 0x80)
-        value >>= 7
-        at += 1
-    at[0] = <uint8_t>value
-    return 0
-
-
-cdef int put_text(Rewrite* r, Ptr p, Ptr end) noexcept nogil:
-    """The text with U+FFFD for each ill-formed sequence."""
-    cdef int step
-    r.repaired += 1
-    while p < end:
-        step = utf8_step(p, end)
-        if step > 0:
-            if put(r, p, step) < 0:
-                return -1
-            p += step
-        else:
-            if put(r, <Ptr><const char*>b"\xef\xbf\xbd", 3) < 0:
-                return -1
-            p -= step
-    return 0
-
-
 cdef bint has_scopes(Ptr p, Ptr end) noexcept nogil:
     cdef uint32_t tag = 0
     while p < end:
@@ -204,80 +226,15 @@ cdef bint has_scopes(Ptr p, Ptr end) noexcept nogil:
     return False
 
 
-cdef int rewrite(Rewrite* r, int message, Ptr p, Ptr end) noexcept nogil:
-    cdef uint32_t tag = 0
-    cdef int form
-    cdef Ptr start, body, stop = NULL
-    cdef Py_ssize_t content
-    # With both present the old field holds the same data again and is ignored (opentelemetry-proto 0.15, trace.proto).
-    cdef bint ignore_old = message == RESOURCE_GROUP and has_scopes(p, end)
+cdef void put_repaired(Rewrite* r, Ptr p, Ptr end) noexcept nogil:
+    """Writes a text with U+FFFD in place of each ill-formed sequence."""
+    cdef int step
+    r.repaired += 1
     while p < end:
-        start = p
-        p = read_tag(p, end, &tag)
-        if p == NULL:
-            return -1
-        body = p
-        p = skip_field(p, end, tag)
-        if p == NULL:
-            return -1
-        if r.drop < r.drops_end and r.base + r.drop.start == start:
-            r.drop += 1
-            continue
-        form = form_of(message, tag >> 3, r.item)
-        if form == LEFT_OUT or (ignore_old and tag >> 3 == 1000):
-            continue
-        if form == COPIED or (tag & 7) != 2:
-            if put(r, start, p - start) < 0:
-                return -1
-            continue
-        stop = p
-        if tag >> 3 == 1000 and message == RESOURCE_GROUP:
-            if put(r, <Ptr><const char*>b"\x12", 1) < 0:
-                return -1
-        elif put(r, start, body - start) < 0:
-            return -1
-        body = read_length(body, end, &stop)
-        if body == NULL or put(r, <Ptr><const char*>b"\x00", 1) < 0:
-            return -1
-        content = r.length
-        if form != TEXT:
-            if rewrite(r, form, body, stop) < 0:
-                return -1
-        elif is_utf8(body, stop):
-            if put(r, body, stop - body) < 0:
-                return -1
-        elif put_text(r, body, stop) < 0:
-            return -1
-        if set_length(r, content) < 0:
-            return -1
-    return 0
-
-
-def repair(str signal not None, bytes wire not None, bytes drops not None):
-    """(rewritten request, number of texts repaired). ``drops``: pairs of I32 (start, end) of items to leave out, in document order."""
-    cdef Rewrite r
-    cdef int rc
-    r.base = <Ptr>PyBytes_AS_STRING(wire)
-    r.item = {"traces": SPAN, "metrics": METRIC, "logs": RECORD}[signal]
-    r.drop = <const Range*>PyBytes_AS_STRING(drops)
-    r.drops_end = r.drop + PyBytes_GET_SIZE(drops) // <Py_ssize_t>sizeof(Range)
-    r.length = r.repaired = 0
-    r.out_of_memory = False
-    r.capacity = PyBytes_GET_SIZE(wire) + 64
-    r.out = <uint8_t*>malloc(<size_t>r.capacity)
-    if r.out == NULL:
-        raise MemoryError
-    cdef Ptr end = r.base + PyBytes_GET_SIZE(wire)
-    try:
-        if end - r.base > RELEASE_GIL_BYTES:
-            with nogil:
-                rc = rewrite(&r, REQUEST, r.base, end)
+        step = utf8_step(p, end)
+        if step > 0:
+            put_bytes(&r.out, p, step)
+            p += step
         else:
-            rc = rewrite(&r, REQUEST, r.base, end)
-        if rc < 0:
-            if r.out_of_memory:
-                raise MemoryError
-            raise MalformedBatch("", 0, "not a scanned request")
-        return PyBytes_FromStringAndSize(<char*>r.out, r.length), r.repaired
-    finally:
-        free(r.out)
+            put_bytes(&r.out, b"\xef\xbf\xbd", 3)
+            p -= step

@@ -1,4 +1,4 @@
-# What other modules of the scan call of it.
+# The functions that other modules of the scan call.
 from collector.wire.proto cimport Ptr
 from collector.wire.scan.state cimport Scan
 

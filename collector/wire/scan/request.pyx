@@ -1,8 +1,9 @@
-"""An Export…ServiceRequest down to its items: resources, scopes and the frames of spans, records and metrics.
+"""Walks an Export…ServiceRequest down to its items: resources, scopes and the frames of spans, records and metrics.
 
-What is in an item is read by the module of its signal.
-Sources: ``resource.proto``, ``common.proto`` (InstrumentationScope, EntityRef), ``trace.proto``, ``metrics.proto`` and ``logs.proto``
-(Resource…, Scope…) of opentelemetry-proto 1.x.
+The contents of an item are read by the module of its signal.
+
+Source: ``resource.proto``, ``common.proto`` (InstrumentationScope, EntityRef), ``trace.proto``, ``metrics.proto`` and
+``logs.proto`` (Resource…, Scope…) of opentelemetry-proto 1.x.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint32_t
@@ -13,7 +14,9 @@ from collector.wire.proto cimport Ptr
 from collector.wire.scan.logs cimport walk_record
 from collector.wire.scan.metrics cimport walk_metric
 from collector.wire.scan.readers cimport other_field, skip_text, skip_varint, take_length, take_tag, take_text
-from collector.wire.scan.state cimport LOGS, METRICS, NO_NAME, NOT_PLAIN, OLD_FIELD, TRACES, Rows, Scan, fail, push, reject, within
+from collector.wire.scan.state cimport (
+    LOGS, METRICS, NO_NAME, NOT_PLAIN, OLD_FIELD, TRACES, Rows, Scan, fail, push, reject, within,
+)
 from collector.wire.scan.traces cimport walk_span
 from collector.wire.scan.values cimport take_attribute
 
@@ -104,7 +107,7 @@ cdef int walk_inner_scope(Scan* s, Ptr p, Ptr end, ScopeRow* row) noexcept nogil
 
 
 cdef int walk_item(Scan* s, Ptr start, Ptr p, Ptr end, int32_t parent) noexcept nogil:
-    """One span, record or metric."""
+    """Walks one span, record or metric."""
     cdef Rows* rows = &s.metrics if s.signal == METRICS else &s.items
     cdef int32_t index = <int32_t>rows.count
     cdef FrameRow* frame = <FrameRow*>push(s, rows, start)
@@ -132,7 +135,7 @@ cdef int walk_item(Scan* s, Ptr start, Ptr p, Ptr end, int32_t parent) noexcept 
         if walk_metric(s, p, end, metric, index) < 0:
             return -1
         s.item_error = 0
-        if metric.name_len == 0:           # goes as a whole, whatever is wrong with its points
+        if metric.name_len == 0:           # it is dropped as a whole, whatever is wrong with its points
             s.drops.count = drop_count
             s.rejected = rejected
             s.item_errors = item_errors
@@ -223,7 +226,7 @@ cdef int walk_resource(Scan* s, Ptr start, Ptr p, Ptr end) noexcept nogil:
         if p == NULL:
             return -1
         bit = 0
-        if tag == 0x12 or tag == 0x1F42:   # 1000: the instrumentation-library form, which old decoders read as data
+        if tag == 0x12 or tag == 0x1F42:   # 1000: the instrumentation-library field, which old decoders read
             if tag == 0x1F42:
                 s.flags |= OLD_FIELD
             p = take_length(s, p, end, &stop)
@@ -245,7 +248,7 @@ cdef int walk_resource(Scan* s, Ptr start, Ptr p, Ptr end) noexcept nogil:
             bit = 2
             p = take_text(s, p, end, &row.schema_url, &row.schema_url_len)
         elif tag >> 3 == 1000:
-            p = fail(s, start, "a known field with a wrong wire type", tag)
+            p = fail(s, start, "a known field has a wrong wire type", tag)
         else:
             p = other_field(s, start, p, end, tag, 0x0E, 0)
         if p == NULL:

@@ -1,11 +1,11 @@
-# What all modules of the scan share: its state, the rows that it fills and the error it ends with. The functions return what their
-# callers hand on: NULL or -1 after an error.
+# The state of a scan, which all its modules share: the rows that it fills and its error. Functions return NULL or -1
+# after an error, so that callers can pass it on.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from collector.wire.proto cimport Ptr
 
 cdef extern from *:
-    bint likely(bint condition) noexcept nogil     # of Cython: the other branch is laid out of the way
+    bint likely(bint condition) noexcept nogil     # from Cython; moves the other branch out of the way
 
 cdef enum:
     MAX_PATH = 128
@@ -15,10 +15,10 @@ cdef enum Signal:
     METRICS = 1
     LOGS = 2
 
-cdef enum Flag:                   # the request is legal, but must be rewritten before it may pass
+cdef enum Flag:                   # the request is legal but must be rewritten before it may pass
     BAD_TEXT = 1                  # invalid UTF-8
-    OLD_FIELD = 2                 # instrumentation-library fields; fields that only old or only new decoders know
-    NOT_PLAIN = 4                 # repeated singular field or oneof, unpacked numbers, tag or length too long
+    OLD_FIELD = 2                 # instrumentation-library fields; fields that only old or only new decoders read
+    NOT_PLAIN = 4                 # repeated singular field or oneof, unpacked numbers, overlong tag or length
 
 cdef enum ItemError:
     BAD_TRACE_ID = 1
@@ -33,18 +33,18 @@ ctypedef struct Scan:
     Ptr base
     Py_ssize_t length
     int signal
-    bint deep                     # False: bytes of our own; find the rows, do not validate what is below them
-    bint only_frames              # of items: where they stand, not what is in them
+    bint deep                     # False: trusted bytes; find the rows and do not validate what is below them
+    bint only_frames              # of items only the extent is read, not the contents
     uint32_t flags
     uint32_t item_error           # ItemError of the item being read
-    uint32_t item_errors          # of all items
+    uint32_t item_errors          # ItemErrors of all items
     int64_t rejected
     Rows resources, scopes, metrics, items
-    Rows drops                    # Range: items to be cut out, in document order
+    Rows drops                    # Range: items to cut out, in document order
     bint out_of_memory
     const char* reason            # NULL: no error
     Py_ssize_t offset
-    uint32_t tag                  # of the wrong field, 0: none
+    uint32_t tag                  # of the invalid field; 0 = none
     const char* path[MAX_PATH]    # innermost first
     int path_length
 

@@ -1,6 +1,6 @@
-"""The state of a scan: rows that grow within a limit, the error and where it stands, rejected items; and its way to Python.
+"""The state of a scan and its conversion to Python: rows that grow within a limit, the error, and rejected items.
 
-It reads no bytes (``readers``) and knows no message.
+It does not read bytes (``readers``) and does not know any message.
 """
 
 import numpy as np
@@ -21,13 +21,16 @@ from collector.wire.proto cimport Ptr
 cnp.import_array()
 
 cdef extern from "numpy/arrayobject.h":
-    object PyArray_NewFromDescr(PyTypeObject*, cnp.PyArray_Descr*, int, cnp.npy_intp*, cnp.npy_intp*, void*, int, PyObject*)
+    object PyArray_NewFromDescr(
+        PyTypeObject*, cnp.PyArray_Descr*, int, cnp.npy_intp*, cnp.npy_intp*, void*, int, PyObject*
+    )
     void PyArray_UpdateFlags(cnp.ndarray, int)
 
 cdef enum:
-    # What comes from outside may need row arrays of this many times its size each, and FREE_ROWS rows: two bytes make a row of 200, so
-    # without a limit 20 MiB of empty messages would take 2 GB. The smallest real span or point has 20 bytes and needs a factor of 11,
-    # a record of one letter 18. Our own bytes are bounded by two bytes a row alone: a rewrite may have left little in each item.
+    # An untrusted request may need row arrays of this many times its size each, plus FREE_ROWS rows. Two bytes can make
+    # a row of 200, so without a limit 20 MiB of empty messages would take 2 GB. The smallest real span or point has 20
+    # bytes and needs a factor of 11, a record of one letter 18. Trusted bytes are bounded by two bytes per row alone,
+    # because a rewrite may have left little in each item.
     ROW_BYTES_PER_BYTE = 32
     FREE_ROWS = 1024
 
@@ -61,7 +64,7 @@ cdef void* push_slow(Scan* s, Rows* rows, Ptr p) noexcept nogil:
     cdef Py_ssize_t capacity
     cdef void* grown
     if rows.count >= rows.limit:
-        fail(s, p, "more empty messages than a request of this size may hold")
+        fail(s, p, "the request has more empty messages than its size allows")
         return NULL
     capacity = rows.capacity * 2
     if capacity < 16:
@@ -82,7 +85,7 @@ cdef void* push_slow(Scan* s, Rows* rows, Ptr p) noexcept nogil:
 cdef int begin(Scan* s, bytes wire, int signal, bint deep) except -1:
     cdef Py_ssize_t length = PyBytes_GET_SIZE(wire)
     if length > 0x7FFFFFFF:
-        raise MalformedBatch("", 0, "a request of 2 GiB and more")
+        raise MalformedBatch("", 0, "the request has 2 GiB or more")
     memset(s, 0, sizeof(Scan))
     s.base = <Ptr>PyBytes_AS_STRING(wire)
     s.length = length
@@ -98,7 +101,7 @@ cdef void prepare(Rows* rows, Py_ssize_t size, Py_ssize_t length, Py_ssize_t exp
     rows.capacity = expected
     rows.rows = <uint8_t*>malloc(<size_t>(expected * size))
     if rows.rows == NULL:
-        rows.capacity = 0                  # push tries again and reports
+        rows.capacity = 0                  # push() tries again and reports the error
 
 
 cdef void finish(Scan* s):
@@ -124,8 +127,8 @@ cdef object error(Scan* s, str prefix=""):
 
 
 @cython.final
-cdef class _Memory:
-    """Owns the rows under a numpy array."""
+cdef class Memory:
+    """Owns the rows of a numpy array."""
 
     cdef void* rows
 
@@ -134,26 +137,33 @@ cdef class _Memory:
 
 
 cdef object array(Rows* rows, object dtype):
-    """Read-only record array of the rows, which it takes over."""
-    cdef _Memory memory
+    """A read-only record array of the rows, which it takes over."""
+    cdef Memory memory
     cdef void* shrunk
     cdef cnp.npy_intp count
     if rows.count == 0:
         empty = np.empty(0, dtype)
         empty.flags.writeable = False
         return empty
-    memory = _Memory.__new__(_Memory)
+    memory = Memory.__new__(Memory)
     if rows.capacity - rows.count > rows.count >> 3:
         shrunk = realloc(rows.rows, <size_t>(rows.count * rows.size))
         if shrunk != NULL:
             rows.rows = <uint8_t*>shrunk
     memory.rows = rows.rows
     rows.rows = NULL
-    # As np.frombuffer, which costs more than the scan of a small request.
+    # Like np.frombuffer, which costs more than the scan of a small request.
     count = rows.count
-    Py_INCREF(dtype)  # is taken over
+    Py_INCREF(dtype)  # PyArray_NewFromDescr steals a reference
     cdef cnp.ndarray made = PyArray_NewFromDescr(
-        <PyTypeObject*>cnp.ndarray, <cnp.PyArray_Descr*>dtype, 1, &count, NULL, memory.rows, cnp.NPY_ARRAY_CARRAY_RO, NULL
+        <PyTypeObject*>cnp.ndarray,
+        <cnp.PyArray_Descr*>dtype,
+        1,
+        &count,
+        NULL,
+        memory.rows,
+        cnp.NPY_ARRAY_CARRAY_RO,
+        NULL,
     )
     PyArray_UpdateFlags(made, cnp.NPY_ARRAY_ALIGNED)
     cnp.set_array_base(made, memory)

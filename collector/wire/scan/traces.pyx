@@ -1,4 +1,4 @@
-"""A span with its events, links and status: validated, and its row filled.
+"""Validates a span with its events, links and status, and fills its row.
 
 Source: ``trace.proto`` (Span, Status) of opentelemetry-proto 1.x.
 """
@@ -9,7 +9,8 @@ from libc.string cimport memset
 from collector.wire.layout cimport EventRow, FrameRow, LinkRow, SpanRow
 from collector.wire.proto cimport Ptr
 from collector.wire.scan.readers cimport (
-    other_field, skip_varint, take_fixed32, take_fixed64, take_int, take_length, take_span_id, take_tag, take_text, take_trace_id,
+    other_field, skip_varint, take_fixed32, take_fixed64, take_int, take_length, take_span_id, take_tag, take_text,
+    take_trace_id,
 )
 from collector.wire.scan.state cimport NOT_PLAIN, Scan, within
 from collector.wire.scan.values cimport take_attribute

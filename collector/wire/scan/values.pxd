@@ -1,21 +1,10 @@
-# What other modules of the scan call: an attribute's validation, inline for what nearly all are, and an AnyValue's kind and content.
+# Validation of attributes, inline for their common form, and reading of the kind and content of an AnyValue.
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
-from collector.wire.layout cimport AttributeRow
+from collector.wire.layout cimport KIND_DOUBLE, KIND_EMPTY, AttributeRow
 from collector.wire.proto cimport Ptr, is_ascii
 from collector.wire.scan.readers cimport other_field, take_fixed64, take_length, take_tag, take_varint
 from collector.wire.scan.state cimport Scan, within
-
-cdef enum Kind:
-    KIND_EMPTY = 0
-    KIND_STRING = 1
-    KIND_BOOL = 2
-    KIND_INT = 3
-    KIND_DOUBLE = 4
-    KIND_ARRAY = 5
-    KIND_MAP = 6
-    KIND_BYTES = 7
-    KIND_ABSENT = 255
 
 
 cdef int check_key_value(Scan* s, Ptr p, Ptr end, int depth) noexcept nogil
@@ -23,7 +12,7 @@ cdef int check_any(Scan* s, Ptr p, Ptr end, int depth) noexcept nogil
 
 
 cdef inline bint is_plain(Ptr p, Ptr end) noexcept nogil:
-    """Whether a KeyValue is what nearly all are: a short ASCII key, then a value of one number, bool or short ASCII text."""
+    """Whether a KeyValue has the common form: a short ASCII key, then a number, a bool or a short ASCII text."""
     cdef Ptr value
     if end - p < 6 or p[0] != 0x0A or p[1] > end - p - 4 or p[1] >= 0x80:
         return False
@@ -49,7 +38,7 @@ cdef inline Ptr take_attribute(Scan* s, Ptr p, Ptr end, const char* name, int32_
 
 
 cdef inline int read_any(Scan* s, Ptr p, Ptr end, AttributeRow* row) noexcept nogil:
-    """Kind and content of a validated AnyValue, not descending; the last member of the oneof wins."""
+    """Fills the kind and content of a validated AnyValue without descending; the last member of the oneof counts."""
     cdef uint32_t tag = 0
     cdef uint64_t number = 0
     cdef Ptr start, stop = NULL

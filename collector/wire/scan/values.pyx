@@ -1,6 +1,5 @@
-"""Values and attributes: validated to full depth; a value's kind and content are read without descending.
+"""Validates values and attributes to full depth. Attributes are indexed on demand (``index``).
 
-Attributes are indexed when asked for (``index``).
 Source: ``common.proto`` (AnyValue, ArrayValue, KeyValueList, KeyValue) of opentelemetry-proto 1.x.
 """
 
@@ -11,8 +10,8 @@ from collector.wire.scan.readers cimport other_field, skip_text, skip_varint, ta
 from collector.wire.scan.state cimport NOT_PLAIN, OLD_FIELD, Scan, fail, within
 
 cdef enum:
-    # Nested AnyValues, the outermost included. 8 messages above an exemplar's value + 3 for each list of key-values stay below
-    # the 100 messages that upb parses.
+    # Of nested AnyValues, including the outermost. 8 messages above the value of an exemplar and 3 for each list of
+    # key-values stay below the 100 messages that upb parses.
     MAX_DEPTH = 30
 
 
@@ -54,7 +53,7 @@ cdef int check_any(Scan* s, Ptr p, Ptr end, int depth) noexcept nogil:
     cdef int members = 0
     cdef Ptr start, stop = NULL
     if depth > MAX_DEPTH:
-        fail(s, p, "values are nested deeper than 30")
+        fail(s, p, "values nest deeper than 30")
         return -1
     while p < end:
         start = p
@@ -67,7 +66,7 @@ cdef int check_any(Scan* s, Ptr p, Ptr end, int depth) noexcept nogil:
         elif tag == 0x18 or tag == 0x10:
             p = skip_varint(s, p, end)
         elif tag == 0x21:
-            p = p + 8 if end - p >= 8 else fail(s, p, "fixed64 is truncated")
+            p = p + 8 if end - p >= 8 else fail(s, p, "the fixed64 is truncated")
         elif tag == 0x2A or tag == 0x32:
             p = take_length(s, p, end, &stop)
             if p == NULL or check_list(s, p, stop, depth, tag == 0x32) < 0:
@@ -76,7 +75,7 @@ cdef int check_any(Scan* s, Ptr p, Ptr end, int depth) noexcept nogil:
         elif tag == 0x3A:
             if take_length(s, p, end, &p) == NULL:
                 return within(s, "bytes_value")
-        elif tag == 0x40:                  # string_value_strindex: profiles only, and not in every decoder's oneof
+        elif tag == 0x40:                  # string_value_strindex: profiles only, and not part of the oneof everywhere
             s.flags |= OLD_FIELD
             members -= 1
             p = skip_varint(s, p, end)
@@ -91,7 +90,7 @@ cdef int check_any(Scan* s, Ptr p, Ptr end, int depth) noexcept nogil:
 
 
 cdef int check_list(Scan* s, Ptr p, Ptr end, int depth, bint key_values) noexcept nogil:
-    """An ArrayValue or a KeyValueList: both hold one repeated field, number 1."""
+    """Checks an ArrayValue or a KeyValueList; both have one repeated field, number 1."""
     cdef uint32_t tag = 0
     cdef Ptr start, stop = NULL
     while p < end:

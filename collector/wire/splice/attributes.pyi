@@ -1,25 +1,13 @@
-from typing import Any, Final
+from typing import Any
 
 from numpy.typing import NDArray
 
-from collector.wire.splice.rewrite import Shift
+from collector.wire.splice.attribute_log import AttributeLog
+from collector.wire.splice.relocate import OffsetMap
 
-UPSERT: Final[int]
-INSERT: Final[int]
-UPDATE: Final[int]
-DELETE: Final[int]
+__all__ = ["AttributePatches", "attribute_patches"]
 
-class AttributeLog:
-    def __init__(
-        self,
-        rows: NDArray[Any],
-        attributes: NDArray[Any],
-        known: list[bytes],
-        keys: list[bytes],
-        changes: list[tuple[int, int, NDArray[Any] | None, tuple[str, Any, Any] | None]],
-    ) -> None: ...
-    def resolve(self, slot: int) -> tuple[NDArray[Any], NDArray[Any]]: ...
-    def patches(self, tags: int | NDArray[Any]) -> AttributePatches | None: ...
+def attribute_patches(log: AttributeLog, tags: int | NDArray[Any]) -> AttributePatches | None: ...
 
 class AttributePatches:
     patch_count: int
@@ -29,4 +17,4 @@ class AttributePatches:
     def nbytes(self) -> int: ...
     def columns(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], bytes]: ...
     def inner_messages(self) -> NDArray[Any]: ...
-    def carried(self, shift: Shift, placed: NDArray[Any]) -> tuple[NDArray[Any], list[bytes]]: ...
+    def relocated(self, offset_map: OffsetMap, placed: NDArray[Any]) -> tuple[NDArray[Any], list[bytes]]: ...

@@ -1,4 +1,4 @@
-"""Requests of every awkward shape, written field by field, and what batches are compared with: protobuf messages."""
+"""Requests of many awkward shapes, written field by field, and the protobuf messages that batches are compared with."""
 
 import random
 import struct
@@ -261,7 +261,7 @@ def parsed(batch):
 
 
 def levels(message):
-    """(holder of the repeated field, its name) of every message that holds items, in document order; metrics: the data inside."""
+    """(message, its repeated field) of each message that holds items, in document order; of metrics, the data."""
     name = message.DESCRIPTOR.fields[0].name
     signal = name.removeprefix("resource_")
     for resource in getattr(message, name):
@@ -288,7 +288,7 @@ def keep(repeated, chosen):
 
 
 def pruned(message, mask):
-    """The message with the masked items, and without what then holds none."""
+    """The message with the masked items only, without parents that have none left."""
     result = type(message)()
     result.CopyFrom(message)
     mask = iter(mask)
@@ -312,7 +312,7 @@ def pruned(message, mask):
 
 
 def assert_same_index(batch):
-    """What the batch carries is what a scan of its bytes finds."""
+    """The index that the batch carries equals a scan of its bytes."""
     fresh = type(batch)(batch.wire)
     for name in batch.index.tables():
         rows = batch.index.rows(name)

@@ -1,4 +1,4 @@
-"""Batches against protobuf messages: the same operation on both gives equal content, and the index that was carried along is right."""
+"""Batches against protobuf messages: equal operations give equal content, and the index carried over is right."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def draw_mask(data, count):
 @COUNT
 @given(data=st.data())
 def test_select_keeps_the_masked_items_and_no_empty_parent(otlp, data):
-    """``select`` is what pruning the message is."""
+    """``select`` equals pruning the message."""
     batch = data.draw(otlp.batches())
     mask = draw_mask(data, batch.item_count)
     selected = batch.select(mask)
@@ -32,7 +32,7 @@ def test_select_keeps_the_masked_items_and_no_empty_parent(otlp, data):
 @COUNT
 @given(data=st.data())
 def test_select_of_parents_keeps_all_that_is_below_them(otlp, data):
-    """A mask over resources, scopes or metrics stands for the items below."""
+    """A mask over resources, scopes or metrics selects the items below."""
     batch = data.draw(otlp.batches())
     table = data.draw(st.sampled_from(batch.schema.path[:-1]))
     mask = draw_mask(data, batch.table(table).row_count)
@@ -47,7 +47,7 @@ def test_select_of_parents_keeps_all_that_is_below_them(otlp, data):
 @COUNT
 @given(data=st.data())
 def test_select_of_children_leaves_their_items(otlp, data):
-    """Events, links, exemplars and quantiles can be dropped alone."""
+    """Events, links, exemplars and quantiles can be dropped without their items."""
     batch = data.draw(otlp.batches((Traces, Metrics)))
     table = data.draw(st.sampled_from(batch.tables[len(batch.schema.path) :]))
     mask = draw_mask(data, batch.table(table).row_count)
@@ -67,7 +67,7 @@ def test_select_of_children_leaves_their_items(otlp, data):
 @COUNT
 @given(data=st.data())
 def test_partition_gives_each_item_to_its_part(otlp, data):
-    """Each code's part is the selection of its items; None where there is none; -1 is dropped."""
+    """The part of each code is the selection of its items, or None without items; -1 is dropped."""
     batch = data.draw(otlp.batches())
     codes = np.array(
         data.draw(st.lists(st.integers(-1, 2), min_size=batch.item_count, max_size=batch.item_count)), np.int32
@@ -83,7 +83,7 @@ def test_partition_gives_each_item_to_its_part(otlp, data):
 @COUNT
 @given(data=st.data())
 def test_split_keeps_order_and_limits(otlp, data):
-    """Parts hold the items in order, none is beyond a limit unless it is a single item."""
+    """Parts have the items in order, and only a part of a single item exceeds a limit."""
     batch = data.draw(otlp.batches())
     max_items = data.draw(st.integers(0, 5))
     max_bytes = data.draw(st.sampled_from((0, 1, 100, 300, 1000)))
@@ -99,7 +99,7 @@ def test_split_keeps_order_and_limits(otlp, data):
 @COUNT
 @given(data=st.data())
 def test_concat_joins_content_and_index(otlp, data):
-    """The joined batch is the messages' resources one after the other."""
+    """The joined batch has the resources of the messages in order."""
     kind = data.draw(st.sampled_from((Traces, Metrics, Logs)))
     batches = data.draw(st.lists(otlp.batches((kind,)), min_size=1, max_size=4))
     joined = kind.concat(batches)
@@ -113,20 +113,8 @@ def test_concat_joins_content_and_index(otlp, data):
 
 @COUNT
 @given(data=st.data())
-def test_gather_selects_and_joins(otlp, data):
-    """``gather`` is ``select`` of each, joined."""
-    kind = data.draw(st.sampled_from((Traces, Metrics, Logs)))
-    batches = data.draw(st.lists(otlp.batches((kind,)), min_size=1, max_size=3))
-    parts = [(batch, draw_mask(data, batch.item_count)) for batch in batches]
-    gathered = kind.gather(parts)
-    otlp.assert_same_index(gathered)
-    assert gathered.item_count == sum(int(mask.sum()) for _, mask in parts)
-
-
-@COUNT
-@given(data=st.data())
 def test_changes_of_a_batch_without_an_index_are_the_same(otlp, data):
-    """Whether the index was there makes no difference to the bytes."""
+    """The bytes do not depend on whether the index was built."""
     batch = data.draw(otlp.batches())
     mask = draw_mask(data, batch.item_count)
     assert batch.select(mask).wire == batch.without_index().select(mask).wire
@@ -156,7 +144,7 @@ def traces(otlp):
 
 
 def test_inherited_attributes_come_from_the_nearest_level(traces):
-    """Span, then scope, then resource."""
+    """Values are inherited from the span's scope, then from its resource."""
     assert traces.attribute("both", inherit=True).text.to_list() == ["span", "scope", "scope"] * 2
     assert traces.attribute("service.name", inherit=True).text.to_list() == ["s0"] * 3 + ["s1"] * 3
     assert traces.attribute("service.name").present.sum() == 0
@@ -165,7 +153,7 @@ def test_inherited_attributes_come_from_the_nearest_level(traces):
 
 
 def test_ancestors(traces):
-    """Each row's ancestor; only tables above have one."""
+    """The ancestor of each row; only tables above can be ancestors."""
     assert traces.ancestor("resources").tolist() == [0, 0, 0, 1, 1, 1]
     assert traces.ancestor("spans", "events").tolist() == [0, 1, 2, 3, 4, 5]
     with pytest.raises(KeyError, match="not above"):
@@ -173,7 +161,7 @@ def test_ancestors(traces):
 
 
 def test_unknown_tables_and_fields_name_those_there_are(traces):
-    """The error says what can be asked for."""
+    """The error lists the valid names."""
     with pytest.raises(KeyError, match="spans"):
         traces.table("records")
     with pytest.raises(KeyError, match="trace_state"):
@@ -181,7 +169,7 @@ def test_unknown_tables_and_fields_name_those_there_are(traces):
 
 
 def test_the_index_counts_as_memory(traces):
-    """``memory_bytes`` grows with the index; ``without_index`` gives it back; the bytes stay the same object."""
+    """``memory_bytes`` grows with the index, ``without_index`` frees it, and the bytes stay the same object."""
     bare = traces.without_index()
     assert bare.memory_bytes == bare.size_bytes
     before = traces.memory_bytes
@@ -192,7 +180,7 @@ def test_the_index_counts_as_memory(traces):
 
 
 def test_nothing_can_be_written_to(traces):
-    """Batches are shared: every array refuses."""
+    """All arrays are read-only, because batches are shared."""
     arrays = [
         traces.table().rows,
         traces.table().parent,
@@ -213,13 +201,13 @@ def test_nothing_can_be_written_to(traces):
 
 
 def test_contexts_that_differ_do_not_merge(traces):
-    """Equal contexts only."""
+    """Only batches with equal contexts are joined."""
     other = traces.with_context(Context(tenant="t"))
     assert other.context.tenant == "t"
     assert other.wire is traces.wire
     with pytest.raises(ValueError, match="context"):
         Traces.concat([traces, other])
-    with pytest.raises(ValueError, match="no batch"):
+    with pytest.raises(ValueError, match="at least one batch"):
         Traces.concat([])
     assert Traces.concat([other, other]).context == other.context
     assert other.select(np.arange(6) < 1).context == other.context
@@ -227,7 +215,7 @@ def test_contexts_that_differ_do_not_merge(traces):
 
 
 def test_an_empty_batch_has_no_bytes_and_answers_everything(traces):
-    """Nothing left: item_count 0, wire b""; every column is empty."""
+    """A batch without items has item_count 0, wire b"" and empty columns."""
     empty = traces.select(np.zeros(6, np.bool_))
     assert (empty.item_count, empty.wire) == (0, b"")
     assert len(empty.field("name")) == len(empty.attribute("both", inherit=True)) == len(empty.field("trace_id")) == 0
@@ -240,21 +228,21 @@ def test_an_empty_batch_has_no_bytes_and_answers_everything(traces):
 
 
 def test_a_mask_of_another_length_is_refused(traces):
-    """Not silently cut or padded."""
-    with pytest.raises(ValueError, match="mask of 5"):
+    """A mask is not silently cut or padded."""
+    with pytest.raises(ValueError, match="expected a mask of 6 rows, got 5"):
         traces.select(np.zeros(5, np.bool_))
-    with pytest.raises(ValueError, match="mask of 7"):
+    with pytest.raises(ValueError, match="expected a mask of 6 rows, got 7"):
         traces.select(np.ones(7, np.bool_))
 
 
 def test_malformed_bytes_do_not_become_a_batch():
-    """The door says where and why."""
+    """The error of the door says where and why."""
     with pytest.raises(MalformedBatch):
         Traces.from_wire(b"\x0a\x05\x01")
 
 
 def test_batch_types_by_signal():
-    """One class a signal."""
+    """One class per signal."""
     assert [batch_type(signal) for signal in Signal] == [Traces, Metrics, Logs]
     assert all(issubclass(batch_type(signal), Batch) and batch_type(signal).signal is signal for signal in Signal)
     assert Signal.METRICS.item_name == "metric_points"

@@ -1,4 +1,4 @@
-"""Builders against protobuf messages: what they write is what the message classes would hold."""
+"""Builders against protobuf messages: both have equal content."""
 
 import math
 

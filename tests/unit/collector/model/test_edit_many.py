@@ -1,4 +1,4 @@
-"""Many changes of attributes in one edit against a slow reference over protobuf messages: every mode, mask, form of values and length."""
+"""Many attribute changes in one edit against a slow reference: all modes, masks, forms of values and lengths."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ TEXTS = ("", "v", "grün", "y" * 120, "z" * 20_000)  # lengths of one, two and t
 
 
 def reference(rows, key, values, mask, mode):
-    """What one ``set`` makes of each row's list of (key, value): None = absent."""
+    """The effect of one ``set`` on each row's list of (key, value); None = absent."""
     for row, value, wanted in zip(rows, values, mask, strict=True):
         found = [i for i, (name, _) in enumerate(row) if name == key]
         if not wanted or value is None or (mode == "insert" and found) or (mode == "update" and not found):
@@ -82,7 +82,7 @@ def draw_values(data, count):
 @PROPERTY
 @given(data=st.data())
 def test_many_sets_in_one_edit_are_those_of_the_reference(otlp, data):
-    """Up to 12 sets and deletes of few keys over all tables, some keys repeated on a row: content, reads on the way, and the index."""
+    """Up to 12 sets and deletes of few, also repeated keys over all tables: content, reads through the edit, index."""
     batch = data.draw(otlp.batches(kinds=(Traces,), indexed=data.draw(st.booleans())))
     before = otlp.parsed(batch)
     tables = ("resources", "scopes", "spans", "events")
@@ -92,16 +92,16 @@ def test_many_sets_in_one_edit_are_those_of_the_reference(otlp, data):
         table = data.draw(st.sampled_from(tables))
         rows = expected[table]
         mask = np.array([data.draw(st.booleans()) for _ in rows], np.bool_) if data.draw(st.booleans()) else None
-        every = np.ones(len(rows), np.bool_) if mask is None else mask.copy()
+        rows_mask = np.ones(len(rows), np.bool_) if mask is None else mask.copy()
         key = data.draw(st.sampled_from(KEYS))
         if data.draw(st.integers(0, 4)) == 0:
             edit.delete(key, mask, table=table)
-            delete(rows, key, every)
+            delete(rows, key, rows_mask)
         else:
             given_values, values = draw_values(data, len(rows))
             mode = data.draw(st.sampled_from(("insert", "update", "upsert")))
             edit.set(key, given_values, mask, table=table, mode=mode)
-            reference(rows, key, values, every, mode)
+            reference(rows, key, values, rows_mask, mode)
             if isinstance(given_values, np.ndarray):
                 given_values[:] = 0  # the caller may use its arrays again
         if mask is not None:
@@ -120,7 +120,7 @@ def test_many_sets_in_one_edit_are_those_of_the_reference(otlp, data):
 
 @pytest.mark.parametrize("size", [0, 90, 100, 110, 120, 16_200, 16_300, 16_400, 2_097_100])
 def test_lengths_around_grow_across_varint_boundaries(otlp, size):
-    """Of the span, the scope and the resource, with what follows moved."""
+    """Lengths of the span, the scope and the resource change, and the index of what follows moves."""
     request = otlp.REQUESTS[Traces]()
     for _ in range(2):
         scope = request.resource_spans.add().scope_spans.add()
@@ -140,7 +140,7 @@ def test_lengths_around_grow_across_varint_boundaries(otlp, size):
 @PROPERTY
 @given(data=st.data())
 def test_an_index_joined_of_edited_batches_is_that_of_the_bytes(otlp, data):
-    """Edited, some asked for their index and some not, concatenated, edited again and selected from."""
+    """Batches are edited, partly indexed, concatenated, edited again and selected from."""
     kind = data.draw(st.sampled_from((Traces, Logs)))
     parts = []
     for number in range(data.draw(st.integers(2, 4))):
@@ -160,7 +160,7 @@ def test_an_index_joined_of_edited_batches_is_that_of_the_bytes(otlp, data):
 
 
 def test_columns_of_fields_outlive_an_edit_that_leaves_them(otlp):
-    """Numbers and texts that were read are not read again; the field that was set is, and so is a column that keeps the old bytes."""
+    """Cached numbers and texts are kept, except the field that was set and columns that keep the old bytes alive."""
     request = otlp.REQUESTS[Traces]()
     request.resource_spans.add().scope_spans.add().spans.add(name="op", kind=2)
     batch = Traces.from_wire(request.SerializeToString())
@@ -175,7 +175,7 @@ def test_columns_of_fields_outlive_an_edit_that_leaves_them(otlp):
 
 
 def test_a_mask_of_another_length_is_refused(otlp):
-    """Also of one row, which numpy would spread over all."""
+    """A mask of one row is refused as well, although numpy would broadcast it."""
     request = otlp.REQUESTS[Traces]()
     scope = request.resource_spans.add().scope_spans.add()
     scope.spans.add(), scope.spans.add()
@@ -185,5 +185,5 @@ def test_a_mask_of_another_length_is_refused(otlp):
         lambda mask: edit.delete("k", mask),
         lambda mask: edit.set_field("kind", 1, mask),
     ):
-        with pytest.raises(ValueError, match="mask of 1 for 2 rows"):
+        with pytest.raises(ValueError, match="expected a mask of 2 rows, got one of 1"):
             method(np.ones(1, np.bool_))

@@ -1,7 +1,6 @@
-"""The inner steps of the six hard processors, written against the model: it is right if each stays short and none loops over items.
+"""The inner steps of six hard processors, written against the model: each is short and none loops over items.
 
-Loops below run over batches, metrics' bucket layouts, or distinct values; never over spans, points, records or
-attributes.
+The loops below run over batches, bucket layouts or distinct values, never over spans, points, records or attributes.
 """
 
 import re
@@ -15,7 +14,7 @@ SECOND = 10**9
 
 
 def trace_request(otlp, *traces):
-    """One span a (trace number, name, start s, end s, error) row."""
+    """One span per (trace number, name, start s, end s, error)."""
     request = otlp.REQUESTS[Traces]()
     scope = request.resource_spans.add().scope_spans.add()
     for number, name, start, end, error in traces:
@@ -26,7 +25,7 @@ def trace_request(otlp, *traces):
 
 
 def test_tail_sampling_gathers_whole_traces_by_decision(otlp):
-    """Batches are kept as they came with the slot of each span; a decision per slot gathers the spans of kept traces from all."""
+    """Batches are kept with the slot of each span; a decision per slot selects the spans of kept traces from all."""
     pending = KeyTable({"error": np.bool_, "first_ns": np.uint64, "last_ns": np.uint64})
     held = []
     for batch in (
@@ -44,7 +43,7 @@ def test_tail_sampling_gathers_whole_traces_by_decision(otlp):
     slow = pending.column("last_ns")[live] - pending.column("first_ns")[live] > 5 * SECOND
     keep = np.zeros(live.max() + 1, np.bool_)
     keep[live] = pending.column("error")[live] | slow
-    kept = Traces.gather([(batch, keep[slots]) for batch, slots in held])
+    kept = Traces.concat([batch.select(keep[slots]) for batch, slots in held])
     pending.remove(live)
 
     assert kept.field("name").to_list() == ["b", "c", "d", "e"]
@@ -65,7 +64,7 @@ def histogram_request(otlp, rows):
 
 
 def test_a_cap_adds_what_each_cumulative_source_grew_by_to_one_overflow_series(otlp):
-    """Series beyond the limit: known by their key, their growth since the last point summed bucket by bucket."""
+    """The growth of series beyond the limit, found by their key, is summed bucket by bucket."""
     width = 3
     state = KeyTable({"buckets": (np.uint64, (width,)), "count": np.uint64, "sum": np.float64})
     limit, overflow = 1, np.zeros(width, np.uint64)
@@ -97,7 +96,7 @@ def test_a_cap_adds_what_each_cumulative_source_grew_by_to_one_overflow_series(o
 
 
 def test_points_of_one_group_are_summed_with_reduceat(otlp):
-    """Groups by what is left of the attributes; sums per group without a loop."""
+    """Points are grouped by the remaining attributes and summed per group without a loop."""
     request = otlp.REQUESTS[Metrics]()
     metric = request.resource_metrics.add().scope_metrics.add().metrics.add(name="requests")
     metric.sum.aggregation_temporality, metric.sum.is_monotonic = 1, True
@@ -118,7 +117,7 @@ def test_points_of_one_group_are_summed_with_reduceat(otlp):
 
 
 def test_gpu_energy_is_joined_to_each_spans_own_interval(otlp):
-    """Cumulative joules at the sampler's times, read at each span's start and end; only on the spans of this kind of work."""
+    """Cumulative joules are interpolated at the start and end of each span, for the spans of one kind of work only."""
     batch = trace_request(
         otlp,
         (1, "embed", 0, 1, False),
@@ -138,7 +137,7 @@ def test_gpu_energy_is_joined_to_each_spans_own_interval(otlp):
 
 
 def test_redaction_blanks_secrets_in_span_and_event_attributes_and_deletes_keys(otlp):
-    """The expression runs once per distinct value; exception events are a table like any other."""
+    """The expression runs once per distinct value of a key; exception events are a table like any other."""
     request = otlp.REQUESTS[Traces]()
     scope = request.resource_spans.add().scope_spans.add()
     for card in ("4111111111111111", "none"):
@@ -152,11 +151,11 @@ def test_redaction_blanks_secrets_in_span_and_event_attributes_and_deletes_keys(
     secret = re.compile(r"\b4\d{15}\b")
     edit = batch.edit()
     for table in ("resources", "scopes", "spans", "events", "links"):
-        every = batch.attributes(table)
-        text = every.as_text()
-        blanked = text.map(lambda value: secret.sub("****", value))
-        hit = text.where(lambda value: secret.search(value) is not None)
-        edit.replace_attributes(hit, blanked, table=table).delete_attributes(every.key.equals("password"), table=table)
+        for key in batch.attributes(table).key.distinct:
+            text = batch.attribute(key, table).as_text()
+            is_secret = text.where(lambda value: secret.search(value) is not None)
+            edit.set(key, text.map(lambda value: secret.sub("****", value)), is_secret, table=table)
+        edit.delete("password", table=table)
     redacted = edit.apply()
     assert b"4111" not in redacted.wire
     assert b"hunter2" not in redacted.wire
@@ -205,7 +204,7 @@ def test_remote_write_looks_its_label_bytes_up_by_series(otlp):
 
 
 def test_loki_streams_are_the_groups_of_equal_label_sets(otlp):
-    """Labels from resources and records; one group a set; lines in order of time within each."""
+    """Labels come from resources and records; each set of labels is a group with its lines in order of time."""
     request = otlp.REQUESTS[Logs]()
     for service, records in (
         ("api", ((3, "INFO", "c"), (1, "INFO", "a"))),

@@ -34,7 +34,7 @@ def test_a_salt_gives_a_hash_that_others_can_repeat():
 
 
 def test_a_salted_hash_stays_what_it_is():
-    """Persisted and routed keys depend on it: a change here is a breaking one."""
+    """Persisted and routed keys depend on these values: changing them is a breaking change."""
     assert hash_text(COLUMN, b"salt")[0].tolist() == GOLDEN
 
 

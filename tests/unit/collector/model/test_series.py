@@ -1,4 +1,4 @@
-"""Series identity, over an index written down by hand: what belongs to it, what does not."""
+"""The identity of series, over an index written by hand: what belongs to it and what does not."""
 
 from dataclasses import dataclass, field
 
@@ -26,7 +26,7 @@ class Rows:
 
 @dataclass
 class Point:
-    """All that makes up one point's identity; each is put into a resource, scope and metric of its own."""
+    """Everything that makes up a point's identity; each point gets a resource, scope and metric of its own."""
 
     attributes: list = field(default_factory=list)
     name: str | None = "requests"
@@ -41,7 +41,7 @@ class Point:
 
 
 class Index:
-    """As much of a Metrics batch as ``series_key`` reads."""
+    """The part of a Metrics batch that ``series_key`` reads."""
 
     def __init__(self, points):
         self.buffer = bytearray(b"\xff")
@@ -98,7 +98,7 @@ class Index:
 
 
 def same(*points):
-    """Whether all points are one series."""
+    """Whether all points belong to one series."""
     return len({tuple(row) for row in series_key(Index(points)).tolist()}) == 1
 
 

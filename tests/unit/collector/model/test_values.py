@@ -4,7 +4,7 @@ import pytest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from collector.model.values import any_value_text, double_text
-from collector.wire.build import encode_value
+from collector.wire.encode import encode_value
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ from collector.wire.build import encode_value
     ],
 )
 def test_doubles_as_text(value, text):
-    """As Go's JSON writes them."""
+    """Doubles are written as Go's JSON writes them."""
     assert double_text(value) == text
 
 
@@ -43,7 +43,7 @@ def test_doubles_as_text(value, text):
     ],
 )
 def test_values_as_bytes_and_text(value, text):
-    """What is encoded is what protobuf reads, and its text is the specification's."""
+    """Protobuf reads the encoded value, and its text follows the specification."""
     content = encode_value(value)
     assert AnyValue.FromString(content).SerializeToString() == content
     assert any_value_text(content) == text
@@ -53,13 +53,13 @@ def test_values_as_bytes_and_text(value, text):
     ("value", "error"), [(2**63, ValueError), (-(2**63) - 1, ValueError), (object(), TypeError), ([{1, 2}], TypeError)]
 )
 def test_what_is_no_value_is_refused(value, error):
-    """Too large, or of no kind there is."""
+    """Values that are too large or of an unsupported type are refused."""
     with pytest.raises(error):
         encode_value(value)
 
 
 def test_nesting_has_a_limit():
-    """What would not be let in at the door is not made here."""
+    """Values that the door would refuse cannot be encoded."""
     value = "x"
     for _ in range(29):
         value = [value]
@@ -69,6 +69,6 @@ def test_nesting_has_a_limit():
 
 
 def test_damaged_bytes_have_some_text():
-    """The decoder stops at what is no field; it never raises."""
+    """The decoder stops at the first invalid field and never raises."""
     for content in (b"\x0a", b"\x0a\x05a", b"\x80", b"\x0b", b"\x21\x00", b"\x2a\x02\x0a\x09"):
         assert isinstance(any_value_text(content), str)

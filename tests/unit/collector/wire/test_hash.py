@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.wire import hash as wire_hash
+from collector.wire.hash.identity import PROCESS_KEY
 from collector.wire.layout import ATTRIBUTE, KIND_BOOL, KIND_BYTES, KIND_DOUBLE, KIND_EMPTY, KIND_INT, KIND_STRING
 
 MASK = 2**64 - 1
@@ -130,14 +131,14 @@ def test_arrays_of_different_length_are_refused():
 
 @given(st.lists(short, max_size=30), st.binary(max_size=3))
 def test_find_slice_is_index(values, wanted):
-    """The first that is equal; what is absent is not the empty slice."""
+    """The first equal slice is found; an absent slice is not an empty one."""
     for sought in {wanted, *(value for value in values if value is not None)}:
         assert wire_hash.find_slice(*laid_out(values), sought) == (values.index(sought) if sought in values else -1)
 
 
 @pytest.mark.parametrize(("starts", "lengths"), [([2], [2]), ([0, 1], [1]), ([2**31 - 1], [2])])
 def test_find_slice_reads_nothing_outside(starts, lengths):
-    """Nor does it take arrays of different lengths."""
+    """Arrays of different lengths are refused."""
     with pytest.raises(ValueError, match=r"outside|length"):
         wire_hash.find_slice(b"abc", np.array(starts, np.int32), np.array(lengths, np.int32), b"bc")
 
@@ -167,7 +168,7 @@ def test_hash_slices_is_siphash_1_3_128(values):
 def test_the_key_of_this_process_is_secret_and_a_key_has_16_bytes():
     args = laid_out([b"text"])
     assert not np.array_equal(wire_hash.hash_slices(*args), wire_hash.hash_slices(*args, KEY))
-    assert np.array_equal(wire_hash.hash_slices(*args), wire_hash.hash_slices(*args, wire_hash.PROCESS_KEY))
+    assert np.array_equal(wire_hash.hash_slices(*args), wire_hash.hash_slices(*args, PROCESS_KEY))
     for bad in (b"short", "x" * 16):
         with pytest.raises(ValueError, match="16 bytes"):
             wire_hash.hash_slices(*args, bad)
@@ -275,7 +276,7 @@ def test_combine_is_siphash_of_the_words_in_order(rows):
 
 @given(st.lists(st.integers(-3, 12), max_size=30), st.integers(0, 9))
 def test_clear_rows_is_assigning_zero(slots, count):
-    """To every column alike; what is no row of it is passed over."""
+    """Rows are cleared in every column; slots outside a column are ignored."""
     slots = np.array(slots, np.int32)
     columns = [
         np.ones(count, np.uint8),
@@ -294,7 +295,7 @@ def test_clear_rows_is_assigning_zero(slots, count):
     "column", [np.ones(8)[::2], np.ones(3, object), np.broadcast_to(np.float64(1), 3), np.ones(())]
 )
 def test_clear_rows_refuses_what_it_cannot_clear(column):
-    """Strided, of objects, read-only, without rows."""
+    """Arrays that are strided, of objects, read-only or without dimensions are refused."""
     with pytest.raises(ValueError, match="column"):
         wire_hash.clear_rows([column], np.zeros(1, np.int32))
 

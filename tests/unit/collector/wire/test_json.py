@@ -1,4 +1,4 @@
-"""OTLP/JSON against protobuf's own JSON mapping with hex ids, and each rule of the specification by itself."""
+"""OTLP/JSON against protobuf's own JSON mapping with hex ids, and each rule of the specification."""
 
 import base64
 import json
@@ -115,7 +115,7 @@ def with_hex_ids(value):
 
 
 def reference(message):
-    """The message as OTLP/JSON says it."""
+    """The message as OTLP/JSON."""
     return with_hex_ids(json_format.MessageToDict(message, use_integers_for_enums=True))
 
 
@@ -151,13 +151,13 @@ def test_there_and_back_again(case):
 
 
 def span(**fields):
-    """The span that a body with these fields gives."""
+    """The span read from a body with these fields."""
     body = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [fields]}]}]}).encode()
     return ExportTraceServiceRequest.FromString(from_json("traces", body)).resource_spans[0].scope_spans[0].spans[0]
 
 
 def value(**fields):
-    """The attribute value that a body with this AnyValue gives."""
+    """The attribute value read from a body with this AnyValue."""
     return span(attributes=[{"key": "k", "value": fields}]).attributes[0].value
 
 
@@ -206,12 +206,12 @@ def test_ids_are_written_in_lower_case():
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("traceId", "0af7651916cd43dd8448eb211c80319", "32 hexadecimal digits are expected, not 31"),
-        ("spanId", "b7ad6b71692033310", "16 hexadecimal digits are expected, not 17"),
+        ("traceId", "0af7651916cd43dd8448eb211c80319", "expected 32 hexadecimal digits, got 31"),
+        ("spanId", "b7ad6b71692033310", "expected 16 hexadecimal digits, got 17"),
         ("parentSpanId", "b7ad6b716920333g", "hexadecimal"),
-        ("traceId", "CvdlGRbNQ92ESOshHIAxnA==", "not 24 characters"),
+        ("traceId", "CvdlGRbNQ92ESOshHIAxnA==", "got 24 characters"),
         ("traceId", "é" * 16, "hexadecimal"),
-        ("spanId", 5, "not 5"),
+        ("spanId", 5, "got 5"),
     ],
 )
 def test_a_bad_id_is_refused_by_its_path(name, text, reason):
@@ -226,7 +226,7 @@ def test_enums_are_integers_or_names():
     assert (span(kind=3).kind, span(kind="SPAN_KIND_CLIENT").kind, span(kind="2").kind) == (3, 3, 2)
     assert span(kind=77).kind == 77
     refused(lambda: span(kind="CLIENT"), f"{SPAN}.kind", "SPAN_KIND_CLIENT")
-    refused(lambda: span(kind=2**31), f"{SPAN}.kind", "32 bits")
+    refused(lambda: span(kind=2**31), f"{SPAN}.kind", "signed 32-bit integer")
     refused(lambda: span(kind=1.0), f"{SPAN}.kind", "integer")
 
 
@@ -249,8 +249,8 @@ def test_no_integer_is_refused(bad):
 
 @pytest.mark.parametrize("bad", ["9223372036854775808", "-9223372036854775809"])
 def test_an_integer_outside_its_bits_is_refused(bad):
-    refused(lambda: value(intValue=bad), f"{SPAN}.attributes[0].value.intValue", "64 bits")
-    refused(lambda: span(startTimeUnixNano="-1"), f"{SPAN}.startTimeUnixNano", "64 bits without sign")
+    refused(lambda: value(intValue=bad), f"{SPAN}.attributes[0].value.intValue", "signed 64-bit integer")
+    refused(lambda: span(startTimeUnixNano="-1"), f"{SPAN}.startTimeUnixNano", "unsigned 64-bit integer")
     assert span(startTimeUnixNano=str(2**64 - 1)).start_time_unix_nano == 2**64 - 1
 
 
@@ -259,7 +259,7 @@ def test_an_integer_outside_its_bits_is_refused(bad):
     [("droppedAttributesCount", -1), ("droppedAttributesCount", 2**32), ("flags", -1), ("flags", 2**32)],
 )
 def test_an_unsigned_32_bit_field_takes_no_other(name, bad):
-    refused(lambda: span(**{name: bad}), f"{SPAN}.{name}", "32 bits without sign")
+    refused(lambda: span(**{name: bad}), f"{SPAN}.{name}", "unsigned 32-bit integer")
     assert getattr(span(**{name: 2**32 - 1}), "flags" if name == "flags" else "dropped_attributes_count") == 2**32 - 1
 
 
@@ -335,7 +335,8 @@ def test_zero_values_with_presence_are_kept_and_others_left_out():
     made.attributes.add(key="k").value.bool_value = False
     made.attributes.add(key="e").value.SetInParent()
     assert to_json("traces", message.SerializeToString()) == (
-        b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":[{"key":"k","value":{"boolValue":false}},{"key":"e","value":{}}]}]}]}]}'
+        b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":['
+        b'{"key":"k","value":{"boolValue":false}},{"key":"e","value":{}}]}]}]}]}'
     )
     # Written out in full on the wire, an implicit zero is a zero all the same.
     assert to_json("logs", b"\x0a\x02\x1a\x00") == b'{"resourceLogs":[{}]}'
@@ -353,12 +354,15 @@ def test_the_wrong_shape_is_refused_by_its_path():
         ),
         (b'{"resourceSpans":[{"resource":[]}]}', "resourceSpans[0].resource"),
     ):
-        refused(lambda body=body: from_json("traces", body), path, "is expected")
+        refused(lambda body=body: from_json("traces", body), path, "expected")
     refused(lambda: value(boolValue="true"), f"{SPAN}.attributes[0].value.boolValue", "true or false")
 
 
 def test_an_element_of_a_packed_list_is_named():
-    body = b'{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"histogram":{"dataPoints":[{"bucketCounts":["1",null]}]}}]}]}]}'
+    body = (
+        b'{"resourceMetrics":[{"scopeMetrics":[{"metrics":['
+        b'{"histogram":{"dataPoints":[{"bucketCounts":["1",null]}]}}]}]}]}'
+    )
     path = "resourceMetrics[0].scopeMetrics[0].metrics[0].histogram.dataPoints[0].bucketCounts[1]"
     refused(lambda: from_json("metrics", body), path, "integer")
 
@@ -414,7 +418,7 @@ def test_numbers_of_a_list_may_be_packed_or_not():
 
 @given(st.sampled_from(sorted(REQUESTS)), st.binary(max_size=60))
 def test_bytes_that_are_no_request_are_refused_or_written(signal, wire):
-    """Never a read outside the buffer, never another error."""
+    """Nothing is read outside the buffer, and no other error is raised."""
     try:
         written = to_json(signal, wire)
     except MalformedBatch:
@@ -462,3 +466,12 @@ def test_any_json_is_refused_or_read(body):
     except MalformedBatch:
         return
     ExportLogsServiceRequest.FromString(wire)
+
+
+def test_a_negative_zero_keeps_its_sign():
+    """As -0.0: a reader takes -0 for an integer."""
+    message = ExportMetricsServiceRequest()
+    message.resource_metrics.add().scope_metrics.add().metrics.add().gauge.data_points.add(as_double=-0.0)
+    body = to_json("metrics", message.SerializeToString())
+    assert b'"asDouble":-0.0' in body
+    assert ExportMetricsServiceRequest.FromString(from_json("metrics", body)) == message

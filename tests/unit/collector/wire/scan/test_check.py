@@ -74,7 +74,7 @@ def scalar(rng: random.Random, field: Any) -> Any:
 
 
 def fill(rng: random.Random, message: Message, depth: int = 0) -> Message:
-    """Any field of the message may be set, to anything the door lets in."""
+    """Sets any fields of the message to values that the door accepts."""
     for field in message.DESCRIPTOR.fields:
         if field.name.endswith("strindex") or (
             rng.random() < 0.25 and field.full_name != "opentelemetry.proto.metrics.v1.Metric.name"
@@ -160,7 +160,7 @@ def assert_row(wire: bytes, row: np.void, message: Message, parent: int) -> None
 
 
 def content(field: bytes) -> bytes:
-    """What is in a field that a row frames from its tag on."""
+    """The content of a field whose extent, from its tag on, is in a row."""
     at = 0
     for _ in range(2):  # tag, length
         while field[at] >= 0x80:
@@ -215,7 +215,7 @@ def assert_children(table: str, wire: bytes, parents: np.ndarray, lists: list[An
 
 
 def assert_index(signal: str, wire: bytes, tables: tuple[np.ndarray, ...]) -> None:
-    """Every table, child table and attribute of the index says what protobuf reads."""
+    """All tables, child tables and attributes of the index equal what protobuf reads."""
     parsed: Any = REQUESTS[signal].FromString(wire)
     group_field, scope_field, item_field = {
         "traces": ("resource_spans", "scope_spans", "spans"),
@@ -307,7 +307,7 @@ def assert_points(wire: bytes, tables: tuple[np.ndarray, ...], metrics: list[Any
 @given(seed=st.integers(0, 2**32))
 @settings(deadline=None, max_examples=60)
 def test_agrees_with_protobuf_on_whole_requests(signal, seed):
-    """What protobuf writes passes as it is, and every table of the index holds what protobuf reads."""
+    """Messages written by protobuf pass unchanged, and all tables of the index equal what protobuf reads."""
     wire = request(signal, seed).SerializeToString()
     kept, tables, rejected, message, repaired = scan.check(signal, wire)
     assert kept is wire
@@ -339,7 +339,7 @@ def damage(rng: random.Random, wire: bytes) -> bytes:
 
 
 def duplicate(rng: random.Random, message: Message) -> bytes:
-    """The request with pieces of other requests after it inside its messages: repeated singular fields, merged messages."""
+    """The request with pieces of other requests appended to its messages: repeated singular fields, merged messages."""
     parts = [message.SerializeToString()]
     for field, value in message.ListFields():
         if field.message_type is None or rng.random() < 0.5:
@@ -359,7 +359,7 @@ def plain(message: Any) -> bytes:
 
 
 def assert_let_in_or_refused(signal: str, wire: bytes) -> bool:
-    """The property of the door: what passes, upb parses, with the content it read in what came, and our index agrees."""
+    """The property of the door: upb parses what passes, with the content it read in the original; our index agrees."""
     try:
         kept, tables, rejected, message, repaired = scan.check(signal, wire)
     except MalformedBatch as error:
@@ -396,7 +396,7 @@ def test_damaged_requests_are_refused_or_read_alike(signal, seed):
 @given(seed=st.integers(0, 2**32))
 @settings(deadline=None, max_examples=40)
 def test_repeated_fields_are_merged_as_protobuf_merges_them(signal, seed):
-    """Singular fields and members of oneofs that occur again are let in, in the plain form, with the content protobuf reads."""
+    """Repeated singular fields and oneof members are accepted and normalised, with the content that protobuf reads."""
     rng = random.Random(seed)
     wire = duplicate(rng, fill(rng, REQUESTS[signal]()))
     assert assert_let_in_or_refused(signal, wire)

@@ -1,4 +1,4 @@
-"""What the door lets in, rule by rule."""
+"""The rules of the door, one by one."""
 
 from typing import Any
 
@@ -67,7 +67,7 @@ def test_empty_request_passes():
 
 
 def test_unknown_signal_is_a_programming_error():
-    """A signal that does not exist is no fault of the request."""
+    """A signal that does not exist is an error of the caller, not of the request."""
     with pytest.raises(ValueError, match="profiles"):
         scan.check("profiles", b"")
 
@@ -113,7 +113,7 @@ def test_unknown_signal_is_a_programming_error():
     ],
 )
 def test_known_field_with_wrong_wire_type_is_refused(signal, wire, path):
-    """A known field must have its wire type: upb would take it for an unknown field, pdata refuses."""
+    """A known field must have its wire type: upb would treat it as unknown, pdata refuses it."""
     error = refused(signal, wire)
     assert error.path == path
     assert "wrong wire type" in error.reason
@@ -130,7 +130,7 @@ def test_groups_are_refused(place):
 
 
 def test_field_zero_is_refused():
-    """There is no field 0."""
+    """The field number 0 is invalid."""
     refused("traces", b"\x00\x00")
     refused("traces", in_item(b"\x02\x00"))
     refused("traces", b"\x80\x00\x01")
@@ -143,7 +143,7 @@ def test_wire_types_6_and_7_are_refused():
 
 
 def nested(depth: int, through: int = 6) -> bytes:
-    """Content of an AnyValue that is ``depth`` values deep."""
+    """The content of an AnyValue that nests ``depth`` values."""
     value = text(b"x")
     for _ in range(depth - 1):
         value = field(6, field(1, field(1, b"k"), field(2, value))) if through == 6 else field(5, field(1, value))
@@ -206,7 +206,7 @@ def test_every_truncation_of_a_request_is_refused_or_whole():
 
 
 def test_unknown_fields_survive():
-    """What we do not understand is kept after its structure was checked, whatever bytes it holds."""
+    """Unknown fields are kept after their structure was checked, whatever bytes they contain."""
     unknown = field(99, b"\xff\xfe\x00") + tag(98, 0) + b"\x07" + tag(97, 1) + bytes(8) + tag(96, 5) + bytes(4)
     wire = unknown + field(
         1, unknown, field(1, unknown), field(2, unknown, field(1, unknown), field(2, unknown, field(11, unknown)))
@@ -220,7 +220,7 @@ def test_unknown_fields_survive():
 
 @pytest.mark.parametrize("wrong", [1, 7, 8, 15, 17, 32])
 def test_trace_id_of_wrong_length_costs_its_item(wrong):
-    """Trace ids have 16 bytes or none; the item with another is dropped and counted, the rest passes."""
+    """Trace ids have 16 bytes or none; items with others are dropped and counted, and the rest passes."""
     good, bad = field(2, field(1, TRACE_ID), field(5, b"good")), field(2, field(1, bytes(wrong)), field(5, b"bad"))
     request, tables, rejected, message, _ = let_in("traces", field(1, field(2, bad, good, bad), field(2, bad)))
     assert rejected == 3
@@ -257,7 +257,7 @@ def test_empty_and_zero_ids_pass():
 
 
 def test_exemplar_id_of_wrong_length_costs_its_point():
-    """The point is the item: it goes with its exemplar, its siblings stay."""
+    """The point is the item: it is dropped with its exemplar, and its siblings stay."""
     bad, good = field(1, field(5, field(5, bytes(4)))), field(1, tag(6, 1) + bytes(8))
     request, tables, rejected, message, _ = let_in("metrics", in_item(field(1, b"m"), field(5, good, bad, good)))
     assert rejected == 1
@@ -268,13 +268,13 @@ def test_exemplar_id_of_wrong_length_costs_its_point():
 
 @pytest.mark.parametrize("name", [b"", field(1, b"")])
 def test_metric_without_name_costs_its_points(name):
-    """A metric without a name goes as a whole, points with other faults counted once."""
+    """A metric without a name is dropped as a whole; points with other errors are counted once."""
     bad_point = field(1, field(5, field(5, bytes(4))))
     nameless = field(2, name, field(5, field(1), bad_point, field(1)))
     fine = field(2, field(1, b"fine"), field(5, field(1)))
     request, tables, rejected, message, _ = let_in("metrics", field(1, field(2, nameless, fine, nameless)))
     assert rejected == 6
-    assert message == "6 data points rejected: a metric needs a name"
+    assert message == "6 data points rejected: a metric must have a name"
     assert [metric.name for metric in request.resource_metrics[0].scope_metrics[0].metrics] == ["fine"]
     assert [len(rows) for rows in tables] == [1, 1, 1, 1]
 
@@ -329,14 +329,14 @@ def test_repair_replaces_like_the_unicode_standard(raw):
 
 
 def test_invalid_utf8_in_bytes_is_left_alone():
-    """bytes_value holds any bytes."""
+    """bytes_value may contain any bytes."""
     wire = in_item(attribute(b"k", field(7, b"\xff\xfe"), 9))
     assert scan.check("traces", wire)[0] is wire
 
 
 @pytest.mark.parametrize("signal", list(REQUESTS))
 def test_instrumentation_library_fields_become_scopes(signal):
-    """Field 1000, which old decoders read as data, is not a way around the pipeline: its items are items."""
+    """Field 1000, which old decoders read as data, does not bypass the pipeline: its items are items."""
     item = field(2, field(1, b"m")) if signal == "metrics" else field(2, b"")
     wire = field(
         1, field(1000, field(1, field(1, b"lib"), field(2, b"1.0")), item, field(3, b"url")), field(1000, item)
@@ -349,7 +349,7 @@ def test_instrumentation_library_fields_become_scopes(signal):
 
 
 def test_instrumentation_library_fields_beside_scopes_are_ignored():
-    """With scopes present the old field holds the same data again (opentelemetry-proto 0.15: "SHOULD be ignored")."""
+    """If scopes are present, the old field repeats the same data (opentelemetry-proto 0.15: "SHOULD be ignored")."""
     request, tables, *_ = let_in(
         "traces", field(1, field(1000, field(2, field(5, b"old"))), field(2, field(2, field(5, b"new"))))
     )
@@ -358,7 +358,7 @@ def test_instrumentation_library_fields_beside_scopes_are_ignored():
 
 
 def test_instrumentation_library_fields_are_validated():
-    """What becomes a scope is read as one."""
+    """An old field that becomes a scope is read as one."""
     assert refused("traces", field(1, field(1000, field(2, b"\x0a\x05")))).path == "resource_spans.scope_spans.spans"
 
 
@@ -416,7 +416,7 @@ def test_repeated_singular_fields_are_merged_once(signal, wire):
 
 
 def test_tags_and_lengths_longer_than_need_be_are_shortened():
-    """Padding of a varint that in-place edits would have to preserve is taken out."""
+    """Overlong varints, which in-place edits would have to preserve, are normalised."""
     span = field(2, field(5, b"n"))
     wire = b"\x8a\x00" + varint(len(field(2, span))) + field(2, span)
     assert scan.check("traces", wire)[0] == field(1, field(2, span))
@@ -450,7 +450,7 @@ def test_packed_numbers_of_odd_length_are_refused():
 
 
 def test_all_faults_in_one_request():
-    """Repair, merge and rejection work together, in one answer."""
+    """Repair, merging and rejection work together in one result."""
     bad = field(2, field(1, b"short"), field(5, b"\xff"))
     good = field(2, field(5, b"a"), field(5, b"b\xff"))
     request, tables, rejected, message, repaired = let_in(
@@ -470,7 +470,7 @@ def test_id_is_judged_after_merging():
 
 
 def test_masses_of_empty_messages_are_refused():
-    """Two bytes may not cost a row of 200: memory stays proportional to the request."""
+    """Two bytes must not cost a row of 200 bytes: memory stays proportional to the request."""
     assert "empty messages" in refused("traces", field(1, field(2, b"\x12\x00" * 100_000))).reason
     assert "empty messages" in refused("metrics", in_item(field(1, b"m"), field(5, b"\x0a\x00" * 100_000))).reason
     assert len(scan.check("traces", field(1, field(2, b"\x12\x00" * 1000)))[1][2]) == 1000
@@ -495,13 +495,13 @@ def test_large_requests_release_the_gil_and_agree():
 
 
 def test_only_bytes_are_scanned():
-    """The kernels point into the buffer: it must not change under them."""
+    """The buffer must be immutable, because the kernels point into it."""
     with pytest.raises(TypeError):
         scan.check("traces", bytearray(b""))  # type: ignore[arg-type]
 
 
 def test_malformed_batch_survives_pickling():
-    """The error passes between processes with all it says."""
+    """The error can be pickled with all its attributes."""
     import pickle
 
     error = pickle.loads(pickle.dumps(MalformedBatch("a.b", 7, "why")))

@@ -59,8 +59,17 @@ def test_rows_are_the_c_structs(name):
     ]
 
 
+def test_constants_are_those_of_layout():
+    """The enums of layout.pxd have the names and values of the constants of layout.py."""
+    source = (Path(collector.wire.__path__[0]) / "layout.pxd").read_text()
+    constants = {name: int(value) for name, value in re.findall(r"^    ([A-Z]+_[A-Z_]+) = (\d+)", source, re.MULTILINE)}
+    assert constants == {
+        name: getattr(layout, name) for name in layout.__all__ if isinstance(getattr(layout, name), int)
+    }
+
+
 def test_find_field_gives_the_last_occurrence():
-    """Tag to end of the last field of the number; -1 where a message has none."""
+    """The extent of the last field with the number, from its tag on; -1 where a message has none."""
     wire = b"\x2a\x01a\x2a\x01b\x30\x05"
     starts, ends = scan_index.find_field(wire, np.array([0, 0, 6, 8], "i4"), np.array([8, 3, 8, 8], "i4"), 5)
     assert starts.tolist() == [3, 0, -1, -1]
@@ -82,8 +91,8 @@ def test_find_field_refuses_messages_outside_the_buffer(body, end):
 
 
 def test_find_field_refuses_columns_of_different_length():
-    """Every message has both ends."""
-    with pytest.raises(ValueError, match="2 bodies, 1 ends"):
+    """Bodies and ends must have the same length."""
+    with pytest.raises(ValueError, match="got 2 bodies but 1 ends"):
         scan_index.find_field(b"", np.zeros(2, "i4"), np.zeros(1, "i4"), 1)
 
 
@@ -132,11 +141,11 @@ def test_rows_of_another_table_are_refused():
         lambda: scan_index.index_children("events", wire, resources),
         lambda: scan_index.index_children("exemplars", wire, spans),
     ):
-        with pytest.raises(ValueError, match="rows of another table"):
+        with pytest.raises(ValueError, match="belong to another table"):
             call()
-    with pytest.raises(ValueError, match="no child table"):
+    with pytest.raises(ValueError, match="expected events, links, exemplars or quantiles"):
         scan_index.index_children("spans", wire, spans)
-    with pytest.raises(ValueError, match="no table with attributes"):
+    with pytest.raises(ValueError, match="table 'metrics' has no attributes"):
         scan_index.index_attributes("metrics", wire, spans)
 
 
@@ -144,15 +153,15 @@ def test_points_need_their_types():
     """The number of a point's attribute field depends on the metric's type."""
     wire = b""
     points = np.empty(0, layout.POINT)
-    with pytest.raises(ValueError, match="points need the type"):
+    with pytest.raises(ValueError, match="types of the metrics are required"):
         scan_index.index_attributes("points", wire, points)
-    with pytest.raises(ValueError, match="1 types for 0 points"):
+    with pytest.raises(ValueError, match="expected the types of 0 points, got 1"):
         scan_index.index_attributes("points", wire, points, np.zeros(1, "i4"))
 
 
 @pytest.mark.parametrize("column", ["body", "end"])
 def test_rows_that_point_outside_are_refused(column):
-    """Rows of other bytes raise, they do not read."""
+    """Rows of other bytes raise an error instead of reading outside the buffer."""
     wire = traces()
     spans = scan.scan("traces", wire)[2].copy()
     for value in (-5, 2**31 - 1, -(2**31)):
@@ -165,7 +174,7 @@ def test_rows_that_point_outside_are_refused(column):
 
 
 def test_rows_of_other_bytes_never_crash():
-    """Rows shifted against the bytes give nonsense or MalformedBatch."""
+    """Rows shifted against the bytes give arbitrary values or MalformedBatch."""
     wire = traces()
     spans = scan.scan("traces", wire)[2]
     for shift in range(-40, 40):
@@ -181,7 +190,7 @@ def test_rows_of_other_bytes_never_crash():
 
 
 def test_scan_refuses_what_check_would_have_changed():
-    """The index is for bytes that passed: ids of wrong length and old fields are none."""
+    """The index refuses bytes that did not pass the door: ids of a wrong length and old fields."""
     for wire in (b"\x0a\x07\x12\x05\x12\x03\x0a\x01x", b"\x0a\x03\xc2\x3e\x00", b"\x0a\x05abc"):
         with pytest.raises(MalformedBatch):
             scan.scan("traces", wire)
@@ -191,7 +200,7 @@ def test_scan_refuses_what_check_would_have_changed():
     ("signal", "count", "make"), [("traces", "spans", generate.traces), ("logs", "records", generate.logs)]
 )
 def test_frames_are_the_begin_of_every_row(signal, count, make):
-    """What ``scan`` finds of where resources, scopes and items stand, and nothing of what is in an item."""
+    """The same extents of resources, scopes and items as ``scan`` finds, without the contents of items."""
     for seed in range(20):
         wire = make(**{count: seed + 1}, seed=seed).wire
         tables, framed = scan.scan(signal, wire), scan.frames(signal, wire)
@@ -203,7 +212,7 @@ def test_frames_are_the_begin_of_every_row(signal, count, make):
 
 
 def test_frames_refuse_what_they_cannot_frame():
-    """Points are not what stands below the scopes; old fields and broken lengths are none of ours."""
+    """Points are not directly below scopes; old fields and broken lengths are refused."""
     with pytest.raises(ValueError, match="metrics"):
         scan.frames("metrics", b"")
     for wire in (b"\x0a\x03\xc2\x3e\x00", b"\x0a\x05abc", b"\x0a\x04\x12\x02\x12\x09"):
@@ -212,7 +221,7 @@ def test_frames_refuse_what_they_cannot_frame():
 
 
 def test_exemplars_are_found_in_every_type_of_point():
-    """The field of the exemplars is told from the point's own fields."""
+    """The field of the exemplars is found from the other fields of the point."""
     request = ExportMetricsServiceRequest()
     metrics = request.resource_metrics.add().scope_metrics.add().metrics
     for member in ("gauge", "sum", "histogram", "exponential_histogram"):

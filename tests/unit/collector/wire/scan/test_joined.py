@@ -1,4 +1,4 @@
-"""Several requests checked in one pass are what they are one by one."""
+"""Several requests checked in one pass give the same result as one by one."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def alone(signal: str, wire: bytes):
 @pytest.mark.parametrize("signal", MAKE)
 @given(data=st.data())
 def test_joined_is_one_by_one(signal, data):
-    """The tables are those of the joined bytes, the counts those of each; wherever one would be changed or refused, None."""
+    """The tables are those of the joined bytes, the counts those of each; None if one would be changed or refused."""
     bodies = data.draw(st.lists(st.sampled_from(GOOD[signal]), max_size=5))
     if bodies and data.draw(st.booleans()):
         place = data.draw(st.integers(0, len(bodies) - 1))
@@ -58,7 +58,7 @@ def test_joined_is_one_by_one(signal, data):
 
 @pytest.mark.parametrize("signal", MAKE)
 def test_a_request_cannot_reach_into_the_next(signal):
-    """A length that ends in the neighbour's bytes is that request's fault, though the joined bytes would parse."""
+    """A length that ends in the next request is an error, even though the joined bytes would parse."""
     body = MAKE[signal](1, 1).SerializeToString()
     assert len(scan.check(signal, body)[1][0]) == 1  # one resource: no cut leaves two requests
     for cut in range(1, len(body)):
@@ -66,7 +66,7 @@ def test_a_request_cannot_reach_into_the_next(signal):
 
 
 def test_many_release_the_interpreter_and_count_the_same():
-    """Above the size from which the kernel lets others run."""
+    """Above the size at which the kernel releases the GIL."""
     bodies = [traces_request(spans=400, seed=seed).SerializeToString() for seed in range(4)]
     wire, tables, counts = scan.check_joined("traces", bodies)
     assert len(wire) > 262144

@@ -1,4 +1,4 @@
-"""The log of attribute changes as a kernel: what it writes as protobuf reads it, and that rows of other bytes are refused."""
+"""The kernels of attribute changes: protobuf reads what they write, and rows of other bytes are refused."""
 
 import random
 
@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from collector.wire.layout import ATTRIBUTE, SCOPE, SPAN
-from collector.wire.splice.attributes import DELETE, INSERT, UPDATE, UPSERT, AttributeLog
+from collector.wire.splice.attribute_log import DELETE, INSERT, UPDATE, UPSERT, AttributeLog
+from collector.wire.splice.attributes import attribute_patches
 from collector.wire.splice.values import read_values
 
 
@@ -27,7 +28,7 @@ def spans(*counts):
 
 
 def written(rows, attributes, known, keys, changes, tag=0x4A):
-    made = AttributeLog(rows, attributes, known, keys, changes).patches(tag)
+    made = attribute_patches(AttributeLog(rows, attributes, known, keys, changes), tag)
     if made is None:
         return []
     offsets, deleted, sources, lengths, payload = made.columns()
@@ -48,7 +49,7 @@ def fields(payload):
 
 
 def test_new_attributes_of_a_row_are_one_patch_behind_its_last():
-    """In the order of the changes; a row without attributes has them first."""
+    """New attributes are in the order of the changes; in a row without attributes they come first."""
     rows, attributes = spans(2, 0)
     changes = [
         (0, UPSERT, None, ("texts", [b"t", "ü".encode()], np.array([1, -1], np.int32))),
@@ -71,7 +72,7 @@ def test_new_attributes_of_a_row_are_one_patch_behind_its_last():
 
 
 def test_neighbours_that_change_are_one_patch():
-    """A cut, a replacement and what is added behind them; the last of a repeated key is replaced, the one it hid is cut."""
+    """A deletion, a replacement and an addition; of a repeated key the last is replaced and the other deleted."""
     rows, attributes = spans(4)
     attributes["key_code"] = [1, 0, 1, 2]
     changes = [
@@ -84,31 +85,18 @@ def test_neighbours_that_change_are_one_patch():
     assert [(f.key, f.value.int_value) for f in fields(patches[1][2])] == [("y", 5), ("new", 6)]
 
 
-def test_changes_by_attribute_come_in_their_turn():
-    """What was set by key before is replaced by them; what is set by key after them stays."""
-    rows, attributes = spans(1)
-    by_attribute = (-1, UPSERT, np.array([1], np.uint8), ("texts", [b"by row"], np.array([0], np.int32)))
-    by_key = (0, UPSERT, None, ("texts", [b"by key"], None))
-    for changes, expected in (([by_key, by_attribute], "by row"), ([by_attribute, by_key], "by key")):
-        ((_, _, payload),) = written(rows, attributes, [b"x"], [b"x"], changes)
-        assert fields(payload)[0].value.string_value == expected
-    gone = (-1, DELETE, None, None)
-    assert written(rows, attributes, [b"x"], [b"x"], [by_key, gone]) == [(0, 10, b"")]
-    assert fields(written(rows, attributes, [b"x"], [b"x"], [gone, (0, INSERT, None, ("texts", [b"t"], None))])[0][2])
-
-
 def test_text_that_is_no_utf8_is_repaired():
-    """With U+FFFD, as at the door."""
+    """Invalid UTF-8 is replaced with U+FFFD, as at the door."""
     ((_, _, payload),) = written(*spans(0), [], [b"k"], [(0, UPSERT, None, ("texts", [b"a\xff"], None))])
     assert fields(payload)[0].value.string_value == "a\ufffd"
 
 
 def test_a_message_inside_is_made_with_its_length():
-    """For a scope without an InstrumentationScope."""
+    """An attribute of a scope without an InstrumentationScope adds that message."""
     rows = np.zeros(1, SCOPE)
     rows["inner_start"] = -1
     changes = [(0, UPSERT, None, ("texts", [b"t" * 200], None))]
-    made = AttributeLog(rows, np.empty(0, ATTRIBUTE), [], [b"k"], changes).patches(0x1A)
+    made = attribute_patches(AttributeLog(rows, np.empty(0, ATTRIBUTE), [], [b"k"], changes), 0x1A)
     payload = made.columns()[4]
     assert payload[:3] == b"\x0a\xd4\x01"
     assert len(payload) == 3 + 0xD4
@@ -117,7 +105,7 @@ def test_a_message_inside_is_made_with_its_length():
 
 @pytest.mark.parametrize("counts", [[5, 0, 0], [3, 0, 9], [-1, 4, 2], [2**31 - 1] * 3, [1, 0, 2]])
 def test_attributes_of_another_table_are_refused(counts):
-    """Counts that do not add up to the attributes, or attributes of other owners."""
+    """Counts that do not add up, or attributes of other owners, are refused."""
     rows, attributes = spans(3, 0, 2)
     rows["attribute_count"] = counts
     with pytest.raises(ValueError, match="another table"):
@@ -125,7 +113,7 @@ def test_attributes_of_another_table_are_refused(counts):
 
 
 def test_values_that_do_not_fit_are_refused():
-    """Lengths, codes, dtypes, modes and slices are looked at before anything is written."""
+    """Lengths, codes, dtypes, modes and slices are checked before anything is written."""
     rows, attributes = spans(1, 0)
     far = read_values(b"\x18\x01", np.zeros(2, np.int32), np.full(2, 2, np.int32))
     far["any"] = 7
@@ -139,7 +127,7 @@ def test_values_that_do_not_fit_are_refused():
         ((0, UPSERT, None, ("rows", far, b"\x18\x01")), ValueError),
         ((1, UPSERT, None, ("values", [b""], None)), ValueError),
         ((0, 9, None, ("values", [b""], None)), ValueError),
-        ((-1, INSERT, None, ("values", [b""], None)), ValueError),
+        ((-1, UPSERT, None, ("values", [b""], None)), ValueError),
         ((0, UPSERT, None, ("other", [b""], None)), ValueError),
     ):
         with pytest.raises(error):
@@ -149,7 +137,7 @@ def test_values_that_do_not_fit_are_refused():
 @settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_rows_that_say_anything_are_refused_or_written(seed):
-    """Never a read or write outside, whatever the rows hold."""
+    """Whatever the rows contain, nothing is read or written outside the buffers."""
     source = random.Random(seed)
     rows, attributes = spans(*(source.randrange(3) for _ in range(4)))
     for table in (rows, attributes):
@@ -161,15 +149,13 @@ def test_rows_that_say_anything_are_refused_or_written(seed):
     ]
     changes = []
     for _ in range(source.randrange(1, 6)):
-        slot = source.randrange(-1, 3)
-        count = len(rows) if slot >= 0 else len(attributes)
-        mode = source.choice((UPSERT, DELETE, *((INSERT, UPDATE) if slot >= 0 else ())))
-        where = np.array([source.randrange(2) for _ in range(count)], np.uint8) if source.random() < 0.5 else None
-        changes.append(
-            (slot, mode, where, ("texts", [b"t"], np.array([source.randrange(-1, 1) for _ in range(count)], np.int32)))
-        )
+        mode = source.choice((UPSERT, DELETE, INSERT, UPDATE))
+        where = np.array([source.randrange(2) for _ in rows], np.uint8) if source.random() < 0.5 else None
+        codes = np.array([source.randrange(-1, 1) for _ in rows], np.int32)
+        changes.append((source.randrange(3), mode, where, ("texts", [b"t"], codes)))
     log = AttributeLog(rows, attributes, [b"a", b"b", b"c"], [b"b", b"new", b"c"], changes)
-    for function in (lambda: log.resolve(source.randrange(3)), lambda: log.patches(np.full(4, 0x4A, np.uint8))):
+    tags = np.full(4, 0x4A, np.uint8)
+    for function in (lambda: log.winners(source.randrange(3)), lambda: attribute_patches(log, tags)):
         try:
             function()
         except ValueError:

@@ -1,4 +1,4 @@
-"""The splice kernel against the obvious way: a tree of messages whose bytes are joined again."""
+"""The rewrite kernels against an obvious reference: a tree of messages whose bytes are joined again."""
 
 import random
 import struct
@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.wire.layout import ATTRIBUTE, RESOURCE, SCOPE, SPAN
-from collector.wire.splice.rewrite import join_rows, prune, rewrite, take_rows
+from collector.wire.splice.relocate import join_rows, take_rows
+from collector.wire.splice.rewrite import prune, rewrite
 from protobuf_wire import varint
 
 NOTHING = np.empty(0, np.int64)
@@ -38,7 +39,7 @@ def tree(source, depth=0):
 
 
 def patched(node, source, at, frames, patches):
-    """Note the frame and, for some runs, a patch; returns the node as it is to become and where its bytes end."""
+    """Adds the frame and, for some runs, a patch; returns the expected node and where its bytes end."""
     content = b"".join(map(bytes, node.parts))
     start, at = at, at + len(node.tag) + len(varint(len(content)))
     frames.append((0, start, at, at + len(content)))
@@ -77,7 +78,7 @@ def arrays(patches):
 @settings(max_examples=300, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_rewrite_is_the_tree_with_other_runs(seed):
-    """Lengths follow at every depth, whatever order the patches come in; frames are found again where the shift says."""
+    """Lengths change at every depth, in whatever order patches are given; frames are where the offset map says."""
     source = random.Random(seed)
     roots = [tree(source) for _ in range(source.randrange(1, 4))]
     wire = b"".join(map(bytes, roots))
@@ -109,7 +110,7 @@ def test_rewrite_is_the_tree_with_other_runs(seed):
     frames=st.lists(st.tuples(st.just(0), st.integers(-1, 70), st.integers(-1, 70), st.integers(-1, 70)), max_size=5),
 )
 def test_rewrite_refuses_what_makes_no_sense(wire, patches, frames):
-    """Any patches over any frames: a ``ValueError``, or a result of the length that the patches and lengths add up to."""
+    """Any patches over any frames: a ``ValueError``, or a result of the length that patches and lengths add up to."""
     rows = np.array(frames, FRAME)
     try:
         result, _, placed = rewrite(wire, *arrays(patches), [(rows, np.arange(len(rows)), "start")])
@@ -134,21 +135,21 @@ def test_rewrite_refuses_what_makes_no_sense(wire, patches, frames):
     ],
 )
 def test_offsets_beyond_the_bytes_are_refused(offsets, deleted, sources, lengths):
-    """Also where their sum would overflow, and where patches overlap."""
+    """Patches are refused even if their sums would overflow, or if they overlap."""
     with pytest.raises(ValueError, match=r"patch"):
         rewrite(b"abc", *(np.array(column, np.int64) for column in (offsets, deleted, sources, lengths)), b"x", [])
 
 
 def test_a_frame_row_that_does_not_exist_is_refused():
     """Indexes are checked before anything is read."""
-    with pytest.raises(ValueError, match="no such row"):
+    with pytest.raises(ValueError, match="row 1 of 1 rows does not exist"):
         rewrite(b"abc", NOTHING, NOTHING, NOTHING, NOTHING, b"", [(np.zeros(1, FRAME), np.array([1]), "start")])
 
 
 @settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 2**32), wire=st.binary(max_size=80))
 def test_prune_survives_rows_of_other_bytes(seed, wire):
-    """Rows that say anything about any bytes: ``ValueError`` or some bytes, never a read or write outside."""
+    """Arbitrary rows over arbitrary bytes give a ``ValueError`` or some bytes, never an access outside."""
     source = random.Random(seed)
     tables = []
     above = 1
@@ -173,7 +174,7 @@ def test_prune_survives_rows_of_other_bytes(seed, wire):
 
 
 def test_rows_keep_their_parents_when_others_go():
-    """New parents, the kept children alone, and the index of each."""
+    """Kept children get new parents, and the new index of each row is returned."""
     rows = np.zeros(4, ATTRIBUTE)
     rows["owner"] = [0, 1, 1, 2]
     rows["int_value"] = [10, 11, 12, 13]
@@ -201,7 +202,7 @@ def test_joined_rows_point_into_the_joined_bytes():
 
 
 def test_a_length_that_grows_beyond_a_byte_moves_everything_behind_it():
-    """127 → 128 bytes of content: the length takes two bytes."""
+    """When the content grows from 127 to 128 bytes, the length takes two bytes."""
     wire = b"\x0a\x7f" + b"a" * 127 + b"\x0a\x00"
     rows = np.array([(0, 0, 2, 129), (0, 129, 131, 131)], FRAME)
     result, shift, _ = rewrite(wire, *arrays([(2, 0, b"b")]), [(rows, np.array([0]), "start")])

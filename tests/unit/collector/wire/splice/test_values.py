@@ -1,4 +1,4 @@
-"""What a splice inserts and single values read, against protobuf and plain Python."""
+"""The encoding of what a rewrite inserts, and the reading of values, against protobuf and plain Python."""
 
 import struct
 
@@ -19,16 +19,16 @@ from collector.wire.layout import (
     KIND_STRING,
 )
 from collector.wire.splice.values import (
-    bodies,
-    compact,
-    decimal,
+    compact_values,
+    content_starts,
+    decimal_texts,
+    encode_length_delimited,
+    encode_varints,
     find_key,
-    gather,
-    length_delimited,
-    overlay,
+    gather_rows,
+    overlay_rows,
     read_values,
-    slices,
-    varints,
+    slice_bytes,
 )
 
 VALUES = [
@@ -42,7 +42,7 @@ VALUES = [
 
 
 def attributes(*rows):
-    """(owner, key code) rows."""
+    """Attribute rows from (owner, key code) pairs."""
     table = np.zeros(len(rows), ATTRIBUTE)
     table["owner"] = [owner for owner, _ in rows]
     table["key_code"] = [code for _, code in rows]
@@ -57,7 +57,7 @@ def values():
 
 
 def test_values_are_read_by_kind():
-    """Kind, number or slice of each; absent where the start is negative."""
+    """Kind, and number or slice, of each value; absent where the start is negative."""
     source, rows = values()
     assert rows["kind"].tolist() == [kind for _, kind in VALUES]
     assert rows["int_value"].tolist() == [0, 1, -5, 0, 0, 0]
@@ -70,38 +70,38 @@ def test_values_are_read_by_kind():
 @settings(max_examples=200)
 @given(content=st.binary(max_size=40))
 def test_values_of_any_bytes_stay_within_them(content):
-    """Whatever the bytes hold, a value's slice lies inside."""
+    """Whatever the bytes contain, the slice of a value is inside them."""
     row = read_values(content, np.array([0], np.int32), np.array([len(content)], np.int32))[0]
     assert row["value"] < 0 or 0 <= row["value"] <= row["value"] + row["value_len"] <= len(content)
 
 
 def test_slices_outside_their_source_are_refused():
-    """Every function that is given slices checks them."""
+    """Every function that takes slices checks them."""
     one, far = np.array([0], np.int32), np.array([9], np.int32)
-    for function in (read_values, slices, lambda *args: length_delimited(b"\x0a", *args)):
+    for function in (read_values, slice_bytes, lambda *args: encode_length_delimited(b"\x0a", *args)):
         with pytest.raises(ValueError, match="outside"):
             function(b"abc", one, far)
-    row = gather(np.empty(0, ATTRIBUTE), np.array([-1], np.int32))
+    row = gather_rows(np.empty(0, ATTRIBUTE), np.array([-1], np.int32))
     row["any"], row["any_len"] = 2, 5
     with pytest.raises(ValueError, match="outside"):
-        compact(row, b"abc", 0)
+        compact_values(row, b"abc", 0)
     with pytest.raises(ValueError, match="outside"):
-        bodies(b"\x0a", np.array([0], np.int32), np.array([5], np.int32))
-    with pytest.raises(ValueError, match="no length"):
-        bodies(b"\x0a\x80", np.array([0], np.int32), np.array([2], np.int32))
+        content_starts(b"\x0a", np.array([0], np.int32), np.array([5], np.int32))
+    with pytest.raises(ValueError, match="not a length-delimited field"):
+        content_starts(b"\x0a\x80", np.array([0], np.int32), np.array([2], np.int32))
 
 
 @given(numbers=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5))
 def test_numbers_as_fields_and_as_text(numbers):
-    """Varints as protobuf reads them; decimals as Python writes them."""
+    """Varints are read by protobuf, and decimals equal Python's."""
     column = np.array(numbers, np.int64)
-    payload, starts, lengths = varints(b"\x18", column.view(np.uint64))
+    payload, starts, lengths = encode_varints(b"\x18", column.view(np.uint64))
     assert [AnyValue.FromString(payload[s : s + n]).int_value for s, n in zip(starts, lengths, strict=True)] == numbers
-    assert [text.decode() for text in slices(*decimal(column))] == [str(number) for number in numbers]
+    assert [text.decode() for text in slice_bytes(*decimal_texts(column))] == [str(number) for number in numbers]
 
 
 def test_the_last_of_a_repeated_key_counts():
-    """Of each owner; -1 where there is none, and for a code that no row has."""
+    """The last attribute of each owner, or -1; also for a code that no row has."""
     rows = attributes((0, 1), (0, 2), (0, 1), (2, 1), (2, 3))
     assert find_key(rows, 1, 4).tolist() == [2, -1, 3, -1]
     assert find_key(rows, -1, 4).tolist() == [-1] * 4
@@ -110,17 +110,17 @@ def test_the_last_of_a_repeated_key_counts():
 def test_rows_gathered_and_laid_over_each_other():
     """-1 is an absent row; a present row is not replaced."""
     _, rows = values()
-    column = gather(rows, np.array([2, -1, -1, 99], np.int32))
+    column = gather_rows(rows, np.array([2, -1, -1, 99], np.int32))
     assert column["kind"].tolist() == [KIND_INT, KIND_ABSENT, KIND_ABSENT, KIND_ABSENT]
-    filled = overlay(column, rows, np.array([3, 3, -1, 99], np.int32))
+    filled = overlay_rows(column, rows, np.array([3, 3, -1, 99], np.int32))
     assert filled["kind"].tolist() == [KIND_INT, KIND_DOUBLE, KIND_ABSENT, KIND_ABSENT]
     assert filled["owner"].tolist() == [0, 1, 2, 3]
 
 
 def test_compacted_values_are_the_same_values():
-    """Only the rows' own bytes, moved by the base."""
+    """Only the bytes of the rows are kept, with slices relative to the base."""
     source, rows = values()
-    joined, moved = compact(rows[[3, 0]], source, 10)
+    joined, moved = compact_values(rows[[3, 0]], source, 10)
     back = read_values(bytes(10) + joined, moved["any"].copy(), moved["any_len"].copy())
     assert back["kind"].tolist() == [KIND_DOUBLE, KIND_STRING]
     assert back["value"].tolist() == moved["value"].tolist()

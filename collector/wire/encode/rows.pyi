@@ -1,10 +1,9 @@
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-DEPTH_MAX: Final[int]
 FIXED64: Final[int]
 VALUE64: Final[int]
 FIXED32: Final[int]
@@ -28,11 +27,11 @@ class Pool:
     def __len__(self) -> int: ...
     def bytes_of(self, value: int) -> bytes: ...
 
-class Field:
+class MessageField:
     def __init__(self, kind: int, number: int, values: Pool | ArrayLike, extra: ArrayLike | None = None) -> None: ...
     @property
     def row_count(self) -> int: ...
 
-def encode_rows(number: int, row_count: int, fields: Sequence[Field | None], skip_empty: bool = False) -> Pool: ...
-def encode_value(value: Any) -> bytes: ...
-def encode_attributes(values: Mapping[str, Any], number: int = 1) -> tuple[bytes, list[int]]: ...
+def encode_rows(
+    number: int, row_count: int, fields: Sequence[MessageField | None], skip_empty: bool = False
+) -> Pool: ...

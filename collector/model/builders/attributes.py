@@ -1,0 +1,54 @@
+"""Attribute sets, encoded once however many rows have them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from collector.model.arrays import I32
+from collector.wire import encode
+
+__all__ = ["NO_ATTRIBUTES", "AttributeRows", "AttributeSet", "Attributes", "attribute_set"]
+
+
+class Attributes:
+    """An immutable attribute set, encoded once."""
+
+    __slots__ = ("_encoded", "_starts", "_tagged")
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        """Encodes ``values``.
+
+        Raises:
+            TypeError: A key is not text, or an attribute cannot have a value of this type.
+            ValueError: An integer does not fit into 64 bits, or a value nests deeper than 30.
+        """
+        self._encoded, self._starts = encode.encode_attributes(values)
+        self._tagged: dict[int, bytes] = {1: self._encoded}
+
+    def tagged(self, number: int) -> bytes:
+        """The set as the repeated field ``number``, which differs between points, spans and records."""
+        if number not in self._tagged:
+            fields = bytearray(self._encoded)
+            for start in self._starts:
+                fields[start] = number << 3 | 2
+            self._tagged[number] = bytes(fields)
+        return self._tagged[number]
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __eq__(self, other: object) -> bool:
+        return self._encoded == other._encoded if isinstance(other, Attributes) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._encoded)
+
+
+AttributeSet: TypeAlias = Attributes | Mapping[str, Any]
+AttributeRows: TypeAlias = AttributeSet | Sequence[AttributeSet | None] | tuple[I32, Sequence[AttributeSet]] | None
+"""The attributes of rows, in the forms described in the package."""
+NO_ATTRIBUTES = Attributes({})
+
+
+def attribute_set(attributes: AttributeSet) -> Attributes:
+    """The encoded set of a mapping, or the set itself."""
+    return attributes if isinstance(attributes, Attributes) else Attributes(attributes)

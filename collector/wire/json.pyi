@@ -1,6 +1,0 @@
-from typing import Final
-
-NESTING_MAX: Final[int]
-
-def from_json(signal: str, body: bytes) -> bytes: ...
-def to_json(signal: str, wire: bytes) -> bytes: ...

@@ -1,0 +1,3 @@
+__all__ = ["from_json"]
+
+def from_json(signal: str, body: bytes) -> bytes: ...

@@ -1,0 +1,3 @@
+__all__ = ["NESTING_MAX"]
+
+NESTING_MAX: int

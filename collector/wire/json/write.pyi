@@ -1,0 +1,3 @@
+__all__ = ["to_json"]
+
+def to_json(signal: str, wire: bytes) -> bytes: ...
