@@ -88,7 +88,7 @@ class FileWatch:
         self._seen = state
         return True
 
-    def again(self) -> None:
+    def forget(self) -> None:
         """Forget the last look: what it found was of no use (half-written files)."""
         self._seen = ()
 
@@ -130,7 +130,7 @@ def server_context(
             try:
                 current = _server_context_once(config, protocols)
             except ValueError as exc:
-                watch.again()
+                watch.forget()
                 _log.warning("certificates changed but cannot be used, keeping the old ones", error=str(exc))
         if current is not context:
             connection.context = current
@@ -191,7 +191,7 @@ class ReloadingClientContext:
             try:
                 self._context = client_context(self._config)
             except ValueError as exc:
-                self._watch.again()
+                self._watch.forget()
                 _log.warning("certificates changed but cannot be used, keeping the old ones", error=str(exc))
         return self._context
 
@@ -244,7 +244,7 @@ def grpc_server_credentials(
         try:
             return _grpc_server_certificates(config)
         except ValueError as exc:
-            watch.again()
+            watch.forget()
             _log.warning("certificates changed but cannot be used, keeping the old ones", error=str(exc))
             return None
 

@@ -200,8 +200,8 @@ def grpc_server(loop):
             addresses=LocalAddresses(),
             clock=FakeClock(),
             log=log,
-            refused=lambda reason: refused.update([reason]),
-            closed=lambda reason: closed.update([reason]),
+            on_refused=lambda reason: refused.update([reason]),
+            on_closed=lambda reason: closed.update([reason]),
             files=files or {},
         )
         http2 = server.prepare(host)

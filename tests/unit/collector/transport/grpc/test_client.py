@@ -251,10 +251,10 @@ async def test_renewed_certificates_are_taken_up(pki, tmp_path):
         other.write_bytes(ca.read_bytes())
         await rig.clock.advance(11)
         heard = []
-        assert not client.begin(METHOD, b"x", heard.append, timeout_s=10), "what is new has to be connected first"
+        assert not client.try_call(METHOD, b"x", heard.append, timeout_s=10), "what is new has to be connected first"
         assert await client.call(METHOD, b"x", timeout_s=10) == b"x"
         if USED["transport"] == "http2":
-            assert client.begin(METHOD, b"y", heard.append, timeout_s=10)
+            assert client.try_call(METHOD, b"y", heard.append, timeout_s=10)
             await eventually(lambda: heard == [b"y"])
         await client.close()
 
@@ -270,7 +270,7 @@ async def test_an_extension_gives_credentials():
         await client.open(FakeHost(extensions={"tokens": Tokens()}))
         await client.call(METHOD, b"x", timeout_s=10)
         heard = []
-        if client.begin(METHOD, b"y", heard.append, timeout_s=10):
+        if client.try_call(METHOD, b"y", heard.append, timeout_s=10):
             await eventually(lambda: heard == [b"y"])
         await client.close()
     assert len(rig.requests) == (2 if USED["transport"] == "http2" else 1)
@@ -288,7 +288,7 @@ async def test_credentials_that_are_not_to_be_had_are_the_calls_error():
         await rig.call()
         rig.client._authenticator = Missing()
         heard = []
-        assert not rig.client.begin(METHOD, b"x", heard.append, timeout_s=10)
+        assert not rig.client.try_call(METHOD, b"x", heard.append, timeout_s=10)
         with pytest.raises(RetryableError, match="no token yet"):
             await rig.call()
     assert (len(rig.requests), heard) == (1, [])
@@ -296,12 +296,12 @@ async def test_credentials_that_are_not_to_be_had_are_the_calls_error():
 
 async def test_a_begun_calls_error_is_translated_as_any():
     """Nothing is begun before the client is open."""
-    assert not make(endpoint="h:1").begin(METHOD, b"x", print, timeout_s=10)
+    assert not make(endpoint="h:1").try_call(METHOD, b"x", print, timeout_s=10)
     async with Rig() as rig:
         await rig.call()
         rig.behave = fails(grpc.StatusCode.RESOURCE_EXHAUSTED, "slow down", 0.5)
         heard = []
-        if rig.client.begin(METHOD, b"x", heard.append, timeout_s=10):
+        if rig.client.try_call(METHOD, b"x", heard.append, timeout_s=10):
             await eventually(lambda: heard)
             error = rig.client.error(heard[0])
             assert (type(error), error.reason, error.retry_after_s) == (RetryableError, "grpc_resource_exhausted", 0.5)
@@ -310,16 +310,16 @@ async def test_a_begun_calls_error_is_translated_as_any():
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"transport": "grpcio", "compression": "zstd"}, "zstd is not available over gRPC with transport grpcio"),
-        ({"transport": "grpcio", "compression": "snappy"}, "snappy is not available"),
-        ({"transport": "http2", "endpoint": "a b:1"}, "is no host:port"),
-        ({"transport": "http2", "headers": {"x": "\n"}}, "no printable ASCII"),
+        ({"transport": "grpcio", "compression": "zstd"}, "transport grpcio does not support zstd"),
+        ({"transport": "grpcio", "compression": "snappy"}, "does not support snappy"),
+        ({"transport": "http2", "endpoint": "a b:1"}, "expected host:port"),
+        ({"transport": "http2", "headers": {"x": "\n"}}, "not printable ASCII"),
         ({"transport": "http2", "authority": "a\r\nb"}, "^authority: "),
         ({"transport": "http2", "user_agent": "\u00fc"}, "^user_agent: "),
         ({"transport": "http2", "tls": {"max_version": "1.1"}}, "tls::max_version"),
         ({"headers": {"grpc-timeout": "1"}}, "grpc-timeout"),
-        ({"headers": {"connection": "close"}}, "no name for gRPC metadata"),
-        ({"headers": {"a b": "1"}}, "no name for gRPC metadata"),
+        ({"headers": {"connection": "close"}}, "not allowed as the name of gRPC metadata"),
+        ({"headers": {"a b": "1"}}, "not allowed as the name of gRPC metadata"),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(config, said):

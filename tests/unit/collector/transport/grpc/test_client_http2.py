@@ -12,7 +12,7 @@ import uvloop
 import http2_peer
 from collector.testing import eventually, free_port
 from collector.transport.compression import decompress
-from collector.transport.grpc import client_http2
+from collector.transport.grpc import client_http2, subchannel
 from collector.transport.grpc.client_http2 import HTTP2Channel
 from collector.transport.grpc.framing import encode_message
 from collector.transport.grpc.status import CallError
@@ -118,8 +118,8 @@ async def code_of(call):
 @pytest.fixture(autouse=True)
 def quick_backoff(monkeypatch):
     """Waits of seconds become hundredths."""
-    monkeypatch.setattr(client_http2, "_BACKOFF_S", 0.02)
-    monkeypatch.setattr(client_http2, "MAX_BACKOFF_S", 0.05)
+    monkeypatch.setattr(subchannel, "_BACKOFF_S", 0.02)
+    monkeypatch.setattr(subchannel, "MAX_BACKOFF_S", 0.05)
 
 
 async def test_a_call_says_what_grpc_wants_to_hear():
@@ -223,7 +223,7 @@ async def test_a_port_that_speaks_no_http2_is_said():
     port = server.sockets[0].getsockname()[1]
     client = channel(f"127.0.0.1:{port}")
     code, text = await code_of(client.call(METHOD, b"x", timeout_s=10))
-    assert (code, "broke HTTP/2" in text) == ("UNAVAILABLE", True)
+    assert (code, "violated HTTP/2" in text) == ("UNAVAILABLE", True)
     await client.close()
     answer = b""
     client = channel(f"127.0.0.1:{port}", connect_timeout_s=0.05)
@@ -240,7 +240,7 @@ async def test_a_deadline_ends_the_call_at_the_server_too():
     async with Backend(lambda *_: None) as backend:
         client = channel(f"127.0.0.1:{backend.port}")
         code, text = await code_of(client.call(METHOD, b"x", timeout_s=0.2))
-        assert (code, "no answer within 0.2 s" in text) == ("DEADLINE_EXCEEDED", True)
+        assert (code, "no response within 0.2 s" in text) == ("DEADLINE_EXCEEDED", True)
         await eventually(lambda: backend.resets == [http2_peer.ErrorCode.CANCEL])
         gone = asyncio.ensure_future(client.call(METHOD, b"x", timeout_s=50))
         await eventually(lambda: len(backend.requests) == 2)
@@ -449,7 +449,7 @@ async def test_tls_needs_alpn_h2(pki, alpn):
             assert backend.requests[0][b":scheme"] == b"https"
         else:
             code, text = await code_of(client.call(METHOD, b"x", timeout_s=5))
-            assert (code, "does not offer HTTP/2 (ALPN h2)" in text) == ("UNAVAILABLE", True)
+            assert (code, "does not offer HTTP/2 on this port" in text) == ("UNAVAILABLE", True)
         await client.close()
 
 
@@ -552,7 +552,7 @@ async def test_under_load_every_call_gets_its_own_answer():
 
 
 def begin(client, heard, body=b"x", timeout_s=5.0, **more):
-    return client.begin(METHOD, body, heard.append, timeout_s=timeout_s, **more)
+    return client.try_call(METHOD, body, heard.append, timeout_s=timeout_s, **more)
 
 
 async def test_a_call_is_begun_where_it_can_be_sent_at_once():
@@ -597,7 +597,7 @@ async def test_begun_calls_end_as_others_do():
         backend.behave = lambda *_: None
         assert begin(client, heard, timeout_s=0.05)
         await eventually(lambda: heard)
-        assert (heard[0].code.name, heard[0].text) == ("DEADLINE_EXCEEDED", "no answer within 0.05 s")
+        assert (heard[0].code.name, heard[0].text) == ("DEADLINE_EXCEEDED", "no response within 0.05 s")
         await eventually(lambda: backend.resets == [http2_peer.ErrorCode.CANCEL])
         backend.behave = lambda peer, stream_id: peer.engine.reset_stream(
             stream_id, http2_peer.ErrorCode.REFUSED_STREAM
@@ -634,7 +634,7 @@ async def test_calls_that_wait_for_a_stream_go_first():
         await eventually(lambda: held)
         Peer.answer(*held.pop())
         await first
-        assert client.begin(METHOD, b"x", next_one, timeout_s=5)
+        assert client.try_call(METHOD, b"x", next_one, timeout_s=5)
         waiting = asyncio.ensure_future(client.call(METHOD, b"y", timeout_s=5))
         await eventually(lambda: held)
         Peer.answer(*held.pop())
@@ -653,7 +653,7 @@ async def test_a_fault_of_who_hears_an_answer_is_its_own():
         await client.call(METHOD, b"x", timeout_s=5)
         faults, heard = [], []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context["exception"]))
-        assert client.begin(METHOD, b"x", lambda _: 1 / 0, timeout_s=5)
+        assert client.try_call(METHOD, b"x", lambda _: 1 / 0, timeout_s=5)
         assert begin(client, heard)
         await eventually(lambda: heard == [b""])
         assert [type(fault) for fault in faults] == [ZeroDivisionError]

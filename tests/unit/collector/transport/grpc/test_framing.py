@@ -9,15 +9,15 @@ from collector.transport.grpc.framing import (
     FramingError,
     MessageReader,
     MessageTooLarge,
-    code_of_http_status,
-    code_of_text,
+    code_from_http_status,
     decode_binary,
-    decode_text,
+    decode_percent,
     encode_binary,
     encode_message,
-    encode_text,
+    encode_percent,
     encode_timeout,
-    no_message,
+    invalid_message_error,
+    parse_status_code,
 )
 from http2_peer import seconds_of
 
@@ -30,7 +30,7 @@ def test_any_split_gives_the_same_messages(messages, data):
     reader, found = MessageReader(60), []
     for start, end in zip([0, *cuts], [*cuts, len(wire)], strict=True):
         reader.feed(wire[start:end])
-        found += reader.take()
+        found += reader.take_messages()
     assert found == messages
     assert reader.size_bytes == 0
 
@@ -71,20 +71,20 @@ def test_a_timeout_survives(seconds):
 )
 def test_why_bytes_are_no_message(body, says):
     """One sentence for each way."""
-    assert says in str(no_message(body, 1024))
+    assert says in str(invalid_message_error(body, 1024))
 
 
 @given(st.text())
 def test_texts_survive(text):
     """Any text, as printable ASCII; a surrogate is replaced."""
-    encoded = encode_text(text)
+    encoded = encode_percent(text)
     assert all(0x20 <= byte < 0x7F for byte in encoded)
-    assert decode_text(encoded) == text.encode("utf-8", "replace").decode()
+    assert decode_percent(encoded) == text.encode("utf-8", "replace").decode()
 
 
 def test_a_wrong_escape_stays():
     """A receiver must not fail on it."""
-    assert decode_text(b"100% %zz %41") == "100% %zz A"
+    assert decode_percent(b"100% %zz %41") == "100% %zz A"
 
 
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=4), st.booleans())
@@ -103,7 +103,7 @@ def test_what_is_no_base64():
 
 def test_codes():
     """Unknown numbers are UNKNOWN."""
-    assert code_of_text(b"14") is grpc.StatusCode.UNAVAILABLE
-    assert {code_of_text(value) for value in (b"", b"99", b"-1", b"x", b"1" * 5000)} == {grpc.StatusCode.UNKNOWN}
-    assert code_of_http_status(503) is grpc.StatusCode.UNAVAILABLE
-    assert code_of_http_status(418) is grpc.StatusCode.UNKNOWN
+    assert parse_status_code(b"14") is grpc.StatusCode.UNAVAILABLE
+    assert {parse_status_code(value) for value in (b"", b"99", b"-1", b"x", b"1" * 5000)} == {grpc.StatusCode.UNKNOWN}
+    assert code_from_http_status(503) is grpc.StatusCode.UNAVAILABLE
+    assert code_from_http_status(418) is grpc.StatusCode.UNKNOWN

@@ -17,7 +17,7 @@ def asks(service):
 def messages(client, stream_id):
     reader = MessageReader(1000)
     reader.feed(client.answer(stream_id)[1])
-    return [message for _, message in reader.take()]
+    return [message for _, message in reader.take_messages()]
 
 
 class Host(FakeHost):

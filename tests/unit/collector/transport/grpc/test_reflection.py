@@ -35,7 +35,7 @@ def ask(request, client):
         assert fields[b"grpc-status"] == b"0"
         reader = MessageReader(1 << 20)
         reader.feed(answer)
-        return [response.FromString(each) for _, each in reader.take()]
+        return [response.FromString(each) for _, each in reader.take_messages()]
 
     return call
 

@@ -103,7 +103,7 @@ async def test_every_2xx_is_an_answer(status):
         )
     ) as rig:
         answer = await rig.post()
-    assert (answer.status, answer.truncated) == (status, False)
+    assert (answer.status, answer.is_truncated) == (status, False)
     assert status == 204 or (answer.body, answer.content_type) == (b"ok", "text/plain")
 
 
@@ -199,7 +199,7 @@ async def test_redirects_are_not_followed():
 async def test_an_answer_is_read_within_a_bound():
     async with Rig(lambda _: web.Response(body=bytes(10_000_000))) as rig:
         answer = await rig.post()
-        assert (len(answer.body), answer.truncated) == (64 * 1024, True)
+        assert (len(answer.body), answer.is_truncated) == (64 * 1024, True)
         assert not (await rig.post(b"next")).body.strip(b"\0")
 
 
@@ -212,7 +212,7 @@ async def test_a_compressed_answer_is_unpacked_within_the_bound():
 
     async with Rig(answer) as rig:
         assert (await rig.post()).body == b"fine"
-        assert (await rig.post()).truncated
+        assert (await rig.post()).is_truncated
 
 
 async def test_nobody_there_is_worth_another_attempt():

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from collector.api import RetryableError
 from collector.testing import FakeClock, FakeHost, RecordingTelemetry
-from collector.transport.http import Answer, Route
-from collector.transport.http.http1 import Connections, HTTP1Connection
-from collector.transport.http.service import Service
+from collector.transport.http import Response, Route
+from collector.transport.http.http1 import HTTP1Connection
+from collector.transport.http.http1_connections import HTTP1Connections
+from collector.transport.http.request import HTTPRoutes
 from config.blocks import HTTPServerConfig
 
 
@@ -76,12 +77,12 @@ class Later(Route):
         self.served = []
 
     def check(self, request):
-        return Answer.text(403, "no") if request.path == "/head" else None
+        return Response.text(403, "no") if request.path == "/head" else None
 
     def serve(self, request):
         self.served.append((request.method, request.path, request.body, request.header_values()))
         if request.path == "/now":
-            request.reply(Answer.text(200, "now"))
+            request.reply(Response.text(200, "now"))
         elif request.path == "/bug":
             raise ZeroDivisionError
         else:
@@ -90,7 +91,7 @@ class Later(Route):
     def answer(self, *, backwards=False):
         waiting, self.waiting = self.waiting, []
         for request in reversed(waiting) if backwards else waiting:
-            request.reply(Answer(200, request.path.encode() + b":" + request.body))
+            request.reply(Response(200, request.path.encode() + b":" + request.body))
 
 
 class Server:
@@ -99,7 +100,7 @@ class Server:
         self.refused = []
         self.telemetry = RecordingTelemetry()
         self.host = host or FakeHost()
-        service = Service(
+        service = HTTPRoutes(
             HTTPServerConfig.model_validate(config),
             {},
             default_route=self.route,
@@ -109,7 +110,7 @@ class Server:
         )
         service.open(self.host)
         self.service = service
-        self.connections = Connections(service, self.refused.append)
+        self.connections = HTTP1Connections(service, self.refused.append)
 
     def connect(self, **wire):
         connection = HTTP1Connection(self.connections)
@@ -250,9 +251,9 @@ async def test_answers_keep_the_order_of_the_requests():
     server = Server()
     connection, wire = server.connect()
     connection.feed(post("/a") + post("/b") + post("/now"))
-    server.route.waiting[1].reply(Answer(200, b"b"))
+    server.route.waiting[1].reply(Response(200, b"b"))
     assert not wire.written
-    server.route.waiting[0].reply(Answer(200, b"a"))
+    server.route.waiting[0].reply(Response(200, b"a"))
     assert [body for _, body in wire.answers] == [b"a", b"b", b"now"]
 
 
@@ -262,8 +263,8 @@ async def test_second_answer_to_a_request_is_ignored():
     connection, wire = server.connect()
     connection.feed(post("/a"))
     request = server.route.waiting[0]
-    request.reply(Answer(200, b"1"))
-    request.reply(Answer(200, b"2"))
+    request.reply(Response(200, b"1"))
+    request.reply(Response(200, b"2"))
     assert wire.answers == [(200, b"1")]
 
 

@@ -10,14 +10,8 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.transport.http.pool import (
-    BadAnswerError,
-    DisconnectedError,
-    Origin,
-    Pool,
-    _Connection,
-    basic_credentials,
-)
+from collector.transport.http.client_connection import BadResponseError, ClientConnection, DisconnectedError
+from collector.transport.http.pool import Origin, Pool, basic_credentials
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 HEAD = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\n"
@@ -205,7 +199,7 @@ def test_no_split_of_an_answer_changes_it(sent, status, body, splits):
     """Interim answers, chunks, trailers, no body, and bytes after the end."""
 
     async def go():
-        connection = _Connection(lambda _: None)
+        connection = ClientConnection(lambda _: None)
 
         class Wire(asyncio.Transport):
             closed = False
@@ -255,7 +249,7 @@ async def test_what_is_no_answer_is_an_error_within_bounds(sent):
 
     async with Backend(send) as backend, pooled() as pool:
         async with asyncio.timeout(5):
-            with pytest.raises(BadAnswerError):
+            with pytest.raises(BadResponseError):
                 await pool.exchange(backend.origin, HEAD, b"x")
         await until(lambda: backend.open_count == 0)
 

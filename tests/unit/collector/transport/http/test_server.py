@@ -9,7 +9,7 @@ import trustme
 import uvloop
 
 from collector.testing import FakeClock, FakeHost, RecordingTelemetry
-from collector.transport.http import Answer, HTTPServer, Route
+from collector.transport.http import HTTPServer, Response, Route
 from config.blocks import HTTPServerConfig
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -19,7 +19,7 @@ class Echo(Route):
     """Tells the size of the body, who sent it, and the body itself."""
 
     def serve(self, request):
-        request.reply(Answer(200, f"{len(request.body)} {request.peer} {request.is_unix} ".encode() + request.body))
+        request.reply(Response(200, f"{len(request.body)} {request.peer} {request.is_unix} ".encode() + request.body))
 
 
 class Never(Route):
@@ -159,7 +159,7 @@ def test_shutdown_cuts_off_what_is_not_finished_in_time(run):
         await server.shutdown(0.05)
         with contextlib.suppress(ConnectionResetError):
             assert await reader.read() == b""
-        never.requests[0].reply(Answer(200))  # too late, and harmless
+        never.requests[0].reply(Response(200))  # too late, and harmless
         writer.close()
 
     run(go)

@@ -6,7 +6,7 @@ import pytest
 
 import http2_peer
 from collector.transport.grpc.framing import encode_message
-from collector.transport.http2 import engine
+from collector.transport.http2 import sessions
 from http2_peer import ErrorCode
 
 C = "/a.B/C"
@@ -198,10 +198,10 @@ def test_a_connection_that_cannot_be_written_to_is_lost_alone(grpc_server):
     first, second = serving.connect(), serving.connect()
     streams = [client.request(C, encode_message(b"x")) for client in (first, second)]
 
-    def broken(_):
+    def fail(_):
         raise RuntimeError("no")
 
-    first.transport.write = broken
+    first.transport.write = fail
     for reply in replies:
         reply(b"")
     second.exchange()
@@ -386,8 +386,10 @@ def test_memory_of_an_idle_connection_is_small(grpc_server):
 def test_the_peer_is_told_our_limits():
     """What the SETTINGS say."""
     peer = http2_peer.client()
-    ours = engine.server(max_message_bytes=1000, max_concurrent_streams=7, max_header_bytes=1000, cut_off_bytes=2000)
+    ours = sessions.server_session(
+        max_message_bytes=1000, max_concurrent_streams=7, max_header_bytes=1000, cut_off_bytes=2000
+    )
     peer.receive_data(b"".join(ours.output(1000)))
     [told] = [event.settings for event in peer.events() if isinstance(event, http2_peer.SettingsReceived)]
     assert told[http2_peer.Setting.MAX_CONCURRENT_STREAMS] == 7
-    assert told[http2_peer.Setting.MAX_FRAME_SIZE] == engine.MAX_FRAME_BYTES
+    assert told[http2_peer.Setting.MAX_FRAME_SIZE] == sessions.MAX_FRAME_BYTES

@@ -9,18 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import http2_peer
-from collector.transport.http2 import engine
-from collector.transport.http2.engine import ErrorCode
+from collector.transport.http2 import sessions
+from collector.transport.http2.codes import ErrorCode
 from collector.transport.http2.events import (
-    EngineError,
+    ConnectionEnded,
     GoAwayReceived,
-    Over,
+    HTTP2Error,
     PingReceived,
-    Received,
     SettingsReceived,
-    StreamGoneError,
+    StreamClosedError,
+    StreamEvent,
 )
-from collector.transport.http2.fields import Fields, headers_of
+from collector.transport.http2.header_fields import HeaderFields, decode_header_block
 from http2_peer import DataReceived, ResponseReceived, StreamReset, TrailersReceived
 
 CALL = (
@@ -32,8 +32,8 @@ CALL = (
     (b"content-type", b"application/grpc"),
 )
 UPLOAD = (*CALL[:4], (b"content-type", b"application/x-protobuf"))
-OK = Fields(((b":status", b"200"), (b"content-type", b"application/grpc")))
-STATUS = Fields(((b"grpc-status", b"0"),))
+OK = HeaderFields(((b":status", b"200"), (b"content-type", b"application/grpc")))
+STATUS = HeaderFields(((b"grpc-status", b"0"),))
 EMPTY = bytes(5)
 WINDOW = 1 << 24
 
@@ -44,7 +44,7 @@ def message(body, flag=0):
 
 
 def new_server(max_message_bytes=1 << 20):
-    return engine.server(
+    return sessions.server_session(
         max_message_bytes=max_message_bytes, max_concurrent_streams=100, max_header_bytes=1 << 16, cut_off_bytes=1 << 18
     )
 
@@ -83,7 +83,7 @@ def summary(events):
     """What streams come to, however often it was told of them: id → everything, put together."""
     streams = {}
     for event in events:
-        if not isinstance(event, Received):
+        if not isinstance(event, StreamEvent):
             continue
         head, messages, data, ends = streams.get(event.stream_id, (None, (), b"", 0))
         assert event.head is None or head is None
@@ -114,7 +114,7 @@ def test_a_call_is_told_once_when_it_is_whole():
             b"",
         )
         assert (event.timeout, event.timeout_s, event.is_grpc) == (timeout, pytest.approx(seconds), True)
-        assert headers_of(event.head) == CALL
+        assert decode_header_block(event.head) == CALL
         blocks.add(event.head)
     assert len(blocks) == 1
 
@@ -122,8 +122,8 @@ def test_a_call_is_told_once_when_it_is_whole():
 @pytest.mark.parametrize("block", [b"x", bytes(4), b"\5\0\0\0abc", b"\1\0\0\0a\xff\xff\xff\xff"])
 def test_what_is_no_header_block(block):
     """Lengths that lead past its end are an error."""
-    with pytest.raises(ValueError, match="no header block"):
-        headers_of(block)
+    with pytest.raises(ValueError, match="not a header block"):
+        decode_header_block(block)
 
 
 @pytest.mark.parametrize("timeout", [b"", b"S", b"5", b"5s", b"123456789S", b"-1S", b"5 S", b"\xff5S"])
@@ -223,7 +223,7 @@ def test_no_split_changes_what_is_heard(requests, cuts):
         for stream_id in list(told):
             server.reset(stream_id, ErrorCode.CANCEL)
         assert server.held_bytes == 0
-        order = [event.stream_id for event in events if isinstance(event, Received) and event.is_end]
+        order = [event.stream_id for event in events if isinstance(event, StreamEvent) and event.is_end]
         return told, held, order
 
     assert heard(cuts) == heard([])
@@ -239,10 +239,10 @@ def test_memory_follows_what_came_not_what_is_announced():
     client.send_data(stream_id, bytes(40_000))
     assert server.receive(client.data_to_send(), 2.0) == ()
     assert server.held_bytes == 40_000
-    assert server.seen_s(stream_id) == 2.0
+    assert server.last_received_s(stream_id) == 2.0
     server.reset(stream_id, ErrorCode.CANCEL)
     assert server.held_bytes == 0
-    assert server.seen_s(stream_id) == float("inf")
+    assert server.last_received_s(stream_id) == float("inf")
 
 
 def test_raw_gives_what_came_and_what_comes():
@@ -251,7 +251,7 @@ def test_raw_gives_what_came_and_what_comes():
     stream_id = client.send_request(CALL)
     client.send_data(stream_id, message(b"one") + message(b"t")[:3])
     (event,) = server.receive(client.data_to_send(), 1.0)
-    assert (event.message, event.data + server.raw(stream_id)) == (None, message(b"one") + message(b"t")[:3])
+    assert (event.message, event.data + server.switch_to_raw(stream_id)) == (None, message(b"one") + message(b"t")[:3])
     client.send_data(stream_id, message(b"t")[3:], end_stream=True)
     (event,) = server.receive(client.data_to_send(), 1.0)
     assert (event.data, event.is_end) == (message(b"t")[3:], True)
@@ -263,7 +263,7 @@ def test_raw_keeps_the_beginning_of_a_message():
     stream_id = client.send_request(CALL)
     client.send_data(stream_id, message(b"abc")[:7])
     server.receive(client.data_to_send(), 1.0)
-    assert server.raw(stream_id) == message(b"abc")[:7]
+    assert server.switch_to_raw(stream_id) == message(b"abc")[:7]
     assert server.held_bytes == 0
 
 
@@ -279,7 +279,7 @@ def test_a_whole_answer():
     assert said[1].data == EMPTY
     assert server.take_events() == ()
     assert server.queued_bytes == 0
-    with pytest.raises(StreamGoneError):
+    with pytest.raises(StreamClosedError):
         server.respond(event.stream_id, OK)
 
 
@@ -331,7 +331,7 @@ def test_an_answer_in_parts():
     said = client.events()
     assert b"".join(one.data for one in said if isinstance(one, DataReceived)) == message(b"1") + message(b"2")
     assert any(isinstance(one, TrailersReceived) for one in said)
-    with pytest.raises(StreamGoneError):
+    with pytest.raises(StreamClosedError):
         server.send(event.stream_id, b"late")
 
 
@@ -375,10 +375,10 @@ def test_reset_tells_the_peer_and_nobody_else():
 
 def test_a_client_hears_an_answer_when_its_stream_is_over():
     """One event of a unary call; an informational head before it is not told."""
-    server, client = http2_peer.server(), engine.client(max_message_bytes=1000)
+    server, client = http2_peer.server(), sessions.client_session(max_message_bytes=1000)
     server.receive_data(output(client))
     assert [type(event) for event in client.receive(server.data_to_send(), 0.0)] == [SettingsReceived]
-    stream_id = client.request(Fields(CALL), b"\0\0\0\0\3", b"abc")
+    stream_id = client.request(HeaderFields(CALL), b"\0\0\0\0\3", b"abc")
     server.receive_data(output(client))
     assert b"".join(event.data for event in server.events() if isinstance(event, DataReceived)) == message(b"abc")
     server.send_informational_response(stream_id, [(b":status", b"103")])
@@ -387,17 +387,17 @@ def test_a_client_hears_an_answer_when_its_stream_is_over():
     server.send_trailers(stream_id, STATUS.pairs)
     (event,) = client.receive(server.data_to_send(), 0.0)
     assert (event.message, event.is_end, event.is_closed, event.error_code) == (b"answer", True, True, 0)
-    assert headers_of(event.head) == OK.pairs
-    assert headers_of(event.trailers) == STATUS.pairs
+    assert decode_header_block(event.head) == OK.pairs
+    assert decode_header_block(event.trailers) == STATUS.pairs
 
 
 def test_a_head_that_cannot_be_sent_is_said_so():
     """Larger than libnghttp2 sends: the stream fails, the connection lives."""
-    client = engine.client(max_message_bytes=1000)
+    client = sessions.client_session(max_message_bytes=1000)
     server = http2_peer.server()
     server.receive_data(output(client))
     client.receive(server.data_to_send(), 0.0)
-    stream_id = client.request(Fields((*CALL, (b"x", b"y" * 100_000))), b"")
+    stream_id = client.request(HeaderFields((*CALL, (b"x", b"y" * 100_000))), b"")
     server.receive_data(output(client))
     (event,) = client.take_events()
     assert (event.stream_id, event.is_closed) == (stream_id, True)
@@ -411,7 +411,7 @@ def test_goaway_ends_both():
     client.receive_data(output(server))
     client.send_goaway(2, debug_data=b"why")
     events = server.receive(client.data_to_send(), 0.0)
-    assert [type(event) for event in events] == [GoAwayReceived, Over]
+    assert [type(event) for event in events] == [GoAwayReceived, ConnectionEnded]
     assert [(event.error_code, event.debug_data) for event in events] == [(2, b"why")] * 2
     assert server.wants_flush
     assert server.is_over
@@ -430,7 +430,7 @@ def test_pings():
 def test_after_an_error_nothing_works():
     """And nothing crashes."""
     server = new_server()
-    with pytest.raises(EngineError):
+    with pytest.raises(HTTP2Error):
         server.receive(b"GET / HTTP/1.1\r\n\r\n" * 2, 0.0)
     for use in (
         lambda: server.receive(b"", 0.0),
@@ -439,15 +439,15 @@ def test_after_an_error_nothing_works():
         lambda: server.ping(bytes(8)),
         lambda: server.send_goaway(),
     ):
-        with pytest.raises(EngineError):
+        with pytest.raises(HTTP2Error):
             use()
-    assert (server.is_over, server.wants_flush, server.raw(1), server.take_events()) == (True, True, b"", ())
+    assert (server.is_over, server.wants_flush, server.switch_to_raw(1), server.take_events()) == (True, True, b"", ())
 
 
 IN_A_PROCESS_WITHOUT_NGH2 = """
 import sys
 sys.modules["ngh2"] = None
-from collector.transport.http2 import engine, nghttp2
+from collector.transport.http2 import nghttp2, sessions
 {}
 """
 
@@ -470,7 +470,7 @@ try:
     print(nghttp2.version())
 except nghttp2.MissingLibraryError:
     sys.exit(3)
-s = engine.server(max_message_bytes=9, max_concurrent_streams=9, max_header_bytes=99, cut_off_bytes=99)
+s = sessions.server_session(max_message_bytes=9, max_concurrent_streams=9, max_header_bytes=99, cut_off_bytes=99)
 assert s.output(1 << 20)
 """
     )
@@ -486,7 +486,7 @@ def test_without_a_library_the_message_says_what_to_install():
         """
 nghttp2._SYSTEM = ()
 try:
-    engine.require("receivers::otlp")
+    sessions.require_http2("receivers::otlp")
 except OSError as error:
     print(error)
 """
@@ -506,4 +506,4 @@ def test_equal_heads_are_one_object():
         (event,) = server.receive(ask(client, headers, message(b"a")), 0.0)
         heads.append(event.head)
     assert heads[0] is heads[1]
-    assert [headers_of(head) for head in heads] == [CALL, CALL, other, CALL, large, CALL]
+    assert [decode_header_block(head) for head in heads] == [CALL, CALL, other, CALL, large, CALL]

@@ -41,8 +41,8 @@ async def serving(method=lambda message, _, reply: reply(message), **config):
         addresses=LocalAddresses(),
         clock=FakeClock(),
         log=RecordingLog(),
-        refused=lambda _: None,
-        closed=lambda reason: closed.update([reason]),
+        on_refused=lambda _: None,
+        on_closed=lambda reason: closed.update([reason]),
         files={},
     )
     await server.start(FakeHost())

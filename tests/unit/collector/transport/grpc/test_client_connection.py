@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 import http2_peer
 from collector.transport.compression import compress
-from collector.transport.grpc import client_call
-from collector.transport.grpc.client_call import ENCODINGS, MAX_ANSWER_BYTES, Call, CallConnection
+from collector.transport.grpc import client_connection
+from collector.transport.grpc.client_call import ENCODINGS, MAX_RESPONSE_BYTES, ClientCall
+from collector.transport.grpc.client_connection import ClientConnection
 from collector.transport.grpc.framing import encode_message
-from collector.transport.grpc.status import CallError, code_of_reset
-from collector.transport.http2 import engine
-from collector.transport.http2.fields import Fields
+from collector.transport.grpc.status import CallError, code_from_reset
+from collector.transport.http2 import sessions
+from collector.transport.http2.header_fields import HeaderFields
 
 HEADERS = (
     (b":method", b"POST"),
@@ -57,11 +58,11 @@ class Transport:
         pass
 
 
-class HeardCall(Call):
+class HeardCall(ClientCall):
     """Keeps what it is told, however often."""
 
     def __init__(self, body):
-        super().__init__(self.hear, Fields(HEADERS), b"\0" + len(body).to_bytes(4, "big"), body)
+        super().__init__(self.hear, HeaderFields(HEADERS), b"\0" + len(body).to_bytes(4, "big"), body)
         self.heard = []
 
     def hear(self, outcome):
@@ -73,7 +74,7 @@ class Ends:
 
     def __init__(self, *, connect=True, **server):
         self.transport = Transport()
-        self.connection = CallConnection(engine.client(max_message_bytes=MAX_ANSWER_BYTES), self)
+        self.connection = ClientConnection(sessions.client_session(max_message_bytes=MAX_RESPONSE_BYTES), self)
         self.connection.connection_made(self.transport)
         self.server = http2_peer.server(**server)
         self.given_back = []
@@ -185,17 +186,21 @@ ODD_ANSWERS = {
     "HTTP 404": ({"head": ((b":status", b"404"),)}, "UNIMPLEMENTED", "HTTP 404"),
     "HTTP 418": ({"head": ((b":status", b"418"),)}, "UNKNOWN", "HTTP 418"),
     "no gRPC": ({"head": ((b":status", b"200"), (b"content-type", b"text/html"))}, "UNKNOWN", "text/html"),
-    "OK without a message": ({"body": b""}, "INTERNAL", "no answer"),
+    "OK without a message": ({"body": b""}, "INTERNAL", "sent no response message"),
     "half a message": ({"body": encode_message(b"abc")[:-1]}, "INTERNAL", "ends within"),
     "two messages": ({"body": 2 * encode_message(b"abc")}, "INTERNAL", "more than"),
     "an empty message and another": ({"body": encode_message(b"") + encode_message(b"a")}, "INTERNAL", "more than"),
     "a wrong flag": ({"body": b"\x07\0\0\0\0"}, "INTERNAL", "flag"),
-    "too large": ({"body": b"\0" + (MAX_ANSWER_BYTES + 1).to_bytes(4, "big")}, "RESOURCE_EXHAUSTED", "larger than max"),
+    "too large": (
+        {"body": b"\0" + (MAX_RESPONSE_BYTES + 1).to_bytes(4, "big")},
+        "RESOURCE_EXHAUSTED",
+        "larger than max",
+    ),
     "an encoding not offered": ({"body": encode_message(b"a", compressed=True)}, "INTERNAL", "not offered"),
     "a bomb": (
         {
             "head": (*HEAD, (b"grpc-encoding", b"gzip")),
-            "body": encode_message(compress("gzip", bytes(MAX_ANSWER_BYTES + 1)), compressed=True),
+            "body": encode_message(compress("gzip", bytes(MAX_RESPONSE_BYTES + 1)), compressed=True),
         },
         "RESOURCE_EXHAUSTED",
         "larger than",
@@ -256,7 +261,7 @@ async def test_resets_become_statuses(reset, code):
     ends.server.reset_stream(call.stream_id, reset)
     ends.exchange()
     assert error(call).code.name == code
-    assert code_of_reset(999) is grpc.StatusCode.UNKNOWN
+    assert code_from_reset(999) is grpc.StatusCode.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -307,7 +312,7 @@ async def test_too_many_pings_is_heard():
     ends = Ends()
     ends.server.send_goaway(http2_peer.ErrorCode.ENHANCE_YOUR_CALM, debug_data=b"too_many_pings")
     ends.to_client()
-    assert ends.connection.is_told_too_many_pings
+    assert ends.connection.got_too_many_pings
 
 
 async def test_an_early_answer_stops_the_request():
@@ -354,7 +359,7 @@ async def test_a_server_that_is_none_is_said():
     ends.connection.receive(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     assert ends.transport.is_closed
     ends.connection.connection_lost(None)
-    with pytest.raises(ConnectionError, match="broke HTTP/2"):
+    with pytest.raises(ConnectionError, match="violated HTTP/2"):
         await ends.connection.ready
 
 
@@ -425,7 +430,7 @@ async def test_breaking_the_protocol_ends_the_connection(wire, said):
 
 async def test_a_server_that_reads_nothing_is_left(monkeypatch):
     """What waits for it would wait for ever otherwise."""
-    monkeypatch.setattr(client_call, "_STALL_S", 0.01)
+    monkeypatch.setattr(client_connection, "_STALLED_S", 0.01)
     ends = Ends()
     call = ends.call()
     ends.connection.pause_writing()
