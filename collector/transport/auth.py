@@ -1,6 +1,7 @@
-"""The hooks through which servers authenticate callers and clients obtain credentials. The authenticators are extensions.
+"""The hooks by which servers authenticate callers and clients obtain credentials. The authenticators are extensions.
 
-Source: the Collector's ``auth.authenticator`` and extension/extensionauth (Server.Authenticate, HTTPClient, GRPCClient).
+Source: the Collector's ``auth.authenticator`` and extension/extensionauth (Server.Authenticate, HTTPClient,
+    GRPCClient).
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ Authenticate: TypeAlias = Callable[[Mapping[str, Sequence[str]]], Awaitable[Clai
 
 
 class AuthenticationError(Exception):
-    """The caller is not authenticated: answer 401 or UNAUTHENTICATED. The caller sees the message, so keep secrets out of it."""
+    """The caller is not authenticated: answer 401 or UNAUTHENTICATED. The message is sent to the caller: no secrets."""
 
 
 @runtime_checkable
@@ -45,12 +46,12 @@ class ClientAuthenticator(Protocol):
     """An extension that supplies the credentials of outgoing requests."""
 
     def client_headers(self) -> Mapping[str, str]:
-        """Return the headers to add to the next request (``authorization``: …). Called per request, so it must be quick."""
+        """Return the headers to add to the next request (``authorization``: …). Called per request: keep it quick."""
         ...
 
 
 def find_authenticator(host: Host, config: AuthConfig | None, key: str) -> Authenticate | None:
-    """Return the hook of the extension that ``config`` names, or None without ``auth``. ``key``: path of the server's block.
+    """Return the hook of the extension that ``config`` names, or None without ``auth``. ``key``: path of the block.
 
     Raises:
         ValueError: the extension does not exist or does not authenticate requests.

@@ -82,7 +82,7 @@ class Endpoint:
         return type(self)(host=address, port=self.port)
 
     def listen(self) -> socket.socket:
-        """Return a listening socket. Without ``SO_REUSEPORT``: a second process would silently get half of the connections.
+        """Return a listening socket, without ``SO_REUSEPORT``: a second process must fail, not take half of the traffic.
 
         Raises:
             OSError: the port is busy, the address is not on this machine, or the path exists or is not writable.
@@ -159,7 +159,7 @@ class LocalAddresses:
         self._expires_s = float("-inf")
 
     def is_local(self, address: str) -> bool | None:
-        """Whether the IP address ``address`` is a loopback address or this machine's; None if it is not an IP address."""
+        """Whether the IP address ``address`` is loopback or one of this machine's; None if it is not an IP address."""
         address = address.partition("%")[0]
         if address.startswith("127.") or address == "::1":
             return True
@@ -178,7 +178,7 @@ class LocalAddresses:
         return canonical.is_loopback or str(canonical) in self._addresses
 
     def is_local_grpc(self, peer: str) -> bool | None:
-        """Whether a peer is local, given gRPC's name for it: ``ipv4:127.0.0.1:4711``, ``ipv6:%5B::1%5D:4711``, ``unix:``."""
+        """Whether a peer is local, by its gRPC name: ``ipv4:127.0.0.1:4711``, ``ipv6:%5B::1%5D:4711``, ``unix:``."""
         scheme, _, address = peer.partition(":")
         if scheme in {"unix", "unix-abstract"}:
             return True

@@ -10,7 +10,7 @@ _INTERVAL_S: Final = 1.0
 
 
 class ErrorLog:
-    """Logs ``sentence``, at most once per second, with the current error. ``config``: path of the server's configuration."""
+    """Logs ``sentence`` with the current error, at most once per second. ``config``: path of the server's block."""
 
     def __init__(self, log: Any, clock: Clock, sentence: str, *, config: str) -> None:
         self._log, self._clock, self._sentence, self._config = log, clock, sentence, config

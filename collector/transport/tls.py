@@ -109,7 +109,7 @@ def server_context(
     *,
     protocols: tuple[str, ...] = ("http/1.1",),
 ) -> ssl.SSLContext:
-    """Return the context to listen with, which reloads its certificates. ``protocols``: for ALPN, in order of preference.
+    """Return the context to listen with, which reloads its certificates. ``protocols``: for ALPN, preferred first.
 
     Raises:
         ValueError: a key is missing, unreadable or unusable; the message names it.
@@ -155,7 +155,7 @@ def _server_context_once(config: TLSServerConfig, protocols: tuple[str, ...] = (
 
 
 def client_context(config: TLSClientConfig) -> ssl.SSLContext:
-    """Return the context to connect with. ``server_name_override`` is not part of it: pass it as the server's host name.
+    """Return the context to connect with. It ignores ``server_name_override``: pass that as the server's host name.
 
     Raises:
         ValueError: a key is unreadable or unusable; the message names it.
@@ -271,7 +271,8 @@ def _refuse_unsupported_by_grpcio(config: TLSClientConfig | TLSServerConfig) -> 
         raise ValueError("tls::max_version: transport grpcio always offers 1.2 and 1.3; omit it")
     if config.cipher_suites:
         raise ValueError(
-            "tls::cipher_suites: transport grpcio reads them only from the environment (GRPC_SSL_CIPHER_SUITES); omit it"
+            "tls::cipher_suites: transport grpcio reads them only from GRPC_SSL_CIPHER_SUITES in the environment; "
+            "omit it"
         )
     if config.curve_preferences:
         raise ValueError("tls::curve_preferences: transport grpcio does not support this setting; omit it")

@@ -15,7 +15,7 @@ Servers:
 Clients:
 
 ``client``         the client, over one of two channels
-``client_http2``   the channel over our own HTTP/2: ``subchannel`` keeps its connections, ``client_connection`` is one of
+``client_http2``   the channel over our own HTTP/2: ``subchannel`` keeps its connections, ``client_connection`` is one
                    them, ``client_call`` one call
 ``client_grpcio``  the channel over the gRPC library
 ``target``         what a client's endpoint names; ``metadata``: metadata as header fields

@@ -81,7 +81,7 @@ def check_grpc_client_config(config: GRPCClientConfig) -> None:
             )
     if config.tls.max_version in {"1.0", "1.1"}:
         raise ValueError(
-            f"tls::max_version: HTTP/2 requires TLS 1.2 or newer, got {config.tls.max_version}; write 1.2 or 1.3, or omit it"
+            f"tls::max_version: HTTP/2 requires TLS 1.2 or newer, got {config.tls.max_version}; write 1.2 or 1.3"
         )
     encode_metadata({name: value.get_secret_value() for name, value in config.headers.items()})
     if config.endpoint:
@@ -131,7 +131,7 @@ class GRPCClient:
     async def call(
         self, method: str, body: bytes, *, timeout_s: float | None, metadata: Mapping[str, str] | None = None
     ) -> bytes:
-        """Return the response to a unary call (``/package.Service/Method``). ``timeout_s`` includes the time to connect.
+        """Return the response to a unary call (``/package.Service/Method``). ``timeout_s`` includes connecting.
 
         Raises:
             PermanentError: the server refused it (reason ``grpc_<code>``); for its size, a TooLargeError.

@@ -1,4 +1,4 @@
-"""One unary call of a client: what it sends, and the response or status it ends with. No sockets, no choice of connections.
+"""One unary call of a client: what it sends, and the response or status it ends with. It knows no sockets.
 
 A call is settled once: by its response, by the end of its stream or connection, by its deadline, or by its caller.
 """
@@ -31,7 +31,7 @@ class CallConnection(Protocol):
 
 
 class ClientCall:
-    """What one call sends, and what it has received. ``on_done`` is called once, with the response or a :class:`CallError`."""
+    """What one call sends and has received. ``on_done`` is called once, with the response or a :class:`CallError`."""
 
     __slots__ = (
         "_on_done",
@@ -76,7 +76,7 @@ class ClientCall:
         self.status: CallError | None = None
 
     def settle(self, outcome: bytes | CallError) -> None:
-        """Call ``on_done``, unless the call is settled already. An error in it does not affect the connection or other calls."""
+        """Call ``on_done``, unless the call is settled. An error in it does not affect the connection or other calls."""
         if self.is_settled:
             return
         self.is_settled = True

@@ -213,7 +213,7 @@ class HTTP2Channel:
                 self._start(call, connection)
 
     def not_processed(self, call: ClientCall, reason: str, *, was_sent: bool) -> None:
-        """See :class:`ConnectionOwner`. A call that was never sent is always retried, one that a server had only once (gRFC A6)."""
+        """See :class:`ConnectionOwner`. A call that was never sent is always retried; others once (gRFC A6)."""
         if call.is_settled:
             return
         if (was_sent and call.is_retried) or self._is_closed:
@@ -285,7 +285,7 @@ class HTTP2Channel:
         timeout = () if timeout_s is None else ((b"grpc-timeout", encode_timeout(timeout_s)),)
         return (*self._leading_headers, (b":path", method.encode()), *self._fixed_headers, *timeout)
 
-    # Deadlines: one timer for all calls, at the earliest. Calls are many, and nearly all end long before their deadline.
+    # Deadlines: one timer for all calls, at the earliest. Calls are many; nearly all end long before their deadline.
 
     def _set_timer(self, when_s: float) -> None:
         if self._timer is not None:

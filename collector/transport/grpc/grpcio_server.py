@@ -1,4 +1,4 @@
-"""``transport: grpcio``: a gRPC server of unary methods over grpc.aio, without generated stubs, (de)serialisers or interceptors.
+"""``transport: grpcio``: a gRPC server of unary methods over grpc.aio, without generated stubs or interceptors.
 
 It does what the Collector's ``configgrpc.ServerConfig`` configures. gzip is decompressed here and not in gRPC's core:
 bounded, charged to the memory budget, and several times faster (ISA-L). The only other encoding that gRPC's Python core
@@ -41,7 +41,7 @@ _ServicerContext: TypeAlias = Any  # grpc has no types
 
 
 class GRPCIOServer(BaseGRPCServer):
-    """Serves ``methods`` (``/package.Service/Method`` → method) on ``config.endpoint``. For the arguments see the base."""
+    """Serves ``methods`` (``/package.Service/Method`` → method) on ``config.endpoint``. For arguments see the base."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The interface of a gRPC server's methods, for either transport: a message, the call, and a callback for the answer."""
+"""The interface of a gRPC server's methods, for both servers: a message, the call, and a callback for the answer."""
 
 import base64
 from collections.abc import Callable, Mapping
@@ -52,7 +52,7 @@ Reply: TypeAlias = Callable[[bytes | Exception], None]
 """Called once, at any time, with the encoded response, an :class:`Aborted`, or an error of ours (INTERNAL, logged)."""
 
 Method: TypeAlias = Callable[[bytes, Call, Reply], None]
-"""A unary method, called with the encoded request, the call, and the callback for the answer. It may also raise the answer."""
+"""A unary method, called with the encoded request, the call, and the callback for the answer. May raise the answer."""
 
 
 class Writer(Protocol):

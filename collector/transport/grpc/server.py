@@ -54,7 +54,7 @@ Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
 
 class GRPCServer(BaseGRPCServer):
-    """Serves ``methods`` (``/package.Service/Method`` → method) on ``config.endpoint``, health, and reflection over ``files``.
+    """Serves ``methods`` (``/package.Service/Method`` → method), health, and reflection over ``files``.
 
     ``on_closed`` is called with the reason for every connection that we close; for the other arguments see the base.
     ``http`` serves requests other than gRPC on the same endpoint, over HTTP/1.1 and HTTP/2: it must not be started

@@ -1,4 +1,4 @@
-"""What both gRPC servers share: endpoint and port, message limit, authenticator, memory budget, and how errors are answered."""
+"""What both gRPC servers share: endpoint and port, message limit, authenticator, memory budget, answers to errors."""
 
 from collections.abc import Callable
 from typing import Any, Final

@@ -37,7 +37,7 @@ _RESETS: Final = {
 
 
 class CallError(Exception):
-    """A call ended with a status other than OK. :meth:`GRPCClient.error` converts it to an error that a queue understands."""
+    """A call ended with a status other than OK. :meth:`GRPCClient.error` converts it for a queue."""
 
     def __init__(self, code: grpc.StatusCode, text: str, details: bytes = b"") -> None:
         super().__init__(f"{code.name}: {text}")

@@ -77,7 +77,8 @@ def parse_target(text: str) -> Target:
         case "dns" | "passthrough":
             if rest.startswith("//") and not rest.startswith("///"):
                 raise ValueError(
-                    f"endpoint: {text!r} is not valid: choosing a DNS server is not supported; write {scheme}:///host:port"
+                    f"endpoint: {text!r} is not valid: choosing a DNS server is not supported; "
+                    f"write {scheme}:///host:port"
                 )
             rest = rest.removeprefix("///")
     host, port = _host_and_port(rest, text)

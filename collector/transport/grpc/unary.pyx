@@ -1,4 +1,4 @@
-"""Unary calls of a gRPC server, from the HTTP/2 stream to the method and back. Compiled, because every request passes here.
+"""Unary calls of a gRPC server, from the HTTP/2 stream to the method and back. Compiled: every request passes here.
 
 What repeats from request to request (path, encoding, metadata, caller) is parsed once and found again by the header
 block. Everything rare is left to the server: new header blocks, streaming methods, compression, authentication, and the
@@ -50,7 +50,7 @@ cdef bytes _empty_message = encode_message(b"")
 
 
 cdef class RequestHead:
-    """What the header block of a request says: its method, or its failure. Shared by all requests with the same block."""
+    """What the header block of a request says: its method, or its failure. Requests with equal blocks share it."""
 
     def __init__(self, bytes block not None):
         self.block = block
@@ -129,7 +129,8 @@ cdef class UnaryCall(ServerStream):
         """Invoke the method. Whatever happens in it, the call ends with a status."""
         cdef RequestHead head = self.head
         if self.dispatcher.authenticates:
-            self.dispatcher.server.invoke_authenticated(head.method, head.call(self.connection.is_local), message, self.reply)
+            call = head.call(self.connection.is_local)
+            self.dispatcher.server.invoke_authenticated(head.method, call, message, self.reply)
             return
         try:
             head.method(message, head.call(self.connection.is_local), self.reply)
@@ -137,7 +138,7 @@ cdef class UnaryCall(ServerStream):
             self.reply(error)
 
     def reply(self, outcome):
-        """Send the method's answer, or an error instead. Nothing is sent if the client is gone or was answered already."""
+        """Send the method's answer, or an error instead. Does nothing if the client is gone or was answered already."""
         cdef BaseServerConnection connection = self.connection
         cdef bytes message
         if self.is_done:

@@ -1,8 +1,9 @@
 """An HTTP client from a confighttp block: POST a body, get a bounded response or an error that a queue understands.
 
-It uses HTTP/1.1 only: the block's HTTP/2 keys are accepted without effect, and so is ``max_idle_conns``, since there are
-never more connections than senders. Redirects are not followed, so that a body goes nowhere that is not configured. The
-proxy is ``proxy_url`` or, as in Go, that of HTTPS_PROXY, HTTP_PROXY and NO_PROXY; never for loopback addresses.
+It uses HTTP/1.1 only: the block's HTTP/2 keys are accepted without effect, and so is ``max_idle_conns``, since there
+are never more connections than senders. Redirects are not followed, so that a body goes nowhere that is not
+configured. The proxy is ``proxy_url`` or, as in Go, that of HTTPS_PROXY, HTTP_PROXY and NO_PROXY; never for loopback
+addresses.
 
 Source: open-telemetry/opentelemetry-collector config/confighttp; RFC 9110 §10.2.3 (Retry-After).
 """
@@ -162,7 +163,7 @@ class HTTPClient:
         """Send ``body``, compressed as configured or already in ``encoding``, and return a 2xx response.
 
         Raises:
-            PermanentError: the server refused it (reason ``http_<status>``), or the URL is not valid. For its size (413,
+            PermanentError: the server refused it (``http_<status>``), or the URL is not valid. For its size (413,
                 or a response that says so), a TooLargeError.
             RetryableError: try again later (``http_<status>``, with ``retry_after_s``), no connection (``connect``), or
                 no response (``timeout``).

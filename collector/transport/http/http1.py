@@ -441,7 +441,7 @@ class HTTP1Connection(asyncio.BufferedProtocol):
             or response.status in _CLOSING_STATUSES
         ):
             return True
-        # A client that waits for 100 Continue may or may not send the body after a refusal: only closing is unambiguous.
+        # A client that waits for 100 Continue may or may not send the body after a refusal: only closing is clear.
         return b"expect" in request.headers
 
     def _send_continue(self, request: _HTTP1Request) -> None:
@@ -450,7 +450,7 @@ class HTTP1Connection(asyncio.BufferedProtocol):
         request.awaits_continue = False
 
     def _end(self, *, lingers: bool = False) -> None:
-        """Close. With ``lingers``, first read what is on its way, so that the client receives the response and not a reset."""
+        """Close. With ``lingers``, first read what is on its way: the client must see the response, not a reset."""
         self._takes_no_more = self._is_ending = True
         for request in self._queue:
             request.abandon()
@@ -474,7 +474,7 @@ class HTTP1Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
         self._pauses &= ~why
 
-    # Time-outs. The timer is replaced only by an earlier deadline; when it fires too early, it is set to the current one.
+    # Time-outs. The timer is replaced only by an earlier deadline; if it fires too early, it is set to the current one.
 
     def _watch(self) -> None:
         """Set the deadline for what the connection is doing now."""

@@ -63,7 +63,7 @@ class RequestPolicy:
         return self._date
 
     def common_headers(self) -> bytes:
-        """Return the lines that every HTTP/1.1 response has, ``response_headers`` and Date. They are made once per second."""
+        """Return the lines that every HTTP/1.1 response has, ``response_headers`` and Date; made once per second."""
         now_s = self._clock.time_unix_nano() // 1_000_000_000
         if now_s != self._now_s:
             self._now_s = now_s

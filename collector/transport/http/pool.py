@@ -60,7 +60,7 @@ class _OriginConnections:
 
 
 class Pool:
-    """``context`` returns the TLS context to use now; ``server_name``, if set, is verified instead of the host's name."""
+    """``context`` returns the TLS context to use now; ``server_name`` is verified instead of the host's, if set."""
 
     def __init__(
         self,

@@ -48,7 +48,7 @@ class Route:
         """
         request.reply(_NOT_FOUND)
 
-    def refusal(self, request: "Request", error: Refused | ConsumeError) -> Response:  # noqa: ARG002 - most routes use it
+    def refusal(self, request: "Request", error: Refused | ConsumeError) -> Response:  # noqa: ARG002 - as in check
         """Return the response to a body that is refused: too large, unknown encoding, no memory (a ConsumeError)."""
         return Response.text(error.status if isinstance(error, Refused) else 503, str(error))
 
@@ -104,8 +104,8 @@ class Request:
     """
 
     __slots__ = (
-        "_encoding", "_is_complete", "_parts", "_repeated", "_reservations", "_reserved_bytes", "_route", "_routes", "_state",
-        "_transport", "body", "claims", "cors", "headers", "length", "media_type", "method", "path", "size_bytes",
+        "_encoding", "_is_complete", "_parts", "_repeated", "_reservations", "_reserved_bytes", "_route", "_routes",
+        "_state", "_transport", "body", "claims", "cors", "headers", "length", "media_type", "method", "path", "size_bytes",
     )  # fmt: skip
     cors: HeaderList
     """The CORS headers of the response."""
@@ -120,7 +120,7 @@ class Request:
         length: int | None,
         repeated: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
-        """``headers`` have lower-case names; ``repeated`` holds further values of a name. ``length``: None if unknown."""
+        """``headers`` have lower-case names; ``repeated`` holds further values. ``length``: None if unknown."""
         self._routes = routes
         self._transport = transport
         self.method = method
@@ -165,7 +165,7 @@ class Request:
         return values
 
     def reply(self, outcome: Response | Exception) -> None:
-        """Answer the request. An exception that is not a refusal is logged and answered 500. Only the first call counts."""
+        """Answer the request; only the first call counts. An exception other than a refusal is logged: 500."""
         if self._state == _ANSWERED:
             return
         self._state = _ANSWERED

@@ -18,7 +18,7 @@ class Refused(Exception):  # noqa: N818 - an answer, not a bug
 
 
 class Response:
-    """A whole response, except the headers that change between responses (Date, Connection, CORS). Immutable and shareable."""
+    """A whole response, except the headers that change (Date, Connection, CORS). Immutable, so it may be shared."""
 
     __slots__ = ("body", "headers", "http1_head", "status")
 

@@ -85,7 +85,7 @@ async def open_connection(
     server_name: str = "",
     proxy: Proxy | None = None,
 ) -> _ProtocolT:
-    """Connect, and return the protocol. With ``tls``, the server must have a certificate for ``server_name`` and choose ``h2``.
+    """Connect, and return the protocol. With ``tls``, the certificate must be for ``server_name``, and ALPN must be h2.
 
     Raises:
         OSError: cannot connect, the certificate is not valid, the server does not offer HTTP/2, or the proxy refuses.

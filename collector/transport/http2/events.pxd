@@ -16,7 +16,8 @@ cdef class StreamEvent:
     cdef readonly double timeout_s
     # With ``head``: the content type is ``application/grpc``, with or without a message format or parameters.
     cdef readonly bint is_grpc
-    # The single gRPC message of a stream that has ended; None if it has not ended or the body is not one message: see ``data``.
+    # The single gRPC message of a stream that has ended; None if it has not ended or its body is not one message:
+    # see ``data``.
     cdef readonly bytes message
     # The compressed flag of ``message``.
     cdef readonly bint is_compressed

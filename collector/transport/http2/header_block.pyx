@@ -1,4 +1,4 @@
-"""A header block being received: its fields as one bytes key, bounded in size, and the fields a session interprets itself.
+"""A header block being received: its fields as one key, bounded in size, and those a session interprets itself.
 
 Source: RFC 9113 §6.5.2 for how the size of a header list is measured.
 """

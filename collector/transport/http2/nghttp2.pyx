@@ -85,20 +85,57 @@ cdef bint _bind(void *handle) except -1:
     about = <Info *(*)(int) noexcept>dlsym(handle, b"nghttp2_version")
     _version = about(0).version.decode() if about != NULL else ""
     is_whole &= _find(handle, <void **>&lib.callbacks_new, b"nghttp2_session_callbacks_new")
-    is_whole &= _find(handle, <void **>&lib.callbacks_set_on_begin_headers_callback, b"nghttp2_session_callbacks_set_on_begin_headers_callback")
-    is_whole &= _find(handle, <void **>&lib.callbacks_set_on_header_callback, b"nghttp2_session_callbacks_set_on_header_callback")
-    is_whole &= _find(handle, <void **>&lib.callbacks_set_on_invalid_header_callback, b"nghttp2_session_callbacks_set_on_invalid_header_callback")
-    is_whole &= _find(handle, <void **>&lib.callbacks_set_on_data_chunk_recv_callback, b"nghttp2_session_callbacks_set_on_data_chunk_recv_callback")
-    is_whole &= _find(handle, <void **>&lib.callbacks_set_on_frame_recv_callback, b"nghttp2_session_callbacks_set_on_frame_recv_callback")
-    is_whole &= _find(handle, <void **>&lib.callbacks_set_on_stream_close_callback, b"nghttp2_session_callbacks_set_on_stream_close_callback")
-    is_whole &= _find(handle, <void **>&lib.callbacks_set_on_frame_send_callback, b"nghttp2_session_callbacks_set_on_frame_send_callback")
-    is_whole &= _find(handle, <void **>&lib.callbacks_set_on_frame_not_send_callback, b"nghttp2_session_callbacks_set_on_frame_not_send_callback")
-    is_whole &= _find(handle, <void **>&lib.callbacks_set_send_data_callback, b"nghttp2_session_callbacks_set_send_data_callback")
-    is_whole &= _find(handle, <void **>&lib.callbacks_set_data_source_read_length_callback, b"nghttp2_session_callbacks_set_data_source_read_length_callback2", b"nghttp2_session_callbacks_set_data_source_read_length_callback")
+    is_whole &= _find(
+        handle, <void **>&lib.callbacks_set_on_begin_headers_callback,
+        b"nghttp2_session_callbacks_set_on_begin_headers_callback",
+    )
+    is_whole &= _find(
+        handle, <void **>&lib.callbacks_set_on_header_callback,
+        b"nghttp2_session_callbacks_set_on_header_callback",
+    )
+    is_whole &= _find(
+        handle, <void **>&lib.callbacks_set_on_invalid_header_callback,
+        b"nghttp2_session_callbacks_set_on_invalid_header_callback",
+    )
+    is_whole &= _find(
+        handle, <void **>&lib.callbacks_set_on_data_chunk_recv_callback,
+        b"nghttp2_session_callbacks_set_on_data_chunk_recv_callback",
+    )
+    is_whole &= _find(
+        handle, <void **>&lib.callbacks_set_on_frame_recv_callback,
+        b"nghttp2_session_callbacks_set_on_frame_recv_callback",
+    )
+    is_whole &= _find(
+        handle, <void **>&lib.callbacks_set_on_stream_close_callback,
+        b"nghttp2_session_callbacks_set_on_stream_close_callback",
+    )
+    is_whole &= _find(
+        handle, <void **>&lib.callbacks_set_on_frame_send_callback,
+        b"nghttp2_session_callbacks_set_on_frame_send_callback",
+    )
+    is_whole &= _find(
+        handle, <void **>&lib.callbacks_set_on_frame_not_send_callback,
+        b"nghttp2_session_callbacks_set_on_frame_not_send_callback",
+    )
+    is_whole &= _find(
+        handle, <void **>&lib.callbacks_set_send_data_callback,
+        b"nghttp2_session_callbacks_set_send_data_callback",
+    )
+    is_whole &= _find(
+        handle, <void **>&lib.callbacks_set_data_source_read_length_callback,
+        b"nghttp2_session_callbacks_set_data_source_read_length_callback2",
+        b"nghttp2_session_callbacks_set_data_source_read_length_callback",
+    )
     is_whole &= _find(handle, <void **>&lib.option_new, b"nghttp2_option_new")
     is_whole &= _find(handle, <void **>&lib.option_del, b"nghttp2_option_del")
-    is_whole &= _find(handle, <void **>&lib.option_set_max_reserved_remote_streams, b"nghttp2_option_set_max_reserved_remote_streams")
-    is_whole &= _find(handle, <void **>&lib.option_set_max_send_header_block_length, b"nghttp2_option_set_max_send_header_block_length")
+    is_whole &= _find(
+        handle, <void **>&lib.option_set_max_reserved_remote_streams,
+        b"nghttp2_option_set_max_reserved_remote_streams",
+    )
+    is_whole &= _find(
+        handle, <void **>&lib.option_set_max_send_header_block_length,
+        b"nghttp2_option_set_max_send_header_block_length",
+    )
     is_whole &= _find(handle, <void **>&lib.option_set_max_outbound_ack, b"nghttp2_option_set_max_outbound_ack")
     is_whole &= _find(handle, <void **>&lib.option_set_max_settings, b"nghttp2_option_set_max_settings")
     is_whole &= _find(handle, <void **>&lib.client_new, b"nghttp2_session_client_new2")

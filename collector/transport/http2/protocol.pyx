@@ -1,4 +1,4 @@
-"""An HTTP/2 connection on asyncio, for either role: reading into one shared buffer, writing once per loop turn, keepalive.
+"""An HTTP/2 connection on asyncio, for either role: one shared read buffer, one write per loop turn, keepalive.
 
 Subclasses decide what events mean and what they hold; nothing here knows requests. They also derive from
 ``asyncio.BufferedProtocol``, which a compiled class cannot. While a peer does not read our output we do not read its
@@ -21,9 +21,11 @@ __all__ = ["READ_BYTES", "HTTP2Protocol"]
 
 READ_BYTES = 256 * 1024
 
-cdef Py_ssize_t WRITE_BYTES = 8 * 1024 * 1024  # taken from the session at a time; what the transport cannot take waits in the session
+# Taken from the session at a time; what the transport cannot take waits in the session.
+cdef Py_ssize_t WRITE_BYTES = 8 * 1024 * 1024
 cdef double LINGER_S = 5.0
-cdef object read_buffer = bytearray(READ_BYTES)  # of all connections: it is filled and consumed within one step of the loop
+# Of all connections: it is filled and consumed within one step of the loop.
+cdef object read_buffer = bytearray(READ_BYTES)
 cdef object read_view = memoryview(read_buffer)
 cdef object flush_queues = WeakKeyDictionary()  # loop → its FlushQueue
 
@@ -87,7 +89,7 @@ cdef class HTTP2Protocol:
     # What subclasses use or override.
 
     cpdef receive(self, data, Py_ssize_t size=-1):
-        """Process what was read, or its first ``size`` bytes. Also for bytes read before the connection was handed to us."""
+        """Process what was read, or its first ``size`` bytes; also what was read before we got the connection."""
         if self._is_broken:
             return
         self.last_read_s = self.time()
@@ -109,7 +111,7 @@ cdef class HTTP2Protocol:
         """Handle what arrived on a stream."""
 
     cpdef dispatch(self, event):
-        """Pass an event to its handler: stream events to ``received``, the others by ``_handlers`` (type → unbound method)."""
+        """Pass an event to its handler: stream events to ``received``, others by ``_handlers`` (type → function)."""
         if type(event) is StreamEvent:
             self.received(<StreamEvent>event)
             return
@@ -151,7 +153,7 @@ cdef class HTTP2Protocol:
             self.close()
 
     def session_ended(self):
-        """Called before closing, when both sides are done or libnghttp2 ended the connection with a GOAWAY, now written."""
+        """Called before closing, when both sides are done, or libnghttp2 ended the connection with a GOAWAY."""
 
     def close(self):
         """Close after the output that was written; cut off a peer that does not read it."""
@@ -174,7 +176,7 @@ cdef class HTTP2Protocol:
     # Keepalive.
 
     def keep_alive(self, double after_s, double timeout_s, *, bint without_streams):
-        """Ping after ``after_s`` without input (0: never); cut the connection when there is none within ``timeout_s`` after that.
+        """Ping after ``after_s`` without input (0: never); cut the connection if none follows within ``timeout_s``.
 
         ``without_streams``: also ping while ``has_streams`` is False.
         """
@@ -191,7 +193,7 @@ cdef class HTTP2Protocol:
         self.abort()
 
     def _check_alive(self):
-        """The ping timer. It reschedules itself: moving it with each read would cost more than looking at the clock once."""
+        """The ping timer. It reschedules itself: moving it with each read would cost more than looking at the clock."""
         cdef double now_s, wait_s
         self.ping_timer = None
         if self.transport is None or self._is_broken:

@@ -100,7 +100,7 @@ class ProtocolDetector(asyncio.BufferedProtocol):
         received = bytes(self._buffer[: self._length])
         if is_http2:
             http2 = self._http2()
-            transport.set_protocol(http2)  # type: ignore[arg-type] # every subclass is an asyncio protocol, the compiled base cannot be
+            transport.set_protocol(http2)  # type: ignore[arg-type] # the compiled base cannot derive from asyncio's
             http2.connection_made(transport)
             if received:
                 http2.receive(received)

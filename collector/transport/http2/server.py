@@ -85,7 +85,7 @@ class HTTP2Server:
         return ServerConnection(self)
 
     async def shutdown(self, grace_s: float) -> None:
-        """Stop accepting connections and requests, give those in progress ``grace_s`` to finish, close all connections."""
+        """Refuse new connections and requests, give those in progress ``grace_s`` to finish, close all connections."""
         self.is_closed = True
         self._listener.close()
         for undecided in list(self._undecided):

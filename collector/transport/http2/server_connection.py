@@ -115,7 +115,8 @@ class ServerConnection(BaseServerConnection, asyncio.BufferedProtocol):
         self._opened_s = self.last_read_s
         self._is_greeted = False
         parameters = server.keepalive.server_parameters
-        self._age_s = parameters.max_connection_age * random.uniform(1 - _AGE_JITTER, 1 + _AGE_JITTER) or _NEVER  # noqa: S311 - no secret
+        jitter = random.uniform(1 - _AGE_JITTER, 1 + _AGE_JITTER)  # noqa: S311 - no secret
+        self._age_s = parameters.max_connection_age * jitter or _NEVER
         self._draining = ""
         self._drain_timer: asyncio.TimerHandle | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
@@ -137,7 +138,7 @@ class ServerConnection(BaseServerConnection, asyncio.BufferedProtocol):
             return
         self.is_local = server.is_local(transport.get_extra_info("peername"))
         if server.write_buffer_bytes:
-            transport.set_write_buffer_limits(server.write_buffer_bytes)  # type: ignore[attr-defined] # of write transports
+            transport.set_write_buffer_limits(server.write_buffer_bytes)  # type: ignore[attr-defined] # a WriteTransport
         super().connection_made(transport)
         parameters = server.keepalive.server_parameters
         self.keep_alive(parameters.time, parameters.timeout, without_streams=True)
@@ -191,7 +192,7 @@ class ServerConnection(BaseServerConnection, asyncio.BufferedProtocol):
     # Shutdown.
 
     def drain(self, reason: str) -> None:
-        """Refuse new requests, finish those received, close. Two GOAWAYs, so that requests on their way are still served."""
+        """Refuse new requests, finish those received, close. Two GOAWAYs: requests on their way are still served."""
         if self._draining or not self.is_open:
             return
         self._draining = reason
@@ -201,7 +202,7 @@ class ServerConnection(BaseServerConnection, asyncio.BufferedProtocol):
         self.flush_soon()
 
     def _send_last_goaway(self) -> None:
-        """Refuse requests from now on: the client has seen the first GOAWAY. libnghttp2 ends after the last response."""
+        """Refuse requests from now on: the client has seen the first GOAWAY. The session ends after the last response."""
         if self._drain_timer is None or not self.is_open:
             return
         self._drain_timer.cancel()
@@ -212,7 +213,7 @@ class ServerConnection(BaseServerConnection, asyncio.BufferedProtocol):
     # Events.
 
     def _on_settings(self, _: SettingsReceived) -> None:
-        """Bound how often SETTINGS arrive: libnghttp2 acknowledges each, and bounds only how many ACKs wait to be sent."""
+        """Bound how often SETTINGS arrive: libnghttp2 acknowledges each and bounds only the ACKs waiting to be sent."""
         self._is_greeted = True
         if self.last_read_s - self._settings_since_s > _MINUTE_S:
             self._settings_count, self._settings_since_s = 0, self.last_read_s
@@ -272,7 +273,7 @@ class ServerConnection(BaseServerConnection, asyncio.BufferedProtocol):
             self._schedule_deadline(next_deadline_s)
 
     def _check(self) -> None:
-        """Check the time-outs of the connection, and schedule the next check: when one is due, in 30 s at the latest."""
+        """Check the time-outs of the connection, and schedule the next check: when one is due, at most 30 s away."""
         self._timer = None
         if not self.is_open:
             return
@@ -314,7 +315,7 @@ class ServerConnection(BaseServerConnection, asyncio.BufferedProtocol):
         grace_s = self._server.keepalive.server_parameters.max_connection_age_grace
         if self._draining == "age" and grace_s and now_s >= self._opened_s + self._age_s + grace_s:
             return "age_grace"
-        # An incomplete frame holds its memory. Probe with a ping: its acknowledgement can only follow the rest of the frame.
+        # An incomplete frame holds its memory. Probe with a ping: its acknowledgement can only follow the whole frame.
         if self._probe_sent_s and self.last_event_s < self._probe_sent_s:
             if now_s - self._probe_sent_s >= _PROBE_TIMEOUT_S:
                 return "stalled"
@@ -333,7 +334,7 @@ class ServerConnection(BaseServerConnection, asyncio.BufferedProtocol):
     # Memory.
 
     def _update_charge(self) -> None:
-        """Charge the memory budget for what is held, in steps; without room, refuse the requests that are incomplete."""
+        """Charge the memory budget for what is held, in steps; if there is no room, refuse incomplete requests."""
         held_bytes = self.held_bytes + self.session.held_bytes + len(self.streams) * STREAM_BYTES
         step_count = -(-held_bytes // _CHARGE_STEP_BYTES) if held_bytes > FREE_BYTES else 0
         more_bytes = step_count * _CHARGE_STEP_BYTES - self._charged_bytes

@@ -12,7 +12,7 @@ cdef class ServerStream:
     cdef readonly BaseServerConnection connection
     cdef readonly int32_t id
     cdef readonly Py_ssize_t held_bytes
-    # The request is incomplete: it is given up when nothing arrives for a minute, or when memory for the rest is missing.
+    # The request is incomplete: it is given up when nothing arrives for a minute, or memory for the rest is missing.
     cdef public bint is_awaited
     cdef readonly double deadline_s
 

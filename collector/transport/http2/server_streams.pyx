@@ -25,7 +25,7 @@ FREE_BYTES = _FREE_BYTES
 
 
 cdef class ServerStream:
-    """A request being read or answered. ``accept`` makes subclasses, which call ``connection.remove_stream(self)`` when answered."""
+    """A request being read or answered. ``accept`` makes subclasses, which remove themselves when answered."""
 
     def __init__(self, BaseServerConnection connection not None, int32_t stream_id):
         self.attach(connection, stream_id)
@@ -90,7 +90,8 @@ cdef class BaseServerConnection(HTTP2Protocol):
     cpdef receive(self, data, Py_ssize_t size=-1):
         """See the base; then updates the memory charge for incomplete requests."""
         HTTP2Protocol.receive(self, data, size)
-        if self._charged_bytes or self.held_bytes + self.session.held_bytes + len(self.streams) * _STREAM_BYTES > _FREE_BYTES:
+        cdef Py_ssize_t held_bytes = self.held_bytes + self.session.held_bytes + len(self.streams) * _STREAM_BYTES
+        if self._charged_bytes or held_bytes > _FREE_BYTES:
             self._update_charge()
 
     cpdef received(self, StreamEvent event):
@@ -126,7 +127,7 @@ cdef class BaseServerConnection(HTTP2Protocol):
                 self._update_charge()
 
     cpdef set_deadline(self, ServerStream stream, double timeout_s):
-        """Call ``stream.expired`` after ``timeout_s`` unless the stream is removed before. One timer serves all streams."""
+        """Call ``stream.expired`` after ``timeout_s`` unless the stream is removed before. All share one timer."""
         stream.deadline_s = self.last_read_s + timeout_s
         if stream.deadline_s < self._next_deadline_s:
             self._schedule_deadline(stream.deadline_s)

@@ -34,7 +34,9 @@ cdef class Session:
     cpdef receive(self, data, double now_s, Py_ssize_t size=?)
     cpdef list output(self, Py_ssize_t max_bytes)
     # See ``respond``.
-    cdef int start_response(self, int32_t stream_id, HeaderFields head, bytes body, HeaderFields trailers, bint is_end) except -1
+    cdef int start_response(
+        self, int32_t stream_id, HeaderFields head, bytes body, HeaderFields trailers, bint is_end
+    ) except -1
     # See ``wants_flush`` and ``is_over``.
     cdef bint has_output(self)
     cdef bint has_ended(self)

@@ -144,7 +144,7 @@ cdef class Session:
     # Input.
 
     cpdef receive(self, data, double now_s, Py_ssize_t size=-1):
-        """Process what was read at ``now_s``, or its first ``size`` bytes; return the events, in order. ``data`` is not kept.
+        """Process what was read at ``now_s``, or its first ``size`` bytes, and return the events. ``data`` is not kept.
 
         Raises:
             HTTP2Error: a connection error; ``output`` then contains no GOAWAY.
@@ -166,9 +166,14 @@ cdef class Session:
         if self.pending:
             for stream in self.pending:
                 stream.is_pending = False
-                if not stream.is_closed and not stream.is_discarded:
-                    if not stream.is_head_reported or stream.is_ended != stream.is_end_reported or (stream.is_raw and stream.size):
-                        self._report(stream, 0)
+                if stream.is_closed or stream.is_discarded:
+                    continue
+                if (
+                    not stream.is_head_reported
+                    or stream.is_ended != stream.is_end_reported
+                    or (stream.is_raw and stream.size)
+                ):
+                    self._report(stream, 0)
             self.pending = []
         if self.is_closing:
             self._report_end()
@@ -191,7 +196,7 @@ cdef class Session:
         return stream.take_body()
 
     def last_received_s(self, int32_t stream_id):
-        """Return when data last arrived on the stream, as ``now_s`` of ``receive``; infinite once nothing more is expected."""
+        """Return the ``now_s`` at which the stream last received data; infinite once nothing more is expected."""
         cdef Stream stream = self.streams.get(stream_id)
         if stream is None or stream.is_ended or stream.is_discarded:
             return INFINITY
@@ -316,9 +321,10 @@ cdef class Session:
         return stream_id
 
     def respond(
-        self, int32_t stream_id, HeaderFields head not None, bytes body=b"", HeaderFields trailers=None, *, bint is_end=True
+        self, int32_t stream_id, HeaderFields head not None, bytes body=b"", HeaderFields trailers=None, *,
+        bint is_end=True
     ):
-        """Send the whole response; without ``is_end``, its beginning. After the end, the rest of the request is not reported.
+        """Send the whole response; without ``is_end``, its beginning. After the end, the request is not reported.
 
         Raises:
             StreamClosedError: the stream is closed.
@@ -407,7 +413,7 @@ cdef class Session:
         _check(_lib.terminate_session(self.session, error_code))
 
     cpdef list output(self, Py_ssize_t max_bytes):
-        """Return what is to be written now, in pieces: all that flow control allows, or a little more than ``max_bytes``.
+        """Return what is to be written now, in pieces: all that flow control allows, or about ``max_bytes``.
 
         Raises:
             HTTP2Error: a connection error.
@@ -497,7 +503,9 @@ cdef class Session:
             raise error
         if result == ERR_NOMEM:
             raise MemoryError("libnghttp2 ran out of memory")
-        message = _lib.strerror(result).decode("ascii", "replace") if result < 0 else "libnghttp2 did not process all of the input"
+        message = "libnghttp2 did not process all of the input"
+        if result < 0:
+            message = _lib.strerror(result).decode("ascii", "replace")
         raise FloodError(message) if result in (ERR_FLOODED, ERR_TOO_MANY_CONTINUATIONS) else HTTP2Error(message)
 
     cdef int _report_end(self) except -1:
@@ -542,7 +550,7 @@ cdef class Session:
         return self._end_input(stream) if is_end else self._mark_pending(stream)
 
     cdef int _end_input(self, Stream stream) except -1:
-        """Note the end of the input. A server reports it at once, so that requests stay in the order of their completion.
+        """Note the end of the input. A server reports it at once: requests stay in the order of their completion.
 
         A client waits until the end of the read: its stream is usually closed next, and one event reports both.
         """
@@ -603,7 +611,7 @@ cdef class Session:
         return 0
 
     cdef int on_not_sent(self, const Frame *frame, int error) except -1:
-        """Handle a header block that could not be sent. libnghttp2 closes the streams of requests; we reset the others."""
+        """Handle a header block that could not be sent. libnghttp2 closes the streams of requests, we the others."""
         cdef Stream stream
         if frame.hd.type != FRAME_HEADERS:
             return 0
