@@ -54,37 +54,37 @@ def parse_target(text: str) -> Target:
         ValueError: it is not valid; the message says what is expected.
     """
     match = _SCHEME.fullmatch(text)
-    scheme, rest = (match[1], match[2]) if match else ("", text)
+    scheme, address = (match[1], match[2]) if match else ("", text)
     match scheme:
         case "unix":
-            path = rest.removeprefix("//") if rest.startswith("///") else rest
+            path = address.removeprefix("//") if address.startswith("///") else address
             if not path.strip("/") or path.startswith("//"):
                 raise ValueError(
                     f"endpoint: {text!r} is not a valid Unix socket: expected unix:path or unix:///absolute/path"
                 )
             return Target(text, "localhost", (Address(path=path),))
         case "unix-abstract":
-            return Target(text, "localhost", (Address(path="\0" + rest),))
+            return Target(text, "localhost", (Address(path="\0" + address),))
         case "ipv4" | "ipv6":
-            addresses = [_host_and_port(part, text) for part in rest.removeprefix("///").split(",")]
+            addresses = [_host_and_port(part, text) for part in address.removeprefix("///").split(",")]
             if not all(_is_ip(host, 4 if scheme == "ipv4" else 6) for host, _ in addresses):
                 raise ValueError(
                     f"endpoint: {text!r} is not valid: {scheme} expects IP addresses, for example {_example(scheme)}"
                 )
             return Target(
-                text, rest.removeprefix("///").split(",")[0], tuple(Address(host, port) for host, port in addresses)
+                text, address.removeprefix("///").split(",")[0], tuple(Address(host, port) for host, port in addresses)
             )
         case "dns" | "passthrough":
-            if rest.startswith("//") and not rest.startswith("///"):
+            if address.startswith("//") and not address.startswith("///"):
                 raise ValueError(
                     f"endpoint: {text!r} is not valid: choosing a DNS server is not supported; "
                     f"write {scheme}:///host:port"
                 )
-            rest = rest.removeprefix("///")
-    host, port = _host_and_port(rest, text)
+            address = address.removeprefix("///")
+    host, port = _host_and_port(address, text)
     if _is_ip(host):
-        return Target(text, rest, (Address(host, port),))
-    return Target(text, rest, host=host, port=port)
+        return Target(text, address, (Address(host, port),))
+    return Target(text, address, host=host, port=port)
 
 
 async def resolve(target: Target) -> tuple[Address, ...]:

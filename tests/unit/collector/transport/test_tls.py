@@ -53,7 +53,7 @@ def pki(tmp_path):
 
 
 async def greet(server: ssl.SSLContext, client: ssl.SSLContext, name: str = "localhost") -> dict:
-    """Shake hands over loopback; the server's certificate as the client saw it."""
+    """Shake hands over loopback; return the server's certificate as the client saw it."""
 
     async def serve(reader, writer):
         try:
@@ -89,7 +89,7 @@ async def test_inline_pem_works_as_files_do(module_pki):
     await greet(server_context(TLSServerConfig(cert_pem=cert, key_pem=key)), client_context(TLSClientConfig(ca_pem=ca)))
 
 
-async def test_an_unknown_authority_is_refused_unless_told_not_to_look(module_pki):
+async def test_an_unknown_authority_is_refused_unless_verification_is_skipped(module_pki):
     server = server_context(module_pki.server())
     with pytest.raises(ssl.SSLCertVerificationError):
         await greet(server, client_context(TLSClientConfig()))

@@ -1,4 +1,4 @@
-"""One end of an HTTP/2 connection, against another binding of libnghttp2: what is gathered, what is told, what it holds meanwhile."""
+"""One end of an HTTP/2 connection, against another binding of libnghttp2: what it reports, and what it holds."""
 
 import itertools
 import subprocess
@@ -39,7 +39,7 @@ WINDOW = 1 << 24
 
 
 def message(body, flag=0):
-    """A gRPC message."""
+    """Return a gRPC message."""
     return bytes([flag]) + len(body).to_bytes(4, "big") + body
 
 
@@ -50,19 +50,19 @@ def new_server(max_message_bytes=1 << 20):
 
 
 def new_client(max_frame_bytes=1 << 14):
-    """A client of the other binding that said its preface."""
+    """Return a client of the other binding that has sent its preface."""
     client = http2_peer.client(max_frame_bytes=max_frame_bytes)
     client.set_local_window_size(WINDOW)
     return client
 
 
 def output(session):
-    """All that is to be written."""
+    """Return all output."""
     return b"".join(session.output(1 << 30))
 
 
 def begun(max_message_bytes=1 << 20):
-    """A client and a server that know each other's settings."""
+    """Return a client and a server that have exchanged their settings."""
     client, server = new_client(), new_server(max_message_bytes)
     server.receive(client.data_to_send(), 0.0)
     client.receive_data(output(server))
@@ -72,7 +72,7 @@ def begun(max_message_bytes=1 << 20):
 
 
 def ask(client, headers, body, *, end_stream=True):
-    """The bytes of a request."""
+    """Return the bytes of a request."""
     stream_id = client.send_request(headers, end_stream=end_stream and not body)
     if body:
         client.send_data(stream_id, body, end_stream=end_stream)
@@ -80,7 +80,7 @@ def ask(client, headers, body, *, end_stream=True):
 
 
 def summary(events):
-    """What streams come to, however often it was told of them: id → everything, put together."""
+    """Combine all events of each stream: id → everything reported."""
     streams = {}
     for event in events:
         if not isinstance(event, StreamEvent):
@@ -93,8 +93,8 @@ def summary(events):
     return streams
 
 
-def test_a_call_is_told_once_when_it_is_whole():
-    """Its head, its message without the prefix, its time-out apart; the head's block is the same for every call of its kind."""
+def test_a_call_is_reported_once_it_is_complete():
+    """Its header block, its message without prefix, its time-out; equal calls have equal header blocks."""
     client, server = begun()
     blocks = set()
     for timeout, seconds in (
@@ -120,15 +120,15 @@ def test_a_call_is_told_once_when_it_is_whole():
 
 
 @pytest.mark.parametrize("block", [b"x", bytes(4), b"\5\0\0\0abc", b"\1\0\0\0a\xff\xff\xff\xff"])
-def test_what_is_no_header_block(block):
-    """Lengths that lead past its end are an error."""
+def test_invalid_header_blocks(block):
+    """Lengths that exceed the block are an error."""
     with pytest.raises(ValueError, match="not a header block"):
         decode_header_block(block)
 
 
 @pytest.mark.parametrize("timeout", [b"", b"S", b"5", b"5s", b"123456789S", b"-1S", b"5 S", b"\xff5S"])
-def test_a_malformed_timeout_is_no_time(timeout):
-    """It is negative, and shown as it came."""
+def test_a_malformed_timeout_is_negative(timeout):
+    """It is reported as negative, with its text."""
     client, server = begun()
     (event,) = server.receive(ask(client, [*CALL, (b"grpc-timeout", timeout)], message(b"")), 1.0)
     assert event.timeout_s < 0
@@ -149,7 +149,7 @@ def test_a_malformed_timeout_is_no_time(timeout):
     ],
 )
 def test_what_is_grpc(content_type, is_grpc):
-    """The body of anything else is told as bytes."""
+    """The body of any other request is reported as bytes."""
     client, server = begun()
     (event,) = server.receive(ask(client, [*CALL[:5], (b"content-type", content_type)], message(b"abc")), 1.0)
     assert event.is_grpc == is_grpc
@@ -169,16 +169,16 @@ def test_what_is_grpc(content_type, is_grpc):
         message(bytes(3000)),
     ],
 )
-def test_what_is_no_message_is_told_as_it_came(body):
-    """All of its bytes, prefix included: its taker finds out what is wrong."""
+def test_an_invalid_message_is_reported_as_it_arrived(body):
+    """All of its bytes, with the prefix: the receiver of the event finds out what is wrong."""
     client, server = begun(max_message_bytes=2000)
     streams = summary(server.receive(ask(client, CALL, body), 1.0))
     assert streams[1][1:] == ((), body, 1)
     assert server.held_bytes == 0
 
 
-def test_a_message_that_is_too_large_is_told_as_soon_as_its_length_is_known():
-    """Nobody waits for its end."""
+def test_a_message_that_is_too_large_is_reported_as_soon_as_its_length_is_known():
+    """It is reported without waiting for the end."""
     client, server = begun(max_message_bytes=2000)
     (event,) = server.receive(ask(client, CALL, message(bytes(3000))[:10], end_stream=False), 1.0)
     assert (event.data, event.is_end) == (message(bytes(3000))[:10], False)
@@ -200,8 +200,8 @@ bodies = st.one_of(
     ),
     cuts=st.lists(st.integers(0, 1 << 20), max_size=12),
 )
-def test_no_split_changes_what_is_heard(requests, cuts):
-    """Requests in any frames, cut into any reads, come to the same; nothing stays held."""
+def test_splits_do_not_change_the_events(requests, cuts):
+    """Requests in any frames, cut into any reads, are reported equally; nothing stays held."""
 
     def heard(places):
         client, server = begun(max_message_bytes=100_000)
@@ -230,7 +230,7 @@ def test_no_split_changes_what_is_heard(requests, cuts):
 
 
 def test_memory_follows_what_came_not_what_is_announced():
-    """A prefix that announces a megabyte holds nothing; what came is counted, and free again once it is told or given up."""
+    """A prefix that announces a megabyte holds nothing; received bytes are counted until reported or dropped."""
     client, server = begun()
     stream_id = client.send_request(CALL)
     client.send_data(stream_id, message(bytes(1_000_000))[:5])
@@ -246,7 +246,7 @@ def test_memory_follows_what_came_not_what_is_announced():
 
 
 def test_raw_gives_what_came_and_what_comes():
-    """A streaming method takes messages one by one."""
+    """For a streaming method that handles messages one by one."""
     client, server = begun()
     stream_id = client.send_request(CALL)
     client.send_data(stream_id, message(b"one") + message(b"t")[:3])
@@ -258,7 +258,7 @@ def test_raw_gives_what_came_and_what_comes():
 
 
 def test_raw_keeps_the_beginning_of_a_message():
-    """What was gathered as a message so far is handed over with its prefix."""
+    """The part of a message gathered so far is returned with its prefix."""
     client, server = begun()
     stream_id = client.send_request(CALL)
     client.send_data(stream_id, message(b"abc")[:7])
@@ -268,7 +268,7 @@ def test_raw_keeps_the_beginning_of_a_message():
 
 
 def test_a_whole_answer():
-    """Head, message, trailers; the stream is over then, and nothing more is told of it."""
+    """Header block, message, trailers; the stream is then closed, and nothing more is reported of it."""
     client, server = begun()
     (event,) = server.receive(ask(client, CALL, message(b"abc")), 1.0)
     server.respond(event.stream_id, OK, EMPTY, STATUS)
@@ -284,7 +284,7 @@ def test_a_whole_answer():
 
 
 def test_large_bodies_are_referred_to_and_in_frames_as_large_as_the_peer_takes():
-    """No copy of the body, one frame of a peer that takes a megabyte, as many as needed of one that takes 16 KiB."""
+    """Without copying the body; one frame if the peer accepts a megabyte, several if it accepts 16 KiB."""
     body = bytes(300_000)
     for frame_bytes, referred in ((1 << 20, 1), (16_384, 18)):  # of 19 frames the last is short
         server = new_server()
@@ -302,8 +302,8 @@ def test_large_bodies_are_referred_to_and_in_frames_as_large_as_the_peer_takes()
         assert b"".join(event.data for event in received) == body
 
 
-def test_output_is_bounded_and_goes_on():
-    """About as much as asked for at a time; the rest is not lost."""
+def test_output_is_bounded_and_continues():
+    """About as much as requested at a time; the rest is not lost."""
     client, server = begun()
     (event,) = server.receive(ask(client, CALL, message(b"")), 0.0)
     body = bytes(range(256)) * 4000
@@ -319,7 +319,7 @@ def test_output_is_bounded_and_goes_on():
 
 
 def test_an_answer_in_parts():
-    """A streaming method sends when it has something, and its trailers at the end."""
+    """A streaming method sends whenever it has something, and its trailers at the end."""
     client, server = begun()
     (event,) = server.receive(ask(client, CALL, message(b"")), 0.0)
     server.respond(event.stream_id, OK, message(b"1"), is_end=False)
@@ -336,7 +336,7 @@ def test_an_answer_in_parts():
 
 
 def test_a_request_that_is_given_up():
-    """Told as closed with its code, unless it was answered; nothing of it stays held."""
+    """Reported as closed with its code, unless it was answered; nothing of it stays held."""
     client, server = begun()
     stream_id = client.send_request(CALL)
     client.send_data(stream_id, message(bytes(1000))[:500])
@@ -353,8 +353,8 @@ def test_a_request_that_is_given_up():
     assert server.receive(client.data_to_send(), 1.0) == ()
 
 
-def test_the_end_is_told_once():
-    """A request that is given up after it was whole is closed, and has not ended a second time."""
+def test_the_end_is_reported_once():
+    """A complete request that is cancelled is closed, and does not end a second time."""
     client, server = begun()
     server.receive(ask(client, CALL, message(b"")), 1.0)
     client.reset_stream(1)
@@ -363,7 +363,7 @@ def test_the_end_is_told_once():
 
 
 def test_reset_tells_the_peer_and_nobody_else():
-    """RST_STREAM; what comes of the stream afterwards is not told."""
+    """After RST_STREAM, nothing is reported of the stream."""
     client, server = begun()
     stream_id = client.send_request(CALL)
     server.receive(client.data_to_send(), 1.0)
@@ -374,7 +374,7 @@ def test_reset_tells_the_peer_and_nobody_else():
 
 
 def test_a_client_hears_an_answer_when_its_stream_is_over():
-    """One event of a unary call; an informational head before it is not told."""
+    """One event per unary call; interim responses before it are not reported."""
     server, client = http2_peer.server(), sessions.client_session(max_message_bytes=1000)
     server.receive_data(output(client))
     assert [type(event) for event in client.receive(server.data_to_send(), 0.0)] == [SettingsReceived]
@@ -391,8 +391,8 @@ def test_a_client_hears_an_answer_when_its_stream_is_over():
     assert decode_header_block(event.trailers) == STATUS.pairs
 
 
-def test_a_head_that_cannot_be_sent_is_said_so():
-    """Larger than libnghttp2 sends: the stream fails, the connection lives."""
+def test_a_header_block_that_cannot_be_sent_is_reported():
+    """Larger than libnghttp2 sends: the stream fails, the connection continues."""
     client = sessions.client_session(max_message_bytes=1000)
     server = http2_peer.server()
     server.receive_data(output(client))
@@ -406,7 +406,7 @@ def test_a_head_that_cannot_be_sent_is_said_so():
 
 
 def test_goaway_ends_both():
-    """Told with its debug data; over once nothing is left to say."""
+    """Reported with its debug data; the end follows once nothing is left to send."""
     client, server = begun()
     client.receive_data(output(server))
     client.send_goaway(2, debug_data=b"why")
@@ -418,7 +418,7 @@ def test_goaway_ends_both():
 
 
 def test_pings():
-    """Answered by themselves, and told."""
+    """Acknowledged automatically, and reported."""
     client, server = begun()
     client.ping(b"12345678")
     (event,) = server.receive(client.data_to_send(), 0.0)
@@ -462,8 +462,8 @@ def run_without_ngh2(code):
     )
 
 
-def test_the_system_s_library_does_where_there_is_no_other():
-    """An older one, too: what it lacks is left out."""
+def test_the_system_library_is_the_fallback():
+    """An older one as well: functions it lacks are not used."""
     ran = run_without_ngh2(
         """
 try:
@@ -481,7 +481,7 @@ assert s.output(1 << 20)
 
 
 def test_without_a_library_the_message_says_what_to_install():
-    """And which setting does without it."""
+    """And which setting works without it."""
     ran = run_without_ngh2(
         """
 nghttp2._SYSTEM = ()
@@ -497,7 +497,7 @@ except OSError as error:
 
 
 def test_equal_heads_are_one_object():
-    """What was derived from a head is found again without reading it; another one is told as it is, also after a large one."""
+    """Equal consecutive blocks are one object; other ones are reported as they are, also after a large one."""
     client, server = begun()
     other = (*CALL, (b"x", b"1"))
     large = (*CALL, (b"x", b"v" * 3000))
