@@ -37,9 +37,8 @@ cdef class Session:
     cdef int start_response(
         self, int32_t stream_id, HeaderFields head, bytes body, HeaderFields trailers, bint is_end
     ) except -1
-    # See ``wants_flush`` and ``is_over``.
-    cdef bint has_output(self)
-    cdef bint has_ended(self)
+    cpdef bint has_output(self)
+    cpdef bint has_ended(self)
 
     cdef int _discard(self, Stream stream) except -1
     cdef int _make_raw(self, Stream stream) except -1

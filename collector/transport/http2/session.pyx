@@ -439,22 +439,14 @@ cdef class Session:
             if self.is_closing:
                 self._report_end()
 
-    @property
-    def wants_flush(self):
+    cpdef bint has_output(self):
         """Whether there is output now, or the session has ended."""
-        return self.has_output()
-
-    @property
-    def is_over(self):
-        """Whether nothing is left to read or write."""
-        return self.has_ended()
-
-    cdef bint has_output(self):
         if self.session == NULL or _lib.want_write(self.session) != 0:
             return True
         return self.is_closing and self.has_ended()
 
-    cdef bint has_ended(self):
+    cpdef bint has_ended(self):
+        """Whether nothing is left to read or write."""
         return self.session == NULL or (_lib.want_read(self.session) == 0 and _lib.want_write(self.session) == 0)
 
     cdef Stream _stream_to_send(self, int32_t stream_id):

@@ -402,7 +402,7 @@ def test_a_header_block_that_cannot_be_sent_is_reported():
     (event,) = client.take_events()
     assert (event.stream_id, event.is_closed) == (stream_id, True)
     assert event.failure
-    assert not client.is_over
+    assert not client.has_ended()
 
 
 def test_goaway_ends_both():
@@ -413,8 +413,8 @@ def test_goaway_ends_both():
     events = server.receive(client.data_to_send(), 0.0)
     assert [type(event) for event in events] == [GoAwayReceived, ConnectionEnded]
     assert [(event.error_code, event.debug_data) for event in events] == [(2, b"why")] * 2
-    assert server.wants_flush
-    assert server.is_over
+    assert server.has_output()
+    assert server.has_ended()
 
 
 def test_pings():
@@ -424,7 +424,7 @@ def test_pings():
     (event,) = server.receive(client.data_to_send(), 0.0)
     assert isinstance(event, PingReceived)
     assert event.opaque_data == b"12345678"
-    assert server.wants_flush
+    assert server.has_output()
 
 
 def test_after_an_error_nothing_works():
@@ -441,7 +441,12 @@ def test_after_an_error_nothing_works():
     ):
         with pytest.raises(HTTP2Error):
             use()
-    assert (server.is_over, server.wants_flush, server.switch_to_raw(1), server.take_events()) == (True, True, b"", ())
+    assert (server.has_ended(), server.has_output(), server.switch_to_raw(1), server.take_events()) == (
+        True,
+        True,
+        b"",
+        (),
+    )
 
 
 IN_A_PROCESS_WITHOUT_NGH2 = """
