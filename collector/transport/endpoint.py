@@ -82,7 +82,7 @@ class Endpoint:
         return type(self)(host=address, port=self.port)
 
     def listen(self) -> socket.socket:
-        """Return a listening socket, without ``SO_REUSEPORT``: a second process must fail, not take half of the traffic.
+        """Return a listening socket, without ``SO_REUSEPORT``: a second process must fail, not take half the traffic.
 
         Raises:
             OSError: the port is busy, the address is not on this machine, or the path exists or is not writable.

@@ -16,7 +16,7 @@ def is_port_conflict(error: OSError) -> bool:
 
 
 def describe_port_conflict(host: str, port: int, key: str) -> str:
-    """Return a sentence that names the process which has ``host:port``, and the ``key`` that configures another port."""
+    """Return a sentence naming the process that has ``host:port`` and the ``key`` that configures another port."""
     owner = _owner(port)
     by = f" by {owner}" if owner else " (this user cannot see by which process; run `ss -ltnp` as root)"
     return f"{key}: {_join(host, port)} is already in use{by}; stop that process or set {key} to another port"

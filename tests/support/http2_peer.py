@@ -72,7 +72,7 @@ def client(*, max_sent_header_bytes: int = MAX_HEADER_BYTES, max_frame_bytes: in
 
 
 def server(*, max_concurrent_streams: int | None = None) -> Connection:
-    """Return the server's end of a new connection; its SETTINGS are ready. ``max_concurrent_streams`` None: no limit."""
+    """Return the server's end of a new connection; its SETTINGS are ready to be sent."""
     limits = Configuration(
         max_inbound_header_list_size=MAX_HEADER_BYTES,
         max_inbound_header_count=128,

@@ -76,7 +76,7 @@ class ClientCall:
         self.status: CallError | None = None
 
     def settle(self, outcome: bytes | CallError) -> None:
-        """Call ``on_done``, unless the call is settled. An error in it does not affect the connection or other calls."""
+        """Call ``on_done``, unless the call is settled. An error in it does not affect other calls."""
         if self.is_settled:
             return
         self.is_settled = True

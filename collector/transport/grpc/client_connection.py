@@ -134,11 +134,11 @@ class ClientConnection(HTTP2Protocol, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio."""
-        transport.set_write_buffer_limits(high=self._write_buffer_bytes)  # type: ignore[attr-defined] # a WriteTransport
+        transport.set_write_buffer_limits(high=self._write_buffer_bytes)  # type: ignore[attr-defined]
         super().connection_made(transport)
 
     def pause_writing(self) -> None:
-        """See asyncio. Unlike the base, keep reading: if both ends waited for the other to read, neither would go on."""
+        """See asyncio. Unlike the base, keep reading: two ends that each wait for the other would deadlock."""
         self._is_paused = True
         self._stall_timer = self.loop.call_later(_STALLED_S, self._stalled)
 

@@ -41,7 +41,7 @@ _ServicerContext: TypeAlias = Any  # grpc has no types
 
 
 class GRPCIOServer(BaseGRPCServer):
-    """Serves ``methods`` (``/package.Service/Method`` → method) on ``config.endpoint``. For arguments see the base."""
+    """Serves ``methods`` (``/package.Service/Method`` → method) on ``config.endpoint``. Arguments: see the base."""
 
     def __init__(
         self,

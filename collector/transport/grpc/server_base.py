@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped] # googleapis-common-protos has no py.typed
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped] # no py.typed
 
 from collector.api import Admission, Clock, Host, RetryableError
 from collector.transport.auth import Authenticate, find_authenticator

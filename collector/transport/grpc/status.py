@@ -8,7 +8,7 @@ from typing import Final
 
 import grpc
 from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped] # googleapis-common-protos has no py.typed
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped] # no py.typed
 
 from collector.transport.http2.codes import ErrorCode
 

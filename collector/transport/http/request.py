@@ -105,7 +105,8 @@ class Request:
 
     __slots__ = (
         "_encoding", "_is_complete", "_parts", "_repeated", "_reservations", "_reserved_bytes", "_route", "_routes",
-        "_state", "_transport", "body", "claims", "cors", "headers", "length", "media_type", "method", "path", "size_bytes",
+        "_state", "_transport", "body", "claims", "cors", "headers", "length", "media_type", "method", "path",
+        "size_bytes",
     )  # fmt: skip
     cors: HeaderList
     """The CORS headers of the response."""

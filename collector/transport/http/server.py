@@ -26,7 +26,7 @@ def _ignore(reason: str) -> None:
 
 
 class HTTPServer:
-    """Serves ``routes`` (exact path → route) on ``config.endpoint``; other paths by ``default``, or with 404 without it.
+    """Serves ``routes`` (exact path → route) on ``config.endpoint``; other paths by ``default``, else 404.
 
     ``key``: path of its configuration block, for messages. ``on_refused`` is called with a constant word for each
     request that is refused before a route sees it, because it is not valid HTTP.
@@ -68,7 +68,7 @@ class HTTPServer:
         self._routes.open(host)
 
     def protocol(self) -> HTTP1Connection:
-        """Return the protocol for an accepted connection: call ``connection_made``, then ``feed`` with what was read."""
+        """Return a protocol for an accepted connection: call ``connection_made``, then ``feed`` with what was read."""
         return HTTP1Connection(self._connections)
 
     @property

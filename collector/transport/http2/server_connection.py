@@ -48,7 +48,7 @@ _NEVER: Final = float("inf")
 
 
 class ConnectionServer(Protocol):
-    """The server of a connection: the limits its connections share, and who is told about their ends."""
+    """The server of a connection: the limits its connections share, and the callbacks for their ends."""
 
     admission: Admission
     keepalive: KeepaliveServerConfig
@@ -138,7 +138,7 @@ class ServerConnection(BaseServerConnection, asyncio.BufferedProtocol):
             return
         self.is_local = server.is_local(transport.get_extra_info("peername"))
         if server.write_buffer_bytes:
-            transport.set_write_buffer_limits(server.write_buffer_bytes)  # type: ignore[attr-defined] # a WriteTransport
+            transport.set_write_buffer_limits(server.write_buffer_bytes)  # type: ignore[attr-defined]
         super().connection_made(transport)
         parameters = server.keepalive.server_parameters
         self.keep_alive(parameters.time, parameters.timeout, without_streams=True)
@@ -202,7 +202,7 @@ class ServerConnection(BaseServerConnection, asyncio.BufferedProtocol):
         self.flush_soon()
 
     def _send_last_goaway(self) -> None:
-        """Refuse requests from now on: the client has seen the first GOAWAY. The session ends after the last response."""
+        """Refuse requests from now on: the client has seen the first GOAWAY. Ends after the last response."""
         if self._drain_timer is None or not self.is_open:
             return
         self._drain_timer.cancel()

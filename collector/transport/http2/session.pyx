@@ -82,8 +82,8 @@ cdef nghttp2_callbacks *_callbacks = NULL
 cdef class Session:
     """One end of a connection. Unusable after an ``HTTP2Error``, unless that is a ``StreamClosedError``.
 
-    ``settings``: id → value, to be announced. A gRPC message larger than ``max_message_bytes`` is reported as data, as
-    soon as its length is known. A received header block beyond ``max_header_bytes`` or ``max_header_count`` ends the
+    ``settings``: id → value, to be announced. A gRPC message larger than ``max_message_bytes`` is reported as data,
+    as soon as its length is known. A received header block beyond ``max_header_bytes`` or ``max_header_count`` ends the
     connection.
     """
 

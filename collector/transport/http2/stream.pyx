@@ -24,7 +24,7 @@ cdef class Stream:
         Py_XDECREF(self.body)
 
     cdef int append(self, const uint8_t *data, Py_ssize_t size, Py_ssize_t at_most) except -1:
-        """Append to the body, whose buffer is never much larger than the input; ``at_most``: its largest possible size."""
+        """Append to the body, whose buffer is never much larger than the input; ``at_most``: its largest size."""
         cdef Py_ssize_t needed = self.size + size
         cdef Py_ssize_t room
         if needed > self.capacity:

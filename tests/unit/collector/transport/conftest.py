@@ -114,19 +114,19 @@ class Client:
         """Pass bytes in both directions until neither side has output."""
         while True:
             self.loop.run()
-            said = self.connection.data_to_send() if self.connection.want_write else b""
-            if said and not self.transport.is_closed:
-                self.feed(said)
-            heard, self.transport.written[:] = bytes(self.transport.written), b""
-            if heard:
-                self.connection.receive_data(heard)
+            sent = self.connection.data_to_send() if self.connection.want_write else b""
+            if sent and not self.transport.is_closed:
+                self.feed(sent)
+            received, self.transport.written[:] = bytes(self.transport.written), b""
+            if received:
+                self.connection.receive_data(received)
                 self.events += self.connection.events()
                 if not self.connection.want_read:  # after a GOAWAY without a stream, as clients do
                     self.feed(self.connection.data_to_send())
                     self.transport.close()
                     self.loop.run()
                     return
-            if not said and not heard:
+            if not sent and not received:
                 return
 
     def request(self, path, body=b"", *, end_stream=True, **headers):

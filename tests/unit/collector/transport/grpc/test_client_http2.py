@@ -122,7 +122,7 @@ def quick_backoff(monkeypatch):
     monkeypatch.setattr(subchannel, "MAX_BACKOFF_S", 0.05)
 
 
-async def test_a_call_says_what_grpc_wants_to_hear():
+async def test_a_call_sends_the_headers_of_grpc():
     """The headers of PROTOCOL-HTTP2, and the remaining time."""
     async with Backend() as backend:
         client = channel(
@@ -664,7 +664,7 @@ async def test_a_fault_of_who_hears_an_answer_is_its_own():
 @pytest.mark.parametrize(
     "scenario",
     [
-        test_a_call_says_what_grpc_wants_to_hear,
+        test_a_call_sends_the_headers_of_grpc,
         test_an_unreachable_server_fails_fast_unless_wait_for_ready,
         test_a_port_without_http2_is_reported,
         test_a_deadline_ends_the_call_at_the_server_too,
