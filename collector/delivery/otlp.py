@@ -19,6 +19,7 @@ from collector.model import Batch, Signal
 from collector.otlp.names import GRPC_METHODS
 from collector.transport.grpc.client import GRPCClient, check_grpc_client_config
 from collector.transport.grpc.status import CallError
+from collector.transport.user_agent import user_agent
 from config.blocks import ByteSize, GRPCClientConfig
 
 __all__ = [
@@ -27,7 +28,6 @@ __all__ = [
     "OTLPGrpcConfig",
     "OTLPGrpcExporter",
     "partial_success",
-    "user_agent",
 ]
 
 RESPONSES: Final[dict[Signal, type[Message]]] = {
@@ -43,11 +43,6 @@ REJECTED_FIELDS: Final = {
 
 _FULL_SUCCESS: Final = frozenset({b"", b"\n\x00"})  # unset, and set but empty as the Collector answers
 _GRPC_MAX_REQUEST_BYTES: Final = 4 * 1024 * 1024 - 16 * 1024  # just below gRPC's default limit of a received message
-
-
-def user_agent(settings: Settings) -> str:
-    """How our clients call themselves."""
-    return f"tailrace/{settings.version or 'unknown'}"
 
 
 def partial_success(signal: Signal, body: bytes) -> tuple[int, str]:
@@ -108,7 +103,7 @@ class OTLPGrpcExporter(QueuedExporter[Batch]):
     def begin(self, batch: Batch, done: Callable[[int | Exception], None]) -> bool:
         """See :class:`QueuedExporter`."""
         signal = batch.signal
-        return self._client.begin(
+        return self._client.try_call(
             GRPC_METHODS[signal], batch.wire, partial(self._end_call, signal, done), timeout_s=self._attempt_timeout_s
         )
 

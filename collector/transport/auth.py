@@ -1,6 +1,7 @@
-"""The hook by which servers ask an extension who is calling. Not an authenticator itself: those are extensions.
+"""The hooks by which servers authenticate callers and clients obtain credentials. The authenticators are extensions.
 
-Source: the Collector's ``auth.authenticator`` and extension/extensionauth (Server.Authenticate).
+Source: the Collector's ``auth.authenticator`` and extension/extensionauth (Server.Authenticate, HTTPClient,
+    GRPCClient).
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -9,44 +10,81 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from collector.api import Host
 from config.blocks import AuthConfig
 
-__all__ = ["Authenticate", "AuthenticationError", "Authenticator", "Claims", "find_authenticator"]
+__all__ = [
+    "Authenticate",
+    "AuthenticationError",
+    "Authenticator",
+    "Claims",
+    "ClientAuthenticator",
+    "find_authenticator",
+    "find_client_authenticator",
+]
 
 Claims: TypeAlias = tuple[tuple[str, str], ...]
 Authenticate: TypeAlias = Callable[[Mapping[str, Sequence[str]]], Awaitable[Claims]]
 
 
 class AuthenticationError(Exception):
-    """The caller did not show who it is: answer 401 / UNAUTHENTICATED. The message goes to the caller, so it holds no secret."""
+    """The caller is not authenticated: answer 401 or UNAUTHENTICATED. The message is sent to the caller: no secrets."""
 
 
 @runtime_checkable
 class Authenticator(Protocol):
-    """An extension that authenticates requests."""
+    """An extension that authenticates the requests a server receives."""
 
     async def authenticate(self, headers: Mapping[str, Sequence[str]]) -> Claims:
-        """What the headers (lower-case names) prove about the caller: sorted (claim, value) pairs, kept in ``Context.claims``.
+        """Return what the headers (lower-case names) prove about the caller, as sorted pairs for ``Context.claims``.
 
         Raises:
-            AuthenticationError: nothing; the request is refused.
+            AuthenticationError: they prove nothing; the request is refused.
         """
         ...
 
 
+@runtime_checkable
+class ClientAuthenticator(Protocol):
+    """An extension that supplies the credentials of outgoing requests."""
+
+    def client_headers(self) -> Mapping[str, str]:
+        """Return the headers to add to the next request (``authorization``: …). Called per request: keep it quick."""
+        ...
+
+
 def find_authenticator(host: Host, config: AuthConfig | None, key: str) -> Authenticate | None:
-    """The hook of the extension ``config`` names; None without ``auth``. ``key`` is the path of the server's configuration.
+    """Return the hook of the extension that ``config`` names, or None without ``auth``. ``key``: path of the block.
 
     Raises:
-        ValueError: there is no such extension, or it does not authenticate.
+        ValueError: the extension does not exist or does not authenticate requests.
     """
     if config is None:
         return None
-    try:
-        extension = host.extension(config.authenticator)
-    except KeyError as exc:
-        raise ValueError(
-            f"{key}::auth::authenticator: no extension {config.authenticator!r} runs; list it under service::extensions ({exc})"
-        ) from exc
+    extension = _find_extension(host, config, key)
     if not isinstance(extension, Authenticator):
         message = f"{key}::auth::authenticator: extension {config.authenticator!r} does not authenticate requests"
         raise ValueError(message)  # noqa: TRY004 - a mistake in the configuration
     return extension.authenticate
+
+
+def find_client_authenticator(host: Host, config: AuthConfig | None, key: str) -> ClientAuthenticator | None:
+    """Return the extension that ``config`` names, or None without ``auth``. ``key``: path of the client's block.
+
+    Raises:
+        ValueError: the extension does not exist or does not supply credentials.
+    """
+    if config is None:
+        return None
+    extension = _find_extension(host, config, key)
+    if not isinstance(extension, ClientAuthenticator):
+        message = f"{key}::auth::authenticator: extension {config.authenticator!r} does not supply client credentials"
+        raise ValueError(message)  # noqa: TRY004 - a mistake in the configuration
+    return extension
+
+
+def _find_extension(host: Host, config: AuthConfig, key: str) -> object:
+    try:
+        return host.extension(config.authenticator)
+    except KeyError as exc:
+        raise ValueError(
+            f"{key}::auth::authenticator: extension {config.authenticator!r} is not running; "
+            f"list it under service::extensions ({exc})"
+        ) from exc

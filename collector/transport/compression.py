@@ -1,9 +1,9 @@
-"""Content encodings of OTLP and its neighbours: compress a body, decompress one within a bound.
+"""Content encodings of OTLP and related protocols: compress a body, or decompress one within a bound.
 
-The bound holds *while* decompressing: a bomb costs at most ``max_bytes`` (twice that for a moment) and never its full
-size. Names are those of HTTP's Content-Encoding and gRPC's grpc-encoding as the Collector reads them: ``deflate`` is
-zlib, ``snappy`` is the block format, ``x-snappy-framed`` the stream format, ``lz4`` the frame format. Large bodies take
-milliseconds: whether to leave the event loop for that is the caller's decision.
+The bound holds *while* decompressing: a decompression bomb costs at most ``max_bytes`` (briefly twice that), never its
+full size. Names are those of HTTP's Content-Encoding and gRPC's grpc-encoding as the Collector reads them: ``deflate``
+is zlib, ``snappy`` is the block format, ``x-snappy-framed`` the stream format, ``lz4`` the frame format. Large bodies
+take milliseconds: whether to leave the event loop is up to the caller.
 
 Source: open-telemetry/opentelemetry-collector config/confighttp/compression.go; RFC 1952 §2.2 (several gzip members).
 """
@@ -19,8 +19,8 @@ __all__ = ["DECODERS", "ENCODERS", "BadEncoding", "TooLarge", "compress", "decom
 
 _GZIP_WBITS: Final = 31
 _ZLIB_WBITS: Final = 15
-_ISAL_MAX_LEVEL: Final = 3  # above it ISA-L has nothing; zlib proper serves the levels users ask for by name
-_IsalError: Final[type[Exception]] = isal_zlib.error  # type: ignore[assignment] # its stub says instance
+_ISAL_MAX_LEVEL: Final = 3  # ISA-L has no higher levels; zlib serves those that users configure
+_IsalError: Final[type[Exception]] = isal_zlib.error  # type: ignore[assignment] # its stub declares an instance
 _CHUNK_BYTES: Final = 64 * 1024
 _MAX_MEMBERS: Final = 4096
 _FIRST_GUESS_FACTOR: Final = 8
@@ -38,16 +38,16 @@ class TooLarge(ValueError):  # noqa: N818 - the condition, as callers test for i
 
 
 class BadEncoding(ValueError):  # noqa: N818 - the condition, as callers test for it
-    """The body is not what its encoding says, or the encoding is unknown: answer 400 or UNIMPLEMENTED."""
+    """The body is not valid in its encoding, or the encoding is unknown: answer 400 or UNIMPLEMENTED."""
 
 
 def compress(name: str, data: bytes, level: int | None = None) -> bytes:
-    """``data`` in encoding ``name``; ``""`` and ``none`` and ``identity`` return it as it is.
+    """Return ``data`` in encoding ``name``; unchanged for ``""``, ``none`` and ``identity``.
 
-    ``level`` is the encoding's own scale; None and -1 mean its default. snappy and lz4 have none and ignore it.
+    ``level`` is on the encoding's own scale; None and -1 mean its default. snappy has no levels and ignores it.
 
     Raises:
-        BadEncoding: no such encoding.
+        BadEncoding: the encoding is not supported.
     """
     encoder = ENCODERS.get(name)
     if encoder is None:
@@ -56,11 +56,11 @@ def compress(name: str, data: bytes, level: int | None = None) -> bytes:
 
 
 def decompress(name: str, data: bytes, max_bytes: int) -> bytes:
-    """What ``data`` holds, at most ``max_bytes`` of it; ``""`` and ``identity`` return it as it is.
+    """Return the decompressed ``data``, at most ``max_bytes``; unchanged for ``""`` and ``identity``.
 
     Raises:
-        TooLarge: there is more.
-        BadEncoding: corrupt, truncated, trailing garbage, or no such encoding.
+        TooLarge: it would be larger.
+        BadEncoding: it is corrupt, truncated or followed by other bytes, or the encoding is not supported.
     """
     decoder = DECODERS.get(name)
     if decoder is None:
@@ -80,7 +80,7 @@ def _deflate_family(wbits: int) -> Callable[[bytes, int | None], bytes]:
     def encode(data: bytes, level: int | None) -> bytes:
         if level is not None and level > _ISAL_MAX_LEVEL:
             return zlib.compress(data, min(level, 9), wbits)
-        # ISA-L's level 0 still compresses; it is the fastest, which is what Go's 1 asks for.
+        # ISA-L's level 0 still compresses; it is the fastest, as is Go's level 1.
         chosen = isal_zlib.ISAL_DEFAULT_COMPRESSION if level is None else max(level, 0)
         return bytes(isal_zlib.compress(data, chosen, wbits))
 
@@ -124,7 +124,7 @@ def _no_encoding(data: bytes, max_bytes: int) -> bytes:
 
 
 def _inflate(wbits: int, *, members: bool) -> Callable[[bytes, int], bytes]:
-    """Decoder of a gzip or zlib stream; ``members``: any number of them, one after the other."""
+    """Return a decoder of gzip or zlib streams. ``members``: allow several members in a row."""
     kind = "gzip" if members else "zlib"
 
     def decode(data: bytes, max_bytes: int) -> bytes:
@@ -133,11 +133,11 @@ def _inflate(wbits: int, *, members: bool) -> Callable[[bytes, int], bytes]:
         stream = isal_zlib.decompressobj(wbits=wbits)
         position = 0
         member_count = 1
-        # In chunks: what a member leaves over is copied, so whole bodies of tiny members would take quadratic time.
+        # In chunks: input after a member is copied, so whole bodies of tiny members would take quadratic time.
         while position < len(data):
             chunk = data[position : position + _CHUNK_BYTES]
             try:
-                # One byte more than there is room for: whether there is more is seen without unpacking it.
+                # One byte more than there is room for shows whether the data is too large.
                 part = stream.decompress(chunk, room + 1)
             except _IsalError as exc:
                 raise BadEncoding(f"corrupt {kind} data: {exc}") from exc
@@ -167,7 +167,7 @@ def _inflate(wbits: int, *, members: bool) -> Callable[[bytes, int], bytes]:
 def _growing(
     decode_into: Callable[[bytes, bytearray], int], guess_bytes: Callable[[bytes], int]
 ) -> Callable[[bytes, int], bytes]:
-    """Decoder that unpacks into a buffer of guessed size, and into a larger one while that is too small, never above the bound."""
+    """Return a decoder that tries a buffer of guessed size, then larger ones while it is too small, up to the bound."""
 
     def decode(data: bytes, max_bytes: int) -> bytes:
         size = min(max(guess_bytes(data), 1), max(max_bytes, 1))
@@ -189,23 +189,23 @@ def _growing(
     return decode
 
 
-def _some_times_larger(data: bytes) -> int:
+def _default_guess(data: bytes) -> int:
     return max(_FIRST_GUESS_FACTOR * len(data), _MIN_BUFFER_BYTES)
 
 
 def _zstd_content_size(data: bytes) -> int:
-    """Frame_Content_Size of the first frame where it is stated, else a guess. Source: RFC 8878 §3.1.1.1."""
+    """Return the Frame_Content_Size of the first frame, or a guess without one. Source: RFC 8878 §3.1.1.1."""
     if len(data) < 6 or data[:4] != b"\x28\xb5\x2f\xfd":
-        return _some_times_larger(data)
+        return _default_guess(data)
     descriptor = data[4]
     single_segment = bool(descriptor & 0x20)
     start = 5 + (0 if single_segment else 1) + (0, 1, 2, 4)[descriptor & 3]
     width = (1 if single_segment else 0, 2, 4, 8)[descriptor >> 6]
     if not width or len(data) < start + width:
-        return _some_times_larger(data)
+        return _default_guess(data)
     size = int.from_bytes(data[start : start + width], "little") + (256 if width == 2 else 0)
-    # A lie costs one more round at most: nothing is taken that the input could not plausibly hold.
-    return min(size, max(_some_times_larger(data) * 32, _MIN_BUFFER_BYTES))
+    # A wrong size costs at most one more round: nothing implausible for the input's length is allocated.
+    return min(size, max(_default_guess(data) * 32, _MIN_BUFFER_BYTES))
 
 
 def _snappy_block_decode(data: bytes, max_bytes: int) -> bytes:
@@ -215,7 +215,7 @@ def _snappy_block_decode(data: bytes, max_bytes: int) -> bytes:
         raise BadEncoding(f"corrupt snappy data: {exc}") from exc
     if size > max_bytes:
         raise TooLarge(max_bytes)
-    if size > 64 * len(data):  # a 3-byte copy gives 64 bytes at most: the header lies; do not allocate for it
+    if size > 64 * len(data):  # a 3-byte copy yields at most 64 bytes: do not allocate for a false header
         raise BadEncoding("corrupt snappy data: more bytes announced than the input can hold")
     buffer = bytearray(size)
     try:
@@ -233,6 +233,6 @@ DECODERS: Final[dict[str, Callable[[bytes, int], bytes]]] = {
     "deflate": _inflate(_ZLIB_WBITS, members=False),
     "zstd": _growing(cramjam.zstd.decompress_into, _zstd_content_size),
     "snappy": _snappy_block_decode,
-    "x-snappy-framed": _growing(cramjam.snappy.decompress_into, _some_times_larger),
-    "lz4": _growing(cramjam.lz4.decompress_into, _some_times_larger),
+    "x-snappy-framed": _growing(cramjam.snappy.decompress_into, _default_guess),
+    "lz4": _growing(cramjam.lz4.decompress_into, _default_guess),
 }

@@ -1,8 +1,7 @@
-"""Network addresses: what an ``endpoint`` of the configuration names, and whether a peer is on this machine.
+"""Where a server listens, as its ``endpoint`` says; and whether a peer is on this machine.
 
-Not name resolution for clients, not a firewall: ``LocalAddresses`` tells which GPU a span may have used, nothing is
-trusted by it. Forms of endpoints: Go's ``net.Listen`` (``host:port``, ``:port``, ``[::1]:port``) and gRPC's ``unix:``
-names.
+Endpoints have the forms of Go's ``net.Listen`` (``host:port``, ``:port``, ``[::1]:port``) and gRPC's ``unix:`` names.
+``LocalAddresses`` tells which GPU a span may have used; it is not a security boundary.
 """
 
 import errno
@@ -19,15 +18,15 @@ import psutil
 
 __all__ = ["Endpoint", "LocalAddresses", "interface_addresses"]
 
-_REFRESH_S: Final = 30.0  # an address that comes with a container or a VPN is known after this long
+_REFRESH_S: Final = 30.0  # a new address, from a container or a VPN, is known after this long
 _MAX_PORT: Final = 65535
 _BACKLOG: Final = 1024
-_UNIX_PATH_MAX_BYTES: Final = 107  # sun_path of Linux, less its NUL
+_UNIX_PATH_MAX_BYTES: Final = 107  # Linux's sun_path, without its NUL
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a server listens: a TCP host and port, or (``path`` set) a Unix socket. An empty host is every address."""
+    """A TCP host and port, or (if ``path`` is set) a Unix socket. An empty host means all addresses."""
 
     host: str = ""
     port: int = 0
@@ -35,31 +34,33 @@ class Endpoint:
 
     @classmethod
     def parse(cls, text: str, *, unix: bool = False) -> Self:
-        """What ``text`` names; ``unix``: a bare path (``transport: unix``).
+        """Parse an endpoint. With ``unix``, ``text`` may be a bare path (``transport: unix``).
 
         Raises:
-            ValueError: it names nothing; the message says what is allowed.
+            ValueError: it is not valid; the message says what is expected.
         """
         text = text.strip()
         if unix or text.startswith("unix:"):
             path = text.removeprefix("unix://") if text.startswith("unix://") else text.removeprefix("unix:")
             if not path or len(path.encode()) > _UNIX_PATH_MAX_BYTES or "\0" in path:
                 raise ValueError(
-                    f"{text!r} names no Unix socket: write unix:///run/tailrace.sock, at most {_UNIX_PATH_MAX_BYTES} bytes"
+                    f"{text!r} is not a valid Unix socket: "
+                    f"expected a path of at most {_UNIX_PATH_MAX_BYTES} bytes, for example unix:///run/tailrace.sock"
                 )
             return cls(path=path)
         if "://" in text:
             raise ValueError(
-                f"{text!r} is a URL: a server's endpoint is host:port, for example {text.partition('://')[2] or 'localhost:4317'}"
+                f"{text!r} is a URL, not a valid endpoint: "
+                f"expected host:port, for example {text.partition('://')[2] or 'localhost:4317'}"
             )
         host, separator, port_text = text.rpartition(":")
         if not separator or (":" in host and not (host.startswith("[") and host.endswith("]"))):
-            raise ValueError(f"{text!r} is no endpoint: write host:port, :port, [::1]:port or unix:///path")
+            raise ValueError(f"{text!r} is not a valid endpoint: expected host:port, :port, [::1]:port or unix:///path")
         if not (port_text.isascii() and port_text.isdigit()) or int(port_text) > _MAX_PORT:
-            raise ValueError(f"{text!r} has no valid port: a number from 0 (any free one) to {_MAX_PORT}")
+            raise ValueError(f"{text!r} is not a valid endpoint: expected a port from 0 (any free port) to {_MAX_PORT}")
         host = host.removeprefix("[").removesuffix("]")
         if any(character.isspace() or character in "/@?#" for character in host):
-            raise ValueError(f"{text!r} has no valid host name")
+            raise ValueError(f"{text!r} is not a valid endpoint: the host name contains spaces or one of / @ ? #")
         return cls(host=host, port=int(port_text))
 
     def __str__(self) -> str:
@@ -68,23 +69,23 @@ class Endpoint:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def resolve(self) -> Self:
-        """The one address to listen on: of a name, its first IPv4 address if it has one, as Go does.
+        """Return the address to listen on. For a name, it is its first IPv4 address if there is one, as in Go.
 
         Raises:
-            OSError: the name does not resolve.
+            OSError: the name cannot be resolved.
         """
         if self.path or not self.host:
             return self
-        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family = socket.AF_INET if any(entry[0] == socket.AF_INET for entry in found) else socket.AF_INET6
-        address = next(str(entry[4][0]) for entry in found if entry[0] == family)
+        results = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family = socket.AF_INET if any(entry[0] == socket.AF_INET for entry in results) else socket.AF_INET6
+        address = next(str(entry[4][0]) for entry in results if entry[0] == family)
         return type(self)(host=address, port=self.port)
 
     def listen(self) -> socket.socket:
-        """A listening socket; without ``SO_REUSEPORT``, so that a second process on the port is an error, not half the traffic lost.
+        """Return a listening socket, without ``SO_REUSEPORT``: a second process must fail, not take half the traffic.
 
         Raises:
-            OSError: the port is busy, the address is not ours, the path is taken or not writable.
+            OSError: the port is busy, the address is not on this machine, or the path exists or is not writable.
         """
         if self.path:
             self.remove_stale_socket()
@@ -105,15 +106,15 @@ class Endpoint:
         return sock
 
     def remove_socket(self) -> None:
-        """Remove the Unix socket, if it is one: nobody listens any more."""
+        """Remove a Unix socket after its listener was closed; does nothing for TCP."""
         if self.path:
             Path(self.path).unlink(missing_ok=True)
 
     def remove_stale_socket(self) -> None:
-        """Remove a Unix socket nobody listens on, left by a process that was killed.
+        """Remove a Unix socket that a killed process left behind.
 
         Raises:
-            OSError: somebody listens on it, or the path is no socket.
+            OSError: a process listens on it, or the path is not a socket.
         """
         path = Path(self.path)
         try:
@@ -121,7 +122,7 @@ class Endpoint:
         except FileNotFoundError:
             return
         if not stat.S_ISSOCK(mode):
-            raise OSError(errno.EEXIST, "the path exists and is no socket", self.path)
+            raise OSError(errno.EEXIST, "the path exists and is not a socket", self.path)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(1)
             try:
@@ -135,7 +136,7 @@ class Endpoint:
 
 
 def interface_addresses() -> frozenset[str]:
-    """The IP addresses of this machine's interfaces, without scope ids."""
+    """Return the IP addresses of this machine's interfaces, without scope ids."""
     return frozenset(
         address.address.partition("%")[0]
         for addresses in psutil.net_if_addrs().values()
@@ -145,7 +146,7 @@ def interface_addresses() -> frozenset[str]:
 
 
 class LocalAddresses:
-    """Answers whether a peer's address is one of this machine; the list is read again every 30 s."""
+    """Tells whether a peer's address is one of this machine's, which are read again every 30 s."""
 
     def __init__(
         self,
@@ -154,34 +155,34 @@ class LocalAddresses:
     ) -> None:
         self._read = read
         self._monotonic_s = monotonic_s
-        self._own: frozenset[str] = frozenset()
+        self._addresses: frozenset[str] = frozenset()
         self._expires_s = float("-inf")
 
     def is_local(self, address: str) -> bool | None:
-        """Whether ``address``, an IP address as text, is loopback or our own; None when it is no address."""
+        """Whether the IP address ``address`` is loopback or one of this machine's; None if it is not an IP address."""
         address = address.partition("%")[0]
         if address.startswith("127.") or address == "::1":
             return True
         now = self._monotonic_s()
         if now >= self._expires_s:
-            self._own = self._read()
+            self._addresses = self._read()
             self._expires_s = now + _REFRESH_S
-        if address in self._own:
+        if address in self._addresses:
             return True
         try:
             parsed = ipaddress.ip_address(address)
         except ValueError:
             return None
-        mapped = parsed.ipv4_mapped if parsed.version == 6 else None  # how a dual-stack socket shows IPv4 peers
+        mapped = parsed.ipv4_mapped if parsed.version == 6 else None  # how dual-stack sockets report IPv4 peers
         canonical = mapped or parsed
-        return canonical.is_loopback or str(canonical) in self._own
+        return canonical.is_loopback or str(canonical) in self._addresses
 
     def is_local_grpc(self, peer: str) -> bool | None:
-        """The same for gRPC's name of a peer: ``ipv4:127.0.0.1:4711``, ``ipv6:%5B::1%5D:4711``, ``unix:``."""
-        scheme, _, rest = peer.partition(":")
+        """Whether a peer is local, by its gRPC name: ``ipv4:127.0.0.1:4711``, ``ipv6:%5B::1%5D:4711``, ``unix:``."""
+        scheme, _, address = peer.partition(":")
         if scheme in {"unix", "unix-abstract"}:
             return True
         if scheme not in {"ipv4", "ipv6"}:
             return None
-        host = rest.rpartition(":")[0]
+        host = address.rpartition(":")[0]
         return self.is_local(host.replace("%5B", "").replace("%5D", "").replace("%25", "%").strip("[]"))

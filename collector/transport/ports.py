@@ -1,4 +1,4 @@
-"""What to say when a port is taken: by whom, and which key moves it. Used by everything that listens."""
+"""Errors of listening sockets: which process has a busy port, and which key configures another."""
 
 import errno
 import socket
@@ -16,21 +16,21 @@ def is_port_conflict(error: OSError) -> bool:
 
 
 def describe_port_conflict(host: str, port: int, key: str) -> str:
-    """One sentence naming who holds ``host:port`` and the configuration ``key`` that moves the listener elsewhere."""
+    """Return a sentence naming the process that has ``host:port`` and the ``key`` that configures another port."""
     owner = _owner(port)
-    held = f" by {owner}" if owner else " (its owner is hidden from this user; `ss -ltnp` as root shows it)"
-    return f"{key}: {_join(host, port)} is already in use{held}; stop that process or set {key} to another port"
+    by = f" by {owner}" if owner else " (this user cannot see by which process; run `ss -ltnp` as root)"
+    return f"{key}: {_join(host, port)} is already in use{by}; stop that process or set {key} to another port"
 
 
 def listen_error(endpoint: Endpoint, key: str, error: OSError) -> OSError:
-    """``error``, from listening on ``endpoint``, in the words of the configuration: ``key`` is its path."""
+    """Return the error to raise when listening on ``endpoint`` failed with ``error``. ``key``: path of the endpoint."""
     if is_port_conflict(error) and not endpoint.path:
         return OSError(error.errno, describe_port_conflict(endpoint.host, endpoint.port, key))
     return OSError(error.errno or 0, f"{key}: cannot listen on {endpoint}: {error.strerror or error}")
 
 
 def _owner(port: int) -> str:
-    """``name (pid 123)`` of whoever listens on ``port``; empty if it cannot be told."""
+    """Return ``name (pid 123)`` of the process that listens on ``port``; empty if it is unknown."""
     try:
         connections = psutil.net_connections(kind="tcp")
     except (psutil.Error, OSError):

@@ -1,11 +1,11 @@
-"""Keeps credentials out of messages: what a client was configured with never stands in an error or a log line."""
+"""Keeps credentials out of messages: a client's configured secrets never appear in an error or a log line."""
 
 from collections.abc import Iterable
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 __all__ = ["Redactor", "without_credentials"]
 
-_MIN_SECRET_CHARS = 4  # shorter ones would blank out ordinary words
+_MIN_SECRET_CHARS = 4  # shorter ones would redact ordinary words
 _EXCERPT_CHARS = 200
 
 
@@ -13,30 +13,30 @@ class Redactor:
     """Replaces known secrets in text."""
 
     def __init__(self, secrets: Iterable[str], urls: Iterable[str] = ()) -> None:
-        found = {secret for secret in secrets if len(secret) >= _MIN_SECRET_CHARS}
-        # "Bearer abc": the token alone is one too.
-        found |= {part for secret in found for part in secret.split() if len(part) > 2 * _MIN_SECRET_CHARS}
+        known = {secret for secret in secrets if len(secret) >= _MIN_SECRET_CHARS}
+        # In "Bearer abc", the token alone is a secret as well.
+        known |= {part for secret in known for part in secret.split() if len(part) > 2 * _MIN_SECRET_CHARS}
         for url in urls:
             parts = urlsplit(url)
             # A user without a password is a token.
             for raw in filter(None, (parts.password or parts.username, parts.query)):
-                found |= {text for text in (raw, unquote(raw)) if len(text) >= _MIN_SECRET_CHARS}
-        self._secrets = sorted(found, key=len, reverse=True)
+                known |= {text for text in (raw, unquote(raw)) if len(text) >= _MIN_SECRET_CHARS}
+        self._secrets = sorted(known, key=len, reverse=True)
 
     def text(self, text: str) -> str:
-        """``text`` with ``[REDACTED]`` in place of secrets."""
+        """Return ``text`` with ``[REDACTED]`` in place of secrets."""
         for secret in self._secrets:
             text = text.replace(secret, "[REDACTED]")
         return text
 
     def excerpt(self, body: bytes | str) -> str:
-        """The beginning of what a server answered, printable, on one line, without secrets."""
+        """Return the beginning of a server's response, printable, on one line, without secrets."""
         text = body if isinstance(body, str) else body[: 4 * _EXCERPT_CHARS].decode("utf-8", "replace")
         shown = " ".join("".join(ch if ch.isprintable() else " " for ch in self.text(text)).split())
         return shown if len(shown) <= _EXCERPT_CHARS else shown[:_EXCERPT_CHARS] + "…"
 
 
 def without_credentials(url: str) -> str:
-    """The URL as it may be shown: no user, password, query or fragment."""
+    """Return the URL without user, password, query and fragment, for messages."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -1,11 +1,11 @@
-"""TLS contexts and gRPC credentials from configtls blocks, with certificates that are read again when their files change.
+"""TLS contexts and gRPC credentials from configtls blocks, with certificates that are reloaded when their files change.
 
-``reload_interval`` is honoured without timers: a server looks at its files when a client connects, a client when it
-sends, at most once an interval. Files that cannot be read or do not fit together leave what is in use in place.
+``reload_interval`` works without timers: a server checks its files when a client connects, a client when it sends, at
+most once per interval. If the new files cannot be read or do not belong together, the old certificates stay in use.
 
-Python's ``ssl`` serves HTTP; grpcio brings BoringSSL with no knobs but certificates, so what it cannot do
-(``min_version: "1.3"``, ``max_version``, ``cipher_suites``, ``curve_preferences``, ``insecure_skip_verify``) is refused
-by name and never silently ignored.
+HTTP uses Python's ``ssl``. grpcio brings its own BoringSSL, which can only be given certificates: the settings it does
+not support (``min_version: "1.3"``, ``max_version``, ``cipher_suites``, ``curve_preferences``,
+``insecure_skip_verify``) are refused by name, never silently ignored.
 
 Source: open-telemetry/opentelemetry-collector config/configtls; names of cipher suites: Go crypto/tls and RFC 8446.
 """
@@ -63,7 +63,7 @@ _log = structlog.get_logger(__name__)
 
 
 class FileWatch:
-    """Tells when one of some files changed, looking at most once in ``interval_s``; never, with 0."""
+    """Detects changes of files, checking at most once per ``interval_s``; never, if that is 0."""
 
     def __init__(
         self, paths: tuple[str, ...], interval_s: float, monotonic: Callable[[], float] = time.monotonic
@@ -71,36 +71,36 @@ class FileWatch:
         self._paths = tuple(filter(None, paths))
         self._interval_s = interval_s
         self._monotonic = monotonic
-        self._next_look_s = monotonic() + interval_s
+        self._next_check_s = monotonic() + interval_s
         self._seen = self._state()
 
     def changed(self) -> bool:
-        """Whether a file is another one than at the last look that said so."""
+        """Whether a file has changed since the last time this returned True."""
         if not self._interval_s or not self._paths:
             return False
         now = self._monotonic()
-        if now < self._next_look_s:
+        if now < self._next_check_s:
             return False
-        self._next_look_s = now + self._interval_s
+        self._next_check_s = now + self._interval_s
         state = self._state()
         if state == self._seen:
             return False
         self._seen = state
         return True
 
-    def again(self) -> None:
-        """Forget the last look: what it found was of no use (half-written files)."""
+    def forget(self) -> None:
+        """Report the change again at the next check: the files were not usable yet (half-written)."""
         self._seen = ()
 
     def _state(self) -> tuple[tuple[int, int, int], ...]:
-        def of(path: str) -> tuple[int, int, int]:
+        def file_state(path: str) -> tuple[int, int, int]:
             try:
-                found = os.stat(path)  # noqa: PTH116 - one call a file, on the connection path
+                stat = os.stat(path)  # noqa: PTH116 - one call per file, on the connection path
             except OSError:
                 return (0, 0, 0)
-            return (found.st_ino, found.st_mtime_ns, found.st_size)
+            return (stat.st_ino, stat.st_mtime_ns, stat.st_size)
 
-        return tuple(of(path) for path in self._paths)
+        return tuple(file_state(path) for path in self._paths)
 
 
 def server_context(
@@ -109,15 +109,14 @@ def server_context(
     *,
     protocols: tuple[str, ...] = ("http/1.1",),
 ) -> ssl.SSLContext:
-    """The context to listen with; it renews its certificates by itself. ``protocols``: what ALPN offers, the preferred one first.
+    """Return the context to listen with, which reloads its certificates. ``protocols``: for ALPN, preferred first.
 
     Raises:
         ValueError: a key is missing, unreadable or unusable; the message names it.
     """
     context = _server_context_once(config, protocols)
     paths = (config.cert_file, config.key_file, config.client_ca_file)
-    # client_ca_file_reload asks for it without an interval of its own: the Collector watches the file, we look every
-    # second.
+    # client_ca_file_reload has no interval of its own: the Collector watches the file, we check every second.
     interval_s = config.reload_interval or (1.0 if config.client_ca_file_reload else 0.0)
     if not interval_s:
         return context
@@ -130,8 +129,10 @@ def server_context(
             try:
                 current = _server_context_once(config, protocols)
             except ValueError as exc:
-                watch.again()
-                _log.warning("certificates changed but cannot be used, keeping the old ones", error=str(exc))
+                watch.forget()
+                _log.warning(
+                    "the certificate files changed but cannot be used; the old certificates stay in use", error=str(exc)
+                )
         if current is not context:
             connection.context = current
 
@@ -143,8 +144,8 @@ def _server_context_once(config: TLSServerConfig, protocols: tuple[str, ...] = (
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _bound_versions(context, config.min_version, config.max_version)
     _restrict(context, config.cipher_suites, config.curve_preferences)
-    if not (config.cert_file or _shown(config.cert_pem)):
-        raise ValueError("tls: a server needs cert_file (or cert_pem) and key_file (or key_pem)")
+    if not (config.cert_file or _value(config.cert_pem)):
+        raise ValueError("tls: a server requires cert_file (or cert_pem) and key_file (or key_pem)")
     _load_own_certificate(context, config)
     if config.client_ca_file:
         _load_authorities(context, config.client_ca_file, "", "client_ca_file")
@@ -154,7 +155,7 @@ def _server_context_once(config: TLSServerConfig, protocols: tuple[str, ...] = (
 
 
 def client_context(config: TLSClientConfig) -> ssl.SSLContext:
-    """The context to connect with. ``server_name_override`` is not part of it: pass it as the server's host name.
+    """Return the context to connect with. It ignores ``server_name_override``: pass that as the server's host name.
 
     Raises:
         ValueError: a key is unreadable or unusable; the message names it.
@@ -162,23 +163,23 @@ def client_context(config: TLSClientConfig) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     _bound_versions(context, config.min_version, config.max_version)
     _restrict(context, config.cipher_suites, config.curve_preferences)
-    own_authorities = bool(config.ca_file or _shown(config.ca_pem))
+    own_authorities = bool(config.ca_file or _value(config.ca_pem))
     if not own_authorities or config.include_system_ca_certs_pool:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     if own_authorities:
-        _load_authorities(context, config.ca_file, _shown(config.ca_pem), "ca_file")
+        _load_authorities(context, config.ca_file, _value(config.ca_pem), "ca_file")
     if config.insecure_skip_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    if config.cert_file or _shown(config.cert_pem):
+    if config.cert_file or _value(config.cert_pem):
         _load_own_certificate(context, config)
-    elif config.key_file or _shown(config.key_pem):
-        raise ValueError("tls: key_file (or key_pem) without cert_file (or cert_pem)")
+    elif config.key_file or _value(config.key_pem):
+        raise ValueError("tls: key_file (or key_pem) requires cert_file (or cert_pem)")
     return context
 
 
 class ReloadingClientContext:
-    """:func:`client_context`, made anew when its files change; ask before every request."""
+    """A :func:`client_context` that is replaced when its files change. Call :meth:`get` before every request."""
 
     def __init__(self, config: TLSClientConfig, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._config = config
@@ -186,33 +187,35 @@ class ReloadingClientContext:
         self._context = client_context(config)
 
     def get(self) -> ssl.SSLContext:
-        """The context to use now."""
+        """Return the context to use now."""
         if self._watch.changed():
             try:
                 self._context = client_context(self._config)
             except ValueError as exc:
-                self._watch.again()
-                _log.warning("certificates changed but cannot be used, keeping the old ones", error=str(exc))
+                self._watch.forget()
+                _log.warning(
+                    "the certificate files changed but cannot be used; the old certificates stay in use", error=str(exc)
+                )
         return self._context
 
 
 def grpc_channel_credentials(config: TLSClientConfig) -> grpc.ChannelCredentials | None:
-    """Credentials for ``grpc.aio.secure_channel``; None: use an insecure channel (``insecure: true``).
+    """Return credentials for ``grpc.aio.secure_channel``; None: use an insecure channel (``insecure: true``).
 
-    ``server_name_override`` goes in as the channel option ``grpc.ssl_target_name_override``.
+    Pass ``server_name_override`` as the channel option ``grpc.ssl_target_name_override``.
 
     Raises:
-        ValueError: a key is unreadable, or asks for what gRPC in Python cannot do; the message names it.
+        ValueError: a file is unreadable, or grpcio does not support a setting; the message names the key.
     """
-    # with authorities it is TLS, as in the Collector
-    if config.insecure and not (config.ca_file or _shown(config.ca_pem)):
+    # with a CA it is TLS, as in the Collector
+    if config.insecure and not (config.ca_file or _value(config.ca_pem)):
         return None
     if config.insecure_skip_verify:
         raise ValueError(
-            "tls::insecure_skip_verify: gRPC verifies always here; set ca_file to the server's certificate "
+            "tls::insecure_skip_verify: transport grpcio always verifies; set ca_file to the server's certificate "
             "(and server_name_override to its name), or insecure: true for a server without TLS"
         )
-    _refuse_what_grpc_cannot(config)
+    _refuse_unsupported_by_grpcio(config)
     client_context(config)  # the same checks and messages as for HTTP
     roots = _pem(config.ca_file, config.ca_pem, "ca_file")
     if roots is None or config.include_system_ca_certs_pool:
@@ -227,12 +230,12 @@ def grpc_channel_credentials(config: TLSClientConfig) -> grpc.ChannelCredentials
 def grpc_server_credentials(
     config: TLSServerConfig, monotonic: Callable[[], float] = time.monotonic
 ) -> grpc.ServerCredentials:
-    """Credentials for ``add_secure_port``; they renew their certificates by themselves.
+    """Return credentials for ``add_secure_port``, which reload their certificates.
 
     Raises:
-        ValueError: a key is missing, unreadable, or asks for what gRPC in Python cannot do; the message names it.
+        ValueError: a file is missing or unreadable, or grpcio does not support a setting; the message names the key.
     """
-    _refuse_what_grpc_cannot(config)
+    _refuse_unsupported_by_grpcio(config)
     first = _grpc_server_certificates(config)
     mutual = bool(config.client_ca_file)
     interval_s = config.reload_interval or (1.0 if config.client_ca_file_reload else 0.0)
@@ -244,8 +247,10 @@ def grpc_server_credentials(
         try:
             return _grpc_server_certificates(config)
         except ValueError as exc:
-            watch.again()
-            _log.warning("certificates changed but cannot be used, keeping the old ones", error=str(exc))
+            watch.forget()
+            _log.warning(
+                "the certificate files changed but cannot be used; the old certificates stay in use", error=str(exc)
+            )
             return None
 
     return grpc.dynamic_ssl_server_credentials(first, fetch, require_client_authentication=mutual)
@@ -259,24 +264,25 @@ def _grpc_server_certificates(config: TLSServerConfig) -> grpc.ServerCertificate
     )
 
 
-def _refuse_what_grpc_cannot(config: TLSClientConfig | TLSServerConfig) -> None:
+def _refuse_unsupported_by_grpcio(config: TLSClientConfig | TLSServerConfig) -> None:
     if config.min_version == "1.3":
-        raise ValueError("tls::min_version: gRPC here always offers 1.2 and 1.3; write 1.2 or leave it out")
+        raise ValueError("tls::min_version: transport grpcio always offers 1.2 and 1.3; write 1.2 or omit it")
     if config.max_version not in {"", "1.3"}:
-        raise ValueError("tls::max_version: gRPC here always offers 1.2 and 1.3; leave it out")
+        raise ValueError("tls::max_version: transport grpcio always offers 1.2 and 1.3; omit it")
     if config.cipher_suites:
         raise ValueError(
-            "tls::cipher_suites: gRPC takes them from the environment only (GRPC_SSL_CIPHER_SUITES); leave it out"
+            "tls::cipher_suites: transport grpcio reads them only from GRPC_SSL_CIPHER_SUITES in the environment; "
+            "omit it"
         )
     if config.curve_preferences:
-        raise ValueError("tls::curve_preferences: gRPC in Python has no such setting; leave it out")
+        raise ValueError("tls::curve_preferences: transport grpcio does not support this setting; omit it")
 
 
 def _bound_versions(context: ssl.SSLContext, minimum: str, maximum: str) -> None:
     if minimum and maximum and minimum > maximum:
         raise ValueError(f"tls::min_version: {minimum} is above max_version {maximum}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # 1.0 and 1.1 only where the user wrote them
+        warnings.simplefilter("ignore", DeprecationWarning)  # 1.0 and 1.1 are used only if configured
         context.minimum_version = _VERSIONS[minimum or "1.2"]
         if maximum:
             context.maximum_version = _VERSIONS[maximum]
@@ -285,27 +291,30 @@ def _bound_versions(context: ssl.SSLContext, minimum: str, maximum: str) -> None
 def _restrict(context: ssl.SSLContext, cipher_suites: tuple[str, ...], curves: tuple[str, ...]) -> None:
     unknown = [name for name in cipher_suites if name not in _CIPHERS]
     if unknown:
-        raise ValueError(f"tls::cipher_suites: {', '.join(unknown)} unknown; known: {', '.join(sorted(_CIPHERS))}")
+        raise ValueError(
+            f"tls::cipher_suites: {', '.join(unknown)} unknown; expected names from {', '.join(sorted(_CIPHERS))}"
+        )
     if cipher_suites:
         try:
             context.set_ciphers(":".join(_CIPHERS[name] for name in cipher_suites))
         except ssl.SSLError as exc:
-            raise ValueError(f"tls::cipher_suites: this OpenSSL offers none of {', '.join(cipher_suites)}") from exc
+            raise ValueError(f"tls::cipher_suites: this OpenSSL supports none of {', '.join(cipher_suites)}") from exc
     if not curves:
         return
     if len(curves) > 1 or curves[0] not in _CURVES:
         raise ValueError(
-            f"tls::curve_preferences: one of {', '.join(_CURVES)} (Python's ssl sets a single curve), not {', '.join(curves)}"
+            f"tls::curve_preferences: expected one of {', '.join(_CURVES)} (Python's ssl supports a single curve), "
+            f"got {', '.join(curves)}"
         )
     try:
         context.set_ecdh_curve(_CURVES[curves[0]])
     except (ssl.SSLError, ValueError) as exc:
-        raise ValueError(f"tls::curve_preferences: this OpenSSL does not know {curves[0]}") from exc
+        raise ValueError(f"tls::curve_preferences: this OpenSSL does not support {curves[0]}") from exc
 
 
 def _load_own_certificate(context: ssl.SSLContext, config: TLSClientConfig | TLSServerConfig) -> None:
-    if not (config.key_file or _shown(config.key_pem)):
-        raise ValueError("tls: cert_file (or cert_pem) without key_file (or key_pem)")
+    if not (config.key_file or _value(config.key_pem)):
+        raise ValueError("tls: cert_file (or cert_pem) requires key_file (or key_pem)")
     with (
         _as_file(config.cert_file, config.cert_pem, "cert_file") as cert,
         _as_file(config.key_file, config.key_pem, "key_file") as key,
@@ -313,50 +322,52 @@ def _load_own_certificate(context: ssl.SSLContext, config: TLSClientConfig | TLS
         try:
             context.load_cert_chain(cert, key, password="")
         except (ssl.SSLError, OSError, ValueError) as exc:
-            where = f"{config.cert_file or 'cert_pem'} and {config.key_file or 'key_pem'}"
-            raise ValueError(f"tls: {where} are no PEM certificate with its unencrypted key ({_brief(exc)})") from exc
+            files = f"{config.cert_file or 'cert_pem'} and {config.key_file or 'key_pem'}"
+            raise ValueError(
+                f"tls: {files} are not a PEM certificate with its unencrypted key ({_brief(exc)})"
+            ) from exc
 
 
 def _load_authorities(context: ssl.SSLContext, path: str, pem: str, key: str) -> None:
     try:
         context.load_verify_locations(cafile=path or None, cadata=pem or None)
     except (ssl.SSLError, OSError) as exc:
-        raise ValueError(f"tls::{key}: {path or 'ca_pem'} holds no PEM certificates ({_brief(exc)})") from exc
+        raise ValueError(f"tls::{key}: {path or 'ca_pem'} does not contain PEM certificates ({_brief(exc)})") from exc
 
 
 def _brief(exc: Exception) -> str:
     return str(getattr(exc, "reason", None) or getattr(exc, "strerror", None) or type(exc).__name__)
 
 
-def _shown(secret: Secret) -> str:
+def _value(secret: Secret) -> str:
     return secret.get_secret_value()
 
 
 def _pem(path: str, pem: Secret, key: str) -> bytes | None:
-    """The bytes of a file or of an inline value; None where neither is given."""
+    """Return the bytes of a file or of an inline value; None if neither is configured."""
     if path:
         try:
             return Path(path).read_bytes()
         except OSError as exc:
             raise ValueError(f"tls::{key}: cannot read {path} ({_brief(exc)})") from exc
-    return _shown(pem).encode() or None
+    return _value(pem).encode() or None
 
 
 @contextmanager
 def _as_file(path: str, pem: Secret, key: str) -> Iterator[str]:
-    """A path OpenSSL can read, for a file or an inline value."""
+    """Provide a path that OpenSSL can read, for a file or an inline value."""
     if path:
         if not os.access(path, os.R_OK):
             raise ValueError(f"tls::{key}: cannot read {path}")
         yield path
         return
-    with NamedTemporaryFile("w", suffix=".pem") as file:  # mode 0600; ssl loads chains from paths only
-        file.write(_shown(pem))
+    with NamedTemporaryFile("w", suffix=".pem") as file:  # mode 0600; ssl loads certificate chains only from paths
+        file.write(_value(pem))
         file.flush()
         yield file.name
 
 
 def _system_roots() -> bytes | None:
-    """The system's authorities; None: grpcio's own bundle."""
+    """Return the system's CA certificates; None: use grpcio's own bundle."""
     path = ssl.get_default_verify_paths().cafile
     return Path(path).read_bytes() if path else None

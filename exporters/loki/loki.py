@@ -15,6 +15,7 @@ from collector.api import Host, PermanentError, Settings
 from collector.delivery import Part, QueuedExporter
 from collector.model import Batch, Logs, groups
 from collector.transport.http.client import HTTPClient
+from collector.transport.user_agent import user_agent
 from exporters.loki._encode import cut
 from exporters.loki.config import LokiConfig
 from exporters.loki.streams import StreamEncoder
@@ -39,7 +40,7 @@ class LokiExporter(QueuedExporter[Push]):
             config,
             key=f"exporters::{settings.id}",
             clock=settings.clock,
-            user_agent=f"Tailrace/{settings.version}",
+            user_agent=user_agent(settings),
             retryable=RETRYABLE_STATUSES,
         )
         self._encoder = StreamEncoder(config)

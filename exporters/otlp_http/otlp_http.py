@@ -10,9 +10,10 @@ import orjson
 
 from collector.api import Host, PermanentError, Settings
 from collector.delivery import QueuedExporter
-from collector.delivery.otlp import REJECTED_FIELDS, partial_success, user_agent
+from collector.delivery.otlp import REJECTED_FIELDS, partial_success
 from collector.model import Batch, Signal, to_json
 from collector.transport.http.client import HTTPClient, HTTPResponse
+from collector.transport.user_agent import user_agent
 from exporters.otlp_http.config import OTLPHTTPConfig
 
 __all__ = ["OTLPHTTPExporter"]
@@ -68,7 +69,7 @@ class OTLPHTTPExporter(QueuedExporter[Batch]):
 
 def _partial_success(signal: Signal, response: HTTPResponse) -> tuple[int, str]:
     """What the answer says; only the two OTLP content types are read, as in the Collector."""
-    if not response.body or response.truncated:
+    if not response.body or response.is_truncated:
         return 0, ""
     if response.content_type == _PROTOBUF:
         return partial_success(signal, response.body)

@@ -19,6 +19,7 @@ from collector.model import METRIC_EXPONENTIAL_HISTOGRAM, Batch, Metrics, Signal
 from collector.model.arrays import I32, I64
 from collector.prometheus import Encodable, Family, LabelSettings, SeriesCache, SeriesLabels
 from collector.transport.http.client import HTTPClient
+from collector.transport.user_agent import user_agent
 from config.blocks import QueueConfig
 from exporters.prometheus_remote_write._encode import Encoder
 from exporters.prometheus_remote_write.config import PrometheusRemoteWriteConfig
@@ -67,7 +68,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
             config.http,
             key=f"exporters::{settings.id}",
             clock=settings.clock,
-            user_agent=f"Tailrace/{settings.version}",
+            user_agent=user_agent(settings),
             retryable=RETRYABLE_STATUSES,
             fixed_headers=_HEADERS,
         )

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import orjson
 
 from collector.api import Extension, Host, Settings
-from collector.transport.http import Answer, HTTPServer, Request, Route
+from collector.transport.http import HTTPServer, Request, Response, Route
 from extensions.health_check.config import HealthCheckConfig
 
 __all__ = ["HealthCheckExtension"]
@@ -56,7 +56,7 @@ class HealthCheckExtension(Extension):
         if server is not None:
             await server.shutdown(_SHUTDOWN_GRACE_S)
 
-    def _answer(self) -> Answer:
+    def _answer(self) -> Response:
         is_healthy = self._is_healthy()
         now = self._settings.clock.time_unix_nano()
         if not is_healthy:
@@ -65,7 +65,7 @@ class HealthCheckExtension(Extension):
             self._up_since_unix_nano = now
         body = self._config.response_body
         if body is not None:
-            return Answer.text(200 if is_healthy else 503, body.healthy if is_healthy else body.unhealthy)
+            return Response.text(200 if is_healthy else 503, body.healthy if is_healthy else body.unhealthy)
         document = {
             "status": "Server available" if is_healthy else "Server not available",
             "upSince": datetime.fromtimestamp(self._up_since_unix_nano / _NS_PER_S, UTC).isoformat()
@@ -73,7 +73,7 @@ class HealthCheckExtension(Extension):
             else "0001-01-01T00:00:00Z",
             "uptime": _go_duration((now - self._up_since_unix_nano) / _NS_PER_S) if is_healthy else "",
         }
-        return Answer(200 if is_healthy else 503, orjson.dumps(document), "application/json")
+        return Response(200 if is_healthy else 503, orjson.dumps(document), "application/json")
 
     def _is_healthy(self) -> bool:
         assert self._host is not None  # set before the server listens
@@ -85,10 +85,10 @@ class HealthCheckExtension(Extension):
 class _Probe(Route):
     """Answers every request from its head, without reading a body."""
 
-    def __init__(self, answer: Callable[[], Answer]) -> None:
+    def __init__(self, answer: Callable[[], Response]) -> None:
         self._answer = answer
 
-    def check(self, request: Request) -> Answer:  # noqa: ARG002 - every request gets the same answer
+    def check(self, request: Request) -> Response:  # noqa: ARG002 - every request gets the same answer
         """The answer to a probe."""
         return self._answer()
 

@@ -54,7 +54,7 @@ class OTLPReceiver(Receiver):
                 key=f"{key}::http",
                 clock=settings.clock,
                 log=settings.telemetry.log,
-                refused=refused_http,
+                on_refused=refused_http,
             )
         if config.protocols.grpc is not None:
             closed = settings.telemetry.counter(
@@ -68,7 +68,7 @@ class OTLPReceiver(Receiver):
                 "addresses": addresses,
                 "clock": settings.clock,
                 "log": settings.telemetry.log,
-                "refused": lambda reason: refused.add(transport="grpc", reason=reason),
+                "on_refused": lambda reason: refused.add(transport="grpc", reason=reason),
             }
             if config.protocols.grpc.transport == "grpcio":
                 self._grpc = GRPCIOServer(config.protocols.grpc, methods, **shared)
@@ -76,7 +76,7 @@ class OTLPReceiver(Receiver):
                 self._grpc = GRPCServer(
                     config.protocols.grpc,
                     methods,
-                    closed=lambda reason: closed.add(reason=reason),
+                    on_closed=lambda reason: closed.add(reason=reason),
                     files=descriptor_files(),
                     http=self._http if self._is_shared else None,
                     **shared,

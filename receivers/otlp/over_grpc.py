@@ -41,7 +41,7 @@ class OTLPOverGRPC:
 
         def export(message: bytes, call: Call, reply: Reply) -> None:
             if message:
-                consume_request(message, call.kept or context_of(call), partial(_answer, reply))
+                consume_request(message, call.cached or context_of(call), partial(_answer, reply))
             else:
                 reply(b"")  # an empty request succeeds and never enters a pipeline
 
@@ -52,7 +52,7 @@ class OTLPOverGRPC:
             context = self._contexts.plain(call.is_local)
         else:
             context = self._contexts.of(call.is_local, call.metadata if self._include_metadata else {}, call.claims)
-        call.kept = context
+        call.cached = context
         return context
 
 

@@ -14,7 +14,7 @@ import grpc
 from collector.api import ConsumeError, Receipt, ReceiverOutput
 from collector.model import Context, MalformedBatch, Signal, from_json
 from collector.transport.endpoint import LocalAddresses
-from collector.transport.http import Answer, Refused, Request, Route
+from collector.transport.http import Refused, Request, Response, Route
 from receivers.otlp.answers import Failure, failure_of, partial_success_json, partial_success_proto
 from receivers.otlp.config import OTLPHTTPConfig
 from receivers.otlp.context import ContextMaker
@@ -24,11 +24,11 @@ __all__ = ["OTLPOverHTTP"]
 _PROTOBUF: Final = b"application/x-protobuf"
 _JSON: Final = b"application/json"
 _JSON_LEAVES_LOOP_FROM_BYTES: Final = 1024 * 1024
-_METHOD_NOT_ALLOWED: Final = Answer.text(405, "405 method not allowed, supported: [POST]", [("Allow", "POST")])
-_UNSUPPORTED: Final = Answer.text(
+_METHOD_NOT_ALLOWED: Final = Response.text(405, "405 method not allowed, supported: [POST]", [("Allow", "POST")])
+_UNSUPPORTED: Final = Response.text(
     415, "415 unsupported media type, supported: [application/json, application/x-protobuf]"
 )
-_TAKEN: Final = {_PROTOBUF: Answer(200, b"", _PROTOBUF.decode()), _JSON: Answer(200, b"{}", _JSON.decode())}
+_TAKEN: Final = {_PROTOBUF: Response(200, b"", _PROTOBUF.decode()), _JSON: Response(200, b"{}", _JSON.decode())}
 _CODES: Final = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -81,7 +81,7 @@ class _Export(Route):
         self._signal = signal
         self._output = output
 
-    def check(self, request: Request) -> Answer | None:
+    def check(self, request: Request) -> Response | None:
         """Method and media type."""
         if request.method != "POST":
             self._shared.refused("method")
@@ -100,7 +100,7 @@ class _Export(Route):
         body = request.body
         if request.media_type == _JSON:
             if len(body) >= _JSON_LEAVES_LOOP_FROM_BYTES:
-                request.run(self._serve_large_json(request))
+                request.spawn(self._serve_large_json(request))
                 return
             try:
                 body = from_json(self._signal, body)
@@ -109,7 +109,7 @@ class _Export(Route):
                 return
         self._submit(request, body)
 
-    def refusal(self, request: Request, error: Refused | ConsumeError) -> Answer:
+    def refusal(self, request: Request, error: Refused | ConsumeError) -> Response:
         """A google.rpc.Status."""
         if isinstance(error, Refused):
             message = str(error).encode("utf-8", "replace").decode()  # it may hold what the sender sent
@@ -133,14 +133,14 @@ class _Export(Route):
             request.reply(_TAKEN[request.media_type])  # an empty request succeeds and never enters a pipeline
 
     def _answered(self, request: Request, outcome: Receipt | Exception) -> None:
-        answer: Answer | Exception
+        answer: Response | Exception
         if isinstance(outcome, Receipt):
             if not outcome.rejected_count and not outcome.message:
                 answer = _TAKEN[request.media_type]
             elif request.media_type == _JSON:
-                answer = Answer(200, partial_success_json(self._signal, outcome), _JSON.decode())
+                answer = Response(200, partial_success_json(self._signal, outcome), _JSON.decode())
             else:
-                answer = Answer(200, partial_success_proto(outcome), _PROTOBUF.decode())
+                answer = Response(200, partial_success_proto(outcome), _PROTOBUF.decode())
         elif isinstance(outcome, MalformedBatch | ConsumeError):
             failure = failure_of(outcome)
             answer = self._failed(request, failure, failure.http_status)
@@ -148,10 +148,10 @@ class _Export(Route):
             answer = outcome
         request.reply(answer)
 
-    def _failed(self, request: Request, failure: Failure, status: int) -> Answer:
+    def _failed(self, request: Request, failure: Failure, status: int) -> Response:
         self._shared.refused(failure.reason)
         headers = (
             [("Retry-After", failure.retry_after_header)] if failure.retry_after_header and status in {429, 503} else []
         )
         body = failure.status_json() if request.media_type == _JSON else failure.status_proto()
-        return Answer(status, body, request.media_type.decode(), headers)
+        return Response(status, body, request.media_type.decode(), headers)

@@ -21,7 +21,7 @@ else:
 with instrumented:
     from collector.transport.grpc.method import Call, Reply
     from collector.transport.grpc.server import GRPCServer
-    from collector.transport.http import Answer, HTTPServer, Request, Route
+    from collector.transport.http import HTTPServer, Request, Response, Route
 from collector.testing import FakeClock, FakeHost, RecordingTelemetry
 from collector.transport.endpoint import LocalAddresses
 from config.blocks import GRPCServerConfig, HTTPServerConfig
@@ -73,7 +73,7 @@ class Echo(Route):
 
     def serve(self, request: Request) -> None:
         self._served.append((request.method, request.path, request.body, request.header_values()))
-        request.reply(Answer(200, request.body))
+        request.reply(Response(200, request.body))
 
 
 async def run(pieces: list[bytes]) -> tuple[list[Any], Counter[str], Counter[str]]:
@@ -100,8 +100,8 @@ async def run(pieces: list[bytes]) -> tuple[list[Any], Counter[str], Counter[str
         {"/a.B/C": method},
         key="k",
         addresses=LocalAddresses(),
-        refused=lambda reason: refused.update([reason]),
-        closed=lambda reason: closed.update([reason]),
+        on_refused=lambda reason: refused.update([reason]),
+        on_closed=lambda reason: closed.update([reason]),
         files={},
         http=http,
         **common,

@@ -17,9 +17,10 @@ if __name__ == "__main__":
 else:
     instrumented = contextlib.nullcontext()
 with instrumented:
-    from collector.transport.http import Answer, Request, Route
-    from collector.transport.http.http1 import Connections, HTTP1Connection
-    from collector.transport.http.service import Service
+    from collector.transport.http import Request, Response, Route
+    from collector.transport.http.http1 import HTTP1Connection
+    from collector.transport.http.http1_connections import HTTP1Connections
+    from collector.transport.http.request import HTTPRoutes
 from collector.testing import FakeClock, FakeHost, RecordingTelemetry
 from config.blocks import HTTPServerConfig
 
@@ -67,13 +68,13 @@ class Echo(Route):
         self.served: list[tuple[Any, ...]] = []
         self.waiting: list[Request] = []
 
-    def check(self, request: Request) -> Answer | None:
-        return Answer.text(405, "no") if request.method == "PUT" else None
+    def check(self, request: Request) -> Response | None:
+        return Response.text(405, "no") if request.method == "PUT" else None
 
     def serve(self, request: Request) -> None:
         self.served.append((request.method, request.path, request.body, request.header_values()))
         if request.path == "/now":
-            request.reply(Answer(200, request.body))
+            request.reply(Response(200, request.body))
         else:
             self.waiting.append(request)
 
@@ -81,15 +82,15 @@ class Echo(Route):
 async def run(pieces: list[bytes]) -> tuple[Any, ...]:
     """The requests served, the bytes written and the counters."""
     telemetry, host, route = RecordingTelemetry(), FakeHost(), Echo()
-    service = Service(CONFIG, {}, default_route=route, key="k", clock=FakeClock(), log=telemetry.log)
+    service = HTTPRoutes(CONFIG, {}, default_route=route, key="k", clock=FakeClock(), log=telemetry.log)
     service.open(host)
     refused: list[str] = []
-    connection, wire = HTTP1Connection(Connections(service, refused.append)), Wire()
+    connection, wire = HTTP1Connection(HTTP1Connections(service, refused.append)), Wire()
     connection.connection_made(wire)
     for piece in pieces:
         connection.feed(piece)
     while route.waiting:
-        route.waiting.pop().reply(Answer(200, b"later"))
+        route.waiting.pop().reply(Response(200, b"later"))
     connection.connection_lost(None)
     assert host.admission.used_bytes == 0
     assert not telemetry.log.of_level("error")

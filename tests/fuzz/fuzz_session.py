@@ -17,18 +17,18 @@ if __name__ == "__main__":
 else:
     instrumented = contextlib.nullcontext()
 with instrumented:
-    from collector.transport.http2 import engine
-    from collector.transport.http2.events import EngineError, Received
-    from collector.transport.http2.fields import Fields, headers_of
+    from collector.transport.http2 import sessions
+    from collector.transport.http2.events import HTTP2Error, StreamEvent
+    from collector.transport.http2.header_fields import HeaderFields, decode_header_block
     from collector.transport.http2.session import Session
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 CLIENT_BIT: Final = 0x40
-CALL: Final = Fields(
+CALL: Final = HeaderFields(
     ((b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/a.B/C"), (b":authority", b"x"), (b"te", b"trailers"))
 )
-HEAD: Final = Fields(((b":status", b"200"), (b"content-type", b"application/grpc")))
-STATUS: Final = Fields(((b"grpc-status", b"0"),))
+HEAD: Final = HeaderFields(((b":status", b"200"), (b"content-type", b"application/grpc")))
+STATUS: Final = HeaderFields(((b"grpc-status", b"0"),))
 
 Heard = tuple[dict[int, list[Any]], list[str], bool]
 
@@ -36,10 +36,10 @@ Heard = tuple[dict[int, list[Any]], list[str], bool]
 def new(*, is_client: bool) -> Session:
     """One end of a connection; a client has sent two requests."""
     if not is_client:
-        return engine.server(
+        return sessions.server_session(
             max_message_bytes=1000, max_concurrent_streams=10, max_header_bytes=1000, cut_off_bytes=2000
         )
-    session = engine.client(max_message_bytes=1000)
+    session = sessions.client_session(max_message_bytes=1000)
     for _ in range(2):
         session.request(CALL, b"\0\0\0\0\4", b"body")
     session.output(1 << 20)
@@ -53,13 +53,13 @@ def run(session: Session, pieces: list[bytes]) -> Heard:
     try:
         for piece in pieces:
             for event in session.receive(piece, 0.0):
-                if not isinstance(event, Received):
+                if not isinstance(event, StreamEvent):
                     others.append(type(event).__name__)
                     continue
                 heard = streams.setdefault(event.stream_id, [None, None, b"", None, 0, None])
                 if event.head is not None:
                     assert heard[0] is None
-                    heard[0] = (headers_of(event.head), event.timeout, event.is_grpc)
+                    heard[0] = (decode_header_block(event.head), event.timeout, event.is_grpc)
                 if event.message is not None:
                     assert heard[1] is None
                     assert event.is_end
@@ -71,7 +71,7 @@ def run(session: Session, pieces: list[bytes]) -> Heard:
                 if event.is_closed:
                     assert heard[5] is None
                     heard[5] = event.error_code
-    except EngineError:
+    except HTTP2Error:
         assert session.held_bytes == session.queued_bytes == 0
         return streams, others, True
     answer(session, streams)
@@ -81,16 +81,16 @@ def run(session: Session, pieces: list[bytes]) -> Heard:
 def answer(session: Session, streams: dict[int, list[Any]]) -> None:
     """Consumes everything that was received; afterwards nothing is held and nothing crashes."""
     for stream_id, heard in streams.items():
-        with contextlib.suppress(EngineError):
+        with contextlib.suppress(HTTP2Error):
             if heard[4]:
                 session.respond(stream_id, HEAD, b"x" * 20_000, STATUS)
             elif stream_id % 4 == 1:
-                session.raw(stream_id)
+                session.switch_to_raw(stream_id)
                 session.send(stream_id, b"more")
             else:
                 session.reset(stream_id, 8)
     assert session.held_bytes == 0
-    with contextlib.suppress(EngineError):
+    with contextlib.suppress(HTTP2Error):
         while session.output(10_000):
             pass
         session.send_goaway(0, b"bye")

@@ -1,7 +1,7 @@
-"""The other end of the HTTP/2 connections under test: libnghttp2 through the binding ``ngh2``, without a line of ours in between.
+"""The peer of the HTTP/2 connections under test: libnghttp2 through the binding ``ngh2``, without any code of ours.
 
 Bytes in, events out, bytes out: ``receive_data``, ``events``, ``data_to_send``. Windows, frame size and limits are
-those of a careful peer, large enough that no test waits for WINDOW_UPDATE where it does not mean to.
+those of a careful peer, large enough that no test waits for WINDOW_UPDATE unintentionally.
 """
 
 from typing import Final
@@ -46,10 +46,10 @@ COMMON_SETTINGS: Final = {Setting.MAX_FRAME_SIZE: MAX_FRAME_BYTES, Setting.MAX_H
 
 
 def client(*, max_sent_header_bytes: int = MAX_HEADER_BYTES, max_frame_bytes: int = MAX_FRAME_BYTES) -> Connection:
-    """The client's end of a new connection; preface and SETTINGS are ready to be sent.
+    """Return the client's end of a new connection; its preface and SETTINGS are ready to be sent.
 
-    ``max_sent_header_bytes``: header blocks above it are refused here and never sent. ``max_frame_bytes``: as large as
-    it takes frames.
+    Larger header blocks than ``max_sent_header_bytes`` are refused locally. ``max_frame_bytes``: the largest frame it
+    accepts.
     """
     limits = Configuration(
         max_inbound_header_list_size=MAX_HEADER_BYTES,
@@ -57,7 +57,7 @@ def client(*, max_sent_header_bytes: int = MAX_HEADER_BYTES, max_frame_bytes: in
         max_send_header_block_length=max_sent_header_bytes,
         max_outbound_ack=128,
         max_reserved_remote_streams=0,
-        glitch_rate_limit=(1000, 100),  # burst, a second
+        glitch_rate_limit=(1000, 100),  # burst, per second
     )
     connection = Connection(Role.CLIENT, limits)
     connection.initiate_connection(
@@ -72,7 +72,7 @@ def client(*, max_sent_header_bytes: int = MAX_HEADER_BYTES, max_frame_bytes: in
 
 
 def server(*, max_concurrent_streams: int | None = None) -> Connection:
-    """The server's end of a new connection; its SETTINGS are ready to be sent. ``max_concurrent_streams`` None: it names no limit."""
+    """Return the server's end of a new connection; its SETTINGS are ready to be sent."""
     limits = Configuration(
         max_inbound_header_list_size=MAX_HEADER_BYTES,
         max_inbound_header_count=128,
@@ -91,5 +91,5 @@ def server(*, max_concurrent_streams: int | None = None) -> Connection:
 
 
 def seconds_of(timeout: bytes) -> float:
-    """What a well-formed ``grpc-timeout`` says."""
+    """Return the seconds of a well-formed ``grpc-timeout``."""
     return int(timeout[:-1]) * _UNITS_S[timeout[-1:]]

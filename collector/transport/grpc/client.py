@@ -1,7 +1,7 @@
-"""A gRPC client from a configgrpc block: bytes in, bytes out, errors the queue understands.
+"""A gRPC client from a configgrpc block: bytes in, bytes out, errors that a queue understands.
 
-Two transports do the same: our own HTTP/2 (``client_http2``, the default) and grpcio (``client_grpcio``). What one of
-them cannot do is refused by name. Retries are the queue's.
+There are two transports: our own HTTP/2 (``client_http2``, the default) and grpcio (``client_grpcio``). Settings that
+the chosen one does not support are refused by name. Retries are up to the queue.
 
 Source: open-telemetry/opentelemetry-collector config/configgrpc; OTLP specification "Failures" and "OTLP/gRPC
     Throttling".
@@ -15,12 +15,13 @@ from typing import Final, Protocol
 import grpc
 
 from collector.api import Clock, ConsumeError, Host, PermanentError, RetryableError, TooLargeError
-from collector.transport.client_auth import ClientAuthenticator, find_client_authenticator
+from collector.transport.auth import ClientAuthenticator, find_client_authenticator
 from collector.transport.grpc.client_grpcio import GrpcioChannel, check_grpcio_config
-from collector.transport.grpc.client_http2 import HTTP2Channel, encode_metadata
+from collector.transport.grpc.client_http2 import HTTP2Channel
+from collector.transport.grpc.metadata import encode_metadata
 from collector.transport.grpc.status import RETRYABLE_CODES, CallError, retry_delay_s
 from collector.transport.grpc.target import parse_target, split_scheme
-from collector.transport.http2.engine import require
+from collector.transport.http2.sessions import require_http2
 from collector.transport.redaction import Redactor
 from collector.transport.tls import FileWatch, client_context, grpc_channel_credentials
 from config.blocks import GRPCClientConfig
@@ -28,30 +29,30 @@ from config.blocks import GRPCClientConfig
 __all__ = ["GRPCClient", "check_grpc_client_config"]
 
 _CLOSE_GRACE_S: Final = 10.0
-# What servers say of a message over their limit: gRPC for Go and C++, for Java, and tonic (Rust; with OUT_OF_RANGE).
+# How servers describe a message over their limit: gRPC for Go and C++, for Java, and tonic (Rust; with OUT_OF_RANGE).
 _TOO_LARGE: Final = re.compile(
     r"(?i)message (after decompression )?larger than max|exceeds maximum size|message length too large"
 )
 _SIZE_CODES: Final = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE})
 _HEADER_NAME: Final = re.compile(r"[0-9a-z_.-]+")
-# Of the connection, in HTTP/1 alone: a server takes a request with one of them for broken. Source: RFC 9113 §8.2.2.
-_OF_CONNECTIONS: Final = frozenset(
+# Connection-specific fields of HTTP/1, with which a request is malformed in HTTP/2. Source: RFC 9113 §8.2.2.
+_CONNECTION_HEADERS: Final = frozenset(
     {"connection", "content-length", "host", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
 )
 
 
 class _Channel(Protocol):
-    """What a transport is."""
+    """What a transport provides."""
 
     async def call(
         self, method: str, body: bytes, *, timeout_s: float | None, metadata: Mapping[str, str] | None = None
     ) -> bytes: ...
 
-    def begin(
+    def try_call(
         self,
         method: str,
         body: bytes,
-        done: Callable[[bytes | CallError], None],
+        on_done: Callable[[bytes | CallError], None],
         *,
         timeout_s: float | None,
         metadata: Mapping[str, str] | None = None,
@@ -61,30 +62,34 @@ class _Channel(Protocol):
 
 
 def check_grpc_client_config(config: GRPCClientConfig) -> None:
-    """Refuse what the configured transport cannot do.
+    """Refuse settings that the configured transport does not support.
 
     Raises:
         ValueError: the message names the key and the fix.
     """
     for name in config.headers:
         lowered = name.lower()
-        if lowered.startswith("grpc-") or not _HEADER_NAME.fullmatch(lowered) or lowered in _OF_CONNECTIONS:
-            raise ValueError(f"headers: {name!r} is no name for gRPC metadata")
+        if lowered.startswith("grpc-") or not _HEADER_NAME.fullmatch(lowered) or lowered in _CONNECTION_HEADERS:
+            raise ValueError(f"headers: {name!r} is not allowed as the name of gRPC metadata")
     if config.transport == "grpcio":
         check_grpcio_config(config)
         return
     for key, text in (("authority", config.authority), ("user_agent", config.user_agent)):
         if not (text.isascii() and text.isprintable()):
-            raise ValueError(f"{key}: printable ASCII only; write a name in other letters in its xn-- form")
+            raise ValueError(
+                f"{key}: {text!r} is not printable ASCII; write a host name with other letters in its xn-- form"
+            )
     if config.tls.max_version in {"1.0", "1.1"}:
-        raise ValueError("tls::max_version: HTTP/2 needs 1.2; write 1.2, 1.3 or leave it out")
+        raise ValueError(
+            f"tls::max_version: HTTP/2 requires TLS 1.2 or newer, got {config.tls.max_version}; write 1.2 or 1.3"
+        )
     encode_metadata({name: value.get_secret_value() for name, value in config.headers.items()})
     if config.endpoint:
         parse_target(split_scheme(config.endpoint)[0])
 
 
 class GRPCClient:
-    """One channel for all requests of a component. ``key`` is the path of its configuration, for messages."""
+    """One channel for all requests of a component. ``key``: path of its configuration block, for messages."""
 
     def __init__(self, config: GRPCClientConfig, *, key: str, clock: Clock, user_agent: str) -> None:
         check_grpc_client_config(config)
@@ -101,7 +106,7 @@ class GRPCClient:
         self._closing: set[asyncio.Task[None]] = set()
 
     async def open(self, host: Host) -> None:
-        """Read certificates and make the channel; it connects with the first call.
+        """Read certificates and create the channel, which connects with the first call.
 
         Raises:
             ValueError: certificates or the authenticator cannot be used; the message names the key.
@@ -126,11 +131,11 @@ class GRPCClient:
     async def call(
         self, method: str, body: bytes, *, timeout_s: float | None, metadata: Mapping[str, str] | None = None
     ) -> bytes:
-        """The answer to one unary call (``/package.Service/Method``). ``timeout_s`` bounds it all, connecting included.
+        """Return the response to a unary call (``/package.Service/Method``). ``timeout_s`` includes connecting.
 
         Raises:
-            PermanentError: refused (reason ``grpc_<code>``); for its size: a TooLargeError.
-            RetryableError: not now (reason ``grpc_<code>``), with the server's ``retry_after_s`` if it gave one.
+            PermanentError: the server refused it (reason ``grpc_<code>``); for its size, a TooLargeError.
+            RetryableError: try again later (reason ``grpc_<code>``), after ``retry_after_s`` if the server sent one.
         """
         channel = self._current_channel()
         if channel is None:
@@ -144,33 +149,34 @@ class GRPCClient:
         except ValueError as exc:
             raise PermanentError(f"{self._target}: {exc}", reason="bad_metadata") from exc
 
-    def begin(
-        self, method: str, body: bytes, done: Callable[[bytes | CallError], None], *, timeout_s: float | None
+    def try_call(
+        self, method: str, body: bytes, on_done: Callable[[bytes | CallError], None], *, timeout_s: float | None
     ) -> bool:
-        """:meth:`call` where it can be sent at once, without a task. False: it cannot, nothing was done.
+        """Send a call without a task, if that is possible at once; otherwise do nothing and return False.
 
-        ``done`` hears once and later, never from in here, the answer, or what :meth:`error` makes the error of.
+        ``on_done`` is called once, always after this method has returned, with the response or with a status that
+        :meth:`error` converts.
         """
         channel = self._current_channel()
         if channel is None:
             return False
         try:
             metadata = None if self._authenticator is None else self._authenticator.client_headers()
-            return channel.begin(method, body, done, timeout_s=timeout_s, metadata=metadata)
+            return channel.try_call(method, body, on_done, timeout_s=timeout_s, metadata=metadata)
         except (ConsumeError, ValueError):
-            return False  # no headers, or none that can be sent: `call` says so
+            return False  # the headers are missing or cannot be sent; `call` raises the reason
 
     def error(self, exc: CallError) -> ConsumeError:
-        """What a status means to the queue."""
+        """Return what a status means to the queue."""
         code = exc.code
         message = f"{self._target}: {code.name}: {self._redactor.excerpt(exc.text)}"
         reason = f"grpc_{code.name.lower()}"
         if code in _SIZE_CODES and _TOO_LARGE.search(exc.text):
             return TooLargeError(message, reason=reason)
-        asked_s = retry_delay_s(exc.details)
-        if code in RETRYABLE_CODES or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and asked_s is not None):
-            # A delay of 0 leaves the wait to us. Source: OTLP specification "OTLP/gRPC Throttling".
-            return RetryableError(message, reason=reason, retry_after_s=asked_s or None)
+        retry_after_s = retry_delay_s(exc.details)
+        if code in RETRYABLE_CODES or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and retry_after_s is not None):
+            # A delay of 0 leaves the delay to us. Source: OTLP specification "OTLP/gRPC Throttling".
+            return RetryableError(message, reason=reason, retry_after_s=retry_after_s or None)
         return PermanentError(message, reason=reason)
 
     def _make_channel(self) -> _Channel:
@@ -183,30 +189,30 @@ class GRPCClient:
                     config, self._target, credentials=credentials, user_agent=self._user_agent, metadata=self._metadata
                 )
             context = None
-            # with authorities it is TLS, as in the Collector
+            # with a CA it is TLS, as in the Collector
             if not tls.insecure or tls.ca_file or tls.ca_pem.get_secret_value():
                 context = client_context(tls)
                 context.set_alpn_protocols(["h2"])
         except ValueError as exc:
             raise ValueError(f"{self._key}::{exc}") from exc
-        require(self._key)
+        require_http2(self._key)
         user_agent = f"{self._user_agent} grpc-python-nghttp2"
         return HTTP2Channel(
             config, parse_target(self._target), tls=context, user_agent=user_agent, metadata=self._metadata
         )
 
     def _current_channel(self) -> _Channel | None:
-        """The channel; a new one where certificate files changed. Calls that are under way end on the old one."""
+        """Return the channel, a new one if certificate files have changed. Calls in progress finish on the old one."""
         watch = self._watch
         if watch is None or self._channel is None or not watch.changed():
             return self._channel
         try:
-            fresh = self._make_channel()
+            new_channel = self._make_channel()
         except ValueError:
-            watch.again()
+            watch.forget()
             return self._channel
-        old, self._channel = self._channel, fresh
-        task = asyncio.ensure_future(old.close(_CLOSE_GRACE_S))
+        old_channel, self._channel = self._channel, new_channel
+        task = asyncio.ensure_future(old_channel.close(_CLOSE_GRACE_S))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
-        return fresh
+        return new_channel

@@ -1,4 +1,4 @@
-"""Calls over grpcio's channel: the reference, and the way out where our own HTTP/2 fails (``transport: grpcio``). gzip only.
+"""Calls over grpcio's channel (``transport: grpcio``): the reference for our own HTTP/2, and the fallback. gzip only.
 
 Source: grpcio's channel arguments (grpc/impl/channel_arg_names.h).
 """
@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import grpc
 
-from collector.transport.grpc.client_call import MAX_ANSWER_BYTES
-from collector.transport.grpc.client_http2 import MAX_BACKOFF_S
+from collector.transport.grpc.client_call import MAX_RESPONSE_BYTES
 from collector.transport.grpc.status import CallError
+from collector.transport.grpc.subchannel import MAX_BACKOFF_S
 from config.blocks import GRPCClientConfig
 
 __all__ = ["GrpcioChannel", "check_grpcio_config"]
@@ -20,19 +20,20 @@ _DETAILS: Final = "grpc-status-details-bin"
 
 
 def check_grpcio_config(config: GRPCClientConfig) -> None:
-    """Refuse what grpcio cannot do.
+    """Refuse settings that grpcio does not support.
 
     Raises:
         ValueError: the message names the key and the fix.
     """
     if config.compression in {"zstd", "snappy"}:
         raise ValueError(
-            f"compression: {config.compression} is not available over gRPC with transport grpcio; write gzip, none or http2"
+            f"compression: transport grpcio does not support {config.compression}; "
+            "use gzip or none, or set transport to http2"
         )
 
 
 class GrpcioChannel:
-    """One channel; it connects with the first call."""
+    """One channel, which connects with the first call."""
 
     def __init__(
         self,
@@ -45,10 +46,10 @@ class GrpcioChannel:
     ) -> None:
         options: list[tuple[str, Any]] = [
             ("grpc.max_send_message_length", -1),  # the exporter splits below the backend's limit
-            ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+            ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
             ("grpc.primary_user_agent", user_agent),
             ("grpc.enable_retries", 0),
-            ("grpc.use_local_subchannel_pool", 1),  # a connection of its own: exporters must not share flow control
+            ("grpc.use_local_subchannel_pool", 1),  # its own connection: exporters must not share flow control
             ("grpc.max_reconnect_backoff_ms", _milliseconds(MAX_BACKOFF_S)),
             ("grpc.service_config", json.dumps({"loadBalancingConfig": [{config.balancer_name or "pick_first": {}}]})),
         ]
@@ -75,17 +76,17 @@ class GrpcioChannel:
     async def call(
         self, method: str, body: bytes, *, timeout_s: float | None, metadata: Mapping[str, str] | None = None
     ) -> bytes:
-        """The answer's bytes.
+        """Return the response's bytes.
 
         Raises:
-            CallError: every status but OK.
+            CallError: the call ended with a status other than OK.
         """
         call = self._methods.get(method)
         if call is None:
             call = self._methods[method] = self._channel.unary_unary(method)
         sent = self._metadata + _encoded(metadata) if metadata else self._metadata
         try:
-            answer = await call(
+            response = await call(
                 body,
                 timeout=timeout_s,
                 metadata=sent,
@@ -96,23 +97,23 @@ class GrpcioChannel:
             trailers = exc.trailing_metadata() or ()
             details = next((value for name, value in trailers if name == _DETAILS and isinstance(value, bytes)), b"")
             raise CallError(exc.code(), exc.details() or "", details) from exc
-        return bytes(answer)
+        return bytes(response)
 
-    def begin(
+    def try_call(
         self,
         method: str,
         body: bytes,
-        done: Callable[[bytes | CallError], None],
+        on_done: Callable[[bytes | CallError], None],
         *,
         timeout_s: float | None,
         metadata: Mapping[str, str] | None = None,
     ) -> bool:
-        """See :meth:`HTTP2Channel.begin`; never: each call of grpcio is a task of its own."""
-        del method, body, done, timeout_s, metadata
+        """See :meth:`HTTP2Channel.try_call`. Always returns False: grpcio needs a task for each call."""
+        del method, body, on_done, timeout_s, metadata
         return False
 
     async def close(self, grace_s: float = 0.0) -> None:
-        """End the channel; calls under way get ``grace_s`` to finish."""
+        """Close the channel; calls in progress have ``grace_s`` to finish."""
         await self._channel.close(grace_s or None)
 
 

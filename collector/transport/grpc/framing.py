@@ -1,4 +1,4 @@
-"""gRPC as it stands in HTTP/2 frames: length-prefixed messages, time-outs, percent-encoded texts, binary metadata.
+"""gRPC's encoding within HTTP/2 frames: length-prefixed messages, time-outs, percent-encoded texts, binary metadata.
 
 Source: gRPC's doc/PROTOCOL-HTTP2.md, doc/statuscodes.md and doc/http-grpc-status-mapping.md.
 """
@@ -16,18 +16,18 @@ __all__ = [
     "FramingError",
     "MessageReader",
     "MessageTooLarge",
-    "code_of_http_status",
-    "code_of_text",
+    "code_from_http_status",
     "decode_binary",
-    "decode_text",
+    "decode_percent",
     "encode_binary",
     "encode_message",
-    "encode_text",
+    "encode_percent",
     "encode_timeout",
-    "no_message",
+    "invalid_message_error",
+    "parse_status_code",
 ]
 
-HEADER_BYTES: Final = 5  # flag and length before each message
+HEADER_BYTES: Final = 5  # before each message: compressed flag and length
 CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 _PLAIN: Final = frozenset(range(0x20, 0x7F)) - {0x25}  # unescaped in grpc-message: printable ASCII but %
 _MAX_TIMEOUT_DIGITS: Final = 8
@@ -45,11 +45,11 @@ _HTTP_STATUS: Final = {
 
 
 class FramingError(ValueError):
-    """The bytes are no gRPC messages."""
+    """The bytes are not a sequence of gRPC messages."""
 
 
-class MessageTooLarge(ValueError):  # noqa: N818 - the field's word
-    """A message announces more than the limit."""
+class MessageTooLarge(ValueError):  # noqa: N818 - the condition, as callers test for it
+    """The header of a message announces more bytes than the limit."""
 
     def __init__(self, size_bytes: int, max_bytes: int) -> None:
         super().__init__(f"received message larger than max ({size_bytes} vs. {max_bytes})")
@@ -57,9 +57,9 @@ class MessageTooLarge(ValueError):  # noqa: N818 - the field's word
 
 
 class MessageReader:
-    """Puts messages together from DATA chunks. Memory grows with what came, never with what a header announces.
+    """Assembles messages from DATA chunks. Memory grows with what was received, never with what a header announces.
 
-    ``max_count``: messages it takes between two calls of :meth:`take`.
+    ``max_count``: the most messages it accepts between two calls of :meth:`take_messages`.
     """
 
     __slots__ = ("_chunks", "_max_bytes", "_max_count", "_messages", "_whole_at_bytes", "size_bytes")
@@ -67,18 +67,18 @@ class MessageReader:
     def __init__(self, max_bytes: int, max_count: int = 100) -> None:
         self._max_bytes = max_bytes
         self._max_count = max_count
-        # together they hold what is no whole message yet; small ones share a bytearray
+        # together they hold the incomplete message; small ones share a bytearray
         self._chunks: list[bytes | bytearray] = []
         self._messages: list[tuple[bool, bytes]] = []
-        self._whole_at_bytes = 0  # held bytes at which the message that has begun is whole; 0: its header was not read
+        self._whole_at_bytes = 0  # size_bytes at which the current message is complete; 0: its header is incomplete
         self.size_bytes = 0
-        """Bytes held that are no whole message yet."""
+        """Bytes held of an incomplete message."""
 
     def feed(self, data: bytes) -> None:
-        """Take one chunk.
+        """Add one chunk.
 
         Raises:
-            MessageTooLarge: as soon as the header of the message is there.
+            MessageTooLarge: as soon as the header of the message has arrived.
             FramingError: the compressed flag is neither 0 nor 1, or there are more messages than ``max_count``.
         """
         if not data:
@@ -93,14 +93,14 @@ class MessageReader:
                 chunks[:] = [b"".join(chunks)]  # start is 0: after the first message there is one chunk
             head = chunks[0]
             flag, size = _read_header(head, start, self._max_bytes)
-            rest_bytes = self.size_bytes - HEADER_BYTES - size
-            if rest_bytes < 0:
+            remaining_bytes = self.size_bytes - HEADER_BYTES - size
+            if remaining_bytes < 0:
                 self._whole_at_bytes = HEADER_BYTES + size
                 break
             if len(self._messages) == self._max_count:
-                raise FramingError(f"more than {self._max_count} message(s) where no more may come")
-            last = chunks[-1]  # the message ends in it: otherwise it would have been whole before
-            end = len(last) - rest_bytes
+                raise FramingError(f"more than {self._max_count} message(s)")
+            last = chunks[-1]  # the message ends in it: otherwise it would have been complete before
+            end = len(last) - remaining_bytes
             with memoryview(head) as first, memoryview(last) as final:
                 if head is last:
                     message = bytes(first[start + HEADER_BYTES : end])
@@ -108,7 +108,7 @@ class MessageReader:
                     message = b"".join((first[HEADER_BYTES:], *chunks[1:-1], final[:end]))
                     chunks[:] = [last]
             self._messages.append((flag == 1, message))
-            self.size_bytes, start, self._whole_at_bytes = rest_bytes, end, 0
+            self.size_bytes, start, self._whole_at_bytes = remaining_bytes, end, 0
         if start:
             chunks[:] = [chunks[0][start:]] if self.size_bytes else []
 
@@ -117,24 +117,24 @@ class MessageReader:
         chunks = self._chunks
         if len(data) >= _SMALL_BYTES or not chunks:
             chunks.append(data)
-        elif isinstance(chunks[-1], bytearray):  # frames of one byte would cost forty times what they hold
+        elif isinstance(chunks[-1], bytearray):  # frames of one byte would cost forty times their size
             chunks[-1] += data
         else:
             chunks.append(bytearray(data))
 
-    def take(self) -> list[tuple[bool, bytes]]:
-        """The whole messages since the last call: (is compressed, bytes)."""
+    def take_messages(self) -> list[tuple[bool, bytes]]:
+        """Return the messages completed since the last call, as (is compressed, bytes)."""
         messages, self._messages = self._messages, []
         return messages
 
 
 def encode_message(message: bytes, *, compressed: bool = False) -> bytes:
-    """The message with its header."""
+    """Return the message with its header."""
     return (b"\x01" if compressed else b"\x00") + len(message).to_bytes(4, "big") + message
 
 
-def no_message(body: bytes, max_bytes: int) -> FramingError | MessageTooLarge:
-    """Why ``body``, or what came of it, is not one message and can never be."""
+def invalid_message_error(body: bytes, max_bytes: int) -> FramingError | MessageTooLarge:
+    """Return why ``body``, or the part received of it, is not exactly one message and cannot become one."""
     if len(body) >= HEADER_BYTES:
         try:
             _, size = _read_header(body, 0, max_bytes)
@@ -146,7 +146,7 @@ def no_message(body: bytes, max_bytes: int) -> FramingError | MessageTooLarge:
 
 
 def _read_header(data: bytes | bytearray, start: int, max_bytes: int) -> tuple[int, int]:
-    """The flag and the length of the message that begins at ``start``."""
+    """Return the compressed flag and the length of the message that begins at ``start``."""
     flag, size = data[start], int.from_bytes(data[start + 1 : start + HEADER_BYTES], "big")
     if flag > 1:
         raise FramingError("the compressed flag of a message is neither 0 nor 1")
@@ -156,7 +156,7 @@ def _read_header(data: bytes | bytearray, start: int, max_bytes: int) -> tuple[i
 
 
 def encode_timeout(seconds: float) -> bytes:
-    """``grpc-timeout``: the finest unit whose number has at most eight digits; never 0."""
+    """Return a ``grpc-timeout`` in the finest unit whose number has at most eight digits; never 0."""
     for unit, scale in ((b"n", 1e-9), (b"u", 1e-6), (b"m", 1e-3), (b"S", 1.0), (b"M", 60.0), (b"H", 3600.0)):
         number = max(round(seconds / scale), 1)
         if number < 10**_MAX_TIMEOUT_DIGITS:
@@ -164,16 +164,16 @@ def encode_timeout(seconds: float) -> bytes:
     return b"99999999H"
 
 
-def encode_text(text: str) -> bytes:
-    """``grpc-message``: UTF-8, percent-encoded."""
+def encode_percent(text: str) -> bytes:
+    """Return a text as ``grpc-message``: UTF-8, percent-encoded."""
     raw = text.encode("utf-8", "replace")
     if all(byte in _PLAIN for byte in raw):
         return raw
     return b"".join(bytes((byte,)) if byte in _PLAIN else b"%%%02X" % byte for byte in raw)
 
 
-def decode_text(value: bytes) -> str:
-    """The text of a ``grpc-message``; what is no valid escape stays as it is."""
+def decode_percent(value: bytes) -> str:
+    """Return the text of a ``grpc-message``; invalid escapes stay as they are."""
     if b"%" not in value:
         return value.decode("utf-8", "replace")
     out = re.sub(rb"%([0-9A-Fa-f]{2})", lambda match: bytes((int(match[1], 16),)), value)
@@ -181,15 +181,15 @@ def decode_text(value: bytes) -> str:
 
 
 def encode_binary(value: bytes) -> bytes:
-    """The value of a ``-bin`` header, without padding as the specification has it."""
+    """Return the value of a ``-bin`` header, without padding as the specification recommends."""
     return base64.b64encode(value).rstrip(b"=")
 
 
 def decode_binary(value: bytes) -> list[bytes]:
-    """The values of a ``-bin`` header: several may stand in one, after commas; padding is optional.
+    """Return the values of a ``-bin`` header: several may be joined by commas; padding is optional.
 
     Raises:
-        FramingError: no base64.
+        FramingError: a value is not valid base64.
     """
     try:
         return [
@@ -197,11 +197,11 @@ def decode_binary(value: bytes) -> list[bytes]:
             for part in value.split(b",")
         ]
     except (binascii.Error, ValueError) as exc:
-        raise FramingError("a binary header is no base64") from exc
+        raise FramingError("a binary header is not valid base64") from exc
 
 
-def code_of_text(value: bytes) -> grpc.StatusCode:
-    """The code of a ``grpc-status``; what is no known number is UNKNOWN."""
+def parse_status_code(value: bytes) -> grpc.StatusCode:
+    """Return the code of a ``grpc-status``; UNKNOWN unless it is a known number."""
     return (
         CODES.get(int(value), grpc.StatusCode.UNKNOWN)
         if value.isdigit() and len(value) < 3
@@ -209,6 +209,6 @@ def code_of_text(value: bytes) -> grpc.StatusCode:
     )
 
 
-def code_of_http_status(status: int) -> grpc.StatusCode:
-    """What an answer without ``grpc-status`` means."""
+def code_from_http_status(status: int) -> grpc.StatusCode:
+    """Return the code for a response without ``grpc-status``."""
     return _HTTP_STATUS.get(status, grpc.StatusCode.UNKNOWN)

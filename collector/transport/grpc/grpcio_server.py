@@ -1,9 +1,9 @@
-"""``transport: grpcio``: a gRPC server of unary methods over grpc.aio: no generated stubs, no (de)serialisers, no interceptors.
+"""``transport: grpcio``: a gRPC server of unary methods over grpc.aio, without generated stubs or interceptors.
 
-It does what the Collector's ``configgrpc.ServerConfig`` configures. gzip is unpacked here and not in gRPC's core:
-bounded before and while unpacking, booked in the memory budget, and several times faster (ISA-L). gRPC's Python core
-knows no other encoding but deflate, which the Collector lacks: both ``zstd`` and ``snappy`` in ``grpc-encoding`` are
-refused by the core before we see them.
+It does what the Collector's ``configgrpc.ServerConfig`` configures. gzip is decompressed here and not in gRPC's core:
+bounded, charged to the memory budget, and several times faster (ISA-L). The only other encoding that gRPC's Python core
+knows is deflate, which the Collector lacks: the core refuses both ``zstd`` and ``snappy`` in ``grpc-encoding`` before
+we see the call.
 
 Source: open-telemetry/opentelemetry-collector config/configgrpc; gRPC's "PROTOCOL-HTTP2" and "compression"; RFC 1952
     §2.3.1.
@@ -16,36 +16,32 @@ from typing import Any, Final, TypeAlias
 
 import grpc
 
-from collector.api import Admission, Clock, Host, RetryableError
-from collector.transport.auth import Authenticate, AuthenticationError, find_authenticator
+from collector.api import Clock, Host, RetryableError
+from collector.transport.auth import AuthenticationError
 from collector.transport.compression import BadEncoding, TooLarge, decompress
-from collector.transport.endpoint import Endpoint, LocalAddresses
-from collector.transport.error_log import ErrorLog
+from collector.transport.endpoint import LocalAddresses
 from collector.transport.grpc.method import Aborted, Call, Method, binary_text
-from collector.transport.ports import describe_port_conflict
+from collector.transport.grpc.server_base import (
+    LEAVE_LOOP_FROM_BYTES,
+    RESERVE_FROM_BYTES,
+    BaseGRPCServer,
+    max_message_bytes,
+)
+from collector.transport.ports import describe_port_conflict, listen_error
 from collector.transport.tls import grpc_server_credentials
 from config.blocks import GRPCServerConfig, KeepaliveServerConfig
 
 __all__ = ["GRPCIOServer", "server_options"]
 
-_DEFAULT_MAX_MESSAGE_MIB: Final = 4  # gRPC's own default
-_MIB: Final = 1024 * 1024
-_GZIP_MAGIC: Final = b"\x1f\x8b"  # as protobuf: field 3 with wire type 7, which does not exist
-_EXPANSION_GUESS: Final = 8
-_RESERVE_FROM_BYTES: Final = 8 * 1024
-_LEAVE_LOOP_FROM_BYTES: Final = 256 * 1024
+_GZIP_MAGIC: Final = b"\x1f\x8b"  # read as protobuf: field 3 with wire type 7, which does not exist
 _IDENTITY_AND_GZIP: Final = 0b101  # bits of GRPC_COMPRESS_NONE and GRPC_COMPRESS_GZIP
 _MAX_METADATA_BYTES: Final = 64 * 1024  # gRPC's default of 8 KiB is too small for some tokens
 
 _ServicerContext: TypeAlias = Any  # grpc has no types
 
 
-class GRPCIOServer:
-    """Serves ``methods`` (``/package.Service/Method`` → method) on ``config.endpoint``.
-
-    ``key`` is the path of its configuration, for messages; ``refused`` is told the reason of every call that ends
-    instead of an answer.
-    """
+class GRPCIOServer(BaseGRPCServer):
+    """Serves ``methods`` (``/package.Service/Method`` → method) on ``config.endpoint``. Arguments: see the base."""
 
     def __init__(
         self,
@@ -56,40 +52,23 @@ class GRPCIOServer:
         addresses: LocalAddresses,
         clock: Clock,
         log: Any,
-        refused: Callable[[str], None],
+        on_refused: Callable[[str], None],
     ) -> None:
-        self._config = config
+        super().__init__(config, key=key, addresses=addresses, clock=clock, log=log, on_refused=on_refused)
         self._methods = methods
-        self._key = key
-        self._addresses = addresses
-        self._refused = refused
-        self._endpoint = Endpoint.parse(config.endpoint)
-        self._max_bytes = (config.max_recv_msg_size_mib or _DEFAULT_MAX_MESSAGE_MIB) * _MIB
-        self._authenticate: Authenticate | None = None
-        self._admission: Admission | None = None
         self._server: grpc.aio.Server | None = None
-        self._log_error = ErrorLog(log, clock, "call failed inside the server, answered INTERNAL", config=key)
-        self.port = 0
-        """The port it listens on; 0 before ``start`` and for a Unix socket."""
-
-    @property
-    def address(self) -> str:
-        """Where it listens, with the port it got."""
-        return str(self._endpoint if self._endpoint.path else Endpoint(self._endpoint.host, self.port))
 
     async def start(self, host: Host) -> None:
         """Listen and serve.
 
         Raises:
-            OSError: the endpoint cannot be listened on; the message names the key and who has the port.
-            ValueError: a certificate or the authenticator is wrong.
+            OSError: cannot listen on the endpoint; the message names the key and the process that has the port.
+            ValueError: a certificate or the authenticator cannot be used.
         """
+        self._open(host)
         config = self._config
-        self._admission = host.admission
-        self._authenticate = find_authenticator(host, config.auth, self._key)
         credentials = grpc_server_credentials(config.tls) if config.tls is not None else None
-        # Its core writes a line to stderr for each malformed request: whoever knocks would write our log. They get a
-        # status.
+        # gRPC's core writes a line to stderr for each malformed request, so any client could fill our log.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         server = grpc.aio.server(options=server_options(config))
         server.add_generic_rpc_handlers(
@@ -104,7 +83,7 @@ class GRPCIOServer:
         self._server = server
 
     async def shutdown(self, grace_s: float) -> None:
-        """Take no more calls, let those in progress finish for at most ``grace_s``, close every connection."""
+        """Refuse new calls, give those in progress ``grace_s`` to finish, close every connection."""
         server, self._server = self._server, None
         if server is None:
             return
@@ -121,10 +100,9 @@ class GRPCIOServer:
             elif not endpoint.host:
                 address = f"[::]:{endpoint.port}"
             else:
-                resolved = endpoint.resolve()
-                address = str(resolved)
+                address = str(endpoint.resolve())
         except OSError as exc:
-            raise OSError(exc.errno or 0, f"{key}: cannot listen on {endpoint}: {exc.strerror or exc}") from exc
+            raise listen_error(endpoint, key, exc) from exc
         try:
             port = (
                 server.add_secure_port(address, credentials)
@@ -132,37 +110,27 @@ class GRPCIOServer:
                 else server.add_insecure_port(address)
             )
         except RuntimeError as exc:  # gRPC does not say why; nearly always the port is busy
-            raise OSError(
-                0,
-                describe_port_conflict(endpoint.host, endpoint.port, key)
-                if not endpoint.path
-                else f"{key}: cannot listen on {endpoint}",
-            ) from exc
+            if endpoint.path:
+                raise OSError(0, f"{key}: cannot listen on {endpoint}") from exc
+            raise OSError(0, describe_port_conflict(endpoint.host, endpoint.port, key)) from exc
         return 0 if endpoint.path else int(port)
 
     def _handler(self, method: Method) -> Callable[[bytes, _ServicerContext], Awaitable[bytes]]:
-        """The edge: whatever happens in ``method``, the call ends with a status that says so."""
+        """Return the handler of ``method``. Whatever happens in the method, the call ends with a status."""
 
         async def handle(message: bytes, servicer_context: _ServicerContext) -> bytes:
             try:
                 if message[:2] == _GZIP_MAGIC:
-                    message = await self._unpack(message)
+                    message = await self._decompress(message)
                 call = await self._call(servicer_context)
                 answer: asyncio.Future[bytes | Exception] = asyncio.get_running_loop().create_future()
                 method(message, call, lambda outcome: None if answer.done() else answer.set_result(outcome))
                 outcome = await answer
-            except Exception as exc:  # noqa: BLE001 - nothing may end the process, and the sender must hear of it
+            except Exception as exc:  # noqa: BLE001 - no bug may end the process, and the client must get an answer
                 outcome = exc
             if isinstance(outcome, bytes):
                 return outcome
-            failure = (
-                outcome
-                if isinstance(outcome, Aborted)
-                else Aborted(grpc.StatusCode.INTERNAL, "internal error", reason="internal")
-            )
-            if failure is not outcome:
-                self._log_error(outcome)
-            self._refused(failure.reason)
+            failure = self._counted(outcome)
             trailers = (("grpc-status-details-bin", failure.details),) if failure.details else ()
             await servicer_context.abort(failure.code, str(failure), trailers)
             raise failure  # abort() raised already
@@ -170,70 +138,46 @@ class GRPCIOServer:
         return handle
 
     async def _call(self, servicer_context: _ServicerContext) -> Call:
-        """What is known of the caller.
+        """Return what is known of the caller.
 
         Raises:
             Aborted: UNAUTHENTICATED.
         """
 
-        def read() -> dict[str, tuple[str, ...]]:
+        def read_metadata() -> dict[str, tuple[str, ...]]:
             return _metadata_values(servicer_context)
 
         claims: tuple[tuple[str, str], ...] = ()
         if self._authenticate is not None:
             try:
-                claims = await self._authenticate(read())
+                claims = await self._authenticate(read_metadata())
             except AuthenticationError as exc:
-                raise Aborted(
-                    grpc.StatusCode.UNAUTHENTICATED, str(exc) or "authentication failed", reason="unauthenticated"
-                ) from exc
-        return Call(self._addresses.is_local_grpc(servicer_context.peer()), read, claims)
+                text = str(exc) or "authentication failed"
+                raise Aborted(grpc.StatusCode.UNAUTHENTICATED, text, reason="unauthenticated") from exc
+        return Call(self._addresses.is_local_grpc(servicer_context.peer()), read_metadata, claims)
 
-    async def _unpack(self, message: bytes) -> bytes:
-        """The gzip message's content; never more than ``max_recv_msg_size_mib`` of it."""
+    async def _decompress(self, message: bytes) -> bytes:
+        """Return the content of a gzip message, never more than ``max_recv_msg_size_mib`` of it."""
         admission = self._admission
-        if admission is None:  # not started: nobody can have called us
-            raise Aborted(grpc.StatusCode.UNAVAILABLE, "not started", reason="not_started")
+        assert admission is not None  # it is started
         try:
-            if len(message) < _RESERVE_FROM_BYTES:
-                return decompress("gzip", message, self._max_bytes)
-            with admission.reserve(min(len(message) * _EXPANSION_GUESS, self._max_bytes)):
-                if len(message) < _LEAVE_LOOP_FROM_BYTES:
-                    return decompress("gzip", message, self._max_bytes)
-                return await asyncio.to_thread(decompress, "gzip", message, self._max_bytes)
-        except TooLarge as exc:
-            text = f"grpc: received message after decompression larger than max {self._max_bytes}"
-            raise Aborted(grpc.StatusCode.RESOURCE_EXHAUSTED, text, reason="too_large") from exc
-        except BadEncoding as exc:
-            raise Aborted(grpc.StatusCode.INVALID_ARGUMENT, str(exc), reason="encoding") from exc
-        except RetryableError as exc:
-            raise Aborted(grpc.StatusCode.UNAVAILABLE, str(exc), reason=exc.reason) from exc
-
-
-class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
-    """Finds the handler of a method by its full name."""
-
-    def __init__(self, handlers: Mapping[str, Callable[[bytes, _ServicerContext], Awaitable[bytes]]]) -> None:
-        self._handlers = {name: grpc.unary_unary_rpc_method_handler(handler) for name, handler in handlers.items()}
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        return self._handlers.get(handler_call_details.method)
-
-
-def _metadata_values(servicer_context: _ServicerContext) -> dict[str, tuple[str, ...]]:
-    values: dict[str, tuple[str, ...]] = {}
-    for name, value in servicer_context.invocation_metadata() or ():
-        values[name] = (*values.get(name, ()), value if isinstance(value, str) else binary_text(value))
-    return values
+            if len(message) < RESERVE_FROM_BYTES:
+                return decompress("gzip", message, self.max_bytes)
+            with admission.reserve(self._decompressed_bytes_guess(message)):
+                if len(message) < LEAVE_LOOP_FROM_BYTES:
+                    return decompress("gzip", message, self.max_bytes)
+                return await asyncio.to_thread(decompress, "gzip", message, self.max_bytes)
+        except (TooLarge, BadEncoding, RetryableError) as exc:
+            raise self._decompression_failure(exc) from exc
 
 
 def server_options(config: GRPCServerConfig) -> Sequence[tuple[str, int]]:
-    """Channel arguments of gRPC for what ``config`` says."""
+    """Return gRPC's channel arguments for ``config``."""
     options = [
         ("grpc.so_reuseport", 0),
         ("grpc.per_message_decompression", 0),
         ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_AND_GZIP),
-        ("grpc.max_receive_message_length", (config.max_recv_msg_size_mib or _DEFAULT_MAX_MESSAGE_MIB) * _MIB),
+        ("grpc.max_receive_message_length", max_message_bytes(config)),
         ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
     ]
@@ -256,3 +200,20 @@ def server_options(config: GRPCServerConfig) -> Sequence[tuple[str, int]]:
     if enforcement.permit_without_stream:
         options.append(("grpc.keepalive_permit_without_calls", 1))
     return options
+
+
+class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
+    """Looks up the handler of a method by its full name."""
+
+    def __init__(self, handlers: Mapping[str, Callable[[bytes, _ServicerContext], Awaitable[bytes]]]) -> None:
+        self._handlers = {name: grpc.unary_unary_rpc_method_handler(handler) for name, handler in handlers.items()}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        return self._handlers.get(handler_call_details.method)
+
+
+def _metadata_values(servicer_context: _ServicerContext) -> dict[str, tuple[str, ...]]:
+    values: dict[str, tuple[str, ...]] = {}
+    for name, value in servicer_context.invocation_metadata() or ():
+        values[name] = (*values.get(name, ()), value if isinstance(value, str) else binary_text(value))
+    return values

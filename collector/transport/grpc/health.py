@@ -1,6 +1,7 @@
-"""gRPC's health service: ``Check`` and ``Watch``, for load balancers and probes, and its descriptor for reflection.
+"""gRPC's health service, ``Check`` and ``Watch``, for load balancers and probes; and its descriptor, for reflection.
 
-Answered without authentication: it says only whether the process serves.
+Callers are not authenticated: the service reveals only whether the process serves.
+
 Source: gRPC's doc/health-checking.md, grpc/health/v1/health.proto.
 """
 
@@ -46,14 +47,16 @@ def _file() -> descriptor_pb2.FileDescriptorProto:
 
 
 HEALTH_FILE: Final = _file()
-_pool: Final = descriptor_pool.DescriptorPool()  # our own: another package may bring the same file into the default one
+_pool: Final = (
+    descriptor_pool.DescriptorPool()
+)  # a separate one: another package may add the same file to the default pool
 _pool.Add(HEALTH_FILE)
 _Request: Final = message_factory.GetMessageClass(_pool.FindMessageTypeByName("grpc.health.v1.HealthCheckRequest"))
 _Response: Final = message_factory.GetMessageClass(_pool.FindMessageTypeByName("grpc.health.v1.HealthCheckResponse"))
 
 
 class Health:
-    """Says of ``""`` and each of ``services`` what ``is_serving`` says at the time."""
+    """Reports for ``""`` and each of ``services`` what ``is_serving`` returns at the time."""
 
     def __init__(self, services: frozenset[str], is_serving: Callable[[], bool]) -> None:
         self._services = services | {"", HEALTH_SERVICE}
@@ -71,20 +74,20 @@ class Health:
         }
 
     def status(self, service: str) -> int:
-        """ServingStatus of a service."""
+        """Return the ServingStatus of a service."""
         if service not in self._services:
             return _SERVICE_UNKNOWN
         return _SERVING if self._is_serving() and not self._is_closed else _NOT_SERVING
 
     def close(self) -> None:
-        """Tell all who watch that we go, and end their calls: they would keep the server from shutting down."""
+        """Report NOT_SERVING to all watchers and end their calls, which would otherwise delay the shutdown."""
         self._is_closed = True
         for watcher in list(self._watchers):
-            watcher.tell()
+            watcher.send_if_changed()
             watcher.writer.finish()
 
-    def forget(self, watcher: "_Watch") -> None:
-        """The watcher is gone."""
+    def remove_watcher(self, watcher: "_Watch") -> None:
+        """Forget a watcher whose call has ended."""
         self._watchers.discard(watcher)
 
     def _watch(self, _: Call, writer: Writer) -> "_Watch":
@@ -97,7 +100,7 @@ class Health:
     def _poll(self) -> None:
         self._timer = None
         for watcher in list(self._watchers):
-            watcher.tell()
+            watcher.send_if_changed()
         if self._watchers:
             self._timer = asyncio.get_running_loop().call_later(_POLL_S, self._poll)
 
@@ -118,18 +121,18 @@ class _OneRequest:
         try:
             request.ParseFromString(message)
         except DecodeError as exc:
-            raise Aborted(grpc.StatusCode.INTERNAL, "no valid HealthCheckRequest", reason="malformed") from exc
+            raise Aborted(grpc.StatusCode.INTERNAL, "not a valid HealthCheckRequest", reason="malformed") from exc
         self.service = request.service
 
     def closed(self) -> None:
         """See :class:`collector.transport.grpc.method.StreamingMethod`."""
 
     def send(self, status: int) -> None:
-        """Answer with ``status``."""
+        """Send a response with ``status``."""
         self.writer.send(_Response(status=status).SerializeToString())
 
-    def service_or_abort(self) -> str:
-        """The service that is asked for, once the client has said all."""
+    def requested_service(self) -> str:
+        """Return the service that the client asked for."""
         if self.service is None:
             raise Aborted(grpc.StatusCode.INTERNAL, "no request message", reason="framing")
         return self.service
@@ -138,7 +141,7 @@ class _OneRequest:
 class _Check(_OneRequest):
     def ended(self) -> None:
         """See :class:`collector.transport.grpc.method.StreamingMethod`."""
-        service = self.service_or_abort()
+        service = self.requested_service()
         status = self.health.status(service)
         if status == _SERVICE_UNKNOWN:
             raise Aborted(
@@ -149,22 +152,22 @@ class _Check(_OneRequest):
 
 
 class _Watch(_OneRequest):
-    _told = 0
+    _sent_status = 0
 
     def ended(self) -> None:
         """See :class:`collector.transport.grpc.method.StreamingMethod`."""
-        self.service_or_abort()
-        self.tell()
+        self.requested_service()
+        self.send_if_changed()
 
-    def tell(self) -> None:
-        """Send the status, if it is another one than the last."""
+    def send_if_changed(self) -> None:
+        """Send the status if it differs from the last one sent."""
         if self.service is None:
             return
         status = self.health.status(self.service)
-        if status != self._told:
-            self._told = status
+        if status != self._sent_status:
+            self._sent_status = status
             self.send(status)
 
     def closed(self) -> None:
         """See :class:`collector.transport.grpc.method.StreamingMethod`."""
-        self.health.forget(self)
+        self.health.remove_watcher(self)

@@ -1,4 +1,4 @@
-"""What a gRPC server's methods see, over whichever transport: a message, the call, and whom to tell the answer."""
+"""The interface of a gRPC server's methods, for both servers: a message, the call, and a callback for the answer."""
 
 import base64
 from collections.abc import Callable, Mapping
@@ -9,8 +9,8 @@ import grpc
 __all__ = ["Aborted", "Call", "Method", "OpenStreaming", "Reply", "StreamingMethod", "Writer", "binary_text"]
 
 
-class Aborted(Exception):  # noqa: N818 - an answer, not a fault
-    """The call ends with this status; ``details``: an encoded google.rpc.Status for ``grpc-status-details-bin``."""
+class Aborted(Exception):  # noqa: N818 - an answer, not a bug
+    """Ends the call with this status. ``details``: an encoded google.rpc.Status for ``grpc-status-details-bin``."""
 
     def __init__(self, code: grpc.StatusCode, message: str, *, reason: str, details: bytes = b"") -> None:
         super().__init__(message)
@@ -21,61 +21,61 @@ class Aborted(Exception):  # noqa: N818 - an answer, not a fault
 
 
 class Call:
-    """What is known of a caller. A server may give equal calls one and the same object, so nothing in it is of one call alone."""
+    """What is known of a caller. Equal calls may share one object, so it holds nothing that concerns a single call."""
 
-    __slots__ = ("_metadata", "_read", "claims", "is_local", "kept")
+    __slots__ = ("_metadata", "_read_metadata", "cached", "claims", "is_local")
 
     def __init__(
         self,
         is_local: bool | None,
-        read: Callable[[], Mapping[str, tuple[str, ...]]],
+        read_metadata: Callable[[], Mapping[str, tuple[str, ...]]],
         claims: tuple[tuple[str, str], ...] = (),
     ) -> None:
         self.is_local = is_local
-        """The caller is on this machine; None: unknown."""
+        """Whether the caller is on this machine; None: unknown."""
         self.claims = claims
-        """What the authenticator says of the caller."""
-        self.kept: Any = None
-        """For the method: what it derived from this object and wants to find again."""
-        self._read = read
+        """What the authenticator found out about the caller."""
+        self.cached: Any = None
+        """For the method: something derived from this object that it wants to find again."""
+        self._read_metadata = read_metadata
         self._metadata: Mapping[str, tuple[str, ...]] | None = None
 
     @property
     def metadata(self) -> Mapping[str, tuple[str, ...]]:
-        """Lower-case name → values; those of binary names (``-bin``) as :func:`binary_text` has them."""
+        """Lower-case name → values; values of binary names (``-bin``) are converted by :func:`binary_text`."""
         if self._metadata is None:
-            self._metadata = self._read()
+            self._metadata = self._read_metadata()
         return self._metadata
 
 
 Reply: TypeAlias = Callable[[bytes | Exception], None]
-"""Told once, at any time: the encoded response, an :class:`Aborted`, or an error of our own (INTERNAL, logged)."""
+"""Called once, at any time, with the encoded response, an :class:`Aborted`, or an error of ours (INTERNAL, logged)."""
 
 Method: TypeAlias = Callable[[bytes, Call, Reply], None]
-"""A unary method: the encoded request, the call, and whom to tell the answer. What it raises is an answer, too."""
+"""A unary method, called with the encoded request, the call, and the callback for the answer. May raise the answer."""
 
 
 class Writer(Protocol):
-    """Where a streaming method's answers go."""
+    """Sends the responses of a streaming method."""
 
     def send(self, message: bytes) -> None:
-        """One message; nothing where the client is gone."""
+        """Send one message; does nothing if the client is gone."""
         ...
 
     def finish(self, failure: Aborted | None = None) -> None:
-        """The end of the call: OK or a failure."""
+        """End the call, with OK or a failure."""
         ...
 
 
 class StreamingMethod(Protocol):
-    """One call of a streaming method. What it raises ends the call."""
+    """One call of a streaming method. An :class:`Aborted` raised by it ends the call."""
 
     def received(self, message: bytes) -> None:
-        """A message of the client."""
+        """Handle a message from the client."""
         ...
 
     def ended(self) -> None:
-        """The client sends no more."""
+        """The client sends no more messages."""
         ...
 
     def closed(self) -> None:
@@ -84,11 +84,11 @@ class StreamingMethod(Protocol):
 
 
 OpenStreaming: TypeAlias = Callable[[Call, Writer], StreamingMethod]
-"""Begins a call of a streaming method."""
+"""Starts a call of a streaming method."""
 
 
 def binary_text(value: bytes) -> str:
-    """The text that a binary metadata value is, in base64 where it is none: contexts hold text."""
+    """Return a binary metadata value as text, in base64 if it is not UTF-8: contexts hold text."""
     try:
         return value.decode()
     except UnicodeDecodeError:

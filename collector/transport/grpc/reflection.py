@@ -1,7 +1,8 @@
 """gRPC's server reflection, v1 and v1alpha: clients such as grpcurl list the services and read their descriptors.
 
-Answered without authentication: the descriptors are public. Source: gRPC's doc/server-reflection.md,
-grpc/reflection/v1/reflection.proto.
+Callers are not authenticated: the descriptors are public.
+
+Source: gRPC's doc/server-reflection.md, grpc/reflection/v1/reflection.proto.
 """
 
 import contextlib
@@ -18,11 +19,11 @@ __all__ = ["REFLECTION_SERVICES", "Reflection", "reflection_file"]
 
 _VERSIONS: Final = ("v1", "v1alpha")
 REFLECTION_SERVICES: Final = tuple(f"grpc.reflection.{version}.ServerReflection" for version in _VERSIONS)
-_MAX_REQUEST_BYTES: Final = 4096  # it comes back with the answer
+_MAX_REQUEST_BYTES: Final = 4096  # the request is repeated in the response
 
 
 def reflection_file(version: str) -> descriptor_pb2.FileDescriptorProto:
-    """The descriptor of ``grpc/reflection/VERSION/reflection.proto``."""
+    """Return the descriptor of ``grpc/reflection/VERSION/reflection.proto``."""
     package = f"grpc.reflection.{version}"
     file = descriptor_pb2.FileDescriptorProto(
         name=f"grpc/reflection/{version}/reflection.proto", package=package, syntax="proto3"
@@ -80,7 +81,7 @@ def reflection_file(version: str) -> descriptor_pb2.FileDescriptorProto:
 
 
 class Reflection:
-    """Tells of ``services``, found in ``files`` (name → descriptor) and what those depend on, which must be there, too."""
+    """Describes ``services`` from ``files`` (name → descriptor), which must include their dependencies."""
 
     def __init__(self, services: Iterable[str], files: Mapping[str, descriptor_pb2.FileDescriptorProto]) -> None:
         own = [reflection_file(version) for version in _VERSIONS]
@@ -111,8 +112,8 @@ class Reflection:
             for kind in ("Request", "Response")
         )
 
-        def opened(_: Call, writer: Writer) -> _Conversation:
-            return _Conversation(self, writer, request, response)
+        def opened(_: Call, writer: Writer) -> _ReflectionCall:
+            return _ReflectionCall(self, writer, request, response)
 
         return opened
 
@@ -120,32 +121,32 @@ class Reflection:
         """Fill in the response to one request."""
         response.valid_host = request.host
         response.original_request.CopyFrom(request)
-        asked = request.WhichOneof("message_request")
+        query = request.WhichOneof("message_request")
         try:
-            if asked == "list_services":
+            if query == "list_services":
                 for service in self.services:
                     response.list_services_response.service.add(name=service)
-            elif asked == "file_by_filename":
+            elif query == "file_by_filename":
                 self._add_files(response, self._pool.FindFileByName(request.file_by_filename).name)
-            elif asked == "file_containing_symbol":
+            elif query == "file_containing_symbol":
                 self._add_files(response, self._file_of(request.file_containing_symbol))
-            elif asked == "all_extension_numbers_of_type":
+            elif query == "all_extension_numbers_of_type":
                 found = self._pool.FindMessageTypeByName(request.all_extension_numbers_of_type)
                 response.all_extension_numbers_response.base_type_name = found.full_name
-            elif asked == "file_containing_extension":
-                raise KeyError("extension")  # noqa: TRY301 - none of the files has any
+            elif query == "file_containing_extension":
+                raise KeyError("extension")  # noqa: TRY301 - none of the files has extensions
             else:
                 response.error_response.error_code = grpc.StatusCode.INVALID_ARGUMENT.value[0]
-                response.error_response.error_message = "the request asks for nothing that is known here"
+                response.error_response.error_message = "the request contains no supported query"
         except KeyError:
             response.error_response.error_code = grpc.StatusCode.NOT_FOUND.value[0]
-            response.error_response.error_message = f"{asked} not found"
+            response.error_response.error_message = f"{query} not found"
 
     def _file_of(self, symbol: str) -> str:
-        """The file that defines a symbol; the pool's own look-up knows neither methods nor fields.
+        """Return the file that defines a symbol; the pool's own lookup finds neither methods nor fields.
 
         Raises:
-            KeyError: none does.
+            KeyError: no file defines it.
         """
         pool: Any = self._pool  # its stubs lack the files of fields
         finders: tuple[Callable[[], Any], ...] = (
@@ -159,7 +160,7 @@ class Reflection:
         raise KeyError(symbol)
 
     def _add_files(self, response: Any, name: str) -> None:
-        """The file and all it depends on, those first."""
+        """Add the file and all files it depends on."""
         names: dict[str, None] = {}
 
         def add(name: str) -> None:
@@ -169,12 +170,12 @@ class Reflection:
 
         add(name)
         response.file_descriptor_response.file_descriptor_proto.extend(
-            self._files[each].SerializeToString() for each in reversed(list(names))
+            self._files[name].SerializeToString() for name in reversed(list(names))
         )
 
 
-class _Conversation:
-    """One call: an answer to each request, in order."""
+class _ReflectionCall:
+    """One call: sends a response to each request, in order."""
 
     def __init__(self, reflection: Reflection, writer: Writer, request: type[Any], response: type[Any]) -> None:
         self._reflection = reflection
@@ -191,7 +192,7 @@ class _Conversation:
             request.ParseFromString(message)
         except DecodeError as exc:
             raise Aborted(
-                grpc.StatusCode.INVALID_ARGUMENT, "no valid ServerReflectionRequest", reason="malformed"
+                grpc.StatusCode.INVALID_ARGUMENT, "not a valid ServerReflectionRequest", reason="malformed"
             ) from exc
         self._reflection.answer(request, response)
         self._writer.send(response.SerializeToString())

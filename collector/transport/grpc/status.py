@@ -1,4 +1,4 @@
-"""What a call that failed says, and what that means to a queue. The same for both transports.
+"""The status of a failed call, and what it means to a queue. The same for both transports.
 
 Source: OTLP specification "Failures" and "OTLP/gRPC Throttling"; gRPC's doc/statuscodes.md and doc/PROTOCOL-HTTP2.md
     "Errors".
@@ -8,11 +8,11 @@ from typing import Final
 
 import grpc
 from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped] # googleapis-common-protos has no py.typed
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped] # no py.typed
 
-from collector.transport.http2.engine import ErrorCode
+from collector.transport.http2.codes import ErrorCode
 
-__all__ = ["RETRYABLE_CODES", "CallError", "code_of_reset", "retry_delay_s"]
+__all__ = ["RETRYABLE_CODES", "CallError", "code_from_reset", "retry_delay_s"]
 
 RETRYABLE_CODES: Final = frozenset(
     {
@@ -24,7 +24,7 @@ RETRYABLE_CODES: Final = frozenset(
         grpc.StatusCode.DATA_LOSS,
     }
 )
-"""OTLP specification; RESOURCE_EXHAUSTED too, where the server sends RetryInfo."""
+"""OTLP specification. RESOURCE_EXHAUSTED is retryable as well, if the server sends RetryInfo."""
 
 _MAX_DETAILS_BYTES: Final = 64 * 1024
 _MAX_RETRY_AFTER_S: Final = 24 * 3600.0
@@ -37,7 +37,7 @@ _RESETS: Final = {
 
 
 class CallError(Exception):
-    """A call ended with a status other than OK. Stays inside ``collector.transport``: the client turns it into what a queue understands."""
+    """A call ended with a status other than OK. :meth:`GRPCClient.error` converts it for a queue."""
 
     def __init__(self, code: grpc.StatusCode, text: str, details: bytes = b"") -> None:
         super().__init__(f"{code.name}: {text}")
@@ -47,8 +47,8 @@ class CallError(Exception):
         """``grpc-status-details-bin``: an encoded google.rpc.Status."""
 
 
-def code_of_reset(error_code: int) -> grpc.StatusCode:
-    """What RST_STREAM means where the stream had no status."""
+def code_from_reset(error_code: int) -> grpc.StatusCode:
+    """Return the status of a stream that was reset without one."""
     try:
         return _RESETS.get(ErrorCode(error_code), grpc.StatusCode.INTERNAL)
     except ValueError:
@@ -56,7 +56,7 @@ def code_of_reset(error_code: int) -> grpc.StatusCode:
 
 
 def retry_delay_s(details: bytes) -> float | None:
-    """``retry_delay`` of the RetryInfo in an encoded google.rpc.Status; None where there is none. A day at most."""
+    """Return the ``retry_delay`` of the RetryInfo in an encoded google.rpc.Status, a day at most; None without one."""
     if not details or len(details) > _MAX_DETAILS_BYTES:
         return None
     try:

@@ -1,43 +1,54 @@
-"""Calls of a gRPC server's streaming methods, which are few and small: health, reflection.
+"""The calls of a gRPC server's streaming methods, which are few and small: health and reflection.
 
 Source: gRPC's doc/PROTOCOL-HTTP2.md; grpc-go internal/transport/http2_server.go for texts and codes.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import grpc
 
 from collector.api import RetryableError
 from collector.transport.grpc.framing import FramingError, MessageReader, MessageTooLarge, encode_message
 from collector.transport.grpc.method import Aborted, StreamingMethod
-from collector.transport.grpc.unary import ACCEPTED, OK, OK_HEAD, Head
-from collector.transport.http2.events import EngineError, Received
-from collector.transport.http2.fields import Fields
-from collector.transport.http2.server_streams import ServerStreams, Stream
+from collector.transport.grpc.unary import ACCEPT_ENCODING, OK, OK_HEAD, RequestHead
+from collector.transport.http2.events import HTTP2Error, StreamEvent
+from collector.transport.http2.header_fields import HeaderFields
+from collector.transport.http2.server_streams import BaseServerConnection, ServerStream
 
-if TYPE_CHECKING:
-    from collector.transport.grpc.server import GRPCServer
+__all__ = ["CallServer", "StreamingCall"]
 
-__all__ = ["StreamingCall"]
-
-_MAX_UNREAD_BYTES: Final = 1024 * 1024  # of a streaming method's answers that the client does not take
+_MAX_UNREAD_BYTES: Final = 1024 * 1024  # of a streaming method's responses that the client does not read
 
 
-class StreamingCall(Stream):
+class CallServer(Protocol):
+    """What a streaming call needs of its server."""
+
+    max_bytes: int
+
+    def failure_headers(self, error: Exception) -> tuple[tuple[bytes, bytes], ...]:
+        """Return the headers of the response to a call that failed, and count it."""
+        ...
+
+    def over_budget(self, error: RetryableError) -> Aborted:
+        """Return the answer to a request for which there is no memory."""
+        ...
+
+
+class StreamingCall(ServerStream):
     """A call of a streaming method; a :class:`Writer`."""
 
     __slots__ = ("_has_head", "_is_half_closed", "_method", "_reader", "_server", "is_done")
 
-    def __init__(self, server: "GRPCServer", head: Head, connection: ServerStreams, stream_id: int) -> None:
+    def __init__(self, server: CallServer, head: RequestHead, connection: BaseServerConnection, stream_id: int) -> None:
         super().__init__(connection, stream_id)
         self._server = server
         self._reader = MessageReader(server.max_bytes)
         self._has_head = self.is_done = self._is_half_closed = False
-        self.is_awaited = False  # clients of reflection think for as long as they like
+        self.is_awaited = False  # clients of reflection may pause between requests as long as they like
         assert head.streaming is not None
         self._method: StreamingMethod | None = head.streaming(head.call(connection.is_local), self)
 
-    def received(self, event: Received) -> None:
+    def received(self, event: StreamEvent) -> None:
         """See the base."""
         data = event.data
         if event.message is not None:
@@ -45,7 +56,7 @@ class StreamingCall(Stream):
         self.read(data, event.is_end)
 
     def read(self, data: bytes, is_end: bool) -> None:
-        """What came of the client's messages."""
+        """Process a piece of the client's messages."""
         try:
             self._read(data, is_end)
         except MessageTooLarge as exc:
@@ -59,15 +70,14 @@ class StreamingCall(Stream):
         if self.is_done or self._method is None:
             return
         self._reader.feed(data)
-        for is_compressed, message in self._reader.take():
+        for is_compressed, message in self._reader.take_messages():
             if is_compressed:
-                raise Aborted(
-                    grpc.StatusCode.UNIMPLEMENTED, "grpc: this method takes no compressed messages", reason="encoding"
-                )
+                text = "grpc: this method does not accept compressed messages"
+                raise Aborted(grpc.StatusCode.UNIMPLEMENTED, text, reason="encoding")
             self._method.received(message)
             if self.is_done:
                 return
-        self.book(self._reader.size_bytes)
+        self.set_held_bytes(self._reader.size_bytes)
         if is_end:
             self._is_half_closed = True
             if self._reader.size_bytes:
@@ -80,11 +90,8 @@ class StreamingCall(Stream):
             return
         session = self.connection.session
         if session.queued_bytes > _MAX_UNREAD_BYTES:
-            self.finish(
-                Aborted(
-                    grpc.StatusCode.RESOURCE_EXHAUSTED, "the client does not read its answers", reason="not_reading"
-                )
-            )
+            text = "the client does not read the responses"
+            self.finish(Aborted(grpc.StatusCode.RESOURCE_EXHAUSTED, text, reason="not_reading"))
             return
         try:
             if self._has_head:
@@ -92,7 +99,7 @@ class StreamingCall(Stream):
             else:
                 self._has_head = True
                 session.respond(self.id, OK_HEAD, encode_message(message), is_end=False)
-        except EngineError:
+        except HTTP2Error:
             return
         self.connection.flush_soon()
 
@@ -102,19 +109,19 @@ class StreamingCall(Stream):
             return
         self._close()
         session = self.connection.session
-        fields = Fields(self._server.failure(failure)) if failure is not None else OK
+        fields = HeaderFields(self._server.failure_headers(failure)) if failure is not None else OK
         try:
             if self._has_head:
-                status = [field for field in fields.pairs if field[0].startswith(b"grpc-") and field != ACCEPTED]
-                session.send(self.id, b"", Fields(tuple(status)), is_end=True)
+                status = [field for field in fields.pairs if field[0].startswith(b"grpc-") and field != ACCEPT_ENCODING]
+                session.send(self.id, b"", HeaderFields(tuple(status)), is_end=True)
             else:
                 session.respond(self.id, fields)
-        except EngineError:
-            self.connection.forget(self)
+        except HTTP2Error:
+            self.connection.remove_stream(self)
             return
-        self.connection.forget(self)
+        self.connection.remove_stream(self)
         if not self._is_half_closed:
-            self.connection.give_up(self.id)
+            self.connection.reset_when_flushed(self.id)
         self.connection.flush_soon()
 
     def _close(self) -> None:
@@ -133,7 +140,7 @@ class StreamingCall(Stream):
         self.finish(self._server.over_budget(error))
 
     def stalled(self) -> None:
-        """See the base: never, as nothing is owed."""
+        """See the base. Never called, since ``is_awaited`` is False."""
 
     def expired(self) -> None:
         """See the base."""

@@ -3,11 +3,11 @@
 cimport cython
 from libc.stdint cimport int32_t
 
-from collector.transport.http2.events cimport Received
-from collector.transport.http2.server_streams cimport ServerStreams, Stream
+from collector.transport.http2.events cimport StreamEvent
+from collector.transport.http2.server_streams cimport BaseServerConnection, ServerStream
 
 
-cdef class Head:
+cdef class RequestHead:
     cdef readonly bytes block
     # As RFC 9113 §6.5.2 measures a header list.
     cdef public Py_ssize_t size_bytes
@@ -22,18 +22,18 @@ cdef class Head:
     cpdef call(self, is_local)
 
 
-cdef class Calls:
+cdef class CallDispatcher:
     cdef object server
     cdef readonly dict heads
-    # Callers are asked who they are, before the methods are.
+    # Callers are authenticated before their method is invoked.
     cdef public bint authenticates
 
-    cdef UnaryCall _call(self, ServerStreams connection, int32_t stream_id, Head head)
+    cdef UnaryCall _call(self, BaseServerConnection connection, int32_t stream_id, RequestHead head)
 
 
 @cython.final
 @cython.no_gc_clear
-cdef class UnaryCall(Stream):
-    cdef Calls calls
-    cdef Head head
+cdef class UnaryCall(ServerStream):
+    cdef CallDispatcher dispatcher
+    cdef RequestHead head
     cdef readonly bint is_done

@@ -3,18 +3,27 @@ from typing import Final, Protocol
 
 from collector.api import RetryableError
 from collector.transport.grpc.method import Aborted, Call, Method, OpenStreaming, Reply
-from collector.transport.http2.events import Received
-from collector.transport.http2.fields import Fields
-from collector.transport.http2.server_streams import ServerStreams, Stream
+from collector.transport.http2.events import StreamEvent
+from collector.transport.http2.header_fields import HeaderFields
+from collector.transport.http2.server_streams import BaseServerConnection, ServerStream
 
-__all__ = ["ACCEPTED", "CONTENT_TYPE", "OK", "OK_HEAD", "Calls", "Head", "UnaryCall", "bad_timeout"]
+__all__ = [
+    "ACCEPT_ENCODING",
+    "CONTENT_TYPE",
+    "OK",
+    "OK_HEAD",
+    "CallDispatcher",
+    "RequestHead",
+    "UnaryCall",
+    "invalid_timeout",
+]
 
-ACCEPTED: Final[tuple[bytes, bytes]]
+ACCEPT_ENCODING: Final[tuple[bytes, bytes]]
 CONTENT_TYPE: Final[tuple[bytes, bytes]]
-OK_HEAD: Final[Fields]
-OK: Final[Fields]
+OK_HEAD: Final[HeaderFields]
+OK: Final[HeaderFields]
 
-class Head:
+class RequestHead:
     block: Final[bytes]
     size_bytes: int
     method: Method | None
@@ -27,23 +36,25 @@ class Head:
 
 class _Server(Protocol):
     max_bytes: int
-    def read_head(self, block: bytes, *, is_grpc: bool) -> Head: ...
-    def accept_other(self, connection: ServerStreams, event: Received, head: Head) -> Stream | None: ...
+    def parse_head(self, block: bytes, *, is_grpc: bool) -> RequestHead: ...
+    def accept_non_unary(
+        self, connection: BaseServerConnection, event: StreamEvent, head: RequestHead
+    ) -> ServerStream | None: ...
     def invoke_authenticated(self, method: Method, call: Call, message: bytes, reply: Reply) -> None: ...
-    def unpack(self, encoding: str, message: bytes, done: Callable[[bytes], None], reply: Reply) -> None: ...
-    def failure(self, error: Exception, status: bytes = b"200") -> tuple[tuple[bytes, bytes], ...]: ...
+    def decompress(self, encoding: str, message: bytes, on_done: Callable[[bytes], None], reply: Reply) -> None: ...
+    def failure_headers(self, error: Exception, status: bytes = b"200") -> tuple[tuple[bytes, bytes], ...]: ...
     def over_budget(self, error: RetryableError) -> Aborted: ...
 
-class Calls:
-    heads: Final[dict[bytes, Head]]
+class CallDispatcher:
+    heads: Final[dict[bytes, RequestHead]]
     authenticates: bool
     def __init__(self, server: _Server) -> None: ...
-    def accept(self, connection: ServerStreams, event: Received) -> Stream | None: ...
-    def refuse(self, connection: ServerStreams, event: Received, head: Head) -> None: ...
+    def accept(self, connection: BaseServerConnection, event: StreamEvent) -> ServerStream | None: ...
+    def refuse(self, connection: BaseServerConnection, event: StreamEvent, head: RequestHead) -> None: ...
 
-class UnaryCall(Stream):
+class UnaryCall(ServerStream):
     is_done: Final[bool]
     def invoke(self, message: bytes) -> None: ...
     def reply(self, outcome: bytes | Exception) -> None: ...
 
-def bad_timeout(value: bytes) -> Aborted: ...
+def invalid_timeout(value: bytes) -> Aborted: ...

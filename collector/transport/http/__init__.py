@@ -1,12 +1,12 @@
-"""HTTP for component authors: a server whose routes know no version of the protocol, and what it is made of.
+"""HTTP servers for component authors, whose routes do not depend on the version of HTTP; and HTTP clients.
 
-``server`` listens, ``http1`` speaks HTTP/1.1, ``http2`` takes streams of an HTTP/2 server, ``service`` holds what every
-version keeps to: routes, CORS, authentication, the bounded reading and unpacking of bodies. ``pool`` has the
-connections of the client, :mod:`collector.transport.http.client`.
+``server`` listens. ``http1`` implements HTTP/1.1, ``http2`` handles the streams of an HTTP/2 server. ``request`` holds
+what they have in common: routes, and requests from head to response; ``policy`` the rules of one server: CORS,
+authentication, limits. ``client`` sends requests on the connections of a ``pool``.
 """
 
-from collector.transport.http.answer import Answer, Refused
+from collector.transport.http.request import Request, Route
+from collector.transport.http.response import Refused, Response
 from collector.transport.http.server import HTTPServer
-from collector.transport.http.service import Request, Route
 
-__all__ = ["Answer", "HTTPServer", "Refused", "Request", "Route"]
+__all__ = ["HTTPServer", "Refused", "Request", "Response", "Route"]

@@ -1,48 +1,51 @@
-"""Which origins' scripts may read the answers. Source: the Fetch standard, rs/cors as the Collector sets it up (credentials allowed)."""
+"""CORS: which origins' scripts may read the responses.
+
+Source: the Fetch standard; rs/cors as the Collector configures it (credentials allowed).
+"""
 
 from typing import Final
 
-from collector.transport.http.answer import Answer
-from collector.transport.http.headers import HEADER_NAME, HeaderList, checked
+from collector.transport.http.headers import HEADER_NAME, HeaderList, check_headers
+from collector.transport.http.response import Response
 from config.blocks import CORSConfig
 
 __all__ = ["CORS"]
 
 _METHODS: Final = frozenset({"GET", "POST", "HEAD"})
-_ALWAYS: Final = frozenset(
+_ALWAYS_ALLOWED_HEADERS: Final = frozenset(
     {"accept", "accept-language", "content-language", "content-type", "origin", "x-requested-with"}
 )
 _VARY: Final = ("Vary", "Origin")
 _VARY_PREFLIGHT: Final = ("Vary", "Origin, Access-Control-Request-Method, Access-Control-Request-Headers")
-_PREFLIGHT: Final = Answer(204)
+_PREFLIGHT: Final = Response(204)
 _CREDENTIALS: Final = ("Access-Control-Allow-Credentials", "true")
 
 
 class CORS:
-    """The answers to preflights, and the headers of the actual answers."""
+    """Returns the responses to preflights, and the headers of all other responses."""
 
     def __init__(self, config: CORSConfig, key: str) -> None:
         patterns = [origin.lower() for origin in config.allowed_origins]
         self._any_origin = "*" in patterns
-        self._exact = frozenset(pattern for pattern in patterns if "*" not in pattern)
-        self._wild = tuple(pattern.split("*", 1) for pattern in patterns if "*" in pattern)
+        self._exact_origins = frozenset(pattern for pattern in patterns if "*" not in pattern)
+        self._wildcard_origins = tuple(pattern.split("*", 1) for pattern in patterns if "*" in pattern)
         self._any_header = "*" in config.allowed_headers
-        self._headers = _ALWAYS | {name.lower() for name in config.allowed_headers}
+        self._allowed_headers = _ALWAYS_ALLOWED_HEADERS | {name.lower() for name in config.allowed_headers}
         exposed = (
             [("Access-Control-Expose-Headers", ", ".join(config.exposed_headers))] if config.exposed_headers else []
         )
-        self._actual = [_CREDENTIALS, *checked(exposed, f"{key}::cors::exposed_headers")]
+        self._response_headers = [_CREDENTIALS, *check_headers(exposed, f"{key}::cors::exposed_headers")]
         self._max_age = [("Access-Control-Max-Age", str(config.max_age))] if config.max_age else []
 
     def apply(
         self, method: str, origin: str, requested_method: str, requested_headers: str
-    ) -> tuple[Answer | None, HeaderList]:
-        """The answer to a preflight, or None; and the headers to add to the answer."""
+    ) -> tuple[Response | None, HeaderList]:
+        """Return the response to a preflight, or None; and the headers to add to the response."""
         if method == "OPTIONS" and requested_method:
             return _PREFLIGHT, [_VARY_PREFLIGHT, *self._preflight(origin, requested_method.upper(), requested_headers)]
         if not self._allows(origin) or method not in _METHODS:
             return None, [_VARY]
-        return None, [_VARY, self._allow_origin(origin), *self._actual]
+        return None, [_VARY, self._allow_origin(origin), *self._response_headers]
 
     def _preflight(self, origin: str, method: str, requested: str) -> HeaderList:
         names = [name.strip().lower() for name in requested.split(",") if name.strip()]
@@ -50,7 +53,7 @@ class CORS:
             return []
         if not self._allows(origin) or method not in _METHODS:
             return []
-        if not self._any_header and any(name not in self._headers for name in names):
+        if not self._any_header and any(name not in self._allowed_headers for name in names):
             return []
         allowed = [("Access-Control-Allow-Headers", ", ".join(names))] if names else []
         return [
@@ -70,9 +73,9 @@ class CORS:
         origin = origin.lower()
         return (
             self._any_origin
-            or origin in self._exact
+            or origin in self._exact_origins
             or any(
                 len(origin) >= len(start) + len(end) and origin.startswith(start) and origin.endswith(end)
-                for start, end in self._wild
+                for start, end in self._wildcard_origins
             )
         )

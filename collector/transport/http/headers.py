@@ -1,10 +1,10 @@
-"""Header names and values, as answers carry them."""
+"""Names and values of HTTP headers."""
 
 import re
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["HEADER_NAME", "HeaderList", "checked", "header_bytes"]
+__all__ = ["HEADER_NAME", "HeaderList", "check_headers", "header_bytes"]
 
 HeaderList = Sequence[tuple[str, str]]
 """Names and values, in order."""
@@ -13,18 +13,18 @@ HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A token of RFC 9110 §5.6.2."""
 
 
-def checked(headers: HeaderList, key: str) -> HeaderList:
-    """The same headers, when no value can end its line (response splitting).
+def check_headers(headers: HeaderList, key: str) -> HeaderList:
+    """Return ``headers`` if no name or value can end its line (response splitting).
 
     Raises:
-        ValueError: names ``key``.
+        ValueError: one can; the message names ``key``.
     """
     for name, value in headers:
         if not HEADER_NAME.fullmatch(name) or any(character in value for character in "\r\n\0"):
-            raise ValueError(f"{key}: {name!r} or its value is no HTTP header")
+            raise ValueError(f"{key}: {name!r} or its value is not a valid HTTP header")
     return headers
 
 
 def header_bytes(headers: HeaderList) -> bytes:
-    """The lines of these headers in HTTP/1.1."""
+    """Return the lines of these headers in HTTP/1.1."""
     return "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1", "replace")

@@ -1,4 +1,4 @@
-"""Requests of HTTP/2 to the routes of an HTTP server: what is no gRPC on a port that serves both.
+"""HTTP/2 requests to the routes of an HTTP server: everything but gRPC on a port that serves both.
 
 Source: RFC 9113 §8.
 """
@@ -6,52 +6,52 @@ Source: RFC 9113 §8.
 from typing import Final
 
 from collector.api import RetryableError
-from collector.transport.http.answer import Answer, Refused
-from collector.transport.http.service import Request, Service
-from collector.transport.http2.events import EngineError, Received
-from collector.transport.http2.fields import Fields, headers_of
+from collector.transport.http.request import HTTPRoutes, Request
+from collector.transport.http.response import Refused, Response
+from collector.transport.http2.events import HTTP2Error, StreamEvent
+from collector.transport.http2.header_fields import HeaderFields, decode_header_block
 from collector.transport.http2.server import Accept
-from collector.transport.http2.server_streams import ServerStreams, Stream
+from collector.transport.http2.server_streams import BaseServerConnection, ServerStream
 
 __all__ = ["accept_for"]
 
 _MAX_LENGTH_DIGITS: Final = 18
-_CONTINUE: Final = Fields(((b":status", b"100"),))
+_CONTINUE: Final = HeaderFields(((b":status", b"100"),))
 
 
-def accept_for(service: Service) -> Accept:
-    """Makes requests to ``service`` of HTTP/2 streams."""
+def accept_for(routes: HTTPRoutes) -> Accept:
+    """Return a function that makes requests to ``routes`` of HTTP/2 streams."""
 
-    def accept(connection: ServerStreams, event: Received) -> Stream | None:
-        exchange = _Exchange(connection, event.stream_id)
-        exchange.begin(service, event)
-        return None if exchange.request.is_answered else exchange
+    def accept(connection: BaseServerConnection, event: StreamEvent) -> ServerStream | None:
+        stream = _RequestStream(connection, event.stream_id)
+        stream.start(routes, event)
+        return None if stream.request.is_answered else stream
 
     return accept
 
 
-class _Exchange(Stream):
-    """A request and its way back: the carrier of one :class:`collector.transport.http.service.Request`."""
+class _RequestStream(ServerStream):
+    """The stream of one request: a :class:`collector.transport.http.request.RequestTransport`."""
 
-    __slots__ = ("_is_held", "_is_whole", "_service", "_waiting", "is_unix", "peer", "request")
+    __slots__ = ("_is_paused", "_is_whole", "_paused_data", "_routes", "is_unix", "peer", "request")
 
     request: Request
 
-    def __init__(self, connection: ServerStreams, stream_id: int) -> None:
+    def __init__(self, connection: BaseServerConnection, stream_id: int) -> None:
         super().__init__(connection, stream_id)
         address = connection.transport.get_extra_info("peername") if connection.transport is not None else None
         self.peer: str | None = str(address[0]) if isinstance(address, tuple) else None
         self.is_unix = not isinstance(address, tuple)
-        self._is_held = self._is_whole = False
-        self._waiting = bytearray()  # what came while the caller is authenticated
+        self._is_paused = self._is_whole = False
+        self._paused_data = bytearray()  # what arrives while the caller is being authenticated
 
-    def begin(self, service: Service, event: Received) -> None:
-        """The head is there."""
-        self._service = service
+    def start(self, routes: HTTPRoutes, event: StreamEvent) -> None:
+        """Start the request, given its head."""
+        self._routes = routes
         headers: dict[bytes, bytes] = {}
         repeated: list[tuple[bytes, bytes]] = []
         assert event.head is not None
-        for name, value in headers_of(event.head):
+        for name, value in decode_header_block(event.head):
             if name in headers:
                 repeated.append((name, value))
             else:
@@ -59,11 +59,11 @@ class _Exchange(Stream):
         method, target = headers.pop(b":method", b""), headers.pop(b":path", b"")
         for name in (b":scheme", b":authority"):
             headers.pop(name, None)
-        stated = headers.get(b"content-length", b"")  # libnghttp2 holds the body to it
-        length = int(stated) if stated.isdigit() and len(stated) <= _MAX_LENGTH_DIGITS else None
+        announced = headers.get(b"content-length", b"")  # libnghttp2 enforces it
+        length = int(announced) if announced.isdigit() and len(announced) <= _MAX_LENGTH_DIGITS else None
         path = target.partition(b"?")[0]
         self.request = Request(
-            service,
+            routes,
             self,
             _text(method),
             _text(path),
@@ -72,24 +72,24 @@ class _Exchange(Stream):
             repeated,
         )
         self._is_whole = event.is_end
-        self.request.begin()
+        self.request.start()
         if not self.request.is_answered and (event.data or event.is_end):
             self.received(event)
 
-    # The stream's side.
+    # See ServerStream.
 
-    def received(self, event: Received) -> None:
+    def received(self, event: StreamEvent) -> None:
         """See the base."""
-        self._take(event.data, is_end=event.is_end)
+        self._receive(event.data, is_end=event.is_end)
 
-    def _take(self, data: bytes, *, is_end: bool) -> None:
+    def _receive(self, data: bytes, *, is_end: bool) -> None:
         self._is_whole = self._is_whole or is_end
         self.is_awaited = not self._is_whole
-        if self._is_held:
-            self._waiting += data
-            self.book(len(self._waiting))
-            if len(self._waiting) > self._service.max_bytes:
-                self.request.reply(self._service.too_large())
+        if self._is_paused:
+            self._paused_data += data
+            self.set_held_bytes(len(self._paused_data))
+            if len(self._paused_data) > self._routes.max_bytes:
+                self.request.reply(self._routes.too_large())
             return
         request = self.request
         if data:
@@ -110,50 +110,50 @@ class _Exchange(Stream):
         self.request.reply(Refused(408, "the body did not arrive in time", reason="timeout"))
 
     def expired(self) -> None:
-        """See the base: never, no deadline is set."""
+        """See the base. Never called: no deadline is set."""
 
-    # The carrier's side.
+    # See RequestTransport.
 
-    def respond(self, request: Request, answer: Answer) -> None:
-        """See :class:`collector.transport.http.service.Carrier`."""
-        connection, service = self.connection, self._service
+    def respond(self, request: Request, response: Response) -> None:
+        """See :class:`RequestTransport`."""
+        connection, routes = self.connection, self._routes
         if not connection.is_open:
-            connection.forget(self)
+            connection.remove_stream(self)
             return
-        fields = [*answer.headers, *service.response_headers, ("Date", service.date()), *request.cors]
-        headers = [(b":status", str(answer.status).encode())]
+        fields = [*response.headers, *routes.response_headers, ("Date", routes.date()), *request.cors]
+        headers = [(b":status", str(response.status).encode())]
         headers += [
             (name.lower().encode("latin-1", "replace"), value.encode("latin-1", "replace")) for name, value in fields
         ]
-        body = b"" if request.method == "HEAD" else answer.body
+        body = b"" if request.method == "HEAD" else response.body
         try:
-            connection.session.respond(self.id, Fields(tuple(headers)), body)
-        except EngineError:  # the stream ended under us
-            connection.forget(self)
+            connection.session.respond(self.id, HeaderFields(tuple(headers)), body)
+        except HTTP2Error:  # the stream has been closed meanwhile
+            connection.remove_stream(self)
             return
-        connection.forget(self)
+        connection.remove_stream(self)
         if not self._is_whole:
-            connection.give_up(self.id)
+            connection.reset_when_flushed(self.id)
         connection.flush_soon()
 
-    def hold(self) -> None:
-        """See :class:`collector.transport.http.service.Carrier`."""
-        self._is_held = True
+    def pause_body(self) -> None:
+        """See :class:`RequestTransport`."""
+        self._is_paused = True
 
-    def release(self) -> None:
-        """See :class:`collector.transport.http.service.Carrier`."""
-        self._is_held = False
-        waiting, self._waiting = bytes(self._waiting), bytearray()
-        self.book(0)
+    def resume_body(self) -> None:
+        """See :class:`RequestTransport`."""
+        self._is_paused = False
+        data, self._paused_data = bytes(self._paused_data), bytearray()
+        self.set_held_bytes(0)
         if not self.request.is_answered:
-            self._take(waiting, is_end=self._is_whole)
+            self._receive(data, is_end=self._is_whole)
 
-    def go_on(self, request: Request) -> None:
-        """See :class:`collector.transport.http.service.Carrier`."""
+    def send_continue(self, request: Request) -> None:
+        """See :class:`RequestTransport`."""
         del request
         try:
-            self.connection.session.inform(self.id, _CONTINUE)
-        except EngineError:
+            self.connection.session.send_informational(self.id, _CONTINUE)
+        except HTTP2Error:
             return
         self.connection.flush_soon()
 

@@ -1,7 +1,7 @@
-"""Opening a client's connection: TCP, Unix sockets, TLS with ALPN ``h2``, and a proxy's CONNECT. HTTP/2 itself is the protocol's.
+"""Opens the connections of HTTP/2 clients: TCP, Unix sockets, TLS with ALPN ``h2``, and CONNECT through a proxy.
 
-Without TLS HTTP/2 is spoken at once ("prior knowledge"). ``HTTPS_PROXY`` and ``NO_PROXY`` are read from the
-environment, for plaintext too, as gRPC does; never for loopback addresses and Unix sockets.
+Without TLS, HTTP/2 starts at once ("prior knowledge"). ``HTTPS_PROXY`` and ``NO_PROXY`` are read from the environment,
+for plaintext as well, as in gRPC; never for loopback addresses and Unix sockets.
 
 Source: RFC 9113 §3; RFC 9110 §9.3.6 (CONNECT); gRPC's doc/http_connect proxying (gRFC A1).
 """
@@ -15,19 +15,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined] # typeshed lacks the second
+from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
-__all__ = ["Address", "Proxy", "connect", "find_proxy"]
+__all__ = ["Address", "Proxy", "find_proxy", "open_connection"]
 
-P = TypeVar("P", bound=asyncio.BaseProtocol)
+_ProtocolT = TypeVar("_ProtocolT", bound=asyncio.BaseProtocol)
 
-_MAX_ANSWER_BYTES: Final = 8 * 1024
+_MAX_RESPONSE_BYTES: Final = 8 * 1024
 _DEFAULT_PROXY_PORT: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One place to connect to: host and port, or a Unix socket's path (abstract where it begins with NUL)."""
+    """An address to connect to: host and port, or the path of a Unix socket (abstract if it begins with NUL)."""
 
     host: str = ""
     port: int = 0
@@ -41,7 +41,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """An HTTP proxy. It looks names up itself."""
+    """An HTTP proxy. It resolves names itself."""
 
     host: str
     port: int
@@ -52,10 +52,10 @@ class Proxy:
 
 
 def find_proxy(host: str) -> Proxy | None:
-    """The proxy the environment names for connections to ``host``; None: connect directly.
+    """Return the proxy that the environment names for connections to ``host``; None: connect directly.
 
     Raises:
-        ValueError: HTTPS_PROXY is none that can be used; the message shows no credentials.
+        ValueError: HTTPS_PROXY cannot be used; the message shows no credentials.
     """
     environment = getproxies_environment()
     url = environment.get("https", "")
@@ -67,7 +67,9 @@ def find_proxy(host: str) -> Proxy | None:
     except ValueError:
         port = 0
     if parts.scheme != "http" or not parts.hostname or not port:
-        raise ValueError("HTTPS_PROXY: write http://host:port; other kinds of proxies cannot be used")
+        raise ValueError(
+            "HTTPS_PROXY is not a valid HTTP proxy: expected http://host:port; other kinds of proxies are not supported"
+        )
     authorization = ""
     if parts.username is not None:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
@@ -75,18 +77,18 @@ def find_proxy(host: str) -> Proxy | None:
     return Proxy(parts.hostname, port, authorization)
 
 
-async def connect(
+async def open_connection(
     address: Address,
-    make: Callable[[], P],
+    make: Callable[[], _ProtocolT],
     *,
     tls: ssl.SSLContext | None = None,
     server_name: str = "",
     proxy: Proxy | None = None,
-) -> P:
-    """A protocol whose connection is made; with ``tls`` the server showed a certificate for ``server_name`` and chose ``h2``.
+) -> _ProtocolT:
+    """Connect, and return the protocol. With ``tls``, the certificate must be for ``server_name``, and ALPN must be h2.
 
     Raises:
-        OSError: nobody there, the certificate is wrong, the server does not speak HTTP/2, the proxy refuses.
+        OSError: cannot connect, the certificate is not valid, the server does not offer HTTP/2, or the proxy refuses.
     """
     loop = asyncio.get_running_loop()
     name = server_name if tls is not None else None
@@ -108,13 +110,13 @@ async def connect(
         if chosen != "h2":
             transport.abort()
             raise ConnectionError(
-                f"the server does not offer HTTP/2 (ALPN h2) on this port, it chose {chosen or 'nothing'}"
+                f"the server does not offer HTTP/2 on this port: expected ALPN h2, got {chosen or 'no protocol'}"
             )
     return protocol
 
 
 async def _tunnel(proxy: Proxy, address: Address) -> socket.socket:
-    """A socket that the proxy has connected to ``address``."""
+    """Return a socket that the proxy has connected to ``address``."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(proxy.host, proxy.port, type=socket.SOCK_STREAM)
     family, kind, number, _, to = found[0]
@@ -122,31 +124,31 @@ async def _tunnel(proxy: Proxy, address: Address) -> socket.socket:
     sock.setblocking(False)
     try:
         await loop.sock_connect(sock, to)
-        await _ask(sock, proxy, address)
+        await _request_tunnel(sock, proxy, address)
     except BaseException:
         sock.close()
         raise
     return sock
 
 
-async def _ask(sock: socket.socket, proxy: Proxy, address: Address) -> None:
-    """CONNECT, and its answer."""
+async def _request_tunnel(sock: socket.socket, proxy: Proxy, address: Address) -> None:
+    """Send CONNECT and wait for a successful response."""
     loop = asyncio.get_running_loop()
     request = f"CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n"
     if proxy.authorization:
         request += f"Proxy-Authorization: {proxy.authorization}\r\n"
     await loop.sock_sendall(sock, f"{request}\r\n".encode())
-    answer = b""
-    while not answer.endswith(b"\r\n\r\n"):
-        # Byte by byte: what follows the answer is the server's, and must be left in the socket.
+    response = b""
+    while not response.endswith(b"\r\n\r\n"):
+        # Byte by byte: what follows the response is the server's, and must stay in the socket.
         block = await loop.sock_recv(sock, 1)
-        if not block or len(answer) > _MAX_ANSWER_BYTES:
-            raise ConnectionError(f"proxy {proxy.host}:{proxy.port}: no HTTP answer to CONNECT")
-        answer += block
-    status = answer.split(b"\r\n", 1)[0].split(b" ", 2)[1:2]
+        if not block or len(response) > _MAX_RESPONSE_BYTES:
+            raise ConnectionError(f"proxy {proxy.host}:{proxy.port}: no valid HTTP response to CONNECT")
+        response += block
+    status = response.split(b"\r\n", 1)[0].split(b" ", 2)[1:2]
     if not status or not (status[0].startswith(b"2") and len(status[0]) == 3):
-        said = status[0][:3].decode("ascii", "replace") if status else "no status"
-        raise ConnectionError(f"proxy {proxy.host}:{proxy.port} refuses to connect to {address}: {said}")
+        shown = status[0][:3].decode("ascii", "replace") if status else "no status"
+        raise ConnectionError(f"proxy {proxy.host}:{proxy.port} refuses to connect to {address}: {shown}")
 
 
 def _is_local(host: str) -> bool:
@@ -159,7 +161,7 @@ def _is_local(host: str) -> bool:
 
 
 def _is_bypassed(host: str, environment: dict[str, str]) -> bool:
-    """NO_PROXY: names, domains, addresses, and networks (CIDR), which the standard library does not know."""
+    """Whether NO_PROXY has ``host``: names, domains, addresses and, unlike in the standard library, networks (CIDR)."""
     if proxy_bypass_environment(host, environment):
         return True
     try:

@@ -1,23 +1,23 @@
 from typing import Final, TypeAlias
 
 __all__ = [
-    "EngineError",
+    "ConnectionEnded",
     "Event",
     "FloodError",
     "GoAwayReceived",
-    "Over",
+    "HTTP2Error",
     "PingAcknowledged",
     "PingReceived",
-    "Received",
     "SettingsReceived",
-    "StreamGoneError",
+    "StreamClosedError",
+    "StreamEvent",
 ]
 
-class EngineError(Exception): ...
-class FloodError(EngineError): ...
-class StreamGoneError(EngineError): ...
+class HTTP2Error(Exception): ...
+class FloodError(HTTP2Error): ...
+class StreamClosedError(HTTP2Error): ...
 
-class Received:
+class StreamEvent:
     stream_id: Final[int]
     head: Final[bytes | None]
     timeout: Final[bytes]
@@ -46,8 +46,8 @@ class GoAwayReceived:
     error_code: Final[int]
     debug_data: Final[bytes]
 
-class Over:
+class ConnectionEnded:
     error_code: Final[int]
     debug_data: Final[bytes]
 
-Event: TypeAlias = Received | SettingsReceived | PingReceived | PingAcknowledged | GoAwayReceived | Over
+Event: TypeAlias = StreamEvent | SettingsReceived | PingReceived | PingAcknowledged | GoAwayReceived | ConnectionEnded

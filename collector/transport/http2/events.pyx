@@ -1,35 +1,35 @@
-"""What a session tells of: what came on a stream, and the frames of the connection; and how it fails."""
+"""What a session reports: what arrived on a stream, frames that concern the connection, and errors."""
 
 cimport cython
 
 __all__ = [
-    "EngineError",
+    "ConnectionEnded",
     "FloodError",
     "GoAwayReceived",
-    "Over",
+    "HTTP2Error",
     "PingAcknowledged",
     "PingReceived",
-    "Received",
     "SettingsReceived",
-    "StreamGoneError",
+    "StreamClosedError",
+    "StreamEvent",
 ]
 
 
-class EngineError(Exception):
-    """The peer broke the protocol or a limit, and the connection is of no further use: close it."""
+class HTTP2Error(Exception):
+    """The peer broke the protocol or a limit. The connection cannot be used any more: close it."""
 
 
-class FloodError(EngineError):
-    """A limit against hostile peers was passed."""
+class FloodError(HTTP2Error):
+    """The peer exceeded a limit that protects against hostile peers."""
 
 
-class StreamGoneError(EngineError):
-    """Nothing can be sent on this stream any more; the connection goes on."""
+class StreamClosedError(HTTP2Error):
+    """Nothing can be sent on this stream any more; the connection remains usable."""
 
 
 @cython.freelist(64)
-cdef class Received:
-    """What came on one stream since it was told of last."""
+cdef class StreamEvent:
+    """What has arrived on one stream since the last event about it."""
 
 
 cdef class SettingsReceived:
@@ -37,16 +37,16 @@ cdef class SettingsReceived:
 
 
 cdef class PingReceived:
-    """A ping, which is answered by itself."""
+    """A ping; libnghttp2 acknowledges it by itself."""
 
 
 cdef class PingAcknowledged:
-    """The answer to a ping."""
+    """The acknowledgement of a ping."""
 
 
 cdef class GoAwayReceived:
-    """The peer takes no new streams."""
+    """The peer accepts no new streams."""
 
 
-cdef class Over:
-    """After a GOAWAY of either side nothing is left to read or write."""
+cdef class ConnectionEnded:
+    """After a GOAWAY from either side, nothing is left to read or write."""

@@ -1,6 +1,6 @@
-"""A header block that comes in: its fields as one key, bounded, and what a session itself must know of them.
+"""A header block being received: its fields as one key, bounded in size, and those a session interprets itself.
 
-Source: RFC 9113 §6.5.2 for how a list is measured.
+Source: RFC 9113 §6.5.2 for how the size of a header list is measured.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -10,7 +10,7 @@ from libc.string cimport memcmp, memcpy
 
 from collector.transport.http2.events import FloodError
 
-from collector.transport.http2.fields cimport is_grpc
+from collector.transport.http2.header_fields cimport is_grpc
 
 cdef enum:
     FIELD_OVERHEAD_BYTES = 32
@@ -23,7 +23,7 @@ cdef const char *TIMEOUT = b"grpc-timeout"
 
 
 cdef class HeaderBlock:
-    """The block of a connection at a time. Read it with ``fields.headers_of``."""
+    """Collects one header block at a time. Decode it with ``header_fields.decode_header_block``."""
 
     def __cinit__(self, bint is_client, size_t max_list_bytes, size_t max_list_count):
         self.is_client, self.max_list_bytes, self.max_list_count = is_client, max_list_bytes, max_list_count
@@ -31,18 +31,18 @@ cdef class HeaderBlock:
     def __dealloc__(self):
         free(self.data)
 
-    cdef int begin(self) except -1:
-        """The first field is about to come."""
+    cdef int reset(self) except -1:
+        """Start a new block."""
         self.size = self.list_bytes = self.list_count = 0
         self.is_grpc = self.is_informational = self.has_status = False
         self.timeout = None
         return 0
 
     cdef int add(self, const uint8_t *name, size_t name_size, const uint8_t *value, size_t value_size) except -1:
-        """One field.
+        """Add one field.
 
         Raises:
-            FloodError: there are too many of them, or they are too large.
+            FloodError: there are too many fields, or they are too large.
         """
         cdef uint32_t size
         cdef size_t needed, capacity
@@ -51,9 +51,9 @@ cdef class HeaderBlock:
         self.list_bytes += name_size + value_size + FIELD_OVERHEAD_BYTES
         self.list_count += 1
         if self.list_bytes > self.max_list_bytes:
-            raise FloodError("a header list is larger than allowed")
+            raise FloodError(f"a header list is larger than {self.max_list_bytes} bytes")
         if self.list_count > self.max_list_count:
-            raise FloodError("a header list has more fields than allowed")
+            raise FloodError(f"a header list has more than {self.max_list_count} fields")
         if name_size == 12 and memcmp(name, CONTENT_TYPE, 12) == 0:
             self.is_grpc = is_grpc(<const char *>value, value_size)
         elif name_size == 12 and not self.is_client and self.timeout is None and memcmp(name, TIMEOUT, 12) == 0:
@@ -80,8 +80,8 @@ cdef class HeaderBlock:
         self.size = needed
         return 0
 
-    cdef bytes taken(self, bint is_head):
-        """The block that came, a head or trailers. Equal ones that follow each other are one object, whose hash is known."""
+    cdef bytes finish(self, bint is_head):
+        """Return the block, a head or trailers. Equal consecutive blocks are one object, whose hash is cached."""
         cdef bytes block
         if is_head:
             block = self.last_head = self._bytes(self.last_head)

@@ -73,7 +73,8 @@ ctypedef union Source:
     void *ptr
 
 ctypedef Py_ssize_t (*ReadBody)(
-    nghttp2_session *session, int32_t stream_id, uint8_t *buffer, size_t size, uint32_t *flags, Source *source, void *user
+    nghttp2_session *session, int32_t stream_id, uint8_t *buffer, size_t size, uint32_t *flags, Source *source,
+    void *user
 ) noexcept
 
 ctypedef struct Provider:
@@ -86,7 +87,9 @@ ctypedef int (*OnHeader)(
     nghttp2_session *session, const Frame *frame, const uint8_t *name, size_t name_size,
     const uint8_t *value, size_t value_size, uint8_t flags, void *user
 ) noexcept
-ctypedef int (*OnData)(nghttp2_session *session, uint8_t flags, int32_t stream_id, const uint8_t *data, size_t size, void *user) noexcept
+ctypedef int (*OnData)(
+    nghttp2_session *session, uint8_t flags, int32_t stream_id, const uint8_t *data, size_t size, void *user
+) noexcept
 ctypedef int (*OnClose)(nghttp2_session *session, int32_t stream_id, uint32_t error_code, void *user) noexcept
 ctypedef int (*SendBody)(
     nghttp2_session *session, Frame *frame, const uint8_t *header, size_t size, Source *source, void *user
@@ -162,9 +165,13 @@ cdef struct Library:
     int (*resume_data)(nghttp2_session *, int32_t) noexcept
     int (*set_local_window_size)(nghttp2_session *, uint8_t, int32_t, int32_t) noexcept
     int (*submit_settings)(nghttp2_session *, uint8_t, const Setting *, size_t) noexcept
-    int32_t (*submit_request)(nghttp2_session *, const Priority *, const Nv *, size_t, const Provider *, void *) noexcept
+    int32_t (*submit_request)(
+        nghttp2_session *, const Priority *, const Nv *, size_t, const Provider *, void *
+    ) noexcept
     int (*submit_response)(nghttp2_session *, int32_t, const Nv *, size_t, const Provider *) noexcept
-    int32_t (*submit_headers)(nghttp2_session *, uint8_t, int32_t, const Priority *, const Nv *, size_t, void *) noexcept
+    int32_t (*submit_headers)(
+        nghttp2_session *, uint8_t, int32_t, const Priority *, const Nv *, size_t, void *
+    ) noexcept
     int (*submit_trailer)(nghttp2_session *, int32_t, const Nv *, size_t) noexcept
     int (*submit_rst_stream)(nghttp2_session *, uint8_t, int32_t, uint32_t) noexcept
     int (*submit_ping)(nghttp2_session *, uint8_t, const uint8_t *) noexcept

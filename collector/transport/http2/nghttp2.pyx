@@ -1,6 +1,6 @@
-"""libnghttp2, opened when it is first needed: the one that the ``ngh2`` package carries, or else the system's.
+"""Opens libnghttp2 when it is first needed: the library inside the ``ngh2`` package, or else the system's.
 
-What a library is too old to have (limits against floods) is found out symbol by symbol.
+Functions that an older library may lack (limits against floods) are looked up symbol by symbol.
 """
 
 import glob
@@ -32,14 +32,14 @@ _SYSTEM = ("libnghttp2.so.14", "libnghttp2.14.dylib", "libnghttp2.so")
 
 
 class MissingLibraryError(OSError):
-    """There is no libnghttp2 here."""
+    """libnghttp2 is not installed."""
 
 
 cdef Library *library() except NULL:
-    """The functions.
+    """Return the library's functions.
 
     Raises:
-        MissingLibraryError: no library has them.
+        MissingLibraryError: no library provides them.
     """
     global _is_open
     if not _is_open:
@@ -49,7 +49,7 @@ cdef Library *library() except NULL:
 
 
 def version() -> str:
-    """The library's, ``1.52.0``; empty where it does not say."""
+    """Return the library's version, for example ``1.52.0``; empty if it does not report one."""
     library()
     return _version
 
@@ -70,11 +70,13 @@ cdef int _open() except -1:
         handle = dlopen(c_path, RTLD_NOW | RTLD_LOCAL)
         if handle != NULL and _bind(handle):
             return 0
-    raise MissingLibraryError("there is no libnghttp2: install the Python package ngh2 or the system's library (Debian: libnghttp2-14)")
+    raise MissingLibraryError(
+        "libnghttp2 is not installed: install the Python package ngh2 or the system's library (Debian: libnghttp2-14)"
+    )
 
 
 cdef bint _bind(void *handle) except -1:
-    """Take the functions from there; False where one is not that must be."""
+    """Look up the functions; return False if a required one is missing."""
     global _version
     cdef Library *lib = &_library
     cdef Info *(*about)(int) noexcept
@@ -83,20 +85,57 @@ cdef bint _bind(void *handle) except -1:
     about = <Info *(*)(int) noexcept>dlsym(handle, b"nghttp2_version")
     _version = about(0).version.decode() if about != NULL else ""
     is_whole &= _find(handle, <void **>&lib.callbacks_new, b"nghttp2_session_callbacks_new")
-    is_whole &= _find(handle, <void **>&lib.callbacks_set_on_begin_headers_callback, b"nghttp2_session_callbacks_set_on_begin_headers_callback")
-    is_whole &= _find(handle, <void **>&lib.callbacks_set_on_header_callback, b"nghttp2_session_callbacks_set_on_header_callback")
-    is_whole &= _find(handle, <void **>&lib.callbacks_set_on_invalid_header_callback, b"nghttp2_session_callbacks_set_on_invalid_header_callback")
-    is_whole &= _find(handle, <void **>&lib.callbacks_set_on_data_chunk_recv_callback, b"nghttp2_session_callbacks_set_on_data_chunk_recv_callback")
-    is_whole &= _find(handle, <void **>&lib.callbacks_set_on_frame_recv_callback, b"nghttp2_session_callbacks_set_on_frame_recv_callback")
-    is_whole &= _find(handle, <void **>&lib.callbacks_set_on_stream_close_callback, b"nghttp2_session_callbacks_set_on_stream_close_callback")
-    is_whole &= _find(handle, <void **>&lib.callbacks_set_on_frame_send_callback, b"nghttp2_session_callbacks_set_on_frame_send_callback")
-    is_whole &= _find(handle, <void **>&lib.callbacks_set_on_frame_not_send_callback, b"nghttp2_session_callbacks_set_on_frame_not_send_callback")
-    is_whole &= _find(handle, <void **>&lib.callbacks_set_send_data_callback, b"nghttp2_session_callbacks_set_send_data_callback")
-    is_whole &= _find(handle, <void **>&lib.callbacks_set_data_source_read_length_callback, b"nghttp2_session_callbacks_set_data_source_read_length_callback2", b"nghttp2_session_callbacks_set_data_source_read_length_callback")
+    is_whole &= _find(
+        handle, <void **>&lib.callbacks_set_on_begin_headers_callback,
+        b"nghttp2_session_callbacks_set_on_begin_headers_callback",
+    )
+    is_whole &= _find(
+        handle, <void **>&lib.callbacks_set_on_header_callback,
+        b"nghttp2_session_callbacks_set_on_header_callback",
+    )
+    is_whole &= _find(
+        handle, <void **>&lib.callbacks_set_on_invalid_header_callback,
+        b"nghttp2_session_callbacks_set_on_invalid_header_callback",
+    )
+    is_whole &= _find(
+        handle, <void **>&lib.callbacks_set_on_data_chunk_recv_callback,
+        b"nghttp2_session_callbacks_set_on_data_chunk_recv_callback",
+    )
+    is_whole &= _find(
+        handle, <void **>&lib.callbacks_set_on_frame_recv_callback,
+        b"nghttp2_session_callbacks_set_on_frame_recv_callback",
+    )
+    is_whole &= _find(
+        handle, <void **>&lib.callbacks_set_on_stream_close_callback,
+        b"nghttp2_session_callbacks_set_on_stream_close_callback",
+    )
+    is_whole &= _find(
+        handle, <void **>&lib.callbacks_set_on_frame_send_callback,
+        b"nghttp2_session_callbacks_set_on_frame_send_callback",
+    )
+    is_whole &= _find(
+        handle, <void **>&lib.callbacks_set_on_frame_not_send_callback,
+        b"nghttp2_session_callbacks_set_on_frame_not_send_callback",
+    )
+    is_whole &= _find(
+        handle, <void **>&lib.callbacks_set_send_data_callback,
+        b"nghttp2_session_callbacks_set_send_data_callback",
+    )
+    is_whole &= _find(
+        handle, <void **>&lib.callbacks_set_data_source_read_length_callback,
+        b"nghttp2_session_callbacks_set_data_source_read_length_callback2",
+        b"nghttp2_session_callbacks_set_data_source_read_length_callback",
+    )
     is_whole &= _find(handle, <void **>&lib.option_new, b"nghttp2_option_new")
     is_whole &= _find(handle, <void **>&lib.option_del, b"nghttp2_option_del")
-    is_whole &= _find(handle, <void **>&lib.option_set_max_reserved_remote_streams, b"nghttp2_option_set_max_reserved_remote_streams")
-    is_whole &= _find(handle, <void **>&lib.option_set_max_send_header_block_length, b"nghttp2_option_set_max_send_header_block_length")
+    is_whole &= _find(
+        handle, <void **>&lib.option_set_max_reserved_remote_streams,
+        b"nghttp2_option_set_max_reserved_remote_streams",
+    )
+    is_whole &= _find(
+        handle, <void **>&lib.option_set_max_send_header_block_length,
+        b"nghttp2_option_set_max_send_header_block_length",
+    )
     is_whole &= _find(handle, <void **>&lib.option_set_max_outbound_ack, b"nghttp2_option_set_max_outbound_ack")
     is_whole &= _find(handle, <void **>&lib.option_set_max_settings, b"nghttp2_option_set_max_settings")
     is_whole &= _find(handle, <void **>&lib.client_new, b"nghttp2_session_client_new2")
@@ -120,7 +159,7 @@ cdef bint _bind(void *handle) except -1:
     is_whole &= _find(handle, <void **>&lib.terminate_session, b"nghttp2_session_terminate_session")
     is_whole &= _find(handle, <void **>&lib.get_last_proc_stream_id, b"nghttp2_session_get_last_proc_stream_id")
     is_whole &= _find(handle, <void **>&lib.strerror, b"nghttp2_strerror")
-    # These came with time, as answers to attacks; distributions carry them back to older versions.
+    # Added over time in response to attacks; distributions backport them to older versions.
     _find(handle, <void **>&lib.callbacks_set_rand_callback, b"nghttp2_session_callbacks_set_rand_callback")
     _find(handle, <void **>&lib.option_set_stream_reset_rate_limit, b"nghttp2_option_set_stream_reset_rate_limit")
     _find(handle, <void **>&lib.option_set_max_continuations, b"nghttp2_option_set_max_continuations")
@@ -129,7 +168,7 @@ cdef bint _bind(void *handle) except -1:
 
 
 cdef bint _find(void *handle, void **target, const char *name, const char *older=b"") noexcept:
-    """``older``: the name before 1.61, whose sizes had another type with the same representation."""
+    """Look up ``name``, or ``older``: its name before 1.61, with sizes of another type but the same representation."""
     target[0] = dlsym(handle, name)
     if target[0] == NULL and older[0] != 0:
         target[0] = dlsym(handle, older)

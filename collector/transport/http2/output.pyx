@@ -1,4 +1,4 @@
-"""What a session writes at one time: pieces of bytes, those of large bodies not copied."""
+"""The output of a session at one time, as pieces of bytes. Large pieces of bodies are not copied."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -9,15 +9,15 @@ from libc.string cimport memcpy
 from collector.transport.http2.stream cimport Stream
 
 cdef enum:
-    BY_REFERENCE_BYTES = 8 * 1024   # shorter pieces of a body are copied: a reference costs as much
+    BY_REFERENCE_BYTES = 8 * 1024  # shorter pieces of a body are copied: a reference would cost as much
     BUFFER_BYTES = 16 * 1024
 
-cdef char *_spare = NULL  # BUFFER_BYTES for whoever writes next
+cdef char *_spare = NULL  # a buffer of BUFFER_BYTES, kept for the next Output
 
 
 @cython.freelist(8)
 cdef class Output:
-    """Frames are copied into a buffer; a body's large piece ends it and stands by itself."""
+    """Collects frames in a buffer; a large piece of a body ends the buffer and becomes a piece of its own."""
 
     def __cinit__(self):
         global _spare
@@ -33,7 +33,7 @@ cdef class Output:
             free(self.buffer)
 
     cdef int write(self, const uint8_t *data, size_t size) except -1:
-        """Copy."""
+        """Copy ``data``."""
         cdef size_t capacity
         cdef char *buffer
         if self.size + size > self.capacity:
@@ -44,36 +44,39 @@ cdef class Output:
             self.buffer, self.capacity = buffer, capacity
         memcpy(self.buffer + self.size, data, size)
         self.size += size
-        self.left -= size
+        self.remaining -= size
         return 0
 
     cdef int write_body(self, Stream stream, Py_ssize_t size) except -1:
-        """The next ``size`` bytes of the stream's body."""
+        """Add the next ``size`` bytes of the stream's body."""
         cdef bytes chunk
         cdef Py_ssize_t part
         stream.queued -= size
         while size:
-            chunk = stream.chunks[stream.at]
+            chunk = stream.chunks[stream.chunk_index]
             part = min(size, PyBytes_GET_SIZE(chunk) - stream.offset)
             if part < BY_REFERENCE_BYTES:
                 self.write(<const uint8_t *>PyBytes_AS_STRING(chunk) + stream.offset, part)
             else:
                 self._close_piece()
-                self.left -= part
-                self.pieces.append(chunk if part == PyBytes_GET_SIZE(chunk) else memoryview(chunk)[stream.offset : stream.offset + part])
+                self.remaining -= part
+                if part == PyBytes_GET_SIZE(chunk):
+                    self.pieces.append(chunk)
+                else:
+                    self.pieces.append(memoryview(chunk)[stream.offset : stream.offset + part])
             size -= part
             stream.offset += part
             if stream.offset == PyBytes_GET_SIZE(chunk):
-                stream.chunks[stream.at] = None
-                stream.at += 1
+                stream.chunks[stream.chunk_index] = None
+                stream.chunk_index += 1
                 stream.offset = 0
-        if stream.at == len(stream.chunks):
+        if stream.chunk_index == len(stream.chunks):
             stream.chunks.clear()
-            stream.at = 0
+            stream.chunk_index = 0
         return 0
 
-    cdef list taken(self):
-        """All pieces, in order."""
+    cdef list finish(self):
+        """Return all pieces, in order."""
         self._close_piece()
         return self.pieces
 

@@ -2,11 +2,11 @@
 
 cimport cython
 
-from collector.transport.http2.events cimport Received
+from collector.transport.http2.events cimport StreamEvent
 from collector.transport.http2.session cimport Session
 
 
-@cython.no_gc_clear  # its methods trust what it holds, also while a cycle is taken apart
+@cython.no_gc_clear  # its methods rely on these fields, also while a reference cycle is being collected
 cdef class HTTP2Protocol:
     cdef readonly Session session
     cdef readonly object loop
@@ -15,20 +15,20 @@ cdef class HTTP2Protocol:
     cdef public bint _is_paused, _is_broken
     cdef bint is_flush_due
     cdef object time
-    cdef Turn turn
+    cdef FlushQueue flush_queue
     # Keepalive.
     cdef object ping_timer
     cdef double ping_sent_s, ping_after_s, ping_timeout_s
     cdef bint pings_without_streams
 
     cpdef receive(self, data, Py_ssize_t size=?)
-    cpdef received(self, Received event)
-    cpdef tell(self, event)
+    cpdef received(self, StreamEvent event)
+    cpdef dispatch(self, event)
     cpdef flush_soon(self)
     cpdef flush(self)
 
 
-cdef class Turn:
+cdef class FlushQueue:
     cdef list due
 
     cdef int add(self, HTTP2Protocol connection) except -1

@@ -1,9 +1,10 @@
-"""An HTTP/2 connection on asyncio, either role: reads into one buffer shared by all, writes once a turn, keepalive.
+"""An HTTP/2 connection on asyncio, for either role: one shared read buffer, one write per loop turn, keepalive.
 
-Subclasses say what events mean and what they hold; nothing here knows requests. They derive from ``asyncio.BufferedProtocol``, too, which
-a compiled class cannot. A peer that does not read its answers is not read from either, so that what waits for it stays bounded.
+Subclasses decide what events mean and what they hold; nothing here knows requests. They also derive from
+``asyncio.BufferedProtocol``, which a compiled class cannot. While a peer does not read our output we do not read its
+input either, so that the output waiting for it stays bounded.
 
-Compiled, as every byte that comes or goes passes here.
+Compiled, because every byte received or sent passes here.
 
 Source: RFC 9113; gRPC's "keepalive" for the pings.
 """
@@ -11,35 +12,37 @@ Source: RFC 9113; gRPC's "keepalive" for the pings.
 import asyncio
 from weakref import WeakKeyDictionary
 
-from collector.transport.http2.events import EngineError
+from collector.transport.http2.events import HTTP2Error
 
-from collector.transport.http2.events cimport Received
+from collector.transport.http2.events cimport StreamEvent
 from collector.transport.http2.session cimport Session
 
 __all__ = ["READ_BYTES", "HTTP2Protocol"]
 
 READ_BYTES = 256 * 1024
 
-cdef Py_ssize_t WRITE_BYTES = 8 * 1024 * 1024  # taken out of the session at a time: what the transport does not take waits in the session
+# Taken from the session at a time; what the transport cannot take waits in the session.
+cdef Py_ssize_t WRITE_BYTES = 8 * 1024 * 1024
 cdef double LINGER_S = 5.0
-cdef object read_buffer = bytearray(READ_BYTES)  # of every connection: it is filled and taken in one step of the loop, never across two
+# Of all connections: it is filled and consumed within one step of the loop.
+cdef object read_buffer = bytearray(READ_BYTES)
 cdef object read_view = memoryview(read_buffer)
-cdef object turns = WeakKeyDictionary()  # loop → its Turn
+cdef object flush_queues = WeakKeyDictionary()  # loop → its FlushQueue
 
 
 cdef class HTTP2Protocol:
     """One connection. All methods run on the loop's thread."""
 
-    _on = {}
+    _handlers = {}
 
     def __init__(self, Session session not None):
         self.session = session
         self.loop = asyncio.get_running_loop()
         self.time = self.loop.time
-        turn = turns.get(self.loop)
-        if turn is None:
-            turn = turns[self.loop] = Turn()
-        self.turn = turn
+        flush_queue = flush_queues.get(self.loop)
+        if flush_queue is None:
+            flush_queue = flush_queues[self.loop] = FlushQueue()
+        self.flush_queue = flush_queue
         self.last_read_s = self.last_event_s = self.time()
 
     # asyncio.BufferedProtocol
@@ -50,7 +53,7 @@ cdef class HTTP2Protocol:
         self.flush()
 
     def get_buffer(self, sizehint):
-        """See asyncio, whose TLS writes into slices of it."""
+        """See asyncio, whose TLS protocol writes into slices of the buffer."""
         return read_view
 
     def buffer_updated(self, Py_ssize_t nbytes):
@@ -58,11 +61,11 @@ cdef class HTTP2Protocol:
         self.receive(read_buffer, nbytes)
 
     def eof_received(self):
-        """See asyncio: HTTP/2 has no half-closed connections, it closes."""
+        """See asyncio. Closes the connection: HTTP/2 has no half-closed connections."""
         return False
 
     def connection_lost(self, exc):
-        """See asyncio. Subclasses end what they hold."""
+        """See asyncio. Subclasses end the streams they hold."""
         self.transport = None
         self._is_broken = True
         self.session.close()
@@ -83,51 +86,51 @@ cdef class HTTP2Protocol:
             self.transport.resume_reading()
         self.flush()
 
-    # What subclasses use.
+    # What subclasses use or override.
 
     cpdef receive(self, data, Py_ssize_t size=-1):
-        """Take what was read, or its first ``size`` bytes (also what somebody else had read before the connection was ours)."""
+        """Process what was read, or its first ``size`` bytes; also what was read before we got the connection."""
         if self._is_broken:
             return
         self.last_read_s = self.time()
         try:
             events = self.session.receive(data, self.last_read_s, size)
-        except EngineError as error:
-            self.broken(error)
+        except HTTP2Error as error:
+            self.protocol_error(error)
             return
         if events:
             self.last_event_s = self.last_read_s
             for event in events:
-                self.tell(event)
+                self.dispatch(event)
                 if self._is_broken:
                     return
         if not self.is_flush_due and self.session.has_output():
             self.flush()
 
-    cpdef received(self, Received event):
-        """Something came on a stream."""
+    cpdef received(self, StreamEvent event):
+        """Handle what arrived on a stream."""
 
-    cpdef tell(self, event):
-        """Hand an event to who handles it: what came on a stream to ``received``, the others by ``_on`` (type → unbound method)."""
-        if type(event) is Received:
-            self.received(<Received>event)
+    cpdef dispatch(self, event):
+        """Pass an event to its handler: stream events to ``received``, others by ``_handlers`` (type → function)."""
+        if type(event) is StreamEvent:
+            self.received(<StreamEvent>event)
             return
-        on = self._on.get(type(event))
-        if on is not None:
-            on(self, event)
+        handler = self._handlers.get(type(event))
+        if handler is not None:
+            handler(self, event)
 
-    def broken(self, error):
-        """The peer broke the protocol: cut the connection. Subclasses count it."""
+    def protocol_error(self, error):
+        """The peer broke the protocol: cut the connection. Subclasses also count or report it."""
         self.abort()
 
     cpdef flush_soon(self):
-        """Write at the end of this turn what the session has: answers of one turn leave together."""
+        """Write the session's output at the end of this loop turn, so that the responses of one turn leave together."""
         if not self.is_flush_due:
             self.is_flush_due = True
-            self.turn.add(self)
+            self.flush_queue.add(self)
 
     cpdef flush(self):
-        """Write what the session has, as long as the transport takes it; close when both sides are through."""
+        """Write the session's output as long as the transport takes it; close when both sides are done."""
         cdef list pieces
         self.is_flush_due = False
         if self.transport is None or self._is_broken:
@@ -142,25 +145,25 @@ cdef class HTTP2Protocol:
                 else:
                     break
             is_over = self.session.has_ended()
-        except EngineError as error:
-            self.broken(error)
+        except HTTP2Error as error:
+            self.protocol_error(error)
             return
         if is_over:
-            self.ended()
+            self.session_ended()
             self.close()
 
-    def ended(self):
-        """Both sides are through, or libnghttp2 ended the connection with a GOAWAY that is sent by now; it is closed next."""
+    def session_ended(self):
+        """Called before closing, when both sides are done, or libnghttp2 ended the connection with a GOAWAY."""
 
     def close(self):
-        """Close after what was written; cut off a peer that does not read it."""
+        """Close after the output that was written; cut off a peer that does not read it."""
         self._is_broken = True
         if self.transport is not None:
             self.transport.close()
             self.loop.call_later(LINGER_S, self.transport.abort)
 
     def abort(self):
-        """Cut the connection, unsent bytes included."""
+        """Cut the connection and drop unsent output."""
         self._is_broken = True
         if self.transport is not None:
             self.transport.abort()
@@ -173,20 +176,24 @@ cdef class HTTP2Protocol:
     # Keepalive.
 
     def keep_alive(self, double after_s, double timeout_s, *, bint without_streams):
-        """Ping after ``after_s`` without a byte read (0: never), cut the connection when nothing comes within ``timeout_s``.
+        """Ping after ``after_s`` without input (0: never); cut the connection if none follows within ``timeout_s``.
 
-        ``without_streams``: also while ``has_streams`` is False.
+        ``without_streams``: also ping while ``has_streams`` is False.
         """
         self.ping_after_s, self.ping_timeout_s, self.pings_without_streams = after_s, timeout_s, without_streams
         if after_s and self.ping_timer is None:
             self.ping_timer = self.loop.call_later(after_s, self._check_alive)
 
     def has_streams(self):
-        """Whether a request is under way."""
+        """Whether a request is in progress."""
         return False
 
+    def ping_timed_out(self):
+        """A ping was not acknowledged in time: cut the connection."""
+        self.abort()
+
     def _check_alive(self):
-        """The timer, set anew by itself: moving it with each read would cost more than looking at the clock once."""
+        """The ping timer. It reschedules itself: moving it with each read would cost more than looking at the clock."""
         cdef double now_s, wait_s
         self.ping_timer = None
         if self.transport is None or self._is_broken:
@@ -194,7 +201,7 @@ cdef class HTTP2Protocol:
         now_s = self.time()
         if self.ping_sent_s:
             if self.last_read_s < self.ping_sent_s:
-                self.timed_out()
+                self.ping_timed_out()
                 return
             self.ping_sent_s = 0
         wait_s = self.last_read_s + self.ping_after_s - now_s
@@ -207,13 +214,9 @@ cdef class HTTP2Protocol:
                 self.flush()
         self.ping_timer = self.loop.call_later(max(wait_s, 0.001), self._check_alive)
 
-    def timed_out(self):
-        """A ping was not answered."""
-        self.abort()
 
-
-cdef class Turn:
-    """Who writes at the end of this turn of the loop: one call for all connections."""
+cdef class FlushQueue:
+    """The connections to flush at the end of this loop turn, by one callback for all of them."""
 
     def __cinit__(self):
         self.due = []
@@ -225,7 +228,7 @@ cdef class Turn:
         return 0
 
     def flush(self):
-        """Their fault is theirs alone."""
+        """Flush them; an error in one does not affect the others."""
         cdef HTTP2Protocol connection
         due, self.due = self.due, []
         for connection in due:
@@ -233,4 +236,6 @@ cdef class Turn:
                 connection.flush()
             except Exception as error:
                 connection.abort()
-                connection.loop.call_exception_handler({"message": "writing to an HTTP/2 connection failed", "exception": error})
+                connection.loop.call_exception_handler(
+                    {"message": "writing to an HTTP/2 connection failed", "exception": error}
+                )

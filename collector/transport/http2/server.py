@@ -1,7 +1,7 @@
-"""The server's end of HTTP/2: it listens, and holds what its connections share.
+"""An HTTP/2 server: it listens, and holds what its connections share.
 
-What a request means is its user's: ``accept`` makes a :class:`Stream` of it. Frames and flow control are libnghttp2's
-(``session``).
+``accept`` decides what a request means: it makes a :class:`ServerStream` of it. Frames and flow control are the work
+of libnghttp2 (``session``).
 """
 
 import asyncio
@@ -10,26 +10,25 @@ from typing import Final, TypeAlias
 
 from collector.api import Admission
 from collector.transport.endpoint import Endpoint, LocalAddresses
-from collector.transport.http2.events import Received
-from collector.transport.http2.first_bytes import FirstBytes, HTTP1Protocol
-from collector.transport.http2.server_connection import MAX_HEADER_BYTES, ServerConnection
-from collector.transport.http2.server_streams import ServerStreams, Stream
-from collector.transport.ports import listen_error
+from collector.transport.http2.events import StreamEvent
+from collector.transport.http2.protocol_detection import HTTP1Protocol, ProtocolDetector
+from collector.transport.http2.server_connection import ServerConnection
+from collector.transport.http2.server_streams import BaseServerConnection, ServerStream
+from collector.transport.listener import Listener
 from collector.transport.tls import server_context
 from config.blocks import KeepaliveServerConfig, TLSServerConfig
 
-__all__ = ["MAX_HEADER_BYTES", "Accept", "HTTP2Server", "ServerConnection"]
+__all__ = ["Accept", "HTTP2Server"]
 
-# with max_concurrent_streams: 0; more than any client uses, so that a connection's memory is bounded
+# For max_concurrent_streams: 0. More than any client uses, so that a connection's memory is bounded.
 _MAX_STREAMS: Final = 10_000
-_HANDSHAKE_S: Final = 10.0  # of TLS
 
-Accept: TypeAlias = Callable[[ServerStreams, Received], Stream | None]
-"""Makes a stream of a request, with what came of its body; None: it was answered at once."""
+Accept: TypeAlias = Callable[[BaseServerConnection, StreamEvent], ServerStream | None]
+"""Makes a stream of a request, given what has arrived of its body; None: the request was answered at once."""
 
 
 class HTTP2Server:
-    """Listens, and holds what its connections share. ``closed`` is told why a connection was closed by us."""
+    """Listens on ``endpoint``. ``on_closed`` is called with the reason for every connection that we close."""
 
     def __init__(
         self,
@@ -39,7 +38,7 @@ class HTTP2Server:
         key: str,
         admission: Admission,
         addresses: LocalAddresses,
-        closed: Callable[[str], None],
+        on_closed: Callable[[str], None],
         keepalive: KeepaliveServerConfig | None = None,
         max_message_bytes: int,
         max_concurrent_streams: int = 0,
@@ -47,63 +46,48 @@ class HTTP2Server:
     ) -> None:
         self.accept = accept
         self.admission = admission
-        self.closed = closed
+        self.on_closed = on_closed
         self.keepalive = keepalive or KeepaliveServerConfig()
         self.max_message_bytes = max_message_bytes
         self.max_streams = max_concurrent_streams or _MAX_STREAMS
         self.write_buffer_bytes = write_buffer_bytes
-        self.connections: set[ServerConnection] = set()
         self.is_closed = False
-        self.port = 0
-        """The port it listens on; 0 before ``start`` and for a Unix socket."""
         self._endpoint = endpoint
         self._addresses = addresses
-        self._key = key
-        self._listener: asyncio.Server | None = None
-        self._undecided: set[FirstBytes] = set()
+        self._listener = Listener(endpoint, key=key)
+        self.connections: set[ServerConnection] = set()
+        self._undecided: set[ProtocolDetector] = set()
         self._all_lost = asyncio.Event()
 
+    @property
+    def port(self) -> int:
+        """The port it listens on; 0 before ``start`` and for a Unix socket."""
+        return self._listener.port
+
     async def start(self, tls: TLSServerConfig | None, http1: Callable[[], HTTP1Protocol] | None = None) -> None:
-        """Listen and serve; with ``http1`` also connections that speak HTTP/1.1, each over to a protocol that it makes.
+        """Listen and serve. With ``http1``, clients may speak HTTP/1.1 as well, and a protocol it makes serves them.
 
         Raises:
-            OSError: the endpoint cannot be listened on; the message names the key and who has the port.
-            ValueError: a certificate is wrong.
+            OSError: cannot listen on the endpoint; the message names the key and the process that has the port.
+            ValueError: a certificate cannot be used.
         """
-        protocols = ("h2",) if http1 is None else ("h2", "http/1.1")
-        context = server_context(tls, protocols=protocols) if tls is not None else None
-        try:
-            sock = self._endpoint.listen()
-        except OSError as exc:
-            raise listen_error(self._endpoint, f"{self._key}::endpoint", exc) from exc
-        loop = asyncio.get_running_loop()
-        handshake_s = _HANDSHAKE_S if context else None
-        connection = (
-            self.connection
-            if http1 is None
-            else lambda: FirstBytes(self.connection, http1, self._undecided, self.closed)
-        )
-        if self._endpoint.path:
-            self._listener = await loop.create_unix_server(
-                connection, sock=sock, ssl=context, ssl_handshake_timeout=handshake_s
-            )
+        alpn = ("h2",) if http1 is None else ("h2", "http/1.1")
+        context = server_context(tls, protocols=alpn) if tls is not None else None
+        if http1 is None:
+            await self._listener.start(self.connection, context)
         else:
-            self.port = int(sock.getsockname()[1])
-            self._listener = await loop.create_server(
-                connection, sock=sock, ssl=context, ssl_handshake_timeout=handshake_s
+            await self._listener.start(
+                lambda: ProtocolDetector(self.connection, http1, self._undecided, self.on_closed), context
             )
 
     def connection(self) -> ServerConnection:
-        """A new connection's protocol."""
+        """Return the protocol of a new connection."""
         return ServerConnection(self)
 
     async def shutdown(self, grace_s: float) -> None:
-        """Take no more connections and requests, let those in progress finish for at most ``grace_s``, close every connection."""
+        """Refuse new connections and requests, give those in progress ``grace_s`` to finish, close all connections."""
         self.is_closed = True
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener.close()
-            self._endpoint.remove_socket()
+        self._listener.close()
         for undecided in list(self._undecided):
             undecided.abort()
         for connection in list(self.connections):
@@ -116,14 +100,20 @@ class HTTP2Server:
                 for connection in list(self.connections):
                     connection.abort()
 
-    def lost(self, connection: ServerConnection) -> None:
-        """The connection is gone."""
+    # What connections use: see server_connection.ConnectionServer.
+
+    def add_connection(self, connection: ServerConnection) -> None:
+        """See :class:`ConnectionServer`."""
+        self.connections.add(connection)
+
+    def remove_connection(self, connection: ServerConnection) -> None:
+        """See :class:`ConnectionServer`."""
         self.connections.discard(connection)
         if self.is_closed and not self.connections:
             self._all_lost.set()
 
-    def is_local(self, peername: object) -> bool | None:
-        """Whether a peer is on this machine; None: that cannot be told."""
+    def is_local(self, peer_name: object) -> bool | None:
+        """See :class:`ConnectionServer`."""
         if self._endpoint.path:
             return True
-        return self._addresses.is_local(str(peername[0])) if isinstance(peername, tuple) else None
+        return self._addresses.is_local(str(peer_name[0])) if isinstance(peer_name, tuple) else None

@@ -1,6 +1,7 @@
-"""What every request of a server's connection passes: the streams that are not answered, from their head to the answer's end.
+"""The streams of a server's connection that are not answered yet, from the header block to the end of the response.
 
-Compiled. Time-outs, limits and ends of connections are ``server_connection``'s; what a request means is its user's.
+Compiled, because every request passes here. Time-outs, limits and shutdown are in ``server_connection``; what a request
+means is decided by the ``accept`` function.
 
 Source: RFC 9113 §5, §8.1.
 """
@@ -8,11 +9,11 @@ Source: RFC 9113 §5, §8.1.
 from libc.math cimport INFINITY
 from libc.stdint cimport int32_t
 
-from collector.transport.http2.events cimport Received
+from collector.transport.http2.events cimport StreamEvent
 from collector.transport.http2.protocol cimport HTTP2Protocol
 from collector.transport.http2.session cimport Session
 
-__all__ = ["FREE_BYTES", "STREAM_BYTES", "ServerStreams", "Stream"]
+__all__ = ["FREE_BYTES", "STREAM_BYTES", "BaseServerConnection", "ServerStream"]
 
 cdef enum:
     _STREAM_BYTES = 2048
@@ -23,25 +24,25 @@ STREAM_BYTES = _STREAM_BYTES
 FREE_BYTES = _FREE_BYTES
 
 
-cdef class Stream:
-    """A request being read or answered. Subclasses are made by ``accept`` and call ``connection.forget(self)`` once it is answered."""
+cdef class ServerStream:
+    """A request being read or answered. ``accept`` makes subclasses, which remove themselves when answered."""
 
-    def __init__(self, ServerStreams connection not None, int32_t stream_id):
-        self.begin(connection, stream_id)
+    def __init__(self, BaseServerConnection connection not None, int32_t stream_id):
+        self.attach(connection, stream_id)
 
-    cdef int begin(self, ServerStreams connection, int32_t stream_id) except -1:
+    cdef int attach(self, BaseServerConnection connection, int32_t stream_id) except -1:
         self.connection = connection
         self.id = stream_id
         self.is_awaited = True
         self.deadline_s = INFINITY
         return 0
 
-    cpdef received(self, Received event):
-        """More of the body, or its end."""
+    cpdef received(self, StreamEvent event):
+        """Handle more of the body, or its end."""
         raise NotImplementedError
 
     cpdef lost(self):
-        """The client gave it up, or the connection is gone: nothing can be sent any more."""
+        """The client cancelled the request or the connection is gone: nothing can be sent any more."""
         raise NotImplementedError
 
     def refused(self, error):
@@ -49,22 +50,25 @@ cdef class Stream:
         raise NotImplementedError
 
     def stalled(self):
-        """Nothing came for a minute."""
+        """Nothing was received for a minute."""
         raise NotImplementedError
 
     def expired(self):
         """``deadline_s`` has passed."""
         raise NotImplementedError
 
-    cpdef book(self, Py_ssize_t size_bytes):
-        """Book what is kept of the request; 0: nothing any more."""
+    cpdef set_held_bytes(self, Py_ssize_t size_bytes):
+        """Account for the bytes kept of the request; 0 when they are dropped."""
         self.connection.held_bytes += size_bytes - self.held_bytes
         self.held_bytes = size_bytes
 
 
-cdef class ServerStreams(HTTP2Protocol):
-    """A server's connection, as far as its streams go. ``accept(connection, event)`` makes a :class:`Stream` of a request, with what
-    came of its body; None: it was answered at once."""
+cdef class BaseServerConnection(HTTP2Protocol):
+    """The part of a server's connection that concerns its streams.
+
+    ``accept(connection, event)`` makes a :class:`ServerStream` of a request, given what has arrived of its body; it
+    returns None if the request was answered at once.
+    """
 
     def __init__(self, Session session not None, accept):
         super().__init__(session)
@@ -79,19 +83,20 @@ cdef class ServerStreams(HTTP2Protocol):
         super().connection_lost(exc)
         streams, self.streams = self.streams, {}
         for stream in streams.values():
-            (<Stream>stream).lost()
+            (<ServerStream>stream).lost()
         self.held_bytes = 0
-        self._book()
+        self._update_charge()
 
     cpdef receive(self, data, Py_ssize_t size=-1):
-        """See the base; then books what is held of requests that are not whole."""
+        """See the base; then updates the memory charge for incomplete requests."""
         HTTP2Protocol.receive(self, data, size)
-        if self._booked_bytes or self.held_bytes + self.session.held_bytes + len(self.streams) * _STREAM_BYTES > _FREE_BYTES:
-            self._book()
+        cdef Py_ssize_t held_bytes = self.held_bytes + self.session.held_bytes + len(self.streams) * _STREAM_BYTES
+        if self._charged_bytes or held_bytes > _FREE_BYTES:
+            self._update_charge()
 
-    cpdef received(self, Received event):
+    cpdef received(self, StreamEvent event):
         """See the base."""
-        cdef Stream stream = self.streams.get(event.stream_id)
+        cdef ServerStream stream = self.streams.get(event.stream_id)
         if stream is not None:
             if event.is_end or event.data:
                 stream.received(event)
@@ -101,51 +106,51 @@ cdef class ServerStreams(HTTP2Protocol):
                 return
             self.streams[event.stream_id] = stream
         if event.is_closed and stream is not None and stream.id in self.streams:
-            self.forget(stream)
+            self.remove_stream(stream)
             stream.lost()
 
     def has_streams(self):
-        """Whether a request is not answered."""
+        """See the base."""
         return bool(self.streams)
 
-    # For streams
+    # What streams use.
 
-    cpdef forget(self, Stream stream):
-        """The stream is answered, or never will be."""
+    cpdef remove_stream(self, ServerStream stream):
+        """Drop a stream that is answered, or never will be."""
         self.streams.pop(stream.id, None)
         self._ping_is_free = True
         if stream.held_bytes:
-            stream.book(0)
+            stream.set_held_bytes(0)
         if not self.streams:
             self._idle_since_s = self.last_read_s
-            if self._booked_bytes:
-                self._book()
+            if self._charged_bytes:
+                self._update_charge()
 
-    cpdef expire(self, Stream stream, double timeout_s):
-        """Call ``stream.expired`` after ``timeout_s``, unless it is forgotten by then. One timer for all streams."""
+    cpdef set_deadline(self, ServerStream stream, double timeout_s):
+        """Call ``stream.expired`` after ``timeout_s`` unless the stream is removed before. All share one timer."""
         stream.deadline_s = self.last_read_s + timeout_s
         if stream.deadline_s < self._next_deadline_s:
-            self._expire_at(stream.deadline_s)
+            self._schedule_deadline(stream.deadline_s)
 
-    cpdef give_up(self, int32_t stream_id):
-        """What the client still sends of a request that was answered is of no use: RST_STREAM after the answer (RFC 9113 §8.1)."""
+    cpdef reset_when_flushed(self, int32_t stream_id):
+        """Send RST_STREAM after the response: the rest of the request is not wanted (RFC 9113 §8.1)."""
         self.resets.append(stream_id)
 
     cpdef flush(self):
         """See the base."""
         HTTP2Protocol.flush(self)
-        if self.resets and self.is_open and not self._is_paused:  # not before: libnghttp2 would drop the answer
+        if self.resets and self.is_open and not self._is_paused:  # not earlier: libnghttp2 would drop the response
             resets, self.resets = self.resets, []
             for stream_id in resets:
                 self.session.reset(stream_id, NO_ERROR)
             HTTP2Protocol.flush(self)
 
-    # Subclasses'
+    # What subclasses implement.
 
-    def _book(self):
-        """Charge the budget with what is held."""
+    def _update_charge(self):
+        """Charge the memory budget for what is held."""
         raise NotImplementedError
 
-    def _expire_at(self, double deadline_s):
-        """Set the timer of the earliest deadline."""
+    def _schedule_deadline(self, double deadline_s):
+        """Set the timer for the earliest deadline."""
         raise NotImplementedError

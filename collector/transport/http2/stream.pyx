@@ -1,4 +1,4 @@
-"""What a session holds of one stream: the body that comes in, what is left of the one that goes out, and what was told."""
+"""A session's state of one stream: the body received, the body to send, and what was reported of it."""
 
 cimport cython
 from cpython.object cimport PyObject
@@ -12,19 +12,19 @@ cdef extern from "Python.h":
     char *_bytes_at "PyBytes_AS_STRING"(PyObject *)
 
 cdef enum:
-    FIRST_BYTES = 16 * 1024         # a body's buffer may be this large at once; later at most GROWTH times what came
+    FIRST_BYTES = 16 * 1024  # a body's buffer may have this size at once; later at most GROWTH times what was received
     GROWTH = 4
 
 
 @cython.freelist(64)
 cdef class Stream:
-    """Both directions of one stream. ``body`` has one owner, this object, until it is handed over."""
+    """Both directions of one stream. ``body`` is a bytes object that only this object refers to, until it is taken."""
 
     def __dealloc__(self):
         Py_XDECREF(self.body)
 
     cdef int append(self, const uint8_t *data, Py_ssize_t size, Py_ssize_t at_most) except -1:
-        """Add to the body. Its buffer never has much more room than what came; ``at_most``: bytes it can come to."""
+        """Append to the body, whose buffer is never much larger than the input; ``at_most``: its largest size."""
         cdef Py_ssize_t needed = self.size + size
         cdef Py_ssize_t room
         if needed > self.capacity:
@@ -40,8 +40,8 @@ cdef class Stream:
         self.size = needed
         return 0
 
-    cdef bytes take(self):
-        """The body so far, and an empty one in its place."""
+    cdef bytes take_body(self):
+        """Return the body received so far, and start an empty one."""
         cdef PyObject *body = self.body
         cdef Py_ssize_t size = self.size, capacity = self.capacity
         self.body, self.size, self.capacity = NULL, 0, 0

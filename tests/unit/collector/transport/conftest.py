@@ -1,4 +1,4 @@
-"""A gRPC server without sockets: a loop whose time stands still until it is moved, transports that keep what is written."""
+"""A gRPC server without sockets: a loop with a manual clock, and transports that record what is written."""
 
 import asyncio
 import heapq
@@ -17,7 +17,7 @@ from config.blocks import GRPCServerConfig
 
 
 class ManualLoop:
-    """The little of an event loop that protocols use. Runs what is due when it is told to."""
+    """The parts of an event loop that protocols use, with a manual clock."""
 
     def __init__(self):
         self.now_s = 1000.0
@@ -44,7 +44,7 @@ class ManualLoop:
         return self.call_at(self.now_s, callback, *args)
 
     def run(self, seconds=0.0):
-        """All that is due within ``seconds``, in order."""
+        """Run everything that is due within ``seconds``, in order."""
         until_s = self.now_s + seconds
         while self._timers and self._timers[0][0] <= until_s:
             when_s, _, handle = heapq.heappop(self._timers)
@@ -55,7 +55,7 @@ class ManualLoop:
 
 
 class FakeTransport(asyncio.Transport):
-    """Keeps what is written; the connection is lost in the turn after it was closed."""
+    """Records what is written; the connection is lost in the turn after it was closed."""
 
     def __init__(self, loop, protocol):
         super().__init__({"peername": ("127.0.0.1", 4711)})
@@ -95,42 +95,42 @@ class FakeTransport(asyncio.Transport):
 
 
 class Client:
-    """The other end of one connection, with an engine of its own; ``answers``: stream id → fields, body and how it ended."""
+    """The client's end of one connection, over another binding of libnghttp2."""
 
     def __init__(self, loop, http2):
         self.loop = loop
         self.protocol = http2.connection()
         self.transport = FakeTransport(loop, self.protocol)
-        self.engine = http2_peer.client()
+        self.connection = http2_peer.client()
         self.events = []
         self.protocol.connection_made(self.transport)
 
     def feed(self, data):
-        """Raw bytes to the server."""
+        """Pass raw bytes to the server."""
         self.protocol.receive(data)
         self.loop.run()
 
     def exchange(self):
-        """Both ways, until nothing more is said."""
+        """Pass bytes in both directions until neither side has output."""
         while True:
             self.loop.run()
-            said = self.engine.data_to_send() if self.engine.want_write else b""
-            if said and not self.transport.is_closed:
-                self.feed(said)
-            heard, self.transport.written[:] = bytes(self.transport.written), b""
-            if heard:
-                self.engine.receive_data(heard)
-                self.events += self.engine.events()
-                if not self.engine.want_read:  # after a GOAWAY without a stream, as clients do
-                    self.feed(self.engine.data_to_send())
+            sent = self.connection.data_to_send() if self.connection.want_write else b""
+            if sent and not self.transport.is_closed:
+                self.feed(sent)
+            received, self.transport.written[:] = bytes(self.transport.written), b""
+            if received:
+                self.connection.receive_data(received)
+                self.events += self.connection.events()
+                if not self.connection.want_read:  # after a GOAWAY without a stream, as clients do
+                    self.feed(self.connection.data_to_send())
                     self.transport.close()
                     self.loop.run()
                     return
-            if not said and not heard:
+            if not sent and not received:
                 return
 
     def request(self, path, body=b"", *, end_stream=True, **headers):
-        """Sends a request; the id of its stream."""
+        """Send a request and return the id of its stream."""
         fields = {
             ":method": "POST",
             ":scheme": "http",
@@ -145,14 +145,14 @@ class Client:
             for name, value in fields.items()
             if value is not None
         ]
-        stream_id = self.engine.send_request(pairs, end_stream=end_stream and not body)
+        stream_id = self.connection.send_request(pairs, end_stream=end_stream and not body)
         if body:
-            self.engine.send_data(stream_id, body, end_stream=end_stream)
+            self.connection.send_data(stream_id, body, end_stream=end_stream)
         self.exchange()
         return stream_id
 
     def answer(self, stream_id):
-        """(headers and trailers, body, error code of the reset or None); None: nothing yet."""
+        """Return (headers and trailers, body, error code of a reset or None); None if there is nothing yet."""
         fields, body, error = {}, b"", None
         for event in self.events:
             if getattr(event, "stream_id", None) != stream_id:
@@ -166,7 +166,7 @@ class Client:
         return (fields, body, error) if fields or body or error is not None else None
 
     def goaways(self):
-        """(error code, debug data) of each GOAWAY."""
+        """Return (error code, debug data) of each GOAWAY."""
         return [
             (event.error_code, event.debug_data)
             for event in self.events
@@ -180,7 +180,7 @@ class Client:
 
 @pytest.fixture
 def loop(monkeypatch):
-    """The loop of every protocol made in the test."""
+    """The loop of every protocol created in the test."""
     manual = ManualLoop()
     monkeypatch.setattr(asyncio, "get_running_loop", lambda: manual)
     return manual
@@ -188,7 +188,7 @@ def loop(monkeypatch):
 
 @pytest.fixture
 def grpc_server(loop):
-    """``serve(method, host=None, **config)`` → a server with ``/a.B/C``, and how to connect to it."""
+    """``serve(method, host=None, **config)`` returns a server with ``/a.B/C``, and how to connect to it."""
 
     def serve(method=lambda message, _, reply: reply(message), host=None, files=None, **config):
         refused, closed, log = Counter(), Counter(), RecordingLog()
@@ -200,8 +200,8 @@ def grpc_server(loop):
             addresses=LocalAddresses(),
             clock=FakeClock(),
             log=log,
-            refused=lambda reason: refused.update([reason]),
-            closed=lambda reason: closed.update([reason]),
+            on_refused=lambda reason: refused.update([reason]),
+            on_closed=lambda reason: closed.update([reason]),
             files=files or {},
         )
         http2 = server.prepare(host)

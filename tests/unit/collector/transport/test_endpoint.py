@@ -26,7 +26,7 @@ from collector.transport.endpoint import Endpoint, LocalAddresses, interface_add
     ],
 )
 def test_endpoint_forms(text, endpoint, written):
-    """Go's and gRPC's."""
+    """Go's and gRPC's forms."""
     assert Endpoint.parse(text) == endpoint
     assert str(endpoint) == written
 
@@ -50,9 +50,9 @@ def test_endpoint_forms(text, endpoint, written):
         "a:٣",
     ],
 )
-def test_what_is_no_endpoint_says_what_is(text):
+def test_invalid_endpoints_say_what_is_expected(text):
     """The message shows the value."""
-    with pytest.raises(ValueError, match=r"write|is a URL|no valid"):
+    with pytest.raises(ValueError, match=r"is not a valid|is a URL"):
         Endpoint.parse(text)
 
 
@@ -68,20 +68,20 @@ def test_any_text_parses_or_is_refused(text):
 
 
 def test_localhost_listens_on_ipv4_first():
-    """As Go does: one address, not one a family with different ports."""
+    """As in Go: one address, not one per family with different ports."""
     with Endpoint.parse("localhost:0").listen() as sock:
         assert sock.getsockname()[0] == "127.0.0.1"
 
 
 def test_second_listener_on_a_port_is_refused():
-    """No SO_REUSEPORT."""
+    """Without SO_REUSEPORT."""
     with Endpoint.parse("127.0.0.1:0").listen() as sock, pytest.raises(OSError) as failure:
         Endpoint("127.0.0.1", sock.getsockname()[1]).listen()
     assert failure.value.errno == errno.EADDRINUSE
 
 
 def test_stale_unix_socket_is_replaced_a_live_one_is_not():
-    """And a file that is no socket is left alone."""
+    """And a file that is not a socket is left alone."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a.sock")
         endpoint = Endpoint(path=str(path))
@@ -116,7 +116,7 @@ def test_stale_unix_socket_is_replaced_a_live_one_is_not():
     ],
 )
 def test_local_addresses(address, local):
-    """Loopback, an address of ours, and IPv4 as a dual-stack socket shows it."""
+    """Loopback, an address of this machine, and IPv4 as dual-stack sockets report it."""
     assert LocalAddresses(lambda: frozenset({"10.0.0.5", "fe80::1"})).is_local(address) is local
 
 
@@ -139,8 +139,8 @@ def test_grpc_peers(peer, local):
     assert LocalAddresses(lambda: frozenset({"10.0.0.5", "fe80::1"})).is_local_grpc(peer) is local
 
 
-def test_new_addresses_are_seen_after_a_while_and_asked_for_rarely():
-    """Reading the interfaces costs a system call each: once in 30 s."""
+def test_new_addresses_are_seen_after_a_while_and_read_rarely():
+    """Reading the interfaces costs system calls: at most once in 30 s."""
     own, reads, now = {"10.0.0.5"}, [], [0.0]
 
     def read():
@@ -158,7 +158,7 @@ def test_new_addresses_are_seen_after_a_while_and_asked_for_rarely():
 
 
 def test_real_interfaces():
-    """The machine has at least loopback."""
+    """The machine has at least a loopback interface."""
     assert {"127.0.0.1", "::1"} & interface_addresses()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))

@@ -1,11 +1,11 @@
-"""Requests that provoke faults cannot fill the log."""
+"""Requests that provoke errors cannot flood the log."""
 
 from collector.testing import FakeClock, RecordingTelemetry
 from collector.transport.error_log import ErrorLog
 
 
 async def test_one_line_a_second():
-    """The first fault is logged with its error; those of the same second are not, the next one is."""
+    """The first error is logged with its exception; others of the same second are not, the next one is."""
     telemetry, clock = RecordingTelemetry(), FakeClock()
     log = ErrorLog(telemetry.log, clock, "it failed", config="receivers::otlp")
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""A taken port is named with its owner and the key that moves it."""
+"""The error for a busy port names its owner and the key that configures another."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ from collector.transport.ports import describe_port_conflict, is_port_conflict
 
 
 def test_names_the_process_and_the_key():
-    """The message holds the address, our own pid and the key."""
+    """The message contains the address, our own pid and the key."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
@@ -24,7 +24,7 @@ def test_names_the_process_and_the_key():
 
 
 def test_brackets_ipv6_and_survives_an_unknown_owner():
-    """A port nobody is seen on still gives a usable sentence."""
+    """A port whose owner is unknown still gives a usable sentence."""
     message = describe_port_conflict("::1", 1, "service::telemetry::metrics::address")
     assert "[::1]:1 " in message
     assert "ss -ltnp" in message

@@ -1,4 +1,4 @@
-"""What a client was configured with never stands in a message."""
+"""A client's configured secrets never appear in messages."""
 
 import pytest
 

@@ -53,7 +53,7 @@ def pki(tmp_path):
 
 
 async def greet(server: ssl.SSLContext, client: ssl.SSLContext, name: str = "localhost") -> dict:
-    """Shake hands over loopback; the server's certificate as the client saw it."""
+    """Shake hands over loopback; return the server's certificate as the client saw it."""
 
     async def serve(reader, writer):
         try:
@@ -89,7 +89,7 @@ async def test_inline_pem_works_as_files_do(module_pki):
     await greet(server_context(TLSServerConfig(cert_pem=cert, key_pem=key)), client_context(TLSClientConfig(ca_pem=ca)))
 
 
-async def test_an_unknown_authority_is_refused_unless_told_not_to_look(module_pki):
+async def test_an_unknown_authority_is_refused_unless_verification_is_skipped(module_pki):
     server = server_context(module_pki.server())
     with pytest.raises(ssl.SSLCertVerificationError):
         await greet(server, client_context(TLSClientConfig()))
@@ -247,9 +247,9 @@ def test_what_grpc_cannot_do_is_refused_by_name(more, named):
         ({"ca_file": "/nowhere/ca.pem"}, "tls::ca_file"),
         ({"ca_pem": "no pem"}, "tls::ca_file"),
         ({"cert_file": "/nowhere/c.pem", "key_file": "/nowhere/k.pem"}, "tls::cert_file"),
-        ({"cert_pem": "x"}, "without key_file"),
-        ({"key_pem": "SECRET"}, "without cert_file"),
-        ({"cert_pem": "x", "key_pem": "SECRET"}, "no PEM certificate"),
+        ({"cert_pem": "x"}, r"cert_pem\) requires key_file"),
+        ({"key_pem": "SECRET"}, r"key_pem\) requires cert_file"),
+        ({"cert_pem": "x", "key_pem": "SECRET"}, "not a PEM certificate"),
         ({"min_version": "1.3", "max_version": "1.2"}, "above max_version"),
         ({"cipher_suites": ("RC4",)}, "RC4 unknown"),
         ({"curve_preferences": ("P256", "P384")}, "curve_preferences"),
@@ -262,5 +262,5 @@ def test_errors_name_the_key_and_show_no_secret(more, named):
 
 
 def test_a_server_without_certificate_is_refused():
-    with pytest.raises(ValueError, match="a server needs cert_file"):
+    with pytest.raises(ValueError, match="a server requires cert_file"):
         server_context(TLSServerConfig())

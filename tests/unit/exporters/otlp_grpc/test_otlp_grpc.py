@@ -297,7 +297,7 @@ async def test_shutdown_under_load_loses_nothing():
     ("config", "said"),
     [
         ({}, "endpoint: required"),
-        ({"endpoint": "h:1", "transport": "grpcio", "compression": "zstd"}, "zstd is not available over gRPC"),
+        ({"endpoint": "h:1", "transport": "grpcio", "compression": "zstd"}, "transport grpcio does not support zstd"),
         ({"endpoint": "h:1", "headers": {"grpc-x": "1"}}, "grpc-x"),
         ({"endpoint": "h:1", "unknown": 1}, "unknown"),
     ],

@@ -1,4 +1,4 @@
-"""The gRPC client over both transports against grpcio's server on the loopback: what it sends, how it reads status, what its errors say."""
+"""The gRPC client, over both transports, against grpcio's server: what it sends, how it reads statuses, its errors."""
 
 import asyncio
 import gzip
@@ -21,7 +21,7 @@ USED = {"transport": "http2"}
 
 @pytest.fixture(autouse=True, params=["http2", "grpcio"])
 def transport(request, monkeypatch):
-    """Each test runs over both transports."""
+    """Run each test over both transports."""
     monkeypatch.setitem(USED, "transport", request.param)
     return request.param
 
@@ -148,14 +148,14 @@ async def test_retry_info_asks_for_a_wait_and_makes_exhaustion_retryable(delay, 
         (grpc.StatusCode.OUT_OF_RANGE, "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes"),
     ],
 )
-async def test_what_is_refused_for_its_size_is_told_apart(code, text):
-    """In the words of the servers there are: the exporter sends it in parts."""
+async def test_refusals_for_size_are_distinguished(code, text):
+    """In the words of existing servers, so that the exporter splits the batch."""
     async with Rig(fails(code, text)) as rig:
         with pytest.raises(TooLargeError):
             await rig.call()
 
 
-async def test_garbage_in_the_details_is_no_wish():
+async def test_garbage_in_the_details_is_not_a_delay():
     async with Rig(fails(grpc.StatusCode.RESOURCE_EXHAUSTED, raw=b"\xff\xff\xff")) as rig:
         with pytest.raises(PermanentError):
             await rig.call()
@@ -250,12 +250,12 @@ async def test_renewed_certificates_are_taken_up(pki, tmp_path):
         assert await client.call(METHOD, b"x", timeout_s=10) == b"x", "what works stays in use"
         other.write_bytes(ca.read_bytes())
         await rig.clock.advance(11)
-        heard = []
-        assert not client.begin(METHOD, b"x", heard.append, timeout_s=10), "what is new has to be connected first"
+        outcomes = []
+        assert not client.try_call(METHOD, b"x", outcomes.append, timeout_s=10), "what is new has to be connected first"
         assert await client.call(METHOD, b"x", timeout_s=10) == b"x"
         if USED["transport"] == "http2":
-            assert client.begin(METHOD, b"y", heard.append, timeout_s=10)
-            await eventually(lambda: heard == [b"y"])
+            assert client.try_call(METHOD, b"y", outcomes.append, timeout_s=10)
+            await eventually(lambda: outcomes == [b"y"])
         await client.close()
 
 
@@ -269,16 +269,16 @@ async def test_an_extension_gives_credentials():
         client = make(endpoint=f"127.0.0.1:{rig.port}", tls={"insecure": True}, auth={"authenticator": "tokens"})
         await client.open(FakeHost(extensions={"tokens": Tokens()}))
         await client.call(METHOD, b"x", timeout_s=10)
-        heard = []
-        if client.begin(METHOD, b"y", heard.append, timeout_s=10):
-            await eventually(lambda: heard == [b"y"])
+        outcomes = []
+        if client.try_call(METHOD, b"y", outcomes.append, timeout_s=10):
+            await eventually(lambda: outcomes == [b"y"])
         await client.close()
     assert len(rig.requests) == (2 if USED["transport"] == "http2" else 1)
     assert {metadata["authorization"] for metadata, _ in rig.requests} == {"Bearer fresh"}
 
 
 async def test_credentials_that_are_not_to_be_had_are_the_calls_error():
-    """Nothing is begun without them."""
+    """No call is started without them."""
 
     class Missing:
         def client_headers(self):
@@ -287,39 +287,39 @@ async def test_credentials_that_are_not_to_be_had_are_the_calls_error():
     async with Rig() as rig:
         await rig.call()
         rig.client._authenticator = Missing()
-        heard = []
-        assert not rig.client.begin(METHOD, b"x", heard.append, timeout_s=10)
+        outcomes = []
+        assert not rig.client.try_call(METHOD, b"x", outcomes.append, timeout_s=10)
         with pytest.raises(RetryableError, match="no token yet"):
             await rig.call()
-    assert (len(rig.requests), heard) == (1, [])
+    assert (len(rig.requests), outcomes) == (1, [])
 
 
 async def test_a_begun_calls_error_is_translated_as_any():
-    """Nothing is begun before the client is open."""
-    assert not make(endpoint="h:1").begin(METHOD, b"x", print, timeout_s=10)
+    """No call is started before the client is open."""
+    assert not make(endpoint="h:1").try_call(METHOD, b"x", print, timeout_s=10)
     async with Rig() as rig:
         await rig.call()
         rig.behave = fails(grpc.StatusCode.RESOURCE_EXHAUSTED, "slow down", 0.5)
-        heard = []
-        if rig.client.begin(METHOD, b"x", heard.append, timeout_s=10):
-            await eventually(lambda: heard)
-            error = rig.client.error(heard[0])
+        outcomes = []
+        if rig.client.try_call(METHOD, b"x", outcomes.append, timeout_s=10):
+            await eventually(lambda: outcomes)
+            error = rig.client.error(outcomes[0])
             assert (type(error), error.reason, error.retry_after_s) == (RetryableError, "grpc_resource_exhausted", 0.5)
 
 
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"transport": "grpcio", "compression": "zstd"}, "zstd is not available over gRPC with transport grpcio"),
-        ({"transport": "grpcio", "compression": "snappy"}, "snappy is not available"),
-        ({"transport": "http2", "endpoint": "a b:1"}, "is no host:port"),
-        ({"transport": "http2", "headers": {"x": "\n"}}, "no printable ASCII"),
+        ({"transport": "grpcio", "compression": "zstd"}, "transport grpcio does not support zstd"),
+        ({"transport": "grpcio", "compression": "snappy"}, "does not support snappy"),
+        ({"transport": "http2", "endpoint": "a b:1"}, "expected host:port"),
+        ({"transport": "http2", "headers": {"x": "\n"}}, "not printable ASCII"),
         ({"transport": "http2", "authority": "a\r\nb"}, "^authority: "),
         ({"transport": "http2", "user_agent": "\u00fc"}, "^user_agent: "),
         ({"transport": "http2", "tls": {"max_version": "1.1"}}, "tls::max_version"),
         ({"headers": {"grpc-timeout": "1"}}, "grpc-timeout"),
-        ({"headers": {"connection": "close"}}, "no name for gRPC metadata"),
-        ({"headers": {"a b": "1"}}, "no name for gRPC metadata"),
+        ({"headers": {"connection": "close"}}, "not allowed as the name of gRPC metadata"),
+        ({"headers": {"a b": "1"}}, "not allowed as the name of gRPC metadata"),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(config, said):

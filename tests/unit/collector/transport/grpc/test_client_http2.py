@@ -1,4 +1,4 @@
-"""Calls over real sockets: which connection takes them, what happens when one goes, how long they wait."""
+"""Calls over real sockets: which connection carries them, what happens when one is lost, how long they wait."""
 
 import asyncio
 import ssl
@@ -12,7 +12,7 @@ import uvloop
 import http2_peer
 from collector.testing import eventually, free_port
 from collector.transport.compression import decompress
-from collector.transport.grpc import client_http2
+from collector.transport.grpc import client_http2, subchannel
 from collector.transport.grpc.client_http2 import HTTP2Channel
 from collector.transport.grpc.framing import encode_message
 from collector.transport.grpc.status import CallError
@@ -25,10 +25,10 @@ OK = ((b"grpc-status", b"0"),)
 
 
 class Peer(asyncio.Protocol):
-    """The server's end of one connection: ``behave(peer, stream_id)`` for each request; the default answers an empty message."""
+    """The server's end of a connection: ``behave(peer, stream_id)`` per request; by default an empty response."""
 
     def __init__(self, backend):
-        self.engine = http2_peer.server(max_concurrent_streams=backend.max_streams)
+        self.connection = http2_peer.server(max_concurrent_streams=backend.max_streams)
         self.backend = backend
         self.bodies = {}
 
@@ -40,8 +40,8 @@ class Peer(asyncio.Protocol):
     def data_received(self, data):
         if not self.is_open:
             return
-        self.engine.receive_data(data)
-        for event in self.engine.events():
+        self.connection.receive_data(data)
+        for event in self.connection.events():
             if isinstance(event, http2_peer.RequestReceived):
                 self.bodies[event.stream_id] = b""
                 self.backend.requests.append(dict(event.headers))
@@ -54,10 +54,10 @@ class Peer(asyncio.Protocol):
         self.flush()
 
     def flush(self):
-        """Writes what there is to say; closes when both ends are through."""
+        """Write pending output; close when both ends are done."""
         if self.is_open:
-            self.transport.write(self.engine.data_to_send())
-            if not self.engine.want_read and not self.engine.want_write:
+            self.transport.write(self.connection.data_to_send())
+            if not self.connection.want_read and not self.connection.want_write:
                 self.transport.close()
 
     @property
@@ -65,14 +65,14 @@ class Peer(asyncio.Protocol):
         return not self.transport.is_closing()
 
     def answer(self, stream_id, body=b""):
-        self.engine.send_response(stream_id, HEAD)
-        self.engine.send_data(stream_id, encode_message(body))
-        self.engine.send_trailers(stream_id, OK)
+        self.connection.send_response(stream_id, HEAD)
+        self.connection.send_data(stream_id, encode_message(body))
+        self.connection.send_trailers(stream_id, OK)
         asyncio.get_running_loop().call_soon(self.flush)  # answers of one turn leave together
 
 
 class Backend:
-    """A server whose behaviour tests write."""
+    """A server whose behaviour each test defines."""
 
     def __init__(self, behave=Peer.answer, *, max_streams=100, tls=None, host="127.0.0.1", port=0, path=None):
         self.behave = behave
@@ -117,13 +117,13 @@ async def code_of(call):
 
 @pytest.fixture(autouse=True)
 def quick_backoff(monkeypatch):
-    """Waits of seconds become hundredths."""
-    monkeypatch.setattr(client_http2, "_BACKOFF_S", 0.02)
-    monkeypatch.setattr(client_http2, "MAX_BACKOFF_S", 0.05)
+    """Shorten waits of seconds to hundredths."""
+    monkeypatch.setattr(subchannel, "_BACKOFF_S", 0.02)
+    monkeypatch.setattr(subchannel, "MAX_BACKOFF_S", 0.05)
 
 
-async def test_a_call_says_what_grpc_wants_to_hear():
-    """The headers of PROTOCOL-HTTP2, and the time left."""
+async def test_a_call_sends_the_headers_of_grpc():
+    """The headers of PROTOCOL-HTTP2, and the remaining time."""
     async with Backend() as backend:
         client = channel(
             f"dns:///localhost:{backend.port}", metadata={"X-A": "b", "k-bin": "\x01"}, balancer_name="pick_first"
@@ -150,7 +150,7 @@ async def test_a_call_says_what_grpc_wants_to_hear():
 
 
 async def test_calls_are_spread_over_all_addresses_in_turn():
-    """round_robin; pick_first stays with one."""
+    """round_robin uses all addresses; pick_first stays with one."""
     async with Backend(host="127.0.0.1") as one, Backend(host="127.0.0.2", port=one.port) as two:
         target = f"ipv4:127.0.0.1:{one.port},127.0.0.2:{two.port}"
         client = channel(target)
@@ -169,8 +169,8 @@ async def test_calls_are_spread_over_all_addresses_in_turn():
         await client.close()
 
 
-async def test_pick_first_goes_on_to_the_next_address():
-    """The first that works."""
+async def test_pick_first_tries_the_next_address():
+    """It uses the first address that works."""
     async with Backend() as backend:
         client = channel(f"ipv4:127.0.0.1:{free_port()},127.0.0.1:{backend.port}", balancer_name="pick_first")
         assert await client.call(METHOD, b"x", timeout_s=5) == b""
@@ -178,7 +178,7 @@ async def test_pick_first_goes_on_to_the_next_address():
 
 
 async def test_one_dead_address_harms_nobody():
-    """round_robin uses what is ready."""
+    """round_robin uses the connections that are ready."""
     async with Backend() as backend:
         client = channel(f"ipv4:127.0.0.1:{free_port()},127.0.0.1:{backend.port}")
         for _ in range(5):
@@ -186,8 +186,8 @@ async def test_one_dead_address_harms_nobody():
         await client.close()
 
 
-async def test_nobody_there_fails_fast_and_waits_only_where_asked():
-    """With the reason; with wait_for_ready until the deadline, or until somebody is there."""
+async def test_an_unreachable_server_fails_fast_unless_wait_for_ready():
+    """It fails with the reason; with wait_for_ready, it waits until the deadline or until a server is there."""
     port = free_port()
     client, patient = channel(f"127.0.0.1:{port}"), channel(f"127.0.0.1:{port}", wait_for_ready=True)
     code, text = await code_of(client.call(METHOD, b"x", timeout_s=30))
@@ -206,7 +206,7 @@ async def test_nobody_there_fails_fast_and_waits_only_where_asked():
     await patient.close()
 
 
-async def test_a_port_that_speaks_no_http2_is_said():
+async def test_a_port_without_http2_is_reported():
     """A connection that never becomes ready fails with its reason, in time."""
 
     async def serve(reader, writer):
@@ -223,7 +223,7 @@ async def test_a_port_that_speaks_no_http2_is_said():
     port = server.sockets[0].getsockname()[1]
     client = channel(f"127.0.0.1:{port}")
     code, text = await code_of(client.call(METHOD, b"x", timeout_s=10))
-    assert (code, "broke HTTP/2" in text) == ("UNAVAILABLE", True)
+    assert (code, "violated HTTP/2" in text) == ("UNAVAILABLE", True)
     await client.close()
     answer = b""
     client = channel(f"127.0.0.1:{port}", connect_timeout_s=0.05)
@@ -236,11 +236,11 @@ async def test_a_port_that_speaks_no_http2_is_said():
 
 
 async def test_a_deadline_ends_the_call_at_the_server_too():
-    """RST_STREAM CANCEL; the connection stays. So does a caller who goes away."""
+    """RST_STREAM CANCEL; the connection stays. The same if the caller is cancelled."""
     async with Backend(lambda *_: None) as backend:
         client = channel(f"127.0.0.1:{backend.port}")
         code, text = await code_of(client.call(METHOD, b"x", timeout_s=0.2))
-        assert (code, "no answer within 0.2 s" in text) == ("DEADLINE_EXCEEDED", True)
+        assert (code, "no response within 0.2 s" in text) == ("DEADLINE_EXCEEDED", True)
         await eventually(lambda: backend.resets == [http2_peer.ErrorCode.CANCEL])
         gone = asyncio.ensure_future(client.call(METHOD, b"x", timeout_s=50))
         await eventually(lambda: len(backend.requests) == 2)
@@ -254,7 +254,7 @@ async def test_a_deadline_ends_the_call_at_the_server_too():
 
 
 async def test_the_earliest_deadline_counts():
-    """However the calls are ordered."""
+    """In any order of the calls."""
     async with Backend(lambda *_: None) as backend:
         client = channel(f"127.0.0.1:{backend.port}")
         ended = []
@@ -269,7 +269,7 @@ async def test_the_earliest_deadline_counts():
 
 
 async def test_the_servers_limit_of_streams_is_kept():
-    """The others wait here, and go as streams end; one that is cancelled while it waits is never sent."""
+    """The others wait in the client and start as streams end; a call cancelled while waiting is never sent."""
     held = []
     async with Backend(lambda peer, stream_id: held.append((peer, stream_id)), max_streams=2) as backend:
         client = channel(f"127.0.0.1:{backend.port}")
@@ -287,10 +287,10 @@ async def test_the_servers_limit_of_streams_is_kept():
 
 
 async def test_refused_streams_are_sent_again_once():
-    """Elsewhere or on the same connection; twice refused is UNAVAILABLE."""
+    """On another or the same connection; a call refused twice is UNAVAILABLE."""
 
     def refuse(peer, stream_id):
-        peer.engine.reset_stream(stream_id, http2_peer.ErrorCode.REFUSED_STREAM)
+        peer.connection.reset_stream(stream_id, http2_peer.ErrorCode.REFUSED_STREAM)
 
     def once(peer, stream_id):
         (refuse if len(peer.backend.requests) == 1 else Peer.answer)(peer, stream_id)
@@ -306,7 +306,7 @@ async def test_refused_streams_are_sent_again_once():
 
 
 async def test_a_call_between_two_connections_keeps_its_deadline():
-    """It is nowhere for one turn, and the deadlines may be looked at just then."""
+    """For one turn it is on no connection, and the deadlines may be checked in that turn."""
 
     def not_processed(call, reason, *, was_sent):
         HTTP2Channel.not_processed(client, call, reason, was_sent=was_sent)
@@ -315,7 +315,7 @@ async def test_a_call_between_two_connections_keeps_its_deadline():
 
     def refuse_second(peer, stream_id):
         if len(peer.backend.requests) == 2:
-            peer.engine.reset_stream(stream_id, http2_peer.ErrorCode.REFUSED_STREAM)
+            peer.connection.reset_stream(stream_id, http2_peer.ErrorCode.REFUSED_STREAM)
 
     async with Backend() as backend:
         client = channel(f"127.0.0.1:{backend.port}")
@@ -328,7 +328,7 @@ async def test_a_call_between_two_connections_keeps_its_deadline():
 
 
 async def test_goaway_moves_calls_to_a_new_connection():
-    """What the server had taken it answers, what it had not is sent again; nobody notices."""
+    """The server answers what it had accepted, the rest is sent again; no call fails."""
 
     def leave(peer, stream_id):
         if stream_id == 1:
@@ -336,7 +336,7 @@ async def test_goaway_moves_calls_to_a_new_connection():
         elif peer is peer.backend.peers[0]:
             if stream_id == 3:
                 asyncio.get_running_loop().call_later(0.05, peer.answer, stream_id)
-                peer.engine.send_goaway(http2_peer.ErrorCode.NO_ERROR, last_stream_id=3, debug_data=b"max_age")
+                peer.connection.send_goaway(http2_peer.ErrorCode.NO_ERROR, last_stream_id=3, debug_data=b"max_age")
         else:
             peer.answer(stream_id)
 
@@ -350,7 +350,7 @@ async def test_goaway_moves_calls_to_a_new_connection():
 
 
 async def test_a_lost_connection_is_made_again():
-    """Calls under way fail as UNAVAILABLE, for the queue to judge; the next waits for the new connection."""
+    """Calls in progress fail as UNAVAILABLE, for the queue to decide; the next waits for the new connection."""
     async with Backend(lambda *_: None) as backend:
         client = channel(f"127.0.0.1:{backend.port}")
         lost = asyncio.ensure_future(client.call(METHOD, b"x", timeout_s=20))
@@ -363,7 +363,7 @@ async def test_a_lost_connection_is_made_again():
 
 
 async def test_addresses_are_looked_up_again(monkeypatch):
-    """New ones join, those that are gone finish what they have; a lookup that fails changes nothing."""
+    """New addresses are used, removed ones finish their calls; a failed lookup changes nothing."""
     answers = []
 
     async def resolve(_):
@@ -406,8 +406,8 @@ async def test_unix_sockets_are_connected_to():
             assert backend.requests[0][b":authority"] == b"localhost"
 
 
-async def test_a_close_lets_calls_finish_where_asked():
-    """With grace; without, they are cancelled, and so is every later call. Twice is once."""
+async def test_close_lets_calls_finish_within_the_grace():
+    """Within the grace; without one, they are cancelled, and so is every later call. A second close does nothing."""
     async with Backend(lambda *_: None) as backend:
         client = channel(f"127.0.0.1:{backend.port}")
         call = asyncio.ensure_future(client.call(METHOD, b"x", timeout_s=20))
@@ -438,7 +438,7 @@ def pki(tmp_path):
 
 @pytest.mark.parametrize("alpn", [["h2"], ["http/1.1"], None])
 async def test_tls_needs_alpn_h2(pki, alpn):
-    """A server that does not choose it is refused, by that name."""
+    """A server that does not choose it is refused, with that reason."""
     server, trusting = pki
     if alpn:
         server.set_alpn_protocols(alpn)
@@ -449,12 +449,12 @@ async def test_tls_needs_alpn_h2(pki, alpn):
             assert backend.requests[0][b":scheme"] == b"https"
         else:
             code, text = await code_of(client.call(METHOD, b"x", timeout_s=5))
-            assert (code, "does not offer HTTP/2 (ALPN h2)" in text) == ("UNAVAILABLE", True)
+            assert (code, "does not offer HTTP/2 on this port" in text) == ("UNAVAILABLE", True)
         await client.close()
 
 
 async def test_the_certificate_is_checked_against_the_name(pki):
-    """``server_name_override`` or the endpoint's host."""
+    """``server_name_override``, or the endpoint's host."""
     server, trusting = pki
     server.set_alpn_protocols(["h2"])
     async with Backend(tls=server) as backend:
@@ -467,8 +467,8 @@ async def test_the_certificate_is_checked_against_the_name(pki):
         await bad.close()
 
 
-async def test_a_proxy_is_asked_to_connect(monkeypatch):
-    """CONNECT with the proxy's credentials, which no message shows; its refusal is the call's."""
+async def test_a_proxy_receives_connect(monkeypatch):
+    """CONNECT with the proxy's credentials, which no message shows; if it refuses, the call fails with its reason."""
     asked = []
     refuse = False
 
@@ -515,7 +515,7 @@ async def test_a_proxy_is_asked_to_connect(monkeypatch):
 
 
 async def test_large_bodies_are_compressed_beside_the_loop():
-    """And sent as they are where that is shorter."""
+    """Bodies that compression would not shorten are sent as they are."""
     async with Backend() as backend:
         client = channel(f"127.0.0.1:{backend.port}", compression="zstd")
         assert await client.call(METHOD, bytes(1_000_000), timeout_s=5) == b""
@@ -529,7 +529,7 @@ async def test_large_bodies_are_compressed_beside_the_loop():
 
 
 async def test_under_load_every_call_gets_its_own_answer():
-    """Hundreds at once over two connections, one of which keeps dying politely."""
+    """Hundreds at once over two connections, one of which is closed gracefully again and again."""
 
     def echo(peer, stream_id):
         is_last = stream_id == 2 * peer.backend.limit - 1
@@ -540,7 +540,7 @@ async def test_under_load_every_call_gets_its_own_answer():
 
         asyncio.get_running_loop().call_later(0.001, later)
         if is_last:
-            peer.engine.send_goaway(http2_peer.ErrorCode.NO_ERROR, last_stream_id=stream_id)
+            peer.connection.send_goaway(http2_peer.ErrorCode.NO_ERROR, last_stream_id=stream_id)
 
     async with Backend(echo, max_streams=20) as one, Backend(echo, host="127.0.0.2", port=one.port) as two:
         one.limit, two.limit = 30, 0
@@ -551,95 +551,95 @@ async def test_under_load_every_call_gets_its_own_answer():
         await client.close()
 
 
-def begin(client, heard, body=b"x", timeout_s=5.0, **more):
-    return client.begin(METHOD, body, heard.append, timeout_s=timeout_s, **more)
+def try_call(client, outcomes, body=b"x", timeout_s=5.0, **more):
+    return client.try_call(METHOD, body, outcomes.append, timeout_s=timeout_s, **more)
 
 
-async def test_a_call_is_begun_where_it_can_be_sent_at_once():
-    """Nothing is done before a connection is ready; after that the answer is heard once, later, and no task is made."""
+async def test_try_call_sends_only_what_can_be_sent_at_once():
+    """Nothing is sent before a connection is ready; afterwards ``on_done`` is called once, later, without a task."""
     async with Backend() as backend:
         client = channel(f"127.0.0.1:{backend.port}")
-        heard = []
-        assert not begin(client, heard)
+        outcomes = []
+        assert not try_call(client, outcomes)
         assert await client.call(METHOD, b"x", timeout_s=5) == b""
         tasks = asyncio.all_tasks()
-        assert begin(client, heard, metadata={"y": "z"})
-        assert heard == []
-        await eventually(lambda: heard)
-        assert (heard, backend.requests[1][b"y"], asyncio.all_tasks()) == ([b""], b"z", tasks)
+        assert try_call(client, outcomes, metadata={"y": "z"})
+        assert outcomes == []
+        await eventually(lambda: outcomes)
+        assert (outcomes, backend.requests[1][b"y"], asyncio.all_tasks()) == ([b""], b"z", tasks)
         with pytest.raises(ValueError, match="printable"):
-            begin(client, heard, metadata={"y": "\n"})
+            try_call(client, outcomes, metadata={"y": "\n"})
         await client.close()
-        assert not begin(client, heard)
-        assert heard == [b""]
+        assert not try_call(client, outcomes)
+        assert outcomes == [b""]
 
 
 async def test_what_takes_long_to_compress_is_not_begun():
-    """It would hold up the loop; small bodies are compressed at once."""
+    """It would block the loop; small bodies are compressed at once."""
     async with Backend() as backend:
         client = channel(f"127.0.0.1:{backend.port}", compression="gzip")
         assert await client.call(METHOD, b"x", timeout_s=5) == b""
-        heard = []
-        assert not begin(client, heard, bytes(1_000_000))
-        assert begin(client, heard, bytes(1000))
-        await eventually(lambda: heard == [b""])
+        outcomes = []
+        assert not try_call(client, outcomes, bytes(1_000_000))
+        assert try_call(client, outcomes, bytes(1000))
+        await eventually(lambda: outcomes == [b""])
         sent = backend.peers[0].bodies[3]
         assert (sent[:1], decompress("gzip", sent[5:], 1000)) == (b"\x01", bytes(1000))
         await client.close()
 
 
-async def test_begun_calls_end_as_others_do():
-    """By their deadline, by a stream that is refused twice, with the connection, with the client; each hears it once."""
+async def test_tried_calls_end_like_others():
+    """By deadline, a stream refused twice, the end of the connection or the client; ``on_done`` is called once."""
     async with Backend() as backend:
         client = channel(f"127.0.0.1:{backend.port}")
         await client.call(METHOD, b"x", timeout_s=5)
-        heard, late = [], []
+        outcomes, late = [], []
         backend.behave = lambda *_: None
-        assert begin(client, heard, timeout_s=0.05)
-        await eventually(lambda: heard)
-        assert (heard[0].code.name, heard[0].text) == ("DEADLINE_EXCEEDED", "no answer within 0.05 s")
+        assert try_call(client, outcomes, timeout_s=0.05)
+        await eventually(lambda: outcomes)
+        assert (outcomes[0].code.name, outcomes[0].text) == ("DEADLINE_EXCEEDED", "no response within 0.05 s")
         await eventually(lambda: backend.resets == [http2_peer.ErrorCode.CANCEL])
-        backend.behave = lambda peer, stream_id: peer.engine.reset_stream(
+        backend.behave = lambda peer, stream_id: peer.connection.reset_stream(
             stream_id, http2_peer.ErrorCode.REFUSED_STREAM
         )
-        assert begin(client, heard)
-        await eventually(lambda: len(heard) == 2)
-        assert (heard[1].code.name, len(backend.requests)) == ("UNAVAILABLE", 4)
+        assert try_call(client, outcomes)
+        await eventually(lambda: len(outcomes) == 2)
+        assert (outcomes[1].code.name, len(backend.requests)) == ("UNAVAILABLE", 4)
         backend.behave = lambda peer, _: peer.transport.abort()
-        assert begin(client, heard)
-        assert begin(client, heard)
-        await eventually(lambda: len(heard) == 4)
-        assert {error.code.name for error in heard[2:]} == {"UNAVAILABLE"}
+        assert try_call(client, outcomes)
+        assert try_call(client, outcomes)
+        await eventually(lambda: len(outcomes) == 4)
+        assert {error.code.name for error in outcomes[2:]} == {"UNAVAILABLE"}
         backend.behave = Peer.answer
         await client.call(METHOD, b"x", timeout_s=5)
         backend.behave = lambda *_: None
-        assert begin(client, late)
+        assert try_call(client, late)
         await client.close()
         assert [error.code.name for error in late] == ["CANCELLED"]
-        assert len(heard) == 4
+        assert len(outcomes) == 4
 
 
 async def test_calls_that_wait_for_a_stream_go_first():
-    """A call is not begun before them, though a stream is free for a moment: who hears an answer begins the next at once."""
+    """A call is not started before them even if a stream is free, as callbacks often start the next call at once."""
     held = []
     async with Backend(lambda peer, stream_id: held.append((peer, stream_id)), max_streams=1) as backend:
         client = channel(f"127.0.0.1:{backend.port}")
-        heard, begun = [], []
+        outcomes, begun = [], []
 
         def next_one(answer):
-            heard.append(answer)
-            begun.append(begin(client, heard))
+            outcomes.append(answer)
+            begun.append(try_call(client, outcomes))
 
         first = asyncio.ensure_future(client.call(METHOD, b"x", timeout_s=5))
         await eventually(lambda: held)
         Peer.answer(*held.pop())
         await first
-        assert client.begin(METHOD, b"x", next_one, timeout_s=5)
+        assert client.try_call(METHOD, b"x", next_one, timeout_s=5)
         waiting = asyncio.ensure_future(client.call(METHOD, b"y", timeout_s=5))
         await eventually(lambda: held)
         Peer.answer(*held.pop())
         await eventually(lambda: held)
-        assert (heard, begun) == ([b""], [False])
+        assert (outcomes, begun) == ([b""], [False])
         assert held[0][0].bodies[held[0][1]][5:] == b"y"
         Peer.answer(*held.pop())
         assert await waiting == b""
@@ -647,15 +647,15 @@ async def test_calls_that_wait_for_a_stream_go_first():
 
 
 async def test_a_fault_of_who_hears_an_answer_is_its_own():
-    """The connection and the other calls go on; the loop's handler hears of it."""
+    """The connection and the other calls continue; the loop's exception handler is called."""
     async with Backend() as backend:
         client = channel(f"127.0.0.1:{backend.port}")
         await client.call(METHOD, b"x", timeout_s=5)
-        faults, heard = [], []
+        faults, outcomes = [], []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context["exception"]))
-        assert client.begin(METHOD, b"x", lambda _: 1 / 0, timeout_s=5)
-        assert begin(client, heard)
-        await eventually(lambda: heard == [b""])
+        assert client.try_call(METHOD, b"x", lambda _: 1 / 0, timeout_s=5)
+        assert try_call(client, outcomes)
+        await eventually(lambda: outcomes == [b""])
         assert [type(fault) for fault in faults] == [ZeroDivisionError]
         assert len(backend.peers) == 1
         await client.close()
@@ -664,31 +664,31 @@ async def test_a_fault_of_who_hears_an_answer_is_its_own():
 @pytest.mark.parametrize(
     "scenario",
     [
-        test_a_call_says_what_grpc_wants_to_hear,
-        test_nobody_there_fails_fast_and_waits_only_where_asked,
-        test_a_port_that_speaks_no_http2_is_said,
+        test_a_call_sends_the_headers_of_grpc,
+        test_an_unreachable_server_fails_fast_unless_wait_for_ready,
+        test_a_port_without_http2_is_reported,
         test_a_deadline_ends_the_call_at_the_server_too,
         test_the_servers_limit_of_streams_is_kept,
         test_goaway_moves_calls_to_a_new_connection,
         test_a_lost_connection_is_made_again,
         test_unix_sockets_are_connected_to,
-        test_a_close_lets_calls_finish_where_asked,
+        test_close_lets_calls_finish_within_the_grace,
         test_under_load_every_call_gets_its_own_answer,
-        test_a_call_is_begun_where_it_can_be_sent_at_once,
-        test_begun_calls_end_as_others_do,
+        test_try_call_sends_only_what_can_be_sent_at_once,
+        test_tried_calls_end_like_others,
     ],
 )
 def test_on_the_loop_of_the_service(scenario):
-    """uvloop; the others run on asyncio's own."""
+    """uvloop; the other tests run on asyncio's own loop."""
     uvloop.run(scenario())
 
 
 @pytest.mark.parametrize("alpn", [["h2"], ["http/1.1"]])
 def test_tls_on_the_loop_of_the_service(pki, alpn):
-    """Its TLS is another one too."""
+    """uvloop's TLS differs from asyncio's as well."""
     uvloop.run(test_tls_needs_alpn_h2(pki, alpn))
 
 
 def test_a_proxy_on_the_loop_of_the_service(monkeypatch):
     """A socket that was read from before it is handed over."""
-    uvloop.run(test_a_proxy_is_asked_to_connect(monkeypatch))
+    uvloop.run(test_a_proxy_receives_connect(monkeypatch))

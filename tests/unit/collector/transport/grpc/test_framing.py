@@ -1,4 +1,4 @@
-"""gRPC's wire forms, against their definitions and themselves."""
+"""gRPC's encodings, against their definitions and in round trips."""
 
 import grpc
 import pytest
@@ -9,15 +9,15 @@ from collector.transport.grpc.framing import (
     FramingError,
     MessageReader,
     MessageTooLarge,
-    code_of_http_status,
-    code_of_text,
+    code_from_http_status,
     decode_binary,
-    decode_text,
+    decode_percent,
     encode_binary,
     encode_message,
-    encode_text,
+    encode_percent,
     encode_timeout,
-    no_message,
+    invalid_message_error,
+    parse_status_code,
 )
 from http2_peer import seconds_of
 
@@ -30,13 +30,13 @@ def test_any_split_gives_the_same_messages(messages, data):
     reader, found = MessageReader(60), []
     for start, end in zip([0, *cuts], [*cuts, len(wire)], strict=True):
         reader.feed(wire[start:end])
-        found += reader.take()
+        found += reader.take_messages()
     assert found == messages
     assert reader.size_bytes == 0
 
 
 def test_a_message_is_refused_by_its_header_alone():
-    """Nothing has to arrive, and nothing is set aside, for a message over the limit."""
+    """A message over the limit is refused before it arrives, and no memory is allocated for it."""
     reader = MessageReader(10)
     with pytest.raises(MessageTooLarge, match=r"11 vs\. 10"):
         reader.feed(b"\x00\x00\x00\x00\x0b")
@@ -45,7 +45,7 @@ def test_a_message_is_refused_by_its_header_alone():
 
 
 def test_messages_are_counted():
-    """A unary stream carries one; however small they are, no peer makes more than so many objects of ours."""
+    """A unary stream carries one; however small messages are, a peer can only create that many objects."""
     reader = MessageReader(10, max_count=1)
     reader.feed(encode_message(b"a"))
     with pytest.raises(FramingError, match="more than 1"):
@@ -54,7 +54,7 @@ def test_messages_are_counted():
 
 @given(st.floats(min_value=1e-9, max_value=1e9))
 def test_a_timeout_survives(seconds):
-    """To five digits at least: from 99 999.999 s on, whole seconds are what eight digits hold."""
+    """At least five significant digits; from 99 999.999 s on, eight digits hold whole seconds."""
     assert seconds_of(encode_timeout(seconds)) == pytest.approx(seconds, rel=1e-5, abs=5e-10)
 
 
@@ -70,21 +70,21 @@ def test_a_timeout_survives(seconds):
     ],
 )
 def test_why_bytes_are_no_message(body, says):
-    """One sentence for each way."""
-    assert says in str(no_message(body, 1024))
+    """One sentence per kind of error."""
+    assert says in str(invalid_message_error(body, 1024))
 
 
 @given(st.text())
 def test_texts_survive(text):
-    """Any text, as printable ASCII; a surrogate is replaced."""
-    encoded = encode_text(text)
+    """Any text becomes printable ASCII; surrogates are replaced."""
+    encoded = encode_percent(text)
     assert all(0x20 <= byte < 0x7F for byte in encoded)
-    assert decode_text(encoded) == text.encode("utf-8", "replace").decode()
+    assert decode_percent(encoded) == text.encode("utf-8", "replace").decode()
 
 
 def test_a_wrong_escape_stays():
-    """A receiver must not fail on it."""
-    assert decode_text(b"100% %zz %41") == "100% %zz A"
+    """A receiver must not fail on invalid escapes."""
+    assert decode_percent(b"100% %zz %41") == "100% %zz A"
 
 
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=4), st.booleans())
@@ -96,14 +96,14 @@ def test_binary_values_survive(values, padded):
     assert decode_binary(b", ".join(encoded)) == values
 
 
-def test_what_is_no_base64():
+def test_invalid_base64():
     with pytest.raises(FramingError):
         decode_binary(b"!!!")
 
 
 def test_codes():
     """Unknown numbers are UNKNOWN."""
-    assert code_of_text(b"14") is grpc.StatusCode.UNAVAILABLE
-    assert {code_of_text(value) for value in (b"", b"99", b"-1", b"x", b"1" * 5000)} == {grpc.StatusCode.UNKNOWN}
-    assert code_of_http_status(503) is grpc.StatusCode.UNAVAILABLE
-    assert code_of_http_status(418) is grpc.StatusCode.UNKNOWN
+    assert parse_status_code(b"14") is grpc.StatusCode.UNAVAILABLE
+    assert {parse_status_code(value) for value in (b"", b"99", b"-1", b"x", b"1" * 5000)} == {grpc.StatusCode.UNKNOWN}
+    assert code_from_http_status(503) is grpc.StatusCode.UNAVAILABLE
+    assert code_from_http_status(418) is grpc.StatusCode.UNKNOWN

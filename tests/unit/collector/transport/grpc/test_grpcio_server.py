@@ -1,4 +1,4 @@
-"""What the configuration becomes in gRPC's terms; the rest is tested through the receivers that use it."""
+"""How the configuration translates to gRPC's options; the rest is tested through the receivers that use it."""
 
 import pytest
 
@@ -11,7 +11,7 @@ def options(**config):
 
 
 def test_defaults():
-    """4 MiB, no SO_REUSEPORT, keepalive as the Collector's."""
+    """4 MiB, no SO_REUSEPORT, keepalive as in the Collector."""
     assert options() == {
         "grpc.so_reuseport": 0,
         "grpc.per_message_decompression": 0,
@@ -53,5 +53,5 @@ def test_defaults():
     ],
 )
 def test_each_key_has_its_argument(config, name, value):
-    """None is ignored."""
+    """No setting is ignored."""
     assert options(**config)[name] == value

@@ -1,4 +1,4 @@
-"""Server reflection, through the receiver's server: what grpcurl and its like ask for."""
+"""Server reflection, through the server: what grpcurl and similar clients query."""
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -19,7 +19,7 @@ def client(grpc_server):
 
 @pytest.fixture(params=["v1", "v1alpha"])
 def ask(request, client):
-    """``ask(field=value, …)`` → the responses of one call with a request for each."""
+    """``ask(field=value, …)`` returns the responses of one call with a request for each."""
     version = request.param
     pool = descriptor_pool.DescriptorPool()
     pool.Add(reflection_file(version))
@@ -35,13 +35,13 @@ def ask(request, client):
         assert fields[b"grpc-status"] == b"0"
         reader = MessageReader(1 << 20)
         reader.feed(answer)
-        return [response.FromString(each) for _, each in reader.take()]
+        return [response.FromString(each) for _, each in reader.take_messages()]
 
     return call
 
 
 def test_services_are_listed(ask):
-    """Ours, health, reflection."""
+    """Our services, health and reflection."""
     [answer] = ask(list_services="")
     assert {service.name for service in answer.list_services_response.service} == {
         "a.B",
@@ -62,7 +62,7 @@ def test_services_are_listed(ask):
     ],
 )
 def test_a_symbol_comes_with_all_that_its_file_imports(ask, symbol, count):
-    """What comes is enough to build the types of, and holds the symbol."""
+    """The files suffice to build the types, and define the symbol."""
     [answer] = ask(file_containing_symbol=symbol)
     files = [
         descriptor_pb2.FileDescriptorProto.FromString(each)
@@ -76,7 +76,7 @@ def test_a_symbol_comes_with_all_that_its_file_imports(ask, symbol, count):
 
 
 def test_one_call_asks_many_things_in_order(ask):
-    """By name, extensions (there are none), what is not there."""
+    """By name, extensions (there are none), and unknown symbols."""
     name = "opentelemetry/proto/common/v1/common.proto"
     answers = ask(
         file_by_filename=name,
@@ -96,8 +96,8 @@ def test_one_call_asks_many_things_in_order(ask):
 
 
 def test_answers_that_nobody_takes_are_bounded(client):
-    """A client that opens no window for them: the call ends, the memory with it."""
-    client.engine.update_settings({http2_peer.Setting.INITIAL_WINDOW_SIZE: 0})
+    """For a client that opens no window for them, the call ends and its memory is freed."""
+    client.connection.update_settings({http2_peer.Setting.INITIAL_WINDOW_SIZE: 0})
     path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
     body = encode_message(b"\x22" + bytes([len(EXPORT)]) + EXPORT.encode()) * 90
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""The gRPC server, byte by byte: no sockets, time that is moved."""
+"""The gRPC server, byte by byte, without sockets and with a manual clock."""
 
 import base64
 import gzip
@@ -21,13 +21,13 @@ C = "/a.B/C"
 
 
 def status(client, stream_id):
-    """(gRPC status, message) of an answer; None: none yet."""
+    """Return (gRPC status, message) of a response; None: there is none yet."""
     answer = client.answer(stream_id)
     return answer and (int(answer[0][b"grpc-status"]), answer[0].get(b"grpc-message", b"").decode())
 
 
 def test_answer_is_headers_message_trailers(grpc_server):
-    """A call's bytes reach the method, its answer comes back, in the order gRPC says."""
+    """A call's bytes reach the method, and its response is sent in the order gRPC specifies."""
     client = grpc_server(lambda message, _, reply: reply(message[::-1])).connect()
     stream_id = client.request(C, encode_message(b"abc"))
     fields, body, error = client.answer(stream_id)
@@ -43,7 +43,7 @@ def test_answer_is_headers_message_trailers(grpc_server):
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, 3000), max_size=12))
 def test_any_split_of_the_bytes_gives_the_same_answers(grpc_server, cuts):
-    """Calls good and bad in one stream of bytes, however TCP cuts it."""
+    """Valid and invalid calls in one stream of bytes, however TCP cuts it."""
     whole, cut = grpc_server(), grpc_server()
     clients = [whole.connect(), cut.connect()]
     bodies = [
@@ -56,10 +56,10 @@ def test_any_split_of_the_bytes_gives_the_same_answers(grpc_server, cuts):
         for body in bodies:
             fields = {b":method": b"POST", b":scheme": b"http", b":path": C.encode(), b":authority": b"x"}
             fields |= {b"content-type": b"application/grpc", b"grpc-encoding": b"gzip"}
-            stream_id = client.engine.send_request(fields.items())
-            client.engine.send_data(stream_id, body, end_stream=True)
-    said = clients[0].engine.data_to_send()
-    clients[1].engine.data_to_send()
+            stream_id = client.connection.send_request(fields.items())
+            client.connection.send_data(stream_id, body, end_stream=True)
+    said = clients[0].connection.data_to_send()
+    clients[1].connection.data_to_send()
     clients[0].feed(said)
     ends = sorted({min(cut, len(said)) for cut in cuts} | {len(said)})
     for start, end in zip([0, *ends], ends, strict=False):
@@ -73,14 +73,14 @@ def test_any_split_of_the_bytes_gives_the_same_answers(grpc_server, cuts):
 
 
 def test_a_message_in_pieces(grpc_server):
-    """Frames of any size, the end of the stream in a frame of its own."""
+    """Frames of any size, with the end of the stream in a frame of its own."""
     client = grpc_server().connect()
     stream_id = client.request(C, end_stream=False)
     for octet in encode_message(b"abcdef"):
-        client.engine.send_data(stream_id, bytes([octet]))
+        client.connection.send_data(stream_id, bytes([octet]))
         client.exchange()
     assert client.answer(stream_id) is None
-    client.engine.end_stream(stream_id)
+    client.connection.end_stream(stream_id)
     client.exchange()
     assert client.answer(stream_id)[1] == encode_message(b"abcdef")
 
@@ -105,7 +105,7 @@ def test_a_message_in_pieces(grpc_server):
 )
 @pytest.mark.parametrize("end_stream", [True, False])
 def test_heads(grpc_server, headers, http_status, code, reason, end_stream):
-    """What the headers alone decide is answered before any body, and the rest of that is not wanted."""
+    """What the headers alone decide is answered before the body, and the rest of the body is not wanted."""
     serving = grpc_server()
     client = serving.connect()
     for _ in range(2):  # the second one from what is remembered
@@ -131,8 +131,8 @@ def test_heads(grpc_server, headers, http_status, code, reason, end_stream):
         (b"\1\0\0\0\1a", 13, "compressed flag set"),
     ],
 )
-def test_what_is_no_message(grpc_server, body, code, text):
-    """Codes and texts as grpc-go's."""
+def test_invalid_messages(grpc_server, body, code, text):
+    """With the codes and texts of grpc-go."""
     client = grpc_server().connect()
     stream_id = client.request(C, body)
     assert status(client, stream_id)[0] == code
@@ -140,7 +140,7 @@ def test_what_is_no_message(grpc_server, body, code, text):
 
 
 def test_too_large_is_refused_by_the_header_of_the_message(grpc_server):
-    """Nothing of it has to come; what comes all the same is forgotten."""
+    """No byte of the message has to arrive; bytes that arrive anyway are dropped."""
     client = grpc_server(max_recv_msg_size_mib=1).connect()
     stream_id = client.request(C, b"\0\0\x20\0\0", end_stream=False)
     fields, _, error = client.answer(stream_id)
@@ -149,7 +149,7 @@ def test_too_large_is_refused_by_the_header_of_the_message(grpc_server):
 
 @pytest.mark.parametrize("name", ["gzip", "zstd", "snappy"])
 def test_compressed_bomb_is_stopped_at_the_limit(grpc_server, name):
-    """A small message that unpacks to too much: RESOURCE_EXHAUSTED, nothing stays booked."""
+    """A small message that decompresses to too much is RESOURCE_EXHAUSTED, and nothing stays reserved."""
     serving = grpc_server(max_recv_msg_size_mib=1)
     client = serving.connect()
     bomb = compress("x-snappy-framed" if name == "snappy" else name, bytes(2_000_000))
@@ -159,31 +159,31 @@ def test_compressed_bomb_is_stopped_at_the_limit(grpc_server, name):
 
 
 def test_metadata_over_the_limit_ends_the_call_and_not_the_connection(grpc_server):
-    """RESOURCE_EXHAUSTED; several times as much ends the connection, as whoever sends that means no good."""
+    """RESOURCE_EXHAUSTED; several times the limit ends the connection, as only a hostile client sends that."""
     serving = grpc_server()
     client = serving.connect()
     client = _reconnect(serving, http2_peer.client(max_sent_header_bytes=1 << 24))
     stream_id = client.request(C, encode_message(b""), **{f"x{i}": "v" * 1000 for i in range(70)})
     assert status(client, stream_id)[0] == 8
     assert status(client, client.request(C, encode_message(b""))) == (0, "")
-    client.engine.send_request([(b":method", b"POST"), *((b"x%d" % i, b"v" * 2500) for i in range(110))])
+    client.connection.send_request([(b":method", b"POST"), *((b"x%d" % i, b"v" * 2500) for i in range(110))])
     client.exchange()
     assert client.is_cut_off
     assert serving.closed == {"flood": 1}
 
 
-def _reconnect(serving, client_engine):
+def _reconnect(serving, client_connection):
     client = serving.connect()
     client.protocol = serving.http2.connection()
     client.transport = type(client.transport)(serving.loop, client.protocol)
-    client.engine, client.events = client_engine, []
+    client.connection, client.events = client_connection, []
     client.protocol.connection_made(client.transport)
     client.exchange()
     return client
 
 
 def test_metadata_of_both_kinds_reaches_the_method_and_equal_calls_share_it(grpc_server):
-    """Several values, binary ones decoded; the deadline, which differs in each call, does not hinder finding them again."""
+    """Several values, binary ones decoded; calls that differ only in their deadline share one object."""
     calls = []
     client = grpc_server(lambda _, call, reply: (calls.append(call), reply(b""))).connect()
     binary = base64.b64encode(b"\xff\0").rstrip(b"=") + b"," + base64.b64encode(b"text")
@@ -199,7 +199,7 @@ def test_metadata_of_both_kinds_reaches_the_method_and_equal_calls_share_it(grpc
 
 
 def test_what_is_remembered_of_headers_is_bounded(grpc_server):
-    """Whoever sends other headers each time makes it slower, not larger."""
+    """A client that varies its headers makes the server slower, but not larger."""
     serving = grpc_server()
     client = serving.connect()
     for i in range(600):
@@ -208,7 +208,7 @@ def test_what_is_remembered_of_headers_is_bounded(grpc_server):
 
 
 def test_deadline_is_answered_alone_and_the_late_answer_is_dropped(grpc_server):
-    """DEADLINE_EXCEEDED at the time the client asked for; the method goes on."""
+    """DEADLINE_EXCEEDED at the time the client asked for; the method continues."""
     replies = []
     serving = grpc_server(lambda _message, _call, reply: replies.append(reply))
     client = serving.connect()
@@ -224,12 +224,12 @@ def test_deadline_is_answered_alone_and_the_late_answer_is_dropped(grpc_server):
 
 
 def test_cancelled_call_gets_nothing(grpc_server):
-    """RST_STREAM; the answer that comes later goes nowhere and disturbs nobody."""
+    """After RST_STREAM, a later reply is dropped and affects nothing else."""
     replies = []
     serving = grpc_server(lambda _message, _call, reply: replies.append(reply))
     client = serving.connect()
     stream_id = client.request(C, encode_message(b""))
-    client.engine.reset_stream(stream_id)
+    client.connection.reset_stream(stream_id)
     client.exchange()
     events = len(client.events)
     replies[0](b"late")
@@ -259,7 +259,7 @@ def test_errors_carry_details_and_any_text(grpc_server):
 
 
 def test_a_bug_in_a_method_is_answered_and_logged_at_most_once_a_second(grpc_server):
-    """INTERNAL without what it was."""
+    """INTERNAL, without the text of the exception."""
 
     def method(_message, _call, _reply):
         raise ZeroDivisionError("secret")
@@ -271,7 +271,7 @@ def test_a_bug_in_a_method_is_answered_and_logged_at_most_once_a_second(grpc_ser
 
 
 def test_half_sent_message_gives_up_its_place(grpc_server):
-    """Nothing came for a minute: UNAVAILABLE, and the rest is not wanted."""
+    """After a minute without input: UNAVAILABLE, and the rest is not wanted."""
     serving = grpc_server()
     client = serving.connect()
     stream_id = client.request(C, b"\0\0\0", end_stream=False)
@@ -286,7 +286,7 @@ def test_half_sent_message_gives_up_its_place(grpc_server):
 
 
 def test_memory_of_messages_on_their_way_is_booked_and_bounded(grpc_server):
-    """More than the budget: UNAVAILABLE with RetryInfo for what is not whole; nothing stays booked."""
+    """Above the budget, incomplete requests are answered UNAVAILABLE with RetryInfo; nothing stays reserved."""
     admission = FakeAdmission(300_000)
     serving = grpc_server(host=FakeHost(admission=admission))
     client = serving.connect()
@@ -305,7 +305,7 @@ def test_memory_of_messages_on_their_way_is_booked_and_bounded(grpc_server):
 
 
 def test_over_budget_says_when_to_come_back(grpc_server):
-    """RetryInfo, where the budget has a wish."""
+    """With RetryInfo, if the budget suggests a delay."""
 
     class Full(FakeAdmission):
         def reserve(self, size_bytes):

@@ -1,4 +1,4 @@
-"""Endpoints as gRPC's naming and the Collector have them."""
+"""Endpoints in gRPC's and the Collector's syntax."""
 
 import socket
 
@@ -25,7 +25,7 @@ from collector.transport.http2.client import Address
     ],
 )
 async def test_what_needs_no_lookup(text, addresses, authority):
-    """Addresses and sockets."""
+    """Addresses and sockets need no lookup."""
     target = parse_target(text)
     assert (list(target.addresses), target.authority, target.text) == (addresses, authority, text)
     assert list(await resolve(target)) == addresses
@@ -42,7 +42,7 @@ async def test_what_needs_no_lookup(text, addresses, authority):
     ],
 )
 def test_names_are_looked_up(text, host, port, authority):
-    """With gRPC's port where none is given."""
+    """With gRPC's default port."""
     target = parse_target(text)
     assert (target.host, target.port, target.authority, target.addresses) == (host, port, authority, ())
 
@@ -55,13 +55,13 @@ def test_names_are_looked_up(text, host, port, authority):
     ],
 )  # fmt: skip
 def test_what_names_no_target_is_refused_with_the_fix(text):
-    """The key stands first, and what would do."""
+    """The message begins with the key and says what is expected."""
     with pytest.raises(ValueError, match=r"^endpoint: "):
         parse_target(text)
 
 
 def test_schemes_are_the_collectors():
-    """They decide about TLS and are no part of the target."""
+    """They decide whether to use TLS, and are not part of the target."""
     assert split_scheme("http://h:1/") == ("h:1", False)
     assert split_scheme("https://h:1") == ("h:1", True)
     assert split_scheme("h:1") == ("h:1", False)

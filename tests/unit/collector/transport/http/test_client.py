@@ -1,4 +1,4 @@
-"""The HTTP client against real servers on the loopback: what it sends, how it reads answers, what its errors say."""
+"""The HTTP client against real servers: what it sends, how it reads responses, and its errors."""
 
 import asyncio
 import gzip
@@ -103,7 +103,7 @@ async def test_every_2xx_is_an_answer(status):
         )
     ) as rig:
         answer = await rig.post()
-    assert (answer.status, answer.truncated) == (status, False)
+    assert (answer.status, answer.is_truncated) == (status, False)
     assert status == 204 or (answer.body, answer.content_type) == (b"ok", "text/plain")
 
 
@@ -151,8 +151,8 @@ async def test_all_others_are_refusals(status):
         (400, 'error in "/insert/loki/api/v1/push": too big data size exceeding -loki.maxRequestSize=9 bytes'),
     ],
 )
-async def test_an_answer_that_says_the_request_is_too_large_is_told_apart(status, said):
-    """Retryable statuses too: the same bytes would never be taken."""
+async def test_responses_that_say_too_large_are_distinguished(status, said):
+    """Also with retryable statuses: the same bytes would never be accepted."""
     async with Rig(lambda _: web.Response(status=status, text=said)) as rig:
         with pytest.raises(TooLargeError) as caught:
             await rig.post()
@@ -170,7 +170,7 @@ async def test_an_answer_that_says_the_request_is_too_large_is_told_apart(status
     ],
 )
 async def test_what_merely_looks_like_it_is_not(status, said):
-    """Names and values that senders chose stand in error messages; quoted or far behind they say nothing of the request's size."""
+    """Error messages quote text chosen by senders; if quoted or late in the message, it says nothing about the size."""
     async with Rig(lambda _: web.Response(status=status, text=said)) as rig:
         with pytest.raises((PermanentError, RetryableError)) as caught:
             await rig.post()
@@ -199,7 +199,7 @@ async def test_redirects_are_not_followed():
 async def test_an_answer_is_read_within_a_bound():
     async with Rig(lambda _: web.Response(body=bytes(10_000_000))) as rig:
         answer = await rig.post()
-        assert (len(answer.body), answer.truncated) == (64 * 1024, True)
+        assert (len(answer.body), answer.is_truncated) == (64 * 1024, True)
         assert not (await rig.post(b"next")).body.strip(b"\0")
 
 
@@ -212,7 +212,7 @@ async def test_a_compressed_answer_is_unpacked_within_the_bound():
 
     async with Rig(answer) as rig:
         assert (await rig.post()).body == b"fine"
-        assert (await rig.post()).truncated
+        assert (await rig.post()).is_truncated
 
 
 async def test_nobody_there_is_worth_another_attempt():
@@ -387,7 +387,7 @@ async def test_an_extension_gives_credentials_for_each_request():
 
 
 @pytest.mark.parametrize("extensions", [{}, {"tokens": object()}])
-async def test_an_authenticator_that_is_none_refuses_the_start(extensions):
+async def test_start_fails_if_the_extension_is_not_an_authenticator(extensions):
     client = make(auth={"authenticator": "tokens"})
     with pytest.raises(ValueError, match="exporters::otlp_http::auth::authenticator"):
         await client.open(FakeHost(extensions=extensions))

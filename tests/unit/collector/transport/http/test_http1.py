@@ -1,4 +1,4 @@
-"""HTTP/1.1 byte by byte, without sockets: what is answered, in which order, when the connection ends, and that no split matters."""
+"""HTTP/1.1 byte by byte, without sockets: responses, their order, the end of connections; splits do not matter."""
 
 import asyncio
 import itertools
@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 
 from collector.api import RetryableError
 from collector.testing import FakeClock, FakeHost, RecordingTelemetry
-from collector.transport.http import Answer, Route
-from collector.transport.http.http1 import Connections, HTTP1Connection
-from collector.transport.http.service import Service
+from collector.transport.http import Response, Route
+from collector.transport.http.http1 import HTTP1Connection
+from collector.transport.http.http1_connections import HTTP1Connections
+from collector.transport.http.request import HTTPRoutes
 from config.blocks import HTTPServerConfig
 
 
 class Wire(asyncio.Transport):
-    """A transport that keeps what is written."""
+    """A transport that records what is written."""
 
     def __init__(self, peer=("192.0.2.7", 4711), tls=None):
         super().__init__({"peername": peer, "sslcontext": tls})
@@ -56,7 +57,7 @@ class Wire(asyncio.Transport):
 
     @property
     def answers(self):
-        """(status, body) of each answer; 100 Continue left out."""
+        """Return (status, body) of each response, without 100 Continue."""
         found, rest = [], bytes(self.written).replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
         while rest:
             head, _, rest = rest.partition(b"\r\n\r\n")
@@ -76,12 +77,12 @@ class Later(Route):
         self.served = []
 
     def check(self, request):
-        return Answer.text(403, "no") if request.path == "/head" else None
+        return Response.text(403, "no") if request.path == "/head" else None
 
     def serve(self, request):
         self.served.append((request.method, request.path, request.body, request.header_values()))
         if request.path == "/now":
-            request.reply(Answer.text(200, "now"))
+            request.reply(Response.text(200, "now"))
         elif request.path == "/bug":
             raise ZeroDivisionError
         else:
@@ -90,7 +91,7 @@ class Later(Route):
     def answer(self, *, backwards=False):
         waiting, self.waiting = self.waiting, []
         for request in reversed(waiting) if backwards else waiting:
-            request.reply(Answer(200, request.path.encode() + b":" + request.body))
+            request.reply(Response(200, request.path.encode() + b":" + request.body))
 
 
 class Server:
@@ -99,7 +100,7 @@ class Server:
         self.refused = []
         self.telemetry = RecordingTelemetry()
         self.host = host or FakeHost()
-        service = Service(
+        service = HTTPRoutes(
             HTTPServerConfig.model_validate(config),
             {},
             default_route=self.route,
@@ -109,7 +110,7 @@ class Server:
         )
         service.open(self.host)
         self.service = service
-        self.connections = Connections(service, self.refused.append)
+        self.connections = HTTP1Connections(service, self.refused.append)
 
     def connect(self, **wire):
         connection = HTTP1Connection(self.connections)
@@ -128,7 +129,7 @@ def chunked(path, *parts, trailers=b""):
 
 
 def run(data, splits=(), *, backwards=True, **config):
-    """Feed ``data`` cut at ``splits``, then answer what waits; the wire and the server."""
+    """Feed ``data`` cut at ``splits``, answer the waiting requests, and return the wire and the server."""
 
     async def go():
         server = Server(**config)
@@ -180,7 +181,7 @@ STREAMS = [
 
 @given(st.sampled_from(STREAMS), st.lists(st.integers(0, 200_000), max_size=8), st.booleans())
 def test_no_split_of_the_stream_changes_the_answers(stream, splits, backwards):
-    """What is served and written is that of the stream in one piece, whatever order the routes answer in."""
+    """Requests and responses are those of the unsplit stream, in whatever order the routes answer."""
     whole, server = run(stream, max_request_body_size=4000)
     cut, other = run(stream, splits, backwards=backwards, max_request_body_size=4000)
     assert other.route.served == server.route.served
@@ -192,7 +193,7 @@ def test_no_split_of_the_stream_changes_the_answers(stream, splits, backwards):
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=4))
 def test_junk_is_answered_at_most_once_and_never_served(junk, splits):
-    """Whatever the bytes are, the connection is closed in order."""
+    """Whatever the bytes are, the connection is closed gracefully."""
     wire, server = run(junk, splits)
     assert [status for status, _ in wire.answers] in ([], [400])
     assert not server.route.served
@@ -246,29 +247,29 @@ def test_what_is_answered(stream, answers, ends):
 
 
 async def test_answers_keep_the_order_of_the_requests():
-    """Also when a later one is ready first."""
+    """Also if a later one is ready first."""
     server = Server()
     connection, wire = server.connect()
     connection.feed(post("/a") + post("/b") + post("/now"))
-    server.route.waiting[1].reply(Answer(200, b"b"))
+    server.route.waiting[1].reply(Response(200, b"b"))
     assert not wire.written
-    server.route.waiting[0].reply(Answer(200, b"a"))
+    server.route.waiting[0].reply(Response(200, b"a"))
     assert [body for _, body in wire.answers] == [b"a", b"b", b"now"]
 
 
 async def test_second_answer_to_a_request_is_ignored():
-    """The first one counts."""
+    """Only the first one counts."""
     server = Server()
     connection, wire = server.connect()
     connection.feed(post("/a"))
     request = server.route.waiting[0]
-    request.reply(Answer(200, b"1"))
-    request.reply(Answer(200, b"2"))
+    request.reply(Response(200, b"1"))
+    request.reply(Response(200, b"2"))
     assert wire.answers == [(200, b"1")]
 
 
-async def test_continue_is_asked_in_turn_and_only_where_the_body_waits():
-    """Not before earlier answers, not when the body came along, not of HTTP/1.0."""
+async def test_100_continue_is_sent_in_turn_and_only_if_the_body_waits():
+    """Not before earlier responses, not if the body arrived with the head, not for HTTP/1.0."""
     server = Server()
     connection, wire = server.connect()
     connection.feed(post("/a") + post("/b", b"body", "Expect: 100-continue")[:-4])
@@ -285,7 +286,7 @@ async def test_continue_is_asked_in_turn_and_only_where_the_body_waits():
 
 
 async def test_many_pipelined_requests_stop_the_reading_until_they_are_answered():
-    """A sender that does not wait for answers is held."""
+    """Reading pauses for a client that does not wait for responses."""
     server = Server()
     connection, wire = server.connect()
     connection.feed(post("/a") * 40)
@@ -296,7 +297,7 @@ async def test_many_pipelined_requests_stop_the_reading_until_they_are_answered(
 
 
 async def test_sender_that_takes_no_answers_is_not_read_and_cut_off(monkeypatch):
-    """write_timeout, or a minute."""
+    """After write_timeout, or a minute."""
     server = Server(write_timeout="10ms")
     connection, wire = server.connect()
     connection.pause_writing()
@@ -310,7 +311,7 @@ async def test_sender_that_takes_no_answers_is_not_read_and_cut_off(monkeypatch)
 
 
 async def test_half_closed_sender_gets_its_answers():
-    """It said all; half a request has no answer."""
+    """It gets the responses to its requests; an incomplete request gets none."""
     server = Server()
     connection, wire = server.connect()
     connection.feed(post("/a") + post("/b", b"12")[:-1])
@@ -323,7 +324,7 @@ async def test_half_closed_sender_gets_its_answers():
 
 
 async def test_sender_that_goes_away_is_not_answered():
-    """The route may still answer: nobody hears it."""
+    """The route may still answer; the response is dropped."""
     server = Server()
     connection, wire = server.connect()
     connection.feed(post("/a"))
@@ -355,7 +356,7 @@ async def test_framing_of_chunks_is_bounded_by_what_they_hold():
 
 
 async def test_head_that_never_ends_is_431_whatever_its_pieces():
-    """64 KiB at most."""
+    """Up to 64 KiB."""
     server = Server()
     connection, wire = server.connect()
     for _ in range(200):
@@ -366,7 +367,7 @@ async def test_head_that_never_ends_is_431_whatever_its_pieces():
 
 
 async def test_announced_length_alone_occupies_little():
-    """20 MiB announced, 64 KiB booked; it grows with what comes, and goes with the connection."""
+    """20 MiB announced, 64 KiB reserved; the reservation grows with the input and ends with the connection."""
     server = Server()
     connection, _ = server.connect()
     connection.feed(post("/a", b"", "Content-Length: 20000000", length=False))
@@ -389,7 +390,7 @@ class Slow:
 
 
 async def test_nothing_is_read_while_the_sender_is_authenticated():
-    """Not the body of a stranger; what came with the head waits."""
+    """The body of an unknown caller is not read; what arrived with the head waits."""
     slow = Slow()
     server = Server(FakeHost(extensions={"slow": slow}), auth={"authenticator": "slow"})
     connection, wire = server.connect()
@@ -425,7 +426,7 @@ async def test_neither_a_slow_authenticator_nor_a_slow_body_holds_the_place(is_a
 
 
 async def test_connection_that_comes_while_draining_is_closed():
-    """Its TLS handshake was under way when the listener closed."""
+    """Its TLS handshake was in progress when the listener closed."""
     server = Server()
     await server.connections.drain(0.01)
     connection, wire = server.connect()
@@ -434,7 +435,7 @@ async def test_connection_that_comes_while_draining_is_closed():
 
 
 async def test_draining_finishes_what_was_begun():
-    """An idle connection closes at once, one with requests after their answers, and says so."""
+    """An idle connection closes at once, one with requests after its responses, which say so."""
     server = Server()
     idle, idle_wire = server.connect()
     busy, busy_wire = server.connect()

@@ -1,4 +1,4 @@
-"""The client's connections against raw servers on the loopback: kept, limited, tunnelled, and what a bad server can do to them."""
+"""The client's connections against raw servers: reuse, limits, tunnels, and what a bad server can do to them."""
 
 import asyncio
 import itertools
@@ -10,21 +10,15 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.transport.http.pool import (
-    BadAnswerError,
-    DisconnectedError,
-    Origin,
-    Pool,
-    _Connection,
-    basic_credentials,
-)
+from collector.transport.http.client_connection import BadResponseError, ClientConnection, DisconnectedError
+from collector.transport.http.pool import Origin, Pool, basic_credentials
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 HEAD = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\n"
 
 
 class Backend:
-    """Answers the n-th request on any connection with ``answers[n]``, the last one for ever; a list element None closes."""
+    """Answers the n-th request with ``answers[n]``, later ones with the last; None in a list closes."""
 
     def __init__(self, *answers, tls=None):
         self.answers = list(answers) or [OK]
@@ -81,7 +75,7 @@ async def until(condition):
 
 
 async def test_connections_are_kept_and_used_again():
-    """One after the other takes one connection."""
+    """Consecutive requests use one connection."""
     async with Backend() as backend, pooled() as pool:
         for _ in range(3):
             answer = await pool.exchange(backend.origin, HEAD, b"x")
@@ -95,7 +89,7 @@ async def test_connections_are_kept_and_used_again():
 
 
 async def test_connections_are_closed_where_nothing_is_kept():
-    """disable_keep_alives."""
+    """With disable_keep_alives."""
     async with Backend() as backend, pooled(keeps_alive=False) as pool:
         for _ in range(2):
             await pool.exchange(backend.origin, HEAD, b"x")
@@ -104,7 +98,7 @@ async def test_connections_are_closed_where_nothing_is_kept():
 
 
 async def test_a_server_that_closes_is_believed():
-    """Connection: close, and an answer that ends with its connection."""
+    """Connection: close, and a response that ends with its connection."""
     async with (
         Backend(
             OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), b"HTTP/1.0 200 OK\r\n\r\nall of it", OK
@@ -117,7 +111,7 @@ async def test_a_server_that_closes_is_believed():
 
 
 async def test_no_more_connections_than_allowed_and_nobody_waits_for_ever():
-    """max_conns_per_host; those that wait go on as others end, are cancelled, or fail."""
+    """With max_conns_per_host, waiting requests continue as others end, are cancelled, or fail."""
     gate = asyncio.Event()
 
     async def slow(reader, writer):
@@ -144,7 +138,7 @@ async def test_no_more_connections_than_allowed_and_nobody_waits_for_ever():
 
 
 async def test_failed_connects_do_not_use_up_the_limit():
-    """Nobody listens, again and again."""
+    """No server listens, repeatedly."""
     async with Backend() as backend:
         pass
     async with pooled(max_per_origin=1) as pool:
@@ -154,7 +148,7 @@ async def test_failed_connects_do_not_use_up_the_limit():
 
 
 async def test_idle_connections_are_closed_in_time():
-    """idle_conn_timeout, on a timer of its own."""
+    """After idle_conn_timeout, by a timer."""
     async with Backend() as backend, pooled(idle_s=0.02) as pool:
         await pool.exchange(backend.origin, HEAD, b"x")
         await until(lambda: backend.open_count == 0)
@@ -163,7 +157,7 @@ async def test_idle_connections_are_closed_in_time():
 
 
 async def test_cancelled_request_closes_its_connection():
-    """Its answer would be taken for the next one's."""
+    """Its response would be taken for that of the next request."""
 
     async def never(reader, writer):
         await reader.read()
@@ -175,8 +169,8 @@ async def test_cancelled_request_closes_its_connection():
         await until(lambda: backend.open_count == 0)
 
 
-async def test_stale_connection_is_told_from_a_server_that_hangs_up():
-    """Only a kept connection without a byte of an answer is worth the same request at once."""
+async def test_stale_connections_are_distinguished_from_a_server_that_hangs_up():
+    """Only a reused connection without a byte of a response justifies sending the request again at once."""
     async with (
         Backend(OK, None, None, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\nhalf") as backend,
         pooled() as pool,
@@ -202,10 +196,10 @@ async def test_stale_connection_is_told_from_a_server_that_hangs_up():
 @settings(max_examples=40)
 @given(splits=st.lists(st.integers(0, 200), max_size=5))
 def test_no_split_of_an_answer_changes_it(sent, status, body, splits):
-    """Interim answers, chunks, trailers, no body, and bytes after the end."""
+    """Interim responses, chunks, trailers, no body, and bytes after the end."""
 
     async def go():
-        connection = _Connection(lambda _: None)
+        connection = ClientConnection(lambda _: None)
 
         class Wire(asyncio.Transport):
             closed = False
@@ -246,8 +240,8 @@ def test_no_split_of_an_answer_changes_it(sent, status, body, splits):
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
     ],
 )
-async def test_what_is_no_answer_is_an_error_within_bounds(sent):
-    """Another protocol, heads and framing without end."""
+async def test_an_invalid_response_is_an_error_within_bounds(sent):
+    """Another protocol, and heads and framing without end."""
 
     async def send(reader, writer):
         writer.write(sent)
@@ -255,13 +249,13 @@ async def test_what_is_no_answer_is_an_error_within_bounds(sent):
 
     async with Backend(send) as backend, pooled() as pool:
         async with asyncio.timeout(5):
-            with pytest.raises(BadAnswerError):
+            with pytest.raises(BadResponseError):
                 await pool.exchange(backend.origin, HEAD, b"x")
         await until(lambda: backend.open_count == 0)
 
 
 async def test_an_endless_body_is_cut_and_its_connection_closed():
-    """64 KiB of it."""
+    """At 64 KiB."""
 
     async def send(reader, writer):
         writer.write(b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -276,7 +270,7 @@ async def test_an_endless_body_is_cut_and_its_connection_closed():
 
 
 async def test_an_answer_before_the_request_was_sent_ends_the_connection():
-    """A refusal of a large body: it is heard, the rest is not sent into the next request."""
+    """A large body is refused: the response is read, and the rest is not sent into the next request."""
 
     async def refuse(reader, writer):
         writer.write(OK.replace(b"200 OK", b"413 No"))
@@ -290,7 +284,7 @@ async def test_an_answer_before_the_request_was_sent_ends_the_connection():
 
 
 class Certified:
-    """A server's and a client's contexts."""
+    """The contexts of a server and a client."""
 
     def __init__(self, name="backend.internal"):
         authority = trustme.CA()
@@ -301,7 +295,7 @@ class Certified:
 
 
 async def test_new_certificates_mean_new_connections():
-    """A kept connection was made with the old ones."""
+    """A kept connection was opened with the old ones."""
     certified = Certified()
     other = ssl.create_default_context()
     contexts = [certified.client, certified.client, other]
@@ -314,7 +308,7 @@ async def test_new_certificates_mean_new_connections():
 
 
 def tunnel_to(port, seen):
-    """A proxy's CONNECT: joins the client with a server."""
+    """A proxy's CONNECT: connects the client with a server."""
 
     async def connect(reader, writer):
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
@@ -336,7 +330,7 @@ def tunnel_to(port, seen):
 @pytest.mark.parametrize("is_secure_proxy", [False, True])
 @pytest.mark.parametrize("server_name", ["", "backend.internal"])
 async def test_https_goes_through_a_tunnel(is_secure_proxy, server_name):
-    """CONNECT with credentials, TLS inside, kept for the next request; the proxy's own TLS where it has it."""
+    """CONNECT with credentials, TLS inside, kept for the next request; with and without TLS to the proxy."""
     certified, seen = Certified(), []
     async with (
         Backend(tls=certified.server) as backend,
@@ -356,7 +350,7 @@ async def test_https_goes_through_a_tunnel(is_secure_proxy, server_name):
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", None])
 async def test_refused_tunnel_is_an_error_and_frees_its_place(answer):
-    """The proxy says no, or hangs up."""
+    """The proxy refuses, or closes the connection."""
     async with Backend(answer) as proxy, pooled(max_per_origin=1) as pool:
         origin = Origin("https", "h", 1, f"http://127.0.0.1:{proxy.port}")
         for _ in range(2):
@@ -364,8 +358,8 @@ async def test_refused_tunnel_is_an_error_and_frees_its_place(answer):
                 await pool.exchange(origin, HEAD, b"x")
 
 
-async def test_a_proxy_that_is_none_is_a_value_error():
-    """socks."""
+async def test_an_unsupported_proxy_is_a_value_error():
+    """For example, socks."""
     async with pooled() as pool:
         with pytest.raises(ValueError, match="proxy"):
             await pool.exchange(Origin("http", "h", 1, "socks5://127.0.0.1:1"), HEAD, b"x")

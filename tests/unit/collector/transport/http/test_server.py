@@ -1,4 +1,4 @@
-"""The server on real sockets, under both event loops, plain and with TLS; and connections that another server accepted."""
+"""The server on real sockets, on both event loops, plain and with TLS; and connections accepted by another server."""
 
 import asyncio
 import contextlib
@@ -9,21 +9,21 @@ import trustme
 import uvloop
 
 from collector.testing import FakeClock, FakeHost, RecordingTelemetry
-from collector.transport.http import Answer, HTTPServer, Route
+from collector.transport.http import HTTPServer, Response, Route
 from config.blocks import HTTPServerConfig
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 class Echo(Route):
-    """Tells the size of the body, who sent it, and the body itself."""
+    """Answers with the size of the body, the sender, and the body itself."""
 
     def serve(self, request):
-        request.reply(Answer(200, f"{len(request.body)} {request.peer} {request.is_unix} ".encode() + request.body))
+        request.reply(Response(200, f"{len(request.body)} {request.peer} {request.is_unix} ".encode() + request.body))
 
 
 class Never(Route):
-    """Leaves its requests alone."""
+    """Never answers."""
 
     def __init__(self):
         self.requests = []
@@ -50,7 +50,7 @@ async def read_answer(reader):
 
 @pytest.fixture(params=LOOPS)
 def run(request):
-    """Runs a coroutine function in each kind of loop."""
+    """Run a coroutine function on each kind of loop."""
 
     def go(function):
         async def bounded():
@@ -101,7 +101,7 @@ def test_bodies_of_all_sizes_over_one_connection(run, authority, tmp_path, is_tl
 
 @pytest.mark.parametrize("is_tls", [False, True])
 def test_sender_of_a_refused_body_sees_the_answer(run, authority, tmp_path, is_tls):
-    """Not a reset, although it goes on sending for a while."""
+    """Not a reset, although it continues to send for a while."""
     config = {"max_request_body_size": 1000}
     client = None
     if is_tls:
@@ -146,7 +146,7 @@ def test_half_closed_sender_is_answered(run):
 
 
 def test_shutdown_cuts_off_what_is_not_finished_in_time(run):
-    """A route that never answers."""
+    """With a route that never answers."""
 
     async def go():
         never = Never()
@@ -159,14 +159,14 @@ def test_shutdown_cuts_off_what_is_not_finished_in_time(run):
         await server.shutdown(0.05)
         with contextlib.suppress(ConnectionResetError):
             assert await reader.read() == b""
-        never.requests[0].reply(Answer(200))  # too late, and harmless
+        never.requests[0].reply(Response(200))  # too late, and harmless
         writer.close()
 
     run(go)
 
 
 def test_connection_that_another_server_accepted_is_taken_over(run):
-    """The first bytes were read to find out what it speaks."""
+    """The first bytes were read to detect the protocol."""
 
     async def go():
         server = make()

@@ -1,4 +1,4 @@
-"""Which proxy a connection goes through; the connections themselves are tested with the gRPC client."""
+"""Which proxy a connection uses; the connections themselves are tested with the gRPC client."""
 
 import pytest
 
@@ -7,13 +7,13 @@ from collector.transport.http2.client import Address, Proxy, find_proxy
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    """Nothing but what a test says."""
+    """Only the environment that the test sets."""
     for name in ("https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
 
 
 def test_the_environment_names_the_proxy(monkeypatch):
-    """With credentials, which its text does not show."""
+    """With credentials, which its repr does not show."""
     assert find_proxy("backend") is None
     monkeypatch.setenv("HTTPS_PROXY", "http://us%40er:pa%3Ass@proxy:3128")
     assert find_proxy("backend") == Proxy("proxy", 3128, "Basic dXNAZXI6cGE6c3M=")
@@ -51,7 +51,7 @@ def test_no_proxy_holds(monkeypatch, no_proxy, host, direct):
 
 @pytest.mark.parametrize("url", ["socks5://proxy:1", "https://proxy:1", "http://:1", "http://u:topsecret@proxy:99999"])
 def test_other_proxies_are_refused_without_their_credentials(monkeypatch, url):
-    """By the variable's name."""
+    """The message names the variable."""
     monkeypatch.setenv("HTTPS_PROXY", url)
     with pytest.raises(ValueError, match="HTTPS_PROXY") as caught:
         find_proxy("backend")

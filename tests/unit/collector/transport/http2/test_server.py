@@ -1,4 +1,4 @@
-"""Connections of the HTTP/2 server: hostile clients, keepalive, time-outs, the ends. Byte by byte, time is moved."""
+"""Connections of the HTTP/2 server, byte by byte and with a manual clock: hostile clients, time-outs, shutdown."""
 
 import struct
 
@@ -6,7 +6,7 @@ import pytest
 
 import http2_peer
 from collector.transport.grpc.framing import encode_message
-from collector.transport.http2 import engine
+from collector.transport.http2 import sessions
 from http2_peer import ErrorCode
 
 C = "/a.B/C"
@@ -28,12 +28,12 @@ CALL = [
 
 
 def frame(kind, flags=0, stream_id=0, payload=b""):
-    """One frame."""
+    """Return one frame."""
     return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream_id) + payload
 
 
 def goaway_code(written):
-    """The error code of the GOAWAY in these bytes; None without."""
+    """Return the error code of the GOAWAY in these bytes; None without one."""
     at = 0
     while at < len(written):
         length, kind = int.from_bytes(written[at : at + 3], "big"), written[at + 3]
@@ -45,7 +45,7 @@ def goaway_code(written):
 
 @pytest.fixture
 def raw(grpc_server):
-    """A connection that said its preface and SETTINGS; what follows is bytes."""
+    """A connection that has sent its preface and SETTINGS; raw bytes follow."""
     serving = grpc_server()
     client = serving.connect()
     client.transport.written.clear()
@@ -73,7 +73,7 @@ FLOODS = {
 
 @pytest.mark.parametrize("flood", FLOODS)
 def test_floods_end_the_connection(raw, flood):
-    """The client is told with a GOAWAY and cut off; it is counted; what it opened is given up."""
+    """The client receives a GOAWAY and is cut off; this is counted; its streams are dropped."""
     octets = FLOODS[flood]
     for start in range(0, len(octets), 1000):
         raw.feed(octets[start : start + 1000])
@@ -113,7 +113,7 @@ NONSENSE = {
 
 @pytest.mark.parametrize("nonsense", NONSENSE)
 def test_nonsense_ends_the_connection_and_no_other(grpc_server, nonsense):
-    """RFC 9113's connection errors: GOAWAY, counted; a neighbour does not notice."""
+    """RFC 9113's connection errors: GOAWAY, counted; other connections are not affected."""
     serving = grpc_server()
     neighbour, client = serving.connect(), serving.connect()
     client.transport.written.clear()
@@ -143,7 +143,7 @@ def test_nonsense_ends_the_connection_and_no_other(grpc_server, nonsense):
     ],
 )
 def test_stream_errors_leave_the_connection_usable(raw, octets):
-    """At most the stream is reset; the connection serves the next request, or it was told why not."""
+    """At most the stream is reset; the connection serves the next request, or the client was sent the reason."""
     raw.feed(octets)
     raw.feed(frame(PING, 0, 0, b"are you?"))
     assert frame(PING, ACK, 0, b"are you?") in raw.transport.written or goaway_code(raw.transport.written) is not None
@@ -151,7 +151,7 @@ def test_stream_errors_leave_the_connection_usable(raw, octets):
 
 
 def test_streams_over_the_limit(grpc_server):
-    """REFUSED_STREAM, to be sent again, as long as the client cannot know the limit; then it is an error of the connection."""
+    """REFUSED_STREAM, for a retry, as long as the client may not know the limit; then it is a connection error."""
     serving = grpc_server(lambda *_: None, max_concurrent_streams=2)
     client = serving.connect()
     client.protocol = serving.http2.connection()
@@ -166,7 +166,7 @@ def test_streams_over_the_limit(grpc_server):
 
 
 def test_a_client_that_does_not_read_is_not_read_from(grpc_server):
-    """The transport says stop: nothing more is taken out of the engine, and nothing is read."""
+    """The transport pauses writing: nothing more is taken out of the session, and nothing is read."""
     client = grpc_server().connect()
     client.protocol.pause_writing()
     assert client.transport.is_reading_paused
@@ -179,7 +179,7 @@ def test_a_client_that_does_not_read_is_not_read_from(grpc_server):
 
 
 def test_a_client_without_a_window_is_cut_off_after_a_minute(grpc_server):
-    """It takes no answers: SETTINGS with an initial window of zero."""
+    """It accepts no responses: SETTINGS with an initial window of zero."""
     serving = grpc_server()
     client = serving.connect()
     client.feed(frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 0)))
@@ -192,16 +192,16 @@ def test_a_client_without_a_window_is_cut_off_after_a_minute(grpc_server):
 
 
 def test_a_connection_that_cannot_be_written_to_is_lost_alone(grpc_server):
-    """Answers of one turn leave one after the other, whatever becomes of the first."""
+    """The responses of one turn leave one after the other, whatever happens to the first."""
     replies = []
     serving = grpc_server(lambda message, _, reply: replies.append(reply))
     first, second = serving.connect(), serving.connect()
     streams = [client.request(C, encode_message(b"x")) for client in (first, second)]
 
-    def broken(_):
+    def fail(_):
         raise RuntimeError("no")
 
-    first.transport.write = broken
+    first.transport.write = fail
     for reply in replies:
         reply(b"")
     second.exchange()
@@ -211,7 +211,7 @@ def test_a_connection_that_cannot_be_written_to_is_lost_alone(grpc_server):
 
 
 def test_no_preface_in_time(grpc_server):
-    """A connection that says nothing, or half of the preface."""
+    """A connection that sends nothing, or half of the preface."""
     serving = grpc_server()
     client = serving.connect()
     silent = serving.http2.connection()
@@ -225,7 +225,7 @@ def test_no_preface_in_time(grpc_server):
 
 
 def test_half_a_head_is_cut_off(raw):
-    """Headers that come byte by byte, never whole: a ping that cannot be answered in between shows it."""
+    """Headers that arrive byte by byte, never completely: detected by a ping that cannot be acknowledged meanwhile."""
     octets = frame(HEADERS, END_HEADERS, 1, SMALL_HEAD + b"\x40\x01a\x7f\xa1\x1e" + b"v" * 4000)
     for octet in octets[:20]:
         raw.feed(bytes([octet]))
@@ -235,7 +235,7 @@ def test_half_a_head_is_cut_off(raw):
 
 
 def test_frames_without_events_do_not_look_like_half_a_head(raw):
-    """The ping is answered: the client stays."""
+    """The ping is acknowledged: the client stays."""
     raw.feed(frame(PRIORITY, 0, 3, bytes(5)))
     for _ in range(30):
         raw.serving.loop.run(10)
@@ -248,7 +248,7 @@ def pings(client, count, apart_s):
         client.loop.run(apart_s)
         if client.is_cut_off:
             return
-        client.engine.ping(struct.pack(">Q", i))
+        client.connection.ping(struct.pack(">Q", i))
         client.exchange()
 
 
@@ -262,7 +262,7 @@ def pings(client, count, apart_s):
     ],
 )
 def test_too_many_pings(grpc_server, policy, apart_s, is_cut_off):
-    """The third too many: GOAWAY ENHANCE_YOUR_CALM, too_many_pings."""
+    """At the third ping too many: GOAWAY ENHANCE_YOUR_CALM, too_many_pings."""
     serving = grpc_server(keepalive={"enforcement_policy": policy})
     client = serving.connect()
     pings(client, 6, apart_s)
@@ -281,7 +281,7 @@ def test_pings_between_answers_are_free(grpc_server):
 
 
 def test_silent_client_is_pinged_and_cut_off(grpc_server):
-    """keepalive.server_parameters.time and timeout; one that answers stays."""
+    """keepalive.server_parameters.time and timeout; a client that acknowledges stays."""
     serving = grpc_server(keepalive={"server_parameters": {"time": "10s", "timeout": "3s"}})
     alive, dead = serving.connect(), serving.connect()
     for _ in range(12):
@@ -292,8 +292,8 @@ def test_silent_client_is_pinged_and_cut_off(grpc_server):
     assert serving.closed == {"keepalive": 1}
 
 
-def test_idle_connection_is_asked_to_go(grpc_server):
-    """max_connection_idle, from the last answer; not while a call is open."""
+def test_idle_connections_are_drained(grpc_server):
+    """max_connection_idle, counted from the last response; not while a call is open."""
     replies = []
     serving = grpc_server(
         lambda _message, _call, reply: replies.append(reply),
@@ -313,7 +313,7 @@ def test_idle_connection_is_asked_to_go(grpc_server):
 
 
 def test_old_connection_finishes_its_calls_and_goes(grpc_server):
-    """max_connection_age, +-10 %: a first GOAWAY that refuses nothing, then one that does; what was under way is answered."""
+    """max_connection_age, ±10 %: a GOAWAY that refuses nothing, then one that does; calls in progress are answered."""
     replies = []
     serving = grpc_server(
         lambda message, _call, reply: replies.append((reply, message)),
@@ -325,8 +325,8 @@ def test_old_connection_finishes_its_calls_and_goes(grpc_server):
     client.exchange()
     assert not client.goaways()
     # Sent before the GOAWAY was seen: still served.
-    late = client.engine.send_request(CALL)
-    client.engine.send_data(late, encode_message(b"2"), end_stream=True)
+    late = client.connection.send_request(CALL)
+    client.connection.send_data(late, encode_message(b"2"), end_stream=True)
     while not client.transport.written:
         serving.loop.run(0.5)
     client.exchange()
@@ -344,7 +344,7 @@ def test_old_connection_finishes_its_calls_and_goes(grpc_server):
 
 
 def test_what_a_client_sends_after_the_end_is_dropped(grpc_server):
-    """Our side is closed first, so that it reads our GOAWAY and no reset; one that does not close its own is cut off."""
+    """Our side is closed first, so that the client reads our GOAWAY and no reset; later it is cut off."""
     serving = grpc_server()
     client = serving.connect()
     client.transport.peer_closes = False
@@ -359,7 +359,7 @@ def test_what_a_client_sends_after_the_end_is_dropped(grpc_server):
 
 
 def test_grace_of_an_old_connection_ends(grpc_server):
-    """max_connection_age_grace: then what is not answered is cut off."""
+    """max_connection_age_grace: afterwards, unanswered calls are cut off."""
     serving = grpc_server(
         lambda *_: None,
         keepalive={"server_parameters": {"max_connection_age": "100s", "max_connection_age_grace": "20s"}},
@@ -378,16 +378,18 @@ def test_grace_of_an_old_connection_ends(grpc_server):
 
 
 def test_memory_of_an_idle_connection_is_small(grpc_server):
-    """What we keep beside libnghttp2: no dictionary for attributes, nothing made before it is needed."""
+    """What we keep in addition to libnghttp2: no attribute dictionary, nothing created before it is needed."""
     client = grpc_server().connect()
     assert not hasattr(client.protocol, "__dict__")
 
 
-def test_the_peer_is_told_our_limits():
-    """What the SETTINGS say."""
+def test_the_peer_receives_our_limits():
+    """The contents of SETTINGS."""
     peer = http2_peer.client()
-    ours = engine.server(max_message_bytes=1000, max_concurrent_streams=7, max_header_bytes=1000, cut_off_bytes=2000)
+    ours = sessions.server_session(
+        max_message_bytes=1000, max_concurrent_streams=7, max_header_bytes=1000, cut_off_bytes=2000
+    )
     peer.receive_data(b"".join(ours.output(1000)))
     [told] = [event.settings for event in peer.events() if isinstance(event, http2_peer.SettingsReceived)]
     assert told[http2_peer.Setting.MAX_CONCURRENT_STREAMS] == 7
-    assert told[http2_peer.Setting.MAX_FRAME_SIZE] == engine.MAX_FRAME_BYTES
+    assert told[http2_peer.Setting.MAX_FRAME_SIZE] == sessions.MAX_FRAME_BYTES

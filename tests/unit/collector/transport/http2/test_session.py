@@ -1,4 +1,4 @@
-"""One end of an HTTP/2 connection, against another binding of libnghttp2: what is gathered, what is told, what it holds meanwhile."""
+"""One end of an HTTP/2 connection, against another binding of libnghttp2: what it reports, and what it holds."""
 
 import itertools
 import subprocess
@@ -9,18 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import http2_peer
-from collector.transport.http2 import engine
-from collector.transport.http2.engine import ErrorCode
+from collector.transport.http2 import sessions
+from collector.transport.http2.codes import ErrorCode
 from collector.transport.http2.events import (
-    EngineError,
+    ConnectionEnded,
     GoAwayReceived,
-    Over,
+    HTTP2Error,
     PingReceived,
-    Received,
     SettingsReceived,
-    StreamGoneError,
+    StreamClosedError,
+    StreamEvent,
 )
-from collector.transport.http2.fields import Fields, headers_of
+from collector.transport.http2.header_fields import HeaderFields, decode_header_block
 from http2_peer import DataReceived, ResponseReceived, StreamReset, TrailersReceived
 
 CALL = (
@@ -32,37 +32,37 @@ CALL = (
     (b"content-type", b"application/grpc"),
 )
 UPLOAD = (*CALL[:4], (b"content-type", b"application/x-protobuf"))
-OK = Fields(((b":status", b"200"), (b"content-type", b"application/grpc")))
-STATUS = Fields(((b"grpc-status", b"0"),))
+OK = HeaderFields(((b":status", b"200"), (b"content-type", b"application/grpc")))
+STATUS = HeaderFields(((b"grpc-status", b"0"),))
 EMPTY = bytes(5)
 WINDOW = 1 << 24
 
 
 def message(body, flag=0):
-    """A gRPC message."""
+    """Return a gRPC message."""
     return bytes([flag]) + len(body).to_bytes(4, "big") + body
 
 
 def new_server(max_message_bytes=1 << 20):
-    return engine.server(
+    return sessions.server_session(
         max_message_bytes=max_message_bytes, max_concurrent_streams=100, max_header_bytes=1 << 16, cut_off_bytes=1 << 18
     )
 
 
 def new_client(max_frame_bytes=1 << 14):
-    """A client of the other binding that said its preface."""
+    """Return a client of the other binding that has sent its preface."""
     client = http2_peer.client(max_frame_bytes=max_frame_bytes)
     client.set_local_window_size(WINDOW)
     return client
 
 
 def output(session):
-    """All that is to be written."""
+    """Return all output."""
     return b"".join(session.output(1 << 30))
 
 
 def begun(max_message_bytes=1 << 20):
-    """A client and a server that know each other's settings."""
+    """Return a client and a server that have exchanged their settings."""
     client, server = new_client(), new_server(max_message_bytes)
     server.receive(client.data_to_send(), 0.0)
     client.receive_data(output(server))
@@ -72,7 +72,7 @@ def begun(max_message_bytes=1 << 20):
 
 
 def ask(client, headers, body, *, end_stream=True):
-    """The bytes of a request."""
+    """Return the bytes of a request."""
     stream_id = client.send_request(headers, end_stream=end_stream and not body)
     if body:
         client.send_data(stream_id, body, end_stream=end_stream)
@@ -80,10 +80,10 @@ def ask(client, headers, body, *, end_stream=True):
 
 
 def summary(events):
-    """What streams come to, however often it was told of them: id → everything, put together."""
+    """Combine all events of each stream: id → everything reported."""
     streams = {}
     for event in events:
-        if not isinstance(event, Received):
+        if not isinstance(event, StreamEvent):
             continue
         head, messages, data, ends = streams.get(event.stream_id, (None, (), b"", 0))
         assert event.head is None or head is None
@@ -93,8 +93,8 @@ def summary(events):
     return streams
 
 
-def test_a_call_is_told_once_when_it_is_whole():
-    """Its head, its message without the prefix, its time-out apart; the head's block is the same for every call of its kind."""
+def test_a_call_is_reported_once_it_is_complete():
+    """Its header block, its message without prefix, its time-out; equal calls have equal header blocks."""
     client, server = begun()
     blocks = set()
     for timeout, seconds in (
@@ -114,21 +114,21 @@ def test_a_call_is_told_once_when_it_is_whole():
             b"",
         )
         assert (event.timeout, event.timeout_s, event.is_grpc) == (timeout, pytest.approx(seconds), True)
-        assert headers_of(event.head) == CALL
+        assert decode_header_block(event.head) == CALL
         blocks.add(event.head)
     assert len(blocks) == 1
 
 
 @pytest.mark.parametrize("block", [b"x", bytes(4), b"\5\0\0\0abc", b"\1\0\0\0a\xff\xff\xff\xff"])
-def test_what_is_no_header_block(block):
-    """Lengths that lead past its end are an error."""
-    with pytest.raises(ValueError, match="no header block"):
-        headers_of(block)
+def test_invalid_header_blocks(block):
+    """Lengths that exceed the block are an error."""
+    with pytest.raises(ValueError, match="not a header block"):
+        decode_header_block(block)
 
 
 @pytest.mark.parametrize("timeout", [b"", b"S", b"5", b"5s", b"123456789S", b"-1S", b"5 S", b"\xff5S"])
-def test_a_malformed_timeout_is_no_time(timeout):
-    """It is negative, and shown as it came."""
+def test_a_malformed_timeout_is_negative(timeout):
+    """It is reported as negative, with its text."""
     client, server = begun()
     (event,) = server.receive(ask(client, [*CALL, (b"grpc-timeout", timeout)], message(b"")), 1.0)
     assert event.timeout_s < 0
@@ -149,7 +149,7 @@ def test_a_malformed_timeout_is_no_time(timeout):
     ],
 )
 def test_what_is_grpc(content_type, is_grpc):
-    """The body of anything else is told as bytes."""
+    """The body of any other request is reported as bytes."""
     client, server = begun()
     (event,) = server.receive(ask(client, [*CALL[:5], (b"content-type", content_type)], message(b"abc")), 1.0)
     assert event.is_grpc == is_grpc
@@ -169,16 +169,16 @@ def test_what_is_grpc(content_type, is_grpc):
         message(bytes(3000)),
     ],
 )
-def test_what_is_no_message_is_told_as_it_came(body):
-    """All of its bytes, prefix included: its taker finds out what is wrong."""
+def test_an_invalid_message_is_reported_as_it_arrived(body):
+    """All of its bytes, with the prefix: the receiver of the event finds out what is wrong."""
     client, server = begun(max_message_bytes=2000)
     streams = summary(server.receive(ask(client, CALL, body), 1.0))
     assert streams[1][1:] == ((), body, 1)
     assert server.held_bytes == 0
 
 
-def test_a_message_that_is_too_large_is_told_as_soon_as_its_length_is_known():
-    """Nobody waits for its end."""
+def test_a_message_that_is_too_large_is_reported_as_soon_as_its_length_is_known():
+    """It is reported without waiting for the end."""
     client, server = begun(max_message_bytes=2000)
     (event,) = server.receive(ask(client, CALL, message(bytes(3000))[:10], end_stream=False), 1.0)
     assert (event.data, event.is_end) == (message(bytes(3000))[:10], False)
@@ -200,8 +200,8 @@ bodies = st.one_of(
     ),
     cuts=st.lists(st.integers(0, 1 << 20), max_size=12),
 )
-def test_no_split_changes_what_is_heard(requests, cuts):
-    """Requests in any frames, cut into any reads, come to the same; nothing stays held."""
+def test_splits_do_not_change_the_events(requests, cuts):
+    """Requests in any frames, cut into any reads, are reported equally; nothing stays held."""
 
     def heard(places):
         client, server = begun(max_message_bytes=100_000)
@@ -223,14 +223,14 @@ def test_no_split_changes_what_is_heard(requests, cuts):
         for stream_id in list(told):
             server.reset(stream_id, ErrorCode.CANCEL)
         assert server.held_bytes == 0
-        order = [event.stream_id for event in events if isinstance(event, Received) and event.is_end]
+        order = [event.stream_id for event in events if isinstance(event, StreamEvent) and event.is_end]
         return told, held, order
 
     assert heard(cuts) == heard([])
 
 
 def test_memory_follows_what_came_not_what_is_announced():
-    """A prefix that announces a megabyte holds nothing; what came is counted, and free again once it is told or given up."""
+    """A prefix that announces a megabyte holds nothing; received bytes are counted until reported or dropped."""
     client, server = begun()
     stream_id = client.send_request(CALL)
     client.send_data(stream_id, message(bytes(1_000_000))[:5])
@@ -239,36 +239,36 @@ def test_memory_follows_what_came_not_what_is_announced():
     client.send_data(stream_id, bytes(40_000))
     assert server.receive(client.data_to_send(), 2.0) == ()
     assert server.held_bytes == 40_000
-    assert server.seen_s(stream_id) == 2.0
+    assert server.last_received_s(stream_id) == 2.0
     server.reset(stream_id, ErrorCode.CANCEL)
     assert server.held_bytes == 0
-    assert server.seen_s(stream_id) == float("inf")
+    assert server.last_received_s(stream_id) == float("inf")
 
 
 def test_raw_gives_what_came_and_what_comes():
-    """A streaming method takes messages one by one."""
+    """For a streaming method that handles messages one by one."""
     client, server = begun()
     stream_id = client.send_request(CALL)
     client.send_data(stream_id, message(b"one") + message(b"t")[:3])
     (event,) = server.receive(client.data_to_send(), 1.0)
-    assert (event.message, event.data + server.raw(stream_id)) == (None, message(b"one") + message(b"t")[:3])
+    assert (event.message, event.data + server.switch_to_raw(stream_id)) == (None, message(b"one") + message(b"t")[:3])
     client.send_data(stream_id, message(b"t")[3:], end_stream=True)
     (event,) = server.receive(client.data_to_send(), 1.0)
     assert (event.data, event.is_end) == (message(b"t")[3:], True)
 
 
 def test_raw_keeps_the_beginning_of_a_message():
-    """What was gathered as a message so far is handed over with its prefix."""
+    """The part of a message gathered so far is returned with its prefix."""
     client, server = begun()
     stream_id = client.send_request(CALL)
     client.send_data(stream_id, message(b"abc")[:7])
     server.receive(client.data_to_send(), 1.0)
-    assert server.raw(stream_id) == message(b"abc")[:7]
+    assert server.switch_to_raw(stream_id) == message(b"abc")[:7]
     assert server.held_bytes == 0
 
 
 def test_a_whole_answer():
-    """Head, message, trailers; the stream is over then, and nothing more is told of it."""
+    """Header block, message, trailers; the stream is then closed, and nothing more is reported of it."""
     client, server = begun()
     (event,) = server.receive(ask(client, CALL, message(b"abc")), 1.0)
     server.respond(event.stream_id, OK, EMPTY, STATUS)
@@ -279,12 +279,12 @@ def test_a_whole_answer():
     assert said[1].data == EMPTY
     assert server.take_events() == ()
     assert server.queued_bytes == 0
-    with pytest.raises(StreamGoneError):
+    with pytest.raises(StreamClosedError):
         server.respond(event.stream_id, OK)
 
 
 def test_large_bodies_are_referred_to_and_in_frames_as_large_as_the_peer_takes():
-    """No copy of the body, one frame of a peer that takes a megabyte, as many as needed of one that takes 16 KiB."""
+    """Without copying the body; one frame if the peer accepts a megabyte, several if it accepts 16 KiB."""
     body = bytes(300_000)
     for frame_bytes, referred in ((1 << 20, 1), (16_384, 18)):  # of 19 frames the last is short
         server = new_server()
@@ -302,8 +302,8 @@ def test_large_bodies_are_referred_to_and_in_frames_as_large_as_the_peer_takes()
         assert b"".join(event.data for event in received) == body
 
 
-def test_output_is_bounded_and_goes_on():
-    """About as much as asked for at a time; the rest is not lost."""
+def test_output_is_bounded_and_continues():
+    """About as much as requested at a time; the rest is not lost."""
     client, server = begun()
     (event,) = server.receive(ask(client, CALL, message(b"")), 0.0)
     body = bytes(range(256)) * 4000
@@ -319,7 +319,7 @@ def test_output_is_bounded_and_goes_on():
 
 
 def test_an_answer_in_parts():
-    """A streaming method sends when it has something, and its trailers at the end."""
+    """A streaming method sends whenever it has something, and its trailers at the end."""
     client, server = begun()
     (event,) = server.receive(ask(client, CALL, message(b"")), 0.0)
     server.respond(event.stream_id, OK, message(b"1"), is_end=False)
@@ -331,12 +331,12 @@ def test_an_answer_in_parts():
     said = client.events()
     assert b"".join(one.data for one in said if isinstance(one, DataReceived)) == message(b"1") + message(b"2")
     assert any(isinstance(one, TrailersReceived) for one in said)
-    with pytest.raises(StreamGoneError):
+    with pytest.raises(StreamClosedError):
         server.send(event.stream_id, b"late")
 
 
 def test_a_request_that_is_given_up():
-    """Told as closed with its code, unless it was answered; nothing of it stays held."""
+    """Reported as closed with its code, unless it was answered; nothing of it stays held."""
     client, server = begun()
     stream_id = client.send_request(CALL)
     client.send_data(stream_id, message(bytes(1000))[:500])
@@ -353,8 +353,8 @@ def test_a_request_that_is_given_up():
     assert server.receive(client.data_to_send(), 1.0) == ()
 
 
-def test_the_end_is_told_once():
-    """A request that is given up after it was whole is closed, and has not ended a second time."""
+def test_the_end_is_reported_once():
+    """A complete request that is cancelled is closed, and does not end a second time."""
     client, server = begun()
     server.receive(ask(client, CALL, message(b"")), 1.0)
     client.reset_stream(1)
@@ -363,7 +363,7 @@ def test_the_end_is_told_once():
 
 
 def test_reset_tells_the_peer_and_nobody_else():
-    """RST_STREAM; what comes of the stream afterwards is not told."""
+    """After RST_STREAM, nothing is reported of the stream."""
     client, server = begun()
     stream_id = client.send_request(CALL)
     server.receive(client.data_to_send(), 1.0)
@@ -374,11 +374,11 @@ def test_reset_tells_the_peer_and_nobody_else():
 
 
 def test_a_client_hears_an_answer_when_its_stream_is_over():
-    """One event of a unary call; an informational head before it is not told."""
-    server, client = http2_peer.server(), engine.client(max_message_bytes=1000)
+    """One event per unary call; interim responses before it are not reported."""
+    server, client = http2_peer.server(), sessions.client_session(max_message_bytes=1000)
     server.receive_data(output(client))
     assert [type(event) for event in client.receive(server.data_to_send(), 0.0)] == [SettingsReceived]
-    stream_id = client.request(Fields(CALL), b"\0\0\0\0\3", b"abc")
+    stream_id = client.request(HeaderFields(CALL), b"\0\0\0\0\3", b"abc")
     server.receive_data(output(client))
     assert b"".join(event.data for event in server.events() if isinstance(event, DataReceived)) == message(b"abc")
     server.send_informational_response(stream_id, [(b":status", b"103")])
@@ -387,50 +387,50 @@ def test_a_client_hears_an_answer_when_its_stream_is_over():
     server.send_trailers(stream_id, STATUS.pairs)
     (event,) = client.receive(server.data_to_send(), 0.0)
     assert (event.message, event.is_end, event.is_closed, event.error_code) == (b"answer", True, True, 0)
-    assert headers_of(event.head) == OK.pairs
-    assert headers_of(event.trailers) == STATUS.pairs
+    assert decode_header_block(event.head) == OK.pairs
+    assert decode_header_block(event.trailers) == STATUS.pairs
 
 
-def test_a_head_that_cannot_be_sent_is_said_so():
-    """Larger than libnghttp2 sends: the stream fails, the connection lives."""
-    client = engine.client(max_message_bytes=1000)
+def test_a_header_block_that_cannot_be_sent_is_reported():
+    """Larger than libnghttp2 sends: the stream fails, the connection continues."""
+    client = sessions.client_session(max_message_bytes=1000)
     server = http2_peer.server()
     server.receive_data(output(client))
     client.receive(server.data_to_send(), 0.0)
-    stream_id = client.request(Fields((*CALL, (b"x", b"y" * 100_000))), b"")
+    stream_id = client.request(HeaderFields((*CALL, (b"x", b"y" * 100_000))), b"")
     server.receive_data(output(client))
     (event,) = client.take_events()
     assert (event.stream_id, event.is_closed) == (stream_id, True)
     assert event.failure
-    assert not client.is_over
+    assert not client.has_ended()
 
 
 def test_goaway_ends_both():
-    """Told with its debug data; over once nothing is left to say."""
+    """Reported with its debug data; the end follows once nothing is left to send."""
     client, server = begun()
     client.receive_data(output(server))
     client.send_goaway(2, debug_data=b"why")
     events = server.receive(client.data_to_send(), 0.0)
-    assert [type(event) for event in events] == [GoAwayReceived, Over]
+    assert [type(event) for event in events] == [GoAwayReceived, ConnectionEnded]
     assert [(event.error_code, event.debug_data) for event in events] == [(2, b"why")] * 2
-    assert server.wants_flush
-    assert server.is_over
+    assert server.has_output()
+    assert server.has_ended()
 
 
 def test_pings():
-    """OnReceipt by themselves, and told."""
+    """Acknowledged automatically, and reported."""
     client, server = begun()
     client.ping(b"12345678")
     (event,) = server.receive(client.data_to_send(), 0.0)
     assert isinstance(event, PingReceived)
     assert event.opaque_data == b"12345678"
-    assert server.wants_flush
+    assert server.has_output()
 
 
 def test_after_an_error_nothing_works():
     """And nothing crashes."""
     server = new_server()
-    with pytest.raises(EngineError):
+    with pytest.raises(HTTP2Error):
         server.receive(b"GET / HTTP/1.1\r\n\r\n" * 2, 0.0)
     for use in (
         lambda: server.receive(b"", 0.0),
@@ -439,15 +439,20 @@ def test_after_an_error_nothing_works():
         lambda: server.ping(bytes(8)),
         lambda: server.send_goaway(),
     ):
-        with pytest.raises(EngineError):
+        with pytest.raises(HTTP2Error):
             use()
-    assert (server.is_over, server.wants_flush, server.raw(1), server.take_events()) == (True, True, b"", ())
+    assert (server.has_ended(), server.has_output(), server.switch_to_raw(1), server.take_events()) == (
+        True,
+        True,
+        b"",
+        (),
+    )
 
 
 IN_A_PROCESS_WITHOUT_NGH2 = """
 import sys
 sys.modules["ngh2"] = None
-from collector.transport.http2 import engine, nghttp2
+from collector.transport.http2 import nghttp2, sessions
 {}
 """
 
@@ -462,15 +467,15 @@ def run_without_ngh2(code):
     )
 
 
-def test_the_system_s_library_does_where_there_is_no_other():
-    """An older one, too: what it lacks is left out."""
+def test_the_system_library_is_the_fallback():
+    """An older one as well: functions it lacks are not used."""
     ran = run_without_ngh2(
         """
 try:
     print(nghttp2.version())
 except nghttp2.MissingLibraryError:
     sys.exit(3)
-s = engine.server(max_message_bytes=9, max_concurrent_streams=9, max_header_bytes=99, cut_off_bytes=99)
+s = sessions.server_session(max_message_bytes=9, max_concurrent_streams=9, max_header_bytes=99, cut_off_bytes=99)
 assert s.output(1 << 20)
 """
     )
@@ -481,12 +486,12 @@ assert s.output(1 << 20)
 
 
 def test_without_a_library_the_message_says_what_to_install():
-    """And which setting does without it."""
+    """And which setting works without it."""
     ran = run_without_ngh2(
         """
 nghttp2._SYSTEM = ()
 try:
-    engine.require("receivers::otlp")
+    sessions.require_http2("receivers::otlp")
 except OSError as error:
     print(error)
 """
@@ -497,7 +502,7 @@ except OSError as error:
 
 
 def test_equal_heads_are_one_object():
-    """What was derived from a head is found again without reading it; another one is told as it is, also after a large one."""
+    """Equal consecutive blocks are one object; other ones are reported as they are, also after a large one."""
     client, server = begun()
     other = (*CALL, (b"x", b"1"))
     large = (*CALL, (b"x", b"v" * 3000))
@@ -506,4 +511,4 @@ def test_equal_heads_are_one_object():
         (event,) = server.receive(ask(client, headers, message(b"a")), 0.0)
         heads.append(event.head)
     assert heads[0] is heads[1]
-    assert [headers_of(head) for head in heads] == [CALL, CALL, other, CALL, large, CALL]
+    assert [decode_header_block(head) for head in heads] == [CALL, CALL, other, CALL, large, CALL]

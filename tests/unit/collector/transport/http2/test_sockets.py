@@ -1,4 +1,4 @@
-"""The server over real sockets, under both event loops, called by gRPC's own library."""
+"""The server over real sockets, on both event loops, called by gRPC's own library."""
 
 import asyncio
 import contextlib
@@ -41,8 +41,8 @@ async def serving(method=lambda message, _, reply: reply(message), **config):
         addresses=LocalAddresses(),
         clock=FakeClock(),
         log=RecordingLog(),
-        refused=lambda _: None,
-        closed=lambda reason: closed.update([reason]),
+        on_refused=lambda _: None,
+        on_closed=lambda reason: closed.update([reason]),
         files={},
     )
     await server.start(FakeHost())
@@ -53,7 +53,7 @@ async def serving(method=lambda message, _, reply: reply(message), **config):
 
 
 def call(target, message=b"hi", credentials=None, **options):
-    """One call of gRPC's synchronous client, for a thread."""
+    """Make one call of gRPC's synchronous client, for a thread."""
     channel = (
         grpc.secure_channel(target, credentials, UNLIMITED) if credentials else grpc.insecure_channel(target, UNLIMITED)
     )
@@ -63,7 +63,7 @@ def call(target, message=b"hi", credentials=None, **options):
 
 @pytest.fixture(params=LOOPS)
 def run(request):
-    """Runs a coroutine under each loop."""
+    """Run a coroutine on each loop."""
 
     def run(main):
         with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
@@ -73,7 +73,7 @@ def run(request):
 
 
 def test_messages_of_all_sizes_over_tcp_and_unix(run, tmp_path):
-    """Small ones, and one of many frames and windows, there and back."""
+    """Small ones, and one of many frames and windows, in both directions."""
 
     async def main():
         for config in ({}, {"endpoint": str(tmp_path / "s"), "transport": "unix"}):
@@ -86,7 +86,7 @@ def test_messages_of_all_sizes_over_tcp_and_unix(run, tmp_path):
 
 
 def test_tls(run, certificates):
-    """1.3 alone, chosen suites of 1.2, a client's certificate asked for."""
+    """Only TLS 1.3, chosen suites of 1.2, a required client certificate."""
     tls = {"cert_file": str(certificates / "server.pem"), "key_file": str(certificates / "server.key")}
     read = {name: (certificates / name).read_bytes() for name in ("ca.pem", "client.pem", "client.key")}
     plain = grpc.ssl_channel_credentials(read["ca.pem"])
@@ -113,7 +113,7 @@ def test_tls(run, certificates):
 
 
 def test_renewed_certificates_are_taken_up(run, tmp_path):
-    """A connection made after the files changed gets the new ones, and HTTP/2 all the same."""
+    """A connection made after the files changed uses the new ones, and HTTP/2 as before."""
 
     def write() -> grpc.ChannelCredentials:
         authority = trustme.CA()
@@ -141,7 +141,7 @@ def test_renewed_certificates_are_taken_up(run, tmp_path):
 
 
 def test_calls_in_progress_are_finished_at_shutdown(run):
-    """GOAWAY, the answer, then the connection closes; a call that takes too long is cut off."""
+    """GOAWAY, the response, then the connection closes; a call that takes too long is cut off."""
     replies = []
 
     async def main():
@@ -173,7 +173,7 @@ def test_calls_in_progress_are_finished_at_shutdown(run):
 
 
 def test_many_calls_at_once_on_one_connection(run):
-    """More than the client's first idea of our limit."""
+    """More than the client initially assumes as our limit."""
 
     async def main():
         async with serving(max_concurrent_streams=20) as (server, closed):
@@ -190,7 +190,7 @@ def test_many_calls_at_once_on_one_connection(run):
 
 
 def test_health_is_understood_by_a_stock_client(run):
-    """Watch streams what Check says once."""
+    """Watch streams what Check returns once."""
 
     async def main():
         async with serving() as (server, _):
@@ -210,7 +210,7 @@ def test_health_is_understood_by_a_stock_client(run):
 
 
 def test_write_buffer_size_bounds_what_waits_in_the_transport(run):
-    """Whichever loop's transport it is."""
+    """On the transports of both loops."""
 
     async def main():
         limits = []

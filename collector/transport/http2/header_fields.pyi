@@ -1,11 +1,11 @@
 from typing import Final, TypeAlias
 
-__all__ = ["Fields", "headers_of"]
+__all__ = ["HeaderFields", "decode_header_block"]
 
 Pairs: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
-class Fields:
+class HeaderFields:
     pairs: Final[Pairs]
     def __init__(self, pairs: Pairs) -> None: ...
 
-def headers_of(block: bytes) -> Pairs: ...
+def decode_header_block(block: bytes) -> Pairs: ...

@@ -1,4 +1,4 @@
-"""Which protocol a client speaks on a port that serves HTTP/2 and HTTP/1.1: TLS agrees on it (ALPN), else its first bytes tell.
+"""Finds out whether a client speaks HTTP/2 or HTTP/1.1 on a port that serves both, by ALPN or by its first bytes.
 
 Source: RFC 9113 §3.3 (prior knowledge) and §3.4 (the preface); RFC 7301.
 """
@@ -9,42 +9,45 @@ from typing import Final, Protocol
 
 from collector.transport.http2.protocol import HTTP2Protocol
 
-__all__ = ["PREFACE_S", "FirstBytes", "HTTP1Protocol"]
+__all__ = ["PREFACE_TIMEOUT_S", "HTTP1Protocol", "ProtocolDetector"]
 
-PREFACE_S: Final = 20.0
-"""How long a client may take until it is known what it speaks, and, over HTTP/2, until its SETTINGS are there."""
+PREFACE_TIMEOUT_S: Final = 20.0
+"""How long a client may take to show which protocol it speaks and, over HTTP/2, to send its SETTINGS."""
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _BUFFER_BYTES: Final = 1024
 
 
 class HTTP1Protocol(Protocol):
-    """A connection of HTTP/1.1 that takes over."""
+    """An HTTP/1.1 connection that can take over from another protocol."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio."""
         ...
 
     def feed(self, data: memoryview | bytes) -> None:
-        """What was read already."""
+        """Process bytes that were read already."""
         ...
 
 
-class FirstBytes(asyncio.BufferedProtocol):
-    """A connection until it is known what it speaks; it is in ``undecided`` so long. ``closed`` is told of one that never says."""
+class ProtocolDetector(asyncio.BufferedProtocol):
+    """The protocol of a connection until it is known what the client speaks; a member of ``undecided`` until then.
 
-    __slots__ = ("_buffer", "_closed", "_http1", "_http2", "_length", "_timer", "_transport", "_undecided")
+    ``on_closed`` is called with the reason when a client does not show its protocol in time and is cut off.
+    """
+
+    __slots__ = ("_buffer", "_http1", "_http2", "_length", "_on_closed", "_timer", "_transport", "_undecided")
 
     def __init__(
         self,
         http2: Callable[[], HTTP2Protocol],
         http1: Callable[[], HTTP1Protocol],
-        undecided: "set[FirstBytes]",
-        closed: Callable[[str], None],
+        undecided: "set[ProtocolDetector]",
+        on_closed: Callable[[str], None],
     ) -> None:
         self._undecided = undecided
         self._http2 = http2
         self._http1 = http1
-        self._closed = closed
+        self._on_closed = on_closed
         self._buffer = bytearray(_BUFFER_BYTES)
         self._length = 0
         self._transport: asyncio.Transport | None = None
@@ -59,7 +62,7 @@ class FirstBytes(asyncio.BufferedProtocol):
             self._hand_over(is_http2=agreed == "h2")
         else:
             self._undecided.add(self)
-            self._timer = asyncio.get_running_loop().call_later(PREFACE_S, self._said_nothing)
+            self._timer = asyncio.get_running_loop().call_later(PREFACE_TIMEOUT_S, self._time_out)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """See asyncio."""
@@ -69,10 +72,10 @@ class FirstBytes(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """See asyncio."""
         self._length += nbytes
-        said = bytes(self._buffer[: min(self._length, len(_PREFACE))])
-        if not _PREFACE.startswith(said):
+        first_bytes = bytes(self._buffer[: min(self._length, len(_PREFACE))])
+        if not _PREFACE.startswith(first_bytes):
             self._hand_over(is_http2=False)
-        elif len(said) == len(_PREFACE):
+        elif len(first_bytes) == len(_PREFACE):
             self._hand_over(is_http2=True)
 
     def eof_received(self) -> bool:
@@ -83,37 +86,37 @@ class FirstBytes(asyncio.BufferedProtocol):
         """See asyncio."""
         del exc
         self._transport = None
-        self._cancel()
-
-    def _hand_over(self, *, is_http2: bool) -> None:
-        transport = self._transport
-        assert transport is not None
-        self._cancel()
-        said = bytes(self._buffer[: self._length])
-        if is_http2:
-            http2 = self._http2()
-            transport.set_protocol(http2)  # type: ignore[arg-type] # every subclass is an asyncio protocol, the compiled base cannot be
-            http2.connection_made(transport)
-            if said:
-                http2.receive(said)
-        else:
-            http1 = self._http1()
-            transport.set_protocol(http1)  # type: ignore[arg-type] # it is one of asyncio's
-            http1.connection_made(transport)
-            if said:
-                http1.feed(said)
-
-    def _said_nothing(self) -> None:
-        self._timer = None
-        self._closed("no_preface")
-        self.abort()
+        self._stop_waiting()
 
     def abort(self) -> None:
         """Cut the connection."""
         if self._transport is not None:
             self._transport.abort()
 
-    def _cancel(self) -> None:
+    def _hand_over(self, *, is_http2: bool) -> None:
+        transport = self._transport
+        assert transport is not None
+        self._stop_waiting()
+        received = bytes(self._buffer[: self._length])
+        if is_http2:
+            http2 = self._http2()
+            transport.set_protocol(http2)  # type: ignore[arg-type] # the compiled base cannot derive from asyncio's
+            http2.connection_made(transport)
+            if received:
+                http2.receive(received)
+        else:
+            http1 = self._http1()
+            transport.set_protocol(http1)  # type: ignore[arg-type] # it is one of asyncio's
+            http1.connection_made(transport)
+            if received:
+                http1.feed(received)
+
+    def _time_out(self) -> None:
+        self._timer = None
+        self._on_closed("no_preface")
+        self.abort()
+
+    def _stop_waiting(self) -> None:
         self._undecided.discard(self)
         if self._timer is not None:
             self._timer.cancel()

@@ -1,4 +1,4 @@
-"""Header fields: as they are sent, as they come, and the two of gRPC's that a session looks at itself."""
+"""Header fields to send, header blocks received, and the two gRPC fields that a session interprets itself."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
@@ -7,7 +7,7 @@ from libc.string cimport memcpy, memset
 
 from collector.transport.http2.nghttp2 cimport Nv
 
-__all__ = ["Fields", "headers_of"]
+__all__ = ["HeaderFields", "decode_header_block"]
 
 cdef extern from "<strings.h>" nogil:
     int strncasecmp(const char *, const char *, size_t)
@@ -15,8 +15,8 @@ cdef extern from "<strings.h>" nogil:
 cdef const char *GRPC = b"application/grpc"
 
 
-cdef class Fields:
-    """Header fields, laid out once to be sent often."""
+cdef class HeaderFields:
+    """Header fields in libnghttp2's layout, prepared once to be sent often."""
 
     def __cinit__(self, pairs):
         cdef size_t i
@@ -36,11 +36,11 @@ cdef class Fields:
         free(self.array)
 
 
-def headers_of(bytes block not None):
-    """The fields of a header block that a session told of: a tuple of pairs of bytes, in their order.
+def decode_header_block(bytes block not None):
+    """Return the fields of a header block that a session reported: a tuple of (name, value) pairs, in order.
 
     Raises:
-        ValueError: it is none.
+        ValueError: ``block`` is not a header block.
     """
     cdef const char *at = PyBytes_AS_STRING(block)
     cdef const char *end = at + PyBytes_GET_SIZE(block)
@@ -52,20 +52,23 @@ def headers_of(bytes block not None):
 
 
 cdef bytes _text(const char **at, const char *end):
-    """The length and the bytes at ``at``, which moves behind them."""
+    """Return the length-prefixed bytes at ``at``, and move ``at`` behind them."""
     cdef uint32_t size
     if end - at[0] < 4:
-        raise ValueError("no header block")
+        raise ValueError("not a header block")
     memcpy(&size, at[0], 4)
     if end - at[0] - 4 < <Py_ssize_t>size:
-        raise ValueError("no header block")
+        raise ValueError("not a header block")
     text = PyBytes_FromStringAndSize(at[0] + 4, size)
     at[0] += 4 + size
     return text
 
 
-cdef double seconds(const char *timeout, Py_ssize_t size) noexcept:
-    """At most eight digits and a unit; -1: it is not that. Source: gRPC's doc/PROTOCOL-HTTP2.md."""
+cdef double timeout_seconds(const char *timeout, Py_ssize_t size) noexcept:
+    """Return the seconds of a ``grpc-timeout`` (at most eight digits and a unit); -1 if it is malformed.
+
+    Source: gRPC's doc/PROTOCOL-HTTP2.md.
+    """
     cdef Py_ssize_t i
     cdef double number = 0
     if size < 2 or size > 9:
@@ -89,5 +92,5 @@ cdef double seconds(const char *timeout, Py_ssize_t size) noexcept:
 
 
 cdef bint is_grpc(const char *content_type, size_t size) noexcept:
-    """Not ``application/grpc-web``."""
+    """Whether a content type is gRPC's; ``application/grpc-web`` is not."""
     return size >= 16 and strncasecmp(content_type, GRPC, 16) == 0 and (size == 16 or content_type[16] in (c"+", c";"))

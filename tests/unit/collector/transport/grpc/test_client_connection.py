@@ -1,4 +1,4 @@
-"""A connection that carries calls, byte by byte and without sockets: the other end is libnghttp2's server, or bytes written by hand."""
+"""A connection that carries calls, byte by byte: the peer is libnghttp2's server, or bytes written by hand."""
 
 import asyncio
 
@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 import http2_peer
 from collector.transport.compression import compress
-from collector.transport.grpc import client_call
-from collector.transport.grpc.client_call import ENCODINGS, MAX_ANSWER_BYTES, Call, CallConnection
+from collector.transport.grpc import client_connection
+from collector.transport.grpc.client_call import ENCODINGS, MAX_RESPONSE_BYTES, ClientCall
+from collector.transport.grpc.client_connection import ClientConnection
 from collector.transport.grpc.framing import encode_message
-from collector.transport.grpc.status import CallError, code_of_reset
-from collector.transport.http2 import engine
-from collector.transport.http2.fields import Fields
+from collector.transport.grpc.status import CallError, code_from_reset
+from collector.transport.http2 import sessions
+from collector.transport.http2.header_fields import HeaderFields
 
 HEADERS = (
     (b":method", b"POST"),
@@ -29,7 +30,7 @@ EMPTY = encode_message(b"")
 
 
 class Transport:
-    """Keeps what is written."""
+    """Records what is written."""
 
     def __init__(self):
         self.written = bytearray()
@@ -57,23 +58,23 @@ class Transport:
         pass
 
 
-class HeardCall(Call):
-    """Keeps what it is told, however often."""
+class RecordedCall(ClientCall):
+    """Records every outcome it is settled with."""
 
     def __init__(self, body):
-        super().__init__(self.hear, Fields(HEADERS), b"\0" + len(body).to_bytes(4, "big"), body)
-        self.heard = []
+        super().__init__(self.record, HeaderFields(HEADERS), b"\0" + len(body).to_bytes(4, "big"), body)
+        self.outcomes = []
 
-    def hear(self, outcome):
-        self.heard.append(outcome)
+    def record(self, outcome):
+        self.outcomes.append(outcome)
 
 
 class Ends:
-    """A client's connection and a server engine, with the bytes between them in hand. It is also the connection's owner."""
+    """A client's connection, which it owns, and a server session, with access to the bytes between them."""
 
     def __init__(self, *, connect=True, **server):
         self.transport = Transport()
-        self.connection = CallConnection(engine.client(max_message_bytes=MAX_ANSWER_BYTES), self)
+        self.connection = ClientConnection(sessions.client_session(max_message_bytes=MAX_RESPONSE_BYTES), self)
         self.connection.connection_made(self.transport)
         self.server = http2_peer.server(**server)
         self.given_back = []
@@ -88,7 +89,7 @@ class Ends:
         self.given_back.append((call, was_sent))
 
     def call(self, body=b"hi"):
-        call = HeardCall(body)
+        call = RecordedCall(body)
         self.connection.start(call)
         return call
 
@@ -125,13 +126,13 @@ class Ends:
 
 
 def error(call):
-    (found,) = call.heard
+    (found,) = call.outcomes
     assert isinstance(found, CallError)
     return found
 
 
 async def test_a_call_is_answered():
-    """Head, message and trailers; the request is framed as gRPC says."""
+    """Header block, message and trailers; the request is framed as gRPC specifies."""
     ends = Ends()
     await ends.connection.ready
     small, large = ends.call(b"abc"), ends.call(bytes(100_000))
@@ -143,12 +144,12 @@ async def test_a_call_is_answered():
     assert bodies == {small.stream_id: encode_message(b"abc"), large.stream_id: encode_message(bytes(100_000))}
     ends.answer(large)
     ends.answer(small, body=encode_message(b"said"))
-    assert (small.heard, large.heard) == ([b"said"], [b""])
+    assert (small.outcomes, large.outcomes) == ([b"said"], [b""])
     assert not ends.connection.has_streams()
 
 
 async def test_nothing_starts_before_the_servers_settings():
-    """Its limit of streams is not known before, and a server that is none never sends any."""
+    """Before that, the limit of streams is unknown; a server of another protocol never sends SETTINGS."""
     ends = Ends(connect=False, max_concurrent_streams=1)
     assert not ends.connection.has_room()
     ends.exchange()
@@ -162,13 +163,13 @@ async def test_nothing_starts_before_the_servers_settings():
 
 @pytest.mark.parametrize("name", sorted(ENCODINGS))
 async def test_compressed_answers_are_read(name):
-    """Whatever was offered may come."""
+    """Every encoding that was offered is accepted."""
     ends = Ends()
     call = ends.call()
     ends.exchange()
     body = encode_message(compress(ENCODINGS[name], b"x" * 1000), compressed=True)
     ends.answer(call, head=(*HEAD, (b"grpc-encoding", name.encode())), body=body)
-    assert call.heard == [b"x" * 1000]
+    assert call.outcomes == [b"x" * 1000]
 
 
 ODD_ANSWERS = {
@@ -185,17 +186,21 @@ ODD_ANSWERS = {
     "HTTP 404": ({"head": ((b":status", b"404"),)}, "UNIMPLEMENTED", "HTTP 404"),
     "HTTP 418": ({"head": ((b":status", b"418"),)}, "UNKNOWN", "HTTP 418"),
     "no gRPC": ({"head": ((b":status", b"200"), (b"content-type", b"text/html"))}, "UNKNOWN", "text/html"),
-    "OK without a message": ({"body": b""}, "INTERNAL", "no answer"),
+    "OK without a message": ({"body": b""}, "INTERNAL", "sent no response message"),
     "half a message": ({"body": encode_message(b"abc")[:-1]}, "INTERNAL", "ends within"),
     "two messages": ({"body": 2 * encode_message(b"abc")}, "INTERNAL", "more than"),
     "an empty message and another": ({"body": encode_message(b"") + encode_message(b"a")}, "INTERNAL", "more than"),
     "a wrong flag": ({"body": b"\x07\0\0\0\0"}, "INTERNAL", "flag"),
-    "too large": ({"body": b"\0" + (MAX_ANSWER_BYTES + 1).to_bytes(4, "big")}, "RESOURCE_EXHAUSTED", "larger than max"),
+    "too large": (
+        {"body": b"\0" + (MAX_RESPONSE_BYTES + 1).to_bytes(4, "big")},
+        "RESOURCE_EXHAUSTED",
+        "larger than max",
+    ),
     "an encoding not offered": ({"body": encode_message(b"a", compressed=True)}, "INTERNAL", "not offered"),
     "a bomb": (
         {
             "head": (*HEAD, (b"grpc-encoding", b"gzip")),
-            "body": encode_message(compress("gzip", bytes(MAX_ANSWER_BYTES + 1)), compressed=True),
+            "body": encode_message(compress("gzip", bytes(MAX_RESPONSE_BYTES + 1)), compressed=True),
         },
         "RESOURCE_EXHAUSTED",
         "larger than",
@@ -210,7 +215,7 @@ ODD_ANSWERS = {
 
 @pytest.mark.parametrize("name", ODD_ANSWERS)
 async def test_odd_answers_become_statuses(name):
-    """As gRPC maps them; the connection goes on."""
+    """As gRPC maps them; the connection remains usable."""
     answer, code, said = ODD_ANSWERS[name]
     ends = Ends()
     call = ends.call()
@@ -224,12 +229,12 @@ async def test_odd_answers_become_statuses(name):
     after = ends.call()
     ends.exchange()
     ends.answer(after)
-    assert after.heard == [b""]
+    assert after.outcomes == [b""]
     assert not ends.connection.has_streams()
 
 
 async def test_details_are_decoded():
-    """From unpadded base64."""
+    """Decoded from unpadded base64."""
     ends = Ends()
     call = ends.call()
     ends.exchange()
@@ -249,21 +254,21 @@ async def test_details_are_decoded():
     ],
 )
 async def test_resets_become_statuses(reset, code):
-    """As PROTOCOL-HTTP2 says."""
+    """As PROTOCOL-HTTP2 specifies."""
     ends = Ends()
     call = ends.call()
     ends.exchange()
     ends.server.reset_stream(call.stream_id, reset)
     ends.exchange()
     assert error(call).code.name == code
-    assert code_of_reset(999) is grpc.StatusCode.UNKNOWN
+    assert code_from_reset(999) is grpc.StatusCode.UNKNOWN
 
 
 @pytest.mark.parametrize(
     ("left_s", "code"), [(0.0, grpc.StatusCode.DEADLINE_EXCEEDED), (60.0, grpc.StatusCode.CANCELLED)]
 )
 async def test_a_server_that_cancels_at_the_deadline_means_the_deadline(left_s, code):
-    """It may see it before our own timer does; before that it cancels for reasons of its own."""
+    """The server may notice the deadline before our timer does; an earlier reset has another reason."""
     ends = Ends()
     call = ends.call()
     call.deadline_s = ends.connection.loop.time() + left_s
@@ -274,18 +279,18 @@ async def test_a_server_that_cancels_at_the_deadline_means_the_deadline(left_s, 
 
 
 async def test_a_refused_stream_goes_back():
-    """The server never looked at it."""
+    """The server never processed it."""
     ends = Ends()
     call = ends.call()
     ends.exchange()
     ends.server.reset_stream(call.stream_id, http2_peer.ErrorCode.REFUSED_STREAM)
     ends.exchange()
     assert ends.given_back == [(call, True)]
-    assert call.heard == []
+    assert call.outcomes == []
 
 
 async def test_goaway_ends_some_and_gives_back_the_rest():
-    """Streams above the last id were never looked at; those below finish, then the connection closes; a new one takes none."""
+    """Streams above the last id were not processed; those below finish, then the connection closes."""
     ends = Ends()
     first, second = ends.call(), ends.call()
     ends.exchange()
@@ -297,21 +302,21 @@ async def test_goaway_ends_some_and_gives_back_the_rest():
     ends.exchange()
     assert [call for call, _ in ends.given_back] == [second, unsent]
     ends.answer(first)
-    assert first.heard == [b""]
+    assert first.outcomes == [b""]
     await asyncio.sleep(0)
     assert ends.transport.is_closed
 
 
-async def test_too_many_pings_is_heard():
-    """The owner pings less then."""
+async def test_too_many_pings_is_noted():
+    """The owner pings less often afterwards."""
     ends = Ends()
     ends.server.send_goaway(http2_peer.ErrorCode.ENHANCE_YOUR_CALM, debug_data=b"too_many_pings")
     ends.to_client()
-    assert ends.connection.is_told_too_many_pings
+    assert ends.connection.got_too_many_pings
 
 
 async def test_an_early_answer_stops_the_request():
-    """A server that refuses by the size alone need not read the rest."""
+    """A server that refuses a message by its size need not read the rest."""
     ends = Ends()
     call = ends.call(bytes(20_000_000))
     ends.to_server()
@@ -324,7 +329,7 @@ async def test_an_early_answer_stops_the_request():
 
 
 async def test_a_cancelled_call_is_reset():
-    """The server hears of it, and what still comes for it harms nobody."""
+    """The server is notified, and what it still sends has no effect."""
     ends = Ends()
     call = ends.call()
     ends.to_server()
@@ -339,7 +344,7 @@ async def test_a_cancelled_call_is_reset():
 
 
 async def test_a_lost_connection_fails_its_calls():
-    """They may have been processed: whether to send them again is the queue's to say."""
+    """They may have been processed: the queue decides whether to send them again."""
     ends = Ends()
     call = ends.call()
     ends.exchange()
@@ -348,18 +353,18 @@ async def test_a_lost_connection_fails_its_calls():
     assert ends.connection.closed.done()
 
 
-async def test_a_server_that_is_none_is_said():
-    """HTTP/1.1 on the port, for example."""
+async def test_a_server_of_another_protocol_is_reported():
+    """For example, HTTP/1.1 on the port."""
     ends = Ends(connect=False)
     ends.connection.receive(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     assert ends.transport.is_closed
     ends.connection.connection_lost(None)
-    with pytest.raises(ConnectionError, match="broke HTTP/2"):
+    with pytest.raises(ConnectionError, match="violated HTTP/2"):
         await ends.connection.ready
 
 
 async def test_pings_find_a_dead_server():
-    """Nothing heard, a ping unanswered: cut."""
+    """Without input and with an unacknowledged ping, the connection is cut."""
     ends = Ends()
     call = ends.call()
     ends.exchange()
@@ -373,7 +378,7 @@ async def test_pings_find_a_dead_server():
 
 
 async def test_a_server_that_does_not_read_is_read_from():
-    """Two ends that each wait for the other to read would wait for ever."""
+    """If both ends waited for the other to read, they would wait forever."""
     ends = Ends()
     ends.connection.pause_writing()
     ends.call()
@@ -394,7 +399,7 @@ async def test_a_server_that_does_not_read_is_read_from():
     ids=["ping", "settings", "continuation"],
 )
 async def test_floods_end_the_connection(flood):
-    """Bounded by libnghttp2's own limits, while the server reads nothing."""
+    """Bounded by libnghttp2's own limits while the server reads nothing."""
     ends = Ends()
     call = ends.call()
     ends.to_server()
@@ -413,7 +418,7 @@ async def test_floods_end_the_connection(flood):
     ],
 )
 async def test_breaking_the_protocol_ends_the_connection(wire, said):
-    """Pushes were never allowed; the calls hear why."""
+    """Pushes were never enabled; the calls fail with that reason."""
     ends = Ends()
     call = ends.call()
     ends.to_server()
@@ -424,8 +429,8 @@ async def test_breaking_the_protocol_ends_the_connection(wire, said):
 
 
 async def test_a_server_that_reads_nothing_is_left(monkeypatch):
-    """What waits for it would wait for ever otherwise."""
-    monkeypatch.setattr(client_call, "_STALL_S", 0.01)
+    """Otherwise the calls waiting for it would wait forever."""
+    monkeypatch.setattr(client_connection, "_STALLED_S", 0.01)
     ends = Ends()
     call = ends.call()
     ends.connection.pause_writing()
@@ -437,7 +442,7 @@ async def test_a_server_that_reads_nothing_is_left(monkeypatch):
 
 
 async def test_headers_without_end_are_cut_off():
-    """More than the limit of a header list is never kept."""
+    """A header list over the limit is never kept."""
     ends = Ends()
     call = ends.call()
     ends.to_server()
@@ -466,7 +471,7 @@ ANSWERS = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(ANSWERS, st.data())
 def test_any_split_of_the_bytes_gives_the_same_answers(answers, data):
-    """Frames may be cut anywhere, and several may come at once."""
+    """Frames may be cut anywhere, and several may arrive at once."""
 
     def outcomes(split):
         async def run():
@@ -491,7 +496,9 @@ def test_any_split_of_the_bytes_gives_the_same_answers(answers, data):
             return [
                 "again"
                 if call in given_back
-                else ((error(call).code, error(call).text) if isinstance(call.heard[0], CallError) else call.heard)
+                else (
+                    (error(call).code, error(call).text) if isinstance(call.outcomes[0], CallError) else call.outcomes
+                )
                 for call in calls
             ]
 
@@ -509,7 +516,7 @@ def test_any_split_of_the_bytes_gives_the_same_answers(answers, data):
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=400), st.booleans())
 def test_no_bytes_raise(garbage, as_frames):
-    """Whatever a server sends, the connection goes on or is cut; calls are settled or wait."""
+    """Whatever a server sends, the connection continues or is cut; calls are settled or wait."""
 
     async def run():
         ends = Ends()
@@ -526,6 +533,6 @@ def test_no_bytes_raise(garbage, as_frames):
         ends.connection.receive(wire)
         ends.connection.flush()
         ends.connection.connection_lost(None)
-        assert len(call.heard) == 1 or ends.given_back
+        assert len(call.outcomes) == 1 or ends.given_back
 
     asyncio.run(run())

@@ -1,0 +1,63 @@
+"""A listening socket for asyncio protocols, with errors that name the configuration key. Used by our HTTP servers."""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
+
+from collector.transport.endpoint import Endpoint
+from collector.transport.ports import listen_error
+
+__all__ = ["Listener", "bound_address"]
+
+_TLS_HANDSHAKE_TIMEOUT_S: Final = 10.0
+
+
+class Listener:
+    """Accepts connections on ``endpoint``. ``key``: path of the server's configuration block, for messages."""
+
+    def __init__(self, endpoint: Endpoint, *, key: str) -> None:
+        self.endpoint = endpoint
+        self.port = 0
+        """The port it listens on; 0 before ``start`` and for a Unix socket."""
+        self._key = key
+        self._server: asyncio.Server | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it listens, with the port that was bound."""
+        return bound_address(self.endpoint, self.port)
+
+    async def start(self, make_protocol: Callable[[], Any], tls: ssl.SSLContext | None) -> None:
+        """Listen, and serve each accepted connection with a protocol from ``make_protocol``.
+
+        Raises:
+            OSError: cannot listen on the endpoint; the message names the key and the process that has the port.
+        """
+        try:
+            sock = self.endpoint.listen()
+        except OSError as exc:
+            raise listen_error(self.endpoint, f"{self._key}::endpoint", exc) from exc
+        loop = asyncio.get_running_loop()
+        handshake_s = _TLS_HANDSHAKE_TIMEOUT_S if tls is not None else None
+        if self.endpoint.path:
+            self._server = await loop.create_unix_server(
+                make_protocol, sock=sock, ssl=tls, ssl_handshake_timeout=handshake_s
+            )
+        else:
+            self.port = int(sock.getsockname()[1])
+            self._server = await loop.create_server(
+                make_protocol, sock=sock, ssl=tls, ssl_handshake_timeout=handshake_s
+            )
+
+    def close(self) -> None:
+        """Stop accepting connections. Safe before ``start`` and when called twice."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+            self.endpoint.remove_socket()
+
+
+def bound_address(endpoint: Endpoint, port: int) -> str:
+    """Return ``endpoint`` as text, with the port that was bound."""
+    return str(endpoint if endpoint.path else Endpoint(endpoint.host, port))
