@@ -4,14 +4,13 @@ Source: OTLP specification "OTLP/HTTP"; the Collector's exporter/otlphttpexporte
 """
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
-import orjson
-
-from collector.api import Host, PermanentError, Settings
+from collector.api import Host, Settings
 from collector.delivery import QueuedExporter
-from collector.delivery.otlp import REJECTED_FIELDS, partial_success, user_agent
+from collector.delivery.otlp import user_agent
 from collector.model import Batch, Signal, to_json
+from collector.otlp.responses import partial_success, partial_success_from_json
 from collector.transport.http.client import HTTPClient, HTTPResponse
 from exporters.otlp_http.config import OTLPHTTPConfig
 
@@ -21,11 +20,6 @@ _PROTOBUF: Final = "application/x-protobuf"
 _JSON: Final = "application/json"
 _JSON_IS_LARGER: Final = 4
 _LEAVE_LOOP_FROM_BYTES: Final = 256 * 1024
-_JSON_REJECTED_FIELDS: Final = {
-    Signal.TRACES: "rejectedSpans",
-    Signal.METRICS: "rejectedDataPoints",
-    Signal.LOGS: "rejectedLogRecords",
-}
 
 
 class OTLPHTTPExporter(QueuedExporter[Batch]):
@@ -67,17 +61,11 @@ class OTLPHTTPExporter(QueuedExporter[Batch]):
 
 
 def _partial_success(signal: Signal, response: HTTPResponse) -> tuple[int, str]:
-    """What the answer says; only the two OTLP content types are read, as in the Collector."""
+    """Rejected items and message; a body of any other content type is ignored, as in the Collector."""
     if not response.body or response.truncated:
         return 0, ""
     if response.content_type == _PROTOBUF:
         return partial_success(signal, response.body)
-    if response.content_type != _JSON:
-        return 0, ""
-    try:
-        said: Any = orjson.loads(response.body)
-        partial = said.get("partialSuccess") or said.get("partial_success") or {}
-        rejected = int(partial.get(_JSON_REJECTED_FIELDS[signal]) or partial.get(REJECTED_FIELDS[signal]) or 0)
-        return rejected, str(partial.get("errorMessage") or partial.get("error_message") or "")
-    except (orjson.JSONDecodeError, AttributeError, TypeError, ValueError) as exc:
-        raise PermanentError("the answer is no Export…ServiceResponse", reason="bad_response") from exc
+    if response.content_type == _JSON:
+        return partial_success_from_json(signal, response.body)
+    return 0, ""

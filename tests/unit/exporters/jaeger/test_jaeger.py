@@ -28,5 +28,5 @@ def test_it_takes_traces_alone():
 
 
 def test_an_empty_endpoint_is_refused():
-    with pytest.raises(ValueError, match="endpoint: required"):
+    with pytest.raises(ValueError, match="endpoint is required"):
         factory.config_type(endpoint="")

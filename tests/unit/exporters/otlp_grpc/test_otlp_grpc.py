@@ -9,7 +9,6 @@ from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
-from collector.delivery.otlp import partial_success
 from collector.model import Signal
 from collector.testing import FakeHost, RecordingTelemetry, batch, eventually, make_settings, traces
 from exporters.otlp_grpc import factory
@@ -296,7 +295,7 @@ async def test_shutdown_under_load_loses_nothing():
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({}, "endpoint: required"),
+        ({}, "endpoint is required"),
         ({"endpoint": "h:1", "transport": "grpcio", "compression": "zstd"}, "zstd is not available over gRPC"),
         ({"endpoint": "h:1", "headers": {"grpc-x": "1"}}, "grpc-x"),
         ({"endpoint": "h:1", "unknown": 1}, "unknown"),
@@ -313,15 +312,3 @@ async def test_certificates_that_cannot_be_read_refuse_the_start():
     with pytest.raises(ValueError, match="exporters::otlp_grpc/a::tls::ca_file"):
         await exporter.start(FakeHost())
     await exporter.shutdown()
-
-
-@pytest.mark.parametrize("signal", list(Signal))
-def test_rejected_items_have_a_field_for_each_signal(signal):
-    _, module, prefix = SERVICES[signal]
-    answer = getattr(module, f"{prefix}ServiceResponse")()
-    setattr(
-        answer.partial_success,
-        {"traces": "rejected_spans", "metrics": "rejected_data_points", "logs": "rejected_log_records"}[signal],
-        7,
-    )
-    assert partial_success(signal, answer.SerializeToString()) == (7, "")

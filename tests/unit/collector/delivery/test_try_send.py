@@ -16,7 +16,7 @@ from collector.testing import FakeClock, FakeHost, RecordingTelemetry, make_sett
 class Probe(QueuedExporter[Batch]):
     """Begins what it is given while ``begins``; ``answer`` ends it. Else it sends in tasks, which ``script`` answers, then success."""
 
-    keeps_timeout = True
+    enforces_timeout = True
 
     def __init__(self, *, signals=frozenset({Signal.TRACES}), **config):
         self.recorded = RecordingTelemetry()
@@ -24,9 +24,9 @@ class Probe(QueuedExporter[Batch]):
         made = make_settings(signals=signals, telemetry=self.recorded, clock=self.fake_clock, component_id="probe/a")
         super().__init__(made, ExporterConfig.model_validate(config), uniform=lambda low, high: (low + high) / 2)
         self.host = FakeHost()
-        self.begins = True
-        self.begun = []
-        self.dones = []
+        self.sends_at_once = True
+        self.sent_at_once = []
+        self.callbacks = []
         self.sent = []
         self.times = []
         self.script = []
@@ -43,11 +43,11 @@ class Probe(QueuedExporter[Batch]):
         if kind is None:
             assert self.host.admission.used_bytes == 0, "everything charged is released"
 
-    def begin(self, batch, done):
-        if not self.begins:
+    def try_send(self, batch, on_done):
+        if not self.sends_at_once:
             return False
-        self.begun.append(batch.item_count)
-        self.dones.append(done)
+        self.sent_at_once.append(batch.item_count)
+        self.callbacks.append(on_done)
         return True
 
     async def send(self, payload):
@@ -61,7 +61,7 @@ class Probe(QueuedExporter[Batch]):
         return answer
 
     def answer(self, outcome=0, place=0):
-        self.dones.pop(place)(outcome)
+        self.callbacks.pop(place)(outcome)
 
     def give(self, *counts):
         for count in counts:
@@ -94,7 +94,7 @@ async def test_a_batch_leaves_in_the_call_that_takes_it():
     async with Probe() as probe:
         tasks = asyncio.all_tasks()
         probe.give(3)
-        assert (probe.begun, probe.in_flight, probe.requests) == ([3], 3, 1)
+        assert (probe.sent_at_once, probe.in_flight, probe.requests) == ([3], 3, 1)
         probe.answer()
         assert (probe.books, probe.in_flight, probe.requests) == ((3, {}), 0, 0)
         assert asyncio.all_tasks() == tasks
@@ -150,7 +150,7 @@ async def test_what_is_refused_is_not_sent_again(outcome, reason):
         probe.answer(outcome)
         await probe.fake_clock.advance(10)
         probe.answer()
-        assert (probe.begun, probe.sent, probe.books) == ([3, 4], [], (4, {reason: 3}))
+        assert (probe.sent_at_once, probe.sent, probe.books) == ([3, 4], [], (4, {reason: 3}))
 
 
 async def test_what_is_too_large_goes_in_parts():
@@ -162,24 +162,26 @@ async def test_what_is_too_large_goes_in_parts():
         assert (sum(probe.sent), max(probe.sent) < 2000, probe.books) == (2000, True, (2000, {}))
         probe.give(2001)
         await probe.fake_clock.advance(1)
-        assert (probe.begun, probe.books) == ([2000], (4001, {}))
+        assert (probe.sent_at_once, probe.books) == ([2000], (4001, {}))
 
 
 async def test_consumers_bound_what_is_under_way_and_the_order_stays():
     """Begun and in tasks together: one that waits for its next attempt keeps its place."""
     async with Probe(sending_queue={"num_consumers": 2}) as probe:
         probe.give(1, 2, 3, 4, 5)
-        assert probe.begun == [1, 2]
+        assert probe.sent_at_once == [1, 2]
         probe.answer(down())
         await probe.fake_clock.advance(1)
-        assert probe.begun == [1, 2]
+        assert probe.sent_at_once == [1, 2]
         probe.answer()
-        assert probe.begun == [1, 2, 3]
+        assert probe.sent_at_once == [1, 2, 3]
         await probe.fake_clock.advance(10)
-        assert (probe.sent, probe.begun) == ([1], [1, 2, 3, 4]), "the task is over, its place is taken without one"
+        assert (probe.sent, probe.sent_at_once) == ([1], [1, 2, 3, 4]), (
+            "the task is over, its place is taken without one"
+        )
         probe.answer()
         probe.answer()
-        assert probe.begun == [1, 2, 3, 4, 5]
+        assert probe.sent_at_once == [1, 2, 3, 4, 5]
         probe.answer()
         assert probe.books == (15, {})
 
@@ -192,7 +194,7 @@ async def test_one_consumer_keeps_the_order_through_failures():
         probe.answer(down())
         probe.script = [down()]
         await probe.fake_clock.advance(100)
-        assert (probe.begun, probe.sent) == ([1, 2, 3], [2, 2])
+        assert (probe.sent_at_once, probe.sent) == ([1, 2, 3], [2, 2])
         probe.answer()
         assert probe.books == (6, {})
 
@@ -200,11 +202,11 @@ async def test_one_consumer_keeps_the_order_through_failures():
 async def test_what_cannot_be_begun_goes_in_a_task():
     """Not now, or not at all: an exporter that fails to begin loses nothing."""
     async with Probe(sending_queue={"num_consumers": 1}) as probe:
-        probe.begins = False
+        probe.sends_at_once = False
         probe.give(1, 2)
         await probe.fake_clock.advance(0)
         assert (probe.sent, probe.books) == ([1, 2], (3, {}))
-        probe.begin = lambda *_: 1 / 0
+        probe.try_send = lambda *_: 1 / 0
         probe.give(4)
         await probe.fake_clock.advance(0)
         assert (probe.sent, probe.books) == ([1, 2, 4], (7, {}))
@@ -215,7 +217,7 @@ async def test_what_cannot_be_begun_goes_in_a_task():
     [
         ({"max_items": 5}, {}),
         ({"max_request_bytes": 1000}, {}),
-        ({"keeps_timeout": False}, {"timeout": "1s"}),
+        ({"enforces_timeout": False}, {"timeout": "1s"}),
         ({}, {"sending_queue": {"batch": {"min_size": 1, "flush_timeout": "1s"}}}),
         ({}, {"sending_queue": {"enabled": False}}),
     ],
@@ -225,7 +227,7 @@ async def test_only_a_batch_as_it_is_is_begun(limits, config):
     async with type("Limited", (Probe,), limits)(**config) as probe:
         await probe.consume(traces(spans=10))
         await probe.fake_clock.advance(1)
-        assert (probe.begun, probe.books) == ([], (10, {}))
+        assert (probe.sent_at_once, probe.books) == ([], (10, {}))
 
 
 async def test_who_waits_for_the_result_hears_it():
@@ -290,7 +292,7 @@ class TestShutdown:
             probe.answer(outcome)
         await probe.fake_clock.advance(10)
         assert (probe.books, probe.in_flight, probe.requests) == ((0, {"shutdown": 7}), 0, 0)
-        assert (probe.begun, probe.sent) == ([1, 2], [])
+        assert (probe.sent_at_once, probe.sent) == ([1, 2], [])
 
     async def test_a_durable_queue_keeps_it(self):
         """It is sent after the restart, and in flight until then."""
@@ -315,7 +317,7 @@ class TestShutdown:
         again = Probe(sending_queue={"storage": "disk"})
         again.host = FakeHost(extensions={"disk": Disk()})
         await again.start(again.host)
-        assert again.begun == [5]
+        assert again.sent_at_once == [5]
         again.answer()
         assert again.books == (5, {})
         await again.shutdown()
@@ -354,7 +356,7 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("take"), st.integers(1, 5)),
         st.tuples(st.just("answer"), st.integers(0, 9), OUTCOMES),
-        st.tuples(st.just("begins"), st.booleans()),
+        st.tuples(st.just("sends_at_once"), st.booleans()),
         st.tuples(st.just("advance"), st.integers(0, 20)),
     ),
     max_size=40,
@@ -371,13 +373,13 @@ def test_the_books_close_whatever_happens(steps, script, senders):
         probe = Probe(sending_queue={"num_consumers": senders}, retry_on_failure={"max_elapsed_time": "30s"})
         probe.script = list(script)
 
-        def begin(batch, done):
-            begun = Probe.begin(probe, batch, done)
-            if begun:
+        def try_send(batch, on_done):
+            is_sent = Probe.try_send(probe, batch, on_done)
+            if is_sent:
                 first_attempts.append(batch.wire)
-            return begun
+            return is_sent
 
-        probe.begin = begin
+        probe.try_send = try_send
         sent = probe.send
 
         async def send(payload):
@@ -394,17 +396,21 @@ def test_the_books_close_whatever_happens(steps, script, senders):
                     given_wires.append(batch.wire)
                     received += batch.item_count
                     probe.try_consume(batch)
-                elif step == "answer" and probe.dones:
-                    probe.answer(what[1], what[0] % len(probe.dones))
-                elif step == "begins":
-                    probe.begins = what[0]
+                elif step == "answer" and probe.callbacks:
+                    probe.answer(what[1], what[0] % len(probe.callbacks))
+                elif step == "sends_at_once":
+                    probe.sends_at_once = what[0]
                 elif step == "advance":
                     await probe.fake_clock.advance(what[0])
                 delivered, reasons = probe.books
                 assert received == delivered + sum(reasons.values()) + probe.in_flight
-                assert len(probe.dones) <= probe.requests <= senders
+                assert len(probe.callbacks) <= probe.requests <= senders
         delivered, reasons = probe.books
-        assert (received, probe.in_flight, probe.requests) == (delivered + sum(reasons.values()), 0, len(probe.dones))
+        assert (received, probe.in_flight, probe.requests) == (
+            delivered + sum(reasons.values()),
+            0,
+            len(probe.callbacks),
+        )
         assert senders > 1 or first_attempts == given_wires[: len(first_attempts)]
 
     asyncio.run(run())

@@ -36,7 +36,7 @@ class Probe(QueuedExporter[Batch]):
     async def send(self, payload):
         backend = self.backend
         backend.seen.append(payload)
-        backend.times.append(self._clock.monotonic_s())
+        backend.times.append(self.settings.clock.monotonic_s())
         backend.concurrent += 1
         backend.concurrent_max = max(backend.concurrent_max, backend.concurrent)
         try:
@@ -367,7 +367,7 @@ async def test_an_exporter_that_keeps_its_timeout_gets_no_second_one():
     """Its send ends in time by itself."""
 
     class Keeping(Probe):
-        keeps_timeout = True
+        enforces_timeout = True
 
     backend = Backend()
     backend.gate.clear()

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.delivery.backoff import Backoff
+from collector.delivery.retry import Backoff
 from config.blocks import RetryConfig
 
 
@@ -15,7 +15,7 @@ def waits(config, asked=(None,) * 50, uniform=middle, limit=50):
     now, found = 0.0, []
     backoff = Backoff(config, now, uniform)
     for wish, _ in zip(asked, range(limit), strict=False):
-        wait = backoff.next_s(now, wish)
+        wait = backoff.next_wait_s(now, wish)
         if wait is None:
             break
         found.append(wait)
