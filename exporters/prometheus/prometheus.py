@@ -15,7 +15,7 @@ from collector.transport.tls import server_context
 from exporters.prometheus.config import PrometheusConfig
 from exporters.prometheus.store import SeriesStore
 
-__all__ = ["PrometheusExporter", "create"]
+__all__ = ["PrometheusExporter"]
 
 _TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 _OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -106,8 +106,3 @@ class PrometheusExporter(Exporter):
         response = web.Response(body=page, headers={"Content-Type": _OPENMETRICS if openmetrics else _TEXT})
         response.enable_compression()
         return response
-
-
-def create(settings: Settings, config: PrometheusConfig) -> PrometheusExporter:
-    """The component."""
-    return PrometheusExporter(settings, config)

@@ -22,9 +22,9 @@ from collector.transport.http.client import HTTPClient
 from config.blocks import QueueConfig
 from exporters.prometheus_remote_write._encode import Encoder
 from exporters.prometheus_remote_write.config import PrometheusRemoteWriteConfig
-from exporters.prometheus_remote_write.protobuf import encode_label, encode_metadata, encode_sample_series
+from exporters.prometheus_remote_write.messages import encode_label, encode_metadata, encode_sample_series
 
-__all__ = ["PrometheusRemoteWriteExporter", "create"]
+__all__ = ["PrometheusRemoteWriteExporter"]
 
 _HEADERS: Final = {"X-Prometheus-Remote-Write-Version": "0.1.0"}
 _POINTS_PER_SHARD: Final = 2000
@@ -222,8 +222,3 @@ def _part(body: bytes, cuts: I64, shard: int) -> Part[WriteRequest]:
 def _bytes(records: "np.ndarray[tuple[int], np.dtype[np.void]]") -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":
     """The records as the kernel takes them."""
     return np.ascontiguousarray(records).view(np.uint8).reshape(-1)
-
-
-def create(settings: Settings, config: PrometheusRemoteWriteConfig) -> PrometheusRemoteWriteExporter:
-    """The component."""
-    return PrometheusRemoteWriteExporter(settings, config)
