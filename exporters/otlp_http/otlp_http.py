@@ -1,4 +1,4 @@
-"""OTLP over HTTP/1.1: protobuf or JSON bodies, compressed; which answers mean again and which never.
+"""Sends OTLP over HTTP/1.1, with compressed protobuf or JSON bodies.
 
 Source: OTLP specification "OTLP/HTTP"; the Collector's exporter/otlphttpexporter otlp.go.
 """
@@ -18,22 +18,25 @@ __all__ = ["OTLPHTTPExporter"]
 
 _PROTOBUF: Final = "application/x-protobuf"
 _JSON: Final = "application/json"
-_JSON_IS_LARGER: Final = 4
-_LEAVE_LOOP_FROM_BYTES: Final = 256 * 1024
+_JSON_SIZE_FACTOR: Final = 4  # how much larger than protobuf JSON may be
+_THREAD_MIN_BYTES: Final = 256 * 1024  # larger batches are converted to JSON in a thread
 
 
 class OTLPHTTPExporter(QueuedExporter[Batch]):
-    """Sends batches as they are (a batch's bytes are an Export request), or as OTLP/JSON."""
+    """Sends batches as they are (the bytes of a batch are an export request), or as OTLP/JSON."""
 
     def __init__(self, settings: Settings, config: OTLPHTTPConfig) -> None:
         super().__init__(settings, config)
         self._json = config.encoding == "json"
-        self.max_request_bytes = config.max_request_bytes // _JSON_IS_LARGER if self._json else config.max_request_bytes
+        self.max_request_bytes = (
+            config.max_request_bytes // _JSON_SIZE_FACTOR if self._json else config.max_request_bytes
+        )
         self._urls = {signal: config.url(signal) for signal in settings.signals}
         for signal, url in self._urls.items():
             if not url:
                 raise ValueError(
-                    f"exporters::{settings.id}: a {signal} pipeline uses it, so endpoint or {signal}_endpoint is required"
+                    f"exporters::{settings.id}: endpoint or {signal}_endpoint is required, because a {signal} pipeline uses"
+                    " this exporter"
                 )
         self._client = HTTPClient(
             config, key=f"exporters::{settings.id}", clock=settings.clock, user_agent=user_agent(settings)
@@ -51,7 +54,7 @@ class OTLPHTTPExporter(QueuedExporter[Batch]):
         """See :class:`QueuedExporter`."""
         signal, body = payload.signal, payload.wire
         if self._json:
-            large = payload.size_bytes > _LEAVE_LOOP_FROM_BYTES
+            large = payload.size_bytes > _THREAD_MIN_BYTES
             body = await asyncio.to_thread(to_json, payload) if large else to_json(payload)
         response = await self._client.post(self._urls[signal], body, content_type=_JSON if self._json else _PROTOBUF)
         rejected, message = _partial_success(signal, response)

@@ -137,11 +137,12 @@ async def test_waiting_ends_when_the_last_unit_is_released():
     await waiting
 
 
-class TestMerging:
-    MERGE = {"min_size": 10, "flush_timeout": "1s"}
+MERGE = {"min_size": 10, "flush_timeout": "1s"}
 
+
+class TestMerging:
     def test_batches_are_merged_until_they_are_large_enough(self):
-        probe = Probe(batch=self.MERGE)
+        probe = Probe(batch=MERGE)
         probe.add(4, 5)
         assert probe.sizes == []
         probe.add(6)
@@ -150,26 +151,26 @@ class TestMerging:
         assert merged.item_count == 15
 
     def test_only_batches_with_equal_contexts_are_merged(self):
-        probe = Probe(max_sending=9, batch=self.MERGE)
+        probe = Probe(max_sending=9, batch=MERGE)
         for tenant in ("a", "b", "a", "b"):
             probe.add(5, context=Context(tenant=tenant))
         contexts = [batch.context.tenant for unit in probe.sent for batch in probe.queue.read(unit)]
         assert (probe.sizes, contexts) == ([10, 10], ["a", "b"])
 
     def test_a_unit_is_read_as_batches_within_max_size(self):
-        probe = Probe(batch=self.MERGE | {"max_size": 12})
+        probe = Probe(batch=MERGE | {"max_size": 12})
         probe.add(30)
         assert [batch.item_count for batch in probe.queue.read(probe.sent[0])] == [12, 12, 6]
 
     def test_a_batch_that_would_exceed_max_size_starts_a_new_unit(self):
-        probe = Probe(max_sending=9, batch=self.MERGE | {"max_size": 12})
+        probe = Probe(max_sending=9, batch=MERGE | {"max_size": 12})
         probe.add(8, 7)
         assert probe.sizes == [8]
         probe.queue.flush()
         assert probe.sizes == [8, 7]
 
     async def test_a_small_unit_is_sent_after_the_timeout(self):
-        probe = Probe(max_sending=9, batch=self.MERGE)
+        probe = Probe(max_sending=9, batch=MERGE)
         flushing = asyncio.ensure_future(probe.queue.flush_when_due())
         probe.add(3)
         await probe.clock.advance(0.9)

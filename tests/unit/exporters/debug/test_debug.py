@@ -15,7 +15,7 @@ from collector.testing import (
     traces_request,
 )
 from exporters.debug import factory
-from exporters.debug.text import detailed, normal
+from exporters.debug.text import detailed_text, normal_text
 
 
 def make(**config):
@@ -91,7 +91,7 @@ def test_a_span_in_detail():
         key="n"
     ).value.int_value = 5
     span.kind, span.status.code = 2, 2
-    text = detailed(Traces.from_wire(request.SerializeToString()))
+    text = detailed_text(Traces.from_wire(request.SerializeToString()))
     for line in (
         "     -> service.name: Str(backend-api)",
         "InstrumentationScope opentelemetry.instrumentation.fastapi 0.51b0",
@@ -107,11 +107,11 @@ def test_a_span_in_detail():
 
 
 def test_metrics_of_every_type():
-    text = detailed(metrics(points=50))
+    text = detailed_text(metrics(points=50))
     for kind in ("Sum", "Histogram", "Gauge", "ExponentialHistogram", "Summary"):
         assert f"     -> DataType: {kind}\n" in text
     assert "     -> IsMonotonic: true\n     -> AggregationTemporality: Cumulative" in text
-    lines = normal(metrics(points=50)).splitlines()
+    lines = normal_text(metrics(points=50)).splitlines()
     assert any(
         line.startswith("http_request_duration_seconds{method=POST,") and " le0.005=" in line and " +Inf=" in line
         for line in lines
@@ -134,7 +134,7 @@ async def test_data_cannot_write_lines_of_its_own():
     [
         ({"verbosity": "loud"}, "verbosity"),
         ({"output_paths": ["stderr"]}, "use_internal_logger: false"),
-        ({"use_internal_logger": False, "output_paths": []}, "at least one"),
+        ({"use_internal_logger": False, "output_paths": []}, "must not be empty"),
         ({"sampling_initial": -1}, "sampling_initial"),
     ],
 )

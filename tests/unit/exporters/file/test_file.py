@@ -239,10 +239,10 @@ class TestRotatingFile:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({}, "path: required"),
+        ({}, "path is required"),
         ({"path": "x", "append": True, "compression": "zstd"}, "append"),
         ({"path": "x", "append": True, "rotation": {}}, "append"),
-        ({"path": "x", "group_by": {"enabled": True}}, "group_by: not available"),
+        ({"path": "x", "group_by": {"enabled": True}}, "group_by is not available"),
         ({"path": "x", "encoding": "otlp_encoding"}, "encoding"),
         ({"path": "x", "directory_permissions": "rwx"}, "octal"),
         ({"path": "x", "compression": "gzip"}, "compression"),

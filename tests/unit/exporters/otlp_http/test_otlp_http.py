@@ -181,7 +181,7 @@ async def test_credentials_stay_out_of_the_log():
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({}, "endpoint: required"),
+        ({}, "endpoint is required"),
         ({"endpoint": "localhost:4318"}, "http:// or https://"),
         ({"endpoint": "http://"}, "http:// or https://"),
         ({"traces_endpoint": "http://u:hunter2@h:99999999/"}, "traces_endpoint"),
