@@ -1,8 +1,8 @@
 """Delivery for exporter authors: derive from :class:`QueuedExporter` and implement ``send``.
 
-Four parts stand between ``consume`` and ``send``, each with one job; :class:`QueuedExporter` connects them. There is one
-queue, one sender and one settlement per signal, as in the Collector, so ``queue_size`` and ``num_consumers`` hold for
-each signal. Every part only calls public methods of those above it in this list:
+Four parts stand between ``consume`` and ``send``, each with one job; :class:`QueuedExporter` connects them. There is
+one queue, one sender and one settlement per signal, as in the Collector, so ``queue_size`` and ``num_consumers`` hold
+for each signal. Every part only calls public methods of those above it in this list:
 
 ``queue``       SendingQueue: what waits, in which order, merged with what, and whether there is room for more
 ``retry``       RetryPolicy: whether to retry, how long to wait, and what a shutdown changes about it
@@ -10,7 +10,7 @@ each signal. Every part only calls public methods of those above it in this list
 ``sender``      Sender: sends a unit from the queue, attempt after attempt, until it is settled
 ``exporter``    QueuedExporter: what an author derives from, and the component that the service sees
 
-Beside them:
+Supporting modules:
 
 ``config``      ExporterConfig: the Collector's ``timeout``, ``retry_on_failure`` and ``sending_queue``
 ``parts``       Part: one request to the backend; splitting by its limits

@@ -66,8 +66,8 @@ class QueuedExporter(Exporter, Generic[P]):
     max_items: int = 0
     """Limit of the items in a request; 0 means no limit."""
     enforces_timeout: ClassVar[bool] = False
-    """True: :meth:`send` ends within the configured ``timeout`` by itself. This saves a timer per request, which costs as
-    much as queue and ledger together."""
+    """True: :meth:`send` ends within the configured ``timeout`` by itself. This saves a timer per request, which costs
+    as much as queue and ledger together."""
     drain_timeout_s: ClassVar[float] = 10.0
     """How long ``shutdown`` continues to send; the service may end it earlier by cancelling it."""
 
@@ -131,7 +131,11 @@ class QueuedExporter(Exporter, Generic[P]):
             RetryableError: not possible now; sent again after the backoff, and not before ``retry_after_s``.
         """
 
-    def try_send(self, batch: Batch, on_done: Callable[[int | Exception], None]) -> bool:  # noqa: ARG002 - the default never can
+    def try_send(
+        self,
+        batch: Batch,  # noqa: ARG002 - by default there is no way
+        on_done: Callable[[int | Exception], None],  # noqa: ARG002
+    ) -> bool:
         """Do what :meth:`send` does without a task, which is most of what sending a small batch costs.
 
         Optional, for exporters whose payload is the batch itself. ``on_done`` must be called exactly once, later and
@@ -167,7 +171,7 @@ class QueuedExporter(Exporter, Generic[P]):
         """Release what :meth:`open` created; nothing is sent any more."""
 
     def note_partial_success(self, signal: Signal, rejected_count: int, message: str) -> None:
-        """Log what the backend said about a partial success. To count rejected items, return their number from ``send``."""
+        """Log what the backend said about a partial success. Rejected items are counted by what ``send`` returns."""
         printable = "".join(ch if ch.isprintable() else " " for ch in message[:_MESSAGE_MAX_CHARS])
         self._log.warning(
             "the backend answered with partial success",

@@ -10,7 +10,7 @@ _UNHEALTHY_AFTER_S: Final = 60.0  # of failures without a single success
 
 
 class BackendHealth:
-    """Derives health and status of a backend from the outcomes of attempts. ``name`` is the name of the health check."""
+    """Health and status of a backend, from the outcomes of attempts. ``name`` is that of the health check."""
 
     def __init__(self, name: str, clock: Clock) -> None:
         self._name = name

@@ -20,7 +20,7 @@ from config.blocks import QueueConfig
 
 __all__ = ["QueuedBatch", "SendUnit", "SendingQueue"]
 
-# Stages and connectors emit from timers and are not asked for room first. A queue with `block_on_overflow` may therefore
+# Stages and connectors emit from timers, without asking for room first. A queue with `block_on_overflow` may therefore
 # grow to this multiple of its bounds before it drops anything.
 _OVERSHOOT_FACTOR: Final = 2
 
@@ -57,7 +57,7 @@ class SendUnit:
 
 
 class SendingQueue:
-    """See the module. Apart from :meth:`flush_when_due` and :meth:`wait_empty`, all methods are synchronous and quick."""
+    """See the module. All methods but :meth:`flush_when_due` and :meth:`wait_empty` are synchronous and quick."""
 
     def __init__(self, signal: Signal, config: QueueConfig, clock: Clock) -> None:
         self.signal = signal
@@ -103,7 +103,7 @@ class SendingQueue:
         return self.item_count
 
     def start(self, max_sending: int, send: Callable[[SendUnit], None]) -> None:
-        """Pass units to ``send``, at most ``max_sending`` at a time. ``send`` must not release a unit before it returns."""
+        """Pass units to ``send``, at most ``max_sending`` at a time. It must not release a unit before it returns."""
         self._max_sending = max_sending
         self._send = send
         while len(self._sending) < max_sending and (unit := self.next_unit()) is not None:
@@ -112,7 +112,7 @@ class SendingQueue:
     # Adding.
 
     def has_room(self, batch: Batch, factor: int = 1) -> bool:
-        """Whether the batch fits. An empty queue has room for one batch of any size, which would never fit otherwise."""
+        """Whether the batch fits. An empty queue has room for any batch, which would otherwise never fit."""
         if not self.size:
             return True
         max_bytes = self._max_bytes

@@ -47,7 +47,7 @@ class RetryPolicy:
 
 
 class Backoff:
-    """The waits of one request: exponential with jitter, not less than the server demands, ``max_elapsed_time`` in all."""
+    """The waits of one request: exponential with jitter, as long as the server demands, ending in time."""
 
     def __init__(self, config: RetryConfig, started_s: float, uniform: Callable[[float, float], float]) -> None:
         self._config = config
@@ -56,7 +56,7 @@ class Backoff:
         self._give_up_s = started_s + config.max_elapsed_time if config.max_elapsed_time else float("inf")
 
     def next_wait_s(self, now_s: float, retry_after_s: float | None = None) -> float | None:
-        """Seconds to wait from ``now_s``; None if the next attempt would come too late, so that the request is given up."""
+        """Seconds to wait from ``now_s``; None if the next attempt would come too late: the request is given up."""
         if not self._config.enabled:
             return None
         spread = self._interval_s * self._config.randomization_factor

@@ -14,7 +14,7 @@ __all__ = ["Settlement"]
 
 
 class Settlement:
-    """Counts what becomes of the items of each unit, logs losses, and releases the unit when all of them are settled."""
+    """Counts what becomes of the items of each unit, logs losses, and releases units that are settled."""
 
     def __init__(self, queue: SendingQueue, telemetry: Telemetry, log: RateLimitedLog) -> None:
         self._queue = queue

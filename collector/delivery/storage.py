@@ -101,5 +101,7 @@ def open_storage(host: Host, extension_id: str, name: str, *, key: str) -> Stora
             f"{key}: the extension {extension_id!r} is not configured; list it in service::extensions"
         ) from exc
     if not isinstance(extension, StorageExtension):
-        raise ValueError(f"{key}: the extension {extension_id!r} is not a storage extension")  # noqa: TRY004 - a wrong configuration value
+        raise ValueError(  # noqa: TRY004 - the configuration is wrong
+            f"{key}: the extension {extension_id!r} is not a storage extension"
+        )
     return extension.storage(name)

@@ -50,7 +50,7 @@ def partial_success(signal: Signal, body: bytes) -> tuple[int, str]:
 
 
 def partial_success_from_json(signal: Signal, body: bytes) -> tuple[int, str]:
-    """:func:`partial_success` of an OTLP/JSON response. Field names in snake case are accepted, as protobuf's JSON does.
+    """:func:`partial_success` of an OTLP/JSON response, whose field names may also be in snake case.
 
     Raises:
         PermanentError: the body is not a response (reason ``bad_response``).

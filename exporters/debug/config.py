@@ -21,7 +21,7 @@ class DebugConfig(ComponentConfig):
     sampling_initial: int = Field(default=2, ge=0)
     """The first batches of each signal that are shown in every second."""
     sampling_thereafter: int = Field(default=1, ge=0)
-    """After those, every n-th batch of the second is shown; 0: none. What is not shown counts as delivered all the same."""
+    """After those, every n-th batch of the second is shown; 0: none. The others count as delivered, too."""
     use_internal_logger: bool = True
     """Whether to write to the service's own log instead of ``output_paths``."""
     output_paths: tuple[str, ...] = ("stdout",)

@@ -41,11 +41,12 @@ class DebugExporter(Exporter):
             if path in _STREAMS:
                 continue
             try:
-                self._files.append(Path(path).open("a", encoding="utf-8"))  # noqa: ASYNC230, SIM115 - once, at the start; closed by shutdown
+                file = Path(path).open("a", encoding="utf-8")  # noqa: ASYNC230, SIM115 - once; shutdown closes it
             except OSError as exc:
                 raise ValueError(
                     f"exporters::{self._settings.id}::output_paths: cannot write {path}: {exc.strerror}"
                 ) from exc
+            self._files.append(file)
 
     async def shutdown(self) -> None:
         """See :class:`collector.api.Component`."""

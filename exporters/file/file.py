@@ -1,9 +1,9 @@
 """Writes batches to a file, each as a line of OTLP/JSON or as length-prefixed protobuf.
 
 The files are for other programs to read, so they never contain half a batch. JSON without compression is one line per
-batch; in all other formats a batch is preceded by its length as four bytes, big-endian, as in the Collector. A batch that
-does not fit on the disk leaves nothing behind and is retried. The operating system decides when data reaches the disk:
-there is no fsync per batch.
+batch; in all other formats a batch is preceded by its length as four bytes, big-endian, as in the Collector. A batch
+that does not fit on the disk leaves nothing behind and is retried. The operating system decides when data reaches the
+disk: there is no fsync per batch.
 
 Source: OTLP file exporter specification (protocol/file-exporter.md); opentelemetry-collector-contrib
     exporter/fileexporter.
@@ -56,7 +56,7 @@ class FileExporter(QueuedExporter[Batch]):
         return True
 
     async def open(self, host: Host) -> None:  # noqa: ARG002 - needs nothing of it
-        """See :class:`QueuedExporter`. Opening takes microseconds, so it may happen here, where an error refuses the start."""
+        """See :class:`QueuedExporter`. Opening takes microseconds, and here an error refuses the start."""
         try:
             self._file.open()
         except OSError as exc:

@@ -1,7 +1,7 @@
 """A file that is written in whole records and replaced by a new one when it becomes too large.
 
-Old files are named ``name-2026-01-31T23-59-59.123.ext``, as by lumberjack, which the Collector uses. Rotation is a rename,
-so a reader sees either the complete old file or the new one, and no record is lost or duplicated.
+Old files are named ``name-2026-01-31T23-59-59.123.ext``, as by lumberjack, which the Collector uses. Rotation is a
+rename, so a reader sees either the complete old file or the new one, and no record is lost or duplicated.
 """
 
 import os
@@ -25,8 +25,8 @@ _FILE_MODE: Final = 0o600  # as lumberjack and fileexporter: telemetry may be co
 class RotatingFile:
     """See the module. Not safe for use from several threads at a time.
 
-    ``keep`` preserves the content that the file has when it is opened; ``directory_mode`` is the mode of missing directories,
-    which are created unless it is None.
+    ``keep`` preserves the content that the file has when it is opened; ``directory_mode`` is the mode of missing
+    directories, which are created unless it is None.
     """
 
     def __init__(

@@ -69,8 +69,8 @@ class LokiConfig(HTTPClientConfig, ExporterConfig):
     """Label for the severity (``trace``, ``debug``, ``info``, ``warn``, ``error``, ``fatal``); empty: no such label."""
     static_labels: dict[str, str] = Field(default_factory=dict)
     label_values_limit: int = Field(default=1000, ge=0)
-    """Number of distinct values of a label; further ones become ``__other__``, and the original value is kept in structured
-    metadata. 0: no limit."""
+    """Number of distinct values of a label; further ones become ``__other__``, and the original value is kept in
+    structured metadata. 0: no limit."""
     structured_metadata: bool = True
     resource_metadata: bool = True
     """Whether resource attributes that are not labels are sent as structured metadata."""

@@ -1,9 +1,9 @@
 """Sends logs to Loki's push API: protobuf in a snappy block.
 
-A request has at most ``max_request_bytes``, or less if Loki refuses requests of that size. Within a batch the entries of
-a stream are sorted by time; Loki accepts entries up to an hour older than the newest one of their stream. The answer 400
-means that Loki has stored the good entries of the request and refused others, so such a request is counted as refused
-and never sent again.
+A request has at most ``max_request_bytes``, or less if Loki refuses requests of that size. Within a batch the entries
+of a stream are sorted by time; Loki accepts entries up to an hour older than the newest one of their stream. The answer
+400 means that Loki has stored the good entries of the request and refused others, so such a request is counted as
+refused and never sent again.
 
 Source: grafana/loki pkg/loghttp/push/push.go, pkg/distributor/http.go, pkg/validation.
 """

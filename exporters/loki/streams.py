@@ -207,7 +207,7 @@ class StreamEncoder:
         return numbers[pairs.codes], np.searchsorted(attributes.owner, np.arange(row_count + 1)).astype(np.int32)
 
     def _in_metadata(self, key: str) -> bool:
-        """Whether an attribute is sent as structured metadata: it is not a label, or its label has reached the limit."""
+        """Whether an attribute becomes structured metadata: it is not a label, or its label has reached the limit."""
         if key not in self._label_keys:
             return True
         limit = self._config.label_values_limit

@@ -22,7 +22,7 @@ class OTLPHTTPConfig(ExporterConfig, HTTPClientConfig):
     endpoint: str = ""
     """Base URL, to which ``/v1/traces``, ``/v1/metrics`` or ``/v1/logs`` is appended."""
     traces_endpoint: str = ""
-    """The complete URL for traces; takes precedence over ``endpoint``. The next two keys do the same for their signals."""
+    """The complete URL for traces; takes precedence over ``endpoint``."""
     metrics_endpoint: str = ""
     logs_endpoint: str = ""
     encoding: Literal["proto", "json"] = "proto"

@@ -35,8 +35,8 @@ class OTLPHTTPExporter(QueuedExporter[Batch]):
         for signal, url in self._urls.items():
             if not url:
                 raise ValueError(
-                    f"exporters::{settings.id}: endpoint or {signal}_endpoint is required, because a {signal} pipeline uses"
-                    " this exporter"
+                    f"exporters::{settings.id}: endpoint or {signal}_endpoint is required,"
+                    f" because a {signal} pipeline uses this exporter"
                 )
         self._client = HTTPClient(
             config, key=f"exporters::{settings.id}", clock=settings.clock, user_agent=user_agent(settings)

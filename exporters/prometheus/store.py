@@ -1,7 +1,8 @@
 """The last value of every series, and the page that shows them.
 
-This is a table and not a history: a scrape sees what was received last, until that is older than the expiration. Numbers
-are a column of the series table; a histogram or summary has a row in the table of its set of bounds or quantiles.
+This is a table and not a history: a scrape sees what was received last, until that is older than the expiration.
+Numbers are a column of the series table; a histogram or summary has a row in the table of its set of bounds or
+quantiles.
 """
 
 import itertools

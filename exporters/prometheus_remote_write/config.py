@@ -75,7 +75,7 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
     sanitize_leading_underscore: bool = True
     """An addition: ``_x`` becomes ``key_x``, as in Prometheus' own OTLP endpoint."""
     preserve_multiple_underscores: bool = True
-    """An addition: ``a..b`` becomes ``a__b`` as in Prometheus' own OTLP endpoint; false collapses them as the Collector."""
+    """An addition: ``a..b`` becomes ``a__b`` as in Prometheus' OTLP endpoint; if false ``a_b`` as in the Collector."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,8 +1,8 @@
 """Sends metrics to a Prometheus remote-write 1.0 receiver: Prometheus, Mimir, Thanos, VictoriaMetrics.
 
 Each batch becomes requests of at most ``max_batch_size_bytes``, or less if the receiver refuses requests of that size,
-spread over shards by the final label bytes. Different shards are sent at the same time; batches, and the requests of one
-shard, are sent one after the other, so a series is never reordered. What Prometheus cannot represent (delta and
+spread over shards by the final label bytes. Different shards are sent at the same time; batches, and the requests of
+one shard, are sent one after the other, so a series is never reordered. What Prometheus cannot represent (delta and
 unspecified temporality, names that have no valid character) is dropped and counted; the rest of the batch is sent.
 
 Source: Prometheus remote-write specification 1.0; OpenTelemetry's Prometheus compatibility page.
@@ -42,7 +42,7 @@ class WriteRequest:
 
     body: bytes
     cuts: I64
-    """(k, 2): where the samples of each series end (all series of a histogram count as one), and the points up to there."""
+    """(k, 2): where the samples of each series end (the series of a histogram count as one), the points up to there."""
 
 
 class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
@@ -185,7 +185,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         )
 
     def _target_info(self, batch: Metrics) -> list[bytes]:
-        """A ``target_info`` sample per resource, at the latest time of its points, unless one as recent was sent already."""
+        """A ``target_info`` sample per resource, at the time of its latest point, if newer than the sample sent last."""
         if not self._config.target_info.enabled:
             return []
         resource_of = batch.ancestor("resources", "points")

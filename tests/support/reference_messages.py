@@ -1,4 +1,4 @@
-"""Protobuf messages as protobuf's own runtime knows them: the reference that hand-written encoders are read back with."""
+"""Protobuf messages as protobuf's own runtime knows them: the reference for tests of hand-written encoders."""
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
@@ -10,8 +10,8 @@ _FIELD = descriptor_pb2.FieldDescriptorProto
 def message_class(name, messages):
     """The class of the message ``name``.
 
-    ``messages`` has the fields of each message by its name, as ``"type field_name number"``; an asterisk before the type
-    makes the field repeated, and a type that is not a scalar is another message.
+    ``messages`` has the fields of each message by its name, as ``"type field_name number"``; an asterisk before the
+    type makes the field repeated, and a type that is not a scalar is another message.
     """
     package = f"reference_{name.lower()}"
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")

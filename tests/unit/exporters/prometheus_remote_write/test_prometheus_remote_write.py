@@ -81,7 +81,7 @@ TOO_LARGE = {
 
 @pytest.mark.parametrize("refusal", TOO_LARGE.values(), ids=TOO_LARGE)
 async def test_a_batch_that_is_too_large_for_the_receiver_is_sent_in_parts(write_request, refusal):
-    """Each sample arrives once, and those of a series in order, whatever the shard; later batches are split beforehand."""
+    """Each sample arrives once, those of a series in order in whatever shard; later batches are split beforehand."""
     async with Rig(write_request, refusal, remote_write_queue={"num_consumers": 3}) as rig:
         await rig.send(metric_batch(series=3000, histograms=200))
         points = 2 * 3200
