@@ -14,7 +14,7 @@ OK = object()
 
 
 class Backend:
-    """What the other end does: a script of answers, then ``default``; ``gate`` holds requests back."""
+    """What the server does: it answers from a script, then with ``default``; ``gate`` holds requests back."""
 
     def __init__(self, *script, default=OK):
         self.script = deque(script)
@@ -28,6 +28,8 @@ class Backend:
 
 
 class Probe(QueuedExporter[Batch]):
+    """Sends to the scripted backend; the waits between attempts have no jitter."""
+
     def __init__(self, settings, config, backend):
         super().__init__(settings, config, uniform=lambda low, high: (low + high) / 2)
         self.backend = backend
@@ -51,6 +53,8 @@ class Probe(QueuedExporter[Batch]):
 
 
 class Rig:
+    """A started exporter, whose books are checked after every step and at the end."""
+
     def __init__(self, backend, type_=Probe, **config):
         self.backend = backend
         self.telemetry = RecordingTelemetry()
@@ -76,7 +80,7 @@ class Rig:
             assert not any(self.exporter.in_flight_items().values())
             assert self.host.admission.used_bytes == 0, "everything charged is released"
 
-    async def take(self, *batches):
+    async def consume(self, *batches):
         for batch in batches:
             self.received += batch.item_count
             await self.exporter.consume(batch)
@@ -90,10 +94,10 @@ class Rig:
         return self.count("delivered")
 
     def reasons(self, kind):
-        found = {}
+        counts = {}
         for (_, reason), count in getattr(self.telemetry.ledger, kind).items():
-            found[reason] = found.get(reason, 0) + count
-        return found
+            counts[reason] = counts.get(reason, 0) + count
+        return counts
 
     def check(self):
         in_flight = sum(self.exporter.in_flight_items().values())

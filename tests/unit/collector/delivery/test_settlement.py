@@ -1,4 +1,4 @@
-"""Settlement on its own: each item in exactly one book, units released, waiting callers told."""
+"""Settlement on its own: each item in exactly one book, units released, outcomes passed on."""
 
 import asyncio
 
