@@ -65,7 +65,7 @@ class _FailedAttempt:
 
 
 class Sender(Generic[P]):
-    """See the module. ``timeout_s`` bounds an attempt (None: the exporter does); ``sends_at_once`` allows ``try_send``."""
+    """See the module. ``timeout_s`` bounds an attempt (None: the exporter does); ``sends_at_once``: try it first."""
 
     def __init__(
         self,

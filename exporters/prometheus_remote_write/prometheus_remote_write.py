@@ -185,7 +185,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         )
 
     def _target_info(self, batch: Metrics) -> list[bytes]:
-        """A ``target_info`` sample per resource, at the time of its latest point, if newer than the sample sent last."""
+        """A ``target_info`` sample per resource, at the time of its latest point, if newer than the last one sent."""
         if not self._config.target_info.enabled:
             return []
         resource_of = batch.ancestor("resources", "points")

@@ -14,7 +14,7 @@ from collector.testing import FakeClock, FakeHost, RecordingTelemetry, make_sett
 
 
 class Probe(QueuedExporter[Batch]):
-    """Sends at once while ``sends_at_once``, until ``answer`` is called; otherwise in tasks, with outcomes from ``script``."""
+    """Sends at once while ``sends_at_once``, to be answered by ``answer``; otherwise in tasks, answered by ``script``."""
 
     enforces_timeout = True
 
