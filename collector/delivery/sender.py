@@ -183,9 +183,9 @@ class Sender(Generic[P]):
         errors: list[Exception] = []
         for batch in batches:
             encoded = self._exporter.encode(batch) if failed is None else [whole_part(batch)]
-            left_out_count = batch.item_count - sum([part.item_count for part in encoded])
-            if left_out_count:
-                self._settlement.leave_out(unit, left_out_count)
+            item_count = encoded[0].item_count if len(encoded) == 1 else sum(part.item_count for part in encoded)
+            if item_count != batch.item_count:
+                self._settlement.leave_out(unit, batch.item_count - item_count)
             if len(encoded) == 1:  # nearly always
                 await self._settle_part(unit, encoded[0], errors, failed)
                 continue
@@ -199,9 +199,11 @@ class Sender(Generic[P]):
                 async with asyncio.TaskGroup() as group:
                     for parts in shards.values():
                         group.create_task(self._settle_in_order(unit, parts, errors))
+        if not errors:
+            return None
         # One part that the backend may accept later makes the whole batch worth sending again: at least once rather
         # than at most once.
-        return next((error for error in errors if isinstance(error, RetryableError)), errors[0] if errors else None)
+        return next((error for error in errors if isinstance(error, RetryableError)), errors[0])
 
     async def _settle_in_order(self, unit: SendUnit, parts: Sequence[Part[P]], errors: list[Exception]) -> None:
         for part in parts:
