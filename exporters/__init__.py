@@ -1,1 +1,1 @@
-"""Exporters: one folder each. No component imports a sibling; what several share has a package of its own in collector."""
+"""Exporters, one package each. They do not import each other; code that several share is in packages of `collector`."""

@@ -1,14 +1,30 @@
-"""Delivery for exporter authors: queue, batching, retry, split, ledger, drain. Derive from :class:`QueuedExporter`.
+"""Delivery for exporter authors: derive from :class:`QueuedExporter` and implement ``send``.
 
-``config``   ExporterConfig: the Collector's ``timeout``, ``retry_on_failure``, ``sending_queue``
-``base``     QueuedExporter: what an exporter derives from; Part: one request to the backend
-``lane``     the queue of one signal: bounds, merging
-``backoff``  how long to wait before the next attempt
-``storage``  where queued batches live: memory, or an extension's disk
+Four parts stand between ``consume`` and ``send``, each with one job; :class:`QueuedExporter` connects them. There is
+one queue, one sender and one settlement per signal, as in the Collector, so ``queue_size`` and ``num_consumers`` hold
+for each signal. Every part only calls public methods of those above it in this list:
+
+``queue``       SendingQueue: what waits, in which order, merged with what, and whether there is room for more
+``retry``       RetryPolicy: whether to retry, how long to wait, and what a shutdown changes about it
+``settlement``  Settlement: what became of each item; releases what is settled from the queue
+``sender``      Sender: sends a unit from the queue, attempt after attempt, until it is settled
+``exporter``    QueuedExporter: what an author derives from, and the component that the service sees
+
+Supporting modules:
+
+``config``      ExporterConfig: the Collector's ``timeout``, ``retry_on_failure`` and ``sending_queue``
+``parts``       Part: one request to the backend; splitting by its limits
+``storage``     Storage: where queued batches are kept, in memory or by an extension
+``health``      BackendHealth: whether the backend accepts what it is sent
+``metrics``     the queue's own metrics
+``log``         a log that an outage cannot flood
+``tasks``       the exporter's background tasks
+``otlp``        the base of exporters to OTLP/gRPC servers
 """
 
-from collector.delivery.base import Part, QueuedExporter
 from collector.delivery.config import ExporterConfig
+from collector.delivery.exporter import QueuedExporter
+from collector.delivery.parts import Part
 from collector.delivery.storage import MemoryStorage, Storage
 
 __all__ = ["ExporterConfig", "MemoryStorage", "Part", "QueuedExporter", "Storage"]

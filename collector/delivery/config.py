@@ -1,4 +1,7 @@
-"""What every exporter with a queue lets its user write. Source: the Collector's exporterhelper README and config.go."""
+"""The configuration that exporters with a queue have in common.
+
+Source: the Collector's exporterhelper README and config.go.
+"""
 
 from typing import Self
 
@@ -10,10 +13,17 @@ __all__ = ["ExporterConfig"]
 
 
 class ExporterConfig(ComponentConfig):
-    """Base of exporter configurations."""
+    """Base of the configuration of exporters that derive from :class:`collector.delivery.QueuedExporter`.
+
+    Example::
+
+        class LinesConfig(ExporterConfig):
+            endpoint: str = ""
+            timeout: Duration = Field(default=30.0, ge=0)  # the backend is slow
+    """
 
     timeout: Duration = Field(default=5.0, ge=0)
-    """Of one attempt; 0: none."""
+    """Timeout of one attempt; 0 disables it."""
     retry_on_failure: RetryConfig = RetryConfig()
     sending_queue: QueueConfig = QueueConfig()
 
@@ -23,10 +33,11 @@ class ExporterConfig(ComponentConfig):
         if not queue.enabled:
             return self
         if queue.storage and queue.wait_for_result:
-            raise ValueError("sending_queue: wait_for_result cannot be used with storage; remove one of them")
+            raise ValueError("sending_queue: wait_for_result cannot be combined with storage; remove one of them")
         batch = queue.batch
         if batch is not None and queue.batch_sizer == queue.sizer and batch.min_size > queue.queue_size:
             raise ValueError(
-                f"sending_queue: batch::min_size {batch.min_size} is above queue_size {queue.queue_size} ({queue.sizer}); raise queue_size"
+                f"sending_queue: batch::min_size {batch.min_size} exceeds queue_size {queue.queue_size}"
+                f" (in {queue.sizer}); raise queue_size or lower min_size"
             )
         return self

@@ -1,4 +1,4 @@
-"""Whether an exporter's backend takes what it is sent."""
+"""Whether the backend of an exporter accepts what it is sent."""
 
 from typing import Final
 
@@ -6,11 +6,11 @@ from collector.api import Clock, HealthCheck, Host, PermanentError, RetryableErr
 
 __all__ = ["BackendHealth"]
 
-_UNHEALTHY_AFTER_S: Final = 60.0  # failing this long without one success
+_UNHEALTHY_AFTER_S: Final = 60.0  # of failures without a single success
 
 
 class BackendHealth:
-    """What became of the attempts so far. ``name`` is that of the check."""
+    """Health and status of a backend, from the outcomes of attempts. ``name`` is that of the health check."""
 
     def __init__(self, name: str, clock: Clock) -> None:
         self._name = name
@@ -21,30 +21,31 @@ class BackendHealth:
         self.last_error = ""
 
     def start(self, host: Host) -> None:
-        """Report to ``host`` from now on."""
+        """Register the health check and report status changes to ``host`` from now on."""
         self._host = host
         host.add_health_check(self._name, self._check)
 
-    def succeeded(self) -> None:
-        """One attempt was taken."""
+    def record_success(self) -> None:
+        """Note that the backend accepted an attempt."""
         self._last_success_s = self._clock.monotonic_s()
-        self._lives()
+        if self._failing_since_s is not None:
+            self._end_outage()
 
-    def failed(self, error: PermanentError | RetryableError) -> None:
-        """One attempt was not. A refusal of the data is an answer too: the backend lives."""
+    def record_failure(self, error: PermanentError | RetryableError) -> None:
+        """Note that an attempt failed. A backend that refuses the data has answered, so it counts as reachable."""
         self.last_error = str(error)
         if isinstance(error, PermanentError):
-            self._lives()
+            if self._failing_since_s is not None:
+                self._end_outage()
         elif self._failing_since_s is None:
             self._failing_since_s = self._clock.monotonic_s()
             if self._host is not None:
                 self._host.report(Status.RECOVERABLE_ERROR, str(error))
 
-    def _lives(self) -> None:
-        if self._failing_since_s is not None:
-            self._failing_since_s = None
-            if self._host is not None:
-                self._host.report(Status.OK)
+    def _end_outage(self) -> None:
+        self._failing_since_s = None
+        if self._host is not None:
+            self._host.report(Status.OK)
 
     def _check(self) -> HealthCheck:
         if self._failing_since_s is None:

@@ -3,5 +3,6 @@
 ``names``                the gRPC methods and HTTP paths of the three services
 ``semantics``            enumerations: span kinds, status codes, severities, temporalities, flags
 ``consistent_sampling``  thresholds and randomness in trace states
+``responses``            what a server's response to an export request says
 ``protobuf``             protobuf fields encoded in Python, for what is encoded once and cached
 """

@@ -1,4 +1,4 @@
-"""Exporter ``debug``."""
+"""Exporter ``debug``: shows telemetry to a person."""
 
 from exporters.debug.factory import factory
 

@@ -1,4 +1,4 @@
-"""What the user writes for ``debug``. Source: the Collector's exporter/debugexporter config.go."""
+"""The configuration of ``debug``. Source: the Collector's exporter/debugexporter config.go."""
 
 from typing import Annotated, Literal, Self
 
@@ -14,25 +14,29 @@ def _lower(value: object) -> object:
 
 
 class DebugConfig(ComponentConfig):
-    """Telemetry for a person to read."""
+    """What is shown of the telemetry, and where."""
 
     verbosity: Annotated[Literal["basic", "normal", "detailed"], BeforeValidator(_lower)] = "basic"
-    """``basic``: counts; ``normal``: a line an item; ``detailed``: every field."""
+    """``basic`` shows counts, ``normal`` one line per item, ``detailed`` every field."""
     sampling_initial: int = Field(default=2, ge=0)
-    """Batches of a signal shown each second, whatever comes after."""
+    """The first batches of each signal that are shown in every second."""
     sampling_thereafter: int = Field(default=1, ge=0)
-    """After those, each n-th in that second; 0: none. What is not shown is delivered all the same."""
+    """After those, every n-th batch of the second is shown; 0: none. The others count as delivered, too."""
     use_internal_logger: bool = True
-    """Through our own log; otherwise straight to ``output_paths``."""
+    """Whether to write to the service's own log instead of ``output_paths``."""
     output_paths: tuple[str, ...] = ("stdout",)
-    """``stdout``, ``stderr`` or files, which are appended to."""
+    """``stdout``, ``stderr`` or paths of files, which are appended to."""
     sending_queue: QueueConfig = QueueConfig(enabled=False)
-    """Read for the Collector's sake; showing a batch takes no waiting, so there is no queue."""
+    """Accepted for compatibility and without effect: showing a batch needs no waiting, so there is no queue."""
 
     @model_validator(mode="after")
-    def _outputs(self) -> Self:
+    def _is_consistent(self) -> Self:
         if not self.use_internal_logger and not self.output_paths:
-            raise ValueError("output_paths: at least one is needed, for example [stdout]")
+            raise ValueError(
+                "output_paths must not be empty with use_internal_logger: false; expected for example [stdout]"
+            )
         if self.use_internal_logger and self.output_paths != ("stdout",):
-            raise ValueError("output_paths: only together with use_internal_logger: false")
+            raise ValueError(
+                "output_paths has no effect with use_internal_logger: true; set use_internal_logger: false"
+            )
         return self

@@ -1,6 +1,6 @@
-"""The factory of ``debug``."""
+"""The factory of the exporter ``debug``."""
 
-from collector.api import Component, ComponentKind, Factory, Settings, Stability
+from collector.api import ComponentKind, Factory, Settings, Stability
 from collector.model import Signal
 from exporters.debug.config import DebugConfig
 from exporters.debug.debug import DebugExporter
@@ -8,8 +8,8 @@ from exporters.debug.debug import DebugExporter
 __all__ = ["factory"]
 
 
-def create(settings: Settings, config: DebugConfig) -> Component:
-    """The exporter of one id, for all its signals."""
+def create(settings: Settings, config: DebugConfig) -> DebugExporter:
+    """The exporter of one component id, for all its signals."""
     return DebugExporter(settings, config)
 
 

@@ -1,6 +1,6 @@
-"""A batch as text: counts, a line an item, or every field. Decoded through protobuf: obvious, and not fast.
+"""A batch as text: counts, one line per item, or every field. Decoded through protobuf, which is simple but slow.
 
-Source: the forms of the Collector's exporter/debugexporter/internal/{normal,otlptext}.
+Source: the formats of the Collector's exporter/debugexporter/internal/{normal,otlptext}.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from collector.model import Batch, Signal
 from collector.otlp.semantics import SEVERITIES, SPAN_KINDS, STATUS_CODES, TEMPORALITIES
 
-__all__ = ["counts", "detailed", "normal"]
+__all__ = ["detailed_text", "item_counts", "normal_text"]
 
 _SCOPES: Final = {Signal.TRACES: "scope_spans", Signal.METRICS: "scope_metrics", Signal.LOGS: "scope_logs"}
 _ITEMS: Final = {Signal.TRACES: "spans", Signal.METRICS: "metrics", Signal.LOGS: "log_records"}
@@ -28,8 +28,8 @@ _TYPES: Final = {
 }
 
 
-def counts(batch: Batch) -> dict[str, int]:
-    """How much of what, from the index alone."""
+def item_counts(batch: Batch) -> dict[str, int]:
+    """The numbers of resources and items in the batch, taken from its index."""
     match batch.signal:
         case Signal.TRACES:
             return {"resource spans": batch.table("resources").row_count, "spans": batch.item_count}
@@ -43,18 +43,18 @@ def counts(batch: Batch) -> dict[str, int]:
             return {"resource logs": batch.table("resources").row_count, "log records": batch.item_count}
 
 
-def normal(batch: Batch) -> str:
-    """One line an item, after one for each resource and scope."""
-    return "".join(line + "\n" for line in _normal(batch))
+def normal_text(batch: Batch) -> str:
+    """One line per item, below a line for each resource and scope."""
+    return "".join(line + "\n" for line in _normal_lines(batch))
 
 
-def detailed(batch: Batch) -> str:
+def detailed_text(batch: Batch) -> str:
     """Every field of every item."""
-    return "".join(line + "\n" for line in _detailed(batch))
+    return "".join(line + "\n" for line in _detailed_lines(batch))
 
 
-def _groups(batch: Batch) -> Iterable[Any]:
-    """The Resource… messages of the batch."""
+def _resource_messages(batch: Batch) -> Iterable[Any]:
+    """The ResourceSpans, ResourceMetrics or ResourceLogs messages of the batch."""
     match batch.signal:
         case Signal.TRACES:
             return ExportTraceServiceRequest.FromString(batch.wire).resource_spans
@@ -64,8 +64,8 @@ def _groups(batch: Batch) -> Iterable[Any]:
             return ExportLogsServiceRequest.FromString(batch.wire).resource_logs
 
 
-def _scopes(group: Any, signal: Signal) -> Iterable[Any]:
-    scopes: Iterable[Any] = getattr(group, _SCOPES[signal])
+def _scopes(resource_message: Any, signal: Signal) -> Iterable[Any]:
+    scopes: Iterable[Any] = getattr(resource_message, _SCOPES[signal])
     return scopes
 
 
@@ -74,21 +74,21 @@ def _items(scope: Any, signal: Signal) -> Iterable[Any]:
     return items
 
 
-def _normal(batch: Batch) -> Iterator[str]:
+def _normal_lines(batch: Batch) -> Iterator[str]:
     signal = batch.signal
     title = {Signal.TRACES: "Traces", Signal.METRICS: "Metrics", Signal.LOGS: "Log"}[signal]
-    for index, group in enumerate(_groups(batch)):
+    for index, resource_message in enumerate(_resource_messages(batch)):
         yield " ".join(
             filter(
                 None,
                 (
                     f"Resource{title} #{index}",
-                    group.schema_url and f"[{group.schema_url}]",
-                    _pairs(group.resource.attributes),
+                    resource_message.schema_url and f"[{resource_message.schema_url}]",
+                    _pairs(resource_message.resource.attributes),
                 ),
             )
         )
-        for scope_index, scope in enumerate(_scopes(group, signal)):
+        for scope_index, scope in enumerate(_scopes(resource_message, signal)):
             name = f"{scope.scope.name}@{scope.scope.version}" if scope.scope.version else scope.scope.name
             yield " ".join(filter(None, (f"Scope{title} #{scope_index}", name, _pairs(scope.scope.attributes))))
             for item in _items(scope, signal):
@@ -99,10 +99,10 @@ def _normal(batch: Batch) -> Iterator[str]:
                 elif signal is Signal.LOGS:
                     yield " ".join(filter(None, (_plain(item.body), _pairs(item.attributes))))
                 else:
-                    yield from _normal_metric(item)
+                    yield from _metric_lines_normal(item)
 
 
-def _normal_metric(metric: Any) -> Iterator[str]:
+def _metric_lines_normal(metric: Any) -> Iterator[str]:
     kind = metric.WhichOneof("data")
     for point in getattr(metric, kind).data_points if kind else ():
         labels = ",".join(f"{pair.key}={_plain(pair.value)}" for pair in point.attributes)
@@ -128,14 +128,14 @@ def _normal_value(kind: str, point: Any) -> str:
     return " ".join(parts)
 
 
-def _detailed(batch: Batch) -> Iterator[str]:
+def _detailed_lines(batch: Batch) -> Iterator[str]:
     signal = batch.signal
     title = {Signal.TRACES: "Spans", Signal.METRICS: "Metrics", Signal.LOGS: "Log"}[signal]
-    for index, group in enumerate(_groups(batch)):
+    for index, resource_message in enumerate(_resource_messages(batch)):
         yield f"Resource{title} #{index}"
-        yield f"Resource SchemaURL: {group.schema_url}"
-        yield from _attributes("Resource attributes:", group.resource.attributes)
-        for scope_index, scope in enumerate(_scopes(group, signal)):
+        yield f"Resource SchemaURL: {resource_message.schema_url}"
+        yield from _attributes("Resource attributes:", resource_message.resource.attributes)
+        for scope_index, scope in enumerate(_scopes(resource_message, signal)):
             yield f"Scope{title} #{scope_index}"
             yield f"Scope{title} SchemaURL: {scope.schema_url}"
             yield f"InstrumentationScope {scope.scope.name} {scope.scope.version}"
@@ -278,7 +278,7 @@ def _pairs(attributes: Iterable[Any]) -> str:
 
 
 def _typed(value: Any) -> str:
-    """``Str(x)``, as the Collector."""
+    """The value with its type, such as ``Str(x)``, as in the Collector."""
     names = {
         "string_value": "Str",
         "bool_value": "Bool",
@@ -293,7 +293,7 @@ def _typed(value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    """The value on one line; nesting is bounded by the door."""
+    """The value on one line. Validation on receipt has bounded its nesting."""
     match value.WhichOneof("value"):
         case None:
             return ""

@@ -1,4 +1,4 @@
-"""Exporter ``file``."""
+"""Exporter ``file``: writes telemetry to a file."""
 
 from exporters.file.factory import factory
 

@@ -1,4 +1,4 @@
-"""What the user writes for ``file``. Source: opentelemetry-collector-contrib exporter/fileexporter config.go."""
+"""The configuration of ``file``. Source: opentelemetry-collector-contrib exporter/fileexporter config.go."""
 
 import re
 from typing import Annotated, Literal, Self
@@ -14,29 +14,29 @@ _OCTAL = re.compile(r"^0?[0-7]{3,4}$")
 
 
 def _permissions(value: object) -> object:
-    """Octal text, as in the Collector; a number is what YAML made of ``0755`` or ``0o755``."""
+    """A file mode as octal text, as in the Collector; YAML turns ``0755`` and ``0o755`` into a number."""
     if isinstance(value, int) and not isinstance(value, bool):
         return f"0{value:o}"
     if isinstance(value, str) and not _OCTAL.match(value):
-        raise ValueError(f"{value!r} is no file mode: write it in octal, for example 0755")
+        raise ValueError(f"{value!r} is not a file mode; expected octal digits, for example 0755")
     return value
 
 
 class RotationConfig(ComponentConfig):
-    """When a new file is begun, and how long old ones are kept."""
+    """When a new file is started, and how long old ones are kept."""
 
     max_megabytes: int = Field(default=100, ge=1)
-    """A file is at most this large (2^20 bytes), but for a single batch that is larger."""
+    """Size limit of a file in MiB; only a single batch that is larger exceeds it."""
     max_days: int = Field(default=0, ge=0)
-    """Old files are removed after so many days; 0: never for their age."""
+    """Old files are removed after this many days; 0: not because of their age."""
     max_backups: int = Field(default=100, ge=0)
-    """Old files kept; 0: all."""
+    """Number of old files to keep; 0: all."""
     localtime: bool = False
-    """Time stamps in names of old files: local instead of UTC."""
+    """Whether the timestamps in the names of old files are in local time instead of UTC."""
 
 
 class GroupByConfig(ComponentConfig):
-    """One file for each value of a resource attribute. Not available here."""
+    """One file per value of a resource attribute. Accepted so that enabling it gives a helpful error; not available."""
 
     enabled: bool = False
     resource_attribute: str = "fileexporter.path_segment"
@@ -44,38 +44,40 @@ class GroupByConfig(ComponentConfig):
 
 
 class FileConfig(ExporterConfig):
-    """Telemetry in a file."""
+    """Where and how telemetry is written."""
 
     path: str = ""
-    """The file. Its directory must be there, or ``create_directory`` set."""
+    """The file. Its directory must exist unless ``create_directory`` is set."""
     rotation: RotationConfig | None = None
-    """Absent: one file that grows."""
+    """Without it there is one file that grows without limit."""
     format: Literal["json", "proto"] = "json"
     encoding: str = ""
     compression: Literal["", "none", "zstd"] = ""
     append: bool = False
-    """Keep what is in the file at the start; with ``rotation`` that is so anyway."""
+    """Whether to keep the content that the file has at the start; with ``rotation`` it is always kept."""
     flush_interval: Duration = Field(default=1.0, ge=0)
-    """The Collector's. Batches reach the operating system at once here, so there is nothing to flush."""
+    """Accepted for compatibility and without effect: batches are passed to the operating system at once."""
     create_directory: bool = False
     directory_permissions: Annotated[str, BeforeValidator(_permissions)] = "0755"
     group_by: GroupByConfig = GroupByConfig()
     timeout: Duration = Field(default=0.0, ge=0)
-    """Of one write; 0: none. A write that hangs cannot be taken back."""
+    """Timeout of one write; 0 disables it, because a write that hangs cannot be cancelled."""
     sending_queue: QueueConfig = QueueConfig(num_consumers=1)
 
     @model_validator(mode="after")
-    def _can_be_done(self) -> Self:
+    def _is_consistent(self) -> Self:
         if not self.path:
-            raise ValueError("path: required, for example ./telemetry.jsonl")
+            raise ValueError("path is required, for example ./telemetry.jsonl")
         if self.append and self.compression == "zstd":
-            raise ValueError("append: not together with compression")
+            raise ValueError("append cannot be combined with compression; remove one of them")
         if self.append and self.rotation is not None:
-            raise ValueError("append: not together with rotation, which keeps what is there by itself")
+            raise ValueError(
+                "append cannot be combined with rotation, which keeps existing content anyway; remove append"
+            )
         if self.encoding:
-            raise ValueError("encoding: encoding extensions are not available here; use format json or proto")
+            raise ValueError("encoding: encoding extensions are not available; use format: json or format: proto")
         if self.group_by.enabled:
             raise ValueError(
-                "group_by: not available here; use one file exporter for each group, fed by its own pipeline"
+                "group_by is not available; use one file exporter per group, each in a pipeline of its own"
             )
         return self

@@ -1,6 +1,6 @@
-"""The factory of ``file``."""
+"""The factory of the exporter ``file``."""
 
-from collector.api import Component, ComponentKind, Factory, Settings, Stability
+from collector.api import ComponentKind, Factory, Settings, Stability
 from collector.model import Signal
 from exporters.file.config import FileConfig
 from exporters.file.file import FileExporter
@@ -8,8 +8,8 @@ from exporters.file.file import FileExporter
 __all__ = ["factory"]
 
 
-def create(settings: Settings, config: FileConfig) -> Component:
-    """The exporter of one id, for all its signals."""
+def create(settings: Settings, config: FileConfig) -> FileExporter:
+    """The exporter of one component id, for all its signals."""
     return FileExporter(settings, config)
 
 

@@ -1,10 +1,9 @@
-"""Batches in a file: a line of OTLP/JSON each, or length-prefixed protobuf.
+"""Writes batches to a file, each as a line of OTLP/JSON or as length-prefixed protobuf.
 
-Files are for other programs to read, so no line is ever half there.
-
-JSON without compression is one line a batch; otherwise a batch is preceded by its length, four bytes, big-endian, as in
-the Collector. A batch is written in one go, at once; one that does not fit on the disk leaves nothing behind and is
-tried again. The operating system decides when it reaches the disk: there is no fsync a line.
+The files are for other programs to read, so they never contain half a batch. JSON without compression is one line per
+batch; in all other formats a batch is preceded by its length as four bytes, big-endian, as in the Collector. A batch
+that does not fit on the disk leaves nothing behind and is retried. The operating system decides when data reaches the
+disk: there is no fsync per batch.
 
 Source: OTLP file exporter specification (protocol/file-exporter.md); opentelemetry-collector-contrib
     exporter/fileexporter.
@@ -24,11 +23,11 @@ from exporters.file.rotation import RotatingFile
 
 __all__ = ["FileExporter"]
 
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_DISK_FULL_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class FileExporter(QueuedExporter[Batch]):
-    """Writes in a thread of its own, one batch after the other."""
+    """Writes one batch after the other, in a thread of its own."""
 
     def __init__(self, settings: Settings, config: FileConfig) -> None:
         super().__init__(settings, config)
@@ -57,11 +56,11 @@ class FileExporter(QueuedExporter[Batch]):
         return True
 
     async def open(self, host: Host) -> None:  # noqa: ARG002 - needs nothing of it
-        """See :class:`QueuedExporter`. Opening is a matter of microseconds, and its errors refuse the start."""
+        """See :class:`QueuedExporter`. Opening takes microseconds, and here an error refuses the start."""
         try:
             self._file.open()
         except OSError as exc:
-            hint = "; set create_directory: true or make it" if isinstance(exc, FileNotFoundError) else ""
+            hint = "; create the directory or set create_directory: true" if isinstance(exc, FileNotFoundError) else ""
             raise ValueError(
                 f"exporters::{self.settings.id}::path: cannot write {self.path}: {exc.strerror}{hint}"
             ) from exc
@@ -81,11 +80,11 @@ class FileExporter(QueuedExporter[Batch]):
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._write, payload)
         except OSError as exc:
-            reason = "disk_full" if exc.errno in _FULL else "io_error"
+            reason = "disk_full" if exc.errno in _DISK_FULL_ERRORS else "io_error"
             raise RetryableError(f"{self.path}: {exc.strerror or type(exc).__name__}", reason=reason) from exc
 
     def _write(self, batch: Batch) -> None:
-        """In the thread."""
+        """Write the batch; runs in the thread."""
         body = to_json(batch) if self._json else batch.wire
         if self._as_line:
             self._file.write(body + b"\n")

@@ -1,7 +1,7 @@
-"""A file that is written in whole records and replaced by a new one when it is large. Used from one thread at a time.
+"""A file that is written in whole records and replaced by a new one when it becomes too large.
 
-Old files are ``name-2026-01-31T23-59-59.123.ext``, as those of lumberjack, which the Collector uses. Rotation is a
-rename, so a reader sees the old file whole or the new one, and no record is lost or twice.
+Old files are named ``name-2026-01-31T23-59-59.123.ext``, as by lumberjack, which the Collector uses. Rotation is a
+rename, so a reader sees either the complete old file or the new one, and no record is lost or duplicated.
 """
 
 import os
@@ -19,11 +19,15 @@ __all__ = ["RotatingFile"]
 _STAMP: Final = "%Y-%m-%dT%H-%M-%S"
 _STAMP_PATTERN: Final = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d)\.\d{3}$")
 _DAY_S: Final = 24 * 3600
-_FILE_MODE: Final = 0o600  # as lumberjack and fileexporter: telemetry is not for every user of the machine
+_FILE_MODE: Final = 0o600  # as lumberjack and fileexporter: telemetry may be confidential
 
 
 class RotatingFile:
-    """See the module. ``keep``: do not empty the file when it is opened; ``directory_mode``: make missing directories."""
+    """See the module. Not safe for use from several threads at a time.
+
+    ``keep`` preserves the content that the file has when it is opened; ``directory_mode`` is the mode of missing
+    directories, which are created unless it is None.
+    """
 
     def __init__(
         self, path: str, rotation: RotationConfig | None, clock: Clock, *, keep: bool, directory_mode: int | None
@@ -34,60 +38,60 @@ class RotatingFile:
         self._clock = clock
         self._keep = keep
         self._directory_mode = directory_mode
-        self._file = -1
-        self._size = 0
+        self._descriptor = -1
+        self._size_bytes = 0
 
     def keep_existing(self) -> None:
-        """Do not empty the file when it is opened."""
+        """Preserve the content that the file has when it is opened."""
         self._keep = True
 
     def open(self) -> None:
-        """Raises OSError: it cannot be written."""
+        """Open the file. Raises OSError if it cannot be written."""
         if self._directory_mode is not None:
             self._path.parent.mkdir(self._directory_mode, parents=True, exist_ok=True)
         self._open(truncate=not self._keep)
 
     def close(self) -> None:
-        """Safe twice."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        """Close the file; safe to call twice."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def write(self, record: bytes) -> None:
-        """All of the record, or nothing.
+        """Write all of the record, or nothing.
 
         Raises:
             OSError: nothing was written (disk full, file system gone).
         """
-        if self._file < 0:  # the last rotation got no further than closing
+        if self._descriptor < 0:  # the last rotation failed after closing the file
             self._open(truncate=False)
-        if self._max_bytes and self._size and self._size + len(record) > self._max_bytes:
+        if self._max_bytes and self._size_bytes and self._size_bytes + len(record) > self._max_bytes:
             self._rotate()
         try:
             view = memoryview(record)
             while view:
-                view = view[os.write(self._file, view) :]
+                view = view[os.write(self._descriptor, view) :]
         except OSError:
-            with suppress(OSError):  # a device or a pipe cannot be cut
-                os.ftruncate(self._file, self._size)
+            with suppress(OSError):  # devices and pipes cannot be truncated
+                os.ftruncate(self._descriptor, self._size_bytes)
             raise
-        self._size += len(record)
+        self._size_bytes += len(record)
 
     def _open(self, *, truncate: bool) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | (os.O_TRUNC if truncate else 0)
-        self._file = os.open(self._path, flags, _FILE_MODE)
-        self._size = os.fstat(self._file).st_size
+        self._descriptor = os.open(self._path, flags, _FILE_MODE)
+        self._size_bytes = os.fstat(self._descriptor).st_size
 
     def _rotate(self) -> None:
         backup = self._free_name()
-        with suppress(FileNotFoundError):  # somebody took it away: nothing to keep, begin a new one
+        with suppress(FileNotFoundError):  # the file was removed: nothing to keep
             self._path.rename(backup)
         self.close()
         try:
             self._open(truncate=False)
         except OSError:
             with suppress(FileNotFoundError):
-                backup.rename(self._path)  # write() opens it again and goes on with it
+                backup.rename(self._path)  # the next write opens it again and continues it
             raise
         self._remove_old()
 
@@ -116,11 +120,11 @@ class RotatingFile:
                 path.unlink(missing_ok=True)
 
     def _backups(self) -> list[tuple[str, Path]]:
-        found = []
+        backups = []
         prefix, suffix = f"{self._path.stem}-", self._path.suffix
         for path in self._path.parent.iterdir():
             if path.name.startswith(prefix) and path.name.endswith(suffix):
                 stamp = path.name[len(prefix) : len(path.name) - len(suffix)]
                 if _STAMP_PATTERN.match(stamp):
-                    found.append((stamp, path))
-        return found
+                    backups.append((stamp, path))
+        return backups

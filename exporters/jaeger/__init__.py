@@ -1,4 +1,4 @@
-"""Exporter ``jaeger``."""
+"""Exporter ``jaeger``: sends traces to Jaeger."""
 
 from exporters.jaeger.factory import factory
 

@@ -1,26 +1,18 @@
-"""Traces to Jaeger. Jaeger has taken OTLP since 1.35 and nothing else is left in its v2, so this is OTLP over gRPC with Jaeger's defaults.
+"""The factory of the exporter ``jaeger``: OTLP over gRPC with Jaeger's defaults.
 
-Source: jaegertracing/jaeger ports/ports.go and cmd/jaeger/internal/all-in-one.yaml (OTLP on 4317, no TLS).
+Jaeger has accepted OTLP since 1.35, and its version 2 receives traces by no other protocol.
 """
 
-from collector.api import Component, ComponentKind, Factory, Settings, Stability
-from collector.delivery.otlp import OTLPGrpcConfig, OTLPGrpcExporter
+from collector.api import ComponentKind, Factory, Settings, Stability
+from collector.delivery.otlp import OTLPGrpcExporter
 from collector.model import Signal
-from config.blocks import TLSClientConfig
+from exporters.jaeger.config import JaegerConfig
 
-__all__ = ["JaegerConfig", "factory"]
-
-
-class JaegerConfig(OTLPGrpcConfig):
-    """Where Jaeger is."""
-
-    endpoint: str = "localhost:4317"
-    tls: TLSClientConfig = TLSClientConfig(insecure=True)
-    """A Jaeger as it comes has no TLS; a block of one's own is taken whole, and there ``insecure`` is false."""
+__all__ = ["factory"]
 
 
-def create(settings: Settings, config: JaegerConfig) -> Component:
-    """The exporter of one id."""
+def create(settings: Settings, config: JaegerConfig) -> OTLPGrpcExporter:
+    """The exporter of one component id, for all its signals."""
     return OTLPGrpcExporter(settings, config)
 
 

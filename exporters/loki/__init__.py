@@ -1,17 +1,5 @@
-"""Exporter ``loki``."""
+"""Exporter ``loki``: sends logs to Grafana Loki."""
 
-from collector.api import ComponentKind, Factory, Stability
-from collector.model import Signal
-from exporters.loki.config import LokiConfig
-from exporters.loki.loki import create
+from exporters.loki.factory import factory
 
 __all__ = ["factory"]
-
-factory = Factory(
-    component_type="loki",
-    config_type=LokiConfig,
-    create=create,
-    stability=Stability.BETA,
-    signals=frozenset({Signal.LOGS}),
-    kind=ComponentKind.EXPORTER,
-)

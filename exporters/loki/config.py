@@ -1,4 +1,7 @@
-"""What the user writes for ``loki``. The Collector has no such exporter any more; keys of connection, queue and retry are its own."""
+"""The configuration of ``loki``.
+
+The Collector has removed its exporter of this name; the keys of connection, queue and retry are the Collector's.
+"""
 
 import re
 from typing import Annotated, Final, Literal, Self
@@ -10,8 +13,8 @@ from config.blocks import ByteSize, ComponentConfig, HTTPClientConfig
 
 __all__ = ["DEFAULT_LABELS", "LokiConfig", "TenantConfig"]
 
-_LABEL: Final = re.compile(r"^[a-zA-Z_][a-zA-Z0-9_]*$")
-_LABELS_MAX: Final = 15  # Loki's limit of label names a stream
+_LABEL_NAME: Final = re.compile(r"^[a-zA-Z_][a-zA-Z0-9_]*$")
+_LABELS_MAX: Final = 15  # Loki's limit of label names per stream
 
 DEFAULT_LABELS: Final[dict[str, tuple[str, ...]]] = {
     "service": ("service.name",),
@@ -21,12 +24,15 @@ DEFAULT_LABELS: Final[dict[str, tuple[str, ...]]] = {
 
 def _label_names(labels: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     for name in labels:
-        if not _LABEL.match(name) or name.startswith("__"):
+        if not _LABEL_NAME.match(name) or name.startswith("__"):
             raise ValueError(
-                f"label name {name!r}: letters, digits and underscores, not starting with a digit or two underscores"
+                f"labels: {name!r} is not a label name; expected letters, digits and underscores, not starting with a"
+                " digit or two underscores"
             )
     if len(labels) > _LABELS_MAX - 1:
-        raise ValueError(f"{len(labels)} labels: Loki takes {_LABELS_MAX} names a stream, level included")
+        raise ValueError(
+            f"labels: {len(labels)} labels are too many; Loki accepts {_LABELS_MAX} per stream, the level included"
+        )
     return labels
 
 
@@ -38,58 +44,64 @@ def _as_tuple(value: object) -> object:
 
 
 class TenantConfig(ComponentConfig):
-    """Which tenant a record belongs to: the X-Scope-OrgID header of its request."""
+    """The tenant of a record, which is sent as the X-Scope-OrgID header of its request."""
 
     attribute: str = ""
-    """Attribute of the record, its scope or its resource."""
+    """Attribute of the record, its scope or its resource that holds the tenant."""
     default: str = ""
-    """Where the attribute is absent; empty: no header."""
+    """The tenant of records without the attribute; empty: no header is sent."""
 
 
 class LokiConfig(HTTPClientConfig, ExporterConfig):
-    """Loki's push API, protobuf and snappy."""
+    """Where logs are sent, and how records become streams."""
 
     compression: Literal["snappy"] = "snappy"
-    """Loki's protobuf push knows snappy alone."""
+    """The only one that Loki accepts for protobuf."""
     endpoint: str = ""
-    """Base URL (``http://localhost:3100``) or the whole push URL."""
+    """Base URL (``http://localhost:3100``), or the complete push URL."""
     labels: Annotated[dict[str, tuple[str, ...]], AfterValidator(_label_names)] = Field(
         default_factory=lambda: dict(DEFAULT_LABELS)
     )
-    """Label → attributes it is taken from (record, then scope, then resource), the first that is there. Everything else becomes
-    structured metadata. ``trace_id``, ``request_id``, ``user_id``, ``tenant_id`` are not labels unless listed here."""
+    """Label → attributes of the record, its scope or its resource; the first that is present provides the value.
+    Everything else becomes structured metadata: ``trace_id``, ``request_id``, ``user_id``, ``tenant_id`` are not labels
+    unless they are listed here."""
     level_label: str = "level"
-    """Label for the severity (``debug info warn error fatal trace``); empty: none."""
+    """Label for the severity (``trace``, ``debug``, ``info``, ``warn``, ``error``, ``fatal``); empty: no such label."""
     static_labels: dict[str, str] = Field(default_factory=dict)
     label_values_limit: int = Field(default=1000, ge=0)
-    """Distinct values of a label before further ones become ``__other__`` (what it was stays in structured metadata); 0: none."""
+    """Number of distinct values of a label; further ones become ``__other__``, and the original value is kept in
+    structured metadata. 0: no limit."""
     structured_metadata: bool = True
     resource_metadata: bool = True
-    """Resource attributes that are no labels go along as structured metadata."""
+    """Whether resource attributes that are not labels are sent as structured metadata."""
     max_line_size: ByteSize = 256 * 1024
-    """Longer lines are cut; Loki's own limit is 256 KB. 0: no limit."""
+    """Longer lines are cut; Loki's own default limit is 256 KB. 0: no limit."""
     max_request_bytes: ByteSize = 3 * 1024 * 1024
-    """Of one request before compression, below Loki's internal 4 MiB. 0: no bound."""
+    """Size limit of a request before compression, below Loki's internal 4 MiB. 0: no limit."""
     tenant: TenantConfig = TenantConfig()
 
     @model_validator(mode="before")
     @classmethod
-    def _short_labels(cls, value: object) -> object:
+    def _accept_single_attributes(cls, value: object) -> object:
         if isinstance(value, dict) and "labels" in value:
             return {**value, "labels": _as_tuple(value["labels"])}
         return value
 
     @model_validator(mode="after")
-    def _complete(self) -> Self:
+    def _is_complete(self) -> Self:
         if not self.endpoint.startswith(("http://", "https://")):
-            raise ValueError(f"endpoint {self.endpoint!r}: a URL is required, for example http://localhost:3100")
+            raise ValueError(
+                f"endpoint {self.endpoint!r} is not an http or https URL; expected for example http://localhost:3100"
+            )
         for name in self.static_labels:
-            if not _LABEL.match(name):
-                raise ValueError(f"static_labels: {name!r} is no label name")
+            if not _LABEL_NAME.match(name):
+                raise ValueError(
+                    f"static_labels: {name!r} is not a label name; expected letters, digits and underscores"
+                )
         return self
 
     @property
     def push_url(self) -> str:
-        """The URL requests go to."""
+        """The URL that requests are sent to."""
         url = self.endpoint.rstrip("/")
         return url if url.endswith("/push") else url + "/loki/api/v1/push"

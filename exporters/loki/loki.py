@@ -1,8 +1,10 @@
-"""Logs to Loki's push API: protobuf in a snappy block.
+"""Sends logs to Loki's push API: protobuf in a snappy block.
 
-A request has at most ``max_request_bytes``, less where Loki refuses that for its size. Entries of a stream are sorted
-by time inside a batch; Loki takes what is up to an hour behind the stream's newest. A 400 means that Loki stored the
-good entries of the request and refused others: it is counted as refused and never sent again.
+A request has at most ``max_request_bytes``, or less if Loki refuses requests of that size. Within a batch the entries
+of a stream are sorted by time; Loki accepts entries up to an hour older than the newest one of their stream. The answer
+400 means that Loki has stored the good entries of the request and refused others, so such a request is counted as
+refused and never sent again.
+
 Source: grafana/loki pkg/loghttp/push/push.go, pkg/distributor/http.go, pkg/validation.
 """
 
@@ -20,13 +22,13 @@ from exporters.loki._encode import cut
 from exporters.loki.config import LokiConfig
 from exporters.loki.streams import StreamEncoder
 
-__all__ = ["LokiExporter", "create"]
+__all__ = ["LokiExporter"]
 
-_BLOCKED: Final = 260  # "ingestion blocked": a 2xx that stored nothing
-RETRYABLE_STATUSES: Final = frozenset({429, *range(500, 600)})
+_INGESTION_BLOCKED: Final = 260  # a 2xx status, although nothing was stored
+_RETRYABLE_STATUSES: Final = frozenset({429, *range(500, 600)})
 
 Push = tuple[str, bytes]
-"""Tenant (empty: none) and request."""
+"""Tenant (empty: none) and body of a push request."""
 
 
 class LokiExporter(QueuedExporter[Push]):
@@ -41,48 +43,47 @@ class LokiExporter(QueuedExporter[Push]):
             key=f"exporters::{settings.id}",
             clock=settings.clock,
             user_agent=user_agent(settings),
-            retryable=RETRYABLE_STATUSES,
+            retryable=_RETRYABLE_STATUSES,
         )
         self._encoder = StreamEncoder(config)
         telemetry = settings.telemetry
         telemetry.gauge(
             "tailrace_loki_truncated_lines",
-            "Lines cut at max_line_size",
-            read=lambda: float(self._encoder.truncated_lines),
+            "Lines cut because they were longer than max_line_size.",
+            read=lambda: float(self._encoder.truncated_line_count),
         )
         telemetry.gauge(
             "tailrace_loki_label_overflow",
-            "Label values replaced by __other__",
-            read=lambda: float(self._encoder.overflowed_values),
+            "Label values replaced by __other__ because of label_values_limit.",
+            read=lambda: float(self._encoder.overflowed_value_count),
         )
 
     async def open(self, host: Host) -> None:
-        """Make the HTTP session."""
+        """See :class:`QueuedExporter`."""
         await self._client.open(host)
 
     async def close(self) -> None:
-        """Close the HTTP session."""
+        """See :class:`QueuedExporter`."""
         await self._client.close()
 
-    async def send(self, payload: Push) -> int | None:
-        """One push."""
+    async def send(self, payload: Push) -> None:
+        """See :class:`QueuedExporter`."""
         tenant, body = payload
         headers = {"X-Scope-OrgID": tenant} if tenant else None
         response = await self._client.post(
             self._config.push_url, body, content_type="application/x-protobuf", headers=headers
         )
-        if response.status == _BLOCKED:
-            raise PermanentError("Loki has blocked ingestion for this tenant or policy (260)", reason="http_260")
-        return None
+        if response.status == _INGESTION_BLOCKED:
+            raise PermanentError("Loki blocks ingestion for this tenant or policy (status 260)", reason="http_260")
 
     def encode(self, batch: Batch) -> Sequence[Part[Push]]:
-        """Push requests of the batch, one or more a tenant."""
-        now = self.settings.clock.time_unix_nano()
+        """The push requests of the batch, one or more per tenant."""
+        now_unix_nano = self.settings.clock.time_unix_nano()
         assert isinstance(batch, Logs)
         return [
             Part((tenant, body), count, size_bytes=len(body))
             for tenant, logs in self._by_tenant(batch)
-            for body, count in self._encoder.encode(logs, now, self.max_request_bytes)
+            for body, count in self._encoder.encode(logs, now_unix_nano, self.max_request_bytes)
         ]
 
     def cut(self, part: Part[Push]) -> Sequence[Part[Push]]:
@@ -97,21 +98,17 @@ class LokiExporter(QueuedExporter[Push]):
         ]
 
     def _by_tenant(self, batch: Logs) -> list[tuple[str, Logs]]:
+        """The batch as one batch per tenant."""
         tenant = self._config.tenant
         if not tenant.attribute:
             return [(tenant.default, batch)]
         column = batch.attribute(tenant.attribute, inherit=True).as_text()
-        found = groups(column.codes)
+        tenants = groups(column.codes)
         names = [
             column.distinct[column.codes[row]] if column.codes[row] >= 0 else tenant.default
-            for row in found.first.tolist()
+            for row in tenants.first.tolist()
         ]
-        if found.count == 1:
+        if tenants.count == 1:
             return [(names[0], batch)]
-        parts = batch.partition(np.ascontiguousarray(found.codes), found.count)
+        parts = batch.partition(np.ascontiguousarray(tenants.codes), tenants.count)
         return [(name, part) for name, part in zip(names, parts, strict=True) if part is not None]
-
-
-def create(settings: Settings, config: LokiConfig) -> LokiExporter:
-    """The component."""
-    return LokiExporter(settings, config)

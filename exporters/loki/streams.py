@@ -1,36 +1,38 @@
-"""From a batch of logs to a push request: which stream each record belongs to, and what goes along as structured metadata.
+"""Turns batches of logs into push requests: the stream of each record, and its structured metadata.
 
-Work is done once for each distinct label set, attribute (key, value), resource and scope; records are sorted and
-written by the kernel.
+Work is done once per distinct label set, attribute (key, value), resource and scope; the kernel writes the records.
+
 Source: grafana/loki pkg/loghttp/push (otlp.go for names of structured metadata); OpenTelemetry logs data model
     (severity ranges).
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Final, TypeVar
 
 import numpy as np
 
 from collector.model import KIND_STRING, Logs, StringColumn, groups
-from collector.model.arrays import I32, I64, U8
+from collector.model.arrays import I32, I64, U8, offsets_of, starts_of
 from collector.otlp.protobuf import field
 from collector.otlp.semantics import SEVERITY_LEVELS, severity_number_of
 from collector.prometheus import escape_label_name
 from exporters.loki._encode import encode
 from exporters.loki.config import LokiConfig
 
-__all__ = ["StreamEncoder", "level_names"]
+__all__ = ["StreamEncoder"]
 
-K = TypeVar("K")
+Key = TypeVar("Key")
 
 _OTHER: Final = "__other__"
 _LEVELS: Final = ("", *(level.lower() for level in SEVERITY_LEVELS))
+_ESCAPES: Final = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _CACHE_MAX_ENTRIES: Final = 100_000
-_CACHE_MAX_BYTES: Final = 512  # longer ones are built each time: the entries bound the count, this the bytes
+_CACHED_MAX_BYTES: Final = 512  # longer content is built each time, so that a full cache is of bounded size
 
 
-def level_names(severity_number: I32, severity_text: StringColumn) -> StringColumn:
-    """``trace … fatal`` of each record, by number, else by well-known text; absent where neither says."""
+def _level_column(severity_number: I32, severity_text: StringColumn) -> StringColumn:
+    """``trace … fatal`` of each record: by its number, otherwise by a well-known text, otherwise absent."""
     codes = np.where((severity_number >= 1) & (severity_number <= 24), (severity_number + 3) // 4, 0).astype(np.int32)
     unnumbered = codes == 0
     if unnumbered.any() and severity_text.present.any():
@@ -40,34 +42,32 @@ def level_names(severity_number: I32, severity_text: StringColumn) -> StringColu
 
 
 def _quote(value: str) -> str:
-    """A Go string literal."""
-    escaped = (
-        value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
-    )
-    return (
-        '"'
-        + "".join(
-            ch if ch.isprintable() or ch == " " else f"\\u{ord(ch):04x}" if ord(ch) < 0x10000 else f"\\U{ord(ch):08x}"
-            for ch in escaped
-        )
-        + '"'
-    )
+    """The value as a Go string literal."""
+    return '"' + "".join(map(_escape, value)) + '"'
 
 
-def encode_pair(name: str, value: str) -> bytes:
-    """One LabelPair as a structuredMetadata field of Entry."""
+def _escape(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    if char.isprintable():
+        return char
+    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
+
+
+def _encode_pair(name: str, value: str) -> bytes:
+    """A LabelPair, as a ``structuredMetadata`` field of an Entry."""
     return field(b"\x1a", field(b"\x0a", name.encode()) + field(b"\x12", value.encode()))
 
 
 class _Pieces:
-    """LabelPair bytes by content, each stored once for the request being built."""
+    """The LabelPair bytes of the requests being built: pieces that many records refer to by number."""
 
     def __init__(self) -> None:
         self.arena = bytearray()
         self.slices: list[tuple[int, int]] = []
 
     def add(self, content: bytes) -> int:
-        """The number of a piece with this content, -1 for nothing."""
+        """Add a piece and return its number; -1 if there is no content."""
         if not content:
             return -1
         self.slices.append((len(self.arena), len(content)))
@@ -76,7 +76,7 @@ class _Pieces:
 
 
 class StreamEncoder:
-    """Builds push requests; remembers which label values it has let through."""
+    """Builds push requests, and remembers which label values it has admitted (``label_values_limit``)."""
 
     def __init__(self, config: LokiConfig) -> None:
         self._config = config
@@ -84,55 +84,66 @@ class StreamEncoder:
         self._allowed: dict[str, set[str]] = {name: set() for name in config.labels}
         self._stream_texts: dict[tuple[str | None, ...], bytes] = {}
         self._pairs: dict[tuple[str, str], bytes] = {}
-        self.truncated_lines = 0
-        self.overflowed_values = 0
+        self.truncated_line_count = 0
+        self.overflowed_value_count = 0
 
     def encode(self, batch: Logs, now_unix_nano: int, max_bytes: int = 0) -> list[tuple[bytes, int]]:
-        """PushRequests of at most ``max_bytes`` (0: no bound) with every record of the batch, and how many each has.
+        """Push requests of at most ``max_bytes`` (0: no limit) that carry the batch, each with its number of records.
 
-        A stream's records are in time order. A record larger than ``max_bytes`` makes a request of its own.
+        The records of a stream are in time order. A record larger than ``max_bytes`` makes up a request of its own.
         """
         rows = batch.table().rows
         times = np.where(rows["time"] != 0, rows["time"], rows["observed_time"])
         times = np.where(times != 0, times, np.uint64(now_unix_nano))
         labels = self._labels(batch)
-        found = (
+        streams = (
             groups(*(column.codes for column in labels.values())) if labels else groups(np.zeros(len(rows), np.int32))
         )
-        order = np.lexsort((times, found.codes)).astype(np.int32)
-        streams = np.concatenate(([0], np.cumsum(found.counts))).astype(np.int32)
-        texts = [self._stream(labels, int(row)) for row in found.first.tolist()]
+        order = np.lexsort((times, streams.codes)).astype(np.int32)
+        stream_offsets = offsets_of(streams.counts).astype(np.int32)
+        texts = [self._stream_text(labels, row) for row in streams.first.tolist()]
         sizes = np.array([len(text) for text in texts], np.int64)
-        stream_slices = np.stack((np.concatenate(([0], np.cumsum(sizes)[:-1])), sizes), axis=1)
+        stream_slices = np.stack((starts_of(sizes), sizes), axis=1)
         pieces = _Pieces()
-        attribute_piece, attribute_first = self._attributes(batch, pieces)
-        shared = self._shared(batch, pieces)
+        attribute_pieces, attribute_offsets = self._attribute_pieces(batch, pieces)
+        shared_pieces = self._shared_pieces(batch, pieces)
         line_arena, line_slices = self._lines(batch)
-        limit = self._config.max_line_size
-        if limit:
+        max_line_bytes = self._config.max_line_size
+        if max_line_bytes:
             lengths = np.where(line_slices[:, 0] < 0, rows["text_len"], line_slices[:, 1])
-            self.truncated_lines += int(np.count_nonzero(lengths > limit))
+            self.truncated_line_count += int(np.count_nonzero(lengths > max_line_bytes))
         return encode(
-            batch.wire, np.ascontiguousarray(rows).view(np.uint8).reshape(-1), order, streams,
-            np.frombuffer(b"".join(texts), np.uint8), np.ascontiguousarray(stream_slices), times.astype(np.uint64),
-            line_arena, line_slices, limit,
-            np.frombuffer(bytes(pieces.arena) or b"\0", np.uint8), np.array(pieces.slices or [(0, 0)], np.int64).reshape(-1, 2),
-            attribute_piece, attribute_first, shared, max_bytes,
-        )  # fmt: skip
+            batch.wire,
+            np.ascontiguousarray(rows).view(np.uint8).reshape(-1),
+            order,
+            stream_offsets,
+            np.frombuffer(b"".join(texts), np.uint8),
+            np.ascontiguousarray(stream_slices),
+            times.astype(np.uint64),
+            line_arena,
+            line_slices,
+            max_line_bytes,
+            np.frombuffer(bytes(pieces.arena) or b"\0", np.uint8),
+            np.array(pieces.slices or [(0, 0)], np.int64),
+            attribute_pieces,
+            attribute_offsets,
+            shared_pieces,
+            max_bytes,
+        )
 
     def _labels(self, batch: Logs) -> dict[str, StringColumn]:
-        """One column a label, values past the limit replaced."""
+        """One column per label; values beyond the limit are replaced."""
         columns: dict[str, StringColumn] = {}
         for name, keys in self._config.labels.items():
             column: StringColumn | None = None
             for key in keys:
                 candidate = batch.attribute(key, inherit=True).as_text()
-                column = candidate if column is None else _coalesce(column, candidate)
+                column = candidate if column is None else _first_present(column, candidate)
             if column is not None:
                 columns[name] = self._limited(name, column)
         if self._config.level_label:
             rows = batch.table().rows
-            columns[self._config.level_label] = level_names(rows["severity_number"], batch.field("severity_text"))
+            columns[self._config.level_label] = _level_column(rows["severity_number"], batch.field("severity_text"))
         return columns
 
     def _limited(self, name: str, column: StringColumn) -> StringColumn:
@@ -147,13 +158,13 @@ class StreamEncoder:
             if len(allowed) < limit:
                 allowed.add(value)
                 return value
-            self.overflowed_values += 1
+            self.overflowed_value_count += 1
             return _OTHER
 
         return column.map(admit)
 
-    def _stream(self, labels: Mapping[str, StringColumn], row: int) -> bytes:
-        """``{a="b", c="d"}`` of the row's label set."""
+    def _stream_text(self, labels: Mapping[str, StringColumn], row: int) -> bytes:
+        """The label set of the row, as ``{a="b", c="d"}``."""
         values = tuple(
             column.distinct[column.codes[row]] if column.codes[row] >= 0 else None for column in labels.values()
         )
@@ -171,12 +182,12 @@ class StreamEncoder:
         cached = self._pairs.get((key, value))
         if cached is None:
             name = escape_label_name(key, sanitize_leading_underscore=False)
-            cached = encode_pair(name, value) if name and value else b""
+            cached = _encode_pair(name, value) if name and value else b""
             _remember(self._pairs, (key, value), cached)
         return cached
 
-    def _attributes(self, batch: Logs, pieces: _Pieces) -> tuple[I32, I32]:
-        """Piece of each record attribute, and the first attribute of each record."""
+    def _attribute_pieces(self, batch: Logs, pieces: _Pieces) -> tuple[I32, I32]:
+        """The piece of each record attribute, and the offsets of each record's attributes."""
         row_count = batch.table().row_count
         attributes = batch.attributes()
         if not self._config.structured_metadata or not attributes.row_count:
@@ -191,7 +202,7 @@ class StreamEncoder:
         return numbers[pairs.codes], np.searchsorted(attributes.owner, np.arange(row_count + 1)).astype(np.int32)
 
     def _in_metadata(self, key: str) -> bool:
-        """Whether an attribute goes along as structured metadata: it is no label, or its label has reached the limit."""
+        """Whether an attribute becomes structured metadata: it is not a label, or its label has reached the limit."""
         if key not in self._label_keys:
             return True
         limit = self._config.label_values_limit
@@ -199,8 +210,8 @@ class StreamEncoder:
             len(self._allowed[name]) >= limit for name, keys in self._config.labels.items() if key in keys
         )
 
-    def _shared(self, batch: Logs, pieces: _Pieces) -> I32:
-        """(records, k) pieces that are the same for many records."""
+    def _shared_pieces(self, batch: Logs, pieces: _Pieces) -> I32:
+        """(records, k): pieces that many records share."""
         rows = batch.table().rows
         columns: list[I32] = []
         if not self._config.structured_metadata:
@@ -221,56 +232,56 @@ class StreamEncoder:
         return np.ascontiguousarray(np.stack(columns, axis=1)) if len(rows) else np.zeros((0, len(columns)), np.int32)
 
     def _parent_pieces(self, batch: Logs, pieces: _Pieces, table: str) -> I32:
-        """Piece with everything a resource or scope says, a row each."""
+        """The piece of each resource or scope, with all it contributes to structured metadata."""
         attributes = batch.attributes(table)
         keys, texts = attributes.key, attributes.as_text()
         bounds = np.searchsorted(attributes.owner, np.arange(batch.table(table).row_count + 1)).tolist()
-        own = [b""] * (len(bounds) - 1)
+        contents = [b""] * (len(bounds) - 1)
         if table == "scopes":
             for name, label in (("name", "scope_name"), ("version", "scope_version")):
                 column = batch.field(name, "scopes")
-                own = [
-                    have + (self._pair(label, column.distinct[code]) if code >= 0 else b"")
-                    for have, code in zip(own, column.codes.tolist(), strict=True)
+                contents = [
+                    content + (self._pair(label, column.distinct[code]) if code >= 0 else b"")
+                    for content, code in zip(contents, column.codes.tolist(), strict=True)
                 ]
         numbers = []
-        for have, begin, end in zip(own, bounds[:-1], bounds[1:], strict=True):
-            content = have
-            for j in range(begin, end):
-                key = keys.distinct[keys.codes[j]]
+        for content, (begin, end) in zip(contents, itertools.pairwise(bounds), strict=True):
+            pairs = [content]
+            for row in range(begin, end):
+                key = keys.distinct[keys.codes[row]]
                 if self._in_metadata(key):
-                    content += self._pair(key, texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "")
-            numbers.append(pieces.add(content))
+                    pairs.append(self._pair(key, texts.distinct[texts.codes[row]] if texts.codes[row] >= 0 else ""))
+            numbers.append(pieces.add(b"".join(pairs)))
         return np.array(numbers, np.int32)
 
     @staticmethod
     def _lines(batch: Logs) -> tuple[U8, I64]:
-        """Texts of bodies that are no strings: arrays and maps as JSON, numbers as text."""
+        """Texts of bodies that are not strings, and the slice of each: arrays and maps as JSON, numbers as text."""
         rows = batch.table().rows
         slices = np.full((len(rows), 2), -1, np.int64)
-        other = rows["body_kind"] != KIND_STRING
-        if not other.any():
+        is_other = rows["body_kind"] != KIND_STRING
+        if not is_other.any():
             return np.zeros(1, np.uint8), slices
         texts = batch.field("body").as_text()
         encoded = [bytes(text) for text in texts.distinct_bytes]
         sizes = np.array([len(text) for text in encoded] or [0], np.int64)
-        starts = np.concatenate(([0], np.cumsum(sizes)[:-1]))
-        has_text = texts.codes[other] >= 0
-        slices[other, 0] = np.where(has_text, starts[texts.codes[other]], 0)
-        slices[other, 1] = np.where(has_text, sizes[texts.codes[other]], 0)
+        starts = starts_of(sizes)
+        codes = texts.codes[is_other]
+        slices[is_other, 0] = np.where(codes >= 0, starts[codes], 0)
+        slices[is_other, 1] = np.where(codes >= 0, sizes[codes], 0)
         return np.frombuffer(b"".join(encoded) or b"\0", np.uint8), slices
 
 
-def _remember(cache: dict[K, bytes], key: K, content: bytes) -> None:
-    """Cache ``content`` if it is short; a full cache starts anew."""
-    if len(content) <= _CACHE_MAX_BYTES:
+def _remember(cache: dict[Key, bytes], key: Key, content: bytes) -> None:
+    """Cache ``content`` if it is short; a full cache is emptied first."""
+    if len(content) <= _CACHED_MAX_BYTES:
         if len(cache) >= _CACHE_MAX_ENTRIES:
             cache.clear()
         cache[key] = content
 
 
-def _coalesce(first: StringColumn, second: StringColumn) -> StringColumn:
-    """The first column's value where it is there, else the second's."""
+def _first_present(first: StringColumn, second: StringColumn) -> StringColumn:
+    """The first column's value where it is present, otherwise the second's."""
     if bool(first.present.all()) or not bool(second.present.any()):
         return first
     offset = len(first.distinct)

@@ -1,4 +1,4 @@
-"""The ``nop`` exporter: takes everything and keeps nothing."""
+"""Exporter ``nop``: accepts everything and keeps nothing."""
 
 from exporters.nop.nop import factory
 

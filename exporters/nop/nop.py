@@ -1,4 +1,7 @@
-"""Takes every batch and forgets it: for pipelines that exist for a connector or processor alone, and for measuring. No delivery."""
+"""Exporter ``nop``: accepts every batch and forgets it.
+
+For pipelines that only exist for a connector or a processor, and for measurements.
+"""
 
 from collector.api import ComponentKind, Exporter, Factory, Settings, Stability
 from collector.model import Batch, Signal
@@ -8,29 +11,29 @@ __all__ = ["NopConfig", "NopExporter", "factory"]
 
 
 class NopConfig(ComponentConfig):
-    """No options, as in the Collector."""
+    """There are no options, as in the Collector."""
 
 
 class NopExporter(Exporter):
-    """Everything counts as delivered."""
+    """Counts everything as delivered."""
 
     async def consume(self, batch: Batch) -> None:
-        """Forget it."""
+        """Forget the batch."""
 
-    def try_consume(self, batch: Batch) -> bool:  # noqa: ARG002 - see the module
-        """Forget it."""
+    def try_consume(self, batch: Batch) -> bool:  # noqa: ARG002 - its content does not matter
+        """Forget the batch."""
         return True
 
 
-def _create(settings: Settings, config: NopConfig) -> NopExporter:
-    del settings, config
+def create(settings: Settings, config: NopConfig) -> NopExporter:  # noqa: ARG001 - there is nothing to configure
+    """The exporter of one component id, for all its signals."""
     return NopExporter()
 
 
 factory = Factory(
     component_type="nop",
     config_type=NopConfig,
-    create=_create,
+    create=create,
     stability=Stability.STABLE,
     signals=frozenset(Signal),
     kind=ComponentKind.EXPORTER,

@@ -1,4 +1,4 @@
-"""Exporter ``otlp_grpc``."""
+"""Exporter ``otlp_grpc``: sends telemetry to a server that speaks OTLP over gRPC."""
 
 from exporters.otlp_grpc.factory import factory
 

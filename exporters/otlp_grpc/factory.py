@@ -1,14 +1,14 @@
-"""OTLP over gRPC to any backend that speaks it; all of it is ``collector.delivery.otlp``."""
+"""The factory of the exporter ``otlp_grpc``, which is implemented by ``collector.delivery.otlp``."""
 
-from collector.api import Component, ComponentKind, Factory, Settings, Stability
+from collector.api import ComponentKind, Factory, Settings, Stability
 from collector.delivery.otlp import OTLPGrpcConfig, OTLPGrpcExporter
 from collector.model import Signal
 
 __all__ = ["factory"]
 
 
-def create(settings: Settings, config: OTLPGrpcConfig) -> Component:
-    """The exporter of one id, for all its signals."""
+def create(settings: Settings, config: OTLPGrpcConfig) -> OTLPGrpcExporter:
+    """The exporter of one component id, for all its signals."""
     return OTLPGrpcExporter(settings, config)
 
 

@@ -1,4 +1,4 @@
-"""What the user writes for ``otlp_http``. Source: the Collector's exporter/otlphttpexporter config.go."""
+"""The configuration of ``otlp_http``. Source: the Collector's exporter/otlphttpexporter config.go."""
 
 from typing import Final, Literal, Self
 from urllib.parse import urlsplit
@@ -12,54 +12,54 @@ from config.blocks import ByteSize, Duration, HTTPClientConfig
 
 __all__ = ["OTLPHTTPConfig"]
 
-# just below what the OTLP specification recommends servers to take
+# Just below the 20 MiB that the OTLP specification recommends servers to accept.
 _MAX_REQUEST_BYTES: Final = 20 * 1024 * 1024 - 64 * 1024
 
 
 class OTLPHTTPConfig(ExporterConfig, HTTPClientConfig):
-    """OTLP over HTTP."""
+    """OTLP over HTTP: where requests go and in which encoding."""
 
     endpoint: str = ""
-    """Base URL; ``/v1/traces``, ``/v1/metrics``, ``/v1/logs`` are appended."""
+    """Base URL, to which ``/v1/traces``, ``/v1/metrics`` or ``/v1/logs`` is appended."""
     traces_endpoint: str = ""
-    """The whole URL for traces; wins over ``endpoint``."""
+    """The complete URL for traces; takes precedence over ``endpoint``."""
     metrics_endpoint: str = ""
     logs_endpoint: str = ""
     encoding: Literal["proto", "json"] = "proto"
     timeout: Duration = Field(default=30.0, ge=0)
     max_request_bytes: ByteSize = _MAX_REQUEST_BYTES
-    """Ours. Larger batches are split, before compression; 0: never. For ``json`` a quarter of it, since JSON is larger."""
+    """An addition to the Collector's keys. Batches larger than this before compression are split; 0: never split. With
+    ``encoding: json`` a quarter of it applies, because JSON is larger."""
 
     @model_validator(mode="after")
-    def _can_be_done(self) -> Self:
-        given = {
+    def _is_complete(self) -> Self:
+        urls = {
             name: getattr(self, name) for name in ("endpoint", "traces_endpoint", "metrics_endpoint", "logs_endpoint")
         }
-        if not any(given.values()):
+        if not any(urls.values()):
             raise ValueError(
-                "endpoint: required (or traces_endpoint, metrics_endpoint, logs_endpoint), for example http://localhost:4318"
+                "endpoint is required (or traces_endpoint, metrics_endpoint, logs_endpoint), for example"
+                " http://localhost:4318"
             )
-        for name, url in given.items():
+        for name, url in urls.items():
             if url:
                 _check_url(name, url)
         return self
 
     def url(self, signal: Signal) -> str:
-        """Where requests of ``signal`` go; empty: nowhere."""
-        own: str = getattr(self, f"{signal}_endpoint")
-        if own or not self.endpoint:
-            return own
+        """The URL for requests of ``signal``; empty if none is configured."""
+        signal_url: str = getattr(self, f"{signal}_endpoint")
+        if signal_url or not self.endpoint:
+            return signal_url
         return f"{self.endpoint.rstrip('/')}/{HTTP_PATHS[signal]}"
 
 
 def _check_url(name: str, url: str) -> None:
-    """The message shows no part of the URL but its scheme: there may be a password in it."""
+    """Refuse what is not a URL. The message does not show the URL, which may contain a password."""
     try:
         parts = urlsplit(url)
-        port_is_fine = parts.port is None or parts.port > 0
+        is_port_valid = parts.port is None or parts.port > 0
     except ValueError as exc:
-        raise ValueError(f"{name}: no valid URL, write for example http://localhost:4318") from exc
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_is_fine:
-        raise ValueError(
-            f"{name}: a URL with http:// or https:// and a host is needed, for example http://localhost:4318"
-        )
+        raise ValueError(f"{name} is not a valid URL; expected for example http://localhost:4318") from exc
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not is_port_valid:
+        raise ValueError(f"{name} must be a URL with http:// or https:// and a host, for example http://localhost:4318")

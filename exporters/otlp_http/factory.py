@@ -1,6 +1,6 @@
-"""The factory of ``otlp_http``."""
+"""The factory of the exporter ``otlp_http``."""
 
-from collector.api import Component, ComponentKind, Factory, Settings, Stability
+from collector.api import ComponentKind, Factory, Settings, Stability
 from collector.model import Signal
 from exporters.otlp_http.config import OTLPHTTPConfig
 from exporters.otlp_http.otlp_http import OTLPHTTPExporter
@@ -8,8 +8,8 @@ from exporters.otlp_http.otlp_http import OTLPHTTPExporter
 __all__ = ["factory"]
 
 
-def create(settings: Settings, config: OTLPHTTPConfig) -> Component:
-    """The exporter of one id, for all its signals."""
+def create(settings: Settings, config: OTLPHTTPConfig) -> OTLPHTTPExporter:
+    """The exporter of one component id, for all its signals."""
     return OTLPHTTPExporter(settings, config)
 
 

@@ -1,17 +1,15 @@
-"""OTLP over HTTP/1.1: protobuf or JSON bodies, compressed; which answers mean again and which never.
+"""Sends OTLP over HTTP/1.1, with compressed protobuf or JSON bodies.
 
 Source: OTLP specification "OTLP/HTTP"; the Collector's exporter/otlphttpexporter otlp.go.
 """
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
-import orjson
-
-from collector.api import Host, PermanentError, Settings
+from collector.api import Host, Settings
 from collector.delivery import QueuedExporter
-from collector.delivery.otlp import REJECTED_FIELDS, partial_success
 from collector.model import Batch, Signal, to_json
+from collector.otlp.responses import partial_success, partial_success_from_json
 from collector.transport.http.client import HTTPClient, HTTPResponse
 from collector.transport.user_agent import user_agent
 from exporters.otlp_http.config import OTLPHTTPConfig
@@ -20,27 +18,25 @@ __all__ = ["OTLPHTTPExporter"]
 
 _PROTOBUF: Final = "application/x-protobuf"
 _JSON: Final = "application/json"
-_JSON_IS_LARGER: Final = 4
-_LEAVE_LOOP_FROM_BYTES: Final = 256 * 1024
-_JSON_REJECTED_FIELDS: Final = {
-    Signal.TRACES: "rejectedSpans",
-    Signal.METRICS: "rejectedDataPoints",
-    Signal.LOGS: "rejectedLogRecords",
-}
+_JSON_SIZE_FACTOR: Final = 4  # how much larger than protobuf JSON may be
+_THREAD_MIN_BYTES: Final = 256 * 1024  # larger batches are converted to JSON in a thread
 
 
 class OTLPHTTPExporter(QueuedExporter[Batch]):
-    """Sends batches as they are (a batch's bytes are an Export request), or as OTLP/JSON."""
+    """Sends batches as they are (the bytes of a batch are an export request), or as OTLP/JSON."""
 
     def __init__(self, settings: Settings, config: OTLPHTTPConfig) -> None:
         super().__init__(settings, config)
         self._json = config.encoding == "json"
-        self.max_request_bytes = config.max_request_bytes // _JSON_IS_LARGER if self._json else config.max_request_bytes
+        self.max_request_bytes = (
+            config.max_request_bytes // _JSON_SIZE_FACTOR if self._json else config.max_request_bytes
+        )
         self._urls = {signal: config.url(signal) for signal in settings.signals}
         for signal, url in self._urls.items():
             if not url:
                 raise ValueError(
-                    f"exporters::{settings.id}: a {signal} pipeline uses it, so endpoint or {signal}_endpoint is required"
+                    f"exporters::{settings.id}: endpoint or {signal}_endpoint is required,"
+                    f" because a {signal} pipeline uses this exporter"
                 )
         self._client = HTTPClient(
             config, key=f"exporters::{settings.id}", clock=settings.clock, user_agent=user_agent(settings)
@@ -58,7 +54,7 @@ class OTLPHTTPExporter(QueuedExporter[Batch]):
         """See :class:`QueuedExporter`."""
         signal, body = payload.signal, payload.wire
         if self._json:
-            large = payload.size_bytes > _LEAVE_LOOP_FROM_BYTES
+            large = payload.size_bytes > _THREAD_MIN_BYTES
             body = await asyncio.to_thread(to_json, payload) if large else to_json(payload)
         response = await self._client.post(self._urls[signal], body, content_type=_JSON if self._json else _PROTOBUF)
         rejected, message = _partial_success(signal, response)
@@ -68,17 +64,11 @@ class OTLPHTTPExporter(QueuedExporter[Batch]):
 
 
 def _partial_success(signal: Signal, response: HTTPResponse) -> tuple[int, str]:
-    """What the answer says; only the two OTLP content types are read, as in the Collector."""
+    """Rejected items and message; a body of any other content type is ignored, as in the Collector."""
     if not response.body or response.is_truncated:
         return 0, ""
     if response.content_type == _PROTOBUF:
         return partial_success(signal, response.body)
-    if response.content_type != _JSON:
-        return 0, ""
-    try:
-        said: Any = orjson.loads(response.body)
-        partial = said.get("partialSuccess") or said.get("partial_success") or {}
-        rejected = int(partial.get(_JSON_REJECTED_FIELDS[signal]) or partial.get(REJECTED_FIELDS[signal]) or 0)
-        return rejected, str(partial.get("errorMessage") or partial.get("error_message") or "")
-    except (orjson.JSONDecodeError, AttributeError, TypeError, ValueError) as exc:
-        raise PermanentError("the answer is no Export…ServiceResponse", reason="bad_response") from exc
+    if response.content_type == _JSON:
+        return partial_success_from_json(signal, response.body)
+    return 0, ""

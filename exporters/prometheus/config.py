@@ -1,4 +1,7 @@
-"""What the user writes for ``prometheus``: the Collector's keys and defaults."""
+"""The configuration of ``prometheus``: the Collector's keys and defaults.
+
+Source: opentelemetry-collector-contrib exporter/prometheusexporter config.go.
+"""
 
 from typing import Self
 
@@ -11,23 +14,23 @@ __all__ = ["PrometheusConfig"]
 
 
 class ResourceLabelsConfig(ComponentConfig):
-    """All resource attributes as labels."""
+    """Whether all resource attributes become labels."""
 
     enabled: bool = False
 
 
 class ResourceConstantLabelsConfig(ComponentConfig):
-    """Resource attributes that become labels of every series; globs."""
+    """Globs of resource attributes that become labels of every series."""
 
     included: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
 
 
 class PrometheusConfig(ComponentConfig):
-    """The scrape page."""
+    """The page that is served, and what is on it."""
 
     endpoint: str = ""
-    """``host:port`` to listen on."""
+    """``host:port`` to listen on; without a host, on all interfaces."""
     tls: TLSServerConfig | None = None
     namespace: str = ""
     const_labels: dict[str, str] = Field(default_factory=dict)
@@ -41,15 +44,15 @@ class PrometheusConfig(ComponentConfig):
     resource_constant_labels: ResourceConstantLabelsConfig = ResourceConstantLabelsConfig()
 
     @model_validator(mode="after")
-    def _complete(self) -> Self:
+    def _is_complete(self) -> Self:
         if not self.endpoint:
             raise ValueError("endpoint is required, for example localhost:9464")
         port = self.endpoint.rpartition(":")[2]
         if not port.isdigit() or int(port) > 65535:
-            raise ValueError(f"endpoint {self.endpoint!r}: write host:port, the port being 0 to 65535")
+            raise ValueError(f"endpoint {self.endpoint!r} is not host:port with a port from 0 to 65535")
         return self
 
     @property
     def strategy(self) -> TranslationStrategy:
-        """The strategy in force."""
+        """The translation strategy that applies, with ``add_metric_suffixes`` taken into account."""
         return self.translation_strategy if self.add_metric_suffixes else "UnderscoreEscapingWithoutSuffixes"

@@ -1,4 +1,4 @@
-"""The last value of every series on a page that Prometheus scrapes.
+"""Serves the last value of every series on a page that Prometheus scrapes.
 
 Source: Prometheus exposition formats; the Collector's prometheusexporter for keys and behaviour.
 """
@@ -15,7 +15,7 @@ from collector.transport.tls import server_context
 from exporters.prometheus.config import PrometheusConfig
 from exporters.prometheus.store import SeriesStore
 
-__all__ = ["PrometheusExporter", "create"]
+__all__ = ["PrometheusExporter"]
 
 _TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 _OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -42,23 +42,23 @@ class PrometheusExporter(Exporter):
         )
         self._runner: web.AppRunner | None = None
         self.port = 0
-        """The port listened on, once started."""
+        """The port that the exporter listens on, once started."""
         settings.telemetry.gauge(
-            "tailrace_exporter_series", "Series on the page", read=lambda: float(self._store.series_count())
+            "tailrace_exporter_series", "Series on the page.", read=lambda: float(self._store.series_count())
         )
         self._conflicts = settings.telemetry.gauge(
             "tailrace_exporter_conflicting_series",
-            "Series left out at the last scrape because their name has another type",
+            "Series left out of the last scrape because another metric of their name has a different type.",
         )
 
-    async def start(self, host: Host) -> None:  # noqa: ARG002 - it listens and needs nothing of the host
-        """Listen."""
+    async def start(self, host: Host) -> None:  # noqa: ARG002 - needs nothing of the host
+        """Listen on the configured endpoint."""
         app = web.Application()
         app.router.add_get("/metrics", self._scrape)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await self._runner.setup()
         address, _, port = self._config.endpoint.rpartition(":")
-        address = address.strip("[]") or "0.0.0.0"  # noqa: S104 - ":9464" says all interfaces, as in the Collector
+        address = address.strip("[]") or "0.0.0.0"  # noqa: S104 - ":9464" means all interfaces, as in the Collector
         tls = server_context(self._config.tls) if self._config.tls else None
         site = web.TCPSite(self._runner, address, int(port), ssl_context=tls)
         try:
@@ -81,11 +81,11 @@ class PrometheusExporter(Exporter):
             await runner.cleanup()
 
     async def consume(self, batch: Batch) -> None:
-        """Put the batch's values on the page."""
+        """Put the values of the batch on the page."""
         self.try_consume(batch)
 
     def try_consume(self, batch: Batch) -> bool:
-        """Put the batch's values on the page."""
+        """Put the values of the batch on the page."""
         assert isinstance(batch, Metrics)
         dropped = self._store.update(batch, self._settings.clock.monotonic_s())
         for reason, count in dropped.items():
@@ -96,18 +96,13 @@ class PrometheusExporter(Exporter):
         openmetrics = self._config.enable_open_metrics and "application/openmetrics-text" in request.headers.get(
             "Accept", ""
         )
-        page, conflicts = self._store.page(
+        page, conflict_count = self._store.page(
             self._settings.clock.monotonic_s(),
             send_timestamps=self._config.send_timestamps,
             target_info=True,
             openmetrics=openmetrics,
         )
-        self._conflicts.set(conflicts)
+        self._conflicts.set(conflict_count)
         response = web.Response(body=page, headers={"Content-Type": _OPENMETRICS if openmetrics else _TEXT})
         response.enable_compression()
         return response
-
-
-def create(settings: Settings, config: PrometheusConfig) -> PrometheusExporter:
-    """The component."""
-    return PrometheusExporter(settings, config)

@@ -1,7 +1,8 @@
-"""The last value of every series, and the page made of them.
+"""The last value of every series, and the page that shows them.
 
-A table, not a history: a scrape sees what was last received, until it is older than the expiration. Numbers are a
-column of the series table; histograms and summaries have a row in the store of their set of bounds.
+This is a table and not a history: a scrape sees what was received last, until that is older than the expiration.
+Numbers are a column of the series table; a histogram or summary has a row in the table of its set of bounds or
+quantiles.
 """
 
 import itertools
@@ -34,28 +35,28 @@ def _escape(text: str) -> str:
 
 
 def encode_label(name: str, value: str) -> bytes:
-    """A label as text with its comma; a metric's name as it is."""
+    """A label as text, followed by a comma; a metric's name as it is."""
     if name == "__name__":
         return value.encode()
     escaped = _escape(value).replace('"', '\\"')
     return f'{name}="{escaped}",'.encode()
 
 
-class _Distributions:
-    """Values, sum and count of the series that share one set of bounds or quantiles."""
+class _DistributionTable:
+    """Values, sum and count of the series that share one set of bounds or quantiles, a row per series."""
 
     def __init__(self, label_count: int) -> None:
         self.values = np.zeros((16, label_count))
         self.sums = np.zeros(16)
         self.counts = np.zeros(16)
         self.has_sum = np.zeros(16, np.uint8)
-        self.used = 0
+        self.row_count = 0
 
     def allocate(self, count: int) -> I32:
         """Rows for ``count`` new series."""
-        rows = np.arange(self.used, self.used + count, dtype=np.int32)
-        self.used += count
-        while self.used > len(self.sums):
+        rows = np.arange(self.row_count, self.row_count + count, dtype=np.int32)
+        self.row_count += count
+        while self.row_count > len(self.sums):
             self.values = np.concatenate((self.values, np.zeros_like(self.values)))
             self.sums = np.concatenate((self.sums, np.zeros_like(self.sums)))
             self.counts = np.concatenate((self.counts, np.zeros_like(self.counts)))
@@ -64,7 +65,7 @@ class _Distributions:
 
 
 class SeriesStore:
-    """Takes batches, gives pages."""
+    """Keeps what batches say last about each series, and renders pages of it."""
 
     def __init__(
         self, settings: LabelSettings, strategy: TranslationStrategy, namespace: str, expiration_s: float
@@ -73,35 +74,39 @@ class SeriesStore:
         self._expiration_s = expiration_s
         self._cache = SeriesCache(
             self._labels, encode_label, strategy, namespace,
-            {"source": np.int32, "type": np.int32, "time": np.uint64, "seen": np.float64, "live": np.uint8, "value": np.float64,
-             "set": np.int32, "row": np.int32},
+            {
+                "source": np.int32, "type": np.int32, "time": np.uint64, "seen": np.float64, "live": np.uint8,
+                "value": np.float64, "set": np.int32, "row": np.int32,
+            },
         )  # fmt: skip
         self._generation = self._cache.generation
-        self._stores: dict[int, _Distributions] = {}
+        self._distributions: dict[int, _DistributionTable] = {}
         self._targets: dict[tuple[tuple[str, str], ...], float] = {}
 
     def update(self, batch: Metrics, now_s: float) -> dict[str, int]:
-        """Take the batch's points; returns how many could not be taken, by reason."""
+        """Store the points of the batch. Returns how many cannot be shown, by reason."""
         found = self._cache.prepare(batch)
         if self._cache.generation != self._generation:
             self._generation = self._cache.generation
-            self._stores = {}
+            self._distributions = {}
         dropped = found.dropped
         rows = found.order
-        native = found.types[rows] == METRIC_EXPONENTIAL_HISTOGRAM
-        if native.any():
-            dropped["exponential_histogram"] = int(np.count_nonzero(native))  # the text format has no form for them
-            rows = rows[~native]
+        is_exponential = found.types[rows] == METRIC_EXPONENTIAL_HISTOGRAM
+        if is_exponential.any():
+            dropped["exponential_histogram"] = int(
+                np.count_nonzero(is_exponential)
+            )  # the text format cannot represent them
+            rows = rows[~is_exponential]
         self._remember_targets(batch, now_s)
         if not len(rows):
             return dropped
         series = self._cache.sources.column("series")[found.slot[rows]]
-        last = np.ones(len(rows), bool)
-        last[:-1] = series[1:] != series[:-1]
-        rows, series = rows[last], series[last]
+        is_last = np.ones(len(rows), bool)  # of its series in the batch
+        is_last[:-1] = series[1:] != series[:-1]
+        rows, series = rows[is_last], series[is_last]
         column = self._cache.series.column
-        newer = (column("live")[series] == 0) | (found.points["time"][rows] >= column("time")[series])
-        rows, series = rows[newer], series[newer]
+        is_newer = (column("live")[series] == 0) | (found.points["time"][rows] >= column("time")[series])
+        rows, series = rows[is_newer], series[is_newer]
         points = found.points[rows]
         column("source")[series] = found.slot[rows]
         column("time")[series] = points["time"]
@@ -113,35 +118,35 @@ class SeriesStore:
         column("value")[series[is_number]] = values[is_number]
         column("set")[series[is_number]] = -1
         sets = found.extra_set[rows]
-        for set_ in np.unique(sets[~is_number]).tolist():
-            chosen = ~is_number & (sets == set_)
-            self._update_set(batch, found, set_, rows[chosen], series[chosen])
+        for set_number in np.unique(sets[~is_number]).tolist():
+            chosen = ~is_number & (sets == set_number)
+            self._update_distributions(batch, found, set_number, rows[chosen], series[chosen])
         column("type")[series] = types
         return dropped
 
-    def _update_set(self, batch: Metrics, found: Encodable, set_: int, rows: I32, series: I32) -> None:
-        """Store the distributions of one set of bounds or quantiles."""
-        first, last = self._cache.extra_first()[set_ : set_ + 2].tolist()
-        label_count = last - first
-        store = self._stores.setdefault(set_, _Distributions(label_count))
+    def _update_distributions(self, batch: Metrics, found: Encodable, set_number: int, rows: I32, series: I32) -> None:
+        """Store the points whose distributions share one set of bounds or quantiles."""
+        first, end = self._cache.extra_first()[set_number : set_number + 2].tolist()
+        label_count = end - first
+        table = self._distributions.setdefault(set_number, _DistributionTable(label_count))
         column = self._cache.series.column
-        stored = (column("set")[series] == set_) & (column("type")[series] == found.types[rows])
-        fresh = np.flatnonzero(~stored)
-        column("row")[series[fresh]] = store.allocate(len(fresh))
-        column("set")[series] = set_
+        has_row = (column("set")[series] == set_number) & (column("type")[series] == found.types[rows])
+        new = np.flatnonzero(~has_row)
+        column("row")[series[new]] = table.allocate(len(new))
+        column("set")[series] = set_number
         at = column("row")[series]
         points = found.points[rows]
         if found.types[rows[0]] == METRIC_HISTOGRAM:
-            store.values[at] = self._cumulative(batch.wire, points, label_count)
+            table.values[at] = self._cumulative_counts(batch.wire, points, label_count)
         elif label_count:
-            store.values[at] = found.quantiles["value"][found.quantile_first[rows][:, None] + np.arange(label_count)]
-        store.sums[at] = points["sum"]
-        store.counts[at] = points["count"]
-        store.has_sum[at] = (found.types[rows] == METRIC_SUMMARY) | (points["present"] & PRESENT_SUM != 0)
+            table.values[at] = found.quantiles["value"][found.quantile_first[rows][:, None] + np.arange(label_count)]
+        table.sums[at] = points["sum"]
+        table.counts[at] = points["count"]
+        table.has_sum[at] = (found.types[rows] == METRIC_SUMMARY) | (points["present"] & PRESENT_SUM != 0)
 
     @staticmethod
-    def _cumulative(wire: bytes, points: npt.NDArray[np.void], label_count: int) -> F64:
-        """(n, labels) counts up to each bound; the last is the point's count."""
+    def _cumulative_counts(wire: bytes, points: npt.NDArray[np.void], label_count: int) -> F64:
+        """(n, labels): the counts up to each bound; the last one is the count of the point."""
         values = np.empty((len(points), label_count))
         values[:, -1] = points["count"]
         if label_count > 1:
@@ -151,78 +156,79 @@ class SeriesStore:
         return values
 
     def _remember_targets(self, batch: Metrics, now_s: float) -> None:
-        """The resources seen, for ``target_info``."""
+        """Remember the resources of the batch, for ``target_info``."""
         attributes = batch.attributes("resources")
         texts, keys = attributes.as_text(), attributes.key
         bounds = np.searchsorted(attributes.owner, np.arange(batch.table("resources").row_count + 1)).tolist()
         for begin, end in itertools.pairwise(bounds):
             pairs = [
-                (keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "")
-                for j in range(begin, end)
+                (keys.distinct[keys.codes[row]], texts.distinct[texts.codes[row]] if texts.codes[row] >= 0 else "")
+                for row in range(begin, end)
             ]
             labels = self._labels.target_info(pairs)
             if labels:
                 self._targets[tuple(labels)] = now_s
-        if len(self._targets) > _TARGETS_MAX:  # more than a page can hold, or nobody scrapes
+        if len(self._targets) > _TARGETS_MAX:  # more than a page should hold, or nobody scrapes
             self._forget_targets(now_s)
             if len(self._targets) > _TARGETS_MAX:
                 self._targets.clear()
 
     def _forget_targets(self, now_s: float) -> None:
-        """Resources that have been silent as long as a series may."""
-        self._targets = {labels: seen for labels, seen in self._targets.items() if seen >= now_s - self._expiration_s}
+        """Forget resources that were not seen within the expiration."""
+        self._targets = {
+            labels: seen_s for labels, seen_s in self._targets.items() if seen_s >= now_s - self._expiration_s
+        }
 
     def series_count(self) -> int:
-        """Series a scrape would see if none had expired."""
+        """The number of series that a scrape would see if none had expired."""
         return int(np.count_nonzero(self._cache.series.column("live")[self._cache.series.live()]))
 
     def page(
         self, now_s: float, *, send_timestamps: bool, target_info: bool, openmetrics: bool = False
     ) -> tuple[bytes, int]:
-        """The exposition, and how many series were left out because their family's name has another type already."""
+        """The page, and how many series were left out because another family of the same name has a different type."""
         column = self._cache.series.column
         series = self._cache.series.live()
         series = series[(column("live")[series] != 0) & (column("seen")[series] >= now_s - self._expiration_s)]
         source = column("source")[series]
         family = self._cache.sources.column("family")[source]
         page = Page()
-        conflicts = 0
+        conflict_count = 0
         by_name: dict[str, list[int]] = defaultdict(list)
         for number in np.unique(family).tolist():
             by_name[self._cache.families[number].name].append(number)
         if target_info:
-            self._page_targets(page, now_s)
+            self._write_targets(page, now_s)
         for name in sorted(by_name):
             numbers = by_name[name]
             kind = self._cache.families[numbers[0]].kind
             usable = [number for number in numbers if self._cache.families[number].kind == kind]
-            chosen = np.isin(family, numbers)
-            taken = np.isin(family, usable)
-            conflicts += int(np.count_nonzero(chosen & ~taken))
-            self._page_family(
+            is_shown = np.isin(family, usable)
+            conflict_count += int(np.count_nonzero(np.isin(family, numbers) & ~is_shown))
+            self._write_family(
                 page,
                 name,
                 kind,
                 self._cache.families[numbers[0]].description,
-                series[taken],
+                series[is_shown],
                 send_timestamps,
                 openmetrics,
             )
         if openmetrics:
             page.text(b"# EOF\n")
-        return page.getvalue(), conflicts
+        return page.getvalue(), conflict_count
 
-    def _page_targets(self, page: Page, now_s: float) -> None:
+    def _write_targets(self, page: Page, now_s: float) -> None:
         self._forget_targets(now_s)
         if self._targets:
             page.text(b"# HELP target_info Target metadata\n# TYPE target_info gauge\n")
             for labels in sorted(self._targets):
                 page.text(b"target_info{" + b"".join(encode_label(*label) for label in labels)[:-1] + b"} 1\n")
 
-    def _page_family(
+    def _write_family(
         self, page: Page, name: str, kind: str, description: str, series: I32, send_timestamps: bool, openmetrics: bool
     ) -> None:
-        """Header and lines of one family."""
+        """Write the header and the lines of one family."""
         title = name.removesuffix("_total") if openmetrics and kind == "counter" else name
         page.text(f"# HELP {title} {_escape(description)}\n# TYPE {title} {kind}\n".encode())
         column = self._cache.series.column
@@ -246,13 +252,22 @@ class SeriesStore:
             return
         sets = column("set")[series]
         extras = np.frombuffer(self._cache.extras, np.uint8)
-        for set_ in np.unique(sets).tolist():
-            chosen = sets == set_
-            store = self._stores[set_]
+        for set_number in np.unique(sets).tolist():
+            chosen = sets == set_number
+            table = self._distributions[set_number]
             rows = column("row")[series[chosen]]
-            first, last = self._cache.extra_first()[set_ : set_ + 2].tolist()
-            slices = np.ascontiguousarray(self._cache.extra_slices()[first:last])
+            first, end = self._cache.extra_first()[set_number : set_number + 2].tolist()
             page.buckets(
-                name.encode(), kind == "summary", arena, np.ascontiguousarray(labels[chosen]), extras, slices, store.values[rows],
-                store.sums[rows], store.has_sum[rows], store.counts[rows], times[chosen], openmetrics,
-            )  # fmt: skip
+                name.encode(),
+                kind == "summary",
+                arena,
+                np.ascontiguousarray(labels[chosen]),
+                extras,
+                np.ascontiguousarray(self._cache.extra_slices()[first:end]),
+                table.values[rows],
+                table.sums[rows],
+                table.has_sum[rows],
+                table.counts[rows],
+                times[chosen],
+                openmetrics,
+            )

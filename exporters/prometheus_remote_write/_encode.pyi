@@ -24,6 +24,6 @@ class Encoder:
         exemplar_slices: npt.NDArray[np.int32],
         quantile_rows: npt.NDArray[np.uint8],
         quantile_first: npt.NDArray[np.int32],
-        before: list[bytes],
+        preamble: list[bytes],
         max_bytes: int,
     ) -> list[tuple[bytes, npt.NDArray[np.int64]]]: ...

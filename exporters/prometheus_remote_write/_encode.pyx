@@ -1,9 +1,10 @@
-"""Index rows and cached label bytes in, remote-write 1.0 requests out.
+"""Writes Prometheus remote-write 1.0 requests from index rows and cached label bytes.
 
-A *run* is the points of one Prometheus series family member that follow each other in the request: same source labels, same
-bounds, in time order. Labels of a series are written from five pieces, so that only the source's own pieces need caching:
-``a`` (labels sorting before ``__name__``), the name label, ``b``, the ``le`` or ``quantile`` label, ``c``.
-Knows nothing of names and label rules: those bytes come ready-made.
+A *run* is the points of one series (of all the series of one histogram or summary) that follow each other in the
+request: same source labels, same bounds, in time order. The labels of a series are written from five pieces, so that
+only the source's own pieces need caching: ``a`` (the labels that sort before ``__name__``), the name label, ``b``, the
+``le`` or ``quantile`` label, ``c``. The kernel does not know names and label rules: the bytes arrive finished.
+
 Source: prometheus prompb/remote.proto, prompb/types.proto.
 """
 
@@ -12,10 +13,12 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove
 
-import numpy
+import numpy as np
 
 from collector.wire.layout cimport ExemplarRow, PointRow, QuantileRow
-from collector.wire.writer cimport Writer, close_writer, put_byte, put_bytes, put_fixed64, put_varint, reserve, varint_size
+from collector.wire.writer cimport (
+    Writer, close_writer, put_byte, put_bytes, put_fixed64, put_varint, reserve, varint_size,
+)
 
 cdef enum:
     GAUGE = 1
@@ -37,7 +40,7 @@ cdef uint64_t STALE_NAN = 0x7FF0000000000002
 
 
 cdef struct Piece:
-    const uint8_t* at
+    const uint8_t *at
     int32_t size
 
 
@@ -45,8 +48,8 @@ cdef struct Labels:
     Piece a, name, b, extra, c
 
 
-cdef int _room(Writer* out, Py_ssize_t more) except -1 nogil:
-    """Room for one whole message, so that running out of memory is told at once."""
+cdef int _room(Writer *out, Py_ssize_t more) except -1 nogil:
+    """Make room for one whole message, so that running out of memory is reported at once."""
     if not reserve(out, more):
         with gil:
             raise MemoryError
@@ -60,18 +63,18 @@ cdef inline uint64_t _bits(double value) noexcept nogil:
 
 
 cdef inline uint64_t _zigzag(int64_t value) noexcept nogil:
-    return (<uint64_t> value << 1) ^ <uint64_t> (value >> 63)
+    return (<uint64_t>value << 1) ^ <uint64_t>(value >> 63)
 
 
 cdef inline uint64_t _milliseconds(uint64_t nanoseconds) noexcept nogil:
     return nanoseconds // 1000000
 
 
-cdef inline int32_t _labels_size(Labels* labels) noexcept nogil:
+cdef inline int32_t _labels_size(Labels *labels) noexcept nogil:
     return labels.a.size + labels.name.size + labels.b.size + labels.extra.size + labels.c.size
 
 
-cdef inline void _labels(Writer* out, Labels* labels) noexcept nogil:
+cdef inline void _labels(Writer *out, Labels *labels) noexcept nogil:
     put_bytes(out, labels.a.at, labels.a.size)
     put_bytes(out, labels.name.at, labels.name.size)
     put_bytes(out, labels.b.at, labels.b.size)
@@ -79,8 +82,10 @@ cdef inline void _labels(Writer* out, Labels* labels) noexcept nogil:
     put_bytes(out, labels.c.at, labels.c.size)
 
 
-cdef int _series(Writer* out, Labels* labels, const uint64_t* values, const uint64_t* times, int32_t count, Writer* exemplars) except -1 nogil:
-    """One TimeSeries: labels, ``count`` samples (value bits, ms), ready-made exemplar fields."""
+cdef int _series(
+    Writer *out, Labels *labels, const uint64_t *values, const uint64_t *times, int32_t count, Writer *exemplars
+) except -1 nogil:
+    """One TimeSeries: labels, ``count`` samples (value bits, milliseconds), finished exemplar fields."""
     cdef int32_t i
     cdef size_t size = _labels_size(labels)
     for i in range(count):
@@ -92,11 +97,11 @@ cdef int _series(Writer* out, Labels* labels, const uint64_t* values, const uint
     _labels(out, labels)
     for i in range(count):
         put_byte(out, 0x12)
-        put_byte(out, <uint8_t> (10 + varint_size(times[i])))
+        put_byte(out, <uint8_t>(10 + varint_size(times[i])))
         put_fixed64(out, 0x09, values[i])
         put_byte(out, 0x10)
         put_varint(out, times[i])
-    put_bytes(out, exemplars.data, <int32_t> exemplars.size)
+    put_bytes(out, exemplars.data, <int32_t>exemplars.size)
     exemplars.size = 0
     return 0
 
@@ -105,27 +110,31 @@ cdef uint8_t[16] HEX
 HEX[:] = b"0123456789abcdef"
 
 
-cdef void _hex_label(Writer* out, const char* name, int32_t name_size, uint64_t high, uint64_t low, int32_t digits) noexcept nogil:
+cdef void _hex_label(
+    Writer *out, const char *name, int32_t name_size, uint64_t high, uint64_t low, int32_t digits
+) noexcept nogil:
     """A Label whose value is an id in hex."""
     cdef int32_t i
     cdef uint64_t word
     put_byte(out, 0x0A)
-    put_byte(out, <uint8_t> (2 + name_size + 2 + digits))
+    put_byte(out, <uint8_t>(2 + name_size + 2 + digits))
     put_byte(out, 0x0A)
-    put_byte(out, <uint8_t> name_size)
-    put_bytes(out, <const uint8_t*> name, name_size)
+    put_byte(out, <uint8_t>name_size)
+    put_bytes(out, <const uint8_t *>name, name_size)
     put_byte(out, 0x12)
-    put_byte(out, <uint8_t> digits)
+    put_byte(out, <uint8_t>digits)
     for i in range(digits):
         word = high if digits == 32 and i < 16 else low
         put_byte(out, HEX[(word >> (60 - 4 * (i & 15))) & 15])
 
 
-cdef int _exemplar(Writer* out, ExemplarRow* row, const uint8_t* extra, int32_t extra_size, int32_t extra_chars) except -1 nogil:
-    """One Exemplar field of a TimeSeries: span_id, trace_id, then the other attributes if all fit into 128 characters."""
+cdef int _exemplar(
+    Writer *out, ExemplarRow *row, const uint8_t *extra, int32_t extra_size, int32_t extra_chars
+) except -1 nogil:
+    """One Exemplar field: span_id, trace_id, then the other attributes if all of it fits into 128 characters."""
     cdef int32_t trace = 0, span = 0, others = 0
     cdef size_t size
-    cdef double value = <double> row.int_value if row.value_kind == 1 else row.double_value
+    cdef double value = <double>row.int_value if row.value_kind == 1 else row.double_value
     cdef uint64_t time = _milliseconds(row.time)
     if row.trace_id_hi | row.trace_id_lo:
         trace = 2 + 2 + 8 + 2 + 32
@@ -151,7 +160,7 @@ cdef int _exemplar(Writer* out, ExemplarRow* row, const uint8_t* extra, int32_t 
 # Native histograms.
 
 cdef struct Spans:
-    Writer spans      # BucketSpan messages, ready-made
+    Writer spans      # finished BucketSpan messages
     Writer deltas     # packed zigzag varints
     int64_t last_count
     int64_t next_index
@@ -160,13 +169,13 @@ cdef struct Spans:
     bint open
 
 
-cdef int _close_span(Spans* s, uint8_t tag) except -1 nogil:
+cdef int _close_span(Spans *s, uint8_t tag) except -1 nogil:
     cdef uint64_t offset = _zigzag(s.span_offset)
     if not s.open:
         return 0
     _room(&s.spans, 24)
     put_byte(&s.spans, tag)
-    put_byte(&s.spans, <uint8_t> (2 + varint_size(offset) + varint_size(s.span_length)))
+    put_byte(&s.spans, <uint8_t>(2 + varint_size(offset) + varint_size(s.span_length)))
     put_byte(&s.spans, 0x08)
     put_varint(&s.spans, offset)
     put_byte(&s.spans, 0x10)
@@ -175,15 +184,15 @@ cdef int _close_span(Spans* s, uint8_t tag) except -1 nogil:
     return 0
 
 
-cdef int _add_bucket(Spans* s, uint8_t tag, int64_t index, int64_t count) except -1 nogil:
+cdef int _add_bucket(Spans *s, uint8_t tag, int64_t index, int64_t count) except -1 nogil:
     """Append one non-empty bucket; a gap of up to two empty ones is filled, a longer one starts a new span."""
     cdef int64_t gap = index - s.next_index
     if not s.open and s.spans.size == 0 and s.span_length == 0:
-        s.span_offset = <int32_t> index
+        s.span_offset = <int32_t>index
         s.open = True
     elif gap > 2:
         _close_span(s, tag)
-        s.span_offset = <int32_t> gap
+        s.span_offset = <int32_t>gap
         s.span_length = 0
         s.open = True
     else:
@@ -201,8 +210,10 @@ cdef int _add_bucket(Spans* s, uint8_t tag, int64_t index, int64_t count) except
     return 0
 
 
-cdef int _buckets(Spans* s, uint8_t tag, const uint8_t* at, int32_t size, int64_t offset, int32_t down) except -1 nogil:
-    """The packed varint counts as spans and deltas, each ``2**down`` buckets merged into one."""
+cdef int _buckets(
+    Spans *s, uint8_t tag, const uint8_t *at, int32_t size, int64_t offset, int32_t down
+) except -1 nogil:
+    """Write the packed varint counts as spans and deltas; every ``2**down`` buckets are merged into one."""
     cdef int64_t index = offset, merged_index = 0, merged = 0, target
     cdef uint64_t count
     cdef int shift
@@ -218,7 +229,7 @@ cdef int _buckets(Spans* s, uint8_t tag, const uint8_t* at, int32_t size, int64_
         count = 0
         shift = 0
         while i < size and shift < 64:
-            count |= <uint64_t> (at[i] & 0x7F) << shift
+            count |= <uint64_t>(at[i] & 0x7F) << shift
             shift += 7
             i += 1
             if at[i - 1] < 0x80:
@@ -230,7 +241,7 @@ cdef int _buckets(Spans* s, uint8_t tag, const uint8_t* at, int32_t size, int64_
                 _add_bucket(s, tag, merged_index, merged)
             merged = 0
         merged_index = target
-        merged += <int64_t> count
+        merged += <int64_t>count
         have = True
         index += 1
     if have and merged:
@@ -239,10 +250,13 @@ cdef int _buckets(Spans* s, uint8_t tag, const uint8_t* at, int32_t size, int64_
     return 0
 
 
-cdef int _native(Writer* out, Labels* labels, PointRow* rows, const int32_t* run, int32_t count, const uint8_t* wire, Spans* positive, Spans* negative, Writer* exemplars) except -1 nogil:
+cdef int _native(
+    Writer *out, Labels *labels, PointRow *rows, const int32_t *run, int32_t count, const uint8_t *wire,
+    Spans *positive, Spans *negative, Writer *exemplars,
+) except -1 nogil:
     """One TimeSeries of native histograms."""
     cdef Writer body
-    cdef PointRow* point
+    cdef PointRow *point
     cdef int32_t i, down, scale
     cdef uint64_t time, total
     cdef bint stale
@@ -259,8 +273,12 @@ cdef int _native(Writer* out, Labels* labels, PointRow* rows, const int32_t* run
             if down > 62:
                 down = 62
             scale = MAX_SCALE if point.scale > MAX_SCALE else point.scale
-            _buckets(positive, 0x5A, wire + point.positive, 0 if stale else point.positive_len, point.positive_offset, down)
-            _buckets(negative, 0x42, wire + point.negative, 0 if stale else point.negative_len, point.negative_offset, down)
+            _buckets(
+                positive, 0x5A, wire + point.positive, 0 if stale else point.positive_len, point.positive_offset, down
+            )
+            _buckets(
+                negative, 0x42, wire + point.negative, 0 if stale else point.negative_len, point.negative_offset, down
+            )
             time = _milliseconds(point.time)
             total = 0 if stale else point.count
             size = (1 + varint_size(total) + 9 + 1 + varint_size(_zigzag(scale)) + 9 + 1 + varint_size(point.zero_count)
@@ -280,16 +298,16 @@ cdef int _native(Writer* out, Labels* labels, PointRow* rows, const int32_t* run
             put_fixed64(&body, 0x29, _bits(point.zero_threshold if point.zero_threshold > 0 else 1e-128))
             put_byte(&body, 0x30)
             put_varint(&body, point.zero_count)
-            put_bytes(&body, negative.spans.data, <int32_t> negative.spans.size)
+            put_bytes(&body, negative.spans.data, <int32_t>negative.spans.size)
             if negative.deltas.size:
                 put_byte(&body, 0x4A)
                 put_varint(&body, negative.deltas.size)
-                put_bytes(&body, negative.deltas.data, <int32_t> negative.deltas.size)
-            put_bytes(&body, positive.spans.data, <int32_t> positive.spans.size)
+                put_bytes(&body, negative.deltas.data, <int32_t>negative.deltas.size)
+            put_bytes(&body, positive.spans.data, <int32_t>positive.spans.size)
             if positive.deltas.size:
                 put_byte(&body, 0x62)
                 put_varint(&body, positive.deltas.size)
-                put_bytes(&body, positive.deltas.data, <int32_t> positive.deltas.size)
+                put_bytes(&body, positive.deltas.data, <int32_t>positive.deltas.size)
             put_byte(&body, 0x78)
             put_varint(&body, time)
         size = _labels_size(labels) + body.size + exemplars.size
@@ -297,8 +315,8 @@ cdef int _native(Writer* out, Labels* labels, PointRow* rows, const int32_t* run
         put_byte(out, 0x0A)
         put_varint(out, size)
         _labels(out, labels)
-        put_bytes(out, exemplars.data, <int32_t> exemplars.size)
-        put_bytes(out, body.data, <int32_t> body.size)
+        put_bytes(out, exemplars.data, <int32_t>exemplars.size)
+        put_bytes(out, body.data, <int32_t>body.size)
         exemplars.size = 0
     finally:
         close_writer(&body)
@@ -306,14 +324,14 @@ cdef int _native(Writer* out, Labels* labels, PointRow* rows, const int32_t* run
 
 
 cdef class Encoder:
-    """Encodes runs into requests of at most ``max_bytes`` (a single run larger than that makes a request of its own)."""
+    """Encodes runs into requests of at most ``max_bytes``; a run that is larger makes up a request of its own."""
 
     cdef Writer out
     cdef Writer exemplars
     cdef Spans positive, negative
-    cdef uint64_t* values
-    cdef uint64_t* times
-    cdef uint64_t* totals
+    cdef uint64_t *values
+    cdef uint64_t *times
+    cdef uint64_t *totals
     cdef Py_ssize_t scratch
     cdef object cut_rows
     cdef int64_t[:, ::1] cuts
@@ -342,16 +360,16 @@ cdef class Encoder:
             free(self.times)
             free(self.totals)
             self.scratch = 0
-            self.values = <uint64_t*> malloc(count * sizeof(uint64_t))
-            self.times = <uint64_t*> malloc(count * sizeof(uint64_t))
-            self.totals = <uint64_t*> malloc(count * sizeof(uint64_t))
+            self.values = <uint64_t *>malloc(count * sizeof(uint64_t))
+            self.times = <uint64_t *>malloc(count * sizeof(uint64_t))
+            self.totals = <uint64_t *>malloc(count * sizeof(uint64_t))
             if self.values == NULL or self.times == NULL or self.totals == NULL:
                 raise MemoryError
             self.scratch = count
         return 0
 
     cdef int _complete(self, int32_t points, Py_ssize_t max_bytes, list requests) except -1:
-        """Note that a run ends here. If it does not fit, what stands before it is a request and it begins the next one."""
+        """Note that a run ends here. If it did not fit, the runs before it are a request and it begins the next one."""
         if max_bytes and self.whole and self.out.size > max_bytes:
             self._close(requests)
         self.completed += points
@@ -362,7 +380,7 @@ cdef class Encoder:
         return 0
 
     cdef int _close(self, list requests) except -1:
-        """The whole runs so far as a request; what follows them moves to the front."""
+        """Make the whole runs so far a request, and move what follows them to the front."""
         requests.append((self.out.data[:self.whole], self.cut_rows[self.first_cut:self.cut]))
         self.out.size -= self.whole
         memmove(self.out.data, self.out.data + self.whole, self.out.size)
@@ -374,52 +392,54 @@ cdef class Encoder:
     def encode(
         self,
         bytes wire not None,
-        const uint8_t[::1] points not None,        # PointRow records
-        const int32_t[::1] types not None,         # (points,) METRIC_*
-        const int32_t[::1] order not None,         # point rows, run after run
-        const int32_t[::1] runs not None,          # (runs + 1,) positions in order
-        const uint8_t[::1] arena not None,         # label pieces a, b, c of each source, one after the other
-        const int64_t[:, ::1] pieces not None,     # (runs, 4): start in arena, size of a, b, c
-        const uint8_t[::1] names not None,         # name labels
+        const uint8_t[::1] points not None,              # PointRow records
+        const int32_t[::1] types not None,               # (points,) METRIC_*
+        const int32_t[::1] order not None,               # point rows, run after run
+        const int32_t[::1] runs not None,                # (runs + 1,) positions in ``order``
+        const uint8_t[::1] arena not None,               # label pieces a, b, c of each source, one after the other
+        const int64_t[:, ::1] pieces not None,           # (runs, 4): start in ``arena``, size of a, b, c
+        const uint8_t[::1] names not None,               # name labels
         const int32_t[:, :, ::1] name_slices not None,   # (families, 4 variants, 2): start, size
-        const int32_t[::1] family not None,        # (runs,)
-        const uint8_t[::1] extras not None,        # le and quantile labels
+        const int32_t[::1] family not None,              # (runs,)
+        const uint8_t[::1] extras not None,              # le and quantile labels
         const int32_t[:, ::1] extra_slices not None,     # (labels, 2): start, size
-        const int32_t[::1] extra_first not None,   # (sets + 1,): rows of extra_slices of each set of bounds or quantiles; the last of a histogram's is +Inf
-        const int32_t[::1] extra_set not None,     # (runs,): set of the run, -1 where none applies
-        const uint8_t[::1] exemplar_rows not None, # ExemplarRow records, by parent
+        const int32_t[::1] extra_first not None,         # (sets + 1,): rows of ``extra_slices`` of each set of bounds
+                                                         # or quantiles; the last bound of a histogram is +Inf
+        const int32_t[::1] extra_set not None,           # (runs,): set of the run; -1: none
+        const uint8_t[::1] exemplar_rows not None,       # ExemplarRow records, by parent
         const int32_t[::1] exemplar_first not None,      # (points + 1,)
         const uint8_t[::1] exemplar_arena not None,      # other labels of each exemplar
         const int32_t[:, ::1] exemplar_slices not None,  # (exemplars, 3): start, size, characters
-        const uint8_t[::1] quantile_rows not None, # QuantileRow records, by parent
+        const uint8_t[::1] quantile_rows not None,       # QuantileRow records, by parent
         const int32_t[::1] quantile_first not None,      # (points + 1,)
-        list before not None,                      # fields of WriteRequest, bytes, that go before the runs
-        Py_ssize_t max_bytes,                      # 0: no bound
+        list preamble not None,                          # fields of WriteRequest, as bytes, that precede the runs
+        Py_ssize_t max_bytes,                            # 0: no limit
     ):
-        """The requests for these runs, in order: (bytes, where they may be cut).
+        """The requests that carry these runs, in order, as tuples (bytes, where the request may be cut).
 
-        Cuts are int64 (k, 2), a row for each field of ``before`` and each run: where it ends, the points up to there.
+        Cuts are int64 (k, 2), a row for each field of ``preamble`` and each run: where it ends, and the number of
+        points up to there.
         """
-        cdef PointRow* rows = <PointRow*> &points[0] if points.shape[0] else NULL
-        cdef ExemplarRow* exemplars = <ExemplarRow*> &exemplar_rows[0] if exemplar_rows.shape[0] else NULL
-        cdef QuantileRow* quantiles = <QuantileRow*> &quantile_rows[0] if quantile_rows.shape[0] else NULL
-        cdef const uint8_t* buffer = wire
+        cdef PointRow *rows = <PointRow *>&points[0] if points.shape[0] else NULL
+        cdef ExemplarRow *exemplars = <ExemplarRow *>&exemplar_rows[0] if exemplar_rows.shape[0] else NULL
+        cdef QuantileRow *quantiles = <QuantileRow *>&quantile_rows[0] if quantile_rows.shape[0] else NULL
+        cdef const uint8_t *buffer = wire
         cdef Py_ssize_t run_count = runs.shape[0] - 1, r
         cdef Py_ssize_t longest = 0
         cdef bytes content
         cdef int32_t i, n, j, kind, set_, first_label, label_count
-        cdef const int32_t* run
+        cdef const int32_t *run
         cdef Labels labels
-        cdef PointRow* point
+        cdef PointRow *point
         cdef list requests = []
         self.out.size = 0
-        self.cut_rows = numpy.empty((len(before) + run_count, 2), numpy.int64)
+        self.cut_rows = np.empty((len(preamble) + run_count, 2), np.int64)
         self.cuts = self.cut_rows
         self.cut = self.first_cut = self.whole = 0
         self.completed = 0
-        for content in before:
+        for content in preamble:
             _room(&self.out, len(content))
-            put_bytes(&self.out, <const char*> content, len(content))
+            put_bytes(&self.out, <const char *>content, len(content))
             self._complete(0, max_bytes, requests)
         for r in range(run_count):
             longest = max(longest, runs[r + 1] - runs[r])
@@ -431,11 +451,11 @@ cdef class Encoder:
             run = &order[runs[r]]
             kind = types[run[0]]
             labels.a.at = &arena[0] + pieces[r, 0] if arena.shape[0] else NULL
-            labels.a.size = <int32_t> pieces[r, 1]
+            labels.a.size = <int32_t>pieces[r, 1]
             labels.b.at = labels.a.at + pieces[r, 1]
-            labels.b.size = <int32_t> pieces[r, 2]
+            labels.b.size = <int32_t>pieces[r, 2]
             labels.c.at = labels.b.at + pieces[r, 2]
-            labels.c.size = <int32_t> pieces[r, 3]
+            labels.c.size = <int32_t>pieces[r, 3]
             labels.extra.at = NULL
             labels.extra.size = 0
             for i in range(n):
@@ -446,7 +466,7 @@ cdef class Encoder:
                     if point.flags & NO_RECORDED_VALUE:
                         self.values[i] = STALE_NAN
                     elif point.value_kind == 1:
-                        self.values[i] = _bits(<double> point.int_value)
+                        self.values[i] = _bits(<double>point.int_value)
                     else:
                         self.values[i] = _bits(point.double_value)
                 if kind == SUM:
@@ -473,9 +493,14 @@ cdef class Encoder:
                             self.totals[i] += _bucket(point, buffer, j)
                             if point.flags & NO_RECORDED_VALUE:
                                 self.values[i] = STALE_NAN
-                            else:  # the last bucket is the count, whatever the buckets say
-                                self.values[i] = _bits(<double> (point.count if j == label_count - 1 else self.totals[i]))
-                            self._bucket_exemplars(exemplars, exemplar_first, exemplar_arena, exemplar_slices, run[i], point, buffer, j, label_count)
+                            elif j == label_count - 1:  # the count decides, whatever the buckets add up to
+                                self.values[i] = _bits(<double>point.count)
+                            else:
+                                self.values[i] = _bits(<double>self.totals[i])
+                            self._bucket_exemplars(
+                                exemplars, exemplar_first, exemplar_arena, exemplar_slices, run[i], point, buffer, j,
+                                label_count,
+                            )
                     else:
                         for i in range(n):
                             point = &rows[run[i]]
@@ -489,7 +514,7 @@ cdef class Encoder:
                 j = 0
                 for i in range(n):
                     point = &rows[run[i]]
-                    if kind == HISTOGRAM and not (point.present & PRESENT_SUM) and not (point.flags & NO_RECORDED_VALUE):
+                    if kind == HISTOGRAM and not point.present & PRESENT_SUM and not point.flags & NO_RECORDED_VALUE:
                         continue
                     self.values[j] = STALE_NAN if point.flags & NO_RECORDED_VALUE else _bits(point.sum)
                     self.times[j] = _milliseconds(point.time)
@@ -499,7 +524,7 @@ cdef class Encoder:
                     _series(&self.out, &labels, self.values, self.times, j, &self.exemplars)
                 for i in range(n):
                     point = &rows[run[i]]
-                    self.values[i] = STALE_NAN if point.flags & NO_RECORDED_VALUE else _bits(<double> point.count)
+                    self.values[i] = STALE_NAN if point.flags & NO_RECORDED_VALUE else _bits(<double>point.count)
                     self.times[i] = _milliseconds(point.time)
                 self._name(&labels, names, name_slices, family[r], NAME_COUNT)
                 _series(&self.out, &labels, self.values, self.times, n, &self.exemplars)
@@ -509,41 +534,51 @@ cdef class Encoder:
         self.cuts = self.cut_rows = None
         return requests
 
-    cdef void _name(self, Labels* labels, const uint8_t[::1] names, const int32_t[:, :, ::1] slices, int32_t family, int32_t variant) noexcept:
+    cdef void _name(
+        self, Labels *labels, const uint8_t[::1] names, const int32_t[:, :, ::1] slices, int32_t family, int32_t variant
+    ) noexcept:
         labels.name.at = &names[0] + slices[family, variant, 0]
         labels.name.size = slices[family, variant, 1]
 
-    cdef int _all_exemplars(self, ExemplarRow* rows, const int32_t[::1] first, const uint8_t[::1] arena, const int32_t[:, ::1] slices, const int32_t* run, int32_t count) except -1:
+    cdef int _all_exemplars(
+        self, ExemplarRow *rows, const int32_t[::1] first, const uint8_t[::1] arena, const int32_t[:, ::1] slices,
+        const int32_t *run, int32_t count,
+    ) except -1:
+        """Write all exemplars of the points of a run."""
         cdef int32_t i, e
+        cdef const uint8_t *base = &arena[0] if arena.shape[0] else NULL
         for i in range(count):
             for e in range(first[run[i]], first[run[i] + 1]):
-                _exemplar(&self.exemplars, &rows[e], &arena[0] + slices[e, 0] if arena.shape[0] else NULL, slices[e, 1], slices[e, 2])
+                _exemplar(&self.exemplars, &rows[e], base + slices[e, 0], slices[e, 1], slices[e, 2])
         return 0
 
-    cdef int _bucket_exemplars(self, ExemplarRow* rows, const int32_t[::1] first, const uint8_t[::1] arena, const int32_t[:, ::1] slices,
-                               int32_t row, PointRow* point, const uint8_t* wire, int32_t bucket, int32_t label_count) except -1:
-        """Exemplars whose value falls into this bucket: the first whose bound is not below it."""
+    cdef int _bucket_exemplars(
+        self, ExemplarRow *rows, const int32_t[::1] first, const uint8_t[::1] arena, const int32_t[:, ::1] slices,
+        int32_t row, PointRow *point, const uint8_t *wire, int32_t bucket, int32_t label_count,
+    ) except -1:
+        """Write the exemplars of a point whose value falls into this bucket: the first whose bound is not below it."""
         cdef int32_t e
+        cdef const uint8_t *base = &arena[0] if arena.shape[0] else NULL
         cdef double value, upper, lower
         if first[row] == first[row + 1]:
             return 0
         upper = INFINITY if bucket == label_count - 1 else _bound(point, wire, bucket)
         lower = -INFINITY if bucket == 0 else _bound(point, wire, bucket - 1)
         for e in range(first[row], first[row + 1]):
-            value = <double> rows[e].int_value if rows[e].value_kind == 1 else rows[e].double_value
+            value = <double>rows[e].int_value if rows[e].value_kind == 1 else rows[e].double_value
             if value <= upper and (value > lower or bucket == 0):
-                _exemplar(&self.exemplars, &rows[e], &arena[0] + slices[e, 0] if arena.shape[0] else NULL, slices[e, 1], slices[e, 2])
+                _exemplar(&self.exemplars, &rows[e], base + slices[e, 0], slices[e, 1], slices[e, 2])
         return 0
 
 
-cdef inline double _bound(PointRow* point, const uint8_t* wire, int32_t index) noexcept nogil:
+cdef inline double _bound(PointRow *point, const uint8_t *wire, int32_t index) noexcept nogil:
     cdef double bound = INFINITY
     if index >= 0 and (index + 1) * 8 <= point.bounds_len:
         memcpy(&bound, wire + point.bounds + index * 8, 8)
     return bound
 
 
-cdef inline uint64_t _bucket(PointRow* point, const uint8_t* wire, int32_t index) noexcept nogil:
+cdef inline uint64_t _bucket(PointRow *point, const uint8_t *wire, int32_t index) noexcept nogil:
     cdef uint64_t count = 0
     if (index + 1) * 8 <= point.buckets_len:
         memcpy(&count, wire + point.buckets + index * 8, 8)

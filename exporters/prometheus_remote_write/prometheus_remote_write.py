@@ -1,9 +1,10 @@
-"""Metrics to a Prometheus remote-write 1.0 receiver: Prometheus, Mimir, Thanos, VictoriaMetrics.
+"""Sends metrics to a Prometheus remote-write 1.0 receiver: Prometheus, Mimir, Thanos, VictoriaMetrics.
 
-Each batch becomes requests of at most ``max_batch_size_bytes``, less where the receiver refuses that for its size,
-spread over shards by the final label bytes. Shards are sent at the same time, the requests of one shard one after the
-other and one batch after the other: a series is never reordered. What Prometheus has no form for (delta and unspecified
-temporality, names of which nothing is left) is dropped and counted; the rest of the batch goes out.
+Each batch becomes requests of at most ``max_batch_size_bytes``, or less if the receiver refuses requests of that size,
+spread over shards by the final label bytes. Different shards are sent at the same time; batches, and the requests of
+one shard, are sent one after the other, so a series is never reordered. What Prometheus cannot represent (delta and
+unspecified temporality, names that have no valid character) is dropped and counted; the rest of the batch is sent.
+
 Source: Prometheus remote-write specification 1.0; OpenTelemetry's Prometheus compatibility page.
 """
 
@@ -16,33 +17,33 @@ import numpy as np
 from collector.api import Host, Settings
 from collector.delivery import ExporterConfig, Part, QueuedExporter
 from collector.model import METRIC_EXPONENTIAL_HISTOGRAM, Batch, Metrics, Signal
-from collector.model.arrays import I32, I64
+from collector.model.arrays import I32, I64, U8, Array
 from collector.prometheus import Encodable, Family, LabelSettings, SeriesCache, SeriesLabels
 from collector.transport.http.client import HTTPClient
 from collector.transport.user_agent import user_agent
 from config.blocks import QueueConfig
 from exporters.prometheus_remote_write._encode import Encoder
 from exporters.prometheus_remote_write.config import PrometheusRemoteWriteConfig
-from exporters.prometheus_remote_write.protobuf import encode_label, encode_metadata, encode_sample_series
+from exporters.prometheus_remote_write.messages import encode_label, encode_metadata, encode_sample_series
 
-__all__ = ["PrometheusRemoteWriteExporter", "create"]
+__all__ = ["PrometheusRemoteWriteExporter"]
 
 _HEADERS: Final = {"X-Prometheus-Remote-Write-Version": "0.1.0"}
 _POINTS_PER_SHARD: Final = 2000
 _METADATA_INTERVAL_S: Final = 60.0
-_MIN_SCALE: Final = -4  # native histograms go no coarser
-# resources and families; forgetting them costs a sample or a line of metadata sent again
+_MIN_SCALE: Final = -4  # the coarsest that native histograms have
+# Resources and families remembered. Forgetting one costs a target_info sample or a metadata entry that is sent again.
 _REMEMBERED_MAX: Final = 100_000
-RETRYABLE_STATUSES: Final = frozenset({429, *range(500, 600)})
+_RETRYABLE_STATUSES: Final = frozenset({429, *range(500, 600)})
 
 
 @dataclass(frozen=True, slots=True)
 class WriteRequest:
-    """A request, and where it may be cut."""
+    """The body of a request, and where it may be cut."""
 
     body: bytes
     cuts: I64
-    """(k, 2): where each series' samples of this request end (a histogram's series are one), the points up to there."""
+    """(k, 2): where the samples of each series end (the series of a histogram count as one), the points up to there."""
 
 
 class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
@@ -55,13 +56,17 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
             ExporterConfig.model_construct(
                 timeout=config.timeout,
                 retry_on_failure=config.retry_on_failure,
-                # One batch at a time keeps the order; the shards inside a batch are the parallel part.
+                # Sending one batch at a time keeps the order; the shards within a batch are sent in parallel.
                 sending_queue=QueueConfig(
-                    enabled=queue.enabled, num_consumers=1, queue_size=queue.queue_size, max_bytes=queue.max_bytes,
-                    block_on_overflow=queue.block_on_overflow, storage=queue.storage,
+                    enabled=queue.enabled,
+                    num_consumers=1,
+                    queue_size=queue.queue_size,
+                    max_bytes=queue.max_bytes,
+                    block_on_overflow=queue.block_on_overflow,
+                    storage=queue.storage,
                 ),
             ),
-        )  # fmt: skip
+        )
         self._config = config
         self.max_request_bytes = config.max_batch_size_bytes
         self._client = HTTPClient(
@@ -69,7 +74,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
             key=f"exporters::{settings.id}",
             clock=settings.clock,
             user_agent=user_agent(settings),
-            retryable=RETRYABLE_STATUSES,
+            retryable=_RETRYABLE_STATUSES,
             fixed_headers=_HEADERS,
         )
         self._labels = SeriesLabels(
@@ -86,26 +91,25 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         )
         self._cache = SeriesCache(self._labels, encode_label, config.strategy, config.namespace)
         self._encoder = Encoder()
-        self._targets: dict[bytes, int] = {}
+        self._target_times_ms: dict[bytes, int] = {}
         self._metadata_sent_s: dict[tuple[str, str], float] = {}
         settings.telemetry.gauge(
             "tailrace_exporter_series_cache_bytes",
-            "Bytes of cached label sets",
+            "Memory of the cached label sets, in bytes.",
             read=lambda: float(self._cache.memory_bytes),
         )
 
     async def open(self, host: Host) -> None:
-        """Make the HTTP session."""
+        """See :class:`QueuedExporter`."""
         await self._client.open(host)
 
     async def close(self) -> None:
-        """Close the HTTP session."""
+        """See :class:`QueuedExporter`."""
         await self._client.close()
 
-    async def send(self, payload: WriteRequest) -> int | None:
-        """One request, compressed."""
+    async def send(self, payload: WriteRequest) -> None:
+        """See :class:`QueuedExporter`."""
         await self._client.post(self._config.http.endpoint, payload.body, content_type="application/x-protobuf")
-        return None
 
     def cut(self, part: Part[WriteRequest]) -> Sequence[Part[WriteRequest]]:
         """See :class:`QueuedExporter`."""
@@ -120,7 +124,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         ]
 
     def encode(self, batch: Batch) -> Sequence[Part[WriteRequest]]:
-        """The requests of a batch; what Prometheus cannot hold is counted here."""
+        """The requests that carry the batch. What Prometheus cannot represent is dropped and counted here."""
         assert isinstance(batch, Metrics)
         found = self._cache.prepare(batch)
         order, run_of = found.order, found.run_of
@@ -134,41 +138,55 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
             return []
         shard_count = min(self._config.remote_write_queue.num_consumers, 1 + len(order) // _POINTS_PER_SHARD)
         shard_of = (found.shard_key[order] % np.uint64(shard_count)).astype(np.int32)
-        before = [*self._target_info(batch), *self._metadata(found)]
+        preamble = [*self._target_info(batch), *self._metadata(found)]
         parts: list[Part[WriteRequest]] = []
         for shard in range(shard_count):
             chosen = shard_of == shard
             if chosen.any():
                 parts += [
                     _part(*request, shard)
-                    for request in self._encode_runs(found, order[chosen], run_of[chosen], before)
+                    for request in self._encode_runs(found, order[chosen], run_of[chosen], preamble)
                 ]
-                before = []
+                preamble = []  # only the first request carries it
         return parts
 
-    def _encode_runs(self, found: Encodable, order: I32, run_of: I32, before: list[bytes]) -> list[tuple[bytes, I64]]:
-        """Requests of the chosen points, ``before`` ahead of them, and where each may be cut."""
+    def _encode_runs(self, found: Encodable, order: I32, run_of: I32, preamble: list[bytes]) -> list[tuple[bytes, I64]]:
+        """The requests that carry ``preamble`` and then the chosen points, and where each may be cut."""
         starts = np.flatnonzero(np.concatenate(([True], run_of[1:] != run_of[:-1]))).astype(np.int32)
-        runs = np.concatenate((starts, [len(order)])).astype(np.int32)
-        head = order[starts]
-        slot = found.slot[head]
+        runs = np.append(starts, len(order)).astype(np.int32)
+        first_rows = order[starts]
+        slot = found.slot[first_rows]
         column = self._cache.sources.column
         pieces = np.empty((len(slot), 4), np.int64)
         for i, name in enumerate(("start", "a", "b", "c")):
             pieces[:, i] = column(name)[slot]
         return self._encoder.encode(
-            found.wire, _bytes(found.points), found.types, np.ascontiguousarray(order), runs,
-            np.frombuffer(self._cache.arena or b"\0", np.uint8), pieces,
-            np.frombuffer(self._cache.names, np.uint8), self._cache.name_slices(), np.ascontiguousarray(column("family")[slot]),
-            np.frombuffer(self._cache.extras, np.uint8), self._cache.extra_slices(), self._cache.extra_first(),
-            np.ascontiguousarray(found.extra_set[head]),
-            _bytes(found.exemplars), found.exemplar_first, found.exemplar_arena, found.exemplar_slices,
-            _bytes(found.quantiles), found.quantile_first,
-            before, self.max_request_bytes,
-        )  # fmt: skip
+            found.wire,
+            _as_bytes(found.points),
+            found.types,
+            np.ascontiguousarray(order),
+            runs,
+            np.frombuffer(self._cache.arena or b"\0", np.uint8),
+            pieces,
+            np.frombuffer(self._cache.names, np.uint8),
+            self._cache.name_slices(),
+            np.ascontiguousarray(column("family")[slot]),
+            np.frombuffer(self._cache.extras, np.uint8),
+            self._cache.extra_slices(),
+            self._cache.extra_first(),
+            np.ascontiguousarray(found.extra_set[first_rows]),
+            _as_bytes(found.exemplars),
+            found.exemplar_first,
+            found.exemplar_arena,
+            found.exemplar_slices,
+            _as_bytes(found.quantiles),
+            found.quantile_first,
+            preamble,
+            self.max_request_bytes,
+        )
 
     def _target_info(self, batch: Metrics) -> list[bytes]:
-        """A ``target_info`` sample for each resource, at the latest time of its points, never older than the last one sent."""
+        """A ``target_info`` sample per resource, at the time of its latest point, if newer than the last one sent."""
         if not self._config.target_info.enabled:
             return []
         resource_of = batch.ancestor("resources", "points")
@@ -181,23 +199,23 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         encoded = []
         for begin, end, time_ms in zip(begins, ends, latest_ms, strict=True):
             pairs = [
-                (keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "")
-                for j in range(begin, end)
+                (keys.distinct[keys.codes[row]], texts.distinct[texts.codes[row]] if texts.codes[row] >= 0 else "")
+                for row in range(begin, end)
             ]
             labels = self._labels.target_info(pairs)
             if not labels:
                 continue
-            named = sorted([("__name__", "target_info"), *labels], key=lambda label: label[0].encode())
-            label_bytes = b"".join(encode_label(*label) for label in named)
-            if time_ms > self._targets.get(label_bytes, 0):
-                if len(self._targets) >= _REMEMBERED_MAX:
-                    self._targets.clear()
-                self._targets[label_bytes] = time_ms
+            labels = sorted([("__name__", "target_info"), *labels], key=lambda label: label[0].encode())
+            label_bytes = b"".join(encode_label(*label) for label in labels)
+            if time_ms > self._target_times_ms.get(label_bytes, 0):
+                if len(self._target_times_ms) >= _REMEMBERED_MAX:
+                    self._target_times_ms.clear()
+                self._target_times_ms[label_bytes] = time_ms
                 encoded.append(encode_sample_series(label_bytes, 1.0, time_ms))
         return encoded
 
     def _metadata(self, found: Encodable) -> list[bytes]:
-        """Type, help and unit of the batch's families, each at most once a minute."""
+        """Type, help and unit of the metric families in the batch, each family at most once a minute."""
         if not self._config.send_metadata:
             return []
         now_s = self.settings.clock.monotonic_s()
@@ -205,10 +223,8 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         due: list[Family] = []
         for number in numbers.tolist():
             family = self._cache.families[number]
-            if (
-                now_s - self._metadata_sent_s.get((family.name, family.kind), -_METADATA_INTERVAL_S)
-                >= _METADATA_INTERVAL_S
-            ):
+            sent_s = self._metadata_sent_s.get((family.name, family.kind), -_METADATA_INTERVAL_S)
+            if now_s - sent_s >= _METADATA_INTERVAL_S:
                 if len(self._metadata_sent_s) >= _REMEMBERED_MAX:
                     self._metadata_sent_s.clear()
                 self._metadata_sent_s[family.name, family.kind] = now_s
@@ -220,11 +236,6 @@ def _part(body: bytes, cuts: I64, shard: int) -> Part[WriteRequest]:
     return Part(WriteRequest(body, cuts), int(cuts[-1, 1]), shard, len(body))
 
 
-def _bytes(records: "np.ndarray[tuple[int], np.dtype[np.void]]") -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":
-    """The records as the kernel takes them."""
+def _as_bytes(records: Array) -> U8:
+    """Structured records as the bytes that the kernel reads."""
     return np.ascontiguousarray(records).view(np.uint8).reshape(-1)
-
-
-def create(settings: Settings, config: PrometheusRemoteWriteConfig) -> PrometheusRemoteWriteExporter:
-    """The component."""
-    return PrometheusRemoteWriteExporter(settings, config)

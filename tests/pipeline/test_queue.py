@@ -1,7 +1,4 @@
-"""The queue between the door and an exporter's senders.
-
-What it takes at once, and that nothing it took is lost on the way.
-"""
+"""An exporter's queue as the graph sees it: what it accepts at once, and that nothing it accepted is lost."""
 
 import asyncio
 
@@ -14,7 +11,7 @@ from collector.testing import FakeClock, FakeHost, RecordingTelemetry, eventuall
 
 
 class Probe(QueuedExporter[Batch]):
-    """Keeps what it is told to send until ``gate`` opens."""
+    """Sends nothing until ``gate`` opens."""
 
     drain_timeout_s = 0.0
 
@@ -35,8 +32,8 @@ class Probe(QueuedExporter[Batch]):
 
 
 @pytest.mark.parametrize("queue", [{}, {"num_consumers": 1}, {"batch": {"flush_timeout": "1s", "min_size": 2}}])
-async def test_a_queue_takes_without_waiting(queue):
-    """In a plain call; what was taken is in flight until it is sent."""
+async def test_a_queue_accepts_batches_without_waiting(queue):
+    """In a plain call; accepted items are in flight until they are sent."""
     probe = Probe(**queue)
     await probe.start(FakeHost())
     assert probe.try_consume(traces(spans=2))
@@ -49,8 +46,8 @@ async def test_a_queue_takes_without_waiting(queue):
 
 
 @pytest.mark.parametrize("queue", [{"enabled": False}, {"wait_for_result": True}])
-async def test_who_has_to_wait_for_the_result_cannot_be_taken_from_at_once(queue):
-    """Nothing was done: the batch is consumed after that, once."""
+async def test_an_exporter_that_waits_for_the_result_accepts_nothing_at_once(queue):
+    """``try_consume`` does nothing, and ``consume`` then delivers the batch once."""
     probe = Probe(**queue)
     probe.gate.set()
     await probe.start(FakeHost())
@@ -64,8 +61,8 @@ async def test_who_has_to_wait_for_the_result_cannot_be_taken_from_at_once(queue
         await probe.consume(traces(spans=2))
 
 
-async def test_after_the_shutdown_what_is_taken_is_dropped_and_counted():
-    """Nobody waits: it is taken and lost at once, with the reason."""
+async def test_after_the_shutdown_batches_are_dropped_and_counted():
+    """Nobody waits for the result, so they are accepted and dropped at once, with the reason."""
     probe = Probe()
     await probe.start(FakeHost())
     await probe.shutdown()

@@ -1,4 +1,4 @@
-"""The debug exporter shows counts, lines or every field, samples by the second, and lets no data write lines of its own."""
+"""The debug exporter: counts, lines or every field, sampling per second, and data that cannot forge lines."""
 
 import pytest
 
@@ -15,7 +15,7 @@ from collector.testing import (
     traces_request,
 )
 from exporters.debug import factory
-from exporters.debug.text import detailed, normal
+from exporters.debug.text import detailed_text, normal_text
 
 
 def make(**config):
@@ -45,7 +45,7 @@ async def test_sampling_is_per_second(initial, thereafter, shown):
         clock.move(1)
 
 
-async def test_outputs_of_its_own(tmp_path, capsys):
+async def test_configured_outputs(tmp_path, capsys):
     exporter, telemetry, _ = make(
         use_internal_logger=False, output_paths=["stdout", "stderr", str(tmp_path / "x.txt")], verbosity="normal"
     )
@@ -91,7 +91,7 @@ def test_a_span_in_detail():
         key="n"
     ).value.int_value = 5
     span.kind, span.status.code = 2, 2
-    text = detailed(Traces.from_wire(request.SerializeToString()))
+    text = detailed_text(Traces.from_wire(request.SerializeToString()))
     for line in (
         "     -> service.name: Str(backend-api)",
         "InstrumentationScope opentelemetry.instrumentation.fastapi 0.51b0",
@@ -100,18 +100,21 @@ def test_a_span_in_detail():
         "    Status code    : Error",
         "     -> batch_size: Int(",
         "     -> tags: Slice([prod,eu])",
-        "SpanEvent #0\n     -> Name: exception\n     -> Timestamp: 2023-11-14 22:13:20.000000001 +0000 UTC\n     -> Attributes:\n          -> n: Int(5)",
+        (
+            "SpanEvent #0\n     -> Name: exception\n     -> Timestamp: 2023-11-14 22:13:20.000000001 +0000 UTC\n"
+            "     -> Attributes:\n          -> n: Int(5)"
+        ),
         "SpanLink #0",
     ):
         assert line in text
 
 
 def test_metrics_of_every_type():
-    text = detailed(metrics(points=50))
+    text = detailed_text(metrics(points=50))
     for kind in ("Sum", "Histogram", "Gauge", "ExponentialHistogram", "Summary"):
         assert f"     -> DataType: {kind}\n" in text
     assert "     -> IsMonotonic: true\n     -> AggregationTemporality: Cumulative" in text
-    lines = normal(metrics(points=50)).splitlines()
+    lines = normal_text(metrics(points=50)).splitlines()
     assert any(
         line.startswith("http_request_duration_seconds{method=POST,") and " le0.005=" in line and " +Inf=" in line
         for line in lines
@@ -119,7 +122,7 @@ def test_metrics_of_every_type():
     assert any(line.startswith("etl_batch_seconds{") and " q0.99=" in line for line in lines)
 
 
-async def test_data_cannot_write_lines_of_its_own():
+async def test_data_cannot_forge_lines():
     request = logs_request(records=1, services=1)
     record = request.resource_logs[0].scope_logs[0].log_records[0]
     record.body.string_value = "fine\nERROR forged \x1b[31mline"
@@ -130,16 +133,16 @@ async def test_data_cannot_write_lines_of_its_own():
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         ({"verbosity": "loud"}, "verbosity"),
         ({"output_paths": ["stderr"]}, "use_internal_logger: false"),
-        ({"use_internal_logger": False, "output_paths": []}, "at least one"),
+        ({"use_internal_logger": False, "output_paths": []}, "must not be empty"),
         ({"sampling_initial": -1}, "sampling_initial"),
     ],
 )
-def test_configurations_that_cannot_work_are_refused(config, said):
-    with pytest.raises(ValueError, match=said):
+def test_configurations_that_cannot_work_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
         factory.config_type.model_validate(config)
 
 

@@ -1,4 +1,4 @@
-"""The file exporter: whole lines or nothing, length-prefixed records, rotation, and disks that are full."""
+"""The file exporter: complete lines only, length-prefixed records, rotation, and full disks."""
 
 import asyncio
 import errno
@@ -86,14 +86,14 @@ async def test_batches_keep_their_order(tmp_path):
 
 
 @pytest.mark.parametrize(("config", "kept"), [({}, False), ({"append": True}, True), ({"rotation": {}}, True)])
-async def test_what_was_there_is_kept_where_asked_for(tmp_path, config, kept):
+async def test_existing_content_is_kept_if_configured(tmp_path, config, kept):
     (tmp_path / "x").write_text("old\n")
     async with Rig(tmp_path / "x", **config):
         pass
     assert (tmp_path / "x").read_text() == ("old\n" if kept else "")
 
 
-async def test_after_a_reload_the_file_goes_on(tmp_path):
+async def test_a_reload_continues_the_file(tmp_path):
     async with Rig(tmp_path / "x") as first:
         await first.take(traces(spans=1))
         async with Rig(tmp_path / "x", previous=first.exporter) as second:
@@ -101,7 +101,7 @@ async def test_after_a_reload_the_file_goes_on(tmp_path):
     assert len((tmp_path / "x").read_bytes().splitlines()) == 2
 
 
-async def test_a_directory_is_made_where_asked_for(tmp_path):
+async def test_the_directory_is_created_if_configured(tmp_path):
     path = tmp_path / "a" / "b" / "x"
     with pytest.raises(ValueError, match=r"exporters::file::path: cannot write .*create_directory"):
         async with Rig(path):
@@ -111,7 +111,7 @@ async def test_a_directory_is_made_where_asked_for(tmp_path):
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
-async def test_a_full_disk_is_tried_again_and_leaves_no_half_line(tmp_path, monkeypatch):
+async def test_writing_to_a_full_disk_is_retried_and_leaves_no_half_line(tmp_path, monkeypatch):
     full = [True]
     real = os.write
 
@@ -170,21 +170,21 @@ class TestRotatingFile:
     def clock(self):
         return make_settings(factory).clock
 
-    def test_old_files_carry_the_time_they_were_put_aside(self, tmp_path, clock):
+    def test_old_files_are_named_after_the_time_of_their_rotation(self, tmp_path, clock):
         file = self.make(tmp_path, clock)
         file.write(self.RECORD)
         file.write(self.RECORD)
         file.close()
         assert sorted(path.name for path in tmp_path.iterdir()) == ["x-2023-11-14T22-13-20.000.log", "x.log"]
 
-    def test_two_in_one_millisecond_do_not_overwrite_each_other(self, tmp_path, clock):
+    def test_two_rotations_in_one_millisecond_do_not_overwrite_each_other(self, tmp_path, clock):
         file = self.make(tmp_path, clock)
         for _ in range(4):
             file.write(self.RECORD)
         file.close()
         assert len(list(tmp_path.iterdir())) == 4
 
-    def test_only_so_many_backups_are_kept_and_nothing_else_is_touched(self, tmp_path, clock):
+    def test_only_max_backups_are_kept_and_no_other_file_is_removed(self, tmp_path, clock):
         (tmp_path / "x-important.log").write_text("mine")
         file = self.make(tmp_path, clock, max_backups=2)
         for _ in range(6):
@@ -194,7 +194,7 @@ class TestRotatingFile:
         names = sorted(path.name for path in tmp_path.iterdir())
         assert names == ["x-2023-11-14T22-13-25.000.log", "x-2023-11-14T22-13-26.000.log", "x-important.log", "x.log"]
 
-    def test_backups_go_when_they_are_old(self, tmp_path, clock):
+    def test_old_backups_are_removed(self, tmp_path, clock):
         file = self.make(tmp_path, clock, max_days=1, max_backups=0)
         file.write(self.RECORD)
         file.write(self.RECORD)
@@ -203,14 +203,14 @@ class TestRotatingFile:
         file.close()
         assert len(list(tmp_path.iterdir())) == 2
 
-    def test_a_record_larger_than_a_file_has_one_of_its_own(self, tmp_path, clock):
+    def test_a_record_larger_than_the_limit_gets_a_file_of_its_own(self, tmp_path, clock):
         file = self.make(tmp_path, clock)
         for record in (b"a\n", b"b" * 2_000_000, b"c\n"):
             file.write(record)
         file.close()
         assert sorted(path.stat().st_size for path in tmp_path.iterdir()) == [2, 2, 2_000_000]
 
-    def test_a_file_that_was_taken_away_is_begun_anew(self, tmp_path, clock):
+    def test_a_file_that_was_removed_is_created_again(self, tmp_path, clock):
         file = self.make(tmp_path, clock)
         file.write(self.RECORD)
         (tmp_path / "x.log").unlink()
@@ -218,7 +218,7 @@ class TestRotatingFile:
         file.close()
         assert (tmp_path / "x.log").read_bytes() == self.RECORD
 
-    def test_a_rotation_that_fails_goes_on_with_the_old_file(self, tmp_path, clock, monkeypatch):
+    def test_a_rotation_that_fails_continues_the_old_file(self, tmp_path, clock, monkeypatch):
         file = self.make(tmp_path, clock)
         file.write(self.RECORD)
         real = os.open
@@ -237,19 +237,19 @@ class TestRotatingFile:
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
-        ({}, "path: required"),
+        ({}, "path is required"),
         ({"path": "x", "append": True, "compression": "zstd"}, "append"),
         ({"path": "x", "append": True, "rotation": {}}, "append"),
-        ({"path": "x", "group_by": {"enabled": True}}, "group_by: not available"),
+        ({"path": "x", "group_by": {"enabled": True}}, "group_by is not available"),
         ({"path": "x", "encoding": "otlp_encoding"}, "encoding"),
         ({"path": "x", "directory_permissions": "rwx"}, "octal"),
         ({"path": "x", "compression": "gzip"}, "compression"),
     ],
 )
-def test_configurations_that_cannot_work_are_refused(config, said):
-    with pytest.raises(ValueError, match=said):
+def test_configurations_that_cannot_work_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
         factory.config_type.model_validate(config)
 
 

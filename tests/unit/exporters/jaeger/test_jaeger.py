@@ -1,4 +1,4 @@
-"""Exporter jaeger is OTLP over gRPC with Jaeger's defaults. A real Jaeger is in the e2e test."""
+"""The jaeger exporter is OTLP over gRPC with Jaeger's defaults. The end-to-end tests use a real Jaeger."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from collector.testing import make_settings
 from exporters.jaeger import factory
 
 
-def test_its_defaults_reach_a_jaeger_as_it_comes():
+def test_its_defaults_reach_a_default_jaeger():
     config = factory.config_type()
     assert (config.endpoint, config.tls.insecure, config.compression, config.timeout) == (
         "localhost:4317",
@@ -19,14 +19,14 @@ def test_its_defaults_reach_a_jaeger_as_it_comes():
     assert isinstance(factory.create(make_settings(factory), config), OTLPGrpcExporter)
 
 
-def test_a_tls_block_of_ones_own_means_tls():
+def test_a_tls_block_in_the_configuration_means_tls():
     assert not factory.config_type.model_validate({"tls": {"server_name_override": "jaeger"}}).tls.insecure
 
 
-def test_it_takes_traces_alone():
+def test_it_accepts_traces_only():
     assert factory.signals == {Signal.TRACES}
 
 
 def test_an_empty_endpoint_is_refused():
-    with pytest.raises(ValueError, match="endpoint: required"):
+    with pytest.raises(ValueError, match="endpoint is required"):
         factory.config_type(endpoint="")

@@ -1,9 +1,8 @@
-"""The push messages as protobuf's own runtime knows them: the reference our encoder is read back with."""
+"""The push messages, as the reference that our encoder is read back with."""
 
 import pytest
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from reference_messages import message_class
 
-F = descriptor_pb2.FieldDescriptorProto
 MESSAGES = {
     "PushRequest": ["*Stream streams 1"],
     "Stream": ["string labels 1", "*Entry entries 2"],
@@ -15,18 +14,4 @@ MESSAGES = {
 
 @pytest.fixture(scope="session")
 def push_request():
-    file = descriptor_pb2.FileDescriptorProto(name="reference_push.proto", package="reference_loki", syntax="proto3")
-    for name, fields in MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for text in fields:
-            kind, field_name, number = text.split()
-            label = F.LABEL_REPEATED if kind.startswith("*") else F.LABEL_OPTIONAL
-            kind = kind.lstrip("*")
-            field = message.field.add(name=field_name, number=int(number), label=label)
-            if kind in {"string", "int64"}:
-                field.type = {"string": F.TYPE_STRING, "int64": F.TYPE_INT64}[kind]
-            else:
-                field.type, field.type_name = F.TYPE_MESSAGE, f".reference_loki.{kind}"
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("reference_loki.PushRequest"))
+    return message_class("PushRequest", MESSAGES)

@@ -1,4 +1,4 @@
-"""What the Loki exporter pushes, read back by protobuf's own runtime."""
+"""What the Loki exporter pushes, as protobuf's own runtime reads it."""
 
 import pytest
 from hypothesis import given
@@ -45,7 +45,7 @@ def pushed(push_request, sut, made):
 
 
 def test_streams_by_service_environment_and_level_in_time_order(push_request):
-    """Labels are the allow-list; everything else is structured metadata; ids in hex."""
+    """Labels are an allow-list, everything else is structured metadata, and ids are in hex."""
     made = ExportLogsServiceRequest()
     records = resource(made, service__name="api", deployment__environment="prod", host__name="h1")
     for time_s, number in ((3, 9), (1, 9), (2, 17)):
@@ -70,19 +70,29 @@ def test_streams_by_service_environment_and_level_in_time_order(push_request):
 
 
 @pytest.mark.parametrize(
-    ("number", "text", "level"), [(1, "", "trace"), (4, "", "trace"), (5, "", "debug"), (12, "", "info"), (13, "", "warn"), (24, "", "fatal"),
-                                  (0, "Warning", "warn"), (0, "CRITICAL", "fatal"), (9, "ERROR", "info")]
-)  # fmt: skip
+    ("number", "text", "level"),
+    [
+        (1, "", "trace"),
+        (4, "", "trace"),
+        (5, "", "debug"),
+        (12, "", "info"),
+        (13, "", "warn"),
+        (24, "", "fatal"),
+        (0, "Warning", "warn"),
+        (0, "CRITICAL", "fatal"),
+        (9, "ERROR", "info"),
+    ],
+)
 def test_levels(push_request, number, text, level):
-    """By severity number; by its text where there is no number."""
+    """By severity number, or by severity text if there is no number."""
     made = ExportLogsServiceRequest()
     resource(made).add(time_unix_nano=1, severity_number=number, severity_text=text).body.string_value = "x"
     found, _ = pushed(push_request, exporter(), made)
     assert list(found) == [("", f'{{level="{level}"}}')]
 
 
-def test_bodies_that_are_no_strings_and_odd_labels(push_request):
-    """Maps become JSON; label values are quoted as Go does; no labels at all is an empty set; the time falls back."""
+def test_bodies_that_are_not_strings_and_unusual_labels(push_request):
+    """Maps become JSON, label values Go literals, no labels an empty set; a missing time is that of the exporter."""
     made = ExportLogsServiceRequest()
     records = resource(made, service__name='a"b\\c\nd')
     record = records.add(observed_time_unix_nano=7)
@@ -96,7 +106,7 @@ def test_bodies_that_are_no_strings_and_odd_labels(push_request):
 
 
 def test_label_values_are_capped_and_kept_in_metadata(push_request):
-    """Past the limit a label says __other__; what it was stays readable."""
+    """Beyond the limit a label is ``__other__``, and its value is in structured metadata."""
     made = ExportLogsServiceRequest()
     for i in range(4):
         resource(made, service__name=f"s{i}").add(time_unix_nano=1).body.string_value = "x"
@@ -105,8 +115,8 @@ def test_label_values_are_capped_and_kept_in_metadata(push_request):
     assert sorted(metadata["service_name"] for _, _, metadata in found["", '{service="__other__"}']) == ["s2", "s3"]
 
 
-def test_tenants_go_in_requests_of_their_own(push_request):
-    """X-Scope-OrgID by attribute, with a default."""
+def test_each_tenant_gets_its_own_requests(push_request):
+    """The tenant is taken from an attribute, or is the default."""
     made = ExportLogsServiceRequest()
     records = resource(made, service__name="api")
     for tenant in ("a", "b", None, "a"):
@@ -120,7 +130,7 @@ def test_tenants_go_in_requests_of_their_own(push_request):
 
 
 def test_long_lines_are_cut_between_characters(push_request):
-    """Loki refuses lines over 256 KB; ours are cut and counted."""
+    """Loki refuses lines above 256 KB, so they are cut and counted."""
     made = ExportLogsServiceRequest()
     resource(made).add(time_unix_nano=1).body.string_value = "é" * 10
     sut = exporter(max_line_size=5)
@@ -129,7 +139,7 @@ def test_long_lines_are_cut_between_characters(push_request):
 
 
 def test_opt_in_labels_and_static_labels(push_request):
-    """A label only by opt-in, also from a record's attribute."""
+    """Attributes become labels only if configured, those of records as well."""
     made = ExportLogsServiceRequest()
     record = resource(made, service__name="api").add(time_unix_nano=1)
     record.attributes.add(key="tenant_id").value.string_value = "t"
@@ -150,7 +160,7 @@ def test_opt_in_labels_and_static_labels(push_request):
     ],
 )
 def test_configuration_errors(keys):
-    """What Loki would refuse is refused before it starts."""
+    """What Loki would refuse is refused with the configuration."""
     with pytest.raises(ValueError, match=r"endpoint|compression|label"):
         LokiConfig.model_validate({"endpoint": "http://x", **keys})
 
@@ -177,7 +187,7 @@ def entries(push_request, body):
 
 @given(BODIES, st.integers(1, 4000))
 def test_requests_stay_below_the_limit(push_request, lengths, limit):
-    """No request is larger unless it is one record; together they are what a single one would have been, in its order."""
+    """Only single records exceed it. Together the requests are what a single one would be, in the same order."""
     made = of_lengths(lengths)
     (whole,) = exporter(max_request_bytes=0).encode(Logs.from_wire(made.SerializeToString()))
     parts = exporter(max_request_bytes=limit).encode(Logs.from_wire(made.SerializeToString()))
@@ -191,7 +201,7 @@ def test_requests_stay_below_the_limit(push_request, lengths, limit):
 
 @given(BODIES)
 def test_a_request_can_be_cut_down_to_its_records(push_request, lengths):
-    """Each cut keeps all entries in order and loses no label; only a single record is left whole."""
+    """Each cut keeps all entries in order with their labels; only a single record cannot be cut."""
     sut = exporter(max_request_bytes=0)
     parts = list(sut.encode(Logs.from_wire(of_lengths(lengths).SerializeToString())))
     expected = entries(push_request, parts[0].payload[1])

@@ -1,4 +1,4 @@
-"""OTLP over gRPC against a real server on the loopback: requests, answers, split, faults, and the closed ledger."""
+"""OTLP over gRPC against a real server on the loopback: requests, answers, splitting, faults, and the ledger."""
 
 import asyncio
 
@@ -9,7 +9,6 @@ from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
-from collector.delivery.otlp import partial_success
 from collector.model import Signal
 from collector.testing import FakeHost, RecordingTelemetry, batch, eventually, make_settings, traces
 from exporters.otlp_grpc import factory
@@ -32,7 +31,10 @@ SERVICES = {
 
 
 class Backend:
-    """An OTLP/gRPC server built from the official messages; ``script`` answers first: bytes, a status code, or an event to wait for."""
+    """An OTLP/gRPC server built from the official messages.
+
+    Its first answers are those of ``script``: bytes, a status code, or an event to wait for.
+    """
 
     def __init__(self, *script, credentials=None, port=0):
         self.script = list(script)
@@ -116,7 +118,7 @@ async def test_each_signal_arrives_as_it_was(signal, compression):
 
 
 @pytest.mark.parametrize("rejected", [0, 3, 10])
-async def test_partial_success_refuses_what_was_rejected(rejected):
+async def test_items_rejected_in_a_partial_success_are_refused(rejected):
     answer = trace_service_pb2.ExportTraceServiceResponse()
     answer.partial_success.rejected_spans = rejected
     answer.partial_success.error_message = "too\nold"
@@ -129,7 +131,7 @@ async def test_partial_success_refuses_what_was_rejected(rejected):
 
 
 @pytest.mark.parametrize("answer", [b"", b"\n\x00"])
-async def test_set_but_empty_is_full_success(answer):
+async def test_an_empty_partial_success_is_full_success(answer):
     async with Backend(answer) as backend, Rig(backend) as rig:
         await rig.exporter.consume(traces(spans=10))
         await rig.settled()
@@ -137,7 +139,7 @@ async def test_set_but_empty_is_full_success(answer):
         assert rig.telemetry.log.events == []
 
 
-async def test_an_answer_that_is_none_is_a_refusal():
+async def test_an_answer_that_is_not_a_response_is_a_refusal():
     async with Backend(b"\xff\xff\xff") as backend, Rig(backend) as rig:
         await rig.exporter.consume(traces(spans=10))
         await rig.settled()
@@ -156,7 +158,7 @@ async def test_every_request_stays_below_the_backends_limit():
         assert len({s.span_id for s in spans}) == len(set(sent.field("span_id").tolist())) == len(spans)
 
 
-async def test_of_a_split_request_only_the_failed_part_is_sent_again():
+async def test_only_the_failed_part_of_a_split_batch_is_sent_again():
     sent = traces(spans=60)
     async with (
         Backend(b"", grpc.StatusCode.UNAVAILABLE) as backend,
@@ -171,7 +173,7 @@ async def test_of_a_split_request_only_the_failed_part_is_sent_again():
         assert len(set(backend.wires)) == len(backend.wires) - 1
 
 
-async def test_statuses_decide_between_again_and_never():
+async def test_the_status_decides_whether_to_retry():
     script = (grpc.StatusCode.UNAVAILABLE, b"", grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
     async with Backend(*script) as backend, Rig(backend, sending_queue={"num_consumers": 1}) as rig:
         for spans in (1, 2, 4, 8):
@@ -186,7 +188,7 @@ async def test_statuses_decide_between_again_and_never():
         }
 
 
-async def test_a_backend_that_is_gone_and_comes_back_gets_everything():
+async def test_a_backend_that_comes_back_gets_everything():
     gone = Backend()
     async with gone, Rig(gone, retry_on_failure={"max_elapsed_time": "0s"}) as rig:
         await gone.server.stop(None)
@@ -200,8 +202,8 @@ async def test_a_backend_that_is_gone_and_comes_back_gets_everything():
             assert len(back.wires) == 1
 
 
-async def test_a_backend_that_does_not_answer_is_given_its_timeout():
-    """The call's deadline, which the backend hears too; then it is tried again."""
+async def test_a_call_without_answer_ends_with_the_timeout():
+    """It is the deadline of the call, which the backend knows as well; then the call is retried."""
     gate = asyncio.Event()
     async with Backend(gate) as backend, Rig(backend, timeout="200ms") as rig:
         await rig.exporter.consume(traces(spans=5))
@@ -220,7 +222,7 @@ async def keep_moving(clock):
 
 
 async def test_once_connected_requests_need_no_task(transport):
-    """They are sent in the call that takes the batch; what becomes of them is the same."""
+    """They are sent within the call that adds the batch, with the same outcomes."""
     answer = trace_service_pb2.ExportTraceServiceResponse()
     answer.partial_success.rejected_spans = 3
     statuses = (grpc.StatusCode.UNAVAILABLE, b"", grpc.StatusCode.INVALID_ARGUMENT)
@@ -244,8 +246,8 @@ async def test_once_connected_requests_need_no_task(transport):
         assert len(backend.wires) == 6, "only what failed was sent again"
 
 
-async def test_a_fault_in_taking_an_answer_drops_the_batch_and_frees_its_sender(transport, monkeypatch):
-    """Whether it was sent by a task or not, and the next ones are sent."""
+async def test_an_error_while_reading_an_answer_drops_the_batch(transport, monkeypatch):
+    """Whether or not it was sent by a task; the next batches are sent."""
     async with Backend() as backend, Rig(backend, sending_queue={"num_consumers": 1}) as rig:
         await rig.exporter.consume(traces(spans=1))
         await rig.settled()
@@ -294,16 +296,16 @@ async def test_shutdown_under_load_loses_nothing():
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
-        ({}, "endpoint: required"),
+        ({}, "endpoint is required"),
         ({"endpoint": "h:1", "transport": "grpcio", "compression": "zstd"}, "transport grpcio does not support zstd"),
         ({"endpoint": "h:1", "headers": {"grpc-x": "1"}}, "grpc-x"),
         ({"endpoint": "h:1", "unknown": 1}, "unknown"),
     ],
 )
-def test_configurations_that_cannot_work_are_refused(config, said):
-    with pytest.raises(ValueError, match=said):
+def test_configurations_that_cannot_work_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
         factory.config_type.model_validate(config)
 
 
@@ -313,15 +315,3 @@ async def test_certificates_that_cannot_be_read_refuse_the_start():
     with pytest.raises(ValueError, match="exporters::otlp_grpc/a::tls::ca_file"):
         await exporter.start(FakeHost())
     await exporter.shutdown()
-
-
-@pytest.mark.parametrize("signal", list(Signal))
-def test_rejected_items_have_a_field_for_each_signal(signal):
-    _, module, prefix = SERVICES[signal]
-    answer = getattr(module, f"{prefix}ServiceResponse")()
-    setattr(
-        answer.partial_success,
-        {"traces": "rejected_spans", "metrics": "rejected_data_points", "logs": "rejected_log_records"}[signal],
-        7,
-    )
-    assert partial_success(signal, answer.SerializeToString()) == (7, "")

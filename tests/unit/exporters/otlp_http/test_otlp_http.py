@@ -1,4 +1,4 @@
-"""OTLP over HTTP against a real server on the loopback: bodies, URLs, answers, faults, and the closed ledger."""
+"""OTLP over HTTP against a real server on the loopback: bodies, URLs, answers, faults, and the ledger."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ JSON = "application/json"
 
 
 class Rig:
-    """A server that answers with ``script``, then 200; and an exporter."""
+    """An exporter, and a server that answers from ``script`` and then with 200."""
 
     def __init__(self, *script, signals=frozenset(Signal), **config):
         self.script = list(script)
@@ -126,7 +126,7 @@ def partial(rejected, message=""):
         (bytes(200_000), PROTOBUF, (10, 0, 0)),
     ],
 )
-async def test_what_a_200_says_is_read(body, content_type, outcome):
+async def test_the_body_of_a_success_is_read(body, content_type, outcome):
     async with Rig(web.Response(body=body, content_type=content_type)) as rig:
         await rig.take(traces(spans=10))
         assert rig.outcome() == outcome
@@ -138,7 +138,7 @@ async def test_204_is_success():
         assert rig.outcome() == (10, 0, 0)
 
 
-async def test_429_waits_as_long_as_it_is_asked_to():
+async def test_retry_after_of_a_429_is_respected():
     async with Rig(web.Response(status=429, headers={"Retry-After": "42"})) as rig:
         await rig.exporter.consume(traces(spans=10))
         await eventually(lambda: rig.exporter.health.last_error != "")
@@ -149,7 +149,7 @@ async def test_429_waits_as_long_as_it_is_asked_to():
         assert rig.outcome() == (10, 0, 0)
 
 
-async def test_a_refusal_shows_the_servers_words():
+async def test_a_refusal_shows_what_the_server_answered():
     said = status_pb2.Status(code=3, message="no such tenant").SerializeToString()
     async with Rig(web.Response(status=400, body=said, content_type=PROTOBUF)) as rig:
         await rig.take(traces(spans=10))
@@ -179,17 +179,17 @@ async def test_credentials_stay_out_of_the_log():
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
-        ({}, "endpoint: required"),
+        ({}, "endpoint is required"),
         ({"endpoint": "localhost:4318"}, "http:// or https://"),
         ({"endpoint": "http://"}, "http:// or https://"),
         ({"traces_endpoint": "http://u:hunter2@h:99999999/"}, "traces_endpoint"),
         ({"endpoint": "http://h", "encoding": "xml"}, "encoding"),
     ],
 )
-def test_configurations_that_cannot_work_are_refused(config, said):
-    with pytest.raises(ValueError, match=said):
+def test_configurations_that_cannot_work_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
         factory.config_type.model_validate(config)
 
 

@@ -65,7 +65,7 @@ async def serve():
 
 
 async def test_counters_with_escapes_and_target_info(serve):
-    """Values, labels, help and type survive a real parser."""
+    """A real parser reads values, labels, help and type as they were."""
     sut = await serve()
     await sut.consume(batch(3, 4))
     families = {family.name: family for family in text_string_to_metric_families(await page(sut))}
@@ -78,7 +78,7 @@ async def test_counters_with_escapes_and_target_info(serve):
 
 
 async def test_histograms(serve):
-    """Cumulative buckets, sum, count, +Inf."""
+    """Cumulative buckets, +Inf, sum and count."""
     sut = await serve()
     await sut.consume(histogram_batch())
     (family,) = [f for f in text_string_to_metric_families(await page(sut)) if f.name == "d_seconds"]
@@ -92,7 +92,7 @@ async def test_histograms(serve):
 
 
 async def test_last_value_wins_and_an_older_one_is_ignored(serve):
-    """A late point does not take the page back."""
+    """A point that arrives late does not replace a newer one."""
     sut = await serve()
     await sut.consume(batch(5, time_s=10))
     await sut.consume(batch(4, time_s=9))
@@ -103,7 +103,7 @@ async def test_last_value_wins_and_an_older_one_is_ignored(serve):
 
 
 async def test_series_expire_and_stale_markers_remove(serve):
-    """After metric_expiration, or when the source says so."""
+    """After ``metric_expiration``, or when a point carries the flag NO_RECORDED_VALUE."""
     clock = FakeClock()
     sut = await serve(clock, metric_expiration="60s")
     await sut.consume(batch(5))
@@ -114,8 +114,8 @@ async def test_series_expire_and_stale_markers_remove(serve):
     assert "http_requests_total" not in await page(sut)
 
 
-async def test_openmetrics_when_asked_and_allowed(serve):
-    """Negotiated by Accept."""
+async def test_openmetrics_if_the_scraper_accepts_it_and_it_is_enabled(serve):
+    """The scraper asks for it in its Accept header."""
     sut = await serve(enable_open_metrics=True, send_timestamps=True)
     await sut.consume(batch(5))
     text = await page(sut, Accept="application/openmetrics-text; version=1.0.0")
@@ -124,7 +124,7 @@ async def test_openmetrics_when_asked_and_allowed(serve):
     assert float(families["http_requests"].samples[0].timestamp) == 1.0
 
 
-async def test_conflicting_types_leave_the_later_out(serve):
+async def test_a_family_with_a_conflicting_type_is_left_out(serve):
     """One name with two types would make the whole scrape fail."""
     sut = await serve(without_scope_info=True)
     await sut.consume(batch(5, name="x"))
@@ -150,7 +150,7 @@ async def test_delta_is_dropped_and_counted(serve):
 
 
 async def test_busy_port_is_named(serve):
-    """The key that moves it stands in the message."""
+    """The message names the key that changes it."""
     sut = await serve()
     with pytest.raises(OSError, match=r"exporters::prometheus.*endpoint"):
         await serve(endpoint=f"127.0.0.1:{sut.port}")

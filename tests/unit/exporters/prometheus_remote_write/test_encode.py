@@ -1,4 +1,4 @@
-"""What remote-write sends, read back by protobuf's own runtime."""
+"""What the remote-write exporter sends, as protobuf's own runtime reads it."""
 
 import math
 import struct
@@ -64,7 +64,7 @@ BASE = (("instance", "1"), ("job", "api"), ("otel_scope_name", "lib"))
 
 
 def test_counter_and_gauge(write_request):
-    """Numbers become one series each, milliseconds, sorted labels, target_info beside them."""
+    """One series each, with milliseconds and sorted labels, and target_info in addition."""
     made, metrics = request()
     metric = metrics.add(name="http.requests", unit="{request}")
     metric.sum.aggregation_temporality, metric.sum.is_monotonic = 2, True
@@ -96,7 +96,7 @@ def histogram(metrics, counts, bounds, time_s=1, total=None, flags=0, name="d"):
 
 
 def test_histogram_buckets_are_cumulative_and_close_with_inf(write_request):
-    """Bounds in Go's shortest decimal form; +Inf is the count; no _sum where the point has none."""
+    """Bounds in Go's shortest decimal form; +Inf is the count; there is no ``_sum`` if the point has none."""
     made, metrics = request()
     histogram(metrics, [1, 2, 0, 4], [0.005, 0.1, 2.5], total=9.5)
     histogram(metrics, [1, 1], [1e-05], name="nosum")
@@ -114,7 +114,7 @@ def test_histogram_buckets_are_cumulative_and_close_with_inf(write_request):
 
 
 def test_explicit_inf_bound_is_not_doubled(write_request):
-    """An SDK that writes +Inf as a bound still gives one +Inf series."""
+    """An SDK that writes +Inf as a bound still results in one +Inf series."""
     made, metrics = request()
     histogram(metrics, [1, 2, 0], [1.0, math.inf])
     found, _ = series_of(write_request, exporter().encode(batch_of(made)))
@@ -133,8 +133,8 @@ def test_stale_marker_reaches_every_derived_series(write_request):
     assert {samples[0][0] & 0xFFFFFFFF for samples in found.values()} == {2}
 
 
-def test_delta_and_unspecified_are_dropped_alone_and_counted(write_request):
-    """One metric that Prometheus cannot hold does not cost the others."""
+def test_delta_and_unspecified_temporality_are_dropped_and_counted(write_request):
+    """A metric that Prometheus cannot represent does not affect the others."""
     made, metrics = request()
     for temporality in (0, 1):
         metric = metrics.add(name=f"bad{temporality}")
@@ -149,7 +149,7 @@ def test_delta_and_unspecified_are_dropped_alone_and_counted(write_request):
     assert sut.settings.telemetry.ledger.dropped[Signal.METRICS, "metric_name"] == 1
 
 
-def test_points_of_one_series_stay_together_in_time_order_and_duplicates_go(write_request):
+def test_points_of_one_series_are_sent_in_time_order_without_duplicates(write_request):
     """Int 1 and "1" are one Prometheus series; two samples of one millisecond would make it refuse the request."""
     made, metrics = request()
     metric = metrics.add(name="g")
@@ -187,7 +187,7 @@ def test_summary(write_request):
 
 
 def test_exponential_histogram_is_native(write_request):
-    """Scale 1, offset -1, [1,0,0,0,2]: (0.707,1] has 1 and (2.83,4] has 2, as Prometheus and the Collector both write it."""
+    """Scale 1, offset -1, [1,0,0,0,2]: (0.707,1] has 1 and (2.83,4] has 2, as in Prometheus and the Collector."""
     made, metrics = request()
     metric = metrics.add(name="e")
     metric.exponential_histogram.aggregation_temporality = 2
@@ -206,7 +206,7 @@ def test_exponential_histogram_is_native(write_request):
 
 @pytest.mark.parametrize("scale", [9, 12, 20])
 def test_exponential_histogram_is_merged_down_to_scale_8(write_request, scale):
-    """A finer scale than Prometheus has is merged, no count is lost."""
+    """A scale finer than Prometheus supports is merged without losing a count."""
     made, metrics = request()
     metric = metrics.add(name="e")
     metric.exponential_histogram.aggregation_temporality = 2
@@ -232,7 +232,7 @@ def test_exponential_histogram_is_merged_down_to_scale_8(write_request, scale):
 
 
 def test_exemplars_go_to_the_bucket_of_their_value(write_request):
-    """Ids in hex, the other attributes while they fit."""
+    """With ids in hex, and with the other attributes if they fit."""
     made, metrics = request()
     point = histogram(metrics, [1, 1, 1], [1.0, 2.0], total=1.0)
     for number in (0.5, 1.5, 9.0):
@@ -251,7 +251,7 @@ def test_exemplars_go_to_the_bucket_of_their_value(write_request):
 
 
 def test_requests_stay_below_the_limit_and_shards_keep_series_apart(write_request):
-    """Nothing is lost by splitting; a series never stands in two shards."""
+    """Splitting loses nothing, and a series is never in two shards."""
     made, metrics = request()
     metric = metrics.add(name="g")
     for i in range(5000):
@@ -267,7 +267,7 @@ def test_requests_stay_below_the_limit_and_shards_keep_series_apart(write_reques
 
 
 def test_a_request_can_be_cut_down_to_its_series(write_request):
-    """Cuts keep bytes and points; a histogram's buckets, sum and count stay together."""
+    """Cuts keep all bytes and points; buckets, sum and count of a histogram stay together."""
     made, metrics = request()
     metric = metrics.add(name="g")
     for i in range(60):
@@ -289,7 +289,7 @@ def test_a_request_can_be_cut_down_to_its_series(write_request):
 
 
 def test_metadata_once_a_minute(write_request):
-    """send_metadata tells type, help and unit."""
+    """With ``send_metadata``: type, help and unit."""
     made, metrics = request()
     metric = metrics.add(name="g", description="what it is", unit="s")
     metric.gauge.data_points.add(time_unix_nano=SECOND, as_int=1)
@@ -303,7 +303,7 @@ def test_metadata_once_a_minute(write_request):
 
 
 def test_labels_are_cached_and_survive_a_second_batch(write_request):
-    """The second batch of the same sources gives the same series."""
+    """A second batch from the same sources has the same series."""
     made, metrics = request()
     histogram(metrics, [1, 2], [1.0], total=1.0)
     sut = exporter()
@@ -313,7 +313,7 @@ def test_labels_are_cached_and_survive_a_second_batch(write_request):
     assert first == again
 
 
-def test_configuration_errors_say_what_to_do():
+def test_configuration_errors():
     """Missing endpoint, wrong scheme, other compression."""
     for keys in ({}, {"endpoint": "localhost:9090"}, {"endpoint": "http://x/", "compression": "gzip"}):
         with pytest.raises(ValueError, match=r"endpoint|compression"):
@@ -323,7 +323,7 @@ def test_configuration_errors_say_what_to_do():
 
 
 def test_random_batches_lose_nothing(write_request):
-    """Every sendable point is in exactly one part, whatever the mix."""
+    """Every point that can be sent is in exactly one part."""
     rng = np.random.default_rng(3)
     for _ in range(20):
         made, metrics = request()

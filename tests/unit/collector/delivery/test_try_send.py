@@ -1,4 +1,4 @@
-"""Sends begun without a task: the same ends as through one, nothing twice, never more at a time than there are senders."""
+"""Sending without a task: the same outcomes as with one, nothing twice, never more at a time than ``num_consumers``."""
 
 import asyncio
 from collections import Counter
@@ -14,9 +14,9 @@ from collector.testing import FakeClock, FakeHost, RecordingTelemetry, make_sett
 
 
 class Probe(QueuedExporter[Batch]):
-    """Begins what it is given while ``begins``; ``answer`` ends it. Else it sends in tasks, which ``script`` answers, then success."""
+    """Sends at once while ``sends_at_once``, to be answered by ``answer``; otherwise in tasks, answered by ``script``."""
 
-    keeps_timeout = True
+    enforces_timeout = True
 
     def __init__(self, *, signals=frozenset({Signal.TRACES}), **config):
         self.recorded = RecordingTelemetry()
@@ -24,9 +24,9 @@ class Probe(QueuedExporter[Batch]):
         made = make_settings(signals=signals, telemetry=self.recorded, clock=self.fake_clock, component_id="probe/a")
         super().__init__(made, ExporterConfig.model_validate(config), uniform=lambda low, high: (low + high) / 2)
         self.host = FakeHost()
-        self.begins = True
-        self.begun = []
-        self.dones = []
+        self.sends_at_once = True
+        self.sent_at_once = []
+        self.callbacks = []
         self.sent = []
         self.times = []
         self.script = []
@@ -43,11 +43,11 @@ class Probe(QueuedExporter[Batch]):
         if kind is None:
             assert self.host.admission.used_bytes == 0, "everything charged is released"
 
-    def begin(self, batch, done):
-        if not self.begins:
+    def try_send(self, batch, on_done):
+        if not self.sends_at_once:
             return False
-        self.begun.append(batch.item_count)
-        self.dones.append(done)
+        self.sent_at_once.append(batch.item_count)
+        self.callbacks.append(on_done)
         return True
 
     async def send(self, payload):
@@ -61,9 +61,9 @@ class Probe(QueuedExporter[Batch]):
         return answer
 
     def answer(self, outcome=0, place=0):
-        self.dones.pop(place)(outcome)
+        self.callbacks.pop(place)(outcome)
 
-    def give(self, *counts):
+    def add(self, *counts):
         for count in counts:
             assert self.try_consume(traces(spans=count, seed=count))
 
@@ -89,12 +89,12 @@ def down():
     return RetryableError("connection refused", reason="connect")
 
 
-async def test_a_batch_leaves_in_the_call_that_takes_it():
-    """And is settled in the call that answers it: no task is made or woken."""
+async def test_a_batch_is_sent_within_the_call_that_adds_it():
+    """And settled within the call of ``on_done``: no task is created or woken."""
     async with Probe() as probe:
         tasks = asyncio.all_tasks()
-        probe.give(3)
-        assert (probe.begun, probe.in_flight, probe.requests) == ([3], 3, 1)
+        probe.add(3)
+        assert (probe.sent_at_once, probe.in_flight, probe.requests) == ([3], 3, 1)
         probe.answer()
         assert (probe.books, probe.in_flight, probe.requests) == ((3, {}), 0, 0)
         assert asyncio.all_tasks() == tasks
@@ -104,18 +104,18 @@ async def test_a_batch_leaves_in_the_call_that_takes_it():
 @pytest.mark.parametrize(
     ("rejected", "books"), [(2, (8, {"partial_success": 2})), (99, (0, {"partial_success": 10})), (-1, (10, {}))]
 )
-async def test_a_partial_success_refuses_what_was_rejected(rejected, books):
-    """As many as there are, at most."""
+async def test_items_rejected_in_a_partial_success_are_refused(rejected, books):
+    """At most as many as there are."""
     async with Probe() as probe:
-        probe.give(10)
+        probe.add(10)
         probe.answer(rejected)
         assert probe.books == books
 
 
-async def test_what_failed_is_sent_again_by_a_task():
-    """After the backoff, once; the outage is reported and ends."""
+async def test_a_failed_attempt_is_repeated_by_a_task():
+    """Once, after the backoff; the outage is reported, and its end as well."""
     async with Probe() as probe:
-        probe.give(3)
+        probe.add(3)
         probe.answer(down())
         await probe.fake_clock.advance(4)
         assert (probe.sent, probe.in_flight, probe.requests) == ([], 3, 0)
@@ -125,10 +125,10 @@ async def test_what_failed_is_sent_again_by_a_task():
         assert [status for status, _ in probe.host.statuses] == [Status.RECOVERABLE_ERROR, Status.OK]
 
 
-async def test_the_time_of_the_begun_attempt_counts():
-    """``max_elapsed_time`` begins with it."""
+async def test_the_time_of_the_first_attempt_counts():
+    """``max_elapsed_time`` starts with it."""
     async with Probe(retry_on_failure={"max_elapsed_time": "8s", "max_interval": "6s"}) as probe:
-        probe.give(3)
+        probe.add(3)
         await probe.fake_clock.advance(4)
         probe.answer(down())
         await probe.fake_clock.advance(10)
@@ -144,68 +144,70 @@ async def test_the_time_of_the_begun_attempt_counts():
     ],
 )
 async def test_what_is_refused_is_not_sent_again(outcome, reason):
-    """And the next goes on."""
+    """And the next batch is sent."""
     async with Probe(sending_queue={"num_consumers": 1}) as probe:
-        probe.give(3, 4)
+        probe.add(3, 4)
         probe.answer(outcome)
         await probe.fake_clock.advance(10)
         probe.answer()
-        assert (probe.begun, probe.sent, probe.books) == ([3, 4], [], (4, {reason: 3}))
+        assert (probe.sent_at_once, probe.sent, probe.books) == ([3, 4], [], (4, {reason: 3}))
 
 
-async def test_what_is_too_large_goes_in_parts():
-    """The task cuts it; later ones of the size are not begun."""
+async def test_a_batch_that_is_too_large_is_sent_in_parts():
+    """The task cuts it; later batches of that size are not sent at once."""
     async with Probe() as probe:
-        probe.give(2000)
+        probe.add(2000)
         probe.answer(TooLargeError("413", reason="http_413"))
         await probe.fake_clock.advance(1)
         assert (sum(probe.sent), max(probe.sent) < 2000, probe.books) == (2000, True, (2000, {}))
-        probe.give(2001)
+        probe.add(2001)
         await probe.fake_clock.advance(1)
-        assert (probe.begun, probe.books) == ([2000], (4001, {}))
+        assert (probe.sent_at_once, probe.books) == ([2000], (4001, {}))
 
 
-async def test_consumers_bound_what_is_under_way_and_the_order_stays():
-    """Begun and in tasks together: one that waits for its next attempt keeps its place."""
+async def test_num_consumers_limits_concurrent_requests_and_the_order_is_kept():
+    """At once and in tasks together; a batch that waits for its next attempt keeps its place."""
     async with Probe(sending_queue={"num_consumers": 2}) as probe:
-        probe.give(1, 2, 3, 4, 5)
-        assert probe.begun == [1, 2]
+        probe.add(1, 2, 3, 4, 5)
+        assert probe.sent_at_once == [1, 2]
         probe.answer(down())
         await probe.fake_clock.advance(1)
-        assert probe.begun == [1, 2]
+        assert probe.sent_at_once == [1, 2]
         probe.answer()
-        assert probe.begun == [1, 2, 3]
+        assert probe.sent_at_once == [1, 2, 3]
         await probe.fake_clock.advance(10)
-        assert (probe.sent, probe.begun) == ([1], [1, 2, 3, 4]), "the task is over, its place is taken without one"
+        assert (probe.sent, probe.sent_at_once) == ([1], [1, 2, 3, 4]), (
+            "the task has ended, and the next batch needs none"
+        )
         probe.answer()
         probe.answer()
-        assert probe.begun == [1, 2, 3, 4, 5]
+        assert probe.sent_at_once == [1, 2, 3, 4, 5]
         probe.answer()
         assert probe.books == (15, {})
 
 
 async def test_one_consumer_keeps_the_order_through_failures():
-    """Nothing overtakes what is tried again."""
+    """Nothing overtakes a batch that is retried."""
     async with Probe(sending_queue={"num_consumers": 1}) as probe:
-        probe.give(1, 2, 3)
+        probe.add(1, 2, 3)
         probe.answer()
         probe.answer(down())
         probe.script = [down()]
         await probe.fake_clock.advance(100)
-        assert (probe.begun, probe.sent) == ([1, 2, 3], [2, 2])
+        assert (probe.sent_at_once, probe.sent) == ([1, 2, 3], [2, 2])
         probe.answer()
         assert probe.books == (6, {})
 
 
-async def test_what_cannot_be_begun_goes_in_a_task():
-    """Not now, or not at all: an exporter that fails to begin loses nothing."""
+async def test_a_batch_that_cannot_be_sent_at_once_is_sent_in_a_task():
+    """Not now, or not at all: nothing is lost if ``try_send`` raises."""
     async with Probe(sending_queue={"num_consumers": 1}) as probe:
-        probe.begins = False
-        probe.give(1, 2)
+        probe.sends_at_once = False
+        probe.add(1, 2)
         await probe.fake_clock.advance(0)
         assert (probe.sent, probe.books) == ([1, 2], (3, {}))
-        probe.begin = lambda *_: 1 / 0
-        probe.give(4)
+        probe.try_send = lambda *_: 1 / 0
+        probe.add(4)
         await probe.fake_clock.advance(0)
         assert (probe.sent, probe.books) == ([1, 2, 4], (7, {}))
 
@@ -215,20 +217,20 @@ async def test_what_cannot_be_begun_goes_in_a_task():
     [
         ({"max_items": 5}, {}),
         ({"max_request_bytes": 1000}, {}),
-        ({"keeps_timeout": False}, {"timeout": "1s"}),
+        ({"enforces_timeout": False}, {"timeout": "1s"}),
         ({}, {"sending_queue": {"batch": {"min_size": 1, "flush_timeout": "1s"}}}),
         ({}, {"sending_queue": {"enabled": False}}),
     ],
 )
-async def test_only_a_batch_as_it_is_is_begun(limits, config):
-    """Not what has to be split or merged, not where a timeout has to be kept, not without a queue."""
+async def test_only_whole_batches_are_sent_at_once(limits, config):
+    """Not if they must be split or merged, not if a timeout must be enforced, and not without a queue."""
     async with type("Limited", (Probe,), limits)(**config) as probe:
         await probe.consume(traces(spans=10))
         await probe.fake_clock.advance(1)
-        assert (probe.begun, probe.books) == ([], (10, {}))
+        assert (probe.sent_at_once, probe.books) == ([], (10, {}))
 
 
-async def test_who_waits_for_the_result_hears_it():
+async def test_a_caller_that_waits_for_the_result_receives_it():
     """Success and refusal."""
     async with Probe(sending_queue={"wait_for_result": True}) as probe:
         first, second = (asyncio.ensure_future(probe.consume(traces(spans=n))) for n in (1, 2))
@@ -241,8 +243,8 @@ async def test_who_waits_for_the_result_hears_it():
         assert await second is None
 
 
-async def test_what_waits_is_kept_without_its_index():
-    """Only what is begun at once keeps it: a queue is bytes."""
+async def test_what_waits_is_stored_without_its_index():
+    """Only a batch that is sent at once keeps it: a queue holds bytes."""
 
     class Kept(MemoryStorage):
         durable = False
@@ -269,11 +271,11 @@ async def test_what_waits_is_kept_without_its_index():
 
 
 class TestShutdown:
-    async def test_what_is_answered_in_time_is_delivered(self):
-        """And what waited is begun meanwhile."""
+    async def test_batches_that_are_answered_in_time_are_delivered(self):
+        """And batches that waited are sent meanwhile."""
         probe = Probe(sending_queue={"num_consumers": 1})
         async with probe:
-            probe.give(1, 2, 3)
+            probe.add(1, 2, 3)
             stopping = asyncio.ensure_future(probe.shutdown())
             for _ in range(3):
                 await probe.fake_clock.advance(1)
@@ -281,19 +283,19 @@ class TestShutdown:
             await stopping
             assert probe.books == (6, {})
 
-    async def test_what_is_not_is_dropped_once(self):
-        """An answer that comes too late changes nothing."""
+    async def test_other_batches_are_dropped_once(self):
+        """An answer that arrives too late changes nothing."""
         probe = Probe(sending_queue={"num_consumers": 2})
         async with probe:
-            probe.give(1, 2, 4)
+            probe.add(1, 2, 4)
         for outcome in (0, down()):
             probe.answer(outcome)
         await probe.fake_clock.advance(10)
         assert (probe.books, probe.in_flight, probe.requests) == ((0, {"shutdown": 7}), 0, 0)
-        assert (probe.begun, probe.sent) == ([1, 2], [])
+        assert (probe.sent_at_once, probe.sent) == ([1, 2], [])
 
-    async def test_a_durable_queue_keeps_it(self):
-        """It is sent after the restart, and in flight until then."""
+    async def test_a_durable_queue_keeps_them(self):
+        """They are sent after the restart, and are in flight until then."""
 
         class Durable(MemoryStorage):
             durable = True
@@ -306,7 +308,7 @@ class TestShutdown:
         probe = Probe(sending_queue={"storage": "disk"})
         probe.host = FakeHost(extensions={"disk": Disk()})
         await probe.start(probe.host)
-        probe.give(5)
+        probe.add(5)
         stopping = asyncio.ensure_future(probe.shutdown())
         await probe.fake_clock.advance(20)
         await stopping
@@ -315,17 +317,17 @@ class TestShutdown:
         again = Probe(sending_queue={"storage": "disk"})
         again.host = FakeHost(extensions={"disk": Disk()})
         await again.start(again.host)
-        assert again.begun == [5]
+        assert again.sent_at_once == [5]
         again.answer()
         assert again.books == (5, {})
         await again.shutdown()
 
     @pytest.mark.parametrize("turns", range(12))
-    async def test_a_failure_in_the_midst_of_the_end_is_counted_once(self, turns):
-        """Whichever turn of the loop it comes in: dropped, and nothing is sent by a task that outlives the exporter."""
+    async def test_a_failure_during_the_shutdown_is_counted_once(self, turns):
+        """In whichever turn of the loop it happens: dropped, and no task that outlives the exporter sends anything."""
         probe = Probe()
         await probe.start(probe.host)
-        probe.give(3)
+        probe.add(3)
         stopping = asyncio.ensure_future(probe.shutdown())
         await probe.fake_clock.advance(1)
         stopping.cancel()
@@ -354,7 +356,7 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("take"), st.integers(1, 5)),
         st.tuples(st.just("answer"), st.integers(0, 9), OUTCOMES),
-        st.tuples(st.just("begins"), st.booleans()),
+        st.tuples(st.just("sends_at_once"), st.booleans()),
         st.tuples(st.just("advance"), st.integers(0, 20)),
     ),
     max_size=40,
@@ -363,21 +365,21 @@ STEPS = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(STEPS, st.lists(OUTCOMES, max_size=10), st.integers(1, 3))
-def test_the_books_close_whatever_happens(steps, script, senders):
-    """Every item ends once; at no time are more requests under way than there are senders; one sender keeps the order."""
+def test_the_books_close_whatever_happens(steps, script, num_consumers):
+    """Every item is settled once, requests stay within ``num_consumers``, and one consumer keeps the order."""
 
     async def run():
         received, first_attempts = 0, []
-        probe = Probe(sending_queue={"num_consumers": senders}, retry_on_failure={"max_elapsed_time": "30s"})
+        probe = Probe(sending_queue={"num_consumers": num_consumers}, retry_on_failure={"max_elapsed_time": "30s"})
         probe.script = list(script)
 
-        def begin(batch, done):
-            begun = Probe.begin(probe, batch, done)
-            if begun:
+        def try_send(batch, on_done):
+            is_sent = Probe.try_send(probe, batch, on_done)
+            if is_sent:
                 first_attempts.append(batch.wire)
-            return begun
+            return is_sent
 
-        probe.begin = begin
+        probe.try_send = try_send
         sent = probe.send
 
         async def send(payload):
@@ -394,17 +396,21 @@ def test_the_books_close_whatever_happens(steps, script, senders):
                     given_wires.append(batch.wire)
                     received += batch.item_count
                     probe.try_consume(batch)
-                elif step == "answer" and probe.dones:
-                    probe.answer(what[1], what[0] % len(probe.dones))
-                elif step == "begins":
-                    probe.begins = what[0]
+                elif step == "answer" and probe.callbacks:
+                    probe.answer(what[1], what[0] % len(probe.callbacks))
+                elif step == "sends_at_once":
+                    probe.sends_at_once = what[0]
                 elif step == "advance":
                     await probe.fake_clock.advance(what[0])
                 delivered, reasons = probe.books
                 assert received == delivered + sum(reasons.values()) + probe.in_flight
-                assert len(probe.dones) <= probe.requests <= senders
+                assert len(probe.callbacks) <= probe.requests <= num_consumers
         delivered, reasons = probe.books
-        assert (received, probe.in_flight, probe.requests) == (delivered + sum(reasons.values()), 0, len(probe.dones))
-        assert senders > 1 or first_attempts == given_wires[: len(first_attempts)]
+        assert (received, probe.in_flight, probe.requests) == (
+            delivered + sum(reasons.values()),
+            0,
+            len(probe.callbacks),
+        )
+        assert num_consumers > 1 or first_attempts == given_wires[: len(first_attempts)]
 
     asyncio.run(run())

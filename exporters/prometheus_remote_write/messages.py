@@ -1,4 +1,7 @@
-"""The few remote-write messages that are written once a label, a resource or a family, not once a point."""
+"""Remote-write messages that are written once per label, resource or metric family. Points are left to the kernel.
+
+Source: prometheus prompb/remote.proto, prompb/types.proto.
+"""
 
 import struct
 from typing import Final
@@ -11,7 +14,7 @@ _METADATA_TYPE: Final = {"counter": 1, "gauge": 2, "histogram": 3, "summary": 5}
 
 
 def encode_label(name: str, value: str) -> bytes:
-    """A Label as a field of TimeSeries or Exemplar."""
+    """A Label, as a field of TimeSeries or Exemplar."""
     return field(b"\x0a", field(b"\x0a", name.encode()) + field(b"\x12", value.encode()))
 
 

@@ -1,0 +1,301 @@
+"""QueuedExporter: what an exporter to a backend derives from, so that all it has to write is its ``send``.
+
+Source: the Collector's exporter/exporterhelper (keys, defaults, metric names, retry rules).
+"""
+
+import asyncio
+import random
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Final, Generic, TypeVar
+
+from collector.api import Exporter, Host, RetryableError, Settings
+from collector.delivery.config import ExporterConfig
+from collector.delivery.health import BackendHealth
+from collector.delivery.log import RateLimitedLog
+from collector.delivery.metrics import ExporterMetrics
+from collector.delivery.parts import Part, split_to_limits, whole_part
+from collector.delivery.queue import SendingQueue
+from collector.delivery.retry import RetryPolicy
+from collector.delivery.sender import Sender
+from collector.delivery.settlement import Settlement
+from collector.delivery.storage import Storage, open_storage
+from collector.delivery.tasks import TaskSet, wait_for_first
+from collector.model import Batch, Signal
+
+__all__ = ["QueuedExporter"]
+
+P = TypeVar("P")
+
+_MESSAGE_MAX_CHARS: Final = 200
+
+
+class QueuedExporter(Exporter, Generic[P]):
+    """Base of exporters to a backend: it queues, retries, splits and counts. A subclass implements :meth:`send`.
+
+    ``P`` is the payload of a request. In a ``QueuedExporter[Batch]``, ``send`` receives batches within
+    ``max_request_bytes`` and ``max_items``; an exporter with another payload also implements :meth:`encode` and
+    :meth:`cut`. Connections are opened in :meth:`open` and closed in :meth:`close`.
+
+    An exporter never delays or duplicates what another exporter receives, and every item that it takes is delivered,
+    refused by the backend, or dropped with a reason.
+
+    Example::
+
+        class LinesExporter(QueuedExporter[Batch]):
+            max_request_bytes = 1024 * 1024
+
+            async def open(self, host: Host) -> None:
+                self._client = LinesClient(self._url)
+
+            async def close(self) -> None:
+                await self._client.close()
+
+            async def send(self, payload: Batch) -> None:
+                status = await self._client.post(payload.wire)
+                if status == 503:
+                    raise RetryableError("the server is overloaded", reason="http_503")
+                if status != 200:
+                    raise PermanentError(f"the server answered {status}", reason=f"http_{status}")
+    """
+
+    settles_by_itself = True
+    max_request_bytes: int = 0
+    """Size limit of a request, to be set just below the backend's; 0 means no limit. Lowered when the backend refuses a
+    smaller request as too large."""
+    max_items: int = 0
+    """Limit of the items in a request; 0 means no limit."""
+    enforces_timeout: ClassVar[bool] = False
+    """True: :meth:`send` ends within the configured ``timeout`` by itself. This saves a timer per request, which costs
+    as much as queue and ledger together."""
+    drain_timeout_s: ClassVar[float] = 10.0
+    """How long ``shutdown`` continues to send; the service may end it earlier by cancelling it."""
+
+    def __init__(
+        self, settings: Settings, config: ExporterConfig, *, uniform: Callable[[float, float], float] = random.uniform
+    ) -> None:
+        """``uniform(low, high)`` provides the jitter of the waits between attempts."""
+        queue_config = config.sending_queue
+        self.settings = settings
+        self.telemetry = settings.telemetry
+        self.health = BackendHealth(f"exporter {settings.id}", settings.clock)
+        self.waits_for_result = queue_config.wait_for_result or not queue_config.enabled
+        self._queue_config = queue_config
+        self._host: Host | None = None
+        self._is_shut_down = False
+        self._tasks = TaskSet()
+        self._log = RateLimitedLog(settings.telemetry.log, settings.clock)
+        self._retry = RetryPolicy(config.retry_on_failure, settings.clock, uniform)
+        self._queues = {
+            signal: SendingQueue(signal, queue_config, settings.clock) for signal in sorted(settings.signals)
+        }
+        self._settlements = {
+            signal: Settlement(queue, self.telemetry, self._log) for signal, queue in self._queues.items()
+        }
+        self._senders: dict[Signal, Sender[P]] = {}
+        metrics = ExporterMetrics(settings, self._queues, self._senders)
+        timeout_s = None if self.enforces_timeout else config.timeout or None
+        sends_at_once = (
+            type(self).try_send is not QueuedExporter.try_send
+            and timeout_s is None
+            and queue_config.enabled
+            and queue_config.batch is None
+        )
+        for signal, queue in self._queues.items():
+            self._senders[signal] = Sender(
+                self,
+                queue,
+                self._settlements[signal],
+                self._retry,
+                self.health,
+                tasks=self._tasks,
+                log=self._log,
+                clock=settings.clock,
+                timeout_s=timeout_s,
+                sends_at_once=sends_at_once,
+                record_merged=metrics.record_merged,
+            )
+
+    # What subclasses implement.
+
+    @abstractmethod
+    async def send(self, payload: P) -> int | None:
+        """Make one attempt to deliver the payload.
+
+        Runs under the configured ``timeout``, unless ``enforces_timeout`` is set. Returns how many items of the payload
+        the backend rejected while it accepted the others (partial success).
+
+        Raises:
+            PermanentError: refused; the items are counted under its reason and not sent again. TooLargeError: the same,
+                but a payload that can be cut is sent again in parts.
+            RetryableError: not possible now; sent again after the backoff, and not before ``retry_after_s``.
+        """
+
+    def try_send(
+        self,
+        batch: Batch,  # noqa: ARG002 - by default there is no way
+        on_done: Callable[[int | Exception], None],  # noqa: ARG002
+    ) -> bool:
+        """Do what :meth:`send` does without a task, which is most of what sending a small batch costs.
+
+        Optional, for exporters whose payload is the batch itself. ``on_done`` must be called exactly once, later and
+        never from within this method, with what ``send`` would have returned or raised. False: the batch cannot be sent
+        at once, and nothing was done. Only called if no ``timeout`` has to be enforced from outside (see
+        ``enforces_timeout``) and for batches within the limits.
+        """
+        return False
+
+    def encode(self, batch: Batch) -> Sequence[Part[P]]:
+        """The requests that carry the batch. Items in none of them must have been dropped and counted by this method.
+
+        Called once per batch, however often its parts are sent. The default is the batch itself, split by the limits.
+        """
+        return [whole_part(part) for part in self.split(batch)]  # P = Batch
+
+    def cut(self, part: Part[P]) -> Sequence[Part[P]]:
+        """The part's items, in order, as parts of about half its size; the part alone if it cannot be cut."""
+        batch: Any = part.payload  # P = Batch
+        return [
+            Part(half, half.item_count, part.shard, half.size_bytes)
+            for half in batch.split(max_bytes=part.size_bytes // 2)
+        ]
+
+    def split(self, batch: Batch) -> list[Batch]:
+        """The batch as batches within ``max_request_bytes`` and ``max_items``."""
+        return split_to_limits(batch, self.max_request_bytes, self.max_items)
+
+    async def open(self, host: Host) -> None:
+        """Create clients. Must not wait for other servers."""
+
+    async def close(self) -> None:
+        """Release what :meth:`open` created; nothing is sent any more."""
+
+    def note_partial_success(self, signal: Signal, rejected_count: int, message: str) -> None:
+        """Log what the backend said about a partial success. Rejected items are counted by what ``send`` returns."""
+        printable = "".join(ch if ch.isprintable() else " " for ch in message[:_MESSAGE_MAX_CHARS])
+        self._log.warning(
+            "the backend answered with partial success",
+            signal=str(signal),
+            rejected=rejected_count,
+            message=" ".join(printable.split()),
+        )
+
+    # The component.
+
+    async def start(self, host: Host) -> None:
+        """See :class:`collector.api.Component`."""
+        storages = self._open_storages(host)
+        self._host = host
+        await self.open(host)
+        self.health.start(host)
+        if not self._queue_config.enabled:
+            return
+        for signal, queue in self._queues.items():
+            restored_count = queue.open(storages.get(signal), host.admission.charge)
+            if restored_count:
+                self.telemetry.created(signal, restored_count)
+            queue.start(self._queue_config.num_consumers, self._senders[signal].start_sending)
+            if queue.merges:
+                self._tasks.spawn(queue.flush_when_due())
+
+    async def shutdown(self) -> None:
+        """Send what is queued until ``drain_timeout_s`` is over and drop the remainder; a durable storage keeps it."""
+        if self._is_shut_down:
+            return
+        self._is_shut_down = True
+        try:
+            if self._host is not None:
+                await self._drain()
+        finally:
+            for sender in self._senders.values():
+                sender.stop()
+            await self._tasks.cancel_all()
+            for signal, queue in self._queues.items():
+                for unit in queue.take_all():
+                    self._settlements[signal].abandon(unit)
+            if self._host is not None:
+                await self.close()
+
+    async def consume(self, batch: Batch) -> None:
+        """See :class:`collector.api.Exporter`."""
+        if self.try_consume(batch) or not batch.item_count:
+            return
+        if self._is_shut_down:
+            self._settlements[batch.signal].drop_on_shutdown(batch.item_count)
+            raise RetryableError("the exporter is shutting down", reason="shutdown")
+        if not self._queue_config.enabled:
+            await self._send_unqueued(batch)
+            return
+        result = asyncio.get_running_loop().create_future()
+        if reason := self._enqueue(batch, result):
+            raise RetryableError(f"the queue of {self.settings.id} is full", reason=reason)
+        await result
+
+    def try_consume(self, batch: Batch) -> bool:
+        """See :class:`collector.api.Exporter`."""
+        if self.waits_for_result:
+            return False
+        if self._is_shut_down:
+            self._settlements[batch.signal].drop_on_shutdown(batch.item_count)
+        elif batch.item_count:
+            self._enqueue(batch, None)
+        return True
+
+    def blocks_on_overflow(self) -> bool:
+        """See :class:`collector.api.Exporter`."""
+        return self._queue_config.enabled and self._queue_config.block_on_overflow
+
+    def has_room(self, batch: Batch) -> bool:
+        """See :class:`collector.api.Exporter`."""
+        return not self._is_shut_down and (not self._queue_config.enabled or self._queues[batch.signal].has_room(batch))
+
+    def in_flight_items(self) -> Mapping[Signal, int]:
+        """See :class:`collector.api.Exporter`."""
+        return {signal: settlement.in_flight_count for signal, settlement in self._settlements.items()}
+
+    # Helpers.
+
+    def _enqueue(self, batch: Batch, result: asyncio.Future[None] | None) -> str:
+        """Add the batch to its queue. Returns the reason if it was dropped instead, otherwise an empty string."""
+        signal = batch.signal
+        try:
+            if self._queues[signal].try_add(batch, result):
+                return ""
+        except OSError as exc:
+            self._settlements[signal].drop_on_full_storage(batch.item_count, exc)
+            return "storage_full"
+        self._settlements[signal].drop_on_full_queue(batch.item_count)
+        return "queue_full"
+
+    async def _send_unqueued(self, batch: Batch) -> None:
+        """Send without a queue, while the caller waits."""
+        charge = self._host.admission.charge if self._host is not None else None
+        if charge is not None:
+            charge(batch.memory_bytes)
+        try:
+            error = await self._senders[batch.signal].send_unqueued(batch)
+        finally:
+            if charge is not None:
+                charge(-batch.memory_bytes)
+        if error is not None:
+            raise error
+
+    def _open_storages(self, host: Host) -> dict[Signal, Storage]:
+        extension_id = self._queue_config.storage
+        if not self._queue_config.enabled or not extension_id:
+            return {}
+        key = f"exporters::{self.settings.id}::sending_queue::storage"
+        return {
+            signal: open_storage(host, extension_id, f"{self.settings.id} {signal}", key=key) for signal in self._queues
+        }
+
+    async def _drain(self) -> None:
+        """Return when everything is settled or the time is over."""
+        self._retry.drain()
+        for queue in self._queues.values():
+            queue.flush()
+        await wait_for_first(self._wait_empty(), self.settings.clock.sleep(self.drain_timeout_s))
+
+    async def _wait_empty(self) -> None:
+        for queue in self._queues.values():
+            await queue.wait_empty()

@@ -1,0 +1,297 @@
+"""Sender: sends the units of one queue, attempt after attempt, until every item of them is settled.
+
+A unit is sent at once, in the call that adds it to the queue, if the exporter can (``try_send``); otherwise in a task.
+What follows a failure always happens in a task. There is no task that waits for work: the queue passes on at most
+``num_consumers`` units at a time, and a sender that has released one asks for the next.
+
+Order: with ``num_consumers: 1`` the batches of a signal are sent one after the other, the parts of one batch in the
+order of ``encode``; parts of different shards are sent at the same time.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Generic, Protocol, TypeVar
+
+from collector.api import Clock, PermanentError, RetryableError, TooLargeError
+from collector.delivery.health import BackendHealth
+from collector.delivery.log import RateLimitedLog
+from collector.delivery.parts import Part, is_within_limits, whole_part
+from collector.delivery.queue import SendingQueue, SendUnit
+from collector.delivery.retry import Backoff, RetryPolicy
+from collector.delivery.settlement import Settlement
+from collector.delivery.tasks import TaskSet
+from collector.model import Batch
+
+__all__ = ["PartSender", "Sender"]
+
+P = TypeVar("P")
+
+# A backend that refuses a request smaller than this as too large has another problem.
+_SMALLEST_LIMIT_BYTES: Final = 32 * 1024
+
+
+class PartSender(Protocol[P]):
+    """What a sender needs of its exporter. See :class:`collector.delivery.QueuedExporter` for what the members mean."""
+
+    max_request_bytes: int
+    max_items: int
+
+    async def send(self, payload: P) -> int | None:
+        """One attempt; returns how many items the backend rejected."""
+        ...
+
+    def try_send(self, batch: Batch, on_done: Callable[[int | Exception], None]) -> bool:
+        """One attempt without a task."""
+        ...
+
+    def encode(self, batch: Batch) -> Sequence[Part[P]]:
+        """The requests that carry the batch."""
+        ...
+
+    def cut(self, part: Part[P]) -> Sequence[Part[P]]:
+        """The part in about two halves."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _FailedAttempt:
+    """A first attempt that was made without a task and failed."""
+
+    batch: Batch
+    started_s: float
+    error: Exception
+
+
+class Sender(Generic[P]):
+    """See the module. ``timeout_s`` bounds an attempt (None: the exporter does); ``sends_at_once``: try it first."""
+
+    def __init__(
+        self,
+        exporter: PartSender[P],
+        queue: SendingQueue,
+        settlement: Settlement,
+        retry: RetryPolicy,
+        health: BackendHealth,
+        *,
+        tasks: TaskSet,
+        log: RateLimitedLog,
+        clock: Clock,
+        timeout_s: float | None,
+        sends_at_once: bool,
+        record_merged: Callable[[int, int], None],
+    ) -> None:
+        self._exporter = exporter
+        self._queue = queue
+        self._settlement = settlement
+        self._retry = retry
+        self._health = health
+        self._tasks = tasks
+        self._log = log
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._sends_at_once = sends_at_once
+        self._record_merged = record_merged
+        self._stopped = False
+        self.in_flight_requests = 0
+
+    def start_sending(self, unit: SendUnit) -> None:
+        """Send the unit, at once if possible, otherwise in a task."""
+        if not self._try_send(unit):
+            self._tasks.spawn(self._send_units(unit))
+
+    async def send_unqueued(self, batch: Batch) -> Exception | None:
+        """Send a batch without the queue, as in the Collector; returns the error for the caller, which waits."""
+        unit = self._settlement.begin_unqueued(batch)
+        try:
+            return await self._send_batches(unit, [batch])
+        except asyncio.CancelledError:
+            self._settlement.cancel(unit)
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever a faulty exporter raises
+            self._settlement.fail(unit, exc)
+            error = _internal_error()
+            error.__cause__ = exc
+            return error
+        finally:
+            self._settlement.end_unqueued(batch)
+
+    def stop(self) -> None:
+        """Ignore outcomes of attempts from now on: what is not settled yet is about to be dropped."""
+        self._stopped = True
+
+    # At once.
+
+    def _try_send(self, unit: SendUnit) -> bool:
+        """Send the unit without a task. False: nothing was done."""
+        if not self._sends_at_once:
+            return False
+        exporter = self._exporter
+        try:
+            batch = self._queue.read_single(unit)
+            if not (
+                is_within_limits(batch, exporter.max_request_bytes, exporter.max_items)
+                and exporter.try_send(batch, partial(self._on_done, unit, batch, self._clock.monotonic_s()))
+            ):
+                return False
+        except Exception:  # noqa: BLE001 - the task runs into the same error and counts it
+            return False
+        self.in_flight_requests += 1
+        return True
+
+    def _on_done(self, unit: SendUnit, batch: Batch, started_s: float, outcome: int | Exception) -> None:
+        """Settle a unit that was sent at once. If the attempt failed, a task continues as if it had made it."""
+        self.in_flight_requests -= 1
+        if self._stopped:
+            return
+        if isinstance(outcome, Exception):
+            self._tasks.spawn(self._send_units(unit, _FailedAttempt(batch, started_s, outcome)))
+            return
+        self._health.record_success()
+        self._settlement.deliver(unit, batch.item_count, outcome)
+        self._settlement.release(unit, None)
+        next_unit = self._queue.next_unit()
+        if next_unit is not None:
+            self.start_sending(next_unit)
+
+    # In a task.
+
+    async def _send_units(self, unit: SendUnit | None, failed: _FailedAttempt | None = None) -> None:
+        """Send one unit after the other while there are any that cannot be sent at once."""
+        while unit is not None:
+            try:
+                error = await self._send_batches(unit, self._read(unit) if failed is None else [failed.batch], failed)
+            except Exception as exc:  # noqa: BLE001 - must not end the task: the queue counts on the place it fills
+                self._settlement.fail(unit, exc)
+                error = _internal_error()
+            self._settlement.release(unit, error)
+            failed, unit = None, self._queue.next_unit()
+            if unit is not None and self._try_send(unit):
+                return
+
+    def _read(self, unit: SendUnit) -> list[Batch]:
+        batches = self._queue.read(unit)
+        if self._queue.merges:
+            self._record_merged(unit.unsettled_count, unit.size_bytes)
+        return batches
+
+    async def _send_batches(
+        self, unit: SendUnit, batches: Iterable[Batch], failed: _FailedAttempt | None = None
+    ) -> Exception | None:
+        """Settle all items of the batches; returns the error that a caller who waits for the result should receive."""
+        errors: list[Exception] = []
+        for batch in batches:
+            encoded = self._exporter.encode(batch) if failed is None else [whole_part(batch)]
+            item_count = encoded[0].item_count if len(encoded) == 1 else sum(part.item_count for part in encoded)
+            if item_count != batch.item_count:
+                self._settlement.leave_out(unit, batch.item_count - item_count)
+            if len(encoded) == 1:  # nearly always
+                await self._settle_part(unit, encoded[0], errors, failed)
+                continue
+            shards: dict[int, list[Part[P]]] = {}
+            for part in encoded:
+                shards.setdefault(part.shard, []).append(part)
+            if len(shards) == 1:
+                (parts,) = shards.values()
+                await self._settle_in_order(unit, parts, errors)
+            elif shards:
+                async with asyncio.TaskGroup() as group:
+                    for parts in shards.values():
+                        group.create_task(self._settle_in_order(unit, parts, errors))
+        if not errors:
+            return None
+        # One part that the backend may accept later makes the whole batch worth sending again: at least once rather
+        # than at most once.
+        return next((error for error in errors if isinstance(error, RetryableError)), errors[0])
+
+    async def _settle_in_order(self, unit: SendUnit, parts: Sequence[Part[P]], errors: list[Exception]) -> None:
+        for part in parts:
+            await self._settle_part(unit, part, errors)
+
+    async def _settle_part(
+        self, unit: SendUnit, part: Part[P], errors: list[Exception], failed: _FailedAttempt | None = None
+    ) -> None:
+        try:
+            rejected_count = await self._deliver(part, failed)
+        except PermanentError as exc:
+            if isinstance(exc, TooLargeError) and (halves := self._cut(part)):
+                await self._settle_in_order(unit, halves, errors)
+                return
+            self._settlement.refuse(unit, part.item_count, exc)
+            errors.append(exc)
+        except RetryableError as exc:
+            self._settlement.give_up(unit, part.item_count, exc, self._retry.drop_reason)
+            errors.append(exc)
+        else:
+            self._settlement.deliver(unit, part.item_count, rejected_count)
+
+    def _cut(self, part: Part[P]) -> Sequence[Part[P]]:
+        """Halves of a part that the backend found too large, or nothing if cutting is of no use. Lowers the size limit.
+
+        Requests are merged on receipt and by ``sending_queue.batch``. What the backend would have accepted one by one
+        must not be lost because of that.
+        """
+        size_bytes, exporter = part.size_bytes, self._exporter
+        if size_bytes < 2 * _SMALLEST_LIMIT_BYTES or len(halves := exporter.cut(part)) < 2:
+            return ()
+        if not exporter.max_request_bytes or size_bytes <= exporter.max_request_bytes:
+            exporter.max_request_bytes = size_bytes // 2
+            self._log.warning(
+                "the backend refused a request as too large; batches are split from now on",
+                size_bytes=size_bytes,
+                split_at_bytes=exporter.max_request_bytes,
+            )
+        return halves
+
+    # Attempts.
+
+    async def _deliver(self, part: Part[P], failed: _FailedAttempt | None) -> int:
+        """Attempt the part until it succeeds, and return how many items were rejected; raises the last error.
+
+        ``failed`` stands for the first attempt if that was made at once.
+        """
+        backoff: Backoff | None = None
+        started_s = self._clock.monotonic_s() if failed is None else failed.started_s
+        while True:
+            try:
+                rejected_count = await self._attempt(part, failed)
+            except RetryableError as exc:
+                error = exc
+            else:
+                self._health.record_success()
+                return rejected_count
+            failed = None
+            self._health.record_failure(error)
+            backoff = backoff or self._retry.backoff(started_s)
+            wait_s = backoff.next_wait_s(self._clock.monotonic_s(), error.retry_after_s)
+            if wait_s is None:
+                raise error
+            self._log.warning(
+                "sending failed and will be retried", wait_s=round(wait_s, 1), reason=error.reason, error=str(error)
+            )
+            await self._retry.wait(wait_s)
+
+    async def _attempt(self, part: Part[P], failed: _FailedAttempt | None) -> int:
+        """One attempt, within the timeout; an attempt that has ``failed`` already raises its error."""
+        self.in_flight_requests += 1
+        try:
+            if failed is not None:
+                raise failed.error
+            if self._timeout_s is None:
+                rejected_count = await self._exporter.send(part.payload)
+            else:
+                async with asyncio.timeout(self._timeout_s):
+                    rejected_count = await self._exporter.send(part.payload)
+        except TimeoutError as exc:
+            raise RetryableError("the backend did not answer in time", reason="timeout") from exc
+        except PermanentError as exc:
+            self._health.record_failure(exc)
+            raise
+        finally:
+            self.in_flight_requests -= 1
+        return rejected_count or 0
+
+
+def _internal_error() -> RetryableError:
+    return RetryableError("the exporter failed with an internal error", reason="internal_error")
