@@ -14,7 +14,7 @@ from collector.api import ConsumeError, Host, Settings, Stage
 from collector.model import Batch, Context, batch_type
 from processors.batch.config import BatchConfig
 
-__all__ = ["BatchStage"]
+__all__ = ["BatchProcessor"]
 
 # whatever the sizes say: offsets in a batch are 32-bit, and memory is needed twice to merge
 _MAX_PART_BYTES: Final = 64 * 1024 * 1024
@@ -50,7 +50,7 @@ class _Shard:
         self.lock = asyncio.Lock()
 
 
-class BatchStage(Stage):
+class BatchProcessor(Stage):
     """One for each pipeline."""
 
     def __init__(self, settings: Settings, config: BatchConfig) -> None:

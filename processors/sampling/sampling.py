@@ -9,16 +9,16 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from collector.api import Component, Host, Settings
+from collector.api import Host, Settings
 from collector.model import Batch, Signal, Traces
 from collector.model.arrays import F64, I32
 from collector.tail_sampling import TailSampler, Verdicts
 from processors.sampling.config import SamplingConfig
-from processors.sampling.logs import SAMPLERS, LogsFollower
+from processors.sampling.logs import SAMPLERS
 from processors.sampling.report import Report, keyed
 from processors.sampling.rules import NO_RULE, Rules, any_glob
 
-__all__ = ["SamplingProcessor", "create"]
+__all__ = ["SamplingProcessor"]
 
 _ROUTES: Final = ("http.route", "url.path", "http.target")
 
@@ -148,10 +148,3 @@ class SamplingProcessor(TailSampler):
 
 
 assert NO_RULE == -1  # the counts above begin with it
-
-
-def create(settings: Settings, config: SamplingConfig) -> Component:
-    """The component."""
-    if Signal.LOGS in settings.signals:
-        return LogsFollower(settings, config)
-    return SamplingProcessor(settings, config)

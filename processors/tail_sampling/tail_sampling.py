@@ -17,7 +17,7 @@ from collector.tail_sampling.sampler import Column
 from processors.tail_sampling.config import TailSamplingConfig
 from processors.tail_sampling.decider import PolicyDecider
 
-__all__ = ["TailSamplingProcessor", "create"]
+__all__ = ["TailSamplingProcessor"]
 
 
 _PREFIX: Final = "otelcol_processor_tail_sampling_"
@@ -121,8 +121,3 @@ class TailSamplingProcessor(TailSampler):
         ages, counts = np.unique(ages_s.astype(np.int64), return_counts=True)
         for age, count in zip(ages.tolist(), counts.tolist(), strict=True):
             histogram.observe(float(age), count)
-
-
-def create(settings: Settings, config: TailSamplingConfig) -> TailSamplingProcessor:
-    """The component."""
-    return TailSamplingProcessor(settings, config)
