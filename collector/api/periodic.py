@@ -28,10 +28,21 @@ class PeriodicTask:
         self._work, self._interval_s, self._clock = work, interval_s, clock
         self.lock = lock or asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+        self._extra_calls: set[asyncio.Task[None]] = set()
+        self._extra_call_waits = False
 
     def start(self) -> None:
         """Begin; the first call comes one interval later."""
         self._task = asyncio.ensure_future(self._repeat())
+
+    def run_soon(self) -> None:
+        """Make one extra call as soon as none is in progress. Does nothing before ``start`` and after ``stop``."""
+        if self._task is None or self._extra_call_waits:
+            return
+        self._extra_call_waits = True
+        call = asyncio.ensure_future(self._call_once())
+        self._extra_calls.add(call)
+        call.add_done_callback(self._extra_calls.discard)
 
     async def stop(self) -> bool:
         """End after the call in progress, if there is one. False: it was not running, so there is nothing to flush."""
@@ -39,8 +50,11 @@ class PeriodicTask:
             return False
         task, self._task = self._task, None
         async with self.lock:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            tasks = [task, *self._extra_calls]
+            for each in tasks:
+                each.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        self._extra_call_waits = False
         return True
 
     async def _repeat(self) -> None:
@@ -48,3 +62,8 @@ class PeriodicTask:
             await self._clock.sleep(self._interval_s)
             async with self.lock:
                 await self._work()
+
+    async def _call_once(self) -> None:
+        async with self.lock:
+            self._extra_call_waits = False
+            await self._work()

@@ -200,8 +200,8 @@ class SamplingConfig(ComponentConfig):
         return self
 
     @property
-    def rest_ratio(self) -> float:
-        """What a trace that nothing is known of is kept with."""
+    def unseen_ratio(self) -> float:
+        """The share of traces that are never seen whose log records are kept."""
         if self.logs.unseen_ratio is not None:
             return self.logs.unseen_ratio
         last = self.rules[-1]

@@ -13,9 +13,9 @@ from collector.model import Signal, Traces
 from collector.testing import FakeClock, Sink, make_settings
 from processors.tail_sampling import factory
 from processors.tail_sampling.config import TailSamplingConfig
-from processors.tail_sampling.features import fnv1a_64, trace_state_value
 from processors.tail_sampling.limits import SecondCounter, TokenBucket
-from processors.tail_sampling.policies import threshold
+from processors.tail_sampling.policies import hash_threshold
+from processors.tail_sampling.span_features import fnv1a_64, trace_state_value
 
 MS = 1_000_000
 TEXTS = ["", "a", "b", "abc", "über", "x" * 2000]
@@ -458,9 +458,9 @@ def test_hash_and_threshold_are_gos():
     assert fnv1a_64(np.zeros((0, 2), np.uint64), b"").tolist() == []
     ids = np.array([[int.from_bytes(b"foobarfo", "big"), int.from_bytes(b"obarfoob", "big")]], np.uint64)
     assert fnv1a_64(ids, b"salt").tolist() == [go_fnv(b"foobarfoobarfoob", b"salt")]
-    assert [threshold(ratio) for ratio in (0.0, -1.0, 1.0, 2.5)] == [0, 0, 2**64 - 1, 2**64 - 1]
-    assert threshold(0.5) == 2**63 - 1
-    assert threshold(0.1) == 1844674407370955263
+    assert [hash_threshold(ratio) for ratio in (0.0, -1.0, 1.0, 2.5)] == [0, 0, 2**64 - 1, 2**64 - 1]
+    assert hash_threshold(0.5) == 2**63 - 1
+    assert hash_threshold(0.1) == 1844674407370955263
 
 
 @given(st.one_of(st.sampled_from(STATES), st.text("ak1=, \t@b*", max_size=30), st.text(max_size=10)))

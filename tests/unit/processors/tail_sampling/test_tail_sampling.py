@@ -98,7 +98,7 @@ async def test_a_trace_is_decided_after_the_wait_and_late_spans_follow():
     assert bench.sut.held_bytes() > 0
     await bench.clock.advance(2)
     assert bench.kept() == [1, 1]
-    assert (bench.sut.held_items(), bench.sut.span_bytes) == (0, 0)
+    assert (bench.sut.held_items(), bench.sut.row_bytes) == (0, 0)
     await bench.clock.advance(5)
     await bench.send((1,), (2, "error"))
     assert bench.kept() == [1, 1, 1]
@@ -388,6 +388,6 @@ async def test_the_ledger_closes_under_churn(strategy):
         assert bench.balanced(), turn
     await bench.sut.shutdown()
     assert bench.sut.held_items() == 0
-    assert bench.sut.span_bytes == 0
+    assert bench.sut.row_bytes == 0
     assert bench.balanced()
     assert bench.kept()
