@@ -2,7 +2,7 @@
 
 The records of a decided trace follow at once. Those of a trace that is undecided, or not seen yet, wait for the decision.
 If no span of the trace arrives within ``decision_wait``, the trace id is compared with the ratio of the last rule.
-Rules: docs/reference/sampling.md, rules 14 to 18.
+Rules: docs/reference/sampling.md, rules 16 to 21.
 """
 
 from collections.abc import Mapping
