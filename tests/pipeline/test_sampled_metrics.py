@@ -1,4 +1,4 @@
-"""Sampling, its logs and the metrics from spans, together in one service as the production example has them."""
+"""Sampling of traces, their logs and metrics from spans in one service, as in the production example."""
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class Target(Exporter):
 
 
 class WithEnds(Registry):
-    """The installed components between ends of ours."""
+    """The installed components, and a receiver and an exporter of the test."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class WithEnds(Registry):
 
 
 def requests():
-    """Every fourth trace is an error; each trace has a span and a log line."""
+    """A batch of spans and one of log records: every trace has one of each, and every fourth trace has an error."""
     ids = np.array([[7, number] for number in range(1, TRACES + 1)], np.uint64)
     failed = np.arange(TRACES) % 4 == 0
     spans, logs = TracesBuilder(), LogsBuilder()
@@ -95,7 +95,7 @@ def requests():
 
 
 async def test_exemplars_and_logs_follow_the_decision():
-    """Exemplars, traces and logs are of the traces that were kept; the books close."""
+    """Exemplars, spans and log records belong to the traces that were kept, and the ledger has no imbalances."""
     registry = WithEnds()
     service = Service(load([f"yaml:{YAML}"], registry=registry))
     await service.start()
