@@ -11,7 +11,7 @@ __all__ = ["ByTrace", "by_trace"]
 
 
 def by_trace(slots: I32) -> "ByTrace":
-    """The rows of a batch grouped by ``slots``. The engine and its decider pass the same array, which is sorted once."""
+    """The rows of a batch grouped by ``slots``. Sampler and decider pass the same array, which is sorted once."""
     global _last  # noqa: PLW0603 - a cache of one entry
     if _last is None or _last[0] is not slots:
         _last = slots, ByTrace(slots)

@@ -41,7 +41,7 @@ class Decider(Protocol):
         ...
 
     def observe(self, batch: Traces, slots: I32, column: ColumnLookup) -> None:
-        """Fold the spans of a batch into the columns. ``slots`` I32[n]: the trace of each span; -1: leave the span out."""
+        """Fold the spans of a batch into the columns. ``slots`` I32[n]: the trace of each span; -1: leave it out."""
         ...
 
     def decide(self, slots: I32, column: ColumnLookup, now_s: float) -> TraceDecisions:

@@ -1,8 +1,8 @@
-"""The stage that holds rows until the decision on their trace: what samplers of traces and followers of decisions share.
+"""The stage that holds rows until their trace is decided: what samplers of traces and followers of decisions share.
 
-A trace is a row of a table, never an object. A trace is due ``decision_wait_s`` after its first row. Above ``max_bytes``
-or ``max_traces`` the oldest rows are evicted: every trace with a row in the oldest held parts is decided early and
-leaves whole, until the remaining rows fit.
+A trace is a row of a table, never an object. A trace is due ``decision_wait_s`` after its first row. Above
+``max_bytes`` or ``max_traces`` the oldest rows are evicted: every trace with a row in the oldest held parts is decided
+early and leaves whole, until the remaining rows fit.
 """
 
 import contextlib
@@ -179,7 +179,7 @@ class HoldingStage(Stage, Generic[B]):
 
     @abstractmethod
     def _decide(self, slots: I32) -> None:
-        """Write the decision on undecided traces into the column ``decision``; they leave with the next ``_release``."""
+        """Write the decision on undecided traces into the column ``decision``; ``_release`` then passes them on."""
 
     async def _decide_due(self) -> None:
         due = self._due(self._clock.monotonic_s())

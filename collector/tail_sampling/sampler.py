@@ -50,7 +50,7 @@ class DecidedTraces:
 
 
 class TailSampler(HoldingStage[Traces]):
-    """See the module. Subclasses may override the hooks ``on_decided``, ``on_late_spans``, ``on_evicted``, ``on_release``."""
+    """See the module. Subclasses may override the hooks, whose names begin with ``on_``."""
 
     def __init__(
         self,
@@ -128,7 +128,8 @@ class TailSampler(HoldingStage[Traces]):
         await self._deciding.stop()
         self._blocking_limit = 0
         self._has_room.set()
-        while self._blocked_count:  # noqa: ASYNC110 - blocked callers are let in before the last decision, one loop turn each
+        # Blocked callers are let in before the last decision.
+        while self._blocked_count:  # noqa: ASYNC110 - one turn of the loop each
             await asyncio.sleep(0)
         await super().shutdown()
 
@@ -264,7 +265,7 @@ class TailSampler(HoldingStage[Traces]):
             self._read_spans()
 
     def _read_spans(self, *, keep_parts: bool = False) -> None:
-        """Note what unread spans say about their traces, and hold them as one part, or as they came (``keep_parts``)."""
+        """Note what unread spans say about their traces, and hold them as one part, or as they are (``keep_parts``)."""
         parts = self._unread.take()
         if not parts:
             return
@@ -362,7 +363,12 @@ class TailSampler(HoldingStage[Traces]):
 
     # Spans leaving.
 
-    def _before_release(self, decided: I32, kept_parts: list[tuple[Traces, I32]], discarded_slots: I32) -> None:  # noqa: ARG002
+    def _before_release(
+        self,
+        decided: I32,
+        kept_parts: list[tuple[Traces, I32]],  # noqa: ARG002 - the hook's signature
+        discarded_slots: I32,  # noqa: ARG002 - the hook's signature
+    ) -> None:
         """Remember the decisions, and let blocked callers in."""
         column, now_s = self._traces.column, self._clock.monotonic_s()
         for cache, decision in ((self._kept, Decision.KEPT), (self._dropped, Decision.DROPPED)):

@@ -20,7 +20,7 @@ def with_thresholds(batch: Traces, thresholds: U64, randomness: U64) -> Traces:
 
     Args:
         batch: Spans.
-        thresholds: U64[n]; ``th`` is raised to it, removed (THRESHOLD_ERASED) or left as it is (THRESHOLD_UNCHANGED, 0).
+        thresholds: U64[n]; ``th`` is raised to it, removed (THRESHOLD_ERASED) or left alone (THRESHOLD_UNCHANGED, 0).
         randomness: U64[n]: randomness + 1, written as ``rv`` if the span has none; 0 = write none.
     """
     states = batch.field("trace_state")

@@ -182,7 +182,7 @@ class BatchProcessor(Stage):
         return batches
 
     async def _send(self, shard: _Shard, *, everything: bool) -> None:
-        """Send what is due of a shard. Unless ``everything`` is set, less than ``send_batch_size`` items stay for later."""
+        """Send what is due of a shard: ``everything``, or all but a rest of less than ``send_batch_size`` items."""
         if shard.timer is not None:
             shard.timer.cancel()
             shard.timer = None

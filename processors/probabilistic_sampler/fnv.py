@@ -46,7 +46,7 @@ def hash_values(values: Sequence[bytes], seed: int) -> U32:
 
 
 def hash_attribute(column: AttributeColumn, seed: int) -> U32:
-    """U32[n]: the hashes of the seed and an attribute, bytes as they are, other values as text; 0 where it is absent."""
+    """U32[n]: the hashes of the seed and an attribute (bytes as they are, else as text); 0 where it is absent."""
     text = column.as_text()
     codes = text.codes
     hashes: Any = np.append(hash_values(text.distinct_bytes, seed), np.uint32(0))[codes]

@@ -134,7 +134,7 @@ class ProbabilisticSampler(Transform):
         return items
 
     def _sampling_input(self, ids: Any, earlier: I64, explicit: I64, malformed: Mask) -> _SamplingInput:
-        """Combine trace ids with what was read. With ``hash_seed``, an item with a threshold or randomness is an error."""
+        """Combine trace ids with what was read. With ``hash_seed``, a threshold or randomness is an error."""
         has_id = ids.any(axis=1)
         if self._is_hashing:
             random = np.where(has_id, randomness_of(hash_ids(ids, self._config.hash_seed)).astype(np.int64), _NONE)
@@ -160,7 +160,7 @@ class ProbabilisticSampler(Transform):
         return np.array([threshold_with_precision(ratio * share, digits) for share in whole], np.int64)[inverse]
 
     def _apply_priorities(self, batch: Batch, items: _SamplingInput, threshold: I64) -> I64:
-        """Apply priorities: ``sampling.priority`` alone decides a span; a record's requested percentage is a minimum."""
+        """Apply priorities: ``sampling.priority`` alone decides a span; a record requests a minimum percentage."""
         if self._signal is Signal.TRACES:
             column = batch.attribute("sampling.priority")
             if not column.present.any():
@@ -191,7 +191,7 @@ class ProbabilisticSampler(Transform):
     # Writing.
 
     def _written(self, batch: Batch, items: _SamplingInput, rows: Any, threshold: I64) -> Batch:
-        """The kept items with threshold and randomness written. A threshold is never lowered; an unknown one is removed."""
+        """The kept items with threshold and randomness written. A threshold is never lowered, but may be removed."""
         earlier = items.threshold[rows]
         erase = items.erase[rows]
         final = np.where(erase, _NONE, np.maximum(threshold, earlier))

@@ -52,7 +52,7 @@ class AnyCondition(ComponentConfig):
 
 
 class RuleConfig(ComponentConfig):
-    """One rule: a condition and a ``ratio``, or ``per`` and ``at_least``. Without a condition it matches every trace."""
+    """A rule: a condition and a ``ratio``, or ``per`` and ``at_least``. Without a condition it matches every trace."""
 
     name: str = Field(min_length=1, max_length=128)
     any: AnyCondition | None = None
@@ -61,7 +61,7 @@ class RuleConfig(ComponentConfig):
     ratio: float | None = Field(default=None, ge=0, le=1)
     """Share of the matching traces that is kept; 0.1 is a tenth."""
     per: tuple[str, ...] = ()
-    """What makes up the key: ``span.name``, ``service.name``, any attribute of the root span, its scope or its resource."""
+    """The parts of the key: ``span.name``, ``service.name``, any attribute of the root span, its scope or resource."""
     at_least: str = ""
     """``N/s``, ``N/min`` or ``N/h``: at least so many traces of each key are kept, whatever the rules after it say."""
     max_keys: int = Field(default=10_000, ge=1, le=1_000_000)
@@ -128,11 +128,11 @@ class LogsConfig(ComponentConfig):
     min_severity: Literal["trace", "debug", "info", "warn", "error", "fatal"] = "warn"
     """Records without a trace id are kept from here on."""
     below_ratio: float = Field(default=1.0, ge=0, le=1)
-    """Share of the other records without a trace id that is kept, at random. A missing severity number counts as below."""
+    """Share of the other records without a trace id that is kept, at random. No severity number counts as below."""
     unseen_ratio: float | None = Field(default=None, ge=0, le=1)
-    """Share of the traces that are never seen whose records are kept. Default: the ratio of a last rule that matches all."""
+    """Share of the traces never seen whose records are kept. Default: the ratio of a last rule that matches all."""
     max_bytes: ByteSize = 64 * 1024 * 1024
-    """Budget of the records that wait. Above it, the oldest are decided as if their traces were never seen. 0: no limit."""
+    """Budget of waiting records. Above it, the oldest are decided as if their traces were never seen. 0: no limit."""
 
     @property
     def min_number(self) -> int:
@@ -156,7 +156,7 @@ class SamplingConfig(ComponentConfig):
         RuleConfig(name="rest", ratio=1.0),
     )
     upstream_ratio: dict[str, float] = Field(default_factory=dict)
-    """Glob of ``service.name`` to the ratio with which its SDK samples without writing ``ot=th``; the first match counts."""
+    """Globs of ``service.name``, with the ratio of an SDK that samples without writing ``ot=th``; the first counts."""
     logs: LogsConfig = LogsConfig()
 
     @model_validator(mode="before")

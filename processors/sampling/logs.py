@@ -1,8 +1,8 @@
-"""Log records follow the decision on their trace: the processor in a logs pipeline, next to the one in a traces pipeline.
+"""The processor ``sampling`` in a logs pipeline: log records follow the decision on their trace.
 
-The records of a decided trace follow at once. Those of a trace that is undecided, or not seen yet, wait for the decision.
-If no span of the trace arrives within ``decision_wait``, the trace id is compared with the ratio of the last rule.
-Rules: docs/reference/sampling.md, rules 16 to 21.
+The records of a decided trace follow at once. Those of a trace that is undecided, or not seen yet, wait for the
+decision. If no span of the trace arrives within ``decision_wait``, the trace id is compared with the ratio of the last
+rule. Rules: docs/reference/sampling.md, rules 16 to 21.
 """
 
 from collections.abc import Mapping
@@ -168,11 +168,16 @@ class LogsFollower(HoldingStage[Logs]):
 
     # What is counted and shown.
 
-    def on_evicted(self, trace_count: int, cause: Literal["bytes", "traces"]) -> None:  # noqa: ARG002 - only bytes are limited
+    def on_evicted(self, trace_count: int, cause: Literal["bytes", "traces"]) -> None:  # noqa: ARG002 - a hook
         """Count the traces."""
         self._evicted_traces.add(trace_count)
 
-    def _before_release(self, decided: I32, kept_parts: list[tuple[Logs, I32]], discarded_slots: I32) -> None:  # noqa: ARG002
+    def _before_release(
+        self,
+        decided: I32,  # noqa: ARG002 - the hook's signature
+        kept_parts: list[tuple[Logs, I32]],
+        discarded_slots: I32,
+    ) -> None:
         """Count the records by what decided them."""
         is_by_id = self._traces.column("is_by_id")
         kept_by_id = sum(int(np.count_nonzero(is_by_id[slots])) for _, slots in kept_parts)

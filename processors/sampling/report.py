@@ -60,11 +60,11 @@ class Report:
         self.early_traces += other.early_traces
 
     def count(self, counts: I64) -> None:
-        """Add numbers of traces: ``counts`` is I64[rules + 1, 2]; the first row is for no rule, the columns are dropped, kept."""
+        """Add traces by rule, I64[rules + 1, 2]: the first row is for no rule; the columns are dropped, kept."""
         self._counts += counts
 
     def rules(self) -> dict[str, Any]:
-        """``{"rules": [{name, seen, kept, dropped, rate}], "traces": …}``; ``none`` is listed last, and only if it occurred."""
+        """``{"rules": [{name, seen, kept, dropped, rate}], "traces": …}``; ``none`` comes last, if it occurred."""
         rows = []
         for number in [*range(1, len(self._names)), 0]:
             dropped, kept = self._counts[number].tolist()
@@ -207,5 +207,5 @@ def _clean(text: str) -> str:
 
 
 def keyed(settings: Settings, document: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"sampling@traces": document}``: the admin port merges the answers of all objects, so each one adds its name."""
+    """``{"sampling@traces": document}``: the admin port merges the answers of all objects, so each has a name."""
     return {f"{settings.id}@{settings.pipeline}" if settings.pipeline else str(settings.id): dict(document)}

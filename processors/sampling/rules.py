@@ -60,7 +60,7 @@ class Rules:
     # What spans say about their traces.
 
     def observe(self, batch: Traces, slots: I32, column: ColumnLookup) -> None:
-        """Fold the spans of a batch into the columns: one bit per rule whose condition a span meets, and the root's duration."""
+        """Fold spans into the columns: a bit for each rule whose condition one meets, and the duration of the root."""
         grouped = by_trace(slots)
         bits = np.zeros(batch.item_count, np.uint64)
         is_root = batch.field("parent_span_id") == 0
@@ -94,7 +94,7 @@ class Rules:
         return matches
 
     def _observe_upstream(self, batch: Traces, slots: I32, column: ColumnLookup) -> None:
-        """Give traces of a service whose SDK samples without saying so the SDK's threshold, and randomness that fits it.
+        """Give traces that an SDK sampled without saying so the SDK's threshold, and randomness that fits it.
 
         The SDKs' ratio sampler keeps low values of the last 8 bytes of the trace id, while consistent sampling keeps
         high values of the last 7. The complement of the upper 56 of those 64 bits is high where the SDK kept the trace.
@@ -130,7 +130,7 @@ class Rules:
     # Decisions.
 
     def decide(self, slots: I32, column: ColumnLookup, now_s: float) -> TraceDecisions:
-        """Decide by the first rule that matches; coverage rules add traces if the rules after them keep too few of a key."""
+        """Decide by the first rule that matches; coverage rules add traces where those after them keep too few."""
         bits = column("bits")[slots] | self._default_bits
         reasons = np.full(len(slots), NO_RULE, np.int32)
         for i in range(len(self._rules)):

@@ -111,14 +111,14 @@ class SamplingProcessor(TailSampler):
         self.report.count(counts)
         column("reason")[slots] = decisions.reasons
 
-    def on_late_spans(self, kept_count: int, dropped_count: int, ages_s: F64) -> None:  # noqa: ARG002 - the hook's signature
+    def on_late_spans(self, kept_count: int, dropped_count: int, ages_s: F64) -> None:  # noqa: ARG002 - a hook
         """Count the spans."""
         for count, decision in ((kept_count, "kept"), (dropped_count, "dropped")):
             if count:
                 self._late_spans.add(count, decision=decision)
         self.report.late_spans += kept_count + dropped_count
 
-    def on_evicted(self, trace_count: int, cause: Literal["bytes", "traces"]) -> None:  # noqa: ARG002 - the hook's signature
+    def on_evicted(self, trace_count: int, cause: Literal["bytes", "traces"]) -> None:  # noqa: ARG002 - a hook
         """Count the traces."""
         self._early_decisions.add(trace_count)
         self.report.early_traces += trace_count

@@ -45,7 +45,7 @@ class TailSamplingConfig(ComponentConfig):
     sample_on_first_match: bool = False
     """Evaluate no further policy once one has sampled the trace."""
     sampling_strategy: Literal["trace-complete", "span-ingest"] = "trace-complete"
-    """``span-ingest``: policies evaluate each batch on arrival; traces undecided after ``decision_wait`` are not sampled."""
+    """``span-ingest``: evaluate each batch on arrival; traces undecided after ``decision_wait`` are not sampled."""
     drop_pending_traces_on_shutdown: bool = False
     """Drop undecided traces at shutdown instead of deciding them."""
     maximum_trace_size_bytes: int = Field(default=0, ge=0, le=_INT64_MAX)

@@ -1,4 +1,4 @@
-"""The decider of ``tail_sampling``: which columns the policies need, what they decide together, and the metrics of that.
+"""The decider of ``tail_sampling``: the columns that policies need, what they decide together, and its metrics.
 
 A trace is dropped if a ``drop`` policy matches it, and sampled if any other policy samples it. Drop policies are
 evaluated first.
@@ -33,7 +33,8 @@ _METRIC_LABELS: Final = {
 _WARNING_INTERVAL_S: Final = 60.0
 _PREFIX: Final = "otelcol_processor_tail_sampling_"
 _TIMER_BUCKETS_MS: Final = (
-    1, 2, 5, 10, 25, 50, 75, 100, 150, 200, 300, 400, 500, 750, 1000, 2000, 3000, 4000, 5000, 10000, 20000, 30000, 50000,
+    1, 2, 5, 10, 25, 50, 75, 100, 150, 200, 300, 400, 500, 750,
+    1000, 2000, 3000, 4000, 5000, 10000, 20000, 30000, 50000,
 )  # fmt: skip
 
 
@@ -86,7 +87,7 @@ class PolicyDecider:
 
     @property
     def columns(self) -> Mapping[str, Any]:
-        """Columns of each trace: its place in the order of arrival, sizes, the answer on arrival, the policies' features."""
+        """Columns of a trace: its place in the order of arrival, sizes, the answer on arrival, and features."""
         own = {"serial": np.int64, "resource_bytes": np.int64, "request_bytes": np.int64, "early_answer": np.uint8}
         return {**own, **self._feature_columns}
 
@@ -98,7 +99,7 @@ class PolicyDecider:
 
     @property
     def acts_on_arrival(self) -> bool:
-        """Whether ``take_too_large`` or ``take_decided`` can return traces, so that spans must be read as they arrive."""
+        """Whether ``take_too_large`` or ``take_decided`` can return traces; then spans must be read on arrival."""
         return self._on_ingest or self._size_limit > 0
 
     def observe(self, batch: Traces, slots: I32, column: ColumnLookup) -> None:
@@ -289,7 +290,7 @@ class PolicyDecider:
         return result
 
     def _report_failures(self, conditions: Conditions) -> None:
-        """Log, at most once a minute, that conditions failed; with ``silent`` nothing is logged, ``propagate`` is counted."""
+        """Log conditions that fail with ``ignore``, at most once per minute. Failures of ``propagate`` are counted."""
         now_s = self._clock.monotonic_s()
         if conditions.error_mode == "ignore" and now_s >= self._next_warning_s:
             self._next_warning_s = now_s + _WARNING_INTERVAL_S

@@ -228,7 +228,7 @@ class _Not(_Group):
 
 
 class _Composite(_Group):
-    """The first policy that samples a trace claims it, and samples it if its budget of spans for this second suffices."""
+    """The first policy that samples a trace claims it, and samples it if its spans for this second suffice."""
 
     def __init__(self, policies: Sequence[Policy], limits: Sequence[int]) -> None:
         super().__init__(policies)
@@ -299,7 +299,7 @@ _BUILDERS: Final[dict[str, Callable[[Any], Policy]]] = {
 
 
 def _milliseconds(start: I64, end: I64) -> I64:
-    """Whole milliseconds from start to end, rounded towards zero; as in Go, differences are cut to the limits of int64."""
+    """Whole milliseconds from start to end, towards zero; as in Go, differences are cut to the limits of int64."""
     nanos = end - start
     has_overflowed = ((end ^ start) & (end ^ nanos)) < 0
     nanos = np.where(has_overflowed, np.where(end < 0, _INT64.min, _INT64.max), nanos)

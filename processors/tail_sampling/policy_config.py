@@ -83,7 +83,8 @@ class LatencyConfig(ComponentConfig):
     def _possible(self) -> Self:
         if self.upper_threshold_ms and self.upper_threshold_ms <= self.threshold_ms:
             raise ValueError(
-                f"upper_threshold_ms {self.upper_threshold_ms} must be above threshold_ms {self.threshold_ms}; nothing would match"
+                f"upper_threshold_ms {self.upper_threshold_ms} must be above threshold_ms {self.threshold_ms}; "
+                "nothing would match"
             )
         return self
 
@@ -207,7 +208,7 @@ class OTTLConditionConfig(ComponentConfig):
     """``ottl_condition``: one of the conditions holds for any span or span event."""
 
     error_mode: Literal["ignore", "silent", "propagate"] = "silent"
-    """What a failing condition does: ``propagate`` fails the policy for this trace, ``ignore`` logs it, ``silent`` neither."""
+    """What a failing condition does: ``propagate`` fails the policy for the trace, ``ignore`` logs it."""
     span: tuple[str, ...] = ()
     spanevent: tuple[str, ...] = ()
 

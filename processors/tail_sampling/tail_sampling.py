@@ -93,7 +93,7 @@ class TailSamplingProcessor(TailSampler):
         if len(decided := self._policies.take_decided()):
             await self.decide_now(decided)
 
-    def on_decided(self, slots: I32, decisions: TraceDecisions, column: ColumnLookup) -> None:  # noqa: ARG002 - the hook's signature
+    def on_decided(self, slots: I32, decisions: TraceDecisions, column: ColumnLookup) -> None:  # noqa: ARG002 - a hook
         """Record how long the traces were in memory."""
         self._observe(self._removal_age, self._clock.monotonic_s() - column("first_s")[slots])
 
@@ -106,7 +106,7 @@ class TailSamplingProcessor(TailSampler):
             self._early_releases.add(dropped_count, sampled="false")
         self._observe(self._late_age, ages_s)
 
-    def on_evicted(self, trace_count: int, cause: Literal["bytes", "traces"]) -> None:  # noqa: ARG002 - the hook's signature
+    def on_evicted(self, trace_count: int, cause: Literal["bytes", "traces"]) -> None:  # noqa: ARG002 - a hook
         """Count evicted traces."""
         self._too_early.add(trace_count)
 

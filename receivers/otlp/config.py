@@ -40,7 +40,7 @@ class OTLPGRPCConfig(GRPCServerConfig):
 
 
 class OTLPHTTPConfig(HTTPServerConfig):
-    """``protocols.http``. As in the Collector's receiver, timeouts are off; stalled requests are cut off all the same."""
+    """``protocols.http``. As in the Collector, timeouts are off, but stalled requests are cut off all the same."""
 
     endpoint: str = "localhost:4318"
     traces_url_path: URLPath = "/v1/traces"

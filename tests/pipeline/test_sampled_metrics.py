@@ -61,11 +61,18 @@ class WithEnds(Registry):
         self.made = {}
         self._ends = {
             (kind, name): Factory(
-                component_type=name, config_type=ComponentConfig, create=self._making(make), stability=Stability.STABLE,
-                signals=frozenset(Signal), kind=kind,
+                component_type=name,
+                config_type=ComponentConfig,
+                create=self._making(make),
+                stability=Stability.STABLE,
+                signals=frozenset(Signal),
+                kind=kind,
             )
-            for kind, name, make in ((ComponentKind.RECEIVER, "source", Source), (ComponentKind.EXPORTER, "target", Target))
-        }  # fmt: skip
+            for kind, name, make in (
+                (ComponentKind.RECEIVER, "source", Source),
+                (ComponentKind.EXPORTER, "target", Target),
+            )
+        }
 
     def _making(self, make):
         def create(settings, config):
@@ -86,9 +93,15 @@ def requests():
     scope = spans.scope(spans.resource({"service.name": "api"}), "test")
     start = np.full(TRACES, 10**18, np.uint64)
     spans.spans(
-        scope, trace_ids=ids, span_ids=np.arange(1, TRACES + 1, dtype=np.uint64), names="GET /", kinds=np.full(TRACES, 2),
-        start_times=start, end_times=start + np.uint64(10**6), status_codes=np.where(failed, 2, 0),
-    )  # fmt: skip
+        scope,
+        trace_ids=ids,
+        span_ids=np.arange(1, TRACES + 1, dtype=np.uint64),
+        names="GET /",
+        kinds=np.full(TRACES, 2),
+        start_times=start,
+        end_times=start + np.uint64(10**6),
+        status_codes=np.where(failed, 2, 0),
+    )
     scope = logs.scope(logs.resource({"service.name": "api"}), "test")
     logs.records(scope, times=start, trace_ids=ids, severity_numbers=np.full(TRACES, 9), bodies="done")
     return ids, failed, spans.build(), logs.build()
@@ -118,7 +131,7 @@ async def test_exemplars_and_logs_follow_the_decision():
                 tuple(pair)
                 for batch in registry.made["target/metrics"].batches
                 for pair in batch.field("trace_id", "exemplars").tolist()
-            }  # fmt: skip
+            }
 
         await eventually(lambda: sorted(found("traces")) == sorted(kept))
         await eventually(lambda: sorted(found("logs")) == sorted(kept))

@@ -67,7 +67,7 @@ class Pair:
 
 
 async def test_a_kept_error_trace_keeps_its_logs_and_a_dropped_one_loses_them():
-    """Rule 16: records before the spans, between them and after the decision; the decision counts, not the threshold."""
+    """Rule 16: for records before, between and after the spans; the decision counts, not the threshold."""
     pair = Pair()
     await pair.start()
     await pair.log((LOW, 9, "early kept"), (HIGH, 17, "early lost"))

@@ -294,7 +294,7 @@ def reference(steps, rule_configs, traces, wait_s):
 @settings(max_examples=60)
 @given(steps=st.lists(step, max_size=12), ratio=st.sampled_from([0.0, 0.3, 1.0]), seed=st.integers(0, 9))
 async def test_decisions_agree_with_a_slow_reference(steps, ratio, seed):
-    """Which spans leave, the order of a trace's spans, that ``th`` is never lowered, and the accounting after every step."""
+    """Which spans leave and in which order, that ``th`` is never lowered, and the accounting after every step."""
     rules = [
         {"name": "errors", "any": {"status": "error"}, "ratio": 1.0},
         {"name": "slow", "root_duration": "2s", "ratio": 0.5},

@@ -129,9 +129,12 @@ async def test_ratio_is_consistent_and_writes_its_threshold():
     bench = Bench(rules=[{"name": "rest", "ratio": 0.25}])
     edge = 0xC0000000000000
     await bench.send(
-        {"trace_id": trace_id(1, edge)}, {"trace_id": trace_id(2, edge - 1)}, {"trace_id": trace_id(3, edge), "trace_state": "a=b,ot=th:e"},
-        {"trace_id": trace_id(4), "trace_state": "ot=rv:ffffffffffffff"}, {"trace_id": trace_id(5, 0xFFFFFFFFFFFFFF), "trace_state": "ot=rv:00000000000000"},
-    )  # fmt: skip
+        {"trace_id": trace_id(1, edge)},
+        {"trace_id": trace_id(2, edge - 1)},
+        {"trace_id": trace_id(3, edge), "trace_state": "a=b,ot=th:e"},
+        {"trace_id": trace_id(4), "trace_state": "ot=rv:ffffffffffffff"},
+        {"trace_id": trace_id(5, 0xFFFFFFFFFFFFFF), "trace_state": "ot=rv:00000000000000"},
+    )
     await bench.sut.shutdown()
     states = {span.trace_id: span.trace_state for span in bench.kept()}
     assert states == {
@@ -257,21 +260,47 @@ async def test_decision_cache_is_bounded():
 @pytest.mark.parametrize(
     "keys",
     [
-        {"rules": []}, {"rules": [{"name": "a", "ratio": 2}]}, {"rules": [{"name": "a", "ratio": 1}, {"name": "b", "ratio": 1}]},
-        {"rules": [{"name": "a", "ratio": 1, "any": {"status": "ok"}}]}, {"rules": [{"name": "a", "ratio": 1, "any": {"http_status": "9xx"}}]},
-        {"rules": [{"name": "a", "per": ["service.name"]}]}, {"rules": [{"name": "a", "at_least": "1/min"}]}, {"rules": [{"name": "a"}]},
-        {"rules": [{"name": "a", "per": ["service.name"], "at_least": "0/min"}]}, {"rules": [{"name": "a", "per": ["k"], "at_least": "often"}]},
-        {"rules": [{"name": "a", "per": ["k"], "at_least": "1/min", "ratio": 1}]}, {"rules": [{"name": "a", "per": ["k", "k"], "at_least": "1/s"}]},
-        {"rules": [{"name": "a", "per": [""], "at_least": "1/min"}]}, {"rules": [{"name": "a", "ratio": 1, "max_keys": 5}]},
-        {"rules": [{"name": "a", "per": ["k"], "at_least": "1/min", "max_keys": 0}]}, {"rules": [{"name": "none", "ratio": 1}]},
+        {"rules": []},
+        {"rules": [{"name": "a", "ratio": 2}]},
+        {"rules": [{"name": "a", "ratio": 1}, {"name": "b", "ratio": 1}]},
+        {"rules": [{"name": "a", "ratio": 1, "any": {"status": "ok"}}]},
+        {"rules": [{"name": "a", "ratio": 1, "any": {"http_status": "9xx"}}]},
+        {"rules": [{"name": "a", "per": ["service.name"]}]},
+        {"rules": [{"name": "a", "at_least": "1/min"}]},
+        {"rules": [{"name": "a"}]},
+        {"rules": [{"name": "a", "per": ["service.name"], "at_least": "0/min"}]},
+        {"rules": [{"name": "a", "per": ["k"], "at_least": "often"}]},
+        {"rules": [{"name": "a", "per": ["k"], "at_least": "1/min", "ratio": 1}]},
+        {"rules": [{"name": "a", "per": ["k", "k"], "at_least": "1/s"}]},
+        {"rules": [{"name": "a", "per": [""], "at_least": "1/min"}]},
+        {"rules": [{"name": "a", "ratio": 1, "max_keys": 5}]},
+        {"rules": [{"name": "a", "per": ["k"], "at_least": "1/min", "max_keys": 0}]},
+        {"rules": [{"name": "none", "ratio": 1}]},
         {"rules": [{"name": "a", "root_duration": "1s", "ratio": 1}, {"name": "b", "root_duration": "2s", "ratio": 1}]},
-        {"rules": [{"name": "a", "any": {"status": "error"}, "ratio": 1}, {"name": "b", "any": {"status": "error"}, "ratio": 0}]},
-        {"upstream_ratio": {"a": 0}}, {"upstream_ratio": {"a": 1.5}}, {"upstream_ratio": {"": 0.5}}, {"upstream_ratio": {"*" * 20: 0.5}},
-        {"upstream_ratio": {"a*": 0.5, "ab": 0.1}}, {"upstream_ratio": ["a"]}, {"decision_wait": "0s"}, {"decision_wait": "2h"},
-        {"decision_cache_size": -1}, {"max_bytes": -1}, {"drop_spans": {"names": [""]}}, {"drop_spans": {"routes": ["*a" * 9]}},
-        {"logs": {"min_severity": "loud"}}, {"logs": {"below_ratio": 2}}, {"logs": {"unseen_ratio": -0.1}}, {"logs": {"max_bytes": "many"}},
+        {
+            "rules": [
+                {"name": "a", "any": {"status": "error"}, "ratio": 1},
+                {"name": "b", "any": {"status": "error"}, "ratio": 0},
+            ]
+        },
+        {"upstream_ratio": {"a": 0}},
+        {"upstream_ratio": {"a": 1.5}},
+        {"upstream_ratio": {"": 0.5}},
+        {"upstream_ratio": {"*" * 20: 0.5}},
+        {"upstream_ratio": {"a*": 0.5, "ab": 0.1}},
+        {"upstream_ratio": ["a"]},
+        {"decision_wait": "0s"},
+        {"decision_wait": "2h"},
+        {"decision_cache_size": -1},
+        {"max_bytes": -1},
+        {"drop_spans": {"names": [""]}},
+        {"drop_spans": {"routes": ["*a" * 9]}},
+        {"logs": {"min_severity": "loud"}},
+        {"logs": {"below_ratio": 2}},
+        {"logs": {"unseen_ratio": -0.1}},
+        {"logs": {"max_bytes": "many"}},
     ],
-)  # fmt: skip
+)
 def test_contradictions_are_configuration_errors(keys):
     """Contradictory configurations are refused, neither accepted nor a crash."""
     with pytest.raises(ValueError, match=r"."):

@@ -1,4 +1,4 @@
-"""Every policy against a slow reference that walks over the spans of one trace, and rules that a walk would not show."""
+"""Every policy against a slow reference that walks over the spans of a trace, and rules that a walk would not show."""
 
 import random
 import re
@@ -111,36 +111,108 @@ def w3c_value(text, key):
 
 REFERENCE = {
     "always_sample": lambda trace, c: True,
-    "latency": lambda trace, c: c["threshold_ms"] < lasted_ms(trace) <= c["upper_threshold_ms"] if c.get("upper_threshold_ms") else lasted_ms(trace) >= c["threshold_ms"],
-    "numeric_attribute": lambda trace, c: c.get("invert_match", False) != any_value(
-        trace, c["key"], lambda v, _: (c.get("min_value") or -(2**63)) <= v.int_value <= (c.get("max_value") or 2**63)),
-    "boolean_attribute": lambda trace, c: c.get("invert_match", False) != any_value(trace, c["key"], lambda v, _: v.bool_value == c["value"]),
-    "string_attribute": lambda trace, c: c.get("invert_match", False) != any_value(
-        trace, c["key"], lambda v, is_span: any(re.search(p, v.string_value) for p in c["values"]) and not (is_span and not v.string_value)
-        if c.get("enabled_regex_matching") else bool(v.string_value) and v.string_value in c["values"]),
-    "status_code": lambda trace, c: any(["UNSET", "OK", "ERROR"][span.status.code] in c["status_codes"] for _, span in trace),
+    "latency": lambda trace, c: (
+        c["threshold_ms"] < lasted_ms(trace) <= c["upper_threshold_ms"]
+        if c.get("upper_threshold_ms")
+        else lasted_ms(trace) >= c["threshold_ms"]
+    ),
+    "numeric_attribute": lambda trace, c: (
+        c.get("invert_match", False)
+        != any_value(
+            trace,
+            c["key"],
+            lambda v, _: (c.get("min_value") or -(2**63)) <= v.int_value <= (c.get("max_value") or 2**63),
+        )
+    ),
+    "boolean_attribute": lambda trace, c: (
+        c.get("invert_match", False) != any_value(trace, c["key"], lambda v, _: v.bool_value == c["value"])
+    ),
+    "string_attribute": lambda trace, c: (
+        c.get("invert_match", False)
+        != any_value(
+            trace,
+            c["key"],
+            lambda v, is_span: (
+                any(re.search(p, v.string_value) for p in c["values"]) and not (is_span and not v.string_value)
+                if c.get("enabled_regex_matching")
+                else bool(v.string_value) and v.string_value in c["values"]
+            ),
+        )
+    ),
+    "status_code": lambda trace, c: any(
+        ["UNSET", "OK", "ERROR"][span.status.code] in c["status_codes"] for _, span in trace
+    ),
     "trace_flags": lambda trace, c: any(span.flags & 1 for _, span in trace),
-    "trace_state": lambda trace, c: any(w3c_value(span.trace_state, c["key"]) in [v for v in c["values"] if v] for _, span in trace),
-    "span_count": lambda trace, c: c["min_spans"] <= len(trace) and (not c.get("max_spans") or len(trace) <= c["max_spans"]),
-    "probabilistic": lambda trace, c: go_fnv(trace[0][1].trace_id, c.get("hash_salt", "default-hash-seed").encode()) <= (2**64 - 1) * c["sampling_percentage"] / 100,
-}  # fmt: skip
+    "trace_state": lambda trace, c: any(
+        w3c_value(span.trace_state, c["key"]) in [v for v in c["values"] if v] for _, span in trace
+    ),
+    "span_count": lambda trace, c: (
+        c["min_spans"] <= len(trace) and (not c.get("max_spans") or len(trace) <= c["max_spans"])
+    ),
+    "probabilistic": lambda trace, c: (
+        go_fnv(trace[0][1].trace_id, c.get("hash_salt", "default-hash-seed").encode())
+        <= (2**64 - 1) * c["sampling_percentage"] / 100
+    ),
+}
 
 SIMPLE = st.one_of(
     st.just(("always_sample", {})),
     st.just(("trace_flags", {})),
-    st.tuples(st.just("latency"), st.sampled_from([{"threshold_ms": t} for t in (0, 1, 100, 500, 900)] + [{"threshold_ms": 99, "upper_threshold_ms": 700}])),
-    st.tuples(st.just("numeric_attribute"), st.fixed_dictionaries(
-        {"key": st.sampled_from(["k", "n", "absent"])}, optional={"max_value": st.sampled_from([3, 99, 2**62]), "invert_match": st.booleans()}
-    ).flatmap(lambda c: st.just(c) if "max_value" in c else st.just({**c, "min_value": 50}))),
-    st.tuples(st.just("boolean_attribute"), st.fixed_dictionaries({"key": st.sampled_from(["k", "n"]), "value": st.booleans(), "invert_match": st.booleans()})),
-    st.tuples(st.just("string_attribute"), st.fixed_dictionaries({
-        "key": st.sampled_from(["k", "service.name"]), "values": st.lists(st.sampled_from([*TEXTS, "^a", "b.*", "$"]), min_size=1),
-        "enabled_regex_matching": st.booleans(), "invert_match": st.booleans(), "cache_max_size": st.sampled_from([0, 1])})),
-    st.tuples(st.just("status_code"), st.fixed_dictionaries({"status_codes": st.lists(st.sampled_from(["OK", "ERROR", "UNSET"]), min_size=1)})),
-    st.tuples(st.just("trace_state"), st.fixed_dictionaries({"key": st.sampled_from(["k", "b@sys"]), "values": st.lists(st.sampled_from(["a", "b", "1", ""]), min_size=1)})),
-    st.tuples(st.just("span_count"), st.sampled_from([{"min_spans": 2}, {"min_spans": 2, "max_spans": 4}, {"min_spans": 0}])),
-    st.tuples(st.just("probabilistic"), st.fixed_dictionaries({"sampling_percentage": st.sampled_from([0, 10, 33.3, 50, 99.9, 100, 250])}, optional={"hash_salt": st.sampled_from(["s", "ü"])})),
-)  # fmt: skip
+    st.tuples(
+        st.just("latency"),
+        st.sampled_from(
+            [{"threshold_ms": t} for t in (0, 1, 100, 500, 900)] + [{"threshold_ms": 99, "upper_threshold_ms": 700}]
+        ),
+    ),
+    st.tuples(
+        st.just("numeric_attribute"),
+        st.fixed_dictionaries(
+            {"key": st.sampled_from(["k", "n", "absent"])},
+            optional={"max_value": st.sampled_from([3, 99, 2**62]), "invert_match": st.booleans()},
+        ).flatmap(lambda c: st.just(c) if "max_value" in c else st.just({**c, "min_value": 50})),
+    ),
+    st.tuples(
+        st.just("boolean_attribute"),
+        st.fixed_dictionaries(
+            {"key": st.sampled_from(["k", "n"]), "value": st.booleans(), "invert_match": st.booleans()}
+        ),
+    ),
+    st.tuples(
+        st.just("string_attribute"),
+        st.fixed_dictionaries(
+            {
+                "key": st.sampled_from(["k", "service.name"]),
+                "values": st.lists(st.sampled_from([*TEXTS, "^a", "b.*", "$"]), min_size=1),
+                "enabled_regex_matching": st.booleans(),
+                "invert_match": st.booleans(),
+                "cache_max_size": st.sampled_from([0, 1]),
+            }
+        ),
+    ),
+    st.tuples(
+        st.just("status_code"),
+        st.fixed_dictionaries({"status_codes": st.lists(st.sampled_from(["OK", "ERROR", "UNSET"]), min_size=1)}),
+    ),
+    st.tuples(
+        st.just("trace_state"),
+        st.fixed_dictionaries(
+            {
+                "key": st.sampled_from(["k", "b@sys"]),
+                "values": st.lists(st.sampled_from(["a", "b", "1", ""]), min_size=1),
+            }
+        ),
+    ),
+    st.tuples(
+        st.just("span_count"), st.sampled_from([{"min_spans": 2}, {"min_spans": 2, "max_spans": 4}, {"min_spans": 0}])
+    ),
+    st.tuples(
+        st.just("probabilistic"),
+        st.fixed_dictionaries(
+            {"sampling_percentage": st.sampled_from([0, 10, 33.3, 50, 99.9, 100, 250])},
+            optional={"hash_salt": st.sampled_from(["s", "ü"])},
+        ),
+    ),
+)
 
 
 def answer(policy, trace):
@@ -387,10 +459,16 @@ def test_bytes_limiting_counts_each_trace_as_a_request_of_its_own():
 
 
 def composite(order, allocation, total=100, kinds=None):
-    return {"name": "c", "type": "composite", "composite": {
-        "max_total_spans_per_second": total, "policy_order": [name for name, _ in order],
-        "composite_sub_policy": [{"name": name, **policy} for name, policy in order],
-        "rate_allocation": [{"policy": name, "percent": percent} for name, percent in allocation.items()]}}  # fmt: skip
+    return {
+        "name": "c",
+        "type": "composite",
+        "composite": {
+            "max_total_spans_per_second": total,
+            "policy_order": [name for name, _ in order],
+            "composite_sub_policy": [{"name": name, **policy} for name, policy in order],
+            "rate_allocation": [{"policy": name, "percent": percent} for name, percent in allocation.items()],
+        },
+    }
 
 
 ERRORS = {"type": "status_code", "status_code": {"status_codes": ["ERROR"]}}

@@ -342,9 +342,13 @@ async def test_span_ingest_evaluates_each_part_on_its_own():
     both = {
         "name": "both",
         "type": "and",
-        "and": {"and_sub_policy": [{"type": "status_code", "status_code": {"status_codes": ["ERROR"]}},
-                                   {"type": "boolean_attribute", "boolean_attribute": {"key": "noise", "value": True}}]},
-    }  # fmt: skip
+        "and": {
+            "and_sub_policy": [
+                {"type": "status_code", "status_code": {"status_codes": ["ERROR"]}},
+                {"type": "boolean_attribute", "boolean_attribute": {"key": "noise", "value": True}},
+            ]
+        },
+    }
     three = {"name": "three", "type": "span_count", "span_count": {"min_spans": 3}}
     bench = await Bench(both, three, sampling_strategy="span-ingest", decision_wait="5s").start()
     await bench.send((1, "error"), (2, "error"), (2, "noise"))

@@ -258,7 +258,7 @@ async def test_memory_limit_refuses_before_unpacking(receive, send):
 
 
 async def test_shutdown_finishes_what_is_in_progress(receive, send):
-    """A request in progress is answered although the receiver stops; then the port is closed; stopping twice is safe."""
+    """A request in progress is answered although the receiver stops; then the port is closed. Twice is safe."""
     running = await receive()
     running.door.open.clear()
     async with asyncio.TaskGroup() as group:
