@@ -41,10 +41,21 @@ class PeriodicTask:
         self._log = log or structlog.get_logger()
         self.lock = lock or asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+        self._extra_calls: set[asyncio.Task[None]] = set()
+        self._extra_call_waits = False
 
     def start(self) -> None:
         """Begin; the first call comes one interval later."""
         self._task = asyncio.ensure_future(self._repeat())
+
+    def run_soon(self) -> None:
+        """Make one extra call as soon as none is in progress. Does nothing before ``start`` and after ``stop``."""
+        if self._task is None or self._extra_call_waits:
+            return
+        self._extra_call_waits = True
+        call = asyncio.ensure_future(self._call_once())
+        self._extra_calls.add(call)
+        call.add_done_callback(self._extra_calls.discard)
 
     async def stop(self) -> bool:
         """End after the call in progress, if there is one. False: it was not running, so there is nothing to flush."""
@@ -52,15 +63,26 @@ class PeriodicTask:
             return False
         task, self._task = self._task, None
         async with self.lock:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            tasks = [task, *self._extra_calls]
+            for each in tasks:
+                each.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        self._extra_call_waits = False
         return True
 
     async def _repeat(self) -> None:
         while True:
             await self._clock.sleep(self._interval_s)
             async with self.lock:
-                try:
-                    await self._work()
-                except Exception as error:  # noqa: BLE001 - one failure must not end the repetition
-                    self._log.error("periodic work failed; it continues", exc_info=error, interval_s=self._interval_s)
+                await self._call()
+
+    async def _call_once(self) -> None:
+        async with self.lock:
+            self._extra_call_waits = False
+            await self._call()
+
+    async def _call(self) -> None:
+        try:
+            await self._work()
+        except Exception as error:  # noqa: BLE001 - one failure must not end the repetition
+            self._log.error("periodic work failed; it continues", exc_info=error, interval_s=self._interval_s)

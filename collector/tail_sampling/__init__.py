@@ -1,43 +1,43 @@
-"""Tail sampling without its rules: what holds whole traces until somebody decides, remembers decisions and writes ``ot=th``.
+"""Tail sampling without its rules: holds whole traces until they are decided, remembers decisions, writes ``ot=th``.
 
-Not here: who is kept (a ``Decider``: processors ``sampling``, ``tail_sampling``).
+The rules that decide are implementations of ``Decider``, in the processors ``sampling`` and ``tail_sampling``.
 
-``sampler``    TailSampler, the stage; Decider and Verdicts, the seam; LEAVE and ERASE, what may become of a threshold
-``held``       HeldRows: batches as they came, each row with the slot of its trace
-``decisions``  Decisions: what became of traces, bounded
-``reduce``     ByTrace: one pass over a batch's rows for each fact of its traces
-``stamp``      thresholds and randomness written into trace states
+``holding_stage``      HoldingStage: a stage that holds rows until the decision on their trace
+``sampler``            TailSampler: the stage that makes the decisions
+``decider``            Decider and TraceDecisions: the interface between the sampler and its rules
+``held_rows``          HeldRows: batches as they came, each row with the slot of its trace
+``decision_cache``     DecisionCache: decisions on traces that have left
+``decision_registry``  DecisionRegistry: the decisions of all samplers, for other components
+``by_trace``           ByTrace: reduces facts about spans to facts about their traces
+``trace_states``       writes thresholds and randomness into trace states
 """
 
-from collector.tail_sampling.decision_cache import Decisions
-from collector.tail_sampling.held import HeldRows
-from collector.tail_sampling.reduce import ByTrace, by_trace
-from collector.tail_sampling.sampler import (
-    DROPPED,
-    ERASE,
-    KEPT,
-    LEAVE,
-    OPEN,
-    UNKNOWN,
+from collector.tail_sampling.by_trace import ByTrace, by_trace
+from collector.tail_sampling.decider import (
+    THRESHOLD_ERASED,
+    THRESHOLD_UNCHANGED,
+    ColumnLookup,
     Decider,
-    Settled,
-    TailSampler,
-    Verdicts,
+    TraceDecisions,
 )
+from collector.tail_sampling.decision_cache import DecisionCache
+from collector.tail_sampling.decision_registry import Decision
+from collector.tail_sampling.held_rows import HeldRows
+from collector.tail_sampling.holding_stage import HoldingStage
+from collector.tail_sampling.sampler import DecidedTraces, TailSampler
 
 __all__ = [
-    "DROPPED",
-    "ERASE",
-    "KEPT",
-    "LEAVE",
-    "OPEN",
-    "UNKNOWN",
+    "THRESHOLD_ERASED",
+    "THRESHOLD_UNCHANGED",
     "ByTrace",
+    "ColumnLookup",
+    "DecidedTraces",
     "Decider",
-    "Decisions",
+    "Decision",
+    "DecisionCache",
     "HeldRows",
-    "Settled",
+    "HoldingStage",
     "TailSampler",
-    "Verdicts",
+    "TraceDecisions",
     "by_trace",
 ]

@@ -1,6 +1,7 @@
-"""What sampling decided, for components that need to know it later: exemplars point only at traces that were kept.
+"""Sampling decisions for other components: exemplars, for example, point only at traces that were kept.
 
-A sampling processor registers a lookup under its id; others ask by that id. Nothing is stored here.
+A sampling processor registers a lookup under its component id, and other components query it by that id. Nothing is
+stored here.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,11 +13,11 @@ import numpy as np
 from collector.api import Scope, SharedKey
 from collector.model.arrays import I8, U64
 
-__all__ = ["DECISIONS", "Decision", "DecisionRegistry", "Lookup"]
+__all__ = ["DECISIONS", "Decision", "DecisionLookup", "DecisionRegistry"]
 
 
 class Decision(IntEnum):
-    """What is known of a trace."""
+    """The state of a trace."""
 
     UNKNOWN = 0
     """Never seen, or forgotten."""
@@ -26,8 +27,8 @@ class Decision(IntEnum):
     DROPPED = 3
 
 
-Lookup: TypeAlias = Callable[[U64], I8]
-"""Trace ids U64[n,2] to a ``Decision`` each, I8[n]. Must not raise, and must not suspend."""
+DecisionLookup: TypeAlias = Callable[[U64], I8]
+"""Returns the ``Decision`` on each trace id, U64[n,2] to I8[n]. It must neither raise nor suspend."""
 
 # By Decision: what one pipeline kept counts as kept, even if another one dropped it.
 _PRECEDENCE: Final = np.array([0, 1, 3, 2], np.int8)
@@ -38,38 +39,39 @@ class DecisionRegistry:
     """The lookups of one service's sampling processors, by component id."""
 
     def __init__(self) -> None:
-        self._lookups: dict[str, list[Lookup]] = {}
+        self._lookups: dict[str, list[DecisionLookup]] = {}
 
-    def register(self, component_id: str, lookup: Lookup) -> None:
-        """Answer for ``component_id``. A processor is one object per pipeline: several may answer for one id."""
+    def register(self, component_id: str, lookup: DecisionLookup) -> None:
+        """Add a lookup for ``component_id``. A processor is one object per pipeline, so an id can have several."""
         self._lookups.setdefault(component_id, []).append(lookup)
 
-    def unregister(self, component_id: str, lookup: Lookup) -> None:
-        """Stop answering. Safe when never registered, and twice."""
-        known: Sequence[Lookup] = self._lookups.get(component_id, ())
-        remaining = [other for other in known if other != lookup]
+    def unregister(self, component_id: str, lookup: DecisionLookup) -> None:
+        """Remove a lookup. Does nothing if it is not registered."""
+        lookups: Sequence[DecisionLookup] = self._lookups.get(component_id, ())
+        remaining = [other for other in lookups if other != lookup]
         if remaining:
             self._lookups[component_id] = remaining
         else:
             self._lookups.pop(component_id, None)
 
     def is_registered(self, component_id: str) -> bool:
-        """Whether a processor answers for the id."""
+        """Whether there is a lookup for the id."""
         return component_id in self._lookups
 
-    def lookup(self, component_id: str, trace_ids: U64) -> I8 | None:
-        """The decision on each trace, I8[n]; None if no processor answers for the id.
+    def decisions(self, component_id: str, trace_ids: U64) -> I8 | None:
+        """The decision on each trace, I8[n]; None if no lookup is registered for the id.
 
-        If several processors answer, kept takes precedence, then dropped, then pending.
+        If several lookups know a trace, kept takes precedence, then dropped, then pending.
         """
-        known = self._lookups.get(component_id)
-        if not known:
+        lookups = self._lookups.get(component_id)
+        if not lookups:
             return None
         best = np.zeros(len(trace_ids), np.int8)
-        for lookup in known:
+        for lookup in lookups:
             best = np.maximum(best, _PRECEDENCE[lookup(trace_ids)])
         decisions: I8 = _BY_PRECEDENCE[best]
         return decisions
 
 
 DECISIONS: Final = SharedKey("sampling.decisions", DecisionRegistry, scope=Scope.SERVICE)
+"""The registry of the service."""

@@ -97,7 +97,7 @@ class Candidates:
         slots = table.find(np.ascontiguousarray(rows["key"]))
         waits = np.zeros(len(rows), np.bool_)
         if self._only_kept:
-            decided = self._decisions.lookup(self._only_kept, np.ascontiguousarray(rows["trace"]))
+            decided = self._decisions.decisions(self._only_kept, np.ascontiguousarray(rows["trace"]))
             if decided is None:
                 decided = np.full(len(rows), Decision.UNKNOWN, np.int8)
             young = now_s - rows["seen"] < _WAIT_S

@@ -1,4 +1,4 @@
-"""Processor ``batch``: sends fewer, larger batches."""
+"""Processor ``batch``: joins batches into fewer, larger ones."""
 
 from processors.batch.factory import factory
 

@@ -1,8 +1,8 @@
-"""Collects batches and sends them on as one: when they are large enough, or old enough.
+"""The processor ``batch``: collects batches and passes them on as one when they are large enough or old enough.
 
-Sizes and times are the Collector's (processor/batchprocessor). Unlike there, nothing is lost when too many distinct
-metadata values come (they pass uncollected), a batch waits ``timeout`` from its own first item, and what is empty takes
-no memory.
+Sizes and times are the Collector's (processor/batchprocessor). Unlike there, nothing is refused above
+``metadata_cardinality_limit`` (further values are passed on uncollected), a batch waits ``timeout`` from its own first
+item, and metadata values of which nothing is held take no memory.
 """
 
 import asyncio
@@ -14,11 +14,11 @@ from collector.api import ConsumeError, Host, Settings, Stage
 from collector.model import Batch, Context, batch_type
 from processors.batch.config import BatchConfig
 
-__all__ = ["BatchStage"]
+__all__ = ["BatchProcessor"]
 
-# whatever the sizes say: offsets in a batch are 32-bit, and memory is needed twice to merge
+# Whatever the configured sizes are: offsets in a batch have 32 bits, and merging needs the memory twice.
 _MAX_PART_BYTES: Final = 64 * 1024 * 1024
-_MAX_CONTEXTS: Final = 4096  # remembered of those that came in
+_MAX_CONTEXTS: Final = 4096  # incoming contexts whose collecting context is cached
 _ITEM_BUCKETS: Final = (
     10.0,
     25.0,
@@ -38,7 +38,7 @@ _BYTE_BUCKETS: Final = (*_ITEM_BUCKETS, *(100e3 * n for n in range(2, 10)), *(1e
 
 
 class _Shard:
-    """What is collected of one context. Sends in order: one part at a time."""
+    """The batches collected for one context. Its parts are sent in order, one at a time."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -50,8 +50,8 @@ class _Shard:
         self.lock = asyncio.Lock()
 
 
-class BatchStage(Stage):
-    """One for each pipeline."""
+class BatchProcessor(Stage):
+    """The processor of one pipeline."""
 
     def __init__(self, settings: Settings, config: BatchConfig) -> None:
         self._settings = settings
@@ -82,23 +82,23 @@ class BatchStage(Stage):
         )
         self._uncollected = telemetry.counter(
             "tailrace_processor_batch_uncollected_batches",
-            "Batches passed on alone: more metadata values than metadata_cardinality_limit",
+            "Batches passed on uncollected because of metadata_cardinality_limit",
         )
         telemetry.gauge(
             "otelcol_processor_batch_metadata_cardinality",
-            "Metadata values that are collected",
+            "Combinations of metadata values that are collected",
             read=lambda: len(self._shards),
         )
 
-    async def start(self, host: Host) -> None:  # noqa: ARG002 - nothing of the host is needed
-        """Timers start with the first item."""
+    async def start(self, host: Host) -> None:  # noqa: ARG002 - it needs nothing of the host
+        """Begin to collect. A timer starts with the first item of a batch."""
         self._is_stopping = False
 
     async def consume(self, batch: Batch) -> None:
-        """Take the batch; returns when what was due because of it was sent."""
+        """Collect the batch; returns when everything that became due with it has been sent."""
         if not batch.item_count:
             return
-        context = self._kept(batch.context)
+        context = self._collecting_context(batch.context)
         if context is not batch.context:
             batch = batch.with_context(context)
         shard = self._shards.get(context)
@@ -118,7 +118,7 @@ class BatchStage(Stage):
             self._set_timer(shard)
 
     def try_consume(self, batch: Batch) -> bool:
-        """See :class:`collector.api.Stage`: nearly every batch is only added to the others."""
+        """Collect the batch if that is all there is to do, as for nearly every batch."""
         context, item_count = batch.context, batch.item_count
         shard = self._shards.get(context)
         if shard is None or shard.timer is None or context.metadata or context.claims or self._is_stopping:
@@ -130,7 +130,7 @@ class BatchStage(Stage):
         return True
 
     def _is_due(self, item_count: int, size_bytes: int) -> bool:
-        """So much is sent without waiting for the timer."""
+        """Whether this much is sent without waiting for the timer."""
         return item_count >= self._config.send_batch_size or size_bytes >= _MAX_PART_BYTES
 
     async def shutdown(self) -> None:
@@ -144,15 +144,15 @@ class BatchStage(Stage):
             await asyncio.wait(self._sends)
 
     def held_items(self) -> int:
-        """Items collected and not sent."""
+        """Number of items collected and not sent yet."""
         return self._held_items
 
     def held_bytes(self) -> int:
-        """Their memory."""
+        """Memory of the items collected and not sent yet."""
         return self._held_bytes
 
-    def _kept(self, context: Context) -> Context:
-        """The context to collect under: of the metadata ``metadata_keys`` alone; tenant and locality separate always."""
+    def _collecting_context(self, context: Context) -> Context:
+        """The context to collect under: tenant, locality and, of the metadata, only ``metadata_keys``."""
         if not context.metadata and not context.claims:
             return context
         kept = self._contexts.get(context)
@@ -174,7 +174,7 @@ class BatchStage(Stage):
         self._held_bytes += memory_bytes
 
     def _take(self, shard: _Shard) -> list[Batch]:
-        """All of it."""
+        """Remove and return everything that is collected."""
         batches, shard.batches = shard.batches, []
         self._held_items -= shard.item_count
         self._held_bytes -= shard.memory_bytes
@@ -182,7 +182,7 @@ class BatchStage(Stage):
         return batches
 
     async def _send(self, shard: _Shard, *, everything: bool) -> None:
-        """Send what is due of a shard; without ``everything``, less than ``send_batch_size`` stays for the next."""
+        """Send what is due of a shard: ``everything``, or all but a rest of less than ``send_batch_size`` items."""
         if shard.timer is not None:
             shard.timer.cancel()
             shard.timer = None
@@ -201,7 +201,7 @@ class BatchStage(Stage):
             del self._shards[shard.context]
 
     def _parts(self, batches: list[Batch]) -> list[Batch]:
-        """The batches as few as the bounds allow, in order."""
+        """The batches merged into as few parts as the limits allow, in order."""
         if not batches:
             return []
         merged: list[Batch] = []
@@ -225,8 +225,8 @@ class BatchStage(Stage):
         for part in parts:
             self._sent_items.observe(part.item_count)
             self._sent_bytes.observe(part.size_bytes)
-            # An exporter that waits for its backend may have given up. It has counted that; the other parts are not to
-            # suffer, and nobody is left to tell: who sent these items was answered long ago.
+            # An exporter that waits for its backend may have failed. It has counted that; the other parts are sent all
+            # the same, and the clients that sent these items got their responses long ago.
             with contextlib.suppress(ConsumeError):
                 await self._output.consume(part)
 
@@ -234,7 +234,7 @@ class BatchStage(Stage):
         shard.timer = self._spawn(self._expire(shard), self._timers)
 
     async def _expire(self, shard: _Shard) -> None:
-        """Only waits: it may be cancelled at any time, what carries data may not."""
+        """Wait for the timeout. This task may be cancelled at any time, so the data is sent by another one."""
         await self._settings.clock.sleep(self._config.timeout)
         shard.timer = None
         self._spawn(self._send(shard, everything=True), self._sends)

@@ -13,23 +13,26 @@ __all__ = ["BatchConfig"]
 
 
 class BatchConfig(ComponentConfig):
-    """``batch``."""
+    """``batch``: collects batches into larger ones."""
 
     timeout: Duration = Field(default=0.2, ge=0)
-    """An item waits at most this long; 0: not at all, only ``send_batch_max_size`` is kept."""
+    """An item waits at most this long. 0: items do not wait, and only ``send_batch_max_size`` has an effect."""
     send_batch_size: int = Field(default=8192, ge=0)
-    """Items after which a batch is sent at once; 0: as ``timeout: 0``."""
+    """Number of items at which a batch is sent at once; 0: like ``timeout: 0``."""
     send_batch_max_size: int = Field(default=0, ge=0)
-    """Larger batches are split; 0: no bound."""
+    """Number of items above which batches are split; 0: no limit."""
     metadata_keys: tuple[str, ...] = ()
-    """Request headers whose values separate batches, and which alone stay known."""
+    """Request headers whose values separate batches. Other metadata is removed."""
     metadata_cardinality_limit: int = Field(default=1000, ge=0)
-    """Distinct values of them that are collected at once; 0: no bound."""
+    """Number of distinct combinations of their values that are collected at a time; 0: no limit."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if 0 < self.send_batch_max_size < self.send_batch_size:
-            raise ValueError("'send_batch_max_size' must be greater or equal to 'send_batch_size'")
+            raise ValueError(
+                f"'send_batch_max_size' ({self.send_batch_max_size}) must be greater or equal to"
+                f" 'send_batch_size' ({self.send_batch_size})"
+            )
         seen: set[str] = set()
         for key in self.metadata_keys:
             if key.lower() in seen:

@@ -1,24 +1,23 @@
 """Factory of the processor ``batch``."""
 
-from typing import Any
-
 from collector.api import ComponentKind, Factory, Settings, Stability
 from collector.model import Signal
-from processors.batch.batch import BatchStage
+from processors.batch.batch import BatchProcessor
 from processors.batch.config import BatchConfig
 
-__all__ = ["factory"]
+__all__ = ["create", "factory"]
 
 
-def _create(settings: Settings, config: Any) -> BatchStage:
-    return BatchStage(settings, config)
+def create(settings: Settings, config: BatchConfig) -> BatchProcessor:
+    """The processor ``batch`` of one pipeline."""
+    return BatchProcessor(settings, config)
 
 
 factory = Factory(
     component_type="batch",
     kind=ComponentKind.PROCESSOR,
     config_type=BatchConfig,
-    create=_create,
+    create=create,
     stability=Stability.BETA,
     signals=frozenset(Signal),
 )

@@ -1,4 +1,4 @@
-"""Processor ``memory_limiter``: sets the memory budget at the door."""
+"""Processor ``memory_limiter``: sets the memory limits above which receivers refuse requests."""
 
 from processors.memory_limiter.factory import factory
 

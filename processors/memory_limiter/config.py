@@ -16,27 +16,27 @@ _DEFAULT_SPIKE_PERCENTAGE: Final = 20
 
 
 class MemoryLimiterConfig(ComponentConfig):
-    """``memory_limiter``."""
+    """``memory_limiter``: limits the memory of the process."""
 
     check_interval: Duration = 0.0
-    """Required: how often the process's memory is measured; 1s is good."""
+    """Required: how often the memory of the process is measured; 1s is a good value."""
     limit_mib: int = Field(default=0, ge=0)
-    """Hard limit. This or ``limit_percentage`` is required; with both, this one holds."""
+    """Hard limit in MiB. This or ``limit_percentage`` is required; it takes precedence over ``limit_percentage``."""
     spike_limit_mib: int = Field(default=0, ge=0)
-    """How far below the hard limit requests begin to be refused; 0: 20 % of it."""
+    """How far below the hard limit, in MiB, requests begin to be refused; 0: 20 % of the hard limit."""
     limit_percentage: int = Field(default=0, ge=0, le=100)
-    """Hard limit in percent of the container's memory limit, or of the machine's memory."""
+    """Hard limit in percent of the memory limit of the container, or of the memory of the machine."""
     spike_limit_percentage: int = Field(default=0, ge=0, le=100)
     min_gc_interval_when_soft_limited: Duration = Field(default=10.0, ge=0)
     min_gc_interval_when_hard_limited: Duration = Field(default=0.0, ge=0)
     max_gc_interval_when_soft_limited: Duration = Field(default=30.0, ge=0)
-    """Accepted: the Collector backs off between fruitless collections of Go's heap, Python's are cheap."""
+    """Accepted without effect: the Collector backs off between collections of Go's heap; Python's are cheap."""
     max_gc_interval_when_hard_limited: Duration = Field(default=30.0, ge=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.check_interval <= 0:
-            raise ValueError("'check_interval' must be greater than zero: write check_interval: 1s")
+            raise ValueError("'check_interval' must be greater than zero, for example check_interval: 1s")
         if not self.limit_mib and not self.limit_percentage:
             raise ValueError("'limit_mib' or 'limit_percentage' must be greater than zero")
         for unit in ("mib", "percentage"):
@@ -55,7 +55,7 @@ class MemoryLimiterConfig(ComponentConfig):
         return self
 
     def limits_bytes(self, available_bytes: int) -> tuple[int, int]:
-        """(soft, hard): requests are refused above the soft limit."""
+        """The limits (soft, hard) in bytes. Requests are refused above the soft limit."""
         if self.limit_mib:
             hard, spike = self.limit_mib * _MIB, self.spike_limit_mib * _MIB
         else:

@@ -1,16 +1,15 @@
 """Factory of the processor ``memory_limiter``."""
 
-from typing import Any
-
 from collector.api import ComponentKind, Factory, Settings, Stability
 from collector.model import Signal
 from processors.memory_limiter.config import MemoryLimiterConfig
 from processors.memory_limiter.memory_limiter import MemoryLimiter
 
-__all__ = ["factory"]
+__all__ = ["create", "factory"]
 
 
-def _create(settings: Settings, config: Any) -> MemoryLimiter:
+def create(settings: Settings, config: MemoryLimiterConfig) -> MemoryLimiter:
+    """The processor ``memory_limiter`` of one pipeline."""
     return MemoryLimiter(settings, config)
 
 
@@ -18,7 +17,7 @@ factory = Factory(
     component_type="memory_limiter",
     kind=ComponentKind.PROCESSOR,
     config_type=MemoryLimiterConfig,
-    create=_create,
+    create=create,
     stability=Stability.BETA,
     signals=frozenset(Signal),
 )

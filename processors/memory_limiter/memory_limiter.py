@@ -1,6 +1,7 @@
-"""Hands its limits to the door and lets every batch pass: what is refused is refused before it is decoded, not here.
+"""The processor ``memory_limiter``: sets the limits of the admission budget and passes every batch on.
 
-That is also why its place in the pipeline does not matter.
+Requests above the limits are refused by the receivers, before they are decoded. That is why the place of this processor
+in the pipeline does not matter.
 """
 
 from collector.api import Host, Settings, Transform
@@ -11,14 +12,14 @@ __all__ = ["MemoryLimiter"]
 
 
 class MemoryLimiter(Transform):
-    """Sets the budget at start. Several set the lowest of their limits."""
+    """Sets the limits at start. With several such processors the lowest limits apply."""
 
     def __init__(self, settings: Settings, config: MemoryLimiterConfig) -> None:
         self._settings = settings
         self._config = config
 
     async def start(self, host: Host) -> None:
-        """Hand the limits over."""
+        """Set the limits of the admission budget."""
         config, telemetry = self._config, self._settings.telemetry
         admission = host.admission
         soft, hard = config.limits_bytes(admission.available_bytes)
@@ -30,13 +31,15 @@ class MemoryLimiter(Transform):
             min_gc_interval_hard_s=config.min_gc_interval_when_hard_limited,
         )
         limit = telemetry.gauge(
-            "otelcol_processor_memory_limiter_limit_bytes", "Limit of memory; refused above the soft one", ("limit",)
+            "otelcol_processor_memory_limiter_limit_bytes",
+            "Memory limits; requests are refused above the soft limit",
+            ("limit",),
         )
         limit.set(soft, limit="soft")
         limit.set(hard, limit="hard")
         telemetry.gauge(
             "otelcol_processor_memory_limiter_used_bytes",
-            "Bytes held of requests, queues and stages",
+            "Bytes held by requests in progress, queues and processors",
             read=lambda: admission.used_bytes,
         )
         telemetry.log.info(

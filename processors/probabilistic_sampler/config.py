@@ -13,27 +13,29 @@ __all__ = ["ProbabilisticSamplerConfig"]
 
 
 class ProbabilisticSamplerConfig(ComponentConfig):
-    """``probabilistic_sampler``."""
+    """``probabilistic_sampler``: keeps a share of the items."""
 
     sampling_percentage: float = Field(ge=0, allow_inf_nan=False)
-    """Required. 0 to 100 percent; more counts as 100."""
+    """Percentage of the items that is kept, 0 to 100; more counts as 100."""
     mode: Literal["hash_seed", "proportional", "equalizing"] = "hash_seed"
     hash_seed: int = Field(default=0, ge=0, lt=2**32)
     fail_closed: bool = True
-    """Whether items without randomness or with a broken trace state are dropped."""
+    """Whether items are dropped that have no randomness, or malformed or contradicting sampling information."""
     sampling_precision: int = Field(default=4, ge=1, le=14)
-    """Hexadecimal digits of a threshold."""
+    """Number of hexadecimal digits of a threshold."""
     attribute_source: Literal["traceID", "record"] = "traceID"
-    """Logs, hash_seed: what is hashed."""
+    """For logs with ``hash_seed``: what is hashed."""
     from_attribute: str = ""
-    """Logs: the attribute that is hashed."""
+    """For logs: the attribute that is hashed if there is no trace id."""
     sampling_priority: str = ""
-    """Logs: the attribute with the percentage that a record asks for at least."""
+    """For logs: the attribute with the percentage that a record requests as a minimum."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.attribute_source == "record" and not self.from_attribute and not self.sampling_priority:
-            raise ValueError("attribute_source: record needs from_attribute: which attribute of the record is hashed")
+            raise ValueError(
+                "attribute_source: record needs from_attribute, the attribute of the record that is hashed"
+            )
         return self
 
     @property

@@ -1,6 +1,6 @@
-"""FNV-1a of 32 bits over columns, and the randomness that the Collector makes of it.
+"""FNV-1a of 32 bits over columns, and the randomness that the Collector derives from it.
 
-Source: draft-eastlake-fnv; opentelemetry-collector-contrib probabilisticsamplerprocessor (14 bits decide).
+Source: draft-eastlake-fnv; opentelemetry-collector-contrib probabilisticsamplerprocessor (14 bits of the hash decide).
 """
 
 import base64
@@ -10,10 +10,10 @@ from typing import Any, Final
 import numpy as np
 
 from collector.model import KIND_BYTES, AttributeColumn
-from collector.model.arrays import U32, U64
+from collector.model.arrays import U32, U64, starts_of
 from collector.wire.hash import fnv1a_32
 
-__all__ = ["BUCKET_BITS", "hash_attribute", "hash_ids", "hash_values", "randomness"]
+__all__ = ["BUCKET_BITS", "hash_attribute", "hash_ids", "hash_values", "randomness_of"]
 
 BUCKET_BITS: Final = 14
 _BUCKETS: Final = 1 << BUCKET_BITS
@@ -30,7 +30,7 @@ def _seeded(seed: int) -> int:
 
 
 def hash_ids(ids: U64, seed: int) -> U32:
-    """uint32[n] of trace ids (uint64[n, 2]), their sixteen bytes behind the seed's four."""
+    """U32[n]: the hashes of the 4 bytes of the seed and the 16 bytes of each trace id (U64[n, 2])."""
     state = np.full(len(ids), _seeded(seed), np.uint32)
     for half in (0, 1):
         octets = np.ascontiguousarray(ids[:, half]).astype(">u8").view(np.uint8).reshape(-1, 8)
@@ -40,14 +40,13 @@ def hash_ids(ids: U64, seed: int) -> U32:
 
 
 def hash_values(values: Sequence[bytes], seed: int) -> U32:
-    """uint32[n] of values of any length."""
+    """U32[n]: the hashes of the seed and values of any length."""
     lengths = np.fromiter(map(len, values), np.int32, len(values))
-    starts = (np.cumsum(lengths, dtype=np.int64) - lengths).astype(np.int32)
-    return fnv1a_32(b"".join(values), starts, lengths, _seeded(seed))
+    return fnv1a_32(b"".join(values), starts_of(lengths).astype(np.int32), lengths, _seeded(seed))
 
 
 def hash_attribute(column: AttributeColumn, seed: int) -> U32:
-    """uint32[n] of an attribute: bytes as they are, everything else as text; 0 where absent."""
+    """U32[n]: the hashes of the seed and an attribute (bytes as they are, else as text); 0 where it is absent."""
     text = column.as_text()
     codes = text.codes
     hashes: Any = np.append(hash_values(text.distinct_bytes, seed), np.uint32(0))[codes]
@@ -60,8 +59,8 @@ def hash_attribute(column: AttributeColumn, seed: int) -> U32:
     return np.asarray(hashes, np.uint32)
 
 
-def randomness(hashes: U32) -> U64:
-    """uint64[n], 56 bits: a hash below the accepted share of the buckets is a randomness at or above the threshold."""
+def randomness_of(hashes: U32) -> U64:
+    """U64[n] of 56 bits: a hash in the accepted share of the buckets becomes randomness at or above the threshold."""
     wide = hashes.astype(np.uint64)
     bucket = wide & np.uint64(_BUCKETS - 1)
     unused = wide >> np.uint64(32 - BUCKET_BITS)

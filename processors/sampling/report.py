@@ -1,6 +1,6 @@
-"""What ``GET /sampling`` shows: counts by rule, and the slowest traces kept in the last ten minutes. Bounded.
+"""The document of ``GET /sampling``: counts by rule, and the slowest traces kept in the last ten minutes.
 
-A slow trace is held as a few spans of bytes and becomes JSON only when somebody asks.
+Its size is bounded. A slow trace is stored as a few batches of spans and is converted to JSON on request.
 """
 
 import math
@@ -18,20 +18,20 @@ from collector.otlp.semantics import SPAN_KINDS, STATUS_CODES
 __all__ = ["Report", "keyed"]
 
 
-_SHOWN: Final = 5
+_SLOWEST_COUNT: Final = 5
 _WINDOW_S: Final = 600.0
-_BUCKET_S: Final = 60.0  # the slowest of each minute are kept: when the slowest of all grows old, the next is known
+_BUCKET_S: Final = 60.0  # the slowest of each minute are kept, so that there are others when the slowest of all expires
 _SPANS_MAX: Final = 200
 _TRACE_BYTES_MAX: Final = 256 * 1024
 _JSON_CHARS_MAX: Final = 256 * 1024  # of one trace
-_TEXT_MAX: Final = 256
+_TEXT_CHARS_MAX: Final = 256
 _ATTRIBUTES_MAX: Final = 32
 _KINDS: Final = [name.lower() for name in SPAN_KINDS]
 _STATUS: Final = [name.lower() for name in STATUS_CODES]
 
 
 @dataclass(slots=True)
-class _Slow:
+class _SlowTrace:
     trace_id: tuple[int, int]
     root_ns: int
     rule: str
@@ -41,104 +41,108 @@ class _Slow:
 
 
 class Report:
-    """Of one pipeline."""
+    """The report of one pipeline."""
 
     def __init__(self, rule_names: Sequence[str], clock: Clock) -> None:
         self._names = ["none", *rule_names]
         self._clock = clock
         self._counts = np.zeros((len(self._names), 2), np.int64)
-        self._minutes: dict[int, dict[tuple[int, int], _Slow]] = {}
+        self._minutes: dict[int, dict[tuple[int, int], _SlowTrace]] = {}
         self.late_spans = 0
         self.early_traces = 0
 
-    def adopt(self, other: "Report") -> None:
-        """Go on with what another one counted and keeps: rules are told apart by name."""
-        for place, name in enumerate(other._names):  # noqa: SLF001 - of this class
+    def take_over(self, other: "Report") -> None:
+        """Continue from the counts and the slow traces of another report. Rules are matched by name."""
+        for number, name in enumerate(other._names):  # noqa: SLF001 - of this class
             if name in self._names:
-                self._counts[self._names.index(name)] += other._counts[place]  # noqa: SLF001
+                self._counts[self._names.index(name)] += other._counts[number]  # noqa: SLF001
         self._minutes = other._minutes  # noqa: SLF001
         self.late_spans += other.late_spans
         self.early_traces += other.early_traces
 
     def count(self, counts: I64) -> None:
-        """Add traces: (rules + 1, 2), the first row without a rule; dropped, kept."""
+        """Add traces by rule, I64[rules + 1, 2]: the first row is for no rule; the columns are dropped, kept."""
         self._counts += counts
 
     def rules(self) -> dict[str, Any]:
-        """``{"rules": [{name, seen, kept, dropped, rate}]}``; ``none`` only where it happened."""
+        """``{"rules": [{name, seen, kept, dropped, rate}], "traces": …}``; ``none`` comes last, if it occurred."""
         rows = []
-        for place in [*range(1, len(self._names)), 0]:
-            dropped, kept = self._counts[place].tolist()
-            if place or dropped:
+        for number in [*range(1, len(self._names)), 0]:
+            dropped, kept = self._counts[number].tolist()
+            if number or dropped:
                 seen = dropped + kept
                 rate = kept / seen if seen else None
-                rows.append({"name": self._names[place], "seen": seen, "kept": kept, "dropped": dropped, "rate": rate})
+                rows.append({"name": self._names[number], "seen": seen, "kept": kept, "dropped": dropped, "rate": rate})
         dropped, kept = self._counts.sum(axis=0).tolist()
         return {"rules": rows, "traces": {"seen": dropped + kept, "kept": kept, "dropped": dropped}}
 
-    # The slowest.
+    # The slowest traces.
 
-    def look(self, batch: Traces, slots: I32, root_ns: U64, reasons: I32) -> None:
-        """Keep what is slow of spans that leave. The parts of a trace come one after the other."""
-        lasted = root_ns[slots]
+    def add_slowest(self, batch: Traces, slots: I32, root_ns: U64, reasons: I32) -> None:
+        """Keep the slowest traces of a batch of kept spans; a trace may be spread over several batches.
+
+        ``slots`` I32[n]: the trace of each span; ``root_ns`` and ``reasons`` are columns by slot.
+        """
+        durations_ns = root_ns[slots]
         minute = int(self._clock.monotonic_s() // _BUCKET_S)
         known = self._minutes.setdefault(minute, {})
-        floor = min((slow.root_ns for slow in known.values()), default=0) if len(known) >= _SHOWN else 1
-        if not len(lasted) or int(lasted.max()) < floor:
+        floor = min((slow.root_ns for slow in known.values()), default=0) if len(known) >= _SLOWEST_COUNT else 1
+        if not len(durations_ns) or int(durations_ns.max()) < floor:
             return
         for old in [number for number in self._minutes if number < minute - _WINDOW_S / _BUCKET_S]:
             del self._minutes[old]
-        rows = np.flatnonzero(lasted >= floor)
-        traces, first = np.unique(slots[rows], return_index=True)
-        order = np.argsort(-lasted[rows[first]].astype(np.int64), kind="stable")[:_SHOWN]
+        rows = np.flatnonzero(durations_ns >= floor)
+        slow_slots, first = np.unique(slots[rows], return_index=True)
+        order = np.argsort(-durations_ns[rows[first]].astype(np.int64), kind="stable")[:_SLOWEST_COUNT]
         ids = batch.field("trace_id")
-        for place in order.tolist():
-            row = int(rows[first[place]])
+        for i in order.tolist():
+            row = int(rows[first[i]])
             trace_id = int(ids[row, 0]), int(ids[row, 1])
-            slow = known.get(trace_id)
-            if slow is None and len(known) >= _SHOWN and int(lasted[row]) <= floor:
+            trace = known.get(trace_id)
+            if trace is None and len(known) >= _SLOWEST_COUNT and int(durations_ns[row]) <= floor:
                 continue
-            if slow is None:
+            if trace is None:
                 rule = self._names[int(reasons[slots[row]]) + 1]
-                slow = known[trace_id] = _Slow(trace_id, int(lasted[row]), rule, [], 0, 0)
-            self._add(slow, batch, slots == traces[place])
-        for trace_id in sorted(known, key=lambda one: -known[one].root_ns)[_SHOWN:]:
+                trace = known[trace_id] = _SlowTrace(trace_id, int(durations_ns[row]), rule, [], 0, 0)
+            self._add_spans(trace, batch, slots == slow_slots[i])
+        for trace_id in sorted(known, key=lambda key: -known[key].root_ns)[_SLOWEST_COUNT:]:
             del known[trace_id]
 
     @staticmethod
-    def _add(slow: _Slow, batch: Traces, mine: Mask) -> None:
-        room = _SPANS_MAX - slow.span_count
-        at = np.flatnonzero(mine)
-        root_first = np.argsort(batch.field("parent_span_id")[at] != 0, kind="stable")
+    def _add_spans(trace: _SlowTrace, batch: Traces, is_of_trace: Mask) -> None:
+        """Add as many spans as the limits allow, root spans first."""
+        rows = np.flatnonzero(is_of_trace)
+        rows = rows[np.argsort(batch.field("parent_span_id")[rows] != 0, kind="stable")]
         spans = batch.table().rows
-        sizes = np.cumsum((spans["end"] - spans["start"])[at[root_first]])
-        at = at[root_first][:room]
-        at = at[sizes[: len(at)] <= _TRACE_BYTES_MAX - slow.size_bytes]
-        if not len(at):
+        total_bytes = np.cumsum((spans["end"] - spans["start"])[rows])
+        rows = rows[: _SPANS_MAX - trace.span_count]
+        rows = rows[total_bytes[: len(rows)] <= _TRACE_BYTES_MAX - trace.size_bytes]
+        if not len(rows):
             return
         chosen = np.zeros(batch.item_count, np.bool_)
-        chosen[at] = True
-        few = batch.select(chosen).without_index()
-        slow.batches.append(few)
-        slow.span_count += len(at)
-        slow.size_bytes += few.size_bytes
+        chosen[rows] = True
+        part = batch.select(chosen).without_index()
+        trace.batches.append(part)
+        trace.span_count += len(rows)
+        trace.size_bytes += part.size_bytes
 
     def slowest(self) -> list[dict[str, Any]]:
-        """As JSON, the slowest first."""
+        """The slowest traces as JSON, the slowest first."""
         oldest = int(self._clock.monotonic_s() // _BUCKET_S) - _WINDOW_S / _BUCKET_S
-        found: dict[tuple[int, int], _Slow] = {}
-        for minute, slows in self._minutes.items():
+        found: dict[tuple[int, int], _SlowTrace] = {}
+        for minute, traces in self._minutes.items():
             if minute > oldest:
-                found.update({key: slow for key, slow in slows.items() if slow.batches})
-        return [_shown(slow) for slow in sorted(found.values(), key=lambda slow: -slow.root_ns)[:_SHOWN]]
+                found.update({trace_id: trace for trace_id, trace in traces.items() if trace.batches})
+        slowest = sorted(found.values(), key=lambda trace: -trace.root_ns)[:_SLOWEST_COUNT]
+        return [_trace_json(trace) for trace in slowest]
 
 
-def _shown(slow: _Slow) -> dict[str, Any]:
+def _trace_json(slow: _SlowTrace) -> dict[str, Any]:
     room = _JSON_CHARS_MAX
     spans: list[dict[str, Any]] = []
     first_ns = min(int(batch.field("start_time_unix_nano").min()) for batch in slow.batches)
     for batch in slow.batches:
-        for span in _spans(batch, first_ns):
+        for span in _spans_json(batch, first_ns):
             room -= (
                 200
                 + sum(len(key) + len(str(value)) + 6 for key, value in span["attributes"].items())
@@ -159,14 +163,14 @@ def _shown(slow: _Slow) -> dict[str, Any]:
     }
 
 
-def _spans(batch: Traces, first_ns: int) -> list[dict[str, Any]]:
-    """At most ``_SPANS_MAX`` of them, so a loop will do."""
+def _spans_json(batch: Traces, first_ns: int) -> list[dict[str, Any]]:
+    """The spans of a batch, at most ``_SPANS_MAX``, so that a loop is fast enough."""
     attributes: list[dict[str, Any]] = [{} for _ in range(batch.item_count)]
-    every = batch.attributes()
-    keys, values = every.key.to_list(), every.as_text().to_list()
-    doubles = every.double.tolist()
-    kinds, ints = every.kind.tolist(), every.int.tolist()
-    for row, owner in enumerate(every.owner.tolist()):
+    table = batch.attributes()
+    keys, values = table.key.to_list(), table.as_text().to_list()
+    doubles = table.double.tolist()
+    kinds, ints = table.kind.tolist(), table.int.tolist()
+    for row, owner in enumerate(table.owner.tolist()):
         if len(attributes[owner]) < _ATTRIBUTES_MAX:
             value: Any = _clean(values[row] or "")
             if kinds[row] == KIND_BOOL:
@@ -198,11 +202,11 @@ def _spans(batch: Traces, first_ns: int) -> list[dict[str, Any]]:
 
 
 def _clean(text: str) -> str:
-    """Short and printable."""
-    cut = text if len(text) <= _TEXT_MAX else text[: _TEXT_MAX - 1] + "…"
+    """The text cut to a length that can be shown, with unprintable characters replaced."""
+    cut = text if len(text) <= _TEXT_CHARS_MAX else text[: _TEXT_CHARS_MAX - 1] + "…"
     return cut if cut.isprintable() else "".join(char if char.isprintable() else "\ufffd" for char in cut)
 
 
-def keyed(settings: Settings, shown: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"sampling@traces": shown}``: the admin port merges what all objects of a path say, so each says its own name."""
-    return {f"{settings.id}@{settings.pipeline}" if settings.pipeline else str(settings.id): dict(shown)}
+def keyed(settings: Settings, document: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"sampling@traces": document}``: the admin port merges the answers of all objects, so each has a name."""
+    return {f"{settings.id}@{settings.pipeline}" if settings.pipeline else str(settings.id): dict(document)}

@@ -1,7 +1,8 @@
-"""Tail sampling over whole traces: all errors, all that is slow, some of each API, a consistent share of the rest.
+"""The processor ``sampling`` in a traces pipeline: decides whole traces by rules.
 
-Who is kept: ``rules``. Holding, deciding in time, remembering: ``collector.tail_sampling``. Logs: ``logs``. Shown:
-``report``.
+The rules are in ``rules``. ``collector.tail_sampling`` holds traces, decides them in time and remembers decisions.
+``logs`` is the processor in a logs pipeline, and ``report`` the document on the admin port.
+Rules: docs/reference/sampling.md.
 """
 
 from collections.abc import Mapping
@@ -9,27 +10,27 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from collector.api import Component, Host, Settings
-from collector.model import Batch, Signal, Traces
+from collector.api import Host, Settings
+from collector.model import Batch, Traces
 from collector.model.arrays import F64, I32
-from collector.tail_sampling import TailSampler, Verdicts
+from collector.tail_sampling import ColumnLookup, TailSampler, TraceDecisions
 from processors.sampling.config import SamplingConfig
-from processors.sampling.logs import SAMPLERS, LogsFollower
+from processors.sampling.logs import SAMPLERS
 from processors.sampling.report import Report, keyed
 from processors.sampling.rules import NO_RULE, Rules, any_glob
 
-__all__ = ["SamplingProcessor", "create"]
+__all__ = ["SamplingProcessor"]
 
 _ROUTES: Final = ("http.route", "url.path", "http.target")
 
 
 class SamplingProcessor(TailSampler):
-    """In a traces pipeline."""
+    """The processor of one traces pipeline."""
 
     def __init__(self, settings: Settings, config: SamplingConfig) -> None:
         telemetry = settings.telemetry
         self._keys_refused = telemetry.counter(
-            "tailrace_sampling_coverage_refused_traces", "Traces whose key was one more than max_keys", ("rule",)
+            "tailrace_sampling_coverage_refused_traces", "Traces whose key is beyond max_keys", ("rule",)
         )
         super().__init__(
             settings,
@@ -41,15 +42,15 @@ class SamplingProcessor(TailSampler):
         )
         self._config = config
         drops = config.drop_spans
-        self._names = any_glob(drops.names) if drops.names else None
-        self._routes = any_glob(drops.routes) if drops.routes else None
+        self._is_dropped_name = any_glob(drops.names) if drops.names else None
+        self._is_dropped_route = any_glob(drops.routes) if drops.routes else None
         self.report = Report([rule.name for rule in config.rules], settings.clock)
         self._decisions = telemetry.counter("tailrace_sampling_traces", "Traces decided", ("rule", "decision"))
-        self._late = telemetry.counter(
-            "tailrace_sampling_late_spans", "Spans that came after their trace's decision", ("decision",)
+        self._late_spans = telemetry.counter(
+            "tailrace_sampling_late_spans", "Spans that arrived after the decision on their trace", ("decision",)
         )
-        self._early = telemetry.counter(
-            "tailrace_sampling_early_decisions", "Traces decided early because max_bytes was reached"
+        self._early_decisions = telemetry.counter(
+            "tailrace_sampling_early_decisions", "Traces decided early because of max_bytes"
         )
         telemetry.gauge("tailrace_sampling_held_bytes", "Bytes held", read=lambda: float(self.held_bytes()))
         telemetry.gauge(
@@ -61,79 +62,79 @@ class SamplingProcessor(TailSampler):
         settings.shared.get(SAMPLERS).append(self)
 
     def take_over(self, state: object) -> bool:
-        """Hold and remember what the predecessor does, and continue its report."""
+        """Continue to hold and remember what the predecessor does, and continue its report."""
         if not isinstance(state, SamplingProcessor) or not super().take_over(state):
             return False
-        self.report.adopt(state.report)
+        self.report.take_over(state.report)
         return True
 
     async def start(self, host: Host) -> None:
-        """Begin deciding."""
+        """Begin to decide traces that are due, and show the report on the admin port."""
         host.add_admin_route("/sampling", self._show)
         await super().start(host)
 
     async def consume(self, batch: Batch) -> None:
-        """Hold the spans of open traces, pass on or drop those of decided ones."""
+        """Hold the spans of undecided traces, pass on or drop those of decided ones."""
         assert isinstance(batch, Traces)
-        wanted = self._without_dropped_spans(batch)
-        if wanted is not None:
-            await super().consume(wanted)
+        remaining = self._without_dropped_spans(batch)
+        if remaining is not None:
+            await super().consume(remaining)
 
     def _without_dropped_spans(self, batch: Traces) -> Traces | None:
-        """The batch less the spans nobody wants; None where nothing is left."""
-        if self._names is None and self._routes is None:
+        """The batch without the spans that ``drop_spans`` matches; None if it matches all of them."""
+        if self._is_dropped_name is None and self._is_dropped_route is None:
             return batch
-        unwanted = np.zeros(batch.item_count, bool)
-        if self._names is not None:
-            unwanted |= batch.field("name").where(self._names)
-        if self._routes is not None:
+        dropped = np.zeros(batch.item_count, bool)
+        if self._is_dropped_name is not None:
+            dropped |= batch.field("name").where(self._is_dropped_name)
+        if self._is_dropped_route is not None:
             for key in _ROUTES:
                 if batch.attributes().code_of(key) >= 0:
-                    unwanted |= batch.attribute(key).text.where(self._routes)
-        count = int(np.count_nonzero(unwanted))
+                    dropped |= batch.attribute(key).text.where(self._is_dropped_route)
+        count = int(np.count_nonzero(dropped))
         if not count:
             return batch
-        self._settings.telemetry.dropped(Signal.TRACES, count, "drop_spans")
-        return batch.select(~unwanted) if count < batch.item_count else None
+        self._count_dropped(count, "drop_spans")
+        return batch.select(~dropped) if count < batch.item_count else None
 
     # What is counted and shown.
 
-    def decided(self, slots: I32, verdicts: Verdicts, column: Any) -> None:
-        """Count them by rule."""
-        size = len(self._config.rules) + 1
-        counts = np.bincount((verdicts.reasons + 1) * 2 + verdicts.kept, minlength=2 * size).reshape(size, 2)
-        names = ["none", *(rule.name for rule in self._config.rules)]
-        for place in np.flatnonzero(counts.any(axis=1)).tolist():
-            for word, count in zip(("dropped", "kept"), counts[place].tolist(), strict=True):
+    def on_decided(self, slots: I32, decisions: TraceDecisions, column: ColumnLookup) -> None:
+        """Count the traces by rule."""
+        names = ["none", *(rule.name for rule in self._config.rules)]  # NO_RULE is -1
+        codes = (decisions.reasons - NO_RULE) * 2 + decisions.kept
+        counts = np.bincount(codes, minlength=2 * len(names)).reshape(len(names), 2)
+        for number in np.flatnonzero(counts.any(axis=1)).tolist():
+            for decision, count in zip(("dropped", "kept"), counts[number].tolist(), strict=True):
                 if count:
-                    self._decisions.add(count, rule=names[place], decision=word)
+                    self._decisions.add(count, rule=names[number], decision=decision)
         self.report.count(counts)
-        column("reason")[slots] = verdicts.reasons
+        column("reason")[slots] = decisions.reasons
 
-    def late(self, kept_count: int, dropped_count: int, ages_s: F64) -> None:  # noqa: ARG002 - the seam
-        """Count them."""
-        for count, word in ((kept_count, "kept"), (dropped_count, "dropped")):
+    def on_late_spans(self, kept_count: int, dropped_count: int, ages_s: F64) -> None:  # noqa: ARG002 - a hook
+        """Count the spans."""
+        for count, decision in ((kept_count, "kept"), (dropped_count, "dropped")):
             if count:
-                self._late.add(count, decision=word)
+                self._late_spans.add(count, decision=decision)
         self.report.late_spans += kept_count + dropped_count
 
-    def early(self, trace_count: int, cause: Literal["bytes", "traces"]) -> None:  # noqa: ARG002 - the seam
-        """Count them."""
-        self._early.add(trace_count)
+    def on_evicted(self, trace_count: int, cause: Literal["bytes", "traces"]) -> None:  # noqa: ARG002 - a hook
+        """Count the traces."""
+        self._early_decisions.add(trace_count)
         self.report.early_traces += trace_count
 
-    def leaving(self, batch: Traces, slots: I32, column: Any) -> None:
-        """Keep a copy of the slowest."""
-        self.report.look(batch, slots, column("root_ns"), column("reason"))
+    def on_release(self, batch: Traces, slots: I32, column: ColumnLookup) -> None:
+        """Keep a copy of the slowest traces for the report."""
+        self.report.add_slowest(batch, slots, column("root_ns"), column("reason"))
 
     async def _show(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """What ``GET /sampling`` says of this pipeline."""
+        """The entry of this pipeline in ``GET /sampling``."""
         del query
-        shown = {
+        document = {
             "signal": "traces",
             **self.report.rules(),
             "held": {
-                "bytes": self.span_bytes,
+                "bytes": self.row_bytes,
                 "max_bytes": self._config.max_bytes,
                 "spans": self.held_items(),
                 "traces": self.open_count,
@@ -144,14 +145,4 @@ class SamplingProcessor(TailSampler):
             "early_traces": self.report.early_traces,
             "slowest": self.report.slowest(),
         }
-        return keyed(self._settings, shown)
-
-
-assert NO_RULE == -1  # the counts above begin with it
-
-
-def create(settings: Settings, config: SamplingConfig) -> Component:
-    """The component."""
-    if Signal.LOGS in settings.signals:
-        return LogsFollower(settings, config)
-    return SamplingProcessor(settings, config)
+        return keyed(self._settings, document)

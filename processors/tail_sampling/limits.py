@@ -1,7 +1,7 @@
-"""Limits of spans or bytes a second, asked for many traces at one time.
+"""Limits on spans or bytes per second, applied to many traces at once.
 
-Sequential by nature: whether a trace passes depends on those before it. The loops end where nothing more can pass, and
-are not entered where everything does.
+They are sequential by nature: whether a trace passes depends on the traces before it. The loops end as soon as nothing
+more can pass, and are not entered if everything passes.
 """
 
 from typing import Final
@@ -16,11 +16,10 @@ _NANOS: Final = 1e9
 
 
 class TokenBucket:
-    """``burst`` tokens at first, ``rate`` more a second, at most ``burst``.
+    """Starts with ``burst`` tokens and gains ``rate`` tokens per second, up to ``burst``.
 
-    Source: golang.org/x/time/rate, Limiter.AllowN: what does not pass takes no token, and what lacks less than the
-        tokens of a
-    nanosecond passes.
+    Source: golang.org/x/time/rate, Limiter.AllowN: what does not pass takes no tokens, and what lacks less than the
+    tokens of one nanosecond passes.
     """
 
     def __init__(self, rate: int, burst: int) -> None:
@@ -29,7 +28,7 @@ class TokenBucket:
         self._last_s: float | None = None
 
     def allow(self, sizes: I64, now_s: float) -> Mask:
-        """bool[n]: which of these pass, in order, at ``now_s``."""
+        """bool[n]: which of these pass at ``now_s``, in order."""
         if self._last_s is not None:
             self._tokens = min(float(self._burst), self._tokens + max(0.0, now_s - self._last_s) * self._rate)
         self._last_s = now_s
@@ -52,7 +51,7 @@ class TokenBucket:
 
 
 class SecondCounter:
-    """At most ``limit`` in each second of the wall clock; what does not fit is passed over, a smaller one behind it may fit."""
+    """At most ``limit`` in each second of the wall clock. After one that does not fit, a smaller one may still fit."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -60,7 +59,7 @@ class SecondCounter:
         self._used = 0
 
     def allow(self, sizes: I64, second: int) -> Mask:
-        """bool[n]: which of these fit, in order, in ``second``."""
+        """bool[n]: which of these fit into ``second``, in order."""
         if second != self._second:
             self._second, self._used = second, 0
         allowed = np.zeros(len(sizes), np.bool_)

@@ -1,8 +1,9 @@
-"""The policies: what each says of traces whose spans have been folded into columns.
+"""The policies: each evaluates many traces at once, whose spans have been folded into columns.
 
-Asked for many traces at once. A policy is asked only for the traces the ones before it left open, as the Collector does
-trace by trace: that decides what policies that count have counted. Source of the decisions:
-opentelemetry-collector-contrib processor/tailsamplingprocessor 0.156, ``internal/sampling``.
+A policy evaluates only the traces that the policies before it have not decided. The Collector does the same trace by
+trace, and it matters for policies with a budget.
+
+Source: opentelemetry-collector-contrib processor/tailsamplingprocessor 0.156, ``internal/sampling``.
 """
 
 from abc import ABC, abstractmethod
@@ -15,20 +16,6 @@ import numpy as np
 
 from collector.model.arrays import I64, U8, Array, Indices, Mask
 from collector.otlp.semantics import STATUS_CODES
-from processors.tail_sampling.features import (
-    BOTH_ENDS,
-    FAILED,
-    MATCHED,
-    BooleanMatch,
-    Conditions,
-    Feature,
-    NumericRange,
-    SampledFlag,
-    StatusCodes,
-    StringMatch,
-    TraceHash,
-    TraceStateMatch,
-)
 from processors.tail_sampling.limits import SecondCounter, TokenBucket
 from processors.tail_sampling.policy_config import (
     AndConfig,
@@ -45,87 +32,102 @@ from processors.tail_sampling.policy_config import (
     StatusCodeConfig,
     StringAttributeConfig,
 )
+from processors.tail_sampling.span_features import (
+    BOTH_ENDS,
+    FAILED,
+    MATCHED,
+    BooleanMatch,
+    Conditions,
+    Feature,
+    NumericRange,
+    SampledFlag,
+    StatusCodes,
+    StringMatch,
+    TraceHash,
+    TraceStateMatch,
+)
 
-__all__ = ["DROPPED", "ERROR", "NOT_SAMPLED", "SAMPLED", "Policy", "Traces", "build", "threshold"]
-
+__all__ = ["DROPPED", "ERROR", "NOT_SAMPLED", "SAMPLED", "Policy", "TraceFacts", "build_policy", "hash_threshold"]
 
 NOT_SAMPLED, SAMPLED, DROPPED, ERROR = range(4)
 _DEFAULT_SALT: Final = "default-hash-seed"
 _INT64: Final = np.iinfo(np.int64)
-_NANOS_A_MS: Final = 1_000_000
+_NANOS_PER_MS: Final = 1_000_000
 _MASK64: Final = 2**64 - 1
 
 
 @dataclass(frozen=True)
-class Traces:
-    """The traces asked for, in the order of their first span."""
+class TraceFacts:
+    """What policies can know about traces, which are in the order of their first spans."""
 
     span_counts: I64
     size_bytes: I64
     values: Callable[[Feature, str], Array]
-    """A feature's column (by suffix), one value a trace."""
+    """Returns a feature's column (by suffix), with one value per trace."""
     now_s: float
-    """For rates: seconds that never go back."""
+    """Monotonic time, for rates."""
     unix_second: int
     rows: Indices | None = None
-    """Which of ``values``; None: all."""
+    """The rows of ``values`` that these traces are; None: all."""
 
     def __len__(self) -> int:
         return len(self.span_counts)
 
     def column(self, feature: Feature, suffix: str = "") -> Array:
         """The feature's values of these traces."""
-        whole = self.values(feature, suffix)
-        return whole if self.rows is None else whole[self.rows]
+        values = self.values(feature, suffix)
+        return values if self.rows is None else values[self.rows]
 
-    def only(self, mask: Mask) -> "Traces":
-        """Those of a mask."""
+    def select(self, mask: Mask) -> "TraceFacts":
+        """The traces of a mask."""
         if mask.all():
             return self
         rows = np.flatnonzero(mask) if self.rows is None else self.rows[mask]
-        return Traces(self.span_counts[mask], self.size_bytes[mask], self.values, self.now_s, self.unix_second, rows)
+        return TraceFacts(
+            self.span_counts[mask], self.size_bytes[mask], self.values, self.now_s, self.unix_second, rows
+        )
 
 
 class Policy(ABC):
-    """One policy's opinion."""
+    """Decides traces for itself; ``decider`` combines the answers of all policies."""
 
     def features(self) -> Iterable[Feature]:
-        """What it needs to know of the spans."""
+        """The features of spans that the policy reads."""
         return ()
 
     @abstractmethod
-    def evaluate(self, traces: Traces) -> U8:
-        """uint8[k]: NOT_SAMPLED, SAMPLED, DROPPED or ERROR."""
+    def evaluate(self, traces: TraceFacts) -> U8:
+        """The answer for each trace: U8[k] NOT_SAMPLED, SAMPLED, DROPPED or ERROR."""
 
 
-def build(config: SharedPolicyConfig) -> Policy:
+def build_policy(config: SharedPolicyConfig) -> Policy:
     """The policy of a configuration."""
     block: Any = getattr(config, {"and": "and_", "not": "not_"}.get(config.type, config.type), None)
     return _BUILDERS[config.type](block)
 
 
 class _Always(Policy):
-    def evaluate(self, traces: Traces) -> U8:
+    def evaluate(self, traces: TraceFacts) -> U8:
         return np.full(len(traces), SAMPLED, np.uint8)
 
 
 class _Latency(Policy):
     def __init__(self, config: LatencyConfig) -> None:
-        self._above_ms, self._upto_ms = config.threshold_ms, config.upper_threshold_ms
+        self._above_ms, self._up_to_ms = config.threshold_ms, config.upper_threshold_ms
 
     def features(self) -> Iterable[Feature]:
         return (BOTH_ENDS,)
 
-    def evaluate(self, traces: Traces) -> U8:
+    def evaluate(self, traces: TraceFacts) -> U8:
         start = (~traces.column(BOTH_ENDS, "start_complement")).view(np.int64)
-        lasted_ms = _milliseconds(start, traces.column(BOTH_ENDS, "end").view(np.int64))
-        if not self._upto_ms:
-            return (lasted_ms >= self._above_ms).astype(np.uint8)
-        return ((lasted_ms > self._above_ms) & (lasted_ms <= self._upto_ms)).astype(np.uint8)
+        durations_ms = _milliseconds(start, traces.column(BOTH_ENDS, "end").view(np.int64))
+        if not self._up_to_ms:
+            return (durations_ms >= self._above_ms).astype(np.uint8)
+        return ((durations_ms > self._above_ms) & (durations_ms <= self._up_to_ms)).astype(np.uint8)
 
 
-class _Bit(Policy):
-    """Any span matched; or none did."""
+class _AnySpanMatches(Policy):
+    """Samples traces of which any span has a feature; ``inverted``: of which no span has it."""
 
     def __init__(self, feature: Feature, *, inverted: bool = False) -> None:
         self._feature, self._inverted = feature, inverted
@@ -133,9 +135,9 @@ class _Bit(Policy):
     def features(self) -> Iterable[Feature]:
         return (self._feature,)
 
-    def evaluate(self, traces: Traces) -> U8:
-        verdict: U8 = (traces.column(self._feature) != self._inverted).astype(np.uint8)
-        return verdict
+    def evaluate(self, traces: TraceFacts) -> U8:
+        answers: U8 = (traces.column(self._feature) != self._inverted).astype(np.uint8)
+        return answers
 
 
 class _OTTLCondition(Policy):
@@ -145,7 +147,7 @@ class _OTTLCondition(Policy):
     def features(self) -> Iterable[Feature]:
         return (self._feature,)
 
-    def evaluate(self, traces: Traces) -> U8:
+    def evaluate(self, traces: TraceFacts) -> U8:
         outcome = traces.column(self._feature)
         result = np.where(outcome == MATCHED, np.uint8(SAMPLED), np.uint8(NOT_SAMPLED))
         return np.where(outcome == FAILED, np.uint8(ERROR), result)
@@ -154,12 +156,12 @@ class _OTTLCondition(Policy):
 class _Probabilistic(Policy):
     def __init__(self, config: ProbabilisticConfig) -> None:
         self._hash = TraceHash((config.hash_salt or _DEFAULT_SALT).encode())
-        self._threshold = np.uint64(threshold(config.sampling_percentage / 100))
+        self._threshold = np.uint64(hash_threshold(config.sampling_percentage / 100))
 
     def features(self) -> Iterable[Feature]:
         return (self._hash,)
 
-    def evaluate(self, traces: Traces) -> U8:
+    def evaluate(self, traces: TraceFacts) -> U8:
         return (traces.column(self._hash) <= self._threshold).astype(np.uint8)
 
 
@@ -167,7 +169,7 @@ class _SpanCount(Policy):
     def __init__(self, config: SpanCountConfig) -> None:
         self._min, self._max = config.min_spans, config.max_spans
 
-    def evaluate(self, traces: Traces) -> U8:
+    def evaluate(self, traces: TraceFacts) -> U8:
         counts = traces.span_counts
         return ((counts >= self._min) & ((counts <= self._max) | (self._max == 0))).astype(np.uint8)
 
@@ -176,7 +178,7 @@ class _RateLimiting(Policy):
     def __init__(self, config: RateLimitingConfig) -> None:
         self._bucket = TokenBucket(config.spans_per_second, config.burst_capacity or 2 * config.spans_per_second)
 
-    def evaluate(self, traces: Traces) -> U8:
+    def evaluate(self, traces: TraceFacts) -> U8:
         return self._bucket.allow(traces.span_counts, traces.now_s).astype(np.uint8)
 
 
@@ -184,12 +186,12 @@ class _BytesLimiting(Policy):
     def __init__(self, config: BytesLimitingConfig) -> None:
         self._bucket = TokenBucket(config.bytes_per_second, config.burst_capacity or 2 * config.bytes_per_second)
 
-    def evaluate(self, traces: Traces) -> U8:
+    def evaluate(self, traces: TraceFacts) -> U8:
         return self._bucket.allow(traces.size_bytes, traces.now_s).astype(np.uint8)
 
 
 class _Group(Policy):
-    """Policies inside another."""
+    """A policy that contains others."""
 
     def __init__(self, policies: Sequence[Policy]) -> None:
         self._policies = policies
@@ -197,79 +199,80 @@ class _Group(Policy):
     def features(self) -> Iterable[Feature]:
         return (feature for policy in self._policies for feature in policy.features())
 
-    def _all_sample(self, traces: Traces, verdict: int) -> U8:
-        """``verdict`` where every policy samples; the first that does not, or that fails, ends it."""
-        result = np.full(len(traces), verdict, np.uint8)
+    def _all_sample(self, traces: TraceFacts, answer: int) -> U8:
+        """``answer`` if every policy samples the trace, else the answer of the first policy that does not."""
+        answers = np.full(len(traces), answer, np.uint8)
         for policy in self._policies:
-            left = result == verdict
-            if not left.any():
+            is_open = answers == answer
+            if not is_open.any():
                 break
-            given = policy.evaluate(traces.only(left))
-            result[left] = np.where(given == SAMPLED, np.uint8(verdict), given)
-        return result
+            given = policy.evaluate(traces.select(is_open))
+            answers[is_open] = np.where(given == SAMPLED, np.uint8(answer), given)
+        return answers
 
 
 class _And(_Group):
-    def evaluate(self, traces: Traces) -> U8:
+    def evaluate(self, traces: TraceFacts) -> U8:
         return self._all_sample(traces, SAMPLED)
 
 
 class _Drop(_Group):
-    def evaluate(self, traces: Traces) -> U8:
+    def evaluate(self, traces: TraceFacts) -> U8:
         return self._all_sample(traces, DROPPED)
 
 
 class _Not(_Group):
-    def evaluate(self, traces: Traces) -> U8:
-        given = self._policies[0].evaluate(traces)
-        return np.where(given == ERROR, given, given == NOT_SAMPLED).astype(np.uint8)
+    def evaluate(self, traces: TraceFacts) -> U8:
+        answers = self._policies[0].evaluate(traces)
+        return np.where(answers == ERROR, answers, answers == NOT_SAMPLED).astype(np.uint8)
 
 
 class _Composite(_Group):
-    """The first policy that samples a trace claims it, and lets it through while its spans of this second last."""
+    """The first policy that samples a trace claims it, and samples it if its spans for this second suffice."""
 
     def __init__(self, policies: Sequence[Policy], limits: Sequence[int]) -> None:
         super().__init__(policies)
         self._counters = [SecondCounter(limit) for limit in limits]
 
-    def evaluate(self, traces: Traces) -> U8:
-        result = np.full(len(traces), NOT_SAMPLED, np.uint8)
-        open_ = np.ones(len(traces), np.bool_)
+    def evaluate(self, traces: TraceFacts) -> U8:
+        answers = np.full(len(traces), NOT_SAMPLED, np.uint8)
+        is_open = np.ones(len(traces), np.bool_)
         for policy, counter in zip(self._policies, self._counters, strict=True):
-            asked = np.flatnonzero(open_)
-            if not len(asked):
+            rows = np.flatnonzero(is_open)
+            if not len(rows):
                 break
-            given = policy.evaluate(traces.only(open_))
-            result[asked[given == ERROR]] = ERROR
-            claimed = asked[given == SAMPLED]
-            result[claimed[counter.allow(traces.span_counts[claimed], traces.unix_second)]] = SAMPLED
-            open_[asked[given != NOT_SAMPLED]] = False
-        return result
+            given = policy.evaluate(traces.select(is_open))
+            answers[rows[given == ERROR]] = ERROR
+            claimed = rows[given == SAMPLED]
+            answers[claimed[counter.allow(traces.span_counts[claimed], traces.unix_second)]] = SAMPLED
+            is_open[rows[given != NOT_SAMPLED]] = False
+        return answers
 
 
 def _numeric(config: NumericAttributeConfig) -> Policy:
     feature = NumericRange(config.key, config.min_value or int(_INT64.min), config.max_value or int(_INT64.max))
-    return _Bit(feature, inverted=config.invert_match)
+    return _AnySpanMatches(feature, inverted=config.invert_match)
 
 
 def _string(config: StringAttributeConfig) -> Policy:
-    remembered = config.cache_max_size if config.enabled_regex_matching else 0
-    return _Bit(
-        StringMatch(config.key, config.values, config.enabled_regex_matching, remembered), inverted=config.invert_match
+    cached_count = config.cache_max_size if config.enabled_regex_matching else 0
+    return _AnySpanMatches(
+        StringMatch(config.key, config.values, config.enabled_regex_matching, cached_count),
+        inverted=config.invert_match,
     )
 
 
 def _status(config: StatusCodeConfig) -> Policy:
-    return _Bit(StatusCodes(tuple(sorted({STATUS_CODES.index(code) for code in config.status_codes}))))
+    return _AnySpanMatches(StatusCodes(tuple(sorted({STATUS_CODES.index(code) for code in config.status_codes}))))
 
 
-def _each(policies: Iterable[SharedPolicyConfig]) -> list[Policy]:
-    return [build(policy) for policy in policies]
+def _build_all(configs: Iterable[SharedPolicyConfig]) -> list[Policy]:
+    return [build_policy(config) for config in configs]
 
 
 def _composite(config: CompositeConfig) -> Policy:
     total = config.max_total_spans_per_second
-    return _Composite(_each(config.composite_sub_policy), [min(limit, total) for limit in config.allocations()])
+    return _Composite(_build_all(config.composite_sub_policy), [min(limit, total) for limit in config.allocations()])
 
 
 _BUILDERS: Final[dict[str, Callable[[Any], Policy]]] = {
@@ -279,38 +282,40 @@ _BUILDERS: Final[dict[str, Callable[[Any], Policy]]] = {
     "probabilistic": _Probabilistic,
     "status_code": _status,
     "string_attribute": _string,
-    "trace_state": lambda config: _Bit(TraceStateMatch(config.key, config.values)),
-    "trace_flags": lambda _: _Bit(SampledFlag()),
+    "trace_state": lambda config: _AnySpanMatches(TraceStateMatch(config.key, config.values)),
+    "trace_flags": lambda _: _AnySpanMatches(SampledFlag()),
     "rate_limiting": _RateLimiting,
     "bytes_limiting": _BytesLimiting,
     "span_count": _SpanCount,
-    "boolean_attribute": lambda config: _Bit(BooleanMatch(config.key, config.value), inverted=config.invert_match),
+    "boolean_attribute": lambda config: _AnySpanMatches(
+        BooleanMatch(config.key, config.value), inverted=config.invert_match
+    ),
     "ottl_condition": lambda config: _OTTLCondition(Conditions(config.span, config.spanevent, config.error_mode)),
-    "and": lambda config: _And(_each(cast("AndConfig", config).and_sub_policy)),
-    "not": lambda config: _Not([build(cast("NotConfig", config).not_sub_policy)]),
-    "drop": lambda config: _Drop(_each(cast("DropConfig", config).drop_sub_policy)),
+    "and": lambda config: _And(_build_all(cast("AndConfig", config).and_sub_policy)),
+    "not": lambda config: _Not([build_policy(cast("NotConfig", config).not_sub_policy)]),
+    "drop": lambda config: _Drop(_build_all(cast("DropConfig", config).drop_sub_policy)),
     "composite": _composite,
 }
 
 
 def _milliseconds(start: I64, end: I64) -> I64:
-    """Whole milliseconds from start to end, towards zero; differences that do not fit stay at the limits of int64, as in Go."""
-    lasted = end - start
-    overflown = ((end ^ start) & (end ^ lasted)) < 0
-    lasted = np.where(overflown, np.where(end < 0, _INT64.min, _INT64.max), lasted)
-    floor = lasted // _NANOS_A_MS
-    result: I64 = floor + ((lasted < 0) & (lasted % _NANOS_A_MS != 0))
+    """Whole milliseconds from start to end, towards zero; as in Go, differences are cut to the limits of int64."""
+    nanos = end - start
+    has_overflowed = ((end ^ start) & (end ^ nanos)) < 0
+    nanos = np.where(has_overflowed, np.where(end < 0, _INT64.min, _INT64.max), nanos)
+    floor = nanos // _NANOS_PER_MS
+    result: I64 = floor + ((nanos < 0) & (nanos % _NANOS_PER_MS != 0))
     return result
 
 
-def threshold(ratio: float) -> int:
-    """The largest hash that is sampled: ``ratio`` of 2^64 - 1, as Go's big.Float of 64 bits rounds it."""
+def hash_threshold(ratio: float) -> int:
+    """The largest hash that is sampled: the share ``ratio`` of 2^64 - 1, rounded like Go's big.Float of 64 bits."""
     if ratio <= 0:
         return 0
     if ratio >= 1:
         return _MASK64
     product = Fraction(_MASK64) * Fraction(ratio)
-    # 64 significant bits, ties to even, then cut off: below 2^63 the rounding is finer than one.
+    # Round to 64 significant bits, ties to even, then cut off the fraction: below 2^63 there is one.
     bits = (product.numerator // product.denominator).bit_length()
     scale = Fraction(2) ** (64 - bits)
     return min(int(round(product * scale) / scale), _MASK64)

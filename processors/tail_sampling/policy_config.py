@@ -1,9 +1,9 @@
-"""What the user writes for one policy of ``tail_sampling``: the Collector's keys and defaults.
+"""Configuration of one policy of ``tail_sampling``: the Collector's keys and defaults.
 
-Source: opentelemetry-collector-contrib processor/tailsamplingprocessor 0.156, ``config.go`` and its README. Refused
-    here although the
-Collector starts with it: what can only be a mistake there (a policy without its block, an empty list, a range nothing
-can be in).
+Unlike the Collector, it refuses what can only be a mistake: a policy without its settings, an empty list, a range that
+no value is in.
+
+Source: opentelemetry-collector-contrib processor/tailsamplingprocessor 0.156, ``config.go`` and README.
 """
 
 from collections.abc import Iterable
@@ -37,8 +37,8 @@ __all__ = [
     "StatusCodeConfig",
     "StringAttributeConfig",
     "TraceStateConfig",
-    "repeated",
-    "stateful",
+    "first_duplicate",
+    "why_stateful",
 ]
 
 _INT32_MAX: Final = 2**31 - 1
@@ -58,38 +58,39 @@ _SHARED_TYPES: Final = (
     "boolean_attribute",
     "ottl_condition",
 )
-_WITHOUT_BLOCK: Final = ("always_sample", "trace_flags")
+_WITHOUT_SETTINGS: Final = ("always_sample", "trace_flags")
 
 
 def _not_empty(value: Any) -> Any:
     if isinstance(value, list | tuple) and not value:
-        raise ValueError("at least one entry is needed")
+        raise ValueError("expected at least one entry, got an empty list")
     return value
 
 
-# not min_length, which counts entries that are wrong as if they were not there
+# Not min_length, which does not count invalid entries.
 NOT_EMPTY: Final = BeforeValidator(_not_empty)
 
 
 class LatencyConfig(ComponentConfig):
-    """``latency``."""
+    """Settings of the policy ``latency``."""
 
     threshold_ms: int = Field(default=0, ge=0, le=_INT64_MAX)
-    """Without an upper bound: sampled from this duration on. With one: above it."""
+    """Shortest duration that is sampled; with an upper bound, durations must exceed it."""
     upper_threshold_ms: int = Field(default=0, ge=0, le=_INT64_MAX)
-    """Sampled up to this duration; 0: no upper bound."""
+    """Longest duration that is sampled; 0: no upper bound."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if self.upper_threshold_ms and self.upper_threshold_ms <= self.threshold_ms:
             raise ValueError(
-                f"upper_threshold_ms {self.upper_threshold_ms} must be above threshold_ms {self.threshold_ms}: nothing would match"
+                f"upper_threshold_ms {self.upper_threshold_ms} must be above threshold_ms {self.threshold_ms}; "
+                "nothing would match"
             )
         return self
 
 
 class NumericAttributeConfig(ComponentConfig):
-    """``numeric_attribute``."""
+    """Settings of the policy ``numeric_attribute``."""
 
     key: str = Field(min_length=1)
     min_value: int = Field(default=0, ge=-(2**63), le=_INT64_MAX)
@@ -101,14 +102,14 @@ class NumericAttributeConfig(ComponentConfig):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if not self.min_value and not self.max_value:
-            raise ValueError("give min_value, max_value or both, other than 0: 0 means no bound")
+            raise ValueError("expected min_value, max_value or both, other than 0; 0 means no bound")
         if self.min_value and self.max_value and self.min_value > self.max_value:
-            raise ValueError(f"min_value {self.min_value} is above max_value {self.max_value}: nothing would match")
+            raise ValueError(f"min_value {self.min_value} is above max_value {self.max_value}; nothing would match")
         return self
 
 
 class ProbabilisticConfig(ComponentConfig):
-    """``probabilistic``."""
+    """Settings of the policy ``probabilistic``."""
 
     hash_salt: str = ""
     """Empty: the Collector's ``default-hash-seed``."""
@@ -117,7 +118,7 @@ class ProbabilisticConfig(ComponentConfig):
 
 
 class StatusCodeConfig(ComponentConfig):
-    """``status_code``."""
+    """Settings of the policy ``status_code``."""
 
     status_codes: Annotated[tuple[Literal["OK", "ERROR", "UNSET"], ...], NOT_EMPTY] = Field(
         json_schema_extra={"minItems": 1}
@@ -125,14 +126,14 @@ class StatusCodeConfig(ComponentConfig):
 
 
 class StringAttributeConfig(ComponentConfig):
-    """``string_attribute``."""
+    """Settings of the policy ``string_attribute``."""
 
     key: str = Field(min_length=1)
     values: Annotated[tuple[str, ...], NOT_EMPTY] = Field(json_schema_extra={"minItems": 1})
     enabled_regex_matching: bool = False
-    """Whether ``values`` are regular expressions; they match anywhere unless they say ``^`` and ``$``."""
+    """Whether ``values`` are regular expressions; they match anywhere in the text unless they have ``^`` and ``$``."""
     cache_max_size: int = Field(default=0, ge=0, le=_INT32_MAX)
-    """Regular expressions: values whose result is remembered; 0: 128."""
+    """Number of values whose match against the regular expressions is cached; 0: 128."""
     invert_match: bool = False
 
     @model_validator(mode="after")
@@ -147,42 +148,42 @@ class StringAttributeConfig(ComponentConfig):
 
 
 class TraceStateConfig(ComponentConfig):
-    """``trace_state``."""
+    """Settings of the policy ``trace_state``."""
 
     key: str = Field(min_length=1)
     values: Annotated[tuple[str, ...], NOT_EMPTY] = Field(json_schema_extra={"minItems": 1})
 
 
 class RateLimitingConfig(ComponentConfig):
-    """``rate_limiting``."""
+    """Settings of the policy ``rate_limiting``."""
 
     spans_per_second: int = Field(default=0, ge=0, le=_INT64_MAX)
     burst_capacity: int = Field(default=0, ge=0, le=_INT64_MAX)
-    """0: twice ``spans_per_second``. A trace of more spans than this never passes."""
+    """Size of the token bucket; a trace of more spans never passes. 0: twice ``spans_per_second``."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if not self.spans_per_second and not self.burst_capacity:
-            raise ValueError("give spans_per_second: without it nothing passes")
+            raise ValueError("expected spans_per_second above 0; without it nothing passes")
         return self
 
 
 class BytesLimitingConfig(ComponentConfig):
-    """``bytes_limiting``."""
+    """Settings of the policy ``bytes_limiting``."""
 
     bytes_per_second: int = Field(default=0, ge=0, le=_INT64_MAX)
     burst_capacity: int = Field(default=0, ge=0, le=_INT64_MAX)
-    """0: twice ``bytes_per_second``. A trace larger than this never passes."""
+    """Size of the token bucket; a larger trace never passes. 0: twice ``bytes_per_second``."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if not self.bytes_per_second and not self.burst_capacity:
-            raise ValueError("give bytes_per_second: without it nothing passes")
+            raise ValueError("expected bytes_per_second above 0; without it nothing passes")
         return self
 
 
 class SpanCountConfig(ComponentConfig):
-    """``span_count``."""
+    """Settings of the policy ``span_count``."""
 
     min_spans: int = Field(default=0, ge=0, le=_INT32_MAX)
     max_spans: int = Field(default=0, ge=0, le=_INT32_MAX)
@@ -191,12 +192,12 @@ class SpanCountConfig(ComponentConfig):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if self.max_spans and self.max_spans < self.min_spans:
-            raise ValueError(f"max_spans {self.max_spans} is below min_spans {self.min_spans}: nothing would match")
+            raise ValueError(f"max_spans {self.max_spans} is below min_spans {self.min_spans}; nothing would match")
         return self
 
 
 class BooleanAttributeConfig(ComponentConfig):
-    """``boolean_attribute``."""
+    """Settings of the policy ``boolean_attribute``."""
 
     key: str = Field(min_length=1)
     value: bool = False
@@ -204,10 +205,10 @@ class BooleanAttributeConfig(ComponentConfig):
 
 
 class OTTLConditionConfig(ComponentConfig):
-    """``ottl_condition``: any span or span event for which one of the conditions holds."""
+    """``ottl_condition``: one of the conditions holds for any span or span event."""
 
     error_mode: Literal["ignore", "silent", "propagate"] = "silent"
-    """``propagate``: a condition that cannot be evaluated makes the policy fail for this trace. ``ignore``: it does not hold, logged."""
+    """What a failing condition does: ``propagate`` fails the policy for the trace, ``ignore`` logs it."""
     span: tuple[str, ...] = ()
     spanevent: tuple[str, ...] = ()
 
@@ -238,12 +239,12 @@ class OTTLConditionConfig(ComponentConfig):
 
 
 class SharedPolicyConfig(ComponentConfig):
-    """A policy that stands on its own: what may also stand inside ``and``, ``not``, ``drop`` and ``composite``."""
+    """A policy of a type that is also allowed inside ``and``, ``not``, ``drop`` and ``composite``."""
 
     name: str = ""
-    """Label ``policy`` of the metrics. Required and unique at the top."""
+    """Label ``policy`` of the metrics. Required and unique at the top level."""
     type: str
-    """Which policy; its settings stand under the key of the same name."""
+    """Type of the policy; its settings are under the key of the same name."""
     latency: LatencyConfig | None = None
     numeric_attribute: NumericAttributeConfig | None = None
     probabilistic: ProbabilisticConfig | None = None
@@ -258,18 +259,19 @@ class SharedPolicyConfig(ComponentConfig):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        groups = [kind for kind, field in _GROUPS.items() if field in type(self).model_fields]
+        groups = [name for name, field in _GROUPS.items() if field in type(self).model_fields]
         if self.type not in {*_SHARED_TYPES, *groups}:
+            allowed = ", ".join([*_SHARED_TYPES, *groups])
             raise ValueError(
-                f"type: unknown sampling policy type {self.type!r} at this place: {', '.join([*_SHARED_TYPES, *groups])}"
+                f"type: unknown sampling policy type {self.type!r} at this place; expected one of {allowed}"
             )
-        if self.type not in _WITHOUT_BLOCK and getattr(self, _GROUPS.get(self.type, self.type)) is None:
-            raise ValueError(f"a policy of type {self.type} needs its settings: write {self.type}: {{...}}")
+        if self.type not in _WITHOUT_SETTINGS and getattr(self, _GROUPS.get(self.type, self.type)) is None:
+            raise ValueError(f"a policy of type {self.type} needs settings; write {self.type}: {{...}}")
         return self
 
 
 class NotConfig(ComponentConfig):
-    """``not``: the opposite of one policy."""
+    """Settings of the policy ``not``, which is the opposite of another policy."""
 
     not_sub_policy: SharedPolicyConfig
 
@@ -283,13 +285,13 @@ class AndSubPolicyConfig(SharedPolicyConfig):
 
 
 class AndConfig(ComponentConfig):
-    """``and``: all of them."""
+    """Settings of the policy ``and``: all sub-policies must sample the trace."""
 
     and_sub_policy: Annotated[tuple[AndSubPolicyConfig, ...], NOT_EMPTY] = Field(json_schema_extra={"minItems": 1})
 
 
 class DropConfig(ComponentConfig):
-    """``drop``: traces that match all of them go, whatever the other policies say."""
+    """Settings of the policy ``drop``: traces that all sub-policies match are dropped, whatever other policies say."""
 
     drop_sub_policy: Annotated[tuple[AndSubPolicyConfig, ...], NOT_EMPTY] = Field(json_schema_extra={"minItems": 1})
 
@@ -307,48 +309,52 @@ class RateAllocationConfig(ComponentConfig):
 
     policy: str
     percent: int = Field(default=0, ge=0, le=100)
-    """0: an equal part."""
+    """0: an equal share."""
 
 
 class CompositeConfig(ComponentConfig):
-    """``composite``: the first policy that samples a trace charges it to its own spans a second."""
+    """Settings of the policy ``composite``: each sub-policy has a budget of spans per second."""
 
     max_total_spans_per_second: int = Field(ge=1, le=_INT64_MAX)
     policy_order: tuple[str, ...] = ()
-    """Checked and otherwise without effect, as in the Collector: policies are asked as ``composite_sub_policy`` lists them."""
+    """Checked, but without effect, as in the Collector: the order of ``composite_sub_policy`` counts."""
     composite_sub_policy: Annotated[tuple[CompositeSubPolicyConfig, ...], NOT_EMPTY] = Field(
         json_schema_extra={"minItems": 1}
     )
     rate_allocation: tuple[RateAllocationConfig, ...] = ()
-    """A policy that is not listed gets no spans at all."""
+    """A sub-policy that is not listed samples nothing."""
 
     @model_validator(mode="after")
     def _names(self) -> Self:
         names = [policy.name for policy in self.composite_sub_policy]
-        if twice := repeated(names):
-            raise ValueError(f"composite_sub_policy: duplicate policy name {twice!r}")
-        for key, given in (
+        if duplicate := first_duplicate(names):
+            raise ValueError(f"composite_sub_policy: duplicate policy name {duplicate!r}")
+        for key, references in (
             ("policy_order", self.policy_order),
-            ("rate_allocation", [each.policy for each in self.rate_allocation]),
+            ("rate_allocation", [allocation.policy for allocation in self.rate_allocation]),
         ):
-            if unknown := [name for name in given if name not in names]:
+            if unknown := [name for name in references if name not in names]:
+                known = ", ".join(names)
                 raise ValueError(
-                    f"{key}: no policy of composite_sub_policy is named {unknown[0]!r}: {', '.join(names)}"
+                    f"{key}: no policy of composite_sub_policy is named {unknown[0]!r}; expected one of {known}"
                 )
-            if twice := repeated(given):
-                raise ValueError(f"{key}: {twice!r} is named twice")
+            if duplicate := first_duplicate(references):
+                raise ValueError(f"{key}: {duplicate!r} is listed twice")
         return self
 
     def allocations(self) -> tuple[int, ...]:
-        """Spans a second of each sub-policy."""
+        """The budget of each sub-policy in spans per second."""
         total = float(self.max_total_spans_per_second)
-        part = total / len(self.composite_sub_policy)
-        shares = {each.policy: each.percent / 100 * total if each.percent else part for each in self.rate_allocation}
-        return tuple(int(shares.get(policy.name, 0)) for policy in self.composite_sub_policy)
+        equal_share = total / len(self.composite_sub_policy)
+        budgets = {
+            allocation.policy: allocation.percent / 100 * total if allocation.percent else equal_share
+            for allocation in self.rate_allocation
+        }
+        return tuple(int(budgets.get(policy.name, 0)) for policy in self.composite_sub_policy)
 
 
 class PolicyConfig(SharedPolicyConfig):
-    """A policy."""
+    """A policy at the top level."""
 
     model_config = ConfigDict(populate_by_name=False)
 
@@ -363,8 +369,8 @@ class PolicyConfig(SharedPolicyConfig):
 _GROUPS: Final = {"and": "and_", "not": "not_", "drop": "drop", "composite": "composite"}
 
 
-def repeated(names: Iterable[str]) -> str:
-    """The first name that stands there a second time; empty if none does."""
+def first_duplicate(names: Iterable[str]) -> str:
+    """The first name that occurs a second time; empty if all differ."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -373,18 +379,18 @@ def repeated(names: Iterable[str]) -> str:
     return ""
 
 
-def stateful(policy: SharedPolicyConfig) -> str:
-    """Why the policy cannot judge a part of a trace; empty if it can."""
+def why_stateful(policy: SharedPolicyConfig) -> str:
+    """Why the policy cannot decide by a part of a trace; empty if it can."""
     if policy.type in {"rate_limiting", "bytes_limiting"}:
-        return f"{policy.type} counts what it let through"
+        return f"{policy.type} counts what it has sampled"
     if policy.type == "latency" and policy.latency and policy.latency.upper_threshold_ms:
-        return "latency with upper_threshold_ms may turn with the next span"
+        return "the answer of latency with upper_threshold_ms may change with the next span"
     if policy.type == "span_count" and policy.span_count and policy.span_count.max_spans:
-        return "span_count with max_spans may turn with the next span"
-    return next(filter(None, map(stateful, _inside(policy))), "")
+        return "the answer of span_count with max_spans may change with the next span"
+    return next(filter(None, map(why_stateful, _sub_policies(policy))), "")
 
 
-def _inside(policy: SharedPolicyConfig) -> tuple[SharedPolicyConfig, ...]:
+def _sub_policies(policy: SharedPolicyConfig) -> tuple[SharedPolicyConfig, ...]:
     block: Any = getattr(policy, _GROUPS[policy.type]) if policy.type in _GROUPS else None
     if isinstance(block, AndConfig):
         return block.and_sub_policy

@@ -1,8 +1,9 @@
-"""The processor ``tail_sampling``: the Collector's, with its policies, over whole traces.
+"""The processor ``tail_sampling``: samples whole traces by the Collector's policies.
 
-Holding, waiting, remembering and leaving are ``collector.tail_sampling``; who is sampled is ``decider``. Here: the
-Collector's keys said in the engine's words, and its metrics.
-Rules: ``processor.go`` of tailsamplingprocessor 0.156; docs/tail_sampling.md lists where this differs and why.
+``collector.tail_sampling`` holds traces, releases them and remembers decisions, and ``decider`` makes the decisions.
+This module maps the Collector's configuration to that engine and counts the Collector's metrics.
+
+Source: ``processor.go`` of tailsamplingprocessor 0.156; docs/tail_sampling.md lists the differences and their reasons.
 """
 
 from typing import Final, Literal
@@ -12,13 +13,11 @@ import numpy as np
 from collector.api import Histogram, Host, Settings
 from collector.model import Batch
 from collector.model.arrays import F64, I32
-from collector.tail_sampling import TailSampler, Verdicts
-from collector.tail_sampling.sampler import Column
+from collector.tail_sampling import ColumnLookup, TailSampler, TraceDecisions
 from processors.tail_sampling.config import TailSamplingConfig
 from processors.tail_sampling.decider import PolicyDecider
 
-__all__ = ["TailSamplingProcessor", "create"]
-
+__all__ = ["TailSamplingProcessor"]
 
 _PREFIX: Final = "otelcol_processor_tail_sampling_"
 _WAIT_MIN_S: Final = 0.1
@@ -26,16 +25,14 @@ _AGE_BUCKETS_S: Final = (0, 5, 10, 25, 50, 75, 100, 250, 500, 750, 1000, 2500, 5
 
 
 class TailSamplingProcessor(TailSampler):
-    """See the module."""
+    """The processor of one pipeline."""
 
     def __init__(self, settings: Settings, config: TailSamplingConfig) -> None:
-        self._config, self._policies = (
-            config,
-            PolicyDecider(config, settings.telemetry, settings.clock, settings.id.name),
-        )
+        self._config = config
+        self._policies = PolicyDecider(config, settings.telemetry, settings.clock, settings.id.name)
         cache = config.decision_cache
-        # Without a cache the Collector remembers a decision as long as the trace is in memory. Judged on arrival, a
-        # trace that was not sampled at the end of its wait is forgotten.
+        # Without a cache the Collector remembers a decision as long as the trace is in memory. With ``span-ingest``, a
+        # trace that is not sampled by the end of its wait is forgotten.
         dropped_default = 0 if config.sampling_strategy == "span-ingest" else config.num_traces
         after_root_s = config.decision_wait_after_root_received
         super().__init__(
@@ -73,15 +70,16 @@ class TailSamplingProcessor(TailSampler):
         telemetry.gauge(_PREFIX + "sampling_traces_on_memory", "Undecided traces", read=lambda: float(self.open_count))
 
     async def start(self, host: Host) -> None:
-        """Begin deciding."""
+        """Begin to decide traces that are due."""
         for policy in self._config.policies:
             if policy.composite is not None:
-                given = {each.policy for each in policy.composite.rate_allocation}
-                if without := [sub.name for sub in policy.composite.composite_sub_policy if sub.name not in given]:
+                allocated = {allocation.policy for allocation in policy.composite.rate_allocation}
+                names = [sub_policy.name for sub_policy in policy.composite.composite_sub_policy]
+                if missing := [name for name in names if name not in allocated]:
                     self._settings.telemetry.log.warning(
-                        "a composite policy's sub-policies without rate_allocation let nothing through",
+                        "sub-policies of a composite policy are missing from rate_allocation; they sample nothing",
                         policy=policy.name,
-                        without=without,
+                        sub_policies=missing,
                     )
         await super().start(host)
 
@@ -89,20 +87,17 @@ class TailSamplingProcessor(TailSampler):
         """Hold the spans of open traces, pass on or drop those of decided ones."""
         await super().consume(batch)
         if self._policies.acts_on_arrival:
-            self._read()
-        if len(large := self._policies.too_large()):
-            slots = self._traces.find(large)
-            slots = np.unique(slots[slots >= 0])
-            self._too_large.add(len(slots))
-            self._lose(slots, "trace_too_large")
-        if len(decisive := self._policies.decisive()):
-            await self.decide_now(decisive)
+            self._read_spans()
+        if len(too_large := self._policies.take_too_large()):
+            self._too_large.add(self.drop_now(too_large, "trace_too_large"))
+        if len(decided := self._policies.take_decided()):
+            await self.decide_now(decided)
 
-    def decided(self, slots: I32, verdicts: Verdicts, column: Column) -> None:  # noqa: ARG002 - the engine's signature
+    def on_decided(self, slots: I32, decisions: TraceDecisions, column: ColumnLookup) -> None:  # noqa: ARG002 - a hook
         """Record how long the traces were in memory."""
         self._observe(self._removal_age, self._clock.monotonic_s() - column("first_s")[slots])
 
-    def late(self, kept_count: int, dropped_count: int, ages_s: F64) -> None:
+    def on_late_spans(self, kept_count: int, dropped_count: int, ages_s: F64) -> None:
         """Count spans that the caches decide, and record how late they are."""
         cache = self._config.decision_cache
         if kept_count and cache.sampled_cache_size:
@@ -111,18 +106,13 @@ class TailSamplingProcessor(TailSampler):
             self._early_releases.add(dropped_count, sampled="false")
         self._observe(self._late_age, ages_s)
 
-    def early(self, trace_count: int, cause: Literal["bytes", "traces"]) -> None:  # noqa: ARG002 - the engine's signature
+    def on_evicted(self, trace_count: int, cause: Literal["bytes", "traces"]) -> None:  # noqa: ARG002 - a hook
         """Count evicted traces."""
         self._too_early.add(trace_count)
 
     @staticmethod
     def _observe(histogram: Histogram, ages_s: F64) -> None:
-        """Whole seconds, as the Collector records them; once a distinct value."""
+        """Observe ages in whole seconds, as the Collector does, once per distinct value."""
         ages, counts = np.unique(ages_s.astype(np.int64), return_counts=True)
         for age, count in zip(ages.tolist(), counts.tolist(), strict=True):
             histogram.observe(float(age), count)
-
-
-def create(settings: Settings, config: TailSamplingConfig) -> TailSamplingProcessor:
-    """The component."""
-    return TailSamplingProcessor(settings, config)

@@ -14,14 +14,14 @@ __all__ = ["OTLPConfig", "OTLPGRPCConfig", "OTLPHTTPConfig", "Protocols"]
 
 
 def _url_path(path: str) -> str:
-    """``path`` as it stands in requests: with a leading slash, without query or fragment."""
+    """``path`` as it appears in requests: with a leading slash, without query or fragment."""
     if (
         not path
         or any(character.isspace() or character in "?#" for character in path)
         or not path.isascii()
         or not path.isprintable()
     ):
-        raise ValueError(f"{path!r} is no URL path: write for example /v1/traces")
+        raise ValueError(f"{path!r} is not a valid URL path (example: /v1/traces)")
     return path if path.startswith("/") else f"/{path}"
 
 
@@ -40,7 +40,7 @@ class OTLPGRPCConfig(GRPCServerConfig):
 
 
 class OTLPHTTPConfig(HTTPServerConfig):
-    """``protocols.http``. Its time-outs are off as in the Collector's receiver; what stalls is bounded all the same."""
+    """``protocols.http``. As in the Collector, timeouts are off, but stalled requests are cut off all the same."""
 
     endpoint: str = "localhost:4318"
     traces_url_path: URLPath = "/v1/traces"
@@ -61,12 +61,12 @@ class OTLPHTTPConfig(HTTPServerConfig):
 
 
 def _present(value: Any) -> Any:
-    """``grpc:`` with nothing below it switches the protocol on with its defaults."""
+    """``grpc:`` without a value enables the protocol with its defaults."""
     return {} if value is None else value
 
 
 class Protocols(ComponentConfig):
-    """Each protocol is served if its key is there, even with no value."""
+    """The protocols to serve. A protocol is served if its key is present, even without a value."""
 
     grpc: Annotated[OTLPGRPCConfig | None, BeforeValidator(_present)] = None
     http: Annotated[OTLPHTTPConfig | None, BeforeValidator(_present)] = None
@@ -74,19 +74,19 @@ class Protocols(ComponentConfig):
     @model_validator(mode="after")
     def _one_at_least(self) -> Self:
         if self.grpc is None and self.http is None:
-            raise ValueError("must specify at least one protocol: write grpc: or http: below protocols:")
+            raise ValueError("must specify at least one protocol; add grpc: or http: below protocols:")
         if self.share_an_endpoint and self.grpc is not None and self.http is not None:
             if self.grpc.transport == "grpcio":
                 raise ValueError(
-                    "grpc::transport: grpcio cannot share its endpoint with http: write tcp, or give http another endpoint"
+                    "grpc::transport: grpcio cannot share its endpoint with http; use tcp, or another endpoint for http"
                 )
             if self.grpc.tls != self.http.tls:
-                raise ValueError("grpc and http have one endpoint: grpc::tls and http::tls must be the same")
+                raise ValueError("grpc and http share one endpoint, so grpc::tls and http::tls must be the same")
         return self
 
     @property
     def share_an_endpoint(self) -> bool:
-        """Both are served on one port. Port 0 is another one for each."""
+        """Whether both are served on one port. With port 0 each gets a port of its own."""
         if self.grpc is None or self.http is None:
             return False
         grpc, http = (

@@ -1,7 +1,7 @@
-"""The context of a request: what of the caller stays known beside its data.
+"""The context of a request: what is known about its sender, and travels with its data.
 
-Headers that describe the message or this one delivery are never kept: with them no two requests would have equal
-contexts, and only equal contexts are batched together.
+Headers that describe the message or this one delivery are left out. With them no two requests would have equal
+contexts, and only data with equal contexts is batched together.
 """
 
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from typing import Final
 
 from collector.model import Context
 
-__all__ = ["ContextMaker"]
+__all__ = ["ContextCache"]
 
-_OF_THE_MESSAGE: Final = frozenset(
+_MESSAGE_HEADERS: Final = frozenset(
     {
         "accept",
         "accept-encoding",
@@ -33,36 +33,36 @@ _OF_THE_MESSAGE: Final = frozenset(
         "upgrade",
     }
 )
-_MAX_INTERNED: Final = 4096
+_MAX_CONTEXTS: Final = 4096
 
 
-class ContextMaker:
-    """Gives equal callers one and the same object, so that comparing contexts is cheap. Bounded."""
+class ContextCache:
+    """Returns the same object for equal senders, so that comparing contexts is cheap. Its size is bounded."""
 
     def __init__(self) -> None:
         self._plain = {local: Context(local_peer=local) for local in (None, False, True)}
-        self._interned: dict[Context, Context] = {}
+        self._contexts: dict[Context, Context] = {}
 
     def plain(self, local_peer: bool | None) -> Context:
-        """The context of a caller of whom nothing else is kept."""
+        """The context of a sender of which neither headers nor claims are kept."""
         return self._plain[local_peer]
 
-    def of(
+    def context(
         self, local_peer: bool | None, metadata: Mapping[str, tuple[str, ...]], claims: tuple[tuple[str, str], ...]
     ) -> Context:
-        """The context with these headers (lower-case names) and claims."""
+        """The context of a sender with these headers (lower-case names) and claims."""
         kept = tuple(
             sorted(
                 (name, values)
                 for name, values in metadata.items()
-                if name not in _OF_THE_MESSAGE and not name.startswith(":")
+                if name not in _MESSAGE_HEADERS and not name.startswith(":")
             )
         )
         context = Context(metadata=kept, claims=claims, local_peer=local_peer)
-        known = self._interned.get(context)
-        if known is not None:
-            return known
-        if len(self._interned) >= _MAX_INTERNED:
-            self._interned.clear()
-        self._interned[context] = context
+        cached = self._contexts.get(context)
+        if cached is not None:
+            return cached
+        if len(self._contexts) >= _MAX_CONTEXTS:
+            self._contexts.clear()
+        self._contexts[context] = context
         return context

@@ -1,24 +1,23 @@
-"""Factory of the ``otlp`` receiver."""
-
-from typing import Any
+"""Factory of the receiver ``otlp``."""
 
 from collector.api import ComponentKind, Factory, Settings, Stability
 from collector.model import Signal
 from receivers.otlp.config import OTLPConfig
 from receivers.otlp.otlp import OTLPReceiver
 
-__all__ = ["factory"]
+__all__ = ["create", "factory"]
 
 
-def _create(settings: Settings, config: Any) -> OTLPReceiver:
+def create(settings: Settings, config: OTLPConfig) -> OTLPReceiver:
+    """The receiver ``otlp`` for all signals that have a pipeline."""
     return OTLPReceiver(settings, config)
 
 
 factory = Factory(
     component_type="otlp",
+    kind=ComponentKind.RECEIVER,
     config_type=OTLPConfig,
-    create=_create,
+    create=create,
     stability=Stability.BETA,
     signals=frozenset(Signal),
-    kind=ComponentKind.RECEIVER,
 )

@@ -1,7 +1,7 @@
-"""The ``otlp`` receiver: one object, a server for each protocol that is configured.
+"""The receiver ``otlp``: one object with a server for each configured protocol.
 
-It reads bytes, hands them to the door (``ReceiverOutput.admit``) and tells the sender what became of them. What a
-request holds is checked behind the door; nothing is decoded here.
+It reads requests, hands their bytes to ``ReceiverOutput.try_consume_request`` and responds with the outcome. Admission
+and validation happen there; nothing is decoded here.
 """
 
 import asyncio
@@ -14,17 +14,17 @@ from collector.transport.grpc.grpcio_server import GRPCIOServer
 from collector.transport.grpc.server import GRPCServer
 from collector.transport.http import HTTPServer
 from receivers.otlp.config import OTLPConfig
-from receivers.otlp.context import ContextMaker
+from receivers.otlp.context import ContextCache
 from receivers.otlp.over_grpc import OTLPOverGRPC, descriptor_files
 from receivers.otlp.over_http import OTLPOverHTTP
 
 __all__ = ["OTLPReceiver"]
 
-_GRACE_S: Final = 5.0  # for requests in progress at shutdown; what is slower is cut off and sent again
+_GRACE_S: Final = 5.0  # for requests in progress at shutdown; slower ones are cut off, and their senders retry
 
 
 class OTLPReceiver(Receiver):
-    """Serves the signals that have a pipeline; the others are unknown to it (UNIMPLEMENTED, 404), as in the Collector."""
+    """Serves the signals that have a pipeline. As in the Collector, others are answered UNIMPLEMENTED or 404."""
 
     def __init__(self, settings: Settings, config: OTLPConfig) -> None:
         self._settings = settings
@@ -34,7 +34,7 @@ class OTLPReceiver(Receiver):
         key = f"receivers::{settings.id}::protocols"
         outputs = {signal: cast("ReceiverOutput", output) for signal, output in settings.outputs.items()}
         addresses = LocalAddresses(monotonic_s=settings.clock.monotonic_s)
-        contexts = ContextMaker()
+        contexts = ContextCache()
         refused = settings.telemetry.counter(
             "tailrace_receiver_refused_requests",
             "Requests answered with an error, by protocol and reason",
@@ -59,7 +59,7 @@ class OTLPReceiver(Receiver):
         if config.protocols.grpc is not None:
             closed = settings.telemetry.counter(
                 "tailrace_receiver_connections_closed",
-                "gRPC connections that were closed by us, by reason",
+                "gRPC connections closed by the receiver, by reason",
                 ("reason",),
             )
             methods = OTLPOverGRPC(config.protocols.grpc, outputs, contexts=contexts).methods
@@ -84,12 +84,12 @@ class OTLPReceiver(Receiver):
 
     @property
     def grpc_port(self) -> int:
-        """The port gRPC is served on; 0 when it is not, or on a Unix socket."""
+        """The port on which gRPC is served; 0 if it is not served, or served on a Unix socket."""
         return self._grpc.port if self._grpc is not None else 0
 
     @property
     def http_port(self) -> int:
-        """The port HTTP is served on; 0 when it is not, or on a Unix socket."""
+        """The port on which HTTP is served; 0 if it is not served, or served on a Unix socket."""
         if self._is_shared:
             return self.grpc_port
         return self._http.port if self._http is not None else 0
@@ -103,7 +103,7 @@ class OTLPReceiver(Receiver):
         """Listen on every configured endpoint.
 
         Raises:
-            OSError: an endpoint is taken or not ours; the message names the key.
+            OSError: an endpoint is in use or not an address of this machine; the message names the key.
         """
         log = self._settings.telemetry.log
         try:
@@ -120,5 +120,5 @@ class OTLPReceiver(Receiver):
             raise
 
     async def shutdown(self) -> None:
-        """Take no more requests, finish those in progress within 5 s, close all connections."""
+        """Stop accepting requests, finish those in progress within 5 s, and close all connections."""
         await asyncio.gather(*(server.shutdown(_GRACE_S) for server in (self._grpc, self._http) if server is not None))

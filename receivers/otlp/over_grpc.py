@@ -1,4 +1,4 @@
-"""OTLP over gRPC: the three Export methods, and what clients may ask about them.
+"""OTLP over gRPC: the three Export methods, and their descriptors for server reflection.
 
 Source: opentelemetry-proto collector/{trace,metrics,logs}/v1/*_service.proto; OTLP specification "OTLP/gRPC".
 """
@@ -16,9 +16,9 @@ from collector.api import ConsumeError, Receipt, ReceiverOutput
 from collector.model import Context, MalformedBatch, Signal
 from collector.otlp.names import GRPC_METHODS
 from collector.transport.grpc.method import Aborted, Call, Method, Reply
-from receivers.otlp.answers import failure_of, partial_success_proto
 from receivers.otlp.config import OTLPGRPCConfig
-from receivers.otlp.context import ContextMaker
+from receivers.otlp.context import ContextCache
+from receivers.otlp.responses import failure_of, partial_success_proto
 
 __all__ = ["OTLPOverGRPC", "descriptor_files"]
 
@@ -27,7 +27,7 @@ class OTLPOverGRPC:
     """The methods of the gRPC server."""
 
     def __init__(
-        self, config: OTLPGRPCConfig, outputs: Mapping[Signal, ReceiverOutput], *, contexts: ContextMaker
+        self, config: OTLPGRPCConfig, outputs: Mapping[Signal, ReceiverOutput], *, contexts: ContextCache
     ) -> None:
         self._include_metadata = config.include_metadata
         self._keeps_nothing = not config.include_metadata and config.auth is None
@@ -43,7 +43,7 @@ class OTLPOverGRPC:
             if message:
                 consume_request(message, call.cached or context_of(call), partial(_answer, reply))
             else:
-                reply(b"")  # an empty request succeeds and never enters a pipeline
+                reply(b"")  # an empty request succeeds and does not enter a pipeline
 
         return export
 
@@ -51,13 +51,15 @@ class OTLPOverGRPC:
         if self._keeps_nothing:
             context = self._contexts.plain(call.is_local)
         else:
-            context = self._contexts.of(call.is_local, call.metadata if self._include_metadata else {}, call.claims)
+            context = self._contexts.context(
+                call.is_local, call.metadata if self._include_metadata else {}, call.claims
+            )
         call.cached = context
         return context
 
 
 def _answer(reply: Reply, outcome: Receipt | Exception) -> None:
-    """What became of a request, in gRPC's words."""
+    """Respond to a call with the outcome of its request."""
     if isinstance(outcome, Receipt):
         reply(partial_success_proto(outcome) if outcome.rejected_count or outcome.message else b"")
     elif isinstance(outcome, MalformedBatch | ConsumeError):
@@ -69,7 +71,7 @@ def _answer(reply: Reply, outcome: Receipt | Exception) -> None:
 
 
 def descriptor_files() -> dict[str, descriptor_pb2.FileDescriptorProto]:
-    """The files that define OTLP's services, and those they import: name → descriptor."""
+    """The descriptors of the files that define OTLP's services, and of the files they import, by name."""
     files: dict[str, descriptor_pb2.FileDescriptorProto] = {}
 
     def add(descriptor: FileDescriptor) -> None:

@@ -1,7 +1,8 @@
 """OTLP over HTTP: three paths, protobuf and JSON.
 
+A body above the limit is answered 413, as the specification says, where the Collector answers 400.
+
 Source: OTLP specification "OTLP/HTTP"; the Collector's receiver/otlpreceiver/otlphttp.go for the texts of 405 and 415.
-One deliberate difference: a body over the limit is answered 413, as the specification says; the Collector says 400.
 """
 
 import asyncio
@@ -15,9 +16,9 @@ from collector.api import ConsumeError, Receipt, ReceiverOutput
 from collector.model import Context, MalformedBatch, Signal, from_json
 from collector.transport.endpoint import LocalAddresses
 from collector.transport.http import Refused, Request, Response, Route
-from receivers.otlp.answers import Failure, failure_of, partial_success_json, partial_success_proto
 from receivers.otlp.config import OTLPHTTPConfig
-from receivers.otlp.context import ContextMaker
+from receivers.otlp.context import ContextCache
+from receivers.otlp.responses import Failure, failure_of, partial_success_json, partial_success_proto
 
 __all__ = ["OTLPOverHTTP"]
 
@@ -39,7 +40,7 @@ _CODES: Final = {
 
 
 class OTLPOverHTTP:
-    """The routes of the HTTP server. ``refused`` is told the reason of each refusal."""
+    """The routes of the HTTP server. ``refused`` is called with the reason of each refusal."""
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class OTLPOverHTTP:
         outputs: Mapping[Signal, ReceiverOutput],
         *,
         addresses: LocalAddresses,
-        contexts: ContextMaker,
+        contexts: ContextCache,
         refused: Callable[[str], None],
     ) -> None:
         self._addresses = addresses
@@ -65,16 +66,18 @@ class OTLPOverHTTP:
         }
 
     def context(self, request: Request) -> Context:
-        """What of the caller stays known."""
+        """The context of the request's sender."""
         peer = request.peer
         is_local = self._addresses.is_local(peer) if peer is not None else True if request.is_unix else None
         if self._keeps_nothing:
             return self._contexts.plain(is_local)
-        return self._contexts.of(is_local, request.header_values() if self._includes_metadata else {}, request.claims)
+        return self._contexts.context(
+            is_local, request.header_values() if self._includes_metadata else {}, request.claims
+        )
 
 
 class _Export(Route):
-    """``POST`` of one signal. A request's ``media_type`` is that of its body and of its answer."""
+    """``POST`` of one signal. The ``media_type`` of a request is that of its body and of the response."""
 
     def __init__(self, shared: OTLPOverHTTP, signal: Signal, output: ReceiverOutput) -> None:
         self._shared = shared
@@ -82,13 +85,13 @@ class _Export(Route):
         self._output = output
 
     def check(self, request: Request) -> Response | None:
-        """Method and media type."""
+        """Check the method and the media type; returns an error response, or None if they are supported."""
         if request.method != "POST":
             self._shared.refused("method")
             return _METHOD_NOT_ALLOWED
         media_type = request.headers.get(b"content-type", b"")
         if media_type not in _TAKEN:
-            media_type = media_type.partition(b";")[0].strip().lower()  # parameters say nothing here
+            media_type = media_type.partition(b";")[0].strip().lower()  # parameters have no meaning here
             if media_type not in _TAKEN:
                 self._shared.refused("media_type")
                 return _UNSUPPORTED
@@ -96,7 +99,7 @@ class _Export(Route):
         return None
 
     def serve(self, request: Request) -> None:
-        """To the door."""
+        """Hand the body on; the response follows from the outcome."""
         body = request.body
         if request.media_type == _JSON:
             if len(body) >= _JSON_LEAVES_LOOP_FROM_BYTES:
@@ -110,9 +113,9 @@ class _Export(Route):
         self._submit(request, body)
 
     def refusal(self, request: Request, error: Refused | ConsumeError) -> Response:
-        """A google.rpc.Status."""
+        """The response to a refused request: a google.rpc.Status."""
         if isinstance(error, Refused):
-            message = str(error).encode("utf-8", "replace").decode()  # it may hold what the sender sent
+            message = str(error).encode("utf-8", "replace").decode()  # it may contain bytes of the request
             failure = Failure(_CODES.get(error.status, grpc.StatusCode.UNKNOWN), message, error.reason)
             return self._failed(request, failure, error.status)
         failure = failure_of(error)
@@ -130,7 +133,7 @@ class _Export(Route):
         if wire:
             self._output.try_consume_request(wire, self._shared.context(request), partial(self._answered, request))
         else:
-            request.reply(_TAKEN[request.media_type])  # an empty request succeeds and never enters a pipeline
+            request.reply(_TAKEN[request.media_type])  # an empty request succeeds and does not enter a pipeline
 
     def _answered(self, request: Request, outcome: Receipt | Exception) -> None:
         answer: Response | Exception

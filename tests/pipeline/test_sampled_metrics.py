@@ -1,4 +1,4 @@
-"""Sampling, its logs and the metrics from spans, together in one service as the production example has them."""
+"""Sampling of traces, their logs and metrics from spans in one service, as in the production example."""
 
 import numpy as np
 
@@ -54,18 +54,25 @@ class Target(Exporter):
 
 
 class WithEnds(Registry):
-    """The installed components between ends of ours."""
+    """The installed components, and a receiver and an exporter of the test."""
 
     def __init__(self) -> None:
         super().__init__()
         self.made = {}
         self._ends = {
             (kind, name): Factory(
-                component_type=name, config_type=ComponentConfig, create=self._making(make), stability=Stability.STABLE,
-                signals=frozenset(Signal), kind=kind,
+                component_type=name,
+                config_type=ComponentConfig,
+                create=self._making(make),
+                stability=Stability.STABLE,
+                signals=frozenset(Signal),
+                kind=kind,
             )
-            for kind, name, make in ((ComponentKind.RECEIVER, "source", Source), (ComponentKind.EXPORTER, "target", Target))
-        }  # fmt: skip
+            for kind, name, make in (
+                (ComponentKind.RECEIVER, "source", Source),
+                (ComponentKind.EXPORTER, "target", Target),
+            )
+        }
 
     def _making(self, make):
         def create(settings, config):
@@ -79,23 +86,29 @@ class WithEnds(Registry):
 
 
 def requests():
-    """Every fourth trace is an error; each trace has a span and a log line."""
+    """A batch of spans and one of log records: every trace has one of each, and every fourth trace has an error."""
     ids = np.array([[7, number] for number in range(1, TRACES + 1)], np.uint64)
     failed = np.arange(TRACES) % 4 == 0
     spans, logs = TracesBuilder(), LogsBuilder()
     scope = spans.scope(spans.resource({"service.name": "api"}), "test")
     start = np.full(TRACES, 10**18, np.uint64)
     spans.spans(
-        scope, trace_ids=ids, span_ids=np.arange(1, TRACES + 1, dtype=np.uint64), names="GET /", kinds=np.full(TRACES, 2),
-        start_times=start, end_times=start + np.uint64(10**6), status_codes=np.where(failed, 2, 0),
-    )  # fmt: skip
+        scope,
+        trace_ids=ids,
+        span_ids=np.arange(1, TRACES + 1, dtype=np.uint64),
+        names="GET /",
+        kinds=np.full(TRACES, 2),
+        start_times=start,
+        end_times=start + np.uint64(10**6),
+        status_codes=np.where(failed, 2, 0),
+    )
     scope = logs.scope(logs.resource({"service.name": "api"}), "test")
     logs.records(scope, times=start, trace_ids=ids, severity_numbers=np.full(TRACES, 9), bodies="done")
     return ids, failed, spans.build(), logs.build()
 
 
 async def test_exemplars_and_logs_follow_the_decision():
-    """Exemplars, traces and logs are of the traces that were kept; the books close."""
+    """Exemplars, spans and log records belong to the traces that were kept, and the ledger has no imbalances."""
     registry = WithEnds()
     service = Service(load([f"yaml:{YAML}"], (), registry))
     await service.start()
@@ -118,7 +131,7 @@ async def test_exemplars_and_logs_follow_the_decision():
                 tuple(pair)
                 for batch in registry.made["target/metrics"].batches
                 for pair in batch.field("trace_id", "exemplars").tolist()
-            }  # fmt: skip
+            }
 
         await eventually(lambda: sorted(found("traces")) == sorted(kept))
         await eventually(lambda: sorted(found("logs")) == sorted(kept))

@@ -1,4 +1,4 @@
-"""The decisions of sampling, looked up by component id."""
+"""The registry of sampling decisions."""
 
 import numpy as np
 
@@ -7,26 +7,26 @@ from collector.tail_sampling.decision_registry import Decision, DecisionRegistry
 IDS = np.array([[0, 1], [0, 2]], np.uint64)
 
 
-def answering(*answer):
-    return lambda ids: np.array(answer, np.int8)[: len(ids)]
+def lookup(*decisions):
+    return lambda ids: np.array(decisions, np.int8)[: len(ids)]
 
 
-def test_nobody_answers_for_an_unknown_id():
-    decisions = DecisionRegistry()
-    assert decisions.lookup("nobody", IDS) is None
-    assert not decisions.is_registered("nobody")
-    decisions.unregister("nobody", answering())
+def test_an_unknown_id_has_no_decisions():
+    registry = DecisionRegistry()
+    assert registry.decisions("nobody", IDS) is None
+    assert not registry.is_registered("nobody")
+    registry.unregister("nobody", lookup())
 
 
-def test_several_pipelines_answer_for_one_id():
-    """Kept by one is kept; one that still holds a trace counts less than one that dropped it."""
-    decisions = DecisionRegistry()
-    answers = [answering(Decision.DROPPED, Decision.PENDING), answering(Decision.KEPT, Decision.UNKNOWN)]
-    for answer in answers:
-        decisions.register("s", answer)
-    assert decisions.lookup("s", IDS).tolist() == [Decision.KEPT, Decision.PENDING]
-    decisions.unregister("s", answers[1])
-    decisions.unregister("s", answers[1])
-    assert decisions.lookup("s", IDS).tolist() == [Decision.DROPPED, Decision.PENDING]
-    decisions.unregister("s", answers[0])
-    assert decisions.lookup("s", IDS) is None
+def test_one_id_may_have_several_lookups():
+    """A trace that one of them kept is kept; one that dropped a trace counts more than one that still holds it."""
+    registry = DecisionRegistry()
+    lookups = [lookup(Decision.DROPPED, Decision.PENDING), lookup(Decision.KEPT, Decision.UNKNOWN)]
+    for each in lookups:
+        registry.register("s", each)
+    assert registry.decisions("s", IDS).tolist() == [Decision.KEPT, Decision.PENDING]
+    registry.unregister("s", lookups[1])
+    registry.unregister("s", lookups[1])
+    assert registry.decisions("s", IDS).tolist() == [Decision.DROPPED, Decision.PENDING]
+    registry.unregister("s", lookups[0])
+    assert registry.decisions("s", IDS) is None

@@ -1,4 +1,4 @@
-"""The engine's parts against slow ones, and what it holds in memory."""
+"""The parts of the engine against slow references, and how much memory the engine holds."""
 
 import random
 import tracemalloc
@@ -10,18 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.model import Context, Signal, Traces
-from collector.tail_sampling import DROPPED, KEPT, OPEN, UNKNOWN, Decisions, HeldRows, TailSampler, Verdicts, by_trace
-from collector.tail_sampling.decision_registry import DECISIONS, Decision
+from collector.tail_sampling import Decision, DecisionCache, HeldRows, TailSampler, TraceDecisions, by_trace
+from collector.tail_sampling.decision_registry import DECISIONS
 from collector.testing import FakeHost, Sink, make_settings
 from collector.testing.generate import traces
 from processors.sampling import factory
 
 
-class Odd:
-    """Keeps traces whose id's last bit is set."""
+class KeepsOdd:
+    """A decider that keeps traces with an odd randomness, which is that of the trace id unless a span has an ``rv``."""
 
     columns = MappingProxyType({"seen": np.int64})
-    reasons = ("odd",)
 
     def observe(self, batch, slots, column):
         by_trace(slots).fold(np.add, column("seen"), np.ones(batch.item_count, np.int64))
@@ -29,13 +28,21 @@ class Odd:
     def decide(self, slots, column, now_s):
         assert (column("seen")[slots] == column("span_count")[slots]).all()
         kept = column("randomness")[slots] & np.uint64(1) != 0
-        return Verdicts(kept, np.zeros(len(slots), np.uint64), np.zeros(len(slots), np.int32))
+        return TraceDecisions(kept, np.zeros(len(slots), np.uint64), np.zeros(len(slots), np.int32))
 
 
-def sampler(**options):
+class ReadsAtOnce(TailSampler):
+    """Reads every batch when it arrives, as ``tail_sampling`` does with ``span-ingest``."""
+
+    async def consume(self, batch):
+        await super().consume(batch)
+        self._read_spans()
+
+
+def sampler(kind=TailSampler, **options):
     settings = make_settings(factory, signals={Signal.TRACES}, outputs={Signal.TRACES: (sink := Sink())})
     options = {"decision_wait_s": 10.0, "kept_cache_size": 1000, "dropped_cache_size": 1000, **options}
-    return TailSampler(settings, Odd(), **options), sink, settings
+    return kind(settings, KeepsOdd(), **options), sink, settings
 
 
 @given(
@@ -44,7 +51,7 @@ def sampler(**options):
     seed=st.integers(0, 99),
 )
 def test_folding_by_trace_is_ufunc_at(slots, ufunc, seed):
-    """Over any slots, those left out too."""
+    """For any slots, including rows that are left out."""
     array = np.array(slots, np.int32)
     values = np.random.default_rng(seed).integers(0, 1000, len(slots))
     fast, slow = np.arange(7) * 10, np.arange(7) * 10
@@ -55,29 +62,30 @@ def test_folding_by_trace_is_ufunc_at(slots, ufunc, seed):
     assert by_trace(array).first_rows().tolist() == [slots.index(slot) for slot in sorted(set(slots) - {-1})]
 
 
-def test_decisions_are_bounded_and_the_least_lately_asked_go():
-    """Within a sixteenth; what is asked for stays."""
-    rng, cache = np.random.default_rng(1), Decisions(160)
+def test_the_decision_cache_is_bounded_and_forgets_the_least_recently_used():
+    """The size is exceeded by at most a sixteenth; decisions that are looked up stay."""
+    rng, cache = np.random.default_rng(1), DecisionCache(160)
     first = rng.integers(1, 2**63, (100, 2)).astype(np.uint64)
     zeros = np.zeros(100, np.uint64)
-    cache.note(first, thresholds=zeros + np.uint64(7), rv=zeros, now_s=0.0)
+    cache.remember(first, thresholds=zeros + np.uint64(7), randomness_to_write=zeros, now_s=0.0)
     cache.find(first[:50])
     for _ in range(20):
-        cache.note(rng.integers(1, 2**63, (100, 2)).astype(np.uint64), thresholds=zeros, rv=zeros, now_s=1.0)
+        others = rng.integers(1, 2**63, (100, 2)).astype(np.uint64)
+        cache.remember(others, thresholds=zeros, randomness_to_write=zeros, now_s=1.0)
         assert len(cache) <= 170
         found = cache.find(first[:50])
         assert (found >= 0).all()
     assert (cache.column("threshold")[found] == 7).all()
     assert (cache.find(first[50:]) < 0).all()
-    nothing = Decisions(0)
-    nothing.note(first, thresholds=zeros, rv=zeros, now_s=0.0)
-    assert len(nothing) == 0
+    empty = DecisionCache(0)
+    empty.remember(first, thresholds=zeros, randomness_to_write=zeros, now_s=0.0)
+    assert len(empty) == 0
 
 
 @given(sizes=st.lists(st.integers(1, 30), min_size=1, max_size=12), seed=st.integers(0, 999))
 def test_held_rows_give_back_each_row_once(sizes, seed):
-    """In order within a context, with its slot; the counts close."""
-    rng, held, left = random.Random(seed), HeldRows(), {}
+    """In order within a context, with its slot; the counts are right."""
+    rng, held, expected = random.Random(seed), HeldRows(), {}
     contexts = [Context(), Context(tenant="a")]
     for number, size in enumerate(sizes):
         batch = traces(spans=size, seed=number).with_context(contexts[number % 2])
@@ -85,28 +93,27 @@ def test_held_rows_give_back_each_row_once(sizes, seed):
         held.add(batch, slots)
         for slot, span in zip(slots.tolist(), batch.field("span_id").tolist(), strict=True):
             if slot >= 0:
-                left.setdefault((batch.context, slot), []).append(span)
-        assert held.item_count == sum(map(len, left.values()))
+                expected.setdefault((batch.context, slot), []).append(span)
+        assert held.item_count == sum(map(len, expected.values()))
         if rng.random() < 0.4:
-            wanted, gone = np.zeros(8, bool), np.zeros(8, bool)
-            wanted[rng.randrange(6)] = True
-            gone[rng.randrange(6)] = True
-            gone &= ~wanted
-            taken, count = held.take(wanted, gone)
-            lost = [key for key in left if gone[key[1]]]
-            assert count == sum(len(left.pop(key)) for key in lost)
+            kept, dropped = np.zeros(8, bool), np.zeros(8, bool)
+            kept[rng.randrange(6)] = True
+            dropped[rng.randrange(6)] = True
+            dropped &= ~kept
+            taken, discarded = held.take(kept, dropped)
+            lost = [key for key in expected if dropped[key[1]]]
+            assert sorted(discarded.tolist()) == sorted(key[1] for key in lost for _ in expected.pop(key))
             got = {}
             for part, part_slots in taken:
                 for slot, span in zip(part_slots.tolist(), part.field("span_id").tolist(), strict=True):
                     got.setdefault((part.context, slot), []).append(span)
-            assert got == {key: left.pop(key) for key in [key for key in left if wanted[key[1]]]}
-    everything = np.array([True] * 7 + [False])
-    held.take(everything, np.zeros(8, bool))
+            assert got == {key: expected.pop(key) for key in [key for key in expected if kept[key[1]]]}
+    assert sum(len(slots) for _, slots in held.take_all()) == sum(map(len, expected.values()))
     assert (held.item_count, held.size_bytes) == (0, 0)
 
 
 async def test_memory_is_at_most_a_third_above_the_bytes_held():
-    """Small batches of which half the rows were decided away are joined and rewritten."""
+    """Small batches are joined, and those of which half the rows have left are rewritten."""
     sut, _, _ = sampler()
     wires = [traces(spans=200, seed=seed).wire for seed in range(200)]
     await sut.consume(Traces.from_wire(wires[0]))
@@ -124,50 +131,49 @@ async def test_memory_is_at_most_a_third_above_the_bytes_held():
     assert sut.held_items() == 0
 
 
-async def test_states_are_told_and_decide_now_decides():
-    """Who follows hears of every decision once."""
+async def test_decide_now_decides_and_subscribers_are_called():
+    """A subscriber is called with every decision once."""
     sut, sink, _ = sampler()
-    heard = []
-    sut.follow(lambda settled: heard.extend(zip(settled.trace_ids.tolist(), settled.kept.tolist(), strict=True)))
+    received = []
+    sut.subscribe(lambda decided: received.extend(zip(decided.trace_ids.tolist(), decided.kept.tolist(), strict=True)))
     batch = traces(spans=64)
     ids = np.unique(batch.field("trace_id"), axis=0)
-    assert set(sut.states(ids).tolist()) == {UNKNOWN}
+    assert set(sut.decisions(ids).tolist()) == {Decision.UNKNOWN}
     await sut.consume(batch)
-    assert set(sut.states(ids).tolist()) == {OPEN}
+    assert set(sut.decisions(ids).tolist()) == {Decision.PENDING}
     await sut.decide_now(ids)
     odd = (ids[:, 1] & np.uint64(1)) != 0
-    assert sut.states(ids).tolist() == np.where(odd, KEPT, DROPPED).tolist()
-    assert sorted(heard) == sorted(zip(ids.tolist(), odd.tolist(), strict=True))
+    assert sut.decisions(ids).tolist() == np.where(odd, Decision.KEPT, Decision.DROPPED).tolist()
+    assert sorted(received) == sorted(zip(ids.tolist(), odd.tolist(), strict=True))
     assert sink.item_count == int(np.isin(batch.field("trace_id")[:, 1], ids[odd, 1]).sum())
 
 
 async def test_decisions_can_be_looked_up_by_component_id():
-    """From start to shutdown, as the exemplars of span_metrics do."""
+    """From start to shutdown, as the exemplars of ``span_metrics`` do."""
     sut, _, settings = sampler()
-    decisions = settings.shared.get(DECISIONS)
+    registry = settings.shared.get(DECISIONS)
     batch = traces(spans=64)
     ids = np.unique(batch.field("trace_id"), axis=0)
-    assert decisions.lookup(str(settings.id), ids) is None
+    assert registry.decisions(str(settings.id), ids) is None
     await sut.start(FakeHost())
     await sut.consume(batch)
-    assert set(decisions.lookup(str(settings.id), ids).tolist()) == {Decision.PENDING}
+    assert set(registry.decisions(str(settings.id), ids).tolist()) == {Decision.PENDING}
     await sut.decide_now(ids)
     odd = (ids[:, 1] & np.uint64(1)) != 0
-    assert decisions.lookup(str(settings.id), ids).tolist() == np.where(odd, Decision.KEPT, Decision.DROPPED).tolist()
+    assert registry.decisions(str(settings.id), ids).tolist() == np.where(odd, Decision.KEPT, Decision.DROPPED).tolist()
     await sut.shutdown()
-    assert decisions.lookup(str(settings.id), ids) is None
+    assert registry.decisions(str(settings.id), ids) is None
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
         ({"max_traces": 4, "on_overflow": "drop"}, "overflow"),
-        ({"max_trace_bytes": 1000}, "trace_too_large"),
         ({"drop_pending_on_shutdown": True}, "shutdown"),
     ],
 )
-async def test_what_is_dropped_undecided_says_why(options, reason):
-    """Counted under its own reason; the books close."""
+async def test_traces_dropped_undecided_are_counted_by_reason(options, reason):
+    """Every span is either passed on or counted as dropped."""
     sut, sink, settings = sampler(**options)
     await sut.start(FakeHost())
     for seed in range(4):
@@ -183,11 +189,14 @@ async def test_what_is_dropped_undecided_says_why(options, reason):
     seed=st.integers(0, 999),
     max_bytes=st.sampled_from([0, 0, 9000]),
 )
-async def test_batches_read_together_say_what_they_say_one_by_one(sizes, seed, max_bytes):
-    """Of any sizes and contexts, with a budget or without: the same spans leave, the same wait. ``Odd`` checks that all were read."""
+async def test_reading_batches_together_is_reading_them_one_by_one(sizes, seed, max_bytes):
+    """For any sizes and contexts, with a budget or without: the same spans leave, the same wait, and all are read.
+
+    ``KeepsOdd`` asserts the latter.
+    """
     rng, contexts = random.Random(seed), [Context(), Context(tenant="a")]
     together, sink, _ = sampler(max_bytes=max_bytes)
-    one_by_one, other_sink, _ = sampler(max_bytes=max_bytes, max_trace_bytes=2**40)
+    one_by_one, other_sink, _ = sampler(ReadsAtOnce, max_bytes=max_bytes)
     for number, size in enumerate(sizes):
         batch = traces(spans=size, seed=seed + number // 2).with_context(rng.choice(contexts))
         ids = batch.field("trace_id")[: rng.randrange(3)]
@@ -197,22 +206,22 @@ async def test_batches_read_together_say_what_they_say_one_by_one(sizes, seed, m
         assert (together.held_items(), together.open_count) == (one_by_one.held_items(), one_by_one.open_count)
     for sut in (together, one_by_one):
         await sut.shutdown()
-        assert (sut.held_items(), sut.span_bytes) == (0, 0)
+        assert (sut.held_items(), sut.row_bytes) == (0, 0)
 
-    def left(sink):
+    def passed_on(sink):
         return sorted(
             (str(batch.context.tenant), span) for batch in sink.batches for span in batch.field("span_id").tolist()
         )
 
-    assert left(sink) == left(other_sink)
+    assert passed_on(sink) == passed_on(other_sink)
 
 
-@pytest.mark.parametrize("options", [{}, {"max_trace_bytes": 2**40}])
-async def test_the_first_randomness_a_trace_is_given_stays(options):
+@pytest.mark.parametrize("kind", [TailSampler, ReadsAtOnce])
+async def test_the_first_explicit_randomness_of_a_trace_stays(kind):
     """Whether the batches are read together or one by one."""
-    sut, sink, _ = sampler(**options)
+    sut, sink, _ = sampler(kind)
     batch = traces(spans=1)
-    even = int(batch.field("trace_id")[0, 1]) % 2 == 0  # Odd would drop it by its id
+    even = int(batch.field("trace_id")[0, 1]) % 2 == 0  # KeepsOdd would drop the trace by its id
     for rv in ("00000000000001" if even else "00000000000002", "00000000000004" if even else "00000000000003"):
         await sut.consume(batch.edit().set_field("trace_state", f"ot=rv:{rv}").apply())
     await sut.shutdown()

@@ -1,4 +1,4 @@
-"""batch: sizes, times, contexts, and that nothing is lost."""
+"""``batch``: sizes, times, contexts, and that nothing is lost."""
 
 import asyncio
 
@@ -28,7 +28,7 @@ B = Context(metadata=(("x-tenant", ("b",)),))
 
 
 class Stage:
-    """A started batch stage with everything around it."""
+    """A started batch processor with everything around it."""
 
     def __init__(self, signal=Signal.TRACES, **keys):
         self.clock, self.sink, self.telemetry = FakeClock(), Sink(signal), RecordingTelemetry()
@@ -49,12 +49,12 @@ class Stage:
 
 
 async def test_factory_keeps_the_contract():
-    """Life cycle, README examples, everything accepted was delivered."""
+    """Life cycle, README examples, and that everything accepted is delivered."""
     await check_component(factory)
 
 
 def test_defaults_are_the_collectors():
-    """peers.md 1.2."""
+    """Every key has the Collector's default."""
     config = BatchConfig()
     assert (
         config.timeout,
@@ -72,7 +72,7 @@ def test_defaults_are_the_collectors():
 
 
 async def test_a_batch_is_taken_at_once_where_nothing_is_due():
-    """The first needs a timer, the one that fills up is sent, a context of its own is mapped: those are consumed. The others wait with it."""
+    """A batch that starts a timer, completes a batch or has metadata needs ``consume``; others are only added."""
     case = Stage(send_batch_size=10)
     assert not case.stage.try_consume(traces(spans=3))
     await case.give(3)
@@ -98,14 +98,14 @@ async def test_a_batch_is_taken_at_once_where_nothing_is_due():
         ({"send_batch_size": -1}, "greater than or equal to 0"),
     ],
 )
-def test_mistakes_are_told(keys, message):
-    """The Collector's rules."""
+def test_mistakes_are_refused(keys, message):
+    """By the Collector's rules."""
     with pytest.raises(ValidationError, match=message):
         BatchConfig.model_validate(keys)
 
 
 async def test_sent_when_large_enough():
-    """At send_batch_size, in one batch whose bytes are all the requests'."""
+    """At ``send_batch_size``, as one batch with the bytes of all requests."""
     it = Stage(send_batch_size=10)
     await it.give(4, 4)
     assert it.sent == []
@@ -120,7 +120,7 @@ async def test_sent_when_large_enough():
 
 
 async def test_sent_when_old_enough():
-    """timeout after the first item, not after the last."""
+    """``timeout`` counts from the first item, not from the last."""
     it = Stage(send_batch_size=100, timeout="1s")
     await it.give(3)
     await it.clock.advance(0.6)
@@ -139,7 +139,7 @@ async def test_sent_when_old_enough():
 
 
 async def test_size_starts_the_time_anew():
-    """What comes after a full batch waits its own timeout."""
+    """Items that arrive after a full batch wait for a timeout of their own."""
     it = Stage(send_batch_size=10, timeout="1s")
     await it.give(5)
     await it.clock.advance(0.9)
@@ -153,7 +153,7 @@ async def test_size_starts_the_time_anew():
 
 @pytest.mark.parametrize("keys", [{"timeout": "0s"}, {"send_batch_size": 0}])
 async def test_nothing_waits_without_time_or_size(keys):
-    """Only send_batch_max_size is kept then."""
+    """Then only ``send_batch_max_size`` has an effect."""
     it = Stage(**{"send_batch_size": 0, **keys}, send_batch_max_size=4)
     await it.give(3, 9)
     assert it.sent == [3, 4, 4, 1]
@@ -161,7 +161,7 @@ async def test_nothing_waits_without_time_or_size(keys):
 
 
 async def test_max_size_splits_and_keeps_the_rest():
-    """Full parts are sent, less than send_batch_size stays; then it is old enough."""
+    """Full parts are sent, less than ``send_batch_size`` stays until it is old enough."""
     it = Stage(send_batch_size=5, send_batch_max_size=6)
     await it.give(14)
     assert it.sent == [6, 6]
@@ -174,7 +174,7 @@ async def test_max_size_splits_and_keeps_the_rest():
 
 
 async def test_order_is_kept():
-    """The items leave as they came, across merges and splits."""
+    """The items leave in the order in which they arrived, across merges and splits."""
     it = Stage(send_batch_size=7, send_batch_max_size=7)
     given_ids = []
     for seed in range(6):
@@ -187,7 +187,7 @@ async def test_order_is_kept():
 
 
 async def test_shutdown_sends_what_is_held_and_waits_for_it():
-    """Also what a slow output has not taken yet; later batches go straight on."""
+    """This includes what a slow output has not accepted yet; later batches are passed on immediately."""
     it = Stage(send_batch_size=100)
     it.sink.hang()
     await it.give(3)
@@ -206,7 +206,7 @@ async def test_shutdown_sends_what_is_held_and_waits_for_it():
 
 
 async def test_slow_output_keeps_the_order_and_loses_nothing():
-    """A part that is being sent holds back the next one, not the taking."""
+    """A part that is being sent delays the next part, but not the collecting."""
     it = Stage(send_batch_size=4)
     it.sink.hang()
     async with asyncio.TaskGroup() as group:
@@ -220,7 +220,7 @@ async def test_slow_output_keeps_the_order_and_loses_nothing():
 
 
 async def test_refusing_exporter_does_not_harm_the_other_parts():
-    """It has counted what it refused; every part is offered."""
+    """The exporter has counted what it refused; every part is offered to it."""
     it = Stage(send_batch_size=2, send_batch_max_size=2)
     it.sink.fail_with = RetryableError("no")
     await it.give(6)
@@ -231,7 +231,7 @@ async def test_refusing_exporter_does_not_harm_the_other_parts():
 
 
 async def test_metadata_is_dropped_without_keys():
-    """All senders share one batch; tenant and locality still separate."""
+    """All senders share one batch, but tenants and localities stay separate."""
     it = Stage(send_batch_size=100)
     for context in (A, A2, B, Context(tenant="t"), Context(local_peer=True)):
         await it.give(1, context=context)
@@ -241,7 +241,7 @@ async def test_metadata_is_dropped_without_keys():
 
 
 async def test_metadata_keys_separate_and_are_all_that_stays():
-    """In any case of letters."""
+    """In upper or lower case."""
     it = Stage(send_batch_size=100, metadata_keys=["X-Tenant"])
     for context in (A, A2, B):
         await it.give(2, context=context)
@@ -255,7 +255,7 @@ async def test_metadata_keys_separate_and_are_all_that_stays():
 
 
 async def test_beyond_the_cardinality_limit_batches_pass_alone():
-    """Nothing is refused; when a value is sent its place is free again."""
+    """Nothing is refused, and a value that was sent makes room for another one."""
     it = Stage(send_batch_size=100, metadata_keys=["x-tenant"], metadata_cardinality_limit=1)
     await it.give(3, context=A)
     await it.give(1, context=B)
@@ -274,7 +274,7 @@ async def test_beyond_the_cardinality_limit_batches_pass_alone():
 
 
 async def test_very_large_batches_are_not_merged_beyond_the_bound(monkeypatch):
-    """Offsets in a batch are 32-bit: bytes bound a part, too."""
+    """Offsets in a batch have 32 bits, so parts are also limited in bytes."""
     size = traces(spans=10).size_bytes
     monkeypatch.setattr("processors.batch.batch._MAX_PART_BYTES", size * 2)
     it = Stage(send_batch_size=1000)
@@ -287,7 +287,7 @@ async def test_very_large_batches_are_not_merged_beyond_the_bound(monkeypatch):
 
 @pytest.mark.parametrize("signal", list(Signal))
 async def test_every_signal(signal):
-    """Merged batches hold all the items."""
+    """Merged batches have all the items."""
     it = Stage(signal, send_batch_size=100_000)
     batches = [make_batch(signal, seed=seed) for seed in range(3)]
     for batch in batches:
@@ -306,7 +306,7 @@ async def test_every_signal(signal):
     limit=st.sampled_from([0, 1]),
 )
 def test_everything_given_is_sent_once_and_within_the_bounds(counts, pauses, size, extra, tenants, limit):
-    """Whatever comes when."""
+    """For any sequence of batches, sizes and pauses."""
 
     async def run():
         keys = {"send_batch_size": size, "metadata_keys": ["x-tenant"], "metadata_cardinality_limit": limit}
@@ -332,7 +332,7 @@ def test_everything_given_is_sent_once_and_within_the_bounds(counts, pauses, siz
 
 
 async def test_empty_batch_is_nothing():
-    """No timer, no shard."""
+    """Neither a timer nor a shard stays behind."""
     it = Stage()
     await it.stage.consume(traces(spans=1).select(traces(spans=1).field("kind") > 99))
     assert it.stage.held_items() == 0

@@ -1,4 +1,4 @@
-"""memory_limiter: limits handed to the door, rules of the configuration, passing batches."""
+"""``memory_limiter``: the limits it sets, the rules of its configuration, and that batches pass."""
 
 import pytest
 from pydantic import ValidationError
@@ -33,7 +33,7 @@ async def test_factory_keeps_the_contract():
     ],
 )
 def test_limits(keys, limits):
-    """The soft limit is 20 % of the hard one below it unless said otherwise; limit_mib comes first."""
+    """The soft limit is 20 % below the hard limit unless configured; ``limit_mib`` takes precedence."""
     assert load(**keys).limits_bytes(1000 * MIB) == limits
 
 
@@ -51,8 +51,8 @@ def test_limits(keys, limits):
         ({"limit_mib": 5, "limit_gib": 1}, "Extra inputs"),
     ],
 )
-def test_mistakes_are_told(keys, message):
-    """In the Collector's words where it has them."""
+def test_mistakes_are_refused(keys, message):
+    """With the Collector's messages, if it has one."""
     with pytest.raises(ValidationError, match=message):
         load(**keys)
 
@@ -64,7 +64,7 @@ def test_check_interval_is_required():
 
 
 async def test_start_hands_the_limits_to_the_real_door_which_then_refuses():
-    """A request above the soft limit is refused, one below is taken, batches pass untouched."""
+    """A request above the soft limit is refused, one below it is accepted; batches pass unchanged."""
     clock = FakeClock()
     host = FakeHost(admission=ServiceAdmission(clock, available_bytes=100 * MIB, rss=lambda: 0))
     telemetry = RecordingTelemetry()
@@ -84,7 +84,7 @@ async def test_start_hands_the_limits_to_the_real_door_which_then_refuses():
 
 
 async def test_intervals_reach_the_door():
-    """check_interval and the pauses between collections."""
+    """``check_interval`` and the intervals between garbage collections are passed on."""
     seen = {}
 
     class Recorder:

@@ -1,4 +1,4 @@
-"""Logs follow the decision of their trace; what has no trace, or one never seen, has rules of its own."""
+"""Log records follow the decision on their trace; see docs/reference/sampling.md, rules 16 to 21."""
 
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -15,7 +15,7 @@ HIGH, LOW = b"\x01" * 8 + b"\xff" * 8, b"\x01" * 8 + bytes(7) + b"\x01"
 
 
 class Pair:
-    """One id in a traces and in a logs pipeline."""
+    """The processor with one component id in a traces and in a logs pipeline."""
 
     def __init__(self, shared=None, clock=None, previous=(None, None), **keys):
         self.clock, self.shared = clock or FakeClock(), SharedState()
@@ -67,7 +67,7 @@ class Pair:
 
 
 async def test_a_kept_error_trace_keeps_its_logs_and_a_dropped_one_loses_them():
-    """Before the spans, between and after the decision; the decision counts, not the threshold."""
+    """Rule 16: for records before, between and after the spans; the decision counts, not the threshold."""
     pair = Pair()
     await pair.start()
     await pair.log((LOW, 9, "early kept"), (HIGH, 17, "early lost"))
@@ -85,7 +85,7 @@ async def test_a_kept_error_trace_keeps_its_logs_and_a_dropped_one_loses_them():
 
 
 async def test_logs_of_traces_never_seen_are_decided_by_trace_id():
-    """After decision_wait, with the ratio of the rest or the one given."""
+    """Rule 18: after ``decision_wait``, with the ratio of the last rule or ``logs.unseen_ratio``."""
     pair = Pair(rules=[{"name": "rest", "ratio": 0.5}])
     await pair.start()
     await pair.log((HIGH, 9, "kept"), (LOW, 17, "lost"))
@@ -104,7 +104,7 @@ async def test_logs_of_traces_never_seen_are_decided_by_trace_id():
 
 @pytest.mark.parametrize(("below", "kept"), [(1.0, ["error", "info", "none", "warn"]), (0.0, ["error", "warn"])])
 async def test_logs_without_a_trace_are_kept_from_warn_on(below, kept):
-    """The others by a key of their own."""
+    """Rule 19: for the others ``logs.below_ratio`` counts."""
     pair = Pair(logs={"below_ratio": below})
     await pair.log((b"", 17, "error"), (b"", 13, "warn"), (b"", 9, "info"), (b"", 0, "none"))
     assert pair.kept() == kept
@@ -112,7 +112,7 @@ async def test_logs_without_a_trace_are_kept_from_warn_on(below, kept):
 
 
 async def test_a_share_of_logs_without_a_trace():
-    """At random, about the ratio."""
+    """Rule 19: the share is chosen at random."""
     pair = Pair(logs={"below_ratio": 0.25})
     await pair.log(*((b"", 9, str(i)) for i in range(4000)))
     assert 750 < len(pair.kept()) < 1250
@@ -120,7 +120,7 @@ async def test_a_share_of_logs_without_a_trace():
 
 
 async def test_without_a_traces_pipeline_nothing_waits():
-    """There is nobody to wait for."""
+    """Rule 18: there is no decision to wait for."""
     settings = make_settings(factory, signals={Signal.LOGS}, outputs={Signal.LOGS: (sink := Sink())})
     sut = factory.create(settings, SamplingConfig.model_validate({"rules": [{"name": "rest", "ratio": 0.5}]}))
     made = ExportLogsServiceRequest()
@@ -133,7 +133,7 @@ async def test_without_a_traces_pipeline_nothing_waits():
 
 
 async def test_log_budget_decides_the_oldest():
-    """As if their traces were never seen; nothing is lost uncounted."""
+    """Rule 20: as if their traces were never seen; every record is accounted for."""
     pair = Pair(logs={"max_bytes": "8KiB", "unseen_ratio": 1.0})
     for number in range(100):
         await pair.log((number.to_bytes(16, "big"), 9, "x" * 100)) if number else None
@@ -145,7 +145,7 @@ async def test_log_budget_decides_the_oldest():
 
 
 async def test_shutdown_decides_open_traces_for_their_logs():
-    """The logs pipeline ends first: its traces are decided for it."""
+    """Rule 21: the logs pipeline shuts down first, and its traces are decided for it."""
     pair = Pair()
     await pair.start()
     await pair.span(LOW, error=True)
@@ -158,7 +158,7 @@ async def test_shutdown_decides_open_traces_for_their_logs():
 
 
 async def test_a_reload_hands_over_what_is_held_and_new_rules_decide():
-    """Traces in flight, their logs and the decisions remembered."""
+    """Rule 15: open traces, their records, and the decisions that are remembered."""
     old = Pair()
     await old.start()
     await old.span(HIGH, error=True)
@@ -168,7 +168,7 @@ async def test_a_reload_hands_over_what_is_held_and_new_rules_decide():
     for component in old.made.values():
         assert component.hand_over(old.config) is component
     await old.stop()
-    assert old.traces.held_items() == 1  # its old holder answers for it
+    assert old.traces.held_items() == 1  # the predecessor holds it until a successor has taken over
     new = Pair(clock=old.clock, previous=(old.traces, old.logs), rules=[{"name": "all", "ratio": 1.0}])
     await new.start()
     assert (old.traces.held_items(), old.logs.held_items()) == (0, 0)
@@ -186,7 +186,7 @@ async def test_a_reload_hands_over_what_is_held_and_new_rules_decide():
 
 
 async def test_get_sampling_shows_rules_and_the_slowest():
-    """One entry for each pipeline; attributes sanitised; spans in order."""
+    """There is an entry for each pipeline, attributes are sanitised, and spans are in order."""
     pair = Pair(rules=[{"name": "all", "ratio": 1.0}])
     await pair.start()
     made = ExportTraceServiceRequest()

@@ -1,4 +1,7 @@
-"""Coverage, what the SDK kept to itself, adjusted counts; and all decisions against a slow reference over protobuf."""
+"""Coverage, upstream ratios and adjusted counts, and all decisions against a slow reference over protobuf.
+
+See docs/reference/sampling.md, rules 4 to 13.
+"""
 
 import math
 import random
@@ -20,7 +23,7 @@ WHOLE = 1 << 56
 
 
 def request(spans):
-    """Spans of dictionaries; ``service`` and ``attributes`` beside span fields."""
+    """A request with spans from dictionaries, which have ``service`` and ``attributes`` in addition to span fields."""
     made = ExportTraceServiceRequest()
     for span in spans:
         span = dict(span)
@@ -76,7 +79,7 @@ NOTHING = {"name": "rest", "ratio": 0.0}
 
 
 async def test_coverage_keeps_at_least_so_many_of_each_key_and_erases_th():
-    """Two of each (service, root's name) a minute, though the rest is dropped."""
+    """Rules 10 and 11: two traces of each service and root name per minute, although the last rule drops them."""
     bench = Bench(rules=[COVERAGE, NOTHING], decision_wait="1s")
     await bench.sut.start(FakeHost())
     names = ["a", "b", "c"]
@@ -104,7 +107,7 @@ async def test_coverage_keeps_at_least_so_many_of_each_key_and_erases_th():
 
 
 async def test_coverage_counts_what_the_rules_behind_keep_and_leaves_its_threshold():
-    """Traces the rest keeps count towards the quota and carry the rest's th: their adjusted counts stay right."""
+    """Rules 10 and 11: traces that the last rule keeps count towards the quota and have its threshold."""
     bench = Bench(rules=[COVERAGE, {"name": "rest", "ratio": 0.5}])
     high, low = (
         [bytes(9) + b"\xff" * 6 + bytes([i]) for i in range(5)],
@@ -117,7 +120,7 @@ async def test_coverage_counts_what_the_rules_behind_keep_and_leaves_its_thresho
 
 
 async def test_the_key_is_the_roots_wherever_it_stands():
-    """Children that come first do not decide the key; attributes of the resource count."""
+    """Rule 12: children that arrive first do not decide the key, and attributes of the resource count."""
     bench = Bench(rules=[{"name": "c", "per": ["span.name", "tenant", "service.name"], "at_least": "1/h"}, NOTHING])
     child = {"parent_span_id": b"87654321", "name": "child", "service": "db"}
     for one in ids(6):
@@ -128,7 +131,7 @@ async def test_the_key_is_the_roots_wherever_it_stands():
 
 
 async def test_keys_are_bounded_and_the_excess_is_counted():
-    """A key too many is left to the rules behind."""
+    """Rule 13: traces with a key beyond ``max_keys`` are left to the rules after it."""
     bench = Bench(rules=[{"name": "c", "per": ["span.name"], "at_least": "1/h", "max_keys": 10}, NOTHING])
     await bench.send([{"trace_id": one, "name": f"n{i}"} for i, one in enumerate(ids(100))])
     await bench.sut.shutdown()
@@ -137,7 +140,7 @@ async def test_keys_are_bounded_and_the_excess_is_counted():
 
 
 def sdk_keeps(trace_id, ratio):
-    """TraceIdRatioBased of the Python, Go and Java SDKs."""
+    """The decision of TraceIdRatioBased in the Python, Go and Java SDKs."""
     return int.from_bytes(trace_id[8:], "big") < ratio * 2**64
 
 
@@ -149,7 +152,10 @@ def with_th(trace_id, ratio):
 @pytest.mark.parametrize("head", [1.0, 0.5, 0.1])
 @pytest.mark.parametrize("how", ["th", "upstream_ratio", "another_sampler"])
 async def test_adjusted_counts_are_unbiased_over_head_and_tail(how, head, tail):
-    """Σ 2^56/(2^56 - th) over what is kept is the number there was, within six standard deviations; th is at least the head's."""
+    """Σ 2^56/(2^56 - th) over what is kept is the original number, within six standard deviations.
+
+    ``th`` is at least that of the head sampler.
+    """
     count, rng = 20_000, random.Random(f"{how}{head}{tail}")
     threshold = threshold_of(head)
     state = f"ot=th:{threshold_digits(threshold)}" if how == "th" and threshold else ""
@@ -179,8 +185,8 @@ async def test_adjusted_counts_are_unbiased_over_head_and_tail(how, head, tail):
     assert bench.balanced()
 
 
-async def test_upstream_ratio_leaves_who_speaks_for_himself_alone():
-    """A span with th or rv, or of a service that no glob names, is what it says it is."""
+async def test_upstream_ratio_leaves_spans_with_sampling_information_alone():
+    """Rule 9: a span with ``th`` or ``rv``, or of a service that no glob matches, is taken at its word."""
     bench = Bench(rules=[{"name": "rest", "ratio": 1.0}], upstream_ratio={"prethrift-*": 0.25})
     low = [bytes(8) + bytes([i]) * 8 for i in range(1, 5)]
     await bench.send(
@@ -214,7 +220,7 @@ async def test_upstream_ratio_leaves_who_speaks_for_himself_alone():
     ],
 )
 async def test_thresholds_of_the_specification_are_raised_and_never_lowered(state, written):
-    """Vectors: rv 9b8233f7e3a151 is kept by th 8."""
+    """Rule 8, with the vectors of the specification: rv 9b8233f7e3a151 passes th 8."""
     bench = Bench(rules=[{"name": "rest", "ratio": 0.5}])
     await bench.send([{"trace_id": bytes(9) + b"\xff" * 7, "trace_state": state}])
     await bench.sut.shutdown()
@@ -239,7 +245,7 @@ step = st.one_of(st.lists(span, min_size=1, max_size=6), st.sampled_from([1, 4, 
 
 
 def reference(steps, rule_configs, traces, wait_s):
-    """Kept (trace, place) pairs in a plain loop: first match at the wait, late spans follow. One check a second: the tick of a 10 s wait."""
+    """The kept (trace, place) pairs, by a plain loop that looks for due traces once per second, as for a 10 s wait."""
     now, spans, firsts, decisions, kept = 0.0, {}, {}, {}, []
 
     def decide(number):
@@ -288,7 +294,7 @@ def reference(steps, rule_configs, traces, wait_s):
 @settings(max_examples=60)
 @given(steps=st.lists(step, max_size=12), ratio=st.sampled_from([0.0, 0.3, 1.0]), seed=st.integers(0, 9))
 async def test_decisions_agree_with_a_slow_reference(steps, ratio, seed):
-    """Which spans leave, the order of a trace's spans, th never lowered, and the ledger after every step."""
+    """Which spans leave and in which order, that ``th`` is never lowered, and the accounting after every step."""
     rules = [
         {"name": "errors", "any": {"status": "error"}, "ratio": 1.0},
         {"name": "slow", "root_duration": "2s", "ratio": 0.5},

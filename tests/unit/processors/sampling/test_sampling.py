@@ -1,4 +1,4 @@
-"""Tail sampling: who is kept, who is not, and that nothing else is lost."""
+"""Which traces are kept, and that every span is accounted for; see docs/reference/sampling.md."""
 
 import asyncio
 import math
@@ -74,7 +74,7 @@ RULES = [
 
 
 async def test_errors_and_slow_traces_are_kept_whole():
-    """The condition may be met by any span, in any batch; the whole trace follows."""
+    """Rule 5: any span in any batch may meet the condition; the whole trace is kept."""
     bench = Bench(rules=RULES)
     await bench.send(
         {"trace_id": trace_id(1)},
@@ -96,7 +96,7 @@ async def test_errors_and_slow_traces_are_kept_whole():
 
 
 async def test_decision_falls_after_the_wait_and_late_spans_follow():
-    """By the clock; both ways."""
+    """Rules 2 and 14, for a kept and for a dropped trace."""
     bench = Bench(rules=RULES, decision_wait="10s")
     await bench.sut.start(FakeHost())
     await bench.send({"trace_id": trace_id(1), "error": True}, {"trace_id": trace_id(2)})
@@ -113,7 +113,7 @@ async def test_decision_falls_after_the_wait_and_late_spans_follow():
 
 
 async def test_byte_budget_decides_the_oldest_early():
-    """Eviction decides, it does not lose."""
+    """Rule 3: evicted traces are decided, not dropped."""
     bench = Bench(rules=RULES, max_bytes=4000)
     for number in range(50):
         await bench.send({"trace_id": trace_id(number), "error": number % 2 == 0})
@@ -125,13 +125,16 @@ async def test_byte_budget_decides_the_oldest_early():
 
 
 async def test_ratio_is_consistent_and_writes_its_threshold():
-    """Kept where randomness ≥ threshold; th says so; a higher one that came along stays."""
+    """Rules 7 and 8: a trace is kept if its randomness reaches the threshold, which is written; a higher one stays."""
     bench = Bench(rules=[{"name": "rest", "ratio": 0.25}])
     edge = 0xC0000000000000
     await bench.send(
-        {"trace_id": trace_id(1, edge)}, {"trace_id": trace_id(2, edge - 1)}, {"trace_id": trace_id(3, edge), "trace_state": "a=b,ot=th:e"},
-        {"trace_id": trace_id(4), "trace_state": "ot=rv:ffffffffffffff"}, {"trace_id": trace_id(5, 0xFFFFFFFFFFFFFF), "trace_state": "ot=rv:00000000000000"},
-    )  # fmt: skip
+        {"trace_id": trace_id(1, edge)},
+        {"trace_id": trace_id(2, edge - 1)},
+        {"trace_id": trace_id(3, edge), "trace_state": "a=b,ot=th:e"},
+        {"trace_id": trace_id(4), "trace_state": "ot=rv:ffffffffffffff"},
+        {"trace_id": trace_id(5, 0xFFFFFFFFFFFFFF), "trace_state": "ot=rv:00000000000000"},
+    )
     await bench.sut.shutdown()
     states = {span.trace_id: span.trace_state for span in bench.kept()}
     assert states == {
@@ -154,7 +157,7 @@ async def test_adjusted_counts_are_unbiased():
 
 
 async def test_unwanted_spans_go_first():
-    """By name and by route; counted under their own reason."""
+    """Rule 6: by name and by route, counted with their own reason."""
     bench = Bench(rules=[{"name": "all", "ratio": 1.0}], drop_spans={"names": ["* http send"], "routes": ["/health*"]})
     await bench.send(
         {"trace_id": trace_id(1), "name": "GET / http send"},
@@ -169,7 +172,7 @@ async def test_unwanted_spans_go_first():
 
 
 async def test_traces_split_over_many_batches_stay_whole():
-    """Random splits: every kept trace has all its spans, the books close."""
+    """Rule 1: with random splits every kept trace has all its spans, and every span is accounted for."""
     rng = random.Random(1)
     bench = Bench(rules=[{"name": "errors", "any": {"status": "error"}, "ratio": 1.0}, {"name": "rest", "ratio": 0.3}])
     spans = [{"trace_id": rng.randbytes(16)} for _ in range(200)]
@@ -188,7 +191,7 @@ async def test_traces_split_over_many_batches_stay_whole():
 
 
 async def test_an_exporter_that_gives_up_does_not_end_the_decisions():
-    """What waits for its backend may fail: the next traces are decided all the same."""
+    """An exporter that waits for its backend may fail; the next traces are decided all the same."""
     bench = Bench(rules=RULES, decision_wait="10s")
     await bench.sut.start(FakeHost())
     failing = bench.sink.consume
@@ -209,7 +212,7 @@ async def test_an_exporter_that_gives_up_does_not_end_the_decisions():
     await bench.sut.shutdown()
 
 
-async def test_shutdown_waits_for_what_is_on_its_way():
+async def test_shutdown_waits_for_the_release_in_progress():
     """A release that is being passed on when the service stops is not cut off."""
     bench = Bench(rules=RULES, decision_wait="10s")
     await bench.sut.start(FakeHost())
@@ -226,7 +229,7 @@ async def test_shutdown_waits_for_what_is_on_its_way():
 
 
 async def test_spans_held_while_late_ones_are_passed_on_are_decided():
-    """A decision that falls while the same batch's late spans leave finds the others."""
+    """A decision that is made while late spans of a batch are passed on includes the other spans of the batch."""
     bench = Bench(rules=RULES, decision_wait="10s")
     await bench.sut.start(FakeHost())
     await bench.send({"trace_id": trace_id(1), "error": True}, {"trace_id": trace_id(2), "error": True})
@@ -244,7 +247,7 @@ async def test_spans_held_while_late_ones_are_passed_on_are_decided():
 
 
 async def test_decision_cache_is_bounded():
-    """Old decisions go, open traces never."""
+    """Rule 14: old decisions are forgotten."""
     bench = Bench(rules=RULES, decision_wait="10s", decision_cache_size=10)
     await bench.sut.start(FakeHost())
     await bench.send(*({"trace_id": trace_id(number)} for number in range(100)))
@@ -257,22 +260,48 @@ async def test_decision_cache_is_bounded():
 @pytest.mark.parametrize(
     "keys",
     [
-        {"rules": []}, {"rules": [{"name": "a", "ratio": 2}]}, {"rules": [{"name": "a", "ratio": 1}, {"name": "b", "ratio": 1}]},
-        {"rules": [{"name": "a", "ratio": 1, "any": {"status": "ok"}}]}, {"rules": [{"name": "a", "ratio": 1, "any": {"http_status": "9xx"}}]},
-        {"rules": [{"name": "a", "per": ["service.name"]}]}, {"rules": [{"name": "a", "at_least": "1/min"}]}, {"rules": [{"name": "a"}]},
-        {"rules": [{"name": "a", "per": ["service.name"], "at_least": "0/min"}]}, {"rules": [{"name": "a", "per": ["k"], "at_least": "often"}]},
-        {"rules": [{"name": "a", "per": ["k"], "at_least": "1/min", "ratio": 1}]}, {"rules": [{"name": "a", "per": ["k", "k"], "at_least": "1/s"}]},
-        {"rules": [{"name": "a", "per": [""], "at_least": "1/min"}]}, {"rules": [{"name": "a", "ratio": 1, "max_keys": 5}]},
-        {"rules": [{"name": "a", "per": ["k"], "at_least": "1/min", "max_keys": 0}]}, {"rules": [{"name": "none", "ratio": 1}]},
+        {"rules": []},
+        {"rules": [{"name": "a", "ratio": 2}]},
+        {"rules": [{"name": "a", "ratio": 1}, {"name": "b", "ratio": 1}]},
+        {"rules": [{"name": "a", "ratio": 1, "any": {"status": "ok"}}]},
+        {"rules": [{"name": "a", "ratio": 1, "any": {"http_status": "9xx"}}]},
+        {"rules": [{"name": "a", "per": ["service.name"]}]},
+        {"rules": [{"name": "a", "at_least": "1/min"}]},
+        {"rules": [{"name": "a"}]},
+        {"rules": [{"name": "a", "per": ["service.name"], "at_least": "0/min"}]},
+        {"rules": [{"name": "a", "per": ["k"], "at_least": "often"}]},
+        {"rules": [{"name": "a", "per": ["k"], "at_least": "1/min", "ratio": 1}]},
+        {"rules": [{"name": "a", "per": ["k", "k"], "at_least": "1/s"}]},
+        {"rules": [{"name": "a", "per": [""], "at_least": "1/min"}]},
+        {"rules": [{"name": "a", "ratio": 1, "max_keys": 5}]},
+        {"rules": [{"name": "a", "per": ["k"], "at_least": "1/min", "max_keys": 0}]},
+        {"rules": [{"name": "none", "ratio": 1}]},
         {"rules": [{"name": "a", "root_duration": "1s", "ratio": 1}, {"name": "b", "root_duration": "2s", "ratio": 1}]},
-        {"rules": [{"name": "a", "any": {"status": "error"}, "ratio": 1}, {"name": "b", "any": {"status": "error"}, "ratio": 0}]},
-        {"upstream_ratio": {"a": 0}}, {"upstream_ratio": {"a": 1.5}}, {"upstream_ratio": {"": 0.5}}, {"upstream_ratio": {"*" * 20: 0.5}},
-        {"upstream_ratio": {"a*": 0.5, "ab": 0.1}}, {"upstream_ratio": ["a"]}, {"decision_wait": "0s"}, {"decision_wait": "2h"},
-        {"decision_cache_size": -1}, {"max_bytes": -1}, {"drop_spans": {"names": [""]}}, {"drop_spans": {"routes": ["*a" * 9]}},
-        {"logs": {"min_severity": "loud"}}, {"logs": {"below_ratio": 2}}, {"logs": {"unseen_ratio": -0.1}}, {"logs": {"max_bytes": "many"}},
+        {
+            "rules": [
+                {"name": "a", "any": {"status": "error"}, "ratio": 1},
+                {"name": "b", "any": {"status": "error"}, "ratio": 0},
+            ]
+        },
+        {"upstream_ratio": {"a": 0}},
+        {"upstream_ratio": {"a": 1.5}},
+        {"upstream_ratio": {"": 0.5}},
+        {"upstream_ratio": {"*" * 20: 0.5}},
+        {"upstream_ratio": {"a*": 0.5, "ab": 0.1}},
+        {"upstream_ratio": ["a"]},
+        {"decision_wait": "0s"},
+        {"decision_wait": "2h"},
+        {"decision_cache_size": -1},
+        {"max_bytes": -1},
+        {"drop_spans": {"names": [""]}},
+        {"drop_spans": {"routes": ["*a" * 9]}},
+        {"logs": {"min_severity": "loud"}},
+        {"logs": {"below_ratio": 2}},
+        {"logs": {"unseen_ratio": -0.1}},
+        {"logs": {"max_bytes": "many"}},
     ],
-)  # fmt: skip
+)
 def test_contradictions_are_configuration_errors(keys):
-    """Never a crash, never silence."""
+    """Contradictory configurations are refused, neither accepted nor a crash."""
     with pytest.raises(ValueError, match=r"."):
         SamplingConfig.model_validate(keys)

@@ -1,4 +1,4 @@
-"""Every policy against a slow reference that walks the spans of one trace, and the rules that a walk would hide."""
+"""Every policy against a slow reference that walks over the spans of a trace, and rules that a walk would not show."""
 
 import random
 import re
@@ -13,9 +13,9 @@ from collector.model import Signal, Traces
 from collector.testing import FakeClock, Sink, make_settings
 from processors.tail_sampling import factory
 from processors.tail_sampling.config import TailSamplingConfig
-from processors.tail_sampling.features import fnv1a_64, trace_state_value
 from processors.tail_sampling.limits import SecondCounter, TokenBucket
-from processors.tail_sampling.policies import threshold
+from processors.tail_sampling.policies import hash_threshold
+from processors.tail_sampling.span_features import fnv1a_64, trace_state_value
 
 MS = 1_000_000
 TEXTS = ["", "a", "b", "abc", "über", "x" * 2000]
@@ -36,7 +36,7 @@ def value(pick, target):
 
 
 def request(rng, trace_count, span_count):
-    """Spans of some traces over some resources, in no order."""
+    """A request with spans of several traces under several resources, in random order."""
     made = ExportTraceServiceRequest()
     for _ in range(rng.randint(1, 3)):
         resource = made.resource_spans.add()
@@ -71,7 +71,7 @@ def attribute(owner, key):
 
 
 def any_value(trace, key, matches):
-    """As the Collector asks: each resource, then its spans; what is of another kind reads as empty."""
+    """As in the Collector: each resource, then its spans; a value of another kind counts as empty."""
     return any(
         (found := attribute(owner, key)) is not None and matches(found, is_span)
         for resource, span in trace
@@ -111,48 +111,120 @@ def w3c_value(text, key):
 
 REFERENCE = {
     "always_sample": lambda trace, c: True,
-    "latency": lambda trace, c: c["threshold_ms"] < lasted_ms(trace) <= c["upper_threshold_ms"] if c.get("upper_threshold_ms") else lasted_ms(trace) >= c["threshold_ms"],
-    "numeric_attribute": lambda trace, c: c.get("invert_match", False) != any_value(
-        trace, c["key"], lambda v, _: (c.get("min_value") or -(2**63)) <= v.int_value <= (c.get("max_value") or 2**63)),
-    "boolean_attribute": lambda trace, c: c.get("invert_match", False) != any_value(trace, c["key"], lambda v, _: v.bool_value == c["value"]),
-    "string_attribute": lambda trace, c: c.get("invert_match", False) != any_value(
-        trace, c["key"], lambda v, is_span: any(re.search(p, v.string_value) for p in c["values"]) and not (is_span and not v.string_value)
-        if c.get("enabled_regex_matching") else bool(v.string_value) and v.string_value in c["values"]),
-    "status_code": lambda trace, c: any(["UNSET", "OK", "ERROR"][span.status.code] in c["status_codes"] for _, span in trace),
+    "latency": lambda trace, c: (
+        c["threshold_ms"] < lasted_ms(trace) <= c["upper_threshold_ms"]
+        if c.get("upper_threshold_ms")
+        else lasted_ms(trace) >= c["threshold_ms"]
+    ),
+    "numeric_attribute": lambda trace, c: (
+        c.get("invert_match", False)
+        != any_value(
+            trace,
+            c["key"],
+            lambda v, _: (c.get("min_value") or -(2**63)) <= v.int_value <= (c.get("max_value") or 2**63),
+        )
+    ),
+    "boolean_attribute": lambda trace, c: (
+        c.get("invert_match", False) != any_value(trace, c["key"], lambda v, _: v.bool_value == c["value"])
+    ),
+    "string_attribute": lambda trace, c: (
+        c.get("invert_match", False)
+        != any_value(
+            trace,
+            c["key"],
+            lambda v, is_span: (
+                any(re.search(p, v.string_value) for p in c["values"]) and not (is_span and not v.string_value)
+                if c.get("enabled_regex_matching")
+                else bool(v.string_value) and v.string_value in c["values"]
+            ),
+        )
+    ),
+    "status_code": lambda trace, c: any(
+        ["UNSET", "OK", "ERROR"][span.status.code] in c["status_codes"] for _, span in trace
+    ),
     "trace_flags": lambda trace, c: any(span.flags & 1 for _, span in trace),
-    "trace_state": lambda trace, c: any(w3c_value(span.trace_state, c["key"]) in [v for v in c["values"] if v] for _, span in trace),
-    "span_count": lambda trace, c: c["min_spans"] <= len(trace) and (not c.get("max_spans") or len(trace) <= c["max_spans"]),
-    "probabilistic": lambda trace, c: go_fnv(trace[0][1].trace_id, c.get("hash_salt", "default-hash-seed").encode()) <= (2**64 - 1) * c["sampling_percentage"] / 100,
-}  # fmt: skip
+    "trace_state": lambda trace, c: any(
+        w3c_value(span.trace_state, c["key"]) in [v for v in c["values"] if v] for _, span in trace
+    ),
+    "span_count": lambda trace, c: (
+        c["min_spans"] <= len(trace) and (not c.get("max_spans") or len(trace) <= c["max_spans"])
+    ),
+    "probabilistic": lambda trace, c: (
+        go_fnv(trace[0][1].trace_id, c.get("hash_salt", "default-hash-seed").encode())
+        <= (2**64 - 1) * c["sampling_percentage"] / 100
+    ),
+}
 
 SIMPLE = st.one_of(
     st.just(("always_sample", {})),
     st.just(("trace_flags", {})),
-    st.tuples(st.just("latency"), st.sampled_from([{"threshold_ms": t} for t in (0, 1, 100, 500, 900)] + [{"threshold_ms": 99, "upper_threshold_ms": 700}])),
-    st.tuples(st.just("numeric_attribute"), st.fixed_dictionaries(
-        {"key": st.sampled_from(["k", "n", "absent"])}, optional={"max_value": st.sampled_from([3, 99, 2**62]), "invert_match": st.booleans()}
-    ).flatmap(lambda c: st.just(c) if "max_value" in c else st.just({**c, "min_value": 50}))),
-    st.tuples(st.just("boolean_attribute"), st.fixed_dictionaries({"key": st.sampled_from(["k", "n"]), "value": st.booleans(), "invert_match": st.booleans()})),
-    st.tuples(st.just("string_attribute"), st.fixed_dictionaries({
-        "key": st.sampled_from(["k", "service.name"]), "values": st.lists(st.sampled_from([*TEXTS, "^a", "b.*", "$"]), min_size=1),
-        "enabled_regex_matching": st.booleans(), "invert_match": st.booleans(), "cache_max_size": st.sampled_from([0, 1])})),
-    st.tuples(st.just("status_code"), st.fixed_dictionaries({"status_codes": st.lists(st.sampled_from(["OK", "ERROR", "UNSET"]), min_size=1)})),
-    st.tuples(st.just("trace_state"), st.fixed_dictionaries({"key": st.sampled_from(["k", "b@sys"]), "values": st.lists(st.sampled_from(["a", "b", "1", ""]), min_size=1)})),
-    st.tuples(st.just("span_count"), st.sampled_from([{"min_spans": 2}, {"min_spans": 2, "max_spans": 4}, {"min_spans": 0}])),
-    st.tuples(st.just("probabilistic"), st.fixed_dictionaries({"sampling_percentage": st.sampled_from([0, 10, 33.3, 50, 99.9, 100, 250])}, optional={"hash_salt": st.sampled_from(["s", "ü"])})),
-)  # fmt: skip
+    st.tuples(
+        st.just("latency"),
+        st.sampled_from(
+            [{"threshold_ms": t} for t in (0, 1, 100, 500, 900)] + [{"threshold_ms": 99, "upper_threshold_ms": 700}]
+        ),
+    ),
+    st.tuples(
+        st.just("numeric_attribute"),
+        st.fixed_dictionaries(
+            {"key": st.sampled_from(["k", "n", "absent"])},
+            optional={"max_value": st.sampled_from([3, 99, 2**62]), "invert_match": st.booleans()},
+        ).flatmap(lambda c: st.just(c) if "max_value" in c else st.just({**c, "min_value": 50})),
+    ),
+    st.tuples(
+        st.just("boolean_attribute"),
+        st.fixed_dictionaries(
+            {"key": st.sampled_from(["k", "n"]), "value": st.booleans(), "invert_match": st.booleans()}
+        ),
+    ),
+    st.tuples(
+        st.just("string_attribute"),
+        st.fixed_dictionaries(
+            {
+                "key": st.sampled_from(["k", "service.name"]),
+                "values": st.lists(st.sampled_from([*TEXTS, "^a", "b.*", "$"]), min_size=1),
+                "enabled_regex_matching": st.booleans(),
+                "invert_match": st.booleans(),
+                "cache_max_size": st.sampled_from([0, 1]),
+            }
+        ),
+    ),
+    st.tuples(
+        st.just("status_code"),
+        st.fixed_dictionaries({"status_codes": st.lists(st.sampled_from(["OK", "ERROR", "UNSET"]), min_size=1)}),
+    ),
+    st.tuples(
+        st.just("trace_state"),
+        st.fixed_dictionaries(
+            {
+                "key": st.sampled_from(["k", "b@sys"]),
+                "values": st.lists(st.sampled_from(["a", "b", "1", ""]), min_size=1),
+            }
+        ),
+    ),
+    st.tuples(
+        st.just("span_count"), st.sampled_from([{"min_spans": 2}, {"min_spans": 2, "max_spans": 4}, {"min_spans": 0}])
+    ),
+    st.tuples(
+        st.just("probabilistic"),
+        st.fixed_dictionaries(
+            {"sampling_percentage": st.sampled_from([0, 10, 33.3, 50, 99.9, 100, 250])},
+            optional={"hash_salt": st.sampled_from(["s", "ü"])},
+        ),
+    ),
+)
 
 
-def said(policy, trace):
-    """sampled, not_sampled or dropped."""
+def answer(policy, trace):
+    """The reference's answer: sampled, not_sampled or dropped."""
     kind, content = policy
     if kind in REFERENCE:
         return "sampled" if REFERENCE[kind](trace, content) else "not_sampled"
-    inner = [said(each, trace) for each in content]
+    inner = [answer(each, trace) for each in content]
     if kind == "not":
         return "not_sampled" if inner == ["sampled"] else "sampled"
-    every = all(each == "sampled" for each in inner)
-    return ("dropped" if kind == "drop" else "sampled") if every else "not_sampled"
+    all_sample = all(each == "sampled" for each in inner)
+    return ("dropped" if kind == "drop" else "sampled") if all_sample else "not_sampled"
 
 
 def written(policy, name):
@@ -204,14 +276,14 @@ def traces_of(requests):
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 2**32), st.lists(POLICY, min_size=1, max_size=4))
-def test_policies_say_what_a_walk_over_the_spans_says(seed, policies):
-    """Alone, negated, combined and against each other: drop, then sampled, then not."""
+def test_policies_agree_with_a_walk_over_the_spans(seed, policies):
+    """Alone, negated, combined and together: dropped takes precedence over sampled."""
     rng = random.Random(seed)
     requests = [request(rng, 6, 5) for _ in range(rng.randint(1, 3))]
     expected = set()
     for trace_id, trace in traces_of(requests).items():
-        verdicts = [said(policy, trace) for policy in policies]
-        if "dropped" not in verdicts and "sampled" in verdicts:
+        answers = [answer(policy, trace) for policy in policies]
+        if "dropped" not in answers and "sampled" in answers:
             expected.add(trace_id)
     found, _ = kept_by([written(policy, f"p{place}") for place, policy in enumerate(policies)], requests)
     assert found == expected
@@ -255,7 +327,7 @@ def ottl(error_mode=None, **conditions):
 
 
 def test_ottl_conditions_hold_for_any_span_or_span_event():
-    """Either list, any entry of it."""
+    """Any condition of either list suffices."""
     requests = [
         with_events(1, "log", "exception"),
         with_events(2, "log"),
@@ -274,7 +346,7 @@ def test_ottl_conditions_hold_for_any_span_or_span_event():
     [(None, [1, 2, 5], 0), ("silent", [1, 2, 5], 0), ("ignore", [1, 2, 5], 0), ("PROPAGATE", [1, 5], 2)],
 )
 def test_ottl_error_modes(error_mode, expected, errors):
-    """propagate: the first span that decides, decides: behind a failure a match is not seen any more. Else a failure is no match."""
+    """With ``propagate`` the first span that matches or fails decides. In other modes a failure does not match."""
     requests = [
         named(1, "abcd", "ab"),
         named(2, "ab"),
@@ -290,8 +362,8 @@ def test_ottl_error_modes(error_mode, expected, errors):
     assert len(warned) == (1 if error_mode == "ignore" else 0)
 
 
-def test_an_ottl_failure_ends_what_is_around_it():
-    """`and`, `not` and `drop` around a policy that fails say nothing either; another policy may still sample."""
+def test_an_ottl_failure_fails_the_policies_around_it():
+    """``and``, ``not`` and ``drop`` with a policy that fails do not decide; another policy may still sample."""
     requests = [named(1, "ab"), named(2, "abcd"), named(3, "zzzz")]
     failing = ottl("propagate", span=[FIRST_FOUR])
     for kind, inner, expected in (("not", failing, [3]), ("and", [failing], [2]), ("drop", [failing], [])):
@@ -304,8 +376,8 @@ def test_an_ottl_failure_ends_what_is_around_it():
     assert telemetry.value("otelcol_processor_tail_sampling_count_traces_sampled", policy="g") == 2
 
 
-def test_of_a_span_its_own_conditions_come_before_those_of_its_events():
-    """A span that matches is not undone by an event that fails, the other way round it is."""
+def test_conditions_on_a_span_take_precedence_over_those_on_its_events():
+    """An event that fails does not matter if its span matches."""
     event = 'Substring(name, 0, 4) == "abcd"'
     requests = [with_events(1, "ab"), with_events(2, "abcd", "ab"), with_events(3, "ab", "abcd")]
     found, _ = kept_by(
@@ -315,7 +387,7 @@ def test_of_a_span_its_own_conditions_come_before_those_of_its_events():
 
 
 def test_latency_is_that_of_the_whole_trace_and_never_overflows():
-    """Hostile times included: the difference stays at the limits of int64, as in Go."""
+    """Also with hostile times: as in Go, the difference is cut to the limits of int64."""
 
     def trace(number, *times):
         made = spans(*[number] * len(times))
@@ -346,14 +418,14 @@ def test_latency_is_that_of_the_whole_trace_and_never_overflows():
 
 
 def test_rate_limiting_takes_traces_in_order_while_tokens_last():
-    """A trace of more spans than tokens is passed over, a smaller one behind it fits; one above the burst never passes."""
+    """After a trace with too many spans for the tokens a smaller one passes; one above the burst never does."""
     limited = {"name": "l", "type": "rate_limiting", "rate_limiting": {"spans_per_second": 1, "burst_capacity": 5}}
     found, _ = kept_by([limited], [spans(1, 1, 1, 2, 2, 2, 3, 4, 4, 4, 4, 4, 4, 5, 6)])
     assert numbers(found) == [1, 3, 5]
 
 
-def test_policies_are_charged_only_for_traces_they_are_asked_for():
-    """Inside `and` behind a policy that says no, and behind sample_on_first_match, no token is taken."""
+def test_limits_take_tokens_only_for_traces_they_evaluate():
+    """Not after a policy of an ``and`` that rejects the trace, nor after a match with ``sample_on_first_match``."""
     limited = {"name": "l", "type": "rate_limiting", "rate_limiting": {"spans_per_second": 1, "burst_capacity": 2}}
     ok = {"name": "o", "type": "status_code", "status_code": {"status_codes": ["OK"]}}
     good, bad = spans(4, 5, 6), spans(1, 2, 3)
@@ -368,7 +440,7 @@ def test_policies_are_charged_only_for_traces_they_are_asked_for():
 
 
 def test_bytes_limiting_counts_each_trace_as_a_request_of_its_own():
-    """To the byte, resource and scope included once a part."""
+    """Sizes are exact, and include resource and scope once per part."""
     made = spans(1, 2)
     made.resource_spans[0].resource.attributes.add(key="service.name").value.string_value = "x" * 200
     made.resource_spans[0].scope_spans[0].scope.name = "library"
@@ -387,10 +459,16 @@ def test_bytes_limiting_counts_each_trace_as_a_request_of_its_own():
 
 
 def composite(order, allocation, total=100, kinds=None):
-    return {"name": "c", "type": "composite", "composite": {
-        "max_total_spans_per_second": total, "policy_order": [name for name, _ in order],
-        "composite_sub_policy": [{"name": name, **policy} for name, policy in order],
-        "rate_allocation": [{"policy": name, "percent": percent} for name, percent in allocation.items()]}}  # fmt: skip
+    return {
+        "name": "c",
+        "type": "composite",
+        "composite": {
+            "max_total_spans_per_second": total,
+            "policy_order": [name for name, _ in order],
+            "composite_sub_policy": [{"name": name, **policy} for name, policy in order],
+            "rate_allocation": [{"policy": name, "percent": percent} for name, percent in allocation.items()],
+        },
+    }
 
 
 ERRORS = {"type": "status_code", "status_code": {"status_codes": ["ERROR"]}}
@@ -398,7 +476,7 @@ ALL = {"type": "always_sample"}
 
 
 def test_composite_gives_each_policy_its_share_of_the_second():
-    """The first policy that samples a trace claims it: over its share it is not sampled, whatever the others say."""
+    """The first policy that samples a trace claims it; beyond its share the trace is not sampled by any policy."""
     bad, good = spans(*range(1, 9)), spans(*range(11, 19))
     for one in bad.resource_spans[0].scope_spans[0].spans:
         one.status.code = 2
@@ -421,7 +499,7 @@ def test_composite_gives_each_policy_its_share_of_the_second():
     st.lists(st.tuples(st.floats(0, 3), st.lists(st.integers(0, 30), max_size=12)), max_size=6),
 )
 def test_the_token_bucket_is_gos(rate, burst, rounds):
-    """Against golang.org/x/time/rate written out, size by size."""
+    """Against a reimplementation of golang.org/x/time/rate, size by size."""
     sut, tokens, last, now = TokenBucket(rate, burst), float(burst), None, 0.0
     for passed, sizes in rounds:
         now += passed
@@ -440,8 +518,8 @@ def test_the_token_bucket_is_gos(rate, burst, rounds):
 @given(
     st.integers(0, 30), st.lists(st.tuples(st.integers(0, 2), st.lists(st.integers(0, 20), max_size=10)), max_size=6)
 )
-def test_a_second_counter_begins_anew_each_second(limit, rounds):
-    """Against the same, size by size."""
+def test_the_second_counter_starts_again_each_second(limit, rounds):
+    """Against a plain reference, size by size."""
     sut, second, used = SecondCounter(limit), 0, 0
     for passed, sizes in rounds:
         if passed:
@@ -454,18 +532,18 @@ def test_a_second_counter_begins_anew_each_second(limit, rounds):
 
 
 def test_hash_and_threshold_are_gos():
-    """Values of Go's hash/fnv and math/big, from the source's own constants."""
+    """The values of Go's hash/fnv and math/big."""
     assert fnv1a_64(np.zeros((0, 2), np.uint64), b"").tolist() == []
     ids = np.array([[int.from_bytes(b"foobarfo", "big"), int.from_bytes(b"obarfoob", "big")]], np.uint64)
     assert fnv1a_64(ids, b"salt").tolist() == [go_fnv(b"foobarfoobarfoob", b"salt")]
-    assert [threshold(ratio) for ratio in (0.0, -1.0, 1.0, 2.5)] == [0, 0, 2**64 - 1, 2**64 - 1]
-    assert threshold(0.5) == 2**63 - 1
-    assert threshold(0.1) == 1844674407370955263
+    assert [hash_threshold(ratio) for ratio in (0.0, -1.0, 1.0, 2.5)] == [0, 0, 2**64 - 1, 2**64 - 1]
+    assert hash_threshold(0.5) == 2**63 - 1
+    assert hash_threshold(0.1) == 1844674407370955263
 
 
 @given(st.one_of(st.sampled_from(STATES), st.text("ak1=, \t@b*", max_size=30), st.text(max_size=10)))
 def test_trace_states_follow_the_w3c_rules(text):
-    """A rule broken anywhere leaves no member at all."""
+    """If a rule is violated anywhere, the trace state has no members."""
     assert trace_state_value(text, "k") == w3c_value(text, "k")
 
 
@@ -486,5 +564,5 @@ def test_trace_states_follow_the_w3c_rules(text):
     ],
 )
 def test_trace_state_edges(text, expected):
-    """Spaces, cases, lengths, counts."""
+    """White space, upper case, lengths and counts."""
     assert trace_state_value(text, "k") == expected

@@ -1,4 +1,4 @@
-"""The processor around the policies: when a trace is decided, what is remembered, what is lost and how it is counted."""
+"""The processor around the policies: when a trace is decided, what is remembered and dropped, and what is counted."""
 
 import asyncio
 
@@ -88,7 +88,7 @@ def trace_id(number):
 
 
 async def test_a_trace_is_decided_after_the_wait_and_late_spans_follow():
-    """Whole traces, by the clock; what comes late goes the way of its trace, and its age is recorded."""
+    """Late spans follow the decision on their trace, and their age is recorded."""
     bench = await Bench(decision_wait="10s").start()
     await bench.send((1,), (2,))
     await bench.send((1, "error"))
@@ -98,7 +98,7 @@ async def test_a_trace_is_decided_after_the_wait_and_late_spans_follow():
     assert bench.sut.held_bytes() > 0
     await bench.clock.advance(2)
     assert bench.kept() == [1, 1]
-    assert (bench.sut.held_items(), bench.sut.span_bytes) == (0, 0)
+    assert (bench.sut.held_items(), bench.sut.row_bytes) == (0, 0)
     await bench.clock.advance(5)
     await bench.send((1,), (2, "error"))
     assert bench.kept() == [1, 1, 1]
@@ -109,8 +109,8 @@ async def test_a_trace_is_decided_after_the_wait_and_late_spans_follow():
     await bench.sut.shutdown()
 
 
-async def test_shutdown_decides_what_has_come():
-    """Also without ever having been started."""
+async def test_shutdown_decides_what_has_arrived():
+    """Also if the processor was never started."""
     bench = Bench()
     await bench.send((1, "error"), (2,))
     await bench.sut.shutdown()
@@ -130,7 +130,7 @@ async def test_shutdown_drops_what_is_pending_if_so_configured():
 
 
 async def test_drop_goes_before_every_sampling_policy():
-    """Wherever it stands; and is counted as dropped."""
+    """A drop policy takes precedence wherever it is in the list, and is counted as dropped."""
     bench = Bench(ALWAYS, DROP)
     await bench.send((1,), (2, "noise"), (3,))
     await bench.sut.shutdown()
@@ -138,7 +138,7 @@ async def test_drop_goes_before_every_sampling_policy():
     assert bench.dropped("sampled") == 1
     assert bench.value("count_traces_sampled", policy="noise", decision="dropped", sampled="false") == 1
     assert bench.value("count_traces_sampled", policy="noise", decision="not_sampled") == 2
-    assert bench.value("count_traces_sampled", policy="all") == 2  # not asked for the dropped one
+    assert bench.value("count_traces_sampled", policy="all") == 2  # not evaluated for the dropped one
     assert bench.value("global_count_traces_sampled", decision="dropped") == 1
     assert bench.value("global_count_traces_sampled", sampled="true") == 2
 
@@ -160,7 +160,7 @@ async def test_a_root_span_makes_the_decision_sooner():
 
 
 async def test_at_num_traces_the_oldest_undecided_trace_is_evicted():
-    """Counted as too early and, span by span, in the ledger. What is left of an evicted trace is not sampled later."""
+    """Evictions are counted, their spans are in the ledger, and later spans of an evicted trace are not sampled."""
     bench = await Bench(ALWAYS, num_traces=3).start()
     await bench.send((1,), (1,), (2,), (3,))
     await bench.send((4,), (5,))
@@ -177,7 +177,7 @@ async def test_at_num_traces_the_oldest_undecided_trace_is_evicted():
 
 
 async def test_one_batch_may_hold_more_traces_than_there_is_room_for():
-    """It evicts its own oldest."""
+    """The batch evicts its own oldest traces."""
     bench = await Bench(ALWAYS, num_traces=4).start()
     await bench.send(*((number,) for number in range(1, 12)))
     await bench.sut.shutdown()
@@ -187,7 +187,7 @@ async def test_one_batch_may_hold_more_traces_than_there_is_room_for():
 
 
 async def test_decided_traces_need_no_room():
-    """They have left; only undecided ones count."""
+    """Only undecided traces count."""
     bench = await Bench(ALWAYS, num_traces=2, decision_wait="1s").start()
     await bench.send((1,), (2,))
     await bench.clock.advance(3)
@@ -201,7 +201,7 @@ async def test_decided_traces_need_no_room():
 
 
 async def test_block_on_overflow_waits_for_a_decision():
-    """Nothing is lost; the sender waits, and is let in as soon as there is room."""
+    """Nothing is dropped; the sender waits until there is room."""
     bench = await Bench(ALWAYS, num_traces=2, decision_wait="10s", block_on_overflow=True).start()
     await bench.send((1,), (2,))
     waiting = asyncio.ensure_future(bench.send((3,), (1,)))
@@ -215,8 +215,8 @@ async def test_block_on_overflow_waits_for_a_decision():
     assert bench.dropped() == 0
 
 
-async def test_shutdown_lets_those_in_who_wait():
-    """Who is blocked at shutdown is decided with the rest."""
+async def test_shutdown_lets_blocked_senders_in():
+    """Spans of a sender that is blocked at shutdown are decided with the others."""
     bench = await Bench(ALWAYS, num_traces=1, block_on_overflow=True).start()
     await bench.send((1,))
     waiting = asyncio.ensure_future(bench.send((2,), (3,)))
@@ -228,7 +228,7 @@ async def test_shutdown_lets_those_in_who_wait():
 
 
 async def test_the_decision_caches_outlive_the_trace():
-    """A cached trace leaves the memory; its late spans follow the cached decision, and are counted."""
+    """Late spans of a trace that has left follow the cached decision, and are counted."""
     cache = {"sampled_cache_size": 2, "non_sampled_cache_size": 2}
     bench = await Bench(decision_wait="1s", decision_cache=cache).start()
     await bench.send((1, "error"), (2,))
@@ -252,7 +252,7 @@ async def test_the_decision_caches_outlive_the_trace():
 
 
 async def test_a_trace_that_grows_too_large_is_not_sampled_at_once():
-    """maximum_trace_size_bytes; late spans of it go as well, smaller traces stay."""
+    """``maximum_trace_size_bytes``: its late spans are dropped as well, and smaller traces stay."""
     bench = await Bench(ALWAYS, maximum_trace_size_bytes=1500, decision_wait="10s").start()
     await bench.send((1, "long"), (2, "long"))
     await bench.send((1, "long"))
@@ -268,8 +268,8 @@ async def test_a_trace_that_grows_too_large_is_not_sampled_at_once():
     await bench.sut.shutdown()
 
 
-async def test_sample_on_first_match_asks_no_further_policy():
-    """What the later policies count is not charged."""
+async def test_sample_on_first_match_evaluates_no_further_policy():
+    """Later policies do not count the trace."""
     bench = Bench(ERRORS, ALWAYS, sample_on_first_match=True)
     await bench.send((1, "error"), (2,))
     await bench.sut.shutdown()
@@ -287,7 +287,7 @@ async def test_the_components_name_stands_before_the_policys():
 
 
 async def test_a_reload_keeps_what_is_held_and_remembered():
-    """The successor decides open traces by its own policies, late spans follow the old decision."""
+    """The successor decides open traces by its own policies, and late spans follow the old decision."""
     bench = await Bench(decision_wait="10s").start()
     await bench.send((1, "error"), (2,))
     await bench.clock.advance(12)
@@ -309,7 +309,7 @@ async def test_a_reload_keeps_what_is_held_and_remembered():
 
 
 async def test_contexts_stay_apart():
-    """What leaves has the context it came with."""
+    """Spans leave with the context with which they arrived."""
     bench = Bench(ALWAYS)
     one, two = Context(tenant="one"), Context(tenant="two")
     await bench.send((1,), context=one)
@@ -319,7 +319,7 @@ async def test_contexts_stay_apart():
 
 
 async def test_span_ingest_decides_on_arrival():
-    """A trace is sampled with what it had; undecided ones are not sampled at the wait, and forgotten."""
+    """A trace is sampled as soon as a policy matches; those undecided after the wait are not sampled, and forgotten."""
     bench = await Bench(decision_wait="5s", sampling_strategy="span-ingest").start()
     await bench.send((1,), (2,))
     await bench.send((1, "error"), (3, "error"))
@@ -337,14 +337,18 @@ async def test_span_ingest_decides_on_arrival():
     await bench.sut.shutdown()
 
 
-async def test_span_ingest_judges_each_part_for_itself():
-    """An `and` whose conditions lie in two batches does not hold; span counts do add up."""
+async def test_span_ingest_evaluates_each_part_on_its_own():
+    """An ``and`` whose conditions are met in two batches does not hold, but span counts add up."""
     both = {
         "name": "both",
         "type": "and",
-        "and": {"and_sub_policy": [{"type": "status_code", "status_code": {"status_codes": ["ERROR"]}},
-                                   {"type": "boolean_attribute", "boolean_attribute": {"key": "noise", "value": True}}]},
-    }  # fmt: skip
+        "and": {
+            "and_sub_policy": [
+                {"type": "status_code", "status_code": {"status_codes": ["ERROR"]}},
+                {"type": "boolean_attribute", "boolean_attribute": {"key": "noise", "value": True}},
+            ]
+        },
+    }
     three = {"name": "three", "type": "span_count", "span_count": {"min_spans": 3}}
     bench = await Bench(both, three, sampling_strategy="span-ingest", decision_wait="5s").start()
     await bench.send((1, "error"), (2, "error"), (2, "noise"))
@@ -388,6 +392,6 @@ async def test_the_ledger_closes_under_churn(strategy):
         assert bench.balanced(), turn
     await bench.sut.shutdown()
     assert bench.sut.held_items() == 0
-    assert bench.sut.span_bytes == 0
+    assert bench.sut.row_bytes == 0
     assert bench.balanced()
     assert bench.kept()

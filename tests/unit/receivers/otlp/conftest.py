@@ -259,7 +259,7 @@ def send_grpc() -> Callable[..., Any]:
 
 @pytest.fixture(params=["grpc", "grpc-grpcio", "http-protobuf", "http-json"])
 def send(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """``await send(running, signal, message, gzip=False, headers=None)`` → Outcome; every way of sending in turn. ``send.transport``."""
+    """``await send(running, signal, message, gzip=…, headers=…)`` returns an Outcome; ``send.transport`` is its way."""
     name = request.param
 
     async def over_any(

@@ -11,7 +11,7 @@ def load(protocols):
 
 
 def test_defaults_are_the_collectors():
-    """peers.md 1.0 and 1.1."""
+    """Every key has the Collector's default."""
     config = load({"grpc": None, "http": {}})
     assert (config.protocols.grpc.endpoint, config.protocols.http.endpoint) == ("localhost:4317", "localhost:4318")
     assert config.protocols.http.max_request_body_size == 20 * 1024 * 1024
@@ -33,7 +33,7 @@ def test_defaults_are_the_collectors():
 
 @pytest.mark.parametrize("present", ["grpc", "http"])
 def test_protocol_is_on_only_if_its_key_is_there(present):
-    """``grpc:`` with nothing below it switches it on."""
+    """``grpc:`` without a value enables the protocol."""
     protocols = load({present: None}).protocols
     assert {name: getattr(protocols, name) is not None for name in ("grpc", "http")} == {
         "grpc": present == "grpc",
@@ -43,7 +43,7 @@ def test_protocol_is_on_only_if_its_key_is_there(present):
 
 @pytest.mark.parametrize("written", [{}, {"protocols": None}, {"protocols": {}}])
 def test_no_protocol_is_an_error(written):
-    """In the Collector's words where there is a block, a missing key where there is none."""
+    """With the Collector's message if ``protocols`` is empty, as a missing key if it is absent."""
     with pytest.raises(ValidationError, match=r"must specify at least one protocol|Field required"):
         OTLPConfig.model_validate(written)
 
@@ -56,14 +56,14 @@ def test_no_protocol_is_an_error(written):
         ({"grpc": {"endpoint": "localhost:99999"}}, "expected a port from 0"),
         ({"grpc": {"endpoint": "::1:4317"}}, "is not a valid endpoint"),
         ({"grpc": {"transport": "unix", "endpoint": ""}}, "is not a valid Unix socket"),
-        ({"http": {"traces_url_path": "/a?b"}}, "is no URL path"),
+        ({"http": {"traces_url_path": "/a?b"}}, "is not a valid URL path"),
         ({"http": {"traces_url_path": "/v1/logs"}}, "must differ"),
         ({"http": {"compression_algorithms": ["br"]}}, "Input should be"),
         ({"https": {}}, "Extra inputs"),
         ({"grpc": {"max_recv_msg_size": 4}}, "Extra inputs"),
     ],
 )
-def test_mistakes_are_told(protocols, message):
-    """What is wrong and what is allowed."""
+def test_mistakes_are_refused(protocols, message):
+    """The message says what is wrong and what is expected."""
     with pytest.raises(ValidationError, match=message):
         load(protocols)

@@ -1,4 +1,4 @@
-"""What holds for every way of sending: gRPC, HTTP with protobuf, HTTP with JSON."""
+"""Tests for every way of sending: gRPC, HTTP with protobuf, HTTP with JSON."""
 
 import asyncio
 from typing import Any
@@ -55,7 +55,7 @@ async def test_factory_keeps_the_contract():
 
 @pytest.mark.parametrize("signal", list(Signal))
 async def test_request_reaches_the_door_of_its_signal_whole(receive, send, signal):
-    """What was sent is what arrives, and only there; the sender gets an empty success."""
+    """The bytes sent arrive at the output of their signal, and only there; the response is an empty success."""
     running = await receive()
     message = a_request(signal)
     outcome = await send(running, signal, message)
@@ -73,7 +73,7 @@ async def test_door_is_told_the_transport(receive, send):
 
 @pytest.mark.parametrize("signal", list(Signal))
 async def test_empty_request_succeeds_without_entering_a_pipeline(receive, send, signal):
-    """protocols.md 1.1: an empty request is a success."""
+    """The OTLP specification: an empty request is a success."""
     running = await receive()
     outcome = await send(running, signal, type(a_request(signal))())
     assert outcome.kind == "ok"
@@ -109,7 +109,7 @@ async def test_malformed_batch_is_a_bad_request_that_names_the_field(receive, se
 
 @pytest.mark.parametrize("wish", [None, 0.0, 0.25, 3.0, 90.5])
 async def test_retryable_error_says_when_to_come_back(receive, send, wish):
-    """503 and Retry-After / UNAVAILABLE and RetryInfo; neither when the door has no wish."""
+    """503 and Retry-After, or UNAVAILABLE and RetryInfo; without them if the error has no delay."""
     running = await receive()
     running.door.error = RetryableError("over the memory limit", reason="memory_limit", retry_after_s=wish)
     outcome = await send(running, Signal.TRACES, A_SPAN)
@@ -135,7 +135,7 @@ async def test_refusals_are_counted_with_their_reason(receive, send):
 
 
 async def test_long_and_odd_messages_are_cut_not_lost(receive, send):
-    """A message is a header in gRPC: bounded, and UTF-8 whatever the request held."""
+    """In gRPC a message is a header: it is bounded, and UTF-8 whatever the request contained."""
     running = await receive()
     running.door.error = PermanentError("ä\udcff\r\n" * 5000)
     outcome = await send(running, Signal.TRACES, A_SPAN)
@@ -160,13 +160,13 @@ async def test_bug_behind_the_door_ends_the_request_not_the_server(receive, send
 
 
 async def test_signal_without_a_pipeline_is_unknown(receive, send):
-    """UNIMPLEMENTED / 404, as the Collector."""
+    """UNIMPLEMENTED or 404, as in the Collector."""
     running = await receive(signals=[Signal.TRACES])
     assert (await send(running, Signal.LOGS, a_request(Signal.LOGS))).kind == "unknown"
 
 
 async def test_loopback_peer_is_local_and_headers_are_forgotten(receive, send):
-    """Without include_metadata the context holds nothing of the headers."""
+    """Without ``include_metadata`` the context has no headers."""
     running = await receive()
     await send(running, Signal.TRACES, A_SPAN, headers={"x-tenant": "a"})
     context = running.door.taken[0][1]
@@ -175,7 +175,7 @@ async def test_loopback_peer_is_local_and_headers_are_forgotten(receive, send):
 
 
 async def test_include_metadata_keeps_what_tells_senders_apart(receive, send):
-    """The sender's own headers are kept, those of the message and the delivery are not: equal senders have one context."""
+    """Headers of the sender are kept, those of message and delivery are not, so that equal senders share a context."""
     running = await receive(both(include_metadata=True))
     await send(running, Signal.TRACES, A_SPAN, headers={"x-tenant": "a", "traceparent": "00-1"})
     await send(running, Signal.TRACES, a_request(Signal.TRACES, 50), headers={"x-tenant": "a", "traceparent": "00-2"})
@@ -189,7 +189,7 @@ async def test_include_metadata_keeps_what_tells_senders_apart(receive, send):
 
 
 async def test_unauthenticated_request_stops_before_the_door(receive, send):
-    """auth.authenticator names the extension that is asked; its claims go with the data."""
+    """``auth.authenticator`` names the extension that authenticates; its claims travel with the data."""
     running = await receive(both(auth={"authenticator": "badge"}), host=FakeHost({"badge": Badge()}))
     refused = await send(running, Signal.TRACES, A_SPAN, headers={"authorization": "Bearer bad"})
     assert (refused.kind, refused.message) == ("unauthenticated", "no valid token")
@@ -203,14 +203,14 @@ async def test_unauthenticated_request_stops_before_the_door(receive, send):
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 @pytest.mark.parametrize("extensions", [{}, {"badge": object()}])
 async def test_wrong_authenticator_stops_the_start_and_names_the_key(receive, protocol, extensions):
-    """A missing extension, and one that is no authenticator."""
+    """A missing extension, and one that is not an authenticator, are refused at start."""
     with pytest.raises(ValueError, match=f"receivers::otlp::protocols::{protocol}::auth::authenticator"):
         await receive({protocol: {**BOTH[protocol], "auth": {"authenticator": "badge"}}}, host=FakeHost(extensions))
 
 
 @pytest.mark.parametrize("padding", [10, 30_000, 1_000_000])
 async def test_gzip_is_unpacked(receive, send, padding):
-    """Small, middling and large bodies, the last off the event loop."""
+    """Small, medium and large bodies; large ones are decoded off the event loop."""
     running = await receive()
     message = a_request(Signal.TRACES, padding)
     assert (await send(running, Signal.TRACES, message, gzip=True)).kind == "ok"
@@ -218,7 +218,7 @@ async def test_gzip_is_unpacked(receive, send, padding):
 
 
 async def test_limit_holds_for_what_was_sent(receive, send):
-    """One byte too many is too many."""
+    """A body is refused if it is one byte too large."""
     running = await receive(
         {
             "grpc": {**BOTH["grpc"], "max_recv_msg_size_mib": 1},
@@ -231,7 +231,7 @@ async def test_limit_holds_for_what_was_sent(receive, send):
 
 
 async def test_decompression_bomb_is_stopped_at_the_limit(receive, send):
-    """A small body that unpacks to too much."""
+    """A small body that decompresses to a body above the limit is refused."""
     running = await receive(
         {
             "grpc": {**BOTH["grpc"], "max_recv_msg_size_mib": 1},
@@ -245,7 +245,7 @@ async def test_decompression_bomb_is_stopped_at_the_limit(receive, send):
 
 
 async def test_memory_limit_refuses_before_unpacking(receive, send):
-    """The budget is asked first, in retryable words; nothing stays booked."""
+    """The memory budget refuses the request, with a retryable error, and nothing stays reserved."""
     running = await receive()
     running.host.admission.refuse = True
     message = a_request(Signal.TRACES)
@@ -258,7 +258,7 @@ async def test_memory_limit_refuses_before_unpacking(receive, send):
 
 
 async def test_shutdown_finishes_what_is_in_progress(receive, send):
-    """A request at the door is answered although the receiver stops; afterwards nobody listens; twice is safe."""
+    """A request in progress is answered although the receiver stops; then the port is closed. Twice is safe."""
     running = await receive()
     running.door.open.clear()
     async with asyncio.TaskGroup() as group:

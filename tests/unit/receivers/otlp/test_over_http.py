@@ -112,7 +112,7 @@ async def test_other_media_types_are_415(http, content_type):
     ],
 )
 async def test_media_type_parameters_and_case_are_ignored(http, content_type):
-    """protocols.md 1.2."""
+    """The OTLP specification: Content-Type decides, parameters and case do not matter."""
     running = await http.start()
     response = await http(body=WIRE, headers={"Content-Type": content_type})
     assert (response.status, response.headers["Content-Type"]) == (200, "application/x-protobuf")
@@ -183,7 +183,7 @@ async def test_empty_protobuf_answers_no_bytes(http):
     ],
 )
 async def test_junk_and_deep_json_is_400(http, body):
-    """Whatever it is, the sender hears of it in JSON and nothing enters."""
+    """Whatever is wrong, the response is an error in JSON and nothing enters a pipeline."""
     running = await http.start()
     response = await http(body=body, headers=JSON)
     assert response.status == 400
@@ -207,7 +207,7 @@ ENCODERS = {
 @pytest.mark.parametrize("encoding", ENCODERS)
 @pytest.mark.parametrize("size", [100, 3_000_000])
 async def test_every_encoding_is_unpacked(http, encoding, size):
-    """protocols.md 1.1."""
+    """The encodings of ``compression_algorithms``."""
     running = await http.start()
     data = b"\x0a\x00" * (size // 2)
     response = await http(
@@ -355,7 +355,7 @@ async def test_slow_body_is_408(http):
 
 
 async def test_stalled_body_is_408_without_any_configured_timeout(http, monkeypatch):
-    """A body that sends nothing more cannot hold its place for ever."""
+    """A body of which nothing more arrives is cut off even without ``read_timeout``."""
     monkeypatch.setattr("collector.transport.http.http1._STALLED_S", 0.05)
     running = await http.start()
     assert (await raw(running, post(b"\x0a", "Content-Length: 100"))).startswith(b"HTTP/1.1 408 ")
@@ -369,7 +369,7 @@ async def test_slow_head_is_cut_off(http, sent):
 
 
 async def test_head_timeout_does_not_touch_bodies_or_idle_connections(http):
-    """It rules heads alone: while others are cut off for theirs, a body and a second request may come late."""
+    """It applies to heads only: a body and a second request may arrive later than that."""
     running = await http.start(read_header_timeout="50ms")
     reader, writer = await asyncio.open_connection("127.0.0.1", running.receiver.http_port)
     for _ in range(2):
@@ -430,7 +430,7 @@ async def test_pipelined_requests_are_answered_in_order(http):
     ],
 )
 async def test_what_is_no_http_is_refused_without_a_log_line(http, data):
-    """TLS, HTTP/2, smuggling: 400, counted, and whoever knocks does not write our log."""
+    """TLS, HTTP/2, smuggling: answered 400 and counted, but not logged, because clients must not fill the log."""
     running = await http.start()
     assert (await raw(running, data)).startswith(b"HTTP/1.1 400 ")
     assert running.telemetry.value("tailrace_receiver_refused_requests", transport="http", reason="bad_request") == 1
@@ -457,7 +457,7 @@ async def test_head_that_is_too_large_is_431(http, data):
 
 
 async def test_client_that_goes_away_leaves_nothing_behind(http):
-    """In the middle of a large body: the booking is given back and the server goes on."""
+    """A client that disconnects in the middle of a large body: its memory is released and the server continues."""
     running = await http.start()
     _, writer = await asyncio.open_connection("127.0.0.1", running.receiver.http_port)
     writer.write(post(b"\0" * 1000, "Content-Length: 1000000", close=False))

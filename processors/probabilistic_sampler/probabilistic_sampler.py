@@ -1,11 +1,11 @@
-"""Keeps a share of the items, each decided by its randomness alone: randomness ≥ threshold. Whole traces by rules: ``sampling``.
+"""The processor ``probabilistic_sampler``: keeps the items whose randomness is at least the threshold.
 
-``_Evidence`` is what the items bring (randomness, an earlier threshold, whether either is usable); the mode makes the
-threshold of it; what is kept gets the higher of the two thresholds written, so that adjusted counts stay right.
+``_SamplingInput`` has the randomness of the items and earlier thresholds, as far as they are usable. The mode derives
+the new threshold from it. The higher one of the two is written into the items that are kept, so that adjusted counts
+stay right.
 
 Source: opentelemetry-collector-contrib probabilisticsamplerprocessor (sampler_mode.go, tracesprocessor.go,
-    logsprocessor.go);
-OpenTelemetry specification, trace/tracestate-probability-sampling.md.
+logsprocessor.go); OpenTelemetry specification, trace/tracestate-probability-sampling.md.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from collector.otlp.consistent_sampling import (
     with_values,
 )
 from processors.probabilistic_sampler.config import ProbabilisticSamplerConfig
-from processors.probabilistic_sampler.fnv import BUCKET_BITS, hash_attribute, hash_ids, randomness
+from processors.probabilistic_sampler.fnv import BUCKET_BITS, hash_attribute, hash_ids, randomness_of
 
 __all__ = ["ProbabilisticSampler"]
 
@@ -41,24 +41,24 @@ _MISSING, _HASH, _W3C, _EXPLICIT, _PRIORITY, _ATTRIBUTE = range(6)
 
 
 @dataclass(slots=True)
-class _Evidence:
-    """What the items bring. Thresholds and randomness are below 2^56; _NONE: not there."""
+class _SamplingInput:
+    """The sampling information of the items, one row per item. Randomness and thresholds are below 2^56 or _NONE."""
 
     randomness: I64
     threshold: I64
     policy: I8
     usable: Mask
-    """Whether probability may decide."""
+    """Whether randomness and threshold may decide. Else ``fail_closed`` decides."""
     malformed: Mask
-    """What is written there is left alone."""
+    """The sampling information cannot be parsed; it is left as it is."""
     erase: Mask
-    """The threshold that came contradicts the randomness: nobody knows the probability."""
+    """The threshold contradicts the randomness, so the probability is unknown."""
     new_randomness: Mask
-    """Randomness that has to be written, since nobody downstream could find it."""
+    """The randomness has to be written, because it cannot be derived from the trace id downstream."""
 
 
 class ProbabilisticSampler(Transform):
-    """One for each pipeline."""
+    """The processor of one pipeline."""
 
     drop_reason = "sampled"
 
@@ -70,12 +70,12 @@ class ProbabilisticSampler(Transform):
         telemetry = settings.telemetry
         if 0 < config.sampling_percentage < 1:
             telemetry.log.warning(
-                "sampling_percentage is in percent: 0.1 means 0.1 %, one in a thousand",
+                "sampling_percentage is below 1; note that it is in percent: 0.1 keeps one item in a thousand",
                 sampling_percentage=config.sampling_percentage,
             )
         if config.ratio and self._threshold == _NEVER:
             telemetry.log.warning(
-                "sampling_percentage is too small for mode hash_seed: nothing is kept",
+                "sampling_percentage is too small for mode hash_seed; nothing is kept",
                 sampling_percentage=config.sampling_percentage,
             )
         self._policies = (*_POLICIES, config.from_attribute)
@@ -86,89 +86,89 @@ class ProbabilisticSampler(Transform):
         )
 
     def transform(self, batch: Batch) -> Batch | None:
-        """What is kept, with its threshold written."""
+        """The items that are kept, with their thresholds written."""
         if not batch.item_count:
             return batch
-        seen = self._of_spans(batch) if self._signal is Signal.TRACES else self._of_records(batch)
-        _check(seen)
-        threshold = np.where(seen.usable, self._decide(seen), _NEVER if self._config.fail_closed else 0)
-        threshold = self._prioritised(batch, seen, threshold)
-        random = np.where(seen.randomness == _NONE, _NEVER - 1, seen.randomness)
+        items = self._read_spans(batch) if self._signal is Signal.TRACES else self._read_records(batch)
+        _check(items)
+        threshold = np.where(items.usable, self._decide(items), _NEVER if self._config.fail_closed else 0)
+        threshold = self._apply_priorities(batch, items, threshold)
+        random = np.where(items.randomness == _NONE, _NEVER - 1, items.randomness)
         kept = random >= threshold
-        self._count(seen.policy, kept)
+        self._count(items.policy, kept)
         if not kept.any():
             return None
         rows = np.flatnonzero(kept)
         result = batch.select(kept)
-        return self._written(result, seen, rows, threshold[rows])
+        return self._written(result, items, rows, threshold[rows])
 
-    # What items bring.
+    # The sampling information of the items.
 
-    def _of_spans(self, batch: Batch) -> _Evidence:
+    def _read_spans(self, batch: Batch) -> _SamplingInput:
         ids = batch.field("trace_id")
         states = batch.field("trace_state")
         read = [read_trace_state(text) for text in states.distinct]
-        came = _spread([state.threshold for state in read], states)
+        earlier = _spread([state.threshold for state in read], states)
         explicit = _spread([state.randomness for state in read], states)
         malformed = np.array([*(not state.is_valid for state in read), False], np.bool_)[states.codes]
-        return self._evidence(ids, came, explicit, malformed)
+        return self._sampling_input(ids, earlier, explicit, malformed)
 
-    def _of_records(self, batch: Batch) -> _Evidence:
+    def _read_records(self, batch: Batch) -> _SamplingInput:
         config = self._config
         thresholds, random = batch.attribute(_THRESHOLD).text, batch.attribute(_RANDOMNESS).text
-        came = _spread([parse_threshold(text) for text in thresholds.distinct], thresholds)
+        earlier = _spread([parse_threshold(text) for text in thresholds.distinct], thresholds)
         explicit = _spread([parse_randomness(text) for text in random.distinct], random)
-        malformed = (thresholds.where(bool) & (came == _NONE)) | (random.where(bool) & (explicit == _NONE))
+        malformed = (thresholds.where(bool) & (earlier == _NONE)) | (random.where(bool) & (explicit == _NONE))
         ids = batch.field("trace_id")
         if self._is_hashing and config.attribute_source == "record":
             ids = np.zeros_like(ids)
-        seen = self._evidence(ids, came, explicit, malformed)
-        missing = seen.policy == _MISSING
+        items = self._sampling_input(ids, earlier, explicit, malformed)
+        missing = items.policy == _MISSING
         if config.from_attribute and missing.any():
             column = batch.attribute(config.from_attribute)
             found = missing & column.present
-            hashed = randomness(hash_attribute(column, config.hash_seed)).astype(np.int64)
-            seen.randomness = np.where(found, hashed, seen.randomness)
-            seen.policy[found] = _ATTRIBUTE
-            seen.new_randomness |= found & ~seen.malformed
-        return seen
+            hashed = randomness_of(hash_attribute(column, config.hash_seed)).astype(np.int64)
+            items.randomness = np.where(found, hashed, items.randomness)
+            items.policy[found] = _ATTRIBUTE
+            items.new_randomness |= found & ~items.malformed
+        return items
 
-    def _evidence(self, ids: Any, came: I64, explicit: I64, malformed: Mask) -> _Evidence:
-        """Trace ids and what was read. hash_seed does not go with randomness or thresholds of others: that is an error there."""
+    def _sampling_input(self, ids: Any, earlier: I64, explicit: I64, malformed: Mask) -> _SamplingInput:
+        """Combine trace ids with what was read. With ``hash_seed``, a threshold or randomness is an error."""
         has_id = ids.any(axis=1)
         if self._is_hashing:
-            random = np.where(has_id, randomness(hash_ids(ids, self._config.hash_seed)).astype(np.int64), _NONE)
+            random = np.where(has_id, randomness_of(hash_ids(ids, self._config.hash_seed)).astype(np.int64), _NONE)
             policy = np.where(has_id, _HASH, _MISSING).astype(np.int8)
-            usable = ~malformed & (came == _NONE) & (explicit == _NONE)
-            return _Evidence(random, came, policy, usable, malformed, np.zeros_like(malformed), has_id & usable)
+            usable = ~malformed & (earlier == _NONE) & (explicit == _NONE)
+            return _SamplingInput(random, earlier, policy, usable, malformed, np.zeros_like(malformed), has_id & usable)
         own = np.where(has_id, (ids[:, 1] & _LOW_BITS).astype(np.int64), _NONE)
         random = np.where(explicit == _NONE, own, explicit)
         policy = np.where(explicit != _NONE, _EXPLICIT, np.where(has_id, _W3C, _MISSING)).astype(np.int8)
-        return _Evidence(
-            random, came, policy, ~malformed, malformed, np.zeros_like(malformed), np.zeros_like(malformed)
+        return _SamplingInput(
+            random, earlier, policy, ~malformed, malformed, np.zeros_like(malformed), np.zeros_like(malformed)
         )
 
     # The decision.
 
-    def _decide(self, seen: _Evidence) -> Any:
-        """The threshold of the mode: one number, or one an item."""
+    def _decide(self, items: _SamplingInput) -> Any:
+        """The threshold by the mode: one number, or one per item."""
         if self._config.mode != "proportional":
             return self._threshold
-        distinct, inverse = np.unique(seen.threshold, return_inverse=True)
+        distinct, inverse = np.unique(items.threshold, return_inverse=True)
         ratio, digits = self._config.ratio, self._config.sampling_precision
-        whole = [1.0 if came == _NONE else (_NEVER - came) / _NEVER for came in distinct.tolist()]
+        whole = [1.0 if earlier == _NONE else (_NEVER - earlier) / _NEVER for earlier in distinct.tolist()]
         return np.array([threshold_with_precision(ratio * share, digits) for share in whole], np.int64)[inverse]
 
-    def _prioritised(self, batch: Batch, seen: _Evidence, threshold: I64) -> I64:
-        """Spans: ``sampling.priority`` decides alone, 0 drops and more keeps. Records: the percentage asked for is the least."""
+    def _apply_priorities(self, batch: Batch, items: _SamplingInput, threshold: I64) -> I64:
+        """Apply priorities: ``sampling.priority`` alone decides a span; a record requests a minimum percentage."""
         if self._signal is Signal.TRACES:
             column = batch.attribute("sampling.priority")
             if not column.present.any():
                 return threshold
             numbers = np.array([*map(_number, column.text.distinct), np.nan])[column.text.codes]
             value = np.where(column.text.present, numbers, column.numeric())
-            asked = (value == 0) | (value > 0)
-            seen.policy[asked] = _PRIORITY
+            has_priority = (value == 0) | (value > 0)
+            items.policy[has_priority] = _PRIORITY
             return np.where(value == 0, _NEVER, np.where(value > 0, 0, threshold))
         if not self._config.sampling_priority:
             return threshold
@@ -188,15 +188,15 @@ class ProbabilisticSampler(Transform):
                 int(counts[code]), policy=self._policies[code // 2], sampled="true" if code % 2 else "false"
             )
 
-    # What is written.
+    # Writing.
 
-    def _written(self, batch: Batch, seen: _Evidence, rows: Any, threshold: I64) -> Batch:
-        """The kept items with threshold and randomness. A threshold is never lowered, an unknown one erased."""
-        came = seen.threshold[rows]
-        erase = seen.erase[rows]
-        final = np.where(erase, _NONE, np.maximum(threshold, came))
-        random = np.where(seen.new_randomness[rows], seen.randomness[rows], _NONE)
-        changed = ~seen.malformed[rows] & ((final != came) | (random != _NONE))
+    def _written(self, batch: Batch, items: _SamplingInput, rows: Any, threshold: I64) -> Batch:
+        """The kept items with threshold and randomness written. A threshold is never lowered, but may be removed."""
+        earlier = items.threshold[rows]
+        erase = items.erase[rows]
+        final = np.where(erase, _NONE, np.maximum(threshold, earlier))
+        random = np.where(items.new_randomness[rows], items.randomness[rows], _NONE)
+        changed = ~items.malformed[rows] & ((final != earlier) | (random != _NONE))
         if not changed.any():
             return batch
         edit: Any = batch.edit()
@@ -207,7 +207,7 @@ class ProbabilisticSampler(Transform):
         else:
             states = batch.field("trace_state")
             plain = changed & ~states.where(bool) & (random != _NONE) & (final != _NONE)
-            if plain.any():  # hash_seed: another text for each trace, made without one object each
+            if plain.any():  # with hash_seed every trace has another text; it is made without an object per trace
                 edit.set_field("trace_state", _fresh_states(final, random, plain), plain)
             other = changed & ~plain
             if other.any():
@@ -216,15 +216,15 @@ class ProbabilisticSampler(Transform):
         return result
 
 
-def _check(seen: _Evidence) -> None:
-    """Without randomness nothing can be decided; a threshold above the randomness cannot be true."""
-    seen.usable &= seen.policy != _MISSING
-    seen.erase = seen.usable & (seen.threshold != _NONE) & (seen.threshold > seen.randomness)
-    seen.usable &= ~seen.erase
+def _check(items: _SamplingInput) -> None:
+    """Mark items as unusable that have no randomness, or a threshold above it, which contradicts it."""
+    items.usable &= items.policy != _MISSING
+    items.erase = items.usable & (items.threshold != _NONE) & (items.threshold > items.randomness)
+    items.usable &= ~items.erase
 
 
 def _threshold(config: ProbabilisticSamplerConfig) -> int:
-    """The threshold of the configuration; proportional makes its own of each item's."""
+    """The threshold of the configuration; ``proportional`` derives one from the threshold of each item."""
     if not config.ratio:
         return _NEVER
     if config.mode != "hash_seed":
@@ -235,12 +235,12 @@ def _threshold(config: ProbabilisticSamplerConfig) -> int:
 
 
 def _spread(values: list[int | None], column: StringColumn) -> I64:
-    """int64[n] of a value for each distinct text; _NONE where there is none."""
+    """I64[n]: the rows' values, given one per distinct text; _NONE where there is none."""
     return np.array([*(_NONE if value is None else value for value in values), _NONE], np.int64)[column.codes]
 
 
 def _number(text: str) -> float:
-    """The number a text says, NaN for another text."""
+    """The number that a text represents, NaN for any other text."""
     try:
         return float(text) if "_" not in text and text == text.strip() else np.nan
     except ValueError:
@@ -248,28 +248,28 @@ def _number(text: str) -> float:
 
 
 def _digits(thresholds: I64) -> StringColumn:
-    """Thresholds as text; absent where there is none."""
+    """Thresholds as text; absent for _NONE."""
     distinct, inverse = np.unique(thresholds, return_inverse=True)
     texts = ["" if value == _NONE else threshold_digits(value) for value in distinct.tolist()]
     return StringColumn.from_codes(np.where(thresholds == _NONE, -1, inverse), texts)
 
 
 def _digit_table(values: I64) -> U8:
-    """uint8[n, 14]: 56 bits in hexadecimal."""
+    """U8[n, 14]: the values, of 56 bits, in hexadecimal digits."""
     places = np.arange(RANDOMNESS_BITS - 4, -1, -4, dtype=np.int64)
     table: U8 = np.frombuffer(b"0123456789abcdef", np.uint8)[(values[:, None] >> places) & 15]
     return table
 
 
 def _hexadecimal(values: I64) -> StringColumn:
-    """Randomness as text; absent where there is none."""
+    """Randomness as text; absent for _NONE."""
     table = _digit_table(values)
     starts = np.where(values == _NONE, -1, np.arange(len(values)) * table.shape[1])
     return StringColumn.from_slices(table.tobytes(), starts, np.full(len(values), table.shape[1]))
 
 
 def _fresh_states(thresholds: I64, random: I64, where: Mask) -> StringColumn:
-    """``ot=rv:…;th:…`` where there was no trace state; absent elsewhere."""
+    """New trace states ``ot=rv:…;th:…`` for the rows of a mask; absent elsewhere."""
     head, middle = b"ot=rv:", b";th:"
     digits = _digit_table(thresholds)
     parts = (
@@ -279,14 +279,14 @@ def _fresh_states(thresholds: I64, random: I64, where: Mask) -> StringColumn:
         digits,
     )
     table = np.concatenate(parts, axis=1)
-    zeros = np.argmax(digits[:, ::-1] != ord("0"), axis=1)  # trailing ones, which are not written
+    zeros = np.argmax(digits[:, ::-1] != ord("0"), axis=1)  # trailing zeros, which are not written
     zeros = np.where(thresholds == 0, digits.shape[1] - 1, zeros)
     starts = np.where(where, np.arange(len(random)) * table.shape[1], -1)
     return StringColumn.from_slices(table.tobytes(), starts, table.shape[1] - zeros)
 
 
 def _states(states: StringColumn, thresholds: I64, random: I64, where: Mask) -> StringColumn:
-    """The trace states with the values; one text for each combination."""
+    """The trace states with the values written, for the rows of a mask; one text per distinct combination."""
     rows = np.flatnonzero(where)
     found = groups(states.codes[rows], thresholds[rows], random[rows])
     texts = []

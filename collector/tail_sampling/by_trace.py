@@ -1,15 +1,21 @@
-"""Facts of traces out of facts of spans: one sort of a batch's rows, then reductions over its runs.
+"""Facts about traces computed from facts about spans: one sort of a batch's rows, then reductions over its runs.
 
 ``ufunc.at`` does the same an order of magnitude slower.
 """
-
-from typing import Final
 
 import numpy as np
 
 from collector.model.arrays import I32, Array, Indices
 
 __all__ = ["ByTrace", "by_trace"]
+
+
+def by_trace(slots: I32) -> "ByTrace":
+    """The rows of a batch grouped by ``slots``. Sampler and decider pass the same array, which is sorted once."""
+    global _last  # noqa: PLW0603 - a cache of one entry
+    if _last is None or _last[0] is not slots:
+        _last = slots, ByTrace(slots)
+    return _last[1]
 
 
 class ByTrace:
@@ -20,7 +26,7 @@ class ByTrace:
     slots: I32
     """The distinct slots, ascending."""
     counts: Indices
-    """Rows of each."""
+    """The number of rows of each slot."""
 
     def __init__(self, slots: I32) -> None:
         order = np.argsort(slots, kind="stable")
@@ -43,27 +49,16 @@ class ByTrace:
         return self._order[self._starts]
 
     def reduce(self, ufunc: np.ufunc, values: Array) -> Array:
-        """One value a slot: ``np.add``, ``np.maximum``, ``np.bitwise_or`` … over its rows."""
+        """One value per slot: ``np.add``, ``np.maximum``, ``np.bitwise_or`` … over its rows."""
         if not len(self.slots):
             return values[:0]
         reduced: Array = ufunc.reduceat(values[self._order], self._starts)
         return reduced
 
     def fold(self, ufunc: np.ufunc, column: Array, values: Array) -> None:
-        """``ufunc.at(column, slots, values)``."""
+        """Do what ``ufunc.at(column, slots, values)`` does."""
         if len(self.slots):
             column[self.slots] = ufunc(column[self.slots], self.reduce(ufunc, values))
 
 
-_KEEP: Final = 1
-_last: list[tuple[I32, ByTrace]] = []
-
-
-def by_trace(slots: I32) -> ByTrace:
-    """The grouping of ``slots``; engine and decider ask for the same array, which is sorted once."""
-    for known, grouped in _last:
-        if known is slots:
-            return grouped
-    grouped = ByTrace(slots)
-    _last[:] = [*_last, (slots, grouped)][-_KEEP:]
-    return grouped
+_last: tuple[I32, ByTrace] | None = None

@@ -9,7 +9,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from collector.api import ConsumeError, PermanentError, Receipt, RetryableError
 from collector.model import MalformedBatch, Signal
-from receivers.otlp.answers import failure_of, partial_success_json, partial_success_proto
+from receivers.otlp.responses import failure_of, partial_success_json, partial_success_proto
 
 
 @settings(deadline=None)

@@ -1,8 +1,8 @@
-"""What the spans of a trace are folded into: columns, one row a trace. Each is kept once, however many policies ask for it.
+"""Features of spans, folded into one value per trace, which policies evaluate.
 
-A column starts at zero for a new trace. Nothing here decides; see ``policies``.
-Source of what a span says of its trace: opentelemetry-collector-contrib processor/tailsamplingprocessor 0.156,
-``internal/sampling``.
+A feature that several policies read is stored once. Its columns start at zero for a new trace.
+
+Source: opentelemetry-collector-contrib processor/tailsamplingprocessor 0.156, ``internal/sampling``.
 """
 
 import re
@@ -41,25 +41,23 @@ __all__ = [
     "trace_state_value",
 ]
 
-Column = Callable[[str], Array]
-
-MATCHED, FAILED = 1, 2  # of a column that says how the first decisive span went
-_REMEMBERED_CHARS_MAX: Final = 1024  # longer texts are matched anew each time: what is remembered stays small
-_REMEMBERED_DEFAULT: Final = 128
+MATCHED, FAILED = 1, 2  # values of Conditions: the outcome of the first span that decides
+_CACHED_CHARS_MAX: Final = 1024  # the results of longer texts are not cached, so that the cache stays small
+_CACHED_DEFAULT: Final = 128
 _FNV64_OFFSET: Final = 0xCBF29CE484222325
 _FNV64_PRIME: Final = 0x100000001B3
 _MASK64: Final = 2**64 - 1
 
 
 class Feature(ABC):
-    """A fold of a trace's spans. Equal features (frozen dataclasses) share their columns."""
+    """Folds the spans of a trace into columns. Equal features (frozen dataclasses) share their columns."""
 
     dtypes: Mapping[str, Any] = {"": np.bool_}
     """Its columns by suffix."""
 
     @abstractmethod
     def fold(self, batch: Traces, slots: I32, columns: Mapping[str, Array]) -> None:
-        """Take the spans of a batch, in order, into ``columns`` (by suffix). ``slots`` int32[n]: each span's row."""
+        """Fold the spans of a batch, in order, into ``columns`` (by suffix). ``slots`` I32[n]: the row of each span."""
 
 
 class _AnySpan(Feature):
@@ -70,12 +68,12 @@ class _AnySpan(Feature):
 
     @abstractmethod
     def matches(self, batch: Traces) -> Mask:
-        """bool[n] over the spans."""
+        """bool[n]: which spans match."""
 
 
 @dataclass(frozen=True)
 class TimeRange(Feature):
-    """The earliest start and the latest end, uint64; the start as its complement, so that zero is the latest possible."""
+    """The earliest start and the latest end. The start is stored as its complement, so that 0 is the latest one."""
 
     dtypes = {"start_complement": np.uint64, "end": np.uint64}  # noqa: RUF012 - never written
 
@@ -91,7 +89,7 @@ BOTH_ENDS: Final = TimeRange()
 
 @dataclass(frozen=True)
 class TraceHash(Feature):
-    """The trace id's hash with a salt in front."""
+    """The hash of a salt and the trace id."""
 
     dtypes = {"": np.uint64}  # noqa: RUF012 - never written
     salt: bytes
@@ -106,7 +104,7 @@ class TraceHash(Feature):
 
 @dataclass(frozen=True)
 class NumericRange(_AnySpan):
-    """An int attribute within bounds. As in the Collector a value of any other kind counts as 0."""
+    """An int attribute within bounds. As in the Collector, a value of any other kind counts as 0."""
 
     key: str
     min_value: int
@@ -124,7 +122,7 @@ class NumericRange(_AnySpan):
 
 @dataclass(frozen=True)
 class BooleanMatch(_AnySpan):
-    """A bool attribute with a value. As in the Collector a value of any other kind counts as false."""
+    """A bool attribute with a given value. As in the Collector, a value of any other kind counts as false."""
 
     key: str
     value: bool
@@ -141,16 +139,17 @@ class BooleanMatch(_AnySpan):
 
 @dataclass(frozen=True)
 class StringMatch(_AnySpan):
-    """A text attribute that is one of the values, or matches one of the expressions.
+    """A text attribute that is one of the values, or matches one of the regular expressions.
 
-    As in the Collector an empty text of a span never matches; on a resource, values that are no text are matched as
-    empty text.
+    As in the Collector, an empty text of a span never matches, and a value of a resource that is not a text is matched
+    as an empty text.
     """
 
     key: str
     values: tuple[str, ...]
     is_regex: bool
-    remembered: int = 0
+    cached_count: int = 0
+    """Number of texts whose result is cached; 0: 128."""
 
     def matches(self, batch: Traces) -> Mask:
         """See the class."""
@@ -159,7 +158,7 @@ class StringMatch(_AnySpan):
             if not self.is_regex:
                 exact: Mask = column.text.isin(filter(None, self.values))
                 return exact
-            found: Mask = column.text.where(self._matcher)  # absent and of another kind: False
+            found: Mask = column.text.where(self._matcher)  # False if absent or of another kind
             if not is_span:
                 found |= column.present & (column.kind != KIND_STRING) & self._matcher("")
                 return found
@@ -175,12 +174,12 @@ class StringMatch(_AnySpan):
         def matches(text: str) -> bool:
             return any(pattern.search(text) for pattern in patterns)
 
-        return _remembering(matches, self.remembered or _REMEMBERED_DEFAULT)
+        return _cached(matches, self.cached_count or _CACHED_DEFAULT)
 
 
 @dataclass(frozen=True)
 class StatusCodes(_AnySpan):
-    """A status code that is one of these numbers."""
+    """A status code that is one of ``codes``."""
 
     codes: tuple[int, ...]
 
@@ -193,7 +192,7 @@ class StatusCodes(_AnySpan):
 
 @dataclass(frozen=True)
 class SampledFlag(_AnySpan):
-    """The W3C trace flag "sampled"."""
+    """The W3C trace flag "sampled" is set."""
 
     def matches(self, batch: Traces) -> Mask:
         """See the class."""
@@ -203,7 +202,7 @@ class SampledFlag(_AnySpan):
 
 @dataclass(frozen=True)
 class TraceStateMatch(_AnySpan):
-    """A member of the trace state with one of the values. A trace state that breaks the W3C rules has no members."""
+    """A member of the trace state has one of the values. A trace state that violates the W3C rules has no members."""
 
     key: str
     values: tuple[str, ...]
@@ -214,21 +213,21 @@ class TraceStateMatch(_AnySpan):
 
     @cached_property
     def _matcher(self) -> Callable[[str], bool]:
-        # The Collector's bound: key, "=" and value do not exceed 256 characters.
+        # The Collector's limit: key, "=" and value have at most 256 characters together.
         wanted = {value for value in self.values if value and len(self.key.encode()) + len(value.encode()) < 256}
-        return _remembering(lambda text: trace_state_value(text, self.key) in wanted, _REMEMBERED_DEFAULT)
+        return _cached(lambda text: trace_state_value(text, self.key) in wanted, _CACHED_DEFAULT)
 
 
 @dataclass(frozen=True)
 class Conditions(Feature):
-    """OTTL conditions on spans and span events: how the first span went for which one held, or could not be evaluated."""
+    """OTTL conditions on spans and span events: the outcome of the first span for which one holds or fails."""
 
     dtypes = {"": np.uint8}  # noqa: RUF012 - never written
     span: tuple[str, ...]
     spanevent: tuple[str, ...]
     error_mode: ErrorMode
     failures: Counter[str] = field(default_factory=Counter, compare=False)
-    """How often a condition could not be evaluated, by context; whoever reads it clears it."""
+    """How often a condition could not be evaluated, by context. The reader clears it."""
 
     @cached_property
     def _compiled(self) -> tuple[Compiled | None, Compiled | None]:
@@ -238,16 +237,16 @@ class Conditions(Feature):
         )
 
     def fold(self, batch: Traces, slots: I32, columns: Mapping[str, Array]) -> None:
-        """See the class. A span's own conditions come before those of its events."""
+        """See the class. The conditions on a span take precedence over those on its events."""
         on_span, on_event = self._compiled
         outcome = np.zeros(batch.item_count, np.uint8)
         if on_event is not None:
             events = self._outcome("spanevent", *on_event.mask(batch))
-            decisive = np.flatnonzero(events)[::-1]  # the first of a span's events is written last
+            decisive = np.flatnonzero(events)[::-1]  # reversed, so that a span's first event is written last
             outcome[batch.table("events").parent[decisive]] = events[decisive]
         if on_span is not None:
-            of_span = self._outcome("span", *on_span.mask(batch))
-            outcome = np.where(of_span != 0, of_span, outcome)
+            span_outcome = self._outcome("span", *on_span.mask(batch))
+            outcome = np.where(span_outcome != 0, span_outcome, outcome)
         column = columns[""]
         decisive = np.flatnonzero(outcome)[::-1]
         decisive = decisive[column[slots[decisive]] == 0]
@@ -261,7 +260,7 @@ class Conditions(Feature):
 
 
 def _on_span_or_resource(batch: Traces, key: str, matches: Callable[[AttributeColumn, bool], Mask]) -> Mask:
-    """bool[n]: ``matches(column, is_span)`` holds of the span's own attribute or of its resource's; not where both are absent."""
+    """bool[n]: ``matches(column, is_span)`` for the attribute of the span or of its resource; False if both lack it."""
     found: Mask = np.zeros(batch.item_count, np.bool_)
     if batch.attributes().code_of(key) >= 0:
         found = matches(batch.attribute(key), True)
@@ -272,14 +271,14 @@ def _on_span_or_resource(batch: Traces, key: str, matches: Callable[[AttributeCo
     return found
 
 
-def _remembering(function: Callable[[str], bool], count: int) -> Callable[[str], bool]:
-    """``function`` with the results of the last ``count`` short texts remembered."""
-    remembered = lru_cache(maxsize=count)(function)
-    return lambda text: remembered(text) if len(text) <= _REMEMBERED_CHARS_MAX else function(text)
+def _cached(function: Callable[[str], bool], count: int) -> Callable[[str], bool]:
+    """``function`` with its results for the last ``count`` short texts cached."""
+    cached = lru_cache(maxsize=count)(function)
+    return lambda text: cached(text) if len(text) <= _CACHED_CHARS_MAX else function(text)
 
 
 def fnv1a_64(trace_ids: U64, salt: bytes) -> U64:
-    """uint64[k]: FNV-1a of 64 bits over the salt and the sixteen bytes of each id. Source: draft-eastlake-fnv."""
+    """U64[k]: FNV-1a of 64 bits over the salt and the 16 bytes of each trace id. Source: draft-eastlake-fnv."""
     seed = _FNV64_OFFSET
     for byte in salt:
         seed = ((seed ^ byte) * _FNV64_PRIME) & _MASK64
@@ -299,7 +298,7 @@ _MEMBERS_MAX: Final = 32
 
 
 def trace_state_value(text: str, key: str) -> str:
-    """The value of a member; empty if there is none, or if the trace state breaks the rules anywhere."""
+    """The value of a member; empty if there is none, or if the trace state violates the rules anywhere."""
     members: dict[str, str] = {}
     for part in text.split(","):
         if not part:

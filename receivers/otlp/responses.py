@@ -1,9 +1,10 @@
-"""What the receiver answers, in bytes: Export…ServiceResponse and google.rpc.Status, as protobuf and as JSON.
+"""The receiver's responses in bytes: Export…ServiceResponse and google.rpc.Status, as protobuf and as JSON.
 
-Four small messages are written by hand: their protobuf classes live in a package we do not need otherwise, and a
-success is empty.
-Source: OTLP specification 1.x (Failures, Partial Success); google/rpc/{status,code,error_details}.proto;
-the Collector's receiver/otlpreceiver/internal/errors/errors.go for which error becomes which code.
+Four small messages are encoded by hand, because their protobuf classes are in a package that nothing else needs. The
+response to a request that was accepted completely is empty.
+
+Source: OTLP specification 1.x (Failures, Partial Success); google/rpc/{status,code,error_details}.proto; the
+Collector's receiver/otlpreceiver/internal/errors/errors.go for the code of each error.
 """
 
 import math
@@ -24,7 +25,7 @@ _REJECTED: Final = {
     Signal.METRICS: "rejectedDataPoints",
     Signal.LOGS: "rejectedLogRecords",
 }
-_MAX_MESSAGE_CHARS: Final = 1024  # gRPC sends it as a header; longer ones are cut, not refused
+_MAX_MESSAGE_CHARS: Final = 1024  # gRPC sends the message as a header; longer ones are cut
 _RETRY_INFO: Final = "type.googleapis.com/google.rpc.RetryInfo"
 _BAD_REQUEST: Final = "type.googleapis.com/google.rpc.BadRequest"
 # Source: errors.go GetHTTPStatusCodeFromStatus.
@@ -45,33 +46,33 @@ _HTTP_STATUS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a request was not taken, in both protocols' terms."""
+    """Why a request was not accepted, in the terms of both protocols."""
 
     code: grpc.StatusCode
     message: str
     reason: str
-    """A constant word for counters."""
+    """A constant word for metrics."""
     retry_after_s: float | None = None
     field: str = ""
-    """Path of the bad field."""
+    """Path of the invalid field."""
 
     @property
     def http_status(self) -> int:
-        """The HTTP status of the code."""
+        """The HTTP status that corresponds to the code."""
         return _HTTP_STATUS.get(self.code, 500)
 
     @property
     def retry_after_header(self) -> str:
-        """Whole seconds for Retry-After; empty when nothing is asked for."""
+        """The value of ``Retry-After`` in whole seconds; empty if there is no delay to announce."""
         return "" if self.retry_after_s is None else str(max(math.ceil(self.retry_after_s), 0))
 
     @staticmethod
     def _delay(seconds: float) -> tuple[int, int]:
-        """Seconds and nanoseconds, as google.protobuf.Duration has them."""
+        """(seconds, nanoseconds), the fields of google.protobuf.Duration."""
         return divmod(round(max(seconds, 0.0) * 1e9), 1_000_000_000)
 
     def status_proto(self) -> bytes:
-        """google.rpc.Status, with RetryInfo or BadRequest."""
+        """google.rpc.Status with RetryInfo or BadRequest, as protobuf."""
         out = _int_field(1, self.code.value[0]) + _text_field(2, self.message)
         if self.retry_after_s is not None:
             seconds, nanos = self._delay(self.retry_after_s)
@@ -83,7 +84,7 @@ class Failure:
         return out
 
     def status_json(self) -> bytes:
-        """The same in protobuf's JSON mapping."""
+        """google.rpc.Status with RetryInfo or BadRequest, in protobuf's JSON mapping."""
         status: dict[str, Any] = {"code": self.code.value[0], "message": self.message}
         if self.retry_after_s is not None:
             status["details"] = [
@@ -97,7 +98,7 @@ class Failure:
 
 
 def failure_of(error: MalformedBatch | ConsumeError) -> Failure:
-    """What the sender is told of ``error``."""
+    """The response to a request that failed with ``error``."""
     message = _printable(str(error))
     if isinstance(error, MalformedBatch):
         return Failure(grpc.StatusCode.INVALID_ARGUMENT, message, "malformed", field=_printable(error.path))
@@ -105,28 +106,28 @@ def failure_of(error: MalformedBatch | ConsumeError) -> Failure:
         return Failure(grpc.StatusCode.UNAVAILABLE, message, error.reason, retry_after_s=error.retry_after_s)
     if isinstance(error, PermanentError):
         return Failure(grpc.StatusCode.INTERNAL, message, error.reason)
-    # the Collector's rule: what is not permanent may be sent again
+    # The Collector's rule: a request may be sent again unless the error is permanent.
     return Failure(grpc.StatusCode.UNAVAILABLE, message, error.reason)
 
 
 def partial_success_proto(receipt: Receipt) -> bytes:
-    """Export…ServiceResponse; the field numbers are the same for all signals. Empty when everything was taken."""
+    """Export…ServiceResponse as protobuf, for any signal; empty if everything was accepted."""
     partial = _int_field(1, receipt.rejected_count) + _text_field(2, _printable(receipt.message))
     return _bytes_field(1, partial) if partial else b""
 
 
 def partial_success_json(signal: Signal, receipt: Receipt) -> bytes:
-    """The same in JSON."""
+    """Export…ServiceResponse as JSON; ``{}`` if everything was accepted."""
     partial: dict[str, str] = {}
     if receipt.rejected_count:
-        partial[_REJECTED[signal]] = str(receipt.rejected_count)  # an int64 is a string
+        partial[_REJECTED[signal]] = str(receipt.rejected_count)  # an int64 is a string in JSON
     if receipt.message:
         partial["errorMessage"] = _printable(receipt.message)
     return orjson.dumps({"partialSuccess": partial}) if partial else b"{}"
 
 
 def _printable(text: str) -> str:
-    """``text`` bounded, and valid in UTF-8 whatever the request held."""
+    """``text`` cut to a bounded length and valid in UTF-8, whatever the request contained."""
     return text[:_MAX_MESSAGE_CHARS].encode("utf-8", "replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""probabilistic_sampler: against a slow reference, one message at a time."""
+"""``probabilistic_sampler`` against a slow reference that decides one message at a time."""
 
 import random
 
@@ -102,7 +102,7 @@ async def test_factory_keeps_the_contract():
 @pytest.mark.parametrize("percentage", [0, 0.5, 10, 33.3, 100, 250])
 @pytest.mark.parametrize("seed", [0, 22, 2**32 - 1])
 def test_hash_seed_decides_as_the_reference(percentage, seed):
-    """The hash below the accepted share of 16384 buckets; threshold and randomness are written and agree with the decision."""
+    """A hash below the accepted share of 16384 buckets is kept; threshold and randomness that fit it are written."""
     message = spans(500, 1)
     accepted = int(min(percentage, 100) * 163.84 + 1e-9)
     wanted = {
@@ -115,7 +115,7 @@ def test_hash_seed_decides_as_the_reference(percentage, seed):
 
 
 def test_fnv_is_the_published_one():
-    """Vectors of the FNV draft, through the two vector paths."""
+    """The vectors of the FNV draft, for trace ids and for values."""
     from processors.probabilistic_sampler import fnv as module
 
     values = [b"", b"a", b"foobar", b"x" * 1000, *(bytes([i]) * (i % 37) for i in range(200))]
@@ -139,7 +139,7 @@ STATES = (
 @pytest.mark.parametrize("mode", ["equalizing", "proportional", "hash_seed"])
 @pytest.mark.parametrize("fail_closed", [True, False])
 def test_trace_states_and_priorities(mode, fail_closed):
-    """Everything mixed, one span at a time."""
+    """Thresholds, randomness, priorities and malformed values mixed, one span at a time."""
     message = spans(2000, 2, STATES, (None, None, None, 0, 1, -1, 0.0, 2.5, "0", "1.5", "high"))
     wanted = {}
     for span in input_spans(message):
@@ -207,7 +207,7 @@ def test_adjusted_counts_are_unbiased(mode, percentage):
 
 
 def test_records_hash_seed_and_attributes():
-    """Trace id, else the attribute, whatever its kind."""
+    """The trace id is hashed, or the attribute if there is none, of whatever kind."""
     attributes = (
         {},
         {"id": "abc"},
@@ -239,7 +239,7 @@ def test_records_hash_seed_and_attributes():
 
 
 def test_records_without_randomness():
-    """Dropped by default, kept with fail_closed: false, and by the priority they ask for."""
+    """Dropped by default, kept with ``fail_closed: false`` or because of the priority they request."""
     message = records(100, 6, ({"priority": 100, "kind": "error"},), (False,))
     assert run_records(make(Signal.LOGS, sampling_percentage=100), message) == {}
     assert len(run_records(make(Signal.LOGS, sampling_percentage=1, fail_closed=False), message)) == 100
@@ -249,7 +249,7 @@ def test_records_without_randomness():
 @pytest.mark.parametrize("mode", ["equalizing", "proportional"])
 @pytest.mark.parametrize("fail_closed", [True, False])
 def test_records_with_thresholds_of_their_own(mode, fail_closed):
-    """Read from and written to the attributes; priorities raise the share."""
+    """Thresholds are read from and written to the attributes; priorities raise the share."""
     attributes = (
         {},
         {"sampling.threshold": "8"},
@@ -301,7 +301,7 @@ def test_metrics_by_policy():
 
 @pytest.mark.parametrize(("percentage", "warnings"), [(0, 0), (0.001, 2), (0.1, 1), (0.99, 1), (1, 0), (100, 0)])
 def test_a_share_that_looks_like_a_ratio_is_warned_of(percentage, warnings):
-    """The unit is percent."""
+    """A value below 1 is probably meant as a ratio, but the unit is percent."""
     telemetry = RecordingTelemetry()
     make(telemetry=telemetry, sampling_percentage=percentage)
     assert len(telemetry.log.of_level("warning")) == warnings
@@ -322,6 +322,6 @@ def test_a_share_that_looks_like_a_ratio_is_warned_of(percentage, warnings):
     ],
 )
 def test_wrong_configuration_is_refused(config):
-    """Before anything runs."""
+    """Mistakes are found before anything runs."""
     with pytest.raises(ValidationError):
         ProbabilisticSamplerConfig.model_validate(config)
