@@ -1,4 +1,6 @@
-"""CPU of ``cardinality`` for each million points, by how many distinct series are offered at a limit of 10 000; and its memory.
+"""CPU of ``cardinality`` for each million points, by how many distinct series are offered at a limit of 10 000.
+
+And its memory.
 
 Run: python benchmarks/cardinality.py [--before ../other-checkout] [--plot docs/images/cardinality-cost.png]
 
@@ -42,7 +44,10 @@ class Nowhere:
 
 
 def batches(distinct, clock, kind, rounds):
-    """Batches of cumulative points: every series in turn; those of one round are made ahead, so that only the processor is timed."""
+    """Batches of cumulative points: every series in turn.
+
+    Those of one round are made ahead, so that only the processor is timed.
+    """
     at = 0
     while at < rounds:
         count = min(BATCH, rounds - at)
@@ -72,7 +77,10 @@ def batches(distinct, clock, kind, rounds):
 
 
 def consume(sut, made):
-    """CPU seconds a million points: of all batches, of the median one. Their attributes are indexed before, as any processor needs."""
+    """CPU seconds a million points: of all batches, of the median one.
+
+    Their attributes are indexed before, as any processor needs.
+    """
     spent, points = [], 0
     for batch in made:
         batch.attributes("points")
@@ -106,10 +114,15 @@ def measure(kind, distinct):
     flush = time.process_time() - began
     limits = sut.state.limits
     return {
-        "first": first, "steady": steady, "flush": 1e3 * flush, "named": len(limits.named), "demand": limits.demand_total,
-        "state": sut.state.fold.state_bytes / 2**20, "memory": (sut.state.fold.state_bytes + limits.named.memory_bytes) / 2**20,
+        "first": first,
+        "steady": steady,
+        "flush": 1e3 * flush,
+        "named": len(limits.named),
+        "demand": limits.demand_total,
+        "state": sut.state.fold.state_bytes / 2**20,
+        "memory": (sut.state.fold.state_bytes + limits.named.memory_bytes) / 2**20,
         "dropped": settings.telemetry.ledger.dropped_count(Signal.METRICS, "state_full"),
-    }  # fmt: skip
+    }
 
 
 def measured(tree, kind, distinct):

@@ -1,4 +1,4 @@
-"""Takes ``user_id`` off a cumulative counter on its way to Prometheus, with the Go collector and with Tailrace, beside the truth.
+"""Removes ``user_id`` from a cumulative counter with the Go collector and with Tailrace, and compares with the truth.
 
     python benchmarks/cardinality_vs_collector.py [--turns 30] [--no-plot]
 
@@ -215,8 +215,14 @@ def binary(name):
 def start_prometheus(stack, folder):
     port = free_port()
     (folder / "prometheus.yml").write_text("global: {scrape_interval: 1h}\n")
-    arguments = [binary("prometheus"), f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/prometheus",
-                 f"--web.listen-address=127.0.0.1:{port}", "--web.enable-remote-write-receiver", "--log.level=warn"]  # fmt: skip
+    arguments = [
+        binary("prometheus"),
+        f"--config.file={folder}/prometheus.yml",
+        f"--storage.tsdb.path={folder}/prometheus",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--web.enable-remote-write-receiver",
+        "--log.level=warn",
+    ]
     return run(stack, folder, "prometheus", arguments, f"http://127.0.0.1:{port}", "/-/ready")
 
 
@@ -277,7 +283,8 @@ def show(outcomes):
         print(f"  {'last value':28}{result.requests:>10}" + "".join(f"{result.last[side]:>12.0f}" for side in SIDES))
         print(f"  {'falls of the counter':28}{0:>10}" + "".join(f"{result.falls(side):>12}" for side in SIDES))
         print(
-            f"  last exported by the sources: {', '.join(f'{user} {count}' for user, count in result.last_of_users.items())}"
+            "  last exported by the sources: "
+            + ", ".join(f"{user} {count}" for user, count in result.last_of_users.items())
         )
 
 

@@ -1,4 +1,4 @@
-"""Tailrace beside the Go collector as an OTLP gateway, whole programs of one configuration, their rounds interleaved in one run.
+"""Tailrace and the Go collector as OTLP gateways: whole programs, one configuration, alternating rounds in one run.
 
 - ``gateway.py``: CPU time for each span, requests of 512 and of 10 spans, gRPC→gRPC and HTTP→HTTP;
 - ``gateway.py --processors memory_limiter,batch``: the same behind these;
@@ -83,7 +83,10 @@ class Runner:
         return [self._case(case, self._open_loop) for case in cases]
 
     def idle(self, protocols: Iterable[str], count: int) -> list[Row]:
-        """Memory of ``count`` connections that have sent one request each and now send nothing; a fresh process for each figure."""
+        """Memory of ``count`` connections that have sent one request each and now send nothing.
+
+        A fresh process for each figure.
+        """
         body = self._body(Case("", 10))
         rows = []
         for setting in (Setting(protocol, tls=tls) for protocol in protocols for tls in (False, True)):
@@ -157,9 +160,14 @@ class Runner:
         before_items, before_s = bench.arrived()["items"], gateway.cpu_s()
         load_s, sink_s = cpu_s(bench.load), cpu_s(bench.sink)
         told = bench.order(
-            protocol=case.protocol, port=gateway.port, body=body, seconds=seconds, rate=rate,
-            connections=self._options.connections, in_flight=in_flight or self._options.in_flight,
-        )  # fmt: skip
+            protocol=case.protocol,
+            port=gateway.port,
+            body=body,
+            seconds=seconds,
+            rate=rate,
+            connections=self._options.connections,
+            in_flight=in_flight or self._options.in_flight,
+        )
         expected = before_items + told["requests"] * case.span_count
         deadline = time.monotonic() + ROUND_MAX_S
         while bench.arrived()["items"] < expected:
@@ -214,7 +222,10 @@ def settled(gateway: Running) -> int:
 
 
 def show(title: str, rows: Sequence[Row], columns: Sequence[tuple[str, str, float]], compared: str) -> None:
-    """A table of ``columns`` (heading, name in a side's figures, divisor); last, how many times the Go collector's ``compared`` is ours."""
+    """A table of ``columns`` (heading, name in a side's figures, divisor).
+
+    Last, how many times the Go collector's ``compared`` is ours.
+    """
     table = Table(title=title)
     for name in ("case", "side", *(heading for heading, _, _ in columns), "otelcol / this"):
         table.add_column(name, justify="left" if name in {"case", "side"} else "right")

@@ -1,4 +1,6 @@
-"""CPU of `gpu`: the join alone against a full 10-minute ring, the processor end to end, the sampler; and a picture of a join.
+"""CPU of `gpu`: the join alone against a full 10-minute ring, the processor end to end, the sampler.
+
+And a picture of a join.
 
 Run: python benchmarks/gpu.py                               the figures of this tree
      python benchmarks/gpu.py --before ../other-checkout    both trees in one run; the other is built in place
@@ -112,7 +114,8 @@ def bench_sampler():
             sampled(sampler, config, clock, 5)
             cpu = sampled(sampler, config, clock, 60)
             print(
-                f"sampler   {gpus} GPU, {name:<31}{1e6 * cpu:6.0f} µs a turn = {cpu / config.sample_interval:.2%} of a core at 100 ms"
+                f"sampler   {gpus} GPU, {name:<31}{1e6 * cpu:6.0f} µs per turn = "
+                f"{cpu / config.sample_interval:.2%} of a core at 100 ms"
             )
 
 
@@ -150,11 +153,15 @@ def batch_of(clock, share, count=512):
     scope = builder.scope(builder.resource({"service.name": "embedding-server"}))
     starts = clock.time_unix_nano() - rng.integers(5 * SECOND, 60 * SECOND, count)
     builder.spans(
-        scope, names=["encode" if n < share * count else "GET /documents" for n in range(count)],
-        trace_ids=rng.integers(1, 2**63, (count, 2)).astype(np.uint64), span_ids=rng.integers(1, 2**63, count).astype(np.uint64),
-        start_times=starts.astype(np.uint64), end_times=(starts + rng.integers(SECOND // 100, SECOND, count)).astype(np.uint64),
-        kinds=np.ones(count, np.int32), attributes=[{"tenant_id": "acme", "batch_size": 32, "user_id": f"u{n}"} for n in range(count)],
-    )  # fmt: skip
+        scope,
+        names=["encode" if n < share * count else "GET /documents" for n in range(count)],
+        trace_ids=rng.integers(1, 2**63, (count, 2)).astype(np.uint64),
+        span_ids=rng.integers(1, 2**63, count).astype(np.uint64),
+        start_times=starts.astype(np.uint64),
+        end_times=(starts + rng.integers(SECOND // 100, SECOND, count)).astype(np.uint64),
+        kinds=np.ones(count, np.int32),
+        attributes=[{"tenant_id": "acme", "batch_size": 32, "user_id": f"u{n}"} for n in range(count)],
+    )
     return builder.build()
 
 
@@ -174,7 +181,8 @@ def bench_processor(sampler, clock, config, share):
     cpu = best_of(5, work) / rounds
     name = f"{share:.0%} of {batch.item_count} spans GPU work"
     print(
-        f"processor {name:<33}{1e6 * cpu:6.0f} µs a batch = {1e6 * cpu / batch.item_count:.2f} CPU s a million spans, index included"
+        f"processor {name:<33}{1e6 * cpu:6.0f} µs per batch = "
+        f"{1e6 * cpu / batch.item_count:.2f} CPU s per million spans, index included"
     )
 
 
@@ -192,7 +200,8 @@ def bench_new_sample(sampler, clock, config):
             times.append(time.process_time() - began)
     extra = sorted(first)[20] - sorted(again)[20]
     print(
-        f"processor {'first batch behind a sample':<33}{1e6 * extra:+6.0f} µs, at most every 100 ms = {extra / 0.1:.2%} of a core"
+        f"processor {'first batch after a sample':<33}{1e6 * extra:+6.0f} µs, at most every 100 ms = "
+        f"{extra / 0.1:.2%} of a core"
     )
 
 
@@ -238,12 +247,15 @@ def picture(path):
     builder = TracesBuilder(Context(local_peer=True))
     scope = builder.scope(builder.resource({"service.name": "embedding-server"}))
     builder.spans(
-        scope, names=["encode"] * len(windows), kinds=np.ones(len(windows), np.int32),
-        trace_ids=np.ones((len(windows), 2), np.uint64), span_ids=np.arange(1, len(windows) + 1).astype(np.uint64),
+        scope,
+        names=["encode"] * len(windows),
+        kinds=np.ones(len(windows), np.int32),
+        trace_ids=np.ones((len(windows), 2), np.uint64),
+        span_ids=np.arange(1, len(windows) + 1).astype(np.uint64),
         start_times=np.array([origin + int(a * SECOND) for a, _, _ in windows], np.uint64),
         end_times=np.array([origin + int(b * SECOND) for _, b, _ in windows], np.uint64),
         attributes=[{"queue_time": queue} if queue else {} for _, _, queue in windows],
-    )  # fmt: skip
+    )
     clock.move(2.0)  # the last span ends behind the newest sample
     told = processor.transform(Traces.from_wire(builder.build().wire, Context(local_peer=True)))
     value = {
@@ -273,9 +285,13 @@ def picture(path):
         extra = f", coverage {coverage:.2f}" if coverage < 1 else ""
         extra += ", 2 s of queue taken off" if queue else ""
         below.text(
-            begin - 0.15 if end > 15.5 else end + 0.15, row, f"mean {mean:.2f}, {energy}, samples {value['gpu.samples'][row]:.0f}{extra}",
-            va="center", ha="right" if end > 15.5 else "left", fontsize=8.5,
-        )  # fmt: skip
+            begin - 0.15 if end > 15.5 else end + 0.15,
+            row,
+            f"mean {mean:.2f}, {energy}, samples {value['gpu.samples'][row]:.0f}{extra}",
+            va="center",
+            ha="right" if end > 15.5 else "left",
+            fontsize=8.5,
+        )
     below.axvline(moments[-1] + 0.1, color="#c33", lw=1, ls=":")
     below.text(moments[-1] + 0.15, -0.4, "newest\nsample,\nheld", color="#c33", fontsize=8, va="top")
     below.invert_yaxis()

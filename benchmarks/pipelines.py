@@ -117,7 +117,7 @@ VARIANTS: Final = (
     Variant("no processor", Signal.LOGS),
     Variant("filter: one condition", Signal.LOGS, ["filter"]),
     Variant("the default: memory_limiter, gpu", Signal.LOGS, ["memory_limiter", "gpu"]),
-)  # fmt: skip
+)
 
 
 class Source(Receiver):
@@ -140,9 +140,13 @@ class WithSource(Registry):
         super().__init__()
         self.made: list[Source] = []
         self._factory = Factory(
-            component_type="source", config_type=ComponentConfig, create=self._create, stability=Stability.DEVELOPMENT,
-            signals=frozenset(Signal), kind=ComponentKind.RECEIVER,
-        )  # fmt: skip
+            component_type="source",
+            config_type=ComponentConfig,
+            create=self._create,
+            stability=Stability.DEVELOPMENT,
+            signals=frozenset(Signal),
+            kind=ComponentKind.RECEIVER,
+        )
 
     def _create(self, settings: Settings, config: Any) -> Source:
         del config
@@ -179,7 +183,7 @@ def requests() -> dict[Signal, list[bytes]]:
 
 
 async def measured(variant: Variant, bodies: Sequence[bytes]) -> float:
-    """One round: CPU seconds per million items from the first request until everything is out and the service has stopped."""
+    """CPU seconds per million items of one round, from the first request until the service has stopped."""
     registry = WithSource()
     service = Service(load((f"yaml:{variant.config()}",), (), registry))
     await service.start()

@@ -159,10 +159,16 @@ class Bench:
         )
         config.write_text(
             CONFIG.format(
-                protocol=setting.protocol, port=port, receiver=receiver, exporter=exporter, target=target, metrics=free_port(),
-                compression=setting.compression, processors=setting.processors,
+                protocol=setting.protocol,
+                port=port,
+                receiver=receiver,
+                exporter=exporter,
+                target=target,
+                metrics=free_port(),
+                compression=setting.compression,
+                processors=setting.processors,
             )
-        )  # fmt: skip
+        )
         output = stack.enter_context(log.open("wb"))
         command = [*side.program, "--config", str(config)]
         process = stack.enter_context(

@@ -52,16 +52,27 @@ def request_of(seed, sampled=False, names=30):
             start = START + rng.randrange(10**9)
             route = rng.randrange(names)
             span = scope.spans.add(
-                name=f"GET /v1/route{route}", kind=rng.choice([1, 2, 2, 3]), trace_id=rng.randbytes(16), span_id=rng.randbytes(8),
-                start_time_unix_nano=start, end_time_unix_nano=start + int(rng.lognormvariate(17, 2)),
-            )  # fmt: skip
+                name=f"GET /v1/route{route}",
+                kind=rng.choice([1, 2, 2, 3]),
+                trace_id=rng.randbytes(16),
+                span_id=rng.randbytes(8),
+                start_time_unix_nano=start,
+                end_time_unix_nano=start + int(rng.lognormvariate(17, 2)),
+            )
             if sampled:
                 span.trace_state = f"ot=th:c;rv:{rng.randrange(1 << 56):014x}"
             span.status.code = rng.choice([0, 0, 0, 2])
-            for key, value in (("http.request.method", "GET"), ("http.route", f"/v1/route{route}"), ("url.path", f"/v1/route{route}"),
-                               ("server.address", "api"), ("url.scheme", "http"), ("user_agent.original", "bench"),
-                               ("tenant", f"t{rng.randrange(5)}"),
-                               ("network.protocol.version", "1.1"), ("client.address", "10.0.0.1")):  # fmt: skip
+            for key, value in (
+                ("http.request.method", "GET"),
+                ("http.route", f"/v1/route{route}"),
+                ("url.path", f"/v1/route{route}"),
+                ("server.address", "api"),
+                ("url.scheme", "http"),
+                ("user_agent.original", "bench"),
+                ("tenant", f"t{rng.randrange(5)}"),
+                ("network.protocol.version", "1.1"),
+                ("client.address", "10.0.0.1"),
+            ):
                 span.attributes.add(key=key).value.string_value = value
             span.attributes.add(key="http.response.status_code").value.int_value = rng.choice([200, 200, 404, 500])
     return request.SerializeToString()
@@ -198,9 +209,16 @@ def service_of(durations, is_error, weights=None):
         else [f"ot=th:{round((1 - 1 / weight) * 2**56):014x}" if weight > 1 else "" for weight in weights]
     )
     builder.spans(
-        scope, names="GET /", trace_ids=np.stack([ids, ids], axis=1), span_ids=ids, start_times=START,
-        end_times=START + (durations * 1e9).astype(np.uint64), kinds=2, status_codes=np.where(is_error, 2, 0), trace_states=states,
-    )  # fmt: skip
+        scope,
+        names="GET /",
+        trace_ids=np.stack([ids, ids], axis=1),
+        span_ids=ids,
+        start_times=START,
+        end_times=START + (durations * 1e9).astype(np.uint64),
+        kinds=2,
+        status_codes=np.where(is_error, 2, 0),
+        trace_states=states,
+    )
     raw = {"histogram": {"exponential": {"max_size": 2000}}}
     connector = factory.create(make_settings(factory, clock=FakeClock()), factory.config_type.model_validate(raw))
     asyncio.run(connector.consume(builder.build()))
@@ -229,9 +247,11 @@ def plot():
         ),
     }
     truth = {
-        "calls": REQUESTS_AN_HOUR, "error ratio": is_error.mean(),
-        "p95": np.quantile(durations, 0.95) * 1e3, "p99": np.quantile(durations, 0.99) * 1e3,
-    }  # fmt: skip
+        "calls": REQUESTS_AN_HOUR,
+        "error ratio": is_error.mean(),
+        "p95": np.quantile(durations, 0.95) * 1e3,
+        "p99": np.quantile(durations, 0.99) * 1e3,
+    }
     keys = {"calls": "calls", "error ratio": "error_ratio", "p95": "p95_ms", "p99": "p99_ms"}
     figure, axes = plt.subplots(figsize=(8.5, 3.6), dpi=90)
     for place, (name, found) in enumerate(cases.items()):
@@ -265,7 +285,8 @@ def main():
     wires = [request_of(seed) for seed in range(REQUESTS)]
     sampled = [request_of(seed, sampled=True) for seed in range(REQUESTS)]
     print(
-        f"requests of {BATCH} spans, {len(wires[0]) // BATCH} bytes a span, {REQUESTS} different ones; CPU seconds a million spans,"
+        f"requests of {BATCH} spans, {len(wires[0]) // BATCH} bytes per span, {REQUESTS} different ones; "
+        "CPU seconds per million spans,"
     )
     print(f"for batches of one request, and of {DOOR} as the door joins them under load")
     loop = loop_cpu(wires)
@@ -274,7 +295,7 @@ def main():
         best, flush, points = connector_cpu(raw, wires)
         joined, *_ = connector_cpu(raw, wires, DOOR)
         print(
-            f"{name:36} {best:7.2f} {joined:7.2f}   {loop / best:5.1f} x less; flush {flush:5.1f} µs a point of {points}"
+            f"{name:36} {best:7.2f} {joined:7.2f}   {loop / best:5.1f} x less; flush {flush:5.1f} µs per point of {points}"
         )
     best, joined = connector_cpu({}, sampled)[0], connector_cpu({}, sampled, DOOR)[0]
     print(f"{'ot=th and rv on every span':36} {best:7.2f} {joined:7.2f}")

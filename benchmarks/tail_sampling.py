@@ -107,7 +107,7 @@ def requests(span_count: int, size: int = REQUEST_SPANS, seed: int = 7) -> tuple
 
 
 def sampler(processor: str, clock: Any, output: Any) -> Any:
-    """The processor of the checkout this process imports, with the rules people write first and no budget that ends before the run does."""
+    """The processor of the imported checkout, with common rules and a budget that outlasts the run."""
     import importlib
 
     from collector.model import Signal
@@ -155,7 +155,7 @@ async def run(processor: str, wires: list[bytes], per_wait: int) -> dict[str, An
 
 
 async def memory(processor: str, wires: list[bytes], per_wait: int) -> dict[str, float]:
-    """Memory of one wait's worth of spans against their bytes, by tracemalloc and, of what compiled code took, by count."""
+    """Memory of the spans of one wait compared with their bytes, by tracemalloc and by count for compiled code."""
     from collector.model import Traces
     from collector.testing import FakeClock, Sink
     from collector.wire.layout import SPAN

@@ -1,4 +1,6 @@
-"""The same traces through Tailrace's ``tail_sampling`` and the Go collector's, policy by policy: which traces does each keep?
+"""The same traces through Tailrace's ``tail_sampling`` and the Go collector's, policy by policy.
+
+Which traces does each keep?
 
 ``python benchmarks/tail_sampling_peer.py [--traces N] [--seed N]`` prints a table and ends with 1 if an answer differs
 that should not. With ``--cpu`` it prints the CPU seconds per million spans of both instead, for the configuration of
@@ -317,7 +319,10 @@ def _marked(rng: random.Random) -> ExportTraceServiceRequest:
 
 
 def _trace(rng: random.Random, trace_id: bytes) -> list[Any]:
-    """Some spans, all with a parent (one without has another size in the Collector); most are short, quick and without errors."""
+    """Some spans, all with a parent (one without has another size in the Collector).
+
+    Most are short, quick and without errors.
+    """
     target = ExportTraceServiceRequest().resource_spans.add().scope_spans.add().spans
     state = rng.choice(
         ["", "", "", "tier=gold", "a=1,tier=silver", "tier=gold,tier=gold", "tier=bronze", "TIER=gold,tier=gold"]
@@ -526,7 +531,10 @@ SPANS_A_TRACE, SPANS_A_REQUEST = 10, 500
 
 
 def load(span_count: int, seed: int) -> list[bytes]:
-    """Requests of ``SPANS_A_REQUEST`` spans of 10 attributes over two services; the spans of a trace are close to each other."""
+    """Requests of ``SPANS_A_REQUEST`` spans of 10 attributes over two services.
+
+    The spans of a trace are close to each other.
+    """
     rng = random.Random(seed)
     encoded = []
     for _ in range(span_count // SPANS_A_REQUEST):
@@ -605,7 +613,8 @@ def print_cost(span_count: int, seed: int, otelcol: str, rounds: int = 3) -> Non
         print(f"round {turn + 1}: " + ", ".join(f"{name} {values[-1]:.1f}" for name, values in found.items()))
     ours, theirs = (statistics.median(values) for values in found.values())
     print(
-        f"CPU seconds per million spans, OTLP/gRPC in, tail_sampling, nop out: Tailrace {ours:.1f}, Go {theirs:.1f}: {theirs / ours:.1f} x"
+        f"CPU seconds per million spans, OTLP/gRPC in, tail_sampling, nop out: "
+        f"Tailrace {ours:.1f}, Go {theirs:.1f}: {theirs / ours:.1f} x"
     )
 
 
@@ -644,7 +653,8 @@ def main() -> None:
         plot(answers, arguments.plot)
     equal = sum(answer.equal for answer in answers)
     print(
-        f"{equal} of {len(answers)} equal, {sum(answer.as_documented and not answer.equal for answer in answers)} differ as documented"
+        f"{equal} of {len(answers)} equal, "
+        f"{sum(answer.as_documented and not answer.equal for answer in answers)} differ as documented"
     )
     sys.exit(not all(answer.as_documented for answer in answers))
 

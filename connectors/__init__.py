@@ -1,1 +1,4 @@
-"""Connectors: one folder each. No component imports a sibling; what several share has a package of its own in collector."""
+"""Connectors: one folder each.
+
+No component imports a sibling; what several share has a package of its own in collector.
+"""

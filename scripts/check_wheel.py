@@ -32,5 +32,6 @@ def problems(wheel: Path) -> list[str]:
 
 if __name__ == "__main__":
     lines = problems(Path(sys.argv[1]))
-    print("\n".join(lines) or f"{Path(sys.argv[1]).name}: packages, kernels and default configurations, nothing else")  # noqa: T201
+    name = Path(sys.argv[1]).name
+    print("\n".join(lines) or f"{name}: packages, kernels and default configurations, nothing else")  # noqa: T201
     sys.exit(bool(lines))

@@ -1,4 +1,6 @@
-"""The state of components over a reload: collected from the old graph, passed to the new one, accounted for if nobody takes it.
+"""The state of components over a reload.
+
+Collected from the old graph, passed to the new one, accounted for if nobody takes it.
 
 A component's fault in ``hand_over`` or ``take_over`` is logged and never ends the reload.
 """
@@ -46,7 +48,10 @@ def collect_states(graph: Graph, planned: Graph, log: Any) -> States:
 
 
 def pass_states(graph: Graph, states: States, log: Any) -> None:
-    """Pass ``states`` to the components of ``graph`` and remove them. What no component takes is dropped and counted."""
+    """Pass ``states`` to the components of ``graph`` and remove them.
+
+    What no component takes is dropped and counted.
+    """
     for node in graph.nodes():
         handed_over = states.pop(node.key, None)
         if handed_over is None:

@@ -70,7 +70,7 @@ class GpuProcessor(Transform):
         """The sampler in use; None before the start."""
         return self._sampler
 
-    def hand_over(self, config: GpuProcessorConfig) -> Sampler | None:  # noqa: ARG002 - the sampler knows what it samples
+    def hand_over(self, config: GpuProcessorConfig) -> Sampler | None:  # noqa: ARG002
         """The sampler, whose history a successor continues."""
         return self._sampler
 

@@ -36,7 +36,7 @@ class GpuReceiver(Receiver):
         """The sampler in use; None before the start."""
         return self._sampler
 
-    def hand_over(self, config: GpuReceiverConfig) -> Sampler | None:  # noqa: ARG002 - the sampler knows what it samples
+    def hand_over(self, config: GpuReceiverConfig) -> Sampler | None:  # noqa: ARG002
         """The sampler, whose history a successor continues."""
         return self._sampler
 
