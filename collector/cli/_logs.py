@@ -7,12 +7,13 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import structlog
 
+from collector.cli._log_writer import LogWriter
 from config.model import LogSampling, LogsTelemetry
 
 __all__ = ["Sampler", "logging_to"]
@@ -45,20 +46,23 @@ class Sampler:
         raise structlog.DropEvent
 
 
-class _Tee:
-    """Writes each line to every output."""
+class _Guarded:
+    """A chain of processors whose fault costs a log line its fields, but never reaches the code that logs."""
 
-    def __init__(self, streams: list[IO[str]]) -> None:
-        self._streams = streams
+    def __init__(self, processors: Sequence[structlog.typing.Processor]) -> None:
+        self._processors = tuple(processors)
 
-    def write(self, text: str) -> int:
-        for stream in self._streams:
-            stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        for stream in self._streams:
-            stream.flush()
+    def __call__(self, logger: Any, method: str, event: structlog.typing.EventDict) -> Any:
+        sentence = event.get("event")
+        result: Any = event
+        try:
+            for processor in self._processors:
+                result = processor(logger, method, result)
+        except structlog.DropEvent:
+            raise
+        except Exception as error:  # noqa: BLE001 - logging must not affect the data
+            return f"level={method} msg={sentence!r} log_error={type(error).__name__}"
+        return result
 
 
 class _Forward(logging.Handler):
@@ -80,6 +84,13 @@ def _without_stack(logger: Any, method: str, event: structlog.typing.EventDict) 
         if found is not None:
             event["error"] = f"{type(found).__name__}: {found}"
     return event
+
+
+def _lost_line(config: LogsTelemetry) -> Callable[[int], str]:
+    """Renders the line that says how many lines were lost, in the configured encoding."""
+    if config.encoding == "json":
+        return '{{"level":"warning","msg":"log lines could not be written","lost_lines":{}}}'.format
+    return 'level=warning msg="log lines could not be written" lost_lines={}'.format
 
 
 def _processors(config: LogsTelemetry, *, coloured: bool) -> list[structlog.typing.Processor]:
@@ -120,6 +131,8 @@ def _processors(config: LogsTelemetry, *, coloured: bool) -> list[structlog.typi
 def logging_to(config: LogsTelemetry) -> Iterator[None]:
     """Configure logging for as long as the context is open.
 
+    Lines are written by a thread (:class:`LogWriter`): an output that fails or blocks does not affect the service.
+
     Raises:
         OSError: an output cannot be opened.
     """
@@ -132,11 +145,13 @@ def logging_to(config: LogsTelemetry) -> Iterator[None]:
                 file = Path(path.removeprefix("file://"))
                 streams.append(stack.enter_context(file.open("a", encoding="utf-8", buffering=1)))
         coloured = len(streams) == 1 and streams[0].isatty()
+        writer = LogWriter(streams, lost_line=_lost_line(config))
+        stack.callback(writer.close)  # before the files are closed
         previous = structlog.get_config()
         structlog.configure(
-            processors=_processors(config, coloured=coloured),
+            processors=[_Guarded(_processors(config, coloured=coloured))],
             wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[config.level]),
-            logger_factory=structlog.WriteLoggerFactory(file=_Tee(streams)),  # type: ignore[arg-type]
+            logger_factory=structlog.WriteLoggerFactory(file=writer),  # type: ignore[arg-type]
             cache_logger_on_first_use=False,
         )
         handler = _Forward()
