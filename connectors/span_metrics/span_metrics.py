@@ -5,14 +5,13 @@ Source of keys, names and defaults: opentelemetry-collector-contrib connector/sp
 README.md.
 """
 
-import asyncio
 import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 
-from collector.api import Connector, ConsumeError, Host, Settings
+from collector.api import Connector, ConsumeError, Host, PeriodicTask, Settings
 from collector.model import Batch, KeyTable, Metrics, Signal, Traces
 from collector.model.arrays import F64, I32, U64, Mask
 from collector.model.builders import Attributes
@@ -29,7 +28,7 @@ from connectors.span_metrics.report import Report
 from connectors.span_metrics.series import Budget, Family, Observed, Operation, Resource, Resources
 from connectors.span_metrics.weights import weights_of
 
-__all__ = ["SpanMetricsConnector", "create"]
+__all__ = ["SpanMetricsConnector"]
 
 _STATUS_ERROR: Final = 2
 _MILLISECOND: Final = 1_000_000
@@ -95,8 +94,7 @@ class SpanMetricsConnector(Connector):
         self._emitter = Emitter(config, settings.version)
         self._kinds = np.array([name in config.counted_kinds for name in KIND_NAMES] + [False])
         self._warned: set[str] = set()
-        self._flushing = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._flush_task = PeriodicTask(self._flush, config.metrics_flush_interval, self._clock)
         telemetry = settings.telemetry
         prefix = "tailrace_span_metrics_"
         telemetry.gauge(prefix + "series", "Series with a name", read=lambda: float(self.state.budget.used))
@@ -139,16 +137,12 @@ class SpanMetricsConnector(Connector):
             )
         host.add_admin_route("/span_metrics", self._show)
         self.state.report.begin_rates(self._clock.monotonic_s())
-        self._task = asyncio.ensure_future(self._flush_regularly())
+        self._flush_task.start()
 
     async def shutdown(self) -> None:
         """Flush once more."""
-        if self._task is not None:
-            task, self._task = self._task, None
-            async with self._flushing:  # what is on its way gets there
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-                await self._flush()
+        if await self._flush_task.stop():
+            await self._flush()
 
     async def consume(self, batch: Batch) -> None:
         """Count the spans; nothing of them is kept but numbers and, as exemplars, ids."""
@@ -282,12 +276,6 @@ class SpanMetricsConnector(Connector):
 
     # Flushing.
 
-    async def _flush_regularly(self) -> None:
-        while True:
-            await self._clock.sleep(self.config.metrics_flush_interval)
-            async with self._flushing:
-                await self._flush()
-
     async def _flush(self) -> None:
         """Emit what has been counted, then forget what is old."""
         metrics = self._take()
@@ -404,8 +392,3 @@ def _describe(batch: Traces, row: int) -> Resource:
     column = batch.attribute("service.name", "resources").as_text()
     code = int(column.codes[row])
     return Resource(Attributes(values), str(column.distinct[code]) if code >= 0 else "")
-
-
-def create(settings: Settings, config: SpanMetricsConfig) -> SpanMetricsConnector:
-    """The factory's ``create``."""
-    return SpanMetricsConnector(settings, config)

@@ -8,13 +8,12 @@ own start time.
 Source of the overflow attribute: OpenTelemetry metrics SDK specification, "Overflow attribute".
 """
 
-import asyncio
 import contextlib
 from typing import Any, Final
 
 import numpy as np
 
-from collector.api import ConsumeError, Host, Settings, Stage
+from collector.api import ConsumeError, Host, PeriodicTask, Settings, Stage
 from collector.model import (
     METRIC_EXPONENTIAL_HISTOGRAM,
     METRIC_GAUGE,
@@ -40,7 +39,7 @@ from processors.cardinality.state import State
 from processors.cardinality.stores import ADDS, FOLDS, REASONS
 from processors.cardinality.writer import Family
 
-__all__ = ["CardinalityProcessor", "create"]
+__all__ = ["CardinalityProcessor"]
 
 _OVERFLOW_KEY: Final = "otel.metric.overflow"
 _SCOPE: Final = "tailrace/cardinality"
@@ -92,8 +91,7 @@ class CardinalityProcessor(Stage):
         self._enforces = config.mode == "enforce"
         # Ours alone: replicas, pipelines and processors after each other each write overflow series of their own.
         self._writer_id = f"{settings.instance_id}/{settings.pipeline}/{settings.id}"
-        self._flushing = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._flush_task = PeriodicTask(self._expire_and_flush, config.overflow.flush_interval, self._clock)
         telemetry, prefix = settings.telemetry, "tailrace_cardinality_"
         self._folded = telemetry.counter(prefix + "folded_points", "Points merged into another series", ("rung",))
         self._inexact = telemetry.counter(
@@ -138,16 +136,12 @@ class CardinalityProcessor(Stage):
         self.state.process.join(self._limits)
         self.state.configure(self._config)
         host.add_admin_route("/cardinality", self._overview.show)
-        self._task = asyncio.ensure_future(self._flush_regularly())
+        self._flush_task.start()
 
     async def shutdown(self) -> None:
         """Write once more what is folded."""
-        if self._task is not None:
-            task, self._task = self._task, None
-            async with self._flushing:  # what is on its way gets there
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-                await self._flush()
+        if await self._flush_task.stop():
+            await self._flush()
         self.state.process.leave(self._limits)
 
     async def consume(self, batch: Batch) -> None:
@@ -393,12 +387,9 @@ class CardinalityProcessor(Stage):
 
     # Time.
 
-    async def _flush_regularly(self) -> None:
-        while True:
-            await self._clock.sleep(self._config.overflow.flush_interval)
-            async with self._flushing:
-                await self._emit(self._expire())
-                await self._flush()
+    async def _expire_and_flush(self) -> None:
+        await self._emit(self._expire())
+        await self._flush()
 
     def _expire(self) -> list[Metrics]:
         """Forgets what is too old; returns the ends of named series that lost their slots."""
@@ -438,8 +429,3 @@ def _in(rows: Indices, count: int) -> Mask:
     found = np.zeros(count, bool)
     found[rows] = True
     return found
-
-
-def create(settings: Settings, config: CardinalityConfig) -> CardinalityProcessor:
-    """The component; after a reload it goes on with what the one before knows."""
-    return CardinalityProcessor(settings, config)
