@@ -1,12 +1,12 @@
-"""Exponential histograms that are filled observation by observation, one a slot of a ``KeyTable``, all of a batch at once.
+"""Exponential histograms in the columns of a ``KeyTable``: one per slot, filled with all values of a batch at once.
 
-Values from 0 up. A histogram begins at the finest scale and is halved in resolution whenever its values span more than
-``max_size`` buckets. A bucket's place is its index modulo ``max_size``: nothing is moved when the range grows at either
-end.
+Values are 0 or greater. The bucket of a value is computed at scale 20, the finest, and a coarser scale is that index
+shifted right. So the scale of a histogram follows from its lowest and its highest index alone, and the order of the
+values does not change the result. The buckets of a histogram are a ring (index modulo size): nothing is moved when the
+range grows at either end.
 
-Source: OpenTelemetry metrics data model, "ExponentialHistogram" (bucket i holds (base^i, base^(i+1)]); SDK
-    specification, "Base2
-Exponential Bucket Histogram Aggregation" (maximum scale 20).
+Source: OpenTelemetry metrics data model, "ExponentialHistogram" (bucket i holds (base^i, base^(i+1)]; a bucket of scale
+s is two of scale s + 1); SDK specification, "Base2 Exponential Bucket Histogram Aggregation" (scales -10 to 20).
 """
 
 from dataclasses import dataclass
@@ -15,129 +15,154 @@ from typing import Any, Final
 import numpy as np
 
 from collector.model import KeyTable
-from collector.model.arrays import F64, I32, I64, U64, Array
+from collector.model.arrays import F64, I32, I64, U64, Array, Mask, offsets_of
 
-__all__ = ["ExponentialColumns", "ExponentialPoints"]
+__all__ = [
+    "SCALE_MAX",
+    "SCALE_MIN",
+    "ExponentialHistogramColumns",
+    "ExponentialPoints",
+    "finest_index",
+    "shifts_to_fit",
+]
 
-
-_SCALE_MAX: Final = 20
-SIZE_MIN: Final = 2  # any two values fit in two buckets at some scale; in one they need not (1 and 2 never do)
+SCALE_MIN: Final = -10
+SCALE_MAX: Final = 20
+_SIZE_MIN: Final = 2  # any two values fit in two buckets at some scale, but not always in one (1 and 2 never do)
+_COUNT_MAX: Final = 2.0**60
 
 
 @dataclass(frozen=True, slots=True)
 class ExponentialPoints:
-    """What ``MetricsBuilder.exponential_histogram`` takes."""
+    """Some histograms in the form that ``MetricsBuilder.exponential_histogram`` takes."""
 
     counts: I64
+    """I64[n]: values of each histogram, zeros included."""
     zero_counts: I64
     scales: I32
+    """I32[n]; the finest scale where no value was greater than 0."""
     offsets: I32
     bucket_counts: U64
-    """All points' buckets, one point after the other."""
+    """The buckets of all histograms, one histogram after the other."""
     splits: I64
-    """I64[n + 1]: where each point's begin."""
+    """I64[n + 1]: where the buckets of each histogram begin."""
 
 
-class ExponentialColumns:
-    """The columns ``<prefix>_…`` of a table. Counts are sums of weights; they are rounded when asked for, and never fall."""
+class ExponentialHistogramColumns:
+    """The columns ``<prefix>…`` of a table. Each histogram has the finest scale at which its values fit its buckets."""
 
     def __init__(self, table: KeyTable, prefix: str, max_size: int) -> None:
-        """The table was made with ``columns(prefix, max_size)``; ``max_size`` below 2 means 2."""
-        self._table = table
-        self._prefix = prefix
-        self._size = max(max_size, SIZE_MIN)
+        """``table`` was made with ``columns(prefix, max_size, …)``."""
+        self._table, self._prefix, self._size = table, prefix, max(max_size, _SIZE_MIN)
 
     @staticmethod
-    def columns(prefix: str, max_size: int) -> dict[str, Any]:
-        """The columns the table needs."""
+    def columns(prefix: str, max_size: int, count_type: type[np.int64 | np.float64]) -> dict[str, Any]:
+        """The columns that the table needs.
+
+        Args:
+            prefix: The beginning of their names.
+            max_size: The buckets that a histogram may have; less than 2 means 2.
+            count_type: ``np.float64`` if values have fractional weights; such counts are rounded when they are read.
+        """
         return {
-            f"{prefix}_scale": np.int32,
-            f"{prefix}_low": np.int64,
-            f"{prefix}_high": np.int64,
-            f"{prefix}_filled": np.bool_,
-            f"{prefix}_zero": np.float64,
-            f"{prefix}_buckets": (np.float64, (max(max_size, SIZE_MIN),)),
+            f"{prefix}low": np.int64,  # indices at the finest scale
+            f"{prefix}high": np.int64,
+            f"{prefix}shift": np.int64,  # SCALE_MAX - scale
+            f"{prefix}has_buckets": np.bool_,
+            f"{prefix}zero_count": count_type,
+            f"{prefix}buckets": (count_type, (max(max_size, _SIZE_MIN),)),
         }
 
     def _column(self, name: str) -> Array:
-        return self._table.column(f"{self._prefix}_{name}")
+        return self._table.column(self._prefix + name)
 
-    def add(self, slots: I32, values: F64, weights: F64) -> None:
-        """Adds the values (finite, from 0 up), each as often as its weight says, to the histograms of ``slots``."""
+    def is_empty(self, slots: Array) -> Mask:
+        """bool[n]: the histogram has no value."""
+        empty: Mask = ~self._column("has_buckets")[slots] & (self._column("zero_count")[slots] == 0)
+        return empty
+
+    def add(self, slots: Array, values: F64, weights: Array) -> None:
+        """Add each value (finite, not negative) to the histogram of its slot, as often as its weight says."""
         is_zero = values <= 0
-        np.add.at(self._column("zero"), slots[is_zero], weights[is_zero])
-        slots, values, weights = slots[~is_zero], values[~is_zero], weights[~is_zero]
+        if is_zero.any():
+            np.add.at(self._column("zero_count"), slots[is_zero], weights[is_zero])
+            slots, values, weights = slots[~is_zero], values[~is_zero], weights[~is_zero]
         if not len(slots):
             return
-        index = _finest_index(values)
-        touched, row = np.unique(slots, return_inverse=True)
-        low, high = np.full(len(touched), np.iinfo(np.int64).max), np.full(len(touched), np.iinfo(np.int64).min)
-        np.minimum.at(low, row, index)
-        np.maximum.at(high, row, index)
-        scale = self._make_room(touched, low, high)
-        index >>= _SCALE_MAX - scale[row]
-        np.add.at(
-            self._column("buckets").reshape(-1), slots.astype(np.int64) * self._size + index % self._size, weights
-        )
+        index = finest_index(values)
+        low, high, shift, buckets = (self._column(name) for name in ("low", "high", "shift", "buckets"))
+        touched = np.unique(slots)
+        had_buckets = self._column("has_buckets")[touched]
+        new = touched[~had_buckets]
+        low[new], high[new], shift[new] = np.iinfo(np.int64).max, np.iinfo(np.int64).min, 0
+        old_low, old_shift = low[touched], shift[touched]
+        np.minimum.at(low, slots, index)
+        np.maximum.at(high, slots, index)
+        more = shifts_to_fit(low[touched] >> old_shift, high[touched] >> old_shift, self._size)
+        is_coarser = (more > 0) & had_buckets
+        if is_coarser.any():
+            self._coarsen(touched[is_coarser], (old_low >> old_shift)[is_coarser], more[is_coarser])
+        shift[touched] = old_shift + more
+        self._column("has_buckets")[touched] = True
+        places = slots.astype(np.int64) * self._size + (index >> shift[slots]) % self._size
+        np.add.at(buckets.reshape(-1), places, weights)
 
-    def _make_room(self, slots: I32, low: I64, high: I64) -> I64:
-        """Widens the histograms to hold the finest indices ``low`` to ``high`` too; returns their scales."""
-        filled = self._column("filled")[slots]
-        before = np.where(filled, self._column("scale")[slots], _SCALE_MAX).astype(np.int64)
-        old_low, old_high = self._column("low")[slots], self._column("high")[slots]
-        low, high = low >> (_SCALE_MAX - before), high >> (_SCALE_MAX - before)
-        low, high = np.where(filled, np.minimum(low, old_low), low), np.where(filled, np.maximum(high, old_high), high)
-        halvings = np.zeros(len(slots), np.int64)
-        while (too_wide := high - low >= self._size).any():
-            low, high, halvings = low >> too_wide, high >> too_wide, halvings + too_wide
-        coarser = np.flatnonzero(filled & (halvings > 0))
-        if len(coarser):
-            self._halve(slots[coarser], old_low[coarser], old_high[coarser], halvings[coarser])
-        scale = before - halvings
-        for name, values in (("low", low), ("high", high), ("scale", scale), ("filled", True)):
-            self._column(name)[slots] = values
-        return scale
-
-    def _halve(self, slots: I32, low: I64, high: I64, halvings: I64) -> None:
-        """Merges buckets, ``2 ** halvings`` into one."""
+    def _coarsen(self, slots: Array, low: I64, more: I64) -> None:
+        """Merge buckets, ``2 ** more`` into one. ``low``: the lowest index that each histogram had."""
         buckets = self._column("buckets")
-        index = low[:, None] + np.arange(self._size)
+        index = low[:, None] + np.arange(self._size)  # of each place of the ring, from the lowest on
+        counts = np.take_along_axis(buckets[slots], index % self._size, axis=1)
+        merged = np.zeros_like(counts)
         rows = np.arange(len(slots))[:, None]
-        counts = np.where(index <= high[:, None], buckets[slots[:, None], index % self._size], 0.0)
-        merged = np.zeros((len(slots), self._size))
-        np.add.at(merged, (rows, (index >> halvings[:, None]) % self._size), counts)
+        np.add.at(merged, (rows, (index >> more[:, None]) % self._size), counts)
         buckets[slots] = merged
 
-    def points(self, slots: I32) -> ExponentialPoints:
-        """The histograms of ``slots``."""
-        filled = self._column("filled")[slots]
-        low, high = self._column("low")[slots], self._column("high")[slots]
-        sizes = np.where(filled, high - low + 1, 0)
-        splits = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-        owner = np.repeat(np.arange(len(slots)), sizes)
-        index = low[owner] + np.arange(splits[-1]) - splits[owner]
-        counts = _rounded(self._column("buckets")[slots[owner], index % self._size])
-        zero_counts = _rounded(self._column("zero")[slots])
+    def clear(self, slots: Array) -> None:
+        """Empty the histograms."""
+        for name in ("buckets", "zero_count", "has_buckets", "shift"):
+            self._column(name)[slots] = 0
+
+    def points(self, slots: Array) -> ExponentialPoints:
+        """The histograms of ``slots``, each from its lowest bucket to its highest."""
+        slots = np.asarray(slots)
+        has_buckets, shift = self._column("has_buckets")[slots], self._column("shift")[slots]
+        first, last = (np.where(has_buckets, self._column(name)[slots] >> shift, 0) for name in ("low", "high"))
+        lengths = np.where(has_buckets, last - first + 1, 0)
+        splits = offsets_of(lengths)
+        owner = np.repeat(np.arange(len(slots)), lengths)
+        index = (first - splits[:-1])[owner] + np.arange(splits[-1])
+        counts = _whole(self._column("buckets")[slots[owner], index % self._size])
+        zero_counts = _whole(self._column("zero_count")[slots])
         totals = zero_counts.copy()
         np.add.at(totals, owner, counts)
         return ExponentialPoints(
             counts=totals,
             zero_counts=zero_counts,
-            scales=np.where(filled, self._column("scale")[slots], 0).astype(np.int32),
-            offsets=np.where(filled, low, 0).astype(np.int32),
+            scales=np.where(has_buckets, SCALE_MAX - shift, SCALE_MAX).astype(np.int32),
+            offsets=first.astype(np.int32),
             bucket_counts=counts.astype(np.uint64),
             splits=splits,
         )
 
 
-def _finest_index(values: F64) -> I64:
-    """The bucket of each value at the finest scale: ceil(log2(value) · 2^20) - 1, powers of two exact."""
+def finest_index(values: F64) -> I64:
+    """The bucket of each value (greater than 0) at scale 20: ceil(log2(value) · 2^20) - 1; powers of two are exact."""
     mantissa, exponent = np.frexp(values)  # value = 2·mantissa · 2^(exponent - 1), 2·mantissa in [1, 2)
-    within = np.ceil(np.log2(2 * mantissa) * (1 << _SCALE_MAX)).astype(np.int64)
-    inner = np.clip(within, 1, 1 << _SCALE_MAX)  # rounding may not carry a value over a power of two
-    index: I64 = ((exponent.astype(np.int64) - 1) << _SCALE_MAX) + np.where(mantissa == 0.5, 0, inner) - 1
+    within = np.ceil(np.log2(2 * mantissa) * (1 << SCALE_MAX)).astype(np.int64)
+    inner = np.clip(within, 1, 1 << SCALE_MAX)  # rounding may not carry a value over a power of two
+    index: I64 = ((exponent.astype(np.int64) - 1) << SCALE_MAX) + np.where(mantissa == 0.5, 0, inner) - 1
     return index
 
 
-def _rounded(counts: F64) -> I64:
-    return np.rint(np.minimum(counts, float(2**60))).astype(np.int64)
+def shifts_to_fit(low: I64, high: I64, size: int) -> I64:
+    """I64[n]: by how many scales the indices from ``low`` to ``high`` must become coarser to fit in ``size`` buckets."""
+    shifts = np.zeros(len(low), np.int64)
+    while (is_too_wide := (high >> shifts) - (low >> shifts) >= size).any():
+        shifts += is_too_wide
+    return shifts
+
+
+def _whole(counts: Array) -> I64:
+    """Counts as whole numbers. Rounding keeps the order, so a count that never falls still never falls."""
+    whole: I64 = counts if counts.dtype == np.int64 else np.rint(np.minimum(counts, _COUNT_MAX)).astype(np.int64)
+    return whole

@@ -7,10 +7,10 @@ import pytest
 
 from collector.api import RetryableError
 from collector.model import Signal
+from collector.otlp.adjusted_count import ADJUSTED_COUNT_MAX
 from collector.tail_sampling.decision_registry import DECISIONS, Decision
 from collector.testing import FakeHost, batch, eventually, make
 from connectors.span_metrics import factory
-from connectors.span_metrics.weights import ADJUSTED_MAX
 
 CALLS, DURATION, EVENTS = (f"traces.span.metrics.{name}" for name in ("calls", "duration", "events"))
 DELTA = "AGGREGATION_TEMPORALITY_DELTA"
@@ -259,7 +259,7 @@ async def test_an_absurd_threshold_is_bounded_and_no_count_leaves_63_bits(kit):
     gateway = kit.Gateway()
     await gateway.send(kit.span_of(trace_state="ot=th:ffffffffffffff"))
     points, _ = await gateway.flush()
-    assert only(points, CALLS).as_int == ADJUSTED_MAX
+    assert only(points, CALLS).as_int == ADJUSTED_COUNT_MAX
     family = gateway.connector.state.families["red"]
     family.table.column("count")[family.table.live()] = 1 << 62
     before, _ = await gateway.flush()
@@ -365,7 +365,7 @@ async def test_delta_remembers_a_bounded_number_of_series(kit):
     for number in range(5):
         await gateway.send(kit.span_of(name=f"n{number}"))
         await gateway.flush(10)
-    assert len(gateway.connector.state.families["red"].last) == 2
+    assert len(gateway.connector.state.families["red"].flush_times) == 2
     await gateway.send(kit.span_of(name="n0"), kit.span_of(name="n4"))
     starts = {
         dict(key)["span.name"]: found[-1].start_time_unix_nano
