@@ -23,7 +23,7 @@ _PLAIN: Final = re.compile(rb"(ot=th:[0-9a-f]{1,14})(?:;rv:[0-9a-f]{14})?")
 
 
 def adjusted_counts(trace_states: StringColumn) -> tuple[F64, Mask]:
-    """F64[n]: the adjusted count of each span, and bool[n]: whether it has a valid threshold; without one it counts 1."""
+    """F64[n]: the adjusted count of each span, 1 without a valid threshold; and bool[n]: whether it has one."""
     by_code = [_adjusted_count_of(state) if b"th:" in state else _NO_THRESHOLD for state in trace_states.distinct_bytes]
     if not any(count > 0 for count in by_code):
         return np.ones(len(trace_states)), np.zeros(len(trace_states), np.bool_)

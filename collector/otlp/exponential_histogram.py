@@ -155,7 +155,7 @@ def finest_index(values: F64) -> I64:
 
 
 def shifts_to_fit(low: I64, high: I64, size: int) -> I64:
-    """I64[n]: by how many scales the indices from ``low`` to ``high`` must become coarser to fit in ``size`` buckets."""
+    """I64[n]: by how many scales indices from ``low`` to ``high`` must become coarser to fit in ``size`` buckets."""
     shifts = np.zeros(len(low), np.int64)
     while (is_too_wide := (high >> shifts) - (low >> shifts) >= size).any():
         shifts += is_too_wide

@@ -1,7 +1,7 @@
 """Finds the two sides of each request, within a batch and between batches, in a store bounded in size and time.
 
-The rules are the Collector's, which applies them span by span in the order of arrival: a span joins the open edge of its
-key, or else opens one. An edge with both sides is complete and leaves the store, so the next span of its key opens
+The rules are the Collector's, which applies them span by span in the order of arrival: a span joins the open edge of
+its key, or else opens one. An edge with both sides is complete and leaves the store, so the next span of its key opens
 another. A second span of the same side replaces the first.
 
 Here the rules are applied to all spans of a batch at once. Sorted by key, the spans of one key form runs of the same
@@ -120,8 +120,8 @@ class SpanStore:
         stored_is_client = (slots >= 0) & column("is_client")[slots]
         first = np.flatnonzero(_edge_starts(group, sides.is_client, sides.database > 0, slots >= 0, stored_is_client))
         last = np.append(first[1:], len(sides)) - 1
-        # Of each edge: the slot of the stored span that it continues, and its last span of either side. -1 means none and
-        # is masked wherever the index is used.
+        # Of each edge: the slot of the stored span that it continues, and its last span of either side. -1 means none
+        # and is masked wherever the index is used.
         slot = np.where(run_starts(group)[first], slots[first], np.int32(-1))
         positions = np.arange(len(sides))
         client = np.maximum.reduceat(np.where(sides.is_client, positions, -1), first)
@@ -223,8 +223,8 @@ def resolve_unpaired(sides: RequestSides, texts: TextCodes, *, virtual_nodes: bo
 def _edge_starts(group: I32, is_client: Mask, is_whole: Mask, has_stored: Mask, stored_is_client: Mask) -> Mask:
     """bool[n]: the spans with which an edge begins, or continues from a stored span.
 
-    A complete request (a database call) closes the open edge of its key, if there is one. What follows is independent of
-    what came before: a new part begins.
+    A complete request (a database call) closes the open edge of its key, if there is one. What follows is independent
+    of what came before: a new part begins.
 
     Args:
         group: The key of each span, ascending; the spans of one key are in order of arrival.

@@ -41,7 +41,7 @@ class SpanCounter:
         return len(self._series)
 
     def add(self, sides: RequestSides, texts: TextCodes, now_s: float, start_unix_nano: int) -> None:
-        """Count the spans as they are, without their adjusted counts: the metric is about the spans that were received."""
+        """Count the spans, not the requests they stand for: the metric is about the spans that were received."""
         if not len(sides):
             return
         alike = groups(sides.service, sides.is_client, sides.connection)

@@ -25,8 +25,23 @@ __all__ = [
 
 DEFAULT_NAMESPACE: Final = "traces.span.metrics"
 DEFAULT_BUCKETS_S: Final = (
-    0.002, 0.004, 0.006, 0.008, 0.010, 0.050, 0.1, 0.2, 0.4, 0.8, 1.0, 1.4, 2.0, 5.0, 10.0, 15.0,
-)  # fmt: skip
+    0.002,
+    0.004,
+    0.006,
+    0.008,
+    0.010,
+    0.050,
+    0.1,
+    0.2,
+    0.4,
+    0.8,
+    1.0,
+    1.4,
+    2.0,
+    5.0,
+    10.0,
+    15.0,
+)
 Kind = Literal["UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"]
 DEFAULT_DIMENSIONS: Final = ("service.name", "span.name", "span.kind", "status.code")
 INSTANCE: Final = "collector.instance.id"
@@ -295,8 +310,17 @@ class SpanMetricsConfig(ComponentConfig):
     def same_series(self, other: Self) -> bool:
         """Whether both make the same series of the same spans, so that one can continue the counts of the other."""
         without_influence = {
-            "metrics_flush_interval", "metrics_expiration", "series_expiration", "exemplars", "aggregation_cardinality_limit", "max_series",
-            "resource_metrics_cache_size", "dimensions_cache_size", "metric_timestamp_cache_size", "initial_zero",
-            "add_resource_attributes", "kinds",
-        }  # fmt: skip
+            "metrics_flush_interval",
+            "metrics_expiration",
+            "series_expiration",
+            "exemplars",
+            "aggregation_cardinality_limit",
+            "max_series",
+            "resource_metrics_cache_size",
+            "dimensions_cache_size",
+            "metric_timestamp_cache_size",
+            "initial_zero",
+            "add_resource_attributes",
+            "kinds",
+        }
         return self.model_dump(exclude=without_influence) == other.model_dump(exclude=without_influence)

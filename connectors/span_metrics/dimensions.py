@@ -1,9 +1,9 @@
 """The dimensions of a batch's spans or events as columns, the groups of rows that share them, and each group's key.
 
 As in the Collector, values are compared as text: int 1 and "1" are one series, whose attribute has the type that was
-seen first. An absent dimension differs from an empty one. The key of a group is a sum over its dimensions, so it does not
-depend on which other dimensions the batch has.
-Source: opentelemetry-collector-contrib connector/spanmetricsconnector, buildKey and buildAttributes.
+seen first. An absent dimension differs from an empty one. The key of a group is a sum over its dimensions, so it does
+not depend on which other dimensions the batch has. Source: opentelemetry-collector-contrib
+connector/spanmetricsconnector, buildKey and buildAttributes.
 """
 
 from collections.abc import Callable, Sequence
@@ -362,6 +362,6 @@ def _http_dimensions(
 
 
 def _code_or_empty(codes: I32, texts: Sequence[str]) -> I32:
-    """Codes of an enumeration. The last text is empty; it is that of all numbers not in the enumeration, as in the Collector."""
+    """The codes, or that of the last text, which is empty, for unknown numbers; as in the Collector."""
     valid: I32 = np.where(codes.view(np.uint32) < len(texts) - 1, codes, np.int32(len(texts) - 1))
     return valid

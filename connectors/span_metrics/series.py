@@ -49,7 +49,7 @@ class Resources:
         self.known[self.common] = Resource(_OVERFLOW, "")
 
     def slots_of(self, keys: U64, describe: Callable[[int], Resource], now_s: float, room: int) -> I32:
-        """The slot of each key; ``describe(row)`` is called once for each new resource. ``room``: how many there may be."""
+        """The slot of each key. ``describe(row)`` is called once per new resource; ``room``: how many there may be."""
         slots, is_new = self.table.insert(keys, room + 1)
         for row in np.flatnonzero(is_new).tolist():
             self.known[int(slots[row])] = describe(row)
@@ -110,9 +110,17 @@ class MetricFamily:
 
     def __post_init__(self) -> None:
         columns: dict[str, Any] = {
-            "resource": np.int32, "operation": np.int32, "count": np.int64, "errors": np.int64, "sum": np.float64, "start": np.uint64,
-            "seen": np.float64, "is_new": np.bool_, "is_named": np.bool_, "candidate_count": np.int32,
-        }  # fmt: skip
+            "resource": np.int32,
+            "operation": np.int32,
+            "count": np.int64,
+            "errors": np.int64,
+            "sum": np.float64,
+            "start": np.uint64,
+            "seen": np.float64,
+            "is_new": np.bool_,
+            "is_named": np.bool_,
+            "candidate_count": np.int32,
+        }
         if self.bounds is not None:
             columns["buckets"] = (np.int64, (len(self.bounds) + 1,))
         if self.exponential_size:

@@ -1,4 +1,4 @@
-"""How many spans each span counts for: the adjusted count, exact for sums of floats and as a whole number for counters."""
+"""How many spans each span counts for: the adjusted count, exact for sums and as a whole number for counters."""
 
 from dataclasses import dataclass
 

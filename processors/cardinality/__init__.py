@@ -1,4 +1,4 @@
-"""Processor ``cardinality``: caps the number of series and keeps sums true by merging the excess into overflow series."""
+"""Processor ``cardinality``: limits the number of series; overflow series keep the sums true."""
 
 from processors.cardinality.factory import factory
 

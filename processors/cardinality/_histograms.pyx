@@ -1,7 +1,7 @@
-"""Histograms with bounds, in C: their bounds and buckets in the bytes of a request, and the gain of each update (rule 5).
+"""Histograms with bounds, in C: bounds and buckets in the bytes of a request, and the gain of each update (rule 5).
 
-Updates come from ``take_updates`` of ``_updates``; ``histograms`` allocates and releases the rows of buckets. Every slot,
-row and offset is checked against its array before it is used, and the GIL is kept, as in ``_updates``.
+Updates come from ``take_updates`` of ``_updates``; ``histograms`` allocates and releases the rows of buckets. Every
+slot, row and offset is checked against its array before it is used, and the GIL is kept, as in ``_updates``.
 """
 
 import numpy as np
@@ -284,8 +284,8 @@ def add_histograms(
                     bucket_fell = False
                     for k in range(width):
                         bucket_fell |= read_word(now + 8 * k) < read_word(was + 8 * k)
-                    # A bucket that fell means a restart, whatever the count says; unless the bounds have changed as well,
-                    # when it means nothing. The gain of the count then goes into +Inf.
+                    # A bucket that fell means a restart, whatever the count says; unless the bounds have changed as
+                    # well, when it means nothing. The gain of the count then goes into +Inf.
                     if bucket_fell:
                         if sets[i] == was_set:
                             is_whole = True

@@ -64,11 +64,15 @@ cdef inline uint64_t read_word(const uint8_t* at) noexcept nogil:
 
 
 cdef inline int check_updates(
-    const Update* update, Py_ssize_t count, Py_ssize_t point_count, Py_ssize_t source_count, Py_ssize_t accumulator_count
+    const Update* update, Py_ssize_t count, Py_ssize_t point_count, Py_ssize_t source_count,
+    Py_ssize_t accumulator_count
 ) except -1:
     cdef Py_ssize_t i
     for i in range(count):
-        if update[i].point < 0 or update[i].point >= point_count or update[i].source < 0 or update[i].source >= source_count:
+        if (
+            update[i].point < 0 or update[i].point >= point_count
+            or update[i].source < 0 or update[i].source >= source_count
+        ):
             raise ValueError("the point or source of an update is outside its array")
         if update[i].accumulator < -1 or update[i].accumulator >= accumulator_count:
             raise ValueError("the accumulator of an update is outside its array")
@@ -83,8 +87,8 @@ cdef inline bint has_gain(const Update* update) noexcept nogil:
 
 
 cdef inline bint gains_whole_value(const Update* update, bint fell) noexcept nogil:
-    # Whether the gain is the whole value and not the difference to the last one (rules 1, 2 and 4): deltas, sources that
-    # have restarted, and new ones that started after us.
+    # Whether the gain is the whole value and not the difference to the last one (rules 1, 2 and 4): deltas, sources
+    # that have restarted, and new ones that started after us.
     if not update.is_cumulative or update.overwrites:
         return True
     if update.is_new:

@@ -1,9 +1,9 @@
 """The work of ``cardinality`` per point, in C: the updates that a batch makes of its sources, and the gains of numbers.
 
 An update is a point with its source, in order of time. ``take_updates`` makes them and brings times and status of the
-sources up to date; after that ``add_numbers``, or ``add_histograms`` of ``_histograms``, adds the gain of each update to
-its accumulator and stores the last value of each source. ``tests/unit/processors/cardinality/test_fold.py`` compares all
-of it with a slow implementation in Python.
+sources up to date; after that ``add_numbers``, or ``add_histograms`` of ``_histograms``, adds the gain of each update
+to its accumulator and stores the last value of each source. ``tests/unit/processors/cardinality/test_fold.py`` compares
+all of it with a slow implementation in Python.
 
 Keys and slots are the matter of ``collector.model.keytable``, exponential histograms of ``exponential``.
 
@@ -173,7 +173,8 @@ def take_updates(
         target = previous_target if previous_target >= 0 else targets[i]
         into = &accumulator_of[target] if target >= 0 else NULL
         is_new = source.status == NEW
-        # A source that repeats a point is alive, so its counts stay known; but that keeps no latest value alive (rule 6).
+        # A source that repeats a point is alive, so its counts stay known; but that keeps no latest value alive (rule
+        # 6).
         if into == NULL or into.fold == 0:
             source.seen = <float>now_s
         # Of points with the same time the last one counts.
@@ -186,7 +187,8 @@ def take_updates(
         is_histogram = kind == HISTOGRAM or kind == EXPONENTIAL
         if into != NULL:
             if is_histogram:
-                # A point that would take the count of its accumulator beyond 62 bits is dropped, so that it cannot wrap.
+                # A point that would take the count of its accumulator beyond 62 bits is dropped, so that it cannot
+                # wrap.
                 if into.count + into.pending + point.count >= TOTAL_MAX:
                     reasons[i] = OUT_OF_RANGE
                     continue
@@ -282,7 +284,8 @@ def add_numbers(
                     into.is_double = 1
                 wide = <double>now_int - <double>base_int
                 if fabs(<double>into.int_part) + fabs(wide) < SAFE:
-                    # In unsigned arithmetic, because the difference of the values may wrap where that of the sums does not.
+                    # In unsigned arithmetic, because the difference of the values may wrap where that of the sums does
+                    # not.
                     into.int_part = <int64_t>(<uint64_t>into.int_part + (<uint64_t>now_int - <uint64_t>base_int))
                 else:
                     into.double_part += <double>into.int_part + wide
@@ -304,7 +307,8 @@ def add_totals(
 ):
     """Add counts, sums, minima and maxima of updates (all (n,), each with an accumulator) to their accumulators.
 
-    ``sum`` is written only while every point had one, minimum and maximum only of deltas: cumulative ones are never reset.
+    ``sum`` is written only while every point had one, minimum and maximum only of deltas: cumulative ones are never
+    reset.
 
     Raises:
         ValueError: the point or accumulator of an update is outside its array, or the arrays differ in length.

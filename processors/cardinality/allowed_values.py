@@ -50,7 +50,10 @@ class AllowedValues:
             self._text_codes.clear()
 
     def allow(self, metric: str, key: str, value: str, now_s: float, *, values_max: int | None) -> int:
-        """The number of a value, ``NOT_ALLOWED`` if there is no room. ``values_max``: of the attribute; None: any number."""
+        """The number of a value, ``NOT_ALLOWED`` if there is no room.
+
+        ``values_max``: how many values of the attribute the metric may have; None: any number.
+        """
         numbers = self._numbers.get((metric, key))
         if numbers is None:
             if len(self._numbers) >= _ATTRIBUTES_MAX:
@@ -88,8 +91,8 @@ class AllowedValues:
                 del self._numbers[metric, key]
             self._values[number] = None
             self._free_numbers.append(number)
-        # Now there may be room for values that became ``other``, so their results are computed again; so are those of the
-        # values that are gone.
+        # Now there may be room for values that became ``other``, so their results are computed again; so are those of
+        # the values that are gone.
         live = self.results.live()
         is_gone = np.array([value is None for value in self._values] + [True])  # the last one is for NOT_ALLOWED
         is_old = (self.results.column("seen")[live] < before_s) | is_gone[self.results.column("allowed")[live]]

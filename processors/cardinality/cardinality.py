@@ -1,12 +1,12 @@
 """Limits the number of series per metric and group; series beyond a limit are merged into one overflow series.
 
 Named series pass unchanged. Points of which an attribute rule changed an attribute, and points over a limit, are merged
-(``fold``): the gain of each source is added to an accumulator, and the accumulators are written every ``flush_interval``
-under a start time of our own. So the sum over all series stays true.
+(``fold``): the gain of each source is added to an accumulator, and the accumulators are written every
+``flush_interval`` under a start time of our own. So the sum over all series stays true.
 
 Rules are those of docs/reference/cardinality.md. With ``mode: observe`` everything is computed, but nothing is written
-or dropped: the counters show what ``enforce`` would have done. Source of the overflow attribute: OpenTelemetry metrics SDK
-specification, "Overflow attribute".
+or dropped: the counters show what ``enforce`` would have done. Source of the overflow attribute: OpenTelemetry metrics
+SDK specification, "Overflow attribute".
 """
 
 import contextlib
@@ -242,8 +242,8 @@ class CardinalityProcessor(Stage):
     def _join_written_series(self, points: _Points) -> None:
         """Merge points of named series that the processor writes already, because a rule merges others into them.
 
-        A series has one writer: once ``/users/7`` has become ``/users/{id}``, a source that sends ``/users/{id}`` itself
-        is merged into that series as well.
+        A series has one writer: once ``/users/7`` has become ``/users/{id}``, a source that sends ``/users/{id}``
+        itself is merged into that series as well.
         """
         merged, slots, merge_reason = self._limits.named.column("merged"), points.slots, points.merge_reason
         has_rule = (merge_reason >= 0) & (slots >= 0) & ~points.ended
@@ -326,7 +326,7 @@ class CardinalityProcessor(Stage):
 
     @staticmethod
     def _is_added_up(batch: Metrics) -> Mask:
-        """(metrics,) whether values add up, so that nothing may be counted twice; other types only have a latest value."""
+        """(metrics,) whether values add up, so that none may be counted twice; other types have only a latest value."""
         metric = batch.table("metrics").rows
         kinds = metric["type"]
         is_sum = (kinds == METRIC_SUM) & ((metric["monotonic"] != 0) | (metric["temporality"] == TEMPORALITY_DELTA))
@@ -460,6 +460,7 @@ class CardinalityProcessor(Stage):
             return
         for batch in batches:
             self._settings.telemetry.created(Signal.METRICS, batch.item_count)
-            # The component that refused the batch has counted it, and no sender waits for the result; flushing continues.
+            # The component that refused the batch has counted it, and no sender waits for the result; flushing
+            # continues.
             with contextlib.suppress(ConsumeError):
                 await self._settings.outputs[Signal.METRICS].consume(batch)

@@ -1,7 +1,8 @@
 """Exemplars of merged points: the newest few for each written point and flush (docs/reference/cardinality.md, rule 9).
 
 Attributes that the written series has lost are in ``filtered_attributes``, so that the tenant or the id that caused the
-explosion can be found. Candidates are kept as small batches of their points, and only those that are written are decoded.
+explosion can be found. Candidates are kept as small batches of their points, and only those that are written are
+decoded.
 """
 
 from collections.abc import Sequence

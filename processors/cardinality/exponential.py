@@ -1,7 +1,7 @@
 """Exponential histograms (rule 5): merged at the lower scale, at most 160 buckets per side, the larger zero threshold.
 
-Each accumulator has a scale and a zero threshold. The buckets of every update are brought to them before they are added;
-if an update requires a lower scale or a larger threshold, the accumulator is brought to it first.
+Each accumulator has a scale and a zero threshold. The buckets of every update are brought to them before they are
+added; if an update requires a lower scale or a larger threshold, the accumulator is brought to it first.
 """
 
 from dataclasses import dataclass
@@ -199,9 +199,9 @@ class ExponentialHistograms:
             self._pool["scale"][column("row")[new]] = SCALE_MAX
 
     def _agree(self, targets: I32, has_gain: Mask, is_whole: Mask, now: _Values, before: _Values) -> tuple[I64, F64]:
-        """(n,) scale and threshold at which each update is added: the lowest and the largest, which its accumulator gets.
+        """(n,) scale and threshold at which each update is added: the lowest and the largest that are involved.
 
-        A threshold of 0 means that the buckets need not be compared with it.
+        Its accumulator is brought to them. A threshold of 0 means that the buckets need not be compared with it.
         """
         column, pool = self._accumulators.column, self._pool
         rows = column("row")[targets]

@@ -25,7 +25,7 @@ _MAPPINGS_MAX: Final = 4096  # pairs of sets of bounds whose mapping is cached
 
 
 def bucket_places(sources: KeyTable, slots: I32) -> tuple[I32, I32]:
-    """(set, row) of the buckets of each source, (-1, -1) before it has any; stored in the column of the value of sums."""
+    """(set, row) of the buckets of each source, (-1, -1) before it has any; kept where sums have their value."""
     pairs = sources.column("value")[slots].view(np.int32).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
 
@@ -96,7 +96,7 @@ class Histograms:
                 row[with_set] = self.accumulator_pools[set_].allocate(len(with_set))
 
     def _mapping(self, set_: int, into: int) -> tuple[I32, bool]:
-        """Into which bucket of ``into`` each bucket of ``set_`` goes, and whether every bucket of ``into`` stays exact."""
+        """Into which bucket of ``into`` each bucket of ``set_`` goes, and whether all those of ``into`` stay exact."""
         mapping = self._mappings.get((set_, into))
         if mapping is None:
             if len(self._mappings) >= _MAPPINGS_MAX:

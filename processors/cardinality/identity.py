@@ -1,7 +1,8 @@
-"""The identity of a series (docs/reference/cardinality.md, rule 11): attribute order is irrelevant, int 1 differs from "1".
+"""The identity of a series (docs/reference/cardinality.md, rule 11).
 
-An empty attribute equals an absent one, because exporters merge the two: Prometheus treats a label without a value as
-absent. Contexts (tenant, kept headers) keep data apart that goes to different backends.
+The order of attributes is irrelevant, and int 1 differs from "1". An empty attribute equals an absent one, because
+exporters merge the two: Prometheus treats a label without a value as absent. Contexts (tenant, kept headers) keep data
+apart that goes to different backends.
 """
 
 from typing import Any, Final
@@ -42,7 +43,7 @@ class ContextKeys:
         self._keys: dict[Context, U64] = {}
 
     def key(self, context: Context) -> tuple[Context, U64 | None]:
-        """The context of what is written, and the key with which its series' keys are xored; None: they stay as they are."""
+        """The context of what is written, and a key to be xored with the keys of its series; None: they are unchanged."""
         # Where the sender runs says nothing about whose data it is.
         context = Context(context.metadata, context.tenant, context.claims)
         if context == EMPTY_CONTEXT:
@@ -62,7 +63,7 @@ def text_of(batch: Metrics, field: str, table: str, row: int) -> str:
 
 
 def attributes_of(batch: Metrics, table: str, row: int) -> dict[str, Any]:
-    """The attributes of one row without empty ones; of equal keys the last counts. Slow: for rows that are read once."""
+    """The attributes of one row without empty ones; the last of equal keys counts. For rows that are read once."""
     attributes = batch.attributes(table)
     texts = attributes.as_text()
     begin, end = np.searchsorted(attributes.owner, [row, row + 1]).tolist()

@@ -1,4 +1,4 @@
-"""Combines the latest values of the sources of each accumulator: their sum, last, greatest or least value, or their mean.
+"""Combines the latest values of the sources of each accumulator: sum, last, greatest or least value, or mean.
 
 Integers and doubles are kept apart, so that integers stay exact.
 """

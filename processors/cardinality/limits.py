@@ -1,7 +1,7 @@
 """Which series are named: the limits of each metric and group, of each tenant, and of the process.
 
-Slots are given in the order of arrival. A budget is one limit: of a metric in a group, of a tenant there, or of a tenant
-altogether. A series occupies a slot of the table ``named`` and is counted in up to three budgets.
+Slots are given in the order of arrival. A budget is one limit: of a metric in a group, of a tenant there, or of a
+tenant altogether. A series occupies a slot of the table ``named`` and is counted in up to three budgets.
 """
 
 from collections.abc import Callable

@@ -52,12 +52,14 @@ class Overview:
             read=lambda: float(self._state.fold.state_bytes),
         )
         telemetry.gauge(
-            prefix + "attribute_values", "Estimate of the distinct values of the attributes with the most values", ("metric", "attribute"),
+            prefix + "attribute_values",
+            "Estimate of the distinct values of the attributes with the most values",
+            ("metric", "attribute"),
             read=self._state.report.counts,
-        )  # fmt: skip
+        )
 
     def _by_metric(self, name: str) -> dict[tuple[str, ...], float]:
-        """The number of each of the ``top.n`` metrics with the largest demand; of all others together as ``__other__``."""
+        """The number of each of the ``top.n`` metrics with the largest demand; that of all others as ``__other__``."""
         limits = self._state.limits
         slots = limits.metric_budgets()
         demand = limits.demand_of(slots)

@@ -1,4 +1,4 @@
-"""The attribute rules: which points they touch, and the batch as it is afterwards. Work is done once per distinct value.
+"""The attribute rules: which points they change, and the batch afterwards. Work is done once per distinct value.
 
 The result for each value is cached in a table, so that a value seen before costs array work only. A value that is kept
 under a ``template`` or ``collapse`` rule and is silent for ``window`` makes room for another.

@@ -1,8 +1,8 @@
 """Writes the accumulators as batches, one for each context.
 
-Rules of docs/reference/cardinality.md that apply here: 1 (series are written also when their sources are silent), 4 (one
-delta point per flush), 8 (one NO_RECORDED_VALUE for a series that ends), 9 (exemplars) and 10 (times are ours and increase
-strictly).
+Rules of docs/reference/cardinality.md that apply here: 1 (series are written also when their sources are silent), 4
+(one delta point per flush), 8 (one NO_RECORDED_VALUE for a series that ends), 9 (exemplars) and 10 (times are ours and
+increase strictly).
 """
 
 from collections import defaultdict

@@ -68,21 +68,39 @@ def test_refuses(raw, message):
 
 def test_accepts_the_example_of_the_collectors_readme():
     """It uses every key."""
-    config = SpanMetricsConfig.model_validate({
-        "namespace": "span.metrics",
-        "histogram": {"unit": "MS", "dimensions": [{"name": "url.scheme", "default": "https"}], "explicit": {"buckets": ["100us", "1ms", "2ms", "250ms"]}},
-        "dimensions": [{"name": "http.method", "default": "GET"}, {"name": "http.status_code"}, {"glob": "k8s.*.name"}, {"glob": "db.**.name"}],
-        "calls_dimensions": [{"name": "http.url", "default": "/ping"}],
-        "exemplars": {"enabled": True, "max_per_data_point": 4},
-        "exclude_dimensions": ["status.code"],
-        "aggregation_temporality": "AGGREGATION_TEMPORALITY_CUMULATIVE",
-        "metrics_flush_interval": "15s", "metrics_expiration": "5m", "series_expiration": "5m",
-        "events": {"enabled": True, "dimensions": [{"name": "exception.type"}, {"name": "exception.message"}]},
-        "resource_metrics_key_attributes": ["service.name", "telemetry.sdk.language"], "resource_metrics_cache_size": 100,
-        "include_instrumentation_scope": ["express"], "dimensions_cache_size": 1000, "metric_timestamp_cache_size": 10,
-        "aggregation_cardinality_limit": 5, "add_resource_attributes": True, "enable_metrics_sampling_method": True,
-        "include_collector_instance_id": True,
-    })  # fmt: skip
+    config = SpanMetricsConfig.model_validate(
+        {
+            "namespace": "span.metrics",
+            "histogram": {
+                "unit": "MS",
+                "dimensions": [{"name": "url.scheme", "default": "https"}],
+                "explicit": {"buckets": ["100us", "1ms", "2ms", "250ms"]},
+            },
+            "dimensions": [
+                {"name": "http.method", "default": "GET"},
+                {"name": "http.status_code"},
+                {"glob": "k8s.*.name"},
+                {"glob": "db.**.name"},
+            ],
+            "calls_dimensions": [{"name": "http.url", "default": "/ping"}],
+            "exemplars": {"enabled": True, "max_per_data_point": 4},
+            "exclude_dimensions": ["status.code"],
+            "aggregation_temporality": "AGGREGATION_TEMPORALITY_CUMULATIVE",
+            "metrics_flush_interval": "15s",
+            "metrics_expiration": "5m",
+            "series_expiration": "5m",
+            "events": {"enabled": True, "dimensions": [{"name": "exception.type"}, {"name": "exception.message"}]},
+            "resource_metrics_key_attributes": ["service.name", "telemetry.sdk.language"],
+            "resource_metrics_cache_size": 100,
+            "include_instrumentation_scope": ["express"],
+            "dimensions_cache_size": 1000,
+            "metric_timestamp_cache_size": 10,
+            "aggregation_cardinality_limit": 5,
+            "add_resource_attributes": True,
+            "enable_metrics_sampling_method": True,
+            "include_collector_instance_id": True,
+        }
+    )
     assert config.histogram.bounds == (0.1, 1.0, 2.0, 250.0)
     assert factory.config_type is SpanMetricsConfig
     assert factory.aliases == ("spanmetrics",)

@@ -120,7 +120,7 @@ def user(number):
 
 
 async def test_rule_1_cumulative_sources_over_the_limit_add_up():
-    """Σ named + Σ overflow = Σ truth after every flush, with resets by value and by start time; series stay at the limit."""
+    """Σ named + Σ overflow = Σ truth after every flush, over restarts of sources; series stay within the limit."""
     rng = random.Random(4)
     async with Bench(limit=5, initial="auto") as bench:
         value, total, started = (
@@ -271,9 +271,13 @@ async def test_rule_5_min_and_max_are_kept_on_delta_alone():
     async with Bench(limit=1) as bench:
         for temporality in (DELTA, CUMULATIVE):
             await bench.send(
-                (user(0), [1, 1, 1]), (user(1), [1, 1, 1], {"range": (-3.0, 5.0)}), (user(2), [1, 1, 1], {"range": (0.5, 9.0)}),
-                kind="histogram", temporality=temporality, name=f"t{temporality}",
-            )  # fmt: skip
+                (user(0), [1, 1, 1]),
+                (user(1), [1, 1, 1], {"range": (-3.0, 5.0)}),
+                (user(2), [1, 1, 1], {"range": (0.5, 9.0)}),
+                kind="histogram",
+                temporality=temporality,
+                name=f"t{temporality}",
+            )
         await bench.flush()
         delta, cumulative = (
             bench.series()[0]["api", f"t{temporality}", OVERFLOW[2]] for temporality in (DELTA, CUMULATIVE)
@@ -316,8 +320,12 @@ async def test_rule_5_two_bounds_of_one_source_in_one_batch():
         histogram = resource.scope_metrics.add().metrics.add(name="requests").histogram
         histogram.aggregation_temporality = CUMULATIVE
         for who, counts, bounds, later in (
-            (0, [1, 1], [1.0], 0), (1, [1, 1], [1.0], 0), (2, [2, 2], [5.0], 0), (3, [2, 2], [5.0], 0), (3, [3, 3], [1.0], 1),
-        ):  # fmt: skip
+            (0, [1, 1], [1.0], 0),
+            (1, [1, 1], [1.0], 0),
+            (2, [2, 2], [5.0], 0),
+            (3, [2, 2], [5.0], 0),
+            (3, [3, 3], [1.0], 1),
+        ):
             point = histogram.data_points.add(count=sum(counts), bucket_counts=counts, explicit_bounds=bounds, sum=1)
             point.time_unix_nano, point.start_time_unix_nano = now + later, bench.start + 1
             point.attributes.add(key="user").value.string_value = f"u{who}"
@@ -736,11 +744,19 @@ async def test_report_names_the_attribute_with_most_values():
 @pytest.mark.parametrize(
     ("value", "shape"),
     [
-        ("GET /users/123?query", "GET /users/{id}"), ("/users/123?x=1", "/users/{id}"), ("/v1/embeddings", "/v1/embeddings"), ("/", "/"), ("", ""),
-        ("/a/550e8400-e29b-41d4-a716-446655440000/b", "/a/{id}/b"), ("/c/deadbeef01", "/c/{id}"), ("/m/a@b.c", "/m/{id}"),
-        ("/u/01ARZ3NDEKTSV4RRFFQ69G5FAV", "/u/{id}"), ("/feedback", "/feedback"), ("/" + "9" * 5000, "/" + "9" * 5000),
+        ("GET /users/123?query", "GET /users/{id}"),
+        ("/users/123?x=1", "/users/{id}"),
+        ("/v1/embeddings", "/v1/embeddings"),
+        ("/", "/"),
+        ("", ""),
+        ("/a/550e8400-e29b-41d4-a716-446655440000/b", "/a/{id}/b"),
+        ("/c/deadbeef01", "/c/{id}"),
+        ("/m/a@b.c", "/m/{id}"),
+        ("/u/01ARZ3NDEKTSV4RRFFQ69G5FAV", "/u/{id}"),
+        ("/feedback", "/feedback"),
+        ("/" + "9" * 5000, "/" + "9" * 5000),
     ],
-)  # fmt: skip
+)
 def test_templates(value, shape):
     """The method is kept, the query dropped, identifiers are replaced."""
     assert Templater(TemplateConfig())(value) == shape
@@ -750,10 +766,11 @@ def test_templates(value, shape):
     "keys",
     [
         {"window": "1m"},
-        {"attributes": [{"keys": ["status"], "action": "collapse"}]}, {"limit": -1},
+        {"attributes": [{"keys": ["status"], "action": "collapse"}]},
+        {"limit": -1},
         {"attributes": [{"keys": ["a"], "action": "drop"}, {"keys": ["a"], "action": "template"}]},
     ],
-)  # fmt: skip
+)
 def test_contradictions_are_configuration_errors(keys):
     """They are found before anything starts."""
     with pytest.raises(ValueError, match=r"."):

@@ -174,8 +174,10 @@ SOURCES, TARGETS = 3, 2
 BOUNDS = ((1.0, 2.0), (1.0, 2.0, 4.0), (0.5,), (), None)
 
 NUMBERS = st.one_of(
-    st.integers(0, 40), st.integers(0, 40).map(lambda n: n / 8), st.sampled_from([math.nan, math.inf, -5, 2**40, -1 / 8]),
-)  # fmt: skip
+    st.integers(0, 40),
+    st.integers(0, 40).map(lambda n: n / 8),
+    st.sampled_from([math.nan, math.inf, -5, 2**40, -1 / 8]),
+)
 TIMES = st.integers(1, 12)
 STARTS = st.sampled_from([0, START - 1, START, START, START, START + 1])
 
@@ -196,9 +198,15 @@ def histograms(draw):
     count = sum(buckets) if bounds is not None else draw(st.integers(0, 20))
     count = draw(st.sampled_from([count, count, count, count, count + 1, COUNT_MAX + 1]))
     return Point(
-        draw(st.integers(0, SOURCES - 1)), "histogram", draw(STARTS), draw(TIMES), bounds=bounds, buckets=buckets, count=count,
+        draw(st.integers(0, SOURCES - 1)),
+        "histogram",
+        draw(STARTS),
+        draw(TIMES),
+        bounds=bounds,
+        buckets=buckets,
+        count=count,
         sum=draw(st.one_of(st.none(), st.integers(0, 80).map(lambda n: n / 8))),
-    )  # fmt: skip
+    )
 
 
 def wire_of(points, delta, monotonic):
@@ -244,9 +252,15 @@ def folded(fold, batch):
     points, targets, own_name, delta, monotonic = batch
     keys = np.array([[point.source, 7] for point in points], np.uint64)
     reasons, _ = fold.add(
-        Metrics.from_wire(wire_of(points, delta, monotonic)), np.arange(len(points)), keys, fold.sources.find(keys),
-        np.array([targets[point.source] for point in points], np.int32), np.array([own_name[point.source] for point in points]), START, 1.0,
-    )  # fmt: skip
+        Metrics.from_wire(wire_of(points, delta, monotonic)),
+        np.arange(len(points)),
+        keys,
+        fold.sources.find(keys),
+        np.array([targets[point.source] for point in points], np.int32),
+        np.array([own_name[point.source] for point in points]),
+        START,
+        1.0,
+    )
     return [DROP_REASONS[reason] for reason in reasons.tolist()]
 
 
@@ -349,10 +363,16 @@ def arguments(**changed):
     points, metrics = np.zeros(1, POINT), np.zeros(1, METRIC)
     metrics["type"] = METRIC_SUM
     given = {
-        "points": points, "metrics": metrics, "rows": np.zeros(1, np.intp), "slots": np.zeros(1, np.int32),
-        "targets": np.zeros(1, np.int32), "own_name": np.zeros(1, np.uint8), "sources": np.zeros(1, SOURCE),
-        "accumulators": np.zeros(1, ACCUMULATOR), "reasons": np.zeros(1, np.uint8),
-    }  # fmt: skip
+        "points": points,
+        "metrics": metrics,
+        "rows": np.zeros(1, np.intp),
+        "slots": np.zeros(1, np.int32),
+        "targets": np.zeros(1, np.int32),
+        "own_name": np.zeros(1, np.uint8),
+        "sources": np.zeros(1, SOURCE),
+        "accumulators": np.zeros(1, ACCUMULATOR),
+        "reasons": np.zeros(1, np.uint8),
+    }
     return {**given, **changed}
 
 
@@ -365,12 +385,20 @@ def parented(number):
 @pytest.mark.parametrize(
     "changed",
     [
-        {"rows": np.array([1])}, {"rows": np.array([-1])}, {"slots": np.array([1], np.int32)}, {"targets": np.array([1], np.int32)},
-        {"targets": np.array([-2], np.int32)}, {"points": parented(1)}, {"points": parented(-1)}, {"own_name": np.zeros(2, np.uint8)},
-        {"reasons": np.zeros(0, np.uint8)}, {"sources": np.zeros(1, ACCUMULATOR)}, {"points": np.zeros(4, POINT)[::2]},
+        {"rows": np.array([1])},
+        {"rows": np.array([-1])},
+        {"slots": np.array([1], np.int32)},
+        {"targets": np.array([1], np.int32)},
+        {"targets": np.array([-2], np.int32)},
+        {"points": parented(1)},
+        {"points": parented(-1)},
+        {"own_name": np.zeros(2, np.uint8)},
+        {"reasons": np.zeros(0, np.uint8)},
+        {"sources": np.zeros(1, ACCUMULATOR)},
+        {"points": np.zeros(4, POINT)[::2]},
         {"ended": np.zeros(2, np.uint64)},
     ],
-)  # fmt: skip
+)
 def test_points_outside_their_arrays_are_refused(changed):
     """Every row, slot and record is checked."""
     options = {"full_from": 0, "never_full": False, "ended": changed.pop("ended", None), "now_s": 1.0}
@@ -423,24 +451,44 @@ def histogram_arguments(**changed):
     for name in ("set", "row"):
         accumulators[name] = changed.pop(name, 0)
     given = {
-        "wire": bytes(8), "points": points, "updates": update(is_first=True, is_last=True, is_cumulative=True, is_new=True, counts_in_full=True),
-        "sets": np.zeros(1, np.int32), "rows": np.zeros(1, np.int32), "source_rows": [{"cells": np.zeros((1, 3), np.uint64)}],
-        "accumulator_rows": [{"counts": np.zeros((1, 1), np.uint64)}], "shared": lambda of, into: (np.zeros(1, np.int32), True),
-        "sources": sources, "accumulators": accumulators,
-    }  # fmt: skip
+        "wire": bytes(8),
+        "points": points,
+        "updates": update(is_first=True, is_last=True, is_cumulative=True, is_new=True, counts_in_full=True),
+        "sets": np.zeros(1, np.int32),
+        "rows": np.zeros(1, np.int32),
+        "source_rows": [{"cells": np.zeros((1, 3), np.uint64)}],
+        "accumulator_rows": [{"counts": np.zeros((1, 1), np.uint64)}],
+        "shared": lambda of, into: (np.zeros(1, np.int32), True),
+        "sources": sources,
+        "accumulators": accumulators,
+    }
     return [*{**given, **changed}.values()]
 
 
 @pytest.mark.parametrize(
     "changed",
     [
-        {"buckets": 1}, {"buckets": -1}, {"set": 1}, {"set": -1}, {"row": 1}, {"row": -1}, {"sets": np.array([1], np.int32)},
-        {"rows": np.array([1], np.int32)}, {"rows": np.array([-1], np.int32)}, {"value": 1}, {"value": 1 << 32},
-        {"source_rows": [{"cells": np.zeros((1, 3))}]}, {"accumulator_rows": []},
-        {"set": 1, "source_rows": [{"cells": np.zeros((1, 3), np.uint64)}] * 2,
-         "accumulator_rows": [{"counts": np.zeros((1, 1), np.uint64)}] * 2, "shared": lambda of, into: (np.ones(1, np.int32), True)},
+        {"buckets": 1},
+        {"buckets": -1},
+        {"set": 1},
+        {"set": -1},
+        {"row": 1},
+        {"row": -1},
+        {"sets": np.array([1], np.int32)},
+        {"rows": np.array([1], np.int32)},
+        {"rows": np.array([-1], np.int32)},
+        {"value": 1},
+        {"value": 1 << 32},
+        {"source_rows": [{"cells": np.zeros((1, 3))}]},
+        {"accumulator_rows": []},
+        {
+            "set": 1,
+            "source_rows": [{"cells": np.zeros((1, 3), np.uint64)}] * 2,
+            "accumulator_rows": [{"counts": np.zeros((1, 1), np.uint64)}] * 2,
+            "shared": lambda of, into: (np.ones(1, np.int32), True),
+        },
     ],
-)  # fmt: skip
+)
 def test_histograms_outside_their_stores_are_refused(changed):
     """Offsets, sets, rows of buckets, and the places of buckets."""
     assert add_histograms(*histogram_arguments()) == 0

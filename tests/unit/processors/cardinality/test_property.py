@@ -4,9 +4,9 @@ The reference is slow, plain Python. It keeps what every source has counted, and
 backend does (by name, by time; a restart shows in the start time or in a fall). Doubles are multiples of 1/8, so that
 their sums are exact.
 
-After a restart of the gateway, old sources are baselines (rules 2 and 3): the truth is reduced by exactly what each source
-gained since its last point, unless it is named again under a name that the backend knows. For the backend, too, an old
-series that it does not know is a baseline: its first value was counted before.
+After a restart of the gateway, old sources are baselines (rules 2 and 3): the truth is reduced by exactly what each
+source gained since its last point, unless it is named again under a name that the backend knows. For the backend, too,
+an old series that it does not know is a baseline: its first value was counted before.
 """
 
 import asyncio
@@ -267,15 +267,20 @@ WORLDS = {
     # Attributes are dropped, templated and collapsed: of some sources by several rules, of some by none.
     "rules": Kind(
         lambda number: {
-            "path": f"/users/{number}" if number % 3 == 1 else "/users", "shard": f"s{number % 4}",
-            **({"request": f"r{number}"} if number in {0, 4} else {}), "user": f"u{number // 2}",
+            "path": f"/users/{number}" if number % 3 == 1 else "/users",
+            "shard": f"s{number % 4}",
+            **({"request": f"r{number}"} if number in {0, 4} else {}),
+            "user": f"u{number // 2}",
         },
-        {"attributes": lambda rng: [
-            {"keys": ["request"], "action": "drop"}, {"keys": ["path"], "action": "template"},
-            {"keys": ["shard"], "action": "collapse", "max_values": rng.randint(1, 4)},
-        ]},
+        {
+            "attributes": lambda rng: [
+                {"keys": ["request"], "action": "drop"},
+                {"keys": ["path"], "action": "template"},
+                {"keys": ["shard"], "action": "collapse", "max_values": rng.randint(1, 4)},
+            ]
+        },
     ),
-}  # fmt: skip
+}
 
 
 class World:
@@ -469,7 +474,16 @@ class World:
         if self.kind in TOTALS and self.temporality == CUMULATIVE:
             assert all(len(starts) <= 1 + self.restarts for starts in self.backend.overflow_starts.values())
         if self.kind in TOTALS:
-            scale = min([source.scale for source in self.sources] + [key[1] for parts in self.backend.total.values() for _, c in parts for key in c if isinstance(key, tuple) and len(key) == 3 and key[0] != "0"])  # fmt: skip
+            scale = min(
+                [source.scale for source in self.sources]
+                + [
+                    key[1]
+                    for parts in self.backend.total.values()
+                    for _, c in parts
+                    for key in c
+                    if isinstance(key, tuple) and len(key) == 3 and key[0] != "0"
+                ]
+            )
             for part in WORLDS[self.world].parts:
                 truth = Counter()
                 for source in self.sources:
@@ -482,11 +496,14 @@ class World:
     def check_latest(self):
         now_s = self.clock.monotonic_s()
         live = [
-            source for source in self.sources
-            if source.seen_s is not None and source.number not in self.gone and now_s - source.seen_s < STALE_S - 61
+            source
+            for source in self.sources
+            if source.seen_s is not None
+            and source.number not in self.gone
+            and now_s - source.seen_s < STALE_S - 61
             and source.seen_s > self.reloaded_s  # a source that lost its name is merged from its next point on
             and source.name not in self.backend.now_named
-        ]  # fmt: skip
+        ]
         limbo = any(
             source.seen_s is not None
             and (abs(now_s - source.seen_s - STALE_S) <= 61 or source.seen_s <= self.reloaded_s)
@@ -497,10 +514,12 @@ class World:
         fold = "sum" if self.kind == "updown" else self.kind.partition("/")[2]
         newest = max(source.time for source in live)
         expected = {
-            "sum": sum(source.latest for source in live), "max": max(source.latest for source in live),
-            "min": min(source.latest for source in live), "mean": sum(source.latest for source in live) / len(live),
+            "sum": sum(source.latest for source in live),
+            "max": max(source.latest for source in live),
+            "min": min(source.latest for source in live),
+            "mean": sum(source.latest for source in live) / len(live),
             "last": {source.latest for source in live if source.time == newest},
-        }[fold]  # fmt: skip
+        }[fold]
         point = self.backend.last[OVERFLOW]
         got = point.as_int + point.as_double
         assert got in expected if fold == "last" else got == pytest.approx(expected, abs=1e-12)
@@ -514,12 +533,14 @@ class World:
 
 OPS = st.lists(
     st.tuples(
-        st.sampled_from(["report", "report", "twice", "restart", "again", "end", "silence", "long_silence", "reload", "gateway"]),
+        st.sampled_from(
+            ["report", "report", "twice", "restart", "again", "end", "silence", "long_silence", "reload", "gateway"]
+        ),
         st.integers(0, SOURCES - 1),
     ),
     min_size=3,
     max_size=14,
-)  # fmt: skip
+)
 
 
 async def live(kind, temporality, mode, seed, limit, ops, *, world="plain"):

@@ -21,8 +21,13 @@ class Gateway:
         self.clock = clock or FakeClock()
         self.sink = Sink(Signal.METRICS)
         self.settings = make_settings(
-            factory, signals={Signal.METRICS}, clock=self.clock, outputs={Signal.METRICS: self.sink}, shared=shared, component_id=component_id,
-        )  # fmt: skip
+            factory,
+            signals={Signal.METRICS},
+            clock=self.clock,
+            outputs={Signal.METRICS: self.sink},
+            shared=shared,
+            component_id=component_id,
+        )
         config = CardinalityConfig.model_validate(keys)
         self.sut = hand_over(previous, factory.create(self.settings, config), config)
         self.sent = 0
@@ -232,9 +237,12 @@ async def test_rule_05_histograms_go_to_the_bounds_both_share():
 
     async with Gateway(limit=1) as gateway:
         await gateway.send(
-            histogram([1], [], "a"), histogram([1, 1, 1, 1], [1.0, 2.0, 5.0], "b"), histogram([1, 2, 4, 8], [1.0, 5.0, 9.0], "c"),
-            histogram([1, 1, 1, 1, 1], [1.0, 2.0, 3.0, 5.0], "d"), kind="histogram",
-        )  # fmt: skip
+            histogram([1], [], "a"),
+            histogram([1, 1, 1, 1], [1.0, 2.0, 5.0], "b"),
+            histogram([1, 2, 4, 8], [1.0, 5.0, 9.0], "c"),
+            histogram([1, 1, 1, 1, 1], [1.0, 2.0, 3.0, 5.0], "d"),
+            kind="histogram",
+        )
         point = (await gateway.flush())[OVERFLOW]
         assert list(point.bucket_counts) == [1 + 1 + 1, 1 + 0 + 1, 1 + 2 + 2, 1 + 12 + 1]
         assert point.count == sum(point.bucket_counts) == 4 + 15 + 5
@@ -258,8 +266,12 @@ def exponential(scale, user, *, positive=(), offset=0, zeros=0, threshold=0.0, c
 async def test_rule_05_exponential_histograms_merge_at_the_lower_scale_and_larger_threshold():
     """Indices are halved, rounded down; buckets below the threshold move into the zero bucket."""
     async with Gateway(limit=1) as gateway:
-        await gateway.send(exponential(0, "a"), exponential(1, "b", positive=[1, 2, 3], offset=-1), exponential(0, "c", positive=[5], offset=2),
-                           kind="exponential_histogram")  # fmt: skip
+        await gateway.send(
+            exponential(0, "a"),
+            exponential(1, "b", positive=[1, 2, 3], offset=-1),
+            exponential(0, "c", positive=[5], offset=2),
+            kind="exponential_histogram",
+        )
         point = (await gateway.flush())[OVERFLOW]
         got = Counter({point.positive.offset + i: n for i, n in enumerate(point.positive.bucket_counts) if n})
         assert (point.scale, got) == (0, {-1: 1, 0: 5, 2: 5})
@@ -276,8 +288,13 @@ async def test_rule_05_exponential_histograms_merge_at_the_lower_scale_and_large
 async def test_rule_05_exponential_buckets_stay_within_160():
     """The scale falls until they fit; a point whose buckets do not add up to its count is dropped and counted."""
     async with Gateway(limit=1) as gateway:
-        await gateway.send(exponential(5, "a"), exponential(5, "b", positive=[1] * 160), exponential(5, "c", positive=[1], offset=1000),
-                           exponential(5, "x", positive=[1], count=9), kind="exponential_histogram")  # fmt: skip
+        await gateway.send(
+            exponential(5, "a"),
+            exponential(5, "b", positive=[1] * 160),
+            exponential(5, "c", positive=[1], offset=1000),
+            exponential(5, "x", positive=[1], count=9),
+            kind="exponential_histogram",
+        )
         point = (await gateway.flush())[OVERFLOW]
         assert len(point.positive.bucket_counts) <= 160
         assert (point.scale, sum(point.positive.bucket_counts), point.count) == (2, 161, 161)
@@ -442,15 +459,25 @@ async def test_merged_points_keep_their_context():
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"tenant": {"attribute": "t", "limit": 9, "total": 3}}, "total"), ({"tenant": {"attribute": "t", "limit": 0, "total": 0}}, "limit"),
-        ({"tenant": {"attribute": ""}}, "attribute"), ({"limit": 11, "max_series": 10}, "max_series"), ({"max_series": 0}, "max_series"),
-        ({"group_by": ["service.instance.id"]}, "service.instance.id"), ({"group_by": ["a", "a"]}, "twice"), ({"count": "all"}, "count"),
-        ({"overflow": {"stale_after": "1s"}}, "stale_after"), ({"overflow": {"exemplars": -1}}, "exemplars"),
-        ({"overflow": {"exemplars": 101}}, "exemplars"), ({"state_ttl": "1m"}, "stale_after"), ({"state_limit_mib": 0}, "state_limit_mib"),
-        ({"gauge": [{"metrics": ["*"], "fold": "median"}]}, "fold"), ({"top": {"n": 0}}, "n"), ({"initial": "some"}, "initial"),
+        ({"tenant": {"attribute": "t", "limit": 9, "total": 3}}, "total"),
+        ({"tenant": {"attribute": "t", "limit": 0, "total": 0}}, "limit"),
+        ({"tenant": {"attribute": ""}}, "attribute"),
+        ({"limit": 11, "max_series": 10}, "max_series"),
+        ({"max_series": 0}, "max_series"),
+        ({"group_by": ["service.instance.id"]}, "service.instance.id"),
+        ({"group_by": ["a", "a"]}, "twice"),
+        ({"count": "all"}, "count"),
+        ({"overflow": {"stale_after": "1s"}}, "stale_after"),
+        ({"overflow": {"exemplars": -1}}, "exemplars"),
+        ({"overflow": {"exemplars": 101}}, "exemplars"),
+        ({"state_ttl": "1m"}, "stale_after"),
+        ({"state_limit_mib": 0}, "state_limit_mib"),
+        ({"gauge": [{"metrics": ["*"], "fold": "median"}]}, "fold"),
+        ({"top": {"n": 0}}, "n"),
+        ({"initial": "some"}, "initial"),
         ({"tenant": {"attribute": "t"}, "attributes": [{"keys": ["t"], "action": "drop"}]}, "tenant"),
     ],
-)  # fmt: skip
+)
 def test_bad_configuration_names_its_key(keys, message):
     """A value out of range, or a contradiction."""
     with pytest.raises(ValueError, match=message):
