@@ -1,4 +1,6 @@
-"""Histograms with bounds, in C: bounds and buckets in the bytes of a request, and the gain of each update (rule 5).
+"""Histograms with bounds, in C: bounds and buckets in the bytes of a request, and the gain of each update.
+
+See docs/reference/cardinality.md, rule 5.
 
 Updates come from ``take_updates`` of ``_updates``; ``histograms`` allocates and releases the rows of buckets. Every
 slot, row and offset is checked against its array before it is used, and the GIL is kept, as in ``_updates``.

@@ -1,6 +1,7 @@
 # The records of ``processors.cardinality.records`` as C structs, and what both kernels do with them.
 #
-# ``_updates`` checks when it is imported that the two definitions agree.
+# ``_updates`` checks when it is imported that the two definitions agree. Rules are those of
+# docs/reference/cardinality.md.
 
 cimport numpy as cnp
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t

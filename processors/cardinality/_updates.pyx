@@ -5,7 +5,8 @@ sources up to date; after that ``add_numbers``, or ``add_histograms`` of ``_hist
 to its accumulator and stores the last value of each source. ``tests/unit/processors/cardinality/test_fold.py`` compares
 all of it with a slow implementation in Python.
 
-Keys and slots are the matter of ``collector.model.keytable``, exponential histograms of ``exponential``.
+Rules are those of docs/reference/cardinality.md. Keys and slots are the matter of ``collector.model.keytable``,
+exponential histograms of ``exponential``.
 
 Every slot, row and offset is checked against its array before it is used. The GIL is kept: other code of the event loop
 reads sources and accumulators, and a batch takes less than a millisecond.

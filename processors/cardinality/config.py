@@ -194,7 +194,7 @@ class CardinalityConfig(ComponentConfig):
             )
         if self.state_ttl < self.overflow.stale_after:
             raise ValueError(
-                "state_ttl must not be less than overflow.stale_after, or sources would be forgotten before they are stale"
+                "state_ttl must not be less than overflow.stale_after, or sources would be forgotten too early"
             )
         if self.limit > self.max_series:
             raise ValueError(
@@ -227,7 +227,7 @@ class CardinalityConfig(ComponentConfig):
         return "last"
 
     def unmatchable(self) -> list[tuple[str, str, str]]:
-        """Globs that can never match, as (key, glob, reason): impossible names, or names that an earlier rule matches."""
+        """Globs that can never match as (key, glob, reason): impossible names, or names of an earlier rule."""
         found: list[tuple[str, str, str]] = []
         rule_lists: tuple[tuple[str, tuple[LimitOverride | GaugeRule, ...]], ...] = (
             ("overrides", self.overrides),

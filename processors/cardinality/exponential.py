@@ -1,4 +1,6 @@
-"""Exponential histograms (rule 5): merged at the lower scale, at most 160 buckets per side, the larger zero threshold.
+"""Exponential histograms: merged at the lower scale, at most 160 buckets per side, the larger zero threshold.
+
+See docs/reference/cardinality.md, rule 5.
 
 Each accumulator has a scale and a zero threshold. The buckets of every update are brought to them before they are
 added; if an update requires a lower scale or a larger threshold, the accumulator is brought to it first.

@@ -1,4 +1,6 @@
-"""Histograms with bounds (rule 5): equal bounds add up, others are merged at the bounds that both share, and counted.
+"""Histograms with bounds: equal bounds add up, others are merged at the bounds that both share, and counted.
+
+See docs/reference/cardinality.md, rule 5.
 
 A written histogram keeps the bounds of its first source. A count in a bucket that it does not have goes up to the next
 bound that both share, at last into +Inf: cumulative counts at shared bounds stay exact, at other bounds they are too

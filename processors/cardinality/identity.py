@@ -43,7 +43,7 @@ class ContextKeys:
         self._keys: dict[Context, U64] = {}
 
     def key(self, context: Context) -> tuple[Context, U64 | None]:
-        """The context of what is written, and a key to be xored with the keys of its series; None: they are unchanged."""
+        """The context of what is written, and a key to xor with the keys of its series; None: they are unchanged."""
         # Where the sender runs says nothing about whose data it is.
         context = Context(context.metadata, context.tenant, context.claims)
         if context == EMPTY_CONTEXT:

@@ -1,7 +1,7 @@
 """The records that ``cardinality`` keeps of sources and of the series it writes, and those of the points of a batch.
 
 SOURCE and ACCUMULATOR are the columns of a ``KeyTable`` and, in ``_records.pxd``, C structs: a source occupies one or
-two cache lines, however many of its fields are used.
+two cache lines, however many of its fields are used. Rules are those of docs/reference/cardinality.md.
 """
 
 from typing import Final

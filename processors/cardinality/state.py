@@ -1,7 +1,8 @@
 """Everything that ``cardinality`` knows between batches: what a reload hands over, and what a storage could keep.
 
 The keys of the tables are made with the secret of the process (``collector.model.keys``). A stored state would need
-keys that are made with a key stored beside it (``series_key(batch, key)``); nothing else is bound to the process.
+keys that are made with a key stored beside it (``series_key(batch, key)``); nothing else is bound to the process. Rules
+are those of docs/reference/cardinality.md.
 """
 
 import numpy as np
