@@ -1,4 +1,1 @@
-"""Connectors: one folder each.
-
-No component imports a sibling; what several share has a package of its own in collector.
-"""
+"""Connectors, one folder each. They do not import each other; what several share is in a package of ``collector``."""

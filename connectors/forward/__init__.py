@@ -1,4 +1,4 @@
-"""The ``forward`` connector: joins pipelines of one signal."""
+"""Connector ``forward``: joins pipelines of one signal."""
 
 from connectors.forward.forward import factory
 

@@ -1,4 +1,4 @@
-"""Passes every batch on, unchanged, to each pipeline that lists it as receiver: to merge pipelines, or to split one. No routing."""
+"""Passes every batch on unchanged to all pipelines that list it as a receiver: to merge pipelines or to split one."""
 
 from collector.api import ComponentKind, Connector, Factory, Settings, Stability
 from collector.model import Batch, Signal
@@ -12,25 +12,25 @@ class ForwardConfig(ComponentConfig):
 
 
 class ForwardConnector(Connector):
-    """Holds nothing."""
+    """Passes batches on; holds nothing."""
 
     def __init__(self, settings: Settings) -> None:
         self._outputs = settings.outputs
 
     async def consume(self, batch: Batch) -> None:
-        """Pass it on."""
+        """Pass the batch to the output of its signal."""
         await self._outputs[batch.signal].consume(batch)
 
 
-def _create(settings: Settings, config: ForwardConfig) -> ForwardConnector:
-    del config
+def create(settings: Settings, config: ForwardConfig) -> ForwardConnector:  # noqa: ARG001 - there are no options
+    """A connector for all signals."""
     return ForwardConnector(settings)
 
 
 factory = Factory(
     component_type="forward",
     config_type=ForwardConfig,
-    create=_create,
+    create=create,
     stability=Stability.BETA,
     signals=frozenset(Signal),
     kind=ComponentKind.CONNECTOR,

@@ -1,6 +1,4 @@
-"""Factory of the connector ``service_graph``."""
-
-from typing import Any
+"""The factory of the connector ``service_graph``."""
 
 from collector.api import ComponentKind, Factory, Settings, Stability, Trait
 from collector.model import Signal
@@ -10,14 +8,15 @@ from connectors.service_graph.service_graph import ServiceGraphConnector
 __all__ = ["factory"]
 
 
-def _create(settings: Settings, config: Any) -> ServiceGraphConnector:
+def create(settings: Settings, config: ServiceGraphConfig) -> ServiceGraphConnector:
+    """A connector that pairs spans and emits metrics of the requests between services."""
     return ServiceGraphConnector(settings, config)
 
 
 factory = Factory(
     component_type="service_graph",
     config_type=ServiceGraphConfig,
-    create=_create,
+    create=create,
     stability=Stability.BETA,
     signals=frozenset({Signal.TRACES}),
     kind=ComponentKind.CONNECTOR,

@@ -1,50 +1,48 @@
-"""The ``service_graph`` connector: takes spans, emits metrics of the requests between services.
+"""Connector ``service_graph``: receives spans and emits metrics of the requests between services.
 
-Source: open-telemetry/opentelemetry-collector-contrib connector/servicegraphconnector v0.156 (what is counted, names,
-    labels, intervals).
+Source of what is counted, of names, labels and intervals: open-telemetry/opentelemetry-collector-contrib
+connector/servicegraphconnector v0.156.
 """
 
-import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from collector.api import Connector, ConsumeError, Host, Settings
+from collector.api import Connector, ConsumeError, Host, PeriodicTask, Settings
 from collector.model import Batch, MetricsBuilder, Signal, Traces
 from connectors.service_graph.config import ServiceGraphConfig
-from connectors.service_graph.pairing import Edges, Store, unpaired
-from connectors.service_graph.series import Series, shifted
-from connectors.service_graph.spans import Halves, read
-from connectors.service_graph.tally import SpanTally
-from connectors.service_graph.texts import Texts
+from connectors.service_graph.pairing import Edges, SpanStore, resolve_unpaired
+from connectors.service_graph.series import Series, shift_times
+from connectors.service_graph.span_counter import SpanCounter
+from connectors.service_graph.spans import RequestSides, read_sides
+from connectors.service_graph.text_codes import TextCodes
 
 __all__ = ["ServiceGraphConnector"]
 
 
 @dataclass(slots=True)
 class _State:
-    """What goes on over a reload."""
+    """What a successor continues after a reload."""
 
-    texts: Texts
-    store: Store
+    texts: TextCodes
+    store: SpanStore
     series: Series
-    unpaired: SpanTally
-    dropped: SpanTally
+    unpaired: SpanCounter
+    dropped: SpanCounter
     start_unix_nano: int
-    """Nothing had been counted of a series that is not there since this time."""
+    """The start time of series that do not exist yet: nothing of them has been counted since then."""
     last_time_unix_nano: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _HandedOver:
     state: _State | None
-    """None: the successor makes other series."""
+    """None: the successor makes different series and starts afresh."""
 
 
 class ServiceGraphConnector(Connector):
-    """See the module."""
+    """Pairs spans, counts the requests and emits the metrics on every flush."""
 
     def __init__(self, settings: Settings, config: ServiceGraphConfig) -> None:
         self._settings = settings
@@ -53,10 +51,13 @@ class ServiceGraphConnector(Connector):
         self.state = self._new_state(settings.start_time_unix_nano or settings.clock.time_unix_nano())
         self._is_handed_over = False
         self._is_stopped = False
-        self._flushing = asyncio.Lock()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._flush_task = PeriodicTask(self._flush, config.metrics_flush_interval, self._clock)
+        self._expiry_tasks = [
+            PeriodicTask(self._expire_store, config.store_expiration_loop_s, self._clock),
+            PeriodicTask(self._expire_series, config.cache_loop_s, self._clock),
+        ]
         telemetry = settings.telemetry
-        # The Collector's names.
+        # The names of these three are the Collector's.
         self._dropped = telemetry.counter(
             "otelcol_connector_servicegraph_dropped_spans", "Spans dropped when trying to add edges"
         )
@@ -66,122 +67,117 @@ class ServiceGraphConnector(Connector):
         )
         self._overflowed = telemetry.counter(
             "tailrace_service_graph_overflow_edges",
-            "Edges counted in the overflow series: aggregation_cardinality_limit was reached",
+            "Edges counted in the overflow series because aggregation_cardinality_limit was reached",
         )
         telemetry.gauge(
             "tailrace_service_graph_waiting_spans",
             "Spans waiting for their pair",
             read=lambda: float(self.held_items()),
         )
-        telemetry.gauge("tailrace_service_graph_series", "Series held", read=lambda: float(len(self.state.series)))
+        telemetry.gauge("tailrace_service_graph_series", "Series in memory", read=lambda: float(len(self.state.series)))
 
     def _new_state(self, start_unix_nano: int) -> _State:
         labels = (
             {"collector.instance.id": self._settings.instance_id} if self.config.include_collector_instance_id else {}
         )
         return _State(
-            texts=Texts(),
-            store=Store(len(self.config.dimensions)),
+            texts=TextCodes(),
+            store=SpanStore(len(self.config.dimensions)),
             series=Series(self.config, labels),
-            unpaired=SpanTally(
+            unpaired=SpanCounter(
                 "traces_service_graph_unpaired_spans_total", labels, limit=self.config.aggregation_cardinality_limit
             ),
-            dropped=SpanTally(
+            dropped=SpanCounter(
                 "traces_service_graph_dropped_spans_total", labels, limit=self.config.aggregation_cardinality_limit
             ),
             start_unix_nano=start_unix_nano,
         )
 
-    def hand_over(self, config: ServiceGraphConfig) -> "_HandedOver":
-        """The spans that wait for their pair and the series, if the successor makes the same series."""
+    def hand_over(self, config: ServiceGraphConfig) -> _HandedOver:
+        """The waiting spans and the series, if the successor makes the same series."""
         self._is_handed_over = self.config.same_series(config)
         return _HandedOver(self.state if self._is_handed_over else None)
 
     def take_over(self, state: object) -> bool:
-        """Continue both. Other series begin now: of what the predecessor counted, nothing may be counted again."""
+        """Continue the predecessor's state. Different series start now, so that nothing is counted a second time."""
         if not isinstance(state, _HandedOver):
             return False
         self.state = state.state or self._new_state(self._clock.time_unix_nano())
         return True
 
-    async def start(self, host: Host) -> None:  # noqa: ARG002 - it needs nothing of the host
-        """Begin the loops."""
-        loops = [
-            (self.config.store_expiration_loop_s, self._expire_store),
-            (self.config.cache_loop_s, self._expire_series),
-        ]
+    async def start(self, host: Host) -> None:  # noqa: ARG002 - it needs nothing from the host
+        """Start expiring, and flushing unless every batch is followed by a flush."""
+        for task in self._expiry_tasks:
+            task.start()
         if self.config.metrics_flush_interval:
-            loops.append((self.config.metrics_flush_interval, self._flush))
-        self._tasks = [asyncio.ensure_future(self._every(interval_s, work)) for interval_s, work in loops]
+            self._flush_task.start()
 
     async def shutdown(self) -> None:
         """Count the waiting spans as unpaired and emit the last state, unless a successor continues both."""
-        async with self._flushing:  # what is on its way gets there
-            tasks, self._tasks = self._tasks, []
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        is_handed_over, self._is_handed_over = self._is_handed_over, False
-        if not self._is_stopped and not is_handed_over:
-            self._leave_store(self.state.store.expire())
-            await self._flush()
-        self._is_stopped = True
+        for task in (self._flush_task, *self._expiry_tasks):
+            await task.stop()
+        async with self._flush_task.lock:  # a flush that ``consume`` has begun ends first
+            is_handed_over, self._is_handed_over = self._is_handed_over, False
+            if not self._is_stopped and not is_handed_over:
+                self._settle_expired(self.state.store.expire())
+                await self._flush()
+            self._is_stopped = True
 
     def held_items(self) -> int:
-        """Spans that wait for their pair."""
+        """How many spans wait for their pair."""
         return len(self.state.store)
 
     async def consume(self, batch: Batch) -> None:
-        """Count the requests that are complete, keep the spans that wait for their pair."""
+        """Count the requests that are complete; spans without a pair wait for it."""
         assert isinstance(batch, Traces)
-        self._take(batch)
+        self._pair(batch)
         if not self.config.metrics_flush_interval:
-            await self._flush()
+            async with self._flush_task.lock:
+                await self._flush()
 
-    def _take(self, batch: Traces) -> None:
+    def _pair(self, batch: Traces) -> None:
         state, telemetry = self.state, self._settings.telemetry
-        halves, nameless_count = read(batch, self.config, state.texts)
+        sides, nameless_count = read_sides(batch, self.config, state.texts)
         if nameless_count:
             telemetry.dropped(Signal.TRACES, nameless_count, "no_service_name")
-        # Whatever does not wait afterwards has become part of a number (or, as INTERNAL spans, of none: they say
-        # nothing of a request).
+        # Every span that does not wait afterwards has been counted, or is of a kind that is not part of a request.
         folded = batch.item_count - nameless_count
-        if halves is not None:
+        if sides is not None:
             held_before = len(state.store)
-            if halves.is_root.any():  # no pair can come: they need not wait for it as they do in the Collector
-                roots, halves = halves.take(halves.is_root), halves.take(~halves.is_root)
+            if sides.is_root.any():  # they have no pair, so they do not wait as they would in the Collector
+                roots, sides = sides.take(sides.is_root), sides.take(~sides.is_root)
                 self._opened.add(len(roots))
-                self._settle(roots)
-            if len(halves):
+                self._count_unpaired(roots)
+            if len(sides):
                 store = self.config.store
-                pairs = state.store.add(halves, now_s=self._clock.monotonic_s(), ttl_s=store.ttl, limit=store.max_items)
-                self._opened.add(pairs.opened_count)
-                self._count(pairs.edges)
-                self._expired.add(len(pairs.expired))
-                self._settle(pairs.expired)
-                if pairs.homeless_count:
-                    self._dropped.add(pairs.homeless_count)
-                    telemetry.dropped(Signal.TRACES, pairs.homeless_count, "store_full")
-                    state.dropped.add(pairs.homeless, state.texts, self._clock.monotonic_s(), state.start_unix_nano)
-                    folded -= pairs.homeless_count
+                result = state.store.add(sides, now_s=self._clock.monotonic_s(), ttl_s=store.ttl, limit=store.max_items)
+                self._opened.add(result.opened_count)
+                self._count(result.edges)
+                self._expired.add(len(result.expired))
+                self._count_unpaired(result.expired)
+                if result.rejected_count:
+                    self._dropped.add(result.rejected_count)
+                    telemetry.dropped(Signal.TRACES, result.rejected_count, "store_full")
+                    state.dropped.add(result.rejected, state.texts, self._clock.monotonic_s(), state.start_unix_nano)
+                    folded -= result.rejected_count
             folded += held_before - len(state.store)
         telemetry.folded(Signal.TRACES, folded)
         self._compact_texts()
 
-    def _leave_store(self, halves: Halves) -> None:
-        """Spans whose pair did not come in time."""
-        if len(halves):
-            self._expired.add(len(halves))
-            self._settle(halves)
-            self._settings.telemetry.folded(Signal.TRACES, len(halves))
+    def _settle_expired(self, sides: RequestSides) -> None:
+        """Count spans that have left the store because their pair did not arrive in time."""
+        if len(sides):
+            self._expired.add(len(sides))
+            self._count_unpaired(sides)
+            self._settings.telemetry.folded(Signal.TRACES, len(sides))
 
-    def _settle(self, halves: Halves) -> None:
-        """Count spans that stay alone: as edges of virtual nodes, or as unpaired."""
-        if len(halves):
+    def _count_unpaired(self, sides: RequestSides) -> None:
+        """Count spans without a pair: as edges with virtual nodes, or as unpaired spans."""
+        if len(sides):
             state = self.state
-            result = unpaired(halves, state.texts, virtual_nodes=bool(self.config.virtual_node_peer_attributes))
+            result = resolve_unpaired(sides, state.texts, virtual_nodes=bool(self.config.virtual_node_peer_attributes))
             self._count(result.edges)
-            state.unpaired.add(result.lone, state.texts, self._clock.monotonic_s(), state.start_unix_nano)
+            state.unpaired.add(result.unpaired, state.texts, self._clock.monotonic_s(), state.start_unix_nano)
 
     def _count(self, edges: Edges) -> None:
         state = self.state
@@ -196,43 +192,36 @@ class ServiceGraphConnector(Connector):
             self._overflowed.add(overflow_count)
 
     def _compact_texts(self) -> None:
-        """Names of services and peers that are gone would be kept for ever."""
+        """Forget names of services and peers that no waiting span has, once there are many."""
         state = self.state
         if state.texts.is_crowded:
             state.store.recode(state.texts.compact(state.store.codes_in_use()))
 
-    # From the clock.
-
-    async def _every(self, interval_s: float, work: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            await self._clock.sleep(interval_s)
-            await work()
+    # Periodic work.
 
     async def _expire_store(self) -> None:
-        self._leave_store(self.state.store.expire(self._clock.monotonic_s()))
+        self._settle_expired(self.state.store.expire(self._clock.monotonic_s()))
 
     async def _expire_series(self) -> None:
         state, now_s = self.state, self._clock.monotonic_s()
         if state.series.expire(now_s) + state.unpaired.expire(now_s) + state.dropped.expire(now_s):
-            # A series that comes back begins at 0 again: later than the last point it had.
+            # A series that comes back begins at 0 again; its start must be later than the last point it had.
             state.start_unix_nano = max(self._clock.time_unix_nano(), state.last_time_unix_nano)
 
     async def _flush(self) -> None:
-        """Emit a point of every series."""
-        async with self._flushing:
-            state = self.state
-            # Never backwards, whatever the clock does: points out of order are refused.
-            now = state.last_time_unix_nano = max(self._clock.time_unix_nano(), state.last_time_unix_nano + 1)
-            offset_nano = round(self.config.metrics_timestamp_offset * 1e9)
-            time_unix_nano = int(shifted(np.array([now], np.uint64), offset_nano)[0])
-            builder = MetricsBuilder()
-            scope = builder.scope(builder.resource(), "traces_service_graph")
-            for part in (state.series, state.unpaired, state.dropped):
-                part.write(builder, scope, time_unix_nano=time_unix_nano, offset_nano=offset_nano)
-            batch = builder.build()
-            if batch.item_count:
-                self._settings.telemetry.created(Signal.METRICS, batch.item_count)
-                # An exporter that waits for its backend may have given up: it has counted that, and the next points say
-                # the same and more.
-                with contextlib.suppress(ConsumeError):
-                    await self._settings.outputs[Signal.METRICS].consume(batch)
+        """Emit a point of every series. The caller holds ``_flush_task.lock``."""
+        state = self.state
+        # Also if the clock was set back, time does not run backwards: backends refuse points that are out of order.
+        now = state.last_time_unix_nano = max(self._clock.time_unix_nano(), state.last_time_unix_nano + 1)
+        offset_nano = round(self.config.metrics_timestamp_offset * 1e9)
+        time_unix_nano = int(shift_times(np.array([now], np.uint64), offset_nano)[0])
+        builder = MetricsBuilder()
+        scope = builder.scope(builder.resource(), "traces_service_graph")
+        for part in (state.series, state.unpaired, state.dropped):
+            part.write(builder, scope, time_unix_nano=time_unix_nano, offset_nano=offset_nano)
+        batch = builder.build()
+        if batch.item_count:
+            self._settings.telemetry.created(Signal.METRICS, batch.item_count)
+            # The component that refused the batch has counted it; the next flush has the same counts or higher ones.
+            with contextlib.suppress(ConsumeError):
+                await self._settings.outputs[Signal.METRICS].consume(batch)

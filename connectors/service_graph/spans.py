@@ -1,6 +1,7 @@
-"""What each CLIENT, PRODUCER, SERVER or CONSUMER span says of a request, as columns.
+"""Columns of the CLIENT, PRODUCER, SERVER and CONSUMER spans of a batch: each is one side of a request.
 
-A request's client span and server span have one key: trace id and the client's span id, which is the server's parent.
+Both sides of a request have the same key: the trace id and the span id of the client, which is the parent of the server
+span.
 """
 
 from dataclasses import dataclass
@@ -8,9 +9,9 @@ from typing import Final
 
 import numpy as np
 
-from collector.model import StringColumn, Traces, combine_keys
+from collector.model import Traces, combine_keys
 from collector.model.arrays import F64, I32, U8, U64, Array, Mask
-from collector.otlp.consistent_sampling import RANDOMNESS_BITS, read_trace_state
+from collector.otlp.adjusted_count import adjusted_counts
 from collector.otlp.semantics import (
     SPAN_KIND_CLIENT,
     SPAN_KIND_CONSUMER,
@@ -19,51 +20,52 @@ from collector.otlp.semantics import (
     STATUS_CODE_ERROR,
 )
 from connectors.service_graph.config import ServiceGraphConfig
-from connectors.service_graph.texts import Texts
+from connectors.service_graph.text_codes import TextCodes
 
-__all__ = ["CONNECTION_TYPES", "DATABASE", "MESSAGING", "UNSET", "VIRTUAL", "Halves", "read"]
+__all__ = ["CONNECTION_TYPES", "DATABASE", "MESSAGING", "UNSET", "VIRTUAL", "RequestSides", "read_sides"]
 
 
 UNSET, MESSAGING, DATABASE, VIRTUAL = range(4)
 CONNECTION_TYPES: Final = ("", "messaging_system", "database", "virtual_node")
-_WHOLE: Final = 1 << RANDOMNESS_BITS
-_ADJUSTED_MAX: Final = 2.0**32
-"""A sampler that keeps fewer than one in 4 billion is none: one such span must not fill the counters."""
 
 
 @dataclass(frozen=True, slots=True)
-class Halves:
-    """One side of a request a row; codes are of ``Texts``."""
+class RequestSides:
+    """One side of a request per row. Texts are codes of ``TextCodes``; 0: there is none."""
 
     key: U64
     is_client: Mask
     is_root: Mask
-    """A server without a parent: nobody we know has called it."""
+    """A server span without a parent: its caller sends no spans."""
     service: I32
     database: I32
-    """The database's name: such a client is a whole request; else 0."""
+    """The name of the database; a client with one is a complete request on its own."""
     peer: I32
-    """What a client says of the server nobody may see; else 0."""
+    """A client's name for its server, which is used if no server span arrives."""
     connection: U8
+    """An index of ``CONNECTION_TYPES``."""
     failed: Mask
     seconds: F64
     weight: F64
-    """How many requests the span stands for (``ot=th``), 1 where it was not sampled."""
+    """How many requests the span stands for: its adjusted count."""
     dimensions: I32
-    """I32[n, d]."""
+    """I32[n, d]: the values of the configured dimensions."""
 
     def __len__(self) -> int:
         return len(self.key)
 
-    def take(self, rows: Array) -> "Halves":
-        """The rows of a mask or of indices."""
+    def take(self, rows: Array) -> "RequestSides":
+        """Some rows: a mask or indices."""
         if rows.dtype == np.bool_:
-            rows = np.flatnonzero(rows)  # once, not a column
-        return Halves(*(getattr(self, name)[rows] for name in self.__slots__))
+            rows = np.flatnonzero(rows)  # once, instead of once per column
+        return RequestSides(*(getattr(self, name)[rows] for name in self.__slots__))
 
 
-def read(batch: Traces, config: ServiceGraphConfig, texts: Texts) -> tuple[Halves | None, int]:
-    """The sides of requests in the batch, in its order (None: there is none), and how many spans have a kind but no service name."""
+def read_sides(batch: Traces, config: ServiceGraphConfig, texts: TextCodes) -> tuple[RequestSides | None, int]:
+    """The sides of requests in a batch, and how many spans would be one but have no service name.
+
+    The sides are in the order of the batch; None: there are none.
+    """
     kinds = batch.field("kind")
     rows = np.flatnonzero((kinds >= SPAN_KIND_SERVER) & (kinds <= SPAN_KIND_CONSUMER))
     if not len(rows):
@@ -92,7 +94,7 @@ def read(batch: Traces, config: ServiceGraphConfig, texts: Texts) -> tuple[Halve
     dimensions = np.zeros((len(rows), len(config.dimensions)), np.int32)
     for column, key in enumerate(config.dimensions):
         dimensions[:, column] = _first_text(batch, (key,), texts, rows, resources, keep_empty=True)
-    halves = Halves(
+    sides = RequestSides(
         key=combine_keys(trace_ids, np.where(is_client, batch.field("span_id")[rows], parents)),
         is_client=is_client,
         is_root=~is_client & (parents == 0),
@@ -102,43 +104,26 @@ def read(batch: Traces, config: ServiceGraphConfig, texts: Texts) -> tuple[Halve
         connection=connection,
         failed=batch.field("status_code")[rows] == STATUS_CODE_ERROR,
         seconds=np.where(end > start, end - start, np.uint64(0)) / 1e9,
-        weight=_weights(batch.field("trace_state"), rows),
+        weight=adjusted_counts(batch.field("trace_state").take(rows))[0],
         dimensions=dimensions,
     )
-    return halves, nameless_count
+    return sides, nameless_count
 
 
 def _first_text(
-    batch: Traces, keys: tuple[str, ...], texts: Texts, rows: Array, resources: I32, *, keep_empty: bool = False
+    batch: Traces, keys: tuple[str, ...], texts: TextCodes, rows: Array, resources: I32, *, keep_empty: bool = False
 ) -> I32:
-    """The first of ``keys`` that is present, in the resource or else on the span."""
-    found = np.zeros(len(rows), np.int32)
+    """The code of the first of ``keys`` that is present, in the resource or else on the span."""
+    codes = np.zeros(len(rows), np.int32)
     for key in keys:
-        for table, where in (("resources", resources), ("item", rows)):
-            if not found.all():
-                found = np.where(found == 0, _text(batch, key, table, texts, where, keep_empty=keep_empty), found)
-    return found
+        for table, table_rows in (("resources", resources), ("item", rows)):
+            if not codes.all():
+                codes = np.where(codes == 0, _text(batch, key, table, texts, table_rows, keep_empty=keep_empty), codes)
+    return codes
 
 
-def _text(batch: Traces, key: str, table: str, texts: Texts, rows: Array, *, keep_empty: bool = False) -> I32:
-    """The attribute as text at ``rows`` of the table."""
+def _text(batch: Traces, key: str, table: str, texts: TextCodes, rows: Array, *, keep_empty: bool = False) -> I32:
+    """The code of the attribute at ``rows`` of the table."""
     if batch.attributes(table).code_of(key) < 0:
         return np.zeros(len(rows), np.int32)
     return texts.codes(batch.attribute(key, table).as_text(), rows, keep_empty=keep_empty)
-
-
-def _weights(states: StringColumn, rows: Array) -> F64:
-    """The adjusted counts: 1 / the probability the span was kept with. Source: tracestate-probability-sampling, "Adjusted counts"."""
-    if not states.present.any():
-        return np.ones(len(rows))
-    counts = np.array([*map(_adjusted_count, states.distinct), 1.0])
-    found: F64 = counts[states.codes[rows]]
-    return found
-
-
-def _adjusted_count(trace_state: str) -> float:
-    state = read_trace_state(trace_state)
-    if state.threshold is None or not state.is_valid:
-        return 1.0
-    # in integers: as a float the largest threshold is the whole
-    return min(_WHOLE / (_WHOLE - state.threshold), _ADJUSTED_MAX)

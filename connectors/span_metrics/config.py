@@ -1,4 +1,4 @@
-"""What the user writes for ``span_metrics``: the Collector's keys and defaults, and some of ours.
+"""Configuration of ``span_metrics``: the Collector's keys and defaults, and some keys of our own.
 
 Source: opentelemetry-collector-contrib connector/spanmetricsconnector (0.155 to 0.165), config.go and factory.go.
 """
@@ -26,9 +26,24 @@ __all__ = [
 
 DEFAULT_NAMESPACE: Final = "traces.span.metrics"
 DEFAULT_BUCKETS_S: Final = (
-    0.002, 0.004, 0.006, 0.008, 0.010, 0.050, 0.1, 0.2, 0.4, 0.8, 1.0, 1.4, 2.0, 5.0, 10.0, 15.0,
-)  # fmt: skip
-COMMON: Final = ("service.name", "span.name", "span.kind", "status.code")
+    0.002,
+    0.004,
+    0.006,
+    0.008,
+    0.010,
+    0.050,
+    0.1,
+    0.2,
+    0.4,
+    0.8,
+    1.0,
+    1.4,
+    2.0,
+    5.0,
+    10.0,
+    15.0,
+)
+DEFAULT_DIMENSIONS: Final = ("service.name", "span.name", "span.kind", "status.code")
 INSTANCE: Final = "collector.instance.id"
 SCOPE_NAME: Final = "span.instrumentation.scope.name"
 SCOPE_VERSION: Final = "span.instrumentation.scope.version"
@@ -39,22 +54,22 @@ _DIMENSIONS_MAX: Final = 64
 
 
 class Dimension(ComponentConfig):
-    """One attribute more in a metric: exactly one of ``name`` and ``glob``."""
+    """An attribute that becomes a dimension: exactly one of ``name`` and ``glob``."""
 
     name: str = ""
-    """Key of an attribute of the span, else of its resource."""
+    """The key of an attribute of the span, else of its resource."""
     default: str | None = None
-    """With ``name``: the value of spans that lack it; without, they lack the dimension too."""
+    """With ``name``: the value for spans without the attribute; unset: they do not have the dimension."""
     glob: str = Field(default="", max_length=_GLOB_MAX_CHARS)
-    """Every key that matches becomes a dimension; ``*`` stops at a dot, ``**`` does not."""
+    """Every key that matches becomes a dimension; ``*`` does not match a dot, ``**`` does."""
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
         if bool(self.name) == bool(self.glob):
-            raise ValueError("a dimension has exactly one of name and glob")
+            raise ValueError("a dimension needs exactly one of name and glob")
         if self.glob:
             if self.default is not None:
-                raise ValueError(f"glob {self.glob!r}: a default goes with name only")
+                raise ValueError(f"glob {self.glob!r}: default can only be used together with name")
             compile_glob(self.glob)
         return self
 
@@ -65,7 +80,7 @@ class ExplicitConfig(ComponentConfig):
     null_means_default: ClassVar[bool] = False
 
     buckets: tuple[Duration, ...] | None = Field(default=None, max_length=_BUCKETS_MAX)
-    """Upper bounds, ascending."""
+    """The upper bounds, ascending."""
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -73,7 +88,7 @@ class ExplicitConfig(ComponentConfig):
         if any(bound <= 0 for bound in bounds):
             raise ValueError("buckets must be greater than 0")
         if any(left >= right for left, right in pairwise(bounds)):
-            raise ValueError("buckets must ascend")
+            raise ValueError("buckets must be in ascending order, each bound once")
         return self
 
 
@@ -81,7 +96,7 @@ class ExponentialConfig(ComponentConfig):
     """Buckets that grow with the values."""
 
     max_size: int = Field(default=160, ge=0, le=16384)
-    """Buckets of a series at most; 0: 160."""
+    """How many buckets a series may have; 0: 160."""
 
     @model_validator(mode="after")
     def _useful(self) -> Self:
@@ -91,7 +106,7 @@ class ExponentialConfig(ComponentConfig):
 
     @property
     def size(self) -> int:
-        """Buckets at most."""
+        """How many buckets a series may have."""
         return self.max_size or 160
 
 
@@ -101,10 +116,10 @@ class HistogramConfig(ComponentConfig):
     disable: bool = False
     unit: Literal["ms", "s"] = "ms"
     explicit: ExplicitConfig | None = None
-    """Without ``explicit`` and ``exponential``: explicit, 2ms to 15s in 16 buckets."""
+    """Without ``explicit`` and ``exponential``: 16 explicit bounds from 2ms to 15s."""
     exponential: ExponentialConfig | None = None
     dimensions: tuple[Dimension, ...] = Field(default=(), max_length=_DIMENSIONS_MAX)
-    """Of the duration metric alone."""
+    """Dimensions that only the duration metric has."""
 
     @model_validator(mode="before")
     @classmethod
@@ -121,12 +136,12 @@ class HistogramConfig(ComponentConfig):
 
     @property
     def nanoseconds(self) -> float:
-        """Of the unit."""
+        """The unit in nanoseconds."""
         return 1e9 if self.unit == "s" else 1e6
 
     @property
     def bounds(self) -> tuple[float, ...]:
-        """Explicit bounds in the unit; the doubles the Collector would write: whole nanoseconds, divided once."""
+        """Explicit bounds in the unit, as the doubles that the Collector writes: whole nanoseconds, divided once."""
         buckets = (
             self.explicit.buckets
             if self.explicit is not None and self.explicit.buckets is not None
@@ -141,7 +156,7 @@ class ExemplarsConfig(ComponentConfig):
     enabled: bool = False
     max_per_data_point: int = Field(default=5, ge=0, le=100)
     only_kept: str = ""
-    """Ours. Id of a sampling processor: only traces it kept."""
+    """Ours. The id of a sampling processor: only traces that it kept become exemplars."""
 
 
 class EventsConfig(ComponentConfig):
@@ -149,12 +164,12 @@ class EventsConfig(ComponentConfig):
 
     enabled: bool = False
     dimensions: tuple[Dimension, ...] = Field(default=(), max_length=_DIMENSIONS_MAX)
-    """Attributes of the span, else the event, else the resource. Needed if enabled."""
+    """Attributes of the span, else of the event, else of the resource. Required if enabled."""
 
     @model_validator(mode="after")
     def _has_dimensions(self) -> Self:
         if self.enabled and not self.dimensions:
-            raise ValueError("events need dimensions, for example [{name: exception.type}]")
+            raise ValueError("events.enabled requires dimensions, for example [{name: exception.type}]")
         return self
 
 
@@ -162,57 +177,60 @@ class SpanMetricsConfig(ComponentConfig):
     """Calls, errors and durations of spans, as metrics."""
 
     names: Literal["collector", "http"] = "collector"
-    """Ours. http: http_requests_total and http_request_duration_seconds, in the seconds and labels dashboards expect."""
+    """Ours. ``http``: the metrics http_requests_total and http_request_duration_seconds that dashboards expect."""
     status_label: Literal["status", "status_code"] = "status"
-    """Ours, with ``names: http``."""
+    """Ours, with ``names: http``: the name of the label with the status code."""
     kinds: tuple[SpanKind, ...] = ()
-    """Ours. Kinds of span that count; empty: all (``names: http``: SERVER)."""
+    """Ours. The kinds of spans that are counted; empty: all (with ``names: http``: SERVER)."""
     namespace: str = Field(default=DEFAULT_NAMESPACE, max_length=200)
-    """Before the metrics' names, with a dot; empty: none."""
+    """Prefix of the metric names, followed by a dot; empty: no prefix."""
     dimensions: tuple[Dimension, ...] = Field(default=(), max_length=_DIMENSIONS_MAX)
-    """Of every metric."""
+    """Dimensions of every metric."""
     calls_dimensions: tuple[Dimension, ...] = Field(default=(), max_length=_DIMENSIONS_MAX)
-    """Of the calls metric alone."""
+    """Dimensions that only the calls metric has."""
     exclude_dimensions: tuple[str, ...] = ()
-    """Of service.name, span.name, span.kind, status.code, collector.instance.id."""
+    """Which of service.name, span.name, span.kind, status.code and collector.instance.id to leave out."""
     dimensions_cache_size: int = 0
-    """Deprecated by the Collector; accepted, without effect."""
+    """Deprecated by the Collector; accepted, but without effect."""
     resource_metrics_cache_size: int = Field(default=1000, ge=1)
-    """Resources kept; beyond, the one seen longest ago is forgotten after the next flush."""
+    """How many resources are kept; of more, those seen longest ago are forgotten after the next flush."""
     resource_metrics_key_attributes: tuple[str, ...] = ()
-    """Resource attributes that tell resources apart; empty: all."""
+    """The resource attributes that identify a resource; empty: all."""
     aggregation_temporality: Literal["AGGREGATION_TEMPORALITY_CUMULATIVE", "AGGREGATION_TEMPORALITY_DELTA"] = (
         "AGGREGATION_TEMPORALITY_CUMULATIVE"
     )
     histogram: HistogramConfig = HistogramConfig()
     metrics_flush_interval: Duration = Field(default=60.0, gt=0)
     metrics_expiration: Duration = Field(default=0.0, ge=0)
-    """A resource without spans that long is forgotten; 0: never."""
+    """After how long without spans a resource is forgotten; 0: never."""
     series_expiration: Duration = Field(default=0.0, ge=0)
-    """The same for a series."""
+    """After how long without spans a series is forgotten; 0: never."""
     metric_timestamp_cache_size: int | None = Field(default=None, le=10_000_000)
-    """Delta: series whose last flush is remembered while they rest; default 10 times resource_metrics_cache_size, at least 1000."""
+    """Delta: for how many series the time of the last flush is remembered.
+
+    Unset: 10 times resource_metrics_cache_size, but at least 1000.
+    """
     exemplars: ExemplarsConfig = ExemplarsConfig()
     events: EventsConfig = EventsConfig()
     include_instrumentation_scope: tuple[str, ...] = ()
-    """Names of scopes that become dimensions, with their version."""
+    """Instrumentation scopes whose name and version become dimensions."""
     aggregation_cardinality_limit: int = Field(default=2000, ge=0)
-    """Series for each resource and metric, further ones are counted in one with otel.metric.overflow=true; 0: no limit."""
+    """Series per resource and metric; further ones are counted in one with otel.metric.overflow=true. 0: unlimited."""
     max_series: int = Field(default=100_000, ge=1, le=10_000_000)
-    """Ours. Series of all resources together."""
+    """Ours. How many series all resources may have together."""
     add_resource_attributes: bool = False
-    """Accepted: the metrics' resource has the spans' resource attributes either way, as in the Collector with its gate off."""
+    """Accepted without effect: the metrics have the resource attributes of the spans either way."""
     enable_metrics_sampling_method: bool = False
-    """Adds sampling.method, extrapolated or counted."""
+    """Adds the dimension sampling.method: extrapolated or counted."""
     include_collector_instance_id: bool = False
-    """Adds collector.instance.id, this instance's: needed where several gateways see spans of one source."""
+    """Adds the dimension collector.instance.id: needed if several gateways receive spans of one source."""
     initial_zero: bool = True
-    """Ours. Cumulative: a new series begins with a zero at its start time, so that increase() sees its first value."""
+    """Ours. A new cumulative series begins with a 0 at its start time, so that increase() sees its first value."""
 
     @model_validator(mode="before")
     @classmethod
     def _http_means_seconds(cls, value: Any) -> Any:
-        """``names: http`` is in seconds: said by the metric's name."""
+        """With ``names: http`` the unit is seconds, as the name of the metric says."""
         if isinstance(value, dict) and value.get("names") == "http":
             histogram = value.get("histogram")
             if histogram is None:
@@ -226,18 +244,19 @@ class SpanMetricsConfig(ComponentConfig):
         http = self.names == "http"
         if http and self.histogram.unit != "s":
             raise ValueError(
-                "histogram: unit must be s with names: http, whose metric is called http_request_duration_seconds"
+                f"histogram: unit must be 's' with names: http, got {self.histogram.unit!r}; "
+                "the metric is called http_request_duration_seconds"
             )
         if http and self.namespace != DEFAULT_NAMESPACE:
-            raise ValueError("namespace has no meaning with names: http; remove one of them")
+            raise ValueError("namespace has no effect with names: http; remove one of them")
         if not http and self.status_label != "status":
-            raise ValueError("status_label goes with names: http")
+            raise ValueError("status_label has no effect without names: http")
         if len(set(self.kinds)) != len(self.kinds):
-            raise ValueError("kinds: one stands there twice")
+            raise ValueError(f"kinds: {list(self.kinds)} names a kind twice")
         known = (*self.own_dimensions, INSTANCE)
         for name in self.exclude_dimensions:
             if name not in known:
-                raise ValueError(f"exclude_dimensions: {name!r} is none of {', '.join(known)}")
+                raise ValueError(f"exclude_dimensions: expected any of {', '.join(known)}, got {name!r}")
         for path, extra in (
             ("calls_dimensions", self.calls_dimensions),
             ("histogram::dimensions", self.histogram.dimensions),
@@ -245,7 +264,7 @@ class SpanMetricsConfig(ComponentConfig):
         ):
             self._distinct(path, (*self.dimensions, *extra))
         if self.is_delta and self.metric_timestamp_cache_size is not None and self.metric_timestamp_cache_size < 1:
-            raise ValueError("metric_timestamp_cache_size must be at least 1")
+            raise ValueError("metric_timestamp_cache_size must be at least 1 with delta temporality")
         return self
 
     def _distinct(self, path: str, dimensions: Iterable[Dimension]) -> None:
@@ -258,41 +277,50 @@ class SpanMetricsConfig(ComponentConfig):
             if dimension.glob:
                 globs.append(dimension.glob)
             elif dimension.name in names:
-                raise ValueError(f"{path}: {dimension.name!r} is there already")
+                raise ValueError(f"{path}: {dimension.name!r} is already a dimension")
             names.add(dimension.name)
         for glob in globs:
             matches = compile_glob(glob)
             for name in sorted(names - {""}):
                 if matches(name):
-                    raise ValueError(f"{path}: glob {glob!r} matches {name!r}, which is there already")
+                    raise ValueError(f"{path}: glob {glob!r} matches {name!r}, which is already a dimension")
 
     @property
     def own_dimensions(self) -> tuple[str, ...]:
-        """The dimensions that need not be written."""
-        return ("method", "endpoint", self.status_label) if self.names == "http" else COMMON
+        """The dimensions that need not be configured."""
+        return ("method", "endpoint", self.status_label) if self.names == "http" else DEFAULT_DIMENSIONS
 
     @property
     def counted_kinds(self) -> tuple[str, ...]:
-        """Kinds that count; empty: all."""
+        """The kinds of spans that are counted; empty: all."""
         return self.kinds or (("SERVER",) if self.names == "http" else ())
 
     @property
     def is_delta(self) -> bool:
-        """Delta temporality."""
+        """Whether the temporality is delta."""
         return self.aggregation_temporality == "AGGREGATION_TEMPORALITY_DELTA"
 
     @property
     def timestamp_cache_size(self) -> int:
-        """Of delta series at rest."""
+        """The value of ``metric_timestamp_cache_size``, or its default."""
         if self.metric_timestamp_cache_size is not None:
             return self.metric_timestamp_cache_size
         return max(1000, 10 * self.resource_metrics_cache_size)
 
     def same_series(self, other: Self) -> bool:
-        """Whether both make the same points of the same spans: what one has counted, the other may go on counting."""
-        free = {
-            "metrics_flush_interval", "metrics_expiration", "series_expiration", "exemplars", "aggregation_cardinality_limit", "max_series",
-            "resource_metrics_cache_size", "dimensions_cache_size", "metric_timestamp_cache_size", "initial_zero",
-            "add_resource_attributes", "kinds",
-        }  # fmt: skip
-        return self.model_dump(exclude=free) == other.model_dump(exclude=free)
+        """Whether both make the same series of the same spans, so that one can continue the counts of the other."""
+        without_influence = {
+            "metrics_flush_interval",
+            "metrics_expiration",
+            "series_expiration",
+            "exemplars",
+            "aggregation_cardinality_limit",
+            "max_series",
+            "resource_metrics_cache_size",
+            "dimensions_cache_size",
+            "metric_timestamp_cache_size",
+            "initial_zero",
+            "add_resource_attributes",
+            "kinds",
+        }
+        return self.model_dump(exclude=without_influence) == other.model_dump(exclude=without_influence)

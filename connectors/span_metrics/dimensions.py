@@ -1,12 +1,13 @@
 """The dimensions of a batch's spans or events as columns, the groups of rows that share them, and each group's key.
 
-Identity goes by text, as in the Collector: int 1 and "1" are one series, whose attribute is what came first. An absent
-dimension and an empty one are two. A key is a sum over dimensions, so it does not depend on which others the batch has.
-Source: opentelemetry-collector-contrib connector/spanmetricsconnector, buildKey and buildAttributes.
+As in the Collector, values are compared as text: int 1 and "1" are one series, whose attribute has the type that was
+seen first. An absent dimension differs from an empty one. The key of a group is a sum over its dimensions, so it does
+not depend on which other dimensions the batch has. Source: opentelemetry-collector-contrib
+connector/spanmetricsconnector, buildKey and buildAttributes.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -38,20 +39,20 @@ from connectors.span_metrics.globs import compile_glob
 from connectors.span_metrics.http import HttpColumns
 from connectors.span_metrics.weights import Weights
 
-__all__ = ["Column", "Dimensions", "Rows", "Span", "text_keys"]
+__all__ = ["DimensionColumn", "DimensionRows", "Dimensions", "SpanColumns", "text_keys"]
 
 _KIND_TEXTS: Final = [*(f"SPAN_KIND_{name}" for name in SPAN_KINDS), ""]
 _STATUS_TEXTS: Final = [*(f"STATUS_CODE_{name}" for name in STATUS_CODES), ""]
 _METHODS: Final = ["counted", "extrapolated"]
-_KEY_CACHE_MAX: Final = 4096
-_VALUE_CACHE_MAX: Final = 16_384
-_DIGITS_MAX: Final = 1 << 62
+_KEYS_CACHED_MAX: Final = 4096
+_VALUES_CACHED_MAX: Final = 16_384
+_NUMBER_MAX: Final = 1 << 62
 GLOB_KEYS_MAX: Final = 64
-"""Keys that one list's globs may turn into dimensions in the life of the connector."""
+"""Keys that the globs of one metric may turn into dimensions during the life of the connector."""
 
 
-class Interned:
-    """Hashes of one dimension's values, made once for each distinct value as long as it stays in the cache."""
+class ValueHashes:
+    """Hashes of the values of one dimension, computed once per distinct value while it stays in the cache."""
 
     def __init__(self, name: str) -> None:
         self._name = hash_text(StringColumn.of([name]))
@@ -59,45 +60,45 @@ class Interned:
         self._hashes = np.zeros((0, 2), np.uint64)
 
     def hashes_of(self, values: Sequence[bytes]) -> U64:
-        """U64[d+1,2]: the hash of name and value for each of them; the last row, for code -1, is (0, 0)."""
+        """U64[d+1,2]: the hash of name and value for each of ``values``; the last row, for code -1, is (0, 0)."""
         codes = self._codes
         missing = [value for value in values if value not in codes]
         if missing:
-            if len(codes) + len(missing) > _VALUE_CACHE_MAX:
+            if len(codes) + len(missing) > _VALUES_CACHED_MAX:
                 codes.clear()
                 self._hashes, missing = np.zeros((0, 2), np.uint64), list(values)
             missing = list(dict.fromkeys(missing))
             codes.update(zip(missing, range(len(codes), len(codes) + len(missing)), strict=True))
             column = StringColumn.from_codes(np.arange(len(missing)), missing)
-            made = combine_keys(np.repeat(self._name, len(missing), axis=0), hash_text(column))
-            self._hashes = np.concatenate([self._hashes, made])
-        found = np.zeros((len(values) + 1, 2), np.uint64)
+            new = combine_keys(np.repeat(self._name, len(missing), axis=0), hash_text(column))
+            self._hashes = np.concatenate([self._hashes, new])
+        hashes = np.zeros((len(values) + 1, 2), np.uint64)
         if values:
-            found[:-1] = self._hashes[np.fromiter(map(codes.__getitem__, values), np.int64, len(values))]
-        return found
+            hashes[:-1] = self._hashes[np.fromiter(map(codes.__getitem__, values), np.int64, len(values))]
+        return hashes
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """One dimension over some rows."""
+class DimensionColumn:
+    """One dimension of some rows."""
 
     name: str
     codes: I32
-    """I32[n], into the values; -1 = absent."""
+    """I32[n]: an index of the values; -1: absent."""
     hashes: U64
     """U64[d+1,2], by code."""
     text: StringColumn | Sequence[str]
-    """The values: a column whose codes these are, or a list."""
+    """The values: a column that has the same codes, or a list."""
     typed: AttributeColumn | None = None
-    """Where the values are not all text."""
+    """The attribute itself, where not all of its values are text."""
 
     @property
     def any_present(self) -> bool:
-        """Whether a row has it."""
+        """Whether any row has the dimension."""
         return bool(len(self.codes)) and int(self.codes.max()) >= 0
 
     def value(self, row: int) -> str | bool | int | float | None:
-        """What a series' attribute is; None = absent. Arrays, maps and bytes are text."""
+        """The attribute of the series of a row; None: absent. Arrays, maps and bytes become text."""
         if self.typed is not None:
             record = self.typed.rows[row]
             kind = int(record["kind"])
@@ -114,41 +115,41 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """Rows of a table with their dimensions resolved."""
+class DimensionRows:
+    """Spans or events with their dimensions."""
 
-    columns: Sequence[Column]
+    columns: Sequence[DimensionColumn]
     resource: I32
-    """I32[n]: the slot of each row's resource."""
+    """I32[n]: the slot of the resource of each row."""
 
     def grouped(self) -> Groups:
-        """Rows of one resource with equal dimensions."""
-        # As digits of one number while it fits: one pass instead of one for every two columns.
-        total, room, left = self.resource.astype(np.int64), 1 << 31, []
+        """Groups of rows that have one resource and equal dimensions."""
+        # While they fit, the codes are digits of one number: a single pass instead of one for every two columns.
+        number, range_, numbers = self.resource.astype(np.int64), 1 << 31, []
         for column in self.columns:
             size = len(column.hashes)
-            if room * size >= _DIGITS_MAX:
-                left.append(total)
-                total, room = np.zeros(len(total), np.int64), 1
-            total = total * size + column.codes + 1
-            room *= size
-        return groups(*left, total)
+            if range_ * size >= _NUMBER_MAX:
+                numbers.append(number)
+                number, range_ = np.zeros(len(number), np.int64), 1
+            number = number * size + column.codes + 1
+            range_ *= size
+        return groups(*numbers, number)
 
-    def keys(self, found: Groups, resource_keys: U64) -> U64:
-        """U64[g,2]: each group's key; ``resource_keys`` U64[g,2]."""
-        total = np.zeros((found.count, 2), np.uint64)
+    def keys(self, series: Groups, resource_keys: U64) -> U64:
+        """U64[g,2]: the key of each group; ``resource_keys`` U64[g,2]."""
+        total = np.zeros((series.count, 2), np.uint64)
         for column in self.columns:
-            total += column.hashes[column.codes[found.first]]
+            total += column.hashes[column.codes[series.first]]
         return combine_keys(resource_keys, total)
 
     def attributes(self, row: int) -> dict[str, str | bool | int | float]:
-        """The attributes of the series of a row."""
+        """The attributes of the series that a row belongs to."""
         values = ((column.name, column.value(row)) for column in self.columns)
         return {name: value for name, value in values if value is not None}
 
 
 def text_keys(columns: Sequence[tuple[str, StringColumn]], row_count: int) -> U64:
-    """U64[n,2]: the sum over columns of a hash of name and value; absent values add nothing."""
+    """U64[n,2]: the sum over the columns of the hash of name and value; absent values add nothing."""
     total = np.zeros((row_count, 2), np.uint64)
     for name, text in columns:
         hashes = combine_keys(np.repeat(hash_text(StringColumn.of([name])), row_count, axis=0), hash_text(text))
@@ -157,45 +158,45 @@ def text_keys(columns: Sequence[tuple[str, StringColumn]], row_count: int) -> U6
     return total
 
 
-class Span:
-    """The columns of one batch's spans, each made once, for the rows that count."""
+class SpanColumns:
+    """The columns of the spans of a batch that are counted, each made once."""
 
     def __init__(self, batch: Traces, rows: Indices | None, weights: Weights, http: HttpColumns | None) -> None:
-        """``rows``: those that count, of the batch's spans; None = all. ``weights`` of those rows."""
+        """``rows``: the spans of the batch that are counted; None: all. ``weights`` and ``http`` are of those rows."""
         self.batch, self.rows, self.weights, self.http = batch, rows, weights, http
         self.resource_rows = self.take(batch.ancestor("resources"))
         self._attributes: dict[str, AttributeColumn] = {}
 
     def take(self, values: Any) -> Any:
-        """A column of all spans, for the rows that count."""
+        """Of a column of all spans, the rows that are counted."""
         if self.rows is None:
             return values
         return values.take(self.rows) if isinstance(values, (StringColumn, AttributeColumn)) else values[self.rows]
 
     def field(self, name: str) -> Any:
-        """A field of the spans."""
+        """A field of the spans that are counted."""
         return self.take(self.batch.field(name))
 
     def attribute(self, key: str) -> AttributeColumn:
-        """An attribute of the spans alone."""
-        known = self._attributes.get(key)
-        if known is None:
-            known = self._attributes[key] = self.take(self.batch.attribute(key))
-        return known
+        """An attribute of the spans, not of their resources."""
+        column = self._attributes.get(key)
+        if column is None:
+            column = self._attributes[key] = self.take(self.batch.attribute(key))
+        return column
 
     def resource_attribute(self, key: str) -> AttributeColumn | None:
-        """An attribute of the spans' resources; None where no resource has it."""
+        """An attribute of the spans' resources; None if no resource has it."""
         if self.batch.attributes("resources").code_of(key) < 0:
             return None
         return self.batch.attribute(key, "resources").take(self.resource_rows)
 
     def resource_text(self, key: str) -> StringColumn:
-        """The same as text."""
+        """An attribute of the spans' resources as text."""
         return self.batch.attribute(key, "resources").as_text().take(self.resource_rows)
 
 
 class Dimensions:
-    """What one metric is told apart by."""
+    """The dimensions of one metric."""
 
     def __init__(
         self,
@@ -204,141 +205,163 @@ class Dimensions:
         instance_id: str,
         warn: Callable[[str], None],
     ) -> None:
-        """``lists``: the configured dimensions, of which the first that has a key counts. ``warn`` is told of keys that are too many."""
+        """``lists``: the configured dimensions. ``warn`` is called with the first key that is one too many."""
         self._config, self._instance_id, self._warn = config, instance_id, warn
-        every = [dimension for each in lists for dimension in each]
-        self._named = [dimension for dimension in every if dimension.name]
-        self._matches = [compile_glob(dimension.glob) for dimension in every if dimension.glob]
-        self._matched: dict[bytes, bool] = {}
-        self._admitted: dict[str, None] = {}
-        self._interned: dict[str, Interned] = {}
-        self._enumerated: dict[str, U64] = {}
+        configured = [dimension for dimensions in lists for dimension in dimensions]
+        self._named = [dimension for dimension in configured if dimension.name]
+        self._globs = [compile_glob(dimension.glob) for dimension in configured if dimension.glob]
+        self._match_cache: dict[bytes, bool] = {}
+        self._glob_keys: dict[str, None] = {}
+        self._value_hashes: dict[str, ValueHashes] = {}
+        self._constant_hashes: dict[str, U64] = {}
 
-    def of_spans(self, span: Span, resource: I32) -> Rows:
-        """The dimensions of the spans; ``resource``: each one's slot."""
-        columns = [*self._own(span), *(self._named_column(span, None, dimension) for dimension in self._named)]
-        columns += self._glob_columns(span, None)
-        return Rows([column for column in columns if column.any_present], resource)
+    def of_spans(self, spans: SpanColumns, resource: I32) -> DimensionRows:
+        """The dimensions of the spans. ``resource``: the slot of the resource of each."""
+        columns = [*self._built_in(spans), *(self._named_column(spans, None, dimension) for dimension in self._named)]
+        columns += self._glob_columns(spans, None)
+        return DimensionRows([column for column in columns if column.any_present], resource)
 
-    def of_events(self, span: Span, events: Indices, owner: Indices, resource: I32) -> Rows:
-        """The dimensions of events: rows ``events`` of their table, on the spans ``owner`` of those that count."""
-        on = (events, owner)
-        columns = [Column(each.name, each.codes[owner], each.hashes, each.text) for each in self._own(span)]
-        columns += [self._named_column(span, on, dimension) for dimension in self._named]
-        columns += self._glob_columns(span, on)
-        return Rows([column for column in columns if column.any_present], resource)
+    def of_events(self, spans: SpanColumns, events: Indices, owner: Indices, resource: I32) -> DimensionRows:
+        """The dimensions of events.
 
-    def _own(self, span: Span) -> list[Column]:
-        """What need not be configured."""
+        Args:
+            spans: The spans that are counted.
+            events: Rows of the table of events.
+            owner: The span of each, as an index of ``spans``.
+            resource: The slot of the resource of each.
+        """
+        event_rows = (events, owner)
+        columns = [replace(column, codes=column.codes[owner]) for column in self._built_in(spans)]
+        columns += [self._named_column(spans, event_rows, dimension) for dimension in self._named]
+        columns += self._glob_columns(spans, event_rows)
+        return DimensionRows([column for column in columns if column.any_present], resource)
+
+    def _built_in(self, spans: SpanColumns) -> list[DimensionColumn]:
+        """The dimensions that need not be configured."""
         config = self._config
-        makers = _http(self, span, config.status_label) if span.http is not None else _common(self, span)
+        makers = (
+            _http_dimensions(self, spans, config.status_label)
+            if spans.http is not None
+            else _default_dimensions(self, spans)
+        )
         columns = [make(name) for name, make in makers.items() if name not in config.exclude_dimensions]
         if config.include_collector_instance_id and INSTANCE not in config.exclude_dimensions:
-            columns.append(self.enumerated(INSTANCE, np.zeros(len(span.resource_rows), np.int32), [self._instance_id]))
+            columns.append(
+                self.of_constants(INSTANCE, np.zeros(len(spans.resource_rows), np.int32), [self._instance_id])
+            )
         if config.include_instrumentation_scope:
-            columns += self._scope(span)
+            columns += self._scope(spans)
         if config.enable_metrics_sampling_method:
-            columns.append(self.enumerated(SAMPLING_METHOD, span.weights.is_adjusted.astype(np.int32), _METHODS))
+            columns.append(self.of_constants(SAMPLING_METHOD, spans.weights.is_adjusted.astype(np.int32), _METHODS))
         return columns
 
-    def enumerated(self, name: str, codes: I32, texts: Sequence[str]) -> Column:
-        """A column of known texts."""
-        hashes = self._enumerated.get(name)
+    def of_constants(self, name: str, codes: I32, texts: Sequence[str]) -> DimensionColumn:
+        """A dimension whose values are known in advance."""
+        hashes = self._constant_hashes.get(name)
         if hashes is None:
-            hashes = self._enumerated[name] = Interned(name).hashes_of([text.encode() for text in texts])
-        return Column(name, codes, hashes, texts)
+            hashes = self._constant_hashes[name] = ValueHashes(name).hashes_of([text.encode() for text in texts])
+        return DimensionColumn(name, codes, hashes, texts)
 
-    def column(self, name: str, text: StringColumn, typed: AttributeColumn | None = None) -> Column:
-        """A column of whatever texts."""
-        interned = self._interned.get(name)
-        if interned is None:
-            interned = self._interned[name] = Interned(name)
-        return Column(name, text.codes, interned.hashes_of(text.distinct_bytes), text, typed)
+    def of_text(self, name: str, text: StringColumn, typed: AttributeColumn | None = None) -> DimensionColumn:
+        """A dimension with arbitrary texts as values."""
+        value_hashes = self._value_hashes.get(name)
+        if value_hashes is None:
+            value_hashes = self._value_hashes[name] = ValueHashes(name)
+        return DimensionColumn(name, text.codes, value_hashes.hashes_of(text.distinct_bytes), text, typed)
 
-    def _scope(self, span: Span) -> list[Column]:
-        scopes = span.take(span.batch.ancestor("scopes"))
-        names = span.batch.field("name", "scopes").take(scopes)
-        chosen = names.isin([name for name in self._config.include_instrumentation_scope if name])
-        versions = span.batch.field("version", "scopes").take(scopes)
-        given = chosen & ~versions.equals("")
-        return [self.column(SCOPE_NAME, names.only(chosen)), self.column(SCOPE_VERSION, versions.only(given))]
+    def _scope(self, spans: SpanColumns) -> list[DimensionColumn]:
+        scopes = spans.take(spans.batch.ancestor("scopes"))
+        names = spans.batch.field("name", "scopes").take(scopes)
+        is_included = names.isin([name for name in self._config.include_instrumentation_scope if name])
+        versions = spans.batch.field("version", "scopes").take(scopes)
+        has_version = is_included & ~versions.equals("")
+        return [
+            self.of_text(SCOPE_NAME, names.only(is_included)),
+            self.of_text(SCOPE_VERSION, versions.only(has_version)),
+        ]
 
-    def _named_column(self, span: Span, on: tuple[Indices, Indices] | None, dimension: Dimension) -> Column:
-        column = _resolve(span, on, dimension.name)
+    def _named_column(
+        self, spans: SpanColumns, event_rows: tuple[Indices, Indices] | None, dimension: Dimension
+    ) -> DimensionColumn:
+        column = _resolve(spans, event_rows, dimension.name)
         text = column.as_text()
         typed = None if text is column.text else column
-        return self.column(dimension.name, text if dimension.default is None else text.fill(dimension.default), typed)
+        return self.of_text(dimension.name, text if dimension.default is None else text.fill(dimension.default), typed)
 
-    def _glob_columns(self, span: Span, on: tuple[Indices, Indices] | None) -> list[Column]:
-        if not self._matches:
+    def _glob_columns(self, spans: SpanColumns, event_rows: tuple[Indices, Indices] | None) -> list[DimensionColumn]:
+        if not self._globs:
             return []
-        tables: list[AttributeTable] = [span.batch.attributes("spans"), span.batch.attributes("resources")]
-        if on is not None:
-            tables.append(span.batch.attributes("events"))
+        tables: list[AttributeTable] = [spans.batch.attributes("spans"), spans.batch.attributes("resources")]
+        if event_rows is not None:
+            tables.append(spans.batch.attributes("events"))
         names: set[str] = set()
         for table in tables:
             used = np.flatnonzero(np.bincount(table.rows["key_code"], minlength=len(table.keys))).tolist()
             names.update(
                 table.keys[code].decode("utf-8", "replace") for code in used if self._is_match(table.keys[code])
             )
-        for name in sorted(names - self._admitted.keys()):
-            if len(self._admitted) >= GLOB_KEYS_MAX:
+        for name in sorted(names - self._glob_keys.keys()):
+            if len(self._glob_keys) >= GLOB_KEYS_MAX:
                 self._warn(name)
                 break
-            self._admitted[name] = None
+            self._glob_keys[name] = None
         columns = []
-        for name in sorted(names & self._admitted.keys()):
-            column = _resolve(span, on, name)
+        for name in sorted(names & self._glob_keys.keys()):
+            column = _resolve(spans, event_rows, name)
             text = column.as_text()
-            columns.append(self.column(name, text, None if text is column.text else column))
+            columns.append(self.of_text(name, text, None if text is column.text else column))
         return columns
 
     def _is_match(self, key: bytes) -> bool:
-        known = self._matched.get(key)
-        if known is None:
-            if len(self._matched) >= _KEY_CACHE_MAX:
-                self._matched.clear()
+        is_match = self._match_cache.get(key)
+        if is_match is None:
+            if len(self._match_cache) >= _KEYS_CACHED_MAX:
+                self._match_cache.clear()
             text = key.decode("utf-8", "replace")
-            known = self._matched[key] = any(matches(text) for matches in self._matches)
-        return known
+            is_match = self._match_cache[key] = any(matches(text) for matches in self._globs)
+        return is_match
 
 
-def _resolve(span: Span, on: tuple[Indices, Indices] | None, key: str) -> AttributeColumn:
-    """The span's attribute, else the event's, else the resource's."""
-    column = span.attribute(key)
-    if on is not None:
-        events, owner = on
-        column = column.take(owner).fill(span.batch.attribute(key, "events").take(events))
+def _resolve(spans: SpanColumns, event_rows: tuple[Indices, Indices] | None, key: str) -> AttributeColumn:
+    """The attribute of the span, else of the event, else of the resource."""
+    column = spans.attribute(key)
+    if event_rows is not None:
+        events, owner = event_rows
+        column = column.take(owner).fill(spans.batch.attribute(key, "events").take(events))
     if column.present.all():
         return column
-    resource = span.resource_attribute(key)
+    resource = spans.resource_attribute(key)
     if resource is None:
         return column
-    return column.fill(resource if on is None else resource.take(on[1]))
+    return column.fill(resource if event_rows is None else resource.take(event_rows[1]))
 
 
-def _common(dimensions: Dimensions, span: Span) -> dict[str, Callable[[str], Column]]:
+def _default_dimensions(dimensions: Dimensions, spans: SpanColumns) -> dict[str, Callable[[str], DimensionColumn]]:
     return {
-        "service.name": lambda name: dimensions.column(name, span.resource_text("service.name")),
-        "span.name": lambda name: dimensions.column(name, span.field("name").fill("")),
-        "span.kind": lambda name: dimensions.enumerated(name, _known(span.field("kind"), _KIND_TEXTS), _KIND_TEXTS),
-        "status.code": lambda name: dimensions.enumerated(
-            name, _known(span.field("status_code"), _STATUS_TEXTS), _STATUS_TEXTS
+        "service.name": lambda name: dimensions.of_text(name, spans.resource_text("service.name")),
+        "span.name": lambda name: dimensions.of_text(name, spans.field("name").fill("")),
+        "span.kind": lambda name: dimensions.of_constants(
+            name, _code_or_empty(spans.field("kind"), _KIND_TEXTS), _KIND_TEXTS
+        ),
+        "status.code": lambda name: dimensions.of_constants(
+            name, _code_or_empty(spans.field("status_code"), _STATUS_TEXTS), _STATUS_TEXTS
         ),
     }
 
 
-def _http(dimensions: Dimensions, span: Span, status_label: str) -> dict[str, Callable[[str], Column]]:
-    http = span.http
+def _http_dimensions(
+    dimensions: Dimensions, spans: SpanColumns, status_label: str
+) -> dict[str, Callable[[str], DimensionColumn]]:
+    http = spans.http
     assert http is not None
     return {
-        "method": lambda name: dimensions.column(name, http.method),
-        "endpoint": lambda name: dimensions.column(name, http.endpoint),
-        status_label: lambda name: dimensions.column(name, http.status),
+        "method": lambda name: dimensions.of_text(name, http.method),
+        "endpoint": lambda name: dimensions.of_text(name, http.endpoint),
+        status_label: lambda name: dimensions.of_text(name, http.status),
     }
 
 
-def _known(codes: I32, texts: Sequence[str]) -> I32:
-    """Codes of an enumeration whose last text is the empty one of numbers not in it, as in the Collector."""
-    known: I32 = np.where(codes.view(np.uint32) < len(texts) - 1, codes, np.int32(len(texts) - 1))
-    return known
+def _code_or_empty(codes: I32, texts: Sequence[str]) -> I32:
+    """The codes, or that of the last text, which is empty, for unknown numbers; as in the Collector."""
+    valid: I32 = np.where(codes.view(np.uint32) < len(texts) - 1, codes, np.int32(len(texts) - 1))
+    return valid

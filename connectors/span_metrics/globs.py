@@ -1,8 +1,8 @@
-r"""Globs over attribute keys, with ``.`` as separator: ``k8s.*.name``, ``db.**.name``. Linear-time: they become RE2 patterns.
+r"""Globs of attribute keys, with ``.`` as separator: ``k8s.*.name``, ``db.**.name``. They become RE2 patterns.
 
-Source: gobwas/glob, which the Collector uses: ``*`` any but separators, ``**`` any, ``?`` one but a separator,
-    ``[abc]`` ``[!a-c]``,
-``{a,b}``, ``\\`` escapes.
+So matching takes linear time. Source of the syntax: gobwas/glob, which the Collector uses. ``*`` matches any characters
+but separators, ``**`` any characters, ``?`` one character but a separator; ``[abc]``, ``[!a-c]`` and ``{a,b}`` are as
+usual, and ``\`` escapes.
 """
 
 import re
@@ -14,10 +14,10 @@ __all__ = ["compile_glob"]
 
 
 def compile_glob(glob: str) -> Callable[[str], bool]:
-    """Whether a key matches.
+    """A function that returns whether a whole key matches.
 
     Raises:
-        ValueError: it is no glob.
+        ValueError: ``glob`` is malformed.
     """
     pattern = compile_pattern(_translate(glob))
     return lambda key: pattern.fullmatch(key) is not None
@@ -39,7 +39,7 @@ def _translate(glob: str) -> str:
         elif char == "[":
             end = glob.find("]", at + 1)
             if end < 0:
-                raise ValueError(f"glob {glob!r}: '[' is not closed")
+                raise ValueError(f"glob {glob!r}: '[' is not closed by ']'")
             parts.append(_members(glob, glob[at:end]))
             at = end + 1
         elif char == "{":
@@ -52,13 +52,15 @@ def _translate(glob: str) -> str:
             parts.append("|")
         elif char == "\\":
             if at == len(glob):
-                raise ValueError(f"glob {glob!r} ends in a backslash")
+                raise ValueError(
+                    f"glob {glob!r} ends in a backslash, which must be followed by the character that it escapes"
+                )
             parts.append(re.escape(glob[at]))
             at += 1
         else:
             parts.append(re.escape(char))
     if depth:
-        raise ValueError(f"glob {glob!r}: '{{' is not closed")
+        raise ValueError(f"glob {glob!r}: '{{' is not closed by '}}'")
     return "".join(parts)
 
 
@@ -66,6 +68,6 @@ def _members(glob: str, inner: str) -> str:
     negated = inner.startswith("!")
     members = inner.removeprefix("!")
     if not members or members.startswith("-") or members.endswith("-"):
-        raise ValueError(f"glob {glob!r}: [{inner}] names no characters")
+        raise ValueError(f"glob {glob!r}: [{inner}] is not a set of characters (examples: [abc], [!a-c])")
     escaped = "".join(char if char == "-" else re.escape(char) for char in members)
     return f"[{'^' if negated else ''}{escaped}]"

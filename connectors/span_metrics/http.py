@@ -1,8 +1,8 @@
 """Method, endpoint and status of HTTP spans, from both generations of the semantic conventions.
 
-Source: OpenTelemetry semantic conventions, http/http-spans (stable) and 1.20 (before): http.request.method or
-    http.method,
-http.response.status_code or http.status_code, http.route, url.path or http.target, url.full or http.url.
+Source: OpenTelemetry semantic conventions, http/http-spans (stable) and 1.20 (the generation before):
+http.request.method or http.method, http.response.status_code or http.status_code, http.route, url.path or http.target,
+url.full or http.url.
 """
 
 from dataclasses import dataclass
@@ -27,24 +27,24 @@ _ENDPOINT_MAX_CHARS: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class HttpColumns:
-    """Over all spans of a batch, or some."""
+    """Of all spans of a batch, or of some."""
 
     method: StringColumn
-    """Absent: no HTTP span."""
+    """Absent if the span is not an HTTP span."""
     endpoint: StringColumn
     status: StringColumn
     is_error: Mask
-    """The status is 5xx."""
+    """bool[n]: the status is 5xx."""
 
     def take(self, rows: Array) -> "HttpColumns":
-        """Of these rows."""
+        """The columns of ``rows``."""
         return HttpColumns(
             self.method.take(rows), self.endpoint.take(rows), self.status.take(rows), self.is_error[rows]
         )
 
 
 def http_columns(batch: Traces) -> HttpColumns:
-    """The columns of a batch's spans."""
+    """The columns of the spans of a batch."""
     method = _first(batch, _METHOD).as_text()
     status = _first(batch, _STATUS).as_text()
     route = batch.attribute("http.route").text
@@ -61,9 +61,9 @@ def http_columns(batch: Traces) -> HttpColumns:
 
 
 def _first(batch: Traces, keys: tuple[str, str]) -> AttributeColumn:
-    new, old = keys
-    column = batch.attribute(new)
-    return column if column.present.all() else column.fill(batch.attribute(old))
+    stable, older = keys
+    column = batch.attribute(stable)
+    return column if column.present.all() else column.fill(batch.attribute(older))
 
 
 def _fill(column: StringColumn, other: StringColumn) -> StringColumn:
@@ -85,7 +85,7 @@ def _template_url(url: str) -> str | None:
 
 
 def _template_name(name: str) -> str | None:
-    """Of a span named ``GET /users/1``."""
+    """The endpoint of a span that is named like ``GET /users/1``; None for other names."""
     path = name.partition(" ")[2]
     return _template(path) if path.startswith("/") else None
 

@@ -1,7 +1,7 @@
-"""``GET /span_metrics``: calls, errors and durations of each service and its operations, since the connector began.
+"""``GET /span_metrics``: calls, errors and durations of each service and its operations since the connector began.
 
-A service is judged by its entry spans, SERVER and CONSUMER, if it has any: with its inner spans, one request would
-count several times.
+The numbers of a service are those of its entry spans, SERVER and CONSUMER, if it has any: if its inner spans counted as
+well, one request would count several times.
 """
 
 from collections.abc import Mapping
@@ -11,15 +11,15 @@ from typing import Any, Final
 import numpy as np
 
 from collector.model.arrays import F64, I64, Array
-from connectors.span_metrics.exponential import MAX_SCALE
-from connectors.span_metrics.series import NO_OP, Family
+from collector.otlp.exponential_histogram import SCALE_MAX
+from connectors.span_metrics.series import NO_OPERATION, MetricFamily
 
 __all__ = ["Report"]
 
 _OPERATIONS_MAX: Final = 10_000
 _TOP: Final = 10
 _ENTRY: Final = frozenset({"SERVER", "CONSUMER"})
-# For exponential histograms: a grid of scale 2 (a bucket is 19 % wide), from 2^-20 to 2^40 of the unit.
+# Exponential histograms are added up in buckets of scale 2 (each 19 % wide), from 2^-20 to 2^40 of the unit.
 _GRID_SCALE: Final = 2
 _GRID_LOW: Final = -20 << _GRID_SCALE
 _GRID: Final = np.exp2(np.arange(_GRID_LOW, 40 << _GRID_SCALE) / (1 << _GRID_SCALE))
@@ -33,10 +33,10 @@ class _Operation:
 
 
 class Report:
-    """Knows what each series belongs to, and keeps the totals of series that are gone."""
+    """Adds up the series of each operation, and keeps the totals of series that were removed."""
 
-    def __init__(self, families: Mapping[str, Family], unit_ms: float, since_unix_nano: int) -> None:
-        """``families`` by name; ``unit_ms``: milliseconds of the unit of their histograms."""
+    def __init__(self, families: Mapping[str, MetricFamily], unit_ms: float, since_unix_nano: int) -> None:
+        """``families``: by name. ``unit_ms``: the unit of their histograms in milliseconds."""
         self.since_unix_nano = since_unix_nano
         self._calls = families.get("red") or families["calls"]
         durations = families.get("red") or families.get("duration")
@@ -47,13 +47,13 @@ class Report:
         self._bounds_ms = None if bounds is None else bounds * unit_ms
         self._operations: list[_Operation] = []
         self._codes: dict[_Operation, int] = {}
-        self._gone_calls = np.zeros((0, 2), np.int64)
-        self._gone_buckets = np.zeros((0, 0 if bounds is None else len(bounds) + 1), np.int64)
+        self._removed_calls = np.zeros((0, 2), np.int64)
+        self._removed_buckets = np.zeros((0, 0 if bounds is None else len(bounds) + 1), np.int64)
         self._flushed: tuple[float, I64] | None = None
         self._rates: F64 = np.zeros(0)
 
     def code_of(self, service: str, name: str, kind: str) -> int:
-        """The code of an operation; further ones of a service past a bound are one."""
+        """The code of an operation. Beyond a bound, new operations of a kind share one code."""
         operation = _Operation(service, name, kind)
         code = self._codes.get(operation)
         if code is None:
@@ -65,17 +65,17 @@ class Report:
                 self._operations.append(operation)
         return code
 
-    def leaving(self, family: Family, slots: Array) -> None:
-        """Series are about to be forgotten: keep what they have counted."""
+    def keep_totals(self, family: MetricFamily, slots: Array) -> None:
+        """Keep what series have counted that are about to be removed."""
         if family is self._calls:
-            self._gone_calls = self._grown(self._gone_calls)
-            self._add_calls(self._gone_calls, slots)
+            self._removed_calls = self._grown(self._removed_calls)
+            self._add_calls(self._removed_calls, slots)
         if family is self._durations:
-            self._gone_buckets = self._grown(self._gone_buckets)
-            self._add_buckets(self._gone_buckets, slots)
+            self._removed_buckets = self._grown(self._removed_buckets)
+            self._add_buckets(self._removed_buckets, slots)
 
     def flushed(self, now_s: float) -> None:
-        """A flush has been: rates are over the interval since the one before."""
+        """Compute the rates of the interval that this flush ends."""
         calls = self._totals()[:, 0]
         if self._flushed is not None and now_s > self._flushed[0]:
             before = np.zeros(len(calls), np.int64)
@@ -84,12 +84,12 @@ class Report:
         self._flushed = (now_s, calls)
 
     def begin_rates(self, now_s: float) -> None:
-        """The first interval begins."""
+        """Begin the first interval."""
         if self._flushed is None:
             self._flushed = (now_s, self._totals()[:, 0])
 
     def document(self) -> dict[str, Any]:
-        """What the route answers for this connector."""
+        """The answer of the admin route for this connector."""
         totals, buckets = self._totals(), self._all_buckets()
         rates = np.zeros(len(totals))
         rates[: len(self._rates)] = self._rates
@@ -97,7 +97,7 @@ class Report:
         for code, operation in enumerate(self._operations):
             by_service.setdefault(operation.service, []).append(code)
         services = [self._service(name, np.array(codes), totals, buckets, rates) for name, codes in by_service.items()]
-        services.sort(key=lambda each: (-each["calls"], each["service"]))
+        services.sort(key=lambda service: (-service["calls"], service["service"]))
         return {"services": services, "since_unix_nano": self.since_unix_nano}
 
     def _service(
@@ -105,15 +105,15 @@ class Report:
     ) -> dict[str, Any]:
         kinds = {code: self._operations[code].kind for code in codes.tolist()}
         entries = [code for code, kind in kinds.items() if kind in _ENTRY]
-        # An overflow series has no kind: it counts where nothing but entries can be in it.
-        judged = np.array(entries) if entries and not _ENTRY.issuperset(set(kinds.values()) - {""}) else codes
-        calls, errors = totals[judged].sum(axis=0).tolist()
+        # An overflow series has no kind; it counts as an entry if the service has nothing but entries.
+        counted = np.array(entries) if entries and not _ENTRY.issuperset(set(kinds.values()) - {""}) else codes
+        calls, errors = totals[counted].sum(axis=0).tolist()
         top = codes[np.argsort(-totals[codes, 0], kind="stable")][:_TOP].tolist()
-        row = None if buckets is None else buckets[judged].sum(axis=0)
+        row = None if buckets is None else buckets[counted].sum(axis=0)
         return {
             "service": service,
             "calls": calls,
-            "rate_per_s": round(float(rates[judged].sum()), 3),
+            "rate_per_s": round(float(rates[counted].sum()), 3),
             "errors": errors,
             "error_ratio": round(errors / calls, 6) if calls else 0.0,
             **{f"p{percent}_ms": self._quantile(row, percent) for percent in (50, 95, 99)},
@@ -130,7 +130,7 @@ class Report:
         }
 
     def _quantile(self, buckets: Array | None, percent: int) -> float | None:
-        """Linear within a bucket, as ``histogram_quantile``; in the last one its lower bound."""
+        """Interpolated within its bucket as ``histogram_quantile`` does; in the last bucket the lower bound."""
         if buckets is None or self._bounds_ms is None or not (total := int(buckets.sum())):
             return None
         rank = total * percent / 100
@@ -146,20 +146,20 @@ class Report:
         return round(low + (high - low) * (rank - before) / float(buckets[bucket]), 3)
 
     def _totals(self) -> I64:
-        totals = self._grown(self._gone_calls).copy()
+        totals = self._grown(self._removed_calls).copy()
         self._add_calls(totals, self._calls.table.live())
         return totals
 
     def _all_buckets(self) -> I64 | None:
         if self._durations is None:
             return None
-        buckets = self._grown(self._gone_buckets).copy()
+        buckets = self._grown(self._removed_buckets).copy()
         self._add_buckets(buckets, self._durations.table.live())
         return buckets
 
     def _add_calls(self, totals: I64, slots: Array) -> None:
         table = self._calls.table
-        slots = slots[table.column("operation")[slots] != NO_OP]
+        slots = slots[table.column("operation")[slots] != NO_OPERATION]
         operations = table.column("operation")[slots]
         np.add.at(totals[:, 0], operations, table.column("count")[slots])
         np.add.at(totals[:, 1], operations, table.column("errors")[slots])
@@ -167,22 +167,22 @@ class Report:
     def _add_buckets(self, buckets: I64, slots: Array) -> None:
         assert self._durations is not None
         table = self._durations.table
-        slots = slots[table.column("operation")[slots] != NO_OP]
+        slots = slots[table.column("operation")[slots] != NO_OPERATION]
         operations = table.column("operation")[slots]
         if self._durations.bounds is not None:
             np.add.at(buckets, operations, table.column("buckets")[slots])
         elif self._durations.exponential is not None:
-            np.add.at(buckets[:, 0], operations, table.column("zero")[slots])
-            points = self._durations.exponential.points(table, slots)
+            points = self._durations.exponential.points(slots)
+            np.add.at(buckets[:, 0], operations, points.zero_counts)
             owner = np.repeat(np.arange(len(slots)), np.diff(points.splits))
             index = points.offsets[owner] + np.arange(points.splits[-1]) - points.splits[:-1][owner]
-            # At the grid's scale; of a series coarser than the grid, the bucket's lower end.
+            # At the scale of the grid; a bucket that is coarser counts at its lower end.
             shift = points.scales[owner].astype(np.int64) - _GRID_SCALE
-            index = np.where(shift >= 0, index >> np.maximum(shift, 0), index << np.clip(-shift, 0, MAX_SCALE))
+            index = np.where(shift >= 0, index >> np.maximum(shift, 0), index << np.clip(-shift, 0, SCALE_MAX))
             column = np.clip(index + 1 - _GRID_LOW, 0, buckets.shape[1] - 1)
-            np.add.at(buckets, (operations[owner], column), points.counts.astype(np.int64))
+            np.add.at(buckets, (operations[owner], column), points.bucket_counts.astype(np.int64))
 
     def _grown(self, array: I64) -> I64:
-        """With a row for each operation."""
+        """The array with a row for each operation."""
         missing = len(self._operations) - len(array)
         return np.concatenate([array, np.zeros((missing, array.shape[1]), np.int64)]) if missing > 0 else array

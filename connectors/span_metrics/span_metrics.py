@@ -1,18 +1,19 @@
-"""Connector ``span_metrics``: calls, errors and durations of spans, as metrics. Exact where it stands before sampling.
+"""Connector ``span_metrics``: calls, errors and durations of spans as metrics; exact if it sees spans before sampling.
 
-Counting is columns and tables (``dimensions``, ``series``); what happens in a flush is ``emit``.
-Source of keys, names and defaults: opentelemetry-collector-contrib connector/spanmetricsconnector. What differs is in
-README.md.
+A batch becomes columns (``dimensions``), which are counted in tables (``series``); a flush writes them as metrics
+(``emit``).
+
+Source of keys, names and defaults: opentelemetry-collector-contrib connector/spanmetricsconnector. README.md lists the
+differences.
 """
 
-import asyncio
 import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 
-from collector.api import Connector, ConsumeError, Host, Settings
+from collector.api import Connector, ConsumeError, Host, PeriodicTask, Settings
 from collector.model import Batch, KeyTable, Metrics, Signal, Traces
 from collector.model.arrays import F64, I32, U64, Mask
 from collector.model.builders import Attributes
@@ -21,48 +22,44 @@ from collector.model.values import any_value
 from collector.otlp.semantics import SPAN_KINDS, STATUS_CODE_ERROR
 from collector.tail_sampling.decision_registry import DECISIONS
 from connectors.span_metrics.config import SpanMetricsConfig
-from connectors.span_metrics.dimensions import Dimensions, Span, text_keys
+from connectors.span_metrics.dimensions import Dimensions, SpanColumns, text_keys
 from connectors.span_metrics.emit import Emitter
-from connectors.span_metrics.exemplars import Candidates
-from connectors.span_metrics.exponential import ExponentialBuckets
+from connectors.span_metrics.exemplars import ExemplarCandidates
 from connectors.span_metrics.http import http_columns
 from connectors.span_metrics.report import Report
-from connectors.span_metrics.series import Budget, Family, Observed, Operation, Resource, Resources
+from connectors.span_metrics.series import Budget, MetricFamily, Observations, OperationOf, Resource, Resources
 from connectors.span_metrics.weights import weights_of
 
-__all__ = ["SpanMetricsConnector", "create"]
+__all__ = ["SpanMetricsConnector"]
 
 _MILLISECOND: Final = 1_000_000
-_RESOURCES_SPARE: Final = 2
-"""Resources between two flushes, of those that are kept: further ones share one."""
+_RESOURCES_BETWEEN_FLUSHES: Final = 2
+"""Between two flushes there may be so many times the resources that are kept; further ones share one."""
 
 
 class State:
-    """What is counted; outlives a reload."""
+    """What has been counted; a reload hands it over."""
 
     def __init__(self, config: SpanMetricsConfig, now: int) -> None:
         self.resources = Resources()
-        self.families: dict[str, Family] = {}
-        bounds = (
-            None
-            if config.histogram.disable or config.histogram.exponential
-            else np.array(config.histogram.bounds, np.float64)
-        )
-        exponential = config.histogram.exponential
-        buckets = (
-            ExponentialBuckets(exponential.size) if exponential is not None and not config.histogram.disable else None
-        )
+        self.families: dict[str, MetricFamily] = {}
+        bounds, exponential_size = None, 0
+        if not config.histogram.disable:
+            if config.histogram.exponential is not None:
+                exponential_size = config.histogram.exponential.size
+            else:
+                bounds = np.array(config.histogram.bounds, np.float64)
         if config.calls_dimensions or config.histogram.dimensions:
-            self.families["calls"] = Family("calls")
+            self.families["calls"] = MetricFamily("calls")
             if not config.histogram.disable:
-                self.families["duration"] = Family("duration", bounds, buckets)
+                self.families["duration"] = MetricFamily("duration", bounds, exponential_size)
         else:
-            self.families["red"] = Family("red", bounds, buckets)
+            self.families["red"] = MetricFamily("red", bounds, exponential_size)
         if config.events.enabled:
-            self.families["events"] = Family("events")
+            self.families["events"] = MetricFamily("events")
         if config.is_delta:
             for family in self.families.values():
-                family.last = KeyTable({"time": np.uint64, "seen": np.float64}, capacity=64)
+                family.flush_times = KeyTable({"time": np.uint64, "seen": np.float64}, capacity=64)
         self.budget = Budget(config.aggregation_cardinality_limit, config.max_series)
         self.report = Report(self.families, config.histogram.nanoseconds / _MILLISECOND, now)
         self.last_flush = now
@@ -70,7 +67,7 @@ class State:
 
 
 class SpanMetricsConnector(Connector):
-    """See the module."""
+    """Counts spans and emits the metrics on every flush."""
 
     def __init__(self, settings: Settings, config: SpanMetricsConfig) -> None:
         self._settings, self.config, self._clock = settings, config, settings.clock
@@ -88,31 +85,30 @@ class SpanMetricsConnector(Connector):
         exemplars = config.exemplars
         self._decisions = settings.shared.get(DECISIONS)
         self._candidates = {
-            name: Candidates(exemplars.max_per_data_point, exemplars.only_kept, self._decisions)
+            name: ExemplarCandidates(exemplars.max_per_data_point, exemplars.only_kept, self._decisions)
             for name in self.state.families
             if exemplars.enabled and exemplars.max_per_data_point
         }
         self._emitter = Emitter(config, settings.version)
         self._kinds = np.array([name in config.counted_kinds for name in SPAN_KINDS] + [False])
         self._warned: set[str] = set()
-        self._flushing = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._flush_task = PeriodicTask(self._flush, config.metrics_flush_interval, self._clock)
         telemetry = settings.telemetry
         prefix = "tailrace_span_metrics_"
-        telemetry.gauge(prefix + "series", "Series with a name", read=lambda: float(self.state.budget.used))
+        telemetry.gauge(prefix + "series", "Named series", read=lambda: float(self.state.budget.used))
         telemetry.gauge(prefix + "resources", "Resources", read=lambda: float(len(self.state.resources.known) - 1))
         telemetry.gauge(
             prefix + "state_bytes",
-            "Memory of the tables",
-            read=lambda: float(sum(f.table.memory_bytes for f in self.state.families.values())),
+            "Memory of the series tables",
+            read=lambda: float(sum(family.table.memory_bytes for family in self.state.families.values())),
         )
         self._overflowed = telemetry.counter(
             prefix + "overflowed_items", "Spans and events counted in an overflow series"
         )
-        self._uncounted = telemetry.counter(prefix + "uncounted_spans", "Spans that make no metric", ("reason",))
+        self._uncounted = telemetry.counter(prefix + "uncounted_spans", "Spans that were not counted", ("reason",))
 
     def hand_over(self, config: SpanMetricsConfig) -> State | None:
-        """The series and their counts, if the successor makes the same series."""
+        """The series and their counts, if the successor would make the same series."""
         return self.state if self.config.same_series(config) else None
 
     def take_over(self, state: object) -> bool:
@@ -124,34 +120,32 @@ class SpanMetricsConnector(Connector):
         return True
 
     def _too_many_keys(self, key: str) -> None:
-        self._warn_once("glob", "a glob matches too many attribute keys; further ones are no dimensions", key=key)
+        self._warn_once(
+            "glob", "globs match more attribute keys than can become dimensions; further keys are ignored", key=key
+        )
 
-    def _warn_once(self, what: str, sentence: str, **fields: Any) -> None:
-        if what not in self._warned:
-            self._warned.add(what)
+    def _warn_once(self, topic: str, sentence: str, **fields: Any) -> None:
+        if topic not in self._warned:
+            self._warned.add(topic)
             self._settings.telemetry.log.warning(sentence, **fields)
 
     async def start(self, host: Host) -> None:
-        """Begin to flush."""
+        """Start flushing."""
         if self.config.dimensions_cache_size:
             self._settings.telemetry.log.warning(
-                "dimensions_cache_size is deprecated and without effect; write aggregation_cardinality_limit"
+                "dimensions_cache_size is deprecated and has no effect; use aggregation_cardinality_limit instead"
             )
         host.add_admin_route("/span_metrics", self._show)
         self.state.report.begin_rates(self._clock.monotonic_s())
-        self._task = asyncio.ensure_future(self._flush_regularly())
+        self._flush_task.start()
 
     async def shutdown(self) -> None:
         """Flush once more."""
-        if self._task is not None:
-            task, self._task = self._task, None
-            async with self._flushing:  # what is on its way gets there
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-                await self._flush()
+        if await self._flush_task.stop():
+            await self._flush()
 
     async def consume(self, batch: Batch) -> None:
-        """Count the spans; nothing of them is kept but numbers and, as exemplars, ids."""
+        """Count the spans. Only numbers are kept of them and, for exemplars, ids."""
         assert isinstance(batch, Traces)
         telemetry = self._settings.telemetry
         nameless = self._count(batch)
@@ -162,67 +156,68 @@ class SpanMetricsConnector(Connector):
     # One batch.
 
     def _count(self, batch: Traces) -> int:
-        """Count a batch; returns how many of its spans have no service."""
+        """Count a batch; returns how many of its spans have no service name."""
         has_service = batch.attribute("service.name", "resources").present[batch.ancestor("resources")]
         nameless = int(batch.item_count - np.count_nonzero(has_service))
-        counts = has_service
+        is_counted = has_service
         if nameless:
             self._uncounted.add(nameless, reason="no_service_name")
         if self.config.counted_kinds:
-            counts = self._only(counts, self._kinds[np.clip(batch.field("kind"), -1, len(SPAN_KINDS))], "kind")
+            is_counted = self._only(is_counted, self._kinds[np.clip(batch.field("kind"), -1, len(SPAN_KINDS))], "kind")
         http = None
         if self.config.names == "http":
             http = http_columns(batch)
-            counts = self._only(counts, http.method.present, "no_http")
-        rows = None if counts.all() else np.flatnonzero(counts)
+            is_counted = self._only(is_counted, http.method.present, "no_http")
+        rows = None if is_counted.all() else np.flatnonzero(is_counted)
         if rows is not None and not len(rows):
             return nameless
         trace_states = batch.field("trace_state")
         if rows is not None:
             trace_states = trace_states.take(rows)
             http = None if http is None else http.take(rows)
-        span = Span(batch, rows, weights_of(trace_states, self.state.random), http)
-        self._count_spans(span)
+        self._count_spans(SpanColumns(batch, rows, weights_of(trace_states, self.state.random), http))
         return nameless
 
-    def _only(self, counts: Mask, wanted: Mask, reason: str) -> Mask:
-        left = counts & wanted
-        lost = int(np.count_nonzero(counts) - np.count_nonzero(left))
-        if lost:
-            self._uncounted.add(lost, reason=reason)
-        return left
+    def _only(self, is_counted: Mask, is_wanted: Mask, reason: str) -> Mask:
+        """The spans that are still counted; the others are reported under ``reason``."""
+        both = is_counted & is_wanted
+        uncounted = int(np.count_nonzero(is_counted) - np.count_nonzero(both))
+        if uncounted:
+            self._uncounted.add(uncounted, reason=reason)
+        return both
 
-    def _count_spans(self, span: Span) -> None:
+    def _count_spans(self, spans: SpanColumns) -> None:
         config, state = self.config, self.state
         now_s, now = self._clock.monotonic_s(), self._clock.time_unix_nano()
-        slots, keys = self._resource_slots(span.batch, now_s)
-        resource, resource_keys = slots[span.resource_rows], keys[span.resource_rows]
-        starts, ends = span.field("start_time_unix_nano"), span.field("end_time_unix_nano")
+        slots, keys = self._resource_slots(spans.batch, now_s)
+        resource, resource_keys = slots[spans.resource_rows], keys[spans.resource_rows]
+        starts, ends = spans.field("start_time_unix_nano"), spans.field("end_time_unix_nano")
         durations = (
             np.where(ends > starts, ends - starts, np.uint64(0)).astype(np.float64) / config.histogram.nanoseconds
         )
-        is_error = span.field("status_code") == STATUS_CODE_ERROR
-        if span.http is not None:
-            is_error = is_error | span.http.is_error
-        observed = Observed(span.weights, is_error, durations)
+        is_error = spans.field("status_code") == STATUS_CODE_ERROR
+        if spans.http is not None:
+            is_error = is_error | spans.http.is_error
+        observations = Observations(spans.weights, is_error, durations)
         overflowed = state.budget.overflowed
         for name, family in state.families.items():
             if name == "events":
-                self._count_events(span, resource, resource_keys, durations, family, now, now_s)
+                self._count_events(spans, resource, resource_keys, durations, family, now, now_s)
                 continue
-            rows = self._dimensions[name].of_spans(span, resource)
-            found = rows.grouped()
-            operation = _operation_of(span, state) if name in {"red", "calls", "duration"} else None
-            slots = family.slots_of(rows, found, resource_keys[found.first], state.budget, operation, now, now_s)[
-                found.codes
-            ]
-            family.add(slots, observed)
+            rows = self._dimensions[name].of_spans(spans, resource)
+            series = rows.grouped()
+            operation_of = _operation_of(spans, state)
+            by_series = family.slots_of(
+                rows, series, resource_keys[series.first], state.budget, operation_of, now, now_s
+            )
+            slots = by_series[series.codes]
+            family.add(slots, observations)
             if name in self._candidates:
                 self._candidates[name].add(
                     family.table,
                     slots,
-                    span.field("trace_id"),
-                    span.field("span_id"),
+                    spans.field("trace_id"),
+                    spans.field("span_id"),
                     np.minimum(ends, np.uint64(now)),
                     durations,
                     now_s,
@@ -231,41 +226,46 @@ class SpanMetricsConnector(Connector):
             self._overflowed.add(state.budget.overflowed - overflowed)
 
     def _count_events(
-        self, span: Span, resource: I32, resource_keys: U64, durations: F64,
-        family: Family, now: int, now_s: float,
-    ) -> None:  # fmt: skip
-        events = span.batch.table("events").parent
+        self,
+        spans: SpanColumns,
+        resource: I32,
+        resource_keys: U64,
+        durations: F64,
+        family: MetricFamily,
+        now: int,
+        now_s: float,
+    ) -> None:
+        span_rows = spans.batch.table("events").parent
+        if not len(span_rows):
+            return
+        counted_index = np.arange(spans.batch.item_count)
+        if spans.rows is not None:
+            counted_index = np.full(spans.batch.item_count, -1)
+            counted_index[spans.rows] = np.arange(len(spans.rows))
+        owner = counted_index[span_rows]
+        events = np.flatnonzero(owner >= 0)
+        owner = owner[events]
         if not len(events):
             return
-        place = np.arange(span.batch.item_count)
-        if span.rows is not None:
-            place = np.full(span.batch.item_count, -1)
-            place[span.rows] = np.arange(len(span.rows))
-        owner = place[events]
-        chosen = np.flatnonzero(owner >= 0)
-        owner = owner[chosen]
-        if not len(chosen):
-            return
-        rows = self._dimensions["events"].of_events(span, chosen, owner, resource[owner])
-        found = rows.grouped()
-        slots = family.slots_of(rows, found, resource_keys[owner[found.first]], self.state.budget, None, now, now_s)[
-            found.codes
-        ]
-        family.add(slots, Observed(span.weights.take(owner)))
+        rows = self._dimensions["events"].of_events(spans, events, owner, resource[owner])
+        series = rows.grouped()
+        owner_keys = resource_keys[owner[series.first]]
+        slots = family.slots_of(rows, series, owner_keys, self.state.budget, None, now, now_s)[series.codes]
+        family.add(slots, Observations(spans.weights.take(owner)))
         if "events" in self._candidates:
-            times = np.minimum(span.batch.field("time_unix_nano", "events")[chosen], np.uint64(now))
+            times = np.minimum(spans.batch.field("time_unix_nano", "events")[events], np.uint64(now))
             self._candidates["events"].add(
                 family.table,
                 slots,
-                span.field("trace_id")[owner],
-                span.field("span_id")[owner],
+                spans.field("trace_id")[owner],
+                spans.field("span_id")[owner],
                 times,
                 durations[owner],
                 now_s,
             )
 
     def _resource_slots(self, batch: Traces, now_s: float) -> tuple[I32, U64]:
-        """The slot of each of the batch's resources, I32[r], and its key, U64[r,2]."""
+        """I32[r] and U64[r,2]: the slot and the key of each resource of the batch."""
         names = self.config.resource_metrics_key_attributes
         if names:
             count = batch.table("resources").row_count
@@ -274,23 +274,17 @@ class SpanMetricsConnector(Connector):
             )
         else:
             keys = attribute_identity(batch, "resources")
-        keys = keys + np.array([1, 0], np.uint64)  # (0, 0) is the common one's
-        room = _RESOURCES_SPARE * self.config.resource_metrics_cache_size
+        keys = keys + np.array([1, 0], np.uint64)  # (0, 0) is the key of the shared resource
+        room = _RESOURCES_BETWEEN_FLUSHES * self.config.resource_metrics_cache_size
         slots = self.state.resources.slots_of(keys, lambda row: _describe(batch, row), now_s, room)
         keys[slots == self.state.resources.common] = 0
         return slots, keys
 
     # Flushing.
 
-    async def _flush_regularly(self) -> None:
-        while True:
-            await self._clock.sleep(self.config.metrics_flush_interval)
-            async with self._flushing:
-                await self._flush()
-
     async def _flush(self) -> None:
         """Emit what has been counted, then forget what is old."""
-        metrics = self._take()
+        metrics = self._build_metrics()
         if metrics is None:
             return
         telemetry = self._settings.telemetry
@@ -298,51 +292,53 @@ class SpanMetricsConnector(Connector):
         try:
             await self._settings.outputs[Signal.METRICS].consume(metrics)
         except ConsumeError as error:
-            # Whoever refused has counted it; cumulative series are written again next time.
-            telemetry.log.warning("metrics were refused downstream", reason=error.reason)
+            # The component that refused the batch has counted it; the next flush writes cumulative series again.
+            telemetry.log.warning("a flush was refused downstream", reason=error.reason)
 
-    def _take(self) -> Metrics | None:
+    def _build_metrics(self) -> Metrics | None:
+        """The points of this flush, None if there are none; afterwards old series and resources are gone."""
         state, now_s = self.state, self._clock.monotonic_s()
-        now = max(self._clock.time_unix_nano(), state.last_flush + 1)  # a clock set back makes no time run backwards
-        chosen = {
-            name: candidates.choose(state.families[name].table, now_s) for name, candidates in self._candidates.items()
+        now = max(self._clock.time_unix_nano(), state.last_flush + 1)  # also if the clock was set back
+        exemplars = {
+            name: candidates.take_for_flush(state.families[name].table, now_s)
+            for name, candidates in self._candidates.items()
         }
-        if (
-            self._candidates
-            and (wanted := self.config.exemplars.only_kept)
-            and not self._decisions.is_registered(wanted)
-        ):
+        only_kept = self.config.exemplars.only_kept
+        if self._candidates and only_kept and not self._decisions.is_registered(only_kept):
             self._warn_once(
-                "only_kept", "no sampling processor answers under this id: no exemplar is attached", only_kept=wanted
+                "only_kept",
+                "exemplars.only_kept is not the id of a running sampling processor; no exemplar is attached",
+                only_kept=only_kept,
             )
         is_empty = not any(len(family.table) for family in state.families.values())
-        metrics = None if is_empty else self._emitter.build(state.families, state.resources, chosen, now)
+        metrics = None if is_empty else self._emitter.build(state.families, state.resources, exemplars, now)
         state.last_flush = now
         state.report.flushed(now_s)
         self._forget(now, now_s)
         return metrics
 
     def _forget(self, now: int, now_s: float) -> None:
+        """Remove old series and resources; delta series are all removed, only their flush times are remembered."""
         config, state = self.config, self.state
-        gone = self._old_resources(now_s)
+        old_resources = self._old_resources(now_s)
         for family in state.families.values():
             live = family.table.live()
             if config.is_delta:
-                leaving = live
-                self._remember(family, live, now, now_s)
+                removed = live
+                self._remember_flush(family, live, now, now_s)
             else:
-                old = np.isin(family.table.column("resource")[live], gone)
+                old = np.isin(family.table.column("resource")[live], old_resources)
                 if config.series_expiration:
                     old |= now_s - family.table.column("seen")[live] >= config.series_expiration
-                leaving = live[old]
+                removed = live[old]
                 family.restart_full(live[~old], now)
-            if len(leaving):
-                state.report.leaving(family, leaving)
-                family.remove(leaving, state.budget)
-        state.resources.remove(gone)
+            if len(removed):
+                state.report.keep_totals(family, removed)
+                family.remove(removed, state.budget)
+        state.resources.remove(old_resources)
 
     def _old_resources(self, now_s: float) -> I32:
-        """Silent too long, or too many: those seen longest ago."""
+        """Resources that were silent for too long, or that are too many: then those seen longest ago."""
         config, resources = self.config, self.state.resources
         live = resources.table.live()
         live = live[live != resources.common]
@@ -353,47 +349,47 @@ class SpanMetricsConnector(Connector):
         surplus = len(live) - config.resource_metrics_cache_size
         if surplus > 0:
             old[np.argsort(seen, kind="stable")[:surplus]] = True
-        gone: I32 = live[old]
-        return gone
+        slots: I32 = live[old]
+        return slots
 
-    def _remember(self, family: Family, slots: I32, now: int, now_s: float) -> None:
-        """Delta: where the next point of each series begins."""
-        last = family.last
-        if last is None or not len(slots):
+    def _remember_flush(self, family: MetricFamily, slots: I32, now: int, now_s: float) -> None:
+        """Delta: the next point of each series begins now."""
+        times = family.flush_times
+        if times is None or not len(slots):
             return
-        known, _ = last.insert(family.table.keys(slots))
-        last.column("time")[known], last.column("seen")[known] = now, now_s
-        surplus = len(last) - self.config.timestamp_cache_size
+        known, _ = times.insert(family.table.keys(slots))
+        times.column("time")[known], times.column("seen")[known] = now, now_s
+        surplus = len(times) - self.config.timestamp_cache_size
         if surplus > 0:
-            live = last.live()
-            last.remove(live[np.argsort(last.column("seen")[live], kind="stable")[:surplus]])
+            live = times.live()
+            times.remove(live[np.argsort(times.column("seen")[live], kind="stable")[:surplus]])
 
     async def _show(self, query: Mapping[str, str]) -> dict[str, Any]:
         del query
         return {str(self._settings.id): self.state.report.document()}
 
 
-def _operation_of(span: Span, state: State) -> Operation:
-    """What the report calls a row."""
-    names = span.field("name") if span.http is None else span.http.endpoint
-    kinds = span.field("kind")
+def _operation_of(spans: SpanColumns, state: State) -> OperationOf:
+    """The operation that the report shows for a row."""
+    names = spans.field("name") if spans.http is None else spans.http.endpoint
+    kinds = spans.field("kind")
 
-    def operation(row: int, resource: int) -> int:
+    def operation_of(row: int, resource: int) -> int:
         service = state.resources.known[resource].service
         if row < 0:
             return state.report.code_of(service, "(overflow)", "")
         code, kind = int(names.codes[row]), int(kinds[row])
         name = str(names.distinct[code]) if code >= 0 else ""
-        if span.http is not None:
-            method = int(span.http.method.codes[row])
-            name = f"{span.http.method.distinct[method]} {name}"
+        if spans.http is not None:
+            method = int(spans.http.method.codes[row])
+            name = f"{spans.http.method.distinct[method]} {name}"
         return state.report.code_of(service, name, SPAN_KINDS[kind] if 0 <= kind < len(SPAN_KINDS) else "")
 
-    return operation
+    return operation_of
 
 
 def _describe(batch: Traces, row: int) -> Resource:
-    """What a new resource's series say of it."""
+    """The attributes and the service of a new resource."""
     table = batch.attributes("resources")
     values: dict[str, Any] = {}
     for record in table.rows[table.owner == row]:
@@ -404,8 +400,3 @@ def _describe(batch: Traces, row: int) -> Resource:
     column = batch.attribute("service.name", "resources").as_text()
     code = int(column.codes[row])
     return Resource(Attributes(values), str(column.distinct[code]) if code >= 0 else "")
-
-
-def create(settings: Settings, config: SpanMetricsConfig) -> SpanMetricsConnector:
-    """The factory's ``create``."""
-    return SpanMetricsConnector(settings, config)

@@ -1,17 +1,8 @@
-"""Processor ``cardinality``: absolute caps on series, with an overflow series that keeps sums true."""
+"""Processor ``cardinality``: limits the number of series; overflow series keep the sums true.
 
-from collector.api import ComponentKind, Factory, Stability
-from collector.model import Signal
-from processors.cardinality.cardinality import create
-from processors.cardinality.config import CardinalityConfig
+"Rule N" in this package and its tests refers to docs/reference/cardinality.md.
+"""
+
+from processors.cardinality.factory import factory
 
 __all__ = ["factory"]
-
-factory = Factory(
-    component_type="cardinality",
-    config_type=CardinalityConfig,
-    create=create,
-    stability=Stability.ALPHA,
-    signals=frozenset({Signal.METRICS}),
-    kind=ComponentKind.PROCESSOR,
-)

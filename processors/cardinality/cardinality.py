@@ -1,20 +1,20 @@
-"""Absolute caps on series per metric and group; what is over them is merged into one overflow series, so that sums stay true.
+"""Limits the number of series per metric and group; series beyond a limit are merged into one overflow series.
 
-Named series pass untouched. Points whose attributes a rule has changed, and points over the limit, are folded
-(``fold``): each source's gain goes into an accumulator, and accumulators are written every ``flush_interval`` under our
-own start time.
+Named series pass unchanged. Points of which an attribute rule changed an attribute, and points over a limit, are merged
+(``fold``): the gain of each source is added to an accumulator, and the accumulators are written every
+``flush_interval`` under a start time of our own. So the sum over all series stays true.
 
-``mode: observe`` does all of that and writes none of it: what it counts is what ``enforce`` would have done.
-Source of the overflow attribute: OpenTelemetry metrics SDK specification, "Overflow attribute".
+Rules are those of docs/reference/cardinality.md. With ``mode: observe`` everything is computed, but nothing is written
+or dropped: the counters show what ``enforce`` would have done. Source of the overflow attribute: OpenTelemetry metrics
+SDK specification, "Overflow attribute".
 """
 
-import asyncio
 import contextlib
 from typing import Any, Final
 
 import numpy as np
 
-from collector.api import ConsumeError, Host, Settings, Stage
+from collector.api import ConsumeError, Host, PeriodicTask, Settings, Stage
 from collector.model import (
     METRIC_EXPONENTIAL_HISTOGRAM,
     METRIC_GAUGE,
@@ -32,94 +32,109 @@ from collector.model.arrays import I32, I64, U64, Indices, Mask
 from collector.model.builders import Attributes
 from collector.otlp.semantics import NO_RECORDED_VALUE
 from processors.cardinality.config import CardinalityConfig
-from processors.cardinality.fold import FOLDABLE
+from processors.cardinality.fold import MERGEABLE_TYPES
 from processors.cardinality.identity import attributes_of, series_of, text_of
-from processors.cardinality.limits import PROCESS_SERIES, Budgets
+from processors.cardinality.limits import PROCESS_SERIES, PointBudgets
 from processors.cardinality.overview import Overview
-from processors.cardinality.rewrite import OVERFLOW, RUNGS, AttributeRewriter
+from processors.cardinality.records import ADDS, DROP_REASONS, FOLDS
+from processors.cardinality.rewrite import MERGE_REASONS, OVERFLOW, AttributeRewriter
 from processors.cardinality.state import State
-from processors.cardinality.stores import ADDS, FOLDS, REASONS
-from processors.cardinality.writer import Family
+from processors.cardinality.written_metric import WrittenMetric
 
-__all__ = ["CardinalityProcessor", "create"]
+__all__ = ["CardinalityProcessor"]
 
 _OVERFLOW_KEY: Final = "otel.metric.overflow"
 _SCOPE: Final = "tailrace/cardinality"
-_NONE: Final = Attributes({})
-_HISTOGRAM_SERIES: Final = 3  # Prometheus: +Inf, sum and count beside the bounds
-_SUMMARY_SERIES: Final = 2  # sum and count beside the quantiles
+_NO_ATTRIBUTES: Final = Attributes({})
+_HISTOGRAM_SERIES: Final = 3  # Prometheus has one for each bound and for +Inf, sum and count
+_SUMMARY_SERIES: Final = 2  # Prometheus has one for each quantile and for sum and count
 
 
 class _Points:
-    """One batch on its way: what is known of each point. All arrays are (points,)."""
+    """What is known of the points of one batch. All arrays are (points,)."""
 
     __slots__ = (
-        "batch", "bound", "budgets", "ended", "has_accumulator", "keys", "kinds", "now", "now_s", "parent", "rewritten", "rung", "series",
-        "slots", "sources",
-    )  # fmt: skip
+        "batch",
+        "budgets",
+        "ended",
+        "has_accumulator",
+        "keys",
+        "kinds",
+        "merge_reason",
+        "now",
+        "now_s",
+        "parent",
+        "rewritten",
+        "series",
+        "slots",
+        "sources",
+        "stays_merged",
+    )
 
     batch: Metrics
     rewritten: Metrics
     """After the attribute rules."""
     keys: U64
-    """Sources: the series as they came."""
+    """The keys of the sources: of the series as they were received."""
     series: U64
-    """The series after the rules."""
+    """The keys of the series after the attribute rules."""
     parent: I32
-    """Metrics."""
+    """Rows of the metrics."""
     kinds: I32
     """METRIC types."""
     ended: Mask
-    rung: I32
+    merge_reason: I32
+    """An index of ``MERGE_REASONS``; -1: the point is not merged."""
     sources: I32
+    """Slots of the sources; -1: unknown."""
     has_accumulator: Mask
-    bound: Mask
-    """The source stays in overflow, or in the series it was merged into."""
-    budgets: Budgets
+    stays_merged: Mask
+    """The source stays in overflow, or in the series into which it was merged."""
+    budgets: PointBudgets
     slots: I32
-    """Named series."""
+    """Slots of named series; -1: the series is not named."""
     now: int
     now_s: float
 
 
 class CardinalityProcessor(Stage):
-    """See the module."""
+    """One processor in one pipeline."""
 
     def __init__(self, settings: Settings, config: CardinalityConfig) -> None:
         self._settings, self._config, self._clock = settings, config, settings.clock
         start_time = settings.start_time_unix_nano or self._clock.time_unix_nano()
         self._use(State(config, start_time, settings.shared.get(PROCESS_SERIES)))
         self._enforces = config.mode == "enforce"
-        # Ours alone: replicas, pipelines and processors after each other each write overflow series of their own.
+        # Unique, so that replicas, pipelines and successive processors each write overflow series of their own.
         self._writer_id = f"{settings.instance_id}/{settings.pipeline}/{settings.id}"
-        self._flushing = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._flush_task = PeriodicTask(self._expire_and_flush, config.overflow.flush_interval, self._clock)
         telemetry, prefix = settings.telemetry, "tailrace_cardinality_"
-        self._folded = telemetry.counter(prefix + "folded_points", "Points merged into another series", ("rung",))
+        self._folded = telemetry.counter(
+            prefix + "folded_points", "Points merged into another series", ("merge_reason",)
+        )
         self._inexact = telemetry.counter(
             prefix + "inexact_points", "Points that could not be merged exactly", ("reason",)
         )
         self._freed = telemetry.counter(
-            prefix + "slots_freed", "Named series that ended, fell silent or lost their slot"
+            prefix + "slots_freed", "Named series that ended, fell silent or lost their slot to a lower limit"
         )
 
     def _use(self, state: State) -> None:
         self.state = state
         self._limits, self._fold = state.limits, state.fold
-        self._rewriter = AttributeRewriter(self._config, state.granted)
+        self._rewriter = AttributeRewriter(self._config, state.allowed)
         settings = self._settings
         self._overview = Overview(f"{settings.id}@{settings.pipeline}", state, self._config)
         self._overview.register(settings.telemetry)
 
     def hand_over(self, config: CardinalityConfig) -> State:  # noqa: ARG002 - the successor compares the configurations
-        """Everything known between batches."""
+        """Everything that is known between batches."""
         return self.state
 
     def take_over(self, state: object) -> bool:
-        """Continue the predecessor's series, or start anew where the configuration makes other series of the same data.
+        """Continue the predecessor's series, or start afresh if the configuration makes other series of the same data.
 
-        In that case what was written before is not continued: the new start time makes the known sources baselines, so
-        that nothing is counted twice.
+        In the second case the new start time makes all known sources baselines, so that nothing is counted twice.
         """
         if not isinstance(state, State):
             return False
@@ -130,64 +145,60 @@ class CardinalityProcessor(Stage):
         return True
 
     async def start(self, host: Host) -> None:
-        """Begin writing what is folded."""
-        for key, glob, why in self._config.unmatchable():
+        """Start expiring and flushing."""
+        for key, glob, reason in self._config.unmatchable():
             self._settings.telemetry.log.warning(
-                "a glob of metric names can match nothing", key=key, glob=glob, why=why
+                "a glob of metric names can never match", key=key, glob=glob, reason=reason
             )
         self.state.process.join(self._limits)
         self.state.configure(self._config)
         host.add_admin_route("/cardinality", self._overview.show)
-        self._task = asyncio.ensure_future(self._flush_regularly())
+        self._flush_task.start()
 
     async def shutdown(self) -> None:
-        """Write once more what is folded."""
-        if self._task is not None:
-            task, self._task = self._task, None
-            async with self._flushing:  # what is on its way gets there
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-                await self._flush()
+        """Flush once more."""
+        if await self._flush_task.stop():
+            await self._flush()
         self.state.process.leave(self._limits)
 
     async def consume(self, batch: Batch) -> None:
-        """Pass named series on, fold the others."""
+        """Pass named series on and merge the others."""
         assert isinstance(batch, Metrics)
-        passed = self._take(batch)
+        passed = self._process(batch)
         if passed is not None and passed.item_count:
             await self._settings.outputs[Signal.METRICS].consume(passed)
 
     # One batch.
 
-    def _take(self, batch: Metrics) -> Metrics | None:
-        """What of the batch passes; the rest is folded or dropped, and counted."""
+    def _process(self, batch: Metrics) -> Metrics | None:
+        """The points that pass; the others are merged or dropped, and counted."""
         if not batch.item_count:
             return None
-        points = self._known(batch)
-        wanted = ~points.ended & ~points.bound
-        self._name(points, wanted)
-        named = (points.slots >= 0) & wanted
-        self._join(points)
-        merging = points.rung >= 0
-        over = ~named & ~points.ended & ~(merging & points.has_accumulator)
-        points.rung = np.where(over, OVERFLOW, points.rung).astype(np.int32)
-        self._limits.reject(points.series[over], points.budgets.budget[over])
-        gone = self._end(points, merging) if points.ended.any() else np.zeros(len(merging), bool)
-        folding = (points.rung >= 0) & ~points.ended
-        dropped = self._drop_unfoldable(points, folding)
-        self._fold_rows(points, folding & ~dropped, named & ~merging & (points.rung < 0))
-        self._count_rungs(points, folding)
-        if count := int(np.count_nonzero(gone)):
+        points = self._analyse(batch)
+        may_be_named = ~points.ended & ~points.stays_merged
+        self._name(points, may_be_named)
+        is_named = (points.slots >= 0) & may_be_named
+        self._join_written_series(points)
+        has_rule = points.merge_reason >= 0
+        is_over = ~is_named & ~points.ended & ~(has_rule & points.has_accumulator)
+        points.merge_reason = np.where(is_over, OVERFLOW, points.merge_reason).astype(np.int32)
+        self._limits.count_rejected(points.series[is_over], points.budgets.metric[is_over])
+        ends_here = self._end(points, has_rule) if points.ended.any() else np.zeros(len(has_rule), bool)
+        is_merged = (points.merge_reason >= 0) & ~points.ended
+        is_dropped = self._drop_unmergeable(points, is_merged)
+        self._fold_points(points, is_merged & ~is_dropped, is_named & (points.merge_reason < 0))
+        self._count_merged(points, is_merged)
+        if count := int(np.count_nonzero(ends_here)):
             self._settle(folded=count)
         if not self._enforces:
             return batch
-        passing = ~folding & ~gone
-        return batch.select(passing) if passing.any() else None
+        passes = ~is_merged & ~ends_here
+        return batch.select(passes) if passes.any() else None
 
-    def _known(self, batch: Metrics) -> _Points:
+    def _analyse(self, batch: Metrics) -> _Points:
         points = _Points()
         points.batch, points.now, points.now_s = batch, self._clock.time_unix_nano(), self._clock.monotonic_s()
-        points.rewritten, points.rung = self._rewriter.apply(batch, points.now_s)
+        points.rewritten, points.merge_reason = self._rewriter.apply(batch, points.now_s)
         _, context = self.state.contexts.key(batch.context)
         points.keys = series_of(batch)
         points.series = points.keys if points.rewritten is batch else series_of(points.rewritten)
@@ -197,27 +208,30 @@ class CardinalityProcessor(Stage):
         points.kinds = batch.table("metrics").rows["type"][points.parent]
         points.ended = batch.field("flags", "points") & NO_RECORDED_VALUE != 0
         points.sources = self._fold.sources.find(points.keys)
-        points.has_accumulator, points.bound = self._fold.follows(points.sources)
-        points.budgets = self._limits.of(points.rewritten, context, points.now_s)
+        points.has_accumulator, points.stays_merged = self._fold.placement_of(points.sources)
+        points.budgets = self._limits.budgets_of(points.rewritten, context, points.now_s)
         return points
 
-    def _name(self, points: _Points, wanted: Mask) -> None:
-        """Gives new series names while there is room."""
+    def _name(self, points: _Points, may_be_named: Mask) -> None:
+        """Name new series while there is room."""
         weights = self._weights(points)
-        points.slots, rows, slots = self._limits.admit(points.series, weights, points.budgets, wanted, points.now_s)
+        points.slots, rows, slots = self._limits.admit(
+            points.series, weights, points.budgets, may_be_named, points.now_s
+        )
         if self._config.count != "points":
-            self._limits.grow(points.slots, weights)
-        unseen = np.flatnonzero(wanted & (points.sources < 0) & ((points.slots < 0) | _in(rows, len(wanted))))
-        self.state.report.note(points.batch, unseen)
-        # Of series that we write ourselves the end is written by the writer.
-        own = points.rung[rows] < 0
-        if own.any() and self._enforces and self._fold.may_follow():
-            order = np.argsort(rows[own], kind="stable")
-            self._limits.births.add(points.batch, rows[own][order], slots[own][order])
+            self._limits.raise_weights(points.slots, weights)
+        is_new = points.slots < 0
+        is_new[rows] = True
+        self.state.report.note(points.batch, np.flatnonzero(may_be_named & (points.sources < 0) & is_new))
+        # The ends of series that the processor writes itself are written by the writer.
+        passes = points.merge_reason[rows] < 0
+        if passes.any() and self._enforces and self._fold.has_room_for_named():
+            order = np.argsort(rows[passes], kind="stable")
+            self._limits.first_points.add(points.batch, rows[passes][order], slots[passes][order])
         self._fold.other_bytes = self._limits.memory_bytes + self.state.report.memory_bytes
 
     def _weights(self, points: _Points) -> I64:
-        """(points,) what each series counts for."""
+        """(points,) for how much each series counts."""
         weights = np.ones(len(points.kinds), np.int64)
         if self._config.count == "prometheus_series":
             rows, kinds = points.batch.table("points").rows, points.kinds
@@ -225,117 +239,130 @@ class CardinalityProcessor(Stage):
             weights = np.where(kinds == METRIC_SUMMARY, rows["quantile_count"] + _SUMMARY_SERIES, weights)
         return weights
 
-    def _join(self, points: _Points) -> None:
-        """Points of series that we write already, because a rule merges others into them, are merged too.
+    def _join_written_series(self, points: _Points) -> None:
+        """Merge points of named series that the processor writes already, because a rule merges others into them.
 
-        A series has one writer: once ``/users/7`` has become ``/users/{id}``, a source that says ``/users/{id}`` itself
-        is folded.
+        A series has one writer: once ``/users/7`` has become ``/users/{id}``, a source that sends ``/users/{id}``
+        itself is merged into that series as well.
         """
-        merged, slots, rung = self._limits.named.column("merged"), points.slots, points.rung
-        marked = (rung >= 0) & (slots >= 0) & ~points.ended
-        merged[slots[marked]] = rung[marked] + 1
-        joining = (rung < 0) & (slots >= 0) & (merged[slots] > 0)
-        points.rung = np.where(joining, merged[slots].astype(np.int32) - 1, rung).astype(np.int32)
+        merged, slots, merge_reason = self._limits.named.column("merged"), points.slots, points.merge_reason
+        has_rule = (merge_reason >= 0) & (slots >= 0) & ~points.ended
+        merged[slots[has_rule]] = merge_reason[has_rule] + 1
+        joins = (merge_reason < 0) & (slots >= 0) & (merged[slots] > 0)
+        points.merge_reason = np.where(joins, merged[slots].astype(np.int32) - 1, merge_reason).astype(np.int32)
 
-    def _end(self, points: _Points, merging: Mask) -> Mask:
-        """Rule 7, NO_RECORDED_VALUE: a named series gives its slot back, a folded source is forgotten. Returns which do not pass."""
+    def _end(self, points: _Points, has_rule: Mask) -> Mask:
+        """Rule 7, NO_RECORDED_VALUE: free the slots of named series and end merged sources.
+
+        Returns:
+            (points,) which of the ended ones do not pass.
+        """
         ended, slots = points.ended, points.slots
-        gone = ended & (merging | points.bound)
-        # The end of a series that never had a name is not a way around the limit.
-        for of in points.budgets.all():
-            used, limits = self._limits.budgets.column("series")[of], self._limits.budgets.column("limit")[of]
-            gone |= ended & (slots < 0) & (of >= 0) & (limits > 0) & (used >= limits)
-        named = ended & ~merging & (slots >= 0)
-        told = ended & (named | points.has_accumulator)
-        self._fold.end(points.keys[told], points.sources[told], points.now)
-        if named.any():
-            freed = np.unique(slots[named])
-            self._limits.births.forget(freed)
+        ends_here = ended & (has_rule | points.stays_merged)
+        # While a limit is reached, ends of series that were never named must not bypass it.
+        column = self._limits.budgets.column
+        for budgets in points.budgets.columns():
+            used, limits = column("series")[budgets], column("limit")[budgets]
+            ends_here |= ended & (slots < 0) & (budgets >= 0) & (limits > 0) & (used >= limits)
+        is_named = ended & ~has_rule & (slots >= 0)
+        is_tracked = ended & (is_named | points.has_accumulator)
+        self._fold.end(points.keys[is_tracked], points.sources[is_tracked], points.now)
+        if is_named.any():
+            freed = np.unique(slots[is_named])
+            self._limits.first_points.remove(freed)
             self._limits.free(freed)
             self._freed.add(len(freed))
-        return gone
+        return ends_here
 
-    def _drop_unfoldable(self, points: _Points, folding: Mask) -> Mask:
-        """(points,) those that are over the limit and of a type that is not merged: dropped and counted, never summed blindly."""
+    def _drop_unmergeable(self, points: _Points, is_merged: Mask) -> Mask:
+        """Drop and count points of types that cannot be merged, and of new sources for which there is no room.
+
+        Returns:
+            (points,) which were dropped.
+        """
         kinds = points.kinds
-        foldable = np.isin(points.batch.table("metrics").rows["type"], FOLDABLE)
-        dropped = folding & ~foldable[points.parent]
-        if dropped.any():
-            if count := int(np.count_nonzero(dropped & (kinds == METRIC_SUMMARY))):
-                self._lose("summary", count)
-            if other := int(np.count_nonzero(dropped & (kinds != METRIC_SUMMARY))):
-                self._settle(dropped=other, reason="no_data")
+        is_mergeable = np.isin(points.batch.table("metrics").rows["type"], MERGEABLE_TYPES)
+        is_dropped = is_merged & ~is_mergeable[points.parent]
+        if is_dropped.any():
+            if count := int(np.count_nonzero(is_dropped & (kinds == METRIC_SUMMARY))):
+                self._drop("summary", count)
+            if count := int(np.count_nonzero(is_dropped & (kinds != METRIC_SUMMARY))):
+                self._settle(dropped=count, reason="no_data")
         if self._fold.is_full:
-            unheld = folding & ~dropped & (points.sources < 0)
-            if count := int(np.count_nonzero(unheld)):
-                dropped |= unheld
-                self._lose("state_full", count)
-        return dropped
+            has_no_room = is_merged & ~is_dropped & (points.sources < 0)
+            if count := int(np.count_nonzero(has_no_room)):
+                is_dropped |= has_no_room
+                self._drop("state_full", count)
+        return is_dropped
 
-    def _fold_rows(self, points: _Points, folding: Mask, named: Mask) -> None:
-        """Adds up the folded points, and remembers the last values and times of named series (rules 8 and 10)."""
-        follows = named & self._is_added(points.batch)[points.parent]
-        if not self._fold.may_follow():
-            follows &= points.sources >= 0
-        rows = np.flatnonzero(folding | follows)
+    def _fold_points(self, points: _Points, is_merged: Mask, is_named: Mask) -> None:
+        """Add merged points to their accumulators, and store last values and times of named series (rules 8 and 10)."""
+        is_stored = is_named & self._is_added_up(points.batch)[points.parent]
+        if not self._fold.has_room_for_named():
+            is_stored &= points.sources >= 0
+        rows = np.flatnonzero(is_merged | is_stored)
         if not len(rows):
             return
-        folded = folding[rows]
+        is_folded = is_merged[rows]
         targets = np.full(len(rows), -1, np.int32)
-        targets[folded] = self._accumulators_of(points, rows[folded])
-        own_name = folded & (points.rung[rows] != OVERFLOW)
+        targets[is_folded] = self._accumulators_of(points, rows[is_folded])
+        own_name = is_folded & (points.merge_reason[rows] != OVERFLOW)
         sources = points.sources[rows]
         reasons, inexact = self._fold.add(
             points.batch, rows, points.keys, sources, targets, own_name, points.now, points.now_s
         )
-        for number in np.unique(reasons[folded]).tolist():
+        for number in np.unique(reasons[is_folded]).tolist():
             if number:
-                self._lose(REASONS[number], int(np.count_nonzero(folded & (reasons == number))))
+                self._drop(DROP_REASONS[number], int(np.count_nonzero(is_folded & (reasons == number))))
         for reason, count in inexact.items():
             if count:
                 self._inexact.add(count, reason=reason)
-        taken = folded & (reasons == 0)
-        if count := int(np.count_nonzero(taken)):
+        is_used = is_folded & (reasons == 0)
+        if count := int(np.count_nonzero(is_used)):
             self._settle(folded=count)
             self._fold.exemplars.note(
-                points.batch, rows[taken], self._fold.sources.column("accumulator")[sources[taken]]
+                points.batch, rows[is_used], self._fold.sources.column("accumulator")[sources[is_used]]
             )
 
     @staticmethod
-    def _is_added(batch: Metrics) -> Mask:
-        """(metrics,) those whose type adds up, of which nothing must be counted twice; the others are what they say now."""
+    def _is_added_up(batch: Metrics) -> Mask:
+        """(metrics,) whether values add up, so that none may be counted twice; other types have only a latest value."""
         metric = batch.table("metrics").rows
         kinds = metric["type"]
-        adds = (kinds == METRIC_SUM) & ((metric["monotonic"] != 0) | (metric["temporality"] == TEMPORALITY_DELTA))
-        added: Mask = adds | (kinds == METRIC_HISTOGRAM) | (kinds == METRIC_EXPONENTIAL_HISTOGRAM)
-        return added
+        is_sum = (kinds == METRIC_SUM) & ((metric["monotonic"] != 0) | (metric["temporality"] == TEMPORALITY_DELTA))
+        added_up: Mask = is_sum | (kinds == METRIC_HISTOGRAM) | (kinds == METRIC_EXPONENTIAL_HISTOGRAM)
+        return added_up
 
     def _accumulators_of(self, points: _Points, rows: Indices) -> I32:
-        """(rows,) the accumulator of each source that has none; what a source began with it keeps."""
+        """(rows,) the accumulator for each source that has none; a source keeps the accumulator that it has."""
         slots = np.full(len(rows), -1, np.int32)
-        unknown = np.flatnonzero(~points.has_accumulator[rows])
-        if not len(unknown):
+        missing = np.flatnonzero(~points.has_accumulator[rows])
+        if not len(missing):
             return slots
-        mine = rows[unknown]
-        overflow = points.rung[mine] == OVERFLOW
-        metric, parent = points.batch.table("metrics").rows, points.parent[mine]
+        point_rows = rows[missing]
+        is_overflow = points.merge_reason[point_rows] == OVERFLOW
+        metric, parent = points.batch.table("metrics").rows, points.parent[point_rows]
         kind = metric["type"] * 64 + metric["temporality"] * 8 + metric["monotonic"]
         unit = hash_text(points.batch.field("unit", "metrics"))
-        parts = [self._limits.budgets.keys(np.maximum(points.budgets.budget[mine], 0)), unit[parent], kind[parent]]
-        if points.budgets.values is not None:
-            parts.append(hash_text(points.budgets.values)[mine])
-        keys = np.where(overflow[:, None], combine_keys(*parts), points.series[mine])
+        parts = [
+            self._limits.budgets.keys(np.maximum(points.budgets.metric[point_rows], 0)),
+            unit[parent],
+            kind[parent],
+        ]
+        if points.budgets.tenant_names is not None:
+            parts.append(hash_text(points.budgets.tenant_names)[point_rows])
+        keys = np.where(is_overflow[:, None], combine_keys(*parts), points.series[point_rows])
         new_slots, is_new = self._fold.accumulators.insert(keys)
-        slots[unknown] = new_slots
+        slots[missing] = new_slots
         for i in np.flatnonzero(is_new).tolist():
-            self._describe(points, int(mine[i]), int(new_slots[i]), is_overflow=bool(overflow[i]))
+            self._begin_series(points, int(point_rows[i]), int(new_slots[i]), is_overflow=bool(is_overflow[i]))
         return slots
 
-    def _describe(self, points: _Points, row: int, slot: int, *, is_overflow: bool) -> None:
-        """What the series of a new accumulator is: once a series we write."""
+    def _begin_series(self, points: _Points, row: int, slot: int, *, is_overflow: bool) -> None:
+        """Initialise a new accumulator and the series that is written for it, from the first point merged into it."""
         batch = points.rewritten
         parent = int(points.parent[row])
-        kind = points.batch.table("metrics").rows[parent]
+        record = points.batch.table("metrics").rows[parent]
         resource = attributes_of(batch, "resources", int(batch.ancestor("resources", "points")[row]))
         name, unit, description = (
             text_of(batch, field, "metrics", parent) for field in ("name", "unit", "description")
@@ -343,47 +370,55 @@ class CardinalityProcessor(Stage):
         if is_overflow:
             resource = {key: resource[key] for key in self._config.group_by if key in resource}
             resource["service.instance.id"] = self._writer_id
-            scope = (_SCOPE, "", _NONE)
+            scope = (_SCOPE, "", _NO_ATTRIBUTES)
             attributes: dict[str, Any] = {_OVERFLOW_KEY: True}
-            values = points.budgets.values
-            if self._config.tenant is not None and values is not None and values.codes[row] >= 0:
-                attributes[self._config.tenant.attribute] = values.distinct[values.codes[row]]
+            tenants = points.budgets.tenant_names
+            if self._config.tenant is not None and tenants is not None and tenants.codes[row] >= 0:
+                attributes[self._config.tenant.attribute] = tenants.distinct[tenants.codes[row]]
         else:
             scope_row = int(batch.ancestor("scopes", "points")[row])
-            inner = Attributes(attributes_of(batch, "scopes", scope_row))
-            scope = (text_of(batch, "name", "scopes", scope_row), text_of(batch, "version", "scopes", scope_row), inner)
+            scope_name, scope_version = (text_of(batch, field, "scopes", scope_row) for field in ("name", "version"))
+            scope = (scope_name, scope_version, Attributes(attributes_of(batch, "scopes", scope_row)))
             attributes = attributes_of(batch, "points", row)
         context, _ = self.state.contexts.key(batch.context)
-        family = Family(
-            context=context, resource=Attributes(resource), scope=scope, name=name, unit=unit, description=description,
-            type=int(kind["type"]), temporality=int(kind["temporality"]), monotonic=bool(kind["monotonic"]),
-        )  # fmt: skip
-        self._fold.new_accumulator(slot, kind=family.type, fold=self._fold_number(family))
-        self.state.writer.describe(slot, family, attributes)
+        metric = WrittenMetric(
+            context=context,
+            resource=Attributes(resource),
+            scope=scope,
+            name=name,
+            unit=unit,
+            description=description,
+            type=int(record["type"]),
+            temporality=int(record["temporality"]),
+            monotonic=bool(record["monotonic"]),
+        )
+        self._fold.new_accumulator(slot, kind=metric.type, fold=self._fold_number(metric))
+        self.state.writer.add_series(slot, metric, attributes)
 
-    def _fold_number(self, family: Family) -> int:
-        if family.type == METRIC_GAUGE:
-            return FOLDS.index(self._config.fold_of(family.name))
-        is_latest = family.type == METRIC_SUM and not family.monotonic and family.temporality != TEMPORALITY_DELTA
+    def _fold_number(self, metric: WrittenMetric) -> int:
+        """The index of ``FOLDS`` for the accumulators of a metric."""
+        if metric.type == METRIC_GAUGE:
+            return FOLDS.index(self._config.fold_of(metric.name))
+        is_latest = metric.type == METRIC_SUM and not metric.monotonic and metric.temporality != TEMPORALITY_DELTA
         return FOLDS.index("sum") if is_latest else ADDS
 
     # Counting.
 
-    def _count_rungs(self, points: _Points, folding: Mask) -> None:
+    def _count_merged(self, points: _Points, is_merged: Mask) -> None:
         column = self._limits.budgets.column
-        for name, mask in (("folded", folding), ("overflow", folding & (points.rung == OVERFLOW))):
-            of = points.budgets.budget[mask]
-            np.add.at(column(name), of[of >= 0], 1)
-        for i, name in enumerate(RUNGS):
-            if count := int(np.count_nonzero(points.rung[folding] == i)):
-                self._folded.add(count, rung=name)
+        for name, mask in (("folded", is_merged), ("overflow", is_merged & (points.merge_reason == OVERFLOW))):
+            budgets = points.budgets.metric[mask]
+            np.add.at(column(name), budgets[budgets >= 0], 1)
+        for number, reason in enumerate(MERGE_REASONS):
+            if count := int(np.count_nonzero(points.merge_reason[is_merged] == number)):
+                self._folded.add(count, merge_reason=reason)
 
-    def _lose(self, reason: str, count: int) -> None:
+    def _drop(self, reason: str, count: int) -> None:
         self._settle(dropped=count, reason=reason)
         self._inexact.add(count, reason=reason)
 
     def _settle(self, *, folded: int = 0, dropped: int = 0, reason: str = "") -> None:
-        """Into the ledger; observing, everything passes and nothing is."""
+        """Report points to the ledger; with ``mode: observe`` all points pass, so there is nothing to report."""
         if not self._enforces:
             return
         if folded:
@@ -393,31 +428,28 @@ class CardinalityProcessor(Stage):
 
     # Time.
 
-    async def _flush_regularly(self) -> None:
-        while True:
-            await self._clock.sleep(self._config.overflow.flush_interval)
-            async with self._flushing:
-                await self._emit(self._expire())
-                await self._flush()
+    async def _expire_and_flush(self) -> None:
+        await self._emit(self._expire())
+        await self._flush()
 
     def _expire(self) -> list[Metrics]:
-        """Forgets what is too old; returns the ends of named series that lost their slots."""
+        """Forget what is too old; returns the end markers of named series that lost their slots."""
         now, now_s = self._clock.time_unix_nano(), self._clock.monotonic_s()
         state, limits = self.state, self._limits
-        freed = np.unique(np.concatenate((limits.silent(now_s), limits.over())))
-        ends = limits.births.end(freed, now) if len(freed) else []
+        freed = np.unique(np.concatenate((limits.silent(now_s), limits.excess())))
+        markers = limits.first_points.take_end_markers(freed, now) if len(freed) else []
         state.free(freed, now, now_s)
-        limits.births.thin()
+        limits.first_points.compact()
         if len(freed):
             self._freed.add(len(freed))
-        old = self._fold.expire(now_s, now, ttl_s=self._config.state_ttl, window_s=self._config.window)
-        state.writer.remove(old)
-        self._fold.remove_accumulators(old)
+        unused = self._fold.expire(now_s, now, ttl_s=self._config.state_ttl, window_s=self._config.window)
+        state.writer.remove(unused)
+        self._fold.remove_accumulators(unused)
         limits.expire(now_s)
-        state.granted.expire(now_s - self._config.window)
-        state.turn(now_s)
+        state.allowed.expire(now_s - self._config.window)
+        state.rotate(now_s)
         self._fold.other_bytes = limits.memory_bytes + state.report.memory_bytes
-        return ends
+        return markers
 
     async def _flush(self) -> None:
         stale_after = self._config.overflow.stale_after
@@ -428,18 +460,7 @@ class CardinalityProcessor(Stage):
             return
         for batch in batches:
             self._settings.telemetry.created(Signal.METRICS, batch.item_count)
-            # An exporter that waits for its backend may have given up. It has counted that; nobody is left to tell, and
-            # the next flush must come.
+            # The component that refused the batch has counted it, and no sender waits for the result; flushing
+            # continues.
             with contextlib.suppress(ConsumeError):
                 await self._settings.outputs[Signal.METRICS].consume(batch)
-
-
-def _in(rows: Indices, count: int) -> Mask:
-    found = np.zeros(count, bool)
-    found[rows] = True
-    return found
-
-
-def create(settings: Settings, config: CardinalityConfig) -> CardinalityProcessor:
-    """The component; after a reload it goes on with what the one before knows."""
-    return CardinalityProcessor(settings, config)

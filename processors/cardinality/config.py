@@ -1,4 +1,4 @@
-"""What the user writes for ``cardinality``: Tailrace's own processor."""
+"""Configuration of ``cardinality``, a processor of Tailrace's own."""
 
 from fnmatch import fnmatchcase
 from typing import Literal, Self
@@ -23,52 +23,54 @@ __all__ = [
 ]
 
 _OVERFLOW_KEY = "otel.metric.overflow"
-# What no metric's name can hold. Source: OpenTelemetry metrics API, "Instrument name syntax"; ":" is Prometheus'.
+# Characters that no metric name has. Source: OpenTelemetry metrics API, "Instrument name syntax"; ":" is Prometheus's.
 _NEVER_IN_NAMES = frozenset(" \t\r\n\"'{}()<>=,;%$#@^&|~`\\+")
 
 
 class LimitOverride(ComponentConfig):
-    """Another limit for some metrics; the first match counts."""
+    """Another limit for some metrics; the first rule that matches applies."""
 
     metrics: tuple[str, ...] = Field(min_length=1)
     """Globs of metric names."""
     limit: int = Field(ge=0)
-    """0: unlimited."""
+    """Series per metric and group; 0: unlimited."""
 
 
 class TenantConfig(ComponentConfig):
-    """Limits for each tenant beside those for each metric."""
+    """Limits for each tenant, in addition to those for each metric."""
 
     attribute: str = Field(min_length=1)
-    """Names the tenant: of the point, else of its resource."""
+    """The attribute that names the tenant, of the point or else of its resource."""
     limit: int = Field(default=500, ge=0)
-    """Series of a tenant for each (group, metric); 0: no such limit."""
+    """Series of a tenant per metric and group; 0: unlimited."""
     total: int = Field(default=20_000, ge=0)
-    """Series of a tenant over all groups and metrics; 0: no such limit."""
+    """Series of a tenant in all metrics and groups together; 0: unlimited."""
     max_values: int = Field(default=1000, ge=1)
-    """Tenants told apart; those that come later share the limits, and the overflow series, of ``other``."""
+    """How many tenants are distinguished; further ones share the limits and the overflow series of ``other``."""
     other: str = Field(default="__other__", min_length=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not self.limit and not self.total:
-            raise ValueError("limit and total are both 0: that limits nothing; remove tenant or give it a limit")
+            raise ValueError("limit and total are both 0, so nothing is limited; set one of them or remove tenant")
         if self.limit and self.total and self.total < self.limit:
             raise ValueError(
-                f"total ({self.total}) must not be less than limit ({self.limit}): no metric could ever reach its limit"
+                f"total ({self.total}) must not be less than limit ({self.limit}), or no metric could reach its limit"
             )
         if self.attribute == _OVERFLOW_KEY:
-            raise ValueError(f"attribute: {_OVERFLOW_KEY!r} marks overflow points and cannot name the tenant")
+            raise ValueError(
+                f"attribute: {_OVERFLOW_KEY!r} marks overflow points; use another attribute to name the tenant"
+            )
         return self
 
 
 class AttributeRule(ComponentConfig):
-    """What happens to attributes before series are counted."""
+    """How attributes are changed before series are counted."""
 
     keys: tuple[str, ...] = Field(min_length=1)
     action: Literal["drop", "template", "collapse"]
     max_values: int = Field(default=200, ge=1)
-    """template, collapse: distinct values a metric keeps; further ones become ``other``."""
+    """template, collapse: how many distinct values a metric keeps; further ones become ``other``."""
     other: str = Field(default="__other__", min_length=1)
 
 
@@ -77,17 +79,17 @@ def _all_kinds() -> dict[Kind, str]:
 
 
 class TemplateConfig(ComponentConfig):
-    """How ``template`` turns a path into its shape."""
+    """How ``template`` replaces identifiers in paths."""
 
     keep_method: bool = True
     """``GET /users/1`` keeps its ``GET``."""
     query: Literal["drop", "keep"] = "drop"
     replace: dict[Kind, str] = Field(default_factory=_all_kinds)
-    """Kinds of path segment and what each becomes; a kind that is left out stays."""
+    """What each kind of path segment becomes; a kind that is left out is kept."""
 
 
 class GaugeRule(ComponentConfig):
-    """How gauges are folded; the first match counts."""
+    """How gauges are merged; the first rule that matches applies."""
 
     metrics: tuple[str, ...] = Field(min_length=1)
     fold: GaugeFold
@@ -98,59 +100,64 @@ class OverflowConfig(ComponentConfig):
 
     flush_interval: Duration = Field(default=15.0, gt=0)
     stale_after: Duration = Field(default=300.0, gt=0)
-    """A source of a folded gauge or up-down counter that is silent that long is not in the written value any more."""
+    """After how long of silence a source of a merged gauge or up-down counter leaves the written value."""
     exemplars: int = Field(default=4, ge=0, le=100)
-    """The newest of each written point and flush; 0: none."""
+    """How many of the newest exemplars each written point has; 0: none."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.stale_after <= self.flush_interval:
             raise ValueError(
-                "stale_after must be longer than flush_interval: every source would be stale before it is written"
+                "stale_after must be longer than flush_interval, or every source would be stale before it is written"
             )
         return self
 
 
 class TopConfig(ComponentConfig):
-    """``GET /cardinality``."""
+    """The report ``GET /cardinality``."""
 
     n: int = Field(default=20, ge=1, le=1000)
     sample_values: int = Field(default=3, ge=0, le=100)
     hash: tuple[str, ...] = ("user_id", "tenant_id")
-    """Keys whose values are shown as hashes, and are in no exemplar's ``filtered_attributes``."""
+    """Keys whose values are shown as hashes and are left out of the ``filtered_attributes`` of exemplars."""
 
 
 class CardinalityConfig(ComponentConfig):
-    """Absolute caps on series; what is over them is merged, not lost."""
+    """Limits on the number of series; series beyond them are merged, not lost."""
 
     mode: Literal["enforce", "observe"] = "enforce"
-    """observe: the same counters, nothing folded."""
+    """observe: the counters are the same, but all points pass and nothing is written."""
     limit: int = Field(default=2000, ge=0)
-    """Series for each metric and group; 0: unlimited."""
+    """Series per metric and group; 0: unlimited."""
     count: Literal["points", "prometheus_series"] = "points"
-    """What a series weighs: 1, or what Prometheus makes of it (a histogram of 11 bounds: 14)."""
+    """For how much a series counts: 1, or as many series as Prometheus stores (14 for a histogram with 11 bounds)."""
     group_by: tuple[str, ...] = ("service.name",)
-    """Resource attributes; one limit for each combination."""
+    """Resource attributes; each combination of values has a limit of its own."""
     tenant: TenantConfig | None = None
     max_series: int = Field(default=1_000_000, ge=1)
-    """Named series of the whole process."""
+    """Named series of all ``cardinality`` processors of the process together."""
     overrides: tuple[LimitOverride, ...] = ()
     attributes: tuple[AttributeRule, ...] = ()
     never_collapse: tuple[str, ...] = (
-        "method", "status", "status_code", "http.request.method", "http.response.status_code", "error.type",
-    )  # fmt: skip
+        "method",
+        "status",
+        "status_code",
+        "http.request.method",
+        "http.response.status_code",
+        "error.type",
+    )
     template: TemplateConfig = TemplateConfig()
     gauge: tuple[GaugeRule, ...] = ()
-    """The first match counts; others fold to the last value."""
+    """The first rule that matches applies; other gauges become the last value."""
     overflow: OverflowConfig = OverflowConfig()
     window: Duration = Field(default=3600.0, gt=0)
-    """A named series silent that long frees its slot."""
+    """After how long of silence a named series frees its slot."""
     state_ttl: Duration = Field(default=3600.0, gt=0)
-    """Of a folded source; must exceed the longest silence of a source that lives."""
+    """How long a silent source is remembered; must exceed the longest silence of a live source."""
     state_limit_mib: int = Field(default=128, ge=1, le=1_048_576)
-    """Of folded sources; full: new ones are dropped and counted, never summed blindly."""
+    """The memory for sources and merged series; when it is full, points of new sources are dropped and counted."""
     initial: Literal["auto", "zero", "full"] = "auto"
-    """What the first value of a cumulative source is worth: by its start time, nothing, all of it."""
+    """How the first value of a cumulative source counts: by its start time, not at all, or in full."""
     top: TopConfig = TopConfig()
 
     @field_validator("group_by")
@@ -158,11 +165,11 @@ class CardinalityConfig(ComponentConfig):
     def _group(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if "service.instance.id" in value:
             raise ValueError(
-                "'service.instance.id' names this gateway on overflow points; group by service.name, "
-                "and give the metrics with a limit for each instance an attribute of their own"
+                "'service.instance.id' names this gateway on overflow points, so series cannot be grouped by it; "
+                "group by service.name, or copy the id to an attribute with another name"
             )
         if len(set(value)) < len(value):
-            raise ValueError(f"{value!r} names an attribute twice")
+            raise ValueError(f"{list(value)} names an attribute twice")
         return value
 
     @model_validator(mode="after")
@@ -171,30 +178,33 @@ class CardinalityConfig(ComponentConfig):
         for rule in self.attributes:
             for key in rule.keys:
                 if key in seen:
-                    raise ValueError(f"attributes: {key!r} stands in two rules")
+                    raise ValueError(f"attributes: {key!r} is in two rules; remove it from one")
                 seen.add(key)
                 if rule.action != "template" and key in self.never_collapse:
                     raise ValueError(
-                        f"attributes: {key!r} is to {rule.action} and in never_collapse; remove it from one"
+                        f"attributes: {key!r} has the action {rule.action} but is in never_collapse; remove it from one"
                     )
                 if self.tenant is not None and key == self.tenant.attribute and rule.action == "drop":
                     raise ValueError(
-                        f"attributes: {key!r} is to drop and is tenant.attribute: the tenant would be gone before it is counted"
+                        f"attributes: {key!r} is tenant.attribute, so it cannot be dropped before tenants are counted"
                     )
         if self.window < self.state_ttl:
-            raise ValueError("window must not be less than state_ttl: a series that comes back would be counted twice")
+            raise ValueError(
+                "window must not be less than state_ttl, or a series that comes back would be counted twice"
+            )
         if self.state_ttl < self.overflow.stale_after:
             raise ValueError(
-                "state_ttl must not be less than overflow.stale_after: a source would be forgotten before it is stale"
+                "state_ttl must not be less than overflow.stale_after, or sources would be forgotten too early"
             )
         if self.limit > self.max_series:
             raise ValueError(
-                f"limit ({self.limit}) must not be more than max_series ({self.max_series}): no metric could ever reach it"
+                f"limit ({self.limit}) must not be more than max_series ({self.max_series}), "
+                "or no metric could ever reach it"
             )
         return self
 
     def same_series(self, other: Self) -> bool:
-        """Whether both make the same series of the same points: what one has counted, the other may go on counting."""
+        """Whether both make the same series of the same points, so that one can continue the counts of the other."""
         keys = ("mode", "count", "group_by", "attributes", "never_collapse", "template")
         tenants = [
             None if config.tenant is None else (config.tenant.attribute, config.tenant.other)
@@ -203,41 +213,41 @@ class CardinalityConfig(ComponentConfig):
         return tenants[0] == tenants[1] and all(getattr(self, key) == getattr(other, key) for key in keys)
 
     def limit_of(self, metric: str) -> int:
-        """The limit of a metric; 0: none."""
+        """The limit of a metric; 0: unlimited."""
         for override in self.overrides:
             if any(fnmatchcase(metric, glob) for glob in override.metrics):
                 return override.limit
         return self.limit
 
     def fold_of(self, metric: str) -> GaugeFold:
-        """How a gauge of that name is folded."""
+        """How gauges of that name are merged."""
         for rule in self.gauge:
             if any(fnmatchcase(metric, glob) for glob in rule.metrics):
                 return rule.fold
         return "last"
 
     def unmatchable(self) -> list[tuple[str, str, str]]:
-        """Globs that no metric can ever match: (key, glob, why). Not errors: a metric may yet come, so only the impossible is told."""
+        """Globs that can never match as (key, glob, reason): impossible names, or names of an earlier rule."""
         found: list[tuple[str, str, str]] = []
-        named: tuple[tuple[str, tuple[LimitOverride | GaugeRule, ...]], ...] = (
+        rule_lists: tuple[tuple[str, tuple[LimitOverride | GaugeRule, ...]], ...] = (
             ("overrides", self.overrides),
             ("gauge", self.gauge),
         )
-        for name, rules in named:
-            before: list[str] = []
+        for name, rules in rule_lists:
+            earlier_globs: list[str] = []
             for i, rule in enumerate(rules):
                 for glob in rule.metrics:
                     key = f"{name}[{i}].metrics"
                     if not glob or _NEVER_IN_NAMES & set(glob):
-                        found.append((key, glob, "no metric has such a name"))
-                    elif any(_covers(earlier, glob) for earlier in before):
-                        found.append((key, glob, "an earlier rule takes all of it"))
-                before.extend(rule.metrics)
+                        found.append((key, glob, "no metric can have such a name"))
+                    elif any(_covers(earlier, glob) for earlier in earlier_globs):
+                        found.append((key, glob, "an earlier rule matches the same names"))
+                earlier_globs.extend(rule.metrics)
         return found
 
 
 def _covers(earlier: str, glob: str) -> bool:
-    """Whether everything ``glob`` matches is surely matched by ``earlier``."""
+    """Whether ``earlier`` certainly matches everything that ``glob`` matches."""
     if earlier in {"*", glob}:
         return True
     return not set(glob) & set("*?[") and fnmatchcase(glob, earlier)

@@ -1,8 +1,9 @@
-"""Exponential histograms (rule 5): merged at the lower scale, 160 buckets a side at most, the larger zero threshold.
+"""Exponential histograms: merged at the lower scale, at most 160 buckets per side, the larger zero threshold.
 
-Buckets are entries (line, side, index, count) at the scale of their accumulator, wherever they come from: the points,
-what sources had, what accumulators have. Source: OpenTelemetry metrics data model, "ExponentialHistogram" (a bucket of
-scale s is two of scale s + 1; index i covers (base**i, base**(i + 1)], so the index halves, rounded down).
+See docs/reference/cardinality.md, rule 5.
+
+Each accumulator has a scale and a zero threshold. The buckets of every update are brought to them before they are
+added; if an update requires a lower scale or a larger threshold, the accumulator is brought to it first.
 """
 
 from dataclasses import dataclass
@@ -11,50 +12,34 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from collector.model import PRESENT_SUM, KeyTable, groups
-from collector.model.arrays import F64, I32, I64, U64, Indices, Mask
-from processors.cardinality._fold import add_totals
-from processors.cardinality.histograms import place, put_place
-from processors.cardinality.stores import Rows, chosen, previous
+from collector.model import PRESENT_SUM, KeyTable
+from collector.model.arrays import F64, I32, I64, U64, Indices, Mask, offsets_of
+from collector.otlp.exponential_histogram import SCALE_MAX, SCALE_MIN
+from processors.cardinality._updates import add_totals
+from processors.cardinality.exponential_buckets import (
+    SIDE_MAX,
+    SIDES,
+    ZERO,
+    Buckets,
+    buckets_of_points,
+    dense_buckets,
+    first_index_above,
+    read_varints,
+)
+from processors.cardinality.histograms import bucket_places, set_bucket_places
+from processors.cardinality.records import previous_of_source, take_records
+from processors.cardinality.row_pool import RowPool
 
-__all__ = ["ExponentialHistograms", "ExponentialPoints"]
+__all__ = ["ExponentialHistograms", "WrittenBuckets"]
 
-SIDE_MAX: Final = 160  # buckets a side: the SDK specification's default
-_WIDTHS: Final = (8, 32, SIDE_MAX)  # of what is remembered of sources
-_ZERO: Final = 2  # the "side" of the zero bucket
-_SCALE_MIN, _SCALE_MAX = -10, 20  # of the SDK specification; other scales are hostile
-_EXPONENT_MAX: Final = 1023.0  # of a double's buckets; 1100 with the smallest ones and some room
-
-
-@dataclass(slots=True)
-class Entries:
-    """Buckets that are not empty."""
-
-    line: I64
-    side: I64
-    """0 positive, 1 negative, 2 zero."""
-    index: I64
-    count: I64
-
-    def take(self, mask: npt.NDArray[np.generic]) -> "Entries":
-        """Some of them."""
-        return Entries(self.line[mask], self.side[mask], self.index[mask], self.count[mask])
-
-    def at(self, line: I64) -> "Entries":
-        """The same of other lines."""
-        return Entries(line, self.side, self.index, self.count)
-
-    @classmethod
-    def joined(cls, *parts: "Entries") -> "Entries":
-        """All of them."""
-        return cls(
-            *(np.concatenate([getattr(part, name) for part in parts]) for name in ("line", "side", "index", "count"))
-        )
+_WIDTHS: Final = (8, 32, SIDE_MAX)  # buckets per side that are stored of a source: one pool for each
+_DOUBLE_EXPONENTS: Final = 1100.0  # binary exponents of all doubles, with some room
+_EXPONENT_MAX: Final = 1023.0  # of the largest power of two
 
 
 @dataclass(slots=True)
-class ExponentialPoints:
-    """What is written of accumulators: arrays (n,), buckets (n, 2, 160) from ``offsets`` (n, 2) on."""
+class WrittenBuckets:
+    """The buckets of some accumulators: (n,) arrays, and (n, 2, 160) counts from ``offsets`` (n, 2) on."""
 
     scales: I32
     thresholds: F64
@@ -66,26 +51,44 @@ class ExponentialPoints:
         """Offsets and (counts, splits) of a side, as ``MetricsBuilder.exponential_histogram`` takes them."""
         counts = self.counts[:, number]
         filled = counts > 0
-        some = filled.any(axis=1)
-        begin = np.where(some, filled.argmax(axis=1), 0)
-        end = np.where(some, SIDE_MAX - filled[:, ::-1].argmax(axis=1), 0)
+        has_buckets = filled.any(axis=1)
+        begin = np.where(has_buckets, filled.argmax(axis=1), 0)
+        end = np.where(has_buckets, SIDE_MAX - filled[:, ::-1].argmax(axis=1), 0)
         columns = np.arange(SIDE_MAX)
-        inside = (columns >= begin[:, None]) & (columns < end[:, None])
-        splits = np.concatenate(([0], np.cumsum(end - begin)))
-        return np.where(some, self.offsets[:, number] + begin, 0).astype(np.int32), (counts[inside], splits)
+        is_inside = (columns >= begin[:, None]) & (columns < end[:, None])
+        offsets = np.where(has_buckets, self.offsets[:, number] + begin, 0).astype(np.int32)
+        return offsets, (counts[is_inside], offsets_of(end - begin))
+
+
+@dataclass(slots=True)
+class _Values:
+    """Values of some histograms: points, or what their sources had before. All but ``buckets`` are (n,) arrays."""
+
+    buckets: Buckets
+    scales: I64
+    thresholds: F64
+    counts: U64
+    sums: F64
 
 
 class ExponentialHistograms:
-    """Buckets of sources, by class of width, and of accumulators."""
+    """Buckets of sources, in one pool for each width, and of accumulators."""
 
     def __init__(self, sources: KeyTable, accumulators: KeyTable) -> None:
         self._sources, self._accumulators = sources, accumulators
-        self._source_rows = [
-            Rows(counts=(np.int64, (2, width)), offsets=(np.int64, (2,)), scale=np.int32, threshold=np.float64, zeros=np.int64,
-                 count=np.uint64, sum=np.float64)
+        self._source_pools = [
+            RowPool(
+                counts=(np.int64, (2, width)),
+                offsets=(np.int64, (2,)),
+                scale=np.int32,
+                threshold=np.float64,
+                zeros=np.int64,
+                count=np.uint64,
+                sum=np.float64,
+            )
             for width in _WIDTHS
-        ]  # fmt: skip
-        self._rows = Rows(
+        ]
+        self._pool = RowPool(
             counts=(np.uint64, (2, SIDE_MAX)),
             offsets=(np.int64, (2,)),
             scale=np.int32,
@@ -94,360 +97,244 @@ class ExponentialHistograms:
         )
 
     @property
-    def nbytes(self) -> int:
-        """Memory of buckets."""
-        return self._rows.nbytes + sum(rows.nbytes for rows in self._source_rows)
+    def size_bytes(self) -> int:
+        """Memory of all buckets."""
+        return self._pool.size_bytes + sum(pool.size_bytes for pool in self._source_pools)
 
     @staticmethod
     def valid(wire: bytes, points: npt.NDArray[np.void]) -> Mask:
-        """(n,) points whose buckets add up to their count, at a scale and indexes that exist."""
-        found = (points["scale"] >= _SCALE_MIN) & (points["scale"] <= _SCALE_MAX)
-        found &= (
-            np.isfinite(points["zero_threshold"])
-            & (points["zero_threshold"] >= 0)
-            & (points["zero_count"] <= points["count"])
-        )
+        """(n,) points whose scale and indices exist and whose buckets add up to their count."""
+        scales, thresholds = points["scale"], points["zero_threshold"]
+        is_valid = (scales >= SCALE_MIN) & (scales <= SCALE_MAX)
+        is_valid &= np.isfinite(thresholds) & (thresholds >= 0) & (points["zero_count"] <= points["count"])
         total = points["zero_count"].astype(np.float64)
-        for name in ("positive", "negative"):
-            values, line, _ = _varints(wire, points[name], points[f"{name}_len"])
-            np.add.at(total, line, values.astype(np.float64))
-            reach = np.abs(points[f"{name}_offset"].astype(np.float64)) + np.where(
-                points[name] >= 0, points[f"{name}_len"], 0
-            )
-            found &= (points[f"{name}_len"] == 0) | (
-                reach <= np.ldexp(1100.0, np.clip(points["scale"], _SCALE_MIN, _SCALE_MAX)) + 160
-            )
-        valid: Mask = found & (total == points["count"].astype(np.float64))
+        for name in SIDES:
+            counts, owner, _ = read_varints(wire, points[name], points[f"{name}_len"])
+            np.add.at(total, owner, counts.astype(np.float64))
+            length = points[f"{name}_len"]
+            reach = np.abs(points[f"{name}_offset"].astype(np.float64)) + np.where(points[name] >= 0, length, 0)
+            reach_max = np.ldexp(_DOUBLE_EXPONENTS, np.clip(scales, SCALE_MIN, SCALE_MAX)) + SIDE_MAX
+            is_valid &= (length == 0) | (reach <= reach_max)
+        valid: Mask = is_valid & (total == points["count"].astype(np.float64))
         return valid
 
-    def add(self, wire: bytes, every: npt.NDArray[np.void], lines: npt.NDArray[np.void]) -> None:
-        """Adds the gains of ``lines`` (``stores.LINE``) of the points ``every``; theirs are ``valid``."""
-        points, targets = chosen(every, lines["row"]), lines["target"]
-        first, fresh, full, cumulative = lines["first"], lines["fresh"], lines["full"], lines["cumulative"]
-        self._allocate(targets)
-        now, scales = _entries_of(wire, points)
-        thresholds = points["zero_threshold"].astype(np.float64)
-        has_sum = (points["present"] & PRESENT_SUM != 0) & np.isfinite(points["sum"])
-        sums = np.where(has_sum, points["sum"], 0.0)
-        was, was_scale, was_threshold, was_count, was_sum = self._stored(lines)
-        counts = points["count"]
-        before_count, before_sum = previous(counts, was_count, first), previous(sums, was_sum, first)
-        whole = ~cumulative | (fresh & full) | lines["overwrites"]
-        whole |= ~fresh & (lines["started_anew"] | (counts < before_count))
-        adds = (targets >= 0) & ~(cumulative & fresh & ~full & ~lines["overwrites"])
-        if adds.any():
-            # What each line's source had before it: the entries of the line above, or what is stored.
-            follows = np.append(~first[1:], False)
-            above = now.take(follows[now.line])
-            before = Entries.joined(above.at(above.line + 1), was)
-            before_scale = previous(scales, was_scale, first)
-            before_threshold = previous(thresholds, was_threshold, first)
-            scale, threshold = self._agree(targets, adds, whole, scales, before_scale, thresholds, before_threshold)
-            mine = _moved(now.take(adds[now.line]), scales, scale, threshold)
-            base = _moved(before.take((adds & ~whole)[before.line]), before_scale, scale, threshold)
-            gains = _difference(mine, base)
-            fell = np.zeros(len(counts), bool)
-            fell[gains.line[gains.count < 0]] = True  # a bucket that fell is a restart, whatever the count says
-            if fell.any():
-                whole |= fell
-                gains = Entries.joined(gains.take(~fell[gains.line]), mine.take(fell[mine.line]))
-            self._accumulate(gains.at(targets[gains.line].astype(np.int64)))
-            base_count, base_sum = np.where(whole, np.uint64(0), before_count), np.where(whole, 0.0, before_sum)
+    def add(self, wire: bytes, points: npt.NDArray[np.void], updates: npt.NDArray[np.void]) -> None:
+        """Add the gains of ``updates`` (UPDATE records); their points, rows of ``points``, are ``valid``."""
+        rows = take_records(points, updates["point"])
+        buckets, scales = buckets_of_points(wire, rows)
+        has_sum = (rows["present"] & PRESENT_SUM != 0) & np.isfinite(rows["sum"])
+        thresholds = rows["zero_threshold"].astype(np.float64)
+        now = _Values(buckets, scales, thresholds, rows["count"], np.where(has_sum, rows["sum"], 0.0))
+        is_baseline = updates["is_cumulative"] & updates["is_new"] & ~updates["counts_in_full"] & ~updates["overwrites"]
+        has_gain = (updates["accumulator"] >= 0) & ~is_baseline
+        self._allocate(updates["accumulator"])
+        if has_gain.any():
+            counts, sums = self._add_buckets(updates, has_gain, now)
             add_totals(
-                every, chosen(lines, adds), self._accumulators.records, (counts - base_count)[adds], (sums - base_sum)[adds],
-                has_sum[adds].view(np.uint8),
-            )  # fmt: skip
-        self._remember(lines, counts, now, scales, thresholds, sums)
+                points,
+                take_records(updates, has_gain),
+                self._accumulators.records,
+                counts[has_gain],
+                sums[has_gain],
+                has_sum[has_gain].view(np.uint8),
+            )
+        self._store(updates, now)
 
-    def written(self, slots: I32) -> ExponentialPoints:
-        """What the accumulators ``slots`` have; each has been added to."""
-        rows = self._accumulators.column("row")[slots]
-        store = self._rows
-        return ExponentialPoints(
-            store["scale"][rows],
-            store["threshold"][rows],
-            store["zeros"][rows],
-            store["offsets"][rows],
-            store["counts"][rows],
+    def _add_buckets(self, updates: npt.NDArray[np.void], has_gain: Mask, now: _Values) -> tuple[U64, F64]:
+        """Add the gains of the buckets of those updates that have a gain; returns (n,) the gains of count and sum."""
+        targets, is_new = updates["accumulator"], updates["is_new"]
+        before = self._before(now, updates)
+        is_whole = ~updates["is_cumulative"] | (is_new & updates["counts_in_full"]) | updates["overwrites"]
+        is_whole |= ~is_new & (updates["restarted"] | (now.counts < before.counts))
+        scale, threshold = self._agree(targets, has_gain, is_whole, now, before)
+        added = now.buckets.take(has_gain[now.buckets.owner]).at_scale(now.scales, scale, threshold)
+        subtracted = before.buckets.take((has_gain & ~is_whole)[before.buckets.owner])
+        gains = added.minus(subtracted.at_scale(before.scales, scale, threshold))
+        fell = np.zeros(len(updates), bool)
+        fell[gains.owner[gains.count < 0]] = True  # a bucket that fell means a restart, whatever the count says
+        if fell.any():
+            is_whole |= fell
+            gains = Buckets.joined(gains.take(~fell[gains.owner]), added.take(fell[added.owner]))
+        self._accumulate(gains.with_owner(targets[gains.owner].astype(np.int64)))
+        base_counts = np.where(is_whole, np.uint64(0), before.counts)
+        return now.counts - base_counts, now.sums - np.where(is_whole, 0.0, before.sums)
+
+    def written(self, slots: I32) -> WrittenBuckets:
+        """The buckets of accumulators to which something was added."""
+        rows, pool = self._accumulators.column("row")[slots], self._pool
+        return WrittenBuckets(
+            pool["scale"][rows],
+            pool["threshold"][rows],
+            pool["zeros"][rows],
+            pool["offsets"][rows],
+            pool["counts"][rows],
         )
 
     def clear(self, slots: I32) -> None:
-        """Delta: begin the next interval with nothing, at full resolution."""
+        """Delta: the next interval begins empty and with the highest resolution."""
         rows = self._accumulators.column("row")[slots]
         for name in ("counts", "offsets", "zeros", "threshold"):
-            self._rows[name][rows] = 0
-        self._rows["scale"][rows] = _SCALE_MAX
+            self._pool[name][rows] = 0
+        self._pool["scale"][rows] = SCALE_MAX
 
     def release_sources(self, slots: I32) -> None:
-        """Sources that are forgotten give their rows back."""
-        classes, rows = place(self._sources, slots)
-        for number in np.unique(classes[classes >= 0]).tolist():
-            self._source_rows[number].release(rows[classes == number])
+        """Release the buckets of sources that are forgotten."""
+        pools, rows = bucket_places(self._sources, slots)
+        for number in np.unique(pools[pools >= 0]).tolist():
+            self._source_pools[number].release(rows[pools == number])
 
     def release_accumulators(self, slots: I32) -> None:
-        """Accumulators that are forgotten give their rows back."""
+        """Release the buckets of accumulators that are forgotten."""
         rows = self._accumulators.column("row")[slots]
-        self._rows.release(rows[self._accumulators.column("set")[slots] >= 0])
+        self._pool.release(rows[self._accumulators.column("set")[slots] >= 0])
 
     # Accumulators.
 
-    def _allocate(self, target: I32) -> None:
+    def _allocate(self, targets: I32) -> None:
         """Rows for accumulators that have none."""
         column = self._accumulators.column
-        used = np.unique(target[target >= 0])
-        fresh = used[column("set")[used] < 0]
-        if len(fresh):
-            column("set")[fresh] = 0
-            column("row")[fresh] = self._rows.allocate(len(fresh))
-            self._rows["scale"][column("row")[fresh]] = _SCALE_MAX
+        used = np.unique(targets[targets >= 0])
+        new = used[column("set")[used] < 0]
+        if len(new):
+            column("set")[new] = 0
+            column("row")[new] = self._pool.allocate(len(new))
+            self._pool["scale"][column("row")[new]] = SCALE_MAX
 
-    def _agree(
-        self, target: I32, adds: Mask, whole: Mask, scales: I64, before_scale: I64,
-        thresholds: F64, before_threshold: F64,
-    ) -> tuple[I64, F64]:  # fmt: skip
-        """(n,) the scale and threshold at which each line's accumulator takes it: the lowest, and the largest; its own from now on."""
-        column = self._accumulators.column
-        used = np.unique(target[adds])
-        rows = column("row")[target]
-        old_scale, old_threshold = self._rows["scale"].astype(np.int64), self._rows["threshold"].copy()
+    def _agree(self, targets: I32, has_gain: Mask, is_whole: Mask, now: _Values, before: _Values) -> tuple[I64, F64]:
+        """(n,) scale and threshold at which each update is added: the lowest and the largest that are involved.
+
+        Its accumulator is brought to them. A threshold of 0 means that the buckets need not be compared with it.
+        """
+        column, pool = self._accumulators.column, self._pool
+        rows = column("row")[targets]
+        old_scale, old_threshold = pool["scale"].astype(np.int64), pool["threshold"].copy()
         scale, threshold = old_scale.copy(), old_threshold.copy()
-        diffs = adds & ~whole
-        np.minimum.at(scale, rows[adds], scales[adds])
-        np.minimum.at(scale, rows[diffs], before_scale[diffs])
-        np.maximum.at(threshold, rows[adds], thresholds[adds])
-        np.maximum.at(threshold, rows[diffs], before_threshold[diffs])
-        mixed = np.zeros(len(scale), bool)
-        mixed[rows[adds & (thresholds != threshold[rows])]] = True
-        mixed[rows[diffs & (before_threshold != threshold[rows])]] = True
-        mine = column("row")[used]
-        mixed[mine] |= (threshold[mine] != old_threshold[mine]) & (
-            self._rows["zeros"][mine] + self._rows["counts"][mine].sum(axis=(1, 2)) > 0
-        )
-        # A threshold inside a bucket is moved to the bucket's upper bound: a bucket is in the zero bucket whole or not
-        # at all.
-        moves = mine[mixed[mine] & (threshold[mine] > 0)]
-        exponents = _first_index_above(threshold[moves], scale[moves]) * np.exp2(-scale[moves].astype(np.float64))
-        threshold[moves] = np.exp2(np.minimum(exponents, _EXPONENT_MAX))
-        changed = mine[(scale[mine] != old_scale[mine]) | (threshold[mine] != old_threshold[mine])]
-        if len(changed):
-            self._rescale(changed, scale, threshold)
-        return scale[rows], np.where(mixed[rows], threshold[rows], 0.0)
+        subtracts = has_gain & ~is_whole
+        for values, used in ((now, has_gain), (before, subtracts)):
+            np.minimum.at(scale, rows[used], values.scales[used])
+            np.maximum.at(threshold, rows[used], values.thresholds[used])
+        # Only where histograms with different thresholds meet, buckets have to move into the zero bucket.
+        is_mixed = np.zeros(len(scale), bool)
+        for values, used in ((now, has_gain), (before, subtracts)):
+            is_mixed[rows[used & (values.thresholds != threshold[rows])]] = True
+        touched = column("row")[np.unique(targets[has_gain])]
+        has_values = pool["zeros"][touched] + pool["counts"][touched].sum(axis=(1, 2)) > 0
+        is_mixed[touched] |= (threshold[touched] != old_threshold[touched]) & has_values
+        # A threshold inside a bucket is moved to the bucket's upper bound: a bucket is in the zero bucket as a whole or
+        # not at all.
+        moved = touched[is_mixed[touched] & (threshold[touched] > 0)]
+        exponents = first_index_above(threshold[moved], scale[moved]) * np.exp2(-scale[moved].astype(np.float64))
+        threshold[moved] = np.exp2(np.minimum(exponents, _EXPONENT_MAX))
+        is_changed = (scale[touched] != old_scale[touched]) | (threshold[touched] != old_threshold[touched])
+        if is_changed.any():
+            self._rescale(touched[is_changed], scale, threshold)
+        return scale[rows], np.where(is_mixed[rows], threshold[rows], 0.0)
 
     def _rescale(self, rows: Indices, scale: I64, threshold: F64) -> None:
-        """Brings rows of the store to ``scale`` and ``threshold`` (indexed by row)."""
-        store = self._rows
-        entries = _dense_entries(
-            store["counts"][rows].astype(np.int64), store["offsets"][rows], store["zeros"][rows].astype(np.int64)
-        )
-        moved = _moved(entries, store["scale"][rows].astype(np.int64), scale[rows], threshold[rows])
-        store["counts"][rows], store["zeros"][rows], store["offsets"][rows] = 0, 0, 0
-        store["scale"][rows], store["threshold"][rows] = scale[rows], threshold[rows]
-        self._put(rows, moved)
+        """Bring rows of the pool to ``scale`` and ``threshold`` (indexed by row)."""
+        pool = self._pool
+        rescaled = self._buckets_in(rows).at_scale(pool["scale"][rows].astype(np.int64), scale[rows], threshold[rows])
+        pool["scale"][rows], pool["threshold"][rows] = scale[rows], threshold[rows]
+        self._replace(rows, rescaled)
 
-    def _accumulate(self, entries: Entries) -> None:
-        """Adds entries (their line is an accumulator slot), at the accumulator's scale; it falls until the buckets fit."""
-        slots = np.unique(entries.line)
+    def _accumulate(self, gains: Buckets) -> None:
+        """Add buckets, whose owners are slots of accumulators; an accumulator's scale falls until its buckets fit."""
+        slots = np.unique(gains.owner)
         if not len(slots):
             return
         rows = self._accumulators.column("row")[slots]
-        store = self._rows
-        have = _dense_entries(
-            store["counts"][rows].astype(np.int64), store["offsets"][rows], store["zeros"][rows].astype(np.int64)
-        )
-        every = Entries.joined(have, entries.at(np.searchsorted(slots, entries.line).astype(np.int64)))
-        shift = _shift_to_fit(every, len(slots))
-        every.index >>= np.where(every.side == _ZERO, 0, shift[every.line])
-        store["scale"][rows] -= shift.astype(np.int32)
-        store["counts"][rows], store["zeros"][rows], store["offsets"][rows] = 0, 0, 0
-        self._put(rows, every)
+        added = gains.with_owner(np.searchsorted(slots, gains.owner).astype(np.int64))
+        buckets = Buckets.joined(self._buckets_in(rows), added)
+        self._pool["scale"][rows] -= buckets.fit(len(slots)).astype(np.int32)
+        self._replace(rows, buckets)
 
-    def _put(self, rows: Indices | I32, entries: Entries) -> None:
-        """Writes entries (their line is an index of ``rows``), which fit, into empty rows."""
-        store = self._rows
-        zero = entries.side == _ZERO
-        np.add.at(store["zeros"], rows[entries.line[zero]], entries.count[zero].astype(np.uint64))
-        entries = entries.take(~zero)
-        offsets = _lowest(entries, len(rows))
-        store["offsets"][rows] = offsets
-        at = (
-            (rows[entries.line].astype(np.int64) * 2 + entries.side) * SIDE_MAX
-            + entries.index
-            - offsets[entries.line, entries.side]
-        )
-        np.add.at(store["counts"].reshape(-1), at, entries.count.astype(np.uint64))
+    def _buckets_in(self, rows: Indices | I32) -> Buckets:
+        """The buckets in rows of the pool; their owners are indices of ``rows``."""
+        pool = self._pool
+        zeros = pool["zeros"][rows].astype(np.int64)
+        return dense_buckets(pool["counts"][rows].astype(np.int64), pool["offsets"][rows], zeros)
+
+    def _replace(self, rows: Indices | I32, buckets: Buckets) -> None:
+        """Replace the contents of rows by buckets that fit; their owners are indices of ``rows``."""
+        pool = self._pool
+        pool["counts"][rows], pool["zeros"][rows] = 0, 0
+        is_zero = buckets.side == ZERO
+        np.add.at(pool["zeros"], rows[buckets.owner[is_zero]], buckets.count[is_zero].astype(np.uint64))
+        buckets = buckets.take(~is_zero)
+        offsets = buckets.lowest_index(len(rows))
+        pool["offsets"][rows] = offsets
+        places = (rows[buckets.owner].astype(np.int64) * 2 + buckets.side) * SIDE_MAX
+        places += buckets.index - offsets[buckets.owner, buckets.side]
+        np.add.at(pool["counts"].reshape(-1), places, buckets.count.astype(np.uint64))
 
     # Sources.
 
-    def _stored(self, lines: npt.NDArray[np.void]) -> tuple[Entries, I64, F64, U64, F64]:
-        """What is stored of the sources of first lines: entries, and (n,) scale, threshold, count, sum."""
-        classes, rows = place(self._sources, lines["slot"])
-        count = len(classes)
-        scale, threshold = np.full(count, _SCALE_MAX, np.int64), np.zeros(count)
-        counts, sums = np.zeros(count, np.uint64), np.zeros(count)
-        parts = [_no_entries()]
-        for number in np.unique(classes[classes >= 0]).tolist():
-            here = np.flatnonzero((classes == number) & lines["first"])
-            store, mine = self._source_rows[number], rows[here]
-            found = _dense_entries(store["counts"][mine], store["offsets"][mine], store["zeros"][mine])
-            parts.append(found.at(here[found.line].astype(np.int64)))
-            scale[here], threshold[here] = store["scale"][mine], store["threshold"][mine]
-            counts[here], sums[here] = store["count"][mine], store["sum"][mine]
-        return Entries.joined(*parts), scale, threshold, counts, sums
+    def _before(self, now: _Values, updates: npt.NDArray[np.void]) -> _Values:
+        """What the source of each update had before: the values of the update above, or what is stored."""
+        stored, is_first = self._stored(updates), updates["is_first"]
+        is_followed = np.append(~is_first[1:], False)
+        above = now.buckets.take(is_followed[now.buckets.owner])
+        return _Values(
+            Buckets.joined(above.with_owner(above.owner + 1), stored.buckets),
+            previous_of_source(now.scales, stored.scales, is_first),
+            previous_of_source(now.thresholds, stored.thresholds, is_first),
+            previous_of_source(now.counts, stored.counts, is_first),
+            previous_of_source(now.sums, stored.sums, is_first),
+        )
 
-    def _remember(
-        self, lines: npt.NDArray[np.void], counts: U64, now: Entries, scales: I64, thresholds: F64,
-        sums: F64,
-    ) -> None:  # fmt: skip
-        keep = np.flatnonzero(lines["last"] & lines["cumulative"])
-        if not len(keep):
+    def _stored(self, updates: npt.NDArray[np.void]) -> _Values:
+        """What is stored of the sources of first updates."""
+        pools, rows = bucket_places(self._sources, updates["source"])
+        n = len(pools)
+        scales, thresholds = np.full(n, SCALE_MAX, np.int64), np.zeros(n)
+        counts, sums = np.zeros(n, np.uint64), np.zeros(n)
+        parts = [Buckets.none()]
+        for number in np.unique(pools[pools >= 0]).tolist():
+            at = np.flatnonzero((pools == number) & updates["is_first"])
+            pool, pool_rows = self._source_pools[number], rows[at]
+            buckets = dense_buckets(pool["counts"][pool_rows], pool["offsets"][pool_rows], pool["zeros"][pool_rows])
+            parts.append(buckets.with_owner(at[buckets.owner].astype(np.int64)))
+            scales[at], thresholds[at] = pool["scale"][pool_rows], pool["threshold"][pool_rows]
+            counts[at], sums[at] = pool["count"][pool_rows], pool["sum"][pool_rows]
+        return _Values(Buckets.joined(*parts), scales, thresholds, counts, sums)
+
+    def _store(self, updates: npt.NDArray[np.void], now: _Values) -> None:
+        """Store the last values of cumulative sources, each in the pool with the least width that has room for it."""
+        last = np.flatnonzero(updates["is_last"] & updates["is_cumulative"])
+        if not len(last):
             return
-        number_of = np.full(len(lines), -1, np.int64)
-        number_of[keep] = np.arange(len(keep))
-        entries = now.take(number_of[now.line] >= 0)
-        entries = entries.at(number_of[entries.line])
-        buckets = entries.take(entries.side != _ZERO)
-        low = _lowest(buckets, len(keep))
-        extent = np.zeros((len(keep), 2), np.int64)
-        np.maximum.at(extent, (buckets.line, buckets.side), buckets.index - low[buckets.line, buckets.side] + 1)
+        number_of = np.full(len(updates), -1, np.int64)
+        number_of[last] = np.arange(len(last))
+        buckets = now.buckets.take(number_of[now.buckets.owner] >= 0)
+        buckets = buckets.with_owner(number_of[buckets.owner])
+        is_zero = buckets.side == ZERO
+        zeros = np.zeros(len(last), np.int64)
+        np.add.at(zeros, buckets.owner[is_zero], buckets.count[is_zero])
+        buckets = buckets.take(~is_zero)
+        low = buckets.lowest_index(len(last))
+        place_in_side = buckets.index - low[buckets.owner, buckets.side]
+        extent = np.zeros((len(last), 2), np.int64)
+        np.maximum.at(extent, (buckets.owner, buckets.side), place_in_side + 1)
         wanted = np.searchsorted(np.array(_WIDTHS), extent.max(axis=1)).astype(np.int32)
-        slots = lines["slot"][keep]
-        had, had_row = place(self._sources, slots)
-        zeros = np.zeros(len(keep), np.int64)
-        np.add.at(zeros, entries.line[entries.side == _ZERO], entries.count[entries.side == _ZERO])
+        slots = updates["source"][last]
+        old_pools, old_rows = bucket_places(self._sources, slots)
         for number in np.unique(wanted).tolist():
-            here = np.flatnonzero(wanted == number)
-            store, width = self._source_rows[number], _WIDTHS[number]
-            moved = slots[here[had[here] != number]]
-            put_place(self._sources, moved, number, store.allocate(len(moved)))
-            rows = place(self._sources, slots[here])[1]
-            store["counts"][rows] = 0
-            at_row = np.full(len(keep), -1, np.int64)
-            at_row[here] = rows
-            mine = buckets.take(at_row[buckets.line] >= 0)
-            at = (at_row[mine.line] * 2 + mine.side) * width + mine.index - low[mine.line, mine.side]
-            np.add.at(store["counts"].reshape(-1), at, mine.count)
-            store["offsets"][rows], store["scale"][rows], store["threshold"][rows] = (
-                low[here],
-                scales[keep[here]],
-                thresholds[keep[here]],
-            )
-            store["zeros"][rows], store["count"][rows], store["sum"][rows] = (
-                zeros[here],
-                counts[keep[here]],
-                sums[keep[here]],
-            )
-        gone = (had >= 0) & (had != wanted)
-        for number in np.unique(had[gone]).tolist():
-            self._source_rows[number].release(had_row[gone & (had == number)])
-
-
-def _no_entries() -> Entries:
-    return Entries(*(np.zeros(0, np.int64) for _ in range(4)))
-
-
-def _varints(wire: bytes, starts: I32, lengths: I32) -> tuple[U64, I64, I64]:
-    """Packed varints of n slices: values U64[m], the slice each is of, and its number within it. Longer than 64 bits: the low bits."""
-    lengths = np.where(starts >= 0, lengths, 0).astype(np.int64)
-    total = int(lengths.sum())
-    if not total:
-        return np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.int64)
-    begin = np.cumsum(lengths) - lengths
-    slice_of = np.repeat(np.arange(len(lengths)), lengths)
-    octets = np.frombuffer(wire, np.uint8)[np.arange(total) - begin[slice_of] + starts[slice_of]]
-    ends = octets < 0x80
-    first = np.flatnonzero(np.concatenate(([True], ends[:-1])))
-    number = np.cumsum(np.concatenate(([0], ends[:-1]))).astype(np.int64)
-    shift = np.minimum(7 * (np.arange(total) - first[number]), 63).astype(np.uint64)
-    values = np.add.reduceat((octets & 0x7F).astype(np.uint64) << shift, first)
-    line = slice_of[first].astype(np.int64)
-    before = np.searchsorted(line, line)  # the number of the first value of each value's slice
-    return values, line, np.arange(len(values)) - before
-
-
-def _entries_of(wire: bytes, points: npt.NDArray[np.void]) -> tuple[Entries, I64]:
-    """The points' buckets, and (n,) their scales, lowered until a side has room for them."""
-    parts = []
-    for side, name in enumerate(("positive", "negative")):
-        counts, line, at = _varints(wire, points[name], points[f"{name}_len"])
-        entries = Entries(
-            line,
-            np.full(len(line), side),
-            at + points[f"{name}_offset"][line].astype(np.int64),
-            counts.astype(np.int64),
-        )
-        parts.append(entries.take(entries.count > 0))
-    zero = np.flatnonzero(points["zero_count"] > 0).astype(np.int64)
-    parts.append(
-        Entries(
-            zero, np.full(len(zero), _ZERO), np.zeros(len(zero), np.int64), points["zero_count"][zero].astype(np.int64)
-        )
-    )
-    every = Entries.joined(*parts)
-    shift = _shift_to_fit(every, len(points))
-    every.index >>= np.where(every.side == _ZERO, 0, shift[every.line])
-    return every, points["scale"].astype(np.int64) - shift
-
-
-def _dense_entries(counts: I64, offsets: I64, zeros: I64) -> Entries:
-    line, side, at = (array.astype(np.int64) for array in np.nonzero(counts))
-    zero = np.flatnonzero(zeros).astype(np.int64)
-    filled = Entries(line, side, at + offsets[line, side], counts[line, side, at])
-    return Entries.joined(filled, Entries(zero, np.full(len(zero), _ZERO), np.zeros(len(zero), np.int64), zeros[zero]))
-
-
-def _lowest(entries: Entries, count: int) -> I64:
-    """(count, 2) the lowest index of each line and side, 0 where there is none."""
-    none = np.iinfo(np.int64).max
-    low = np.full((count, 2), none)
-    np.minimum.at(low, (entries.line, entries.side), entries.index)
-    return np.where(low == none, 0, low)
-
-
-def _shift_to_fit(entries: Entries, count: int) -> I64:
-    """(count,) by how many scales each line's buckets must fall to fit ``SIDE_MAX`` a side."""
-    buckets = entries.take(entries.side != _ZERO)
-    low = _lowest(buckets, count)
-    high = low.copy()
-    np.maximum.at(high, (buckets.line, buckets.side), buckets.index)
-    shift = np.zeros(count, np.int64)
-    while (wide := ((high >> shift[:, None]) - (low >> shift[:, None]) >= SIDE_MAX).any(axis=1)).any():
-        shift[wide] += 1
-    return shift
-
-
-def _moved(entries: Entries, scales: I64, scale: I64, threshold: F64) -> Entries:
-    """Entries at a lower scale (both (n,) by line), those below the threshold in the zero bucket."""
-    index = entries.index >> np.where(entries.side == _ZERO, 0, (scales - scale)[entries.line])
-    side = entries.side
-    limits = threshold[entries.line]
-    if (limits > 0).any():
-        cut = np.full(len(index), np.iinfo(np.int64).min)
-        some = limits > 0
-        cut[some] = _first_index_above(limits[some], scale[entries.line][some])
-        side = np.where(index < cut, _ZERO, side)
-    return Entries(entries.line, side, np.where(side == _ZERO, 0, index), entries.count)
-
-
-def _first_index_above(threshold: F64, scale: I64) -> I64:
-    """The first bucket that lies above the threshold whole. Rounded so that a bound that came out of this comes out again."""
-    exact = np.log2(threshold) * np.exp2(scale.astype(np.float64))
-    near = np.rint(exact)
-    # A bound is known to 2^-40 of itself at best; at the highest scale a bucket is 2^-20 wide.
-    found: I64 = np.where(
-        np.abs(exact - near) < 1e-6 * np.maximum(1.0, np.abs(exact) * 1e-6), near, np.ceil(exact)
-    ).astype(np.int64)
-    return found
-
-
-def _difference(now: Entries, before: Entries) -> Entries:
-    """Now - before by line, side and index; empty ones left out."""
-    every = Entries.joined(now, before)
-    every.count[len(now.count) :] *= -1
-    if not len(every.count):
-        return every
-    found = groups(every.line, every.side, every.index)
-    sums = np.zeros(found.count, np.int64)
-    np.add.at(sums, found.codes, every.count)
-    filled = np.flatnonzero(sums)
-    first = found.first[filled]
-    return Entries(every.line[first], every.side[first], every.index[first], sums[filled])
+            at = np.flatnonzero(wanted == number)
+            pool, width = self._source_pools[number], _WIDTHS[number]
+            moved = slots[at[old_pools[at] != number]]
+            set_bucket_places(self._sources, moved, number, pool.allocate(len(moved)))
+            rows = bucket_places(self._sources, slots[at])[1]
+            pool["counts"][rows] = 0
+            row_of = np.full(len(last), -1, np.int64)
+            row_of[at] = rows
+            is_here = row_of[buckets.owner] >= 0
+            here = buckets.take(is_here)
+            places = (row_of[here.owner] * 2 + here.side) * width + place_in_side[is_here]
+            np.add.at(pool["counts"].reshape(-1), places, here.count)
+            updates_at = last[at]
+            pool["offsets"][rows], pool["zeros"][rows] = low[at], zeros[at]
+            pool["scale"][rows], pool["threshold"][rows] = now.scales[updates_at], now.thresholds[updates_at]
+            pool["count"][rows], pool["sum"][rows] = now.counts[updates_at], now.sums[updates_at]
+        is_left = (old_pools >= 0) & (old_pools != wanted)
+        for number in np.unique(old_pools[is_left]).tolist():
+            self._source_pools[number].release(old_rows[is_left & (old_pools == number)])

@@ -1,7 +1,8 @@
-"""What one series is, for the cap (rule 11): the order of attributes does not matter, int 1 is not "1", empty equals absent.
+"""The identity of a series (docs/reference/cardinality.md, rule 11).
 
-Empty equals absent because exporters merge them: to Prometheus a label without a value is no label. Contexts (tenant,
-kept headers) keep what goes to different backends apart.
+The order of attributes is irrelevant, and int 1 differs from "1". An empty attribute equals an absent one, because
+exporters merge the two: Prometheus treats a label without a value as absent. Contexts (tenant, kept headers) keep data
+apart that goes to different backends.
 """
 
 from typing import Any, Final
@@ -21,9 +22,9 @@ from collector.model import (
 )
 from collector.model.arrays import U64
 from collector.model.series import series_key
-from processors.cardinality._fold import any_empty
+from processors.cardinality._updates import any_empty
 
-__all__ = ["ContextKeys", "attributes_of", "has_empty", "series_of", "text_of"]
+__all__ = ["ContextKeys", "attributes_of", "series_of", "text_of"]
 
 _CONTEXTS_MAX: Final = 1000
 _TABLES: Final = ("points", "scopes", "resources")
@@ -31,54 +32,50 @@ _TABLES: Final = ("points", "scopes", "resources")
 
 def series_of(batch: Metrics) -> U64:
     """(points, 2) the identity of each point's series."""
-    return series_key(batch, empty_is_absent=True) if has_empty(batch) else batch.series_key()
-
-
-def has_empty(batch: Metrics) -> bool:
-    """Whether any attribute has no value."""
-    return any(any_empty(batch.attributes(table).rows) for table in _TABLES)
+    has_empty = any(any_empty(batch.attributes(table).rows) for table in _TABLES)
+    return series_key(batch, empty_is_absent=True) if has_empty else batch.series_key()
 
 
 class ContextKeys:
-    """A key of 128 bits for each context; a cache, and bounded: a key that is forgotten comes out the same."""
+    """A 128-bit key for each context: a bounded cache, because a key that was forgotten is computed the same again."""
 
     def __init__(self) -> None:
         self._keys: dict[Context, U64] = {}
 
     def key(self, context: Context) -> tuple[Context, U64 | None]:
-        """The context that what is folded of it gets, and what its series' keys are xored with (None: nothing)."""
-        # where the sender runs is no part of whose data it is
+        """The context of what is written, and a key to xor with the keys of its series; None: they are unchanged."""
+        # Where the sender runs says nothing about whose data it is.
         context = Context(context.metadata, context.tenant, context.claims)
         if context == EMPTY_CONTEXT:
             return context, None
-        known = self._keys.get(context)
-        if known is None:
+        key = self._keys.get(context)
+        if key is None:
             if len(self._keys) >= _CONTEXTS_MAX:
                 self._keys.clear()
-            known = self._keys[context] = combine_keys(hash_text(StringColumn.constant(repr(context), 1)))[0]
-        return context, known
+            key = self._keys[context] = combine_keys(hash_text(StringColumn.constant(repr(context), 1)))[0]
+        return context, key
 
 
 def text_of(batch: Metrics, field: str, table: str, row: int) -> str:
-    """One text."""
+    """The text of a field in one row; empty if it is absent."""
     column = batch.field(field, table)
     return column.distinct[column.codes[row]] if column.codes[row] >= 0 else ""
 
 
 def attributes_of(batch: Metrics, table: str, row: int) -> dict[str, Any]:
-    """One row's attributes with their kinds, without empty ones; the last of a key counts. For what is looked at once."""
-    every = batch.attributes(table)
-    texts = every.as_text()
-    begin, end = np.searchsorted(every.owner, [row, row + 1]).tolist()
-    found: dict[str, Any] = {}
+    """The attributes of one row without empty ones; the last of equal keys counts. For rows that are read once."""
+    attributes = batch.attributes(table)
+    texts = attributes.as_text()
+    begin, end = np.searchsorted(attributes.owner, [row, row + 1]).tolist()
+    values: dict[str, Any] = {}
     for i in range(begin, end):
-        kind = int(every.kind[i])
+        kind = int(attributes.kind[i])
         value: Any = texts.distinct[texts.codes[i]] if texts.codes[i] >= 0 else ""
         if kind == KIND_INT:
-            value = int(every.int[i])
+            value = int(attributes.int[i])
         elif kind == KIND_DOUBLE:
-            value = float(every.double[i])
+            value = float(attributes.double[i])
         elif kind == KIND_BOOL:
-            value = bool(every.bool[i])
-        found[every.key.distinct[every.key.codes[i]]] = value
-    return {key: value for key, value in found.items() if value != ""}
+            value = bool(attributes.bool[i])
+        values[attributes.key.distinct[attributes.key.codes[i]]] = value
+    return {key: value for key, value in values.items() if value != ""}

@@ -1,7 +1,7 @@
-"""Who has a name: series counted against the limits of their metric and group, of their tenant, and of the process.
+"""Which series are named: the limits of each metric and group, of each tenant, and of the process.
 
-First come, first served. A budget is one limit: of a metric in a group, of a tenant there, of a tenant altogether. A
-series has a slot in the table ``named`` and counts against up to three budgets.
+Slots are given in the order of arrival. A budget is one limit: of a metric in a group, of a tenant there, or of a
+tenant altogether. A series occupies a slot of the table ``named`` and is counted in up to three budgets.
 """
 
 from collections.abc import Callable
@@ -12,62 +12,71 @@ import numpy as np
 from collector.api import Scope, SharedKey
 from collector.model import KeyTable, Metrics, StringColumn, combine_keys, groups, hash_text
 from collector.model.arrays import F64, I32, I64, U64, Indices, Mask
-from processors.cardinality.births import Births
+from collector.model.runs import run_starts, running_sum_in_run
 from processors.cardinality.config import CardinalityConfig
+from processors.cardinality.first_points import FirstPoints
 from processors.cardinality.sketch import Sketches
 
-__all__ = ["LIMITED", "PROCESS_SERIES", "Budgets", "Limits", "ProcessSeries"]
+__all__ = ["BUDGET_COLUMNS", "PROCESS_SERIES", "Limits", "PointBudgets", "ProcessSeries"]
 
-METRIC, TENANT, TOTAL = 0, 1, 2  # the column "kind" of budgets
-LIMITED: Final = ("budget", "tenant", "total")
-"""Columns of named series: the budgets they count against."""
+METRIC, TENANT, TENANT_TOTAL = 0, 1, 2  # the column "kind" of budgets
+BUDGET_COLUMNS: Final = ("metric", "tenant", "tenant_total")
+"""Columns of named series: the budgets in which they are counted."""
 _SKETCHES_MAX: Final = 1024
-_SKETCH_BITS: Final = 11  # 2 %
-_DEMAND_BITS: Final = 14  # 0.8 %
+_SKETCH_BITS: Final = 11  # standard error 2 %
+_DEMAND_BITS: Final = 14  # standard error 0.8 %
+
+BudgetName = tuple[str, tuple[str | None, ...]]
+"""Of a metric's budget: its name and the values of ``group_by``; of a tenant's: the name of the tenant."""
 
 
-class Budgets:
-    """(points,) the budgets each point counts against; -1: no such limit."""
+class PointBudgets:
+    """(points,) the budgets in which the series of each point is counted; -1: there is no such limit."""
 
-    __slots__ = ("budget", "tenant", "total", "values")
+    __slots__ = ("metric", "tenant", "tenant_names", "tenant_total")
 
-    def __init__(self, budget: I32, tenant: I32, total: I32, values: StringColumn | None) -> None:
-        self.budget, self.tenant, self.total = budget, tenant, total
-        self.values = values
-        """(points,) the tenants' names."""
+    def __init__(self, metric: I32, tenant: I32, tenant_total: I32, tenant_names: StringColumn | None) -> None:
+        self.metric, self.tenant, self.tenant_total = metric, tenant, tenant_total
+        self.tenant_names = tenant_names
+        """(points,) the tenants' names; None: no tenants are configured."""
 
-    def all(self) -> tuple[I32, I32, I32]:
-        """In the order of ``LIMITED``."""
-        return self.budget, self.tenant, self.total
+    def columns(self) -> tuple[I32, I32, I32]:
+        """The budgets in the order of ``BUDGET_COLUMNS``."""
+        return self.metric, self.tenant, self.tenant_total
 
 
 class ProcessSeries:
-    """The named series of all processors of the process that run: what ``max_series`` counts."""
+    """The named series of all running processors of the process, which ``max_series`` limits."""
 
     def __init__(self) -> None:
-        self.members: list[Limits] = []
-        self.born = 0
-        """How many series have been named: a series' number says which of two is younger, whoever named it."""
+        self._members: list[Limits] = []
+        self._named_count = 0
 
     def join(self, limits: "Limits") -> None:
-        """A processor runs."""
-        if limits not in self.members:
-            self.members.append(limits)
+        """Count the series of a processor that starts."""
+        if limits not in self._members:
+            self._members.append(limits)
 
     def leave(self, limits: "Limits") -> None:
-        """It does not any more, or not until its successor does."""
-        if limits in self.members:
-            self.members.remove(limits)
+        """Do not count them any more; the processor stops, or a successor will take them over."""
+        if limits in self._members:
+            self._members.remove(limits)
 
     @property
     def count(self) -> int:
-        """Named series."""
-        return sum(len(limits.named) for limits in self.members)
+        """How many series are named."""
+        return sum(len(limits.named) for limits in self._members)
+
+    def next_numbers(self, count: int) -> I64:
+        """Numbers for new series: of two series, the younger has the higher number, in whichever processor."""
+        numbers: I64 = self._named_count + np.arange(count)
+        self._named_count += count
+        return numbers
 
     def youngest(self, count: int) -> int:
-        """The number of the oldest of the ``count`` youngest series."""
-        born = np.concatenate([limits.named.column("born")[limits.named.live()] for limits in self.members])
-        return int(np.partition(born, len(born) - count)[len(born) - count])
+        """The lowest number of the ``count`` youngest series."""
+        numbers = np.concatenate([limits.named.column("number")[limits.named.live()] for limits in self._members])
+        return int(np.partition(numbers, len(numbers) - count)[len(numbers) - count])
 
 
 PROCESS_SERIES: Final = SharedKey("cardinality.series", ProcessSeries, scope=Scope.SERVICE)
@@ -77,97 +86,101 @@ class Limits:
     """The budgets and the named series."""
 
     def __init__(self, config: CardinalityConfig, process: ProcessSeries) -> None:
-        self.config, self._process = config, process
-        self.named = KeyTable({
-            "budget": np.int32, "tenant": np.int32, "total": np.int32, "weight": np.int32, "seen": np.float32, "born": np.int64,
-            "merged": np.uint8,
-        })  # fmt: skip
-        self.budgets = KeyTable({
-            "kind": np.uint8, "series": np.int64, "limit": np.int64, "seen": np.float64, "folded": np.int64, "overflow": np.int64,
-            "sketch": np.int32,
-        }, capacity=64)  # fmt: skip
-        self.names: dict[int, tuple[str, tuple[str | None, ...]]] = {}
-        """Budget of a metric → its name and the values of ``group_by``; of a tenant → the tenant's name."""
-        self.births = Births()
-        self.demand = Sketches(bits=_DEMAND_BITS, rows_max=1)
-        self.sketches = Sketches(bits=_SKETCH_BITS, rows_max=_SKETCHES_MAX)
-        self._all = self.demand.allocate()
-        self._tenants: dict[str, int] = {}
-        self._lowered = False
+        self._config, self._process = config, process
+        self.named = KeyTable(
+            {
+                **dict.fromkeys(BUDGET_COLUMNS, np.int32),
+                "weight": np.int32,
+                "seen": np.float32,
+                "number": np.int64,
+                "merged": np.uint8,
+            }
+        )
+        self.budgets = KeyTable(
+            {
+                "kind": np.uint8,
+                "series": np.int64,
+                "limit": np.int64,
+                "seen": np.float64,
+                "folded": np.int64,
+                "overflow": np.int64,
+                "sketch": np.int32,
+            },
+            capacity=64,
+        )
+        self.names: dict[int, BudgetName] = {}
+        """The name of each budget, by its slot."""
+        self.first_points = FirstPoints()
+        self._demand = Sketches(bits=_DEMAND_BITS, rows_max=1)
+        self._demand_row = self._demand.allocate()
+        self._sketches = Sketches(bits=_SKETCH_BITS, rows_max=_SKETCHES_MAX)
+        self._tenants: set[str] = set()
+        self._may_exceed = False
 
     @property
     def memory_bytes(self) -> int:
-        """Sketches and first points: what belongs to the state that is bounded."""
-        return self.births.memory_bytes + self.demand.memory_bytes + self.sketches.memory_bytes
+        """Memory of sketches and first points, which is part of the bounded state."""
+        return self.first_points.memory_bytes + self._demand.memory_bytes + self._sketches.memory_bytes
 
     # Budgets.
 
-    def of(self, batch: Metrics, context: U64 | None, now_s: float) -> Budgets:
-        """The budgets of a batch's points."""
+    def budgets_of(self, batch: Metrics, context: U64 | None, now_s: float) -> PointBudgets:
+        """The budgets of the points of a batch; new ones are made."""
+        config = self._config
         names = batch.field("name", "metrics")
         metric = batch.table("points").parent
         resources = batch.ancestor("resources", "metrics")
-        columns = [batch.attribute(key, "resources").as_text() for key in self.config.group_by]
-        group = (
-            combine_keys(*map(hash_text, columns))
-            if columns
-            else np.zeros((batch.table("resources").row_count, 2), np.uint64)
-        )
+        columns = [batch.attribute(key, "resources").as_text() for key in config.group_by]
+        no_group = np.zeros((batch.table("resources").row_count, 2), np.uint64)
+        group = combine_keys(*map(hash_text, columns)) if columns else no_group
         keys = combine_keys(hash_text(names), group[resources])
         if context is not None:
             keys = keys ^ context
 
-        def describe(row: int) -> tuple[str, tuple[str | None, ...]]:
-            resource = resources[row]
-            values = tuple(
-                column.distinct[column.codes[resource]] if column.codes[resource] >= 0 else None for column in columns
-            )
-            return names.distinct[names.codes[row]] if names.codes[row] >= 0 else "", values
+        def metric_and_group(row: int) -> BudgetName:
+            return _text_at(names, row) or "", tuple(_text_at(column, resources[row]) for column in columns)
 
-        by_metric = self._insert(keys, METRIC, describe, now_s)
-        budget = by_metric[metric]
-        none = np.full(len(budget), -1, np.int32)
-        tenant_config = self.config.tenant
-        if tenant_config is None:
-            return Budgets(budget, none, none, None)
-        column = batch.attribute(tenant_config.attribute, "points", inherit=True).as_text()
-        values = column.map(self._tenant)
-        tenant_keys = hash_text(values)
+        by_metric = self._insert(keys, METRIC, metric_and_group, now_s)[metric]
+        no_budget = np.full(len(by_metric), -1, np.int32)
+        if config.tenant is None:
+            return PointBudgets(by_metric, no_budget, no_budget, None)
+        column = batch.attribute(config.tenant.attribute, "points", inherit=True).as_text()
+        tenants = column.map(self._tenant_name)
+        tenant_keys = hash_text(tenants)
         if context is not None:
             tenant_keys = tenant_keys ^ context
-        has = np.flatnonzero(values.present)
+        has_tenant = np.flatnonzero(tenants.present)
 
-        def named(row: int) -> tuple[str, tuple[str | None, ...]]:
-            return values.distinct[values.codes[has[row]]], ()
+        def tenant_name(row: int) -> BudgetName:
+            return tenants.distinct[tenants.codes[has_tenant[row]]], ()
 
-        tenant, total = none.copy(), none.copy()
-        if len(has):
-            if tenant_config.total:
-                total[has] = self._insert(combine_keys(tenant_keys[has], np.full(len(has), TOTAL)), TOTAL, named, now_s)
-            if tenant_config.limit:
-                both = combine_keys(keys[metric[has]], tenant_keys[has])
-                tenant[has] = self._insert(both, TENANT, named, now_s)
-        return Budgets(budget, tenant, total, values)
+        by_tenant, by_tenant_total = no_budget.copy(), no_budget.copy()
+        if len(has_tenant):
+            if config.tenant.total:
+                total_keys = combine_keys(tenant_keys[has_tenant], np.full(len(has_tenant), TENANT_TOTAL))
+                by_tenant_total[has_tenant] = self._insert(total_keys, TENANT_TOTAL, tenant_name, now_s)
+            if config.tenant.limit:
+                metric_keys = combine_keys(keys[metric[has_tenant]], tenant_keys[has_tenant])
+                by_tenant[has_tenant] = self._insert(metric_keys, TENANT, tenant_name, now_s)
+        return PointBudgets(by_metric, by_tenant, by_tenant_total, tenants)
 
-    def _tenant(self, value: str) -> str | None:
-        """The tenant's name, as long as there is room to tell it from others; None for an empty one."""
-        tenant = self.config.tenant
+    def _tenant_name(self, value: str) -> str | None:
+        """The tenant, or ``other`` if there are too many to tell them apart; None for the empty text."""
+        tenant = self._config.tenant
         assert tenant is not None
         if not value or value in self._tenants:
             return value or None
         if len(self._tenants) >= tenant.max_values:
             return tenant.other
-        self._tenants[value] = 0
+        self._tenants.add(value)
         return value
 
-    def _insert(
-        self, keys: U64, kind: int, describe: Callable[[int], tuple[str, tuple[str | None, ...]]], now_s: float
-    ) -> I32:
-        slots, is_new = self.budgets.insert(keys, limit=2 * self.config.max_series)
+    def _insert(self, keys: U64, kind: int, name_of: Callable[[int], BudgetName], now_s: float) -> I32:
+        slots, is_new = self.budgets.insert(keys, limit=2 * self._config.max_series)
         column = self.budgets.column
         for row in np.flatnonzero(is_new).tolist():
             slot = int(slots[row])
-            self.names[slot] = describe(row)
+            self.names[slot] = name_of(row)
             column("kind")[slot], column("sketch")[slot] = kind, -1
             column("limit")[slot] = self._limit(kind, self.names[slot][0])
         column("seen")[slots[slots >= 0]] = now_s
@@ -175,186 +188,194 @@ class Limits:
 
     def _limit(self, kind: int, name: str) -> int:
         if kind == METRIC:
-            return self.config.limit_of(name)
-        tenant = self.config.tenant
+            return self._config.limit_of(name)
+        tenant = self._config.tenant
         if tenant is None:
             return 0
         return tenant.limit if kind == TENANT else tenant.total
 
-    # Names.
+    # Named series.
 
     def admit(
-        self, series: U64, weights: I64, budgets: Budgets, wanted: Mask, now_s: float
+        self, series: U64, weights: I64, budgets: PointBudgets, is_wanted: Mask, now_s: float
     ) -> tuple[I32, Indices, I32]:
-        """(points,) the slot of each point's series, -1: none; and the rows and slots of those named just now."""
+        """Name new series of wanted points while there is room.
+
+        Returns:
+            (points,) the slot of the series of each point, -1: it is not named; and rows and slots of the new series.
+        """
         slots = self.named.find(series)
-        fresh = np.flatnonzero(wanted & (slots < 0))
-        chosen = np.zeros(0, np.intp)
+        unnamed = np.flatnonzero(is_wanted & (slots < 0))
+        admitted = np.zeros(0, np.intp)
         new_slots = np.zeros(0, np.int32)
-        if len(fresh):
-            first = fresh[groups(series[fresh]).first]
-            chosen = first[self._room(first, weights, budgets)]
-            if len(chosen):
-                new_slots, _ = self.named.insert(series[chosen])
+        if len(unnamed):
+            first = unnamed[groups(series[unnamed]).first]
+            admitted = first[self._has_room(first, weights, budgets)]
+            if len(admitted):
+                new_slots, _ = self.named.insert(series[admitted])
                 column = self.named.column
-                column("weight")[new_slots] = weights[chosen]
-                column("born")[new_slots] = self._process.born + np.arange(len(chosen))
-                self._process.born += len(chosen)
-                for name, of in zip(LIMITED, budgets.all(), strict=True):
-                    column(name)[new_slots] = of[chosen]
+                column("weight")[new_slots] = weights[admitted]
+                column("number")[new_slots] = self._process.next_numbers(len(admitted))
+                for name, slots_of_points in zip(BUDGET_COLUMNS, budgets.columns(), strict=True):
+                    column(name)[new_slots] = slots_of_points[admitted]
                 self._count(new_slots, 1)
                 slots = self.named.find(series)
         self.named.column("seen")[slots[slots >= 0]] = now_s
-        return slots, chosen, new_slots
+        return slots, admitted, new_slots
 
-    def _room(self, rows: Indices, weights: I64, budgets: Budgets) -> Mask:
-        """(rows,) which new series get a name, in their order; one that gets none takes no room."""
-        room = self.config.max_series - self._process.count
+    def _has_room(self, rows: Indices, weights: I64, budgets: PointBudgets) -> Mask:
+        """(rows,) which new series can be named, in their order; a series that cannot takes no room from later ones."""
+        room = self._config.max_series - self._process.count
         if room <= 0:
             return np.zeros(len(rows), bool)
-        column = self.budgets.column
-        used, limit = column("series"), column("limit")
-        asked = weights[rows]
-        fits = budgets.budget[rows] >= 0
-        every = True
-        for of in budgets.all():
-            mine = of[rows]
-            counted = (mine >= 0) & (limit[mine] > 0)
-            left = limit[mine] - used[mine]
-            fits &= ~counted | (asked <= left)
-            some = np.flatnonzero(counted)
-            order = some[np.argsort(mine[some], kind="stable")]
-            if len(order):
-                sums = np.cumsum(asked[order])
-                starts = np.flatnonzero(np.concatenate(([True], mine[order][1:] != mine[order][:-1])))
-                base = np.repeat(np.concatenate(([0], sums[starts[1:] - 1])), np.diff(np.append(starts, len(order))))
-                every = every and bool((sums - base <= left[order]).all())
-        if every and len(rows) <= room:
+        used, limit = self.budgets.column("series"), self.budgets.column("limit")
+        added = weights[rows]
+        fits = budgets.metric[rows] >= 0
+        all_fit = len(rows) <= room
+        for slots_of_points in budgets.columns():
+            slots = slots_of_points[rows]
+            is_limited = (slots >= 0) & (limit[slots] > 0)
+            remaining = limit[slots] - used[slots]
+            fits &= ~is_limited | (added <= remaining)
+            limited = np.flatnonzero(is_limited)
+            order = limited[np.argsort(slots[limited], kind="stable")]
+            sums = running_sum_in_run(added[order], run_starts(slots[order]))
+            all_fit = all_fit and bool((sums <= remaining[order]).all())
+        if all_fit:
             return fits
-        # A limit is reached within this batch: one by one, those for which there still is room anywhere.
-        left_of: dict[int, int] = {}
+        # A limit is reached within this batch: one after the other, those for which every budget still has room.
+        remaining_of: dict[int, int] = {}
         for i in np.flatnonzero(fits).tolist():
-            mine_all = [int(of[rows[i]]) for of in budgets.all()]
-            limited = [slot for slot in mine_all if slot >= 0 and limit[slot] > 0]
-            weight = int(asked[i])
-            if room <= 0 or any(left_of.setdefault(slot, int(limit[slot] - used[slot])) < weight for slot in limited):
+            slots_of_series = [int(slots_of_points[rows[i]]) for slots_of_points in budgets.columns()]
+            limited_slots = [slot for slot in slots_of_series if slot >= 0 and limit[slot] > 0]
+            weight = int(added[i])
+            if room <= 0 or any(
+                remaining_of.setdefault(slot, int(limit[slot] - used[slot])) < weight for slot in limited_slots
+            ):
                 fits[i] = False
                 continue
             room -= 1
-            for slot in limited:
-                left_of[slot] -= weight
+            for slot in limited_slots:
+                remaining_of[slot] -= weight
         return fits
 
     def _count(self, slots: I32, sign: int) -> None:
-        """Adds the weights of named series to their budgets, or takes them off."""
+        """Add the weights of named series to their budgets (``sign`` 1), or subtract them (-1)."""
         weights = self.named.column("weight")[slots].astype(np.int64) * sign
-        for name in LIMITED:
-            of = self.named.column(name)[slots]
-            np.add.at(self.budgets.column("series"), of[of >= 0], weights[of >= 0])
+        for budgets in self._budgets_of_named(slots):
+            has_budget = budgets >= 0
+            np.add.at(self.budgets.column("series"), budgets[has_budget], weights[has_budget])
 
-    def grow(self, slots: I32, weights: I64) -> None:
-        """Named series that have become more than they were (buckets): they count for what they are."""
+    def _budgets_of_named(self, slots: I32) -> list[I32]:
+        """(slots,) the budgets of named series, in the order of ``BUDGET_COLUMNS``."""
+        return [self.named.column(name)[slots] for name in BUDGET_COLUMNS]
+
+    def raise_weights(self, slots: I32, weights: I64) -> None:
+        """Count named series for more if they have become larger (histograms with more buckets)."""
         column = self.named.column("weight")
-        known = np.flatnonzero(slots >= 0)
-        more = known[weights[known] > column[slots[known]]]
-        if len(more):
-            changed = np.unique(slots[more])
+        is_named = np.flatnonzero(slots >= 0)
+        larger = is_named[weights[is_named] > column[slots[is_named]]]
+        if len(larger):
+            changed = np.unique(slots[larger])
             self._count(changed, -1)
-            np.maximum.at(column, slots[more], weights[more].astype(np.int32))
+            np.maximum.at(column, slots[larger], weights[larger].astype(np.int32))
             self._count(changed, 1)
 
     def free(self, slots: I32) -> None:
-        """Give slots back."""
+        """Free the slots of named series."""
         self._count(slots, -1)
         self.named.remove(slots)
 
     def silent(self, now_s: float) -> I32:
-        """Slots of series that were silent for ``window``."""
+        """The slots of series that were silent for ``window``."""
         live = self.named.live()
-        silent: I32 = live[now_s - self.named.column("seen")[live] > self.config.window]
+        silent: I32 = live[now_s - self.named.column("seen")[live] > self._config.window]
         return silent
 
-    def over(self) -> I32:
-        """After a reload: slots of the series that came last, where there are more than the limits now allow."""
-        if not self._lowered:
+    def excess(self) -> I32:
+        """After a reload: the slots of the youngest series, where there are more than the limits allow now."""
+        if not self._may_exceed:
             return np.zeros(0, np.int32)
-        self._lowered = False
+        self._may_exceed = False
         live = self.named.live()
         column = self.named.column
-        live = live[np.argsort(-column("born")[live], kind="stable")]  # the youngest first
-        excess = self._process.count - self.config.max_series
-        gone = column("born")[live] >= self._process.youngest(excess) if excess > 0 else np.zeros(len(live), bool)
+        live = live[np.argsort(-column("number")[live], kind="stable")]  # the youngest first
+        excess_count = self._process.count - self._config.max_series
+        is_excess = np.zeros(len(live), bool)
+        if excess_count > 0:
+            is_excess |= column("number")[live] >= self._process.youngest(excess_count)
         weights = column("weight")[live].astype(np.int64)
-        limit = self.budgets.column("limit")
-        used = self.budgets.column("series")
-        for name in LIMITED:
-            of = column(name)[live]
+        limit, used = self.budgets.column("limit"), self.budgets.column("series")
+        for budgets in self._budgets_of_named(live):
             freed = np.zeros(len(limit), np.int64)
-            np.add.at(freed, of[gone & (of >= 0)], weights[gone & (of >= 0)])
+            is_counted = is_excess & (budgets >= 0)
+            np.add.at(freed, budgets[is_counted], weights[is_counted])
             beyond = np.where(limit > 0, used - freed - limit, 0)
-            rows = np.flatnonzero(~gone & (of >= 0) & (beyond[of] > 0))
-            rows = rows[np.argsort(of[rows], kind="stable")]
-            if len(rows):
-                sums = np.cumsum(weights[rows])
-                starts = np.flatnonzero(np.concatenate(([True], of[rows][1:] != of[rows][:-1])))
-                base = np.repeat(np.concatenate(([0], sums[starts[1:] - 1])), np.diff(np.append(starts, len(rows))))
-                gone[rows[sums - base - weights[rows] < beyond[of[rows]]]] = True
-        last: I32 = live[gone]
-        return last
+            rows = np.flatnonzero(~is_excess & (budgets >= 0) & (beyond[budgets] > 0))
+            rows = rows[np.argsort(budgets[rows], kind="stable")]
+            sums = running_sum_in_run(weights[rows], run_starts(budgets[rows]))
+            is_excess[rows[sums - weights[rows] < beyond[budgets[rows]]]] = True
+        slots: I32 = live[is_excess]
+        return slots
 
     def configure(self, config: CardinalityConfig) -> None:
-        """Other limits for the same series (a reload)."""
-        self.config, self._lowered = config, True
+        """Apply other limits to the same series (after a reload)."""
+        self._config, self._may_exceed = config, True
         kinds, limits = self.budgets.column("kind"), self.budgets.column("limit")
         for slot, (name, _) in self.names.items():
             limits[slot] = self._limit(int(kinds[slot]), name)
 
-    # What is asked for.
+    # Demand.
 
-    def reject(self, keys: U64, budgets: I32) -> None:
-        """Series over their limits: counted as demand of their metric, once each."""
+    def count_rejected(self, keys: U64, budgets: I32) -> None:
+        """Count series over their limits as demand of their metric, each of them once."""
         if not len(keys):
             return
-        self.demand.add(self._all, keys)
+        self._demand.add(self._demand_row, keys)
         column = self.budgets.column("sketch")
         for slot in np.unique(budgets[(budgets >= 0) & (column[budgets] < 0)]).tolist():
-            column[slot] = self.sketches.allocate()
-        self.sketches.add(np.where(budgets >= 0, column[budgets], -1).astype(np.int32), keys)
+            column[slot] = self._sketches.allocate()
+        self._sketches.add(np.where(budgets >= 0, column[budgets], -1).astype(np.int32), keys)
 
     def demand_of(self, slots: I32) -> F64:
-        """(n,) series asked for of budgets: named ones, and about how many were rejected."""
+        """(n,) the demand of each budget: its named series, and an estimate of the rejected ones."""
         column = self.budgets.column
-        found: F64 = column("series")[slots] + np.rint(self.sketches.estimate(column("sketch")[slots]))
-        return found
+        demand: F64 = column("series")[slots] + np.rint(self._sketches.estimate(column("sketch")[slots]))
+        return demand
 
     @property
     def demand_total(self) -> float:
-        """Of the process."""
-        return len(self.named) + float(np.rint(self.demand.estimate(np.array([self._all], np.int32))[0]))
+        """The demand of the processor."""
+        rejected = self._demand.estimate(np.array([self._demand_row], np.int32))[0]
+        return len(self.named) + float(np.rint(rejected))
 
-    def metrics(self) -> I32:
-        """Budgets of metrics."""
+    def metric_budgets(self) -> I32:
+        """The slots of the budgets of metrics."""
         live = self.budgets.live()
-        mine: I32 = live[self.budgets.column("kind")[live] == METRIC]
-        return mine
+        slots: I32 = live[self.budgets.column("kind")[live] == METRIC]
+        return slots
 
     def expire(self, now_s: float) -> None:
-        """Budgets that nobody uses."""
+        """Forget budgets that were not used for ``window``."""
         column = self.budgets.column
         live = self.budgets.live()
-        unused = live[(column("seen")[live] < now_s - self.config.window) & (column("series")[live] <= 0)]
+        unused = live[(column("seen")[live] < now_s - self._config.window) & (column("series")[live] <= 0)]
         for slot in unused.tolist():
             name, _ = self.names.pop(slot)
-            if column("kind")[slot] == TOTAL:
-                self._tenants.pop(name, None)
+            if column("kind")[slot] == TENANT_TOTAL:
+                self._tenants.discard(name)
             if (row := int(column("sketch")[slot])) >= 0:
-                self.sketches.release(row)
+                self._sketches.release(row)
         self.budgets.remove(unused)
-        if self.config.tenant is not None and not self.config.tenant.total:
-            named: dict[str, Any] = {self.names[slot][0]: 0 for slot in self.names if column("kind")[slot] == TENANT}
-            self._tenants = named
+        if self._config.tenant is not None and not self._config.tenant.total:
+            self._tenants = {self.names[slot][0] for slot in self.names if column("kind")[slot] == TENANT}
 
-    def turn(self) -> None:
-        """A window ends."""
-        self.demand.turn()
-        self.sketches.turn()
+    def rotate(self) -> None:
+        """Begin a new window of the estimates."""
+        self._demand.rotate()
+        self._sketches.rotate()
+
+
+def _text_at(column: StringColumn, row: Any) -> str | None:
+    code = column.codes[row]
+    return column.distinct[code] if code >= 0 else None

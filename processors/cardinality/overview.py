@@ -1,4 +1,7 @@
-"""What operators see: the processor's own metrics and ``GET /cardinality``. ``metric`` is a label of the worst ones alone."""
+"""What operators see: the processor's own metrics and ``GET /cardinality``.
+
+Only the metrics with the largest demand have their name in the label ``metric``.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -11,73 +14,77 @@ from processors.cardinality.state import State
 
 __all__ = ["Overview"]
 
-_REST: Final = "__other__"
+_OTHER: Final = "__other__"
 
 
 class Overview:
-    """Reads the state; changes nothing."""
+    """Reads the state of one processor."""
 
     def __init__(self, name: str, state: State, config: CardinalityConfig) -> None:
-        """``name`` says which processor of which pipeline this is."""
+        """``name``: the id of the processor and of its pipeline."""
         self._name, self._state, self._config = name, state, config
 
     def register(self, telemetry: Telemetry) -> None:
-        """The gauges."""
+        """Register the gauges."""
         prefix = "tailrace_cardinality_"
         metric = ("metric",)
         telemetry.gauge(
             prefix + "series",
-            "Named series; metric: those with most demand",
+            "Named series, for the metrics with the largest demand",
             metric,
             read=lambda: self._by_metric("series"),
         )
         telemetry.gauge(
             prefix + "demand",
-            "Series asked for, about: named and rejected",
+            "Estimate of all series, named and rejected",
             metric,
             read=lambda: self._by_metric("demand"),
         )
         telemetry.gauge(
             prefix + "limit",
-            "Series allowed, of all groups of the metric; 0: unlimited",
+            "Series allowed in all groups of the metric; 0: unlimited",
             metric,
             read=lambda: self._by_metric("limit"),
         )
         telemetry.gauge(
-            prefix + "state_bytes", "Memory of folded state", read=lambda: float(self._state.fold.state_bytes)
+            prefix + "state_bytes",
+            "Memory of the state of merged series",
+            read=lambda: float(self._state.fold.state_bytes),
         )
         telemetry.gauge(
-            prefix + "attribute_values", "Distinct values, about, of the worst attributes", ("metric", "attribute"),
+            prefix + "attribute_values",
+            "Estimate of the distinct values of the attributes with the most values",
+            ("metric", "attribute"),
             read=self._state.report.counts,
-        )  # fmt: skip
+        )
 
     def _by_metric(self, name: str) -> dict[tuple[str, ...], float]:
-        """Metric → number, of the ``top.n`` metrics by demand; the others together as ``__other__``."""
+        """The number of each of the ``top.n`` metrics with the largest demand; that of all others as ``__other__``."""
         limits = self._state.limits
-        slots = limits.metrics()
+        slots = limits.metric_budgets()
         demand = limits.demand_of(slots)
         numbers = demand if name == "demand" else limits.budgets.column(name)[slots].astype(np.float64)
         sums: dict[str, list[float]] = {}
-        for slot, wanted, number in zip(slots.tolist(), demand.tolist(), numbers.tolist(), strict=True):
+        for slot, demand_of_slot, number in zip(slots.tolist(), demand.tolist(), numbers.tolist(), strict=True):
             entry = sums.setdefault(limits.names[slot][0], [0.0, 0.0])
-            entry[0] += wanted
+            entry[0] += demand_of_slot
             entry[1] += number
         order = sorted(sums.items(), key=lambda item: -item[1][0])
         found: dict[tuple[str, ...], float] = {(metric,): number for metric, (_, number) in order[: self._config.top.n]}
-        if rest := order[self._config.top.n :]:
-            found[(_REST,)] = found.get((_REST,), 0.0) + sum(number for _, (_, number) in rest)
+        if others := order[self._config.top.n :]:
+            found[(_OTHER,)] = found.get((_OTHER,), 0.0) + sum(number for _, (_, number) in others)
         return found
 
     async def show(self, query: Mapping[str, str]) -> dict[str, Any]:
         """``GET /cardinality``."""
         del query
         state, limits = self._state, self._state.limits
-        slots = limits.metrics()
+        slots = limits.metric_budgets()
         demand = limits.demand_of(slots)
         order = np.argsort(-demand, kind="stable")[: self._config.top.n]
         column = limits.budgets.column
         entries = []
-        for slot, wanted in zip(slots[order].tolist(), demand[order].tolist(), strict=True):
+        for slot, demand_of_slot in zip(slots[order].tolist(), demand[order].tolist(), strict=True):
             metric, values = limits.names[slot]
             shown = {
                 key: state.report.shown(key, value)
@@ -85,20 +92,18 @@ class Overview:
                 if value is not None
             }
             numbers = {name: int(column(name)[slot]) for name in ("series", "limit", "folded", "overflow")}
-            entries.append({"metric": metric, "group": shown, **numbers, "demand": int(wanted)})
+            entries.append({"metric": metric, "group": shown, **numbers, "demand": int(demand_of_slot)})
         document = {
             "mode": self._config.mode,
             "series": len(limits.named),
             "demand": int(limits.demand_total),
             "process_series": state.process.count,
             "max_series": self._config.max_series,
-            "folded_sources": int(
-                np.count_nonzero(state.fold.sources.column("accumulator")[state.fold.sources.live()] >= 0)
-            ),
+            "folded_sources": state.fold.merged_source_count,
             "written_series": len(state.fold.accumulators),
             "state_bytes": state.fold.state_bytes,
             "state_limit_bytes": self._config.state_limit_mib * 1024 * 1024,
             "metrics": entries,
-            "attributes": state.report.worst(),
+            "attributes": state.report.largest(),
         }
         return {self._name: document}

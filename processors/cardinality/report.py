@@ -1,4 +1,4 @@
-"""Who makes the series: the attributes with most values, for ``GET /cardinality``. Bounded itself."""
+"""The attributes with the most distinct values, for ``GET /cardinality``; in bounded memory."""
 
 import os
 from collections import defaultdict
@@ -14,14 +14,14 @@ from processors.cardinality.sketch import Sketches
 
 __all__ = ["Report"]
 
-_PAIRS_MAX: Final = 2_000  # attributes of metrics watched: 8 MiB of sketches
+_PAIRS_MAX: Final = 2_000  # attributes of metrics that are counted: 8 MiB of sketches
 _BITS: Final = 11
 _TEXT_MAX: Final = 200
-_SALT: Final = os.urandom(16)  # so that nobody can find a user by hashing all of them
+_SALT: Final = os.urandom(16)  # so that users cannot be found by hashing all their ids
 
 
 class Report:
-    """Counts distinct values of attributes, about; asked only about series seen for the first time."""
+    """Estimates the number of distinct values of each attribute, from series that are seen for the first time."""
 
     def __init__(self, config: TopConfig) -> None:
         self._config = config
@@ -30,35 +30,35 @@ class Report:
         self._samples: dict[tuple[str, str], list[str]] = defaultdict(list)
 
     def configure(self, config: TopConfig) -> None:
-        """Another size of the report; samples are taken anew, for they are shown as they were taken."""
+        """Apply other settings. Samples are taken again, because they are stored as they are shown."""
         if config != self._config:
             self._config = config
             self._samples.clear()
 
     @property
     def memory_bytes(self) -> int:
-        """Of the sketches."""
+        """Memory of the sketches."""
         return self._sketches.memory_bytes
 
     def shown(self, key: str, value: str) -> str:
-        """A value as the report shows it: hashed if its key says so."""
+        """A value as the report shows it: as a hash if its key is in ``hash``."""
         if key in self._config.hash:
             return "#" + blake2b(value.encode(), digest_size=6, key=_SALT).hexdigest()
         return value[:_TEXT_MAX]
 
     def note(self, batch: Metrics, rows: Indices) -> None:
-        """Look at the attributes of points (ascending ``rows``) whose series are new."""
+        """Count the attribute values of points (ascending ``rows``) whose series are new."""
         attributes = batch.attributes("points")
         if not attributes.row_count or not len(rows):
             return
-        wanted = np.zeros(batch.item_count, bool)
-        wanted[rows] = True
-        at = np.flatnonzero(wanted[attributes.owner])
+        is_noted = np.zeros(batch.item_count, bool)
+        is_noted[rows] = True
+        at = np.flatnonzero(is_noted[attributes.owner])
         texts = attributes.as_text()
         names = batch.field("name", "metrics")
         metric = names.codes[batch.table("points").parent[attributes.owner[at]]]
-        used = (texts.codes[at] >= 0) & (metric >= 0)
-        at, metric = at[used], metric[used]
+        has_text = (texts.codes[at] >= 0) & (metric >= 0)
+        at, metric = at[has_text], metric[has_text]
         if not len(at):
             return
         pairs = groups(metric, attributes.key.codes[at])
@@ -86,13 +86,12 @@ class Report:
             if shown not in samples:
                 samples.append(shown)
 
-    def worst(self) -> list[dict[str, Any]]:
-        """The attributes with most distinct values."""
+    def largest(self) -> list[dict[str, Any]]:
+        """The attributes with the most distinct values."""
         pairs = list(self._rows)
-        about = np.rint(self._sketches.estimate(np.array([self._rows[pair] for pair in pairs], np.int32))).astype(
-            np.int64
-        )
-        counts = np.maximum(about, [len(self._samples[pair]) for pair in pairs])  # those were seen for sure
+        estimates = self._sketches.estimate(np.array([self._rows[pair] for pair in pairs], np.int32))
+        sample_counts = [len(self._samples[pair]) for pair in pairs]  # so many there are certainly
+        counts = np.maximum(np.rint(estimates).astype(np.int64), sample_counts)
         order = np.argsort(-counts, kind="stable")[: self._config.n].tolist()
         return [
             {
@@ -105,12 +104,12 @@ class Report:
         ]
 
     def counts(self) -> dict[tuple[str, ...], float]:
-        """(metric, attribute) → distinct values, the worst alone: for the own metric."""
-        return {(entry["metric"], entry["attribute"]): float(entry["values"]) for entry in self.worst()}
+        """(metric, attribute) → distinct values, of the attributes with the most: for the own metric."""
+        return {(entry["metric"], entry["attribute"]): float(entry["values"]) for entry in self.largest()}
 
-    def turn(self) -> None:
-        """A window ends; attributes of which nothing was seen in two windows are forgotten."""
-        self._sketches.turn()
+    def rotate(self) -> None:
+        """Begin a new window; attributes that were not seen in two windows are forgotten."""
+        self._sketches.rotate()
         pairs = list(self._rows)
         counts = self._sketches.estimate(np.array([self._rows[pair] for pair in pairs], np.int32))
         for pair, count in zip(pairs, counts.tolist(), strict=True):

@@ -1,21 +1,22 @@
-"""Everything ``cardinality`` knows between batches, in one object: what a reload hands over and what a storage could keep.
+"""Everything that ``cardinality`` knows between batches: what a reload hands over, and what a storage could keep.
 
-Tables are keyed with the secret of the process (``collector.model.keys``), so a stored state would take series keys
-made with a key that is stored beside it (``series_key(batch, key)``); nothing else here is bound to the process.
+The keys of the tables are made with the secret of the process (``collector.model.keys``). A stored state would need
+keys that are made with a key stored beside it (``series_key(batch, key)``); nothing else is bound to the process. Rules
+are those of docs/reference/cardinality.md.
 """
 
 import numpy as np
 
 from collector.model import METRIC_GAUGE
 from collector.model.arrays import I32
+from processors.cardinality.allowed_values import AllowedValues
 from processors.cardinality.config import CardinalityConfig
 from processors.cardinality.exemplars import ExemplarPool
 from processors.cardinality.fold import Fold
 from processors.cardinality.identity import ContextKeys
 from processors.cardinality.limits import Limits, ProcessSeries
+from processors.cardinality.records import FOLDS
 from processors.cardinality.report import Report
-from processors.cardinality.rewrite import Granted
-from processors.cardinality.stores import FOLDS
 from processors.cardinality.writer import Writer
 
 __all__ = ["State"]
@@ -24,23 +25,26 @@ _MIB = 1024 * 1024
 
 
 class State:
-    """See the module."""
+    """The state of one processor."""
 
     def __init__(self, config: CardinalityConfig, start_time_unix_nano: int, process: ProcessSeries) -> None:
         self.config, self.process = config, process
         self.limits = Limits(config, process)
         self.fold = Fold(
-            start_time_unix_nano=start_time_unix_nano, state_ttl_s=config.state_ttl, initial=config.initial,
-            state_max_bytes=config.state_limit_mib * _MIB, exemplars=_exemplars(config),
-        )  # fmt: skip
+            start_time_unix_nano=start_time_unix_nano,
+            state_ttl_s=config.state_ttl,
+            initial=config.initial,
+            state_max_bytes=config.state_limit_mib * _MIB,
+            exemplars=ExemplarPool(config.overflow.exemplars, frozenset(config.top.hash)),
+        )
         self.writer = Writer(self.fold)
-        self.granted = Granted()
+        self.allowed = AllowedValues()
         self.contexts = ContextKeys()
         self.report = Report(config.top)
-        self.turned_s = 0.0
+        self._rotated_s = 0.0
 
     def configure(self, config: CardinalityConfig) -> None:
-        """Other limits for the same series."""
+        """Apply other limits to the same series."""
         if config is self.config:
             return
         self.config = config
@@ -48,7 +52,7 @@ class State:
         self.fold.configure(
             state_ttl_s=config.state_ttl, initial=config.initial, state_max_bytes=config.state_limit_mib * _MIB
         )
-        self.fold.exemplars.limit, self.fold.exemplars.hidden = config.overflow.exemplars, frozenset(config.top.hash)
+        self.fold.exemplars.configure(config.overflow.exemplars, frozenset(config.top.hash))
         self.report.configure(config.top)
         column = self.fold.accumulators.column("fold")
         for slot, (name, kind) in self.writer.names().items():
@@ -56,25 +60,21 @@ class State:
                 column[slot] = FOLDS.index(config.fold_of(name))
 
     def free(self, slots: I32, now_unix_nano: int, now_s: float) -> None:
-        """Rule 8: these named series lose their slots; those we write ourselves end, their sources go to overflow."""
+        """Rule 8: named series lose their slots. Those that the processor writes end; their sources go to overflow."""
         if not len(slots):
             return
         keys = self.limits.named.keys(slots)
-        merged = self.limits.named.column("merged")[slots] > 0
+        is_merged = self.limits.named.column("merged")[slots] > 0
         written = self.fold.accumulators.find(keys)
         written = np.unique(written[written >= 0])
         self.limits.free(slots)
-        self.fold.free(keys[~merged], now_unix_nano, now_s)
+        self.fold.free(keys[~is_merged], now_unix_nano, now_s)
         self.writer.remove(written)
-        self.fold.demote(written, now_s)
+        self.fold.move_to_overflow(written, now_s)
 
-    def turn(self, now_s: float) -> None:
-        """Counts of distinct things are of this window and the one before."""
-        if now_s - self.turned_s >= self.config.window:
-            self.turned_s = now_s
-            self.limits.turn()
-            self.report.turn()
-
-
-def _exemplars(config: CardinalityConfig) -> ExemplarPool:
-    return ExemplarPool(config.overflow.exemplars, frozenset(config.top.hash))
+    def rotate(self, now_s: float) -> None:
+        """Begin a new window of the estimates, if the current one is over."""
+        if now_s - self._rotated_s >= self.config.window:
+            self._rotated_s = now_s
+            self.limits.rotate()
+            self.report.rotate()

@@ -1,7 +1,4 @@
-"""span_metrics in a service.
-
-What is behind it is of another signal, and its numbers do not depend on what is sampled beside it.
-"""
+"""span_metrics in a service: between pipelines of two signals, and beside a pipeline that samples."""
 
 import aiohttp
 import pytest
@@ -29,7 +26,7 @@ service:
 
 @pytest.fixture
 def graph(world, monkeypatch):
-    """A world that has the connector too."""
+    """A world that also has the connector."""
     others = world.registry
 
     def registry():
@@ -41,8 +38,8 @@ def graph(world, monkeypatch):
     return world
 
 
-async def test_counts_every_span_whatever_is_sampled_beside_it(graph):
-    """One half is kept, all are counted; the books of spans and of points close."""
+async def test_counts_every_span_whatever_another_pipeline_samples(graph):
+    """One half is kept, all are counted, and the ledger balances for spans and points."""
     async with graph.running(GRAPH) as service:
         for seed in range(3):
             await graph.source().consume_request(traces_request(spans=40, seed=seed).SerializeToString(), EMPTY_CONTEXT)
@@ -62,7 +59,7 @@ async def test_counts_every_span_whatever_is_sampled_beside_it(graph):
 
 
 async def test_a_full_queue_of_the_metrics_exporter_refuses_no_spans(graph):
-    """The door asks exporters of spans for room, and no others: they cannot say."""
+    """Admission asks only the exporters of spans for room."""
     async with graph.running(GRAPH):
         graph.target("target/metrics").room = False
         receipt = await graph.source().consume_request(traces_request(spans=4).SerializeToString(), EMPTY_CONTEXT)
@@ -83,7 +80,7 @@ async def test_the_admin_port_shows_all_connectors_of_the_type(graph):
 
 
 async def test_a_reload_keeps_the_counts(graph):
-    """The connector of the same id goes on."""
+    """The connector of the same id continues."""
     async with graph.running(GRAPH) as service:
         await graph.source().consume_request(traces_request(spans=40).SerializeToString(), EMPTY_CONTEXT)
         old = next(node.component for node in service.graph.nodes() if str(node.id) == "span_metrics/a")

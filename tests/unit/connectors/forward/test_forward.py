@@ -1,4 +1,4 @@
-"""Forward passes on what it gets."""
+"""``forward`` passes on the batches it receives."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from connectors.forward import factory
 
 @pytest.mark.parametrize("signal", list(Signal))
 async def test_passes_the_same_batch_on(signal):
-    """The object itself, to the output of its signal alone."""
+    """The same object, and only to the output of its signal."""
     settings = make_settings(factory)
     connector = factory.create(settings, factory.config_type())
     sent = batch(signal)

@@ -1,4 +1,4 @@
-"""The connector beside a slow and obvious one that takes span by span."""
+"""The connector, compared with a slow and obvious implementation that takes span by span."""
 
 import bisect
 import collections
@@ -33,9 +33,17 @@ def span(
     resource=None,
 ):
     return {
-        "kind": kind, "trace": trace, "span_id": span_id, "parent": parent, "service": service, "seconds": seconds, "failed": failed,
-        "state": state, "attributes": attributes or {}, "resource": resource or {},
-    }  # fmt: skip
+        "kind": kind,
+        "trace": trace,
+        "span_id": span_id,
+        "parent": parent,
+        "service": service,
+        "seconds": seconds,
+        "failed": failed,
+        "state": state,
+        "attributes": attributes or {},
+        "resource": resource or {},
+    }
 
 
 def batch(spans):
@@ -123,7 +131,7 @@ def labels(client, server, connection="", failed=False, **more):
 
 
 class Slow:
-    """The Collector's algorithm, one span after the other, with a store that never is full."""
+    """The Collector's algorithm, one span after the other, with a store that is never full."""
 
     def __init__(self, dimensions=(), virtual=("peer.service", "db.name", "db.system")):
         self.dimensions, self.virtual = dimensions, virtual
@@ -212,7 +220,7 @@ SPANS = st.builds(
     virtual=st.sampled_from([(), ("peer.service", "db.system")]),
 )
 async def test_agrees_with_span_by_span(steps, virtual):
-    """Whatever comes, in one batch or several, with pauses in which spans expire: every series is that of the slow one."""
+    """In one batch or several, with pauses in which spans expire: every series equals that of the slow one."""
     slow = Slow(("tenant",), virtual)
     rig = Rig(
         dimensions=["tenant"],
@@ -242,8 +250,10 @@ async def test_agrees_with_span_by_span(steps, virtual):
         }
         for key, (_, total, _) in found.items():
             assert total == pytest.approx(slow.sums[key][i], abs=1e-6)
-    unpaired = {tuple(dict(key)[name] for name in ("client", "server", "connection_type")): value
-                for key, value in rig.points("traces_service_graph_unpaired_spans_total").items()}  # fmt: skip
+    unpaired = {
+        tuple(dict(key)[name] for name in ("client", "server", "connection_type")): value
+        for key, value in rig.points("traces_service_graph_unpaired_spans_total").items()
+    }
     assert unpaired == dict(slow.unpaired)
     ledger = rig.telemetry.ledger
     assert ledger.folded[Signal.TRACES] + ledger.dropped_count(Signal.TRACES) == taken
@@ -267,7 +277,7 @@ async def test_both_sides_make_an_edge():
 
 
 async def test_messaging_and_databases():
-    """A producer with its consumer; a client with a database name needs nobody."""
+    """A producer with its consumer; a client with a database name is complete on its own."""
     async with Rig() as rig:
         await rig.take(span(PRODUCER, span_id=1, service="etl"), span(CONSUMER, span_id=2, parent=1, service="train"))
         await rig.take(span(CLIENT, span_id=5, service="train", seconds=0.5, attributes={"db.name": "vectors"}))
@@ -278,7 +288,7 @@ async def test_messaging_and_databases():
 
 
 async def test_deprecated_database_name_attribute():
-    """Stands alone in place of the default, or after the list."""
+    """It replaces the default, or is appended to a configured list."""
     assert ServiceGraphConfig(database_name_attribute="db.namespace").database_keys == ("db.namespace",)
     both = ServiceGraphConfig(database_name_attribute="db.namespace", database_name_attributes=("db.name",))
     assert both.database_keys == ("db.name", "db.namespace")
@@ -305,7 +315,7 @@ async def test_virtual_nodes():
 
 
 async def test_the_store_is_bounded():
-    """Beyond max_items spans are dropped and counted; spans past their ttl make room at once; pairs of one batch need none."""
+    """Beyond max_items spans are dropped and counted; expired spans make room; pairs of one batch need no room."""
     async with Rig(store={"max_items": 3, "ttl": "1s"}, store_expiration_loop="1h") as rig:
         await rig.take(*(span(CLIENT, span_id=i, service="a") for i in range(1, 6)))
         assert rig.component.held_items() == 3
@@ -332,7 +342,7 @@ async def test_the_store_is_bounded():
 
 
 async def test_series_are_bounded():
-    """Beyond the limit everything is added up in the overflow series: no request is lost; state does not grow."""
+    """Beyond the limit requests are counted in the overflow series: none is lost, and the state does not grow."""
     async with Rig(aggregation_cardinality_limit=5, include_collector_instance_id=True) as rig:
         for i in range(200):
             await rig.take(
@@ -355,7 +365,7 @@ async def test_series_are_bounded():
 
 
 async def test_texts_are_forgotten():
-    """Names that no waiting span has are let go: hostile names do not fill the memory, and what waits keeps its own."""
+    """Names that no waiting span has are forgotten, so hostile names cannot fill the memory."""
     async with Rig(aggregation_cardinality_limit=1, store={"ttl": "1h"}) as rig:
         await rig.take(span(CLIENT, trace=9, span_id=9, service="first"))
         for i in range(60):
@@ -369,8 +379,8 @@ async def test_texts_are_forgotten():
     assert sum(rig.requests().values()) == 60 * 50 + 1
 
 
-async def test_waiting_spans_keep_their_names_when_texts_move():
-    """The pair of a span that waited while thousands of names came and went has both names."""
+async def test_waiting_spans_keep_their_names_when_codes_change():
+    """A span that waited while thousands of names were added and forgotten still has its name."""
     async with Rig(store={"ttl": "1h"}, dimensions=["tenant"], aggregation_cardinality_limit=0) as rig:
         await rig.take(
             span(SERVER, trace=5, service="noise"),
@@ -383,7 +393,7 @@ async def test_waiting_spans_keep_their_names_when_texts_move():
 
 
 async def test_counts_are_adjusted():
-    """A pair stands for as many requests as the rarer of its spans; malformed thresholds count once."""
+    """A pair stands for as many requests as the rarer of its spans; a malformed threshold counts once."""
     async with Rig() as rig:
         await rig.take(
             span(CLIENT, span_id=1, service="a", state="ot=th:c"),
@@ -406,8 +416,8 @@ async def test_counts_are_adjusted():
     assert rig.points("traces_service_graph_request_server")[labels("user", "e", "virtual_node")][0] == 4500
 
 
-async def test_stale_series_go_and_begin_anew():
-    """After 15 minutes without an edge a series is gone; when it comes back it starts at 0 under a later start time."""
+async def test_stale_series_are_removed_and_start_again():
+    """After 15 minutes without an edge a series is removed; later it starts at 0 under a new start time."""
     async with Rig() as rig:
         await rig.take(span(SERVER, service="a"))
         await rig.clock.advance(60)
@@ -425,7 +435,7 @@ async def test_stale_series_go_and_begin_anew():
 
 
 async def test_times():
-    """Flushes every interval, also without news; the offset moves points and their start."""
+    """Flushes every interval, also without new spans; the offset moves points and their start."""
     async with Rig(metrics_flush_interval="10s", metrics_timestamp_offset="2s") as rig:
         start = rig.clock.time_unix_nano()
         await rig.take(span(SERVER, service="a"))
@@ -446,7 +456,7 @@ async def test_flush_after_each_batch():
 
 
 async def test_a_reload_continues_series_and_waiting_spans():
-    """The predecessor, once it has handed over, emits nothing at its shutdown. Other labels begin anew."""
+    """The predecessor, once it has handed over, emits nothing at its shutdown. Other labels start afresh."""
     old = Rig()
     await old.component.start(FakeHost())
     await old.take(span(SERVER, service="a"), span(CLIENT, span_id=5, trace=5, service="a"))
@@ -465,7 +475,7 @@ async def test_a_reload_continues_series_and_waiting_spans():
 
 
 async def test_exponential_histograms():
-    """One bucket range that holds every value, with the counts of all."""
+    """One range of buckets holds all values."""
     seconds = [0.0, 0.001, 0.0013, 0.25, 1.0, 64.0, 1.0]
     async with Rig(exponential_histogram_max_size=20) as rig:
         await rig.take(*(span(SERVER, trace=i, service="a", seconds=value) for i, value in enumerate(seconds, 1)))
@@ -479,8 +489,8 @@ async def test_exponential_histograms():
     assert found == dict(expected)
 
 
-async def test_a_batch_of_one_key_is_no_burden():
-    """Eight thousand spans with one key, alternating and not: no work span by span, and the pairs are the right ones."""
+async def test_many_spans_of_one_key():
+    """Thousands of spans with one key, alternating or not, are paired without work per span."""
     alternating = [
         span(CLIENT if i % 2 else SERVER, span_id=1, parent=1, service="a" if i % 2 else "b") for i in range(2000)
     ]
@@ -519,7 +529,7 @@ async def test_a_batch_of_one_key_is_no_burden():
     ],
 )
 def test_bad_configuration(config, key):
-    """Each is refused with its key."""
+    """Each is refused with a message that names the key."""
     with pytest.raises(ValidationError, match=key):
         ServiceGraphConfig.model_validate(config)
 

@@ -1,4 +1,4 @@
-"""What the tests of span_metrics share: spans, a connector with doubles around it, and its points read back."""
+"""Shared by the tests of span_metrics: spans, a connector with test doubles, and its points read back."""
 
 from collections import defaultdict
 from types import SimpleNamespace
@@ -32,13 +32,25 @@ def set_attribute(attributes, key, value):
 
 
 def span_of(**given):
-    defaults = {"resource": {"service.name": "a"}, "scope": ("", ""), "name": "op", "kind": 2, "status": 0, "start": START, "ns": 5_000_000,
-                "attributes": {}, "trace_state": "", "events": [], "trace": 1, "span": 1}  # fmt: skip
+    defaults = {
+        "resource": {"service.name": "a"},
+        "scope": ("", ""),
+        "name": "op",
+        "kind": 2,
+        "status": 0,
+        "start": START,
+        "ns": 5_000_000,
+        "attributes": {},
+        "trace_state": "",
+        "events": [],
+        "trace": 1,
+        "span": 1,
+    }
     return defaults | given
 
 
 def request_of(spans):
-    """One ResourceSpans a span: the connector has to bring together what belongs together."""
+    """One ResourceSpans per span, so that the connector has to group the spans itself."""
     request = ExportTraceServiceRequest()
     for one in spans:
         resource = request.resource_spans.add()
@@ -47,9 +59,14 @@ def request_of(spans):
         scope = resource.scope_spans.add()
         scope.scope.name, scope.scope.version = one["scope"]
         span = scope.spans.add(
-            name=one["name"], kind=one["kind"], start_time_unix_nano=one["start"], end_time_unix_nano=max(0, one["start"] + one["ns"]),
-            trace_id=one["trace"].to_bytes(16, "big"), span_id=one["span"].to_bytes(8, "big"), trace_state=one["trace_state"],
-        )  # fmt: skip
+            name=one["name"],
+            kind=one["kind"],
+            start_time_unix_nano=one["start"],
+            end_time_unix_nano=max(0, one["start"] + one["ns"]),
+            trace_id=one["trace"].to_bytes(16, "big"),
+            span_id=one["span"].to_bytes(8, "big"),
+            trace_state=one["trace_state"],
+        )
         span.status.code = one["status"]
         for key, value in one["attributes"].items():
             set_attribute(span.attributes, key, value)
@@ -91,7 +108,7 @@ def points_of(batches):
 
 
 class Gateway:
-    """A connector with doubles around it."""
+    """A connector with test doubles around it."""
 
     def __init__(self, config=None, previous=None, clock=None, component_id="", seed=1):
         self.clock = clock or FakeClock(START)
@@ -129,7 +146,7 @@ class Gateway:
 
 @pytest.fixture(scope="session")
 def kit():
-    """All of the above."""
+    """Everything above."""
     return SimpleNamespace(
         Gateway=Gateway,
         span_of=span_of,

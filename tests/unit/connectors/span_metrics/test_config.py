@@ -1,4 +1,4 @@
-"""What may be written for span_metrics, and what is refused with its reason."""
+"""Which configurations span_metrics accepts, and which it refuses with which message."""
 
 import pytest
 from pydantic import ValidationError
@@ -8,26 +8,29 @@ from connectors.span_metrics.config import SpanMetricsConfig
 
 
 @pytest.mark.parametrize(
-    ("raw", "said"),
+    ("raw", "message"),
     [
         ({"dimensions": [{"name": "a", "glob": "b"}]}, "exactly one of name and glob"),
         ({"dimensions": [{}]}, "exactly one of name and glob"),
-        ({"dimensions": [{"glob": "a.*", "default": "x"}]}, "a default goes with name only"),
+        ({"dimensions": [{"glob": "a.*", "default": "x"}]}, "default can only be used together with name"),
         ({"dimensions": [{"glob": "a.["}]}, "not closed"),
         ({"dimensions": [{"glob": "a.{b"}]}, "not closed"),
         ({"dimensions": [{"glob": "a\\"}]}, "backslash"),
-        ({"dimensions": [{"glob": "[-a]"}]}, "names no characters"),
+        ({"dimensions": [{"glob": "[-a]"}]}, "not a set of characters"),
         ({"dimensions": [{"glob": "x" * 300}]}, "at most 256"),
-        ({"dimensions": [{"name": "span.name"}]}, "there already"),
-        ({"dimensions": [{"name": "a"}, {"name": "a"}]}, "there already"),
+        ({"dimensions": [{"name": "span.name"}]}, "already a dimension"),
+        ({"dimensions": [{"name": "a"}, {"name": "a"}]}, "already a dimension"),
         ({"dimensions": [{"name": "a"}], "calls_dimensions": [{"name": "a"}]}, "calls_dimensions"),
         ({"dimensions": [{"name": "a"}], "histogram": {"dimensions": [{"name": "a"}]}}, "histogram::dimensions"),
         ({"dimensions": [{"glob": "**"}]}, "matches 'service.name'"),
         ({"dimensions": [{"name": "a.b"}, {"glob": "a.*"}]}, "matches 'a.b'"),
-        ({"include_collector_instance_id": True, "dimensions": [{"name": "collector.instance.id"}]}, "there already"),
-        ({"events": {"enabled": True}}, "events need dimensions"),
+        (
+            {"include_collector_instance_id": True, "dimensions": [{"name": "collector.instance.id"}]},
+            "already a dimension",
+        ),
+        ({"events": {"enabled": True}}, "events.enabled requires dimensions"),
         ({"events": {"enabled": True, "dimensions": [{"name": "span.kind"}]}}, "events::dimensions"),
-        ({"histogram": {"explicit": {"buckets": ["1s", "1s"]}}}, "ascend"),
+        ({"histogram": {"explicit": {"buckets": ["1s", "1s"]}}}, "ascending order"),
         ({"histogram": {"explicit": {"buckets": ["0s", "1s"]}}}, "greater than 0"),
         ({"histogram": {"explicit": {"buckets": [5]}}}, "needs a unit"),
         ({"histogram": {"explicit": {}, "exponential": {}}}, "not both"),
@@ -45,47 +48,65 @@ from connectors.span_metrics.config import SpanMetricsConfig
         ({"resource_metrics_cache_size": 0}, "greater than or equal to 1"),
         ({"exemplars": {"max_per_data_point": -1}}, "greater than or equal to 0"),
         ({"exemplars": {"max_per_data_point": 1000}}, "100"),
-        ({"exclude_dimensions": ["span.names"]}, "'span.names' is none of"),
+        ({"exclude_dimensions": ["span.names"]}, "got 'span.names'"),
         ({"kinds": ["SERVER", "SERVER"]}, "twice"),
         ({"kinds": ["server"]}, "SERVER"),
-        ({"status_label": "status_code"}, "goes with names: http"),
-        ({"names": "http", "namespace": "x"}, "namespace has no meaning"),
-        ({"names": "http", "histogram": {"unit": "ms"}}, "unit must be s"),
-        ({"names": "http", "dimensions": [{"name": "status"}]}, "there already"),
-        ({"names": "http", "exclude_dimensions": ["span.name"]}, "none of method, endpoint, status"),
+        ({"status_label": "status_code"}, "no effect without names: http"),
+        ({"names": "http", "namespace": "x"}, "namespace has no effect"),
+        ({"names": "http", "histogram": {"unit": "ms"}}, "unit must be 's'"),
+        ({"names": "http", "dimensions": [{"name": "status"}]}, "already a dimension"),
+        ({"names": "http", "exclude_dimensions": ["span.name"]}, "any of method, endpoint, status"),
         ({"surprise": 1}, "Extra inputs"),
     ],
 )
-def test_refuses(raw, said):
-    """One key out of range or a contradiction: an error that names it."""
+def test_refuses(raw, message):
+    """A key out of range or a contradiction is an error whose message names the key."""
     with pytest.raises(ValidationError) as caught:
         SpanMetricsConfig.model_validate(raw)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_takes_the_collectors_own_example():
-    """Every key of its README."""
-    config = SpanMetricsConfig.model_validate({
-        "namespace": "span.metrics",
-        "histogram": {"unit": "MS", "dimensions": [{"name": "url.scheme", "default": "https"}], "explicit": {"buckets": ["100us", "1ms", "2ms", "250ms"]}},
-        "dimensions": [{"name": "http.method", "default": "GET"}, {"name": "http.status_code"}, {"glob": "k8s.*.name"}, {"glob": "db.**.name"}],
-        "calls_dimensions": [{"name": "http.url", "default": "/ping"}],
-        "exemplars": {"enabled": True, "max_per_data_point": 4},
-        "exclude_dimensions": ["status.code"],
-        "aggregation_temporality": "AGGREGATION_TEMPORALITY_CUMULATIVE",
-        "metrics_flush_interval": "15s", "metrics_expiration": "5m", "series_expiration": "5m",
-        "events": {"enabled": True, "dimensions": [{"name": "exception.type"}, {"name": "exception.message"}]},
-        "resource_metrics_key_attributes": ["service.name", "telemetry.sdk.language"], "resource_metrics_cache_size": 100,
-        "include_instrumentation_scope": ["express"], "dimensions_cache_size": 1000, "metric_timestamp_cache_size": 10,
-        "aggregation_cardinality_limit": 5, "add_resource_attributes": True, "enable_metrics_sampling_method": True,
-        "include_collector_instance_id": True,
-    })  # fmt: skip
+def test_accepts_the_example_of_the_collectors_readme():
+    """It uses every key."""
+    config = SpanMetricsConfig.model_validate(
+        {
+            "namespace": "span.metrics",
+            "histogram": {
+                "unit": "MS",
+                "dimensions": [{"name": "url.scheme", "default": "https"}],
+                "explicit": {"buckets": ["100us", "1ms", "2ms", "250ms"]},
+            },
+            "dimensions": [
+                {"name": "http.method", "default": "GET"},
+                {"name": "http.status_code"},
+                {"glob": "k8s.*.name"},
+                {"glob": "db.**.name"},
+            ],
+            "calls_dimensions": [{"name": "http.url", "default": "/ping"}],
+            "exemplars": {"enabled": True, "max_per_data_point": 4},
+            "exclude_dimensions": ["status.code"],
+            "aggregation_temporality": "AGGREGATION_TEMPORALITY_CUMULATIVE",
+            "metrics_flush_interval": "15s",
+            "metrics_expiration": "5m",
+            "series_expiration": "5m",
+            "events": {"enabled": True, "dimensions": [{"name": "exception.type"}, {"name": "exception.message"}]},
+            "resource_metrics_key_attributes": ["service.name", "telemetry.sdk.language"],
+            "resource_metrics_cache_size": 100,
+            "include_instrumentation_scope": ["express"],
+            "dimensions_cache_size": 1000,
+            "metric_timestamp_cache_size": 10,
+            "aggregation_cardinality_limit": 5,
+            "add_resource_attributes": True,
+            "enable_metrics_sampling_method": True,
+            "include_collector_instance_id": True,
+        }
+    )
     assert config.histogram.bounds == (0.1, 1.0, 2.0, 250.0)
     assert factory.config_type is SpanMetricsConfig
     assert factory.aliases == ("spanmetrics",)
 
 
-def test_defaults_are_the_collectors_but_for_the_cap():
+def test_defaults_are_the_collectors_except_for_the_series_limit():
     config = SpanMetricsConfig()
     assert (config.metrics_flush_interval, config.metrics_expiration, config.series_expiration) == (60, 0, 0)
     assert (config.namespace, config.histogram.unit, config.resource_metrics_cache_size) == (

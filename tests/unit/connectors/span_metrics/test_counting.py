@@ -1,4 +1,4 @@
-"""Property: span_metrics counts what a slow loop over spans counts."""
+"""Property: span_metrics counts exactly what a slow loop over spans counts."""
 
 import math
 from collections import defaultdict
@@ -40,9 +40,11 @@ class Reference:
             value = max(0, span["ns"]) / (1e9 if config.histogram.unit == "s" else 1e6)
             for family, more in (("calls", config.calls_dimensions), ("duration", config.histogram.dimensions)):
                 attributes = {
-                    "service.name": str(span["resource"]["service.name"]), "span.name": span["name"], "span.kind": "SPAN_KIND_" + KINDS[span["kind"]],
+                    "service.name": str(span["resource"]["service.name"]),
+                    "span.name": span["name"],
+                    "span.kind": "SPAN_KIND_" + KINDS[span["kind"]],
                     "status.code": "STATUS_CODE_" + ["UNSET", "OK", "ERROR"][span["status"]],
-                }  # fmt: skip
+                }
                 attributes = {key: each for key, each in attributes.items() if key not in config.exclude_dimensions}
                 for dimension in (*config.dimensions, *more):
                     found = span["attributes"].get(
@@ -127,39 +129,66 @@ def expected_exponential(values, size):
 spans_strategy = st.lists(
     st.builds(
         dict,
-        resource=st.sampled_from([{"service.name": "a"}, {"service.name": "b", "host.name": "h", "tenant": "r"}, {"service.name": 7}, {"host.name": "x"}]),
+        resource=st.sampled_from(
+            [
+                {"service.name": "a"},
+                {"service.name": "b", "host.name": "h", "tenant": "r"},
+                {"service.name": 7},
+                {"host.name": "x"},
+            ]
+        ),
         name=st.sampled_from(["op", "other", ""]),
         kind=st.integers(0, 5),
         status=st.integers(0, 2),
-        ns=st.one_of(st.just(0), st.just(-5), st.integers(1, 40_000_000_000), st.sampled_from([2_000_000, 1_000_000_000, 1 << 30])),
-        attributes=st.dictionaries(st.sampled_from(["tenant", "http.method", "only.calls"]), st.sampled_from(["x", "y", "", 1, "1", True, 2.5]), max_size=3),
+        ns=st.one_of(
+            st.just(0),
+            st.just(-5),
+            st.integers(1, 40_000_000_000),
+            st.sampled_from([2_000_000, 1_000_000_000, 1 << 30]),
+        ),
+        attributes=st.dictionaries(
+            st.sampled_from(["tenant", "http.method", "only.calls"]),
+            st.sampled_from(["x", "y", "", 1, "1", True, 2.5]),
+            max_size=3,
+        ),
         trace_state=st.sampled_from(["", "", "ot=th:8", "ot=th:c", "ot=th:xyz", "a=b,ot=rv:00000000000001;th:e"]),
     ),
-    min_size=1, max_size=25,
-)  # fmt: skip
+    min_size=1,
+    max_size=25,
+)
 steps_strategy = st.lists(
     st.tuples(spans_strategy, st.sampled_from([0.5, 20.0, 61.0]), st.booleans()), min_size=1, max_size=5
 )
-config_strategy = st.fixed_dictionaries({
-    "aggregation_temporality": st.sampled_from(["AGGREGATION_TEMPORALITY_CUMULATIVE", DELTA]),
-    "aggregation_cardinality_limit": st.sampled_from([0, 1, 3]),
-    "dimensions": st.sampled_from([[], [{"name": "tenant"}], [{"name": "http.method", "default": "GET"}, {"name": "tenant"}]]),
-    "calls_dimensions": st.sampled_from([[], [{"name": "only.calls"}]]),
-    "exclude_dimensions": st.sampled_from([[], ["span.kind", "status.code"]]),
-    "kinds": st.sampled_from([[], ["SERVER", "CONSUMER"]]),
-    "series_expiration": st.sampled_from(["0", "60s"]),
-    "metrics_expiration": st.sampled_from(["0", "60s"]),
-    "initial_zero": st.booleans(),
-    "histogram": st.sampled_from([
-        {}, {"unit": "s"}, {"unit": "s", "explicit": {"buckets": ["1ms", "1s"]}}, {"exponential": {"max_size": 4}}, {"exponential": {}, "unit": "s"},
-    ]),
-})  # fmt: skip
+config_strategy = st.fixed_dictionaries(
+    {
+        "aggregation_temporality": st.sampled_from(["AGGREGATION_TEMPORALITY_CUMULATIVE", DELTA]),
+        "aggregation_cardinality_limit": st.sampled_from([0, 1, 3]),
+        "dimensions": st.sampled_from(
+            [[], [{"name": "tenant"}], [{"name": "http.method", "default": "GET"}, {"name": "tenant"}]]
+        ),
+        "calls_dimensions": st.sampled_from([[], [{"name": "only.calls"}]]),
+        "exclude_dimensions": st.sampled_from([[], ["span.kind", "status.code"]]),
+        "kinds": st.sampled_from([[], ["SERVER", "CONSUMER"]]),
+        "series_expiration": st.sampled_from(["0", "60s"]),
+        "metrics_expiration": st.sampled_from(["0", "60s"]),
+        "initial_zero": st.booleans(),
+        "histogram": st.sampled_from(
+            [
+                {},
+                {"unit": "s"},
+                {"unit": "s", "explicit": {"buckets": ["1ms", "1s"]}},
+                {"exponential": {"max_size": 4}},
+                {"exponential": {}, "unit": "s"},
+            ]
+        ),
+    }
+)
 
 
 @settings(max_examples=120)
 @given(config=config_strategy, steps=steps_strategy)
 async def test_counts_what_a_loop_over_spans_counts(kit, config, steps):
-    """Explicit and exponential, cumulative and delta, expiry, cap and adjusted counts; after every flush, to the last unit."""
+    """With all histograms and temporalities, expiry, limits and adjusted counts; exactly, after every flush."""
     gateway, reference = kit.Gateway(config), Reference(config, kit.frozen)
     steps = [([kit.span_of(**span) for span in spans], wait_s, flushes) for spans, wait_s, flushes in steps]
     for spans, wait_s, flushes in steps:
@@ -181,7 +210,7 @@ async def test_counts_what_a_loop_over_spans_counts(kit, config, steps):
                 assert point.count == count
                 assert math.isclose(point.sum, total, rel_tol=1e-9, abs_tol=1e-12)
                 check_buckets(gateway.connector.config, metrics[key[1]], point, values)
-    check_books(gateway, [span for spans, _, _ in steps for span in spans])
+    check_ledger(gateway, [span for spans, _, _ in steps for span in spans])
 
 
 def check_buckets(config, metric, point, values):
@@ -198,8 +227,8 @@ def check_buckets(config, metric, point, values):
     assert (point.min, point.max) == (min(values), max(values))
 
 
-def check_books(gateway, spans):
-    """Every span is folded or dropped."""
+def check_ledger(gateway, spans):
+    """Every span is counted as folded or dropped."""
     nameless = sum("service.name" not in span["resource"] for span in spans)
     assert gateway.telemetry.ledger.folded[Signal.TRACES] == len(spans) - nameless
     assert gateway.telemetry.ledger.dropped_count(Signal.TRACES) == nameless

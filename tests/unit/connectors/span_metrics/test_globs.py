@@ -1,4 +1,4 @@
-"""Globs match as gobwas/glob with a dot as separator does."""
+"""Globs match like gobwas/glob with a dot as separator."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What span_metrics does beside counting: names, dimensions, bounds, exemplars, flushes, reload, the admin route."""
+"""span_metrics apart from counting: names, dimensions, limits, exemplars, flushes, reload, the admin route."""
 
 import math
 
@@ -7,10 +7,10 @@ import pytest
 
 from collector.api import RetryableError
 from collector.model import Signal
+from collector.otlp.adjusted_count import ADJUSTED_COUNT_MAX
 from collector.tail_sampling.decision_registry import DECISIONS, Decision
 from collector.testing import FakeHost, batch, eventually, make
 from connectors.span_metrics import factory
-from connectors.span_metrics.weights import ADJUSTED_MAX
 
 CALLS, DURATION, EVENTS = (f"traces.span.metrics.{name}" for name in ("calls", "duration", "events"))
 DELTA = "AGGREGATION_TEMPORALITY_DELTA"
@@ -98,8 +98,11 @@ async def test_scopes_that_are_named_become_dimensions_of_their_own_series(kit):
     await gateway.send(
         *(kit.span_of(scope=scope) for scope in (("lib", "1"), ("lib", "2"), ("lib", ""), ("x", "1"), ("y", "1")))
     )
-    found = {dict(key).get("span.instrumentation.scope.name", "") + dict(key).get("span.instrumentation.scope.version", ""): each[-1].as_int
-             for key, each in of_metric((await gateway.flush())[0], CALLS).items()}  # fmt: skip
+    found = {
+        dict(key).get("span.instrumentation.scope.name", "")
+        + dict(key).get("span.instrumentation.scope.version", ""): each[-1].as_int
+        for key, each in of_metric((await gateway.flush())[0], CALLS).items()
+    }
     assert found == {"'lib''1'": 1, "'lib''2'": 1, "'lib'": 1, "": 2}
 
 
@@ -121,8 +124,10 @@ async def test_globs_add_every_key_that_matches(kit):
         kit.span_of(resource=resource, attributes={"k8s.node.name": "n"}), kit.span_of(resource=resource)
     )
     await gateway.send(kit.span_of(resource=resource), kit.span_of(resource=resource, attributes={"k8s.pod.name": "q"}))
-    found = {(*(name for name in dict(key) if "k8s" in name), dict(key)["k8s.pod.name"]): each[-1].as_int
-             for key, each in of_metric((await gateway.flush())[0], CALLS).items()}  # fmt: skip
+    found = {
+        (*(name for name in dict(key) if "k8s" in name), dict(key)["k8s.pod.name"]): each[-1].as_int
+        for key, each in of_metric((await gateway.flush())[0], CALLS).items()
+    }
     assert found == {
         ("k8s.node.name", "k8s.pod.name", "'p'"): 1,
         ("k8s.pod.name", "'p'"): 2,
@@ -131,7 +136,7 @@ async def test_globs_add_every_key_that_matches(kit):
 
 
 async def test_a_glob_adds_a_bounded_number_of_keys(kit):
-    """A hostile sender cannot make dimensions without end; it is said once."""
+    """A hostile sender cannot create any number of dimensions; the warning is logged once."""
     gateway = kit.Gateway({"dimensions": [{"glob": "x.**"}]})
     for start in (0, 100):
         await gateway.send(kit.span_of(attributes={f"x.{number:03}": 1 for number in range(start, start + 100)}))
@@ -198,7 +203,7 @@ async def test_events_count_with_the_attributes_of_span_then_event_then_resource
     ],
 )
 async def test_http_names_read_both_generations_of_the_conventions(kit, attributes, expected):
-    """Method, endpoint, status; a path that is no route becomes its shape."""
+    """Method, endpoint and status; a path without a route becomes a template."""
     attributes = dict(attributes)
     name = attributes.pop("name", "GET")
     gateway = kit.Gateway({"names": "http"})
@@ -215,8 +220,8 @@ async def test_http_names_read_both_generations_of_the_conventions(kit, attribut
     assert only(points, "http_request_duration_seconds").sum == 0.002
 
 
-async def test_http_names_leave_out_what_is_no_request(kit):
-    """Client spans, and server spans without a method; unless kinds says otherwise."""
+async def test_http_names_leave_out_spans_that_are_not_requests(kit):
+    """They are client spans, unless ``kinds`` includes them, and server spans without a method."""
     get = {"http.request.method": "GET", "http.route": "/", "http.response.status_code": 503}
     gateway = kit.Gateway({"names": "http", "status_label": "status_code"})
     await gateway.send(kit.span_of(attributes=get), kit.span_of(attributes=get, kind=3), kit.span_of())
@@ -237,7 +242,7 @@ async def test_http_names_leave_out_what_is_no_request(kit):
 
 
 async def test_adjusted_counts_are_unbiased(kit):
-    """20 000 spans of 1.6 each: the rounded sum lies within five standard deviations of the truth, the float sum on it."""
+    """20 000 spans of 1.6 each: the rounded sum is within five standard deviations of the truth, the sum exact."""
     threshold = round((1 - 1 / 1.6) * 2**56)
     trace_state = f"ot=th:{threshold:014x}"
     exact = 2**56 / (2**56 - threshold)
@@ -255,11 +260,11 @@ async def test_adjusted_counts_are_unbiased(kit):
 
 
 async def test_an_absurd_threshold_is_bounded_and_no_count_leaves_63_bits(kit):
-    """th of the last 2^-56 counts 2^32; a count that is nearly full begins again under a new start."""
+    """The highest threshold counts 2^32; a count that is nearly full begins again under a new start time."""
     gateway = kit.Gateway()
     await gateway.send(kit.span_of(trace_state="ot=th:ffffffffffffff"))
     points, _ = await gateway.flush()
-    assert only(points, CALLS).as_int == ADJUSTED_MAX
+    assert only(points, CALLS).as_int == ADJUSTED_COUNT_MAX
     family = gateway.connector.state.families["red"]
     family.table.column("count")[family.table.live()] = 1 << 62
     before, _ = await gateway.flush()
@@ -272,8 +277,8 @@ async def test_an_absurd_threshold_is_bounded_and_no_count_leaves_63_bits(kit):
 # Bounds.
 
 
-async def test_what_is_over_the_limit_is_counted_in_one_series_a_resource(kit):
-    """Default limit 2000; every span is in the sum; the flood does not displace those that have a name."""
+async def test_series_over_the_limit_are_counted_in_one_series_per_resource(kit):
+    """The default limit is 2000; every span is counted, and named series are not displaced."""
     gateway = kit.Gateway()
     await gateway.send(*(kit.span_of(name=f"n{number}", span=number + 1) for number in range(2005)))
     await gateway.send(
@@ -289,7 +294,7 @@ async def test_what_is_over_the_limit_is_counted_in_one_series_a_resource(kit):
     assert gateway.telemetry.value("tailrace_span_metrics_series") == 2001
 
 
-async def test_max_series_holds_for_all_resources_and_a_place_comes_free(kit):
+async def test_max_series_applies_to_all_resources_and_expired_series_make_room(kit):
     gateway = kit.Gateway({"max_series": 3, "aggregation_cardinality_limit": 0, "series_expiration": "60s"})
     await gateway.send(*(kit.span_of(resource={"service.name": f"s{number}"}) for number in range(5)))
     points, _ = await gateway.flush(61)
@@ -302,7 +307,7 @@ async def test_max_series_holds_for_all_resources_and_a_place_comes_free(kit):
 
 
 async def test_resources_are_bounded(kit):
-    """Twice the cache between two flushes, the cache after; further ones share one without attributes; nothing is lost from the sum."""
+    """Between flushes there may be twice as many as are kept; further ones share one, and nothing is lost."""
     gateway = kit.Gateway({"resource_metrics_cache_size": 3})
     await gateway.send(*(kit.span_of(resource={"service.name": f"s{number}"}) for number in range(10)))
     points, _ = await gateway.flush()
@@ -316,7 +321,7 @@ async def test_resources_are_bounded(kit):
 
 
 async def test_key_attributes_tell_resources_apart(kit):
-    """A changed process id continues the series; the resource is the first's."""
+    """A changed process id continues the series; the resource stays the first one."""
     gateway = kit.Gateway({"resource_metrics_key_attributes": ["service.name", "service.name"]})
     await gateway.send(*(kit.span_of(resource={"service.name": "a", "process.pid": pid}) for pid in (1, 2)))
     points, _ = await gateway.flush()
@@ -324,7 +329,7 @@ async def test_key_attributes_tell_resources_apart(kit):
     assert only(points, CALLS).as_int == 2
 
 
-async def test_a_series_that_returns_begins_anew(kit):
+async def test_a_series_that_comes_back_starts_again(kit):
     gateway = kit.Gateway({"series_expiration": "60s"})
     await gateway.send(kit.span_of())
     await gateway.flush(61)
@@ -340,7 +345,7 @@ async def test_a_series_that_returns_begins_anew(kit):
 
 
 async def test_delta_points_join_and_a_resting_series_begins_where_it_was_last(kit):
-    """The Collector's rule: from one point's time to the next one's."""
+    """As in the Collector: from the time of one point to that of the next."""
     gateway = kit.Gateway({"aggregation_temporality": DELTA})
     times = []
     for spans in (1, 0, 2):
@@ -365,7 +370,7 @@ async def test_delta_remembers_a_bounded_number_of_series(kit):
     for number in range(5):
         await gateway.send(kit.span_of(name=f"n{number}"))
         await gateway.flush(10)
-    assert len(gateway.connector.state.families["red"].last) == 2
+    assert len(gateway.connector.state.families["red"].flush_times) == 2
     await gateway.send(kit.span_of(name="n0"), kit.span_of(name="n4"))
     starts = {
         dict(key)["span.name"]: found[-1].start_time_unix_nano
@@ -391,7 +396,7 @@ def traces_of(points, metric):
 
 @pytest.mark.parametrize("histogram", [{}, {"exponential": {}}])
 async def test_exemplars_are_the_first_of_each_flush(kit, histogram):
-    """With ids, value and the span's end; none without a trace id, none twice."""
+    """With ids, value and the end of the span; none without a trace id, and none twice."""
     gateway = kit.Gateway({"exemplars": {"enabled": True, "max_per_data_point": 2}, "histogram": histogram})
     await gateway.send(
         kit.span_of(trace=0),
@@ -414,7 +419,7 @@ async def test_exemplars_are_the_first_of_each_flush(kit, histogram):
 
 
 class Sampler:
-    """A sampling processor as others see it."""
+    """A sampling processor, as the decision registry sees it."""
 
     def __init__(self):
         self.by_trace = {}
@@ -424,7 +429,7 @@ class Sampler:
 
 
 async def test_exemplars_come_from_kept_traces_alone(kit):
-    """Pending ones wait for a later flush, dropped ones go, and those nobody ever decided too."""
+    """Pending ones wait for a later flush; dropped ones are forgotten, and in the end undecided ones."""
     sampler = Sampler()
     gateway = kit.Gateway({"exemplars": {"enabled": True, "max_per_data_point": 2, "only_kept": "sampling/x"}})
     gateway.settings.shared.get(DECISIONS).register("sampling/x", sampler.ask)
@@ -444,8 +449,8 @@ async def test_exemplars_come_from_kept_traces_alone(kit):
     assert len(gateway.connector._candidates["red"]) == 0
 
 
-async def test_no_exemplar_where_nobody_decides(kit):
-    """It is said once, with the id that was asked for."""
+async def test_no_exemplar_without_the_sampling_processor(kit):
+    """The warning with the configured id is logged once."""
     gateway = kit.Gateway({"exemplars": {"enabled": True, "only_kept": "sampling/none"}})
     for _ in range(2):
         await gateway.send(kit.span_of())
@@ -469,7 +474,7 @@ async def test_candidates_are_bounded(kit):
 
 
 async def test_flushes_on_its_interval_and_at_shutdown(kit):
-    """Nothing that was counted is lost by stopping."""
+    """Nothing that was counted is lost at shutdown."""
     gateway = kit.Gateway({"metrics_flush_interval": "15s"})
     host = FakeHost()
     await gateway.connector.start(host)
@@ -486,7 +491,7 @@ async def test_flushes_on_its_interval_and_at_shutdown(kit):
 
 
 async def test_a_refusal_downstream_does_not_end_the_flushing(kit):
-    """Cumulative: the next flush says it all."""
+    """The next flush has all cumulative counts."""
     gateway = kit.Gateway()
     gateway.sink.fail_with = RetryableError("full", reason="queue_full")
     await gateway.send(kit.span_of())
@@ -497,8 +502,8 @@ async def test_a_refusal_downstream_does_not_end_the_flushing(kit):
 
 
 @pytest.mark.parametrize("histogram", [{}, {"exponential": {}}])
-async def test_a_reload_goes_on_counting(kit, histogram):
-    """With another interval and limit; the series keeps its start. Other dimensions begin anew."""
+async def test_a_reload_continues_counting(kit, histogram):
+    """Interval and limit may change; the series keeps its start. Other dimensions start afresh."""
     old = kit.Gateway({"histogram": histogram})
     await old.send(kit.span_of())
     start = only((await old.flush())[0], CALLS).start_time_unix_nano
@@ -524,7 +529,7 @@ async def test_counts_nothing_of_an_empty_selection(kit):
     assert gateway.telemetry.ledger.folded[Signal.TRACES] == 1
 
 
-async def test_says_that_a_key_is_deprecated(kit):
+async def test_warns_about_a_deprecated_key(kit):
     gateway = kit.Gateway({"dimensions_cache_size": 500})
     await gateway.connector.start(FakeHost())
     await gateway.connector.shutdown()
@@ -536,8 +541,8 @@ async def test_says_that_a_key_is_deprecated(kit):
 
 @pytest.mark.parametrize("temporality", ["AGGREGATION_TEMPORALITY_CUMULATIVE", DELTA])
 @pytest.mark.parametrize("histogram", [{}, {"unit": "s", "exponential": {}}])
-async def test_the_report_judges_a_service_by_its_entries(kit, temporality, histogram):
-    """Rate of the last interval; what was flushed as delta or has expired stays in the totals."""
+async def test_the_report_counts_the_entry_spans_of_a_service(kit, temporality, histogram):
+    """The rate is that of the last interval; series that were flushed as delta or have expired stay in the totals."""
     gateway = kit.Gateway(
         {"aggregation_temporality": temporality, "histogram": histogram, "series_expiration": "1h"},
         component_id="span_metrics/a",
@@ -580,7 +585,7 @@ async def test_the_report_shows_ten_operations_and_no_quantiles_without_histogra
 
 
 async def test_takes_any_traces_the_generator_makes():
-    """Ids, arrays, events, odd kinds: no error, books closed."""
+    """Ids, arrays, events and unknown kinds cause no error."""
     connector = make(
         factory,
         factory.config_type.model_validate({"events": {"enabled": True, "dimensions": [{"glob": "exception.*"}]}}),

@@ -1,4 +1,4 @@
-"""The cap, by the numbers of the processor's rules: what is merged stays true to the last unit."""
+"""The processor, by the rules of docs/reference/cardinality.md: merged series stay true to the last unit."""
 
 import random
 from collections import defaultdict
@@ -46,7 +46,7 @@ class Bench:
         service="api",
         bounds=(1.0, 2.0),
     ):
-        """A point is (attributes, value or bucket counts, keys…)."""
+        """A point is (attributes, value or bucket counts, options)."""
         made = ExportMetricsServiceRequest()
         resource = made.resource_metrics.add()
         resource.resource.attributes.add(key="service.name").value.string_value = service
@@ -78,7 +78,7 @@ class Bench:
         await self.sut.consume(Metrics.from_wire(made.SerializeToString()))
 
     def reload(self, **keys):
-        """What the service does: a new object beside the old one."""
+        """Makes a successor, as the service does; returns the old object."""
         config = CardinalityConfig.model_validate(keys)
         old, self.sut = self.sut, hand_over(self.sut, factory.create(self.settings, config), config)
         return old
@@ -87,7 +87,7 @@ class Bench:
         await self.clock.advance(15.1)
 
     def series(self):
-        """{(service, name, attributes): last point} of everything that left, and the deltas added up."""
+        """{(service, name, attributes): last point} of the output, and the sums of all values."""
         last, added = {}, defaultdict(int)
         for batch in self.sink.batches:
             for resource in ExportMetricsServiceRequest.FromString(batch.wire).resource_metrics:
@@ -120,7 +120,7 @@ def user(number):
 
 
 async def test_rule_1_cumulative_sources_over_the_limit_add_up():
-    """Σ named + Σ overflow = Σ truth after every flush, with resets by value and by start time; series stay at the limit."""
+    """Σ named + Σ overflow = Σ truth after every flush, over restarts of sources; series stay within the limit."""
     rng = random.Random(4)
     async with Bench(limit=5, initial="auto") as bench:
         value, total, started = (
@@ -149,8 +149,8 @@ async def test_rule_1_cumulative_sources_over_the_limit_add_up():
         assert bench.balanced()
 
 
-async def test_rule_1_overflow_is_written_without_news_under_our_start():
-    """A silent accumulator is not allowed to go stale; its times increase strictly."""
+async def test_rule_1_overflow_is_written_also_while_sources_are_silent():
+    """So it does not become stale; start is the processor's, and times increase strictly."""
     async with Bench(limit=1) as bench:
         await bench.send((user(0), 1), (user(1), 7))
         await bench.flush()
@@ -166,7 +166,7 @@ async def test_rule_1_overflow_is_written_without_news_under_our_start():
 
 @pytest.mark.parametrize(("initial", "expected"), [("auto", 5), ("zero", 5), ("full", 105)])
 async def test_rule_2_a_source_with_a_past_is_a_baseline(initial, expected):
-    """Its history belongs to nobody's rate now."""
+    """Its history must not appear in any rate."""
     async with Bench(limit=1, initial=initial) as bench:
         await bench.send((user(0), 1), (user(1), 100, {"start": bench.start - 3600 * SECOND}))
         await bench.clock.advance(1)
@@ -175,8 +175,8 @@ async def test_rule_2_a_source_with_a_past_is_a_baseline(initial, expected):
         assert bench.series()[0][OVERFLOW].as_int == expected
 
 
-async def test_rule_4_delta_is_one_point_a_flush():
-    """Over [last flush, now]; nothing where nothing came."""
+async def test_rule_4_delta_is_one_point_per_flush():
+    """It covers [last flush, now]; without new points there is none."""
     async with Bench(limit=1) as bench:
         await bench.send((user(0), 1), (user(1), 3), (user(2), 4), temporality=DELTA)
         await bench.flush()
@@ -192,7 +192,7 @@ async def test_rule_4_delta_is_one_point_a_flush():
 
 @pytest.mark.parametrize("temporality", [DELTA, CUMULATIVE])
 async def test_rule_5_histograms_add_bucket_by_bucket(temporality):
-    """Same bounds: exact, resets included."""
+    """With equal bounds the result is exact, also over restarts."""
     rng = random.Random(9)
     async with Bench(limit=2) as bench:
         value = {s: [0, 0, 0] for s in range(12)}
@@ -225,8 +225,8 @@ async def test_rule_5_histograms_add_bucket_by_bucket(temporality):
         assert bench.balanced()
 
 
-async def test_rule_5_other_bounds_count_into_inf_and_are_told():
-    """Never lost, never in the wrong bucket."""
+async def test_rule_5_other_bounds_count_into_inf_and_are_reported():
+    """No observation is lost or in a wrong bucket."""
     async with Bench(limit=1) as bench:
         await bench.send((user(0), [1, 1, 1]), (user(1), [1, 2, 3]), kind="histogram")
         await bench.send((user(2), [5, 5, 5]), kind="histogram", bounds=(10.0, 20.0))
@@ -237,7 +237,7 @@ async def test_rule_5_other_bounds_count_into_inf_and_are_told():
 
 
 async def test_rule_5_two_types_of_one_name_have_an_overflow_each():
-    """A sum and a gauge are never added."""
+    """A sum and a gauge are never added up."""
     async with Bench(limit=1) as bench:
         await bench.send((user(0), 1), (user(1), 2))
         await bench.send((user(2), 3), kind="gauge")
@@ -253,7 +253,7 @@ async def test_rule_5_two_types_of_one_name_have_an_overflow_each():
 
 
 async def test_rule_6_up_down_counters_are_the_sum_of_latest_values():
-    """Up and down; a source that ends takes its part along."""
+    """A source that ends takes its value with it."""
     async with Bench(limit=1) as bench:
         await bench.send((user(0), 1), (user(1), 10), (user(2), 20), monotonic=False)
         await bench.clock.advance(1)
@@ -267,13 +267,17 @@ async def test_rule_6_up_down_counters_are_the_sum_of_latest_values():
 
 
 async def test_rule_5_min_and_max_are_kept_on_delta_alone():
-    """Of the flush; a cumulative minimum would say nothing. A point without them leaves none for that flush only."""
+    """A cumulative minimum would be meaningless. A point without them removes them from that flush only."""
     async with Bench(limit=1) as bench:
         for temporality in (DELTA, CUMULATIVE):
             await bench.send(
-                (user(0), [1, 1, 1]), (user(1), [1, 1, 1], {"range": (-3.0, 5.0)}), (user(2), [1, 1, 1], {"range": (0.5, 9.0)}),
-                kind="histogram", temporality=temporality, name=f"t{temporality}",
-            )  # fmt: skip
+                (user(0), [1, 1, 1]),
+                (user(1), [1, 1, 1], {"range": (-3.0, 5.0)}),
+                (user(2), [1, 1, 1], {"range": (0.5, 9.0)}),
+                kind="histogram",
+                temporality=temporality,
+                name=f"t{temporality}",
+            )
         await bench.flush()
         delta, cumulative = (
             bench.series()[0]["api", f"t{temporality}", OVERFLOW[2]] for temporality in (DELTA, CUMULATIVE)
@@ -290,7 +294,7 @@ async def test_rule_5_min_and_max_are_kept_on_delta_alone():
 
 
 async def test_rule_5_a_source_that_changes_its_bounds_is_not_counted_again():
-    """Not within a batch and not between batches; what it gained has no bucket and goes into +Inf."""
+    """Neither within a batch nor between batches; its gain goes into +Inf."""
     async with Bench(limit=1) as bench:
         await bench.send((user(0), [1, 1, 1]), (user(1), [1, 2, 3]), kind="histogram")
         await bench.clock.advance(1)
@@ -307,7 +311,7 @@ async def test_rule_5_a_source_that_changes_its_bounds_is_not_counted_again():
 
 
 async def test_rule_5_two_bounds_of_one_source_in_one_batch():
-    """The rows of its buckets are its own, whichever bounds came last."""
+    """Its buckets stay its own, whichever bounds were last."""
     async with Bench(limit=1) as bench:
         now = bench.clock.time_unix_nano()
         made = ExportMetricsServiceRequest()
@@ -316,8 +320,12 @@ async def test_rule_5_two_bounds_of_one_source_in_one_batch():
         histogram = resource.scope_metrics.add().metrics.add(name="requests").histogram
         histogram.aggregation_temporality = CUMULATIVE
         for who, counts, bounds, later in (
-            (0, [1, 1], [1.0], 0), (1, [1, 1], [1.0], 0), (2, [2, 2], [5.0], 0), (3, [2, 2], [5.0], 0), (3, [3, 3], [1.0], 1),
-        ):  # fmt: skip
+            (0, [1, 1], [1.0], 0),
+            (1, [1, 1], [1.0], 0),
+            (2, [2, 2], [5.0], 0),
+            (3, [2, 2], [5.0], 0),
+            (3, [3, 3], [1.0], 1),
+        ):
             point = histogram.data_points.add(count=sum(counts), bucket_counts=counts, explicit_bounds=bounds, sum=1)
             point.time_unix_nano, point.start_time_unix_nano = now + later, bench.start + 1
             point.attributes.add(key="user").value.string_value = f"u{who}"
@@ -331,8 +339,8 @@ async def test_rule_5_two_bounds_of_one_source_in_one_batch():
         assert bench.balanced()
 
 
-async def test_rule_5_bounds_beyond_all_measure_keep_count_and_sum():
-    """They cost no memory of buckets."""
+async def test_rule_5_of_too_many_bounds_only_count_and_sum_are_kept():
+    """They take no memory for buckets."""
     async with Bench(limit=1) as bench:
         many = [float(i) for i in range(6000)]
         await bench.send((user(0), [1] * 6001), (user(1), [1] * 6001), kind="histogram", bounds=many)
@@ -342,8 +350,8 @@ async def test_rule_5_bounds_beyond_all_measure_keep_count_and_sum():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-async def test_what_is_no_number_is_dropped_and_counted(value):
-    """One NaN would be in the sum for ever."""
+async def test_values_that_are_not_finite_are_dropped_and_counted(value):
+    """A NaN would stay in the sum forever."""
     async with Bench(limit=1) as bench:
         await bench.send((user(0), 1.0), (user(1), value), (user(2), 3.0))
         await bench.send((user(0), [1, 0, 0]), (user(1), [1, 0, 0], {"sum": value}), kind="histogram", name="h")
@@ -356,7 +364,7 @@ async def test_what_is_no_number_is_dropped_and_counted(value):
 
 
 async def test_a_source_may_change_between_ints_and_doubles():
-    """That is no reset."""
+    """That is not a restart."""
     async with Bench(limit=1) as bench:
         await bench.send((user(0), 1))
         for value in (3, 4.5, 5, 2, 2.5):
@@ -367,7 +375,7 @@ async def test_a_source_may_change_between_ints_and_doubles():
 
 
 async def test_rule_6_a_silent_source_leaves_after_stale_after():
-    """And with the last of them the series is not written."""
+    """Without live sources the series is not written."""
     async with Bench(limit=1) as bench:
         await bench.send((user(0), 1), (user(1), 10), (user(2), 20), monotonic=False)
         for _ in range(5):
@@ -381,8 +389,8 @@ async def test_rule_6_a_silent_source_leaves_after_stale_after():
         assert bench.sink.item_count == before
 
 
-async def test_rule_7_the_end_of_the_unknown_is_no_way_around_the_limit():
-    """Markers of series that never had a name stay here; while there is room they pass."""
+async def test_rule_7_end_markers_of_unknown_series_do_not_bypass_the_limit():
+    """They pass only while there is room."""
     async with Bench(limit=2) as bench:
         await bench.send((user(0), 1), (user(9), 0, {"flags": 1}))
         await bench.send((user(1), 1))
@@ -392,8 +400,8 @@ async def test_rule_7_the_end_of_the_unknown_is_no_way_around_the_limit():
 
 
 @pytest.mark.parametrize("named", [True, False])
-async def test_rule_7_what_ended_and_comes_back_is_not_counted_twice(named):
-    """Named or folded: of its old total under its old start only the gain counts; a new start is a new life."""
+async def test_rule_7_a_series_that_ended_and_comes_back_is_not_counted_twice(named):
+    """Under its old start time only the gain counts; under a new one the whole value."""
     async with Bench(limit=1) as bench:
         if not named:
             await bench.send((user(9), 1))
@@ -413,8 +421,8 @@ async def test_rule_7_what_ended_and_comes_back_is_not_counted_twice(named):
         assert bench.balanced()
 
 
-async def test_state_of_what_is_gone_is_given_back():
-    """Sources, their buckets, budgets and written series: none outlives its time."""
+async def test_all_state_expires():
+    """Sources, their buckets, budgets and written series."""
     async with Bench(limit=1) as bench:
         for i in range(6):
             await bench.send(
@@ -427,11 +435,11 @@ async def test_state_of_what_is_gone_is_given_back():
         fold = bench.sut._fold
         limits = bench.sut.state.limits
         assert [len(table) for table in (fold.accumulators, limits.budgets, limits.named)] == [0, 0, 0]
-        await bench.clock.advance(3700)  # what had a name may come back for so long
+        await bench.clock.advance(3700)  # so long a series that was named may come back
         assert len(fold.sources) == 0
-        rows = (*fold.histograms.source_rows, *fold.histograms.accumulator_rows)
+        rows = (*fold.histograms.source_pools, *fold.histograms.accumulator_pools)
         assert sum(store.used for store in rows) == 0
-        assert len(fold.histograms.source_rows) <= 6
+        assert len(fold.histograms.source_pools) <= 6
         assert not limits.names
         before = bench.sink.item_count
         await bench.flush()
@@ -439,7 +447,7 @@ async def test_state_of_what_is_gone_is_given_back():
 
 
 async def test_merged_series_stay_below_the_limit_over_time():
-    """One that gave its slot back is not written; when it comes again it begins after its last point."""
+    """One that lost its slot is not written; when it comes back, it starts after its last point."""
     async with Bench(limit=2, attributes=[{"keys": ["user"], "action": "drop"}]) as bench:
         key, before = ("api", "requests", (("code", "0"),)), {}
         for i in (0, 1, 2, 0):
@@ -459,7 +467,7 @@ async def test_merged_series_stay_below_the_limit_over_time():
 
 
 async def test_a_full_state_drops_new_sources_and_keeps_the_known():
-    """Never summed blindly."""
+    """Sources without state must not be added up."""
     async with Bench(limit=1, state_limit_mib=1) as bench:
         await bench.send(*((user(i), 1) for i in range(30_000)))
         await bench.clock.advance(1)
@@ -472,7 +480,7 @@ async def test_a_full_state_drops_new_sources_and_keeps_the_known():
 
 
 async def test_a_refused_flush_does_not_end_the_flushes():
-    """An exporter that waits for its backend raises what the backend said."""
+    """An exporter that waits for its backend raises the backend's error."""
 
     class Refusing(Sink):
         async def consume(self, batch):
@@ -490,8 +498,8 @@ async def test_a_refused_flush_does_not_end_the_flushes():
         assert len(bench.sink.batches) == 2
 
 
-async def test_a_reload_goes_on():
-    """Slots, sources and sums are those of before; a new limit holds for newcomers."""
+async def test_a_reload_continues():
+    """Slots, sources and sums are kept; a new limit applies to new series."""
     async with Bench(limit=1) as bench:
         await bench.send((user(0), 1), (user(1), 7))
         await bench.flush()
@@ -507,8 +515,8 @@ async def test_a_reload_goes_on():
         assert bench.balanced()
 
 
-async def test_a_reload_with_other_series_begins_anew():
-    """Under a new start time, the sources of before as baselines: nothing is counted twice."""
+async def test_a_reload_with_other_series_starts_afresh():
+    """The start time is new and known sources are baselines, so nothing is counted twice."""
     async with Bench(limit=1) as bench:
         await bench.send((user(0), 1), (user(1), 7))
         await bench.flush()
@@ -525,7 +533,7 @@ async def test_a_reload_with_other_series_begins_anew():
 
 
 async def test_scopes_of_merged_series_keep_their_attributes():
-    """They are part of what a series is."""
+    """They are part of the identity of a series."""
     async with Bench(attributes=[{"keys": ["user"], "action": "drop"}]) as bench:
         made = ExportMetricsServiceRequest()
         resource = made.resource_metrics.add()
@@ -554,7 +562,7 @@ async def test_scopes_of_merged_series_keep_their_attributes():
 
 
 async def test_rule_7_the_end_of_a_named_series_frees_its_slot():
-    """NO_RECORDED_VALUE passes, and the next newcomer is named."""
+    """NO_RECORDED_VALUE passes, and the next new series is named."""
     async with Bench(limit=1) as bench:
         await bench.send((user(0), 1))
         await bench.clock.advance(1)
@@ -568,7 +576,7 @@ async def test_rule_7_the_end_of_a_named_series_frees_its_slot():
 
 
 async def test_rule_10_late_points_are_ignored_and_counted():
-    """A source's time only goes forward, inside a batch too."""
+    """The time of a source only increases, also within a batch."""
     async with Bench(limit=1) as bench:
         now = bench.clock.time_unix_nano()
         await bench.send(
@@ -585,7 +593,7 @@ async def test_rule_10_late_points_are_ignored_and_counted():
 
 
 async def test_rule_11_identity():
-    """The order of attributes does not make a series."""
+    """The order of attributes does not matter."""
     async with Bench(limit=1) as bench:
         await bench.send(({"a": "1", "b": "2"}, 1))
         await bench.clock.advance(1)
@@ -595,7 +603,7 @@ async def test_rule_11_identity():
 
 
 async def test_limits_are_for_each_group_and_metric():
-    """One service's explosion does not take another's slots; overrides go by name."""
+    """One service cannot take the slots of another; overrides apply by name."""
     async with Bench(limit=2, overrides=[{"metrics": ["up*"], "limit": 0}]) as bench:
         for service in ("api", "db"):
             await bench.send(*((user(i), 1) for i in range(5)), service=service)
@@ -610,7 +618,7 @@ async def test_limits_are_for_each_group_and_metric():
 
 
 async def test_gauges_fold_to_the_last_value():
-    """By time, and only while somebody reports."""
+    """The last by time, and only while a source reports."""
     async with Bench(limit=1, overflow={"stale_after": "60s"}) as bench:
         now = bench.clock.time_unix_nano()
         await bench.send(
@@ -627,7 +635,7 @@ async def test_gauges_fold_to_the_last_value():
 
 
 async def test_dropped_attributes_leave_a_true_sum():
-    """What deleting a label from a cumulative counter does elsewhere: all sources but one vanish. Not here."""
+    """Elsewhere all sources but one vanish when a label is deleted from a cumulative counter."""
     async with Bench(attributes=[{"keys": ["user"], "action": "drop"}]) as bench:
         truth = 0
         for step in range(1, 5):
@@ -641,7 +649,7 @@ async def test_dropped_attributes_leave_a_true_sum():
 
 
 async def test_templates_and_collapse():
-    """Paths to shapes, values past the limit to __other__; other attributes stay."""
+    """Paths become templates, values beyond the limit ``__other__``; other attributes stay."""
     rules = [{"keys": ["path"], "action": "template"}, {"keys": ["tenant"], "action": "collapse", "max_values": 2}]
     async with Bench(attributes=rules) as bench:
         await bench.send(*(({"path": f"GET /users/{i}?q=1", "code": "200"}, 1) for i in range(4)))
@@ -655,7 +663,7 @@ async def test_templates_and_collapse():
 
 
 async def test_a_series_has_one_writer():
-    """A source that says the shape itself is folded into it, whoever came first."""
+    """A source that sends the template itself is merged into it, whichever was first."""
     async with Bench(attributes=[{"keys": ["path"], "action": "template"}]) as bench:
         shape = ("api", "requests", (("path", "/u/{id}"),))
         await bench.send(({"path": "/u/{id}"}, 10))
@@ -672,7 +680,7 @@ async def test_a_series_has_one_writer():
 
 
 async def test_merged_series_count_against_the_limit():
-    """What the rules leave may still be too much."""
+    """After the rules there may still be too many series."""
     async with Bench(limit=2, attributes=[{"keys": ["user"], "action": "drop"}]) as bench:
         await bench.send(*(({"user": f"u{i}", "code": str(i % 4)}, 1) for i in range(40)))
         await bench.flush()
@@ -683,7 +691,7 @@ async def test_merged_series_count_against_the_limit():
 
 
 async def test_a_source_in_overflow_stays_there_without_a_series_of_its_own():
-    """What a rule would make of it today is not written as an empty series."""
+    """The series that a rule would make of it now is not written empty."""
     async with Bench(limit=1, attributes=[{"keys": ["path"], "action": "template"}]) as bench:
         await bench.send((user(0), 1))
         for step in range(1, 4):
@@ -695,13 +703,13 @@ async def test_a_source_in_overflow_stays_there_without_a_series_of_its_own():
         assert last[OVERFLOW].as_int == 3
 
 
-async def test_observe_counts_and_folds_nothing():
-    """The same counters, the data untouched."""
+async def test_observe_counts_and_merges_nothing():
+    """The counters are the same, the data passes unchanged."""
     async with Bench(limit=1, mode="observe") as bench:
         await bench.send(*((user(i), 1) for i in range(4)))
         await bench.flush()
         assert len(bench.series()[0]) == 4
-        assert bench.settings.telemetry.value("tailrace_cardinality_folded_points", rung="overflow") == 3
+        assert bench.settings.telemetry.value("tailrace_cardinality_folded_points", merge_reason="overflow") == 3
         assert bench.balanced()
 
 
@@ -718,7 +726,7 @@ async def test_unmergeable_types_over_the_limit_are_dropped_and_counted():
         assert bench.balanced()
 
 
-async def test_report_names_the_worst_attribute():
+async def test_report_names_the_attribute_with_most_values():
     """GET /cardinality."""
     async with Bench(limit=2, top={"hash": ["user"]}) as bench:
         await bench.send(*(({"user": f"u{i}", "code": "200"}, 1) for i in range(30)))
@@ -736,13 +744,21 @@ async def test_report_names_the_worst_attribute():
 @pytest.mark.parametrize(
     ("value", "shape"),
     [
-        ("GET /users/123?query", "GET /users/{id}"), ("/users/123?x=1", "/users/{id}"), ("/v1/embeddings", "/v1/embeddings"), ("/", "/"), ("", ""),
-        ("/a/550e8400-e29b-41d4-a716-446655440000/b", "/a/{id}/b"), ("/c/deadbeef01", "/c/{id}"), ("/m/a@b.c", "/m/{id}"),
-        ("/u/01ARZ3NDEKTSV4RRFFQ69G5FAV", "/u/{id}"), ("/feedback", "/feedback"), ("/" + "9" * 5000, "/" + "9" * 5000),
+        ("GET /users/123?query", "GET /users/{id}"),
+        ("/users/123?x=1", "/users/{id}"),
+        ("/v1/embeddings", "/v1/embeddings"),
+        ("/", "/"),
+        ("", ""),
+        ("/a/550e8400-e29b-41d4-a716-446655440000/b", "/a/{id}/b"),
+        ("/c/deadbeef01", "/c/{id}"),
+        ("/m/a@b.c", "/m/{id}"),
+        ("/u/01ARZ3NDEKTSV4RRFFQ69G5FAV", "/u/{id}"),
+        ("/feedback", "/feedback"),
+        ("/" + "9" * 5000, "/" + "9" * 5000),
     ],
-)  # fmt: skip
-def test_template_shapes(value, shape):
-    """Method kept, query gone, ids named."""
+)
+def test_templates(value, shape):
+    """The method is kept, the query dropped, identifiers are replaced."""
     assert Templater(TemplateConfig())(value) == shape
 
 
@@ -750,11 +766,12 @@ def test_template_shapes(value, shape):
     "keys",
     [
         {"window": "1m"},
-        {"attributes": [{"keys": ["status"], "action": "collapse"}]}, {"limit": -1},
+        {"attributes": [{"keys": ["status"], "action": "collapse"}]},
+        {"limit": -1},
         {"attributes": [{"keys": ["a"], "action": "drop"}, {"keys": ["a"], "action": "template"}]},
     ],
-)  # fmt: skip
+)
 def test_contradictions_are_configuration_errors(keys):
-    """With the reason."""
+    """They are found before anything starts."""
     with pytest.raises(ValueError, match=r"."):
         CardinalityConfig.model_validate(keys)

@@ -1,6 +1,6 @@
-"""The compiled arithmetic beside a slow one, over histories no well-behaved program sends; and arguments that must not be believed.
+"""The compiled arithmetic, compared with slow Python over hostile histories; and arguments outside their arrays.
 
-The reference says the rules as they are written, in plain Python, one point after the other.
+The reference applies the rules of docs/reference/cardinality.md as they are written, one point after the other.
 """
 
 import math
@@ -15,18 +15,11 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from collector.model import METRIC_HISTOGRAM, METRIC_SUM, Metrics
 from collector.wire.layout import ATTRIBUTE, METRIC, POINT
-from processors.cardinality._fold import (
-    add_histograms,
-    add_numbers,
-    add_totals,
-    any_empty,
-    bounds_of,
-    take_lines,
-    wrong_buckets,
-)
+from processors.cardinality._histograms import add_histograms, bounds_of, wrong_buckets
+from processors.cardinality._updates import add_numbers, add_totals, any_empty, take_updates
 from processors.cardinality.exemplars import ExemplarPool
 from processors.cardinality.fold import Fold
-from processors.cardinality.stores import ACCUMULATOR, ADDS, LINE, REASONS, SOURCE
+from processors.cardinality.records import ACCUMULATOR, ADDS, DROP_REASONS, SOURCE, UPDATE
 
 COUNT_MAX = 2**48
 INF = math.inf
@@ -34,7 +27,7 @@ INF = math.inf
 
 @dataclass
 class Point:
-    """A point as it is sent."""
+    """A point as a source sends it."""
 
     source: int
     kind: str  # "sum" | "gauge" | "histogram"
@@ -48,7 +41,7 @@ class Point:
 
     @property
     def binned(self):
-        """Upper bound → count; a histogram whose buckets do not add up to its count has that alone."""
+        """Upper bound → count; of a histogram whose buckets do not add up to its count, only the count is used."""
         fits = self.bounds is not None and len(self.buckets) == len(self.bounds) + 1 and sum(self.buckets) == self.count
         return (
             (self.bounds, Counter(dict(zip((*self.bounds, INF), self.buckets, strict=True))))
@@ -59,7 +52,7 @@ class Point:
 
 @dataclass
 class Source:
-    """What is known of one."""
+    """What is known of a source."""
 
     last: Point | None = None
     target: int = -1
@@ -68,7 +61,7 @@ class Source:
 
 @dataclass
 class Accumulator:
-    """One series that is written."""
+    """A series that is written."""
 
     ints: int = 0
     doubles: float = 0.0
@@ -81,7 +74,7 @@ class Accumulator:
 
 
 def moved(bounds, buckets, into):
-    """Bucket counts at the bounds ``into``: each goes up to the next bound both have."""
+    """Bucket counts at the bounds ``into``: each goes up to the next bound that both have."""
     found = Counter()
     shared = sorted(set(bounds or ()) & set(into or ()))
     for upper, count in buckets.items():
@@ -98,7 +91,7 @@ class Reference:
         self.accumulators = {}
 
     def add(self, points, targets, own_name):
-        """Takes a batch; targets and own_name by source. Returns why each point was not taken, "" if it was."""
+        """Add a batch; targets and own_name by source. Returns why each point was dropped, "" if it was not."""
         reasons = [self.unusable(point) for point in points]
         order = sorted(
             (i for i, reason in enumerate(reasons) if not reason), key=lambda i: (points[i].source, points[i].time)
@@ -181,8 +174,10 @@ SOURCES, TARGETS = 3, 2
 BOUNDS = ((1.0, 2.0), (1.0, 2.0, 4.0), (0.5,), (), None)
 
 NUMBERS = st.one_of(
-    st.integers(0, 40), st.integers(0, 40).map(lambda n: n / 8), st.sampled_from([math.nan, math.inf, -5, 2**40, -1 / 8]),
-)  # fmt: skip
+    st.integers(0, 40),
+    st.integers(0, 40).map(lambda n: n / 8),
+    st.sampled_from([math.nan, math.inf, -5, 2**40, -1 / 8]),
+)
 TIMES = st.integers(1, 12)
 STARTS = st.sampled_from([0, START - 1, START, START, START, START + 1])
 
@@ -203,9 +198,15 @@ def histograms(draw):
     count = sum(buckets) if bounds is not None else draw(st.integers(0, 20))
     count = draw(st.sampled_from([count, count, count, count, count + 1, COUNT_MAX + 1]))
     return Point(
-        draw(st.integers(0, SOURCES - 1)), "histogram", draw(STARTS), draw(TIMES), bounds=bounds, buckets=buckets, count=count,
+        draw(st.integers(0, SOURCES - 1)),
+        "histogram",
+        draw(STARTS),
+        draw(TIMES),
+        bounds=bounds,
+        buckets=buckets,
+        count=count,
         sum=draw(st.one_of(st.none(), st.integers(0, 80).map(lambda n: n / 8))),
-    )  # fmt: skip
+    )
 
 
 def wire_of(points, delta, monotonic):
@@ -247,14 +248,20 @@ def fold_of(kind, count):
 
 
 def folded(fold, batch):
-    """A batch of the history into the compiled fold: why each point was not taken."""
+    """Adds a batch of the history to the compiled fold; returns why each point was dropped."""
     points, targets, own_name, delta, monotonic = batch
     keys = np.array([[point.source, 7] for point in points], np.uint64)
     reasons, _ = fold.add(
-        Metrics.from_wire(wire_of(points, delta, monotonic)), np.arange(len(points)), keys, fold.sources.find(keys),
-        np.array([targets[point.source] for point in points], np.int32), np.array([own_name[point.source] for point in points]), START, 1.0,
-    )  # fmt: skip
-    return [REASONS[reason] for reason in reasons.tolist()]
+        Metrics.from_wire(wire_of(points, delta, monotonic)),
+        np.arange(len(points)),
+        keys,
+        fold.sources.find(keys),
+        np.array([targets[point.source] for point in points], np.int32),
+        np.array([own_name[point.source] for point in points]),
+        START,
+        1.0,
+    )
+    return [DROP_REASONS[reason] for reason in reasons.tolist()]
 
 
 def histories(points):
@@ -267,7 +274,7 @@ def histories(points):
 
 
 def later(points, number):
-    """The times of a batch follow those of the one before, mostly: some overlap."""
+    """Moves the times of a batch after those of the one before, with some overlap."""
     for point in points:
         point.time += 8 * number
     return points
@@ -277,7 +284,7 @@ def later(points, number):
 @given(history=histories(numbers()), delta=st.booleans(), monotonic=st.booleans())
 @settings(max_examples=150, deadline=None)
 def test_numbers_are_those_of_the_reference(kind, history, delta, monotonic):
-    """Sums and last values, int and double, repeated, late, restarted, falling and no numbers at all."""
+    """Sums and last values: ints and doubles, repeated, late, restarted, falling, and not finite."""
     fold, reference = fold_of(METRIC_SUM, TARGETS), Reference(START, delta and kind == "sum", monotonic)
     for number, (points, targets, own_name) in enumerate(history):
         for point in later(points, number):
@@ -306,7 +313,7 @@ def test_numbers_are_those_of_the_reference(kind, history, delta, monotonic):
 def test_histograms_are_those_of_the_reference(history, delta, opening):
     """Bounds that differ, change and contradict their counts; sums that are missing; counts out of range."""
     fold, reference = fold_of(METRIC_HISTOGRAM, TARGETS), Reference(START, delta, monotonic=True)
-    for source, point in enumerate(opening):  # whose bounds each accumulator keeps
+    for source, point in enumerate(opening):  # each accumulator keeps the bounds of its first point
         point.source = source
         if point.count > COUNT_MAX:
             point.count = sum(point.buckets)
@@ -322,15 +329,15 @@ def test_histograms_are_those_of_the_reference(history, delta, opening):
         assert float(column("sum")[slot]) == expected.sum
         assert bool(column("lacks_sum")[slot]) == expected.lacks_sum
         set_, row = int(column("set")[slot]), int(column("row")[slot])
-        counts = fold.histograms.accumulator_rows[set_]["counts"][row].tolist()
+        counts = fold.histograms.accumulator_pools[set_]["counts"][row].tolist()
         bounds = tuple(fold.histograms.bounds[set_].tolist())
         assert (bounds if counts else None) == expected.bounds
         assert counts == [expected.buckets[bound] for bound in (*bounds, INF)][: len(counts)]
     assert len(fold.sources) == len(reference.sources)
 
 
-def test_int_that_leaves_62_bits_goes_on_as_a_double():
-    """And says so; it never wraps."""
+def test_an_int_that_leaves_62_bits_continues_as_a_double():
+    """It is counted, and never wraps."""
     fold = fold_of(METRIC_SUM, 1)
     for time in range(1, 6):
         points = [Point(time, "sum", START, time, 2**61)]
@@ -352,14 +359,20 @@ def test_int_that_leaves_62_bits_goes_on_as_a_double():
 
 
 def arguments(**changed):
-    """One good sum point, as ``take_lines`` takes it."""
+    """Valid arguments of ``take_updates``: one point of a sum."""
     points, metrics = np.zeros(1, POINT), np.zeros(1, METRIC)
     metrics["type"] = METRIC_SUM
     given = {
-        "points": points, "metrics": metrics, "rows": np.zeros(1, np.intp), "slots": np.zeros(1, np.int32),
-        "targets": np.zeros(1, np.int32), "own_name": np.zeros(1, np.uint8), "sources": np.zeros(1, SOURCE),
-        "accumulators": np.zeros(1, ACCUMULATOR), "reasons": np.zeros(1, np.uint8),
-    }  # fmt: skip
+        "points": points,
+        "metrics": metrics,
+        "rows": np.zeros(1, np.intp),
+        "slots": np.zeros(1, np.int32),
+        "targets": np.zeros(1, np.int32),
+        "own_name": np.zeros(1, np.uint8),
+        "sources": np.zeros(1, SOURCE),
+        "accumulators": np.zeros(1, ACCUMULATOR),
+        "reasons": np.zeros(1, np.uint8),
+    }
     return {**given, **changed}
 
 
@@ -372,31 +385,47 @@ def parented(number):
 @pytest.mark.parametrize(
     "changed",
     [
-        {"rows": np.array([1])}, {"rows": np.array([-1])}, {"slots": np.array([1], np.int32)}, {"targets": np.array([1], np.int32)},
-        {"targets": np.array([-2], np.int32)}, {"points": parented(1)}, {"points": parented(-1)}, {"own_name": np.zeros(2, np.uint8)},
-        {"reasons": np.zeros(0, np.uint8)}, {"sources": np.zeros(1, ACCUMULATOR)}, {"points": np.zeros(4, POINT)[::2]},
+        {"rows": np.array([1])},
+        {"rows": np.array([-1])},
+        {"slots": np.array([1], np.int32)},
+        {"targets": np.array([1], np.int32)},
+        {"targets": np.array([-2], np.int32)},
+        {"points": parented(1)},
+        {"points": parented(-1)},
+        {"own_name": np.zeros(2, np.uint8)},
+        {"reasons": np.zeros(0, np.uint8)},
+        {"sources": np.zeros(1, ACCUMULATOR)},
+        {"points": np.zeros(4, POINT)[::2]},
         {"ended": np.zeros(2, np.uint64)},
     ],
-)  # fmt: skip
-def test_lines_outside_their_arrays_are_refused(changed):
-    """No row, slot or record is believed."""
+)
+def test_points_outside_their_arrays_are_refused(changed):
+    """Every row, slot and record is checked."""
     options = {"full_from": 0, "never_full": False, "ended": changed.pop("ended", None), "now_s": 1.0}
     with pytest.raises(ValueError, match=r"outside|differ|contiguous"):
-        take_lines(*arguments(**changed).values(), **options)
+        take_updates(*arguments(**changed).values(), **options)
 
 
-def line(**fields):
-    made = np.zeros(1, LINE)
+def update(**fields):
+    made = np.zeros(1, UPDATE)
     for name, value in fields.items():
         made[name] = value
     return made
 
 
 @pytest.mark.parametrize(
-    "wrong", [line(row=1), line(row=-1), line(slot=1), line(slot=-1), line(target=1), line(target=-2)]
+    "wrong",
+    [
+        update(point=1),
+        update(point=-1),
+        update(source=1),
+        update(source=-1),
+        update(accumulator=1),
+        update(accumulator=-2),
+    ],
 )
 def test_arithmetic_outside_its_arrays_is_refused(wrong):
-    """The same of lines that are made up."""
+    """Every update is checked as well."""
     points, metrics, sources, accumulators = (
         np.zeros(1, POINT),
         np.zeros(1, METRIC),
@@ -408,13 +437,13 @@ def test_arithmetic_outside_its_arrays_is_refused(wrong):
         add_numbers(points, metrics, wrong, sources, accumulators)
     with pytest.raises(ValueError, match="outside"):
         add_histograms(b"", points, wrong, *(np.zeros(1, np.int32),) * 2, [], [], None, sources, accumulators)
-    if wrong["slot"][0] == 0:
+    if wrong["source"][0] == 0:
         with pytest.raises(ValueError, match="outside"):
             add_totals(points, wrong, accumulators, np.zeros(1, np.uint64), np.zeros(1), np.zeros(1, np.uint8))
 
 
 def histogram_arguments(**changed):
-    """One cumulative histogram of one bucket that is added up, in good order."""
+    """Valid arguments of ``add_histograms``: one cumulative histogram with one bucket."""
     points, sources, accumulators = np.zeros(1, POINT), np.zeros(1, SOURCE), np.zeros(1, ACCUMULATOR)
     sources["value"] = changed.pop("value", -1)
     for name in ("buckets",):
@@ -422,46 +451,66 @@ def histogram_arguments(**changed):
     for name in ("set", "row"):
         accumulators[name] = changed.pop(name, 0)
     given = {
-        "wire": bytes(8), "points": points, "lines": line(first=True, last=True, cumulative=True, fresh=True, full=True),
-        "sets": np.zeros(1, np.int32), "rows": np.zeros(1, np.int32), "source_rows": [{"cells": np.zeros((1, 3), np.uint64)}],
-        "accumulator_rows": [{"counts": np.zeros((1, 1), np.uint64)}], "shared": lambda of, into: (np.zeros(1, np.int32), True),
-        "sources": sources, "accumulators": accumulators,
-    }  # fmt: skip
+        "wire": bytes(8),
+        "points": points,
+        "updates": update(is_first=True, is_last=True, is_cumulative=True, is_new=True, counts_in_full=True),
+        "sets": np.zeros(1, np.int32),
+        "rows": np.zeros(1, np.int32),
+        "source_rows": [{"cells": np.zeros((1, 3), np.uint64)}],
+        "accumulator_rows": [{"counts": np.zeros((1, 1), np.uint64)}],
+        "shared": lambda of, into: (np.zeros(1, np.int32), True),
+        "sources": sources,
+        "accumulators": accumulators,
+    }
     return [*{**given, **changed}.values()]
 
 
 @pytest.mark.parametrize(
     "changed",
     [
-        {"buckets": 1}, {"buckets": -1}, {"set": 1}, {"set": -1}, {"row": 1}, {"row": -1}, {"sets": np.array([1], np.int32)},
-        {"rows": np.array([1], np.int32)}, {"rows": np.array([-1], np.int32)}, {"value": 1}, {"value": 1 << 32},
-        {"source_rows": [{"cells": np.zeros((1, 3))}]}, {"accumulator_rows": []},
-        {"set": 1, "source_rows": [{"cells": np.zeros((1, 3), np.uint64)}] * 2,
-         "accumulator_rows": [{"counts": np.zeros((1, 1), np.uint64)}] * 2, "shared": lambda of, into: (np.ones(1, np.int32), True)},
+        {"buckets": 1},
+        {"buckets": -1},
+        {"set": 1},
+        {"set": -1},
+        {"row": 1},
+        {"row": -1},
+        {"sets": np.array([1], np.int32)},
+        {"rows": np.array([1], np.int32)},
+        {"rows": np.array([-1], np.int32)},
+        {"value": 1},
+        {"value": 1 << 32},
+        {"source_rows": [{"cells": np.zeros((1, 3))}]},
+        {"accumulator_rows": []},
+        {
+            "set": 1,
+            "source_rows": [{"cells": np.zeros((1, 3), np.uint64)}] * 2,
+            "accumulator_rows": [{"counts": np.zeros((1, 1), np.uint64)}] * 2,
+            "shared": lambda of, into: (np.ones(1, np.int32), True),
+        },
     ],
-)  # fmt: skip
+)
 def test_histograms_outside_their_stores_are_refused(changed):
-    """Offsets, sets, rows of buckets and where they go."""
+    """Offsets, sets, rows of buckets, and the places of buckets."""
     assert add_histograms(*histogram_arguments()) == 0
-    with pytest.raises(ValueError, match=r"outside|no such set|cells must|differ|goes nowhere"):
+    with pytest.raises(ValueError, match=r"outside|no such set|cells must|differ"):
         add_histograms(*histogram_arguments(**changed))
 
 
 def test_buckets_outside_the_request_are_refused():
-    """Before they are read."""
+    """They are not read."""
     with pytest.raises(ValueError, match="outside the request"):
-        wrong_buckets(bytes(15), np.zeros(1, POINT), line(), np.array([2], np.int32))
+        wrong_buckets(bytes(15), np.zeros(1, POINT), update(), np.array([2], np.int32))
     with pytest.raises(ValueError, match="outside its array"):
-        bounds_of(np.zeros(1, POINT), line(row=1))
+        bounds_of(np.zeros(1, POINT), update(point=1))
     with pytest.raises(ValueError, match="differ"):
-        wrong_buckets(b"", np.zeros(1, POINT), line(), np.zeros(2, np.int32))
+        wrong_buckets(b"", np.zeros(1, POINT), update(), np.zeros(2, np.int32))
 
 
 @pytest.mark.parametrize(
     ("kind", "length", "is_empty"), [(0, 0, True), (1, 0, True), (1, 1, False), (3, 0, False), (5, 0, False)]
 )
 def test_an_attribute_without_a_value_is_found(kind, length, is_empty):
-    """None at all, or an empty text; an int has no length, and an empty array is a value."""
+    """An absent value or an empty text; an int has no length, and an empty array is a value."""
     rows = np.zeros(3, ATTRIBUTE)
     rows["kind"], rows["value_len"] = 1, 4
     assert not any_empty(rows)

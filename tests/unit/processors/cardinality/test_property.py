@@ -1,12 +1,12 @@
-"""Rule 12: whatever happens, what is named and what is merged add up to the truth, to the last unit.
+"""docs/reference/cardinality.md, rule 12: named and merged series always add up to the truth, to the last unit.
 
-The reference is slow plain Python: it keeps what every source counted, and reads what left the processor as a backend
-does (by name, by time, resets seen by start time or by a fall). Doubles are multiples of 1/8, so that sums of them are
-exact.
+The reference is slow, plain Python. It keeps what every source has counted, and reads the output of the processor as a
+backend does (by name, by time; a restart shows in the start time or in a fall). Doubles are multiples of 1/8, so that
+their sums are exact.
 
-After a restart of the gateway old sources are baselines (rules 2 and 3): the truth is less by what each gained since
-its last point, no unit more or less; nothing of one that has a name again under which the backend knows it. To the
-backend, too, an old series it does not know is a baseline: its first value was counted before.
+After a restart of the gateway, old sources are baselines (rules 2 and 3): the truth is reduced by exactly what each
+source gained since its last point, unless it is named again under a name that the backend knows. For the backend, too,
+an old series that it does not know is a baseline: its first value was counted before.
 """
 
 import asyncio
@@ -45,8 +45,8 @@ class Source:
         self.attributes, self.name = attributes, tuple(sorted(attributes.items()))
         self.start = 0
         self.value = Counter()  # since start (cumulative) or since the last report (delta)
-        self.reported = Counter()  # of that, what the last report said
-        self.truth = Counter()  # all it ever reported, less what a restart of the gateway cost
+        self.reported = Counter()  # of that, what was in the last report
+        self.truth = Counter()  # everything it has reported, less what was lost by restarts of the gateway
         self.time = 0
         self.scale = rng.randint(2, BASE)
         self.latest = 0
@@ -115,7 +115,7 @@ class Source:
         return point
 
     def restart(self, now):
-        """A new process: counts from nothing."""
+        """A new process, which counts from 0."""
         self.value.clear()
         self.reported.clear()
         self.start = now
@@ -134,7 +134,7 @@ def fill_exponential(point, value, scale):
 
 
 def read(point):
-    """A point's contents as a Counter; exponential buckets by (side, scale, index)."""
+    """The contents of a point as a Counter; exponential buckets by (side, scale, index)."""
     found = Counter()
     if hasattr(point, "as_int"):
         found["value"] = point.as_int + point.as_double
@@ -153,7 +153,7 @@ def read(point):
 
 
 def at_scale(content, scale, source=False):
-    """Exponential buckets at a lower scale; the rest as it is."""
+    """The contents with exponential buckets at a lower scale."""
     found = Counter()
     for key, count in content.items():
         if isinstance(key, tuple) and key[0] in {"+", "-", "0"}:
@@ -165,7 +165,7 @@ def at_scale(content, scale, source=False):
 
 
 class Backend:
-    """Reads what left the processor by name, as a backend does."""
+    """Reads the output of the processor by name, as a backend does."""
 
     def __init__(self, temporality):
         self.temporality = temporality
@@ -177,7 +177,7 @@ class Backend:
         self.gateway_start = 0
 
     def restart(self, now):
-        """Another gateway writes from here on; names that had ended by then come back as other series."""
+        """Another gateway writes from now on; names that have ended come back as other series."""
         self.gateway_start = now
         self.last = {name: point for name, point in self.last.items() if name in self.now_named or is_overflow(name)}
         self.now_named = set()
@@ -222,7 +222,7 @@ class Backend:
 
 
 def name_of(point):
-    """Its attributes: resource and metric are the same of all."""
+    """The attributes of a point; resource and metric are the same for all points."""
     return tuple(sorted((a.key, a.value.string_value or str(a.value.bool_value)) for a in point.attributes))
 
 
@@ -250,7 +250,7 @@ def points_of(wire):
 
 @dataclasses.dataclass
 class Kind:
-    """What sources are called, what the processor is told of it, and which names are compared by themselves."""
+    """How sources are named, the configuration for it, and which names are compared separately."""
 
     attributes: object
     keys: dict = dataclasses.field(default_factory=dict)
@@ -264,18 +264,23 @@ WORLDS = {
         {"tenant": lambda rng: {"attribute": "tenant", "limit": rng.randint(1, 3), "total": rng.choice([0, 3, 4])}},
         [lambda name, tenant=tenant: ("tenant", tenant) in name for tenant in TENANTS],
     ),
-    # Dropped, templated and collapsed: some sources by several rules, some by none.
+    # Attributes are dropped, templated and collapsed: of some sources by several rules, of some by none.
     "rules": Kind(
         lambda number: {
-            "path": f"/users/{number}" if number % 3 == 1 else "/users", "shard": f"s{number % 4}",
-            **({"request": f"r{number}"} if number in {0, 4} else {}), "user": f"u{number // 2}",
+            "path": f"/users/{number}" if number % 3 == 1 else "/users",
+            "shard": f"s{number % 4}",
+            **({"request": f"r{number}"} if number in {0, 4} else {}),
+            "user": f"u{number // 2}",
         },
-        {"attributes": lambda rng: [
-            {"keys": ["request"], "action": "drop"}, {"keys": ["path"], "action": "template"},
-            {"keys": ["shard"], "action": "collapse", "max_values": rng.randint(1, 4)},
-        ]},
+        {
+            "attributes": lambda rng: [
+                {"keys": ["request"], "action": "drop"},
+                {"keys": ["path"], "action": "template"},
+                {"keys": ["shard"], "action": "collapse", "max_values": rng.randint(1, 4)},
+            ]
+        },
     ),
-}  # fmt: skip
+}
 
 
 class World:
@@ -353,7 +358,7 @@ class World:
         return fill
 
     async def reports(self, numbers, each=1):
-        """Some sources report, each so many times, all in one batch in any order."""
+        """Some sources report, each of them ``each`` times, all in one batch in any order."""
         await self.clock.advance(1)
         self.absorb()
         now, costs, at = self.clock.time_unix_nano(), {}, len(self.sink.batches)
@@ -374,7 +379,7 @@ class World:
         elif op == "restart" and source.start:
             await self.clock.advance(1)
             source.restart(self.clock.time_unix_nano())
-        elif op == "again" and self.knows(source):  # the same point, and one older than it
+        elif op == "again" and self.knows(source):  # the same point, and an older one
             await self.clock.advance(1)
             await self.send(lambda data: data.data_points.add().CopyFrom(source.last_point))
             old = type(source.last_point)()
@@ -395,7 +400,7 @@ class World:
         elif op == "silence":
             await self.clock.advance(self.rng.choice([20, 100, 250]))
             await self.reports(range(SOURCES))
-        # long enough to lose its slot
+        # long enough for a source to lose its slot
         elif op == "long_silence" and self.world != "rules" and (named or self.kind in LATEST):
             for _ in range(6):
                 await self.clock.advance(200)
@@ -413,7 +418,7 @@ class World:
         await self.flush()
 
     async def gateway_restarts(self):
-        """Another process: nothing is left of what the old one knew."""
+        """A new process, without the state of the old one."""
         await self.sut.shutdown()
         self.absorb()
         await self.clock.advance(1)
@@ -429,7 +434,7 @@ class World:
         await self.sut.start(FakeHost())
 
     def knows(self, source):
-        """Of a latest value that has no name only live sources are known: another's old point would be a new one."""
+        """Of merged latest values only live sources are known; for others, an old point would be a new one."""
         if source.last_point is None or source.seen_s <= self.restarted_s:
             return False
         if self.kind not in LATEST:
@@ -445,7 +450,7 @@ class World:
         self.absorb()
 
     def absorb(self):
-        """The backend gets what has left since."""
+        """Pass new output to the backend."""
         for batch in self.sink.batches[self.seen :]:
             self.backend.take(batch.wire)
         self.seen = len(self.sink.batches)
@@ -469,7 +474,16 @@ class World:
         if self.kind in TOTALS and self.temporality == CUMULATIVE:
             assert all(len(starts) <= 1 + self.restarts for starts in self.backend.overflow_starts.values())
         if self.kind in TOTALS:
-            scale = min([source.scale for source in self.sources] + [key[1] for parts in self.backend.total.values() for _, c in parts for key in c if isinstance(key, tuple) and len(key) == 3 and key[0] != "0"])  # fmt: skip
+            scale = min(
+                [source.scale for source in self.sources]
+                + [
+                    key[1]
+                    for parts in self.backend.total.values()
+                    for _, c in parts
+                    for key in c
+                    if isinstance(key, tuple) and len(key) == 3 and key[0] != "0"
+                ]
+            )
             for part in WORLDS[self.world].parts:
                 truth = Counter()
                 for source in self.sources:
@@ -482,11 +496,14 @@ class World:
     def check_latest(self):
         now_s = self.clock.monotonic_s()
         live = [
-            source for source in self.sources
-            if source.seen_s is not None and source.number not in self.gone and now_s - source.seen_s < STALE_S - 61
-            and source.seen_s > self.reloaded_s  # one that lost its name is merged from its next point on
+            source
+            for source in self.sources
+            if source.seen_s is not None
+            and source.number not in self.gone
+            and now_s - source.seen_s < STALE_S - 61
+            and source.seen_s > self.reloaded_s  # a source that lost its name is merged from its next point on
             and source.name not in self.backend.now_named
-        ]  # fmt: skip
+        ]
         limbo = any(
             source.seen_s is not None
             and (abs(now_s - source.seen_s - STALE_S) <= 61 or source.seen_s <= self.reloaded_s)
@@ -497,16 +514,18 @@ class World:
         fold = "sum" if self.kind == "updown" else self.kind.partition("/")[2]
         newest = max(source.time for source in live)
         expected = {
-            "sum": sum(source.latest for source in live), "max": max(source.latest for source in live),
-            "min": min(source.latest for source in live), "mean": sum(source.latest for source in live) / len(live),
+            "sum": sum(source.latest for source in live),
+            "max": max(source.latest for source in live),
+            "min": min(source.latest for source in live),
+            "mean": sum(source.latest for source in live) / len(live),
             "last": {source.latest for source in live if source.time == newest},
-        }[fold]  # fmt: skip
+        }[fold]
         point = self.backend.last[OVERFLOW]
         got = point.as_int + point.as_double
         assert got in expected if fold == "last" else got == pytest.approx(expected, abs=1e-12)
 
     def counted(self):
-        """What observe must predict."""
+        """The counters that ``observe`` must predict."""
         metrics = self.settings.telemetry.metrics
         names = ("folded_points", "inexact_points", "slots_freed", "series", "demand", "limit", "attribute_values")
         return {name: metrics[f"tailrace_cardinality_{name}"].current() for name in names}
@@ -514,12 +533,14 @@ class World:
 
 OPS = st.lists(
     st.tuples(
-        st.sampled_from(["report", "report", "twice", "restart", "again", "end", "silence", "long_silence", "reload", "gateway"]),
+        st.sampled_from(
+            ["report", "report", "twice", "restart", "again", "end", "silence", "long_silence", "reload", "gateway"]
+        ),
         st.integers(0, SOURCES - 1),
     ),
     min_size=3,
     max_size=14,
-)  # fmt: skip
+)
 
 
 async def live(kind, temporality, mode, seed, limit, ops, *, world="plain"):
@@ -552,7 +573,7 @@ def test_rule_12_named_and_merged_are_the_truth(kind, temporality, seed, limit, 
 @given(seed=st.integers(0, 2**16), limit=st.integers(1, 5), ops=OPS)
 @settings(max_examples=10, deadline=None)
 def test_rule_12_with_tenants_and_attribute_rules(world, kind, temporality, seed, limit, ops):
-    """The same of tenants, each by itself and within its limits, and of series that the rules merge."""
+    """Also for each tenant within its limits, and for series that attribute rules merge."""
     asyncio.run(live(kind, temporality, "enforce", seed, limit, ops, world=world))
 
 
@@ -563,9 +584,8 @@ def test_rule_12_with_tenants_and_attribute_rules(world, kind, temporality, seed
 @given(seed=st.integers(0, 2**16), limit=st.integers(1, 5), ops=OPS)
 @settings(max_examples=5, deadline=None)
 def test_rule_12_observe_predicts_enforce(kind, temporality, seed, limit, ops):
-    """The same counters of the same data, which passes untouched."""
-    # Which named series may fall silent is chosen by what came out, so both worlds get the history of the enforcing
-    # one.
+    """It has the same counters, and the data passes unchanged."""
+    # Which named series falls silent depends on the output, so both worlds get the history of the enforcing one.
     ops = [(op, number) for op, number in ops if op != "long_silence"]
     enforced = asyncio.run(live(kind, temporality, "enforce", seed, limit, ops))
     observed = asyncio.run(live(kind, temporality, "observe", seed, limit, ops))

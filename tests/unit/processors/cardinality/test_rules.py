@@ -1,4 +1,4 @@
-"""The numbered rules that need more than one number a point: each test names its rule."""
+"""The rules of docs/reference/cardinality.md that need more than one number per point; each test names its rule."""
 
 import asyncio
 from collections import Counter
@@ -21,8 +21,13 @@ class Gateway:
         self.clock = clock or FakeClock()
         self.sink = Sink(Signal.METRICS)
         self.settings = make_settings(
-            factory, signals={Signal.METRICS}, clock=self.clock, outputs={Signal.METRICS: self.sink}, shared=shared, component_id=component_id,
-        )  # fmt: skip
+            factory,
+            signals={Signal.METRICS},
+            clock=self.clock,
+            outputs={Signal.METRICS: self.sink},
+            shared=shared,
+            component_id=component_id,
+        )
         config = CardinalityConfig.model_validate(keys)
         self.sut = hand_over(previous, factory.create(self.settings, config), config)
         self.sent = 0
@@ -37,7 +42,7 @@ class Gateway:
     async def send(
         self, *fillers, kind="sum", temporality=CUMULATIVE, resource=None, context=None, name="requests", monotonic=True
     ):
-        """Each filler gets a point, of which times are set already."""
+        """Each filler is called with a point whose times are set."""
         await self.clock.advance(1)
         made = ExportMetricsServiceRequest()
         inner = made.resource_metrics.add()
@@ -56,7 +61,7 @@ class Gateway:
         await self.sut.consume(batch if context is None else batch.with_context(context))
 
     async def flush(self):
-        """{attributes: point} of what this flush wrote; series of the same attributes in a list."""
+        """{attributes: point} of the points that this flush wrote."""
         seen = len(self.sink.batches)
         await self.clock.advance(15.1)
         return self.points(self.sink.batches[seen:])
@@ -99,7 +104,7 @@ def number(value, user, **fields):
 
 
 def test_rule_03_our_restart_makes_old_sources_baselines():
-    """A new start time, accumulators at 0, each source loses at most its gain since its last point; named series pass untouched."""
+    """New start time, accumulators at 0; a source loses at most its gain since its last point. Named series pass."""
 
     async def run():
         clock = FakeClock()
@@ -126,7 +131,7 @@ class Service:
         self.clock, self.shared, self.running = FakeClock(), SharedState(), []
 
     async def gateway(self, name, previous=None, **keys):
-        """Starts one; ``previous``: its successor after a reload."""
+        """Starts a processor, as the successor of ``previous`` if that is given."""
         if previous is not None:
             await self.stop(previous)
         sut = None if previous is None else previous.sut
@@ -149,7 +154,7 @@ class Service:
             await self.stop(gateway)
 
     async def series(self, gateway):
-        """How many it has named, and how many all of them have."""
+        """How many series the processor has named, and how many all processors have."""
         (report,) = (await gateway.sut._overview.show({})).values()
         return report["series"], report["process_series"]
 
@@ -159,7 +164,7 @@ def users(*names):
 
 
 async def test_max_series_counts_all_processors_of_the_process():
-    """What one has named the other cannot; one that has ended makes room; another process has room of its own."""
+    """One takes room from the others; one that stops makes room; another process has room of its own."""
     async with Service() as service, Service() as other:
         first, second = [await service.gateway(name, max_series=5) for name in "ab"]
         await first.send(*users("1", "2", "3"))
@@ -176,8 +181,8 @@ async def test_max_series_counts_all_processors_of_the_process():
         assert await service.series(second) == (5, 5)
 
 
-async def test_each_keeps_to_its_own_max_series():
-    """Where they differ: the series of all, against the limit of the one that names."""
+async def test_each_processor_applies_its_own_max_series():
+    """Where they differ, each compares the series of all processors with its own limit."""
     async with Service() as service:
         narrow, wide = await service.gateway("a", max_series=2), await service.gateway("b", max_series=4)
         await wide.send(*users("1", "2", "3"))
@@ -188,7 +193,7 @@ async def test_each_keeps_to_its_own_max_series():
 
 
 async def test_a_reload_keeps_the_series_of_the_process():
-    """The successor's series count on; one whose series are other series now begins with none."""
+    """Those of the successor count; a successor that makes other series starts with none."""
     async with Service() as service:
         first, second = [await service.gateway(name, max_series=4) for name in "ab"]
         await first.send(*users("1", "2", "3"))
@@ -203,7 +208,7 @@ async def test_a_reload_keeps_the_series_of_the_process():
 
 
 async def test_rule_08_a_lower_max_series_ends_the_youngest_of_the_process():
-    """Whoever has named them; each writes the end of its own."""
+    """Whichever processor has named them; each writes the end of its own."""
     async with Service() as service:
         first, second = [await service.gateway(name, max_series=6) for name in "ab"]
         await first.send(*users("1", "2"))
@@ -219,7 +224,7 @@ async def test_rule_08_a_lower_max_series_ends_the_youngest_of_the_process():
 
 
 async def test_rule_05_histograms_go_to_the_bounds_both_share():
-    """Exact at shared bounds, and counted where a bound of ours loses by it."""
+    """Exact at shared bounds, and counted where another bound does not stay exact."""
 
     def histogram(counts, bounds, user):
         def fill(point):
@@ -232,9 +237,12 @@ async def test_rule_05_histograms_go_to_the_bounds_both_share():
 
     async with Gateway(limit=1) as gateway:
         await gateway.send(
-            histogram([1], [], "a"), histogram([1, 1, 1, 1], [1.0, 2.0, 5.0], "b"), histogram([1, 2, 4, 8], [1.0, 5.0, 9.0], "c"),
-            histogram([1, 1, 1, 1, 1], [1.0, 2.0, 3.0, 5.0], "d"), kind="histogram",
-        )  # fmt: skip
+            histogram([1], [], "a"),
+            histogram([1, 1, 1, 1], [1.0, 2.0, 5.0], "b"),
+            histogram([1, 2, 4, 8], [1.0, 5.0, 9.0], "c"),
+            histogram([1, 1, 1, 1, 1], [1.0, 2.0, 3.0, 5.0], "d"),
+            kind="histogram",
+        )
         point = (await gateway.flush())[OVERFLOW]
         assert list(point.bucket_counts) == [1 + 1 + 1, 1 + 0 + 1, 1 + 2 + 2, 1 + 12 + 1]
         assert point.count == sum(point.bucket_counts) == 4 + 15 + 5
@@ -256,10 +264,14 @@ def exponential(scale, user, *, positive=(), offset=0, zeros=0, threshold=0.0, c
 
 
 async def test_rule_05_exponential_histograms_merge_at_the_lower_scale_and_larger_threshold():
-    """Index halves rounded down; buckets below the threshold are in the zero bucket."""
+    """Indices are halved, rounded down; buckets below the threshold move into the zero bucket."""
     async with Gateway(limit=1) as gateway:
-        await gateway.send(exponential(0, "a"), exponential(1, "b", positive=[1, 2, 3], offset=-1), exponential(0, "c", positive=[5], offset=2),
-                           kind="exponential_histogram")  # fmt: skip
+        await gateway.send(
+            exponential(0, "a"),
+            exponential(1, "b", positive=[1, 2, 3], offset=-1),
+            exponential(0, "c", positive=[5], offset=2),
+            kind="exponential_histogram",
+        )
         point = (await gateway.flush())[OVERFLOW]
         got = Counter({point.positive.offset + i: n for i, n in enumerate(point.positive.bucket_counts) if n})
         assert (point.scale, got) == (0, {-1: 1, 0: 5, 2: 5})
@@ -274,10 +286,15 @@ async def test_rule_05_exponential_histograms_merge_at_the_lower_scale_and_large
 
 
 async def test_rule_05_exponential_buckets_stay_within_160():
-    """The scale falls until they fit; a point whose buckets are not its count is dropped and counted."""
+    """The scale falls until they fit; a point whose buckets do not add up to its count is dropped and counted."""
     async with Gateway(limit=1) as gateway:
-        await gateway.send(exponential(5, "a"), exponential(5, "b", positive=[1] * 160), exponential(5, "c", positive=[1], offset=1000),
-                           exponential(5, "x", positive=[1], count=9), kind="exponential_histogram")  # fmt: skip
+        await gateway.send(
+            exponential(5, "a"),
+            exponential(5, "b", positive=[1] * 160),
+            exponential(5, "c", positive=[1], offset=1000),
+            exponential(5, "x", positive=[1], count=9),
+            kind="exponential_histogram",
+        )
         point = (await gateway.flush())[OVERFLOW]
         assert len(point.positive.bucket_counts) <= 160
         assert (point.scale, sum(point.positive.bucket_counts), point.count) == (2, 161, 161)
@@ -288,8 +305,8 @@ async def test_rule_05_exponential_buckets_stay_within_160():
 @pytest.mark.parametrize(
     ("fold", "expected"), [("last", {3.0}), ("sum", {6.5}), ("max", {3.0}), ("min", {1.5}), ("mean", {6.5 / 3})]
 )
-async def test_rule_06_gauges_fold_as_told(fold, expected):
-    """Of the latest values of live sources."""
+async def test_rule_06_gauges_fold_as_configured(fold, expected):
+    """The value combines the latest values of live sources."""
     async with Gateway(limit=1, gauge=[{"metrics": ["req*"], "fold": fold}]) as gateway:
         await gateway.send(number(9.0, "a"), number(1.5, "b"), number(2, "c"), kind="gauge")
         await gateway.send(number(3.0, "d"), kind="gauge")
@@ -297,8 +314,8 @@ async def test_rule_06_gauges_fold_as_told(fold, expected):
         assert point.as_double + point.as_int in expected
 
 
-async def test_rule_06_a_repeated_point_keeps_no_latest_value_alive():
-    """It is ignored (rule 10): its source leaves when nothing new came for ``stale_after``."""
+async def test_rule_06_a_repeated_point_does_not_keep_a_latest_value_alive():
+    """It is ignored (rule 10); its source leaves after ``stale_after`` without a new point."""
     async with Gateway(limit=1, gauge=[{"metrics": ["*"], "fold": "min"}], overflow={"stale_after": "60s"}) as gateway:
         old = gateway.clock.time_unix_nano()
         await gateway.send(number(9, "a"), number(1, "b", time_unix_nano=old), number(5, "c"), kind="gauge")
@@ -309,8 +326,8 @@ async def test_rule_06_a_repeated_point_keeps_no_latest_value_alive():
         assert gateway.settings.telemetry.value("tailrace_cardinality_inexact_points", reason="out_of_order") == 6
 
 
-async def test_rule_08_a_freed_slot_ends_once_and_its_series_goes_on_in_overflow():
-    """One NO_RECORDED_VALUE, (start, last) kept, never back under the old name."""
+async def test_rule_08_a_freed_series_ends_once_and_continues_in_overflow():
+    """There is one NO_RECORDED_VALUE; start and last value are kept, and the old name is never used again."""
     async with Gateway(limit=1, window="100s", state_ttl="100s", overflow={"stale_after": "60s"}) as gateway:
         start = gateway.clock.time_unix_nano()
         await gateway.send(number(10, "a", start_time_unix_nano=start))
@@ -326,7 +343,7 @@ async def test_rule_08_a_freed_slot_ends_once_and_its_series_goes_on_in_overflow
 
 
 async def test_rule_08_a_limit_lowered_by_reload_takes_the_youngest_names():
-    """Each ends once; their gains go on in overflow."""
+    """Each ends once; their gains continue in overflow."""
     async with Gateway(limit=3) as gateway:
         start = gateway.clock.time_unix_nano()
         await gateway.send(*(number(10, user, start_time_unix_nano=start) for user in "abc"))
@@ -342,7 +359,7 @@ async def test_rule_08_a_limit_lowered_by_reload_takes_the_youngest_names():
 
 
 async def test_rule_09_exemplars_are_the_newest_four_with_what_was_dropped():
-    """Trace and span ids kept; keys of the hash list left out."""
+    """Trace and span ids are kept; keys of the ``hash`` list are left out."""
     async with Gateway(limit=1, top={"hash": ["user"]}) as gateway:
 
         def many(point):
@@ -364,7 +381,7 @@ async def test_rule_09_exemplars_are_the_newest_four_with_what_was_dropped():
 
 
 async def test_rule_11_empty_equals_absent_and_int_is_not_text():
-    """What the exporter will merge counts as one."""
+    """Series that the exporter will merge count as one."""
     async with Gateway(limit=10) as gateway:
 
         def empty(point):
@@ -380,7 +397,7 @@ async def test_rule_11_empty_equals_absent_and_int_is_not_text():
 
 
 async def test_tenants_have_limits_and_overflow_points_of_their_own():
-    """For each metric, and altogether; one cannot use up another's room."""
+    """For each metric and altogether; one tenant cannot take the room of another."""
 
     def of(tenant, user):
         def fill(point):
@@ -401,8 +418,8 @@ async def test_tenants_have_limits_and_overflow_points_of_their_own():
         assert gateway.balanced()
 
 
-async def test_prometheus_series_count_what_prometheus_makes_of_them():
-    """A histogram of 11 bounds is 14."""
+async def test_prometheus_series_count_as_many_as_prometheus_stores():
+    """A histogram with 11 bounds counts 14."""
 
     def histogram(user):
         def fill(point):
@@ -420,16 +437,16 @@ async def test_prometheus_series_count_what_prometheus_makes_of_them():
         assert shown["metrics"][0]["series"] == 28
 
 
-async def test_ints_that_leave_64_bits_go_on_as_doubles():
-    """Never wrapped, and counted."""
+async def test_ints_that_leave_64_bits_continue_as_doubles():
+    """They are counted and never wrap."""
     async with Gateway(limit=1) as gateway:
         await gateway.send(number(1, "a"), *(number(2**62, f"u{i}") for i in range(4)))
         assert (await gateway.flush())[OVERFLOW].as_double == 4.0 * 2**62
         assert gateway.settings.telemetry.value("tailrace_cardinality_inexact_points", reason="integer_overflow") > 0
 
 
-async def test_what_is_folded_keeps_its_context():
-    """Tenants' overflow does not mix, and neither do their limits."""
+async def test_merged_points_keep_their_context():
+    """Neither overflow series nor limits of different tenants mix."""
     contexts = [Context(tenant="a"), Context(tenant="b")]
     async with Gateway(limit=1) as gateway:
         for context in contexts:
@@ -440,25 +457,35 @@ async def test_what_is_folded_keeps_its_context():
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
-        ({"tenant": {"attribute": "t", "limit": 9, "total": 3}}, "total"), ({"tenant": {"attribute": "t", "limit": 0, "total": 0}}, "limit"),
-        ({"tenant": {"attribute": ""}}, "attribute"), ({"limit": 11, "max_series": 10}, "max_series"), ({"max_series": 0}, "max_series"),
-        ({"group_by": ["service.instance.id"]}, "service.instance.id"), ({"group_by": ["a", "a"]}, "twice"), ({"count": "all"}, "count"),
-        ({"overflow": {"stale_after": "1s"}}, "stale_after"), ({"overflow": {"exemplars": -1}}, "exemplars"),
-        ({"overflow": {"exemplars": 101}}, "exemplars"), ({"state_ttl": "1m"}, "stale_after"), ({"state_limit_mib": 0}, "state_limit_mib"),
-        ({"gauge": [{"metrics": ["*"], "fold": "median"}]}, "fold"), ({"top": {"n": 0}}, "n"), ({"initial": "some"}, "initial"),
+        ({"tenant": {"attribute": "t", "limit": 9, "total": 3}}, "total"),
+        ({"tenant": {"attribute": "t", "limit": 0, "total": 0}}, "limit"),
+        ({"tenant": {"attribute": ""}}, "attribute"),
+        ({"limit": 11, "max_series": 10}, "max_series"),
+        ({"max_series": 0}, "max_series"),
+        ({"group_by": ["service.instance.id"]}, "service.instance.id"),
+        ({"group_by": ["a", "a"]}, "twice"),
+        ({"count": "all"}, "count"),
+        ({"overflow": {"stale_after": "1s"}}, "stale_after"),
+        ({"overflow": {"exemplars": -1}}, "exemplars"),
+        ({"overflow": {"exemplars": 101}}, "exemplars"),
+        ({"state_ttl": "1m"}, "stale_after"),
+        ({"state_limit_mib": 0}, "state_limit_mib"),
+        ({"gauge": [{"metrics": ["*"], "fold": "median"}]}, "fold"),
+        ({"top": {"n": 0}}, "n"),
+        ({"initial": "some"}, "initial"),
         ({"tenant": {"attribute": "t"}, "attributes": [{"keys": ["t"], "action": "drop"}]}, "tenant"),
     ],
-)  # fmt: skip
-def test_bad_configuration_names_its_key(keys, said):
-    """Out of range, or contradictory."""
-    with pytest.raises(ValueError, match=said):
+)
+def test_bad_configuration_names_its_key(keys, message):
+    """A value out of range, or a contradiction."""
+    with pytest.raises(ValueError, match=message):
         CardinalityConfig.model_validate(keys)
 
 
-def test_globs_that_match_nothing_are_told():
-    """Impossible names, and what an earlier rule takes."""
+def test_globs_that_never_match_are_reported():
+    """Names that metrics cannot have, and names that an earlier rule matches."""
     config = CardinalityConfig.model_validate(
         {"overrides": [{"metrics": ["http_*", "a b"], "limit": 1}, {"metrics": ["http_x", "other"], "limit": 2}]}
     )

@@ -1,6 +1,6 @@
-"""Counts of spans that became no edge, by the service they come from.
+"""Counts spans that did not become part of an edge, by the service they come from.
 
-The Collector's README names these two metrics without its code emitting them; names and labels are as there.
+The Collector's README documents the two metrics that are written this way, but its code does not emit them.
 """
 
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from typing import Any, Final
 import numpy as np
 
 from collector.model import TEMPORALITY_CUMULATIVE, Attributes, MetricsBuilder, groups
-from connectors.service_graph.series import STALE_S, shifted
-from connectors.service_graph.spans import CONNECTION_TYPES, Halves
-from connectors.service_graph.texts import Texts
+from connectors.service_graph.series import STALE_S, shift_times
+from connectors.service_graph.spans import CONNECTION_TYPES, RequestSides
+from connectors.service_graph.text_codes import TextCodes
 
-__all__ = ["SpanTally"]
+__all__ = ["SpanCounter"]
 
 _OVERFLOW: Final = ("", "", "", True)
 
@@ -27,11 +27,11 @@ class _Series:
     updated_s: float = 0.0
 
 
-class SpanTally:
-    """One cumulative counter with the labels ``client``, ``server`` and ``connection_type``; the side a span is not on stays empty."""
+class SpanCounter:
+    """A cumulative counter with the labels ``client``, ``server`` (one of them is empty) and ``connection_type``."""
 
     def __init__(self, name: str, labels: Mapping[str, str], *, limit: int) -> None:
-        """``limit``: series; 0: no limit. What is beyond it is added up in one."""
+        """``labels`` are on every point. ``limit``: how many series there may be before one overflow series; 0: any."""
         self._name = name
         self._labels = dict(labels)
         self._limit = limit
@@ -40,14 +40,14 @@ class SpanTally:
     def __len__(self) -> int:
         return len(self._series)
 
-    def add(self, halves: Halves, texts: Texts, now_s: float, start_unix_nano: int) -> None:
-        """Counts the spans, each as one whatever it stands for: this is about what arrived."""
-        if not len(halves):
+    def add(self, sides: RequestSides, texts: TextCodes, now_s: float, start_unix_nano: int) -> None:
+        """Count the spans, not the requests they stand for: the metric is about the spans that were received."""
+        if not len(sides):
             return
-        alike = groups(halves.service, halves.is_client, halves.connection)
+        alike = groups(sides.service, sides.is_client, sides.connection)
         for row, count in zip(alike.first.tolist(), alike.counts.tolist(), strict=True):
-            service, is_client = texts[int(halves.service[row])] or "", bool(halves.is_client[row])
-            connection = CONNECTION_TYPES[int(halves.connection[row])]
+            service, is_client = texts[int(sides.service[row])] or "", bool(sides.is_client[row])
+            connection = CONNECTION_TYPES[int(sides.connection[row])]
             key = (service if is_client else "", "" if is_client else service, connection, False)
             if key not in self._series and 0 < self._limit <= len(self._series):
                 key = _OVERFLOW
@@ -58,25 +58,26 @@ class SpanTally:
             series.updated_s = now_s
 
     def expire(self, now_s: float) -> int:
-        """Lets go of the series without a span for 15 minutes; returns how many."""
+        """Remove the series that had no span for 15 minutes; returns how many."""
         stale = [key for key, series in self._series.items() if series.updated_s < now_s - STALE_S]
         for key in stale:
             del self._series[key]
         return len(stale)
 
     def write(self, builder: MetricsBuilder, scope: int, *, time_unix_nano: int, offset_nano: int) -> None:
-        """Adds a point a series."""
+        """Add the metric with a point for each series."""
         if self._series:
-            series = list(self._series.values())
+            all_series = list(self._series.values())
+            starts = np.array([series.start_unix_nano for series in all_series], np.uint64)
             builder.sum(
                 scope,
                 self._name,
                 temporality=TEMPORALITY_CUMULATIVE,
                 monotonic=True,
-                times=np.full(len(series), time_unix_nano, np.uint64),
-                start_times=shifted(np.array([each.start_unix_nano for each in series], np.uint64), offset_nano),
-                values=np.array([each.span_count for each in series], np.int64),
-                attributes=[each.attributes for each in series],
+                times=np.full(len(all_series), time_unix_nano, np.uint64),
+                start_times=shift_times(starts, offset_nano),
+                values=np.array([series.span_count for series in all_series], np.int64),
+                attributes=[series.attributes for series in all_series],
             )
 
     def _attributes(self, key: tuple[str, str, str, bool]) -> Attributes:

@@ -1,0 +1,99 @@
+"""The attribute values that each metric may keep, and the results of the attribute rules for values seen before."""
+
+from collections import defaultdict
+from typing import Final
+
+import numpy as np
+
+from collector.model import KeyTable
+
+__all__ = ["NOT_ALLOWED", "VALUES_MAX", "AllowedValues"]
+
+NOT_ALLOWED: Final = -1
+VALUES_MAX: Final = 100_000  # allowed values of all metrics together
+_VALUE_MAX_CHARS: Final = 1024  # longer values are not allowed
+_ATTRIBUTES_MAX: Final = 100_000  # attributes of metrics; the values of further ones are not allowed
+_RESULTS_MAX: Final = 200_000  # results that are cached before all of them are computed again
+
+
+class AllowedValues:
+    """Allowed values, numbered, and cached results. A reload hands it over."""
+
+    def __init__(self) -> None:
+        self.results = KeyTable(
+            {"text": np.int32, "allowed": np.int32, "seen": np.float32, "is_changed": np.bool_}, capacity=256
+        )
+        """By (metric, attribute, value): an index of ``texts``, and the number of the allowed value behind it."""
+        self.texts: list[str] = []
+        self.seen = np.zeros(64, np.float64)
+        """When each allowed value was seen last, by number."""
+        self._text_codes: dict[str, int] = {}
+        self._numbers: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
+        """(metric, attribute) → value → number."""
+        self._values: list[tuple[str, str, str] | None] = []
+        """Number → (metric, attribute, value)."""
+        self._free_numbers: list[int] = []
+
+    def text_code(self, text: str) -> int:
+        """The index of a text in ``texts``."""
+        code = self._text_codes.get(text)
+        if code is None:
+            code = self._text_codes[text] = len(self.texts)
+            self.texts.append(text)
+        return code
+
+    def make_room_for_results(self, count: int) -> None:
+        """Forget all results if there would be too many with ``count`` more; allowed values stay."""
+        if len(self.results) + count > _RESULTS_MAX or len(self.texts) > 2 * VALUES_MAX:
+            self.results.remove(self.results.live())
+            self.texts.clear()
+            self._text_codes.clear()
+
+    def allow(self, metric: str, key: str, value: str, now_s: float, *, values_max: int | None) -> int:
+        """The number of a value, ``NOT_ALLOWED`` if there is no room.
+
+        ``values_max``: how many values of the attribute the metric may have; None: any number.
+        """
+        numbers = self._numbers.get((metric, key))
+        if numbers is None:
+            if len(self._numbers) >= _ATTRIBUTES_MAX:
+                return NOT_ALLOWED
+            numbers = self._numbers[metric, key]
+        number = numbers.get(value)
+        if number is None:
+            is_full = len(self._values) - len(self._free_numbers) >= VALUES_MAX
+            if is_full or len(value) > _VALUE_MAX_CHARS or (values_max is not None and len(numbers) >= values_max):
+                return NOT_ALLOWED
+            number = numbers[value] = self._new_number(metric, key, value)
+            self.seen[number] = now_s
+        return number
+
+    def _new_number(self, metric: str, key: str, value: str) -> int:
+        if self._free_numbers:
+            number = self._free_numbers.pop()
+            self._values[number] = metric, key, value
+            return number
+        self._values.append((metric, key, value))
+        if len(self._values) > len(self.seen):
+            self.seen = np.concatenate((self.seen, np.zeros(len(self.seen))))
+        return len(self._values) - 1
+
+    def expire(self, before_s: float) -> None:
+        """Values that were not seen since ``before_s`` make room for others."""
+        for number in np.flatnonzero(self.seen[: len(self._values)] < before_s).tolist():
+            value_of = self._values[number]
+            if value_of is None:
+                continue
+            metric, key, value = value_of
+            numbers = self._numbers[metric, key]
+            del numbers[value]
+            if not numbers:
+                del self._numbers[metric, key]
+            self._values[number] = None
+            self._free_numbers.append(number)
+        # Now there may be room for values that became ``other``, so their results are computed again; so are those of
+        # the values that are gone.
+        live = self.results.live()
+        is_gone = np.array([value is None for value in self._values] + [True])  # the last one is for NOT_ALLOWED
+        is_old = (self.results.column("seen")[live] < before_s) | is_gone[self.results.column("allowed")[live]]
+        self.results.remove(live[is_old])
