@@ -295,7 +295,8 @@ def main():
         best, flush, points = connector_cpu(raw, wires)
         joined, *_ = connector_cpu(raw, wires, DOOR)
         print(
-            f"{name:36} {best:7.2f} {joined:7.2f}   {loop / best:5.1f} x less; flush {flush:5.1f} µs per point of {points}"
+            f"{name:36} {best:7.2f} {joined:7.2f}   {loop / best:5.1f} x less; "
+            f"flush {flush:5.1f} µs per point of {points}"
         )
     best, joined = connector_cpu({}, sampled)[0], connector_cpu({}, sampled, DOOR)[0]
     print(f"{'ot=th and rv on every span':36} {best:7.2f} {joined:7.2f}")
@@ -309,7 +310,8 @@ def main():
         )
         print(f"{'Go collector: receiver, nop':36} {without:7.2f}")
         print(
-            f"{'Go collector: receiver, span_metrics':36} {with_connector:7.2f}   the connector {with_connector - without:.2f}"
+            f"{'Go collector: receiver, span_metrics':36} {with_connector:7.2f}   "
+            f"the connector {with_connector - without:.2f}"
         )
 
 

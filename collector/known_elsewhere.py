@@ -1,6 +1,6 @@
-"""The component types of the OpenTelemetry Collector (core and contrib), so that a message can say that it has what we lack.
+"""The names of the OpenTelemetry Collector's component types (core and contrib).
 
-Only names. A type counts as the same in every spelling (``filelog``, ``file_log``), so underscores are left out here.
+Messages use them to say that the Collector has a component that Tailrace lacks. A type counts as the same in every spelling (``filelog``, ``file_log``), so underscores are left out here.
 
 Source: distributions/otelcol-contrib/manifest.yaml of open-telemetry/opentelemetry-collector-releases, the types from
     each

@@ -33,7 +33,7 @@ class ComponentDescription:
     problem: str = ""
     """Why it cannot be loaded; empty if it can."""
     distribution: str = ""
-    """Name and version of the distribution that provides it (``tailrace 0.1.0``), or of all rivals; empty if unknown."""
+    """Name and version of the distribution that provides it (``tailrace 0.1.0``), or of all rivals; or empty."""
 
     @property
     def is_third_party(self) -> bool:

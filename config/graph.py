@@ -31,7 +31,7 @@ def check_graph(
     for connector_id, (factory, position) in factories[ComponentKind.CONNECTOR].items():
         _check_connector(connector_id, factory, position, service, errors)
     _check_cycles(service, factories, errors)
-    _note_unused(service, factories, warnings)
+    _warn_unused(service, factories, warnings)
     _warn_counting_behind_sampling(service, factories, warnings)
 
 
@@ -168,7 +168,7 @@ def _cycle_from(start: str, edges: Mapping[str, list[tuple[ComponentId, str]]], 
     return []
 
 
-def _note_unused(service: ServiceConfig, factories: Factories, warnings: list[ConfigError]) -> None:
+def _warn_unused(service: ServiceConfig, factories: Factories, warnings: list[ConfigError]) -> None:
     pipelines = service.pipelines.values()
     used = {
         ComponentKind.RECEIVER: {each for pipeline in pipelines for each in pipeline.receivers},
@@ -188,7 +188,7 @@ def _note_unused(service: ServiceConfig, factories: Factories, warnings: list[Co
 
 
 def _warn_counting_behind_sampling(service: ServiceConfig, factories: Factories, warnings: list[ConfigError]) -> None:
-    """Connectors that count items, behind a processor that removes some of them: their results are estimates, or wrong."""
+    """Connectors that count items behind a processor that removes some: their results are estimates, or wrong."""
 
     def having(trait: Trait, ids: Iterable[ComponentId], kind: ComponentKind) -> list[ComponentId]:
         found = ((component_id, factories[kind].get(component_id, (None, None))[0]) for component_id in ids)

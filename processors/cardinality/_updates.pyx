@@ -23,8 +23,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
 from collector.wire.layout cimport (
-    KIND_EMPTY, KIND_STRING, METRIC_EXPONENTIAL_HISTOGRAM, METRIC_GAUGE, METRIC_HISTOGRAM, METRIC_SUM, TEMPORALITY_DELTA,
-    VALUE_INT, AttributeRow, MetricRow, PointRow,
+    KIND_EMPTY, KIND_STRING, METRIC_EXPONENTIAL_HISTOGRAM, METRIC_GAUGE, METRIC_HISTOGRAM, METRIC_SUM,
+    TEMPORALITY_DELTA, VALUE_INT, AttributeRow, MetricRow, PointRow,
 )
 from processors.cardinality._records cimport (
     AHEAD, Accumulator, Source, Update,
