@@ -1,10 +1,10 @@
 """The names of the OpenTelemetry Collector's component types (core and contrib).
 
-Messages use them to say that the Collector has a component that Tailrace lacks. A type counts as the same in every spelling (``filelog``, ``file_log``), so underscores are left out here.
+Messages use them to say that the Collector has a component that Tailrace lacks. A type counts as the same in every
+spelling (``filelog``, ``file_log``), so underscores are left out here.
 
 Source: distributions/otelcol-contrib/manifest.yaml of open-telemetry/opentelemetry-collector-releases, the types from
-    each
-component's metadata.yaml; components that came or went around that version are included.
+each component's metadata.yaml; components that came or went around that version are included.
 """
 
 from collector.api import ComponentKind
