@@ -29,7 +29,7 @@ from ruamel import yaml
 from collector.api import ComponentKind, Factory, Receiver, Settings, Stability
 from collector.cli.demo.platform import Platform
 from collector.cli.run import new_event_loop
-from collector.gpu import acquire
+from collector.gpu import SAMPLERS, SamplerPool
 from collector.model import EMPTY_CONTEXT, Signal
 from collector.registry import Registry
 from collector.service import Service
@@ -162,13 +162,17 @@ class WithSource(Registry):
         )
 
 
+POOL = SamplerPool()
+"""One for all rounds: its ring must know the time of the spans."""
+
+
 def requests() -> dict[Signal, list[bytes]]:
     """The platform's telemetry, encoded beforehand.
 
     The process's GPU sampler runs from here on, so that the ring knows the time of the spans.
     """
     gpu = yaml.YAML(typ="safe").load(PROCESSORS)["processors"]["gpu"]
-    acquire(GpuProcessorConfig.model_validate(gpu), structlog.get_logger())
+    POOL.acquire(GpuProcessorConfig.model_validate(gpu), structlog.get_logger())
     time.sleep(RING_S)
     # so many that most series are known after some batches, as in a service that runs
     platform = Platform(seed=11, users=400)
@@ -186,6 +190,7 @@ async def measured(variant: Variant, bodies: Sequence[bytes]) -> float:
     """CPU seconds per million items of one round, from the first request until the service has stopped."""
     registry = WithSource()
     service = Service(load((f"yaml:{variant.config()}",), (), registry))
+    service._environment.shared[SAMPLERS.name] = POOL
     await service.start()
     door = registry.made[-1].outputs[variant.signal]
     gc.collect()

@@ -1,7 +1,7 @@
 """Samples of this machine's GPUs, for the receiver ``gpu`` and the processor ``gpu``.
 
 ``config``     the configuration keys that both share
-``sampler``    one sampling thread per process and backend; ``acquire`` and ``release``
+``sampler``    one sampling thread per backend, shared through ``SAMPLERS``
 ``ring``       the recent samples of a device, and their aggregates over many time windows at once
 ``backend``    the interface of a source of samples; ``nvml``, ``simulated`` and ``replay`` implement it
 ``processes``  the container and pod of a process that uses a GPU
@@ -22,9 +22,10 @@ from collector.gpu.backend import (
 from collector.gpu.config import GpuSourceConfig, LoadConfig, ReplayConfig, SimulatedConfig
 from collector.gpu.replay import Recorder, record
 from collector.gpu.ring import Ring, RingView, Windows
-from collector.gpu.sampler import Sampler, Snapshot, acquire, make_backend, release
+from collector.gpu.sampler import SAMPLERS, Sampler, SamplerPool, Snapshot, make_backend
 
 __all__ = [
+    "SAMPLERS",
     "THROTTLE_REASONS",
     "Backend",
     "BackendUnavailableError",
@@ -39,11 +40,10 @@ __all__ = [
     "Ring",
     "RingView",
     "Sampler",
+    "SamplerPool",
     "SimulatedConfig",
     "Snapshot",
     "Windows",
-    "acquire",
     "make_backend",
     "record",
-    "release",
 ]

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeVar
 
+from collector.api import Scope, SharedKey
 from collector.gpu.backend import Backend, BackendUnavailableError, Device, LayoutChangedError, Reading
 from collector.gpu.config import GpuSourceConfig
 from collector.gpu.nvml import NvmlBackend
@@ -20,7 +21,7 @@ from collector.gpu.replay import ReplayBackend
 from collector.gpu.ring import Ring, RingView
 from collector.gpu.simulated import SimulatedBackend
 
-__all__ = ["CallHungError", "Caller", "Sampler", "Snapshot", "ThreadCaller", "acquire", "make_backend", "release"]
+__all__ = ["SAMPLERS", "CallHungError", "Caller", "Sampler", "SamplerPool", "Snapshot", "ThreadCaller", "make_backend"]
 
 _T = TypeVar("_T")
 
@@ -345,35 +346,38 @@ def make_backend(config: GpuSourceConfig) -> Backend:
     return NvmlBackend()
 
 
-_samplers: dict[object, Sampler] = {}
-_samplers_lock = threading.Lock()
+class SamplerPool:
+    """The running samplers of one service: one per backend, shared by all components that sample the same devices."""
 
+    def __init__(self) -> None:
+        self._samplers: dict[object, Sampler] = {}
 
-def acquire(config: GpuSourceConfig, log: Any, previous: Sampler | None = None) -> Sampler:
-    """The process's sampler of this backend, running. Pair with :func:`release`.
+    def acquire(self, config: GpuSourceConfig, log: Any, predecessor: Sampler | None = None) -> Sampler:
+        """The sampler of the configured backend, running. Pair with :meth:`release`.
 
-    ``previous`` is the sampler a reload takes over from: if it serves the same backend its history is kept.
-    """
-    key = _key(config)
-    with _samplers_lock:
-        sampler = _samplers.get(key)
+        ``predecessor`` is the sampler of a previous configuration: if it samples the same devices, its history is kept.
+        """
+        key = _key(config)
+        sampler = self._samplers.get(key)
         if sampler is None:
-            inherited = previous.snapshot if previous is not None and previous.key == key else None
-            sampler = _samplers[key] = Sampler(lambda: make_backend(config), config, log, inherited=inherited)
+            is_same = predecessor is not None and predecessor.key == key
+            inherited = predecessor.snapshot if predecessor is not None and is_same else None
+            sampler = self._samplers[key] = Sampler(lambda: make_backend(config), config, log, inherited=inherited)
         sampler.widen(config)
         sampler.users += 1
         if sampler.users == 1:
             sampler.start()
         return sampler
 
-
-def release(sampler: Sampler) -> None:
-    """Stop using a sampler; the last user's release stops it."""
-    with _samplers_lock:
+    def release(self, sampler: Sampler) -> None:
+        """Stop using a sampler; the last user's release stops it."""
         sampler.users -= 1
         if sampler.users == 0:
-            _samplers.pop(sampler.key, None)
+            self._samplers.pop(sampler.key, None)
             sampler.stop()
+
+
+SAMPLERS: Final = SharedKey("gpu.samplers", SamplerPool, scope=Scope.SERVICE)
 
 
 def _key(config: GpuSourceConfig) -> object:

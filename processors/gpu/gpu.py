@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from collector.api import Host, Settings, Transform
-from collector.gpu import Sampler, Snapshot, acquire, release
+from collector.gpu import SAMPLERS, Sampler, Snapshot
 from collector.gpu.telemetry import SamplerMetrics
 from collector.model import Batch, Signal, StringColumn
 from collector.model.arrays import U64, Indices, Mask
@@ -45,6 +45,7 @@ class GpuProcessor(Transform):
         self._given_sampler, self._sampler = sampler, sampler
         self._predecessor: Sampler | None = None
         self._host = host
+        self._samplers = settings.shared.get(SAMPLERS)
         self._is_acquired = False
         self._attribution: Attribution | None = None
         # The last element is for numbers that are not a span kind.
@@ -84,7 +85,7 @@ class GpuProcessor(Transform):
         if self._host is None:
             self._host = HostIdentity.own()
         if self._sampler is None:
-            self._sampler = acquire(self._config, self._log, self._predecessor)
+            self._sampler = self._samplers.acquire(self._config, self._log, self._predecessor)
             self._is_acquired = True
         self._predecessor = None
 
@@ -92,7 +93,7 @@ class GpuProcessor(Transform):
         """Release the sampler."""
         if self._is_acquired and self._sampler is not None:
             self._is_acquired = False
-            release(self._sampler)
+            self._samplers.release(self._sampler)
 
     def transform(self, batch: Batch) -> Batch:
         """The batch with the attributes added; the same object if there is nothing to add."""

@@ -5,7 +5,7 @@ import contextlib
 import socket
 
 from collector.api import ConsumeError, Host, Receiver, Settings
-from collector.gpu import Sampler, Snapshot, acquire, release
+from collector.gpu import SAMPLERS, Sampler, Snapshot
 from collector.gpu.telemetry import SamplerMetrics
 from collector.model import Signal
 from receivers.gpu.config import GpuReceiverConfig
@@ -27,6 +27,7 @@ class GpuReceiver(Receiver):
         """``sampler`` replaces the shared sampler of the process."""
         self._settings, self._config, self._sampler = settings, config, sampler
         self._predecessor: Sampler | None = None
+        self._samplers = settings.shared.get(SAMPLERS)
         self._is_acquired = False
         self._task: asyncio.Task[None] | None = None
         self._metrics = SamplerMetrics(settings.telemetry, self._snapshot)
@@ -48,7 +49,7 @@ class GpuReceiver(Receiver):
     async def start(self, host: Host) -> None:  # noqa: ARG002 - Component's signature
         """Start the sampler, unless a processor has started it, and start sending."""
         if self._sampler is None:
-            self._sampler = acquire(self._config, self._settings.telemetry.log, self._predecessor)
+            self._sampler = self._samplers.acquire(self._config, self._settings.telemetry.log, self._predecessor)
             self._is_acquired = True
         self._predecessor = None
         self._task = asyncio.create_task(self._run(self._sampler), name=f"{self._settings.id} receiver")
@@ -62,7 +63,7 @@ class GpuReceiver(Receiver):
                 await task
         if self._is_acquired and self._sampler is not None:
             self._is_acquired = False
-            release(self._sampler)
+            self._samplers.release(self._sampler)
 
     def _snapshot(self) -> Snapshot | None:
         return None if self._sampler is None else self._sampler.snapshot

@@ -14,8 +14,7 @@ from collector.gpu import (
     LayoutChangedError,
     Reading,
     Sampler,
-    acquire,
-    release,
+    SamplerPool,
 )
 from collector.gpu.sampler import CallHungError, ThreadCaller
 from collector.testing import RecordingLog
@@ -275,33 +274,33 @@ def test_a_reload_inherits_the_history():
 
 def test_components_share_one_sampler():
     """Components share a sampler with the shortest interval; the last release stops it (rule 1)."""
-    log = RecordingLog()
+    log, pool = RecordingLog(), SamplerPool()
     simulated = {"backend": "simulated", "simulated": {"seed": 99}}
-    first = acquire(GpuSourceConfig(**simulated, sample_interval="1s"), log)
-    second = acquire(GpuSourceConfig(**simulated, sample_interval="50ms", ring="20m"), log)
-    other = acquire(GpuSourceConfig(backend="simulated", simulated={"seed": 98}), log)
+    first = pool.acquire(GpuSourceConfig(**simulated, sample_interval="1s"), log)
+    second = pool.acquire(GpuSourceConfig(**simulated, sample_interval="50ms", ring="20m"), log)
+    other = pool.acquire(GpuSourceConfig(backend="simulated", simulated={"seed": 98}), log)
     try:
         assert first is second
         assert other is not first
-        release(first)
+        pool.release(first)
         assert not first._stop.is_set()
         assert (first._interval_s, first._ring_s) == (0.05, 1200.0)
     finally:
-        release(second)
-        release(other)
+        pool.release(second)
+        pool.release(other)
     assert first._stop.is_set()
-    third = acquire(GpuSourceConfig(**simulated), log)
+    third = pool.acquire(GpuSourceConfig(**simulated), log)
     assert third is not first
-    release(third)
+    pool.release(third)
 
 
 def test_auto_never_invents():
     """``auto`` and ``nvml`` share one sampler (rule 3)."""
-    log = RecordingLog()
-    auto, nvml = acquire(GpuSourceConfig(), log), acquire(GpuSourceConfig(backend="nvml"), log)
+    log, pool = RecordingLog(), SamplerPool()
+    auto, nvml = pool.acquire(GpuSourceConfig(), log), pool.acquire(GpuSourceConfig(backend="nvml"), log)
     try:
         assert auto is nvml
         assert auto.snapshot.source == "nvml"
     finally:
-        release(auto)
-        release(nvml)
+        pool.release(auto)
+        pool.release(nvml)
