@@ -1,8 +1,9 @@
 """The base class of every configuration model."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 __all__ = ["ComponentConfig"]
 
@@ -21,3 +22,38 @@ class ComponentConfig(BaseModel):
 
     null_means_default: ClassVar[bool] = True
     """Whether a bare key (``grpc:``) switches this block on with its defaults, instead of being ignored."""
+    replaces_default: ClassVar[bool] = False
+    """Whether a block that the user writes replaces an enclosing component's default of it completely.
+
+    Normally the keys that a partial block leaves out keep the component's own defaults.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_partial_blocks(cls, values: Any) -> Any:
+        """``values`` with this component's own defaults for the keys that its partial blocks leave out."""
+        if not isinstance(values, Mapping):
+            return values
+        completed = dict(values)
+        for name, field in cls.model_fields.items():
+            key = field.alias if field.alias in completed else name
+            if isinstance(field.default, ComponentConfig) and isinstance(completed.get(key), Mapping):
+                completed[key] = _completed(completed[key], field.default)
+        return completed
+
+
+def _completed(block: Mapping[str, Any], default: ComponentConfig) -> Mapping[str, Any]:
+    """``block`` with what ``default`` sets explicitly, at every depth."""
+    if default.replaces_default:
+        return block
+    completed = dict(block)
+    written = default.model_dump(by_alias=True, exclude_unset=True)  # as a user would write it
+    for name in default.model_fields_set:
+        alias = type(default).model_fields[name].alias or name
+        key = name if name in completed else alias
+        value = getattr(default, name)
+        if key not in completed:
+            completed[key] = written[alias]
+        elif isinstance(value, ComponentConfig) and isinstance(completed[key], Mapping):
+            completed[key] = _completed(completed[key], value)
+    return completed

@@ -14,6 +14,7 @@ class TLSClientConfig(ComponentConfig):
     """TLS settings of a client."""
 
     null_means_default: ClassVar[bool] = False
+    replaces_default: ClassVar[bool] = True  # a user's certificate must not inherit ``insecure: true``
 
     insecure: bool = False
     """Do not use TLS, unless a ca_file is given. Has no effect over HTTP, where the scheme of the URL decides."""
