@@ -19,6 +19,7 @@ from config.model import LogSampling, LogsTelemetry
 __all__ = ["Sampler", "logging_to"]
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
+_METHOD_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "warn": logging.WARNING}
 _MAX_SAMPLED_MESSAGES = 4096
 
 
@@ -46,13 +47,25 @@ class Sampler:
         raise structlog.DropEvent
 
 
-class _Guarded:
-    """A chain of processors whose fault costs a log line its fields, but never reaches the code that logs."""
+class _OwnLog:
+    """What every logger of the process writes through, so that a reload can change it for loggers that exist already.
 
-    def __init__(self, processors: Sequence[structlog.typing.Processor]) -> None:
-        self._processors = tuple(processors)
+    It is structlog's only processor and its output. A fault in a processor costs a line its fields, but never reaches
+    the code that logs.
+    """
+
+    def __init__(self) -> None:
+        self._level = logging.INFO
+        self._processors: tuple[structlog.typing.Processor, ...] = ()
+        self._writer: LogWriter | None = None
+
+    def use(self, level: int, processors: Sequence[structlog.typing.Processor], writer: LogWriter) -> None:
+        """Write like this from now on."""
+        self._level, self._processors, self._writer = level, tuple(processors), writer
 
     def __call__(self, logger: Any, method: str, event: structlog.typing.EventDict) -> Any:
+        if _METHOD_LEVELS.get(method, logging.ERROR) < self._level:
+            raise structlog.DropEvent
         sentence = event.get("event")
         result: Any = event
         try:
@@ -63,6 +76,12 @@ class _Guarded:
         except Exception as error:  # noqa: BLE001 - logging must not affect the data
             return f"level={method} msg={sentence!r} log_error={type(error).__name__}"
         return result
+
+    def write(self, text: str) -> int:
+        return len(text) if self._writer is None else self._writer.write(text)
+
+    def flush(self) -> None:
+        """Nothing: the writer's thread writes at once."""
 
 
 class _Forward(logging.Handler):
@@ -128,14 +147,45 @@ def _processors(config: LogsTelemetry, *, coloured: bool) -> list[structlog.typi
 
 
 @contextlib.contextmanager
-def logging_to(config: LogsTelemetry) -> Iterator[None]:
-    """Configure logging for as long as the context is open.
+def logging_to(config: LogsTelemetry) -> Iterator[Callable[[LogsTelemetry], None]]:
+    """Configure logging for as long as the context is open; the context's value changes the configuration meanwhile.
 
     Lines are written by a thread (:class:`LogWriter`): an output that fails or blocks does not affect the service.
 
     Raises:
         OSError: an output cannot be opened.
     """
+    previous = structlog.get_config()
+    own_log, handler, root = _OwnLog(), _Forward(), logging.getLogger()
+    previous_level = root.level
+    with contextlib.ExitStack() as stack:
+        outputs = stack.enter_context(contextlib.ExitStack())
+
+        def configure(new: LogsTelemetry) -> None:
+            nonlocal outputs
+            opened = _open(new, own_log)  # before the old outputs are closed: they stay if this fails
+            root.setLevel(max(logging.WARNING, _LEVELS[new.level]))
+            closing, outputs = outputs, stack.enter_context(opened)
+            closing.close()
+
+        configure(config)
+        structlog.configure(
+            processors=[own_log],
+            wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+            logger_factory=structlog.WriteLoggerFactory(file=own_log),  # type: ignore[arg-type]
+            cache_logger_on_first_use=False,
+        )
+        root.addHandler(handler)
+        try:
+            yield configure
+        finally:
+            root.removeHandler(handler)
+            root.setLevel(previous_level)
+            structlog.configure(**previous)
+
+
+def _open(config: LogsTelemetry, own_log: _OwnLog) -> contextlib.ExitStack:
+    """Let ``own_log`` write as configured. Closing the result writes what is queued and closes the files."""
     with contextlib.ExitStack() as stack:
         streams: list[IO[str]] = []
         for path in config.output_paths:
@@ -147,21 +197,5 @@ def logging_to(config: LogsTelemetry) -> Iterator[None]:
         coloured = len(streams) == 1 and streams[0].isatty()
         writer = LogWriter(streams, lost_line=_lost_line(config))
         stack.callback(writer.close)  # before the files are closed
-        previous = structlog.get_config()
-        structlog.configure(
-            processors=[_Guarded(_processors(config, coloured=coloured))],
-            wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[config.level]),
-            logger_factory=structlog.WriteLoggerFactory(file=writer),  # type: ignore[arg-type]
-            cache_logger_on_first_use=False,
-        )
-        handler = _Forward()
-        root = logging.getLogger()
-        previous_level = root.level
-        root.addHandler(handler)
-        root.setLevel(max(logging.WARNING, _LEVELS[config.level]))
-        try:
-            yield
-        finally:
-            root.removeHandler(handler)
-            root.setLevel(previous_level)
-            structlog.configure(**previous)
+        own_log.use(_LEVELS[config.level], _processors(config, coloured=coloured), writer)
+        return stack.pop_all()

@@ -12,7 +12,7 @@ from collector.cli._options import config_options, fail, load_or_fail
 from collector.registry import Registry, check_top_level_names
 from collector.service import Service, StartError
 from config.load import load
-from config.model import Config
+from config.model import Config, LogsTelemetry
 
 __all__ = ["command", "new_event_loop", "serve"]
 
@@ -27,9 +27,14 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-async def serve(config: Config, load: Callable[[], Config] | None = None) -> None:
+async def serve(
+    config: Config,
+    load: Callable[[], Config] | None = None,
+    configure_logs: Callable[[LogsTelemetry], None] | None = None,
+) -> None:
     """Run the service until it is stopped, then flush its data. ``load`` reads the configuration for a reload."""
-    service = Service(config, load=load)
+    service = Service(config, load=load, configure_logs=configure_logs)
+    service.handle_signals()
     try:
         await service.start()
         await service.run_until_stopped()
@@ -40,13 +45,13 @@ async def serve(config: Config, load: Callable[[], Config] | None = None) -> Non
 def run(config: Config, load: Callable[[], Config] | None = None) -> int:
     """Serve ``config`` and return the exit code."""
     try:
-        with logging_to(config.service.telemetry.logs):
+        with logging_to(config.service.telemetry.logs) as configure_logs:
             log = structlog.get_logger("tailrace")
             for warning in config.warnings:
                 log.warning("the configuration has a warning", warning=str(warning))
             try:
                 with asyncio.Runner(loop_factory=new_event_loop) as runner:
-                    runner.run(serve(config, load))
+                    runner.run(serve(config, load, configure_logs))
             except KeyboardInterrupt:
                 return 130
             except (StartError, OSError) as exc:

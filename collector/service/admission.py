@@ -14,12 +14,15 @@ from types import TracebackType
 from typing import Any
 
 import psutil
+import structlog
 
-from collector.api import Clock, RetryableError
+from collector.api import Clock, HealthCheck, RetryableError
 from collector.service import memory
 
 __all__ = ["DEFAULT_SHARE", "ServiceAdmission"]
 
+_LOG_INTERVAL_S = 10.0
+_UNHEALTHY_AFTER_S = 60.0  # of refusing without a pause; shorter peaks are what the limit is for
 DEFAULT_SHARE = 0.5  # of the available memory, if no memory_limiter is configured
 _RETRY_AFTER_S = 1.0
 
@@ -28,9 +31,16 @@ class ServiceAdmission:
     """An :class:`collector.api.Admission`."""
 
     def __init__(
-        self, clock: Clock, *, available_bytes: int | None = None, rss: Callable[[], int] | None = None
+        self,
+        clock: Clock,
+        *,
+        available_bytes: int | None = None,
+        rss: Callable[[], int] | None = None,
+        log: Any = None,
     ) -> None:
         self._clock = clock
+        self._log = log or structlog.get_logger()
+        self._log_next_s = self._refused_since_s = self._refused_last_s = float("-inf")
         self._available_bytes = memory.available_bytes() if available_bytes is None else available_bytes
         self._soft_bytes = self._hard_bytes = int(self._available_bytes * DEFAULT_SHARE)
         self._rss_soft_bytes = self._rss_hard_bytes = 0
@@ -157,7 +167,38 @@ class ServiceAdmission:
             self._collect(self._gc_interval_hard_s)
         elif self.rss_bytes > self._rss_soft_bytes:
             self._collect(self._gc_interval_soft_s)
-        self._is_rss_high = self.rss_bytes > self._rss_soft_bytes
+        was_high, self._is_rss_high = self._is_rss_high, self.rss_bytes > self._rss_soft_bytes
+        if was_high and not self._is_rss_high:
+            self._log.info("the process's memory is below its limit again; requests are accepted", **self._state())
+
+    def health(self) -> HealthCheck:
+        """Whether requests are refused; unhealthy if that has lasted for a minute."""
+        now_s = self._clock.monotonic_s()
+        if now_s - self._refused_last_s > _LOG_INTERVAL_S:
+            return HealthCheck("memory", healthy=True)
+        refusing_s = now_s - self._refused_since_s
+        message = f"requests have been refused for {refusing_s:.0f} s because of the memory limit"
+        return HealthCheck("memory", healthy=refusing_s < _UNHEALTHY_AFTER_S, message=message)
+
+    def _state(self) -> dict[str, int]:
+        return {
+            "rss_bytes": self.rss_bytes,
+            "rss_limit_bytes": self._rss_soft_bytes,
+            "held_bytes": self.used_bytes,
+            "held_limit_bytes": self._soft_bytes,
+        }
+
+    def _note_refusal(self) -> None:
+        """Log it, at most every ten seconds, and remember since when requests are refused."""
+        now_s = self._clock.monotonic_s()
+        if now_s - self._refused_last_s > _LOG_INTERVAL_S:
+            self._refused_since_s = now_s
+        self._refused_last_s = now_s
+        if now_s >= self._log_next_s:
+            self._log_next_s = now_s + _LOG_INTERVAL_S
+            self._log.warning(
+                "requests are refused because of the memory limit", refused_requests=self.refused_count, **self._state()
+            )
 
     def _collect(self, min_interval_s: float) -> None:
         now = self._clock.monotonic_s()
@@ -169,6 +210,7 @@ class ServiceAdmission:
 
     def _refuse(self, size_bytes: int) -> None:
         self.refused_count += 1
+        self._note_refusal()
         if self._is_rss_high:
             message = f"the process uses {self.rss_bytes} bytes of memory; its limit is {self._rss_soft_bytes}"
         else:

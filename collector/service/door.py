@@ -20,6 +20,7 @@ __all__ = ["MAX_BYTES", "MAX_ITEMS", "Door"]
 
 MAX_BYTES: Final = 2 * 1024 * 1024
 MAX_ITEMS: Final = 8192  # the batch processor's default size
+_RETRY_AFTER_S: Final = 1.0  # a queue that drains has room again after about this long
 _Pending = Coroutine[Any, Any, None]
 """The part of a delivery that must be awaited."""
 
@@ -294,11 +295,15 @@ class Door:
         """
         for edge in self._blocking:
             if not edge.has_room(batch):
-                return RetryableError("the queue of an exporter with block_on_overflow is full", reason="queue_full")
+                return _full("the queue of an exporter with block_on_overflow is full")
         for edge in self._exporters:
             if edge.has_room(batch):
                 return None
-        return RetryableError("the queues of all exporters are full", reason="queue_full") if self._exporters else None
+        return _full("the queues of all exporters are full") if self._exporters else None
+
+
+def _full(message: str) -> RetryableError:
+    return RetryableError(message, reason="queue_full", retry_after_s=_RETRY_AFTER_S)
 
 
 async def _counted(remainder: _Pending, item_count: int, entry: Entry) -> None:

@@ -14,6 +14,7 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -27,7 +28,7 @@ from collector.service.host import AdminHandler, ComponentHost, host_name
 from collector.service.ledger import Ledger
 from collector.service.process import SystemClock, raise_malloc_thresholds
 from collector.service.telemetry import ServiceTelemetry
-from config.model import Config
+from config.model import Config, LogsTelemetry
 
 __all__ = ["SHUTDOWN_TIMEOUT_S", "Service"]
 
@@ -48,23 +49,27 @@ class Service:
         config: Config,
         *,
         load: Callable[[], Config] | None = None,
+        configure_logs: Callable[[LogsTelemetry], None] | None = None,
         clock: Clock | None = None,
         shutdown_timeout_s: float = SHUTDOWN_TIMEOUT_S,
     ) -> None:
-        """``load`` reads the configuration again on SIGHUP, which is ignored without it."""
+        """``load`` reads the configuration again on SIGHUP, which is ignored without it.
+
+        ``configure_logs`` is called when a reload changes ``service::telemetry::logs``.
+        """
+        self._configure_logs = configure_logs
         self._load = load
         self._clock = clock or SystemClock()
         self._shutdown_timeout_s = shutdown_timeout_s
         self.version = _version()
-        self.instance_id = _instance_id(config)
+        self.instance_id = _configured_instance_id(config) or str(uuid.uuid4())  # as the Collector does
         self.ledger = Ledger()
-        service_name = config.service.telemetry.resource_attributes().get("service.name") or "tailrace"
         self.telemetry = ServiceTelemetry(
             ledger=self.ledger,
             clock=self._clock,
             version=self.version,
             instance_id=self.instance_id,
-            service_name=service_name,
+            service_name=_service_name(config),
         )
         self.admission = ServiceAdmission(self._clock)
         self._environment = Environment(
@@ -106,14 +111,15 @@ class Service:
         raise_malloc_thresholds()
         self._register_metrics()
         self._is_started = True
-        try:
-            await self._start_admin()
-            await self._start_graph(self._graph)
-        except BaseException:
-            await self._end(self._graph, self._deadline_s())
-            await self._stop_admin()
-            self._is_shut_down = True
-            raise
+        async with self._reload_lock:  # a reload that is requested meanwhile comes after the start
+            try:
+                self._admin = await self._start_admin(self.config)
+                await self._start_graph(self._graph)
+            except BaseException:
+                await self._end(self._graph, self._deadline_s())
+                await self._stop_admin()
+                self._is_shut_down = True
+                raise
         self._watch = asyncio.ensure_future(self.admission.watch())
         gc.collect()
         gc.freeze()  # modules and configuration live as long as the process; full collections need not visit them
@@ -125,14 +131,17 @@ class Service:
             admin_port=self.admin_port,
         )
 
-    async def run_until_stopped(self) -> None:
-        """Return on SIGTERM, SIGINT or ``stop``. SIGHUP reloads. A second signal cuts the drain short."""
+    def handle_signals(self) -> None:
+        """Stop on SIGTERM and SIGINT, reload on SIGHUP. Call it before ``start``: unhandled signals end the process."""
         loop = asyncio.get_running_loop()
         for number, hook in ((signal.SIGTERM, self.stop), (signal.SIGINT, self.stop), (signal.SIGHUP, self._on_hangup)):
             # Not available on this platform, or not in the main thread.
             with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
                 loop.add_signal_handler(number, hook)
-        # The handlers stay in place while draining, so that a second signal is noticed.
+
+    async def run_until_stopped(self) -> None:
+        """Return after ``stop`` or its signals. The handlers stay: a second signal cuts the drain short."""
+        self.handle_signals()
         await self._stop.wait()
         self._log.info("stopping; receivers close first, then everything drains", at_most_s=self._shutdown_timeout_s)
 
@@ -188,32 +197,44 @@ class Service:
                     "the new configuration cannot be built; the previous one keeps running", error=str(error)
                 )
                 return False
+            try:
+                admin = await self._replacing_admin(config)
+            except StartError as error:
+                self._log.error(
+                    "the new configuration cannot be started; the previous one keeps running", error=str(error)
+                )
+                return False
             old, self._is_ready = self._graph, False
             states = collect_states(old, planned, self._log)
+            self.instance_id = _configured_instance_id(config) or self.instance_id
+            environment = replace(self._environment, instance_id=self.instance_id)
             await self._end(old, self._deadline_s(), states)
             self.admission.reset_limits()
-            for candidate in (config, old.config):
+            for candidate, used in ((config, environment), (old.config, self._environment)):
                 try:
-                    await self._replace(candidate, states, old)
+                    await self._replace(candidate, states, old, used)
                 except Exception as error:  # noqa: BLE001 - whatever a component raises, the process continues
                     self._log.error("a configuration cannot be started", error=str(error), is_new=candidate is config)
                     continue
                 self._is_ready = True
                 if candidate is config:
+                    await self._apply_telemetry(config, old.config, admin)
                     self._log.info("the new configuration is running")
                 else:
+                    await _stop(admin)
                     self._log.warning("rolled back to the previous configuration")
                 return candidate is config
+            await _stop(admin)
             self._log.error("neither the new nor the previous configuration can be started; send another one")
             return False
 
-    async def _replace(self, config: Config, states: States, fallback: Graph) -> None:
+    async def _replace(self, config: Config, states: States, fallback: Graph, environment: Environment) -> None:
         """Run ``config``, continuing from ``states``.
 
         If it cannot be started, ``states`` is what ``fallback`` continues from.
         """
         old = self._graph
-        self._graph = graph = build(config, self._environment)
+        self._graph = graph = build(config, environment)
         try:
             pass_states(graph, states, self._log)
             await self._start_graph(graph)
@@ -322,23 +343,43 @@ class Service:
 
     # Admin, health, metrics.
 
-    async def _start_admin(self) -> None:
-        endpoint = self.config.service.telemetry.metrics.endpoint()
+    async def _start_admin(self, config: Config) -> AdminServer | None:
+        endpoint = config.service.telemetry.metrics.endpoint()
         if endpoint is None:
-            return
-        self._admin = AdminServer(
-            ComponentHost(self, {}), self.telemetry, self.ledger, self._routes, version=self.version
-        )
+            return None
+        admin = AdminServer(ComponentHost(self, {}), self.telemetry, self.ledger, self._routes, version=self.version)
         try:
-            await self._admin.start(*endpoint)
+            await admin.start(*endpoint)
         except OSError as error:
-            self._admin = None
             raise StartError(error.strerror or str(error)) from error
+        return admin
 
     async def _stop_admin(self) -> None:
-        if self._admin is not None:
-            await self._admin.stop()
-            self._admin = None
+        admin, self._admin = self._admin, None
+        await _stop(admin)
+
+    async def _replacing_admin(self, config: Config) -> AdminServer | None:
+        """The admin server for ``config`` if it listens elsewhere than the present one; it serves beside that for now.
+
+        Raises:
+            StartError: the new address cannot be used.
+        """
+        if config.service.telemetry.metrics.endpoint() == self.config.service.telemetry.metrics.endpoint():
+            return None
+        return await self._start_admin(config)
+
+    async def _apply_telemetry(self, config: Config, previous: Config, admin: AdminServer | None) -> None:
+        """Apply what a reload has changed in ``service::telemetry``."""
+        new, old = config.service.telemetry, previous.service.telemetry
+        if new.metrics.endpoint() != old.metrics.endpoint():
+            replaced, self._admin = self._admin, admin
+            await _stop(replaced)
+        if new.logs != old.logs and self._configure_logs is not None:
+            try:
+                self._configure_logs(new.logs)
+            except OSError as error:
+                self._log.error("service::telemetry::logs cannot be applied; the log stays as it was", error=str(error))
+        self.telemetry.identify(instance_id=self.instance_id, service_name=_service_name(config))
 
     def _routes(self) -> Mapping[str, Sequence[AdminHandler]]:
         routes: dict[str, list[AdminHandler]] = {}
@@ -350,6 +391,9 @@ class Service:
     def health(self) -> list[HealthCheck]:
         """The checks of the service, of components that reported a problem, and those that components registered."""
         checks = [HealthCheck("service", self._is_ready, "" if self._is_ready else "starting or stopping")]
+        memory = self.admission.health()
+        if memory.message:
+            checks.append(memory)
         for name, host in self._hosts.items():
             if host.status not in {Status.OK, Status.STARTING}:
                 checks.append(HealthCheck(name, host.status in _HEALTHY, f"{host.status}: {host.message}".rstrip(": ")))
@@ -395,7 +439,15 @@ def _version() -> str:
         return "0.0.0"
 
 
-def _instance_id(config: Config) -> str:
-    """``service.instance.id`` of ``service.telemetry.resource``, else a new one, as the Collector does."""
-    configured = config.service.telemetry.resource_attributes().get("service.instance.id")
-    return configured or str(uuid.uuid4())
+async def _stop(admin: AdminServer | None) -> None:
+    if admin is not None:
+        await admin.stop()
+
+
+def _service_name(config: Config) -> str:
+    return config.service.telemetry.resource_attributes().get("service.name") or "tailrace"
+
+
+def _configured_instance_id(config: Config) -> str:
+    """``service.instance.id`` of ``service.telemetry.resource``; empty if it is not configured."""
+    return config.service.telemetry.resource_attributes().get("service.instance.id") or ""

@@ -140,12 +140,21 @@ class ServiceTelemetry:
         self.ledger = ledger
         self._clock = clock
         self._started_s = clock.monotonic_s()
-        self._identity = {"service_instance_id": instance_id, "service_name": service_name, "service_version": version}
+        self._version = version
+        self.identify(instance_id=instance_id, service_name=service_name)
         self._families: dict[str, _Family] = {}
         self._components: dict[tuple[ComponentKind, ComponentId, str], ComponentTelemetry] = {}
         self._process = psutil.Process()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
+
+    def identify(self, *, instance_id: str, service_name: str) -> None:
+        """Set what ``target_info`` says; a reload may change it."""
+        self._identity = {
+            "service_instance_id": instance_id,
+            "service_name": service_name,
+            "service_version": self._version,
+        }
 
     def component(self, kind: ComponentKind, component_id: ComponentId, pipeline: str = "") -> "ComponentTelemetry":
         """The telemetry of one component (processors: in one pipeline). A reload gets the same object."""

@@ -349,3 +349,75 @@ async def test_a_taken_admin_port_is_named_with_its_owner_and_key(world):
         with pytest.raises(StartError, match=rf"service::telemetry::metrics::address.*pid {os.getpid()}"):
             await service.start()
     assert not any(line.startswith("start") for line in world.log)
+
+
+async def get_text(url):
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        return await answer.text()
+
+
+async def test_a_reload_applies_a_changed_metrics_address_and_identity(world):
+    """The page moves to the new port, and target_info has the new name and instance."""
+    old_port, new_port = free_port(), free_port()
+    async with world.running(FINE, metrics=f'address: "127.0.0.1:{old_port}"') as service:
+        metrics = f'address: "127.0.0.1:{new_port}"'
+        config = world.config(FINE, metrics=f"{metrics}}}, resource: {{service.name: renamed, service.instance.id: me")
+        assert await service.reload(config)
+        assert service.admin_port == new_port
+        assert service.instance_id == "me"
+        text = await get_text(f"http://127.0.0.1:{new_port}/metrics")
+        assert 'service_name="renamed"' in text
+        assert 'service_instance_id="me"' in text
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await get_text(f"http://127.0.0.1:{old_port}/metrics")
+
+
+async def test_a_reload_to_a_metrics_address_in_use_stops_nothing(world):
+    """The address is tried before the running graph is touched."""
+    port = free_port()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        busy = taken.getsockname()[1]
+        async with world.running(FINE, metrics=f'address: "127.0.0.1:{port}"') as service:
+            before = list(world.log)
+            assert not await service.reload(world.config(FINE, metrics=f'address: "127.0.0.1:{busy}"'))
+            assert world.log == before
+            assert service.ready()
+            assert service.admin_port == port
+
+
+async def test_a_reload_passes_changed_log_settings_on(world):
+    """The command-line program owns the log; the service tells it what has changed."""
+    applied = []
+    service = world.service(FINE, configure_logs=applied.append)
+    await service.start()
+    config = world.config(FINE, metrics="level: none}, logs: {level: debug")
+    assert await service.reload(config)
+    assert await service.reload(config)
+    await service.shutdown()
+    assert [logs.level for logs in applied] == ["debug"]
+
+
+async def test_a_reload_requested_during_the_start_comes_after_it(world):
+    """SIGHUP while components start neither ends the process nor is lost."""
+    started, release = asyncio.Event(), asyncio.Event()
+    service = world.service(FINE, load=lambda: world.config(FINE))
+    target = world.target()
+    inner = target.start
+
+    async def slow(host):
+        started.set()
+        await release.wait()
+        await inner(host)
+
+    target.start = slow
+    starting = asyncio.ensure_future(service.start())
+    await started.wait()
+    service._on_hangup()
+    await asyncio.sleep(0)
+    assert not service.ready()
+    release.set()
+    await starting
+    await eventually(lambda: world.target() is not target and service.ready())
+    await service.shutdown()

@@ -55,7 +55,7 @@ class FakeService:
     fail_in = ""
     error: Exception = ValueError("nothing")
 
-    def __init__(self, config, load=None):
+    def __init__(self, config, load=None, configure_logs=None):
         self.config = config
         type(self).load = load
         self._step("init")
@@ -64,6 +64,9 @@ class FakeService:
         type(self).calls.append(name)
         if type(self).fail_in == name:
             raise type(self).error
+
+    def handle_signals(self):
+        pass
 
     async def start(self):
         self._step("start")

@@ -108,3 +108,42 @@ def test_sampling_is_on_by_default(tmp_path):
     assert len(written(tmp_path, storm).splitlines()) == 10
     (tmp_path / "log").unlink()
     assert len(written(tmp_path, storm, sampling={"enabled": False}).splitlines()) == 50
+
+
+def test_a_reload_changes_loggers_that_exist_already(tmp_path):
+    """Level, encoding and outputs, also of loggers that components have bound."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    with logging_to(LogsTelemetry.model_validate({"output_paths": [str(first)]})) as configure:
+        bound = structlog.get_logger("t").bind(exporter="x")
+        bound.info("one")
+        bound.debug("hidden")
+        configure(LogsTelemetry.model_validate({"output_paths": [str(second)], "level": "debug", "encoding": "json"}))
+        bound.debug("two")
+    assert "one" in first.read_text()
+    assert "hidden" not in first.read_text()
+    line = json.loads(second.read_text())
+    assert (line["msg"], line["exporter"]) == ("two", "x")
+
+
+def test_outputs_that_cannot_be_opened_leave_the_log_as_it_was(tmp_path):
+    """The caller learns of it, and lines are still written."""
+    path = tmp_path / "log"
+    with logging_to(LogsTelemetry.model_validate({"output_paths": [str(path)]})) as configure:
+        with pytest.raises(OSError, match="nowhere"):
+            configure(LogsTelemetry.model_validate({"output_paths": [str(tmp_path / "nowhere/log")]}))
+        structlog.get_logger("t").info("still here")
+    assert "still here" in path.read_text()
+
+
+def test_a_field_that_cannot_be_rendered_costs_only_its_line(tmp_path):
+    """The code that logs does not see the error."""
+
+    class Bad:
+        def __repr__(self):
+            raise RuntimeError("no")
+
+        __str__ = __repr__
+
+    text = written(tmp_path, lambda logger: (logger.info("bad", field=Bad()), logger.info("good")), encoding="json")
+    assert "log_error=RuntimeError" in text.splitlines()[0]
+    assert json.loads(text.splitlines()[1])["msg"] == "good"

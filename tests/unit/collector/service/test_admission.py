@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from collector.api import RetryableError
+from collector.api import HealthCheck, RetryableError
 from collector.service import admission as module
 from collector.service.admission import ServiceAdmission
-from collector.testing import FakeClock
+from collector.testing import FakeClock, RecordingLog
 
 
 def make(rss=lambda: 0, available=1000) -> ServiceAdmission:
@@ -109,3 +109,37 @@ def test_a_containers_limit_is_what_the_default_budget_is_a_share_of(monkeypatch
     """How the limit is found is collector.service.memory's, as for memory_limiter."""
     monkeypatch.setattr(module.memory, "available_bytes", lambda: 1048576)
     assert ServiceAdmission(FakeClock()).soft_bytes == 1048576 * module.DEFAULT_SHARE
+
+
+def test_refusals_are_logged_and_shown_by_health():
+    """At most one line in ten seconds; after a minute of refusals without a pause the check fails."""
+    clock, log = FakeClock(), RecordingLog()
+    admission = ServiceAdmission(clock, available_bytes=1000, rss=lambda: 0, log=log)
+    assert admission.health().healthy
+    assert not admission.health().message
+    for _ in range(14):
+        for _ in range(3):
+            with pytest.raises(RetryableError):
+                admission.reserve(10_000)
+        clock.move(5)
+    events = log.of_level("warning")
+    assert len(events) == 7
+    assert events[0].fields["held_limit_bytes"] == 500
+    assert not admission.health().healthy
+    assert "refused for 70 s" in admission.health().message
+    clock.move(11)
+    assert admission.health() == HealthCheck("memory", healthy=True)
+
+
+def test_the_end_of_a_memory_shortage_is_logged():
+    """When the process's memory is below its limit again."""
+    clock, log, rss = FakeClock(), RecordingLog(), [2000]
+    admission = ServiceAdmission(clock, available_bytes=10_000, rss=lambda: rss[0], log=log)
+    admission.limit(soft_bytes=1000, hard_bytes=1500)
+    admission.check()
+    with pytest.raises(RetryableError):
+        admission.reserve(1)
+    rss[0] = 500
+    admission.check()
+    admission.check()
+    assert len(log.of_level("info")) == 1
