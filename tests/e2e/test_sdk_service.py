@@ -145,7 +145,7 @@ def seen_by_loki(loki, name, until):
     assert until(lambda: len(lines()) == GOOD + FAILING), lines()
     found = lines()
     assert sorted(line for _, line in found if "shard" in line) == [
-        f"the shard of document {500 + each} is gone" for each in range(FAILING)
+        f"the shard of document {500 + each} is unavailable" for each in range(FAILING)
     ]
     assert sum(line.startswith("embedded ") for _, line in found) == GOOD
     assert len({labels["trace_id"] for labels, _ in found}) == GOOD + FAILING
