@@ -102,7 +102,9 @@ class MatchConfig(ComponentConfig):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not self.given():
-            raise ValueError("no property to match is given; give at least one, for example 'attributes' or 'services'")
+            raise ValueError(
+                "nothing to match is configured; set at least one property, for example 'attributes' or 'services'"
+            )
         if self.match_type == "regexp":
             for name in ("services", "span_names", "span_kinds", "log_bodies", "log_severity_texts", "metric_names"):
                 for pattern in getattr(self, name):
@@ -111,7 +113,7 @@ class MatchConfig(ComponentConfig):
                 if match.value is not None:
                     if not isinstance(match.value, str):
                         raise ValueError(
-                            f"the value of {match.key!r} must be a text with match_type: regexp, not {match.value!r}"
+                            f"the value of {match.key!r} must be a string with match_type: regexp, got {match.value!r}"
                         )
                     compile_pattern(match.value)
             for library in self.libraries:
@@ -122,7 +124,7 @@ class MatchConfig(ComponentConfig):
             for kind in self.span_kinds:
                 if kind not in allowed:
                     raise ValueError(
-                        f"span_kinds: {kind!r} is not a span kind; expected one of {', '.join(sorted(allowed))}"
+                        f"span_kinds: {kind!r} is not a valid span kind; expected one of {', '.join(sorted(allowed))}"
                     )
         return self
 
@@ -162,7 +164,7 @@ def _rules(config: MatchConfig | None, signal: Signal, section: str) -> list[_Ru
         return []
     for name in config.given():
         if name not in _ALLOWED[signal]:
-            raise ValueError(f"{section}: {name} does not exist for {signal}; expected {', '.join(_ALLOWED[signal])}")
+            raise ValueError(f"{section}: {name} cannot be used for {signal}; expected {', '.join(_ALLOWED[signal])}")
     text = _text_test(config.match_type)
     rules: list[_Rule] = []
     if config.services:

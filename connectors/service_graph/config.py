@@ -73,7 +73,7 @@ class ServiceGraphConfig(ComponentConfig):
         for name in ("dimensions", "virtual_node_peer_attributes", "database_name_attributes"):
             keys = getattr(self, name)
             if len(set(keys)) < len(keys):
-                raise ValueError(f"{name} names an attribute twice: {list(keys)}")
+                raise ValueError(f"{name} lists an attribute twice: {list(keys)}")
         return self
 
     @property

@@ -66,7 +66,7 @@ class Dimension(ComponentConfig):
     @model_validator(mode="after")
     def _one_of(self) -> Self:
         if bool(self.name) == bool(self.glob):
-            raise ValueError("a dimension needs exactly one of name and glob")
+            raise ValueError("a dimension must have exactly one of name and glob")
         if self.glob:
             if self.default is not None:
                 raise ValueError(f"glob {self.glob!r}: default can only be used together with name")
@@ -252,7 +252,7 @@ class SpanMetricsConfig(ComponentConfig):
         if not http and self.status_label != "status":
             raise ValueError("status_label has no effect without names: http")
         if len(set(self.kinds)) != len(self.kinds):
-            raise ValueError(f"kinds: {list(self.kinds)} names a kind twice")
+            raise ValueError(f"kinds: {list(self.kinds)} lists a kind twice")
         known = (*self.own_dimensions, INSTANCE)
         for name in self.exclude_dimensions:
             if name not in known:

@@ -18,7 +18,7 @@ def _permissions(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"0{value:o}"
     if isinstance(value, str) and not _OCTAL.match(value):
-        raise ValueError(f"{value!r} is not a file mode; expected octal digits, for example 0755")
+        raise ValueError(f"{value!r} is not a valid file mode; expected octal digits, for example 0755")
     return value
 
 

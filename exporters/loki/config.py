@@ -26,12 +26,13 @@ def _label_names(labels: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...
     for name in labels:
         if not _LABEL_NAME.match(name) or name.startswith("__"):
             raise ValueError(
-                f"labels: {name!r} is not a label name; expected letters, digits and underscores, not starting with a"
-                " digit or two underscores"
+                f"labels: {name!r} is not a valid label name; expected letters, digits and underscores, "
+                "without a digit or two underscores at the start"
             )
     if len(labels) > _LABELS_MAX - 1:
         raise ValueError(
-            f"labels: {len(labels)} labels are too many; Loki accepts {_LABELS_MAX} per stream, the level included"
+            f"labels: expected at most {_LABELS_MAX - 1} labels (Loki accepts {_LABELS_MAX} per stream, including "
+            f"the level label), got {len(labels)}"
         )
     return labels
 
@@ -96,7 +97,7 @@ class LokiConfig(HTTPClientConfig, ExporterConfig):
         for name in self.static_labels:
             if not _LABEL_NAME.match(name):
                 raise ValueError(
-                    f"static_labels: {name!r} is not a label name; expected letters, digits and underscores"
+                    f"static_labels: {name!r} is not a valid label name; expected letters, digits and underscores"
                 )
         return self
 

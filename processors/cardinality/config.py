@@ -169,7 +169,7 @@ class CardinalityConfig(ComponentConfig):
                 "group by service.name, or copy the id to an attribute with another name"
             )
         if len(set(value)) < len(value):
-            raise ValueError(f"{list(value)} names an attribute twice")
+            raise ValueError(f"{list(value)} lists an attribute twice")
         return value
 
     @model_validator(mode="after")
@@ -178,11 +178,12 @@ class CardinalityConfig(ComponentConfig):
         for rule in self.attributes:
             for key in rule.keys:
                 if key in seen:
-                    raise ValueError(f"attributes: {key!r} is in two rules; remove it from one")
+                    raise ValueError(f"attributes: {key!r} is in two rules; remove it from one of them")
                 seen.add(key)
                 if rule.action != "template" and key in self.never_collapse:
                     raise ValueError(
-                        f"attributes: {key!r} has the action {rule.action} but is in never_collapse; remove it from one"
+                        f"attributes: {key!r} has the action {rule.action} "
+                        "but is also in never_collapse; remove it from one of them"
                     )
                 if self.tenant is not None and key == self.tenant.attribute and rule.action == "drop":
                     raise ValueError(

@@ -45,9 +45,9 @@ class MatchConfig(ComponentConfig):
     @model_validator(mode="after")
     def _satisfiable(self) -> Self:
         if not self.kinds:
-            raise ValueError("kinds is empty, so no span would ever be GPU work")
+            raise ValueError("kinds is empty, so no span would ever count as GPU work")
         if not self.any_attribute and not self.names:
-            raise ValueError("any_attribute and names are both empty, so no span would ever be GPU work")
+            raise ValueError("any_attribute and names are both empty, so no span would ever count as GPU work")
         return self
 
 

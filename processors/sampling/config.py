@@ -70,7 +70,7 @@ class RuleConfig(ComponentConfig):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if bool(self.per) != bool(self.at_least):
-            raise ValueError(f"rule {self.name!r}: per and at_least need each other; write both or neither")
+            raise ValueError(f"rule {self.name!r}: per and at_least must be used together; set both or neither")
         if self.is_coverage:
             if not _AT_LEAST.match(self.at_least):
                 raise ValueError(
@@ -78,16 +78,14 @@ class RuleConfig(ComponentConfig):
                 )
             if self.ratio is not None or self.any is not None or self.root_duration is not None:
                 raise ValueError(
-                    f"rule {self.name!r}: a rule with per and at_least takes neither a ratio nor a condition"
+                    f"rule {self.name!r}: a rule with per and at_least must not have a ratio or a condition"
                 )
             if len(self.per) > _PER_MAX or len(set(self.per)) != len(self.per) or not all(self.per):
-                raise ValueError(
-                    f"rule {self.name!r}: per takes up to {_PER_MAX} names, none of them empty or repeated"
-                )
+                raise ValueError(f"rule {self.name!r}: expected up to {_PER_MAX} distinct, non-empty names in per")
         elif self.ratio is None:
             raise ValueError(f"rule {self.name!r}: expected ratio, or per and at_least")
         elif "max_keys" in self.model_fields_set and self.max_keys != type(self).model_fields["max_keys"].default:
-            raise ValueError(f"rule {self.name!r}: max_keys is only for a rule with per and at_least")
+            raise ValueError(f"rule {self.name!r}: max_keys can only be used in a rule with per and at_least")
         return self
 
     @property

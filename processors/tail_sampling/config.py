@@ -56,7 +56,8 @@ class TailSamplingConfig(ComponentConfig):
     def _no_storage(cls, value: str) -> str:
         if value:
             raise ValueError(
-                "tail_storage is not supported, traces are held in memory; remove it (the Collector has a feature gate)"
+                "tail_storage is not supported because traces are held in memory; remove it "
+                "(the Collector has a feature gate)"
             )
         return value
 
@@ -68,6 +69,7 @@ class TailSamplingConfig(ComponentConfig):
             for policy in self.policies:
                 if reason := why_stateful(policy):
                     raise ValueError(
-                        f"sampling_strategy: span-ingest takes no stateful policy such as {policy.name!r}: {reason}"
+                        f"sampling_strategy: span-ingest cannot be used with a stateful policy "
+                        f"such as {policy.name!r}: {reason}"
                     )
         return self

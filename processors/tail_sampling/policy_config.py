@@ -262,9 +262,7 @@ class SharedPolicyConfig(ComponentConfig):
         groups = [name for name, field in _GROUPS.items() if field in type(self).model_fields]
         if self.type not in {*_SHARED_TYPES, *groups}:
             allowed = ", ".join([*_SHARED_TYPES, *groups])
-            raise ValueError(
-                f"type: unknown sampling policy type {self.type!r} at this place; expected one of {allowed}"
-            )
+            raise ValueError(f"type: unknown sampling policy type {self.type!r} here; expected one of {allowed}")
         if self.type not in _WITHOUT_SETTINGS and getattr(self, _GROUPS.get(self.type, self.type)) is None:
             raise ValueError(f"a policy of type {self.type} needs settings; write {self.type}: {{...}}")
         return self
@@ -384,9 +382,9 @@ def why_stateful(policy: SharedPolicyConfig) -> str:
     if policy.type in {"rate_limiting", "bytes_limiting"}:
         return f"{policy.type} counts what it has sampled"
     if policy.type == "latency" and policy.latency and policy.latency.upper_threshold_ms:
-        return "the answer of latency with upper_threshold_ms may change with the next span"
+        return "the result of latency with upper_threshold_ms may change with the next span"
     if policy.type == "span_count" and policy.span_count and policy.span_count.max_spans:
-        return "the answer of span_count with max_spans may change with the next span"
+        return "the result of span_count with max_spans may change with the next span"
     return next(filter(None, map(why_stateful, _sub_policies(policy))), "")
 
 
