@@ -1,4 +1,4 @@
-"""The filter beside the Go collector's: for each condition of a table both keep the same items of the same data."""
+"""The filter compared with the Go collector's: for each condition both keep the same items of the same data."""
 
 import base64
 import json
@@ -302,7 +302,7 @@ def ids_as_protobuf(value):
 
 
 def test_keeps_what_the_go_collector_keeps(server, tmp_path):
-    """Equal items stay, condition by condition; every condition is one that the Go collector accepts."""
+    """Both keep the same items for each condition, all of which the Go collector accepts."""
     program = server.binary("otelcol")
     health, port = free_port(), free_port()
     (tmp_path / "go.json").write_text(go_config(tmp_path, health, port))

@@ -60,12 +60,12 @@ def run(h2spec, port, report):
 
 
 def test_the_gateway_speaks_http2(http2, gateway, server, tmp_path):
-    """Every case passes but those of the committed list, and the list has no others.
+    """Every case passes except those of the committed list, and the list has no other entries.
 
-    Afterwards the gateway serves on and ends well.
+    Afterwards the gateway continues to serve and shuts down in good order.
 
-    h2spec looks at what comes within moments: on a busy machine a case now and then ends otherwise than it always does.
-    What differs from the list must do so in three runs.
+    h2spec only looks at what arrives within moments, so on a busy machine a case now and then differs.
+    A difference from the list must therefore occur in three runs.
     """
     port = free_port()
     running = gateway(CONFIG.replace(":GRPC", f":{port}").replace("ENGINE", http2.server))

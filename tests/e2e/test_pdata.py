@@ -1,7 +1,6 @@
-"""What the gateway lets in and sends, the Go collector's pdata reads too, with the content that protobuf reads in it.
+"""The Go collector's pdata reads what the gateway accepts and sends, with the content that protobuf reads in it.
 
-pdata drops fields it does not know and writes messages it does not tell from absent ones: what is compared leaves both
-out.
+pdata drops fields that it does not know and does not tell empty messages from absent ones: the comparison ignores both.
 """
 
 import random
@@ -38,13 +37,13 @@ NUMBERS = {  # by the size of what holds them
 
 
 class Pdata:
-    """The program of tests/backends/pdata, asked one request at a time."""
+    """The program of tests/backends/pdata, which answers one request at a time."""
 
     def __init__(self, program: str):
         self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def again(self, signal: int, wire: bytes) -> tuple[str, bytes]:
-        """The error, or the request as pdata writes it."""
+        """Return the error, or the request as pdata writes it."""
         self.process.stdin.write(struct.pack(">BI", signal, len(wire)) + wire)
         self.process.stdin.flush()
         failed, length = struct.unpack(">BI", self.process.stdout.read(5))
@@ -86,7 +85,7 @@ def scalar(rng: random.Random, field: Any) -> Any:
 
 
 def fill(rng: random.Random, message: Message, depth: int = 0) -> Message:
-    """Any field may be set, to anything a valid request may hold."""
+    """Set any of the fields to any value that a valid request may contain."""
     for field in message.DESCRIPTOR.fields:
         if field.name.endswith("strindex") or (rng.random() < 0.25 and field.name != "name"):
             continue
@@ -127,7 +126,7 @@ def damage(rng: random.Random, wire: bytes) -> bytes:
 
 
 def plain(message: Message) -> Message:
-    """Without the fields pdata does not keep apart: absent and empty messages, but for the members of a oneof."""
+    """Return the message without what pdata does not distinguish: absent and empty messages, except members of a oneof."""
     for field, value in message.ListFields():
         if field.message_type is None:
             # for pdata's writer a zero like the other
