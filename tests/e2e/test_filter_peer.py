@@ -260,7 +260,7 @@ def go_config(folder, health, port):
 
 
 def kept(request):
-    """What identifies each item: spans with their events, points with their metric and id, records by their id."""
+    """Return what identifies each item: a span with its events, a point with its metric and id, a record by its id."""
     found = []
     for resource in request.ListFields()[0][1] if request.ListFields() else ():
         for scope in next(value for field, value in resource.ListFields() if field.name.startswith("scope_")):
@@ -289,7 +289,7 @@ def go_kept(file, message_type):
 
 
 def ids_as_protobuf(value):
-    """OTLP/JSON has ids in hex, protobuf's own JSON in base64."""
+    """Convert ids from hex, as in OTLP/JSON, to base64, as in protobuf's own JSON."""
     if isinstance(value, list):
         return [ids_as_protobuf(each) for each in value]
     if not isinstance(value, dict):

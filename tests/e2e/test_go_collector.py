@@ -59,7 +59,7 @@ def configured(text, exporters, *names, **ports):
 
 
 def plain(message):
-    """Without sub-messages that say nothing: Go writes ``"status": {}`` where there was none.
+    """Return the message without empty sub-messages: Go writes ``"status": {}`` where there was none.
 
     A value without content stays.
     """
@@ -104,7 +104,7 @@ def points(item):
 
 
 def ids_as_protobuf(value):
-    """OTLP/JSON has ids in hex, protobuf's own JSON in base64."""
+    """Convert ids from hex, as in OTLP/JSON, to base64, as in protobuf's own JSON."""
     if isinstance(value, list):
         return [ids_as_protobuf(each) for each in value]
     if not isinstance(value, dict):

@@ -126,7 +126,7 @@ def damage(rng: random.Random, wire: bytes) -> bytes:
 
 
 def plain(message: Message) -> Message:
-    """Return the message without what pdata does not distinguish: absent and empty messages, except members of a oneof."""
+    """Return the message without absent and empty messages, which pdata does not distinguish outside a oneof."""
     for field, value in message.ListFields():
         if field.message_type is None:
             # for pdata's writer a zero like the other
@@ -149,7 +149,7 @@ def content(request: Any, wire: bytes) -> bytes:
 
 
 def sent(rng: random.Random, batch: Any) -> list[bytes]:
-    """What can leave the gateway: the batch as it came, a part of it, and one with changes in it."""
+    """Return what can leave the gateway: the batch as it was received, a part of it, and one with changes."""
     mask = np.array([rng.random() < 0.5 for _ in range(batch.item_count)], np.bool_)
     # these have no attributes
     table = rng.choice([table for table in batch.tables if table not in {"metrics", "quantiles"}])
@@ -196,7 +196,7 @@ def test_damaged_requests_are_refused_or_read_alike(pdata, signal, seed):
 
 
 def test_pdata_says_why_it_refuses(pdata):
-    """The program itself tells: what is no request gives an error, and the next one is answered."""
+    """The program reports an error for bytes that are not a request, and answers the next one."""
     error, _ = pdata.again(0, b"\x0a\xff")
     assert error
     assert pdata.again(3, b"")[0] == "no signal has the number 3"

@@ -203,7 +203,7 @@ def check_metrics(service, name, until):
         return found
 
     assert until(lambda: len(metrics()) == 5)
-    found = {each: values[-1] for each, values in metrics().items()}  # cumulative: the last one says it all
+    found = {each: values[-1] for each, values in metrics().items()}  # cumulative: the last one includes all others
     of_route = {f"r{route}": range(route, COUNT, 5) for route in range(5)}
 
     def by_route(points):

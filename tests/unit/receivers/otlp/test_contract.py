@@ -175,7 +175,7 @@ async def test_loopback_peer_is_local_and_headers_are_forgotten(receive, send):
 
 
 async def test_include_metadata_keeps_what_tells_senders_apart(receive, send):
-    """Only headers that identify the sender are kept, not those of message and delivery: equal senders share a context."""
+    """Only headers that identify the sender are kept, not those of the delivery: equal senders share a context."""
     running = await receive(both(include_metadata=True))
     await send(running, Signal.TRACES, A_SPAN, headers={"x-tenant": "a", "traceparent": "00-1"})
     await send(running, Signal.TRACES, a_request(Signal.TRACES, 50), headers={"x-tenant": "a", "traceparent": "00-2"})
