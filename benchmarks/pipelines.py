@@ -202,7 +202,7 @@ async def measured(variant: Variant, bodies: Sequence[bytes]) -> float:
     await service.shutdown()
     spent = time.process_time() - began
     if service.ledger.imbalances():
-        raise SystemExit(f"{variant.name}: the ledger is open: {service.ledger.imbalances()}")
+        raise SystemExit(f"{variant.name}: the ledger is not balanced: {service.ledger.imbalances()}")
     return spent / items * 1e6
 
 

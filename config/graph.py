@@ -66,7 +66,7 @@ def _check_pipeline(pipeline: Pipeline, factories: Factories, document: Document
                 supported = ", ".join(sorted(factory.signals)) or "no signals"
                 message = f"the {singular(kind)} '{component_id}' does not support {pipeline.signal}"
                 position = _listed_at(document, (*path, str(kind)), component_id)
-                errors.append(ConfigError(position, (*path, str(kind)), message, hint=f"it supports only {supported}"))
+                errors.append(ConfigError(position, (*path, str(kind)), message, hint=f"it only supports {supported}"))
 
 
 def _listed_at(document: Document, path: tuple[str, ...], component_id: ComponentId) -> Position:
@@ -213,8 +213,9 @@ def _warn_counting_behind_sampling(service: ServiceConfig, factories: Factories,
         sampler = sampler_upstream(pipeline, frozenset({pipeline.id})) if counting else None
         for connector_id in counting if sampler is not None else ():
             message = (
-                f"counts only what {sampler} leaves in pipeline {pipeline.id}, so its results are estimates at best; "
-                "list it as an exporter of a pipeline before the sampling"
+                f"counts only the items that {sampler} keeps in pipeline {pipeline.id}, "
+                "so its results are estimates at best; "
+                "list it as an exporter of a pipeline upstream of the sampling"
             )
             warnings.append(
                 ConfigError(

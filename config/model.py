@@ -46,7 +46,7 @@ class LogSampling(ComponentConfig):
     initial: int = Field(default=10, ge=0)
     """Equal messages that are written in each tick before sampling begins."""
     thereafter: int = Field(default=100, ge=0)
-    """After the first ones, every how many equal messages one is written. 0: none."""
+    """After the initial ones, one out of this many equal messages is written. 0: none."""
 
 
 class LogsTelemetry(ComponentConfig):

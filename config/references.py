@@ -165,7 +165,7 @@ class Expander:
             else:
                 if not isinstance(inserted, ScalarNode):
                     raise ExpansionError(
-                        f"{text[start:end]} stands for a mapping or a list, which cannot be part of a longer text"
+                        f"{text[start:end]} expands to a mapping or a list, which cannot be part of a longer string"
                     )
                 text = text[:start] + (inserted.text or "") + text[end:]
                 value = ScalarNode(text, node.position, reference=reference)
@@ -222,7 +222,7 @@ class Expander:
                 path,
                 f"the environment variable {name} is not set, so the value is null",
                 suggestion=near[0] if near else "",
-                hint=f"set the variable or give a default: ${{env:{name}:-default}}",
+                hint=f"set the variable or provide a default: ${{env:{name}:-default}}",
             )
         return _value_node(default, position)
 

@@ -66,10 +66,10 @@ def resolve(
         ConfigErrors: everything that cannot be read, parsed or expanded, at once.
     """
     if not sources:
-        message = "no configuration was given"
-        raise ConfigErrors([ConfigError(Position("--config"), (), message, hint="pass at least one --config")])
+        message = "no configuration was specified"
+        raise ConfigErrors([ConfigError(Position("--config"), (), message, hint="specify at least one --config")])
     if len(sources) + len(sets) > MAX_SOURCES:
-        message = f"{len(sources) + len(sets)} sources were given, but at most {MAX_SOURCES} are allowed"
+        message = f"{len(sources) + len(sets)} sources were specified, but at most {MAX_SOURCES} are allowed"
         raise ConfigErrors([ConfigError(Position("--config"), (), message)])
     findings = Findings()
     expander = Expander(environ, read, findings)

@@ -186,7 +186,9 @@ def _settings_without_effect(telemetry: TelemetryConfig) -> list[tuple[tuple[str
     if telemetry.traces and telemetry.traces.get("level") != "none":
         found.append((("traces",), "Tailrace does not trace itself"))
     if telemetry.logs.processors:
-        found.append((("logs", "processors"), "Tailrace does not export its own log, it writes it to output_paths"))
+        found.append(
+            (("logs", "processors"), "Tailrace does not export its own log; it writes the log to output_paths")
+        )
     if telemetry.metrics.views:
         found.append((("metrics", "views"), "Tailrace does not apply views to its own metrics"))
     if any(reader.periodic is not None for reader in telemetry.metrics.readers):

@@ -136,7 +136,7 @@ def check(received: list[str], ledger: Any, exit_code: int, log: str) -> None:
     assert exporter["delivered"] == 1, f"one span was sent, but the ledger says: {exporter}"
     final = log[log.index("the final ledger") :]
     assert "exporters/jsonl_tcp" in final, "the final ledger does not mention the exporter"
-    assert "does not close" not in log, "the final ledger does not close"
+    assert "the final ledger is not balanced" not in log, "the final ledger is not balanced"
 
 
 def main() -> int:

@@ -83,7 +83,7 @@ class Gateway:
     def final_ledger(self):
         """What it logged last: ``(node, signal)`` to its numbers by column. Needs the log at ``info``."""
         text = self.log.read_text()
-        assert "the final ledger does not close" not in text, text
+        assert "the final ledger is not balanced" not in text, text
         found = {}
         for line in re.findall(r"the final ledger +(.*)", text):
             fields = dict(re.findall(r"(\w+)=('[^']*'|\S+)", line))

@@ -85,4 +85,4 @@ class PeriodicTask:
         try:
             await self._work()
         except Exception as error:  # noqa: BLE001 - one failure must not end the repetition
-            self._log.error("periodic work failed; it continues", exc_info=error, interval_s=self._interval_s)
+            self._log.error("a periodic task failed; it will run again", exc_info=error, interval_s=self._interval_s)

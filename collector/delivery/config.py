@@ -25,7 +25,9 @@ class ExporterConfig(ComponentConfig):
     timeout: Duration = Field(default=5.0, ge=0)
     """Timeout of one attempt; 0 disables it."""
     retry_on_failure: RetryConfig = RetryConfig()
+    """Retries of failed requests."""
     sending_queue: QueueConfig = QueueConfig()
+    """The queue in which data waits to be sent."""
 
     @model_validator(mode="after")
     def _queue_is_consistent(self) -> Self:

@@ -174,7 +174,7 @@ class QueuedExporter(Exporter, Generic[P]):
         """Log what the backend said about a partial success. Rejected items are counted by what ``send`` returns."""
         printable = "".join(ch if ch.isprintable() else " " for ch in message[:_MESSAGE_MAX_CHARS])
         self._log.warning(
-            "the backend answered with partial success",
+            "the backend reported partial success",
             signal=str(signal),
             rejected=rejected_count,
             message=" ".join(printable.split()),

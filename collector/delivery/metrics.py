@@ -28,34 +28,34 @@ class ExporterMetrics:
         telemetry = settings.telemetry
         telemetry.gauge(
             "otelcol_exporter_queue_size",
-            "Current size of the retry queue (in units of its sizer).",
+            "Current size of the retry queue (in units of its sizer)",
             ("data_type",),
             lambda: {(str(signal),): queue.size for signal, queue in queues.items()},
         )
         telemetry.gauge(
             "otelcol_exporter_queue_capacity",
-            "Fixed capacity of the retry queue (in units of its sizer).",
+            "Fixed capacity of the retry queue (in units of its sizer)",
             ("data_type",),
             lambda: {(str(signal),): queue.capacity for signal, queue in queues.items()},
         )
         telemetry.gauge(
             "otelcol_exporter_in_flight_requests",
-            "Requests being sent at the moment.",
+            "Requests being sent",
             ("data_type",),
             lambda: {(str(signal),): sender.in_flight_requests for signal, sender in senders.items()},
         )
         telemetry.gauge(
             "tailrace_exporter_queue_bytes",
-            "Bytes in the queue, including requests being sent.",
+            "Bytes in the queue, including requests being sent",
             ("data_type",),
             lambda: {(str(signal),): queue.size_bytes for signal, queue in queues.items()},
         )
         self._batch_items = telemetry.histogram(
-            "otelcol_exporter_queue_batch_send_size", "Items in a merged batch.", _SEND_SIZE_BUCKETS
+            "otelcol_exporter_queue_batch_send_size", "Items per merged batch", _SEND_SIZE_BUCKETS
         )
         self._batch_bytes = telemetry.histogram(
             "otelcol_exporter_queue_batch_send_size_bytes",
-            "Bytes in a merged batch.",
+            "Bytes per merged batch",
             tuple(100 * bound for bound in _SEND_SIZE_BUCKETS),
         )
 

@@ -29,7 +29,7 @@ class OTLPGrpcConfig(ExporterConfig, GRPCClientConfig):
     """Configuration of an exporter to an OTLP/gRPC server."""
 
     max_request_bytes: ByteSize = _MAX_REQUEST_BYTES
-    """An addition to the Collector's keys. Larger batches are split; 0: never split."""
+    """Size limit of a request before compression (specific to Tailrace). Larger batches are split. 0: no limit."""
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:

@@ -86,7 +86,7 @@ class NvmlBackend:
         for index in range(count):
             handles += self._board(index, driver)
         if not handles:
-            raise BackendUnavailableError("no_device", "the NVIDIA driver shows no GPU to this process")
+            raise BackendUnavailableError("no_device", "the NVIDIA driver does not expose any GPU to this process")
         self._handles, self._slow_at, self._board_count = handles, 0, count
         self._known = {handle.device.index: handle.device for handle in handles}
         return [handle.device for handle in handles]
@@ -136,7 +136,7 @@ class NvmlBackend:
             return int(self._nvml.nvmlDeviceGetCount())
         except Exception as exc:
             raise BackendUnavailableError(
-                _REASONS.get(_code(exc), "error"), f"NVML cannot count the GPUs: {exc}"
+                _REASONS.get(_code(exc), "error"), f"cannot read the number of GPUs from NVML: {exc}"
             ) from exc
 
     def _board(self, index: int, driver: str) -> "list[_Handle]":

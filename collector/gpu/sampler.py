@@ -315,7 +315,7 @@ class Sampler:
             self._reopen_at = self._monotonic_s() + self._reprobe_s
         if self._warned != "gpu_lost":
             self._warned = "gpu_lost"
-            self._log.warning("a GPU is lost; it has no readings until it is reset", devices=lost)
+            self._log.warning("a GPU was lost; it will not have any readings until it is reset", devices=lost)
 
     def _unavailable(self, reason: str, message: str) -> None:
         if self._backend is not None:
@@ -330,7 +330,7 @@ class Sampler:
         if not self._warned:
             self._warned = reason
             self._log.warning(
-                "there is no GPU to sample; items pass unchanged",
+                "no GPU can be sampled; items pass through unchanged",
                 reason=reason,
                 detail=message,
                 reprobe_interval_s=self._reprobe_s,

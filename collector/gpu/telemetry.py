@@ -15,15 +15,15 @@ class SamplerMetrics:
         self._snapshot = snapshot
         self._sample_count = self._gap_count = 0
         self._samples = telemetry.counter(
-            "tailrace_gpu_samples", "Readings taken: one per device and sampling interval."
+            "tailrace_gpu_samples", "Readings taken, one per device and sampling interval"
         )
         self._gaps = telemetry.counter(
-            "tailrace_gpu_sample_gaps", "Pauses of the sampler that were long enough to leave a gap in the samples."
+            "tailrace_gpu_sample_gaps", "Pauses of the sampler that were long enough to leave a gap in the samples"
         )
-        telemetry.gauge("tailrace_gpu_devices", "GPUs and MIG slices that are being sampled.", read=self._devices)
+        telemetry.gauge("tailrace_gpu_devices", "GPUs and MIG slices that are being sampled", read=self._devices)
         telemetry.gauge(
             "tailrace_gpu_available",
-            "1 while at least one GPU answers, else 0, with the reason.",
+            "1 while at least one GPU responds, otherwise 0; the label reason says why",
             ("reason",),
             read=self._available,
         )

@@ -66,5 +66,5 @@ def partial_success_from_json(signal: Signal, body: bytes) -> tuple[int, str]:
 
 def _bad_response(signal: Signal) -> PermanentError:
     return PermanentError(
-        f"the body of the server's answer is not an OTLP export response for {signal}", reason="bad_response"
+        f"the server's response body is not a valid OTLP export response for {signal}", reason="bad_response"
     )

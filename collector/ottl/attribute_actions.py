@@ -45,7 +45,7 @@ class ActionConfig(ComponentConfig):
     """The configuration of one action."""
 
     action: Literal["insert", "update", "upsert", "delete", "hash", "extract", "convert"]
-    """Upper or lower case."""
+    """What to do with the attribute. May be written in upper or lower case."""
     key: str = ""
     """The key of the attribute."""
     value: Any = None
@@ -53,11 +53,15 @@ class ActionConfig(ComponentConfig):
     from_attribute: str = ""
     """For insert, update and upsert: the attribute to copy the value from."""
     from_context: str = ""
-    """For insert, update and upsert: the value in the request's context, ``metadata.<header>`` or ``auth.<claim>``."""
+    """For insert, update and upsert: where to take the value from: ``metadata.<header>`` or ``auth.<claim>`` of the
+    request.
+    """
     pattern: str = ""
-    """For delete and hash a regular expression for keys; for extract one for the value, with named groups."""
+    """For delete and hash: a regular expression that matches keys. For extract: one with named groups that matches the
+    value.
+    """
     converted_type: Literal["", "int", "double", "string"] = ""
-    """For convert: the new type."""
+    """For convert: the type to convert the value to."""
 
     @field_validator("action", mode="before")
     @classmethod

@@ -212,7 +212,7 @@ class _Compiler:
         symbols = SYMBOLS[self._context]
         if node.name not in symbols:
             if not symbols:
-                self._fail(f"the context {self._context!r} has no symbols, such as {node.name}", node)
+                self._fail(f"the context {self._context!r} does not define symbols such as {node.name}", node)
             near = get_close_matches(node.name, symbols, 1)
             self._fail(
                 f"unknown symbol {node.name} in the context {self._context!r}"
@@ -247,7 +247,7 @@ class _Compiler:
         keys: list[Key] = []
         for node in nodes:
             if not isinstance(node, Literal) or type(node.value) not in {str, int}:
-                self._fail("a key must be a literal text or integer", node)
+                self._fail("a key must be a string or integer literal", node)
             keys.append(node.value)  # type: ignore[arg-type]
         return keys
 
@@ -312,7 +312,7 @@ class _Compiler:
         getter = self.value(argument)
         expected = {"text": str, "int": int}.get(form)
         if expected is not None and isinstance(getter, _Constant) and type(getter.value) is not expected:
-            self._fail(f"{node.name}: {name} must be {'a text' if form == 'text' else 'an integer'}", argument)
+            self._fail(f"{node.name}: {name} must be {'a string' if form == 'text' else 'an integer'}", argument)
         return getter
 
     def _arguments_by_position(self, node: Call, parameters: Sequence[Parameter]) -> dict[int, Node]:
@@ -323,11 +323,12 @@ class _Compiler:
             if name and name not in names:
                 near = get_close_matches(name, names, 1, cutoff=0.0)
                 self._fail(
-                    f"{node.name} has no parameter {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
+                    f"{node.name} does not have a parameter {name!r}"
+                    + (f"; did you mean {near[0]!r}?" if near else ""),
                     argument,
                 )
             if seen_name and not name:
-                self._fail("an argument without a name follows one with a name", argument)
+                self._fail("a positional argument follows a named argument", argument)
             seen_name = seen_name or bool(name)
             position = names.index(name) if name else place
             if position >= len(names) or position in given:

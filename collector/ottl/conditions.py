@@ -87,7 +87,7 @@ def infer_context(text: str, signal: Signal) -> Context:
     named = {_named_context(node) for node in nodes if isinstance(node, Path)} - {None}
     if not named:
         raise OttlError(
-            "no path names the context of the condition; write for example "
+            "cannot infer the context of the condition; start a path with it, for example "
             + {Signal.TRACES: "span.name", Signal.METRICS: "metric.name", Signal.LOGS: "log.body"}[signal]
         )
     found = next(context for context in _PRIORITY if context in named)

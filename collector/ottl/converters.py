@@ -115,7 +115,8 @@ def check_case(literals: Mapping[int, Scalar]) -> None:
     """Check the case of ``ConvertCase``."""
     if literals.get(1) not in {"lower", "upper"}:
         raise ValueError(
-            f'{literals.get(1)!r} is not a case; write "lower" or "upper" ("snake" and "camel" are not supported)'
+            f'{literals.get(1)!r} is not a supported case; use "lower" or "upper" '
+            '("snake" and "camel" are not supported)'
         )
 
 
@@ -268,7 +269,7 @@ def coalesce(_: View, arguments: Sequence[Any]) -> Values:
 def check_coalesce(literals: Mapping[int, Scalar]) -> None:
     """Check the values of ``Coalesce``."""
     if literals.get(0) == []:
-        raise ValueError("at least one value is needed")
+        raise ValueError("at least one value is required")
 
 
 def contains_value(target: Scalar, item: Scalar) -> bool:
@@ -360,7 +361,8 @@ def check_id(function: Callable[[Scalar], bytes], name: str, length: int) -> Cal
                 function(literals[0])
             except EvaluationError:
                 raise ValueError(
-                    f"{literals[0]!r} is not a {name}; write {length} bytes (0x…) or {2 * length} hexadecimal digits"
+                    f"{literals[0]!r} is not a valid {name}; "
+                    f"expected {length} bytes (0x…) or {2 * length} hexadecimal digits"
                 ) from None
 
     return check
@@ -417,7 +419,7 @@ def check_networks(literals: Mapping[int, Scalar]) -> None:
         try:
             _network(text)
         except EvaluationError:
-            raise ValueError(f"{text!r} is not a network; write for example 10.0.0.0/8") from None
+            raise ValueError(f"{text!r} is not a valid network in CIDR notation (example: 10.0.0.0/8)") from None
 
 
 # Converters of a single context.

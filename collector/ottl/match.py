@@ -51,58 +51,72 @@ class AttributeMatch(ComponentConfig):
     """An attribute that must be present, with this value if one is given."""
 
     key: str = Field(min_length=1)
+    """The key of the attribute."""
     value: Any = None
+    """The value to compare with. Absent: any value matches."""
 
 
 class LibraryMatch(ComponentConfig):
     """An instrumentation scope."""
 
     name: str
+    """The name of the scope."""
     version: str | None = None
-    """Any version if it is not given."""
+    """The version of the scope. Absent: any version matches."""
 
 
 class SeverityMatch(ComponentConfig):
-    """Severity numbers: 1 trace … 9 info, 13 warn, 17 error, 21 fatal."""
+    """A range of severity numbers: 1 trace … 9 info, 13 warn, 17 error, 21 fatal."""
 
     min: int = Field(default=0, ge=0, le=24)
+    """The lowest severity number that matches."""
     match_undefined: bool = False
     """Whether records without a severity number match."""
 
 
 class RegexpConfig(ComponentConfig):
-    """Accepted without effect: text is matched once per distinct value in any case."""
+    """Accepted for compatibility with the Collector; has no effect, since text is matched once per distinct value."""
 
     cacheenabled: bool = False
+    """Accepted for compatibility with the Collector; has no effect."""
     cachemaxnumentries: int = Field(default=0, ge=0)
+    """Accepted for compatibility with the Collector; has no effect."""
 
 
 class MatchConfig(ComponentConfig):
-    """``include`` or ``exclude``."""
+    """Properties that items must have. A list of texts matches if one of them does; all given properties must match."""
 
     match_type: Literal["strict", "regexp"]
-    """Required."""
+    """Required: whether texts are compared as they are (strict) or are regular expressions (regexp)."""
     regexp: RegexpConfig | None = None
+    """Accepted for compatibility with the Collector; has no effect."""
     services: tuple[str, ...] = ()
     """For traces: values of the resource attribute ``service.name``."""
     span_names: tuple[str, ...] = ()
+    """For traces: names of spans."""
     span_kinds: tuple[str, ...] = ()
-    """For traces: ``SPAN_KIND_SERVER`` and so on."""
+    """For traces: kinds of spans, such as ``SPAN_KIND_SERVER``."""
     log_bodies: tuple[str, ...] = ()
+    """For logs: bodies that are text."""
     log_severity_texts: tuple[str, ...] = ()
+    """For logs: severity texts."""
     log_severity_number: SeverityMatch | None = None
+    """For logs: a range of severity numbers."""
     metric_names: tuple[str, ...] = ()
+    """For metrics: names of metrics."""
     attributes: tuple[AttributeMatch, ...] = ()
-    """All of them must match."""
+    """Attributes of the item; all of them must match."""
     resources: tuple[AttributeMatch, ...] = ()
     """Attributes of the resource; all of them must match."""
     libraries: tuple[LibraryMatch, ...] = ()
-    """All of them must match."""
+    """Instrumentation scopes; all of them must match."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not self.given():
-            raise ValueError("no property to match is given; give at least one, for example 'attributes' or 'services'")
+            raise ValueError(
+                "nothing to match is configured; set at least one property, for example 'attributes' or 'services'"
+            )
         if self.match_type == "regexp":
             for name in ("services", "span_names", "span_kinds", "log_bodies", "log_severity_texts", "metric_names"):
                 for pattern in getattr(self, name):
@@ -111,7 +125,7 @@ class MatchConfig(ComponentConfig):
                 if match.value is not None:
                     if not isinstance(match.value, str):
                         raise ValueError(
-                            f"the value of {match.key!r} must be a text with match_type: regexp, not {match.value!r}"
+                            f"the value of {match.key!r} must be a string with match_type: regexp, got {match.value!r}"
                         )
                     compile_pattern(match.value)
             for library in self.libraries:
@@ -122,7 +136,7 @@ class MatchConfig(ComponentConfig):
             for kind in self.span_kinds:
                 if kind not in allowed:
                     raise ValueError(
-                        f"span_kinds: {kind!r} is not a span kind; expected one of {', '.join(sorted(allowed))}"
+                        f"span_kinds: {kind!r} is not a valid span kind; expected one of {', '.join(sorted(allowed))}"
                     )
         return self
 
@@ -162,7 +176,7 @@ def _rules(config: MatchConfig | None, signal: Signal, section: str) -> list[_Ru
         return []
     for name in config.given():
         if name not in _ALLOWED[signal]:
-            raise ValueError(f"{section}: {name} does not exist for {signal}; expected {', '.join(_ALLOWED[signal])}")
+            raise ValueError(f"{section}: {name} cannot be used for {signal}; expected {', '.join(_ALLOWED[signal])}")
     text = _text_test(config.match_type)
     rules: list[_Rule] = []
     if config.services:

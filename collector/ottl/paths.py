@@ -72,7 +72,7 @@ def path_reader(owner: str, names: Sequence[str], keys: Sequence[Key]) -> Reader
     if isinstance(path_form, _KeyedPath):
         return path_form.reader(table, tuple(keys))
     if keys:
-        raise LookupError(f"{path!r} of {owner!r} takes no keys")
+        raise LookupError(f"{path!r} of {owner!r} does not accept keys")
     return lambda view: view.column((table, path), table, path_form)
 
 
@@ -80,8 +80,8 @@ def _unknown_path(owner: str, path: str) -> str:
     if path in _UNREADABLE or path.partition(".")[0] in _UNREADABLE:
         return f"{path!r} of {owner!r} cannot be read in conditions"
     near = get_close_matches(path, _PATHS[owner], 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(_PATHS[owner])}"
-    return f"the context {owner!r} has no {path!r}; {hint}"
+    hint = f"did you mean {near[0]!r}?" if near else f"its paths are {', '.join(_PATHS[owner])}"
+    return f"the context {owner!r} does not have a path {path!r}; {hint}"
 
 
 # Paths of OTTL that are not in the index of a batch.
@@ -111,7 +111,7 @@ class _Attributes(_KeyedPath):
             )
         first, inner_keys = keys[0], keys[1:]
         if not isinstance(first, str):
-            reason = f"the key of an attribute must be a text, not {first}"
+            reason = f"an attribute key must be a string, got {first}"
             raise LookupError(reason)  # noqa: TRY004 - one error for all invalid paths
 
         def make(batch: Batch) -> Values:
@@ -137,7 +137,7 @@ class _TraceState(_KeyedPath):
             return lambda view: view.column((table, "trace_state"), table, _text("trace_state", table))
         key = keys[0]
         if len(keys) != 1 or not isinstance(key, str):
-            raise LookupError("'trace_state' takes one key, which must be a text")
+            raise LookupError("'trace_state' accepts a single key, which must be a string")
 
         def make(batch: Batch) -> Values:
             return apply(lambda text: _trace_state_entry(text, key), [_text("trace_state", table)(batch)])

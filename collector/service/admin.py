@@ -134,9 +134,9 @@ class AdminServer:
         handlers = routes.get(request.path)
         if handlers is None:
             known = ["/", "/metrics", "/health", "/health/ready", "/health/live", "/ledger", *routes]
-            return _json({"error": f"there is nothing at {request.path}", "known": known}, status=404)
+            return _json({"error": f"{request.path} does not exist", "known": known}, status=404)
         if not _is_local(request.remote) or not _is_own_name(request.headers.get("Host", "")):
-            return _json({"error": "this path is served to this machine only"}, status=403)
+            return _json({"error": "this path is only available to clients on this host"}, status=403)
         document: dict[str, Any] = {}
         for handler in handlers:
             document |= await handler(request.query)

@@ -266,7 +266,7 @@ class Door:
         self._report(callbacks, outcomes)
 
     def _failed(self, batch: Batch, callbacks: list[OnReceipt], error: Exception) -> list[Exception]:
-        self._log.error("the pipeline failed on a request", items=batch.item_count, exc_info=error)
+        self._log.error("the pipeline failed to process a request", items=batch.item_count, exc_info=error)
         return [error] * len(callbacks)
 
     def _report(self, callbacks: Sequence[OnReceipt], outcomes: Sequence[Receipt | Exception]) -> None:
@@ -275,7 +275,7 @@ class Door:
             try:
                 on_done(outcome)
             except Exception as error:  # noqa: BLE001 - a fault must not end the process
-                self._log.error("a request could not be answered", exc_info=error)
+                self._log.error("a request could not be answered because its callback failed", exc_info=error)
 
     def _deliver(self, batch: Batch, item_count: int) -> _Pending | None:
         """Pass the batch to the pipelines.

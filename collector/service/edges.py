@@ -36,7 +36,7 @@ class Step:
         """Count a batch lost to an exception."""
         self.entry.drop(item_count, "error")
         self.log.error(
-            "the processor failed; the batch is dropped for this pipeline",
+            "the processor failed; the batch is dropped from this pipeline",
             items=item_count,
             error=repr(error),
             exc_info=error,
@@ -81,7 +81,7 @@ class NodeEdge(_Edge):
     """Into a stage or a connector."""
 
     __slots__ = ("component", "waits")
-    _failed_message = "the component failed; the batch is dropped here"
+    _failed_message = "the component failed; the batch is dropped"
 
     def __init__(self, component: Stage | Connector, entries: dict[Signal, Entry], log: Any, *, waits: bool) -> None:
         super().__init__(component, entries, log)
@@ -112,7 +112,7 @@ class ExporterEdge(_Edge):
     """
 
     __slots__ = ("_pending_items", "_tasks", "component", "waits")
-    _failed_message = "the exporter failed; the batch is dropped for it"
+    _failed_message = "the exporter failed; the batch is not exported"
 
     def __init__(self, component: Exporter, entries: dict[Signal, Entry], log: Any) -> None:
         super().__init__(component, entries, log)
@@ -141,7 +141,7 @@ class ExporterEdge(_Edge):
         entry.received += item_count
         if not self.waits and len(self._tasks) >= _CONCURRENT_MAX:
             entry.drop(item_count, "queue_full")
-            self.log.error("the exporter is busy; the batch is dropped for it", items=item_count)
+            self.log.error("the exporter is busy; the batch is dropped", items=item_count)
             return None
         self._pending_items[batch.signal] += item_count
         if self.waits:

@@ -283,7 +283,7 @@ class _Builder:
             self._environment.admission,
             lambda transport: ledger.entry(ComponentKind.RECEIVER, receiver_id, signal, transport=transport),
             telemetry.counter(
-                "tailrace_receiver_repaired_strings", "Strings whose invalid UTF-8 was repaired with U+FFFD"
+                "tailrace_receiver_repaired_strings", "Strings in which invalid UTF-8 was replaced with U+FFFD"
             ),
             telemetry.log,
         )

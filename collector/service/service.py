@@ -143,7 +143,9 @@ class Service:
         """Return after ``stop`` or its signals. The handlers stay: a second signal cuts the drain short."""
         self.handle_signals()
         await self._stop.wait()
-        self._log.info("stopping; receivers close first, then everything drains", at_most_s=self._shutdown_timeout_s)
+        self._log.info(
+            "stopping: receivers close first, then everything else drains", at_most_s=self._shutdown_timeout_s
+        )
 
     def stop(self) -> None:
         """Make ``run_until_stopped`` return; a second call stops waiting for the drain."""
@@ -337,7 +339,7 @@ class Service:
         """One event per node and signal, so that every log encoding stays readable and can be searched."""
         for row in self.ledger.snapshot():
             if row.imbalance:
-                self._log.error("the final ledger does not close", **row.log_fields())
+                self._log.error("the final ledger is not balanced", **row.log_fields())
             else:
                 self._log.info("the final ledger", **row.log_fields())
 
@@ -429,7 +431,11 @@ class Service:
             "Garbage collections forced by the memory limit",
             lambda: admission.collected_count,
         )
-        gauge("tailrace_service_ready", "1 when started and not stopping", lambda: float(self._is_ready))
+        gauge(
+            "tailrace_service_ready",
+            "1 while the service is running, 0 while it starts or stops",
+            lambda: float(self._is_ready),
+        )
 
 
 def _version() -> str:

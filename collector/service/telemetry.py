@@ -400,7 +400,7 @@ def _collect_ledger(ledger: Ledger) -> Iterator[Metric]:
                 failed,
                 exporter=component,
             )
-            text = f"Number of {items} failed to be added to the sending queue"
+            text = f"Number of {items} that could not be added to the sending queue"
             add(f"otelcol_exporter_enqueue_failed_{items}", text, enqueue_failed, exporter=component)
     for name, (description, series) in families.items():
         yield _metric(name, "counter", description, ((dict(key), value) for key, value in series.items()))
@@ -416,7 +416,7 @@ def _collect_ledger(ledger: Ledger) -> Iterator[Metric]:
             )
     yield flows
     open_rows = Metric(
-        "tailrace_ledger_imbalance", "Items by which the ledger of a node does not close at this moment", "gauge"
+        "tailrace_ledger_imbalance", "Items of a node that the ledger cannot account for at the moment", "gauge"
     )
     for row in ledger.imbalances():
         open_rows.add_sample(open_rows.name, {"node": row.node, "signal": row.signal.value}, row.imbalance)

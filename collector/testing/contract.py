@@ -304,14 +304,14 @@ def _close_transform(name: str, telemetry: RecordingTelemetry, signal: Signal, t
     """The service counts missing items under ``drop_reason``; additional items must be counted as ``created``."""
     ledger = telemetry.ledger
     left = taken + ledger.created[signal] - out - ledger.dropped_count(signal) - ledger.folded[signal]
-    assert left >= 0, f"{name}: {signal}: {-left} more items left or were counted than came in"
+    assert left >= 0, f"{name}: {signal}: {-left} more items left or were counted than arrived"
 
 
 def _close(name: str, telemetry: RecordingTelemetry, signal: Signal, taken: int, out: int) -> None:
     ledger = telemetry.ledger
     came = taken + ledger.created[signal]
     went = out + ledger.dropped_count(signal) + ledger.folded[signal]
-    assert went == came, f"{name}: {signal}: the ledger is open: {came} in, {went} out, dropped or folded"
+    assert went == came, f"{name}: {signal}: the ledger is not balanced: {came} in, {went} out, dropped or folded"
 
 
 def _close_exporter(name: str, telemetry: RecordingTelemetry, exporter: Exporter, signal: Signal, taken: int) -> None:

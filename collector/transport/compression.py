@@ -216,7 +216,7 @@ def _snappy_block_decode(data: bytes, max_bytes: int) -> bytes:
     if size > max_bytes:
         raise TooLarge(max_bytes)
     if size > 64 * len(data):  # a 3-byte copy yields at most 64 bytes: do not allocate for a false header
-        raise BadEncoding("corrupt snappy data: more bytes announced than the input can hold")
+        raise BadEncoding("corrupt snappy data: the declared length exceeds what the input can hold")
     buffer = bytearray(size)
     try:
         written = int(cramjam.snappy.decompress_raw_into(data, buffer))

@@ -266,7 +266,7 @@ def _grpc_server_certificates(config: TLSServerConfig) -> grpc.ServerCertificate
 
 def _refuse_unsupported_by_grpcio(config: TLSClientConfig | TLSServerConfig) -> None:
     if config.min_version == "1.3":
-        raise ValueError("tls::min_version: transport grpcio always offers 1.2 and 1.3; write 1.2 or omit it")
+        raise ValueError("tls::min_version: transport grpcio always offers 1.2 and 1.3; set it to 1.2 or omit it")
     if config.max_version not in {"", "1.3"}:
         raise ValueError("tls::max_version: transport grpcio always offers 1.2 and 1.3; omit it")
     if config.cipher_suites:
@@ -292,13 +292,15 @@ def _restrict(context: ssl.SSLContext, cipher_suites: tuple[str, ...], curves: t
     unknown = [name for name in cipher_suites if name not in _CIPHERS]
     if unknown:
         raise ValueError(
-            f"tls::cipher_suites: {', '.join(unknown)} unknown; expected names from {', '.join(sorted(_CIPHERS))}"
+            f"tls::cipher_suites: unknown names {', '.join(unknown)}; expected names from {', '.join(sorted(_CIPHERS))}"
         )
     if cipher_suites:
         try:
             context.set_ciphers(":".join(_CIPHERS[name] for name in cipher_suites))
         except ssl.SSLError as exc:
-            raise ValueError(f"tls::cipher_suites: this OpenSSL supports none of {', '.join(cipher_suites)}") from exc
+            raise ValueError(
+                f"tls::cipher_suites: this version of OpenSSL does not support any of {', '.join(cipher_suites)}"
+            ) from exc
     if not curves:
         return
     if len(curves) > 1 or curves[0] not in _CURVES:
@@ -309,7 +311,7 @@ def _restrict(context: ssl.SSLContext, cipher_suites: tuple[str, ...], curves: t
     try:
         context.set_ecdh_curve(_CURVES[curves[0]])
     except (ssl.SSLError, ValueError) as exc:
-        raise ValueError(f"tls::curve_preferences: this OpenSSL does not support {curves[0]}") from exc
+        raise ValueError(f"tls::curve_preferences: this version of OpenSSL does not support {curves[0]}") from exc
 
 
 def _load_own_certificate(context: ssl.SSLContext, config: TLSClientConfig | TLSServerConfig) -> None:
@@ -324,7 +326,7 @@ def _load_own_certificate(context: ssl.SSLContext, config: TLSClientConfig | TLS
         except (ssl.SSLError, OSError, ValueError) as exc:
             files = f"{config.cert_file or 'cert_pem'} and {config.key_file or 'key_pem'}"
             raise ValueError(
-                f"tls: {files} are not a PEM certificate with its unencrypted key ({_brief(exc)})"
+                f"tls: {files} are not a PEM certificate and its unencrypted private key ({_brief(exc)})"
             ) from exc
 
 

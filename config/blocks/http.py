@@ -22,7 +22,7 @@ class HTTPClientConfig(ComponentConfig):
     tls: TLSClientConfig = TLSClientConfig()
     """TLS settings, for URLs with the scheme https."""
     timeout: Duration = 30.0
-    """Timeout of one attempt. 0: none."""
+    """Timeout of one attempt. 0: no timeout."""
     headers: dict[str, Secret] = Field(default_factory=dict)
     """Headers to add to every request. The values are treated as secrets."""
     compression: Literal["", "none", "gzip", "zstd", "snappy", "deflate", "zlib", "lz4"] = "gzip"

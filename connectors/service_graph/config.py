@@ -22,45 +22,54 @@ class StoreConfig(ComponentConfig):
     """The store in which spans wait for the other side of their request."""
 
     ttl: Duration = Field(default=2.0, ge=0)
-    """How long a span waits for its pair."""
+    """How long a span waits for the other side of its request."""
     max_items: int = Field(default=1000, ge=1, le=10_000_000)
-    """How many spans may wait at once; further spans without a pair are dropped and counted."""
+    """How many spans may wait at once; further spans without a counterpart are dropped and counted."""
 
 
 class ServiceGraphConfig(ComponentConfig):
     """Metrics of the requests between services."""
 
     store: StoreConfig = StoreConfig()
+    """The store in which spans wait for the other side of their request."""
     dimensions: tuple[Key, ...] = Field(default=(), max_length=64)
-    """Attributes (of the resource, else of the span) that become labels: ``client_<name>`` and ``server_<name>``."""
+    """Attributes of the resource or else of the span that become the labels ``client_<name>`` and ``server_<name>``."""
     virtual_node_peer_attributes: tuple[Key, ...] = Field(
         default=("peer.service", "db.name", "db.system"), max_length=64
     )
-    """Attributes of a client span without a pair; the first present one names its server. Empty: no virtual nodes."""
+    """Attributes of a client span without a counterpart; the first one present names its server. Empty: no virtual
+    nodes.
+    """
     virtual_node_extra_label: bool = False
-    """Adds the label ``virtual_node``: ``client``, ``server`` or empty."""
+    """Whether to add the label ``virtual_node``, which is ``client``, ``server`` or empty."""
     database_name_attributes: tuple[Key, ...] = Field(default=("db.name",), min_length=1, max_length=64)
-    """A client span with one of these is a complete database request; the first present one names the server."""
+    """A client span with one of these is a complete database request; the first one present names the server."""
     database_name_attribute: str = ""
-    """Deprecated: one more of ``database_name_attributes``, the last one."""
+    """Deprecated: one more entry at the end of ``database_name_attributes``."""
     latency_histogram_buckets: tuple[Duration, ...] | None = Field(default=None, max_length=1000)
-    """The upper bounds; unset: 2ms 4ms 6ms 8ms 10ms 50ms 100ms 200ms 400ms 800ms 1s 1.4s 2s 5s 10s 15s."""
+    """Upper bounds of the buckets in ascending order. Unset: 2ms 4ms 6ms 8ms 10ms 50ms 100ms 200ms 400ms 800ms 1s 1.4s
+    2s 5s 10s 15s.
+    """
     exponential_histogram_max_size: int = Field(default=0, ge=0, le=16384)
-    """How many buckets exponential histograms have; 0: explicit buckets are used instead."""
+    """Maximum number of buckets of exponential histograms. 0: explicit buckets are used instead."""
     metrics_flush_interval: Duration = Field(default=60.0, ge=0)
-    """0: flush after each batch of spans."""
+    """How often the metrics are sent. 0: after each batch of spans."""
     metrics_timestamp_offset: Duration = 0.0
-    """Subtracted from the times of the metrics."""
+    """Duration that is subtracted from the timestamps of the metrics."""
     cache_loop: Duration = Field(default=_DEFAULT_CACHE_LOOP_S, ge=0)
-    """How often series without an edge for 15 minutes are removed; 0: the default."""
+    """How often series that had no edge for 15 minutes are removed. 0: the default."""
     store_expiration_loop: Duration = Field(default=_DEFAULT_EXPIRATION_LOOP_S, ge=0)
-    """How often spans past their ``ttl`` are removed from the store; 0: the default."""
+    """How often spans past their ``ttl`` are removed from the store. 0: the default."""
     metrics_exporter: str = ""
-    """Deprecated; it has no effect, as in the Collector."""
+    """Deprecated by the Collector; has no effect."""
     aggregation_cardinality_limit: int = Field(default=2000, ge=0)
-    """Ours: how many series there may be; further ones are counted in one with otel.metric.overflow=true. 0: any."""
+    """Limit on the number of series (specific to Tailrace); further ones are counted in one with
+    otel.metric.overflow=true. 0: no limit.
+    """
     include_collector_instance_id: bool = False
-    """Ours: adds the label ``collector.instance.id``, so that replicas do not write the same series."""
+    """Whether to add the label ``collector.instance.id``, so that replicas do not write the same series (specific to
+    Tailrace).
+    """
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -73,7 +82,7 @@ class ServiceGraphConfig(ComponentConfig):
         for name in ("dimensions", "virtual_node_peer_attributes", "database_name_attributes"):
             keys = getattr(self, name)
             if len(set(keys)) < len(keys):
-                raise ValueError(f"{name} names an attribute twice: {list(keys)}")
+                raise ValueError(f"{name} lists an attribute twice: {list(keys)}")
         return self
 
     @property

@@ -71,7 +71,7 @@ class ServiceGraphConnector(Connector):
         )
         telemetry.gauge(
             "tailrace_service_graph_waiting_spans",
-            "Spans waiting for their pair",
+            "Spans waiting for the other side of their request",
             read=lambda: float(self.held_items()),
         )
         telemetry.gauge("tailrace_service_graph_series", "Series in memory", read=lambda: float(len(self.state.series)))

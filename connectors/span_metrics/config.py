@@ -57,16 +57,16 @@ class Dimension(ComponentConfig):
     """An attribute that becomes a dimension: exactly one of ``name`` and ``glob``."""
 
     name: str = ""
-    """The key of an attribute of the span, else of its resource."""
+    """The key of an attribute of the span or else of its resource."""
     default: str | None = None
-    """With ``name``: the value for spans without the attribute; unset: they do not have the dimension."""
+    """With ``name``: the value for spans without the attribute. Unset: they do not have the dimension."""
     glob: str = Field(default="", max_length=_GLOB_MAX_CHARS)
-    """Every key that matches becomes a dimension; ``*`` does not match a dot, ``**`` does."""
+    """Every attribute key that matches becomes a dimension; ``*`` does not match a dot, ``**`` does."""
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
         if bool(self.name) == bool(self.glob):
-            raise ValueError("a dimension needs exactly one of name and glob")
+            raise ValueError("a dimension must have exactly one of name and glob")
         if self.glob:
             if self.default is not None:
                 raise ValueError(f"glob {self.glob!r}: default can only be used together with name")
@@ -75,12 +75,12 @@ class Dimension(ComponentConfig):
 
 
 class ExplicitConfig(ComponentConfig):
-    """Fixed buckets."""
+    """Buckets with fixed bounds."""
 
     null_means_default: ClassVar[bool] = False
 
     buckets: tuple[Duration, ...] | None = Field(default=None, max_length=_BUCKETS_MAX)
-    """The upper bounds, ascending."""
+    """Upper bounds of the buckets, in ascending order."""
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -93,10 +93,10 @@ class ExplicitConfig(ComponentConfig):
 
 
 class ExponentialConfig(ComponentConfig):
-    """Buckets that grow with the values."""
+    """Exponential buckets, whose resolution adapts to the values."""
 
     max_size: int = Field(default=160, ge=0, le=16384)
-    """How many buckets a series may have; 0: 160."""
+    """Maximum number of buckets per series. 0: 160."""
 
     @model_validator(mode="after")
     def _useful(self) -> Self:
@@ -114,10 +114,13 @@ class HistogramConfig(ComponentConfig):
     """The duration metric."""
 
     disable: bool = False
+    """Whether to leave out the duration metric."""
     unit: Literal["ms", "s"] = "ms"
+    """Unit of the durations. With ``names: http`` it is always s."""
     explicit: ExplicitConfig | None = None
-    """Without ``explicit`` and ``exponential``: 16 explicit bounds from 2ms to 15s."""
+    """Buckets with fixed bounds. If neither ``explicit`` nor ``exponential`` is set: 16 bounds from 2ms to 15s."""
     exponential: ExponentialConfig | None = None
+    """Exponential buckets, whose resolution adapts to the values. Cannot be combined with ``explicit``."""
     dimensions: tuple[Dimension, ...] = Field(default=(), max_length=_DIMENSIONS_MAX)
     """Dimensions that only the duration metric has."""
 
@@ -151,20 +154,24 @@ class HistogramConfig(ComponentConfig):
 
 
 class ExemplarsConfig(ComponentConfig):
-    """Traces to look at, attached to points."""
+    """Exemplars: examples of traces, attached to data points."""
 
     enabled: bool = False
+    """Whether to attach exemplars."""
     max_per_data_point: int = Field(default=5, ge=0, le=100)
+    """Maximum number of exemplars per data point and flush."""
     only_kept: str = ""
-    """Ours. The id of a sampling processor: only traces that it kept become exemplars."""
+    """Id of a sampling processor (specific to Tailrace): only traces that it kept become exemplars. Empty: all traces.
+    """
 
 
 class EventsConfig(ComponentConfig):
     """The metric that counts span events."""
 
     enabled: bool = False
+    """Whether to count span events."""
     dimensions: tuple[Dimension, ...] = Field(default=(), max_length=_DIMENSIONS_MAX)
-    """Attributes of the span, else of the event, else of the resource. Required if enabled."""
+    """Attributes of the span, or else of the event, or else of the resource. Required if enabled."""
 
     @model_validator(mode="after")
     def _has_dimensions(self) -> Self:
@@ -177,55 +184,64 @@ class SpanMetricsConfig(ComponentConfig):
     """Calls, errors and durations of spans, as metrics."""
 
     names: Literal["collector", "http"] = "collector"
-    """Ours. ``http``: the metrics http_requests_total and http_request_duration_seconds that dashboards expect."""
+    """Names of the metrics (specific to Tailrace). ``http``: http_requests_total and http_request_duration_seconds,
+    which dashboards expect.
+    """
     status_label: Literal["status", "status_code"] = "status"
-    """Ours, with ``names: http``: the name of the label with the status code."""
+    """With ``names: http``: the name of the label with the status code (specific to Tailrace)."""
     kinds: tuple[SpanKind, ...] = ()
-    """Ours. The kinds of spans that are counted; empty: all (with ``names: http``: SERVER)."""
+    """Kinds of spans that are counted (specific to Tailrace). Empty: all, or with ``names: http`` only SERVER."""
     namespace: str = Field(default=DEFAULT_NAMESPACE, max_length=200)
-    """Prefix of the metric names, followed by a dot; empty: no prefix."""
+    """Prefix of the metric names, followed by a dot. Empty: no prefix."""
     dimensions: tuple[Dimension, ...] = Field(default=(), max_length=_DIMENSIONS_MAX)
     """Dimensions of every metric."""
     calls_dimensions: tuple[Dimension, ...] = Field(default=(), max_length=_DIMENSIONS_MAX)
     """Dimensions that only the calls metric has."""
     exclude_dimensions: tuple[str, ...] = ()
-    """Which of service.name, span.name, span.kind, status.code and collector.instance.id to leave out."""
+    """Default dimensions to leave out: service.name, span.name, span.kind, status.code or collector.instance.id."""
     dimensions_cache_size: int = 0
-    """Deprecated by the Collector; accepted, but without effect."""
+    """Deprecated by the Collector; has no effect."""
     resource_metrics_cache_size: int = Field(default=1000, ge=1)
-    """How many resources are kept; of more, those seen longest ago are forgotten after the next flush."""
+    """Number of resources to keep; beyond it, those not seen for the longest time are forgotten after the next flush.
+    """
     resource_metrics_key_attributes: tuple[str, ...] = ()
-    """The resource attributes that identify a resource; empty: all."""
+    """The resource attributes that identify a resource. Empty: all of them."""
     aggregation_temporality: Literal["AGGREGATION_TEMPORALITY_CUMULATIVE", "AGGREGATION_TEMPORALITY_DELTA"] = (
         "AGGREGATION_TEMPORALITY_CUMULATIVE"
     )
+    """Whether the metrics are cumulative or deltas."""
     histogram: HistogramConfig = HistogramConfig()
+    """The duration metric."""
     metrics_flush_interval: Duration = Field(default=60.0, gt=0)
+    """How often the metrics are sent."""
     metrics_expiration: Duration = Field(default=0.0, ge=0)
-    """After how long without spans a resource is forgotten; 0: never."""
+    """A resource is forgotten after this time without spans. 0: never."""
     series_expiration: Duration = Field(default=0.0, ge=0)
-    """After how long without spans a series is forgotten; 0: never."""
+    """A series is forgotten after this time without spans. 0: never."""
     metric_timestamp_cache_size: int | None = Field(default=None, le=10_000_000)
-    """Delta: for how many series the time of the last flush is remembered.
-
-    Unset: 10 times resource_metrics_cache_size, but at least 1000.
+    """With delta temporality: the number of series whose last flush time is remembered. Unset: 10 times
+    resource_metrics_cache_size, but at least 1000.
     """
     exemplars: ExemplarsConfig = ExemplarsConfig()
+    """Examples of traces, attached to data points."""
     events: EventsConfig = EventsConfig()
+    """The metric that counts span events."""
     include_instrumentation_scope: tuple[str, ...] = ()
     """Instrumentation scopes whose name and version become dimensions."""
     aggregation_cardinality_limit: int = Field(default=2000, ge=0)
-    """Series per resource and metric; further ones are counted in one with otel.metric.overflow=true. 0: unlimited."""
+    """Series per resource and metric; further ones are counted in one with otel.metric.overflow=true. 0: no limit."""
     max_series: int = Field(default=100_000, ge=1, le=10_000_000)
-    """Ours. How many series all resources may have together."""
+    """Number of series that all resources may have together (specific to Tailrace)."""
     add_resource_attributes: bool = False
-    """Accepted without effect: the metrics have the resource attributes of the spans either way."""
+    """Accepted for compatibility; has no effect, since the metrics always have the resource attributes of the spans."""
     enable_metrics_sampling_method: bool = False
-    """Adds the dimension sampling.method: extrapolated or counted."""
+    """Whether to add the dimension sampling.method, which is extrapolated or counted."""
     include_collector_instance_id: bool = False
-    """Adds the dimension collector.instance.id: needed if several gateways receive spans of one source."""
+    """Whether to add the dimension collector.instance.id; needed if several gateways receive spans of one source."""
     initial_zero: bool = True
-    """Ours. A new cumulative series begins with a 0 at its start time, so that increase() sees its first value."""
+    """Whether new cumulative series begin with a 0 at their start time, so that increase() sees their first value
+    (specific to Tailrace).
+    """
 
     @model_validator(mode="before")
     @classmethod
@@ -252,7 +268,7 @@ class SpanMetricsConfig(ComponentConfig):
         if not http and self.status_label != "status":
             raise ValueError("status_label has no effect without names: http")
         if len(set(self.kinds)) != len(self.kinds):
-            raise ValueError(f"kinds: {list(self.kinds)} names a kind twice")
+            raise ValueError(f"kinds: {list(self.kinds)} lists a kind twice")
         known = (*self.own_dimensions, INSTANCE)
         for name in self.exclude_dimensions:
             if name not in known:

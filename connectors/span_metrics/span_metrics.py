@@ -95,11 +95,15 @@ class SpanMetricsConnector(Connector):
         self._flush_task = PeriodicTask(self._flush, config.metrics_flush_interval, self._clock)
         telemetry = settings.telemetry
         prefix = "tailrace_span_metrics_"
-        telemetry.gauge(prefix + "series", "Named series", read=lambda: float(self.state.budget.used))
+        telemetry.gauge(
+            prefix + "series",
+            "Series with labels of their own, not counting overflow series",
+            read=lambda: float(self.state.budget.used),
+        )
         telemetry.gauge(prefix + "resources", "Resources", read=lambda: float(len(self.state.resources.known) - 1))
         telemetry.gauge(
             prefix + "state_bytes",
-            "Memory of the series tables",
+            "Memory used by the series tables, in bytes",
             read=lambda: float(sum(family.table.memory_bytes for family in self.state.families.values())),
         )
         self._overflowed = telemetry.counter(
@@ -307,7 +311,7 @@ class SpanMetricsConnector(Connector):
         if self._candidates and only_kept and not self._decisions.is_registered(only_kept):
             self._warn_once(
                 "only_kept",
-                "exemplars.only_kept is not the id of a running sampling processor; no exemplar is attached",
+                "exemplars.only_kept is not the id of a running sampling processor; no exemplars are attached",
                 only_kept=only_kept,
             )
         is_empty = not any(len(family.table) for family in state.families.values())

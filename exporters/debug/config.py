@@ -19,15 +19,17 @@ class DebugConfig(ComponentConfig):
     verbosity: Annotated[Literal["basic", "normal", "detailed"], BeforeValidator(_lower)] = "basic"
     """``basic`` shows counts, ``normal`` one line per item, ``detailed`` every field."""
     sampling_initial: int = Field(default=2, ge=0)
-    """The first batches of each signal that are shown in every second."""
+    """Number of batches of each signal that are shown in each second before sampling begins."""
     sampling_thereafter: int = Field(default=1, ge=0)
-    """After those, every n-th batch of the second is shown; 0: none. The others count as delivered, too."""
+    """After those, every n-th batch of the second is shown. 0: none. Batches that are not shown also count as
+    delivered.
+    """
     use_internal_logger: bool = True
     """Whether to write to the service's own log instead of ``output_paths``."""
     output_paths: tuple[str, ...] = ("stdout",)
     """``stdout``, ``stderr`` or paths of files, which are appended to."""
     sending_queue: QueueConfig = QueueConfig(enabled=False)
-    """Accepted for compatibility and without effect: showing a batch needs no waiting, so there is no queue."""
+    """Accepted for compatibility with the Collector; has no effect, since batches are shown without waiting."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

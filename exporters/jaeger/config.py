@@ -10,9 +10,11 @@ __all__ = ["JaegerConfig"]
 
 
 class JaegerConfig(OTLPGrpcConfig):
-    """OTLP over gRPC to a Jaeger on this machine, unless configured otherwise."""
+    """OTLP over gRPC to Jaeger, by default on this host."""
 
     endpoint: str = "localhost:4317"
+    """Server to connect to, for example localhost:4317."""
     tls: TLSClientConfig = TLSClientConfig(insecure=True)
-    """Jaeger has no TLS by default. A ``tls`` block in the configuration replaces this one; its ``insecure`` is false
-    unless set."""
+    """TLS settings. Jaeger does not use TLS by default. A ``tls`` block in the configuration replaces this one; its
+    ``insecure`` is false unless set.
+    """

@@ -26,12 +26,13 @@ def _label_names(labels: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...
     for name in labels:
         if not _LABEL_NAME.match(name) or name.startswith("__"):
             raise ValueError(
-                f"labels: {name!r} is not a label name; expected letters, digits and underscores, not starting with a"
-                " digit or two underscores"
+                f"labels: {name!r} is not a valid label name; expected letters, digits and underscores, "
+                "without a digit or two underscores at the start"
             )
     if len(labels) > _LABELS_MAX - 1:
         raise ValueError(
-            f"labels: {len(labels)} labels are too many; Loki accepts {_LABELS_MAX} per stream, the level included"
+            f"labels: expected at most {_LABELS_MAX - 1} labels (Loki accepts {_LABELS_MAX} per stream, including "
+            f"the level label), got {len(labels)}"
         )
     return labels
 
@@ -47,18 +48,20 @@ class TenantConfig(ComponentConfig):
     """The tenant of a record, which is sent as the X-Scope-OrgID header of its request."""
 
     attribute: str = ""
-    """Attribute of the record, its scope or its resource that holds the tenant."""
+    """Attribute of the record, its scope or its resource that holds the tenant. Empty: ``default`` is used for all
+    records.
+    """
     default: str = ""
-    """The tenant of records without the attribute; empty: no header is sent."""
+    """The tenant of records without the attribute. Empty: no header is sent."""
 
 
 class LokiConfig(HTTPClientConfig, ExporterConfig):
     """Where logs are sent, and how records become streams."""
 
     compression: Literal["snappy"] = "snappy"
-    """The only one that Loki accepts for protobuf."""
+    """Compression of requests; Loki accepts only snappy for protobuf."""
     endpoint: str = ""
-    """Base URL (``http://localhost:3100``), or the complete push URL."""
+    """Base URL such as ``http://localhost:3100``, or the complete push URL."""
     labels: Annotated[dict[str, tuple[str, ...]], AfterValidator(_label_names)] = Field(
         default_factory=lambda: dict(DEFAULT_LABELS)
     )
@@ -66,19 +69,22 @@ class LokiConfig(HTTPClientConfig, ExporterConfig):
     Everything else becomes structured metadata: ``trace_id``, ``request_id``, ``user_id``, ``tenant_id`` are not labels
     unless they are listed here."""
     level_label: str = "level"
-    """Label for the severity (``trace``, ``debug``, ``info``, ``warn``, ``error``, ``fatal``); empty: no such label."""
+    """Label for the severity (``trace``, ``debug``, ``info``, ``warn``, ``error``, ``fatal``). Empty: no such label."""
     static_labels: dict[str, str] = Field(default_factory=dict)
+    """Labels to add to every stream."""
     label_values_limit: int = Field(default=1000, ge=0)
     """Number of distinct values of a label; further ones become ``__other__``, and the original value is kept in
     structured metadata. 0: no limit."""
     structured_metadata: bool = True
+    """Whether attributes that are not labels are sent as structured metadata."""
     resource_metadata: bool = True
     """Whether resource attributes that are not labels are sent as structured metadata."""
     max_line_size: ByteSize = 256 * 1024
-    """Longer lines are cut; Loki's own default limit is 256 KB. 0: no limit."""
+    """Size at which lines are cut; Loki's own default limit is 256 KB. 0: no limit."""
     max_request_bytes: ByteSize = 3 * 1024 * 1024
-    """Size limit of a request before compression, below Loki's internal 4 MiB. 0: no limit."""
+    """Size limit of a request before compression; the default is below Loki's internal limit of 4 MiB. 0: no limit."""
     tenant: TenantConfig = TenantConfig()
+    """The tenant of each record."""
 
     @model_validator(mode="before")
     @classmethod
@@ -96,7 +102,7 @@ class LokiConfig(HTTPClientConfig, ExporterConfig):
         for name in self.static_labels:
             if not _LABEL_NAME.match(name):
                 raise ValueError(
-                    f"static_labels: {name!r} is not a label name; expected letters, digits and underscores"
+                    f"static_labels: {name!r} is not a valid label name; expected letters, digits and underscores"
                 )
         return self
 

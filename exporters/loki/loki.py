@@ -49,12 +49,12 @@ class LokiExporter(QueuedExporter[Push]):
         telemetry = settings.telemetry
         telemetry.gauge(
             "tailrace_loki_truncated_lines",
-            "Lines cut because they were longer than max_line_size.",
+            "Lines cut because they were longer than max_line_size",
             read=lambda: float(self._encoder.truncated_line_count),
         )
         telemetry.gauge(
             "tailrace_loki_label_overflow",
-            "Label values replaced by __other__ because of label_values_limit.",
+            "Label values replaced by __other__ because of label_values_limit",
             read=lambda: float(self._encoder.overflowed_value_count),
         )
 

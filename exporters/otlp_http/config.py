@@ -17,19 +17,24 @@ _MAX_REQUEST_BYTES: Final = 20 * 1024 * 1024 - 64 * 1024
 
 
 class OTLPHTTPConfig(ExporterConfig, HTTPClientConfig):
-    """OTLP over HTTP: where requests go and in which encoding."""
+    """Configuration of an exporter to an OTLP/HTTP server."""
 
     endpoint: str = ""
     """Base URL, to which ``/v1/traces``, ``/v1/metrics`` or ``/v1/logs`` is appended."""
     traces_endpoint: str = ""
     """The complete URL for traces; takes precedence over ``endpoint``."""
     metrics_endpoint: str = ""
+    """The complete URL for metrics; takes precedence over ``endpoint``."""
     logs_endpoint: str = ""
+    """The complete URL for logs; takes precedence over ``endpoint``."""
     encoding: Literal["proto", "json"] = "proto"
+    """Encoding of request bodies: protobuf or JSON."""
     timeout: Duration = Field(default=30.0, ge=0)
+    """Timeout of one attempt; 0 disables it."""
     max_request_bytes: ByteSize = _MAX_REQUEST_BYTES
-    """An addition to the Collector's keys. Batches larger than this before compression are split; 0: never split. With
-    ``encoding: json`` a quarter of it applies, because JSON is larger."""
+    """Size limit of a request before compression (specific to Tailrace). Larger batches are split. 0: no limit. With
+    ``encoding: json`` a quarter of it applies, because JSON is larger.
+    """
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:

@@ -17,31 +17,45 @@ class ResourceLabelsConfig(ComponentConfig):
     """Whether all resource attributes become labels."""
 
     enabled: bool = False
+    """Whether all resource attributes become labels of every series."""
 
 
 class ResourceConstantLabelsConfig(ComponentConfig):
-    """Globs of resource attributes that become labels of every series."""
+    """Resource attributes that become labels of every series."""
 
     included: tuple[str, ...] = ()
+    """Globs of attributes that become labels."""
     excluded: tuple[str, ...] = ()
+    """Globs of attributes that do not become labels although they match ``included``."""
 
 
 class PrometheusConfig(ComponentConfig):
-    """The page that is served, and what is on it."""
+    """The metrics page: where it is served, and what it contains."""
 
     endpoint: str = ""
     """``host:port`` to listen on; without a host, on all interfaces."""
     tls: TLSServerConfig | None = None
+    """TLS settings. Absent: plaintext."""
     namespace: str = ""
+    """Prefix of every metric name, followed by an underscore. Empty: no prefix."""
     const_labels: dict[str, str] = Field(default_factory=dict)
+    """Labels to add to every series."""
     send_timestamps: bool = False
+    """Whether each line has the timestamp of its data point."""
     metric_expiration: Duration = Field(default=300.0, gt=0)
+    """A series is removed from the page after it has not been received for this long."""
     enable_open_metrics: bool = False
+    """Whether scrapers that accept the OpenMetrics format receive it."""
     without_scope_info: bool = False
+    """Whether to leave out the ``otel_scope_…`` labels."""
     add_metric_suffixes: bool = True
+    """If false, ``translation_strategy: UnderscoreEscapingWithoutSuffixes`` applies."""
     translation_strategy: TranslationStrategy = "UnderscoreEscapingWithSuffixes"
+    """How names are translated: whether characters are escaped, and whether suffixes for unit and type are added."""
     resource_to_telemetry_conversion: ResourceLabelsConfig = ResourceLabelsConfig()
+    """Whether all resource attributes become labels."""
     resource_constant_labels: ResourceConstantLabelsConfig = ResourceConstantLabelsConfig()
+    """Resource attributes that become labels of every series."""
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:

@@ -44,11 +44,11 @@ class PrometheusExporter(Exporter):
         self.port = 0
         """The port that the exporter listens on, once started."""
         settings.telemetry.gauge(
-            "tailrace_exporter_series", "Series on the page.", read=lambda: float(self._store.series_count())
+            "tailrace_exporter_series", "Series on the metrics page", read=lambda: float(self._store.series_count())
         )
         self._conflicts = settings.telemetry.gauge(
             "tailrace_exporter_conflicting_series",
-            "Series left out of the last scrape because another metric of their name has a different type.",
+            "Series left out of the last scrape because another metric with the same name has a different type",
         )
 
     async def start(self, host: Host) -> None:  # noqa: ARG002 - needs nothing of the host

@@ -19,63 +19,83 @@ class RemoteWriteQueueConfig(ComponentConfig):
     """The queue of this exporter."""
 
     enabled: bool = True
+    """Queue data before sending it. false: the sender of a batch waits for its delivery."""
     queue_size: int = Field(default=10000, ge=1)
-    """In batches."""
+    """Capacity of the queue in batches."""
     num_consumers: int = Field(default=5, ge=1, le=200)
-    """Number of shards of a batch that are sent at the same time; a series always keeps its order."""
+    """Number of shards of a batch that are sent at the same time; the points of a series always keep their order."""
     max_bytes: ByteSize = 256 * 1024 * 1024
-    """An addition: the queue is also full at this many bytes; 0: no such limit."""
+    """Capacity of the queue in bytes (specific to Tailrace), in addition to queue_size. 0: no limit."""
     block_on_overflow: bool = False
-    """An addition: a full queue makes the receiver refuse requests instead of dropping data here."""
+    """Refuse new requests at the receiver while the queue is full, instead of dropping data (specific to Tailrace)."""
     storage: str = ""
-    """An addition: the id of the extension that stores the queue."""
+    """Id of the extension that keeps the queue across restarts (specific to Tailrace). Empty: the queue is kept in
+    memory.
+    """
 
 
 class TargetInfoConfig(ComponentConfig):
-    """Whether each resource gets a ``target_info`` series."""
+    """The ``target_info`` series."""
 
     enabled: bool = True
+    """Whether each resource has a ``target_info`` series."""
 
 
 class ResourceLabelsConfig(ComponentConfig):
     """Whether all resource attributes become labels."""
 
     enabled: bool = False
+    """Whether all resource attributes become labels of every series."""
 
 
 class ResourceConstantLabelsConfig(ComponentConfig):
-    """Globs of resource attributes that become labels of every series."""
+    """Resource attributes that become labels of every series."""
 
     included: tuple[str, ...] = ()
+    """Globs of attributes that become labels."""
     excluded: tuple[str, ...] = ()
+    """Globs of attributes that do not become labels although they match ``included``."""
 
 
 class PrometheusRemoteWriteConfig(ComponentConfig):
-    """The keys of the connection are below ``http``, or directly here as in older configurations."""
+    """The keys of the connection are below ``http``, or at this level as in older configurations."""
 
     http: HTTPClientConfig = HTTPClientConfig.model_validate({"compression": "snappy", "timeout": "5s"})
+    """Connection to the server."""
     timeout: Duration = Field(default=5.0, ge=0)
     """Timeout of one attempt; 0 disables it."""
     retry_on_failure: RetryConfig = RetryConfig.model_validate(
         {"initial_interval": "50ms", "max_interval": "200ms", "max_elapsed_time": "1m"}
     )
+    """Retries of failed requests."""
     remote_write_queue: RemoteWriteQueueConfig = RemoteWriteQueueConfig()
+    """The queue in which data waits to be sent."""
     max_batch_size_bytes: int = Field(default=3_000_000, ge=1)
-    """Size limit of a request before compression."""
+    """Size limit of a request in bytes, before compression."""
     namespace: str = ""
+    """Prefix of every metric name, followed by an underscore. Empty: no prefix."""
     external_labels: dict[str, str] = Field(default_factory=dict)
+    """Labels to add to every series."""
     target_info: TargetInfoConfig = TargetInfoConfig()
+    """The ``target_info`` series."""
     disable_scope_info: bool = False
+    """Whether to leave out the ``otel_scope_…`` labels."""
     resource_to_telemetry_conversion: ResourceLabelsConfig = ResourceLabelsConfig()
+    """Whether all resource attributes become labels."""
     resource_constant_labels: ResourceConstantLabelsConfig = ResourceConstantLabelsConfig()
+    """Resource attributes that become labels of every series."""
     translation_strategy: TranslationStrategy = "UnderscoreEscapingWithSuffixes"
+    """How names are translated: whether characters are escaped, and whether suffixes for unit and type are added."""
     add_metric_suffixes: bool = True
-    """Deprecated in the Collector: false means ``translation_strategy: UnderscoreEscapingWithoutSuffixes``."""
+    """Deprecated by the Collector; false means ``translation_strategy: UnderscoreEscapingWithoutSuffixes``."""
     send_metadata: bool = False
+    """Whether to send the type, help and unit of each metric, at most once per minute."""
     sanitize_leading_underscore: bool = True
-    """An addition: ``_x`` becomes ``key_x``, as in Prometheus' own OTLP endpoint."""
+    """Whether ``_x`` becomes ``key_x``, as in Prometheus' own OTLP endpoint (specific to Tailrace)."""
     preserve_multiple_underscores: bool = True
-    """An addition: ``a..b`` becomes ``a__b`` as in Prometheus' OTLP endpoint; if false ``a_b`` as in the Collector."""
+    """Whether ``a..b`` becomes ``a__b`` as in Prometheus' own OTLP endpoint, or ``a_b`` as in the Collector (specific
+    to Tailrace).
+    """
 
     @model_validator(mode="before")
     @classmethod

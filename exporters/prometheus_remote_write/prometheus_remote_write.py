@@ -95,7 +95,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         self._metadata_sent_s: dict[tuple[str, str], float] = {}
         settings.telemetry.gauge(
             "tailrace_exporter_series_cache_bytes",
-            "Memory of the cached label sets, in bytes.",
+            "Memory used by the cached label sets, in bytes",
             read=lambda: float(self._cache.memory_bytes),
         )
 

@@ -13,11 +13,11 @@ __all__ = ["AttributesConfig"]
 
 
 class AttributesConfig(ComponentConfig):
-    """The configuration of ``attributes``."""
+    """Configuration of ``attributes``: changes attributes of spans, log records and data points."""
 
     actions: tuple[ActionConfig, ...] = Field(min_length=1)
     """The actions, applied in this order."""
     include: MatchConfig | None = None
-    """Only items that match this are changed."""
+    """Only items that match this are changed. Absent: all items."""
     exclude: MatchConfig | None = None
-    """Items that match this are not changed."""
+    """Items that match this are not changed. Absent: no items are excluded."""

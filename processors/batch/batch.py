@@ -75,18 +75,18 @@ class BatchProcessor(Stage):
             "otelcol_processor_batch_batch_send_size_bytes", "Bytes in the batches sent", _BYTE_BUCKETS
         )
         self._by_size = telemetry.counter(
-            "otelcol_processor_batch_batch_size_trigger_send", "Batches sent because they were large enough"
+            "otelcol_processor_batch_batch_size_trigger_send", "Batches sent because they reached send_batch_size"
         )
         self._by_time = telemetry.counter(
-            "otelcol_processor_batch_timeout_trigger_send", "Batches sent because they were old enough"
+            "otelcol_processor_batch_timeout_trigger_send", "Batches sent because their timeout expired"
         )
         self._uncollected = telemetry.counter(
             "tailrace_processor_batch_uncollected_batches",
-            "Batches passed on uncollected because of metadata_cardinality_limit",
+            "Batches passed on without merging because metadata_cardinality_limit was reached",
         )
         telemetry.gauge(
             "otelcol_processor_batch_metadata_cardinality",
-            "Combinations of metadata values that are collected",
+            "Distinct combinations of metadata values being batched",
             read=lambda: len(self._shards),
         )
 

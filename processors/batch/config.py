@@ -13,18 +13,18 @@ __all__ = ["BatchConfig"]
 
 
 class BatchConfig(ComponentConfig):
-    """``batch``: collects batches into larger ones."""
+    """Configuration of ``batch``: collects batches into larger ones."""
 
     timeout: Duration = Field(default=0.2, ge=0)
-    """An item waits at most this long. 0: items do not wait, and only ``send_batch_max_size`` has an effect."""
+    """Longest time that an item waits. 0: items do not wait, and only ``send_batch_max_size`` has an effect."""
     send_batch_size: int = Field(default=8192, ge=0)
-    """Number of items at which a batch is sent at once; 0: like ``timeout: 0``."""
+    """Number of items at which a batch is sent without waiting any longer. 0: the same as ``timeout: 0``."""
     send_batch_max_size: int = Field(default=0, ge=0)
-    """Number of items above which batches are split; 0: no limit."""
+    """Number of items above which batches are split. 0: no limit."""
     metadata_keys: tuple[str, ...] = ()
-    """Request headers whose values separate batches. Other metadata is removed."""
+    """Request headers whose values separate batches; all other metadata is removed."""
     metadata_cardinality_limit: int = Field(default=1000, ge=0)
-    """Number of distinct combinations of their values that are collected at a time; 0: no limit."""
+    """Number of distinct combinations of their values that are batched at a time. 0: no limit."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

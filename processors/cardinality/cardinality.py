@@ -116,7 +116,7 @@ class CardinalityProcessor(Stage):
             prefix + "inexact_points", "Points that could not be merged exactly", ("reason",)
         )
         self._freed = telemetry.counter(
-            prefix + "slots_freed", "Named series that ended, fell silent or lost their slot to a lower limit"
+            prefix + "slots_freed", "Named series that ended, became idle or lost their slot to a lower limit"
         )
 
     def _use(self, state: State) -> None:

@@ -28,26 +28,27 @@ _NEVER_IN_NAMES = frozenset(" \t\r\n\"'{}()<>=,;%$#@^&|~`\\+")
 
 
 class LimitOverride(ComponentConfig):
-    """Another limit for some metrics; the first rule that matches applies."""
+    """A different limit for some metrics; the first rule that matches applies."""
 
     metrics: tuple[str, ...] = Field(min_length=1)
     """Globs of metric names."""
     limit: int = Field(ge=0)
-    """Series per metric and group; 0: unlimited."""
+    """Series per metric and group. 0: no limit."""
 
 
 class TenantConfig(ComponentConfig):
     """Limits for each tenant, in addition to those for each metric."""
 
     attribute: str = Field(min_length=1)
-    """The attribute that names the tenant, of the point or else of its resource."""
+    """Attribute of the point, or else of its resource, that names the tenant."""
     limit: int = Field(default=500, ge=0)
-    """Series of a tenant per metric and group; 0: unlimited."""
+    """Series of a tenant per metric and group. 0: no limit."""
     total: int = Field(default=20_000, ge=0)
-    """Series of a tenant in all metrics and groups together; 0: unlimited."""
+    """Series of a tenant in all metrics and groups together. 0: no limit."""
     max_values: int = Field(default=1000, ge=1)
-    """How many tenants are distinguished; further ones share the limits and the overflow series of ``other``."""
+    """Number of tenants to distinguish; further ones share the limits and the overflow series of ``other``."""
     other: str = Field(default="__other__", min_length=1)
+    """Name that tenants beyond ``max_values`` share."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -68,10 +69,13 @@ class AttributeRule(ComponentConfig):
     """How attributes are changed before series are counted."""
 
     keys: tuple[str, ...] = Field(min_length=1)
+    """Keys of attributes of data points; a key may be in one rule only."""
     action: Literal["drop", "template", "collapse"]
+    """drop removes the attribute, template replaces identifiers in paths, collapse limits the number of values."""
     max_values: int = Field(default=200, ge=1)
-    """template, collapse: how many distinct values a metric keeps; further ones become ``other``."""
+    """For template and collapse: number of distinct values to keep per metric; further ones become ``other``."""
     other: str = Field(default="__other__", min_length=1)
+    """Value that replaces values beyond ``max_values``."""
 
 
 def _all_kinds() -> dict[Kind, str]:
@@ -82,27 +86,31 @@ class TemplateConfig(ComponentConfig):
     """How ``template`` replaces identifiers in paths."""
 
     keep_method: bool = True
-    """``GET /users/1`` keeps its ``GET``."""
+    """Whether a leading method is kept, such as ``GET`` in ``GET /users/1``."""
     query: Literal["drop", "keep"] = "drop"
+    """Whether the query string of a path is dropped or kept."""
     replace: dict[Kind, str] = Field(default_factory=_all_kinds)
-    """What each kind of path segment becomes; a kind that is left out is kept."""
+    """Replacement of each kind of path segment. A kind that is not listed is kept as it is."""
 
 
 class GaugeRule(ComponentConfig):
     """How gauges are merged; the first rule that matches applies."""
 
     metrics: tuple[str, ...] = Field(min_length=1)
+    """Globs of metric names."""
     fold: GaugeFold
+    """How the latest values of the sources are merged."""
 
 
 class OverflowConfig(ComponentConfig):
-    """The overflow series."""
+    """The overflow series, into which further series are merged."""
 
     flush_interval: Duration = Field(default=15.0, gt=0)
+    """How often merged series are written."""
     stale_after: Duration = Field(default=300.0, gt=0)
-    """After how long of silence a source of a merged gauge or up-down counter leaves the written value."""
+    """A source that is silent for this long no longer counts in a merged gauge or up-down counter."""
     exemplars: int = Field(default=4, ge=0, le=100)
-    """How many of the newest exemplars each written point has; 0: none."""
+    """Number of the newest exemplars attached to each written point. 0: none."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -117,27 +125,34 @@ class TopConfig(ComponentConfig):
     """The report ``GET /cardinality``."""
 
     n: int = Field(default=20, ge=1, le=1000)
+    """Number of entries in each list of the report."""
     sample_values: int = Field(default=3, ge=0, le=100)
+    """Number of example values shown per attribute."""
     hash: tuple[str, ...] = ("user_id", "tenant_id")
-    """Keys whose values are shown as hashes and are left out of the ``filtered_attributes`` of exemplars."""
+    """Keys whose values are shown as hashes and removed from the ``filtered_attributes`` of exemplars."""
 
 
 class CardinalityConfig(ComponentConfig):
     """Limits on the number of series; series beyond them are merged, not lost."""
 
     mode: Literal["enforce", "observe"] = "enforce"
-    """observe: the counters are the same, but all points pass and nothing is written."""
+    """With observe, the counters are the same, but all points pass and no merged series are written."""
     limit: int = Field(default=2000, ge=0)
-    """Series per metric and group; 0: unlimited."""
+    """Series per metric and group. 0: no limit."""
     count: Literal["points", "prometheus_series"] = "points"
-    """For how much a series counts: 1, or as many series as Prometheus stores (14 for a histogram with 11 bounds)."""
+    """How much a series counts: 1 (points), or as many series as Prometheus stores for it (14 for a histogram with 11
+    bounds).
+    """
     group_by: tuple[str, ...] = ("service.name",)
-    """Resource attributes; each combination of values has a limit of its own."""
+    """Resource attributes that define a group: each combination of their values has a limit of its own."""
     tenant: TenantConfig | None = None
+    """Limits per tenant, in addition to those per metric. Absent: none."""
     max_series: int = Field(default=1_000_000, ge=1)
-    """Named series of all ``cardinality`` processors of the process together."""
+    """Named series that all ``cardinality`` processors of the process may have together."""
     overrides: tuple[LimitOverride, ...] = ()
+    """Different limits for some metrics; the first rule that matches applies."""
     attributes: tuple[AttributeRule, ...] = ()
+    """How attributes are changed before series are counted."""
     never_collapse: tuple[str, ...] = (
         "method",
         "status",
@@ -146,19 +161,23 @@ class CardinalityConfig(ComponentConfig):
         "http.response.status_code",
         "error.type",
     )
+    """Keys whose values are never replaced; a drop or collapse rule for one of them is an error."""
     template: TemplateConfig = TemplateConfig()
+    """How the action template replaces identifiers in paths."""
     gauge: tuple[GaugeRule, ...] = ()
-    """The first rule that matches applies; other gauges become the last value."""
+    """How gauges are merged; the first rule that matches applies. All other gauges keep the last value."""
     overflow: OverflowConfig = OverflowConfig()
+    """The overflow series, into which further series are merged."""
     window: Duration = Field(default=3600.0, gt=0)
-    """After how long of silence a named series frees its slot."""
+    """A named series that is silent for this long frees its slot."""
     state_ttl: Duration = Field(default=3600.0, gt=0)
-    """How long a silent source is remembered; must exceed the longest silence of a live source."""
+    """How long a silent source is remembered; must exceed the longest silence of an active source."""
     state_limit_mib: int = Field(default=128, ge=1, le=1_048_576)
-    """The memory for sources and merged series; when it is full, points of new sources are dropped and counted."""
+    """Memory for sources and merged series in MiB. When it is full, points of new sources are dropped and counted."""
     initial: Literal["auto", "zero", "full"] = "auto"
-    """How the first value of a cumulative source counts: by its start time, not at all, or in full."""
+    """How the first value of a cumulative source counts: depending on its start time, not at all (zero), or in full."""
     top: TopConfig = TopConfig()
+    """The report ``GET /cardinality``."""
 
     @field_validator("group_by")
     @classmethod
@@ -169,7 +188,7 @@ class CardinalityConfig(ComponentConfig):
                 "group by service.name, or copy the id to an attribute with another name"
             )
         if len(set(value)) < len(value):
-            raise ValueError(f"{list(value)} names an attribute twice")
+            raise ValueError(f"{list(value)} lists an attribute twice")
         return value
 
     @model_validator(mode="after")
@@ -178,11 +197,12 @@ class CardinalityConfig(ComponentConfig):
         for rule in self.attributes:
             for key in rule.keys:
                 if key in seen:
-                    raise ValueError(f"attributes: {key!r} is in two rules; remove it from one")
+                    raise ValueError(f"attributes: {key!r} is in two rules; remove it from one of them")
                 seen.add(key)
                 if rule.action != "template" and key in self.never_collapse:
                     raise ValueError(
-                        f"attributes: {key!r} has the action {rule.action} but is in never_collapse; remove it from one"
+                        f"attributes: {key!r} has the action {rule.action} "
+                        "but is also in never_collapse; remove it from one of them"
                     )
                 if self.tenant is not None and key == self.tenant.attribute and rule.action == "drop":
                     raise ValueError(

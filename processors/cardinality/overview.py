@@ -36,7 +36,7 @@ class Overview:
         )
         telemetry.gauge(
             prefix + "demand",
-            "Estimate of all series, named and rejected",
+            "Estimated number of all series, named and rejected",
             metric,
             read=lambda: self._by_metric("demand"),
         )
@@ -48,12 +48,12 @@ class Overview:
         )
         telemetry.gauge(
             prefix + "state_bytes",
-            "Memory of the state of merged series",
+            "Memory used by the state of merged series, in bytes",
             read=lambda: float(self._state.fold.state_bytes),
         )
         telemetry.gauge(
             prefix + "attribute_values",
-            "Estimate of the distinct values of the attributes with the most values",
+            "Estimated number of distinct values, for the attributes with the most values",
             ("metric", "attribute"),
             read=self._state.report.counts,
         )

@@ -22,12 +22,12 @@ _NO_EXPR: Final = (
 
 
 class SeverityConfig(ComponentConfig):
-    """Severity numbers from a level up."""
+    """Severity numbers from a minimum on."""
 
     min: str | int = ""
-    """``INFO``, ``warn2``, or a number from 1 to 24."""
+    """Lowest severity that matches: a name such as ``INFO`` or ``warn2``, or a number from 1 to 24."""
     match_undefined: bool = False
-    """Whether records without a severity number match; ignored without ``min``."""
+    """Whether records without a severity number match. Has no effect without ``min``."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -47,17 +47,20 @@ class SeverityConfig(ComponentConfig):
 
 
 class LogMatchConfig(ComponentConfig):
-    """``include`` or ``exclude`` of log records."""
+    """Log records to include or exclude; all given properties must match."""
 
     match_type: Literal["strict", "regexp"]
-    """Required."""
+    """Required: whether texts are compared as they are (strict) or are regular expressions (regexp)."""
     resource_attributes: tuple[AttributeMatch, ...] = ()
-    """All of them must match."""
+    """Attributes of the resource; all of them must match."""
     record_attributes: tuple[AttributeMatch, ...] = ()
-    """All of them must match."""
+    """Attributes of the record; all of them must match."""
     severity_texts: tuple[str, ...] = ()
+    """Severity texts, one of which must match."""
     severity_number: SeverityConfig | None = None
+    """Severity numbers from a minimum on."""
     bodies: tuple[str, ...] = ()
+    """Bodies as text, one of which must match."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -82,14 +85,18 @@ class LogMatchConfig(ComponentConfig):
 
 
 class MetricMatchConfig(ComponentConfig):
-    """``include`` or ``exclude`` of metrics: a metric is kept or dropped with all its points."""
+    """Metrics to include or exclude; a metric is kept or dropped with all its points."""
 
     match_type: Literal["strict", "regexp"]
-    """Required. The Collector's ``expr`` is not supported."""
+    """Required: whether texts are compared as they are (strict) or are regular expressions (regexp). expr is not
+    supported.
+    """
     regexp: RegexpConfig | None = None
+    """Accepted for compatibility with the Collector; has no effect."""
     metric_names: tuple[str, ...] = ()
+    """Names of metrics, one of which must match."""
     resource_attributes: tuple[AttributeMatch, ...] = ()
-    """All of them must match."""
+    """Attributes of the resource; all of them must match."""
 
     @model_validator(mode="before")
     @classmethod
@@ -145,7 +152,7 @@ class _GroupConfig(ComponentConfig):
     """A group of conditions with common settings."""
 
     conditions: tuple[str, ...]
-    """A row is dropped if one of them holds for it."""
+    """A row is dropped if one of these conditions holds for it."""
     error_mode: ErrorMode | None = None
     """Overrides the processor's ``error_mode``."""
 
@@ -162,7 +169,7 @@ class TraceGroupConfig(_GroupConfig):
     """One group of ``trace_conditions``."""
 
     context: Annotated[Literal["resource", "scope", "span", "spanevent"], _lower_case] | None = None
-    """The context of all conditions; inferred from their paths if not given."""
+    """The context of all conditions. Absent: inferred from their paths."""
 
     @model_validator(mode="after")
     def _compiles(self) -> Self:
@@ -173,7 +180,7 @@ class MetricGroupConfig(_GroupConfig):
     """One group of ``metric_conditions``."""
 
     context: Annotated[Literal["resource", "scope", "metric", "datapoint"], _lower_case] | None = None
-    """The context of all conditions; inferred from their paths if not given."""
+    """The context of all conditions. Absent: inferred from their paths."""
 
     @model_validator(mode="after")
     def _compiles(self) -> Self:
@@ -184,7 +191,7 @@ class LogGroupConfig(_GroupConfig):
     """One group of ``log_conditions``."""
 
     context: Annotated[Literal["resource", "scope", "log"], _lower_case] | None = None
-    """The context of all conditions; inferred from their paths if not given."""
+    """The context of all conditions. Absent: inferred from their paths."""
 
     @model_validator(mode="after")
     def _compiles(self) -> Self:
@@ -210,70 +217,75 @@ _LogCondition: TypeAlias = Annotated[
 
 
 class TraceConditions(ComponentConfig):
-    """Key ``traces``."""
+    """Conditions for spans and span events, by context."""
 
     resource: tuple[_Resource, ...] = ()
-    """A resource is dropped with all its spans if one of them holds for it."""
+    """A resource is dropped with all its spans if one of these conditions holds for it."""
     span: tuple[_Span, ...] = ()
-    """A span is dropped if one of them holds for it."""
+    """A span is dropped if one of these conditions holds for it."""
     spanevent: tuple[_SpanEvent, ...] = ()
-    """An event is removed from its span if one of them holds for it."""
+    """An event is removed from its span if one of these conditions holds for it."""
 
 
 class SpanFilters(ComponentConfig):
-    """Key ``spans``."""
+    """Spans to include or exclude."""
 
     include: MatchConfig | None = None
-    """Only spans that match are kept."""
+    """Only spans that match are kept. Absent: all spans."""
     exclude: MatchConfig | None = None
-    """Of those, spans that match are dropped."""
+    """Of the included spans, those that match are dropped."""
 
 
 class LogFilters(ComponentConfig):
-    """Key ``logs``."""
+    """Log records to include or exclude, or conditions by context."""
 
     include: LogMatchConfig | None = None
-    """Only records that match are kept."""
+    """Only records that match are kept. Absent: all records."""
     exclude: LogMatchConfig | None = None
-    """Of those, records that match are dropped."""
+    """Of the included records, those that match are dropped."""
     resource: tuple[_Resource, ...] = ()
-    """A resource is dropped with all its records if one of them holds for it."""
+    """A resource is dropped with all its records if one of these conditions holds for it."""
     log_record: tuple[_Record, ...] = ()
-    """A record is dropped if one of them holds for it."""
+    """A record is dropped if one of these conditions holds for it."""
 
 
 class MetricFilters(ComponentConfig):
-    """Key ``metrics``."""
+    """Metrics to include or exclude, or conditions by context."""
 
     include: MetricMatchConfig | None = None
-    """Only metrics that match are kept."""
+    """Only metrics that match are kept. Absent: all metrics."""
     exclude: MetricMatchConfig | None = None
-    """Of those, metrics that match are dropped."""
+    """Of the included metrics, those that match are dropped."""
     regexp: RegexpConfig | None = None
+    """Accepted for compatibility with the Collector; has no effect."""
     resource: tuple[_Resource, ...] = ()
-    """A resource is dropped with all its metrics if one of them holds for it."""
+    """A resource is dropped with all its metrics if one of these conditions holds for it."""
     metric: tuple[_Metric, ...] = ()
-    """A metric is dropped with all its points if one of them holds for it."""
+    """A metric is dropped with all its points if one of these conditions holds for it."""
     datapoint: tuple[_Datapoint, ...] = ()
-    """A point is dropped if one of them holds for it."""
+    """A point is dropped if one of these conditions holds for it."""
 
 
 class FilterConfig(ComponentConfig):
-    """The configuration of ``filter``."""
+    """Configuration of ``filter``: drops items that match."""
 
     error_mode: ErrorMode = "ignore"
     """If a condition cannot be evaluated for a row: ``ignore`` treats it as no match and logs it, ``silent`` does not
     log it, ``propagate`` drops the batch."""
     spans: SpanFilters = SpanFilters()
+    """Spans to include or exclude."""
     traces: TraceConditions = TraceConditions()
+    """Conditions for spans and span events, by context."""
     metrics: MetricFilters = MetricFilters()
+    """Metrics to include or exclude, or conditions by context."""
     logs: LogFilters = LogFilters()
+    """Log records to include or exclude, or conditions by context."""
     trace_conditions: tuple[_TraceCondition, ...] = ()
     """Conditions, or groups of them, for spans and span events. Paths start with their context."""
     metric_conditions: tuple[_MetricCondition, ...] = ()
-    """The same for metrics and data points."""
+    """Conditions, or groups of them, for metrics and data points. Paths start with their context."""
     log_conditions: tuple[_LogCondition, ...] = ()
-    """The same for log records."""
+    """Conditions, or groups of them, for log records. Paths start with their context."""
 
     @model_validator(mode="before")
     @classmethod

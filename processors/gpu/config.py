@@ -36,18 +36,21 @@ Key = Annotated[str, AfterValidator(_key)]
 
 
 class MatchConfig(ComponentConfig):
-    """Which spans are GPU work: one of ``kinds`` and also one of the attributes or a name that a pattern matches."""
+    """Which spans count as GPU work: those of one of ``kinds`` with one of the attributes or a matching name."""
 
     kinds: tuple[Annotated[SpanKind, BeforeValidator(_upper)], ...] = ("SERVER", "INTERNAL", "CONSUMER")
+    """Span kinds that can be GPU work. CLIENT would count the work of the called service a second time."""
     any_attribute: tuple[Key, ...] = ("gen_ai.operation.name", "gen_ai.request.model", "hw.id")
+    """Attributes of the span itself, one of which makes it GPU work."""
     names: tuple[Regex, ...] = ("(?i)(embed|encode|rerank|infer|predict|train)",)
+    """Regular expressions for span names; a name that one of them matches makes the span GPU work."""
 
     @model_validator(mode="after")
     def _satisfiable(self) -> Self:
         if not self.kinds:
-            raise ValueError("kinds is empty, so no span would ever be GPU work")
+            raise ValueError("kinds is empty, so no span would ever count as GPU work")
         if not self.any_attribute and not self.names:
-            raise ValueError("any_attribute and names are both empty, so no span would ever be GPU work")
+            raise ValueError("any_attribute and names are both empty, so no span would ever count as GPU work")
         return self
 
 
@@ -55,21 +58,30 @@ class IntervalConfig(ComponentConfig):
     """The part of a span in which the GPU can have worked for it."""
 
     queue: tuple[Key, ...] = ("gen_ai.latency.time_in_queue", "queue_time")
-    """Numeric attributes with the seconds spent in a queue at the start; the first that is present counts."""
+    """Numeric attributes with the seconds spent in a queue at the start of the span; the first one present applies."""
 
 
 class LogsConfig(ComponentConfig):
-    """Which log records get the state of the GPU."""
+    """Which log records receive the state of the GPU."""
 
     min_severity: Annotated[SeverityLevel, BeforeValidator(_lower)] = "warn"
+    """Lowest severity of the records that receive it."""
 
 
 class GpuProcessorConfig(GpuSourceConfig):
-    """See README.md."""
+    """Configuration of ``gpu``: adds GPU usage to spans and log records."""
 
     locality: Literal["detect", "all", "none"] = "detect"
+    """Which items are local to this host: detect decides by their resource or sender, all means all of them, none only
+    those with explicit GPU ids.
+    """
     match: MatchConfig = MatchConfig()
+    """Which spans count as GPU work."""
     ambiguous: Literal["skip", "host"] = "skip"
+    """What to do if several GPUs are possible: skip the item, or use all GPUs of the host (host)."""
     interval: IntervalConfig = IntervalConfig()
+    """The part of a span in which the GPU can have worked for it."""
     min_window: Duration = Field(default=0.1, ge=0, le=86400)
+    """Shortest window for which energy is computed."""
     logs: LogsConfig = LogsConfig()
+    """Which log records receive the state of the GPU."""

@@ -57,12 +57,12 @@ class GpuProcessor(Transform):
         counter = settings.telemetry.counter
         self._spans = counter(
             "tailrace_gpu_spans",
-            "Spans that are GPU work, by method of attribution and outcome.",
+            "Spans that count as GPU work, by method of attribution and outcome",
             ("method", "outcome"),
         )
         self._records = counter(
             "tailrace_gpu_log_records",
-            "Log records of at least min_severity, by method of attribution and outcome.",
+            "Log records of at least min_severity, by method of attribution and outcome",
             ("method", "outcome"),
         )
 

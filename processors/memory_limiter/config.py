@@ -16,22 +16,30 @@ _DEFAULT_SPIKE_PERCENTAGE: Final = 20
 
 
 class MemoryLimiterConfig(ComponentConfig):
-    """``memory_limiter``: limits the memory of the process."""
+    """Configuration of ``memory_limiter``: limits the memory of the process."""
 
     check_interval: Duration = 0.0
-    """Required: how often the memory of the process is measured; 1s is a good value."""
+    """Required: how often the memory of the process is measured. 1s is a good value."""
     limit_mib: int = Field(default=0, ge=0)
-    """Hard limit in MiB. This or ``limit_percentage`` is required; it takes precedence over ``limit_percentage``."""
+    """Hard limit in MiB, which takes precedence over ``limit_percentage``. One of the two is required."""
     spike_limit_mib: int = Field(default=0, ge=0)
-    """How far below the hard limit, in MiB, requests begin to be refused; 0: 20 % of the hard limit."""
+    """How far the soft limit, above which requests are refused, is below the hard limit, in MiB. 0: 20 % of the hard
+    limit.
+    """
     limit_percentage: int = Field(default=0, ge=0, le=100)
-    """Hard limit in percent of the memory limit of the container, or of the memory of the machine."""
+    """Hard limit in percent of the memory limit of the container, or else of the memory of the machine."""
     spike_limit_percentage: int = Field(default=0, ge=0, le=100)
+    """How far the soft limit is below the hard limit, in percent of the same memory. 0: 20 % of the hard limit."""
     min_gc_interval_when_soft_limited: Duration = Field(default=10.0, ge=0)
+    """Shortest time between two garbage collections above the soft limit."""
     min_gc_interval_when_hard_limited: Duration = Field(default=0.0, ge=0)
+    """Shortest time between two garbage collections above the hard limit."""
     max_gc_interval_when_soft_limited: Duration = Field(default=30.0, ge=0)
-    """Accepted without effect: the Collector backs off between collections of Go's heap; Python's are cheap."""
+    """Accepted for compatibility; has no effect: the Collector backs off between collections of Go's heap, Python's are
+    cheap.
+    """
     max_gc_interval_when_hard_limited: Duration = Field(default=30.0, ge=0)
+    """Accepted for compatibility with the Collector; has no effect."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -81,7 +81,7 @@ class ProbabilisticSampler(Transform):
         self._policies = (*_POLICIES, config.from_attribute)
         self._sampled = telemetry.counter(
             f"otelcol_processor_probabilistic_sampler_count_{self._signal}_sampled",
-            "Items decided",
+            "Sampling decisions, one per item",
             ("policy", "sampled"),
         )
 

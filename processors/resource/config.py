@@ -12,7 +12,7 @@ __all__ = ["ResourceConfig"]
 
 
 class ResourceConfig(ComponentConfig):
-    """The configuration of ``resource``."""
+    """Configuration of ``resource``: changes attributes of resources."""
 
     attributes: tuple[ActionConfig, ...] = Field(min_length=1)
     """The actions, applied in this order."""

@@ -55,22 +55,26 @@ class RuleConfig(ComponentConfig):
     """A rule: a condition and a ``ratio``, or ``per`` and ``at_least``. Without a condition it matches every trace."""
 
     name: str = Field(min_length=1, max_length=128)
+    """Name of the rule, also a label of the metrics; unique."""
     any: AnyCondition | None = None
+    """Conditions on the spans of the trace."""
     root_duration: Duration | None = Field(default=None, ge=0)
-    """The span without a parent lasts at least this long."""
+    """Matches if the span without a parent lasts at least this long."""
     ratio: float | None = Field(default=None, ge=0, le=1)
-    """Share of the matching traces that is kept; 0.1 is a tenth."""
+    """Share of the matching traces to keep, from 0 to 1."""
     per: tuple[str, ...] = ()
-    """The parts of the key: ``span.name``, ``service.name``, any attribute of the root span, its scope or resource."""
+    """What the key consists of: ``span.name``, ``service.name``, or attributes of the root span, its scope or its
+    resource.
+    """
     at_least: str = ""
-    """``N/s``, ``N/min`` or ``N/h``: at least so many traces of each key are kept, whatever the rules after it say."""
+    """``N/s``, ``N/min`` or ``N/h``: at least this many traces of each key are kept, whatever later rules decide."""
     max_keys: int = Field(default=10_000, ge=1, le=1_000_000)
-    """Number of keys per window; traces with further keys are left to the rules after it."""
+    """Number of keys per window; traces with further keys are left to later rules."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if bool(self.per) != bool(self.at_least):
-            raise ValueError(f"rule {self.name!r}: per and at_least need each other; write both or neither")
+            raise ValueError(f"rule {self.name!r}: per and at_least must be used together; set both or neither")
         if self.is_coverage:
             if not _AT_LEAST.match(self.at_least):
                 raise ValueError(
@@ -78,16 +82,14 @@ class RuleConfig(ComponentConfig):
                 )
             if self.ratio is not None or self.any is not None or self.root_duration is not None:
                 raise ValueError(
-                    f"rule {self.name!r}: a rule with per and at_least takes neither a ratio nor a condition"
+                    f"rule {self.name!r}: a rule with per and at_least must not have a ratio or a condition"
                 )
             if len(self.per) > _PER_MAX or len(set(self.per)) != len(self.per) or not all(self.per):
-                raise ValueError(
-                    f"rule {self.name!r}: per takes up to {_PER_MAX} names, none of them empty or repeated"
-                )
+                raise ValueError(f"rule {self.name!r}: expected up to {_PER_MAX} distinct, non-empty names in per")
         elif self.ratio is None:
             raise ValueError(f"rule {self.name!r}: expected ratio, or per and at_least")
         elif "max_keys" in self.model_fields_set and self.max_keys != type(self).model_fields["max_keys"].default:
-            raise ValueError(f"rule {self.name!r}: max_keys is only for a rule with per and at_least")
+            raise ValueError(f"rule {self.name!r}: max_keys can only be used in a rule with per and at_least")
         return self
 
     @property
@@ -108,7 +110,7 @@ class RuleConfig(ComponentConfig):
 
 
 class DropSpansConfig(ComponentConfig):
-    """Spans that are dropped before anything is decided."""
+    """Spans that are dropped on arrival, before any decision."""
 
     names: tuple[str, ...] = ()
     """Globs of span names."""
@@ -126,11 +128,13 @@ class LogsConfig(ComponentConfig):
     """How log records are sampled, if the processor is also in a logs pipeline."""
 
     min_severity: SeverityLevel = "warn"
-    """Records without a trace id are kept from here on."""
+    """Records without a trace id are kept from this severity on."""
     below_ratio: float = Field(default=1.0, ge=0, le=1)
-    """Share of the other records without a trace id that is kept, at random. No severity number counts as below."""
+    """Share of the other records without a trace id to keep, at random. They include records without a severity number.
+    """
     unseen_ratio: float | None = Field(default=None, ge=0, le=1)
-    """Share of the traces never seen whose records are kept. Default: the ratio of a last rule that matches all."""
+    """Share of the traces never seen whose records are kept. Unset: the ratio of a last rule that matches every trace.
+    """
     max_bytes: ByteSize = 64 * 1024 * 1024
     """Budget of waiting records. Above it, the oldest are decided as if their traces were never seen. 0: no limit."""
 
@@ -141,23 +145,28 @@ class LogsConfig(ComponentConfig):
 
 
 class SamplingConfig(ComponentConfig):
-    """``sampling``: decides whole traces; the first rule that matches decides."""
+    """Configuration of ``sampling``: keeps or drops whole traces; the first rule that matches decides."""
 
     decision_wait: Duration = Field(default=10.0, gt=0, le=3600)
     """Time from the first span of a trace to its decision."""
     max_bytes: ByteSize = 256 * 1024 * 1024
     """Budget of the spans held. Above it, the oldest traces are decided early. 0: no limit."""
     decision_cache_size: int = Field(default=500_000, ge=0, le=50_000_000)
-    """Number of decisions remembered for late spans and logs; as many of kept as of dropped traces."""
+    """Number of kept, and of dropped, traces whose decision is remembered for late spans and logs."""
     drop_spans: DropSpansConfig = DropSpansConfig()
+    """Spans that are dropped on arrival, before any decision."""
     rules: tuple[RuleConfig, ...] = (
         RuleConfig(name="errors", any=AnyCondition(status="error", http_status="5xx"), ratio=1.0),
         RuleConfig.model_validate({"name": "slow", "root_duration": "2s", "ratio": 1.0}),
         RuleConfig(name="rest", ratio=1.0),
     )
+    """The rules; the first one that matches a trace decides."""
     upstream_ratio: dict[str, float] = Field(default_factory=dict)
-    """Globs of ``service.name``, with the ratio of an SDK that samples without writing ``ot=th``; the first counts."""
+    """Globs of ``service.name``, with the ratio of an SDK that samples without writing ``ot=th``; the first match
+    applies.
+    """
     logs: LogsConfig = LogsConfig()
+    """How log records are sampled, if the processor is also in a logs pipeline."""
 
     @model_validator(mode="before")
     @classmethod

@@ -45,7 +45,9 @@ class LogsFollower(HoldingStage[Logs]):
         self._random = np.random.default_rng()
         self._counts: dict[tuple[str, str], int] = {}
         telemetry = settings.telemetry
-        self._records = telemetry.counter("tailrace_sampling_log_records", "Log records decided", ("by", "decision"))
+        self._records = telemetry.counter(
+            "tailrace_sampling_log_records", "Sampling decisions, one per log record", ("by", "decision")
+        )
         self._evicted_traces = telemetry.counter(
             "tailrace_sampling_early_log_traces", "Traces whose records were decided early because of logs.max_bytes"
         )
@@ -59,7 +61,8 @@ class LogsFollower(HoldingStage[Logs]):
         """Begin to follow the samplers."""
         if not self._samplers:
             self._settings.telemetry.log.warning(
-                "no traces pipeline has this processor; records with a trace id are decided by the trace id alone"
+                "this processor is not used in any traces pipeline; "
+                "records with a trace id are sampled by the trace id alone"
             )
         for sampler in self._samplers:
             sampler.subscribe(self._on_decisions)

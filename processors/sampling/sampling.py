@@ -30,7 +30,9 @@ class SamplingProcessor(TailSampler):
     def __init__(self, settings: Settings, config: SamplingConfig) -> None:
         telemetry = settings.telemetry
         self._keys_refused = telemetry.counter(
-            "tailrace_sampling_coverage_refused_traces", "Traces whose key is beyond max_keys", ("rule",)
+            "tailrace_sampling_coverage_refused_traces",
+            "Traces left to later rules because max_keys was reached",
+            ("rule",),
         )
         super().__init__(
             settings,
@@ -45,19 +47,25 @@ class SamplingProcessor(TailSampler):
         self._is_dropped_name = any_glob(drops.names) if drops.names else None
         self._is_dropped_route = any_glob(drops.routes) if drops.routes else None
         self.report = Report([rule.name for rule in config.rules], settings.clock)
-        self._decisions = telemetry.counter("tailrace_sampling_traces", "Traces decided", ("rule", "decision"))
+        self._decisions = telemetry.counter(
+            "tailrace_sampling_traces", "Sampling decisions, one per trace", ("rule", "decision")
+        )
         self._late_spans = telemetry.counter(
             "tailrace_sampling_late_spans", "Spans that arrived after the decision on their trace", ("decision",)
         )
         self._early_decisions = telemetry.counter(
             "tailrace_sampling_early_decisions", "Traces decided early because of max_bytes"
         )
-        telemetry.gauge("tailrace_sampling_held_bytes", "Bytes held", read=lambda: float(self.held_bytes()))
+        telemetry.gauge(
+            "tailrace_sampling_held_bytes", "Bytes of the spans held", read=lambda: float(self.held_bytes())
+        )
         telemetry.gauge(
             "tailrace_sampling_traces_on_memory", "Traces not decided yet", read=lambda: float(self.open_count)
         )
         telemetry.gauge(
-            "tailrace_sampling_decisions_on_memory", "Decisions remembered", read=lambda: float(self.remembered_count)
+            "tailrace_sampling_decisions_on_memory",
+            "Decisions remembered for late spans and logs",
+            read=lambda: float(self.remembered_count),
         )
         settings.shared.get(SAMPLERS).append(self)
 

@@ -17,46 +17,53 @@ _INT64_MAX: Final = 2**63 - 1
 
 
 class DecisionCacheConfig(ComponentConfig):
-    """``decision_cache``: how many decisions are remembered."""
+    """How many decisions are remembered for late spans."""
 
     sampled_cache_size: int = Field(default=0, ge=0, le=_INT32_MAX)
-    """Number of sampled trace ids; 0: ``num_traces``."""
+    """Number of sampled trace ids to remember. 0: ``num_traces``."""
     non_sampled_cache_size: int = Field(default=0, ge=0, le=_INT32_MAX)
-    """Number of trace ids that were not sampled or were dropped; 0: ``num_traces``, none with ``span-ingest``."""
+    """Number of trace ids to remember that were not sampled or were dropped. 0: ``num_traces``, or none with
+    ``span-ingest``.
+    """
 
 
 class TailSamplingConfig(ComponentConfig):
-    """``tail_sampling``: samples whole traces by policies."""
+    """Configuration of ``tail_sampling``: samples whole traces by policies."""
 
     decision_wait: Duration = Field(default=30.0, ge=0)
     """Time from the first span of a trace to its decision."""
     decision_wait_after_root_received: Duration = Field(default=0.0, ge=0)
-    """Time from the arrival of the root span to the decision, if that is sooner; 0: off."""
+    """Time from the arrival of the root span to the decision, if that is sooner. 0: disabled."""
     num_traces: int = Field(default=50_000, ge=1, le=_INT32_MAX)
-    """Limit on undecided traces."""
+    """Limit on the number of undecided traces."""
     block_on_overflow: bool = False
-    """At ``num_traces``, wait for a decision instead of evicting the oldest trace."""
+    """Whether to wait for a decision when ``num_traces`` is reached, instead of evicting the oldest trace."""
     expected_new_traces_per_sec: int = Field(default=0, ge=0, le=_INT64_MAX)
-    """Accepted without effect: tables grow as needed."""
+    """Accepted for compatibility with the Collector; has no effect, since tables grow as needed."""
     policies: Annotated[tuple[PolicyConfig, ...], NOT_EMPTY] = Field(json_schema_extra={"minItems": 1})
+    """The policies that decide on each trace."""
     decision_cache: DecisionCacheConfig = DecisionCacheConfig()
+    """How many decisions are remembered for late spans."""
     tail_storage: str = ""
-    """Refused, as by the Collector unless its feature gate is on."""
+    """Must be empty, since traces are held in memory. The Collector has it behind a feature gate."""
     sample_on_first_match: bool = False
-    """Evaluate no further policy once one has sampled the trace."""
+    """Whether to skip all further policies once one has sampled the trace."""
     sampling_strategy: Literal["trace-complete", "span-ingest"] = "trace-complete"
-    """``span-ingest``: evaluate each batch on arrival; traces undecided after ``decision_wait`` are not sampled."""
+    """``span-ingest``: each batch is evaluated on arrival; traces still undecided after ``decision_wait`` are not
+    sampled.
+    """
     drop_pending_traces_on_shutdown: bool = False
-    """Drop undecided traces at shutdown instead of deciding them."""
+    """Whether to drop undecided traces at shutdown instead of deciding them."""
     maximum_trace_size_bytes: int = Field(default=0, ge=0, le=_INT64_MAX)
-    """A trace that grows beyond this size is dropped at once; 0: no limit."""
+    """A trace that grows beyond this size is dropped at once. 0: no limit."""
 
     @field_validator("tail_storage")
     @classmethod
     def _no_storage(cls, value: str) -> str:
         if value:
             raise ValueError(
-                "tail_storage is not supported, traces are held in memory; remove it (the Collector has a feature gate)"
+                "tail_storage is not supported because traces are held in memory; remove it "
+                "(the Collector has a feature gate)"
             )
         return value
 
@@ -68,6 +75,7 @@ class TailSamplingConfig(ComponentConfig):
             for policy in self.policies:
                 if reason := why_stateful(policy):
                     raise ValueError(
-                        f"sampling_strategy: span-ingest takes no stateful policy such as {policy.name!r}: {reason}"
+                        f"sampling_strategy: span-ingest cannot be used with a stateful policy "
+                        f"such as {policy.name!r}: {reason}"
                     )
         return self

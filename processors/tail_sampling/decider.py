@@ -64,11 +64,15 @@ class PolicyDecider:
         self._too_large = self._decided_on_arrival = _NO_IDS
         counter = telemetry.counter
         self._new = counter(_PREFIX + "new_trace_id_received", "Traces seen for the first time")
-        self._global = counter(_PREFIX + "global_count_traces_sampled", "Traces decided", _LABELS[1:])
+        self._global = counter(
+            _PREFIX + "global_count_traces_sampled", "Sampling decisions, one per trace", _LABELS[1:]
+        )
         self._traces = counter(_PREFIX + "count_traces_sampled", "Decisions of each policy on traces", _LABELS)
-        self._spans = counter(_PREFIX + "count_spans_sampled", "Spans of the traces each policy decided", _LABELS)
+        self._spans = counter(_PREFIX + "count_spans_sampled", "Spans of the traces that each policy decided", _LABELS)
         self._bytes = counter(
-            _PREFIX + "count_bytes_sampled", "Bytes of the traces each policy decided, if sizes are tracked", _LABELS
+            _PREFIX + "count_bytes_sampled",
+            "Bytes of the traces that each policy decided, if sizes are tracked",
+            _LABELS,
         )
         self._errors = counter(
             _PREFIX + "sampling_policy_evaluation_error", "Policies that could not be evaluated on a trace"

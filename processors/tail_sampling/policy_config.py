@@ -75,9 +75,9 @@ class LatencyConfig(ComponentConfig):
     """Settings of the policy ``latency``."""
 
     threshold_ms: int = Field(default=0, ge=0, le=_INT64_MAX)
-    """Shortest duration that is sampled; with an upper bound, durations must exceed it."""
+    """Shortest duration that is sampled, in ms. With an upper bound, durations must exceed it."""
     upper_threshold_ms: int = Field(default=0, ge=0, le=_INT64_MAX)
-    """Longest duration that is sampled; 0: no upper bound."""
+    """Longest duration that is sampled, in ms. 0: no upper bound."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -93,11 +93,13 @@ class NumericAttributeConfig(ComponentConfig):
     """Settings of the policy ``numeric_attribute``."""
 
     key: str = Field(min_length=1)
+    """Key of an integer attribute of a span or its resource."""
     min_value: int = Field(default=0, ge=-(2**63), le=_INT64_MAX)
-    """0: no lower bound."""
+    """Lowest value that matches. 0: no lower bound."""
     max_value: int = Field(default=0, ge=-(2**63), le=_INT64_MAX)
-    """0: no upper bound."""
+    """Highest value that matches. 0: no upper bound."""
     invert_match: bool = False
+    """Whether to sample the traces that do not match."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -112,9 +114,9 @@ class ProbabilisticConfig(ComponentConfig):
     """Settings of the policy ``probabilistic``."""
 
     hash_salt: str = ""
-    """Empty: the Collector's ``default-hash-seed``."""
+    """Salt of the hash of the trace id. Empty: the Collector's ``default-hash-seed``."""
     sampling_percentage: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    """0 to 100; more counts as 100."""
+    """Percentage of the traces to sample, from 0 to 100; values above 100 count as 100."""
 
 
 class StatusCodeConfig(ComponentConfig):
@@ -123,18 +125,22 @@ class StatusCodeConfig(ComponentConfig):
     status_codes: Annotated[tuple[Literal["OK", "ERROR", "UNSET"], ...], NOT_EMPTY] = Field(
         json_schema_extra={"minItems": 1}
     )
+    """Status codes, one of which any span must have."""
 
 
 class StringAttributeConfig(ComponentConfig):
     """Settings of the policy ``string_attribute``."""
 
     key: str = Field(min_length=1)
+    """Key of a text attribute of a span or its resource."""
     values: Annotated[tuple[str, ...], NOT_EMPTY] = Field(json_schema_extra={"minItems": 1})
+    """Values, or regular expressions, one of which must match."""
     enabled_regex_matching: bool = False
-    """Whether ``values`` are regular expressions; they match anywhere in the text unless they have ``^`` and ``$``."""
+    """Whether ``values`` are regular expressions. They match anywhere in the text unless they have ``^`` and ``$``."""
     cache_max_size: int = Field(default=0, ge=0, le=_INT32_MAX)
-    """Number of values whose match against the regular expressions is cached; 0: 128."""
+    """Number of values whose match against the regular expressions is cached. 0: 128."""
     invert_match: bool = False
+    """Whether to sample the traces that do not match."""
 
     @model_validator(mode="after")
     def _valid(self) -> Self:
@@ -151,13 +157,16 @@ class TraceStateConfig(ComponentConfig):
     """Settings of the policy ``trace_state``."""
 
     key: str = Field(min_length=1)
+    """Key of an entry of the W3C trace state."""
     values: Annotated[tuple[str, ...], NOT_EMPTY] = Field(json_schema_extra={"minItems": 1})
+    """Values, one of which the entry must have."""
 
 
 class RateLimitingConfig(ComponentConfig):
     """Settings of the policy ``rate_limiting``."""
 
     spans_per_second: int = Field(default=0, ge=0, le=_INT64_MAX)
+    """Spans that may be sampled per second."""
     burst_capacity: int = Field(default=0, ge=0, le=_INT64_MAX)
     """Size of the token bucket; a trace of more spans never passes. 0: twice ``spans_per_second``."""
 
@@ -172,6 +181,7 @@ class BytesLimitingConfig(ComponentConfig):
     """Settings of the policy ``bytes_limiting``."""
 
     bytes_per_second: int = Field(default=0, ge=0, le=_INT64_MAX)
+    """Bytes that may be sampled per second."""
     burst_capacity: int = Field(default=0, ge=0, le=_INT64_MAX)
     """Size of the token bucket; a larger trace never passes. 0: twice ``bytes_per_second``."""
 
@@ -186,8 +196,9 @@ class SpanCountConfig(ComponentConfig):
     """Settings of the policy ``span_count``."""
 
     min_spans: int = Field(default=0, ge=0, le=_INT32_MAX)
+    """Smallest number of spans that matches."""
     max_spans: int = Field(default=0, ge=0, le=_INT32_MAX)
-    """0: no upper bound."""
+    """Largest number of spans that matches. 0: no upper bound."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -200,17 +211,24 @@ class BooleanAttributeConfig(ComponentConfig):
     """Settings of the policy ``boolean_attribute``."""
 
     key: str = Field(min_length=1)
+    """Key of a boolean attribute of a span or its resource."""
     value: bool = False
+    """Value that matches."""
     invert_match: bool = False
+    """Whether to sample the traces that do not match."""
 
 
 class OTTLConditionConfig(ComponentConfig):
-    """``ottl_condition``: one of the conditions holds for any span or span event."""
+    """Settings of the policy ``ottl_condition``: one of the conditions must hold for any span or span event."""
 
     error_mode: Literal["ignore", "silent", "propagate"] = "silent"
-    """What a failing condition does: ``propagate`` fails the policy for the trace, ``ignore`` logs it."""
+    """What happens if a condition fails: ``propagate`` fails the policy for the trace, ``ignore`` only logs it,
+    ``silent`` does neither.
+    """
     span: tuple[str, ...] = ()
+    """Conditions on spans."""
     spanevent: tuple[str, ...] = ()
+    """Conditions on span events."""
 
     @field_validator("error_mode", mode="before")
     @classmethod
@@ -242,29 +260,38 @@ class SharedPolicyConfig(ComponentConfig):
     """A policy of a type that is also allowed inside ``and``, ``not``, ``drop`` and ``composite``."""
 
     name: str = ""
-    """Label ``policy`` of the metrics. Required and unique at the top level."""
+    """Name of the policy, used as the label ``policy`` of the metrics. Required and unique at the top level."""
     type: str
     """Type of the policy; its settings are under the key of the same name."""
     latency: LatencyConfig | None = None
+    """Settings of the type ``latency``."""
     numeric_attribute: NumericAttributeConfig | None = None
+    """Settings of the type ``numeric_attribute``."""
     probabilistic: ProbabilisticConfig | None = None
+    """Settings of the type ``probabilistic``."""
     status_code: StatusCodeConfig | None = None
+    """Settings of the type ``status_code``."""
     string_attribute: StringAttributeConfig | None = None
+    """Settings of the type ``string_attribute``."""
     rate_limiting: RateLimitingConfig | None = None
+    """Settings of the type ``rate_limiting``."""
     bytes_limiting: BytesLimitingConfig | None = None
+    """Settings of the type ``bytes_limiting``."""
     span_count: SpanCountConfig | None = None
+    """Settings of the type ``span_count``."""
     trace_state: TraceStateConfig | None = None
+    """Settings of the type ``trace_state``."""
     boolean_attribute: BooleanAttributeConfig | None = None
+    """Settings of the type ``boolean_attribute``."""
     ottl_condition: OTTLConditionConfig | None = None
+    """Settings of the type ``ottl_condition``."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         groups = [name for name, field in _GROUPS.items() if field in type(self).model_fields]
         if self.type not in {*_SHARED_TYPES, *groups}:
             allowed = ", ".join([*_SHARED_TYPES, *groups])
-            raise ValueError(
-                f"type: unknown sampling policy type {self.type!r} at this place; expected one of {allowed}"
-            )
+            raise ValueError(f"type: unknown sampling policy type {self.type!r} here; expected one of {allowed}")
         if self.type not in _WITHOUT_SETTINGS and getattr(self, _GROUPS.get(self.type, self.type)) is None:
             raise ValueError(f"a policy of type {self.type} needs settings; write {self.type}: {{...}}")
         return self
@@ -274,6 +301,7 @@ class NotConfig(ComponentConfig):
     """Settings of the policy ``not``, which is the opposite of another policy."""
 
     not_sub_policy: SharedPolicyConfig
+    """The policy whose decision is inverted."""
 
 
 class AndSubPolicyConfig(SharedPolicyConfig):
@@ -282,18 +310,21 @@ class AndSubPolicyConfig(SharedPolicyConfig):
     model_config = ConfigDict(populate_by_name=False)
 
     not_: NotConfig | None = Field(default=None, alias="not")
+    """Settings of the type ``not``."""
 
 
 class AndConfig(ComponentConfig):
     """Settings of the policy ``and``: all sub-policies must sample the trace."""
 
     and_sub_policy: Annotated[tuple[AndSubPolicyConfig, ...], NOT_EMPTY] = Field(json_schema_extra={"minItems": 1})
+    """Policies, all of which must sample the trace."""
 
 
 class DropConfig(ComponentConfig):
-    """Settings of the policy ``drop``: traces that all sub-policies match are dropped, whatever other policies say."""
+    """Settings of the policy ``drop``: traces that all sub-policies match are dropped, whatever others decide."""
 
     drop_sub_policy: Annotated[tuple[AndSubPolicyConfig, ...], NOT_EMPTY] = Field(json_schema_extra={"minItems": 1})
+    """Policies, all of which must match for the trace to be dropped."""
 
 
 class CompositeSubPolicyConfig(SharedPolicyConfig):
@@ -302,27 +333,33 @@ class CompositeSubPolicyConfig(SharedPolicyConfig):
     model_config = ConfigDict(populate_by_name=False)
 
     and_: AndConfig | None = Field(default=None, alias="and")
+    """Settings of the type ``and``."""
 
 
 class RateAllocationConfig(ComponentConfig):
-    """One policy's share of ``max_total_spans_per_second``."""
+    """The share of ``max_total_spans_per_second`` of one sub-policy."""
 
     policy: str
+    """Name of the sub-policy."""
     percent: int = Field(default=0, ge=0, le=100)
-    """0: an equal share."""
+    """Its share in percent. 0: an equal share."""
 
 
 class CompositeConfig(ComponentConfig):
     """Settings of the policy ``composite``: each sub-policy has a budget of spans per second."""
 
     max_total_spans_per_second: int = Field(ge=1, le=_INT64_MAX)
+    """Spans per second that all sub-policies may sample together."""
     policy_order: tuple[str, ...] = ()
-    """Checked, but without effect, as in the Collector: the order of ``composite_sub_policy`` counts."""
+    """Names of sub-policies. Checked, but has no effect, as in the Collector: the order of ``composite_sub_policy``
+    applies.
+    """
     composite_sub_policy: Annotated[tuple[CompositeSubPolicyConfig, ...], NOT_EMPTY] = Field(
         json_schema_extra={"minItems": 1}
     )
+    """The sub-policies, in order of evaluation."""
     rate_allocation: tuple[RateAllocationConfig, ...] = ()
-    """A sub-policy that is not listed samples nothing."""
+    """The shares of the sub-policies. A sub-policy that is not listed samples nothing."""
 
     @model_validator(mode="after")
     def _names(self) -> Self:
@@ -359,11 +396,15 @@ class PolicyConfig(SharedPolicyConfig):
     model_config = ConfigDict(populate_by_name=False)
 
     name: str = Field(min_length=1)
-    """Label ``policy`` of the metrics; unique."""
+    """Name of the policy, used as the label ``policy`` of the metrics; unique."""
     and_: AndConfig | None = Field(default=None, alias="and")
+    """Settings of the type ``and``."""
     not_: NotConfig | None = Field(default=None, alias="not")
+    """Settings of the type ``not``."""
     drop: DropConfig | None = None
+    """Settings of the type ``drop``."""
     composite: CompositeConfig | None = None
+    """Settings of the type ``composite``."""
 
 
 _GROUPS: Final = {"and": "and_", "not": "not_", "drop": "drop", "composite": "composite"}
@@ -384,9 +425,9 @@ def why_stateful(policy: SharedPolicyConfig) -> str:
     if policy.type in {"rate_limiting", "bytes_limiting"}:
         return f"{policy.type} counts what it has sampled"
     if policy.type == "latency" and policy.latency and policy.latency.upper_threshold_ms:
-        return "the answer of latency with upper_threshold_ms may change with the next span"
+        return "the result of latency with upper_threshold_ms may change with the next span"
     if policy.type == "span_count" and policy.span_count and policy.span_count.max_spans:
-        return "the answer of span_count with max_spans may change with the next span"
+        return "the result of span_count with max_spans may change with the next span"
     return next(filter(None, map(why_stateful, _sub_policies(policy))), "")
 
 

@@ -11,10 +11,12 @@ __all__ = ["GpuReceiverConfig"]
 
 
 class GpuReceiverConfig(GpuSourceConfig):
-    """See README.md."""
+    """Configuration of ``gpu``: sends metrics of the GPUs of this host."""
 
     collection_interval: Duration = Field(default=15.0, ge=0.01)
+    """Time between two batches of metrics."""
     legacy_names: bool = False
-    """Also send ``cuda_memory_usage_bytes``, ``cuda_memory_total_bytes`` and ``cuda_utilization_percent``."""
+    """Whether to also send ``cuda_memory_usage_bytes``, ``cuda_memory_total_bytes`` and ``cuda_utilization_percent``.
+    """
     device_label: Literal["index", "uuid"] = "index"
-    """The value of the label ``device`` of those three."""
+    """Value of the label ``device`` of these three metrics: the index or the UUID of the device."""

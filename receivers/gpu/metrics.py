@@ -34,35 +34,37 @@ class MetricsMaker:
         readings = snapshot.readings or (Reading(is_lost=True),) * len(snapshot.devices)
         pairs = list(zip(snapshot.devices, readings, strict=True))
         batch = _Batch(self, self._resource, self._version, snapshot, now_unix_nano)
-        batch.gauge("hw.gpu.utilization", "1", "Share of time the GPU was busy.", _utilization(pairs))
-        batch.gauge("hw.gpu.memory.utilization", "1", "Share of the memory in use.", _memory_utilization(pairs))
+        batch.gauge("hw.gpu.utilization", "1", "Fraction of time the GPU was busy", _utilization(pairs))
+        batch.gauge("hw.gpu.memory.utilization", "1", "Fraction of the GPU memory in use", _memory_utilization(pairs))
         batch.level(
-            "hw.gpu.memory.usage", "By", "Memory in use.", ((_identity(d), r.memory_used_bytes) for d, r in pairs)
+            "hw.gpu.memory.usage", "By", "GPU memory in use", ((_identity(d), r.memory_used_bytes) for d, r in pairs)
         )
         batch.level(
-            "hw.gpu.memory.limit", "By", "Memory size.", ((_identity(d), d.memory_limit_bytes) for d, _ in pairs)
+            "hw.gpu.memory.limit", "By", "GPU memory size", ((_identity(d), d.memory_limit_bytes) for d, _ in pairs)
         )
-        batch.counter("hw.gpu.io", "By", "Bytes over the bus.", _io(pairs))
-        batch.counter("hw.energy", "J", "Energy used.", ((_identity(d), r.energy_j) for d, r in pairs))
-        batch.gauge("hw.power", "W", "Power at this moment.", ((_identity(d), r.power_w) for d, r in pairs))
+        batch.counter("hw.gpu.io", "By", "Bytes transferred over the bus", _io(pairs))
+        batch.counter("hw.energy", "J", "Energy consumed by the GPU", ((_identity(d), r.energy_j) for d, r in pairs))
+        batch.gauge("hw.power", "W", "Current power draw of the GPU", ((_identity(d), r.power_w) for d, r in pairs))
         batch.gauge(
-            "hw.temperature", "Cel", "Temperature of the GPU.", ((_identity(d), r.temperature_c) for d, r in pairs)
+            "hw.temperature", "Cel", "Temperature of the GPU", ((_identity(d), r.temperature_c) for d, r in pairs)
         )
-        batch.counter("hw.errors", "{error}", "Memory errors.", _errors(pairs))
-        batch.level("hw.status", "1", "1 for the state the GPU is in, 0 for the others.", _status(pairs))
-        batch.counter("gpu.throttle.time", "s", "Time of lowered clocks, by what lowered them.", _throttle(pairs))
+        batch.counter("hw.errors", "{error}", "Memory errors of the GPU", _errors(pairs))
+        batch.level("hw.status", "1", "1 for the current state of the GPU, 0 for all others", _status(pairs))
+        batch.counter(
+            "gpu.throttle.time", "s", "Time during which the clocks were lowered, by reason", _throttle(pairs)
+        )
         if self._config.legacy_names:
             # Without a unit, which Prometheus would append: queries of existing dashboards contain these very names.
             used = ((self._label(d), r.memory_used_bytes) for d, r in pairs)
-            batch.gauge("cuda_memory_usage_bytes", "", "GPU memory in use.", used)
+            batch.gauge("cuda_memory_usage_bytes", "", "GPU memory in use", used)
             batch.gauge(
                 "cuda_memory_total_bytes",
                 "",
-                "GPU memory size.",
+                "GPU memory size",
                 ((self._label(d), d.memory_limit_bytes) for d, _ in pairs),
             )
             busy = ((self._label(d), 100 * r.utilization) for d, r in pairs)
-            batch.gauge("cuda_utilization_percent", "", "GPU utilization.", busy)
+            batch.gauge("cuda_utilization_percent", "", "GPU utilization", busy)
         self._previous_unix_nano = now_unix_nano
         return batch.build()
 

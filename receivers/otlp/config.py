@@ -29,9 +29,10 @@ URLPath = Annotated[str, AfterValidator(_url_path)]
 
 
 class OTLPGRPCConfig(GRPCServerConfig):
-    """``protocols.grpc``."""
+    """The protocol OTLP over gRPC."""
 
     endpoint: str = "localhost:4317"
+    """Address to listen on, as host:port, or a socket path if transport is unix."""
 
     @model_validator(mode="after")
     def _endpoint_is_one(self) -> Self:
@@ -40,12 +41,16 @@ class OTLPGRPCConfig(GRPCServerConfig):
 
 
 class OTLPHTTPConfig(HTTPServerConfig):
-    """``protocols.http``. As in the Collector, timeouts are off, but stalled requests are cut off all the same."""
+    """The protocol OTLP over HTTP. As in the Collector, timeouts are off by default; stalled requests are cut off."""
 
     endpoint: str = "localhost:4318"
+    """Address to listen on, as host:port."""
     traces_url_path: URLPath = "/v1/traces"
+    """URL path for traces."""
     metrics_url_path: URLPath = "/v1/metrics"
+    """URL path for metrics."""
     logs_url_path: URLPath = "/v1/logs"
+    """URL path for logs."""
 
     @field_validator("endpoint")
     @classmethod
@@ -69,7 +74,9 @@ class Protocols(ComponentConfig):
     """The protocols to serve. A protocol is served if its key is present, even without a value."""
 
     grpc: Annotated[OTLPGRPCConfig | None, BeforeValidator(_present)] = None
+    """OTLP over gRPC. Absent: not served."""
     http: Annotated[OTLPHTTPConfig | None, BeforeValidator(_present)] = None
+    """OTLP over HTTP. Absent: not served."""
 
     @model_validator(mode="after")
     def _one_at_least(self) -> Self:
@@ -97,10 +104,10 @@ class Protocols(ComponentConfig):
 
 
 class OTLPConfig(ComponentConfig):
-    """The ``otlp`` receiver."""
+    """Configuration of ``otlp``: receives OTLP over gRPC and HTTP."""
 
     protocols: Protocols
-    """Required."""
+    """Required: the protocols to serve."""
 
     @field_validator("protocols", mode="before")
     @classmethod

@@ -111,7 +111,7 @@ class OTLPReceiver(Receiver):
                 await self._grpc.start(host)
                 log.info("serving OTLP over gRPC", endpoint=self._grpc.address)
             if self._is_shared:
-                log.info("serving OTLP over HTTP on the endpoint of gRPC")
+                log.info("serving OTLP over HTTP on the gRPC endpoint")
             elif self._http is not None:
                 await self._http.start(host)
                 log.info("serving OTLP over HTTP", endpoint=self._http.address)

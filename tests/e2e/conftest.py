@@ -1,6 +1,6 @@
 """Real servers on free ports.
 
-Without the binaries the tests skip and say so; with TAILRACE_REQUIRE_BACKENDS they fail.
+Without the binaries the tests are skipped with the reason; with TAILRACE_REQUIRE_BACKENDS they fail.
 """
 
 import contextlib
@@ -69,7 +69,7 @@ def missing(message):
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """One of our two gRPC implementations, with the keys that choose it in a receiver and in an exporter."""
+    """One of the two gRPC implementations, with the keys that select it in a receiver and in an exporter."""
 
     name: str
 
@@ -89,13 +89,13 @@ def engine(request):
 
 @pytest.fixture(scope="session")
 def http2():
-    """The engine of that name, for what only it can do."""
+    """The http2 engine, for tests of what only it supports."""
     return Engine("http2")
 
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory):
-    """A folder with ca.pem, and cert.pem and key.pem of localhost."""
+    """A folder with ca.pem, and with cert.pem and key.pem for localhost."""
     folder = tmp_path_factory.mktemp("certificates")
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
@@ -107,7 +107,7 @@ def certificates(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def nginx_program():
-    """As root on Debian it is installed if it is missing, and not started."""
+    """The nginx program. As root on Debian it is installed if it is missing, but not started."""
     if not shutil.which("nginx"):
         if os.geteuid() or not shutil.which("apt-get"):
             missing("nginx is missing: install it (Debian: sudo apt-get install nginx-light)")
@@ -188,7 +188,7 @@ def jaeger(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server():
-    """How a test starts one more server: ``binary`` and ``running``."""
+    """Starts one more server in a test, from ``binary`` and ``running``."""
     return types.SimpleNamespace(binary=binary, running=running)
 
 

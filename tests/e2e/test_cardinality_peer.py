@@ -1,4 +1,4 @@
-"""Deleting ``user_id`` on the way to Prometheus: the Go collector beside us, both beside the truth."""
+"""Deleting ``user_id`` on the way to Prometheus: the results of the Go collector and of Tailrace next to the truth."""
 
 import importlib.util
 from pathlib import Path
@@ -19,9 +19,9 @@ def comparison():
 
 
 def test_the_sum_is_right_with_us_and_not_with_the_collector(comparison, server, tmp_path, monkeypatch):
-    """Three sources, one restart: ours counts every request.
+    """With three sources and one restart, Tailrace counts every request.
 
-    There two of three users vanish, or the value jumps between processes.
+    With the Go collector two of three users vanish, or the value jumps between processes.
     """
     server.binary("prometheus")
     server.binary("otelcol")

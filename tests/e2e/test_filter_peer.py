@@ -1,4 +1,4 @@
-"""The filter beside the Go collector's: for each condition of a table both keep the same items of the same data."""
+"""The filter compared with the Go collector's: for each condition both keep the same items of the same data."""
 
 import base64
 import json
@@ -260,7 +260,7 @@ def go_config(folder, health, port):
 
 
 def kept(request):
-    """What identifies each item: spans with their events, points with their metric and id, records by their id."""
+    """Return what identifies each item: a span with its events, a point with its metric and id, a record by its id."""
     found = []
     for resource in request.ListFields()[0][1] if request.ListFields() else ():
         for scope in next(value for field, value in resource.ListFields() if field.name.startswith("scope_")):
@@ -289,7 +289,7 @@ def go_kept(file, message_type):
 
 
 def ids_as_protobuf(value):
-    """OTLP/JSON has ids in hex, protobuf's own JSON in base64."""
+    """Convert ids from hex, as in OTLP/JSON, to base64, as in protobuf's own JSON."""
     if isinstance(value, list):
         return [ids_as_protobuf(each) for each in value]
     if not isinstance(value, dict):
@@ -302,7 +302,7 @@ def ids_as_protobuf(value):
 
 
 def test_keeps_what_the_go_collector_keeps(server, tmp_path):
-    """Equal items stay, condition by condition; every condition is one that the Go collector accepts."""
+    """Both keep the same items for each condition, all of which the Go collector accepts."""
     program = server.binary("otelcol")
     health, port = free_port(), free_port()
     (tmp_path / "go.json").write_text(go_config(tmp_path, health, port))

@@ -55,7 +55,7 @@ def fetch(url, **parameters):
 
 
 def eventually(check, timeout_s=40):
-    """The first truthy answer; the last one if there is none in time."""
+    """Return the first truthy answer, or the last answer if there is none in time."""
     deadline = time.monotonic() + timeout_s
     while True:
         found = check()
@@ -66,7 +66,7 @@ def eventually(check, timeout_s=40):
 
 @pytest.fixture(scope="module")
 def fed(prometheus, loki, jaeger, tmp_path_factory):
-    """The gateway has run, was fed, and ended on SIGTERM; what was sent."""
+    """What was sent to the gateway, which has run and has ended on SIGTERM."""
     folder = tmp_path_factory.mktemp("gateway")
     grpc, http, admin = free_port(), free_port(), free_port()
     file = folder / "gateway.yaml"
@@ -108,9 +108,9 @@ def instant(prometheus, query):
 
 
 def test_prometheus_has_every_request_under_the_cap_and_answers_quantiles(fed, prometheus):
-    """The cap holds; the sum of the last values is exactly what was sent; histogram_quantile answers.
+    """The limit holds; the sum of the last values is exactly what was sent; histogram_quantile answers.
 
-    Target_info is there.
+    The series target_info is there.
     """
     totals, _ = fed
     assert eventually(
@@ -125,7 +125,7 @@ def test_prometheus_has_every_request_under_the_cap_and_answers_quantiles(fed, p
 
 
 def test_loki_answers_by_service_with_trace_ids(fed, loki):
-    """By our label and by the one Loki adds; all lines arrived; ids are structured metadata."""
+    """Logs are found by our label and by the one Loki adds; all lines arrived; ids are structured metadata."""
     totals, _ = fed
 
     def lines(query):
@@ -144,7 +144,7 @@ def test_loki_answers_by_service_with_trace_ids(fed, loki):
 
 
 def test_jaeger_finds_traces_with_gpu_attributes_and_every_error(fed, jaeger):
-    """All errors kept, the share of the rest right, GPU attributes on the embedding server's spans alone."""
+    """All errors and the right share of the rest are kept; only spans of the embedding server have GPU attributes."""
     totals, _ = fed
     query, _ = jaeger
 
@@ -173,7 +173,7 @@ def test_jaeger_finds_traces_with_gpu_attributes_and_every_error(fed, jaeger):
 
 
 def test_the_door_took_exactly_what_was_sent(fed):
-    """The ledger's first line."""
+    """Compared with the first line of the ledger."""
     totals, ledger = fed
     rows = (
         ledger["rows"]

@@ -1,4 +1,4 @@
-"""Beside the Go collector, as its receiver and as its sender, over gRPC and HTTP with gzip: equal content arrives."""
+"""With the Go collector as sender and as receiver, over gRPC and HTTP with gzip: the same content arrives."""
 
 import base64
 import collections
@@ -59,7 +59,7 @@ def configured(text, exporters, *names, **ports):
 
 
 def plain(message):
-    """Without sub-messages that say nothing: Go writes ``"status": {}`` where there was none.
+    """Return the message without empty sub-messages: Go writes ``"status": {}`` where there was none.
 
     A value without content stays.
     """
@@ -79,7 +79,7 @@ def plain(message):
 
 
 def items(request):
-    """Every item with its resource and scope, as bytes, and how often it is there."""
+    """Return each item with its resource and scope, as bytes, with its number of occurrences."""
     found = collections.Counter()
     for resource in request.ListFields()[0][1] if request.ListFields() else ():
         head = plain(resource.resource).SerializeToString(deterministic=True), resource.schema_url
@@ -94,7 +94,7 @@ def items(request):
 
 
 def points(item):
-    """A metric's points, each with the metric's own fields; any other item as it is."""
+    """Return the points of a metric, each with the fields of the metric; any other item unchanged."""
     if item.DESCRIPTOR.name != "Metric":
         return [(item.SerializeToString(deterministic=True),)]
     kept = getattr(item, item.WhichOneof("data"))
@@ -104,7 +104,7 @@ def points(item):
 
 
 def ids_as_protobuf(value):
-    """OTLP/JSON has ids in hex, protobuf's own JSON in base64."""
+    """Convert ids from hex, as in OTLP/JSON, to base64, as in protobuf's own JSON."""
     if isinstance(value, list):
         return [ids_as_protobuf(each) for each in value]
     if not isinstance(value, dict):
@@ -126,7 +126,7 @@ def items_in(file, message_type):
 
 
 def send_everything(endpoint):
-    """Requests of every signal over gRPC with gzip; what was in them, by signal."""
+    """Send requests of every signal over gRPC with gzip, and return their items by signal."""
     sent = {}
     with grpc.insecure_channel(endpoint) as channel:
         for signal, (_, make, unit, service) in SIGNALS.items():
@@ -156,7 +156,7 @@ def arrived(folder, sent, until):
 
 @pytest.fixture
 def otelcol(tmp_path, server):
-    """Starts the Go collector with the given configuration."""
+    """Starts the Go collector with a given configuration."""
     with contextlib.ExitStack() as stack:
 
         def start(text, health):
@@ -179,7 +179,7 @@ TARGETS = {
     ("transport", "engine"), [("grpc", "http2"), ("grpc", "grpcio"), ("http", "http2")], indirect=["engine"]
 )
 def test_the_collector_sends_to_us(transport, engine, gateway, load, otelcol, tmp_path):
-    """Its otlp exporters into our otlp receiver, and into a file."""
+    """Its otlp exporters send to Tailrace's otlp receiver, and its file exporter writes the same data."""
     ports = {"grpc": free_port(), "http": free_port()}
     files = FILES.replace("FOLDER", str(tmp_path))
     names = "file/traces", "file/metrics", "file/logs"
@@ -203,7 +203,7 @@ def test_the_collector_sends_to_us(transport, engine, gateway, load, otelcol, tm
     ("transport", "engine"), [("grpc", "http2"), ("grpc", "grpcio"), ("http", "http2")], indirect=["engine"]
 )
 def test_we_send_to_the_collector(transport, engine, gateway, load, otelcol, tmp_path):
-    """Our otlp exporters into its otlp receiver, and into its file."""
+    """Tailrace's otlp exporters send to its otlp receiver, and its file exporter writes what arrived."""
     ports, health = {"grpc": free_port(), "http": free_port()}, free_port()
     files = FILES.replace("FOLDER", str(tmp_path))
     names = "file/traces", "file/metrics", "file/logs"

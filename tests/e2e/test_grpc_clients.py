@@ -1,4 +1,4 @@
-"""A grpc-go client makes odd calls: the codes, messages and details it is told, and what stays of the connection."""
+"""A grpc-go client makes unusual calls: the codes, messages and details it receives, and the connection afterwards."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 
 def played(server, *arguments):
-    """What the program tells, by case."""
+    """Run the program and return its results by case."""
     done = subprocess.run(
         [server.binary("sdk_go"), *arguments], capture_output=True, text=True, timeout=150, check=False
     )
@@ -51,9 +51,9 @@ def played(server, *arguments):
 
 @pytest.fixture(scope="module")
 def told(module_gateway, server, certificates):
-    """What the client was told by an engine's server, each played once.
+    """Return what the client received from the server of an engine, each case played once.
 
-    Calls by case, and the spans that arrived by name.
+    It has the calls by case, and the spans that arrived by name.
     """
     known = {}
 
@@ -95,7 +95,7 @@ def calls(request, engine, told):
 
 
 def test_plain_calls_succeed_and_malformed_ones_say_what_is_wrong(calls):
-    """An empty request is a success; a malformed one is INVALID_ARGUMENT with the field's path."""
+    """An empty request is a success; a malformed one is INVALID_ARGUMENT with the path of the field."""
     seen, spans = calls
     assert seen["plain"]["code"] == seen["empty"]["code"] == "OK"
     assert len(spans["plain"]) == 10
@@ -107,7 +107,7 @@ def test_plain_calls_succeed_and_malformed_ones_say_what_is_wrong(calls):
 
 
 def test_metadata_reaches_the_pipeline(calls):
-    """Several values of one key in order, hundreds of keys, large ones; binary ones do no harm."""
+    """Several values of one key keep their order; hundreds of keys, large values and binary values do no harm."""
     seen, spans = calls
     assert {seen[case]["code"] for case in ("metadata", "binary", "many values", "large metadata")} == {"OK"}
     assert spans["metadata"] == [{"text": "one;two, three"}]
@@ -116,7 +116,7 @@ def test_metadata_reaches_the_pipeline(calls):
 
 
 def test_metadata_without_bound_is_refused(calls):
-    """Two mebibytes: the call fails, and nothing of it arrives."""
+    """With two mebibytes of metadata the call fails, and no data of it arrives."""
     seen, spans = calls
     assert seen["huge metadata"]["code"] != "OK"
     assert "huge metadata" not in spans
@@ -124,33 +124,33 @@ def test_metadata_without_bound_is_refused(calls):
 
 @pytest.mark.parametrize("unit", "umSMH")
 def test_every_unit_of_grpc_timeout_is_read(calls, unit):
-    """A deadline far away does not end the call."""
+    """A deadline far in the future does not end the call."""
     assert calls[0][f"timeout {unit}"]["code"] == "OK"
 
 
 def test_a_deadline_in_nanoseconds_is_read(calls):
-    """It is near (99 ms), so that a busy machine may miss it; it is never an error of another kind."""
+    """The deadline is near (99 ms), so a busy machine may miss it; no other kind of error may occur."""
     assert calls[0]["timeout n"]["code"] in {"OK", "DeadlineExceeded"}
 
 
 def test_gzip_is_taken(calls):
-    """In both engines, unpacked whole."""
+    """Both engines decompress it completely."""
     seen, spans = calls
     assert seen["gzip"]["code"] == "OK"
     assert len(spans["gzip"]) == 100
 
 
 def test_zstd_is_taken_by_our_own_engine(calls, engine):
-    """gRPC's Python core does not have it."""
+    """The Python core of gRPC does not support zstd."""
     seen, spans = calls
     assert seen["zstd"]["code"] == ("OK" if engine.name == "http2" else "Internal")
     assert len(spans.get("zstd", ())) == (100 if engine.name == "http2" else 0)
 
 
 def test_an_unknown_encoding_is_refused(calls, engine):
-    """As UNIMPLEMENTED, with what may be sent instead in grpc-accept-encoding.
+    """The answer is UNIMPLEMENTED, with the supported encodings in grpc-accept-encoding.
 
-    GRPC's Python core says INTERNAL itself, before we see it.
+    gRPC's Python core answers INTERNAL itself, before the call reaches us.
     """
     seen, spans = calls
     unknown = seen["unheard-of"]
@@ -163,33 +163,33 @@ def test_an_unknown_encoding_is_refused(calls, engine):
 
 @pytest.mark.parametrize("case", ["unknown method", "unknown service"])
 def test_what_is_not_served_is_unimplemented(calls, case):
-    """A method or a service that does not exist."""
+    """This covers unknown methods and unknown services."""
     assert (calls[0][case]["code"], calls[0][case]["message"] != "") == ("Unimplemented", True)
 
 
 def test_message_sizes_are_bounded(calls):
-    """At max_recv_msg_size_mib it is taken, above it RESOURCE_EXHAUSTED, whether as sent or unpacked."""
+    """A message of max_recv_msg_size_mib is accepted; a larger one, as sent or decompressed, is RESOURCE_EXHAUSTED."""
     seen, _ = calls
     assert seen["largest"]["code"] == "OK"
     assert seen["oversize"]["code"] == seen["bomb"]["code"] == "ResourceExhausted"
 
 
 def test_cancelled_calls_and_missed_deadlines_end_alone(calls):
-    """They end as cancelled, late or answered, and as nothing else."""
+    """They end as cancelled, with an expired deadline, or with an answer, and in no other way."""
     found = calls[0]["cancelled"]["found"]
     assert found.keys() <= {"OK", "Canceled", "DeadlineExceeded"}
     assert sum(found.values()) == 100
 
 
 def test_a_thousand_calls_at_a_time_succeed(calls):
-    """On one connection; those above max_concurrent_streams wait at the client."""
+    """All use one connection; calls above max_concurrent_streams wait at the client."""
     seen, spans = calls
     assert seen["many"]["found"] == {"OK": 1000}
     assert len(spans["many"]) == 10_000
 
 
 def test_the_connection_survives_it_all(calls):
-    """The last call is as good as the first."""
+    """The last call succeeds like the first."""
     seen, spans = calls
     assert seen["afterwards"]["code"] == "OK"
     assert len(spans["afterwards"]) == 10
@@ -201,7 +201,7 @@ def http2_calls(told, http2):
 
 
 def test_health_is_checked_and_watched(http2_calls):
-    """The server and each of its services are serving; who is unknown is NOT_FOUND.
+    """The server and each of its services are serving; an unknown service is NOT_FOUND.
 
     A watch ends when its caller ends it.
     """
@@ -212,7 +212,7 @@ def test_health_is_checked_and_watched(http2_calls):
 
 
 def test_reflection_describes_the_services(http2_calls):
-    """As grpcurl asks: the list, the file of a symbol, one that does not exist; the stream ends in good order."""
+    """As grpcurl requests it: the list, the file of a symbol, an unknown symbol; the stream ends without an error."""
     assert set(http2_calls["reflection"]["found"]) >= {*SERVICES, "grpc.health.v1.Health"}
     assert "opentelemetry.proto.collector.logs.v1.LogsService/Export" in http2_calls["descriptor"]["found"]
     not_found = 5
@@ -221,7 +221,7 @@ def test_reflection_describes_the_services(http2_calls):
 
 
 def test_a_full_gateway_says_when_to_come_again(engine, gateway, server):
-    """UNAVAILABLE with RetryInfo, as OTLP wants it, in grpc-status-details-bin."""
+    """UNAVAILABLE with RetryInfo in grpc-status-details-bin, as OTLP demands."""
     port = free_port()
     gateway(FULL.replace(":GRPC", f":{port}").replace("ENGINE", engine.server))
     deadline = time.monotonic() + 30

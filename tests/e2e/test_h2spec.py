@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
 
 
 def known_failures():
-    """Case to reason: those that always fail, and those that may."""
+    """Return the reason by case, for cases that always fail and for those that may fail."""
     always, sometimes = {}, {}
     for line in KNOWN.read_text().splitlines():
         if line and not line.startswith("#"):
@@ -33,9 +33,9 @@ def known_failures():
 
 
 def outcomes(report):
-    """Case to what went wrong; empty for a pass, None for one that does not apply."""
+    """Return the failure by case; empty if it passed, None if it does not apply."""
     found = {}
-    text = re.sub(r"[^\t\n\r -\ufffd]", "?", report.read_text(errors="replace"))  # it writes what came as it came
+    text = re.sub(r"[^\t\n\r -\ufffd]", "?", report.read_text(errors="replace"))  # it writes received bytes unescaped
     for case in ET.fromstring(text).iter("testcase"):
         wrong = next((case.find(name) for name in ("failure", "error") if case.find(name) is not None), None)
         said = None if case.find("skipped") is not None else "" if wrong is None else wrong.text or "failed"
@@ -44,14 +44,14 @@ def outcomes(report):
 
 
 def test_every_known_failure_has_a_reason():
-    """No entry of the list stands there without one, or twice."""
+    """No case is listed without a reason, or twice."""
     always, sometimes = known_failures()
     assert all((always | sometimes).values())
     assert not always.keys() & sometimes.keys()
 
 
 def run(h2spec, port, report):
-    """What became of each case in one run."""
+    """Run the program once and return the outcome of each case."""
     arguments = [h2spec, "--host", "127.0.0.1", "--port", str(port), "--strict", "--timeout", "2", "--junit-report", str(report),
                  "--path", "/opentelemetry.proto.collector.trace.v1.TraceService/Export"]  # fmt: skip
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
@@ -60,12 +60,12 @@ def run(h2spec, port, report):
 
 
 def test_the_gateway_speaks_http2(http2, gateway, server, tmp_path):
-    """Every case passes but those of the committed list, and the list has no others.
+    """Every case passes except those of the committed list, and the list has no other entries.
 
-    Afterwards the gateway serves on and ends well.
+    Afterwards the gateway continues to serve and shuts down in good order.
 
-    h2spec looks at what comes within moments: on a busy machine a case now and then ends otherwise than it always does.
-    What differs from the list must do so in three runs.
+    h2spec only looks at what arrives within moments, so on a busy machine a case now and then differs.
+    A difference from the list must therefore occur in three runs.
     """
     port = free_port()
     running = gateway(CONFIG.replace(":GRPC", f":{port}").replace("ENGINE", http2.server))

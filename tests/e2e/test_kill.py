@@ -1,4 +1,4 @@
-"""SIGTERM while everybody sends, with the Go collector behind: what was acknowledged arrived there, once."""
+"""SIGTERM while several clients send, with the Go collector as backend: what was acknowledged arrives exactly once."""
 
 import pytest
 
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 
 def test_what_was_acknowledged_before_sigterm_reaches_the_collector_once(gateway, load, server, tmp_path):
-    """The collector ends after us, so its files are whole."""
+    """The collector ends after the gateway, so its files are complete."""
     senders, ids_in, until = load
     grpc, http, target, health = (free_port() for _ in range(4))
     folder = tmp_path / "go"

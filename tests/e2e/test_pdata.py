@@ -1,7 +1,6 @@
-"""What the gateway lets in and sends, the Go collector's pdata reads too, with the content that protobuf reads in it.
+"""The Go collector's pdata reads what the gateway accepts and sends, with the content that protobuf reads in it.
 
-pdata drops fields it does not know and writes messages it does not tell from absent ones: what is compared leaves both
-out.
+pdata drops fields that it does not know and does not tell empty messages from absent ones: the comparison ignores both.
 """
 
 import random
@@ -38,13 +37,13 @@ NUMBERS = {  # by the size of what holds them
 
 
 class Pdata:
-    """The program of tests/backends/pdata, asked one request at a time."""
+    """The program of tests/backends/pdata, which answers one request at a time."""
 
     def __init__(self, program: str):
         self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def again(self, signal: int, wire: bytes) -> tuple[str, bytes]:
-        """The error, or the request as pdata writes it."""
+        """Return the error, or the request as pdata writes it."""
         self.process.stdin.write(struct.pack(">BI", signal, len(wire)) + wire)
         self.process.stdin.flush()
         failed, length = struct.unpack(">BI", self.process.stdout.read(5))
@@ -86,7 +85,7 @@ def scalar(rng: random.Random, field: Any) -> Any:
 
 
 def fill(rng: random.Random, message: Message, depth: int = 0) -> Message:
-    """Any field may be set, to anything a valid request may hold."""
+    """Set any of the fields to any value that a valid request may contain."""
     for field in message.DESCRIPTOR.fields:
         if field.name.endswith("strindex") or (rng.random() < 0.25 and field.name != "name"):
             continue
@@ -127,7 +126,7 @@ def damage(rng: random.Random, wire: bytes) -> bytes:
 
 
 def plain(message: Message) -> Message:
-    """Without the fields pdata does not keep apart: absent and empty messages, but for the members of a oneof."""
+    """Return the message without absent and empty messages, which pdata does not distinguish outside a oneof."""
     for field, value in message.ListFields():
         if field.message_type is None:
             # for pdata's writer a zero like the other
@@ -150,7 +149,7 @@ def content(request: Any, wire: bytes) -> bytes:
 
 
 def sent(rng: random.Random, batch: Any) -> list[bytes]:
-    """What can leave the gateway: the batch as it came, a part of it, and one with changes in it."""
+    """Return what can leave the gateway: the batch as it was received, a part of it, and one with changes."""
     mask = np.array([rng.random() < 0.5 for _ in range(batch.item_count)], np.bool_)
     # these have no attributes
     table = rng.choice([table for table in batch.tables if table not in {"metrics", "quantiles"}])
@@ -197,7 +196,7 @@ def test_damaged_requests_are_refused_or_read_alike(pdata, signal, seed):
 
 
 def test_pdata_says_why_it_refuses(pdata):
-    """The program itself tells: what is no request gives an error, and the next one is answered."""
+    """The program reports an error for bytes that are not a request, and answers the next one."""
     error, _ = pdata.again(0, b"\x0a\xff")
     assert error
     assert pdata.again(3, b"")[0] == "no signal has the number 3"

@@ -1,4 +1,4 @@
-"""A counter pushed ten times: Prometheus computes from it the rate it had."""
+"""A counter pushed ten times: Prometheus computes the correct rate from it."""
 
 import json
 import time
@@ -51,7 +51,7 @@ def asked(prometheus, query):
 
 @pytest.mark.parametrize("cap", ["", "cardinality,"])
 def test_rate_after_ten_pushes(cap, gateway, load, prometheus):
-    """Every fifteen seconds for two and a half minutes, as an SDK would; with and without the cap in the path."""
+    """Pushes every fifteen seconds for two and a half minutes, as an SDK would; with and without the limit."""
     until = load[2]
     http = free_port()
     running = gateway(CONFIG.replace("HTTP", str(http)).replace("PROMETHEUS", prometheus).replace("CAP", cap))

@@ -1,4 +1,4 @@
-"""A FastAPI service under the real OpenTelemetry SDK, through the gateway, into Prometheus, Loki and Jaeger."""
+"""A FastAPI service with the real OpenTelemetry SDK sends through the gateway into Prometheus, Loki and Jaeger."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def status(url, method="GET"):
 def test_an_instrumented_service_is_seen_everywhere(
     conventions, histogram, gateway, load, prometheus, loki, jaeger, tmp_path
 ):
-    """Its latency quantile, its log lines with the ids of their traces, its failing requests.
+    """Its latency quantile, its log lines with the ids of their traces, and its failing requests are found.
 
     Half of the rest is sampled away.
     """
@@ -132,7 +132,7 @@ def seen_by_prometheus(prometheus, name, histogram, until):
 
 
 def seen_by_loki(loki, name, until):
-    """The trace ids of the lines about failures."""
+    """Return the trace ids of the log lines about failures."""
 
     def lines():
         now = time.time_ns()

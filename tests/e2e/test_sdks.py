@@ -63,14 +63,14 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 
 class Service:
-    """A gateway of one engine, and what it wrote."""
+    """A gateway with one engine, and what it wrote."""
 
     def __init__(self, folder, ports):
         self.folder, self.ports = folder, ports
         self._names = iter(range(1000))
 
     def emit(self, server, language, protocol, compression, url, ca=None):
-        """Run the program of ``language``; the service name it used and the ids of its spans."""
+        """Run the program of ``language`` and return the service name it used and the ids of its spans."""
         name = f"{language}-{next(self._names)}"
         if language == "java":
             folder = Path(server.binary("sdk_java"))
@@ -101,7 +101,7 @@ class Service:
         return name, json.loads(done.stdout)["spans"]
 
     def received(self, signal, name):
-        """Every resource of that service, in order."""
+        """Return every resource of that service, in order."""
         kind = {
             "traces": ExportTraceServiceRequest,
             "metrics": ExportMetricsServiceRequest,
@@ -119,7 +119,7 @@ class Service:
 
 
 def without_ids(value):
-    """OTLP/JSON has ids in hex, protobuf's JSON in base64: they become attributes of the test's own, in hex."""
+    """Ids are hexadecimal in OTLP/JSON and base64 in protobuf's JSON: turn them into attributes in hex."""
     if isinstance(value, list):
         return [without_ids(each) for each in value]
     if not isinstance(value, dict):
@@ -203,7 +203,7 @@ def check_metrics(service, name, until):
         return found
 
     assert until(lambda: len(metrics()) == 5)
-    found = {each: values[-1] for each, values in metrics().items()}  # cumulative: the last one says it all
+    found = {each: values[-1] for each, values in metrics().items()}  # cumulative: the last one includes all others
     of_route = {f"r{route}": range(route, COUNT, 5) for route in range(5)}
 
     def by_route(points):
@@ -241,7 +241,7 @@ def check(service, name, ids, until):
 
 @pytest.fixture(scope="module")
 def services(module_gateway, certificates):
-    """The gateway of an engine, started when it is first asked for."""
+    """The gateways by engine, each started on first use."""
     started = {}
 
     def of(engine=""):
@@ -262,7 +262,7 @@ def services(module_gateway, certificates):
 )
 @pytest.mark.parametrize(("language", "protocol"), OVER_GRPC)
 def test_everything_arrives_over_grpc(language, protocol, security, engine, services, server, certificates, load):
-    """Spans, metrics and logs of each language's SDK, compressed in plaintext and uncompressed over TLS."""
+    """Spans, metrics and logs of each language's SDK arrive, compressed without TLS and uncompressed over TLS."""
     service = services(engine.server)
     if security == "TLS":
         url = f"https://localhost:{service.ports['SECURE_GRPC']}"
@@ -275,7 +275,7 @@ def test_everything_arrives_over_grpc(language, protocol, security, engine, serv
 @pytest.mark.parametrize("security", ["plaintext", "TLS"])
 @pytest.mark.parametrize(("language", "protocol"), OVER_HTTP)
 def test_everything_arrives_over_http(language, protocol, security, services, server, certificates, load):
-    """Spans, metrics and logs of each language's SDK, compressed in plaintext and uncompressed over TLS."""
+    """Spans, metrics and logs of each language's SDK arrive, compressed without TLS and uncompressed over TLS."""
     service = services()
     if security == "TLS":
         url = f"https://localhost:{service.ports['SECURE_HTTP']}"
@@ -287,7 +287,7 @@ def test_everything_arrives_over_http(language, protocol, security, services, se
 
 @pytest.fixture
 def nginx(nginx_program, server, tmp_path):
-    """Starts one in front of a service; the ports it listens on."""
+    """Starts nginx in front of a service and returns the ports it listens on."""
     with contextlib.ExitStack() as stack:
 
         def start(service):
@@ -305,7 +305,7 @@ def nginx(nginx_program, server, tmp_path):
 
 @pytest.mark.parametrize("language", ["go", "python"])
 def test_everything_arrives_through_nginx_over_grpc(language, engine, services, server, nginx, load):
-    """``grpc_pass``: nginx ends the client's HTTP/2 connection and opens its own."""
+    """With ``grpc_pass`` nginx ends the client's HTTP/2 connection and opens one of its own."""
     service = services(engine.server)
     front = nginx(service)
     check(service, *service.emit(server, language, "grpc", "gzip", f"http://127.0.0.1:{front['FRONT_GRPC']}"), load[2])
@@ -313,7 +313,7 @@ def test_everything_arrives_through_nginx_over_grpc(language, engine, services, 
 
 @pytest.mark.parametrize("language", ["go", "python"])
 def test_everything_arrives_through_nginx_over_http(language, services, server, nginx, load):
-    """``proxy_pass`` with connections kept alive."""
+    """With ``proxy_pass`` nginx keeps its connections alive."""
     service = services()
     front = nginx(service)
     check(

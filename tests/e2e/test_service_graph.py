@@ -1,4 +1,4 @@
-"""Spans in, a service graph in a real Prometheus, under the names Grafana asks for."""
+"""Spans become a service graph in a real Prometheus, under the names that Grafana queries."""
 
 import json
 import os
@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 
 def request(spans):
-    """Spans as (service, kind, trace, span, parent, milliseconds, failed, attributes)."""
+    """Return a request with spans given as (service, kind, trace, span, parent, milliseconds, failed, attributes)."""
     message = ExportTraceServiceRequest()
     for service, kind, trace, span, parent, ms, failed, attributes in spans:
         resource = message.resource_spans.add()
@@ -62,9 +62,9 @@ def asked(prometheus, query):
 
 
 def test_the_graph_arrives(gateway, load, prometheus):
-    """Pairs over two requests of different senders, a database, a peer nobody saw, a user: each with its own edge.
+    """Pairs across requests of different senders, a database, an unseen peer and a user each have their own edge.
 
-    The ledger closes.
+    The ledger balances.
     """
     until = load[2]
     http = free_port()

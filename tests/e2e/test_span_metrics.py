@@ -1,4 +1,4 @@
-"""Beside the Go collector's span_metrics on the same spans and the same configuration.
+"""The results equal those of the Go collector's span_metrics for the same spans and the same configuration.
 
 Calls, buckets, sums and events are equal.
 """
@@ -55,9 +55,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
 
 def request_of(seed):
-    """Spans of every kind and status, some with an adjusted count that is whole.
+    """Return spans of every kind and status, some with an adjusted count that is a whole number.
 
-    What is rounded at random can differ.
+    Counts that are rounded at random could differ.
     """
     rng, request = random.Random(seed), ExportTraceServiceRequest()
     for number in range(4):
@@ -91,7 +91,7 @@ def request_of(seed):
 
 
 def last_points(path):
-    """{(resource, metric, attributes): point} of the last flush in a file exporter's file."""
+    """Return {(resource, metric, attributes): point} of the last flush in the file."""
     found = {}
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     for line in [line for line in lines if line.endswith("\n")][-1:]:
@@ -110,7 +110,7 @@ def attributes(message):
 
 
 def counts(points):
-    """What must be there in the end: the weight of all spans in calls, and in duration."""
+    """Return what must have been counted in the end: the weight of all spans, in calls and in durations."""
     totals = {}
     for (_, (name, *_), _), point in points.items():
         totals[name] = totals.get(name, 0) + (point.as_int if name.endswith(("calls", "events")) else point.count)
@@ -118,7 +118,7 @@ def counts(points):
 
 
 def configured(text, folder):
-    """All of OPTIONS beside each other, each with a file of its own."""
+    """Return a configuration with all of OPTIONS, each with a file of its own."""
     names = list(OPTIONS)
     pipelines = [f"traces: {{receivers: [otlp], exporters: [{', '.join(f'span_metrics/{name}' for name in names)}]}}"]
     pipelines += [f"metrics/{name}: {{receivers: [span_metrics/{name}], exporters: [file/{name}]}}" for name in names]
@@ -132,7 +132,7 @@ def configured(text, folder):
 
 
 def check_equal(mine, theirs):
-    """Series by series, times aside; a sum to its last digits, because spans are added in another order."""
+    """Compare the series without times; sums may differ in the last digits, because the order of addition differs."""
     assert mine.keys() == theirs.keys()
     for key, point in mine.items():
         expected = theirs[key]
@@ -148,7 +148,7 @@ def check_equal(mine, theirs):
 
 
 def test_numbers_are_those_of_the_go_collector(gateway, load, server, tmp_path):
-    """Calls, buckets, exponential buckets and their scale, events, dimensions, the cap.
+    """Calls, buckets, exponential buckets and their scale, events, dimensions and the limit are compared.
 
     The user's YAML is the same for both.
     """

@@ -25,9 +25,9 @@ def peer():
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_every_policy_keeps_the_traces_the_go_collector_keeps(peer, server, tmp_path, seed):
-    """With all of their spans.
+    """Each kept trace has all of its spans.
 
-    What differs does so in the documented way and no other, and every policy type has a case.
+    All differences are documented ones, and every policy type has a case.
     """
     answers = peer.compare(300, seed, tmp_path, server.binary("otelcol"))
     unexpected = {each.case.name: (len(each.ours), len(each.theirs)) for each in answers if not each.as_documented}
@@ -38,7 +38,7 @@ def test_every_policy_keeps_the_traces_the_go_collector_keeps(peer, server, tmp_
 
 
 def test_every_policy_type_is_compared(peer):
-    """So that a new one is not forgotten."""
+    """A new policy type must not be forgotten."""
     from processors.tail_sampling.policy_config import PolicyConfig
 
     def types(written):

@@ -1,4 +1,4 @@
-"""Components that do what a test orders, and a service over them."""
+"""Components that do what a test orders, and a service that runs them."""
 
 import asyncio
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ ALL = frozenset(Signal)
 
 
 class ScriptConfig(ComponentConfig):
-    """``do`` is the order."""
+    """``do`` is the order that the component follows."""
 
     do: str = ""
 
@@ -56,7 +56,7 @@ SERVICE_OBJECTS = SharedKey("test.objects", list, scope=Scope.SERVICE)
 
 
 class Every(Transform):
-    """Passes, halves, drops, raises."""
+    """A transform that passes, halves or drops batches, or raises, as ordered."""
 
     drop_reason = "halved"
 
@@ -83,7 +83,7 @@ class Every(Transform):
 
 
 class Holder(Stage):
-    """Holds all until shutdown, or until told (``flush``)."""
+    """A stage that holds all batches until its shutdown, or until ``flush`` is called."""
 
     def __init__(self, settings: Settings, order: str) -> None:
         self.order, self.output, self.held = order, settings.outputs, []
@@ -135,7 +135,7 @@ AWAITED = {"async", "hang", "raise", "consume_error"}
 
 
 class Target(Exporter):
-    """Delivers, or whatever else a backend can do to an exporter."""
+    """An exporter that delivers, or fails in any way in which a backend can make it fail."""
 
     settles_by_itself = True
 
@@ -202,7 +202,7 @@ class Target(Exporter):
 
 
 class PlainTarget(Exporter):
-    """An exporter that only has ``consume``: the service does its accounting."""
+    """An exporter that only has ``consume``, so that the service does its accounting."""
 
     def __init__(self, settings: Settings, order: str) -> None:
         self.order, self.telemetry = order, settings.telemetry
@@ -241,7 +241,7 @@ class Helper(Extension):
 
 
 class World:
-    """Makes services from YAML; every component made is in ``made`` by ``section/id`` (the newest object)."""
+    """Makes services from YAML. ``made`` has every component by ``section/id``, the newest object of each."""
 
     def __init__(self) -> None:
         self.made: dict[str, object] = {}

@@ -1,4 +1,4 @@
-"""Requests of one turn go on as one batch, and every sender hears of its own request alone."""
+"""Requests that arrive in one turn of the event loop continue as one batch, and each sender receives its own result."""
 
 import asyncio
 from typing import Any
@@ -22,7 +22,7 @@ MALFORMED = b"\x0a\xff"
 
 
 class Senders:
-    """Sends without waiting; ``told`` has what each was told, in the order of sending."""
+    """Sends without waiting; ``told`` has the outcome of each request, in the order of sending."""
 
     def __init__(self, door: Any) -> None:
         self.door = door
@@ -55,7 +55,7 @@ def with_bad_ids(count: int) -> bytes:
 
 
 async def test_requests_of_one_turn_are_one_batch(world):
-    """Their bytes joined in order; one that comes later is a batch of its own."""
+    """The bytes of requests of one turn are joined in order; a later request is a batch of its own."""
     async with world.running(PLAIN % '""') as service:
         senders = Senders(world.source())
         for seed in range(5):
@@ -69,7 +69,7 @@ async def test_requests_of_one_turn_are_one_batch(world):
 
 
 async def test_a_bad_request_is_refused_alone(world):
-    """Nobody else hears of it; partial success counts its own rows only; an empty one is taken."""
+    """A malformed request does not affect the others; partial success counts its own rows; an empty one is accepted."""
     async with world.running(PLAIN % '""'):
         senders = Senders(world.source())
         for body in (wire(), MALFORMED, with_bad_ids(2), b""):
@@ -82,7 +82,7 @@ async def test_a_bad_request_is_refused_alone(world):
 
 
 async def test_contexts_never_mix(world):
-    """Two tenants in one turn: two batches, each with its own context."""
+    """Requests of two tenants in one turn become two batches, each with its own context."""
     async with world.running(PLAIN % '""'):
         senders = Senders(world.source())
         contexts = [Context(tenant="a"), Context(tenant="b"), Context(tenant="a")]
@@ -94,7 +94,7 @@ async def test_contexts_never_mix(world):
 
 @pytest.mark.parametrize(("spans", "requests"), [(3000, 4), (1500, 8)])
 async def test_a_batch_is_bounded(world, spans, requests):
-    """By bytes and by items; nothing is lost at the seams and the order stays."""
+    """A batch is limited in bytes and items; nothing is lost between two batches, and the order is kept."""
     async with world.running(PLAIN % '""'):
         senders = Senders(world.source())
         body = wire(spans)
@@ -108,7 +108,7 @@ async def test_a_batch_is_bounded(world, spans, requests):
 
 
 async def test_a_request_larger_than_the_bound_goes_alone(world):
-    """What was there before it is not held up, and it is taken whole."""
+    """A request above the limit is passed on whole, and does not hold up those that arrived before it."""
     async with world.running(PLAIN % '""'):
         senders = Senders(world.source())
         for count in (3, MAX_ITEMS + 1, 2):
@@ -118,7 +118,7 @@ async def test_a_request_larger_than_the_bound_goes_alone(world):
 
 
 async def test_memory_refuses_what_does_not_fit_beside_the_others(world):
-    """Bytes stay reserved until the batch is committed."""
+    """The bytes of a request stay reserved until its batch is committed."""
     async with world.running(PLAIN % '""') as service:
         body = wire(10)
         service.admission.limit(soft_bytes=2 * len(body), hard_bytes=3 * len(body), rss=lambda: 0)
@@ -132,7 +132,7 @@ async def test_memory_refuses_what_does_not_fit_beside_the_others(world):
 
 
 async def test_what_stages_hold_leaves_less_room_for_the_others(world):
-    """Of two that fit alone the second is refused, as it is while nothing waits at the door."""
+    """Of two requests that would fit alone the second is refused, just as if they had arrived separately."""
     async with world.running(PLAIN % '""') as service:
         body = wire(10)
         service.admission.limit(soft_bytes=4 * len(body), hard_bytes=5 * len(body), rss=lambda: 0)
@@ -146,7 +146,7 @@ async def test_what_stages_hold_leaves_less_room_for_the_others(world):
 
 
 async def test_where_all_do_not_fit_those_are_taken_that_do(world):
-    """A full queue refuses request by request, and the books close."""
+    """Requests that do not fit in the queue are refused one by one, and the ledger balances."""
     async with world.running(PLAIN % "blocks_on_overflow") as service:
         target = world.target()
         target.has_room = lambda batch: batch.item_count + target.item_count <= 7
@@ -160,7 +160,7 @@ async def test_where_all_do_not_fit_those_are_taken_that_do(world):
 
 
 async def test_nothing_is_batched_where_a_sender_waits_for_the_backend(world):
-    """Each request is sent by itself, at the same time, and gets its own answer."""
+    """Each request is sent separately and at the same time, and receives its own result."""
     async with world.running(PLAIN % "wait_hang"):
         senders = Senders(world.source())
         for _ in range(3):
@@ -181,7 +181,7 @@ async def test_what_the_backend_says_comes_back(world, order, error):
 
 
 async def test_a_sender_that_gives_up_takes_nobody_with_it(world):
-    """Its own request is under way already; the others of the batch are answered."""
+    """A cancelled request is already being processed; the other requests of the batch are answered."""
     async with world.running(PLAIN % '""'):
         first = asyncio.ensure_future(world.source().consume_request(wire(seed=1), EMPTY_CONTEXT))
         second = asyncio.ensure_future(world.source().consume_request(wire(seed=2), EMPTY_CONTEXT))
@@ -192,7 +192,7 @@ async def test_a_sender_that_gives_up_takes_nobody_with_it(world):
 
 
 async def test_an_answer_that_raises_leaves_the_others_theirs(world):
-    """A fault of a transport is logged, and nobody else's matter."""
+    """A callback that raises is logged, and does not affect the other senders."""
     async with world.running(PLAIN % '""'):
         senders = Senders(world.source())
         world.source().try_consume_request(wire(), EMPTY_CONTEXT, lambda _: 1 / 0)
@@ -202,7 +202,7 @@ async def test_an_answer_that_raises_leaves_the_others_theirs(world):
 
 
 async def test_what_is_taken_at_once_is_answered_without_a_task(world):
-    """When the turn after the one in which the requests came is over; nothing of them stays behind."""
+    """Requests are answered at the end of the turn after the one in which they arrived, and leave nothing behind."""
     async with world.running(PLAIN % '""') as service:
         senders = Senders(world.source())
         tasks = asyncio.all_tasks()
@@ -218,7 +218,7 @@ async def test_what_is_taken_at_once_is_answered_without_a_task(world):
 
 
 async def test_what_is_waited_for_is_charged_until_it_is_over(world):
-    """An exporter that waits holds the request's bytes in the budget, and its sender without an answer."""
+    """While an exporter waits, the request's bytes stay charged to the budget and its sender waits for the result."""
     async with world.running(PLAIN % "wait_hang") as service:
         senders = Senders(world.source())
         senders.send(wire())
@@ -231,7 +231,7 @@ async def test_what_is_waited_for_is_charged_until_it_is_over(world):
 
 
 async def test_a_fault_of_ours_is_answered_too(world, monkeypatch):
-    """Whatever the check of many raises: each is checked by itself; whatever that raises, the sender hears of it."""
+    """If the joint check raises, requests are checked one by one; if that raises, the sender gets the error."""
     async with world.running(PLAIN % '""') as service:
 
         def fault(*_: object) -> None:
@@ -258,9 +258,9 @@ _BODIES = st.sampled_from([wire(1, 1), wire(4, 2), with_bad_ids(1), MALFORMED, b
     order=st.sampled_from(['""', "async"]),
 )
 async def test_everybody_hears_what_he_would_alone(world, turns, order):
-    """Whatever comes in one turn.
+    """Requests of one turn have the same outcomes, output bytes and ledger as requests sent one by one.
 
-    The answers, the bytes that come out and the books are those of requests sent one by one.
+    This holds for any mixture of requests.
     """
 
     def plain(outcome):

@@ -1,4 +1,4 @@
-"""How batches travel: every pipeline gets them, faults stay where they are, the ledger closes."""
+"""How batches travel: every pipeline receives them, faults stay where they occur, and the ledger balances."""
 
 import asyncio
 
@@ -32,7 +32,7 @@ def row(service, node, signal=Signal.TRACES):
 
 
 async def test_admits_a_request_and_says_what_was_taken(world):
-    """Bytes in, the same bytes out, and a receipt; one item with a bad id is rejected with the reason."""
+    """The bytes arrive unchanged and the sender gets a receipt; an item with an invalid id is rejected."""
     async with world.running(TWO_PIPELINES % '""') as service:
         wire = traces_request(spans=10).SerializeToString()
         receipt = await world.source().consume_request(wire, EMPTY_CONTEXT)
@@ -51,7 +51,7 @@ async def test_admits_a_request_and_says_what_was_taken(world):
 
 
 async def test_repaired_strings_are_counted(world):
-    """Invalid UTF-8 in a name: let in, repaired, counted."""
+    """A request with invalid UTF-8 in a name is accepted, repaired and counted."""
     async with world.running(TWO_PIPELINES % '""') as service:
         message = traces_request(spans=1)
         message.resource_spans[0].scope_spans[0].spans[0].name = "AAAA"
@@ -60,14 +60,14 @@ async def test_repaired_strings_are_counted(world):
 
 
 async def test_an_empty_request_is_accepted_and_goes_nowhere(world):
-    """Zero items: a receipt of zero."""
+    """A request without items results in a receipt of zero."""
     async with world.running(TWO_PIPELINES % '""'):
         assert (await world.source().consume_request(b"", EMPTY_CONTEXT)).accepted_count == 0
         assert world.target("target/a").batches == []
 
 
 async def test_counts_under_the_transport_the_receiver_names(world):
-    """`over` gives one door a transport; only named transports are shown."""
+    """`over` counts one door under a transport; only transports that were named are shown."""
     async with world.running(TWO_PIPELINES % '""') as service:
         door = world.source().for_transport("grpc")
         assert world.source().for_transport("grpc") is door
@@ -88,7 +88,7 @@ async def test_counts_under_the_transport_the_receiver_names(world):
     ],
 )
 async def test_a_loss_is_counted_with_its_reason_and_the_sibling_pipeline_is_untouched(world, order, kept, reasons):
-    """What a transform leaves out, drops or loses by raising."""
+    """Items that a transform leaves out, drops, or loses by raising are counted with the reason."""
     async with world.running(TWO_PIPELINES % order) as service:
         await world.source().consume(traces(spans=10))
         assert world.target("target/a").item_count == kept
@@ -98,7 +98,7 @@ async def test_a_loss_is_counted_with_its_reason_and_the_sibling_pipeline_is_unt
 
 @pytest.mark.parametrize(("order", "reason"), [("raise", "error"), ("consume_error", "error"), ("try_raise", "error")])
 async def test_a_failing_exporter_disturbs_nobody(world, order, reason):
-    """Its items are counted as dropped; the receiver hears nothing; the healthy one gets each batch once."""
+    """Its items are counted as dropped, the receiver does not notice, and the healthy exporter gets each batch once."""
     async with world.running(FAN_OUT % order) as service:
         for seed in range(3):
             await world.source().consume(traces(spans=10, seed=seed))
@@ -107,7 +107,7 @@ async def test_a_failing_exporter_disturbs_nobody(world, order, reason):
 
 
 async def test_an_exporter_that_hangs_delays_nobody_and_drops_for_itself_alone(world):
-    """A hundred batches pass it by; it holds 64, the rest is dropped, and a shutdown accounts for what it held."""
+    """A hundred batches pass; the exporter holds 64 and drops the others, and the shutdown accounts for those 64."""
     async with world.running(FAN_OUT % "hang") as service:
         async with asyncio.timeout(5):
             for seed in range(100):
@@ -121,7 +121,7 @@ async def test_an_exporter_that_hangs_delays_nobody_and_drops_for_itself_alone(w
 
 
 async def test_a_shutdown_counts_what_a_hanging_exporter_held(world):
-    """Nothing vanishes: the books close with the reason shutdown."""
+    """Nothing vanishes: the ledger balances, with the reason shutdown."""
     service = world.service(FAN_OUT % "hang")
     await service.start()
     for seed in range(5):
@@ -133,7 +133,7 @@ async def test_a_shutdown_counts_what_a_hanging_exporter_held(world):
 
 @pytest.mark.parametrize(("order", "error"), [("wait_refuse", PermanentError), ("wait_retry", RetryableError)])
 async def test_the_result_of_a_waiting_exporter_reaches_the_receiver_after_all_have_the_batch(world, order, error):
-    """The sender learns it; the healthy exporter has the batch already; it counts as failed, not as accepted."""
+    """The sender gets the error although the healthy exporter has the batch; it counts as failed, not as accepted."""
     async with world.running(FAN_OUT % order) as service:
         with pytest.raises(error):
             await world.source().consume(traces(spans=10))
@@ -144,7 +144,7 @@ async def test_the_result_of_a_waiting_exporter_reaches_the_receiver_after_all_h
 
 
 async def test_while_a_waiting_exporter_waits_the_others_have_the_batch(world):
-    """Sequence: healthy first, although listed second."""
+    """The healthy exporter has the batch first, although it is listed second."""
     async with world.running(FAN_OUT % "wait_hang"):
         task = asyncio.ensure_future(world.source().consume(traces(spans=3)))
         await eventually(lambda: world.target("target/healthy").item_count == 3)
@@ -154,7 +154,7 @@ async def test_while_a_waiting_exporter_waits_the_others_have_the_batch(world):
 
 
 async def test_a_full_queue_that_must_not_lose_refuses_at_the_door_before_anything_is_committed(world):
-    """So that the resend duplicates nothing."""
+    """The request is refused before any exporter has it, so that a resend does not duplicate anything."""
     async with world.running(FAN_OUT % "blocks_on_overflow") as service:
         world.target("target/sick").room = False
         with pytest.raises(RetryableError) as refusal:
@@ -168,7 +168,7 @@ async def test_a_full_queue_that_must_not_lose_refuses_at_the_door_before_anythi
 
 
 async def test_a_request_no_exporter_has_room_for_is_refused(world):
-    """With room in one of them it is accepted, for that one's sake."""
+    """A request is accepted if one exporter has room for it, and refused if none has."""
     async with world.running(FAN_OUT % '""'):
         world.target("target/sick").room = world.target("target/healthy").room = False
         with pytest.raises(RetryableError):
@@ -179,7 +179,7 @@ async def test_a_request_no_exporter_has_room_for_is_refused(world):
 
 
 async def test_memory_refuses_before_validation(world):
-    """Above the budget the request is refused retryably, and nothing stays charged."""
+    """Above the budget the request is refused with a retryable error, and nothing stays charged."""
     async with world.running(TWO_PIPELINES % '""') as service:
         service.admission.limit(soft_bytes=100, hard_bytes=200, rss=lambda: 0)
         with pytest.raises(RetryableError) as refusal:
@@ -201,7 +201,7 @@ service:
 
 
 async def test_a_stage_holds_and_flushes_and_its_memory_counts(world):
-    """One object a pipeline; what it holds is in the ledger and in the budget."""
+    """There is one stage object per pipeline; what it holds is in the ledger and charged to the budget."""
     async with world.running(STAGES % '""') as service:
         await world.source().consume(traces(spans=10))
         await world.source(signal=Signal.LOGS).consume(logs(records=3))
@@ -216,14 +216,14 @@ async def test_a_stage_holds_and_flushes_and_its_memory_counts(world):
 
 
 async def test_a_stage_that_raises_loses_that_batch_only(world):
-    """Counted as error; the service goes on."""
+    """The batch is counted with the reason error, and the service continues."""
     async with world.running(STAGES % "raise") as service:
         await world.source().consume(traces(spans=10))
         assert row(service, "processors/holder@traces").dropped == {"error": 5}
 
 
 async def test_what_a_stage_does_not_flush_is_counted(world):
-    """A stage that forgets its shutdown: dropped(shutdown)."""
+    """Items that a stage does not flush at its shutdown are counted as dropped, with the reason shutdown."""
     async with world.running(STAGES % "lose") as service:
         await world.source().consume(traces(spans=10))
     assert row(service, "processors/holder@traces").dropped == {"shutdown": 5}
@@ -244,7 +244,7 @@ service:
 
 
 async def test_a_connector_joins_pipelines_and_room_is_asked_through_it(world):
-    """One object; downstream exporters that must not lose refuse at the receiver's door."""
+    """There is one connector object; exporters behind it that must not lose data refuse requests at the door."""
     async with world.running(CONNECTED % "blocks_on_overflow") as service:
         await world.source().consume(traces(spans=6))
         await world.source(signal=Signal.METRICS).consume(metrics(points=5))
@@ -261,7 +261,7 @@ async def test_a_connector_joins_pipelines_and_room_is_asked_through_it(world):
 
 
 async def test_a_result_comes_back_through_a_connector(world):
-    """The waiting exporter behind it speaks to the receiver; the sibling was served."""
+    """The result of the waiting exporter behind it reaches the receiver; the sibling has the batch."""
     async with world.running(CONNECTED % "wait_refuse"):
         with pytest.raises(PermanentError):
             await world.source().consume(traces(spans=6))
@@ -286,10 +286,7 @@ service: {pipelines: {traces: {receivers: [source], exporters: [plain]}}}
     ],
 )
 async def test_the_service_accounts_for_an_exporter_that_does_not(world, order, delivered, dropped, refused):
-    """Delivered where ``consume`` returns, less what the exporter counted itself.
-
-    Refused or dropped where it raises.
-    """
+    """Items are delivered when ``consume`` returns, except those that the exporter counted itself."""
     async with world.running(PLAIN_EXPORTER % order) as service:
         await world.source().consume(traces(spans=10))
         await eventually(lambda: world.made["exporters/plain"].entered == 1 and not service.ledger.imbalances())
@@ -298,7 +295,7 @@ async def test_the_service_accounts_for_an_exporter_that_does_not(world, order, 
 
 
 async def test_a_plain_exporter_that_waits_reports_to_the_sender(world):
-    """It is accounted for, and the receiver gets the error."""
+    """The batch is accounted for, and the receiver gets the error."""
     async with world.running(PLAIN_EXPORTER % "wait, refuse") as service:
         with pytest.raises(PermanentError):
             await world.source().consume(traces(spans=10))

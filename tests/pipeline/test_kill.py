@@ -1,4 +1,4 @@
-"""SIGTERM while everybody sends: what was acknowledged is in the file, once, and the books close."""
+"""SIGTERM while several clients send: what was acknowledged is in the file exactly once, and the ledger balances."""
 
 import pytest
 
@@ -18,7 +18,7 @@ service:
 
 @pytest.mark.timeout(150)
 def test_what_was_acknowledged_before_sigterm_is_in_the_file_once(gateway, load, tmp_path):
-    """Four senders never pause; the batch processor holds thousands of items when the signal comes."""
+    """Four senders never pause, and the batch processor holds thousands of items when the signal arrives."""
     senders, ids_in, until = load
     grpc, http = free_port(), free_port()
     running = gateway(CONFIG.replace("GRPC", str(grpc)).replace("HTTP", str(http)))
@@ -29,7 +29,9 @@ def test_what_was_acknowledged_before_sigterm_is_in_the_file_once(gateway, load,
     assert set(sent.acknowledged.values()) == {1}
     assert sent.acknowledged.keys() - written.keys() == set()
     assert set(written.values()) == {1}
-    assert written.keys() - sent.acknowledged.keys() <= sent.unknown.keys()  # arrived, but the answer did not
+    assert (
+        written.keys() - sent.acknowledged.keys() <= sent.unknown.keys()
+    )  # the request arrived, but its answer did not
     ledger = running.final_ledger()
     for node in ("receivers/otlp", "exporters/file"):
         rows = [ledger[node, signal] for signal in ("traces", "logs")]

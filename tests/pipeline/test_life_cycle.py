@@ -1,4 +1,4 @@
-"""Start, stop, reload: the order, the faults, and that the books close."""
+"""Start, stop and reload: the order, the faults, and that the ledger balances."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ def dropped(service, node):
 
 
 async def test_starts_downstream_first_and_stops_upstream_first(world):
-    """The order of the obligations."""
+    """Components start in the order that the contract demands, and stop in reverse."""
     async with world.running(FINE):
         pass
     order = [
@@ -53,7 +53,7 @@ async def test_starts_downstream_first_and_stops_upstream_first(world):
 
 
 async def test_building_does_not_start(world):
-    """`validate` makes a Service and throws it away; its shutdown is safe."""
+    """`validate` makes a Service and discards it, so its shutdown must be safe."""
     service = world.service(FINE)
     await service.shutdown()
     assert world.log == []
@@ -67,7 +67,7 @@ async def test_building_does_not_start(world):
     ],
 )
 async def test_a_component_that_cannot_start_ends_those_that_did(world, text, path):
-    """The message begins with the path; everything is shut down."""
+    """The message begins with the path of the component; everything that had started is shut down."""
     service = world.service(text)
     with pytest.raises(StartError, match="^" + re.escape(path)):
         await service.start()
@@ -78,13 +78,13 @@ async def test_a_component_that_cannot_start_ends_those_that_did(world, text, pa
 
 
 async def test_a_component_that_refuses_its_configuration_is_named(world):
-    """At construction already."""
+    """An error while a component is constructed is reported with its path."""
     with pytest.raises(StartError, match=r"^exporters::target: refuses its configuration"):
         world.service(CHAIN % ('""', '""', "fail_create"))
 
 
 async def test_a_component_that_never_ends_is_left_behind_with_its_items_counted(world):
-    """The drain is bounded; what hangs in a stage and an exporter is dropped(shutdown)."""
+    """The drain has a time limit; items that hang in a stage and an exporter are dropped with the reason shutdown."""
     service = world.service(CHAIN % ('""', "hang_shutdown", "hang_shutdown"), shutdown_timeout_s=0.0)
     await service.start()
     await world.source().consume(traces(spans=4))
@@ -94,7 +94,7 @@ async def test_a_component_that_never_ends_is_left_behind_with_its_items_counted
 
 
 async def test_sigterm_drains_and_loses_nothing(world):
-    """A real signal: run_until_stopped returns, held items are flushed, every item taken was delivered."""
+    """After a real signal run_until_stopped returns, held items are flushed, and every accepted item was delivered."""
     service = world.service(FINE)
     await service.start()
     running = asyncio.ensure_future(service.run_until_stopped())
@@ -109,7 +109,7 @@ async def test_sigterm_drains_and_loses_nothing(world):
 
 
 async def test_a_second_stop_cuts_the_drain_short(world):
-    """Each component gets its last chance of a second, not the whole time-out."""
+    """Each component then has one last second instead of the whole timeout."""
     service = world.service(CHAIN % ('""', '""', "hang_shutdown"), shutdown_timeout_s=3600.0)
     await service.start()
     service.stop()
@@ -127,7 +127,7 @@ def holding(order, source='""'):
 
 
 async def test_a_reload_hands_over_what_a_stage_holds(world):
-    """The successor holds it, is told nothing twice, and the predecessor learned the successor's configuration."""
+    """The successor holds the batches, nothing is delivered twice, and the predecessor saw the new configuration."""
     async with world.running(holding("hand_over")) as service:
         await world.source().consume(traces(spans=4))
         old, old_target = world.made["processors/holder@traces"], world.target()
@@ -141,7 +141,7 @@ async def test_a_reload_hands_over_what_a_stage_holds(world):
 
 
 async def test_a_rollback_keeps_what_a_stage_holds(world):
-    """The new graph took it over before it failed to start; the previous configuration continues with it."""
+    """The new graph took the batches over before it failed to start; the previous configuration continues with them."""
     async with world.running(holding("hand_over")) as service:
         await world.source().consume(traces(spans=4))
         assert not await service.reload(world.config(holding("hand_over", source="fail_start")))
@@ -151,7 +151,7 @@ async def test_a_rollback_keeps_what_a_stage_holds(world):
 
 
 async def test_a_stage_that_fails_to_hand_over_is_flushed(world):
-    """A fault in a component's hand_over does not stop the reload, and nothing is lost."""
+    """An exception in hand_over does not stop the reload, and nothing is lost."""
     async with world.running(holding("hand_over_raise")) as service:
         await world.source().consume(traces(spans=4))
         old_target = world.target()
@@ -162,7 +162,7 @@ async def test_a_stage_that_fails_to_hand_over_is_flushed(world):
 
 @pytest.mark.parametrize("order", ["hand_over, take_over_raise", "hand_over, refuse"])
 async def test_what_no_successor_takes_over_is_dropped_and_counted(world, order):
-    """Whether it refuses the state or fails on it: the books close and the reload succeeds."""
+    """Whether a component refuses the state or fails to use it, the ledger balances and the reload succeeds."""
     async with world.running(holding(order)) as service:
         await world.source().consume(traces(spans=4))
         assert await service.reload(world.config(holding(order)))
@@ -172,7 +172,7 @@ async def test_what_no_successor_takes_over_is_dropped_and_counted(world, order)
 
 
 async def test_reload_swaps_the_graph(world):
-    """With a new exporter and the same receiver id, the counters and the service's shared state continue."""
+    """With a new exporter and the same receiver id, the counters and the shared state of the service continue."""
     async with world.running(FINE) as service:
         await world.source().consume(traces(spans=4))
         old_source, old_target = world.made["receivers/source"], world.target()
@@ -192,7 +192,7 @@ async def test_reload_swaps_the_graph(world):
 
 
 async def test_what_a_stage_keeps_without_handing_it_over_is_dropped_and_counted(world):
-    """It neither flushes nor hands over: the loss is in the books."""
+    """A stage that neither flushes nor hands over its items loses them, and the ledger shows it."""
     lossy = CHAIN % ('""', "lose", '""')
     async with world.running(lossy) as service:
         await world.source().consume(traces(spans=3))
@@ -201,7 +201,7 @@ async def test_what_a_stage_keeps_without_handing_it_over_is_dropped_and_counted
 
 
 async def test_a_reload_that_cannot_be_built_stops_nothing(world):
-    """The old graph has not even been touched."""
+    """The previous graph is not touched."""
     async with world.running(FINE) as service:
         before = list(world.log)
         made = dict(world.made)
@@ -214,7 +214,7 @@ async def test_a_reload_that_cannot_be_built_stops_nothing(world):
 
 
 async def test_a_reload_that_cannot_start_brings_the_old_configuration_back(world):
-    """The process goes on with what worked."""
+    """The process continues with the configuration that worked."""
     async with world.running(FINE) as service:
         old = service.config
         assert not await service.reload(world.config(CHAIN % ("fail_start", '""', '""')))
@@ -226,7 +226,7 @@ async def test_a_reload_that_cannot_start_brings_the_old_configuration_back(worl
 
 
 async def test_sighup_reloads_and_survives_a_bad_file(world):
-    """First the loader raises, then it gives a configuration."""
+    """The loader raises at the first signal and returns a configuration at the second."""
     answers = [ValueError("line 3"), world.config(FINE)]
     calls = []
 
@@ -262,7 +262,7 @@ async def get(service, path):
 
 
 async def test_the_admin_port_shows_metrics_health_ledger_and_component_routes(world):
-    """One round over every path."""
+    """Each path is requested once."""
     import json
 
     async with world.running(FINE, metrics='address: "127.0.0.1:0"') as service:
@@ -289,7 +289,7 @@ async def test_the_admin_port_shows_metrics_health_ledger_and_component_routes(w
 
 
 async def test_the_page_and_what_it_loads(world):
-    """It asks nothing of other servers, and none may frame it."""
+    """The page loads nothing from other servers, and no site may put it into a frame."""
     async with world.running(FINE, metrics='address: "127.0.0.1:0"') as service:
         for path, kind in (("/", "text/html"), ("/ui/page.js", "text/javascript"), ("/ui/page.css", "text/css")):
             status, text, content_type = await get(service, path)
@@ -316,7 +316,7 @@ async def test_the_page_and_what_it_loads(world):
     ],
 )
 async def test_what_is_local_is_not_told_to_a_page_elsewhere(world, host, status):
-    """A name bound to our address passes the browser's same-origin rule; its Host header gives it away."""
+    """A foreign name that resolves to our address passes the same-origin rule; its Host header reveals it."""
     async with world.running(FINE, metrics='address: "127.0.0.1:0"') as service, aiohttp.ClientSession() as session:
         async with session.get(f"http://127.0.0.1:{service.admin_port}/hello", headers={"Host": host}) as response:
             assert response.status == status
@@ -325,7 +325,7 @@ async def test_what_is_local_is_not_told_to_a_page_elsewhere(world, host, status
 
 
 async def test_components_share_a_route(world):
-    """Each answers under a key of its own."""
+    """Each component answers under a key of its own."""
     async with world.running(FINE, metrics='address: "127.0.0.1:0"') as service:
         first, second = list(service._hosts.values())[:2]
 
@@ -341,7 +341,7 @@ async def test_components_share_a_route(world):
 
 
 async def test_a_taken_admin_port_is_named_with_its_owner_and_key(world):
-    """And nothing was started."""
+    """The error names both, and no component was started."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", free_port()))
         holder.listen()

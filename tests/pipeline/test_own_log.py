@@ -1,4 +1,4 @@
-"""The own log must not affect the data: whatever its output does, requests are answered and delivered."""
+"""The service's own log must not affect the data: whatever its output does, requests are answered and delivered."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ service:
 
 @pytest.mark.parametrize("reader", ["gone", "asleep"])
 def test_an_output_of_the_log_that_cannot_be_written_stops_nothing(load, tmp_path, reader):
-    """A pipe whose reader ended, and one whose reader does not read: every request is accepted and delivered."""
+    """Every request is delivered if the log is a pipe whose reader has exited, or one whose reader does not read."""
     _, _, until = load
     http, admin = free_port(), free_port()
     (tmp_path / "tailrace.yaml").write_text(CONFIG.replace("HTTP", str(http)).replace("ADMIN", str(admin)))

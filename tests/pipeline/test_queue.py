@@ -1,4 +1,4 @@
-"""An exporter's queue as the graph sees it: what it accepts at once, and that nothing it accepted is lost."""
+"""The queue of an exporter as the graph sees it: what it accepts at once, and that it loses nothing it accepted."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from collector.testing import FakeClock, FakeHost, RecordingTelemetry, eventuall
 
 
 class Probe(QueuedExporter[Batch]):
-    """Sends nothing until ``gate`` opens."""
+    """An exporter that sends nothing until ``gate`` opens."""
 
     drain_timeout_s = 0.0
 
@@ -33,7 +33,7 @@ class Probe(QueuedExporter[Batch]):
 
 @pytest.mark.parametrize("queue", [{}, {"num_consumers": 1}, {"batch": {"flush_timeout": "1s", "min_size": 2}}])
 async def test_a_queue_accepts_batches_without_waiting(queue):
-    """In a plain call; accepted items are in flight until they are sent."""
+    """Batches are accepted in a plain call, and are in flight until they are sent."""
     probe = Probe(**queue)
     await probe.start(FakeHost())
     assert probe.try_consume(traces(spans=2))
@@ -62,7 +62,7 @@ async def test_an_exporter_that_waits_for_the_result_accepts_nothing_at_once(que
 
 
 async def test_after_the_shutdown_batches_are_dropped_and_counted():
-    """Nobody waits for the result, so they are accepted and dropped at once, with the reason."""
+    """The caller does not wait for the result, so batches are accepted and dropped at once, with the reason."""
     probe = Probe()
     await probe.start(FakeHost())
     await probe.shutdown()

@@ -1,4 +1,4 @@
-"""span_metrics in a service: between pipelines of two signals, and beside a pipeline that samples."""
+"""span_metrics in a service: between pipelines of two signals, and next to a pipeline that samples."""
 
 import aiohttp
 import pytest
@@ -39,7 +39,7 @@ def graph(world, monkeypatch):
 
 
 async def test_counts_every_span_whatever_another_pipeline_samples(graph):
-    """One half is kept, all are counted, and the ledger balances for spans and points."""
+    """Half of the spans are kept and all are counted; the ledger balances for spans and points."""
     async with graph.running(GRAPH) as service:
         for seed in range(3):
             await graph.source().consume_request(traces_request(spans=40, seed=seed).SerializeToString(), EMPTY_CONTEXT)
@@ -59,7 +59,7 @@ async def test_counts_every_span_whatever_another_pipeline_samples(graph):
 
 
 async def test_a_full_queue_of_the_metrics_exporter_refuses_no_spans(graph):
-    """Admission asks only the exporters of spans for room."""
+    """Admission only checks the exporters of spans for room."""
     async with graph.running(GRAPH):
         graph.target("target/metrics").room = False
         receipt = await graph.source().consume_request(traces_request(spans=4).SerializeToString(), EMPTY_CONTEXT)
@@ -70,7 +70,7 @@ async def test_a_full_queue_of_the_metrics_exporter_refuses_no_spans(graph):
 
 
 async def test_the_admin_port_shows_all_connectors_of_the_type(graph):
-    """GET /span_metrics, by id."""
+    """GET /span_metrics shows them by id."""
     async with graph.running(GRAPH, metrics="address: '127.0.0.1:0'") as service, aiohttp.ClientSession() as session:
         await graph.source().consume_request(traces_request(spans=40).SerializeToString(), EMPTY_CONTEXT)
         async with session.get(f"http://127.0.0.1:{service.admin_port}/span_metrics") as answer:
@@ -80,7 +80,7 @@ async def test_the_admin_port_shows_all_connectors_of_the_type(graph):
 
 
 async def test_a_reload_keeps_the_counts(graph):
-    """The connector of the same id continues."""
+    """The connector with the same id continues its counts."""
     async with graph.running(GRAPH) as service:
         await graph.source().consume_request(traces_request(spans=40).SerializeToString(), EMPTY_CONTEXT)
         old = next(node.component for node in service.graph.nodes() if str(node.id) == "span_metrics/a")

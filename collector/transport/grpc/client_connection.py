@@ -98,7 +98,7 @@ class ClientConnection(HTTP2Protocol, asyncio.BufferedProtocol):
         try:
             stream_id = self.session.request(call.fields, call.message_header, call.message)
         except HTTP2Error as error:
-            self._make_unusable(f"the connection accepts no more calls: {error}")
+            self._make_unusable(f"the connection does not accept any more calls: {error}")
             self._owner.not_processed(call, self._reason, was_sent=False)
             return
         call.connection = self
@@ -150,7 +150,7 @@ class ClientConnection(HTTP2Protocol, asyncio.BufferedProtocol):
         super().resume_writing()
 
     def _stalled(self) -> None:
-        self._reason = self._reason or f"the server read nothing for {_STALLED_S:g} s"
+        self._reason = self._reason or f"the server has not read any data for {_STALLED_S:g} s"
         self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -236,7 +236,7 @@ class ClientConnection(HTTP2Protocol, asyncio.BufferedProtocol):
             number = int(status) if status.isdigit() else 0
             call.status = CallError(
                 code_from_http_status(number),
-                f"the server answered HTTP {number}; it is not a gRPC server on this path",
+                f"the server answered with HTTP status {number} instead of a gRPC response",
             )
             call.is_answered = event.is_end
         elif not event.is_grpc:

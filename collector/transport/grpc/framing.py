@@ -141,7 +141,7 @@ def invalid_message_error(body: bytes, max_bytes: int) -> FramingError | Message
         except (FramingError, MessageTooLarge) as error:
             return error
         if len(body) > HEADER_BYTES + size:
-            return FramingError("more than one message where one is expected")
+            return FramingError("more than one message; expected exactly one")
     return FramingError("the body ends within a message")
 
 

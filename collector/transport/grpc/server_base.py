@@ -53,7 +53,9 @@ class BaseGRPCServer:
         self._endpoint = Endpoint.parse(config.endpoint, unix=config.transport == "unix")
         self._authenticate: Authenticate | None = None
         self._admission: Admission | None = None
-        self._log_error = ErrorLog(log, clock, "a call failed inside the server and was answered INTERNAL", config=key)
+        self._log_error = ErrorLog(
+            log, clock, "a call failed inside the server and was answered with INTERNAL", config=key
+        )
 
     @property
     def address(self) -> str:

@@ -90,7 +90,7 @@ class StreamingCall(ServerStream):
             return
         session = self.connection.session
         if session.queued_bytes > _MAX_UNREAD_BYTES:
-            text = "the client does not read the responses"
+            text = "the client is not reading the responses"
             self.finish(Aborted(grpc.StatusCode.RESOURCE_EXHAUSTED, text, reason="not_reading"))
             return
         try:

@@ -102,7 +102,7 @@ class Subchannel:
             else:
                 self._address = address
                 return connection
-        self.error = "; ".join(errors[-3:]) or "no addresses"
+        self.error = "; ".join(errors[-3:]) or "the name did not resolve to any address"
         self._channel.fail_waiting()
         return None
 
@@ -122,7 +122,7 @@ class Backoff:
 def brief_error(exc: BaseException) -> str:
     """Return the cause of a failed connection in a few words."""
     if isinstance(exc, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not accepted: {exc.verify_message}"
+        return f"the server's certificate was rejected: {exc.verify_message}"
     if isinstance(exc, OSError) and exc.strerror and not isinstance(exc, ssl.SSLError):
         return exc.strerror
     return str(exc) or type(exc).__name__

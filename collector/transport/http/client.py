@@ -196,7 +196,9 @@ class HTTPClient:
                     # The server closed an idle connection while we took it from the pool: send the request again.
                     response = await pool.exchange(target.origin, head, body)
         except TimeoutError as exc:
-            raise RetryableError(f"POST {without_credentials(url)}: no response in time", reason="timeout") from exc
+            raise RetryableError(
+                f"POST {without_credentials(url)}: no response within the timeout", reason="timeout"
+            ) from exc
         except OSError as exc:
             raise RetryableError(f"POST {without_credentials(url)}: {self._describe(exc)}", reason="connect") from exc
         except ValueError as exc:

@@ -136,7 +136,7 @@ class ClientConnection(asyncio.Protocol):
             self._fail(BadResponseError(f"the response is not valid HTTP ({exc.__context__ or exc})"))
         else:
             if self._received_bytes > (_MAX_RESPONSE_BYTES if self._has_head else _MAX_HEAD_BYTES):
-                self._fail(BadResponseError("the response's head or framing is too large"))
+                self._fail(BadResponseError("the response's headers or chunk framing are too large"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio. The end of the connection may also be the end of a response."""

@@ -379,7 +379,9 @@ class HTTP1Connection(asyncio.BufferedProtocol):
         """Handle input that is not valid HTTP."""
         current = self._current
         if current is not None:
-            self._break_off(current, Refused(400, "the body is not framed as its headers say", reason="framing"))
+            self._break_off(
+                current, Refused(400, "the framing of the body does not match its headers", reason="framing")
+            )
         elif not self._takes_no_more:  # input after the last request is ignored
             self._refuse(_BAD_REQUEST, "bad_request")
 

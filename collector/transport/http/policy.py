@@ -34,7 +34,9 @@ class RequestPolicy:
         self.response_headers = check_headers(configured, f"{key}::response_headers")
         self.authenticate: Authenticate | None = None
         self.admission: Admission
-        self.log_error = ErrorLog(log, clock, "a request failed inside the server and was answered 500", config=key)
+        self.log_error = ErrorLog(
+            log, clock, "a request failed inside the server and was answered with 500", config=key
+        )
         self._key = key
         self._clock = clock
         self._now_s = -1

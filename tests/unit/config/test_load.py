@@ -290,7 +290,7 @@ service:
             "    logs: {receivers: [otlp], exporters: [debug], processors: [tail]}",
             (
                 "f.yaml:10:64: service::pipelines::logs::processors: the processor 'tail' does not support logs; "
-                "it supports only traces"
+                "it only supports traces"
             ),
         ),
         (
@@ -517,7 +517,11 @@ def test_counting_behind_sampling_is_noted(words, is_noted):
     text = COUNTED
     for word, value in words.items():
         text = text.replace(f"[{word}]", f"[{value}]")
-    noted = [str(note) for note in loaded(text, registry).warnings if "counts only what sampling leaves" in str(note)]
+    noted = [
+        str(note)
+        for note in loaded(text, registry).warnings
+        if "counts only the items that sampling keeps" in str(note)
+    ]
     assert [note.split(": ")[:2] for note in noted] == (
         [["f.yaml:5:14", "connectors::span_metrics"]] if is_noted else []
     )

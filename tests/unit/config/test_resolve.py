@@ -112,7 +112,7 @@ def test_other_sources():
         ("${file:/many}", "the value needs more than 1000 recursive expansions"),
         ("${s3:bucket}", "the scheme 's3' is not supported; the supported schemes are env, file, yaml"),
         ("${1X}", "'1X' is not a valid name of an environment variable"),
-        ("x${LIST}", "${LIST} stands for a mapping or a list, which cannot be part of a longer text"),
+        ("x${LIST}", "${LIST} expands to a mapping or a list, which cannot be part of a longer string"),
         ("${file:/broken}", "/broken:1:9: v: invalid YAML"),
     ],
 )
@@ -139,14 +139,14 @@ def test_unset_variables_are_noted():
     assert [str(note) for note in document.warnings] == [
         (
             "/0:1:4: v: the environment variable HOST_NAM is not set, so the value is null "
-            "(did you mean 'HOST_NAME'?); set the variable or give a default: ${env:HOST_NAM:-default}"
+            "(did you mean 'HOST_NAME'?); set the variable or provide a default: ${env:HOST_NAM:-default}"
         )
     ]
 
 
 def test_a_source_is_needed():
     """Loading without any source is an error."""
-    with pytest.raises(ConfigErrors, match="no configuration was given; pass at least one --config"):
+    with pytest.raises(ConfigErrors, match="no configuration was specified; specify at least one --config"):
         resolve([], [], {})
 
 

@@ -64,7 +64,7 @@ async def test_a_call_that_fails_is_logged_and_the_next_one_comes():
     task.start()
     await clock.advance(2)
     assert calls == [1, 2]
-    assert [event.event for event in log.of_level("error")] == ["periodic work failed; it continues"] * 2
+    assert [event.event for event in log.of_level("error")] == ["a periodic task failed; it will run again"] * 2
     await task.stop()
 
 

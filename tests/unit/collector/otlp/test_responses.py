@@ -53,6 +53,6 @@ def test_an_empty_json_response_is_full_success(body):
 )
 def test_a_body_that_is_not_a_response_is_a_permanent_error(parse, body):
     """The server has accepted the request, so it must not be sent again."""
-    with pytest.raises(PermanentError, match="not an OTLP export response for traces") as caught:
+    with pytest.raises(PermanentError, match="not a valid OTLP export response for traces") as caught:
         parse(Signal.TRACES, body)
     assert caught.value.reason == "bad_response"

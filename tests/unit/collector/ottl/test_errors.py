@@ -21,27 +21,27 @@ WRONG = [
     ('IsMach(name, "a")', "span", "unknown function IsMach; did you mean IsMatch?"),
     ('set(name, "a")', "span", "only converters can be called"),
     ("kind == SPAN_KIND_SEVER", "span", "did you mean SPAN_KIND_SERVER?"),
-    ("kind == STATUS_CODE_OK", "resource", "the context 'resource' has no 'kind'"),
-    ('attributes["a"] == STATUS_CODE_OK', "resource", "the context 'resource' has no symbols"),
-    ('nme == "a"', "span", "the context 'span' has no 'nme'; did you mean 'name'?"),
+    ("kind == STATUS_CODE_OK", "resource", "the context 'resource' does not have a path 'kind'"),
+    ('attributes["a"] == STATUS_CODE_OK', "resource", "the context 'resource' does not define symbols"),
+    ('nme == "a"', "span", "the context 'span' does not have a path 'nme'; did you mean 'name'?"),
     ('metric.name == "a"', "span", "'metric' cannot be read in the context 'span'"),
-    ('name["a"] == "a"', "span", "takes no keys"),
-    ("attributes[1] == 1", "span", "the key of an attribute must be a text"),
-    ('attributes[name] == "a"', "span", "a key must be a literal text or integer"),
-    ('trace_state["a"]["b"] == "a"', "span", "'trace_state' takes one key"),
+    ('name["a"] == "a"', "span", "does not accept keys"),
+    ("attributes[1] == 1", "span", "an attribute key must be a string"),
+    ('attributes[name] == "a"', "span", "a key must be a string or integer literal"),
+    ('trace_state["a"]["b"] == "a"', "span", "'trace_state' accepts a single key"),
     ("dropped_events_count == 1", "span", "cannot be read in conditions"),
     ('IsMatch(name, "[")', "span", "IsMatch: invalid pattern"),
     ('IsMatch(name, "(?=a)")', "span", "IsMatch: invalid pattern"),
-    ("IsMatch(name, 1)", "span", "IsMatch: pattern must be a text"),
+    ("IsMatch(name, 1)", "span", "IsMatch: pattern must be a string"),
     ("IsMatch(name)", "span", "IsMatch takes (target, pattern)"),
     ('IsMatch(name, patern="a")', "span", "did you mean 'pattern'?"),
-    ('IsMatch(target=name, "a")', "span", "without a name follows one with a name"),
+    ('IsMatch(target=name, "a")', "span", "a positional argument follows a named argument"),
     ("IsRootSpan(1)", "span", "IsRootSpan takes no arguments"),
     ("IsRootSpan()", "spanevent", "IsRootSpan cannot be called in the context 'spanevent'"),
     ('Concat(name, "") == "a"', "span", "Concat: vals must be a list"),
-    ('ConvertCase(name, "snake") == "a"', "span", "'snake' is not a case"),
-    ('IsInCIDR(name, ["10.0.0.0"])', "span", "'10.0.0.0' is not a network"),
-    ("trace_id == TraceID(0x01)", "span", "is not a trace id"),
+    ('ConvertCase(name, "snake") == "a"', "span", "'snake' is not a supported case"),
+    ('IsInCIDR(name, ["10.0.0.0"])', "span", "'10.0.0.0' is not a valid network"),
+    ("trace_id == TraceID(0x01)", "span", "is not a valid trace id"),
     ('("a") == "a"', "span", "only numbers, paths and converters are allowed"),
     ('name + "a" == "b"', "span", "only numbers, paths and converters are allowed"),
     ('(name == "a") == true', "span", "only numbers, paths and converters are allowed"),
@@ -67,7 +67,7 @@ def test_names_the_condition_it_is_about():
 
 def test_counts_lines():
     """For a condition of several lines the message states the line."""
-    with pytest.raises(OttlError, match=r"line 2, column 5: the context 'span' has no 'nme'"):
+    with pytest.raises(OttlError, match=r"line 2, column 5: the context 'span' does not have a path 'nme'"):
         compile_conditions(['name == "a"\nor  nme == "b"'], "span")
 
 
@@ -103,8 +103,8 @@ def test_infers_the_context(text, signal, context):
 @pytest.mark.parametrize(
     ("text", "signal", "message"),
     [
-        ("true", Signal.TRACES, "no path names the context"),
-        ('name == "a"', Signal.TRACES, "write for example span.name"),
+        ("true", Signal.TRACES, "cannot infer the context"),
+        ('name == "a"', Signal.TRACES, "start a path with it, for example span.name"),
         ('log.body == "a"', Signal.TRACES, "'log' is not a context of traces"),
     ],
 )

@@ -220,12 +220,15 @@ def test_without_blocks_there_is_no_mask():
     ("config", "message"),
     [
         ({}, "Field required"),
-        ({"match_type": "strict"}, "no property to match is given"),
+        ({"match_type": "strict"}, "nothing to match is configured"),
         ({"match_type": "expr", "metric_names": ["a"]}, "Input should be"),
         ({"match_type": "regexp", "services": ["("]}, "invalid pattern"),
         ({"match_type": "regexp", "attributes": [{"key": "a", "value": "["}]}, "invalid pattern"),
-        ({"match_type": "regexp", "resources": [{"key": "a", "value": 5}]}, "must be a text with match_type: regexp"),
-        ({"match_type": "strict", "span_kinds": ["server"]}, "is not a span kind; expected one of SPAN_KIND_CLIENT"),
+        ({"match_type": "regexp", "resources": [{"key": "a", "value": 5}]}, "must be a string with match_type: regexp"),
+        (
+            {"match_type": "strict", "span_kinds": ["server"]},
+            "is not a valid span kind; expected one of SPAN_KIND_CLIENT",
+        ),
         ({"match_type": "strict", "attributes": [{"key": ""}]}, "at least 1 character"),
         ({"match_type": "strict", "names": ["a"]}, "Extra inputs"),
     ],
@@ -248,5 +251,5 @@ def test_mistakes_are_told(config, message):
 )
 def test_property_of_another_signal_is_refused(signal, name, value):
     """A property of another signal is refused when the pipeline is built, as in the Collector."""
-    with pytest.raises(ValueError, match=f"include: {name} does not exist for {signal}"):
+    with pytest.raises(ValueError, match=f"include: {name} cannot be used for {signal}"):
         Matcher(MatchConfig.model_validate({"match_type": "strict", name: value}), None, signal)

@@ -1,4 +1,4 @@
-"""The memory budget refuses in time, lets go, and follows the RSS."""
+"""The memory budget refuses requests in time, releases what was reserved, and follows the resident memory."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ def make(rss=lambda: 0, available=1000) -> ServiceAdmission:
 
 
 def test_the_default_is_half_of_what_there_is():
-    """500 of 1000: 400 held, 200 more are refused and 100 are not."""
+    """With 1000 bytes of memory the limit is 500: when 400 are held, 200 more are refused and 100 are not."""
     admission = make()
     admission.charge(400)
     with pytest.raises(RetryableError) as refusal:
@@ -28,7 +28,7 @@ def test_the_default_is_half_of_what_there_is():
 
 
 def test_room_is_what_may_still_be_held():
-    """Stages count; none where the soft limit is passed or the RSS is high."""
+    """What stages hold counts; there is no room above the soft limit or while the resident memory is high."""
     rss = 0
     admission = make(rss=lambda: rss)
     admission.limit(soft_bytes=500, hard_bytes=600)
@@ -45,7 +45,7 @@ def test_room_is_what_may_still_be_held():
 
 
 def test_a_reservation_is_released_also_on_an_error():
-    """Nothing leaks."""
+    """A reservation is released if the block raises."""
     admission = make()
     with pytest.raises(KeyError), admission.reserve(10):
         raise KeyError
@@ -53,7 +53,7 @@ def test_a_reservation_is_released_also_on_an_error():
 
 
 def test_stages_count_and_can_be_taken_off():
-    """What a source says is used."""
+    """The bytes that a source reports count until it is removed."""
     admission = make()
     detach = admission.add_source(lambda: 450)
     with pytest.raises(RetryableError):
@@ -64,7 +64,7 @@ def test_stages_count_and_can_be_taken_off():
 
 
 def test_a_high_rss_refuses_until_it_falls():
-    """Soft limit: refuse; back below: take."""
+    """Requests are refused above the soft limit, and accepted again below it."""
     rss = [90]
     admission = make(rss=lambda: rss[0])
     admission.limit(soft_bytes=80, hard_bytes=100)
@@ -78,7 +78,7 @@ def test_a_high_rss_refuses_until_it_falls():
 
 
 async def test_garbage_is_collected_at_most_once_an_interval():
-    """Above hard: at once and each time (0 s); between soft and hard: every 10 s."""
+    """Above the hard limit at every check (an interval of 0 s), between the soft and the hard limit every 10 s."""
     rss = [90]
     clock = FakeClock()
     admission = ServiceAdmission(clock, available_bytes=1000, rss=lambda: rss[0])
@@ -96,7 +96,7 @@ async def test_garbage_is_collected_at_most_once_an_interval():
 
 
 def test_of_several_limiters_the_lowest_holds_and_a_reload_forgets_them():
-    """memory_limiter in three pipelines."""
+    """memory_limiter is used in three pipelines."""
     admission = make()
     admission.limit(soft_bytes=300, hard_bytes=400)
     admission.limit(soft_bytes=200, hard_bytes=500)
@@ -106,7 +106,7 @@ def test_of_several_limiters_the_lowest_holds_and_a_reload_forgets_them():
 
 
 def test_a_containers_limit_is_what_the_default_budget_is_a_share_of(monkeypatch):
-    """How the limit is found is collector.service.memory's, as for memory_limiter."""
+    """collector.service.memory determines the limit, as it does for memory_limiter."""
     monkeypatch.setattr(module.memory, "available_bytes", lambda: 1048576)
     assert ServiceAdmission(FakeClock()).soft_bytes == 1048576 * module.DEFAULT_SHARE
 

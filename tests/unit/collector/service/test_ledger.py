@@ -1,4 +1,4 @@
-"""The books: they close, they say so when they do not, and people can read them."""
+"""The ledger: it balances, shows when it does not, and is readable."""
 
 from collector.api import ComponentId, ComponentKind
 from collector.model import Signal
@@ -24,7 +24,7 @@ def filled() -> Ledger:
 
 
 def test_sums_a_receivers_transports_and_closes():
-    """One row for the node; nothing is open."""
+    """There is one row for the node, and it is balanced."""
     rows = {row.node: row for row in filled().snapshot()}
     assert list(rows) == ["receivers/otlp", "processors/batch@logs", "exporters/loki/a"]
     assert rows["receivers/otlp"].received == 12
@@ -33,7 +33,7 @@ def test_sums_a_receivers_transports_and_closes():
 
 
 def test_an_item_that_vanished_and_one_counted_twice_are_found():
-    """The sign tells which."""
+    """The sign of the imbalance tells which of the two it was."""
     ledger = filled()
     exporter = ledger.entry(ComponentKind.EXPORTER, LOKI, Signal.LOGS)
     exporter.delivered = 3
@@ -45,7 +45,7 @@ def test_an_item_that_vanished_and_one_counted_twice_are_found():
 
 
 def test_the_fields_of_a_log_event_have_totals_and_reasons():
-    """An exporter's ``out`` is what it delivered; a row that closes has no imbalance."""
+    """An exporter's ``out`` is what it delivered; a row that balances has no imbalance."""
     receiver, *_, exporter = (row.log_fields() for row in filled().snapshot())
     assert receiver["node"] == "receivers/otlp"
     assert (receiver["refused"], receiver["reasons"]) == (4, "2 queue_full, 2 invalid")
@@ -55,7 +55,7 @@ def test_the_fields_of_a_log_event_have_totals_and_reasons():
 
 
 def test_json_and_flows_hold_the_same_counts():
-    """What /ledger shows is what the metric shows."""
+    """/ledger shows the same counts as the metric."""
     for row in filled().snapshot():
         document = row.to_json()
         assert document["imbalance"] == 0

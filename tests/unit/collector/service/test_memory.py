@@ -1,4 +1,4 @@
-"""How much memory there is: machine, container, cgroup."""
+"""How much memory is available: in the machine, the container, and the cgroup."""
 
 import psutil
 import pytest
@@ -35,7 +35,7 @@ TOTAL = psutil.virtual_memory().total
     ],
 )
 def test_lowest_limit_counts(tmp_path, files, expected):
-    """Of the machine, the container and every cgroup above us."""
+    """The lowest limit applies: that of the machine, the container, or any cgroup above this process."""
     for name, text in files.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,5 +44,5 @@ def test_lowest_limit_counts(tmp_path, files, expected):
 
 
 def test_real_machine():
-    """Something sensible."""
+    """The amount found on this machine is plausible."""
     assert 1024 * 1024 < available_bytes() <= TOTAL

@@ -1,4 +1,4 @@
-"""What is set for the whole process."""
+"""Settings of the whole process."""
 
 import platform
 
@@ -6,12 +6,12 @@ from collector.service.process import SystemClock, raise_malloc_thresholds
 
 
 def test_glibc_takes_all_three_thresholds():
-    """True exactly where there is glibc."""
+    """Returns True exactly where the C library is glibc."""
     assert raise_malloc_thresholds() is (platform.libc_ver()[0] == "glibc")
 
 
 async def test_the_clock_goes_forward():
-    """Wall clock in nanoseconds, monotonic in seconds, sleep sleeps."""
+    """Wall clock in nanoseconds, monotonic clock in seconds, and a sleep that takes time."""
     clock = SystemClock()
     before = clock.monotonic_s()
     await clock.sleep(0.001)

@@ -1,4 +1,4 @@
-"""The page /metrics: the Collector's names, no _total, readable by Prometheus' own parser."""
+"""The page /metrics: the Collector's names without _total, readable by the parser of prometheus_client."""
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,7 +17,7 @@ def service() -> ServiceTelemetry:
 
 
 def samples(telemetry: ServiceTelemetry) -> dict:
-    # Prometheus-client's parser puts _total at every counter, whatever the page says.
+    # The parser of prometheus_client appends _total to every counter, whatever the page says.
     families = text_string_to_metric_families(telemetry.render())
     return {
         (sample.name.removesuffix("_total"), tuple(sorted(sample.labels.items()))): sample.value
@@ -27,7 +27,7 @@ def samples(telemetry: ServiceTelemetry) -> dict:
 
 
 def test_the_ledger_gives_the_collectors_exporter_counters():
-    """sent, send_failed and enqueue_failed, apart."""
+    """sent, send_failed and enqueue_failed are separate counters."""
     telemetry = service()
     exporter = telemetry.component(*EXPORTER)
     exporter.delivered(Signal.TRACES, 5)
@@ -43,7 +43,7 @@ def test_the_ledger_gives_the_collectors_exporter_counters():
 
 
 def test_a_processor_in_two_pipelines_is_one_series_for_the_collectors_dashboards():
-    """incoming and outgoing are summed over pipelines; its own metrics carry the pipeline."""
+    """incoming and outgoing are summed over pipelines; the processor's own metrics have a label for the pipeline."""
     telemetry = service()
     for pipeline, count in (("logs/a", 3), ("logs/b", 4)):
         component = telemetry.component(ComponentKind.PROCESSOR, ComponentId("batch"), pipeline)
@@ -55,7 +55,7 @@ def test_a_processor_in_two_pipelines_is_one_series_for_the_collectors_dashboard
 
 
 def test_metrics_of_all_kinds_are_rendered_and_parsed():
-    """Counter without _total, gauges set and read, histogram with cumulative buckets, labels escaped."""
+    """Counters without _total, gauges that are set or read, histograms with cumulative buckets, and escaped labels."""
     telemetry = service()
     component = telemetry.component(*EXPORTER)
     counter = component.counter("tailrace_tries", "Tries\nin two lines", ("code",))
@@ -78,7 +78,7 @@ def test_metrics_of_all_kinds_are_rendered_and_parsed():
 
 
 def test_identity_and_process_are_shown():
-    """target_info holds who we are; the Collector's process metrics are there."""
+    """target_info identifies the instance; the Collector's process metrics are on the page."""
     shown = samples(service())
     assert (
         shown[
@@ -92,7 +92,7 @@ def test_identity_and_process_are_shown():
 
 
 def test_asking_twice_gives_the_same_metric_and_another_shape_is_refused():
-    """Also after a reload, when a new object asks."""
+    """A new object that requests the metric after a reload gets the same one."""
     telemetry = service()
     component = telemetry.component(*EXPORTER)
     assert component.counter("tailrace_x", "X") is telemetry.component(*EXPORTER).counter("tailrace_x", "X")
@@ -108,7 +108,7 @@ def test_asking_twice_gives_the_same_metric_and_another_shape_is_refused():
 
 
 def test_a_gauge_that_cannot_be_read_does_not_take_the_page_down():
-    """The others are there."""
+    """The other metrics are on the page."""
     telemetry = service()
     component = telemetry.component(*EXPORTER)
     component.gauge("tailrace_broken", "B", read=lambda: 1 / 0)
@@ -117,7 +117,7 @@ def test_a_gauge_that_cannot_be_read_does_not_take_the_page_down():
 
 
 def test_a_removed_component_is_forgotten():
-    """Its metrics are gone; its lines in the ledger stay."""
+    """Its metrics are removed; its rows in the ledger stay."""
     telemetry = service()
     component = telemetry.component(*EXPORTER)
     component.counter("tailrace_x", "X").add()
@@ -138,13 +138,13 @@ def test_a_removed_component_is_forgotten():
     ],
 )
 def test_what_the_ledger_says_no_component_counts_itself(name):
-    """One source: a second would show one series twice, and Prometheus refuses such a page."""
+    """Such metrics have one source: a second would show a series twice, and Prometheus refuses such a page."""
     with pytest.raises(ValueError, match="is computed from the ledger"):
         service().component(*EXPORTER).counter(name, "Mine")
 
 
 def test_what_a_full_storage_refused_was_never_queued():
-    """As what a full queue refused: it counts as enqueue_failed, the rest as send_failed."""
+    """It counts as enqueue_failed, like data that a full queue refused; all other failures count as send_failed."""
     telemetry = service()
     component = telemetry.component(*EXPORTER)
     for reason, count in (("queue_full", 1), ("storage_full", 2), ("retries_exhausted", 4)):

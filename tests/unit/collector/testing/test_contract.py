@@ -118,7 +118,7 @@ async def test_a_good_component_passes(component, tmp_path, monkeypatch):
         (Raising, ComponentKind.EXPORTER, "consume raises ConsumeError although no sender waits"),
         (Misnamed, ComponentKind.EXPORTER, "without _total"),
         (Binding, ComponentKind.EXPORTER, "must not do I/O"),
-        (Doubling, ComponentKind.PROCESSOR, "more items left or were counted than came in"),
+        (Doubling, ComponentKind.PROCESSOR, "more items left or were counted than arrived"),
         (Keeping, ComponentKind.PROCESSOR, "holds 70 items after its shutdown"),
         (Good, ComponentKind.PROCESSOR, "returned a Good"),
     ],

@@ -251,7 +251,7 @@ def test_what_grpc_cannot_do_is_refused_by_name(more, named):
         ({"key_pem": "SECRET"}, r"key_pem\) requires cert_file"),
         ({"cert_pem": "x", "key_pem": "SECRET"}, "not a PEM certificate"),
         ({"min_version": "1.3", "max_version": "1.2"}, "above max_version"),
-        ({"cipher_suites": ("RC4",)}, "RC4 unknown"),
+        ({"cipher_suites": ("RC4",)}, "unknown names RC4"),
         ({"curve_preferences": ("P256", "P384")}, "curve_preferences"),
     ],
 )

@@ -87,7 +87,7 @@ async def test_a_batch_that_is_too_large_for_loki_is_sent_in_parts(push_request,
 
 
 async def test_a_record_that_is_too_large_itself_is_refused_alone(push_request):
-    """All others of its request arrive."""
+    """All other records of its request arrive."""
     async with Rig(push_request, max_line_size=0) as rig:
         request = ExportLogsServiceRequest.FromString(log_batch(600).wire)
         request.resource_logs[1].scope_logs[0].log_records[50].body.string_value = "y" * 2 * rig.limit_bytes

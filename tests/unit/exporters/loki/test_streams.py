@@ -1,4 +1,4 @@
-"""What the Loki exporter pushes, as protobuf's own runtime reads it."""
+"""What the Loki exporter pushes, as read by protobuf's own runtime."""
 
 import pytest
 from hypothesis import given
@@ -92,7 +92,7 @@ def test_levels(push_request, number, text, level):
 
 
 def test_bodies_that_are_not_strings_and_unusual_labels(push_request):
-    """Maps become JSON, label values Go literals, no labels an empty set; a missing time is that of the exporter."""
+    """Maps become JSON, label values Go literals, no labels an empty set, and a missing time the exporter's."""
     made = ExportLogsServiceRequest()
     records = resource(made, service__name='a"b\\c\nd')
     record = records.add(observed_time_unix_nano=7)
@@ -160,7 +160,7 @@ def test_opt_in_labels_and_static_labels(push_request):
     ],
 )
 def test_configuration_errors(keys):
-    """What Loki would refuse is refused with the configuration."""
+    """Settings that Loki would refuse are configuration errors."""
     with pytest.raises(ValueError, match=r"endpoint|compression|label"):
         LokiConfig.model_validate({"endpoint": "http://x", **keys})
 
@@ -187,7 +187,7 @@ def entries(push_request, body):
 
 @given(BODIES, st.integers(1, 4000))
 def test_requests_stay_below_the_limit(push_request, lengths, limit):
-    """Only single records exceed it. Together the requests are what a single one would be, in the same order."""
+    """Only single records exceed the limit. The requests together equal a single one, in the same order."""
     made = of_lengths(lengths)
     (whole,) = exporter(max_request_bytes=0).encode(Logs.from_wire(made.SerializeToString()))
     parts = exporter(max_request_bytes=limit).encode(Logs.from_wire(made.SerializeToString()))

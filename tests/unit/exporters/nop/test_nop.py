@@ -10,5 +10,5 @@ async def test_a_batch_is_accepted_at_once():
 
 
 async def test_factory_keeps_the_contract():
-    """Life cycle, ledger and README example."""
+    """The contract covers the life cycle, the ledger and the example in the README."""
     await check_component(factory)

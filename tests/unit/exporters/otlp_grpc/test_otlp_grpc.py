@@ -33,7 +33,9 @@ SERVICES = {
 class Backend:
     """An OTLP/gRPC server built from the official messages.
 
-    Its first answers are those of ``script``: bytes, a status code, or an event to wait for.
+    It first answers from ``script``: bytes, a status code,
+    or an event to wait for.
+
     """
 
     def __init__(self, *script, credentials=None, port=0):
@@ -215,14 +217,14 @@ async def test_a_call_without_answer_ends_with_the_timeout():
 
 
 async def keep_moving(clock):
-    """Let time pass at a hundred times its speed."""
+    """Let the time pass at a hundred times its speed."""
     while True:
         await clock.advance(1)
         await asyncio.wait([asyncio.get_running_loop().create_future()], timeout=0.01)
 
 
 async def test_once_connected_requests_need_no_task(transport):
-    """They are sent within the call that adds the batch, with the same outcomes."""
+    """Batches are sent within the call that adds them, with the same outcomes."""
     answer = trace_service_pb2.ExportTraceServiceResponse()
     answer.partial_success.rejected_spans = 3
     statuses = (grpc.StatusCode.UNAVAILABLE, b"", grpc.StatusCode.INVALID_ARGUMENT)
@@ -247,7 +249,7 @@ async def test_once_connected_requests_need_no_task(transport):
 
 
 async def test_an_error_while_reading_an_answer_drops_the_batch(transport, monkeypatch):
-    """Whether or not it was sent by a task; the next batches are sent."""
+    """The outcome does not depend on whether a task sent the batch; later batches are sent."""
     async with Backend() as backend, Rig(backend, sending_queue={"num_consumers": 1}) as rig:
         await rig.exporter.consume(traces(spans=1))
         await rig.settled()

@@ -65,7 +65,7 @@ async def serve():
 
 
 async def test_counters_with_escapes_and_target_info(serve):
-    """A real parser reads values, labels, help and type as they were."""
+    """A real parser reads the original values, labels, help and type."""
     sut = await serve()
     await sut.consume(batch(3, 4))
     families = {family.name: family for family in text_string_to_metric_families(await page(sut))}
@@ -103,7 +103,7 @@ async def test_last_value_wins_and_an_older_one_is_ignored(serve):
 
 
 async def test_series_expire_and_stale_markers_remove(serve):
-    """After ``metric_expiration``, or when a point carries the flag NO_RECORDED_VALUE."""
+    """This happens after ``metric_expiration``, or when a point has the flag NO_RECORDED_VALUE."""
     clock = FakeClock()
     sut = await serve(clock, metric_expiration="60s")
     await sut.consume(batch(5))
@@ -115,7 +115,7 @@ async def test_series_expire_and_stale_markers_remove(serve):
 
 
 async def test_openmetrics_if_the_scraper_accepts_it_and_it_is_enabled(serve):
-    """The scraper asks for it in its Accept header."""
+    """The scraper requests it in its Accept header."""
     sut = await serve(enable_open_metrics=True, send_timestamps=True)
     await sut.consume(batch(5))
     text = await page(sut, Accept="application/openmetrics-text; version=1.0.0")

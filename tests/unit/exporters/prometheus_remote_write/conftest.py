@@ -1,4 +1,4 @@
-"""The remote-write messages, as the reference that our encoder is read back with."""
+"""The remote-write messages as the reference with which the output of the encoder is read."""
 
 import pytest
 from reference_messages import message_class

@@ -1,4 +1,4 @@
-"""What the remote-write exporter sends, as protobuf's own runtime reads it."""
+"""What the remote-write exporter sends, as read by protobuf's own runtime."""
 
 import math
 import struct
@@ -232,7 +232,7 @@ def test_exponential_histogram_is_merged_down_to_scale_8(write_request, scale):
 
 
 def test_exemplars_go_to_the_bucket_of_their_value(write_request):
-    """With ids in hex, and with the other attributes if they fit."""
+    """Exemplars have their ids in hex, and the other attributes if they fit."""
     made, metrics = request()
     point = histogram(metrics, [1, 1, 1], [1.0, 2.0], total=1.0)
     for number in (0.5, 1.5, 9.0):
@@ -314,7 +314,7 @@ def test_labels_are_cached_and_survive_a_second_batch(write_request):
 
 
 def test_configuration_errors():
-    """Missing endpoint, wrong scheme, other compression."""
+    """A missing endpoint, a wrong scheme and another compression are configuration errors."""
     for keys in ({}, {"endpoint": "localhost:9090"}, {"endpoint": "http://x/", "compression": "gzip"}):
         with pytest.raises(ValueError, match=r"endpoint|compression"):
             PrometheusRemoteWriteConfig.model_validate(keys)

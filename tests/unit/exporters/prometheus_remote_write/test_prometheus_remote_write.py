@@ -100,7 +100,7 @@ async def test_a_batch_that_is_too_large_for_the_receiver_is_sent_in_parts(write
 
 
 async def test_a_series_that_is_too_large_itself_is_refused_alone(write_request):
-    """All others of its request arrive."""
+    """All other series of its request arrive."""
     async with Rig(write_request, target_info={"enabled": False}) as rig:
         request = ExportMetricsServiceRequest.FromString(metric_batch(series=500).wire)
         gauge = request.resource_metrics[0].scope_metrics[0].metrics[0].gauge

@@ -53,7 +53,7 @@ def test_nothing_to_do_is_the_same_batch():
 
 def test_property_of_another_signal_is_refused_when_made():
     """A property of another signal is refused when the processor is created."""
-    with pytest.raises(ValueError, match="span_names does not exist for logs"):
+    with pytest.raises(ValueError, match="span_names cannot be used for logs"):
         make(
             Signal.LOGS,
             include={"match_type": "strict", "span_names": ["a"]},

@@ -165,12 +165,12 @@ def test_empty_conditions_are_as_if_not_written():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"logs": {"include": {"match_type": "strict"}}}, "no property to match is given"),
+        ({"logs": {"include": {"match_type": "strict"}}}, "nothing to match is configured"),
         ({"logs": {"include": {"bodies": ["a"]}}}, "match_type"),
         ({"logs": {"include": {"match_type": "regexp", "bodies": ["("]}}}, "invalid pattern"),
         ({"logs": {"include": {"match_type": "strict", "severity_number": {"min": "LOUD"}}}}, "is not a severity"),
         ({"logs": {"include": {"match_type": "strict", "severity_number": {"min": 25}}}}, "is not a severity"),
-        ({"metrics": {"exclude": {"match_type": "regexp"}}}, "no property to match is given"),
+        ({"metrics": {"exclude": {"match_type": "regexp"}}}, "nothing to match is configured"),
     ],
 )
 def test_wrong_configuration_is_refused(config, message):

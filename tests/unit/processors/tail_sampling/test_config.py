@@ -48,7 +48,7 @@ REFUSED = [
     (
         {"policies": [{"name": "p", "type": "latncy"}]},
         ("policies", 0),
-        "unknown sampling policy type 'latncy' at this place; expected one of always_sample, latency",
+        "unknown sampling policy type 'latncy' here; expected one of always_sample, latency",
     ),
     ({"policies": [{"name": "p", "type": "latency"}]}, ("policies", 0), "write latency:"),
     (
@@ -102,10 +102,10 @@ REFUSED = [
     (
         one("and", and_sub_policy=[{"type": "composite"}]),
         ("policies", 0, "and", "and_sub_policy", 0),
-        "unknown sampling policy type 'composite' at this place",
+        "unknown sampling policy type 'composite' here",
     ),
     (one("not"), ("policies", 0, "not", "not_sub_policy"), "required"),
-    (one("not", not_sub_policy={"type": "and"}), ("policies", 0, "not", "not_sub_policy"), "'and' at this place"),
+    (one("not", not_sub_policy={"type": "and"}), ("policies", 0, "not", "not_sub_policy"), "'and' here"),
     (one("drop", drop_sub_policy=[]), ("policies", 0, "drop", "drop_sub_policy"), "at least one"),
     (
         one("composite", composite_sub_policy=[ALWAYS]),
@@ -147,7 +147,7 @@ REFUSED = [
     (
         {**one("rate_limiting", spans_per_second=1), "sampling_strategy": "span-ingest"},
         (),
-        "span-ingest takes no stateful policy such as 'p': rate_limiting",
+        "span-ingest cannot be used with a stateful policy such as 'p': rate_limiting",
     ),
     (
         {

@@ -134,13 +134,13 @@ def test_legacy_names_share_device_and_resource(label, devices):
     [(FULL, "ok"), (Reading(is_lost=True), "failed"), (Reading(errors_uncorrected=1.0), "degraded"), (Reading(), "ok")],
 )
 def test_the_state_of_a_device(reading, state):
-    """One state is 1 and the others are 0."""
+    """The metric is 1 for the current state and 0 for all others."""
     found = read(maker().make(snapshot((BOARD, reading)), NOW))
     assert {name for name, value in values(found["hw.status"], "hw.state").items() if value} == {state}
 
 
 def test_a_driver_that_went_away_is_failure():
-    """If the driver has gone the known devices are reported as failed, without figures (rule 6)."""
+    """If the driver is gone, the known devices are reported as failed, without figures (rule 6)."""
     found = read(maker().make(snapshot((BOARD, FULL), readings=False), NOW))
     assert values(found["hw.status"], "hw.state")["failed"] == 1
     assert "hw.power" not in found

@@ -39,7 +39,7 @@ REJECTED = {
 
 
 class Door:
-    """A ReceiverOutput that keeps what it is given, and answers as told."""
+    """A ReceiverOutput that records what it receives, and answers as ordered."""
 
     def __init__(self) -> None:
         self.taken: list[tuple[bytes, Context]] = []
@@ -90,7 +90,7 @@ class Running:
 
 @dataclass
 class Outcome:
-    """What a sender is told, in words common to the protocols."""
+    """The outcome of a request for its sender, in terms common to all protocols."""
 
     kind: str
     message: str = ""
@@ -122,7 +122,7 @@ async def receiving(
 
 @pytest.fixture
 async def receive(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Any]]:
-    """Starts receivers, with the gRPC server that ``send`` asks for; all are stopped after the test."""
+    """Starts receivers, with the gRPC server that ``send`` requires; all are stopped after the test."""
     over_grpcio = "send" in request.fixturenames and request.getfixturevalue("send").name == "grpc-grpcio"
     async with AsyncExitStack() as stack:
 
@@ -259,7 +259,7 @@ def send_grpc() -> Callable[..., Any]:
 
 @pytest.fixture(params=["grpc", "grpc-grpcio", "http-protobuf", "http-json"])
 def send(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """``await send(running, signal, message, gzip=…, headers=…)`` returns an Outcome; ``send.transport`` is its way."""
+    """``await send(running, signal, message, gzip=…, headers=…)`` returns an Outcome; ``send.transport`` is its name."""
     name = request.param
 
     async def over_any(

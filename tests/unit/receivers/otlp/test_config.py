@@ -1,4 +1,4 @@
-"""The Collector's keys and defaults."""
+"""The receiver has the Collector's keys and defaults."""
 
 import pytest
 from pydantic import ValidationError

@@ -40,7 +40,7 @@ A_SPAN = a_request(Signal.TRACES)
 
 
 class Badge:
-    """An authenticator that knows one token."""
+    """An authenticator that accepts one token."""
 
     async def authenticate(self, headers):
         if headers.get("authorization") != ("Bearer good",):
@@ -49,7 +49,7 @@ class Badge:
 
 
 async def test_factory_keeps_the_contract():
-    """Life cycle, README example, configuration round trip."""
+    """The contract covers the life cycle, the example in the README, and the configuration round trip."""
     await check_component(factory)
 
 
@@ -66,14 +66,14 @@ async def test_request_reaches_the_door_of_its_signal_whole(receive, send, signa
 
 
 async def test_door_is_told_the_transport(receive, send):
-    """Each protocol counts under its own label."""
+    """Each protocol is counted under its own label."""
     running = await receive()
     assert sorted(running.door.transports) == ["grpc", "http"]
 
 
 @pytest.mark.parametrize("signal", list(Signal))
 async def test_empty_request_succeeds_without_entering_a_pipeline(receive, send, signal):
-    """The OTLP specification: an empty request is a success."""
+    """The OTLP specification demands success for an empty request."""
     running = await receive()
     outcome = await send(running, signal, type(a_request(signal))())
     assert outcome.kind == "ok"
@@ -82,7 +82,7 @@ async def test_empty_request_succeeds_without_entering_a_pipeline(receive, send,
 
 @pytest.mark.parametrize("signal", list(Signal))
 async def test_partial_success_counts_what_was_rejected(receive, send, signal):
-    """rejected_spans, rejected_data_points, rejected_log_records with the message."""
+    """The response has rejected_spans, rejected_data_points or rejected_log_records, and the message."""
     running = await receive()
     running.doors[signal].receipt = Receipt(5, 300, "trace id of 8 bytes")
     outcome = await send(running, signal, a_request(signal))
@@ -90,7 +90,7 @@ async def test_partial_success_counts_what_was_rejected(receive, send, signal):
 
 
 async def test_warning_rejects_nothing(receive, send):
-    """A message without a count is a warning."""
+    """A message without a count of rejected items is a warning."""
     running = await receive()
     running.door.receipt = Receipt(5, 0, "names are deprecated")
     outcome = await send(running, Signal.TRACES, A_SPAN)
@@ -98,7 +98,7 @@ async def test_warning_rejects_nothing(receive, send):
 
 
 async def test_malformed_batch_is_a_bad_request_that_names_the_field(receive, send):
-    """400 / INVALID_ARGUMENT with BadRequest."""
+    """The status is 400 or INVALID_ARGUMENT, with BadRequest details."""
     running = await receive()
     running.door.error = MalformedBatch(path="resource_spans.scope_spans", offset=7, reason="truncated")
     outcome = await send(running, Signal.TRACES, A_SPAN)
@@ -109,7 +109,7 @@ async def test_malformed_batch_is_a_bad_request_that_names_the_field(receive, se
 
 @pytest.mark.parametrize("wish", [None, 0.0, 0.25, 3.0, 90.5])
 async def test_retryable_error_says_when_to_come_back(receive, send, wish):
-    """503 and Retry-After, or UNAVAILABLE and RetryInfo; without them if the error has no delay."""
+    """503 with Retry-After, or UNAVAILABLE with RetryInfo; neither has them if the error does not have a delay."""
     running = await receive()
     running.door.error = RetryableError("over the memory limit", reason="memory_limit", retry_after_s=wish)
     outcome = await send(running, Signal.TRACES, A_SPAN)
@@ -117,14 +117,14 @@ async def test_retryable_error_says_when_to_come_back(receive, send, wish):
 
 
 async def test_permanent_error_is_internal(receive, send):
-    """500 / INTERNAL, which no client retries."""
+    """The status is 500 or INTERNAL, which no client retries."""
     running = await receive()
     running.door.error = PermanentError("the backend refused it", reason="http_400")
     assert (await send(running, Signal.TRACES, A_SPAN)).kind == "internal"
 
 
 async def test_refusals_are_counted_with_their_reason(receive, send):
-    """Each refused request adds one."""
+    """Each refused request adds one to the counter."""
     running = await receive()
     running.door.error = RetryableError("full", reason="queue_full")
     await send(running, Signal.TRACES, A_SPAN)
@@ -135,7 +135,7 @@ async def test_refusals_are_counted_with_their_reason(receive, send):
 
 
 async def test_long_and_odd_messages_are_cut_not_lost(receive, send):
-    """In gRPC a message is a header: it is bounded, and UTF-8 whatever the request contained."""
+    """In gRPC the message is sent in a header, so it is limited in length, and UTF-8 whatever the request contained."""
     running = await receive()
     running.door.error = PermanentError("ä\udcff\r\n" * 5000)
     outcome = await send(running, Signal.TRACES, A_SPAN)
@@ -144,7 +144,7 @@ async def test_long_and_odd_messages_are_cut_not_lost(receive, send):
 
 
 async def test_bug_behind_the_door_ends_the_request_not_the_server(receive, send, send_grpc):
-    """An unforeseen exception is answered and logged once, and the next request is served."""
+    """An unexpected exception is answered and logged once, and the next request is served."""
     running = await receive()
     running.door.error = ZeroDivisionError("secret")
     for _ in range(3):
@@ -160,7 +160,7 @@ async def test_bug_behind_the_door_ends_the_request_not_the_server(receive, send
 
 
 async def test_signal_without_a_pipeline_is_unknown(receive, send):
-    """UNIMPLEMENTED or 404, as in the Collector."""
+    """The status is UNIMPLEMENTED or 404, as in the Collector."""
     running = await receive(signals=[Signal.TRACES])
     assert (await send(running, Signal.LOGS, a_request(Signal.LOGS))).kind == "unknown"
 
@@ -175,7 +175,7 @@ async def test_loopback_peer_is_local_and_headers_are_forgotten(receive, send):
 
 
 async def test_include_metadata_keeps_what_tells_senders_apart(receive, send):
-    """Headers of the sender are kept, those of message and delivery are not, so that equal senders share a context."""
+    """Only headers that identify the sender are kept, not those of the delivery: equal senders share a context."""
     running = await receive(both(include_metadata=True))
     await send(running, Signal.TRACES, A_SPAN, headers={"x-tenant": "a", "traceparent": "00-1"})
     await send(running, Signal.TRACES, a_request(Signal.TRACES, 50), headers={"x-tenant": "a", "traceparent": "00-2"})
@@ -189,7 +189,7 @@ async def test_include_metadata_keeps_what_tells_senders_apart(receive, send):
 
 
 async def test_unauthenticated_request_stops_before_the_door(receive, send):
-    """``auth.authenticator`` names the extension that authenticates; its claims travel with the data."""
+    """``auth.authenticator`` names the extension that authenticates; its claims are passed on with the data."""
     running = await receive(both(auth={"authenticator": "badge"}), host=FakeHost({"badge": Badge()}))
     refused = await send(running, Signal.TRACES, A_SPAN, headers={"authorization": "Bearer bad"})
     assert (refused.kind, refused.message) == ("unauthenticated", "no valid token")
@@ -203,14 +203,14 @@ async def test_unauthenticated_request_stops_before_the_door(receive, send):
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 @pytest.mark.parametrize("extensions", [{}, {"badge": object()}])
 async def test_wrong_authenticator_stops_the_start_and_names_the_key(receive, protocol, extensions):
-    """A missing extension, and one that is not an authenticator, are refused at start."""
+    """A missing extension, and one that is not an authenticator, fail the start with an error that names the key."""
     with pytest.raises(ValueError, match=f"receivers::otlp::protocols::{protocol}::auth::authenticator"):
         await receive({protocol: {**BOTH[protocol], "auth": {"authenticator": "badge"}}}, host=FakeHost(extensions))
 
 
 @pytest.mark.parametrize("padding", [10, 30_000, 1_000_000])
 async def test_gzip_is_unpacked(receive, send, padding):
-    """Small, medium and large bodies; large ones are decoded off the event loop."""
+    """Small, medium and large bodies are decompressed; large ones are decoded outside the event loop."""
     running = await receive()
     message = a_request(Signal.TRACES, padding)
     assert (await send(running, Signal.TRACES, message, gzip=True)).kind == "ok"
@@ -218,7 +218,7 @@ async def test_gzip_is_unpacked(receive, send, padding):
 
 
 async def test_limit_holds_for_what_was_sent(receive, send):
-    """A body is refused if it is one byte too large."""
+    """A body that is one byte too large is refused."""
     running = await receive(
         {
             "grpc": {**BOTH["grpc"], "max_recv_msg_size_mib": 1},
@@ -231,7 +231,7 @@ async def test_limit_holds_for_what_was_sent(receive, send):
 
 
 async def test_decompression_bomb_is_stopped_at_the_limit(receive, send):
-    """A small body that decompresses to a body above the limit is refused."""
+    """A small body that would decompress to more than the limit is refused."""
     running = await receive(
         {
             "grpc": {**BOTH["grpc"], "max_recv_msg_size_mib": 1},
@@ -249,7 +249,7 @@ async def test_memory_limit_refuses_before_unpacking(receive, send):
     running = await receive()
     running.host.admission.refuse = True
     message = a_request(Signal.TRACES)
-    # compresses badly: large in gzip too
+    # it compresses badly, so that it is large in gzip as well
     message.resource_spans[0].schema_url = "".join(f"{n * n:x}" for n in range(200_000))
     assert (await send(running, Signal.TRACES, message, gzip=True)).kind == "retry"
     running.host.admission.refuse = False
@@ -258,7 +258,7 @@ async def test_memory_limit_refuses_before_unpacking(receive, send):
 
 
 async def test_shutdown_finishes_what_is_in_progress(receive, send):
-    """A request in progress is answered although the receiver stops; then the port is closed. Twice is safe."""
+    """A request in progress is answered during a stop; then the port is closed. Stopping twice is safe."""
     running = await receive()
     running.door.open.clear()
     async with asyncio.TaskGroup() as group:

@@ -26,7 +26,7 @@ def one_port(grpc_options=None, **http_options):
 
 
 async def over_http2(running, body=WIRE, *, method="POST", path="/v1/traces", tls=None, **headers):
-    """(status, headers, body, error of the reset) of one request; ``body``: in frames of 10 000 bytes."""
+    """Return (status, headers, body, error of the reset) of a request with ``body`` in frames of 10 000 bytes."""
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", running.receiver.http_port, ssl=tls, server_hostname="localhost" if tls else None
     )
@@ -59,7 +59,7 @@ async def over_http2(running, body=WIRE, *, method="POST", path="/v1/traces", tl
 
 
 async def test_each_protocol_on_the_same_port(receive):
-    """gRPC, HTTP/1.1 and HTTP/2 with prior knowledge, counted under their transports; after the stop nobody listens."""
+    """Requests of gRPC, HTTP/1.1 and HTTP/2 are counted under their transports; the port is closed after the stop."""
     running = await receive(one_port())
     assert running.receiver.grpc_port == running.receiver.http_port > 0
     async with grpc.aio.insecure_channel(f"127.0.0.1:{running.receiver.grpc_port}") as channel:
@@ -78,7 +78,7 @@ async def test_each_protocol_on_the_same_port(receive):
 
 
 async def test_first_bytes_one_by_one(receive):
-    """The preface and a request line, cut anywhere."""
+    """The preface and a request line are recognised wherever they are split."""
     running = await receive(one_port())
     for said, expected in (
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0", b"\0\0"),
@@ -108,14 +108,14 @@ async def test_first_bytes_one_by_one(receive):
     ],
 )
 async def test_http2_requests_keep_the_rules_of_http(receive, options, status):
-    """Routes, limits, encodings: the same as over HTTP/1.1."""
+    """Routes, limits and encodings are the same as over HTTP/1.1."""
     running = await receive(one_port(max_request_body_size="1MiB"))
     found, _, _, _ = await over_http2(running, **options)
     assert found == status
 
 
 async def test_http2_request_waits_for_its_authenticator(receive):
-    """What comes meanwhile is kept; claims go with the data; without a token it is 401."""
+    """Data that arrives meanwhile is kept, and the claims go with it; without a token the answer is 401."""
 
     class Badge:
         async def authenticate(self, headers):
@@ -164,6 +164,6 @@ async def test_tls_agrees_on_the_protocol(receive, tmp_path, alpn):
     [({"transport": "grpcio"}, {}, "grpcio cannot share"), ({"tls": {"cert_file": "a"}}, {}, "must be the same")],
 )
 def test_what_cannot_share_is_refused_by_name(grpc_options, http_options, message):
-    """One port has one certificate and one server."""
+    """A port can only have one certificate and one server."""
     with pytest.raises(ValidationError, match=message):
         OTLPConfig.model_validate({"protocols": one_port(grpc_options, **http_options)})

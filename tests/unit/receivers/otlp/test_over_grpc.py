@@ -1,4 +1,4 @@
-"""OTLP/gRPC: what only this transport has."""
+"""OTLP/gRPC: what is specific to this transport."""
 
 import asyncio
 import random
@@ -19,12 +19,12 @@ WIRE = b"\x0a\x00" * 50
 
 @pytest.fixture(params=["tcp", "grpcio"])
 def protocol(request):
-    """``protocols.grpc`` on a free port, over each transport."""
+    """``protocols.grpc`` on a free port, for each transport."""
     return {"endpoint": "127.0.0.1:0", "transport": request.param}
 
 
 async def raw_call(running, message, **headers):
-    """The answer's fields to one call with whatever headers and message (flag included)."""
+    """Return the fields of the answer to a call with any headers and any message (including its flag)."""
     client = http2_peer.client()
     fields = {
         ":method": "POST",
@@ -54,7 +54,7 @@ async def raw_call(running, message, **headers):
 
 @pytest.mark.parametrize("encoding", ["deflate", "br", "lz4"])
 async def test_other_encodings_are_refused_by_name(receive, encoding):
-    """UNIMPLEMENTED, with what is understood; nothing reaches the door."""
+    """The answer is UNIMPLEMENTED and lists the supported encodings; no data reaches the door."""
     running = await receive({"grpc": GRPC})
     answer = await raw_call(running, b"\x01" + bytes(20), grpc_encoding=encoding)
     assert answer[b"grpc-status"] == b"12"
@@ -66,7 +66,7 @@ async def test_other_encodings_are_refused_by_name(receive, encoding):
 @pytest.mark.parametrize(("encoding", "name"), [("zstd", "zstd"), ("snappy", "x-snappy-framed"), ("gzip", "gzip")])
 @pytest.mark.parametrize("size", [10, 20_000, 2_000_000])
 async def test_the_encodings_of_the_collector_are_unpacked(receive, encoding, name, size):
-    """snappy is the framed format, as the Collector's."""
+    """snappy means the framed format, as in the Collector."""
     running = await receive({"grpc": GRPC})
     wire = random.Random(size).randbytes(size)
     answer = await raw_call(running, b"\x01" + compress(name, wire), grpc_encoding=encoding)
@@ -76,7 +76,7 @@ async def test_the_encodings_of_the_collector_are_unpacked(receive, encoding, na
 
 
 async def test_deflate_is_refused_as_unimplemented(receive, protocol):
-    """The Collector has no deflate either."""
+    """The Collector does not support deflate either."""
     running = await receive({"grpc": protocol})
     async with grpc.aio.insecure_channel(
         f"127.0.0.1:{running.receiver.grpc_port}", compression=grpc.Compression.Deflate
@@ -87,7 +87,7 @@ async def test_deflate_is_refused_as_unimplemented(receive, protocol):
 
 
 async def test_corrupt_gzip_is_a_bad_request(receive, protocol):
-    """The compressed flag is set, the bytes are no gzip stream."""
+    """The compressed flag is set, but the bytes are not a gzip stream."""
     running = await receive({"grpc": protocol})
     answer = await raw_call(running, b"\x01\x1f\x8b" + bytes(20), grpc_encoding="gzip")
     assert answer[b"grpc-status"] == b"3"
@@ -96,7 +96,7 @@ async def test_corrupt_gzip_is_a_bad_request(receive, protocol):
 
 @pytest.mark.parametrize("method", ["/opentelemetry.proto.collector.trace.v1.TraceService/Nope", "/x.Y/Z", "/"])
 async def test_unknown_method_is_unimplemented(receive, method, protocol):
-    """As any gRPC server."""
+    """The answer is the same as that of any gRPC server."""
     running = await receive({"grpc": protocol})
     async with grpc.aio.insecure_channel(f"127.0.0.1:{running.receiver.grpc_port}") as channel:
         with pytest.raises(grpc.aio.AioRpcError) as failure:
@@ -113,7 +113,7 @@ async def test_unknown_method_is_unimplemented(receive, method, protocol):
     ],
 )
 async def test_unix_socket(receive, options):
-    """Both ways of writing it; the sender is on this machine; the socket is removed at the end."""
+    """Both spellings work; the sender counts as local; the socket is removed at the end."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/otlp.sock"
         running = await receive({"grpc": {**options, "endpoint": options["endpoint"].format(path=path)}})
@@ -126,7 +126,7 @@ async def test_unix_socket(receive, options):
 
 
 async def test_busy_port_is_named_with_its_key(receive, protocol):
-    """No SO_REUSEPORT: a second process would take half of the traffic unseen."""
+    """SO_REUSEPORT is not set: otherwise a second process would take half of the traffic unnoticed."""
     running = await receive({"grpc": protocol})
     port = running.receiver.grpc_port
     with pytest.raises(OSError, match=rf"receivers::otlp::protocols::grpc::endpoint.*{port}"):
@@ -134,7 +134,7 @@ async def test_busy_port_is_named_with_its_key(receive, protocol):
 
 
 async def test_failed_start_leaves_nothing_listening(receive):
-    """gRPC came up, HTTP did not: the whole receiver is down again."""
+    """If gRPC has started and HTTP cannot start, the whole receiver is shut down again."""
     taken = await receive({"http": {"endpoint": "127.0.0.1:0"}})
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/otlp.sock"
@@ -146,7 +146,7 @@ async def test_failed_start_leaves_nothing_listening(receive):
 
 
 async def test_all_addresses_are_served(receive, protocol):
-    """``:port``."""
+    """``:port`` listens on all addresses."""
     running = await receive({"grpc": {**protocol, "endpoint": ":0"}})
     async with grpc.aio.insecure_channel(f"127.0.0.1:{running.receiver.grpc_port}") as channel:
         assert await channel.unary_unary(GRPC_METHODS[Signal.TRACES])(WIRE) == b""

@@ -1,4 +1,4 @@
-"""OTLP/HTTP row by row: statuses, media types, encodings, CORS, limits, and what hostile clients send."""
+"""OTLP/HTTP in detail: statuses, media types, encodings, CORS, limits, and hostile clients."""
 
 import asyncio
 import gzip
@@ -48,12 +48,12 @@ async def http(receive):
 
 @pytest.fixture(autouse=True)
 def _short_linger(monkeypatch):
-    """How long the rest of a refused body is waited for; the tests never send it."""
+    """Shortens how long the rest of a refused body is awaited, because the tests never send it."""
     monkeypatch.setattr("collector.transport.http.http1._LINGER_S", 0.05)
 
 
 async def raw(running, data: bytes) -> bytes:
-    """Everything the server says to these bytes until it closes."""
+    """Returns everything that the server sends in answer to these bytes, until it closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", running.receiver.http_port)
     writer.write(data)
     try:
@@ -76,7 +76,7 @@ def post(body: bytes, *headers: str, path: str = "/v1/traces", close: bool = Tru
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS", "PATCH"])
 async def test_other_methods_are_405_in_the_collectors_words(http, method):
-    """Plain text, with Allow."""
+    """The answer is plain text, with an Allow header."""
     await http.start()
     response = await http(method)
     assert (response.status, response.content_bytes) == (405, b"405 method not allowed, supported: [POST]")
@@ -84,7 +84,7 @@ async def test_other_methods_are_405_in_the_collectors_words(http, method):
 
 
 async def test_head_is_answered_without_a_body(http):
-    """The next request on the connection is not confused."""
+    """The next request on the connection is answered as well."""
     running = await http.start()
     answer = await raw(running, b"HEAD /v1/traces HTTP/1.1\r\nHost: x\r\n\r\n" + post(b"", "Content-Length: 0"))
     assert answer.count(b"HTTP/1.1 ") == 2
@@ -93,7 +93,7 @@ async def test_head_is_answered_without_a_body(http):
 
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/protobuf", "", "application/x-protobufx"])
 async def test_other_media_types_are_415(http, content_type):
-    """A wrong or missing Content-Type, in plain text."""
+    """A wrong or missing Content-Type is answered in plain text."""
     await http.start()
     response = await http(body=WIRE, headers={} if content_type is None else {"Content-Type": content_type})
     assert (response.status, response.headers["Content-Type"]) == (415, "text/plain")
@@ -112,7 +112,7 @@ async def test_other_media_types_are_415(http, content_type):
     ],
 )
 async def test_media_type_parameters_and_case_are_ignored(http, content_type):
-    """The OTLP specification: Content-Type decides, parameters and case do not matter."""
+    """According to the OTLP specification Content-Type decides; parameters and case do not matter."""
     running = await http.start()
     response = await http(body=WIRE, headers={"Content-Type": content_type})
     assert (response.status, response.headers["Content-Type"]) == (200, "application/x-protobuf")
@@ -123,14 +123,14 @@ async def test_media_type_parameters_and_case_are_ignored(http, content_type):
     "path", ["/", "/v1", "/v1/traces/", "/v1/profiles", "/v2/traces", "//v1/traces", "/v1/traces%20"]
 )
 async def test_unknown_path_is_404(http, path):
-    """Go's text."""
+    """The text is that of Go's server."""
     await http.start()
     response = await http(path=path, body=WIRE)
     assert (response.status, response.content_bytes) == (404, b"404 page not found\n")
 
 
 async def test_query_is_ignored_and_absolute_form_understood(http):
-    """Some proxies send the whole URL as target."""
+    """Some proxies send the whole URL as the target."""
     running = await http.start()
     assert (await http(path="/v1/traces?x=1", body=WIRE)).status == 200
     answer = await raw(running, post(WIRE, f"Content-Length: {len(WIRE)}", path="http://x/v1/traces"))
@@ -139,7 +139,7 @@ async def test_query_is_ignored_and_absolute_form_understood(http):
 
 
 async def test_paths_can_be_moved(receive):
-    """traces_url_path and its siblings; a missing slash is added."""
+    """traces_url_path and the other two set the paths; a missing leading slash is added."""
     running = await receive({"http": {**HTTP, "traces_url_path": "in/traces"}})
     assert (await raw(running, post(WIRE, f"Content-Length: {len(WIRE)}", path="/in/traces"))).startswith(
         b"HTTP/1.1 200 "
@@ -149,7 +149,7 @@ async def test_paths_can_be_moved(receive):
 
 @pytest.mark.parametrize(("body", "status"), [(b"{}", 200), (b"", 400)])
 async def test_empty_json(http, body, status):
-    """An empty object is an empty request, no body is no JSON."""
+    """An empty object is an empty request, but an empty body is not valid JSON."""
     running = await http.start()
     response = await http(body=body, headers=JSON)
     assert response.status == status
@@ -160,7 +160,7 @@ async def test_empty_json(http, body, status):
 
 
 async def test_empty_protobuf_answers_no_bytes(http):
-    """partial_success is unset on full success: nothing is left to say."""
+    """partial_success is not set on full success, so the response is empty."""
     await http.start()
     response = await http()
     assert (response.status, response.content_bytes, response.headers["Content-Length"]) == (200, b"", "0")
@@ -183,7 +183,7 @@ async def test_empty_protobuf_answers_no_bytes(http):
     ],
 )
 async def test_junk_and_deep_json_is_400(http, body):
-    """Whatever is wrong, the response is an error in JSON and nothing enters a pipeline."""
+    """Whatever is wrong, the response is an error in JSON and no data enters a pipeline."""
     running = await http.start()
     response = await http(body=body, headers=JSON)
     assert response.status == 400
@@ -207,7 +207,7 @@ ENCODERS = {
 @pytest.mark.parametrize("encoding", ENCODERS)
 @pytest.mark.parametrize("size", [100, 3_000_000])
 async def test_every_encoding_is_unpacked(http, encoding, size):
-    """The encodings of ``compression_algorithms``."""
+    """All encodings of ``compression_algorithms`` are supported."""
     running = await http.start()
     data = b"\x0a\x00" * (size // 2)
     response = await http(
@@ -221,7 +221,7 @@ async def test_every_encoding_is_unpacked(http, encoding, size):
 
 @pytest.mark.parametrize("encoding", sorted(ENCODERS.keys() - {"identity"}))
 async def test_bomb_in_every_encoding_is_413(http, encoding):
-    """A body that unpacks to more than max_request_body_size."""
+    """A body that decompresses to more than max_request_body_size is refused."""
     running = await http.start(max_request_body_size="64KiB")
     response = await http(
         body=ENCODERS[encoding](b"\0" * 1_000_000), headers={**PROTOBUF, "Content-Encoding": encoding}
@@ -234,7 +234,7 @@ async def test_bomb_in_every_encoding_is_413(http, encoding):
 @pytest.mark.parametrize("encoding", sorted(ENCODERS.keys() - {"identity"}))
 @pytest.mark.parametrize("damage", ["cut", "junk"])
 async def test_corrupt_body_in_every_encoding_is_400(http, encoding, damage):
-    """Truncated, and not of that encoding at all."""
+    """Truncated bodies and bodies of another encoding are refused."""
     running = await http.start()
     packed = ENCODERS[encoding](bytes(range(256)) * 20)
     response = await http(
@@ -246,7 +246,7 @@ async def test_corrupt_body_in_every_encoding_is_400(http, encoding, damage):
 
 
 async def test_multi_member_gzip_decodes(http):
-    """Members are concatenated."""
+    """The members of a gzip stream are concatenated."""
     running = await http.start()
     assert (
         await http(body=gzip.compress(WIRE) + gzip.compress(WIRE), headers={**PROTOBUF, "Content-Encoding": "gzip"})
@@ -256,7 +256,7 @@ async def test_multi_member_gzip_decodes(http):
 
 @pytest.mark.parametrize("encoding", ["br", "gzip, gzip", "x" * 500])
 async def test_unknown_encoding_is_400_by_name(http, encoding):
-    """The Collector's words, bounded."""
+    """The text is the Collector's, with a limit on the length of the quoted name."""
     await http.start()
     response = await http(body=WIRE, headers={**PROTOBUF, "Content-Encoding": encoding})
     assert response.status == 400
@@ -264,7 +264,7 @@ async def test_unknown_encoding_is_400_by_name(http, encoding):
 
 
 async def test_encoding_that_is_no_text_is_400(http):
-    """It is told to the sender, who sent it."""
+    """The invalid name is quoted to its sender."""
     running = await http.start()
     answer = await raw(running, post(WIRE, "Content-Length: 100", "Content-Encoding: \xe8\xe9"))
     assert answer.startswith(b"HTTP/1.1 400 ")
@@ -272,7 +272,7 @@ async def test_encoding_that_is_no_text_is_400(http):
 
 
 async def test_compression_algorithms_limits_what_is_accepted(http):
-    """Also whether an uncompressed body is."""
+    """The setting also decides whether uncompressed bodies are accepted."""
     await http.start(compression_algorithms=["gzip"])
     assert (await http(body=gzip.compress(WIRE), headers={**PROTOBUF, "Content-Encoding": "gzip"})).status == 200
     assert (await http(body=zlib.compress(WIRE), headers={**PROTOBUF, "Content-Encoding": "zlib"})).status == 400
@@ -280,7 +280,7 @@ async def test_compression_algorithms_limits_what_is_accepted(http):
 
 
 async def test_announced_oversize_is_413_before_the_body_comes(http):
-    """Content-Length alone decides; the connection is closed."""
+    """Content-Length alone suffices to refuse the request; the connection is closed."""
     running = await http.start(max_request_body_size=1000)
     answer = await raw(running, post(b"", "Content-Length: 1001", close=False))
     assert answer.startswith(b"HTTP/1.1 413 ")
@@ -288,7 +288,7 @@ async def test_announced_oversize_is_413_before_the_body_comes(http):
 
 
 async def test_chunked_oversize_is_413(http):
-    """Nothing is announced, so it is counted."""
+    """A chunked body does not announce its length, so its bytes are counted."""
     running = await http.start(max_request_body_size=1000)
     body = b"".join(b"64\r\n" + b"\0" * 100 + b"\r\n" for _ in range(11)) + b"0\r\n\r\n"
     assert (await raw(running, post(body, "Transfer-Encoding: chunked"))).startswith(b"HTTP/1.1 413 ")
@@ -297,7 +297,7 @@ async def test_chunked_oversize_is_413(http):
 
 @pytest.mark.parametrize("chunk_count", [3, 400])
 async def test_chunked_body_arrives_whole(http, chunk_count):
-    """Also one larger than the first reservation."""
+    """This includes a body that is larger than the first reservation."""
     running = await http.start()
     body = b"".join(b"2000\r\n" + b"\x0a\x00" * 4096 + b"\r\n" for _ in range(chunk_count)) + b"0\r\n\r\n"
     assert (await raw(running, post(body, "Transfer-Encoding: chunked"))).startswith(b"HTTP/1.1 200 ")
@@ -306,7 +306,7 @@ async def test_chunked_body_arrives_whole(http, chunk_count):
 
 
 async def test_chunked_body_is_booked_as_it_grows(http):
-    """A budget of 2 MiB refuses a body of unknown length while it comes, in retryable words."""
+    """A budget of 2 MiB refuses a body of unknown length while it arrives, with a retryable error."""
     running = await http.start()
     running.host.admission.limit_bytes = 2 * 1024 * 1024
     body = b"".join(b"8000\r\n" + bytes(0x8000) + b"\r\n" for _ in range(100)) + b"0\r\n\r\n"
@@ -315,14 +315,14 @@ async def test_chunked_body_is_booked_as_it_grows(http):
 
 
 async def test_bad_chunk_framing_is_400(http):
-    """A size that is no number, inside the body."""
+    """The size of a chunk inside the body is not a number."""
     running = await http.start()
     assert b" 400 Bad Request\r\n" in await raw(running, post(b"5\r\nabcde\r\nzz\r\n", "Transfer-Encoding: chunked"))
     assert not running.door.taken
 
 
 async def test_memory_limit_is_asked_before_a_large_body_is_read(http):
-    """503 in answer to the head alone."""
+    """The answer to the request's head alone is 503."""
     running = await http.start()
     running.host.admission.refuse = True
     assert (await raw(running, post(b"", "Content-Length: 1000000", close=False))).startswith(b"HTTP/1.1 503 ")
@@ -345,7 +345,7 @@ async def test_expect_continue_asks_for_the_body_or_refuses_it(http):
 
 
 async def test_slow_body_is_408(http):
-    """read_timeout bounds the body; the place is given up."""
+    """read_timeout limits the time for the body; afterwards its memory is released."""
     running = await http.start(read_timeout="50ms")
     answer = await raw(running, post(b"\x0a", "Content-Length: 100"))
     assert answer.startswith(b"HTTP/1.1 408 ")
@@ -363,7 +363,7 @@ async def test_stalled_body_is_408_without_any_configured_timeout(http, monkeypa
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/traces HTTP/1.1\r\nHo", b"POST /v1/traces HTTP/1.1\r\nHost: x\r\n"])
 async def test_slow_head_is_cut_off(http, sent):
-    """read_header_timeout, from the first byte and before it."""
+    """read_header_timeout applies from the first byte on, and before it."""
     running = await http.start(read_header_timeout="50ms")
     assert await raw(running, sent) == b""
 
@@ -374,7 +374,7 @@ async def test_head_timeout_does_not_touch_bodies_or_idle_connections(http):
     reader, writer = await asyncio.open_connection("127.0.0.1", running.receiver.http_port)
     for _ in range(2):
         writer.write(post(b"", "Content-Length: 100", close=False))
-        assert await raw(running, b"POST /v1") == b""  # began after, and its time is over
+        assert await raw(running, b"POST /v1") == b""  # sent later, and its time has expired
         writer.write(WIRE)
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
         assert await raw(running, b"POST /v1") == b""
@@ -385,20 +385,20 @@ async def test_head_timeout_does_not_touch_bodies_or_idle_connections(http):
 
 
 async def test_idle_connection_is_closed(http):
-    """idle_timeout."""
+    """idle_timeout closes the connection."""
     running = await http.start(idle_timeout="50ms")
     answer = await raw(running, post(WIRE, "Content-Length: 100", close=False))
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 async def test_keep_alives_can_be_switched_off(http):
-    """One request a connection, and it says so."""
+    """Each connection serves one request, and the response says so."""
     running = await http.start(keep_alives_enabled=False)
     assert b"Connection: close\r\n" in await raw(running, post(WIRE, "Content-Length: 100", close=False))
 
 
 async def test_http_1_0_is_told_what_becomes_of_its_connection(http):
-    """Its default is to close."""
+    """The default of HTTP/1.0 is to close the connection."""
     running = await http.start()
     head = b"POST /v1/traces HTTP/1.0\r\nContent-Type: application/x-protobuf\r\nContent-Length: 100\r\n"
     assert b"Connection: close" in await raw(running, head + b"\r\n" + WIRE)
@@ -408,7 +408,7 @@ async def test_http_1_0_is_told_what_becomes_of_its_connection(http):
 
 
 async def test_pipelined_requests_are_answered_in_order(http):
-    """Each in its turn, none lost."""
+    """All requests are answered in order, and none is lost."""
     running = await http.start()
     wires = [b"\x0a\x00" * (n + 1) for n in range(60)]
     stream = b"".join(post(wire, f"Content-Length: {len(wire)}", close=False) for wire in wires[:-1]) + post(
@@ -430,7 +430,7 @@ async def test_pipelined_requests_are_answered_in_order(http):
     ],
 )
 async def test_what_is_no_http_is_refused_without_a_log_line(http, data):
-    """TLS, HTTP/2, smuggling: answered 400 and counted, but not logged, because clients must not fill the log."""
+    """TLS, HTTP/2 and smuggling: answered with 400 and counted, but not logged, so clients cannot fill the log."""
     running = await http.start()
     assert (await raw(running, data)).startswith(b"HTTP/1.1 400 ")
     assert running.telemetry.value("tailrace_receiver_refused_requests", transport="http", reason="bad_request") == 1
@@ -450,7 +450,7 @@ async def test_what_is_no_http_is_refused_without_a_log_line(http, data):
     ],
 )
 async def test_head_that_is_too_large_is_431(http, data):
-    """A header, the target, their number."""
+    """The limits apply to a single header, to the target, and to the number of headers."""
     running = await http.start()
     assert (await raw(running, data)).startswith(b"HTTP/1.1 431 ")
     assert running.telemetry.value("tailrace_receiver_refused_requests", transport="http", reason="head_too_large") == 1
@@ -472,20 +472,20 @@ async def test_client_that_goes_away_leaves_nothing_behind(http):
 
 
 async def test_response_headers_go_with_every_answer(http):
-    """Also with errors."""
+    """Error responses have them as well."""
     await http.start(response_headers={"X-Served-By": "gw"})
     for path in ("/v1/traces", "/nowhere"):
         assert (await http(path=path)).headers["X-Served-By"] == "gw"
 
 
 async def test_bad_response_header_is_a_configuration_error(receive):
-    """No response splitting."""
+    """A line break in a header would allow response splitting."""
     with pytest.raises(ValueError, match="response_headers"):
         await receive({"http": {**HTTP, "response_headers": {"X": "a\r\nSet-Cookie: b"}}})
 
 
 async def test_answers_carry_the_date(http):
-    """RFC 9110 6.6.1."""
+    """RFC 9110, section 6.6.1 requires the Date header."""
     await http.start()
     assert (await http(body=WIRE)).headers["Date"] == "Tue, 14 Nov 2023 22:13:20 GMT"
 
@@ -494,7 +494,7 @@ async def test_answers_carry_the_date(http):
     ("error", "status", "code"), [(RetryableError("full"), 503, 14), (PermanentError("no"), 500, 13)]
 )
 async def test_errors_are_a_status_in_the_encoding_of_the_request(http, error, status, code):
-    """google.rpc.Status, same Content-Type."""
+    """Errors are google.rpc.Status messages with the Content-Type of the request."""
     running = await http.start()
     running.door.error = error
     response = await http(body=WIRE)
@@ -503,7 +503,7 @@ async def test_errors_are_a_status_in_the_encoding_of_the_request(http, error, s
 
 
 async def test_unix_socket(receive):
-    """unix:///path; the sender is on this machine; the socket is removed at the end, and a stale one at the start."""
+    """unix:///path works; the sender counts as local; the socket is removed at the end, a stale one at the start."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/otlp.sock"
         for _ in range(2):
@@ -521,7 +521,7 @@ async def test_unix_socket(receive):
 
 
 async def test_busy_port_is_named_with_its_key(receive):
-    """Which port, and what to change."""
+    """The error says which port is in use, and what to change."""
     running = await receive({"http": HTTP})
     port = running.receiver.http_port
     with pytest.raises(OSError, match=rf"receivers::otlp::protocols::http::endpoint.*{port}"):
@@ -529,7 +529,7 @@ async def test_busy_port_is_named_with_its_key(receive):
 
 
 async def test_all_addresses_are_served(receive):
-    """``:port`` takes IPv4 and IPv6."""
+    """``:port`` accepts IPv4 and IPv6."""
     running = await receive({"http": {"endpoint": ":0"}})
     for host in ("127.0.0.1", "::1"):
         try:
@@ -545,12 +545,12 @@ async def test_all_addresses_are_served(receive):
 
 
 class TestCORS:
-    """Cross-origin requests, after the Fetch standard as rs/cors answers them."""
+    """Cross-origin requests, according to the Fetch standard and as rs/cors answers them."""
 
     PREFLIGHT: ClassVar = {"Origin": "https://a.example.com", "Access-Control-Request-Method": "POST"}
 
     async def test_off_means_405(self, http):
-        """Without origins OPTIONS is any other method."""
+        """Without origins OPTIONS is treated like any other method."""
         await http.start(cors={})
         assert (await http("OPTIONS", headers=self.PREFLIGHT)).status == 405
 
@@ -569,7 +569,7 @@ class TestCORS:
         ],
     )
     async def test_origins(self, http, pattern, origin, allowed):
-        """Exact, one wildcard, all."""
+        """Origins can be given exactly, with one wildcard, or as all."""
         running = await http.start(cors={"allowed_origins": [pattern], "exposed_headers": ["X-A", "X-B"]})
         preflight = await http("OPTIONS", headers={**self.PREFLIGHT, "Origin": origin})
         actual = await http(body=WIRE, headers={**PROTOBUF, "Origin": origin})
@@ -595,20 +595,20 @@ class TestCORS:
         ],
     )
     async def test_headers(self, http, configured, asked, allowed):
-        """allowed_headers beside the always allowed ones."""
+        """allowed_headers are allowed in addition to those that are always allowed."""
         await http.start(cors={"allowed_origins": ["*"], "allowed_headers": configured, "max_age": 7200})
         response = await http("OPTIONS", headers={**self.PREFLIGHT, "Access-Control-Request-Headers": asked})
         assert ("Access-Control-Allow-Headers" in response.headers) == allowed
         assert response.headers.get("Access-Control-Max-Age") == ("7200" if allowed else None)
 
     async def test_method_that_is_not_served_is_not_allowed(self, http):
-        """DELETE."""
+        """DELETE is not in the list of allowed methods."""
         await http.start(cors={"allowed_origins": ["*"]})
         response = await http("OPTIONS", headers={**self.PREFLIGHT, "Access-Control-Request-Method": "DELETE"})
         assert "Access-Control-Allow-Origin" not in response.headers
 
     async def test_no_origin_no_headers(self, http):
-        """A plain OPTIONS goes on to 405, a plain POST is served."""
+        """Without an Origin header OPTIONS is answered with 405, and POST is served."""
         await http.start(cors={"allowed_origins": ["*"]})
         assert (await http("OPTIONS", headers={})).status == 405
         response = await http(body=WIRE)
@@ -618,7 +618,7 @@ class TestCORS:
 
 @pytest.mark.parametrize("signal", list(Signal))
 async def test_default_paths(receive, signal):
-    """/v1/traces, /v1/metrics, /v1/logs."""
+    """The default paths are /v1/traces, /v1/metrics and /v1/logs."""
     running = await receive({"http": HTTP})
     await raw(running, post(WIRE, "Content-Length: 100", path=f"/v1/{signal}"))
     assert [wire for wire, _ in running.doors[signal].taken] == [WIRE]

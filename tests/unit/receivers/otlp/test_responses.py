@@ -1,4 +1,4 @@
-"""The hand-written messages against Google's classes."""
+"""The hand-written messages are compared with Google's classes."""
 
 import pytest
 from google.protobuf import json_format
@@ -15,7 +15,7 @@ from receivers.otlp.responses import failure_of, partial_success_json, partial_s
 @settings(deadline=None)
 @given(rejected=st.integers(0, 2**62), message=st.text(max_size=300))
 def test_partial_success_reads_back(rejected, message):
-    """As protobuf and as JSON; unset when there is nothing to say."""
+    """As protobuf and as JSON; the field is not set if there is nothing to report."""
     receipt = Receipt(1, rejected, message)
     read = ExportTraceServiceResponse.FromString(partial_success_proto(receipt))
     assert (read.partial_success.rejected_spans, read.partial_success.error_message) == (rejected, message)
@@ -26,7 +26,7 @@ def test_partial_success_reads_back(rejected, message):
 @settings(deadline=None)
 @given(message=st.text(max_size=300), retry=st.none() | st.floats(0, 1e6))
 def test_retry_info_reads_back(message, retry):
-    """google.rpc.Status with RetryInfo, in both encodings."""
+    """google.rpc.Status with RetryInfo can be read in both encodings."""
     failure = failure_of(RetryableError(message, retry_after_s=retry))
     status = status_pb2.Status.FromString(failure.status_proto())
     assert (status.code, status.message) == (code_pb2.UNAVAILABLE, message)
@@ -42,7 +42,7 @@ def test_retry_info_reads_back(message, retry):
 @settings(deadline=None)
 @given(path=st.text(max_size=300), reason=st.text(max_size=300))
 def test_bad_request_reads_back(path, reason):
-    """The field and why, for any text a request may have held."""
+    """The field and the reason can be read, for any text that a request may have contained."""
     failure = failure_of(MalformedBatch(path=path, offset=1, reason=reason))
     status = status_pb2.Status.FromString(failure.status_proto())
     assert json_format.Parse(failure.status_json(), status_pb2.Status()) == status
@@ -62,11 +62,11 @@ def test_bad_request_reads_back(path, reason):
     ],
 )
 def test_errors_map_as_in_the_collector(error, code, http_status):
-    """errors.go."""
+    """The mapping is that of the Collector's errors.go."""
     failure = failure_of(error)
     assert (failure.code.value[0], failure.http_status) == (code, http_status)
 
 
 def test_lone_surrogates_do_not_break_the_answer():
-    """A message may quote bytes of the request."""
+    """A message may quote arbitrary bytes of the request."""
     assert status_pb2.Status.FromString(failure_of(PermanentError("\udcff")).status_proto()).message == "?"

@@ -59,7 +59,7 @@ def export_spans(exporter, count=20):
 
 @pytest.mark.parametrize("name", SPAN_EXPORTERS)
 async def test_spans_arrive(receive, name):
-    """All of them, and the SDK is content."""
+    """All spans arrive, and the SDK reports success."""
     running = await receive()
     results = await asyncio.to_thread(export_spans, SPAN_EXPORTERS[name](running.receiver))
     assert results == [SpanExportResult.SUCCESS] * 20
@@ -75,7 +75,7 @@ async def test_spans_arrive(receive, name):
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 async def test_sdk_retries_what_was_refused_for_now(receive, protocol):
-    """RetryInfo and Retry-After are in the SDK's own form: it comes back, and what was refused arrives."""
+    """RetryInfo and Retry-After have the form that the SDK expects: it retries, and the refused data arrives."""
     running = await receive()
     running.door.error = RetryableError("full", retry_after_s=0.001)
 
@@ -92,7 +92,7 @@ async def test_sdk_retries_what_was_refused_for_now(receive, protocol):
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 async def test_partial_success_is_a_success_to_the_sdk(receive, protocol):
-    """It must not send again."""
+    """The SDK must not send the data again."""
     running = await receive()
     running.door.receipt = Receipt(1, 1, "one was bad")
     assert await asyncio.to_thread(export_spans, SPAN_EXPORTERS[protocol](running.receiver), 1) == [
@@ -103,7 +103,7 @@ async def test_partial_success_is_a_success_to_the_sdk(receive, protocol):
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 async def test_metrics_arrive(receive, protocol):
-    """A counter and a histogram."""
+    """A counter and a histogram arrive."""
     running = await receive()
     port = running.receiver.grpc_port if protocol == "grpc" else running.receiver.http_port
 
@@ -128,7 +128,7 @@ async def test_metrics_arrive(receive, protocol):
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 async def test_logs_arrive(receive, protocol):
-    """A record with a body."""
+    """A log record with a body arrives."""
     from opentelemetry._logs import LogRecord
     from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
@@ -159,7 +159,7 @@ async def test_logs_arrive(receive, protocol):
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
-    """A CA, a server's certificate and a client's, as files."""
+    """Files with a CA, a server certificate and a client certificate."""
     folder = tmp_path_factory.mktemp("certificates")
     ca = trustme.CA()
     server, client = ca.issue_cert("localhost", "127.0.0.1"), ca.issue_cert("client@example.com")
@@ -173,8 +173,8 @@ def certificates(tmp_path_factory):
 @pytest.mark.parametrize("mutual", [False, True])
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 async def test_spans_arrive_over_tls(receive, certificates, protocol, mutual, monkeypatch):
-    """Also with client certificates; without one, mutual TLS lets nothing in."""
-    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # they override what the exporter is told
+    """With client certificates as well; without one, mutual TLS refuses the client."""
+    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):  # they override the exporter's setting
         monkeypatch.delenv(variable, raising=False)
     folder = certificates
     tls = {"cert_file": str(folder / "server.pem"), "key_file": str(folder / "server.key")}

@@ -221,7 +221,7 @@ def test_byte_by_byte(stream):
         (STREAMS[7], [(200, b"/a:"), (200, b"/b:")], False),
         (STREAMS[8], [(200, b"/a:"), (200, b"/b:")], False),
         (STREAMS[9], [(200, b"/a:"), (200, b"h:1:")], True),
-        (STREAMS[10], [(400, b"the body is not framed as its headers say")], True),
+        (STREAMS[10], [(400, b"the framing of the body does not match its headers")], True),
         (STREAMS[11], [(200, b"/a:1"), (400, b"400 bad request")], True),
         (STREAMS[12], [(400, b"400 bad request")], True),
         (STREAMS[13], [(400, b"400 bad request")], True),
@@ -344,7 +344,7 @@ async def test_framing_of_chunks_is_bounded_by_what_they_hold():
         while not wire.ends and fed < 1_000_000:
             connection.feed(flood or b"t" * 1000)
             fed += len(flood or b"t" * 1000)
-        assert wire.answers == [(400, b"the body is not framed as its headers say")]
+        assert wire.answers == [(400, b"the framing of the body does not match its headers")]
         connection.connection_lost(None)
     server = Server()
     connection, wire = server.connect()
