@@ -50,6 +50,11 @@ class _Offer:
     load: Callable[[], Any]
     distribution: str = ""
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether Tailrace's own distribution declares it."""
+        return self.distribution.partition(" ")[0].lower() == DISTRIBUTION
+
 
 class Registry:
     """The component types of this installation, from entry points.
@@ -78,16 +83,29 @@ class Registry:
         Raises:
             ImportError: the component is installed but cannot be loaded; the message says why.
         """
-        if component_type in self._offers[kind]:
-            return self._load(kind, component_type)
-        # An alias. Nearly all differ from the type by underscores alone; asking those first spares loading the others.
-        compact = component_type.replace("_", "")
-        for offered in sorted(self._offers[kind], key=lambda name: name.replace("_", "") != compact):
+        if component_type not in self._offers[kind]:
+            return self._by_alias(kind, component_type)
+        factory = self._load(kind, component_type)
+        offer = self._offers[kind][component_type]
+        if not offer.is_ours:
+            rival = self._by_alias(kind, component_type)
+            if rival is not None and rival is not factory:
+                raise ImportError(
+                    f"{offer.distribution or offer.module} provides a component of this name, but it is also an alias "
+                    f"of {rival.component_type}; uninstall one of them or rename the component"
+                )
+        return factory
+
+    def _by_alias(self, kind: ComponentKind, alias: str) -> Factory | None:
+        """The factory that has this alias; Tailrace's own come first."""
+        # Nearly all differ from the type by underscores alone; asking those first spares loading the others.
+        compact, offers = alias.replace("_", ""), self._offers[kind]
+        for offered in sorted(offers, key=lambda name: (not offers[name].is_ours, name.replace("_", "") != compact)):
             try:
                 factory = self._load(kind, offered)
             except ImportError:
                 continue
-            if component_type in factory.aliases:
+            if alias in factory.aliases:
                 return factory
         return None
 

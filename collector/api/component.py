@@ -195,6 +195,6 @@ class Connector(Component, ABC):
     async def consume(self, batch: Batch) -> None:
         """Take the batch; emit what follows from it, now or later."""
 
-    def held_items(self) -> int:
-        """Items taken and neither emitted nor dropped yet; read by the ledger."""
-        return 0
+    def held_items(self) -> Mapping[Signal, int]:
+        """Items taken and neither emitted nor dropped yet, by the signal they were taken as; read by the ledger."""
+        return {}

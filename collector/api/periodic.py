@@ -1,7 +1,7 @@
 """Work that a component repeats in the background: flushes, expiry, decisions that fall due."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import structlog
@@ -45,8 +45,9 @@ class PeriodicTask:
         self._extra_call_waits = False
 
     def start(self) -> None:
-        """Begin; the first call comes one interval later."""
-        self._task = asyncio.ensure_future(self._repeat())
+        """Begin; the first call comes one interval later. Does nothing if it has begun already."""
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._repeat())
 
     def run_soon(self) -> None:
         """Make one extra call as soon as none is in progress. Does nothing before ``start`` and after ``stop``."""
@@ -58,20 +59,35 @@ class PeriodicTask:
         call.add_done_callback(self._extra_calls.discard)
 
     async def stop(self) -> bool:
-        """End after the call in progress, if there is one. False: it was not running, so there is nothing to flush."""
+        """End after the call in progress, if there is one. False: it was not running, so there is nothing to flush.
+
+        A stop that is itself cancelled, because the time to shut down is over, ends the call in progress as well.
+        """
         if self._task is None:
             return False
-        task, self._task = self._task, None
-        async with self.lock:
-            tasks = [task, *self._extra_calls]
-            for each in tasks:
-                each.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        self._extra_call_waits = False
+        tasks = [self._task, *self._extra_calls]
+        self._task = None
+        current = asyncio.current_task()
+        if current in tasks:  # ``work`` stops the repetition; it ends when the work returns
+            tasks.remove(current)
+            self._cancel(tasks)
+            return True
+        try:
+            async with self.lock:
+                self._cancel(tasks)
+                await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            self._cancel(tasks)
         return True
 
+    def _cancel(self, tasks: Iterable[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        self._extra_call_waits = False
+
     async def _repeat(self) -> None:
-        while True:
+        own_task = asyncio.current_task()
+        while self._task is own_task:
             await self._clock.sleep(self._interval_s)
             async with self.lock:
                 await self._call()

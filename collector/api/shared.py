@@ -57,9 +57,17 @@ class SharedState:
         }
 
     def get(self, key: SharedKey[T]) -> T:
-        """The value of ``key``; the first call creates it."""
+        """The value of ``key``; the first call creates it.
+
+        Raises:
+            ValueError: another key has the same name and scope, but makes its value differently.
+        """
         values = self._values[key.scope]
-        if key.name not in values:
-            values[key.name] = key.create()
-        value: T = values[key.name]
-        return value
+        found = values.get(key.name)
+        if found is None:
+            found = values[key.name] = (key, key.create())
+        declared, value = found
+        if declared != key:
+            raise ValueError(f"two shared keys are named {key.name!r} in the scope {key.scope}; rename one of them")
+        shared: T = value
+        return shared

@@ -10,17 +10,18 @@ waits for its backend reaches the caller, after all other targets were given the
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from functools import partial
 from typing import Any, ClassVar, Final
 
 from collector.api import Connector, ConsumeError, Exporter, PermanentError, RetryableError, Stage, Transform
+from collector.delivery.log import RateLimitedLog
 from collector.model import Batch, Signal
-from collector.service.ledger import Entry
+from collector.service.ledger import BATCH_IN_PROGRESS, BatchInProgress, Entry
 
 __all__ = ["CountedOutput", "Edge", "ExporterEdge", "Fan", "NodeEdge", "Segment", "StageOutput", "Step"]
 
 _CONCURRENT_MAX: Final = 64
 """Batches inside one exporter that has no queue of its own; further ones are dropped."""
+_CANCEL_TIMEOUT_S: Final = 1.0  # for an exporter that cleans up after a cancellation
 
 
 class Step:
@@ -28,7 +29,7 @@ class Step:
 
     __slots__ = ("drop_reason", "entry", "log", "transform")
 
-    def __init__(self, component: Transform, entry: Entry, log: Any) -> None:
+    def __init__(self, component: Transform, entry: Entry, log: RateLimitedLog) -> None:
         self.transform: Callable[[Batch], Batch | None] = component.transform
         self.entry, self.log, self.drop_reason = entry, log, component.drop_reason
 
@@ -49,7 +50,9 @@ class _Edge:
     __slots__ = ("_component_consume", "_component_try_consume", "entries", "log")
     _failed_message: ClassVar[str]
 
-    def __init__(self, component: Stage | Connector | Exporter, entries: dict[Signal, Entry], log: Any) -> None:
+    def __init__(
+        self, component: Stage | Connector | Exporter, entries: dict[Signal, Entry], log: RateLimitedLog
+    ) -> None:
         self.entries, self.log = entries, log
         self._component_consume: Callable[[Batch], Awaitable[None]] = component.consume
         self._component_try_consume: Callable[[Batch], bool] | None = (
@@ -83,7 +86,9 @@ class NodeEdge(_Edge):
     __slots__ = ("component", "waits")
     _failed_message = "the component failed; the batch is dropped"
 
-    def __init__(self, component: Stage | Connector, entries: dict[Signal, Entry], log: Any, *, waits: bool) -> None:
+    def __init__(
+        self, component: Stage | Connector, entries: dict[Signal, Entry], log: RateLimitedLog, *, waits: bool
+    ) -> None:
         super().__init__(component, entries, log)
         self.component = component
         self.waits = waits
@@ -95,11 +100,21 @@ class NodeEdge(_Edge):
         entry.received += item_count
         try:
             await self._component_consume(batch)
-        except ConsumeError as error:
+        except asyncio.CancelledError:
+            if lost_count := entry.unaccounted(item_count):
+                entry.drop(lost_count, "shutdown")
+            raise
+        except ConsumeError as error:  # of an exporter behind it, which has counted the items, or its own
+            self._drop_uncounted(item_count, entry, error)
             return error
         except Exception as error:  # noqa: BLE001 - a component's fault must not end the process
             self._fail(item_count, entry, error)
         return None
+
+    def _drop_uncounted(self, item_count: int, entry: Entry, error: ConsumeError) -> None:
+        if lost_count := entry.unaccounted(item_count):
+            entry.drop(lost_count, error.reason)
+            self.log.error(self._failed_message, items=lost_count, reason=error.reason, error=str(error))
 
 
 class ExporterEdge(_Edge):
@@ -111,25 +126,28 @@ class ExporterEdge(_Edge):
     batch for which ``consume`` returned is delivered.
     """
 
-    __slots__ = ("_pending_items", "_tasks", "component", "waits")
+    __slots__ = ("_in_progress", "_tasks", "component", "waits")
     _failed_message = "the exporter failed; the batch is not exported"
 
-    def __init__(self, component: Exporter, entries: dict[Signal, Entry], log: Any) -> None:
+    def __init__(self, component: Exporter, entries: dict[Signal, Entry], log: RateLimitedLog) -> None:
         super().__init__(component, entries, log)
         self.component = component
         self.waits = component.waits_for_result
         if not component.settles_by_itself:
-            self._component_try_consume = partial(self._try_and_credit, component.try_consume)
+            self._component_try_consume = self._try_and_credit
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._pending_items = dict.fromkeys(entries, 0)
-        """Items that the exporter has not accounted for.
-
-        In tasks that have not begun, or in a ``consume`` in progress.
-        """
+        self._in_progress: set[BatchInProgress] = set()
+        """Batches in tasks that have not begun, or inside an exporter that does not settle by itself."""
 
     def held_items(self, signal: Signal) -> int:
         """Items in flight in the exporter, and those on their way into it."""
-        return self.component.in_flight_items().get(signal, 0) + self._pending_items[signal]
+        entry = self.entries[signal]
+        held_count = self.component.in_flight_items().get(signal, 0)
+        if self._in_progress:
+            remaining_count = sum(work.remaining for work in self._in_progress if work.entry is entry)
+            # Less what the exporter has counted outside the task that works on the batch.
+            held_count += min(remaining_count, max(0, entry.received + entry.created - entry.gone - held_count))
+        return held_count
 
     def has_room(self, batch: Batch) -> bool:
         """Whether the exporter would take the batch without loss."""
@@ -141,58 +159,89 @@ class ExporterEdge(_Edge):
         entry.received += item_count
         if not self.waits and len(self._tasks) >= _CONCURRENT_MAX:
             entry.drop(item_count, "queue_full")
-            self.log.error("the exporter is busy; the batch is dropped", items=item_count)
+            self.log.error(
+                "the exporter already works on as many batches as it may; further ones are dropped",
+                items=item_count,
+                batches_max=_CONCURRENT_MAX,
+            )
             return None
-        self._pending_items[batch.signal] += item_count
+        work = BatchInProgress(entry, item_count)
+        self._in_progress.add(work)
         if self.waits:
-            return await self._consume(batch, item_count, entry)
-        task = asyncio.ensure_future(self._consume(batch, item_count, entry))
+            return await self._consume(batch, work)
+        task = asyncio.ensure_future(self._consume(batch, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return None
 
-    async def _consume(self, batch: Batch, item_count: int, entry: Entry) -> ConsumeError | None:
-        settles = self.component.settles_by_itself
+    async def _consume(self, batch: Batch, work: BatchInProgress) -> ConsumeError | None:
+        entry, settles = work.entry, self.component.settles_by_itself
         if settles:
-            self._pending_items[batch.signal] -= item_count
+            self._in_progress.discard(work)
+        token = BATCH_IN_PROGRESS.set(None if settles else work)
         error: Exception | None = None
         try:
             await self._component_consume(batch)
         except asyncio.CancelledError:
+            self._in_progress.discard(work)
             if not self.waits:  # this edge's own task, ended by `cancel`
-                self._pending_items[batch.signal] -= 0 if settles else item_count
-                entry.drop(entry.unaccounted(item_count), "shutdown")
+                entry.drop(self._uncounted(work), "shutdown")
+            elif not settles:  # the sender has gone, or the service ends
+                entry.drop(self._uncounted(work), "cancelled")
             raise
         except Exception as exc:  # noqa: BLE001 - a component's fault must not end the process
             error = exc
+        finally:
+            BATCH_IN_PROGRESS.reset(token)
+        self._in_progress.discard(work)
         if not settles:
-            self._pending_items[batch.signal] -= item_count
-            self._credit(item_count, entry, error)
+            self._credit(work, error)
         elif error is not None and not (self.waits and isinstance(error, ConsumeError)):
-            self._fail(item_count, entry, error)
+            self._fail(work.item_count, entry, error)
         return error if self.waits and isinstance(error, ConsumeError) else None
 
-    def _try_and_credit(self, try_consume: Callable[[Batch], bool], batch: Batch) -> bool:
-        if not try_consume(batch):
-            return False
-        self._credit(batch.item_count, self.entries[batch.signal], None)
+    def _try_and_credit(self, batch: Batch) -> bool:
+        work = BatchInProgress(self.entries[batch.signal], batch.item_count)
+        token = BATCH_IN_PROGRESS.set(work)
+        error: Exception | None = None
+        try:
+            if not self.component.try_consume(batch):
+                return False
+        except Exception as exc:  # noqa: BLE001 - a component's fault must not end the process
+            error = exc
+        finally:
+            BATCH_IN_PROGRESS.reset(token)
+        self._credit(work, error)
         return True
 
-    def _credit(self, item_count: int, entry: Entry, error: Exception | None) -> None:
+    def _uncounted(self, work: BatchInProgress) -> int:
+        """Items of a batch that has left the exporter and that are in no column yet."""
+        return work.entry.unaccounted(work.remaining)
+
+    def _credit(self, work: BatchInProgress, error: Exception | None) -> None:
         """Account for what a plain exporter did with a batch, less what it has accounted for itself."""
+        entry, item_count = work.entry, self._uncounted(work)
         if error is None:
-            entry.delivered += entry.unaccounted(item_count)
+            entry.delivered += item_count
         elif isinstance(error, PermanentError):
-            refused_count = entry.unaccounted(item_count)
-            entry.refuse(refused_count, error.reason)
-            self.log.error("the exporter refused a batch", items=refused_count, reason=error.reason, error=str(error))
+            entry.refuse(item_count, error.reason)
+            self.log.error("the exporter refused a batch", items=item_count, reason=error.reason, error=str(error))
         else:
             self._fail(item_count, entry, error)
 
-    def cancel(self) -> None:
+    async def drain(self, deadline_s: float) -> None:
+        """Let the batches inside the exporter finish, until ``deadline_s`` on the loop's clock."""
+        if self._tasks:
+            timeout_s = max(0.0, deadline_s - asyncio.get_running_loop().time())
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+
+    async def cancel(self) -> None:
         """End the tasks that are still inside the exporter, after it was shut down."""
-        for task in list(self._tasks):
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CANCEL_TIMEOUT_S)
 
 
 Edge = NodeEdge | ExporterEdge
@@ -314,7 +363,7 @@ class StageOutput:
 
     __slots__ = ("_entry", "_fan", "_log")
 
-    def __init__(self, fan: Fan, entry: Entry, log: Any) -> None:
+    def __init__(self, fan: Fan, entry: Entry, log: RateLimitedLog) -> None:
         self._fan, self._entry, self._log = fan, entry, log
 
     async def consume(self, batch: Batch) -> None:

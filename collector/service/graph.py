@@ -23,12 +23,13 @@ from collector.api import (
     Stage,
     Transform,
 )
+from collector.delivery.log import RateLimitedLog
 from collector.model import Signal
 from collector.service.admission import ServiceAdmission
 from collector.service.door import Door
 from collector.service.edges import CountedOutput, Edge, ExporterEdge, Fan, NodeEdge, Segment, StageOutput, Step
 from collector.service.ledger import Entry
-from collector.service.telemetry import ServiceTelemetry
+from collector.service.telemetry import ComponentTelemetry, ServiceTelemetry
 from config.model import Config, ConfiguredComponent, Pipeline
 
 __all__ = ["Environment", "Graph", "HeldItems", "Node", "NodeKey", "StartError", "build"]
@@ -183,18 +184,18 @@ class _Builder:
         for processor_id in reversed(pipeline.processors):
             configured = self._config.processors[processor_id]
             telemetry = self._environment.telemetry.component(ComponentKind.PROCESSOR, processor_id, pipeline.id)
-            entry = telemetry.entry(pipeline.signal)
-            output = StageOutput(Fan([Segment(pipeline.id, steps[::-1], targets)]), entry, telemetry.log)
+            entry, log = telemetry.entry(pipeline.signal), self._rate_limited(telemetry)
+            output = StageOutput(Fan([Segment(pipeline.id, steps[::-1], targets)]), entry, log)
             node = self._node(configured, frozenset({pipeline.signal}), {pipeline.signal: output}, pipeline=pipeline.id)
             self._processors.append(node)
             match node.component:
                 case Transform() as transform:
-                    steps.append(Step(transform, entry, telemetry.log))
+                    steps.append(Step(transform, entry, log))
                 case Stage() as stage:
                     self._held.append(HeldItems(node.key, entry, stage.held_items))
                     self._holders.append(stage)
                     waits = any(edge.waits for edge in self._behind[pipeline.id])
-                    targets, steps = [NodeEdge(stage, {pipeline.signal: entry}, telemetry.log, waits=waits)], []
+                    targets, steps = [NodeEdge(stage, {pipeline.signal: entry}, log, waits=waits)], []
                 case other:
                     raise StartError(
                         f"{node.path}: its factory returned a {type(other).__name__}, expected a Transform or a Stage"
@@ -215,7 +216,7 @@ class _Builder:
         if not isinstance(exporter, Exporter):
             raise StartError(f"{node.path}: its factory returned a {type(exporter).__name__}, expected an Exporter")
         entries = {signal: telemetry.entry(signal) for signal in sorted(signals)}
-        edge = self._exporter_edges[exporter_id] = ExporterEdge(exporter, entries, telemetry.log)
+        edge = self._exporter_edges[exporter_id] = ExporterEdge(exporter, entries, self._rate_limited(telemetry))
         for signal, entry in entries.items():
             self._held.append(HeldItems(node.key, entry, partial(edge.held_items, signal), is_in_flight=True))
         self._exporters.append(node)
@@ -242,12 +243,15 @@ class _Builder:
         if not isinstance(connector, Connector):
             raise StartError(f"{node.path}: its factory returned a {type(connector).__name__}, expected a Connector")
         entries = {signal: telemetry.entry(signal) for signal in sorted(into)}
-        if entries:
-            self._held.append(HeldItems(node.key, next(iter(entries.values())), connector.held_items))
+        for signal, entry in entries.items():
+            self._held.append(HeldItems(node.key, entry, partial(_held_by, connector, signal)))
         waits = any(edge.waits for name in fed for edge in self._behind[name])
         self._processors.append(node)
-        self._connector_edges[connector_id] = NodeEdge(connector, entries, telemetry.log, waits=waits)
+        self._connector_edges[connector_id] = NodeEdge(connector, entries, self._rate_limited(telemetry), waits=waits)
         return self._connector_edges[connector_id]
+
+    def _rate_limited(self, telemetry: ComponentTelemetry) -> RateLimitedLog:
+        return RateLimitedLog(telemetry.log, self._environment.clock)
 
     def _fed_by(self, connector_id: ComponentId, signal: Signal) -> Iterable[tuple[str, Pipeline]]:
         """The pipelines that list the connector as a receiver and can get results of what enters as ``signal``."""
@@ -320,3 +324,7 @@ class _Builder:
         except Exception as error:
             raise StartError(f"{configured.kind.value}::{configured.id}: {error}") from error
         return Node(configured.kind, configured.id, component, pipeline)
+
+
+def _held_by(connector: Connector, signal: Signal) -> int:
+    return connector.held_items().get(signal, 0)

@@ -56,6 +56,7 @@ def pass_states(graph: Graph, states: States, log: Any) -> None:
         handed_over = states.pop(node.key, None)
         if handed_over is None:
             continue
+        held_before = [(held, held.count()) for held in handed_over.held]
         is_taken = False
         try:
             is_taken = node.component.take_over(handed_over.state)
@@ -63,6 +64,11 @@ def pass_states(graph: Graph, states: States, log: Any) -> None:
             log.exception(
                 "a component failed to take over its predecessor's state", component=node.path, error=str(error)
             )
+            # It may have failed after it took some of the items, which are now its own.
+            adopted = {held.entry: held.count() for held in graph.held if held.node == node.key}
+            for held, count in held_before:
+                _drop(held, count - adopted.get(held.entry, 0))
+            continue
         if not is_taken:
             drop_held(handed_over.held)
 
@@ -70,8 +76,12 @@ def pass_states(graph: Graph, states: States, log: Any) -> None:
 def drop_held(held_items: Iterable[HeldItems]) -> None:
     """Count as dropped what is still held and no longer has a way out."""
     for held in held_items:
-        if held.entry.held is not held.count:
-            continue  # a successor counts it by now
-        if lost_count := held.count():
-            held.entry.drop(lost_count, "shutdown")
-        held.entry.held = None
+        _drop(held, held.count())
+
+
+def _drop(held: HeldItems, item_count: int) -> None:
+    if held.entry.held is not held.count:
+        return  # a successor counts it by now
+    if item_count > 0:
+        held.entry.drop(item_count, "shutdown")
+    held.entry.held = None

@@ -6,13 +6,32 @@ folded, held; exporters received, delivered, dropped, refused and held (in fligh
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from collector.api import ComponentId, ComponentKind
 from collector.model import Signal
 
-__all__ = ["Entry", "Ledger", "LedgerRow"]
+__all__ = ["BATCH_IN_PROGRESS", "BatchInProgress", "Entry", "Ledger", "LedgerRow"]
+
+
+class BatchInProgress:
+    """One batch inside an exporter that does not settle by itself, and how much of it the exporter has counted."""
+
+    __slots__ = ("counted", "entry", "item_count")
+
+    def __init__(self, entry: "Entry", item_count: int) -> None:
+        self.entry, self.item_count, self.counted = entry, item_count, 0
+
+    @property
+    def remaining(self) -> int:
+        """Items that the exporter has not counted itself."""
+        return max(0, self.item_count - self.counted)
+
+
+BATCH_IN_PROGRESS: Final[ContextVar[BatchInProgress | None]] = ContextVar("batch_in_progress", default=None)
+"""The batch that the present task works on: what the exporter counts meanwhile belongs to that batch."""
 
 
 class Entry:
@@ -75,9 +94,13 @@ class Entry:
     def unaccounted(self, item_count: int) -> int:
         """How many of ``item_count`` items received here are in no column yet, as far as the books tell."""
         held_count = self.held() if self.held is not None else 0
-        gone_count = self.out + self.delivered + self.folded + self.rejected + held_count
-        gone_count += sum(self.dropped.values()) + sum(self.refused.values())
-        return min(item_count, max(0, self.received + self.created - gone_count))
+        return min(item_count, max(0, self.received + self.created - self.gone - held_count))
+
+    @property
+    def gone(self) -> int:
+        """Items that have left, in whatever way."""
+        counts = self.out + self.delivered + self.folded + self.rejected
+        return counts + sum(self.dropped.values()) + sum(self.refused.values())
 
     def row(self) -> "LedgerRow":
         """The present counts."""

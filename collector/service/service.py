@@ -125,7 +125,7 @@ class Service:
         gc.freeze()  # modules and configuration live as long as the process; full collections need not visit them
         self._is_ready = True
         self._log.info(
-            "everything is ready",
+            "the service is ready",
             version=self.version,
             pipelines=list(self.config.service.pipelines),
             admin_port=self.admin_port,
@@ -206,29 +206,38 @@ class Service:
                     "the new configuration cannot be started; the previous one keeps running", error=str(error)
                 )
                 return False
-            old, self._is_ready = self._graph, False
-            states = collect_states(old, planned, self._log)
-            self.instance_id = _configured_instance_id(config) or self.instance_id
-            environment = replace(self._environment, instance_id=self.instance_id)
-            await self._end(old, self._deadline_s(), states)
-            self.admission.reset_limits()
-            for candidate, used in ((config, environment), (old.config, self._environment)):
-                try:
-                    await self._replace(candidate, states, old, used)
-                except Exception as error:  # noqa: BLE001 - whatever a component raises, the process continues
-                    self._log.error("a configuration cannot be started", error=str(error), is_new=candidate is config)
-                    continue
-                self._is_ready = True
-                if candidate is config:
-                    await self._apply_telemetry(config, old.config, admin)
-                    self._log.info("the new configuration is running")
-                else:
+            try:
+                return await self._replace_running(config, planned, admin)
+            finally:
+                if admin is not self._admin:
                     await _stop(admin)
-                    self._log.warning("rolled back to the previous configuration")
-                return candidate is config
-            await _stop(admin)
-            self._log.error("neither the new nor the previous configuration can be started; send another one")
-            return False
+
+    async def _replace_running(self, config: Config, planned: Graph, admin: AdminServer | None) -> bool:
+        """End the running graph and start ``config``, or the previous configuration if that fails."""
+        old, self._is_ready = self._graph, False
+        states = collect_states(old, planned, self._log)
+        previous_id = self.instance_id
+        await self._end(old, self._deadline_s(), states)
+        self.admission.reset_limits()
+        for candidate in (config, old.config):
+            is_new = candidate is config
+            self.instance_id = (_configured_instance_id(config) if is_new else "") or previous_id
+            environment = replace(self._environment, instance_id=self.instance_id)
+            try:
+                await self._replace(candidate, states, old, environment)
+            except Exception as error:  # noqa: BLE001 - whatever a component raises, the process continues
+                which = "new" if is_new else "previous"
+                self._log.error(f"the {which} configuration cannot be started", error=str(error))
+                continue
+            self._is_ready = True
+            if is_new:
+                await self._apply_telemetry(config, old.config, admin)
+                self._log.info("the new configuration is running")
+            else:
+                self._log.warning("rolled back to the previous configuration")
+            return is_new
+        self._log.error("neither the new nor the previous configuration can be started; send another one")
+        return False
 
     async def _replace(self, config: Config, states: States, fallback: Graph, environment: Environment) -> None:
         """Run ``config``, continuing from ``states``.
@@ -309,12 +318,11 @@ class Service:
             await self._stop_all(graph.receivers, deadline_s)
             for node in reversed(graph.processors):
                 await self._stop_all([node], deadline_s)
+            await asyncio.gather(*(edge.drain(deadline_s) for edge in graph.edges))
             await self._stop_all(graph.exporters, deadline_s)
             await self._stop_all(graph.extensions, deadline_s)
         finally:
-            for edge in graph.edges:
-                edge.cancel()
-            await asyncio.sleep(0)
+            await asyncio.gather(*(edge.cancel() for edge in graph.edges))
             for detach in self._detach:
                 detach()
             self._detach = []
@@ -363,17 +371,29 @@ class Service:
     async def _replacing_admin(self, config: Config) -> AdminServer | None:
         """The admin server for ``config`` if it listens elsewhere than the present one; it serves beside that for now.
 
+        None if the port stays the same: two servers cannot share it, so they change places in ``_apply_telemetry``.
+
         Raises:
             StartError: the new address cannot be used.
         """
-        if config.service.telemetry.metrics.endpoint() == self.config.service.telemetry.metrics.endpoint():
+        new, old = config.service.telemetry.metrics.endpoint(), self.config.service.telemetry.metrics.endpoint()
+        if new == old or _is_same_port(new, old):
             return None
         return await self._start_admin(config)
 
     async def _apply_telemetry(self, config: Config, previous: Config, admin: AdminServer | None) -> None:
         """Apply what a reload has changed in ``service::telemetry``."""
         new, old = config.service.telemetry, previous.service.telemetry
-        if new.metrics.endpoint() != old.metrics.endpoint():
+        if _is_same_port(new.metrics.endpoint(), old.metrics.endpoint()):
+            await self._stop_admin()
+            for candidate in (config, previous):
+                try:
+                    self._admin = await self._start_admin(candidate)
+                except StartError as error:
+                    self._log.error("service::telemetry::metrics cannot be applied", error=str(error))
+                else:
+                    break
+        elif new.metrics.endpoint() != old.metrics.endpoint():
             replaced, self._admin = self._admin, admin
             await _stop(replaced)
         if new.logs != old.logs and self._configure_logs is not None:
@@ -448,6 +468,11 @@ def _version() -> str:
 async def _stop(admin: AdminServer | None) -> None:
     if admin is not None:
         await admin.stop()
+
+
+def _is_same_port(a: tuple[str, int] | None, b: tuple[str, int] | None) -> bool:
+    """Whether the two are different addresses with one port."""
+    return a is not None and b is not None and a[0] != b[0] and a[1] == b[1] != 0
 
 
 def _service_name(config: Config) -> str:

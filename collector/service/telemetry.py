@@ -20,7 +20,7 @@ from prometheus_client.utils import floatToGoString
 
 from collector.api import Clock, ComponentId, ComponentKind
 from collector.model import Signal
-from collector.service.ledger import Entry, Ledger
+from collector.service.ledger import BATCH_IN_PROGRESS, Entry, Ledger
 
 __all__ = ["ComponentTelemetry", "ServiceTelemetry"]
 
@@ -110,7 +110,7 @@ def _key(names: tuple[str, ...], labels: Mapping[str, str]) -> tuple[str, ...]:
     try:
         key = tuple(str(labels[name]) for name in names)
     except KeyError as error:
-        raise ValueError(f"the label {error} is missing") from None
+        raise ValueError(f"the label {error} is missing: expected {names}, got {tuple(labels)}") from None
     if len(labels) != len(names):
         raise ValueError(f"expected the labels {names}, got {tuple(labels)}")
     return key
@@ -319,7 +319,9 @@ class ComponentTelemetry:
 
     def dropped(self, signal: Signal, item_count: int, reason: str) -> None:
         """See :class:`collector.api.Telemetry`."""
-        self.entry(signal).drop(item_count, reason)
+        entry = self.entry(signal)
+        entry.drop(item_count, reason)
+        _attribute(entry, item_count)
 
     def folded(self, signal: Signal, item_count: int) -> None:
         """See :class:`collector.api.Telemetry`."""
@@ -335,11 +337,22 @@ class ComponentTelemetry:
 
     def delivered(self, signal: Signal, item_count: int) -> None:
         """See :class:`collector.api.Telemetry`."""
-        self.entry(signal).delivered += item_count
+        entry = self.entry(signal)
+        entry.delivered += item_count
+        _attribute(entry, item_count)
 
     def refused(self, signal: Signal, item_count: int, reason: str) -> None:
         """See :class:`collector.api.Telemetry`."""
-        self.entry(signal).refuse(item_count, reason)
+        entry = self.entry(signal)
+        entry.refuse(item_count, reason)
+        _attribute(entry, item_count)
+
+
+def _attribute(entry: Entry, item_count: int) -> None:
+    """What an exporter counts while it works on a batch belongs to that batch."""
+    batch = BATCH_IN_PROGRESS.get()
+    if batch is not None and batch.entry is entry:
+        batch.counted += item_count
 
 
 def _metric(name: str, kind: str, description: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> Metric:

@@ -294,7 +294,8 @@ async def _check_running(
         elif isinstance(component, Exporter):
             _close_exporter(name, rig.telemetry, component, signal, taken)
         elif isinstance(component, Stage | Connector):
-            held = component.held_items()
+            held_items = component.held_items()
+            held = held_items if isinstance(held_items, int) else held_items.get(signal, 0)
             assert held == 0, f"{name}: holds {held} items after its shutdown"
             _close(name, rig.telemetry, signal, taken, rig.emitted(signal))
     _check_metrics(name, rig.telemetry)

@@ -5,6 +5,7 @@ connector/servicegraphconnector v0.156.
 """
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,7 +73,7 @@ class ServiceGraphConnector(Connector):
         telemetry.gauge(
             "tailrace_service_graph_waiting_spans",
             "Spans waiting for the other side of their request",
-            read=lambda: float(self.held_items()),
+            read=lambda: float(len(self.state.store)),
         )
         telemetry.gauge("tailrace_service_graph_series", "Series in memory", read=lambda: float(len(self.state.series)))
 
@@ -123,9 +124,9 @@ class ServiceGraphConnector(Connector):
                 await self._flush()
             self._is_stopped = True
 
-    def held_items(self) -> int:
+    def held_items(self) -> Mapping[Signal, int]:
         """How many spans wait for their pair."""
-        return len(self.state.store)
+        return {Signal.TRACES: len(self.state.store)}
 
     async def consume(self, batch: Batch) -> None:
         """Count the requests that are complete; spans without a pair wait for it."""

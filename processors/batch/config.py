@@ -30,7 +30,7 @@ class BatchConfig(ComponentConfig):
     def _consistent(self) -> Self:
         if 0 < self.send_batch_max_size < self.send_batch_size:
             raise ValueError(
-                f"'send_batch_max_size' ({self.send_batch_max_size}) must be greater or equal to"
+                f"'send_batch_max_size' ({self.send_batch_max_size}) must be greater than or equal to"
                 f" 'send_batch_size' ({self.send_batch_size})"
             )
         seen: set[str] = set()

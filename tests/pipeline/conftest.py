@@ -101,6 +101,9 @@ class Holder(Stage):
     def take_over(self, state) -> bool:
         if self.order == "hand_over, take_over_raise":
             raise RuntimeError("a bug")
+        if self.order == "hand_over, adopt_and_raise":
+            self.held = state.held
+            raise RuntimeError("a bug")
         if self.order == "hand_over, refuse":
             return False
         self.held, state.held = state.held, []
@@ -109,6 +112,10 @@ class Holder(Stage):
     async def consume(self, batch: Batch) -> None:
         if self.order == "raise":
             raise RuntimeError("a bug")
+        if self.order == "refuse":
+            raise RetryableError("the lookup failed", reason="unavailable")
+        if self.order == "hang":
+            await asyncio.Event().wait()
         self.held.append(batch)
 
     def held_items(self) -> int:
@@ -210,12 +217,20 @@ class PlainTarget(Exporter):
         self.release = asyncio.Event()
         self.entered = 0
 
+    def try_consume(self, batch: Batch) -> bool:
+        if self.order == "try, refuse":
+            self.telemetry.dropped(batch.signal, 3, "too_large")
+            raise PermanentError("bad", reason="http_400")
+        return False
+
     async def consume(self, batch: Batch) -> None:
         self.entered += 1
-        if self.order == "hang":
-            await self.release.wait()
-        if self.order == "drop_some":
+        if "drop_some" in self.order:
             self.telemetry.dropped(batch.signal, 3, "too_large")
+        if "hang" in self.order:
+            await self.release.wait()
+        if self.order == "drop_some, hang, raise" and self.entered > 1:
+            raise RuntimeError("a bug")
         if self.order in {"refuse", "wait, refuse"}:
             raise PermanentError("bad", reason="http_400")
         if self.order == "retry":
@@ -225,11 +240,20 @@ class PlainTarget(Exporter):
 
 
 class Passer(Connector):
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, order: str) -> None:
+        self.settings, self.order = settings, order
+        self.held = dict.fromkeys(Signal, 0)
 
     async def consume(self, batch: Batch) -> None:
+        if self.order == "refuse":
+            raise PermanentError("cannot convert", reason="unsupported")
+        if self.order == "hold":
+            self.held[batch.signal] += batch.item_count
+            return
         await self.settings.outputs[batch.signal].consume(batch)
+
+    def held_items(self) -> Mapping[Signal, int]:
+        return self.held
 
 
 class Helper(Extension):
@@ -255,7 +279,7 @@ class World:
             (ComponentKind.PROCESSOR, "holder"): Holder,
             (ComponentKind.EXPORTER, "target"): Target,
             (ComponentKind.EXPORTER, "plain"): PlainTarget,
-            (ComponentKind.CONNECTOR, "passer"): lambda settings, order: Passer(settings),
+            (ComponentKind.CONNECTOR, "passer"): Passer,
             (ComponentKind.EXTENSION, "helper"): lambda settings, order: Helper(),
         }
         return Registry.of([self._factory(kind, name, make) for (kind, name), make in makers.items()])

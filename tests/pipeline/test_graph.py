@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import structlog
 
 from collector.api import PermanentError, RetryableError
 from collector.model import EMPTY_CONTEXT, MalformedBatch, Signal
@@ -268,6 +269,29 @@ async def test_a_result_comes_back_through_a_connector(world):
         assert world.target("target/a").item_count == 6
 
 
+HELD = """
+receivers: {source: {}}
+processors: {holder: {do: "%s"}}
+exporters: {target: {}}
+service: {pipelines: {traces: {receivers: [source], processors: [holder], exporters: [target]}}}
+"""
+TWO_STAGES = """
+receivers: {source: {}}
+processors: {holder: {}, holder/2: {do: hang}}
+exporters: {target: {}}
+service: {pipelines: {traces: {receivers: [source], processors: [holder, holder/2], exporters: [target]}}}
+"""
+JOINED = """
+receivers: {source: {}}
+connectors: {passer: {do: "%s"}}
+exporters: {target: {}}
+service:
+  pipelines:
+    traces: {receivers: [source], exporters: [passer]}
+    metrics: {receivers: [source], exporters: [passer]}
+    traces/2: {receivers: [passer], exporters: [target]}
+    metrics/2: {receivers: [passer], exporters: [target]}
+"""
 PLAIN_EXPORTER = """
 receivers: {source: {}}
 exporters: {plain: {do: "%s"}}
@@ -311,3 +335,103 @@ async def test_what_a_plain_exporter_is_working_on_is_in_flight(world):
         assert (row(service, "exporters/plain").held, row(service, "exporters/plain").delivered) == (9, 0)
         assert service.ledger.imbalances() == []
     assert row(service, "exporters/plain").dropped == {"shutdown": 9}
+
+
+async def test_a_plain_exporter_finishes_what_it_is_working_on_before_it_is_shut_down(world):
+    """Batches that are inside ``consume`` when the service stops or reloads are delivered within the time-out."""
+    async with world.running(PLAIN_EXPORTER % "hang", shutdown_timeout_s=10) as service:
+        await world.source().consume(traces(spans=4))
+        first = world.made["exporters/plain"]
+        await eventually(lambda: first.entered == 1)
+        asyncio.get_running_loop().call_later(0.05, first.release.set)
+        assert await service.reload(world.config(PLAIN_EXPORTER % "hang"))
+        assert row(service, "exporters/plain").delivered == 4
+        await world.source().consume(traces(spans=5))
+        second = world.made["exporters/plain"]
+        assert second is not first
+        asyncio.get_running_loop().call_later(0.05, second.release.set)
+    assert row(service, "exporters/plain").delivered == 9
+
+
+async def test_what_a_plain_exporter_counts_belongs_to_the_batch_it_is_working_on(world):
+    """Two batches at a time: each lost 3 items, one is delivered otherwise, the other fails."""
+    async with world.running(PLAIN_EXPORTER % "drop_some, hang, raise") as service:
+        await world.source().consume(traces(spans=10))
+        plain = world.made["exporters/plain"]
+        await eventually(lambda: plain.entered == 1)
+        assert service.ledger.imbalances() == []
+        first_release, plain.release = plain.release, asyncio.Event()
+        assert not first_release.is_set()
+        await world.source().consume(traces(spans=10))
+        await eventually(lambda: plain.entered == 2)
+        assert row(service, "exporters/plain").held == 14
+        assert service.ledger.imbalances() == []
+        plain.release.set()
+        await eventually(lambda: row(service, "exporters/plain").dropped == {"too_large": 6, "error": 7})
+        assert row(service, "exporters/plain").held == 7
+        plain.entered = 1
+        first_release.set()
+        await eventually(lambda: row(service, "exporters/plain").delivered == 7)
+
+
+async def test_a_refusal_in_a_plain_call_counts_as_refused(world):
+    """As in ``consume``, less what the exporter counted itself."""
+    async with world.running(PLAIN_EXPORTER % "try, refuse") as service:
+        await world.source().consume(traces(spans=10))
+        found = row(service, "exporters/plain")
+        assert (found.dropped, found.refused, found.delivered) == ({"too_large": 3}, {"http_400": 7}, 0)
+
+
+async def test_a_sender_that_goes_away_ends_what_a_waiting_plain_exporter_does(world):
+    """The items are counted with a reason and are in flight no longer."""
+    async with world.running(PLAIN_EXPORTER % "wait, hang") as service:
+        sending = asyncio.ensure_future(world.source().consume(traces(spans=10)))
+        await eventually(lambda: world.made["exporters/plain"].entered == 1)
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        found = row(service, "exporters/plain")
+        assert (found.held, found.dropped) == (0, {"cancelled": 10})
+        assert service.ledger.imbalances() == []
+
+
+async def test_a_stage_that_refuses_loses_that_batch_only(world):
+    """Its error is its own, not that of an exporter behind it, so its items are counted here."""
+    async with world.running(HELD % "refuse") as service:
+        with pytest.raises(RetryableError, match="the lookup failed"):
+            await world.source().consume(traces(spans=10))
+        assert row(service, "processors/holder@traces").dropped == {"unavailable": 10}
+
+
+async def test_a_stage_that_hangs_at_the_end_loses_its_batch_with_a_reason(world):
+    """What the stage before it flushes into it is cancelled when the time is over."""
+    async with world.running(TWO_STAGES, shutdown_timeout_s=0.1) as service:
+        await world.source().consume(traces(spans=10))
+    assert row(service, "processors/holder/2@traces").dropped == {"shutdown": 10}
+
+
+async def test_a_connector_that_refuses_loses_that_batch_only(world):
+    """The caller learns of it."""
+    async with world.running(JOINED % "refuse") as service:
+        with pytest.raises(PermanentError, match="cannot convert"):
+            await world.source().consume(traces(spans=10))
+        assert row(service, "connectors/passer").dropped == {"unsupported": 10}
+
+
+async def test_what_a_connector_holds_is_counted_by_signal(world):
+    """Each signal's row balances by itself."""
+    async with world.running(JOINED % "hold") as service:
+        await world.source().consume(traces(spans=10))
+        await world.source(signal=Signal.METRICS).consume(metrics(points=7))
+        held = {each.signal: each.held for each in service.ledger.snapshot() if each.node == "connectors/passer"}
+        assert held == {Signal.TRACES: 10, Signal.METRICS: 7}
+        assert service.ledger.imbalances() == []
+
+
+async def test_an_exporter_that_is_busy_does_not_flood_the_log(world):
+    """Each lost batch is counted, and a line names the first of them."""
+    with structlog.testing.capture_logs() as lines:
+        async with world.running(FAN_OUT % "hang", shutdown_timeout_s=0.1) as service:
+            for seed in range(200):
+                await world.source().consume(traces(spans=1, seed=seed))
+            assert row(service, "exporters/target/sick").dropped == {"queue_full": 136}
+    assert len([line for line in lines if "already works on as many batches" in line["event"]]) == 1

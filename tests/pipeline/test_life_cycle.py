@@ -421,3 +421,52 @@ async def test_a_reload_requested_during_the_start_comes_after_it(world):
     await starting
     await eventually(lambda: world.target() is not target and service.ready())
     await service.shutdown()
+
+
+async def test_a_successor_that_fails_after_it_took_the_items_keeps_them(world):
+    """They are delivered once, and not counted as dropped as well."""
+    async with world.running(holding("hand_over, adopt_and_raise")) as service:
+        await world.source().consume(traces(spans=4))
+        assert await service.reload(world.config(holding("hand_over, adopt_and_raise")))
+        assert service.ledger.imbalances() == []
+    assert dropped(service, "processors/holder@traces") == {}
+    assert world.target().item_count == 4
+
+
+async def test_a_rollback_keeps_the_instance_id(world):
+    """Not that of the configuration which could not be started, nor that of the first one."""
+
+    def identified(instance_id, source='""'):
+        text = CHAIN % (source, '""', '""')
+        return world.config(text, metrics=f"level: none}}, resource: {{service.instance.id: {instance_id}")
+
+    async with world.running(FINE) as service:
+        assert await service.reload(identified("a"))
+        assert not await service.reload(identified("b", source="fail_start"))
+        assert world.made["receivers/source"].settings.instance_id == service.instance_id == "a"
+        assert await service.reload(world.config(FINE))
+        assert world.made["receivers/source"].settings.instance_id == "a"
+
+
+async def test_a_reload_can_change_the_host_of_the_metrics_address_alone(world):
+    """The port cannot be bound twice, so the servers change places."""
+    port = free_port()
+    async with world.running(FINE, metrics=f'address: "127.0.0.1:{port}"') as service:
+        assert await service.reload(world.config(FINE, metrics=f'address: "0.0.0.0:{port}"'))
+        assert service.admin_port == port
+        assert "otelcol_" in await get_text(f"http://127.0.0.1:{port}/metrics")
+
+
+async def test_an_ended_reload_leaves_no_second_page_behind(world):
+    """A shutdown during a reload ends the admin server that the reload had begun."""
+    new_port = free_port()
+    async with world.running(
+        CHAIN % ('""', "hang_shutdown", '""'), metrics=f'address: "127.0.0.1:{free_port()}"'
+    ) as service:
+        changed = world.config(FINE, metrics=f'address: "127.0.0.1:{new_port}"')
+        reloading = asyncio.ensure_future(service.reload(changed))
+        await eventually(lambda: "shutdown processors/holder@traces" in world.log)
+        reloading.cancel()
+        await asyncio.gather(reloading, return_exceptions=True)
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await get_text(f"http://127.0.0.1:{new_port}/metrics")

@@ -195,3 +195,11 @@ def test_foreign_owners_of_our_names_are_found(monkeypatch, tmp_path):
     assert any("distribution 'a' also installs a package named 'config'" in problem for problem in found)
     assert not any("'tailrace'" in problem for problem in found)
     assert any("distribution 'b'" in problem for problem in check_top_level_names(["exporters"], lambda: others))
+
+
+def test_a_component_named_like_an_alias_of_another_is_refused():
+    """Otherwise installing a plug-in would silently change what a configuration means."""
+    registry = Registry.of([factory("otlp_http", aliases=("otlphttp",)), factory("otlphttp")])
+    assert registry.find(ComponentKind.EXPORTER, "otlp_http").component_type == "otlp_http"
+    with pytest.raises(ImportError, match="it is also an alias of otlp_http"):
+        registry.find(ComponentKind.EXPORTER, "otlphttp")

@@ -113,3 +113,55 @@ async def test_run_soon_makes_one_extra_call():
     task.run_soon()
     await clock.advance(10)
     assert calls == [2]
+
+
+async def test_a_second_start_does_nothing():
+    """There is never a repetition that nobody can stop."""
+    clock, calls = FakeClock(), []
+
+    async def work():
+        calls.append(clock.monotonic_s())
+
+    task = PeriodicTask(work, 1.0, clock)
+    task.start()
+    task.start()
+    await clock.advance(1)
+    assert calls == [1]
+    await task.stop()
+    await clock.advance(5)
+    assert calls == [1]
+
+
+async def test_a_stop_that_is_cut_short_ends_the_call_in_progress():
+    """When the time to shut down is over, nothing goes on in the background."""
+    clock, gate, calls = FakeClock(), asyncio.Event(), []
+
+    async def work():
+        calls.append("begun")
+        await gate.wait()
+        calls.append("ended")
+
+    task = PeriodicTask(work, 1.0, clock)
+    task.start()
+    await clock.advance(1)
+    stopping = asyncio.ensure_future(task.stop())
+    await asyncio.sleep(0)
+    stopping.cancel()
+    await asyncio.gather(stopping, return_exceptions=True)
+    gate.set()
+    await clock.advance(10)
+    assert calls == ["begun"]
+
+
+async def test_the_work_can_stop_its_own_repetition():
+    """It does not wait for itself, and no call follows."""
+    clock, calls = FakeClock(), []
+
+    async def work():
+        calls.append(await task.stop())
+
+    task = PeriodicTask(work, 1.0, clock)
+    task.start()
+    await clock.advance(5)
+    assert calls == [True]
+    assert not await task.stop()

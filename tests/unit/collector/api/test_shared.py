@@ -1,5 +1,7 @@
 """State that components share, found by typed keys."""
 
+import pytest
+
 from collector.api import Scope, SharedKey, SharedState
 
 NAMES = SharedKey("names", list[str])
@@ -22,3 +24,11 @@ def test_components_share_what_their_service_passes_to_them():
     first.get(EVERYBODY).append("b")
     assert (second.get(NAMES), other.get(NAMES)) == (["a"], [])
     assert second.get(EVERYBODY) == other.get(EVERYBODY) == ["b"]
+
+
+def test_two_keys_of_one_name_are_refused():
+    """A value of one type is never handed out as another."""
+    shared = SharedState()
+    shared.get(NAMES)
+    with pytest.raises(ValueError, match="two shared keys are named 'names'"):
+        shared.get(SharedKey("names", dict[str, int]))

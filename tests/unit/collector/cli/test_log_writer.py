@@ -80,3 +80,60 @@ def test_a_closed_pipe_is_no_error():
         writer.write("a\n")
         until(lambda: writer.lost_line_count == 1)
         writer.close()
+
+
+def test_an_output_that_blocks_does_not_hold_up_the_others():
+    """A terminal that does not read costs its own lines; a file has all of them."""
+    read_end, write_end = os.pipe()
+    sound = io.StringIO()
+    with os.fdopen(write_end, "w") as stream, os.fdopen(read_end, "rb") as reader:
+        writer = LogWriter([stream, sound])
+        writer.write("x" * 200_000 + "\n")  # more than a pipe holds
+        writer.write("a\n")
+        until(lambda: sound.getvalue().endswith("a\n"))
+        received = threading.Thread(target=lambda: writer.close() or stream.close())
+        received.start()
+        assert reader.read().endswith(b"a\n")
+        received.join(5)
+
+
+def test_a_non_blocking_output_is_waited_for():
+    """A pipe that another process made non-blocking gets whole lines once it is read."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    with os.fdopen(write_end, "w") as stream, os.fdopen(read_end, "rb") as reader:
+        writer = LogWriter([stream])
+        lines = [f"{number}" * 30_000 for number in range(5)]
+        for line in lines:
+            writer.write(line + "\n")
+        received = threading.Thread(target=lambda: writer.close() or stream.close())
+        received.start()
+        assert reader.read().decode().split() == lines
+        received.join(5)
+        assert writer.lost_line_count == 0
+
+
+def test_a_line_after_one_that_was_torn_starts_anew(monkeypatch, tmp_path):
+    """A full disk can cut a line; the next line is not glued to its rest."""
+    monkeypatch.setattr(_log_writer, "_RETRY_S", 0.0)
+    answers = [5, OSError(28, "No space left on device")]
+    write = os.write
+
+    def fail_within_a_line(descriptor, data):
+        if not answers:
+            return write(descriptor, data)
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return write(descriptor, data[:answer])
+
+    path = tmp_path / "log"
+    with path.open("w") as stream:
+        monkeypatch.setattr(_log_writer.os, "write", fail_within_a_line)
+        writer = LogWriter([stream])
+        writer.write("a long line\n")
+        until(lambda: writer.lost_line_count == 1)
+        writer.write("b\n")
+        writer.close()
+        monkeypatch.undo()
+    assert path.read_text() == "a lon\n1 log lines could not be written\nb\n"
