@@ -24,7 +24,17 @@ __all__ = ["Component", "Connector", "Exporter", "Extension", "Receiver", "Stage
 
 
 class Component:
-    """Anything with a life cycle."""
+    """Anything with a life cycle.
+
+    Example::
+
+        class Scraper(Receiver):
+            async def start(self, host: Host) -> None:
+                self._scraping.start()
+
+            async def shutdown(self) -> None:
+                await self._scraping.stop()
+    """
 
     async def start(self, host: Host) -> None:
         """Begin work.
@@ -55,7 +65,17 @@ class Component:
 
 
 class Extension(Component):
-    """Serves other components or operators, outside the pipelines."""
+    """Serves other components or operators, outside the pipelines.
+
+    Example::
+
+        class Tenants(Extension):
+            def tenant_of(self, api_key: str) -> str | None:
+                return self._tenants.get(api_key)
+
+        # in the ``start(host)`` of a component that uses it
+        self._tenants = host.extension("tenants")
+    """
 
 
 class Receiver(Component):
@@ -139,7 +159,7 @@ class Exporter(Component, ABC):
     :class:`PermanentError` counts as refused, and one for which it raises anything else as dropped. It is called in a
     task of its own, so that it delays nobody, for several batches at a time.
 
-    For each exporter: received = delivered + refused by the backend + dropped (with a reason) + in flight.
+    For every exporter: received = delivered + dropped + refused + in flight.
 
     Example::
 

@@ -10,7 +10,14 @@ __all__ = ["ConsumeError", "PermanentError", "RetryableError", "TooLargeError"]
 
 
 class ConsumeError(Exception):
-    """A batch was not taken. ``reason`` is a constant word for the ledger, such as ``queue_full`` or ``http_400``."""
+    """A batch was not taken. ``reason`` is a constant word for the ledger, such as ``queue_full`` or ``http_400``.
+
+    >>> try:
+    ...     raise RetryableError("the queue of otlp_grpc is full", reason="queue_full")
+    ... except ConsumeError as error:
+    ...     print(error.reason, "-", error)
+    queue_full - the queue of otlp_grpc is full
+    """
 
     def __init__(self, message: str, *, reason: str = "error") -> None:
         super().__init__(message)
@@ -18,17 +25,33 @@ class ConsumeError(Exception):
 
 
 class PermanentError(ConsumeError):
-    """Sending the same bytes again cannot succeed."""
+    """Sending the same bytes again cannot succeed.
+
+    Example::
+
+        if status == 400:
+            raise PermanentError(f"the server refused the request: {text}", reason="http_400")
+    """
 
 
 class TooLargeError(PermanentError):
-    """The request is larger than the receiver accepts; smaller parts of it may succeed."""
+    """The request is larger than the receiver accepts; smaller parts of it may succeed.
+
+    Example::
+
+        if status == 413:
+            raise TooLargeError(f"the server refused {len(body)} bytes", reason="http_413")
+    """
 
 
 class RetryableError(ConsumeError):
     """Sending the same bytes later may succeed.
 
     ``retry_after_s`` is what the receiver asked for (Retry-After, RetryInfo), or None.
+
+    >>> error = RetryableError("the server is overloaded", reason="http_503", retry_after_s=2.5)
+    >>> error.reason, error.retry_after_s
+    ('http_503', 2.5)
     """
 
     def __init__(self, message: str, *, reason: str = "error", retry_after_s: float | None = None) -> None:

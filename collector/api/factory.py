@@ -18,7 +18,11 @@ _NAME_MAX_CHARS = 1024
 
 
 class ComponentKind(StrEnum):
-    """The section of the configuration that a component is in."""
+    """The section of the configuration that a component is in.
+
+    >>> ComponentKind.PROCESSOR.value
+    'processors'
+    """
 
     RECEIVER = "receivers"
     PROCESSOR = "processors"
@@ -28,7 +32,11 @@ class ComponentKind(StrEnum):
 
 
 class Stability(StrEnum):
-    """How far users can rely on a component, in the Collector's terms."""
+    """How far users can rely on a component, in the Collector's terms.
+
+    >>> Stability("beta") is Stability.BETA
+    True
+    """
 
     DEVELOPMENT = "development"
     ALPHA = "alpha"
@@ -38,7 +46,12 @@ class Stability(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class ComponentId:
-    """``type`` or ``type/name``. Source: the Collector's component.ID."""
+    """``type`` or ``type/name``. Source: the Collector's component.ID.
+
+    >>> component_id = ComponentId.parse("otlp_grpc/backup")
+    >>> component_id.type, component_id.name, str(component_id)
+    ('otlp_grpc', 'backup', 'otlp_grpc/backup')
+    """
 
     type: str
     name: str = ""
@@ -71,7 +84,18 @@ class ComponentId:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the service passes to ``Factory.create`` in addition to the configuration."""
+    """What the service passes to ``Factory.create`` in addition to the configuration.
+
+    Example::
+
+        class CountErrors(Connector):
+            def __init__(self, settings: Settings, config: CountErrorsConfig) -> None:
+                self._output = settings.outputs[Signal.METRICS]
+                self._clock = settings.clock
+                self._errors = settings.telemetry.counter("tailrace_count_errors_spans", "Failed spans counted")
+
+    Tests make them with ``collector.testing.make_settings``.
+    """
 
     id: ComponentId
     kind: ComponentKind
@@ -94,7 +118,21 @@ class Settings:
 
 
 class Trait(StrEnum):
-    """What the service must know of a component type to warn about pipelines that cannot work as meant."""
+    """What the service must know of a component type to warn about pipelines that cannot work as meant.
+
+    Example::
+
+        factory = Factory(
+            component_type="count_errors",
+            kind=ComponentKind.CONNECTOR,
+            config_type=CountErrorsConfig,
+            create=CountErrors,
+            stability=Stability.ALPHA,
+            signals=frozenset({Signal.TRACES}),
+            connects=frozenset({(Signal.TRACES, Signal.METRICS)}),
+            traits=frozenset({Trait.COUNTS}),  # so that `validate` warns about a sampler in front of it
+        )
+    """
 
     SAMPLES = "samples"
     """A processor that keeps some items and drops others of the same kind."""

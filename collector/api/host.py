@@ -26,7 +26,14 @@ __all__ = [
 
 
 class Clock(Protocol):
-    """Time, so that tests can replace it. Components never call ``time`` or ``asyncio.sleep`` themselves."""
+    """Time, so that tests can replace it. Components never call ``time`` or ``asyncio.sleep`` themselves.
+
+    Example::
+
+        started_s = self._clock.monotonic_s()
+        await self._clock.sleep(self._config.delay)
+        self._delays.observe(self._clock.monotonic_s() - started_s)
+    """
 
     def time_unix_nano(self) -> int:
         """The wall clock."""
@@ -42,7 +49,12 @@ class Clock(Protocol):
 
 
 class Output(Protocol):
-    """The edge to what comes next in a pipeline. The service counts every item that crosses it."""
+    """The edge to what comes next in a pipeline. The service counts every item that crosses it.
+
+    Example::
+
+        await settings.outputs[Signal.METRICS].consume(builder.build())
+    """
 
     async def consume(self, batch: Batch) -> None:
         """Pass the batch on. Raises ConsumeError only if an exporter downstream waits for the result."""
@@ -51,7 +63,12 @@ class Output(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The outcome of one request at the door."""
+    """The outcome of one request at the door.
+
+    >>> receipt = Receipt(accepted_count=98, rejected_count=2, message="trace_id: expected 16 bytes, got 8")
+    >>> receipt.accepted_count + receipt.rejected_count
+    100
+    """
 
     accepted_count: int
     rejected_count: int = 0
@@ -60,7 +77,13 @@ class Receipt:
 
 
 OnReceipt = Callable[[Receipt | Exception], None]
-"""Called once with the outcome of a request: what ``consume_request`` returns or raises. It must not raise itself."""
+"""Called once with the outcome of a request: what ``consume_request`` returns or raises. It must not raise itself.
+
+Example::
+
+    def on_done(outcome: Receipt | Exception) -> None:
+        connection.answer(200 if isinstance(outcome, Receipt) else status_of(outcome))
+"""
 
 
 class ReceiverOutput(Output, Protocol):
@@ -72,6 +95,16 @@ class ReceiverOutput(Output, Protocol):
 
     Requests of one context that arrive within two turns of the event loop are committed as one batch; each gets its own
     outcome.
+
+    Example::
+
+        try:
+            receipt = await settings.outputs[Signal.TRACES].consume_request(body, context)
+        except MalformedBatch as error:
+            return Response(400, str(error))
+        except RetryableError as error:
+            return Response(503, str(error))
+        return Response(200, partial_success(receipt.rejected_count, receipt.message))
     """
 
     def try_consume_request(self, wire: bytes, context: Context, on_done: OnReceipt) -> None:
@@ -110,7 +143,14 @@ class ReceiverOutput(Output, Protocol):
 
 
 class Admission(Protocol):
-    """The memory budget of the process, in bytes: in flight + queues + stages + indexes."""
+    """The memory budget of the process, in bytes: in flight + queues + stages + indexes.
+
+    Example::
+
+        with host.admission.reserve(content_length):  # raises RetryableError: answer 503 before reading anything
+            body = await reader.readexactly(content_length)
+            await self._output.consume_request(body, context)
+    """
 
     def reserve(self, size_bytes: int) -> AbstractContextManager[None]:
         """Hold ``size_bytes`` while the context is open, for example while a request is read and validated.
@@ -150,7 +190,13 @@ class Admission(Protocol):
 
 
 class Counter(Protocol):
-    """An own metric that only increases."""
+    """An own metric that only increases.
+
+    Example::
+
+        self._redacted = settings.telemetry.counter("tailrace_redact_values", "Values redacted", ("kind",))
+        self._redacted.add(redacted_count, kind="prompt")
+    """
 
     def add(self, value: float = 1, **labels: str) -> None:
         """Add ``value`` ≥ 0 to the series with these labels."""
@@ -158,7 +204,12 @@ class Counter(Protocol):
 
 
 class Gauge(Protocol):
-    """An own metric that rises and falls."""
+    """An own metric that rises and falls.
+
+    Example::
+
+        settings.telemetry.gauge("tailrace_broker_connections", "Open connections", read=lambda: len(self._connections))
+    """
 
     def set(self, value: float, **labels: str) -> None:
         """Set the series with these labels."""
@@ -166,7 +217,13 @@ class Gauge(Protocol):
 
 
 class Histogram(Protocol):
-    """The distribution of an own quantity."""
+    """The distribution of an own quantity.
+
+    Example::
+
+        self._sizes = settings.telemetry.histogram("tailrace_broker_message_bytes", "Message size", (1e3, 1e4, 1e5))
+        self._sizes.observe(len(message))
+    """
 
     def observe(self, value: float, count: int = 1, **labels: str) -> None:
         """Add ``count`` observations of ``value``."""
@@ -179,6 +236,11 @@ class Telemetry(Protocol):
     Metric names are given whole (``otelcol_exporter_queue_size``, ``tailrace_gpu_devices``), without ``_total``, as the
     Collector shows them; the label that names the component (``exporter="otlp_grpc/a"``) is added here. Asking twice
     for one name gives the same metric.
+
+    Example::
+
+        self._telemetry.dropped(batch.signal, batch.item_count, "unknown_tenant")
+        self._telemetry.log.warning("a batch has no tenant; it is dropped", items=batch.item_count)
     """
 
     log: Any
@@ -207,7 +269,8 @@ class Telemetry(Protocol):
         """The histogram of that name; ``buckets`` are upper bounds."""
         ...
 
-    # The ledger. For each node: in + created = out + dropped(reason) + folded + held.
+    # The ledger. For every node: received + created = out + dropped + folded + refused/rejected + held.
+    # For every exporter: received = delivered + dropped + refused + in flight.
     def dropped(self, signal: Signal, item_count: int, reason: str) -> None:
         """Count items lost here, intentionally or not; the reason is a constant word."""
         ...
@@ -230,7 +293,12 @@ class Telemetry(Protocol):
 
 
 class Status(StrEnum):
-    """The state of a component, in the Collector's terms."""
+    """The state of a component, in the Collector's terms.
+
+    Example::
+
+        host.report(Status.RECOVERABLE_ERROR, "the broker is unreachable; retrying")
+    """
 
     STARTING = "starting"
     OK = "ok"
@@ -243,7 +311,11 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """One line of ``/health``."""
+    """One line of ``/health``.
+
+    >>> HealthCheck("broker", healthy=False, message="not connected since 12 s")
+    HealthCheck(name='broker', healthy=False, message='not connected since 12 s', duration_ms=0.0)
+    """
 
     name: str
     healthy: bool
@@ -252,7 +324,15 @@ class HealthCheck:
 
 
 class Host(Protocol):
-    """The service, as a running component sees it."""
+    """The service, as a running component sees it.
+
+    Example::
+
+        async def start(self, host: Host) -> None:
+            self._admission = host.admission
+            self._tenants = host.extension(self._config.tenants)
+            host.add_health_check("broker", self._check)
+    """
 
     @property
     def admission(self) -> Admission:

@@ -16,7 +16,9 @@ class PeriodicTask:
 
     A call that raises is logged, and the next one comes after the usual interval.
 
-    Share ``lock`` with other code that must not run during a call (``async with task.lock``)::
+    Share ``lock`` with other code that must not run during a call (``async with task.lock``).
+
+    Example::
 
         self._flushing = PeriodicTask(self._flush, 15.0, settings.clock)
 

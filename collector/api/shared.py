@@ -22,7 +22,11 @@ T = TypeVar("T")
 
 
 class Scope(StrEnum):
-    """Who shares a value, and for how long."""
+    """Who shares a value, and for how long.
+
+    >>> SharedKey("example.budget", dict[str, int], scope=Scope.SERVICE).scope.value
+    'service'
+    """
 
     COMPONENT = "component"
     """All objects of one component id in one configuration; made anew by a reload."""
@@ -32,7 +36,14 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SharedKey(Generic[T]):
-    """Declares one shared value: its name (unique within its scope), how it is made, and who shares it."""
+    """Declares one shared value: its name (unique within its scope), how it is made, and who shares it.
+
+    >>> COUNTS = SharedKey("example.counts", dict[str, int])
+    >>> shared = SharedState()
+    >>> shared.get(COUNTS)["checkout"] = 2
+    >>> shared.get(COUNTS)
+    {'checkout': 2}
+    """
 
     name: str
     create: Callable[[], T]

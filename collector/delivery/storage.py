@@ -60,7 +60,17 @@ class StorageExtension(Protocol):
 
 
 class MemoryStorage:
-    """Batches in memory, lost when the process ends."""
+    """Batches in memory, lost when the process ends.
+
+    >>> from collector.testing import traces
+    >>> storage = MemoryStorage()
+    >>> key = storage.append(traces(spans=10))
+    >>> storage.read(key).item_count
+    10
+    >>> storage.ack(key)
+    >>> list(storage.keys_oldest_first())
+    []
+    """
 
     durable = False
 

@@ -105,5 +105,9 @@ _BATCH_TYPES: dict[Signal, type[Batch]] = {Signal.TRACES: Traces, Signal.METRICS
 
 
 def batch_type(signal: Signal) -> type[Batch]:
-    """The batch class of a signal."""
+    """The batch class of a signal.
+
+    >>> batch_type(Signal.LOGS)
+    <class 'collector.model.logs.Logs'>
+    """
     return _BATCH_TYPES[signal]

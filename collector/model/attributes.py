@@ -147,7 +147,14 @@ class _AttributeRows:
 
 
 class AttributeColumn(_AttributeRows):
-    """One attribute key over one table, with one row per row of the table."""
+    """One attribute key over one table, with one row per row of the table.
+
+    >>> status = traces.attribute("http.status")
+    >>> status.present.tolist(), status.int.tolist()
+    ([True, False, True], [200, 0, 503])
+    >>> AttributeColumn.of(["a", 1, None]).as_text().to_list()
+    ['a', '1', None]
+    """
 
     @cached_property
     def present(self) -> Mask:

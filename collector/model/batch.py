@@ -40,7 +40,12 @@ _FRAMED_TABLES: Final = 3  # resources, scopes, items: ``scan.frames`` does not 
 
 @dataclass(slots=True)
 class Checked(Generic[B]):
-    """The part of a request that passed validation at the door."""
+    """The part of a request that passed validation at the door.
+
+    >>> checked = Traces.check(traces.wire)
+    >>> checked.batch.item_count, checked.rejected_count, checked.message
+    (3, 0, '')
+    """
 
     batch: B | None
     """None when no item is left: the request was empty, or every item was rejected."""

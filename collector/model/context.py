@@ -8,7 +8,14 @@ __all__ = ["EMPTY_CONTEXT", "Context"]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Immutable and hashable; only batches with equal contexts are merged."""
+    """Immutable and hashable; only batches with equal contexts are merged.
+
+    >>> context = Context(metadata=(("x-tenant", ("a",)),), tenant="a")
+    >>> dict(context.metadata)["x-tenant"]
+    ('a',)
+    >>> context == Context(metadata=(("x-tenant", ("a",)),), tenant="a")
+    True
+    """
 
     metadata: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Lower-case header names and their values; only the headers that the receiver is configured to keep."""

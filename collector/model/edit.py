@@ -44,6 +44,11 @@ class Edit(Generic[B]):
 
     Methods return the edit itself, so calls can be chained. ``where`` is bool[n] over the rows of the table; None means
     all rows.
+
+    >>> is_server = traces.field("kind") == 2
+    >>> edited = traces.edit().set("tier", "front", where=is_server).delete("http.status").apply()
+    >>> edited.attribute("tier").text.to_list()
+    ['front', None, 'front']
     """
 
     def __init__(self, batch: B) -> None:

@@ -30,6 +30,10 @@ class Groups:
         codes: I32[n]: the group of each row, dense, in order of first appearance.
         first: I32[g]: the first row of each group.
         counts: I64[g]: the number of rows of each group.
+
+    >>> by_kind = groups(traces.field("kind"))
+    >>> by_kind.count, by_kind.codes.tolist(), by_kind.counts.tolist()
+    (2, [0, 1, 0], [2, 1])
     """
 
     codes: I32

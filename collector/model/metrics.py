@@ -14,7 +14,15 @@ __all__ = ["Metrics"]
 
 
 class Metrics(Batch):
-    """Metrics with their points, exemplars and quantiles."""
+    """Metrics with their points, exemplars and quantiles.
+
+    >>> from collector.model import MetricsBuilder
+    >>> builder = MetricsBuilder()
+    >>> builder.gauge(builder.scope(builder.resource()), "load", times=[10, 20], values=[0.5, 0.7])
+    >>> metrics = builder.build()
+    >>> metrics.item_count, metrics.field("name", "metrics").to_list(), metrics.field("value").tolist()
+    (2, ['load'], [0.5, 0.7])
+    """
 
     __slots__ = ()
     signal: ClassVar[Signal] = Signal.METRICS

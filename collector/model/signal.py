@@ -7,7 +7,11 @@ __all__ = ["Signal"]
 
 
 class Signal(StrEnum):
-    """The kind of data in a batch."""
+    """The kind of data in a batch.
+
+    >>> Signal("logs").item_name
+    'log_records'
+    """
 
     TRACES = "traces"
     METRICS = "metrics"

@@ -49,7 +49,11 @@ _COLUMNS_MAX: Final = 64  # cached attribute columns per batch: keys may come fr
 
 
 class Table:
-    """The rows of one table."""
+    """The rows of one table.
+
+    >>> traces.table("events").row_count, traces.table("events").parent.tolist()
+    (1, [1])
+    """
 
     __slots__ = ("rows",)
 

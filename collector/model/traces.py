@@ -9,7 +9,13 @@ __all__ = ["Traces"]
 
 
 class Traces(Batch):
-    """Spans with their events and links."""
+    """Spans with their events and links.
+
+    >>> traces.select(traces.field("kind") == 2).field("name").to_list()
+    ['GET /users', 'GET /health']
+    >>> traces.field("name", "events").to_list()
+    ['exception']
+    """
 
     __slots__ = ()
     signal: ClassVar[Signal] = Signal.TRACES

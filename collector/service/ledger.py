@@ -1,8 +1,11 @@
 """The loss ledger: what happened to every item, for each node and signal. ``telemetry`` exports it as metrics.
 
-The rule, for every row: received + created = out + delivered + folded + rejected + held + Σ dropped + Σ refused.
-Receivers use received, out (accepted), refused, rejected; processors and connectors received, created, out, dropped,
-folded, held; exporters received, delivered, dropped, refused and held (in flight).
+For every node: received + created = out + dropped + folded + refused/rejected + held.
+For every exporter: received = delivered + dropped + refused + in flight.
+
+``dropped`` and ``refused`` are counted by reason. Receivers use received, out (accepted), refused and rejected;
+processors and connectors use received, created, out, dropped, folded and held; exporters use received, delivered,
+dropped, refused and held, which is what is in flight. Exporters use created as well for what a durable queue restores.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -92,7 +95,7 @@ class Entry:
         self.refused[reason] = self.refused.get(reason, 0) + item_count
 
     def unaccounted(self, item_count: int) -> int:
-        """How many of ``item_count`` items received here are in no column yet, as far as the books tell."""
+        """How many of ``item_count`` items received here are not in any column yet."""
         held_count = self.held() if self.held is not None else 0
         return min(item_count, max(0, self.received + self.created - self.gone - held_count))
 

@@ -11,6 +11,13 @@ class MalformedBatch(ValueError):  # noqa: N818 - the public name of the model, 
             ``resource_spans.scope_spans.spans.attributes``.
         offset: The byte offset in the request; -1 if it is not known (values of a JSON body).
         reason: What is wrong there.
+
+    >>> from collector.model import Logs
+    >>> try:
+    ...     Logs.check(bytes.fromhex("0a05"))  # a length of 5 with no bytes behind it
+    ... except MalformedBatch as error:
+    ...     print(error)
+    resource_logs: the length is truncated or reaches beyond the enclosing message (byte 1)
     """
 
     def __init__(self, path: str, offset: int, reason: str) -> None:

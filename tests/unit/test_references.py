@@ -14,6 +14,7 @@ DOCUMENT = re.compile(r"\bdocs/[\w./-]+\.(?:md|png)")
 SOURCE = re.compile(
     r"`((?:collector|config|receivers|processors|exporters|connectors|extensions|tests|scripts|benchmarks)/[\w./-]+)`"
 )
+MODULE = re.compile(r"`(\w+\.pyx?)`")
 RULE = re.compile(r"\b[Rr]ules? (\d+)(?:(?: and|, | to |-)(\d+))*")
 CITED = re.compile(r"docs/reference/(\w+)\.md")
 
@@ -67,6 +68,13 @@ def test_documents_and_sources_that_are_named_exist(path):
         f"ADR {n}" for n in re.findall(r"\bADR (\d+)", text) if not list(ROOT.glob(f"docs/adr/{int(n):03}-*.md"))
     ]
     assert missing == []
+
+
+def test_modules_that_the_architecture_names_exist():
+    """``name.py`` and ``name.pyx`` without a folder, in back quotes, are files somewhere in the tree."""
+    names = set(MODULE.findall((ROOT / "docs/architecture.md").read_text()))
+    assert len(names) > 3
+    assert names - {path.name for path in tracked(".py", ".pyx") if path.parts[0] in SOURCES} == set()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The guide for component authors is true: excerpts equal the example plug-in, all other Python blocks run."""
 
+import asyncio
+import json
 import pkgutil
 import re
 import textwrap
@@ -9,7 +11,17 @@ import pytest
 
 from collector.api import PermanentError
 from collector.model import Signal
-from collector.testing import FakeClock, FakeHost, Sink, hand_over, logs, make, make_settings
+from collector.testing import (
+    FakeClock,
+    FakeHost,
+    RecordingTelemetry,
+    Sink,
+    eventually,
+    hand_over,
+    logs,
+    make,
+    make_settings,
+)
 from collector.transport.auth import AuthenticationError, Authenticator
 from config.yaml import parse
 
@@ -99,6 +111,43 @@ async def test_the_plain_exporter_maps_errors(guide):
     assert published == [("otlp.logs", batch.wire)]
     with pytest.raises(PermanentError, match="the broker refused"):
         await exporter.consume(logs(records=500))
+
+
+async def test_the_webhook_exporter_posts_json(guide):
+    """It posts OTLP/JSON within its limit of items; what the server does not accept is refused."""
+    bodies, responses = [], ["200 OK", "200 OK", "400 Bad Request"]
+
+    async def respond(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = int(re.search(rb"(?i)content-length: (\d+)", head)[1])
+        bodies.append(await reader.readexactly(length))
+        writer.write(f"HTTP/1.1 {responses.pop(0)}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(respond, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    config = guide["WebhookConfig"](endpoint=f"http://127.0.0.1:{port}/hook", compression="none")
+    telemetry = RecordingTelemetry()
+    exporter = guide["WebhookExporter"](make_settings(signals={Signal.LOGS}, telemetry=telemetry), config)
+    await exporter.start(FakeHost())
+    for records in (1_500, 10):
+        await exporter.consume(logs(records=records))
+        await eventually(lambda: not exporter.in_flight_items()[Signal.LOGS])
+    await exporter.shutdown()
+    server.close()
+    assert [list(json.loads(body)) for body in bodies] == [["resourceLogs"]] * 3
+    assert telemetry.ledger.delivered[Signal.LOGS] == 1_500
+    assert telemetry.ledger.refused == {(Signal.LOGS, "http_400"): 10}
+
+
+async def test_close_copes_with_a_failed_open(guide):
+    """A certificate that cannot be read refuses the start, and the service then shuts the exporter down."""
+    config = guide["WebhookConfig"](endpoint="https://localhost", tls={"ca_file": "/nowhere"})
+    exporter = guide["WebhookExporter"](make_settings(signals={Signal.LOGS}), config)
+    with pytest.raises(ValueError, match="ca_file"):
+        await exporter.start(FakeHost())
+    await exporter.shutdown()
 
 
 async def test_the_authenticator_knows_its_tenants(guide):

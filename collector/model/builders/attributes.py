@@ -10,7 +10,15 @@ __all__ = ["NO_ATTRIBUTES", "AttributeRows", "AttributeSet", "Attributes", "attr
 
 
 class Attributes:
-    """An immutable attribute set, encoded once."""
+    """An immutable attribute set, encoded once.
+
+    >>> from collector.model import Attributes, LogsBuilder
+    >>> tenant = Attributes({"tenant": "a", "plan": "free"})
+    >>> builder = LogsBuilder()
+    >>> builder.records(builder.scope(builder.resource()), times=[1, 2], bodies=["x", "y"], attributes=tenant)
+    >>> builder.build().attribute("plan").text.to_list()
+    ['free', 'free']
+    """
 
     __slots__ = ("_encoded", "_starts", "_tagged")
 

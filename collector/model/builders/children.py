@@ -27,7 +27,23 @@ __all__ = ["Events", "Exemplars", "Links"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Events:
-    """Events of the spans of one call; each belongs to the span ``owner``."""
+    """Events of the spans of one call; each belongs to the span ``owner``.
+
+    >>> import numpy as np
+    >>> from collector.model import Events, TracesBuilder
+    >>> builder = TracesBuilder()
+    >>> builder.spans(
+    ...     builder.scope(builder.resource()),
+    ...     names=["GET", "SELECT"],
+    ...     trace_ids=np.array([[0, 1], [0, 1]], np.uint64),
+    ...     span_ids=[1, 2],
+    ...     start_times=[10, 12],
+    ...     end_times=[20, 15],
+    ...     events=Events(owner=[1, 1], times=[13, 14], names=["retry", "exception"]),
+    ... )
+    >>> builder.build().field("name", "events").to_list()
+    ['retry', 'exception']
+    """
 
     owner: ArrayLike
     times: ArrayLike
@@ -58,7 +74,23 @@ class Events:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Links:
-    """Links of the spans of one call; each belongs to the span ``owner``."""
+    """Links of the spans of one call; each belongs to the span ``owner``.
+
+    >>> import numpy as np
+    >>> from collector.model import Links, TracesBuilder
+    >>> builder = TracesBuilder()
+    >>> builder.spans(
+    ...     builder.scope(builder.resource()),
+    ...     names=["GET", "SELECT"],
+    ...     trace_ids=np.array([[0, 1], [0, 1]], np.uint64),
+    ...     span_ids=[1, 2],
+    ...     start_times=[10, 12],
+    ...     end_times=[20, 15],
+    ...     links=Links(owner=[0], trace_ids=np.array([[7, 7]], np.uint64), span_ids=[9]),
+    ... )
+    >>> builder.build().field("trace_id", "links").tolist()
+    [[7, 7]]
+    """
 
     owner: ArrayLike
     trace_ids: U64
@@ -82,7 +114,18 @@ class Links:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exemplars:
-    """Exemplars of the points of one call; each belongs to the point ``owner``."""
+    """Exemplars of the points of one call; each belongs to the point ``owner``.
+
+    >>> import numpy as np
+    >>> from collector.model import Exemplars, MetricsBuilder
+    >>> builder = MetricsBuilder()
+    >>> scope = builder.scope(builder.resource())
+    >>> trace_ids = np.array([[0, 1]], np.uint64)
+    >>> exemplars = Exemplars(owner=[1], times=[19], values=[0.7], trace_ids=trace_ids, span_ids=[2])
+    >>> builder.gauge(scope, "load", times=[10, 20], values=[0.5, 0.6], exemplars=exemplars)
+    >>> builder.build().table("exemplars").parent.tolist()
+    [1]
+    """
 
     owner: ArrayLike
     times: ArrayLike

@@ -28,7 +28,7 @@ def until(condition, timeout_s=5.0):
 
 
 def test_lines_reach_every_output_in_order():
-    """Also outputs without a file descriptor."""
+    """Outputs without a file descriptor receive them as well."""
     outputs = [io.StringIO(), io.StringIO()]
     writer = LogWriter(outputs)
     for number in range(100):

@@ -16,7 +16,7 @@ def test_a_batch_within_the_limits_is_not_split(max_bytes, max_items):
 
 @pytest.mark.parametrize(("max_bytes", "max_items"), [(3000, 0), (0, 10), (3000, 10), (1500, 10)])
 def test_a_larger_batch_becomes_batches_that_each_keep_the_limits(max_bytes, max_items):
-    """With all its items, in order."""
+    """Together they have all items of the batch, in order."""
     batch = traces(spans=64, services=1)
     parts = split_to_limits(batch, max_bytes, max_items)
     assert len(parts) > 1

@@ -116,7 +116,7 @@ def test_what_the_storage_kept_is_sent_first():
 
 
 def test_taking_all_returns_units_being_sent_then_waiting_then_merging():
-    """And nothing is passed on any more."""
+    """Afterwards the queue passes nothing on any more."""
     probe = Probe()
     probe.add(1, 2, 3)
     assert [unit.unsettled_count for unit in probe.queue.take_all()] == [1, 2, 3]

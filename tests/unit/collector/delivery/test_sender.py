@@ -98,14 +98,14 @@ def down():
 
 
 async def test_units_are_sent_one_after_the_other_and_released():
-    """By one task, in order."""
+    """One task sends all units, in order."""
     probe = Probe(ScriptedExporter())
     await probe.send(1, 2, 3)
     assert (probe.exporter.sent, probe.books, probe.queue.size) == ([1, 2, 3], (6, {}), 0)
 
 
 async def test_a_unit_sent_at_once_needs_no_task():
-    """Not for the next one either."""
+    """Neither the unit nor the one after it starts a task."""
     probe = Probe(ScriptedExporter(), sends_at_once=True)
     tasks = asyncio.all_tasks()
     probe.queue.try_add(traces(spans=1))
@@ -158,7 +158,7 @@ async def test_how_attempts_end(outcomes, books):
 
 
 async def test_an_attempt_without_answer_ends_with_the_timeout():
-    """And is repeated like any other failure."""
+    """The attempt is then repeated like any other failure."""
     probe = Probe(ScriptedExporter(asyncio.Event()), timeout_s=0.01)
     await probe.send(1)
     await eventually(lambda: probe.health.last_error != "")
@@ -193,7 +193,7 @@ async def test_shards_are_sent_at_the_same_time_and_each_in_order():
 
 
 async def test_items_that_encode_leaves_out_are_not_counted_again():
-    """``encode`` has counted them."""
+    """``encode`` counts the items that it leaves out, so the sender does not."""
     exporter = ScriptedExporter()
     exporter.encode = lambda batch: [Part(batch, batch.item_count - 2)]
     probe = Probe(exporter)
@@ -211,7 +211,7 @@ async def test_without_a_queue_the_error_is_returned(error):
 
 
 async def test_draining_ends_the_wait_for_the_next_attempt():
-    """And later waits last a second at most."""
+    """Later waits last a second at most."""
     probe = Probe(ScriptedExporter(down(), down()))
     await probe.send(1)
     probe.retry.drain()

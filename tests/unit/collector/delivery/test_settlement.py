@@ -76,7 +76,7 @@ def test_the_parts_of_a_unit_are_settled_one_by_one():
 
 
 def test_a_unit_is_in_flight_until_it_is_released():
-    """Releasing frees the queue."""
+    """Releasing a unit makes room in the queue."""
     probe = Probe()
     probe.settlement.deliver(probe.unit, 10)
     assert probe.settlement.in_flight_count == 10
@@ -103,7 +103,7 @@ async def test_a_caller_that_was_cancelled_does_not_disturb():
 
 
 def test_what_is_abandoned_is_dropped():
-    """Only what was not settled before."""
+    """Only the items that were not settled before are dropped."""
     probe = Probe()
     probe.settlement.deliver(probe.unit, 4)
     probe.settlement.abandon(probe.unit)

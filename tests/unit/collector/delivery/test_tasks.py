@@ -6,7 +6,7 @@ from collector.delivery.tasks import TaskSet, wait_for_first
 
 
 async def test_cancelling_all_ends_what_still_runs():
-    """And waits for it."""
+    """``cancel_all`` returns once the cancelled tasks have ended."""
     ended = []
 
     async def work(name, turns):
@@ -28,7 +28,7 @@ async def test_cancelling_all_ends_what_still_runs():
 
 
 async def test_the_first_to_end_cancels_the_others():
-    """Also if the caller itself is cancelled."""
+    """The others are cancelled as well if the caller itself is cancelled."""
     ended = []
 
     async def wait(event, name):

@@ -105,7 +105,7 @@ async def test_a_batch_is_sent_within_the_call_that_adds_it():
     ("rejected", "books"), [(2, (8, {"partial_success": 2})), (99, (0, {"partial_success": 10})), (-1, (10, {}))]
 )
 async def test_items_rejected_in_a_partial_success_are_refused(rejected, books):
-    """At most as many as there are."""
+    """At most as many items are refused as the batch has."""
     async with Probe() as probe:
         probe.add(10)
         probe.answer(rejected)
@@ -126,7 +126,7 @@ async def test_a_failed_attempt_is_repeated_by_a_task():
 
 
 async def test_the_time_of_the_first_attempt_counts():
-    """``max_elapsed_time`` starts with it."""
+    """``max_elapsed_time`` starts with the first attempt."""
     async with Probe(retry_on_failure={"max_elapsed_time": "8s", "max_interval": "6s"}) as probe:
         probe.add(3)
         await probe.fake_clock.advance(4)
@@ -144,7 +144,7 @@ async def test_the_time_of_the_first_attempt_counts():
     ],
 )
 async def test_what_is_refused_is_not_sent_again(outcome, reason):
-    """And the next batch is sent."""
+    """The next batch is sent instead."""
     async with Probe(sending_queue={"num_consumers": 1}) as probe:
         probe.add(3, 4)
         probe.answer(outcome)
@@ -231,7 +231,7 @@ async def test_only_whole_batches_are_sent_at_once(limits, config):
 
 
 async def test_a_caller_that_waits_for_the_result_receives_it():
-    """Success and refusal."""
+    """The caller sees the success of one batch and the refusal of another."""
     async with Probe(sending_queue={"wait_for_result": True}) as probe:
         first, second = (asyncio.ensure_future(probe.consume(traces(spans=n))) for n in (1, 2))
         await probe.fake_clock.advance(0)
@@ -272,7 +272,7 @@ async def test_what_waits_is_stored_without_its_index():
 
 class TestShutdown:
     async def test_batches_that_are_answered_in_time_are_delivered(self):
-        """And batches that waited are sent meanwhile."""
+        """Batches that waited are sent meanwhile."""
         probe = Probe(sending_queue={"num_consumers": 1})
         async with probe:
             probe.add(1, 2, 3)

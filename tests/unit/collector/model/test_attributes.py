@@ -93,7 +93,7 @@ def test_everything_as_text(column):
 
 
 def test_rows_taken_keep_their_values(column):
-    """Masks and indices."""
+    """``take`` accepts masks and indices."""
     assert column.take(np.array([2, 0])).as_text().to_list() == ["1", "text"]
     assert column.take(column.kind == KIND_INT).int.tolist() == [7, -(2**63)]
 

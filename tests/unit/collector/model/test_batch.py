@@ -242,7 +242,7 @@ def test_malformed_bytes_do_not_become_a_batch():
 
 
 def test_batch_types_by_signal():
-    """One class per signal."""
+    """Each signal has one batch class."""
     assert [batch_type(signal) for signal in Signal] == [Traces, Metrics, Logs]
     assert all(issubclass(batch_type(signal), Batch) and batch_type(signal).signal is signal for signal in Signal)
     assert Signal.METRICS.item_name == "metric_points"

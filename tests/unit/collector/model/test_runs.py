@@ -11,7 +11,7 @@ from collector.model.runs import rank_in_run, run_ends, run_starts, running_sum_
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9))).map(lambda rows: sorted(rows, key=lambda row: row[0])))
 def test_agrees_with_a_loop(rows):
-    """Also without any rows."""
+    """All functions agree with plain loops, even if there are no rows."""
     keys, values = (np.array([row[column] for row in rows], np.int64) for column in (0, 1))
     starts, ends, ranks, sums = [], [], [], []
     for _, run in itertools.groupby(rows, key=lambda row: row[0]):

@@ -79,7 +79,7 @@ def test_writing(text, threshold, randomness, result):
 
 @pytest.mark.parametrize("text", ["", "8\n", "-1", "0x1", "\uff11", "f" * 15])
 def test_values_alone(text):
-    """Malformed values are refused."""
+    """A malformed threshold or randomness is refused."""
     assert parse_threshold(text) is None
     assert parse_randomness(text) is None
 

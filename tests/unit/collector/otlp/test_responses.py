@@ -19,7 +19,7 @@ RESPONSES = {
 
 @pytest.mark.parametrize("signal", list(Signal))
 def test_rejected_items_and_message_of_each_signal(signal):
-    """As the official message classes write them."""
+    """The responses are those that the official message classes write."""
     message_type, field = RESPONSES[signal]
     response = message_type()
     setattr(response.partial_success, field, 7)

@@ -21,7 +21,7 @@ def test_generated_batches_are_valid_and_the_same_for_a_seed(signal, items):
 
 
 async def test_a_sink_keeps_fails_and_hangs():
-    """As ordered."""
+    """A sink does what the test tells it to."""
     sink = Sink(Signal.TRACES)
     receipt = await sink.for_transport("grpc").consume_request(traces(spans=3).wire, EMPTY_CONTEXT)
     assert (receipt.accepted_count, sink.item_count, sink.transports) == (3, 3, ["grpc"])
@@ -60,7 +60,7 @@ def test_telemetry_can_be_read():
 
 
 def test_admission_refuses_above_its_limit_and_releases():
-    """Also on demand."""
+    """It refuses everything while ``refuse`` is set."""
     admission = FakeAdmission(limit_bytes=10)
     with admission.reserve(8):
         with pytest.raises(RetryableError), admission.reserve(8):
@@ -73,13 +73,13 @@ def test_admission_refuses_above_its_limit_and_releases():
 
 
 def test_a_host_names_the_extensions_it_has():
-    """As the service does."""
+    """The error for an unknown extension lists those that exist, as the service's does."""
     with pytest.raises(KeyError, match="only: a"):
         FakeHost({"a": object()}).extension("b")
 
 
 def test_settings_have_a_sink_for_each_signal():
-    """Unless told otherwise."""
+    """Each signal has a sink unless the test passes other outputs."""
     settings = make_settings(signals={Signal.LOGS})
     assert set(settings.outputs) == {Signal.LOGS}
     assert settings.clock.monotonic_s() == 0

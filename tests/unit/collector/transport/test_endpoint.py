@@ -26,7 +26,7 @@ from collector.transport.endpoint import Endpoint, LocalAddresses, interface_add
     ],
 )
 def test_endpoint_forms(text, endpoint, written):
-    """Go's and gRPC's forms."""
+    """Go's and gRPC's forms of endpoints are understood."""
     assert Endpoint.parse(text) == endpoint
     assert str(endpoint) == written
 
@@ -59,7 +59,7 @@ def test_invalid_endpoints_say_what_is_expected(text):
 @settings(deadline=None)
 @given(st.text(max_size=50))
 def test_any_text_parses_or_is_refused(text):
-    """Never another exception."""
+    """Parsing never raises any exception but ValueError."""
     try:
         endpoint = Endpoint.parse(text)
     except ValueError:
@@ -74,7 +74,7 @@ def test_localhost_listens_on_ipv4_first():
 
 
 def test_second_listener_on_a_port_is_refused():
-    """Without SO_REUSEPORT."""
+    """Listening sockets do not set SO_REUSEPORT."""
     with Endpoint.parse("127.0.0.1:0").listen() as sock, pytest.raises(OSError) as failure:
         Endpoint("127.0.0.1", sock.getsockname()[1]).listen()
     assert failure.value.errno == errno.EADDRINUSE
@@ -135,7 +135,7 @@ def test_local_addresses(address, local):
     ],
 )
 def test_grpc_peers(peer, local):
-    """gRPC's names of peers."""
+    """Peers are recognised in the form in which gRPC names them."""
     assert LocalAddresses(lambda: frozenset({"10.0.0.5", "fe80::1"})).is_local_grpc(peer) is local
 
 

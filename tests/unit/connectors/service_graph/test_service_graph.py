@@ -446,7 +446,7 @@ async def test_times():
 
 
 async def test_flush_after_each_batch():
-    """metrics_flush_interval 0."""
+    """A ``metrics_flush_interval`` of 0 writes the metrics after every batch."""
     async with Rig(metrics_flush_interval="0") as rig:
         await rig.take(span(SERVER, service="a"))
         await rig.take(span(SERVER, service="a"))

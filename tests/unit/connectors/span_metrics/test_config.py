@@ -67,7 +67,7 @@ def test_refuses(raw, message):
 
 
 def test_accepts_the_example_of_the_collectors_readme():
-    """It uses every key."""
+    """The example uses every key."""
     config = SpanMetricsConfig.model_validate(
         {
             "namespace": "span.metrics",
@@ -128,6 +128,6 @@ def test_names_http_is_in_seconds_and_counts_servers():
 
 
 def test_an_empty_list_of_buckets_is_one_bucket():
-    """As in the Collector; null means the defaults."""
+    """This is what the Collector does; null means the defaults."""
     assert SpanMetricsConfig.model_validate({"histogram": {"explicit": {"buckets": []}}}).histogram.bounds == ()
     assert len(SpanMetricsConfig.model_validate({"histogram": {"explicit": {"buckets": None}}}).histogram.bounds) == 16

@@ -29,5 +29,5 @@ from connectors.span_metrics.globs import compile_glob
     ],
 )
 def test_matches(glob, key, matches):
-    """Whole keys only."""
+    """A pattern matches whole keys only."""
     assert compile_glob(glob)(key) is matches

@@ -170,7 +170,7 @@ def test_points_of_one_series_are_sent_in_time_order_without_duplicates(write_re
 
 
 def test_summary(write_request):
-    """Quantiles, sum and count."""
+    """A summary becomes series for its quantiles, its sum and its count."""
     made, metrics = request()
     point = metrics.add(name="s").summary.data_points.add(time_unix_nano=SECOND, count=3, sum=4.5)
     point.quantile_values.add(quantile=0.5, value=1.0)
@@ -289,7 +289,7 @@ def test_a_request_can_be_cut_down_to_its_series(write_request):
 
 
 def test_metadata_once_a_minute(write_request):
-    """With ``send_metadata``: type, help and unit."""
+    """With ``send_metadata`` the type, help and unit are sent once per minute."""
     made, metrics = request()
     metric = metrics.add(name="g", description="what it is", unit="s")
     metric.gauge.data_points.add(time_unix_nano=SECOND, as_int=1)

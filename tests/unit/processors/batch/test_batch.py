@@ -99,7 +99,7 @@ async def test_a_batch_is_taken_at_once_where_nothing_is_due():
     ],
 )
 def test_mistakes_are_refused(keys, message):
-    """By the Collector's rules."""
+    """The rules are those of the Collector."""
     with pytest.raises(ValidationError, match=message):
         BatchConfig.model_validate(keys)
 
@@ -241,7 +241,7 @@ async def test_metadata_is_dropped_without_keys():
 
 
 async def test_metadata_keys_separate_and_are_all_that_stays():
-    """In upper or lower case."""
+    """Keys are found whether they are written in upper or lower case."""
     it = Stage(send_batch_size=100, metadata_keys=["X-Tenant"])
     for context in (A, A2, B):
         await it.give(2, context=context)
@@ -306,7 +306,7 @@ async def test_every_signal(signal):
     limit=st.sampled_from([0, 1]),
 )
 def test_everything_given_is_sent_once_and_within_the_bounds(counts, pauses, size, extra, tenants, limit):
-    """For any sequence of batches, sizes and pauses."""
+    """This holds for any sequence of batches, sizes and pauses."""
 
     async def run():
         keys = {"send_batch_size": size, "metadata_keys": ["x-tenant"], "metadata_cardinality_limit": limit}

@@ -714,7 +714,7 @@ async def test_observe_counts_and_merges_nothing():
 
 
 async def test_unmergeable_types_over_the_limit_are_dropped_and_counted():
-    """Summaries are never merged."""
+    """Summaries are dropped because they cannot be merged."""
     async with Bench(limit=1) as bench:
         made = ExportMetricsServiceRequest()
         metric = made.resource_metrics.add().scope_metrics.add().metrics.add(name="s")
@@ -727,7 +727,7 @@ async def test_unmergeable_types_over_the_limit_are_dropped_and_counted():
 
 
 async def test_report_names_the_attribute_with_most_values():
-    """GET /cardinality."""
+    """``GET /cardinality`` lists it first, with hashed samples of its values."""
     async with Bench(limit=2, top={"hash": ["user"]}) as bench:
         await bench.send(*(({"user": f"u{i}", "code": "200"}, 1) for i in range(30)))
         (report,) = (await bench.sut._overview.show({})).values()

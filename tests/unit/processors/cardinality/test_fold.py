@@ -497,7 +497,7 @@ def test_histograms_outside_their_stores_are_refused(changed):
 
 
 def test_buckets_outside_the_request_are_refused():
-    """They are not read."""
+    """The kernel raises an error instead of reading them."""
     with pytest.raises(ValueError, match="outside the request"):
         wrong_buckets(bytes(15), np.zeros(1, POINT), update(), np.array([2], np.int32))
     with pytest.raises(ValueError, match="outside its array"):

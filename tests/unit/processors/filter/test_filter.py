@@ -55,7 +55,7 @@ async def test_factory_keeps_the_contract():
 
 @pytest.mark.parametrize("side", ["include", "exclude"])
 def test_span_names(side):
-    """Patterns are not anchored."""
+    """Regular expressions match anywhere in the name."""
     batch = make_batch(Signal.TRACES)
     name = next(item.name for _, item in items(Signal.TRACES, batch.wire))
     pattern = re.escape(name[1:])

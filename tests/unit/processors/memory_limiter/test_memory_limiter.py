@@ -52,7 +52,7 @@ def test_limits(keys, limits):
     ],
 )
 def test_mistakes_are_refused(keys, message):
-    """With the Collector's messages, if it has one."""
+    """The messages are the Collector's where it has one."""
     with pytest.raises(ValidationError, match=message):
         load(**keys)
 

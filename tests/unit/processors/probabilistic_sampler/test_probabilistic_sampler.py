@@ -174,7 +174,7 @@ def test_trace_states_and_priorities(mode, fail_closed):
 
 
 def test_other_members_of_a_trace_state_stay():
-    """Only ``ot`` changes."""
+    """The processor changes only the member ``ot``."""
     message = spans(50, 3, ("vendor=2,ot=x:y;th:0,b=c",))
     out = make(sampling_percentage=100, mode="equalizing").transform(Traces.from_wire(message.SerializeToString()))
     assert set(out.field("trace_state").to_list()) == {"vendor=2,ot=x:y;th:0,b=c"}

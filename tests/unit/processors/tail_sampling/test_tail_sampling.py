@@ -110,7 +110,7 @@ async def test_a_trace_is_decided_after_the_wait_and_late_spans_follow():
 
 
 async def test_shutdown_decides_what_has_arrived():
-    """Also if the processor was never started."""
+    """It does so even if the processor was never started."""
     bench = Bench()
     await bench.send((1, "error"), (2,))
     await bench.sut.shutdown()
@@ -120,7 +120,7 @@ async def test_shutdown_decides_what_has_arrived():
 
 
 async def test_shutdown_drops_what_is_pending_if_so_configured():
-    """drop_pending_traces_on_shutdown."""
+    """With ``drop_pending_traces_on_shutdown`` undecided traces are dropped and counted."""
     bench = await Bench(drop_pending_traces_on_shutdown=True).start()
     await bench.send((1, "error"), (2,))
     await bench.sut.shutdown()
@@ -187,7 +187,7 @@ async def test_one_batch_may_hold_more_traces_than_there_is_room_for():
 
 
 async def test_decided_traces_need_no_room():
-    """Only undecided traces count."""
+    """Only undecided traces count towards ``num_traces``."""
     bench = await Bench(ALWAYS, num_traces=2, decision_wait="1s").start()
     await bench.send((1,), (2,))
     await bench.clock.advance(3)
@@ -279,7 +279,7 @@ async def test_sample_on_first_match_evaluates_no_further_policy():
 
 
 async def test_the_components_name_stands_before_the_policys():
-    """As in the Collector."""
+    """The label ``policy`` has the form that the Collector gives it."""
     bench = Bench(ALWAYS, component_id="tail_sampling/edge")
     await bench.send((1,), (1,))
     await bench.sut.shutdown()

@@ -385,7 +385,7 @@ async def test_head_timeout_does_not_touch_bodies_or_idle_connections(http):
 
 
 async def test_idle_connection_is_closed(http):
-    """idle_timeout closes the connection."""
+    """The server closes the connection after ``idle_timeout``."""
     running = await http.start(idle_timeout="50ms")
     answer = await raw(running, post(WIRE, "Content-Length: 100", close=False))
     assert answer.startswith(b"HTTP/1.1 200 ")

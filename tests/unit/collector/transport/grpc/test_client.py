@@ -278,7 +278,7 @@ async def test_an_extension_gives_credentials():
 
 
 async def test_credentials_that_are_not_to_be_had_are_the_calls_error():
-    """No call is started without them."""
+    """A call without credentials is not started."""
 
     class Missing:
         def client_headers(self):

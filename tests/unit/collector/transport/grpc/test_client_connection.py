@@ -215,7 +215,7 @@ ODD_ANSWERS = {
 
 @pytest.mark.parametrize("name", ODD_ANSWERS)
 async def test_odd_answers_become_statuses(name):
-    """As gRPC maps them; the connection remains usable."""
+    """They are mapped as gRPC maps them, and the connection remains usable."""
     answer, code, said = ODD_ANSWERS[name]
     ends = Ends()
     call = ends.call()
@@ -234,7 +234,7 @@ async def test_odd_answers_become_statuses(name):
 
 
 async def test_details_are_decoded():
-    """Decoded from unpadded base64."""
+    """The status details are decoded from base64 without padding."""
     ends = Ends()
     call = ends.call()
     ends.exchange()
@@ -254,7 +254,7 @@ async def test_details_are_decoded():
     ],
 )
 async def test_resets_become_statuses(reset, code):
-    """As PROTOCOL-HTTP2 specifies."""
+    """Reset codes are mapped as PROTOCOL-HTTP2 specifies."""
     ends = Ends()
     call = ends.call()
     ends.exchange()
@@ -354,7 +354,7 @@ async def test_a_lost_connection_fails_its_calls():
 
 
 async def test_a_server_of_another_protocol_is_reported():
-    """For example, HTTP/1.1 on the port."""
+    """The error says so, for example if the port belongs to an HTTP/1.1 server."""
     ends = Ends(connect=False)
     ends.connection.receive(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     assert ends.transport.is_closed

@@ -254,7 +254,7 @@ async def test_a_deadline_ends_the_call_at_the_server_too():
 
 
 async def test_the_earliest_deadline_counts():
-    """In any order of the calls."""
+    """It counts in whichever order the calls were made."""
     async with Backend(lambda *_: None) as backend:
         client = channel(f"127.0.0.1:{backend.port}")
         ended = []
@@ -395,7 +395,7 @@ async def test_addresses_are_looked_up_again(monkeypatch):
 
 
 async def test_unix_sockets_are_connected_to():
-    """By path; the authority is localhost."""
+    """The client connects to the path and sends the authority localhost."""
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "s")
         async with Backend(path=path) as backend:

@@ -89,7 +89,7 @@ def test_a_wrong_escape_stays():
 
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=4), st.booleans())
 def test_binary_values_survive(values, padded):
-    """With and without padding, several in one header."""
+    """They are decoded with and without padding, and if one header has several of them."""
     encoded = [encode_binary(value) for value in values]
     if padded:
         encoded = [value + b"=" * (-len(value) % 4) for value in encoded]
@@ -102,7 +102,7 @@ def test_invalid_base64():
 
 
 def test_codes():
-    """Unknown numbers are UNKNOWN."""
+    """Numbers that gRPC does not define become UNKNOWN."""
     assert parse_status_code(b"14") is grpc.StatusCode.UNAVAILABLE
     assert {parse_status_code(value) for value in (b"", b"99", b"-1", b"x", b"1" * 5000)} == {grpc.StatusCode.UNKNOWN}
     assert code_from_http_status(503) is grpc.StatusCode.UNAVAILABLE

@@ -53,5 +53,5 @@ def test_defaults():
     ],
 )
 def test_each_key_has_its_argument(config, name, value):
-    """No setting is ignored."""
+    """Every setting is passed on to grpcio."""
     assert options(**config)[name] == value

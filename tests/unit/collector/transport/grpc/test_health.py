@@ -63,7 +63,7 @@ def test_nonsense(grpc_server, path, body):
 
 
 def test_malformed_timeout(grpc_server):
-    """As for calls with one message."""
+    """It is refused as for calls with one message."""
     client = grpc_server(host=Host()).connect()
     assert client.answer(client.request(WATCH, check_request(""), grpc_timeout="soon"))[0][b"grpc-status"] == b"13"
     assert not client.protocol.streams

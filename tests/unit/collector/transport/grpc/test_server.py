@@ -132,7 +132,7 @@ def test_heads(grpc_server, headers, http_status, code, reason, end_stream):
     ],
 )
 def test_invalid_messages(grpc_server, body, code, text):
-    """With the codes and texts of grpc-go."""
+    """They are refused with the codes and texts of grpc-go."""
     client = grpc_server().connect()
     stream_id = client.request(C, body)
     assert status(client, stream_id)[0] == code
@@ -305,7 +305,7 @@ def test_memory_of_messages_on_their_way_is_booked_and_bounded(grpc_server):
 
 
 def test_over_budget_says_when_to_come_back(grpc_server):
-    """With RetryInfo, if the budget suggests a delay."""
+    """The status has a RetryInfo if the budget suggests a delay."""
 
     class Full(FakeAdmission):
         def reserve(self, size_bytes):

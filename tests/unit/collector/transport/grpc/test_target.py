@@ -42,7 +42,7 @@ async def test_what_needs_no_lookup(text, addresses, authority):
     ],
 )
 def test_names_are_looked_up(text, host, port, authority):
-    """With gRPC's default port."""
+    """A name without a port is looked up with gRPC's default port."""
     target = parse_target(text)
     assert (target.host, target.port, target.authority, target.addresses) == (host, port, authority, ())
 
@@ -68,7 +68,7 @@ def test_schemes_are_the_collectors():
 
 
 async def test_a_lookup_gives_each_address_once(monkeypatch):
-    """In the system's order."""
+    """Addresses keep the order in which the system returns them."""
     seen = ["10.0.0.2", "10.0.0.1", "10.0.0.2"]
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 1)) for host in seen]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)

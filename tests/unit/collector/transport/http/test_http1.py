@@ -247,7 +247,7 @@ def test_what_is_answered(stream, answers, ends):
 
 
 async def test_answers_keep_the_order_of_the_requests():
-    """Also if a later one is ready first."""
+    """They keep it even if a later response is ready first."""
     server = Server()
     connection, wire = server.connect()
     connection.feed(post("/a") + post("/b") + post("/now"))
@@ -258,7 +258,7 @@ async def test_answers_keep_the_order_of_the_requests():
 
 
 async def test_second_answer_to_a_request_is_ignored():
-    """Only the first one counts."""
+    """Only the first response is sent."""
     server = Server()
     connection, wire = server.connect()
     connection.feed(post("/a"))
@@ -297,7 +297,7 @@ async def test_many_pipelined_requests_stop_the_reading_until_they_are_answered(
 
 
 async def test_sender_that_takes_no_answers_is_not_read_and_cut_off(monkeypatch):
-    """After write_timeout, or a minute."""
+    """The connection is closed after ``write_timeout``, or after a minute."""
     server = Server(write_timeout="10ms")
     connection, wire = server.connect()
     connection.pause_writing()
@@ -356,7 +356,7 @@ async def test_framing_of_chunks_is_bounded_by_what_they_hold():
 
 
 async def test_head_that_never_ends_is_431_whatever_its_pieces():
-    """Up to 64 KiB."""
+    """A head may have 64 KiB at most."""
     server = Server()
     connection, wire = server.connect()
     for _ in range(200):

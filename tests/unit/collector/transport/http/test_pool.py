@@ -89,7 +89,7 @@ async def test_connections_are_kept_and_used_again():
 
 
 async def test_connections_are_closed_where_nothing_is_kept():
-    """With disable_keep_alives."""
+    """With ``disable_keep_alives`` every request has a connection of its own."""
     async with Backend() as backend, pooled(keeps_alive=False) as pool:
         for _ in range(2):
             await pool.exchange(backend.origin, HEAD, b"x")
@@ -138,7 +138,7 @@ async def test_no_more_connections_than_allowed_and_nobody_waits_for_ever():
 
 
 async def test_failed_connects_do_not_use_up_the_limit():
-    """No server listens, repeatedly."""
+    """With a limit of one connection, every attempt fails at once because no server listens."""
     async with Backend() as backend:
         pass
     async with pooled(max_per_origin=1) as pool:
@@ -148,7 +148,7 @@ async def test_failed_connects_do_not_use_up_the_limit():
 
 
 async def test_idle_connections_are_closed_in_time():
-    """After idle_conn_timeout, by a timer."""
+    """A timer closes them after ``idle_conn_timeout``."""
     async with Backend() as backend, pooled(idle_s=0.02) as pool:
         await pool.exchange(backend.origin, HEAD, b"x")
         await until(lambda: backend.open_count == 0)
@@ -255,7 +255,7 @@ async def test_an_invalid_response_is_an_error_within_bounds(sent):
 
 
 async def test_an_endless_body_is_cut_and_its_connection_closed():
-    """At 64 KiB."""
+    """The body is truncated at 64 KiB."""
 
     async def send(reader, writer):
         writer.write(b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -359,14 +359,14 @@ async def test_refused_tunnel_is_an_error_and_frees_its_place(answer):
 
 
 async def test_an_unsupported_proxy_is_a_value_error():
-    """For example, socks."""
+    """The pool does not support SOCKS proxies."""
     async with pooled() as pool:
         with pytest.raises(ValueError, match="proxy"):
             await pool.exchange(Origin("http", "h", 1, "socks5://127.0.0.1:1"), HEAD, b"x")
 
 
 async def test_closing_fails_what_is_under_way_and_what_waits():
-    """Nothing hangs."""
+    """No request hangs when the pool is closed."""
 
     async def never(reader, writer):
         await reader.read()

@@ -130,7 +130,7 @@ def test_sender_of_a_refused_body_sees_the_answer(run, authority, tmp_path, is_t
 
 
 def test_half_closed_sender_is_answered(run):
-    """As ``nc -N`` sends."""
+    """A client may close its sending side after its requests, as ``nc -N`` does."""
 
     async def go():
         server = make()
@@ -146,7 +146,7 @@ def test_half_closed_sender_is_answered(run):
 
 
 def test_shutdown_cuts_off_what_is_not_finished_in_time(run):
-    """With a route that never answers."""
+    """A route that never answers does not delay the shutdown beyond its limit."""
 
     async def go():
         never = Never()

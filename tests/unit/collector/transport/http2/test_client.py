@@ -13,7 +13,7 @@ def environment(monkeypatch):
 
 
 def test_the_environment_names_the_proxy(monkeypatch):
-    """With credentials, which its repr does not show."""
+    """The proxy keeps its credentials, which its repr does not show."""
     assert find_proxy("backend") is None
     monkeypatch.setenv("HTTPS_PROXY", "http://us%40er:pa%3Ass@proxy:3128")
     assert find_proxy("backend") == Proxy("proxy", 3128, "Basic dXNAZXI6cGE6c3M=")
@@ -43,7 +43,7 @@ def test_loopback_goes_through_none(monkeypatch, host):
     ],
 )
 def test_no_proxy_holds(monkeypatch, no_proxy, host, direct):
-    """Names, domains and networks."""
+    """``NO_PROXY`` may contain names, domains and networks."""
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:1")
     monkeypatch.setenv("NO_PROXY", no_proxy)
     assert (find_proxy(host) is None) is direct
@@ -59,7 +59,7 @@ def test_other_proxies_are_refused_without_their_credentials(monkeypatch, url):
 
 
 def test_addresses_read_as_people_write_them():
-    """For messages and CONNECT."""
+    """Messages and CONNECT requests use this form."""
     assert [str(a) for a in (Address("h", 1), Address("::1", 2), Address(path="/s"), Address(path="\0s"))] == [
         "h:1", "[::1]:2", "unix:/s", "unix:@s",
     ]  # fmt: skip

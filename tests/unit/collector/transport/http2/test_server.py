@@ -384,7 +384,7 @@ def test_memory_of_an_idle_connection_is_small(grpc_server):
 
 
 def test_the_peer_receives_our_limits():
-    """The contents of SETTINGS."""
+    """SETTINGS contains the limits of the session."""
     peer = http2_peer.client()
     ours = sessions.server_session(
         max_message_bytes=1000, max_concurrent_streams=7, max_header_bytes=1000, cut_off_bytes=2000

@@ -363,7 +363,7 @@ def test_the_end_is_reported_once():
 
 
 def test_reset_tells_the_peer_and_nobody_else():
-    """After RST_STREAM, nothing is reported of the stream."""
+    """Nothing is reported about the stream after RST_STREAM."""
     client, server = begun()
     stream_id = client.send_request(CALL)
     server.receive(client.data_to_send(), 1.0)
@@ -418,7 +418,7 @@ def test_goaway_ends_both():
 
 
 def test_pings():
-    """Acknowledged automatically, and reported."""
+    """They are acknowledged automatically and reported."""
     client, server = begun()
     client.ping(b"12345678")
     (event,) = server.receive(client.data_to_send(), 0.0)
@@ -428,7 +428,7 @@ def test_pings():
 
 
 def test_after_an_error_nothing_works():
-    """And nothing crashes."""
+    """Every further use raises an error or returns nothing, and nothing crashes."""
     server = new_server()
     with pytest.raises(HTTP2Error):
         server.receive(b"GET / HTTP/1.1\r\n\r\n" * 2, 0.0)
@@ -486,7 +486,7 @@ assert s.output(1 << 20)
 
 
 def test_without_a_library_the_message_says_what_to_install():
-    """And which setting works without it."""
+    """It also names the setting that works without the library."""
     ran = run_without_ngh2(
         """
 nghttp2._SYSTEM = ()

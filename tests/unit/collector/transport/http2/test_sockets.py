@@ -210,7 +210,7 @@ def test_health_is_understood_by_a_stock_client(run):
 
 
 def test_write_buffer_size_bounds_what_waits_in_the_transport(run):
-    """On the transports of both loops."""
+    """The bound holds for the transports of both event loops."""
 
     async def main():
         limits = []

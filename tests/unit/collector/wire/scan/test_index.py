@@ -78,7 +78,7 @@ def test_find_field_gives_the_last_occurrence():
 
 
 def test_find_field_of_nothing():
-    """No messages, no offsets."""
+    """Without messages there are no offsets."""
     starts, ends = scan_index.find_field(b"", np.empty(0, "i4"), np.empty(0, "i4"), 1)
     assert len(starts) == len(ends) == 0
 
