@@ -92,7 +92,7 @@ async def test_a_batch_is_taken_at_once_where_nothing_is_due():
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"send_batch_size": 10, "send_batch_max_size": 9}, "greater or equal"),
+        ({"send_batch_size": 10, "send_batch_max_size": 9}, "greater than or equal"),
         ({"metadata_keys": ["X-A", "x-a"]}, "duplicate entry"),
         ({"timeout": "-1s"}, "greater than or equal to 0"),
         ({"send_batch_size": -1}, "greater than or equal to 0"),
