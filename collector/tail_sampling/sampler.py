@@ -134,8 +134,8 @@ class TailSampler(HoldingStage[Traces]):
         await super().shutdown()
 
     def held_items(self) -> int:
-        """Spans of undecided traces."""
-        return self._held.item_count + self._unread.item_count
+        """Spans of undecided traces, and spans of decided ones that are not sent yet."""
+        return super().held_items() + self._unread.item_count
 
     async def consume(self, batch: Batch) -> None:
         """Hold the spans of undecided traces, pass on or drop those of decided ones."""
@@ -306,7 +306,7 @@ class TailSampler(HoldingStage[Traces]):
             chosen[rows] = True
             thresholds = self._kept.column("threshold")[kept]
             randomness = self._kept.column("randomness_to_write")[kept]
-            await self._send([with_thresholds(batch.select(chosen), thresholds, randomness)])
+            await self._send(with_thresholds(batch.select(chosen), thresholds, randomness))
 
     # Decisions.
 

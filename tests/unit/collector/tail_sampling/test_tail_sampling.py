@@ -1,5 +1,6 @@
 """The parts of the engine against slow references, and how much memory the engine holds."""
 
+import asyncio
 import random
 import tracemalloc
 from types import MappingProxyType
@@ -226,3 +227,28 @@ async def test_the_first_explicit_randomness_of_a_trace_stays(kind):
         await sut.consume(batch.edit().set_field("trace_state", f"ot=rv:{rv}").apply())
     await sut.shutdown()
     assert sink.item_count == (2 if even else 0)
+
+
+async def test_released_parts_are_held_until_they_are_sent_and_survive_a_cancelled_call():
+    """Each part leaves just before it is sent; the next release, or a successor, sends what is left behind."""
+    stage, sink, settings = sampler()
+    for tenant in "abcd":
+        spans = traces(spans=40, seed=3).with_context(Context(tenant=tenant))
+        await stage.consume(spans)
+    sink.hang()
+    await stage.start(FakeHost())
+    stopping = asyncio.ensure_future(stage.shutdown())
+    await settings.clock.advance(0)
+    held_count = stage.held_items()
+    assert held_count > 0
+    assert held_count % 3 == 0, "the first of four equal parts is being sent"
+    assert stage.held_bytes() > 0
+    stopping.cancel()
+    await settings.clock.advance(0)
+    assert stage.held_items() == held_count
+    successor, its_sink, _ = sampler()
+    assert successor.take_over(stage)
+    assert (stage.held_items(), successor.held_items()) == (0, held_count)
+    await successor.shutdown()
+    assert sum(batch.item_count for batch in its_sink.batches) == held_count
+    assert successor.held_items() == 0
