@@ -21,7 +21,7 @@ from collector.api import Host, Settings
 from collector.model import Batch, Signal, StringColumn, Traces, groups
 from collector.model.arrays import F64, I8, I32, I64, U64, Indices, Mask
 from collector.otlp.consistent_sampling import RANDOMNESS_BITS, read_trace_state
-from collector.tail_sampling.by_trace import by_trace
+from collector.tail_sampling.by_trace import ByTrace
 from collector.tail_sampling.decider import THRESHOLD_UNCHANGED, ColumnLookup, Decider, TraceDecisions
 from collector.tail_sampling.decision_cache import DecisionCache
 from collector.tail_sampling.decision_registry import DECISIONS, Decision
@@ -273,10 +273,10 @@ class TailSampler(HoldingStage[Traces]):
         have_one_context = all(part.context == batch.context for part, _ in parts)
         for part in [(batch, slots)] if have_one_context and not keep_parts else parts:
             self._held.add(*part)
-        grouped = by_trace(slots)
+        grouped = ByTrace(slots)
         self._note_randomness(batch, slots)
         self._traces.column("span_count")[grouped.slots] += grouped.counts
-        self._decider.observe(batch, slots, self._traces.column)
+        self._decider.observe(batch, grouped, self._traces.column)
 
     def _note_randomness(self, batch: Traces, slots: I32) -> None:
         """Take the randomness of a trace from its first span with an ``rv``; else it stays that of the trace id."""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.model import Context, Signal, Traces
-from collector.tail_sampling import Decision, DecisionCache, HeldRows, TailSampler, TraceDecisions, by_trace
+from collector.tail_sampling import ByTrace, Decision, DecisionCache, HeldRows, TailSampler, TraceDecisions
 from collector.tail_sampling.decision_registry import DECISIONS
 from collector.testing import FakeHost, Sink, make_settings
 from collector.testing.generate import traces
@@ -23,8 +23,8 @@ class KeepsOdd:
 
     columns = MappingProxyType({"seen": np.int64})
 
-    def observe(self, batch, slots, column):
-        by_trace(slots).fold(np.add, column("seen"), np.ones(batch.item_count, np.int64))
+    def observe(self, batch, grouped, column):
+        grouped.fold(np.add, column("seen"), np.ones(batch.item_count, np.int64))
 
     def decide(self, slots, column, now_s):
         assert (column("seen")[slots] == column("span_count")[slots]).all()
@@ -56,11 +56,11 @@ def test_folding_by_trace_is_ufunc_at(slots, ufunc, seed):
     array = np.array(slots, np.int32)
     values = np.random.default_rng(seed).integers(0, 1000, len(slots))
     fast, slow = np.arange(7) * 10, np.arange(7) * 10
-    by_trace(array).fold(ufunc, fast, values)
+    ByTrace(array).fold(ufunc, fast, values)
     ufunc.at(slow, array[array >= 0], values[array >= 0])
     assert fast.tolist() == slow.tolist()
-    assert by_trace(array).counts.sum() == (array >= 0).sum()
-    assert by_trace(array).first_rows().tolist() == [slots.index(slot) for slot in sorted(set(slots) - {-1})]
+    assert ByTrace(array).counts.sum() == (array >= 0).sum()
+    assert ByTrace(array).first_rows().tolist() == [slots.index(slot) for slot in sorted(set(slots) - {-1})]
 
 
 def test_the_decision_cache_is_bounded_and_forgets_the_least_recently_used():
