@@ -214,20 +214,23 @@ async def test_metrics_come_every_collection_interval():
     assert telemetry.value("tailrace_gpu_samples") == 2.0
 
 
-async def test_a_refused_batch_does_not_end_the_receiver():
-    """If the pipeline refuses the metrics, the next collection sends newer values."""
+@pytest.mark.parametrize("error", [RetryableError("no room", reason="memory_limit"), ValueError("a bug")])
+async def test_a_failed_send_does_not_end_the_receiver(error):
+    """If the pipeline refuses the metrics, or fails, the next collection sends newer values. A failure is logged."""
 
-    class Refuses:
+    class Fails:
         tries = 0
 
         async def consume(self, batch):
             self.tries += 1
-            raise RetryableError("no room", reason="memory_limit")
+            raise error
 
-    receiver, clock, door, _ = await running(Refuses(), collection_interval="1s")
+    receiver, clock, door, telemetry = await running(Fails(), collection_interval="1s")
     await clock.advance(3.5)
     await receiver.shutdown()
     assert door.tries == 3
+    failures = [event for event in telemetry.log.of_level("error") if event.fields.get("exc_info") is error]
+    assert len(failures) == (0 if isinstance(error, RetryableError) else 3)
 
 
 def test_a_nan_is_never_sent():
