@@ -35,7 +35,7 @@ sys.path.insert(0, str(options.tree.resolve()))
 
 import numpy as np  # noqa: E402 - behind the choice of the tree
 
-from collector.gpu import Sampler  # noqa: E402
+from collector.gpu import GpuSampler  # noqa: E402
 from collector.gpu.nvml import NvmlBackend  # noqa: E402
 from collector.gpu.simulated import SimulatedBackend  # noqa: E402
 from collector.model import Context, Traces, TracesBuilder  # noqa: E402
@@ -61,7 +61,7 @@ class Inline:
 
 
 def sampler_of(make_backend, config, clock):
-    return Sampler(
+    return GpuSampler(
         make_backend,
         config,
         RecordingTelemetry().log,

@@ -16,14 +16,14 @@ import structlog
 from collector.cli._log_writer import LogWriter
 from config.model import LogSampling, LogsTelemetry
 
-__all__ = ["Sampler", "logging_to"]
+__all__ = ["LogThrottle", "logging_to"]
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 _METHOD_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "warn": logging.WARNING}
 _MAX_SAMPLED_MESSAGES = 4096
 
 
-class Sampler:
+class LogThrottle:
     """Lets the first ``initial`` equal messages of a tick through, then every ``thereafter``-th one."""
 
     def __init__(self, config: LogSampling, monotonic_s: Callable[[], float] = time.monotonic) -> None:
@@ -121,7 +121,7 @@ def _processors(config: LogsTelemetry, *, coloured: bool) -> list[structlog.typi
 
     chain: list[structlog.typing.Processor] = []
     if config.sampling is not None and config.sampling.enabled:
-        chain.append(Sampler(config.sampling))
+        chain.append(LogThrottle(config.sampling))
     chain += [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,

@@ -22,7 +22,7 @@ from collector.gpu.backend import (
 from collector.gpu.config import GpuSourceConfig, LoadConfig, ReplayConfig, SimulatedConfig
 from collector.gpu.replay import Recorder, record
 from collector.gpu.ring import Ring, RingView, Windows
-from collector.gpu.sampler import SAMPLERS, Sampler, SamplerPool, Snapshot, make_backend
+from collector.gpu.sampler import SAMPLERS, GpuSampler, SamplerPool, Snapshot, make_backend
 
 __all__ = [
     "SAMPLERS",
@@ -30,6 +30,7 @@ __all__ = [
     "Backend",
     "BackendUnavailableError",
     "Device",
+    "GpuSampler",
     "GpuSourceConfig",
     "LayoutChangedError",
     "LoadConfig",
@@ -39,7 +40,6 @@ __all__ = [
     "ReplayConfig",
     "Ring",
     "RingView",
-    "Sampler",
     "SamplerPool",
     "SimulatedConfig",
     "Snapshot",

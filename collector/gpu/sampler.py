@@ -1,9 +1,9 @@
 """The sampler: one thread per process that samples the GPUs for the receiver and all processors of one ``backend``.
 
 That thread never calls the driver itself. A *caller* thread does; if a call does not return in time, its thread is
-abandoned and not joined, so a hung driver costs the pipelines nothing. Components read :attr:`Sampler.snapshot`, which
-is immutable. Without a device the sampler keeps running: it warns once, reports ``available`` 0, and probes again every
-``reprobe_interval`` (docs/reference/gpu.md, rules 1 to 7).
+abandoned and not joined, so a hung driver costs the pipelines nothing. Components read :attr:`GpuSampler.snapshot`,
+which is immutable. Without a device the sampler keeps running: it warns once, reports ``available`` 0, and probes
+again every ``reprobe_interval`` (docs/reference/gpu.md, rules 1 to 7).
 """
 
 import threading
@@ -21,7 +21,16 @@ from collector.gpu.replay import ReplayBackend
 from collector.gpu.ring import Ring, RingView
 from collector.gpu.simulated import SimulatedBackend
 
-__all__ = ["SAMPLERS", "CallHungError", "Caller", "Sampler", "SamplerPool", "Snapshot", "ThreadCaller", "make_backend"]
+__all__ = [
+    "SAMPLERS",
+    "CallHungError",
+    "Caller",
+    "GpuSampler",
+    "SamplerPool",
+    "Snapshot",
+    "ThreadCaller",
+    "make_backend",
+]
 
 _T = TypeVar("_T")
 
@@ -146,7 +155,7 @@ class Snapshot:
     """When the sampling of these devices started: the start time of their counters."""
 
 
-class Sampler:
+class GpuSampler:
     """Samples one backend. ``step`` takes one sample; ``start`` runs it in a thread."""
 
     def __init__(
@@ -350,9 +359,9 @@ class SamplerPool:
     """The running samplers of one service: one per backend, shared by all components that sample the same devices."""
 
     def __init__(self) -> None:
-        self._samplers: dict[object, Sampler] = {}
+        self._samplers: dict[object, GpuSampler] = {}
 
-    def acquire(self, config: GpuSourceConfig, log: Any, predecessor: Sampler | None = None) -> Sampler:
+    def acquire(self, config: GpuSourceConfig, log: Any, predecessor: GpuSampler | None = None) -> GpuSampler:
         """The sampler of the configured backend, running. Pair with :meth:`release`.
 
         ``predecessor`` is the sampler of a previous configuration: if it samples the same devices, its history is kept.
@@ -362,14 +371,14 @@ class SamplerPool:
         if sampler is None:
             is_same = predecessor is not None and predecessor.key == key
             inherited = predecessor.snapshot if predecessor is not None and is_same else None
-            sampler = self._samplers[key] = Sampler(lambda: make_backend(config), config, log, inherited=inherited)
+            sampler = self._samplers[key] = GpuSampler(lambda: make_backend(config), config, log, inherited=inherited)
         sampler.widen(config)
         sampler.users += 1
         if sampler.users == 1:
             sampler.start()
         return sampler
 
-    def release(self, sampler: Sampler) -> None:
+    def release(self, sampler: GpuSampler) -> None:
         """Stop using a sampler; the last user's release stops it."""
         sampler.users -= 1
         if sampler.users == 0:

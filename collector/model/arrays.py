@@ -8,7 +8,21 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["F64", "I8", "I32", "I64", "U8", "U32", "U64", "Array", "Indices", "Mask", "offsets_of", "starts_of"]
+__all__ = [
+    "F64",
+    "I8",
+    "I32",
+    "I64",
+    "U8",
+    "U32",
+    "U64",
+    "Array",
+    "Indices",
+    "Mask",
+    "Records",
+    "offsets_of",
+    "starts_of",
+]
 
 I8: TypeAlias = NDArray[np.int8]
 I32: TypeAlias = NDArray[np.int32]
@@ -20,6 +34,8 @@ F64: TypeAlias = NDArray[np.float64]
 Mask: TypeAlias = NDArray[np.bool_]
 Indices: TypeAlias = NDArray[np.intp]
 """Row numbers, as ``np.flatnonzero`` returns them."""
+Records: TypeAlias = NDArray[np.void]
+"""Rows of a structured array."""
 Array: TypeAlias = NDArray[Any]
 
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
-from collector.model.arrays import I32, U64, Array, Mask
+from collector.model.arrays import I32, U64, Array, Mask, Records
 from collector.wire.hash import SlotTable, clear_rows
 
 __all__ = ["KeyTable"]
@@ -114,7 +114,7 @@ class KeyTable:
         return self._columns[_RECORDS][name] if self._is_record else self._columns[name]
 
     @property
-    def records(self) -> NDArray[np.void]:
+    def records(self) -> Records:
         """The records of all slots, in a table made with a record dtype; valid until the next ``insert``."""
         return self._columns[_RECORDS]
 

@@ -20,6 +20,7 @@ from collector.model.patches import Patches, Rewritten, RowUpdate
 from collector.model.schema import ATTRIBUTE_NUMBER, FIELDS, POINT_ATTRIBUTE_NUMBER, POINT_FLAGS_NUMBER, FieldSpec
 from collector.model.tables import Tables
 from collector.wire.layout import KIND_STRING
+from collector.wire.protobuf import FIXED32, FIXED64, LENGTH_DELIMITED, VARINT, field_tag
 from collector.wire.scan.index import find_field
 from collector.wire.splice.attributes import AttributePatches, attribute_patches
 from collector.wire.splice.values import content_starts, encode_length_delimited, encode_varints
@@ -32,10 +33,6 @@ __all__ = ["apply_changes", "remove_children"]
 
 B = TypeVar("B", bound=Tables)
 
-_WIRE_VARINT: Final = 0
-_WIRE_FIXED64: Final = 1
-_WIRE_LENGTH_DELIMITED: Final = 2
-_WIRE_FIXED32: Final = 5
 _STATUS: Final = 15
 _INNER: Final = {"scopes": 1, "spans": _STATUS}
 """The field number of the nested message that inner fields belong to."""
@@ -154,9 +151,9 @@ def _relocated_attributes(
 def _attribute_tags(batch: Tables, table: str) -> int | U8:
     """The tag of the attribute field: one for all rows, or U8[n]."""
     if table != "points":
-        return ATTRIBUTE_NUMBER[table] << 3 | _WIRE_LENGTH_DELIMITED
+        return ATTRIBUTE_NUMBER[table] << 3 | LENGTH_DELIMITED
     types = batch.table("metrics").rows["type"][batch.table(table).rows["parent"]]
-    tags: U8 = POINT_ATTRIBUTE_NUMBER[types] << 3 | _WIRE_LENGTH_DELIMITED
+    tags: U8 = POINT_ATTRIBUTE_NUMBER[types] << 3 | LENGTH_DELIMITED
     return tags
 
 
@@ -175,7 +172,7 @@ def _with_inner_messages(batch: B, changes: dict[str, TableChange]) -> B:
         if needed.any():
             at = rows["body"][needed]
             patches.add_frames_around(table, needed)
-            empty = _tag(number, _WIRE_LENGTH_DELIMITED) + b"\0"
+            empty = field_tag(number, LENGTH_DELIMITED) + b"\0"
             update = None if table == "spans" else _inner_update(needed)
             patches.add(table, at, at, empty, np.zeros(len(at), np.int64), np.full(len(at), 2), update)
     if not patches.count:
@@ -254,18 +251,12 @@ def _field_numbers(batch: Tables, table: str, spec: FieldSpec, mask: Mask) -> li
     return [(number, mask & (by_row == number)) for number in np.unique(by_row[mask]).tolist()]
 
 
-def _tag(number: int, wire_type: int) -> bytes:
-    """The tag of a field up to number 2047."""
-    tag = number << 3 | wire_type
-    return bytes((tag,)) if tag < 0x80 else bytes((tag & 0x7F | 0x80, tag >> 7))
-
-
 def _encode_texts(column: StringColumn, rows: Array, number: int) -> tuple[bytes, I64, I64, I32]:
     """Text fields: (bytes, starts, lengths, lengths of the texts). Each distinct text is encoded once."""
     values = column.distinct_bytes
     sizes = np.fromiter(map(len, values), np.int32, len(values))
     offsets = starts_of(sizes).astype(np.int32)
-    tag = _tag(number, _WIRE_LENGTH_DELIMITED)
+    tag = field_tag(number, LENGTH_DELIMITED)
     payload, starts, lengths = encode_length_delimited(tag, b"".join(values), offsets, sizes)
     codes = column.codes[rows]
     return payload, starts[codes], lengths[codes], sizes[codes]
@@ -277,7 +268,7 @@ def _encode_values(column: AttributeColumn, rows: Array, number: int) -> tuple[b
     is_empty = records["any"] < 0  # a value without any field is an empty message
     offsets = np.where(is_empty, 0, records["any"]).astype(np.int32)
     sizes = np.where(is_empty, 0, records["any_len"]).astype(np.int32)
-    return encode_length_delimited(_tag(number, _WIRE_LENGTH_DELIMITED), column.source, offsets, sizes)
+    return encode_length_delimited(field_tag(number, LENGTH_DELIMITED), column.source, offsets, sizes)
 
 
 def _encode_numbers(form: str, number: int, values: Array) -> tuple[bytes, I64, I64]:
@@ -285,12 +276,12 @@ def _encode_numbers(form: str, number: int, values: Array) -> tuple[bytes, I64, 
     if not len(values):
         return b"", np.empty(0, np.int64), np.empty(0, np.int64)
     if form in {"varint", "flags"}:
-        return encode_varints(_tag(number, _WIRE_VARINT), np.ascontiguousarray(values).astype(np.int64).view(np.uint64))
+        return encode_varints(field_tag(number, VARINT), np.ascontiguousarray(values).astype(np.int64).view(np.uint64))
     tag, content = {
-        "fixed64": (_tag(number, _WIRE_FIXED64), values.astype("<u8")),
-        "fixed32": (_tag(number, _WIRE_FIXED32), values.astype("<u4")),
-        "span_id": (_tag(number, _WIRE_LENGTH_DELIMITED) + b"\x08", values.astype(">u8")),
-        "trace_id": (_tag(number, _WIRE_LENGTH_DELIMITED) + b"\x10", values.astype(">u8")),
+        "fixed64": (field_tag(number, FIXED64), values.astype("<u8")),
+        "fixed32": (field_tag(number, FIXED32), values.astype("<u4")),
+        "span_id": (field_tag(number, LENGTH_DELIMITED) + b"\x08", values.astype(">u8")),
+        "trace_id": (field_tag(number, LENGTH_DELIMITED) + b"\x10", values.astype(">u8")),
     }[form]
     content = np.ascontiguousarray(content).reshape(len(values), -1).view(np.uint8)
     tags = np.broadcast_to(np.frombuffer(tag, np.uint8), (len(values), len(tag)))

@@ -11,6 +11,8 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from collector.wire.protobuf import FIXED32, FIXED64, LENGTH_DELIMITED, VARINT, read_varint
+
 __all__ = ["AttributeValue", "any_value", "any_value_text", "double_text"]
 
 AttributeValue: TypeAlias = str | bool | int | float | bytes | Sequence[Any] | Mapping[str, Any]
@@ -118,16 +120,16 @@ def _fields(content: bytes) -> list[tuple[int, Any]]:
     fields: list[tuple[int, Any]] = []
     at = 0
     while at < len(content):
-        tag, at = _read_varint(content, at)
+        tag, at = read_varint(content, at)
         form = tag & 7
-        if form == 0:
+        if form == VARINT:
             item: Any
-            item, at = _read_varint(content, at)
-        elif form in {1, 5}:
-            width = 8 if form == 1 else 4
+            item, at = read_varint(content, at)
+        elif form in {FIXED64, FIXED32}:
+            width = 8 if form == FIXED64 else 4
             item, at = content[at : at + width], at + width
-        elif form == 2:
-            length, at = _read_varint(content, at)
+        elif form == LENGTH_DELIMITED:
+            length, at = read_varint(content, at)
             item, at = content[at : at + length], at + length
         else:
             break
@@ -135,15 +137,3 @@ def _fields(content: bytes) -> list[tuple[int, Any]]:
             break
         fields.append((tag >> 3, item))
     return fields
-
-
-def _read_varint(content: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < len(content):
-        byte = content[at]
-        value |= (byte & 0x7F) << shift
-        at += 1
-        shift += 7
-        if byte < 0x80:
-            return value % 2**64, at
-    return value % 2**64, len(content) + 1

@@ -6,5 +6,4 @@
 ``adjusted_count``       how many spans a sampled span stands for
 ``exponential_histogram``  exponential histograms filled by the batch, one per slot of a table
 ``responses``            what a server's response to an export request says
-``protobuf``             protobuf fields encoded in Python, for what is encoded once and cached
 """

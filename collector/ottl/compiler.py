@@ -13,11 +13,10 @@ from collector.ottl.functions import FUNCTIONS, Function, Parameter
 from collector.ottl.operations import apply, compare, compute, negate
 from collector.ottl.paths import Key, View, descend, path_reader
 from collector.ottl.syntax import (
-    Call,
     Chain,
     Compare,
     Enum,
-    Group,
+    FunctionCall,
     ListOf,
     Literal,
     Logic,
@@ -25,6 +24,7 @@ from collector.ottl.syntax import (
     Node,
     Not,
     OttlError,
+    Parenthesized,
     Path,
     Signed,
 )
@@ -80,7 +80,7 @@ class _Compiler:
 
     def predicate(self, node: Node) -> Predicate | bool:
         match node:
-            case Group():
+            case Parenthesized():
                 return self.predicate(node.inner)
             case Not():
                 inner = self.predicate(node.operand)
@@ -93,7 +93,7 @@ class _Compiler:
                 return self._comparison(node)
             case Literal() if isinstance(node.value, bool):
                 return node.value
-            case Call():
+            case FunctionCall():
                 return self._call_predicate(node)
             case _:
                 return self._fail("a value by itself is not a condition; compare it, for example with == or !=", node)
@@ -141,7 +141,7 @@ class _Compiler:
 
         return evaluate
 
-    def _call_predicate(self, node: Call) -> Predicate:
+    def _call_predicate(self, node: FunctionCall) -> Predicate:
         get = self._call(node)
 
         def evaluate(view: View) -> Evaluation:
@@ -161,7 +161,7 @@ class _Compiler:
                 return _Constant(self._symbol(node))
             case Path():
                 return self._path(node)
-            case Call():
+            case FunctionCall():
                 return self._call(node)
             case ListOf():
                 return self._collection(list(map(self.value, node.items)), lambda *items: list(items))
@@ -170,7 +170,7 @@ class _Compiler:
                 return self._collection(
                     [self.value(item) for _, item in node.items], lambda *items: dict(zip(keys, items, strict=True))
                 )
-            case Signed() | Chain() | Group():
+            case Signed() | Chain() | Parenthesized():
                 return self._number(node)
             case _:
                 return self._fail("expected a value, got a condition", node)
@@ -183,7 +183,7 @@ class _Compiler:
     def _number(self, node: Node) -> _Getter:
         """An operand of a sum or product: a number, path or converter; other literals are refused."""
         match node:
-            case Group():
+            case Parenthesized():
                 return self._number(node.inner)
             case Signed():
                 operand = self._number(node.operand)
@@ -198,7 +198,7 @@ class _Compiler:
                 return lambda view: _computed(
                     first(view), [(operator, operand(view)) for operator, operand in operands]
                 )
-            case Path() | Call():
+            case Path() | FunctionCall():
                 return self.value(node)
             case Literal() if type(node.value) in {int, float}:
                 return _Constant(node.value)
@@ -251,7 +251,7 @@ class _Compiler:
             keys.append(node.value)  # type: ignore[arg-type]
         return keys
 
-    def _call(self, node: Call) -> _Getter:
+    def _call(self, node: FunctionCall) -> _Getter:
         function = FUNCTIONS.get(node.name)
         if function is None or (function.contexts is not None and self._context not in function.contexts):
             if function is not None:
@@ -274,7 +274,9 @@ class _Compiler:
             return get
         return lambda view: apply(lambda value: descend(value, keys, missing_is_nil=False), [get(view)])
 
-    def _arguments(self, node: Call, function: Function) -> tuple[list[Callable[[View], Any]], Mapping[int, Scalar]]:
+    def _arguments(
+        self, node: FunctionCall, function: Function
+    ) -> tuple[list[Callable[[View], Any]], Mapping[int, Scalar]]:
         """A getter of each parameter, and the literals among the arguments by position."""
         given = self._arguments_by_position(node, function.parameters)
         getters: list[Callable[[View], Any]] = []
@@ -308,14 +310,14 @@ class _Compiler:
                 getters.append(getter)
         return getters, literals
 
-    def _checked(self, node: Call, name: str, argument: Node, form: str) -> _Getter:
+    def _checked(self, node: FunctionCall, name: str, argument: Node, form: str) -> _Getter:
         getter = self.value(argument)
         expected = {"text": str, "int": int}.get(form)
         if expected is not None and isinstance(getter, _Constant) and type(getter.value) is not expected:
             self._fail(f"{node.name}: {name} must be {'a string' if form == 'text' else 'an integer'}", argument)
         return getter
 
-    def _arguments_by_position(self, node: Call, parameters: Sequence[Parameter]) -> dict[int, Node]:
+    def _arguments_by_position(self, node: FunctionCall, parameters: Sequence[Parameter]) -> dict[int, Node]:
         given: dict[int, Node] = {}
         names = [parameter.name for parameter in parameters]
         seen_name = False

@@ -11,7 +11,7 @@ from collector.ottl.contexts import CONTEXTS, SIGNALS, SYMBOLS, TABLES, Context
 from collector.ottl.functions import FUNCTIONS
 from collector.ottl.parser import parse
 from collector.ottl.paths import View
-from collector.ottl.syntax import Call, Enum, Node, OttlError, Path, walk
+from collector.ottl.syntax import Enum, FunctionCall, Node, OttlError, Path, walk
 from collector.ottl.values import Array
 
 __all__ = ["MAX_CONDITIONS", "Conditions", "ErrorMode", "compile_conditions", "infer_context"]
@@ -114,7 +114,7 @@ def _supports(context: Context, nodes: Sequence[Node]) -> bool:
     for node in nodes:
         if isinstance(node, Enum) and node.name not in SYMBOLS[context]:
             return False
-        if isinstance(node, Call):
+        if isinstance(node, FunctionCall):
             function = FUNCTIONS.get(node.name)
             if function is None or (function.contexts is not None and context not in function.contexts):
                 return False

@@ -15,11 +15,10 @@ from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from collector.ottl.syntax import (
-    Call,
     Chain,
     Compare,
     Enum,
-    Group,
+    FunctionCall,
     ListOf,
     Literal,
     Logic,
@@ -27,6 +26,7 @@ from collector.ottl.syntax import (
     Node,
     Not,
     OttlError,
+    Parenthesized,
     Path,
     PathField,
     Signed,
@@ -153,14 +153,14 @@ class _Builder:
             case "signed":
                 return Signed(str(children[0]), self.node(children[1]), at)
             case "group":
-                return Group(self.node(children[0]), at)
+                return Parenthesized(self.node(children[0]), at)
             case "path":
                 return Path(
                     tuple(PathField(str(field.children[0]), self._keys(field.children[1:])) for field in children), at
                 )
             case "call":
                 calls = [child for child in children[1:] if child.data != "key"]
-                return Call(
+                return FunctionCall(
                     str(children[0]),
                     tuple(map(self._argument, calls)),
                     self._keys([c for c in children[1:] if c.data == "key"]),

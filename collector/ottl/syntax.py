@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 __all__ = [
-    "Call",
     "Chain",
     "Compare",
     "Enum",
-    "Group",
+    "FunctionCall",
     "ListOf",
     "Literal",
     "Logic",
@@ -21,6 +20,7 @@ __all__ = [
     "Node",
     "Not",
     "OttlError",
+    "Parenthesized",
     "Path",
     "PathField",
     "Signed",
@@ -81,7 +81,7 @@ class Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class FunctionCall:
     """A call of a converter. Each argument has its name, or "" if it is positional."""
 
     name: str
@@ -152,14 +152,16 @@ class Not:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class Parenthesized:
     """An expression in parentheses."""
 
     inner: Node
     at: int
 
 
-Node: TypeAlias = Literal | Enum | Path | Call | ListOf | MapOf | Signed | Chain | Compare | Logic | Not | Group
+Node: TypeAlias = (
+    Literal | Enum | Path | FunctionCall | ListOf | MapOf | Signed | Chain | Compare | Logic | Not | Parenthesized
+)
 
 
 def walk(node: Node) -> list[Node]:
@@ -177,7 +179,7 @@ def _children(node: Node) -> list[Node]:
     match node:
         case Path():
             return [key for field in node.fields for key in field.keys]
-        case Call():
+        case FunctionCall():
             return [*(argument for _, argument in node.arguments), *node.keys]
         case ListOf():
             return list(node.items)
@@ -191,7 +193,7 @@ def _children(node: Node) -> list[Node]:
             return list(node.operands)
         case Signed() | Not():
             return [node.operand]
-        case Group():
+        case Parenthesized():
             return [node.inner]
         case _:
             return []

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.model import METRIC_HISTOGRAM, METRIC_SUMMARY, KeyTable, Metrics, groups
-from collector.model.arrays import I32, U8, U64, Indices, Mask, offsets_of, starts_of
+from collector.model.arrays import I32, U8, U64, Indices, Mask, Records, offsets_of, starts_of
 from collector.prometheus.labels import SeriesLabels
 from collector.prometheus.naming import TranslationStrategy, metric_name, prometheus_type
 from collector.wire.hash import dictionary
@@ -60,7 +59,7 @@ class Encodable:
     """What an encoder needs of one batch. ``order`` and ``run_of`` cover only the points that can be sent."""
 
     wire: bytes
-    points: npt.NDArray[np.void]
+    points: Records
     types: I32
     order: I32
     run_of: I32
@@ -71,11 +70,11 @@ class Encodable:
     """(points,) number of the set of bounds or quantiles, -1 for other types."""
     shard_key: U64
     """(points,) part of the hash of the series."""
-    exemplars: npt.NDArray[np.void]
+    exemplars: Records
     exemplar_first: I32
     exemplar_arena: U8
     exemplar_slices: I32
-    quantiles: npt.NDArray[np.void]
+    quantiles: Records
     quantile_first: I32
     dropped: dict[str, int] = field(default_factory=dict)
 
@@ -288,7 +287,7 @@ class SeriesCache:
         columns["series"][slots] = self.series.insert(identities)[0]
 
     @staticmethod
-    def _order(points: npt.NDArray[np.void], sendable: Mask, series: I32) -> tuple[I32, int]:
+    def _order(points: Records, sendable: Mask, series: I32) -> tuple[I32, int]:
         """The rows to send, by series and time, and the number of points that repeat a millisecond of a series."""
         rows = np.flatnonzero(sendable)
         if len(rows) == 0 or groups(series[rows]).count == len(rows):
@@ -301,9 +300,7 @@ class SeriesCache:
         return rows[last].astype(np.int32), int(len(rows) - np.count_nonzero(last))
 
     @staticmethod
-    def _children(
-        batch: Metrics, table: str, dtype: np.dtype[np.void], wanted: Mask
-    ) -> tuple[npt.NDArray[np.void], I32]:
+    def _children(batch: Metrics, table: str, dtype: np.dtype[np.void], wanted: Mask) -> tuple[Records, I32]:
         """The rows of a child table, and the first child of each point."""
         if not wanted.any():
             return np.empty(0, dtype), np.zeros(len(wanted) + 1, np.int32)
@@ -313,9 +310,9 @@ class SeriesCache:
     def _extra_set_of(
         self,
         wire: bytes,
-        points: npt.NDArray[np.void],
+        points: Records,
         types: I32,
-        quantiles: npt.NDArray[np.void],
+        quantiles: Records,
         quantile_first: I32,
     ) -> I32:
         """(points,) number of the point's set of bounds or quantiles, -1 for types that have none."""

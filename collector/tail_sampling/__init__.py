@@ -12,7 +12,7 @@ The rules that decide are implementations of ``Decider``, in the processors ``sa
 ``trace_states``       writes thresholds and randomness into trace states
 """
 
-from collector.tail_sampling.by_trace import ByTrace, by_trace
+from collector.tail_sampling.by_trace import ByTrace
 from collector.tail_sampling.decider import (
     THRESHOLD_ERASED,
     THRESHOLD_UNCHANGED,
@@ -39,5 +39,4 @@ __all__ = [
     "HoldingStage",
     "TailSampler",
     "TraceDecisions",
-    "by_trace",
 ]

@@ -8,6 +8,7 @@ import numpy as np
 
 from collector.model import Traces
 from collector.model.arrays import I32, U64, Array, Mask
+from collector.tail_sampling.by_trace import ByTrace
 
 __all__ = ["THRESHOLD_ERASED", "THRESHOLD_UNCHANGED", "ColumnLookup", "Decider", "TraceDecisions"]
 
@@ -40,8 +41,8 @@ class Decider(Protocol):
         """The KeyTable columns it keeps for each trace, by name; their values are zero at a trace's first span."""
         ...
 
-    def observe(self, batch: Traces, slots: I32, column: ColumnLookup) -> None:
-        """Fold the spans of a batch into the columns. ``slots`` I32[n]: the trace of each span; -1: leave it out."""
+    def observe(self, batch: Traces, grouped: ByTrace, column: ColumnLookup) -> None:
+        """Fold the spans of a batch, grouped by the slot of their trace, into the columns."""
         ...
 
     def decide(self, slots: I32, column: ColumnLookup, now_s: float) -> TraceDecisions:

@@ -7,6 +7,7 @@ early and leaves whole, until the remaining rows fit.
 
 import contextlib
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final, Generic, Literal, Self, TypeVar
 
@@ -60,7 +61,8 @@ class HoldingStage(Stage, Generic[B]):
         self._wait_s, self._max_bytes, self._max_traces = decision_wait_s, max_bytes, max_traces
         self._traces = KeyTable({"first_s": np.float64, "decision": np.int8, **columns})
         self._held: HeldRows[B] = HeldRows()
-        self._evicted: list[B] = []
+        self._unsent: deque[B] = deque()  # kept rows of decided traces, on their way out
+        self._unsent_items = self._unsent_bytes = 0
         self._empty_table_bytes = self.table_bytes
         interval_s = min(shortest_wait_s / _CHECKS_PER_WAIT, _CHECK_INTERVAL_MAX_S)
         self._deciding = PeriodicTask(self._decide_due, interval_s, settings.clock)
@@ -89,24 +91,26 @@ class HoldingStage(Stage, Generic[B]):
             self._traces.column("decision")[slots] = previous.column("decision")[previous_slots]
             self._hold(batch, slots)
         previous.remove(previous.live())
+        while state._unsent:  # noqa: SLF001
+            self._make_due([state._next_due()])  # noqa: SLF001
         return True
 
     async def shutdown(self) -> None:
         """Decide everything that is held and pass on what is kept, unless a successor takes it over."""
         await self._deciding.stop()
         hands_over, self._hands_over = self._hands_over, False
-        if not hands_over and len(self._traces):
+        if not hands_over and (len(self._traces) or self._unsent):
             async with self._deciding.lock:
                 await self._decide_all()
                 await self._release()
 
     def held_items(self) -> int:
-        """Items of undecided traces."""
-        return self._held.item_count
+        """Items of undecided traces, and items of decided ones that are not sent yet."""
+        return self._held.item_count + self._unsent_items
 
     def held_bytes(self) -> int:
         """Bytes of the held rows, and what the tables have grown by."""
-        return self.row_bytes + self.table_bytes - self._empty_table_bytes
+        return self.row_bytes + self._unsent_bytes + self.table_bytes - self._empty_table_bytes
 
     # The state, for metrics and reports.
 
@@ -173,7 +177,7 @@ class HoldingStage(Stage, Generic[B]):
         slots = slots[self._traces.column("decision")[slots] == Decision.PENDING]
         self.on_evicted(len(slots), cause)
         self._decide(slots)
-        self._evicted += self._take_decided()
+        self._make_due(self._take_decided())
 
     # Decisions.
 
@@ -202,8 +206,21 @@ class HoldingStage(Stage, Generic[B]):
 
     async def _release(self) -> None:
         """Pass on or drop the rows of all decided traces. The caller holds the lock of ``_deciding``."""
-        parts, self._evicted = [*self._evicted, *self._take_decided()], []
-        await self._send(parts)
+        self._make_due(self._take_decided())
+        while self._unsent:  # what a cancelled call leaves behind is sent by the next one
+            await self._send(self._next_due())
+
+    def _make_due(self, batches: list[B]) -> None:
+        """Hold the batches until the next ``_release`` gets to them."""
+        self._unsent.extend(batches)
+        self._unsent_items += sum(batch.item_count for batch in batches)
+        self._unsent_bytes += sum(batch.size_bytes for batch in batches)
+
+    def _next_due(self) -> B:
+        batch = self._unsent.popleft()
+        self._unsent_items -= batch.item_count
+        self._unsent_bytes -= batch.size_bytes
+        return batch
 
     def _take_decided(self, reason: str = "sampled") -> list[B]:
         """Remove all decided traces: returns what is kept of them, and counts the other rows as dropped."""
@@ -223,12 +240,11 @@ class HoldingStage(Stage, Generic[B]):
         self._traces.remove(decided)
         return parts
 
-    async def _send(self, batches: list[B]) -> None:
-        for batch in batches:
-            # An exporter that waits for its backend may have failed. It has counted that, and the client that sent
-            # these items got its response long ago.
-            with contextlib.suppress(ConsumeError):
-                await self._settings.outputs[self._signal].consume(batch)
+    async def _send(self, batch: B) -> None:
+        # An exporter that waits for its backend may have failed. It has counted that, and the client that sent these
+        # items got its response long ago.
+        with contextlib.suppress(ConsumeError):
+            await self._settings.outputs[self._signal].consume(batch)
 
     def _count_dropped(self, item_count: int, reason: str = "sampled") -> None:
         if item_count:

@@ -21,7 +21,7 @@ from collector.api import Host, Settings
 from collector.model import Batch, Signal, StringColumn, Traces, groups
 from collector.model.arrays import F64, I8, I32, I64, U64, Indices, Mask
 from collector.otlp.consistent_sampling import RANDOMNESS_BITS, read_trace_state
-from collector.tail_sampling.by_trace import by_trace
+from collector.tail_sampling.by_trace import ByTrace
 from collector.tail_sampling.decider import THRESHOLD_UNCHANGED, ColumnLookup, Decider, TraceDecisions
 from collector.tail_sampling.decision_cache import DecisionCache
 from collector.tail_sampling.decision_registry import DECISIONS, Decision
@@ -134,8 +134,8 @@ class TailSampler(HoldingStage[Traces]):
         await super().shutdown()
 
     def held_items(self) -> int:
-        """Spans of undecided traces."""
-        return self._held.item_count + self._unread.item_count
+        """Spans of undecided traces, and spans of decided ones that are not sent yet."""
+        return super().held_items() + self._unread.item_count
 
     async def consume(self, batch: Batch) -> None:
         """Hold the spans of undecided traces, pass on or drop those of decided ones."""
@@ -273,10 +273,10 @@ class TailSampler(HoldingStage[Traces]):
         have_one_context = all(part.context == batch.context for part, _ in parts)
         for part in [(batch, slots)] if have_one_context and not keep_parts else parts:
             self._held.add(*part)
-        grouped = by_trace(slots)
+        grouped = ByTrace(slots)
         self._note_randomness(batch, slots)
         self._traces.column("span_count")[grouped.slots] += grouped.counts
-        self._decider.observe(batch, slots, self._traces.column)
+        self._decider.observe(batch, grouped, self._traces.column)
 
     def _note_randomness(self, batch: Traces, slots: I32) -> None:
         """Take the randomness of a trace from its first span with an ``rv``; else it stays that of the trace id."""
@@ -306,7 +306,7 @@ class TailSampler(HoldingStage[Traces]):
             chosen[rows] = True
             thresholds = self._kept.column("threshold")[kept]
             randomness = self._kept.column("randomness_to_write")[kept]
-            await self._send([with_thresholds(batch.select(chosen), thresholds, randomness)])
+            await self._send(with_thresholds(batch.select(chosen), thresholds, randomness))
 
     # Decisions.
 

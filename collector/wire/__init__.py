@@ -5,4 +5,6 @@
 ``encode``  columns to protobuf messages
 ``hash``    exact dictionaries of byte slices, keyed 128-bit hashes, slot tables
 ``json``    OTLP/JSON to protobuf bytes and back
+
+``protobuf`` has the same encodings in Python, for what is encoded or read once per distinct value.
 """

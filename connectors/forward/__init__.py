@@ -1,5 +1,5 @@
 """Connector ``forward``: joins pipelines of one signal."""
 
-from connectors.forward.forward import factory
+from connectors.forward.factory import factory
 
 __all__ = ["factory"]

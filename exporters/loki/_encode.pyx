@@ -13,6 +13,7 @@ from libc.string cimport memcpy
 import numpy as np
 
 from collector.wire.layout cimport RecordRow
+from collector.wire.proto cimport Ptr, read_length
 from collector.wire.writer cimport set_varint, varint_size
 
 
@@ -172,29 +173,31 @@ def cut(bytes request not None):
 
     The second is empty if there is only one entry.
     """
-    cdef const uint8_t *data = request
-    cdef Py_ssize_t size = len(request), half = size // 2, at = 0, stream, content, entries, entry, end
+    cdef Ptr data = request
+    cdef Ptr limit = data + len(request)
+    cdef Ptr p = data
+    cdef Ptr half = data + len(request) // 2
+    cdef Ptr stream, content, entries, entry, end = NULL, stop = NULL
     cdef Py_ssize_t count = 0
-    while at < size:
-        stream = at
-        at += 1
-        end = _length(data, &at)
-        content = at
-        end += at
-        at += 1
-        at += _length(data, &at)
-        entries = at
-        while at < end:
-            entry = at
-            at += 1
-            at += _length(data, &at)
-            if at > half and count:  # before this entry
+    while p < limit:
+        stream = p
+        content = read_length(p + 1, limit, &end)
+        if content == NULL or read_length(content + 1, end, &p) == NULL:
+            raise ValueError("not a request of encode()")
+        entries = p
+        while p < end:
+            entry = p
+            if read_length(p + 1, end, &stop) == NULL:
+                raise ValueError("not a request of encode()")
+            p = stop
+            if p > half and count:  # before this entry
                 if entry == entries:
-                    return request[:stream], count, request[stream:]
+                    return request[:stream - data], count, request[stream - data:]
                 return (
-                    request[:stream] + _stream(request[content:entry]),
+                    request[:stream - data] + _stream(request[content - data:entry - data]),
                     count,
-                    _stream(request[content:entries] + request[entry:end]) + request[end:],
+                    _stream(request[content - data:entries - data] + request[entry - data:end - data])
+                    + request[end - data:],
                 )
             count += 1
     return request, count, b""
@@ -205,19 +208,6 @@ cdef bytes _stream(bytes content):
     cdef uint8_t[11] head
     head[0] = 0x0A
     return head[:set_varint(&head[1], len(content)) - &head[0]] + content
-
-
-cdef inline Py_ssize_t _length(const uint8_t *data, Py_ssize_t *at) noexcept nogil:
-    """The varint at ``at``, which is advanced past it. Nothing is checked: `encode` wrote these bytes."""
-    cdef Py_ssize_t value = 0
-    cdef int shift = 0
-    while data[at[0]] >= 0x80:
-        value |= <Py_ssize_t>(data[at[0]] & 0x7F) << shift
-        shift += 7
-        at[0] += 1
-    value |= <Py_ssize_t>data[at[0]] << shift
-    at[0] += 1
-    return value
 
 
 cdef inline int64_t _field_size(int64_t length) noexcept nogil:

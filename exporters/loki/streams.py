@@ -14,9 +14,9 @@ import numpy as np
 
 from collector.model import KIND_STRING, Logs, StringColumn, groups
 from collector.model.arrays import I32, I64, U8, offsets_of, starts_of
-from collector.otlp.protobuf import field
 from collector.otlp.semantics import SEVERITY_LEVELS, severity_number_of
 from collector.prometheus import escape_label_name
+from collector.wire.protobuf import field
 from exporters.loki._encode import encode
 from exporters.loki.config import LokiConfig
 

@@ -1,5 +1,5 @@
 """Exporter ``nop``: accepts everything and keeps nothing."""
 
-from exporters.nop.nop import factory
+from exporters.nop.factory import factory
 
 __all__ = ["factory"]

@@ -1,30 +1,29 @@
-import numpy as np
-import numpy.typing as npt
+from collector.model.arrays import F64, I32, I64, U8
 
 class Page:
     def text(self, text: bytes) -> None: ...
     def numbers(
         self,
         name: bytes,
-        arena: npt.NDArray[np.uint8],
-        labels: npt.NDArray[np.int64],
-        values: npt.NDArray[np.float64],
-        times_ms: npt.NDArray[np.int64],
+        arena: U8,
+        labels: I64,
+        values: F64,
+        times_ms: I64,
         openmetrics: bool,
     ) -> None: ...
     def buckets(
         self,
         name: bytes,
         is_summary: bool,
-        arena: npt.NDArray[np.uint8],
-        labels: npt.NDArray[np.int64],
-        extras: npt.NDArray[np.uint8],
-        extra_slices: npt.NDArray[np.int32],
-        values: npt.NDArray[np.float64],
-        sums: npt.NDArray[np.float64],
-        has_sum: npt.NDArray[np.uint8],
-        counts: npt.NDArray[np.float64],
-        times_ms: npt.NDArray[np.int64],
+        arena: U8,
+        labels: I64,
+        extras: U8,
+        extra_slices: I32,
+        values: F64,
+        sums: F64,
+        has_sum: U8,
+        counts: F64,
+        times_ms: I64,
         openmetrics: bool,
     ) -> None: ...
     def getvalue(self) -> bytes: ...

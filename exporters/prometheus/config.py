@@ -8,25 +8,10 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from collector.prometheus import TranslationStrategy
+from collector.prometheus.config import ResourceConstantLabelsConfig, ResourceLabelsConfig
 from config.blocks import ComponentConfig, Duration, TLSServerConfig
 
 __all__ = ["PrometheusConfig"]
-
-
-class ResourceLabelsConfig(ComponentConfig):
-    """Whether all resource attributes become labels."""
-
-    enabled: bool = False
-    """Whether all resource attributes become labels of every series."""
-
-
-class ResourceConstantLabelsConfig(ComponentConfig):
-    """Resource attributes that become labels of every series."""
-
-    included: tuple[str, ...] = ()
-    """Globs of attributes that become labels."""
-    excluded: tuple[str, ...] = ()
-    """Globs of attributes that do not become labels although they match ``included``."""
 
 
 class PrometheusConfig(ComponentConfig):

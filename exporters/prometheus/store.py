@@ -9,7 +9,6 @@ import itertools
 from collections import defaultdict
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.model import (
     METRIC_EXPONENTIAL_HISTOGRAM,
@@ -20,7 +19,7 @@ from collector.model import (
     PRESENT_SUM,
     Metrics,
 )
-from collector.model.arrays import F64, I32
+from collector.model.arrays import F64, I32, Records
 from collector.otlp.semantics import NO_RECORDED_VALUE
 from collector.prometheus import Encodable, LabelSettings, SeriesCache, SeriesLabels, TranslationStrategy
 from exporters.prometheus._render import Page
@@ -145,7 +144,7 @@ class SeriesStore:
         table.has_sum[at] = (found.types[rows] == METRIC_SUMMARY) | (points["present"] & PRESENT_SUM != 0)
 
     @staticmethod
-    def _cumulative_counts(wire: bytes, points: npt.NDArray[np.void], label_count: int) -> F64:
+    def _cumulative_counts(wire: bytes, points: Records, label_count: int) -> F64:
         """(n, labels): the counts up to each bound; the last one is the count of the point."""
         values = np.empty((len(points), label_count))
         values[:, -1] = points["count"]

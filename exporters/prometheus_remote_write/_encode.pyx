@@ -16,6 +16,7 @@ from libc.string cimport memcpy, memmove
 import numpy as np
 
 from collector.wire.layout cimport ExemplarRow, PointRow, QuantileRow
+from collector.wire.proto cimport Ptr, read_varint
 from collector.wire.writer cimport (
     Writer, close_writer, put_byte, put_bytes, put_fixed64, put_varint, reserve, varint_size,
 )
@@ -215,9 +216,8 @@ cdef int _buckets(
 ) except -1 nogil:
     """Write the packed varint counts as spans and deltas; every ``2**down`` buckets are merged into one."""
     cdef int64_t index = offset, merged_index = 0, merged = 0, target
-    cdef uint64_t count
-    cdef int shift
-    cdef int32_t i = 0
+    cdef uint64_t count = 0
+    cdef Ptr end = at + size
     cdef bint have = False
     s.spans.size = 0
     s.deltas.size = 0
@@ -225,15 +225,10 @@ cdef int _buckets(
     s.next_index = 0
     s.span_length = 0
     s.open = False
-    while i < size:
-        count = 0
-        shift = 0
-        while i < size and shift < 64:
-            count |= <uint64_t>(at[i] & 0x7F) << shift
-            shift += 7
-            i += 1
-            if at[i - 1] < 0x80:
-                break
+    while at < end:
+        at = read_varint(at, end, &count)
+        if at == NULL:  # impossible: the scan has read every count
+            break
         # Prometheus' bucket i ends at base**i, OpenTelemetry's bucket i ends at base**(i+1).
         target = (index >> down) + 1
         if have and target != merged_index:

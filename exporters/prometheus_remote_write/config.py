@@ -8,6 +8,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from collector.prometheus import TranslationStrategy
+from collector.prometheus.config import ResourceConstantLabelsConfig, ResourceLabelsConfig
 from config.blocks import ByteSize, ComponentConfig, Duration, HTTPClientConfig, RetryConfig
 
 __all__ = ["PrometheusRemoteWriteConfig", "RemoteWriteQueueConfig"]
@@ -39,22 +40,6 @@ class TargetInfoConfig(ComponentConfig):
 
     enabled: bool = True
     """Whether each resource has a ``target_info`` series."""
-
-
-class ResourceLabelsConfig(ComponentConfig):
-    """Whether all resource attributes become labels."""
-
-    enabled: bool = False
-    """Whether all resource attributes become labels of every series."""
-
-
-class ResourceConstantLabelsConfig(ComponentConfig):
-    """Resource attributes that become labels of every series."""
-
-    included: tuple[str, ...] = ()
-    """Globs of attributes that become labels."""
-    excluded: tuple[str, ...] = ()
-    """Globs of attributes that do not become labels although they match ``included``."""
 
 
 class PrometheusRemoteWriteConfig(ComponentConfig):

@@ -6,7 +6,7 @@ Source: prometheus prompb/remote.proto, prompb/types.proto.
 import struct
 from typing import Final
 
-from collector.otlp.protobuf import field, varint
+from collector.wire.protobuf import field, varint
 
 __all__ = ["encode_label", "encode_metadata", "encode_sample_series"]
 

@@ -7,6 +7,7 @@ item, and metadata values of which nothing is held take no memory.
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -46,6 +47,8 @@ class _Shard:
         self.item_count = 0
         self.size_bytes = 0
         self.memory_bytes = 0
+        self.unsent: deque[tuple[Batch, int]] = deque()
+        """Merged parts that are due but not sent yet, with the memory that each counts for. They are still held."""
         self.timer: asyncio.Task[None] | None = None
         self.lock = asyncio.Lock()
 
@@ -106,7 +109,9 @@ class BatchProcessor(Stage):
             limit = self._config.metadata_cardinality_limit
             if self._keys and limit and len(self._shards) >= limit:
                 self._uncollected.add()
-                await self._send_parts(self._parts([batch]))
+                shard = _Shard(context)
+                self._make_due(shard, self._parts([batch]))
+                await self._send_due(shard)
                 return
             shard = self._shards[context] = _Shard(context)
         self._add(shard, batch)
@@ -193,7 +198,8 @@ class BatchProcessor(Stage):
                 self._add(shard, parts.pop(), first=True)
             if parts and self._waits:
                 (self._by_time if everything else self._by_size).add(len(parts))
-            await self._send_parts(parts)
+            self._make_due(shard, parts)
+            await self._send_due(shard)
         if shard.item_count:
             if shard.timer is None and not self._is_stopping:
                 self._set_timer(shard)
@@ -221,14 +227,39 @@ class BatchProcessor(Stage):
             part for batch in merged for part in (batch.split(max_items=limit) if batch.item_count > limit else [batch])
         ]
 
-    async def _send_parts(self, parts: list[Batch]) -> None:
+    def _make_due(self, shard: _Shard, parts: list[Batch]) -> None:
+        """Hold the parts until ``_send_due`` gets to them."""
         for part in parts:
-            self._sent_items.observe(part.item_count)
-            self._sent_bytes.observe(part.size_bytes)
-            # An exporter that waits for its backend may have failed. It has counted that; the other parts are sent all
-            # the same, and the clients that sent these items got their responses long ago.
-            with contextlib.suppress(ConsumeError):
-                await self._output.consume(part)
+            memory_bytes = part.memory_bytes
+            shard.unsent.append((part, memory_bytes))
+            self._held_items += part.item_count
+            self._held_bytes += memory_bytes
+
+    async def _send_due(self, shard: _Shard) -> None:
+        """Send the parts that are due. Those that a cancelled call leaves behind are sent by the next one."""
+        try:
+            while shard.unsent:
+                part, memory_bytes = shard.unsent.popleft()
+                self._held_items -= part.item_count
+                self._held_bytes -= memory_bytes
+                self._sent_items.observe(part.item_count)
+                self._sent_bytes.observe(part.size_bytes)
+                # An exporter that waits for its backend may have failed. It has counted that; the other parts are sent
+                # all the same, and the clients that sent these items got their responses long ago.
+                with contextlib.suppress(ConsumeError):
+                    await self._output.consume(part)
+        finally:
+            if shard.unsent:
+                self._keep_unsent(shard)
+
+    def _keep_unsent(self, shard: _Shard) -> None:
+        """Have what a cancelled call did not send sent by a timer, or by the shutdown."""
+        kept = self._shards.setdefault(shard.context, shard)
+        if kept is not shard:
+            kept.unsent.extend(shard.unsent)
+            shard.unsent.clear()
+        if kept.timer is None and not self._is_stopping:
+            self._set_timer(kept)
 
     def _set_timer(self, shard: _Shard) -> None:
         shard.timer = self._spawn(self._expire(shard), self._timers)

@@ -1,24 +1,19 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from collector.model.arrays import I32, Mask, Records
 
-def bounds_of(
-    points: NDArray[np.void], updates: NDArray[np.void]
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.bool_]]: ...
-def wrong_buckets(
-    wire: bytes, points: NDArray[np.void], updates: NDArray[np.void], widths: NDArray[np.int32]
-) -> NDArray[np.bool_]: ...
+def bounds_of(points: Records, updates: Records) -> tuple[I32, I32, Mask]: ...
+def wrong_buckets(wire: bytes, points: Records, updates: Records, widths: I32) -> Mask: ...
 def add_histograms(
     wire: bytes,
-    points: NDArray[np.void],
-    updates: NDArray[np.void],
-    sets: NDArray[np.int32],
-    rows: NDArray[np.int32],
+    points: Records,
+    updates: Records,
+    sets: I32,
+    rows: I32,
     source_rows: list[Any],
     accumulator_rows: list[Any],
-    shared: Callable[[int, int], tuple[NDArray[np.int32], bool]],
-    sources: NDArray[np.void],
-    accumulators: NDArray[np.void],
+    shared: Callable[[int, int], tuple[I32, bool]],
+    sources: Records,
+    accumulators: Records,
 ) -> int: ...

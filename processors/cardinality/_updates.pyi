@@ -1,37 +1,34 @@
-from typing import Any
+from collector.model.arrays import F64, I32, U8, U64, Array, Indices, Records
 
-import numpy as np
-from numpy.typing import NDArray
-
-def any_empty(rows: NDArray[Any]) -> bool: ...
+def any_empty(rows: Array) -> bool: ...
 def take_updates(
-    points: NDArray[np.void],
-    metrics: NDArray[np.void],
-    rows: NDArray[np.intp],
-    slots: NDArray[np.int32],
-    targets: NDArray[np.int32],
-    own_name: NDArray[np.uint8],
-    sources: NDArray[np.void],
-    accumulators: NDArray[np.void],
-    reasons: NDArray[np.uint8],
+    points: Records,
+    metrics: Records,
+    rows: Indices,
+    slots: I32,
+    targets: I32,
+    own_name: U8,
+    sources: Records,
+    accumulators: Records,
+    reasons: U8,
     *,
     full_from: int,
     never_full: bool,
-    ended: NDArray[np.uint64] | None,
+    ended: U64 | None,
     now_s: float,
-) -> NDArray[np.void]: ...
+) -> Records: ...
 def add_numbers(
-    points: NDArray[np.void],
-    metrics: NDArray[np.void],
-    updates: NDArray[np.void],
-    sources: NDArray[np.void],
-    accumulators: NDArray[np.void],
+    points: Records,
+    metrics: Records,
+    updates: Records,
+    sources: Records,
+    accumulators: Records,
 ) -> int: ...
 def add_totals(
-    points: NDArray[np.void],
-    updates: NDArray[np.void],
-    accumulators: NDArray[np.void],
-    counts: NDArray[np.uint64],
-    sums: NDArray[np.float64],
-    has_sum: NDArray[np.uint8],
+    points: Records,
+    updates: Records,
+    accumulators: Records,
+    counts: U64,
+    sums: F64,
+    has_sum: U8,
 ) -> None: ...

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.model import PRESENT_SUM, KeyTable
-from collector.model.arrays import F64, I32, I64, U64, Indices, Mask, offsets_of
+from collector.model.arrays import F64, I32, I64, U64, Indices, Mask, Records, offsets_of
 from collector.otlp.exponential_histogram import SCALE_MAX, SCALE_MIN
 from processors.cardinality._updates import add_totals
 from processors.cardinality.exponential_buckets import (
@@ -102,7 +101,7 @@ class ExponentialHistograms:
         return self._pool.size_bytes + sum(pool.size_bytes for pool in self._source_pools)
 
     @staticmethod
-    def valid(wire: bytes, points: npt.NDArray[np.void]) -> Mask:
+    def valid(wire: bytes, points: Records) -> Mask:
         """(n,) points whose scale and indices exist and whose buckets add up to their count."""
         scales, thresholds = points["scale"], points["zero_threshold"]
         is_valid = (scales >= SCALE_MIN) & (scales <= SCALE_MAX)
@@ -118,7 +117,7 @@ class ExponentialHistograms:
         valid: Mask = is_valid & (total == points["count"].astype(np.float64))
         return valid
 
-    def add(self, wire: bytes, points: npt.NDArray[np.void], updates: npt.NDArray[np.void]) -> None:
+    def add(self, wire: bytes, points: Records, updates: Records) -> None:
         """Add the gains of ``updates`` (UPDATE records); their points, rows of ``points``, are ``valid``."""
         rows = take_records(points, updates["point"])
         buckets, scales = buckets_of_points(wire, rows)
@@ -140,7 +139,7 @@ class ExponentialHistograms:
             )
         self._store(updates, now)
 
-    def _add_buckets(self, updates: npt.NDArray[np.void], has_gain: Mask, now: _Values) -> tuple[U64, F64]:
+    def _add_buckets(self, updates: Records, has_gain: Mask, now: _Values) -> tuple[U64, F64]:
         """Add the gains of the buckets of those updates that have a gain; returns (n,) the gains of count and sum."""
         targets, is_new = updates["accumulator"], updates["is_new"]
         before = self._before(now, updates)
@@ -269,7 +268,7 @@ class ExponentialHistograms:
 
     # Sources.
 
-    def _before(self, now: _Values, updates: npt.NDArray[np.void]) -> _Values:
+    def _before(self, now: _Values, updates: Records) -> _Values:
         """What the source of each update had before: the values of the update above, or what is stored."""
         stored, is_first = self._stored(updates), updates["is_first"]
         is_followed = np.append(~is_first[1:], False)
@@ -282,7 +281,7 @@ class ExponentialHistograms:
             previous_of_source(now.sums, stored.sums, is_first),
         )
 
-    def _stored(self, updates: npt.NDArray[np.void]) -> _Values:
+    def _stored(self, updates: Records) -> _Values:
         """What is stored of the sources of first updates."""
         pools, rows = bucket_places(self._sources, updates["source"])
         n = len(pools)
@@ -298,7 +297,7 @@ class ExponentialHistograms:
             counts[at], sums[at] = pool["count"][pool_rows], pool["sum"][pool_rows]
         return _Values(Buckets.joined(*parts), scales, thresholds, counts, sums)
 
-    def _store(self, updates: npt.NDArray[np.void], now: _Values) -> None:
+    def _store(self, updates: Records, now: _Values) -> None:
         """Store the last values of cumulative sources, each in the pool with the least width that has room for it."""
         last = np.flatnonzero(updates["is_last"] & updates["is_cumulative"])
         if not len(last):

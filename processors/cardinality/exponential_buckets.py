@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.model import groups
-from collector.model.arrays import F64, I32, I64, U64, starts_of
+from collector.model.arrays import F64, I32, I64, U64, Mask, Records, starts_of
 from collector.model.runs import rank_in_run, run_starts
 from collector.otlp.exponential_histogram import shifts_to_fit
 
@@ -54,7 +53,7 @@ class Buckets:
         names = ("owner", "side", "index", "count")
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
-    def take(self, mask: npt.NDArray[np.generic]) -> "Buckets":
+    def take(self, mask: Mask) -> "Buckets":
         """Some of the buckets."""
         return Buckets(self.owner[mask], self.side[mask], self.index[mask], self.count[mask])
 
@@ -106,7 +105,7 @@ class Buckets:
         return Buckets(both.owner[first], both.side[first], both.index[first], sums[is_filled])
 
 
-def buckets_of_points(wire: bytes, points: npt.NDArray[np.void]) -> tuple[Buckets, I64]:
+def buckets_of_points(wire: bytes, points: Records) -> tuple[Buckets, I64]:
     """The buckets of points, and (n,) their scales, lowered until a side has room for them."""
     parts = []
     for side, name in enumerate(SIDES):

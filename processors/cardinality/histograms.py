@@ -10,10 +10,9 @@ small, never too large.
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from collector.model import KeyTable
-from collector.model.arrays import F64, I32
+from collector.model.arrays import F64, I32, Records
 from collector.wire.hash import dictionary
 from processors.cardinality._histograms import add_histograms, bounds_of, wrong_buckets
 from processors.cardinality.row_pool import RowPool
@@ -58,7 +57,7 @@ class Histograms:
         """Memory of buckets and bounds."""
         return self._bounds_bytes + sum(pool.size_bytes for pool in (*self.source_pools, *self.accumulator_pools))
 
-    def add(self, wire: bytes, points: npt.NDArray[np.void], updates: npt.NDArray[np.void], *, may_grow: bool) -> int:
+    def add(self, wire: bytes, points: Records, updates: Records, *, may_grow: bool) -> int:
         """Add the gains of updates; returns how many are not counted in every bucket they belong to."""
         sets = self._sets_of(wire, points, updates, may_grow=may_grow)
         self._choose_sets(updates["accumulator"], sets)
@@ -112,9 +111,7 @@ class Histograms:
 
     # Sets of bounds.
 
-    def _sets_of(
-        self, wire: bytes, points: npt.NDArray[np.void], updates: npt.NDArray[np.void], *, may_grow: bool
-    ) -> I32:
+    def _sets_of(self, wire: bytes, points: Records, updates: Records, *, may_grow: bool) -> I32:
         """(n,) the number of the set of bounds of each update."""
         starts, lengths, fits = bounds_of(points, updates)
         codes, first = dictionary(wire, starts, lengths)

@@ -17,7 +17,7 @@ from processors.cardinality.identity import ContextKeys
 from processors.cardinality.limits import Limits, ProcessSeries
 from processors.cardinality.records import FOLDS
 from processors.cardinality.report import Report
-from processors.cardinality.writer import Writer
+from processors.cardinality.writer import AccumulatorWriter
 
 __all__ = ["State"]
 
@@ -37,7 +37,7 @@ class State:
             state_max_bytes=config.state_limit_mib * _MIB,
             exemplars=ExemplarPool(config.overflow.exemplars, frozenset(config.top.hash)),
         )
-        self.writer = Writer(self.fold)
+        self.writer = AccumulatorWriter(self.fold)
         self.allowed = AllowedValues()
         self.contexts = ContextKeys()
         self.report = Report(config.top)

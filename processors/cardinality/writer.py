@@ -29,12 +29,12 @@ from processors.cardinality.fold import Fold
 from processors.cardinality.records import ADDS
 from processors.cardinality.written_metric import WrittenMetric
 
-__all__ = ["Writer"]
+__all__ = ["AccumulatorWriter"]
 
 _MS: Final = 1_000_000
 
 
-class Writer:
+class AccumulatorWriter:
     """The metrics that are written, by key."""
 
     def __init__(self, fold: Fold) -> None:

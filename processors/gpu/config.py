@@ -9,7 +9,7 @@ from collector.otlp.semantics import SeverityLevel, SpanKind
 from collector.text.patterns import compile_pattern
 from config import ComponentConfig, Duration
 
-__all__ = ["GpuProcessorConfig", "IntervalConfig", "LogsConfig", "MatchConfig"]
+__all__ = ["GpuLogsConfig", "GpuMatchConfig", "GpuProcessorConfig", "IntervalConfig"]
 
 
 def _upper(value: Any) -> Any:
@@ -35,7 +35,7 @@ Regex = Annotated[str, AfterValidator(_regex)]
 Key = Annotated[str, AfterValidator(_key)]
 
 
-class MatchConfig(ComponentConfig):
+class GpuMatchConfig(ComponentConfig):
     """Which spans count as GPU work: those of one of ``kinds`` with one of the attributes or a matching name."""
 
     kinds: tuple[Annotated[SpanKind, BeforeValidator(_upper)], ...] = ("SERVER", "INTERNAL", "CONSUMER")
@@ -61,7 +61,7 @@ class IntervalConfig(ComponentConfig):
     """Numeric attributes with the seconds spent in a queue at the start of the span; the first one present applies."""
 
 
-class LogsConfig(ComponentConfig):
+class GpuLogsConfig(ComponentConfig):
     """Which log records receive the state of the GPU."""
 
     min_severity: Annotated[SeverityLevel, BeforeValidator(_lower)] = "warn"
@@ -75,7 +75,7 @@ class GpuProcessorConfig(GpuSourceConfig):
     """Which items are local to this host: detect decides by their resource or sender, all means all of them, none only
     those with explicit GPU ids.
     """
-    match: MatchConfig = MatchConfig()
+    match: GpuMatchConfig = GpuMatchConfig()
     """Which spans count as GPU work."""
     ambiguous: Literal["skip", "host"] = "skip"
     """What to do if several GPUs are possible: skip the item, or use all GPUs of the host (host)."""
@@ -83,5 +83,5 @@ class GpuProcessorConfig(GpuSourceConfig):
     """The part of a span in which the GPU can have worked for it."""
     min_window: Duration = Field(default=0.1, ge=0, le=86400)
     """Shortest window for which energy is computed."""
-    logs: LogsConfig = LogsConfig()
+    logs: GpuLogsConfig = GpuLogsConfig()
     """Which log records receive the state of the GPU."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from collector.api import Host, Settings, Transform
-from collector.gpu import SAMPLERS, Sampler, Snapshot
+from collector.gpu import SAMPLERS, GpuSampler, Snapshot
 from collector.gpu.telemetry import SamplerMetrics
 from collector.model import Batch, Signal, StringColumn
 from collector.model.arrays import U64, Indices, Mask
@@ -37,13 +37,13 @@ class GpuProcessor(Transform):
         settings: Settings,
         config: GpuProcessorConfig,
         *,
-        sampler: Sampler | None = None,
+        sampler: GpuSampler | None = None,
         host: HostIdentity | None = None,
     ) -> None:
         """``sampler`` and ``host`` replace the shared sampler of the process and this machine's identity."""
         self._config, self._clock, self._log = config, settings.clock, settings.telemetry.log
         self._given_sampler, self._sampler = sampler, sampler
-        self._predecessor: Sampler | None = None
+        self._predecessor: GpuSampler | None = None
         self._host = host
         self._samplers = settings.shared.get(SAMPLERS)
         self._is_acquired = False
@@ -67,17 +67,17 @@ class GpuProcessor(Transform):
         )
 
     @property
-    def sampler(self) -> Sampler | None:
+    def sampler(self) -> GpuSampler | None:
         """The sampler in use; None before the start."""
         return self._sampler
 
-    def hand_over(self, config: GpuProcessorConfig) -> Sampler | None:  # noqa: ARG002
+    def hand_over(self, config: GpuProcessorConfig) -> GpuSampler | None:  # noqa: ARG002
         """The sampler, whose history a successor continues."""
         return self._sampler
 
     def take_over(self, state: object) -> bool:
         """Continue the history of the predecessor's sampler, if the same devices are sampled."""
-        self._predecessor = state if isinstance(state, Sampler) else None
+        self._predecessor = state if isinstance(state, GpuSampler) else None
         return self._predecessor is not None
 
     async def start(self, host: Host) -> None:  # noqa: ARG002 - Component's signature

@@ -104,7 +104,7 @@ class LogsFollower(HoldingStage[Logs]):
             self._hold(batch, slots)
         self._count_dropped(int(np.count_nonzero(~kept & ~waits)))
         if kept.any():
-            await self._send([batch.select(kept)])
+            await self._send(batch.select(kept))
         await self._keep_within_limits()
 
     # Decisions.

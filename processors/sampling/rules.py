@@ -14,7 +14,7 @@ from collector.model import KeyTable, StringColumn, Traces, combine_keys, hash_t
 from collector.model.arrays import F64, I32, U8, U64, Indices, Mask
 from collector.otlp.consistent_sampling import RANDOMNESS_BITS, read_trace_state, threshold_of
 from collector.otlp.semantics import STATUS_CODE_ERROR
-from collector.tail_sampling import THRESHOLD_ERASED, THRESHOLD_UNCHANGED, ColumnLookup, TraceDecisions, by_trace
+from collector.tail_sampling import THRESHOLD_ERASED, THRESHOLD_UNCHANGED, ByTrace, ColumnLookup, TraceDecisions
 from processors.sampling.config import RuleConfig, SamplingConfig
 
 __all__ = ["NO_RULE", "Rules", "any_glob"]
@@ -59,9 +59,9 @@ class Rules:
 
     # What spans say about their traces.
 
-    def observe(self, batch: Traces, slots: I32, column: ColumnLookup) -> None:
+    def observe(self, batch: Traces, grouped: ByTrace, column: ColumnLookup) -> None:
         """Fold spans into the columns: a bit for each rule whose condition one meets, and the duration of the root."""
-        grouped = by_trace(slots)
+        slots = grouped.row_slots
         bits = np.zeros(batch.item_count, np.uint64)
         is_root = batch.field("parent_span_id") == 0
         start, end = batch.field("start_time_unix_nano"), batch.field("end_time_unix_nano")
@@ -189,7 +189,7 @@ class _Quota:
         refused_count = int(np.count_nonzero(key_slots < 0))
         is_known = (key_slots >= 0) & has_key
         kept_count = self._keys.column("kept_count")
-        kept_by_key = by_trace(np.where(is_known & kept, key_slots, np.int32(-1)))
+        kept_by_key = ByTrace(np.where(is_known & kept, key_slots, np.int32(-1)))
         kept_count[kept_by_key.slots] += kept_by_key.counts
         candidates = np.flatnonzero(is_known & ~kept)
         candidates = candidates[kept_count[key_slots[candidates]] < self._at_least]
@@ -201,7 +201,7 @@ class _Quota:
         counts = np.diff(np.append(starts, len(ordered)))
         rank = np.arange(len(ordered)) - np.repeat(starts, counts)
         extra = order[rank < self._at_least - kept_count[ordered]]
-        extra_by_key = by_trace(key_slots[extra])
+        extra_by_key = ByTrace(key_slots[extra])
         kept_count[extra_by_key.slots] += extra_by_key.counts
         return extra, refused_count
 

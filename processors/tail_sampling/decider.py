@@ -15,7 +15,7 @@ import numpy as np
 from collector.api import Clock, Telemetry
 from collector.model import Traces
 from collector.model.arrays import I32, I64, U8, U64, Indices, Mask
-from collector.tail_sampling import THRESHOLD_UNCHANGED, ColumnLookup, TraceDecisions, by_trace
+from collector.tail_sampling import THRESHOLD_UNCHANGED, ByTrace, ColumnLookup, TraceDecisions
 from processors.tail_sampling.config import TailSamplingConfig
 from processors.tail_sampling.policies import DROPPED, ERROR, NOT_SAMPLED, SAMPLED, Policy, TraceFacts, build_policy
 from processors.tail_sampling.span_features import Conditions, Feature
@@ -106,13 +106,14 @@ class PolicyDecider:
         """Whether ``take_too_large`` or ``take_decided`` can return traces; then spans must be read on arrival."""
         return self._on_ingest or self._size_limit > 0
 
-    def observe(self, batch: Traces, slots: I32, column: ColumnLookup) -> None:
+    def observe(self, batch: Traces, grouped: ByTrace, column: ColumnLookup) -> None:
         """Fold the spans of a batch into the columns; with ``span-ingest`` also evaluate the policies on them."""
+        slots = grouped.row_slots
         if len(slots) and slots.min() < 0:
             batch, slots = batch.select(slots >= 0), slots[slots >= 0]
+            grouped = ByTrace(slots)
         if not len(slots):
             return
-        grouped = by_trace(slots)
         new = column("serial")[grouped.slots] == 0
         in_order = grouped.slots[new][np.argsort(grouped.first_rows()[new])]
         column("serial")[in_order] = np.arange(self._trace_count + 1, self._trace_count + 1 + len(in_order))
@@ -120,13 +121,13 @@ class PolicyDecider:
         if len(in_order):
             self._new.add(len(in_order))
         if self._on_ingest:
-            self._decide_parts(batch, slots, column)
+            self._decide_parts(batch, grouped, column)
         else:
             if self._needs_sizes:
                 parts = parts_of(batch, slots, with_sizes=True)
                 self._add_sizes(parts.slots, parts.size_bytes, column)
-                self._note_too_large(batch, slots, column)
-            self._fold(batch, slots, column)
+                self._note_too_large(batch, grouped, column)
+            self._fold(batch, grouped, column)
 
     def take_too_large(self) -> U64:
         """The ids U64[k,2] of the traces that have become too large since the last call."""
@@ -168,9 +169,9 @@ class PolicyDecider:
 
     # Spans coming in.
 
-    def _fold(self, batch: Traces, slots: I32, column: ColumnLookup) -> None:
+    def _fold(self, batch: Traces, grouped: ByTrace, column: ColumnLookup) -> None:
         for feature, names in self._features.items():
-            feature.fold(batch, slots, {suffix: column(name) for suffix, name in names.items()})
+            feature.fold(batch, grouped, {suffix: column(name) for suffix, name in names.items()})
             if isinstance(feature, Conditions) and feature.failures:
                 self._report_failures(feature)
 
@@ -179,20 +180,19 @@ class PolicyDecider:
         np.add.at(column("resource_bytes"), slots, size_bytes)
         np.add.at(column("request_bytes"), slots, framed_sizes(size_bytes))
 
-    def _note_too_large(self, batch: Traces, slots: I32, column: ColumnLookup) -> None:
+    def _note_too_large(self, batch: Traces, grouped: ByTrace, column: ColumnLookup) -> None:
         if self._size_limit:
-            grouped = by_trace(slots)
             is_large = column("resource_bytes")[grouped.slots] > self._size_limit
             if is_large.any():
                 trace_ids = batch.field("trace_id")[grouped.first_rows()[is_large]]
                 self._too_large = np.concatenate((self._too_large, trace_ids))
 
-    def _decide_parts(self, batch: Traces, slots: I32, column: ColumnLookup) -> None:
+    def _decide_parts(self, batch: Traces, grouped: ByTrace, column: ColumnLookup) -> None:
         """Evaluate the policies on the part of each trace under each resource alone.
 
         Only counts of spans and bytes include the earlier parts of the trace.
         """
-        parts = parts_of(batch, slots, with_sizes=self._needs_sizes)
+        parts = parts_of(batch, grouped.row_slots, with_sizes=self._needs_sizes)
         # The sampler has counted this batch's spans already.
         span_counts = (
             column("span_count")[parts.slots]
@@ -203,9 +203,9 @@ class PolicyDecider:
         size_bytes = size_bytes + _running_totals(parts.slots, framed_sizes(parts.size_bytes))
         if self._needs_sizes:
             self._add_sizes(parts.slots, parts.size_bytes, column)
-            self._note_too_large(batch, slots, column)
+            self._note_too_large(batch, grouped, column)
         part_columns = {name: np.zeros(len(parts.slots), dtype) for name, dtype in self._feature_columns.items()}
-        self._fold(batch, parts.codes, part_columns.__getitem__)
+        self._fold(batch, ByTrace(parts.codes), part_columns.__getitem__)
         early_answer = column("early_answer")
         is_open = early_answer[parts.slots] == NOT_SAMPLED
         if self._size_limit:
@@ -226,7 +226,6 @@ class PolicyDecider:
         decided = parts.slots[rows][answers != _UNDECIDED]
         early_answer[decided] = answers[answers != _UNDECIDED]
         if len(decided):
-            grouped = by_trace(slots)
             trace_ids = batch.field("trace_id")[grouped.first_rows()[np.isin(grouped.slots, decided)]]
             self._decided_on_arrival = np.concatenate((self._decided_on_arrival, trace_ids))
 

@@ -16,11 +16,11 @@ from typing import Any, Final
 import numpy as np
 
 from collector.model import KIND_STRING, AttributeColumn, Traces
-from collector.model.arrays import I32, U8, U64, Array, Mask
+from collector.model.arrays import U8, U64, Array, Mask
 from collector.otlp.semantics import TRACE_FLAG_SAMPLED
 from collector.ottl import Conditions as Compiled
 from collector.ottl import ErrorMode, compile_conditions
-from collector.tail_sampling import by_trace
+from collector.tail_sampling import ByTrace
 from collector.text.patterns import compile_pattern
 
 __all__ = [
@@ -56,15 +56,15 @@ class Feature(ABC):
     """Its columns by suffix."""
 
     @abstractmethod
-    def fold(self, batch: Traces, slots: I32, columns: Mapping[str, Array]) -> None:
-        """Fold the spans of a batch, in order, into ``columns`` (by suffix). ``slots`` I32[n]: the row of each span."""
+    def fold(self, batch: Traces, grouped: ByTrace, columns: Mapping[str, Array]) -> None:
+        """Fold the spans of a batch, in order, into ``columns`` (by suffix), whose rows are the slots."""
 
 
 class _AnySpan(Feature):
     """Whether any span, or the resource of any span, matches."""
 
-    def fold(self, batch: Traces, slots: I32, columns: Mapping[str, Array]) -> None:
-        columns[""][slots[self.matches(batch)]] = True
+    def fold(self, batch: Traces, grouped: ByTrace, columns: Mapping[str, Array]) -> None:
+        columns[""][grouped.row_slots[self.matches(batch)]] = True
 
     @abstractmethod
     def matches(self, batch: Traces) -> Mask:
@@ -77,9 +77,8 @@ class TimeRange(Feature):
 
     dtypes = {"start_complement": np.uint64, "end": np.uint64}  # noqa: RUF012 - never written
 
-    def fold(self, batch: Traces, slots: I32, columns: Mapping[str, Array]) -> None:
+    def fold(self, batch: Traces, grouped: ByTrace, columns: Mapping[str, Array]) -> None:
         """See the class."""
-        grouped = by_trace(slots)
         grouped.fold(np.maximum, columns["start_complement"], ~batch.field("start_time_unix_nano"))
         grouped.fold(np.maximum, columns["end"], batch.field("end_time_unix_nano"))
 
@@ -94,9 +93,8 @@ class TraceHash(Feature):
     dtypes = {"": np.uint64}  # noqa: RUF012 - never written
     salt: bytes
 
-    def fold(self, batch: Traces, slots: I32, columns: Mapping[str, Array]) -> None:
+    def fold(self, batch: Traces, grouped: ByTrace, columns: Mapping[str, Array]) -> None:
         """See the class."""
-        grouped = by_trace(slots)
         new = columns[""][grouped.slots] == 0
         if new.any():
             columns[""][grouped.slots[new]] = fnv1a_64(batch.field("trace_id")[grouped.first_rows()[new]], self.salt)
@@ -236,7 +234,7 @@ class Conditions(Feature):
             compile_conditions(self.spanevent, "spanevent") if self.spanevent else None,
         )
 
-    def fold(self, batch: Traces, slots: I32, columns: Mapping[str, Array]) -> None:
+    def fold(self, batch: Traces, grouped: ByTrace, columns: Mapping[str, Array]) -> None:
         """See the class. The conditions on a span take precedence over those on its events."""
         on_span, on_event = self._compiled
         outcome = np.zeros(batch.item_count, np.uint8)
@@ -247,7 +245,7 @@ class Conditions(Feature):
         if on_span is not None:
             span_outcome = self._outcome("span", *on_span.mask(batch))
             outcome = np.where(span_outcome != 0, span_outcome, outcome)
-        column = columns[""]
+        column, slots = columns[""], grouped.row_slots
         decisive = np.flatnonzero(outcome)[::-1]
         decisive = decisive[column[slots[decisive]] == 0]
         column[slots[decisive]] = outcome[decisive]

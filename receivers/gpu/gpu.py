@@ -1,11 +1,10 @@
 """The receiver: sends the newest readings of this machine's GPUs as metrics every ``collection_interval``."""
 
 import asyncio
-import contextlib
 import socket
 
-from collector.api import ConsumeError, Host, Receiver, Settings
-from collector.gpu import SAMPLERS, Sampler, Snapshot
+from collector.api import ConsumeError, Host, PeriodicTask, Receiver, Settings
+from collector.gpu import SAMPLERS, GpuSampler, Snapshot
 from collector.gpu.telemetry import SamplerMetrics
 from collector.model import Signal
 from receivers.gpu.config import GpuReceiverConfig
@@ -22,28 +21,32 @@ class GpuReceiver(Receiver):
         settings: Settings,
         config: GpuReceiverConfig,
         *,
-        sampler: Sampler | None = None,
+        sampler: GpuSampler | None = None,
     ) -> None:
         """``sampler`` replaces the shared sampler of the process."""
         self._settings, self._config, self._sampler = settings, config, sampler
-        self._predecessor: Sampler | None = None
+        self._predecessor: GpuSampler | None = None
         self._samplers = settings.shared.get(SAMPLERS)
         self._is_acquired = False
-        self._task: asyncio.Task[None] | None = None
+        # All metrics have one resource, so that the ratio of two of them matches without `on(…)`.
+        host_name = (config.simulated.host_name if config.backend == "simulated" else "") or socket.gethostname()
+        self._maker = MetricsMaker(config, {"host.name": host_name}, settings.version)
+        self._consuming: asyncio.Future[None] | None = None
+        self._sending = PeriodicTask(self._send, config.collection_interval, settings.clock, log=settings.telemetry.log)
         self._metrics = SamplerMetrics(settings.telemetry, self._snapshot)
 
     @property
-    def sampler(self) -> Sampler | None:
+    def sampler(self) -> GpuSampler | None:
         """The sampler in use; None before the start."""
         return self._sampler
 
-    def hand_over(self, config: GpuReceiverConfig) -> Sampler | None:  # noqa: ARG002
+    def hand_over(self, config: GpuReceiverConfig) -> GpuSampler | None:  # noqa: ARG002
         """The sampler, whose history a successor continues."""
         return self._sampler
 
     def take_over(self, state: object) -> bool:
         """Continue the history of the predecessor's sampler, if the same devices are sampled."""
-        self._predecessor = state if isinstance(state, Sampler) else None
+        self._predecessor = state if isinstance(state, GpuSampler) else None
         return self._predecessor is not None
 
     async def start(self, host: Host) -> None:  # noqa: ARG002 - Component's signature
@@ -52,15 +55,13 @@ class GpuReceiver(Receiver):
             self._sampler = self._samplers.acquire(self._config, self._settings.telemetry.log, self._predecessor)
             self._is_acquired = True
         self._predecessor = None
-        self._task = asyncio.create_task(self._run(self._sampler), name=f"{self._settings.id} receiver")
+        self._sending.start()
 
     async def shutdown(self) -> None:
         """Stop sending and release the sampler."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        if self._consuming is not None:
+            self._consuming.cancel()  # an exporter that hangs must not delay the shutdown
+        await self._sending.stop()
         if self._is_acquired and self._sampler is not None:
             self._is_acquired = False
             self._samplers.release(self._sampler)
@@ -68,19 +69,14 @@ class GpuReceiver(Receiver):
     def _snapshot(self) -> Snapshot | None:
         return None if self._sampler is None else self._sampler.snapshot
 
-    async def _run(self, sampler: Sampler) -> None:
-        settings, config = self._settings, self._config
-        # All metrics have one resource, so that the ratio of two of them matches without `on(…)`.
-        host_name = (config.simulated.host_name if config.backend == "simulated" else "") or socket.gethostname()
-        maker = MetricsMaker(config, {"host.name": host_name}, settings.version)
-        output = settings.outputs[Signal.METRICS]
-        while True:
-            await settings.clock.sleep(config.collection_interval)
-            self._metrics.update()
-            batch = maker.make(sampler.snapshot, settings.clock.time_unix_nano())
-            if batch is None:
-                continue
-            try:
-                await output.consume(batch)
-            except ConsumeError as exc:  # already counted; the next collection has newer values
-                settings.telemetry.log.debug("the pipeline refused the metrics", reason=exc.reason)
+    async def _send(self) -> None:
+        settings, snapshot = self._settings, self._snapshot()
+        self._metrics.update()
+        batch = None if snapshot is None else self._maker.make(snapshot, settings.clock.time_unix_nano())
+        if batch is None:
+            return
+        self._consuming = asyncio.ensure_future(settings.outputs[Signal.METRICS].consume(batch))
+        try:
+            await self._consuming
+        except ConsumeError as exc:  # already counted; the next collection has newer values
+            settings.telemetry.log.debug("the pipeline refused the metrics", reason=exc.reason)

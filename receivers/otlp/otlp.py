@@ -83,18 +83,6 @@ class OTLPReceiver(Receiver):
                 )
 
     @property
-    def grpc_port(self) -> int:
-        """The port on which gRPC is served; 0 if it is not served, or served on a Unix socket."""
-        return self._grpc.port if self._grpc is not None else 0
-
-    @property
-    def http_port(self) -> int:
-        """The port on which HTTP is served; 0 if it is not served, or served on a Unix socket."""
-        if self._is_shared:
-            return self.grpc_port
-        return self._http.port if self._http is not None else 0
-
-    @property
     def signals(self) -> frozenset[Signal]:
         """The signals it takes."""
         return frozenset(self._settings.outputs)

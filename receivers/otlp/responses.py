@@ -16,7 +16,7 @@ import orjson
 
 from collector.api import ConsumeError, PermanentError, Receipt, RetryableError
 from collector.model import MalformedBatch, Signal
-from collector.otlp.protobuf import field, varint
+from collector.wire.protobuf import field, varint
 
 __all__ = ["Failure", "failure_of", "partial_success_json", "partial_success_proto"]
 

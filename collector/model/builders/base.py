@@ -3,6 +3,7 @@
 from collector.model.builders.attributes import NO_ATTRIBUTES, AttributeSet, attribute_set
 from collector.model.builders.fields import utf8
 from collector.model.context import EMPTY_CONTEXT, Context
+from collector.wire.protobuf import LENGTH_DELIMITED, field_tag, varint
 
 __all__ = ["Builder", "message_bytes", "text_bytes"]
 
@@ -61,11 +62,5 @@ def text_bytes(number: int, text: str) -> bytes:
 
 
 def message_bytes(number: int, *content: bytes) -> bytes:
-    """A length-delimited field with a number up to 15."""
-    size = sum(map(len, content))
-    head = bytearray((number << 3 | 2,))
-    while size > 0x7F:
-        head.append(size & 0x7F | 0x80)
-        size >>= 7
-    head.append(size)
-    return b"".join((bytes(head), *content))
+    """A length-delimited field."""
+    return b"".join((field_tag(number, LENGTH_DELIMITED), varint(sum(map(len, content))), *content))

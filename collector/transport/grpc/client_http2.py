@@ -23,7 +23,7 @@ from collector.transport.grpc.client_connection import ClientConnection
 from collector.transport.grpc.framing import HEADER_BYTES, encode_timeout
 from collector.transport.grpc.metadata import Headers, encode_metadata
 from collector.transport.grpc.status import CallError
-from collector.transport.grpc.subchannel import Backoff, Subchannel, brief_error
+from collector.transport.grpc.subchannel import ConnectionBackoff, Subchannel, brief_error
 from collector.transport.grpc.target import Target, resolve
 from collector.transport.http2 import sessions
 from collector.transport.http2.client import Address, Proxy, find_proxy, open_connection
@@ -324,7 +324,7 @@ class HTTP2Channel:
 
     async def _keep_resolving(self) -> None:
         """Keep the addresses up to date, until cancelled."""
-        backoff = Backoff()
+        backoff = ConnectionBackoff()
         while True:
             wait_s = _LOOKUP_EVERY_S
             try:
@@ -336,7 +336,7 @@ class HTTP2Channel:
                 wait_s = backoff.next_s()
             else:
                 self._lookup_error = ""
-                backoff = Backoff()
+                backoff = ConnectionBackoff()
                 if self.target.addresses or self.proxy is not None:
                     return
             await asyncio.sleep(wait_s)

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from collector.transport.grpc.client_connection import ClientConnection
 from collector.transport.http2.client import Address
 
-__all__ = ["MAX_BACKOFF_S", "Backoff", "Subchannel", "SubchannelOwner", "brief_error"]
+__all__ = ["MAX_BACKOFF_S", "ConnectionBackoff", "Subchannel", "SubchannelOwner", "brief_error"]
 
 MAX_BACKOFF_S: Final = 5.0
 """gRPC's own limit is two minutes; a server that returns should be found about when the queue retries."""
@@ -74,13 +74,13 @@ class Subchannel:
     async def _keep_connected(self) -> None:
         channel = self._channel
         loop = asyncio.get_running_loop()
-        backoff = Backoff()
+        backoff = ConnectionBackoff()
         while True:
             started_s = loop.time()
             connection = self._connection = await self._connect_to_first()
             if connection is not None:
                 self.error = ""
-                backoff = Backoff()
+                backoff = ConnectionBackoff()
                 channel.add_connection(connection)
                 await asyncio.shield(connection.unusable)
                 channel.remove_connection(connection)
@@ -107,7 +107,7 @@ class Subchannel:
         return None
 
 
-class Backoff:
+class ConnectionBackoff:
     """gRPC's back-off: 1 s, growing by a factor of 1.6, with a jitter of a fifth. Source: doc/connection-backoff.md."""
 
     def __init__(self) -> None:

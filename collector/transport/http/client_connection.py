@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import httptools
 
-__all__ = ["BadResponseError", "ClientConnection", "DisconnectedError", "RawResponse"]
+__all__ = ["BadResponseError", "DisconnectedError", "HTTP1ClientConnection", "RawResponse"]
 
 _MAX_BODY_BYTES: Final = 64 * 1024  # as the Collector's otlphttpexporter (maxHTTPResponseReadBytes)
 _MAX_HEAD_BYTES: Final = 64 * 1024
@@ -45,13 +45,13 @@ class RawResponse:
     is_truncated: bool
 
 
-class ClientConnection(asyncio.Protocol):
+class HTTP1ClientConnection(asyncio.Protocol):
     """One connection, with at most one request on it at a time. ``on_closed`` is called when it is closed."""
 
     context: ssl.SSLContext | None = None
     """The TLS context it was opened with, or None without TLS."""
 
-    def __init__(self, on_closed: Callable[["ClientConnection"], None]) -> None:
+    def __init__(self, on_closed: Callable[["HTTP1ClientConnection"], None]) -> None:
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
         self.transport: Any = None

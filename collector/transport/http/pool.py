@@ -20,8 +20,8 @@ import aiohappyeyeballs
 
 from collector.transport.http.client_connection import (
     BadResponseError,
-    ClientConnection,
     DisconnectedError,
+    HTTP1ClientConnection,
     RawResponse,
 )
 
@@ -45,8 +45,8 @@ class Origin:
 class _OriginConnections:
     """The connections to one origin, and the requests waiting for one."""
 
-    idle: list[ClientConnection] = field(default_factory=list)
-    open: set[ClientConnection] = field(default_factory=set)
+    idle: list[HTTP1ClientConnection] = field(default_factory=list)
+    open: set[HTTP1ClientConnection] = field(default_factory=set)
     opening_count: int = 0
     waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
 
@@ -119,7 +119,7 @@ class Pool:
         for connection in found:
             connection.abort()
 
-    async def _acquire(self, origin: Origin, connections: _OriginConnections) -> ClientConnection:
+    async def _acquire(self, origin: Origin, connections: _OriginConnections) -> HTTP1ClientConnection:
         """Return an idle connection, a new one, or, at the limit, the next one that becomes idle."""
         context = self._context() if origin.scheme == "https" or origin.proxy else None
         while True:
@@ -152,7 +152,7 @@ class Pool:
 
     async def _connect(
         self, origin: Origin, connections: _OriginConnections, context: ssl.SSLContext | None
-    ) -> ClientConnection:
+    ) -> HTTP1ClientConnection:
         loop = asyncio.get_running_loop()
         host, port, is_tls = origin.host, origin.port, origin.scheme == "https"
         proxy = urlsplit(origin.proxy) if origin.proxy else None
@@ -162,7 +162,7 @@ class Pool:
             host, is_tls = proxy.hostname, proxy.scheme == "https"
             port = proxy.port or (443 if is_tls else 80)
 
-        def on_closed(connection: ClientConnection) -> None:
+        def on_closed(connection: HTTP1ClientConnection) -> None:
             connections.open.discard(connection)
             if connection in connections.idle:
                 connections.idle.remove(connection)
@@ -172,7 +172,7 @@ class Pool:
         sock = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=_ADDRESS_DELAY_S, loop=loop)
         name = (self._server_name if proxy is None else "") or host
         tls: dict[str, Any] = {"ssl": context, "server_hostname": name} if is_tls else {}
-        _, connection = await loop.create_connection(lambda: ClientConnection(on_closed), sock=sock, **tls)
+        _, connection = await loop.create_connection(lambda: HTTP1ClientConnection(on_closed), sock=sock, **tls)
         connections.open.add(connection)
         connection.context = context
         if proxy is not None and origin.scheme == "https":
@@ -184,7 +184,7 @@ class Pool:
                 raise
         return connection
 
-    async def _tunnel(self, origin: Origin, connection: ClientConnection, context: ssl.SSLContext | None) -> None:
+    async def _tunnel(self, origin: Origin, connection: HTTP1ClientConnection, context: ssl.SSLContext | None) -> None:
         authority = f"[{origin.host}]:{origin.port}" if ":" in origin.host else f"{origin.host}:{origin.port}"
         credentials = basic_credentials(origin.proxy)
         head = f"CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n"

@@ -4,7 +4,7 @@ import logging
 import pytest
 import structlog
 
-from collector.cli._logs import Sampler, logging_to
+from collector.cli._logs import LogThrottle, logging_to
 from config.model import LogSampling, LogsTelemetry
 
 
@@ -79,7 +79,7 @@ def test_stack_traces(tmp_path):
 def test_sampling():
     """The first equal messages of a tick pass, then every n-th; each tick and each message counts for itself."""
     now = [0.0]
-    sampler = Sampler(LogSampling(tick="10s", initial=2, thereafter=3), lambda: now[0])
+    sampler = LogThrottle(LogSampling(tick="10s", initial=2, thereafter=3), lambda: now[0])
 
     def passes(event="a"):
         try:
@@ -92,7 +92,7 @@ def test_sampling():
     assert passes("b")
     now[0] = 10.0
     assert passes()
-    none_after = Sampler(LogSampling(tick="10s", initial=1, thereafter=0), lambda: 0.0)
+    none_after = LogThrottle(LogSampling(tick="10s", initial=1, thereafter=0), lambda: 0.0)
     none_after(None, "info", {"event": "a"})
     with pytest.raises(structlog.DropEvent):
         none_after(None, "info", {"event": "a"})

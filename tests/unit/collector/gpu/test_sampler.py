@@ -10,10 +10,10 @@ import pytest
 from collector.gpu import (
     BackendUnavailableError,
     Device,
+    GpuSampler,
     GpuSourceConfig,
     LayoutChangedError,
     Reading,
-    Sampler,
     SamplerPool,
 )
 from collector.gpu.sampler import CallHungError, ThreadCaller
@@ -81,7 +81,7 @@ class Scripted:
 
 def make(backend, caller=None, inherited=None, **config):
     clock, log = Clock(), RecordingLog()
-    sampler = Sampler(
+    sampler = GpuSampler(
         lambda: backend,
         GpuSourceConfig(**config),
         log,

@@ -17,7 +17,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyVa
 from collector.model import Metrics, MetricsBuilder, Traces
 from collector.ottl import compile_conditions
 from collector.ottl.parser import parse
-from collector.ottl.syntax import Call, Chain, Compare, Group, ListOf, Literal, Logic, Not, Path, Signed
+from collector.ottl.syntax import Chain, Compare, FunctionCall, ListOf, Literal, Logic, Not, Parenthesized, Path, Signed
 from collector.testing import traces
 
 INT64 = 2**64
@@ -80,7 +80,7 @@ class Slow:
 
     def truth(self, node):
         match node:
-            case Group():
+            case Parenthesized():
                 return self.truth(node.inner)
             case Not():
                 return not self.truth(node.operand)
@@ -92,7 +92,7 @@ class Slow:
                 return (any if decides else all)(self.truth(operand) for operand in node.operands)
             case Compare():
                 return self.compare(node.operator, self.value(node.left), self.value(node.right))
-            case Call():
+            case FunctionCall():
                 return self.value(node)
             case Literal():
                 return node.value
@@ -100,7 +100,7 @@ class Slow:
     def fixed(self, node):
         """The value of a condition that consists of literals; None for other conditions."""
         match node:
-            case Group():
+            case Parenthesized():
                 return self.fixed(node.inner)
             case Not():
                 inner = self.fixed(node.operand)
@@ -121,7 +121,7 @@ class Slow:
                 return True
             case Signed():
                 return self.written(node.operand)
-            case Group():
+            case Parenthesized():
                 return self.written(node.inner)
             case ListOf():
                 return all(self.written(item) for item in node.items)
@@ -153,7 +153,7 @@ class Slow:
         match node:
             case Literal():
                 return node.value
-            case Group():
+            case Parenthesized():
                 return self.value(node.inner)
             case ListOf():
                 return [self.value(item) for item in node.items]
@@ -169,7 +169,7 @@ class Slow:
                 for symbol, operand in node.operands:
                     left = self.computed(symbol, left, self.value(operand))
                 return left
-            case Call():
+            case FunctionCall():
                 return self.call(node.name, [self.value(argument) for _, argument in node.arguments])
 
     def path(self, node):

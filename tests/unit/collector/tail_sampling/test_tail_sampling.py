@@ -1,5 +1,6 @@
 """The parts of the engine against slow references, and how much memory the engine holds."""
 
+import asyncio
 import random
 import tracemalloc
 from types import MappingProxyType
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.model import Context, Signal, Traces
-from collector.tail_sampling import Decision, DecisionCache, HeldRows, TailSampler, TraceDecisions, by_trace
+from collector.tail_sampling import ByTrace, Decision, DecisionCache, HeldRows, TailSampler, TraceDecisions
 from collector.tail_sampling.decision_registry import DECISIONS
 from collector.testing import FakeHost, Sink, make_settings
 from collector.testing.generate import traces
@@ -22,8 +23,8 @@ class KeepsOdd:
 
     columns = MappingProxyType({"seen": np.int64})
 
-    def observe(self, batch, slots, column):
-        by_trace(slots).fold(np.add, column("seen"), np.ones(batch.item_count, np.int64))
+    def observe(self, batch, grouped, column):
+        grouped.fold(np.add, column("seen"), np.ones(batch.item_count, np.int64))
 
     def decide(self, slots, column, now_s):
         assert (column("seen")[slots] == column("span_count")[slots]).all()
@@ -55,11 +56,11 @@ def test_folding_by_trace_is_ufunc_at(slots, ufunc, seed):
     array = np.array(slots, np.int32)
     values = np.random.default_rng(seed).integers(0, 1000, len(slots))
     fast, slow = np.arange(7) * 10, np.arange(7) * 10
-    by_trace(array).fold(ufunc, fast, values)
+    ByTrace(array).fold(ufunc, fast, values)
     ufunc.at(slow, array[array >= 0], values[array >= 0])
     assert fast.tolist() == slow.tolist()
-    assert by_trace(array).counts.sum() == (array >= 0).sum()
-    assert by_trace(array).first_rows().tolist() == [slots.index(slot) for slot in sorted(set(slots) - {-1})]
+    assert ByTrace(array).counts.sum() == (array >= 0).sum()
+    assert ByTrace(array).first_rows().tolist() == [slots.index(slot) for slot in sorted(set(slots) - {-1})]
 
 
 def test_the_decision_cache_is_bounded_and_forgets_the_least_recently_used():
@@ -226,3 +227,28 @@ async def test_the_first_explicit_randomness_of_a_trace_stays(kind):
         await sut.consume(batch.edit().set_field("trace_state", f"ot=rv:{rv}").apply())
     await sut.shutdown()
     assert sink.item_count == (2 if even else 0)
+
+
+async def test_released_parts_are_held_until_they_are_sent_and_survive_a_cancelled_call():
+    """Each part leaves just before it is sent; the next release, or a successor, sends what is left behind."""
+    stage, sink, settings = sampler()
+    for tenant in "abcd":
+        spans = traces(spans=40, seed=3).with_context(Context(tenant=tenant))
+        await stage.consume(spans)
+    sink.hang()
+    await stage.start(FakeHost())
+    stopping = asyncio.ensure_future(stage.shutdown())
+    await settings.clock.advance(0)
+    held_count = stage.held_items()
+    assert held_count > 0
+    assert held_count % 3 == 0, "the first of four equal parts is being sent"
+    assert stage.held_bytes() > 0
+    stopping.cancel()
+    await settings.clock.advance(0)
+    assert stage.held_items() == held_count
+    successor, its_sink, _ = sampler()
+    assert successor.take_over(stage)
+    assert (stage.held_items(), successor.held_items()) == (0, held_count)
+    await successor.shutdown()
+    assert sum(batch.item_count for batch in its_sink.batches) == held_count
+    assert successor.held_items() == 0

@@ -219,6 +219,32 @@ async def test_slow_output_keeps_the_order_and_loses_nothing():
     assert it.stage.held_items() == 0
 
 
+@pytest.mark.parametrize("is_collected", [True, False])
+async def test_parts_are_held_until_they_are_sent_and_survive_a_cancelled_sender(is_collected):
+    """Each part leaves just before it is sent; what a cancelled call leaves behind is sent by the next timer."""
+    it = Stage(
+        send_batch_size=2, send_batch_max_size=2, timeout="1s", metadata_keys=["x-tenant"], metadata_cardinality_limit=1
+    )
+    if not is_collected:
+        await it.give(1, context=A)
+    it.sink.hang()
+    sender = asyncio.ensure_future(it.give(6, context=B))
+    await it.clock.advance(0)
+    before = 0 if is_collected else 1
+    assert it.stage.held_items() == before + 4
+    assert it.stage.held_bytes() > 0
+    sender.cancel()
+    await it.clock.advance(0)
+    assert sender.cancelled()
+    assert it.stage.held_items() == before + 4
+    it.sink.resume()
+    await it.clock.advance(1.0)
+    assert sorted(it.sent) == [1] * before + [2, 2]
+    assert it.stage.held_items() == it.stage.held_bytes() == 0
+    await it.stage.shutdown()
+    assert it.clock.sleeper_count == 0
+
+
 async def test_refusing_exporter_does_not_harm_the_other_parts():
     """The exporter has counted what it refused; every part is offered to it."""
     it = Stage(send_batch_size=2, send_batch_max_size=2)

@@ -6,7 +6,7 @@ import threading
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from collector.gpu import Sampler
+from collector.gpu import GpuSampler
 from collector.gpu.nvml import NvmlBackend
 from collector.gpu.sampler import ThreadCaller
 from collector.model import Context, Signal, Traces
@@ -52,7 +52,7 @@ class Bench:
         # All calls return the same value of a quantity, so any other value is wrong.
         nvml.set(power=WATTS * 1000, power_average=WATTS * 1000, power_usage=WATTS * 1000, reserved=0, temperature=61)
         self.config = GpuProcessorConfig(sample_interval=f"{interval}s", **config)
-        self.sampler = Sampler(
+        self.sampler = GpuSampler(
             NvmlBackend, self.config, self.telemetry.log, caller=caller or Inline(),
             time_unix_nano=self.clock.time_unix_nano,
             monotonic_s=self.clock.monotonic_s,

@@ -8,7 +8,7 @@ import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from collector.gpu import BackendUnavailableError, Device, Process, Reading, Sampler
+from collector.gpu import BackendUnavailableError, Device, GpuSampler, Process, Reading
 from collector.model import Context, Logs, Signal, Traces
 from collector.testing import (
     FakeClock,
@@ -85,7 +85,7 @@ class Bench:
     def __init__(self, backend, *, seconds=10.0, signal=Signal.TRACES, **config):
         self.clock, self.telemetry = FakeClock(), RecordingTelemetry()
         self.config = GpuProcessorConfig(**config)
-        self.sampler = Sampler(
+        self.sampler = GpuSampler(
             lambda: backend, self.config, self.telemetry.log, caller=Inline(),
             time_unix_nano=self.clock.time_unix_nano, monotonic_s=self.clock.monotonic_s,
         )  # fmt: skip

@@ -1,12 +1,13 @@
 """The receiver: names, units, attributes and values of its metrics, and when it sends them (docs/reference/gpu.md)."""
 
+import asyncio
 import math
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from collector.api import RetryableError
-from collector.gpu import Device, Reading, Sampler, Snapshot
+from collector.gpu import Device, GpuSampler, Reading, Snapshot
 from collector.model import Signal
 from collector.testing import FakeClock, FakeHost, RecordingTelemetry, Sink, check_component, make_settings
 from receivers.gpu import factory
@@ -182,7 +183,7 @@ async def running(output=None, **config):
 
     clock, telemetry = FakeClock(), RecordingTelemetry()
     settings = GpuReceiverConfig(backend="simulated", **config)
-    sampler = Sampler(
+    sampler = GpuSampler(
         lambda: make_backend(settings), settings, telemetry.log, caller=Inline(),
         time_unix_nano=clock.time_unix_nano, monotonic_s=clock.monotonic_s,
     )  # fmt: skip
@@ -214,20 +215,35 @@ async def test_metrics_come_every_collection_interval():
     assert telemetry.value("tailrace_gpu_samples") == 2.0
 
 
-async def test_a_refused_batch_does_not_end_the_receiver():
-    """If the pipeline refuses the metrics, the next collection sends newer values."""
+@pytest.mark.parametrize("error", [RetryableError("no room", reason="memory_limit"), ValueError("a bug")])
+async def test_a_failed_send_does_not_end_the_receiver(error):
+    """If the pipeline refuses the metrics, or fails, the next collection sends newer values. A failure is logged."""
 
-    class Refuses:
+    class Fails:
         tries = 0
 
         async def consume(self, batch):
             self.tries += 1
-            raise RetryableError("no room", reason="memory_limit")
+            raise error
 
-    receiver, clock, door, _ = await running(Refuses(), collection_interval="1s")
+    receiver, clock, door, telemetry = await running(Fails(), collection_interval="1s")
     await clock.advance(3.5)
     await receiver.shutdown()
     assert door.tries == 3
+    failures = [event for event in telemetry.log.of_level("error") if event.fields.get("exc_info") is error]
+    assert len(failures) == (0 if isinstance(error, RetryableError) else 3)
+
+
+async def test_a_hanging_output_does_not_delay_the_shutdown():
+    """The send in progress is cancelled."""
+    sink = Sink(Signal.METRICS)
+    sink.hang()
+    receiver, clock, _, _ = await running(sink, collection_interval="1s")
+    await clock.advance(1.0)
+    await asyncio.wait_for(receiver.shutdown(), 5.0)
+    sink.resume()
+    await clock.advance(5.0)
+    assert sink.item_count == 0
 
 
 def test_a_nan_is_never_sent():

@@ -87,6 +87,20 @@ class Running:
     def door(self) -> Door:
         return self.doors[Signal.TRACES]
 
+    @property
+    def grpc_port(self) -> int:
+        return self._port("serving OTLP over gRPC")
+
+    @property
+    def http_port(self) -> int:
+        return self._port("serving OTLP over HTTP") or self.grpc_port
+
+    def _port(self, event: str) -> int:
+        """The port that the receiver logged when it started to listen; 0 if there is none."""
+        endpoints = (logged.fields["endpoint"] for logged in self.telemetry.log.events if logged.event == event)
+        port = next(endpoints, "").rpartition(":")[2]
+        return int(port) if port.isdecimal() else 0
+
 
 @dataclass
 class Outcome:
@@ -186,7 +200,7 @@ async def _send_http(
     all_headers = {"Content-Type": content_type, **(headers or {})}
     if encoding:
         all_headers["Content-Encoding"] = encoding
-    url = f"http://127.0.0.1:{running.receiver.http_port}/v1/{signal}"
+    url = f"http://127.0.0.1:{running.http_port}/v1/{signal}"
     async with (
         aiohttp.ClientSession(auto_decompress=False) as session,
         session.post(url, data=io.BytesIO(body), headers=all_headers) as response,
@@ -223,7 +237,7 @@ async def _send_grpc(
     running: Running, signal: Signal, body: bytes, *, gzip: bool = False, headers: dict[str, str] | None = None
 ) -> Outcome:
     options = [("grpc.max_send_message_length", -1)]
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{running.receiver.grpc_port}", options=options) as channel:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{running.grpc_port}", options=options) as channel:
         call = channel.unary_unary(GRPC_METHODS[signal])(
             body,
             metadata=tuple((headers or {}).items()),

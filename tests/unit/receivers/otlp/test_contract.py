@@ -269,7 +269,7 @@ async def test_shutdown_finishes_what_is_in_progress(receive, send):
         running.door.open.set()
     assert sending.result().kind == "ok"
     assert stopping.done()
-    for port in (running.receiver.grpc_port, running.receiver.http_port):
+    for port in (running.grpc_port, running.http_port):
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", port)
     await running.receiver.shutdown()

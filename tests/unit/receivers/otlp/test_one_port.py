@@ -28,7 +28,7 @@ def one_port(grpc_options=None, **http_options):
 async def over_http2(running, body=WIRE, *, method="POST", path="/v1/traces", tls=None, **headers):
     """Return (status, headers, body, error of the reset) of a request with ``body`` in frames of 10 000 bytes."""
     reader, writer = await asyncio.open_connection(
-        "127.0.0.1", running.receiver.http_port, ssl=tls, server_hostname="localhost" if tls else None
+        "127.0.0.1", running.http_port, ssl=tls, server_hostname="localhost" if tls else None
     )
     client = http2_peer.client()
     fields = {":method": method, ":scheme": "http", ":path": path, ":authority": "x", **PROTOBUF, **headers}
@@ -61,10 +61,10 @@ async def over_http2(running, body=WIRE, *, method="POST", path="/v1/traces", tl
 async def test_each_protocol_on_the_same_port(receive):
     """Requests of gRPC, HTTP/1.1 and HTTP/2 are counted under their transports; the port is closed after the stop."""
     running = await receive(one_port())
-    assert running.receiver.grpc_port == running.receiver.http_port > 0
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{running.receiver.grpc_port}") as channel:
+    assert running.grpc_port == running.http_port > 0
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{running.grpc_port}") as channel:
         assert await channel.unary_unary(GRPC_METHODS[Signal.TRACES])(WIRE) == b""
-    url = f"http://127.0.0.1:{running.receiver.http_port}/v1/traces"
+    url = f"http://127.0.0.1:{running.http_port}/v1/traces"
     async with aiohttp.ClientSession() as session, session.post(url, data=WIRE, headers=PROTOBUF) as answer:
         assert (answer.status, await answer.read()) == (200, b"")
     status, headers, body, _ = await over_http2(running)
@@ -84,7 +84,7 @@ async def test_first_bytes_one_by_one(receive):
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0", b"\0\0"),
         (b"PUT /v1/traces HTTP/1.1\r\nHost: x\r\n\r\n", b"HTTP/1.1 405"),
     ):
-        reader, writer = await asyncio.open_connection("127.0.0.1", running.receiver.http_port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.http_port)
         for octet in said:
             writer.write(bytes([octet]))
             await writer.drain()
@@ -151,7 +151,7 @@ async def test_tls_agrees_on_the_protocol(receive, tmp_path, alpn):
         assert (await over_http2(running, tls=context))[0] == 200
     if alpn in (["http/1.1"], None):
         reader, writer = await asyncio.open_connection(
-            "127.0.0.1", running.receiver.http_port, ssl=context, server_hostname="localhost"
+            "127.0.0.1", running.http_port, ssl=context, server_hostname="localhost"
         )
         writer.write(b"GET /nope HTTP/1.1\r\nHost: x\r\n\r\n")
         async with asyncio.timeout(5):

@@ -36,7 +36,7 @@ async def raw_call(running, message, **headers):
     fields |= {"content-type": "application/grpc"} | {name.replace("_", "-"): value for name, value in headers.items()}
     stream_id = client.send_request([(name.encode(), value.encode()) for name, value in fields.items()])
     client.send_data(stream_id, message[:1] + (len(message) - 1).to_bytes(4, "big") + message[1:], end_stream=True)
-    reader, writer = await asyncio.open_connection("127.0.0.1", running.receiver.grpc_port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.grpc_port)
     answer = {}
     async with asyncio.timeout(5):
         while b"grpc-status" not in answer:
@@ -79,7 +79,7 @@ async def test_deflate_is_refused_as_unimplemented(receive, protocol):
     """The Collector does not support deflate either."""
     running = await receive({"grpc": protocol})
     async with grpc.aio.insecure_channel(
-        f"127.0.0.1:{running.receiver.grpc_port}", compression=grpc.Compression.Deflate
+        f"127.0.0.1:{running.grpc_port}", compression=grpc.Compression.Deflate
     ) as channel:
         with pytest.raises(grpc.aio.AioRpcError, match="deflate") as failure:
             await channel.unary_unary(GRPC_METHODS[Signal.TRACES])(WIRE)
@@ -98,7 +98,7 @@ async def test_corrupt_gzip_is_a_bad_request(receive, protocol):
 async def test_unknown_method_is_unimplemented(receive, method, protocol):
     """The answer is the same as that of any gRPC server."""
     running = await receive({"grpc": protocol})
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{running.receiver.grpc_port}") as channel:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{running.grpc_port}") as channel:
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await channel.unary_unary(method)(WIRE)
     assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -120,7 +120,7 @@ async def test_unix_socket(receive, options):
         async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
             assert await channel.unary_unary(GRPC_METHODS[Signal.TRACES])(WIRE) == b""
         assert running.door.taken[0][1].local_peer is True
-        assert running.receiver.grpc_port == 0
+        assert running.grpc_port == 0
         await running.receiver.shutdown()
         assert not Path(path).exists()
 
@@ -128,7 +128,7 @@ async def test_unix_socket(receive, options):
 async def test_busy_port_is_named_with_its_key(receive, protocol):
     """SO_REUSEPORT is not set: otherwise a second process would take half of the traffic unnoticed."""
     running = await receive({"grpc": protocol})
-    port = running.receiver.grpc_port
+    port = running.grpc_port
     with pytest.raises(OSError, match=rf"receivers::otlp::protocols::grpc::endpoint.*{port}"):
         await receive({"grpc": {**protocol, "endpoint": f"127.0.0.1:{port}"}})
 
@@ -140,7 +140,7 @@ async def test_failed_start_leaves_nothing_listening(receive):
         path = f"{folder}/otlp.sock"
         with pytest.raises(OSError, match="protocols::http::endpoint"):
             await receive(
-                {"grpc": {"endpoint": f"unix://{path}"}, "http": {"endpoint": f"127.0.0.1:{taken.receiver.http_port}"}}
+                {"grpc": {"endpoint": f"unix://{path}"}, "http": {"endpoint": f"127.0.0.1:{taken.http_port}"}}
             )
         assert not Path(path).exists()
 
@@ -148,7 +148,7 @@ async def test_failed_start_leaves_nothing_listening(receive):
 async def test_all_addresses_are_served(receive, protocol):
     """``:port`` listens on all addresses."""
     running = await receive({"grpc": {**protocol, "endpoint": ":0"}})
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{running.receiver.grpc_port}") as channel:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{running.grpc_port}") as channel:
         assert await channel.unary_unary(GRPC_METHODS[Signal.TRACES])(WIRE) == b""
     assert running.door.taken[0][1].local_peer is True
 
@@ -157,7 +157,7 @@ async def test_cancelled_call_does_not_disturb_the_next(receive, send_grpc, prot
     """The sender's deadline passes while the request is at the door."""
     running = await receive({"grpc": protocol})
     running.door.open.clear()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{running.receiver.grpc_port}") as channel:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{running.grpc_port}") as channel:
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await channel.unary_unary(GRPC_METHODS[Signal.TRACES])(WIRE, timeout=0.1)
     assert failure.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -35,7 +35,7 @@ async def http(receive):
                 return self.running
 
             async def __call__(self, method="POST", path="/v1/traces", body=b"", headers=PROTOBUF):
-                url = f"http://127.0.0.1:{self.running.receiver.http_port}{path}"
+                url = f"http://127.0.0.1:{self.running.http_port}{path}"
                 skip = {"Content-Type", "User-Agent", "Accept", "Accept-Encoding"} - headers.keys()
                 async with session.request(
                     method, url, data=body or None, headers=headers, skip_auto_headers=skip
@@ -54,7 +54,7 @@ def _short_linger(monkeypatch):
 
 async def raw(running, data: bytes) -> bytes:
     """Returns everything that the server sends in answer to these bytes, until it closes the connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", running.receiver.http_port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.http_port)
     writer.write(data)
     try:
         async with asyncio.timeout(5):
@@ -331,7 +331,7 @@ async def test_memory_limit_is_asked_before_a_large_body_is_read(http):
 async def test_expect_continue_asks_for_the_body_or_refuses_it(http):
     """curl sends large bodies only after 100 Continue."""
     running = await http.start(max_request_body_size=2000)
-    reader, writer = await asyncio.open_connection("127.0.0.1", running.receiver.http_port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.http_port)
     writer.write(post(b"", "Content-Length: 100", "Expect: 100-continue", close=False))
     assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
     writer.write(WIRE)
@@ -371,7 +371,7 @@ async def test_slow_head_is_cut_off(http, sent):
 async def test_head_timeout_does_not_touch_bodies_or_idle_connections(http):
     """It applies to heads only: a body and a second request may arrive later than that."""
     running = await http.start(read_header_timeout="50ms")
-    reader, writer = await asyncio.open_connection("127.0.0.1", running.receiver.http_port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.http_port)
     for _ in range(2):
         writer.write(post(b"", "Content-Length: 100", close=False))
         assert await raw(running, b"POST /v1") == b""  # sent later, and its time has expired
@@ -459,7 +459,7 @@ async def test_head_that_is_too_large_is_431(http, data):
 async def test_client_that_goes_away_leaves_nothing_behind(http):
     """A client that disconnects in the middle of a large body: its memory is released and the server continues."""
     running = await http.start()
-    _, writer = await asyncio.open_connection("127.0.0.1", running.receiver.http_port)
+    _, writer = await asyncio.open_connection("127.0.0.1", running.http_port)
     writer.write(post(b"\0" * 1000, "Content-Length: 1000000", close=False))
     async with asyncio.timeout(5):
         while not running.host.admission.used_bytes:
@@ -523,7 +523,7 @@ async def test_unix_socket(receive):
 async def test_busy_port_is_named_with_its_key(receive):
     """The error says which port is in use, and what to change."""
     running = await receive({"http": HTTP})
-    port = running.receiver.http_port
+    port = running.http_port
     with pytest.raises(OSError, match=rf"receivers::otlp::protocols::http::endpoint.*{port}"):
         await receive({"http": {"endpoint": f"127.0.0.1:{port}"}})
 
@@ -533,7 +533,7 @@ async def test_all_addresses_are_served(receive):
     running = await receive({"http": {"endpoint": ":0"}})
     for host in ("127.0.0.1", "::1"):
         try:
-            reader, writer = await asyncio.open_connection(host, running.receiver.http_port)
+            reader, writer = await asyncio.open_connection(host, running.http_port)
         except OSError:
             if host == "::1":
                 pytest.skip("no IPv6 on this machine")

@@ -61,7 +61,7 @@ def export_spans(exporter, count=20):
 async def test_spans_arrive(receive, name):
     """All spans arrive, and the SDK reports success."""
     running = await receive()
-    results = await asyncio.to_thread(export_spans, SPAN_EXPORTERS[name](running.receiver))
+    results = await asyncio.to_thread(export_spans, SPAN_EXPORTERS[name](running))
     assert results == [SpanExportResult.SUCCESS] * 20
     spans = [
         span.name
@@ -85,7 +85,7 @@ async def test_sdk_retries_what_was_refused_for_now(receive, protocol):
 
     async with asyncio.TaskGroup() as group:
         group.create_task(relent())
-        exported = group.create_task(asyncio.to_thread(export_spans, SPAN_EXPORTERS[protocol](running.receiver), 1))
+        exported = group.create_task(asyncio.to_thread(export_spans, SPAN_EXPORTERS[protocol](running), 1))
     assert exported.result() == [SpanExportResult.SUCCESS]
     assert len(running.door.taken) == 1
 
@@ -95,9 +95,7 @@ async def test_partial_success_is_a_success_to_the_sdk(receive, protocol):
     """The SDK must not send the data again."""
     running = await receive()
     running.door.receipt = Receipt(1, 1, "one was bad")
-    assert await asyncio.to_thread(export_spans, SPAN_EXPORTERS[protocol](running.receiver), 1) == [
-        SpanExportResult.SUCCESS
-    ]
+    assert await asyncio.to_thread(export_spans, SPAN_EXPORTERS[protocol](running), 1) == [SpanExportResult.SUCCESS]
     assert len(running.door.taken) == 1
 
 
@@ -105,7 +103,7 @@ async def test_partial_success_is_a_success_to_the_sdk(receive, protocol):
 async def test_metrics_arrive(receive, protocol):
     """A counter and a histogram arrive."""
     running = await receive()
-    port = running.receiver.grpc_port if protocol == "grpc" else running.receiver.http_port
+    port = running.grpc_port if protocol == "grpc" else running.http_port
 
     def export():
         if protocol == "grpc":
@@ -134,7 +132,7 @@ async def test_logs_arrive(receive, protocol):
     from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
 
     running = await receive()
-    port = running.receiver.grpc_port if protocol == "grpc" else running.receiver.http_port
+    port = running.grpc_port if protocol == "grpc" else running.http_port
 
     def export():
         if protocol == "grpc":
@@ -190,7 +188,7 @@ async def test_spans_arrive_over_tls(receive, certificates, protocol, mutual, mo
                 else {}
             )
             return HTTPSpans(
-                endpoint=f"https://localhost:{running.receiver.http_port}/v1/traces",
+                endpoint=f"https://localhost:{running.http_port}/v1/traces",
                 certificate_file=str(folder / "ca.pem"),
                 timeout=2,
                 **client,
@@ -202,7 +200,7 @@ async def test_spans_arrive_over_tls(receive, certificates, protocol, mutual, mo
             else (None, None)
         )
         credentials = grpc.ssl_channel_credentials(root, *pair)
-        return GRPCSpans(endpoint=f"localhost:{running.receiver.grpc_port}", credentials=credentials, timeout=2)
+        return GRPCSpans(endpoint=f"localhost:{running.grpc_port}", credentials=credentials, timeout=2)
 
     assert await asyncio.to_thread(export_spans, exporter(mutual), 1) == [SpanExportResult.SUCCESS]
     assert len(running.door.taken) == 1

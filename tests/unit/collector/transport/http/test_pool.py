@@ -10,7 +10,7 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.transport.http.client_connection import BadResponseError, ClientConnection, DisconnectedError
+from collector.transport.http.client_connection import BadResponseError, DisconnectedError, HTTP1ClientConnection
 from collector.transport.http.pool import Origin, Pool, basic_credentials
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -199,7 +199,7 @@ def test_no_split_of_an_answer_changes_it(sent, status, body, splits):
     """Interim responses, chunks, trailers, no body, and bytes after the end."""
 
     async def go():
-        connection = ClientConnection(lambda _: None)
+        connection = HTTP1ClientConnection(lambda _: None)
 
         class Wire(asyncio.Transport):
             closed = False

@@ -1,0 +1,47 @@
+"""Protobuf fields in Python, for what is encoded or read once per distinct value; kernels handle the items.
+
+Source: protobuf encoding guide (varints, tags, length-delimited fields).
+"""
+
+from typing import Final
+
+__all__ = ["FIXED32", "FIXED64", "LENGTH_DELIMITED", "VARINT", "field", "field_tag", "read_varint", "varint"]
+
+VARINT: Final = 0
+FIXED64: Final = 1
+LENGTH_DELIMITED: Final = 2
+FIXED32: Final = 5
+"""The wire types."""
+
+
+def varint(value: int) -> bytes:
+    """``value``, at least 0, as a varint."""
+    parts = bytearray()
+    while value >= 0x80:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
+
+
+def field_tag(number: int, wire_type: int) -> bytes:
+    """The encoded tag of a field."""
+    return varint(number << 3 | wire_type)
+
+
+def field(tag: bytes, content: bytes) -> bytes:
+    """A length-delimited field: its encoded tag, the length and the content."""
+    return tag + varint(len(content)) + content
+
+
+def read_varint(content: bytes, at: int) -> tuple[int, int]:
+    """(value, where it ends) of the varint at ``at``. A truncated one ends after ``len(content)``."""
+    value = shift = 0
+    while at < len(content):
+        byte = content[at]
+        value |= (byte & 0x7F) << shift
+        at += 1
+        shift += 7
+        if byte < 0x80:
+            return value % 2**64, at
+    return value % 2**64, len(content) + 1
