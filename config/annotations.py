@@ -5,15 +5,18 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic import BaseModel, BeforeValidator, SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
 from typing_extensions import TypeAliasType
+
+from config.blocks.values import Duration
 
 __all__ = [
     "accepts_none",
     "accepts_text",
     "allowed_keys",
     "child_annotations",
+    "duration_keys",
     "is_secret",
     "looks_secret",
     "models_among",
@@ -60,6 +63,17 @@ def allowed_keys(annotations: Iterable[Any]) -> list[str]:
     """The keys of the models among the annotations, sorted."""
     models = models_among(annotations)
     return sorted({_key(name, field) for model in models for name, field in model.model_fields.items()})
+
+
+def duration_keys(annotations: Iterable[Any]) -> set[str]:
+    """The keys of the models among the annotations whose values are durations."""
+    (reader,) = (part for part in get_args(Duration) if isinstance(part, BeforeValidator))
+    return {
+        _key(name, field)
+        for model in models_among(annotations)
+        for name, field in model.model_fields.items()
+        if reader in field.metadata
+    }
 
 
 def child_annotations(annotations: Iterable[Any], step: str | int) -> list[Any]:

@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, get_args
+from typing import Any, TypeAlias, TypeGuard, get_args
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails, core_schema
@@ -136,10 +136,9 @@ def strip_credentials(text: str) -> str:
 
 def describe(node: Node, *, secret: bool = False) -> str:
     """The node's value as a message may show it: short, and never a secret or the value of a variable."""
-    if isinstance(node, MapNode):
-        return "a mapping"
-    if isinstance(node, ListNode):
-        return "a list"
+    if not isinstance(node, ScalarNode):
+        kind = "a mapping" if isinstance(node, MapNode) else "a list"
+        return f"{kind}, the value of {node.reference}" if node.reference else kind
     if secret:
         return _REDACTED
     if node.reference:
@@ -165,7 +164,13 @@ def _explain(
         hint = _quoting_hint(_EXPECTED[kind], spot)
     elif kind in _BOUNDS:
         name, relation = _BOUNDS[kind]
-        message = f"the value must be {relation} {_bound_text(context.get(name), spot.node)}, got {shown}"
+        bound, value = context.get(name), detail["input"]
+        if _is_duration(spot.node, value):
+            text = duration_text(bound) if isinstance(bound, int | float) and bound else "0"
+            message = f"the value must be {relation} {text}, got {shown}"
+            hint = "" if shown.endswith("'") else f"a number without a unit is nanoseconds: {duration_text(value)}"
+        else:
+            message = f"the value must be {relation} {_bound_text(bound)}, got {shown}"
     elif kind in _LENGTHS:
         message = _length_message(kind, context, spot)
     else:
@@ -225,12 +230,17 @@ def _quoting_hint(expected: str, spot: Spot) -> str:
     return ""
 
 
-def _bound_text(bound: Any, node: Node) -> str:
-    """The bound as the user would write it: as a duration if the value is one."""
+def _is_duration(node: Node, value: object) -> TypeGuard[float]:
+    """Whether ``value`` is the number of seconds of the duration in ``node``."""
+    if not isinstance(node, ScalarNode) or not isinstance(value, float):
+        return False
+    return isinstance(node.value, str) or (isinstance(node.value, int | float) and value * 1e9 == int(node.value))
+
+
+def _bound_text(bound: Any) -> str:
+    """The bound as the user would write it."""
     if not isinstance(bound, int | float):
         return str(bound)
-    if isinstance(node, ScalarNode) and isinstance(node.value, str) and node.value.strip()[-1:] in {"s", "m", "h"}:
-        return duration_text(float(bound)) if bound else "0"
     return str(int(bound)) if bound == int(bound) else str(bound)
 
 
@@ -281,6 +291,9 @@ def _hidden_texts(node: Node, annotations: Sequence[Any]) -> list[tuple[str, str
 
 
 def _scalars(node: Node, annotations: Sequence[Any], *, secret: bool) -> Iterator[tuple[ScalarNode, bool]]:
+    if not isinstance(node, ScalarNode) and node.text is not None:
+        text = ScalarNode(node.text, node.position, text=node.text, reference=node.reference)
+        yield text, secret or is_secret(annotations)
     if isinstance(node, ScalarNode):
         if node.value is not None:
             yield node, secret or is_secret(annotations)

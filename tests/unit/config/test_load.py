@@ -85,7 +85,7 @@ receivers:
       grcp:
 exporters:
   otlp_grpc:
-    timeout: 10
+    timeout: 10 s
     compression: gzp
 service:
   pipelines:
@@ -99,7 +99,7 @@ service:
             "f.yaml:4:7: receivers::otlp::protocols: unknown key 'grcp' (did you mean 'grpc'?); "
             "the allowed keys are grpc, http"
         ),
-        "f.yaml:7:14: exporters::otlp_grpc::timeout: a duration needs a unit: write 10s or 10ms",
+        "f.yaml:7:14: exporters::otlp_grpc::timeout: '10 s' is not a valid duration (examples: 5s, 1m30s, 250ms)",
         (
             "f.yaml:8:18: exporters::otlp_grpc::compression: 'gzp' is not an allowed value (did you mean 'gzip'?); "
             "the allowed values are '' (empty), none, gzip, zstd, snappy"
@@ -245,7 +245,7 @@ def test_positions_survive_merging_and_substitution(registry):
         "tls.yaml": "insecure: true\nca_fle: x\n",
     }
     with pytest.raises(ConfigErrors) as caught:
-        load(["a", "b"], ["exporters.otlp/two.compression=zip"], registry, environ={"T": "5"}, read=files.__getitem__)
+        load(["a", "b"], ["exporters.otlp/two.compression=zip"], registry, environ={"T": "5x"}, read=files.__getitem__)
     places = {str(error.position): error.path for error in caught.value.errors}
     assert places == {
         "b:3:12": ("exporters", "otlp_grpc", "ratio"),
@@ -253,6 +253,53 @@ def test_positions_survive_merging_and_substitution(registry):
         "tls.yaml:2:1": ("exporters", "otlp_grpc", "tls"),
         "--set exporters.otlp/two.compression": ("exporters", "otlp/two", "compression"),
     }
+
+
+def test_a_number_for_a_duration_is_nanoseconds(registry):
+    """As in the Collector, but with a warning: the user surely meant seconds."""
+    found = examine(["yaml:" + GOOD], ["exporters.otlp_grpc.timeout=7000000000"], registry, environ={})
+    assert found.errors == ()
+    assert next(iter(found.config.exporters.values())).config.timeout == 7.0
+    assert [str(warning) for warning in found.warnings if "nanoseconds" in warning.message] == [
+        (
+            "--set exporters.otlp_grpc.timeout: exporters::otlp_grpc::timeout: 7000000000 has no unit and is read as "
+            "nanoseconds, as in the Collector; write for example 5s or 250ms"
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["fd00::", "token:", '{"k":1}', "[a]", "- a", "5", "null", "true", "", "a: b", "{k: $$x}", "Bearer x"]
+)
+def test_any_text_of_a_variable_is_text_where_text_is_wanted(text, registry):
+    """Passwords, addresses and JSON may happen to be a list or a mapping in YAML; the Collector takes their text."""
+    body = "{endpoint: 'a:1', headers: {whole: '${env:T}', part: 'x-${env:T}'}}"
+    config = component(loaded(exporter(None, body), registry, {"T": text}))
+    headers = {key: value.get_secret_value() for key, value in config.headers.items()}
+    assert headers == {"whole": text.replace("$$", "$"), "part": "x-" + text.replace("$$", "$")}
+
+
+def test_a_variable_that_holds_a_secret_mapping_is_not_shown(registry):
+    """The text of a variable that is refused is replaced by its reference."""
+    (line,) = exporter(registry, "{endpoint: 'a:1', timeout: '${env:T}'}", {"T": "{hunter2: 1}"})
+    assert line == (
+        "f.yaml:5:23: exporters::otlp_grpc::timeout: '${env:T}' is not a valid duration (examples: 5s, 1m30s, 250ms)"
+    )
+
+
+def test_notes_on_variables_come_with_the_errors(registry):
+    """A variable that is not set explains what follows from it, also where only the errors are raised."""
+    with pytest.raises(ConfigErrors) as caught:
+        load(["yaml:" + GOOD], ["exporters.otlp_grpc.timeout=${env:NOT_SET}x"], registry, environ={})
+    first, *others = str(caught.value).splitlines()
+    assert "the environment variable NOT_SET is not set" in first
+    assert [warning.message for warning in caught.value.warnings] == [
+        "the environment variable NOT_SET is not set, so the value is null"
+    ]
+    assert len(others) == len(caught.value.errors) == 1
+    with pytest.raises(ConfigErrors, match="OTHER is not set") as caught:
+        load(["yaml:{a: '${env:OTHER}', b: '${file:/missing}'}"], (), registry, environ={})
+    assert "OTHER" in str(caught.value).splitlines()[0]
 
 
 def graph(registry, pipelines):
