@@ -80,8 +80,8 @@ class RegexpConfig(ComponentConfig):
 class MatchConfig(ComponentConfig):
     """``include`` or ``exclude``."""
 
-    match_type: Literal["strict", "regexp"]
-    """Required."""
+    match_type: Literal["", "strict", "regexp"] = ""
+    """Required, unless only a severity number or the presence of attributes is matched."""
     regexp: RegexpConfig | None = None
     services: tuple[str, ...] = ()
     """For traces: values of the resource attribute ``service.name``."""
@@ -103,6 +103,8 @@ class MatchConfig(ComponentConfig):
     def _consistent(self) -> Self:
         if not self.given():
             raise ValueError("no property to match is given; give at least one, for example 'attributes' or 'services'")
+        if not self.match_type and (compared := self._compared()):
+            raise ValueError(f"match_type is required with {compared}; set it to strict or regexp")
         if self.match_type == "regexp":
             for name in ("services", "span_names", "span_kinds", "log_bodies", "log_severity_texts", "metric_names"):
                 for pattern in getattr(self, name):
@@ -125,6 +127,17 @@ class MatchConfig(ComponentConfig):
                         f"span_kinds: {kind!r} is not a span kind; expected one of {', '.join(sorted(allowed))}"
                     )
         return self
+
+    def _compared(self) -> str:
+        """The first given property whose texts are compared as ``match_type`` says; empty if there is none."""
+        for name in self.given():
+            matches = getattr(self, name)
+            if name in {"attributes", "resources"}:
+                if any(match.value is not None for match in matches):
+                    return name
+            elif name != "log_severity_number":
+                return name
+        return ""
 
     def given(self) -> list[str]:
         """The names of the given properties."""
@@ -203,7 +216,7 @@ def _text_test(match_type: str) -> Callable[[Sequence[str]], Callable[[StringCol
         patterns = [compile_pattern(pattern) for pattern in wanted]
         return lambda column: column.where(lambda value: any(pattern.search(value) for pattern in patterns))
 
-    return strict if match_type == "strict" else regexp
+    return regexp if match_type == "regexp" else strict
 
 
 def _item_text(field: Any, test: Callable[[StringColumn], Mask]) -> _Rule:

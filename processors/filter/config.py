@@ -3,7 +3,8 @@
 Source: opentelemetry-collector-contrib processor/filterprocessor/config.go (v0.156).
 """
 
-from typing import Annotated, Any, Final, Literal, Self, TypeAlias, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Tag, model_validator
 
@@ -24,10 +25,12 @@ _NO_EXPR: Final = (
 class SeverityConfig(ComponentConfig):
     """Severity numbers from a level up."""
 
+    null_means_default: ClassVar[bool] = False
+
     min: str | int = ""
     """``INFO``, ``warn2``, or a number from 1 to 24."""
     match_undefined: bool = False
-    """Whether records without a severity number match; ignored without ``min``."""
+    """Whether records without a severity number match."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -41,7 +44,7 @@ class SeverityConfig(ComponentConfig):
 
     @property
     def number(self) -> int:
-        """``min`` as a severity number; 0 if it is not given."""
+        """``min`` as a severity number; 0 if it is not given, which every severity reaches."""
         text = str(self.min).upper()
         return int(text) if text.isdigit() else SEVERITY_NUMBERS.get(text, 0)
 
@@ -49,8 +52,8 @@ class SeverityConfig(ComponentConfig):
 class LogMatchConfig(ComponentConfig):
     """``include`` or ``exclude`` of log records."""
 
-    match_type: Literal["strict", "regexp"]
-    """Required."""
+    match_type: Literal["", "strict", "regexp"] = ""
+    """Required, unless only ``severity_number`` or the presence of attributes is matched."""
     resource_attributes: tuple[AttributeMatch, ...] = ()
     """All of them must match."""
     record_attributes: tuple[AttributeMatch, ...] = ()
@@ -64,8 +67,8 @@ class LogMatchConfig(ComponentConfig):
         self.match()
         return self
 
-    def match(self) -> MatchConfig:
-        """The same as a configuration of the shared matcher."""
+    def match(self) -> MatchConfig | None:
+        """The same as a configuration of the shared matcher; None if nothing is given to match."""
         severity = self.severity_number
         given = {
             "resources": self.resource_attributes,
@@ -73,19 +76,16 @@ class LogMatchConfig(ComponentConfig):
             "log_severity_texts": self.severity_texts,
             "log_bodies": self.bodies,
             "log_severity_number": severity
-            and severity.number
             and SeverityMatch(min=severity.number, match_undefined=severity.match_undefined),
         }
-        return MatchConfig.model_validate(
-            {"match_type": self.match_type} | {key: value for key, value in given.items() if value}
-        )
+        return _match(self.match_type, given)
 
 
 class MetricMatchConfig(ComponentConfig):
     """``include`` or ``exclude`` of metrics: a metric is kept or dropped with all its points."""
 
-    match_type: Literal["strict", "regexp"]
-    """Required. The Collector's ``expr`` is not supported."""
+    match_type: Literal["", "strict", "regexp"] = ""
+    """Required if something is given to match. The Collector's ``expr`` is not supported."""
     regexp: RegexpConfig | None = None
     metric_names: tuple[str, ...] = ()
     resource_attributes: tuple[AttributeMatch, ...] = ()
@@ -103,12 +103,15 @@ class MetricMatchConfig(ComponentConfig):
         self.match()
         return self
 
-    def match(self) -> MatchConfig:
-        """The same as a configuration of the shared matcher."""
+    def match(self) -> MatchConfig | None:
+        """The same as a configuration of the shared matcher; None if nothing is given to match."""
         given = {"metric_names": self.metric_names, "resources": self.resource_attributes}
-        return MatchConfig.model_validate(
-            {"match_type": self.match_type} | {key: value for key, value in given.items() if value}
-        )
+        return _match(self.match_type, given)
+
+
+def _match(match_type: str, given: Mapping[str, object]) -> MatchConfig | None:
+    properties = {key: value for key, value in given.items() if value}
+    return MatchConfig.model_validate({"match_type": match_type} | properties) if properties else None
 
 
 def _of_context(context: Context) -> AfterValidator:
