@@ -80,28 +80,31 @@ class Spot:
     parent_annotations: tuple[Any, ...]
     """The annotations of the mapping or list that holds the node."""
     is_secret: bool
+    parent: Node
+    """The mapping or list that holds the node; the node itself if it is the root."""
     last_step: str
     """The last step of pydantic's location, which need not be in the document: a missing key."""
 
 
 def locate(root: Node, key_position: Position, loc: Loc, annotations: Sequence[Any]) -> Spot:
     """The spot of ``loc`` below ``root``, which is written under the key at ``key_position``."""
-    node, steps, secret = root, [], False
+    node, parent_node, steps, secret = root, root, [], False
     here = parent = list(annotations)
     for step in loc:
         if isinstance(node, MapNode) and isinstance(step, str) and step in node.entries:
-            entry = node.entries[step]
+            entry, parent_node = node.entries[step], node
             node, key_position = entry.node, entry.key_position
             secret = secret or looks_secret(step) or step == "headers"
         elif isinstance(node, ListNode) and isinstance(step, int) and step < len(node.items):
-            node = node.items[step]
+            node, parent_node = node.items[step], node
             key_position = node.position
         else:  # the name of a union's member, a validator, or a key that is missing
             continue
         steps.append(step)
         parent, here = here, child_annotations(here, step)
         secret = secret or is_secret(here)
-    return Spot(node, key_position, tuple(steps), tuple(parent), secret, str(loc[-1]) if loc else "")
+    last_step = str(loc[-1]) if loc else ""
+    return Spot(node, key_position, tuple(steps), tuple(parent), secret, parent_node, last_step)
 
 
 def explain(
@@ -111,6 +114,8 @@ def explain(
     hidden = _hidden_texts(root, [model])
     findings: dict[tuple[object, ...], ConfigError] = {}
     for detail, spot in zip(details, spots, strict=True):
+        if _is_long_enough(detail, spot.node):
+            continue
         finding = _explain(detail, spot, path, hidden)
         # Every member of a union complains about the same value; several keys may be wrong at the same place.
         concerned_key = spot.last_step if detail["type"] in ("extra_forbidden", "missing") else None
@@ -118,6 +123,15 @@ def explain(
         earlier = findings.get(place)
         findings[place] = finding if earlier is None else _merged(earlier, finding)
     return [*findings.values()]
+
+
+def _is_long_enough(detail: ErrorDetails, node: Node) -> bool:
+    """Whether a list or mapping is called too short only because pydantic does not count its invalid entries."""
+    if detail["type"] != "too_short" or isinstance(node, ScalarNode):
+        return False
+    count = len(node.items) if isinstance(node, ListNode) else len(node.entries)
+    least = detail.get("ctx", {}).get("min_length", 1)
+    return bool(count >= least)
 
 
 def closest(word: str, candidates: Iterable[str]) -> str:
@@ -177,7 +191,8 @@ def _explain(
         match kind:
             case "extra_forbidden":
                 key, path, position = path[-1], path[:-1], spot.key_position
-                allowed = allowed_keys(spot.parent_annotations)
+                written = spot.parent.entries if isinstance(spot.parent, MapNode) else ()
+                allowed = allowed_keys(spot.parent_annotations, written)
                 suggestion = closest(key, allowed)
                 message, hint = f"unknown key {key!r}", listing("allowed key", allowed, none="no keys are allowed here")
             case "missing":
