@@ -22,8 +22,15 @@ Loc: TypeAlias = tuple[str | int, ...]
 _MAX_SHOWN_CHARS = 80
 _MIN_HIDDEN_CHARS = 4
 """Values of variables that are shorter are not replaced in other texts: they would match by accident."""
+_MIN_REPLACED_SECRET_CHARS = 8
+"""The same for secrets, where replacing an accidental match would reveal the secret."""
+_UNSHOWN = "the value is not valid; the reason is not shown, because it may contain a secret"
 _USERINFO = re.compile(r"(://)[^/@\s]+@")
 _REDACTED = "[REDACTED]"
+_URL_QUERY = re.compile(r"(://[^\s?#]*[?#])(\S+)")
+_PARAMETER = re.compile(r"((?:^|[?&;#])[^=&;#]*=)[^&;#]+")
+_PARAMETER_IN_TEXT = re.compile(r"([?&;]([^\s=?&;#]+)=)([^\s&;#]+)")
+_SECRET_PARAMETER = re.compile(r"(^|[-_.])(key|sig|signature|auth|pass|pwd|code|jwt)$", re.IGNORECASE)
 
 _EXPECTED = (
     dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "a whole number")
@@ -66,6 +73,8 @@ _LENGTHS = {
     "bytes_too_short": ("min_length", "at least", "byte", "bytes"),
     "bytes_too_long": ("max_length", "at most", "byte", "bytes"),
 }
+_OWN_WORDS = frozenset({*_EXPECTED, *_BOUNDS, *_LENGTHS, "extra_forbidden", "missing"})
+"""Types of errors whose messages are written here, so that they show no secret."""
 _PYDANTIC_TYPES = frozenset(get_args(core_schema.ErrorType))
 
 
@@ -112,11 +121,14 @@ def explain(
 ) -> list[ConfigError]:
     """One finding for each value that pydantic refused; ``root`` is the node that was validated, at ``path``."""
     hidden = _hidden_texts(root, [model])
+    short_secrets = _short_secrets(root, [model])
     findings: dict[tuple[object, ...], ConfigError] = {}
     for detail, spot in zip(details, spots, strict=True):
         if _is_long_enough(detail, spot.node):
             continue
         finding = _explain(detail, spot, path, hidden)
+        if detail["type"] not in _OWN_WORDS and _may_quote(finding.message, spot.node, short_secrets):
+            finding = replace(finding, message=_UNSHOWN)
         # Every member of a union complains about the same value; several keys may be wrong at the same place.
         concerned_key = spot.last_step if detail["type"] in ("extra_forbidden", "missing") else None
         place = (finding.position, finding.path, concerned_key)
@@ -144,8 +156,19 @@ def closest(word: str, candidates: Iterable[str]) -> str:
 
 
 def strip_credentials(text: str) -> str:
-    """The text with ``user:password@`` taken out of URLs."""
+    """The text with ``user:password@`` and the values of queries taken out of URLs.
+
+    Queries in other text, such as a URL without its scheme, lose the values of parameters that are named like secrets.
+    """
+    if "=" in text:
+        text = _URL_QUERY.sub(lambda query: query[1] + _PARAMETER.sub(rf"\1{_REDACTED}", query[2]), text)
+        text = _PARAMETER_IN_TEXT.sub(_without_secret, text)
     return _USERINFO.sub(rf"\1{_REDACTED}@", text)
+
+
+def _without_secret(parameter: re.Match[str]) -> str:
+    is_secret_name = looks_secret(parameter[2]) or _SECRET_PARAMETER.search(parameter[2])
+    return parameter[1] + (_REDACTED if is_secret_name else parameter[3])
 
 
 def describe(node: Node, *, secret: bool = False) -> str:
@@ -296,13 +319,32 @@ def _hidden_texts(node: Node, annotations: Sequence[Any]) -> list[tuple[str, str
     """Texts that no message may show, with what to show instead; long ones first."""
     found: dict[str, str] = {}
     for scalar, secret in _scalars(node, annotations, secret=False):
-        text = scalar.text if scalar.text is not None else str(scalar.value)
-        if secret and text:
+        text = _text_of(scalar)
+        if secret and len(text) >= _MIN_REPLACED_SECRET_CHARS:
             found[text] = _REDACTED
-        elif scalar.reference and len(text) >= _MIN_HIDDEN_CHARS:
+        elif not secret and scalar.reference and len(text) >= _MIN_HIDDEN_CHARS:
             found.setdefault(text, scalar.reference)
     escaped = {repr(text)[1:-1]: replacement for text, replacement in found.items()}
     return sorted((escaped | found).items(), key=lambda pair: -len(pair[0]))
+
+
+def _short_secrets(root: Node, annotations: Sequence[Any]) -> list[ScalarNode]:
+    """The secrets that are too short to be replaced wherever they occur."""
+    return [
+        scalar
+        for scalar, secret in _scalars(root, annotations, secret=False)
+        if secret and 0 < len(_text_of(scalar)) < _MIN_REPLACED_SECRET_CHARS
+    ]
+
+
+def _may_quote(message: str, node: Node, secrets: Sequence[ScalarNode]) -> bool:
+    """Whether the message about ``node`` may contain one of the secrets in it. Elsewhere it is there by accident."""
+    concerned = [secret for secret in secrets if _text_of(secret) in message]
+    return any(scalar == secret for scalar, _ in _scalars(node, (), secret=False) for secret in concerned)
+
+
+def _text_of(scalar: ScalarNode) -> str:
+    return scalar.text if scalar.text is not None else str(scalar.value)
 
 
 def _scalars(node: Node, annotations: Sequence[Any], *, secret: bool) -> Iterator[tuple[ScalarNode, bool]]:

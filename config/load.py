@@ -48,6 +48,10 @@ class FactoryLookup(Protocol):
         """Whether the Collector has a component of that type that is not available here."""
         ...
 
+    def distribution_of(self, component_type: str) -> str:
+        """The distribution of the Collector by another vendor that has such a component; empty if none is known."""
+        ...
+
 
 class Outcome(StrEnum):
     """What became of one configured component."""
@@ -205,6 +209,10 @@ class _Loader:
                 f"the {singular(kind)} type '{component_type}' is part of the OpenTelemetry Collector, "
                 "but Tailrace does not have it yet"
             )
+            self.findings.error(position, path, message)
+            return Outcome.ELSEWHERE
+        if distribution := self.registry.distribution_of(component_type):
+            message = f"the {singular(kind)} type '{component_type}' is part of {distribution}, but not of Tailrace"
             self.findings.error(position, path, message)
             return Outcome.ELSEWHERE
         types = self.registry.types(kind)

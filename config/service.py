@@ -73,8 +73,8 @@ class _ServiceReader:
         if section is None or not section.entries:
             self._findings.error(self._document.position(*path), path, "the service must have at least one pipeline")
         extensions = self._component_ids(("service", "extensions"))
-        for (section, component_id), places in self._missing.items():
-            self._report_missing(ComponentKind(section), component_id, places)
+        for (listed_under, component_id), places in self._missing.items():
+            self._report_missing(ComponentKind(listed_under), component_id, places)
         return ServiceConfig(extensions, pipelines, telemetry)
 
     def _mapping(self, *path: str) -> MapNode | None:

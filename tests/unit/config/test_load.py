@@ -302,6 +302,81 @@ def test_notes_on_variables_come_with_the_errors(registry):
     assert "OTHER" in str(caught.value).splitlines()[0]
 
 
+def test_a_component_that_is_missing_is_reported_once(registry):
+    """One line names all pipelines; no pipeline is called empty because of it."""
+    text = """
+receivers: {otlp: {protocols: {grpc: }}}
+exporters: {debug: }
+service:
+  pipelines:
+    traces: {receivers: [otlp], exporters: [debug, debugg]}
+    traces/2: {receivers: [otpl], exporters: [debugg]}
+    logs: {receivers: [otlp], exporters: [debugg]}
+    metrics: {receivers: [otpl], exporters: []}
+"""
+    assert lines(text, registry) == [
+        (
+            "f.yaml:6:52: service::pipelines::traces::exporters: the exporter 'debugg' is not configured (also listed in "
+            "traces/2, logs) (did you mean 'debug'?); the only configured exporter is debug"
+        ),
+        (
+            "f.yaml:7:28: service::pipelines::traces/2::receivers: the receiver 'otpl' is not configured (also listed in "
+            "metrics) (did you mean 'otlp'?); the only configured receiver is otlp"
+        ),
+        "f.yaml:9:5: service::pipelines::metrics: the pipeline must have at least one exporter",
+    ]
+
+
+def test_a_list_with_a_bad_entry_is_not_called_empty():
+    """The entry is reported, and nothing else."""
+    text = """
+receivers: {otlp: {protocols: {grpc: }}}
+processors: {attributes: {actions: [{key: a, action: isnert}]}}
+exporters: {debug: }
+service: {pipelines: {traces: {receivers: [otlp], processors: [attributes], exporters: [debug]}}}
+"""
+    (line,) = lines(text, Registry())
+    assert "'isnert' is not an allowed value (did you mean 'insert'?)" in line
+
+
+@pytest.mark.parametrize(
+    ("body", "expected", "absent"),
+    [
+        ("endpont: a", ("(did you mean 'endpoint'?)", " headers,", " namespace,"), " http,"),
+        ("nme: a, http: {endpoint: 'http://a'}", (" http,", " namespace,"), " headers,"),
+    ],
+)
+def test_allowed_keys_are_those_that_the_user_may_write(body, expected, absent):
+    """An exporter whose connection may be written with or without ``http`` lists the keys of the form in use."""
+    text = f"""
+receivers: {{otlp: {{protocols: {{grpc: }}}}}}
+exporters: {{prometheus_remote_write: {{{body}}}}}
+service: {{pipelines: {{metrics: {{receivers: [otlp], exporters: [prometheus_remote_write]}}}}}}
+"""
+    line = next(line for line in lines(text, Registry()) if "unknown key" in line)
+    assert all(part in line for part in expected)
+    assert absent not in line
+
+
+def test_components_of_other_distributions_are_named_as_such():
+    """The user learns whose component it is."""
+    text = """
+receivers: {otlp: {protocols: {grpc: }}, smartagent/x: {}}
+exporters: {clickhousetraces: {}}
+service: {pipelines: {traces: {receivers: [otlp, smartagent/x], exporters: [clickhousetraces]}}}
+"""
+    assert lines(text, Registry()) == [
+        (
+            "f.yaml:2:42: receivers::smartagent/x: the receiver type 'smartagent' is part of Splunk's distribution of the "
+            "Collector, but not of Tailrace"
+        ),
+        (
+            "f.yaml:3:13: exporters::clickhousetraces: the exporter type 'clickhousetraces' is part of SigNoz's collector,"
+            " but not of Tailrace"
+        ),
+    ]
+
+
 def graph(registry, pipelines):
     text = f"""
 receivers: {{otlp: {{protocols: {{grpc: }}}}}}
