@@ -1,4 +1,4 @@
-"""The names of the OpenTelemetry Collector's component types (core and contrib), and some of other distributions.
+"""The names of the OpenTelemetry Collector's component types (core and contrib).
 
 Messages use them to say that the Collector has a component that Tailrace lacks. A type counts as the same in every
 spelling (``filelog``, ``file_log``), so underscores are left out here.
@@ -9,7 +9,7 @@ each component's metadata.yaml; components that came or went around that version
 
 from collector.api import ComponentKind
 
-__all__ = ["distribution_of", "is_known_elsewhere"]
+__all__ = ["is_known_elsewhere"]
 
 _RECEIVERS = """
 activedirectoryds aerospike apache apachespark awscloudwatch awscontainerinsightreceiver awsecscontainermetrics
@@ -58,43 +58,6 @@ _TYPES = {
     ComponentKind.CONNECTOR: frozenset(_CONNECTORS.split()),
     ComponentKind.EXTENSION: frozenset(_EXTENSIONS.split()),
 }
-
-
-_DISTRIBUTIONS = {
-    "SigNoz's collector": """
-        clickhouselogsexporter clickhousemetricswrite clickhousemetricswritev2 clickhousesystemtablesreceiver
-        clickhousetraces httplogreceiver metadataexporter signozawsfirehosereceiver signozclickhousemeter
-        signozclickhousemetrics signozhealthcheck signozkafkareceiver signozlogspipeline signozmeter signozspanmetrics
-        signoztailsampling signoztransform
-    """,
-    "Splunk's distribution of the Collector": "discovery httpsink lightprometheus scriptedinputs smartagent timestamp",
-    "Elastic's distribution of the Collector": """
-        apikeyauth apmconfig beatsauth elasticapm elasticapmintake elasticinframetrics elastictrace enrichments
-        filebeatreceiver lsminterval metricbeatreceiver ratelimit
-    """,
-    "Datadog's distribution of the Collector": "ddflare ddprofiling infraattributes",
-    "Amazon CloudWatch's agent": """
-        agenthealth awsapplicationsignals awscloudwatch awsentity ec2tagger entitystore gpuattributes kueueattributes
-    """,
-    "Bindplane's distribution of the Collector": """
-        bindplane chronicle chronicleforwarder datapointcount logcount m365 maskprocessor mask metricextract metricstats
-        okta qradar removeemptyvalues resourceattributetransposer snapshot spancount telemetrygenerator
-        throughputmeasurement topology webhook
-    """,
-    "Sumo Logic's distribution of the Collector": """
-        activedirectoryinv cascadingfilter jobreceiver k8stagger metricfrequency rawk8sevents source telegraf
-    """,
-    "Odigos' collector": """
-        odigosconditionalattributes odigosebpf odigosrouter odigossampling odigostrafficmetrics odigosurltemplate
-    """,
-}
-"""Types that only a vendor's distribution has, in any section."""
-_DISTRIBUTION_OF = {name: distribution for distribution, names in _DISTRIBUTIONS.items() for name in names.split()}
-
-
-def distribution_of(component_type: str) -> str:
-    """The distribution of the Collector, other than core and contrib, that has the type; empty if none is known."""
-    return _DISTRIBUTION_OF.get(component_type.replace("_", "").lower(), "")
 
 
 def is_known_elsewhere(kind: ComponentKind, component_type: str) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from collector.api import ComponentKind, Factory
-from collector.known_elsewhere import distribution_of, is_known_elsewhere
+from collector.known_elsewhere import is_known_elsewhere
 
 __all__ = ["TOP_LEVEL_NAMES", "ComponentDescription", "Registry", "check_top_level_names"]
 
@@ -98,10 +98,6 @@ class Registry:
     def known_elsewhere(self, kind: ComponentKind, component_type: str) -> bool:
         """Whether the OpenTelemetry Collector has a component of that type."""
         return is_known_elsewhere(kind, component_type)
-
-    def distribution_of(self, component_type: str) -> str:
-        """The distribution of the Collector by another vendor that has such a component; empty if none is known."""
-        return distribution_of(component_type)
 
     def describe(self) -> list[ComponentDescription]:
         """All types, by section and name; loads every one of them."""

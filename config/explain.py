@@ -179,7 +179,7 @@ def describe(node: Node, *, secret: bool = False) -> str:
     if secret:
         return _REDACTED
     if node.reference:
-        return f"the value of {node.reference}"
+        return f"the value of {node.reference}" + ("" if node.text else ", which is not set or empty")
     if node.value is None:
         return "null"
     if isinstance(node.value, str):

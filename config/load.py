@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from collector.api import ComponentId, ComponentKind, Factory
+from config.distributions import distribution_of
 from config.errors import ConfigError, ConfigErrors, Findings
 from config.explain import closest, describe, listing
 from config.graph import check_graph
@@ -46,10 +47,6 @@ class FactoryLookup(Protocol):
 
     def known_elsewhere(self, kind: ComponentKind, component_type: str) -> bool:
         """Whether the Collector has a component of that type that is not available here."""
-        ...
-
-    def distribution_of(self, component_type: str) -> str:
-        """The distribution of the Collector by another vendor that has such a component; empty if none is known."""
         ...
 
 
@@ -211,7 +208,7 @@ class _Loader:
             )
             self.findings.error(position, path, message)
             return Outcome.ELSEWHERE
-        if distribution := self.registry.distribution_of(component_type):
+        if distribution := distribution_of(component_type):
             message = f"the {singular(kind)} type '{component_type}' is part of {distribution}, but not of Tailrace"
             self.findings.error(position, path, message)
             return Outcome.ELSEWHERE

@@ -202,6 +202,10 @@ def _settings_without_effect(telemetry: TelemetryConfig) -> list[tuple[tuple[str
         found.append((("logs", "processors"), "Tailrace does not export its own log, it writes it to output_paths"))
     if telemetry.metrics.views:
         found.append((("metrics", "views"), "Tailrace does not apply views to its own metrics"))
+    if unused := telemetry.unused_resource_attributes():
+        names = ", ".join(unused)
+        reason = f"only service.name and service.instance.id are used for Tailrace's own metrics, not {names}"
+        found.append((("resource",), reason))
     if any(reader.periodic is not None for reader in telemetry.metrics.readers):
         reason = "Tailrace does not push its own metrics; use a pull reader and scrape it instead of a periodic one"
         found.append((("metrics", "readers"), reason))

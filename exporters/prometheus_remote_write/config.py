@@ -3,7 +3,7 @@
 Source: opentelemetry-collector-contrib exporter/prometheusremotewriteexporter config.go.
 """
 
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -52,8 +52,6 @@ class ResourceConstantLabelsConfig(ComponentConfig):
 
 class PrometheusRemoteWriteConfig(ComponentConfig):
     """The keys of the connection are below ``http``, or directly here as in older configurations."""
-
-    inline_block: ClassVar[str] = "http"
 
     http: HTTPClientConfig = HTTPClientConfig.model_validate({"compression": "snappy", "timeout": "5s"})
     timeout: Duration = Field(default=5.0, ge=0)
