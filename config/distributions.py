@@ -13,22 +13,22 @@ _DISTRIBUTIONS = {
         signozclickhousemetrics signozhealthcheck signozkafkareceiver signozlogspipeline signozmeter signozspanmetrics
         signoztailsampling signoztransform
     """,
-    "Splunk's distribution of the Collector": "discovery httpsink lightprometheus scriptedinputs smartagent timestamp",
+    "Splunk's distribution of the Collector": "discovery httpsink lightprometheus scriptedinputs smartagent",
     "Elastic's distribution of the Collector": """
-        apikeyauth apmconfig beatsauth elasticapm elasticapmintake elasticinframetrics elastictrace enrichments
-        filebeatreceiver lsminterval metricbeatreceiver ratelimit
+        apikeyauth apmconfig beatsauth elasticapm elasticapmintake elasticinframetrics elastictrace
+        filebeatreceiver lsminterval metricbeatreceiver
     """,
     "Datadog's distribution of the Collector": "ddflare ddprofiling infraattributes",
     "Amazon CloudWatch's agent": """
         agenthealth awsapplicationsignals awscloudwatch awsentity ec2tagger entitystore gpuattributes kueueattributes
     """,
     "Bindplane's distribution of the Collector": """
-        bindplane chronicle chronicleforwarder datapointcount logcount m365 maskprocessor mask metricextract metricstats
-        okta qradar removeemptyvalues resourceattributetransposer snapshot spancount telemetrygenerator
-        throughputmeasurement topology webhook
+        bindplane chronicle chronicleforwarder datapointcount logcount maskprocessor metricextract metricstats
+        qradar removeemptyvalues resourceattributetransposer spancount telemetrygenerator
+        throughputmeasurement
     """,
     "Sumo Logic's distribution of the Collector": """
-        activedirectoryinv cascadingfilter jobreceiver k8stagger metricfrequency rawk8sevents source telegraf
+        activedirectoryinv cascadingfilter jobreceiver k8stagger metricfrequency rawk8sevents
     """,
     "Odigos' collector": """
         odigosconditionalattributes odigosebpf odigosrouter odigossampling odigostrafficmetrics odigosurltemplate
