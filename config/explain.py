@@ -1,6 +1,7 @@
 """Pydantic's error details to findings: at their place in the document, in plain words and without secrets."""
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -270,9 +271,11 @@ def _quoting_hint(expected: str, spot: Spot) -> str:
 
 def _is_duration(node: Node, value: object) -> TypeGuard[float]:
     """Whether ``value`` is the number of seconds of the duration in ``node``."""
-    if not isinstance(node, ScalarNode) or not isinstance(value, float):
+    if not isinstance(node, ScalarNode) or not isinstance(value, float) or not value or not math.isfinite(value):
         return False
-    return isinstance(node.value, str) or (isinstance(node.value, int | float) and value * 1e9 == int(node.value))
+    if isinstance(node.value, str):
+        return True
+    return isinstance(node.value, int | float) and math.isclose(value * 1e9, int(node.value))
 
 
 def _bound_text(bound: Any) -> str:
@@ -339,7 +342,7 @@ def _short_secrets(root: Node, annotations: Sequence[Any]) -> list[ScalarNode]:
 
 def _may_quote(message: str, node: Node, secrets: Sequence[ScalarNode]) -> bool:
     """Whether the message about ``node`` may contain one of the secrets in it. Elsewhere it is there by accident."""
-    concerned = [secret for secret in secrets if _text_of(secret) in message]
+    concerned = [secret for secret in secrets if re.search(rf"(?<!\w){re.escape(_text_of(secret))}(?!\w)", message)]
     return any(scalar == secret for scalar, _ in _scalars(node, (), secret=False) for secret in concerned)
 
 

@@ -75,6 +75,8 @@ class Second(ComponentConfig):
         ("ratio: 1", "ratio: the value must be less than 1, got 1"),
         ("finite: .inf", "finite: expected a finite number, got inf"),
         ("wait: 5", "wait: the value must be at least 1s, got 5; a number without a unit is nanoseconds: 5ns"),
+        ("wait: 0", "wait: the value must be at least 1, got 0"),
+        ("ratio: .inf", "ratio: the value must be less than 1, got inf"),
         ("wait: 1e30", "wait: 1e+30 is not a valid duration"),
         ("wait: {s: 5}", "wait: expected a duration, got a mapping (examples: 5s, 1m30s, 250ms)"),
         ("wait: [5s]", "wait: expected a duration, got a list (examples: 5s, 1m30s, 250ms)"),
@@ -132,6 +134,8 @@ def test_a_short_secret_is_not_revealed_by_what_is_hidden():
 
     _, (error,) = parse_model(Quoting, parse("password: '1234'", "f"), Position("f", 1, 1), ())
     assert error.message == "the value is not valid; the reason is not shown, because it may contain a secret"
+    _, (error,) = parse_model(Quoting, parse("password: s", "f"), Position("f", 1, 1), ())
+    assert "not shown" in error.message
     _, (error,) = parse_model(Quoting, parse("password: '123456789'", "f"), Position("f", 1, 1), ())
     assert error.message == "[REDACTED] is too simple"
 
