@@ -2,18 +2,21 @@
 
 import re
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic import BaseModel, BeforeValidator, SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
 from typing_extensions import TypeAliasType
+
+from config.blocks.values import Duration
 
 __all__ = [
     "accepts_none",
     "accepts_text",
     "allowed_keys",
     "child_annotations",
+    "duration_keys",
     "is_secret",
     "looks_secret",
     "models_among",
@@ -56,10 +59,36 @@ def _key(name: str, field: FieldInfo) -> str:
     return alias if isinstance(alias, str) else name
 
 
-def allowed_keys(annotations: Iterable[Any]) -> list[str]:
-    """The keys of the models among the annotations, sorted."""
-    models = models_among(annotations)
-    return sorted({_key(name, field) for model in models for name, field in model.model_fields.items()})
+def allowed_keys(annotations: Iterable[Any], written: Collection[str] = ()) -> list[str]:
+    """The keys of the models among the annotations, sorted.
+
+    ``written``: the keys that the user has written there. The keys of an inline block replace that of the block unless
+    the user has written the block.
+    """
+    keys: set[str] = set()
+    for model in models_among(annotations):
+        keys.update(_key(name, field) for name, field in model.model_fields.items())
+        inline = _inline_block(model)
+        if inline and inline not in written:
+            keys.remove(inline)
+            keys.update(allowed_keys(union_members(model.model_fields[inline].annotation)))
+    return sorted(keys)
+
+
+def _inline_block(model: type[BaseModel]) -> str:
+    inline: str = getattr(model, "inline_block", "")
+    return inline
+
+
+def duration_keys(annotations: Iterable[Any]) -> set[str]:
+    """The keys of the models among the annotations whose values are durations."""
+    (reader,) = (part for part in get_args(Duration) if isinstance(part, BeforeValidator))
+    return {
+        _key(name, field)
+        for model in models_among(annotations)
+        for name, field in model.model_fields.items()
+        if reader in field.metadata
+    }
 
 
 def child_annotations(annotations: Iterable[Any], step: str | int) -> list[Any]:
@@ -74,6 +103,8 @@ def child_annotations(annotations: Iterable[Any], step: str | int) -> list[Any]:
                     found += union_members(field.annotation)
                     break
             else:
+                if inline := _inline_block(annotation):
+                    found += child_annotations(union_members(annotation.model_fields[inline].annotation), step)
                 if annotation.model_config.get("extra") == "allow":
                     found.append(Any)
         elif annotation in (dict, list, tuple, set, frozenset):

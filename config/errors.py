@@ -46,11 +46,15 @@ class ConfigError:
 
 
 class ConfigErrors(ValueError):  # noqa: N818 - the plural says what it holds
-    """A configuration that cannot run; ``errors`` holds every finding, in the order of files and lines."""
+    """A configuration that cannot run; ``errors`` holds every finding, in the order of files and lines.
 
-    def __init__(self, errors: Sequence[ConfigError]) -> None:
+    ``warnings`` may say why, for example that a variable is not set. They come first in the text.
+    """
+
+    def __init__(self, errors: Sequence[ConfigError], warnings: Sequence[ConfigError] = ()) -> None:
         self.errors = tuple(dict.fromkeys(errors))
-        super().__init__("\n".join(str(error) for error in self.errors))
+        self.warnings = tuple(dict.fromkeys(warnings))
+        super().__init__("\n".join(str(finding) for finding in (*self.warnings, *self.errors)))
 
 
 @dataclass(slots=True)

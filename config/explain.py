@@ -1,10 +1,11 @@
 """Pydantic's error details to findings: at their place in the document, in plain words and without secrets."""
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, get_args
+from typing import Any, TypeAlias, TypeGuard, get_args
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails, core_schema
@@ -22,8 +23,15 @@ Loc: TypeAlias = tuple[str | int, ...]
 _MAX_SHOWN_CHARS = 80
 _MIN_HIDDEN_CHARS = 4
 """Values of variables that are shorter are not replaced in other texts: they would match by accident."""
+_MIN_REPLACED_SECRET_CHARS = 8
+"""The same for secrets, where replacing an accidental match would reveal the secret."""
+_UNSHOWN = "the value is not valid; the reason is not shown, because it may contain a secret"
 _USERINFO = re.compile(r"(://)[^/@\s]+@")
 _REDACTED = "[REDACTED]"
+_URL_QUERY = re.compile(r"(://[^\s?#]*[?#])(\S+)")
+_PARAMETER = re.compile(r"((?:^|[?&;#])[^=&;#]*=)[^&;#]+")
+_PARAMETER_IN_TEXT = re.compile(r"([?&;]([^\s=?&;#]+)=)([^\s&;#]+)")
+_SECRET_PARAMETER = re.compile(r"(^|[-_.])(key|sig|signature|auth|pass|pwd|code|jwt)$", re.IGNORECASE)
 
 _EXPECTED = (
     dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "a whole number")
@@ -66,6 +74,8 @@ _LENGTHS = {
     "bytes_too_short": ("min_length", "at least", "byte", "bytes"),
     "bytes_too_long": ("max_length", "at most", "byte", "bytes"),
 }
+_OWN_WORDS = frozenset({*_EXPECTED, *_BOUNDS, *_LENGTHS, "extra_forbidden", "missing"})
+"""Types of errors whose messages are written here, so that they show no secret."""
 _PYDANTIC_TYPES = frozenset(get_args(core_schema.ErrorType))
 
 
@@ -80,28 +90,31 @@ class Spot:
     parent_annotations: tuple[Any, ...]
     """The annotations of the mapping or list that holds the node."""
     is_secret: bool
+    parent: Node
+    """The mapping or list that holds the node; the node itself if it is the root."""
     last_step: str
     """The last step of pydantic's location, which need not be in the document: a missing key."""
 
 
 def locate(root: Node, key_position: Position, loc: Loc, annotations: Sequence[Any]) -> Spot:
     """The spot of ``loc`` below ``root``, which is written under the key at ``key_position``."""
-    node, steps, secret = root, [], False
+    node, parent_node, steps, secret = root, root, [], False
     here = parent = list(annotations)
     for step in loc:
         if isinstance(node, MapNode) and isinstance(step, str) and step in node.entries:
-            entry = node.entries[step]
+            entry, parent_node = node.entries[step], node
             node, key_position = entry.node, entry.key_position
             secret = secret or looks_secret(step) or step == "headers"
         elif isinstance(node, ListNode) and isinstance(step, int) and step < len(node.items):
-            node = node.items[step]
+            node, parent_node = node.items[step], node
             key_position = node.position
         else:  # the name of a union's member, a validator, or a key that is missing
             continue
         steps.append(step)
         parent, here = here, child_annotations(here, step)
         secret = secret or is_secret(here)
-    return Spot(node, key_position, tuple(steps), tuple(parent), secret, str(loc[-1]) if loc else "")
+    last_step = str(loc[-1]) if loc else ""
+    return Spot(node, key_position, tuple(steps), tuple(parent), secret, parent_node, last_step)
 
 
 def explain(
@@ -109,15 +122,29 @@ def explain(
 ) -> list[ConfigError]:
     """One finding for each value that pydantic refused; ``root`` is the node that was validated, at ``path``."""
     hidden = _hidden_texts(root, [model])
+    short_secrets = _short_secrets(root, [model])
     findings: dict[tuple[object, ...], ConfigError] = {}
     for detail, spot in zip(details, spots, strict=True):
+        if _is_long_enough(detail, spot.node):
+            continue
         finding = _explain(detail, spot, path, hidden)
+        if detail["type"] not in _OWN_WORDS and _may_quote(finding.message, spot.node, short_secrets):
+            finding = replace(finding, message=_UNSHOWN)
         # Every member of a union complains about the same value; several keys may be wrong at the same place.
         concerned_key = spot.last_step if detail["type"] in ("extra_forbidden", "missing") else None
         place = (finding.position, finding.path, concerned_key)
         earlier = findings.get(place)
         findings[place] = finding if earlier is None else _merged(earlier, finding)
     return [*findings.values()]
+
+
+def _is_long_enough(detail: ErrorDetails, node: Node) -> bool:
+    """Whether a list or mapping is called too short only because pydantic does not count its invalid entries."""
+    if detail["type"] != "too_short" or isinstance(node, ScalarNode):
+        return False
+    count = len(node.items) if isinstance(node, ListNode) else len(node.entries)
+    least = detail.get("ctx", {}).get("min_length", 1)
+    return bool(count >= least)
 
 
 def closest(word: str, candidates: Iterable[str]) -> str:
@@ -130,20 +157,30 @@ def closest(word: str, candidates: Iterable[str]) -> str:
 
 
 def strip_credentials(text: str) -> str:
-    """The text with ``user:password@`` taken out of URLs."""
+    """The text with ``user:password@`` and the values of queries taken out of URLs.
+
+    Queries in other text, such as a URL without its scheme, lose the values of parameters that are named like secrets.
+    """
+    if "=" in text:
+        text = _URL_QUERY.sub(lambda query: query[1] + _PARAMETER.sub(rf"\1{_REDACTED}", query[2]), text)
+        text = _PARAMETER_IN_TEXT.sub(_without_secret, text)
     return _USERINFO.sub(rf"\1{_REDACTED}@", text)
+
+
+def _without_secret(parameter: re.Match[str]) -> str:
+    is_secret_name = looks_secret(parameter[2]) or _SECRET_PARAMETER.search(parameter[2])
+    return parameter[1] + (_REDACTED if is_secret_name else parameter[3])
 
 
 def describe(node: Node, *, secret: bool = False) -> str:
     """The node's value as a message may show it: short, and never a secret or the value of a variable."""
-    if isinstance(node, MapNode):
-        return "a mapping"
-    if isinstance(node, ListNode):
-        return "a list"
+    if not isinstance(node, ScalarNode):
+        kind = "a mapping" if isinstance(node, MapNode) else "a list"
+        return f"{kind}, the value of {node.reference}" if node.reference else kind
     if secret:
         return _REDACTED
     if node.reference:
-        return f"the value of {node.reference}"
+        return f"the value of {node.reference}" + ("" if node.text else ", which is not set or empty")
     if node.value is None:
         return "null"
     if isinstance(node.value, str):
@@ -165,14 +202,21 @@ def _explain(
         hint = _quoting_hint(_EXPECTED[kind], spot)
     elif kind in _BOUNDS:
         name, relation = _BOUNDS[kind]
-        message = f"the value must be {relation} {_bound_text(context.get(name), spot.node)}, got {shown}"
+        bound, value = context.get(name), detail["input"]
+        if _is_duration(spot.node, value):
+            text = duration_text(bound) if isinstance(bound, int | float) and bound else "0"
+            message = f"the value must be {relation} {text}, got {shown}"
+            hint = "" if shown.endswith("'") else f"a number without a unit is nanoseconds: {duration_text(value)}"
+        else:
+            message = f"the value must be {relation} {_bound_text(bound)}, got {shown}"
     elif kind in _LENGTHS:
         message = _length_message(kind, context, spot)
     else:
         match kind:
             case "extra_forbidden":
                 key, path, position = path[-1], path[:-1], spot.key_position
-                allowed = allowed_keys(spot.parent_annotations)
+                written = spot.parent.entries if isinstance(spot.parent, MapNode) else ()
+                allowed = allowed_keys(spot.parent_annotations, written)
                 suggestion = closest(key, allowed)
                 message, hint = f"unknown key {key!r}", listing("allowed key", allowed, none="no keys are allowed here")
             case "missing":
@@ -225,12 +269,19 @@ def _quoting_hint(expected: str, spot: Spot) -> str:
     return ""
 
 
-def _bound_text(bound: Any, node: Node) -> str:
-    """The bound as the user would write it: as a duration if the value is one."""
+def _is_duration(node: Node, value: object) -> TypeGuard[float]:
+    """Whether ``value`` is the number of seconds of the duration in ``node``."""
+    if not isinstance(node, ScalarNode) or not isinstance(value, float) or not value or not math.isfinite(value):
+        return False
+    if isinstance(node.value, str):
+        return True
+    return isinstance(node.value, int | float) and math.isclose(value * 1e9, int(node.value))
+
+
+def _bound_text(bound: Any) -> str:
+    """The bound as the user would write it."""
     if not isinstance(bound, int | float):
         return str(bound)
-    if isinstance(node, ScalarNode) and isinstance(node.value, str) and node.value.strip()[-1:] in {"s", "m", "h"}:
-        return duration_text(float(bound)) if bound else "0"
     return str(int(bound)) if bound == int(bound) else str(bound)
 
 
@@ -271,16 +322,38 @@ def _hidden_texts(node: Node, annotations: Sequence[Any]) -> list[tuple[str, str
     """Texts that no message may show, with what to show instead; long ones first."""
     found: dict[str, str] = {}
     for scalar, secret in _scalars(node, annotations, secret=False):
-        text = scalar.text if scalar.text is not None else str(scalar.value)
-        if secret and text:
+        text = _text_of(scalar)
+        if secret and len(text) >= _MIN_REPLACED_SECRET_CHARS:
             found[text] = _REDACTED
-        elif scalar.reference and len(text) >= _MIN_HIDDEN_CHARS:
+        elif not secret and scalar.reference and len(text) >= _MIN_HIDDEN_CHARS:
             found.setdefault(text, scalar.reference)
     escaped = {repr(text)[1:-1]: replacement for text, replacement in found.items()}
     return sorted((escaped | found).items(), key=lambda pair: -len(pair[0]))
 
 
+def _short_secrets(root: Node, annotations: Sequence[Any]) -> list[ScalarNode]:
+    """The secrets that are too short to be replaced wherever they occur."""
+    return [
+        scalar
+        for scalar, secret in _scalars(root, annotations, secret=False)
+        if secret and 0 < len(_text_of(scalar)) < _MIN_REPLACED_SECRET_CHARS
+    ]
+
+
+def _may_quote(message: str, node: Node, secrets: Sequence[ScalarNode]) -> bool:
+    """Whether the message about ``node`` may contain one of the secrets in it. Elsewhere it is there by accident."""
+    concerned = [secret for secret in secrets if re.search(rf"(?<!\w){re.escape(_text_of(secret))}(?!\w)", message)]
+    return any(scalar == secret for scalar, _ in _scalars(node, (), secret=False) for secret in concerned)
+
+
+def _text_of(scalar: ScalarNode) -> str:
+    return scalar.text if scalar.text is not None else str(scalar.value)
+
+
 def _scalars(node: Node, annotations: Sequence[Any], *, secret: bool) -> Iterator[tuple[ScalarNode, bool]]:
+    if not isinstance(node, ScalarNode) and node.text is not None:
+        text = ScalarNode(node.text, node.position, text=node.text, reference=node.reference)
+        yield text, secret or is_secret(annotations)
     if isinstance(node, ScalarNode):
         if node.value is not None:
             yield node, secret or is_secret(annotations)

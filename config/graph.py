@@ -9,7 +9,7 @@ from collector.api import ComponentId, ComponentKind, Factory, Trait
 from config.errors import ConfigError
 from config.model import Pipeline, ServiceConfig, singular
 from config.resolve import Document
-from config.yaml import ListNode, Position, ScalarNode
+from config.yaml import ListNode, Node, Position, ScalarNode
 
 __all__ = ["Factories", "check_graph"]
 
@@ -53,12 +53,8 @@ def _check_pipeline(pipeline: Pipeline, factories: Factories, document: Document
         ComponentKind.EXPORTER: pipeline.exporters,
     }
     for kind, ids in listed.items():
-        # Listed ids that are not configured were reported already: do not call the list empty as well.
-        if (
-            not ids
-            and kind is not ComponentKind.PROCESSOR
-            and not any(error.path == (*path, str(kind)) for error in errors)
-        ):
+        # Listed ids that are not configured are reported elsewhere: do not call the list empty as well.
+        if not ids and kind is not ComponentKind.PROCESSOR and _is_empty(document.node(*path, str(kind))):
             errors.append(ConfigError(pipeline.position, path, f"the pipeline must have at least one {singular(kind)}"))
         for component_id in ids:
             factory = factories[kind].get(component_id, (None, None))[0]
@@ -67,6 +63,13 @@ def _check_pipeline(pipeline: Pipeline, factories: Factories, document: Document
                 message = f"the {singular(kind)} '{component_id}' does not support {pipeline.signal}"
                 position = _listed_at(document, (*path, str(kind)), component_id)
                 errors.append(ConfigError(position, (*path, str(kind)), message, hint=f"it only supports {supported}"))
+
+
+def _is_empty(node: Node | None) -> bool:
+    """Whether a list of component ids is absent or empty."""
+    if isinstance(node, ScalarNode):
+        return node.value is None
+    return node is None or (isinstance(node, ListNode) and not node.items)
 
 
 def _listed_at(document: Document, path: tuple[str, ...], component_id: ComponentId) -> Position:

@@ -14,14 +14,15 @@ from enum import StrEnum
 from typing import Protocol
 
 from collector.api import ComponentId, ComponentKind, Factory
+from config.distributions import distribution_of
 from config.errors import ConfigError, ConfigErrors, Findings
-from config.explain import closest, listing
+from config.explain import closest, describe, listing
 from config.graph import check_graph
 from config.model import Config, ConfiguredComponent, singular
 from config.references import ReadFile, read_file
 from config.resolve import Document, resolve
 from config.service import check_extension_references, read_service
-from config.validation import expect_mapping, parse_model
+from config.validation import expect_mapping, numeric_durations, parse_model
 from config.yaml import Node, Position
 
 __all__ = ["ComponentOutcome", "Examination", "FactoryLookup", "Outcome", "examine", "load"]
@@ -96,7 +97,7 @@ def load(
     """
     found = examine(sources, sets, registry, environ=environ, read=read)
     if found.config is None:
-        raise ConfigErrors(found.errors)
+        raise ConfigErrors(found.errors, found.warnings)
     return found.config
 
 
@@ -112,7 +113,7 @@ def examine(
     try:
         document = resolve(sources, sets, os.environ if environ is None else environ, read)
     except ConfigErrors as exc:
-        return Examination(None, exc.errors, (), ())
+        return Examination(None, exc.errors, exc.warnings, ())
     return _Loader(document, registry, tuple(sources)).examination()
 
 
@@ -190,6 +191,9 @@ class _Loader:
             config, errors = parse_model(factory.config_type, node, position, path)
             self.findings.errors += errors
             if config is not None:
+                for spot, keys in numeric_durations(node, factory.config_type):
+                    message = f"{describe(spot)} has no unit and is read as nanoseconds, as in the Collector"
+                    self.findings.warning(spot.position, (*path, *keys), message, hint="write for example 5s or 250ms")
                 self.configured[kind][component_id] = ConfiguredComponent(component_id, kind, factory, config, position)
                 outcome = Outcome.RUNS
         self.outcomes.append(ComponentOutcome(kind, text, outcome, position))
@@ -202,6 +206,10 @@ class _Loader:
                 f"the {singular(kind)} type '{component_type}' is part of the OpenTelemetry Collector, "
                 "but Tailrace does not have it yet"
             )
+            self.findings.error(position, path, message)
+            return Outcome.ELSEWHERE
+        if distribution := distribution_of(component_type):
+            message = f"the {singular(kind)} type '{component_type}' is part of {distribution}, but not of Tailrace"
             self.findings.error(position, path, message)
             return Outcome.ELSEWHERE
         types = self.registry.types(kind)

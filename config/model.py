@@ -88,15 +88,27 @@ class PrometheusReader(ComponentConfig):
     port: int = Field(default=8888, ge=0, le=65535)
     """Port to listen on. 0: any free port."""
     without_units: bool = True
-    """Accepted for compatibility with the Collector; has no effect."""
+    """Must be true: the names of the service's own metrics have no units."""
     without_type_suffix: bool = True
-    """Accepted for compatibility with the Collector; has no effect."""
+    """Must be true: the names of the service's own counters do not end in _total."""
     without_scope_info: bool = True
-    """Accepted for compatibility with the Collector; has no effect."""
-    translation_strategy: str = ""
-    """Accepted for compatibility with the Collector; has no effect."""
+    """Must be true: the service's own metrics have no labels of scopes."""
+    translation_strategy: Literal["", "UnderscoreEscapingWithoutSuffixes"] = ""
+    """How names are translated; there is only this way."""
     with_resource_constant_labels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Accepted for compatibility with the Collector; has no effect."""
+    """Must not include anything: attributes of the resource are labels of target_info only."""
+
+    @model_validator(mode="after")
+    def _is_available(self) -> Self:
+        for key in ("without_units", "without_type_suffix", "without_scope_info"):
+            if not getattr(self, key):
+                raise ValueError(f"{key}: false is not available for the service's own metrics; remove it")
+        if self.with_resource_constant_labels.get("included"):
+            raise ValueError(
+                "with_resource_constant_labels is not available for the service's own metrics; join them with "
+                "target_info instead"
+            )
+        return self
 
 
 class PullExporter(ComponentConfig):
@@ -180,6 +192,9 @@ class MetricsTelemetry(ComponentConfig):
         return None
 
 
+_USED_RESOURCE_ATTRIBUTES = frozenset({"service.name", "service.instance.id"})
+
+
 class TelemetryConfig(ComponentConfig):
     """Telemetry about the service itself (service::telemetry)."""
 
@@ -190,7 +205,14 @@ class TelemetryConfig(ComponentConfig):
     traces: dict[str, Any] = Field(default_factory=dict)
     """Accepted for compatibility with the Collector; has no effect, since the service does not trace itself."""
     resource: dict[str, Any] = Field(default_factory=dict)
-    """Attributes of the service's own telemetry, by name or as attributes: [{name, value}]. null removes one."""
+    """Attributes of the service's own telemetry, by name or as attributes: [{name, value}]. null keeps the default.
+
+    Only service.name and service.instance.id have an effect: they are labels of target_info.
+    """
+
+    def unused_resource_attributes(self) -> list[str]:
+        """The names of the attributes in ``resource`` that have no effect."""
+        return [name for name in self.resource_attributes() if name not in _USED_RESOURCE_ATTRIBUTES]
 
     def resource_attributes(self) -> dict[str, str | None]:
         """``resource`` as texts by name; None removes an attribute."""

@@ -2,7 +2,7 @@
 
 In any string value: ``${env:X}``, ``${env:X:-default}``, ``${X}``, ``${file:path}``, ``${yaml:text}``, nested ones as
 well; ``$$`` is a dollar sign. If a reference is the whole value, its content is read as YAML, and its original text is
-kept for targets that are strings.
+kept for targets that are strings: ``fd00::`` is a mapping in YAML. Within a longer text it is inserted as text.
 
 Source: open-telemetry/opentelemetry-collector confmap/{expand,provider}.go, and its limits.
 """
@@ -153,6 +153,7 @@ class Expander:
             if (start, end) == (0, len(text)):
                 value = _marked(inserted, node.position, reference)
                 if not isinstance(value, ScalarNode):
+                    value = replace(value, text=_text_of_collection(value.text))
                     if depth >= MAX_NESTED_FILES:
                         budget.remaining = -1
                         raise ExpansionError(f"{reference} nests files more than {MAX_NESTED_FILES} levels deep")
@@ -163,10 +164,6 @@ class Expander:
                 if not (isinstance(value.value, str) and "$" in value.value):
                     return replace(value, text=_unescape(text))
             else:
-                if not isinstance(inserted, ScalarNode):
-                    raise ExpansionError(
-                        f"{text[start:end]} expands to a mapping or a list, which cannot be part of a longer string"
-                    )
                 text = text[:start] + (inserted.text or "") + text[end:]
                 value = ScalarNode(text, node.position, reference=reference)
             if len(text) > MAX_VALUE_CHARS:
@@ -202,7 +199,8 @@ class Expander:
             case "file":
                 text = self.read_text(content)
                 node = parse(text, content)
-                return _value_node(text.removesuffix("\n"), position) if isinstance(node, ScalarNode) else node
+                content = text.removesuffix("\n")
+                return _value_node(content, position) if isinstance(node, ScalarNode) else replace(node, text=content)
         raise ExpansionError(unknown_scheme(scheme))
 
     def _retrieve_variable(self, content: str, position: Position, path: tuple[str, ...]) -> Node:
@@ -235,7 +233,12 @@ def _value_node(text: str, position: Position) -> Node:
         return ScalarNode(text, position, text=text)
     if isinstance(node, ScalarNode):
         return replace(node, value=text if isinstance(node.value, str) else node.value, text=text)
-    return node
+    return replace(node, text=text)
+
+
+def _text_of_collection(text: str | None) -> str | None:
+    """The text of a mapping or list for targets that are strings; None if it contains references of its own."""
+    return None if text is None or _innermost_reference(text) else _unescape(text)
 
 
 def _marked(node: Node, position: Position, reference: str) -> Node:
@@ -243,9 +246,11 @@ def _marked(node: Node, position: Position, reference: str) -> Node:
     if isinstance(node, ScalarNode):
         return replace(node, position=position, reference=reference) if node.position == position else node
     if isinstance(node, ListNode):
-        return replace(node, items=tuple(_marked(item, position, reference) for item in node.items))
+        items = tuple(_marked(item, position, reference) for item in node.items)
+        return replace(node, items=items, reference=reference)
     return replace(
         node,
+        reference=reference,
         entries={
             key: replace(entry, node=_marked(entry.node, position, reference)) for key, entry in node.entries.items()
         },

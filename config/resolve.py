@@ -84,7 +84,8 @@ def resolve(
         names = [_source_name(source) for source in sources]
         order = {name: index for index, name in reversed(list(enumerate(names)))}
         raise ConfigErrors(
-            sorted(findings.errors, key=lambda error: (order.get(error.file, len(names)), error.line, error.column))
+            sorted(findings.errors, key=lambda error: (order.get(error.file, len(names)), error.line, error.column)),
+            findings.warnings,
         )
     assert isinstance(expanded, MapNode)
     return Document(expanded, tuple(findings.warnings))

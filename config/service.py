@@ -57,6 +57,8 @@ class _ServiceReader:
         self._document = document
         self._factories = factories
         self._findings = findings
+        self._missing: dict[tuple[str, ComponentId], list[tuple[Position, tuple[str, ...]]]] = {}
+        """Where each component that is not configured is listed."""
 
     def service(self) -> ServiceConfig:
         self._check_keys(self._mapping("service"), ("service",), _SERVICE_KEYS)
@@ -70,7 +72,10 @@ class _ServiceReader:
                 pipelines[text] = pipeline
         if section is None or not section.entries:
             self._findings.error(self._document.position(*path), path, "the service must have at least one pipeline")
-        return ServiceConfig(self._component_ids(("service", "extensions")), pipelines, telemetry)
+        extensions = self._component_ids(("service", "extensions"))
+        for (listed_under, component_id), places in self._missing.items():
+            self._report_missing(ComponentKind(listed_under), component_id, places)
+        return ServiceConfig(extensions, pipelines, telemetry)
 
     def _mapping(self, *path: str) -> MapNode | None:
         return expect_mapping(self._document.node(*path), path, self._findings)
@@ -157,27 +162,35 @@ class _ServiceReader:
         return tuple(found)
 
     def _is_configured(self, component_id: ComponentId, path: tuple[str, ...], position: Position) -> bool:
-        """Whether the component is configured in a section that ``path`` may refer to; reported if not."""
-        kinds = [ComponentKind(path[-1])]
-        if path[-1] in ("receivers", "exporters"):
-            kinds.append(ComponentKind.CONNECTOR)
-        if any(component_id in self._factories[kind] for kind in kinds):
+        """Whether the component is configured in a section that ``path`` may refer to; noted if not."""
+        if any(component_id in self._factories[kind] for kind in _sections_for(ComponentKind(path[-1]))):
             return True
-        noun = singular(kinds[0])
+        self._missing.setdefault((path[-1], component_id), []).append((position, path))
+        return False
+
+    def _report_missing(
+        self, section: ComponentKind, component_id: ComponentId, places: list[tuple[Position, tuple[str, ...]]]
+    ) -> None:
+        """One finding for a component that is not configured, at the first of the places that list it."""
+        kinds = _sections_for(section)
+        noun = singular(section)
         candidates = [str(candidate) for kind in kinds for candidate in self._factories[kind]]
         hint = listing(f"configured {noun}", candidates, none=f"no {noun}s are configured")
         for kind in ComponentKind:
             if component_id in self._factories[kind]:
                 hint = f"'{component_id}' is configured under {kind}"
                 break
-        self._findings.error(
-            position,
-            path,
-            f"the {noun} '{component_id}' is not configured",
-            suggestion=closest(str(component_id), candidates),
-            hint=hint,
-        )
-        return False
+        position, path = places[0]
+        message = f"the {noun} '{component_id}' is not configured"
+        if len(places) > 1:
+            message += f" (also listed in {', '.join(other[2] for _, other in places[1:])})"
+        self._findings.error(position, path, message, suggestion=closest(str(component_id), candidates), hint=hint)
+
+
+def _sections_for(section: ComponentKind) -> list[ComponentKind]:
+    """The sections whose components a pipeline may list under ``section``."""
+    is_end = section in (ComponentKind.RECEIVER, ComponentKind.EXPORTER)
+    return [section, ComponentKind.CONNECTOR] if is_end else [section]
 
 
 def _settings_without_effect(telemetry: TelemetryConfig) -> list[tuple[tuple[str, ...], str]]:
@@ -191,6 +204,10 @@ def _settings_without_effect(telemetry: TelemetryConfig) -> list[tuple[tuple[str
         )
     if telemetry.metrics.views:
         found.append((("metrics", "views"), "Tailrace does not apply views to its own metrics"))
+    if unused := telemetry.unused_resource_attributes():
+        names = ", ".join(unused)
+        reason = f"only service.name and service.instance.id are used for Tailrace's own metrics, not {names}"
+        found.append((("resource",), reason))
     if any(reader.periodic is not None for reader in telemetry.metrics.readers):
         reason = "Tailrace does not push its own metrics; use a pull reader and scrape it instead of a periodic one"
         found.append((("metrics", "readers"), reason))

@@ -2,22 +2,22 @@
 
 Types are as strict as the Collector's: ``"5"`` is not a number, ``"true"`` is not a boolean, 5 is not text. Two
 leniencies are the Collector's as well: a bare key (null) means the defaults, and the value of a variable is taken as
-text where text is wanted.
+text where text is wanted, also if it is a mapping or a list in YAML.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from config.annotations import accepts_none, accepts_text, child_annotations, models_among
+from config.annotations import accepts_none, accepts_text, child_annotations, duration_keys, models_among
 from config.errors import ConfigError, Findings
 from config.explain import Loc, describe, explain, locate
 from config.yaml import ListNode, MapNode, Node, Position, ScalarNode
 
-__all__ = ["expect_mapping", "parse_model"]
+__all__ = ["expect_mapping", "numeric_durations", "parse_model"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -67,6 +67,28 @@ def parse_model(
     return None, explain(details, spots, node, model, path)
 
 
+def numeric_durations(node: Node, model: type[BaseModel]) -> Iterator[tuple[ScalarNode, tuple[str, ...]]]:
+    """The numbers below ``node`` that stand for durations, except 0, with their keys: they lack a unit."""
+    return _numeric_durations(node, [model], ())
+
+
+def _numeric_durations(
+    node: Node, annotations: Sequence[Any], keys: tuple[str, ...]
+) -> Iterator[tuple[ScalarNode, tuple[str, ...]]]:
+    if isinstance(node, ListNode):
+        for index, item in enumerate(node.items):
+            yield from _numeric_durations(item, child_annotations(annotations, index), (*keys, str(index)))
+    if not isinstance(node, MapNode):
+        return
+    durations = duration_keys(annotations)
+    for key, entry in node.entries.items():
+        value = entry.node
+        if key in durations and isinstance(value, ScalarNode) and isinstance(value.value, int | float) and value.value:
+            yield value, (*keys, key)
+        else:
+            yield from _numeric_durations(value, child_annotations(annotations, key), (*keys, key))
+
+
 def _validate(model: type[ModelT], data: Any) -> tuple[ModelT | None, list[ErrorDetails]]:
     """The model, or what pydantic reports: strict about scalars, lenient about the types of containers and enums.
 
@@ -97,7 +119,7 @@ def _is_scalar(value: object) -> bool:
 
 def _differs_as_text(node: Node) -> bool:
     """Whether the node came from a reference and has another meaning as text."""
-    return isinstance(node, ScalarNode) and node.text is not None and not isinstance(node.value, str)
+    return node.text is not None and not (isinstance(node, ScalarNode) and isinstance(node.value, str))
 
 
 def _plain_map(node: MapNode, annotations: Sequence[Any], loc: Loc, as_text: set[Loc]) -> dict[str, Any]:
@@ -119,8 +141,10 @@ def _plain_map(node: MapNode, annotations: Sequence[Any], loc: Loc, as_text: set
 
 
 def _plain(node: Node, annotations: Sequence[Any], loc: Loc, as_text: set[Loc]) -> Any:
+    if node.text is not None and loc in as_text:
+        return node.text
     if isinstance(node, ScalarNode):
-        return node.text if loc in as_text else node.value
+        return node.value
     if isinstance(node, ListNode):
         return [
             _plain(item, child_annotations(annotations, index), (*loc, index), as_text)

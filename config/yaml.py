@@ -94,6 +94,9 @@ class MapNode:
     entries: dict[str, Entry]
     position: Position
     size: int = 1
+    text: str | None = None
+    """As in ScalarNode: an environment variable may hold text that happens to be a mapping in YAML."""
+    reference: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,9 @@ class ListNode:
     items: tuple["Node", ...]
     position: Position
     size: int = 1
+    text: str | None = None
+    """As in MapNode."""
+    reference: str = ""
 
 
 Node: TypeAlias = ScalarNode | MapNode | ListNode

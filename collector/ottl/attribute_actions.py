@@ -56,6 +56,8 @@ class ActionConfig(ComponentConfig):
     """For insert, update and upsert: where to take the value from: ``metadata.<header>`` or ``auth.<claim>`` of the
     request.
     """
+    default_value: Any = None
+    """For insert, update and upsert: the value where ``from_attribute`` or ``from_context`` has none."""
     pattern: str = ""
     """For delete and hash: a regular expression that matches keys. For extract: one with named groups that matches the
     value.
@@ -81,7 +83,7 @@ class ActionConfig(ComponentConfig):
         ]
         if self.value == "":
             sources.insert(0, "value")
-        if action in _SETTING and len(sources) != 1:
+        if action in _SETTING and (len(sources) > 1 or (not sources and self.default_value is None)):
             raise ValueError(
                 f"action {action!r} needs exactly one of 'value', 'from_attribute' and 'from_context', "
                 f"got {' and '.join(sources) or 'none'}"
@@ -109,11 +111,12 @@ class ActionConfig(ComponentConfig):
                 )
         elif action == "extract":
             raise ValueError("action 'extract' needs 'pattern'")
-        if self.value is not None:
-            try:
-                AttributeColumn.constant(self.value, 1)
-            except (TypeError, ValueError, OverflowError) as exc:
-                raise ValueError(f"value {self.value!r} cannot be the value of an attribute: {exc}") from exc
+        for name, value in (("value", self.value), ("default_value", self.default_value)):
+            if value is not None:
+                try:
+                    AttributeColumn.constant(value, 1)
+                except (TypeError, ValueError, OverflowError) as exc:
+                    raise ValueError(f"{name} {value!r} cannot be the value of an attribute: {exc}") from exc
         return self
 
 
@@ -144,9 +147,16 @@ def _setting(config: ActionConfig, table: str) -> _Action:
     def set_value(batch: Batch, edit: Edit[Any], where: Mask | None, keys_set: set[str]) -> Sequence[str]:
         del keys_set
         if config.from_attribute:
-            edit.set(config.key, edit.attribute(config.from_attribute, table), where, table=table, mode=mode)
+            column = edit.attribute(config.from_attribute, table)
+            if config.default_value is not None:
+                column = column.fill(AttributeColumn.constant(config.default_value, len(column)))
+            edit.set(config.key, column, where, table=table, mode=mode)
             return made
-        value = config.value if config.value is not None else context_value(batch.context, config.from_context)
+        value = config.value
+        if value is None and config.from_context:
+            value = context_value(batch.context, config.from_context)
+        if value is None:
+            value = config.default_value
         if value is None:
             return ()
         edit.set(config.key, value, where, table=table, mode=mode)

@@ -20,7 +20,7 @@ from collector.ottl.operations import apply, equal
 from collector.ottl.paths import View
 from collector.ottl.text import lower, parse_bool, parse_double, parse_int, text_of, upper
 from collector.ottl.values import Array, EvaluationError, Kind, Scalar, SpanId, TraceId, Values
-from collector.text.patterns import compile_pattern
+from collector.text.patterns import Pattern, compile_pattern
 
 __all__ = [
     "check_case",
@@ -79,10 +79,10 @@ def _expect_list(value: Scalar) -> list[Any]:
 # Text.
 
 
-def is_match(target: Scalar, pattern: Scalar) -> bool:
-    """Whether the pattern is found in the text of the value."""
+def is_match(target: Scalar, pattern: Scalar, compile_text: Callable[[str], Pattern] = compile_pattern) -> bool:
+    """Whether the pattern is found in the text of the value. ``compile_text`` may cache compiled patterns."""
     try:
-        compiled = compile_pattern(expect_text(pattern))
+        compiled = compile_text(expect_text(pattern))
     except ValueError:
         raise EvaluationError from None
     text = text_of(target)

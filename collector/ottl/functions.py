@@ -5,6 +5,7 @@ Source: opentelemetry-collector-contrib pkg/ottl/ottlfuncs (README, v0.156) and 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, Final, TypeAlias
 
 from collector.ottl.contexts import Context
@@ -44,8 +45,12 @@ from collector.ottl.operations import apply
 from collector.ottl.paths import View
 from collector.ottl.text import duration, lower, text_of, upper
 from collector.ottl.values import Kind, Scalar, Values
+from collector.text.cache import TextCache
+from collector.text.patterns import compile_pattern
 
 __all__ = ["FUNCTIONS", "Function", "Parameter"]
+
+_COMPILED_PATTERNS: Final = 4  # of one call: patterns may come from data, and a compiled one takes up to 8 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +86,16 @@ def _per_value(function: Callable[..., Scalar], *, cached: bool = False) -> Call
     """An implementation by a function of single values; each call in a condition has its own cache."""
 
     def evaluate() -> Evaluate:
-        cache: dict[str, Scalar] | None = {} if cached else None
+        cache: TextCache[Scalar] | None = TextCache() if cached else None
         return lambda _, arguments: apply(function, arguments, cache)
 
     return evaluate
+
+
+def _is_match() -> Evaluate:
+    compiled = lru_cache(_COMPILED_PATTERNS)(compile_pattern)
+    cache = TextCache[Scalar]()
+    return lambda _, arguments: apply(partial(is_match, compile_text=compiled), arguments, cache)
 
 
 def _of_columns(function: Callable[..., Values]) -> Callable[[], Evaluate]:
@@ -136,9 +147,7 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     "IsInt": Function(_ANY, _of_columns(is_kind(Kind.INT))),
     "IsList": Function(_ANY, _of_columns(is_kind(Kind.LIST, Kind.ITEMS))),
     "IsMap": Function(_ANY, _of_columns(is_kind(Kind.MAP, Kind.ATTRIBUTES))),
-    "IsMatch": Function(
-        (Parameter("target", "any"), Parameter("pattern")), _per_value(is_match, cached=True), check=check_pattern
-    ),
+    "IsMatch": Function((Parameter("target", "any"), Parameter("pattern")), _is_match, check=check_pattern),
     "IsRootSpan": Function((), lambda: is_root_span, _SPAN),
     "IsString": Function(_ANY, _of_columns(is_kind(Kind.STRING))),
     "Len": Function(_ANY, _of_columns(length)),

@@ -86,8 +86,10 @@ class RegexpConfig(ComponentConfig):
 class MatchConfig(ComponentConfig):
     """Properties that items must have. A list of texts matches if one of them does; all given properties must match."""
 
-    match_type: Literal["strict", "regexp"]
-    """Required: whether texts are compared as they are (strict) or are regular expressions (regexp)."""
+    match_type: Literal["", "strict", "regexp"] = ""
+    """Whether texts are compared as they are (strict) or are regular expressions (regexp). Required, unless only a
+    severity number or the presence of attributes is matched.
+    """
     regexp: RegexpConfig | None = None
     """Accepted for compatibility with the Collector; has no effect."""
     services: tuple[str, ...] = ()
@@ -117,6 +119,8 @@ class MatchConfig(ComponentConfig):
             raise ValueError(
                 "nothing to match is configured; set at least one property, for example 'attributes' or 'services'"
             )
+        if not self.match_type and (compared := self._compared()):
+            raise ValueError(f"match_type is required with {compared}; set it to strict or regexp")
         if self.match_type == "regexp":
             for name in ("services", "span_names", "span_kinds", "log_bodies", "log_severity_texts", "metric_names"):
                 for pattern in getattr(self, name):
@@ -139,6 +143,17 @@ class MatchConfig(ComponentConfig):
                         f"span_kinds: {kind!r} is not a valid span kind; expected one of {', '.join(sorted(allowed))}"
                     )
         return self
+
+    def _compared(self) -> str:
+        """The first given property whose texts are compared as ``match_type`` says; empty if there is none."""
+        for name in self.given():
+            matches = getattr(self, name)
+            if name in {"attributes", "resources"}:
+                if any(match.value is not None for match in matches):
+                    return name
+            elif name != "log_severity_number":
+                return name
+        return ""
 
     def given(self) -> list[str]:
         """The names of the given properties."""
@@ -217,7 +232,7 @@ def _text_test(match_type: str) -> Callable[[Sequence[str]], Callable[[StringCol
         patterns = [compile_pattern(pattern) for pattern in wanted]
         return lambda column: column.where(lambda value: any(pattern.search(value) for pattern in patterns))
 
-    return strict if match_type == "strict" else regexp
+    return regexp if match_type == "regexp" else strict
 
 
 def _item_text(field: Any, test: Callable[[StringColumn], Mask]) -> _Rule:

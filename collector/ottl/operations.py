@@ -18,22 +18,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from collector.model.arrays import Array
+    from collector.text.cache import TextCache
 
 __all__ = ["apply", "compare", "compute", "equal", "negate"]
 
 _INT64: Final = np.iinfo(np.int64)
 _IDS: Final = (Kind.TRACE_ID, Kind.SPAN_ID)
 _OBJECTS: Final = (Kind.LIST, Kind.MAP, Kind.BYTES)
-_CACHED_VALUES: Final = 8_192
-_CACHED_CHARS: Final = 1_024
 
 
 def apply(
-    function: Callable[..., Scalar], arguments: Sequence[Values], cache: dict[str, Scalar] | None = None
+    function: Callable[..., Scalar], arguments: Sequence[Values], cache: TextCache[Scalar] | None = None
 ) -> Values:
     """``function`` of the arguments, called once per distinct combination of values; rows with a failed argument fail.
 
-    ``cache`` keeps the results for texts of earlier batches if one text is all that varies. It is cleared when full.
+    ``cache`` keeps the results for texts of earlier batches if one text is all that varies.
     """
     coded = [argument.scalars() for argument in arguments]
     varying = [index for index, (codes, _) in enumerate(coded) if len(codes) > 1]
@@ -51,14 +50,12 @@ def apply(
         results: list[Scalar] = [None] * len(values)
         for code in np.flatnonzero(np.bincount(codes, minlength=len(values))).tolist():
             value = values[code]
-            if cache is not None and type(value) is str and len(value) <= _CACHED_CHARS:
-                result = cache.get(value, _MISSING)
-                if result is _MISSING:
-                    if len(cache) >= _CACHED_VALUES:
-                        cache.clear()
-                    result = cache[value] = _result(function, [*fixed[:place], value, *fixed[place + 1 :]])
-            else:
+            text = value if cache is not None and type(value) is str else None
+            result = _MISSING if cache is None or text is None else cache.get(text, _MISSING)
+            if result is _MISSING:
                 result = _result(function, [*fixed[:place], value, *fixed[place + 1 :]])
+                if cache is not None and text is not None:
+                    cache.put(text, result)
             results[code] = result
         return Values.of(results).take(codes)
     combined = groups(*(coded[place][0] for place in varying))

@@ -6,8 +6,7 @@ Source: RE2's syntax page.
 """
 
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 import re2
 
@@ -16,6 +15,7 @@ __all__ = ["Match", "Pattern", "compile_pattern"]
 _MAX_CHARS: Final = 10_000
 _OPTIONS: Final = re2.Options()
 _OPTIONS.log_errors = False  # the error is raised and need not be written to stderr as well
+_Compiled: Final[Any] = type(re2.compile(""))  # re2.compile itself keeps the last 128 patterns
 
 
 class Match(Protocol):
@@ -48,9 +48,8 @@ class Pattern(Protocol):
         ...
 
 
-@lru_cache(maxsize=1024)
 def compile_pattern(pattern: str) -> Pattern:
-    """The compiled pattern.
+    """The compiled pattern. It is not cached: some patterns come from data, and a compiled one may take megabytes.
 
     Raises:
         ValueError: the pattern is not valid; the message says why.
@@ -58,7 +57,7 @@ def compile_pattern(pattern: str) -> Pattern:
     if len(pattern) > _MAX_CHARS:
         raise ValueError(f"invalid pattern: it has {len(pattern)} characters, but at most {_MAX_CHARS} are allowed")
     try:
-        return cast("Pattern", re2.compile(pattern, _OPTIONS))
+        compiled: Pattern = _Compiled(pattern, _OPTIONS)
     except re2.error as exc:
         reason = exc.args[0].decode("utf-8", "replace") if exc.args and isinstance(exc.args[0], bytes) else str(exc)
         hint = (
@@ -67,3 +66,4 @@ def compile_pattern(pattern: str) -> Pattern:
             else ""
         )
         raise ValueError(f"invalid pattern {pattern!r}: {reason}{hint}") from exc
+    return compiled

@@ -28,6 +28,9 @@ class ComponentConfig(BaseModel):
     Normally the keys that a partial block leaves out keep the component's own defaults.
     """
 
+    inline_block: ClassVar[str] = ""
+    """The key of a block whose keys the user may also write directly into this one; empty: there is none."""
+
     @model_validator(mode="before")
     @classmethod
     def _complete_partial_blocks(cls, values: Any) -> Any:

@@ -12,6 +12,10 @@ DURATION_PATTERN = r"^([-+]?([0-9]*\.?[0-9]+(ns|us|µs|ms|s|m|h))+|0)$"
 
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
 _DURATION_UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_UNIT_NS = {
+    "h": 3_600_000_000_000, "m": 60_000_000_000, "s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1
+}  # fmt: skip
+_MAX_NANOSECONDS = 2.0**63
 _DURATION_EXAMPLES = "examples: 5s, 1m30s, 250ms"
 _SIZE = re.compile(r"^([0-9]+(?:\.[0-9]+)?)\s*([KMGT]i?B|B)?$")
 _SIZE_UNIT_BYTES = {None: 1, "B": 1} | {
@@ -21,14 +25,12 @@ _SIZE_EXAMPLES = "examples: 4096, 64KiB, 256MiB, 1GiB"
 
 
 def _duration_s(value: object) -> float:
-    """Seconds from Go's duration form (``1h30m``, ``500ms``, ``0``)."""
+    """Seconds from Go's duration form (``1h30m``, ``500ms``, ``0``); numbers are nanoseconds, as in the Collector."""
     # ValueError throughout, not TypeError: pydantic collects only the former.
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"expected a duration, got {_kind_of(value)} ({_DURATION_EXAMPLES})")  # noqa: TRY004
-    if value == 0:
-        return 0.0
     if not isinstance(value, str):
-        raise ValueError(f"a duration needs a unit: write {value}s or {value}ms")  # noqa: TRY004
+        return _number_s(value)
     text = value.strip()
     if text == "0":
         return 0.0
@@ -39,12 +41,20 @@ def _duration_s(value: object) -> float:
     return sign * sum(float(number) * _DURATION_UNIT_S[unit] for number, unit in parts)
 
 
+def _number_s(value: float) -> float:
+    """Seconds from a number without a unit: nanoseconds, whose fraction is dropped."""
+    if not -_MAX_NANOSECONDS < value < _MAX_NANOSECONDS:
+        raise ValueError(f"{value} is not a valid duration ({_DURATION_EXAMPLES})")
+    return int(value) / 1e9
+
+
 def duration_text(seconds: float) -> str:
-    """The shortest Go form of ``seconds``."""
-    for unit, scale in (("h", 3600.0), ("m", 60.0), ("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if seconds and seconds / scale == int(seconds / scale):
-            return f"{int(seconds / scale)}{unit}"
-    return f"{seconds:g}s"
+    """The shortest Go form of ``seconds``, which is exact to the nanosecond."""
+    nanoseconds = round(seconds * 1e9)
+    for unit, scale in _DURATION_UNIT_NS.items():
+        if nanoseconds and not nanoseconds % scale:
+            return f"{nanoseconds // scale}{unit}"
+    return "0s"
 
 
 def _size_bytes(value: object) -> object:
@@ -69,9 +79,9 @@ Duration = Annotated[
     float,
     BeforeValidator(_duration_s),
     PlainSerializer(duration_text, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN}),
+    WithJsonSchema({"type": ["string", "number"], "pattern": DURATION_PATTERN}),
 ]
-"""Seconds, written in the configuration as a Go duration: ``250ms``, ``5s``, ``1m30s``."""
+"""Seconds, written in the configuration as a Go duration: ``250ms``, ``5s``, ``1m30s``; a number is nanoseconds."""
 
 ByteSize = Annotated[
     int,

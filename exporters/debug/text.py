@@ -1,5 +1,8 @@
 """A batch as text: counts, one line per item, or every field. Decoded through protobuf, which is simple but slow.
 
+Each line is escaped as a whole before it is shown, so that no text of a sender can write a line of its own or control
+the terminal, whichever field it is in.
+
 Source: the formats of the Collector's exporter/debugexporter/internal/{normal,otlptext}.
 """
 
@@ -13,6 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from collector.model import Batch, Signal
 from collector.otlp.semantics import SEVERITIES, SPAN_KINDS, STATUS_CODES, TEMPORALITIES
+from collector.text.printable import printable
 
 __all__ = ["detailed_text", "item_counts", "normal_text"]
 
@@ -45,12 +49,12 @@ def item_counts(batch: Batch) -> dict[str, int]:
 
 def normal_text(batch: Batch) -> str:
     """One line per item, below a line for each resource and scope."""
-    return "".join(line + "\n" for line in _normal_lines(batch))
+    return "".join(printable(line) + "\n" for line in _normal_lines(batch))
 
 
 def detailed_text(batch: Batch) -> str:
     """Every field of every item."""
-    return "".join(line + "\n" for line in _detailed_lines(batch))
+    return "".join(printable(line) + "\n" for line in _detailed_lines(batch))
 
 
 def _resource_messages(batch: Batch) -> Iterable[Any]:
@@ -306,8 +310,7 @@ def _plain(value: Any) -> str:
         case "kvlist_value":
             return "{" + ",".join(f"{pair.key}:{_plain(pair.value)}" for pair in value.kvlist_value.values) + "}"
         case name:
-            # Line breaks and terminal escapes in data must not write lines of their own.
-            return "".join(ch if ch.isprintable() else repr(ch)[1:-1] for ch in str(getattr(value, name)))
+            return str(getattr(value, name))
 
 
 def _time(unix_nano: int) -> str:

@@ -2,10 +2,16 @@
 
 Old files are named ``name-2026-01-31T23-59-59.123.ext``, as by lumberjack, which the Collector uses. Rotation is a
 rename, so a reader sees either the complete old file or the new one, and no record is lost or duplicated.
+
+A file that is deleted, renamed or replaced from outside (by logrotate, for example) is left alone, and the next record
+is written to a new one at the path. After each write it is checked that the file still has a name, so that a record in
+a file that was deleted meanwhile is written again.
 """
 
+import errno
 import os
 import re
+import stat
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +46,7 @@ class RotatingFile:
         self._directory_mode = directory_mode
         self._descriptor = -1
         self._size_bytes = 0
+        self._is_named = False
 
     def keep_existing(self) -> None:
         """Preserve the content that the file has when it is opened."""
@@ -47,9 +54,7 @@ class RotatingFile:
 
     def open(self) -> None:
         """Open the file. Raises OSError if it cannot be written."""
-        if self._directory_mode is not None:
-            self._path.parent.mkdir(self._directory_mode, parents=True, exist_ok=True)
-        self._open(truncate=not self._keep)
+        self._create(truncate=not self._keep)
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
@@ -61,10 +66,11 @@ class RotatingFile:
         """Write all of the record, or nothing.
 
         Raises:
-            OSError: nothing was written (disk full, file system gone).
+            OSError: nothing was written (disk full, file system gone), or only to a file that has been deleted.
         """
-        if self._descriptor < 0:  # the last rotation failed after closing the file
-            self._open(truncate=False)
+        self._check_path()
+        if self._descriptor < 0:  # moved or deleted, or the last rotation failed after closing the file
+            self._create(truncate=False)
         if self._max_bytes and self._size_bytes and self._size_bytes + len(record) > self._max_bytes:
             self._rotate()
         try:
@@ -76,11 +82,35 @@ class RotatingFile:
                 os.ftruncate(self._descriptor, self._size_bytes)
             raise
         self._size_bytes += len(record)
+        if self._is_named and not os.fstat(self._descriptor).st_nlink:
+            raise FileNotFoundError(errno.ENOENT, "the file was deleted while it was written")
+
+    def _create(self, *, truncate: bool) -> None:
+        if self._directory_mode is not None:
+            self._path.parent.mkdir(self._directory_mode, parents=True, exist_ok=True)
+        self._open(truncate=truncate)
 
     def _open(self, *, truncate: bool) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | (os.O_TRUNC if truncate else 0)
         self._descriptor = os.open(self._path, flags, _FILE_MODE)
-        self._size_bytes = os.fstat(self._descriptor).st_size
+        status = os.fstat(self._descriptor)
+        self._size_bytes = status.st_size
+        self._is_named = stat.S_ISREG(status.st_mode) and status.st_nlink > 0
+
+    def _check_path(self) -> None:
+        """Close the open file if the path no longer leads to it; otherwise note its size, which others may change."""
+        if self._descriptor < 0:
+            return
+        own = os.fstat(self._descriptor)
+        self._size_bytes = own.st_size
+        try:
+            is_moved = not os.path.samestat(own, self._path.stat())
+        except (FileNotFoundError, NotADirectoryError):
+            is_moved = True
+        except OSError:  # unknown, for example because the directory may not be searched any more
+            is_moved = False
+        if is_moved:
+            self.close()
 
     def _rotate(self) -> None:
         backup = self._free_name()

@@ -3,7 +3,8 @@
 Source: opentelemetry-collector-contrib processor/filterprocessor/config.go (v0.156).
 """
 
-from typing import Annotated, Any, Final, Literal, Self, TypeAlias, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Tag, model_validator
 
@@ -24,6 +25,8 @@ _NO_EXPR: Final = (
 class SeverityConfig(ComponentConfig):
     """Severity numbers from a minimum on."""
 
+    null_means_default: ClassVar[bool] = False
+
     min: str | int = ""
     """Lowest severity that matches: a name such as ``INFO`` or ``warn2``, or a number from 1 to 24."""
     match_undefined: bool = False
@@ -41,7 +44,7 @@ class SeverityConfig(ComponentConfig):
 
     @property
     def number(self) -> int:
-        """``min`` as a severity number; 0 if it is not given."""
+        """``min`` as a severity number; 0 if it is not given, which every severity reaches."""
         text = str(self.min).upper()
         return int(text) if text.isdigit() else SEVERITY_NUMBERS.get(text, 0)
 
@@ -49,8 +52,10 @@ class SeverityConfig(ComponentConfig):
 class LogMatchConfig(ComponentConfig):
     """Log records to include or exclude; all given properties must match."""
 
-    match_type: Literal["strict", "regexp"]
-    """Required: whether texts are compared as they are (strict) or are regular expressions (regexp)."""
+    match_type: Literal["", "strict", "regexp"] = ""
+    """Whether texts are compared as they are (strict) or are regular expressions (regexp). Required, unless only
+    ``severity_number`` or the presence of attributes is matched.
+    """
     resource_attributes: tuple[AttributeMatch, ...] = ()
     """Attributes of the resource; all of them must match."""
     record_attributes: tuple[AttributeMatch, ...] = ()
@@ -67,8 +72,8 @@ class LogMatchConfig(ComponentConfig):
         self.match()
         return self
 
-    def match(self) -> MatchConfig:
-        """The same as a configuration of the shared matcher."""
+    def match(self) -> MatchConfig | None:
+        """The same as a configuration of the shared matcher; None if nothing is given to match."""
         severity = self.severity_number
         given = {
             "resources": self.resource_attributes,
@@ -76,20 +81,17 @@ class LogMatchConfig(ComponentConfig):
             "log_severity_texts": self.severity_texts,
             "log_bodies": self.bodies,
             "log_severity_number": severity
-            and severity.number
             and SeverityMatch(min=severity.number, match_undefined=severity.match_undefined),
         }
-        return MatchConfig.model_validate(
-            {"match_type": self.match_type} | {key: value for key, value in given.items() if value}
-        )
+        return _match(self.match_type, given)
 
 
 class MetricMatchConfig(ComponentConfig):
     """Metrics to include or exclude; a metric is kept or dropped with all its points."""
 
-    match_type: Literal["strict", "regexp"]
-    """Required: whether texts are compared as they are (strict) or are regular expressions (regexp). expr is not
-    supported.
+    match_type: Literal["", "strict", "regexp"] = ""
+    """Whether texts are compared as they are (strict) or are regular expressions (regexp). Required if something is
+    given to match. The Collector's ``expr`` is not supported.
     """
     regexp: RegexpConfig | None = None
     """Accepted for compatibility with the Collector; has no effect."""
@@ -110,12 +112,15 @@ class MetricMatchConfig(ComponentConfig):
         self.match()
         return self
 
-    def match(self) -> MatchConfig:
-        """The same as a configuration of the shared matcher."""
+    def match(self) -> MatchConfig | None:
+        """The same as a configuration of the shared matcher; None if nothing is given to match."""
         given = {"metric_names": self.metric_names, "resources": self.resource_attributes}
-        return MatchConfig.model_validate(
-            {"match_type": self.match_type} | {key: value for key, value in given.items() if value}
-        )
+        return _match(self.match_type, given)
+
+
+def _match(match_type: str, given: Mapping[str, object]) -> MatchConfig | None:
+    properties = {key: value for key, value in given.items() if value}
+    return MatchConfig.model_validate({"match_type": match_type} | properties) if properties else None
 
 
 def _of_context(context: Context) -> AfterValidator:

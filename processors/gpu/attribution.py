@@ -15,6 +15,7 @@ import numpy as np
 from collector.gpu import Process, Snapshot
 from collector.model import KIND_INT, Batch, StringColumn
 from collector.model.arrays import I32, U64, Indices, Mask
+from collector.text.cache import TextCache
 from processors.gpu.config import GpuProcessorConfig
 from processors.gpu.locality import HostIdentity
 
@@ -85,7 +86,7 @@ class Attribution:
         self._target_codes: dict[tuple[int, ...], int] = {}
         self._usable = tuple(number for number, device in enumerate(self.devices) if not device.is_partitioned)
         self._all = self._target(self._usable) if self._usable else UNDECIDED
-        self._explicit_cache: dict[str, int] = {}
+        self._explicit_cache = TextCache[int | None](max_entry_bytes=2 * _MAX_EXPLICIT_CHARS)
         self._placements: dict[tuple[bytes, bool], tuple[int, int, int, bool]] = {}
         self._read_processes(snapshot)
 
@@ -186,7 +187,7 @@ class Attribution:
         """The target that a ``hw.id`` or ``gpu.uuid`` names with one or several UUIDs, separated by commas."""
         if len(text) > _MAX_EXPLICIT_CHARS:
             return OTHER_HOST
-        known = self._explicit_cache.get(text)
+        known = self._explicit_cache.get(text, None)
         if known is not None:
             return known
         # Device plug-ins append "::2" to the UUID for the third share of a time-sliced GPU.
@@ -198,9 +199,7 @@ class Attribution:
             code = OTHER_HOST
         else:
             code = self._target(tuple(sorted({self._by_id[name] for name in names})))
-        if len(self._explicit_cache) >= _MAX_TARGETS:
-            self._explicit_cache.clear()
-        self._explicit_cache[text] = code
+        self._explicit_cache.put(text, code)
         return code
 
     def _container(self, text: str) -> int:

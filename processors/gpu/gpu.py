@@ -16,6 +16,7 @@ from collector.gpu.telemetry import SamplerMetrics
 from collector.model import Batch, Signal, StringColumn
 from collector.model.arrays import U64, Indices, Mask
 from collector.otlp.semantics import SEVERITY_NUMBERS, SPAN_KINDS, severity_number_of
+from collector.text.cache import TextCache
 from collector.text.patterns import compile_pattern
 from processors.gpu.attribution import Attribution
 from processors.gpu.config import GpuProcessorConfig
@@ -25,7 +26,6 @@ from processors.gpu.locality import HostIdentity
 __all__ = ["GpuProcessor"]
 
 
-_MAX_CACHED_NAMES: Final = 10_000  # span names may contain ids, so the cache of decisions must be bounded
 _MAX_NAME_CHARS: Final = 512  # patterns and the cache see only this much of a name
 
 
@@ -51,7 +51,7 @@ class GpuProcessor(Transform):
         # The last element is for numbers that are not a span kind.
         self._is_kind = np.array([kind in config.match.kinds for kind in SPAN_KINDS] + [False], np.bool_)
         self._patterns = [compile_pattern(pattern) for pattern in config.match.names]
-        self._names: dict[str, bool] = {}
+        self._names = TextCache[bool | None]()
         self._min_severity = SEVERITY_NUMBERS[config.logs.min_severity.upper()]
         self._metrics = SamplerMetrics(settings.telemetry, self._snapshot)
         counter = settings.telemetry.counter
@@ -152,11 +152,10 @@ class GpuProcessor(Transform):
 
     def _is_work_name(self, name: str) -> bool:
         name = name[:_MAX_NAME_CHARS]
-        known = self._names.get(name)
+        known = self._names.get(name, None)
         if known is None:
-            if len(self._names) >= _MAX_CACHED_NAMES:
-                self._names.clear()
-            known = self._names[name] = any(pattern.search(name) for pattern in self._patterns)
+            known = any(pattern.search(name) for pattern in self._patterns)
+            self._names.put(name, known)
         return known
 
     def _after_queue(self, batch: Batch, rows: Indices, start: U64, end: U64) -> U64:

@@ -28,6 +28,7 @@ from collector.cli.demo.screen import fetch_documents, views
 from collector.cli.run import new_event_loop
 from collector.registry import Registry
 from collector.service import Service
+from collector.text.printable import printable
 from collector.transport.ports import describe_port_conflict
 from config.load import load
 
@@ -146,7 +147,7 @@ async def _run_demo(duration_s: float, rate: float, console: Console) -> list[Cl
     host = os.environ.get("TAILRACE_LISTEN", "127.0.0.1")
     ports, notes = _free_ports(host)
     for note in notes:
-        console.print(f"[yellow]{note}[/yellow]")
+        console.print(printable(note), style="yellow", markup=False)  # names a process of somebody else
     sets = [
         *(f"{key.replace('::', '.')}={host}:{ports[name]}" for name, (_, key) in _PORTS.items()),
         "service.telemetry.logs.level=warn",

@@ -13,12 +13,16 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from collector.text.printable import printable
+
 __all__ = ["PATHS", "fetch_documents", "slowest", "views"]
 
 PATHS: Final = ("/span_metrics", "/cardinality", "/sampling")
 _LABELS: Final = 5
 _SPANS: Final = 24
 _SAMPLES_CHARS: Final = 44
+_TENANT_CHARS: Final = 40
+_TEXT_CHARS: Final = 200
 _GIB: Final = 2**30
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=2)
 
@@ -88,7 +92,7 @@ def _labels(document: Mapping[str, Any] | None) -> Table | None:
     for row in rows:
         samples = ", ".join(row.get("samples", ()))
         table.add_row(
-            _plain(row["metric"]), _plain(row["attribute"]), str(row["values"]), _plain(samples[:_SAMPLES_CHARS])
+            _plain(row["metric"]), _plain(row["attribute"]), str(row["values"]), _plain(samples, _SAMPLES_CHARS)
         )
     return table
 
@@ -141,7 +145,7 @@ def _notes(attributes: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             yield note(value)
     if tenant := attributes.get("tenant_id"):
-        yield _clean(str(tenant))[:40]
+        yield _clean(tenant, _TENANT_CHARS)
 
 
 _NOTES: Final[dict[str, Callable[[float], str]]] = {
@@ -161,10 +165,12 @@ def _duration(ms: float | None) -> str:
     return f"{ms / 1000:.2f} s" if ms >= 1000 else f"{ms:.0f} ms" if ms >= 10 else f"{ms:.2f} ms"
 
 
-def _clean(text: str) -> str:
-    """The text without control characters: it comes from outside and is printed on a terminal."""
-    return "".join(ch if ch.isprintable() else "·" for ch in text)
+def _clean(text: object, max_chars: int = _TEXT_CHARS) -> str:
+    """The start of the text with control characters escaped: it comes from outside and is shown on a terminal."""
+    text = str(text)
+    return printable(text[:max_chars])[:max_chars]
 
 
-def _plain(text: str) -> Text:
-    return Text(_clean(text))
+def _plain(text: object, max_chars: int = _TEXT_CHARS) -> Text:
+    """The cleaned text, in which square brackets are not markup."""
+    return Text(_clean(text, max_chars))

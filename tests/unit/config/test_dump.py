@@ -13,7 +13,7 @@ TEXT = """
 receivers: {otlp: {protocols: {http: }}}
 exporters:
   otlp_grpc:
-    endpoint: http://user:hunter2@host
+    endpoint: http://user:hunter2@host/?api_key=hunter2
     password: hunter2
     headers: {x-key: hunter2, y: "010"}
     label: "yes $${x}"

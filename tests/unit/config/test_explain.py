@@ -1,13 +1,14 @@
 """Whatever pydantic reports reaches the user as a sentence of ours."""
 
 from enum import Enum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import pytest
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError, core_schema
 
 from config.blocks import ByteSize, ComponentConfig, Duration, Secret
+from config.explain import strip_credentials
 from config.validation import parse_model
 from config.yaml import Position, parse
 
@@ -73,7 +74,10 @@ class Second(ComponentConfig):
         ("even: 3", "even: the value must be a multiple of 2, got 3"),
         ("ratio: 1", "ratio: the value must be less than 1, got 1"),
         ("finite: .inf", "finite: expected a finite number, got inf"),
-        ("wait: 5", "wait: a duration needs a unit: write 5s or 5ms"),
+        ("wait: 5", "wait: the value must be at least 1s, got 5; a number without a unit is nanoseconds: 5ns"),
+        ("wait: 0", "wait: the value must be at least 1, got 0"),
+        ("ratio: .inf", "ratio: the value must be less than 1, got inf"),
+        ("wait: 1e30", "wait: 1e+30 is not a valid duration"),
         ("wait: {s: 5}", "wait: expected a duration, got a mapping (examples: 5s, 1m30s, 250ms)"),
         ("wait: [5s]", "wait: expected a duration, got a list (examples: 5s, 1m30s, 250ms)"),
         ("wait: true", "wait: expected a duration, got true (examples: 5s, 1m30s, 250ms)"),
@@ -112,6 +116,46 @@ def test_every_kind_of_error_is_a_sentence(text, message):
     assert config is None
     assert len(errors) == 1
     assert str(errors[0]).split(": ", 1)[1].startswith(message)
+
+
+def test_a_short_secret_is_not_revealed_by_what_is_hidden():
+    """Texts that happen to contain a short secret are shown; a message that may quote it is not."""
+    node = parse("{password: '5x3y', wait: 5x3y, extra: '5'}", "f")
+    _, errors = parse_model(Model, node, Position("f", 1, 1), ())
+    messages = [str(error).split(": ", 1)[1] for error in errors]
+    assert "wait: '5x3y' is not a valid duration (examples: 5s, 1m30s, 250ms)" in messages
+
+    class Quoting(ComponentConfig):
+        password: Secret = Secret("")
+
+        @model_validator(mode="after")
+        def _check(self) -> Self:
+            raise ValueError(f"{self.password.get_secret_value()} is too simple")
+
+    _, (error,) = parse_model(Quoting, parse("password: '1234'", "f"), Position("f", 1, 1), ())
+    assert error.message == "the value is not valid; the reason is not shown, because it may contain a secret"
+    _, (error,) = parse_model(Quoting, parse("password: s", "f"), Position("f", 1, 1), ())
+    assert "not shown" in error.message
+    _, (error,) = parse_model(Quoting, parse("password: '123456789'", "f"), Position("f", 1, 1), ())
+    assert error.message == "[REDACTED] is too simple"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://u:p@h/x?api_key=abc&n=1#f", "http://[REDACTED]@h/x?api_key=[REDACTED]&n=[REDACTED]#f"),
+        ("https://h:1/x?abc", "https://h:1/x?abc"),
+        ("https://h/?sv=2020&sig=a%2Fb=;se=1", "https://h/?sv=[REDACTED]&sig=[REDACTED];se=[REDACTED]"),
+        ("https://h/#access_token=abc", "https://h/#access_token=[REDACTED]"),
+        ("h:4317/v1?token=abc&n=1", "h:4317/v1?token=[REDACTED]&n=1"),
+        ("h/x?key=abc", "h/x?key=[REDACTED]"),
+        ("a = b ? c == d", "a = b ? c == d"),
+        ("http://h/x", "http://h/x"),
+    ],
+)
+def test_credentials_in_urls_are_not_shown(text, shown):
+    """Neither passwords nor the values of queries."""
+    assert strip_credentials(text) == shown
 
 
 def test_a_defect_of_a_validator_is_named_as_one():

@@ -1,8 +1,14 @@
+from typing import ClassVar
+
 import pytest
+from pydantic import Field
 
 from collector.registry import Registry
 from config import ConfigErrors, examine, load
+from config.blocks import ComponentConfig, Secret
 from config.load import Outcome
+from config.validation import parse_model
+from config.yaml import Position, parse
 from connectors.forward import factory as forward
 from connectors.span_metrics import factory as span_metrics
 from exporters.debug import factory as debug
@@ -85,7 +91,7 @@ receivers:
       grcp:
 exporters:
   otlp_grpc:
-    timeout: 10
+    timeout: 10 s
     compression: gzp
 service:
   pipelines:
@@ -99,7 +105,7 @@ service:
             "f.yaml:4:7: receivers::otlp::protocols: unknown key 'grcp' (did you mean 'grpc'?); "
             "the allowed keys are grpc, http"
         ),
-        "f.yaml:7:14: exporters::otlp_grpc::timeout: a duration needs a unit: write 10s or 10ms",
+        "f.yaml:7:14: exporters::otlp_grpc::timeout: '10 s' is not a valid duration (examples: 5s, 1m30s, 250ms)",
         (
             "f.yaml:8:18: exporters::otlp_grpc::compression: 'gzp' is not an allowed value (did you mean 'gzip'?); "
             "the allowed values are '' (empty), none, gzip, zstd, snappy"
@@ -245,7 +251,7 @@ def test_positions_survive_merging_and_substitution(registry):
         "tls.yaml": "insecure: true\nca_fle: x\n",
     }
     with pytest.raises(ConfigErrors) as caught:
-        load(["a", "b"], ["exporters.otlp/two.compression=zip"], registry, environ={"T": "5"}, read=files.__getitem__)
+        load(["a", "b"], ["exporters.otlp/two.compression=zip"], registry, environ={"T": "5x"}, read=files.__getitem__)
     places = {str(error.position): error.path for error in caught.value.errors}
     assert places == {
         "b:3:12": ("exporters", "otlp_grpc", "ratio"),
@@ -253,6 +259,135 @@ def test_positions_survive_merging_and_substitution(registry):
         "tls.yaml:2:1": ("exporters", "otlp_grpc", "tls"),
         "--set exporters.otlp/two.compression": ("exporters", "otlp/two", "compression"),
     }
+
+
+def test_a_number_for_a_duration_is_nanoseconds(registry):
+    """As in the Collector, but with a warning: the user surely meant seconds."""
+    found = examine(["yaml:" + GOOD], ["exporters.otlp_grpc.timeout=7000000000"], registry, environ={})
+    assert found.errors == ()
+    assert next(iter(found.config.exporters.values())).config.timeout == 7.0
+    assert [str(warning) for warning in found.warnings if "nanoseconds" in warning.message] == [
+        (
+            "--set exporters.otlp_grpc.timeout: exporters::otlp_grpc::timeout: 7000000000 has no unit and is read as "
+            "nanoseconds, as in the Collector; write for example 5s or 250ms"
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["fd00::", "token:", '{"k":1}', "[a]", "- a", "5", "null", "true", "", "a: b", "{k: $$x}", "Bearer x"]
+)
+def test_any_text_of_a_variable_is_text_where_text_is_wanted(text, registry):
+    """Passwords, addresses and JSON may happen to be a list or a mapping in YAML; the Collector takes their text."""
+    body = "{endpoint: 'a:1', headers: {whole: '${env:T}', part: 'x-${env:T}'}}"
+    config = component(loaded(exporter(None, body), registry, {"T": text}))
+    headers = {key: value.get_secret_value() for key, value in config.headers.items()}
+    assert headers == {"whole": text.replace("$$", "$"), "part": "x-" + text.replace("$$", "$")}
+
+
+def test_a_variable_that_holds_a_secret_mapping_is_not_shown(registry):
+    """The text of a variable that is refused is replaced by its reference."""
+    (line,) = exporter(registry, "{endpoint: 'a:1', timeout: '${env:T}'}", {"T": "{hunter2: 1}"})
+    assert line == (
+        "f.yaml:5:23: exporters::otlp_grpc::timeout: '${env:T}' is not a valid duration (examples: 5s, 1m30s, 250ms)"
+    )
+
+
+def test_notes_on_variables_come_with_the_errors(registry):
+    """A variable that is not set explains what follows from it, also where only the errors are raised."""
+    with pytest.raises(ConfigErrors) as caught:
+        load(["yaml:" + GOOD], ["exporters.otlp_grpc.timeout=${env:NOT_SET}x"], registry, environ={})
+    first, *others = str(caught.value).splitlines()
+    assert "the environment variable NOT_SET is not set" in first
+    assert [warning.message for warning in caught.value.warnings] == [
+        "the environment variable NOT_SET is not set, so the value is null"
+    ]
+    assert len(others) == len(caught.value.errors) == 1
+    with pytest.raises(ConfigErrors, match="OTHER is not set") as caught:
+        load(["yaml:{a: '${env:OTHER}', b: '${file:/missing}'}"], (), registry, environ={})
+    assert "OTHER" in str(caught.value).splitlines()[0]
+
+
+def test_a_component_that_is_missing_is_reported_once(registry):
+    """One line names all pipelines; no pipeline is called empty because of it."""
+    text = """
+receivers: {otlp: {protocols: {grpc: }}}
+exporters: {debug: }
+service:
+  pipelines:
+    traces: {receivers: [otlp], exporters: [debug, debugg]}
+    traces/2: {receivers: [otpl], exporters: [debugg]}
+    logs: {receivers: [otlp], exporters: [debugg]}
+    metrics: {receivers: [otpl], exporters: []}
+"""
+    assert lines(text, registry) == [
+        (
+            "f.yaml:6:52: service::pipelines::traces::exporters: the exporter 'debugg' is not configured (also listed in "
+            "traces/2, logs) (did you mean 'debug'?); the only configured exporter is debug"
+        ),
+        (
+            "f.yaml:7:28: service::pipelines::traces/2::receivers: the receiver 'otpl' is not configured (also listed in "
+            "metrics) (did you mean 'otlp'?); the only configured receiver is otlp"
+        ),
+        "f.yaml:9:5: service::pipelines::metrics: the pipeline must have at least one exporter",
+    ]
+
+
+def test_a_list_with_a_bad_entry_is_not_called_empty():
+    """The entry is reported, and nothing else."""
+    text = """
+receivers: {otlp: {protocols: {grpc: }}}
+processors: {attributes: {actions: [{key: a, action: isnert}]}}
+exporters: {debug: }
+service: {pipelines: {traces: {receivers: [otlp], processors: [attributes], exporters: [debug]}}}
+"""
+    (line,) = lines(text, Registry())
+    assert "'isnert' is not an allowed value (did you mean 'insert'?)" in line
+
+
+class _Connection(ComponentConfig):
+    endpoint: str = ""
+    headers: dict[str, Secret] = Field(default_factory=dict)
+
+
+class _Flat(ComponentConfig):
+    inline_block: ClassVar[str] = "http"
+
+    http: _Connection = _Connection()
+    namespace: str = ""
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ("endpont: a", " (did you mean 'endpoint'?); the allowed keys are endpoint, headers, namespace"),
+        ("{nme: a, http: {}}", "; the allowed keys are http, namespace"),
+        ("http: {nme: a}", "; the allowed keys are endpoint, headers"),
+    ],
+)
+def test_allowed_keys_are_those_that_the_user_may_write(text, allowed):
+    """A component whose connection may be written with or without its block lists the keys of the form in use."""
+    _, (error,) = parse_model(_Flat, parse(text, "f"), Position("f", 1, 1), ())
+    assert str(error).endswith(allowed)
+
+
+def test_components_of_other_distributions_are_named_as_such():
+    """The user learns whose component it is."""
+    text = """
+receivers: {otlp: {protocols: {grpc: }}, smartagent/x: {}}
+exporters: {clickhousetraces: {}}
+service: {pipelines: {traces: {receivers: [otlp, smartagent/x], exporters: [clickhousetraces]}}}
+"""
+    assert lines(text, Registry()) == [
+        (
+            "f.yaml:2:42: receivers::smartagent/x: the receiver type 'smartagent' is part of Splunk's distribution of the "
+            "Collector, but not of Tailrace"
+        ),
+        (
+            "f.yaml:3:13: exporters::clickhousetraces: the exporter type 'clickhousetraces' is part of SigNoz's collector,"
+            " but not of Tailrace"
+        ),
+    ]
 
 
 def graph(registry, pipelines):

@@ -76,6 +76,18 @@ def test_files_and_lists_are_inserted_with_their_own_references_expanded():
     assert str(root.entries["l"].node.items[0].position) == "/0:2:4"
 
 
+def test_mappings_and_lists_keep_their_text():
+    """Text that happens to be a mapping or a list can be used as text, also as a part of other text."""
+    root = resolved(
+        "l: ${LIST}\nt: x${LIST}\nf: ${file:/part}\nr: ${MAP}\n", part="a:\n", environ=ENV | {"MAP": "{a: '${X}'}"}
+    ).root
+    nodes = {key: entry.node for key, entry in root.entries.items()}
+    assert nodes["l"].text == "[1, {a: b}]"
+    assert nodes["t"].value == "x[1, {a: b}]"
+    assert nodes["f"].text == "a:"
+    assert (plain(nodes["r"]), nodes["r"].text) == ({"a": 83}, None)  # its text has references of its own
+
+
 def test_merging_is_deep_and_replaces_lists():
     """Mappings merge, later wins; lists are replaced; positions stay those of the file that won."""
     root = resolved("a: {x: 1, y: [1, 2]}\nb: 1\n", "a:\n  y: [3]\n  z: 4\n").root
@@ -112,7 +124,6 @@ def test_other_sources():
         ("${file:/many}", "the value needs more than 1000 recursive expansions"),
         ("${s3:bucket}", "the scheme 's3' is not supported; the supported schemes are env, file, yaml"),
         ("${1X}", "'1X' is not a valid name of an environment variable"),
-        ("x${LIST}", "${LIST} expands to a mapping or a list, which cannot be part of a longer string"),
         ("${file:/broken}", "/broken:1:9: v: invalid YAML"),
     ],
 )

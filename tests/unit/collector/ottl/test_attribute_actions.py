@@ -374,10 +374,42 @@ def test_one_regular_expression_a_distinct_value(monkeypatch):
     assert sorted(searched) == ["v0", "v1"]
 
 
+ROWS = [{"b": "B"}, {}, {"b": None}]
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [
+        (
+            {"key": "a", "action": "upsert", "from_attribute": "b", "default_value": "x"},
+            [{"b": "B", "a": "B"}, {"a": "x"}, {"b": None, "a": None}],
+        ),
+        (
+            {"key": "a", "action": "insert", "from_attribute": "b", "default_value": [1]},
+            [{"b": "B", "a": "B"}, {"a": [1]}, {"b": None, "a": None}],
+        ),
+        ({"key": "b", "action": "update", "from_attribute": "c", "default_value": ""}, [{"b": ""}, {}, {"b": ""}]),
+        (
+            {"key": "b", "action": "insert", "from_attribute": "c", "default_value": 5},
+            [{"b": "B"}, {"b": 5}, {"b": None}],
+        ),
+        ({"key": "b", "action": "upsert", "from_context": "metadata.none", "default_value": 5}, [{"b": 5}] * 3),
+        ({"key": "b", "action": "upsert", "from_context": "metadata.x-tenant", "default_value": 5}, [{"b": "a;b"}] * 3),
+        ({"key": "b", "action": "upsert", "default_value": 5}, [{"b": 5}] * 3),
+        ({"key": "b", "action": "upsert", "value": 6, "default_value": 5}, [{"b": 6}] * 3),
+        ({"key": "b", "action": "delete", "default_value": 5}, [{}] * 3),
+    ],
+)
+def test_the_default_value(action, expected):
+    """It is set where the source has no value, as in the Collector (checked with otelcol 0.156)."""
+    assert run(ROWS, action, context=CONTEXT) == expected
+
+
 @pytest.mark.parametrize(
     ("action", "message"),
     [
         ({"action": "insert", "key": "k"}, "needs exactly one of .* got none"),
+        ({"action": "insert", "key": "k", "default_value": object()}, "default_value .* cannot be the value"),
         ({"action": "insert", "key": "k", "value": 1, "from_attribute": "b"}, "got value and from_attribute"),
         ({"action": "insert", "value": 1}, "needs 'key'"),
         ({"action": "insert", "key": "k", "value": 1, "pattern": "x"}, "does not use 'pattern'"),

@@ -8,17 +8,22 @@ import operator
 import re
 
 import numpy as np
+import psutil
 import pytest
+from held_memory import assert_bounded
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 
-from collector.model import Metrics, MetricsBuilder, Traces
+from collector.model import Metrics, MetricsBuilder, StringColumn, Traces
 from collector.ottl import compile_conditions
+from collector.ottl.operations import apply
 from collector.ottl.parser import parse
 from collector.ottl.syntax import Chain, Compare, FunctionCall, ListOf, Literal, Logic, Not, Parenthesized, Path, Signed
+from collector.ottl.values import Values
 from collector.testing import traces
+from collector.text.cache import TextCache
 
 INT64 = 2**64
 COMPARE = {
@@ -431,18 +436,53 @@ def test_text_is_worked_on_once_for_each_distinct_value(monkeypatch):
     assert len(seen) == len(names)
 
 
-def test_the_cache_is_bounded():
-    """The cache holds neither too many texts nor texts that are too long."""
-    from collector.model import StringColumn
-    from collector.ottl.operations import apply
-    from collector.ottl.values import Values
+def test_results_of_texts_are_cached():
+    """A text of an earlier batch is not computed again."""
+    calls = []
+    cache = TextCache()
+    for _ in range(3):
+        texts = Values.of_text(StringColumn.of(["a", "b", "a"]))
+        assert apply(lambda text: calls.append(text) or text == "a", [texts], cache).number.tolist() == [1, 0, 1]
+    assert calls == ["a", "b"]
 
-    cache = {}
-    texts = [str(number) for number in range(20_000)] + ["x" * 5_000]
-    found = apply(lambda text: len(text) > 4, [Values.of_text(StringColumn.of(texts))], cache)
-    assert found.number.tolist() == [len(text) > 4 for text in texts]
-    assert len(cache) <= 8_192
-    assert max(map(len, cache)) < 100
+
+def test_what_is_kept_of_text_from_outside_is_bounded():
+    """No function keeps more than some megabytes of texts, patterns or results, however many and long they are."""
+    conditions = compile_conditions(
+        [
+            'IsMatch(name, "^never")',
+            'IsMatch("x", attributes["pattern"])',
+            'ToLowerCase(name) == "x" or ToUpperCase(name) == "x"',
+            'Duration(name) == Duration("1s")',
+        ],
+        "span",
+    )
+
+    def feed(text):
+        message = ExportTraceServiceRequest()
+        spans = message.resource_spans.add().scope_spans.add().spans
+        for name in (text, text[:-1]):
+            spans.add(name=name).attributes.add(key="pattern").value.string_value = f"^n{name[:500]}"
+        conditions.mask(Traces.from_wire(message.SerializeToString()))
+
+    assert_bounded(feed, short_texts=200)
+
+
+def test_compiled_patterns_of_the_data_are_not_kept():
+    """A sender cannot fill the memory with patterns that compile to megabytes each."""
+    conditions = compile_conditions(['IsMatch("x", attributes["pattern"])'], "span")
+    process = psutil.Process()
+    before = 0
+    for number in range(60):
+        message = ExportTraceServiceRequest()
+        spans = message.resource_spans.add().scope_spans.add().spans
+        spans.add().attributes.add(
+            key="pattern"
+        ).value.string_value = rf"{number}\pL{{1,60}}"  # compiles to some 600 KB
+        conditions.mask(Traces.from_wire(message.SerializeToString()))
+        if number == 10:
+            before = process.memory_info().rss
+    assert process.memory_info().rss - before < 15 * 1024 * 1024
 
 
 EVERY = [

@@ -183,7 +183,8 @@ def test_logs(match, expected):
     batch = Logs.from_wire(
         ExportLogsServiceRequest(resource_logs=[{"scope_logs": [{"log_records": records}]}]).SerializeToString()
     )
-    match = {"match_type": "strict", **match}
+    if match.keys() != {"log_severity_number"}:  # which needs no match_type
+        match = {"match_type": "strict", **match}
     assert rows(batch, match) == expected
     assert rows(batch, None, match) == [not found for found in expected]
 
@@ -219,7 +220,9 @@ def test_without_blocks_there_is_no_mask():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({}, "Field required"),
+        ({}, "nothing to match is configured"),
+        ({"services": ["a"]}, "match_type is required with services; set it to strict or regexp"),
+        ({"attributes": [{"key": "a", "value": 1}]}, "match_type is required with attributes"),
         ({"match_type": "strict"}, "nothing to match is configured"),
         ({"match_type": "expr", "metric_names": ["a"]}, "Input should be"),
         ({"match_type": "regexp", "services": ["("]}, "invalid pattern"),

@@ -518,7 +518,6 @@ async def test_many_spans_of_one_key():
         ({"database_name_attributes": []}, "database_name_attributes"),
         ({"latency_histogram_buckets": ["2s", "1s"]}, "latency_histogram_buckets"),
         ({"latency_histogram_buckets": ["-1s", "1s"]}, "latency_histogram_buckets"),
-        ({"latency_histogram_buckets": [1, 2]}, "a duration needs a unit"),
         ({"latency_histogram_buckets": ["1s"], "exponential_histogram_max_size": 10}, "use either"),
         ({"exponential_histogram_max_size": -1}, "exponential_histogram_max_size"),
         ({"exponential_histogram_max_size": 10**6}, "exponential_histogram_max_size"),

@@ -11,6 +11,7 @@ from collector.testing import (
     logs_request,
     make_settings,
     metrics,
+    metrics_request,
     traces,
     traces_request,
 )
@@ -122,14 +123,47 @@ def test_metrics_of_every_type():
     assert any(line.startswith("etl_batch_seconds{") and " q0.99=" in line for line in lines)
 
 
-async def test_data_cannot_forge_lines():
-    request = logs_request(records=1, services=1)
-    record = request.resource_logs[0].scope_logs[0].log_records[0]
-    record.body.string_value = "fine\nERROR forged \x1b[31mline"
-    exporter, telemetry, _ = make(verbosity="normal")
-    await exporter.consume(batch(Signal.LOGS).from_wire(request.SerializeToString()))
-    text = telemetry.log.events[1].event
-    assert r"fine\nERROR forged \x1b[31mline" in text
+HOSTILE = "fine\nERROR forged \x1b[31m\x9b1m\x85\u2028\u202e\u2066\r\x00line"
+
+
+def fill(message, text):
+    """Put the text into every string of the message and of those in it, and count them."""
+    count = 0
+    for field, value in message.ListFields():
+        children = value if field.is_repeated else [value]
+        if field.message_type is not None:
+            count += sum(fill(child, text) for child in children)
+    for field in message.DESCRIPTOR.fields:
+        one_of = field.containing_oneof
+        if field.type != field.TYPE_STRING or (one_of and message.WhichOneof(one_of.name) not in (None, field.name)):
+            continue
+        if field.is_repeated:
+            getattr(message, field.name).append(text)
+        else:
+            setattr(message, field.name, text)
+        count += 1
+    return count
+
+
+@pytest.mark.parametrize("form", [normal_text, detailed_text])
+@pytest.mark.parametrize("signal", list(Signal))
+def test_no_text_of_a_sender_can_forge_lines(signal, form):
+    requests = {Signal.TRACES: traces_request, Signal.METRICS: metrics_request, Signal.LOGS: logs_request}
+    texts = []
+    for text in ("fine", HOSTILE):
+        request = requests[signal](services=1)
+        for resource in getattr(request, request.DESCRIPTOR.fields[0].name):
+            if signal is Signal.TRACES:
+                span = resource.scope_spans[0].spans[0]
+                span.events.add().attributes.add()
+                span.links.add().attributes.add()
+                span.status.SetInParent()
+        assert fill(request, text) > 100
+        texts.append(form(batch(signal).from_wire(request.SerializeToString())))
+    calm, hostile = texts
+    assert r"fine\nERROR forged \x1b[31m\x9b1m\x85\u2028\u202e\u2066\r\x00line" in hostile
+    assert hostile.count("\n") == calm.count("\n")
+    assert hostile.replace("\n", "").isprintable()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import orjson
@@ -141,6 +142,100 @@ async def test_a_disk_that_stays_full_drops_with_a_reason(tmp_path):
     async with Rig("/dev/full", append=True, retry_on_failure={"enabled": False}) as rig:
         await rig.take(traces(spans=3))
     assert rig.telemetry.ledger.dropped == {(Signal.TRACES, "retry_disabled"): 3}
+
+
+def lines_of(path):
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+@pytest.mark.parametrize("config", [{}, {"append": True}, {"rotation": {}}])
+async def test_a_file_that_was_deleted_or_renamed_is_made_again(tmp_path, config):
+    path = tmp_path / "x"
+    async with Rig(path, **config) as rig:
+        await rig.take(traces(spans=1))
+        path.unlink()
+        await rig.take(traces(spans=2))
+        assert len(lines_of(path)) == 1
+        path.rename(tmp_path / "x.1")
+        await rig.take(traces(spans=3), traces(spans=3))
+    assert len(lines_of(tmp_path / "x.1")) == 1
+    assert len(lines_of(path)) == 2
+
+
+async def test_a_file_that_was_replaced_is_continued(tmp_path):
+    """As logrotate does with ``create``: the new file exists already."""
+    path = tmp_path / "x"
+    async with Rig(path) as rig:
+        await rig.take(traces(spans=1))
+        path.rename(tmp_path / "x.1")
+        path.write_bytes(b"{}\n")
+        await rig.take(traces(spans=1))
+    assert len(lines_of(path)) == 2
+
+
+async def test_a_directory_that_was_deleted_is_made_again_if_configured(tmp_path):
+    path = tmp_path / "a" / "x"
+    async with Rig(path, create_directory=True) as rig:
+        await rig.take(traces(spans=1))
+        shutil.rmtree(tmp_path / "a")
+        await rig.take(traces(spans=1))
+    assert len(lines_of(path)) == 1
+
+
+async def test_a_missing_directory_is_retried(tmp_path):
+    path = tmp_path / "a" / "x"
+    path.parent.mkdir()
+    async with Rig(path, retry_on_failure={"max_elapsed_time": "0s"}) as rig:
+        shutil.rmtree(path.parent)
+        await rig.exporter.consume(traces(spans=3))
+        await eventually(lambda: "No such file" in rig.exporter.health.last_error)
+        assert not rig.telemetry.ledger.delivered[Signal.TRACES]
+        path.parent.mkdir()
+        await rig.clock.advance(10)
+        await rig.take()
+    assert len(lines_of(path)) == 1
+    assert rig.telemetry.ledger.delivered[Signal.TRACES] == 3
+
+
+async def test_nothing_in_a_deleted_file_counts_as_delivered(tmp_path, monkeypatch):
+    path, real, deleted = tmp_path / "x", os.write, []
+
+    def write(file, data):
+        if not deleted and len(data) > 100:
+            deleted.append(path.unlink())  # between the check of the path and the write
+        return real(file, data)
+
+    monkeypatch.setattr(os, "write", write)
+    async with Rig(path) as rig:
+        await rig.exporter.consume(traces(spans=3))
+        await eventually(lambda: "deleted" in rig.exporter.health.last_error)
+        assert not rig.telemetry.ledger.delivered[Signal.TRACES]
+        await rig.clock.advance(10)
+        await rig.take()
+    assert len(lines_of(path)) == 1
+    assert rig.telemetry.ledger.delivered[Signal.TRACES] == 3
+
+
+async def test_a_file_that_was_emptied_has_no_gap_after_a_full_disk(tmp_path, monkeypatch):
+    real, full = os.write, []
+
+    def write(file, data):
+        if full:
+            full.clear()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(file, data)
+
+    monkeypatch.setattr(os, "write", write)
+    path = tmp_path / "x"
+    async with Rig(path) as rig:
+        await rig.take(traces(spans=3))
+        os.truncate(path, 0)
+        full.append(True)
+        await rig.exporter.consume(traces(spans=1))
+        await eventually(lambda: rig.exporter.health.last_error != "")
+        await rig.clock.advance(10)
+        await rig.take()
+    assert len(lines_of(path)) == 1
 
 
 async def test_rotation_keeps_every_line(tmp_path):

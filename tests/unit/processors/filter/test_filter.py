@@ -114,6 +114,32 @@ def test_severity_number(minimum, number, undefined):
     assert found(Signal.LOGS, out) == wanted
 
 
+@pytest.mark.parametrize(
+    ("severity", "keeps"),
+    [
+        ({"min": "INFO"}, lambda number: number >= 9),
+        ({"min": "INFO", "match_undefined": True}, lambda number: number >= 9 or not number),
+        ({"min": ""}, lambda number: number > 0),
+        ({"match_undefined": True}, lambda number: True),
+    ],
+)
+@pytest.mark.parametrize("match_type", [{}, {"match_type": ""}])
+def test_severity_alone_needs_no_match_type(severity, keeps, match_type):
+    """As in the Collector (checked with otelcol 0.156)."""
+    batch = make_batch(Signal.LOGS)
+    out = make(Signal.LOGS, logs={"include": match_type | {"severity_number": severity}}).transform(batch)
+    wanted = reference(Signal.LOGS, batch.wire, lambda _, record: keeps(record.severity_number))
+    assert found(Signal.LOGS, out) == wanted
+
+
+@pytest.mark.parametrize("side", ["include", "exclude"])
+def test_a_match_of_nothing_filters_nothing(side):
+    """As in the Collector, for logs and metrics."""
+    for signal, section in ((Signal.LOGS, "logs"), (Signal.METRICS, "metrics")):
+        batch = make_batch(signal)
+        assert make(signal, **{section: {side: {"match_type": "strict"}}}).transform(batch) is batch
+
+
 def test_records_by_attribute_and_body():
     """All given properties must match."""
     batch = make_batch(Signal.LOGS)
@@ -165,12 +191,12 @@ def test_empty_conditions_are_as_if_not_written():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"logs": {"include": {"match_type": "strict"}}}, "nothing to match is configured"),
-        ({"logs": {"include": {"bodies": ["a"]}}}, "match_type"),
+        ({"logs": {"include": {"bodies": ["a"]}}}, "match_type is required with log_bodies"),
+        ({"logs": {"include": {"match_type": "", "record_attributes": [{"key": "a", "value": 1}]}}}, "required"),
+        ({"metrics": {"include": {"metric_names": ["a"]}}}, "match_type is required with metric_names"),
         ({"logs": {"include": {"match_type": "regexp", "bodies": ["("]}}}, "invalid pattern"),
         ({"logs": {"include": {"match_type": "strict", "severity_number": {"min": "LOUD"}}}}, "is not a severity"),
         ({"logs": {"include": {"match_type": "strict", "severity_number": {"min": 25}}}}, "is not a severity"),
-        ({"metrics": {"exclude": {"match_type": "regexp"}}}, "nothing to match is configured"),
     ],
 )
 def test_wrong_configuration_is_refused(config, message):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from held_memory import assert_bounded
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -482,3 +483,20 @@ def test_numpy_warnings_stay_away():
     bench = Bench(Steady(A))
     with np.errstate(all="raise"):
         assert bench.spans({"start": 2**64 - 1, "end": 0}, {"start": 1, "end": 2**64 - 1}) == [{}, {}]
+
+
+def test_what_is_kept_of_text_from_outside_is_bounded():
+    """Names, explicit devices and resources of senders are cached, but never more than some megabytes of them."""
+    bench = Bench(Steady(A))
+    batches = 0
+
+    def feed(text):
+        nonlocal batches
+        batches += 1
+        attributes = {"gpu.uuid": f"GPU-{text}", "gpu.source": text}
+        bench.spans(
+            {"name": text, "attributes": attributes}, {"name": f"embed {text}"}, resource={"host.id": text, "k": text}
+        )
+
+    assert_bounded(feed, short_texts=200)
+    assert batches > 200
