@@ -34,6 +34,8 @@ Push = tuple[str, bytes]
 class LokiExporter(QueuedExporter[Push]):
     """See the module."""
 
+    isolated_reasons = frozenset({"http_400"})
+
     def __init__(self, settings: Settings, config: LokiConfig) -> None:
         super().__init__(settings, config)
         self._config = config
