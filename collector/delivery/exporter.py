@@ -69,9 +69,9 @@ class QueuedExporter(Exporter, Generic[P]):
     """True: :meth:`send` ends within the configured ``timeout`` by itself. This saves a timer per request, which costs
     as much as queue and ledger together."""
     isolated_reasons: ClassVar[frozenset[str]] = frozenset()
-    """Reasons of a :class:`PermanentError` (``http_400``) after which a request of several items is sent again in halves,
-    so that only the items to blame are lost. For backends that keep nothing of a refused request, or to which an item
-    may be sent twice."""
+    """Reasons of a :class:`PermanentError` (``http_400``) after which a request of several items is sent again in
+    halves, so that only the items to blame are lost. For backends that keep nothing of a refused request, or to which
+    an item may be sent twice."""
     drain_timeout_s: ClassVar[float] = 10.0
     """How long ``shutdown`` continues to send; the service may end it earlier by cancelling it."""
 

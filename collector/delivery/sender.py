@@ -279,7 +279,7 @@ class Sender(Generic[P]):
             refusal = await self._attempt_part(unit, half, errors)
             if refusal is None:
                 continue
-            # The first half may not use up the requests that the second one needs, but finding one item must be possible.
+            # The first half may not use up what the second one needs, but must be able to find one item.
             share = request_count
             if number < len(halves):
                 share = max(request_count // 2, min(request_count, 2 * half.item_count.bit_length()))

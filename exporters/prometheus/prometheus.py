@@ -8,8 +8,9 @@ from typing import Final
 from aiohttp import web
 
 from collector.api import Exporter, Host, Settings
-from collector.model import Batch, Metrics, Signal
-from collector.prometheus import LabelSettings
+from collector.delivery.log import RateLimitedLog
+from collector.model import Batch, Metrics
+from collector.prometheus import LabelSettings, LossReport
 from collector.transport.ports import describe_port_conflict, is_port_conflict
 from collector.transport.tls import server_context
 from exporters.prometheus.config import PrometheusConfig
@@ -40,6 +41,7 @@ class PrometheusExporter(Exporter):
             config.namespace,
             config.metric_expiration,
         )
+        self._report = LossReport(settings.telemetry, RateLimitedLog(settings.telemetry.log, settings.clock))
         self._runner: web.AppRunner | None = None
         self.port = 0
         """The port that the exporter listens on, once started."""
@@ -87,9 +89,8 @@ class PrometheusExporter(Exporter):
     def try_consume(self, batch: Batch) -> bool:
         """Put the values of the batch on the page."""
         assert isinstance(batch, Metrics)
-        dropped = self._store.update(batch, self._settings.clock.monotonic_s())
-        for reason, count in dropped.items():
-            self._settings.telemetry.dropped(Signal.METRICS, count, reason)
+        clock = self._settings.clock
+        self._report.record(batch, self._store.update(batch, clock.monotonic_s(), clock.time_unix_nano()))
         return True
 
     async def _scrape(self, request: web.Request) -> web.Response:

@@ -22,7 +22,7 @@ from collector.model import (
 )
 from collector.model.arrays import F64, I32
 from collector.otlp.semantics import NO_RECORDED_VALUE
-from collector.prometheus import Encodable, LabelSettings, SeriesCache, SeriesLabels, TranslationStrategy
+from collector.prometheus import FUTURE_MAX_NS, Encodable, LabelSettings, SeriesCache, SeriesLabels, TranslationStrategy
 from exporters.prometheus._render import Page
 
 __all__ = ["SeriesStore"]
@@ -83,33 +83,33 @@ class SeriesStore:
         self._distributions: dict[int, _DistributionTable] = {}
         self._targets: dict[tuple[tuple[str, str], ...], float] = {}
 
-    def update(self, batch: Metrics, now_s: float) -> dict[str, int]:
-        """Store the points of the batch. Returns how many cannot be shown, by reason."""
-        found = self._cache.prepare(batch)
+    def update(self, batch: Metrics, now_s: float, now_unix_nano: int) -> Encodable:
+        """Store the points of the batch. The result tells which of them cannot be shown."""
+        found = self._cache.prepare(batch, now_unix_nano)
         if self._cache.generation != self._generation:
             self._generation = self._cache.generation
             self._distributions = {}
-        dropped = found.dropped
         rows = found.order
         is_exponential = found.types[rows] == METRIC_EXPONENTIAL_HISTOGRAM
         if is_exponential.any():
-            dropped["exponential_histogram"] = int(
-                np.count_nonzero(is_exponential)
-            )  # the text format cannot represent them
+            found.dropped["exponential_histogram"] = rows[is_exponential]  # the text format cannot represent them
             rows = rows[~is_exponential]
         self._remember_targets(batch, now_s)
         if not len(rows):
-            return dropped
+            return found
         series = self._cache.sources.column("series")[found.slot[rows]]
         is_last = np.ones(len(rows), bool)  # of its series in the batch
         is_last[:-1] = series[1:] != series[:-1]
         rows, series = rows[is_last], series[is_last]
         column = self._cache.series.column
-        is_newer = (column("live")[series] == 0) | (found.points["time"][rows] >= column("time")[series])
-        rows, series = rows[is_newer], series[is_newer]
+        # A time that is far ahead is not believed: it would hide all later points until the clock catches up.
+        times = found.points["time"][rows]
+        times = np.where(times > np.uint64(now_unix_nano + FUTURE_MAX_NS), np.uint64(now_unix_nano), times)
+        is_newer = (column("live")[series] == 0) | (times >= column("time")[series])
+        rows, series, times = rows[is_newer], series[is_newer], times[is_newer]
         points = found.points[rows]
         column("source")[series] = found.slot[rows]
-        column("time")[series] = points["time"]
+        column("time")[series] = times
         column("seen")[series] = now_s
         column("live")[series] = points["flags"] & NO_RECORDED_VALUE == 0
         types = found.types[rows]
@@ -120,11 +120,11 @@ class SeriesStore:
         sets = found.extra_set[rows]
         for set_number in np.unique(sets[~is_number]).tolist():
             chosen = ~is_number & (sets == set_number)
-            self._update_distributions(batch, found, set_number, rows[chosen], series[chosen])
+            self._update_distributions(found, set_number, rows[chosen], series[chosen])
         column("type")[series] = types
-        return dropped
+        return found
 
-    def _update_distributions(self, batch: Metrics, found: Encodable, set_number: int, rows: I32, series: I32) -> None:
+    def _update_distributions(self, found: Encodable, set_number: int, rows: I32, series: I32) -> None:
         """Store the points whose distributions share one set of bounds or quantiles."""
         first, end = self._cache.extra_first()[set_number : set_number + 2].tolist()
         label_count = end - first
@@ -137,7 +137,7 @@ class SeriesStore:
         at = column("row")[series]
         points = found.points[rows]
         if found.types[rows[0]] == METRIC_HISTOGRAM:
-            table.values[at] = self._cumulative_counts(batch.wire, points, label_count)
+            table.values[at] = self._cumulative_counts(found.wire, points, label_count)
         elif label_count:
             table.values[at] = found.quantiles["value"][found.quantile_first[rows][:, None] + np.arange(label_count)]
         table.sums[at] = points["sum"]

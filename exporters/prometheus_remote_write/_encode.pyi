@@ -1,6 +1,10 @@
 import numpy as np
 import numpy.typing as npt
 
+def bucket_counts(
+    wire: bytes, points: npt.NDArray[np.uint8], chosen: npt.NDArray[np.int64]
+) -> npt.NDArray[np.uint64]: ...
+
 class Encoder:
     def encode(
         self,
@@ -24,6 +28,5 @@ class Encoder:
         exemplar_slices: npt.NDArray[np.int32],
         quantile_rows: npt.NDArray[np.uint8],
         quantile_first: npt.NDArray[np.int32],
-        preamble: list[bytes],
         max_bytes: int,
     ) -> list[tuple[bytes, npt.NDArray[np.int64]]]: ...
