@@ -6,6 +6,7 @@ class Page:
     def numbers(
         self,
         name: bytes,
+        quoted: bool,
         arena: npt.NDArray[np.uint8],
         labels: npt.NDArray[np.int64],
         values: npt.NDArray[np.float64],
@@ -15,6 +16,7 @@ class Page:
     def buckets(
         self,
         name: bytes,
+        quoted: bool,
         is_summary: bool,
         arena: npt.NDArray[np.uint8],
         labels: npt.NDArray[np.int64],

@@ -24,22 +24,33 @@ from collector.model.arrays import F64, I32
 from collector.otlp.semantics import NO_RECORDED_VALUE
 from collector.prometheus import FUTURE_MAX_NS, Encodable, LabelSettings, SeriesCache, SeriesLabels, TranslationStrategy
 from exporters.prometheus._render import Page
+from exporters.prometheus.escaping import is_legacy_label, is_legacy_name
 
 __all__ = ["SeriesStore"]
 
 _TARGETS_MAX = 100_000
+_SAMPLES = {
+    "counter": ("",),
+    "gauge": ("",),
+    "histogram": ("_bucket", "_sum", "_count"),
+    "summary": ("", "_sum", "_count"),
+}
 
 
 def _escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace("\n", "\\n")
 
 
+def _escape_quoted(text: str) -> str:
+    return _escape(text).replace('"', '\\"')
+
+
 def encode_label(name: str, value: str) -> bytes:
-    """A label as text, followed by a comma; a metric's name as it is."""
+    """A label as text, followed by a comma; a metric's name as it is. Other than legacy names are quoted."""
     if name == "__name__":
         return value.encode()
-    escaped = _escape(value).replace('"', '\\"')
-    return f'{name}="{escaped}",'.encode()
+    written = name if is_legacy_label(name) else f'"{_escape_quoted(name)}"'
+    return f'{written}="{_escape_quoted(value)}",'.encode()
 
 
 class _DistributionTable:
@@ -185,52 +196,68 @@ class SeriesStore:
 
     def page(
         self, now_s: float, *, send_timestamps: bool, target_info: bool, openmetrics: bool = False
-    ) -> tuple[bytes, int]:
-        """The page, and how many series were left out because another family of the same name has a different type."""
+    ) -> tuple[bytes, dict[str, int]]:
+        """The page, and how many series were left out because another family has their name, by name.
+
+        Names of labels and metrics that are not legacy names are quoted; see :mod:`exporters.prometheus.escaping`.
+        """
         column = self._cache.series.column
         series = self._cache.series.live()
         series = series[(column("live")[series] != 0) & (column("seen")[series] >= now_s - self._expiration_s)]
         source = column("source")[series]
         family = self._cache.sources.column("family")[source]
         page = Page()
-        conflict_count = 0
+        conflicts: dict[str, int] = {}
         by_name: dict[str, list[int]] = defaultdict(list)
         for number in np.unique(family).tolist():
             by_name[self._cache.families[number].name].append(number)
-        if target_info:
-            self._write_targets(page, now_s)
+        claimed: set[str] = set()
+        if target_info and self._write_targets(page, now_s):
+            claimed.add("target_info")
+        titles: set[str] = set()
         for name in sorted(by_name):
             numbers = by_name[name]
             kind = self._cache.families[numbers[0]].kind
+            samples = {name + suffix for suffix in _SAMPLES[kind]}
             usable = [number for number in numbers if self._cache.families[number].kind == kind]
+            if claimed & samples:  # a gauge "x_count" beside a histogram "x"
+                usable = []
             is_shown = np.isin(family, usable)
-            conflict_count += int(np.count_nonzero(np.isin(family, numbers) & ~is_shown))
-            self._write_family(
-                page,
-                name,
-                kind,
-                self._cache.families[numbers[0]].description,
-                series[is_shown],
-                send_timestamps,
-                openmetrics,
-            )
+            left_out_count = int(np.count_nonzero(np.isin(family, numbers) & ~is_shown))
+            if left_out_count:
+                conflicts[name] = left_out_count
+            if not usable:
+                continue
+            claimed |= samples
+            title, written_kind = name, kind
+            if openmetrics and kind == "counter":
+                title = name.removesuffix("_total")
+                # A counter must end with "_total", and its title must not be that of another family.
+                if title == name or title in titles or title in by_name:
+                    title, written_kind = name, "unknown"
+            titles.add(title)
+            description = self._cache.families[numbers[0]].description
+            written = title if is_legacy_name(title) else f'"{_escape_quoted(title)}"'
+            page.text(f"# HELP {written} {_escape(description)}\n# TYPE {written} {written_kind}\n".encode())
+            self._write_family(page, name, kind, series[is_shown], send_timestamps, openmetrics)
         if openmetrics:
             page.text(b"# EOF\n")
-        return page.getvalue(), conflict_count
+        return page.getvalue(), conflicts
 
-    def _write_targets(self, page: Page, now_s: float) -> None:
+    def _write_targets(self, page: Page, now_s: float) -> bool:
         self._forget_targets(now_s)
         if self._targets:
             page.text(b"# HELP target_info Target metadata\n# TYPE target_info gauge\n")
             for labels in sorted(self._targets):
                 page.text(b"target_info{" + b"".join(encode_label(*label) for label in labels)[:-1] + b"} 1\n")
+        return bool(self._targets)
 
     def _write_family(
-        self, page: Page, name: str, kind: str, description: str, series: I32, send_timestamps: bool, openmetrics: bool
+        self, page: Page, name: str, kind: str, series: I32, send_timestamps: bool, openmetrics: bool
     ) -> None:
-        """Write the header and the lines of one family."""
-        title = name.removesuffix("_total") if openmetrics and kind == "counter" else name
-        page.text(f"# HELP {title} {_escape(description)}\n# TYPE {title} {kind}\n".encode())
+        """Write the lines of one family."""
+        is_quoted = not is_legacy_name(name)
+        encoded = (_escape_quoted(name) if is_quoted else name).encode()
         column = self._cache.series.column
         sources = self._cache.sources.column
         arena = np.frombuffer(self._cache.arena, np.uint8)
@@ -247,7 +274,7 @@ class SeriesStore:
         )
         if kind in ("counter", "gauge"):
             page.numbers(
-                name.encode(), arena, np.ascontiguousarray(labels), column("value")[series], times, openmetrics
+                encoded, is_quoted, arena, np.ascontiguousarray(labels), column("value")[series], times, openmetrics
             )
             return
         sets = column("set")[series]
@@ -258,7 +285,8 @@ class SeriesStore:
             rows = column("row")[series[chosen]]
             first, end = self._cache.extra_first()[set_number : set_number + 2].tolist()
             page.buckets(
-                name.encode(),
+                encoded,
+                is_quoted,
                 kind == "summary",
                 arena,
                 np.ascontiguousarray(labels[chosen]),
