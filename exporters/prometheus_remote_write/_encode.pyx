@@ -358,6 +358,10 @@ cdef uint64_t _packed_sum(const uint8_t *at, int32_t size) noexcept nogil:
     cdef int shift
     cdef int32_t i = 0
     while i < size:
+        if at[i] < 0x80 and total < LIMIT:  # nearly always
+            total += at[i]
+            i += 1
+            continue
         count = 0
         shift = 0
         while i < size and shift < 64:
@@ -367,7 +371,7 @@ cdef uint64_t _packed_sum(const uint8_t *at, int32_t size) noexcept nogil:
             if at[i - 1] < 0x80:
                 break
         total = _sum(total, count)
-    return total
+    return LIMIT if total > LIMIT else total
 
 
 cdef class Encoder:

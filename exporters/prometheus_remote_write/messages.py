@@ -4,10 +4,9 @@ Source: prometheus prompb/remote.proto, prompb/types.proto.
 """
 
 import struct
-from collections.abc import Iterator
 from typing import Final
 
-from collector.otlp.protobuf import field, varint
+from collector.otlp.protobuf import field, fields, read_varint, varint
 
 __all__ = ["cut_by_time", "encode_label", "encode_metadata", "encode_sample_series", "series_names"]
 
@@ -45,7 +44,7 @@ def cut_by_time(body: bytes) -> tuple[bytes, bytes, int, int] | None:
 
     Also returns how many times the first half has, and the last of them in milliseconds.
     """
-    series = [list(_fields(content)) for tag, content in _fields(body) if tag == 0x0A]
+    series = [list(fields(content)) for tag, content in fields(body) if tag == 0x0A]
     times = sorted({_time_ms(tag, content) for parts in series for tag, content in parts if tag in (0x12, 0x22)})
     if len(times) < 2:
         return None
@@ -68,30 +67,20 @@ def cut_by_time(body: bytes) -> tuple[bytes, bytes, int, int] | None:
 def series_names(body: bytes, limit: int) -> list[str]:
     """The first few series of a request, as Prometheus writes them."""
     names: list[str] = []
-    for tag, content in _fields(body):
+    for tag, content in fields(body):
         if tag != 0x0A:
             continue
         if len(names) == limit:
             names.append("...")
             break
         labels = {}
-        for part, label in _fields(content):
+        for part, label in fields(content):
             if part == 0x0A:
-                texts = dict(_fields(label))
+                texts = dict(fields(label))
                 labels[texts.get(0x0A, b"").decode()] = texts.get(0x12, b"").decode()
         name = labels.pop("__name__", "")
         names.append(name + "{" + ", ".join(f'{key}="{value}"' for key, value in labels.items()) + "}")
     return names
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """Tag and content of each length-delimited field. Nothing is checked: this module and the kernel wrote them."""
-    at = 0
-    while at < len(message):
-        tag = message[at]
-        length, at = _varint(message, at + 1)
-        yield tag, message[at : at + length]
-        at += length
 
 
 def _time_ms(tag: int, message: bytes) -> int:
@@ -103,18 +92,9 @@ def _time_ms(tag: int, message: bytes) -> int:
         if key & 7 == 1:
             at += 8
             continue
-        value, at = _varint(message, at)
+        value, at = read_varint(message, at)
         if key & 7 == 2:
             at += value
         elif key >> 3 == wanted:
             return value
     return 0
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while message[at] >= 0x80:
-        value |= (message[at] & 0x7F) << shift
-        shift += 7
-        at += 1
-    return value | message[at] << shift, at + 1

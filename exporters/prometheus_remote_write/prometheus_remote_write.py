@@ -75,7 +75,7 @@ class WriteRequest:
     series: I32
     """(k,) their slots in the cache; empty for a request without points."""
     newest: I64
-    """(k, 2): time in milliseconds and fingerprint of their last samples."""
+    """(k, 2): time in milliseconds and fingerprint of their last samples; 0 if the fingerprint is unknown."""
     generation: int
     """That of the cache which the slots belong to."""
 
@@ -211,7 +211,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         now_unix_nano = self.settings.clock.time_unix_nano()
         found = self._cache.prepare(batch, now_unix_nano, self._unusable(batch, now_unix_nano))
         order, run_of = found.order, found.run_of
-        if self.settings.clock.monotonic_s() < self._refuses_disorder_until_s:
+        if self._sorts_by_time():
             is_usable = self._in_order(found)
             order, run_of = order[is_usable], run_of[is_usable]
         self._report.record(batch, found)
@@ -250,15 +250,18 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
             found["histogram_count"][rows[is_wrong]] = True
         return found
 
+    def _sorts_by_time(self) -> bool:
+        """Whether samples out of order are sorted out at present."""
+        return self.settings.clock.monotonic_s() < self._refuses_disorder_until_s
+
     def _in_order(self, found: Encodable) -> Mask:
         """Whether each point of ``found.order`` is newer than what was sent for its series, or repeats it exactly."""
         series = self._cache.sources.column("series")[found.slot[found.order]]
         times_ms = (found.points["time"][found.order] // np.uint64(1_000_000)).astype(np.int64)
         sent_ms = self._cache.series.column("sent_ms")[series]
         is_older = times_ms < sent_ms
-        is_other = (times_ms == sent_ms) & (
-            _fingerprints(found.points[found.order]) != self._cache.series.column("sent_value")[series]
-        )
+        sent_value = self._cache.series.column("sent_value")[series]
+        is_other = (times_ms == sent_ms) & (_fingerprints(found.points[found.order]) != sent_value) & (sent_value != 0)
         for reason, mask in (("out_of_order", is_older), ("duplicate_timestamp", is_other)):
             if mask.any():
                 rows = found.order[mask]
@@ -308,8 +311,11 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
             self.max_request_bytes,
         )
         series = column("series")[slot]
-        last = found.points[order[runs[1:] - 1]]
-        newest = np.stack(((last["time"] // np.uint64(1_000_000)).astype(np.int64), _fingerprints(last)), axis=1)
+        last = order[runs[1:] - 1]
+        newest = np.zeros((len(last), 2), np.int64)
+        newest[:, 0] = found.points["time"][last] // np.uint64(1_000_000)
+        if self._sorts_by_time():
+            newest[:, 1] = _fingerprints(found.points[last])
         parts, begin = [], 0
         for body, cuts in requests:
             end = begin + len(cuts)

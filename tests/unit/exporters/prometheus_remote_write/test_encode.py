@@ -250,6 +250,53 @@ def test_exemplars_go_to_the_bucket_of_their_value(write_request):
     assert placed == {"1": (0.5, ids), "2": (1.5, ids), "+Inf": (9.0, ids)}
 
 
+def test_exemplar_labels_occur_once(write_request):
+    """Prometheus stores no exemplar with a repeated label: the ids take precedence, then the first attribute stands."""
+    made, metrics = request()
+    point = histogram(metrics, [1], [], total=1.0)
+    exemplar = point.exemplars.add(as_double=1, time_unix_nano=SECOND, trace_id=bytes(range(16)))
+    for key, text in (
+        ("a.b", "1"),
+        ("a_b", "2"),
+        ("trace.id", "x"),
+        ("c", ""),
+        ("c", "3"),
+        ("c", "4"),
+        ("span_id", "s"),
+    ):
+        exemplar.filtered_attributes.add(key=key).value.string_value = text
+    point.exemplars.add(as_double=1, time_unix_nano=SECOND).filtered_attributes.add(
+        key="trace_id"
+    ).value.string_value = "own"
+    _, parsed = series_of(write_request, exporter(target_info={"enabled": False}).encode(batch_of(made)))
+    (first, second) = [e for series in parsed[0].timeseries for e in series.exemplars]
+    assert sorted((label.name, label.value) for label in first.labels) == [
+        ("a_b", "1"), ("c", "3"), ("span_id", "s"), ("trace_id", bytes(range(16)).hex()),
+    ]  # fmt: skip
+    assert [(label.name, label.value) for label in second.labels] == [("trace_id", "own")]
+
+
+def test_an_inconsistent_native_histogram_is_dropped_alone(write_request):
+    """Prometheus would refuse the whole request. Observations of NaN are in no bucket, so then fewer is right."""
+    made, metrics = request()
+    for name, count, total in (("good", 3, 1.0), ("bad", 4, 1.0), ("nan", 4, math.nan), ("few", 2, math.nan)):
+        metric = metrics.add(name=name)
+        metric.exponential_histogram.aggregation_temporality = 2
+        point = metric.exponential_histogram.data_points.add(
+            time_unix_nano=SECOND, count=count, zero_count=1, sum=total
+        )
+        point.positive.bucket_counts.extend([1])
+        point.negative.bucket_counts.extend([1])
+    sut = exporter(target_info={"enabled": False})
+    _, parsed = series_of(write_request, sut.encode(batch_of(made)))
+    assert [label.value for series in parsed[0].timeseries for label in series.labels if label.name == "__name__"] == [
+        "good",
+        "nan",
+    ]
+    assert sut.settings.telemetry.ledger.dropped == {(Signal.METRICS, "histogram_count"): 2}
+    assert sut.settings.telemetry.log.of_level("warning")[0].fields["metrics"] == "bad of api, few of api"
+
+
 def test_requests_stay_below_the_limit_and_shards_keep_series_apart(write_request):
     """Splitting loses nothing, and a series is never in two shards."""
     made, metrics = request()
