@@ -88,8 +88,8 @@ cdef class Page:
         return take(&self.out)
 
     cdef int _line(
-        self, bytes name, bint quoted, const uint8_t *labels, int64_t labels_size, const uint8_t *extra, int32_t extra_size,
-        double value, int64_t time_ms, bint openmetrics,
+        self, bytes name, bint quoted, const uint8_t *labels, int64_t labels_size, const uint8_t *extra,
+        int32_t extra_size, double value, int64_t time_ms, bint openmetrics,
     ) except -1:
         """``name{labels,extra} value [time]``, without the comma that the last label piece ends with.
 
