@@ -26,7 +26,7 @@ SOURCE_COLUMNS = {
 }  # fmt: skip
 SERIES_COLUMNS = {
     "source_count": np.int32, "kind": np.uint8, "merging": np.uint8, "total": np.float64, "total_count": np.float64,
-    "total_row": np.int32, "bounds": np.int32, "emitted": np.uint64,
+    "total_row": np.int32, "bounds": np.int32, "bounds_seen": np.uint64, "emitted": np.uint64,
 }  # fmt: skip
 
 _NOT_ADDITIVE, _COUNTER, _LEVEL, _HISTOGRAM, _MIXED = 0, 1, 2, 3, 255
@@ -252,7 +252,7 @@ class StreamMerger:
         """Whether a point has the bounds of its series. After a pause, a series takes other bounds and starts anew."""
         column = self._series.column
         bounds = column("bounds")[series]
-        is_free = (bounds == 0) | (column("emitted")[series] + _SOURCE_EXPIRY_NS < now)
+        is_free = (bounds == 0) | (column("bounds_seen")[series] + _SOURCE_EXPIRY_NS < now)
         changed = series[is_free & (bounds != set_number + 1)]
         if len(changed):
             column("bounds")[changed] = set_number + 1
@@ -263,6 +263,7 @@ class StreamMerger:
             for name in ("tracked", "last", "last_count", "last_row"):
                 self._sources.column(name)[sources] = 0
         usable: Mask = column("bounds")[series] == set_number + 1
+        column("bounds_seen")[series[usable]] = now
         return usable
 
     def _expire(self, now: np.uint64) -> None:

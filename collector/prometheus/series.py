@@ -115,7 +115,7 @@ class SeriesCache:
         self.sources = KeyTable(
             {
                 "start": np.int64, "a": np.int32, "b": np.int32, "c": np.int32, "family": np.int32, "series": np.int32,
-                **SOURCE_COLUMNS,
+                "conflicts": np.uint8, **SOURCE_COLUMNS,
             }
         )  # fmt: skip
         self.series = KeyTable({**self._series_columns, **SERIES_COLUMNS})
@@ -131,6 +131,9 @@ class SeriesCache:
         self._extra_slices: list[tuple[int, int]] = []
         self._extra_first: list[int] = [0]
         self._frozen: dict[str, I32] = {}
+        self._family_names: set[str] = set()
+        self._sample_names: dict[str, str] = {}
+        """Names of the samples of histograms and summaries, with that of their family."""
 
     @property
     def memory_bytes(self) -> int:
@@ -177,6 +180,9 @@ class SeriesCache:
                 self.names += encoded
             self._name_slices.append(slices)
             self.families.append(Family(text, kind))
+            self._family_names.add(text)
+            if metric_type in (METRIC_HISTOGRAM, METRIC_SUMMARY):
+                self._sample_names.update({text + variant: text for variant in _VARIANTS if variant})
             self._frozen.pop("name_slices", None)
         self._families[key] = number
         return number
@@ -220,6 +226,10 @@ class SeriesCache:
             dropped[reason] = np.flatnonzero(sendable & mask)
             sendable &= ~mask
         slot, sharing = self._slots(batch, sendable, family, types)
+        conflicts = sendable & (self.sources.column("conflicts")[slot] != 0)
+        if conflicts.any():
+            dropped["name_conflict"] = np.flatnonzero(conflicts)
+            sendable &= ~conflicts
         series = self.sources.column("series")[slot]
         quantiles, quantile_first = self._children(batch, "quantiles", QUANTILE, types == METRIC_SUMMARY)
         extra_set = self._extra_set_of(wire, points, types, quantiles, quantile_first)
@@ -318,6 +328,7 @@ class SeriesCache:
         scopes, resources = _Parents(batch, "scopes"), _Parents(batch, "resources")
         columns = {name: self.sources.column(name) for name in ("start", "a", "b", "c", "family", "series")}
         identities = np.empty((len(rows), 2), np.uint64)
+        labels_of: list[bytes] = []
         for i, (row, slot) in enumerate(zip(rows.tolist(), slots.tolist(), strict=True)):
             point_attributes = [
                 (keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "")
@@ -340,15 +351,33 @@ class SeriesCache:
                 columns[name][slot] = len(piece)
                 self.arena += piece
             columns["family"][slot] = family[row]
-            digest = hashlib.blake2b(b"".join(pieces), digest_size=16, salt=b"series", person=b"")
-            digest.update(self.families[int(family[row])].name.encode())
-            identities[i] = np.frombuffer(digest.digest(), np.uint64)
+            labels_of.append(b"".join(pieces))
+            identities[i] = _identity(labels_of[-1], self.families[int(family[row])].name)
         series, is_new = self.series.insert(identities)
         columns["series"][slots] = series
         kinds = np.array(
             [additive_kind(int(types[row]), self.families[int(family[row])].kind) for row in rows.tolist()], np.uint8
         )
+        if not self._family_names.isdisjoint(self._sample_names):
+            names = [self.families[int(family[row])].name for row in rows.tolist()]
+            self._find_conflicts(slots, names, labels_of)
         return self._merger.note_sources(slots, series, is_new, kinds, self._batch_number)
+
+    def _find_conflicts(self, slots: I32, names: list[str], labels: list[bytes]) -> None:
+        """Mark sources that have the name and the labels of a sample of a histogram or summary, such as ``x_count``."""
+        conflicts = self.sources.column("conflicts")
+        for slot, name, own in zip(slots.tolist(), names, labels, strict=True):
+            if name in self._sample_names and self._has_series(own, self._sample_names[name]):
+                conflicts[slot] = 1
+            for variant in _VARIANTS[1:]:
+                if self._sample_names.get(name + variant) == name and name + variant in self._family_names:
+                    found = self.series.find(_identity(own, name + variant)[None, :])[0]
+                    sources = self.sources.live()
+                    if found >= 0:
+                        conflicts[sources[self.sources.column("series")[sources] == found]] = 1
+
+    def _has_series(self, labels: bytes, name: str) -> bool:
+        return bool(self.series.find(_identity(labels, name)[None, :])[0] >= 0)
 
     @staticmethod
     def _order(points: npt.NDArray[np.void], sendable: Mask, series: I32) -> tuple[I32, Indices]:
@@ -445,6 +474,13 @@ class SeriesCache:
         totals = offsets_of(np.where(sizes > 0, characters, 0)[codes])
         slices[:, 2] = totals[first[1:]] - totals[first[:-1]]
         return np.ascontiguousarray(arena), slices
+
+
+def _identity(labels: bytes, name: str) -> U64:
+    """The key of a series, U64[2]."""
+    digest = hashlib.blake2b(labels, digest_size=16, salt=b"series")
+    digest.update(name.encode())
+    return np.frombuffer(digest.digest(), np.uint64)
 
 
 class _Parents:

@@ -261,7 +261,15 @@ async def test_a_metric_named_like_a_sample_of_a_histogram_is_left_out(serve):
     families = {family.name: family for family in text_string_to_metric_families(await page(sut))}
     assert sorted(families) == ["foo", "foo_counts"]
     (line,) = sut._settings.telemetry.log.of_level("warning")
-    assert (line.fields["series"], line.fields["metrics"]) == (1, "foo_count")
+    assert (line.fields["reason"], line.fields["metrics"]) == ("name_conflict", "foo_count")
+    await sut.consume(batch(1, name="foo.sum"))
+    assert "foo_sum_total" in await page(sut), "another name"
+    made = ExportMetricsServiceRequest()
+    point = made.resource_metrics.add().scope_metrics.add().metrics.add(name="foo_sum").gauge.data_points.add(as_int=1)
+    point.attributes.add(key="a").value.string_value = "b"
+    await sut.consume(Metrics.from_wire(made.SerializeToString()))
+    assert 'a="b"' not in await page(sut)
+    assert sut._settings.telemetry.log.of_level("warning")[-1].fields == {"series": 1, "metrics": "foo_sum"}
 
 
 async def test_a_time_far_ahead_does_not_hide_later_points(serve):

@@ -297,6 +297,26 @@ def test_an_inconsistent_native_histogram_is_dropped_alone(write_request):
     assert sut.settings.telemetry.log.of_level("warning")[0].fields["metrics"] == "bad of api, few of api"
 
 
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_gauge_that_is_a_sample_of_a_histogram_is_dropped(write_request, is_first):
+    """``d_count`` beside the histogram ``d``, if the labels are the same; whichever comes first."""
+    sut = exporter(target_info={"enabled": False})
+    for time_s in (1, 2):
+        made, metrics = request()
+        if not is_first:
+            histogram(metrics, [1, 2], [1.0], time_s, 5.0, name="d")
+        gauge = metrics.add(name="d.seconds_count").gauge
+        gauge.data_points.add(time_unix_nano=time_s * SECOND, as_int=7)
+        gauge.data_points.add(time_unix_nano=time_s * SECOND, as_int=8).attributes.add(key="x").value.int_value = 1
+        if is_first:
+            histogram(metrics, [1, 2], [1.0], time_s, 5.0, name="d")
+        found, _ = series_of(write_request, sut.encode(batch_of(made)))
+        assert [
+            [value(bits) for bits, _ in samples] for (name, _), samples in found.items() if name == "d_seconds_count"
+        ] in ([[3.0], [8.0]], [[8.0], [3.0]])
+    assert sut.settings.telemetry.ledger.dropped == {(Signal.METRICS, "name_conflict"): 2}
+
+
 def test_requests_stay_below_the_limit_and_shards_keep_series_apart(write_request):
     """Splitting loses nothing, and a series is never in two shards."""
     made, metrics = request()
