@@ -42,6 +42,6 @@ class LossReport:
                 _SHARING,
                 streams=len(found.sharing),
                 metrics=SeriesCache.describe(batch, found.sharing),
-                hint="counters and histograms with explicit bounds are added up, of other types the latest point stands;"
-                " to keep the streams apart, set an attribute that becomes a label, such as service.instance.id",
+                hint="counters and histograms are added up, of gauges and summaries the latest point stands; to keep"
+                " the streams apart, set an attribute that becomes a label, such as service.instance.id",
             )

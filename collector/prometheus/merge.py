@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from collector.model import METRIC_HISTOGRAM, METRIC_SUM, KeyTable
+from collector.model import METRIC_EXPONENTIAL_HISTOGRAM, METRIC_HISTOGRAM, METRIC_SUM, KeyTable
 from collector.model.arrays import F64, I32, U8, U64, Indices, Mask
 from collector.otlp.semantics import NO_RECORDED_VALUE
+from collector.prometheus.merge_exponential import BYTES_MAX, Exponential
 
 __all__ = ["SERIES_COLUMNS", "SOURCE_COLUMNS", "Merged", "StreamMerger", "additive_kind"]
 
@@ -29,7 +30,7 @@ SERIES_COLUMNS = {
     "total_row": np.int32, "bounds": np.int32, "bounds_seen": np.uint64, "emitted": np.uint64,
 }  # fmt: skip
 
-_NOT_ADDITIVE, _COUNTER, _LEVEL, _HISTOGRAM, _MIXED = 0, 1, 2, 3, 255
+_NOT_ADDITIVE, _COUNTER, _LEVEL, _HISTOGRAM, _EXPONENTIAL, _MIXED = 0, 1, 2, 3, 4, 255
 _SOURCE_EXPIRY_NS = np.uint64(300_000_000_000)  # Prometheus' lookback: a series without samples ends after it
 _EXPIRY_INTERVAL_NS = np.uint64(60_000_000_000)
 _MILLISECOND = np.uint64(1_000_000)
@@ -39,6 +40,8 @@ def additive_kind(metric_type: int, kind: str) -> int:
     """The code for the column ``kind`` of a series, from the OTLP and the Prometheus type."""
     if metric_type == METRIC_SUM:
         return _COUNTER if kind == "counter" else _LEVEL
+    if metric_type == METRIC_EXPONENTIAL_HISTOGRAM:
+        return _EXPONENTIAL
     return _HISTOGRAM if metric_type == METRIC_HISTOGRAM else _NOT_ADDITIVE
 
 
@@ -51,7 +54,7 @@ class Merged:
     folded: Indices
     """Points whose values are part of others."""
     conflicting: Indices
-    """Histogram points whose bounds differ from those of their series."""
+    """Histogram points whose buckets cannot be added to those of their series."""
 
 
 class StreamMerger:
@@ -61,12 +64,15 @@ class StreamMerger:
         self._sources = sources
         self._series = series
         self._buckets: dict[int, _Rows] = {}
+        self._exponential_streams: dict[int, Exponential] = {}
+        self._exponential_sums: dict[int, Exponential] = {}
         self._expired_at = np.uint64(0)
 
     @property
     def memory_bytes(self) -> int:
         """The size of the bucket counts."""
-        return sum(rows.values.nbytes for rows in self._buckets.values())
+        exponential_count = len(self._exponential_streams) + len(self._exponential_sums)
+        return sum(rows.values.nbytes for rows in self._buckets.values()) + exponential_count * BYTES_MAX
 
     def note_sources(self, slots: I32, series: I32, is_new: Mask, kinds: U8, number: int) -> Indices:
         """Count new sources towards their series; returns the positions of those whose series had another one already.
@@ -84,7 +90,7 @@ class StreamMerger:
         """Those of the rows whose series has several additive sources."""
         column = self._series.column
         kind = column("kind")[series]
-        return rows[(column("source_count")[series] > 1) & (kind >= _COUNTER) & (kind <= _HISTOGRAM)]
+        return rows[(column("source_count")[series] > 1) & (kind >= _COUNTER) & (kind <= _EXPONENTIAL)]
 
     def merge(
         self, rows: Indices, points: npt.NDArray[np.void], wire: bytes, slot: I32, series: I32, bounds: I32,
@@ -104,7 +110,7 @@ class StreamMerger:
         is_used = ~is_late & (is_level | ~is_stale)
         folded = [rows[~is_used]]
         conflicting: list[Indices] = []
-        numbers = rows[is_used & (kind != _HISTOGRAM)]
+        numbers = rows[is_used & (kind < _HISTOGRAM)]
         if len(numbers):
             self._merge_numbers(numbers, points, times, slot, series, now, number, folded)
         histograms = rows[is_used & (kind == _HISTOGRAM)]
@@ -132,6 +138,12 @@ class StreamMerger:
                 )
                 added.append(content)
                 end += len(content)
+        exponential = rows[is_used & (kind == _EXPONENTIAL)]
+        if len(exponential):
+            content = self._merge_exponential(
+                exponential, points, wire, times, slot, series, now, number, end, folded, conflicting
+            )
+            added.append(content)
         return Merged(
             points,
             wire + b"".join(added) if added else wire,
@@ -195,6 +207,51 @@ class StreamMerger:
         points["buckets"][at] = end + 8 * width * np.arange(len(at))
         points["buckets_len"][at] = 8 * width
         return np.rint(sums[:, 2:]).astype("<u8").tobytes()
+
+    def _merge_exponential(
+        self, rows: Indices, points: npt.NDArray[np.void], wire: bytes, times: U64, slot: I32, series: I32,
+        now: np.uint64, number: int, end: int, folded: list[Indices], conflicting: list[Indices],
+    ) -> bytes:  # fmt: skip
+        """Returns the merged bucket counts, which the points refer to as if they were at ``end``."""
+        source_column, column = self._sources.column, self._series.column
+        sent: dict[tuple[int, int], int] = {}  # series and millisecond: the last row, which carries the sum
+        sums: dict[int, Exponential] = {}
+        lost, merged = [], []
+        rows = rows[np.lexsort((rows, times[rows]))]
+        merging = set(series[rows][column("merging")[series[rows]] != 0].tolist())
+        for row in rows.tolist():
+            source, at, time = int(slot[row]), int(series[row]), int(times[row])
+            value = Exponential.read(points[row], wire)
+            gain = value
+            before = self._exponential_streams.get(source)
+            last_time = int(source_column("last_time")[source])
+            if value is not None and before is not None and not 0 < last_time <= int(points["start_time"][row]):
+                difference = value.plus(before, -1)
+                gain = value if difference is None or difference.has_negative_counts() else difference
+            total = self._exponential_sums.get(at)
+            if value is not None:
+                self._exponential_streams[source] = value
+                self._remember(slot[row : row + 1], np.zeros(1), times[row : row + 1], now)
+                if before is None and at in merging and source_column("born")[source] != number:
+                    gain = None  # its value is a baseline
+                    total = total or value
+            if gain is not None:
+                total = gain if total is None else total.plus(gain)
+            if value is None or total is None:
+                lost.append(row)
+                continue
+            self._exponential_sums[at] = sums[row] = total
+            column("merging")[at] = 1
+            merged.append(row)
+            if time // 10**6 > int(column("emitted")[at]) // 10**6:
+                sent[at, time // 10**6] = row
+        written = b""
+        for row in sent.values():
+            written += sums[row].write(points[row : row + 1], end + len(written))
+            column("emitted")[series[row]] = max(column("emitted")[series[row]], times[row])
+        folded.append(np.array([row for row in merged if row not in set(sent.values())], np.intp))
+        conflicting.append(np.array(lost, np.intp))
+        return written
 
     def _restarted(self, found: npt.NDArray[np.void], times: U64, source: I32, first: Mask) -> Mask:
         """Whether the stream began after its last point. An earlier start proves overlap, not a restart."""

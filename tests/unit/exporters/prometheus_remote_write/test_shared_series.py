@@ -37,7 +37,9 @@ class Rig:
                 labels = {label.name: label.value for label in series.labels}
                 key = labels["__name__"] + (":" + labels["le"] if "le" in labels else "")
                 assert key not in sent, "one TimeSeries per series"
-                sent[key] = {sample.timestamp / 1000: sample.value for sample in series.samples}
+                sent[key] = {sample.timestamp / 1000: sample.value for sample in series.samples} | {
+                    native.timestamp / 1000: native_counts(native) for native in series.histograms
+                }
         lost = sum(ledger.dropped.values()) + sum(ledger.folded.values())
         self.received = getattr(self, "received", 0) + batch.item_count
         self.sent_points = getattr(self, "sent_points", 0) + sum(part.item_count for part in parts)
@@ -60,10 +62,32 @@ def request_of(kind, host, time_s, value, start_s=0, bounds=(1.0, 2.0), flags=0)
         metric.histogram.data_points.add(
             count=sum(value), sum=float(sum(value)), bucket_counts=value, explicit_bounds=bounds, **times
         )
+    elif kind == "exponential":
+        metric.exponential_histogram.aggregation_temporality = 2
+        scale, offset, counts = value
+        point = metric.exponential_histogram.data_points.add(
+            count=sum(counts) + 1, sum=float(sum(counts)), zero_count=1, scale=scale, **times
+        )
+        point.positive.offset = offset
+        point.positive.bucket_counts.extend(counts)
     else:
         metric.sum.aggregation_temporality, metric.sum.is_monotonic = 2, kind == "counter"
         metric.sum.data_points.add(as_int=value, **times)
     return Metrics.from_wire(request.SerializeToString())
+
+
+def native_counts(native):
+    """Scale, count, zero count and the count of each bucket that is not empty, by OpenTelemetry's index."""
+    found, index, running = {}, 0, 0
+    deltas = iter(native.positive_deltas)
+    for span in native.positive_spans:
+        index += span.offset
+        for _ in range(span.length):
+            running += next(deltas)
+            found[index - 1] = running
+            index += 1
+    buckets = {index: count for index, count in found.items() if count}
+    return native.schema, native.count_int, native.zero_count_int, buckets
 
 
 @pytest.fixture
@@ -138,6 +162,16 @@ def test_histograms_are_added_up(rig):
     assert second == {
         "m_bucket:1": {20: 2}, "m_bucket:2": {20: 7}, "m_bucket:+Inf": {20: 10}, "m_sum": {20: 10}, "m_count": {20: 10},
     }  # fmt: skip
+
+
+def test_exponential_histograms_are_added_up(rig):
+    """At the lower of their scales, with the resets of each."""
+    first = rig.send(("exponential", "a", 10, (1, -2, (1, 2, 3))), ("exponential", "b", 10, (0, 0, (4, 5))))
+    assert first == {"m": {10: (0, 17, 2, {-1: 3, 0: 3 + 4, 1: 5})}}
+    second = rig.send(("exponential", "a", 20, (1, -2, (1, 2, 4))), ("exponential", "b", 20, (0, 0, (1, 0))))
+    assert second == {"m": {20: (0, 17 + 1 + 2, 3, {-1: 3, 0: 7 + 1 + 1, 1: 5})}}
+    assert rig.send(("exponential", "a", 19, (1, -2, (1, 2, 3)))) == {}
+    assert rig.send(("exponential", "c", 30, (0, 900, (7,)))) == {"m": {30: (-2, 28, 4, {-1: 3, 0: 14, 225: 7})}}
 
 
 def test_a_histogram_with_other_bounds_is_counted(rig):

@@ -19,7 +19,7 @@ def random_request(rng, now_ms):
         metrics = request.resource_metrics.add()
         metrics.resource.attributes.add(key="host.name").value.int_value = int(rng.integers(0, 3))
         for _ in range(int(rng.integers(1, 6))):
-            kind, name = int(rng.integers(0, 5)), f"m{rng.integers(0, 3)}"
+            kind, name = int(rng.integers(0, 6)), f"m{rng.integers(0, 3)}"
             metric = metrics.scope_metrics.add().metrics.add(name=name + ("_count" if rng.random() < 0.1 else ""))
             for _ in range(int(rng.integers(1, 4))):
                 times = {
@@ -41,6 +41,14 @@ def random_request(rng, now_ms):
                     )
                     if rng.random() < 0.8:
                         point.sum = 1.0
+                elif kind == 5:
+                    metric.exponential_histogram.aggregation_temporality = 2
+                    counts = rng.integers(0, 300, int(rng.integers(0, 5))).tolist()
+                    point = metric.exponential_histogram.data_points.add(
+                        count=sum(counts), scale=int(rng.integers(-4, 21)), **times
+                    )
+                    point.positive.offset = int(rng.choice([0, -3, 7, 10**6, 2**31 - 10, -(2**31)]))
+                    point.positive.bucket_counts.extend(counts)
                 else:
                     point = metric.summary.data_points.add(count=1, sum=1, **times)
                     point.quantile_values.add(quantile=0.5, value=1)
@@ -66,7 +74,7 @@ def test_random_streams(write_request, seed):
         for part in parts:
             for series in write_request.FromString(part.payload.body).timeseries:
                 labels = tuple((label.name, label.value) for label in series.labels)
-                times = [sample.timestamp for sample in series.samples]
+                times = [sample.timestamp for sample in [*series.samples, *series.histograms]]
                 assert times == sorted(set(times))
                 assert not seen & {(labels, time) for time in times}
                 seen |= {(labels, time) for time in times}
