@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Generic, TypeVar
 from collector.api import Exporter, Host, RetryableError, Settings
 from collector.delivery.config import ExporterConfig
 from collector.delivery.health import BackendHealth
-from collector.delivery.log import RateLimitedLog
+from collector.delivery.log import RateLimitedLog, printable
 from collector.delivery.metrics import ExporterMetrics
 from collector.delivery.parts import Part, split_to_limits, whole_part
 from collector.delivery.queue import SendingQueue
@@ -21,13 +21,13 @@ from collector.delivery.sender import Sender
 from collector.delivery.settlement import Settlement
 from collector.delivery.storage import Storage, open_storage
 from collector.delivery.tasks import TaskSet, wait_for_first
-from collector.model import Batch, Signal
+from collector.model import Batch, Metrics, Signal
 
 __all__ = ["QueuedExporter"]
 
 P = TypeVar("P")
 
-_MESSAGE_MAX_CHARS: Final = 200
+_NAMES_MAX: Final = 3
 
 
 class QueuedExporter(Exporter, Generic[P]):
@@ -68,6 +68,10 @@ class QueuedExporter(Exporter, Generic[P]):
     enforces_timeout: ClassVar[bool] = False
     """True: :meth:`send` ends within the configured ``timeout`` by itself. This saves a timer per request, which costs
     as much as queue and ledger together."""
+    isolated_reasons: ClassVar[frozenset[str]] = frozenset()
+    """Reasons of a :class:`PermanentError` (``http_400``) after which a request of several items is sent again in
+    halves, so that only the items to blame are lost. For backends that keep nothing of a refused request, or to which
+    an item may be sent twice."""
     drain_timeout_s: ClassVar[float] = 10.0
     """How long ``shutdown`` continues to send; the service may end it earlier by cancelling it."""
 
@@ -160,6 +164,16 @@ class QueuedExporter(Exporter, Generic[P]):
             for half in batch.split(max_bytes=part.size_bytes // 2)
         ]
 
+    def cut_refused(self, part: Part[P]) -> Sequence[Part[P]]:
+        """Like :meth:`cut`, of a part that was refused for one of ``isolated_reasons``."""
+        return self.cut(part)
+
+    def describe(self, payload: P) -> str:
+        """Some of the payload's metrics, for the log about a refusal; empty if there is nothing to name."""
+        if not isinstance(payload, Metrics):
+            return ""
+        return printable(", ".join(payload.field("name", "metrics").distinct[:_NAMES_MAX]))
+
     def split(self, batch: Batch) -> list[Batch]:
         """The batch as batches within ``max_request_bytes`` and ``max_items``."""
         return split_to_limits(batch, self.max_request_bytes, self.max_items)
@@ -172,12 +186,11 @@ class QueuedExporter(Exporter, Generic[P]):
 
     def note_partial_success(self, signal: Signal, rejected_count: int, message: str) -> None:
         """Log what the backend said about a partial success. Rejected items are counted by what ``send`` returns."""
-        printable = "".join(ch if ch.isprintable() else " " for ch in message[:_MESSAGE_MAX_CHARS])
         self._log.warning(
             "the backend reported partial success",
             signal=str(signal),
             rejected=rejected_count,
-            message=" ".join(printable.split()),
+            message=printable(message),
         )
 
     # The component.

@@ -4,13 +4,22 @@ from typing import Any, Final
 
 from collector.api import Clock
 
-__all__ = ["RateLimitedLog"]
+__all__ = ["RateLimitedLog", "printable"]
 
 _INTERVAL_S: Final = 10.0
+_TEXT_MAX_CHARS: Final = 200
+
+
+def printable(text: str) -> str:
+    """The beginning of a text from outside, in one line."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text[:_TEXT_MAX_CHARS]).split())
 
 
 class RateLimitedLog:
-    """Logs each sentence at most once every ten seconds; further lines with the same sentence are left out."""
+    """Logs each sentence at most once every ten seconds; further lines with the same sentence are left out.
+
+    A caller for which the values are costly asks :meth:`is_due` first and then logs by itself.
+    """
 
     def __init__(self, log: Any, clock: Clock) -> None:
         self._log = log
@@ -19,15 +28,17 @@ class RateLimitedLog:
 
     def warning(self, sentence: str, **values: Any) -> None:
         """Log at level warning, unless the sentence was logged a moment ago."""
-        if self._is_due(sentence):
+        if self.is_due(sentence):
             self._log.warning(sentence, **values)
 
     def error(self, sentence: str, **values: Any) -> None:
         """Log at level error, unless the sentence was logged a moment ago."""
-        if self._is_due(sentence):
+        if self.is_due(sentence):
             self._log.error(sentence, **values)
 
-    def _is_due(self, sentence: str) -> bool:
+    def is_due(self, sentence: str, topic: str = "") -> bool:
+        """Whether a line with the sentence would be logged now; if so, the caller must log it."""
+        sentence = f"{sentence}\0{topic}" if topic else sentence
         now_s = self._clock.monotonic_s()
         if now_s - self._logged_at_s.get(sentence, -_INTERVAL_S) < _INTERVAL_S:
             return False

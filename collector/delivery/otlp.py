@@ -43,6 +43,7 @@ class OTLPGrpcExporter(QueuedExporter[Batch]):
     """Sends batches as they are: the bytes of a batch are an export request."""
 
     enforces_timeout = True  # as the deadline of the call, which the server knows as well
+    isolated_reasons = frozenset({"grpc_invalid_argument"})
 
     def __init__(self, settings: Settings, config: OTLPGrpcConfig) -> None:
         super().__init__(settings, config)

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Generic, Protocol, TypeVar
+from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
 from collector.api import Clock, PermanentError, RetryableError, TooLargeError
 from collector.delivery.health import BackendHealth
@@ -30,6 +30,9 @@ P = TypeVar("P")
 
 # A backend that refuses a request smaller than this as too large has another problem.
 _SMALLEST_LIMIT_BYTES: Final = 32 * 1024
+# Requests made at most to find the items for which a batch was refused. It is lowered while nothing is found that way.
+_ISOLATION_REQUESTS_MAX: Final = 128
+_ISOLATION_REQUESTS_MIN: Final = 4
 
 
 class PartSender(Protocol[P]):
@@ -37,6 +40,7 @@ class PartSender(Protocol[P]):
 
     max_request_bytes: int
     max_items: int
+    isolated_reasons: ClassVar[frozenset[str]]
 
     async def send(self, payload: P) -> int | None:
         """One attempt; returns how many items the backend rejected."""
@@ -52,6 +56,14 @@ class PartSender(Protocol[P]):
 
     def cut(self, part: Part[P]) -> Sequence[Part[P]]:
         """The part in about two halves."""
+        ...
+
+    def cut_refused(self, part: Part[P]) -> Sequence[Part[P]]:
+        """The part in about two halves, to find out which of them is refused."""
+        ...
+
+    def describe(self, payload: P) -> str:
+        """Names for the log."""
         ...
 
 
@@ -94,6 +106,8 @@ class Sender(Generic[P]):
         self._sends_at_once = sends_at_once
         self._record_merged = record_merged
         self._stopped = False
+        self._isolation_requests = _ISOLATION_REQUESTS_MAX
+        self._accepted_requests = 0
         self.in_flight_requests = 0
 
     def start_sending(self, unit: SendUnit) -> None:
@@ -212,19 +226,65 @@ class Sender(Generic[P]):
     async def _settle_part(
         self, unit: SendUnit, part: Part[P], errors: list[Exception], failed: _FailedAttempt | None = None
     ) -> None:
+        refusal = await self._attempt_part(unit, part, errors, failed)
+        if refusal is None:
+            self._isolation_requests = _ISOLATION_REQUESTS_MAX
+        elif isinstance(refusal, TooLargeError) and (halves := self._cut(part)):
+            await self._settle_in_order(unit, halves, errors)
+        else:
+            accepted_before = self._accepted_requests
+            await self._isolate(unit, part, refusal, errors, self._isolation_requests)
+            self._isolation_requests = (
+                _ISOLATION_REQUESTS_MAX
+                if self._accepted_requests > accepted_before
+                else max(self._isolation_requests // 4, _ISOLATION_REQUESTS_MIN)
+            )
+
+    async def _attempt_part(
+        self, unit: SendUnit, part: Part[P], errors: list[Exception], failed: _FailedAttempt | None = None
+    ) -> PermanentError | None:
+        """Settle a part that is delivered or given up. Returns the error of a part that is refused, which is not."""
         try:
             rejected_count = await self._deliver(part, failed)
         except PermanentError as exc:
-            if isinstance(exc, TooLargeError) and (halves := self._cut(part)):
-                await self._settle_in_order(unit, halves, errors)
-                return
-            self._settlement.refuse(unit, part.item_count, exc)
-            errors.append(exc)
+            return exc
         except RetryableError as exc:
             self._settlement.give_up(unit, part.item_count, exc, self._retry.drop_reason)
-            errors.append(exc)
+            if part.item_count:
+                errors.append(exc)
         else:
+            self._accepted_requests += 1
             self._settlement.deliver(unit, part.item_count, rejected_count)
+        return None
+
+    async def _isolate(
+        self, unit: SendUnit, part: Part[P], error: PermanentError, errors: list[Exception], request_count: int
+    ) -> int:
+        """Settle a refused part: halve it and send the halves until only those are refused that are to blame.
+
+        One bad item must not cost the good ones of its batch. At most ``request_count`` requests are sent; the number
+        left over is returned.
+        """
+        exporter = self._exporter
+        halves: Sequence[Part[P]] = ()
+        if error.reason in exporter.isolated_reasons and part.size_bytes:
+            halves = exporter.cut_refused(part)
+        if not 2 <= len(halves) <= request_count:
+            self._settlement.refuse(unit, part.item_count, error, exporter.describe(part.payload))
+            if part.item_count:
+                errors.append(error)
+            return request_count
+        request_count -= len(halves)
+        for number, half in enumerate(halves, 1):
+            refusal = await self._attempt_part(unit, half, errors)
+            if refusal is None:
+                continue
+            # The first half may not use up what the second one needs, but must be able to find one item.
+            share = request_count
+            if number < len(halves):
+                share = max(request_count // 2, min(request_count, 2 * half.item_count.bit_length()))
+            request_count += await self._isolate(unit, half, refusal, errors, share) - share
+        return request_count
 
     def _cut(self, part: Part[P]) -> Sequence[Part[P]]:
         """Halves of a part that the backend found too large, or nothing if cutting is of no use. Lowers the size limit.

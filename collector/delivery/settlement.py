@@ -65,8 +65,13 @@ class Settlement:
         if item_count:
             self._telemetry.delivered(self._signal, item_count)
 
-    def refuse(self, unit: SendUnit, item_count: int, error: PermanentError) -> None:
-        """The backend refused the items for good."""
+    def refuse(self, unit: SendUnit, item_count: int, error: PermanentError, names: str = "") -> None:
+        """The backend refused the items for good. ``names`` tells some of them in the log."""
+        if not item_count:  # what an exporter adds of its own
+            self._log.warning(
+                "the backend refused a request without data", signal=str(self._signal), names=names, error=str(error)
+            )
+            return
         unit.unsettled_count -= item_count
         self._telemetry.refused(self._signal, item_count, error.reason)
         self._log.error(
@@ -75,10 +80,13 @@ class Settlement:
             items=item_count,
             reason=error.reason,
             error=str(error),
+            names=names,
         )
 
     def give_up(self, unit: SendUnit, item_count: int, error: RetryableError, reason: str) -> None:
         """The items are not retried any more, for ``reason``; ``error`` is that of the last attempt."""
+        if not item_count:
+            return
         unit.unsettled_count -= item_count
         self._drop(item_count, reason)
         self._log.error(

@@ -1,14 +1,17 @@
 """OTLP metrics as Prometheus metrics: names, labels and series, for the remote-write exporter and the pull exporter."""
 
 from collector.prometheus.labels import LabelSettings, SeriesLabels
+from collector.prometheus.losses import LossReport
 from collector.prometheus.naming import TranslationStrategy, escape_label_name, metric_name, prometheus_type
-from collector.prometheus.series import Encodable, Family, LabelEncoder, SeriesCache
+from collector.prometheus.series import FUTURE_MAX_NS, Encodable, Family, LabelEncoder, SeriesCache
 
 __all__ = [
+    "FUTURE_MAX_NS",
     "Encodable",
     "Family",
     "LabelEncoder",
     "LabelSettings",
+    "LossReport",
     "SeriesCache",
     "SeriesLabels",
     "TranslationStrategy",

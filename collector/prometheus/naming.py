@@ -93,8 +93,6 @@ def metric_name(
                 text += "_" + suffix
         return text
     tokens = [token for token in _NOT_TOKEN.split(name) if token]
-    if not tokens:
-        return ""
     if main and main not in tokens:
         tokens.append(main)
     if per and per not in tokens:
@@ -102,6 +100,8 @@ def metric_name(
     for word, is_needed in (("total", kind == "counter"), ("ratio", is_ratio)):
         if is_needed:
             tokens = [token for token in tokens if token != word] + [word]
+    if not tokens:
+        return ""
     return _finish("_".join([namespace, *tokens] if namespace else tokens))
 
 

@@ -18,11 +18,12 @@ import numpy as np
 from collector.model import METRIC_HISTOGRAM, METRIC_SUMMARY, KeyTable, Metrics, groups
 from collector.model.arrays import I32, U8, U64, Indices, Mask, Records, offsets_of, starts_of
 from collector.prometheus.labels import SeriesLabels
+from collector.prometheus.merge import SERIES_COLUMNS, SOURCE_COLUMNS, StreamMerger, additive_kind
 from collector.prometheus.naming import TranslationStrategy, metric_name, prometheus_type
 from collector.wire.hash import dictionary
 from collector.wire.layout import EXEMPLAR, QUANTILE
 
-__all__ = ["Encodable", "Family", "LabelEncoder", "SeriesCache", "format_bound"]
+__all__ = ["FUTURE_MAX_NS", "Encodable", "Family", "LabelEncoder", "SeriesCache", "format_bound"]
 
 LabelEncoder = Callable[[str, str], bytes]
 """Encodes a label name and a value; the name of the metric is passed as ``("__name__", name)``."""
@@ -32,6 +33,11 @@ _ENTRY_BYTES = 400  # estimate for a name or a set of bounds in the dictionaries
 _NO_TYPE, _NO_NAME = -1, -2
 _VARIANTS = ("", "_bucket", "_sum", "_count")
 _DROP_REASONS = {_NO_TYPE: "temporality", _NO_NAME: "metric_name"}
+_NAMED_MAX = 3
+_NAMED_MAX_CHARS = 200
+
+FUTURE_MAX_NS = 600_000_000_000
+"""How far ahead of our clock the time of a point is believed, in nanoseconds; Prometheus' own limit."""
 
 
 def format_bound(value: float) -> str:
@@ -76,7 +82,12 @@ class Encodable:
     exemplar_slices: I32
     quantiles: Records
     quantile_first: I32
-    dropped: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, Indices] = field(default_factory=dict)
+    """Point rows that cannot be sent, by reason."""
+    folded_count: int = 0
+    """Points whose values were added to others of their series."""
+    sharing: Indices = field(default_factory=lambda: np.empty(0, np.intp))
+    """Point rows of new sources whose series other sources have as well."""
 
 
 class SeriesCache:
@@ -101,9 +112,14 @@ class SeriesCache:
     def _clear(self) -> None:
         self.generation = getattr(self, "generation", 0) + 1
         self.sources = KeyTable(
-            {"start": np.int64, "a": np.int32, "b": np.int32, "c": np.int32, "family": np.int32, "series": np.int32}
-        )
-        self.series = KeyTable(self._series_columns)
+            {
+                "start": np.int64, "a": np.int32, "b": np.int32, "c": np.int32, "family": np.int32, "series": np.int32,
+                "conflicts": np.uint8, **SOURCE_COLUMNS,
+            }
+        )  # fmt: skip
+        self.series = KeyTable({**self._series_columns, **SERIES_COLUMNS})
+        self._merger = StreamMerger(self.sources, self.series)
+        self._batch_number = 0
         self.arena = bytearray()
         self.names = bytearray(b"\0")
         self._families: dict[tuple[str, str, int, int, int], int] = {}
@@ -114,13 +130,17 @@ class SeriesCache:
         self._extra_slices: list[tuple[int, int]] = []
         self._extra_first: list[int] = [0]
         self._frozen: dict[str, I32] = {}
+        self._family_names: set[str] = set()
+        self._sample_names: dict[str, str] = {}
+        """Names of the samples of histograms and summaries, with that of their family."""
 
     @property
     def memory_bytes(self) -> int:
         """The size of the caches in bytes."""
         texts = len(self.arena) + len(self.names) + len(self.extras)
         entries = len(self._families) + len(self._extra_sets) + len(self._extra_slices)
-        return texts + entries * _ENTRY_BYTES + self.sources.memory_bytes + self.series.memory_bytes
+        tables = self.sources.memory_bytes + self.series.memory_bytes + self._merger.memory_bytes
+        return texts + entries * _ENTRY_BYTES + tables
 
     def name_slices(self) -> I32:
         """(families, 4, 2): start and size of each family's name labels in ``names``."""
@@ -159,6 +179,9 @@ class SeriesCache:
                 self.names += encoded
             self._name_slices.append(slices)
             self.families.append(Family(text, kind))
+            self._family_names.add(text)
+            if metric_type in (METRIC_HISTOGRAM, METRIC_SUMMARY):
+                self._sample_names.update({text + variant: text for variant in _VARIANTS if variant})
             self._frozen.pop("name_slices", None)
         self._families[key] = number
         return number
@@ -183,26 +206,46 @@ class SeriesCache:
             self._frozen.pop(name, None)
         return number
 
-    def prepare(self, batch: Metrics) -> Encodable:
-        """Everything the encoder needs for this batch. The labels of new sources are built and cached."""
+    def prepare(self, batch: Metrics, now_unix_nano: int, unusable: Mapping[str, Mask] | None = None) -> Encodable:
+        """Everything the encoder needs for this batch. The labels of new sources are built and cached.
+
+        ``unusable`` are points that are not sent, by reason; the first reason of a point counts.
+        """
         if self.memory_bytes > _CACHES_MAX_BYTES:
             self._clear()
-        points = batch.table("points").rows
+        self._batch_number += 1
+        points, wire = batch.table("points").rows, batch.wire
         point_count = len(points)
         metrics = batch.table("metrics").rows
         types = metrics["type"][points["parent"]]
         family = self._families_of(batch)[points["parent"]]
         sendable = family >= 0
-        dropped = {
-            reason: count for code, reason in _DROP_REASONS.items() if (count := int(np.count_nonzero(family == code)))
-        }
-        slot = self._slots(batch, sendable, family, types)
+        dropped = {reason: np.flatnonzero(family == code) for code, reason in _DROP_REASONS.items()}
+        for reason, mask in (unusable or {}).items():
+            dropped[reason] = np.flatnonzero(sendable & mask)
+            sendable &= ~mask
+        slot, sharing = self._slots(batch, sendable, family, types)
+        conflicts = sendable & (self.sources.column("conflicts")[slot] != 0)
+        if conflicts.any():
+            dropped["name_conflict"] = np.flatnonzero(conflicts)
+            sendable &= ~conflicts
         series = self.sources.column("series")[slot]
-        order, duplicates = self._order(points, sendable, series)
-        if duplicates:
-            dropped["duplicate_timestamp"] = duplicates
         quantiles, quantile_first = self._children(batch, "quantiles", QUANTILE, types == METRIC_SUMMARY)
-        extra_set = self._extra_set_of(batch.wire, points, types, quantiles, quantile_first)
+        extra_set = self._extra_set_of(wire, points, types, quantiles, quantile_first)
+        folded_count = 0
+        rows = np.flatnonzero(sendable)
+        if len(shared := self._merger.shared(rows, series[rows])):
+            first = self.extra_first()
+            merged = self._merger.merge(
+                shared, points, wire, slot, series, extra_set, now_unix_nano, self._batch_number, FUTURE_MAX_NS,
+                lambda number: int(first[number + 1] - first[number]),
+            )  # fmt: skip
+            points, wire = merged.points, merged.wire
+            sendable[merged.folded] = False
+            sendable[merged.conflicting] = False
+            folded_count = len(merged.folded)
+            dropped["histogram_bounds"] = merged.conflicting
+        order, dropped["duplicate_timestamp"] = self._order(points, sendable, series)
         ordered_series, ordered_set, ordered_type = series[order], extra_set[order], types[order]
         new_run = np.ones(len(order), bool)
         new_run[1:] = (
@@ -211,14 +254,32 @@ class SeriesCache:
             | (ordered_type[1:] != ordered_type[:-1])
         )
         exemplars, exemplar_first = self._children(batch, "exemplars", EXEMPLAR, points["exemplar_count"] > 0)
-        exemplar_arena, exemplar_slices = self._exemplar_labels(batch, len(exemplars))
+        exemplar_arena, exemplar_slices = self._exemplar_labels(batch, exemplars)
         shard_key = np.zeros(point_count, np.uint64)
         if len(order):
             shard_key[order] = self.series.keys(ordered_series)[:, 1]
         return Encodable(
-            batch.wire, points, types.astype(np.int32), order, np.cumsum(new_run, dtype=np.int32) - 1, slot, extra_set,
-            shard_key, exemplars, exemplar_first, exemplar_arena, exemplar_slices, quantiles, quantile_first, dropped,
+            wire, points, types.astype(np.int32), order, np.cumsum(new_run, dtype=np.int32) - 1, slot, extra_set,
+            shard_key, exemplars, exemplar_first, exemplar_arena, exemplar_slices, quantiles, quantile_first,
+            {reason: rows for reason, rows in dropped.items() if len(rows)}, folded_count, sharing,
         )  # fmt: skip
+
+    @staticmethod
+    def describe(batch: Metrics, rows: Indices) -> str:
+        """The first few metrics that have a point among ``rows``, with their services, for the log."""
+        names, services = batch.field("name", "metrics"), batch.attribute("service.name", "resources").as_text()
+        metric_of = batch.table("points").rows["parent"][rows]
+        resource_of = batch.ancestor("resources", "points")[rows]
+        found = groups(names.codes[metric_of], services.codes[resource_of])
+        texts = []
+        for row in found.first[:_NAMED_MAX].tolist():
+            name, service = names.codes[metric_of[row]], services.codes[resource_of[row]]
+            texts.append(
+                (names.distinct[name] if name >= 0 else "''")
+                + (f" of {services.distinct[service]}" if service >= 0 else "")
+            )
+        text = ", ".join(texts) + (", ..." if found.count > _NAMED_MAX else "")
+        return "".join(char if char.isprintable() else " " for char in text[:_NAMED_MAX_CHARS])
 
     def _families_of(self, batch: Metrics) -> I32:
         """(metrics,) number of the family of each metric."""
@@ -238,19 +299,26 @@ class SeriesCache:
                 self.families[number].unit = unit
         return numbers[found.codes]
 
-    def _slots(self, batch: Metrics, sendable: Mask, family: I32, types: I32) -> I32:
-        """(points,) slot of each source; the labels of new sources are built."""
+    def _slots(self, batch: Metrics, sendable: Mask, family: I32, types: I32) -> tuple[I32, Indices]:
+        """(points,) slot of each source, and the rows of new sources of series that have another one.
+
+        The labels of new sources are built.
+        """
         keys = batch.series_key()
         slot = np.where(sendable, self.sources.find(keys), np.int32(-1))
         missing = np.flatnonzero(sendable & (slot < 0))
-        if len(missing):
-            new_slots, is_new = self.sources.insert(keys[missing])
-            slot[missing] = new_slots
-            self._build(batch, missing[is_new], new_slots[is_new], family, types)
-        return slot
+        if not len(missing):
+            return slot, missing
+        new_slots, is_new = self.sources.insert(keys[missing])
+        slot[missing] = new_slots
+        rows = missing[is_new]
+        return slot, rows[self._build(batch, rows, new_slots[is_new], family, types)]
 
-    def _build(self, batch: Metrics, rows: Indices, slots: I32, family: I32, types: I32) -> None:
-        """Build the label bytes of new sources, once per source and not per point."""
+    def _build(self, batch: Metrics, rows: Indices, slots: I32, family: I32, types: I32) -> Indices:
+        """Build the label bytes of new sources, once per source and not per point.
+
+        Returns the positions of those whose series has another source.
+        """
         attributes = batch.attributes("points")
         keys, texts = attributes.key, attributes.as_text()
         first = np.searchsorted(attributes.owner, rows)
@@ -259,6 +327,7 @@ class SeriesCache:
         scopes, resources = _Parents(batch, "scopes"), _Parents(batch, "resources")
         columns = {name: self.sources.column(name) for name in ("start", "a", "b", "c", "family", "series")}
         identities = np.empty((len(rows), 2), np.uint64)
+        labels_of: list[bytes] = []
         for i, (row, slot) in enumerate(zip(rows.tolist(), slots.tolist(), strict=True)):
             point_attributes = [
                 (keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "")
@@ -281,23 +350,46 @@ class SeriesCache:
                 columns[name][slot] = len(piece)
                 self.arena += piece
             columns["family"][slot] = family[row]
-            digest = hashlib.blake2b(b"".join(pieces), digest_size=16, salt=b"series", person=b"")
-            digest.update(self.families[int(family[row])].name.encode())
-            identities[i] = np.frombuffer(digest.digest(), np.uint64)
-        columns["series"][slots] = self.series.insert(identities)[0]
+            labels_of.append(b"".join(pieces))
+            identities[i] = _identity(labels_of[-1], self.families[int(family[row])].name)
+        series, is_new = self.series.insert(identities)
+        columns["series"][slots] = series
+        kinds = np.array(
+            [additive_kind(int(types[row]), self.families[int(family[row])].kind) for row in rows.tolist()], np.uint8
+        )
+        if not self._family_names.isdisjoint(self._sample_names):
+            names = [self.families[int(family[row])].name for row in rows.tolist()]
+            self._find_conflicts(slots, names, labels_of)
+        return self._merger.note_sources(slots, series, is_new, kinds, self._batch_number)
+
+    def _find_conflicts(self, slots: I32, names: list[str], labels: list[bytes]) -> None:
+        """Mark sources that have the name and the labels of a sample of a histogram or summary, such as ``x_count``."""
+        conflicts = self.sources.column("conflicts")
+        for slot, name, own in zip(slots.tolist(), names, labels, strict=True):
+            if name in self._sample_names and self._has_series(own, self._sample_names[name]):
+                conflicts[slot] = 1
+            for variant in _VARIANTS[1:]:
+                if self._sample_names.get(name + variant) == name and name + variant in self._family_names:
+                    found = self.series.find(_identity(own, name + variant)[None, :])[0]
+                    sources = self.sources.live()
+                    if found >= 0:
+                        conflicts[sources[self.sources.column("series")[sources] == found]] = 1
+
+    def _has_series(self, labels: bytes, name: str) -> bool:
+        return bool(self.series.find(_identity(labels, name)[None, :])[0] >= 0)
 
     @staticmethod
-    def _order(points: Records, sendable: Mask, series: I32) -> tuple[I32, int]:
-        """The rows to send, by series and time, and the number of points that repeat a millisecond of a series."""
+    def _order(points: Records, sendable: Mask, series: I32) -> tuple[I32, Indices]:
+        """The rows to send, by series and time, and those that a later one of their series and millisecond replaces."""
         rows = np.flatnonzero(sendable)
         if len(rows) == 0 or groups(series[rows]).count == len(rows):
-            return rows.astype(np.int32), 0
+            return rows.astype(np.int32), rows[:0]
         times = points["time"][rows] // np.uint64(1_000_000)
         rows = rows[np.lexsort((np.arange(len(rows)), times, series[rows]))]
         times = points["time"][rows] // np.uint64(1_000_000)
         last = np.ones(len(rows), bool)
         last[:-1] = (series[rows][1:] != series[rows][:-1]) | (times[1:] != times[:-1])
-        return rows[last].astype(np.int32), int(len(rows) - np.count_nonzero(last))
+        return rows[last].astype(np.int32), rows[~last]
 
     @staticmethod
     def _children(batch: Metrics, table: str, dtype: np.dtype[np.void], wanted: Mask) -> tuple[Records, I32]:
@@ -337,10 +429,14 @@ class SeriesCache:
             sets[rows] = np.array([*numbers, self._extra_set(label, b"")], np.int32)[codes]
         return sets
 
-    def _exemplar_labels(self, batch: Metrics, exemplar_count: int) -> tuple[U8, I32]:
-        """The filtered attributes of each exemplar as label bytes, and (exemplars, 3): start, size, characters."""
-        slices = np.zeros((exemplar_count, 3), np.int32)
-        if not exemplar_count:
+    def _exemplar_labels(self, batch: Metrics, exemplars: Records) -> tuple[U8, I32]:
+        """The filtered attributes of each exemplar as label bytes, and (exemplars, 3): start, size, characters.
+
+        Each label name occurs once: the first attribute of a name stands, and the ids of the exemplar itself take
+        precedence. Prometheus stores no exemplar with a repeated label.
+        """
+        slices = np.zeros((len(exemplars), 3), np.int32)
+        if not len(exemplars):
             return np.zeros(1, np.uint8), slices
         attributes = batch.attributes("exemplars")
         if not attributes.row_count:
@@ -348,23 +444,40 @@ class SeriesCache:
         keys, texts = attributes.key, attributes.as_text()
         pairs = groups(keys.codes, texts.codes)
         encoded, characters = [], np.empty(pairs.count, np.int32)
+        names = np.empty(pairs.count, np.int32)
+        numbers: dict[str, int] = {"trace_id": 0, "span_id": 1}
         for pair, row in enumerate(pairs.first.tolist()):
             name = self._labels.name(keys.distinct[keys.codes[row]])
             value = texts.distinct[texts.codes[row]] if texts.codes[row] >= 0 else ""
             encoded.append(self._encode_label(name, value) if name and value else b"")
             characters[pair] = len(name) + len(value)
+            # An attribute that becomes no label hides no other.
+            names[pair] = numbers.setdefault(name, len(numbers)) if name and value else -1 - pair
+        owner, name_of = attributes.owner, names[pairs.codes]
+        is_kept = np.zeros(len(owner), bool)
+        is_kept[groups(owner, name_of).first] = True
+        has_trace = (exemplars["trace_id_hi"][owner] | exemplars["trace_id_lo"][owner]) != 0
+        is_kept &= ~((name_of == 0) & has_trace) & ~((name_of == 1) & (exemplars["span_id"][owner] != 0))
+        owner, codes = owner[is_kept], pairs.codes[is_kept]
         sizes = np.array([len(piece) for piece in encoded], np.int64)
         starts = starts_of(sizes)
-        row_sizes = sizes[pairs.codes]
+        row_sizes = sizes[codes]
         row_starts = offsets_of(row_sizes)
-        gather = np.repeat(starts[pairs.codes] - row_starts[:-1], row_sizes) + np.arange(row_starts[-1])
+        gather = np.repeat(starts[codes] - row_starts[:-1], row_sizes) + np.arange(row_starts[-1])
         arena = np.frombuffer(b"".join(encoded) or b"\0", np.uint8)[gather] if len(gather) else np.zeros(1, np.uint8)
-        first = np.searchsorted(attributes.owner, np.arange(exemplar_count + 1))
+        first = np.searchsorted(owner, np.arange(len(exemplars) + 1))
         slices[:, 0] = row_starts[first[:-1]]
         slices[:, 1] = row_starts[first[1:]] - row_starts[first[:-1]]
-        totals = offsets_of(characters[pairs.codes])
+        totals = offsets_of(np.where(sizes > 0, characters, 0)[codes])
         slices[:, 2] = totals[first[1:]] - totals[first[:-1]]
         return np.ascontiguousarray(arena), slices
+
+
+def _identity(labels: bytes, name: str) -> U64:
+    """The key of a series, U64[2]."""
+    digest = hashlib.blake2b(labels, digest_size=16, salt=b"series")
+    digest.update(name.encode())
+    return np.frombuffer(digest.digest(), np.uint64)
 
 
 class _Parents:

@@ -3,9 +3,10 @@
 Source: protobuf encoding guide (varints, tags, length-delimited fields).
 """
 
+from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["FIXED32", "FIXED64", "LENGTH_DELIMITED", "VARINT", "field", "field_tag", "read_varint", "varint"]
+__all__ = ["FIXED32", "FIXED64", "LENGTH_DELIMITED", "VARINT", "field", "field_tag", "fields", "read_varint", "varint"]
 
 VARINT: Final = 0
 FIXED64: Final = 1
@@ -32,6 +33,22 @@ def field_tag(number: int, wire_type: int) -> bytes:
 def field(tag: bytes, content: bytes) -> bytes:
     """A length-delimited field: its encoded tag, the length and the content."""
     return tag + varint(len(content)) + content
+
+
+def fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+    r"""Tag byte and content of each field of a message that has only length-delimited fields with tags of one byte.
+
+    Nothing is checked: the message must be one that we wrote.
+
+    >>> list(fields(field(b"\x0a", b"ab") + field(b"\x12", b"")))
+    [(10, b'ab'), (18, b'')]
+    """
+    at = 0
+    while at < len(message):
+        tag = message[at]
+        length, at = read_varint(message, at + 1)
+        yield tag, message[at : at + length]
+        at += length
 
 
 def read_varint(content: bytes, at: int) -> tuple[int, int]:

@@ -2,22 +2,25 @@
 
 A request has at most ``max_request_bytes``, or less if Loki refuses requests of that size. Within a batch the entries
 of a stream are sorted by time; Loki accepts entries up to an hour older than the newest one of their stream. The answer
-400 means that Loki has stored the good entries of the request and refused others, so such a request is counted as
-refused and never sent again.
+400 means that Loki has stored the good entries of the request and refused others. To find out which, the request is
+sent again in halves; Loki ignores an entry that it has already.
 
 Source: grafana/loki pkg/loghttp/push/push.go, pkg/distributor/http.go, pkg/validation.
 """
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final
 
 import numpy as np
 
 from collector.api import Host, PermanentError, Settings
 from collector.delivery import Part, QueuedExporter
+from collector.delivery.log import printable
 from collector.model import Batch, Logs, groups
 from collector.transport.http.client import HTTPClient
 from collector.transport.user_agent import user_agent
+from collector.wire.protobuf import fields
 from exporters.loki._encode import cut
 from exporters.loki.config import LokiConfig
 from exporters.loki.streams import StreamEncoder
@@ -25,6 +28,7 @@ from exporters.loki.streams import StreamEncoder
 __all__ = ["LokiExporter"]
 
 _INGESTION_BLOCKED: Final = 260  # a 2xx status, although nothing was stored
+_NAMES_MAX: Final = 3
 _RETRYABLE_STATUSES: Final = frozenset({429, *range(500, 600)})
 
 Push = tuple[str, bytes]
@@ -33,6 +37,8 @@ Push = tuple[str, bytes]
 
 class LokiExporter(QueuedExporter[Push]):
     """See the module."""
+
+    isolated_reasons = frozenset({"http_400"})
 
     def __init__(self, settings: Settings, config: LokiConfig) -> None:
         super().__init__(settings, config)
@@ -96,6 +102,11 @@ class LokiExporter(QueuedExporter[Push]):
             Part((tenant, first), count, part.shard, len(first)),
             Part((tenant, second), part.item_count - count, part.shard, len(second)),
         ]
+
+    def describe(self, payload: Push) -> str:
+        """See :class:`QueuedExporter`."""
+        streams = [next(fields(stream))[1] for _, stream in islice(fields(payload[1]), _NAMES_MAX)]
+        return printable("; ".join(labels.decode() for labels in streams))
 
     def _by_tenant(self, batch: Logs) -> list[tuple[str, Logs]]:
         """The batch as one batch per tenant."""

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from collector.model import KIND_STRING, Logs, StringColumn, groups
-from collector.model.arrays import I32, I64, U8, offsets_of, starts_of
+from collector.model.arrays import I32, I64, U8, Mask, offsets_of, starts_of
 from collector.otlp.semantics import SEVERITY_LEVELS, severity_number_of
 from collector.prometheus import escape_label_name
 from collector.wire.protobuf import field
@@ -25,6 +25,7 @@ __all__ = ["StreamEncoder"]
 Key = TypeVar("Key")
 
 _OTHER: Final = "__other__"
+_NO_SERVICE: Final = "unknown_service"  # what Loki itself calls it
 _LEVELS: Final = ("", *(level.lower() for level in SEVERITY_LEVELS))
 _ESCAPES: Final = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _CACHE_MAX_ENTRIES: Final = 100_000
@@ -57,6 +58,11 @@ def _escape(char: str) -> str:
 def _encode_pair(name: str, value: str) -> bytes:
     """A LabelPair, as a ``structuredMetadata`` field of an Entry."""
     return field(b"\x1a", field(b"\x0a", name.encode()) + field(b"\x12", value.encode()))
+
+
+def _metadata_name(key: str) -> str:
+    """The name of an attribute in structured metadata."""
+    return escape_label_name(key, sanitize_leading_underscore=False)
 
 
 class _Pieces:
@@ -174,6 +180,8 @@ class StreamEncoder:
                 **self._config.static_labels,
                 **{name: value for name, value in zip(labels, values, strict=True) if value},
             }
+            if not pairs:  # Loki requires a label
+                pairs = {"service_name": _NO_SERVICE}
             text = ("{" + ", ".join(f"{name}={_quote(value)}" for name, value in sorted(pairs.items())) + "}").encode()
             _remember(self._stream_texts, values, text)
         return text
@@ -181,13 +189,17 @@ class StreamEncoder:
     def _pair(self, key: str, value: str) -> bytes:
         cached = self._pairs.get((key, value))
         if cached is None:
-            name = escape_label_name(key, sanitize_leading_underscore=False)
+            name = _metadata_name(key)
             cached = _encode_pair(name, value) if name and value else b""
             _remember(self._pairs, (key, value), cached)
         return cached
 
     def _attribute_pieces(self, batch: Logs, pieces: _Pieces) -> tuple[I32, I32]:
-        """The piece of each record attribute, and the offsets of each record's attributes."""
+        """The piece of each record attribute, and the offsets of each record's attributes.
+
+        Each name occurs once per record: its first attribute stands, and what the record itself has (its trace id, for
+        example) takes precedence. Loki would show one of them, not always the same.
+        """
         row_count = batch.table().row_count
         attributes = batch.attributes()
         if not self._config.structured_metadata or not attributes.row_count:
@@ -195,11 +207,39 @@ class StreamEncoder:
         keys, texts = attributes.key, attributes.as_text()
         pairs = groups(keys.codes, texts.codes)
         numbers = np.empty(pairs.count, np.int32)
+        names = np.empty(pairs.count, np.int32)
+        own = self._own_names(batch)
+        codes = {name: code for code, name in enumerate(own)}
         for pair, row in enumerate(pairs.first.tolist()):
             key = keys.distinct[keys.codes[row]]
             value = texts.distinct[texts.codes[row]] if texts.codes[row] >= 0 else ""
             numbers[pair] = pieces.add(self._pair(key, value)) if self._in_metadata(key) else -1
-        return numbers[pairs.codes], np.searchsorted(attributes.owner, np.arange(row_count + 1)).astype(np.int32)
+            # An attribute that is not sent hides no other.
+            names[pair] = codes.setdefault(_metadata_name(key), len(codes)) if numbers[pair] >= 0 else -1 - pair
+        owner, name_of = attributes.owner, names[pairs.codes]
+        found = numbers[pairs.codes]
+        is_first = np.zeros(len(owner), bool)
+        is_first[groups(owner, name_of).first] = True
+        found[~is_first] = -1
+        for code, has_name in enumerate(own.values()):
+            found[(name_of == code) & has_name[owner]] = -1
+        return found, np.searchsorted(owner, np.arange(row_count + 1)).astype(np.int32)
+
+    @staticmethod
+    def _own_names(batch: Logs) -> dict[str, Mask]:
+        """The names that structured metadata has for fields of a record, and which records have each."""
+        rows = batch.table().rows
+        scope = batch.ancestor("scopes")
+        return {
+            "trace_id": (rows["trace_id_hi"] | rows["trace_id_lo"]) != 0,
+            "span_id": rows["span_id"] != 0,
+            "severity_text": rows["severity_text_len"] > 0,
+            "event_name": rows["event_name_len"] > 0,
+            "severity_number": rows["severity_number"] != 0,
+            "flags": rows["flags"] != 0,
+            "scope_name": batch.table("scopes").rows["name_len"][scope] > 0,
+            "scope_version": batch.table("scopes").rows["version_len"][scope] > 0,
+        }
 
     def _in_metadata(self, key: str) -> bool:
         """Whether an attribute becomes structured metadata: it is not a label, or its label has reached the limit."""
@@ -247,9 +287,11 @@ class StreamEncoder:
         numbers = []
         for content, (begin, end) in zip(contents, itertools.pairwise(bounds), strict=True):
             pairs = [content]
+            names = {"scope_name", "scope_version"} if table == "scopes" else set()
             for row in range(begin, end):
                 key = keys.distinct[keys.codes[row]]
-                if self._in_metadata(key):
+                if self._in_metadata(key) and (name := _metadata_name(key)) not in names:
+                    names.add(name)
                     pairs.append(self._pair(key, texts.distinct[texts.codes[row]] if texts.codes[row] >= 0 else ""))
             numbers.append(pieces.add(b"".join(pairs)))
         return np.array(numbers, np.int32)

@@ -25,6 +25,8 @@ _THREAD_MIN_BYTES: Final = 256 * 1024  # larger batches are converted to JSON in
 class OTLPHTTPExporter(QueuedExporter[Batch]):
     """Sends batches as they are (the bytes of a batch are an export request), or as OTLP/JSON."""
 
+    isolated_reasons = frozenset({"http_400"})
+
     def __init__(self, settings: Settings, config: OTLPHTTPConfig) -> None:
         super().__init__(settings, config)
         self._json = config.encoding == "json"

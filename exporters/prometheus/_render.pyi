@@ -5,6 +5,7 @@ class Page:
     def numbers(
         self,
         name: bytes,
+        quoted: bool,
         arena: U8,
         labels: I64,
         values: F64,
@@ -14,6 +15,7 @@ class Page:
     def buckets(
         self,
         name: bytes,
+        quoted: bool,
         is_summary: bool,
         arena: U8,
         labels: I64,

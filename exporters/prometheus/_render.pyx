@@ -39,6 +39,7 @@ cdef class Page:
     def numbers(
         self,
         bytes name not None,
+        bint quoted,                                 # ``name`` is written within the braces
         const uint8_t[::1] arena not None,
         const int64_t[:, ::1] labels not None,       # (series, 2): start and size in ``arena``
         const double[::1] values not None,
@@ -49,11 +50,12 @@ cdef class Page:
         cdef Py_ssize_t i
         cdef const uint8_t *base = &arena[0] if arena.shape[0] else NULL
         for i in range(values.shape[0]):
-            self._line(name, base + labels[i, 0], labels[i, 1], NULL, 0, values[i], times_ms[i], openmetrics)
+            self._line(name, quoted, base + labels[i, 0], labels[i, 1], NULL, 0, values[i], times_ms[i], openmetrics)
 
     def buckets(
         self,
         bytes name not None,
+        bint quoted,
         bint is_summary,
         const uint8_t[::1] arena not None,
         const int64_t[:, ::1] labels not None,       # (series, 2): start and size in ``arena``
@@ -75,26 +77,34 @@ cdef class Page:
         for i in range(sums.shape[0]):
             at = base + labels[i, 0]
             for j in range(extra_slices.shape[0]):
-                self._line(value_name, at, labels[i, 1], &extras[0] + extra_slices[j, 0], extra_slices[j, 1],
+                self._line(value_name, quoted, at, labels[i, 1], &extras[0] + extra_slices[j, 0], extra_slices[j, 1],
                            values[i, j], times_ms[i], openmetrics)
             if has_sum[i]:
-                self._line(sum_name, at, labels[i, 1], NULL, 0, sums[i], times_ms[i], openmetrics)
-            self._line(count_name, at, labels[i, 1], NULL, 0, counts[i], times_ms[i], openmetrics)
+                self._line(sum_name, quoted, at, labels[i, 1], NULL, 0, sums[i], times_ms[i], openmetrics)
+            self._line(count_name, quoted, at, labels[i, 1], NULL, 0, counts[i], times_ms[i], openmetrics)
 
     def getvalue(self):
         """The page."""
         return take(&self.out)
 
     cdef int _line(
-        self, bytes name, const uint8_t *labels, int64_t labels_size, const uint8_t *extra, int32_t extra_size,
-        double value, int64_t time_ms, bint openmetrics,
+        self, bytes name, bint quoted, const uint8_t *labels, int64_t labels_size, const uint8_t *extra,
+        int32_t extra_size, double value, int64_t time_ms, bint openmetrics,
     ) except -1:
-        """``name{labels,extra} value [time]``, without the comma that the last label piece ends with."""
+        """``name{labels,extra} value [time]``, without the comma that the last label piece ends with.
+
+        A quoted name is within the braces: ``{"name",labels,extra}``.
+        """
         cdef char[32] digits
         cdef int written
-        put_bytes(&self.out, <const char *>name, len(name))
-        if labels_size or extra_size:
+        if not quoted:
+            put_bytes(&self.out, <const char *>name, len(name))
+        if labels_size or extra_size or quoted:
             put_byte(&self.out, b"{")
+            if quoted:
+                put_byte(&self.out, b'"')
+                put_bytes(&self.out, <const char *>name, len(name))
+                put_bytes(&self.out, b'",', 2)
             put_bytes(&self.out, labels, labels_size)
             put_bytes(&self.out, extra, extra_size)
             if not self.out.failed and self.out.data[self.out.size - 1] == b",":

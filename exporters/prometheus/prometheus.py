@@ -8,17 +8,18 @@ from typing import Final
 from aiohttp import web
 
 from collector.api import Exporter, Host, Settings
-from collector.model import Batch, Metrics, Signal
-from collector.prometheus import LabelSettings
+from collector.delivery.log import RateLimitedLog, printable
+from collector.model import Batch, Metrics
+from collector.prometheus import LabelSettings, LossReport
 from collector.transport.ports import describe_port_conflict, is_port_conflict
 from collector.transport.tls import server_context
 from exporters.prometheus.config import PrometheusConfig
+from exporters.prometheus.escaping import ALLOW_UTF8, escape_names, negotiate
 from exporters.prometheus.store import SeriesStore
 
 __all__ = ["PrometheusExporter"]
 
-_TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
-_OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+_NAMES_MAX: Final = 3
 
 
 class PrometheusExporter(Exporter):
@@ -40,6 +41,9 @@ class PrometheusExporter(Exporter):
             config.namespace,
             config.metric_expiration,
         )
+        self._is_utf8 = config.strategy in ("NoUTF8EscapingWithSuffixes", "NoTranslation")
+        self._log = RateLimitedLog(settings.telemetry.log, settings.clock)
+        self._report = LossReport(settings.telemetry, self._log)
         self._runner: web.AppRunner | None = None
         self.port = 0
         """The port that the exporter listens on, once started."""
@@ -87,22 +91,27 @@ class PrometheusExporter(Exporter):
     def try_consume(self, batch: Batch) -> bool:
         """Put the values of the batch on the page."""
         assert isinstance(batch, Metrics)
-        dropped = self._store.update(batch, self._settings.clock.monotonic_s())
-        for reason, count in dropped.items():
-            self._settings.telemetry.dropped(Signal.METRICS, count, reason)
+        clock = self._settings.clock
+        self._report.record(batch, self._store.update(batch, clock.monotonic_s(), clock.time_unix_nano()))
         return True
 
     async def _scrape(self, request: web.Request) -> web.Response:
-        openmetrics = self._config.enable_open_metrics and "application/openmetrics-text" in request.headers.get(
-            "Accept", ""
-        )
-        page, conflict_count = self._store.page(
+        form = negotiate(request.headers.get("Accept", ""), openmetrics=self._config.enable_open_metrics)
+        page, conflicts = self._store.page(
             self._settings.clock.monotonic_s(),
             send_timestamps=self._config.send_timestamps,
             target_info=True,
-            openmetrics=openmetrics,
+            openmetrics=form.openmetrics,
         )
-        self._conflicts.set(conflict_count)
-        response = web.Response(body=page, headers={"Content-Type": _OPENMETRICS if openmetrics else _TEXT})
+        if self._is_utf8 and form.escaping != ALLOW_UTF8:
+            page = escape_names(page, form.escaping)
+        self._conflicts.set(sum(conflicts.values()))
+        if conflicts:
+            self._log.warning(
+                "series are left out of the page because another metric has their name",
+                series=sum(conflicts.values()),
+                metrics=printable(", ".join(list(conflicts)[:_NAMES_MAX])),
+            )
+        response = web.Response(body=page, headers={"Content-Type": form.content_type})
         response.enable_compression()
         return response

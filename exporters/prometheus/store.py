@@ -21,24 +21,35 @@ from collector.model import (
 )
 from collector.model.arrays import F64, I32, Records
 from collector.otlp.semantics import NO_RECORDED_VALUE
-from collector.prometheus import Encodable, LabelSettings, SeriesCache, SeriesLabels, TranslationStrategy
+from collector.prometheus import FUTURE_MAX_NS, Encodable, LabelSettings, SeriesCache, SeriesLabels, TranslationStrategy
 from exporters.prometheus._render import Page
+from exporters.prometheus.escaping import is_legacy_label, is_legacy_name
 
 __all__ = ["SeriesStore"]
 
 _TARGETS_MAX = 100_000
+_SAMPLES = {
+    "counter": ("",),
+    "gauge": ("",),
+    "histogram": ("_bucket", "_sum", "_count"),
+    "summary": ("", "_sum", "_count"),
+}
 
 
 def _escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace("\n", "\\n")
 
 
+def _escape_quoted(text: str) -> str:
+    return _escape(text).replace('"', '\\"')
+
+
 def encode_label(name: str, value: str) -> bytes:
-    """A label as text, followed by a comma; a metric's name as it is."""
+    """A label as text, followed by a comma; a metric's name as it is. Other than legacy names are quoted."""
     if name == "__name__":
         return value.encode()
-    escaped = _escape(value).replace('"', '\\"')
-    return f'{name}="{escaped}",'.encode()
+    written = name if is_legacy_label(name) else f'"{_escape_quoted(name)}"'
+    return f'{written}="{_escape_quoted(value)}",'.encode()
 
 
 class _DistributionTable:
@@ -82,33 +93,33 @@ class SeriesStore:
         self._distributions: dict[int, _DistributionTable] = {}
         self._targets: dict[tuple[tuple[str, str], ...], float] = {}
 
-    def update(self, batch: Metrics, now_s: float) -> dict[str, int]:
-        """Store the points of the batch. Returns how many cannot be shown, by reason."""
-        found = self._cache.prepare(batch)
+    def update(self, batch: Metrics, now_s: float, now_unix_nano: int) -> Encodable:
+        """Store the points of the batch. The result tells which of them cannot be shown."""
+        found = self._cache.prepare(batch, now_unix_nano)
         if self._cache.generation != self._generation:
             self._generation = self._cache.generation
             self._distributions = {}
-        dropped = found.dropped
         rows = found.order
         is_exponential = found.types[rows] == METRIC_EXPONENTIAL_HISTOGRAM
         if is_exponential.any():
-            dropped["exponential_histogram"] = int(
-                np.count_nonzero(is_exponential)
-            )  # the text format cannot represent them
+            found.dropped["exponential_histogram"] = rows[is_exponential]  # the text format cannot represent them
             rows = rows[~is_exponential]
         self._remember_targets(batch, now_s)
         if not len(rows):
-            return dropped
+            return found
         series = self._cache.sources.column("series")[found.slot[rows]]
         is_last = np.ones(len(rows), bool)  # of its series in the batch
         is_last[:-1] = series[1:] != series[:-1]
         rows, series = rows[is_last], series[is_last]
         column = self._cache.series.column
-        is_newer = (column("live")[series] == 0) | (found.points["time"][rows] >= column("time")[series])
-        rows, series = rows[is_newer], series[is_newer]
+        # A time that is far ahead is not believed: it would hide all later points until the clock catches up.
+        times = found.points["time"][rows]
+        times = np.where(times > np.uint64(now_unix_nano + FUTURE_MAX_NS), np.uint64(now_unix_nano), times)
+        is_newer = (column("live")[series] == 0) | (times >= column("time")[series])
+        rows, series, times = rows[is_newer], series[is_newer], times[is_newer]
         points = found.points[rows]
         column("source")[series] = found.slot[rows]
-        column("time")[series] = points["time"]
+        column("time")[series] = times
         column("seen")[series] = now_s
         column("live")[series] = points["flags"] & NO_RECORDED_VALUE == 0
         types = found.types[rows]
@@ -119,11 +130,11 @@ class SeriesStore:
         sets = found.extra_set[rows]
         for set_number in np.unique(sets[~is_number]).tolist():
             chosen = ~is_number & (sets == set_number)
-            self._update_distributions(batch, found, set_number, rows[chosen], series[chosen])
+            self._update_distributions(found, set_number, rows[chosen], series[chosen])
         column("type")[series] = types
-        return dropped
+        return found
 
-    def _update_distributions(self, batch: Metrics, found: Encodable, set_number: int, rows: I32, series: I32) -> None:
+    def _update_distributions(self, found: Encodable, set_number: int, rows: I32, series: I32) -> None:
         """Store the points whose distributions share one set of bounds or quantiles."""
         first, end = self._cache.extra_first()[set_number : set_number + 2].tolist()
         label_count = end - first
@@ -136,7 +147,7 @@ class SeriesStore:
         at = column("row")[series]
         points = found.points[rows]
         if found.types[rows[0]] == METRIC_HISTOGRAM:
-            table.values[at] = self._cumulative_counts(batch.wire, points, label_count)
+            table.values[at] = self._cumulative_counts(found.wire, points, label_count)
         elif label_count:
             table.values[at] = found.quantiles["value"][found.quantile_first[rows][:, None] + np.arange(label_count)]
         table.sums[at] = points["sum"]
@@ -184,52 +195,68 @@ class SeriesStore:
 
     def page(
         self, now_s: float, *, send_timestamps: bool, target_info: bool, openmetrics: bool = False
-    ) -> tuple[bytes, int]:
-        """The page, and how many series were left out because another family of the same name has a different type."""
+    ) -> tuple[bytes, dict[str, int]]:
+        """The page, and how many series were left out because another family has their name, by name.
+
+        Names of labels and metrics that are not legacy names are quoted; see :mod:`exporters.prometheus.escaping`.
+        """
         column = self._cache.series.column
         series = self._cache.series.live()
         series = series[(column("live")[series] != 0) & (column("seen")[series] >= now_s - self._expiration_s)]
         source = column("source")[series]
         family = self._cache.sources.column("family")[source]
         page = Page()
-        conflict_count = 0
+        conflicts: dict[str, int] = {}
         by_name: dict[str, list[int]] = defaultdict(list)
         for number in np.unique(family).tolist():
             by_name[self._cache.families[number].name].append(number)
-        if target_info:
-            self._write_targets(page, now_s)
+        claimed: set[str] = set()
+        if target_info and self._write_targets(page, now_s):
+            claimed.add("target_info")
+        titles: set[str] = set()
         for name in sorted(by_name):
             numbers = by_name[name]
             kind = self._cache.families[numbers[0]].kind
+            samples = {name + suffix for suffix in _SAMPLES[kind]}
             usable = [number for number in numbers if self._cache.families[number].kind == kind]
+            if claimed & samples:  # a gauge "x_count" beside a histogram "x"
+                usable = []
             is_shown = np.isin(family, usable)
-            conflict_count += int(np.count_nonzero(np.isin(family, numbers) & ~is_shown))
-            self._write_family(
-                page,
-                name,
-                kind,
-                self._cache.families[numbers[0]].description,
-                series[is_shown],
-                send_timestamps,
-                openmetrics,
-            )
+            left_out_count = int(np.count_nonzero(np.isin(family, numbers) & ~is_shown))
+            if left_out_count:
+                conflicts[name] = left_out_count
+            if not usable:
+                continue
+            claimed |= samples
+            title, written_kind = name, kind
+            if openmetrics and kind == "counter":
+                title = name.removesuffix("_total")
+                # A counter must end with "_total", and its title must not be that of another family.
+                if title == name or title in titles or title in by_name:
+                    title, written_kind = name, "unknown"
+            titles.add(title)
+            description = self._cache.families[numbers[0]].description
+            written = title if is_legacy_name(title) else f'"{_escape_quoted(title)}"'
+            page.text(f"# HELP {written} {_escape(description)}\n# TYPE {written} {written_kind}\n".encode())
+            self._write_family(page, name, kind, series[is_shown], send_timestamps, openmetrics)
         if openmetrics:
             page.text(b"# EOF\n")
-        return page.getvalue(), conflict_count
+        return page.getvalue(), conflicts
 
-    def _write_targets(self, page: Page, now_s: float) -> None:
+    def _write_targets(self, page: Page, now_s: float) -> bool:
         self._forget_targets(now_s)
         if self._targets:
             page.text(b"# HELP target_info Target metadata\n# TYPE target_info gauge\n")
             for labels in sorted(self._targets):
                 page.text(b"target_info{" + b"".join(encode_label(*label) for label in labels)[:-1] + b"} 1\n")
+        return bool(self._targets)
 
     def _write_family(
-        self, page: Page, name: str, kind: str, description: str, series: I32, send_timestamps: bool, openmetrics: bool
+        self, page: Page, name: str, kind: str, series: I32, send_timestamps: bool, openmetrics: bool
     ) -> None:
-        """Write the header and the lines of one family."""
-        title = name.removesuffix("_total") if openmetrics and kind == "counter" else name
-        page.text(f"# HELP {title} {_escape(description)}\n# TYPE {title} {kind}\n".encode())
+        """Write the lines of one family."""
+        is_quoted = not is_legacy_name(name)
+        encoded = (_escape_quoted(name) if is_quoted else name).encode()
         column = self._cache.series.column
         sources = self._cache.sources.column
         arena = np.frombuffer(self._cache.arena, np.uint8)
@@ -246,7 +273,7 @@ class SeriesStore:
         )
         if kind in ("counter", "gauge"):
             page.numbers(
-                name.encode(), arena, np.ascontiguousarray(labels), column("value")[series], times, openmetrics
+                encoded, is_quoted, arena, np.ascontiguousarray(labels), column("value")[series], times, openmetrics
             )
             return
         sets = column("set")[series]
@@ -257,7 +284,8 @@ class SeriesStore:
             rows = column("row")[series[chosen]]
             first, end = self._cache.extra_first()[set_number : set_number + 2].tolist()
             page.buckets(
-                name.encode(),
+                encoded,
+                is_quoted,
                 kind == "summary",
                 arena,
                 np.ascontiguousarray(labels[chosen]),

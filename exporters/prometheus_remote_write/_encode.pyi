@@ -1,4 +1,6 @@
-from collector.model.arrays import I32, I64, U8
+from collector.model.arrays import I32, I64, U8, U64
+
+def bucket_counts(wire: bytes, points: U8, chosen: I64) -> U64: ...
 
 class Encoder:
     def encode(
@@ -23,6 +25,5 @@ class Encoder:
         exemplar_slices: I32,
         quantile_rows: U8,
         quantile_first: I32,
-        preamble: list[bytes],
         max_bytes: int,
     ) -> list[tuple[bytes, I64]]: ...

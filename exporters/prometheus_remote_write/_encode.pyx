@@ -318,6 +318,57 @@ cdef int _native(
     return 0
 
 
+def bucket_counts(
+    bytes wire not None,
+    const uint8_t[::1] points not None,              # PointRow records
+    const int64_t[::1] chosen not None,              # rows of exponential histograms
+):
+    """The sum of the bucket counts of each chosen point, zero bucket included; 2**63 if it is not below that."""
+    cdef PointRow *rows = <PointRow *>&points[0] if points.shape[0] else NULL
+    cdef PointRow *point
+    cdef const uint8_t *buffer = wire
+    cdef uint64_t total
+    cdef Py_ssize_t i
+    result = np.empty(chosen.shape[0], np.uint64)
+    cdef uint64_t[::1] out = result
+    for i in range(chosen.shape[0]):
+        point = &rows[chosen[i]]
+        total = _sum(point.zero_count, 0)
+        total = _sum(total, _packed_sum(buffer + point.positive, point.positive_len))
+        out[i] = _sum(total, _packed_sum(buffer + point.negative, point.negative_len))
+    return result
+
+
+cdef uint64_t LIMIT = <uint64_t>1 << 63
+
+
+cdef inline uint64_t _sum(uint64_t a, uint64_t b) noexcept nogil:
+    """``a + b``, at most 2**63."""
+    return LIMIT if a >= LIMIT or b >= LIMIT or a + b >= LIMIT else a + b
+
+
+cdef uint64_t _packed_sum(const uint8_t *at, int32_t size) noexcept nogil:
+    """The sum of packed varints, at most 2**63."""
+    cdef uint64_t total = 0, count
+    cdef int shift
+    cdef int32_t i = 0
+    while i < size:
+        if at[i] < 0x80 and total < LIMIT:  # nearly always
+            total += at[i]
+            i += 1
+            continue
+        count = 0
+        shift = 0
+        while i < size and shift < 64:
+            count |= <uint64_t>(at[i] & 0x7F) << shift
+            shift += 7
+            i += 1
+            if at[i - 1] < 0x80:
+                break
+        total = _sum(total, count)
+    return LIMIT if total > LIMIT else total
+
+
 cdef class Encoder:
     """Encodes runs into requests of at most ``max_bytes``; a run that is larger makes up a request of its own."""
 
@@ -407,13 +458,11 @@ cdef class Encoder:
         const int32_t[:, ::1] exemplar_slices not None,  # (exemplars, 3): start, size, characters
         const uint8_t[::1] quantile_rows not None,       # QuantileRow records, by parent
         const int32_t[::1] quantile_first not None,      # (points + 1,)
-        list preamble not None,                          # fields of WriteRequest, as bytes, that precede the runs
         Py_ssize_t max_bytes,                            # 0: no limit
     ):
         """The requests that carry these runs, in order, as tuples (bytes, where the request may be cut).
 
-        Cuts are int64 (k, 2), a row for each field of ``preamble`` and each run: where it ends, and the number of
-        points up to there.
+        Cuts are int64 (k, 2), a row for each run: where it ends, and the number of points up to there.
         """
         cdef PointRow *rows = <PointRow *>&points[0] if points.shape[0] else NULL
         cdef ExemplarRow *exemplars = <ExemplarRow *>&exemplar_rows[0] if exemplar_rows.shape[0] else NULL
@@ -421,21 +470,16 @@ cdef class Encoder:
         cdef const uint8_t *buffer = wire
         cdef Py_ssize_t run_count = runs.shape[0] - 1, r
         cdef Py_ssize_t longest = 0
-        cdef bytes content
         cdef int32_t i, n, j, kind, set_, first_label, label_count
         cdef const int32_t *run
         cdef Labels labels
         cdef PointRow *point
         cdef list requests = []
         self.out.size = 0
-        self.cut_rows = np.empty((len(preamble) + run_count, 2), np.int64)
+        self.cut_rows = np.empty((run_count, 2), np.int64)
         self.cuts = self.cut_rows
         self.cut = self.first_cut = self.whole = 0
         self.completed = 0
-        for content in preamble:
-            _room(&self.out, len(content))
-            put_bytes(&self.out, <const char *>content, len(content))
-            self._complete(0, max_bytes, requests)
         for r in range(run_count):
             longest = max(longest, runs[r + 1] - runs[r])
         self._scratch(longest if longest else 1)

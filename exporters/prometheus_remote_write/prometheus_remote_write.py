@@ -8,32 +8,60 @@ unspecified temporality, names that have no valid character) is dropped and coun
 Source: Prometheus remote-write specification 1.0; OpenTelemetry's Prometheus compatibility page.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from collector.api import Host, Settings
+from collector.api import Host, PermanentError, Settings
 from collector.delivery import ExporterConfig, Part, QueuedExporter
-from collector.model import METRIC_EXPONENTIAL_HISTOGRAM, Batch, Metrics, Signal
-from collector.model.arrays import I32, I64, U8, Array
-from collector.prometheus import Encodable, Family, LabelSettings, SeriesCache, SeriesLabels
+from collector.delivery.log import printable
+from collector.model import METRIC_EXPONENTIAL_HISTOGRAM, Batch, Metrics
+from collector.model.arrays import I32, I64, U8, Array, Mask
+from collector.otlp.semantics import NO_RECORDED_VALUE
+from collector.prometheus import (
+    FUTURE_MAX_NS,
+    Encodable,
+    Family,
+    LabelSettings,
+    LossReport,
+    SeriesCache,
+    SeriesLabels,
+)
 from collector.transport.http.client import HTTPClient
 from collector.transport.user_agent import user_agent
 from config.blocks import QueueConfig
-from exporters.prometheus_remote_write._encode import Encoder
+from exporters.prometheus_remote_write._encode import Encoder, bucket_counts
 from exporters.prometheus_remote_write.config import PrometheusRemoteWriteConfig
-from exporters.prometheus_remote_write.messages import encode_label, encode_metadata, encode_sample_series
+from exporters.prometheus_remote_write.messages import (
+    cut_by_time,
+    encode_label,
+    encode_metadata,
+    encode_sample_series,
+    series_names,
+)
 
 __all__ = ["PrometheusRemoteWriteExporter"]
 
 _HEADERS: Final = {"X-Prometheus-Remote-Write-Version": "0.1.0"}
 _POINTS_PER_SHARD: Final = 2000
 _METADATA_INTERVAL_S: Final = 60.0
+_TARGET_INFO_INTERVAL_MS: Final = 60_000  # well within Prometheus' lookback of five minutes
 _MIN_SCALE: Final = -4  # the coarsest that native histograms have
+_NAMES_MAX: Final = 3
+# A point this far ahead is wrong whatever the receiver takes. Nearer ones are sent until the receiver refuses one.
+_ABSURD_FUTURE_NS: Final = 86_400_000_000_000
+# What a receiver has refused once is sorted out beforehand for this time; then it is tried again.
+_LEARNED_S: Final = 600.0
+_DISORDER: Final = re.compile(
+    r"out of order|out-of-order|duplicate sample|sample-duplicate-timestamp|more recent timestamp", re.IGNORECASE
+)
+_OUT_OF_BOUNDS: Final = re.compile(r"out of bounds|too far in (the )?future|sample-timestamp-too-new", re.IGNORECASE)
 # Resources and families remembered. Forgetting one costs a target_info sample or a metadata entry that is sent again.
 _REMEMBERED_MAX: Final = 100_000
+_NO_SERIES: Final = np.zeros(0, np.int32)
 _RETRYABLE_STATUSES: Final = frozenset({429, *range(500, 600)})
 
 
@@ -44,10 +72,18 @@ class WriteRequest:
     body: bytes
     cuts: I64
     """(k, 2): where the samples of each series end (the series of a histogram count as one), the points up to there."""
+    series: I32
+    """(k,) their slots in the cache; empty for a request without points."""
+    newest: I64
+    """(k, 2): time in milliseconds and fingerprint of their last samples; 0 if the fingerprint is unknown."""
+    generation: int
+    """That of the cache which the slots belong to."""
 
 
 class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
     """See the module."""
+
+    isolated_reasons = frozenset({"http_400"})
 
     def __init__(self, settings: Settings, config: PrometheusRemoteWriteConfig) -> None:
         queue = config.remote_write_queue
@@ -89,7 +125,13 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
                 preserve_multiple_underscores=config.preserve_multiple_underscores,
             )
         )
-        self._cache = SeriesCache(self._labels, encode_label, config.strategy, config.namespace)
+        self._cache = SeriesCache(
+            self._labels, encode_label, config.strategy, config.namespace,
+            {"sent_ms": np.int64, "sent_value": np.int64},
+        )  # fmt: skip
+        self._report = LossReport(settings.telemetry, self._log)
+        self._refuses_disorder_until_s = 0.0
+        self._refuses_future_until_s = 0.0
         self._encoder = Encoder()
         self._target_times_ms: dict[bytes, int] = {}
         self._metadata_sent_s: dict[tuple[str, str], float] = {}
@@ -109,49 +151,134 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
 
     async def send(self, payload: WriteRequest) -> None:
         """See :class:`QueuedExporter`."""
-        await self._client.post(self._config.http.endpoint, payload.body, content_type="application/x-protobuf")
+        try:
+            await self._client.post(self._config.http.endpoint, payload.body, content_type="application/x-protobuf")
+        except PermanentError as exc:
+            self._learn(str(exc))
+            raise
+        if not len(payload.series) or payload.generation != self._cache.generation:
+            return
+        column = self._cache.series.column
+        is_newer = payload.newest[:, 0] >= column("sent_ms")[payload.series]
+        series = payload.series[is_newer]
+        column("sent_ms")[series] = payload.newest[is_newer, 0]
+        column("sent_value")[series] = payload.newest[is_newer, 1]
 
     def cut(self, part: Part[WriteRequest]) -> Sequence[Part[WriteRequest]]:
         """See :class:`QueuedExporter`."""
-        body, cuts = part.payload.body, part.payload.cuts
+        request = part.payload
+        body, cuts = request.body, request.cuts
         if len(cuts) < 2:
             return [part]
         count = min(max(int(np.searchsorted(cuts[:, 0], len(body) // 2, side="right")), 1), len(cuts) - 1)
         middle = cuts[count - 1]
+        series, newest, generation = request.series, request.newest, request.generation
         return [
-            _part(body[: middle[0]], cuts[:count], part.shard),
-            _part(body[middle[0] :], cuts[count:] - middle, part.shard),
+            _part(
+                WriteRequest(body[: middle[0]], cuts[:count], series[:count], newest[:count], generation), part.shard
+            ),
+            _part(
+                WriteRequest(body[middle[0] :], cuts[count:] - middle, series[count:], newest[count:], generation),
+                part.shard,
+            ),
         ]
 
+    def cut_refused(self, part: Part[WriteRequest]) -> Sequence[Part[WriteRequest]]:
+        """See :class:`QueuedExporter`. The samples of a single series are cut by time."""
+        request = part.payload
+        if len(request.cuts) != 1 or part.item_count < 2 or (found := cut_by_time(request.body)) is None:
+            return self.cut(part)
+        first, second, count, time_ms = found
+        if not count < part.item_count:
+            return [part]
+        rest = part.item_count - count
+        earlier = np.array([[time_ms, 0]])
+        return [
+            _part(
+                WriteRequest(body, np.array([[len(body), points]]), request.series, newest, request.generation),
+                part.shard,
+            )
+            for body, points, newest in ((first, count, earlier), (second, rest, request.newest))
+        ]
+
+    def describe(self, payload: WriteRequest) -> str:
+        """See :class:`QueuedExporter`."""
+        return printable("; ".join(series_names(payload.body, _NAMES_MAX)))
+
     def encode(self, batch: Batch) -> Sequence[Part[WriteRequest]]:
-        """The requests that carry the batch. What Prometheus cannot represent is dropped and counted here."""
+        """The requests that carry the batch. What Prometheus cannot take is dropped and counted here."""
         assert isinstance(batch, Metrics)
-        found = self._cache.prepare(batch)
+        now_unix_nano = self.settings.clock.time_unix_nano()
+        found = self._cache.prepare(batch, now_unix_nano, self._unusable(batch, now_unix_nano))
         order, run_of = found.order, found.run_of
-        coarse = (found.types[order] == METRIC_EXPONENTIAL_HISTOGRAM) & (found.points["scale"][order] < _MIN_SCALE)
-        if coarse.any():
-            found.dropped["exponential_scale"] = int(np.count_nonzero(coarse))
-            order, run_of = order[~coarse], run_of[~coarse]
-        for reason, count in found.dropped.items():
-            self.telemetry.dropped(Signal.METRICS, count, reason)
+        if self._sorts_by_time():
+            is_usable = self._in_order(found)
+            order, run_of = order[is_usable], run_of[is_usable]
+        self._report.record(batch, found)
+        extras = self._extras(batch, found, now_unix_nano) if len(order) else []
         if not len(order):
             return []
         shard_count = min(self._config.remote_write_queue.num_consumers, 1 + len(order) // _POINTS_PER_SHARD)
         shard_of = (found.shard_key[order] % np.uint64(shard_count)).astype(np.int32)
-        preamble = [*self._target_info(batch), *self._metadata(found)]
         parts: list[Part[WriteRequest]] = []
         for shard in range(shard_count):
             chosen = shard_of == shard
             if chosen.any():
-                parts += [
-                    _part(*request, shard)
-                    for request in self._encode_runs(found, order[chosen], run_of[chosen], preamble)
-                ]
-                preamble = []  # only the first request carries it
-        return parts
+                parts += self._encode_runs(found, order[chosen], run_of[chosen], shard)
+        # Whatever becomes of them must not affect the points, so they are requests of their own, after the points.
+        return parts + extras
 
-    def _encode_runs(self, found: Encodable, order: I32, run_of: I32, preamble: list[bytes]) -> list[tuple[bytes, I64]]:
-        """The requests that carry ``preamble`` and then the chosen points, and where each may be cut."""
+    def _unusable(self, batch: Metrics, now_unix_nano: int) -> dict[str, Mask]:
+        """The points that no receiver takes, by reason."""
+        points = batch.table("points").rows
+        is_learned = self.settings.clock.monotonic_s() < self._refuses_future_until_s
+        newest = now_unix_nano + (FUTURE_MAX_NS if is_learned else _ABSURD_FUTURE_NS)
+        found = {
+            "no_timestamp": points["time"] < np.uint64(1_000_000),
+            "future_timestamp": points["time"] > np.uint64(newest),
+        }
+        is_exponential = batch.table("metrics").rows["type"][points["parent"]] == METRIC_EXPONENTIAL_HISTOGRAM
+        if is_exponential.any():
+            found["exponential_scale"] = is_exponential & (points["scale"] < _MIN_SCALE)
+            rows = np.flatnonzero(is_exponential & (points["flags"] & NO_RECORDED_VALUE == 0))
+            totals = bucket_counts(batch.wire, _as_bytes(points), rows)
+            # Observations of NaN are in no bucket.
+            is_wrong = np.where(
+                np.isnan(points["sum"][rows]), totals > points["count"][rows], totals != points["count"][rows]
+            )
+            found["histogram_count"] = np.zeros(len(points), bool)
+            found["histogram_count"][rows[is_wrong]] = True
+        return found
+
+    def _sorts_by_time(self) -> bool:
+        """Whether samples out of order are sorted out at present."""
+        return self.settings.clock.monotonic_s() < self._refuses_disorder_until_s
+
+    def _in_order(self, found: Encodable) -> Mask:
+        """Whether each point of ``found.order`` is newer than what was sent for its series, or repeats it exactly."""
+        series = self._cache.sources.column("series")[found.slot[found.order]]
+        times_ms = (found.points["time"][found.order] // np.uint64(1_000_000)).astype(np.int64)
+        sent_ms = self._cache.series.column("sent_ms")[series]
+        is_older = times_ms < sent_ms
+        sent_value = self._cache.series.column("sent_value")[series]
+        is_other = (times_ms == sent_ms) & (_fingerprints(found.points[found.order]) != sent_value) & (sent_value != 0)
+        for reason, mask in (("out_of_order", is_older), ("duplicate_timestamp", is_other)):
+            if mask.any():
+                rows = found.order[mask]
+                found.dropped[reason] = np.concatenate((found.dropped.get(reason, rows[:0]), rows))
+        is_usable: Mask = ~(is_older | is_other)
+        return is_usable
+
+    def _learn(self, answer: str) -> None:
+        """Sort out beforehand, for some time, what the receiver has refused."""
+        until_s = self.settings.clock.monotonic_s() + _LEARNED_S
+        if _DISORDER.search(answer):
+            self._refuses_disorder_until_s = until_s
+        elif _OUT_OF_BOUNDS.search(answer):
+            self._refuses_future_until_s = until_s
+
+    def _encode_runs(self, found: Encodable, order: I32, run_of: I32, shard: int) -> list[Part[WriteRequest]]:
+        """The requests that carry the chosen points."""
         starts = np.flatnonzero(np.concatenate(([True], run_of[1:] != run_of[:-1]))).astype(np.int32)
         runs = np.append(starts, len(order)).astype(np.int32)
         first_rows = order[starts]
@@ -160,7 +287,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         pieces = np.empty((len(slot), 4), np.int64)
         for i, name in enumerate(("start", "a", "b", "c")):
             pieces[:, i] = column(name)[slot]
-        return self._encoder.encode(
+        requests = self._encoder.encode(
             found.wire,
             _as_bytes(found.points),
             found.types,
@@ -181,17 +308,44 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
             found.exemplar_slices,
             _as_bytes(found.quantiles),
             found.quantile_first,
-            preamble,
             self.max_request_bytes,
         )
+        series = column("series")[slot]
+        last = order[runs[1:] - 1]
+        newest = np.zeros((len(last), 2), np.int64)
+        newest[:, 0] = found.points["time"][last] // np.uint64(1_000_000)
+        if self._sorts_by_time():
+            newest[:, 1] = _fingerprints(found.points[last])
+        parts, begin = [], 0
+        for body, cuts in requests:
+            end = begin + len(cuts)
+            request = WriteRequest(body, cuts, series[begin:end], newest[begin:end], self._cache.generation)
+            parts.append(_part(request, shard))
+            begin = end
+        return parts
 
-    def _target_info(self, batch: Metrics) -> list[bytes]:
-        """A ``target_info`` sample per resource, at the time of its latest point, if newer than the last one sent."""
+    def _extras(self, batch: Metrics, found: Encodable, now_unix_nano: int) -> list[Part[WriteRequest]]:
+        """The requests that carry ``target_info`` and metadata."""
+        parts: list[Part[WriteRequest]] = []
+        contents: list[bytes] = []
+        size = 0
+        for content in [*self._target_info(batch, now_unix_nano), *self._metadata(found)]:
+            if contents and self.max_request_bytes and size + len(content) > self.max_request_bytes:
+                parts.append(_extra_part(contents))
+                contents, size = [], 0
+            contents.append(content)
+            size += len(content)
+        return [*parts, _extra_part(contents)] if contents else parts
+
+    def _target_info(self, batch: Metrics, now_unix_nano: int) -> list[bytes]:
+        """A ``target_info`` sample per resource, at the time of its latest point, at most once a minute."""
         if not self._config.target_info.enabled:
             return []
         resource_of = batch.ancestor("resources", "points")
         first = np.flatnonzero(np.concatenate(([True], resource_of[1:] != resource_of[:-1])))
-        latest_ms = (np.maximum.reduceat(batch.table("points").rows["time"], first) // np.uint64(1_000_000)).tolist()
+        times = batch.table("points").rows["time"]
+        times = np.where(times > np.uint64(now_unix_nano + FUTURE_MAX_NS), np.uint64(now_unix_nano), times)
+        latest_ms = (np.maximum.reduceat(times, first) // np.uint64(1_000_000)).tolist()
         attributes = batch.attributes("resources")
         keys, texts = attributes.key, attributes.as_text()
         begins = np.searchsorted(attributes.owner, resource_of[first]).tolist()
@@ -207,7 +361,11 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
                 continue
             labels = sorted([("__name__", "target_info"), *labels], key=lambda label: label[0].encode())
             label_bytes = b"".join(encode_label(*label) for label in labels)
-            if time_ms > self._target_times_ms.get(label_bytes, 0):
+            if (
+                time_ms
+                and time_ms
+                >= self._target_times_ms.get(label_bytes, -_TARGET_INFO_INTERVAL_MS) + _TARGET_INFO_INTERVAL_MS
+            ):
                 if len(self._target_times_ms) >= _REMEMBERED_MAX:
                     self._target_times_ms.clear()
                 self._target_times_ms[label_bytes] = time_ms
@@ -232,8 +390,23 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         return [encode_metadata(family.name, family.kind, family.description, family.unit) for family in due]
 
 
-def _part(body: bytes, cuts: I64, shard: int) -> Part[WriteRequest]:
-    return Part(WriteRequest(body, cuts), int(cuts[-1, 1]), shard, len(body))
+def _part(request: WriteRequest, shard: int) -> Part[WriteRequest]:
+    return Part(request, int(request.cuts[-1, 1]), shard, len(request.body))
+
+
+def _extra_part(contents: list[bytes]) -> Part[WriteRequest]:
+    """A request without points, which may be cut after each of the contents."""
+    ends = np.cumsum([len(content) for content in contents], dtype=np.int64)
+    cuts = np.stack((ends, np.zeros_like(ends)), axis=1)
+    return _part(WriteRequest(b"".join(contents), cuts, _NO_SERIES, np.zeros((0, 2), np.int64), 0), 0)
+
+
+def _fingerprints(points: Array) -> I64:
+    """A number per point that tells whether a sample of the same time is the same."""
+    values = np.where(points["value_kind"] == 1, points["int_value"].astype(np.float64), points["double_value"])
+    mixed = (values + 0.0).view(np.int64) ^ np.ascontiguousarray(points["sum"]).view(np.int64)
+    fingerprints: I64 = mixed ^ (points["count"].astype(np.int64) << 1) ^ points["flags"].astype(np.int64)
+    return fingerprints
 
 
 def _as_bytes(records: Array) -> U8:

@@ -23,6 +23,7 @@ class ScriptedExporter:
 
     max_request_bytes = 0
     max_items = 0
+    isolated_reasons = frozenset({"http_400"})
 
     def __init__(self, *outcomes):
         self.outcomes = list(outcomes)
@@ -49,6 +50,11 @@ class ScriptedExporter:
     def cut(self, part):
         halves = part.payload.split(max_bytes=part.size_bytes // 2)
         return [Part(half, half.item_count, part.shard, half.size_bytes) for half in halves]
+
+    cut_refused = cut
+
+    def describe(self, payload):
+        return f"{payload.item_count} spans"
 
 
 class Probe:
@@ -143,8 +149,8 @@ async def test_after_the_stop_outcomes_are_ignored():
     [
         ([3], (7, {"partial_success": 3})),
         ([down()], (10, {})),
-        ([PermanentError("no", reason="http_400")], (0, {"http_400": 10})),
-        ([down(), PermanentError("no", reason="http_400")], (0, {"http_400": 10})),
+        ([PermanentError("no", reason="http_403")], (0, {"http_403": 10})),
+        ([down(), PermanentError("no", reason="http_403")], (0, {"http_403": 10})),
         ([ValueError("bug")], (0, {"internal_error": 10})),
         ([down()] * 9, (0, {"retries_exhausted": 10})),
     ],
@@ -177,6 +183,64 @@ async def test_a_part_that_is_too_large_is_cut_and_the_limit_lowered():
     assert probe.exporter.max_request_bytes == batch.size_bytes // 2
 
 
+class PickyExporter(ScriptedExporter):
+    """Refuses every request that holds one of the ``bad`` items, which it knows by their numbers in the batch."""
+
+    def __init__(self, *bad):
+        super().__init__()
+        self.bad = set(bad)
+        self.accepted = []
+
+    def encode(self, batch):
+        return [Part(range(batch.item_count), batch.item_count, size_bytes=1)]
+
+    def cut(self, part):
+        numbers = part.payload
+        middle = len(numbers) // 2
+        halves = [numbers[:middle], numbers[middle:]] if middle else [numbers]
+        return [Part(half, len(half), part.shard, 1) for half in halves]
+
+    cut_refused = cut
+
+    def describe(self, payload):
+        return str(list(payload))
+
+    async def send(self, payload):
+        self.sent.append(len(payload))
+        if self.bad & set(payload):
+            raise PermanentError("no", reason="http_400")
+        self.accepted += payload
+
+
+@pytest.mark.parametrize("bad", [{0}, {999}, {17, 18, 600}, {1, 501, 502, 999}])
+async def test_a_refused_batch_loses_only_the_items_to_blame(bad):
+    """In order, with a few requests, and the log names an item that is lost."""
+    probe = Probe(PickyExporter(*bad))
+    await probe.send(1000)
+    assert probe.exporter.accepted == [number for number in range(1000) if number not in bad]
+    assert probe.books == (1000 - len(bad), {"http_400": len(bad)})
+    assert len(probe.exporter.sent) <= 128
+    assert probe.telemetry.log.of_level("error")[0].fields["names"] == str([min(bad)])
+
+
+async def test_a_backend_that_refuses_everything_is_not_flooded():
+    """At most 128 more requests for the first batch, soon four; the whole number as soon as something is accepted."""
+    exporter = PickyExporter(*range(1000))
+    probe = Probe(exporter)
+    counts = []
+    for _ in range(5):
+        exporter.sent.clear()
+        await probe.send(1000)
+        counts.append(len(exporter.sent))
+    assert probe.books == (0, {"http_400": 5000})
+    assert counts[0] <= 129
+    assert counts[-1] <= 5
+    exporter.bad = {999}
+    await probe.send(1000)
+    await probe.send(1000)
+    assert probe.books[1]["http_400"] <= 5000 + 500 + 1
+
+
 async def test_shards_are_sent_at_the_same_time_and_each_in_order():
     """A shard that hangs does not hold up the other one."""
     gate = asyncio.Event()
@@ -201,7 +265,7 @@ async def test_items_that_encode_leaves_out_are_not_counted_again():
     assert (probe.books, probe.queue.size) == ((3, {}), 0)
 
 
-@pytest.mark.parametrize("error", [down(), PermanentError("no", reason="http_400"), ValueError("bug")])
+@pytest.mark.parametrize("error", [down(), PermanentError("no", reason="http_403"), ValueError("bug")])
 async def test_without_a_queue_the_error_is_returned(error):
     """For the caller, which waits; a bug appears as a failure that may be repeated."""
     probe = Probe(ScriptedExporter(error), enabled=False)

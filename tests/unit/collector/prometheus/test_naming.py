@@ -100,3 +100,11 @@ def test_types():
     assert prometheus_type(2, 1, 1) == ""
     assert prometheus_type(3, 0, 0) == ""
     assert prometheus_type(5, 0, 0) == "summary"
+
+
+def test_a_name_without_valid_characters_is_that_of_its_unit():
+    """As Prometheus' OTLP endpoint names it; without a unit there is none."""
+    assert metric_name("温度", "Cel", "gauge") == "celsius"
+    assert metric_name("温度", "By", "counter") == "bytes_total"
+    assert metric_name("温度", "", "gauge") == ""
+    assert metric_name("温度", "", "gauge", namespace="ns") == ""

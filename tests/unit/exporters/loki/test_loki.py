@@ -1,10 +1,12 @@
 """Pushes to a server that has a size limit of its own."""
 
 import pytest
+from aiohttp import web
 from limited_server import LimitedServerRig
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from collector.model import Logs, Signal
+from collector.transport.compression import decompress
 from exporters.loki import factory
 
 SECOND = 1_000_000_000
@@ -97,10 +99,26 @@ async def test_a_record_that_is_too_large_itself_is_refused_alone(push_request):
         assert rig.refused == {"http_413": 1}
 
 
-async def test_a_batch_refused_for_another_reason_is_not_sent_in_parts(push_request):
-    """Loki stores the good entries of a request it answers with 400: parts of it would be stored twice."""
-    answer = "entry for stream '{app=\"request body too large\"}' has timestamp too old"
-    async with Rig(push_request, (400, answer)) as rig:
-        await rig.send(log_batch(2000))
-        assert len(rig.refused_sizes) == 1
-        assert rig.refused == {"http_400": 2000}
+class PickyRig(Rig):
+    """Answers as Loki does: it stores the good entries of a request, ignores those it has, and then refuses it."""
+
+    async def _handle(self, request):
+        body = decompress("snappy", await request.read(), 100_000_000)
+        before = set(self.entries)
+        self.accept(body, request.headers)
+        is_good = [not entry[2].startswith("bad") for entry in self.entries]
+        self.entries = [entry for entry in dict.fromkeys(self.entries) if not entry[2].startswith("bad")]
+        assert before <= set(self.entries)
+        return web.Response(status=204) if all(is_good) else web.Response(status=400, text="line too long")
+
+
+async def test_a_record_that_loki_refuses_is_refused_alone(push_request):
+    """The others are counted as delivered and stored once; the log names the stream of the refused one."""
+    async with PickyRig(push_request) as rig:
+        request = ExportLogsServiceRequest.FromString(log_batch(600).wire)
+        for number in (3, 70):
+            request.resource_logs[1].scope_logs[0].log_records[number].body.string_value = f"bad {number}"
+        await rig.send(Logs.from_wire(request.SerializeToString()))
+        assert len(set(numbers(rig.entries))) == len(rig.entries) == 598
+        assert (rig.delivered_count, rig.refused) == (598, {"http_400": 2})
+        assert rig.telemetry.log.of_level("error")[0].fields["names"] == '{service="b"}'

@@ -212,3 +212,33 @@ def test_a_request_can_be_cut_down_to_its_records(push_request, lengths):
             assert all(half.item_count == len(entries(push_request, half.payload[1])) for half in halves)
         parts = [half for part in parts for half in sut.cut(part)]
     assert [entry for part in parts for entry in entries(push_request, part.payload[1])] == expected
+
+
+def metadata_of(push_request, made):
+    """Names and values of the structured metadata of the only record, in order."""
+    ((_, body),) = [part.payload for part in exporter().encode(Logs.from_wire(made.SerializeToString()))]
+    ((entry,),) = [stream.entries for stream in push_request.FromString(body).streams]
+    return [(pair.name, pair.value) for pair in entry.metadata]
+
+
+def test_each_name_occurs_once_in_the_structured_metadata(push_request):
+    """The fields of the record take precedence over attributes of their names, then the first attribute stands."""
+    made = ExportLogsServiceRequest()
+    record = resource(made).add(time_unix_nano=SECOND, trace_id=bytes(range(16)), severity_text="odd")
+    for key, value in (
+        ("trace_id", "mine"), ("trace.id", "mine"), ("span_id", "kept"), ("severity_text", "mine"),
+        ("a.b", "1"), ("a_b", "2"), ("a.b", "3"), ("scope_name", "mine"), ("empty", ""), ("empty", "4"),
+    ):  # fmt: skip
+        record.attributes.add(key=key).value.string_value = value
+    assert sorted(metadata_of(push_request, made)) == [
+        ("a_b", "1"), ("empty", "4"), ("scope_name", "lib"), ("severity_text", "odd"), ("span_id", "kept"),
+        ("trace_id", bytes(range(16)).hex()),
+    ]  # fmt: skip
+
+
+def test_a_record_without_any_label_belongs_to_an_unknown_service(push_request):
+    """Because Loki requires a label."""
+    made = ExportLogsServiceRequest()
+    resource(made).add(time_unix_nano=SECOND).body.string_value = "x"
+    found, _ = pushed(push_request, exporter(), made)
+    assert list(found) == [("", '{service_name="unknown_service"}')]

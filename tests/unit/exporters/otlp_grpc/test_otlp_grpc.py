@@ -176,7 +176,7 @@ async def test_only_the_failed_part_of_a_split_batch_is_sent_again():
 
 
 async def test_the_status_decides_whether_to_retry():
-    script = (grpc.StatusCode.UNAVAILABLE, b"", grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
+    script = (grpc.StatusCode.UNAVAILABLE, b"", grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.RESOURCE_EXHAUSTED)
     async with Backend(*script) as backend, Rig(backend, sending_queue={"num_consumers": 1}) as rig:
         for spans in (1, 2, 4, 8):
             await rig.exporter.consume(traces(spans=spans))
@@ -185,9 +185,19 @@ async def test_the_status_decides_whether_to_retry():
         await rig.settled()
         assert rig.outcome() == (9, 0, 6)
         assert rig.telemetry.ledger.refused == {
-            (Signal.TRACES, "grpc_invalid_argument"): 2,
+            (Signal.TRACES, "grpc_unimplemented"): 2,
             (Signal.TRACES, "grpc_resource_exhausted"): 4,
         }
+
+
+async def test_what_is_invalid_is_found_by_halving_the_request():
+    """The other half of a request that is refused as invalid is delivered, and nothing is sent twice to no purpose."""
+    invalid = grpc.StatusCode.INVALID_ARGUMENT
+    async with Backend(invalid, invalid, b"", invalid, b"") as backend, Rig(backend) as rig:
+        await rig.exporter.consume(traces(spans=4))
+        await rig.settled()
+        assert rig.telemetry.ledger.refused == {(Signal.TRACES, "grpc_invalid_argument"): 1}
+        assert rig.outcome() == (3, 0, 1)
 
 
 async def test_a_backend_that_comes_back_gets_everything():
@@ -227,7 +237,7 @@ async def test_once_connected_requests_need_no_task(transport):
     """Batches are sent within the call that adds them, with the same outcomes."""
     answer = trace_service_pb2.ExportTraceServiceResponse()
     answer.partial_success.rejected_spans = 3
-    statuses = (grpc.StatusCode.UNAVAILABLE, b"", grpc.StatusCode.INVALID_ARGUMENT)
+    statuses = (grpc.StatusCode.UNAVAILABLE, b"", grpc.StatusCode.UNIMPLEMENTED)
     async with Backend(b"", answer.SerializeToString(), b"\xff\xff\xff", *statuses) as backend, Rig(backend) as rig:
         await rig.exporter.consume(traces(spans=1))
         await rig.settled()
@@ -243,7 +253,7 @@ async def test_once_connected_requests_need_no_task(transport):
         assert rig.telemetry.ledger.refused == {
             (Signal.TRACES, "partial_success"): 3,
             (Signal.TRACES, "bad_response"): 20,
-            (Signal.TRACES, "grpc_invalid_argument"): 80,
+            (Signal.TRACES, "grpc_unimplemented"): 80,
         }
         assert len(backend.wires) == 6, "only what failed was sent again"
 

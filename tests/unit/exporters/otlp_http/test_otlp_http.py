@@ -149,11 +149,19 @@ async def test_retry_after_of_a_429_is_respected():
         assert rig.outcome() == (10, 0, 0)
 
 
+async def test_what_a_400_is_about_is_found_by_halving_the_request():
+    """The rest of the request is delivered."""
+    async with Rig(*(web.Response(status=status) for status in (400, 400, 400, 200, 200))) as rig:
+        await rig.take(traces(spans=4))
+        assert rig.telemetry.ledger.refused == {(Signal.TRACES, "http_400"): 1}
+        assert rig.telemetry.ledger.delivered == {Signal.TRACES: 3}
+
+
 async def test_a_refusal_shows_what_the_server_answered():
     said = status_pb2.Status(code=3, message="no such tenant").SerializeToString()
     async with Rig(web.Response(status=400, body=said, content_type=PROTOBUF)) as rig:
-        await rig.take(traces(spans=10))
-        assert rig.telemetry.ledger.refused == {(Signal.TRACES, "http_400"): 10}
+        await rig.take(traces(spans=1))
+        assert rig.telemetry.ledger.refused == {(Signal.TRACES, "http_400"): 1}
         assert rig.telemetry.log.of_level("error")[0].fields["error"].endswith("400 Bad Request: no such tenant")
 
 

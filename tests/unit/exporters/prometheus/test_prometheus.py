@@ -154,3 +154,145 @@ async def test_busy_port_is_named(serve):
     sut = await serve()
     with pytest.raises(OSError, match=r"exporters::prometheus.*endpoint"):
         await serve(endpoint=f"127.0.0.1:{sut.port}")
+
+
+def utf8_batch():
+    """A gauge and a histogram whose names and labels no legacy parser reads."""
+    made = ExportMetricsServiceRequest()
+    metrics = made.resource_metrics.add().scope_metrics.add().metrics
+    point = metrics.add(name='größe "x"').gauge.data_points.add(time_unix_nano=SECOND, as_double=1.5)
+    for key, value in (("a.b", 'v",="{}'), ("a_b", "2"), ("ключ", "3"), ("c:d", "4")):
+        point.attributes.add(key=key).value.string_value = value
+    histogram = metrics.add(name="http.duration").histogram
+    histogram.aggregation_temporality = 2
+    histogram.data_points.add(time_unix_nano=SECOND, count=2, sum=1, bucket_counts=[1, 1], explicit_bounds=[1])
+    metrics.add(name="plain").gauge.data_points.add(time_unix_nano=SECOND, as_int=1)
+    return Metrics.from_wire(made.SerializeToString())
+
+
+@pytest.mark.parametrize("strategy", ["NoTranslation", "NoUTF8EscapingWithSuffixes"])
+@pytest.mark.parametrize("openmetrics", [False, True])
+async def test_utf8_names_are_quoted_for_scrapers_that_accept_them(serve, strategy, openmetrics):
+    """As Prometheus 3 asks for them, and in the content type of the answer."""
+    sut = await serve(translation_strategy=strategy, without_scope_info=True, enable_open_metrics=openmetrics)
+    await sut.consume(utf8_batch())
+    accept = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.5"
+    text, content_type = await page_and_type(sut, accept)
+    kind = "application/openmetrics-text" if openmetrics else "text/plain"
+    assert content_type == f"{kind}; version=1.0.0; charset=utf-8; escaping=allow-utf-8"
+    assert text.splitlines()[1:3] == [
+        '# TYPE "größe \\"x\\"" gauge',
+        '{"größe \\"x\\"","a.b"="v\\",=\\"{}",a_b="2","c:d"="4","ключ"="3"} 1.5',
+    ]
+    assert '{"http.duration_bucket",le="+Inf"} 2' in text
+    assert '{"http.duration_count"} 2' in text
+    assert "\nplain 1\n" in text
+
+
+@pytest.mark.parametrize(
+    ("scheme", "sample"),
+    [
+        ("", r'gr__e__x_{a_b="v\",=\"{}",c_d="4",____="3"} 1.5'),
+        ("underscores", r'gr__e__x_{a_b="v\",=\"{}",c_d="4",____="3"} 1.5'),
+        ("dots", r'gr____e____x__{a_dot_b="v\",=\"{}",a__b="2",c_d="4",________="3"} 1.5'),
+        (
+            "values",
+            r'U__gr_f6__df_e_20__22_x_22_{U__a_2e_b="v\",=\"{}",a_b="2",c_d="4",U___43a__43b__44e__447_="3"} 1.5',
+        ),
+    ],
+)
+async def test_utf8_names_are_escaped_for_other_scrapers(serve, scheme, sample):
+    """By the scheme that the scraper names, otherwise with underscores; of two labels of one name the first stays."""
+    sut = await serve(translation_strategy="NoTranslation", without_scope_info=True)
+    await sut.consume(utf8_batch())
+    parameter = f"; escaping={scheme}" if scheme else ""
+    text, content_type = await page_and_type(sut, "text/plain;version=0.0.4" + parameter)
+    assert content_type == "text/plain; version=0.0.4; charset=utf-8" + parameter
+    lines = text.splitlines()
+    metric = sample.partition("{")[0]
+    at = lines.index(f"# TYPE {metric} gauge")
+    assert (lines[at - 1], lines[at + 1]) == (f"# HELP {metric} ", sample)
+    text = "\n".join(line for line in lines if metric not in line) + "\n"
+    plain, duration = sorted(text_string_to_metric_families(text), key=lambda family: family.type)
+    assert (plain.name, plain.samples[0].value) == ("plain", 1)
+    assert [found.value for found in duration.samples] == [1, 2, 1, 2]
+
+
+async def page_and_type(sut, accept):
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{sut.port}/metrics", headers={"Accept": accept}) as response,
+    ):
+        return await response.text(), response.headers["Content-Type"]
+
+
+def numbers(**metrics):
+    """Metrics with one point each: a number is a gauge, a tuple the bucket counts of a histogram, else a counter."""
+    made = ExportMetricsServiceRequest()
+    added = made.resource_metrics.add().scope_metrics.add().metrics
+    for name, value in metrics.items():
+        metric = added.add(name=name)
+        if isinstance(value, tuple):
+            metric.histogram.aggregation_temporality = 2
+            metric.histogram.data_points.add(time_unix_nano=1, count=sum(value), bucket_counts=value)
+        elif isinstance(value, str):
+            metric.sum.aggregation_temporality, metric.sum.is_monotonic = 2, True
+            metric.sum.data_points.add(time_unix_nano=1, as_int=int(value))
+        else:
+            metric.gauge.data_points.add(time_unix_nano=1, as_double=value)
+    return Metrics.from_wire(made.SerializeToString())
+
+
+async def test_an_openmetrics_page_has_one_type_line_per_title(serve):
+    """A counter whose title is that of a gauge is of unknown type; the parser accepts the page, and nothing is lost."""
+    sut = await serve(enable_open_metrics=True)
+    await sut.consume(numbers(x=1.0, x_total="2", y_total="3"))
+    text = await page(sut, Accept="application/openmetrics-text; version=1.0.0")
+    families = {family.name: family for family in parse_openmetrics(text)}
+    assert [(name, families[name].type, families[name].samples[0].value) for name in sorted(families)] == [
+        ("x", "gauge", 1), ("x_total", "unknown", 2), ("y", "counter", 3),
+    ]  # fmt: skip
+
+
+async def test_a_metric_named_like_a_sample_of_a_histogram_is_left_out(serve):
+    """``foo_count`` beside the histogram ``foo``: counted and named."""
+    sut = await serve()
+    await sut.consume(numbers(foo=(1, 2), foo_count=9.0, foo_counts=8.0))
+    families = {family.name: family for family in text_string_to_metric_families(await page(sut))}
+    assert sorted(families) == ["foo", "foo_counts"]
+    (line,) = sut._settings.telemetry.log.of_level("warning")
+    assert (line.fields["reason"], line.fields["metrics"]) == ("name_conflict", "foo_count")
+    await sut.consume(batch(1, name="foo.sum"))
+    assert "foo_sum_total" in await page(sut), "another name"
+    made = ExportMetricsServiceRequest()
+    point = made.resource_metrics.add().scope_metrics.add().metrics.add(name="foo_sum").gauge.data_points.add(as_int=1)
+    point.attributes.add(key="a").value.string_value = "b"
+    await sut.consume(Metrics.from_wire(made.SerializeToString()))
+    assert 'a="b"' not in await page(sut)
+    assert sut._settings.telemetry.log.of_level("warning")[-1].fields == {"series": 1, "metrics": "foo_sum"}
+
+
+async def test_a_time_far_ahead_does_not_hide_later_points(serve):
+    """Until the clock has caught up: nothing further ahead than ten minutes is believed."""
+    clock = FakeClock()
+    now_s = clock.time_unix_nano() // SECOND
+    sut = await serve(clock)
+    await sut.consume(batch(5, time_s=now_s + 86_400))
+    await clock.advance(1)
+    await sut.consume(batch(6, time_s=now_s + 1))
+    assert "} 6\n" in await page(sut)
+
+
+async def test_streams_of_one_series_are_added_up(serve):
+    """Two services without labels to tell them apart."""
+    sut = await serve(without_scope_info=True)
+    made = ExportMetricsServiceRequest()
+    for host, value in (("a", 3), ("b", 4)):
+        resource = made.resource_metrics.add()
+        resource.resource.attributes.add(key="host.name").value.string_value = host
+        metric = resource.scope_metrics.add().metrics.add(name="x")
+        metric.sum.aggregation_temporality, metric.sum.is_monotonic = 2, True
+        metric.sum.data_points.add(time_unix_nano=SECOND, as_int=value)
+    await sut.consume(Metrics.from_wire(made.SerializeToString()))
+    assert "\nx_total 7\n" in await page(sut)
+    assert sut._settings.telemetry.ledger.folded[Signal.METRICS] == 1

@@ -250,6 +250,73 @@ def test_exemplars_go_to_the_bucket_of_their_value(write_request):
     assert placed == {"1": (0.5, ids), "2": (1.5, ids), "+Inf": (9.0, ids)}
 
 
+def test_exemplar_labels_occur_once(write_request):
+    """Prometheus stores no exemplar with a repeated label: the ids take precedence, then the first attribute stands."""
+    made, metrics = request()
+    point = histogram(metrics, [1], [], total=1.0)
+    exemplar = point.exemplars.add(as_double=1, time_unix_nano=SECOND, trace_id=bytes(range(16)))
+    for key, text in (
+        ("a.b", "1"),
+        ("a_b", "2"),
+        ("trace.id", "x"),
+        ("c", ""),
+        ("c", "3"),
+        ("c", "4"),
+        ("span_id", "s"),
+    ):
+        exemplar.filtered_attributes.add(key=key).value.string_value = text
+    point.exemplars.add(as_double=1, time_unix_nano=SECOND).filtered_attributes.add(
+        key="trace_id"
+    ).value.string_value = "own"
+    _, parsed = series_of(write_request, exporter(target_info={"enabled": False}).encode(batch_of(made)))
+    (first, second) = [e for series in parsed[0].timeseries for e in series.exemplars]
+    assert sorted((label.name, label.value) for label in first.labels) == [
+        ("a_b", "1"), ("c", "3"), ("span_id", "s"), ("trace_id", bytes(range(16)).hex()),
+    ]  # fmt: skip
+    assert [(label.name, label.value) for label in second.labels] == [("trace_id", "own")]
+
+
+def test_an_inconsistent_native_histogram_is_dropped_alone(write_request):
+    """Prometheus would refuse the whole request. Observations of NaN are in no bucket, so then fewer is right."""
+    made, metrics = request()
+    for name, count, total in (("good", 3, 1.0), ("bad", 4, 1.0), ("nan", 4, math.nan), ("few", 2, math.nan)):
+        metric = metrics.add(name=name)
+        metric.exponential_histogram.aggregation_temporality = 2
+        point = metric.exponential_histogram.data_points.add(
+            time_unix_nano=SECOND, count=count, zero_count=1, sum=total
+        )
+        point.positive.bucket_counts.extend([1])
+        point.negative.bucket_counts.extend([1])
+    sut = exporter(target_info={"enabled": False})
+    _, parsed = series_of(write_request, sut.encode(batch_of(made)))
+    assert [label.value for series in parsed[0].timeseries for label in series.labels if label.name == "__name__"] == [
+        "good",
+        "nan",
+    ]
+    assert sut.settings.telemetry.ledger.dropped == {(Signal.METRICS, "histogram_count"): 2}
+    assert sut.settings.telemetry.log.of_level("warning")[0].fields["metrics"] == "bad of api, few of api"
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_gauge_that_is_a_sample_of_a_histogram_is_dropped(write_request, is_first):
+    """``d_count`` beside the histogram ``d``, if the labels are the same; whichever comes first."""
+    sut = exporter(target_info={"enabled": False})
+    for time_s in (1, 2):
+        made, metrics = request()
+        if not is_first:
+            histogram(metrics, [1, 2], [1.0], time_s, 5.0, name="d")
+        gauge = metrics.add(name="d.seconds_count").gauge
+        gauge.data_points.add(time_unix_nano=time_s * SECOND, as_int=7)
+        gauge.data_points.add(time_unix_nano=time_s * SECOND, as_int=8).attributes.add(key="x").value.int_value = 1
+        if is_first:
+            histogram(metrics, [1, 2], [1.0], time_s, 5.0, name="d")
+        found, _ = series_of(write_request, sut.encode(batch_of(made)))
+        assert [
+            [value(bits) for bits, _ in samples] for (name, _), samples in found.items() if name == "d_seconds_count"
+        ] in ([[3.0], [8.0]], [[8.0], [3.0]])
+    assert sut.settings.telemetry.ledger.dropped == {(Signal.METRICS, "name_conflict"): 2}
+
+
 def test_requests_stay_below_the_limit_and_shards_keep_series_apart(write_request):
     """Splitting loses nothing, and a series is never in two shards."""
     made, metrics = request()
@@ -276,15 +343,16 @@ def test_a_request_can_be_cut_down_to_its_series(write_request):
     for i in range(5):
         histogram(metrics, [1, 2], [1.0], total=1.0, name=f"h{i}")
     sut = exporter()
-    (whole,) = parts = sut.encode(batch_of(made))
+    whole, _ = sut.encode(batch_of(made))
+    parts = [whole]
     while any(len(sut.cut(part)) == 2 for part in parts):
         parts = [half for part in parts for half in sut.cut(part)]
     assert b"".join(part.payload.body for part in parts) == whole.payload.body
-    assert sorted(part.item_count for part in parts) == [0, *[1] * 5, *[3] * 20]
+    assert sorted(part.item_count for part in parts) == [*[1] * 5, *[3] * 20]
     for part in parts:
         found, _ = series_of(write_request, [part])
         kinds = sorted(name.rpartition("_")[2] for name, _ in found)
-        assert kinds in (["g"], ["info"], ["bucket", "bucket", "count", "sum"])
+        assert kinds in (["g"], ["bucket", "bucket", "count", "sum"])
         assert part.size_bytes == len(part.payload.body)
 
 
@@ -295,11 +363,11 @@ def test_metadata_once_a_minute(write_request):
     metric.gauge.data_points.add(time_unix_nano=SECOND, as_int=1)
     sut = exporter(send_metadata=True)
     _, parsed = series_of(write_request, sut.encode(batch_of(made)))
-    assert [(m.type, m.metric_family_name, m.help, m.unit) for m in parsed[0].metadata] == [
+    assert [(m.type, m.metric_family_name, m.help, m.unit) for m in parsed[1].metadata] == [
         (2, "g_seconds", "what it is", "s")
     ]
     _, parsed = series_of(write_request, sut.encode(batch_of(made)))
-    assert not parsed[0].metadata
+    assert not any(message.metadata for message in parsed)
 
 
 def test_labels_are_cached_and_survive_a_second_batch(write_request):

@@ -1,10 +1,12 @@
 """Remote write to a server that has a size limit of its own."""
 
 import pytest
+from aiohttp import web
 from limited_server import LimitedServerRig
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from collector.model import Metrics, Signal
+from collector.transport.compression import decompress
 from exporters.prometheus_remote_write import factory
 
 SECOND = 1_000_000_000
@@ -119,17 +121,130 @@ async def test_a_series_that_is_too_large_itself_is_refused_alone(write_request)
 async def test_target_info_counts_towards_the_limit(write_request):
     """However many resources a batch has, their target_info arrives and displaces no point."""
     async with Rig(write_request) as rig:
-        for begin_s in (1, 3):
+        for begin_s in (1, 63):
             await rig.send(metric_batch(series=1000, resources=1000, begin_s=begin_s))
         assert (rig.delivered_count, rig.refused) == (4000, {})
         assert [len(times) for times in rig.times_of("target_info").values()] == [2] * 1000
         assert [len(times) for times in rig.times_of("g").values()] == [4] * 1000
 
 
-async def test_a_batch_refused_for_another_reason_is_not_sent_in_parts(write_request):
-    """A label value that contains the words of a size limit is not mistaken for one."""
+async def test_words_of_a_size_limit_in_a_label_value_do_not_lower_the_limit(write_request):
+    """The request is halved, as after any refusal, and later ones have their full size."""
     answer = "label value too long, label: 'x', value: 'request body too large'"
     async with Rig(write_request, (400, answer), remote_write_queue={"num_consumers": 1}) as rig:
         await rig.send(metric_batch(series=3000, points=1))
-        assert len(rig.refused_sizes) == 1
-        assert rig.refused == {"http_400": 3000}
+        assert rig.refused == {}
+        assert rig.exporter.max_request_bytes == 3_000_000
+
+
+class PickyRig(Rig):
+    """Answers as Prometheus does: 400 for a request with a sample it does not take, of which it then stores nothing."""
+
+    answer = ""
+
+    def __init__(self, write_request, refuses, **config):
+        super().__init__(write_request, (400, ""), **config)
+        self.refuses = refuses
+        self.request_count = 0
+        self.newest = {}
+
+    async def _handle(self, request):
+        body = decompress("snappy", await request.read(), 100_000_000)
+        self.request_count += 1
+        newest = dict(self.newest)
+        for series in self.write_request.FromString(body).timeseries:
+            labels = tuple((label.name, label.value) for label in series.labels)
+            for sample in series.samples:
+                if sample.timestamp < newest.get(labels, 0):
+                    return web.Response(status=400, text="out of order sample")
+                if self.refuses(dict(labels), sample):
+                    return web.Response(status=400, text="out of bounds")
+                newest[labels] = sample.timestamp
+        self.newest = newest
+        self.accept(body, request.headers)
+        return web.Response(status=204)
+
+
+def gauges(*samples, service="api"):
+    """One series per number: (number, time in seconds)."""
+    request = ExportMetricsServiceRequest()
+    metrics = request.resource_metrics.add()
+    for key, value in (("service.name", service), ("host.name", "h")):
+        metrics.resource.attributes.add(key=key).value.string_value = value
+    gauge = metrics.scope_metrics.add().metrics.add(name="g").gauge
+    for number, time_s in samples:
+        gauge.data_points.add(time_unix_nano=int(time_s * SECOND), as_int=number).attributes.add(
+            key="i"
+        ).value.int_value = number
+    return Metrics.from_wire(request.SerializeToString())
+
+
+async def test_a_sample_without_a_time_costs_only_itself(write_request):
+    """Nor does one that is days ahead. Both are counted with a reason and named in the log."""
+    async with PickyRig(write_request, lambda labels, sample: False) as rig:
+        await rig.send(gauges(*((i, 100) for i in range(20)), (20, 0), (21, 1_700_000_000 + 90_000)))
+        assert rig.delivered_count == 20
+        assert rig.telemetry.ledger.dropped == {
+            (Signal.METRICS, "no_timestamp"): 1,
+            (Signal.METRICS, "future_timestamp"): 1,
+        }
+        lines = [line.fields for line in rig.telemetry.log.of_level("warning")]
+        assert [(line["reason"], line["points"], line["metrics"]) for line in lines] == [
+            ("no_timestamp", 1, "g of api"),
+            ("future_timestamp", 1, "g of api"),
+        ]
+
+
+async def test_a_sample_that_the_receiver_refuses_costs_only_itself(write_request):
+    """Even among the samples of one series: its request is cut by time. The log names the series."""
+    async with PickyRig(write_request, lambda labels, sample: sample.timestamp == 7000) as rig:
+        await rig.send(gauges(*((i, 100) for i in range(50)), *((50, time_s) for time_s in range(1, 20))))
+        assert rig.delivered_count == 68
+        assert rig.refused == {"http_400": 1}
+        assert rig.times_of("g")[(("i", "50"),)] == [1000 * t for t in range(1, 20) if t != 7]
+        assert rig.telemetry.log.of_level("error")[0].fields["names"] == 'g{i="50", job="api"}'
+
+
+async def test_what_a_receiver_refuses_as_out_of_order_is_sorted_out_afterwards(write_request):
+    """It is learned from the first refusal, because others accept samples out of order; an exact repetition is sent."""
+    async with PickyRig(write_request, lambda labels, sample: False, target_info={"enabled": False}) as rig:
+        await rig.send(gauges(*((i, 100) for i in range(20))))
+        await rig.send(gauges((3, 99), *((i, 101) for i in range(10, 20))))
+        assert rig.refused == {"http_400": 1}
+        before = rig.request_count
+        await rig.send(gauges((3, 100), (4, 99), (5, 98), *((i, 102) for i in range(10, 20))))
+        assert rig.request_count == before + 1
+        assert rig.delivered_count == 20 + 10 + 11
+        assert rig.telemetry.ledger.dropped == {(Signal.METRICS, "out_of_order"): 2}
+
+
+async def test_refused_samples_do_not_count_as_sent(write_request):
+    """A sample of the future that is refused does not make later ones look old."""
+    now_s = 1_700_000_000
+    async with PickyRig(
+        write_request, lambda labels, sample: sample.timestamp > (now_s + 600) * 1000, target_info={"enabled": False}
+    ) as rig:
+        await rig.send(gauges((1, now_s), (2, now_s + 3000)))
+        await rig.send(gauges((1, now_s - 1), (2, now_s + 1), (3, now_s + 3000)))
+        await rig.send(gauges((1, now_s + 2), (2, now_s + 2), (3, now_s + 2)))
+        assert len(rig.times_of("g")[(("i", "2"),)]) == 2
+        assert rig.refused == {"http_400": 2}, "the first of the future, the first out of order"
+        assert rig.telemetry.ledger.dropped == {(Signal.METRICS, "future_timestamp"): 1}
+
+
+async def test_target_info_cannot_cost_a_sample(write_request):
+    """Another gateway may have sent a newer one: the receiver refuses ours, and every point is stored."""
+    async with PickyRig(write_request, lambda labels, sample: labels["__name__"] == "target_info") as rig:
+        await rig.send(gauges(*((i, 100) for i in range(20))))
+        assert (rig.delivered_count, rig.refused) == (20, {})
+        assert rig.telemetry.log.of_level("error") == []
+
+
+async def test_target_info_is_sent_once_a_minute_whatever_the_clocks(write_request):
+    """A point of the future does not silence it for longer than ten minutes."""
+    now_s = 1_700_000_000
+    async with PickyRig(write_request, lambda labels, sample: False) as rig:
+        for time_s in (now_s, now_s + 10, now_s + 59, now_s + 80_000, now_s + 61):
+            await rig.send(gauges((int(time_s), time_s)))
+        (times,) = rig.times_of("target_info").values()
+        assert times == [now_s * 1000, (now_s + 61) * 1000]
