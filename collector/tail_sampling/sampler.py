@@ -98,7 +98,7 @@ class TailSampler(HoldingStage[Traces]):
         self._unread: UnreadRows[Traces] = UnreadRows()
         self._blocking_limit = max_traces if block_on_overflow else 0
         self._has_room = asyncio.Event()
-        self._blocked_count = 0
+        self._blocked_count = self._blocked_items = 0
         self._subscribers: list[Callable[[DecidedTraces], None]] = []
 
     # The component.
@@ -134,8 +134,8 @@ class TailSampler(HoldingStage[Traces]):
         await super().shutdown()
 
     def held_items(self) -> int:
-        """Spans of undecided traces, and spans of decided ones that are not sent yet."""
-        return super().held_items() + self._unread.item_count
+        """Spans of undecided traces, of decided ones that are not sent yet, and of callers that wait for room."""
+        return super().held_items() + self._unread.item_count + self._blocked_items
 
     async def consume(self, batch: Batch) -> None:
         """Hold the spans of undecided traces, pass on or drop those of decided ones."""
@@ -153,10 +153,15 @@ class TailSampler(HoldingStage[Traces]):
                 break
             self._has_room.clear()
             self._blocked_count += 1
+            self._blocked_items += batch.item_count
             try:
                 await self._has_room.wait()
+            except asyncio.CancelledError:
+                self._count_dropped(batch.item_count, "overflow")
+                raise
             finally:
                 self._blocked_count -= 1
+                self._blocked_items -= batch.item_count
             slots, closed_rows, kept, dropped = self._find(trace_ids)
         new_rows = closed_rows[(kept < 0) & (dropped < 0)]
         # Held before anything is awaited: a decision that is made in the meantime includes these spans.

@@ -207,12 +207,28 @@ async def test_block_on_overflow_waits_for_a_decision():
     waiting = asyncio.ensure_future(bench.send((3,), (1,)))
     await bench.clock.advance(5)
     assert not waiting.done()
+    assert bench.sut.held_items() == 4
     await bench.clock.advance(7)
     await eventually(waiting.done)
     assert bench.kept() == [1, 1, 2]
     await bench.sut.shutdown()
     assert bench.kept() == [1, 1, 2, 3]
     assert bench.dropped() == 0
+
+
+async def test_the_spans_of_a_blocked_sender_that_gives_up_are_dropped():
+    """They are held while it waits, and counted with the reason ``overflow`` when it stops waiting."""
+    bench = await Bench(ALWAYS, num_traces=1, block_on_overflow=True).start()
+    await bench.send((1,))
+    waiting = asyncio.ensure_future(bench.send((2,), (3,)))
+    await bench.clock.advance(1)
+    assert bench.sut.held_items() == 3
+    waiting.cancel()
+    await bench.clock.advance(1)
+    assert (bench.sut.held_items(), bench.dropped("overflow")) == (1, 2)
+    await bench.sut.shutdown()
+    assert bench.kept() == [1]
+    assert bench.balanced()
 
 
 async def test_shutdown_lets_blocked_senders_in():
