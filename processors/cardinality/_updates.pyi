@@ -4,6 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 def any_empty(rows: NDArray[Any]) -> bool: ...
+def other_starts(
+    points: NDArray[np.void],
+    metrics: NDArray[np.void],
+    rows: NDArray[np.intp],
+    slots: NDArray[np.int32],
+    sources: NDArray[np.void],
+    reasons: NDArray[np.uint8],
+) -> NDArray[np.int64]: ...
 def take_updates(
     points: NDArray[np.void],
     metrics: NDArray[np.void],
@@ -16,10 +24,12 @@ def take_updates(
     reasons: NDArray[np.uint8],
     *,
     full_from: int,
+    began: int,
     never_full: bool,
     ended: NDArray[np.uint64] | None,
+    believed_until: int,
     now_s: float,
-) -> NDArray[np.void]: ...
+) -> tuple[NDArray[np.void], int, int, int]: ...
 def add_numbers(
     points: NDArray[np.void],
     metrics: NDArray[np.void],

@@ -92,7 +92,7 @@ class _Flush:
     def __init__(self, fold: Fold, now: int, now_s: float, stale_after_s: float) -> None:
         self._fold = fold
         self.now = now
-        self._latest = fold.latest(now_s, stale_after_s)
+        self._latest = fold.latest(now, now_s, stale_after_s)
         self._exemplars = fold.exemplars.collect()
         self._builders: dict[Context, MetricsBuilder] = {}
         self._scopes: dict[Context, dict[tuple[Any, ...], int]] = defaultdict(dict)
