@@ -117,10 +117,7 @@ def other_starts(
         if rows[i] < 0 or rows[i] >= points.shape[0] or slots[i] < -1 or slots[i] >= sources.shape[0]:
             raise ValueError("a row or slot is outside its array")
         point = &point_of[rows[i]]
-        if slots[i] < 0 or reasons[i] or point.start_time == 0:
-            continue
-        source = &source_of[slots[i]]
-        if point.start_time == source.start:
+        if slots[i] < 0 or reasons[i]:
             continue
         if point.parent < 0 or point.parent >= metrics.shape[0]:
             raise ValueError("the metric of a point is outside the array")
@@ -128,7 +125,8 @@ def other_starts(
         if metric.type == METRIC_GAUGE or metric.temporality == TEMPORALITY_DELTA:
             continue
         reasons[i] = _why_unusable(point, metric.type, 0)
-        if reasons[i]:
+        source = &source_of[slots[i]]
+        if reasons[i] or point.start_time == 0 or point.start_time == source.start:
             continue
         if source.start:
             if found is None:

@@ -20,7 +20,7 @@ from collector.model import (
     Metrics,
     combine_keys,
 )
-from collector.model.arrays import I32, I64, U8, U64, Array, Indices, Mask
+from collector.model.arrays import F64, I32, I64, U8, U64, Array, Indices, Mask
 from collector.model.runs import rank_in_run, run_starts
 from processors.cardinality._updates import add_numbers, other_starts, take_updates
 from processors.cardinality.exemplars import ExemplarPool
@@ -78,6 +78,8 @@ class Fold:
         self._forgotten_before = 0
         """Until when a source that started earlier may have been forgotten without a row in ``_forgotten``."""
         self._has_processes = False
+        self.new_accumulators: dict[int, int] = {}
+        """When the accumulators began that add up and were not written yet; a zero is written first for these."""
         self.histograms = Histograms(self.sources, self.accumulators)
         self.exponential = ExponentialHistograms(self.sources, self.accumulators)
         self._slot_bytes = self.sources.memory_bytes // len(self.sources.records)
@@ -135,13 +137,21 @@ class Fold:
         has_accumulator = is_known & (self.sources.column("accumulator")[sources] >= 0)
         return has_accumulator, has_accumulator | (is_known & (self.sources.column("status")[sources] == FREED))
 
-    def new_accumulator(self, slot: int, *, kind: int, fold: int) -> None:
+    def new_accumulator(self, slot: int, *, kind: int, fold: int, now_unix_nano: int) -> None:
         """Initialise the accumulator in ``slot``. ``kind``: METRIC type; ``fold``: an index of ``FOLDS``."""
+        if fold == ADDS:
+            self.new_accumulators[slot] = now_unix_nano
         column = self.accumulators.column
         column("set")[slot] = -1
         column("kind")[slot], column("fold")[slot] = kind, fold
         column("start")[slot] = self.accumulators_start
         column("min")[slot], column("max")[slot] = np.inf, -np.inf
+
+    def bounds_of(self, accumulator: int) -> F64:
+        """The bounds of a histogram; none for other types."""
+        set_ = int(self.accumulators.column("set")[accumulator])
+        is_histogram = self.accumulators.column("kind")[accumulator] == METRIC_HISTOGRAM
+        return self.histograms.bounds[set_] if is_histogram and set_ >= 0 else np.zeros(0)
 
     def end(self, keys: U64, sources: I32, now_unix_nano: int) -> None:
         """Rule 7: series that sent NO_RECORDED_VALUE. Their gains stay; sums of latest values lose them.
@@ -219,6 +229,8 @@ class Fold:
         kinds = self.accumulators.column("kind")[slots]
         self.histograms.release_accumulators(slots[kinds == METRIC_HISTOGRAM])
         self.exponential.release_accumulators(slots[kinds == METRIC_EXPONENTIAL_HISTOGRAM])
+        for slot in slots.tolist():
+            self.new_accumulators.pop(slot, None)
         self.accumulators.remove(slots)
         self.exemplars.drop(slots)
         self.histograms.release_sets()
@@ -297,6 +309,10 @@ class Fold:
         self.sources.remove(new[self.sources.column("status")[new] == NEW])  # those of which no point was used
         inexact = {"baseline": baseline_count, "forgotten": forgotten_count, "overlap": overlap_count}
         if len(updates):
+            if self.new_accumulators and (overwrites := updates["overwrites"]).any():
+                # The backend has a value of this name already, and a zero would look like a reset.
+                for slot in np.unique(updates["accumulator"][overwrites]).tolist():
+                    self.new_accumulators.pop(slot, None)
             inexact["integer_overflow"] = add_numbers(
                 points, metrics, updates, self.sources.records, self.accumulators.records
             )

@@ -273,7 +273,7 @@ def fold_of(kind, count):
     )
     slots, _ = fold.accumulators.insert(np.array([[i, 1] for i in range(count)], np.uint64))
     for slot in slots.tolist():
-        fold.new_accumulator(slot, kind=kind, fold=ADDS)
+        fold.new_accumulator(slot, kind=kind, fold=ADDS, now_unix_nano=START)
     return fold
 
 

@@ -35,6 +35,7 @@ async def send(bench, kind, *points):
         data.aggregation_temporality = CUMULATIVE
         point.start_time_unix_nano, point.time_unix_nano = start, time
         point.attributes.add(key="user").value.string_value = "a"
+    bench.sent += len(points)
     await bench.sut.consume(Metrics.from_wire(made.SerializeToString()))
 
 
@@ -212,3 +213,92 @@ async def test_rule_10_the_last_value_is_not_that_of_a_clock_that_is_ahead():
         await bench.send((user(2), 3), kind="gauge")
         await bench.flush()
         assert bench.series()[0][OVERFLOW].as_int == 3
+
+
+def all_points(bench, name="requests"):
+    """Every written point of the overflow series, in order."""
+    return [
+        point
+        for batch in bench.sink.batches
+        for resource in ExportMetricsServiceRequest.FromString(batch.wire).resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        for point in getattr(metric, metric.WhichOneof("data")).data_points
+        if metric.name == name and point.attributes[0].key == "otel.metric.overflow"
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS[:3])
+async def test_an_overflow_series_begins_with_a_zero(kind):
+    """Without one, a backend that computes increases would not see what the first flush has."""
+    async with Bench(limit=1) as bench:
+        await occupied(bench)
+        await bench.clock.advance(3)
+        began = bench.clock.time_unix_nano()
+        await send(bench, kind, (bench.start + 1, began, 5))
+        await overflow(bench, kind)
+        zero, value = all_points(bench)
+        assert zero.start_time_unix_nano == value.start_time_unix_nano <= zero.time_unix_nano == began
+        assert value.time_unix_nano > began
+        if kind == "sum":
+            assert (zero.as_int, value.as_int) == (0, 5)
+        else:
+            assert (zero.count, zero.sum, value.count, value.sum) == (0, 0, 5, 5)
+            counts = zero.bucket_counts if kind == "histogram" else zero.positive.bucket_counts
+            assert not any(counts)
+        await overflow(bench, kind)
+        assert len(all_points(bench)) == 3
+
+
+async def test_a_series_that_the_backend_knows_does_not_begin_with_a_zero():
+    """A source of that name was named before, and its value continues."""
+    async with Bench(attributes=[{"keys": ["path"], "action": "template"}]) as bench:
+        await bench.clock.advance(1)
+        await bench.send(({"path": "/a/{id}"}, 5))
+        await bench.clock.advance(1)
+        await bench.send(({"path": "/a/1"}, 2), ({"path": "/a/{id}"}, 6))
+        await bench.flush()
+        _, added = bench.series()
+        assert added["api", "requests", (("path", "/a/{id}"),)] == 5 + 8
+        values = [
+            point.as_int
+            for batch in bench.sink.batches
+            for resource in ExportMetricsServiceRequest.FromString(batch.wire).resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            for point in metric.sum.data_points
+        ]
+        assert values == [5, 8]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "gauge"])
+async def test_written_series_end_with_the_process(kind):
+    """The next process writes other ones: backends must not add up both. Histograms end with their bounds."""
+    async with Bench(limit=1) as bench:
+        await occupied(bench)
+        if kind == "gauge":
+            await bench.send((user(1), 5), kind="gauge")
+            await bench.send((user(2), 5), kind="gauge")
+        else:
+            await send(bench, kind, (bench.start + 1, bench.clock.time_unix_nano(), 5))
+        await bench.flush()
+    *_, value, end = all_points(bench)
+    assert not value.flags
+    assert end.flags == 1
+    assert end.time_unix_nano > value.time_unix_nano
+    if kind == "histogram":
+        assert list(end.explicit_bounds) == [1.0]
+        assert list(end.bucket_counts) == [0, 0]
+    assert bench.balanced()
+
+
+async def test_a_reload_ends_written_series_only_if_its_successor_makes_other_ones():
+    for keys, flags in (({"limit": 1}, [0, 0, 0]), ({"limit": 1, "group_by": ["service.namespace"]}, [0, 0, 0, 1])):
+        async with Bench(limit=1) as bench:
+            await occupied(bench)
+            await send(bench, "sum", (bench.start + 1, bench.clock.time_unix_nano() + 1, 5))
+            await bench.flush()
+            old = bench.reload(**keys)
+            await old.shutdown()
+            assert [point.flags for point in all_points(bench)] == flags
+            await bench.sut.start(bench.host)
