@@ -28,7 +28,7 @@ class ProbabilisticSamplerConfig(ComponentConfig):
     from_attribute: str = ""
     """For logs: the attribute that is hashed if there is no trace id."""
     sampling_priority: str = ""
-    """For logs: the attribute with the percentage that a record requests as a minimum."""
+    """For logs: the attribute with the percentage that replaces the share for a record."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
