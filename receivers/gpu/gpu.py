@@ -72,7 +72,9 @@ class GpuReceiver(Receiver):
         settings, config = self._settings, self._config
         # All metrics have one resource, so that the ratio of two of them matches without `on(…)`.
         host_name = (config.simulated.host_name if config.backend == "simulated" else "") or socket.gethostname()
-        maker = MetricsMaker(config, {"host.name": host_name}, settings.version)
+        # Prometheus makes its label ``instance`` of the instance id; other resource attributes are not labels there.
+        resource = {"service.instance.id": host_name, "host.name": host_name}
+        maker = MetricsMaker(config, resource, settings.version)
         output = settings.outputs[Signal.METRICS]
         while True:
             await settings.clock.sleep(config.collection_interval)

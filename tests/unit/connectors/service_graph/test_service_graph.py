@@ -57,7 +57,7 @@ def batch(spans):
             trace_ids=np.array([[0, each["trace"]]], np.uint64),
             span_ids=np.array([each["span_id"]], np.uint64),
             parent_span_ids=np.array([each["parent"]], np.uint64),
-            start_times=np.array([NOW], np.uint64),
+            start_times=np.array([each.get("start", NOW)], np.uint64),
             end_times=np.array([NOW + round(each["seconds"] * 1e9)], np.uint64),
             kinds=np.array([each["kind"]], np.int32),
             status_codes=np.array([2 if each["failed"] else 0], np.int32),
@@ -610,3 +610,15 @@ async def test_a_flush_after_each_batch_begins_with_a_zero():
         await rig.take(span(CLIENT, 1, 1), span(SERVER, 1, 2, 1, service="b"))
         now = rig.clock.time_unix_nano()
     assert numbers_of(rig.sink.batches[:1], "traces_service_graph_request_total") == [(now - 1_000_000, 0), (now, 1)]
+
+
+async def test_impossible_durations_are_0_and_counted():
+    """A start of 0 would add 56 years to the sums."""
+    async with Rig() as rig:
+        lost, client = span(SERVER, 1, 2, 1, service="b"), span(CLIENT, 1, 1)
+        await rig.component.consume(batch([client, {**lost, "start": 0}]))
+        await rig.clock.advance(60)
+        key = labels("a", "b")
+        assert rig.points("traces_service_graph_request_server")[key][:2] == (1, 0.0)
+        assert rig.points("traces_service_graph_request_client")[key][1] == pytest.approx(0.003)
+        assert rig.telemetry.value("tailrace_service_graph_invalid_durations") == 1

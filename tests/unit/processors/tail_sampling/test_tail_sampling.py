@@ -60,6 +60,8 @@ class Bench:
                 one.attributes.add(key="noise").value.bool_value = True
             if "long" in marks:
                 one.attributes.add(key="text").value.string_value = "x" * 1000
+            if "no start" in marks:
+                one.start_time_unix_nano = 0
         self.sent += len(spans)
         wire = made.SerializeToString()
         await self.sut.consume(Traces.from_wire(wire, context) if context else Traces.from_wire(wire))
@@ -436,5 +438,15 @@ async def test_evicted_traces_are_remembered_within_their_limit_and_over_a_reloa
     await bench.sut.start(FakeHost())
     await bench.send((39, "error"))
     await bench.clock.advance(40)
+    assert bench.kept() == []
+    await bench.sut.shutdown()
+
+
+async def test_a_span_without_a_start_does_not_make_its_trace_slow():
+    """As in the Collector: otherwise the trace would have lasted since 1970."""
+    slow = {"name": "slow", "type": "latency", "latency": {"threshold_ms": 2000}}
+    bench = await Bench(slow, decision_wait="10s").start()
+    await bench.send((1,), (1, "no start"), (2, "no start"))
+    await bench.clock.advance(20)
     assert bench.kept() == []
     await bench.sut.shutdown()
