@@ -1,4 +1,4 @@
-"""Rules 2, 10 and 13 of docs/reference/cardinality.md: which first values count, times far ahead, and processes with one identity."""
+"""Rules 2, 10 and 13 of docs/reference/cardinality.md: first values, times far ahead, processes with one identity."""
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
