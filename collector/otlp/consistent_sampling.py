@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 __all__ = [
     "RANDOMNESS_BITS",
     "TraceState",
+    "is_well_formed",
     "parse_randomness",
     "parse_threshold",
     "read_trace_state",
@@ -31,6 +32,10 @@ _COARSE_BITS: Final = (
 _FINE_RATIO: Final = 2.0**-12
 _TH: Final = re.compile(r"^[0-9a-f]{1,14}\Z")
 _RV: Final = re.compile(r"^[0-9a-f]{14}\Z")
+_OT_FIELD: Final = r"[a-z][a-z0-9]*:[a-zA-Z0-9._-]*"
+_KEY: Final = r"[a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13}"
+_VALUE: Final = r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+_MEMBER: Final = re.compile(rf"ot={_OT_FIELD}(?:;{_OT_FIELD})*|(?!ot=)(?:{_KEY})={_VALUE}")
 
 
 class TraceState(NamedTuple):
@@ -89,6 +94,18 @@ def read_trace_state(text: str) -> TraceState:
             is_valid = (threshold is not None or "th" not in fields) and (randomness is not None or "rv" not in fields)
             return TraceState(threshold, randomness, is_valid)
     return TraceState(None, None, is_valid=True)
+
+
+def is_well_formed(text: str) -> bool:
+    """Whether a trace state, and its ``ot`` member, have the syntax of their specifications.
+
+    Source: W3C Trace Context, tracestate header field values; OpenTelemetry specification, TraceState handling. Empty
+    members are allowed, and lengths other than those of keys and values are not checked.
+    """
+    if not text:
+        return True
+    members = [member.strip(" \t") for member in text.split(",")]
+    return all(_MEMBER.fullmatch(member) is not None for member in members if member)
 
 
 def with_values(text: str, threshold: int | None, randomness: int | None = None) -> str:

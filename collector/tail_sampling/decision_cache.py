@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from collector.model import KeyTable
-from collector.model.arrays import I32, U64, Array
+from collector.model.arrays import I32, U64, Array, Mask
 
 __all__ = ["DecisionCache"]
 
@@ -19,14 +19,23 @@ _COLUMNS: Final = ("threshold", "randomness_to_write", "decided_s")
 class DecisionCache:
     """Remembers one kind of decision, kept or dropped, by trace id. A size of 0 remembers nothing."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self, size: int, abandoned_size: int = 0) -> None:
+        """Make an empty cache.
+
+        Args:
+            size: Number of decisions that are remembered.
+            abandoned_size: Number of traces that were dropped undecided, which are remembered in addition: under
+                overload there are many, and one that is forgotten too early begins again with its second half.
+        """
+        self._size, self._abandoned_size = size, abandoned_size
+        self._abandoned_count = 0
         self._table = KeyTable(
             {
                 "last_use": np.uint64,
                 "threshold": np.uint64,
                 "randomness_to_write": np.uint64,
                 "decided_s": np.float64,
+                "is_abandoned": np.bool_,
             }
         )
         self._use_count = 0
@@ -39,11 +48,31 @@ class DecisionCache:
         """Memory of the table."""
         return self._table.memory_bytes
 
-    def remember(self, trace_ids: U64, *, thresholds: U64, randomness_to_write: U64, now_s: float) -> None:
-        """Add traces decided at ``now_s``, with the threshold and the randomness to write into their late spans."""
-        if not self._size or not len(trace_ids):
+    def remember(
+        self,
+        trace_ids: U64,
+        *,
+        thresholds: U64,
+        randomness_to_write: U64,
+        now_s: float,
+        are_abandoned: Mask | None = None,
+    ) -> None:
+        """Add traces decided at ``now_s``, with the threshold and the randomness to write into their late spans.
+
+        ``are_abandoned``: which of them were dropped undecided; None: none.
+        """
+        abandoned = np.zeros(len(trace_ids), np.bool_)
+        if are_abandoned is not None and self._abandoned_size:
+            abandoned = are_abandoned
+        if not self._size:
+            trace_ids, abandoned = trace_ids[abandoned], abandoned[abandoned]
+            thresholds, randomness_to_write = thresholds[: len(trace_ids)], randomness_to_write[: len(trace_ids)]
+        if not len(trace_ids):
             return
         slots, _ = self._table.insert(trace_ids)
+        was_abandoned = self._table.column("is_abandoned")
+        self._abandoned_count += int(np.count_nonzero(abandoned)) - int(np.count_nonzero(was_abandoned[slots]))
+        was_abandoned[slots] = abandoned
         self._use(slots)
         self._table.column("threshold")[slots] = thresholds
         self._table.column("randomness_to_write")[slots] = randomness_to_write
@@ -66,22 +95,33 @@ class DecisionCache:
         source, target = other._table, self._table  # noqa: SLF001 - of this class
         live = source.live()
         live = live[np.argsort(source.column("last_use")[live], kind="stable")]
-        if self._size and len(live):
+        if (self._size or self._abandoned_size) and len(live):
             slots, _ = target.insert(source.keys(live))
             for name in _COLUMNS:
                 target.column(name)[slots] = source.column(name)[live]
             target.column("last_use")[slots] = np.arange(1, len(live) + 1)
+            target.column("is_abandoned")[slots] = source.column("is_abandoned")[live] & bool(self._abandoned_size)
+            self._abandoned_count = int(np.count_nonzero(target.column("is_abandoned")[target.live()]))
             self._use_count += len(live)
             self._trim(0)
         source.remove(live)
+        other._abandoned_count = 0  # noqa: SLF001
 
     def _use(self, slots: I32) -> None:
         self._use_count += 1
         self._table.column("last_use")[slots] = self._use_count
 
     def _trim(self, slack: int) -> None:
-        excess = len(self._table) - self._size
+        excess = len(self._table) - self._abandoned_count - self._size
         if excess > slack:
-            live = self._table.live()
-            oldest = np.argpartition(self._table.column("last_use")[live], excess - 1)[:excess]
-            self._table.remove(live[oldest])
+            self._remove_oldest(excess, abandoned=False)
+        excess = self._abandoned_count - self._abandoned_size
+        if excess > min(slack, self._abandoned_size // _SLACK):
+            self._remove_oldest(excess, abandoned=True)
+            self._abandoned_count -= excess
+
+    def _remove_oldest(self, count: int, *, abandoned: bool) -> None:
+        live = self._table.live()
+        live = live[self._table.column("is_abandoned")[live] == abandoned]
+        oldest = np.argpartition(self._table.column("last_use")[live], count - 1)[:count]
+        self._table.remove(live[oldest])

@@ -37,6 +37,7 @@ _COLUMNS: Final[Mapping[str, Any]] = {
     "randomness": np.uint64,
     "randomness_to_write": np.uint64,  # as rv, plus 1; 0 = write none
     "threshold": np.uint64,
+    "is_abandoned": np.bool_,  # dropped undecided
 }
 _ROOT_COLUMNS: Final[Mapping[str, Any]] = {"root_s": np.float64, "has_root": np.bool_}  # where a root shortens the wait
 
@@ -64,6 +65,7 @@ class TailSampler(HoldingStage[Traces]):
         block_on_overflow: bool = False,
         kept_cache_size: int,
         dropped_cache_size: int,
+        abandoned_cache_size: int = 0,
         drop_pending_on_shutdown: bool = False,
         on_overflow: Literal["decide", "drop"] = "decide",
     ) -> None:
@@ -79,10 +81,12 @@ class TailSampler(HoldingStage[Traces]):
             block_on_overflow: At ``max_traces``, ``consume`` waits for room instead of evicting the oldest traces.
             kept_cache_size: Number of kept traces that are remembered.
             dropped_cache_size: Number of dropped traces that are remembered.
+            abandoned_cache_size: Number of traces dropped undecided that are remembered in addition.
             drop_pending_on_shutdown: Undecided traces are dropped at shutdown (reason ``shutdown``), not decided.
             on_overflow: Whether evicted traces are decided, or dropped (reason ``overflow``).
         """
-        self._kept, self._dropped = DecisionCache(kept_cache_size), DecisionCache(dropped_cache_size)
+        self._kept = DecisionCache(kept_cache_size)
+        self._dropped = DecisionCache(dropped_cache_size, abandoned_cache_size)
         super().__init__(
             settings,
             Signal.TRACES,
@@ -346,6 +350,7 @@ class TailSampler(HoldingStage[Traces]):
         self._read_spans()
         self._traces.column("decision")[slots] = Decision.DROPPED
         self._traces.column("threshold")[slots] = THRESHOLD_UNCHANGED
+        self._traces.column("is_abandoned")[slots] = True
         self._notify(slots, np.zeros(len(slots), np.bool_))
         self._take_decided(reason)
 
@@ -383,6 +388,7 @@ class TailSampler(HoldingStage[Traces]):
                 thresholds=column("threshold")[slots],
                 randomness_to_write=column("randomness_to_write")[slots],
                 now_s=now_s,
+                are_abandoned=column("is_abandoned")[slots],
             )
         self._has_room.set()
 

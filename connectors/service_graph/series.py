@@ -4,25 +4,27 @@ Counts are sums of adjusted counts and are rounded when they are written. So the
 spans, and they never fall.
 """
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from collector.model import TEMPORALITY_CUMULATIVE, Attributes, KeyTable, MetricsBuilder, combine_keys
-from collector.model.arrays import F64, I32, I64, U64
+from collector.model.arrays import F64, I32, I64, U64, Mask
 from collector.otlp.exponential_histogram import ExponentialHistogramColumns
 from connectors.service_graph.config import ServiceGraphConfig
 from connectors.service_graph.pairing import VIRTUAL_NODES, Edges
 from connectors.service_graph.spans import CONNECTION_TYPES
 from connectors.service_graph.text_codes import TextCodes
 
-__all__ = ["STALE_S", "Series", "shift_times"]
+__all__ = ["STALE_S", "Series", "shift_times", "zero_times"]
 
 
 _DEFAULT_BOUNDS_S: Final = (0.002, 0.004, 0.006, 0.008, 0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.4, 2.0, 5.0, 10.0, 15.0)
 STALE_S: Final = 15 * 60.0  # as in the Collector: series without an edge for so long are removed
 _SIDES: Final = ("server", "client")
 _COUNT_MAX: Final = float(2**62)
+_MS: Final = np.uint64(1_000_000)
 _OVERFLOW_KEY: Final = np.zeros((1, 2), np.uint64)
 
 
@@ -41,6 +43,9 @@ class Series:
             "failures": np.float64,
             "updated": np.float64,
             "start": np.uint64,
+            "began": np.uint64,
+            "is_new": np.bool_,
+            "is_failing": np.bool_,
         }
         for side in _SIDES:
             columns[f"{side}_sum"] = np.float64
@@ -54,17 +59,21 @@ class Series:
         )
         self._attributes: dict[int, Attributes] = {}
         self._has_overflow = False
+        self._last_write = 0
 
     def __len__(self) -> int:
         return len(self._table)
 
-    def add(self, edges: Edges, texts: TextCodes, *, now_s: float, start_unix_nano: int, limit: int) -> int:
+    def add(
+        self, edges: Edges, texts: TextCodes, *, now_s: float, now_unix_nano: int, start_unix_nano: int, limit: int
+    ) -> int:
         """Count edges; returns how many of them went into the overflow series.
 
         Args:
             edges: The edges.
             texts: Their texts.
             now_s: Monotonic clock.
+            now_unix_nano: Wall clock.
             start_unix_nano: The start time of new series.
             limit: How many series there may be; 0: any number.
         """
@@ -80,11 +89,11 @@ class Series:
         slots, is_new = self._table.insert(combine_keys(*labels, flags), room)
         for row in np.flatnonzero(is_new).tolist():
             self._attributes[int(slots[row])] = self._labels_of(edges, row, texts)
-        self._table.column("start")[slots[is_new]] = start_unix_nano
+        self._begin(slots[is_new], now_unix_nano, start_unix_nano)
         is_over = slots < 0
         overflow_count = int(np.count_nonzero(is_over))
         if overflow_count:
-            slots = np.where(is_over, self._overflow(start_unix_nano), slots)
+            slots = np.where(is_over, self._overflow(now_unix_nano, start_unix_nano), slots)
         self._table.column("updated")[slots] = now_s
         np.add.at(self._table.column("requests"), slots, edges.weight)
         np.add.at(self._table.column("failures"), slots, np.where(edges.failed, edges.weight, 0.0))
@@ -112,57 +121,77 @@ class Series:
         self._table.remove(stale)
         return len(stale)
 
-    def write(self, builder: MetricsBuilder, scope: int, *, time_unix_nano: int, offset_nano: int) -> None:
-        """Add every metric with a point for each series."""
+    def write(self, builder: MetricsBuilder, scope: int, *, now_unix_nano: int, offset_nano: int) -> None:
+        """Add every metric with a point for each series, and before it a zero for each new one."""
         slots = self._table.live()
         if not len(slots):
             return
         column = self._table.column
         failing = slots[column("failures")[slots] > 0]
-        for name, written, values in (
-            ("traces_service_graph_request_total", slots, "requests"),
-            ("traces_service_graph_request_failed_total", failing, "failures"),
+        is_new = column("is_new")[slots]
+        # The overflow series may be older than its first failure: until the flush before, it had none.
+        began_failing = np.where(column("is_new")[failing], column("began")[failing], np.uint64(self._last_write))
+        all_points = self._points(slots, is_new, column("began")[slots], now_unix_nano)
+        failing_points = self._points(failing, ~column("is_failing")[failing], began_failing, now_unix_nano)
+        for name, points, values in (
+            ("traces_service_graph_request_total", all_points, "requests"),
+            ("traces_service_graph_request_failed_total", failing_points, "failures"),
         ):
-            if len(written):
+            if len(points.slots):
                 builder.sum(
                     scope,
                     name,
-                    temporality=TEMPORALITY_CUMULATIVE,
                     monotonic=True,
-                    times=np.full(len(written), time_unix_nano, np.uint64),
-                    start_times=shift_times(column("start")[written], offset_nano),
-                    values=_rounded(column(values)[written]),
-                    attributes=self._attributes_of(written),
+                    values=_rounded(column(values)[points.slots]) * points.is_value,
+                    **self._common(points, offset_nano),
                 )
         for side in _SIDES:
-            self._write_latency(builder, scope, side, slots, time_unix_nano, offset_nano)
+            self._write_latency(builder, scope, side, all_points, offset_nano)
+        column("is_new")[slots], column("is_failing")[failing] = False, True
+        self._last_write = now_unix_nano
+
+    def _points(self, slots: I32, needs_zero: Mask, began: U64, now_unix_nano: int) -> "_Points":
+        """First a zero for each series that needs one, then the values of all."""
+        times, fits = zero_times(began, self._table.column("start")[slots], now_unix_nano)
+        zeros = np.flatnonzero(needs_zero & fits)
+        return _Points(
+            slots=np.concatenate((slots[zeros], slots)),
+            times=np.concatenate((times[zeros], np.full(len(slots), now_unix_nano, np.uint64))),
+            is_value=np.arange(len(zeros) + len(slots)) >= len(zeros),
+        )
+
+    def _common(self, points: "_Points", offset_nano: int) -> dict[str, Any]:
+        return {
+            "temporality": TEMPORALITY_CUMULATIVE,
+            "times": shift_times(points.times, offset_nano),
+            "start_times": shift_times(self._table.column("start")[points.slots], offset_nano),
+            "attributes": self._attributes_of(points.slots),
+        }
 
     def _write_latency(
-        self, builder: MetricsBuilder, scope: int, side: str, slots: I32, time_unix_nano: int, offset_nano: int
+        self, builder: MetricsBuilder, scope: int, side: str, written: "_Points", offset_nano: int
     ) -> None:
-        common: dict[str, Any] = {
-            "temporality": TEMPORALITY_CUMULATIVE,
+        slots, is_value = written.slots, written.is_value
+        common = self._common(written, offset_nano) | {
             "unit": "s",
-            "times": np.full(len(slots), time_unix_nano, np.uint64),
-            "start_times": shift_times(self._table.column("start")[slots], offset_nano),
-            "sums": self._table.column(f"{side}_sum")[slots],
-            "attributes": self._attributes_of(slots),
+            "sums": self._table.column(f"{side}_sum")[slots] * is_value,
         }
         name = f"traces_service_graph_request_{side}"
         if self._exponential:
             points = self._exponential[side].points(slots)
             has_buckets = points.counts > points.zero_counts
+            bucket_counts = points.bucket_counts * np.repeat(is_value, np.diff(points.splits))
             builder.exponential_histogram(
                 scope,
                 name,
-                counts=points.counts,
+                counts=points.counts * is_value,
                 scales=np.where(has_buckets, points.scales, 0),  # as in the Collector
-                zero_counts=points.zero_counts,
-                positive=(points.offsets, (points.bucket_counts, points.splits)),
+                zero_counts=points.zero_counts * is_value,
+                positive=(points.offsets, (bucket_counts, points.splits)),
                 **common,
             )
             return
-        buckets = _rounded(self._table.column(f"{side}_buckets")[slots])
+        buckets = _rounded(self._table.column(f"{side}_buckets")[slots]) * is_value[:, None]
         builder.histogram(scope, name, counts=buckets.sum(axis=1), bucket_counts=buckets, bounds=self._bounds, **common)
 
     def _attributes_of(self, slots: I32) -> tuple[I32, list[Attributes]]:
@@ -184,15 +213,41 @@ class Series:
                 labels[name] = text
         return Attributes(labels | self._labels)
 
-    def _overflow(self, start_unix_nano: int) -> int:
+    def _begin(self, slots: I32, now_unix_nano: int, start_unix_nano: int) -> None:
+        """Initialise new series."""
+        column = self._table.column
+        column("start")[slots], column("began")[slots], column("is_new")[slots] = start_unix_nano, now_unix_nano, True
+
+    def _overflow(self, now_unix_nano: int, start_unix_nano: int) -> int:
         """The slot of the series in which edges beyond the limit are counted."""
         slots, is_new = self._table.insert(_OVERFLOW_KEY)
         slot = int(slots[0])
         if is_new[0]:
             self._has_overflow = True
-            self._table.column("start")[slot] = start_unix_nano
+            self._begin(slots, now_unix_nano, start_unix_nano)
             self._attributes[slot] = Attributes({"otel.metric.overflow": True} | self._labels)
         return slot
+
+
+@dataclass(frozen=True, slots=True)
+class _Points:
+    """Points to be written, one per row."""
+
+    slots: I32
+    times: U64
+    is_value: Mask
+    """Not a zero."""
+
+
+def zero_times(began: U64, starts: U64, now_unix_nano: int) -> tuple[U64, Mask]:
+    """Times for the zeros with which series begin, and which of them are possible.
+
+    A zero is when the first span was seen, and not before the start of the series. Within the same millisecond as the
+    value it would be a second value for one time.
+    """
+    now = np.uint64(now_unix_nano)
+    times = np.maximum(np.minimum(began, now - _MS), starts)
+    return times, times + _MS <= now
 
 
 def _rounded(counts: F64) -> I64:

@@ -7,14 +7,13 @@ connector/servicegraphconnector v0.156.
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import numpy as np
+from typing import Any
 
 from collector.api import Connector, ConsumeError, Host, PeriodicTask, Settings
 from collector.model import Batch, MetricsBuilder, Signal, Traces
 from connectors.service_graph.config import ServiceGraphConfig
 from connectors.service_graph.pairing import Edges, SpanStore, resolve_unpaired
-from connectors.service_graph.series import Series, shift_times
+from connectors.service_graph.series import Series
 from connectors.service_graph.span_counter import SpanCounter
 from connectors.service_graph.spans import RequestSides, read_sides
 from connectors.service_graph.text_codes import TextCodes
@@ -69,6 +68,10 @@ class ServiceGraphConnector(Connector):
         self._overflowed = telemetry.counter(
             "tailrace_service_graph_overflow_edges",
             "Edges counted in the overflow series because aggregation_cardinality_limit was reached",
+        )
+        self._invalid_durations = telemetry.counter(
+            "tailrace_service_graph_invalid_durations",
+            "Spans counted with a duration of 0 because their times are not believed",
         )
         telemetry.gauge(
             "tailrace_service_graph_waiting_spans",
@@ -138,7 +141,9 @@ class ServiceGraphConnector(Connector):
 
     def _pair(self, batch: Traces) -> None:
         state, telemetry = self.state, self._settings.telemetry
-        sides, nameless_count = read_sides(batch, self.config, state.texts)
+        sides, nameless_count, invalid_count = read_sides(batch, self.config, state.texts)
+        if invalid_count:
+            self._invalid_durations.add(invalid_count)
         if nameless_count:
             telemetry.dropped(Signal.TRACES, nameless_count, "no_service_name")
         # Every span that does not wait afterwards has been counted, or is of a kind that is not part of a request.
@@ -159,7 +164,7 @@ class ServiceGraphConnector(Connector):
                 if result.rejected_count:
                     self._dropped.add(result.rejected_count)
                     telemetry.dropped(Signal.TRACES, result.rejected_count, "store_full")
-                    state.dropped.add(result.rejected, state.texts, self._clock.monotonic_s(), state.start_unix_nano)
+                    state.dropped.add(result.rejected, state.texts, **self._times())
                     folded -= result.rejected_count
             folded += held_before - len(state.store)
         telemetry.folded(Signal.TRACES, folded)
@@ -178,19 +183,25 @@ class ServiceGraphConnector(Connector):
             state = self.state
             result = resolve_unpaired(sides, state.texts, virtual_nodes=bool(self.config.virtual_node_peer_attributes))
             self._count(result.edges)
-            state.unpaired.add(result.unpaired, state.texts, self._clock.monotonic_s(), state.start_unix_nano)
+            state.unpaired.add(result.unpaired, state.texts, **self._times())
 
     def _count(self, edges: Edges) -> None:
         state = self.state
         overflow_count = state.series.add(
             edges,
             state.texts,
-            now_s=self._clock.monotonic_s(),
-            start_unix_nano=state.start_unix_nano,
             limit=self.config.aggregation_cardinality_limit,
+            **self._times(),
         )
         if overflow_count:
             self._overflowed.add(overflow_count)
+
+    def _times(self) -> dict[str, Any]:
+        return {
+            "now_s": self._clock.monotonic_s(),
+            "now_unix_nano": self._clock.time_unix_nano(),
+            "start_unix_nano": self.state.start_unix_nano,
+        }
 
     def _compact_texts(self) -> None:
         """Forget names of services and peers that no waiting span has, once there are many."""
@@ -215,11 +226,10 @@ class ServiceGraphConnector(Connector):
         # Also if the clock was set back, time does not run backwards: backends refuse points that are out of order.
         now = state.last_time_unix_nano = max(self._clock.time_unix_nano(), state.last_time_unix_nano + 1)
         offset_nano = round(self.config.metrics_timestamp_offset * 1e9)
-        time_unix_nano = int(shift_times(np.array([now], np.uint64), offset_nano)[0])
         builder = MetricsBuilder()
         scope = builder.scope(builder.resource(), "traces_service_graph")
         for part in (state.series, state.unpaired, state.dropped):
-            part.write(builder, scope, time_unix_nano=time_unix_nano, offset_nano=offset_nano)
+            part.write(builder, scope, now_unix_nano=now, offset_nano=offset_nano)
         batch = builder.build()
         if batch.item_count:
             self._settings.telemetry.created(Signal.METRICS, batch.item_count)

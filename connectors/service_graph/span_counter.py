@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from collector.model import TEMPORALITY_CUMULATIVE, Attributes, MetricsBuilder, groups
-from connectors.service_graph.series import STALE_S, shift_times
+from connectors.service_graph.series import STALE_S, shift_times, zero_times
 from connectors.service_graph.spans import CONNECTION_TYPES, RequestSides
 from connectors.service_graph.text_codes import TextCodes
 
@@ -23,6 +23,8 @@ _OVERFLOW: Final = ("", "", "", True)
 class _Series:
     attributes: Attributes
     start_unix_nano: int
+    began_unix_nano: int
+    is_new: bool = True
     span_count: int = 0
     updated_s: float = 0.0
 
@@ -40,7 +42,9 @@ class SpanCounter:
     def __len__(self) -> int:
         return len(self._series)
 
-    def add(self, sides: RequestSides, texts: TextCodes, now_s: float, start_unix_nano: int) -> None:
+    def add(
+        self, sides: RequestSides, texts: TextCodes, *, now_s: float, now_unix_nano: int, start_unix_nano: int
+    ) -> None:
         """Count the spans, not the requests they stand for: the metric is about the spans that were received."""
         if not len(sides):
             return
@@ -53,7 +57,7 @@ class SpanCounter:
                 key = _OVERFLOW
             series = self._series.get(key)
             if series is None:
-                series = self._series[key] = _Series(self._attributes(key), start_unix_nano)
+                series = self._series[key] = _Series(self._attributes(key), start_unix_nano, now_unix_nano)
             series.span_count += count
             series.updated_s = now_s
 
@@ -64,21 +68,29 @@ class SpanCounter:
             del self._series[key]
         return len(stale)
 
-    def write(self, builder: MetricsBuilder, scope: int, *, time_unix_nano: int, offset_nano: int) -> None:
-        """Add the metric with a point for each series."""
+    def write(self, builder: MetricsBuilder, scope: int, *, now_unix_nano: int, offset_nano: int) -> None:
+        """Add the metric with a point for each series, and before it a zero for each new one."""
         if self._series:
             all_series = list(self._series.values())
             starts = np.array([series.start_unix_nano for series in all_series], np.uint64)
+            began = np.array([series.began_unix_nano for series in all_series], np.uint64)
+            times, fits = zero_times(began, starts, now_unix_nano)
+            zeros = np.flatnonzero(fits & np.array([series.is_new for series in all_series]))
+            rows = np.concatenate((zeros, np.arange(len(all_series))))
+            times = np.concatenate((times[zeros], np.full(len(all_series), now_unix_nano, np.uint64)))
+            values = np.array([series.span_count for series in all_series], np.int64)
             builder.sum(
                 scope,
                 self._name,
                 temporality=TEMPORALITY_CUMULATIVE,
                 monotonic=True,
-                times=np.full(len(all_series), time_unix_nano, np.uint64),
-                start_times=shift_times(starts, offset_nano),
-                values=np.array([series.span_count for series in all_series], np.int64),
-                attributes=[series.attributes for series in all_series],
+                times=shift_times(times, offset_nano),
+                start_times=shift_times(starts[rows], offset_nano),
+                values=np.concatenate((np.zeros(len(zeros), np.int64), values)),
+                attributes=(rows.astype(np.int32), [series.attributes for series in all_series]),
             )
+            for series in all_series:
+                series.is_new = False
 
     def _attributes(self, key: tuple[str, str, str, bool]) -> Attributes:
         client, server, connection, is_overflow = key

@@ -19,6 +19,7 @@ from collector.otlp.semantics import (
     SPAN_KIND_SERVER,
     STATUS_CODE_ERROR,
 )
+from collector.otlp.span_durations import span_durations
 from connectors.service_graph.config import ServiceGraphConfig
 from connectors.service_graph.text_codes import TextCodes
 
@@ -61,15 +62,15 @@ class RequestSides:
         return RequestSides(*(getattr(self, name)[rows] for name in self.__slots__))
 
 
-def read_sides(batch: Traces, config: ServiceGraphConfig, texts: TextCodes) -> tuple[RequestSides | None, int]:
-    """The sides of requests in a batch, and how many spans would be one but have no service name.
+def read_sides(batch: Traces, config: ServiceGraphConfig, texts: TextCodes) -> tuple[RequestSides | None, int, int]:
+    """The sides of requests in a batch, how many spans would be one but have no service, and how many wrong times.
 
     The sides are in the order of the batch; None: there are none.
     """
     kinds = batch.field("kind")
     rows = np.flatnonzero((kinds >= SPAN_KIND_SERVER) & (kinds <= SPAN_KIND_CONSUMER))
     if not len(rows):
-        return None, 0
+        return None, 0, 0
     resources = batch.ancestor("resources")[rows]
     service = _text(batch, "service.name", "resources", texts, resources)
     named = service != 0
@@ -77,12 +78,14 @@ def read_sides(batch: Traces, config: ServiceGraphConfig, texts: TextCodes) -> t
     if nameless_count:
         rows, resources, service = rows[named], resources[named], service[named]
         if not len(rows):
-            return None, nameless_count
+            return None, nameless_count, 0
     kinds = kinds[rows]
     is_client = (kinds == SPAN_KIND_CLIENT) | (kinds == SPAN_KIND_PRODUCER)
     parents = batch.field("parent_span_id")[rows]
     trace_ids = batch.field("trace_id")[rows]
-    start, end = batch.field("start_time_unix_nano")[rows], batch.field("end_time_unix_nano")[rows]
+    durations_ns, is_invalid = span_durations(
+        batch.field("start_time_unix_nano")[rows], batch.field("end_time_unix_nano")[rows]
+    )
     database = np.where(is_client, _first_text(batch, config.database_keys, texts, rows, resources), np.int32(0))
     connection = np.where((kinds == SPAN_KIND_PRODUCER) | (kinds == SPAN_KIND_CONSUMER), MESSAGING, UNSET).astype(
         np.uint8
@@ -103,11 +106,11 @@ def read_sides(batch: Traces, config: ServiceGraphConfig, texts: TextCodes) -> t
         peer=peer,
         connection=connection,
         failed=batch.field("status_code")[rows] == STATUS_CODE_ERROR,
-        seconds=np.where(end > start, end - start, np.uint64(0)) / 1e9,
+        seconds=durations_ns / 1e9,
         weight=adjusted_counts(batch.field("trace_state").take(rows))[0],
         dimensions=dimensions,
     )
-    return sides, nameless_count
+    return sides, nameless_count, int(np.count_nonzero(is_invalid))
 
 
 def _first_text(

@@ -20,6 +20,7 @@ from collector.model.builders import Attributes
 from collector.model.series import attribute_identity
 from collector.model.values import any_value
 from collector.otlp.semantics import SPAN_KINDS, STATUS_CODE_ERROR
+from collector.otlp.span_durations import span_durations
 from collector.tail_sampling.decision_registry import DECISIONS
 from connectors.span_metrics.config import SpanMetricsConfig
 from connectors.span_metrics.dimensions import Dimensions, SpanColumns, text_keys
@@ -109,6 +110,9 @@ class SpanMetricsConnector(Connector):
         self._overflowed = telemetry.counter(
             prefix + "overflowed_items", "Spans and events counted in an overflow series"
         )
+        self._invalid_durations = telemetry.counter(
+            prefix + "invalid_durations", "Spans counted with a duration of 0 because their times are not believed"
+        )
         self._uncounted = telemetry.counter(prefix + "uncounted_spans", "Spans that were not counted", ("reason",))
 
     def hand_over(self, config: SpanMetricsConfig) -> State | None:
@@ -195,10 +199,11 @@ class SpanMetricsConnector(Connector):
         now_s, now = self._clock.monotonic_s(), self._clock.time_unix_nano()
         slots, keys = self._resource_slots(spans.batch, now_s)
         resource, resource_keys = slots[spans.resource_rows], keys[spans.resource_rows]
-        starts, ends = spans.field("start_time_unix_nano"), spans.field("end_time_unix_nano")
-        durations = (
-            np.where(ends > starts, ends - starts, np.uint64(0)).astype(np.float64) / config.histogram.nanoseconds
-        )
+        ends = spans.field("end_time_unix_nano")
+        durations_ns, is_invalid = span_durations(spans.field("start_time_unix_nano"), ends)
+        if is_invalid.any():
+            self._invalid_durations.add(int(np.count_nonzero(is_invalid)))
+        durations = durations_ns.astype(np.float64) / config.histogram.nanoseconds
         is_error = spans.field("status_code") == STATUS_CODE_ERROR
         if spans.http is not None:
             is_error = is_error | spans.http.is_error

@@ -14,7 +14,7 @@ ctypedef struct Source:            # records.SOURCE
     int64_t value                  # of sums and gauges; of histograms a BucketPlace
     float seen
     int32_t accumulator, mark
-    uint8_t status, kind, is_double
+    uint8_t status, kind, is_double, flags
 
 ctypedef struct Accumulator:       # records.ACCUMULATOR
     int64_t int_part

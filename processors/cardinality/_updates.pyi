@@ -1,6 +1,14 @@
-from collector.model.arrays import F64, I32, U8, U64, Array, Indices, Records
+from collector.model.arrays import F64, I32, I64, U8, U64, Array, Indices, Records
 
 def any_empty(rows: Array) -> bool: ...
+def other_starts(
+    points: Records,
+    metrics: Records,
+    rows: Indices,
+    slots: I32,
+    sources: Records,
+    reasons: U8,
+) -> I64: ...
 def take_updates(
     points: Records,
     metrics: Records,
@@ -13,10 +21,12 @@ def take_updates(
     reasons: U8,
     *,
     full_from: int,
+    began: int,
     never_full: bool,
     ended: U64 | None,
+    believed_until: int,
     now_s: float,
-) -> Records: ...
+) -> tuple[Records, int, int, int]: ...
 def add_numbers(
     points: Records,
     metrics: Records,

@@ -19,7 +19,7 @@ from processors.cardinality.records import ACCUMULATOR, SOURCE, UPDATE
 
 cimport numpy as cnp
 from libc.math cimport fabs, isfinite
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int32_t, int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
 from collector.wire.layout cimport (
@@ -50,6 +50,9 @@ cdef enum:                         # records.DROP_REASONS
     STATE_FULL = 4
     OUT_OF_ORDER = 5
 
+cdef enum:                         # records.COUNTS
+    COUNTS = 1
+
 cdef enum:
     FOLD_LAST = 1                  # records.FOLDS: "last" and adding up; only these take a gauge that is not finite
 
@@ -79,11 +82,67 @@ cdef inline uint8_t _why_unusable(const PointRow* point, int kind, uint8_t fold)
     return 0
 
 
+cdef inline bint _has_value(const PointRow* point, bint is_histogram) noexcept nogil:
+    if is_histogram:
+        return point.count != 0
+    return point.int_value != 0 if point.value_kind == VALUE_INT else point.double_value != 0
+
+
+def other_starts(
+    cnp.ndarray points not None, cnp.ndarray metrics not None, const int64_t[::1] rows not None,
+    const int32_t[::1] slots not None, cnp.ndarray sources not None, uint8_t[::1] reasons not None,
+):
+    """Indices of rows (``int64``) of cumulative points that have another start time than their source.
+
+    A new source gets the start time of its first row. A start time of 0 is unknown and equals every other one. Rows that
+    cannot be used get their reason.
+
+    Raises:
+        ValueError: a row or slot is outside its array, or the arrays differ in length.
+    """
+    cdef const PointRow* point_of = <const PointRow*>record_data(points, POINT)
+    cdef const MetricRow* metric_of = <const MetricRow*>record_data(metrics, METRIC)
+    cdef Source* source_of = <Source*>record_data(sources, SOURCE)
+    cdef Py_ssize_t i, count = rows.shape[0]
+    cdef const PointRow* point
+    cdef const MetricRow* metric
+    cdef Source* source
+    cdef Py_ssize_t used = 0
+    cdef int64_t[::1] found = None
+    if slots.shape[0] != count or reasons.shape[0] != count:
+        raise ValueError("rows, slots and reasons differ in length")
+    for i in range(count):
+        if i + AHEAD < count and slots[i + AHEAD] >= 0:
+            prefetch(&source_of[slots[i + AHEAD]])
+        if rows[i] < 0 or rows[i] >= points.shape[0] or slots[i] < -1 or slots[i] >= sources.shape[0]:
+            raise ValueError("a row or slot is outside its array")
+        point = &point_of[rows[i]]
+        if slots[i] < 0 or reasons[i]:
+            continue
+        if point.parent < 0 or point.parent >= metrics.shape[0]:
+            raise ValueError("the metric of a point is outside the array")
+        metric = &metric_of[point.parent]
+        if metric.type == METRIC_GAUGE or metric.temporality == TEMPORALITY_DELTA:
+            continue
+        reasons[i] = _why_unusable(point, metric.type, 0)
+        source = &source_of[slots[i]]
+        if reasons[i] or point.start_time == 0 or point.start_time == source.start:
+            continue
+        if source.start:
+            if found is None:
+                found = np.empty(count, np.int64)
+            found[used] = i
+            used += 1
+        elif source.status == NEW:
+            source.start = point.start_time
+    return np.asarray(found[:used]) if used else np.zeros(0, np.int64)
+
+
 def take_updates(
     cnp.ndarray points not None, cnp.ndarray metrics not None, const int64_t[::1] rows not None,
     const int32_t[::1] slots not None, const int32_t[::1] targets not None, const uint8_t[::1] own_name not None,
     cnp.ndarray sources not None, cnp.ndarray accumulators not None, uint8_t[::1] reasons not None, *,
-    uint64_t full_from, bint never_full, ended, double now_s,
+    uint64_t full_from, uint64_t began, bint never_full, ended, uint64_t believed_until, double now_s,
 ):
     """The updates of a batch, by source and time where a source has several; updates times and status of the sources.
 
@@ -101,8 +160,15 @@ def take_updates(
             here if necessary.
         full_from: Rule 2: a new source that started then or later counts with its whole value.
         never_full: No new source counts with its whole value.
+        began: When the processor started; of sources that started later, everything was seen.
         ended: (n,) uint64: the source counts with its whole value only if it started after this time; None: 0 for all.
+        believed_until: Rule 10: a last time that is later is not believed once a point has an earlier one.
         now_s: Monotonic clock.
+
+    Returns:
+        The updates, and how many were baselines although they had a value: because the source started before the
+        processor (or nobody knows when), because it had been known before, and because it may have been (``ended`` is
+        2^64 - 1).
 
     Raises:
         ValueError: a row or slot is outside its array, or the arrays differ in length.
@@ -112,6 +178,7 @@ def take_updates(
     cdef Source* source_of = <Source*>record_data(sources, SOURCE)
     cdef Accumulator* accumulator_of = <Accumulator*>record_data(accumulators, ACCUMULATOR)
     cdef Py_ssize_t count = rows.shape[0], steps = count, i, k, used = 0
+    cdef Py_ssize_t baseline_count = 0, forgotten_count = 0, overlap_count = 0
     cdef Py_ssize_t point_count = points.shape[0], metric_count = metrics.shape[0]
     cdef Py_ssize_t source_count = sources.shape[0], accumulator_count = accumulators.shape[0]
     cdef const uint64_t[::1] ended_at = ended
@@ -182,7 +249,10 @@ def take_updates(
         if into == NULL or into.fold == 0:
             source.seen = <float>now_s
         # Of points with the same time the last one counts.
-        if (not is_new and point.time <= source.time) or (
+        if (
+            not is_new and point.time <= source.time
+            and not (source.time > believed_until and point.time <= believed_until)
+        ) or (
             has_repeats and k + 1 < steps and slots[order[k + 1]] == slots[i]
             and point_of[rows[order[k + 1]]].time == point.time
         ):
@@ -215,11 +285,26 @@ def take_updates(
             not never_full and point.start_time >= full_from
             and (ended is None or not ended_at[i] or point.start_time > ended_at[i])
         )
-        update.restarted = point.start_time != source.start
+        # A start before the last point proves that two processes have one identity, not a restart (rule 13).
+        update.restarted = point.start_time != source.start and point.start_time >= source.time
+        if (
+            is_new and update.is_cumulative and not update.counts_in_full and into != NULL and into.fold == 0
+            and _has_value(point, is_histogram)
+        ):
+            if ended is not None and ended_at[i] == UINT64_MAX:
+                overlap_count += 1
+            elif (ended is not None and ended_at[i]) or (not never_full and point.start_time >= began):
+                forgotten_count += 1
+            else:
+                baseline_count += 1
         if is_new:
+            if update.is_cumulative and (is_histogram or (kind == METRIC_SUM and metric.monotonic)):
+                source.flags |= COUNTS
             source.is_double = 0
             source.value = -1 if is_histogram else 0   # -1: the BucketPlace of a source without buckets
-        source.start, source.time, source.seen = point.start_time, point.time, <float>now_s
+        if point.start_time or is_new:  # a known start time stays known
+            source.start = point.start_time
+        source.time, source.seen = point.time, <float>now_s
         source.accumulator, source.status, source.kind = target, LIVE, <uint8_t>kind
         used += 1
     if used:
@@ -227,7 +312,7 @@ def take_updates(
     for i in range(used):
         if update_of[i].accumulator >= 0:
             accumulator_of[update_of[i].accumulator].pending = 0
-    return updates[:used]
+    return updates[:used], baseline_count, forgotten_count, overlap_count
 
 
 def add_numbers(

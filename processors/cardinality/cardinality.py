@@ -105,6 +105,7 @@ class CardinalityProcessor(Stage):
         start_time = settings.start_time_unix_nano or self._clock.time_unix_nano()
         self._use(State(config, start_time, settings.shared.get(PROCESS_SERIES)))
         self._enforces = config.mode == "enforce"
+        self._is_handed_over = False
         # Unique, so that replicas, pipelines and successive processors each write overflow series of their own.
         self._writer_id = f"{settings.instance_id}/{settings.pipeline}/{settings.id}"
         self._flush_task = PeriodicTask(self._expire_and_flush, config.overflow.flush_interval, self._clock)
@@ -127,8 +128,9 @@ class CardinalityProcessor(Stage):
         self._overview = Overview(f"{settings.id}@{settings.pipeline}", state, self._config)
         self._overview.register(settings.telemetry)
 
-    def hand_over(self, config: CardinalityConfig) -> State:  # noqa: ARG002 - the successor compares the configurations
+    def hand_over(self, config: CardinalityConfig) -> State:
         """Everything that is known between batches."""
+        self._is_handed_over = self.state.config.same_series(config)
         return self.state
 
     def take_over(self, state: object) -> bool:
@@ -156,9 +158,11 @@ class CardinalityProcessor(Stage):
         self._flush_task.start()
 
     async def shutdown(self) -> None:
-        """Flush once more."""
+        """Flush once more and end the written series, unless a successor continues them."""
         if await self._flush_task.stop():
             await self._flush()
+            if not self._is_handed_over:
+                await self._emit(self.state.writer.end_all(self._clock.time_unix_nano()))
         self.state.process.leave(self._limits)
 
     async def consume(self, batch: Batch) -> None:
@@ -392,7 +396,7 @@ class CardinalityProcessor(Stage):
             temporality=int(record["temporality"]),
             monotonic=bool(record["monotonic"]),
         )
-        self._fold.new_accumulator(slot, kind=metric.type, fold=self._fold_number(metric))
+        self._fold.new_accumulator(slot, kind=metric.type, fold=self._fold_number(metric), now_unix_nano=points.now)
         self.state.writer.add_series(slot, metric, attributes)
 
     def _fold_number(self, metric: WrittenMetric) -> int:

@@ -18,9 +18,11 @@ from collector.model import (
     METRIC_SUM,
     KeyTable,
     Metrics,
+    combine_keys,
 )
-from collector.model.arrays import I32, U8, U64, Indices, Mask
-from processors.cardinality._updates import add_numbers, take_updates
+from collector.model.arrays import F64, I32, I64, U8, U64, Array, Indices, Mask
+from collector.model.runs import rank_in_run, run_starts
+from processors.cardinality._updates import add_numbers, other_starts, take_updates
 from processors.cardinality.exemplars import ExemplarPool
 from processors.cardinality.exponential import ExponentialHistograms
 from processors.cardinality.histograms import Histograms
@@ -28,12 +30,16 @@ from processors.cardinality.latest_values import LatestValues, SourceValues
 from processors.cardinality.records import (
     ACCUMULATOR,
     ADDS,
+    COUNTS,
     DROP_REASONS,
     ENDED,
     FOLDS,
     FREED,
     LIVE,
     NEW,
+    PROCESSES_MAX,
+    PROCESSES_SHIFT,
+    RESTARTED,
     SOURCE,
     take_records,
 )
@@ -42,7 +48,10 @@ __all__ = ["MERGEABLE_TYPES", "Fold"]
 
 MERGEABLE_TYPES: Final = (METRIC_GAUGE, METRIC_SUM, METRIC_HISTOGRAM, METRIC_EXPONENTIAL_HISTOGRAM)
 _EXPONENTIAL: Final = DROP_REASONS.index("exponential")
+_OVERLAP: Final = DROP_REASONS.index("overlap")
 _NS: Final = 1_000_000_000
+_AHEAD_MAX_NS: Final = 300 * _NS  # how far ahead of our clock the time of a point is believed (rule 10)
+_U64_MAX: Final = np.uint64(2**64 - 1)
 _NAMED_SHARE: Final = 0.5  # the share of the state limit that may be used for named series
 _ACCUMULATOR_BYTES: Final = 600  # about what the objects take that describe a written series
 
@@ -54,7 +63,6 @@ class Fold:
         self,
         *,
         start_time_unix_nano: int,
-        state_ttl_s: float,
         initial: str,
         state_max_bytes: int,
         exemplars: ExemplarPool,
@@ -65,23 +73,28 @@ class Fold:
         self.exemplars = exemplars
         self.sources = KeyTable(SOURCE)
         self.accumulators = KeyTable(ACCUMULATOR, capacity=64)
-        self._ended_times = KeyTable({"time": np.uint64}, capacity=64, max_bytes=max(state_max_bytes // 16, 65_536))
-        """When series ended whose last value is not known. What they counted until then has been counted."""
+        self._forgotten = KeyTable({"time": np.uint64}, capacity=64, max_bytes=max(state_max_bytes // 16, 65_536))
+        """Series whose last value is not known any more: what they counted until ``time`` must not count again."""
+        self._forgotten_before = 0
+        """Until when a source that started earlier may have been forgotten without a row in ``_forgotten``."""
+        self._has_processes = False
+        self.new_accumulators: dict[int, int] = {}
+        """When the accumulators began that add up and were not written yet; a zero is written first for these."""
         self.histograms = Histograms(self.sources, self.accumulators)
         self.exponential = ExponentialHistograms(self.sources, self.accumulators)
         self._slot_bytes = self.sources.memory_bytes // len(self.sources.records)
         self.other_bytes = 0
         """Memory of the rest of the state: first points of named series and sketches."""
-        self.configure(state_ttl_s=state_ttl_s, initial=initial, state_max_bytes=state_max_bytes)
+        self.configure(initial=initial, state_max_bytes=state_max_bytes)
 
-    def configure(self, *, state_ttl_s: float, initial: str, state_max_bytes: int) -> None:
+    def configure(self, *, initial: str, state_max_bytes: int) -> None:
         """Apply other settings to the same state (after a reload)."""
-        self._state_ttl_ns, self._initial, self._state_max_bytes = int(state_ttl_s * _NS), initial, state_max_bytes
+        self._initial, self._state_max_bytes = initial, state_max_bytes
 
     @property
     def state_bytes(self) -> int:
         """Memory of sources, accumulators, their buckets and exemplars, and of what belongs to the state otherwise."""
-        tables = self.sources.memory_bytes + self.accumulators.memory_bytes + self._ended_times.memory_bytes
+        tables = self.sources.memory_bytes + self.accumulators.memory_bytes + self._forgotten.memory_bytes
         buckets = self.histograms.size_bytes + self.exponential.size_bytes
         accumulators = self.exemplars.memory_bytes + _ACCUMULATOR_BYTES * len(self.accumulators)
         return tables + buckets + accumulators + self.other_bytes
@@ -124,13 +137,21 @@ class Fold:
         has_accumulator = is_known & (self.sources.column("accumulator")[sources] >= 0)
         return has_accumulator, has_accumulator | (is_known & (self.sources.column("status")[sources] == FREED))
 
-    def new_accumulator(self, slot: int, *, kind: int, fold: int) -> None:
+    def new_accumulator(self, slot: int, *, kind: int, fold: int, now_unix_nano: int) -> None:
         """Initialise the accumulator in ``slot``. ``kind``: METRIC type; ``fold``: an index of ``FOLDS``."""
+        if fold == ADDS:
+            self.new_accumulators[slot] = now_unix_nano
         column = self.accumulators.column
         column("set")[slot] = -1
         column("kind")[slot], column("fold")[slot] = kind, fold
         column("start")[slot] = self.accumulators_start
         column("min")[slot], column("max")[slot] = np.inf, -np.inf
+
+    def bounds_of(self, accumulator: int) -> F64:
+        """The bounds of a histogram; none for other types."""
+        set_ = int(self.accumulators.column("set")[accumulator])
+        is_histogram = self.accumulators.column("kind")[accumulator] == METRIC_HISTOGRAM
+        return self.histograms.bounds[set_] if is_histogram and set_ >= 0 else np.zeros(0)
 
     def end(self, keys: U64, sources: I32, now_unix_nano: int) -> None:
         """Rule 7: series that sent NO_RECORDED_VALUE. Their gains stay; sums of latest values lose them.
@@ -159,11 +180,27 @@ class Fold:
         is_known = sources >= 0
         self.sources.column("status")[sources[is_known]] = status
         if not is_known.all():
-            slots, _ = self._ended_times.insert(keys[~is_known])
-            self._ended_times.column("time")[slots[slots >= 0]] = now_unix_nano
+            ended = keys[~is_known]
+            self._remember(ended, np.full(len(ended), now_unix_nano, np.uint64))
+
+    def _remember(self, keys: U64, times: U64) -> None:
+        """Remember that the last values of series at ``times`` are forgotten; the oldest such rows make room."""
+        slots, _ = self._forgotten.insert(keys)
+        if (slots < 0).any():
+            live = self._forgotten.live()
+            oldest = live[np.argsort(self._forgotten.column("time")[live], kind="stable")][: (len(live) + 1) // 2]
+            self._forgotten_before = max(
+                self._forgotten_before, int(self._forgotten.column("time")[oldest].max(initial=0))
+            )
+            self._forgotten.remove(oldest)
+            slots, _ = self._forgotten.insert(keys)
+            if (missing := slots < 0).any():
+                self._forgotten_before = max(self._forgotten_before, int(times[missing].max()))
+        is_kept = slots >= 0
+        self._forgotten.column("time")[slots[is_kept]] = times[is_kept]
 
     def expire(self, now_s: float, now_unix_nano: int, *, ttl_s: float, window_s: float) -> I32:
-        """Forget sources that were silent for ``ttl_s``.
+        """Forget sources that were silent for ``ttl_s``, but not that they existed.
 
         Returns:
             Accumulators without new points for ``window_s`` and without sources, for the caller to remove.
@@ -173,10 +210,11 @@ class Fold:
         kinds = self.sources.column("kind")[expired]
         self.histograms.release_sources(expired[kinds == METRIC_HISTOGRAM])
         self.exponential.release_sources(expired[kinds == METRIC_EXPONENTIAL_HISTOGRAM])
+        counted = expired[self.sources.column("flags")[expired] & COUNTS != 0]
+        if len(counted):
+            times = np.minimum(self.sources.column("time")[counted], np.uint64(now_unix_nano))
+            self._remember(self.sources.keys(counted), times)
         self.sources.remove(expired)
-        ended = self._ended_times.live()
-        ended_at = self._ended_times.column("time")[ended]
-        self._ended_times.remove(ended[ended_at + np.uint64(self._state_ttl_ns) < now_unix_nano])
         target = self.sources.column("accumulator")[self.sources.live()]
         seen = self.accumulators.column("seen")
         has_sources = np.zeros(len(seen), bool)
@@ -191,6 +229,8 @@ class Fold:
         kinds = self.accumulators.column("kind")[slots]
         self.histograms.release_accumulators(slots[kinds == METRIC_HISTOGRAM])
         self.exponential.release_accumulators(slots[kinds == METRIC_EXPONENTIAL_HISTOGRAM])
+        for slot in slots.tolist():
+            self.new_accumulators.pop(slot, None)
         self.accumulators.remove(slots)
         self.exemplars.drop(slots)
         self.histograms.release_sets()
@@ -236,7 +276,20 @@ class Fold:
         if len(unknown):
             slots[unknown], is_new = self.sources.insert(keys[rows[unknown]], limit=max(self._source_limit(), 1))
             new = slots[unknown[is_new]]
-        updates = take_updates(
+        at = other_starts(points, metrics, rows, slots, self.sources.records, reasons)
+        ended = None
+        if len(unknown) and (forgotten := self._forgotten_at(keys[rows[unknown]])) is not None:
+            ended = np.zeros(len(rows), np.uint64)
+            ended[unknown] = forgotten
+        if self._has_processes and len(new):
+            self._adopt(points["start_time"][rows], keys[rows], slots, unknown[is_new])
+            at = other_starts(points, metrics, rows, slots, self.sources.records, reasons)
+        if len(at):
+            started, ended = self._separate_processes(
+                points, rows, keys[rows], slots, targets, at, reasons, ended, now_s
+            )
+            new = np.concatenate((new, started))
+        updates, baseline_count, forgotten_count, overlap_count = take_updates(
             points,
             metrics,
             rows,
@@ -246,14 +299,20 @@ class Fold:
             self.sources.records,
             self.accumulators.records,
             reasons,
-            full_from=self._full_from(now_unix_nano),
+            full_from=0 if self._initial == "full" else max(self.start_time_unix_nano, self._forgotten_before + 1),
+            began=self.start_time_unix_nano,
             never_full=self._initial == "zero",
-            ended=self._ended_at(keys, rows),
+            ended=ended,
+            believed_until=now_unix_nano + _AHEAD_MAX_NS,
             now_s=now_s,
         )
         self.sources.remove(new[self.sources.column("status")[new] == NEW])  # those of which no point was used
-        inexact: dict[str, int] = {}
+        inexact = {"baseline": baseline_count, "forgotten": forgotten_count, "overlap": overlap_count}
         if len(updates):
+            if self.new_accumulators and (overwrites := updates["overwrites"]).any():
+                # The backend has a value of this name already, and a zero would look like a reset.
+                for slot in np.unique(updates["accumulator"][overwrites]).tolist():
+                    self.new_accumulators.pop(slot, None)
             inexact["integer_overflow"] = add_numbers(
                 points, metrics, updates, self.sources.records, self.accumulators.records
             )
@@ -267,20 +326,111 @@ class Fold:
                 self.exponential.add(batch.wire, points, take_records(updates, exponentials))
         return reasons, inexact
 
-    def _full_from(self, now_unix_nano: int) -> int:
-        """Rule 2: a source that is seen for the first time counts in full if it started then or later."""
-        return 0 if self._initial == "full" else max(self.start_time_unix_nano, now_unix_nano - self._state_ttl_ns, 1)
-
-    def _ended_at(self, keys: U64, rows: Indices) -> U64 | None:
-        """(n,) when each source ended if its last value is not known, else 0; None: 0 for all."""
-        if not len(self._ended_times):
+    def _forgotten_at(self, keys: U64) -> U64 | None:
+        """(n,) until when each series has been counted if its last value is not known, else 0; None: 0 for all."""
+        if not len(self._forgotten):
             return None
-        slots = self._ended_times.find(keys[rows])
-        return np.where(slots >= 0, self._ended_times.column("time")[slots], 0).astype(np.uint64)
+        slots = self._forgotten.find(keys)
+        return np.where(slots >= 0, self._forgotten.column("time")[slots], 0).astype(np.uint64)
+
+    # Several processes with one identity (rule 13).
+
+    def _separate_processes(
+        self,
+        points: Array,
+        rows: Indices,
+        keys: U64,
+        slots: I32,
+        targets: I32,
+        at: I64,
+        reasons: U8,
+        ended: U64 | None,
+        now_s: float,
+    ) -> tuple[I32, U64]:
+        """Give points of further processes with the identity of a source a source of their own.
+
+        A point whose start time is not before the last point of its source is a restart, and keeps the source; of
+        several such start times in one batch, the earliest one does. Any other start time belongs to another process,
+        whose source has a key of series and start time.
+
+        Args:
+            points: POINT records of the batch.
+            rows: (n,) rows of the points.
+            keys: (n, 2) their series.
+            slots: (n,) their sources; changed.
+            targets: (n,) accumulators for sources that have none; changed.
+            at: The indices of ``other_starts``.
+            reasons: (n,) why a row is not used; changed.
+            ended: (n,) of ``_forgotten_at``.
+            now_s: Monotonic clock.
+
+        Returns:
+            The new sources, and ``ended`` for all rows.
+        """
+        column = self.sources.column
+        start_times = points["start_time"][rows[at]]
+        first_slots, owner = np.unique(slots[at], return_inverse=True)
+        newest = column("time")[first_slots].copy()
+        is_own = np.isin(slots, first_slots) & (reasons == 0)
+        is_own[at] = False
+        own = np.flatnonzero(is_own)
+        np.maximum.at(newest, np.searchsorted(first_slots, slots[own]), points["time"][rows[own]])
+        follows = start_times >= newest[owner]
+        successor = np.full(len(first_slots), _U64_MAX)
+        np.minimum.at(successor, owner[follows], start_times[follows])
+        restarts = start_times == successor[owner]
+        flags = column("flags")[first_slots]
+        had_restarted = flags & RESTARTED != 0
+        restarted = np.unique(owner[restarts])
+        column("flags")[first_slots[restarted]] = flags[restarted] & COUNTS | RESTARTED
+        ended = np.zeros(len(rows), np.uint64) if ended is None else ended
+        at, owner, start_times = at[~restarts], owner[~restarts], start_times[~restarts]
+        if not len(at):
+            return np.zeros(0, np.int32), ended
+        self._has_processes = True
+        first_starts, first_accumulators = column("start")[first_slots], column("accumulator")[first_slots]
+        first_status = column("status")[first_slots]
+        first_accumulators = np.where(first_status == NEW, -1, first_accumulators)
+        adds_up = (first_accumulators < 0) | (self.accumulators.column("fold")[first_accumulators] == ADDS)
+        column("seen")[first_slots[adds_up]] = now_s  # what is known of the series lives as long as one of its sources
+        process_keys = combine_keys(keys[at], start_times)
+        found, is_new = self.sources.insert(process_keys, limit=max(self._source_limit(), 1))
+        new, new_owner = found[is_new], owner[is_new]
+        order = np.argsort(new_owner, kind="stable")
+        flags = column("flags")[first_slots]
+        count = np.empty(len(new), np.int64)
+        count[order] = rank_in_run(run_starts(new_owner[order])) + (flags[new_owner[order]] >> PROCESSES_SHIFT)
+        refused = new[count >= PROCESSES_MAX]
+        if len(refused):
+            reasons[at[np.isin(found, refused)]] = _OVERLAP
+            self.sources.remove(refused)
+        added = np.bincount(new_owner[count < PROCESSES_MAX], minlength=len(first_slots))
+        column("flags")[first_slots] += (added << PROCESSES_SHIFT).astype(np.uint8)
+        slots[at] = found
+        into = first_accumulators[owner]
+        targets[at] = np.where(into >= 0, into, targets[at])
+        is_kept = found >= 0
+        freed = found[is_kept & (first_status[owner] == FREED) & ~np.isin(found, new)]
+        column("status")[freed[column("accumulator")[freed] < 0]] = FREED
+        forgotten = self._forgotten_at(process_keys)
+        if forgotten is not None:
+            ended[at] = np.maximum(ended[at], forgotten)
+        # After a restart it is not known whether a process that started earlier has been counted before.
+        is_unsure = had_restarted[owner] & (start_times < first_starts[owner]) & np.isin(found, new)
+        ended[at[is_unsure]] = _U64_MAX
+        return new[count < PROCESSES_MAX], ended
+
+    def _adopt(self, start_times: U64, keys: U64, slots: I32, at: Indices) -> None:
+        """Where the first source of a series was forgotten, the source of another of its processes takes its place."""
+        processes = self.sources.find(combine_keys(keys[at], start_times[at]))
+        is_known = processes >= 0
+        if is_known.any():
+            self.sources.records[slots[at[is_known]]] = self.sources.records[processes[is_known]]
+            self.sources.remove(processes[is_known])
 
     # Values to write.
 
-    def latest(self, now_s: float, stale_after_s: float) -> LatestValues:
+    def latest(self, now_unix_nano: int, now_s: float, stale_after_s: float) -> LatestValues:
         """Rule 6: the values of accumulators that combine the latest values of live sources."""
         fold = self.accumulators.column("fold")
         found = LatestValues(len(fold))
@@ -288,8 +438,12 @@ class Fold:
         target = column("accumulator")[live]
         is_live = (column("status")[live] == LIVE) & (column("seen")[live] >= now_s - stale_after_s)
         live = live[is_live & (target >= 0) & (fold[target] > ADDS)]
+        # A time that is far ahead is not believed: the point is as new as it was when it arrived (rule 10).
+        silence = (np.maximum(now_s - column("seen")[live].astype(np.float64), 0) * _NS).astype(np.uint64)
+        arrived, times = np.uint64(now_unix_nano) - silence, column("time")[live]
+        times = np.where(times > arrived + np.uint64(_AHEAD_MAX_NS), arrived, times)
         sources = SourceValues(
-            column("accumulator")[live], column("value")[live], column("is_double")[live] != 0, column("time")[live]
+            column("accumulator")[live], column("value")[live], column("is_double")[live] != 0, times
         )
         fold_of_source = fold[sources.accumulator]
         for number, name in enumerate(FOLDS):

@@ -13,12 +13,16 @@ from collector.model.arrays import Array, Mask, Records
 __all__ = [
     "ACCUMULATOR",
     "ADDS",
+    "COUNTS",
     "DROP_REASONS",
     "ENDED",
     "FOLDS",
     "FREED",
     "LIVE",
     "NEW",
+    "PROCESSES_MAX",
+    "PROCESSES_SHIFT",
+    "RESTARTED",
     "SOURCE",
     "UPDATE",
     "previous_of_source",
@@ -37,6 +41,7 @@ SOURCE: Final = np.dtype(
         ("status", "u1"),
         ("kind", "u1"),
         ("is_double", "u1"),
+        ("flags", "u1"),
     ],
     align=True,
 )
@@ -44,7 +49,8 @@ SOURCE: Final = np.dtype(
 
 ``start``, ``time``: of its last point, ns. ``value``: the bits of its last value, those of a double if ``is_double``;
 for histograms the (set, row) of its buckets as two int32. ``seen``: monotonic s. ``accumulator``: the slot of its
-accumulator; -1: the series is named. ``mark``: scratch. ``status``: see below. ``kind``: METRIC type.
+accumulator; -1: the series is named. ``mark``: scratch. ``status``: see below. ``kind``: METRIC type. ``flags``:
+``COUNTS``, ``RESTARTED``, and the number of further processes (rule 13) from ``PROCESSES_SHIFT`` on.
 """
 ACCUMULATOR: Final = np.dtype(
     [
@@ -97,14 +103,22 @@ UPDATE: Final = np.dtype(
 only stored, because the series is named. ``kind``: METRIC type. ``is_first``, ``is_last``: of its source in this batch.
 ``is_new``: the first update ever of its source. ``counts_in_full``: rule 2, a new source counts with its whole value.
 ``overwrites``: the first update that goes into the series of its own name; it counts with its whole value, which that
-name shows already. ``restarted``: has another start time than the update before.
+name shows already. ``restarted``: its start time is another one than
+that of the update before, and not before the time of that update.
 """
+COUNTS: Final = 1
+"""In ``flags`` of a source: it is cumulative and its values add up, so it must not count twice."""
+RESTARTED: Final = 2
+"""In ``flags`` of a source: it had an earlier start time."""
+PROCESSES_SHIFT: Final = 3
+PROCESSES_MAX: Final = 31
+"""How many further processes with its identity, each of them a source of its own, a source may have."""
 NEW, LIVE, ENDED, FREED = range(4)
 """``status`` of a source: just inserted; live; has sent NO_RECORDED_VALUE; lost its name."""
 FOLDS: Final = ("", "last", "sum", "max", "min", "mean")
 """``fold`` of an accumulator: 0 adds up gains, the others combine the latest values of live sources."""
 ADDS: Final = 0
-DROP_REASONS: Final = ("", "not_finite", "out_of_range", "exponential", "state_full", "out_of_order")
+DROP_REASONS: Final = ("", "not_finite", "out_of_range", "exponential", "state_full", "out_of_order", "overlap")
 """Why a point was not merged."""
 
 

@@ -32,7 +32,6 @@ class State:
         self.limits = Limits(config, process)
         self.fold = Fold(
             start_time_unix_nano=start_time_unix_nano,
-            state_ttl_s=config.state_ttl,
             initial=config.initial,
             state_max_bytes=config.state_limit_mib * _MIB,
             exemplars=ExemplarPool(config.overflow.exemplars, frozenset(config.top.hash)),
@@ -49,9 +48,7 @@ class State:
             return
         self.config = config
         self.limits.configure(config)
-        self.fold.configure(
-            state_ttl_s=config.state_ttl, initial=config.initial, state_max_bytes=config.state_limit_mib * _MIB
-        )
+        self.fold.configure(initial=config.initial, state_max_bytes=config.state_limit_mib * _MIB)
         self.fold.exemplars.configure(config.overflow.exemplars, frozenset(config.top.hash))
         self.report.configure(config.top)
         column = self.fold.accumulators.column("fold")

@@ -22,7 +22,7 @@ from collector.model import (
     Metrics,
     MetricsBuilder,
 )
-from collector.model.arrays import I32, U64, Array, Mask
+from collector.model.arrays import F64, I32, U64, Array, Mask
 from collector.model.builders import Attributes
 from collector.otlp.semantics import NO_RECORDED_VALUE
 from processors.cardinality.fold import Fold
@@ -40,7 +40,7 @@ class AccumulatorWriter:
     def __init__(self, fold: Fold) -> None:
         self._fold = fold
         self._metrics: dict[tuple[Any, ...], WrittenMetric] = {}
-        self._ending: list[tuple[WrittenMetric, list[Attributes]]] = []
+        self._ending: list[tuple[WrittenMetric, list[Attributes], list[F64]]] = []
 
     def add_series(self, slot: int, metric: WrittenMetric, attributes: dict[str, Any]) -> None:
         """Write a new accumulator as a series of ``metric``, or of the metric that equals it."""
@@ -63,25 +63,34 @@ class AccumulatorWriter:
                 continue
             kept = [i for i, slot in enumerate(metric.slots) if slot not in removed]
             if metric.temporality != TEMPORALITY_DELTA:
-                self._ending.append(
-                    (metric, [metric.attributes[i] for i, slot in enumerate(metric.slots) if slot in removed])
-                )
+                ended = [i for i, slot in enumerate(metric.slots) if slot in removed]
+                bounds = [self._fold.bounds_of(metric.slots[i]) for i in ended]
+                self._ending.append((metric, [metric.attributes[i] for i in ended], bounds))
             metric.slots = [metric.slots[i] for i in kept]
             metric.values = [metric.values[i] for i in kept]
             metric.attributes = [metric.attributes[i] for i in kept]
             if not kept:
                 del self._metrics[key]
 
+    def end_all(self, now_unix_nano: int) -> list[Metrics]:
+        """One NO_RECORDED_VALUE for each series that is not a delta, because the next process writes other ones.
+
+        Until a backend gives up the old series by itself, sums over both would count twice.
+        """
+        self.remove(np.array(sorted(slot for metric in self._metrics.values() for slot in metric.slots), np.int32))
+        return self.flush(now_unix_nano, 0.0, 0.0)
+
     def flush(self, now_unix_nano: int, now_s: float, stale_after_s: float) -> list[Metrics]:
         """The values of all accumulators now."""
         fold = self._fold
         flush = _Flush(fold, max(now_unix_nano, fold.last_flush + _MS), now_s, stale_after_s)
-        for metric, attributes in self._ending:
-            flush.end(metric, attributes)
+        for metric, attributes, bounds in self._ending:
+            flush.end(metric, attributes, bounds)
         self._ending.clear()
         for metric in self._metrics.values():
             flush.write(metric)
         fold.last_flush = flush.now
+        fold.new_accumulators.clear()
         fold.exemplars.forget()
         return flush.build()
 
@@ -92,7 +101,7 @@ class _Flush:
     def __init__(self, fold: Fold, now: int, now_s: float, stale_after_s: float) -> None:
         self._fold = fold
         self.now = now
-        self._latest = fold.latest(now_s, stale_after_s)
+        self._latest = fold.latest(now, now_s, stale_after_s)
         self._exemplars = fold.exemplars.collect()
         self._builders: dict[Context, MetricsBuilder] = {}
         self._scopes: dict[Context, dict[tuple[Any, ...], int]] = defaultdict(dict)
@@ -123,22 +132,40 @@ class _Flush:
             return
         builder, scope = self._scope(metric)
         points = _Points(slots[is_due], np.flatnonzero(is_due).astype(np.int32))
-        if metric.type == METRIC_HISTOGRAM:
-            self._histograms(builder, scope, metric, points)
-        elif metric.type == METRIC_EXPONENTIAL_HISTOGRAM:
-            self._exponential(builder, scope, metric, points)
-        else:
-            self._numbers(builder, scope, metric, points)
+        for part in (points,) if is_delta else (self._zeros(points), points):
+            if not len(part.slots):
+                continue
+            if metric.type == METRIC_HISTOGRAM:
+                self._histograms(builder, scope, metric, part)
+            elif metric.type == METRIC_EXPONENTIAL_HISTOGRAM:
+                self._exponential(builder, scope, metric, part)
+            else:
+                self._numbers(builder, scope, metric, part)
         if is_delta:
             self._clear(metric, points.slots)
+
+    def _zeros(self, points: "_Points") -> "_Points":
+        """A zero for each new series, at the time it began, so that its first value is an increase for the backend."""
+        began = self._fold.new_accumulators
+        is_new = np.array([slot in began for slot in points.slots.tolist()] if began else [False] * len(points.slots))
+        new = points.take(is_new)
+        starts = self._fold.accumulators.column("start")[new.slots]
+        times = np.array([began[slot] for slot in new.slots.tolist()], np.uint64)
+        times = np.maximum(np.minimum(times, np.uint64(self.now - _MS)), starts)
+        # A zero in the same millisecond as the value would be a second value for one time.
+        fits = times + np.uint64(_MS) <= np.uint64(self.now)
+        zeros = new.take(fits)
+        zeros.zero_times = times[fits]
+        return zeros
 
     def _common(self, metric: WrittenMetric, points: "_Points") -> dict[str, Any]:
         """The arguments that all types of points have in common."""
         count = len(points.slots)
         is_delta = metric.temporality == TEMPORALITY_DELTA
-        written = [metric.values[i] for i in points.numbers.tolist()] if self._exemplars else []
+        found = self._exemplars if points.zero_times is None else {}
+        written = [metric.values[i] for i in points.numbers.tolist()] if found else []
         exemplars: Exemplars | None = (
-            self._fold.exemplars.of_points(self._exemplars, points.slots.tolist(), written) if self._exemplars else None
+            self._fold.exemplars.of_points(found, points.slots.tolist(), written) if found else None
         )
         starts: U64 = (
             np.full(count, self._fold.last_flush, np.uint64)
@@ -146,7 +173,7 @@ class _Flush:
             else self._fold.accumulators.column("start")[points.slots]
         )
         return {
-            "times": np.full(count, self.now, np.uint64),
+            "times": np.full(count, self.now, np.uint64) if points.zero_times is None else points.zero_times,
             "start_times": starts,
             "attributes": (points.numbers, metric.attributes),
             "unit": metric.unit,
@@ -160,6 +187,8 @@ class _Flush:
         ints = np.where(is_latest, self._latest.ints[points.slots], column("int")[points.slots])
         parts = np.where(is_latest, self._latest.doubles[points.slots], column("double")[points.slots])
         doubles = np.where(is_latest, self._latest.is_double[points.slots], column("is_double")[points.slots] != 0)
+        if points.zero_times is not None:
+            ints, parts = np.zeros_like(ints), np.zeros_like(parts)
         for has_type in (doubles, ~doubles):
             if not has_type.any():
                 continue
@@ -178,13 +207,16 @@ class _Flush:
                     **common,
                 )
 
-    def _totals(self, metric: WrittenMetric, slots: I32) -> dict[str, Any]:
-        column = self._fold.accumulators.column
+    def _totals(self, metric: WrittenMetric, points: "_Points") -> dict[str, Any]:
+        column, slots = self._fold.accumulators.column, points.slots
         no_range = column("lacks_range")[slots] != 0
+        counts, sums = column("count")[slots], column("sum")[slots]
+        if points.zero_times is not None:
+            counts, sums = np.zeros_like(counts), np.zeros_like(sums)
         return {
             "temporality": metric.temporality,
-            "counts": column("count")[slots],
-            "sums": np.ma.array(column("sum")[slots], mask=column("lacks_sum")[slots] != 0),
+            "counts": counts,
+            "sums": np.ma.array(sums, mask=column("lacks_sum")[slots] != 0),
             "mins": np.ma.array(column("min")[slots], mask=no_range),
             "maxs": np.ma.array(column("max")[slots], mask=no_range),
         }
@@ -195,12 +227,14 @@ class _Flush:
         for set_ in np.unique(sets[sets >= 0]).tolist():
             of_set = points.take(sets == set_)
             counts = histograms.accumulator_pools[set_]["counts"][column("row")[of_set.slots]]
+            if of_set.zero_times is not None:
+                counts = np.zeros_like(counts)
             builder.histogram(
                 scope,
                 metric.name,
                 bucket_counts=counts,
                 bounds=histograms.bounds[set_],
-                **self._totals(metric, of_set.slots),
+                **self._totals(metric, of_set),
                 **self._common(metric, of_set),
             )
 
@@ -209,6 +243,8 @@ class _Flush:
         if not len(filled.slots):
             return
         buckets = self._fold.exponential.written(filled.slots)
+        if filled.zero_times is not None:
+            buckets.counts, buckets.zero_counts = np.zeros_like(buckets.counts), np.zeros_like(buckets.zero_counts)
         builder.exponential_histogram(
             scope,
             metric.name,
@@ -217,7 +253,7 @@ class _Flush:
             zero_thresholds=buckets.thresholds,
             positive=buckets.side(0),
             negative=buckets.side(1),
-            **self._totals(metric, filled.slots),
+            **self._totals(metric, filled),
             **self._common(metric, filled),
         )
 
@@ -234,8 +270,12 @@ class _Flush:
         elif metric.type == METRIC_EXPONENTIAL_HISTOGRAM:
             self._fold.exponential.clear(slots[column("set")[slots] >= 0])
 
-    def end(self, metric: WrittenMetric, attributes: list[Attributes]) -> None:
-        """Add one NO_RECORDED_VALUE for each series."""
+    def end(self, metric: WrittenMetric, attributes: list[Attributes], bounds: list[F64]) -> None:
+        """Add one NO_RECORDED_VALUE for each series, with its bounds: a backend has a series for each of them."""
+        if metric.type == METRIC_HISTOGRAM and len({values.tobytes() for values in bounds}) > 1:
+            for number, values in enumerate(bounds):
+                self.end(metric, attributes[number : number + 1], [values])
+            return
         builder, scope = self._scope(metric)
         count = len(attributes)
         zeros = np.zeros(count, np.uint64)
@@ -263,8 +303,8 @@ class _Flush:
                 metric.name,
                 temporality=metric.temporality,
                 counts=zeros,
-                bucket_counts=np.zeros((count, 0), np.uint64),
-                bounds=(),
+                bucket_counts=np.zeros((count, len(bounds[0]) + 1), np.uint64),
+                bounds=bounds[0],
                 **common,
             )
         else:
@@ -284,6 +324,9 @@ class _Points:
 
     slots: I32
     numbers: I32
+    zero_times: U64 | None = None
+    """Not None: zeros are written at these times instead of the values."""
 
     def take(self, mask: Mask) -> "_Points":
-        return _Points(self.slots[mask], self.numbers[mask])
+        times = None if self.zero_times is None else self.zero_times[mask]
+        return _Points(self.slots[mask], self.numbers[mask], times)

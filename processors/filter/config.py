@@ -30,7 +30,7 @@ class SeverityConfig(ComponentConfig):
     min: str | int = ""
     """Lowest severity that matches: a name such as ``INFO`` or ``warn2``, or a number from 1 to 24."""
     match_undefined: bool = False
-    """Whether records without a severity number match. Has no effect without ``min``."""
+    """Whether records without a severity number match. Needs ``min``."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:

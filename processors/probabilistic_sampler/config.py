@@ -34,7 +34,7 @@ class ProbabilisticSamplerConfig(ComponentConfig):
     from_attribute: str = ""
     """For logs: the attribute to hash if a record does not have a trace id."""
     sampling_priority: str = ""
-    """For logs: the attribute with the minimum percentage that a record requests."""
+    """For logs: the attribute with the percentage that replaces the share for a record."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

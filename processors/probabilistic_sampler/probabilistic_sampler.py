@@ -18,6 +18,7 @@ from collector.model import KIND_DOUBLE, KIND_INT, Batch, Signal, StringColumn, 
 from collector.model.arrays import I8, I64, U8, Mask
 from collector.otlp.consistent_sampling import (
     RANDOMNESS_BITS,
+    is_well_formed,
     parse_randomness,
     parse_threshold,
     read_trace_state,
@@ -33,6 +34,7 @@ __all__ = ["ProbabilisticSampler"]
 
 _NEVER: Final = 1 << RANDOMNESS_BITS
 _NONE: Final = -1
+_SMALLEST_PERCENT: Final = 100.0 / _NEVER
 _LOW_BITS: Final = np.uint64(_NEVER - 1)
 _THRESHOLD: Final = "sampling.threshold"
 _RANDOMNESS: Final = "sampling.randomness"
@@ -65,6 +67,7 @@ class ProbabilisticSampler(Transform):
     def __init__(self, settings: Settings, config: ProbabilisticSamplerConfig) -> None:
         (self._signal,) = settings.signals
         self._config = config
+        self._random = np.random.default_rng()
         self._is_hashing = config.mode == "hash_seed"
         self._threshold = _threshold(config)
         telemetry = settings.telemetry
@@ -110,7 +113,8 @@ class ProbabilisticSampler(Transform):
         read = [read_trace_state(text) for text in states.distinct]
         earlier = _spread([state.threshold for state in read], states)
         explicit = _spread([state.randomness for state in read], states)
-        malformed = np.array([*(not state.is_valid for state in read), False], np.bool_)[states.codes]
+        are_valid = [state.is_valid and is_well_formed(text) for state, text in zip(read, states.distinct, strict=True)]
+        malformed = np.array([*(not is_valid for is_valid in are_valid), False], np.bool_)[states.codes]
         return self._sampling_input(ids, earlier, explicit, malformed)
 
     def _read_records(self, batch: Batch) -> _SamplingInput:
@@ -160,7 +164,10 @@ class ProbabilisticSampler(Transform):
         return np.array([threshold_with_precision(ratio * share, digits) for share in whole], np.int64)[inverse]
 
     def _apply_priorities(self, batch: Batch, items: _SamplingInput, threshold: I64) -> I64:
-        """Apply priorities: ``sampling.priority`` alone decides a span; a record requests a minimum percentage."""
+        """Apply priorities: ``sampling.priority`` alone decides a span; a record may replace the share by its own.
+
+        A record without randomness draws some for its own share, so that its adjusted count is right.
+        """
         if self._signal is Signal.TRACES:
             column = batch.attribute("sampling.priority")
             if not column.present.any():
@@ -174,12 +181,19 @@ class ProbabilisticSampler(Transform):
             return threshold
         column = batch.attribute(self._config.sampling_priority)
         percent = np.where((column.kind == KIND_INT) | (column.kind == KIND_DOUBLE), column.numeric(), 0.0)
-        distinct, inverse = np.unique(np.where(percent > 0, np.minimum(percent, 100.0), 0.0), return_inverse=True)
+        has_share = (percent >= _SMALLEST_PERCENT) & (percent <= 100.0)
+        if not has_share.any():
+            return threshold
+        distinct, inverse = np.unique(percent[has_share], return_inverse=True)
         digits = self._config.sampling_precision
-        least = np.array([threshold_with_precision(value / 100.0, digits) for value in distinct.tolist()], np.int64)[
-            inverse
-        ]
-        return np.minimum(threshold, least)
+        replaced = np.array([threshold_with_precision(value / 100.0, digits) for value in distinct.tolist()], np.int64)
+        threshold = np.broadcast_to(threshold, has_share.shape).copy()
+        threshold[has_share] = replaced[inverse]
+        draws = np.flatnonzero(has_share & (items.randomness == _NONE) & (threshold > 0))
+        if len(draws):
+            items.randomness[draws] = self._random.integers(0, _NEVER, len(draws))
+            items.new_randomness[draws] = ~items.malformed[draws]
+        return threshold
 
     def _count(self, policy: I8, kept: Mask) -> None:
         counts = np.bincount(policy.astype(np.int64) * 2 + kept, minlength=2 * len(self._policies))

@@ -14,6 +14,7 @@ from collector.model import KeyTable, StringColumn, Traces, combine_keys, hash_t
 from collector.model.arrays import F64, I32, U8, U64, Indices, Mask
 from collector.otlp.consistent_sampling import RANDOMNESS_BITS, read_trace_state, threshold_of
 from collector.otlp.semantics import STATUS_CODE_ERROR
+from collector.otlp.span_durations import span_durations
 from collector.tail_sampling import THRESHOLD_ERASED, THRESHOLD_UNCHANGED, ByTrace, ColumnLookup, TraceDecisions
 from processors.sampling.config import RuleConfig, SamplingConfig
 
@@ -64,8 +65,8 @@ class Rules:
         slots = grouped.row_slots
         bits = np.zeros(batch.item_count, np.uint64)
         is_root = batch.field("parent_span_id") == 0
-        start, end = batch.field("start_time_unix_nano"), batch.field("end_time_unix_nano")
-        root_ns = np.where(is_root & (end > start), end - start, np.uint64(0))
+        durations_ns, _ = span_durations(batch.field("start_time_unix_nano"), batch.field("end_time_unix_nano"))
+        root_ns = np.where(is_root, durations_ns, np.uint64(0))
         for i, rule in enumerate(self._rules):
             if not rule.matches_all and not rule.is_coverage:
                 bits |= self._matches(rule, batch, is_root, root_ns).astype(np.uint64) << np.uint64(i)

@@ -119,8 +119,9 @@ class _Latency(Policy):
         return (BOTH_ENDS,)
 
     def evaluate(self, traces: TraceFacts) -> U8:
-        start = (~traces.column(BOTH_ENDS, "start_complement")).view(np.int64)
-        durations_ms = _milliseconds(start, traces.column(BOTH_ENDS, "end").view(np.int64))
+        complement, end = traces.column(BOTH_ENDS, "start_complement"), traces.column(BOTH_ENDS, "end").view(np.int64)
+        # A trace without any start time has no duration.
+        durations_ms = _milliseconds(np.where(complement == 0, end, (~complement).view(np.int64)), end)
         if not self._up_to_ms:
             return (durations_ms >= self._above_ms).astype(np.uint8)
         return ((durations_ms > self._above_ms) & (durations_ms <= self._up_to_ms)).astype(np.uint8)

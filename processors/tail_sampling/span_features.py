@@ -73,13 +73,17 @@ class _AnySpan(Feature):
 
 @dataclass(frozen=True)
 class TimeRange(Feature):
-    """The earliest start and the latest end. The start is stored as its complement, so that 0 is the latest one."""
+    """The earliest start and the latest end. The start is stored as its complement, so that 0 is the latest one.
+
+    A start of 0 is a missing one, and does not count, as in the Collector.
+    """
 
     dtypes = {"start_complement": np.uint64, "end": np.uint64}  # noqa: RUF012 - never written
 
     def fold(self, batch: Traces, grouped: ByTrace, columns: Mapping[str, Array]) -> None:
         """See the class."""
-        grouped.fold(np.maximum, columns["start_complement"], ~batch.field("start_time_unix_nano"))
+        starts = batch.field("start_time_unix_nano")
+        grouped.fold(np.maximum, columns["start_complement"], np.where(starts == 0, np.uint64(0), ~starts))
         grouped.fold(np.maximum, columns["end"], batch.field("end_time_unix_nano"))
 
 

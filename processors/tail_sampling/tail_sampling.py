@@ -21,6 +21,7 @@ __all__ = ["TailSamplingProcessor"]
 
 _PREFIX: Final = "otelcol_processor_tail_sampling_"
 _WAIT_MIN_S: Final = 0.1
+_EVICTED_PER_TRACE: Final = 16  # evicted traces that are remembered: under overload they are many more than those held
 _AGE_BUCKETS_S: Final = (0, 5, 10, 25, 50, 75, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10000)
 
 
@@ -44,6 +45,7 @@ class TailSamplingProcessor(TailSampler):
             block_on_overflow=config.block_on_overflow,
             kept_cache_size=cache.sampled_cache_size or config.num_traces,
             dropped_cache_size=cache.non_sampled_cache_size or dropped_default,
+            abandoned_cache_size=_EVICTED_PER_TRACE * config.num_traces,
             drop_pending_on_shutdown=config.drop_pending_traces_on_shutdown,
             on_overflow="drop",
         )

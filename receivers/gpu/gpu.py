@@ -30,7 +30,9 @@ class GpuReceiver(Receiver):
         self._is_acquired = False
         # All metrics have one resource, so that the ratio of two of them matches without `on(…)`.
         host_name = (config.simulated.host_name if config.backend == "simulated" else "") or socket.gethostname()
-        self._maker = MetricsMaker(config, {"host.name": host_name}, settings.version)
+        # Prometheus makes its label ``instance`` of the instance id; other resource attributes are not labels there.
+        resource = {"service.instance.id": host_name, "host.name": host_name}
+        self._maker = MetricsMaker(config, resource, settings.version)
         self._consuming: asyncio.Future[None] | None = None
         self._sending = PeriodicTask(self._send, config.collection_interval, settings.clock, log=settings.telemetry.log)
         self._metrics = SamplerMetrics(settings.telemetry, self._snapshot)

@@ -593,3 +593,13 @@ async def test_takes_any_traces_the_generator_makes():
     for seed in range(5):
         await connector.consume(batch(Signal.TRACES, items=64, seed=seed))
     assert len(connector.state.families["red"].table) > 10
+
+
+async def test_impossible_durations_are_0_and_counted(kit):
+    """A start of 0 would add 56 years to the sum of the durations."""
+    gateway = kit.Gateway()
+    await gateway.send(kit.span_of(), kit.span_of(start=0, ns=kit.START), kit.span_of(ns=-1))
+    points, _ = await gateway.flush()
+    (found,) = [values for key, values in points.items() if key[1] == "traces.span.metrics.duration"]
+    assert (found[-1].count, found[-1].sum) == (3, 5.0)
+    assert gateway.telemetry.value("tailrace_span_metrics_invalid_durations") == 2

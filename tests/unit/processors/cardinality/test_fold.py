@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from collector.model import METRIC_HISTOGRAM, METRIC_SUM, Metrics
+from collector.model import METRIC_HISTOGRAM, METRIC_SUM, Metrics, combine_keys
 from collector.wire.layout import ATTRIBUTE, METRIC, POINT
 from processors.cardinality._histograms import add_histograms, bounds_of, wrong_buckets
 from processors.cardinality._updates import add_numbers, add_totals, any_empty, take_updates
@@ -57,6 +57,8 @@ class Source:
     last: Point | None = None
     target: int = -1
     freed: bool = False
+    start: int = 0
+    restarted: bool = False
 
 
 @dataclass
@@ -88,25 +90,51 @@ class Reference:
     def __init__(self, full_from, delta, monotonic):
         self.full_from, self.delta, self.monotonic = full_from, delta, monotonic
         self.sources = {}
+        self.restarting = set()
         self.accumulators = {}
 
     def add(self, points, targets, own_name):
         """Add a batch; targets and own_name by source. Returns why each point was dropped, "" if it was not."""
         reasons = [self.unusable(point) for point in points]
-        order = sorted(
-            (i for i, reason in enumerate(reasons) if not reason), key=lambda i: (points[i].source, points[i].time)
-        )
+        usable = [i for i, reason in enumerate(reasons) if not reason]
+        keys = {i: (points[i].source, 0) for i in usable}
+        into, unsure = dict(enumerate(targets)), set()
+        if not self.delta:
+            for number in {points[i].source for i in usable}:
+                self.separate(number, points, [i for i in usable if points[i].source == number], keys, into, unsure)
+        order = sorted(usable, key=lambda i: (keys[i], points[i].time))
         for k, i in enumerate(order):
             point = points[i]
-            source = self.sources.get(point.source, Source())
-            later = points[order[k + 1]] if k + 1 < len(order) else None
-            if (later is not None and (later.source, later.time) == (point.source, point.time)) or (
+            source = self.sources.get(keys[i], Source())
+            later = order[k + 1] if k + 1 < len(order) else None
+            if (later is not None and (keys[later], points[later].time) == (keys[i], point.time)) or (
                 source.last is not None and point.time <= source.last.time
             ):
                 reasons[i] = "out_of_order"
             else:
-                self.take(point, source, targets[point.source], own_name[point.source])
+                self.take(keys[i], point, source, into[point.source], own_name[point.source], keys[i] in unsure)
         return reasons
+
+    def separate(self, number, points, rows, keys, into, unsure):
+        """Rule 13: points of other processes with the identity of the source belong to sources of their own."""
+        first = self.sources.get((number, 0))
+        known = next((points[i].start for i in rows if points[i].start), 0) if first is None else first.start
+        if not known or points[rows[0]].kind == "gauge":
+            return
+        others = [i for i in rows if points[i].start not in {0, known}]
+        newest = max([points[i].time for i in rows if i not in others] + ([first.last.time] if first else []))
+        restart = min((points[i].start for i in others if points[i].start >= newest), default=None)
+        for i in others:
+            if points[i].start == restart:
+                continue
+            keys[i] = (number, points[i].start)
+            if first is not None and first.restarted and points[i].start < known and keys[i] not in self.sources:
+                unsure.add(keys[i])
+        if first is not None:
+            into[number] = first.target if first.target >= 0 else into[number]
+            first.restarted |= restart is not None
+        elif restart is not None:
+            self.restarting.add(number)
 
     @staticmethod
     def unusable(point):
@@ -114,8 +142,10 @@ class Reference:
             return "out_of_range" if point.count > COUNT_MAX else ""
         return "not_finite" if point.kind == "sum" and not math.isfinite(point.value) else ""
 
-    def take(self, point, source, target, own_name):
-        before, self.sources[point.source] = source.last, source
+    def take(self, key, point, source, target, own_name, unsure):
+        before, self.sources[key] = source.last, source
+        started, source.start = source.start, point.start or source.start
+        source.restarted |= key[1] == 0 and key[0] in self.restarting
         enters = source.target < 0
         source.target = source.target if source.target >= 0 else target
         source.last = point
@@ -130,9 +160,10 @@ class Reference:
         into = self.accumulators.setdefault(source.target, Accumulator())
         if point.kind == "histogram" and into.bounds == "unset":
             into.bounds = point.binned[0]
-        if before is None and not self.delta and point.start < self.full_from:
+        if before is None and not self.delta and (point.start < self.full_from or unsure):
             return
-        whole = self.delta or before is None or overwrites or point.start != before.start
+        restarted = before is not None and point.start != started and point.start >= before.time
+        whole = self.delta or before is None or overwrites or restarted
         if point.kind == "sum":
             self.gain_number(into, point, before, whole)
         else:
@@ -169,7 +200,7 @@ class Reference:
         into.buckets.update(gained)
 
 
-START = 1000
+START = 5
 SOURCES, TARGETS = 3, 2
 BOUNDS = ((1.0, 2.0), (1.0, 2.0, 4.0), (0.5,), (), None)
 
@@ -179,7 +210,7 @@ NUMBERS = st.one_of(
     st.sampled_from([math.nan, math.inf, -5, 2**40, -1 / 8]),
 )
 TIMES = st.integers(1, 12)
-STARTS = st.sampled_from([0, START - 1, START, START, START, START + 1])
+STARTS = st.sampled_from([0, START - 1, START, START, START, START + 1, 9, 14, 22])
 
 
 @st.composite
@@ -236,14 +267,13 @@ def wire_of(points, delta, monotonic):
 def fold_of(kind, count):
     fold = Fold(
         start_time_unix_nano=START,
-        state_ttl_s=1e9,
         initial="auto",
         state_max_bytes=2**26,
         exemplars=ExemplarPool(0, frozenset()),
     )
     slots, _ = fold.accumulators.insert(np.array([[i, 1] for i in range(count)], np.uint64))
     for slot in slots.tolist():
-        fold.new_accumulator(slot, kind=kind, fold=ADDS)
+        fold.new_accumulator(slot, kind=kind, fold=ADDS, now_unix_nano=START)
     return fold
 
 
@@ -295,8 +325,9 @@ def test_numbers_are_those_of_the_reference(kind, history, delta, monotonic):
         expected = reference.accumulators.get(slot)
         got = int(column("int")[slot]), float(column("double")[slot]), bool(column("is_double")[slot])
         assert got == ((expected.ints, expected.doubles, expected.is_double) if expected else (0, 0.0, False))
-    for number, source in reference.sources.items():
-        slot = fold.sources.find(np.array([[number, 7]], np.uint64))[0]
+    for (number, start), source in reference.sources.items():
+        key = np.array([[number, 7]], np.uint64)
+        slot = fold.sources.find(combine_keys(key, np.array([start], np.uint64)) if start else key)[0]
         bits = fold.sources.column("value")[slot]
         value = bits.view(np.float64) if fold.sources.column("is_double")[slot] else bits
         assert np.array_equal(value, source.last.value, equal_nan=True)
@@ -401,7 +432,8 @@ def parented(number):
 )
 def test_points_outside_their_arrays_are_refused(changed):
     """Every row, slot and record is checked."""
-    options = {"full_from": 0, "never_full": False, "ended": changed.pop("ended", None), "now_s": 1.0}
+    options = {"full_from": 0, "began": 0, "never_full": False, "ended": changed.pop("ended", None)}
+    options |= {"believed_until": 0, "now_s": 1.0}
     with pytest.raises(ValueError, match=r"outside|differ|contiguous"):
         take_updates(*arguments(**changed).values(), **options)
 

@@ -249,7 +249,7 @@ def test_records_without_randomness():
 @pytest.mark.parametrize("mode", ["equalizing", "proportional"])
 @pytest.mark.parametrize("fail_closed", [True, False])
 def test_records_with_thresholds_of_their_own(mode, fail_closed):
-    """Thresholds are read from and written to the attributes; priorities raise the share."""
+    """Thresholds are read from and written to the attributes; priorities replace the share."""
     attributes = (
         {},
         {"sampling.threshold": "8"},
@@ -259,7 +259,10 @@ def test_records_with_thresholds_of_their_own(mode, fail_closed):
         {"p": 75},
         {"p": 80.5},
         {"p": "100"},
+        {"p": 3},
         {"p": -3},
+        {"p": 0},
+        {"p": 150},
     )
     message = records(1500, 7, attributes)
     wanted = {}
@@ -274,12 +277,9 @@ def test_records_with_thresholds_of_their_own(mode, fail_closed):
         ratio = 0.2 * ((WHOLE - (came or 0)) / WHOLE if mode == "proportional" else 1.0)
         threshold = threshold_with_precision(ratio, 4) if is_valid and not unknown else WHOLE if fail_closed else 0
         if "p" in values:
-            asked = {
-                "int_value": max(values["p"].int_value, 0),
-                "double_value": values["p"].double_value,
-                "string_value": 0,
-            }
-            threshold = min(threshold, threshold_with_precision(asked[values["p"].WhichOneof("value")] / 100, 4))
+            asked = {"int_value": values["p"].int_value, "double_value": values["p"].double_value, "string_value": 0}
+            share = asked[values["p"].WhichOneof("value")]
+            threshold = threshold_with_precision(share / 100, 4) if 0 < share <= 100 else threshold
         if drawn >= threshold:
             final = None if unknown else threshold_digits(max(threshold, came or 0))
             wanted[number] = (final if is_valid else th, rv)
@@ -325,3 +325,61 @@ def test_wrong_configuration_is_refused(config):
     """Mistakes are found before anything runs."""
     with pytest.raises(ValidationError):
         ProbabilisticSamplerConfig.model_validate(config)
+
+
+@pytest.mark.parametrize("mode", ["hash_seed", "equalizing", "proportional"])
+def test_a_priority_replaces_the_share(mode):
+    """A record with priority 3 is kept with 3 %, also where the share is 10 %, as in the Collector."""
+    message = records(20_000, 11, ({"p": 3},))
+    kept = run_records(make(Signal.LOGS, sampling_percentage=10, mode=mode, sampling_priority="p"), message)
+    assert 600 - 5 * 24 < len(kept) < 600 + 5 * 24
+    assert {threshold for threshold, _ in kept.values()} == {threshold_digits(threshold_with_precision(0.03, 4))}
+
+
+@pytest.mark.parametrize("fail_closed", [True, False])
+def test_adjusted_counts_of_records_without_trace_ids_are_right(fail_closed):
+    """Such a record has randomness drawn for its own share; without one, all of them are kept with a count of 33."""
+    message = records(20_000, 12, ({"p": 3},), (False,))
+    processor = make(Signal.LOGS, sampling_percentage=10, sampling_priority="p", fail_closed=fail_closed)
+    kept = run_records(processor, message)
+    assert 600 - 5 * 24 < len(kept) < 600 + 5 * 24
+    whole, least = 0.0, threshold_with_precision(0.03, 4)
+    for threshold, drawn in kept.values():
+        assert threshold == threshold_digits(least)
+        assert int(drawn, 16) >= least
+        whole += WHOLE / (WHOLE - least)
+    assert whole == pytest.approx(20_000, rel=0.2)
+    certain = run_records(processor, records(100, 13, ({"p": 100},), (False,)))
+    assert set(certain.values()) == {("0", None)}
+    assert len(certain) == 100
+
+
+MALFORMED = (
+    "foo",
+    "ot=th:8;;",
+    "ot=th",
+    "ot=",
+    "ot=th:zz",
+    "A=1",
+    "a=1=2",
+    "ot=rv:1",
+    "a=\x7f",
+    "a b=1",
+    "ot=X:1",
+    "=1",
+)
+WELL_FORMED = ("a=1,b=2", "a=1,,b=2", "a=1, b=2", "ot=x:1", "a=1,a=2", "tenant@sys=1", " a=1", "0a@b=x y")
+
+
+@pytest.mark.parametrize("mode", ["hash_seed", "equalizing"])
+@pytest.mark.parametrize("state", [*MALFORMED, *WELL_FORMED])
+def test_malformed_trace_states_fail_closed_or_stay_as_they_are(mode, state):
+    """What the Collector 0.156 was seen to refuse and to accept."""
+    message = spans(50, 14, (state,))
+    assert bool(run_spans(make(sampling_percentage=100, mode=mode), message)) == (state in WELL_FORMED)
+    if state in MALFORMED:
+        out = make(sampling_percentage=1, mode=mode, fail_closed=False).transform(
+            Traces.from_wire(message.SerializeToString())
+        )
+        kept = input_spans(ExportTraceServiceRequest.FromString(out.wire))
+        assert [span.trace_state for span in kept] == [state] * 50

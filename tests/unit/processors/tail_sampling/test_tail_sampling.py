@@ -1,12 +1,13 @@
 """The processor around the policies: when a trace is decided, what is remembered and dropped, and what is counted."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from collector.model import Context, Signal, Traces
-from collector.testing import FakeClock, FakeHost, Sink, eventually, make_settings
+from collector.testing import FakeClock, FakeHost, Sink, eventually, hand_over, make_settings
 from processors.tail_sampling import factory
 from processors.tail_sampling.config import TailSamplingConfig
 
@@ -59,6 +60,8 @@ class Bench:
                 one.attributes.add(key="noise").value.bool_value = True
             if "long" in marks:
                 one.attributes.add(key="text").value.string_value = "x" * 1000
+            if "no start" in marks:
+                one.start_time_unix_nano = 0
         self.sent += len(spans)
         wire = made.SerializeToString()
         await self.sut.consume(Traces.from_wire(wire, context) if context else Traces.from_wire(wire))
@@ -411,3 +414,55 @@ async def test_the_ledger_closes_under_churn(strategy):
     assert bench.sut.row_bytes == 0
     assert bench.balanced()
     assert bench.kept()
+
+
+@pytest.mark.parametrize("strategy", ["trace-complete", "span-ingest"])
+async def test_no_half_of_an_evicted_trace_is_kept(strategy):
+    """Under overload far more traces are evicted than there is room for; their second halves are dropped as well."""
+    bench = await Bench(num_traces=10, decision_wait="10s", sampling_strategy=strategy).start()
+    for number in range(100):
+        await bench.send((number + 1,))
+    for number in range(100):
+        await bench.send((number + 1, "error"))
+    await bench.clock.advance(20)
+    kept = Counter(bench.kept())
+    assert len(kept) == 10
+    assert set(kept.values()) == {2}
+    assert bench.dropped("overflow") == 90
+    assert bench.balanced()
+    await bench.sut.shutdown()
+
+
+async def test_traces_that_are_too_large_are_remembered_with_span_ingest():
+    bench = await Bench(num_traces=10, sampling_strategy="span-ingest", maximum_trace_size_bytes=500).start()
+    await bench.send((1, "long"))
+    await bench.send((1, "error"))
+    await bench.clock.advance(40)
+    assert bench.kept() == []
+    assert bench.balanced()
+    await bench.sut.shutdown()
+
+
+async def test_evicted_traces_are_remembered_within_their_limit_and_over_a_reload():
+    bench = await Bench(num_traces=1, decision_wait="10s").start()
+    for number in range(40):
+        await bench.send((number + 1,))
+    assert 16 <= bench.sut.remembered_count <= 17
+    config = TailSamplingConfig.model_validate({"policies": (ERRORS,), "num_traces": 1})
+    old, bench.sut = bench.sut, hand_over(bench.sut, factory.create(bench.settings, config), config)
+    await old.shutdown()
+    await bench.sut.start(FakeHost())
+    await bench.send((39, "error"))
+    await bench.clock.advance(40)
+    assert bench.kept() == []
+    await bench.sut.shutdown()
+
+
+async def test_a_span_without_a_start_does_not_make_its_trace_slow():
+    """As in the Collector: otherwise the trace would have lasted since 1970."""
+    slow = {"name": "slow", "type": "latency", "latency": {"threshold_ms": 2000}}
+    bench = await Bench(slow, decision_wait="10s").start()
+    await bench.send((1,), (1, "no start"), (2, "no start"))
+    await bench.clock.advance(20)
+    assert bench.kept() == []
+    await bench.sut.shutdown()

@@ -9,6 +9,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from collector.api import RetryableError
 from collector.gpu import Device, GpuSampler, Reading, Snapshot
 from collector.model import Signal
+from collector.prometheus.labels import SeriesLabels
 from collector.testing import FakeClock, FakeHost, RecordingTelemetry, Sink, check_component, make_settings
 from receivers.gpu import factory
 from receivers.gpu.config import GpuReceiverConfig
@@ -260,3 +261,19 @@ async def test_the_contract_is_kept():
     """The component contract holds with the defaults and with simulated devices."""
     await check_component(factory)
     await check_component(factory, config=GpuReceiverConfig(backend="simulated"))
+
+
+async def test_hosts_have_series_of_their_own():
+    """Prometheus tells hosts apart by ``instance``, which is the service.instance.id of the resource."""
+    found = set()
+    for host in ("a", "b"):
+        receiver, clock, sink, _ = await running(
+            collection_interval="10s", simulated={"gpus": 1, "host_name": host}, legacy_names=True
+        )
+        await clock.advance(10.1)
+        await receiver.shutdown()
+        sent = ExportMetricsServiceRequest.FromString(sink.batches[0].wire).resource_metrics[0]
+        attributes = {each.key: each.value.string_value for each in sent.resource.attributes}
+        assert attributes == {"service.instance.id": host, "host.name": host}
+        found |= set(SeriesLabels.job_and_instance(attributes).items())
+    assert found == {("instance", "a"), ("instance", "b")}
