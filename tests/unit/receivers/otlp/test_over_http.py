@@ -76,11 +76,16 @@ def post(body: bytes, *headers: str, path: str = "/v1/traces", close: bool = Tru
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS", "PATCH"])
 async def test_other_methods_are_405_in_the_collectors_words(http, method):
-    """Plain text, with Allow."""
-    await http.start()
+    """As a Status in the encoding of the request, with Allow."""
+    running = await http.start()
     response = await http(method)
-    assert (response.status, response.content_bytes) == (405, b"405 method not allowed, supported: [POST]")
-    assert (response.headers["Content-Type"], response.headers["Allow"]) == ("text/plain", "POST")
+    status = Status.FromString(response.content_bytes)
+    assert (response.status, status.message) == (405, "405 method not allowed, supported: [POST]")
+    assert (response.headers["Content-Type"], response.headers["Allow"]) == ("application/x-protobuf", "POST")
+    response = await http(method, headers={})
+    assert json.loads(response.content_bytes) == {"code": 12, "message": "405 method not allowed, supported: [POST]"}
+    assert response.headers["Content-Type"] == "application/json"
+    assert running.telemetry.value("tailrace_receiver_refused_requests", transport="http", reason="method") == 2
 
 
 async def test_head_is_answered_without_a_body(http):
@@ -93,13 +98,14 @@ async def test_head_is_answered_without_a_body(http):
 
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/protobuf", "", "application/x-protobufx"])
 async def test_other_media_types_are_415(http, content_type):
-    """A wrong or missing Content-Type, in plain text."""
+    """A wrong or missing Content-Type: a Status in JSON."""
     await http.start()
     response = await http(body=WIRE, headers={} if content_type is None else {"Content-Type": content_type})
-    assert (response.status, response.headers["Content-Type"]) == (415, "text/plain")
-    assert (
-        response.content_bytes == b"415 unsupported media type, supported: [application/json, application/x-protobuf]"
-    )
+    assert (response.status, response.headers["Content-Type"]) == (415, "application/json")
+    assert json.loads(response.content_bytes) == {
+        "code": 3,
+        "message": "415 unsupported media type, supported: [application/json, application/x-protobuf]",
+    }
 
 
 @pytest.mark.parametrize(
@@ -123,10 +129,15 @@ async def test_media_type_parameters_and_case_are_ignored(http, content_type):
     "path", ["/", "/v1", "/v1/traces/", "/v1/profiles", "/v2/traces", "//v1/traces", "/v1/traces%20"]
 )
 async def test_unknown_path_is_404(http, path):
-    """Go's text."""
+    """Go's text, in a Status."""
     await http.start()
     response = await http(path=path, body=WIRE)
-    assert (response.status, response.content_bytes) == (404, b"404 page not found\n")
+    assert (response.status, response.headers["Content-Type"]) == (404, "application/x-protobuf")
+    status = Status.FromString(response.content_bytes)
+    assert (status.code, status.message) == (12, "404 page not found")
+    response = await http("GET", path=path, headers={})
+    assert (response.status, response.headers["Content-Type"]) == (404, "application/json")
+    assert json.loads(response.content_bytes) == {"code": 12, "message": "404 page not found"}
 
 
 async def test_query_is_ignored_and_absolute_form_understood(http):
@@ -187,12 +198,20 @@ async def test_junk_and_deep_json_is_400(http, body):
     running = await http.start()
     response = await http(body=body, headers=JSON)
     assert response.status == 400
-    assert json.loads(response.content_bytes)["code"] == 3
+    status = json.loads(response.content_bytes)
+    assert status["code"] == 3
+    assert status["details"] == [
+        {
+            "@type": "type.googleapis.com/google.rpc.BadRequest",
+            "fieldViolations": [{"field": "request", "description": status["message"]}],
+        }
+    ]
     assert not running.door.taken
 
 
 ENCODERS = {
     "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
     "zlib": zlib.compress,
     "deflate": zlib.compress,
     "zstd": lambda data: bytes(cramjam.zstd.compress(data)),
@@ -577,6 +596,10 @@ class TestCORS:
         for response in (preflight, actual):
             assert response.headers.get("Access-Control-Allow-Origin") == (
                 ("*" if pattern == "*" else origin) if allowed else None
+            )
+            # Browsers refuse a response that allows credentials to the origin "*".
+            assert response.headers.get("Access-Control-Allow-Credentials") == (
+                "true" if allowed and pattern != "*" else None
             )
             assert "Origin" in response.headers["Vary"]
         assert preflight.headers.get("Access-Control-Allow-Methods") == ("POST" if allowed else None)
