@@ -34,6 +34,8 @@ Push = tuple[str, bytes]
 class LokiExporter(QueuedExporter[Push]):
     """See the module."""
 
+    enforces_timeout = True  # as that of the HTTP client, which knows whether a 2xx status has arrived by then
+
     def __init__(self, settings: Settings, config: LokiConfig) -> None:
         super().__init__(settings, config)
         self._config = config

@@ -49,6 +49,8 @@ class WriteRequest:
 class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
     """See the module."""
 
+    enforces_timeout = True  # as that of the HTTP client, which knows whether a 2xx status has arrived by then
+
     def __init__(self, settings: Settings, config: PrometheusRemoteWriteConfig) -> None:
         queue = config.remote_write_queue
         super().__init__(

@@ -133,6 +133,8 @@ class GRPCClient:
     ) -> bytes:
         """Return the response to a unary call (``/package.Service/Method``). ``timeout_s`` includes connecting.
 
+        If the status is OK but there is no valid response, the call has succeeded: an :class:`UnusableResponse`.
+
         Raises:
             PermanentError: the server refused it (reason ``grpc_<code>``); for its size, a TooLargeError.
             RetryableError: try again later (reason ``grpc_<code>``), after ``retry_after_s`` if the server sent one.

@@ -61,7 +61,7 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True, slots=True)
 class HTTPResponse:
-    """A 2xx response; ``body`` is decoded and truncated at 64 KiB (then ``is_truncated``)."""
+    """A 2xx response; ``body`` is decoded. It is truncated at 64 KiB, and where it was cut off (then ``is_truncated``)."""
 
     status: int
     content_type: str
@@ -162,6 +162,8 @@ class HTTPClient:
     ) -> HTTPResponse:
         """Send ``body``, compressed as configured or already in ``encoding``, and return a 2xx response.
 
+        A 2xx status is final: if the rest of the response is missing, invalid or late, it is truncated, not an error.
+
         Raises:
             PermanentError: the server refused it (``http_<status>``), or the URL is not valid. For its size (413,
                 or a response that says so), a TooLargeError.
@@ -184,19 +186,22 @@ class HTTPClient:
         pool = self._pool
         if pool is None:
             raise RetryableError("the client is not open", reason="shutdown")
+        accepted: list[RawResponse] = []
         try:
             target = self._target(url)
             head = _head(target.lines, sent, len(body))
             async with asyncio.timeout(self._config.timeout or None):
                 try:
-                    response = await pool.exchange(target.origin, head, body)
+                    response = await pool.exchange(target.origin, head, body, accepted)
                 except DisconnectedError as exc:
                     if not exc.is_stale:
                         raise
                     # The server closed an idle connection while we took it from the pool: send the request again.
-                    response = await pool.exchange(target.origin, head, body)
+                    response = await pool.exchange(target.origin, head, body, accepted)
         except TimeoutError as exc:
-            raise RetryableError(f"POST {without_credentials(url)}: no response in time", reason="timeout") from exc
+            if not accepted:
+                raise RetryableError(f"POST {without_credentials(url)}: no response in time", reason="timeout") from exc
+            response = accepted[0]
         except OSError as exc:
             raise RetryableError(f"POST {without_credentials(url)}: {self._describe(exc)}", reason="connect") from exc
         except ValueError as exc:
