@@ -29,6 +29,8 @@ from exporters.prometheus_remote_write.messages import encode_label, encode_meta
 __all__ = ["PrometheusRemoteWriteExporter"]
 
 _HEADERS: Final = {"X-Prometheus-Remote-Write-Version": "0.1.0"}
+# The specification: senders must not let users set them. Source: Prometheus config.go, ReservedHeaders.
+_RESERVED_HEADERS: Final = ("host", "user-agent", "x-prometheus-remote-read-version")
 _POINTS_PER_SHARD: Final = 2000
 _METADATA_INTERVAL_S: Final = 60.0
 _MIN_SCALE: Final = -4  # the coarsest that native histograms have
@@ -78,6 +80,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
             user_agent=user_agent(settings),
             retryable=_RETRYABLE_STATUSES,
             fixed_headers=_HEADERS,
+            reserved_headers=_RESERVED_HEADERS,
         )
         self._labels = SeriesLabels(
             LabelSettings(

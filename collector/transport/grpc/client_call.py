@@ -5,7 +5,7 @@ A call is settled once: by its response, by the end of its stream or connection,
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 import grpc
 
@@ -27,7 +27,7 @@ class UnusableResponse(bytes):
 
     problem: str
 
-    def __new__(cls, problem: str) -> "UnusableResponse":
+    def __new__(cls, problem: str) -> Self:
         """``problem``: what is wrong with the response."""
         response = super().__new__(cls)
         response.problem = problem

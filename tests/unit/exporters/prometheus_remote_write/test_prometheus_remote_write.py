@@ -5,6 +5,7 @@ from limited_server import LimitedServerRig
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from collector.model import Metrics, Signal
+from collector.testing import make_settings
 from exporters.prometheus_remote_write import factory
 
 SECOND = 1_000_000_000
@@ -133,3 +134,13 @@ async def test_a_batch_refused_for_another_reason_is_not_sent_in_parts(write_req
         await rig.send(metric_batch(series=3000, points=1))
         assert len(rig.refused_sizes) == 1
         assert rig.refused == {"http_400": 3000}
+
+
+@pytest.mark.parametrize(
+    "name", ["User-Agent", "host", "Content-Encoding", "content-type", "X-Prometheus-Remote-Write-Version"]
+)
+def test_reserved_headers_cannot_be_configured(name):
+    """The specification: senders must not let users set them."""
+    config = {"endpoint": "http://localhost:9090/api/v1/write", "headers": {name: "x"}}
+    with pytest.raises(ValueError, match=f"::headers: {name} cannot be configured"):
+        factory.create(make_settings(factory), factory.config_type.model_validate(config))
