@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BeforeValidator, field_validator, model_validator
 
 from collector.transport.endpoint import Endpoint
-from config.blocks import ComponentConfig, GRPCServerConfig, HTTPServerConfig
+from config.blocks import ByteSize, ComponentConfig, GRPCServerConfig, HTTPServerConfig
 
 __all__ = ["OTLPConfig", "OTLPGRPCConfig", "OTLPHTTPConfig", "Protocols"]
 
@@ -43,6 +43,8 @@ class OTLPHTTPConfig(HTTPServerConfig):
     """``protocols.http``. As in the Collector, timeouts are off, but stalled requests are cut off all the same."""
 
     endpoint: str = "localhost:4318"
+    max_request_body_size: ByteSize = 64 * 1024 * 1024
+    """Recommended by opentelemetry-proto docs/specification.md; the Collector's default is 20 MiB. 0: the default."""
     traces_url_path: URLPath = "/v1/traces"
     metrics_url_path: URLPath = "/v1/metrics"
     logs_url_path: URLPath = "/v1/logs"

@@ -32,7 +32,7 @@ class RequestPolicy:
         self.encodings = frozenset(config.compression_algorithms) | {
             other for name, other in _OTHER_NAMES.items() if name in config.compression_algorithms
         }
-        self.max_bytes = config.max_request_body_size or HTTPServerConfig().max_request_body_size
+        self.max_bytes = config.max_request_body_size or type(config).model_fields["max_request_body_size"].default
         configured = [(name, value.get_secret_value()) for name, value in config.response_headers.items()]
         self.response_headers = check_headers(configured, f"{key}::response_headers")
         self.authenticate: Authenticate | None = None
