@@ -32,8 +32,8 @@ cdef enum:
     # bytes and needs a factor of 11, a record of one letter 18. Trusted bytes are bounded by two bytes per row alone,
     # because a rewrite may have left little in each item.
     ROW_BYTES_PER_BYTE = 32
-    # Of requests above 20 MiB, so that one of 64 MiB cannot take 2 GiB.
-    ROW_BYTES_PER_BYTE_OF_LARGE = 18
+    # For requests well above 20 MiB, so that one of 64 MiB cannot take much more memory than one of 20 MiB.
+    ROW_BYTES_PER_BYTE_OF_LARGE = 11
     LARGE_BYTES = 20 * 1024 * 1024
     FREE_ROWS = 1024
 
