@@ -28,6 +28,7 @@ __all__ = ["OTLPOverHTTP"]
 _PROTOBUF: Final = b"application/x-protobuf"
 _JSON: Final = b"application/json"
 _JSON_LEAVES_LOOP_FROM_BYTES: Final = 1024 * 1024
+_JSON_MEMORY_FACTOR: Final = 8  # how much more memory than the body its parsed objects take, about
 _NOT_FOUND: Final = Failure(grpc.StatusCode.UNIMPLEMENTED, "404 page not found", "path")
 _METHOD_NOT_ALLOWED: Final = Failure(
     grpc.StatusCode.UNIMPLEMENTED, "405 method not allowed, supported: [POST]", "method"
@@ -146,7 +147,8 @@ class _Export(Route):
 
     async def _serve_large_json(self, request: Request) -> None:
         try:
-            body = await asyncio.to_thread(from_json, self._signal, request.body)
+            with request.reserve(len(request.body) * _JSON_MEMORY_FACTOR):
+                body = await asyncio.to_thread(from_json, self._signal, request.body)
         except MalformedBatch as exc:
             self._answered(request, exc)
         else:

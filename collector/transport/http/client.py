@@ -10,7 +10,6 @@ Source: open-telemetry/opentelemetry-collector config/confighttp; RFC 9110 §10.
 
 import asyncio
 import re
-import urllib.request
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote, urlsplit
+from urllib.request import getproxies_environment
 
 from google.protobuf.message import DecodeError
 from google.rpc import status_pb2  # type: ignore[import-untyped] # googleapis-common-protos has no py.typed
@@ -28,6 +28,7 @@ from collector.transport.compression import BadEncoding, TooLarge, compress, dec
 from collector.transport.http.client_connection import DisconnectedError, RawResponse
 from collector.transport.http.headers import check_client_headers
 from collector.transport.http.pool import Origin, Pool, basic_credentials
+from collector.transport.http2.client import is_reached_directly
 from collector.transport.redaction import Redactor, without_credentials
 from collector.transport.tls import ReloadingClientContext
 from config.blocks import HTTPClientConfig
@@ -61,7 +62,6 @@ _RESERVED_HEADERS: Final = frozenset(
         "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,10 +293,11 @@ class HTTPClient:
     def _find_proxy(self, scheme: str, host: str) -> str | None:
         if self._config.proxy_url:
             return _checked_proxy(self._config.proxy_url, f"{self._key}::proxy_url")
-        if host in _LOOPBACK or urllib.request.proxy_bypass(host):
+        environment = getproxies_environment()
+        url = environment.get(scheme, "")
+        if not url or is_reached_directly(host, environment):
             return None
-        url = urllib.request.getproxies().get(scheme)
-        return _checked_proxy(url, f"the environment variable {scheme.upper()}_PROXY") if url else None
+        return _checked_proxy(url, f"the environment variable {scheme.upper()}_PROXY")
 
 
 def _checked_proxy(url: str, source: str) -> str:

@@ -8,7 +8,7 @@ Source: open-telemetry/opentelemetry-collector config/confighttp.
 
 import asyncio
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Final, Protocol
 
 from collector.api import Clock, ConsumeError
@@ -180,6 +180,14 @@ class Request:
                 self._routes.log_error(outcome)
                 outcome = _SERVER_ERROR
         self._transport.respond(self, outcome)
+
+    def reserve(self, size_bytes: int) -> AbstractContextManager[None]:
+        """Hold memory for what the route makes of the body, while the context is open.
+
+        Raises:
+            RetryableError: there is no room for it; as an exception of the route it is answered 503.
+        """
+        return self._routes.admission.reserve(size_bytes)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run ``coroutine`` as a task; an exception from it becomes the reply."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import io
 import json
 import tempfile
 import zlib
@@ -168,6 +169,21 @@ async def test_empty_json(http, body, status):
     assert not running.door.taken
     if status == 400:
         assert json.loads(response.content_bytes)["code"] == 3
+
+
+async def test_large_json_is_parsed_within_the_memory_budget(http):
+    """Its objects take several times the memory of the body; they are reserved while it is parsed."""
+    running = await http.start()
+    body = b'{"x":"' + b"a" * 2_000_000 + b'","resourceSpans":[{"schemaUrl":"u"}]}'
+    sizes = []
+    reserve = running.host.admission.reserve
+    running.host.admission.reserve = lambda size_bytes: sizes.append(size_bytes) or reserve(size_bytes)
+    assert (await http(body=io.BytesIO(body), headers=JSON)).status == 200
+    assert 8 * len(body) in sizes
+    running.host.admission.refuse = True
+    response = await http(body=io.BytesIO(body), headers=JSON)
+    assert (response.status, json.loads(response.content_bytes)["code"]) == (503, 14)
+    assert running.host.admission.used_bytes == 0
 
 
 async def test_empty_protobuf_answers_no_bytes(http):

@@ -293,6 +293,9 @@ async def test_a_proxy_is_used(monkeypatch):
         assert client._proxy("http://backend.example/") == str(proxy.server.make_url("/"))
         assert client._proxy("http://direct.example/") is None
         assert client._proxy("http://localhost/") is None
+        assert client._proxy("http://127.0.0.2/") is None
+        monkeypatch.setenv("no_proxy", "10.0.0.0/8")
+        assert make()._proxy("http://10.1.2.3:4318/") is None
         assert len(proxy.requests) == 1
         assert proxy.requests[0][0]["Host"] == "backend.example"
 
