@@ -21,10 +21,7 @@ Loc: TypeAlias = tuple[str | int, ...]
 
 _MAX_SHOWN_CHARS = 80
 _MIN_HIDDEN_CHARS = 4
-"""Values of variables that are shorter are not replaced in other texts, and secrets only where they are quoted: they
-would match by accident, and ``p[REDACTED]ssword`` shows what the secret is."""
-_WHOLE_WORD_BELOW_CHARS = 8
-"""Shorter texts are replaced only where they are a whole word, for the same reason."""
+"""Values of variables that are shorter are not replaced in other texts: they would match by accident."""
 _USERINFO = re.compile(r"(://)[^/@\s]+@")
 _REDACTED = "[REDACTED]"
 
@@ -299,9 +296,5 @@ def _scalars(node: Node, annotations: Sequence[Any], *, secret: bool) -> Iterato
 
 def _without(message: str, hidden: Sequence[tuple[str, str]]) -> str:
     for text, replacement in hidden:
-        if len(text) >= _WHOLE_WORD_BELOW_CHARS:
-            message = message.replace(text, replacement)
-            continue
-        before, after = (r"(?<!\w)", r"(?!\w)") if len(text) >= _MIN_HIDDEN_CHARS else ("(?<=['\"])", "(?=['\"])")
-        message = re.sub(before + re.escape(text) + after, replacement.replace("\\", r"\\"), message)
+        message = message.replace(text, replacement)
     return strip_credentials(message)

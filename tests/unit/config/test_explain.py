@@ -127,29 +127,3 @@ def test_a_defect_of_a_validator_is_named_as_one():
         "f:1:1: exporters::x: the validation of this component failed with RuntimeError; "
         "this is a defect of the component"
     )
-
-
-@pytest.mark.parametrize(
-    ("secret", "shown"),
-    [
-        ("a", "the password 'b a' is bad at 'a'"),
-        ("pass", "the password 'pass' is bad"),
-        ("hunter22", "xhunter22x"),
-    ],
-)
-def test_a_short_secret_is_hidden_only_where_it_stands_alone(secret, shown):
-    """``the p[REDACTED]ssword`` would show what it is."""
-
-    class Sharing(ComponentConfig):
-        password: Secret = Secret("")
-
-        def model_post_init(self, context):
-            raise ValueError(shown)
-
-    _, errors = parse_model(Sharing, parse(f"password: {secret}", "f"), Position("f", 1, 1), ("exporters", "x"))
-    expected = {
-        "a": "the password 'b a' is bad at '[REDACTED]'",
-        "pass": "the password '[REDACTED]' is bad",
-        "hunter22": "x[REDACTED]x",
-    }[secret]
-    assert expected in str(errors[0])
