@@ -193,6 +193,14 @@ class QueuedExporter(Exporter, Generic[P]):
             message=printable(message),
         )
 
+    def note_unusable_response(self, signal: Signal, problem: str) -> None:
+        """Log that the backend accepted a request, but that what it said about it cannot be read: it is delivered."""
+        self._log.warning(
+            "the backend accepted the data, but its response is not usable; rejected items would not be known",
+            signal=str(signal),
+            problem=problem,
+        )
+
     # The component.
 
     async def start(self, host: Host) -> None:

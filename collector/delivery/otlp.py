@@ -15,6 +15,7 @@ from collector.model import Batch, Signal
 from collector.otlp.names import GRPC_METHODS
 from collector.otlp.responses import partial_success
 from collector.transport.grpc.client import GRPCClient, check_grpc_client_config
+from collector.transport.grpc.client_call import UnusableResponse
 from collector.transport.grpc.status import CallError
 from collector.transport.user_agent import user_agent
 from config.blocks import ByteSize, GRPCClientConfig
@@ -86,7 +87,14 @@ class OTLPGrpcExporter(QueuedExporter[Batch]):
         on_done(outcome)
 
     def _rejected_count(self, signal: Signal, answer: bytes) -> int:
-        rejected_count, message = partial_success(signal, answer)
+        if isinstance(answer, UnusableResponse):
+            self.note_unusable_response(signal, answer.problem)
+            return 0
+        try:
+            rejected_count, message = partial_success(signal, answer)
+        except ValueError as exc:
+            self.note_unusable_response(signal, str(exc))
+            return 0
         if rejected_count or message:
             self.note_partial_success(signal, rejected_count, message)
         return rejected_count

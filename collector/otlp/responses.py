@@ -11,7 +11,6 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from collector.api import PermanentError
 from collector.model import Signal
 
 __all__ = ["partial_success", "partial_success_from_json"]
@@ -38,7 +37,7 @@ def partial_success(signal: Signal, body: bytes) -> tuple[int, str]:
     """The number of rejected items and the server's message in a protobuf response; (0, "") is full success.
 
     Raises:
-        PermanentError: the body is not a response (reason ``bad_response``).
+        ValueError: the body is not a response. The request was accepted all the same.
     """
     if body in _FULL_SUCCESS:
         return 0, ""
@@ -53,7 +52,7 @@ def partial_success_from_json(signal: Signal, body: bytes) -> tuple[int, str]:
     """:func:`partial_success` of an OTLP/JSON response, whose field names may also be in snake case.
 
     Raises:
-        PermanentError: the body is not a response (reason ``bad_response``).
+        ValueError: the body is not a response. The request was accepted all the same.
     """
     try:
         response: Any = orjson.loads(body)
@@ -64,7 +63,5 @@ def partial_success_from_json(signal: Signal, body: bytes) -> tuple[int, str]:
         raise _bad_response(signal) from exc
 
 
-def _bad_response(signal: Signal) -> PermanentError:
-    return PermanentError(
-        f"the server's response body is not a valid OTLP export response for {signal}", reason="bad_response"
-    )
+def _bad_response(signal: Signal) -> ValueError:
+    return ValueError(f"the server's response body is not a valid OTLP export response for {signal}")

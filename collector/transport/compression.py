@@ -2,10 +2,11 @@
 
 The bound holds *while* decompressing: a decompression bomb costs at most ``max_bytes`` (briefly twice that), never its
 full size. Names are those of HTTP's Content-Encoding and gRPC's grpc-encoding as the Collector reads them: ``deflate``
-is zlib, ``snappy`` is the block format, ``x-snappy-framed`` the stream format, ``lz4`` the frame format. Large bodies
-take milliseconds: whether to leave the event loop is up to the caller.
+is zlib, ``x-gzip`` is gzip, ``snappy`` is the block format, ``x-snappy-framed`` the stream format, ``lz4`` the frame
+format. Large bodies take milliseconds: whether to leave the event loop is up to the caller.
 
-Source: open-telemetry/opentelemetry-collector config/confighttp/compression.go; RFC 1952 §2.2 (several gzip members).
+Source: open-telemetry/opentelemetry-collector config/confighttp/compression.go; RFC 1952 §2.2 (several gzip members);
+    RFC 9110 §8.4.1.3 (x-gzip).
 """
 
 import zlib
@@ -229,6 +230,7 @@ DECODERS: Final[dict[str, Callable[[bytes, int], bytes]]] = {
     "": _no_encoding,
     "identity": _no_encoding,
     "gzip": _inflate(_GZIP_WBITS, members=True),
+    "x-gzip": _inflate(_GZIP_WBITS, members=True),
     "zlib": _inflate(_ZLIB_WBITS, members=False),
     "deflate": _inflate(_ZLIB_WBITS, members=False),
     "zstd": _growing(cramjam.zstd.decompress_into, _zstd_content_size),

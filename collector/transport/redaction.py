@@ -1,11 +1,13 @@
 """Keeps credentials out of messages: a client's configured secrets never appear in an error or a log line."""
 
+import re
 from collections.abc import Iterable
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 __all__ = ["Redactor", "without_credentials"]
 
 _MIN_SECRET_CHARS = 4  # shorter ones would redact ordinary words
+_WHOLE_WORD_BELOW_CHARS = 8  # "la[REDACTED]" would show that the secret is "test"
 _EXCERPT_CHARS = 200
 
 
@@ -21,19 +23,23 @@ class Redactor:
             # A user without a password is a token.
             for raw in filter(None, (parts.password or parts.username, parts.query)):
                 known |= {text for text in (raw, unquote(raw)) if len(text) >= _MIN_SECRET_CHARS}
-        self._secrets = sorted(known, key=len, reverse=True)
+        patterns = [_pattern(secret) for secret in sorted(known, key=len, reverse=True)]
+        self._secrets = re.compile("|".join(patterns)) if patterns else None
 
     def text(self, text: str) -> str:
-        """Return ``text`` with ``[REDACTED]`` in place of secrets."""
-        for secret in self._secrets:
-            text = text.replace(secret, "[REDACTED]")
-        return text
+        """Return ``text`` with ``[REDACTED]`` in place of secrets; short ones only where they are a whole word."""
+        return text if self._secrets is None else self._secrets.sub("[REDACTED]", text)
 
     def excerpt(self, body: bytes | str) -> str:
         """Return the beginning of a server's response, printable, on one line, without secrets."""
         text = body if isinstance(body, str) else body[: 4 * _EXCERPT_CHARS].decode("utf-8", "replace")
         shown = " ".join("".join(ch if ch.isprintable() else " " for ch in self.text(text)).split())
         return shown if len(shown) <= _EXCERPT_CHARS else shown[:_EXCERPT_CHARS] + "…"
+
+
+def _pattern(secret: str) -> str:
+    pattern = re.escape(secret)
+    return rf"(?<!\w){pattern}(?!\w)" if len(secret) < _WHOLE_WORD_BELOW_CHARS else pattern
 
 
 def without_credentials(url: str) -> str:

@@ -115,6 +115,7 @@ def server_context(
         ValueError: a key is missing, unreadable or unusable; the message names it.
     """
     context = _server_context_once(config, protocols)
+    _warn_of_ca_file(config)
     paths = (config.cert_file, config.key_file, config.client_ca_file)
     # client_ca_file_reload has no interval of its own: the Collector watches the file, we check every second.
     interval_s = config.reload_interval or (1.0 if config.client_ca_file_reload else 0.0)
@@ -147,11 +148,21 @@ def _server_context_once(config: TLSServerConfig, protocols: tuple[str, ...] = (
     if not (config.cert_file or _value(config.cert_pem)):
         raise ValueError("tls: a server requires cert_file (or cert_pem) and key_file (or key_pem)")
     _load_own_certificate(context, config)
+    if config.ca_file:  # as in the Collector, it must be valid, but servers verify clients by client_ca_file alone
+        _load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), config.ca_file, "", "ca_file")
     if config.client_ca_file:
         _load_authorities(context, config.client_ca_file, "", "client_ca_file")
         context.verify_mode = ssl.CERT_REQUIRED
     context.set_alpn_protocols(protocols)
     return context
+
+
+def _warn_of_ca_file(config: TLSServerConfig) -> None:
+    if config.ca_file and not config.client_ca_file:
+        _log.warning(
+            "tls::ca_file does not make the server verify its clients; set client_ca_file for that",
+            ca_file=config.ca_file,
+        )
 
 
 def client_context(config: TLSClientConfig) -> ssl.SSLContext:
@@ -237,6 +248,7 @@ def grpc_server_credentials(
     """
     _refuse_unsupported_by_grpcio(config)
     first = _grpc_server_certificates(config)
+    _warn_of_ca_file(config)
     mutual = bool(config.client_ca_file)
     interval_s = config.reload_interval or (1.0 if config.client_ca_file_reload else 0.0)
     watch = FileWatch((config.cert_file, config.key_file, config.client_ca_file), interval_s, monotonic)

@@ -108,7 +108,7 @@ class GRPCServerConfig(ComponentConfig):
     tls: TLSServerConfig | None = None
     """TLS settings. Absent: plaintext."""
     max_recv_msg_size_mib: int = Field(default=0, ge=0)
-    """Largest request in MiB, both as sent and decompressed. 0: 4 MiB, the default of gRPC."""
+    """Largest request in MiB, both as sent and decompressed. 0: 64 MiB, as OTLP recommends."""
     max_concurrent_streams: int = Field(default=0, ge=0)
     """Calls that may be in progress on one connection. 0: 10 000."""
     read_buffer_size: ByteSize = 512 * 1024

@@ -62,7 +62,7 @@ class TLSServerConfig(ComponentConfig):
     key_pem: Secret = Secret("")
     """The content of key_file, inline."""
     ca_file: str = ""
-    """Accepted for compatibility with the Collector; has no effect. To verify clients, set client_ca_file."""
+    """Must be valid, as in the Collector, but does not verify clients: set client_ca_file for that."""
     client_ca_file: str = ""
     """PEM file with certificate authorities. If set, clients must have a certificate signed by one of them (mTLS)."""
     client_ca_file_reload: bool = False

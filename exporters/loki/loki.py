@@ -39,6 +39,7 @@ class LokiExporter(QueuedExporter[Push]):
     """See the module."""
 
     isolated_reasons = frozenset({"http_400"})
+    enforces_timeout = True  # as that of the HTTP client, which knows whether a 2xx status has arrived by then
 
     def __init__(self, settings: Settings, config: LokiConfig) -> None:
         super().__init__(settings, config)

@@ -12,7 +12,7 @@ from config.blocks import ByteSize, Duration, HTTPClientConfig
 
 __all__ = ["OTLPHTTPConfig"]
 
-# Just below the 20 MiB that the OTLP specification recommends servers to accept.
+# Just below the 20 MiB that the Collector accepts by default.
 _MAX_REQUEST_BYTES: Final = 20 * 1024 * 1024 - 64 * 1024
 
 

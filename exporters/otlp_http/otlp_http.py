@@ -26,6 +26,7 @@ class OTLPHTTPExporter(QueuedExporter[Batch]):
     """Sends batches as they are (the bytes of a batch are an export request), or as OTLP/JSON."""
 
     isolated_reasons = frozenset({"http_400"})
+    enforces_timeout = True  # as that of the HTTP client, which knows whether a 2xx status has arrived by then
 
     def __init__(self, settings: Settings, config: OTLPHTTPConfig) -> None:
         super().__init__(settings, config)
@@ -59,15 +60,25 @@ class OTLPHTTPExporter(QueuedExporter[Batch]):
             large = payload.size_bytes > _THREAD_MIN_BYTES
             body = await asyncio.to_thread(to_json, payload) if large else to_json(payload)
         response = await self._client.post(self._urls[signal], body, content_type=_JSON if self._json else _PROTOBUF)
-        rejected, message = _partial_success(signal, response)
+        try:
+            rejected, message = _partial_success(signal, response)
+        except ValueError as exc:
+            self.note_unusable_response(signal, str(exc))
+            return 0
         if rejected or message:
             self.note_partial_success(signal, rejected, self._client.redactor.excerpt(message))
         return rejected
 
 
 def _partial_success(signal: Signal, response: HTTPResponse) -> tuple[int, str]:
-    """Rejected items and message; a body of any other content type is ignored, as in the Collector."""
-    if not response.body or response.is_truncated:
+    """Rejected items and message; a body of any other content type is ignored, as in the Collector.
+
+    Raises:
+        ValueError: the body is not complete, or not an export response.
+    """
+    if response.is_truncated:
+        raise ValueError("the body of the response is cut off, too large or not decodable")
+    if not response.body:
         return 0, ""
     if response.content_type == _PROTOBUF:
         return partial_success(signal, response.body)

@@ -46,6 +46,8 @@ from exporters.prometheus_remote_write.messages import (
 __all__ = ["PrometheusRemoteWriteExporter"]
 
 _HEADERS: Final = {"X-Prometheus-Remote-Write-Version": "0.1.0"}
+# The specification: senders must not let users set them. Source: Prometheus config.go, ReservedHeaders.
+_RESERVED_HEADERS: Final = ("host", "user-agent", "x-prometheus-remote-read-version")
 _POINTS_PER_SHARD: Final = 2000
 _METADATA_INTERVAL_S: Final = 60.0
 _TARGET_INFO_INTERVAL_MS: Final = 60_000  # well within Prometheus' lookback of five minutes
@@ -84,6 +86,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
     """See the module."""
 
     isolated_reasons = frozenset({"http_400"})
+    enforces_timeout = True  # as that of the HTTP client, which knows whether a 2xx status has arrived by then
 
     def __init__(self, settings: Settings, config: PrometheusRemoteWriteConfig) -> None:
         queue = config.remote_write_queue
@@ -112,6 +115,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
             user_agent=user_agent(settings),
             retryable=_RETRYABLE_STATUSES,
             fixed_headers=_HEADERS,
+            reserved_headers=_RESERVED_HEADERS,
         )
         self._labels = SeriesLabels(
             LabelSettings(

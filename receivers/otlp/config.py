@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BeforeValidator, field_validator, model_validator
 
 from collector.transport.endpoint import Endpoint
-from config.blocks import ComponentConfig, GRPCServerConfig, HTTPServerConfig
+from config.blocks import ByteSize, ComponentConfig, GRPCServerConfig, HTTPServerConfig
 
 __all__ = ["OTLPConfig", "OTLPGRPCConfig", "OTLPHTTPConfig", "Protocols"]
 
@@ -45,6 +45,10 @@ class OTLPHTTPConfig(HTTPServerConfig):
 
     endpoint: str = "localhost:4318"
     """Address to listen on, as host:port."""
+    max_request_body_size: ByteSize = 64 * 1024 * 1024
+    """Largest request, as sent and decompressed, as opentelemetry-proto docs/specification.md recommends; the
+    Collector's default is 20 MiB. 0 means the default.
+    """
     traces_url_path: URLPath = "/v1/traces"
     """URL path for traces."""
     metrics_url_path: URLPath = "/v1/metrics"

@@ -51,6 +51,7 @@ class OTLPReceiver(Receiver):
             self._http = HTTPServer(
                 config.protocols.http,
                 over_http.routes,
+                default=over_http.default_route,
                 key=f"{key}::http",
                 clock=settings.clock,
                 log=settings.telemetry.log,

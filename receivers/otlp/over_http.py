@@ -2,6 +2,8 @@
 
 A body above the limit is answered 413, as the specification says, where the Collector answers 400.
 
+All errors are a google.rpc.Status in the encoding of the request; in JSON if the request has another media type.
+
 Source: OTLP specification "OTLP/HTTP"; the Collector's receiver/otlpreceiver/otlphttp.go for the texts of 405 and 415.
 """
 
@@ -16,18 +18,25 @@ from collector.api import ConsumeError, Receipt, ReceiverOutput
 from collector.model import Context, MalformedBatch, Signal, from_json
 from collector.transport.endpoint import LocalAddresses
 from collector.transport.http import Refused, Request, Response, Route
+from collector.transport.http.headers import HeaderList
 from receivers.otlp.config import OTLPHTTPConfig
 from receivers.otlp.context import ContextCache
-from receivers.otlp.responses import Failure, failure_of, partial_success_json, partial_success_proto
+from receivers.otlp.responses import WHOLE_REQUEST, Failure, failure_of, partial_success_json, partial_success_proto
 
 __all__ = ["OTLPOverHTTP"]
 
 _PROTOBUF: Final = b"application/x-protobuf"
 _JSON: Final = b"application/json"
 _JSON_LEAVES_LOOP_FROM_BYTES: Final = 1024 * 1024
-_METHOD_NOT_ALLOWED: Final = Response.text(405, "405 method not allowed, supported: [POST]", [("Allow", "POST")])
-_UNSUPPORTED: Final = Response.text(
-    415, "415 unsupported media type, supported: [application/json, application/x-protobuf]"
+_JSON_MEMORY_FACTOR: Final = 8  # how much more memory than the body its parsed objects take, about
+_NOT_FOUND: Final = Failure(grpc.StatusCode.UNIMPLEMENTED, "404 page not found", "path")
+_METHOD_NOT_ALLOWED: Final = Failure(
+    grpc.StatusCode.UNIMPLEMENTED, "405 method not allowed, supported: [POST]", "method"
+)
+_UNSUPPORTED: Final = Failure(
+    grpc.StatusCode.INVALID_ARGUMENT,
+    "415 unsupported media type, supported: [application/json, application/x-protobuf]",
+    "media_type",
 )
 _TAKEN: Final = {_PROTOBUF: Response(200, b"", _PROTOBUF.decode()), _JSON: Response(200, b"{}", _JSON.decode())}
 _CODES: Final = {
@@ -64,6 +73,8 @@ class OTLPOverHTTP:
         self.routes: dict[str, Route] = {
             paths[signal]: _Export(self, signal, output.for_transport("http")) for signal, output in outputs.items()
         }
+        self.default_route: Route = _Unknown(self)
+        """For all other paths."""
 
     def context(self, request: Request) -> Context:
         """The context of the request's sender."""
@@ -74,6 +85,18 @@ class OTLPOverHTTP:
         return self._contexts.context(
             is_local, request.header_values() if self._includes_metadata else {}, request.claims
         )
+
+
+class _Unknown(Route):
+    """Answers 404."""
+
+    def __init__(self, shared: OTLPOverHTTP) -> None:
+        self._shared = shared
+
+    def check(self, request: Request) -> Response:
+        """Refuse the request by its path."""
+        self._shared.refused(_NOT_FOUND.reason)
+        return _refused_by_head(request, 404, _NOT_FOUND, [("X-Content-Type-Options", "nosniff")])
 
 
 class _Export(Route):
@@ -87,14 +110,14 @@ class _Export(Route):
     def check(self, request: Request) -> Response | None:
         """Check the method and the media type; returns an error response, or None if they are supported."""
         if request.method != "POST":
-            self._shared.refused("method")
-            return _METHOD_NOT_ALLOWED
+            self._shared.refused(_METHOD_NOT_ALLOWED.reason)
+            return _refused_by_head(request, 405, _METHOD_NOT_ALLOWED, [("Allow", "POST")])
         media_type = request.headers.get(b"content-type", b"")
         if media_type not in _TAKEN:
-            media_type = media_type.partition(b";")[0].strip().lower()  # parameters have no meaning here
+            media_type = _without_parameters(media_type)
             if media_type not in _TAKEN:
-                self._shared.refused("media_type")
-                return _UNSUPPORTED
+                self._shared.refused(_UNSUPPORTED.reason)
+                return _refused_by_head(request, 415, _UNSUPPORTED)
         request.media_type = media_type
         return None
 
@@ -116,14 +139,16 @@ class _Export(Route):
         """The response to a refused request: a google.rpc.Status."""
         if isinstance(error, Refused):
             message = str(error).encode("utf-8", "replace").decode()  # it may contain bytes of the request
-            failure = Failure(_CODES.get(error.status, grpc.StatusCode.UNKNOWN), message, error.reason)
+            field = WHOLE_REQUEST if error.status == 400 else ""
+            failure = Failure(_CODES.get(error.status, grpc.StatusCode.UNKNOWN), message, error.reason, field=field)
             return self._failed(request, failure, error.status)
         failure = failure_of(error)
         return self._failed(request, failure, failure.http_status)
 
     async def _serve_large_json(self, request: Request) -> None:
         try:
-            body = await asyncio.to_thread(from_json, self._signal, request.body)
+            with request.reserve(len(request.body) * _JSON_MEMORY_FACTOR):
+                body = await asyncio.to_thread(from_json, self._signal, request.body)
         except MalformedBatch as exc:
             self._answered(request, exc)
         else:
@@ -158,3 +183,15 @@ class _Export(Route):
         )
         body = failure.status_json() if request.media_type == _JSON else failure.status_proto()
         return Response(status, body, request.media_type.decode(), headers)
+
+
+def _without_parameters(media_type: bytes) -> bytes:
+    """The media type alone: parameters have no meaning here."""
+    return media_type.partition(b";")[0].strip().lower()
+
+
+def _refused_by_head(request: Request, status: int, failure: Failure, headers: HeaderList = ()) -> Response:
+    """The response to a request that was refused before its media type was known to be supported."""
+    if _without_parameters(request.headers.get(b"content-type", b"")) == _PROTOBUF:
+        return Response(status, failure.status_proto(), _PROTOBUF.decode(), headers)
+    return Response(status, failure.status_json(), _JSON.decode(), headers)

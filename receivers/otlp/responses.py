@@ -18,7 +18,10 @@ from collector.api import ConsumeError, PermanentError, Receipt, RetryableError
 from collector.model import MalformedBatch, Signal
 from collector.wire.protobuf import field, varint
 
-__all__ = ["Failure", "failure_of", "partial_success_json", "partial_success_proto"]
+__all__ = ["WHOLE_REQUEST", "Failure", "failure_of", "partial_success_json", "partial_success_proto"]
+
+WHOLE_REQUEST: Final = "request"
+"""The field of a BadRequest whose error is not in one field, such as a syntax error."""
 
 _REJECTED: Final = {
     Signal.TRACES: "rejectedSpans",
@@ -54,7 +57,7 @@ class Failure:
     """A constant word for metrics."""
     retry_after_s: float | None = None
     field: str = ""
-    """Path of the invalid field."""
+    """Path of the invalid field; ``request`` for the request as a whole."""
 
     @property
     def http_status(self) -> int:
@@ -101,7 +104,8 @@ def failure_of(error: MalformedBatch | ConsumeError) -> Failure:
     """The response to a request that failed with ``error``."""
     message = _printable(str(error))
     if isinstance(error, MalformedBatch):
-        return Failure(grpc.StatusCode.INVALID_ARGUMENT, message, "malformed", field=_printable(error.path))
+        path = _printable(error.path) or WHOLE_REQUEST
+        return Failure(grpc.StatusCode.INVALID_ARGUMENT, message, "malformed", field=path)
     if isinstance(error, RetryableError):
         return Failure(grpc.StatusCode.UNAVAILABLE, message, error.reason, retry_after_s=error.retry_after_s)
     if isinstance(error, PermanentError):

@@ -18,9 +18,10 @@ from collector.api import Clock, ConsumeError, Host, PermanentError, RetryableEr
 from collector.transport.auth import ClientAuthenticator, find_client_authenticator
 from collector.transport.grpc.client_grpcio import GrpcioChannel, check_grpcio_config
 from collector.transport.grpc.client_http2 import HTTP2Channel
-from collector.transport.grpc.metadata import encode_metadata
+from collector.transport.grpc.metadata import RESERVED_METADATA, encode_metadata
 from collector.transport.grpc.status import RETRYABLE_CODES, CallError, retry_delay_s
 from collector.transport.grpc.target import parse_target, split_scheme
+from collector.transport.http2.client import find_proxy
 from collector.transport.http2.sessions import require_http2
 from collector.transport.redaction import Redactor
 from collector.transport.tls import FileWatch, client_context, grpc_channel_credentials
@@ -71,6 +72,9 @@ def check_grpc_client_config(config: GRPCClientConfig) -> None:
         lowered = name.lower()
         if lowered.startswith("grpc-") or not _HEADER_NAME.fullmatch(lowered) or lowered in _CONNECTION_HEADERS:
             raise ValueError(f"headers: {name!r} is not allowed as the name of gRPC metadata")
+        if lowered in RESERVED_METADATA:
+            hint = "set user_agent instead" if lowered == "user-agent" else "remove it"
+            raise ValueError(f"headers: {name} cannot be configured, because gRPC sets it itself; {hint}")
     if config.transport == "grpcio":
         check_grpcio_config(config)
         return
@@ -88,6 +92,12 @@ def check_grpc_client_config(config: GRPCClientConfig) -> None:
         parse_target(split_scheme(config.endpoint)[0])
 
 
+def _check_proxy(host: str) -> None:
+    """Raise ValueError if the environment names a proxy for ``host`` that cannot be used."""
+    if host:
+        find_proxy(host)
+
+
 class GRPCClient:
     """One channel for all requests of a component. ``key``: path of its configuration block, for messages."""
 
@@ -98,6 +108,9 @@ class GRPCClient:
         self._clock = clock
         self._user_agent = config.user_agent or user_agent
         self._target, self._forced_tls = split_scheme(config.endpoint)
+        if config.transport == "http2" and self._target:
+            target = parse_target(self._target)
+            _check_proxy(target.host or target.addresses[0].host)
         self._metadata = {name.lower(): value.get_secret_value() for name, value in config.headers.items()}
         self._redactor = Redactor(self._metadata.values(), (config.endpoint,))
         self._authenticator: ClientAuthenticator | None = None
@@ -132,6 +145,8 @@ class GRPCClient:
         self, method: str, body: bytes, *, timeout_s: float | None, metadata: Mapping[str, str] | None = None
     ) -> bytes:
         """Return the response to a unary call (``/package.Service/Method``). ``timeout_s`` includes connecting.
+
+        If the status is OK but there is no valid response, the call has succeeded: an :class:`UnusableResponse`.
 
         Raises:
             PermanentError: the server refused it (reason ``grpc_<code>``); for its size, a TooLargeError.

@@ -5,14 +5,14 @@ A call is settled once: by its response, by the end of its stream or connection,
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 import grpc
 
 from collector.transport.grpc.status import CallError
 from collector.transport.http2.header_fields import HeaderFields
 
-__all__ = ["ENCODINGS", "MAX_RESPONSE_BYTES", "CallConnection", "ClientCall"]
+__all__ = ["ENCODINGS", "MAX_RESPONSE_BYTES", "CallConnection", "ClientCall", "UnusableResponse"]
 
 ENCODINGS: Final = {"gzip": "gzip", "zstd": "zstd", "snappy": "x-snappy-framed"}
 """``grpc-encoding`` → the name in ``collector.transport.compression``.
@@ -20,6 +20,18 @@ ENCODINGS: Final = {"gzip": "gzip", "zstd": "zstd", "snappy": "x-snappy-framed"}
 gRPC's snappy is the framed format (mostynb/go-grpc-compression).
 """
 MAX_RESPONSE_BYTES: Final = 4 * 1024 * 1024
+
+
+class UnusableResponse(bytes):
+    """An empty message in place of the response to a call that ended with OK but without exactly one valid message."""
+
+    problem: str
+
+    def __new__(cls, problem: str) -> Self:
+        """``problem``: what is wrong with the response."""
+        response = super().__new__(cls)
+        response.problem = problem
+        return response
 
 
 class CallConnection(Protocol):
@@ -39,11 +51,13 @@ class ClientCall:
         "deadline_s",
         "encoding",
         "fields",
+        "ignored_bytes",
         "is_answered",
         "is_retried",
         "is_settled",
         "message",
         "message_header",
+        "problem",
         "response",
         "status",
         "stream_id",
@@ -71,6 +85,10 @@ class ClientCall:
     def reset_response(self) -> None:
         """Forget what was received."""
         self.response: bytes | None = None
+        self.problem = ""
+        """What is wrong with the response message; its status may be OK all the same."""
+        self.ignored_bytes = 0
+        """Received after the problem was found."""
         self.encoding = b""
         self.is_answered = False
         self.status: CallError | None = None

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Protocol
 import grpc
 
 from collector.transport.compression import BadEncoding, TooLarge, decompress
-from collector.transport.grpc.client_call import ENCODINGS, MAX_RESPONSE_BYTES, ClientCall
+from collector.transport.grpc.client_call import ENCODINGS, MAX_RESPONSE_BYTES, ClientCall, UnusableResponse
 from collector.transport.grpc.framing import (
     FramingError,
     MessageTooLarge,
@@ -251,15 +251,19 @@ class ClientConnection(HTTP2Protocol, asyncio.BufferedProtocol):
                 _cache_block(event.head, self._ok_heads)
 
     def _body_received(self, call: ClientCall, event: StreamEvent) -> None:
+        if call.problem:
+            call.ignored_bytes += len(event.data or b"")
+            if call.ignored_bytes > MAX_RESPONSE_BYTES:
+                call.status = CallError(grpc.StatusCode.INTERNAL, call.problem)
+            return
         try:
             if event.message is not None:
                 call.response = self._decompressed(call, event.message) if event.is_compressed else event.message
             elif event.data:
                 raise invalid_message_error(event.data, MAX_RESPONSE_BYTES)
-        except (MessageTooLarge, TooLarge) as error:
-            call.status = CallError(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
-        except (FramingError, BadEncoding) as error:
-            call.status = CallError(grpc.StatusCode.INTERNAL, f"the server's response: {error}")
+        except (MessageTooLarge, TooLarge, FramingError, BadEncoding) as error:
+            # The status decides whether the request was accepted, and is still to come.
+            call.problem = f"the server's response: {error}"
 
     def _decompressed(self, call: ClientCall, message: bytes) -> bytes:
         name = ENCODINGS.get(call.encoding.decode("ascii", "replace"))
@@ -325,8 +329,8 @@ class ClientConnection(HTTP2Protocol, asyncio.BufferedProtocol):
         if call.status is not None:
             call.settle(call.status)
         elif call.is_answered:
-            if call.response is None:
-                call.fail(grpc.StatusCode.INTERNAL, "the server reported OK but sent no response message")
+            if call.problem or call.response is None:
+                call.settle(UnusableResponse(call.problem or "the server reported OK but sent no response message"))
             else:
                 call.settle(call.response)
         elif error_code == ErrorCode.REFUSED_STREAM:

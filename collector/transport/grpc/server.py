@@ -23,7 +23,12 @@ from collector.transport.grpc.framing import FramingError, decode_binary, encode
 from collector.transport.grpc.health import HEALTH_FILE, HEALTH_SERVICE, Health
 from collector.transport.grpc.method import Aborted, Call, Method, OpenStreaming, Reply
 from collector.transport.grpc.reflection import Reflection
-from collector.transport.grpc.server_base import LEAVE_LOOP_FROM_BYTES, RESERVE_FROM_BYTES, BaseGRPCServer
+from collector.transport.grpc.server_base import (
+    LEAVE_LOOP_FROM_BYTES,
+    ON_LOOP_MAX_BYTES,
+    RESERVE_FROM_BYTES,
+    BaseGRPCServer,
+)
 from collector.transport.grpc.streaming import StreamingCall
 from collector.transport.grpc.unary import (
     ACCEPT_ENCODING,
@@ -222,7 +227,7 @@ class GRPCServer(BaseGRPCServer):
     def decompress(self, encoding: str, message: bytes, on_done: Callable[[bytes], None], reply: Reply) -> None:
         """Pass the decompressed message, never more than ``max_bytes``, to ``on_done``; or the failure to ``reply``.
 
-        Large messages are decompressed in a thread.
+        Large messages are decompressed in a thread, and so are those that turn out to be large.
         """
         if not encoding:
             text = "grpc: compressed flag set with identity or empty encoding"
@@ -230,33 +235,49 @@ class GRPCServer(BaseGRPCServer):
             return
         admission = self._admission
         assert admission is not None
+        on_loop_bytes = min(self.max_bytes, ON_LOOP_MAX_BYTES)
         try:
             if len(message) < RESERVE_FROM_BYTES:
-                decompressed = decompress(encoding, message, self.max_bytes)
+                decompressed = decompress(encoding, message, on_loop_bytes)
             elif len(message) < LEAVE_LOOP_FROM_BYTES:
                 with admission.reserve(self._decompressed_bytes_guess(message)):
-                    decompressed = decompress(encoding, message, self.max_bytes)
+                    decompressed = decompress(encoding, message, on_loop_bytes)
             else:
-                reservation = admission.reserve(self._decompressed_bytes_guess(message))
-                reservation.__enter__()
-                future = asyncio.get_running_loop().run_in_executor(None, decompress, encoding, message, self.max_bytes)
-
-                def on_decompressed(future: asyncio.Future[bytes]) -> None:
-                    reservation.__exit__(None, None, None)
-                    if future.cancelled():
-                        return
-                    error = future.exception()
-                    if error is None:
-                        on_done(future.result())
-                    else:
-                        reply(self._decompression_failure(error))
-
-                future.add_done_callback(on_decompressed)
+                self._decompress_off_loop(encoding, message, self._decompressed_bytes_guess(message), on_done, reply)
                 return
-        except (TooLarge, BadEncoding, RetryableError) as exc:
+        except TooLarge as exc:
+            if on_loop_bytes < self.max_bytes:
+                self._decompress_off_loop(encoding, message, self.max_bytes, on_done, reply)
+            else:
+                reply(self._decompression_failure(exc))
+        except (BadEncoding, RetryableError) as exc:
             reply(self._decompression_failure(exc))
         else:
             on_done(decompressed)
+
+    def _decompress_off_loop(
+        self, encoding: str, message: bytes, reserved_bytes: int, on_done: Callable[[bytes], None], reply: Reply
+    ) -> None:
+        assert self._admission is not None
+        reservation = self._admission.reserve(reserved_bytes)
+        try:
+            reservation.__enter__()
+        except RetryableError as exc:
+            reply(self._decompression_failure(exc))
+            return
+        future = asyncio.get_running_loop().run_in_executor(None, decompress, encoding, message, self.max_bytes)
+
+        def on_decompressed(future: asyncio.Future[bytes]) -> None:
+            reservation.__exit__(None, None, None)
+            if future.cancelled():
+                return
+            error = future.exception()
+            if error is None:
+                on_done(future.result())
+            else:
+                reply(self._decompression_failure(error))
+
+        future.add_done_callback(on_decompressed)
 
     def failure_headers(self, error: Exception, status: bytes = b"200") -> Headers:
         """Return the headers of the response to a call that failed, and count it."""

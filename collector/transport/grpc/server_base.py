@@ -15,13 +15,15 @@ from collector.transport.grpc.method import Aborted
 from collector.transport.listener import bound_address
 from config.blocks import GRPCServerConfig
 
-__all__ = ["LEAVE_LOOP_FROM_BYTES", "RESERVE_FROM_BYTES", "BaseGRPCServer", "max_message_bytes"]
+__all__ = ["LEAVE_LOOP_FROM_BYTES", "ON_LOOP_MAX_BYTES", "RESERVE_FROM_BYTES", "BaseGRPCServer", "max_message_bytes"]
 
 RESERVE_FROM_BYTES: Final = 8 * 1024
 """Compressed messages below this size are decompressed without a reservation in the memory budget."""
 LEAVE_LOOP_FROM_BYTES: Final = 256 * 1024
 """Compressed messages from this size on are decompressed in a thread."""
-_DEFAULT_MAX_MESSAGE_MIB: Final = 4  # gRPC's own default
+ON_LOOP_MAX_BYTES: Final = 4 * 1024 * 1024
+"""Messages that are larger once decompressed are decompressed in a thread as well."""
+_DEFAULT_MAX_MESSAGE_MIB: Final = 64  # opentelemetry-proto docs/specification.md, "Message Size Limits"
 _MIB: Final = 1024 * 1024
 _EXPANSION_GUESS: Final = 8
 
@@ -100,7 +102,7 @@ class BaseGRPCServer:
 
 
 def max_message_bytes(config: GRPCServerConfig) -> int:
-    """Return ``max_recv_msg_size_mib`` in bytes, or gRPC's default of 4 MiB."""
+    """Return ``max_recv_msg_size_mib`` in bytes, or the 64 MiB that OTLP recommends."""
     return (config.max_recv_msg_size_mib or _DEFAULT_MAX_MESSAGE_MIB) * _MIB
 
 

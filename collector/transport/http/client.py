@@ -10,14 +10,14 @@ Source: open-telemetry/opentelemetry-collector config/confighttp; RFC 9110 §10.
 
 import asyncio
 import re
-import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote, urlsplit
+from urllib.request import getproxies_environment
 
 from google.protobuf.message import DecodeError
 from google.rpc import status_pb2  # type: ignore[import-untyped] # googleapis-common-protos has no py.typed
@@ -26,7 +26,9 @@ from collector.api import Clock, Host, PermanentError, RetryableError, TooLargeE
 from collector.transport.auth import ClientAuthenticator, find_client_authenticator
 from collector.transport.compression import BadEncoding, TooLarge, compress, decompress
 from collector.transport.http.client_connection import DisconnectedError, RawResponse
+from collector.transport.http.headers import check_client_headers
 from collector.transport.http.pool import Origin, Pool, basic_credentials
+from collector.transport.http2.client import is_reached_directly
 from collector.transport.redaction import Redactor, without_credentials
 from collector.transport.tls import ReloadingClientContext
 from config.blocks import HTTPClientConfig
@@ -53,15 +55,18 @@ _TOO_LARGE: Final = re.compile(
     r"|message size of \d+ bytes[^'{]{0,20} is larger than the allowed limit"  # Mimir
     r"|too big (?:packed|unpacked|data) (?:request|size))"  # VictoriaMetrics, VictoriaLogs
 )
+# Written by the client itself: what the body is, how it is framed, and whether the connection is kept.
 _RESERVED_HEADERS: Final = frozenset(
-    {"content-length", "transfer-encoding", "proxy-authorization"}
-)  # written by the client itself
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+    {
+        "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "keep-alive",
+        "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class HTTPResponse:
-    """A 2xx response; ``body`` is decoded and truncated at 64 KiB (then ``is_truncated``)."""
+    """A 2xx response; ``body`` is decoded, and truncated at 64 KiB or where it was cut off (then ``is_truncated``)."""
 
     status: int
     content_type: str
@@ -91,8 +96,11 @@ class HTTPClient:
         user_agent: str,
         retryable: frozenset[int] = RETRYABLE_STATUSES,
         fixed_headers: Mapping[str, str] | None = None,
+        reserved_headers: Iterable[str] = (),
     ) -> None:
-        """``fixed_headers`` belong to the protocol; the configured ``headers`` cannot override them.
+        """``fixed_headers`` belong to the protocol: the configured ``headers`` must not have them.
+
+        ``reserved_headers``: further names (in lower case) that the configured headers must not have.
 
         Raises:
             ValueError: a value is not valid; the message names its key.
@@ -103,27 +111,26 @@ class HTTPClient:
         self._retryable = retryable
         self._level = config.compression_params.get("level")
         configured = {name: value.get_secret_value() for name, value in config.headers.items()}
-        for name, value in configured.items():
-            if any(ch in name + value for ch in "\r\n\0") or not name:
-                raise ValueError(f"{key}::headers::{name!r}: names and values must not contain line breaks")
+        fixed = {name.lower(): (name, value) for name, value in (fixed_headers or {}).items()}
+        check_client_headers(configured, {*_RESERVED_HEADERS, *fixed, *reserved_headers}, f"{key}::headers")
         if unknown := set(config.compression_params) - {"level"}:
             raise ValueError(f"{key}::compression_params: unknown key {', '.join(sorted(unknown))}; expected level")
-        merged: dict[str, tuple[str, str]] = {}
-        for headers in (
-            {"User-Agent": user_agent},
-            configured,
-            fixed_headers or {},
-        ):  # later ones win, regardless of case
-            merged |= {name.lower(): (name, value) for name, value in headers.items()}
-        self._headers = {name: header for name, header in merged.items() if name not in _RESERVED_HEADERS}
+        self._headers = {"user-agent": ("User-Agent", user_agent)}
+        self._headers |= {name.lower(): (name, value) for name, value in configured.items()}
+        self._headers |= fixed
         if config.disable_keep_alives:
             self._headers["connection"] = ("Connection", "close")
-        self.redactor = Redactor(configured.values(), (config.endpoint, config.proxy_url))
+        proxy_url = config.proxy_url if "://" in config.proxy_url else f"http://{config.proxy_url}"
+        self.redactor = Redactor(configured.values(), (config.endpoint, proxy_url))
         self._tls: ReloadingClientContext | None = None
         self._authenticator: ClientAuthenticator | None = None
         self._pool: Pool | None = None
         self._targets: dict[str, _Target] = {}
         self._proxies: dict[str, str | None] = {}
+        if config.proxy_url:
+            _checked_proxy(config.proxy_url, f"{key}::proxy_url")
+        elif config.endpoint:
+            self._proxy(config.endpoint)  # refuses one that is not valid
 
     async def open(self, host: Host) -> None:
         """Read certificates and create the pool. It connects with the first request.
@@ -162,6 +169,8 @@ class HTTPClient:
     ) -> HTTPResponse:
         """Send ``body``, compressed as configured or already in ``encoding``, and return a 2xx response.
 
+        A 2xx status is final: if the rest of the response is missing, invalid or late, it is truncated, not an error.
+
         Raises:
             PermanentError: the server refused it (``http_<status>``), or the URL is not valid. For its size (413,
                 or a response that says so), a TooLargeError.
@@ -184,21 +193,24 @@ class HTTPClient:
         pool = self._pool
         if pool is None:
             raise RetryableError("the client is not open", reason="shutdown")
+        accepted: list[RawResponse] = []
         try:
             target = self._target(url)
             head = _head(target.lines, sent, len(body))
             async with asyncio.timeout(self._config.timeout or None):
                 try:
-                    response = await pool.exchange(target.origin, head, body)
+                    response = await pool.exchange(target.origin, head, body, accepted)
                 except DisconnectedError as exc:
                     if not exc.is_stale:
                         raise
                     # The server closed an idle connection while we took it from the pool: send the request again.
-                    response = await pool.exchange(target.origin, head, body)
+                    response = await pool.exchange(target.origin, head, body, accepted)
         except TimeoutError as exc:
-            raise RetryableError(
-                f"POST {without_credentials(url)}: no response within the timeout", reason="timeout"
-            ) from exc
+            if not accepted:
+                raise RetryableError(
+                    f"POST {without_credentials(url)}: no response within the timeout", reason="timeout"
+                ) from exc
+            response = accepted[0]
         except OSError as exc:
             raise RetryableError(f"POST {without_credentials(url)}: {self._describe(exc)}", reason="connect") from exc
         except ValueError as exc:
@@ -282,10 +294,32 @@ class HTTPClient:
 
     def _find_proxy(self, scheme: str, host: str) -> str | None:
         if self._config.proxy_url:
-            return self._config.proxy_url
-        if host in _LOOPBACK or urllib.request.proxy_bypass(host):
+            return _checked_proxy(self._config.proxy_url, f"{self._key}::proxy_url")
+        environment = getproxies_environment()
+        url = environment.get(scheme, "")
+        if not url or is_reached_directly(host, environment):
             return None
-        return urllib.request.getproxies().get(scheme)
+        return _checked_proxy(url, f"the environment variable {scheme.upper()}_PROXY")
+
+
+def _checked_proxy(url: str, source: str) -> str:
+    """Return the URL of a proxy; without a scheme it is http, as for curl and Go.
+
+    Raises:
+        ValueError: it cannot be used; the message names ``source`` and shows no credentials.
+    """
+    url = url if "://" in url else f"http://{url}"
+    try:
+        parts = urlsplit(url)
+        is_valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_valid = False
+    if not is_valid:
+        raise ValueError(
+            f"{source} is not a valid HTTP proxy: expected http://host:port or https://host:port; "
+            "other kinds of proxies are not supported"
+        )
+    return url
 
 
 def parse_retry_after(value: str, now_unix_s: float) -> float | None:

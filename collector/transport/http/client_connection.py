@@ -36,7 +36,11 @@ class BadResponseError(ConnectionError):
 
 @dataclass(frozen=True, slots=True)
 class RawResponse:
-    """A response as it arrived. Lower-case header names, with their first value; ``body`` is truncated at 64 KiB."""
+    """A response as it arrived. Lower-case header names, with their first value; ``body`` is truncated at 64 KiB.
+
+    A 2xx response is final once its head has arrived: if the rest of it does not arrive or is not valid, it is a
+    truncated response, not an error, because the server has accepted the request and must not receive it again.
+    """
 
     status: int
     reason: str
@@ -72,8 +76,12 @@ class HTTP1ClientConnection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._has_head = False
 
-    async def exchange(self, head: bytes, body: bytes = b"", *, is_tunnel: bool = False) -> RawResponse:
+    async def exchange(
+        self, head: bytes, body: bytes = b"", *, is_tunnel: bool = False, accepted: list[RawResponse] | None = None
+    ) -> RawResponse:
         """Send a request and return the response. ``is_tunnel``: a CONNECT, whose response has no body.
+
+        If it is cancelled while the body of a 2xx response arrives, ``accepted`` receives what has arrived of it.
 
         Raises:
             OSError: there is no response, or none that is valid HTTP.
@@ -93,6 +101,8 @@ class HTTP1ClientConnection(asyncio.Protocol):
             return await self._response
         except BaseException:
             self.abort()
+            if accepted is not None and self._is_accepted():
+                accepted.append(self._received(is_truncated=True))
             raise
         finally:
             self._response = None
@@ -198,14 +208,21 @@ class HTTP1ClientConnection(asyncio.Protocol):
             )
             self._finish()
 
+    def _is_accepted(self) -> bool:
+        """Whether the head of a 2xx response has arrived."""
+        return self._has_head and 200 <= self._status < 300 and not self._is_tunnel
+
+    def _received(self, *, is_truncated: bool) -> RawResponse:
+        body = b"".join(self._parts)[:_MAX_BODY_BYTES]
+        return RawResponse(self._status, self._reason.decode("latin-1"), self._headers, body, is_truncated)
+
     def _finish(self, *, is_truncated: bool = False) -> None:
         if self._response is not None and not self._response.done():
-            body = b"".join(self._parts)[:_MAX_BODY_BYTES]
-            self._response.set_result(
-                RawResponse(self._status, self._reason.decode("latin-1"), self._headers, body, is_truncated)
-            )
+            self._response.set_result(self._received(is_truncated=is_truncated))
 
     def _fail(self, error: Exception) -> None:
         self._is_usable = False
-        if self._response is not None and not self._response.done():
+        if self._is_accepted():
+            self._finish(is_truncated=True)
+        elif self._response is not None and not self._response.done():
             self._response.set_exception(error)

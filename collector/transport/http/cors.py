@@ -1,6 +1,9 @@
 """CORS: which origins' scripts may read the responses.
 
-Source: the Fetch standard; rs/cors as the Collector configures it (credentials allowed).
+Credentials are allowed to origins that are configured, not to the origin ``*``: browsers refuse a response that allows
+both, and any page could send requests in the name of its visitor if the server named each origin instead.
+
+Source: the Fetch standard; rs/cors as the Collector configures it, except that it answers ``*`` with credentials.
 """
 
 from typing import Final
@@ -34,7 +37,8 @@ class CORS:
         exposed = (
             [("Access-Control-Expose-Headers", ", ".join(config.exposed_headers))] if config.exposed_headers else []
         )
-        self._response_headers = [_CREDENTIALS, *check_headers(exposed, f"{key}::cors::exposed_headers")]
+        self._credentials = [] if self._any_origin else [_CREDENTIALS]
+        self._response_headers = [*self._credentials, *check_headers(exposed, f"{key}::cors::exposed_headers")]
         self._max_age = [("Access-Control-Max-Age", str(config.max_age))] if config.max_age else []
 
     def apply(
@@ -59,7 +63,7 @@ class CORS:
         return [
             self._allow_origin(origin),
             ("Access-Control-Allow-Methods", method),
-            _CREDENTIALS,
+            *self._credentials,
             *allowed,
             *self._max_age,
         ]

@@ -1,10 +1,10 @@
 """Names and values of HTTP headers."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-__all__ = ["HEADER_NAME", "HeaderList", "check_headers", "header_bytes"]
+__all__ = ["HEADER_NAME", "HeaderList", "check_client_headers", "check_headers", "header_bytes"]
 
 HeaderList = Sequence[tuple[str, str]]
 """Names and values, in order."""
@@ -23,6 +23,28 @@ def check_headers(headers: HeaderList, key: str) -> HeaderList:
         if not HEADER_NAME.fullmatch(name) or any(character in value for character in "\r\n\0"):
             raise ValueError(f"{key}: {name!r} or its value is not a valid HTTP header")
     return headers
+
+
+def check_client_headers(headers: Mapping[str, str], reserved: Collection[str], key: str) -> None:
+    """Refuse configured request headers that cannot be sent, or that the client writes itself (``reserved``).
+
+    Raises:
+        ValueError: the message names the header and ``key``, but no value.
+    """
+    seen = set()
+    for name, value in headers.items():
+        if not HEADER_NAME.fullmatch(name):
+            raise ValueError(
+                f"{key}: {name!r} is not a valid header name: expected ASCII letters, digits and !#$%&'*+-.^_`|~"
+            )
+        if any(character in value for character in "\r\n\0"):
+            raise ValueError(f"{key}: the value of {name} contains a line break or NUL")
+        lowered = name.lower()
+        if lowered in reserved:
+            raise ValueError(f"{key}: {name} cannot be configured, because the exporter sets it itself; remove it")
+        if lowered in seen:
+            raise ValueError(f"{key}: {name} is given twice: names of headers do not differ by their case")
+        seen.add(lowered)
 
 
 def header_bytes(headers: HeaderList) -> bytes:

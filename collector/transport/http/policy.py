@@ -6,7 +6,7 @@ Source: open-telemetry/opentelemetry-collector config/confighttp.
 import asyncio
 import email.utils
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Final
 
 from collector.api import Admission, Clock, Host
 from collector.transport.auth import Authenticate, find_authenticator
@@ -18,6 +18,9 @@ from config.blocks import HTTPServerConfig
 
 __all__ = ["RequestPolicy"]
 
+# Encodings that are accepted together with a configured one.
+_OTHER_NAMES: Final = {"gzip": "x-gzip", "snappy": "x-snappy-framed"}
+
 
 class RequestPolicy:
     """What applies to all requests of a server. ``key``: path of its configuration block, for messages."""
@@ -26,10 +29,10 @@ class RequestPolicy:
         """Raises ValueError if a configured response header is not valid."""
         self.config = config
         self.cors = CORS(config.cors, key) if config.cors is not None and config.cors.allowed_origins else None
-        self.encodings = frozenset(config.compression_algorithms) | (
-            {"x-snappy-framed"} if "snappy" in config.compression_algorithms else frozenset()
-        )
-        self.max_bytes = config.max_request_body_size or HTTPServerConfig().max_request_body_size
+        self.encodings = frozenset(config.compression_algorithms) | {
+            other for name, other in _OTHER_NAMES.items() if name in config.compression_algorithms
+        }
+        self.max_bytes = config.max_request_body_size or type(config).model_fields["max_request_body_size"].default
         configured = [(name, value.get_secret_value()) for name, value in config.response_headers.items()]
         self.response_headers = check_headers(configured, f"{key}::response_headers")
         self.authenticate: Authenticate | None = None

@@ -81,8 +81,12 @@ class Pool:
         self._sweep: asyncio.TimerHandle | None = None
         self._is_closed = False
 
-    async def exchange(self, origin: Origin, head: bytes, body: bytes) -> RawResponse:
+    async def exchange(
+        self, origin: Origin, head: bytes, body: bytes, accepted: list[RawResponse] | None = None
+    ) -> RawResponse:
         """Send a request and return its response. If cancelled, the connection is closed.
+
+        ``accepted``: see :meth:`ClientConnection.exchange`.
 
         Raises:
             OSError: there is no connection, no response, or none that is valid HTTP.
@@ -91,7 +95,7 @@ class Pool:
         connections = self._origins.setdefault(origin, _OriginConnections())
         connection = await self._acquire(origin, connections)
         try:
-            return await connection.exchange(head, body)
+            return await connection.exchange(head, body, accepted=accepted)
         finally:
             if self._keeps_alive and connection.is_usable and not self._is_closed:
                 connection.idle_since_s = asyncio.get_running_loop().time()

@@ -8,7 +8,7 @@ Source: open-telemetry/opentelemetry-collector config/confighttp.
 
 import asyncio
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Final, Protocol
 
 from collector.api import Clock, ConsumeError
@@ -25,6 +25,7 @@ __all__ = ["HTTPRoutes", "Request", "RequestTransport", "Route"]
 _RESERVE_FROM_BYTES: Final = 64 * 1024
 _EXPANSION_GUESS: Final = 8  # about what telemetry compresses to; a body that expands further is still bounded
 _LEAVE_LOOP_FROM_BYTES: Final = 256 * 1024
+_ON_LOOP_MAX_BYTES: Final = 4 * 1024 * 1024  # of a decompressed body; larger ones leave the loop as well
 
 _NOT_FOUND: Final = Response(
     404, b"404 page not found\n", "text/plain; charset=utf-8", [("X-Content-Type-Options", "nosniff")]
@@ -180,6 +181,14 @@ class Request:
                 outcome = _SERVER_ERROR
         self._transport.respond(self, outcome)
 
+    def reserve(self, size_bytes: int) -> AbstractContextManager[None]:
+        """Hold memory for what the route makes of the body, while the context is open.
+
+        Raises:
+            RetryableError: there is no room for it; as an exception of the route it is answered 503.
+        """
+        return self._routes.admission.reserve(size_bytes)
+
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run ``coroutine`` as a task; an exception from it becomes the reply."""
         self._routes.spawn(self._guarded(coroutine))
@@ -237,11 +246,21 @@ class Request:
         self._parts = []
         try:
             if self._encoding:
-                self._reserve(min(len(body) * _EXPANSION_GUESS, self._routes.max_bytes))
+                max_bytes = self._routes.max_bytes
+                expected_bytes = min(len(body) * _EXPANSION_GUESS, max_bytes)
+                self._reserve(expected_bytes)
                 if len(body) >= _LEAVE_LOOP_FROM_BYTES:
                     self.spawn(self._decompress_off_loop(body))
                     return
-                body = self._decompress(body)
+                try:
+                    decompressed = self._decompress(body, min(_ON_LOOP_MAX_BYTES, max_bytes))
+                except TooLarge as exc:
+                    if max_bytes <= _ON_LOOP_MAX_BYTES:
+                        raise self._routes.too_large() from exc
+                    self._reserve(max_bytes - expected_bytes)
+                    self.spawn(self._decompress_off_loop(body))
+                    return
+                body = decompressed
             self._serve(body)
         except Exception as exc:  # noqa: BLE001 - no bug may end the process, and the client must get an answer
             self.reply(exc)
@@ -314,17 +333,18 @@ class Request:
                 raise Refused(417, "unsupported Expect", reason="expect")
             self._transport.send_continue(self)
 
-    def _decompress(self, body: bytes) -> bytes:
+    def _decompress(self, body: bytes, max_bytes: int) -> bytes:
+        """Raises TooLarge above ``max_bytes``; Refused if the body is not valid in its encoding."""
         try:
-            return decompress(self._encoding, body, self._routes.max_bytes)
-        except TooLarge as exc:
-            raise self._routes.too_large() from exc
+            return decompress(self._encoding, body, max_bytes)
         except BadEncoding as exc:
             raise Refused(400, str(exc), reason="encoding") from exc
 
     async def _decompress_off_loop(self, body: bytes) -> None:
         try:
-            decompressed = await asyncio.to_thread(self._decompress, body)
+            decompressed = await asyncio.to_thread(self._decompress, body, self._routes.max_bytes)
+        except TooLarge as exc:
+            raise self._routes.too_large() from exc
         finally:
             self._release()
         if self._state == _SERVING:

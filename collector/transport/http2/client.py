@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
-__all__ = ["Address", "Proxy", "find_proxy", "open_connection"]
+__all__ = ["Address", "Proxy", "find_proxy", "is_reached_directly", "open_connection"]
 
 _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.BaseProtocol)
 
@@ -59,7 +59,7 @@ def find_proxy(host: str) -> Proxy | None:
     """
     environment = getproxies_environment()
     url = environment.get("https", "")
-    if not url or _is_local(host) or _is_bypassed(host, environment):
+    if not url or is_reached_directly(host, environment):
         return None
     parts = urlsplit(url if "://" in url else f"http://{url}")
     try:
@@ -75,6 +75,11 @@ def find_proxy(host: str) -> Proxy | None:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         authorization = "Basic " + base64.b64encode(user.encode()).decode()
     return Proxy(parts.hostname, port, authorization)
+
+
+def is_reached_directly(host: str, environment: dict[str, str]) -> bool:
+    """Whether ``host`` is this machine, or NO_PROXY (``environment``: see ``getproxies_environment``) contains it."""
+    return _is_local(host) or _is_bypassed(host, environment)
 
 
 async def open_connection(

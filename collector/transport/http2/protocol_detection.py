@@ -74,7 +74,7 @@ class ProtocolDetector(asyncio.BufferedProtocol):
         self._length += nbytes
         first_bytes = bytes(self._buffer[: min(self._length, len(_PREFACE))])
         if not _PREFACE.startswith(first_bytes):
-            self._hand_over(is_http2=False)
+            self._hand_over(is_http2=not _may_be_http1(bytes(self._buffer[: self._length])))
         elif len(first_bytes) == len(_PREFACE):
             self._hand_over(is_http2=True)
 
@@ -121,3 +121,12 @@ class ProtocolDetector(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _may_be_http1(received: bytes) -> bool:
+    """Whether the bytes may begin a request of HTTP/1. If not, HTTP/2 ends the connection for its wrong preface.
+
+    A client of HTTP/2 cannot read a response of HTTP/1.1. Source: RFC 9113 §3.4; RFC 9112 §3 (request line).
+    """
+    line, end, _ = received.partition(b"\n")
+    return not end or (b" HTTP/" in line and not line.startswith(b"PRI "))

@@ -1,7 +1,14 @@
-"""OTLP/JSON to protobuf: orjson parses the body, and a walk over its dictionaries writes protobuf."""
+"""OTLP/JSON to protobuf: orjson parses the body, and a walk over its dictionaries writes protobuf.
+
+What the door repairs or rejects item by item in a protobuf request is passed on to it, so that the two encodings are
+treated alike: text that is not valid Unicode (``repair``), and ids of a wrong length.
+
+Source: https://protobuf.dev/programming-guides/json/ for the forms of numbers.
+"""
 
 import binascii
 import math
+import re
 
 import orjson
 
@@ -17,6 +24,7 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_CheckExact
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from collector.wire.json.repair cimport repaired
 from collector.wire.json.schema cimport (
     K_BOOL, K_BYTES, K_DOUBLE, K_ENUM, K_FIXED32, K_FIXED64, K_HEX, K_INT64, K_MESSAGE, K_SFIXED64, K_SINT32, K_TEXT,
     K_UINT32, K_UINT64, MAX_NESTING, JsonField, Message, request_schema,
@@ -26,6 +34,10 @@ from collector.wire.writer cimport (
 )
 
 __all__ = ["from_json"]
+
+
+# A number in quotes, as protobuf's JSON mapping allows it for integers: digits, a fraction, an exponent.
+DECIMAL = re.compile(r"(-?)([0-9]{1,40})(?:\.([0-9]{1,40}))?(?:[eE]([+-]?[0-9]{1,3}))?")
 
 
 class BadValue(Exception):
@@ -39,6 +51,7 @@ cdef class Walker:
     cdef PyObject* fields[MAX_NESTING + 4]    # JsonFields on the way down; the schema keeps them alive
     cdef Py_ssize_t[MAX_NESTING + 4] index    # of the element in each list, -1 = not a list
     cdef int level
+    cdef bint repairs                         # the body was repaired, so the door must repair its texts
 
     def __cinit__(self):
         open_writer(&self.w, 1024)
@@ -106,7 +119,12 @@ cdef class Walker:
                 raise BadValue(f"expected text, got {excerpt(value)}")
             text = PyUnicode_AsUTF8AndSize(value, &length)
             if length or keep_zero:
-                put_slice(&self.w, field.tag, text, length)
+                if self.repairs:
+                    # Each U+FFFD as a byte that is never valid: the door makes it U+FFFD again, and counts the text.
+                    marked = value.encode().replace(b"\xef\xbf\xbd", b"\xff")
+                    put_slice(&self.w, field.tag, PyBytes_AS_STRING(marked), PyBytes_GET_SIZE(marked))
+                else:
+                    put_slice(&self.w, field.tag, text, length)
         elif field.kind == K_MESSAGE:
             length = begin(&self.w, field.tag)
             self.write_message(field.message, value)
@@ -124,7 +142,7 @@ cdef class Walker:
     cdef int write_hex(self, JsonField field, value) except -1:
         cdef Py_ssize_t length, i
         cdef const char* text
-        cdef uint8_t[16] raw
+        cdef uint8_t[16] raw = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
         cdef int high, low
         cdef uint8_t any_bit = 0
         if not PyUnicode_CheckExact(value):
@@ -133,14 +151,14 @@ cdef class Walker:
         if length == 0:
             return 0
         if length != 2 * field.id_bytes:
-            raise BadValue(
-                f"expected {2 * field.id_bytes} hexadecimal digits, got {length} characters: {excerpt(value)}"
-            )
+            put_slice(&self.w, field.tag, raw, 1)  # the door rejects the item for an id of a wrong length
+            return 0
         for i in range(field.id_bytes):
             high = hex_digit(<uint8_t>text[2 * i])
             low = hex_digit(<uint8_t>text[2 * i + 1])
             if high < 0 or low < 0:
-                raise BadValue(f"expected hexadecimal digits, got {excerpt(value)}")
+                put_slice(&self.w, field.tag, raw, 1)
+                return 0
             raw[i] = <uint8_t>(high << 4 | low)
             any_bit |= raw[i]
         if any_bit:
@@ -174,7 +192,7 @@ cdef class Walker:
 
 
 def from_json(str signal not None, bytes body not None):
-    """The protobuf bytes of an OTLP/JSON request.
+    """The protobuf bytes of an OTLP/JSON request, which must pass the door: its texts may be ill-formed UTF-8.
 
     Args:
         signal: ``traces``, ``metrics`` or ``logs``.
@@ -189,12 +207,19 @@ def from_json(str signal not None, bytes body not None):
     cdef Py_ssize_t too_deep = find_too_deep(<const uint8_t*>PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
     if too_deep >= 0:
         raise MalformedBatch(path="", offset=too_deep, reason=f"nested deeper than {MAX_NESTING}")
+    walker = Walker()
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
-        offset = len(exc.doc[: exc.pos].encode())
-        raise MalformedBatch(path="", offset=offset, reason=f"the body is not valid JSON: {exc.msg}") from None
-    walker = Walker()
+        valid = repaired(body)
+        if valid is None:
+            offset = len(exc.doc[: exc.pos].encode())
+            raise MalformedBatch(path="", offset=offset, reason=f"the body is not valid JSON: {exc.msg}") from None
+        try:
+            parsed = orjson.loads(valid)
+        except orjson.JSONDecodeError as other:
+            raise MalformedBatch(path="", offset=-1, reason=f"the body is not valid JSON: {other.msg}") from None
+        walker.repairs = True
     try:
         walker.write_message(request, parsed)
     except BadValue as exc:
@@ -265,7 +290,10 @@ cdef double double_of(value) except? -1.0:
 
 
 cdef uint64_t integer_of(JsonField field, value) except? 0:
-    """An integer as the 64 bits its field is written with, from a number or its digits as text, never from a float."""
+    """An integer as the 64 bits its field is written with, from a number of any form that has no fraction, or its text.
+
+    ``1e3``, ``1.0`` and ``"1e3"`` are integers in protobuf's JSON mapping.
+    """
     cdef int kind = field.kind
     cdef Py_ssize_t length, i
     cdef const char* text
@@ -284,9 +312,13 @@ cdef uint64_t integer_of(JsonField field, value) except? 0:
             value = field.names[value]
         elif value.isascii() and value.removeprefix("-").isdigit() and len(value) <= 20:
             value = int(value)
+        elif (exact := exact_integer(value)) is not None:
+            value = exact
         elif kind == K_ENUM:
             names = ', '.join(sorted(field.names, key=field.names.get))
             raise BadValue(f"expected one of {names}, got {excerpt(value)}")
+    elif PyFloat_CheckExact(value) and value.is_integer():
+        value = int(value)
     if not PyLong_CheckExact(value):
         raise BadValue(f"expected an integer, got {excerpt(value)}")
     if kind == K_INT64 or kind == K_SFIXED64:
@@ -306,6 +338,27 @@ cdef uint64_t integer_of(JsonField field, value) except? 0:
     if kind == K_SINT32:
         return (<uint32_t><int32_t>value << 1) ^ <uint32_t>(<int32_t>value >> 31)
     return <uint64_t><int64_t>value
+
+
+cdef object exact_integer(str text):
+    """The integer that a decimal text with a fraction or an exponent denotes; None if it is not one."""
+    match = DECIMAL.fullmatch(text)
+    if match is None:
+        return None
+    sign, whole, fraction, exponent = match.groups()
+    digits = int(whole + (fraction or ""))
+    places = int(exponent or 0) - len(fraction or "")
+    if digits == 0:
+        return 0
+    if places > 20:
+        return None
+    if places < 0:
+        digits, remainder = divmod(digits, 10**-places)
+        if remainder:
+            return None
+        places = 0
+    digits *= 10**places
+    return -digits if sign else digits
 
 
 cdef bytes base64_bytes(value):

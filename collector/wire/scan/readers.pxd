@@ -10,6 +10,7 @@ from collector.wire.scan.state cimport BAD_SPAN_ID, BAD_TEXT, BAD_TRACE_ID, Scan
 
 cdef Ptr long_tag(Scan* s, Ptr p, Ptr end, uint32_t* tag) noexcept nogil
 cdef Ptr long_length(Scan* s, Ptr p, Ptr end, Ptr* stop) noexcept nogil
+cdef Ptr skip_long_varint(Ptr p, Ptr end) noexcept nogil
 cdef Ptr other_field(Scan* s, Ptr start, Ptr p, Ptr end, uint32_t tag, uint32_t known, uint32_t old) noexcept nogil
 
 

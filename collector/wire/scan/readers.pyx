@@ -5,7 +5,7 @@ Source: https://protobuf.dev/programming-guides/encoding/
 
 from libc.stdint cimport uint32_t
 
-from collector.wire.proto cimport Ptr, read_length, read_tag, skip_field
+from collector.wire.proto cimport WIRE_VARINT, Ptr, read_length, read_tag, skip_field
 from collector.wire.scan.state cimport NOT_PLAIN, OLD_FIELD, Scan, fail
 
 
@@ -27,6 +27,16 @@ cdef Ptr long_length(Scan* s, Ptr p, Ptr end, Ptr* stop) noexcept nogil:
     return body
 
 
+cdef Ptr skip_long_varint(Ptr p, Ptr end) noexcept nogil:
+    """Skips a varint of at most 10 bytes, of whatever value: upb and gogo accept them in fields that they skip."""
+    cdef Ptr last = p + 10 if end - p > 10 else end
+    while p < last:
+        p += 1
+        if (p - 1)[0] < 0x80:
+            return p
+    return NULL
+
+
 cdef Ptr other_field(Scan* s, Ptr start, Ptr p, Ptr end, uint32_t tag, uint32_t known, uint32_t old) noexcept nogil:
     """Skips a field that the message does not know.
 
@@ -40,6 +50,10 @@ cdef Ptr other_field(Scan* s, Ptr start, Ptr p, Ptr end, uint32_t tag, uint32_t 
         if (old >> number) & 1:
             s.flags |= OLD_FIELD
     after = skip_field(p, end, tag)
+    if after == NULL and (tag & 7) == WIRE_VARINT:
+        after = skip_long_varint(p, end)
+        if after != NULL:
+            s.flags |= OLD_FIELD           # rewritten in 64 bits, because not every decoder accepts it
     if after == NULL:
         if (tag & 7) == 3 or (tag & 7) == 4:
             return fail(s, start, "groups are not allowed", tag)

@@ -1,5 +1,7 @@
 """Rewrites a scanned request: repairs UTF-8, makes instrumentation-library fields scopes, removes fields and items.
 
+Unknown varints of more than 64 bits are cut to 64, as decoders read them.
+
 This is the slow path of the door, but it is compiled all the same, because a hostile sender chooses how often it is
 taken. It relies on the scan for validity (depth, lengths) but reads with the same bounds checks.
 """
@@ -7,12 +9,13 @@ taken. It relies on the scan for validity (depth, lengths) but reads with the sa
 from collector.wire.errors import MalformedBatch
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from collector.wire.gil cimport RELEASE_GIL_BYTES
-from collector.wire.proto cimport Ptr, is_utf8, read_length, read_tag, skip_field, utf8_step
+from collector.wire.proto cimport WIRE_VARINT, Ptr, is_utf8, read_length, read_tag, skip_field, utf8_step
+from collector.wire.scan.readers cimport skip_long_varint
 from collector.wire.scan.state cimport Range
-from collector.wire.writer cimport Writer, close_writer, end as end_message, open_writer, put_byte, put_bytes, take
+from collector.wire.writer cimport Writer, close_writer, end as end_message, open_writer, put_byte, put_bytes, put_varint, take
 
 __all__ = ["repair"]
 
@@ -45,6 +48,8 @@ cdef enum Form:                   # of a field: left out, copied, repaired as te
     MAP = 24
     ENTITY = 25
     REQUEST = 26
+    BUCKETS = 27
+    QUANTILE = 28
 
 cdef enum:
     OLD_SCOPE_GROUP = 1000        # the instrumentation-library field of RESOURCE_GROUP
@@ -106,6 +111,12 @@ cdef int rewrite(Rewrite* r, int message, Ptr p, Ptr end) noexcept nogil:
             return -1
         body = p
         p = skip_field(p, end, tag)
+        if p == NULL and (tag & 7) == WIRE_VARINT:
+            p = skip_long_varint(body, end)
+            if p != NULL:
+                put_bytes(&r.out, start, body - start)
+                put_varint(&r.out, low_bits(body, p))
+                continue
         if p == NULL:
             return -1
         if r.drop < r.drops_end and r.base + r.drop.start == start:
@@ -136,6 +147,17 @@ cdef int rewrite(Rewrite* r, int message, Ptr p, Ptr end) noexcept nogil:
             put_repaired(r, body, stop)
         end_message(&r.out, content)
     return 0
+
+
+cdef uint64_t low_bits(Ptr p, Ptr end) noexcept nogil:
+    """The lowest 64 bits of the varint in these bytes."""
+    cdef uint64_t value = 0
+    cdef uint32_t shift = 0
+    while p < end:
+        value |= (<uint64_t>(p[0] & 0x7F)) << shift
+        shift += 7
+        p += 1
+    return value
 
 
 cdef int form_of(int message, uint32_t number, int item) noexcept nogil:
@@ -206,9 +228,11 @@ cdef int form_of(int message, uint32_t number, int item) noexcept nogil:
     if message == HISTOGRAM_POINT:
         return LEFT_OUT if number == 1 else KEY_VALUE if number == 9 else EXEMPLAR if number == 8 else COPIED
     if message == EXPONENTIAL_POINT:
+        if number == 8 or number == 9:
+            return BUCKETS
         return KEY_VALUE if number == 1 else EXEMPLAR if number == 11 else COPIED
     if message == SUMMARY_POINT:
-        return LEFT_OUT if number == 1 else KEY_VALUE if number == 7 else COPIED
+        return LEFT_OUT if number == 1 else QUANTILE if number == 6 else KEY_VALUE if number == 7 else COPIED
     if message == EXEMPLAR:
         return LEFT_OUT if number == 1 else KEY_VALUE if number == 7 else COPIED
     return COPIED

@@ -32,6 +32,9 @@ cdef enum:
     # bytes and needs a factor of 11, a record of one letter 18. Trusted bytes are bounded by two bytes per row alone,
     # because a rewrite may have left little in each item.
     ROW_BYTES_PER_BYTE = 32
+    # For requests well above 20 MiB, so that one of 64 MiB cannot take much more memory than one of 20 MiB.
+    ROW_BYTES_PER_BYTE_OF_LARGE = 11
+    LARGE_BYTES = 20 * 1024 * 1024
     FREE_ROWS = 1024
 
 
@@ -94,10 +97,17 @@ cdef int begin(Scan* s, bytes wire, int signal, bint deep) except -1:
     return 0
 
 
+cdef Py_ssize_t row_bytes_limit(Py_ssize_t length) noexcept nogil:
+    """How many bytes of rows an untrusted request of this length may need, in addition to FREE_ROWS rows."""
+    cdef Py_ssize_t limit = (length if length < LARGE_BYTES else LARGE_BYTES) * ROW_BYTES_PER_BYTE
+    cdef Py_ssize_t large_limit = length * ROW_BYTES_PER_BYTE_OF_LARGE
+    return limit if limit > large_limit else large_limit
+
+
 cdef void prepare(Rows* rows, Py_ssize_t size, Py_ssize_t length, Py_ssize_t expected, bint from_outside=False):
     memset(rows, 0, sizeof(Rows))
     rows.size = size
-    rows.limit = FREE_ROWS + length * ROW_BYTES_PER_BYTE // size if from_outside else 1 + length // 2
+    rows.limit = FREE_ROWS + row_bytes_limit(length) // size if from_outside else 1 + length // 2
     rows.capacity = expected
     rows.rows = <uint8_t*>malloc(<size_t>(expected * size))
     if rows.rows == NULL:

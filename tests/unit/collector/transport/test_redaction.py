@@ -25,6 +25,15 @@ def test_short_values_do_not_blank_out_words():
     assert Redactor(["1", "on", ""]).text("on host 1") == "on host 1"
 
 
+def test_a_short_secret_inside_a_word_is_not_replaced():
+    """ "la[REDACTED]" would show what the secret is."""
+    redactor = Redactor(["test", "Basic dG9wczEyMzQ="])
+    assert (
+        redactor.text("the latest (test), key=test&x; contest") == "the latest ([REDACTED]), key=[REDACTED]&x; contest"
+    )
+    assert redactor.text("xBasic dG9wczEyMzQ=x") == "x[REDACTED]x"
+
+
 def test_an_excerpt_is_one_short_printable_line():
     redactor = Redactor(["hunter22"])
     assert redactor.excerpt(b"a\r\n\x1b[31m b\xff hunter22") == "a [31m b� [REDACTED]"

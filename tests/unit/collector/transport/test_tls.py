@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 import trustme
+from structlog.testing import capture_logs
 
 from collector.transport.tls import (
     FileWatch,
@@ -102,6 +103,24 @@ async def test_mtls_wants_a_client_certificate(module_pki):
         await greet(server, client_context(module_pki.client()))
     own = {"cert_file": str(module_pki.folder / "cert.pem"), "key_file": str(module_pki.folder / "key.pem")}
     await greet(server, client_context(module_pki.client(**own)))
+
+
+async def test_the_ca_file_of_a_server_must_be_valid_but_does_not_verify_clients(module_pki, tmp_path):
+    """As in the Collector; the log says which key verifies them."""
+    for serve in (server_context, grpc_server_credentials):
+        with capture_logs() as events:
+            serve(module_pki.server(ca_file=module_pki.ca))
+        assert [event["event"] for event in events] == [
+            "tls::ca_file does not make the server verify its clients; set client_ca_file for that"
+        ]
+        with capture_logs() as events:
+            serve(module_pki.server(ca_file=module_pki.ca, client_ca_file=module_pki.ca))
+        assert events == []
+        (tmp_path / "no.pem").write_text("no certificate")
+        for path in (tmp_path / "no.pem", tmp_path / "missing.pem"):
+            with pytest.raises(ValueError, match=f"tls::ca_file: {path}"):
+                serve(module_pki.server(ca_file=str(path)))
+    await greet(server_context(module_pki.server(ca_file=module_pki.ca)), client_context(module_pki.client()))
 
 
 async def test_versions_are_bounded(module_pki):

@@ -14,6 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from collector.wire.errors import MalformedBatch
 from collector.wire.json import NESTING_MAX, from_json, to_json
+from collector.wire.scan.check import check
 
 REQUESTS = {
     "traces": ExportTraceServiceRequest,
@@ -203,19 +204,82 @@ def test_ids_are_written_in_lower_case():
     assert b'"traceId":"' + b"ab" * 16 + b'","spanId":"' + b"cd" * 8 in to_json("traces", message.SerializeToString())
 
 
+def test_an_id_that_is_not_text_is_refused_by_its_path():
+    refused(lambda: span(spanId=5), f"{SPAN}.spanId", "got 5")
+
+
 @pytest.mark.parametrize(
-    ("name", "text", "reason"),
+    ("bad", "message"),
     [
-        ("traceId", "0af7651916cd43dd8448eb211c80319", "expected 32 hexadecimal digits, got 31"),
-        ("spanId", "b7ad6b71692033310", "expected 16 hexadecimal digits, got 17"),
-        ("parentSpanId", "b7ad6b716920333g", "hexadecimal"),
-        ("traceId", "CvdlGRbNQ92ESOshHIAxnA==", "got 24 characters"),
-        ("traceId", "é" * 16, "hexadecimal"),
-        ("spanId", 5, "got 5"),
+        ({"traceId": "0af7651916cd43dd8448eb211c80319"}, "trace_id must be empty or 16 bytes"),
+        ({"traceId": "CvdlGRbNQ92ESOshHIAxnA=="}, "trace_id must be empty or 16 bytes"),
+        ({"traceId": "é" * 16}, "trace_id must be empty or 16 bytes"),
+        ({"traceId": "0" * 31 + "x"}, "trace_id must be empty or 16 bytes"),
+        ({"spanId": "b7ad6b71692033310"}, "span_id must be empty or 8 bytes"),
+        ({"parentSpanId": "b7ad6b716920333g"}, "span_id must be empty or 8 bytes"),
+        ({"links": [{"traceId": "1"}]}, "trace_id must be empty or 16 bytes"),
     ],
 )
-def test_a_bad_id_is_refused_by_its_path(name, text, reason):
-    refused(lambda: span(**{name: text}), f"{SPAN}.{name}", reason)
+def test_a_bad_id_costs_its_own_span_alone(bad, message):
+    """The door rejects the span, as over protobuf, and takes the others."""
+    spans = [{"name": "before"}, {"name": "bad", **bad}, {"name": "after"}]
+    body = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}).encode()
+    wire, _, rejected_count, reason, repaired_count = check("traces", from_json("traces", body))
+    kept = ExportTraceServiceRequest.FromString(wire).resource_spans[0].scope_spans[0].spans
+    assert [item.name for item in kept] == ["before", "after"]
+    assert (rejected_count, reason, repaired_count) == (1, f"1 span rejected: {message}", 0)
+
+
+def test_a_metric_without_a_name_costs_its_own_points_alone():
+    metrics = [{"gauge": {"dataPoints": [{"asInt": 1}, {"asInt": 2}]}}, {"name": "m", "gauge": {"dataPoints": [{}]}}]
+    body = json.dumps({"resourceMetrics": [{"scopeMetrics": [{"metrics": metrics}]}]}).encode()
+    wire, _, rejected_count, reason, _ = check("metrics", from_json("metrics", body))
+    kept = ExportMetricsServiceRequest.FromString(wire).resource_metrics[0].scope_metrics[0].metrics
+    assert [item.name for item in kept] == ["m"]
+    assert (rejected_count, reason) == (2, "2 data points rejected: a metric must have a name")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "repaired_count"),
+    [
+        (b"a\\ud83d", "a\ufffd", 1),
+        (b"\\uDC00b", "\ufffdb", 1),
+        (b"\\ud83d\\ud83d\\ude00", "\ufffd😀", 1),
+        (b"\\ud83d\\u0041\\n", "\ufffdA\n", 1),
+        (b"\\ud83d\\ude00\\u00e9", "😀é", 0),
+        (b"\\\\ud83d", "\\ud83d", 0),
+        (b"\xff\xfe!", "\ufffd\ufffd!", 1),
+        (b"\xed\xa0\xbd", "\ufffd" * 3, 1),
+        (b"\xf0\x9f\x98", "\ufffd", 1),
+        (b"\xef\xbf\xbd", "\ufffd", 0),
+    ],
+)
+@pytest.mark.parametrize("where", ["a value", "a key", "a name"])
+def test_text_that_is_not_unicode_is_repaired_and_counted_as_over_protobuf(text, expected, repaired_count, where):
+    """Half of an emoji that JavaScript has cut, and bytes that are not UTF-8: one bad text does not refuse the others."""
+    texts = {"a value": b"v", "a key": b"k", "a name": b"n"} | {where: text}
+    body = (
+        b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"%s","attributes":[{"key":"%s","value":{"stringValue":"%s"}},'
+        b'{"key":"fine","value":{"stringValue":"\xc3\xa9"}}]}]}]}]}'
+    ) % (texts["a name"], texts["a key"], texts["a value"])
+    wire, _, rejected_count, _, count = check("traces", from_json("traces", body))
+    found = ExportTraceServiceRequest.FromString(wire).resource_spans[0].scope_spans[0].spans[0]
+    read = {
+        "a value": found.attributes[0].value.string_value,
+        "a key": found.attributes[0].key,
+        "a name": found.name,
+    }
+    assert read[where] == expected
+    assert found.attributes[1].value.string_value == "é"
+    assert (rejected_count, count) == (0, repaired_count)
+
+
+@given(st.binary(max_size=30))
+def test_any_bytes_in_a_text_are_repaired_as_python_decodes_them(raw):
+    """Except for those that mean something in JSON."""
+    raw = bytes(byte for byte in raw if byte >= 0x20 and byte not in b'"\\')
+    wire, *_ = check("traces", from_json("traces", b'{"resourceSpans":[{"schemaUrl":"' + raw + b'"}]}'))
+    assert ExportTraceServiceRequest.FromString(wire).resource_spans[0].schema_url == raw.decode("utf-8", "replace")
 
 
 def test_an_all_zero_id_is_unset():
@@ -227,12 +291,26 @@ def test_enums_are_integers_or_names():
     assert span(kind=77).kind == 77
     refused(lambda: span(kind="CLIENT"), f"{SPAN}.kind", "SPAN_KIND_CLIENT")
     refused(lambda: span(kind=2**31), f"{SPAN}.kind", "signed 32-bit integer")
-    refused(lambda: span(kind=1.0), f"{SPAN}.kind", "integer")
+    assert (span(kind=2.0).kind, span(kind="2.0").kind, span(kind=1e0).kind) == (2, 2, 1)
+    refused(lambda: span(kind=1.5), f"{SPAN}.kind", "integer")
 
 
 @pytest.mark.parametrize(
     ("given_value", "expected"),
-    [("1700000000000000001", 1700000000000000001), (1700000000000000001, 1700000000000000001), ("007", 7)],
+    [
+        ("1700000000000000001", 1700000000000000001),
+        (1700000000000000001, 1700000000000000001),
+        ("007", 7),
+        (1e3, 1000),
+        (1.0, 1),
+        (1.7e18, 1700000000000000000),
+        ("1e3", 1000),
+        ("1E+3", 1000),
+        ("1.0", 1),
+        ("1.700000000000000001e18", 1700000000000000001),
+        ("12300e-2", 123),
+        ("0e999", 0),
+    ],
 )
 def test_64_bit_integers_are_text_or_numbers(given_value, expected):
     assert span(startTimeUnixNano=given_value).start_time_unix_nano == expected
@@ -241,7 +319,31 @@ def test_64_bit_integers_are_text_or_numbers(given_value, expected):
 
 
 @pytest.mark.parametrize(
-    "bad", [1.5e18, 1.0, "1.5", "1e3", "", " 1", "+1", "1_0", "٣", "--1", "1" * 21, True, {}, [], "0x1"]
+    "bad",
+    [
+        1.5,
+        1e300,
+        "1.5",
+        "1e-1",
+        "1e999",
+        "1e21",
+        "1.",
+        ".5",
+        "1e",
+        "",
+        " 1",
+        "+1",
+        "1_0",
+        "٣",
+        "--1",
+        "1" * 21,
+        True,
+        {},
+        [],
+        "0x1",
+        "1e1_0",
+        "1e٣",
+    ],
 )
 def test_no_integer_is_refused(bad):
     refused(lambda: value(intValue=bad), f"{SPAN}.attributes[0].value.intValue", "integer")
@@ -366,11 +468,17 @@ def test_an_element_of_a_packed_list_is_named():
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"{} {}", b'{"a":NaN}', b'{"a":"\xff"}', b'{"a":"\\ud800"}', b"\xef\xbb\xbf{}"]
+    "body", [b"", b"{", b"{} {}", b'{"a":NaN}', b'{"a":"\x01"}', b"\xef\xbb\xbf{}", b'{"a":"\\', b'{"a":"\\ud8']
 )
 def test_what_is_no_json_is_refused(body):
     error = refused(lambda: from_json("logs", body), "", "JSON")
     assert 0 <= error.offset <= len(body)
+
+
+@pytest.mark.parametrize("body", [b"\xff", b'{"a":"\xff}', b'{"a":\xff}', b'{"a":"\\ud800", x}', b'{"a":"\\ud800\\'])
+def test_a_repaired_body_that_is_no_json_is_refused(body):
+    """Without an offset, which would be that of the repaired body."""
+    assert refused(lambda: from_json("logs", body), "", "JSON").offset == -1
 
 
 def test_the_offset_counts_bytes():

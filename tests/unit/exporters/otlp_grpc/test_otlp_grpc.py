@@ -141,11 +141,15 @@ async def test_an_empty_partial_success_is_full_success(answer):
         assert rig.telemetry.log.events == []
 
 
-async def test_an_answer_that_is_not_a_response_is_a_refusal():
+async def test_ok_with_an_answer_that_is_not_a_response_is_delivered_with_a_warning():
+    """The backend has accepted the data."""
     async with Backend(b"\xff\xff\xff") as backend, Rig(backend) as rig:
         await rig.exporter.consume(traces(spans=10))
         await rig.settled()
-        assert rig.telemetry.ledger.refused == {(Signal.TRACES, "bad_response"): 10}
+        assert rig.outcome() == (10, 0, 0)
+        (event,) = rig.telemetry.log.of_level("warning")
+        assert event.fields["problem"] == "the body of the response is not an OTLP export response for traces"
+        assert len(backend.wires) == 1
 
 
 async def test_every_request_stays_below_the_backends_limit():
@@ -249,10 +253,9 @@ async def test_once_connected_requests_need_no_task(transport):
                 await eventually(lambda: "UNAVAILABLE" in rig.exporter.health.last_error)
                 await rig.clock.advance(10)
             await rig.settled()
-        assert rig.outcome() == (1 + 7 + 40, 0, 3 + 20 + 80)
+        assert rig.outcome() == (1 + 7 + 20 + 40, 0, 3 + 80)
         assert rig.telemetry.ledger.refused == {
             (Signal.TRACES, "partial_success"): 3,
-            (Signal.TRACES, "bad_response"): 20,
             (Signal.TRACES, "grpc_unimplemented"): 80,
         }
         assert len(backend.wires) == 6, "only what failed was sent again"

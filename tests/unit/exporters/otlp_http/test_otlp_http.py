@@ -107,29 +107,58 @@ def partial(rejected, message=""):
 
 
 @pytest.mark.parametrize(
-    ("body", "content_type", "outcome"),
+    ("body", "content_type", "outcome", "warnings"),
     [
-        (b"", PROTOBUF, (10, 0, 0)),
-        (b"\n\x00", PROTOBUF, (10, 0, 0)),
-        (partial(3, "too old"), PROTOBUF, (7, 0, 3)),
-        (partial(0, "a warning"), PROTOBUF, (10, 0, 0)),
-        (b"\xff\xff", PROTOBUF, (0, 0, 10)),
-        (b"{}", JSON, (10, 0, 0)),
-        (b'{"partialSuccess":{}}', JSON, (10, 0, 0)),
-        (b'{"partialSuccess":{"rejectedSpans":"3","errorMessage":"x"}}', JSON, (7, 0, 3)),
-        (b'{"partial_success":{"rejected_spans":3}}', JSON, (7, 0, 3)),
-        (b"{", JSON, (0, 0, 10)),
-        (b"[]", JSON, (0, 0, 10)),
-        (b'{"partialSuccess":{"rejectedSpans":[]}}', JSON, (10, 0, 0)),
-        (b'{"partialSuccess":{"rejectedSpans":[1]}}', JSON, (0, 0, 10)),
-        (b"<html>welcome</html>", "text/html", (10, 0, 0)),
-        (bytes(200_000), PROTOBUF, (10, 0, 0)),
+        (b"", PROTOBUF, (10, 0, 0), 0),
+        (b"\n\x00", PROTOBUF, (10, 0, 0), 0),
+        (partial(3, "too old"), PROTOBUF, (7, 0, 3), 1),
+        (partial(0, "a warning"), PROTOBUF, (10, 0, 0), 1),
+        (b"\xff\xff", PROTOBUF, (10, 0, 0), 1),
+        (b"{}", JSON, (10, 0, 0), 0),
+        (b'{"partialSuccess":{}}', JSON, (10, 0, 0), 0),
+        (b'{"partialSuccess":{"rejectedSpans":"3","errorMessage":"x"}}', JSON, (7, 0, 3), 1),
+        (b'{"partial_success":{"rejected_spans":3}}', JSON, (7, 0, 3), 1),
+        (b"{", JSON, (10, 0, 0), 1),
+        (b"[]", JSON, (10, 0, 0), 1),
+        (b'{"partialSuccess":{"rejectedSpans":[]}}', JSON, (10, 0, 0), 0),
+        (b'{"partialSuccess":{"rejectedSpans":[1]}}', JSON, (10, 0, 0), 1),
+        (b"<html>welcome</html>", "text/html", (10, 0, 0), 0),
+        (bytes(200_000), PROTOBUF, (10, 0, 0), 1),
     ],
 )
-async def test_the_body_of_a_success_is_read(body, content_type, outcome):
+async def test_the_body_of_a_success_is_read(body, content_type, outcome, warnings):
+    """A body that is not a response is a warning: the backend has accepted the data."""
     async with Rig(web.Response(body=body, content_type=content_type)) as rig:
         await rig.take(traces(spans=10))
         assert rig.outcome() == outcome
+        assert len(rig.telemetry.log.of_level("warning")) == warnings
+
+
+@pytest.mark.parametrize("ends", ["closes", "waits"])
+async def test_a_200_whose_body_is_cut_off_or_late_is_delivered_once(ends):
+    """Never sent again: the backend has it."""
+    request_count = 0
+
+    async def serve(reader, writer):
+        nonlocal request_count
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+        request_count += 1
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 100\r\n\r\n\x0a")
+        if ends == "waits":
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, Rig(web.Response(), timeout="300ms") as rig:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/traces"
+        rig.exporter._urls = dict.fromkeys(rig.exporter._urls, url)
+        await rig.take(traces(spans=10))
+        assert rig.outcome() == (10, 0, 0)
+        (event,) = rig.telemetry.log.of_level("warning")
+        assert event.fields["problem"] == "the body of the response is cut off, too large or not decodable"
+        await rig.clock.advance(60)
+    assert request_count == 1
 
 
 async def test_204_is_success():

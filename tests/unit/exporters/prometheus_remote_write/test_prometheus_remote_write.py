@@ -6,6 +6,7 @@ from limited_server import LimitedServerRig
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from collector.model import Metrics, Signal
+from collector.testing import make_settings
 from collector.transport.compression import decompress
 from exporters.prometheus_remote_write import factory
 
@@ -248,3 +249,13 @@ async def test_target_info_is_sent_once_a_minute_whatever_the_clocks(write_reque
             await rig.send(gauges((int(time_s), time_s)))
         (times,) = rig.times_of("target_info").values()
         assert times == [now_s * 1000, (now_s + 61) * 1000]
+
+
+@pytest.mark.parametrize(
+    "name", ["User-Agent", "host", "Content-Encoding", "content-type", "X-Prometheus-Remote-Write-Version"]
+)
+def test_reserved_headers_cannot_be_configured(name):
+    """The specification: senders must not let users set them."""
+    config = {"endpoint": "http://localhost:9090/api/v1/write", "headers": {name: "x"}}
+    with pytest.raises(ValueError, match=f"::headers: {name} cannot be configured"):
+        factory.create(make_settings(factory), factory.config_type.model_validate(config))

@@ -14,7 +14,7 @@ def test_defaults_are_the_collectors():
     """Every key has the Collector's default."""
     config = load({"grpc": None, "http": {}})
     assert (config.protocols.grpc.endpoint, config.protocols.http.endpoint) == ("localhost:4317", "localhost:4318")
-    assert config.protocols.http.max_request_body_size == 20 * 1024 * 1024
+    assert config.protocols.http.max_request_body_size == 64 * 1024 * 1024
     assert (
         config.protocols.http.traces_url_path,
         config.protocols.http.metrics_url_path,

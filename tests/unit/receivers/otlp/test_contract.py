@@ -287,3 +287,20 @@ async def test_many_requests_at_once_all_arrive(receive, send):
         for wire, _ in running.door.taken
     )
     assert sizes == list(range(40))
+
+
+@pytest.mark.parametrize("gzip", [False, True])
+async def test_a_request_of_64_mib_is_accepted_and_a_larger_one_is_not(receive, send, gzip):
+    """The limit that opentelemetry-proto recommends, by default and for every protocol."""
+    if send.name == "http-json":
+        pytest.skip("JSON of this size takes seconds; its limit is that of http-protobuf")
+    running = await receive()
+    largest = ExportTraceServiceRequest()
+    largest.resource_spans.add().schema_url = "x" * (64 * 1024 * 1024 - 12)
+    assert largest.ByteSize() <= 64 * 1024 * 1024
+    assert (await send(running, Signal.TRACES, largest, gzip=gzip)).kind == "ok"
+    assert len(running.door.taken[0][0]) == largest.ByteSize()
+    largest.resource_spans[0].schema_url += "x" * 12
+    assert largest.ByteSize() > 64 * 1024 * 1024
+    assert (await send(running, Signal.TRACES, largest, gzip=gzip)).kind == "too_large"
+    assert running.host.admission.used_bytes == 0

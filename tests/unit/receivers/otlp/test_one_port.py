@@ -94,6 +94,52 @@ async def test_first_bytes_one_by_one(receive):
 
 
 @pytest.mark.parametrize(
+    "sent",
+    [
+        b"INVALID CONNECTION PREFACE\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",
+        b"PRI * HTTP/2.1\r\n\r\nSM\r\n\r\n",
+        b"PRI * HTTP/1.1\r\n\r\nSM\r\n\r\n",
+    ],
+)
+async def test_a_wrong_preface_is_not_answered_in_http1(receive, sent):
+    """A client of HTTP/2 could not read it: the connection ends with GOAWAY PROTOCOL_ERROR, or without a word."""
+    running = await receive(one_port())
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.receiver.http_port)
+    writer.write(sent)
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    writer.close()
+    assert not answer.startswith(b"HTTP/")
+    frame_types = []
+    while answer:
+        length, frame_type = int.from_bytes(answer[:3], "big"), answer[3]
+        frame_types.append(frame_type)
+        if frame_type == 7:
+            assert answer[13:17] == (1).to_bytes(4, "big")
+        answer = answer[9 + length :]
+    assert set(frame_types) <= {4, 7, 8}, "SETTINGS, GOAWAY and WINDOW_UPDATE"
+    assert 7 in frame_types
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET / HTTP/3.0\r\nHost: x\r\n\r\n", b"400"),
+        (b"BREW /pot HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
+        (b"PRIVET /v1/traces HTTP/1.1\r\n\r\n", b"400"),
+    ],
+)
+async def test_bad_requests_of_http1_are_still_answered_in_http1(receive, sent, status):
+    running = await receive(one_port())
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.receiver.http_port)
+    writer.write(sent)
+    async with asyncio.timeout(5):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 " + status)
+    writer.close()
+
+
+@pytest.mark.parametrize(
     ("options", "status"),
     [
         ({"path": "/nope"}, 404),

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import io
 import json
 import tempfile
 import zlib
@@ -76,11 +77,16 @@ def post(body: bytes, *headers: str, path: str = "/v1/traces", close: bool = Tru
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS", "PATCH"])
 async def test_other_methods_are_405_in_the_collectors_words(http, method):
-    """The answer is plain text, with an Allow header."""
-    await http.start()
+    """The answer is a Status in the encoding of the request, with an Allow header."""
+    running = await http.start()
     response = await http(method)
-    assert (response.status, response.content_bytes) == (405, b"405 method not allowed, supported: [POST]")
-    assert (response.headers["Content-Type"], response.headers["Allow"]) == ("text/plain", "POST")
+    status = Status.FromString(response.content_bytes)
+    assert (response.status, status.message) == (405, "405 method not allowed, supported: [POST]")
+    assert (response.headers["Content-Type"], response.headers["Allow"]) == ("application/x-protobuf", "POST")
+    response = await http(method, headers={})
+    assert json.loads(response.content_bytes) == {"code": 12, "message": "405 method not allowed, supported: [POST]"}
+    assert response.headers["Content-Type"] == "application/json"
+    assert running.telemetry.value("tailrace_receiver_refused_requests", transport="http", reason="method") == 2
 
 
 async def test_head_is_answered_without_a_body(http):
@@ -93,13 +99,14 @@ async def test_head_is_answered_without_a_body(http):
 
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/protobuf", "", "application/x-protobufx"])
 async def test_other_media_types_are_415(http, content_type):
-    """A wrong or missing Content-Type is answered in plain text."""
+    """A wrong or missing Content-Type is answered with a Status in JSON."""
     await http.start()
     response = await http(body=WIRE, headers={} if content_type is None else {"Content-Type": content_type})
-    assert (response.status, response.headers["Content-Type"]) == (415, "text/plain")
-    assert (
-        response.content_bytes == b"415 unsupported media type, supported: [application/json, application/x-protobuf]"
-    )
+    assert (response.status, response.headers["Content-Type"]) == (415, "application/json")
+    assert json.loads(response.content_bytes) == {
+        "code": 3,
+        "message": "415 unsupported media type, supported: [application/json, application/x-protobuf]",
+    }
 
 
 @pytest.mark.parametrize(
@@ -123,10 +130,15 @@ async def test_media_type_parameters_and_case_are_ignored(http, content_type):
     "path", ["/", "/v1", "/v1/traces/", "/v1/profiles", "/v2/traces", "//v1/traces", "/v1/traces%20"]
 )
 async def test_unknown_path_is_404(http, path):
-    """The text is that of Go's server."""
+    """The text is that of Go's server, in a Status."""
     await http.start()
     response = await http(path=path, body=WIRE)
-    assert (response.status, response.content_bytes) == (404, b"404 page not found\n")
+    assert (response.status, response.headers["Content-Type"]) == (404, "application/x-protobuf")
+    status = Status.FromString(response.content_bytes)
+    assert (status.code, status.message) == (12, "404 page not found")
+    response = await http("GET", path=path, headers={})
+    assert (response.status, response.headers["Content-Type"]) == (404, "application/json")
+    assert json.loads(response.content_bytes) == {"code": 12, "message": "404 page not found"}
 
 
 async def test_query_is_ignored_and_absolute_form_understood(http):
@@ -159,6 +171,21 @@ async def test_empty_json(http, body, status):
         assert json.loads(response.content_bytes)["code"] == 3
 
 
+async def test_large_json_is_parsed_within_the_memory_budget(http):
+    """Its objects take several times the memory of the body; they are reserved while it is parsed."""
+    running = await http.start()
+    body = b'{"x":"' + b"a" * 2_000_000 + b'","resourceSpans":[{"schemaUrl":"u"}]}'
+    sizes = []
+    reserve = running.host.admission.reserve
+    running.host.admission.reserve = lambda size_bytes: sizes.append(size_bytes) or reserve(size_bytes)
+    assert (await http(body=io.BytesIO(body), headers=JSON)).status == 200
+    assert 8 * len(body) in sizes
+    running.host.admission.refuse = True
+    response = await http(body=io.BytesIO(body), headers=JSON)
+    assert (response.status, json.loads(response.content_bytes)["code"]) == (503, 14)
+    assert running.host.admission.used_bytes == 0
+
+
 async def test_empty_protobuf_answers_no_bytes(http):
     """partial_success is not set on full success, so the response is empty."""
     await http.start()
@@ -187,12 +214,20 @@ async def test_junk_and_deep_json_is_400(http, body):
     running = await http.start()
     response = await http(body=body, headers=JSON)
     assert response.status == 400
-    assert json.loads(response.content_bytes)["code"] == 3
+    status = json.loads(response.content_bytes)
+    assert status["code"] == 3
+    assert status["details"] == [
+        {
+            "@type": "type.googleapis.com/google.rpc.BadRequest",
+            "fieldViolations": [{"field": "request", "description": status["message"]}],
+        }
+    ]
     assert not running.door.taken
 
 
 ENCODERS = {
     "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
     "zlib": zlib.compress,
     "deflate": zlib.compress,
     "zstd": lambda data: bytes(cramjam.zstd.compress(data)),
@@ -577,6 +612,10 @@ class TestCORS:
         for response in (preflight, actual):
             assert response.headers.get("Access-Control-Allow-Origin") == (
                 ("*" if pattern == "*" else origin) if allowed else None
+            )
+            # Browsers refuse a response that allows credentials to the origin "*".
+            assert response.headers.get("Access-Control-Allow-Credentials") == (
+                "true" if allowed and pattern != "*" else None
             )
             assert "Origin" in response.headers["Vary"]
         assert preflight.headers.get("Access-Control-Allow-Methods") == ("POST" if allowed else None)

@@ -46,10 +46,9 @@ def test_bad_request_reads_back(path, reason):
     failure = failure_of(MalformedBatch(path=path, offset=1, reason=reason))
     status = status_pb2.Status.FromString(failure.status_proto())
     assert json_format.Parse(failure.status_json(), status_pb2.Status()) == status
-    if path:
-        bad = error_details_pb2.BadRequest()
-        assert status.details[0].Unpack(bad)
-        assert [(v.field, v.description) for v in bad.field_violations] == [(path, status.message)]
+    bad = error_details_pb2.BadRequest()
+    assert status.details[0].Unpack(bad)
+    assert [(v.field, v.description) for v in bad.field_violations] == [(path or "request", status.message)]
 
 
 @pytest.mark.parametrize(

@@ -320,11 +320,23 @@ async def test_a_begun_calls_error_is_translated_as_any():
         ({"headers": {"grpc-timeout": "1"}}, "grpc-timeout"),
         ({"headers": {"connection": "close"}}, "not allowed as the name of gRPC metadata"),
         ({"headers": {"a b": "1"}}, "not allowed as the name of gRPC metadata"),
+        ({"headers": {"User-Agent": "1"}}, "User-Agent cannot be configured, .* set user_agent instead"),
+        ({"headers": {"te": "1"}}, "te cannot be configured, because gRPC sets it itself; remove it"),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(config, said):
     with pytest.raises(ValueError, match=said):
         make(**({"endpoint": "h:1"} | config))
+
+
+def test_a_proxy_of_the_environment_that_cannot_work_is_refused(monkeypatch):
+    """When the exporter is created, which ``validate`` does, not with the first call."""
+    monkeypatch.setenv("https_proxy", "socks5://u:s3cret@h:1")
+    with pytest.raises(ValueError, match="HTTPS_PROXY is not a valid HTTP proxy") as caught:
+        make(transport="http2", endpoint="backend.example:4317")
+    assert "s3cret" not in str(caught.value)
+    make(transport="http2", endpoint="localhost:4317")
+    make(transport="http2", endpoint="unix:/run/x.sock")
 
 
 async def test_keepalive_and_authority_are_accepted():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import http2_peer
 from collector.transport.compression import compress
 from collector.transport.grpc import client_connection
-from collector.transport.grpc.client_call import ENCODINGS, MAX_RESPONSE_BYTES, ClientCall
+from collector.transport.grpc.client_call import ENCODINGS, MAX_RESPONSE_BYTES, ClientCall, UnusableResponse
 from collector.transport.grpc.client_connection import ClientConnection
 from collector.transport.grpc.framing import encode_message
 from collector.transport.grpc.status import CallError, code_from_reset
@@ -186,28 +186,24 @@ ODD_ANSWERS = {
     "HTTP 404": ({"head": ((b":status", b"404"),)}, "UNIMPLEMENTED", "HTTP status 404"),
     "HTTP 418": ({"head": ((b":status", b"418"),)}, "UNKNOWN", "HTTP status 418"),
     "no gRPC": ({"head": ((b":status", b"200"), (b"content-type", b"text/html"))}, "UNKNOWN", "text/html"),
-    "OK without a message": ({"body": b""}, "INTERNAL", "sent no response message"),
-    "half a message": ({"body": encode_message(b"abc")[:-1]}, "INTERNAL", "ends within"),
-    "two messages": ({"body": 2 * encode_message(b"abc")}, "INTERNAL", "more than"),
-    "an empty message and another": ({"body": encode_message(b"") + encode_message(b"a")}, "INTERNAL", "more than"),
-    "a wrong flag": ({"body": b"\x07\0\0\0\0"}, "INTERNAL", "flag"),
-    "too large": (
-        {"body": b"\0" + (MAX_RESPONSE_BYTES + 1).to_bytes(4, "big")},
-        "RESOURCE_EXHAUSTED",
-        "larger than max",
-    ),
-    "an encoding not offered": ({"body": encode_message(b"a", compressed=True)}, "INTERNAL", "not offered"),
+}
+UNUSABLE_RESPONSES = {
+    "no message": ({"body": b""}, "sent no response message"),
+    "half a message": ({"body": encode_message(b"abc")[:-1]}, "ends within"),
+    "two messages": ({"body": 2 * encode_message(b"abc")}, "more than"),
+    "an empty message and another": ({"body": encode_message(b"") + encode_message(b"a")}, "more than"),
+    "a wrong flag": ({"body": b"\x07\0\0\0\0"}, "flag"),
+    "too large": ({"body": b"\0" + (MAX_RESPONSE_BYTES + 1).to_bytes(4, "big")}, "larger than max"),
+    "an encoding not offered": ({"body": encode_message(b"a", compressed=True)}, "not offered"),
     "a bomb": (
         {
             "head": (*HEAD, (b"grpc-encoding", b"gzip")),
             "body": encode_message(compress("gzip", bytes(MAX_RESPONSE_BYTES + 1)), compressed=True),
         },
-        "RESOURCE_EXHAUSTED",
         "larger than",
     ),
     "corrupt": (
         {"head": (*HEAD, (b"grpc-encoding", b"gzip")), "body": encode_message(b"zzz", compressed=True)},
-        "INTERNAL",
         "gzip",
     ),
 }
@@ -230,6 +226,57 @@ async def test_odd_answers_become_statuses(name):
     ends.exchange()
     ends.answer(after)
     assert after.outcomes == [b""]
+    assert not ends.connection.has_streams()
+
+
+@pytest.mark.parametrize("name", UNUSABLE_RESPONSES)
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_ok_is_final_whatever_the_message_is(name, at_once):
+    """The server has accepted the request, also if its status arrives after the message that cannot be read."""
+    answer, said = UNUSABLE_RESPONSES[name]
+    ends = Ends()
+    call = ends.call()
+    ends.exchange()
+    if at_once:
+        ends.answer(call, **answer)
+    else:
+        ends.server.send_response(call.stream_id, answer.get("head", HEAD))
+        ends.exchange()
+        ends.server.send_data(call.stream_id, answer["body"])
+        ends.exchange()
+        assert call.outcomes == []
+        ends.server.send_trailers(call.stream_id, OK)
+        ends.exchange()
+    (outcome,) = call.outcomes
+    assert isinstance(outcome, UnusableResponse)
+    assert outcome == b""
+    assert said in outcome.problem
+    assert not ends.connection.has_streams()
+
+
+async def test_the_status_after_an_unusable_message_counts():
+    ends = Ends()
+    call = ends.call()
+    ends.exchange()
+    ends.answer(call, body=b"\x07\0\0\0\0", trailers=((b"grpc-status", b"14"),))
+    assert error(call).code.name == "UNAVAILABLE"
+
+
+async def test_an_unusable_message_without_end_is_cut_off():
+    """The status does not come, so the request is not known to be accepted."""
+    ends = Ends()
+    call = ends.call()
+    ends.exchange()
+    ends.server.send_response(call.stream_id, HEAD)
+    ends.server.send_data(call.stream_id, b"\x07\0\0\0\0")
+    for _ in range(MAX_RESPONSE_BYTES // 16_000 + 2):
+        assert call.outcomes == []
+        ends.server.send_data(call.stream_id, bytes(16_000))
+        ends.exchange()
+        if call.outcomes:
+            break
+    assert error(call).code.name == "INTERNAL"
+    assert "flag" in error(call).text
     assert not ends.connection.has_streams()
 
 

@@ -11,12 +11,12 @@ def options(**config):
 
 
 def test_defaults():
-    """4 MiB, no SO_REUSEPORT, keepalive as in the Collector."""
+    """64 MiB, no SO_REUSEPORT, keepalive as in the Collector."""
     assert options() == {
         "grpc.so_reuseport": 0,
         "grpc.per_message_decompression": 0,
         "grpc.compression_enabled_algorithms_bitset": 5,
-        "grpc.max_receive_message_length": 4 * 1024 * 1024,
+        "grpc.max_receive_message_length": 64 * 1024 * 1024,
         "grpc.max_metadata_size": 65536,
         "grpc.absolute_max_metadata_size": 65536,
         "grpc.keepalive_time_ms": 7_200_000,

@@ -127,7 +127,7 @@ def test_heads(grpc_server, headers, http_status, code, reason, end_stream):
         (b"\0\0\0\0\5abc", 13, "ends within a message"),
         (encode_message(b"a") * 2, 13, "more than one message"),
         (b"\7" + encode_message(b"a")[1:], 13, "neither 0 nor 1"),
-        (b"\0\xff\xff\xff\xff", 8, "received message larger than max (4294967295 vs. 4194304)"),
+        (b"\0\xff\xff\xff\xff", 8, "received message larger than max (4294967295 vs. 67108864)"),
         (b"\1\0\0\0\1a", 13, "compressed flag set"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import re
 import ssl
 
 import pytest
@@ -51,13 +52,14 @@ class Rig:
         return await self.client.post(self.url, body, content_type="application/x-protobuf", **more)
 
 
-def make(*, fixed_headers=None, **config):
+def make(*, fixed_headers=None, reserved_headers=(), **config):
     return HTTPClient(
         HTTPClientConfig.model_validate(config),
         key="exporters::otlp_http",
         clock=FakeClock(),
         user_agent="tailrace/1",
         fixed_headers=fixed_headers,
+        reserved_headers=reserved_headers,
     )
 
 
@@ -80,19 +82,16 @@ async def test_a_body_that_is_encoded_already_is_left_alone():
     assert (headers["Content-Encoding"], sent) == ("snappy", b"\x05abcde")
 
 
-async def test_the_users_headers_are_sent_but_do_not_override_the_protocols_own():
+async def test_the_users_headers_are_sent_beside_the_protocols_own():
+    """As in the Collector, User-Agent and Host can be configured, unless the protocol forbids it."""
     async with Rig(
-        headers={"authorization": SECRET, "user-agent": "mine", "X-Version": "evil"}, fixed_headers={"x-version": "1"}
+        headers={"authorization": SECRET, "user-agent": "mine", "Host": "other"}, fixed_headers={"X-Version": "1"}
     ) as rig:
         await rig.post(headers={"X-Scope-OrgID": "acme"})
         headers, _ = rig.requests[0]
     lower = {name.lower(): value for name, value in headers.items()}
-    assert (lower["authorization"], lower["user-agent"], lower["x-version"], lower["x-scope-orgid"]) == (
-        SECRET,
-        "mine",
-        "1",
-        "acme",
-    )
+    names = ("authorization", "user-agent", "host", "x-version", "x-scope-orgid")
+    assert [lower[name] for name in names] == [SECRET, "mine", "other", "1", "acme"]
 
 
 @pytest.mark.parametrize("status", [200, 202, 204, 260])
@@ -294,6 +293,9 @@ async def test_a_proxy_is_used(monkeypatch):
         assert client._proxy("http://backend.example/") == str(proxy.server.make_url("/"))
         assert client._proxy("http://direct.example/") is None
         assert client._proxy("http://localhost/") is None
+        assert client._proxy("http://127.0.0.2/") is None
+        monkeypatch.setenv("no_proxy", "10.0.0.0/8")
+        assert make()._proxy("http://10.1.2.3:4318/") is None
         assert len(proxy.requests) == 1
         assert proxy.requests[0][0]["Host"] == "backend.example"
 
@@ -314,7 +316,7 @@ async def test_credentials_of_urls_go_into_headers():
 
 
 async def test_no_header_can_end_its_line_or_frame_the_body_anew():
-    async with Rig(headers={"Content-Length": "1", "transfer-encoding": "chunked", "host": "other"}) as rig:
+    async with Rig(headers={"host": "other"}) as rig:
         with pytest.raises(PermanentError, match="X-Scope-OrgID") as caught:
             await rig.post(headers={"X-Scope-OrgID": "a\r\nX-Evil: 1"})
         assert caught.value.reason == "bad_url"
@@ -402,13 +404,57 @@ async def test_unusable_certificates_refuse_the_start():
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"headers": {"x": "a\r\nb"}}, "headers"),
+        ({"headers": {"x": "s3cret\r\nb"}}, "headers: the value of x contains a line break"),
+        ({"headers": {"x": "s3cret\0"}}, "headers: the value of x"),
+        ({"headers": {"": "s3cret"}}, "headers: '' is not a valid header name"),
+        ({"headers": {"X Key": "s3cret"}}, "headers: 'X Key' is not a valid header name"),
+        ({"headers": {"X-Key:": "s3cret"}}, "headers: 'X-Key:' is not a valid header name"),
+        ({"headers": {"X-Schlüssel": "s3cret"}}, "is not a valid header name"),
+        ({"headers": {"x\r\ny": "s3cret"}}, "is not a valid header name"),
+        ({"headers": {"X-Key": "s3cret", "x-key": "b"}}, "headers: x-key is given twice"),
+        *(
+            ({"headers": {name: "s3cret"}}, f"exporters::otlp_http::headers: {name} cannot be configured")
+            for name in ("Content-Length", "transfer-encoding", "CONTENT-ENCODING", "Content-Type", "connection", "TE")
+        ),
+        ({"headers": {"x-version": "s3cret"}, "fixed_headers": {"X-Version": "1"}}, "x-version cannot be configured"),
+        ({"headers": {"User-Agent": "s3cret"}, "reserved_headers": ["user-agent"]}, "User-Agent cannot be configured"),
+        ({"proxy_url": "socks5://u:s3cret@h:1"}, "exporters::otlp_http::proxy_url is not a valid HTTP proxy"),
+        ({"proxy_url": "http://u:s3cret@h:99999"}, "exporters::otlp_http::proxy_url is not a valid HTTP proxy"),
+        ({"proxy_url": "http://"}, "exporters::otlp_http::proxy_url is not a valid HTTP proxy"),
         ({"compression_params": {"speed": 1}}, "compression_params: unknown key speed"),
     ],
 )
 def test_what_cannot_work_is_refused(config, said):
-    with pytest.raises(ValueError, match=said):
+    """When the exporter is created, which ``validate`` does; the message shows no value."""
+    with pytest.raises(ValueError, match=re.escape(said)) as caught:
         make(**config)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_proxy_of_the_environment_that_cannot_work_is_refused(monkeypatch):
+    """If it would be used."""
+    monkeypatch.setenv("https_proxy", "socks5://u:s3cret@h:1")
+    with pytest.raises(ValueError, match="the environment variable HTTPS_PROXY is not a valid HTTP proxy") as caught:
+        make(endpoint="https://backend.example")
+    assert "s3cret" not in str(caught.value)
+    make(endpoint="http://backend.example")
+    make(endpoint="https://localhost:4318")
+    make(endpoint="https://backend.example", proxy_url="proxy.example:3128")
+
+
+@pytest.mark.parametrize("form", ["PROXY", "http://PROXY", "http://PROXY/", "u:p@PROXY"])
+@pytest.mark.parametrize("source", ["environment", "configuration"])
+async def test_a_proxy_may_be_written_without_a_scheme(monkeypatch, form, source):
+    """HTTP_PROXY=host:port, as curl and Go accept it."""
+    async with Rig() as proxy:
+        address = form.replace("PROXY", f"127.0.0.1:{proxy.server.port}")
+        if source == "environment":
+            monkeypatch.setenv("http_proxy", address)
+        client = make(**({"proxy_url": address} if source == "configuration" else {}))
+        await client.open(FakeHost())
+        assert (await client.post("http://backend.example/v1/x", b"x", content_type="a/b")).status == 200
+        await client.close()
+        assert proxy.requests[0][0]["Host"] == "backend.example"
 
 
 NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT

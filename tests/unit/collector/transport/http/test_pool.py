@@ -172,7 +172,7 @@ async def test_cancelled_request_closes_its_connection():
 async def test_stale_connections_are_distinguished_from_a_server_that_hangs_up():
     """Only a reused connection without a byte of a response justifies sending the request again at once."""
     async with (
-        Backend(OK, None, None, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\nhalf") as backend,
+        Backend(OK, None, None, b"HTTP/1.1 500 No\r\nContent-Length: 9\r\nConnection: close\r\n\r\nhalf") as backend,
         pooled() as pool,
     ):
         await pool.exchange(backend.origin, HEAD, b"x")
@@ -235,7 +235,7 @@ def test_no_split_of_an_answer_changes_it(sent, status, body, splits):
         b"SSH-2.0-OpenSSH_9\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100_000,
         b"HTTP/1.1 100 Continue\r\n\r\n" * 5000,
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + (b"1;" + b"e" * 1000 + b"\r\nx\r\n") * 2000,
+        b"HTTP/1.1 400 Bad\r\nTransfer-Encoding: chunked\r\n\r\n" + (b"1;" + b"e" * 1000 + b"\r\nx\r\n") * 2000,
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
     ],
@@ -251,6 +251,48 @@ async def test_an_invalid_response_is_an_error_within_bounds(sent):
         async with asyncio.timeout(5):
             with pytest.raises(BadResponseError):
                 await pool.exchange(backend.origin, HEAD, b"x")
+        await until(lambda: backend.open_count == 0)
+
+
+@pytest.mark.parametrize(
+    ("sent", "body"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart", b"part"),
+        (b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", b""),
+        (b"HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\nnonsense", b"part"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npa", b"pa"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + (b"1;" + b"e" * 1000 + b"\r\nx\r\n") * 2000,
+            None,
+        ),
+    ],
+)
+async def test_a_2xx_status_is_final_whatever_becomes_of_its_body(sent, body):
+    """The server has accepted the request: the response is truncated, not an error that would send it again."""
+
+    async def send(reader, writer):
+        writer.write(sent)
+
+    async with Backend(send) as backend, pooled() as pool:
+        async with asyncio.timeout(5):
+            response = await pool.exchange(backend.origin, HEAD, b"x")
+        assert (response.status // 100, response.is_truncated) == (2, response.status != 204)
+        assert body is None or response.body == body
+        await until(lambda: backend.open_count == 0)
+
+
+@pytest.mark.parametrize(("status", "count"), [(b"200", 1), (b"500", 0)])
+async def test_what_arrived_of_a_2xx_response_is_known_when_its_body_is_late(status, count):
+    async def send(reader, writer):
+        writer.write(b"HTTP/1.1 " + status + b" X\r\nContent-Length: 100\r\n\r\npart")
+        await reader.read()
+
+    async with Backend(send) as backend, pooled() as pool:
+        accepted = []
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await pool.exchange(backend.origin, HEAD, b"x", accepted)
+        assert [(answer.body, answer.is_truncated) for answer in accepted] == [(b"part", True)] * count
         await until(lambda: backend.open_count == 0)
 
 

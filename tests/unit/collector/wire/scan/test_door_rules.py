@@ -218,6 +218,55 @@ def test_unknown_fields_survive():
     assert unknown[:6] in kept
 
 
+LONG = tag(15, 0) + b"\xff" * 9 + b"\x7f"  # a varint of 70 bits in a field that no message has
+SHORT = tag(15, 0) + varint(2**64 - 1)
+
+
+@pytest.mark.parametrize(
+    ("signal", "request_of"),
+    [
+        ("traces", lambda unknown: unknown),
+        ("traces", lambda unknown: field(1, unknown)),
+        ("traces", lambda unknown: field(1, field(1, unknown))),
+        ("traces", lambda unknown: field(1, field(1, field(3, unknown)))),
+        ("traces", lambda unknown: field(1, field(2, unknown))),
+        ("traces", lambda unknown: field(1, field(2, field(1, unknown)))),
+        ("traces", lambda unknown: in_item(field(5, b"n"), tag(18, 0) + unknown[1:])),
+        ("traces", lambda unknown: in_item(field(11, unknown))),
+        ("traces", lambda unknown: in_item(field(13, unknown))),
+        ("traces", lambda unknown: in_item(field(15, unknown))),
+        ("logs", lambda unknown: in_item(unknown)),
+        ("logs", lambda unknown: in_item(field(5, unknown))),
+        ("logs", lambda unknown: in_item(field(6, field(1, b"k"), unknown))),
+        ("logs", lambda unknown: in_item(field(5, field(5, unknown)))),
+        ("logs", lambda unknown: in_item(field(5, field(6, unknown)))),
+        ("metrics", lambda unknown: in_item(field(1, b"m"), unknown)),
+        ("metrics", lambda unknown: in_item(field(1, b"m"), field(5, unknown))),
+        ("metrics", lambda unknown: in_point(unknown)),
+        ("metrics", lambda unknown: in_point(unknown, data=9)),
+        ("metrics", lambda unknown: in_point(unknown, data=10)),
+        ("metrics", lambda unknown: in_point(unknown, data=11)),
+        ("metrics", lambda unknown: in_point(field(5, unknown))),
+        ("metrics", lambda unknown: in_point(field(8, unknown), data=10)),
+        ("metrics", lambda unknown: in_point(field(9, unknown), data=10)),
+        ("metrics", lambda unknown: in_point(field(6, unknown), data=11)),
+    ],
+)
+def test_a_varint_of_more_than_64_bits_in_an_unknown_field_is_cut(signal, request_of):
+    """upb and gogo skip it, other decoders refuse it: what goes on is what all of them read."""
+    wire = request_of(LONG)
+    REQUESTS[signal].FromString(wire)
+    kept, _, rejected_count, _, repaired_count = scan.check(signal, wire)
+    assert kept == request_of(SHORT)
+    assert (rejected_count, repaired_count) == (0, 0)
+    assert scan.check(signal, kept)[0] is kept
+
+
+def test_a_varint_of_more_than_ten_bytes_is_refused():
+    refused("logs", tag(15, 0) + b"\xff" * 10 + b"\x01")
+    refused("logs", tag(15, 0) + b"\x80" * 10 + b"\x00")
+
+
 @pytest.mark.parametrize("wrong", [1, 7, 8, 15, 17, 32])
 def test_trace_id_of_wrong_length_costs_its_item(wrong):
     """Trace ids have 16 bytes or none; items with others are dropped and counted, and the rest passes."""

@@ -1,0 +1,1 @@
+cdef bytes repaired(bytes body)
