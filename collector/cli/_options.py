@@ -57,5 +57,6 @@ def load_or_fail(sources: Iterable[str], sets: Iterable[str], registry: Registry
     try:
         return load(tuple(sources), tuple(sets), registry)
     except ConfigErrors as exc:
+        show_warnings(exc.warnings)  # first, because a variable that is not set often explains the errors
         show_errors(exc.errors)
         fail(f"the configuration has {len(exc.errors)} error{'s' if len(exc.errors) != 1 else ''}")

@@ -37,8 +37,8 @@ def command(sources: tuple[str, ...], sets: tuple[str, ...], compat: bool) -> No
     if compat and found.components:
         _show_compatibility(found.components)
     else:
+        show_warnings(found.warnings)  # first, because a variable that is not set often explains the errors
         show_errors(found.errors)
-        show_warnings(found.warnings)
         if any(component.outcome is not Outcome.RUNS for component in found.components):
             _show_compatibility(found.components)
     if problem:

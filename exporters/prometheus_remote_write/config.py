@@ -3,7 +3,7 @@
 Source: opentelemetry-collector-contrib exporter/prometheusremotewriteexporter config.go.
 """
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -44,6 +44,8 @@ class TargetInfoConfig(ComponentConfig):
 
 class PrometheusRemoteWriteConfig(ComponentConfig):
     """The keys of the connection are below ``http``, or at this level as in older configurations."""
+
+    inline_block: ClassVar[str] = "http"
 
     http: HTTPClientConfig = HTTPClientConfig.model_validate({"compression": "snappy", "timeout": "5s"})
     """Connection to the server."""

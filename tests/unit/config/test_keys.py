@@ -21,6 +21,7 @@ WITHOUT_EFFECT = frozenset(
         "GRPCClientConfig.read_buffer_size",
         "GRPCServerConfig.read_buffer_size",
         "GroupByConfig.max_open_files",
+        "GroupByConfig.resource_attribute",
         "HTTPClientConfig.force_attempt_http2",
         "HTTPClientConfig.http2_ping_timeout",
         "HTTPClientConfig.http2_read_idle_timeout",

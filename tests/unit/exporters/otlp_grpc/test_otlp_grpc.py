@@ -148,7 +148,7 @@ async def test_ok_with_an_answer_that_is_not_a_response_is_delivered_with_a_warn
         await rig.settled()
         assert rig.outcome() == (10, 0, 0)
         (event,) = rig.telemetry.log.of_level("warning")
-        assert event.fields["problem"] == "the body of the response is not an OTLP export response for traces"
+        assert event.fields["problem"] == "the server's response body is not a valid OTLP export response for traces"
         assert len(backend.wires) == 1
 
 

@@ -105,7 +105,7 @@ async def test_first_bytes_one_by_one(receive):
 async def test_a_wrong_preface_is_not_answered_in_http1(receive, sent):
     """A client of HTTP/2 could not read it: the connection ends with GOAWAY PROTOCOL_ERROR, or without a word."""
     running = await receive(one_port())
-    reader, writer = await asyncio.open_connection("127.0.0.1", running.receiver.http_port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.http_port)
     writer.write(sent)
     async with asyncio.timeout(5):
         answer = await reader.read()
@@ -132,7 +132,7 @@ async def test_a_wrong_preface_is_not_answered_in_http1(receive, sent):
 )
 async def test_bad_requests_of_http1_are_still_answered_in_http1(receive, sent, status):
     running = await receive(one_port())
-    reader, writer = await asyncio.open_connection("127.0.0.1", running.receiver.http_port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.http_port)
     writer.write(sent)
     async with asyncio.timeout(5):
         assert (await reader.readline()).startswith(b"HTTP/1.1 " + status)
