@@ -14,7 +14,7 @@ from collector.api import ConsumeError, Counter, OnReceipt, Receipt, RetryableEr
 from collector.model import Batch, Context, MalformedBatch, Signal, batch_type
 from collector.service.admission import ServiceAdmission
 from collector.service.edges import ExporterEdge, Fan
-from collector.service.ledger import Entry
+from collector.service.ledger import LedgerEntry
 
 __all__ = ["MAX_BYTES", "MAX_ITEMS", "Door"]
 
@@ -48,7 +48,7 @@ class Door:
         fan: Fan,
         exporters: Sequence[ExporterEdge],
         admission: ServiceAdmission,
-        entry_of: Callable[[str], Entry],
+        entry_of: Callable[[str], LedgerEntry],
         repaired: Counter,
         log: Any,
         *,
@@ -127,7 +127,7 @@ class Door:
             self._running_loop = asyncio.get_running_loop()
         return self._running_loop
 
-    def _first_use(self) -> Entry:
+    def _first_use(self) -> LedgerEntry:
         self._entry = self._entry_of("")
         return self._entry
 
@@ -306,7 +306,7 @@ def _full(message: str) -> RetryableError:
     return RetryableError(message, reason="queue_full", retry_after_s=_RETRY_AFTER_S)
 
 
-async def _counted(remainder: _Pending, item_count: int, entry: Entry) -> None:
+async def _counted(remainder: _Pending, item_count: int, entry: LedgerEntry) -> None:
     try:
         await remainder
     except ConsumeError:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 from collector.api import Connector, ConsumeError, Exporter, PermanentError, RetryableError, Stage, Transform
 from collector.delivery.log import RateLimitedLog
 from collector.model import Batch, Signal
-from collector.service.ledger import BATCH_IN_PROGRESS, BatchInProgress, Entry
+from collector.service.ledger import BATCH_IN_PROGRESS, BatchInProgress, LedgerEntry
 
 __all__ = ["CountedOutput", "Edge", "ExporterEdge", "Fan", "NodeEdge", "Segment", "StageOutput", "Step"]
 
@@ -29,7 +29,7 @@ class Step:
 
     __slots__ = ("drop_reason", "entry", "log", "transform")
 
-    def __init__(self, component: Transform, entry: Entry, log: RateLimitedLog) -> None:
+    def __init__(self, component: Transform, entry: LedgerEntry, log: RateLimitedLog) -> None:
         self.transform: Callable[[Batch], Batch | None] = component.transform
         self.entry, self.log, self.drop_reason = entry, log, component.drop_reason
 
@@ -51,7 +51,7 @@ class _Edge:
     _failed_message: ClassVar[str]
 
     def __init__(
-        self, component: Stage | Connector | Exporter, entries: dict[Signal, Entry], log: RateLimitedLog
+        self, component: Stage | Connector | Exporter, entries: dict[Signal, LedgerEntry], log: RateLimitedLog
     ) -> None:
         self.entries, self.log = entries, log
         self._component_consume: Callable[[Batch], Awaitable[None]] = component.consume
@@ -74,7 +74,7 @@ class _Edge:
         entry.received -= item_count
         return False
 
-    def _fail(self, item_count: int, entry: Entry, error: Exception) -> None:
+    def _fail(self, item_count: int, entry: LedgerEntry, error: Exception) -> None:
         lost_count = entry.unaccounted(item_count)
         entry.drop(lost_count, "error")
         self.log.error(self._failed_message, items=lost_count, error=repr(error), exc_info=error)
@@ -87,7 +87,7 @@ class NodeEdge(_Edge):
     _failed_message = "the component failed; the batch is dropped"
 
     def __init__(
-        self, component: Stage | Connector, entries: dict[Signal, Entry], log: RateLimitedLog, *, waits: bool
+        self, component: Stage | Connector, entries: dict[Signal, LedgerEntry], log: RateLimitedLog, *, waits: bool
     ) -> None:
         super().__init__(component, entries, log)
         self.component = component
@@ -111,7 +111,7 @@ class NodeEdge(_Edge):
             self._fail(item_count, entry, error)
         return None
 
-    def _drop_uncounted(self, item_count: int, entry: Entry, error: ConsumeError) -> None:
+    def _drop_uncounted(self, item_count: int, entry: LedgerEntry, error: ConsumeError) -> None:
         if lost_count := entry.unaccounted(item_count):
             entry.drop(lost_count, error.reason)
             self.log.error(self._failed_message, items=lost_count, reason=error.reason, error=str(error))
@@ -129,7 +129,7 @@ class ExporterEdge(_Edge):
     __slots__ = ("_in_progress", "_tasks", "component", "waits")
     _failed_message = "the exporter failed; the batch is not exported"
 
-    def __init__(self, component: Exporter, entries: dict[Signal, Entry], log: RateLimitedLog) -> None:
+    def __init__(self, component: Exporter, entries: dict[Signal, LedgerEntry], log: RateLimitedLog) -> None:
         super().__init__(component, entries, log)
         self.component = component
         self.waits = component.waits_for_result
@@ -343,7 +343,7 @@ class CountedOutput:
 
     __slots__ = ("_entry", "_fan")
 
-    def __init__(self, fan: Fan, entry: Entry) -> None:
+    def __init__(self, fan: Fan, entry: LedgerEntry) -> None:
         self._fan, self._entry = fan, entry
 
     async def consume(self, batch: Batch) -> None:
@@ -363,7 +363,7 @@ class StageOutput:
 
     __slots__ = ("_entry", "_fan", "_log")
 
-    def __init__(self, fan: Fan, entry: Entry, log: RateLimitedLog) -> None:
+    def __init__(self, fan: Fan, entry: LedgerEntry, log: RateLimitedLog) -> None:
         self._fan, self._entry, self._log = fan, entry, log
 
     async def consume(self, batch: Batch) -> None:

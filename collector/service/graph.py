@@ -28,7 +28,7 @@ from collector.model import Signal
 from collector.service.admission import ServiceAdmission
 from collector.service.door import Door
 from collector.service.edges import CountedOutput, Edge, ExporterEdge, Fan, NodeEdge, Segment, StageOutput, Step
-from collector.service.ledger import Entry
+from collector.service.ledger import LedgerEntry
 from collector.service.telemetry import ComponentTelemetry, ServiceTelemetry
 from config.model import Config, ConfiguredComponent, Pipeline
 
@@ -81,7 +81,7 @@ class HeldItems:
     """Who holds items of a ledger entry, and how many."""
 
     node: NodeKey
-    entry: Entry
+    entry: LedgerEntry
     count: Callable[[], int]
     is_in_flight: bool = False
     """On their way out through an exporter: they are never handed over to a successor."""

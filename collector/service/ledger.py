@@ -16,7 +16,7 @@ from typing import Any, Final
 from collector.api import ComponentId, ComponentKind
 from collector.model import Signal
 
-__all__ = ["BATCH_IN_PROGRESS", "BatchInProgress", "Entry", "Ledger", "LedgerRow"]
+__all__ = ["BATCH_IN_PROGRESS", "BatchInProgress", "Ledger", "LedgerEntry", "LedgerRow"]
 
 
 class BatchInProgress:
@@ -24,7 +24,7 @@ class BatchInProgress:
 
     __slots__ = ("counted", "entry", "item_count")
 
-    def __init__(self, entry: "Entry", item_count: int) -> None:
+    def __init__(self, entry: "LedgerEntry", item_count: int) -> None:
         self.entry, self.item_count, self.counted = entry, item_count, 0
 
     @property
@@ -37,7 +37,7 @@ BATCH_IN_PROGRESS: Final[ContextVar[BatchInProgress | None]] = ContextVar("batch
 """The batch that the present task works on: what the exporter counts meanwhile belongs to that batch."""
 
 
-class Entry:
+class LedgerEntry:
     """The counts of one node and signal: plain integers, incremented on the hot path and read by scrapes."""
 
     __slots__ = (
@@ -202,19 +202,19 @@ class Ledger:
     """All entries of the process. It outlives reloads: a component that stays keeps its counts."""
 
     def __init__(self) -> None:
-        self._entries: dict[tuple[ComponentKind, ComponentId, str, Signal, str], Entry] = {}
+        self._entries: dict[tuple[ComponentKind, ComponentId, str, Signal, str], LedgerEntry] = {}
 
     def entry(
         self, kind: ComponentKind, component_id: ComponentId, signal: Signal, *, pipeline: str = "", transport: str = ""
-    ) -> Entry:
+    ) -> LedgerEntry:
         """The entry of this node and signal; the first call creates it."""
         key = (kind, component_id, pipeline, signal, transport)
         entry = self._entries.get(key)
         if entry is None:
-            entry = self._entries[key] = Entry(kind, component_id, signal, pipeline, transport)
+            entry = self._entries[key] = LedgerEntry(kind, component_id, signal, pipeline, transport)
         return entry
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[LedgerEntry]:
         """All entries, receivers by transport."""
         return list(self._entries.values())
 

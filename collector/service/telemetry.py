@@ -20,7 +20,7 @@ from prometheus_client.utils import floatToGoString
 
 from collector.api import Clock, ComponentId, ComponentKind
 from collector.model import Signal
-from collector.service.ledger import BATCH_IN_PROGRESS, Entry, Ledger
+from collector.service.ledger import BATCH_IN_PROGRESS, Ledger, LedgerEntry
 
 __all__ = ["ComponentTelemetry", "ServiceTelemetry"]
 
@@ -276,9 +276,9 @@ class ComponentTelemetry:
         word = kind.value.removesuffix("s")
         self.labels: _Labels = ((word, str(component_id)),) + ((("pipeline", pipeline),) if pipeline else ())
         self.log: Any = structlog.get_logger().bind(**dict(self.labels))
-        self._entries: dict[Signal, Entry] = {}
+        self._entries: dict[Signal, LedgerEntry] = {}
 
-    def entry(self, signal: Signal) -> Entry:
+    def entry(self, signal: Signal) -> LedgerEntry:
         """This component's line in the ledger."""
         entry = self._entries.get(signal)
         if entry is None:
@@ -348,7 +348,7 @@ class ComponentTelemetry:
         _attribute(entry, item_count)
 
 
-def _attribute(entry: Entry, item_count: int) -> None:
+def _attribute(entry: LedgerEntry, item_count: int) -> None:
     """What an exporter counts while it works on a batch belongs to that batch."""
     batch = BATCH_IN_PROGRESS.get()
     if batch is not None and batch.entry is entry:
