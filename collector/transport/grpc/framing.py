@@ -98,7 +98,8 @@ class MessageReader:
                 self._whole_at_bytes = HEADER_BYTES + size
                 break
             if len(self._messages) == self._max_count:
-                raise FramingError(f"more than {self._max_count} message(s)")
+                unit = "message" if self._max_count == 1 else "messages"
+                raise FramingError(f"more than {self._max_count} {unit}")
             last = chunks[-1]  # the message ends in it: otherwise it would have been complete before
             end = len(last) - remaining_bytes
             with memoryview(head) as first, memoryview(last) as final:
