@@ -37,7 +37,7 @@ def partial_success(signal: Signal, body: bytes) -> tuple[int, str]:
     """The number of rejected items and the server's message in a protobuf response; (0, "") is full success.
 
     Raises:
-        ValueError: the body is not a response. The request was accepted all the same.
+        ValueError: the body is not a response, although the request was accepted.
     """
     if body in _FULL_SUCCESS:
         return 0, ""
@@ -52,7 +52,7 @@ def partial_success_from_json(signal: Signal, body: bytes) -> tuple[int, str]:
     """:func:`partial_success` of an OTLP/JSON response, whose field names may also be in snake case.
 
     Raises:
-        ValueError: the body is not a response. The request was accepted all the same.
+        ValueError: the body is not a response, although the request was accepted.
     """
     try:
         response: Any = orjson.loads(body)

@@ -69,7 +69,7 @@ class StreamMerger:
 
     @property
     def memory_bytes(self) -> int:
-        """The size of the bucket counts."""
+        """The size of the bucket counts; the series cache that owns the merger bounds it."""
         exponential_count = len(self._exponential_streams) + len(self._exponential_sums)
         return sum(rows.values.nbytes for rows in self._buckets.values()) + exponential_count * BYTES_MAX
 
@@ -248,7 +248,8 @@ class StreamMerger:
         for row in sent.values():
             written += sums[row].write(points[row : row + 1], end + len(written))
             column("emitted")[series[row]] = max(column("emitted")[series[row]], times[row])
-        folded.append(np.array([row for row in merged if row not in set(sent.values())], np.intp))
+        sent_rows = set(sent.values())
+        folded.append(np.array([row for row in merged if row not in sent_rows], np.intp))
         conflicting.append(np.array(lost, np.intp))
         return written
 

@@ -55,7 +55,7 @@ _MIN_SCALE: Final = -4  # the coarsest that native histograms have
 _NAMES_MAX: Final = 3
 # A point this far ahead is wrong whatever the receiver takes. Nearer ones are sent until the receiver refuses one.
 _ABSURD_FUTURE_NS: Final = 86_400_000_000_000
-# What a receiver has refused once is sorted out beforehand for this time; then it is tried again.
+# Samples of a kind that the receiver refused are dropped before sending for this long; then they are tried again.
 _LEARNED_S: Final = 600.0
 _DISORDER: Final = re.compile(
     r"out of order|out-of-order|duplicate sample|sample-duplicate-timestamp|more recent timestamp", re.IGNORECASE
@@ -274,7 +274,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         return is_usable
 
     def _learn(self, answer: str) -> None:
-        """Sort out beforehand, for some time, what the receiver has refused."""
+        """For some time, drop samples of the kind that the receiver has refused before they are sent."""
         until_s = self.settings.clock.monotonic_s() + _LEARNED_S
         if _DISORDER.search(answer):
             self._refuses_disorder_until_s = until_s

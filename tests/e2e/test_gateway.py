@@ -110,7 +110,7 @@ def instant(prometheus, query):
 def test_prometheus_has_every_request_under_the_cap_and_answers_quantiles(fed, prometheus):
     """The limit holds; the sum of the last values is exactly what was sent; histogram_quantile answers.
 
-    The series target_info is there. The gateway has stopped and has thereby ended the overflow series, which only
+    The series target_info is there. The gateway has stopped and so ended the overflow series, which only
     ``last_over_time`` still shows; otherwise it would count beside that of the next gateway for five minutes.
     """
     totals, _ = fed

@@ -86,7 +86,7 @@ class ClientCall:
         """Forget what was received."""
         self.response: bytes | None = None
         self.problem = ""
-        """What is wrong with the response message; its status may be OK all the same."""
+        """What is wrong with the response message; even if its status is OK."""
         self.ignored_bytes = 0
         """Received after the problem was found."""
         self.encoding = b""
