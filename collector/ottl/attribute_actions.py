@@ -209,7 +209,7 @@ def _hashing(config: ActionConfig, table: str) -> _Action:
 
 
 def _hashed(column: AttributeColumn) -> StringColumn:
-    """SHA-256 of the values in hexadecimal; "" for the empty text and for values of other types.
+    """SHA-256 of the values in hexadecimal; "" for values of other types, as in the Collector.
 
     Texts are hashed as UTF-8, bools as one byte, numbers as 8 bytes in little-endian order.
     """
@@ -220,21 +220,17 @@ def _hashed(column: AttributeColumn) -> StringColumn:
         if mask.any():
             distinct, inverse = np.unique(values[mask], return_inverse=True)
             codes[mask] = inverse + len(texts)
-            texts.extend(_sha256(to_bytes(value)) for value in distinct.tolist())
+            texts.extend(hashlib.sha256(to_bytes(value)).hexdigest() for value in distinct.tolist())
 
     kind = column.kind
     text = kind == KIND_STRING
     if text.any():
         codes[text] = column.text.codes[text] + len(texts)
-        texts.extend(_sha256(value) for value in column.text.distinct_bytes)
+        texts.extend(hashlib.sha256(value).hexdigest() for value in column.text.distinct_bytes)
     add(kind == KIND_BOOL, column.bool, lambda value: b"\x01" if value else b"\x00")
     add(kind == KIND_INT, column.int, lambda value: struct.pack("<q", value))
     add(kind == KIND_DOUBLE, column.double.view(np.int64), lambda bits: struct.pack("<q", bits))
     return StringColumn.from_codes(codes, texts)
-
-
-def _sha256(value: bytes) -> str:
-    return hashlib.sha256(value).hexdigest() if value else ""
 
 
 def _extracting(config: ActionConfig, table: str) -> _Action:
