@@ -9,6 +9,7 @@ Source: open-telemetry/opentelemetry-collector service/{config,pipelines,telemet
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
+from urllib.parse import unquote
 
 from pydantic import Field, field_validator, model_validator
 
@@ -80,6 +81,25 @@ class LogsTelemetry(ComponentConfig):
         return "warn" if lowered == "warning" else lowered
 
 
+class ConstantLabels(ComponentConfig):
+    """Names of attributes; they are compared as they are, without wildcards."""
+
+    included: tuple[str, ...] = ()
+    """The attributes that become labels. Empty: all of them."""
+    excluded: tuple[str, ...] = ()
+    """Attributes that do not become labels."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if both := sorted(set(self.included) & set(self.excluded)):
+            raise ValueError(f"{both[0]!r} is both included and excluded; remove it from one of the lists")
+        return self
+
+    def selects(self, name: str) -> bool:
+        """Whether the attribute becomes a label."""
+        return name not in self.excluded and (not self.included or name in self.included)
+
+
 class PrometheusReader(ComponentConfig):
     """Where the service's own metrics can be scraped (readers[].pull.exporter.prometheus)."""
 
@@ -95,19 +115,15 @@ class PrometheusReader(ComponentConfig):
     """Must be true: the service's own metrics have no labels of scopes."""
     translation_strategy: Literal["", "UnderscoreEscapingWithoutSuffixes"] = ""
     """How names are translated; there is only this way."""
-    with_resource_constant_labels: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Must not include anything: attributes of the resource are labels of target_info only."""
+    with_resource_constant_labels: ConstantLabels | None = None
+    """Which attributes of service::telemetry::resource are labels of every metric. Absent: none; they are labels of
+    target_info in any case."""
 
     @model_validator(mode="after")
     def _is_available(self) -> Self:
         for key in ("without_units", "without_type_suffix", "without_scope_info"):
             if not getattr(self, key):
                 raise ValueError(f"{key}: false is not available for the service's own metrics; remove it")
-        if self.with_resource_constant_labels.get("included"):
-            raise ValueError(
-                "with_resource_constant_labels is not available for the service's own metrics; join them with "
-                "target_info instead"
-            )
         return self
 
 
@@ -184,15 +200,24 @@ class MetricsTelemetry(ComponentConfig):
         if self.address:
             host, _, port = self.address.rpartition(":")
             return host.strip("[]"), int(port)
+        reader = self._reader()
+        return None if reader is None else (reader.host.strip("[]"), reader.port)
+
+    def constant_labels(self) -> ConstantLabels | None:
+        """Which attributes of the resource are labels of every metric; None means none of them."""
+        reader = None if self.address else self._reader()
+        return None if reader is None else reader.with_resource_constant_labels
+
+    def _reader(self) -> PrometheusReader | None:
+        """The reader that is served: the first pull reader."""
         for reader in self.readers:
             if reader.pull is not None:
-                prometheus = reader.pull.exporter.prometheus or reader.pull.exporter.prometheus_development
-                assert prometheus is not None
-                return prometheus.host.strip("[]"), prometheus.port
+                return reader.pull.exporter.prometheus or reader.pull.exporter.prometheus_development
         return None
 
 
-_USED_RESOURCE_ATTRIBUTES = frozenset({"service.name", "service.instance.id"})
+# Keys of the declarative form of ``resource``; any other key is an attribute in the Collector's older form.
+_RESOURCE_KEYS = frozenset({"attributes", "attributes_list", "schema_url", "detectors", "detection/development"})
 
 
 class TelemetryConfig(ComponentConfig):
@@ -205,23 +230,43 @@ class TelemetryConfig(ComponentConfig):
     traces: dict[str, Any] = Field(default_factory=dict)
     """Accepted for compatibility with the Collector; has no effect, since the service does not trace itself."""
     resource: dict[str, Any] = Field(default_factory=dict)
-    """Attributes of the service's own telemetry, by name or as attributes: [{name, value}]. null keeps the default.
-
-    Only service.name and service.instance.id have an effect: they are labels of target_info.
+    """Attributes of the service's own metrics, by name or as attributes: [{name, value}]: labels of target_info, and of
+    every metric if with_resource_constant_labels selects them. null removes service.name, service.version or
+    service.instance.id.
     """
 
-    def unused_resource_attributes(self) -> list[str]:
-        """The names of the attributes in ``resource`` that have no effect."""
-        return [name for name in self.resource_attributes() if name not in _USED_RESOURCE_ATTRIBUTES]
+    @field_validator("resource")
+    @classmethod
+    def _attributes_have_names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        attributes = value.get("attributes")
+        if attributes is None:
+            return value
+        if not isinstance(attributes, list | tuple) or not all(
+            isinstance(each, dict) and isinstance(each.get("name"), str) and each["name"] for each in attributes
+        ):
+            raise ValueError("attributes: expected a list of mappings such as {name: service.name, value: gateway}")
+        return value
+
+    def unused_resource_keys(self) -> list[str]:
+        """The keys of ``resource`` that have no effect."""
+        return [key for key in ("detectors", "detection/development") if self.resource.get(key)]
 
     def resource_attributes(self) -> dict[str, str | None]:
         """``resource`` as texts by name; None removes an attribute."""
-        attributes = self.resource.get("attributes")
-        if isinstance(attributes, list | tuple):
-            pairs = {str(each.get("name")): each.get("value") for each in attributes if isinstance(each, dict)}
-        else:
-            pairs = {key: value for key, value in self.resource.items() if key != "schema_url"}
-        return {key: None if value is None else str(value) for key, value in pairs.items()}
+        listed = [pair.partition("=") for pair in str(self.resource.get("attributes_list") or "").split(",")]
+        attributes: dict[str, Any] = {name.strip(): unquote(value.strip()) for name, equals, value in listed if equals}
+        attributes |= {key: value for key, value in self.resource.items() if key not in _RESOURCE_KEYS}
+        attributes |= {each["name"]: each.get("value") for each in self.resource.get("attributes") or ()}
+        return {name: None if value is None else _attribute_text(value) for name, value in attributes.items()}
+
+
+def _attribute_text(value: object) -> str:
+    """The value as the Collector shows it in a label."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{' '.join(map(_attribute_text, value))}]"
+    return str(value)
 
 
 @dataclass(frozen=True, slots=True)

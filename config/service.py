@@ -204,10 +204,10 @@ def _settings_without_effect(telemetry: TelemetryConfig) -> list[tuple[tuple[str
         )
     if telemetry.metrics.views:
         found.append((("metrics", "views"), "Tailrace does not apply views to its own metrics"))
-    if unused := telemetry.unused_resource_attributes():
-        names = ", ".join(unused)
-        reason = f"only service.name and service.instance.id are used for Tailrace's own metrics, not {names}"
-        found.append((("resource",), reason))
+    found += [
+        (("resource", key), "Tailrace does not detect resources; write the attributes here")
+        for key in telemetry.unused_resource_keys()
+    ]
     if any(reader.periodic is not None for reader in telemetry.metrics.readers):
         reason = "Tailrace does not push its own metrics; use a pull reader and scrape it instead of a periodic one"
         found.append((("metrics", "readers"), reason))

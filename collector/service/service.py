@@ -67,9 +67,8 @@ class Service:
         self.telemetry = ServiceTelemetry(
             ledger=self.ledger,
             clock=self._clock,
-            version=self.version,
-            instance_id=self.instance_id,
-            service_name=_service_name(config),
+            resource=(resource := _resource(config, self.version, self.instance_id)),
+            constant=_constant_labels(config, resource),
         )
         self.admission = ServiceAdmission(self._clock)
         self._environment = Environment(
@@ -280,9 +279,7 @@ class Service:
 
     def _scratch(self) -> Environment:
         """An environment for building a graph offline; its metrics are shown nowhere."""
-        telemetry = ServiceTelemetry(
-            ledger=Ledger(), clock=self._clock, version=self.version, instance_id=self.instance_id
-        )
+        telemetry = ServiceTelemetry(ledger=Ledger(), clock=self._clock, resource={})
         start = self._environment.start_time_unix_nano
         return Environment(telemetry, ServiceAdmission(self._clock), self._clock, self.version, self.instance_id, start)
 
@@ -401,7 +398,8 @@ class Service:
                 self._configure_logs(new.logs)
             except OSError as error:
                 self._log.error("service::telemetry::logs cannot be applied; the log stays as it was", error=str(error))
-        self.telemetry.identify(instance_id=self.instance_id, service_name=_service_name(config))
+        resource = _resource(config, self.version, self.instance_id)
+        self.telemetry.identify(resource, _constant_labels(config, resource))
 
     def _routes(self) -> Mapping[str, Sequence[AdminHandler]]:
         routes: dict[str, list[AdminHandler]] = {}
@@ -475,8 +473,21 @@ def _is_same_port(a: tuple[str, int] | None, b: tuple[str, int] | None) -> bool:
     return a is not None and b is not None and a[0] != b[0] and a[1] == b[1] != 0
 
 
-def _service_name(config: Config) -> str:
-    return config.service.telemetry.resource_attributes().get("service.name") or "tailrace"
+def _resource(config: Config, version: str, instance_id: str) -> dict[str, str]:
+    """The attributes of the service: its defaults with what ``service.telemetry.resource`` sets or removes."""
+    attributes: dict[str, str | None] = {
+        "service.name": "tailrace",
+        "service.version": version,
+        "service.instance.id": instance_id,
+    }
+    attributes |= config.service.telemetry.resource_attributes()
+    return {name: value for name, value in attributes.items() if value is not None}
+
+
+def _constant_labels(config: Config, resource: Mapping[str, str]) -> list[str]:
+    """The names of the attributes that are labels of every own metric."""
+    labels = config.service.telemetry.metrics.constant_labels()
+    return [] if labels is None else [name for name in resource if labels.selects(name)]
 
 
 def _configured_instance_id(config: Config) -> str:

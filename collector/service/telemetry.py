@@ -8,7 +8,7 @@ not have are named ``tailrace_*``.
 
 import ctypes
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from prometheus_client.utils import floatToGoString
 
 from collector.api import Clock, ComponentId, ComponentKind
 from collector.model import Signal
+from collector.prometheus import escape_label_name
 from collector.service.ledger import BATCH_IN_PROGRESS, Ledger, LedgerEntry
 
 __all__ = ["ComponentTelemetry", "ServiceTelemetry"]
@@ -135,26 +136,25 @@ class ServiceTelemetry:
     """
 
     def __init__(
-        self, *, ledger: Ledger, clock: Clock, version: str, instance_id: str, service_name: str = "tailrace"
+        self, *, ledger: Ledger, clock: Clock, resource: Mapping[str, str], constant: Collection[str] = ()
     ) -> None:
         self.ledger = ledger
         self._clock = clock
         self._started_s = clock.monotonic_s()
-        self._version = version
-        self.identify(instance_id=instance_id, service_name=service_name)
+        self.identify(resource, constant)
         self._families: dict[str, _Family] = {}
         self._components: dict[tuple[ComponentKind, ComponentId, str], ComponentTelemetry] = {}
         self._process = psutil.Process()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
-    def identify(self, *, instance_id: str, service_name: str) -> None:
-        """Set what ``target_info`` says; a reload may change it."""
-        self._identity = {
-            "service_instance_id": instance_id,
-            "service_name": service_name,
-            "service_version": self._version,
-        }
+    def identify(self, resource: Mapping[str, str], constant: Collection[str]) -> None:
+        """Set the attributes of the service, which a reload may change: the labels of ``target_info``.
+
+        Those named in ``constant`` are labels of every other metric, too.
+        """
+        self._identity = _resource_labels(resource)
+        self._constant_labels = _resource_labels({name: resource[name] for name in constant})
 
     def component(self, kind: ComponentKind, component_id: ComponentId, pipeline: str = "") -> "ComponentTelemetry":
         """The telemetry of one component (processors: in one pipeline). A reload gets the same object."""
@@ -213,6 +213,13 @@ class ServiceTelemetry:
     def collect(self) -> Iterable[Metric]:
         """All metrics with their present values, for prometheus-client."""
         yield _metric("target_info", "gauge", "Identity of this instance", [(self._identity, 1)])
+        for metric in self._collect_metrics():
+            for sample in metric.samples if self._constant_labels else ():
+                for name, value in self._constant_labels.items():
+                    sample.labels.setdefault(name, value)
+            yield metric
+
+    def _collect_metrics(self) -> Iterator[Metric]:
         yield from self._collect_process()
         yield from _collect_ledger(self.ledger)
         for family in self._families.values():
@@ -353,6 +360,18 @@ def _attribute(entry: LedgerEntry, item_count: int) -> None:
     batch = BATCH_IN_PROGRESS.get()
     if batch is not None and batch.entry is entry:
         batch.counted += item_count
+
+
+def _resource_labels(attributes: Mapping[str, str]) -> dict[str, str]:
+    """The attributes as labels; values whose names become equal are joined with ``;``, as in OpenTelemetry's exporters.
+
+    Source: OpenTelemetry specification, Prometheus compatibility, "Metric Attributes".
+    """
+    labels: dict[str, str] = {}
+    for key, value in sorted(attributes.items()):
+        name = escape_label_name(key) or "_"
+        labels[name] = f"{labels[name]};{value}" if name in labels else value
+    return labels
 
 
 def _metric(name: str, kind: str, description: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> Metric:

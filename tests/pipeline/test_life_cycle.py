@@ -361,13 +361,13 @@ async def test_a_reload_applies_a_changed_metrics_address_and_identity(world):
     old_port, new_port = free_port(), free_port()
     async with world.running(FINE, metrics=f'address: "127.0.0.1:{old_port}"') as service:
         metrics = f'address: "127.0.0.1:{new_port}"'
-        config = world.config(FINE, metrics=f"{metrics}}}, resource: {{service.name: renamed, service.instance.id: me")
+        resource = "service.name: renamed, service.instance.id: me, service.version: null, team: search"
+        config = world.config(FINE, metrics=f"{metrics}}}, resource: {{{resource}")
         assert await service.reload(config)
         assert service.admin_port == new_port
         assert service.instance_id == "me"
         text = await get_text(f"http://127.0.0.1:{new_port}/metrics")
-        assert 'service_name="renamed"' in text
-        assert 'service_instance_id="me"' in text
+        assert 'target_info{service_instance_id="me",service_name="renamed",team="search"} 1' in text
         with pytest.raises(aiohttp.ClientConnectionError):
             await get_text(f"http://127.0.0.1:{old_port}/metrics")
 

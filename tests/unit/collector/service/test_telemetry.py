@@ -13,7 +13,8 @@ EXPORTER = (ComponentKind.EXPORTER, ComponentId("otlp_grpc", "a"))
 
 
 def service() -> ServiceTelemetry:
-    return ServiceTelemetry(ledger=Ledger(), clock=FakeClock(), version="1.2.3", instance_id="me")
+    resource = {"service.name": "tailrace", "service.version": "1.2.3", "service.instance.id": "me"}
+    return ServiceTelemetry(ledger=Ledger(), clock=FakeClock(), resource=resource)
 
 
 def samples(telemetry: ServiceTelemetry) -> dict:
@@ -152,3 +153,22 @@ def test_what_a_full_storage_refused_was_never_queued():
     page = telemetry.render()
     assert 'otelcol_exporter_enqueue_failed_spans{exporter="otlp_grpc/a"} 3.0' in page
     assert 'otelcol_exporter_send_failed_spans{exporter="otlp_grpc/a"} 4.0' in page
+
+
+def test_the_resource_is_in_target_info_and_in_every_metric_if_selected():
+    """Names are sanitized, values of names that become equal are joined, and a metric's own labels take precedence."""
+    resource = {"service.name": "gateway", "a.b": "x", "a_b": "y", "exporter": "mine", "team": "7"}
+    telemetry = ServiceTelemetry(
+        ledger=Ledger(), clock=FakeClock(), resource=resource, constant=["service.name", "exporter"]
+    )
+    telemetry.component(*EXPORTER).delivered(Signal.TRACES, 5)
+    telemetry.component(*EXPORTER).histogram("tailrace_h", "H", (1.0,)).observe(2)
+    shown = samples(telemetry)
+    identity = (("a_b", "x;y"), ("exporter", "mine"), ("service_name", "gateway"), ("team", "7"))
+    assert shown["target_info", identity] == 1
+    own = (("exporter", "otlp_grpc/a"), ("service_name", "gateway"))
+    assert shown["otelcol_exporter_sent_spans", own] == 5
+    assert shown["tailrace_h_count", own] == 1
+    assert all(("service_name", "gateway") in labels for _, labels in shown)
+    telemetry.identify({"service.name": "other"}, [])
+    assert samples(telemetry)["otelcol_exporter_sent_spans", own[:1]] == 5
