@@ -82,6 +82,7 @@ ctypedef struct Provider:
     ReadBody read
 
 ctypedef int (*OnFrame)(nghttp2_session *session, const Frame *frame, void *user) noexcept
+ctypedef int (*OnBeginFrame)(nghttp2_session *session, const FrameHeader *header, void *user) noexcept
 ctypedef int (*OnFrameNotSent)(nghttp2_session *session, const Frame *frame, int error, void *user) noexcept
 ctypedef int (*OnHeader)(
     nghttp2_session *session, const Frame *frame, const uint8_t *name, size_t name_size,
@@ -116,6 +117,7 @@ cdef enum:
 cdef enum:
     FRAME_DATA = 0
     FRAME_HEADERS = 1
+    FRAME_PRIORITY = 2
     FRAME_SETTINGS = 4
     FRAME_PING = 6
     FRAME_GOAWAY = 7
@@ -135,6 +137,7 @@ cdef enum:
 cdef struct Library:
     # What is NULL where the library is too old to have it is marked; all else is there.
     int (*callbacks_new)(nghttp2_callbacks **) noexcept
+    void (*callbacks_set_on_begin_frame_callback)(nghttp2_callbacks *, OnBeginFrame) noexcept
     void (*callbacks_set_on_begin_headers_callback)(nghttp2_callbacks *, OnFrame) noexcept
     void (*callbacks_set_on_header_callback)(nghttp2_callbacks *, OnHeader) noexcept
     void (*callbacks_set_on_invalid_header_callback)(nghttp2_callbacks *, OnHeader) noexcept

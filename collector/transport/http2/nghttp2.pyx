@@ -86,6 +86,10 @@ cdef bint _bind(void *handle) except -1:
     _version = about(0).version.decode() if about != NULL else ""
     is_whole &= _find(handle, <void **>&lib.callbacks_new, b"nghttp2_session_callbacks_new")
     is_whole &= _find(
+        handle, <void **>&lib.callbacks_set_on_begin_frame_callback,
+        b"nghttp2_session_callbacks_set_on_begin_frame_callback",
+    )
+    is_whole &= _find(
         handle, <void **>&lib.callbacks_set_on_begin_headers_callback,
         b"nghttp2_session_callbacks_set_on_begin_headers_callback",
     )

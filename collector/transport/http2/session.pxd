@@ -5,7 +5,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t
 
 from collector.transport.http2.header_fields cimport HeaderFields
 from collector.transport.http2.header_block cimport HeaderBlock
-from collector.transport.http2.nghttp2 cimport Frame, nghttp2_session
+from collector.transport.http2.nghttp2 cimport Frame, FrameHeader, nghttp2_session
 from collector.transport.http2.output cimport Output
 from collector.transport.http2.stream cimport Stream
 
@@ -25,6 +25,10 @@ cdef class Session:
     # The header block being received: one per connection, since no other frame may interrupt it.
     cdef HeaderBlock block
     cdef Output out  # while ``output`` runs
+    # The largest stream id that the client has used, and the last ranges of ids that it passed over.
+    cdef int32_t last_stream_id
+    cdef int32_t[8] skipped_first, skipped_last
+    cdef unsigned int skipped_count
     # The end of the connection.
     cdef object error
     cdef bint is_closing, is_end_reported
@@ -52,6 +56,7 @@ cdef class Session:
     cdef int _fail(self, int result) except -1
     cdef int _report_end(self) except -1
     cdef int _record_goaway(self, const Frame *frame) except -1
+    cdef int on_begin_frame(self, const FrameHeader *header) except -1
     cdef int on_headers(self, const Frame *frame) except -1
     cdef int _end_input(self, Stream stream) except -1
     cdef int on_frame(self, const Frame *frame) except -1

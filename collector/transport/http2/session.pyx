@@ -53,8 +53,10 @@ from collector.transport.http2.nghttp2 cimport (
     FRAME_GOAWAY,
     FRAME_HEADERS,
     FRAME_PING,
+    FRAME_PRIORITY,
     FRAME_SETTINGS,
     Frame,
+    FrameHeader,
     Library,
     Provider,
     Setting,
@@ -73,6 +75,7 @@ cdef enum:
     FRAME_HEADER_BYTES = 9
     INTERNAL_ERROR = 2
     MAX_SETTINGS = 16
+    SKIPPED_RANGES = 8  # as many as fit into the arrays of session.pxd
 
 cdef Library *_lib = NULL
 cdef nghttp2_callbacks *_callbacks = NULL
@@ -518,6 +521,31 @@ cdef class Session:
 
     # Called by libnghttp2 from within mem_recv and mem_send.
 
+    cdef int on_begin_frame(self, const FrameHeader *header) except -1:
+        """Refuse what libnghttp2 ignores although RFC 9113 calls it a connection error.
+
+        A stream id that is lower than a previous one is only wrong if the client has passed over it: otherwise it
+        belongs to a stream that has ended, on which frames may still be on their way. Clients use all ids in order, so
+        few ranges have to be remembered.
+        """
+        cdef int32_t stream_id = header.stream_id
+        cdef unsigned int i
+        if header.type == FRAME_PRIORITY:
+            if stream_id == 0:
+                raise HTTP2Error("a PRIORITY frame has the stream id 0")  # RFC 9113 6.3
+        elif header.type == FRAME_HEADERS and not self.is_client:
+            if stream_id > self.last_stream_id:
+                if stream_id > self.last_stream_id + 2:
+                    i = self.skipped_count % SKIPPED_RANGES
+                    self.skipped_first[i], self.skipped_last[i] = self.last_stream_id + 1, stream_id - 1
+                    self.skipped_count += 1
+                self.last_stream_id = stream_id
+                return 0
+            for i in range(min(self.skipped_count, <unsigned int>SKIPPED_RANGES)):
+                if self.skipped_first[i] <= stream_id <= self.skipped_last[i]:
+                    raise HTTP2Error(f"the stream id {stream_id} is lower than a previous one")  # RFC 9113 5.1.1
+        return 0
+
     cdef int on_headers(self, const Frame *frame) except -1:
         cdef int32_t stream_id = frame.hd.stream_id
         cdef bint is_end = (frame.hd.flags & FLAG_END_STREAM) != 0
@@ -632,6 +660,7 @@ cdef int _make_callbacks() except -1:
     if _callbacks != NULL:
         return 0
     _check(_lib.callbacks_new(&callbacks))
+    _lib.callbacks_set_on_begin_frame_callback(callbacks, _on_begin_frame)
     _lib.callbacks_set_on_begin_headers_callback(callbacks, _on_begin)
     _lib.callbacks_set_on_header_callback(callbacks, _on_header)
     _lib.callbacks_set_on_invalid_header_callback(callbacks, _on_invalid_header)
@@ -652,6 +681,13 @@ cdef int _failed(Session session, object error) noexcept:
     """Keep an exception until libnghttp2 returns: none may be raised through it."""
     session.error = error
     return ERR_CALLBACK_FAILURE
+
+
+cdef int _on_begin_frame(nghttp2_session *_, const FrameHeader *header, void *user) noexcept:
+    try:
+        return (<Session>user).on_begin_frame(header)
+    except BaseException as error:
+        return _failed(<Session>user, error)
 
 
 cdef int _on_begin(nghttp2_session *_, const Frame *frame, void *user) noexcept:

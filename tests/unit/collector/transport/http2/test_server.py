@@ -97,6 +97,11 @@ NONSENSE = {
     + bytes(100),
     "data before headers": frame(DATA, 0, 1, b"x"),
     "stream 0 headers": frame(HEADERS, END_HEADERS, 0, SMALL_HEAD),
+    "priority of stream 0": frame(PRIORITY, 0, 0, bytes(5)),
+    "a stream id that was passed over": (
+        frame(HEADERS, END_HEADERS | END_STREAM, 5, SMALL_HEAD) + frame(HEADERS, END_HEADERS, 3, SMALL_HEAD)
+    ),
+    "the first stream id after the second": frame(HEADERS, END_HEADERS, 3, SMALL_HEAD) + frame(HEADERS, 4, 1, SMALL_HEAD),
     "even stream id": frame(HEADERS, END_HEADERS, 2, SMALL_HEAD),
     "headers on a closed stream": frame(HEADERS, END_HEADERS | END_STREAM, 1, SMALL_HEAD) * 2,
     "push promise from a client": frame(PUSH_PROMISE, END_HEADERS, 1, bytes([0, 0, 0, 2]) + SMALL_HEAD),
@@ -138,8 +143,12 @@ def test_nonsense_ends_the_connection_and_no_other(grpc_server, nonsense):
         frame(HEADERS, END_HEADERS, 1, SMALL_HEAD) + frame(WINDOW_UPDATE, 0, 1, bytes(4)),
         frame(0x77, 0xFF, 9, b"unknown frame"),
         frame(PRIORITY, 0, 3, bytes(5)),
-        # nghttp2 ignores it
-        frame(HEADERS, END_HEADERS | END_STREAM, 5, SMALL_HEAD) + frame(HEADERS, END_HEADERS, 3, SMALL_HEAD),
+        # Trailers of a stream that the server has ended meanwhile: they were sent before the client knew.
+        frame(HEADERS, END_HEADERS, 3, SMALL_HEAD)
+        + frame(HEADERS, END_HEADERS | END_STREAM, 5, SMALL_HEAD)
+        + frame(HEADERS, END_HEADERS | END_STREAM, 3, b""),
+        # Every client passes over some ids; only a frame on such an id is an error.
+        b"".join(frame(HEADERS, END_HEADERS | END_STREAM, 4 * i + 3, SMALL_HEAD) for i in range(20)),
     ],
 )
 def test_stream_errors_leave_the_connection_usable(raw, octets):
