@@ -34,14 +34,17 @@ class Step:
         self.entry, self.log, self.drop_reason = entry, log, component.drop_reason
 
     def fail(self, item_count: int, error: Exception) -> None:
-        """Count a batch lost to an exception."""
+        """Count what an exception has lost of a batch."""
         self.entry.drop(item_count, "error")
-        self.log.error(
-            "the processor failed; the batch is dropped from this pipeline",
-            items=item_count,
-            error=repr(error),
-            exc_info=error,
-        )
+        _log_failure(self.log, "the processor failed; the batch is dropped from this pipeline", item_count, error)
+
+
+def _log_failure(log: RateLimitedLog, message: str, lost_count: int, error: Exception) -> None:
+    """Say that a component raised; ``message`` only if items are lost with that."""
+    if lost_count:
+        log.error(message, items=lost_count, error=repr(error), exc_info=error)
+    else:
+        log.error("the component failed, but no items are lost", error=repr(error), exc_info=error)
 
 
 class _Edge:
@@ -77,7 +80,7 @@ class _Edge:
     def _fail(self, item_count: int, entry: LedgerEntry, error: Exception) -> None:
         lost_count = entry.unaccounted(item_count)
         entry.drop(lost_count, "error")
-        self.log.error(self._failed_message, items=lost_count, error=repr(error), exc_info=error)
+        _log_failure(self.log, self._failed_message, lost_count, error)
 
 
 class NodeEdge(_Edge):
@@ -101,8 +104,7 @@ class NodeEdge(_Edge):
         try:
             await self._component_consume(batch)
         except asyncio.CancelledError:
-            if lost_count := entry.unaccounted(item_count):
-                entry.drop(lost_count, "shutdown")
+            entry.drop(entry.unaccounted(item_count), "shutdown")
             raise
         except ConsumeError as error:  # of an exporter behind it, which has counted the items, or its own
             self._drop_uncounted(item_count, entry, error)
@@ -225,7 +227,8 @@ class ExporterEdge(_Edge):
             entry.delivered += item_count
         elif isinstance(error, PermanentError):
             entry.refuse(item_count, error.reason)
-            self.log.error("the exporter refused a batch", items=item_count, reason=error.reason, error=str(error))
+            if item_count:  # otherwise the exporter has counted and reported what was refused
+                self.log.error("the exporter refused a batch", items=item_count, reason=error.reason, error=str(error))
         else:
             self._fail(item_count, entry, error)
 

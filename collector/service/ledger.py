@@ -86,12 +86,16 @@ class LedgerEntry:
         return f"{self.kind.value}/{self.component_id}{where}"
 
     def drop(self, item_count: int, reason: str) -> None:
-        """Count items lost here."""
+        """Count items lost here; nothing is noted if there are none."""
+        if not item_count:
+            return
         self.dropped[reason] = self.dropped.get(reason, 0) + item_count
         self.explained += item_count
 
     def refuse(self, item_count: int, reason: str) -> None:
-        """Count items refused at the door, or by a backend."""
+        """Count items refused at the door, or by a backend; nothing is noted if there are none."""
+        if not item_count:
+            return
         self.refused[reason] = self.refused.get(reason, 0) + item_count
 
     def unaccounted(self, item_count: int) -> int:

@@ -227,11 +227,15 @@ class PlainTarget(Exporter):
         self.entered += 1
         if "drop_some" in self.order:
             self.telemetry.dropped(batch.signal, 3, "too_large")
+        if "count_all" in self.order:
+            self.telemetry.delivered(batch.signal, batch.item_count)
         if "hang" in self.order:
             await self.release.wait()
         if self.order == "drop_some, hang, raise" and self.entered > 1:
             raise RuntimeError("a bug")
-        if self.order in {"refuse", "wait, refuse"}:
+        if self.order == "count_all, raise":
+            raise RuntimeError("a bug")
+        if self.order in {"refuse", "wait, refuse", "count_all, refuse"}:
             raise PermanentError("bad", reason="http_400")
         if self.order == "retry":
             raise RetryableError("later")

@@ -318,6 +318,21 @@ async def test_the_service_accounts_for_an_exporter_that_does_not(world, order, 
         assert (found.delivered, found.dropped, found.refused, found.held) == (delivered, dropped, refused, 0)
 
 
+@pytest.mark.parametrize(
+    ("order", "sentences"),
+    [("count_all, raise", ["the component failed, but no items are lost"]), ("count_all, refuse", [])],
+)
+async def test_a_failure_that_loses_nothing_is_not_reported_as_a_loss(world, order, sentences):
+    """An exporter that raises after it has counted all items of a batch: no log line and no reason tells of 0 items."""
+    with structlog.testing.capture_logs() as events:
+        async with world.running(PLAIN_EXPORTER % order) as service:
+            await world.source().consume(traces(spans=10))
+            await eventually(lambda: world.made["exporters/plain"].entered == 1 and not service.ledger.imbalances())
+            found = row(service, "exporters/plain")
+            assert (found.delivered, found.dropped, found.refused, found.held) == (10, {}, {}, 0)
+    assert [event["event"] for event in events if event["log_level"] == "error"] == sentences
+
+
 async def test_a_plain_exporter_that_waits_reports_to_the_sender(world):
     """The batch is accounted for, and the receiver gets the error."""
     async with world.running(PLAIN_EXPORTER % "wait, refuse") as service:

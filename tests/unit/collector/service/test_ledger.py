@@ -32,6 +32,14 @@ def test_sums_a_receivers_transports_and_closes():
     assert filled().imbalances() == []
 
 
+def test_no_items_leave_no_reason():
+    """A loss of nothing is not shown as a loss."""
+    entry = Ledger().entry(ComponentKind.EXPORTER, LOKI, Signal.LOGS)
+    entry.drop(0, "error")
+    entry.refuse(0, "http_400")
+    assert (entry.dropped, entry.refused) == ({}, {})
+
+
 def test_an_item_that_vanished_and_one_counted_twice_are_found():
     """The sign of the imbalance tells which of the two it was."""
     ledger = filled()

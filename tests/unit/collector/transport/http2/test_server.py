@@ -101,7 +101,8 @@ NONSENSE = {
     "a stream id that was passed over": (
         frame(HEADERS, END_HEADERS | END_STREAM, 5, SMALL_HEAD) + frame(HEADERS, END_HEADERS, 3, SMALL_HEAD)
     ),
-    "the first stream id after the second": frame(HEADERS, END_HEADERS, 3, SMALL_HEAD) + frame(HEADERS, 4, 1, SMALL_HEAD),
+    "the first stream id after the second": frame(HEADERS, END_HEADERS, 3, SMALL_HEAD)
+    + frame(HEADERS, 4, 1, SMALL_HEAD),
     "even stream id": frame(HEADERS, END_HEADERS, 2, SMALL_HEAD),
     "headers on a closed stream": frame(HEADERS, END_HEADERS | END_STREAM, 1, SMALL_HEAD) * 2,
     "push promise from a client": frame(PUSH_PROMISE, END_HEADERS, 1, bytes([0, 0, 0, 2]) + SMALL_HEAD),
