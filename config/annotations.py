@@ -16,7 +16,7 @@ __all__ = [
     "accepts_text",
     "allowed_keys",
     "child_annotations",
-    "duration_keys",
+    "is_duration",
     "is_secret",
     "looks_secret",
     "models_among",
@@ -28,6 +28,8 @@ _SECRET_KEY = re.compile(
     r"|(^|_)(key|cert|ca)_pem$",
     re.IGNORECASE,
 )
+
+(_DURATION_READER,) = (part for part in get_args(Duration) if isinstance(part, BeforeValidator))
 
 
 def looks_secret(key: str) -> bool:
@@ -80,15 +82,24 @@ def _inline_block(model: type[BaseModel]) -> str:
     return inline
 
 
-def duration_keys(annotations: Iterable[Any]) -> set[str]:
-    """The keys of the models among the annotations whose values are durations."""
-    (reader,) = (part for part in get_args(Duration) if isinstance(part, BeforeValidator))
-    return {
-        _key(name, field)
-        for model in models_among(annotations)
-        for name, field in model.model_fields.items()
-        if reader in field.metadata
-    }
+def is_duration(annotations: Iterable[Any], step: str | int) -> bool:
+    """Whether the value under ``step``, a key or an index, is a duration."""
+    for annotation in annotations:
+        if models_among([annotation]):
+            for name, field in annotation.model_fields.items():
+                if step in (name, _key(name, field)):
+                    return _DURATION_READER in field.metadata or _may_be_duration(field.annotation)
+        elif any(_may_be_duration(argument) for argument in get_args(annotation)):
+            return True
+    return False
+
+
+def _may_be_duration(annotation: Any) -> bool:
+    """Whether the annotation is that of a duration, or a union with it."""
+    if get_origin(annotation) is Annotated:
+        return _DURATION_READER in get_args(annotation) or _may_be_duration(get_args(annotation)[0])
+    is_union = get_origin(annotation) in (Union, types.UnionType)
+    return is_union and any(_may_be_duration(member) for member in get_args(annotation))
 
 
 def child_annotations(annotations: Iterable[Any], step: str | int) -> list[Any]:

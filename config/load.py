@@ -21,8 +21,9 @@ from config.graph import check_graph
 from config.model import Config, ConfiguredComponent, singular
 from config.references import ReadFile, read_file
 from config.resolve import Document, resolve
+from config.series import warn_of_merged_series
 from config.service import check_extension_references, read_service
-from config.validation import expect_mapping, numeric_durations, parse_model
+from config.validation import expect_mapping, numeric_durations, parse_model, settings_with_warnings
 from config.yaml import Node, Position
 
 __all__ = ["ComponentOutcome", "Examination", "FactoryLookup", "Outcome", "examine", "load"]
@@ -144,6 +145,7 @@ class _Loader:
             self._section(kind)
         service = read_service(self.document, self.factories, findings)
         check_graph(service, self.factories, self.document, findings.errors, findings.warnings)
+        warn_of_merged_series(service, self.factories, self.configured, findings.warnings)
         check_extension_references(service, self.configured, self.document, findings)
         file_order = {file: index for index, file in enumerate(dict.fromkeys(error.file for error in findings.errors))}
         errors = tuple(
@@ -194,6 +196,9 @@ class _Loader:
                 for spot, keys in numeric_durations(node, factory.config_type):
                     message = f"{describe(spot)} has no unit and is read as nanoseconds, as in the Collector"
                     self.findings.warning(spot.position, (*path, *keys), message, hint="write for example 5s or 250ms")
+                for keys, sentence in settings_with_warnings(config):
+                    place = self.document.position(*path, *keys)
+                    self.findings.warning(place, (*path, *keys), sentence)
                 self.configured[kind][component_id] = ConfiguredComponent(component_id, kind, factory, config, position)
                 outcome = Outcome.RUNS
         self.outcomes.append(ComponentOutcome(kind, text, outcome, position))

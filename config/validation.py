@@ -6,18 +6,19 @@ text where text is wanted, also if it is a mapping or a list in YAML.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from config.annotations import accepts_none, accepts_text, child_annotations, duration_keys, models_among
+from config.annotations import accepts_none, accepts_text, child_annotations, is_duration, models_among
+from config.blocks import ComponentConfig
 from config.errors import ConfigError, Findings
 from config.explain import Loc, describe, explain, locate
 from config.yaml import ListNode, MapNode, Node, Position, ScalarNode
 
-__all__ = ["expect_mapping", "numeric_durations", "parse_model"]
+__all__ = ["expect_mapping", "numeric_durations", "parse_model", "settings_with_warnings"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -75,18 +76,33 @@ def numeric_durations(node: Node, model: type[BaseModel]) -> Iterator[tuple[Scal
 def _numeric_durations(
     node: Node, annotations: Sequence[Any], keys: tuple[str, ...]
 ) -> Iterator[tuple[ScalarNode, tuple[str, ...]]]:
+    children: Iterator[tuple[str | int, Node]] = iter(())
     if isinstance(node, ListNode):
-        for index, item in enumerate(node.items):
-            yield from _numeric_durations(item, child_annotations(annotations, index), (*keys, str(index)))
-    if not isinstance(node, MapNode):
-        return
-    durations = duration_keys(annotations)
-    for key, entry in node.entries.items():
-        value = entry.node
-        if key in durations and isinstance(value, ScalarNode) and isinstance(value.value, int | float) and value.value:
-            yield value, (*keys, key)
+        children = enumerate(node.items)
+    elif isinstance(node, MapNode):
+        children = ((key, entry.node) for key, entry in node.entries.items())
+    for step, value in children:
+        path = (*keys, str(step))
+        if isinstance(value, ScalarNode):
+            if isinstance(value.value, int | float) and value.value and is_duration(annotations, step):
+                yield value, path
         else:
-            yield from _numeric_durations(value, child_annotations(annotations, key), (*keys, key))
+            yield from _numeric_durations(value, child_annotations(annotations, step), path)
+
+
+def settings_with_warnings(config: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What the blocks of a configuration warn about: pairs of the path of a key and a sentence."""
+    if isinstance(config, ComponentConfig):
+        for key, sentence in config.warnings():
+            yield (*keys, key), sentence
+        for name, field in type(config).model_fields.items():
+            yield from settings_with_warnings(getattr(config, name), (*keys, field.alias or name))
+    elif isinstance(config, Mapping):
+        for key, value in config.items():
+            yield from settings_with_warnings(value, (*keys, str(key)))
+    elif isinstance(config, list | tuple):
+        for index, value in enumerate(config):
+            yield from settings_with_warnings(value, (*keys, str(index)))
 
 
 def _validate(model: type[ModelT], data: Any) -> tuple[ModelT | None, list[ErrorDetails]]:

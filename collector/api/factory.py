@@ -138,6 +138,8 @@ class Trait(StrEnum):
     """A processor that keeps some items and drops others of the same kind."""
     COUNTS = "counts"
     """A connector whose results are only right if it sees every item: it must not be behind one that samples."""
+    KEEPS_RESOURCES = "keeps_resources"
+    """A connector whose results have the resources of the items that they were made of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,6 +119,17 @@ class ActionConfig(ComponentConfig):
                     raise ValueError(f"{name} {value!r} cannot be the value of an attribute: {exc}") from exc
         return self
 
+    def missing_attributes(self, missing: frozenset[str]) -> frozenset[str]:
+        """The keys that certainly do not exist after the action, if those of ``missing`` do not exist before it."""
+        match self.action:
+            case "delete":
+                return missing | {self.key} - {""}
+            case "insert" | "upsert" if self.from_attribute not in missing or self.default_value is not None:
+                return missing - {self.key}
+            case "extract" if self.key not in missing:
+                return missing - set(compile_pattern(self.pattern).groupindex)
+        return missing
+
 
 class AttributeActions:
     """The actions of one processor, for one table of each batch."""

@@ -1,6 +1,6 @@
 """The base class of every configuration model."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -30,6 +30,27 @@ class ComponentConfig(BaseModel):
 
     inline_block: ClassVar[str] = ""
     """The key of a block whose keys the user may also write directly into this one; empty: there is none."""
+
+    def warnings(self) -> Iterable[tuple[str, str]]:
+        """What users should know about valid settings: pairs of a key of this block and a sentence.
+
+        ``validate`` and ``run`` show them. The sentence says what will happen, and what to write instead. Blocks within
+        this one are asked by themselves.
+
+        Example::
+
+            def warnings(self) -> Iterable[tuple[str, str]]:
+                if self.profiles_endpoint:
+                    yield "profiles_endpoint", "this setting has no effect: profiles are not supported"
+        """
+        return ()
+
+    def missing_resource_attributes(self, missing: frozenset[str]) -> frozenset[str]:
+        """For the configuration of a processor: the keys of resource attributes that nothing has behind it.
+
+        ``missing`` are those that nothing has in front of it. ``validate`` warns if an exporter needs one of them.
+        """
+        return missing
 
     @model_validator(mode="before")
     @classmethod

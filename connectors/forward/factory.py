@@ -1,6 +1,6 @@
 """The factory of the connector ``forward``."""
 
-from collector.api import ComponentKind, Factory, Settings, Stability
+from collector.api import ComponentKind, Factory, Settings, Stability, Trait
 from collector.model import Signal
 from connectors.forward.config import ForwardConfig
 from connectors.forward.forward import ForwardConnector
@@ -20,5 +20,6 @@ factory = Factory(
     stability=Stability.BETA,
     signals=frozenset(Signal),
     kind=ComponentKind.CONNECTOR,
+    traits=frozenset({Trait.KEEPS_RESOURCES}),
     connects=frozenset((signal, signal) for signal in Signal),
 )

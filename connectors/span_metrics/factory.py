@@ -22,5 +22,5 @@ factory = Factory(
     kind=ComponentKind.CONNECTOR,
     aliases=("spanmetrics",),
     connects=frozenset({(Signal.TRACES, Signal.METRICS)}),
-    traits=frozenset({Trait.COUNTS}),
+    traits=frozenset({Trait.COUNTS, Trait.KEEPS_RESOURCES}),
 )

@@ -16,3 +16,9 @@ class ResourceConfig(ComponentConfig):
 
     attributes: tuple[ActionConfig, ...] = Field(min_length=1)
     """The actions, applied in this order."""
+
+    def missing_resource_attributes(self, missing: frozenset[str]) -> frozenset[str]:
+        """See :class:`ComponentConfig`."""
+        for action in self.attributes:
+            missing = action.missing_attributes(missing)
+        return missing

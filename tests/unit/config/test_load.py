@@ -3,9 +3,11 @@ from typing import ClassVar
 import pytest
 from pydantic import Field
 
+from collector.api import ComponentKind, Factory, Stability
+from collector.model import Signal
 from collector.registry import Registry
 from config import ConfigErrors, examine, load
-from config.blocks import ComponentConfig, Secret
+from config.blocks import ComponentConfig, Duration, Secret
 from config.load import Outcome
 from config.validation import parse_model
 from config.yaml import Position, parse
@@ -259,6 +261,65 @@ def test_positions_survive_merging_and_substitution(registry):
         "tls.yaml:2:1": ("exporters", "otlp_grpc", "tls"),
         "--set exporters.otlp/two.compression": ("exporters", "otlp/two", "compression"),
     }
+
+
+def factory_of(config_type):
+    """The factory of an exporter ``x`` with this configuration."""
+    return Factory(
+        component_type="x",
+        kind=ComponentKind.EXPORTER,
+        config_type=config_type,
+        create=lambda *_: None,
+        stability=Stability.ALPHA,
+        signals=frozenset(Signal),
+    )
+
+
+def test_numbers_for_durations_in_lists_and_unions_are_warned_about():
+    """Wherever a duration may be written, a number without a unit is pointed out, except 0."""
+
+    class Buckets(ComponentConfig):
+        bounds: tuple[Duration, ...] | None = None
+        by_name: dict[str, Duration] = Field(default_factory=dict)
+        optional: Duration | None = None
+        counts: tuple[int, ...] = ()
+        mixed: tuple[int | Duration, ...] = ()
+
+    registry = Registry.of([factory_of(Buckets)])
+    text = "{bounds: [100, 2s, 0], by_name: {a: 3, b: 4s}, optional: 5, counts: [6], mixed: [7s]}"
+    found = examine([f"yaml:exporters: {{x: {text}}}"], [], registry)
+    assert [warning.path[2:] for warning in found.warnings if "nanoseconds" in warning.message] == [
+        ("bounds", "0"),
+        ("by_name", "a"),
+        ("optional",),
+    ]
+
+
+def test_blocks_may_warn_about_valid_settings():
+    """The sentence is shown at the key, also from within lists, mappings and nested blocks, once each."""
+
+    class Inner(ComponentConfig):
+        port: int = 0
+
+        def warnings(self):
+            if self.port == 1:
+                yield "port", "port 1 is unusual"
+
+    class Outer(ComponentConfig):
+        inner: Inner = Inner()
+        many: tuple[Inner, ...] = ()
+        named: dict[str, Inner] = Field(default_factory=dict)
+
+    registry = Registry.of([factory_of(Outer)])
+    text = "{inner: {port: 1}, many: [{port: 2}, {port: 1}], named: {a: {port: 1}}}"
+    found = examine([f"yaml:exporters: {{x: {text}}}"], [], registry)
+    assert [
+        (warning.path[2:], warning.column) for warning in found.warnings if warning.message == "port 1 is unusual"
+    ] == [
+        (("inner", "port"), 25),
+        (("many", "1", "port"), 54),
+        (("named", "a", "port"), 77),
+    ]
 
 
 def test_a_number_for_a_duration_is_nanoseconds(registry):
