@@ -30,3 +30,10 @@ def test_it_accepts_traces_only():
 def test_an_empty_endpoint_is_refused():
     with pytest.raises(ValueError, match="endpoint is required"):
         factory.config_type(endpoint="")
+
+
+def test_the_port_of_the_old_protocol_is_warned_about():
+    (warning,) = factory.config_type(endpoint="jaeger-collector:14250").warnings()
+    assert warning[0] == "endpoint"
+    assert "write jaeger-collector:4317" in warning[1]
+    assert list(factory.config_type(endpoint="jaeger:4317").warnings()) == []
