@@ -8,10 +8,10 @@ Source: opentelemetry-collector-contrib internal/filter (filterconfig, filtermat
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from collector.model import (
     ITEM,
@@ -33,7 +33,7 @@ from collector.otlp.semantics import SPAN_KINDS
 from collector.text.patterns import compile_pattern
 from config.blocks import ComponentConfig
 
-__all__ = ["MatchConfig", "Matcher"]
+__all__ = ["MatchConfig", "MatchType", "Matcher", "no_expr"]
 
 _Rule = Callable[[Batch], Mask]
 
@@ -45,6 +45,20 @@ _ALLOWED: Final = {
     Signal.LOGS: (*_LOGS_ONLY, "attributes", "resources", "libraries"),
     Signal.METRICS: ("metric_names", "attributes", "resources", "libraries"),
 }
+
+
+MatchType: TypeAlias = Literal["", "strict", "regexp"]
+
+
+def no_expr(advice: str) -> BeforeValidator:
+    """Refuses ``match_type: expr``, another language for conditions; ``advice`` says what to do instead."""
+
+    def check(value: object) -> object:
+        if value == "expr":
+            raise ValueError(f"expr is not supported; {advice}")
+        return value
+
+    return BeforeValidator(check)
 
 
 class AttributeMatch(ComponentConfig):
@@ -86,7 +100,7 @@ class RegexpConfig(ComponentConfig):
 class MatchConfig(ComponentConfig):
     """Properties that items must have. A list of texts matches if one of them does; all given properties must match."""
 
-    match_type: Literal["", "strict", "regexp"] = ""
+    match_type: Annotated[MatchType, no_expr("use strict or regexp")] = ""
     """Whether texts are compared as they are (strict) or are regular expressions (regexp). Required, unless only a
     severity number or the presence of attributes is matched.
     """

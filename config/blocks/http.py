@@ -72,7 +72,9 @@ class HTTPServerConfig(ComponentConfig):
     """Settings of an HTTP server."""
 
     endpoint: str = "localhost:4318"
-    """Address to listen on, as host:port."""
+    """Address to listen on, as host:port, or a socket path if transport is unix."""
+    transport: Literal["tcp", "unix"] = "tcp"
+    """Whether the endpoint is a host and port (tcp) or a Unix socket (unix)."""
     tls: TLSServerConfig | None = None
     """TLS settings. Absent: plaintext."""
     cors: CORSConfig | None = None

@@ -1,5 +1,6 @@
 """The configuration of ``otlp_http``. Source: the Collector's exporter/otlphttpexporter config.go."""
 
+from collections.abc import Iterable
 from typing import Final, Literal, Self
 from urllib.parse import urlsplit
 
@@ -27,6 +28,8 @@ class OTLPHTTPConfig(ExporterConfig, HTTPClientConfig):
     """The complete URL for metrics; takes precedence over ``endpoint``."""
     logs_endpoint: str = ""
     """The complete URL for logs; takes precedence over ``endpoint``."""
+    profiles_endpoint: str = ""
+    """Accepted for compatibility with the Collector; has no effect, since profiles are not supported."""
     encoding: Literal["proto", "json"] = "proto"
     """Encoding of request bodies: protobuf or JSON."""
     timeout: Duration = Field(default=30.0, ge=0)
@@ -50,6 +53,11 @@ class OTLPHTTPConfig(ExporterConfig, HTTPClientConfig):
             if url:
                 _check_url(name, url)
         return self
+
+    def warnings(self) -> Iterable[tuple[str, str]]:
+        """See :class:`ComponentConfig`."""
+        if self.profiles_endpoint:
+            yield "profiles_endpoint", "this setting has no effect: Tailrace does not process profiles"
 
     def url(self, signal: Signal) -> str:
         """The URL for requests of ``signal``; empty if none is configured."""

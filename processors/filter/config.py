@@ -3,7 +3,7 @@
 Source: opentelemetry-collector-contrib processor/filterprocessor/config.go (v0.156).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Tag, model_validator
@@ -11,15 +11,13 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Tag, model_
 from collector.model import Signal
 from collector.otlp.semantics import SEVERITY_NUMBERS
 from collector.ottl import Context, ErrorMode, compile_conditions, infer_context
-from collector.ottl.match import AttributeMatch, MatchConfig, RegexpConfig, SeverityMatch
+from collector.ottl.match import AttributeMatch, MatchConfig, MatchType, RegexpConfig, SeverityMatch, no_expr
 from config.blocks import ComponentConfig
 from processors.filter.conditions import Group, Groups
 
 __all__ = ["FilterConfig", "LogMatchConfig", "MetricMatchConfig"]
 
-_NO_EXPR: Final = (
-    "expr is not supported; write OTTL conditions (metrics.metric, metrics.datapoint), or use strict or regexp"
-)
+_NO_PROFILES: Final = "this setting has no effect: Tailrace does not process profiles"
 
 
 class SeverityConfig(ComponentConfig):
@@ -52,7 +50,7 @@ class SeverityConfig(ComponentConfig):
 class LogMatchConfig(ComponentConfig):
     """Log records to include or exclude; all given properties must match."""
 
-    match_type: Literal["", "strict", "regexp"] = ""
+    match_type: Annotated[MatchType, no_expr("write OTTL conditions (logs.log_record, log_conditions) instead")] = ""
     """Whether texts are compared as they are (strict) or are regular expressions (regexp). Required, unless only
     ``severity_number`` or the presence of attributes is matched.
     """
@@ -89,7 +87,9 @@ class LogMatchConfig(ComponentConfig):
 class MetricMatchConfig(ComponentConfig):
     """Metrics to include or exclude; a metric is kept or dropped with all its points."""
 
-    match_type: Literal["", "strict", "regexp"] = ""
+    match_type: Annotated[
+        MatchType, no_expr("write OTTL conditions (metrics.metric, metrics.datapoint, metric_conditions) instead")
+    ] = ""
     """Whether texts are compared as they are (strict) or are regular expressions (regexp). Required if something is
     given to match. The Collector's ``expr`` is not supported.
     """
@@ -99,13 +99,17 @@ class MetricMatchConfig(ComponentConfig):
     """Names of metrics, one of which must match."""
     resource_attributes: tuple[AttributeMatch, ...] = ()
     """Attributes of the resource; all of them must match."""
+    expressions: tuple[str, ...] = ()
+    """Accepted for compatibility with the Collector; has no effect without its ``match_type: expr``."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _no_expressions(cls, value: Any) -> Any:
-        if isinstance(value, dict) and (value.get("match_type") == "expr" or value.get("expressions")):
-            raise ValueError(f"match_type: {_NO_EXPR}")
-        return value
+    def warnings(self) -> Iterable[tuple[str, str]]:
+        """See :class:`ComponentConfig`."""
+        if self.expressions:
+            sentence = (
+                "this setting has no effect without match_type: expr, which is not supported; write OTTL conditions "
+                "(metrics.metric, metrics.datapoint, metric_conditions) instead"
+            )
+            yield "expressions", sentence
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -271,6 +275,15 @@ class MetricFilters(ComponentConfig):
     """A point is dropped if one of these conditions holds for it."""
 
 
+class ProfileConditions(ComponentConfig):
+    """Accepted for compatibility with the Collector; has no effect, since profiles are not supported."""
+
+    resource: tuple[str, ...] = ()
+    """Conditions on resources."""
+    profile: tuple[str, ...] = ()
+    """Conditions on profiles."""
+
+
 class FilterConfig(ComponentConfig):
     """Configuration of ``filter``: drops items that match."""
 
@@ -291,19 +304,17 @@ class FilterConfig(ComponentConfig):
     """Conditions, or groups of them, for metrics and data points. Paths start with their context."""
     log_conditions: tuple[_LogCondition, ...] = ()
     """Conditions, or groups of them, for log records. Paths start with their context."""
+    profiles: ProfileConditions = ProfileConditions()
+    """Accepted for compatibility with the Collector; has no effect, since profiles are not supported."""
+    profile_conditions: tuple[Any, ...] = ()
+    """Accepted for compatibility with the Collector; has no effect, since profiles are not supported."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _no_profiles(cls, value: Any) -> Any:
-        """Refuse conditions on profiles, which are not supported; empty keys are ignored."""
-        if not isinstance(value, dict):
-            return value
-        kept = dict(value)
-        for name in ("profiles", "profile_conditions"):
-            section = kept.pop(name, None)
-            if any(section.values()) if isinstance(section, dict) else section:
-                raise ValueError(f"{name}: profiles are not supported")
-        return kept
+    def warnings(self) -> Iterable[tuple[str, str]]:
+        """See :class:`ComponentConfig`."""
+        if self.profiles.resource or self.profiles.profile:
+            yield "profiles", _NO_PROFILES
+        if self.profile_conditions:
+            yield "profile_conditions", _NO_PROFILES
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

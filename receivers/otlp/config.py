@@ -44,7 +44,7 @@ class OTLPHTTPConfig(HTTPServerConfig):
     """The protocol OTLP over HTTP. As in the Collector, timeouts are off by default; stalled requests are cut off."""
 
     endpoint: str = "localhost:4318"
-    """Address to listen on, as host:port."""
+    """Address to listen on, as host:port, or a socket path if transport is unix."""
     max_request_body_size: ByteSize = 64 * 1024 * 1024
     """Largest request, as sent and decompressed, as opentelemetry-proto docs/specification.md recommends; the
     Collector's default is 20 MiB. 0 means the default.
@@ -56,11 +56,10 @@ class OTLPHTTPConfig(HTTPServerConfig):
     logs_url_path: URLPath = "/v1/logs"
     """URL path for logs."""
 
-    @field_validator("endpoint")
-    @classmethod
-    def _endpoint_is_one(cls, endpoint: str) -> str:
-        Endpoint.parse(endpoint)
-        return endpoint
+    @model_validator(mode="after")
+    def _endpoint_is_one(self) -> Self:
+        Endpoint.parse(self.endpoint, unix=self.transport == "unix")
+        return self
 
     @model_validator(mode="after")
     def _paths_differ(self) -> Self:
@@ -102,7 +101,7 @@ class Protocols(ComponentConfig):
             return False
         grpc, http = (
             Endpoint.parse(self.grpc.endpoint, unix=self.grpc.transport == "unix"),
-            Endpoint.parse(self.http.endpoint),
+            Endpoint.parse(self.http.endpoint, unix=self.http.transport == "unix"),
         )
         return grpc == http and bool(grpc.port or grpc.path)
 

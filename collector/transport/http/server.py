@@ -47,7 +47,7 @@ class HTTPServer:
         self._config = config
         self._routes = HTTPRoutes(config, routes, default_route=default, key=key, clock=clock, log=log)
         self._connections = HTTP1Connections(self._routes, on_refused)
-        self._listener = Listener(Endpoint.parse(config.endpoint), key=key)
+        self._listener = Listener(Endpoint.parse(config.endpoint, unix=config.transport == "unix"), key=key)
 
     @property
     def port(self) -> int:

@@ -224,7 +224,7 @@ def test_without_blocks_there_is_no_mask():
         ({"services": ["a"]}, "match_type is required with services; set it to strict or regexp"),
         ({"attributes": [{"key": "a", "value": 1}]}, "match_type is required with attributes"),
         ({"match_type": "strict"}, "nothing to match is configured"),
-        ({"match_type": "expr", "metric_names": ["a"]}, "Input should be"),
+        ({"match_type": "expr", "metric_names": ["a"]}, "expr is not supported; use strict or regexp"),
         ({"match_type": "regexp", "services": ["("]}, "invalid pattern"),
         ({"match_type": "regexp", "attributes": [{"key": "a", "value": "["}]}, "invalid pattern"),
         ({"match_type": "regexp", "resources": [{"key": "a", "value": 5}]}, "must be a string with match_type: regexp"),

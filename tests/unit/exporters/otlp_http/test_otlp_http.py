@@ -235,3 +235,10 @@ def test_a_signal_without_a_url_is_refused():
     factory.create(make_settings(factory, signals={Signal.TRACES}), config)
     with pytest.raises(ValueError, match="logs_endpoint is required"):
         factory.create(make_settings(factory, signals={Signal.LOGS}), config)
+
+
+def test_profiles_endpoint_is_accepted_with_a_warning():
+    """The Collector's configurations contain it; profiles themselves are not supported."""
+    config = {"endpoint": "http://localhost:1", "profiles_endpoint": "http://localhost:2/v1development/profiles"}
+    found = factory.config_type.model_validate(config).warnings()
+    assert list(found) == [("profiles_endpoint", "this setting has no effect: Tailrace does not process profiles")]

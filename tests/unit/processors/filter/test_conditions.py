@@ -13,6 +13,7 @@ from collector.api import PermanentError
 from collector.model import MetricsBuilder, Signal, Traces
 from collector.testing import FakeClock, RecordingTelemetry, make_settings
 from collector.testing import batch as make_batch
+from config.validation import settings_with_warnings
 from processors.filter import factory
 from processors.filter.config import FilterConfig
 
@@ -208,8 +209,18 @@ def test_a_group_has_its_own_error_mode():
             "logs: use only one of",
         ),
         ({"logs": {"log_record": ['IsMatch(body, "(")']}}, "invalid pattern"),
-        ({"profile_conditions": ["true"]}, "profiles are not supported"),
-        ({"profiles": {"resource": ["true"]}}, "profiles are not supported"),
+        (
+            {"metrics": {"include": {"match_type": "expr", "expressions": ["true"]}}},
+            "expr is not supported; write OTTL conditions (metrics.metric, metrics.datapoint, metric_conditions) instead",
+        ),
+        (
+            {"logs": {"exclude": {"match_type": "expr", "bodies": ["a"]}}},
+            "expr is not supported; write OTTL conditions (logs.log_record, log_conditions) instead",
+        ),
+        (
+            {"spans": {"include": {"match_type": "expr", "span_names": ["a"]}}},
+            "expr is not supported; use strict or regexp",
+        ),
         ({"error_mode": "never"}, "error_mode"),
     ],
 )
@@ -218,6 +229,26 @@ def test_wrong_configuration_is_refused(config, message):
     with pytest.raises(ValidationError) as caught:
         FilterConfig.model_validate(config)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "keys"),
+    [
+        ({}, []),
+        ({"profiles": {}, "profile_conditions": [], "metrics": {"include": {"expressions": []}}}, []),
+        ({"profile_conditions": ["true", {"context": "profile", "conditions": ["true"]}]}, [("profile_conditions",)]),
+        ({"profiles": {"profile": ["true"]}}, [("profiles",)]),
+        (
+            {"metrics": {"include": {"match_type": "strict", "metric_names": ["a"], "expressions": ["true"]}}},
+            [("metrics", "include", "expressions")],
+        ),
+    ],
+)
+def test_what_has_no_effect_is_accepted_with_a_warning(config, keys):
+    """Keys of the Collector's files for profiles, and expressions that it ignores as well."""
+    found = list(settings_with_warnings(FilterConfig.model_validate(config)))
+    assert [path for path, _ in found] == keys
+    assert all(sentence.startswith("this setting has no effect") for _, sentence in found)
 
 
 def test_context_names_in_any_case():

@@ -176,12 +176,6 @@ def test_everything_dropped_is_none():
     assert make(Signal.TRACES, spans={"include": include}).transform(make_batch(Signal.TRACES)) is None
 
 
-def test_expr_is_refused_by_name():
-    """``expr`` is refused, never accepted and ignored."""
-    with pytest.raises(ValidationError, match="match_type: expr is not supported"):
-        FilterConfig.model_validate({"metrics": {"include": {"match_type": "expr", "expressions": ["true"]}}})
-
-
 def test_empty_conditions_are_as_if_not_written():
     """Empty keys, which generated configurations may contain, are accepted."""
     config = FilterConfig.model_validate({"error_mode": "propagate", "traces": {"span": []}, "log_conditions": []})

@@ -537,12 +537,14 @@ async def test_errors_are_a_status_in_the_encoding_of_the_request(http, error, s
     assert Status.FromString(response.content_bytes) == Status(code=code, message=str(error))
 
 
-async def test_unix_socket(receive):
-    """unix:///path works; the sender counts as local; the socket is removed at the end, a stale one at the start."""
+@pytest.mark.parametrize("options", [{"endpoint": "unix://{path}"}, {"endpoint": "{path}", "transport": "unix"}])
+async def test_unix_socket(receive, options):
+    """Both spellings work; the sender counts as local; the socket is removed at the end, a stale one at the start."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/otlp.sock"
         for _ in range(2):
-            running = await receive({"http": {"endpoint": f"unix://{path}"}})
+            http = {**options, "endpoint": options["endpoint"].format(path=path)}
+            running = await receive({"http": http})
             async with (
                 aiohttp.ClientSession(connector=aiohttp.UnixConnector(path)) as session,
                 session.post("http://x/v1/traces", data=WIRE, headers=PROTOBUF) as response,
@@ -550,7 +552,7 @@ async def test_unix_socket(receive):
                 assert response.status == 200
             assert running.door.taken[0][1].local_peer is True
             with pytest.raises(OSError, match=r"protocols::http::endpoint.*another process listens"):
-                await receive({"http": {"endpoint": f"unix://{path}"}})
+                await receive({"http": http})
             await running.receiver.shutdown()
             assert not Path(path).exists()
 
