@@ -1,15 +1,18 @@
 """The configuration of ``file``. Source: opentelemetry-collector-contrib exporter/fileexporter config.go."""
 
 import re
-from typing import Annotated, Literal, Self
+from collections.abc import Iterable
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from collector.delivery import ExporterConfig
 from config.blocks import ComponentConfig, Duration, QueueConfig
 
-__all__ = ["FileConfig", "GroupByConfig", "RotationConfig"]
+__all__ = ["PLACEHOLDER", "CompressionParams", "FileConfig", "GroupByConfig", "RotationConfig"]
 
+PLACEHOLDER: Final = "*"
+"""What the value of an attribute takes the place of in ``path``."""
 _OCTAL = re.compile(r"^0?[0-7]{3,4}$")
 
 
@@ -35,15 +38,22 @@ class RotationConfig(ComponentConfig):
     """Whether the timestamps in the names of old files are in local time instead of UTC."""
 
 
+class CompressionParams(ComponentConfig):
+    """Parameters of the compression."""
+
+    level: int = Field(default=0, ge=0, le=22)
+    """Level of zstd, from 1 (fastest) to 22 (smallest). 0: its default, 3."""
+
+
 class GroupByConfig(ComponentConfig):
-    """One file per value of a resource attribute. Not available; the keys are accepted to report a helpful error."""
+    """One file per value of a resource attribute."""
 
     enabled: bool = False
-    """Must be false, since grouping is not available."""
+    """Whether the value takes the place of ``*`` in ``path``."""
     resource_attribute: str = "fileexporter.path_segment"
-    """Accepted for compatibility with the Collector; has no effect."""
-    max_open_files: int = 100
-    """Accepted for compatibility with the Collector; has no effect."""
+    """The attribute, a text. Items of resources without it are dropped."""
+    max_open_files: int = Field(default=100, ge=1)
+    """Number of files that may be open at the same time; further ones are closed and opened again as needed."""
 
 
 class FileConfig(ExporterConfig):
@@ -59,6 +69,8 @@ class FileConfig(ExporterConfig):
     """Must be empty, since encoding extensions are not available."""
     compression: Literal["", "none", "zstd"] = ""
     """Compression of the data. Empty or none: not compressed. zstd cannot be combined with ``append``."""
+    compression_params: CompressionParams = CompressionParams()
+    """Parameters of the compression."""
     append: bool = False
     """Whether to keep existing content of the file at startup; with ``rotation`` it is always kept."""
     flush_interval: Duration = Field(default=1.0, ge=0)
@@ -68,7 +80,7 @@ class FileConfig(ExporterConfig):
     directory_permissions: Annotated[str, BeforeValidator(_permissions)] = "0755"
     """Octal mode of the directories that are created."""
     group_by: GroupByConfig = GroupByConfig()
-    """One file per value of a resource attribute. Not available."""
+    """One file per value of a resource attribute."""
     timeout: Duration = Field(default=0.0, ge=0)
     """Timeout of one write; 0 disables it, because a write that hangs cannot be cancelled."""
     sending_queue: QueueConfig = QueueConfig(num_consumers=1)
@@ -87,7 +99,21 @@ class FileConfig(ExporterConfig):
         if self.encoding:
             raise ValueError("encoding: encoding extensions are not available; use format: json or format: proto")
         if self.group_by.enabled:
-            raise ValueError(
-                "group_by is not available; use one file exporter per group, each in a pipeline of its own"
-            )
+            self._check_groups()
         return self
+
+    def _check_groups(self) -> None:
+        if self.path.count(PLACEHOLDER) != 1 or self.path.startswith(PLACEHOLDER):
+            raise ValueError(
+                f"path {self.path!r} must contain exactly one {PLACEHOLDER} and not start with it, because group_by "
+                f"is enabled; for example ./telemetry/{PLACEHOLDER}.jsonl"
+            )
+        if not self.group_by.resource_attribute:
+            raise ValueError("group_by: resource_attribute must not be empty")
+
+    def warnings(self) -> Iterable[tuple[str, str]]:
+        """See :class:`ComponentConfig`."""
+        if self.group_by.enabled and self.rotation is not None:
+            yield "rotation", "this setting has no effect with group_by, as in the Collector"
+        if self.compression_params.level and self.compression != "zstd":
+            yield "compression_params", "this setting has no effect without compression: zstd"

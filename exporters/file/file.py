@@ -11,37 +11,70 @@ Source: OTLP file exporter specification (protocol/file-exporter.md); openteleme
 
 import asyncio
 import errno
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Final
 
-from collector.api import Host, RetryableError, Settings
-from collector.delivery import QueuedExporter
-from collector.model import Batch, to_json
+from collector.api import Host, PermanentError, RetryableError, Settings
+from collector.delivery import Part, QueuedExporter
+from collector.delivery.log import printable
+from collector.model import Batch, groups, to_json
+from collector.model.arrays import I32
 from collector.transport.compression import compress
 from exporters.file.config import FileConfig
+from exporters.file.grouped_files import GroupedFiles
 from exporters.file.rotation import RotatingFile
 
 __all__ = ["FileExporter"]
 
 _DISK_FULL_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_BAD_PATH_ERRORS: Final = frozenset(
+    {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EINVAL, errno.ELOOP}
+)
 
 
-class FileExporter(QueuedExporter[Batch]):
-    """Writes one batch after the other, in a thread of its own."""
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A batch to write, or the items of one group in it: those with the code ``group`` in ``codes``."""
+
+    path: str
+    batch: Batch
+    codes: I32 | None = None
+    group: int = 0
+
+    def selected(self) -> Batch:
+        """The items to write."""
+        return self.batch if self.codes is None else self.batch.select(self.codes == self.group)
+
+
+class FileExporter(QueuedExporter[Record]):
+    """Writes one record after the other, in a thread of its own."""
 
     def __init__(self, settings: Settings, config: FileConfig) -> None:
         super().__init__(settings, config)
         self.path = config.path
         self._json = config.format == "json"
         self._compression = config.compression
+        self._level = config.compression_params.level or None
         self._as_line = self._json and config.compression in {"", "none"}
+        directory_mode = int(config.directory_permissions, 8)
         self._file = RotatingFile(
             config.path,
             config.rotation,
             settings.clock,
             keep=config.append or config.rotation is not None,
-            directory_mode=int(config.directory_permissions, 8) if config.create_directory else None,
+            directory_mode=directory_mode if config.create_directory else None,
         )
+        self._groups: GroupedFiles | None = None
+        if config.group_by.enabled:
+            self._groups = GroupedFiles(
+                config.path,
+                settings.clock,
+                max_open_files=config.group_by.max_open_files,
+                directory_mode=directory_mode,
+            )
+        self._group_attribute = config.group_by.resource_attribute
         self._thread: ThreadPoolExecutor | None = None
 
     def hand_over(self, config: FileConfig) -> str:  # noqa: ARG002 - the successor compares the paths
@@ -58,7 +91,10 @@ class FileExporter(QueuedExporter[Batch]):
     async def open(self, host: Host) -> None:  # noqa: ARG002 - needs nothing of it
         """See :class:`QueuedExporter`. Opening takes microseconds, and here an error refuses the start."""
         try:
-            self._file.open()
+            if self._groups is None:
+                self._file.open()
+            else:
+                self._groups.prepare()
         except OSError as exc:
             hint = "; create the directory or set create_directory: true" if isinstance(exc, FileNotFoundError) else ""
             raise ValueError(
@@ -70,24 +106,66 @@ class FileExporter(QueuedExporter[Batch]):
         """See :class:`QueuedExporter`."""
         if self._thread is not None:
             thread, self._thread = self._thread, None
-            await asyncio.get_running_loop().run_in_executor(thread, self._file.close)
+            await asyncio.get_running_loop().run_in_executor(thread, self._close_files)
             thread.shutdown()
 
-    async def send(self, payload: Batch) -> None:
+    def encode(self, batch: Batch) -> Sequence[Part[Record]]:
+        """See :class:`QueuedExporter`: the batch, or a record for each group in it."""
+        if self._groups is None:
+            return [Part(Record(self.path, batch), batch.item_count)]
+        values = batch.attribute(self._group_attribute, "resources").text
+        codes = values.codes[batch.ancestor("resources")]
+        if missing_count := int((codes < 0).sum()):
+            self.telemetry.dropped(batch.signal, missing_count, "missing_attribute")
+            self._log.error(
+                "resources lack the attribute of group_by as a text; their items are dropped",
+                attribute=self._group_attribute,
+                items=missing_count,
+            )
+        found = groups(codes)
+        parts = []
+        for group, (row, count) in enumerate(zip(found.first.tolist(), found.counts.tolist(), strict=True)):
+            if codes[row] >= 0:
+                path = self._groups.path_of(values.distinct[codes[row]])
+                parts.append(Part(Record(path, batch, found.codes, group), count))
+        return parts
+
+    def cut(self, part: Part[Record]) -> Sequence[Part[Record]]:
+        """See :class:`QueuedExporter`: a file takes records of any size."""
+        return [part]
+
+    def describe(self, payload: Record) -> str:
+        """See :class:`QueuedExporter`."""
+        return printable(payload.path)
+
+    async def send(self, payload: Record) -> None:
         """See :class:`QueuedExporter`."""
         if self._thread is None:
             raise RetryableError("the file is not open", reason="shutdown")
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._write, payload)
         except OSError as exc:
+            message = f"{printable(payload.path)}: {exc.strerror or type(exc).__name__}"
+            if self._groups is not None and exc.errno in _BAD_PATH_ERRORS:
+                raise PermanentError(message, reason="invalid_path") from exc
             reason = "disk_full" if exc.errno in _DISK_FULL_ERRORS else "io_error"
-            raise RetryableError(f"{self.path}: {exc.strerror or type(exc).__name__}", reason=reason) from exc
+            raise RetryableError(message, reason=reason) from exc
 
-    def _write(self, batch: Batch) -> None:
-        """Write the batch; runs in the thread."""
+    def _write(self, record: Record) -> None:
+        """Write the record; runs in the thread."""
+        batch = record.selected()
         body = to_json(batch) if self._json else batch.wire
         if self._as_line:
-            self._file.write(body + b"\n")
-            return
-        body = compress(self._compression, body)
-        self._file.write(len(body).to_bytes(4, "big") + body)
+            body += b"\n"
+        else:
+            body = compress(self._compression, body, self._level)
+            body = len(body).to_bytes(4, "big") + body
+        if self._groups is None:
+            self._file.write(body)
+        else:
+            self._groups.write(record.path, body)
+
+    def _close_files(self) -> None:
+        self._file.close()
+        if self._groups is not None:
+            self._groups.close()

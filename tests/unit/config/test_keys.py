@@ -22,8 +22,6 @@ WITHOUT_EFFECT = frozenset(
         "FilterConfig.profiles",
         "GRPCClientConfig.read_buffer_size",
         "GRPCServerConfig.read_buffer_size",
-        "GroupByConfig.max_open_files",
-        "GroupByConfig.resource_attribute",
         "HTTPClientConfig.force_attempt_http2",
         "HTTPClientConfig.http2_ping_timeout",
         "HTTPClientConfig.http2_read_idle_timeout",

@@ -3,17 +3,32 @@
 import asyncio
 import errno
 import os
+import posixpath
 import shutil
 from pathlib import Path
 
 import orjson
+import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from collector.model import Signal, batch_type, from_json
-from collector.testing import FakeHost, RecordingTelemetry, batch, eventually, hand_over, logs, make_settings, traces
+from collector.model import LogsBuilder, Signal, TracesBuilder, batch_type, from_json
+from collector.testing import (
+    FakeClock,
+    FakeHost,
+    RecordingTelemetry,
+    batch,
+    eventually,
+    hand_over,
+    logs,
+    make_settings,
+    traces,
+)
 from collector.transport.compression import decompress
 from exporters.file import factory
 from exporters.file.config import RotationConfig
+from exporters.file.grouped_files import GroupedFiles
 from exporters.file.rotation import RotatingFile
 
 
@@ -337,7 +352,6 @@ class TestRotatingFile:
         ({}, "path is required"),
         ({"path": "x", "append": True, "compression": "zstd"}, "append"),
         ({"path": "x", "append": True, "rotation": {}}, "append"),
-        ({"path": "x", "group_by": {"enabled": True}}, "group_by is not available"),
         ({"path": "x", "encoding": "otlp_encoding"}, "encoding"),
         ({"path": "x", "directory_permissions": "rwx"}, "octal"),
         ({"path": "x", "compression": "gzip"}, "compression"),
@@ -354,3 +368,170 @@ def test_permissions_are_octal_however_yaml_reads_them(value):
         int(factory.config_type.model_validate({"path": "x", "directory_permissions": value}).directory_permissions, 8)
         == 0o755
     )
+
+
+def grouped(path, *values, signal=Signal.LOGS):
+    """A batch with one resource for each value of the attribute that names the file; None: without it."""
+    builder = {Signal.LOGS: LogsBuilder, Signal.TRACES: TracesBuilder}[signal]()
+    for number, value in enumerate(values):
+        scope = builder.scope(
+            builder.resource({"n": number} | ({} if value is None else {"fileexporter.path_segment": value}))
+        )
+        if signal is Signal.LOGS:
+            builder.records(scope, times=[1], bodies=[f"{number}"])
+        else:
+            builder.spans(
+                scope, trace_ids=[[1, 1]], span_ids=[1], names=[f"{number}"], start_times=[1], end_times=[2]
+            )
+    return builder.build()
+
+
+def bodies(path):
+    """The numbers of the records in a file of JSON lines."""
+    return [
+        record["body"]["stringValue"]
+        for line in lines_of(path)
+        for resource in line["resourceLogs"]
+        for scope in resource["scopeLogs"]
+        for record in scope["logRecords"]
+    ]
+
+
+async def test_each_group_has_a_file(tmp_path):
+    """The value takes the place of the star; missing directories are made; resources of one group share a line."""
+    async with Rig(tmp_path / "out" / "*.jsonl", group_by={"enabled": True}, directory_permissions="0700") as rig:
+        assert (tmp_path / "out").stat().st_mode & 0o777 == 0o700
+        await rig.take(grouped(tmp_path, "a", "b/c", "a"), grouped(tmp_path, "a"))
+        assert bodies(tmp_path / "out" / "a.jsonl") == ["0", "2", "0"]
+        assert bodies(tmp_path / "out" / "b" / "c.jsonl") == ["1"]
+        assert len(lines_of(tmp_path / "out" / "a.jsonl")) == 2
+        assert rig.telemetry.ledger.delivered[Signal.LOGS] == 4
+
+
+async def test_items_without_the_attribute_are_dropped_with_a_reason(tmp_path):
+    """So are those whose attribute is no text, as in the Collector; the others are written."""
+    config = {"group_by": {"enabled": True, "resource_attribute": "n"}}
+    async with Rig(tmp_path / "*.jsonl", **config) as rig:
+        await rig.take(grouped(tmp_path, "a", "b"))  # n is a number
+    async with Rig(tmp_path / "*.jsonl", group_by={"enabled": True}) as other:
+        await other.take(grouped(tmp_path, None, "a", None))
+    assert rig.telemetry.ledger.dropped == {(Signal.LOGS, "missing_attribute"): 2}
+    assert other.telemetry.ledger.dropped == {(Signal.LOGS, "missing_attribute"): 2}
+    assert other.telemetry.ledger.delivered[Signal.LOGS] == 1
+    assert bodies(tmp_path / "a.jsonl") == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ("../etc/x", "in/etc/x.jsonl"),
+        ("/etc/x", "in/etc/x.jsonl"),
+        ("//etc/x", "in/etc/x.jsonl"),
+        ("a/../../../x", "in/x.jsonl"),
+        ("./x", "in/x.jsonl"),
+        ("a//b", "in/a/b.jsonl"),
+        ("", "in/.jsonl"),
+        ("..", "in/...jsonl"),
+        ("x\n", "in/x\n.jsonl"),
+        ("é", "in/é.jsonl"),
+    ],
+)
+async def test_no_value_leads_out_of_the_directory(tmp_path, value, path):
+    """A value is a path below the part in front of the star, whatever it contains."""
+    async with Rig(tmp_path / "in" / "*.jsonl", group_by={"enabled": True}) as rig:
+        await rig.take(grouped(tmp_path, value))
+    assert rig.telemetry.ledger.delivered[Signal.LOGS] == 1
+    assert [found.relative_to(tmp_path).as_posix() for found in tmp_path.rglob("*") if found.is_file()] == [path]
+
+
+@given(
+    value=st.text("./a\0*é ", max_size=12),
+    suffix=st.sampled_from(["", ".jsonl", "/x"]),
+    prefix=st.sampled_from(["/d/", "/d/app-", "d/"]),
+)
+def test_paths_stay_below_the_prefix(value, suffix, prefix):
+    """The path begins with the prefix and has no part that leads upwards."""
+    path = GroupedFiles(f"{prefix}*{suffix}", FakeClock(), max_open_files=1, directory_mode=0o755).path_of(value)
+    assert not path or path.startswith(prefix)
+    assert ".." not in path.split("/")
+    assert posixpath.normpath(path) == path or not path
+
+
+@pytest.mark.parametrize("value", ["a\0b", "x" * 300, "taken/x", "directory"])
+async def test_a_value_that_cannot_be_a_path_loses_only_its_own_group(tmp_path, value):
+    """It is refused at once, with a reason, instead of being retried in front of the others."""
+    (tmp_path / "taken").write_text("a file")
+    (tmp_path / "directory").mkdir()
+    async with Rig(tmp_path / "*", group_by={"enabled": True}) as rig:
+        await rig.take(grouped(tmp_path, value, "good"))
+    assert rig.telemetry.ledger.refused == {(Signal.LOGS, "invalid_path"): 1}
+    assert rig.telemetry.ledger.delivered[Signal.LOGS] == 1
+    assert bodies(tmp_path / "good") == ["1"]
+
+
+async def test_only_so_many_files_are_open(tmp_path):
+    """The one not written to for the longest time is closed; when it is opened again, it is continued."""
+
+    def open_files():
+        paths = (Path(file.path) for file in psutil.Process().open_files())
+        return {path.name for path in paths if path.is_relative_to(tmp_path)}
+
+    async with Rig(tmp_path / "*", group_by={"enabled": True, "max_open_files": 2}) as rig:
+        for value in ("a", "b", "a", "c"):
+            await rig.take(grouped(tmp_path, value))
+        assert open_files() == {"a", "c"}
+        await rig.take(grouped(tmp_path, *(f"many-{number}" for number in range(50)), "b"))
+        assert open_files() == {"many-49", "b"}
+    assert open_files() == set()
+    assert (bodies(tmp_path / "a"), bodies(tmp_path / "b")) == (["0", "0"], ["0", "50"])
+
+
+async def test_grouped_records_are_compressed_and_prefixed(tmp_path):
+    """Format and compression apply to each record of a group; other signals are grouped as well."""
+    async with Rig(tmp_path / "*", group_by={"enabled": True}, format="proto", compression="zstd") as rig:
+        await rig.take(sent := grouped(tmp_path, "a", signal=Signal.TRACES))
+    (record,) = records((tmp_path / "a").read_bytes())
+    assert decompress("zstd", record, 1_000_000) == sent.wire
+
+
+async def test_the_level_of_compression_has_an_effect(tmp_path):
+    """A higher level makes smaller files."""
+    sizes = []
+    for level in (1, 19):
+        path = tmp_path / str(level)
+        async with Rig(path, format="proto", compression="zstd", compression_params={"level": level}) as rig:
+            await rig.take(traces(spans=500))
+        sizes.append(path.stat().st_size)
+    assert sizes[1] < sizes[0]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"path": "a"}, "must contain exactly one \\*"),
+        ({"path": "a*b*"}, "must contain exactly one \\*"),
+        ({"path": "*.jsonl"}, "not start with it"),
+        (
+            {"path": "a*", "group_by": {"enabled": True, "resource_attribute": ""}},
+            "resource_attribute must not be empty",
+        ),
+        ({"path": "a*", "group_by": {"enabled": True, "max_open_files": 0}}, "greater than or equal to 1"),
+        ({"path": "a", "group_by": {}, "compression_params": {"level": 23}}, "less than or equal to 22"),
+    ],
+)
+def test_wrong_groups_are_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        factory.config_type.model_validate({"group_by": {"enabled": True}} | config)
+
+
+@pytest.mark.parametrize(
+    ("config", "keys"),
+    [
+        ({"path": "a"}, []),
+        ({"path": "a*", "group_by": {"enabled": True}, "rotation": {}}, ["rotation"]),
+        ({"path": "a", "compression_params": {"level": 3}}, ["compression_params"]),
+        ({"path": "a", "compression_params": {"level": 3}, "compression": "zstd"}, []),
+    ],
+)
+def test_settings_without_effect_are_named(config, keys):
+    assert [key for key, _ in factory.config_type.model_validate(config).warnings()] == keys
