@@ -4,16 +4,19 @@ Source: the Collector's service/telemetry logs keys (zap's meaning of ``sampling
 """
 
 import contextlib
+import io
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final, TextIO
 
 import structlog
 
 from collector.cli._log_writer import LogWriter
+from collector.text.printable import printable
 from config.model import LogSampling, LogsTelemetry
 
 __all__ = ["LogThrottle", "logging_to"]
@@ -21,6 +24,7 @@ __all__ = ["LogThrottle", "logging_to"]
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 _METHOD_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "warn": logging.WARNING}
 _MAX_SAMPLED_MESSAGES = 4096
+_NOT_LOGFMT_KEY: Final = re.compile(r'[\s="]|[^ -~]')
 
 
 class LogThrottle:
@@ -105,6 +109,29 @@ def _without_stack(logger: Any, method: str, event: structlog.typing.EventDict) 
     return event
 
 
+def _escape(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Text from outside can neither forge a line nor control a terminal, in encodings that write it as it is."""
+    del logger, method
+    return {key: printable(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _escape_for_logfmt(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """The same, also for keys of ``initial_fields`` and for what is written as text without being text."""
+    del logger, method
+    return {
+        _NOT_LOGFMT_KEY.sub("_", key): value if isinstance(value, int | float | None) else printable(str(value))
+        for key, value in event.items()
+    }
+
+
+def _write_traceback(out: TextIO, error: structlog.typing.ExcInfo) -> None:
+    """Write the traceback, indented: its lines may contain text from outside, which must not look like log lines."""
+    buffer = io.StringIO()
+    structlog.dev.plain_traceback(buffer, error)
+    lines = buffer.getvalue().strip("\n").split("\n")
+    out.write("".join(f"\n  {printable(line)}" for line in lines))
+
+
 def _lost_line(config: LogsTelemetry) -> Callable[[int], str]:
     """Renders the line that says how many lines were lost, in the configured encoding."""
     if config.encoding == "json":
@@ -135,14 +162,15 @@ def _processors(config: LogsTelemetry, *, coloured: bool) -> list[structlog.typi
     if config.disable_stacktrace:
         chain.append(_without_stack)
     if config.encoding == "console":
-        formatter = structlog.dev.plain_traceback
         return [
             *chain,
-            structlog.dev.ConsoleRenderer(colors=coloured, exception_formatter=formatter, timestamp_key="ts"),
+            _escape,
+            structlog.dev.ConsoleRenderer(colors=coloured, exception_formatter=_write_traceback, timestamp_key="ts"),
         ]
     chain += [structlog.processors.format_exc_info, structlog.processors.EventRenamer("msg")]
     if config.encoding == "json":
         return [*chain, structlog.processors.JSONRenderer(default=str)]
+    chain.append(_escape_for_logfmt)
     return [*chain, structlog.processors.LogfmtRenderer(key_order=["ts", "level", "msg"], bool_as_flag=False)]
 
 

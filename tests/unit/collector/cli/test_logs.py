@@ -39,6 +39,44 @@ def test_logfmt_and_console(tmp_path):
     assert "\x1b" not in console
 
 
+class Text(str):
+    """Text whose representation is the text itself, as that of some errors is."""
+
+    __slots__ = ()
+
+    def __repr__(self):
+        return str(self)
+
+
+HOSTILE = "a\x1b[31m\x9b2J\r\nlevel=error \u202e"
+
+
+@pytest.mark.parametrize("encoding", ["console", "logfmt", "json"])
+def test_text_from_outside_cannot_control_the_terminal(tmp_path, encoding):
+    """Messages, values and exceptions are escaped in every encoding; a forged line remains part of its own line."""
+
+    def log(logger):
+        logger.info("said", name=HOSTILE, names=[HOSTILE], number=5)
+        logger.warning(HOSTILE)
+        try:
+            {}[HOSTILE]
+        except KeyError as error:
+            error.args = (Text(HOSTILE),)
+            logger.exception("failed")
+
+    text = written(tmp_path, log, encoding=encoding)
+    assert all(character == "\n" or character.isprintable() for character in text)
+    assert not any(line.startswith("level=error") for line in text.splitlines())
+    assert "5" in text
+
+
+def test_logfmt_keys_are_valid(tmp_path):
+    """A key of initial_fields that logfmt cannot have does not cost the line its fields."""
+    assert "my_key=1 size_bytes=5" in written(
+        tmp_path, encoding="logfmt", disable_caller=True, initial_fields={"my key": 1}
+    )
+
+
 @pytest.mark.parametrize(("level", "count"), [("debug", 4), ("info", 3), ("warn", 2), ("error", 1)])
 def test_levels(tmp_path, level, count):
     """Only messages at least as severe as the level are written."""

@@ -380,9 +380,7 @@ def grouped(path, *values, signal=Signal.LOGS):
         if signal is Signal.LOGS:
             builder.records(scope, times=[1], bodies=[f"{number}"])
         else:
-            builder.spans(
-                scope, trace_ids=[[1, 1]], span_ids=[1], names=[f"{number}"], start_times=[1], end_times=[2]
-            )
+            builder.spans(scope, trace_ids=[[1, 1]], span_ids=[1], names=[f"{number}"], start_times=[1], end_times=[2])
     return builder.build()
 
 
