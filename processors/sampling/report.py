@@ -14,6 +14,7 @@ from collector.api import Clock, Settings
 from collector.model import KIND_BOOL, KIND_DOUBLE, KIND_INT, Traces
 from collector.model.arrays import I32, I64, U64, Mask
 from collector.otlp.semantics import SPAN_KINDS, STATUS_CODES
+from collector.otlp.span_durations import span_durations
 
 __all__ = ["Report", "keyed"]
 
@@ -140,7 +141,8 @@ class Report:
 def _trace_json(slow: _SlowTrace) -> dict[str, Any]:
     room = _JSON_CHARS_MAX
     spans: list[dict[str, Any]] = []
-    first_ns = min(int(batch.field("start_time_unix_nano").min()) for batch in slow.batches)
+    starts = [batch.field("start_time_unix_nano") for batch in slow.batches]
+    first_ns = min((int(known.min()) for each in starts if len(known := each[each != 0])), default=0)
     for batch in slow.batches:
         for span in _spans_json(batch, first_ns):
             room -= (
@@ -183,7 +185,9 @@ def _spans_json(batch: Traces, first_ns: int) -> list[dict[str, Any]]:
     ids, parents = batch.field("span_id").tolist(), batch.field("parent_span_id").tolist()
     names, kind = batch.field("name").to_list(), batch.field("kind").tolist()
     services = batch.attribute("service.name", "resources").as_text().take(batch.ancestor("resources")).to_list()
-    start, end = batch.field("start_time_unix_nano").tolist(), batch.field("end_time_unix_nano").tolist()
+    starts = batch.field("start_time_unix_nano")
+    durations_ns, _ = span_durations(starts, batch.field("end_time_unix_nano"))
+    offsets_ns = np.where(starts < np.uint64(first_ns), np.uint64(0), starts - np.uint64(first_ns))  # a start may be 0
     status = batch.field("status_code").tolist()
     return [
         {
@@ -192,8 +196,8 @@ def _spans_json(batch: Traces, first_ns: int) -> list[dict[str, Any]]:
             "service": _clean(services[row] or ""),
             "name": _clean(names[row] or ""),
             "kind": _KINDS[kind[row]] if 0 <= kind[row] < len(_KINDS) else "unspecified",
-            "start_offset_ms": (start[row] - first_ns) / 1e6,
-            "duration_ms": max(0, end[row] - start[row]) / 1e6,
+            "start_offset_ms": int(offsets_ns[row]) / 1e6,
+            "duration_ms": int(durations_ns[row]) / 1e6,
             "status": _STATUS[status[row]] if 0 <= status[row] < len(_STATUS) else "unset",
             "attributes": attributes[row],
         }

@@ -95,6 +95,35 @@ async def test_errors_and_slow_traces_are_kept_whole():
     assert bench.balanced()
 
 
+async def test_a_span_without_a_start_is_not_slow():
+    """Its duration is not known: neither 56 years nor a span that ends before it starts makes a trace slow."""
+    bench = Bench(rules=RULES)
+    await bench.send({"trace_id": trace_id(1), "seconds": 100}, {"trace_id": trace_id(2), "seconds": -5})
+    await bench.send({"trace_id": trace_id(3), "seconds": 3})
+    await bench.sut.shutdown()
+    assert bench.kept_ids() == {trace_id(3)}
+    assert bench.balanced()
+
+
+async def test_the_slowest_traces_show_no_absurd_times():
+    """A span without a start, within a slow trace, has no duration and moves no other span by 56 years."""
+    bench = Bench(rules=RULES)
+    await bench.send(
+        {"trace_id": trace_id(1), "seconds": 3, "name": "root"},
+        {"trace_id": trace_id(1), "seconds": 100, "name": "no start", "parent_span_id": b"12345678"},
+        {"trace_id": trace_id(1), "seconds": 2, "name": "child", "parent_span_id": b"12345678"},
+    )
+    await bench.sut.shutdown()
+    ((_, document),) = (await bench.sut._show({})).items()
+    (slowest,) = document["slowest"]
+    assert slowest["duration_ms"] == 3000
+    assert {span["name"]: (span["start_offset_ms"], span["duration_ms"]) for span in slowest["spans"]} == {
+        "root": (0, 3000),
+        "no start": (0, 0),
+        "child": (1000, 2000),
+    }
+
+
 async def test_decision_falls_after_the_wait_and_late_spans_follow():
     """Rules 2 and 14, for a kept and for a dropped trace."""
     bench = Bench(rules=RULES, decision_wait="10s")
