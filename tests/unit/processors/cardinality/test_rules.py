@@ -342,6 +342,31 @@ async def test_rule_08_a_freed_series_ends_once_and_continues_in_overflow():
         assert gateway.balanced()
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"kind": "sum"},
+        {"kind": "sum", "temporality": DELTA},
+        {"kind": "sum", "monotonic": False},
+        {"kind": "gauge"},
+    ],
+    ids=["counter", "delta", "up_down", "gauge"],
+)
+async def test_rule_08_after_a_rolling_deployment_new_series_stay_in_overflow(how):
+    """They arrived while the old ones had the slots, and keep their place as long as they send; a newcomer is named."""
+    async with Gateway(limit=1, window="100s", state_ttl="100s", overflow={"stale_after": "60s"}) as gateway:
+        is_cumulative = how["kind"] == "sum" and how.get("temporality") != DELTA
+        times = {"start_time_unix_nano": gateway.clock.time_unix_nano()} if is_cumulative else {}
+        await gateway.send(number(10, "old", **times), number(1, "new", **times), **how)
+        for value in range(2, 20):
+            await gateway.clock.advance(9)
+            await gateway.send(number(value, "new", **times), **how)
+        assert gateway.settings.telemetry.value("tailrace_cardinality_slots_freed") == 1
+        seen = len(gateway.sink.batches)
+        await gateway.send(number(20, "new", **times), number(5, "newcomer", **times), **how)
+        assert set(gateway.points(gateway.sink.batches[seen:])) == {(("user", "newcomer"),)}
+
+
 async def test_rule_08_a_limit_lowered_by_reload_takes_the_youngest_names():
     """Each ends once; their gains continue in overflow."""
     async with Gateway(limit=3) as gateway:
