@@ -28,6 +28,7 @@ _OTHER: Final = "__other__"
 _NO_SERVICE: Final = "unknown_service"  # what Loki itself calls it
 _LEVELS: Final = ("", *(level.lower() for level in SEVERITY_LEVELS))
 _ESCAPES: Final = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_NAMES_APART_MAX: Final = 128  # Loki refuses a record with more attributes
 _CACHE_MAX_ENTRIES: Final = 100_000
 _CACHED_MAX_BYTES: Final = 512  # longer content is built each time, so that a full cache is of bounded size
 
@@ -111,8 +112,9 @@ class StreamEncoder:
         sizes = np.array([len(text) for text in texts], np.int64)
         stream_slices = np.stack((starts_of(sizes), sizes), axis=1)
         pieces = _Pieces()
-        attribute_pieces, attribute_offsets = self._attribute_pieces(batch, pieces)
-        shared_pieces = self._shared_pieces(batch, pieces)
+        taken = self._own_names(batch)
+        attribute_pieces, attribute_offsets = self._attribute_pieces(batch, pieces, taken)
+        shared_pieces = self._shared_pieces(batch, pieces, taken)
         line_arena, line_slices = self._lines(batch)
         max_line_bytes = self._config.max_line_size
         if max_line_bytes:
@@ -194,11 +196,12 @@ class StreamEncoder:
             _remember(self._pairs, (key, value), cached)
         return cached
 
-    def _attribute_pieces(self, batch: Logs, pieces: _Pieces) -> tuple[I32, I32]:
+    def _attribute_pieces(self, batch: Logs, pieces: _Pieces, taken: dict[str, Mask]) -> tuple[I32, I32]:
         """The piece of each record attribute, and the offsets of each record's attributes.
 
         Each name occurs once per record: its first attribute stands, and what the record itself has (its trace id, for
-        example) takes precedence. Loki would show one of them, not always the same.
+        example) takes precedence. Loki would show one of them, not always the same. Adds to ``taken`` which records
+        have the names that scopes and resources have as well.
         """
         row_count = batch.table().row_count
         attributes = batch.attributes()
@@ -208,8 +211,7 @@ class StreamEncoder:
         pairs = groups(keys.codes, texts.codes)
         numbers = np.empty(pairs.count, np.int32)
         names = np.empty(pairs.count, np.int32)
-        own = self._own_names(batch)
-        codes = {name: code for code, name in enumerate(own)}
+        codes = {name: code for code, name in enumerate(taken)}
         for pair, row in enumerate(pairs.first.tolist()):
             key = keys.distinct[keys.codes[row]]
             value = texts.distinct[texts.codes[row]] if texts.codes[row] >= 0 else ""
@@ -221,8 +223,12 @@ class StreamEncoder:
         is_first = np.zeros(len(owner), bool)
         is_first[groups(owner, name_of).first] = True
         found[~is_first] = -1
-        for code, has_name in enumerate(own.values()):
+        for code, has_name in enumerate(taken.values()):
             found[(name_of == code) & has_name[owner]] = -1
+        for name in self._shared_names(batch, "scopes", "resources") & codes.keys():
+            has_name = np.zeros(row_count, bool)
+            has_name[owner[(name_of == codes[name]) & (found >= 0)]] = True
+            taken[name] = taken[name] | has_name if name in taken else has_name
         return found, np.searchsorted(owner, np.arange(row_count + 1)).astype(np.int32)
 
     @staticmethod
@@ -250,15 +256,35 @@ class StreamEncoder:
             len(self._allowed[name]) >= limit for name, keys in self._config.labels.items() if key in keys
         )
 
-    def _shared_pieces(self, batch: Logs, pieces: _Pieces) -> I32:
-        """(records, k): pieces that many records share."""
+    def _shared_names(self, batch: Logs, *tables: str) -> set[str]:
+        """The names that attributes of these tables have in structured metadata."""
+        keys = {key for table in tables for key in batch.attributes(table).key.distinct if self._in_metadata(key)}
+        return {_metadata_name(key) for key in keys}
+
+    def _shared_pieces(self, batch: Logs, pieces: _Pieces, taken: dict[str, Mask]) -> I32:
+        """(records, k): pieces that many records share.
+
+        An attribute of a resource stands if neither the record nor its scope has one of its name, an attribute of a
+        scope if the record has none. ``taken`` says which records have a name already.
+        """
         rows = batch.table().rows
         columns: list[I32] = []
         if not self._config.structured_metadata:
             return np.zeros((len(rows), 0), np.int32)
-        if self._config.resource_metadata:
-            columns.append(self._parent_pieces(batch, pieces, "resources")[batch.ancestor("resources")])
-        columns.append(self._parent_pieces(batch, pieces, "scopes")[batch.ancestor("scopes")])
+        tables = ("scopes", "resources") if self._config.resource_metadata else ("scopes",)
+        above = self._shared_names(batch, *tables[1:])
+        for table in tables:
+            parent = batch.ancestor(table)
+            apart = self._shared_names(batch, table) & (taken.keys() | above)
+            if len(apart) > _NAMES_APART_MAX:
+                apart = set(sorted(apart)[:_NAMES_APART_MAX])
+            together, alone = self._parent_pieces(batch, pieces, table, apart)
+            columns.append(together[parent])
+            for name, numbers in alone.items():
+                column = numbers[parent]
+                is_taken = taken.get(name, np.zeros(len(rows), bool))
+                columns.append(np.where(is_taken, np.int32(-1), column))
+                taken[name] = is_taken | (column >= 0)
         for name, texts in (("severity_text", batch.field("severity_text")), ("event_name", batch.field("event_name"))):
             numbers = np.array([*(pieces.add(self._pair(name, text)) for text in texts.distinct), -1], np.int32)
             columns.append(numbers[texts.codes])
@@ -271,8 +297,8 @@ class StreamEncoder:
             columns.append(numbers[found.codes])
         return np.ascontiguousarray(np.stack(columns, axis=1)) if len(rows) else np.zeros((0, len(columns)), np.int32)
 
-    def _parent_pieces(self, batch: Logs, pieces: _Pieces, table: str) -> I32:
-        """The piece of each resource or scope, with all it contributes to structured metadata."""
+    def _parent_pieces(self, batch: Logs, pieces: _Pieces, table: str, apart: set[str]) -> tuple[I32, dict[str, I32]]:
+        """The piece of each resource or scope, and by name those of the attributes in ``apart``, which are not in it."""
         attributes = batch.attributes(table)
         keys, texts = attributes.key, attributes.as_text()
         bounds = np.searchsorted(attributes.owner, np.arange(batch.table(table).row_count + 1)).tolist()
@@ -285,16 +311,22 @@ class StreamEncoder:
                     for content, code in zip(contents, column.codes.tolist(), strict=True)
                 ]
         numbers = []
-        for content, (begin, end) in zip(contents, itertools.pairwise(bounds), strict=True):
+        alone: dict[str, I32] = {}
+        for parent, (content, (begin, end)) in enumerate(zip(contents, itertools.pairwise(bounds), strict=True)):
             pairs = [content]
             names = {"scope_name", "scope_version"} if table == "scopes" else set()
             for row in range(begin, end):
                 key = keys.distinct[keys.codes[row]]
-                if self._in_metadata(key) and (name := _metadata_name(key)) not in names:
-                    names.add(name)
-                    pairs.append(self._pair(key, texts.distinct[texts.codes[row]] if texts.codes[row] >= 0 else ""))
+                if not self._in_metadata(key) or (name := _metadata_name(key)) in names:
+                    continue
+                names.add(name)
+                pair = self._pair(key, texts.distinct[texts.codes[row]] if texts.codes[row] >= 0 else "")
+                if name in apart:
+                    alone.setdefault(name, np.full(len(contents), -1, np.int32))[parent] = pieces.add(pair)
+                else:
+                    pairs.append(pair)
             numbers.append(pieces.add(b"".join(pairs)))
-        return np.array(numbers, np.int32)
+        return np.array(numbers, np.int32), alone
 
     @staticmethod
     def _lines(batch: Logs) -> tuple[U8, I64]:

@@ -236,6 +236,76 @@ def test_each_name_occurs_once_in_the_structured_metadata(push_request):
     ]  # fmt: skip
 
 
+def test_an_attribute_of_the_record_hides_those_of_its_scope_and_resource(push_request):
+    """Each name occurs once: of the record, else of its scope, else of its resource; per record and per resource."""
+    made = ExportLogsServiceRequest()
+    first, second = resource(made, a__b="resource", c="resource", d="resource", flags="resource"), None
+    first_scope = made.resource_logs[0].scope_logs[0].scope
+    for key in ("c", "a_b"):
+        first_scope.attributes.add(key=key).value.string_value = "scope"
+    second = resource(made, e="other")
+    one, two, three = first.add(time_unix_nano=1), first.add(time_unix_nano=2, flags=1), second.add(time_unix_nano=3)
+    for record, key, value in ((one, "a.b", "record"), (one, "e", "record"), (two, "d", ""), (three, "a.b", "record")):
+        record.attributes.add(key=key).value.string_value = value
+    assert [pairs_of(push_request, made, row) for row in range(3)] == [
+        [
+            ("a_b", "record"),
+            ("c", "scope"),
+            ("d", "resource"),
+            ("e", "record"),
+            ("flags", "resource"),
+            ("scope_name", "lib"),
+        ],
+        [("a_b", "scope"), ("c", "scope"), ("d", "resource"), ("flags", "1"), ("scope_name", "lib")],
+        [("a_b", "record"), ("e", "other"), ("scope_name", "lib")],
+    ]
+
+
+NAMES = st.sampled_from(["a", "a.b", "a_b", "flags", "trace_id", "scope_name", "service.name"])
+LEVEL = st.dictionaries(NAMES, st.sampled_from(["", "x", "y"]), max_size=4)
+
+
+@given(st.lists(st.tuples(LEVEL, LEVEL, st.lists(st.tuples(LEVEL, st.booleans()), max_size=3)), max_size=3))
+def test_names_are_unique_and_taken_from_the_nearest_level(push_request, levels):
+    """Any attributes on any level: as a reference that looks at one record after the other."""
+    made, expected = ExportLogsServiceRequest(), []
+    for of_resource, of_scope, records in levels:
+        logs = made.resource_logs.add()
+        scope = logs.scope_logs.add()
+        scope.scope.name = "lib"
+        for target, attributes in ((logs.resource, of_resource), (scope.scope, of_scope)):
+            for key, value in attributes.items():
+                target.attributes.add(key=key).value.string_value = value
+        for of_record, has_ids in records:
+            record = scope.log_records.add(time_unix_nano=len(expected) + 1, flags=int(has_ids))
+            pairs = {"scope_name": "lib"}
+            if has_ids:
+                record.trace_id = bytes(range(16))
+                pairs |= {"flags": "1", "trace_id": bytes(range(16)).hex()}
+            for key, value in of_record.items():
+                record.attributes.add(key=key).value.string_value = value
+            for attributes in (of_record, of_scope, of_resource):
+                seen = {}
+                for key, value in attributes.items():
+                    if key != "service.name" and (value or attributes is not of_record):
+                        seen.setdefault(key.replace(".", "_"), value)
+                pairs = {name: value for name, value in seen.items() if value} | pairs
+            expected.append(sorted(pairs.items()))
+    assert [pairs_of(push_request, made, row) for row in range(len(expected))] == expected
+
+
+def pairs_of(push_request, made, row):
+    """All pairs of the structured metadata of the record with the ``row``-th time, sorted."""
+    return sorted(
+        (pair.name, pair.value)
+        for part in exporter().encode(Logs.from_wire(made.SerializeToString()))
+        for stream in push_request.FromString(part.payload[1]).streams
+        for entry in stream.entries
+        if entry.timestamp.nanos == row + 1
+        for pair in entry.metadata
+    )
+
+
 def test_a_record_without_any_label_belongs_to_an_unknown_service(push_request):
     """Because Loki requires a label."""
     made = ExportLogsServiceRequest()
