@@ -4,6 +4,7 @@ The Collector has removed its exporter of this name; the keys of connection, que
 """
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -11,9 +12,11 @@ from pydantic import AfterValidator, Field, model_validator
 from collector.delivery import ExporterConfig
 from config.blocks import ByteSize, ComponentConfig, HTTPClientConfig
 
-__all__ = ["DEFAULT_LABELS", "LokiConfig", "TenantConfig"]
+__all__ = ["DEFAULT_LABELS", "DefaultLabels", "LokiConfig", "TenantConfig"]
 
+_PUSH_PATH: Final = "/loki/api/v1/push"
 _LABEL_NAME: Final = re.compile(r"^[a-zA-Z_][a-zA-Z0-9_]*$")
+_LEVEL_LABEL: Final = "level"
 _LABELS_MAX: Final = 15  # Loki's limit of label names per stream
 
 DEFAULT_LABELS: Final[dict[str, tuple[str, ...]]] = {
@@ -55,6 +58,19 @@ class TenantConfig(ComponentConfig):
     """The tenant of records without the attribute. Empty: no header is sent."""
 
 
+class DefaultLabels(ComponentConfig):
+    """The labels of the Collector's former exporter."""
+
+    exporter: bool = True
+    """``exporter="OTLP"``."""
+    job: bool = True
+    """``job``: service.namespace and service.name, separated by a slash, or service.name alone."""
+    instance: bool = True
+    """``instance``: service.instance.id."""
+    level: bool = True
+    """``level``: the record's attribute of that name, or else its severity, such as INFO or WARN2."""
+
+
 class LokiConfig(HTTPClientConfig, ExporterConfig):
     """Where logs are sent, and how records become streams."""
 
@@ -68,8 +84,11 @@ class LokiConfig(HTTPClientConfig, ExporterConfig):
     """Label → attributes of the record, its scope or its resource; the first that is present provides the value.
     Everything else becomes structured metadata: ``trace_id``, ``request_id``, ``user_id``, ``tenant_id`` are not labels
     unless they are listed here."""
-    level_label: str = "level"
+    level_label: str = _LEVEL_LABEL
     """Label for the severity (``trace``, ``debug``, ``info``, ``warn``, ``error``, ``fatal``). Empty: no such label."""
+    default_labels_enabled: DefaultLabels | None = None
+    """If present: the labels of the Collector's former exporter instead of the default ones, and those that the
+    attributes ``loki.attribute.labels`` and ``loki.resource.labels`` ask for."""
     static_labels: dict[str, str] = Field(default_factory=dict)
     """Labels to add to every stream."""
     label_values_limit: int = Field(default=1000, ge=0)
@@ -99,6 +118,10 @@ class LokiConfig(HTTPClientConfig, ExporterConfig):
             raise ValueError(
                 f"endpoint {self.endpoint!r} is not an http or https URL; expected for example http://localhost:3100"
             )
+        if self.default_labels_enabled is not None and self.level_label != _LEVEL_LABEL:
+            raise ValueError(
+                "level_label cannot be combined with default_labels_enabled; use default_labels_enabled.level"
+            )
         for name in self.static_labels:
             if not _LABEL_NAME.match(name):
                 raise ValueError(
@@ -106,8 +129,32 @@ class LokiConfig(HTTPClientConfig, ExporterConfig):
                 )
         return self
 
+    def warnings(self) -> Iterable[tuple[str, str]]:
+        """See :class:`ComponentConfig`."""
+        if self.default_labels_enabled is not None:
+            sentence = (
+                "labels are those of the Collector's former exporter, but lines are the bodies of the records and "
+                "attributes are structured metadata, whatever loki.format says; it wrote JSON"
+            )
+            yield "default_labels_enabled", sentence
+        elif self.endpoint.endswith(_PUSH_PATH) and self.labels == DEFAULT_LABELS:
+            sentence = (
+                "streams have the labels service, environment and level, and not job, instance, exporter and level as "
+                "those of the Collector's former exporter; write default_labels_enabled: {} for these, or choose labels"
+            )
+            yield "endpoint", sentence
+
+    def completed(self) -> Self:
+        """The configuration with the labels that ``default_labels_enabled`` stands for."""
+        enabled = self.default_labels_enabled
+        if enabled is None:
+            return self
+        labels = {} if self.labels == DEFAULT_LABELS else self.labels
+        static = {**({"exporter": "OTLP"} if enabled.exporter else {}), **self.static_labels}
+        return self.model_copy(update={"labels": labels, "level_label": "", "static_labels": static})
+
     @property
     def push_url(self) -> str:
         """The URL that requests are sent to."""
         url = self.endpoint.rstrip("/")
-        return url if url.endswith("/push") else url + "/loki/api/v1/push"
+        return url if url.endswith("/push") else url + _PUSH_PATH

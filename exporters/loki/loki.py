@@ -23,6 +23,7 @@ from collector.transport.user_agent import user_agent
 from collector.wire.protobuf import fields
 from exporters.loki._encode import cut
 from exporters.loki.config import LokiConfig
+from exporters.loki.former_labels import hinted_tenants
 from exporters.loki.streams import StreamEncoder
 
 __all__ = ["LokiExporter"]
@@ -52,7 +53,7 @@ class LokiExporter(QueuedExporter[Push]):
             user_agent=user_agent(settings),
             retryable=_RETRYABLE_STATUSES,
         )
-        self._encoder = StreamEncoder(config)
+        self._encoder = StreamEncoder(config.completed())
         telemetry = settings.telemetry
         telemetry.gauge(
             "tailrace_loki_truncated_lines",
@@ -112,9 +113,12 @@ class LokiExporter(QueuedExporter[Push]):
     def _by_tenant(self, batch: Logs) -> list[tuple[str, Logs]]:
         """The batch as one batch per tenant."""
         tenant = self._config.tenant
-        if not tenant.attribute:
+        if tenant.attribute:
+            column = batch.attribute(tenant.attribute, inherit=True).as_text()
+        elif self._config.default_labels_enabled is not None:
+            column = hinted_tenants(batch)
+        else:
             return [(tenant.default, batch)]
-        column = batch.attribute(tenant.attribute, inherit=True).as_text()
         tenants = groups(column.codes)
         names = [
             column.distinct[column.codes[row]] if column.codes[row] >= 0 else tenant.default

@@ -19,6 +19,7 @@ from collector.prometheus import escape_label_name
 from collector.wire.protobuf import field
 from exporters.loki._encode import encode
 from exporters.loki.config import LokiConfig
+from exporters.loki.former_labels import HINT_KEYS, FormerLabels, PromotedAttributes
 
 __all__ = ["StreamEncoder"]
 
@@ -93,6 +94,9 @@ class StreamEncoder:
         self._pairs: dict[tuple[str, str], bytes] = {}
         self.truncated_line_count = 0
         self.overflowed_value_count = 0
+        self._former = FormerLabels(config.default_labels_enabled) if config.default_labels_enabled else None
+        if self._former is not None:
+            self._label_keys |= HINT_KEYS
 
     def encode(self, batch: Logs, now_unix_nano: int, max_bytes: int = 0) -> list[tuple[bytes, int]]:
         """Push requests of at most ``max_bytes`` (0: no limit) that carry the batch, each with its number of records.
@@ -102,7 +106,8 @@ class StreamEncoder:
         rows = batch.table().rows
         times = np.where(rows["time"] != 0, rows["time"], rows["observed_time"])
         times = np.where(times != 0, times, np.uint64(now_unix_nano))
-        labels = self._labels(batch)
+        promoted = self._former.read(batch) if self._former is not None else PromotedAttributes()
+        labels = self._labels(batch, promoted)
         streams = (
             groups(*(column.codes for column in labels.values())) if labels else groups(np.zeros(len(rows), np.int32))
         )
@@ -113,8 +118,8 @@ class StreamEncoder:
         stream_slices = np.stack((starts_of(sizes), sizes), axis=1)
         pieces = _Pieces()
         taken = self._own_names(batch)
-        attribute_pieces, attribute_offsets = self._attribute_pieces(batch, pieces, taken)
-        shared_pieces = self._shared_pieces(batch, pieces, taken)
+        attribute_pieces, attribute_offsets = self._attribute_pieces(batch, pieces, taken, promoted)
+        shared_pieces = self._shared_pieces(batch, pieces, taken, promoted)
         line_arena, line_slices = self._lines(batch)
         max_line_bytes = self._config.max_line_size
         if max_line_bytes:
@@ -139,9 +144,14 @@ class StreamEncoder:
             max_bytes,
         )
 
-    def _labels(self, batch: Logs) -> dict[str, StringColumn]:
+    def _labels(self, batch: Logs, promoted: PromotedAttributes) -> dict[str, StringColumn]:
         """One column per label; values beyond the limit are replaced."""
         columns: dict[str, StringColumn] = {}
+        for name, values in promoted.labels:
+            columns[name] = _first_present(values, columns[name]) if name in columns else values
+        for name, values in columns.items():
+            self._allowed.setdefault(name, set())
+            columns[name] = self._limited(name, values)
         for name, keys in self._config.labels.items():
             column: StringColumn | None = None
             for key in keys:
@@ -196,7 +206,9 @@ class StreamEncoder:
             _remember(self._pairs, (key, value), cached)
         return cached
 
-    def _attribute_pieces(self, batch: Logs, pieces: _Pieces, taken: dict[str, Mask]) -> tuple[I32, I32]:
+    def _attribute_pieces(
+        self, batch: Logs, pieces: _Pieces, taken: dict[str, Mask], promoted: PromotedAttributes
+    ) -> tuple[I32, I32]:
         """The piece of each record attribute, and the offsets of each record's attributes.
 
         Each name occurs once per record: its first attribute stands, and what the record itself has (its trace id, for
@@ -220,6 +232,11 @@ class StreamEncoder:
             names[pair] = codes.setdefault(_metadata_name(key), len(codes)) if numbers[pair] >= 0 else -1 - pair
         owner, name_of = attributes.owner, names[pairs.codes]
         found = numbers[pairs.codes]
+        for key, (label, records) in promoted.of_records.items():
+            if key in keys.distinct and not self._is_full(label):
+                is_label = (keys.codes == keys.distinct.index(key)) & records[owner]
+                found[is_label] = -1
+                name_of = np.where(is_label, np.int32(-1 - pairs.count), name_of)  # it hides no other
         is_first = np.zeros(len(owner), bool)
         is_first[groups(owner, name_of).first] = True
         found[~is_first] = -1
@@ -251,17 +268,19 @@ class StreamEncoder:
         """Whether an attribute becomes structured metadata: it is not a label, or its label has reached the limit."""
         if key not in self._label_keys:
             return True
+        return any(self._is_full(name) for name, keys in self._config.labels.items() if key in keys)
+
+    def _is_full(self, label: str) -> bool:
+        """Whether the label has as many values as it may, so that further ones are replaced."""
         limit = self._config.label_values_limit
-        return bool(limit) and any(
-            len(self._allowed[name]) >= limit for name, keys in self._config.labels.items() if key in keys
-        )
+        return bool(limit) and len(self._allowed[label]) >= limit
 
     def _shared_names(self, batch: Logs, *tables: str) -> set[str]:
         """The names that attributes of these tables have in structured metadata."""
         keys = {key for table in tables for key in batch.attributes(table).key.distinct if self._in_metadata(key)}
         return {_metadata_name(key) for key in keys}
 
-    def _shared_pieces(self, batch: Logs, pieces: _Pieces, taken: dict[str, Mask]) -> I32:
+    def _shared_pieces(self, batch: Logs, pieces: _Pieces, taken: dict[str, Mask], promoted: PromotedAttributes) -> I32:
         """(records, k): pieces that many records share.
 
         An attribute of a resource stands if neither the record nor its scope has one of its name, an attribute of a
@@ -278,7 +297,8 @@ class StreamEncoder:
             apart = self._shared_names(batch, table) & (taken.keys() | above)
             if len(apart) > _NAMES_APART_MAX:
                 apart = set(sorted(apart)[:_NAMES_APART_MAX])
-            together, alone = self._parent_pieces(batch, pieces, table, apart)
+            labels = promoted.of_resources if table == "resources" else {}
+            together, alone = self._parent_pieces(batch, pieces, table, apart, labels)
             columns.append(together[parent])
             for name, numbers in alone.items():
                 column = numbers[parent]
@@ -297,8 +317,13 @@ class StreamEncoder:
             columns.append(numbers[found.codes])
         return np.ascontiguousarray(np.stack(columns, axis=1)) if len(rows) else np.zeros((0, len(columns)), np.int32)
 
-    def _parent_pieces(self, batch: Logs, pieces: _Pieces, table: str, apart: set[str]) -> tuple[I32, dict[str, I32]]:
-        """The piece of each resource or scope, and by name those of the attributes in ``apart``, which are not in it."""
+    def _parent_pieces(
+        self, batch: Logs, pieces: _Pieces, table: str, apart: set[str], labels: Mapping[str, tuple[str, Mask]]
+    ) -> tuple[I32, dict[str, I32]]:
+        """The piece of each resource or scope, and by name those of the attributes in ``apart``, which are not in it.
+
+        ``labels`` are attributes that some of the rows do not need here because they are labels.
+        """
         attributes = batch.attributes(table)
         keys, texts = attributes.key, attributes.as_text()
         bounds = np.searchsorted(attributes.owner, np.arange(batch.table(table).row_count + 1)).tolist()
@@ -317,6 +342,8 @@ class StreamEncoder:
             names = {"scope_name", "scope_version"} if table == "scopes" else set()
             for row in range(begin, end):
                 key = keys.distinct[keys.codes[row]]
+                if key in labels and labels[key][1][parent] and not self._is_full(labels[key][0]):
+                    continue
                 if not self._in_metadata(key) or (name := _metadata_name(key)) in names:
                     continue
                 names.add(name)
