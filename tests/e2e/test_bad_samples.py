@@ -1,4 +1,4 @@
-"""Samples and records that real Prometheus and Loki refuse, among others that they must store."""
+"""What real Prometheus and Loki refuse, among what they must store, and by which labels Loki finds it."""
 
 import asyncio
 import json
@@ -134,3 +134,31 @@ async def test_loki_stores_all_but_the_bad_records(loki):
     query = 'sum(count_over_time({service="bad_records"}[10m]))'
     (found,) = await ask(f"{loki}/loki/api/v1/query", query=query)
     assert found["value"][1] == "38"
+
+
+async def test_loki_finds_records_by_the_labels_of_the_collectors_former_exporter(loki):
+    """Its dashboards' queries work: by job, instance, exporter and level, and by what a hint made a label."""
+    request = ExportLogsServiceRequest()
+    logs = request.resource_logs.add()
+    attributes = {
+        "service.namespace": "shop",
+        "service.name": "former",
+        "service.instance.id": "i1",
+        "loki.resource.labels": "host.name",
+        "host.name": "h1",
+    }
+    for key, value in attributes.items():
+        logs.resource.attributes.add(key=key).value.string_value = value
+    record = logs.scope_logs.add().log_records.add(time_unix_nano=time.time_ns(), severity_number=9)
+    record.body.string_value = "found"
+    for key, value in (("host.name", "of the record"), ("service.name", "of the record")):
+        record.attributes.add(key=key).value.string_value = value
+    endpoint = f"{loki}/loki/api/v1/push"
+    async with Started(loki_factory, Signal.LOGS, endpoint=endpoint, default_labels_enabled={}) as sut:
+        await sut.send(Logs.from_wire(request.SerializeToString()))
+        assert sut.telemetry.ledger.delivered[Signal.LOGS] == 1
+    labels = 'job="shop/former", instance="i1", exporter="OTLP", level="INFO", host_name="h1"'
+    (found,) = await ask(f"{loki}/loki/api/v1/query_range", query=f"{{{labels}}}")
+    assert [line for _, line in found["values"]] == ["found"]
+    # Loki shows structured metadata beside the labels; a name that is a label already gets a suffix.
+    assert (found["stream"]["service_name_extracted"], found["stream"]["host_name_extracted"]) == ("of the record",) * 2
