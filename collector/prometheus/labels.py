@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from collector.prometheus.naming import TranslationStrategy, escape_label_name
+from collector.text.cache import TextCache
 
 __all__ = ["LabelSettings", "SeriesLabels"]
 
@@ -40,17 +41,21 @@ class SeriesLabels:
     def __init__(self, settings: LabelSettings) -> None:
         self._settings = settings
         self._utf8 = settings.strategy in ("NoUTF8EscapingWithSuffixes", "NoTranslation")
+        self._names = TextCache[str]()
         self._external = {self.name(key): value for key, value in settings.external_labels.items()}
 
     def name(self, key: str) -> str:
         """The label name of an attribute key."""
-        settings = self._settings
-        return escape_label_name(
-            key,
-            utf8=self._utf8,
-            sanitize_leading_underscore=settings.sanitize_leading_underscore,
-            preserve_multiple_underscores=settings.preserve_multiple_underscores,
-        )
+        known = self._names.get(key, "")
+        if not known:
+            known = escape_label_name(
+                key,
+                utf8=self._utf8,
+                sanitize_leading_underscore=self._settings.sanitize_leading_underscore,
+                preserve_multiple_underscores=self._settings.preserve_multiple_underscores,
+            )
+            self._names.put(key, known)
+        return known
 
     def _escaped(self, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
         """Labels from attributes. The values of keys with the same label name are joined by ``;`` in key order."""

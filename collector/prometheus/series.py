@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from collector.model import METRIC_HISTOGRAM, METRIC_SUMMARY, KeyTable, Metrics, groups
+from collector.model import METRIC_HISTOGRAM, METRIC_SUM, METRIC_SUMMARY, KeyTable, Metrics, groups
 from collector.model.arrays import I32, U8, U64, Indices, Mask, Records, offsets_of, starts_of
 from collector.prometheus.labels import SeriesLabels
 from collector.prometheus.merge import SERIES_COLUMNS, SOURCE_COLUMNS, StreamMerger, additive_kind
-from collector.prometheus.naming import TranslationStrategy, metric_name, prometheus_type
+from collector.prometheus.naming import UP_DOWN_COUNTER, TranslationStrategy, metric_name, prometheus_type
 from collector.wire.hash import dictionary
 from collector.wire.layout import EXEMPLAR, QUANTILE
 
@@ -167,7 +167,8 @@ class SeriesCache:
         if known is not None:
             return known
         kind = prometheus_type(metric_type, temporality, monotonic)
-        text = metric_name(name, unit, kind, self._strategy, self._namespace) if kind else ""
+        suffixes = UP_DOWN_COUNTER if metric_type == METRIC_SUM and kind == "gauge" else kind
+        text = metric_name(name, unit, suffixes, self._strategy, self._namespace) if kind else ""
         if not kind or not text:
             number = _NO_TYPE if not kind else _NO_NAME
         else:

@@ -7,13 +7,16 @@ Source: prometheus/common model/metric.go (EscapeName), expfmt/encode.go (Negoti
 """
 
 import re
-from functools import lru_cache
 from typing import Final
+
+from collector.prometheus import escape_by_values
+from collector.text.cache import TextCache
 
 __all__ = ["ALLOW_UTF8", "Format", "escape_name", "escape_names", "is_legacy_label", "is_legacy_name", "negotiate"]
 
 ALLOW_UTF8: Final = "allow-utf-8"
 _SCHEMES: Final = (ALLOW_UTF8, "underscores", "dots", "values")
+_ESCAPED: Final = {scheme: TextCache[str](max_bytes=1024 * 1024) for scheme in _SCHEMES}
 _LEGACY_NAME: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*", re.ASCII)
 _LEGACY_LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
 _TEXT: Final = rb'"((?:[^"\\]|\\.)*)"'
@@ -47,7 +50,6 @@ class Format:
             self.content_type += f"; escaping={escaping}"
 
 
-@lru_cache(maxsize=256)
 def negotiate(accept: str, *, openmetrics: bool) -> Format:
     """The format for an Accept header: the one with the highest weight of those we have."""
     choices: list[tuple[float, int, Format]] = []
@@ -73,25 +75,30 @@ def negotiate(accept: str, *, openmetrics: bool) -> Format:
     return min(choices, key=lambda choice: choice[:2])[2] if choices else Format(False, "0.0.4", "")
 
 
-@lru_cache(maxsize=65536)
 def escape_name(name: str, scheme: str) -> str:
     """The name with legacy characters only.
 
     >>> [escape_name("a.b_c", scheme) for scheme in ("underscores", "dots", "values")]
     ['a_b_c', 'a_dot_b__c', 'U__a_2e_b__c']
     """
+    known = _ESCAPED[scheme].get(name, "")
+    if not known:
+        known = _escape(name, scheme)
+        _ESCAPED[scheme].put(name, known)
+    return known
+
+
+def _escape(name: str, scheme: str) -> str:
     if not name or scheme == ALLOW_UTF8 or (scheme != "dots" and is_legacy_name(name)):
         return name
+    if scheme == "values":
+        return escape_by_values(name)
     legacy = [is_legacy_name("_" * (i > 0) + char) for i, char in enumerate(name)]
     if scheme == "underscores":
         return "".join(char if fits else "_" for char, fits in zip(name, legacy, strict=True))
-    if scheme == "dots":
-        return "".join(
-            "__" if char == "_" else "_dot_" if char == "." else char if fits else "__"
-            for char, fits in zip(name, legacy, strict=True)
-        )
-    return "U__" + "".join(
-        "__" if char == "_" else char if fits else f"_{ord(char):x}_" for char, fits in zip(name, legacy, strict=True)
+    return "".join(
+        "__" if char == "_" else "_dot_" if char == "." else char if fits else "__"
+        for char, fits in zip(name, legacy, strict=True)
     )
 
 
