@@ -18,7 +18,14 @@ from collector.model import (
     TEMPORALITY_CUMULATIVE,
 )
 
-__all__ = ["UP_DOWN_COUNTER", "TranslationStrategy", "escape_by_values", "escape_label_name", "metric_name", "prometheus_type"]
+__all__ = [
+    "UP_DOWN_COUNTER",
+    "TranslationStrategy",
+    "escape_by_values",
+    "escape_label_name",
+    "metric_name",
+    "prometheus_type",
+]
 
 TranslationStrategy = Literal[
     "UnderscoreEscapingWithSuffixes", "UnderscoreEscapingWithoutSuffixes", "NoUTF8EscapingWithSuffixes", "NoTranslation"
@@ -169,7 +176,9 @@ def escape_label_name(
 
 
 def escape_by_values(name: str) -> str:
-    """The name with the legacy characters of metric names only, from which the original name can be read: Prometheus' scheme ``values``.
+    """The name with the legacy characters of metric names only; the original can be read from it.
+
+    This is Prometheus' escaping scheme ``values``.
 
     Source: prometheus/common model/metric.go (EscapeName, ValueEncodingEscaping).
     """
