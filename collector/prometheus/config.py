@@ -10,6 +10,10 @@ class ResourceLabelsConfig(ComponentConfig):
 
     enabled: bool = False
     """Whether all resource attributes become labels of every series."""
+    exclude_service_attributes: bool = False
+    """Whether ``service.name``, ``service.namespace`` and ``service.instance.id`` are left out; they are the labels
+    ``job`` and ``instance``.
+    """
 
 
 class ResourceConstantLabelsConfig(ComponentConfig):

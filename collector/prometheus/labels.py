@@ -28,6 +28,8 @@ class LabelSettings:
     external_labels: Mapping[str, str] = field(default_factory=dict)
     scope_info: bool = True
     promote_all_resource_attributes: bool = False
+    exclude_service_attributes: bool = False
+    """Whether those that identify a service are left out when all resource attributes become labels."""
     resource_attributes: tuple[str, ...] = ()
     """Globs of the resource attributes that become labels of every series."""
     excluded_resource_attributes: tuple[str, ...] = ()
@@ -82,9 +84,11 @@ class SeriesLabels:
         settings = self._settings
         if any(fnmatchcase(key, pattern) for pattern in settings.excluded_resource_attributes):
             return False
-        return settings.promote_all_resource_attributes or any(
-            fnmatchcase(key, pattern) for pattern in settings.resource_attributes
-        )
+        if settings.promote_all_resource_attributes and not (
+            settings.exclude_service_attributes and key in _IDENTIFYING
+        ):
+            return True
+        return any(fnmatchcase(key, pattern) for pattern in settings.resource_attributes)
 
     def series(self, attributes: Pairs, resource: Pairs, scope: tuple[str, str, str, Pairs]) -> list[tuple[str, str]]:
         """Labels of a series without ``__name__``, ``le`` and ``quantile``, sorted by the bytes of their names.

@@ -3,9 +3,9 @@
 Source: opentelemetry-collector-contrib exporter/prometheusremotewriteexporter config.go.
 """
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from collector.prometheus import TranslationStrategy
 from collector.prometheus.config import ResourceConstantLabelsConfig, ResourceLabelsConfig
@@ -51,12 +51,12 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
     """Connection to the server."""
     timeout: Duration = Field(default=5.0, ge=0)
     """Timeout of one attempt; 0 disables it."""
-    retry_on_failure: RetryConfig = RetryConfig.model_validate(
-        {"initial_interval": "50ms", "max_interval": "200ms", "max_elapsed_time": "1m"}
-    )
+    retry_on_failure: RetryConfig = RetryConfig.model_validate({"initial_interval": "50ms"})
     """Retries of failed requests."""
     remote_write_queue: RemoteWriteQueueConfig = RemoteWriteQueueConfig()
     """The queue in which data waits to be sent."""
+    max_batch_request_parallelism: int | None = Field(default=None, ge=1, le=200)
+    """Number of requests of a batch that are sent at the same time. Absent: ``remote_write_queue.num_consumers``."""
     max_batch_size_bytes: int = Field(default=3_000_000, ge=1)
     """Size limit of a request in bytes, before compression."""
     namespace: str = ""
@@ -71,10 +71,14 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
     """Whether all resource attributes become labels."""
     resource_constant_labels: ResourceConstantLabelsConfig = ResourceConstantLabelsConfig()
     """Resource attributes that become labels of every series."""
-    translation_strategy: TranslationStrategy = "UnderscoreEscapingWithSuffixes"
-    """How names are translated: whether characters are escaped, and whether suffixes for unit and type are added."""
+    translation_strategy: TranslationStrategy | Literal[""] = "UnderscoreEscapingWithSuffixes"
+    """How names are translated: whether characters are escaped, and whether suffixes for unit and type are added.
+    Empty: UnderscoreEscapingWithSuffixes.
+    """
     add_metric_suffixes: bool = True
     """Deprecated by the Collector; false means ``translation_strategy: UnderscoreEscapingWithoutSuffixes``."""
+    protobuf_message: Literal["prometheus.WriteRequest"] = "prometheus.WriteRequest"
+    """The message that is sent: that of remote write 1.0."""
     send_metadata: bool = False
     """Whether to send the type, help and unit of each metric, at most once per minute."""
     sanitize_leading_underscore: bool = True
@@ -83,6 +87,15 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
     """Whether ``a..b`` becomes ``a__b`` as in Prometheus' own OTLP endpoint, or ``a_b`` as in the Collector (specific
     to Tailrace).
     """
+
+    wal: None = None
+    """Not available: ``remote_write_queue.storage`` keeps the queue across restarts."""
+
+    @field_validator("wal", mode="before")
+    @classmethod
+    def _no_wal(cls, value: object) -> None:
+        if value is not None:
+            raise ValueError("wal is not available: use remote_write_queue::storage to keep the queue across restarts")
 
     @model_validator(mode="before")
     @classmethod
@@ -113,6 +126,13 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
         return self
 
     @property
+    def shard_count(self) -> int:
+        """The number of requests of a batch that are sent at the same time, at most."""
+        return self.max_batch_request_parallelism or self.remote_write_queue.num_consumers
+
+    @property
     def strategy(self) -> TranslationStrategy:
         """The translation strategy that applies, with ``add_metric_suffixes`` taken into account."""
-        return self.translation_strategy if self.add_metric_suffixes else "UnderscoreEscapingWithoutSuffixes"
+        if not self.add_metric_suffixes:
+            return "UnderscoreEscapingWithoutSuffixes"
+        return self.translation_strategy or "UnderscoreEscapingWithSuffixes"

@@ -123,6 +123,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
                 external_labels=config.external_labels,
                 scope_info=not config.disable_scope_info,
                 promote_all_resource_attributes=config.resource_to_telemetry_conversion.enabled,
+                exclude_service_attributes=config.resource_to_telemetry_conversion.exclude_service_attributes,
                 resource_attributes=config.resource_constant_labels.included,
                 excluded_resource_attributes=config.resource_constant_labels.excluded,
                 sanitize_leading_underscore=config.sanitize_leading_underscore,
@@ -222,7 +223,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         extras = self._extras(batch, found, now_unix_nano) if len(order) else []
         if not len(order):
             return []
-        shard_count = min(self._config.remote_write_queue.num_consumers, 1 + len(order) // _POINTS_PER_SHARD)
+        shard_count = min(self._config.shard_count, 1 + len(order) // _POINTS_PER_SHARD)
         shard_of = (found.shard_key[order] % np.uint64(shard_count)).astype(np.int32)
         parts: list[Part[WriteRequest]] = []
         for shard in range(shard_count):

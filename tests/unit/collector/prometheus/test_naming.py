@@ -1,5 +1,6 @@
 """Names and labels agree with the examples of the specifications."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -150,6 +151,23 @@ def test_precedence_and_omission():
         "job": "shop/api", "instance": "1", "k": "v", "env": "prod", "host_name": "h",
         "otel_scope_name": "lib", "otel_scope_version": "1.0", "otel_scope_x": "y",
     }  # fmt: skip
+
+
+def test_service_attributes_can_be_left_out_of_promoted_ones():
+    """They are ``job`` and ``instance``; an explicit glob still promotes them."""
+    resource = [("service.name", "api"), ("service.instance.id", "1"), ("host.name", "h")]
+    every = LabelSettings(scope_info=False, promote_all_resource_attributes=True)
+    assert dict(SeriesLabels(every).series([], resource, ("", "", "", []))).keys() == {
+        "host_name", "instance", "job", "service_instance_id", "service_name",
+    }  # fmt: skip
+    settings = dataclasses.replace(every, exclude_service_attributes=True)
+    assert dict(SeriesLabels(settings).series([], resource, ("", "", "", []))).keys() == {
+        "host_name",
+        "instance",
+        "job",
+    }
+    settings = dataclasses.replace(settings, resource_attributes=("service.name",))
+    assert "service_name" in dict(SeriesLabels(settings).series([], resource, ("", "", "", [])))
 
 
 def test_target_info_needs_identity_and_something_to_say():
