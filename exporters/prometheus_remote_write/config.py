@@ -5,7 +5,7 @@ Source: opentelemetry-collector-contrib exporter/prometheusremotewriteexporter c
 
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from collector.prometheus import TranslationStrategy
 from collector.prometheus.config import ResourceConstantLabelsConfig, ResourceLabelsConfig
@@ -13,6 +13,7 @@ from config.blocks import ByteSize, ComponentConfig, Duration, HTTPClientConfig,
 
 __all__ = ["PrometheusRemoteWriteConfig", "RemoteWriteQueueConfig"]
 
+_MESSAGE = "prometheus.WriteRequest"
 _HTTP_KEYS = frozenset(HTTPClientConfig.model_fields)
 
 
@@ -77,8 +78,8 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
     """
     add_metric_suffixes: bool = True
     """Deprecated by the Collector; false means ``translation_strategy: UnderscoreEscapingWithoutSuffixes``."""
-    protobuf_message: Literal["prometheus.WriteRequest"] = "prometheus.WriteRequest"
-    """The message that is sent: that of remote write 1.0."""
+    protobuf_message: str = _MESSAGE
+    """The message that is sent. Only that of remote write 1.0 is available."""
     send_metadata: bool = False
     """Whether to send the type, help and unit of each metric, at most once per minute."""
     sanitize_leading_underscore: bool = True
@@ -88,14 +89,8 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
     to Tailrace).
     """
 
-    wal: None = None
+    wal: dict[str, Any] | None = None
     """Not available: ``remote_write_queue.storage`` keeps the queue across restarts."""
-
-    @field_validator("wal", mode="before")
-    @classmethod
-    def _no_wal(cls, value: object) -> None:
-        if value is not None:
-            raise ValueError("wal is not available: use remote_write_queue::storage to keep the queue across restarts")
 
     @model_validator(mode="before")
     @classmethod
@@ -123,6 +118,10 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
             raise ValueError(
                 f"compression {self.http.compression!r} is not available: remote write requires snappy; remove the key"
             )
+        if self.wal is not None:
+            raise ValueError("wal is not available: use remote_write_queue::storage to keep the queue across restarts")
+        if self.protobuf_message != _MESSAGE:
+            raise ValueError(f"protobuf_message {self.protobuf_message!r} is not available: only {_MESSAGE} is")
         return self
 
     @property
