@@ -9,11 +9,15 @@ Source: the specification's Prometheus compatibility page; prometheusremotewrite
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import Final
 
 from collector.prometheus.naming import TranslationStrategy, escape_label_name
 from collector.text.cache import TextCache
 
-__all__ = ["LabelSettings", "SeriesLabels"]
+__all__ = ["LABELS_MAX_BYTES", "LabelSettings", "SeriesLabels"]
+
+LABELS_MAX_BYTES: Final = 64 * 1024
+"""The size of the labels of a series, as the exporter encodes them, from which on it is dropped and not cached."""
 
 _IDENTIFYING = ("service.namespace", "service.name", "service.instance.id")
 
@@ -113,7 +117,7 @@ class SeriesLabels:
         return _sorted(labels)
 
     def target_info(self, resource: Pairs) -> list[tuple[str, str]] | None:
-        """Labels of ``target_info``; None if the resource has no identity or no other attributes."""
+        """Labels of ``target_info``; None if the resource has no identity or no other attributes, or too large ones."""
         resource_map = dict(resource)
         identity = self.job_and_instance(resource_map)
         described = {key: value for key, value in resource_map.items() if key not in _IDENTIFYING}
@@ -123,6 +127,8 @@ class SeriesLabels:
         labels.update(identity)
         for name, value in self._external.items():
             labels.setdefault(name, value)
+        if sum(len(name) + len(value) for name, value in labels.items()) > LABELS_MAX_BYTES:
+            return None
         return _sorted(labels)
 
 

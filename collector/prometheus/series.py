@@ -9,6 +9,7 @@ duplicates. Everything in the caches can be rebuilt; they are cleared when they 
 """
 
 import hashlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 
 from collector.model import METRIC_HISTOGRAM, METRIC_SUM, METRIC_SUMMARY, KeyTable, Metrics, groups
 from collector.model.arrays import I32, U8, U64, Indices, Mask, Records, offsets_of, starts_of
-from collector.prometheus.labels import SeriesLabels
+from collector.prometheus.labels import LABELS_MAX_BYTES, SeriesLabels
 from collector.prometheus.merge import SERIES_COLUMNS, SOURCE_COLUMNS, StreamMerger, additive_kind
 from collector.prometheus.naming import UP_DOWN_COUNTER, TranslationStrategy, metric_name, prometheus_type
 from collector.wire.hash import dictionary
@@ -30,11 +31,19 @@ LabelEncoder = Callable[[str, str], bytes]
 
 _CACHES_MAX_BYTES = 512 * 1024 * 1024
 _ENTRY_BYTES = 400  # estimate for a name or a set of bounds in the dictionaries and lists
-_NO_TYPE, _NO_NAME = -1, -2
+_NO_TYPE, _NO_NAME, _LONG_NAME = -1, -2, -3
+_FAMILY_REASONS = {_NO_TYPE: "temporality", _NO_NAME: "metric_name", _LONG_NAME: "label_size"}
+_NAME_CONFLICT, _LARGE_LABELS = 1, 2
+_SOURCE_REASONS = {_NAME_CONFLICT: "name_conflict", _LARGE_LABELS: "label_size"}
 _VARIANTS = ("", "_bucket", "_sum", "_count")
-_DROP_REASONS = {_NO_TYPE: "temporality", _NO_NAME: "metric_name"}
 _NAMED_MAX = 3
 _NAMED_MAX_CHARS = 200
+
+# Senders choose names, labels and buckets. What exceeds these limits is dropped and not cached.
+_NAME_MAX_CHARS = 4096  # of the name and the unit of a metric
+_LABEL_COUNT_MAX = 10_000  # of ``le`` or ``quantile`` of one series
+_TOO_MANY = -2  # in place of the number of a set
+_DESCRIPTION_MAX_CHARS = 1024  # longer ones are cut; Mimir's limit
 
 FUTURE_MAX_NS = 600_000_000_000
 """How far ahead of our clock the time of a point is believed, in nanoseconds; Prometheus' own limit."""
@@ -73,7 +82,7 @@ class Encodable:
     slot: I32
     """(points,) source slot, -1 where the point cannot be sent."""
     extra_set: I32
-    """(points,) number of the set of bounds or quantiles, -1 for other types."""
+    """(points,) number of the set of bounds or quantiles, negative for other types."""
     shard_key: U64
     """(points,) part of the hash of the series."""
     exemplars: Records
@@ -114,7 +123,7 @@ class SeriesCache:
         self.sources = KeyTable(
             {
                 "start": np.int64, "a": np.int32, "b": np.int32, "c": np.int32, "family": np.int32, "series": np.int32,
-                "conflicts": np.uint8, **SOURCE_COLUMNS,
+                "unusable": np.uint8, **SOURCE_COLUMNS,
             }
         )  # fmt: skip
         self.series = KeyTable({**self._series_columns, **SERIES_COLUMNS})
@@ -133,11 +142,13 @@ class SeriesCache:
         self._family_names: set[str] = set()
         self._sample_names: dict[str, str] = {}
         """Names of the samples of histograms and summaries, with that of their family."""
+        self._key_bytes = 0
+        """Of the texts in the dictionaries and in ``families``."""
 
     @property
     def memory_bytes(self) -> int:
         """The size of the caches in bytes."""
-        texts = len(self.arena) + len(self.names) + len(self.extras)
+        texts = len(self.arena) + len(self.names) + len(self.extras) + self._key_bytes
         entries = len(self._families) + len(self._extra_sets) + len(self._extra_slices)
         tables = self.sources.memory_bytes + self.series.memory_bytes + self._merger.memory_bytes
         return texts + entries * _ENTRY_BYTES + tables
@@ -166,6 +177,8 @@ class SeriesCache:
         known = self._families.get(key)
         if known is not None:
             return known
+        if len(name) + len(unit) > _NAME_MAX_CHARS:
+            return _LONG_NAME
         kind = prometheus_type(metric_type, temporality, monotonic)
         suffixes = UP_DOWN_COUNTER if metric_type == METRIC_SUM and kind == "gauge" else kind
         text = metric_name(name, unit, suffixes, self._strategy, self._namespace) if kind else ""
@@ -185,6 +198,7 @@ class SeriesCache:
                 self._sample_names.update({text + variant: text for variant in _VARIANTS if variant})
             self._frozen.pop("name_slices", None)
         self._families[key] = number
+        self._key_bytes += sum(map(sys.getsizeof, (name, unit, *(text + variant for variant in _VARIANTS))))
         return number
 
     def _extra_set(self, label: str, values: bytes) -> int:
@@ -193,6 +207,7 @@ class SeriesCache:
         if number is not None:
             return number
         number = self._extra_sets[label, values] = len(self._extra_first) - 1
+        self._key_bytes += len(values)
         numbers = np.frombuffer(values, "<f8")
         texts = [format_bound(value) for value in numbers]
         if label == "le":
@@ -221,18 +236,28 @@ class SeriesCache:
         types = metrics["type"][points["parent"]]
         family = self._families_of(batch)[points["parent"]]
         sendable = family >= 0
-        dropped = {reason: np.flatnonzero(family == code) for code, reason in _DROP_REASONS.items()}
+        dropped: dict[str, Indices] = {}
+
+        def drop(reason: str, mask: Mask) -> None:
+            """Do not send these points, unless another reason has excluded them already."""
+            nonlocal sendable
+            if mask.any():
+                rows = np.flatnonzero(mask)
+                dropped[reason] = np.concatenate((dropped[reason], rows)) if reason in dropped else rows
+                sendable = sendable & ~mask
+
+        for code, reason in _FAMILY_REASONS.items():
+            drop(reason, family == code)
         for reason, mask in (unusable or {}).items():
-            dropped[reason] = np.flatnonzero(sendable & mask)
-            sendable &= ~mask
-        slot, sharing = self._slots(batch, sendable, family, types)
-        conflicts = sendable & (self.sources.column("conflicts")[slot] != 0)
-        if conflicts.any():
-            dropped["name_conflict"] = np.flatnonzero(conflicts)
-            sendable &= ~conflicts
-        series = self.sources.column("series")[slot]
+            drop(reason, sendable & mask)
         quantiles, quantile_first = self._children(batch, "quantiles", QUANTILE, types == METRIC_SUMMARY)
         extra_set = self._extra_set_of(wire, points, types, quantiles, quantile_first)
+        drop("bucket_count", sendable & (extra_set == _TOO_MANY))
+        slot, sharing = self._slots(batch, sendable, family, types)
+        source_state = np.where(sendable, self.sources.column("unusable")[slot], 0)
+        for code, reason in _SOURCE_REASONS.items():
+            drop(reason, source_state == code)
+        series = self.sources.column("series")[slot]
         folded_count = 0
         rows = np.flatnonzero(sendable)
         if len(shared := self._merger.shared(rows, series[rows])):
@@ -296,8 +321,10 @@ class SeriesCache:
                 unit, int(rows["type"][row]), int(rows["temporality"][row]), int(rows["monotonic"][row]),
             )  # fmt: skip
             if number >= 0 and not self.families[number].description and descriptions.codes[row] >= 0:
-                self.families[number].description = descriptions.distinct[descriptions.codes[row]]
+                description = descriptions.distinct[descriptions.codes[row]][:_DESCRIPTION_MAX_CHARS]
+                self.families[number].description = description
                 self.families[number].unit = unit
+                self._key_bytes += sys.getsizeof(description)
         return numbers[found.codes]
 
     def _slots(self, batch: Metrics, sendable: Mask, family: I32, types: I32) -> tuple[I32, Indices]:
@@ -326,7 +353,7 @@ class SeriesCache:
         last = np.searchsorted(attributes.owner, rows, side="right")
         scope_row, resource_row = batch.ancestor("scopes", "points")[rows], batch.ancestor("resources", "points")[rows]
         scopes, resources = _Parents(batch, "scopes"), _Parents(batch, "resources")
-        columns = {name: self.sources.column(name) for name in ("start", "a", "b", "c", "family", "series")}
+        columns = {name: self.sources.column(name) for name in ("start", "a", "b", "c", "family", "unusable", "series")}
         identities = np.empty((len(rows), 2), np.uint64)
         labels_of: list[bytes] = []
         for i, (row, slot) in enumerate(zip(rows.tolist(), slots.tolist(), strict=True)):
@@ -346,12 +373,15 @@ class SeriesCache:
             pieces = [b"", b"", b""]
             for name, value in labels:
                 pieces[0 if name < "__name__" else 1 if name < split else 2] += self._encode_label(name, value)
+            columns["family"][slot] = family[row]
+            labels_of.append(b"".join(pieces))
+            if len(labels_of[-1]) > LABELS_MAX_BYTES:
+                columns["unusable"][slot] = _LARGE_LABELS
+                pieces = [b"", b"", b""]
             columns["start"][slot] = len(self.arena)
             for name, piece in zip("abc", pieces, strict=True):
                 columns[name][slot] = len(piece)
                 self.arena += piece
-            columns["family"][slot] = family[row]
-            labels_of.append(b"".join(pieces))
             identities[i] = _identity(labels_of[-1], self.families[int(family[row])].name)
         series, is_new = self.series.insert(identities)
         columns["series"][slots] = series
@@ -365,16 +395,16 @@ class SeriesCache:
 
     def _find_conflicts(self, slots: I32, names: list[str], labels: list[bytes]) -> None:
         """Mark sources that have the name and the labels of a sample of a histogram or summary, such as ``x_count``."""
-        conflicts = self.sources.column("conflicts")
+        unusable = self.sources.column("unusable")
         for slot, name, own in zip(slots.tolist(), names, labels, strict=True):
             if name in self._sample_names and self._has_series(own, self._sample_names[name]):
-                conflicts[slot] = 1
+                unusable[slot] = _NAME_CONFLICT
             for variant in _VARIANTS[1:]:
                 if self._sample_names.get(name + variant) == name and name + variant in self._family_names:
                     found = self.series.find(_identity(own, name + variant)[None, :])[0]
                     sources = self.sources.live()
                     if found >= 0:
-                        conflicts[sources[self.sources.column("series")[sources] == found]] = 1
+                        unusable[sources[self.sources.column("series")[sources] == found]] = _NAME_CONFLICT
 
     def _has_series(self, labels: bytes, name: str) -> bool:
         return bool(self.series.find(_identity(labels, name)[None, :])[0] >= 0)
@@ -408,7 +438,10 @@ class SeriesCache:
         quantiles: Records,
         quantile_first: I32,
     ) -> I32:
-        """(points,) number of the point's set of bounds or quantiles, -1 for types that have none."""
+        """(points,) number of the point's set of bounds or quantiles, -1 for types that have none.
+
+        It is ``_TOO_MANY`` instead for a set that is too large.
+        """
         sets = np.full(len(points), -1, np.int32)
         for kind, label in ((METRIC_HISTOGRAM, "le"), (METRIC_SUMMARY, "quantile")):
             rows = np.flatnonzero(types == kind)
@@ -424,10 +457,12 @@ class SeriesCache:
                 source = quantiles["quantile"].astype("<f8").tobytes()
                 starts = quantile_first[rows] * 8
                 lengths = (quantile_first[rows + 1] - quantile_first[rows]) * 8
-            starts = np.where(lengths > 0, starts, -1).astype(np.int32)
+            is_too_large = lengths > 8 * _LABEL_COUNT_MAX
+            starts = np.where((lengths > 0) & ~is_too_large, starts, -1).astype(np.int32)
             codes, first = dictionary(source, starts, lengths.astype(np.int32))
             numbers = [self._extra_set(label, source[starts[f] : starts[f] + lengths[f]]) for f in first.tolist()]
             sets[rows] = np.array([*numbers, self._extra_set(label, b"")], np.int32)[codes]
+            sets[rows[is_too_large]] = _TOO_MANY
         return sets
 
     def _exemplar_labels(self, batch: Metrics, exemplars: Records) -> tuple[U8, I32]:

@@ -27,7 +27,8 @@ from exporters.prometheus.escaping import is_legacy_label, is_legacy_name
 
 __all__ = ["SeriesStore"]
 
-_TARGETS_MAX = 100_000
+_TARGETS_MAX_BYTES = 64 * 1024 * 1024
+_TARGET_BYTES = 1000  # a resource in the dictionary, without its texts
 _SAMPLES = {
     "counter": ("",),
     "gauge": ("",),
@@ -50,6 +51,10 @@ def encode_label(name: str, value: str) -> bytes:
         return value.encode()
     written = name if is_legacy_label(name) else f'"{_escape_quoted(name)}"'
     return f'{written}="{_escape_quoted(value)}",'.encode()
+
+
+def _target_bytes(labels: tuple[tuple[str, str], ...]) -> int:
+    return _TARGET_BYTES + sum(4 * (len(name) + len(value)) for name, value in labels)  # characters of up to 4 bytes
 
 
 class _DistributionTable:
@@ -92,6 +97,7 @@ class SeriesStore:
         self._generation = self._cache.generation
         self._distributions: dict[int, _DistributionTable] = {}
         self._targets: dict[tuple[tuple[str, str], ...], float] = {}
+        self._targets_bytes = 0
 
     def update(self, batch: Metrics, now_s: float, now_unix_nano: int) -> Encodable:
         """Store the points of the batch. The result tells which of them cannot be shown."""
@@ -177,17 +183,22 @@ class SeriesStore:
             ]
             labels = self._labels.target_info(pairs)
             if labels:
-                self._targets[tuple(labels)] = now_s
-        if len(self._targets) > _TARGETS_MAX:  # more than a page should hold, or nobody scrapes
+                key = tuple(labels)
+                if key not in self._targets:
+                    self._targets_bytes += _target_bytes(key)
+                self._targets[key] = now_s
+        if self._targets_bytes > _TARGETS_MAX_BYTES:  # more than a page should hold, or nobody scrapes
             self._forget_targets(now_s)
-            if len(self._targets) > _TARGETS_MAX:
+            if self._targets_bytes > _TARGETS_MAX_BYTES:
                 self._targets.clear()
+                self._targets_bytes = 0
 
     def _forget_targets(self, now_s: float) -> None:
         """Forget resources that were not seen within the expiration."""
         self._targets = {
             labels: seen_s for labels, seen_s in self._targets.items() if seen_s >= now_s - self._expiration_s
         }
+        self._targets_bytes = sum(map(_target_bytes, self._targets))
 
     def series_count(self) -> int:
         """The number of series that a scrape would see if none had expired."""

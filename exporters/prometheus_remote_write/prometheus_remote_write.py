@@ -24,7 +24,6 @@ from collector.otlp.semantics import NO_RECORDED_VALUE
 from collector.prometheus import (
     FUTURE_MAX_NS,
     Encodable,
-    Family,
     LabelSettings,
     LossReport,
     SeriesCache,
@@ -35,11 +34,10 @@ from collector.transport.user_agent import user_agent
 from config.blocks import QueueConfig
 from exporters.prometheus_remote_write._encode import Encoder, bucket_counts
 from exporters.prometheus_remote_write.config import PrometheusRemoteWriteConfig
+from exporters.prometheus_remote_write.extras import ExtraContents
 from exporters.prometheus_remote_write.messages import (
     cut_by_time,
     encode_label,
-    encode_metadata,
-    encode_sample_series,
     series_names,
 )
 
@@ -49,8 +47,6 @@ _HEADERS: Final = {"X-Prometheus-Remote-Write-Version": "0.1.0"}
 # The specification: senders must not let users set them. Source: Prometheus config.go, ReservedHeaders.
 _RESERVED_HEADERS: Final = ("host", "user-agent", "x-prometheus-remote-read-version")
 _POINTS_PER_SHARD: Final = 2000
-_METADATA_INTERVAL_S: Final = 60.0
-_TARGET_INFO_INTERVAL_MS: Final = 60_000  # well within Prometheus' lookback of five minutes
 _MIN_SCALE: Final = -4  # the coarsest that native histograms have
 _NAMES_MAX: Final = 3
 # A point this far ahead is wrong whatever the receiver takes. Nearer ones are sent until the receiver refuses one.
@@ -61,8 +57,6 @@ _DISORDER: Final = re.compile(
     r"out of order|out-of-order|duplicate sample|sample-duplicate-timestamp|more recent timestamp", re.IGNORECASE
 )
 _OUT_OF_BOUNDS: Final = re.compile(r"out of bounds|too far in (the )?future|sample-timestamp-too-new", re.IGNORECASE)
-# Resources and families remembered. Forgetting one costs a target_info sample or a metadata entry that is sent again.
-_REMEMBERED_MAX: Final = 100_000
 _NO_SERIES: Final = np.zeros(0, np.int32)
 _RETRYABLE_STATUSES: Final = frozenset({429, *range(500, 600)})
 
@@ -138,8 +132,13 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         self._refuses_disorder_until_s = 0.0
         self._refuses_future_until_s = 0.0
         self._encoder = Encoder()
-        self._target_times_ms: dict[bytes, int] = {}
-        self._metadata_sent_s: dict[tuple[str, str], float] = {}
+        self._extra = ExtraContents(
+            self._labels,
+            self._cache,
+            settings.clock,
+            target_info=config.target_info.enabled,
+            metadata=config.send_metadata,
+        )
         settings.telemetry.gauge(
             "tailrace_exporter_series_cache_bytes",
             "Memory used by the cached label sets, in bytes",
@@ -334,65 +333,13 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         parts: list[Part[WriteRequest]] = []
         contents: list[bytes] = []
         size = 0
-        for content in [*self._target_info(batch, now_unix_nano), *self._metadata(found)]:
+        for content in self._extra.contents(batch, found, now_unix_nano):
             if contents and self.max_request_bytes and size + len(content) > self.max_request_bytes:
                 parts.append(_extra_part(contents))
                 contents, size = [], 0
             contents.append(content)
             size += len(content)
         return [*parts, _extra_part(contents)] if contents else parts
-
-    def _target_info(self, batch: Metrics, now_unix_nano: int) -> list[bytes]:
-        """A ``target_info`` sample per resource, at the time of its latest point, at most once a minute."""
-        if not self._config.target_info.enabled:
-            return []
-        resource_of = batch.ancestor("resources", "points")
-        first = np.flatnonzero(np.concatenate(([True], resource_of[1:] != resource_of[:-1])))
-        times = batch.table("points").rows["time"]
-        times = np.where(times > np.uint64(now_unix_nano + FUTURE_MAX_NS), np.uint64(now_unix_nano), times)
-        latest_ms = (np.maximum.reduceat(times, first) // np.uint64(1_000_000)).tolist()
-        attributes = batch.attributes("resources")
-        keys, texts = attributes.key, attributes.as_text()
-        begins = np.searchsorted(attributes.owner, resource_of[first]).tolist()
-        ends = np.searchsorted(attributes.owner, resource_of[first], side="right").tolist()
-        encoded = []
-        for begin, end, time_ms in zip(begins, ends, latest_ms, strict=True):
-            pairs = [
-                (keys.distinct[keys.codes[row]], texts.distinct[texts.codes[row]] if texts.codes[row] >= 0 else "")
-                for row in range(begin, end)
-            ]
-            labels = self._labels.target_info(pairs)
-            if not labels:
-                continue
-            labels = sorted([("__name__", "target_info"), *labels], key=lambda label: label[0].encode())
-            label_bytes = b"".join(encode_label(*label) for label in labels)
-            if (
-                time_ms
-                and time_ms
-                >= self._target_times_ms.get(label_bytes, -_TARGET_INFO_INTERVAL_MS) + _TARGET_INFO_INTERVAL_MS
-            ):
-                if len(self._target_times_ms) >= _REMEMBERED_MAX:
-                    self._target_times_ms.clear()
-                self._target_times_ms[label_bytes] = time_ms
-                encoded.append(encode_sample_series(label_bytes, 1.0, time_ms))
-        return encoded
-
-    def _metadata(self, found: Encodable) -> list[bytes]:
-        """Type, help and unit of the metric families in the batch, each family at most once a minute."""
-        if not self._config.send_metadata:
-            return []
-        now_s = self.settings.clock.monotonic_s()
-        numbers = np.unique(self._cache.sources.column("family")[found.slot[found.order]])
-        due: list[Family] = []
-        for number in numbers.tolist():
-            family = self._cache.families[number]
-            sent_s = self._metadata_sent_s.get((family.name, family.kind), -_METADATA_INTERVAL_S)
-            if now_s - sent_s >= _METADATA_INTERVAL_S:
-                if len(self._metadata_sent_s) >= _REMEMBERED_MAX:
-                    self._metadata_sent_s.clear()
-                self._metadata_sent_s[family.name, family.kind] = now_s
-                due.append(family)
-        return [encode_metadata(family.name, family.kind, family.description, family.unit) for family in due]
 
 
 def _part(request: WriteRequest, shard: int) -> Part[WriteRequest]:
