@@ -109,8 +109,13 @@ class SeriesCache:
         strategy: TranslationStrategy,
         namespace: str,
         series_columns: Mapping[str, Any] | None = None,
+        held_bytes: Callable[[], int] = lambda: 0,
     ) -> None:
-        """``series_columns`` add columns to the table ``series`` for state of the exporter, cleared with the caches."""
+        """``series_columns`` add columns to the table ``series`` for state of the exporter, cleared with the caches.
+
+        ``held_bytes`` returns the size of what the exporter keeps besides, until the ``generation`` changes.
+        """
+        self._held_bytes = held_bytes
         self._labels = labels
         self._series_columns = dict(series_columns or {})
         self._encode_label = encode_label
@@ -150,7 +155,7 @@ class SeriesCache:
         """The size of the caches in bytes."""
         texts = len(self.arena) + len(self.names) + len(self.extras) + self._key_bytes
         entries = len(self._families) + len(self._extra_sets) + len(self._extra_slices)
-        tables = self.sources.memory_bytes + self.series.memory_bytes + self._merger.memory_bytes
+        tables = self.sources.memory_bytes + self.series.memory_bytes + self._merger.memory_bytes + self._held_bytes()
         return texts + entries * _ENTRY_BYTES + tables
 
     def name_slices(self) -> I32:

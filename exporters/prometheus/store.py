@@ -67,6 +67,11 @@ class _DistributionTable:
         self.has_sum = np.zeros(16, np.uint8)
         self.row_count = 0
 
+    @property
+    def memory_bytes(self) -> int:
+        """The size of the table, including unused rows."""
+        return self.values.nbytes + self.sums.nbytes + self.counts.nbytes + self.has_sum.nbytes
+
     def allocate(self, count: int) -> I32:
         """Rows for ``count`` new series."""
         rows = np.arange(self.row_count, self.row_count + count, dtype=np.int32)
@@ -87,15 +92,16 @@ class SeriesStore:
     ) -> None:
         self._labels = SeriesLabels(settings)
         self._expiration_s = expiration_s
+        self._distributions: dict[int, _DistributionTable] = {}
         self._cache = SeriesCache(
             self._labels, encode_label, strategy, namespace,
             {
                 "source": np.int32, "type": np.int32, "time": np.uint64, "seen": np.float64, "live": np.uint8,
                 "value": np.float64, "set": np.int32, "row": np.int32,
             },
+            lambda: sum(table.memory_bytes for table in self._distributions.values()),
         )  # fmt: skip
         self._generation = self._cache.generation
-        self._distributions: dict[int, _DistributionTable] = {}
         self._targets: dict[tuple[tuple[str, str], ...], float] = {}
         self._targets_bytes = 0
 

@@ -93,3 +93,20 @@ def test_more_buckets_than_any_histogram_needs_are_dropped(feed):
     assert not feed.ledger.dropped
     feed(distributions(10_001))
     assert feed.ledger.dropped == {(Signal.METRICS, "bucket_count"): 2}
+
+
+def test_ever_new_histograms_of_many_buckets(feed, monkeypatch):
+    """The values on the page count towards the limit of the caches, which are cleared beyond it."""
+    monkeypatch.setattr("collector.prometheus.series._CACHES_MAX_BYTES", 8 * 1024 * 1024)
+    cache = getattr(feed.exporter, "_cache", None) or feed.exporter._store._cache
+    for i in range(60):
+        made = ExportMetricsServiceRequest()
+        histogram = made.resource_metrics.add().scope_metrics.add().metrics.add(name="h").histogram
+        histogram.aggregation_temporality = 2
+        for j in range(10):
+            point = histogram.data_points.add(time_unix_nano=SECOND, count=1, explicit_bounds=range(999))
+            point.bucket_counts.extend([1] + [0] * 999)
+            point.attributes.add(key="i").value.string_value = f"{i} {j}"
+        feed(made)
+        assert cache.memory_bytes < 16 * 1024 * 1024
+    assert cache.generation > 1 or feed.exporter.__class__.__name__ != "PrometheusExporter"
