@@ -23,6 +23,7 @@ _TEXT: Final = rb'"((?:[^"\\]|\\.)*)"'
 _COMMENT: Final = re.compile(rb"# (HELP|TYPE) (?:" + _TEXT + rb"|(\S+))")
 _LABEL: Final = re.compile(rb"(?:" + _TEXT + rb"|([^\"=,{}\s]+))=" + _TEXT + rb",?")
 _METRIC: Final = re.compile(rb"(?:\{" + _TEXT + rb",?|([^{\s]+)\{?)")
+_EXEMPLAR: Final = b" # {"
 _SUFFIXES: Final = ("", "_total", "_bucket", "_sum", "_count")
 
 
@@ -137,14 +138,24 @@ def _escape_line(line: bytes, family: str, scheme: str) -> bytes:
     name, at = _name(match[1], match[2]), match.end()
     suffix = name.removeprefix(family)
     name = escape_name(family, scheme) + suffix if suffix in _SUFFIXES else escape_name(name, scheme)
-    if not match[0].endswith(b"{") and match[1] is None:
-        return name.encode() + line[at:]
+    written = b""
+    if match[0].endswith(b"{") or match[1] is not None:
+        written, at = _escape_labels(line, at, scheme)
+        written = b"{" + written + b"}" if written else b""
+    value, mark, exemplar = line[at:].partition(_EXEMPLAR)
+    if mark:
+        labels, at = _escape_labels(exemplar, 0, scheme)
+        value += mark + labels + b"}" + exemplar[at:]
+    return name.encode() + written + value
+
+
+def _escape_labels(text: bytes, at: int, scheme: str) -> tuple[bytes, int]:
+    """The labels from ``at`` on with escaped names, and where the brace after them ends."""
     labels: dict[str, bytes] = {}
-    while found := _LABEL.match(line, at):
+    while found := _LABEL.match(text, at):
         labels.setdefault(escape_name(_name(found[1], found[2]), scheme).replace(":", "_"), found[3])
         at = found.end()
-    written = b",".join(b'%s="%s"' % (key.encode(), value) for key, value in labels.items())
-    return name.encode() + (b"{" + written + b"}" if written else b"") + line[at + 1 :]
+    return b",".join(b'%s="%s"' % (key.encode(), value) for key, value in labels.items()), at + 1
 
 
 def _name(quoted: bytes | None, plain: bytes | None) -> str:

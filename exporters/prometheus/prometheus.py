@@ -43,6 +43,7 @@ class PrometheusExporter(Exporter):
             config.strategy,
             config.namespace,
             config.metric_expiration,
+            keeps_exemplars=config.enable_open_metrics,
         )
         self._is_utf8 = config.strategy in ("NoUTF8EscapingWithSuffixes", "NoTranslation")
         self._log = RateLimitedLog(settings.telemetry.log, settings.clock)
