@@ -1,5 +1,6 @@
 """OTLP metrics as Prometheus metrics: names, labels and series, for the remote-write exporter and the pull exporter."""
 
+from collector.prometheus.attributes import LabelEncoder
 from collector.prometheus.labels import LabelSettings, SeriesLabels
 from collector.prometheus.losses import LossReport
 from collector.prometheus.naming import (
@@ -10,7 +11,7 @@ from collector.prometheus.naming import (
     metric_name,
     prometheus_type,
 )
-from collector.prometheus.series import FUTURE_MAX_NS, Encodable, Family, LabelEncoder, SeriesCache
+from collector.prometheus.series import FUTURE_MAX_NS, Encodable, Family, SeriesCache
 
 __all__ = [
     "FUTURE_MAX_NS",

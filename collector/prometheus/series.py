@@ -17,17 +17,15 @@ from typing import Any
 import numpy as np
 
 from collector.model import METRIC_HISTOGRAM, METRIC_SUM, METRIC_SUMMARY, KeyTable, Metrics, groups
-from collector.model.arrays import I32, U8, U64, Indices, Mask, Records, offsets_of, starts_of
+from collector.model.arrays import I32, U8, U64, Indices, Mask, Records
+from collector.prometheus.attributes import LabelEncoder, ParentAttributes, exemplar_labels
 from collector.prometheus.labels import LABELS_MAX_BYTES, SeriesLabels
 from collector.prometheus.merge import SERIES_COLUMNS, SOURCE_COLUMNS, StreamMerger, additive_kind
 from collector.prometheus.naming import UP_DOWN_COUNTER, TranslationStrategy, metric_name, prometheus_type
 from collector.wire.hash import dictionary
 from collector.wire.layout import EXEMPLAR, QUANTILE
 
-__all__ = ["FUTURE_MAX_NS", "Encodable", "Family", "LabelEncoder", "SeriesCache", "format_bound"]
-
-LabelEncoder = Callable[[str, str], bytes]
-"""Encodes a label name and a value; the name of the metric is passed as ``("__name__", name)``."""
+__all__ = ["FUTURE_MAX_NS", "Encodable", "Family", "SeriesCache", "format_bound"]
 
 _CACHES_MAX_BYTES = 512 * 1024 * 1024
 _ENTRY_BYTES = 400  # estimate for a name or a set of bounds in the dictionaries and lists
@@ -285,7 +283,7 @@ class SeriesCache:
             | (ordered_type[1:] != ordered_type[:-1])
         )
         exemplars, exemplar_first = self._children(batch, "exemplars", EXEMPLAR, points["exemplar_count"] > 0)
-        exemplar_arena, exemplar_slices = self._exemplar_labels(batch, exemplars)
+        exemplar_arena, exemplar_slices = exemplar_labels(batch, exemplars, self._labels, self._encode_label)
         shard_key = np.zeros(point_count, np.uint64)
         if len(order):
             shard_key[order] = self.series.keys(ordered_series)[:, 1]
@@ -357,7 +355,7 @@ class SeriesCache:
         first = np.searchsorted(attributes.owner, rows)
         last = np.searchsorted(attributes.owner, rows, side="right")
         scope_row, resource_row = batch.ancestor("scopes", "points")[rows], batch.ancestor("resources", "points")[rows]
-        scopes, resources = _Parents(batch, "scopes"), _Parents(batch, "resources")
+        scopes, resources = ParentAttributes(batch, "scopes"), ParentAttributes(batch, "resources")
         columns = {name: self.sources.column(name) for name in ("start", "a", "b", "c", "family", "unusable", "series")}
         identities = np.empty((len(rows), 2), np.uint64)
         labels_of: list[bytes] = []
@@ -470,82 +468,9 @@ class SeriesCache:
             sets[rows[is_too_large]] = _TOO_MANY
         return sets
 
-    def _exemplar_labels(self, batch: Metrics, exemplars: Records) -> tuple[U8, I32]:
-        """The filtered attributes of each exemplar as label bytes, and (exemplars, 3): start, size, characters.
-
-        Each label name occurs once: the first attribute of a name stands, and the ids of the exemplar itself take
-        precedence. Prometheus stores no exemplar with a repeated label.
-        """
-        slices = np.zeros((len(exemplars), 3), np.int32)
-        if not len(exemplars):
-            return np.zeros(1, np.uint8), slices
-        attributes = batch.attributes("exemplars")
-        if not attributes.row_count:
-            return np.zeros(1, np.uint8), slices
-        keys, texts = attributes.key, attributes.as_text()
-        pairs = groups(keys.codes, texts.codes)
-        encoded, characters = [], np.empty(pairs.count, np.int32)
-        names = np.empty(pairs.count, np.int32)
-        numbers: dict[str, int] = {"trace_id": 0, "span_id": 1}
-        for pair, row in enumerate(pairs.first.tolist()):
-            name = self._labels.name(keys.distinct[keys.codes[row]])
-            value = texts.distinct[texts.codes[row]] if texts.codes[row] >= 0 else ""
-            encoded.append(self._encode_label(name, value) if name and value else b"")
-            characters[pair] = len(name) + len(value)
-            # An attribute that becomes no label hides no other.
-            names[pair] = numbers.setdefault(name, len(numbers)) if name and value else -1 - pair
-        owner, name_of = attributes.owner, names[pairs.codes]
-        is_kept = np.zeros(len(owner), bool)
-        is_kept[groups(owner, name_of).first] = True
-        has_trace = (exemplars["trace_id_hi"][owner] | exemplars["trace_id_lo"][owner]) != 0
-        is_kept &= ~((name_of == 0) & has_trace) & ~((name_of == 1) & (exemplars["span_id"][owner] != 0))
-        owner, codes = owner[is_kept], pairs.codes[is_kept]
-        sizes = np.array([len(piece) for piece in encoded], np.int64)
-        starts = starts_of(sizes)
-        row_sizes = sizes[codes]
-        row_starts = offsets_of(row_sizes)
-        gather = np.repeat(starts[codes] - row_starts[:-1], row_sizes) + np.arange(row_starts[-1])
-        arena = np.frombuffer(b"".join(encoded) or b"\0", np.uint8)[gather] if len(gather) else np.zeros(1, np.uint8)
-        first = np.searchsorted(owner, np.arange(len(exemplars) + 1))
-        slices[:, 0] = row_starts[first[:-1]]
-        slices[:, 1] = row_starts[first[1:]] - row_starts[first[:-1]]
-        totals = offsets_of(np.where(sizes > 0, characters, 0)[codes])
-        slices[:, 2] = totals[first[1:]] - totals[first[:-1]]
-        return np.ascontiguousarray(arena), slices
-
 
 def _identity(labels: bytes, name: str) -> U64:
     """The key of a series, U64[2]."""
     digest = hashlib.blake2b(labels, digest_size=16, salt=b"series")
     digest.update(name.encode())
     return np.frombuffer(digest.digest(), np.uint64)
-
-
-class _Parents:
-    """The attributes of the resources or scopes of a batch as text; each row is read at most once, on demand."""
-
-    def __init__(self, batch: Metrics, table: str) -> None:
-        self._batch = batch
-        self._table = table
-        self._attributes = batch.attributes(table)
-        self._texts = self._attributes.as_text()
-        self._known: dict[int, list[tuple[str, str]]] = {}
-
-    def attributes(self, row: int) -> list[tuple[str, str]]:
-        """(key, text) of the attributes of a row."""
-        if row not in self._known:
-            keys, texts = self._attributes.key, self._texts
-            begin, end = np.searchsorted(self._attributes.owner, [row, row + 1])
-            self._known[row] = [
-                (keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "")
-                for j in range(int(begin), int(end))
-            ]
-        return self._known[row]
-
-    def scope(self, row: int) -> tuple[str, str, str, list[tuple[str, str]]]:
-        """Name, version, schema URL, attributes."""
-        texts = []
-        for name in ("name", "version", "schema_url"):
-            column = self._batch.field(name, self._table)
-            texts.append(column.distinct[column.codes[row]] if column.codes[row] >= 0 else "")
-        return texts[0], texts[1], texts[2], self.attributes(row)
