@@ -89,6 +89,10 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
     to Tailrace).
     """
 
+    stale_after: Duration = Field(default=0.0, ge=0)
+    """A series without samples for this long ends with a stale marker, which is sent with the next batch (specific to
+    Tailrace). 0: never.
+    """
     wal: dict[str, Any] | None = None
     """Not available: ``remote_write_queue.storage`` keeps the queue across restarts."""
 

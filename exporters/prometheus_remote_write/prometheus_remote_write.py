@@ -40,6 +40,7 @@ from exporters.prometheus_remote_write.messages import (
     encode_label,
     series_names,
 )
+from exporters.prometheus_remote_write.staleness import STALENESS_COLUMNS, Staleness
 
 __all__ = ["PrometheusRemoteWriteExporter"]
 
@@ -126,8 +127,9 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         )
         self._cache = SeriesCache(
             self._labels, encode_label, config.strategy, config.namespace,
-            {"sent_ms": np.int64, "sent_value": np.int64},
+            {"sent_ms": np.int64, "sent_value": np.int64, **(STALENESS_COLUMNS if config.stale_after else {})},
         )  # fmt: skip
+        self._staleness = Staleness(self._cache, config.stale_after) if config.stale_after else None
         self._report = LossReport(settings.telemetry, self._log)
         self._refuses_disorder_until_s = 0.0
         self._refuses_future_until_s = 0.0
@@ -219,9 +221,10 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
             is_usable = self._in_order(found)
             order, run_of = order[is_usable], run_of[is_usable]
         self._report.record(batch, found)
-        extras = self._extras(batch, found, now_unix_nano) if len(order) else []
+        markers = self._stale_markers(found, order, now_unix_nano)
         if not len(order):
-            return []
+            return markers
+        extras = self._extras(batch, found, now_unix_nano)
         shard_count = min(self._config.shard_count, 1 + len(order) // _POINTS_PER_SHARD)
         shard_of = (found.shard_key[order] % np.uint64(shard_count)).astype(np.int32)
         parts: list[Part[WriteRequest]] = []
@@ -230,7 +233,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
             if chosen.any():
                 parts += self._encode_runs(found, order[chosen], run_of[chosen], shard)
         # Whatever becomes of them must not affect the points, so they are requests of their own, after the points.
-        return parts + extras
+        return parts + extras + markers
 
     def _unusable(self, batch: Metrics, now_unix_nano: int) -> dict[str, Mask]:
         """The points that no receiver takes, by reason."""
@@ -327,6 +330,20 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
             parts.append(_part(request, shard))
             begin = end
         return parts
+
+    def _stale_markers(self, found: Encodable, order: I32, now_unix_nano: int) -> list[Part[WriteRequest]]:
+        """The requests that end series of vanished sources; none of them is in the batch. They carry no points."""
+        if self._staleness is None:
+            return []
+        now_s = self.settings.clock.monotonic_s()
+        self._staleness.note(found, order, now_s)
+        markers = self._staleness.due(now_s, now_unix_nano)
+        if markers is None:
+            return []
+        parts = self._encode_runs(markers, markers.order, markers.run_of, 0)
+        for part in parts:
+            part.payload.cuts[:, 1] = 0
+        return [_part(part.payload, part.shard) for part in parts]
 
     def _extras(self, batch: Metrics, found: Encodable, now_unix_nano: int) -> list[Part[WriteRequest]]:
         """The requests that carry ``target_info`` and metadata."""
