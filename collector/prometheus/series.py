@@ -108,11 +108,14 @@ class SeriesCache:
         namespace: str,
         series_columns: Mapping[str, Any] | None = None,
         held_bytes: Callable[[], int] = lambda: 0,
+        bucket_types: tuple[int, ...] = (METRIC_HISTOGRAM,),
     ) -> None:
         """``series_columns`` add columns to the table ``series`` for state of the exporter, cleared with the caches.
 
         ``held_bytes`` returns the size of what the exporter keeps besides, until the ``generation`` changes.
+        ``bucket_types`` are the types whose series have ``le`` labels.
         """
+        self._sampled_types = (*bucket_types, METRIC_SUMMARY)
         self._held_bytes = held_bytes
         self._labels = labels
         self._series_columns = dict(series_columns or {})
@@ -160,6 +163,10 @@ class SeriesCache:
         """(families, 4, 2): start and size of each family's name labels in ``names``."""
         return self._array("name_slices", lambda: np.array(self._name_slices, np.int32).reshape(-1, 4, 2))
 
+    def no_bounds(self) -> int:
+        """The number of the set of bounds of a histogram without any, whose only bucket is ``+Inf``."""
+        return self._extra_set("le", b"")
+
     def extra_slices(self) -> I32:
         """(labels, 2): start and size in ``extras``."""
         return self._array("extra_slices", lambda: np.array(self._extra_slices, np.int32).reshape(-1, 2))
@@ -197,7 +204,7 @@ class SeriesCache:
             self._name_slices.append(slices)
             self.families.append(Family(text, kind))
             self._family_names.add(text)
-            if metric_type in (METRIC_HISTOGRAM, METRIC_SUMMARY):
+            if metric_type in self._sampled_types:
                 self._sample_names.update({text + variant: text for variant in _VARIANTS if variant})
             self._frozen.pop("name_slices", None)
         self._families[key] = number
@@ -368,11 +375,7 @@ class SeriesCache:
                 point_attributes, resources.attributes(int(resource_row[i])), scopes.scope(int(scope_row[i]))
             )
             split = "quantile" if types[row] == METRIC_SUMMARY else "le"
-            labels = [
-                (name, value)
-                for name, value in labels
-                if name != split or types[row] not in (METRIC_HISTOGRAM, METRIC_SUMMARY)
-            ]
+            labels = [(name, value) for name, value in labels if name != split or types[row] not in self._sampled_types]
             pieces = [b"", b"", b""]
             for name, value in labels:
                 pieces[0 if name < "__name__" else 1 if name < split else 2] += self._encode_label(name, value)

@@ -33,6 +33,7 @@ _TARGETS_MAX_BYTES = 64 * 1024 * 1024
 _TARGET_BYTES = 1000  # a resource in the dictionary, without its texts
 _NO_EXEMPLARS = np.zeros(0, np.int32)
 _NO_BUCKET_EXEMPLARS = np.zeros((0, 0), np.int32)
+_HISTOGRAMS = (METRIC_HISTOGRAM, METRIC_EXPONENTIAL_HISTOGRAM)
 _SAMPLES = {
     "counter": ("",),
     "gauge": ("",),
@@ -91,7 +92,7 @@ class SeriesStore:
                 "source": np.int32, "type": np.int32, "time": np.uint64, "seen": np.float64, "live": np.uint8,
                 "value": np.float64, "set": np.int32, "row": np.int32, "exemplar": np.int32,
             },
-            self._held_bytes,
+            self._held_bytes, _HISTOGRAMS,
         )  # fmt: skip
         self._generation = self._cache.generation
         self._targets: dict[tuple[tuple[str, str], ...], float] = {}
@@ -108,10 +109,8 @@ class SeriesStore:
             self._distributions = {}
             self._exemplars = ExemplarStore()
         rows = found.order
-        is_exponential = found.types[rows] == METRIC_EXPONENTIAL_HISTOGRAM
-        if is_exponential.any():
-            found.dropped["exponential_histogram"] = rows[is_exponential]  # the text format cannot represent them
-            rows = rows[~is_exponential]
+        # The text formats have no native histograms; as in the Collector, the count and the sum are shown.
+        found.extra_set[found.types == METRIC_EXPONENTIAL_HISTOGRAM] = self._cache.no_bounds()
         self._remember_targets(batch, now_s)
         if not len(rows):
             return found
@@ -150,7 +149,7 @@ class SeriesStore:
         """Keep the latest exemplar of each counter and each bucket among the points in ``rows``."""
         is_sum = (found.types == METRIC_SUM) & monotonic
         is_chosen = np.zeros(len(found.points), bool)
-        is_chosen[rows] = is_sum[rows] | (found.types[rows] == METRIC_HISTOGRAM)
+        is_chosen[rows] = is_sum[rows] | np.isin(found.types[rows], _HISTOGRAMS)
         chosen = np.flatnonzero(is_chosen[found.exemplars["parent"]])
         point = found.exemplars["parent"][chosen]
         values = values_of(found.exemplars[chosen])
@@ -187,7 +186,7 @@ class SeriesStore:
         column("set")[series] = set_number
         at = column("row")[series]
         points = found.points[rows]
-        if found.types[rows[0]] == METRIC_HISTOGRAM:
+        if found.types[rows[0]] != METRIC_SUMMARY:
             table.values[at] = self._cumulative_counts(found.wire, points, label_count)
         elif label_count:
             table.values[at] = found.quantiles["value"][found.quantile_first[rows][:, None] + np.arange(label_count)]
