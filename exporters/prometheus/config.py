@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from collector.prometheus import TranslationStrategy
-from collector.prometheus.config import ResourceConstantLabelsConfig, ResourceLabelsConfig
+from collector.prometheus.config import ConstantLabels, ResourceConstantLabelsConfig, ResourceLabelsConfig
 from collector.transport.endpoint import Endpoint
 from config.blocks import Duration, HTTPServerConfig, QueueConfig
 
@@ -34,7 +34,7 @@ class PrometheusConfig(HTTPServerConfig):
     """
     namespace: str = ""
     """Prefix of every metric name, followed by an underscore. Empty: no prefix."""
-    const_labels: dict[str, str] = Field(default_factory=dict)
+    const_labels: ConstantLabels = Field(default_factory=dict)
     """Labels to add to every series."""
     send_timestamps: bool = False
     """Whether each line has the timestamp of its data point."""

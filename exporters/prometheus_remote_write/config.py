@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from collector.prometheus import TranslationStrategy
-from collector.prometheus.config import ResourceConstantLabelsConfig, ResourceLabelsConfig
+from collector.prometheus.config import ConstantLabels, ResourceConstantLabelsConfig, ResourceLabelsConfig
 from config.blocks import ByteSize, ComponentConfig, Duration, HTTPClientConfig, RetryConfig
 
 __all__ = ["PrometheusRemoteWriteConfig", "RemoteWriteQueueConfig"]
@@ -62,7 +62,7 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
     """Size limit of a request in bytes, before compression."""
     namespace: str = ""
     """Prefix of every metric name, followed by an underscore. Empty: no prefix."""
-    external_labels: dict[str, str] = Field(default_factory=dict)
+    external_labels: ConstantLabels = Field(default_factory=dict)
     """Labels to add to every series."""
     target_info: TargetInfoConfig = TargetInfoConfig()
     """The ``target_info`` series."""

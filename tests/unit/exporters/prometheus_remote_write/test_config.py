@@ -55,3 +55,10 @@ def test_requests_of_a_batch_that_are_sent_at_the_same_time(keys, expected):
         gauge.data_points.add(time_unix_nano=10**9, as_int=1).attributes.add(key="i").value.int_value = i
     parts = sut.encode(Metrics.from_wire(made.SerializeToString()))
     assert {part.shard for part in parts} == set(range(expected))
+
+
+@pytest.mark.parametrize("name", ["", "__name__"])
+def test_labels_of_every_series_need_a_name_of_their_own(name):
+    """An empty one would be left out, and the metric name would be replaced."""
+    with pytest.raises(ValueError, match="cannot be the name of a label"):
+        PrometheusRemoteWriteConfig.model_validate({"endpoint": ENDPOINT, "external_labels": {name: "x"}})
