@@ -1,12 +1,21 @@
 """OTLP metrics as Prometheus metrics: names, labels and series, for the remote-write exporter and the pull exporter."""
 
+from collector.prometheus.attributes import LabelEncoder
 from collector.prometheus.labels import LabelSettings, SeriesLabels
 from collector.prometheus.losses import LossReport
-from collector.prometheus.naming import TranslationStrategy, escape_label_name, metric_name, prometheus_type
-from collector.prometheus.series import FUTURE_MAX_NS, Encodable, Family, LabelEncoder, SeriesCache
+from collector.prometheus.naming import (
+    UP_DOWN_COUNTER,
+    TranslationStrategy,
+    escape_by_values,
+    escape_label_name,
+    metric_name,
+    prometheus_type,
+)
+from collector.prometheus.series import FUTURE_MAX_NS, Encodable, Family, SeriesCache
 
 __all__ = [
     "FUTURE_MAX_NS",
+    "UP_DOWN_COUNTER",
     "Encodable",
     "Family",
     "LabelEncoder",
@@ -15,6 +24,7 @@ __all__ = [
     "SeriesCache",
     "SeriesLabels",
     "TranslationStrategy",
+    "escape_by_values",
     "escape_label_name",
     "metric_name",
     "prometheus_type",

@@ -1,8 +1,23 @@
 """Configuration that the Prometheus exporters share: which resource attributes become labels."""
 
+from typing import Annotated
+
+from pydantic import AfterValidator
+
 from config.blocks import ComponentConfig
 
-__all__ = ["ResourceConstantLabelsConfig", "ResourceLabelsConfig"]
+__all__ = ["ConstantLabels", "ResourceConstantLabelsConfig", "ResourceLabelsConfig"]
+
+
+def _have_names(labels: dict[str, str]) -> dict[str, str]:
+    for name in ("", "__name__"):
+        if name in labels:
+            raise ValueError(f"{name!r} cannot be the name of a label that every series has")
+    return labels
+
+
+ConstantLabels = Annotated[dict[str, str], AfterValidator(_have_names)]
+"""Labels that every series has: names and values."""
 
 
 class ResourceLabelsConfig(ComponentConfig):
@@ -10,6 +25,10 @@ class ResourceLabelsConfig(ComponentConfig):
 
     enabled: bool = False
     """Whether all resource attributes become labels of every series."""
+    exclude_service_attributes: bool = False
+    """Whether ``service.name``, ``service.namespace`` and ``service.instance.id`` are left out; they are the labels
+    ``job`` and ``instance``.
+    """
 
 
 class ResourceConstantLabelsConfig(ComponentConfig):

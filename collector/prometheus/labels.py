@@ -9,10 +9,15 @@ Source: the specification's Prometheus compatibility page; prometheusremotewrite
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import Final
 
 from collector.prometheus.naming import TranslationStrategy, escape_label_name
+from collector.text.cache import TextCache
 
-__all__ = ["LabelSettings", "SeriesLabels"]
+__all__ = ["LABELS_MAX_BYTES", "LabelSettings", "SeriesLabels"]
+
+LABELS_MAX_BYTES: Final = 64 * 1024
+"""The size of the labels of a series, as the exporter encodes them, from which on it is dropped and not cached."""
 
 _IDENTIFYING = ("service.namespace", "service.name", "service.instance.id")
 
@@ -27,6 +32,8 @@ class LabelSettings:
     external_labels: Mapping[str, str] = field(default_factory=dict)
     scope_info: bool = True
     promote_all_resource_attributes: bool = False
+    exclude_service_attributes: bool = False
+    """Whether those that identify a service are left out when all resource attributes become labels."""
     resource_attributes: tuple[str, ...] = ()
     """Globs of the resource attributes that become labels of every series."""
     excluded_resource_attributes: tuple[str, ...] = ()
@@ -40,17 +47,21 @@ class SeriesLabels:
     def __init__(self, settings: LabelSettings) -> None:
         self._settings = settings
         self._utf8 = settings.strategy in ("NoUTF8EscapingWithSuffixes", "NoTranslation")
+        self._names = TextCache[str]()
         self._external = {self.name(key): value for key, value in settings.external_labels.items()}
 
     def name(self, key: str) -> str:
         """The label name of an attribute key."""
-        settings = self._settings
-        return escape_label_name(
-            key,
-            utf8=self._utf8,
-            sanitize_leading_underscore=settings.sanitize_leading_underscore,
-            preserve_multiple_underscores=settings.preserve_multiple_underscores,
-        )
+        known = self._names.get(key, "")
+        if not known:
+            known = escape_label_name(
+                key,
+                utf8=self._utf8,
+                sanitize_leading_underscore=self._settings.sanitize_leading_underscore,
+                preserve_multiple_underscores=self._settings.preserve_multiple_underscores,
+            )
+            self._names.put(key, known)
+        return known
 
     def _escaped(self, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
         """Labels from attributes. The values of keys with the same label name are joined by ``;`` in key order."""
@@ -77,9 +88,11 @@ class SeriesLabels:
         settings = self._settings
         if any(fnmatchcase(key, pattern) for pattern in settings.excluded_resource_attributes):
             return False
-        return settings.promote_all_resource_attributes or any(
-            fnmatchcase(key, pattern) for pattern in settings.resource_attributes
-        )
+        if settings.promote_all_resource_attributes and not (
+            settings.exclude_service_attributes and key in _IDENTIFYING
+        ):
+            return True
+        return any(fnmatchcase(key, pattern) for pattern in settings.resource_attributes)
 
     def series(self, attributes: Pairs, resource: Pairs, scope: tuple[str, str, str, Pairs]) -> list[tuple[str, str]]:
         """Labels of a series without ``__name__``, ``le`` and ``quantile``, sorted by the bytes of their names.
@@ -104,7 +117,7 @@ class SeriesLabels:
         return _sorted(labels)
 
     def target_info(self, resource: Pairs) -> list[tuple[str, str]] | None:
-        """Labels of ``target_info``; None if the resource has no identity or no other attributes."""
+        """Labels of ``target_info``; None if the resource has no identity or no other attributes, or too large ones."""
         resource_map = dict(resource)
         identity = self.job_and_instance(resource_map)
         described = {key: value for key, value in resource_map.items() if key not in _IDENTIFYING}
@@ -114,6 +127,8 @@ class SeriesLabels:
         labels.update(identity)
         for name, value in self._external.items():
             labels.setdefault(name, value)
+        if sum(len(name) + len(value) for name, value in labels.items()) > LABELS_MAX_BYTES:
+            return None
         return _sorted(labels)
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from collector.model import METRIC_EXPONENTIAL_HISTOGRAM, METRIC_HISTOGRAM, METRIC_SUM, KeyTable
-from collector.model.arrays import F64, I32, U8, U64, Indices, Mask, Records
+from collector.model.arrays import F64, I32, U8, U64, Array, Indices, Mask, Records
 from collector.otlp.semantics import NO_RECORDED_VALUE
-from collector.prometheus.merge_exponential import BYTES_MAX, Exponential
+from collector.prometheus import _exponential as exponential
 
 __all__ = ["SERIES_COLUMNS", "SOURCE_COLUMNS", "Merged", "StreamMerger", "additive_kind"]
 
@@ -63,15 +63,13 @@ class StreamMerger:
         self._sources = sources
         self._series = series
         self._buckets: dict[int, _Rows] = {}
-        self._exponential_streams: dict[int, Exponential] = {}
-        self._exponential_sums: dict[int, Exponential] = {}
+        self._exponential = _Rows(np.zeros(16, exponential.RECORD))
         self._expired_at = np.uint64(0)
 
     @property
     def memory_bytes(self) -> int:
         """The size of the bucket counts; the series cache that owns the merger bounds it."""
-        exponential_count = len(self._exponential_streams) + len(self._exponential_sums)
-        return sum(rows.values.nbytes for rows in self._buckets.values()) + exponential_count * BYTES_MAX
+        return sum(rows.values.nbytes for rows in (self._exponential, *self._buckets.values()))
 
     def note_sources(self, slots: I32, series: I32, is_new: Mask, kinds: U8, number: int) -> Indices:
         """Count new sources towards their series; returns the positions of those whose series had another one already.
@@ -137,10 +135,10 @@ class StreamMerger:
                 )
                 added.append(content)
                 end += len(content)
-        exponential = rows[is_used & (kind == _EXPONENTIAL)]
-        if len(exponential):
+        natives = rows[is_used & (kind == _EXPONENTIAL)]
+        if len(natives):
             content = self._merge_exponential(
-                exponential, points, wire, times, slot, series, now, number, end, folded, conflicting
+                natives, points, wire, times, slot, series, now, number, end, folded, conflicting
             )
             added.append(content)
         return Merged(
@@ -180,7 +178,7 @@ class StreamMerger:
         """Returns the merged bucket counts, which the points refer to as if they followed the wire bytes."""
         rows = rows[np.lexsort((rows, times[rows], slot[rows]))]
         found = points[rows]
-        table = self._buckets.setdefault(set_number, _Rows(width))
+        table = self._buckets.setdefault(set_number, _Rows(np.zeros((16, width))))
         counts = _bucket_counts(wire, found, width)
         whole = np.column_stack((found["sum"], found["count"].astype(np.float64), counts))
         source, column = slot[rows], self._sources.column
@@ -212,45 +210,25 @@ class StreamMerger:
         now: np.uint64, number: int, end: int, folded: list[Indices], conflicting: list[Indices],
     ) -> bytes:  # fmt: skip
         """Returns the merged bucket counts, which the points refer to as if they were at ``end``."""
-        source_column, column = self._sources.column, self._series.column
-        sent: dict[tuple[int, int], int] = {}  # series and millisecond: the last row, which carries the sum
-        sums: dict[int, Exponential] = {}
-        lost, merged = [], []
-        rows = rows[np.lexsort((rows, times[rows]))]
-        merging = set(series[rows][column("merging")[series[rows]] != 0].tolist())
-        for row in rows.tolist():
-            source, at, time = int(slot[row]), int(series[row]), int(times[row])
-            value = Exponential.read(points[row], wire)
-            gain = value
-            before = self._exponential_streams.get(source)
-            last_time = int(source_column("last_time")[source])
-            if value is not None and before is not None and not 0 < last_time <= int(points["start_time"][row]):
-                difference = value.plus(before, -1)
-                gain = value if difference is None or difference.has_negative_counts() else difference
-            total = self._exponential_sums.get(at)
-            if value is not None:
-                self._exponential_streams[source] = value
-                self._remember(slot[row : row + 1], np.zeros(1), times[row : row + 1], now)
-                if before is None and at in merging and source_column("born")[source] != number:
-                    gain = None  # its value is a baseline
-                    total = total or value
-            if gain is not None:
-                total = gain if total is None else total.plus(gain)
-            if value is None or total is None:
-                lost.append(row)
-                continue
-            self._exponential_sums[at] = sums[row] = total
-            column("merging")[at] = 1
-            merged.append(row)
-            if time // 10**6 > int(column("emitted")[at]) // 10**6:
-                sent[at, time // 10**6] = row
-        written = b""
-        for row in sent.values():
-            written += sums[row].write(points[row : row + 1], end + len(written))
-            column("emitted")[series[row]] = max(column("emitted")[series[row]], times[row])
-        sent_rows = set(sent.values())
-        folded.append(np.array([row for row in merged if row not in sent_rows], np.intp))
-        conflicting.append(np.array(lost, np.intp))
+        rows = rows[np.lexsort((rows, times[rows], series[rows]))]
+        source, at, column = slot[rows], series[rows], self._series.column
+        stream_of, sum_of = self._sources.column("last_row"), column("total_row")
+        self._exponential.ensure(stream_of, source)
+        self._exponential.ensure(sum_of, at)
+        is_baseline = (column("merging")[at] != 0) & (self._sources.column("born")[source] != number)
+        written, states = exponential.merge(
+            wire, points.view(np.uint8), self._exponential.values.view(np.uint8), rows.astype(np.int64),
+            stream_of[source], sum_of[at], source, times[rows], is_baseline.astype(np.uint8), column("emitted")[at],
+            self._sources.column("last_time"), end,
+        )  # fmt: skip
+        is_lost, is_sent = states & exponential.LOST != 0, states & exponential.SENT != 0
+        known = source[states & exponential.KNOWN != 0]
+        self._sources.column("tracked")[known] = 1
+        self._sources.column("last_seen")[known] = now
+        column("merging")[at[~is_lost]] = 1
+        column("emitted")[at[is_sent]] = times[rows[is_sent]]  # ascending: the last one of a series stands
+        folded.append(rows[~is_lost & ~is_sent])
+        conflicting.append(rows[is_lost])
         return written
 
     def _restarted(self, found: Records, times: U64, source: I32, first: Mask) -> Mask:
@@ -340,10 +318,11 @@ class StreamMerger:
 
 
 class _Rows:
-    """Bucket counts, a row per stream or series. Row 0 stays zero: it belongs to those that have no row yet."""
+    """A row per stream or series. Row 0 stays zero: it belongs to those that have no row yet."""
 
-    def __init__(self, width: int) -> None:
-        self.values = np.zeros((16, width))
+    def __init__(self, values: Array) -> None:
+        """``values`` are the first rows, all zero."""
+        self.values = values
         self._used = 1
 
     def ensure(self, rows: I32, slots: I32) -> None:

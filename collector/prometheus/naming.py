@@ -6,7 +6,7 @@ OpenMetrics compatibility".
 """
 
 import re
-from functools import lru_cache
+from collections.abc import Iterable
 from typing import Final, Literal
 
 from collector.model import (
@@ -18,11 +18,21 @@ from collector.model import (
     TEMPORALITY_CUMULATIVE,
 )
 
-__all__ = ["TranslationStrategy", "escape_label_name", "metric_name", "prometheus_type"]
+__all__ = [
+    "UP_DOWN_COUNTER",
+    "TranslationStrategy",
+    "escape_by_values",
+    "escape_label_name",
+    "metric_name",
+    "prometheus_type",
+]
 
 TranslationStrategy = Literal[
     "UnderscoreEscapingWithSuffixes", "UnderscoreEscapingWithoutSuffixes", "NoUTF8EscapingWithSuffixes", "NoTranslation"
 ]
+
+UP_DOWN_COUNTER: Final = "up_down_counter"
+"""What :func:`metric_name` is told of a sum that is not monotonic: Prometheus has no type for it but gauge."""
 
 # TiBy is "tibibytes" in both Prometheus and the Collector, a slip that has become part of metric names.
 _UNITS: Final = {
@@ -37,7 +47,8 @@ _PER_UNITS: Final = {"s": "second", "m": "minute", "h": "hour", "d": "day", "w":
 _NOT_TOKEN: Final = re.compile(r"[^a-zA-Z0-9:]+")
 _NOT_NAME: Final = re.compile(r"[^a-zA-Z0-9:_]+")
 _NOT_LABEL: Final = re.compile(r"[^a-zA-Z0-9_]")
-_CACHE_SIZE: Final = 65536
+_LEGACY: Final = re.compile(r"[a-zA-Z0-9:]")
+_UNDERSCORES: Final = re.compile(r"__+")
 
 
 def prometheus_type(metric_type: int, temporality: int, monotonic: int) -> str:
@@ -55,17 +66,6 @@ def prometheus_type(metric_type: int, temporality: int, monotonic: int) -> str:
     return ""
 
 
-def _unit_words(unit: str) -> tuple[str, str]:
-    """The suffixes for the unit before and after the slash; ``""`` if there is none."""
-    main, _, per = unit.strip().partition("/")
-    main, per = main.strip(), per.strip()
-    main_word = "" if "{" in main or "}" in main else _UNITS.get(main, main)
-    per_word = "" if not per or "{" in per or "}" in per else _PER_UNITS.get(per, per)
-    clean = "_".join(token for token in _NOT_TOKEN.split(main_word) if token)
-    return clean, "_".join(token for token in _NOT_TOKEN.split(per_word) if token)
-
-
-@lru_cache(maxsize=_CACHE_SIZE)
 def metric_name(
     name: str,
     unit: str,
@@ -73,45 +73,76 @@ def metric_name(
     strategy: TranslationStrategy = "UnderscoreEscapingWithSuffixes",
     namespace: str = "",
 ) -> str:
-    """The Prometheus name of a metric with the Prometheus type ``kind``; ``""`` if no valid character remains."""
-    if strategy == "NoTranslation":
-        return f"{namespace}_{name}" if namespace and name else name
-    if strategy == "UnderscoreEscapingWithoutSuffixes":
-        text = "_".join(token for token in _NOT_NAME.split(name) if token)
-        return _finish(f"{namespace}_{text}" if namespace and text else text)
+    """The Prometheus name of a metric; ``""`` if nothing of its name and unit remains.
+
+    ``kind`` is the Prometheus type, or ``UP_DOWN_COUNTER``: a gauge that never is a ratio.
+
+    >>> metric_name("disk.io", "By/s", "gauge"), metric_name("jobs", "1", UP_DOWN_COUNTER)
+    ('disk_io_bytes_per_second', 'jobs')
+    """
     is_ratio = kind == "gauge" and unit == "1"
-    main, per = _unit_words(unit)
-    if strategy == "NoUTF8EscapingWithSuffixes":
+    is_counter = kind == "counter"
+    if strategy in ("NoUTF8EscapingWithSuffixes", "NoTranslation"):
         text = f"{namespace}_{name}" if namespace and name else name
-        for suffix in (
-            main,
-            f"per_{per}" if per else "",
-            "total" if kind == "counter" else "",
-            "ratio" if is_ratio else "",
-        ):
-            if text and suffix and not text.endswith(suffix):
-                text += "_" + suffix
-        return text
-    tokens = [token for token in _NOT_TOKEN.split(name) if token]
-    if main and main not in tokens:
-        tokens.append(main)
-    if per and per not in tokens:
-        tokens += ["per", per]
-    for word, is_needed in (("total", kind == "counter"), ("ratio", is_ratio)):
+        return text if strategy == "NoTranslation" else _with_suffixes(text, unit, is_counter, is_ratio)
+    namespace = _joined(_NOT_NAME.split(namespace))
+    if strategy == "UnderscoreEscapingWithoutSuffixes":
+        text = _joined(_NOT_NAME.split(name))
+    else:
+        tokens = [token for token in _NOT_TOKEN.split(name) if token]
+        text = _joined(_with_suffix_tokens(tokens, unit, is_counter, is_ratio))
+    if not text.strip("_") and text != name:
+        return ""
+    text = f"{namespace}_{text}" if namespace and text else text
+    return "_" + text if text and text[0].isdigit() else text
+
+
+def _joined(tokens: Iterable[str]) -> str:
+    return "_".join(token for token in tokens if token)
+
+
+def _with_suffix_tokens(tokens: list[str], unit: str, is_counter: bool, is_ratio: bool) -> list[str]:
+    """The words of an escaped name. A unit that is among them is not repeated; ``total`` and ``ratio`` are last."""
+    main, per = map(_escape_unit, _unit_words(unit))
+    per = "" if per == "per_" else per.removesuffix("_")
+    if main not in tokens:
+        tokens = [*tokens, main.removesuffix("_") if per else main]
+    tokens = [*tokens, per]
+    for word, is_needed in (("total", is_counter), ("ratio", is_ratio)):
         if is_needed:
-            tokens = [token for token in tokens if token != word] + [word]
-    if not tokens:
-        return ""
-    return _finish("_".join([namespace, *tokens] if namespace else tokens))
+            tokens = [*(token for token in tokens if token != word), word]
+    return tokens
 
 
-def _finish(text: str) -> str:
-    if not text or not text.strip("_"):
-        return ""
-    return "_" + text if text[0].isdigit() else text
+def _with_suffixes(text: str, unit: str, is_counter: bool, is_ratio: bool) -> str:
+    """The name with the suffixes that it does not end with, in their order, and no character escaped.
+
+    A suffix at the end is replaced with the character before it, whatever that is: a counter ``foo.total`` becomes
+    ``foo_total``, and with the unit ``s`` it becomes ``foo_seconds_total``.
+    """
+    main, per = _unit_words(unit)
+    suffixes = [suffix for suffix in (per, "total" if is_counter else "", "ratio" if is_ratio else "") if suffix]
+    for suffix in reversed(suffixes):
+        if text.endswith(suffix) and len(text) > len(suffix) + 1:
+            text = text[: -len(suffix) - 1]
+    if main and not text.endswith(main):
+        text = f"{text}_{main}"
+    return "_".join([text, *suffixes])
 
 
-@lru_cache(maxsize=_CACHE_SIZE)
+def _unit_words(unit: str) -> tuple[str, str]:
+    """The words for the unit before the slash and, beginning with ``per_``, after it; ``""`` if there is none."""
+    main, _, per = unit.partition("/")
+    main, per = main.strip(), per.strip()
+    main_word = "" if "{" in main or "}" in main else _UNITS.get(main, main)
+    return main_word, "" if not per or "{" in per or "}" in per else f"per_{_PER_UNITS.get(per, per)}"
+
+
+def _escape_unit(word: str) -> str:
+    """The word with runs of invalid characters replaced by ``_``, but for one at the beginning."""
+    return _UNDERSCORES.sub("_", _NOT_TOKEN.sub("_", word)).removeprefix("_")
+
+
 def escape_label_name(
     name: str,
     *,
@@ -119,20 +150,39 @@ def escape_label_name(
     sanitize_leading_underscore: bool = True,
     preserve_multiple_underscores: bool = True,
 ) -> str:
-    """The Prometheus label name of an attribute key; ``""`` if no valid character remains.
+    """The Prometheus label name of an attribute key; ``""`` only for an empty key.
 
     ``sanitize_leading_underscore``: ``_x`` becomes ``key_x`` (``__x`` stays). The defaults are those of Prometheus'
     OTLP endpoint; the Collector collapses runs of underscores.
+
+    Both refuse data whose keys have no valid character. Here such keys are escaped as by :func:`escape_by_values`, so
+    that series which differ only in such a key stay apart and none is lost.
+
+    >>> escape_label_name("http.method"), escape_label_name("имя")
+    ('http_method', 'U___438__43c__44f_')
     """
     if utf8:
         return name
     text = _NOT_LABEL.sub("_", name)
     if not preserve_multiple_underscores:
-        text = re.sub("__+", "_", text)
-    if not text.strip("_"):
+        text = _UNDERSCORES.sub("_", text)
+    if not text:
         return ""
     if text[0].isdigit():
         return "key_" + text
     if sanitize_leading_underscore and text[0] == "_" and not text.startswith("__"):
         return "key" + text
-    return text
+    return text if text == name or text.strip("_") else escape_by_values(name).replace(":", "_3a_")
+
+
+def escape_by_values(name: str) -> str:
+    """The name with the legacy characters of metric names only; the original can be read from it.
+
+    This is Prometheus' escaping scheme ``values``.
+
+    Source: prometheus/common model/metric.go (EscapeName, ValueEncodingEscaping).
+    """
+    return "U__" + "".join(
+        "__" if char == "_" else char if _LEGACY.fullmatch(char) and (i or not char.isdigit()) else f"_{ord(char):x}_"
+        for i, char in enumerate(name)
+    )

@@ -9,32 +9,39 @@ duplicates. Everything in the caches can be rebuilt; they are cleared when they 
 """
 
 import hashlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from collector.model import METRIC_HISTOGRAM, METRIC_SUMMARY, KeyTable, Metrics, groups
-from collector.model.arrays import I32, U8, U64, Indices, Mask, Records, offsets_of, starts_of
-from collector.prometheus.labels import SeriesLabels
+from collector.model import METRIC_HISTOGRAM, METRIC_SUM, METRIC_SUMMARY, KeyTable, Metrics, groups
+from collector.model.arrays import I32, U8, U64, Indices, Mask, Records
+from collector.prometheus.attributes import LabelEncoder, ParentAttributes, exemplar_labels
+from collector.prometheus.labels import LABELS_MAX_BYTES, SeriesLabels
 from collector.prometheus.merge import SERIES_COLUMNS, SOURCE_COLUMNS, StreamMerger, additive_kind
-from collector.prometheus.naming import TranslationStrategy, metric_name, prometheus_type
+from collector.prometheus.naming import UP_DOWN_COUNTER, TranslationStrategy, metric_name, prometheus_type
 from collector.wire.hash import dictionary
 from collector.wire.layout import EXEMPLAR, QUANTILE
 
-__all__ = ["FUTURE_MAX_NS", "Encodable", "Family", "LabelEncoder", "SeriesCache", "format_bound"]
-
-LabelEncoder = Callable[[str, str], bytes]
-"""Encodes a label name and a value; the name of the metric is passed as ``("__name__", name)``."""
+__all__ = ["FUTURE_MAX_NS", "Encodable", "Family", "SeriesCache", "format_bound"]
 
 _CACHES_MAX_BYTES = 512 * 1024 * 1024
 _ENTRY_BYTES = 400  # estimate for a name or a set of bounds in the dictionaries and lists
-_NO_TYPE, _NO_NAME = -1, -2
+_NO_TYPE, _NO_NAME, _LONG_NAME = -1, -2, -3
+_FAMILY_REASONS = {_NO_TYPE: "temporality", _NO_NAME: "metric_name", _LONG_NAME: "label_size"}
+_NAME_CONFLICT, _LARGE_LABELS = 1, 2
+_SOURCE_REASONS = {_NAME_CONFLICT: "name_conflict", _LARGE_LABELS: "label_size"}
 _VARIANTS = ("", "_bucket", "_sum", "_count")
-_DROP_REASONS = {_NO_TYPE: "temporality", _NO_NAME: "metric_name"}
 _NAMED_MAX = 3
 _NAMED_MAX_CHARS = 200
+
+# Senders choose names, labels and buckets. What exceeds these limits is dropped and not cached.
+_NAME_MAX_CHARS = 4096  # of the name and the unit of a metric
+_LABEL_COUNT_MAX = 10_000  # of ``le`` or ``quantile`` of one series
+_TOO_MANY = -2  # in place of the number of a set
+_DESCRIPTION_MAX_CHARS = 1024  # longer ones are cut; Mimir's limit
 
 FUTURE_MAX_NS = 600_000_000_000
 """How far ahead of our clock the time of a point is believed, in nanoseconds; Prometheus' own limit."""
@@ -73,7 +80,7 @@ class Encodable:
     slot: I32
     """(points,) source slot, -1 where the point cannot be sent."""
     extra_set: I32
-    """(points,) number of the set of bounds or quantiles, -1 for other types."""
+    """(points,) number of the set of bounds or quantiles, negative for other types."""
     shard_key: U64
     """(points,) part of the hash of the series."""
     exemplars: Records
@@ -100,8 +107,16 @@ class SeriesCache:
         strategy: TranslationStrategy,
         namespace: str,
         series_columns: Mapping[str, Any] | None = None,
+        held_bytes: Callable[[], int] = lambda: 0,
+        bucket_types: tuple[int, ...] = (METRIC_HISTOGRAM,),
     ) -> None:
-        """``series_columns`` add columns to the table ``series`` for state of the exporter, cleared with the caches."""
+        """``series_columns`` add columns to the table ``series`` for state of the exporter, cleared with the caches.
+
+        ``held_bytes`` returns the size of what the exporter keeps besides, until the ``generation`` changes.
+        ``bucket_types`` are the types whose series have ``le`` labels.
+        """
+        self._sampled_types = (*bucket_types, METRIC_SUMMARY)
+        self._held_bytes = held_bytes
         self._labels = labels
         self._series_columns = dict(series_columns or {})
         self._encode_label = encode_label
@@ -114,7 +129,7 @@ class SeriesCache:
         self.sources = KeyTable(
             {
                 "start": np.int64, "a": np.int32, "b": np.int32, "c": np.int32, "family": np.int32, "series": np.int32,
-                "conflicts": np.uint8, **SOURCE_COLUMNS,
+                "unusable": np.uint8, **SOURCE_COLUMNS,
             }
         )  # fmt: skip
         self.series = KeyTable({**self._series_columns, **SERIES_COLUMNS})
@@ -133,18 +148,24 @@ class SeriesCache:
         self._family_names: set[str] = set()
         self._sample_names: dict[str, str] = {}
         """Names of the samples of histograms and summaries, with that of their family."""
+        self._key_bytes = 0
+        """Of the texts in the dictionaries and in ``families``."""
 
     @property
     def memory_bytes(self) -> int:
         """The size of the caches in bytes."""
-        texts = len(self.arena) + len(self.names) + len(self.extras)
+        texts = len(self.arena) + len(self.names) + len(self.extras) + self._key_bytes
         entries = len(self._families) + len(self._extra_sets) + len(self._extra_slices)
-        tables = self.sources.memory_bytes + self.series.memory_bytes + self._merger.memory_bytes
+        tables = self.sources.memory_bytes + self.series.memory_bytes + self._merger.memory_bytes + self._held_bytes()
         return texts + entries * _ENTRY_BYTES + tables
 
     def name_slices(self) -> I32:
         """(families, 4, 2): start and size of each family's name labels in ``names``."""
         return self._array("name_slices", lambda: np.array(self._name_slices, np.int32).reshape(-1, 4, 2))
+
+    def no_bounds(self) -> int:
+        """The number of the set of bounds of a histogram without any, whose only bucket is ``+Inf``."""
+        return self._extra_set("le", b"")
 
     def extra_slices(self) -> I32:
         """(labels, 2): start and size in ``extras``."""
@@ -166,8 +187,11 @@ class SeriesCache:
         known = self._families.get(key)
         if known is not None:
             return known
+        if len(name) + len(unit) > _NAME_MAX_CHARS:
+            return _LONG_NAME
         kind = prometheus_type(metric_type, temporality, monotonic)
-        text = metric_name(name, unit, kind, self._strategy, self._namespace) if kind else ""
+        suffixes = UP_DOWN_COUNTER if metric_type == METRIC_SUM and kind == "gauge" else kind
+        text = metric_name(name, unit, suffixes, self._strategy, self._namespace) if kind else ""
         if not kind or not text:
             number = _NO_TYPE if not kind else _NO_NAME
         else:
@@ -180,10 +204,11 @@ class SeriesCache:
             self._name_slices.append(slices)
             self.families.append(Family(text, kind))
             self._family_names.add(text)
-            if metric_type in (METRIC_HISTOGRAM, METRIC_SUMMARY):
+            if metric_type in self._sampled_types:
                 self._sample_names.update({text + variant: text for variant in _VARIANTS if variant})
             self._frozen.pop("name_slices", None)
         self._families[key] = number
+        self._key_bytes += sum(map(sys.getsizeof, (name, unit, *(text + variant for variant in _VARIANTS))))
         return number
 
     def _extra_set(self, label: str, values: bytes) -> int:
@@ -192,6 +217,7 @@ class SeriesCache:
         if number is not None:
             return number
         number = self._extra_sets[label, values] = len(self._extra_first) - 1
+        self._key_bytes += len(values)
         numbers = np.frombuffer(values, "<f8")
         texts = [format_bound(value) for value in numbers]
         if label == "le":
@@ -220,18 +246,28 @@ class SeriesCache:
         types = metrics["type"][points["parent"]]
         family = self._families_of(batch)[points["parent"]]
         sendable = family >= 0
-        dropped = {reason: np.flatnonzero(family == code) for code, reason in _DROP_REASONS.items()}
+        dropped: dict[str, Indices] = {}
+
+        def drop(reason: str, mask: Mask) -> None:
+            """Do not send these points, unless another reason has excluded them already."""
+            nonlocal sendable
+            if mask.any():
+                rows = np.flatnonzero(mask)
+                dropped[reason] = np.concatenate((dropped[reason], rows)) if reason in dropped else rows
+                sendable = sendable & ~mask
+
+        for code, reason in _FAMILY_REASONS.items():
+            drop(reason, family == code)
         for reason, mask in (unusable or {}).items():
-            dropped[reason] = np.flatnonzero(sendable & mask)
-            sendable &= ~mask
-        slot, sharing = self._slots(batch, sendable, family, types)
-        conflicts = sendable & (self.sources.column("conflicts")[slot] != 0)
-        if conflicts.any():
-            dropped["name_conflict"] = np.flatnonzero(conflicts)
-            sendable &= ~conflicts
-        series = self.sources.column("series")[slot]
+            drop(reason, sendable & mask)
         quantiles, quantile_first = self._children(batch, "quantiles", QUANTILE, types == METRIC_SUMMARY)
         extra_set = self._extra_set_of(wire, points, types, quantiles, quantile_first)
+        drop("bucket_count", sendable & (extra_set == _TOO_MANY))
+        slot, sharing = self._slots(batch, sendable, family, types)
+        source_state = np.where(sendable, self.sources.column("unusable")[slot], 0)
+        for code, reason in _SOURCE_REASONS.items():
+            drop(reason, source_state == code)
+        series = self.sources.column("series")[slot]
         folded_count = 0
         rows = np.flatnonzero(sendable)
         if len(shared := self._merger.shared(rows, series[rows])):
@@ -254,7 +290,7 @@ class SeriesCache:
             | (ordered_type[1:] != ordered_type[:-1])
         )
         exemplars, exemplar_first = self._children(batch, "exemplars", EXEMPLAR, points["exemplar_count"] > 0)
-        exemplar_arena, exemplar_slices = self._exemplar_labels(batch, exemplars)
+        exemplar_arena, exemplar_slices = exemplar_labels(batch, exemplars, self._labels, self._encode_label)
         shard_key = np.zeros(point_count, np.uint64)
         if len(order):
             shard_key[order] = self.series.keys(ordered_series)[:, 1]
@@ -295,8 +331,10 @@ class SeriesCache:
                 unit, int(rows["type"][row]), int(rows["temporality"][row]), int(rows["monotonic"][row]),
             )  # fmt: skip
             if number >= 0 and not self.families[number].description and descriptions.codes[row] >= 0:
-                self.families[number].description = descriptions.distinct[descriptions.codes[row]]
+                description = descriptions.distinct[descriptions.codes[row]][:_DESCRIPTION_MAX_CHARS]
+                self.families[number].description = description
                 self.families[number].unit = unit
+                self._key_bytes += sys.getsizeof(description)
         return numbers[found.codes]
 
     def _slots(self, batch: Metrics, sendable: Mask, family: I32, types: I32) -> tuple[I32, Indices]:
@@ -324,8 +362,8 @@ class SeriesCache:
         first = np.searchsorted(attributes.owner, rows)
         last = np.searchsorted(attributes.owner, rows, side="right")
         scope_row, resource_row = batch.ancestor("scopes", "points")[rows], batch.ancestor("resources", "points")[rows]
-        scopes, resources = _Parents(batch, "scopes"), _Parents(batch, "resources")
-        columns = {name: self.sources.column(name) for name in ("start", "a", "b", "c", "family", "series")}
+        scopes, resources = ParentAttributes(batch, "scopes"), ParentAttributes(batch, "resources")
+        columns = {name: self.sources.column(name) for name in ("start", "a", "b", "c", "family", "unusable", "series")}
         identities = np.empty((len(rows), 2), np.uint64)
         labels_of: list[bytes] = []
         for i, (row, slot) in enumerate(zip(rows.tolist(), slots.tolist(), strict=True)):
@@ -337,20 +375,19 @@ class SeriesCache:
                 point_attributes, resources.attributes(int(resource_row[i])), scopes.scope(int(scope_row[i]))
             )
             split = "quantile" if types[row] == METRIC_SUMMARY else "le"
-            labels = [
-                (name, value)
-                for name, value in labels
-                if name != split or types[row] not in (METRIC_HISTOGRAM, METRIC_SUMMARY)
-            ]
+            labels = [(name, value) for name, value in labels if name != split or types[row] not in self._sampled_types]
             pieces = [b"", b"", b""]
             for name, value in labels:
                 pieces[0 if name < "__name__" else 1 if name < split else 2] += self._encode_label(name, value)
+            columns["family"][slot] = family[row]
+            labels_of.append(b"".join(pieces))
+            if len(labels_of[-1]) > LABELS_MAX_BYTES:
+                columns["unusable"][slot] = _LARGE_LABELS
+                pieces = [b"", b"", b""]
             columns["start"][slot] = len(self.arena)
             for name, piece in zip("abc", pieces, strict=True):
                 columns[name][slot] = len(piece)
                 self.arena += piece
-            columns["family"][slot] = family[row]
-            labels_of.append(b"".join(pieces))
             identities[i] = _identity(labels_of[-1], self.families[int(family[row])].name)
         series, is_new = self.series.insert(identities)
         columns["series"][slots] = series
@@ -364,16 +401,16 @@ class SeriesCache:
 
     def _find_conflicts(self, slots: I32, names: list[str], labels: list[bytes]) -> None:
         """Mark sources that have the name and the labels of a sample of a histogram or summary, such as ``x_count``."""
-        conflicts = self.sources.column("conflicts")
+        unusable = self.sources.column("unusable")
         for slot, name, own in zip(slots.tolist(), names, labels, strict=True):
             if name in self._sample_names and self._has_series(own, self._sample_names[name]):
-                conflicts[slot] = 1
+                unusable[slot] = _NAME_CONFLICT
             for variant in _VARIANTS[1:]:
                 if self._sample_names.get(name + variant) == name and name + variant in self._family_names:
                     found = self.series.find(_identity(own, name + variant)[None, :])[0]
                     sources = self.sources.live()
                     if found >= 0:
-                        conflicts[sources[self.sources.column("series")[sources] == found]] = 1
+                        unusable[sources[self.sources.column("series")[sources] == found]] = _NAME_CONFLICT
 
     def _has_series(self, labels: bytes, name: str) -> bool:
         return bool(self.series.find(_identity(labels, name)[None, :])[0] >= 0)
@@ -407,7 +444,10 @@ class SeriesCache:
         quantiles: Records,
         quantile_first: I32,
     ) -> I32:
-        """(points,) number of the point's set of bounds or quantiles, -1 for types that have none."""
+        """(points,) number of the point's set of bounds or quantiles, -1 for types that have none.
+
+        It is ``_TOO_MANY`` instead for a set that is too large.
+        """
         sets = np.full(len(points), -1, np.int32)
         for kind, label in ((METRIC_HISTOGRAM, "le"), (METRIC_SUMMARY, "quantile")):
             rows = np.flatnonzero(types == kind)
@@ -423,54 +463,13 @@ class SeriesCache:
                 source = quantiles["quantile"].astype("<f8").tobytes()
                 starts = quantile_first[rows] * 8
                 lengths = (quantile_first[rows + 1] - quantile_first[rows]) * 8
-            starts = np.where(lengths > 0, starts, -1).astype(np.int32)
+            is_too_large = lengths > 8 * _LABEL_COUNT_MAX
+            starts = np.where((lengths > 0) & ~is_too_large, starts, -1).astype(np.int32)
             codes, first = dictionary(source, starts, lengths.astype(np.int32))
             numbers = [self._extra_set(label, source[starts[f] : starts[f] + lengths[f]]) for f in first.tolist()]
             sets[rows] = np.array([*numbers, self._extra_set(label, b"")], np.int32)[codes]
+            sets[rows[is_too_large]] = _TOO_MANY
         return sets
-
-    def _exemplar_labels(self, batch: Metrics, exemplars: Records) -> tuple[U8, I32]:
-        """The filtered attributes of each exemplar as label bytes, and (exemplars, 3): start, size, characters.
-
-        Each label name occurs once: the first attribute of a name stands, and the ids of the exemplar itself take
-        precedence. Prometheus stores no exemplar with a repeated label.
-        """
-        slices = np.zeros((len(exemplars), 3), np.int32)
-        if not len(exemplars):
-            return np.zeros(1, np.uint8), slices
-        attributes = batch.attributes("exemplars")
-        if not attributes.row_count:
-            return np.zeros(1, np.uint8), slices
-        keys, texts = attributes.key, attributes.as_text()
-        pairs = groups(keys.codes, texts.codes)
-        encoded, characters = [], np.empty(pairs.count, np.int32)
-        names = np.empty(pairs.count, np.int32)
-        numbers: dict[str, int] = {"trace_id": 0, "span_id": 1}
-        for pair, row in enumerate(pairs.first.tolist()):
-            name = self._labels.name(keys.distinct[keys.codes[row]])
-            value = texts.distinct[texts.codes[row]] if texts.codes[row] >= 0 else ""
-            encoded.append(self._encode_label(name, value) if name and value else b"")
-            characters[pair] = len(name) + len(value)
-            # An attribute that becomes no label hides no other.
-            names[pair] = numbers.setdefault(name, len(numbers)) if name and value else -1 - pair
-        owner, name_of = attributes.owner, names[pairs.codes]
-        is_kept = np.zeros(len(owner), bool)
-        is_kept[groups(owner, name_of).first] = True
-        has_trace = (exemplars["trace_id_hi"][owner] | exemplars["trace_id_lo"][owner]) != 0
-        is_kept &= ~((name_of == 0) & has_trace) & ~((name_of == 1) & (exemplars["span_id"][owner] != 0))
-        owner, codes = owner[is_kept], pairs.codes[is_kept]
-        sizes = np.array([len(piece) for piece in encoded], np.int64)
-        starts = starts_of(sizes)
-        row_sizes = sizes[codes]
-        row_starts = offsets_of(row_sizes)
-        gather = np.repeat(starts[codes] - row_starts[:-1], row_sizes) + np.arange(row_starts[-1])
-        arena = np.frombuffer(b"".join(encoded) or b"\0", np.uint8)[gather] if len(gather) else np.zeros(1, np.uint8)
-        first = np.searchsorted(owner, np.arange(len(exemplars) + 1))
-        slices[:, 0] = row_starts[first[:-1]]
-        slices[:, 1] = row_starts[first[1:]] - row_starts[first[:-1]]
-        totals = offsets_of(np.where(sizes > 0, characters, 0)[codes])
-        slices[:, 2] = totals[first[1:]] - totals[first[:-1]]
-        return np.ascontiguousarray(arena), slices
 
 
 def _identity(labels: bytes, name: str) -> U64:
@@ -478,33 +477,3 @@ def _identity(labels: bytes, name: str) -> U64:
     digest = hashlib.blake2b(labels, digest_size=16, salt=b"series")
     digest.update(name.encode())
     return np.frombuffer(digest.digest(), np.uint64)
-
-
-class _Parents:
-    """The attributes of the resources or scopes of a batch as text; each row is read at most once, on demand."""
-
-    def __init__(self, batch: Metrics, table: str) -> None:
-        self._batch = batch
-        self._table = table
-        self._attributes = batch.attributes(table)
-        self._texts = self._attributes.as_text()
-        self._known: dict[int, list[tuple[str, str]]] = {}
-
-    def attributes(self, row: int) -> list[tuple[str, str]]:
-        """(key, text) of the attributes of a row."""
-        if row not in self._known:
-            keys, texts = self._attributes.key, self._texts
-            begin, end = np.searchsorted(self._attributes.owner, [row, row + 1])
-            self._known[row] = [
-                (keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "")
-                for j in range(int(begin), int(end))
-            ]
-        return self._known[row]
-
-    def scope(self, row: int) -> tuple[str, str, str, list[tuple[str, str]]]:
-        """Name, version, schema URL, attributes."""
-        texts = []
-        for name in ("name", "version", "schema_url"):
-            column = self._batch.field(name, self._table)
-            texts.append(column.distinct[column.codes[row]] if column.codes[row] >= 0 else "")
-        return texts[0], texts[1], texts[2], self.attributes(row)

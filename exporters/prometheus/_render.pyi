@@ -2,6 +2,7 @@ from collector.model.arrays import F64, I32, I64, U8
 
 class Page:
     def text(self, text: bytes) -> None: ...
+    def set_exemplars(self, records: U8, arena: U8) -> None: ...
     def numbers(
         self,
         name: bytes,
@@ -10,6 +11,7 @@ class Page:
         labels: I64,
         values: F64,
         times_ms: I64,
+        exemplars: I32,
         openmetrics: bool,
     ) -> None: ...
     def buckets(
@@ -26,6 +28,7 @@ class Page:
         has_sum: U8,
         counts: F64,
         times_ms: I64,
+        exemplars: I32,
         openmetrics: bool,
     ) -> None: ...
     def getvalue(self) -> bytes: ...

@@ -7,19 +7,23 @@ Source: prometheus/common model/metric.go (EscapeName), expfmt/encode.go (Negoti
 """
 
 import re
-from functools import lru_cache
 from typing import Final
+
+from collector.prometheus import escape_by_values
+from collector.text.cache import TextCache
 
 __all__ = ["ALLOW_UTF8", "Format", "escape_name", "escape_names", "is_legacy_label", "is_legacy_name", "negotiate"]
 
 ALLOW_UTF8: Final = "allow-utf-8"
 _SCHEMES: Final = (ALLOW_UTF8, "underscores", "dots", "values")
+_ESCAPED: Final = {scheme: TextCache[str](max_bytes=1024 * 1024) for scheme in _SCHEMES}
 _LEGACY_NAME: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*", re.ASCII)
 _LEGACY_LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)
 _TEXT: Final = rb'"((?:[^"\\]|\\.)*)"'
 _COMMENT: Final = re.compile(rb"# (HELP|TYPE) (?:" + _TEXT + rb"|(\S+))")
 _LABEL: Final = re.compile(rb"(?:" + _TEXT + rb"|([^\"=,{}\s]+))=" + _TEXT + rb",?")
 _METRIC: Final = re.compile(rb"(?:\{" + _TEXT + rb",?|([^{\s]+)\{?)")
+_EXEMPLAR: Final = b" # {"
 _SUFFIXES: Final = ("", "_total", "_bucket", "_sum", "_count")
 
 
@@ -47,7 +51,6 @@ class Format:
             self.content_type += f"; escaping={escaping}"
 
 
-@lru_cache(maxsize=256)
 def negotiate(accept: str, *, openmetrics: bool) -> Format:
     """The format for an Accept header: the one with the highest weight of those we have."""
     choices: list[tuple[float, int, Format]] = []
@@ -73,25 +76,30 @@ def negotiate(accept: str, *, openmetrics: bool) -> Format:
     return min(choices, key=lambda choice: choice[:2])[2] if choices else Format(False, "0.0.4", "")
 
 
-@lru_cache(maxsize=65536)
 def escape_name(name: str, scheme: str) -> str:
     """The name with legacy characters only.
 
     >>> [escape_name("a.b_c", scheme) for scheme in ("underscores", "dots", "values")]
     ['a_b_c', 'a_dot_b__c', 'U__a_2e_b__c']
     """
+    known = _ESCAPED[scheme].get(name, "")
+    if not known:
+        known = _escape(name, scheme)
+        _ESCAPED[scheme].put(name, known)
+    return known
+
+
+def _escape(name: str, scheme: str) -> str:
     if not name or scheme == ALLOW_UTF8 or (scheme != "dots" and is_legacy_name(name)):
         return name
+    if scheme == "values":
+        return escape_by_values(name)
     legacy = [is_legacy_name("_" * (i > 0) + char) for i, char in enumerate(name)]
     if scheme == "underscores":
         return "".join(char if fits else "_" for char, fits in zip(name, legacy, strict=True))
-    if scheme == "dots":
-        return "".join(
-            "__" if char == "_" else "_dot_" if char == "." else char if fits else "__"
-            for char, fits in zip(name, legacy, strict=True)
-        )
-    return "U__" + "".join(
-        "__" if char == "_" else char if fits else f"_{ord(char):x}_" for char, fits in zip(name, legacy, strict=True)
+    return "".join(
+        "__" if char == "_" else "_dot_" if char == "." else char if fits else "__"
+        for char, fits in zip(name, legacy, strict=True)
     )
 
 
@@ -130,14 +138,24 @@ def _escape_line(line: bytes, family: str, scheme: str) -> bytes:
     name, at = _name(match[1], match[2]), match.end()
     suffix = name.removeprefix(family)
     name = escape_name(family, scheme) + suffix if suffix in _SUFFIXES else escape_name(name, scheme)
-    if not match[0].endswith(b"{") and match[1] is None:
-        return name.encode() + line[at:]
+    written = b""
+    if match[0].endswith(b"{") or match[1] is not None:
+        written, at = _escape_labels(line, at, scheme)
+        written = b"{" + written + b"}" if written else b""
+    value, mark, exemplar = line[at:].partition(_EXEMPLAR)
+    if mark:
+        labels, at = _escape_labels(exemplar, 0, scheme)
+        value += mark + labels + b"}" + exemplar[at:]
+    return name.encode() + written + value
+
+
+def _escape_labels(text: bytes, at: int, scheme: str) -> tuple[bytes, int]:
+    """The labels from ``at`` on with escaped names, and where the brace after them ends."""
     labels: dict[str, bytes] = {}
-    while found := _LABEL.match(line, at):
+    while found := _LABEL.match(text, at):
         labels.setdefault(escape_name(_name(found[1], found[2]), scheme).replace(":", "_"), found[3])
         at = found.end()
-    written = b",".join(b'%s="%s"' % (key.encode(), value) for key, value in labels.items())
-    return name.encode() + (b"{" + written + b"}" if written else b"") + line[at + 1 :]
+    return b",".join(b'%s="%s"' % (key.encode(), value) for key, value in labels.items()), at + 1
 
 
 def _name(quoted: bytes | None, plain: bytes | None) -> str:

@@ -3,16 +3,15 @@
 Source: Prometheus exposition formats; the Collector's prometheusexporter for keys and behaviour.
 """
 
+import asyncio
+import gzip
 from typing import Final
-
-from aiohttp import web
 
 from collector.api import Exporter, Host, Settings
 from collector.delivery.log import RateLimitedLog, printable
 from collector.model import Batch, Metrics
 from collector.prometheus import LabelSettings, LossReport
-from collector.transport.ports import describe_port_conflict, is_port_conflict
-from collector.transport.tls import server_context
+from collector.transport.http import HTTPServer, Request, Response, Route
 from exporters.prometheus.config import PrometheusConfig
 from exporters.prometheus.escaping import ALLOW_UTF8, escape_names, negotiate
 from exporters.prometheus.store import SeriesStore
@@ -20,6 +19,9 @@ from exporters.prometheus.store import SeriesStore
 __all__ = ["PrometheusExporter"]
 
 _NAMES_MAX: Final = 3
+_SHUTDOWN_GRACE_S: Final = 1.0
+_COMPRESS_FROM_BYTES: Final = 1024
+_LEAVE_LOOP_FROM_BYTES: Final = 64 * 1024
 
 
 class PrometheusExporter(Exporter):
@@ -34,19 +36,25 @@ class PrometheusExporter(Exporter):
                 external_labels=config.const_labels,
                 scope_info=not config.without_scope_info,
                 promote_all_resource_attributes=config.resource_to_telemetry_conversion.enabled,
+                exclude_service_attributes=config.resource_to_telemetry_conversion.exclude_service_attributes,
                 resource_attributes=config.resource_constant_labels.included,
                 excluded_resource_attributes=config.resource_constant_labels.excluded,
             ),
             config.strategy,
             config.namespace,
             config.metric_expiration,
+            keeps_exemplars=config.enable_open_metrics,
         )
         self._is_utf8 = config.strategy in ("NoUTF8EscapingWithSuffixes", "NoTranslation")
         self._log = RateLimitedLog(settings.telemetry.log, settings.clock)
         self._report = LossReport(settings.telemetry, self._log)
-        self._runner: web.AppRunner | None = None
-        self.port = 0
-        """The port that the exporter listens on, once started."""
+        self._server = HTTPServer(
+            config.model_copy(update={"endpoint": str(config.address())}),
+            {"/metrics": _MetricsPage(self)},
+            key=f"exporters::{settings.id}",
+            clock=settings.clock,
+            log=settings.telemetry.log,
+        )
         settings.telemetry.gauge(
             "tailrace_exporter_series", "Series on the metrics page", read=lambda: float(self._store.series_count())
         )
@@ -55,34 +63,26 @@ class PrometheusExporter(Exporter):
             "Series left out of the last scrape because another metric with the same name has a different type",
         )
 
-    async def start(self, host: Host) -> None:  # noqa: ARG002 - needs nothing of the host
+    @property
+    def port(self) -> int:
+        """The port that the exporter listens on; 0 before ``start`` and for a Unix socket."""
+        return self._server.port
+
+    async def start(self, host: Host) -> None:
         """Listen on the configured endpoint."""
-        app = web.Application()
-        app.router.add_get("/metrics", self._scrape)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
-        await self._runner.setup()
-        address, _, port = self._config.endpoint.rpartition(":")
-        address = address.strip("[]") or "0.0.0.0"  # noqa: S104 - ":9464" means all interfaces, as in the Collector
-        tls = server_context(self._config.tls) if self._config.tls else None
-        site = web.TCPSite(self._runner, address, int(port), ssl_context=tls)
-        try:
-            await site.start()
-        except OSError as exc:
-            await self._runner.cleanup()
-            self._runner = None
-            if is_port_conflict(exc):
-                raise OSError(
-                    describe_port_conflict(address, int(port), f"exporters::{self._settings.id}::endpoint")
-                ) from exc
-            raise
-        self.port = self._runner.addresses[0][1]
-        self._settings.telemetry.log.info("serving metrics for scraping", address=address, port=self.port)
+        log = self._settings.telemetry.log
+        queue = self._config.sending_queue
+        if queue is not None and queue.enabled:
+            log.warning(
+                "sending_queue has no effect, since nothing is sent: the page keeps the last values",
+                config=f"exporters::{self._settings.id}::sending_queue",
+            )
+        await self._server.start(host)
+        log.info("serving metrics for scraping", address=self._server.address)
 
     async def shutdown(self) -> None:
         """Stop listening."""
-        if self._runner is not None:
-            runner, self._runner = self._runner, None
-            await runner.cleanup()
+        await self._server.shutdown(_SHUTDOWN_GRACE_S)
 
     async def consume(self, batch: Batch) -> None:
         """Put the values of the batch on the page."""
@@ -95,8 +95,9 @@ class PrometheusExporter(Exporter):
         self._report.record(batch, self._store.update(batch, clock.monotonic_s(), clock.time_unix_nano()))
         return True
 
-    async def _scrape(self, request: web.Request) -> web.Response:
-        form = negotiate(request.headers.get("Accept", ""), openmetrics=self._config.enable_open_metrics)
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """The page for a scraper with this Accept header, and its content type."""
+        form = negotiate(accept, openmetrics=self._config.enable_open_metrics)
         page, conflicts = self._store.page(
             self._settings.clock.monotonic_s(),
             send_timestamps=self._config.send_timestamps,
@@ -112,6 +113,50 @@ class PrometheusExporter(Exporter):
                 series=sum(conflicts.values()),
                 metrics=printable(", ".join(list(conflicts)[:_NAMES_MAX])),
             )
-        response = web.Response(body=page, headers={"Content-Type": form.content_type})
-        response.enable_compression()
-        return response
+        return page, form.content_type
+
+
+class _MetricsPage(Route):
+    """The path ``/metrics``."""
+
+    def __init__(self, exporter: PrometheusExporter) -> None:
+        self._exporter = exporter
+
+    def check(self, request: Request) -> Response | None:
+        """See :class:`Route`."""
+        if request.method not in ("GET", "HEAD"):
+            return Response.text(405, "405 method not allowed, supported: [GET, HEAD]", [("Allow", "GET, HEAD")])
+        return None
+
+    def serve(self, request: Request) -> None:
+        """See :class:`Route`. A page of some size is compressed if the scraper accepts gzip."""
+        page, content_type = self._exporter.render(_header(request, b"accept"))
+        if len(page) < _COMPRESS_FROM_BYTES or not _accepts_gzip(_header(request, b"accept-encoding")):
+            request.reply(Response(200, page, content_type))
+        elif len(page) < _LEAVE_LOOP_FROM_BYTES:
+            request.reply(_compressed(page, content_type))
+        else:
+            request.spawn(self._compress_off_loop(request, page, content_type))
+
+    @staticmethod
+    async def _compress_off_loop(request: Request, page: bytes, content_type: str) -> None:
+        request.reply(await asyncio.to_thread(_compressed, page, content_type))
+
+
+def _header(request: Request, name: bytes) -> str:
+    return request.headers.get(name, b"").decode("latin-1")
+
+
+def _accepts_gzip(accept_encoding: str) -> bool:
+    entries = [entry.replace(" ", "").lower().split(";") for entry in accept_encoding.split(",")]
+    return any(name == "gzip" and not _is_zero(parameters) for name, *parameters in entries)
+
+
+def _is_zero(parameters: list[str]) -> bool:
+    """Whether the weight is 0, which means that an encoding is not accepted."""
+    return any(parameter.startswith("q=0") and not parameter[3:].strip(".0") for parameter in parameters)
+
+
+def _compressed(page: bytes, content_type: str) -> Response:
+    headers = [("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding")]
+    return Response(200, gzip.compress(page, compresslevel=1, mtime=0), content_type, headers)

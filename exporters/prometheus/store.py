@@ -19,15 +19,21 @@ from collector.model import (
     PRESENT_SUM,
     Metrics,
 )
-from collector.model.arrays import F64, I32, Records
+from collector.model.arrays import F64, I32, Mask, Records
 from collector.otlp.semantics import NO_RECORDED_VALUE
 from collector.prometheus import FUTURE_MAX_NS, Encodable, LabelSettings, SeriesCache, SeriesLabels, TranslationStrategy
 from exporters.prometheus._render import Page
+from exporters.prometheus.distributions import DistributionTable
 from exporters.prometheus.escaping import is_legacy_label, is_legacy_name
+from exporters.prometheus.exemplars import ExemplarStore, latest, values_of
 
 __all__ = ["SeriesStore"]
 
-_TARGETS_MAX = 100_000
+_TARGETS_MAX_BYTES = 64 * 1024 * 1024
+_TARGET_BYTES = 1000  # a resource in the dictionary, without its texts
+_NO_EXEMPLARS = np.zeros(0, np.int32)
+_NO_BUCKET_EXEMPLARS = np.zeros((0, 0), np.int32)
+_HISTOGRAMS = (METRIC_HISTOGRAM, METRIC_EXPONENTIAL_HISTOGRAM)
 _SAMPLES = {
     "counter": ("",),
     "gauge": ("",),
@@ -52,46 +58,48 @@ def encode_label(name: str, value: str) -> bytes:
     return f'{written}="{_escape_quoted(value)}",'.encode()
 
 
-class _DistributionTable:
-    """Values, sum and count of the series that share one set of bounds or quantiles, a row per series."""
+def _target_bytes(labels: tuple[tuple[str, str], ...]) -> int:
+    return _TARGET_BYTES + sum(4 * (len(name) + len(value)) for name, value in labels)  # characters of up to 4 bytes
 
-    def __init__(self, label_count: int) -> None:
-        self.values = np.zeros((16, label_count))
-        self.sums = np.zeros(16)
-        self.counts = np.zeros(16)
-        self.has_sum = np.zeros(16, np.uint8)
-        self.row_count = 0
 
-    def allocate(self, count: int) -> I32:
-        """Rows for ``count`` new series."""
-        rows = np.arange(self.row_count, self.row_count + count, dtype=np.int32)
-        self.row_count += count
-        while self.row_count > len(self.sums):
-            self.values = np.concatenate((self.values, np.zeros_like(self.values)))
-            self.sums = np.concatenate((self.sums, np.zeros_like(self.sums)))
-            self.counts = np.concatenate((self.counts, np.zeros_like(self.counts)))
-            self.has_sum = np.concatenate((self.has_sum, np.zeros_like(self.has_sum)))
-        return rows
+def _bounds(found: Encodable, point: int, count: int) -> F64:
+    """The bounds of a histogram point."""
+    begin = int(found.points["bounds"][point]) if count else 0
+    return np.frombuffer(found.wire[begin : begin + 8 * count], "<f8")
 
 
 class SeriesStore:
     """Keeps what batches say last about each series, and renders pages of it."""
 
     def __init__(
-        self, settings: LabelSettings, strategy: TranslationStrategy, namespace: str, expiration_s: float
+        self,
+        settings: LabelSettings,
+        strategy: TranslationStrategy,
+        namespace: str,
+        expiration_s: float,
+        *,
+        keeps_exemplars: bool = False,
     ) -> None:
+        """``keeps_exemplars``: whether there may be OpenMetrics pages, which show them."""
         self._labels = SeriesLabels(settings)
         self._expiration_s = expiration_s
+        self._distributions: dict[int, DistributionTable] = {}
+        self._keeps_exemplars = keeps_exemplars
+        self._exemplars = ExemplarStore()
         self._cache = SeriesCache(
             self._labels, encode_label, strategy, namespace,
             {
                 "source": np.int32, "type": np.int32, "time": np.uint64, "seen": np.float64, "live": np.uint8,
-                "value": np.float64, "set": np.int32, "row": np.int32,
+                "value": np.float64, "set": np.int32, "row": np.int32, "exemplar": np.int32,
             },
+            self._held_bytes, _HISTOGRAMS,
         )  # fmt: skip
         self._generation = self._cache.generation
-        self._distributions: dict[int, _DistributionTable] = {}
         self._targets: dict[tuple[tuple[str, str], ...], float] = {}
+        self._targets_bytes = 0
+
+    def _held_bytes(self) -> int:
+        return sum(table.memory_bytes for table in self._distributions.values()) + self._exemplars.memory_bytes
 
     def update(self, batch: Metrics, now_s: float, now_unix_nano: int) -> Encodable:
         """Store the points of the batch. The result tells which of them cannot be shown."""
@@ -99,14 +107,14 @@ class SeriesStore:
         if self._cache.generation != self._generation:
             self._generation = self._cache.generation
             self._distributions = {}
+            self._exemplars = ExemplarStore()
         rows = found.order
-        is_exponential = found.types[rows] == METRIC_EXPONENTIAL_HISTOGRAM
-        if is_exponential.any():
-            found.dropped["exponential_histogram"] = rows[is_exponential]  # the text format cannot represent them
-            rows = rows[~is_exponential]
+        # The text formats have no native histograms; as in the Collector, the count and the sum are shown.
+        found.extra_set[found.types == METRIC_EXPONENTIAL_HISTOGRAM] = self._cache.no_bounds()
         self._remember_targets(batch, now_s)
         if not len(rows):
             return found
+        all_rows = rows
         series = self._cache.sources.column("series")[found.slot[rows]]
         is_last = np.ones(len(rows), bool)  # of its series in the batch
         is_last[:-1] = series[1:] != series[:-1]
@@ -132,13 +140,45 @@ class SeriesStore:
             chosen = ~is_number & (sets == set_number)
             self._update_distributions(found, set_number, rows[chosen], series[chosen])
         column("type")[series] = types
+        if self._keeps_exemplars and len(found.exemplars):
+            monotonic = batch.table("metrics").rows["monotonic"][found.points["parent"]] != 0
+            self._remember_exemplars(found, all_rows, monotonic, now_unix_nano)
         return found
+
+    def _remember_exemplars(self, found: Encodable, rows: I32, monotonic: Mask, now_unix_nano: int) -> None:
+        """Keep the latest exemplar of each counter and each bucket among the points in ``rows``."""
+        is_sum = (found.types == METRIC_SUM) & monotonic
+        is_chosen = np.zeros(len(found.points), bool)
+        is_chosen[rows] = is_sum[rows] | np.isin(found.types[rows], _HISTOGRAMS)
+        chosen = np.flatnonzero(is_chosen[found.exemplars["parent"]])
+        point = found.exemplars["parent"][chosen]
+        values = values_of(found.exemplars[chosen])
+        times = found.exemplars["time"][chosen]
+        times = np.where(times == 0, found.points["time"][point], times)
+        # Prometheus takes none that is older than the last one, so none may be from the future.
+        times = np.where(times > np.uint64(now_unix_nano + FUTURE_MAX_NS), np.uint64(now_unix_nano), times)
+        series = self._cache.sources.column("series")[found.slot[point]]
+        column = self._cache.series.column
+        sets = np.where(is_sum[point], -1, found.extra_set[point])
+        is_current = (column("set")[series] == sets) & (column("type")[series] == found.types[point])
+        for set_number in np.unique(sets[is_current]).tolist():
+            at = np.flatnonzero(is_current & (sets == set_number))
+            places = series[at].astype(np.int64)
+            numbers = column("exemplar")
+            if set_number >= 0:
+                table = self._distributions[set_number]
+                bounds = _bounds(found, int(point[at[0]]), table.values.shape[1] - 1)
+                buckets = np.searchsorted(bounds, values[at])
+                places = column("row")[series[at]].astype(np.int64) * table.values.shape[1] + buckets
+                numbers = table.exemplar_numbers().reshape(-1)
+            at, places = (array[latest(places, times[at])] for array in (at, places))
+            self._exemplars.put(numbers, places, found, chosen[at], values[at], times[at])
 
     def _update_distributions(self, found: Encodable, set_number: int, rows: I32, series: I32) -> None:
         """Store the points whose distributions share one set of bounds or quantiles."""
         first, end = self._cache.extra_first()[set_number : set_number + 2].tolist()
         label_count = end - first
-        table = self._distributions.setdefault(set_number, _DistributionTable(label_count))
+        table = self._distributions.setdefault(set_number, DistributionTable(label_count))
         column = self._cache.series.column
         has_row = (column("set")[series] == set_number) & (column("type")[series] == found.types[rows])
         new = np.flatnonzero(~has_row)
@@ -146,7 +186,7 @@ class SeriesStore:
         column("set")[series] = set_number
         at = column("row")[series]
         points = found.points[rows]
-        if found.types[rows[0]] == METRIC_HISTOGRAM:
+        if found.types[rows[0]] != METRIC_SUMMARY:
             table.values[at] = self._cumulative_counts(found.wire, points, label_count)
         elif label_count:
             table.values[at] = found.quantiles["value"][found.quantile_first[rows][:, None] + np.arange(label_count)]
@@ -177,17 +217,22 @@ class SeriesStore:
             ]
             labels = self._labels.target_info(pairs)
             if labels:
-                self._targets[tuple(labels)] = now_s
-        if len(self._targets) > _TARGETS_MAX:  # more than a page should hold, or nobody scrapes
+                key = tuple(labels)
+                if key not in self._targets:
+                    self._targets_bytes += _target_bytes(key)
+                self._targets[key] = now_s
+        if self._targets_bytes > _TARGETS_MAX_BYTES:  # more than a page should hold, or nobody scrapes
             self._forget_targets(now_s)
-            if len(self._targets) > _TARGETS_MAX:
+            if self._targets_bytes > _TARGETS_MAX_BYTES:
                 self._targets.clear()
+                self._targets_bytes = 0
 
     def _forget_targets(self, now_s: float) -> None:
         """Forget resources that were not seen within the expiration."""
         self._targets = {
             labels: seen_s for labels, seen_s in self._targets.items() if seen_s >= now_s - self._expiration_s
         }
+        self._targets_bytes = sum(map(_target_bytes, self._targets))
 
     def series_count(self) -> int:
         """The number of series that a scrape would see if none had expired."""
@@ -206,6 +251,10 @@ class SeriesStore:
         source = column("source")[series]
         family = self._cache.sources.column("family")[source]
         page = Page()
+        if openmetrics and self._keeps_exemplars:
+            page.set_exemplars(
+                self._exemplars.records.view(np.uint8), np.frombuffer(bytes(self._exemplars.arena) or b"\0", np.uint8)
+            )
         conflicts: dict[str, int] = {}
         by_name: dict[str, list[int]] = defaultdict(list)
         for number in np.unique(family).tolist():
@@ -238,7 +287,8 @@ class SeriesStore:
             description = self._cache.families[numbers[0]].description
             written = title if is_legacy_name(title) else f'"{_escape_quoted(title)}"'
             page.text(f"# HELP {written} {_escape(description)}\n# TYPE {written} {written_kind}\n".encode())
-            self._write_family(page, name, kind, series[is_shown], send_timestamps, openmetrics)
+            has_exemplars = openmetrics and self._keeps_exemplars and written_kind in ("counter", "histogram")
+            self._write_family(page, name, kind, series[is_shown], send_timestamps, openmetrics, has_exemplars)
         if openmetrics:
             page.text(b"# EOF\n")
         return page.getvalue(), conflicts
@@ -252,7 +302,14 @@ class SeriesStore:
         return bool(self._targets)
 
     def _write_family(
-        self, page: Page, name: str, kind: str, series: I32, send_timestamps: bool, openmetrics: bool
+        self,
+        page: Page,
+        name: str,
+        kind: str,
+        series: I32,
+        send_timestamps: bool,
+        openmetrics: bool,
+        has_exemplars: bool,
     ) -> None:
         """Write the lines of one family."""
         is_quoted = not is_legacy_name(name)
@@ -273,7 +330,14 @@ class SeriesStore:
         )
         if kind in ("counter", "gauge"):
             page.numbers(
-                encoded, is_quoted, arena, np.ascontiguousarray(labels), column("value")[series], times, openmetrics
+                encoded,
+                is_quoted,
+                arena,
+                np.ascontiguousarray(labels),
+                column("value")[series],
+                times,
+                column("exemplar")[series] if has_exemplars else _NO_EXEMPLARS,
+                openmetrics,
             )
             return
         sets = column("set")[series]
@@ -296,5 +360,6 @@ class SeriesStore:
                 table.has_sum[rows],
                 table.counts[rows],
                 times[chosen],
+                table.exemplar_numbers()[rows] if has_exemplars and len(table.exemplars) else _NO_BUCKET_EXEMPLARS,
                 openmetrics,
             )

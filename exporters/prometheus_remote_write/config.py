@@ -3,16 +3,17 @@
 Source: opentelemetry-collector-contrib exporter/prometheusremotewriteexporter config.go.
 """
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from collector.prometheus import TranslationStrategy
-from collector.prometheus.config import ResourceConstantLabelsConfig, ResourceLabelsConfig
+from collector.prometheus.config import ConstantLabels, ResourceConstantLabelsConfig, ResourceLabelsConfig
 from config.blocks import ByteSize, ComponentConfig, Duration, HTTPClientConfig, RetryConfig
 
 __all__ = ["PrometheusRemoteWriteConfig", "RemoteWriteQueueConfig"]
 
+_MESSAGE = "prometheus.WriteRequest"
 _HTTP_KEYS = frozenset(HTTPClientConfig.model_fields)
 
 
@@ -51,17 +52,17 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
     """Connection to the server."""
     timeout: Duration = Field(default=5.0, ge=0)
     """Timeout of one attempt; 0 disables it."""
-    retry_on_failure: RetryConfig = RetryConfig.model_validate(
-        {"initial_interval": "50ms", "max_interval": "200ms", "max_elapsed_time": "1m"}
-    )
+    retry_on_failure: RetryConfig = RetryConfig.model_validate({"initial_interval": "50ms"})
     """Retries of failed requests."""
     remote_write_queue: RemoteWriteQueueConfig = RemoteWriteQueueConfig()
     """The queue in which data waits to be sent."""
+    max_batch_request_parallelism: int | None = Field(default=None, ge=1, le=200)
+    """Number of requests of a batch that are sent at the same time. Absent: ``remote_write_queue.num_consumers``."""
     max_batch_size_bytes: int = Field(default=3_000_000, ge=1)
     """Size limit of a request in bytes, before compression."""
     namespace: str = ""
     """Prefix of every metric name, followed by an underscore. Empty: no prefix."""
-    external_labels: dict[str, str] = Field(default_factory=dict)
+    external_labels: ConstantLabels = Field(default_factory=dict)
     """Labels to add to every series."""
     target_info: TargetInfoConfig = TargetInfoConfig()
     """The ``target_info`` series."""
@@ -71,10 +72,14 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
     """Whether all resource attributes become labels."""
     resource_constant_labels: ResourceConstantLabelsConfig = ResourceConstantLabelsConfig()
     """Resource attributes that become labels of every series."""
-    translation_strategy: TranslationStrategy = "UnderscoreEscapingWithSuffixes"
-    """How names are translated: whether characters are escaped, and whether suffixes for unit and type are added."""
+    translation_strategy: TranslationStrategy | Literal[""] = "UnderscoreEscapingWithSuffixes"
+    """How names are translated: whether characters are escaped, and whether suffixes for unit and type are added.
+    Empty: UnderscoreEscapingWithSuffixes.
+    """
     add_metric_suffixes: bool = True
     """Deprecated by the Collector; false means ``translation_strategy: UnderscoreEscapingWithoutSuffixes``."""
+    protobuf_message: str = _MESSAGE
+    """The message that is sent. Only that of remote write 1.0 is available."""
     send_metadata: bool = False
     """Whether to send the type, help and unit of each metric, at most once per minute."""
     sanitize_leading_underscore: bool = True
@@ -83,6 +88,13 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
     """Whether ``a..b`` becomes ``a__b`` as in Prometheus' own OTLP endpoint, or ``a_b`` as in the Collector (specific
     to Tailrace).
     """
+
+    stale_after: Duration = Field(default=0.0, ge=0)
+    """A series without samples for this long ends with a stale marker, which is sent with the next batch (specific to
+    Tailrace). 0: never.
+    """
+    wal: dict[str, Any] | None = None
+    """Not available: ``remote_write_queue.storage`` keeps the queue across restarts."""
 
     @model_validator(mode="before")
     @classmethod
@@ -110,9 +122,20 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
             raise ValueError(
                 f"compression {self.http.compression!r} is not available: remote write requires snappy; remove the key"
             )
+        if self.wal is not None:
+            raise ValueError("wal is not available: use remote_write_queue::storage to keep the queue across restarts")
+        if self.protobuf_message != _MESSAGE:
+            raise ValueError(f"protobuf_message {self.protobuf_message!r} is not available: only {_MESSAGE} is")
         return self
+
+    @property
+    def shard_count(self) -> int:
+        """The number of requests of a batch that are sent at the same time, at most."""
+        return self.max_batch_request_parallelism or self.remote_write_queue.num_consumers
 
     @property
     def strategy(self) -> TranslationStrategy:
         """The translation strategy that applies, with ``add_metric_suffixes`` taken into account."""
-        return self.translation_strategy if self.add_metric_suffixes else "UnderscoreEscapingWithoutSuffixes"
+        if not self.add_metric_suffixes:
+            return "UnderscoreEscapingWithoutSuffixes"
+        return self.translation_strategy or "UnderscoreEscapingWithSuffixes"

@@ -24,7 +24,6 @@ from collector.otlp.semantics import NO_RECORDED_VALUE
 from collector.prometheus import (
     FUTURE_MAX_NS,
     Encodable,
-    Family,
     LabelSettings,
     LossReport,
     SeriesCache,
@@ -35,13 +34,13 @@ from collector.transport.user_agent import user_agent
 from config.blocks import QueueConfig
 from exporters.prometheus_remote_write._encode import Encoder, bucket_counts
 from exporters.prometheus_remote_write.config import PrometheusRemoteWriteConfig
+from exporters.prometheus_remote_write.extras import ExtraContents
 from exporters.prometheus_remote_write.messages import (
     cut_by_time,
     encode_label,
-    encode_metadata,
-    encode_sample_series,
     series_names,
 )
+from exporters.prometheus_remote_write.staleness import STALENESS_COLUMNS, Staleness
 
 __all__ = ["PrometheusRemoteWriteExporter"]
 
@@ -49,8 +48,6 @@ _HEADERS: Final = {"X-Prometheus-Remote-Write-Version": "0.1.0"}
 # The specification: senders must not let users set them. Source: Prometheus config.go, ReservedHeaders.
 _RESERVED_HEADERS: Final = ("host", "user-agent", "x-prometheus-remote-read-version")
 _POINTS_PER_SHARD: Final = 2000
-_METADATA_INTERVAL_S: Final = 60.0
-_TARGET_INFO_INTERVAL_MS: Final = 60_000  # well within Prometheus' lookback of five minutes
 _MIN_SCALE: Final = -4  # the coarsest that native histograms have
 _NAMES_MAX: Final = 3
 # A point this far ahead is wrong whatever the receiver takes. Nearer ones are sent until the receiver refuses one.
@@ -61,8 +58,6 @@ _DISORDER: Final = re.compile(
     r"out of order|out-of-order|duplicate sample|sample-duplicate-timestamp|more recent timestamp", re.IGNORECASE
 )
 _OUT_OF_BOUNDS: Final = re.compile(r"out of bounds|too far in (the )?future|sample-timestamp-too-new", re.IGNORECASE)
-# Resources and families remembered. Forgetting one costs a target_info sample or a metadata entry that is sent again.
-_REMEMBERED_MAX: Final = 100_000
 _NO_SERIES: Final = np.zeros(0, np.int32)
 _RETRYABLE_STATUSES: Final = frozenset({429, *range(500, 600)})
 
@@ -123,6 +118,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
                 external_labels=config.external_labels,
                 scope_info=not config.disable_scope_info,
                 promote_all_resource_attributes=config.resource_to_telemetry_conversion.enabled,
+                exclude_service_attributes=config.resource_to_telemetry_conversion.exclude_service_attributes,
                 resource_attributes=config.resource_constant_labels.included,
                 excluded_resource_attributes=config.resource_constant_labels.excluded,
                 sanitize_leading_underscore=config.sanitize_leading_underscore,
@@ -131,14 +127,20 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         )
         self._cache = SeriesCache(
             self._labels, encode_label, config.strategy, config.namespace,
-            {"sent_ms": np.int64, "sent_value": np.int64},
+            {"sent_ms": np.int64, "sent_value": np.int64, **(STALENESS_COLUMNS if config.stale_after else {})},
         )  # fmt: skip
+        self._staleness = Staleness(self._cache, config.stale_after) if config.stale_after else None
         self._report = LossReport(settings.telemetry, self._log)
         self._refuses_disorder_until_s = 0.0
         self._refuses_future_until_s = 0.0
         self._encoder = Encoder()
-        self._target_times_ms: dict[bytes, int] = {}
-        self._metadata_sent_s: dict[tuple[str, str], float] = {}
+        self._extra = ExtraContents(
+            self._labels,
+            self._cache,
+            settings.clock,
+            target_info=config.target_info.enabled,
+            metadata=config.send_metadata,
+        )
         settings.telemetry.gauge(
             "tailrace_exporter_series_cache_bytes",
             "Memory used by the cached label sets, in bytes",
@@ -219,10 +221,11 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
             is_usable = self._in_order(found)
             order, run_of = order[is_usable], run_of[is_usable]
         self._report.record(batch, found)
-        extras = self._extras(batch, found, now_unix_nano) if len(order) else []
+        markers = self._stale_markers(found, order, now_unix_nano)
         if not len(order):
-            return []
-        shard_count = min(self._config.remote_write_queue.num_consumers, 1 + len(order) // _POINTS_PER_SHARD)
+            return markers
+        extras = self._extras(batch, found, now_unix_nano)
+        shard_count = min(self._config.shard_count, 1 + len(order) // _POINTS_PER_SHARD)
         shard_of = (found.shard_key[order] % np.uint64(shard_count)).astype(np.int32)
         parts: list[Part[WriteRequest]] = []
         for shard in range(shard_count):
@@ -230,7 +233,7 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
             if chosen.any():
                 parts += self._encode_runs(found, order[chosen], run_of[chosen], shard)
         # Whatever becomes of them must not affect the points, so they are requests of their own, after the points.
-        return parts + extras
+        return parts + extras + markers
 
     def _unusable(self, batch: Metrics, now_unix_nano: int) -> dict[str, Mask]:
         """The points that no receiver takes, by reason."""
@@ -328,70 +331,32 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
             begin = end
         return parts
 
+    def _stale_markers(self, found: Encodable, order: I32, now_unix_nano: int) -> list[Part[WriteRequest]]:
+        """The requests that end series of vanished sources; none of them is in the batch. They carry no points."""
+        if self._staleness is None:
+            return []
+        now_s = self.settings.clock.monotonic_s()
+        self._staleness.note(found, order, now_s)
+        markers = self._staleness.due(now_s, now_unix_nano)
+        if markers is None:
+            return []
+        parts = self._encode_runs(markers, markers.order, markers.run_of, 0)
+        for part in parts:
+            part.payload.cuts[:, 1] = 0
+        return [_part(part.payload, part.shard) for part in parts]
+
     def _extras(self, batch: Metrics, found: Encodable, now_unix_nano: int) -> list[Part[WriteRequest]]:
         """The requests that carry ``target_info`` and metadata."""
         parts: list[Part[WriteRequest]] = []
         contents: list[bytes] = []
         size = 0
-        for content in [*self._target_info(batch, now_unix_nano), *self._metadata(found)]:
+        for content in self._extra.contents(batch, found, now_unix_nano):
             if contents and self.max_request_bytes and size + len(content) > self.max_request_bytes:
                 parts.append(_extra_part(contents))
                 contents, size = [], 0
             contents.append(content)
             size += len(content)
         return [*parts, _extra_part(contents)] if contents else parts
-
-    def _target_info(self, batch: Metrics, now_unix_nano: int) -> list[bytes]:
-        """A ``target_info`` sample per resource, at the time of its latest point, at most once a minute."""
-        if not self._config.target_info.enabled:
-            return []
-        resource_of = batch.ancestor("resources", "points")
-        first = np.flatnonzero(np.concatenate(([True], resource_of[1:] != resource_of[:-1])))
-        times = batch.table("points").rows["time"]
-        times = np.where(times > np.uint64(now_unix_nano + FUTURE_MAX_NS), np.uint64(now_unix_nano), times)
-        latest_ms = (np.maximum.reduceat(times, first) // np.uint64(1_000_000)).tolist()
-        attributes = batch.attributes("resources")
-        keys, texts = attributes.key, attributes.as_text()
-        begins = np.searchsorted(attributes.owner, resource_of[first]).tolist()
-        ends = np.searchsorted(attributes.owner, resource_of[first], side="right").tolist()
-        encoded = []
-        for begin, end, time_ms in zip(begins, ends, latest_ms, strict=True):
-            pairs = [
-                (keys.distinct[keys.codes[row]], texts.distinct[texts.codes[row]] if texts.codes[row] >= 0 else "")
-                for row in range(begin, end)
-            ]
-            labels = self._labels.target_info(pairs)
-            if not labels:
-                continue
-            labels = sorted([("__name__", "target_info"), *labels], key=lambda label: label[0].encode())
-            label_bytes = b"".join(encode_label(*label) for label in labels)
-            if (
-                time_ms
-                and time_ms
-                >= self._target_times_ms.get(label_bytes, -_TARGET_INFO_INTERVAL_MS) + _TARGET_INFO_INTERVAL_MS
-            ):
-                if len(self._target_times_ms) >= _REMEMBERED_MAX:
-                    self._target_times_ms.clear()
-                self._target_times_ms[label_bytes] = time_ms
-                encoded.append(encode_sample_series(label_bytes, 1.0, time_ms))
-        return encoded
-
-    def _metadata(self, found: Encodable) -> list[bytes]:
-        """Type, help and unit of the metric families in the batch, each family at most once a minute."""
-        if not self._config.send_metadata:
-            return []
-        now_s = self.settings.clock.monotonic_s()
-        numbers = np.unique(self._cache.sources.column("family")[found.slot[found.order]])
-        due: list[Family] = []
-        for number in numbers.tolist():
-            family = self._cache.families[number]
-            sent_s = self._metadata_sent_s.get((family.name, family.kind), -_METADATA_INTERVAL_S)
-            if now_s - sent_s >= _METADATA_INTERVAL_S:
-                if len(self._metadata_sent_s) >= _REMEMBERED_MAX:
-                    self._metadata_sent_s.clear()
-                self._metadata_sent_s[family.name, family.kind] = now_s
-                due.append(family)
-        return [encode_metadata(family.name, family.kind, family.description, family.unit) for family in due]
 
 
 def _part(request: WriteRequest, shard: int) -> Part[WriteRequest]:

@@ -171,14 +171,14 @@ def scraping(tmp_path_factory):
     """Starts a Prometheus for scrape configurations (as text), as a context manager that returns its URL."""
 
     @contextlib.contextmanager
-    def start(scrape_configs):
+    def start(scrape_configs, *flags):
         folder = tmp_path_factory.mktemp("scraping")
         config = f"global: {{scrape_interval: 500ms, scrape_timeout: 400ms}}\nscrape_configs:\n{scrape_configs}"
         (folder / "prometheus.yml").write_text(config)
         program = binary("prometheus")
         (port,) = free_ports(1)
         arguments = [program, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
-                     f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn"]  # fmt: skip
+                     f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn", *flags]  # fmt: skip
         with running(arguments, f"http://127.0.0.1:{port}/-/ready", folder):
             yield f"http://127.0.0.1:{port}"
 

@@ -162,3 +162,20 @@ async def test_loki_finds_records_by_the_labels_of_the_collectors_former_exporte
     assert [line for _, line in found["values"]] == ["found"]
     # Loki shows structured metadata beside the labels; a name that is a label already gets a suffix.
     assert (found["stream"]["service_name_extracted"], found["stream"]["host_name_extracted"]) == ("of the record",) * 2
+
+
+async def test_series_of_a_vanished_source_end_in_prometheus(prometheus):
+    """With ``stale_after``, long before the five minutes of the lookback, and the other series stay."""
+    async with Started(
+        remote_write_factory, Signal.METRICS, endpoint=f"{prometheus}/api/v1/write", stale_after="1s"
+    ) as sut:
+        await sut.send(gauges("vanishing", ("stays", time.time_ns()), ("vanishes", time.time_ns())))
+        assert await stored(prometheus, "count(vanishing)") == 2
+        for _ in range(100):
+            await sut.send(gauges("vanishing", ("stays", time.time_ns())))
+            if await stored(prometheus, "count(vanishing)") == 1:
+                break
+            await asyncio.sleep(0.1)
+        assert await stored(prometheus, 'count(vanishing{job="stays"})') == 1
+        assert await stored(prometheus, 'count(vanishing{job="vanishes"})') == 0
+        assert not sut.counts("refused")

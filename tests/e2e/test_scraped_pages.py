@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 import urllib.parse
 import urllib.request
 
@@ -9,7 +10,7 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from collector.model import Metrics, Signal
-from collector.testing import FakeHost, make_settings
+from collector.testing import FakeClock, FakeHost, make_settings
 from exporters.prometheus import factory
 
 SECOND = 1_000_000_000
@@ -89,3 +90,63 @@ async def test_every_page_is_accepted(scraping):
     finally:
         for sut in exporters:
             await sut.shutdown()
+
+
+@pytest.mark.parametrize("strategy", ["UnderscoreEscapingWithSuffixes", "NoTranslation"])
+async def test_exemplars_are_stored(scraping, strategy):
+    """Those of a counter and of each bucket, with their ids, attributes, values and times.
+
+    Escapes in their values are left out: Prometheus 3 stores those of exemplars as they are written.
+    """
+    now_ms = time.time_ns() // 1_000_000
+    made = ExportMetricsServiceRequest()
+    metrics = made.resource_metrics.add().scope_metrics.add().metrics
+    counter = metrics.add(name="c_total").sum
+    counter.aggregation_temporality, counter.is_monotonic = 2, True
+    points = [counter.data_points.add(time_unix_nano=now_ms * 1_000_000, as_int=2)]
+    histogram = metrics.add(name="h").histogram
+    histogram.aggregation_temporality = 2
+    points.append(histogram.data_points.add(time_unix_nano=now_ms * 1_000_000, count=3, sum=1, bucket_counts=[1, 1, 1]))
+    points[1].explicit_bounds.extend((1, 2))
+    expected = set()
+    name = "user.id" if strategy == "NoTranslation" else "user_id"
+    for point, value, le in (
+        (points[0], 1, ""),
+        (points[1], 0.5, "1.0"),
+        (points[1], 1.5, "2.0"),
+        (points[1], 7, "+Inf"),
+    ):
+        exemplar = point.exemplars.add(as_double=value, time_unix_nano=now_ms * 1_000_000, trace_id=b"\1" * 16)
+        exemplar.span_id = b"\2" * 8
+        exemplar.filtered_attributes.add(key="user.id").value.string_value = f"ü {value} # {{"
+        labels = {"trace_id": "01" * 16, "span_id": "02" * 8, name: f"ü {value} # {{"}
+        expected.add((le, value, tuple(sorted(labels.items())), now_ms))
+    sut = factory.create(
+        make_settings(factory, signals={Signal.METRICS}, clock=FakeClock(start_unix_nano=now_ms * 1_000_000)),
+        factory.config_type.model_validate(
+            {"endpoint": "127.0.0.1:0", "enable_open_metrics": True, "translation_strategy": strategy}
+        ),
+    )
+    await sut.start(FakeHost())
+    try:
+        await sut.consume(Metrics.from_wire(made.SerializeToString()))
+        targets = f"- {{job_name: exemplars, static_configs: [{{targets: ['127.0.0.1:{sut.port}']}}]}}\n"
+        found = set()
+        with scraping(targets, "--enable-feature=exemplar-storage") as url:
+            for _ in range(60):
+                for query in ("c_total", "h_bucket"):
+                    start, end = now_ms / 1000 - 60, now_ms / 1000 + 60
+                    for series in await ask(url, "query_exemplars", query=query, start=start, end=end):
+                        for one in series["exemplars"]:
+                            labels = tuple(sorted(one["labels"].items()))
+                            found.add(
+                                (series["seriesLabels"].get("le", ""), float(one["value"]), labels,
+                                 round(one["timestamp"] * 1000))
+                            )  # fmt: skip
+                if len(found) >= len(expected):
+                    break
+                await asyncio.sleep(0.25)
+            assert {target["lastError"] for target in (await ask(url, "targets"))["activeTargets"]} == {""}
+        assert found == expected
+    finally:
+        await sut.shutdown()

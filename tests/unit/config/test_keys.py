@@ -46,6 +46,7 @@ WITHOUT_EFFECT = frozenset(
         "PipelineCheck.interval",
         "RegexpConfig.cacheenabled",
         "RegexpConfig.cachemaxnumentries",
+        "PrometheusConfig.sending_queue",
         "ServiceGraphConfig.metrics_exporter",
         "SpanMetricsConfig.add_resource_attributes",
         "SpanMetricsConfig.dimensions_cache_size",

@@ -45,7 +45,6 @@ def test_a_tls_block_is_taken_as_it_is_written():
     ("kind", "component_type", "block", "key", "value"),
     [
         (ComponentKind.EXPORTER, "prometheus_remote_write", {"randomization_factor": 0}, "initial_interval", 0.05),
-        (ComponentKind.EXPORTER, "prometheus_remote_write", {"randomization_factor": 0}, "max_elapsed_time", 60),
         (ComponentKind.EXPORTER, "file", {"queue_size": 5}, "num_consumers", 1),
         (ComponentKind.EXPORTER, "debug", {"queue_size": 5}, "enabled", False),
     ],

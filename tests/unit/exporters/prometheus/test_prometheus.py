@@ -296,3 +296,31 @@ async def test_streams_of_one_series_are_added_up(serve):
     await sut.consume(Metrics.from_wire(made.SerializeToString()))
     assert "\nx_total 7\n" in await page(sut)
     assert sut._settings.telemetry.ledger.folded[Signal.METRICS] == 1
+
+
+async def test_exponential_histograms_have_count_and_sum(serve):
+    """As in the Collector: the text formats have no native histograms. An attribute ``le`` does not repeat the label."""
+    sut = await serve(enable_open_metrics=True)
+    made = ExportMetricsServiceRequest()
+    metrics = made.resource_metrics.add().scope_metrics.add().metrics
+    native, plain = metrics.add(name="n").exponential_histogram, metrics.add(name="p").histogram
+    native.aggregation_temporality = plain.aggregation_temporality = 2
+    point = native.data_points.add(time_unix_nano=SECOND, count=7, sum=2.5, zero_count=1, scale=3)
+    point.positive.bucket_counts.extend([1, 2, 3])
+    point.attributes.add(key="le").value.string_value = "x"
+    point.exemplars.add(as_double=2, time_unix_nano=SECOND, span_id=b"1" * 8)
+    native.data_points.add(time_unix_nano=SECOND, count=2).attributes.add(key="k").value.string_value = "without_sum"
+    plain.data_points.add(time_unix_nano=SECOND, count=3, sum=1, bucket_counts=[3])
+    await sut.consume(Metrics.from_wire(made.SerializeToString()))
+    text = await page(sut)
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert families["n"].type == "histogram"
+    found = {(s.name, s.labels.get("k", ""), s.labels.get("le", "")): s.value for s in families["n"].samples}
+    assert found == {
+        ("n_bucket", "", "+Inf"): 7, ("n_sum", "", ""): 2.5, ("n_count", "", ""): 7,
+        ("n_bucket", "without_sum", "+Inf"): 2, ("n_count", "without_sum", ""): 2,
+    }  # fmt: skip
+    assert [sample.value for sample in families["p"].samples] == [3, 1, 3]
+    text = await page(sut, Accept="application/openmetrics-text; version=1.0.0")
+    assert f'n_bucket{{le="+Inf"}} 7 # {{span_id="{(b"1" * 8).hex()}"}} 2 1.000\n' in text
+    assert not sut._settings.telemetry.ledger.dropped
