@@ -1,6 +1,7 @@
 """OTLP metrics as Prometheus metrics: names, labels and series, for the remote-write exporter and the pull exporter."""
 
 from collector.prometheus.attributes import LabelEncoder
+from collector.prometheus.encodable import Encodable, Family
 from collector.prometheus.labels import LabelSettings, SeriesLabels
 from collector.prometheus.losses import LossReport
 from collector.prometheus.naming import (
@@ -11,7 +12,7 @@ from collector.prometheus.naming import (
     metric_name,
     prometheus_type,
 )
-from collector.prometheus.series import FUTURE_MAX_NS, Encodable, Family, SeriesCache
+from collector.prometheus.series import FUTURE_MAX_NS, SeriesCache
 
 __all__ = [
     "FUTURE_MAX_NS",

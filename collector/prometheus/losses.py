@@ -4,7 +4,8 @@ from typing import Final, Protocol
 
 from collector.api import Telemetry
 from collector.model import Metrics, Signal
-from collector.prometheus.series import Encodable, SeriesCache
+from collector.prometheus.encodable import Encodable
+from collector.prometheus.series import SeriesCache
 
 __all__ = ["LossReport"]
 

@@ -11,21 +11,21 @@ duplicates. Everything in the caches can be rebuilt; they are cleared when they 
 import hashlib
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from collector.model import METRIC_HISTOGRAM, METRIC_SUM, METRIC_SUMMARY, KeyTable, Metrics, groups
-from collector.model.arrays import I32, U8, U64, Indices, Mask, Records
+from collector.model.arrays import I32, U64, Indices, Mask, Records
 from collector.prometheus.attributes import LabelEncoder, ParentAttributes, exemplar_labels
+from collector.prometheus.encodable import Encodable, Family
 from collector.prometheus.labels import LABELS_MAX_BYTES, SeriesLabels
 from collector.prometheus.merge import SERIES_COLUMNS, SOURCE_COLUMNS, StreamMerger, additive_kind
 from collector.prometheus.naming import UP_DOWN_COUNTER, TranslationStrategy, metric_name, prometheus_type
 from collector.wire.hash import dictionary
 from collector.wire.layout import EXEMPLAR, QUANTILE
 
-__all__ = ["FUTURE_MAX_NS", "Encodable", "Family", "SeriesCache", "format_bound"]
+__all__ = ["FUTURE_MAX_NS", "SeriesCache", "format_bound"]
 
 _CACHES_MAX_BYTES = 512 * 1024 * 1024
 _ENTRY_BYTES = 400  # estimate for a name or a set of bounds in the dictionaries and lists
@@ -54,47 +54,6 @@ def format_bound(value: float) -> str:
     if np.isneginf(value):
         return "-Inf"
     return "NaN" if np.isnan(value) else np.format_float_positional(value, trim="-")
-
-
-@dataclass(slots=True)
-class Family:
-    """A metric with its Prometheus name."""
-
-    name: str
-    kind: str
-    """counter, gauge, histogram, summary"""
-    description: str = ""
-    unit: str = ""
-
-
-@dataclass(slots=True)
-class Encodable:
-    """What an encoder needs of one batch. ``order`` and ``run_of`` cover only the points that can be sent."""
-
-    wire: bytes
-    points: Records
-    types: I32
-    order: I32
-    run_of: I32
-    """(len(order),) run of each position."""
-    slot: I32
-    """(points,) source slot, -1 where the point cannot be sent."""
-    extra_set: I32
-    """(points,) number of the set of bounds or quantiles, negative for other types."""
-    shard_key: U64
-    """(points,) part of the hash of the series."""
-    exemplars: Records
-    exemplar_first: I32
-    exemplar_arena: U8
-    exemplar_slices: I32
-    quantiles: Records
-    quantile_first: I32
-    dropped: dict[str, Indices] = field(default_factory=dict)
-    """Point rows that cannot be sent, by reason."""
-    folded_count: int = 0
-    """Points whose values were added to others of their series."""
-    sharing: Indices = field(default_factory=lambda: np.empty(0, np.intp))
-    """Point rows of new sources whose series other sources have as well."""
 
 
 class SeriesCache:

@@ -58,6 +58,11 @@ class PrometheusExporter(Exporter):
         settings.telemetry.gauge(
             "tailrace_exporter_series", "Series on the metrics page", read=lambda: float(self._store.series_count())
         )
+        settings.telemetry.gauge(
+            "tailrace_exporter_series_cache_bytes",
+            "Memory used by the series on the metrics page, in bytes",
+            read=lambda: float(self._store.memory_bytes),
+        )
         self._conflicts = settings.telemetry.gauge(
             "tailrace_exporter_conflicting_series",
             "Series left out of the last scrape because another metric with the same name has a different type",

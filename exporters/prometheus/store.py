@@ -98,6 +98,11 @@ class SeriesStore:
         self._targets: dict[tuple[tuple[str, str], ...], float] = {}
         self._targets_bytes = 0
 
+    @property
+    def memory_bytes(self) -> int:
+        """The size of everything that is kept, in bytes."""
+        return self._cache.memory_bytes + self._targets_bytes
+
     def _held_bytes(self) -> int:
         return sum(table.memory_bytes for table in self._distributions.values()) + self._exemplars.memory_bytes
 
