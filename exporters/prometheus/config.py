@@ -20,8 +20,6 @@ class PrometheusConfig(HTTPServerConfig):
 
     endpoint: str = ""
     """``host:port`` to listen on; without a host, on all interfaces. A socket path if transport is unix."""
-    transport: Literal["tcp", "unix"] = "tcp"
-    """Kind of listener."""
     read_header_timeout: Duration = 60.0
     """Time in which the head of a request must arrive. 0: read_timeout, or one minute if that is 0 as well."""
     write_timeout: Duration = 30.0

@@ -105,7 +105,7 @@ ONLY_HINTS = dict.fromkeys(("exporter", "job", "instance", "level"), False)
             {},
         ),
         ({}, {"loki.attribute.labels": '["p", "q"]', "p": "1", "q": "2"}, '{p="1", q="2"}', {}),
-        ({}, {"loki.attribute.labels": "absent, ,é", "é": "x"}, '{service_name="unknown_service"}', {}),
+        ({}, {"loki.attribute.labels": "absent, ,é", "é": "x"}, '{key_="x"}', {}),
         ({}, {"loki.attribute.labels": "[1", "loki.format": "json"}, '{service_name="unknown_service"}', {}),
         ({"y": "r"}, {"loki.attribute.labels": "y", "y": "a"}, '{y="a"}', {"y": "r"}),
     ],
