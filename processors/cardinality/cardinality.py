@@ -46,6 +46,7 @@ __all__ = ["CardinalityProcessor"]
 _OVERFLOW_KEY: Final = "otel.metric.overflow"
 _SCOPE: Final = "tailrace/cardinality"
 _NO_ATTRIBUTES: Final = Attributes({})
+_DESCRIPTION_MAX_CHARS: Final = 1024  # of written series; no backend shows more
 _HISTOGRAM_SERIES: Final = 3  # Prometheus has one for each bound and for +Inf, sum and count
 _SUMMARY_SERIES: Final = 2  # Prometheus has one for each quantile and for sum and count
 
@@ -232,7 +233,8 @@ class CardinalityProcessor(Stage):
         if passes.any() and self._enforces and self._fold.has_room_for_named():
             order = np.argsort(rows[passes], kind="stable")
             self._limits.first_points.add(points.batch, rows[passes][order], slots[passes][order])
-        self._fold.other_bytes = self._limits.memory_bytes + self.state.report.memory_bytes
+        state = self.state
+        self._fold.other_bytes = self._limits.memory_bytes + state.report.memory_bytes + state.writer.memory_bytes
 
     def _weights(self, points: _Points) -> I64:
         """(points,) for how much each series counts."""
@@ -292,11 +294,12 @@ class CardinalityProcessor(Stage):
                 self._drop("summary", count)
             if count := int(np.count_nonzero(is_dropped & (kinds != METRIC_SUMMARY))):
                 self._settle(dropped=count, reason="no_data")
+        has_no_room = is_merged & ~is_dropped & ~points.has_accumulator & (points.budgets.metric < 0)
         if self._fold.is_full:
-            has_no_room = is_merged & ~is_dropped & (points.sources < 0)
-            if count := int(np.count_nonzero(has_no_room)):
-                is_dropped |= has_no_room
-                self._drop("state_full", count)
+            has_no_room |= is_merged & ~is_dropped & (points.sources < 0)
+        if count := int(np.count_nonzero(has_no_room)):
+            is_dropped |= has_no_room
+            self._drop("state_full", count)
         return is_dropped
 
     def _fold_points(self, points: _Points, is_merged: Mask, is_named: Mask) -> None:
@@ -391,7 +394,7 @@ class CardinalityProcessor(Stage):
             scope=scope,
             name=name,
             unit=unit,
-            description=description,
+            description=description[:_DESCRIPTION_MAX_CHARS],
             type=int(record["type"]),
             temporality=int(record["temporality"]),
             monotonic=bool(record["monotonic"]),
@@ -452,7 +455,7 @@ class CardinalityProcessor(Stage):
         limits.expire(now_s)
         state.allowed.expire(now_s - self._config.window)
         state.rotate(now_s)
-        self._fold.other_bytes = limits.memory_bytes + state.report.memory_bytes
+        self._fold.other_bytes = limits.memory_bytes + state.report.memory_bytes + state.writer.memory_bytes
         return markers
 
     async def _flush(self) -> None:

@@ -25,6 +25,9 @@ BUDGET_COLUMNS: Final = ("metric", "tenant", "tenant_total")
 _SKETCHES_MAX: Final = 1024
 _SKETCH_BITS: Final = 11  # standard error 2 %
 _DEMAND_BITS: Final = 14  # standard error 0.8 %
+_NAME_MAX_CHARS: Final = 255  # what is kept of a name; OpenTelemetry allows no longer one for a metric
+_BUDGET_BYTES: Final = 600  # what a budget takes: its slot and its name
+_BUDGETS_SHARE: Final = 0.5  # of the state's memory
 
 BudgetName = tuple[str, tuple[str | None, ...]]
 """Of a metric's budget: its name and the values of ``group_by``; of a tenant's: the name of the tenant."""
@@ -119,8 +122,9 @@ class Limits:
 
     @property
     def memory_bytes(self) -> int:
-        """Memory of sketches and first points, which is part of the bounded state."""
-        return self.first_points.memory_bytes + self._demand.memory_bytes + self._sketches.memory_bytes
+        """Memory of budgets, sketches and first points, which is part of the bounded state."""
+        budgets = _BUDGET_BYTES * len(self.budgets)
+        return self.first_points.memory_bytes + self._demand.memory_bytes + self._sketches.memory_bytes + budgets
 
     # Budgets.
 
@@ -170,13 +174,14 @@ class Limits:
         assert tenant is not None
         if not value or value in self._tenants:
             return value or None
-        if len(self._tenants) >= tenant.max_values:
+        if len(self._tenants) >= tenant.max_values or len(value) > _NAME_MAX_CHARS:
             return tenant.other
         self._tenants.add(value)
         return value
 
     def _insert(self, keys: U64, kind: int, name_of: Callable[[int], BudgetName], now_s: float) -> I32:
-        slots, is_new = self.budgets.insert(keys, limit=2 * self._config.max_series)
+        budgets_max = int(_BUDGETS_SHARE * self._config.state_limit_mib * 1024 * 1024 / _BUDGET_BYTES)
+        slots, is_new = self.budgets.insert(keys, limit=min(2 * self._config.max_series, budgets_max))
         column = self.budgets.column
         for row in np.flatnonzero(is_new).tolist():
             slot = int(slots[row])
@@ -377,5 +382,6 @@ class Limits:
 
 
 def _text_at(column: StringColumn, row: Any) -> str | None:
+    """The beginning of a text."""
     code = column.codes[row]
-    return column.distinct[code] if code >= 0 else None
+    return column.distinct[code][:_NAME_MAX_CHARS] if code >= 0 else None

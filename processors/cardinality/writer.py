@@ -27,7 +27,7 @@ from collector.model.builders import Attributes
 from collector.otlp.semantics import NO_RECORDED_VALUE
 from processors.cardinality.fold import Fold
 from processors.cardinality.records import ADDS
-from processors.cardinality.written_metric import WrittenMetric
+from processors.cardinality.written_metric import WrittenMetric, series_bytes
 
 __all__ = ["AccumulatorWriter"]
 
@@ -41,13 +41,20 @@ class AccumulatorWriter:
         self._fold = fold
         self._metrics: dict[tuple[Any, ...], WrittenMetric] = {}
         self._ending: list[tuple[WrittenMetric, list[Attributes], list[F64]]] = []
+        self.memory_bytes = 0
+        """Memory of the texts of metrics and series, which have any length."""
 
     def add_series(self, slot: int, metric: WrittenMetric, attributes: dict[str, Any]) -> None:
         """Write a new accumulator as a series of ``metric``, or of the metric that equals it."""
-        metric = self._metrics.setdefault(metric.key, metric)
-        metric.slots.append(slot)
-        metric.values.append(attributes)
-        metric.attributes.append(Attributes(attributes))
+        key = metric.key
+        known = self._metrics.get(key)
+        if known is None:
+            known = self._metrics[key] = metric
+            self.memory_bytes += metric.text_bytes
+        known.slots.append(slot)
+        known.values.append(attributes)
+        known.attributes.append(Attributes(attributes))
+        self.memory_bytes += series_bytes(known.attributes[-1])
 
     def names(self) -> dict[int, tuple[str, int]]:
         """The name and type of the metric of each accumulator, by slot."""
@@ -66,11 +73,14 @@ class AccumulatorWriter:
                 ended = [i for i, slot in enumerate(metric.slots) if slot in removed]
                 bounds = [self._fold.bounds_of(metric.slots[i]) for i in ended]
                 self._ending.append((metric, [metric.attributes[i] for i in ended], bounds))
+            self.memory_bytes -= sum(map(series_bytes, metric.attributes))
             metric.slots = [metric.slots[i] for i in kept]
             metric.values = [metric.values[i] for i in kept]
             metric.attributes = [metric.attributes[i] for i in kept]
+            self.memory_bytes += sum(map(series_bytes, metric.attributes))
             if not kept:
                 del self._metrics[key]
+                self.memory_bytes -= metric.text_bytes
 
     def end_all(self, now_unix_nano: int) -> list[Metrics]:
         """One NO_RECORDED_VALUE for each series that is not a delta, because the next process writes other ones.
