@@ -9,6 +9,7 @@ or dropped: the counters show what ``enforce`` would have done. Source of the ov
 SDK specification, "Overflow attribute".
 """
 
+import asyncio
 import contextlib
 from typing import Any, Final
 
@@ -370,7 +371,9 @@ class CardinalityProcessor(Stage):
         batch = points.rewritten
         parent = int(points.parent[row])
         record = points.batch.table("metrics").rows[parent]
-        resource = attributes_of(batch, "resources", int(batch.ancestor("resources", "points")[row]))
+        # By hand: ``ancestor`` computes the rows of all points.
+        scope_row = int(batch.table("metrics").parent[int(batch.table("points").parent[row])])
+        resource = attributes_of(batch, "resources", int(batch.table("scopes").parent[scope_row]))
         name, unit, description = (
             text_of(batch, field, "metrics", parent) for field in ("name", "unit", "description")
         )
@@ -383,7 +386,6 @@ class CardinalityProcessor(Stage):
             if self._config.tenant is not None and tenants is not None and tenants.codes[row] >= 0:
                 attributes[self._config.tenant.attribute] = tenants.distinct[tenants.codes[row]]
         else:
-            scope_row = int(batch.ancestor("scopes", "points")[row])
             scope_name, scope_version = (text_of(batch, field, "scopes", scope_row) for field in ("name", "version"))
             scope = (scope_name, scope_version, Attributes(attributes_of(batch, "scopes", scope_row)))
             attributes = attributes_of(batch, "points", row)
@@ -460,7 +462,10 @@ class CardinalityProcessor(Stage):
 
     async def _flush(self) -> None:
         stale_after = self._config.overflow.stale_after
-        await self._emit(self.state.writer.flush(self._clock.time_unix_nano(), self._clock.monotonic_s(), stale_after))
+        flush = self.state.writer.begin_flush(self._clock.time_unix_nano(), self._clock.monotonic_s(), stale_after)
+        for _ in flush.parts():
+            await asyncio.sleep(0)  # with many metrics a flush takes seconds, and the data must not wait for it
+        await self._emit(flush.finish())
 
     async def _emit(self, batches: list[Metrics]) -> None:
         if not self._enforces:

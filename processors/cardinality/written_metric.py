@@ -14,7 +14,7 @@ _TIMES_HELD: Final = 3  # an attribute set is held as a dict and encoded, for po
 
 def series_bytes(attributes: Attributes) -> int:
     """The approximate size of the texts of one series."""
-    return _TIMES_HELD * len(attributes.tagged(1))
+    return _TIMES_HELD * attributes.size_bytes
 
 
 @dataclass(slots=True, eq=False)

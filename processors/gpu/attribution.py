@@ -123,8 +123,8 @@ class Attribution:
         if len(known) == len(keys):
             return _Placement.from_rows(known)
         fresh = self._place(batch)
-        for row, key in enumerate(keys):
-            self._placements.put(key, fresh.row(row))
+        for number, key in enumerate(keys):
+            self._placements.put(key, fresh.row(number))
         return fresh
 
     def _place(self, batch: Batch) -> _Placement:

@@ -43,9 +43,7 @@ __all__ = [
 ]
 
 MATCHED, FAILED = 1, 2  # values of Conditions: the outcome of the first span that decides
-_CACHED_BYTES: Final = (
-    1024  # for each text whose result is cached; short texts need less, much longer ones are not kept
-)
+_CACHED_BYTES: Final = 1024  # for each text whose result is cached; results of longer texts are not kept
 _CACHED_DEFAULT: Final = 128
 _FNV64_OFFSET: Final = 0xCBF29CE484222325
 _FNV64_PRIME: Final = 0x100000001B3
