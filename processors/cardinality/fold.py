@@ -104,11 +104,11 @@ class Fold:
         """Whether there is no room for new sources."""
         return len(self.sources) >= self._source_limit()
 
-    def has_room_for_named(self) -> bool:
-        """Whether the values of more named series may be stored."""
+    def room_for_named(self) -> int:
+        """How many bytes of values of more named series may be stored; negative if there are too many."""
         sources = len(self.sources) * self._slot_bytes
         used = sources + self.histograms.size_bytes + self.exponential.size_bytes + self.other_bytes
-        return used < _NAMED_SHARE * self._state_max_bytes
+        return int(_NAMED_SHARE * self._state_max_bytes) - used
 
     @property
     def merged_source_count(self) -> int:
