@@ -31,7 +31,7 @@ __all__ = ["AdminServer", "health_document"]
 
 KEY = "service::telemetry::metrics::address"
 _SHUTDOWN_S = 1.0
-_FRESH_METRICS_S: Final = 0.25
+_FRESH_METRICS_S: Final = 0.1
 """How long a scrape waits for the event loop before it gets the last page. Scrapers' time-outs can be short, and a gap
 in the metrics of a busy service is what nobody can use."""
 _PAGE: Final = {

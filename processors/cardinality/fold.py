@@ -53,7 +53,7 @@ _NS: Final = 1_000_000_000
 _AHEAD_MAX_NS: Final = 300 * _NS  # how far ahead of our clock the time of a point is believed (rule 10)
 _U64_MAX: Final = np.uint64(2**64 - 1)
 _NAMED_SHARE: Final = 0.5  # the share of the state limit that may be used for named series
-_ACCUMULATOR_BYTES: Final = 600  # about what the objects take that describe a written series
+_ACCUMULATOR_BYTES: Final = 2000  # about what the objects take that describe a written series, without their texts
 
 
 class Fold:

@@ -47,7 +47,7 @@ class ContextKeys:
         # Where the sender runs says nothing about whose data it is.
         context = Context(context.metadata, context.tenant, context.claims)
         if context == EMPTY_CONTEXT:
-            return context, None
+            return EMPTY_CONTEXT, None
         parts = (context.metadata, context.tenant, context.claims)
         key = self._keys.get(parts, None)
         if key is None:
