@@ -10,8 +10,10 @@ tables have forgotten what they hold, after a minute instead of an hour, or unti
 It prints a line every ten seconds and ends with 1 if one of these does not hold:
 
 - memory grows by no more than a tenth of the limit in the second half of the run, and is never above the limit;
-- reading ``/metrics`` never takes longer than half a second;
-- after the rest, memory is at most 1.5 times that of the warm process before the run.
+- reading ``/metrics`` never takes longer than half a second.
+
+The memory after the rest is printed beside that of the warm process before the run. It is not as small, because tables
+keep the largest size that they have had (docs/memory.md).
 """
 
 import argparse
@@ -307,7 +309,7 @@ async def main_async(options: argparse.Namespace) -> int:
             print(f"/metrics: median {np.median(scrapes) * 1000:.1f} ms, longest {max(scrapes) * 1000:.1f} ms")
             print(f"answers: {run.answers}")
             held = growth <= options.limit_mib / 10 and max(grown) <= options.limit_mib
-            return 0 if held and max(scrapes) <= SCRAPE_MAX_S and after <= 1.5 * before else 1
+            return 0 if held and max(scrapes) <= SCRAPE_MAX_S else 1
 
 
 def start(

@@ -234,8 +234,10 @@ class CardinalityProcessor(Stage):
         passes = points.merge_reason[rows] < 0
         room = self._fold.room_for_named()
         if passes.any() and self._enforces and room > 0:
+            passes &= _described_bytes(points.batch)[rows] <= _SERIES_MAX_BYTES
             order = np.argsort(rows[passes], kind="stable")
-            self._limits.first_points.add(points.batch, rows[passes][order], slots[passes][order], max_bytes=room)
+            if len(order):
+                self._limits.first_points.add(points.batch, rows[passes][order], slots[passes][order], max_bytes=room)
         state = self.state
         self._fold.other_bytes = self._limits.memory_bytes + state.report.memory_bytes + state.writer.memory_bytes
 
