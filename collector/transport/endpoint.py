@@ -81,8 +81,10 @@ class Endpoint:
         address = next(str(entry[4][0]) for entry in results if entry[0] == family)
         return type(self)(host=address, port=self.port)
 
-    def listen(self) -> socket.socket:
+    def listen(self, share_port: bool = False) -> socket.socket:
         """Return a listening socket, without ``SO_REUSEPORT``: a second process must fail, not take half the traffic.
+
+        ``share_port`` sets it, because this process listens on the port at another address for a little longer.
 
         Raises:
             OSError: the port is busy, the address is not on this machine, or the path exists or is not writable.
@@ -97,11 +99,19 @@ class Endpoint:
                 sock.close()
                 raise
         elif not self.host and socket.has_dualstack_ipv6():
-            sock = socket.create_server(("", self.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)
+            sock = socket.create_server(
+                ("", self.port),
+                family=socket.AF_INET6,
+                dualstack_ipv6=True,
+                backlog=_BACKLOG,
+                reuse_port=share_port,
+            )
         else:
             address = self.resolve()
             family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-            sock = socket.create_server((address.host, address.port), family=family, backlog=_BACKLOG)
+            sock = socket.create_server(
+                (address.host, address.port), family=family, backlog=_BACKLOG, reuse_port=share_port
+            )
         sock.setblocking(False)
         return sock
 

@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any, Final
 
+from collector.api import Host, ListeningSocket
 from collector.transport.endpoint import Endpoint
 from collector.transport.ports import listen_error
 
@@ -22,23 +23,31 @@ class Listener:
         """The port it listens on; 0 before ``start`` and for a Unix socket."""
         self._key = key
         self._server: asyncio.Server | None = None
+        self._listening: ListeningSocket | None = None
 
     @property
     def address(self) -> str:
         """Where it listens, with the port that was bound."""
         return bound_address(self.endpoint, self.port)
 
-    async def start(self, make_protocol: Callable[[], Any], tls: ssl.SSLContext | None) -> None:
+    @property
+    def is_continued(self) -> bool:
+        """Whether a reload has made another component listen at the same address."""
+        return self._listening is not None and self._listening.is_continued
+
+    async def start(self, make_protocol: Callable[[], Any], tls: ssl.SSLContext | None, host: Host) -> None:
         """Listen, and serve each accepted connection with a protocol from ``make_protocol``.
+
+        During a reload, ``host`` passes on the socket of a component that listened at the same address.
 
         Raises:
             OSError: cannot listen on the endpoint; the message names the key and the process that has the port.
         """
         try:
-            sock = self.endpoint.listen()
+            self._listening = host.listen(str(self.endpoint), self.endpoint.listen)
         except OSError as exc:
             raise listen_error(self.endpoint, f"{self._key}::endpoint", exc) from exc
-        loop = asyncio.get_running_loop()
+        sock, loop = self._listening.socket, asyncio.get_running_loop()
         handshake_s = _TLS_HANDSHAKE_TIMEOUT_S if tls is not None else None
         if self.endpoint.path:
             self._server = await loop.create_unix_server(
@@ -54,8 +63,10 @@ class Listener:
         """Stop accepting connections. Safe before ``start`` and when called twice."""
         server, self._server = self._server, None
         if server is not None:
+            is_continued = self.is_continued
             server.close()
-            self.endpoint.remove_socket()
+            if not is_continued:
+                self.endpoint.remove_socket()
 
 
 def bound_address(endpoint: Endpoint, port: int) -> str:

@@ -12,6 +12,7 @@ Source: OTLP file exporter specification (protocol/file-exporter.md); openteleme
 import asyncio
 import errno
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Final
 
 from collector.api import Host, RetryableError, Settings
@@ -47,6 +48,10 @@ class FileExporter(QueuedExporter[Batch]):
     def hand_over(self, config: FileConfig) -> str:  # noqa: ARG002 - the successor compares the paths
         """The path: a successor that writes the same file continues it."""
         return self.path
+
+    def sole_use(self) -> frozenset[str]:
+        """See :class:`collector.api.Component`: two writers would tear each other's rotated files apart."""
+        return frozenset({f"file {Path(self.path).absolute()}"})
 
     def take_over(self, state: object) -> bool:
         """Continue the file of the predecessor instead of emptying it."""

@@ -11,7 +11,8 @@ from collector.api import Exporter, Host, Settings
 from collector.delivery.log import RateLimitedLog, printable
 from collector.model import Batch, Metrics
 from collector.prometheus import LabelSettings, LossReport
-from collector.transport.ports import describe_port_conflict, is_port_conflict
+from collector.transport.endpoint import Endpoint
+from collector.transport.ports import listen_error
 from collector.transport.tls import server_context
 from exporters.prometheus.config import PrometheusConfig
 from exporters.prometheus.escaping import ALLOW_UTF8, escape_names, negotiate
@@ -55,28 +56,25 @@ class PrometheusExporter(Exporter):
             "Series left out of the last scrape because another metric with the same name has a different type",
         )
 
-    async def start(self, host: Host) -> None:  # noqa: ARG002 - needs nothing of the host
+    async def start(self, host: Host) -> None:
         """Listen on the configured endpoint."""
         app = web.Application()
         app.router.add_get("/metrics", self._scrape)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await self._runner.setup()
-        address, _, port = self._config.endpoint.rpartition(":")
-        address = address.strip("[]") or "0.0.0.0"  # noqa: S104 - ":9464" means all interfaces, as in the Collector
-        tls = server_context(self._config.tls) if self._config.tls else None
-        site = web.TCPSite(self._runner, address, int(port), ssl_context=tls)
+        endpoint = Endpoint.parse(self._config.endpoint)  # ":9464" means all interfaces, as in the Collector
         try:
-            await site.start()
-        except OSError as exc:
+            tls = server_context(self._config.tls) if self._config.tls else None
+            sock = host.listen(str(endpoint), endpoint.listen).socket
+            await web.SockSite(self._runner, sock, ssl_context=tls).start()
+        except BaseException as exc:
             await self._runner.cleanup()
             self._runner = None
-            if is_port_conflict(exc):
-                raise OSError(
-                    describe_port_conflict(address, int(port), f"exporters::{self._settings.id}::endpoint")
-                ) from exc
+            if isinstance(exc, OSError):
+                raise listen_error(endpoint, f"exporters::{self._settings.id}::endpoint", exc) from exc
             raise
-        self.port = self._runner.addresses[0][1]
-        self._settings.telemetry.log.info("serving metrics for scraping", address=address, port=self.port)
+        self.port = int(sock.getsockname()[1])
+        self._settings.telemetry.log.info("serving metrics for scraping", address=endpoint.host, port=self.port)
 
     async def shutdown(self) -> None:
         """Stop listening."""

@@ -32,9 +32,12 @@ ALL = frozenset(Signal)
 
 
 class ScriptConfig(ComponentConfig):
-    """``do`` is the order that the component follows."""
+    """``do`` is the order that the component follows. Another ``version`` makes a reload replace the component."""
 
     do: str = ""
+    version: int = 0
+    holds: str = ""
+    """What only one component may use."""
 
 
 class Source(Receiver):

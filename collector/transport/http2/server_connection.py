@@ -56,7 +56,12 @@ class ConnectionServer(Protocol):
     max_streams: int
     write_buffer_bytes: int
     is_closed: bool
-    """It is shutting down: new connections are closed at once."""
+    """It is shutting down: new connections are closed at once, unless it ``is_continued``."""
+
+    @property
+    def is_continued(self) -> bool:
+        """Another server listens at the same address; connections that this one has accepted are served."""
+        ...
 
     @property
     def accept(self) -> Callable[[BaseServerConnection, StreamEvent], ServerStream | None]:
@@ -133,7 +138,7 @@ class ServerConnection(BaseServerConnection, asyncio.BufferedProtocol):
         """See asyncio."""
         server = self._server
         server.add_connection(self)
-        if server.is_closed:
+        if server.is_closed and not server.is_continued:
             transport.close()
             return
         self.is_local = server.is_local(transport.get_extra_info("peername"))
@@ -143,6 +148,8 @@ class ServerConnection(BaseServerConnection, asyncio.BufferedProtocol):
         parameters = server.keepalive.server_parameters
         self.keep_alive(parameters.time, parameters.timeout, without_streams=True)
         self._timer = self.loop.call_later(PREFACE_TIMEOUT_S, self._check)
+        if server.is_closed:
+            self.drain("shutdown")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""

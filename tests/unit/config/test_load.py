@@ -601,7 +601,7 @@ def test_unknown_sections_and_wrong_shapes(registry):
         "f.yaml:4:1: service::pipelines: the service must have at least one pipeline",
         (
             "f.yaml:4:11: service: unknown key 'pipeline' (did you mean 'pipelines'?); "
-            "the allowed keys are extensions, pipelines, telemetry"
+            "the allowed keys are extensions, pipelines, telemetry, shutdown_timeout"
         ),
     ]
 

@@ -15,7 +15,7 @@ def filled() -> Ledger:
         door.refuse(1, "queue_full")
     stage = ledger.entry(ComponentKind.PROCESSOR, BATCH, Signal.LOGS, pipeline="logs")
     stage.received, stage.out = 8, 6
-    stage.held = lambda: 1
+    stage.holders.append(lambda: 1)
     stage.drop(1, "filtered")
     exporter = ledger.entry(ComponentKind.EXPORTER, LOKI, Signal.LOGS)
     exporter.received, exporter.delivered = 6, 5
