@@ -345,7 +345,7 @@ class ListeningSocket(Protocol):
 
     @property
     def is_continued(self) -> bool:
-        """Whether a reload has made another component listen at the same address, so that clients find a server."""
+        """Whether a reload has made another component listen on the same port or path: clients find a server there."""
         ...
 
 

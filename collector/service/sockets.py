@@ -53,9 +53,10 @@ class ListeningSockets:
         return listening
 
     def is_continued(self, ended: _Listening) -> bool:
-        """Whether another component, which stays, listens at the same address."""
+        """Whether another component, which stays, listens on the same port or path."""
+        port = _port(ended.address)
         return any(
-            other.address == ended.address
+            (_port(other.address) == port != "" or other.address == ended.address)
             and other.owner is not ended.owner
             and other.is_open
             and not other.owner.is_leaving

@@ -2,7 +2,9 @@
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from collector.api import Host, ListeningSocket
@@ -24,6 +26,8 @@ class Listener:
         self._key = key
         self._server: asyncio.Server | None = None
         self._listening: ListeningSocket | None = None
+        self._connect: Callable[..., Coroutine[Any, Any, Any]] | None = None
+        self._connecting: set[asyncio.Task[Any]] = set()
 
     @property
     def address(self) -> str:
@@ -32,7 +36,7 @@ class Listener:
 
     @property
     def is_continued(self) -> bool:
-        """Whether a reload has made another component listen at the same address."""
+        """Whether a reload has made another component listen on the same port or path."""
         return self._listening is not None and self._listening.is_continued
 
     async def start(self, make_protocol: Callable[[], Any], tls: ssl.SSLContext | None, host: Host) -> None:
@@ -49,6 +53,9 @@ class Listener:
             raise listen_error(self.endpoint, f"{self._key}::endpoint", exc) from exc
         sock, loop = self._listening.socket, asyncio.get_running_loop()
         handshake_s = _TLS_HANDSHAKE_TIMEOUT_S if tls is not None else None
+        self._connect = partial(
+            loop.connect_accepted_socket, make_protocol, ssl=tls, ssl_handshake_timeout=handshake_s
+        )
         if self.endpoint.path:
             self._server = await loop.create_unix_server(
                 make_protocol, sock=sock, ssl=tls, ssl_handshake_timeout=handshake_s
@@ -64,9 +71,39 @@ class Listener:
         server, self._server = self._server, None
         if server is not None:
             is_continued = self.is_continued
+            if is_continued:
+                self._accept_waiting()
             server.close()
             if not is_continued:
                 self.endpoint.remove_socket()
+
+    async def wait_connected(self) -> None:
+        """After :meth:`close`: return when the connections accepted before have their protocols, or are lost."""
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # asyncio makes the protocol two turns after accepting a connection
+        if self._connecting:
+            await asyncio.wait(self._connecting)
+
+    def _accept_waiting(self) -> None:
+        """Serve the connections that the kernel has accepted: it would reset them.
+
+        It passes them to the successor only if that listens at the same address, not if ``localhost`` has become
+        ``0.0.0.0``.
+        """
+        assert self._listening is not None
+        assert self._connect is not None
+        with suppress(OSError):  # BlockingIOError: there are no more
+            while True:
+                connection, _ = self._listening.socket.accept()
+                connection.setblocking(False)
+                task = asyncio.ensure_future(self._connect(connection))
+                self._connecting.add(task)
+                task.add_done_callback(self._on_connected)
+
+    def _on_connected(self, task: asyncio.Task[Any]) -> None:
+        self._connecting.discard(task)
+        if not task.cancelled():
+            task.exception()  # a failed TLS handshake; the client has gone
 
 
 def bound_address(endpoint: Endpoint, port: int) -> str:

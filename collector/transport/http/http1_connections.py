@@ -62,7 +62,6 @@ class HTTP1Connections:
             for connection in list(self._open):
                 connection.close_after_next()
             await self._wait_until_closed(grace_s)
-            self._awaits_idle = False
         for connection in list(self._open):
             connection.drain()
         if not await self._wait_until_closed(grace_s):

@@ -95,5 +95,7 @@ class HTTPServer:
         """
         is_continued |= self._listener.is_continued
         self._listener.close()
+        if is_continued:
+            await self._listener.wait_connected()
         await self._connections.drain(grace_s, awaits_idle=is_continued)
         await self._routes.cancel_tasks()

@@ -67,7 +67,7 @@ class HTTP2Server:
 
     @property
     def is_continued(self) -> bool:
-        """Whether a reload has made another server listen at the same address."""
+        """Whether a reload has made another server listen on the same port or path."""
         return self._listener.is_continued
 
     async def start(
@@ -100,7 +100,9 @@ class HTTP2Server:
         """
         self.is_closed = True
         self._listener.close()
-        if not self.is_continued:
+        if self.is_continued:
+            await self._listener.wait_connected()
+        else:
             self._abort_undecided()
         for connection in list(self.connections):
             connection.drain("shutdown")

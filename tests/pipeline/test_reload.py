@@ -1,0 +1,198 @@
+"""Reload while clients send: nothing is refused or lost, whatever has changed, and nothing is left behind."""
+
+import asyncio
+from collections import Counter
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import grpc
+import pytest
+from aiohttp import web
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from collector.registry import Registry
+from collector.service import Service
+from collector.testing import eventually, free_port, traces
+from config.load import load
+
+METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+SPANS = 5
+
+CONFIG = """
+receivers:
+  otlp:
+    protocols:
+      grpc: {{endpoint: "127.0.0.1:{grpc}", max_recv_msg_size_mib: {receiver}}}
+      http: {{endpoint: "{host}:{http}", max_request_body_size: {receiver}000000}}
+processors: {{batch: {{timeout: {batch}ms, send_batch_size: 50}}, memory_limiter: {{check_interval: 1s, limit_mib: 4000}}}}
+exporters:
+  otlp_http: {{endpoint: "http://127.0.0.1:{backend}", timeout: {exporter}s, compression: none}}
+  otlp_http/b: {{endpoint: "http://127.0.0.1:{backend}/b", compression: none}}
+service:
+  shutdown_timeout: 20s
+  telemetry: {{metrics: {{level: none}}}}
+  pipelines:
+    traces: {{receivers: [otlp], processors: [{processors}], exporters: [{exporters}]}}
+"""
+
+
+class Rig:
+    """A service with real components, a slow backend, and clients that never pause."""
+
+    def __init__(self) -> None:
+        self.values = {
+            "grpc": free_port(), "http": free_port(), "host": "127.0.0.1", "backend": 0, "receiver": 4, "batch": 20,
+            "exporter": 5, "processors": "memory_limiter, batch", "exporters": "otlp_http",
+        }  # fmt: skip
+        self.registry = Registry()
+        self.delivered: Counter[str] = Counter()
+        self.accepted: Counter[str] = Counter()
+        self.failed: list[str] = []
+        self.latency_s = 0.3
+        self.service: Service | None = None
+        self.stopping = False
+        self.wire = traces(spans=SPANS).wire
+
+    def config(self, **changes):
+        self.values |= changes
+        return load([f"yaml:{CONFIG.format(**self.values)}"], (), self.registry)
+
+    async def reload(self, **changes):
+        assert await self.service.reload(self.config(**changes))
+
+    async def _receive(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        await asyncio.sleep(self.latency_s)
+        message = ExportTraceServiceRequest.FromString(body)
+        name = "b" if request.path.startswith("/b/") else "a"
+        self.delivered[name] += sum(
+            len(scope.spans) for resource in message.resource_spans for scope in resource.scope_spans
+        )
+        return web.Response(content_type="application/x-protobuf")
+
+    @asynccontextmanager
+    async def running(self, **changes):
+        app = web.Application(client_max_size=1 << 26)
+        app.router.add_post("/v1/traces", self._receive)
+        app.router.add_post("/b/v1/traces", self._receive)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.service = Service(self.config(backend=runner.addresses[0][1], **changes))
+        await self.service.start()
+        try:
+            yield self.service
+        finally:
+            await self.service.shutdown()
+            await runner.cleanup()
+            assert self.service.ledger.imbalances() == []
+
+    async def _send(self, kind, once) -> None:
+        while not self.stopping:
+            try:
+                await once()
+            except (OSError, aiohttp.ClientError, grpc.aio.AioRpcError) as error:
+                self.failed.append(f"{kind}: {error!r}")
+            else:
+                self.accepted[kind] += SPANS
+            await asyncio.sleep(0)
+
+    async def _post(self, session) -> None:
+        url = f"http://127.0.0.1:{self.values['http']}/v1/traces"
+        async with session.post(url, data=self.wire, headers={"Content-Type": "application/x-protobuf"}) as response:
+            response.raise_for_status()
+
+    @asynccontextmanager
+    async def load(self):
+        """Clients over gRPC and HTTP, with connections that stay open and with a new one for each request."""
+        address = f"127.0.0.1:{self.values['grpc']}"
+        options = [("grpc.use_local_subchannel_pool", 1)]
+
+        async def over_new_channel() -> None:
+            async with grpc.aio.insecure_channel(address, options=options) as channel:
+                await channel.unary_unary(METHOD)(self.wire, timeout=20)
+
+        self.stopping = False
+        async with (
+            grpc.aio.insecure_channel(address, options=options) as channel,
+            aiohttp.ClientSession() as kept,
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as renewed,
+        ):
+            clients = {
+                "grpc": lambda: channel.unary_unary(METHOD)(self.wire, timeout=20),
+                "grpc, new": over_new_channel,
+                "http": lambda: self._post(kept),
+                "http, new": lambda: self._post(renewed),
+            }
+            tasks = [asyncio.ensure_future(self._send(kind, once)) for kind, once in clients.items() for _ in range(3)]
+            await eventually(lambda: len(self.accepted) == len(clients))
+            try:
+                yield
+            finally:
+                self.stopping = True
+                await asyncio.gather(*tasks)
+
+    async def progress(self) -> None:
+        """Return when each kind of client was answered again."""
+        before = Counter(self.accepted)
+        await eventually(lambda: self.failed or all(self.accepted[kind] > count for kind, count in before.items()))
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+CHANGES = {
+    "nothing": [{}],
+    "receiver": [{"receiver": 5}, {"receiver": 6}],
+    "exporter": [{"exporter": 6}, {"exporter": 7}],
+    "processor": [{"batch": 30}, {"batch": 40}],
+    "pipeline": [{"processors": "batch"}, {"processors": "memory_limiter"}, {"processors": "memory_limiter, batch"}],
+    "everything": [
+        {"receiver": 5, "exporter": 6, "batch": 30},
+        {"receiver": 6, "exporter": 7, "batch": 40, "processors": "batch"},
+    ],
+    "host": [{"host": "0.0.0.0"}, {"host": "127.0.0.1"}],
+}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("change", CHANGES)
+async def test_no_request_is_refused_and_nothing_is_lost(rig, change):
+    """Twelve reloads under load with a slow backend: all requests are accepted, and each item is delivered once."""
+    async with rig.running() as service, rig.load():
+        for number in range(12):
+            await rig.reload(**CHANGES[change][number % len(CHANGES[change])])
+            assert service.ready()
+            await rig.progress()
+    assert rig.failed == []
+    assert rig.delivered == {"a": sum(rig.accepted.values())}
+
+
+def open_descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.timeout(120)
+async def test_reloads_leave_no_task_descriptor_or_graph_behind(rig):
+    """After the old graphs have drained there are as many tasks and descriptors as after the first reload."""
+    rig.latency_s = 0.0
+    async with rig.running() as service:
+
+        async def settled(number):
+            await rig.reload(receiver=number, exporter=number, batch=number)
+            async with rig.load():
+                await rig.progress()
+            await eventually(lambda: not service._draining and rig.delivered["a"] == sum(rig.accepted.values()))
+
+        await settled(5)
+        await eventually(lambda: True)
+        before = len(asyncio.all_tasks()), open_descriptors()
+        for number in range(6, 12):
+            await settled(number)
+        await eventually(lambda: len(asyncio.all_tasks()) <= before[0])
+        await eventually(lambda: open_descriptors() <= before[1])
+        assert len(service.sockets._all) <= 4
+    assert rig.failed == []
