@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 from collector.api import Host, ListeningSocket
-from collector.transport.endpoint import Endpoint
+from collector.transport.endpoint import Endpoint, ServerSocket
 from collector.transport.ports import listen_error
 
 __all__ = ["Listener", "bound_address"]
@@ -53,9 +53,7 @@ class Listener:
             raise listen_error(self.endpoint, f"{self._key}::endpoint", exc) from exc
         sock, loop = self._listening.socket, asyncio.get_running_loop()
         handshake_s = _TLS_HANDSHAKE_TIMEOUT_S if tls is not None else None
-        self._connect = partial(
-            loop.connect_accepted_socket, make_protocol, ssl=tls, ssl_handshake_timeout=handshake_s
-        )
+        self._connect = partial(loop.connect_accepted_socket, make_protocol, ssl=tls, ssl_handshake_timeout=handshake_s)
         if self.endpoint.path:
             self._server = await loop.create_unix_server(
                 make_protocol, sock=sock, ssl=tls, ssl_handshake_timeout=handshake_s
@@ -66,39 +64,37 @@ class Listener:
                 make_protocol, sock=sock, ssl=tls, ssl_handshake_timeout=handshake_s
             )
 
+    async def finish(self) -> None:
+        """Before :meth:`close`, if a reload has started a successor: serve the connections that were made until now.
+
+        Neither those that the kernel has accepted nor those that the event loop has accepted may be lost.
+        """
+        if self._listening is None or self._connect is None:
+            return
+        sock = self._listening.socket
+        assert isinstance(sock, ServerSocket)
+        sock.is_paused = True  # asyncio resets what it has accepted if its server closes before the protocol is made
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        with suppress(OSError):  # BlockingIOError: there are no more
+            while True:
+                connection, _ = sock.accept_waiting()
+                connection.setblocking(False)
+                task = asyncio.ensure_future(self._connect(connection))
+                self._connecting.add(task)
+                task.add_done_callback(self._on_connected)
+        self.close()
+        if self._connecting:
+            await asyncio.wait(self._connecting)
+
     def close(self) -> None:
         """Stop accepting connections. Safe before ``start`` and when called twice."""
         server, self._server = self._server, None
         if server is not None:
             is_continued = self.is_continued
-            if is_continued:
-                self._accept_waiting()
             server.close()
             if not is_continued:
                 self.endpoint.remove_socket()
-
-    async def wait_connected(self) -> None:
-        """After :meth:`close`: return when the connections accepted before have their protocols, or are lost."""
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)  # asyncio makes the protocol two turns after accepting a connection
-        if self._connecting:
-            await asyncio.wait(self._connecting)
-
-    def _accept_waiting(self) -> None:
-        """Serve the connections that the kernel has accepted: it would reset them.
-
-        It passes them to the successor only if that listens at the same address, not if ``localhost`` has become
-        ``0.0.0.0``.
-        """
-        assert self._listening is not None
-        assert self._connect is not None
-        with suppress(OSError):  # BlockingIOError: there are no more
-            while True:
-                connection, _ = self._listening.socket.accept()
-                connection.setblocking(False)
-                task = asyncio.ensure_future(self._connect(connection))
-                self._connecting.add(task)
-                task.add_done_callback(self._on_connected)
 
     def _on_connected(self, task: asyncio.Task[Any]) -> None:
         self._connecting.discard(task)

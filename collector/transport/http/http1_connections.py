@@ -70,9 +70,9 @@ class HTTP1Connections:
             await self._wait_until_closed(grace_s)
 
     async def _wait_until_closed(self, timeout_s: float) -> bool:
-        if self._open:
-            self._none_open.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._open:
+                    self._none_open.clear()
                     await self._none_open.wait()
         return not self._open

@@ -94,8 +94,8 @@ class HTTPServer:
         another one accepts), idle clients may send one more request within that time.
         """
         is_continued |= self._listener.is_continued
-        self._listener.close()
         if is_continued:
-            await self._listener.wait_connected()
+            await self._listener.finish()
+        self._listener.close()
         await self._connections.drain(grace_s, awaits_idle=is_continued)
         await self._routes.cancel_tasks()

@@ -99,16 +99,20 @@ class HTTP2Server:
         served like the others.
         """
         self.is_closed = True
-        self._listener.close()
         if self.is_continued:
-            await self._listener.wait_connected()
+            await self._listener.finish()
         else:
+            self._listener.close()
             self._abort_undecided()
         for connection in list(self.connections):
-            connection.drain("shutdown")
-        if self.connections or self._undecided:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(grace_s):
+            if self.is_continued:
+                connection.drain_when_old()
+            else:
+                connection.drain("shutdown")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                while self.connections or self._undecided:
+                    self._all_lost.clear()
                     await self._all_lost.wait()
         self._abort_undecided()
         for connection in list(self.connections):
