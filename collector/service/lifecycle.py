@@ -70,7 +70,7 @@ class Lifecycle:
         finally:
             await asyncio.gather(*(edge.cancel() for edge in edges))
             for node in nodes:
-                if node not in handed_over:
+                if node.is_ended and node not in handed_over:  # if this was cancelled, another call ends the others
                     self.settle(node)
 
     async def stop(self, nodes: Iterable[Node], deadline_s: float) -> None:

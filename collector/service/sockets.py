@@ -53,13 +53,12 @@ class ListeningSockets:
         return listening
 
     def is_continued(self, ended: _Listening) -> bool:
-        """Whether another component, which stays, listens on the same port or path."""
+        """Whether another component listens on the same port or path: the successor, or, if it failed, the old one."""
         port = _port(ended.address)
         return any(
             (_port(other.address) == port != "" or other.address == ended.address)
             and other.owner is not ended.owner
             and other.is_open
-            and not other.owner.is_leaving
             for other in self._all
         )
 

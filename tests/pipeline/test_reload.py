@@ -1,6 +1,7 @@
 """Reload while clients send: nothing is refused or lost, whatever has changed, and nothing is left behind."""
 
 import asyncio
+import socket
 from collections import Counter
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -76,7 +77,7 @@ class Rig:
         app = web.Application(client_max_size=1 << 26)
         app.router.add_post("/v1/traces", self._receive)
         app.router.add_post("/b/v1/traces", self._receive)
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         self.service = Service(self.config(backend=runner.addresses[0][1], **changes))
@@ -98,7 +99,7 @@ class Rig:
                 self.accepted[kind] += SPANS
             await asyncio.sleep(0)
 
-    async def _post(self, session) -> None:
+    async def post(self, session) -> None:
         url = f"http://127.0.0.1:{self.values['http']}/v1/traces"
         async with session.post(url, data=self.wire, headers={"Content-Type": "application/x-protobuf"}) as response:
             response.raise_for_status()
@@ -122,8 +123,8 @@ class Rig:
             clients = {
                 "grpc": lambda: channel.unary_unary(METHOD)(self.wire, timeout=20),
                 "grpc, new": over_new_channel,
-                "http": lambda: self._post(kept),
-                "http, new": lambda: self._post(renewed),
+                "http": lambda: self.post(kept),
+                "http, new": lambda: self.post(renewed),
             }
             tasks = [asyncio.ensure_future(self._send(kind, once)) for kind, once in clients.items() for _ in range(3)]
             await eventually(lambda: len(self.accepted) == len(clients))
@@ -196,3 +197,107 @@ async def test_reloads_leave_no_task_descriptor_or_graph_behind(rig):
         await eventually(lambda: open_descriptors() <= before[1])
         assert len(service.sockets._all) <= 4
     assert not rig.failed, rig.failed
+
+
+async def test_a_reload_can_change_the_port(rig):
+    """The new port is served; a request that has begun on the old one is finished, and then the old port is closed."""
+    rest = asyncio.Event()
+
+    async def body():
+        yield rig.wire[:10]
+        await rest.wait()
+        yield rig.wire[10:]
+
+    async with rig.running() as service, aiohttp.ClientSession() as session:
+        old_url = f"http://127.0.0.1:{rig.values['http']}/v1/traces"
+        headers = {"Content-Type": "application/x-protobuf", "Expect": "100-continue"}
+        waiting = asyncio.ensure_future(session.post(old_url, data=body(), headers=headers))
+        await rig.post(session)
+        await rig.reload(http=free_port())
+        await rig.post(session)
+        rest.set()
+        response = await waiting
+        assert response.status == 200
+        await eventually(lambda: not service._draining)
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await session.post(old_url)
+    assert rig.delivered == {"a": 3 * SPANS}
+
+
+async def test_reloads_while_old_graphs_drain_neither_pile_up_nor_lose_anything(rig):
+    """The backend takes longer than the reloads: at most three old exporters drain at a time."""
+    rig.latency_s = 0.5
+    async with rig.running() as service, rig.load():
+        for number in range(6, 14):
+            reloading = asyncio.ensure_future(rig.reload(exporter=number))
+            await eventually(reloading.done)
+            assert len(service._draining) <= 3
+            await rig.progress()
+    assert not rig.failed, rig.failed
+    assert rig.delivered == {"a": sum(rig.accepted.values())}
+
+
+async def test_a_shutdown_while_an_old_graph_drains_settles_both(rig):
+    """What the old and the new exporter hold is delivered before the service ends."""
+    rig.latency_s = 0.7
+    async with rig.running() as service:
+        async with rig.load():
+            await rig.reload(exporter=6)
+            await rig.progress()
+        assert service._draining
+        await service.shutdown()
+        assert not service._draining
+        assert rig.delivered == {"a": sum(rig.accepted.values())}
+        assert all(row.held == 0 for row in service.ledger.snapshot())
+
+
+async def test_what_an_old_graph_cannot_deliver_in_time_is_counted(rig):
+    """The backend hangs; a second signal cuts the drain of both graphs short, and the ledger balances."""
+    rig.latency_s = 3600.0
+    async with rig.running() as service:
+        async with rig.load():
+            await rig.reload(exporter=6)
+            await rig.progress()
+        ending = asyncio.ensure_future(service.shutdown())
+        service.stop()
+        service.stop()
+        async with asyncio.timeout(20):
+            await ending
+        row = next(row for row in service.ledger.snapshot() if row.node == "exporters/otlp_http")
+        assert (row.received, row.held, row.dropped) == (row.received, 0, {"shutdown": row.received})
+
+
+async def test_a_configuration_that_cannot_be_started_changes_nothing(rig):
+    """Its exporter and its gRPC server had started when the port of HTTP turned out to be in use; the load goes on."""
+    async with rig.running() as service, rig.load():
+        before, values = service.graph.nodes(), dict(rig.values)
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            config = rig.config(http=taken.getsockname()[1], exporter=9, receiver=9)
+            rig.values = values
+            assert not await service.reload(config)
+        assert service.graph.nodes() == before
+        assert service.ready()
+        page = service.telemetry.render()
+        assert "tailrace_config_last_reload_successful 0" in page
+        assert 'otelcol_exporter_queue_size{data_type="traces",exporter="otlp_http"}' in page
+        await rig.progress()
+        await rig.reload(exporter=9)
+        assert "tailrace_config_last_reload_successful 1" in service.telemetry.render()
+        await rig.progress()
+    assert not rig.failed, rig.failed
+
+
+async def test_the_counters_continue_over_a_reload(rig):
+    """Old and new components of one id count into one series."""
+    async with rig.running() as service:
+        async with rig.load():
+            await rig.progress()
+            await rig.reload(receiver=7, exporter=7, batch=70)
+            await rig.progress()
+        await eventually(lambda: rig.delivered["a"] == sum(rig.accepted.values()))
+        await eventually(lambda: not service._draining and all(row.held == 0 for row in service.ledger.snapshot()))
+        page = service.telemetry.render()
+        assert f'otelcol_exporter_sent_spans{{exporter="otlp_http"}} {float(rig.delivered["a"])}' in page
+        assert page.count("otelcol_exporter_queue_size{") == 1
