@@ -20,6 +20,7 @@ from collector.api import (
     SharedKey,
     Stability,
     Stage,
+    Status,
     Transform,
 )
 from collector.model import Batch, Signal
@@ -93,6 +94,14 @@ class Holder(Stage):
         self.is_handed_over = False
         self.successor_config = None
 
+    async def start(self, host) -> None:
+        if "fail_start" in self.order:
+            raise ValueError("cannot start")
+        if "use_helper" in self.order:
+            self.helper = host.extension("helper")
+        if "report_failure" in self.order:
+            host.report(Status.PERMANENT_ERROR, "broken")
+
     def hand_over(self, config):
         if self.order == "hand_over_raise":
             raise RuntimeError("a bug")
@@ -161,6 +170,9 @@ class Target(Exporter):
     async def start(self, host) -> None:
         if self.order == "fail_start":
             raise ValueError("no such certificate")
+
+    def sole_use(self):
+        return {self.config.holds} if self.config.holds else ()
 
     def blocks_on_overflow(self) -> bool:
         return self.order == "blocks_on_overflow"
@@ -292,7 +304,7 @@ class World:
             if config.do == "fail_create":
                 raise ValueError("refuses its configuration")
             component = make(settings, config.do)
-            component.order = config.do
+            component.order, component.config = config.do, config
             key = f"{kind.value}/{settings.id}" + (f"@{settings.pipeline}" if settings.pipeline else "")
             self.made[key] = component
             self._record(component, key)

@@ -152,3 +152,21 @@ def test_what_a_full_storage_refused_was_never_queued():
     page = telemetry.render()
     assert 'otelcol_exporter_enqueue_failed_spans{exporter="otlp_grpc/a"} 3.0' in page
     assert 'otelcol_exporter_send_failed_spans{exporter="otlp_grpc/a"} 4.0' in page
+
+
+def test_a_successor_is_shown_once_it_runs():
+    """Until then its predecessor's gauges are read; counters are the same from the beginning."""
+    telemetry = service()
+    old = telemetry.component(*EXPORTER)
+    old.gauge("tailrace_size", "S", read=lambda: 1)
+    old.counter("tailrace_x", "X").add()
+    new = telemetry.component(*EXPORTER, is_shown=False)
+    new.gauge("tailrace_size", "S", read=lambda: 2)
+    new.counter("tailrace_x", "X").add()
+    labels = (("exporter", "otlp_grpc/a"),)
+    assert samples(telemetry)["tailrace_size", labels] == 1
+    assert samples(telemetry)["tailrace_x", labels] == 2
+    new.show()
+    assert samples(telemetry)["tailrace_size", labels] == 2
+    new.gauge("tailrace_size", "S", read=lambda: 3)
+    assert samples(telemetry)["tailrace_size", labels] == 3
