@@ -19,8 +19,9 @@ import structlog
 
 from collector.api import Clock, HealthCheck, RetryableError
 from collector.service import memory
+from collector.service.telemetry import ServiceTelemetry
 
-__all__ = ["DEFAULT_SHARE", "ServiceAdmission"]
+__all__ = ["DEFAULT_SHARE", "ServiceAdmission", "register_memory_metrics"]
 
 _LOG_INTERVAL_S = 10.0
 _UNHEALTHY_AFTER_S = 60.0  # of refusing without a pause; shorter peaks are what the limit is for
@@ -243,6 +244,27 @@ class ServiceAdmission:
                 f"the memory budget of {self._soft_bytes} bytes"
             )
         raise RetryableError(message, reason="memory_limit", retry_after_s=_RETRY_AFTER_S)
+
+
+def register_memory_metrics(telemetry: ServiceTelemetry, admission: ServiceAdmission) -> None:
+    """Show the memory budget among the service's own metrics."""
+    gauge = telemetry.gauge
+    gauge("tailrace_memory_held_bytes", "Bytes in flight, in queues and in stages", lambda: admission.used_bytes)
+    gauge(
+        "tailrace_memory_limit_bytes",
+        "Limit of the bytes held; requests above it are refused",
+        lambda: admission.soft_bytes,
+    )
+    gauge(
+        "tailrace_memory_refused_requests",
+        "Requests refused because the memory limit was reached",
+        lambda: admission.refused_count,
+    )
+    gauge(
+        "tailrace_memory_forced_collections",
+        "Garbage collections forced by the memory limit",
+        lambda: admission.collected_count,
+    )
 
 
 class _Reservation:

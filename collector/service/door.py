@@ -13,8 +13,9 @@ from typing import Any, Final
 from collector.api import ConsumeError, Counter, OnReceipt, Receipt, RetryableError
 from collector.model import Batch, Context, MalformedBatch, Signal, batch_type
 from collector.service.admission import ServiceAdmission
-from collector.service.edges import ExporterEdge, Fan, HeldFan, connected, held
+from collector.service.edges import ExporterEdge
 from collector.service.ledger import LedgerEntry
+from collector.service.outputs import Fan, HeldFan, connected, held
 
 __all__ = ["MAX_BYTES", "MAX_ITEMS", "Door"]
 

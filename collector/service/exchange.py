@@ -19,11 +19,11 @@ from contextlib import suppress
 from typing import Any, Final
 
 from collector.api import Component, ComponentKind
-from collector.service.edges import Fan
 from collector.service.graph import Connection, Graph
 from collector.service.hand_over import States, collect_state, pass_states
 from collector.service.lifecycle import Lifecycle, of_kind
 from collector.service.nodes import Node
+from collector.service.outputs import Fan
 
 __all__ = ["Exchange"]
 

@@ -29,19 +29,10 @@ from collector.delivery.log import RateLimitedLog
 from collector.model import Signal
 from collector.service.admission import ServiceAdmission
 from collector.service.door import Door
-from collector.service.edges import (
-    CountedOutput,
-    Edge,
-    ExporterEdge,
-    Fan,
-    HeldFan,
-    NodeEdge,
-    Segment,
-    StageOutput,
-    Step,
-)
+from collector.service.edges import Edge, ExporterEdge, NodeEdge, Segment, Step
 from collector.service.keeping import Keeper
 from collector.service.nodes import HeldItems, Node
+from collector.service.outputs import CountedOutput, Fan, HeldFan, StageOutput
 from collector.service.telemetry import ComponentTelemetry, ServiceTelemetry
 from config.model import Config, ConfiguredComponent, Pipeline
 

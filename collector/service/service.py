@@ -19,7 +19,8 @@ import structlog
 
 from collector.api import Clock, HealthCheck, Status
 from collector.service.admin import AdminServer
-from collector.service.admission import ServiceAdmission
+from collector.service.admin_port import AdminPort
+from collector.service.admission import ServiceAdmission, register_memory_metrics
 from collector.service.exchange import Exchange
 from collector.service.graph import Environment, Graph, StartError, build
 from collector.service.host import AdminHandler, ComponentHost
@@ -83,7 +84,7 @@ class Service:
         self._log = structlog.get_logger()
         self._graph = build(config, self._environment)
         self._lifecycle = Lifecycle(self, self._log)
-        self._admin: AdminServer | None = None
+        self._admin = AdminPort(self._make_admin_server, self._log)
         self._watch: asyncio.Task[None] | None = None
         self._is_started = self._is_ready = self._is_shut_down = False
         self._stop = asyncio.Event()
@@ -109,7 +110,7 @@ class Service:
     @property
     def admin_port(self) -> int:
         """The port of /metrics, /health and /ledger; 0 if they are not served."""
-        return self._admin.port if self._admin else 0
+        return self._admin.port
 
     async def start(self) -> None:
         """Start everything.
@@ -123,14 +124,14 @@ class Service:
         async with self._reload_lock:  # a reload that is requested meanwhile comes after the start
             graph = self._graph
             try:
-                self._admin = await self._start_admin(self.config)
+                await self._admin.start(self.config.service.telemetry.metrics.endpoint())
                 graph.connect()
                 for node in graph.nodes():
                     node.telemetry.show()
                 await self._lifecycle.start(graph.nodes(), {str(node.id): node.component for node in graph.extensions})
             except BaseException:
                 await self._lifecycle.end(graph.nodes(), self._deadline_s())
-                await self._stop_admin()
+                await self._admin.stop()
                 self._is_shut_down = True
                 raise
         self._watch = asyncio.ensure_future(self.admission.watch())
@@ -179,7 +180,7 @@ class Service:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
-        await self._stop_admin()
+        await self._admin.stop()
         self._log_ledger()
 
     async def _drain(self) -> None:
@@ -300,12 +301,11 @@ class Service:
             return self._reload_failed(_UNBUILDABLE, error)
         exchange = Exchange(old, new, self._lifecycle, timeout_s=self._timeout_s, log=self._log)
         await self._wait_for_sole_use(exchange)
-        admin: AdminServer | None = None
         try:
-            admin = await self._replacing_admin(config)
+            await self._admin.prepare(config.service.telemetry.metrics.endpoint())
             await exchange.prepare()
         except BaseException as error:
-            await asyncio.gather(exchange.undo(), _stop(admin))
+            await asyncio.gather(exchange.undo(), self._admin.undo())
             self._retain_telemetry()
             if isinstance(error, StartError):
                 return self._reload_failed(_UNSTARTABLE, error)
@@ -315,15 +315,15 @@ class Service:
         except asyncio.CancelledError:  # the service ends: both graphs have to be ended
             exchange.connect()
             self._begin_draining(exchange)
-            await _stop(admin)
+            await self._admin.undo()
             raise
         except Exception as error:  # noqa: BLE001 - whatever a component raises, the process continues
-            await _stop(admin)
+            await self._admin.undo()
             await self._restore(exchange, old)
             return self._reload_failed(_UNSTARTABLE, error)
         self.instance_id = instance_id
         self._begin_draining(exchange)
-        await self._apply_telemetry(config, old.config, admin)
+        await self._apply_telemetry(config, old.config)
         self._is_last_reload_successful = self._is_ready = True
         self._last_success_s = self._clock.time_unix_nano() / 1e9
         self._log.info(
@@ -378,11 +378,19 @@ class Service:
 
     # Admin, health, metrics.
 
-    async def _start_admin(self, config: Config) -> AdminServer | None:
-        endpoint = config.service.telemetry.metrics.endpoint()
-        if endpoint is None:
-            return None
-        admin = AdminServer(
+    async def _apply_telemetry(self, config: Config, previous: Config) -> None:
+        """Apply what a reload has changed in ``service::telemetry``."""
+        await self._admin.apply()
+        new, old = config.service.telemetry, previous.service.telemetry
+        if new.logs != old.logs and self._configure_logs is not None:
+            try:
+                self._configure_logs(new.logs)
+            except OSError as error:
+                self._log.error("service::telemetry::logs cannot be applied; the log stays as it was", error=str(error))
+        self.telemetry.identify(instance_id=self.instance_id, service_name=_service_name(config))
+
+    def _make_admin_server(self) -> AdminServer:
+        return AdminServer(
             ComponentHost(self, {}),
             self.telemetry,
             self.ledger,
@@ -390,50 +398,6 @@ class Service:
             version=self.version,
             reload=self.request_reload if self._load is not None else None,
         )
-        try:
-            await admin.start(*endpoint)
-        except OSError as error:
-            raise StartError(error.strerror or str(error)) from error
-        return admin
-
-    async def _stop_admin(self) -> None:
-        admin, self._admin = self._admin, None
-        await _stop(admin)
-
-    async def _replacing_admin(self, config: Config) -> AdminServer | None:
-        """The admin server for ``config`` if it listens elsewhere than the present one; it serves beside that for now.
-
-        None if the port stays the same: two servers cannot share it, so they change places in ``_apply_telemetry``.
-
-        Raises:
-            StartError: the new address cannot be used.
-        """
-        new, old = config.service.telemetry.metrics.endpoint(), self.config.service.telemetry.metrics.endpoint()
-        if new == old or _is_same_port(new, old):
-            return None
-        return await self._start_admin(config)
-
-    async def _apply_telemetry(self, config: Config, previous: Config, admin: AdminServer | None) -> None:
-        """Apply what a reload has changed in ``service::telemetry``."""
-        new, old = config.service.telemetry, previous.service.telemetry
-        if _is_same_port(new.metrics.endpoint(), old.metrics.endpoint()):
-            await self._stop_admin()
-            for candidate in (config, previous):
-                try:
-                    self._admin = await self._start_admin(candidate)
-                except StartError as error:
-                    self._log.error("service::telemetry::metrics cannot be applied", error=str(error))
-                else:
-                    break
-        elif new.metrics.endpoint() != old.metrics.endpoint():
-            replaced, self._admin = self._admin, admin
-            await _stop(replaced)
-        if new.logs != old.logs and self._configure_logs is not None:
-            try:
-                self._configure_logs(new.logs)
-            except OSError as error:
-                self._log.error("service::telemetry::logs cannot be applied; the log stays as it was", error=str(error))
-        self.telemetry.identify(instance_id=self.instance_id, service_name=_service_name(config))
 
     def _hosts(self) -> dict[str, ComponentHost]:
         """The hosts of the running components, by name."""
@@ -470,23 +434,8 @@ class Service:
         return self._is_ready
 
     def _register_metrics(self) -> None:
-        admission, gauge = self.admission, self.telemetry.gauge
-        gauge("tailrace_memory_held_bytes", "Bytes in flight, in queues and in stages", lambda: admission.used_bytes)
-        gauge(
-            "tailrace_memory_limit_bytes",
-            "Limit of the bytes held; requests above it are refused",
-            lambda: admission.soft_bytes,
-        )
-        gauge(
-            "tailrace_memory_refused_requests",
-            "Requests refused because the memory limit was reached",
-            lambda: admission.refused_count,
-        )
-        gauge(
-            "tailrace_memory_forced_collections",
-            "Garbage collections forced by the memory limit",
-            lambda: admission.collected_count,
-        )
+        register_memory_metrics(self.telemetry, self.admission)
+        gauge = self.telemetry.gauge
         gauge(
             "tailrace_service_ready",
             "1 while the service is running, 0 while it starts or stops",
@@ -514,16 +463,6 @@ def _version() -> str:
         return importlib.metadata.version("tailrace")
     except importlib.metadata.PackageNotFoundError:  # run from a checkout
         return "0.0.0"
-
-
-async def _stop(admin: AdminServer | None) -> None:
-    if admin is not None:
-        await admin.stop()
-
-
-def _is_same_port(a: tuple[str, int] | None, b: tuple[str, int] | None) -> bool:
-    """Whether the two are different addresses with one port."""
-    return a is not None and b is not None and a[0] != b[0] and a[1] == b[1] != 0
 
 
 def _service_name(config: Config) -> str:

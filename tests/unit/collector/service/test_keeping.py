@@ -1,6 +1,6 @@
 """What tells whether files that a configuration names were replaced."""
 
-import os
+from pydantic import Field
 
 from collector.service.keeping import states_of_files
 from config.blocks import ComponentConfig, TLSServerConfig
@@ -11,7 +11,7 @@ class Config(ComponentConfig):
 
     tls: TLSServerConfig | None = None
     more: tuple[TLSServerConfig, ...] = ()
-    by_name: dict[str, TLSServerConfig] = {}
+    by_name: dict[str, TLSServerConfig] = Field(default_factory=dict)
     password_file: str = ""
 
 
@@ -26,7 +26,7 @@ def test_a_replaced_file_changes_the_state(tmp_path):
         assert before.keys() == {str(path)}
         replacement = tmp_path / "new.pem"
         replacement.write_text("b")
-        os.replace(replacement, path)
+        replacement.replace(path)
         assert states_of_files(config) != before
     path.unlink()
     assert states_of_files(Config(tls=tls)) == {str(path): None}
