@@ -117,8 +117,10 @@ class Exchange:
         await self._end_processors(limit_s)
         exporters = [node for node in of_kind(self.leaving, ComponentKind.EXPORTER) if node in self._first]
         await asyncio.gather(*(node.edge.drain(limit_s) for node in exporters if node.edge is not None))
-        await asyncio.gather(*(self._release(node) for node in exporters))
         extensions = [node for node in of_kind(self.leaving, ComponentKind.EXTENSION) if node in self._first]
+        for node in (*exporters, *extensions):
+            self._collect(node)
+        await asyncio.gather(*(self._release(node) for node in exporters))
         await self._lifecycle.stop(extensions, self._deadline_s(self._timeout_s))
         self.pass_states(self.states, self.coming)
         await self._lifecycle.start([node for node in self.coming if node in self._late], self._extensions)
