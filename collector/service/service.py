@@ -93,6 +93,7 @@ class Service:
         self._reloads: set[asyncio.Task[str]] = set()
         self._next_reload: asyncio.Task[str] | None = None  # requested, and not begun
         self._reloading: asyncio.Task[str] | None = None
+        self._is_swapping = False  # until then a reload can be given up
         self._draining: dict[asyncio.Task[None], Exchange] = {}
         self._is_last_reload_successful = True
         self._last_success_s = 0.0
@@ -201,7 +202,10 @@ class Service:
     async def _end_all(self, deadline_s: float) -> None:
         """End a reload in progress, the running graph and the old ones that still drain."""
         reloading = self._reloading
-        if reloading is not None:
+        if reloading is not None and not self._is_swapping:
+            reloading.cancel()
+            await asyncio.gather(reloading, return_exceptions=True)
+        elif reloading is not None:
             await asyncio.wait({reloading}, timeout=max(0.0, deadline_s - asyncio.get_running_loop().time()))
             reloading.cancel()  # a component takes too long to start or to end
             await asyncio.gather(reloading, return_exceptions=True)
@@ -282,7 +286,7 @@ class Service:
             return await asyncio.shield(self._reloading)
         finally:
             if self._reloading.done():
-                self._reloading = None
+                self._reloading, self._is_swapping = None, False
 
     def _reload_failed(self, message: str, error: Exception) -> str:
         self._is_last_reload_successful = False
@@ -310,6 +314,7 @@ class Service:
             if isinstance(error, StartError):
                 return self._reload_failed(_UNSTARTABLE, error)
             raise
+        self._is_swapping = True
         try:
             await exchange.swap()
         except asyncio.CancelledError:  # the service ends: both graphs have to be ended

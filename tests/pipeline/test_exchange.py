@@ -229,6 +229,21 @@ async def test_a_receiver_that_cannot_start_answers_what_it_has_taken(world):
         assert isinstance(outcomes[0], RetryableError)
 
 
+async def test_a_shutdown_gives_up_a_reload_that_has_to_wait(world):
+    """It waits for a file of an old exporter that does not end; the running graph is ended without the new one."""
+    service = world.service(chain(holds="file x"), shutdown_timeout_s=0.5)
+    await service.start()
+    world.target().shutdown = asyncio.Event().wait
+    assert await service.reload(world.config(chain(holds="file y", target="other").replace("target", "target/b")))
+    reloading = asyncio.ensure_future(service.reload(world.config(chain(holds="file x", exporter=1))))
+    await eventually(lambda: service._reloading is not None and "exporters/target" in world.made)
+    await service.shutdown()
+    with pytest.raises(asyncio.CancelledError):
+        await reloading
+    assert world.log.count("start exporters/target") == 1
+    assert service.ledger.imbalances() == []
+
+
 async def test_hangups_before_a_reload_begins_share_it(world):
     """Ten signals while the service starts make one reload."""
     loaded = []

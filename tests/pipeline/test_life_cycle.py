@@ -386,11 +386,10 @@ async def test_a_reload_applies_a_changed_metrics_address_and_identity(world):
 
 async def test_a_reload_to_a_metrics_address_in_use_stops_nothing(world):
     """The address is tried before the running graph is touched."""
-    port = free_port()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        busy = taken.getsockname()[1]
+        busy, port = taken.getsockname()[1], free_port()
         async with world.running(FINE, metrics=f'address: "127.0.0.1:{port}"') as service:
             before = list(world.log)
             assert not await service.reload(world.config(FINE, metrics=f'address: "127.0.0.1:{busy}"'))

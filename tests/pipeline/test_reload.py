@@ -24,7 +24,7 @@ CONFIG = """
 receivers:
   otlp:
     protocols:
-      grpc: {{endpoint: "127.0.0.1:{grpc}", max_recv_msg_size_mib: {receiver}}}
+      grpc: {{endpoint: "127.0.0.1:{grpc}", transport: {transport}, max_recv_msg_size_mib: {receiver}}}
       http: {{endpoint: "{host}:{http}", max_request_body_size: {receiver}000000}}
 processors: {{batch: {{timeout: {batch}ms, send_batch_size: 50}}, memory_limiter: {{check_interval: 1s, limit_mib: 4000}}}}
 exporters:
@@ -43,7 +43,7 @@ class Rig:
 
     def __init__(self) -> None:
         self.values = {
-            "grpc": free_port(), "http": free_port(), "host": "127.0.0.1", "backend": 0, "receiver": 4, "batch": 20,
+            "grpc": free_port(), "http": free_port(), "host": "127.0.0.1", "transport": "tcp", "backend": 0, "receiver": 4, "batch": 20,
             "exporter": 5, "processors": "memory_limiter, batch", "exporters": "otlp_http",
         }  # fmt: skip
         self.registry = Registry()
@@ -265,6 +265,17 @@ async def test_what_an_old_graph_cannot_deliver_in_time_is_counted(rig):
             await ending
         row = next(row for row in service.ledger.snapshot() if row.node == "exporters/otlp_http")
         assert (row.received, row.held, row.dropped) == (row.received, 0, {"shutdown": row.received})
+
+
+async def test_grpcio_gets_its_port_back(rig):
+    """It cannot share a socket, so the old server ends first; clients that try again find the new one."""
+    async with rig.running(transport="grpcio"):
+        address = f"127.0.0.1:{rig.values['grpc']}"
+        for number in (5, 6, 6):
+            await rig.reload(receiver=number)
+            async with grpc.aio.insecure_channel(address) as channel:
+                await channel.unary_unary(METHOD)(rig.wire, timeout=20, wait_for_ready=True)
+    assert rig.delivered == {"a": 3 * SPANS}
 
 
 async def test_a_configuration_that_cannot_be_started_changes_nothing(rig):
