@@ -4,10 +4,10 @@ No listening socket is closed and no request refused. Three steps; until the sec
 component cannot start:
 
 1. ``prepare``: whatever can run beside its predecessor is started (extensions, exporters, receivers, which share their
-   predecessors' sockets). Receivers that have no successor end.
-2. ``swap``: requests wait at the doors. Processors that leave are flushed in the order of the data and hand their state
-   over; exporters and extensions end whose files or storages a successor needs. The successors start, and every output
-   leads to the new graph.
+   predecessors' sockets).
+2. ``swap``: receivers without a successor end. Then requests wait at the doors. Processors that leave are flushed in
+   the order of the data and hand their state over; exporters and extensions end whose files or storages a successor
+   needs. The successors start, and every output leads to the new graph.
 3. ``retire``: what still runs of the old graph drains in the background.
 
 Decision: docs/adr/004-reload.md.
@@ -87,7 +87,7 @@ class Exchange:
     # The steps.
 
     async def prepare(self) -> None:
-        """Start what can run beside its predecessor, and end the receivers that cannot run beside a successor.
+        """Start what can run beside its predecessor.
 
         Raises:
             StartError: a component cannot start. Nothing has changed, after :meth:`undo`.

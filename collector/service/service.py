@@ -284,6 +284,11 @@ class Service:
         self._reloading = asyncio.ensure_future(self._exchange_graphs(config))
         try:
             return await asyncio.shield(self._reloading)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # the caller stops waiting
+                raise
+            return "the service is shutting down"
         finally:
             if self._reloading.done():
                 self._reloading, self._is_swapping = None, False
@@ -300,10 +305,10 @@ class Service:
         instance_id = _configured_instance_id(config) or self.instance_id
         try:
             new = build(config, replace(self._environment, instance_id=instance_id), old)
-        except StartError as error:
+            exchange = Exchange(old, new, self._lifecycle, timeout_s=self._timeout_s, log=self._log)
+        except Exception as error:  # noqa: BLE001 - whatever a component raises, the process continues
             self._retain_telemetry()
             return self._reload_failed(_UNBUILDABLE, error)
-        exchange = Exchange(old, new, self._lifecycle, timeout_s=self._timeout_s, log=self._log)
         await self._wait_for_sole_use(exchange)
         try:
             await self._admin.prepare(config.service.telemetry.metrics.endpoint())
@@ -322,14 +327,15 @@ class Service:
             self._begin_draining(exchange)
             await self._admin.undo()
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a component raises, the process continues
+        except Exception as error:  # noqa: BLE001 - as above
             await self._admin.undo()
             await self._restore(exchange, old)
             return self._reload_failed(_UNSTARTABLE, error)
         self.instance_id = instance_id
         self._begin_draining(exchange)
         await self._apply_telemetry(config, old.config)
-        self._is_last_reload_successful = self._is_ready = True
+        self._is_last_reload_successful = True
+        self._is_ready = not self._is_shut_down
         self._last_success_s = self._clock.time_unix_nano() / 1e9
         self._log.info(
             "the new configuration is running",

@@ -238,8 +238,7 @@ async def test_a_shutdown_gives_up_a_reload_that_has_to_wait(world):
     reloading = asyncio.ensure_future(service.reload(world.config(chain(holds="file x", exporter=1))))
     await eventually(lambda: service._reloading is not None and "exporters/target" in world.made)
     await service.shutdown()
-    with pytest.raises(asyncio.CancelledError):
-        await reloading
+    assert not await reloading
     assert world.log.count("start exporters/target") == 1
     assert service.ledger.imbalances() == []
 
