@@ -54,6 +54,7 @@ def effective(config: Config, *, redact: bool = True) -> dict[str, Any]:
         "extensions": [str(component_id) for component_id in config.service.extensions],
         "pipelines": pipelines,
         "telemetry": _plain(config.service.telemetry, redact=redact),
+        **_plain(config.service.drain, redact=redact),
     }
     return document
 

@@ -23,6 +23,7 @@ from config.yaml import Position
 __all__ = [
     "Config",
     "ConfiguredComponent",
+    "DrainConfig",
     "LogsTelemetry",
     "MetricsTelemetry",
     "Pipeline",
@@ -269,6 +270,16 @@ def _attribute_text(value: object) -> str:
     return str(value)
 
 
+class DrainConfig(ComponentConfig):
+    """How the service ends (service)."""
+
+    shutdown_timeout: Duration = Field(default=30.0, ge=0)
+    """How long data may drain at shutdown, and after a reload from what the reload replaced. What remains is dropped
+    and counted, or kept by a durable queue. The default is Kubernetes' terminationGracePeriodSeconds; a shorter one
+    there needs a shorter one here.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Pipeline:
     """One entry of ``service::pipelines``."""
@@ -289,6 +300,7 @@ class ServiceConfig:
     extensions: tuple[ComponentId, ...]
     pipelines: Mapping[str, Pipeline]
     telemetry: TelemetryConfig
+    drain: DrainConfig = field(default_factory=DrainConfig)
 
 
 @dataclass(frozen=True, slots=True)

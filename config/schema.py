@@ -10,7 +10,7 @@ from pydantic_core import core_schema
 
 from collector.api import ComponentKind, Factory
 from config.blocks.values import DURATION_PATTERN
-from config.model import TelemetryConfig
+from config.model import DrainConfig, TelemetryConfig
 
 __all__ = ["json_schema"]
 
@@ -39,7 +39,10 @@ def json_schema(factories: Iterable[Factory]) -> dict[str, Any]:
     by_kind: dict[ComponentKind, list[Factory]] = {kind: [] for kind in ComponentKind}
     for factory in factories:
         by_kind[factory.kind].append(factory)
-    models = {factory.config_type for group in by_kind.values() for factory in group} | {TelemetryConfig}
+    models: set[type[BaseModel]] = {factory.config_type for group in by_kind.values() for factory in group} | {
+        TelemetryConfig,
+        DrainConfig,
+    }
     references, definitions = models_json_schema(
         [(model, "validation") for model in sorted(models, key=_qualified_name)],
         ref_template="#/$defs/{model}",
@@ -49,6 +52,7 @@ def json_schema(factories: Iterable[Factory]) -> dict[str, Any]:
         str(kind): _section([(factory, references[factory.config_type, "validation"]) for factory in group])
         for kind, group in by_kind.items()
     }
+    drain = definitions["$defs"].pop(references[DrainConfig, "validation"]["$ref"].rpartition("/")[2])
     properties["service"] = {
         "type": "object",
         "properties": {
@@ -67,6 +71,7 @@ def json_schema(factories: Iterable[Factory]) -> dict[str, Any]:
                 "minProperties": 1,
             },
             "telemetry": references[TelemetryConfig, "validation"],
+            **drain["properties"],
         },
         "required": ["pipelines"],
         "additionalProperties": False,

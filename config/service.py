@@ -11,14 +11,14 @@ from config.blocks import AuthConfig, QueueConfig
 from config.errors import Findings
 from config.explain import closest, describe, listing
 from config.graph import Factories
-from config.model import ConfiguredComponent, Pipeline, ServiceConfig, TelemetryConfig, singular
+from config.model import ConfiguredComponent, DrainConfig, Pipeline, ServiceConfig, TelemetryConfig, singular
 from config.resolve import Document
 from config.validation import expect_mapping, parse_model
 from config.yaml import ListNode, MapNode, Node, Position, ScalarNode
 
 __all__ = ["check_extension_references", "read_service"]
 
-_SERVICE_KEYS = ("extensions", "pipelines", "telemetry")
+_SERVICE_KEYS = ("extensions", "pipelines", "telemetry", "shutdown_timeout")
 _PIPELINE_KEYS = ("receivers", "processors", "exporters")
 
 
@@ -62,7 +62,7 @@ class _ServiceReader:
 
     def service(self) -> ServiceConfig:
         self._check_keys(self._mapping("service"), ("service",), _SERVICE_KEYS)
-        telemetry = self._telemetry()
+        telemetry, drain = self._telemetry(), self._drain()
         path = ("service", "pipelines")
         section = self._mapping(*path)
         pipelines = {}
@@ -75,7 +75,7 @@ class _ServiceReader:
         extensions = self._component_ids(("service", "extensions"))
         for (listed_under, component_id), places in self._missing.items():
             self._report_missing(ComponentKind(listed_under), component_id, places)
-        return ServiceConfig(extensions, pipelines, telemetry)
+        return ServiceConfig(extensions, pipelines, telemetry, drain)
 
     def _mapping(self, *path: str) -> MapNode | None:
         return expect_mapping(self._document.node(*path), path, self._findings)
@@ -104,6 +104,15 @@ class _ServiceReader:
             position = self._document.position(*path, *keys)
             self._findings.warning(position, (*path, *keys), f"this setting has no effect: {reason}")
         return telemetry
+
+    def _drain(self) -> DrainConfig:
+        section = self._mapping("service")
+        if section is None:
+            return DrainConfig()
+        entries = {key: entry for key, entry in section.entries.items() if key in DrainConfig.model_fields}
+        drain, errors = parse_model(DrainConfig, MapNode(entries, section.position), section.position, ("service",))
+        self._findings.errors += errors
+        return drain or DrainConfig()
 
     def _pipeline(self, text: str, position: Position, node: Node) -> Pipeline | None:
         path = ("service", "pipelines", text)

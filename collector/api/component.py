@@ -9,12 +9,17 @@ component runs on one event loop; a component owns its tasks and ends them.
 **Order.** The service starts what is downstream first and stops what is upstream first, so a receiver can use its
 outputs from ``start`` until ``shutdown`` returns.
 
+**Reload.** A component whose configuration has not changed stays as it is; only its outputs lead elsewhere. Of the
+others, a receiver, exporter or extension is started while its predecessor still runs, unless it continues the
+predecessor's state (:meth:`Component.hand_over`) or both need the same file or directory
+(:meth:`Component.sole_use`).
+
 **Handing a batch on** has one vocabulary: ``consume`` is awaited; ``try_consume`` does the same at once, in a plain
 call, and returns False if that is not possible, having done nothing.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 from collector.api.host import Host
@@ -49,9 +54,10 @@ class Component:
     def hand_over(self, config: Any) -> object | None:  # noqa: ARG002 - the default has nothing to hand over
         """What a successor continues from, or None if there is nothing to continue and ``shutdown`` flushes as usual.
 
-        Called before ``shutdown`` when a reload follows that has the same component id (for a processor: in the same
-        pipeline); ``config`` is the successor's configuration. Batches may still arrive until ``shutdown`` returns and
-        must end up in the returned state. What the state holds stays in ``held_items`` until a successor has taken it.
+        Called before ``shutdown`` if a reload replaces the component by one with the same id (for a processor: in the
+        same pipeline); ``config`` is the successor's configuration. Batches may still arrive until ``shutdown`` returns
+        and must end up in the returned state. What the state holds stays in ``held_items`` until a successor has taken
+        it.
         The method must be quick, and safe on a component that was never started.
         """
         return None
@@ -62,6 +68,14 @@ class Component:
         Returns False if the state cannot be used; what it holds is then dropped and counted.
         """
         return False
+
+    def sole_use(self) -> Collection[str]:
+        """What only one component of the process may use at a time: paths of files and directories, names of storages.
+
+        A reload ends a component that uses one of them before it starts another one that does. Requests wait in the
+        meantime. Sockets do not belong here: see :meth:`collector.api.Host.listen`.
+        """
+        return ()
 
 
 class Extension(Component):
@@ -172,6 +186,9 @@ class Exporter(Component, ABC):
     """True: it reports delivered, refused and dropped items to the ledger itself, as exporters with a queue do."""
     waits_for_result: bool = False
     """True: ``consume`` returns once the backend has taken the batch, and raises what the backend answered."""
+    waits_for_storage: bool = False
+    """True: ``consume`` returns once the batch is stored where a restart does not harm it, and raises RetryableError if
+    it cannot be stored. What is in flight at shutdown stays there until the next start."""
 
     @abstractmethod
     async def consume(self, batch: Batch) -> None:

@@ -1,5 +1,6 @@
 """What the service provides to components, as protocols. ``collector.testing`` has a double of each."""
 
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ __all__ = [
     "HealthCheck",
     "Histogram",
     "Host",
+    "ListeningSocket",
     "OnReceipt",
     "Output",
     "Receipt",
@@ -174,8 +176,11 @@ class Admission(Protocol):
         check_interval_s: float = 1.0,
         min_gc_interval_soft_s: float = 10.0,
         min_gc_interval_hard_s: float = 0.0,
-    ) -> None:
-        """Set the limits of the bytes held, and of the RSS, which is read every ``check_interval_s``."""
+    ) -> Callable[[], None]:
+        """Set limits of the bytes held, and of the RSS, which is read every ``check_interval_s``.
+
+        The lowest of all limits apply. Returns a function that withdraws these; call it in ``shutdown``.
+        """
         ...
 
     @property
@@ -323,6 +328,27 @@ class HealthCheck:
     duration_ms: float = 0.0
 
 
+class ListeningSocket(Protocol):
+    """What :meth:`Host.listen` returns.
+
+    Example::
+
+        async def shutdown(self) -> None:
+            is_continued = self._listening.is_continued  # then idle clients may send one more request
+            self._server.close()
+    """
+
+    @property
+    def socket(self) -> socket.socket:
+        """It listens, and does not block. The component closes it."""
+        ...
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether a reload has made another component listen on the same port or path: clients find a server there."""
+        ...
+
+
 class Host(Protocol):
     """The service, as a running component sees it.
 
@@ -341,6 +367,18 @@ class Host(Protocol):
 
     def extension(self, component_id: str) -> Any:
         """The running extension with this id. Raises KeyError, which lists the configured ids."""
+        ...
+
+    def listen(self, address: str, bind: Callable[[bool], socket.socket]) -> ListeningSocket:
+        """A socket that listens at ``address`` (``localhost:4317``, ``unix:///run/x.sock``).
+
+        Normally it is what ``bind(False)`` returns. If a component that a reload removes or replaces listens there, it
+        is a second descriptor of that component's socket, so that no connection is refused. ``bind(True)`` is called
+        if such a component has the port at another address: it must set ``SO_REUSEPORT``.
+
+        Raises:
+            OSError: of ``bind``.
+        """
         ...
 
     def health(self) -> list[HealthCheck]:

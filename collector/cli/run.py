@@ -69,7 +69,7 @@ def run(config: Config, load: Callable[[], Config] | None = None) -> int:
 @click.command()
 @config_options
 def command(sources: tuple[str, ...], sets: tuple[str, ...]) -> None:
-    """Run the service until SIGTERM or Ctrl-C."""
+    """Run the service until SIGTERM or Ctrl-C; reload its configuration on SIGHUP."""
     problems = check_top_level_names()
     if problems:
         fail("; ".join(problems))

@@ -1,4 +1,4 @@
-"""The admin port: own metrics, health, the ledger, and what components add. It answers ``GET`` requests only.
+"""The admin port: own metrics, health, the ledger, reload, and what components add.
 
 /               a page for people that shows what the paths below return
 /metrics        Prometheus text format; while the event loop is busy, the page as it was last (header ``Age``)
@@ -6,14 +6,17 @@
 /health/ready   200 from the end of the start until the shutdown begins, else 503
 /health/live    200 as long as the event loop runs
 /ledger         JSON: what became of every item
-other paths     what components registered; served to this machine only, because it may contain personal data
+/-/reload       POST: loads the configuration again and runs it; 200, or 500 with the reason why nothing has changed
+other paths     what components registered (GET)
+
+``/-/reload`` and the paths of components are served to this machine only: the latter may contain personal data.
 
 Not the ``health_check`` extension, which serves the Collector's health endpoint on a port of its own.
 """
 
 import asyncio
 import ipaddress
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any, Final
 
@@ -59,7 +62,10 @@ class AdminServer:
         routes: Callable[[], Mapping[str, Sequence[AdminHandler]]],
         *,
         version: str,
+        reload: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
+        """``reload`` returns why it failed, or nothing. None: this service cannot be reloaded."""
+        self._reload = reload
         self._host, self._telemetry, self._ledger, self._routes, self._version = (
             host,
             telemetry,
@@ -91,6 +97,7 @@ class AdminServer:
             ("/{path:.*}", self._component),
         ):
             app.router.add_get(path, thread.on_service_loop(handler))
+        app.router.add_post("/-/reload", thread.on_service_loop(self._reload_configuration))
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
         try:
             await thread.run(_listen(runner, address, port))
@@ -157,18 +164,35 @@ class AdminServer:
         rows = self._ledger.snapshot()
         return _json({"balanced": not any(row.imbalance for row in rows), "nodes": [row.to_json() for row in rows]})
 
+    async def _reload_configuration(self, request: web.Request) -> web.Response:
+        if (refusal := _refusal_of_others(request)) is not None:
+            return refusal
+        if self._reload is None:
+            return _json({"error": "the source of the configuration is not known"}, status=501)
+        error = await asyncio.shield(self._reload())  # also if the client does not wait for it
+        return _json({"error": error}, status=500) if error else _json({"status": "reloaded"})
+
     async def _component(self, request: web.Request) -> web.Response:
         routes = self._routes()
         handlers = routes.get(request.path)
         if handlers is None:
             known = ["/", "/metrics", "/health", "/health/ready", "/health/live", "/ledger", *routes]
             return _json({"error": f"{request.path} does not exist", "known": known}, status=404)
-        if not _is_local(request.remote) or not _is_own_name(request.headers.get("Host", "")):
-            return _json({"error": "this path is only available to clients on this host"}, status=403)
+        if (refusal := _refusal_of_others(request)) is not None:
+            return refusal
         document: dict[str, Any] = {}
         for handler in handlers:
             document |= await handler(request.query)
         return _json(document)
+
+
+def _refusal_of_others(request: web.Request) -> web.Response | None:
+    """The answer to clients on other machines, and to pages of web sites that a browser on this machine shows."""
+    origin = request.headers.get("Origin")  # sent with every POST of a page
+    is_own_page = origin is None or _is_own_name(origin.partition("://")[2])
+    if _is_local(request.remote) and _is_own_name(request.headers.get("Host", "")) and is_own_page:
+        return None
+    return _json({"error": "this path is only available to clients on this host"}, status=403)
 
 
 def health_document(host: Host, version: str) -> dict[str, Any]:

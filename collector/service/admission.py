@@ -10,6 +10,7 @@ the Collector's internal/memorylimiter.
 
 import gc
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -19,14 +20,26 @@ import structlog
 from collector.api import Clock, HealthCheck, RetryableError
 from collector.service import memory
 from collector.service.process import trim_heap
+from collector.service.telemetry import ServiceTelemetry
 
-__all__ = ["DEFAULT_SHARE", "ServiceAdmission"]
+__all__ = ["DEFAULT_SHARE", "ServiceAdmission", "register_memory_metrics"]
 
 _LOG_INTERVAL_S = 10.0
 _TRIM_INTERVAL_S = 10.0
 _UNHEALTHY_AFTER_S = 60.0  # of refusing without a pause; shorter peaks are what the limit is for
 DEFAULT_SHARE = 0.5  # of the available memory, if no memory_limiter is configured
 _RETRY_AFTER_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Limits:
+    """What one ``memory_limiter`` has set."""
+
+    soft_bytes: int
+    hard_bytes: int
+    check_interval_s: float
+    gc_interval_soft_s: float
+    gc_interval_hard_s: float
 
 
 class ServiceAdmission:
@@ -53,6 +66,7 @@ class ServiceAdmission:
         self._collected_at_s = self._trimmed_at_s = float("-inf")
         self._used_bytes = 0
         self._sources: list[Callable[[], int]] = []
+        self._limits: list[_Limits] = []
         self._is_rss_high = False
         self.rss_bytes = 0
         """Resident memory when it was last read."""
@@ -103,28 +117,39 @@ class ServiceAdmission:
         check_interval_s: float = 1.0,
         min_gc_interval_soft_s: float = 10.0,
         min_gc_interval_hard_s: float = 0.0,
-    ) -> None:
+    ) -> Callable[[], None]:
         """The ``memory_limiter``'s limits: of bytes held, and of the RSS that ``rss`` reads (our own if None).
 
-        With several, the lowest limits hold. Intervals: the Collector's ``check_interval`` and
-        ``min_gc_interval_when_*_limited``.
+        With several, the lowest limits hold; without any, the default budget. Returns a function that withdraws these.
+        Intervals: the Collector's ``check_interval`` and ``min_gc_interval_when_*_limited``.
         """
-        if self._rss_soft_bytes:
-            soft_bytes, hard_bytes = min(soft_bytes, self._rss_soft_bytes), min(hard_bytes, self._rss_hard_bytes)
-            check_interval_s = min(check_interval_s, self._check_interval_s)
-        self._soft_bytes = self._rss_soft_bytes = soft_bytes
-        self._hard_bytes = self._rss_hard_bytes = max(soft_bytes, hard_bytes)
+        limits = _Limits(
+            soft_bytes, max(soft_bytes, hard_bytes), check_interval_s, min_gc_interval_soft_s, min_gc_interval_hard_s
+        )
         self._rss = rss or self._rss
-        self._check_interval_s = check_interval_s
-        self._gc_interval_soft_s, self._gc_interval_hard_s = min_gc_interval_soft_s, min_gc_interval_hard_s
+        self._limits.append(limits)
+        self._apply_limits()
 
-    def reset_limits(self, *, available_bytes: int | None = None) -> None:
-        """Return to the default budget: a reload may have removed the ``memory_limiter``."""
-        self._available_bytes = memory.available_bytes() if available_bytes is None else available_bytes
-        self._soft_bytes = self._hard_bytes = int(self._available_bytes * DEFAULT_SHARE)
-        self._rss_soft_bytes = self._rss_hard_bytes = 0
-        self._is_rss_high = False
-        self._check_interval_s = 1.0
+        def withdraw() -> None:
+            if limits in self._limits:
+                self._limits.remove(limits)
+                self._apply_limits()
+
+        return withdraw
+
+    def _apply_limits(self) -> None:
+        if not self._limits:
+            self._soft_bytes = self._hard_bytes = int(self._available_bytes * DEFAULT_SHARE)
+            self._rss_soft_bytes = self._rss_hard_bytes = 0
+            self._is_rss_high = False
+            self._check_interval_s = 1.0
+            return
+        newest = self._limits[-1]
+        self._soft_bytes = self._rss_soft_bytes = min(limits.soft_bytes for limits in self._limits)
+        hard_bytes = min(limits.hard_bytes for limits in self._limits)
+        self._hard_bytes = self._rss_hard_bytes = max(self._soft_bytes, hard_bytes)
+        self._check_interval_s = min(limits.check_interval_s for limits in self._limits)
+        self._gc_interval_soft_s, self._gc_interval_hard_s = newest.gc_interval_soft_s, newest.gc_interval_hard_s
 
     def add_source(self, held_bytes: Callable[[], int]) -> Callable[[], None]:
         """Count the result of ``held_bytes`` as used (stages). Returns a function that removes the source."""
@@ -226,6 +251,27 @@ class ServiceAdmission:
                 f"the memory budget of {self._soft_bytes} bytes"
             )
         raise RetryableError(message, reason="memory_limit", retry_after_s=_RETRY_AFTER_S)
+
+
+def register_memory_metrics(telemetry: ServiceTelemetry, admission: ServiceAdmission) -> None:
+    """Show the memory budget among the service's own metrics."""
+    gauge = telemetry.gauge
+    gauge("tailrace_memory_held_bytes", "Bytes in flight, in queues and in stages", lambda: admission.used_bytes)
+    gauge(
+        "tailrace_memory_limit_bytes",
+        "Limit of the bytes held; requests above it are refused",
+        lambda: admission.soft_bytes,
+    )
+    gauge(
+        "tailrace_memory_refused_requests",
+        "Requests refused because the memory limit was reached",
+        lambda: admission.refused_count,
+    )
+    gauge(
+        "tailrace_memory_forced_collections",
+        "Garbage collections forced by the memory limit",
+        lambda: admission.collected_count,
+    )
 
 
 class _Reservation:

@@ -6,15 +6,16 @@ Requests are not batched where an exporter behind the door waits for its backend
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any, Final
 
 from collector.api import ConsumeError, Counter, OnReceipt, Receipt, RetryableError
 from collector.model import Batch, Context, MalformedBatch, Signal, batch_type
 from collector.service.admission import ServiceAdmission
-from collector.service.edges import ExporterEdge, Fan
+from collector.service.edges import ExporterEdge
 from collector.service.ledger import LedgerEntry
+from collector.service.outputs import Fan, HeldFan, connected, held
 
 __all__ = ["MAX_BYTES", "MAX_ITEMS", "Door"]
 
@@ -45,7 +46,7 @@ class Door:
     def __init__(
         self,
         signal: Signal,
-        fan: Fan,
+        fan: Fan | HeldFan,
         exporters: Sequence[ExporterEdge],
         admission: ServiceAdmission,
         entry_of: Callable[[str], LedgerEntry],
@@ -56,9 +57,9 @@ class Door:
         doors: "dict[str, Door] | None" = None,
     ) -> None:
         self._type = batch_type(signal)
-        self._fan, self._admission, self._entry_of, self._repaired, self._log = fan, admission, entry_of, repaired, log
-        self._exporters = tuple(exporters)
-        self._blocking = tuple(edge for edge in exporters if edge.component.blocks_on_overflow())
+        self._admission, self._entry_of, self._repaired, self._log = admission, entry_of, repaired, log
+        self._lead_to(fan, exporters)
+        self._is_closed = False
         self._signal = signal
         # A receiver that names its transports has no ledger line without a transport.
         self._entry = entry_of(transport) if transport else None
@@ -71,6 +72,31 @@ class Door:
         self._bound_bytes = MAX_BYTES
         self._commits: set[asyncio.Task[None]] = set()
         self._running_loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def by_transport(self) -> "Collection[Door]":
+        """This door and those that :meth:`for_transport` has returned. A reload leads each of them elsewhere."""
+        return self._doors.values()
+
+    def connect(self, fan: Fan, exporters: Sequence[ExporterEdge]) -> None:
+        """Lead to ``fan`` from now on, and to ``exporters``, which are asked for room. Requests that wait go on."""
+        self._is_closed = False
+        self._lead_to(connected(self._fan, fan), exporters)
+
+    def hold(self) -> None:
+        """Let requests wait until the next ``connect``. Only the memory budget refuses any in the meantime."""
+        self._lead_to(held(self._fan), ())
+
+    def close(self) -> None:
+        """Refuse requests from now on, retryably: there is nothing behind this door after a reload."""
+        self._is_closed = True
+        if isinstance(self._fan, HeldFan):
+            self._fan.release(None)
+
+    def _lead_to(self, fan: Fan | HeldFan, exporters: Sequence[ExporterEdge]) -> None:
+        self._fan = fan
+        self._exporters = tuple(exporters)
+        self._blocking = tuple(edge for edge in exporters if edge.component.blocks_on_overflow())
 
     def for_transport(self, transport: str) -> "Door":
         """See :class:`collector.api.ReceiverOutput`."""
@@ -293,6 +319,8 @@ class Door:
 
         Later, a resend would duplicate it at other exporters.
         """
+        if self._is_closed:
+            return RetryableError("the receiver's pipelines were removed by a reload", reason="shutdown")
         for edge in self._blocking:
             if not edge.has_room(batch):
                 return _full("the queue of an exporter with block_on_overflow is full")

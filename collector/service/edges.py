@@ -9,15 +9,15 @@ waits for its backend reaches the caller, after all other targets were given the
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, ClassVar, Final
 
-from collector.api import Connector, ConsumeError, Exporter, PermanentError, RetryableError, Stage, Transform
+from collector.api import Connector, ConsumeError, Exporter, PermanentError, Stage, Transform
 from collector.delivery.log import RateLimitedLog
 from collector.model import Batch, Signal
 from collector.service.ledger import BATCH_IN_PROGRESS, BatchInProgress, LedgerEntry
 
-__all__ = ["CountedOutput", "Edge", "ExporterEdge", "Fan", "NodeEdge", "Segment", "StageOutput", "Step"]
+__all__ = ["Edge", "ExporterEdge", "NodeEdge", "Segment", "Step"]
 
 _CONCURRENT_MAX: Final = 64
 """Batches inside one exporter that has no queue of its own; further ones are dropped."""
@@ -286,99 +286,3 @@ class Segment:
                 return None
             batch, item_count = result, result_count
         return batch, item_count
-
-
-class Fan:
-    """An output: everything that one receiver, connector or stage feeds with one signal."""
-
-    __slots__ = ("segments", "waits")
-
-    def __init__(self, segments: Sequence[Segment]) -> None:
-        self.segments = tuple(segments)
-        self.waits = any(segment.awaited for segment in self.segments)
-        """There is an exporter behind it that waits for its result."""
-
-    async def consume(self, batch: Batch) -> None:
-        """Pass the batch to every pipeline.
-
-        Raises:
-            ConsumeError: of an exporter that waits; a retryable one if there are several.
-        """
-        remainder = self.try_consume(batch, batch.item_count)
-        if remainder is not None:
-            await remainder
-
-    def try_consume(self, batch: Batch, item_count: int) -> Coroutine[Any, Any, None] | None:
-        """Do what ``consume`` does as far as it needs no waiting; None: all of it is done.
-
-        Otherwise the caller must await what is returned, which raises what ``consume`` raises.
-        """
-        nonblocking: list[_Delivery] | None = None
-        awaited: list[_Delivery] | None = None
-        for segment in self.segments:
-            result = segment.transform(batch, item_count)
-            if result is None:
-                continue
-            for edge in segment.nonblocking:
-                if not edge.try_consume(*result):
-                    nonblocking = [*(nonblocking or ()), (edge, *result)]
-            if segment.awaited:
-                awaited = [*(awaited or ()), *((edge, *result) for edge in segment.awaited)]
-        if nonblocking is None and awaited is None:
-            return None
-        return _consume_remainder(nonblocking or (), awaited or ())
-
-
-_Delivery = tuple[Edge, Batch, int]
-
-
-async def _consume_remainder(nonblocking: Sequence[_Delivery], awaited: Sequence[_Delivery]) -> None:
-    results = [await edge.consume(batch, item_count) for edge, batch, item_count in nonblocking]
-    if awaited:
-        results += await asyncio.gather(*(edge.consume(batch, item_count) for edge, batch, item_count in awaited))
-    errors = [error for error in results if error is not None]
-    if errors:
-        raise next((error for error in errors if isinstance(error, RetryableError)), errors[0])
-
-
-class CountedOutput:
-    """What a connector emits through: counts, then fans out."""
-
-    __slots__ = ("_entry", "_fan")
-
-    def __init__(self, fan: Fan, entry: LedgerEntry) -> None:
-        self._fan, self._entry = fan, entry
-
-    async def consume(self, batch: Batch) -> None:
-        """Pass the batch on."""
-        item_count = batch.item_count
-        self._entry.out += item_count
-        remainder = self._fan.try_consume(batch, item_count)
-        if remainder is not None:
-            await remainder
-
-
-class StageOutput:
-    """What a stage emits through.
-
-    It is called by timers and flushes, so errors end here; the exporters have counted them.
-    """
-
-    __slots__ = ("_entry", "_fan", "_log")
-
-    def __init__(self, fan: Fan, entry: LedgerEntry, log: RateLimitedLog) -> None:
-        self._fan, self._entry, self._log = fan, entry, log
-
-    async def consume(self, batch: Batch) -> None:
-        """Pass the batch on."""
-        item_count = batch.item_count
-        self._entry.out += item_count
-        remainder = self._fan.try_consume(batch, item_count)
-        if remainder is None:
-            return
-        try:
-            await remainder
-        except ConsumeError as error:
-            self._log.warning(
-                "an exporter behind this processor refused a batch", reason=error.reason, error=str(error)
-            )

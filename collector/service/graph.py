@@ -3,16 +3,18 @@
 Building does no I/O: ``validate`` builds a whole graph and throws it away. Receivers, exporters, connectors and
 extensions are one object per id, whatever uses them; processors are one object per id and pipeline. What a
 configuration may contain was checked by ``config.load``.
+
+A reload builds the new graph beside the running one. The objects whose configuration has not changed are in both; what
+they emit through leads to the new graph from :meth:`Graph.connect` on.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from collector.api import (
     Clock,
-    Component,
     ComponentId,
     ComponentKind,
     Connector,
@@ -27,15 +29,14 @@ from collector.delivery.log import RateLimitedLog
 from collector.model import Signal
 from collector.service.admission import ServiceAdmission
 from collector.service.door import Door
-from collector.service.edges import CountedOutput, Edge, ExporterEdge, Fan, NodeEdge, Segment, StageOutput, Step
-from collector.service.ledger import LedgerEntry
+from collector.service.edges import Edge, ExporterEdge, NodeEdge, Segment, Step
+from collector.service.keeping import Keeper
+from collector.service.nodes import HeldItems, Node
+from collector.service.outputs import CountedOutput, Fan, HeldFan, StageOutput
 from collector.service.telemetry import ComponentTelemetry, ServiceTelemetry
 from config.model import Config, ConfiguredComponent, Pipeline
 
-__all__ = ["Environment", "Graph", "HeldItems", "Node", "NodeKey", "StartError", "build"]
-
-NodeKey = tuple[ComponentKind, ComponentId, str]
-"""Kind, id and pipeline (processors; else empty): the same in two graphs for the same component."""
+__all__ = ["Connection", "DoorConnection", "Environment", "Graph", "StartError", "build"]
 
 
 class StartError(ValueError):
@@ -56,38 +57,47 @@ class Environment:
     """State of scope ``SERVICE``, by key name."""
 
 
-@dataclass(slots=True)
-class Node:
-    """One component object."""
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where an output of a component leads in one graph."""
 
-    kind: ComponentKind
-    id: ComponentId
-    component: Component
-    pipeline: str = ""
+    output: StageOutput | CountedOutput
+    fan: Fan
 
-    @property
-    def path(self) -> str:
-        """Where it is configured: ``exporters::otlp_grpc/a``."""
-        return f"{self.kind.value}::{self.id}"
+    def connect(self) -> None:
+        """Lead there from now on."""
+        self.output.connect(self.fan)
 
-    @property
-    def key(self) -> NodeKey:
-        """The same in two graphs for the same component."""
-        return self.kind, self.id, self.pipeline
+    def hold(self) -> None:
+        """Let batches wait until another graph is connected."""
+        self.output.hold()
 
 
 @dataclass(frozen=True, slots=True)
-class HeldItems:
-    """Who holds items of a ledger entry, and how many."""
+class DoorConnection:
+    """Where a door leads in one graph, and the exporters that it asks for room."""
 
-    node: NodeKey
-    entry: LedgerEntry
-    count: Callable[[], int]
-    is_in_flight: bool = False
-    """On their way out through an exporter: they are never handed over to a successor."""
+    door: Door
+    fan: Fan
+    exporters: tuple[ExporterEdge, ...]
+
+    def connect(self) -> None:
+        """Lead there from now on."""
+        for door in self.door.by_transport:
+            door.connect(self.fan, self.exporters)
+
+    def hold(self) -> None:
+        """Let requests wait until another graph is connected."""
+        for door in self.door.by_transport:
+            door.hold()
+
+    def close(self) -> None:
+        """Refuse requests: no graph will be connected."""
+        for door in self.door.by_transport:
+            door.close()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Graph:
     """All components of one configuration."""
 
@@ -97,29 +107,43 @@ class Graph:
     """Processors and connectors, downstream first."""
     exporters: list[Node]
     receivers: list[Node]
-    edges: list[ExporterEdge]
-    held: list[HeldItems]
-    """What the ledger reads for items held while this graph runs."""
-    holders: list[Stage]
-    """What the memory budget reads for bytes held."""
+    doors: dict[tuple[ComponentId, Signal], DoorConnection]
+    """By receiver and signal: the outputs of the receivers."""
+    connections: list[Connection]
+    """Of all other outputs."""
+
+    def connect(self) -> None:
+        """Lead every output of the components to where it leads in this graph."""
+        for connection in self.connections:
+            connection.connect()
+        for door in self.doors.values():
+            door.connect()
+
+    def fans(self) -> list[Fan]:
+        """Everything that outputs lead to."""
+        return [*(connection.fan for connection in self.connections), *(door.fan for door in self.doors.values())]
 
     def nodes(self) -> list[Node]:
         """All components in the order they are started: extensions, then downstream first, receivers last."""
         return [*self.extensions, *self.exporters, *self.processors, *self.receivers]
 
 
-def build(config: Config, environment: Environment) -> Graph:
-    """The graph of ``config``.
+def build(config: Config, environment: Environment, running: Graph | None = None) -> Graph:
+    """The graph of ``config``, with those components of the ``running`` graph that stay as they are.
+
+    Nothing in the running graph changes until :meth:`Graph.connect`.
 
     Raises:
         StartError: a component refuses its configuration.
     """
-    return _Builder(config, environment).build()
+    return _Builder(config, environment, running).build()
 
 
 class _Builder:
-    def __init__(self, config: Config, environment: Environment) -> None:
+    def __init__(self, config: Config, environment: Environment, running: Graph | None) -> None:
         self._config, self._environment = config, environment
+        self._keeper = Keeper(config, environment.instance_id, running.nodes() if running is not None else ())
+        self._running_doors = running.doors if running is not None else {}
         self._shared: dict[ComponentId, dict[str, Any]] = {}
         self._pipelines = config.service.pipelines
         self._exporter_edges: dict[ComponentId, ExporterEdge] = {}
@@ -129,13 +153,13 @@ class _Builder:
         self._behind: dict[str, set[ExporterEdge]] = {}
         self._exporters: list[Node] = []
         self._processors: list[Node] = []
-        self._held: list[HeldItems] = []
-        self._holders: list[Stage] = []
+        self._doors: dict[tuple[ComponentId, Signal], DoorConnection] = {}
+        self._connections: list[Connection] = []
 
     def build(self) -> Graph:
         extensions = [
-            self._node(self._config.extensions[extension_id], frozenset(), {})
-            for extension_id in self._config.service.extensions
+            self._node(configured, self._telemetry(configured), frozenset(), {})
+            for configured in (self._config.extensions[each] for each in self._config.service.extensions)
         ]
         for pipeline in self._pipelines.values():
             self._head(pipeline)
@@ -146,9 +170,8 @@ class _Builder:
             self._processors,
             self._exporters,
             receivers,
-            list(self._exporter_edges.values()),
-            self._held,
-            self._holders,
+            self._doors,
+            self._connections,
         )
 
     # Pipelines, from their ends to their heads.
@@ -183,17 +206,19 @@ class _Builder:
         steps: list[Step] = []
         for processor_id in reversed(pipeline.processors):
             configured = self._config.processors[processor_id]
-            telemetry = self._environment.telemetry.component(ComponentKind.PROCESSOR, processor_id, pipeline.id)
+            telemetry = self._telemetry(configured, pipeline.id)
             entry, log = telemetry.entry(pipeline.signal), self._rate_limited(telemetry)
-            output = StageOutput(Fan([Segment(pipeline.id, steps[::-1], targets)]), entry, log)
-            node = self._node(configured, frozenset({pipeline.signal}), {pipeline.signal: output}, pipeline=pipeline.id)
+            fan = Fan([Segment(pipeline.id, steps[::-1], targets)])
+            signals = frozenset({pipeline.signal})
+            output = StageOutput(fan, entry, log)
+            node = self._node(configured, telemetry, signals, {pipeline.signal: output}, pipeline=pipeline.id)
+            self._connect(node.settings.outputs[pipeline.signal], fan)
             self._processors.append(node)
             match node.component:
                 case Transform() as transform:
                     steps.append(Step(transform, entry, log))
                 case Stage() as stage:
-                    self._held.append(HeldItems(node.key, entry, stage.held_items))
-                    self._holders.append(stage)
+                    node.held = [HeldItems(entry, stage.held_items)]
                     waits = any(edge.waits for edge in self._behind[pipeline.id])
                     targets, steps = [NodeEdge(stage, {pipeline.signal: entry}, log, waits=waits)], []
                 case other:
@@ -210,41 +235,51 @@ class _Builder:
         signals = frozenset(
             pipeline.signal for pipeline in self._pipelines.values() if exporter_id in pipeline.exporters
         )
-        telemetry = self._environment.telemetry.component(ComponentKind.EXPORTER, exporter_id)
-        node = self._node(self._config.exporters[exporter_id], signals, {})
+        configured = self._config.exporters[exporter_id]
+        telemetry = self._telemetry(configured)
+        node = self._node(configured, telemetry, signals, {})
         exporter = node.component
         if not isinstance(exporter, Exporter):
             raise StartError(f"{node.path}: its factory returned a {type(exporter).__name__}, expected an Exporter")
-        entries = {signal: telemetry.entry(signal) for signal in sorted(signals)}
-        edge = self._exporter_edges[exporter_id] = ExporterEdge(exporter, entries, self._rate_limited(telemetry))
-        for signal, entry in entries.items():
-            self._held.append(HeldItems(node.key, entry, partial(edge.held_items, signal), is_in_flight=True))
+        if node.edge is None:
+            entries = {signal: telemetry.entry(signal) for signal in sorted(signals)}
+            edge = node.edge = ExporterEdge(exporter, entries, self._rate_limited(telemetry))
+            node.held = [
+                HeldItems(entry, partial(edge.held_items, signal), is_kept=exporter.waits_for_storage)
+                for signal, entry in entries.items()
+            ]
         self._exporters.append(node)
-        return edge
+        self._exporter_edges[exporter_id] = node.edge
+        return node.edge
 
     def _connector(self, connector_id: ComponentId) -> NodeEdge:
         known = self._connector_edges.get(connector_id)
         if known is not None:
             return known
         configured = self._config.connectors[connector_id]
-        telemetry = self._environment.telemetry.component(ComponentKind.CONNECTOR, connector_id)
+        telemetry = self._telemetry(configured)
         into = frozenset(pipeline.signal for pipeline in self._pipelines.values() if connector_id in pipeline.exporters)
         fed = {pipeline.id: pipeline for signal in into for _, pipeline in self._fed_by(connector_id, signal)}
         heads = {name: self._head(pipeline) for name, pipeline in fed.items()}
-        outputs: dict[Signal, Output] = {}
-        for signal in sorted({pipeline.signal for pipeline in fed.values()}):
-            fan = Fan([heads[name] for name, pipeline in fed.items() if pipeline.signal is signal])
-            outputs[signal] = CountedOutput(fan, telemetry.entry(signal))
-        pipelines = {
-            name: CountedOutput(Fan([heads[name]]), telemetry.entry(pipeline.signal)) for name, pipeline in fed.items()
+        fans = {
+            signal: Fan([heads[name] for name, pipeline in fed.items() if pipeline.signal is signal])
+            for signal in sorted({pipeline.signal for pipeline in fed.values()})
         }
-        node = self._node(configured, into, outputs, pipelines=pipelines)
+        single_fans = {name: Fan([heads[name]]) for name in fed}
+        outputs: dict[Signal, Output] = {
+            signal: CountedOutput(fan, telemetry.entry(signal)) for signal, fan in fans.items()
+        }
+        pipelines = {name: CountedOutput(fan, telemetry.entry(fed[name].signal)) for name, fan in single_fans.items()}
+        node = self._node(configured, telemetry, into, outputs, pipelines=pipelines)
+        for signal, fan in fans.items():
+            self._connect(node.settings.outputs[signal], fan)
+        for name, fan in single_fans.items():
+            self._connect(node.settings.pipelines[name], fan)
         connector = node.component
         if not isinstance(connector, Connector):
             raise StartError(f"{node.path}: its factory returned a {type(connector).__name__}, expected a Connector")
         entries = {signal: telemetry.entry(signal) for signal in sorted(into)}
-        for signal, entry in entries.items():
-            self._held.append(HeldItems(node.key, entry, partial(_held_by, connector, signal)))
+        node.held = [HeldItems(entry, partial(_held_by, connector, signal)) for signal, entry in entries.items()]
         waits = any(edge.waits for name in fed for edge in self._behind[name])
         self._processors.append(node)
         self._connector_edges[connector_id] = NodeEdge(connector, entries, self._rate_limited(telemetry), waits=waits)
@@ -268,22 +303,24 @@ class _Builder:
 
     def _receiver(self, configured: ConfiguredComponent) -> Node:
         fed = [pipeline for pipeline in self._pipelines.values() if configured.id in pipeline.receivers]
+        telemetry = self._telemetry(configured)
         outputs: dict[Signal, Output] = {}
         for signal in sorted({pipeline.signal for pipeline in fed}):
             served = [pipeline for pipeline in fed if pipeline.signal is signal]
             reach = dict.fromkeys(edge for pipeline in served for edge in self._reach[pipeline.id])
-            outputs[signal] = self._door(
-                configured.id, signal, Fan([self._head(pipeline) for pipeline in served]), list(reach)
-            )
-        return self._node(configured, frozenset(outputs), outputs)
+            known = self._running_doors.get((configured.id, signal))
+            outputs[signal] = door = known.door if known is not None else self._door(configured.id, signal, telemetry)
+            fan = Fan([self._head(pipeline) for pipeline in served])
+            self._doors[configured.id, signal] = DoorConnection(door, fan, tuple(reach))
+        return self._node(configured, telemetry, frozenset(outputs), outputs)
 
-    def _door(self, receiver_id: ComponentId, signal: Signal, fan: Fan, reach: list[ExporterEdge]) -> Door:
+    def _door(self, receiver_id: ComponentId, signal: Signal, telemetry: ComponentTelemetry) -> Door:
+        """A door whose requests wait until it is connected."""
         ledger = self._environment.telemetry.ledger
-        telemetry = self._environment.telemetry.component(ComponentKind.RECEIVER, receiver_id)
         return Door(
             signal,
-            fan,
-            reach,
+            HeldFan(),
+            (),
             self._environment.admission,
             lambda transport: ledger.entry(ComponentKind.RECEIVER, receiver_id, signal, transport=transport),
             telemetry.counter(
@@ -292,24 +329,38 @@ class _Builder:
             telemetry.log,
         )
 
+    def _telemetry(self, configured: ConfiguredComponent, pipeline: str = "") -> ComponentTelemetry:
+        return self._environment.telemetry.component(configured.kind, configured.id, pipeline, is_shown=False)
+
+    def _connect(self, output: Output, fan: Fan) -> None:
+        assert isinstance(output, StageOutput | CountedOutput)  # made here
+        self._connections.append(Connection(output, fan))
+
     def _node(
         self,
         configured: ConfiguredComponent,
+        telemetry: ComponentTelemetry,
         signals: frozenset[Signal],
         outputs: Mapping[Signal, Output],
         *,
         pipelines: Mapping[str, Output] | None = None,
         pipeline: str = "",
     ) -> Node:
+        """The node of the running graph if it stays, otherwise a new one, which emits through ``outputs``."""
+        pipelines = pipelines or {}
+        key = (configured.kind, configured.id, pipeline)
+        kept = self._keeper.kept(key, configured.config, signals, outputs.keys(), pipelines.keys())
+        if kept is not None:
+            return kept
         environment = self._environment
         settings = Settings(
             id=configured.id,
             kind=configured.kind,
-            telemetry=environment.telemetry.component(configured.kind, configured.id, pipeline),
+            telemetry=telemetry,
             clock=environment.clock,
             signals=signals,
             outputs=outputs,
-            pipelines=pipelines or {},
+            pipelines=pipelines,
             pipeline=pipeline,
             shared=SharedState(
                 self._shared.setdefault(configured.id, {}) if configured.kind is ComponentKind.PROCESSOR else {},
@@ -323,7 +374,7 @@ class _Builder:
             component = configured.factory.create(settings, configured.config)
         except Exception as error:
             raise StartError(f"{configured.kind.value}::{configured.id}: {error}") from error
-        return Node(configured.kind, configured.id, component, pipeline)
+        return Node(configured.kind, configured.id, component, settings, configured.config, telemetry, pipeline)
 
 
 def _held_by(connector: Connector, signal: Signal) -> int:

@@ -1,63 +1,55 @@
-"""The state of components over a reload.
-
-Collected from the old graph, passed to the new one, accounted for if nobody takes it.
+"""The state of components over a reload: collected from those that end, passed to their successors.
 
 A component's fault in ``hand_over`` or ``take_over`` is logged and never ends the reload.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from collector.service.graph import Graph, HeldItems, NodeKey
+from collector.service.nodes import Node, NodeKey
 
-__all__ = ["HandedOver", "States", "collect_states", "drop_held", "pass_states"]
+__all__ = ["HandedOver", "States", "collect_state", "pass_states"]
 
 
 @dataclass(frozen=True, slots=True)
 class HandedOver:
-    """The state of a component that is being replaced, and the items it holds."""
+    """A state, and the component that it comes from, which still counts the items in it."""
 
     state: object
-    held: Sequence[HeldItems]
+    node: Node
 
 
 States: TypeAlias = dict[NodeKey, HandedOver]
 
 
-def collect_states(graph: Graph, planned: Graph, log: Any) -> States:
-    """The states of those components of ``graph`` that have a successor in ``planned``."""
-    states: States = {}
-    successors = {node.key for node in planned.nodes()}
-    for node in graph.nodes():
-        if node.key not in successors:
-            continue
-        try:
-            state = node.component.hand_over(planned.config.components(node.kind)[node.id].config)
-        except Exception as error:
-            log.exception(
-                "a component failed to hand over its state; it is flushed instead",
-                component=node.path,
-                error=str(error),
-            )
-            continue
-        if state is not None:
-            held = [held for held in graph.held if held.node == node.key and not held.is_in_flight]
-            states[node.key] = HandedOver(state, held)
-    return states
+def collect_state(states: States, node: Node, successor: Node, log: Any) -> None:
+    """Add the state of ``node`` to ``states`` if it has any. Its ``shutdown`` must follow."""
+    try:
+        state = node.component.hand_over(successor.config)
+    except Exception as error:
+        log.exception(
+            "a component failed to hand over its state; it is flushed instead", component=node.path, error=str(error)
+        )
+        return
+    if state is not None:
+        states[node.key] = HandedOver(state, node)
 
 
-def pass_states(graph: Graph, states: States, log: Any) -> None:
-    """Pass ``states`` to the components of ``graph`` and remove them.
+def pass_states(
+    states: States, nodes: Iterable[Node], log: Any, *, attach: Callable[[Node], None], settle: Callable[[Node], None]
+) -> None:
+    """Pass ``states`` to ``nodes``, which have not been started, and remove them.
 
-    What no component takes is dropped and counted.
+    ``attach`` makes ledger and memory budget count what a node holds; ``settle`` counts what it holds as dropped.
     """
-    for node in graph.nodes():
+    for node in nodes:
         handed_over = states.pop(node.key, None)
         if handed_over is None:
             continue
-        held_before = [(held, held.count()) for held in handed_over.held]
-        is_taken = False
+        attach(node)
+        previous = handed_over.node
+        held_before = [(held.entry, held.count()) for held in previous.held]
         try:
             is_taken = node.component.take_over(handed_over.state)
         except Exception as error:
@@ -65,23 +57,12 @@ def pass_states(graph: Graph, states: States, log: Any) -> None:
                 "a component failed to take over its predecessor's state", component=node.path, error=str(error)
             )
             # It may have failed after it took some of the items, which are now its own.
-            adopted = {held.entry: held.count() for held in graph.held if held.node == node.key}
-            for held, count in held_before:
-                _drop(held, count - adopted.get(held.entry, 0))
-            continue
+            taken = {held.entry: held.count() for held in node.held}
+            for entry, count in held_before:
+                if (lost_count := count - taken.get(entry, 0)) > 0:
+                    entry.drop(lost_count, "shutdown")
+            is_taken = True
         if not is_taken:
-            drop_held(handed_over.held)
-
-
-def drop_held(held_items: Iterable[HeldItems]) -> None:
-    """Count as dropped what is still held and no longer has a way out."""
-    for held in held_items:
-        _drop(held, held.count())
-
-
-def _drop(held: HeldItems, item_count: int) -> None:
-    if held.entry.held is not held.count:
-        return  # a successor counts it by now
-    if item_count > 0:
-        held.entry.drop(item_count, "shutdown")
-    held.entry.held = None
+            settle(previous)
+        elif previous.detach is not None:
+            previous.detach()

@@ -1,35 +1,57 @@
 """The service as one component sees it, and what the component reported or registered."""
 
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
-from collector.api import HealthCheck, Host, Status
+from collector.api import HealthCheck, Host, ListeningSocket, Status
 from collector.service.admission import ServiceAdmission
-from collector.service.graph import Node
+from collector.service.sockets import ListeningSockets
 from collector.service.telemetry import ServiceTelemetry
 
-__all__ = ["AdminHandler", "ComponentHost", "host_name"]
+__all__ = ["AdminHandler", "ComponentHost", "HostService"]
 
 AdminHandler: TypeAlias = Callable[[Mapping[str, str]], Awaitable[Any]]
 
 
-class _Service(Protocol):
-    @property
-    def admission(self) -> ServiceAdmission: ...
+class HostService(Protocol):
+    """What a host needs of the service."""
 
     @property
-    def telemetry(self) -> ServiceTelemetry: ...
+    def admission(self) -> ServiceAdmission:
+        """The memory budget."""
+        ...
 
-    def health(self) -> list[HealthCheck]: ...
+    @property
+    def telemetry(self) -> ServiceTelemetry:
+        """Own metrics."""
+        ...
 
-    def ready(self) -> bool: ...
+    @property
+    def sockets(self) -> ListeningSockets:
+        """The listening sockets of all components."""
+        ...
+
+    def health(self) -> list[HealthCheck]:
+        """All checks."""
+        ...
+
+    def ready(self) -> bool:
+        """Whether the service has started and is not shutting down."""
+        ...
 
 
 class ComponentHost(Host):
     """A :class:`collector.api.Host`."""
 
-    def __init__(self, service: _Service, extensions: Mapping[str, Any]) -> None:
-        self._service, self._extensions = service, extensions
+    def __init__(self, service: HostService, extensions: Mapping[str, Any]) -> None:
+        self._service = service
+        self.extensions = extensions
+        """The running extensions by id; a reload changes them."""
+        self.used_extensions: set[str] = set()
+        """The ids that the component asked for."""
+        self.is_leaving = False
+        """A reload removes or replaces the component."""
         self.status, self.message = Status.STARTING, ""
         self.checks: dict[str, Callable[[], HealthCheck]] = {}
         self.routes: dict[str, AdminHandler] = {}
@@ -41,11 +63,16 @@ class ComponentHost(Host):
 
     def extension(self, component_id: str) -> Any:
         """See :class:`collector.api.Host`."""
+        self.used_extensions.add(component_id)
         try:
-            return self._extensions[component_id]
+            return self.extensions[component_id]
         except KeyError:
-            known = ", ".join(self._extensions) or "none"
+            known = ", ".join(self.extensions) or "none"
             raise KeyError(f"service::extensions does not list {component_id!r}; it lists: {known}") from None
+
+    def listen(self, address: str, bind: Callable[[bool], socket.socket]) -> ListeningSocket:
+        """See :class:`collector.api.Host`."""
+        return self._service.sockets.listen(self, address, bind)
 
     def health(self) -> list[HealthCheck]:
         """See :class:`collector.api.Host`."""
@@ -70,8 +97,3 @@ class ComponentHost(Host):
     def report(self, status: Status, message: str = "") -> None:
         """See :class:`collector.api.Host`."""
         self.status, self.message = status, message
-
-
-def host_name(node: Node) -> str:
-    """How the node is named in health checks: ``exporters/otlp_grpc/a``, ``processors/batch@traces``."""
-    return f"{node.kind.value}/{node.id}" + (f"@{node.pipeline}" if node.pipeline else "")

@@ -50,7 +50,7 @@ class LedgerEntry:
         "explained",
         "failed",
         "folded",
-        "held",
+        "holders",
         "kind",
         "out",
         "pipeline",
@@ -78,8 +78,10 @@ class LedgerEntry:
         """dropped + folded - created, as reported by the component: a transform's loss is compared with it."""
         self.dropped: dict[str, int] = {}
         self.refused: dict[str, int] = {}
-        self.held: Callable[[], int] | None = None
-        """Called for the number of items that were taken and have not left yet."""
+        self.holders: list[Callable[[], int]] = []
+        """Each returns a number of items that were taken and have not left yet. During a reload the entry belongs to
+        two components: the one that drains and its successor.
+        """
 
     @property
     def node(self) -> str:
@@ -101,8 +103,12 @@ class LedgerEntry:
 
     def unaccounted(self, item_count: int) -> int:
         """How many of ``item_count`` items received here are not in any column yet."""
-        held_count = self.held() if self.held is not None else 0
-        return min(item_count, max(0, self.received + self.created - self.gone - held_count))
+        return min(item_count, max(0, self.received + self.created - self.gone - self.held))
+
+    @property
+    def held(self) -> int:
+        """Items that were taken and have not left yet."""
+        return sum(count() for count in self.holders)
 
     @property
     def gone(self) -> int:
@@ -122,7 +128,7 @@ class LedgerEntry:
             delivered=self.delivered,
             folded=self.folded,
             rejected=self.rejected,
-            held=self.held() if self.held is not None else 0,
+            held=self.held,
             dropped=dict(self.dropped),
             refused=dict(self.refused),
         )
@@ -225,6 +231,14 @@ class Ledger:
         if entry is None:
             entry = self._entries[key] = LedgerEntry(kind, component_id, signal, pipeline, transport)
         return entry
+
+    def discard_unused(self, is_known: Callable[[LedgerEntry], bool]) -> None:
+        """Forget the entries without any items that belong to a component which ``is_known`` does not know."""
+        self._entries = {
+            key: entry
+            for key, entry in self._entries.items()
+            if is_known(entry) or entry.received or entry.created or entry.gone or entry.holders
+        }
 
     def entries(self) -> list[LedgerEntry]:
         """All entries, receivers by transport."""

@@ -1,9 +1,7 @@
 """The life of the service: build, start, run, reload, drain, account.
 
-Components start downstream first, receivers last. They stop in the order of the data, receivers first, so that
-everything that was taken can leave; what has not left after ``shutdown_timeout_s`` is dropped with the reason
-``shutdown``, and the final ledger shows it. A reload that fails leaves the previous configuration running. Once the
-service has started, only a signal ends it.
+A reload that fails leaves the previous configuration running. Once the service has started, only a signal ends it.
+What the single steps do: ``lifecycle`` and ``exchange``.
 """
 
 import asyncio
@@ -13,29 +11,35 @@ import importlib.metadata
 import signal
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Final
 
 import structlog
 
 from collector.api import Clock, HealthCheck, Status
 from collector.service.admin import AdminServer
-from collector.service.admission import ServiceAdmission
-from collector.service.graph import Environment, Graph, Node, NodeKey, StartError, build
-from collector.service.hand_over import States, collect_states, drop_held, pass_states
-from collector.service.host import AdminHandler, ComponentHost, host_name
+from collector.service.admin_port import AdminPort
+from collector.service.admission import ServiceAdmission, register_memory_metrics
+from collector.service.exchange import Exchange
+from collector.service.graph import Environment, Graph, StartError, build
+from collector.service.host import AdminHandler, ComponentHost
 from collector.service.ledger import Ledger
+from collector.service.lifecycle import Lifecycle
 from collector.service.process import SystemClock, raise_malloc_thresholds
+from collector.service.sockets import ListeningSockets
 from collector.service.telemetry import ServiceTelemetry
 from collector.text.cache import cached_text_bytes
 from config.model import Config, LogsTelemetry
 
-__all__ = ["SHUTDOWN_TIMEOUT_S", "Service"]
+__all__ = ["Service"]
 
-SHUTDOWN_TIMEOUT_S = 30.0  # Kubernetes' default terminationGracePeriodSeconds
-_LAST_CHANCE_S = 1.0  # for each remaining component when an earlier one has used up the time
+_DRAINING_MAX: Final = 3
+"""Old graphs that drain at a time; a further reload waits until one of them has ended."""
 _HEALTHY = frozenset({Status.STARTING, Status.OK, Status.STOPPING, Status.STOPPED, Status.RECOVERABLE_ERROR})
+_INVALID: Final = "the new configuration is invalid; the previous one keeps running"
+_UNBUILDABLE: Final = "the new configuration cannot be built; the previous one keeps running"
+_UNSTARTABLE: Final = "the new configuration cannot be started; the previous one keeps running"
 
 
 class Service:
@@ -52,16 +56,17 @@ class Service:
         load: Callable[[], Config] | None = None,
         configure_logs: Callable[[LogsTelemetry], None] | None = None,
         clock: Clock | None = None,
-        shutdown_timeout_s: float = SHUTDOWN_TIMEOUT_S,
+        shutdown_timeout_s: float | None = None,
     ) -> None:
-        """``load`` reads the configuration again on SIGHUP, which is ignored without it.
+        """``load`` reads the configuration again for a reload, which is impossible without it.
 
-        ``configure_logs`` is called when a reload changes ``service::telemetry::logs``.
+        ``configure_logs`` is called when a reload changes ``service::telemetry::logs``. ``shutdown_timeout_s`` takes
+        the place of ``service::shutdown_timeout``.
         """
         self._configure_logs = configure_logs
         self._load = load
         self._clock = clock or SystemClock()
-        self._shutdown_timeout_s = shutdown_timeout_s
+        self._fixed_timeout_s = shutdown_timeout_s
         self.version = _version()
         self.instance_id = _configured_instance_id(config) or str(uuid.uuid4())  # as the Collector does
         self.ledger = Ledger()
@@ -72,20 +77,26 @@ class Service:
             constant=_constant_labels(config, resource),
         )
         self.admission = ServiceAdmission(self._clock)
+        self.sockets = ListeningSockets()
         self._environment = Environment(
             self.telemetry, self.admission, self._clock, self.version, self.instance_id, self._clock.time_unix_nano()
         )
         self._log = structlog.get_logger()
         self._graph = build(config, self._environment)
-        self._hosts: dict[str, ComponentHost] = {}
-        self._detach: list[Callable[[], None]] = []
-        self._admin: AdminServer | None = None
+        self._lifecycle = Lifecycle(self, self._log)
+        self._admin = AdminPort(self._make_admin_server, self._log)
         self._watch: asyncio.Task[None] | None = None
         self._is_started = self._is_ready = self._is_shut_down = False
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._reload_lock = asyncio.Lock()
-        self._reloads: set[asyncio.Task[Any]] = set()
+        self._reloads: set[asyncio.Task[str]] = set()
+        self._next_reload: asyncio.Task[str] | None = None  # requested, and not begun
+        self._reloading: asyncio.Task[str] | None = None
+        self._is_swapping = False  # until then a reload can be given up
+        self._draining: dict[asyncio.Task[None], Exchange] = {}
+        self._is_last_reload_successful = True
+        self._last_success_s = 0.0
 
     @property
     def config(self) -> Config:
@@ -100,7 +111,7 @@ class Service:
     @property
     def admin_port(self) -> int:
         """The port of /metrics, /health and /ledger; 0 if they are not served."""
-        return self._admin.port if self._admin else 0
+        return self._admin.port
 
     async def start(self) -> None:
         """Start everything.
@@ -112,18 +123,23 @@ class Service:
         self._register_metrics()
         self._is_started = True
         async with self._reload_lock:  # a reload that is requested meanwhile comes after the start
+            graph = self._graph
             try:
-                self._admin = await self._start_admin(self.config)
-                await self._start_graph(self._graph)
+                await self._admin.start(self.config.service.telemetry.metrics.endpoint())
+                graph.connect()
+                for node in graph.nodes():
+                    node.telemetry.show()
+                await self._lifecycle.start(graph.nodes(), {str(node.id): node.component for node in graph.extensions})
             except BaseException:
-                await self._end(self._graph, self._deadline_s())
-                await self._stop_admin()
+                await self._lifecycle.end(graph.nodes(), self._deadline_s())
+                await self._admin.stop()
                 self._is_shut_down = True
                 raise
         self._watch = asyncio.ensure_future(self.admission.watch())
         gc.collect()
         gc.freeze()  # modules and configuration live as long as the process; full collections need not visit them
         self._is_ready = True
+        self._last_success_s = self._clock.time_unix_nano() / 1e9
         self._log.info(
             "the service is ready",
             version=self.version,
@@ -143,9 +159,7 @@ class Service:
         """Return after ``stop`` or its signals. The handlers stay: a second signal cuts the drain short."""
         self.handle_signals()
         await self._stop.wait()
-        self._log.info(
-            "stopping: receivers close first, then everything else drains", at_most_s=self._shutdown_timeout_s
-        )
+        self._log.info("stopping: receivers close first, then everything else drains", at_most_s=self._timeout_s)
 
     def stop(self) -> None:
         """Make ``run_until_stopped`` return; a second call stops waiting for the drain."""
@@ -167,13 +181,12 @@ class Service:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
-        await self._stop_admin()
+        await self._admin.stop()
         self._log_ledger()
 
     async def _drain(self) -> None:
-        """End the graph; after a second signal each component gets only ``_LAST_CHANCE_S``."""
-        loop = asyncio.get_running_loop()
-        ended = asyncio.ensure_future(self._end(self._graph, loop.time() + self._shutdown_timeout_s))
+        """End everything; after a second signal each component gets only one last second."""
+        ended = asyncio.ensure_future(self._end_all(self._deadline_s()))
         hurry = asyncio.ensure_future(self._hurry.wait())
         await asyncio.wait({ended, hurry}, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
@@ -181,165 +194,31 @@ class Service:
             self._log.warning("a second signal arrived; the drain is cut short")
             ended.cancel()
             await asyncio.gather(ended, return_exceptions=True)
-            await self._end(self._graph, loop.time())
-        await asyncio.gather(ended, hurry, return_exceptions=True)
+            await self._end_all(asyncio.get_running_loop().time())
+        await asyncio.gather(hurry, return_exceptions=True)
+        if not ended.cancelled():
+            ended.result()
 
-    async def reload(self, config: Config) -> bool:
-        """Replace the running configuration by ``config``. Returns False if that failed; the log says why.
+    async def _end_all(self, deadline_s: float) -> None:
+        """End a reload in progress, the running graph and the old ones that still drain."""
+        reloading = self._reloading
+        if reloading is not None and not self._is_swapping:
+            reloading.cancel()
+            await asyncio.gather(reloading, return_exceptions=True)
+        elif reloading is not None:
+            await asyncio.wait({reloading}, timeout=max(0.0, deadline_s - asyncio.get_running_loop().time()))
+            reloading.cancel()  # a component takes too long to start or to end
+            await asyncio.gather(reloading, return_exceptions=True)
+        await asyncio.gather(self._lifecycle.end(self._graph.nodes(), deadline_s), self._end_draining(deadline_s))
 
-        If the new configuration cannot be built, nothing changes. If it cannot be started, the service rolls back to
-        the previous configuration. Receivers are closed while the old graph drains, at most for the shutdown time-out;
-        senders retry. Components that stay hand their state over to their successors.
-        """
-        async with self._reload_lock:
-            try:
-                planned = build(config, self._scratch())  # offline: a bad configuration is found before anything stops
-            except StartError as error:
-                self._log.error(
-                    "the new configuration cannot be built; the previous one keeps running", error=str(error)
-                )
-                return False
-            try:
-                admin = await self._replacing_admin(config)
-            except StartError as error:
-                self._log.error(
-                    "the new configuration cannot be started; the previous one keeps running", error=str(error)
-                )
-                return False
-            try:
-                return await self._replace_running(config, planned, admin)
-            finally:
-                if admin is not self._admin:
-                    await _stop(admin)
-
-    async def _replace_running(self, config: Config, planned: Graph, admin: AdminServer | None) -> bool:
-        """End the running graph and start ``config``, or the previous configuration if that fails."""
-        old, self._is_ready = self._graph, False
-        states = collect_states(old, planned, self._log)
-        previous_id = self.instance_id
-        await self._end(old, self._deadline_s(), states)
-        self.admission.reset_limits()
-        for candidate in (config, old.config):
-            is_new = candidate is config
-            self.instance_id = (_configured_instance_id(config) if is_new else "") or previous_id
-            environment = replace(self._environment, instance_id=self.instance_id)
-            try:
-                await self._replace(candidate, states, old, environment)
-            except Exception as error:  # noqa: BLE001 - whatever a component raises, the process continues
-                which = "new" if is_new else "previous"
-                self._log.error(f"the {which} configuration cannot be started", error=str(error))
-                continue
-            self._is_ready = True
-            if is_new:
-                await self._apply_telemetry(config, old.config, admin)
-                self._log.info("the new configuration is running")
-            else:
-                self._log.warning("rolled back to the previous configuration")
-            return is_new
-        self._log.error("neither the new nor the previous configuration can be started; send another one")
-        return False
-
-    async def _replace(self, config: Config, states: States, fallback: Graph, environment: Environment) -> None:
-        """Run ``config``, continuing from ``states``.
-
-        If it cannot be started, ``states`` is what ``fallback`` continues from.
-        """
-        old = self._graph
-        self._graph = graph = build(config, environment)
-        try:
-            pass_states(graph, states, self._log)
-            await self._start_graph(graph)
-        except BaseException:
-            states.update(collect_states(graph, fallback, self._log))
-            await self._end(graph, self._deadline_s(), states)
-            raise
-        kept = {node.key for node in graph.nodes()}
-        for node in old.nodes():
-            if node.key not in kept:
-                self.telemetry.forget(*node.key)
-
-    def _deadline_s(self) -> float:
-        """When a graph that is ended now must have ended, on the loop's clock."""
-        return asyncio.get_running_loop().time() + self._shutdown_timeout_s
-
-    def _on_hangup(self) -> None:
-        if self._load is None:
-            self._log.warning("SIGHUP is ignored because the source of the configuration is not known")
-            return
-        task = asyncio.ensure_future(self._load_and_reload(self._load))
-        self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)
-
-    async def _load_and_reload(self, load: Callable[[], Config]) -> None:
-        try:
-            config = load()
-        except Exception as error:  # noqa: BLE001 - a bad file must not end the process
-            self._log.error("the new configuration is invalid; the previous one keeps running", error=str(error))
-            return
-        await self.reload(config)
-
-    def _scratch(self) -> Environment:
-        """An environment for building a graph offline; its metrics are shown nowhere."""
-        telemetry = ServiceTelemetry(ledger=Ledger(), clock=self._clock, resource={})
-        start = self._environment.start_time_unix_nano
-        return Environment(telemetry, ServiceAdmission(self._clock), self._clock, self.version, self.instance_id, start)
-
-    # Starting and ending one graph.
-
-    async def _start_graph(self, graph: Graph) -> None:
-        for held in graph.held:
-            held.entry.held = held.count
-        self._detach = [self.admission.add_source(stage.held_bytes) for stage in graph.holders]
-        extensions = {str(node.id): node.component for node in graph.extensions}
-        self._hosts = {}
-        for node in graph.nodes():
-            host = self._hosts[host_name(node)] = ComponentHost(self, extensions)
-            try:
-                await node.component.start(host)
-            except Exception as error:
-                host.report(Status.PERMANENT_ERROR, str(error))
-                message = str(error) if node.path in str(error) else f"{node.path}: {error}"
-                raise StartError(message) from error
-            if host.status is Status.STARTING:
-                host.report(Status.OK)
-
-    async def _end(self, graph: Graph, deadline_s: float, handed_over: Collection[NodeKey] = ()) -> None:
-        """Shut everything down in the order of the data, then account for what did not leave.
-
-        What the components ``handed_over`` hold is not lost: their successors take it.
-        """
-        for node in graph.nodes():
-            host = self._hosts.get(host_name(node))
-            if host is not None:
-                host.report(Status.STOPPING)
-        try:
-            await self._stop_all(graph.receivers, deadline_s)
-            for node in reversed(graph.processors):
-                await self._stop_all([node], deadline_s)
-            await asyncio.gather(*(edge.drain(deadline_s) for edge in graph.edges))
-            await self._stop_all(graph.exporters, deadline_s)
-            await self._stop_all(graph.extensions, deadline_s)
-        finally:
-            await asyncio.gather(*(edge.cancel() for edge in graph.edges))
-            for detach in self._detach:
-                detach()
-            self._detach = []
-            drop_held(held for held in graph.held if held.node not in handed_over or held.is_in_flight)
-
-    async def _stop_all(self, nodes: Iterable[Node], deadline_s: float) -> None:
-        await asyncio.gather(*(self._stop_one(node, deadline_s) for node in nodes))
-
-    async def _stop_one(self, node: Node, deadline_s: float) -> None:
-        try:
-            async with asyncio.timeout_at(max(deadline_s, asyncio.get_running_loop().time() + _LAST_CHANCE_S)):
-                await node.component.shutdown()
-        except TimeoutError:
-            self._log.error("a component did not shut down in time", component=node.path, pipeline=node.pipeline)
-        except Exception as error:  # noqa: BLE001 - whatever one component raises, the others are shut down too
-            self._log.exception("a component failed while shutting down", component=node.path, error=str(error))
-        host = self._hosts.get(host_name(node))
-        if host is not None:
-            host.report(Status.STOPPED)
+    async def _end_draining(self, deadline_s: float) -> None:
+        draining = dict(self._draining)
+        if draining:
+            await asyncio.wait(draining, timeout=max(0.0, deadline_s - asyncio.get_running_loop().time()))
+        for task, exchange in draining.items():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await self._lifecycle.end(exchange.leaving, deadline_s)
 
     def _log_ledger(self) -> None:
         """One event per node and signal, so that every log encoding stays readable and can be searched."""
@@ -349,51 +228,171 @@ class Service:
             else:
                 self._log.info("the final ledger", **row.log_fields())
 
+    @property
+    def _timeout_s(self) -> float:
+        """How long a graph may drain."""
+        return self.config.service.drain.shutdown_timeout if self._fixed_timeout_s is None else self._fixed_timeout_s
+
+    def _deadline_s(self) -> float:
+        """When a graph that is ended now must have ended, on the loop's clock."""
+        return asyncio.get_running_loop().time() + self._timeout_s
+
+    # Reload.
+
+    def request_reload(self) -> asyncio.Task[str]:
+        """Load the configuration and run it. The result is empty, or says why the previous one keeps running.
+
+        Requests that arrive before the reload begins share it.
+        """
+        if self._next_reload is None or self._next_reload.done():
+            self._next_reload = asyncio.ensure_future(self._load_and_reload())
+            self._reloads.add(self._next_reload)
+            self._next_reload.add_done_callback(self._reloads.discard)
+        return self._next_reload
+
+    async def reload(self, config: Config) -> bool:
+        """Replace the running configuration by ``config``. Returns False if that failed; the log says why.
+
+        Components whose configuration is the same stay as they are; the others are exchanged without refusing a
+        request, and what is replaced drains in the background. If a component cannot be built or started, the previous
+        configuration keeps running.
+        """
+        async with self._reload_lock:
+            return not await self._reload(config)
+
+    def _on_hangup(self) -> None:
+        if self._load is None:
+            self._log.warning("SIGHUP is ignored because the source of the configuration is not known")
+        else:
+            self.request_reload()
+
+    async def _load_and_reload(self) -> str:
+        async with self._reload_lock:
+            self._next_reload = None
+            if self._load is None:
+                return "the source of the configuration is not known"
+            try:
+                config = self._load()
+            except Exception as error:  # noqa: BLE001 - a bad file must not end the process
+                return self._reload_failed(_INVALID, error)
+            return await self._reload(config)
+
+    async def _reload(self, config: Config) -> str:
+        """Reload in a task of its own, so that nobody leaves it half done who stops waiting for it."""
+        if self._is_shut_down:
+            return "the service is shutting down"
+        self._reloading = asyncio.ensure_future(self._exchange_graphs(config))
+        try:
+            return await asyncio.shield(self._reloading)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # the caller stops waiting
+                raise
+            return "the service is shutting down"
+        finally:
+            if self._reloading.done():
+                self._reloading, self._is_swapping = None, False
+
+    def _reload_failed(self, message: str, error: Exception) -> str:
+        self._is_last_reload_successful = False
+        self._log.error(message, error=str(error))
+        return f"{message}: {error}"
+
+    async def _exchange_graphs(self, config: Config) -> str:
+        old = self._graph
+        while len(self._draining) >= _DRAINING_MAX:
+            await asyncio.wait(self._draining, return_when=asyncio.FIRST_COMPLETED)
+        instance_id = _configured_instance_id(config) or self.instance_id
+        try:
+            new = build(config, replace(self._environment, instance_id=instance_id), old)
+            exchange = Exchange(old, new, self._lifecycle, timeout_s=self._timeout_s, log=self._log)
+        except Exception as error:  # noqa: BLE001 - whatever a component raises, the process continues
+            self._retain_telemetry()
+            return self._reload_failed(_UNBUILDABLE, error)
+        await self._wait_for_sole_use(exchange)
+        try:
+            await self._admin.prepare(config.service.telemetry.metrics.endpoint())
+            await exchange.prepare()
+        except BaseException as error:
+            await asyncio.gather(exchange.undo(), self._admin.undo())
+            self._retain_telemetry()
+            if isinstance(error, StartError):
+                return self._reload_failed(_UNSTARTABLE, error)
+            raise
+        self._is_swapping = True
+        try:
+            await exchange.swap()
+        except asyncio.CancelledError:  # the service ends: both graphs have to be ended
+            exchange.connect()
+            self._begin_draining(exchange)
+            await self._admin.undo()
+            raise
+        except Exception as error:  # noqa: BLE001 - as above
+            await self._admin.undo()
+            await self._restore(exchange, old)
+            return self._reload_failed(_UNSTARTABLE, error)
+        self.instance_id = instance_id
+        self._begin_draining(exchange)
+        await self._apply_telemetry(config, old.config)
+        self._is_last_reload_successful = True
+        self._is_ready = not self._is_shut_down
+        self._last_success_s = self._clock.time_unix_nano() / 1e9
+        self._log.info(
+            "the new configuration is running",
+            kept_components=len(new.nodes()) - len(exchange.coming),
+            started_components=len(exchange.coming),
+        )
+        return ""
+
+    def _begin_draining(self, exchange: Exchange) -> None:
+        """Make the new graph the running one; the old one drains in the background."""
+        self._graph = exchange.new
+        task = asyncio.ensure_future(exchange.retire())
+        self._draining[task] = exchange
+
+        def on_drained(task: asyncio.Task[None]) -> None:
+            del self._draining[task]
+            self._retain_telemetry()
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self._log.error("the previous configuration could not be drained completely", exc_info=error)
+
+        task.add_done_callback(on_drained)
+
+    async def _wait_for_sole_use(self, exchange: Exchange) -> None:
+        """Wait for components of earlier graphs that still use a file or a storage that a new component needs."""
+        needed = exchange.needs()
+        users = [task for task, draining in self._draining.items() if draining.uses() & needed]
+        if users:
+            await asyncio.wait(users)
+
+    async def _restore(self, exchange: Exchange, old: Graph) -> None:
+        """Return to the previous configuration after a reload that had begun to end it."""
+        try:
+            back = build(old.config, replace(self._environment, instance_id=self.instance_id), old)
+            self._graph = back
+            await exchange.restore(back)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._is_ready = False
+            self._log.error(
+                "neither the new nor the previous configuration can be started; send another one", error=str(error)
+            )
+            for door in self._graph.doors.values():
+                door.close()
+        else:
+            self._log.warning("rolled back to the previous configuration")
+        self._retain_telemetry()
+
+    def _retain_telemetry(self) -> None:
+        """Stop showing the metrics of components that neither run nor drain."""
+        graphs = [self._graph.nodes(), *(exchange.leaving for exchange in self._draining.values())]
+        self.telemetry.retain({node.key for nodes in graphs for node in nodes})
+
     # Admin, health, metrics.
 
-    async def _start_admin(self, config: Config) -> AdminServer | None:
-        endpoint = config.service.telemetry.metrics.endpoint()
-        if endpoint is None:
-            return None
-        admin = AdminServer(ComponentHost(self, {}), self.telemetry, self.ledger, self._routes, version=self.version)
-        try:
-            await admin.start(*endpoint)
-        except OSError as error:
-            raise StartError(error.strerror or str(error)) from error
-        return admin
-
-    async def _stop_admin(self) -> None:
-        admin, self._admin = self._admin, None
-        await _stop(admin)
-
-    async def _replacing_admin(self, config: Config) -> AdminServer | None:
-        """The admin server for ``config`` if it listens elsewhere than the present one; it serves beside that for now.
-
-        None if the port stays the same: two servers cannot share it, so they change places in ``_apply_telemetry``.
-
-        Raises:
-            StartError: the new address cannot be used.
-        """
-        new, old = config.service.telemetry.metrics.endpoint(), self.config.service.telemetry.metrics.endpoint()
-        if new == old or _is_same_port(new, old):
-            return None
-        return await self._start_admin(config)
-
-    async def _apply_telemetry(self, config: Config, previous: Config, admin: AdminServer | None) -> None:
+    async def _apply_telemetry(self, config: Config, previous: Config) -> None:
         """Apply what a reload has changed in ``service::telemetry``."""
+        await self._admin.apply()
         new, old = config.service.telemetry, previous.service.telemetry
-        if _is_same_port(new.metrics.endpoint(), old.metrics.endpoint()):
-            await self._stop_admin()
-            for candidate in (config, previous):
-                try:
-                    self._admin = await self._start_admin(candidate)
-                except StartError as error:
-                    self._log.error("service::telemetry::metrics cannot be applied", error=str(error))
-                else:
-                    break
-        elif new.metrics.endpoint() != old.metrics.endpoint():
-            replaced, self._admin = self._admin, admin
-            await _stop(replaced)
         if new.logs != old.logs and self._configure_logs is not None:
             try:
                 self._configure_logs(new.logs)
@@ -402,9 +401,23 @@ class Service:
         resource = _resource(config, self.version, self.instance_id)
         self.telemetry.identify(resource, _constant_labels(config, resource))
 
+    def _make_admin_server(self) -> AdminServer:
+        return AdminServer(
+            ComponentHost(self, {}),
+            self.telemetry,
+            self.ledger,
+            self._routes,
+            version=self.version,
+            reload=self.request_reload if self._load is not None else None,
+        )
+
+    def _hosts(self) -> dict[str, ComponentHost]:
+        """The hosts of the running components, by name."""
+        return {node.name: node.host for node in self._graph.nodes() if node.host is not None}
+
     def _routes(self) -> Mapping[str, Sequence[AdminHandler]]:
         routes: dict[str, list[AdminHandler]] = {}
-        for host in self._hosts.values():
+        for host in self._hosts().values():
             for path, handler in host.routes.items():
                 routes.setdefault(path, []).append(handler)
         return routes
@@ -415,7 +428,7 @@ class Service:
         memory = self.admission.health()
         if memory.message:
             checks.append(memory)
-        for name, host in self._hosts.items():
+        for name, host in self._hosts().items():
             if host.status not in {Status.OK, Status.STARTING}:
                 checks.append(HealthCheck(name, host.status in _HEALTHY, f"{host.status}: {host.message}".rstrip(": ")))
             for check_name, check in host.checks.items():
@@ -433,32 +446,32 @@ class Service:
         return self._is_ready
 
     def _register_metrics(self) -> None:
-        admission, gauge = self.admission, self.telemetry.gauge
+        register_memory_metrics(self.telemetry, self.admission)
+        gauge = self.telemetry.gauge
         gauge(
             "tailrace_text_cache_bytes",
             "Size of all caches that are keyed by text from outside",
             lambda: float(cached_text_bytes()),
         )
-        gauge("tailrace_memory_held_bytes", "Bytes in flight, in queues and in stages", lambda: admission.used_bytes)
-        gauge(
-            "tailrace_memory_limit_bytes",
-            "Limit of the bytes held; requests above it are refused",
-            lambda: admission.soft_bytes,
-        )
-        gauge(
-            "tailrace_memory_refused_requests",
-            "Requests refused because the memory limit was reached",
-            lambda: admission.refused_count,
-        )
-        gauge(
-            "tailrace_memory_forced_collections",
-            "Garbage collections forced by the memory limit",
-            lambda: admission.collected_count,
-        )
         gauge(
             "tailrace_service_ready",
             "1 while the service is running, 0 while it starts or stops",
             lambda: float(self._is_ready),
+        )
+        gauge(
+            "tailrace_service_draining_graphs",
+            "Previous configurations whose components are still draining after a reload",
+            lambda: float(len(self._draining)),
+        )
+        gauge(
+            "tailrace_config_last_reload_successful",
+            "1 if the configuration that was loaded last is running, 0 if it was refused",
+            lambda: float(self._is_last_reload_successful),
+        )
+        gauge(
+            "tailrace_config_last_reload_success_timestamp_seconds",
+            "When the running configuration was started",
+            lambda: self._last_success_s,
         )
 
 
@@ -467,16 +480,6 @@ def _version() -> str:
         return importlib.metadata.version("tailrace")
     except importlib.metadata.PackageNotFoundError:  # run from a checkout
         return "0.0.0"
-
-
-async def _stop(admin: AdminServer | None) -> None:
-    if admin is not None:
-        await admin.stop()
-
-
-def _is_same_port(a: tuple[str, int] | None, b: tuple[str, int] | None) -> bool:
-    """Whether the two are different addresses with one port."""
-    return a is not None and b is not None and a[0] != b[0] and a[1] == b[1] != 0
 
 
 def _resource(config: Config, version: str, instance_id: str) -> dict[str, str]:

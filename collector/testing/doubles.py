@@ -1,6 +1,7 @@
 """Doubles of everything that the service provides to a component. They behave like it, and tests can read them."""
 
 import asyncio
+import socket
 from collections import Counter as Tally
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -306,9 +307,15 @@ class FakeAdmission:
         """Add to the bytes held."""
         self._used_bytes += size_bytes
 
-    def limit(self, *, soft_bytes: int, hard_bytes: int, rss: Callable[[], int] | None = None, **_: Any) -> None:
-        """Record the limits."""
+    def limit(
+        self, *, soft_bytes: int, hard_bytes: int, rss: Callable[[], int] | None = None, **_: Any
+    ) -> Callable[[], None]:
+        """Record the limits; returns a function that removes them."""
         self.limit_bytes, self.hard_bytes, self.rss = soft_bytes, hard_bytes, rss
+        return self._withdraw_limits
+
+    def _withdraw_limits(self) -> None:
+        self.limit_bytes = self.hard_bytes = 0
 
     @property
     def available_bytes(self) -> int:
@@ -319,6 +326,14 @@ class FakeAdmission:
     def used_bytes(self) -> int:
         """Bytes held at present."""
         return self._used_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FakeListeningSocket:
+    """A socket that nobody continues."""
+
+    socket: socket.socket
+    is_continued: bool = False
 
 
 class FakeHost:
@@ -345,6 +360,10 @@ class FakeHost:
             raise KeyError(
                 f"there is no extension {component_id!r}, only: {', '.join(self.extensions) or 'none'}"
             ) from None
+
+    def listen(self, address: str, bind: Callable[[bool], socket.socket]) -> FakeListeningSocket:  # noqa: ARG002
+        """A socket of its own."""
+        return FakeListeningSocket(bind(False))
 
     def health(self) -> list[HealthCheck]:
         """The results of the registered checks."""

@@ -12,16 +12,36 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import psutil
 
-__all__ = ["Endpoint", "LocalAddresses", "interface_addresses"]
+__all__ = ["Endpoint", "LocalAddresses", "ServerSocket", "interface_addresses"]
 
 _REFRESH_S: Final = 30.0  # a new address, from a container or a VPN, is known after this long
 _MAX_PORT: Final = 65535
 _BACKLOG: Final = 1024
 _UNIX_PATH_MAX_BYTES: Final = 107  # Linux's sun_path, without its NUL
+
+
+class ServerSocket(socket.socket):
+    """A listening socket from which an event loop can be kept from accepting connections."""
+
+    is_paused = False
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """See :class:`socket.socket`.
+
+        Raises:
+            BlockingIOError: it is paused, or nobody waits.
+        """
+        if self.is_paused:
+            raise BlockingIOError
+        return super().accept()
+
+    def accept_waiting(self) -> tuple[socket.socket, Any]:
+        """Accept a connection even if it is paused."""
+        return super().accept()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +101,10 @@ class Endpoint:
         address = next(str(entry[4][0]) for entry in results if entry[0] == family)
         return type(self)(host=address, port=self.port)
 
-    def listen(self) -> socket.socket:
+    def listen(self, share_port: bool = False) -> ServerSocket:
         """Return a listening socket, without ``SO_REUSEPORT``: a second process must fail, not take half the traffic.
+
+        ``share_port`` sets it, because this process listens on the port at another address for a little longer.
 
         Raises:
             OSError: the port is busy, the address is not on this machine, or the path exists or is not writable.
@@ -97,13 +119,21 @@ class Endpoint:
                 sock.close()
                 raise
         elif not self.host and socket.has_dualstack_ipv6():
-            sock = socket.create_server(("", self.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)
+            sock = socket.create_server(
+                ("", self.port),
+                family=socket.AF_INET6,
+                dualstack_ipv6=True,
+                backlog=_BACKLOG,
+                reuse_port=share_port,
+            )
         else:
             address = self.resolve()
             family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-            sock = socket.create_server((address.host, address.port), family=family, backlog=_BACKLOG)
+            sock = socket.create_server(
+                (address.host, address.port), family=family, backlog=_BACKLOG, reuse_port=share_port
+            )
         sock.setblocking(False)
-        return sock
+        return ServerSocket(fileno=sock.detach())
 
     def remove_socket(self) -> None:
         """Remove a Unix socket after its listener was closed; does nothing for TCP."""

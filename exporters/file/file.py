@@ -14,6 +14,7 @@ import errno
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from collector.api import Host, PermanentError, RetryableError, Settings
@@ -80,6 +81,10 @@ class FileExporter(QueuedExporter[Record]):
     def hand_over(self, config: FileConfig) -> str:  # noqa: ARG002 - the successor compares the paths
         """The path: a successor that writes the same file continues it."""
         return self.path
+
+    def sole_use(self) -> frozenset[str]:
+        """See :class:`collector.api.Component`: two writers would tear each other's rotated files apart."""
+        return frozenset({f"file {Path(self.path).absolute()}"})
 
     def take_over(self, state: object) -> bool:
         """Continue the file of the predecessor instead of emptying it."""

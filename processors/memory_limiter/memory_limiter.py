@@ -17,13 +17,14 @@ class MemoryLimiter(Transform):
     def __init__(self, settings: Settings, config: MemoryLimiterConfig) -> None:
         self._settings = settings
         self._config = config
+        self._withdraw = _nothing
 
     async def start(self, host: Host) -> None:
         """Set the limits of the admission budget."""
         config, telemetry = self._config, self._settings.telemetry
         admission = host.admission
         soft, hard = config.limits_bytes(admission.available_bytes)
-        admission.limit(
+        self._withdraw = admission.limit(
             soft_bytes=soft,
             hard_bytes=hard,
             check_interval_s=config.check_interval,
@@ -46,6 +47,15 @@ class MemoryLimiter(Transform):
             "memory limits set", soft_mib=soft >> 20, hard_mib=hard >> 20, check_interval_s=config.check_interval
         )
 
+    async def shutdown(self) -> None:
+        """Withdraw the limits: a reload may have removed this processor."""
+        self._withdraw()
+        self._withdraw = _nothing
+
     def transform(self, batch: Batch) -> Batch:
         """The same batch."""
         return batch
+
+
+def _nothing() -> None:
+    """There are no limits to withdraw."""

@@ -30,6 +30,7 @@ class OTLPReceiver(Receiver):
         self._settings = settings
         self._grpc: GRPCServer | GRPCIOServer | None = None
         self._http: HTTPServer | None = None
+        self._grpc_endpoint = config.protocols.grpc.endpoint if config.protocols.grpc is not None else ""
         self._is_shared = config.protocols.share_an_endpoint
         key = f"receivers::{settings.id}::protocols"
         outputs = {signal: cast("ReceiverOutput", output) for signal, output in settings.outputs.items()}
@@ -87,6 +88,10 @@ class OTLPReceiver(Receiver):
     def signals(self) -> frozenset[Signal]:
         """The signals it takes."""
         return frozenset(self._settings.outputs)
+
+    def sole_use(self) -> frozenset[str]:
+        """The port of grpcio, which cannot pass its socket on: a reload closes its port for a moment."""
+        return frozenset({f"port {self._grpc_endpoint}"}) if isinstance(self._grpc, GRPCIOServer) else frozenset()
 
     async def start(self, host: Host) -> None:
         """Listen on every configured endpoint.

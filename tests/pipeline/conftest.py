@@ -20,6 +20,7 @@ from collector.api import (
     SharedKey,
     Stability,
     Stage,
+    Status,
     Transform,
 )
 from collector.model import Batch, Signal
@@ -32,9 +33,12 @@ ALL = frozenset(Signal)
 
 
 class ScriptConfig(ComponentConfig):
-    """``do`` is the order that the component follows."""
+    """``do`` is the order that the component follows. Another ``version`` makes a reload replace the component."""
 
     do: str = ""
+    version: int = 0
+    holds: str = ""
+    """What only one component may use."""
 
 
 class Source(Receiver):
@@ -89,6 +93,14 @@ class Holder(Stage):
         self.order, self.output, self.held = order, settings.outputs, []
         self.is_handed_over = False
         self.successor_config = None
+
+    async def start(self, host) -> None:
+        if "fail_start" in self.order:
+            raise ValueError("cannot start")
+        if "use_helper" in self.order:
+            self.helper = host.extension("helper")
+        if "report_failure" in self.order:
+            host.report(Status.PERMANENT_ERROR, "broken")
 
     def hand_over(self, config):
         if self.order == "hand_over_raise":
@@ -158,6 +170,9 @@ class Target(Exporter):
     async def start(self, host) -> None:
         if self.order == "fail_start":
             raise ValueError("no such certificate")
+
+    def sole_use(self):
+        return {self.config.holds} if self.config.holds else ()
 
     def blocks_on_overflow(self) -> bool:
         return self.order == "blocks_on_overflow"
@@ -293,7 +308,7 @@ class World:
             if config.do == "fail_create":
                 raise ValueError("refuses its configuration")
             component = make(settings, config.do)
-            component.order = config.do
+            component.order, component.config = config.do, config
             key = f"{kind.value}/{settings.id}" + (f"@{settings.pipeline}" if settings.pipeline else "")
             self.made[key] = component
             self._record(component, key)

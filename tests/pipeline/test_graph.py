@@ -358,9 +358,10 @@ async def test_a_plain_exporter_finishes_what_it_is_working_on_before_it_is_shut
         await world.source().consume(traces(spans=4))
         first = world.made["exporters/plain"]
         await eventually(lambda: first.entered == 1)
-        asyncio.get_running_loop().call_later(0.05, first.release.set)
-        assert await service.reload(world.config(PLAIN_EXPORTER % "hang"))
-        assert row(service, "exporters/plain").delivered == 4
+        assert await service.reload(world.config((PLAIN_EXPORTER % "hang").replace("do:", "version: 1, do:")))
+        assert row(service, "exporters/plain").held == 4
+        first.release.set()
+        await eventually(lambda: row(service, "exporters/plain").delivered == 4)
         await world.source().consume(traces(spans=5))
         second = world.made["exporters/plain"]
         assert second is not first

@@ -27,6 +27,15 @@ service:
 FINE = CHAIN % ('""', '""', '""')
 
 
+def changed(text):
+    """The same, with another configuration of every component."""
+    return (
+        text.replace("do:", "version: 1, do:")
+        .replace("every: {}", "every: {version: 1}")
+        .replace("helper: {}", "helper: {version: 1}")
+    )
+
+
 def dropped(service, node):
     return next(row.dropped for row in service.ledger.snapshot() if row.node == node and row.signal is Signal.TRACES)
 
@@ -137,7 +146,8 @@ async def test_a_reload_hands_over_what_a_stage_holds(world):
         assert (old.held_items(), new.held_items(), old_target.item_count) == (0, 4, 0)
         assert service.ledger.imbalances() == []
         await new.flush()
-        assert world.target().item_count == 4
+        assert world.target() is old_target
+        assert old_target.item_count == 4
 
 
 async def test_a_rollback_keeps_what_a_stage_holds(world):
@@ -165,25 +175,27 @@ async def test_what_no_successor_takes_over_is_dropped_and_counted(world, order)
     """Whether a component refuses the state or fails to use it, the ledger balances and the reload succeeds."""
     async with world.running(holding(order)) as service:
         await world.source().consume(traces(spans=4))
-        assert await service.reload(world.config(holding(order)))
+        assert await service.reload(world.config(changed(holding(order))))
         assert service.ready()
         assert dropped(service, "processors/holder@traces") == {"shutdown": 4}
         assert service.ledger.imbalances() == []
 
 
 async def test_reload_swaps_the_graph(world):
-    """With a new exporter and the same receiver id, the counters and the shared state of the service continue."""
+    """With other components of the same ids, the counters and the shared state of the service continue."""
     async with world.running(FINE) as service:
         await world.source().consume(traces(spans=4))
         old_source, old_target = world.made["receivers/source"], world.target()
-        more = FINE.replace('target: {do: ""}', "target: {}, target/new: {}").replace(
-            "exporters: [target]", "exporters: [target, target/new]"
+        more = (
+            changed(FINE)
+            .replace("target: {", "target/new: {version: 1}, target: {")
+            .replace("exporters: [target]", "exporters: [target, target/new]")
         )
         assert await service.reload(world.config(more))
-        assert old_target.item_count == 4  # drained first
+        assert old_target.item_count == 4  # flushed first
         assert world.made["receivers/source"] is not old_source
         assert world.made["receivers/source"].everybody is old_source.everybody
-        assert old_source.stopped
+        await eventually(lambda: old_source.stopped)
         assert service.ready()
         await world.source().consume(traces(spans=6))
         await world.made["processors/holder@traces"].flush()
@@ -196,8 +208,8 @@ async def test_what_a_stage_keeps_without_handing_it_over_is_dropped_and_counted
     lossy = CHAIN % ('""', "lose", '""')
     async with world.running(lossy) as service:
         await world.source().consume(traces(spans=3))
-        assert await service.reload(world.config(lossy))
-        assert dropped(service, "processors/holder@traces") == {"shutdown": 3}
+        assert await service.reload(world.config(changed(lossy)))
+        await eventually(lambda: dropped(service, "processors/holder@traces") == {"shutdown": 3})
 
 
 async def test_a_reload_that_cannot_be_built_stops_nothing(world):
@@ -227,7 +239,7 @@ async def test_a_reload_that_cannot_start_brings_the_old_configuration_back(worl
 
 async def test_sighup_reloads_and_survives_a_bad_file(world):
     """The loader raises at the first signal and returns a configuration at the second."""
-    answers = [ValueError("line 3"), world.config(FINE)]
+    answers = [ValueError("line 3"), world.config(changed(FINE))]
     calls = []
 
     def load():
@@ -327,7 +339,7 @@ async def test_what_is_local_is_not_told_to_a_page_elsewhere(world, host, status
 async def test_components_share_a_route(world):
     """Each component answers under a key of its own."""
     async with world.running(FINE, metrics='address: "127.0.0.1:0"') as service:
-        first, second = list(service._hosts.values())[:2]
+        first, second = list(service._hosts().values())[:2]
 
         async def one(query):
             return {"a": 1}
@@ -397,11 +409,10 @@ async def test_a_reload_applies_a_changed_metrics_address_and_identity(world):
 
 async def test_a_reload_to_a_metrics_address_in_use_stops_nothing(world):
     """The address is tried before the running graph is touched."""
-    port = free_port()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        busy = taken.getsockname()[1]
+        busy, port = taken.getsockname()[1], free_port()
         async with world.running(FINE, metrics=f'address: "127.0.0.1:{port}"') as service:
             before = list(world.log)
             assert not await service.reload(world.config(FINE, metrics=f'address: "127.0.0.1:{busy}"'))
@@ -425,7 +436,7 @@ async def test_a_reload_passes_changed_log_settings_on(world):
 async def test_a_reload_requested_during_the_start_comes_after_it(world):
     """SIGHUP while components start neither ends the process nor is lost."""
     started, release = asyncio.Event(), asyncio.Event()
-    service = world.service(FINE, load=lambda: world.config(FINE))
+    service = world.service(FINE, load=lambda: world.config(changed(FINE)))
     target = world.target()
     inner = target.start
 
@@ -450,7 +461,7 @@ async def test_a_successor_that_fails_after_it_took_the_items_keeps_them(world):
     """They are delivered once, and not counted as dropped as well."""
     async with world.running(holding("hand_over, adopt_and_raise")) as service:
         await world.source().consume(traces(spans=4))
-        assert await service.reload(world.config(holding("hand_over, adopt_and_raise")))
+        assert await service.reload(world.config(changed(holding("hand_over, adopt_and_raise"))))
         assert service.ledger.imbalances() == []
     assert dropped(service, "processors/holder@traces") == {}
     assert world.target().item_count == 4
@@ -465,9 +476,11 @@ async def test_a_rollback_keeps_the_instance_id(world):
 
     async with world.running(FINE) as service:
         assert await service.reload(identified("a"))
+        source = world.made["receivers/source"]
         assert not await service.reload(identified("b", source="fail_start"))
-        assert world.made["receivers/source"].settings.instance_id == service.instance_id == "a"
-        assert await service.reload(world.config(FINE))
+        assert source.settings.instance_id == service.instance_id == "a"
+        assert not source.stopped
+        assert await service.reload(world.config(changed(FINE)))
         assert world.made["receivers/source"].settings.instance_id == "a"
 
 
@@ -480,16 +493,23 @@ async def test_a_reload_can_change_the_host_of_the_metrics_address_alone(world):
         assert "otelcol_" in await get_text(f"http://127.0.0.1:{port}/metrics")
 
 
-async def test_an_ended_reload_leaves_no_second_page_behind(world):
-    """A shutdown during a reload ends the admin server that the reload had begun."""
-    new_port = free_port()
-    async with world.running(
-        CHAIN % ('""', "hang_shutdown", '""'), metrics=f'address: "127.0.0.1:{free_port()}"'
-    ) as service:
-        changed = world.config(FINE, metrics=f'address: "127.0.0.1:{new_port}"')
-        reloading = asyncio.ensure_future(service.reload(changed))
-        await eventually(lambda: "shutdown processors/holder@traces" in world.log)
-        reloading.cancel()
-        await asyncio.gather(reloading, return_exceptions=True)
+async def test_a_shutdown_during_a_reload_leaves_nothing_behind(world):
+    """It ends both graphs, and the admin server that the reload had begun."""
+    ports = [free_port(), free_port()]
+    service = world.service(
+        CHAIN % ('""', "hang_shutdown", '""'), metrics=f'address: "127.0.0.1:{ports[0]}"', shutdown_timeout_s=0.2
+    )
+    await service.start()
+    await world.source().consume(traces(spans=4))
+    config = world.config(FINE, metrics=f'address: "127.0.0.1:{ports[1]}"')
+    reloading = asyncio.ensure_future(service.reload(config))
+    await eventually(lambda: "shutdown processors/holder@traces" in world.log)
+    await service.shutdown()
+    await asyncio.gather(reloading, return_exceptions=True)
+    for port in ports:
         with pytest.raises(aiohttp.ClientConnectionError):
-            await get_text(f"http://127.0.0.1:{new_port}/metrics")
+            await get_text(f"http://127.0.0.1:{port}/metrics")
+    started = {line.split()[1] for line in world.log if line.startswith("start")}
+    assert started == {line.split()[1] for line in world.log if line.startswith("shutdown")}
+    assert dropped(service, "processors/holder@traces") == {"shutdown": 4}
+    assert service.ledger.imbalances() == []

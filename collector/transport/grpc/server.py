@@ -100,7 +100,7 @@ class GRPCServer(BaseGRPCServer):
             ValueError: a certificate or the authenticator cannot be used.
         """
         http2 = self.prepare(host)
-        await http2.start(self._config.tls, self._http.protocol if self._http is not None else None)
+        await http2.start(self._config.tls, host, self._http.protocol if self._http is not None else None)
         self._http2 = http2
         self.port = http2.port
 
@@ -143,8 +143,10 @@ class GRPCServer(BaseGRPCServer):
         if self._health is not None:
             self._health.close()
         if http2 is not None:
+            is_continued, http = http2.is_continued, self._http
             await asyncio.gather(
-                http2.shutdown(grace_s), *([self._http.shutdown(grace_s)] if self._http is not None else [])
+                http2.shutdown(grace_s),
+                *([http.shutdown(grace_s, is_continued=is_continued)] if http is not None else []),
             )
         for task in self._tasks:
             task.cancel()

@@ -208,6 +208,13 @@ class HTTP1Connection(asyncio.BufferedProtocol):
         if not self._queue and self._current is None:
             self._end()
 
+    def close_after_next(self) -> None:
+        """Close after the responses to the requests that have begun, or to the next one if there are none."""
+        if self._queue or self._current is not None:
+            self.drain()
+        else:
+            self._keeps_alive = False
+
     def abort(self) -> None:
         """Close at once."""
         self._is_ending = True

@@ -85,10 +85,17 @@ class HTTPServer:
         """
         self.open(host)
         context = server_context(self._config.tls) if self._config.tls is not None else None
-        await self._listener.start(self.protocol, context)
+        await self._listener.start(self.protocol, context, host)
 
-    async def shutdown(self, grace_s: float) -> None:
-        """Stop listening, give requests in progress ``grace_s`` to finish, close every connection."""
+    async def shutdown(self, grace_s: float, *, is_continued: bool = False) -> None:
+        """Stop listening, give requests in progress ``grace_s`` to finish, close every connection.
+
+        If a reload has made another server listen at the address (``is_continued``, for a server whose connections
+        another one accepts), idle clients may send one more request within that time.
+        """
+        is_continued |= self._listener.is_continued
+        if is_continued:
+            await self._listener.finish()
         self._listener.close()
-        await self._connections.drain(grace_s)
+        await self._connections.drain(grace_s, awaits_idle=is_continued)
         await self._routes.cancel_tasks()

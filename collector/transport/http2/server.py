@@ -6,9 +6,10 @@ of libnghttp2 (``session``).
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, TypeAlias
 
-from collector.api import Admission
+from collector.api import Admission, Host
 from collector.transport.endpoint import Endpoint, LocalAddresses
 from collector.transport.http2.events import StreamEvent
 from collector.transport.http2.protocol_detection import HTTP1Protocol, ProtocolDetector
@@ -64,7 +65,14 @@ class HTTP2Server:
         """The port it listens on; 0 before ``start`` and for a Unix socket."""
         return self._listener.port
 
-    async def start(self, tls: TLSServerConfig | None, http1: Callable[[], HTTP1Protocol] | None = None) -> None:
+    @property
+    def is_continued(self) -> bool:
+        """Whether a reload has made another server listen on the same port or path."""
+        return self._listener.is_continued
+
+    async def start(
+        self, tls: TLSServerConfig | None, host: Host, http1: Callable[[], HTTP1Protocol] | None = None
+    ) -> None:
         """Listen and serve. With ``http1``, clients may speak HTTP/1.1 as well, and a protocol it makes serves them.
 
         Raises:
@@ -74,10 +82,10 @@ class HTTP2Server:
         alpn = ("h2",) if http1 is None else ("h2", "http/1.1")
         context = server_context(tls, protocols=alpn) if tls is not None else None
         if http1 is None:
-            await self._listener.start(self.connection, context)
+            await self._listener.start(self.connection, context, host)
         else:
             await self._listener.start(
-                lambda: ProtocolDetector(self.connection, http1, self._undecided, self.on_closed), context
+                lambda: ProtocolDetector(self.connection, http1, self._undecided, self.on_closed), context, host
             )
 
     def connection(self) -> ServerConnection:
@@ -85,20 +93,34 @@ class HTTP2Server:
         return ServerConnection(self)
 
     async def shutdown(self, grace_s: float) -> None:
-        """Refuse new connections and requests, give those in progress ``grace_s`` to finish, close all connections."""
+        """Refuse new connections and requests, give those in progress ``grace_s`` to finish, close all connections.
+
+        If a reload has made another server listen at the address, connections that were accepted a moment ago are
+        served like the others.
+        """
         self.is_closed = True
-        self._listener.close()
-        for undecided in list(self._undecided):
-            undecided.abort()
+        if self.is_continued:
+            await self._listener.finish()
+        else:
+            self._listener.close()
+            self._abort_undecided()
         for connection in list(self.connections):
-            connection.drain("shutdown")
-        if self.connections:
-            try:
-                async with asyncio.timeout(grace_s):
+            if self.is_continued:
+                connection.drain_when_old()
+            else:
+                connection.drain("shutdown")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                while self.connections or self._undecided:
+                    self._all_lost.clear()
                     await self._all_lost.wait()
-            except TimeoutError:
-                for connection in list(self.connections):
-                    connection.abort()
+        self._abort_undecided()
+        for connection in list(self.connections):
+            connection.abort()
+
+    def _abort_undecided(self) -> None:
+        while self._undecided:
+            self._undecided.pop().abort()
 
     # What connections use: see server_connection.ConnectionServer.
 
@@ -109,7 +131,7 @@ class HTTP2Server:
     def remove_connection(self, connection: ServerConnection) -> None:
         """See :class:`ConnectionServer`."""
         self.connections.discard(connection)
-        if self.is_closed and not self.connections:
+        if self.is_closed and not self.connections and not self._undecided:
             self._all_lost.set()
 
     def is_local(self, peer_name: object) -> bool | None:

@@ -43,6 +43,7 @@ _MAX_PING_STRIKES: Final = 2  # grpc-go's
 _PING_WITHOUT_STREAM_S: Final = 7200.0  # grpc-go's defaultPingTimeout
 _MINUTE_S: Final = 60.0
 _MAX_SETTINGS_PER_MINUTE: Final = 100  # clients change a window now and then
+_YOUNG_S: Final = 1.0
 _LINGER_S: Final = 2.0  # for the client to close its side as well
 _NEVER: Final = float("inf")
 
@@ -56,7 +57,12 @@ class ConnectionServer(Protocol):
     max_streams: int
     write_buffer_bytes: int
     is_closed: bool
-    """It is shutting down: new connections are closed at once."""
+    """It is shutting down: new connections are closed at once, unless it ``is_continued``."""
+
+    @property
+    def is_continued(self) -> bool:
+        """Another server listens at the same address; connections that this one has accepted are served."""
+        ...
 
     @property
     def accept(self) -> Callable[[BaseServerConnection, StreamEvent], ServerStream | None]:
@@ -133,7 +139,7 @@ class ServerConnection(BaseServerConnection, asyncio.BufferedProtocol):
         """See asyncio."""
         server = self._server
         server.add_connection(self)
-        if server.is_closed:
+        if server.is_closed and not server.is_continued:
             transport.close()
             return
         self.is_local = server.is_local(transport.get_extra_info("peername"))
@@ -143,6 +149,8 @@ class ServerConnection(BaseServerConnection, asyncio.BufferedProtocol):
         parameters = server.keepalive.server_parameters
         self.keep_alive(parameters.time, parameters.timeout, without_streams=True)
         self._timer = self.loop.call_later(PREFACE_TIMEOUT_S, self._check)
+        if server.is_closed:
+            self.drain_when_old()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
@@ -200,6 +208,21 @@ class ServerConnection(BaseServerConnection, asyncio.BufferedProtocol):
         self.session.ping(_DRAIN)
         self._drain_timer = self.loop.call_later(_DRAIN_ACK_TIMEOUT_S, self._send_last_goaway)
         self.flush_soon()
+
+    def drain_when_old(self) -> None:
+        """Drain the connection, but not in its first second.
+
+        gRPC's clients can lose the request that they open a connection for if that goes away before they send it.
+        """
+        wait_s = self._opened_s + _YOUNG_S - self.loop.time()
+        if wait_s <= 0:
+            self.drain("shutdown")
+        elif self._drain_timer is None:
+            self._drain_timer = self.loop.call_later(wait_s, self._drain_now)
+
+    def _drain_now(self) -> None:
+        self._drain_timer = None
+        self.drain("shutdown")
 
     def _send_last_goaway(self) -> None:
         """Refuse requests from now on: the client has seen the first GOAWAY. Ends after the last response."""

@@ -649,6 +649,21 @@ def test_telemetry_errors(registry):
     ]
 
 
+@pytest.mark.parametrize(("value", "seconds"), [("1m30s", 90.0), ("0s", 0.0), ("null", 30.0)])
+def test_the_shutdown_timeout_is_a_duration(registry, value, seconds):
+    """Without a value it is 30 s."""
+    config = loaded(GOOD + f"  shutdown_timeout: {value}\n", registry)
+    assert config.service.drain.shutdown_timeout == seconds
+    assert loaded(GOOD, registry).service.drain.shutdown_timeout == 30.0
+
+
+def test_a_wrong_shutdown_timeout_has_a_position(registry):
+    """The path names the key."""
+    (found,) = lines(GOOD + "  shutdown_timeout: 5x\n", registry)
+    assert "service::shutdown_timeout" in found
+    assert "5x" in found
+
+
 def test_unknown_sections_and_wrong_shapes(registry):
     """A misspelt section, a section that is a list and a component that is text are all reported."""
     found = lines("receiver: {}\nprocessors: []\nexporters: {debug: text}\nservice: {pipeline: {}}\n", registry)
@@ -662,7 +677,7 @@ def test_unknown_sections_and_wrong_shapes(registry):
         "f.yaml:4:1: service::pipelines: the service must have at least one pipeline",
         (
             "f.yaml:4:11: service: unknown key 'pipeline' (did you mean 'pipelines'?); "
-            "the allowed keys are extensions, pipelines, telemetry"
+            "the allowed keys are extensions, pipelines, telemetry, shutdown_timeout"
         ),
     ]
 

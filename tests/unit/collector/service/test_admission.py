@@ -98,10 +98,15 @@ async def test_garbage_is_collected_at_most_once_an_interval():
 def test_of_several_limiters_the_lowest_holds_and_a_reload_forgets_them():
     """memory_limiter is used in three pipelines."""
     admission = make()
-    admission.limit(soft_bytes=300, hard_bytes=400)
-    admission.limit(soft_bytes=200, hard_bytes=500)
+    withdraw = [
+        admission.limit(soft_bytes=300, hard_bytes=400, check_interval_s=5.0),
+        admission.limit(soft_bytes=200, hard_bytes=500),
+    ]
     assert (admission.soft_bytes, admission.hard_bytes) == (200, 400)
-    admission.reset_limits(available_bytes=1000)
+    withdraw[1]()
+    withdraw[1]()
+    assert (admission.soft_bytes, admission.hard_bytes) == (300, 400)
+    withdraw[0]()
     assert admission.soft_bytes == 500
 
 

@@ -123,7 +123,7 @@ def test_a_removed_component_is_forgotten():
     component = telemetry.component(*EXPORTER)
     component.counter("tailrace_x", "X").add()
     component.delivered(Signal.LOGS, 1)
-    telemetry.forget(*EXPORTER)
+    telemetry.retain({(ComponentKind.EXPORTER, ComponentId("loki"), "")})
     page = telemetry.render()
     assert "tailrace_x" not in page
     assert "exporters/otlp_grpc/a" in page
@@ -172,3 +172,21 @@ def test_the_resource_is_in_target_info_and_in_every_metric_if_selected():
     assert all(("service_name", "gateway") in labels for _, labels in shown)
     telemetry.identify({"service.name": "other"}, [])
     assert samples(telemetry)["otelcol_exporter_sent_spans", own[:1]] == 5
+
+
+def test_a_successor_is_shown_once_it_runs():
+    """Until then its predecessor's gauges are read; counters are the same from the beginning."""
+    telemetry = service()
+    old = telemetry.component(*EXPORTER)
+    old.gauge("tailrace_size", "S", read=lambda: 1)
+    old.counter("tailrace_x", "X").add()
+    new = telemetry.component(*EXPORTER, is_shown=False)
+    new.gauge("tailrace_size", "S", read=lambda: 2)
+    new.counter("tailrace_x", "X").add()
+    labels = (("exporter", "otlp_grpc/a"),)
+    assert samples(telemetry)["tailrace_size", labels] == 1
+    assert samples(telemetry)["tailrace_x", labels] == 2
+    new.show()
+    assert samples(telemetry)["tailrace_size", labels] == 2
+    new.gauge("tailrace_size", "S", read=lambda: 3)
+    assert samples(telemetry)["tailrace_size", labels] == 3

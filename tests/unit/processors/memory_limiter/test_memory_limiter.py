@@ -108,3 +108,14 @@ async def test_intervals_reach_the_door():
         "min_gc_interval_soft_s": 3,
         "min_gc_interval_hard_s": 2,
     }
+
+
+async def test_a_removed_limiter_withdraws_its_limits():
+    """A reload that removes it returns to the default budget, even if it is shut down twice."""
+    admission = ServiceAdmission(FakeClock(), available_bytes=1000 * MIB)
+    limiter = MemoryLimiter(make_settings(factory), load(limit_mib=100))
+    await limiter.start(FakeHost(admission=admission))
+    assert admission.soft_bytes == 80 * MIB
+    await limiter.shutdown()
+    await limiter.shutdown()
+    assert admission.soft_bytes == 500 * MIB

@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+import functools
 import ssl
 
 import pytest
 import trustme
 import uvloop
 
-from collector.testing import FakeClock, FakeHost, RecordingTelemetry
+from collector.service.sockets import ListeningSockets
+from collector.testing import FakeClock, FakeHost, RecordingTelemetry, free_port
 from collector.transport.http import HTTPServer, Response, Route
 from config.blocks import HTTPServerConfig
 
@@ -215,3 +217,52 @@ def test_sender_that_takes_no_answers_is_cut_off(run):
         await server.shutdown(5)
 
     run(go)
+
+
+class Host(FakeHost):
+    """Passes on sockets as the service does during a reload."""
+
+    def __init__(self, sockets):
+        super().__init__()
+        self.sockets, self.is_leaving = sockets, False
+
+    def listen(self, address, bind):
+        return self.sockets.listen(self, address, bind)
+
+
+@pytest.mark.parametrize("is_tls", [False, True])
+def test_a_successor_on_the_same_address_costs_no_request(run, authority, tmp_path, is_tls):
+    """An idle connection to the old server is served once more, and one that waits for it goes to either."""
+    client, config = None, {"endpoint": f"127.0.0.1:{free_port()}"}
+    if is_tls:
+        client = ssl.create_default_context()
+        authority.configure_trust(client)
+        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "pem"))
+        config["tls"] = {"cert_file": str(tmp_path / "pem"), "key_file": str(tmp_path / "pem")}
+
+    async def check():
+        sockets = ListeningSockets()
+        hosts, servers = (Host(sockets), Host(sockets)), (make(**config), make(**config))
+        await servers[0].start(hosts[0])
+        connect = functools.partial(asyncio.open_connection, "127.0.0.1", servers[0].port, ssl=client)
+        reader, writer = await connect()
+        writer.write(post(b"first"))
+        head, _ = await read_answer(reader)
+        assert b"Connection: close" not in head
+        hosts[0].is_leaving = True
+        await servers[1].start(hosts[1])
+        waiting = [asyncio.ensure_future(connect()) for _ in range(5)]
+        ending = asyncio.ensure_future(servers[0].shutdown(5.0))
+        for new_reader, new_writer in [*(await asyncio.gather(*waiting)), (reader, writer)]:
+            new_writer.write(post(b"second"))
+            head, body = await read_answer(new_reader)
+            assert body.endswith(b"second")
+        assert b"Connection: close" in head
+        assert await reader.read() == b""
+        for _, new_writer in await asyncio.gather(*waiting):
+            new_writer.close()
+        writer.close()
+        await ending
+        await servers[1].shutdown(5.0)
+
+    run(check)
