@@ -5,6 +5,7 @@
 ``shared``     SharedState, SharedKey, Scope: state that several components share
 ``periodic``   PeriodicTask: work repeated in the background
 ``host``       Host, Admission, Output, ReceiverOutput, Receipt, Telemetry: what the service provides
+``storage``    StorageExtension, QueueStorage, StateStore: what keeps data over a restart
 ``errors``     ConsumeError → PermanentError (→ TooLargeError) | RetryableError
 """
 
@@ -28,6 +29,17 @@ from collector.api.host import (
 )
 from collector.api.periodic import PeriodicTask
 from collector.api.shared import Scope, SharedKey, SharedState
+from collector.api.storage import (
+    Evicted,
+    OnStored,
+    QueueStorage,
+    StateStore,
+    StorageExtension,
+    StoredBatch,
+    StoredTotals,
+    WhenFull,
+    find_storage,
+)
 
 __all__ = [
     "Admission",
@@ -38,6 +50,7 @@ __all__ = [
     "Connector",
     "ConsumeError",
     "Counter",
+    "Evicted",
     "Exporter",
     "Extension",
     "Factory",
@@ -46,9 +59,11 @@ __all__ = [
     "Histogram",
     "Host",
     "OnReceipt",
+    "OnStored",
     "Output",
     "PeriodicTask",
     "PermanentError",
+    "QueueStorage",
     "Receipt",
     "Receiver",
     "ReceiverOutput",
@@ -59,9 +74,15 @@ __all__ = [
     "SharedState",
     "Stability",
     "Stage",
+    "StateStore",
     "Status",
+    "StorageExtension",
+    "StoredBatch",
+    "StoredTotals",
     "Telemetry",
     "TooLargeError",
     "Trait",
     "Transform",
+    "WhenFull",
+    "find_storage",
 ]
