@@ -3,7 +3,7 @@
 /               a page for people that shows what the paths below return
 /metrics        Prometheus text format
 /health         JSON: every check with its duration, the version and the uptime; status 503 if a check fails
-/health/ready   200 from the end of the start until the shutdown begins, else 503
+/health/ready   200 from the end of the start until the shutdown begins, else 503; an extension may add conditions
 /health/live    200 as long as the event loop runs
 /ledger         JSON: what became of every item
 other paths     what components registered; served to this machine only, because it may contain personal data
@@ -52,6 +52,7 @@ class AdminServer:
         telemetry: ServiceTelemetry,
         ledger: Ledger,
         routes: Callable[[], Mapping[str, Sequence[AdminHandler]]],
+        unready_reasons: Callable[[], list[str]],
         *,
         version: str,
     ) -> None:
@@ -62,6 +63,7 @@ class AdminServer:
             routes,
             version,
         )
+        self._unready_reasons = unready_reasons
         self._runner: web.AppRunner | None = None
         self.port = 0
 
@@ -115,10 +117,11 @@ class AdminServer:
 
     async def _ready(self, request: web.Request) -> web.Response:
         del request
-        is_ready = self._host.ready()
-        return _json(
-            {"status": "ready" if is_ready else "not ready", "version": self._version}, status=200 if is_ready else 503
-        )
+        reasons = self._unready_reasons()
+        document: dict[str, Any] = {"status": "not ready" if reasons else "ready", "version": self._version}
+        if reasons:
+            document["reasons"] = reasons
+        return _json(document, status=503 if reasons else 200)
 
     async def _live(self, request: web.Request) -> web.Response:
         del request
@@ -154,7 +157,9 @@ def health_document(host: Host, version: str) -> dict[str, Any]:
             {
                 "name": check.name,
                 "healthy": check.healthy,
+                "status": check.status,
                 "message": check.message,
+                "queue_age_seconds": round(check.queue_age_s, 3),
                 "duration_ms": round(check.duration_ms, 3),
             }
             for check in checks

@@ -31,7 +31,10 @@ class ComponentHost(Host):
     def __init__(self, service: _Service, extensions: Mapping[str, Any]) -> None:
         self._service, self._extensions = service, extensions
         self.status, self.message = Status.STARTING, ""
+        self.status_since_s = self.uptime_s()
+        """When the component got this status, as uptime."""
         self.checks: dict[str, Callable[[], HealthCheck]] = {}
+        self.readiness_checks: list[Callable[[], str]] = []
         self.routes: dict[str, AdminHandler] = {}
 
     @property
@@ -63,12 +66,18 @@ class ComponentHost(Host):
         """See :class:`collector.api.Host`."""
         self.checks[name] = check
 
+    def add_readiness_check(self, check: Callable[[], str]) -> None:
+        """See :class:`collector.api.Host`."""
+        self.readiness_checks.append(check)
+
     def add_admin_route(self, path: str, handler: AdminHandler) -> None:
         """See :class:`collector.api.Host`."""
         self.routes[path] = handler
 
     def report(self, status: Status, message: str = "") -> None:
         """See :class:`collector.api.Host`."""
+        if status is not self.status:
+            self.status_since_s = self.uptime_s()
         self.status, self.message = status, message
 
 

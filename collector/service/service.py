@@ -34,6 +34,7 @@ __all__ = ["SHUTDOWN_TIMEOUT_S", "Service"]
 
 SHUTDOWN_TIMEOUT_S = 30.0  # Kubernetes' default terminationGracePeriodSeconds
 _LAST_CHANCE_S = 1.0  # for each remaining component when an earlier one has used up the time
+_ERRORS = frozenset({Status.RECOVERABLE_ERROR, Status.PERMANENT_ERROR, Status.FATAL_ERROR})
 _HEALTHY = frozenset({Status.STARTING, Status.OK, Status.STOPPING, Status.STOPPED, Status.RECOVERABLE_ERROR})
 
 
@@ -357,7 +358,14 @@ class Service:
         endpoint = config.service.telemetry.metrics.endpoint()
         if endpoint is None:
             return None
-        admin = AdminServer(ComponentHost(self, {}), self.telemetry, self.ledger, self._routes, version=self.version)
+        admin = AdminServer(
+            ComponentHost(self, {}),
+            self.telemetry,
+            self.ledger,
+            self._routes,
+            self.unready_reasons,
+            version=self.version,
+        )
         try:
             await admin.start(*endpoint)
         except OSError as error:
@@ -418,7 +426,9 @@ class Service:
             checks.append(memory)
         for name, host in self._hosts.items():
             if host.status not in {Status.OK, Status.STARTING}:
-                checks.append(HealthCheck(name, host.status in _HEALTHY, f"{host.status}: {host.message}".rstrip(": ")))
+                text = f"{host.status}: {host.message}".rstrip(": ")
+                failing_s = self.telemetry.uptime_s() - host.status_since_s if host.status in _ERRORS else 0.0
+                checks.append(HealthCheck(name, host.status in _HEALTHY, text, status=host.status, failing_s=failing_s))
             for check_name, check in host.checks.items():
                 began = time.perf_counter()
                 try:
@@ -426,8 +436,15 @@ class Service:
                 except Exception as error:  # noqa: BLE001 - a check that raises is a failed check
                     result = HealthCheck(check_name, healthy=False, message=repr(error))
                 took_ms = result.duration_ms or (time.perf_counter() - began) * 1e3
-                checks.append(HealthCheck(check_name, result.healthy, result.message, took_ms))
+                checks.append(replace(result, name=check_name, duration_ms=took_ms))
         return checks
+
+    def unready_reasons(self) -> list[str]:
+        """Why requests should go elsewhere; empty if the service is ready."""
+        if not self._is_ready:
+            return ["starting or stopping"]
+        checks = (check for host in self._hosts.values() for check in host.readiness_checks)
+        return [reason for check in checks if (reason := check())]
 
     def ready(self) -> bool:
         """Whether it has started and is not shutting down."""

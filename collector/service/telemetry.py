@@ -347,6 +347,10 @@ class ComponentTelemetry:
         entry.refuse(item_count, reason)
         _attribute(entry, item_count)
 
+    def dead_lettered(self, signal: Signal, item_count: int) -> None:
+        """See :class:`collector.api.Telemetry`."""
+        self.entry(signal).dead_lettered += item_count
+
 
 def _attribute(entry: LedgerEntry, item_count: int) -> None:
     """What an exporter counts while it works on a batch belongs to that batch."""

@@ -103,6 +103,7 @@ class RecordedLedger:
     created: Tally[Signal] = field(default_factory=Tally)
     delivered: Tally[Signal] = field(default_factory=Tally)
     refused: Tally[tuple[Signal, str]] = field(default_factory=Tally)
+    dead_lettered: Tally[Signal] = field(default_factory=Tally)
 
     def dropped_count(self, signal: Signal, reason: str | None = None) -> int:
         """Items dropped for one reason, or for any."""
@@ -214,6 +215,10 @@ class RecordingTelemetry:
     def refused(self, signal: Signal, item_count: int, reason: str) -> None:
         """Record."""
         self.ledger.refused[signal, reason] += item_count
+
+    def dead_lettered(self, signal: Signal, item_count: int) -> None:
+        """Record."""
+        self.ledger.dead_lettered[signal] += item_count
 
 
 class Sink:
@@ -329,6 +334,7 @@ class FakeHost:
         self.extensions = dict(extensions or {})
         self.is_ready = True
         self.checks: dict[str, Callable[[], HealthCheck]] = {}
+        self.readiness_checks: list[Callable[[], str]] = []
         self.routes: dict[str, Callable[[Mapping[str, str]], Awaitable[Any]]] = {}
         self.statuses: list[tuple[Status, str]] = []
 
@@ -361,6 +367,10 @@ class FakeHost:
     def add_health_check(self, name: str, check: Callable[[], HealthCheck]) -> None:
         """Record it in ``checks``."""
         self.checks[name] = check
+
+    def add_readiness_check(self, check: Callable[[], str]) -> None:
+        """Record it in ``readiness_checks``."""
+        self.readiness_checks.append(check)
 
     def add_admin_route(self, path: str, handler: Callable[[Mapping[str, str]], Awaitable[Any]]) -> None:
         """Record it in ``routes``."""
