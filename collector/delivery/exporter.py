@@ -10,12 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from collector.api import Exporter, Host, RetryableError, Settings
+from collector.delivery.breaker import CircuitBreaker
+from collector.delivery.concurrency import ConcurrencyLimit
 from collector.delivery.config import ExporterConfig
+from collector.delivery.dead_letters import DeadLetters
+from collector.delivery.gate import Gate
 from collector.delivery.health import BackendHealth
 from collector.delivery.log import RateLimitedLog, printable
 from collector.delivery.metrics import ExporterMetrics
 from collector.delivery.parts import Part, split_to_limits, whole_part
-from collector.delivery.queue import SendingQueue
+from collector.delivery.queue import SendingQueue, SendUnit
 from collector.delivery.retry import RetryPolicy
 from collector.delivery.sender import Sender
 from collector.delivery.settlement import Settlement
@@ -76,9 +80,17 @@ class QueuedExporter(Exporter, Generic[P]):
     """How long ``shutdown`` continues to send; the service may end it earlier by cancelling it."""
 
     def __init__(
-        self, settings: Settings, config: ExporterConfig, *, uniform: Callable[[float, float], float] = random.uniform
+        self,
+        settings: Settings,
+        config: ExporterConfig,
+        *,
+        max_concurrent_requests: int | None = None,
+        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """``uniform(low, high)`` provides the jitter of the waits between attempts."""
+        """``max_concurrent_requests``: if it is not ``num_consumers``, because batches are sent in several shards.
+
+        ``uniform(low, high)`` provides the jitter of the waits between attempts.
+        """
         queue_config = config.sending_queue
         self.settings = settings
         self.telemetry = settings.telemetry
@@ -97,7 +109,21 @@ class QueuedExporter(Exporter, Generic[P]):
             signal: Settlement(queue, self.telemetry, self._log) for signal, queue in self._queues.items()
         }
         self._senders: dict[Signal, Sender[P]] = {}
-        metrics = ExporterMetrics(settings, self._queues, self._senders)
+        metrics = ExporterMetrics(settings, self._queues, self._senders, self.health)
+        self._dead_letters: dict[Signal, DeadLetters] = {}
+        if config.dead_letter is not None:
+            self._dead_letters = {
+                signal: DeadLetters(
+                    settings,
+                    signal,
+                    config.dead_letter,
+                    self._log,
+                    callers_wait=self.waits_for_result,
+                    count_lost=metrics.record_lost_letters,
+                )
+                for signal in self._queues
+            }
+            metrics.show_dead_letters(self._dead_letters)
         timeout_s = None if self.enforces_timeout else config.timeout or None
         sends_at_once = (
             type(self).try_send is not QueuedExporter.try_send
@@ -105,12 +131,14 @@ class QueuedExporter(Exporter, Generic[P]):
             and queue_config.enabled
             and queue_config.batch is None
         )
+        max_requests = max_concurrent_requests or queue_config.num_consumers
         for signal, queue in self._queues.items():
             self._senders[signal] = Sender(
                 self,
                 queue,
                 self._settlements[signal],
                 self._retry,
+                self._gate(config, max_requests if queue_config.enabled else None),
                 self.health,
                 tasks=self._tasks,
                 log=self._log,
@@ -118,7 +146,9 @@ class QueuedExporter(Exporter, Generic[P]):
                 timeout_s=timeout_s,
                 sends_at_once=sends_at_once,
                 record_merged=metrics.record_merged,
+                dead_letters=self._dead_letters.get(signal),
             )
+        self.health.watch(self._queues, {signal: sender.gate for signal, sender in self._senders.items()})
 
     # What subclasses implement.
 
@@ -207,6 +237,8 @@ class QueuedExporter(Exporter, Generic[P]):
         """See :class:`collector.api.Component`."""
         storages = self._open_storages(host)
         self._host = host
+        for letters in self._dead_letters.values():
+            await letters.open(host)
         await self.open(host)
         self.health.start(host)
         if not self._queue_config.enabled:
@@ -232,8 +264,12 @@ class QueuedExporter(Exporter, Generic[P]):
                 sender.stop()
             await self._tasks.cancel_all()
             for signal, queue in self._queues.items():
-                for unit in queue.take_all():
+                units = queue.take_all()
+                await self._keep_unsent(signal, units)
+                for unit in units:
                     self._settlements[signal].abandon(unit)
+            for letters in self._dead_letters.values():
+                await letters.close()
             if self._host is not None:
                 await self.close()
 
@@ -276,6 +312,27 @@ class QueuedExporter(Exporter, Generic[P]):
 
     # Helpers.
 
+    def _gate(self, config: ExporterConfig, max_requests: int | None) -> Gate:
+        """The gate of one signal; ``max_requests`` None: whoever sends waits, so their number is not limited here."""
+        breaker, concurrency = config.circuit_breaker, config.adaptive_concurrency
+        limit = ConcurrencyLimit(max_requests, concurrency.latency_factor) if max_requests is not None else None
+        return Gate(
+            CircuitBreaker(
+                breaker.failure_threshold if breaker.enabled else 0,
+                lambda: self._retry.probe_backoff(breaker.probe_interval),
+            ),
+            limit if concurrency.enabled else None,
+            self.settings.clock,
+        )
+
+    async def _keep_unsent(self, signal: Signal, units: Sequence[SendUnit]) -> None:
+        """Pass on what is about to be dropped because of the shutdown to the dead letters."""
+        letters, queue = self._dead_letters.get(signal), self._queues[signal]
+        if letters is None or queue.is_durable or self.waits_for_result:
+            return
+        batches = [batch for unit in units if unit.unsettled_count for batch in queue.read(unit)]
+        await asyncio.gather(*(letters.keep(batch, "shutdown", "the exporter shut down") for batch in batches))
+
     def _enqueue(self, batch: Batch, result: asyncio.Future[None] | None) -> str:
         """Add the batch to its queue. Returns the reason if it was dropped instead, otherwise an empty string."""
         signal = batch.signal
@@ -283,10 +340,15 @@ class QueuedExporter(Exporter, Generic[P]):
             if self._queues[signal].try_add(batch, result):
                 return ""
         except OSError as exc:
+            reason = "storage_full"
             self._settlements[signal].drop_on_full_storage(batch.item_count, exc)
-            return "storage_full"
-        self._settlements[signal].drop_on_full_queue(batch.item_count)
-        return "queue_full"
+        else:
+            reason = "queue_full"
+            self._settlements[signal].drop_on_full_queue(batch.item_count)
+        letters = self._dead_letters.get(signal)
+        if letters is not None and letters.includes_overflow and result is None:
+            letters.keep_soon(batch, reason, "the queue has no room")
+        return reason
 
     async def _send_unqueued(self, batch: Batch) -> None:
         """Send without a queue, while the caller waits."""
@@ -313,6 +375,8 @@ class QueuedExporter(Exporter, Generic[P]):
     async def _drain(self) -> None:
         """Return when everything is settled or the time is over."""
         self._retry.drain()
+        for sender in self._senders.values():
+            sender.gate.drain()
         for queue in self._queues.values():
             queue.flush()
         await wait_for_first(self._wait_empty(), self.settings.clock.sleep(self.drain_timeout_s))

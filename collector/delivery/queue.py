@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from collector.api import Clock
@@ -47,6 +48,8 @@ class SendUnit:
     unsettled_count: int = 0
     """Items that are not delivered, refused or dropped yet."""
     size_bytes: int = 0
+    added_at_s: float = 0.0
+    """When its oldest batch was added (monotonic)."""
     flush_at_s: float = 0.0
 
     def add(self, queued: QueuedBatch) -> None:
@@ -89,6 +92,14 @@ class SendingQueue:
     def is_durable(self) -> bool:
         """Whether the storage keeps what is in the queue until the next start."""
         return self._storage.durable
+
+    def oldest_age_s(self) -> float:
+        """How long the oldest batch has been in the queue, in seconds; 0 if the queue is empty."""
+        # What is ready or being merged is in order; what is being sent is not, but that are a few.
+        candidates = [unit.added_at_s for unit in self._sending]
+        candidates += [unit.added_at_s for unit in islice(self._ready, 1)]
+        candidates += [unit.added_at_s for unit in islice(self._merging.values(), 1)]
+        return max(self._clock.monotonic_s() - min(candidates), 0.0) if candidates else 0.0
 
     def open(self, storage: Storage | None, charge: Callable[[int], None]) -> int:
         """Use ``storage`` (None: memory), and call ``charge`` with the bytes held and released.
@@ -144,7 +155,7 @@ class SendingQueue:
         if self.merges:
             self._merge(queued, batch.context)
         else:
-            self._dispatch(SendUnit([queued], queued.item_count, queued.size_bytes))
+            self._dispatch(SendUnit([queued], queued.item_count, queued.size_bytes, self._clock.monotonic_s()))
 
     def _size_of(self, batch: Batch) -> int:
         match self._sizer:
@@ -193,7 +204,8 @@ class SendingQueue:
             self._dispatch(self._merging.pop(context))
             unit = None
         if unit is None:
-            unit = SendUnit([], flush_at_s=self._clock.monotonic_s() + self._flush_timeout_s)
+            now_s = self._clock.monotonic_s()
+            unit = SendUnit([], added_at_s=now_s, flush_at_s=now_s + self._flush_timeout_s)
             self._merging[context] = unit
             self._merging_started.set()
         unit.add(queued)

@@ -10,7 +10,14 @@ from pydantic import Field, model_validator
 from config.blocks.base import ComponentConfig
 from config.blocks.values import ByteSize, Duration, duration_text
 
-__all__ = ["QueueBatchConfig", "QueueConfig", "RetryConfig"]
+__all__ = [
+    "AdaptiveConcurrencyConfig",
+    "CircuitBreakerConfig",
+    "DeadLetterConfig",
+    "QueueBatchConfig",
+    "QueueConfig",
+    "RetryConfig",
+]
 
 
 class RetryConfig(ComponentConfig):
@@ -39,6 +46,54 @@ class RetryConfig(ComponentConfig):
                         f"max_elapsed_time ({duration_text(self.max_elapsed_time)}) must not be less than "
                         f"{name} ({duration_text(interval_s)})"
                     )
+        return self
+
+
+class CircuitBreakerConfig(ComponentConfig):
+    """Single attempts instead of many while the backend is down (specific to Tailrace)."""
+
+    enabled: bool = True
+    """After repeated failures, send one request at a time as a probe until the backend accepts one."""
+    failure_threshold: int = Field(default=5, ge=1)
+    """Failed attempts in a row after which the circuit opens."""
+    probe_interval: Duration = Field(default=5.0, gt=0)
+    """Longest time between two probes. They begin at retry_on_failure::initial_interval if that is shorter."""
+
+
+class AdaptiveConcurrencyConfig(ComponentConfig):
+    """Fewer requests at once while the backend is overloaded (specific to Tailrace)."""
+
+    enabled: bool = True
+    """Send fewer requests at once after the backend refuses some as too many (429, RESOURCE_EXHAUSTED, Retry-After) or
+    does not answer in time, and more again as it accepts them, up to num_consumers.
+    """
+    latency_factor: float = Field(default=0.0, ge=0)
+    """Also send fewer requests at once when they take this many times as long as usual, for example 3. 0: never."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if 0 < self.latency_factor <= 1:
+            raise ValueError(f"latency_factor must be 0 or greater than 1, got {self.latency_factor:g}")
+        return self
+
+
+class DeadLetterConfig(ComponentConfig):
+    """A store for data that cannot be delivered (specific to Tailrace).
+
+    ``tailrace dead-letters`` shows it, ``tailrace replay`` sends it again.
+    """
+
+    storage: str = ""
+    """Id of the storage extension that keeps the data. Required."""
+    max_size: ByteSize = Field(default=256 * 1024 * 1024, gt=0)
+    """Limit of the data of each signal in bytes. Above it the oldest data is removed."""
+    include_overflow: bool = False
+    """Also keep data for which the sending queue has no room."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.storage:
+            raise ValueError("storage is required: the id of a storage extension, for example file_storage")
         return self
 
 

@@ -9,7 +9,16 @@ from pydantic import Field, model_validator
 
 from collector.prometheus import TranslationStrategy
 from collector.prometheus.config import ResourceConstantLabelsConfig, ResourceLabelsConfig
-from config.blocks import ByteSize, ComponentConfig, Duration, HTTPClientConfig, RetryConfig
+from config.blocks import (
+    AdaptiveConcurrencyConfig,
+    ByteSize,
+    CircuitBreakerConfig,
+    ComponentConfig,
+    DeadLetterConfig,
+    Duration,
+    HTTPClientConfig,
+    RetryConfig,
+)
 
 __all__ = ["PrometheusRemoteWriteConfig", "RemoteWriteQueueConfig"]
 
@@ -57,6 +66,14 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
     """Retries of failed requests."""
     remote_write_queue: RemoteWriteQueueConfig = RemoteWriteQueueConfig()
     """The queue in which data waits to be sent."""
+    circuit_breaker: CircuitBreakerConfig = CircuitBreakerConfig()
+    """Single attempts while the server is down (specific to Tailrace)."""
+    adaptive_concurrency: AdaptiveConcurrencyConfig = AdaptiveConcurrencyConfig()
+    """Fewer shards at once while the server is overloaded (specific to Tailrace)."""
+    dead_letter: DeadLetterConfig | None = None
+    """Where data goes that the server refuses or does not accept in time (specific to Tailrace). Absent: it is
+    dropped.
+    """
     max_batch_size_bytes: int = Field(default=3_000_000, ge=1)
     """Size limit of a request in bytes, before compression."""
     namespace: str = ""

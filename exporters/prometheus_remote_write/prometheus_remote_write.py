@@ -85,7 +85,7 @@ class WriteRequest:
 class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
     """See the module."""
 
-    isolated_reasons = frozenset({"http_400"})
+    isolated_reasons = frozenset({"http_400", "http_409"})  # 409: Thanos, for samples out of order
     enforces_timeout = True  # as that of the HTTP client, which knows whether a 2xx status has arrived by then
 
     def __init__(self, settings: Settings, config: PrometheusRemoteWriteConfig) -> None:
@@ -104,7 +104,11 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
                     block_on_overflow=queue.block_on_overflow,
                     storage=queue.storage,
                 ),
+                circuit_breaker=config.circuit_breaker,
+                adaptive_concurrency=config.adaptive_concurrency,
+                dead_letter=config.dead_letter,
             ),
+            max_concurrent_requests=queue.num_consumers,
         )
         self._config = config
         self.max_request_bytes = config.max_batch_size_bytes
