@@ -168,7 +168,7 @@ class DeadLetters:
         while storage.totals.batch_count and storage.totals.size_bytes + size_bytes > self._config.max_size:
             evicted = storage.evict_oldest()
             if evicted is None:
-                break
+                return False  # all of it is being stored at this moment
             self._lose(evicted.totals.item_count, "evicted")
         return storage.has_room(size_bytes)
 

@@ -147,8 +147,9 @@ async def test_what_the_caller_sends_again_is_not_kept(error, expected):
 
 async def test_the_oldest_letters_make_room_and_are_counted():
     async with KeepingRig(Backend(default=REFUSED), max_size=traces(spans=3).size_bytes * 2) as rig:
-        await rig.consume(*(traces(spans=3) for _ in range(4)))
-        await rig.settled()
+        for _ in range(4):
+            await rig.consume(traces(spans=3))
+            await rig.settled()
         assert rig.kept == [("http_400", 3)] * 2
         assert rig.lost("evicted") == 6
         await rig.consume(traces(spans=1000))
