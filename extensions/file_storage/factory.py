@@ -2,14 +2,14 @@
 
 from collector.api import ComponentKind, Factory, Settings, Stability
 from extensions.file_storage.config import FileStorageConfig
-from extensions.file_storage.file_storage import FileStorage
+from extensions.file_storage.file_storage import FileStorageExtension
 
 __all__ = ["create", "factory"]
 
 
-def create(settings: Settings, config: FileStorageConfig) -> FileStorage:
+def create(settings: Settings, config: FileStorageConfig) -> FileStorageExtension:
     """The extension."""
-    return FileStorage(settings, config)
+    return FileStorageExtension(settings, config)
 
 
 factory = Factory(

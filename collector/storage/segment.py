@@ -13,8 +13,8 @@ from typing import Final
 
 from collector.api import StoredTotals
 from collector.model import Batch
-from extensions.file_storage.directory import sync_directory
-from extensions.file_storage.records import (
+from collector.storage.directory import sync_directory
+from collector.storage.records import (
     ACKED,
     HEADER_BYTES,
     TRAILER_BYTES,

@@ -15,9 +15,9 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Final
 
-from extensions.file_storage.damage import Damage
-from extensions.file_storage.directory import sync_directory
-from extensions.file_storage.records import crc32
+from collector.storage.damage import Damage
+from collector.storage.directory import sync_directory
+from collector.storage.records import crc32
 
 __all__ = ["STATE_SUFFIX", "FileStateStore"]
 

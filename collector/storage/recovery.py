@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from collector.api import StoredTotals
-from extensions.file_storage.damage import Damage
-from extensions.file_storage.records import (
+from collector.storage.damage import Damage
+from collector.storage.records import (
     HEADER_BYTES,
     DamagedRecordError,
     Entry,
@@ -19,7 +19,7 @@ from extensions.file_storage.records import (
     read_header,
     scan,
 )
-from extensions.file_storage.segment import ACKS_SUFFIX, SEGMENT_SUFFIX, Segment
+from collector.storage.segment import ACKS_SUFFIX, SEGMENT_SUFFIX, Segment
 
 __all__ = ["Recovered", "open_segments", "segment_paths"]
 

@@ -9,6 +9,7 @@ the first or the last few.
 """
 
 import asyncio
+import errno
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -18,10 +19,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from collector.api import Clock, Evicted, OnStored, StoredBatch, StoredTotals, WhenFull
+from collector.api import Clock, DamagedBatchError, Evicted, OnStored, StoredBatch, StoredTotals, WhenFull
 from collector.model import Batch, Context
-from extensions.file_storage.damage import Damage
-from extensions.file_storage.records import (
+from collector.storage.damage import Damage
+from collector.storage.records import (
     RECORD_HEADER_BYTES,
     DamagedRecordError,
     Entry,
@@ -30,9 +31,9 @@ from extensions.file_storage.records import (
     record_header_of,
     stored_batch,
 )
-from extensions.file_storage.recovery import open_segments
-from extensions.file_storage.segment import SEGMENT_SUFFIX, Segment, is_out_of_space
-from extensions.file_storage.worker import Worker
+from collector.storage.recovery import open_segments
+from collector.storage.segment import SEGMENT_SUFFIX, Segment, is_out_of_space
+from collector.storage.worker import Worker
 
 __all__ = ["FileQueue", "QueueLimits"]
 
@@ -226,7 +227,12 @@ class FileQueue:
             return segment.read(entry)
         except DamagedRecordError as error:
             self._damage.record(segment.path, entry.offset, entry.end, str(error))
-            raise OSError(f"a stored batch of {entry.item_count} items is damaged: {error} ({segment.path})") from error
+            raise DamagedBatchError(f"{segment.path} is damaged at {entry.offset}: {error}") from error
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            self._damage.record(segment.path, entry.offset, entry.end, str(error))
+            raise DamagedBatchError(f"{segment.path} cannot be read at {entry.offset}: {error}") from error
 
     def ack(self, key: int) -> None:
         """See :class:`collector.api.QueueStorage`."""
