@@ -30,6 +30,7 @@ from collector.api.host import (
 from collector.api.periodic import PeriodicTask
 from collector.api.shared import Scope, SharedKey, SharedState
 from collector.api.storage import (
+    DamagedBatchError,
     Evicted,
     OnStored,
     QueueStorage,
@@ -50,6 +51,7 @@ __all__ = [
     "Connector",
     "ConsumeError",
     "Counter",
+    "DamagedBatchError",
     "Evicted",
     "Exporter",
     "Extension",

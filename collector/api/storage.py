@@ -16,6 +16,7 @@ from collector.api.host import Host
 from collector.model import Batch, Context
 
 __all__ = [
+    "DamagedBatchError",
     "Evicted",
     "OnStored",
     "QueueStorage",
@@ -39,6 +40,15 @@ Example::
 
 WhenFull = Literal["reject_newest", "drop_oldest"]
 """What a storage that has reached its maximum size does with further batches."""
+
+
+class DamagedBatchError(OSError):
+    """A stored batch is not what was written; it is lost. The storage keeps what is left of it for an operator.
+
+    >>> raise DamagedBatchError("the checksum of the record is wrong")
+    Traceback (most recent call last):
+    collector.api.storage.DamagedBatchError: the checksum of the record is wrong
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +137,7 @@ class QueueStorage(Protocol):
         ...
 
     def append(self, batch: Batch, on_stored: OnStored, labels: Mapping[str, str] | None = None) -> int:
-        """Begin to store the batch and return its key. Keys increase, over restarts too.
+        """Begin to store the batch and return its key. Keys increase.
 
         What is appended while the disk is busy is committed together. ``append`` itself does not fail: errors go to
         ``on_stored``, and the batch is then not part of the storage.
@@ -149,7 +159,8 @@ class QueueStorage(Protocol):
 
         Raises:
             KeyError: there is no such batch; it was acknowledged or evicted.
-            OSError: it cannot be read, or what was read is corrupt. The caller acknowledges and counts it.
+            DamagedBatchError: what was read is not what was written. The caller acknowledges and counts it.
+            OSError: it cannot be read at present.
         """
         ...
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from collector.api import Evicted, OnStored, StoredBatch, StoredTotals, WhenFull
+from collector.api import DamagedBatchError, Evicted, OnStored, StoredBatch, StoredTotals, WhenFull
 from collector.model import Batch
 
 __all__ = ["FakeQueueStorage", "FakeStateStore", "FakeStorage"]
@@ -24,7 +24,7 @@ class FakeQueueStorage:
         self.fail_with: OSError | None = None
         """What ``append`` reports while it is set: the disk is full."""
         self.unreadable: set[int] = set()
-        """Keys for which ``read`` raises OSError: the disk has damaged them."""
+        """Keys for which ``read`` raises DamagedBatchError: the disk has damaged them."""
         self.batches: dict[int, tuple[StoredBatch, Batch]] = {}
         """What is stored and not acknowledged, by key."""
         self.is_open = False
@@ -89,7 +89,7 @@ class FakeQueueStorage:
         """See :class:`collector.api.QueueStorage`."""
         await asyncio.sleep(0)
         if key in self.unreadable:
-            raise OSError(f"the batch {key} is damaged")
+            raise DamagedBatchError(f"the batch {key} is damaged")
         return self.batches[key][1]
 
     def ack(self, key: int) -> None:
