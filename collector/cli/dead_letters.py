@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from typing import Any
+from typing import Any, Final
 
 import click
 from rich.console import Console
@@ -17,6 +17,9 @@ from collector.registry import Registry
 
 __all__ = ["command"]
 
+_NUMBERS: Final = frozenset({"key", "batches", "items", "bytes"})
+_WIDE: Final = 1000
+
 
 @click.group()
 def command() -> None:
@@ -30,27 +33,7 @@ def command() -> None:
 def ls(sources: tuple[str, ...], sets: tuple[str, ...], where: Where, *, summary: bool) -> None:
     """List the batches with time, reason and size, oldest first."""
     letters = _collect(sources, sets, where)
-    table = Table(box=None, header_style="bold")
-    if summary:
-        for name in ("exporter", "signal", "reason", "batches", "items", "bytes"):
-            table.add_column(name, justify="right" if name in {"batches", "items", "bytes"} else "left")
-        totals: dict[tuple[str, ...], Counter[str]] = {}
-        for letter in letters:
-            key = tuple(letter.labels.get(name, "") for name in ("exporter", "signal", "reason"))
-            totals.setdefault(key, Counter()).update(
-                batches=1, items=letter.stored.item_count, bytes=letter.stored.size_bytes
-            )
-        for key, counts in totals.items():
-            table.add_row(*map(_shown, key), *(str(counts[name]) for name in ("batches", "items", "bytes")))
-    else:
-        for name in ("key", "time", "exporter", "signal", "reason", "items", "bytes", "error"):
-            table.add_column(name, justify="right" if name in {"key", "items", "bytes"} else "left")
-        for letter in letters:
-            labels = [_shown(letter.labels.get(name, "")) for name in ("exporter", "signal", "reason")]
-            sizes = (str(letter.stored.item_count), str(letter.stored.size_bytes))
-            error = _shown(letter.labels.get("error", ""))
-            table.add_row(str(letter.stored.key), letter.time, *labels, *sizes, error)
-    Console().print(table)
+    _print_table(*(_summary(letters) if summary else _listing(letters)))
 
 
 @command.command()
@@ -116,6 +99,37 @@ def _with_stores(sources: tuple[str, ...], sets: tuple[str, ...], run: Any) -> A
         fail(str(exc))
 
 
-def _shown(text: str) -> str:
-    """A text from outside that cannot control the terminal."""
-    return escape(printable(text))
+def _listing(letters: list[Letter]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Columns and rows, one for each letter."""
+    columns = ("key", "time", "exporter", "signal", "reason", "items", "bytes", "error")
+    rows = []
+    for letter in letters:
+        labels, stored = letter.labels, letter.stored
+        names = [labels.get(name, "") for name in ("exporter", "signal", "reason")]
+        sizes = [str(stored.item_count), str(stored.size_bytes)]
+        rows.append([str(stored.key), letter.time, *names, *sizes, labels.get("error", "")])
+    return columns, rows
+
+
+def _summary(letters: list[Letter]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Columns and rows, one for each exporter, signal and reason."""
+    totals: dict[tuple[str, ...], Counter[str]] = {}
+    for letter in letters:
+        names = tuple(letter.labels.get(name, "") for name in ("exporter", "signal", "reason"))
+        sizes = {"batches": 1, "items": letter.stored.item_count, "bytes": letter.stored.size_bytes}
+        totals.setdefault(names, Counter()).update(sizes)
+    columns = ("exporter", "signal", "reason", "batches", "items", "bytes")
+    return columns, [[*names, *(str(counts[name]) for name in columns[3:])] for names, counts in totals.items()]
+
+
+def _print_table(columns: tuple[str, ...], rows: list[list[str]]) -> None:
+    """Print the rows; nothing is shortened if the output is not a terminal. Texts cannot control the terminal."""
+    table = Table(box=None, header_style="bold")
+    for name in columns:
+        table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(escape(printable(text)) for text in row))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDE)
+    console.print(table)

@@ -20,7 +20,7 @@ from config.model import Config
 __all__ = ["command"]
 
 # Whoever replays waits for it, so a backend that is down is reported soon.
-_RETRY: Final = RetryConfig(initial_interval=1.0, max_interval=5.0, max_elapsed_time=30.0)
+_RETRY: Final = RetryConfig.model_validate({"initial_interval": "1s", "max_interval": "5s", "max_elapsed_time": "20s"})
 
 
 @dataclass

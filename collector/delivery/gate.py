@@ -51,7 +51,8 @@ class Gate:
             return f"limited to {self.limit} concurrent requests" if self._is_limiting else ""
         probe = "a probe is being sent"
         if self._breaker.state is CircuitState.OPEN:
-            probe = f"the next probe is due in {max(self._breaker.probe_at_s - now_s, 0.0):.0f} s"
+            due_s = self._breaker.probe_at_s - now_s
+            probe = f"the next probe is due in {due_s:.0f} s" if due_s > 0 else "a probe is due"
         return f"circuit open for {now_s - self._breaker.opened_at_s:.0f} s, {probe}"
 
     def try_enter(self) -> bool:
