@@ -47,6 +47,8 @@ class SendUnit:
     batches: list[QueuedBatch]
     unsettled_count: int = 0
     """Items that are not delivered, refused or dropped yet."""
+    settled_count: int = 0
+    """Items that are, while others of the unit are not."""
     size_bytes: int = 0
     added_at_s: float = 0.0
     """When its oldest batch was added (monotonic)."""
@@ -155,7 +157,8 @@ class SendingQueue:
         if self.merges:
             self._merge(queued, batch.context)
         else:
-            self._dispatch(SendUnit([queued], queued.item_count, queued.size_bytes, self._clock.monotonic_s()))
+            now_s = self._clock.monotonic_s()
+            self._dispatch(SendUnit([queued], queued.item_count, size_bytes=queued.size_bytes, added_at_s=now_s))
 
     def _size_of(self, batch: Batch) -> int:
         match self._sizer:

@@ -160,7 +160,7 @@ class Sender(Generic[P]):
             error.__cause__ = exc
             return error
         finally:
-            self._settlement.end_unqueued(batch)
+            self._settlement.end_unqueued(unit, batch)
 
     def stop(self) -> None:
         """Ignore outcomes of attempts from now on: what is not settled yet is about to be dropped."""

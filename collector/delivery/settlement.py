@@ -22,11 +22,12 @@ class Settlement:
         self._telemetry = telemetry
         self._log = log
         self._unqueued_count = 0
+        self._settled_count = 0  # of units that are not released yet
 
     @property
     def in_flight_count(self) -> int:
-        """Items of batches that are not released yet."""
-        return self._queue.item_count + self._unqueued_count
+        """Items that are not settled yet."""
+        return self._queue.item_count + self._unqueued_count - self._settled_count
 
     # Batches that never become part of a unit.
 
@@ -53,11 +54,11 @@ class Settlement:
 
     def leave_out(self, unit: SendUnit, item_count: int) -> None:
         """The exporter's ``encode`` left items out and has counted them itself."""
-        unit.unsettled_count -= item_count
+        self._settle(unit, item_count)
 
     def deliver(self, unit: SendUnit, item_count: int, rejected_count: int = 0) -> None:
         """The backend accepted the items, except for ``rejected_count`` of them (partial success)."""
-        unit.unsettled_count -= item_count
+        self._settle(unit, item_count)
         if rejected_count > 0:
             rejected_count = min(rejected_count, item_count)
             self._telemetry.refused(self._signal, rejected_count, "partial_success")
@@ -72,7 +73,7 @@ class Settlement:
                 "the backend refused a request without data", signal=str(self._signal), names=names, error=str(error)
             )
             return
-        unit.unsettled_count -= item_count
+        self._settle(unit, item_count)
         self._telemetry.refused(self._signal, item_count, error.reason)
         self._log.error(
             "the backend refused data",
@@ -87,7 +88,7 @@ class Settlement:
         """The items are not retried any more, for ``reason``; ``error`` is that of the last attempt."""
         if not item_count:
             return
-        unit.unsettled_count -= item_count
+        self._settle(unit, item_count)
         self._drop(item_count, reason)
         self._log.error(
             "the backend did not accept data; it is dropped",
@@ -99,7 +100,8 @@ class Settlement:
 
     def fail(self, unit: SendUnit, error: Exception) -> None:
         """The exporter's own code failed: drop what is not settled yet."""
-        item_count, unit.unsettled_count = unit.unsettled_count, 0
+        item_count = unit.unsettled_count
+        self._settle(unit, item_count)
         self._drop(item_count, "internal_error")
         self._log.error(
             "the exporter failed with an internal error; data is dropped",
@@ -110,7 +112,8 @@ class Settlement:
 
     def cancel(self, unit: SendUnit) -> None:
         """The caller that waited for the result was cancelled: drop what is not settled yet."""
-        item_count, unit.unsettled_count = unit.unsettled_count, 0
+        item_count = unit.unsettled_count
+        self._settle(unit, item_count)
         self._drop(item_count, "cancelled")
 
     # Whole units.
@@ -118,6 +121,7 @@ class Settlement:
     def release(self, unit: SendUnit, error: Exception | None) -> None:
         """Remove the settled unit from the queue and pass the outcome to the callers that wait for it."""
         self._queue.release(unit)
+        self._settled_count -= unit.settled_count
         for queued in unit.batches:
             if queued.result is not None and not queued.result.done():
                 if error is None:
@@ -136,6 +140,7 @@ class Settlement:
                 items=unit.unsettled_count,
             )
             self._drop(unit.unsettled_count, "shutdown")
+            self._settle(unit, unit.unsettled_count)
         self.release(unit, RetryableError("the exporter is shutting down", reason="shutdown"))
 
     def begin_unqueued(self, batch: Batch) -> SendUnit:
@@ -143,9 +148,15 @@ class Settlement:
         self._unqueued_count += batch.item_count
         return SendUnit([], batch.item_count)
 
-    def end_unqueued(self, batch: Batch) -> None:
+    def end_unqueued(self, unit: SendUnit, batch: Batch) -> None:
         """The batch is settled."""
         self._unqueued_count -= batch.item_count
+        self._settled_count -= unit.settled_count
+
+    def _settle(self, unit: SendUnit, item_count: int) -> None:
+        unit.unsettled_count -= item_count
+        unit.settled_count += item_count
+        self._settled_count += item_count
 
     def _drop(self, item_count: int, reason: str) -> None:
         if item_count:

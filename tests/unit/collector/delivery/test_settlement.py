@@ -75,11 +75,13 @@ def test_the_parts_of_a_unit_are_settled_one_by_one():
     ]
 
 
-def test_a_unit_is_in_flight_until_it_is_released():
-    """Releasing a unit makes room in the queue."""
+def test_items_are_in_flight_until_they_are_settled():
+    """Also while the others of their unit are not, so that the ledger closes at any moment."""
     probe = Probe()
-    probe.settlement.deliver(probe.unit, 10)
-    assert probe.settlement.in_flight_count == 10
+    probe.settlement.deliver(probe.unit, 4)
+    assert (probe.settlement.in_flight_count, probe.queue.size) == (6, 1)
+    probe.settlement.refuse(probe.unit, 6, PermanentError("no", reason="http_400"))
+    assert (probe.settlement.in_flight_count, probe.queue.size) == (0, 1)
     probe.settlement.release(probe.unit, None)
     assert (probe.settlement.in_flight_count, probe.queue.size) == (0, 0)
 
@@ -136,7 +138,7 @@ def test_unqueued_batches_are_in_flight_until_they_end():
     unit = probe.settlement.begin_unqueued(batch)
     assert (unit.unsettled_count, probe.settlement.in_flight_count, probe.queue.item_count) == (3, 8, 5)
     probe.settlement.cancel(unit)
-    probe.settlement.end_unqueued(batch)
+    probe.settlement.end_unqueued(unit, batch)
     assert (probe.books[2], probe.settlement.in_flight_count) == ({"cancelled": 3}, 5)
 
 
