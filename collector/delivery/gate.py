@@ -30,9 +30,11 @@ class Gate:
         self._waiters: deque[asyncio.Event] = deque()
         self._recovered = asyncio.Event()
         self._is_draining = False
-        self._is_calm = True  # a success would change nothing
-        self._note_calm()
         self.in_flight = 0
+        self.is_calm = True
+        """Everything may enter, and a success changes nothing but ``in_flight``: callers may then count it themselves
+        instead of calling :meth:`try_enter` and :meth:`succeed`, for every batch passes here."""
+        self._note_calm()
 
     @property
     def circuit_state(self) -> CircuitState:
@@ -57,7 +59,7 @@ class Gate:
 
     def try_enter(self) -> bool:
         """Enter if that is possible at once."""
-        if self._is_calm:
+        if self.is_calm:
             self.in_flight += 1
             return True
         if self._waiters or not self._has_room():
@@ -88,7 +90,7 @@ class Gate:
     def succeed(self, started_s: float) -> None:
         """The backend accepted an attempt that began at ``started_s`` (monotonic)."""
         self.in_flight -= 1
-        if self._is_calm and (self._limit is None or not self._limit.observes_latency):
+        if self.is_calm:
             return
         closes = self._breaker.succeed()
         if self._limit is not None:
@@ -141,7 +143,7 @@ class Gate:
 
     def _enter(self) -> None:
         self._breaker.begin(self._clock.monotonic_s())
-        self._is_calm = False
+        self.is_calm = False
         self.in_flight += 1
 
     def _after_outcome(self) -> None:
@@ -149,7 +151,8 @@ class Gate:
         self._wake()
 
     def _note_calm(self) -> None:
-        self._is_calm = self._breaker.is_calm and not self._is_limiting and not self._waiters
+        observes_latency = self._limit is not None and self._limit.observes_latency
+        self.is_calm = self._breaker.is_calm and not self._is_limiting and not observes_latency and not self._waiters
 
     def _wake(self) -> None:
         """Let the first that waits look again; it wakes the next one when it has entered."""

@@ -170,7 +170,12 @@ class Sender(Generic[P]):
 
     def _try_send(self, unit: SendUnit) -> bool:
         """Send the unit without a task. False: nothing was done."""
-        if not (self._sends_at_once and self.gate.try_enter()):
+        if not self._sends_at_once:
+            return False
+        gate = self.gate
+        if gate.is_calm:
+            gate.in_flight += 1
+        elif not gate.try_enter():
             return False
         exporter = self._exporter
         try:
@@ -181,7 +186,7 @@ class Sender(Generic[P]):
                 return True
         except Exception:  # noqa: BLE001, S110 - the task runs into the same error and counts it
             pass
-        self.gate.abort()
+        gate.abort()
         return False
 
     def _on_done(self, unit: SendUnit, batch: Batch, started_s: float, outcome: int | Exception) -> None:
@@ -193,7 +198,11 @@ class Sender(Generic[P]):
             self._note_failure(outcome, started_s)
             self._tasks.spawn(self._send_units(unit, _FailedAttempt(batch, started_s, outcome)))
             return
-        self.gate.succeed(started_s)
+        gate = self.gate
+        if gate.is_calm:
+            gate.in_flight -= 1
+        else:
+            gate.succeed(started_s)
         self._health.record_success()
         self._settlement.deliver(unit, batch.item_count, outcome)
         self._settlement.release(unit, None)

@@ -58,7 +58,9 @@ class Settlement:
 
     def deliver(self, unit: SendUnit, item_count: int, rejected_count: int = 0) -> None:
         """The backend accepted the items, except for ``rejected_count`` of them (partial success)."""
-        self._settle(unit, item_count)
+        unit.unsettled_count -= item_count
+        unit.settled_count += item_count
+        self._settled_count += item_count
         if rejected_count > 0:
             rejected_count = min(rejected_count, item_count)
             self._telemetry.refused(self._signal, rejected_count, "partial_success")
