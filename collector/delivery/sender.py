@@ -144,7 +144,7 @@ class Sender(Generic[P]):
         exporter = self._exporter
         try:
             batch = self._queue.read_single(unit)
-            if not (
+            if batch is None or not (
                 is_within_limits(batch, exporter.max_request_bytes, exporter.max_items)
                 and exporter.try_send(batch, partial(self._on_done, unit, batch, self._clock.monotonic_s()))
             ):
@@ -175,7 +175,9 @@ class Sender(Generic[P]):
         """Send one unit after the other while there are any that cannot be sent at once."""
         while unit is not None:
             try:
-                error = await self._send_batches(unit, self._read(unit) if failed is None else [failed.batch], failed)
+                error = await self._send_batches(
+                    unit, await self._read(unit) if failed is None else [failed.batch], failed
+                )
             except Exception as exc:  # noqa: BLE001 - must not end the task: the queue counts on the place it fills
                 self._settlement.fail(unit, exc)
                 error = _internal_error()
@@ -184,8 +186,8 @@ class Sender(Generic[P]):
             if unit is not None and self._try_send(unit):
                 return
 
-    def _read(self, unit: SendUnit) -> list[Batch]:
-        batches = self._queue.read(unit)
+    async def _read(self, unit: SendUnit) -> list[Batch]:
+        batches = await self._queue.read(unit)
         if self._queue.merges:
             self._record_merged(unit.unsettled_count, unit.size_bytes)
         return batches
