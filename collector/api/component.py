@@ -172,13 +172,17 @@ class Exporter(Component, ABC):
     """True: it reports delivered, refused and dropped items to the ledger itself, as exporters with a queue do."""
     waits_for_result: bool = False
     """True: ``consume`` returns once the backend has taken the batch, and raises what the backend answered."""
+    waits_for_storage: bool = False
+    """True: ``consume`` returns once the batch is stored where a restart does not harm it, and raises RetryableError if
+    it cannot be stored. What is in flight at shutdown stays there until the next start."""
 
     @abstractmethod
     async def consume(self, batch: Batch) -> None:
         """Deliver the batch, or take it into a queue.
 
         Raises:
-            ConsumeError: the batch was not taken. The sender learns of it only if ``waits_for_result`` is set.
+            ConsumeError: the batch was not taken. The sender learns of it only if ``waits_for_result`` or
+                ``waits_for_storage`` is set.
         """
 
     def try_consume(self, batch: Batch) -> bool:  # noqa: ARG002 - the default never can

@@ -14,7 +14,7 @@ Supporting modules:
 
 ``config``      ExporterConfig: the Collector's ``timeout``, ``retry_on_failure`` and ``sending_queue``
 ``parts``       Part: one request to the backend; splitting by its limits
-``storage``     Storage: where queued batches are kept, in memory or by an extension
+``backlog``     Backlog: which batches of a durable queue are in memory, and which on the disk alone
 ``health``      BackendHealth: whether the backend accepts what it is sent
 ``metrics``     the queue's own metrics
 ``log``         a log that an outage cannot flood
@@ -25,6 +25,5 @@ Supporting modules:
 from collector.delivery.config import ExporterConfig
 from collector.delivery.exporter import QueuedExporter
 from collector.delivery.parts import Part
-from collector.delivery.storage import MemoryStorage, Storage
 
-__all__ = ["ExporterConfig", "MemoryStorage", "Part", "QueuedExporter", "Storage"]
+__all__ = ["ExporterConfig", "Part", "QueuedExporter"]

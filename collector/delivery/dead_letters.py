@@ -82,6 +82,11 @@ class DeadLetters:
         """Bytes that are kept."""
         return self._storage.totals.size_bytes if self._storage is not None else 0
 
+    @property
+    def store_name(self) -> str:
+        """The storage extension and the name of the store in it, which has one user at a time."""
+        return f"{self._config.storage}: {dead_letter_queue(self._settings.id, self._signal)}"
+
     async def open(self, host: Host) -> None:
         """Open the store.
 

@@ -180,8 +180,10 @@ class Sender(Generic[P]):
         exporter = self._exporter
         try:
             batch = self._queue.read_single(unit)
-            if is_within_limits(batch, exporter.max_request_bytes, exporter.max_items) and exporter.try_send(
-                batch, partial(self._on_done, unit, batch, self._clock.monotonic_s())
+            if (
+                batch is not None
+                and is_within_limits(batch, exporter.max_request_bytes, exporter.max_items)
+                and exporter.try_send(batch, partial(self._on_done, unit, batch, self._clock.monotonic_s()))
             ):
                 return True
         except Exception:  # noqa: BLE001, S110 - the task runs into the same error and counts it
@@ -216,7 +218,9 @@ class Sender(Generic[P]):
         """Send one unit after the other while there are any that cannot be sent at once."""
         while unit is not None:
             try:
-                error = await self._send_batches(unit, self._read(unit) if failed is None else [failed.batch], failed)
+                error = await self._send_batches(
+                    unit, await self._read(unit) if failed is None else [failed.batch], failed
+                )
             except Exception as exc:  # noqa: BLE001 - must not end the task: the queue counts on the place it fills
                 await self._keep_failed(unit, exc)
                 self._settlement.fail(unit, exc)
@@ -226,8 +230,8 @@ class Sender(Generic[P]):
             if unit is not None and self._try_send(unit):
                 return
 
-    def _read(self, unit: SendUnit) -> list[Batch]:
-        batches = self._queue.read(unit)
+    async def _read(self, unit: SendUnit) -> list[Batch]:
+        batches = await self._queue.read(unit)
         if self._queue.merges:
             self._record_merged(unit.unsettled_count, unit.size_bytes)
         return batches
@@ -273,7 +277,7 @@ class Sender(Generic[P]):
         if self._dead_letters is None:
             return
         try:
-            for batch in self._queue.read(unit):
+            for batch in await self._queue.read(unit):
                 await self._dead_letters.keep(batch, "internal_error", f"{type(error).__name__}: {error}")
         except Exception as exc:  # noqa: BLE001 - the unit may have failed because of this batch
             self._log.error("a batch that the exporter failed to send cannot be kept", error=str(exc))

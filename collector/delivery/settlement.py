@@ -1,9 +1,12 @@
 """Settlement: the books of one signal of one exporter. Every item it takes in ends up in exactly one of them.
 
 An item is delivered, refused by the backend, or dropped with a reason; until then it is in flight. The reasons counted
-here: ``queue_full``, ``storage_full``, ``retries_exhausted``, ``retry_disabled``, ``shutdown``, ``cancelled``,
-``internal_error``.
+here: ``queue_full``, ``storage_full``, ``storage_error``, ``storage_damaged``, ``retries_exhausted``,
+``retry_disabled``, ``shutdown``, ``cancelled``, ``internal_error``.
 """
+
+import errno
+from typing import Final
 
 from collector.api import PermanentError, RetryableError, Telemetry
 from collector.delivery.log import RateLimitedLog
@@ -11,6 +14,8 @@ from collector.delivery.queue import SendingQueue, SendUnit
 from collector.model import Batch
 
 __all__ = ["Settlement"]
+
+_OUT_OF_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Settlement:
@@ -45,10 +50,37 @@ class Settlement:
             queue_bytes=self._queue.size_bytes,
         )
 
-    def drop_on_full_storage(self, item_count: int, error: OSError) -> None:
-        """The storage of the queue failed to keep the batch."""
-        self._drop(item_count, "storage_full")
-        self._log.error("the queue cannot be stored; data is dropped", signal=str(self._signal), error=str(error))
+    # What a queue with a storage loses.
+
+    def drop_unstored(self, item_count: int, error: OSError) -> None:
+        """See :class:`collector.delivery.queue.LossObserver`."""
+        self._drop(item_count, "storage_full" if error.errno in _OUT_OF_SPACE else "storage_error")
+        self._log.error(
+            "data cannot be stored; its senders are told, and new data is refused until there is room",
+            signal=str(self._signal),
+            items=item_count,
+            error=str(error),
+        )
+
+    def drop_evicted(self, item_count: int) -> None:
+        """See :class:`collector.delivery.queue.LossObserver`."""
+        self._drop(item_count, "queue_full")
+        self._log.error(
+            "the storage has no room for new data; the oldest data is dropped",
+            signal=str(self._signal),
+            items=item_count,
+        )
+
+    def drop_damaged(self, item_count: int, error: Exception) -> None:
+        """See :class:`collector.delivery.queue.LossObserver`."""
+        self._drop(item_count, "storage_damaged")
+        self._log.error("stored data is damaged and lost", signal=str(self._signal), items=item_count, error=str(error))
+
+    def note_unreadable(self, error: OSError) -> None:
+        """See :class:`collector.delivery.queue.LossObserver`."""
+        self._log.error(
+            "the storage cannot be read; reading is tried again", signal=str(self._signal), error=str(error)
+        )
 
     # Items of a unit. Each method settles `item_count` of them, or all that are not settled yet.
 

@@ -85,6 +85,8 @@ class HeldItems:
     count: Callable[[], int]
     is_in_flight: bool = False
     """On their way out through an exporter: they are never handed over to a successor."""
+    is_kept: bool = False
+    """They stay in a storage when the graph ends, and are in flight until the next one sends them."""
 
 
 @dataclass(slots=True)
@@ -194,8 +196,8 @@ class _Builder:
                 case Stage() as stage:
                     self._held.append(HeldItems(node.key, entry, stage.held_items))
                     self._holders.append(stage)
-                    waits = any(edge.waits for edge in self._behind[pipeline.id])
-                    targets, steps = [NodeEdge(stage, {pipeline.signal: entry}, log, waits=waits)], []
+                    edge_to_stage = NodeEdge(stage, {pipeline.signal: entry}, log, self._behind[pipeline.id])
+                    targets, steps = [edge_to_stage], []
                 case other:
                     raise StartError(
                         f"{node.path}: its factory returned a {type(other).__name__}, expected a Transform or a Stage"
@@ -218,7 +220,15 @@ class _Builder:
         entries = {signal: telemetry.entry(signal) for signal in sorted(signals)}
         edge = self._exporter_edges[exporter_id] = ExporterEdge(exporter, entries, self._rate_limited(telemetry))
         for signal, entry in entries.items():
-            self._held.append(HeldItems(node.key, entry, partial(edge.held_items, signal), is_in_flight=True))
+            self._held.append(
+                HeldItems(
+                    node.key,
+                    entry,
+                    partial(edge.held_items, signal),
+                    is_in_flight=True,
+                    is_kept=exporter.waits_for_storage,
+                )
+            )
         self._exporters.append(node)
         return edge
 
@@ -245,9 +255,9 @@ class _Builder:
         entries = {signal: telemetry.entry(signal) for signal in sorted(into)}
         for signal, entry in entries.items():
             self._held.append(HeldItems(node.key, entry, partial(_held_by, connector, signal)))
-        waits = any(edge.waits for name in fed for edge in self._behind[name])
+        behind = {edge for name in fed for edge in self._behind[name]}
         self._processors.append(node)
-        self._connector_edges[connector_id] = NodeEdge(connector, entries, self._rate_limited(telemetry), waits=waits)
+        self._connector_edges[connector_id] = NodeEdge(connector, entries, self._rate_limited(telemetry), behind)
         return self._connector_edges[connector_id]
 
     def _rate_limited(self, telemetry: ComponentTelemetry) -> RateLimitedLog:

@@ -76,7 +76,8 @@ def pass_states(graph: Graph, states: States, log: Any) -> None:
 def drop_held(held_items: Iterable[HeldItems]) -> None:
     """Count as dropped what is still held and no longer has a way out."""
     for held in held_items:
-        _drop(held, held.count())
+        if not held.is_kept:
+            _drop(held, held.count())
 
 
 def _drop(held: HeldItems, item_count: int) -> None:

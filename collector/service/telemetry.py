@@ -26,7 +26,7 @@ __all__ = ["ComponentTelemetry", "ServiceTelemetry"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # Reasons of drops before the queue; an exporter's other drops are failed sends.
-_ENQUEUE_FAILED = frozenset({"queue_full", "storage_full"})
+_ENQUEUE_FAILED = frozenset({"queue_full", "storage_full", "storage_error"})
 _FROM_LEDGER = re.compile(
     r"otelcol_(receiver_(accepted|refused|failed)|exporter_(sent|send_failed|enqueue_failed))"
     r"_(spans|metric_points|log_records)"

@@ -374,6 +374,8 @@ class FileQueue:
 
     def _retire(self, segment: Segment) -> None:
         """A segment is complete: nothing is appended to it any more."""
+        if segment.is_deleted:  # all of it was settled meanwhile
+            return
         if not segment.batch_count:
             self._delete(segment)
         else:

@@ -5,7 +5,7 @@ Source: open-telemetry/opentelemetry-collector exporter/exporterhelper, config/c
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from config.blocks.base import ComponentConfig
 from config.blocks.values import ByteSize, Duration, duration_text
@@ -97,6 +97,25 @@ class DeadLetterConfig(ComponentConfig):
         return self
 
 
+class PartitionConfig(ComponentConfig):
+    """Which data is merged into one request (sending_queue::batch::partition)."""
+
+    metadata_keys: list[str] = Field(default_factory=list)
+    """Merge data whose request headers of these names are equal; other headers are dropped. Empty: merge data that
+    came with equal headers, of those that the receiver keeps (include_metadata).
+    """
+
+    @field_validator("metadata_keys")
+    @classmethod
+    def _distinct(cls, value: list[str]) -> list[str]:
+        seen: set[str] = set()
+        for key in value:
+            if key.lower() in seen:
+                raise ValueError(f"the key {key!r} is listed twice (header names do not depend on case)")
+            seen.add(key.lower())
+        return value
+
+
 class QueueBatchConfig(ComponentConfig):
     """Merging of queued data into larger requests (sending_queue::batch)."""
 
@@ -108,6 +127,8 @@ class QueueBatchConfig(ComponentConfig):
     """Size of the largest request, in units of sizer. 0: no limit."""
     sizer: Literal["", "items", "bytes"] = ""
     """Unit of min_size and max_size. Empty: bytes if the queue's own sizer is bytes, otherwise items."""
+    partition: PartitionConfig = PartitionConfig()
+    """Which data is merged."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -128,7 +149,9 @@ class QueueConfig(ComponentConfig):
     sizer: Literal["requests", "items", "bytes"] = "requests"
     """Unit of queue_size."""
     max_bytes: ByteSize = 256 * 1024 * 1024
-    """Capacity of the queue in bytes (specific to Tailrace), in addition to queue_size. 0: no limit."""
+    """Capacity of the queue in bytes (specific to Tailrace), in addition to queue_size. 0: no limit, as is the default
+    with storage.
+    """
     block_on_overflow: bool = False
     """Refuse new requests at the receiver while the queue is full, instead of dropping data."""
     wait_for_result: bool = False
@@ -137,6 +160,11 @@ class QueueConfig(ComponentConfig):
     """Id of the extension that keeps the queue across restarts. Empty: the queue is kept in memory."""
     batch: QueueBatchConfig | None = None
     """Merging of queued data into larger requests. Absent: data is sent as it was received."""
+
+    @property
+    def bound_bytes(self) -> int:
+        """The limit in bytes that applies: a queue in a storage has the limit of the storage unless it has its own."""
+        return 0 if self.storage and "max_bytes" not in self.model_fields_set else self.max_bytes
 
     @property
     def batch_sizer(self) -> Literal["items", "bytes"]:

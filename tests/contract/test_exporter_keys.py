@@ -108,7 +108,13 @@ def test_every_exporter_takes_all_keys_at_once(component_type):
             "sizer": "items",
             "block_on_overflow": True,
             "storage": "file_storage",
-            "batch": {"flush_timeout": "1s", "min_size": 10, "max_size": 20, "sizer": "bytes"},
+            "batch": {
+                "flush_timeout": "1s",
+                "min_size": 10,
+                "max_size": 20,
+                "sizer": "bytes",
+                "partition": {"metadata_keys": ["tenant"]},
+            },
         },
         circuit_breaker={"enabled": False, "failure_threshold": 9, "probe_interval": "1s"},
         adaptive_concurrency={"enabled": False, "latency_factor": 2.5},
@@ -122,6 +128,7 @@ def test_every_exporter_takes_all_keys_at_once(component_type):
         ("max_size", 20),
         ("sizer", "bytes"),
     }
+    assert list(config.sending_queue.batch.partition.metadata_keys) == ["tenant"]
     assert config.dead_letter.max_size == 1024 * 1024
 
 

@@ -55,13 +55,17 @@ class Probe(QueuedExporter[Batch]):
 class Rig:
     """A started exporter, whose books are checked after every step and at the end."""
 
-    def __init__(self, backend, type_=Probe, **config):
+    def __init__(self, backend, type_=Probe, *, shared=None, **config):
         self.backend = backend
         self.telemetry = RecordingTelemetry()
         self.clock = FakeClock()
         self.host = FakeHost()
         settings = make_settings(
-            signals=frozenset(Signal), telemetry=self.telemetry, clock=self.clock, component_id="probe/a"
+            signals=frozenset(Signal),
+            telemetry=self.telemetry,
+            clock=self.clock,
+            component_id="probe/a",
+            shared=shared,
         )
         self.exporter = type_(settings, ExporterConfig.model_validate(config), backend)
         self.received = 0
