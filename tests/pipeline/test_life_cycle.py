@@ -276,7 +276,8 @@ async def test_the_admin_port_shows_metrics_health_ledger_and_component_routes(w
         assert document["status"] == "healthy"
         assert document["uptime_seconds"] >= 0
         assert document["version"]
-        assert {"name", "healthy", "message", "duration_ms"} == set(document["checks"][0])
+        keys = {"name", "healthy", "status", "message", "queue_age_seconds", "duration_ms"}
+        assert keys == set(document["checks"][0])
         books = json.loads((await get(service, "/ledger"))[1])
         assert books["balanced"]
         assert {node["node"] for node in books["nodes"]} >= {"receivers/source", "exporters/target"}

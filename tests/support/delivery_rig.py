@@ -108,7 +108,8 @@ class Rig:
         assert self.received == self.delivered + self.count("dropped") + self.count("refused") + in_flight
 
     async def settled(self):
-        await eventually(lambda: not any(self.exporter.in_flight_items().values()))
+        await eventually(lambda: not self.telemetry.value("otelcol_exporter_queue_size"))
+        assert not any(self.exporter.in_flight_items().values())
         self.check()
 
 
