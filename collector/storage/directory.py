@@ -14,12 +14,12 @@ QUEUES: Final = "queues"
 STATES: Final = "states"
 _LOCK: Final = "tailrace.lock"
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
-_ESCAPED: Final = re.compile(r"~([0-9A-F]{4,6})\.?")
+_ESCAPED: Final = re.compile(r"(?:~[0-9A-F]{4})+")
 _NAME_MAX_CHARS: Final = 200  # file systems allow 255 bytes, and suffixes follow
 
 
 def file_name(name: str) -> str:
-    """A file name for the name of a queue or state: what is not safe becomes ``~`` and its code in hexadecimal.
+    """A file name for the name of a queue or state: what is not safe becomes ``~`` and its UTF-16 code in hexadecimal.
 
     >>> file_name("otlp_grpc/a traces")
     'otlp_grpc~002Fa~0020traces'
@@ -29,7 +29,7 @@ def file_name(name: str) -> str:
 
     Source: the Collector's file storage escapes names of components in this way.
     """
-    escaped = _UNSAFE.sub(lambda found: f"~{ord(found.group()):04X}", name)
+    escaped = _UNSAFE.sub(_escape, name)
     if escaped in {"", ".", ".."}:
         escaped = escaped.replace(".", "~002E") or "~0000"
     if len(escaped) > _NAME_MAX_CHARS:
@@ -45,7 +45,16 @@ def name_of(escaped: str) -> str:
     >>> name_of("otlp_grpc~002Fa~0020traces")
     'otlp_grpc/a traces'
     """
-    return _ESCAPED.sub(lambda found: chr(int(found.group(1), 16)), escaped)
+    return _ESCAPED.sub(_unescape, escaped)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = found.group().encode("utf-16-be", "surrogatepass").hex().upper()
+    return "".join(f"~{code[place : place + 4]}" for place in range(0, len(code), 4))
+
+
+def _unescape(found: re.Match[str]) -> str:
+    return bytes.fromhex(found.group().replace("~", "")).decode("utf-16-be", "surrogatepass")
 
 
 def prepare(directory: Path, *, create: bool, mode: int) -> None:

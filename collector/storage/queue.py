@@ -9,6 +9,7 @@ the first or the last few.
 """
 
 import asyncio
+import contextlib
 import errno
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +33,7 @@ from collector.storage.records import (
     stored_batch,
 )
 from collector.storage.recovery import open_segments
-from collector.storage.segment import SEGMENT_SUFFIX, Segment, is_out_of_space
+from collector.storage.segment import Segment, is_out_of_space, segment_name
 from collector.storage.worker import Worker
 
 __all__ = ["FileQueue", "QueueLimits"]
@@ -81,7 +82,7 @@ class _Append:
 
 @dataclass(frozen=True, slots=True)
 class _Write:
-    """One turn of the writing thread: complete a segment, begin the next, append to it."""
+    """One turn of the writing thread: save acknowledgements, complete a segment, begin the next, append to it."""
 
     appends: Sequence[_Append]
     segment: Segment
@@ -93,9 +94,11 @@ class _Write:
     size_bytes: int
     offset: int
     sync: bool
+    acks: "Sequence[_Acks]"
 
     def run(self) -> None:
         """Do it (blocking)."""
+        _save_acks(self.acks)
         if self.complete is not None:
             _complete(self.complete, self.complete_entries)
         if self.is_new:
@@ -268,13 +271,16 @@ class FileQueue:
         while self._waiting or self._writing is not None:
             self._write()
             await self._worker.run(_nothing)
+        if self._acks_timer is not None:
+            self._acks_timer.cancel()
         self._save_acks()
         active, self._active = self._active, None
-        if active is not None:
-            if active.batch_count:
-                await self._worker.run(partial(_complete, active, _entries_in(active)))
-            else:
-                self._delete(active)
+        if active is not None and not active.batch_count:
+            self._delete(active)
+        elif active is not None:
+            self._worker.submit(partial(_complete, active, _entries_in(active)), _ignore)
+        for segment in self._segments:
+            self._worker.submit(segment.close, _ignore)
         await self._worker.close()
         self._on_close()
 
@@ -292,8 +298,8 @@ class FileQueue:
         is_new = active is None
         if active is None:
             first_key = appends[0].key
-            path = self._directory / f"{first_key:020d}{SEGMENT_SUFFIX}"
-            active = Segment(path, first_key, new_marker(), first_key)
+            marker = new_marker()
+            active = Segment(self._directory / segment_name(first_key, marker), first_key, marker, first_key)
         self._writing = write = self._prepare(appends, size_bytes, active, is_new=is_new, complete=complete)
         self._active = active
         self._worker.submit(write.run, self._written)
@@ -332,7 +338,17 @@ class FileQueue:
             place = entry.end
         complete_entries = [] if complete is None else _entries_in(complete)
         return _Write(
-            appends, segment, is_new, complete, complete_entries, entries, buffers, size_bytes, offset, self._sync
+            appends,
+            segment,
+            is_new,
+            complete,
+            complete_entries,
+            entries,
+            buffers,
+            size_bytes,
+            offset,
+            self._sync,
+            self._take_acks(),
         )
 
     def _written(self, outcome: Exception | None) -> None:
@@ -397,14 +413,18 @@ class FileQueue:
     # Acknowledgements.
 
     def _save_acks(self) -> None:
-        if self._acks_timer is not None:
-            self._acks_timer.cancel()
-            self._acks_timer = None
+        """Save them now, because nothing was written meanwhile."""
+        self._acks_timer = None
+        if self._unsaved:
+            self._worker.submit(partial(_save_acks, self._take_acks()), _ignore)
+
+    def _take_acks(self) -> "list[_Acks]":
+        """What is to be saved next."""
         segments, self._unsaved = self._unsaved, []
+        acks = [(segment, segment.unsaved_acks) for segment in segments if not segment.is_deleted]
         for segment in segments:
-            keys, segment.unsaved_acks = segment.unsaved_acks, []
-            if keys and not segment.is_deleted:
-                self._worker.submit(partial(segment.save_acks, keys), _ignore)
+            segment.unsaved_acks = []
+        return acks
 
     def _segment_of(self, key: int) -> Segment | None:
         place = bisect_right(self._segments, key, key=_first_key) - 1
@@ -416,6 +436,17 @@ class FileQueue:
         if context is not self._meta[0]:
             self._meta = (context, meta_of(context, None))
         return self._meta[1]
+
+
+_Acks = tuple[Segment, list[int]]
+"""Keys of a segment."""
+
+
+def _save_acks(acks: Sequence[_Acks]) -> None:
+    """Save acknowledgements (blocking). If that fails, some batches may be sent twice after a crash."""
+    for segment, keys in acks:
+        with contextlib.suppress(OSError):
+            segment.save_acks(keys)
 
 
 def _first_key(segment: Segment) -> int:

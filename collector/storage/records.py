@@ -1,17 +1,19 @@
 """The format of a segment file. Pure functions over bytes; nothing here touches a disk.
 
-A queue is a directory of segments, each named after the key of its first record (``00000000000000000042.seg``)::
+A queue is a directory of segments, each named after the key of its first record and its marker
+(``00000000000000000042-3f9c0a1b2c3d4e5f.seg``)::
 
     segment  = header record* [footer]        the footer is written when the segment is complete
-    header   = magic, version, first key, marker, checksum
+    header   = magic, version, first key, checksum
     record   = record header, meta, body      body: the batch's wire; meta: its context and labels as JSON, or nothing
     footer   = entry* metas trailer           an entry says where a record is; the trailer has their totals
 
-Beside it, ``00000000000000000042.acks`` has one byte per key: ``ACKED`` where the batch is settled.
+Beside it, a file with the suffix ``.acks`` has one byte per key: ``ACKED`` where the batch is settled.
 
 Everything is little-endian. Every part has a CRC-32, so that damage is found wherever it is. Every record begins with
-the segment's marker, so that the records behind a damaged one can be found again; it is random, so that no sender can
-write a body that looks like a record. What an unfinished write left behind is cut off or fails its checksum.
+the segment's marker, so that the records behind a damaged one can be found again. The marker is random, so that no
+sender can write a body that looks like a record; it is in the name, where damage to the file does not reach it. What an
+unfinished write left behind is cut off or fails its checksum.
 """
 
 import json
@@ -30,21 +32,21 @@ from collector.model import EMPTY_CONTEXT, Batch, Context, Signal, batch_type
 __all__ = [
     "ACKED",
     "HEADER_BYTES",
+    "MARKER_BYTES",
     "RECORD_HEADER_BYTES",
     "TRAILER_BYTES",
     "VERSION",
     "DamagedRecordError",
     "Entry",
     "Scan",
-    "SegmentHeader",
     "Trailer",
     "UnknownVersionError",
+    "check_version",
     "entries_of",
     "footer_of",
     "header_of",
     "meta_of",
     "new_marker",
-    "read_header",
     "read_record",
     "read_trailer",
     "record_header_of",
@@ -56,20 +58,20 @@ __all__ = [
 VERSION: Final = 1
 ACKED: Final = 0xA5  # neither 0 nor 1, so that a damaged byte hardly ever means "settled"
 
-_HEADER: Final = struct.Struct("<8sHHIQ8s")  # magic, version, size, crc of the rest, first key, marker
+_HEADER: Final = struct.Struct("<8sHHIQ")  # magic, version, size, crc of the rest, first key
 _HEADER_MAGIC: Final = b"TRQUEUE\n"
 HEADER_BYTES: Final = _HEADER.size
 
-_MARKER_BYTES: Final = 8
+MARKER_BYTES: Final = 8
 # Behind the marker and the checksum: crc and size of the body, size of the meta, items, requests, signal, flags,
 # nothing, key, time.
 _RECORD: Final = struct.Struct("<IIIIIBBHQQ")
-RECORD_HEADER_BYTES: Final = _MARKER_BYTES + 4 + _RECORD.size
-_SIGNAL_PLACE: Final = _MARKER_BYTES + 4 + 20
+RECORD_HEADER_BYTES: Final = MARKER_BYTES + 4 + _RECORD.size
+_SIGNAL_PLACE: Final = MARKER_BYTES + 4 + 20
 _FLAG_NONE: Final = 0  # no record has a flag in version 1
 
 _ENTRY: Final = struct.Struct("<QIIIIIQ")
-_TRAILER: Final = struct.Struct("<IIIQQQQQ8s")  # crc of entries and metas, their sizes, totals, last key, marker
+_TRAILER: Final = struct.Struct("<IIIQQQQQ")  # crc of entries and metas, their sizes, totals, last key
 _TRAILER_MAGIC: Final = b"TRQFOOT\n"
 TRAILER_BYTES: Final = 8 + 4 + _TRAILER.size
 
@@ -103,14 +105,6 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class SegmentHeader:
-    """The first bytes of a segment."""
-
-    first_key: int
-    marker: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Trailer:
     """The last bytes of a complete segment."""
 
@@ -119,7 +113,6 @@ class Trailer:
     metas_size: int
     last_key: int
     totals: StoredTotals
-    marker: bytes
 
     @property
     def footer_size(self) -> int:
@@ -136,7 +129,6 @@ class Scan:
     """Ranges of bytes between records that are no records."""
     end: int
     """The offset behind the last record. What follows was not completely written."""
-    marker: bytes
 
 
 def crc32(data: bytes | bytearray | memoryview, start: int = 0) -> int:
@@ -150,35 +142,29 @@ def crc32(data: bytes | bytearray | memoryview, start: int = 0) -> int:
 
 def new_marker() -> bytes:
     """The marker of a new segment."""
-    return secrets.token_bytes(_MARKER_BYTES)
+    return secrets.token_bytes(MARKER_BYTES)
 
 
-def header_of(first_key: int, marker: bytes) -> bytes:
+def header_of(first_key: int) -> bytes:
     """The header of a new segment."""
-    crc = crc32(first_key.to_bytes(8, "little") + marker, VERSION)
-    return _HEADER.pack(_HEADER_MAGIC, VERSION, HEADER_BYTES, crc, first_key, marker)
+    crc = crc32(first_key.to_bytes(8, "little"), VERSION)
+    return _HEADER.pack(_HEADER_MAGIC, VERSION, HEADER_BYTES, crc, first_key)
 
 
-def read_header(data: bytes) -> SegmentHeader:
-    """The header at the start of ``data``.
+def check_version(data: bytes) -> None:
+    """Look at the header at the start of ``data``. One that is damaged says nothing; the records can be read anyway.
 
     Raises:
-        UnknownVersionError: a newer release wrote it.
-        DamagedRecordError: it is not intact.
+        UnknownVersionError: a newer release wrote the segment.
     """
     if len(data) < HEADER_BYTES:
-        raise DamagedRecordError("the file is shorter than its header")
-    magic, version, _, crc, first_key, marker = _HEADER.unpack_from(data)
-    if magic != _HEADER_MAGIC:
-        raise DamagedRecordError("the file does not begin like a segment of a queue")
-    if version > VERSION:
+        return
+    magic, version, _, crc, first_key = _HEADER.unpack_from(data)
+    if magic == _HEADER_MAGIC and version > VERSION and crc == crc32(first_key.to_bytes(8, "little"), version):
         raise UnknownVersionError(f"it has version {version} of the format, and this release knows version {VERSION}")
-    if crc != crc32(data[16:HEADER_BYTES], version):
-        raise DamagedRecordError("the checksum of the file's header is wrong")
-    return SegmentHeader(first_key, marker)
 
 
-def footer_of(entries: Sequence[Entry], marker: bytes) -> bytes:
+def footer_of(entries: Sequence[Entry]) -> bytes:
     """The footer of a segment with these records."""
     metas: dict[bytes, int] = {}
     rows = b"".join(
@@ -206,7 +192,6 @@ def footer_of(entries: Sequence[Entry], marker: bytes) -> bytes:
         totals.item_count,
         totals.size_bytes,
         entries[-1].key,
-        marker,
     )
     return b"".join((rows, texts, _TRAILER_MAGIC, crc32(trailer).to_bytes(4, "little"), trailer))
 
@@ -219,8 +204,8 @@ def read_trailer(data: bytes) -> Trailer | None:
     trailer = data[start + 12 :]
     if crc32(trailer) != int.from_bytes(data[start + 8 : start + 12], "little"):
         return None
-    crc, entries_size, metas_size, count, requests, items, size_bytes, last_key, marker = _TRAILER.unpack(trailer)
-    return Trailer(crc, entries_size, metas_size, last_key, StoredTotals(count, requests, items, size_bytes), marker)
+    crc, entries_size, metas_size, count, requests, items, size_bytes, last_key = _TRAILER.unpack(trailer)
+    return Trailer(crc, entries_size, metas_size, last_key, StoredTotals(count, requests, items, size_bytes))
 
 
 def entries_of(footer: bytes, trailer: Trailer) -> list[Entry]:
@@ -255,20 +240,12 @@ def totals_of(entries: Sequence[Entry]) -> StoredTotals:
     )
 
 
-def scan(data: bytes) -> Scan:
-    """Find every intact record of a segment whose footer is missing or damaged. ``data`` is the whole file.
-
-    Raises:
-        UnknownVersionError: a newer release wrote it.
-    """
-    try:
-        marker = read_header(data).marker
-    except DamagedRecordError:
-        marker = data[HEADER_BYTES : HEADER_BYTES + _MARKER_BYTES]  # that of the first record
-    found = Scan([], [], HEADER_BYTES, marker)
+def scan(data: bytes, marker: bytes) -> Scan:
+    """Find every intact record of a segment whose footer is missing or damaged. ``data`` is the whole file."""
+    found = Scan([], [], HEADER_BYTES)
     place = HEADER_BYTES
     last_key = -1
-    while len(marker) == _MARKER_BYTES and (place := data.find(marker, place)) >= 0:
+    while (place := data.find(marker, place)) >= 0:
         entry = _intact_record(data, place, marker)
         if entry is None or entry.key <= last_key:
             place += 1
@@ -336,7 +313,7 @@ def read_record(data: bytes, entry: Entry, marker: bytes) -> Batch:
 
 def _read_record_header(data: bytes, place: int, marker: bytes) -> tuple[Entry, int]:
     """The entry of the record at ``place``, and the checksum of its body."""
-    crc_place = place + _MARKER_BYTES
+    crc_place = place + MARKER_BYTES
     start, end = crc_place + 4, place + RECORD_HEADER_BYTES
     if len(data) < end or data[place:crc_place] != marker:
         raise DamagedRecordError("there is no record")

@@ -5,21 +5,15 @@ written when the process ended are read as a whole.
 """
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from collector.api import StoredTotals
 from collector.storage.damage import Damage
-from collector.storage.records import (
-    HEADER_BYTES,
-    DamagedRecordError,
-    Entry,
-    UnknownVersionError,
-    read_header,
-    scan,
-)
-from collector.storage.segment import ACKS_SUFFIX, SEGMENT_SUFFIX, Segment
+from collector.storage.records import HEADER_BYTES, Entry, UnknownVersionError, check_version, scan
+from collector.storage.segment import ACKS_SUFFIX, SEGMENT_SUFFIX, Segment, parse_segment_name
 
 __all__ = ["Recovered", "open_segments", "segment_paths"]
 
@@ -38,11 +32,7 @@ class Recovered:
 
 def segment_paths(directory: Path) -> list[Path]:
     """The segments in the directory, oldest first."""
-    return sorted(
-        path
-        for path in directory.iterdir()
-        if path.suffix == SEGMENT_SUFFIX and path.stem.isascii() and path.stem.isdigit()
-    )
+    return sorted(path for path in directory.iterdir() if parse_segment_name(path) is not None)
 
 
 def open_segments(directory: Path, damage: Damage) -> Recovered:
@@ -55,7 +45,7 @@ def open_segments(directory: Path, damage: Damage) -> Recovered:
     next_key = 0
     paths = segment_paths(directory)
     for path in paths:
-        first_key = int(path.stem)
+        first_key = int(path.name[:20])
         next_key = max(next_key, first_key + 1)
         try:
             segment = open_segment(path, damage)
@@ -86,14 +76,16 @@ def open_segment(path: Path, damage: Damage | None) -> Segment | None:
         UnknownVersionError: a newer release wrote it.
         OSError: it cannot be read.
     """
-    segment = Segment(path, int(path.stem), b"", int(path.stem))
+    name = parse_segment_name(path)
+    if name is None:
+        raise OSError(errno.EINVAL, "the file is not named like a segment")
+    first_key, marker = name
+    segment = Segment(path, first_key, marker, first_key)
+    check_version(segment.read_bytes(0, HEADER_BYTES))
     found = segment.read_trailer()
-    head = segment.read_bytes(0, HEADER_BYTES)
-    with contextlib.suppress(DamagedRecordError):
-        read_header(head)
     if found is not None:
         trailer, size_bytes = found
-        segment.marker, segment.last_key, segment.has_footer = trailer.marker, trailer.last_key, True
+        segment.last_key, segment.has_footer = trailer.last_key, True
         segment.size_bytes = size_bytes - trailer.footer_size
         segment.load_acks()
         if not any(segment.acked):
@@ -113,7 +105,7 @@ def _scan(segment: Segment, damage: Damage | None) -> Segment | None:
     """Read a segment without a usable footer as a whole, and complete it."""
     path = segment.path
     data = path.read_bytes()
-    found = scan(data)
+    found = scan(data, segment.marker)
     if not found.entries:
         if damage is not None:
             if any(data[HEADER_BYTES:]):
@@ -121,7 +113,7 @@ def _scan(segment: Segment, damage: Damage | None) -> Segment | None:
             else:  # the process ended before the first write
                 path.unlink()
         return None
-    segment.marker, segment.last_key = found.marker, found.entries[-1].key
+    segment.last_key = found.entries[-1].key
     segment.load_acks()
     _fill(segment, found.entries)
     segment.size_bytes = found.end

@@ -14,7 +14,7 @@ class FileStorageExtension(Extension, StorageExtension):
     """Keeps queues and states in files."""
 
     def __init__(self, settings: Settings, config: FileStorageConfig) -> None:
-        self._id, self._config = settings.id, config
+        self._id, self._config, self._log = settings.id, config, settings.telemetry.log
         self._files = FileStorage(
             FileStorageSettings(
                 config.path,
@@ -35,6 +35,9 @@ class FileStorageExtension(Extension, StorageExtension):
         Raises:
             OSError: it cannot be used, or another process uses it.
         """
+        compaction = self._config.compaction
+        if compaction.on_start or compaction.on_rebound:
+            self._log.warning("compaction has no effect: files are deleted when all of their content is delivered")
         try:
             await self._files.open()
         except OSError as error:

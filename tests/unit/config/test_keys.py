@@ -15,9 +15,19 @@ ROOT = Path(__file__).parents[3]
 SOURCES = ("collector", "config", "receivers", "processors", "exporters", "connectors", "extensions")
 WITHOUT_EFFECT = frozenset(
     [
+        "CompactionConfig.check_interval",
+        "CompactionConfig.cleanup_on_start",
+        "CompactionConfig.directory",
+        "CompactionConfig.max_transaction_size",
+        "CompactionConfig.on_rebound",
+        "CompactionConfig.on_start",
+        "CompactionConfig.rebound_needed_threshold_mib",
+        "CompactionConfig.rebound_trigger_threshold_mib",
         "CompositeConfig.policy_order",
         "DebugConfig.sending_queue",
         "FileConfig.flush_interval",
+        "FileStorageConfig.compaction",
+        "FileStorageConfig.recreate",
         "GRPCClientConfig.read_buffer_size",
         "GRPCServerConfig.read_buffer_size",
         "GroupByConfig.max_open_files",
