@@ -384,6 +384,10 @@ class Host(Protocol):
         """
         ...
 
+    def add_admin_action(self, path: str, handler: Callable[[Mapping[str, str]], Awaitable[Any]]) -> None:
+        """Like :meth:`add_admin_route`, but for ``POST path``: the handler changes something."""
+        ...
+
     def report(self, status: Status, message: str = "") -> None:
         """Report the component's state."""
         ...

@@ -1,15 +1,14 @@
 """The dead letters of a configuration, for the commands that show, remove and replay them.
 
-The storage extensions of the configuration are started without a service, so the service that uses the same directory
-must not run.
+The storage extensions of the configuration are started without a service. That fails while a service uses the same
+directory; what can be done then goes through its admin port (``_running``).
 """
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import click
 from pydantic import TypeAdapter
@@ -24,7 +23,7 @@ from collector.api import (
     StoredBatch,
     find_storage,
 )
-from collector.delivery.dead_letters import dead_letter_queue
+from collector.delivery.dead_letters import LetterFilter, dead_letter_queue, matching
 from collector.model import Batch, Signal
 from collector.service.admission import ServiceAdmission
 from collector.service.host import ComponentHost
@@ -34,14 +33,51 @@ from collector.service.telemetry import ServiceTelemetry
 from config.blocks import DeadLetterConfig, Duration
 from config.model import Config
 
-__all__ = ["Letter", "LetterStores", "OfflineService", "Where", "parse_where", "where_option"]
+__all__ = ["Letter", "LetterRow", "LetterStores", "OfflineService", "parse_where", "where_option"]
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
-_PAGE: Final = 256
 _NS_PER_S: Final = 1_000_000_000
 _TEXT_KEYS: Final = ("exporter", "signal", "reason")
 _TIME_KEYS: Final = ("after", "before")
+
+
+class LetterRow(NamedTuple):
+    """What is shown of a letter."""
+
+    key: int
+    stored_unix_nano: int
+    exporter: str
+    signal: str
+    reason: str
+    item_count: int
+    size_bytes: int
+    error: str
+
+    @property
+    def time(self) -> str:
+        """When it was stored, in UTC."""
+        return datetime.fromtimestamp(self.stored_unix_nano // _NS_PER_S, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    @classmethod
+    def of(cls, stored: StoredBatch) -> Self:
+        """The row of a stored batch."""
+        sizes = {"key": stored.key, "items": stored.item_count, "bytes": stored.size_bytes}
+        return cls.of_answer({**stored.labels, **sizes, "stored_unix_nano": stored.stored_unix_nano})
+
+    @classmethod
+    def of_answer(cls, answer: Mapping[str, Any]) -> Self:
+        """The row of an entry that a running service lists."""
+        return cls(
+            key=int(answer["key"]),
+            stored_unix_nano=int(answer["stored_unix_nano"]),
+            exporter=str(answer.get("exporter", "")),
+            signal=str(answer.get("signal", "")),
+            reason=str(answer.get("reason", "")),
+            item_count=int(answer["items"]),
+            size_bytes=int(answer["bytes"]),
+            error=str(answer.get("error", "")),
+        )
 
 
 class Letter(NamedTuple):
@@ -55,11 +91,6 @@ class Letter(NamedTuple):
         """Exporter, signal, reason and error."""
         return self.stored.labels
 
-    @property
-    def time(self) -> str:
-        """When it was stored, in UTC."""
-        return datetime.fromtimestamp(self.stored.stored_unix_nano // _NS_PER_S, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
     async def read(self) -> Batch:
         """Its content. Raises OSError."""
         return await self.storage.read(self.stored.key)
@@ -69,25 +100,7 @@ class Letter(NamedTuple):
         self.storage.ack(self.stored.key)
 
 
-@dataclass(frozen=True)
-class Where:
-    """Which letters are meant: a condition that is not given always holds."""
-
-    exporter: frozenset[str] = frozenset()
-    signal: frozenset[str] = frozenset()
-    reason: frozenset[str] = frozenset()
-    after_unix_nano: int = 0
-    before_unix_nano: int = 1 << 63
-
-    def matches(self, stored: StoredBatch) -> bool:
-        """Whether the letter is meant."""
-        return self.after_unix_nano <= stored.stored_unix_nano < self.before_unix_nano and all(
-            not wanted or stored.labels.get(key, "") in wanted
-            for key, wanted in (("exporter", self.exporter), ("signal", self.signal), ("reason", self.reason))
-        )
-
-
-def parse_where(conditions: Iterable[str], now_unix_nano: int) -> Where:
+def parse_where(conditions: Iterable[str], now_unix_nano: int) -> LetterFilter:
     """The conditions written as ``reason=http_400,http_413``, ``signal=traces``, ``after=2h``.
 
     Raises:
@@ -105,13 +118,13 @@ def parse_where(conditions: Iterable[str], now_unix_nano: int) -> Where:
             values[f"{key}_unix_nano"] = _time(text, now_unix_nano)
         else:
             values[key] = values.get(key, frozenset()) | frozenset(text.split(","))
-    return Where(**values)
+    return LetterFilter(**values)
 
 
 def where_option(command: CommandT) -> CommandT:
-    """``--where``, repeatable, as ``where``: a :class:`Where`."""
+    """``--where``, repeatable, as ``where``: a :class:`LetterFilter`."""
 
-    def parse(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> Where:
+    def parse(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> LetterFilter:
         try:
             return parse_where(value, time.time_ns())
         except ValueError as exc:
@@ -211,15 +224,11 @@ class LetterStores:
                     )
         return find_storage(service.host(), config.storage, key=f"{path}::dead_letter::storage")
 
-    async def letters(self, where: Where) -> AsyncGenerator[Letter, None]:
+    async def letters(self, where: LetterFilter) -> AsyncGenerator[Letter, None]:
         """The letters that are meant, of one store after the other, oldest first."""
         for storage in self._storages:
-            key = -1
-            while page := await storage.after(key, _PAGE):
-                for stored in page:
-                    if where.matches(stored):
-                        yield Letter(stored, storage)
-                key = page[-1].key
+            async for stored in matching(storage, where):
+                yield Letter(stored, storage)
 
 
 def _time(text: str, now_unix_nano: int) -> int:

@@ -9,8 +9,11 @@ from typing import Any, Final
 import click
 
 from collector.api import ComponentId, ComponentKind, ConsumeError, Exporter, Factory, RetryableError
-from collector.cli._letters import LetterStores, OfflineService, Where, where_option
+from collector.cli._letters import LetterStores, OfflineService, where_option
 from collector.cli._options import config_options, fail, load_or_fail
+from collector.cli._running import ask_service
+from collector.delivery.dead_letters import LetterFilter
+from collector.delivery.letter_admin import REPLAY_PATH
 from collector.delivery.log import printable
 from collector.model import Signal
 from collector.registry import Registry
@@ -52,16 +55,27 @@ class _Outcome:
 @click.option("--keep", is_flag=True, help="Do not remove what was delivered.")
 @click.option("--limit", type=click.IntRange(min=0), default=0, help="Number of batches at most. 0: all.")
 def command(
-    sources: tuple[str, ...], sets: tuple[str, ...], where: Where, target: str, limit: int, *, keep: bool
+    sources: tuple[str, ...], sets: tuple[str, ...], where: LetterFilter, target: str, limit: int, *, keep: bool
 ) -> None:
     """Send again what exporters could not deliver, oldest first, and remove what was delivered.
 
-    The service that uses the directory must not run.
+    If the service runs, it does the work itself; --to is then not possible.
     """
     registry = Registry()
     config = load_or_fail(sources, sets, registry)
+
+    async def run() -> _Outcome:
+        try:
+            return await _replay(config, registry, where, target, limit=limit, keep=keep)
+        except OSError as exc:  # a service has the directory
+            outcome = None if target else await _ask(config, where, limit=limit, keep=keep)
+            if outcome is None:
+                hint = "; stop the service to use --to" if target else ""
+                raise OSError(f"{exc}{hint}") from exc
+            return outcome
+
     try:
-        outcome = asyncio.run(_replay(config, registry, where, target, limit=limit, keep=keep))
+        outcome = asyncio.run(run())
     except (OSError, ValueError) as exc:
         fail(str(exc))
     click.echo(f"{outcome.delivered} batches with {outcome.items} items delivered")
@@ -76,7 +90,28 @@ def command(
     raise SystemExit(1 if outcome.refused or outcome.unreadable else 0)
 
 
-async def _replay(config: Config, registry: Registry, where: Where, target: str, *, limit: int, keep: bool) -> _Outcome:
+async def _ask(config: Config, where: LetterFilter, *, limit: int, keep: bool) -> _Outcome | None:
+    """Let the running service replay; None if there is none."""
+    query = {**where.to_query(), "limit": str(limit), "keep": "true" if keep else "false"}
+    answer = await ask_service(config, "POST", REPLAY_PATH, query)
+    if answer is None:
+        return None
+    outcome = _Outcome()
+    for exporter_id, each in answer.items():
+        outcome.delivered += each["delivered"]
+        outcome.items += each["items"]
+        outcome.refused += each["refused"]
+        outcome.unreadable += each["unreadable"]
+        if each["refused"]:
+            outcome.reasons[f"see the log of the service about {exporter_id}"] = each["refused"]
+        if each["error"]:
+            outcome.error = each["error"]
+    return outcome
+
+
+async def _replay(
+    config: Config, registry: Registry, where: LetterFilter, target: str, *, limit: int, keep: bool
+) -> _Outcome:
     service, outcome = OfflineService(config), _Outcome()
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(LetterStores(service).opened())

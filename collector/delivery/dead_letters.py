@@ -5,18 +5,21 @@ and ``tailrace replay`` sends. The newest data is the most valuable: the oldest 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
 
-from collector.api import Host, PermanentError, QueueStorage, RetryableError, Settings, find_storage
+from collector.api import Host, PermanentError, QueueStorage, RetryableError, Settings, StoredBatch, find_storage
 from collector.delivery.log import RateLimitedLog, printable
 from collector.model import Batch, Signal
 from config.blocks import DeadLetterConfig
 
-__all__ = ["DeadLetters", "LostPart", "dead_letter_queue"]
+__all__ = ["DeadLetters", "LetterFilter", "LostPart", "dead_letter_queue", "matching"]
 
 # Data without room in the queue arrives faster than a disk may be. More than this never waits to be stored.
 _PENDING_MAX_BYTES: Final = 64 * 1024 * 1024
+_PAGE: Final = 256
+_END_OF_TIME: Final = 1 << 63
 
 
 def dead_letter_queue(exporter_id: object, signal: Signal) -> str:
@@ -27,6 +30,54 @@ def dead_letter_queue(exporter_id: object, signal: Signal) -> str:
     'dead_letters otlp_grpc/a traces'
     """
     return f"dead_letters {exporter_id} {signal}"
+
+
+@dataclass(frozen=True)
+class LetterFilter:
+    """Which letters are meant: a condition that is not given always holds."""
+
+    exporter: frozenset[str] = frozenset()
+    signal: frozenset[str] = frozenset()
+    reason: frozenset[str] = frozenset()
+    after_unix_nano: int = 0
+    before_unix_nano: int = _END_OF_TIME
+
+    def matches(self, stored: StoredBatch) -> bool:
+        """Whether the letter is meant."""
+        return self.after_unix_nano <= stored.stored_unix_nano < self.before_unix_nano and all(
+            not wanted or stored.labels.get(key, "") in wanted
+            for key, wanted in (("exporter", self.exporter), ("signal", self.signal), ("reason", self.reason))
+        )
+
+    def may_include(self, exporter_id: str) -> bool:
+        """Whether letters of the exporter may be meant."""
+        return not self.exporter or exporter_id in self.exporter
+
+    def to_query(self) -> dict[str, str]:
+        """As the parameters of a URL, which :meth:`from_query` reads."""
+        texts = {key: ",".join(sorted(getattr(self, key))) for key in ("exporter", "signal", "reason")}
+        times = {"after_unix_nano": str(self.after_unix_nano), "before_unix_nano": str(self.before_unix_nano)}
+        return {key: text for key, text in texts.items() if text} | times
+
+    @classmethod
+    def from_query(cls, query: Mapping[str, str]) -> Self:
+        """The filter that the parameters of a URL describe. Raises ValueError."""
+        names = {key: frozenset(query[key].split(",")) for key in ("exporter", "signal", "reason") if query.get(key)}
+        after, before = query.get("after_unix_nano") or 0, query.get("before_unix_nano") or _END_OF_TIME
+        return cls(**names, after_unix_nano=int(after), before_unix_nano=int(before))
+
+
+async def matching(storage: QueueStorage, wanted: LetterFilter, limit: int = 0) -> AsyncGenerator[StoredBatch, None]:
+    """The letters that are meant, oldest first; ``limit`` 0: all of them."""
+    key, count = -1, 0
+    while page := await storage.after(key, _PAGE):
+        for stored in page:
+            if wanted.matches(stored):
+                yield stored
+                count += 1
+                if count == limit:
+                    return
+        key = page[-1].key
 
 
 class LostPart:
@@ -104,6 +155,23 @@ class DeadLetters:
         if self._storage is not None:
             storage, self._storage = self._storage, None
             await storage.close()
+
+    async def stored(self, wanted: LetterFilter, limit: int = 0) -> AsyncGenerator[StoredBatch, None]:
+        """The letters that are meant, oldest first; ``limit`` 0: all of them. Raises OSError."""
+        if self._storage is not None:
+            async for stored in matching(self._storage, wanted, limit):
+                yield stored
+
+    async def read(self, key: int) -> Batch:
+        """The batch of a letter. Raises KeyError, OSError."""
+        if self._storage is None:
+            raise OSError("the store of the dead letters is closed")
+        return await self._storage.read(key)
+
+    def remove(self, key: int) -> None:
+        """Remove a letter."""
+        if self._storage is not None:
+            self._storage.ack(key)
 
     async def keep_parts(self, batch: Batch, parts: Sequence[LostPart]) -> None:
         """Keep the lost parts of the batch; returns when they are stored.

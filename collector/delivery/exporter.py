@@ -16,6 +16,7 @@ from collector.delivery.config import ExporterConfig
 from collector.delivery.dead_letters import DeadLetters
 from collector.delivery.gate import Gate
 from collector.delivery.health import BackendHealth
+from collector.delivery.letter_admin import LetterAdmin
 from collector.delivery.log import RateLimitedLog, printable
 from collector.delivery.metrics import ExporterMetrics
 from collector.delivery.parts import Part, split_to_limits, whole_part
@@ -130,6 +131,7 @@ class QueuedExporter(Exporter, Generic[P]):
                 for signal in self._queues
             }
             metrics.show_dead_letters(self._dead_letters)
+        self._letter_admin = LetterAdmin(settings, self._dead_letters, self._send_letter)
         timeout_s = None if self.enforces_timeout else config.timeout or None
         sends_at_once = (
             type(self).try_send is not QueuedExporter.try_send
@@ -251,6 +253,8 @@ class QueuedExporter(Exporter, Generic[P]):
             await self._close_stores()
             raise
         self.health.start(host)
+        if self._dead_letters:
+            self._letter_admin.start(host)
         if not self._queue_config.enabled:
             return
         for signal, queue in self._queues.items():
@@ -289,7 +293,8 @@ class QueuedExporter(Exporter, Generic[P]):
             self._settlements[batch.signal].drop_on_shutdown(batch.item_count)
             raise RetryableError("the exporter is shutting down", reason="shutdown")
         if not self._queue_config.enabled:
-            await self._send_unqueued(batch)
+            if (error := await self._send_unqueued(batch)) is not None:
+                raise error
             return
         result = asyncio.get_running_loop().create_future()
         if self._enqueue(batch, result):
@@ -365,18 +370,23 @@ class QueuedExporter(Exporter, Generic[P]):
             letters.keep_soon(batch, "queue_full", "the queue has no room")
         return False
 
-    async def _send_unqueued(self, batch: Batch) -> None:
-        """Send without a queue, while the caller waits."""
+    async def _send_unqueued(self, batch: Batch, *, keeps_lost: bool = True) -> Exception | None:
+        """Send without a queue, while the caller waits; returns the error."""
         charge = self._host.admission.charge if self._host is not None else None
         if charge is not None:
             charge(batch.memory_bytes)
         try:
-            error = await self._senders[batch.signal].send_unqueued(batch)
+            return await self._senders[batch.signal].send_unqueued(batch, keeps_lost=keeps_lost)
         finally:
             if charge is not None:
                 charge(-batch.memory_bytes)
-        if error is not None:
-            raise error
+
+    async def _send_letter(self, batch: Batch) -> Exception | None:
+        """Send a dead letter again; returns the error. It does not become another one."""
+        if self._is_shut_down:
+            self._settlements[batch.signal].drop_on_shutdown(batch.item_count)
+            return RetryableError("the exporter is shutting down", reason="shutdown")
+        return await self._send_unqueued(batch, keeps_lost=False)
 
     async def open_storage(self, host: Host, name: str) -> QueueStorage:
         """The storage of this name in the extension that ``sending_queue::storage`` names."""

@@ -146,11 +146,14 @@ class Sender(Generic[P]):
         if not self._try_send(unit):
             self._tasks.spawn(self._send_units(unit))
 
-    async def send_unqueued(self, batch: Batch) -> Exception | None:
-        """Send a batch without the queue, as in the Collector; returns the error for the caller, which waits."""
+    async def send_unqueued(self, batch: Batch, *, keeps_lost: bool = True) -> Exception | None:
+        """Send a batch without the queue, as in the Collector; returns the error for the caller, which waits.
+
+        ``keeps_lost``: whether what is lost becomes a dead letter.
+        """
         unit = self._settlement.begin_unqueued(batch)
         try:
-            return await self._send_batches(unit, [batch])
+            return await self._send_batches(unit, [batch], keeps_lost=keeps_lost)
         except asyncio.CancelledError:
             self._settlement.cancel(unit)
             raise
@@ -237,7 +240,12 @@ class Sender(Generic[P]):
         return batches
 
     async def _send_batches(
-        self, unit: SendUnit, batches: Iterable[Batch], failed: _FailedAttempt | None = None
+        self,
+        unit: SendUnit,
+        batches: Iterable[Batch],
+        failed: _FailedAttempt | None = None,
+        *,
+        keeps_lost: bool = True,
     ) -> Exception | None:
         """Settle all items of the batches; returns the error that a caller who waits for the result should receive."""
         outcome = _Outcome()
@@ -250,7 +258,7 @@ class Sender(Generic[P]):
                 await self._settle_part(unit, encoded[0], outcome, failed)
             else:
                 await self._settle_shards(unit, encoded, outcome)
-            if outcome.lost:
+            if outcome.lost and keeps_lost:
                 await self._keep_lost(batch, outcome)
         return outcome.error()
 

@@ -1,4 +1,4 @@
-"""The admin port: own metrics, health, the ledger, and what components add. It answers ``GET`` requests only.
+"""The admin port: own metrics, health, the ledger, and what components add.
 
 /               a page for people that shows what the paths below return
 /metrics        Prometheus text format
@@ -6,7 +6,8 @@
 /health/ready   200 from the end of the start until the shutdown begins, else 503; an extension may add conditions
 /health/live    200 as long as the event loop runs
 /ledger         JSON: what became of every item
-other paths     what components registered; served to this machine only, because it may contain personal data
+other paths     what components registered (GET, or POST for actions); served to this machine only, because it may
+                contain personal data
 
 Not the ``health_check`` extension, which serves the Collector's health endpoint on a port of its own.
 """
@@ -51,7 +52,7 @@ class AdminServer:
         host: Host,
         telemetry: ServiceTelemetry,
         ledger: Ledger,
-        routes: Callable[[], Mapping[str, Sequence[AdminHandler]]],
+        routes: Callable[[], Mapping[tuple[str, str], Sequence[AdminHandler]]],
         unready_reasons: Callable[[], list[str]],
         *,
         version: str,
@@ -82,6 +83,7 @@ class AdminServer:
         app.router.add_get("/health/live", self._live)
         app.router.add_get("/ledger", self._show_ledger)
         app.router.add_get("/{path:.*}", self._component)
+        app.router.add_post("/{path:.*}", self._component)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
         await runner.setup()
         try:
@@ -134,15 +136,24 @@ class AdminServer:
 
     async def _component(self, request: web.Request) -> web.Response:
         routes = self._routes()
-        handlers = routes.get(request.path)
+        handlers = routes.get((request.method, request.path))
         if handlers is None:
-            known = ["/", "/metrics", "/health", "/health/ready", "/health/live", "/ledger", *routes]
+            own = ["/", "/metrics", "/health", "/health/ready", "/health/live", "/ledger"]
+            known = [
+                *(own if request.method == "GET" else []),
+                *(p for method, p in routes if method == request.method),
+            ]
             return _json({"error": f"{request.path} does not exist", "known": known}, status=404)
-        if not _is_local(request.remote) or not _is_own_name(request.headers.get("Host", "")):
+        origin = request.headers.get("Origin")  # sent with every POST of a web page
+        is_own_page = origin is None or _is_own_name(origin.partition("://")[2])
+        if not (_is_local(request.remote) and _is_own_name(request.headers.get("Host", "")) and is_own_page):
             return _json({"error": "this path is only available to clients on this host"}, status=403)
         document: dict[str, Any] = {}
-        for handler in handlers:
-            document |= await handler(request.query)
+        try:
+            for handler in handlers:
+                document |= await handler(request.query)
+        except ValueError as error:
+            return _json({"error": str(error)}, status=400)
         return _json(document)
 
 

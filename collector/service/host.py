@@ -36,6 +36,7 @@ class ComponentHost(Host):
         self.checks: dict[str, Callable[[], HealthCheck]] = {}
         self.readiness_checks: list[Callable[[], str]] = []
         self.routes: dict[str, AdminHandler] = {}
+        self.actions: dict[str, AdminHandler] = {}
 
     @property
     def admission(self) -> ServiceAdmission:
@@ -73,6 +74,10 @@ class ComponentHost(Host):
     def add_admin_route(self, path: str, handler: AdminHandler) -> None:
         """See :class:`collector.api.Host`."""
         self.routes[path] = handler
+
+    def add_admin_action(self, path: str, handler: AdminHandler) -> None:
+        """See :class:`collector.api.Host`."""
+        self.actions[path] = handler
 
     def report(self, status: Status, message: str = "") -> None:
         """See :class:`collector.api.Host`."""

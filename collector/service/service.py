@@ -411,11 +411,13 @@ class Service:
                 self._log.error("service::telemetry::logs cannot be applied; the log stays as it was", error=str(error))
         self.telemetry.identify(instance_id=self.instance_id, service_name=_service_name(config))
 
-    def _routes(self) -> Mapping[str, Sequence[AdminHandler]]:
-        routes: dict[str, list[AdminHandler]] = {}
+    def _routes(self) -> Mapping[tuple[str, str], Sequence[AdminHandler]]:
+        """What components registered, by method and path."""
+        routes: dict[tuple[str, str], list[AdminHandler]] = {}
         for host in self._hosts.values():
-            for path, handler in host.routes.items():
-                routes.setdefault(path, []).append(handler)
+            for method, handlers in (("GET", host.routes), ("POST", host.actions)):
+                for path, handler in handlers.items():
+                    routes.setdefault((method, path), []).append(handler)
         return routes
 
     def health(self) -> list[HealthCheck]:

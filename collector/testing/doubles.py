@@ -336,6 +336,7 @@ class FakeHost:
         self.checks: dict[str, Callable[[], HealthCheck]] = {}
         self.readiness_checks: list[Callable[[], str]] = []
         self.routes: dict[str, Callable[[Mapping[str, str]], Awaitable[Any]]] = {}
+        self.actions: dict[str, Callable[[Mapping[str, str]], Awaitable[Any]]] = {}
         self.statuses: list[tuple[Status, str]] = []
 
     @property
@@ -375,6 +376,10 @@ class FakeHost:
     def add_admin_route(self, path: str, handler: Callable[[Mapping[str, str]], Awaitable[Any]]) -> None:
         """Record it in ``routes``."""
         self.routes[path] = handler
+
+    def add_admin_action(self, path: str, handler: Callable[[Mapping[str, str]], Awaitable[Any]]) -> None:
+        """Record it in ``actions``."""
+        self.actions[path] = handler
 
     def report(self, status: Status, message: str = "") -> None:
         """Record it in ``statuses``."""

@@ -3,23 +3,29 @@
 import asyncio
 import gzip
 import json
+import subprocess
+import sys
 import threading
+import time
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import grpc
 import pytest
 from click.testing import CliRunner
 
 from collector.api import StoredBatch
 from collector.cli import main
-from collector.cli._letters import LetterStores, OfflineService, Where, parse_where
-from collector.delivery.dead_letters import dead_letter_queue
-from collector.model import Context, Signal
+from collector.cli._letters import LetterStores, OfflineService, parse_where
+from collector.delivery.dead_letters import LetterFilter, dead_letter_queue
+from collector.model import Context, Signal, Traces
 from collector.registry import Registry
-from collector.testing import traces
+from collector.testing import free_port, traces
 from config.load import load
 
 NOW = 1_800_000_000_000_000_000
 HOUR = 3_600_000_000_000
+SENT = traces(spans=10)
 
 
 class Server:
@@ -224,6 +230,64 @@ def test_conditions():
     assert [where.matches(stored(hours)) for hours in (0, 1, 2, 3, 4)] == [False, False, True, True, False]
     assert where.matches(stored(2, "http_413"))
     assert not where.matches(stored(2, "queue_full"))
-    assert Where().matches(stored(100_000))
+    assert LetterFilter().matches(stored(100_000))
     assert parse_where(["after=2027-01-15T08:00:00Z"], NOW).after_unix_nano == NOW
     assert parse_where(["after=2027-01-15T09:00:00+01:00"], NOW).after_unix_nano == NOW
+    for each in (where, LetterFilter(), LetterFilter(exporter=frozenset({"a/b", "c"}))):
+        assert LetterFilter.from_query(each.to_query()) == each
+
+
+@pytest.fixture
+def running(path, server, tmp_path):
+    """The service in a process of its own, with one dead letter of ten spans; the server accepts data by now."""
+    server.status = 400
+    port, admin = free_port(), free_port()
+    options = (
+        f"receivers.otlp.protocols.grpc.endpoint=127.0.0.1:{port}",
+        f"service.telemetry.metrics.address=127.0.0.1:{admin}",
+    )
+    settings = [part for option in options for part in ("--set", option)]
+    program = [sys.executable, "-c", "from collector.cli import main; main()", "--config", path, *settings]
+    with subprocess.Popen(program, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: answers(f"http://127.0.0.1:{admin}/health/ready"))
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                method = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+                channel.unary_unary(method)(SENT.wire, wait_for_ready=True)
+            wait_until(lambda: len(listed(path, *settings)) == 2)
+            server.status = 200
+            yield settings
+        finally:
+            process.terminate()
+
+
+def answers(url):
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return response.status == 200
+    except OSError:
+        return False
+
+
+def wait_until(condition, timeout_s=30.0):
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "it takes too long"
+        time.sleep(0.05)
+
+
+def test_a_running_service_lists_and_replays_by_itself(path, server, running):
+    """Its directory cannot be opened meanwhile, so the commands use its admin port."""
+    assert {(exporter, items) for exporter, _, items in listed(path, *running)} == {
+        ("otlp_http/a", 10),
+        ("otlp_http/b", 10),
+    }
+    refused = tailrace("replay", "--config", path, *running, "--to", "debug")
+    assert refused.exit_code == 1
+    assert "stop the service to use --to" in refused.output
+    assert tailrace("dead-letters", "purge", "--config", path, *running, "--yes").exit_code == 1
+    result = tailrace("replay", "--config", path, *running, "--where", "exporter=otlp_http/a")
+    assert (result.exit_code, result.output) == (0, "1 batches with 10 items delivered\n")
+    (body,) = server.bodies
+    assert sorted(Traces.from_wire(body).field("span_id").tolist()) == sorted(SENT.field("span_id").tolist())
+    assert [exporter for exporter, _, _ in listed(path, *running)] == ["otlp_http/b"]

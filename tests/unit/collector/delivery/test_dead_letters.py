@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from delivery_rig import Backend, Probe, Rig, down
+from delivery_rig import OK, Backend, Probe, Rig, down
 
 from collector.api import PermanentError
 from collector.delivery import ExporterConfig, Part
@@ -203,3 +203,106 @@ def test_the_storage_is_required():
     with pytest.raises(ValueError, match="storage is required"):
         ExporterConfig.model_validate({"dead_letter": {}})
     assert DeadLetterConfig(storage="file_storage").max_size == 256 * 1024 * 1024
+
+
+async def fill(rig, *counts):
+    """Put letters into the store of the rig by letting the backend refuse batches."""
+    default, rig.backend.default = rig.backend.default, REFUSED
+    for count in counts:
+        await rig.consume(traces(spans=count))
+        await rig.settled()
+    rig.backend.default = default
+    rig.backend.seen.clear()
+
+
+async def replay(rig, **query):
+    """The answer of the admin port, whose books count replayed items as created."""
+    answer = await rig.host.actions["/dead-letters/replay"](query)
+    rig.received = sum(batch.item_count for batch in rig.batches) + rig.count("created")
+    return answer["probe/a"]
+
+
+class ReplayRig(KeepingRig):
+    """A rig that counts what is replayed as received."""
+
+    def __init__(self, *arguments, **config):
+        super().__init__(*arguments, **config)
+        self.batches = []
+
+    async def consume(self, *batches):
+        self.batches += batches
+        await super().consume(*batches)
+
+
+async def test_the_admin_port_lists_letters():
+    async with ReplayRig(Backend()) as rig:
+        await fill(rig, 3, 4)
+        show = rig.host.routes["/dead-letters"]
+        (first, second) = (await show({}))["probe/a"]
+        assert (first["items"], second["items"]) == (3, 4)
+        assert (first["reason"], first["signal"], first["error"]) == ("http_400", "traces", "label name is invalid")
+        assert await show({"reason": "other"}) == {"probe/a": []}
+        with pytest.raises(ValueError, match="invalid literal"):
+            await show({"after_unix_nano": "yesterday"})
+
+
+async def test_a_replay_delivers_in_order_and_removes():
+    """The books count what is replayed as created."""
+    async with ReplayRig(Backend()) as rig:
+        await fill(rig, 3, 4, 5)
+        answer = await replay(rig)
+        assert answer == {"delivered": 3, "items": 12, "refused": 0, "unreadable": 0, "error": ""}
+        assert [batch.item_count for batch in rig.backend.seen] == [3, 4, 5]
+        assert (rig.kept, rig.delivered, rig.count("created")) == ([], 12, 12)
+
+
+async def test_what_a_replay_cannot_deliver_stays_and_is_not_kept_twice():
+    backend = Backend()
+    async with ReplayRig(backend) as rig:
+        await fill(rig, 3, 4, 5)
+        backend.script.extend([OK, REFUSED, OK])
+        answer = await replay(rig)
+        assert (answer["delivered"], answer["refused"], answer["error"]) == (2, 1, "")
+        assert rig.kept == [("http_400", 4)]
+
+
+async def test_a_replay_ends_when_the_backend_is_down():
+    backend = Backend()
+    async with ReplayRig(backend, retry_on_failure={"enabled": False}) as rig:
+        await fill(rig, 3, 4)
+        backend.default = down()
+        answer = await replay(rig)
+        assert (answer["delivered"], answer["error"]) == (0, "connection refused")
+        assert rig.kept == [("http_400", 3), ("http_400", 4)]
+
+
+async def test_a_replay_can_be_limited():
+    async with ReplayRig(Backend()) as rig:
+        await fill(rig, 3, 4, 5)
+        assert (await replay(rig, limit="2", keep="true"))["items"] == 7
+        assert len(rig.kept) == 3
+        assert (await replay(rig, limit="1"))["items"] == 3
+        assert (await replay(rig, exporter="another"))["items"] == 0
+        assert (await replay(rig, reason="another"))["items"] == 0
+        assert len(rig.kept) == 2
+
+
+async def test_there_is_one_replay_at_a_time():
+    backend = Backend()
+    async with ReplayRig(backend) as rig:
+        await fill(rig, 3)
+        backend.gate.clear()
+        first = asyncio.ensure_future(rig.host.actions["/dead-letters/replay"]({}))
+        await rig.clock.advance(0)
+        assert (await replay(rig))["error"] == "a replay is in progress already"
+        backend.gate.set()
+        assert (await first)["probe/a"]["delivered"] == 1
+        assert rig.delivered == 3
+
+
+async def test_a_damaged_letter_is_left_out():
+    async with ReplayRig(Backend()) as rig:
+        await fill(rig, 3, 4)
+        rig.storage.queues[dead_letter_queue("probe/a", Signal.TRACES)].unreadable.add(0)
+        answer = await replay(rig)
+        assert (answer["delivered"], answer["unreadable"]) == (1, 1)
