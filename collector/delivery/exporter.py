@@ -81,6 +81,8 @@ class QueuedExporter(Exporter, Generic[P]):
     """Reasons of a :class:`PermanentError` (``http_400``) after which a request of several items is sent again in
     halves, so that only the items to blame are lost. For backends that keep nothing of a refused request, or to which
     an item may be sent twice."""
+    queue_key: ClassVar[str] = "sending_queue"
+    """The configuration key of the queue, for messages."""
     drain_timeout_s: ClassVar[float] = 10.0
     """How long ``shutdown`` continues to send; the service may end it earlier by cancelling it."""
 
@@ -390,7 +392,7 @@ class QueuedExporter(Exporter, Generic[P]):
 
     async def open_storage(self, host: Host, name: str) -> QueueStorage:
         """The storage of this name in the extension that ``sending_queue::storage`` names."""
-        key = f"exporters::{self.settings.id}::sending_queue::storage"
+        key = f"exporters::{self.settings.id}::{self.queue_key}::storage"
         extension = find_storage(host, self._queue_config.storage, key=key)
         try:
             return await extension.queue(name)

@@ -7,6 +7,7 @@
 ``recovery``   how a queue is opened after any kind of end
 ``damage``     what is done about damaged files
 ``state``      FileStateStore: one value in one file
+``inspect``    looks into the queues of a directory
 ``directory``  names and the lock
 ``worker``     a thread for blocking operations
 """

@@ -20,7 +20,7 @@ from config.blocks import (
     RetryConfig,
 )
 
-__all__ = ["PrometheusRemoteWriteConfig", "RemoteWriteQueueConfig"]
+__all__ = ["PrometheusRemoteWriteConfig", "RemoteWriteQueueConfig", "WALConfig"]
 
 _HTTP_KEYS = frozenset(HTTPClientConfig.model_fields)
 
@@ -42,6 +42,19 @@ class RemoteWriteQueueConfig(ComponentConfig):
     """Id of the extension that keeps the queue across restarts (specific to Tailrace). Empty: the queue is kept in
     memory.
     """
+
+
+class WALConfig(ComponentConfig):
+    """A queue on disk, without an extension."""
+
+    directory: str
+    """Directory of the queue, which is created if it does not exist. One process uses it at a time."""
+    buffer_size: int = Field(default=300, ge=0)
+    """Accepted for compatibility with the Collector; has no effect, since batches are read as they are sent."""
+    truncate_frequency: Duration = Field(default=60.0, ge=0)
+    """Accepted for compatibility with the Collector; has no effect, since files are deleted when they are delivered."""
+    lag_record_frequency: Duration = Field(default=15.0, ge=0)
+    """Accepted for compatibility with the Collector; has no effect, since the size of the queue is a metric."""
 
 
 class TargetInfoConfig(ComponentConfig):
@@ -74,6 +87,8 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
     """Where data goes that the server refuses or does not accept in time (specific to Tailrace). Absent: it is
     dropped.
     """
+    wal: WALConfig | None = None
+    """A directory that keeps the queue across restarts. Absent: it is in memory, or in remote_write_queue::storage."""
     max_batch_size_bytes: int = Field(default=3_000_000, ge=1)
     """Size limit of a request in bytes, before compression."""
     namespace: str = ""
@@ -116,6 +131,10 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
+        if self.wal is not None and self.remote_write_queue.storage:
+            raise ValueError("wal and remote_write_queue::storage both keep the queue on disk; remove one of them")
+        if self.wal is not None and not self.wal.directory:
+            raise ValueError("wal::directory must not be empty, for example ./prometheus_rw")
         if not self.http.endpoint:
             raise ValueError("endpoint is required, for example http://localhost:9090/api/v1/write")
         if not self.http.endpoint.startswith(("http://", "https://")):

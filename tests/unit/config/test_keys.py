@@ -60,6 +60,9 @@ WITHOUT_EFFECT = frozenset(
         "TailSamplingConfig.expected_new_traces_per_sec",
         "TailSamplingConfig.tail_storage",
         "TelemetryConfig.traces",
+        "WALConfig.buffer_size",
+        "WALConfig.lag_record_frequency",
+        "WALConfig.truncate_frequency",
     ]
 )
 """Keys that are accepted for the Collector's files although they have no effect, as their documentation says."""
