@@ -92,13 +92,10 @@ class Gate:
         self.in_flight -= 1
         if self.is_calm:
             return
-        closes = self._breaker.succeed()
+        self._close_circuit()
         if self._limit is not None:
             self._limit.succeed(started_s, self._clock.monotonic_s())
         self._after_outcome()
-        if closes:
-            recovered, self._recovered = self._recovered, asyncio.Event()
-            recovered.set()
 
     def fail(self, error: ConsumeError, started_s: float) -> None:
         """The attempt that began at ``started_s`` failed. A backend that refuses the data has answered."""
@@ -108,7 +105,7 @@ class Gate:
         if isinstance(error, RetryableError):
             opens = self._breaker.fail(now_s, error.retry_after_s)
         elif isinstance(error, PermanentError):
-            self._breaker.succeed()
+            self._close_circuit()
         if self._limit is not None:
             if opens:
                 self._limit.restart(now_s)
@@ -145,6 +142,11 @@ class Gate:
         self._breaker.begin(self._clock.monotonic_s())
         self.is_calm = False
         self.in_flight += 1
+
+    def _close_circuit(self) -> None:
+        if self._breaker.succeed():
+            recovered, self._recovered = self._recovered, asyncio.Event()
+            recovered.set()
 
     def _after_outcome(self) -> None:
         self._note_calm()

@@ -190,14 +190,18 @@ async def test_draining_lets_everything_pass():
     assert probe.gate.try_enter()
 
 
-async def test_whoever_waits_for_the_recovery_is_told():
+@pytest.mark.parametrize("is_refused", [False, True])
+async def test_whoever_waits_for_the_recovery_is_told(is_refused):
     probe = Probe(threshold=1)
     probe.fail()
     waiting = asyncio.ensure_future(probe.gate.wait_recovered())
     probe.enter("a")
     await probe.clock.advance(5)
     assert not waiting.done()
-    probe.gate.succeed(5.0)
+    if is_refused:
+        probe.gate.fail(PermanentError("bad", reason="http_400"), 5.0)
+    else:
+        probe.gate.succeed(5.0)
     await probe.clock.advance(0)
     assert waiting.done()
 
