@@ -14,6 +14,7 @@ Supporting modules:
 
 ``config``      ExporterConfig: the Collector's ``timeout``, ``retry_on_failure`` and ``sending_queue``
 ``parts``       Part: one request to the backend; splitting by its limits
+``units``       QueuedBatch, SendUnit: what a queue consists of
 ``backlog``     Backlog: which batches of a durable queue are in memory, and which on the disk alone
 ``health``      BackendHealth: whether the backend accepts what it is sent
 ``metrics``     the queue's own metrics
