@@ -98,6 +98,8 @@ class FileQueue:
         self._is_closed = False
         self.commit_count = 0
         self.failed_commit_count = 0
+        self.problem = ""
+        """Why the last commit failed; empty if it did not."""
 
     async def open(self) -> None:
         """Find what is stored.
@@ -323,6 +325,7 @@ class FileQueue:
             self._fail(write, outcome)
         else:
             self.commit_count += 1
+            self.problem = ""
             self._full_until_s = -1.0
             if write.is_new:
                 self._segments.append(segment)
@@ -344,6 +347,7 @@ class FileQueue:
             self._active = None
             self._worker.submit(write.segment.close, _ignore)
         problem = error if isinstance(error, OSError) else OSError(f"the queue cannot be written: {error}")
+        self.problem = str(problem)
         report(write.appends, problem)
 
     def _retire(self, segment: Segment) -> None:
