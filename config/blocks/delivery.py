@@ -3,7 +3,7 @@
 Source: open-telemetry/opentelemetry-collector exporter/exporterhelper, config/configretry.
 """
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -84,6 +84,8 @@ class QueueBatchConfig(ComponentConfig):
 
 class QueueConfig(ComponentConfig):
     """The sending queue of an exporter."""
+
+    extension_keys: ClassVar[tuple[str, ...]] = ("storage",)
 
     enabled: bool = True
     """Queue data before sending it. false: the sender of a batch waits for its delivery."""
