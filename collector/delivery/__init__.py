@@ -15,6 +15,7 @@ Supporting modules:
 
 ``config``      ExporterConfig: the Collector's ``timeout``, ``retry_on_failure``, ``sending_queue``, and our own keys
 ``parts``       Part: one request to the backend; splitting by its limits
+``units``       QueuedBatch, SendUnit: what a queue consists of
 ``backlog``     Backlog: which batches of a durable queue are in memory, and which on the disk alone
 ``dead_letters``  DeadLetters: keeps what cannot be delivered; ``letter_admin`` shows and replays it
 ``health``      BackendHealth: whether the backend accepts what it is sent

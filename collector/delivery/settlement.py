@@ -53,7 +53,7 @@ class Settlement:
     # What a queue with a storage loses.
 
     def drop_unstored(self, item_count: int, error: OSError) -> None:
-        """See :class:`collector.delivery.queue.LossObserver`."""
+        """See :class:`collector.delivery.units.LossObserver`."""
         self._drop(item_count, "storage_full" if error.errno in _OUT_OF_SPACE else "storage_error")
         self._log.error(
             "data cannot be stored; its senders are told, and new data is refused until there is room",
@@ -63,7 +63,7 @@ class Settlement:
         )
 
     def drop_evicted(self, item_count: int) -> None:
-        """See :class:`collector.delivery.queue.LossObserver`."""
+        """See :class:`collector.delivery.units.LossObserver`."""
         self._drop(item_count, "queue_full")
         self._log.error(
             "the storage has no room for new data; the oldest data is dropped",
@@ -72,12 +72,12 @@ class Settlement:
         )
 
     def drop_damaged(self, item_count: int, error: Exception) -> None:
-        """See :class:`collector.delivery.queue.LossObserver`."""
+        """See :class:`collector.delivery.units.LossObserver`."""
         self._drop(item_count, "storage_damaged")
         self._log.error("stored data is damaged and lost", signal=str(self._signal), items=item_count, error=str(error))
 
     def note_unreadable(self, error: OSError) -> None:
-        """See :class:`collector.delivery.queue.LossObserver`."""
+        """See :class:`collector.delivery.units.LossObserver`."""
         self._log.error(
             "the storage cannot be read; reading is tried again", signal=str(self._signal), error=str(error)
         )

@@ -2,6 +2,7 @@
 
 ``files``      FileStorage: a directory that one process owns, with its queues and states
 ``queue``      FileQueue: what is written when, and together with what
+``commit``     what becomes durable together
 ``segment``    Segment: one file of a queue
 ``records``    the format of a segment
 ``recovery``   how a queue is opened after any kind of end

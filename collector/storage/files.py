@@ -159,6 +159,10 @@ class FileStorage:
             store = self._states[name] = FileStateStore(path, readers, self._damage(name))
         return store
 
+    def problems(self) -> dict[str, str]:
+        """Why queues cannot be written at present, by their names."""
+        return {name: queue.problem for name, queue in self._queues.items() if queue.problem}
+
     def _forget(self, name: str) -> None:
         self._queues.pop(name, None)
 

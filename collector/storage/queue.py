@@ -9,7 +9,6 @@ the first or the last few.
 """
 
 import asyncio
-import contextlib
 import errno
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
@@ -22,9 +21,9 @@ from typing import Final
 
 from collector.api import Clock, DamagedBatchError, Evicted, OnStored, StoredBatch, StoredTotals, WhenFull
 from collector.model import Batch, Context
+from collector.storage.commit import Acks, Append, Commit, complete_segment, report, save_acks
 from collector.storage.damage import Damage
 from collector.storage.records import (
-    RECORD_HEADER_BYTES,
     DamagedRecordError,
     Entry,
     meta_of,
@@ -43,6 +42,7 @@ _SEGMENT_BYTES_MIN: Final = 64 * 1024
 _SEGMENTS_PER_QUEUE: Final = 8  # at least as many fit into the maximum size, so that room is made in small steps
 _SEGMENT_KEYS_MAX: Final = 16 * 1024  # bounds the index of a segment
 _LOADED_MAX: Final = 4  # complete segments whose index stays in memory although they are not read yet
+_AHEAD_BYTES: Final = 4 * 1024 * 1024
 _GROUP_BYTES: Final = 16 * 1024 * 1024
 _GROUP_BATCHES: Final = 512
 _ACKS_DELAY_S: Final = 0.01  # acknowledgements are written together; after a crash those of this time are repeated
@@ -63,47 +63,6 @@ class QueueLimits:
         if not self.max_size_bytes:
             return SEGMENT_BYTES
         return min(SEGMENT_BYTES, max(self.max_size_bytes // _SEGMENTS_PER_QUEUE, _SEGMENT_BYTES_MIN))
-
-
-@dataclass(frozen=True, slots=True)
-class _Append:
-    """A batch that is to be written."""
-
-    key: int
-    batch: Batch
-    meta: bytes
-    on_stored: OnStored
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of its record."""
-        return RECORD_HEADER_BYTES + len(self.meta) + self.batch.size_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class _Write:
-    """One turn of the writing thread: save acknowledgements, complete a segment, begin the next, append to it."""
-
-    appends: Sequence[_Append]
-    segment: Segment
-    is_new: bool
-    complete: Segment | None
-    complete_entries: Sequence[Entry]
-    entries: Sequence[Entry]
-    buffers: Sequence[bytes]
-    size_bytes: int
-    offset: int
-    sync: bool
-    acks: "Sequence[_Acks]"
-
-    def run(self) -> None:
-        """Do it (blocking)."""
-        _save_acks(self.acks)
-        if self.complete is not None:
-            _complete(self.complete, self.complete_entries)
-        if self.is_new:
-            self.segment.create()
-        self.segment.write(self.buffers, self.size_bytes, self.offset, sync=self.sync)
 
 
 class FileQueue:
@@ -127,9 +86,9 @@ class FileQueue:
         self._segments: list[Segment] = []
         self._active: Segment | None = None
         self._next_key = 0
-        self._waiting: list[_Append] = []
+        self._waiting: list[Append] = []
         self._waiting_bytes = 0
-        self._writing: _Write | None = None
+        self._writing: Commit | None = None
         self._write_is_due = False
         self._size_bytes = 0
         self._full_until_s = -1.0
@@ -139,6 +98,8 @@ class FileQueue:
         self._is_closed = False
         self.commit_count = 0
         self.failed_commit_count = 0
+        self.problem = ""
+        """Why the last commit failed; empty if it did not."""
 
     async def open(self) -> None:
         """Find what is stored.
@@ -192,7 +153,7 @@ class FileQueue:
         if self._is_closed:
             loop.call_soon(on_stored, OSError(f"the queue {self._directory.name} is closed"))
             return key
-        append = _Append(key, batch, self._meta_of(batch.context, labels), on_stored)
+        append = Append(key, batch, self._meta_of(batch.context, labels), on_stored)
         self._waiting.append(append)
         self._waiting_bytes += append.size_bytes
         if self._writing is None and not self._write_is_due:
@@ -278,7 +239,7 @@ class FileQueue:
         if active is not None and not active.batch_count:
             self._delete(active)
         elif active is not None:
-            self._worker.submit(partial(_complete, active, _entries_in(active)), _ignore)
+            self._worker.submit(partial(complete_segment, active, _entries_in(active)), _ignore)
         for segment in self._segments:
             self._worker.submit(segment.close, _ignore)
         await self._worker.close()
@@ -299,12 +260,13 @@ class FileQueue:
         if active is None:
             first_key = appends[0].key
             marker = new_marker()
-            active = Segment(self._directory / segment_name(first_key, marker), first_key, marker, first_key)
+            path = self._directory / segment_name(first_key, marker)
+            active = Segment(path, first_key, marker, first_key, min(_AHEAD_BYTES, self._limits.segment_bytes))
         self._writing = write = self._prepare(appends, size_bytes, active, is_new=is_new, complete=complete)
         self._active = active
         self._worker.submit(write.run, self._written)
 
-    def _next_group(self) -> tuple[list[_Append], int]:
+    def _next_group(self) -> tuple[list[Append], int]:
         """What is written next, and its size."""
         size_bytes = count = 0
         for append in self._waiting:
@@ -324,8 +286,8 @@ class FileQueue:
         return not segment.batch_count and segment.size_bytes > limit // 2  # all of it is settled: give the room back
 
     def _prepare(
-        self, appends: Sequence[_Append], size_bytes: int, segment: Segment, *, is_new: bool, complete: Segment | None
-    ) -> _Write:
+        self, appends: Sequence[Append], size_bytes: int, segment: Segment, *, is_new: bool, complete: Segment | None
+    ) -> Commit:
         now = self._clock.time_unix_nano()
         offset = place = segment.size_bytes
         entries: list[Entry] = []
@@ -337,7 +299,7 @@ class FileQueue:
             buffers += (record_header_of(batch, append.key, now, append.meta, segment.marker), append.meta, batch.wire)
             place = entry.end
         complete_entries = [] if complete is None else _entries_in(complete)
-        return _Write(
+        return Commit(
             appends,
             segment,
             is_new,
@@ -363,17 +325,17 @@ class FileQueue:
             self._fail(write, outcome)
         else:
             self.commit_count += 1
+            self.problem = ""
             self._full_until_s = -1.0
             if write.is_new:
                 self._segments.append(segment)
                 self._size_bytes += segment.size_bytes
             self._size_bytes += write.size_bytes
             segment.add(write.entries)
-            for append in write.appends:
-                append.on_stored(None)
+            report(write.appends, None)
         self._write()
 
-    def _fail(self, write: _Write, error: Exception) -> None:
+    def _fail(self, write: Commit, error: Exception) -> None:
         """Report that a group could not be written. New batches are refused for a while."""
         self.failed_commit_count += 1
         self._full_until_s = self._clock.monotonic_s() + _FULL_RETRY_S
@@ -385,8 +347,8 @@ class FileQueue:
             self._active = None
             self._worker.submit(write.segment.close, _ignore)
         problem = error if isinstance(error, OSError) else OSError(f"the queue cannot be written: {error}")
-        for append in write.appends:
-            append.on_stored(problem)
+        self.problem = str(problem)
+        report(write.appends, problem)
 
     def _retire(self, segment: Segment) -> None:
         """A segment is complete: nothing is appended to it any more."""
@@ -416,9 +378,9 @@ class FileQueue:
         """Save them now, because nothing was written meanwhile."""
         self._acks_timer = None
         if self._unsaved:
-            self._worker.submit(partial(_save_acks, self._take_acks()), _ignore)
+            self._worker.submit(partial(save_acks, self._take_acks()), _ignore)
 
-    def _take_acks(self) -> "list[_Acks]":
+    def _take_acks(self) -> list[Acks]:
         """What is to be saved next."""
         segments, self._unsaved = self._unsaved, []
         acks = [(segment, segment.unsaved_acks) for segment in segments if not segment.is_deleted]
@@ -438,34 +400,12 @@ class FileQueue:
         return self._meta[1]
 
 
-_Acks = tuple[Segment, list[int]]
-"""Keys of a segment."""
-
-
-def _save_acks(acks: Sequence[_Acks]) -> None:
-    """Save acknowledgements (blocking). If that fails, some batches may be sent twice after a crash."""
-    for segment, keys in acks:
-        with contextlib.suppress(OSError):
-            segment.save_acks(keys)
-
-
 def _first_key(segment: Segment) -> int:
     return segment.first_key
 
 
 def _entries_in(segment: Segment) -> list[Entry]:
     return list(segment.entries.values()) if segment.entries else []
-
-
-def _complete(segment: Segment, entries: Sequence[Entry]) -> None:
-    """Write the footer of a segment that has something in it (blocking). Without one, the next start reads it all."""
-    try:
-        if entries:
-            segment.seal(entries)
-        else:
-            segment.close()
-    except OSError:
-        segment.close()
 
 
 def _nothing() -> None:

@@ -3,7 +3,7 @@
 Source: open-telemetry/opentelemetry-collector exporter/exporterhelper, config/configretry.
 """
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -83,6 +83,8 @@ class DeadLetterConfig(ComponentConfig):
     ``tailrace dead-letters`` shows it, ``tailrace replay`` sends it again.
     """
 
+    extension_keys: ClassVar[tuple[str, ...]] = ("storage",)
+
     storage: str = ""
     """Id of the storage extension that keeps the data. Required."""
     max_size: ByteSize = Field(default=256 * 1024 * 1024, gt=0)
@@ -139,6 +141,8 @@ class QueueBatchConfig(ComponentConfig):
 
 class QueueConfig(ComponentConfig):
     """The sending queue of an exporter."""
+
+    extension_keys: ClassVar[tuple[str, ...]] = ("storage",)
 
     enabled: bool = True
     """Queue data before sending it. false: the sender of a batch waits for its delivery."""

@@ -28,6 +28,8 @@ _HTTP_KEYS = frozenset(HTTPClientConfig.model_fields)
 class RemoteWriteQueueConfig(ComponentConfig):
     """The queue of this exporter."""
 
+    extension_keys: ClassVar[tuple[str, ...]] = ("storage",)
+
     enabled: bool = True
     """Queue data before sending it. false: the sender of a batch waits for its delivery."""
     queue_size: int = Field(default=10000, ge=1)

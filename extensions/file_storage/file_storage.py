@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from collector.api import Extension, Host, QueueStorage, Settings, StateStore, StorageExtension, WhenFull
+from collector.api import Extension, HealthCheck, Host, QueueStorage, Settings, StateStore, StorageExtension, WhenFull
 from collector.storage import FileStorage, FileStorageSettings
 from collector.storage.queue import QueueLimits
 from extensions.file_storage.config import FileStorageConfig
@@ -29,7 +29,7 @@ class FileStorageExtension(Extension, StorageExtension):
             settings.telemetry,
         )
 
-    async def start(self, host: Host) -> None:  # noqa: ARG002 - nothing of it is needed
+    async def start(self, host: Host) -> None:
         """Take the directory.
 
         Raises:
@@ -42,10 +42,16 @@ class FileStorageExtension(Extension, StorageExtension):
             await self._files.open()
         except OSError as error:
             raise OSError(f"extensions::{self._id}::directory: {error.strerror or error}") from error
+        host.add_health_check(f"extension {self._id}", self._check)
 
     async def shutdown(self) -> None:
         """Close what its owners left open, and give the directory back."""
         await self._files.close()
+
+    def _check(self) -> HealthCheck:
+        problems = self._files.problems()
+        message = "; ".join(f"the queue {name!r} cannot be written: {why}" for name, why in problems.items())
+        return HealthCheck(f"extension {self._id}", healthy=not problems, message=message)
 
     def sole_use(self) -> Collection[str]:
         """See :class:`collector.api.Component`."""

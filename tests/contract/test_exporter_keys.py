@@ -9,6 +9,8 @@ from collector.api import ComponentKind
 from collector.delivery import ExporterConfig
 from collector.registry import Registry
 from config.blocks import ComponentConfig
+from config.errors import ConfigErrors
+from config.load import load
 
 RETRY = {
     "enabled": True,
@@ -177,3 +179,17 @@ def test_an_unset_block_is_not_shared():
     assert isinstance(block, ComponentConfig)
     with pytest.raises(ValueError, match="frozen"):
         block.enabled = False
+
+
+def test_a_dead_letter_storage_that_is_not_an_extension_is_found_by_validation():
+    """With the place in the file, before anything starts."""
+    text = """
+receivers: {otlp: {protocols: {grpc: }}}
+exporters: {otlp_grpc: {endpoint: "localhost:4317", dead_letter: {storage: nothing}}}
+service: {pipelines: {traces: {receivers: [otlp], exporters: [otlp_grpc]}}}
+"""
+    with pytest.raises(ConfigErrors) as caught:
+        load([f"yaml:{text}"], (), Registry())
+    (error,) = caught.value.errors
+    assert "dead_letter" in str(error)
+    assert "nothing" in str(error)

@@ -13,13 +13,16 @@ from collector.service import Service
 from collector.testing import FakeStorage, eventually, traces_request
 from config.blocks import ComponentConfig
 from config.load import load
+from processors.attributes import factory as attributes_factory
 from processors.batch import factory as batch_factory
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 CONFIG = """
 extensions: {disk: {}}
 receivers: {source: {}}
-processors: {batch: {send_batch_size: 5, timeout: 1h}}
+processors:
+  batch: {send_batch_size: 5, timeout: 1h}
+  attributes: {actions: [{key: a, value: b, action: insert}]}
 exporters:
   probe/disk: {sending_queue: {storage: disk}}
   probe/memory: {}
@@ -78,6 +81,7 @@ class Running:
                 factory(ComponentKind.RECEIVER, "source", lambda settings, config: Source(settings)),
                 factory(ComponentKind.EXPORTER, "probe", Probe, ExporterConfig),
                 factory(ComponentKind.EXTENSION, "disk", lambda settings, config: Disk(), signals=frozenset()),
+                attributes_factory,
                 batch_factory,
             ]
         )
@@ -118,9 +122,10 @@ async def test_the_answer_waits_for_the_disk_and_other_exporters_do_not():
         await eventually(lambda: running.made["probe/disk"].sent == [7])
 
 
-async def test_requests_go_on_while_the_disk_is_busy():
-    """They gather, and the event loop serves everybody else."""
-    async with Running(exporters="probe/disk") as running:
+@pytest.mark.parametrize("processors", ["", "attributes"])
+async def test_requests_go_on_while_the_disk_is_busy(processors):
+    """They gather, and count as what senders sent, also after they were joined and changed."""
+    async with Running(exporters="probe/disk", processors=processors) as running:
         running.stored.hold()
         for count in range(1, 21):
             running.send(count)

@@ -3,8 +3,11 @@
 import pytest
 
 from collector.model import Signal
+from collector.registry import Registry
 from collector.service.process import SystemClock
 from collector.testing import FakeHost, RecordingTelemetry, free_port, make_settings, metrics
+from config.errors import ConfigErrors
+from config.load import load
 from exporters.prometheus_remote_write import factory
 
 
@@ -53,3 +56,15 @@ def test_one_place_for_the_queue(tmp_path):
     """Not a directory and an extension."""
     with pytest.raises(ValueError, match="remove one of them"):
         made(tmp_path, remote_write_queue={"storage": "file_storage"})
+
+
+def test_an_extension_that_is_not_listed_is_an_error_of_the_configuration():
+    """As for the queues of other exporters."""
+    text = """
+receivers: {otlp: {protocols: {grpc: }}}
+exporters: {prometheus_remote_write: {endpoint: "http://x/", remote_write_queue: {storage: file_storage}}}
+service: {pipelines: {metrics: {receivers: [otlp], exporters: [prometheus_remote_write]}}}
+"""
+    with pytest.raises(ConfigErrors) as caught:
+        load((f"yaml:{text}",), (), Registry())
+    assert "remote_write_queue::storage: the extension 'file_storage' is not listed" in str(caught.value)
