@@ -4,7 +4,7 @@ import asyncio
 import errno
 
 import pytest
-from delivery_rig import OK, Backend, Rig, down
+from delivery_rig import OK, Backend, Probe, Rig, down
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,9 +19,9 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 class DiskRig(Rig):
     """An exporter with a queue on ``disk``; ``restart`` gives another one on the same disk."""
 
-    def __init__(self, disk, backend=None, **config):
+    def __init__(self, disk, backend=None, type_=Probe, **config):
         queue = {"storage": "file_storage", "num_consumers": 1, **config.pop("sending_queue", {})}
-        super().__init__(backend or Backend(), sending_queue=queue, **config)
+        super().__init__(backend or Backend(), type_, sending_queue=queue, **config)
         self.disk = disk
         self.host = FakeHost(extensions={"file_storage": disk})
 
@@ -174,6 +174,38 @@ async def test_the_oldest_makes_room_for_the_newest():
         assert [batch.item_count for batch in backend.seen] == [1, 4, 8, 16]
 
 
+async def test_what_was_evicted_while_it_was_sent_is_lost_at_shutdown():
+    """It is only in memory then, and must not count as kept."""
+    disk = FakeStorage()
+    rig = DiskRig(disk, Backend(default=down()))
+    await rig.exporter.start(rig.host)
+    rig.stored.when_full, rig.stored.max_batches = "drop_oldest", 1
+    await rig.consume(traces(spans=3))
+    await rig.consume(traces(spans=4))
+    await rig.stop()
+    rig.check()
+    assert (rig.reasons("dropped"), rig.in_flight) == ({"queue_full": 3}, 4)
+    assert [stored.item_count for stored, _ in disk.queues[NAME].batches.values()] == [4]
+
+
+async def test_a_batch_of_which_a_part_was_delivered_is_sent_again_as_a_whole():
+    """The storage has all of it or nothing; the repeated items count as created."""
+
+    class Halved(Probe):
+        max_items = 5
+
+    disk = FakeStorage()
+    first = DiskRig(disk, Backend(OK, default=down()), Halved)
+    await first.exporter.start(first.host)
+    await first.consume(traces(spans=10))
+    await first.stop()
+    assert (first.delivered, first.count("created"), first.in_flight) == (5, 5, 10)
+    async with DiskRig(disk) as second:
+        second.received = 10
+        await second.settled()
+        assert second.delivered == 10
+
+
 async def test_what_was_stored_is_merged_after_the_restart():
     """By context, which is known without reading the batches."""
     disk = FakeStorage()
@@ -203,17 +235,18 @@ async def test_a_queue_on_disk_is_not_bounded_like_one_in_memory():
     assert DiskRig(FakeStorage()).exporter._queues[Signal.TRACES]._max_bytes == 0
 
 
-@settings(max_examples=40)
+@settings(max_examples=100)
 @given(st.data())
 async def test_nothing_is_lost_and_the_books_close_whatever_happens(data):
     """Random batches, failures of disk and backend, and restarts."""
-    disk, total, delivered, dropped, created = FakeStorage(), 0, 0, 0, 0
+    disk, total, delivered, dropped = FakeStorage(), 0, 0, 0
     for _ in range(data.draw(st.integers(1, 3))):
         answers = data.draw(st.lists(st.sampled_from([OK, down()]), max_size=5))
         rig = DiskRig(disk, Backend(*answers, default=data.draw(st.sampled_from([OK, down()]))))
         await rig.exporter.start(rig.host)
         rig.received = rig.count("created")
-        created += rig.received
+        rig.stored.when_full = data.draw(st.sampled_from(["reject_newest", "drop_oldest"]))
+        rig.stored.max_batches = data.draw(st.sampled_from([0, 1, 3]))
         for _ in range(data.draw(st.integers(0, 6))):
             rig.stored.fail_with = data.draw(st.sampled_from([None, None, FULL]))
             count = data.draw(st.integers(1, 5))
