@@ -235,25 +235,42 @@ async def test_a_queue_on_disk_is_not_bounded_like_one_in_memory():
     assert DiskRig(FakeStorage()).exporter._queues[Signal.TRACES]._max_bytes == 0
 
 
+LIVES = st.lists(
+    st.fixed_dictionaries(
+        {
+            "answers": st.lists(st.sampled_from(["ok", "down"]), max_size=5),
+            "default": st.sampled_from(["ok", "down"]),
+            "when_full": st.sampled_from(["reject_newest", "drop_oldest"]),
+            "max_batches": st.sampled_from([0, 1, 3]),
+            "steps": st.lists(
+                st.tuples(st.sampled_from([None, None, FULL]), st.integers(1, 5), st.sampled_from([0, 1, 10])),
+                max_size=6,
+            ),
+        }
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
 @settings(max_examples=100)
-@given(st.data())
-async def test_nothing_is_lost_and_the_books_close_whatever_happens(data):
-    """Random batches, failures of disk and backend, and restarts."""
+@given(LIVES)
+async def test_nothing_is_lost_and_the_books_close_whatever_happens(lives):
+    """Random batches, failures of disk and backend, evictions and restarts."""
     disk, total, delivered, dropped = FakeStorage(), 0, 0, 0
-    for _ in range(data.draw(st.integers(1, 3))):
-        answers = data.draw(st.lists(st.sampled_from([OK, down()]), max_size=5))
-        rig = DiskRig(disk, Backend(*answers, default=data.draw(st.sampled_from([OK, down()]))))
+    outcomes = {"ok": lambda: OK, "down": down}
+    for life in lives:
+        answers = [outcomes[name]() for name in life["answers"]]
+        rig = DiskRig(disk, Backend(*answers, default=outcomes[life["default"]]()))
         await rig.exporter.start(rig.host)
         rig.received = rig.count("created")
-        rig.stored.when_full = data.draw(st.sampled_from(["reject_newest", "drop_oldest"]))
-        rig.stored.max_batches = data.draw(st.sampled_from([0, 1, 3]))
-        for _ in range(data.draw(st.integers(0, 6))):
-            rig.stored.fail_with = data.draw(st.sampled_from([None, None, FULL]))
-            count = data.draw(st.integers(1, 5))
+        rig.stored.when_full, rig.stored.max_batches = life["when_full"], life["max_batches"]
+        for fail_with, count, wait_s in life["steps"]:
+            rig.stored.fail_with = fail_with
             total += count
             rig.received += count
             await asyncio.gather(rig.exporter.consume(traces(spans=count)), return_exceptions=True)
-            await rig.clock.advance(data.draw(st.sampled_from([0, 1, 10])))
+            await rig.clock.advance(wait_s)
             rig.check()
         rig.stored.fail_with = None
         await rig.stop()
