@@ -19,7 +19,7 @@ from typing import Final
 
 from collector.api import Clock, DamagedBatchError, QueueStorage, RetryableError, StoredBatch, StoredTotals
 from collector.delivery.backlog import Backlog
-from collector.delivery.units import LossObserver, QueuedBatch, SendUnit
+from collector.delivery.units import NOT_STORED, LossObserver, QueuedBatch, SendUnit
 from collector.model import Batch, Context, Signal
 from config.blocks import QueueConfig
 
@@ -270,6 +270,8 @@ class SendingQueue:
         first_key, self._evicted_key = self._evicted_key + 1, evicted.last_key
         keys = range(first_key, evicted.last_key + 1)
         kept = [queued for unit in self._sending for queued in unit.batches if queued.key in keys]
+        for queued in kept:
+            queued.key = NOT_STORED
         for unit in [*self._ready, *self._merging.values()]:
             for queued in [queued for queued in unit.batches if queued.key in keys]:
                 unit.remove(queued)
@@ -398,7 +400,7 @@ class SendingQueue:
         """Forget the unit and what it takes of the bounds. Whoever sent it may ask for the :meth:`next_unit`."""
         self._sending.discard(unit)
         for queued in unit.batches:
-            if self._storage is not None:
+            if self._storage is not None and queued.key != NOT_STORED:
                 self._storage.ack(queued.key)
             self._drop_body(queued)
             self._count(-queued.item_count, -queued.size_bytes, -queued.size)
@@ -411,7 +413,21 @@ class SendingQueue:
         if self._storage is None:
             self._sending.clear()
             self._ready.clear()
+        else:
+            for unit in self._sending:
+                self._drop_unstored(unit)
         return units
+
+    def _drop_unstored(self, unit: SendUnit) -> None:
+        """Batches that were evicted while they were being sent are not there after a restart."""
+        assert self._losses is not None
+        for queued in [queued for queued in unit.batches if queued.key == NOT_STORED]:
+            lost_count = min(queued.item_count, unit.unsettled_count)
+            unit.batches.remove(queued)
+            unit.unsettled_count -= lost_count
+            self._drop_body(queued)
+            self._count(-queued.item_count, -queued.size_bytes, -queued.size)
+            self._losses.drop_evicted(lost_count)
 
     async def wait_empty(self) -> None:
         """Return when everything that was added is released."""

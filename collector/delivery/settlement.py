@@ -165,8 +165,12 @@ class Settlement:
 
     def abandon(self, unit: SendUnit) -> None:
         """The exporter ends before the unit is settled: drop it, or leave it in a durable queue for the next start."""
-        if self._queue.is_durable:
-            return  # in flight until then
+        if self._queue.is_durable:  # in flight until then
+            # What was settled of a unit is sent again with the rest of it.
+            if repeated_count := sum(queued.item_count for queued in unit.batches) - unit.unsettled_count:
+                self._telemetry.created(self._signal, repeated_count)
+            self._settled_count -= unit.settled_count
+            return
         if unit.unsettled_count:
             self._log.error(
                 "the exporter shut down before it could send everything; data is dropped",

@@ -2,11 +2,14 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from collector.model import Batch, Context
 
-__all__ = ["LossObserver", "QueuedBatch", "SendUnit"]
+__all__ = ["NOT_STORED", "LossObserver", "QueuedBatch", "SendUnit"]
+
+NOT_STORED: Final = -1
+"""Instead of a key: the batch is in memory alone."""
 
 
 @dataclass(slots=True, eq=False)
@@ -24,8 +27,8 @@ class QueuedBatch:
     """None: it is in the storage alone."""
     added_at_s: float = 0.0
     charged_bytes: int = 0
-    key: int = -1
-    """Its key in the storage; -1: the queue is in memory."""
+    key: int = NOT_STORED
+    """Its key in the storage."""
 
 
 @dataclass(slots=True, eq=False)

@@ -352,7 +352,7 @@ def stored_batch(entry: Entry) -> StoredBatch:
     )
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _values_of(meta: bytes) -> tuple[Context, Mapping[str, str]]:
     """Context and labels. The meta's checksum was right, so this process or an earlier one wrote it."""
     if not meta:

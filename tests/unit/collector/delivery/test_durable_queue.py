@@ -4,7 +4,7 @@ import asyncio
 import errno
 
 import pytest
-from delivery_rig import OK, Backend, Rig, down
+from delivery_rig import OK, Backend, Probe, Rig, down
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,9 +19,9 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 class DiskRig(Rig):
     """An exporter with a queue on ``disk``; ``restart`` gives another one on the same disk."""
 
-    def __init__(self, disk, backend=None, **config):
+    def __init__(self, disk, backend=None, type_=Probe, **config):
         queue = {"storage": "file_storage", "num_consumers": 1, **config.pop("sending_queue", {})}
-        super().__init__(backend or Backend(), sending_queue=queue, **config)
+        super().__init__(backend or Backend(), type_, sending_queue=queue, **config)
         self.disk = disk
         self.host = FakeHost(extensions={"file_storage": disk})
 
@@ -174,6 +174,38 @@ async def test_the_oldest_makes_room_for_the_newest():
         assert [batch.item_count for batch in backend.seen] == [1, 4, 8, 16]
 
 
+async def test_what_was_evicted_while_it_was_sent_is_lost_at_shutdown():
+    """It is only in memory then, and must not count as kept."""
+    disk = FakeStorage()
+    rig = DiskRig(disk, Backend(default=down()))
+    await rig.exporter.start(rig.host)
+    rig.stored.when_full, rig.stored.max_batches = "drop_oldest", 1
+    await rig.consume(traces(spans=3))
+    await rig.consume(traces(spans=4))
+    await rig.stop()
+    rig.check()
+    assert (rig.reasons("dropped"), rig.in_flight) == ({"queue_full": 3}, 4)
+    assert [stored.item_count for stored, _ in disk.queues[NAME].batches.values()] == [4]
+
+
+async def test_a_batch_of_which_a_part_was_delivered_is_sent_again_as_a_whole():
+    """The storage has all of it or nothing; the repeated items count as created."""
+
+    class Halved(Probe):
+        max_items = 5
+
+    disk = FakeStorage()
+    first = DiskRig(disk, Backend(OK, default=down()), Halved)
+    await first.exporter.start(first.host)
+    await first.consume(traces(spans=10))
+    await first.stop()
+    assert (first.delivered, first.count("created"), first.in_flight) == (5, 5, 10)
+    async with DiskRig(disk) as second:
+        second.received = 10
+        await second.settled()
+        assert second.delivered == 10
+
+
 async def test_what_was_stored_is_merged_after_the_restart():
     """By context, which is known without reading the batches."""
     disk = FakeStorage()
@@ -203,25 +235,38 @@ async def test_a_queue_on_disk_is_not_bounded_like_one_in_memory():
     assert DiskRig(FakeStorage()).exporter._queues[Signal.TRACES]._max_bytes == 0
 
 
-# Drawn as a whole: an example that hypothesis breaks off in between would leave a running exporter behind.
-BATCHES = st.tuples(st.integers(1, 5), st.sampled_from([None, None, FULL]), st.sampled_from([0, 1, 10]))
-RUNS = st.tuples(
-    st.lists(st.sampled_from([OK, down()]), max_size=5), st.sampled_from([OK, down()]), st.lists(BATCHES, max_size=6)
+LIVES = st.lists(
+    st.fixed_dictionaries(
+        {
+            "answers": st.lists(st.sampled_from(["ok", "down"]), max_size=5),
+            "default": st.sampled_from(["ok", "down"]),
+            "when_full": st.sampled_from(["reject_newest", "drop_oldest"]),
+            "max_batches": st.sampled_from([0, 1, 3]),
+            "steps": st.lists(
+                st.tuples(st.sampled_from([None, None, FULL]), st.integers(1, 5), st.sampled_from([0, 1, 10])),
+                max_size=6,
+            ),
+        }
+    ),
+    min_size=1,
+    max_size=3,
 )
 
 
-@settings(max_examples=40)
-@given(st.lists(RUNS, min_size=1, max_size=3))
-async def test_nothing_is_lost_and_the_books_close_whatever_happens(runs):
-    """Random batches, failures of disk and backend, and restarts."""
-    disk, total, delivered, dropped, created = FakeStorage(), 0, 0, 0, 0
-    for answers, default, batches in runs:
-        rig = DiskRig(disk, Backend(*answers, default=default))
+@settings(max_examples=100)
+@given(LIVES)
+async def test_nothing_is_lost_and_the_books_close_whatever_happens(lives):
+    """Random batches, failures of disk and backend, evictions and restarts."""
+    disk, total, delivered, dropped = FakeStorage(), 0, 0, 0
+    outcomes = {"ok": lambda: OK, "down": down}
+    for life in lives:
+        answers = [outcomes[name]() for name in life["answers"]]
+        rig = DiskRig(disk, Backend(*answers, default=outcomes[life["default"]]()))
         await rig.exporter.start(rig.host)
         rig.received = rig.count("created")
-        created += rig.received
-        for count, failure, wait_s in batches:
-            rig.stored.fail_with = failure
+        rig.stored.when_full, rig.stored.max_batches = life["when_full"], life["max_batches"]
+        for fail_with, count, wait_s in life["steps"]:
+            rig.stored.fail_with = fail_with
             total += count
             rig.received += count
             await asyncio.gather(rig.exporter.consume(traces(spans=count)), return_exceptions=True)
