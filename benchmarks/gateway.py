@@ -3,6 +3,7 @@
 - ``gateway.py``: CPU time for each span, requests of 512 and of 10 spans, gRPC→gRPC and HTTP→HTTP;
 - ``gateway.py --processors memory_limiter,batch``: the same behind these;
 - ``gateway.py --latency``: p50 and p99 at half of what the Go collector takes at most (or at ``--rate``), an open loop;
+- ``gateway.py --disk``: with queues in memory and in ``file_storage``, synced before a request is answered;
 - ``gateway.py --idle 5000``: memory for each idle connection, in plaintext and with TLS.
 
 ``--engine`` chooses Tailrace's gRPC; ``--beside`` adds another Tailrace that differs in one thing: its gRPC or its
@@ -248,10 +249,14 @@ def the_sides(options: argparse.Namespace) -> list[Side]:
     sides = [Side("tailrace", options.engine)]
     for each in options.beside:
         sides.append(Side(each, options.engine, OURS_ON_ASYNCIO) if each == "asyncio" else Side(each, each))
+    if options.disk:
+        sides.append(Side("tailrace disk", options.engine, on_disk=True))
     if options.before:
         sides.append(Side("before", checkout=options.before.resolve()))
     if OTELCOL.exists():
-        sides.append(Side("otelcol", code=""))
+        if options.disk:
+            sides.append(Side("otelcol memory", code=""))
+        sides.append(Side("otelcol", code="", on_disk=options.disk))
     else:
         Console(stderr=True).print(
             f"no Go collector at {OTELCOL} (`make backends` builds it): only Tailrace is measured"
@@ -266,6 +271,7 @@ def parsed() -> argparse.Namespace:
     mode.add_argument(
         "--idle", type=int, default=0, metavar="N", help=f"memory of N idle connections; more than {IDLE_WARM_UP}"
     )
+    parser.add_argument("--disk", action="store_true", help="also with queues on disk; otelcol is then the one on disk")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     parser.add_argument("--before", type=Path, help="another checkout, to compare with")
     parser.add_argument(

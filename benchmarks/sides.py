@@ -32,18 +32,20 @@ OTLPLOAD: Final = CACHE / "otlpload"
 ROUND_MAX_S: Final = 120.0
 START_MAX_S: Final = 30.0
 # The same for every side, but for ports and who speaks gRPC. Our own metrics are on at their default level.
-CONFIG: Final = """
+CONFIG: Final = """{extensions}
 receivers: {{otlp: {{protocols: {{{protocol}: {{endpoint: "127.0.0.1:{port}"{receiver}}}}}}}}}
 processors:
   memory_limiter: {{check_interval: 1s, limit_mib: 2048, spike_limit_mib: 512}}
   batch: {{}}
 exporters: {{otlp_{protocol}: {{endpoint: "{target}", compression: {compression}, tls: {{insecure: true}}{exporter}}}}}
-service:
+service:{used_extensions}
   telemetry:
     logs: {{level: warn}}
     metrics: {{readers: [{{pull: {{exporter: {{prometheus: {{host: 127.0.0.1, port: {metrics}}}}}}}}}]}}
   pipelines: {{traces: {{receivers: [otlp], processors: [{processors}], exporters: [otlp_{protocol}]}}}}
 """
+EXTENSIONS: Final = """
+extensions: {{file_storage: {{directory: "{directory}", create_directory: true, fsync: true}}}}"""
 OURS: Final = "from collector.cli import main; main()"
 # The service makes its loop by this name; the product itself has no such switch.
 OURS_ON_ASYNCIO: Final = (
@@ -61,6 +63,8 @@ class Side:
     code: str = OURS
     """What Python runs; empty: this is the Go collector."""
     checkout: Path = ROOT
+    on_disk: bool = False
+    """Whether its queue is in ``file_storage``, synced before a request is answered."""
 
     @property
     def program(self) -> list[str]:
@@ -152,6 +156,11 @@ class Bench:
         engine = side.engine if setting.protocol == "grpc" else ""
         receiver = tls + (", transport: grpcio" if engine == "grpcio" else "")  # there http2 is what serves `tcp`
         exporter = f", transport: {engine}" if engine else ""
+        extensions = used_extensions = ""
+        if side.on_disk:
+            exporter += ", sending_queue: {storage: file_storage}"
+            extensions = EXTENSIONS.format(directory=self.folder / f"{side.name}.queue")
+            used_extensions = "\n  extensions: [file_storage]"
         target = (
             f"127.0.0.1:{self._ports['grpc']}"
             if setting.protocol == "grpc"
@@ -167,6 +176,8 @@ class Bench:
                 metrics=free_port(),
                 compression=setting.compression,
                 processors=setting.processors,
+                extensions=extensions,
+                used_extensions=used_extensions,
             )
         )
         output = stack.enter_context(log.open("wb"))

@@ -45,7 +45,7 @@ signaltometrics slowsql spanmetrics sum
 """
 _EXTENSIONS = """
 ack asapclient avrologencoding awscloudwatchmetricstreamsencoding awslogsencoding awsproxy azureauth azureencoding
-basicauth bearertokenauth cgroupruntime datadog dbstorage dockerobserver ecsobserver ecstaskobserver filestorage
+basicauth bearertokenauth cgroupruntime datadog dbstorage dockerobserver ecsobserver ecstaskobserver
 googleclientauth googlecloudlogentryencoding headerssetter healthcheck healthcheckv2 hostobserver httpforwarder
 jaegerencoding jaegerremotesampling jsonlogencoding k8sleaderelector k8sobserver kafkatopicsobserver memoryballast
 memorylimiter oauth2client oidc opamp otlpencoding pebbletailstorage pprof redisstorage remotetap sigv4auth

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from collector.api import ComponentId, ComponentKind
 from collector.model import Signal
-from config.blocks import AuthConfig, QueueConfig
+from config.blocks import ComponentConfig
 from config.errors import Findings
 from config.explain import closest, describe, listing
 from config.graph import Factories
@@ -33,7 +33,7 @@ def check_extension_references(
     document: Document,
     findings: Findings,
 ) -> None:
-    """``auth.authenticator`` and ``storage`` must name extensions that are listed in ``service.extensions``."""
+    """What the blocks' ``extension_keys`` name must be listed in ``service.extensions``."""
     listed = [str(extension) for extension in service.extensions]
     for kind in ComponentKind:
         for component in configured[kind].values():
@@ -224,13 +224,11 @@ def _settings_without_effect(telemetry: TelemetryConfig) -> list[tuple[tuple[str
 
 
 def _extension_references(config: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """Paths, inside one component's configuration, of the shared blocks' keys that name an extension."""
+    """Paths, inside one component's configuration, of keys that name an extension."""
     found: list[tuple[str, ...]] = []
-    if isinstance(config, AuthConfig):
-        found.append((*path, "authenticator"))
-    elif isinstance(config, QueueConfig):
-        found.append((*path, "storage"))
-    elif isinstance(config, BaseModel):
+    if isinstance(config, ComponentConfig):
+        found += [(*path, key) for key in config.extension_keys]
+    if isinstance(config, BaseModel):
         for name, model_field in type(config).model_fields.items():
             found += _extension_references(getattr(config, name), (*path, model_field.alias or name))
     elif isinstance(config, Mapping):

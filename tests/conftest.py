@@ -227,6 +227,17 @@ def module_gateway(tmp_path_factory):
 
 
 @pytest.fixture
+def gateways():
+    """``with gateways(config, folder) as running``: several of them, or one after the other in the same folder."""
+
+    def start(config, folder):
+        folder.mkdir(exist_ok=True)
+        return running_gateway(config, folder)
+
+    return start
+
+
+@pytest.fixture
 def load():
     """The class of senders, and what reads back what arrived."""
     return Load, ids_in, until

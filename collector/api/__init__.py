@@ -5,6 +5,7 @@
 ``shared``     SharedState, SharedKey, Scope: state that several components share
 ``periodic``   PeriodicTask: work repeated in the background
 ``host``       Host, Admission, Output, ReceiverOutput, Receipt, Telemetry: what the service provides
+``storage``    StorageExtension, QueueStorage, StateStore: what keeps data over a restart
 ``errors``     ConsumeError → PermanentError (→ TooLargeError) | RetryableError
 """
 
@@ -29,6 +30,18 @@ from collector.api.host import (
 )
 from collector.api.periodic import PeriodicTask
 from collector.api.shared import Scope, SharedKey, SharedState
+from collector.api.storage import (
+    DamagedBatchError,
+    Evicted,
+    OnStored,
+    QueueStorage,
+    StateStore,
+    StorageExtension,
+    StoredBatch,
+    StoredTotals,
+    WhenFull,
+    find_storage,
+)
 
 __all__ = [
     "Admission",
@@ -39,6 +52,8 @@ __all__ = [
     "Connector",
     "ConsumeError",
     "Counter",
+    "DamagedBatchError",
+    "Evicted",
     "Exporter",
     "Extension",
     "Factory",
@@ -48,9 +63,11 @@ __all__ = [
     "Host",
     "ListeningSocket",
     "OnReceipt",
+    "OnStored",
     "Output",
     "PeriodicTask",
     "PermanentError",
+    "QueueStorage",
     "Receipt",
     "Receiver",
     "ReceiverOutput",
@@ -61,9 +78,15 @@ __all__ = [
     "SharedState",
     "Stability",
     "Stage",
+    "StateStore",
     "Status",
+    "StorageExtension",
+    "StoredBatch",
+    "StoredTotals",
     "Telemetry",
     "TooLargeError",
     "Trait",
     "Transform",
+    "WhenFull",
+    "find_storage",
 ]

@@ -195,7 +195,8 @@ class Exporter(Component, ABC):
         """Deliver the batch, or take it into a queue.
 
         Raises:
-            ConsumeError: the batch was not taken. The sender learns of it only if ``waits_for_result`` is set.
+            ConsumeError: the batch was not taken. The sender learns of it only if ``waits_for_result`` or
+                ``waits_for_storage`` is set.
         """
 
     def try_consume(self, batch: Batch) -> bool:  # noqa: ARG002 - the default never can

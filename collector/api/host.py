@@ -296,6 +296,10 @@ class Telemetry(Protocol):
         """Exporters: count items that the backend refused permanently."""
         ...
 
+    def dead_lettered(self, signal: Signal, item_count: int) -> None:
+        """Exporters: count those of the dropped and refused items of which a copy is kept in a dead-letter store."""
+        ...
+
 
 class Status(StrEnum):
     """The state of a component, in the Collector's terms.
@@ -318,14 +322,20 @@ class Status(StrEnum):
 class HealthCheck:
     """One line of ``/health``.
 
-    >>> HealthCheck("broker", healthy=False, message="not connected since 12 s")
-    HealthCheck(name='broker', healthy=False, message='not connected since 12 s', duration_ms=0.0)
+    >>> HealthCheck("broker", healthy=False, message="not connected since 12 s").message
+    'not connected since 12 s'
     """
 
     name: str
     healthy: bool
     message: str = ""
     duration_ms: float = 0.0
+    status: Status = Status.OK
+    """The state of the component that the line is about."""
+    failing_s: float = 0.0
+    """Seconds for which the component has been in an error state, or its backend has failed."""
+    queue_age_s: float = 0.0
+    """Seconds for which the oldest data has been in the component's queues."""
 
 
 class ListeningSocket(Protocol):
@@ -397,12 +407,23 @@ class Host(Protocol):
         """Add a line to ``/health``."""
         ...
 
+    def add_readiness_check(self, check: Callable[[], str]) -> None:
+        """Let ``/health/ready`` on the admin port fail while ``check`` returns a reason; an empty string is no reason.
+
+        The check is not called before the service has started.
+        """
+        ...
+
     def add_admin_route(self, path: str, handler: Callable[[Mapping[str, str]], Awaitable[Any]]) -> None:
         """Serve ``GET path`` on the admin port, to clients on this machine only.
 
         The handler gets the query parameters and returns a mapping that can be written as JSON, keyed by the
         component's id (processors: ``id@pipeline``); the answers of several components at one path are merged.
         """
+        ...
+
+    def add_admin_action(self, path: str, handler: Callable[[Mapping[str, str]], Awaitable[Any]]) -> None:
+        """Like :meth:`add_admin_route`, but for ``POST path``: the handler changes something."""
         ...
 
     def report(self, status: Status, message: str = "") -> None:

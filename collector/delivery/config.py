@@ -7,7 +7,15 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from config.blocks import ComponentConfig, Duration, QueueConfig, RetryConfig
+from config.blocks import (
+    AdaptiveConcurrencyConfig,
+    CircuitBreakerConfig,
+    ComponentConfig,
+    DeadLetterConfig,
+    Duration,
+    QueueConfig,
+    RetryConfig,
+)
 
 __all__ = ["ExporterConfig"]
 
@@ -28,6 +36,14 @@ class ExporterConfig(ComponentConfig):
     """Retries of failed requests."""
     sending_queue: QueueConfig = QueueConfig()
     """The queue in which data waits to be sent."""
+    circuit_breaker: CircuitBreakerConfig = CircuitBreakerConfig()
+    """Single attempts while the backend is down (specific to Tailrace)."""
+    adaptive_concurrency: AdaptiveConcurrencyConfig = AdaptiveConcurrencyConfig()
+    """Fewer requests at once while the backend is overloaded (specific to Tailrace)."""
+    dead_letter: DeadLetterConfig | None = None
+    """Where data goes that the backend refuses or does not accept in time (specific to Tailrace). Absent: it is
+    dropped.
+    """
 
     @model_validator(mode="after")
     def _queue_is_consistent(self) -> Self:

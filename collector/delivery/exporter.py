@@ -6,20 +6,24 @@ Source: the Collector's exporter/exporterhelper (keys, defaults, metric names, r
 import asyncio
 import random
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
-from collector.api import Exporter, Host, RetryableError, Settings
+from collector.api import Exporter, Host, QueueStorage, RetryableError, Scope, Settings, SharedKey, find_storage
+from collector.delivery.breaker import CircuitBreaker
+from collector.delivery.concurrency import ConcurrencyLimit
 from collector.delivery.config import ExporterConfig
+from collector.delivery.dead_letters import DeadLetters
+from collector.delivery.gate import Gate
 from collector.delivery.health import BackendHealth
+from collector.delivery.letter_admin import LetterAdmin
 from collector.delivery.log import RateLimitedLog, printable
 from collector.delivery.metrics import ExporterMetrics
 from collector.delivery.parts import Part, split_to_limits, whole_part
-from collector.delivery.queue import SendingQueue
+from collector.delivery.queue import SendingQueue, SendUnit
 from collector.delivery.retry import RetryPolicy
 from collector.delivery.sender import Sender
 from collector.delivery.settlement import Settlement
-from collector.delivery.storage import Storage, open_storage
 from collector.delivery.tasks import TaskSet, wait_for_first
 from collector.model import Batch, Metrics, Signal
 
@@ -28,6 +32,11 @@ __all__ = ["QueuedExporter"]
 P = TypeVar("P")
 
 _NAMES_MAX: Final = 3
+_LEFT_IN_STORAGE: Final = SharedKey("delivery.left_in_storage", dict[str, int], scope=Scope.SERVICE)
+"""Items that exporters of this process have left in their queues, by the queue's name, until a successor opens it.
+
+A reload must not count them as new.
+"""
 
 
 class QueuedExporter(Exporter, Generic[P]):
@@ -72,21 +81,33 @@ class QueuedExporter(Exporter, Generic[P]):
     """Reasons of a :class:`PermanentError` (``http_400``) after which a request of several items is sent again in
     halves, so that only the items to blame are lost. For backends that keep nothing of a refused request, or to which
     an item may be sent twice."""
+    queue_key: ClassVar[str] = "sending_queue"
+    """The configuration key of the queue, for messages."""
     drain_timeout_s: ClassVar[float] = 10.0
     """How long ``shutdown`` continues to send; the service may end it earlier by cancelling it."""
 
     def __init__(
-        self, settings: Settings, config: ExporterConfig, *, uniform: Callable[[float, float], float] = random.uniform
+        self,
+        settings: Settings,
+        config: ExporterConfig,
+        *,
+        max_concurrent_requests: int | None = None,
+        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """``uniform(low, high)`` provides the jitter of the waits between attempts."""
+        """``max_concurrent_requests``: if it is not ``num_consumers``, because batches are sent in several shards.
+
+        ``uniform(low, high)`` provides the jitter of the waits between attempts.
+        """
         queue_config = config.sending_queue
         self.settings = settings
         self.telemetry = settings.telemetry
         self.health = BackendHealth(f"exporter {settings.id}", settings.clock)
         self.waits_for_result = queue_config.wait_for_result or not queue_config.enabled
+        self.waits_for_storage = queue_config.enabled and bool(queue_config.storage)
         self._queue_config = queue_config
         self._host: Host | None = None
-        self._is_shut_down = False
+        self._is_shut_down = self._is_closed = False
+        self._left = settings.shared.get(_LEFT_IN_STORAGE)
         self._tasks = TaskSet()
         self._log = RateLimitedLog(settings.telemetry.log, settings.clock)
         self._retry = RetryPolicy(config.retry_on_failure, settings.clock, uniform)
@@ -97,7 +118,22 @@ class QueuedExporter(Exporter, Generic[P]):
             signal: Settlement(queue, self.telemetry, self._log) for signal, queue in self._queues.items()
         }
         self._senders: dict[Signal, Sender[P]] = {}
-        metrics = ExporterMetrics(settings, self._queues, self._senders)
+        metrics = ExporterMetrics(settings, self._queues, self._senders, self.health)
+        self._dead_letters: dict[Signal, DeadLetters] = {}
+        if config.dead_letter is not None:
+            self._dead_letters = {
+                signal: DeadLetters(
+                    settings,
+                    signal,
+                    config.dead_letter,
+                    self._log,
+                    callers_wait=self.waits_for_result,
+                    count_lost=metrics.record_lost_letters,
+                )
+                for signal in self._queues
+            }
+            metrics.show_dead_letters(self._dead_letters)
+        self._letter_admin = LetterAdmin(settings, self._dead_letters, self._send_letter)
         timeout_s = None if self.enforces_timeout else config.timeout or None
         sends_at_once = (
             type(self).try_send is not QueuedExporter.try_send
@@ -105,12 +141,14 @@ class QueuedExporter(Exporter, Generic[P]):
             and queue_config.enabled
             and queue_config.batch is None
         )
+        max_requests = max_concurrent_requests or queue_config.num_consumers
         for signal, queue in self._queues.items():
             self._senders[signal] = Sender(
                 self,
                 queue,
                 self._settlements[signal],
                 self._retry,
+                self._gate(config, max_requests if queue_config.enabled else None),
                 self.health,
                 tasks=self._tasks,
                 log=self._log,
@@ -118,7 +156,9 @@ class QueuedExporter(Exporter, Generic[P]):
                 timeout_s=timeout_s,
                 sends_at_once=sends_at_once,
                 record_merged=metrics.record_merged,
+                dead_letters=self._dead_letters.get(signal),
             )
+        self.health.watch(self._queues, {signal: sender.gate for signal, sender in self._senders.items()})
 
     # What subclasses implement.
 
@@ -205,17 +245,24 @@ class QueuedExporter(Exporter, Generic[P]):
 
     async def start(self, host: Host) -> None:
         """See :class:`collector.api.Component`."""
-        storages = self._open_storages(host)
         self._host = host
-        await self.open(host)
+        try:
+            await self._open_queues(host)
+            for letters in self._dead_letters.values():
+                await letters.open(host)
+            await self.open(host)
+        except BaseException:
+            await self._close_stores()
+            raise
         self.health.start(host)
+        if self._dead_letters:
+            self._letter_admin.start(host)
         if not self._queue_config.enabled:
             return
         for signal, queue in self._queues.items():
-            restored_count = queue.open(storages.get(signal), host.admission.charge)
-            if restored_count:
-                self.telemetry.created(signal, restored_count)
             queue.start(self._queue_config.num_consumers, self._senders[signal].start_sending)
+            if queue.is_durable:
+                self._tasks.spawn(queue.load())
             if queue.merges:
                 self._tasks.spawn(queue.flush_when_due())
 
@@ -232,8 +279,11 @@ class QueuedExporter(Exporter, Generic[P]):
                 sender.stop()
             await self._tasks.cancel_all()
             for signal, queue in self._queues.items():
-                for unit in queue.take_all():
+                units = queue.take_all()
+                await self._keep_unsent(signal, units)
+                for unit in units:
                     self._settlements[signal].abandon(unit)
+            await self._close_stores()
             if self._host is not None:
                 await self.close()
 
@@ -245,16 +295,18 @@ class QueuedExporter(Exporter, Generic[P]):
             self._settlements[batch.signal].drop_on_shutdown(batch.item_count)
             raise RetryableError("the exporter is shutting down", reason="shutdown")
         if not self._queue_config.enabled:
-            await self._send_unqueued(batch)
+            if (error := await self._send_unqueued(batch)) is not None:
+                raise error
             return
         result = asyncio.get_running_loop().create_future()
-        if reason := self._enqueue(batch, result):
-            raise RetryableError(f"the queue of {self.settings.id} is full", reason=reason)
-        await result
+        if self._enqueue(batch, result):
+            await result
+        elif self.waits_for_result:
+            raise RetryableError(f"the queue of {self.settings.id} is full", reason="queue_full")
 
     def try_consume(self, batch: Batch) -> bool:
         """See :class:`collector.api.Exporter`."""
-        if self.waits_for_result:
+        if self.waits_for_result or self.waits_for_storage:
             return False
         if self._is_shut_down:
             self._settlements[batch.signal].drop_on_shutdown(batch.item_count)
@@ -272,47 +324,113 @@ class QueuedExporter(Exporter, Generic[P]):
 
     def in_flight_items(self) -> Mapping[Signal, int]:
         """See :class:`collector.api.Exporter`."""
+        if self._is_closed:
+            return {signal: self._left.get(self._storage_name(signal), 0) for signal in self._queues}
         return {signal: settlement.in_flight_count for signal, settlement in self._settlements.items()}
+
+    def sole_use(self) -> Collection[str]:
+        """See :class:`collector.api.Component`."""
+        names = []
+        for signal in self._queues:
+            if self.waits_for_storage:
+                names.append(f"{self._queue_config.storage}: {self._storage_name(signal)}")
+            if signal in self._dead_letters:
+                names.append(self._dead_letters[signal].store_name)
+        return names
 
     # Helpers.
 
-    def _enqueue(self, batch: Batch, result: asyncio.Future[None] | None) -> str:
-        """Add the batch to its queue. Returns the reason if it was dropped instead, otherwise an empty string."""
-        signal = batch.signal
-        try:
-            if self._queues[signal].try_add(batch, result):
-                return ""
-        except OSError as exc:
-            self._settlements[signal].drop_on_full_storage(batch.item_count, exc)
-            return "storage_full"
-        self._settlements[signal].drop_on_full_queue(batch.item_count)
-        return "queue_full"
+    def _gate(self, config: ExporterConfig, max_requests: int | None) -> Gate:
+        """The gate of one signal; ``max_requests`` None: whoever sends waits, so their number is not limited here."""
+        breaker, concurrency = config.circuit_breaker, config.adaptive_concurrency
+        limit = ConcurrencyLimit(max_requests, concurrency.latency_factor) if max_requests is not None else None
+        return Gate(
+            CircuitBreaker(
+                breaker.failure_threshold if breaker.enabled else 0,
+                lambda: self._retry.probe_backoff(breaker.probe_interval),
+            ),
+            limit if concurrency.enabled else None,
+            self.settings.clock,
+        )
 
-    async def _send_unqueued(self, batch: Batch) -> None:
-        """Send without a queue, while the caller waits."""
+    async def _keep_unsent(self, signal: Signal, units: Sequence[SendUnit]) -> None:
+        """Pass on what is about to be dropped because of the shutdown to the dead letters."""
+        letters, queue = self._dead_letters.get(signal), self._queues[signal]
+        if letters is None or queue.is_durable or self.waits_for_result:
+            return
+        batches = [batch for unit in units if unit.unsettled_count for batch in await queue.read(unit)]
+        await asyncio.gather(*(letters.keep(batch, "shutdown", "the exporter shut down") for batch in batches))
+
+    def _enqueue(self, batch: Batch, result: asyncio.Future[None] | None) -> bool:
+        """Add the batch to its queue. False: it was dropped instead."""
+        signal = batch.signal
+        if self._queues[signal].try_add(batch, result):
+            return True
+        self._settlements[signal].drop_on_full_queue(batch.item_count)
+        letters = self._dead_letters.get(signal)
+        if letters is not None and letters.includes_overflow and not self.waits_for_result:
+            letters.keep_soon(batch, "queue_full", "the queue has no room")
+        return False
+
+    async def _send_unqueued(self, batch: Batch, *, keeps_lost: bool = True) -> Exception | None:
+        """Send without a queue, while the caller waits; returns the error."""
         charge = self._host.admission.charge if self._host is not None else None
         if charge is not None:
             charge(batch.memory_bytes)
         try:
-            error = await self._senders[batch.signal].send_unqueued(batch)
+            return await self._senders[batch.signal].send_unqueued(batch, keeps_lost=keeps_lost)
         finally:
             if charge is not None:
                 charge(-batch.memory_bytes)
-        if error is not None:
-            raise error
 
-    def _open_storages(self, host: Host) -> dict[Signal, Storage]:
-        extension_id = self._queue_config.storage
-        if not self._queue_config.enabled or not extension_id:
-            return {}
-        key = f"exporters::{self.settings.id}::sending_queue::storage"
-        return {
-            signal: open_storage(host, extension_id, f"{self.settings.id} {signal}", key=key) for signal in self._queues
-        }
+    async def _send_letter(self, batch: Batch) -> Exception | None:
+        """Send a dead letter again; returns the error. It does not become another one."""
+        if self._is_shut_down:
+            self._settlements[batch.signal].drop_on_shutdown(batch.item_count)
+            return RetryableError("the exporter is shutting down", reason="shutdown")
+        return await self._send_unqueued(batch, keeps_lost=False)
+
+    async def open_storage(self, host: Host, name: str) -> QueueStorage:
+        """The storage of this name in the extension that ``sending_queue::storage`` names."""
+        key = f"exporters::{self.settings.id}::{self.queue_key}::storage"
+        extension = find_storage(host, self._queue_config.storage, key=key)
+        try:
+            return await extension.queue(name)
+        except OSError as error:
+            raise OSError(f"{key}: {error}") from error
+
+    def _storage_name(self, signal: Signal) -> str:
+        return f"{self.settings.id} {signal}"
+
+    async def _open_queues(self, host: Host) -> None:
+        for signal, queue in self._queues.items():
+            name = self._storage_name(signal)
+            storage = await self.open_storage(host, name) if self.waits_for_storage else None
+            restored_count = queue.open(storage, host.admission.charge, self._settlements[signal])
+            known_count = self._left.pop(name, 0)
+            if restored_count > known_count:
+                self.telemetry.created(signal, restored_count - known_count)
+            elif restored_count < known_count:
+                self.telemetry.dropped(signal, known_count - restored_count, "storage_damaged")
+
+    async def _close_stores(self) -> None:
+        for letters in self._dead_letters.values():
+            await letters.close()
+        await self._close_queues()
+
+    async def _close_queues(self) -> None:
+        """Give the storages back. What is left in them stays in flight until a successor takes it."""
+        for signal, queue in self._queues.items():
+            if queue.is_durable:
+                await queue.close()
+                self._left[self._storage_name(signal)] = queue.item_count
+        self._is_closed = True
 
     async def _drain(self) -> None:
         """Return when everything is settled or the time is over."""
         self._retry.drain()
+        for sender in self._senders.values():
+            sender.gate.drain()
         for queue in self._queues.values():
             queue.flush()
         await wait_for_first(self._wait_empty(), self.settings.clock.sleep(self.drain_timeout_s))

@@ -1,9 +1,12 @@
 """Settlement: the books of one signal of one exporter. Every item it takes in ends up in exactly one of them.
 
 An item is delivered, refused by the backend, or dropped with a reason; until then it is in flight. The reasons counted
-here: ``queue_full``, ``storage_full``, ``retries_exhausted``, ``retry_disabled``, ``shutdown``, ``cancelled``,
-``internal_error``.
+here: ``queue_full``, ``storage_full``, ``storage_error``, ``storage_damaged``, ``retries_exhausted``,
+``retry_disabled``, ``shutdown``, ``cancelled``, ``internal_error``.
 """
+
+import errno
+from typing import Final
 
 from collector.api import PermanentError, RetryableError, Telemetry
 from collector.delivery.log import RateLimitedLog
@@ -11,6 +14,8 @@ from collector.delivery.queue import SendingQueue, SendUnit
 from collector.model import Batch
 
 __all__ = ["Settlement"]
+
+_OUT_OF_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Settlement:
@@ -22,11 +27,12 @@ class Settlement:
         self._telemetry = telemetry
         self._log = log
         self._unqueued_count = 0
+        self._settled_count = 0  # of units that are not released yet
 
     @property
     def in_flight_count(self) -> int:
-        """Items of batches that are not released yet."""
-        return self._queue.item_count + self._unqueued_count
+        """Items that are not settled yet."""
+        return self._queue.item_count + self._unqueued_count - self._settled_count
 
     # Batches that never become part of a unit.
 
@@ -44,20 +50,49 @@ class Settlement:
             queue_bytes=self._queue.size_bytes,
         )
 
-    def drop_on_full_storage(self, item_count: int, error: OSError) -> None:
-        """The storage of the queue failed to keep the batch."""
-        self._drop(item_count, "storage_full")
-        self._log.error("the queue cannot be stored; data is dropped", signal=str(self._signal), error=str(error))
+    # What a queue with a storage loses.
+
+    def drop_unstored(self, item_count: int, error: OSError) -> None:
+        """See :class:`collector.delivery.units.LossObserver`."""
+        self._drop(item_count, "storage_full" if error.errno in _OUT_OF_SPACE else "storage_error")
+        self._log.error(
+            "data cannot be stored; its senders are told, and new data is refused until there is room",
+            signal=str(self._signal),
+            items=item_count,
+            error=str(error),
+        )
+
+    def drop_evicted(self, item_count: int) -> None:
+        """See :class:`collector.delivery.units.LossObserver`."""
+        self._drop(item_count, "queue_full")
+        self._log.error(
+            "the storage has no room for new data; the oldest data is dropped",
+            signal=str(self._signal),
+            items=item_count,
+        )
+
+    def drop_damaged(self, item_count: int, error: Exception) -> None:
+        """See :class:`collector.delivery.units.LossObserver`."""
+        self._drop(item_count, "storage_damaged")
+        self._log.error("stored data is damaged and lost", signal=str(self._signal), items=item_count, error=str(error))
+
+    def note_unreadable(self, error: OSError) -> None:
+        """See :class:`collector.delivery.units.LossObserver`."""
+        self._log.error(
+            "the storage cannot be read; reading is tried again", signal=str(self._signal), error=str(error)
+        )
 
     # Items of a unit. Each method settles `item_count` of them, or all that are not settled yet.
 
     def leave_out(self, unit: SendUnit, item_count: int) -> None:
         """The exporter's ``encode`` left items out and has counted them itself."""
-        unit.unsettled_count -= item_count
+        self._settle(unit, item_count)
 
     def deliver(self, unit: SendUnit, item_count: int, rejected_count: int = 0) -> None:
         """The backend accepted the items, except for ``rejected_count`` of them (partial success)."""
         unit.unsettled_count -= item_count
+        unit.settled_count += item_count
+        self._settled_count += item_count
         if rejected_count > 0:
             rejected_count = min(rejected_count, item_count)
             self._telemetry.refused(self._signal, rejected_count, "partial_success")
@@ -72,7 +107,7 @@ class Settlement:
                 "the backend refused a request without data", signal=str(self._signal), names=names, error=str(error)
             )
             return
-        unit.unsettled_count -= item_count
+        self._settle(unit, item_count)
         self._telemetry.refused(self._signal, item_count, error.reason)
         self._log.error(
             "the backend refused data",
@@ -87,7 +122,7 @@ class Settlement:
         """The items are not retried any more, for ``reason``; ``error`` is that of the last attempt."""
         if not item_count:
             return
-        unit.unsettled_count -= item_count
+        self._settle(unit, item_count)
         self._drop(item_count, reason)
         self._log.error(
             "the backend did not accept data; it is dropped",
@@ -99,7 +134,8 @@ class Settlement:
 
     def fail(self, unit: SendUnit, error: Exception) -> None:
         """The exporter's own code failed: drop what is not settled yet."""
-        item_count, unit.unsettled_count = unit.unsettled_count, 0
+        item_count = unit.unsettled_count
+        self._settle(unit, item_count)
         self._drop(item_count, "internal_error")
         self._log.error(
             "the exporter failed with an internal error; data is dropped",
@@ -110,7 +146,8 @@ class Settlement:
 
     def cancel(self, unit: SendUnit) -> None:
         """The caller that waited for the result was cancelled: drop what is not settled yet."""
-        item_count, unit.unsettled_count = unit.unsettled_count, 0
+        item_count = unit.unsettled_count
+        self._settle(unit, item_count)
         self._drop(item_count, "cancelled")
 
     # Whole units.
@@ -118,6 +155,7 @@ class Settlement:
     def release(self, unit: SendUnit, error: Exception | None) -> None:
         """Remove the settled unit from the queue and pass the outcome to the callers that wait for it."""
         self._queue.release(unit)
+        self._settled_count -= unit.settled_count
         for queued in unit.batches:
             if queued.result is not None and not queued.result.done():
                 if error is None:
@@ -127,8 +165,12 @@ class Settlement:
 
     def abandon(self, unit: SendUnit) -> None:
         """The exporter ends before the unit is settled: drop it, or leave it in a durable queue for the next start."""
-        if self._queue.is_durable:
-            return  # in flight until then
+        if self._queue.is_durable:  # in flight until then
+            # What was settled of a unit is sent again with the rest of it.
+            if repeated_count := sum(queued.item_count for queued in unit.batches) - unit.unsettled_count:
+                self._telemetry.created(self._signal, repeated_count)
+            self._settled_count -= unit.settled_count
+            return
         if unit.unsettled_count:
             self._log.error(
                 "the exporter shut down before it could send everything; data is dropped",
@@ -136,6 +178,7 @@ class Settlement:
                 items=unit.unsettled_count,
             )
             self._drop(unit.unsettled_count, "shutdown")
+            self._settle(unit, unit.unsettled_count)
         self.release(unit, RetryableError("the exporter is shutting down", reason="shutdown"))
 
     def begin_unqueued(self, batch: Batch) -> SendUnit:
@@ -143,9 +186,15 @@ class Settlement:
         self._unqueued_count += batch.item_count
         return SendUnit([], batch.item_count)
 
-    def end_unqueued(self, batch: Batch) -> None:
+    def end_unqueued(self, unit: SendUnit, batch: Batch) -> None:
         """The batch is settled."""
         self._unqueued_count -= batch.item_count
+        self._settled_count -= unit.settled_count
+
+    def _settle(self, unit: SendUnit, item_count: int) -> None:
+        unit.unsettled_count -= item_count
+        unit.settled_count += item_count
+        self._settled_count += item_count
 
     def _drop(self, item_count: int, reason: str) -> None:
         if item_count:

@@ -134,11 +134,15 @@ class Batch(Tables):
 
     def without_index(self) -> Self:
         """The same bytes without the index, as queues keep them. Only the number of items is kept."""
-        return type(self)(self.wire, self.context, None, self._item_count)
+        bare = type(self)(self.wire, self.context, None, self._item_count)
+        bare.request_count = self.request_count
+        return bare
 
     def with_context(self, context: Context) -> Self:
         """The same data in another context."""
-        return type(self)(self.wire, context, self.index, self._item_count)
+        moved = type(self)(self.wire, context, self.index, self._item_count)
+        moved.request_count = self.request_count
+        return moved
 
     def select(self, mask: Mask, table: str = ITEM) -> Self:
         """Keeps the rows of ``table`` where ``mask`` (bool[n]) is True; parents left without items are removed.

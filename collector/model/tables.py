@@ -75,7 +75,7 @@ class Table:
 class Tables:
     """The read-only half of a batch."""
 
-    __slots__ = ("__weakref__", "_item_count", "context", "index", "wire")
+    __slots__ = ("__weakref__", "_item_count", "context", "index", "request_count", "wire")
 
     signal: ClassVar[Signal]
     tables: ClassVar[tuple[str, ...]]
@@ -101,6 +101,9 @@ class Tables:
         self.wire = wire
         self.context = context
         self.index = index or Index()
+        self.request_count = 1
+        """How many requests of senders it carries. The door joins several, and the service carries the number through
+        transforms; a batch made in any other way counts as one."""
         self._item_count = item_count
 
     @property

@@ -3,11 +3,11 @@
 /               a page for people that shows what the paths below return
 /metrics        Prometheus text format; while the event loop is busy, the page as it was last (header ``Age``)
 /health         JSON: every check with its duration, the version and the uptime; status 503 if a check fails
-/health/ready   200 from the end of the start until the shutdown begins, else 503
+/health/ready   200 from the end of the start until the shutdown begins, else 503; an extension may add conditions
 /health/live    200 as long as the event loop runs
 /ledger         JSON: what became of every item
 /-/reload       POST: loads the configuration again and runs it; 200, or 500 with the reason why nothing has changed
-other paths     what components registered (GET)
+other paths     what components registered (GET, or POST for actions)
 
 ``/-/reload`` and the paths of components are served to this machine only: the latter may contain personal data.
 
@@ -59,7 +59,8 @@ class AdminServer:
         host: Host,
         telemetry: ServiceTelemetry,
         ledger: Ledger,
-        routes: Callable[[], Mapping[str, Sequence[AdminHandler]]],
+        routes: Callable[[], Mapping[tuple[str, str], Sequence[AdminHandler]]],
+        unready_reasons: Callable[[], list[str]],
         *,
         version: str,
         reload: Callable[[], Awaitable[str]] | None = None,
@@ -73,6 +74,7 @@ class AdminServer:
             routes,
             version,
         )
+        self._unready_reasons = unready_reasons
         self._runner: web.AppRunner | None = None
         self._thread: AdminThread | None = None
         self._last_page: tuple[bytes, float] | None = None
@@ -97,7 +99,8 @@ class AdminServer:
             ("/{path:.*}", self._component),
         ):
             app.router.add_get(path, thread.on_service_loop(handler))
-        app.router.add_post("/-/reload", thread.on_service_loop(self._reload_configuration))
+        for path, handler in (("/-/reload", self._reload_configuration), ("/{path:.*}", self._component)):
+            app.router.add_post(path, thread.on_service_loop(handler))
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
         try:
             await thread.run(_listen(runner, address, port))
@@ -150,10 +153,11 @@ class AdminServer:
 
     async def _ready(self, request: web.Request) -> web.Response:
         del request
-        is_ready = self._host.ready()
-        return _json(
-            {"status": "ready" if is_ready else "not ready", "version": self._version}, status=200 if is_ready else 503
-        )
+        reasons = self._unready_reasons()
+        document: dict[str, Any] = {"status": "not ready" if reasons else "ready", "version": self._version}
+        if reasons:
+            document["reasons"] = reasons
+        return _json(document, status=503 if reasons else 200)
 
     async def _live(self, request: web.Request) -> web.Response:
         del request
@@ -174,15 +178,22 @@ class AdminServer:
 
     async def _component(self, request: web.Request) -> web.Response:
         routes = self._routes()
-        handlers = routes.get(request.path)
+        handlers = routes.get((request.method, request.path))
         if handlers is None:
-            known = ["/", "/metrics", "/health", "/health/ready", "/health/live", "/ledger", *routes]
+            own = ["/", "/metrics", "/health", "/health/ready", "/health/live", "/ledger"]
+            known = [
+                *(own if request.method == "GET" else []),
+                *(p for method, p in routes if method == request.method),
+            ]
             return _json({"error": f"{request.path} does not exist", "known": known}, status=404)
         if (refusal := _refusal_of_others(request)) is not None:
             return refusal
         document: dict[str, Any] = {}
-        for handler in handlers:
-            document |= await handler(request.query)
+        try:
+            for handler in handlers:
+                document |= await handler(request.query)
+        except ValueError as error:
+            return _json({"error": str(error)}, status=400)
         return _json(document)
 
 
@@ -206,7 +217,9 @@ def health_document(host: Host, version: str) -> dict[str, Any]:
             {
                 "name": check.name,
                 "healthy": check.healthy,
+                "status": check.status,
                 "message": check.message,
+                "queue_age_seconds": round(check.queue_age_s, 3),
                 "duration_ms": round(check.duration_ms, 3),
             }
             for check in checks

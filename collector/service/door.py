@@ -163,7 +163,7 @@ class Door:
         Further requests can join it until the next turn ends.
         """
         group = _Group(context, min(self._bound_bytes, size_bytes + self._admission.room_bytes()))
-        if not self._fan.waits:
+        if not self._fan.waits_for_result:
             self._groups[context] = self._newest = group
         loop = self._loop()
         # Two turns later: requests that arrived while this one was being served are read first and join the group.
@@ -224,6 +224,7 @@ class Door:
             if joined is None:
                 return None
             batch = joined[0]
+            batch.request_count = len(wires)
             self._bound_bytes = min(MAX_BYTES, batch.size_bytes * MAX_ITEMS // max(batch.item_count, 1))
             if 0 < batch.item_count <= MAX_ITEMS and self._room_for(batch) is not None:
                 return None

@@ -86,16 +86,23 @@ class _Edge:
 class NodeEdge(_Edge):
     """Into a stage or a connector."""
 
-    __slots__ = ("component", "waits")
+    __slots__ = ("component", "waits", "waits_for_result")
     _failed_message = "the component failed; the batch is dropped"
 
     def __init__(
-        self, component: Stage | Connector, entries: dict[Signal, LedgerEntry], log: RateLimitedLog, *, waits: bool
+        self,
+        component: Stage | Connector,
+        entries: dict[Signal, LedgerEntry],
+        log: RateLimitedLog,
+        behind: Iterable["ExporterEdge"],
     ) -> None:
+        """``behind``: the exporters that its batches reach."""
         super().__init__(component, entries, log)
         self.component = component
-        self.waits = waits
-        """There is an exporter behind it that waits for its result, so it may take long."""
+        behind = tuple(behind)
+        self.waits = any(edge.waits for edge in behind)
+        """There is an exporter behind it that waits for its result or its storage, so it may take long."""
+        self.waits_for_result = any(edge.waits_for_result for edge in behind)
 
     async def consume(self, batch: Batch, item_count: int) -> ConsumeError | None:
         """Pass the batch to the component. Returns the error that an exporter behind it reports to the sender."""
@@ -122,19 +129,20 @@ class NodeEdge(_Edge):
 class ExporterEdge(_Edge):
     """Into an exporter.
 
-    Exporters with a queue take a batch at once (``try_consume``). One with ``waits_for_result`` is awaited, and the
-    caller waits with it. Any other is awaited in a task per batch, so that a slow exporter delays nobody; when too many
-    batches are inside it, further ones are dropped. The edge accounts for exporters that do not settle by themselves: a
-    batch for which ``consume`` returned is delivered.
+    Exporters with a queue in memory take a batch at once (``try_consume``). One with ``waits_for_result`` or
+    ``waits_for_storage`` is awaited, and the caller waits with it. Any other is awaited in a task per batch, so that a
+    slow exporter delays nobody; when too many batches are inside it, further ones are dropped. The edge accounts for
+    exporters that do not settle by themselves: a batch for which ``consume`` returned is delivered.
     """
 
-    __slots__ = ("_in_progress", "_tasks", "component", "waits")
+    __slots__ = ("_in_progress", "_tasks", "component", "waits", "waits_for_result")
     _failed_message = "the exporter failed; the batch is not exported"
 
     def __init__(self, component: Exporter, entries: dict[Signal, LedgerEntry], log: RateLimitedLog) -> None:
         super().__init__(component, entries, log)
         self.component = component
-        self.waits = component.waits_for_result
+        self.waits_for_result = component.waits_for_result
+        self.waits = component.waits_for_result or component.waits_for_storage
         if not component.settles_by_itself:
             self._component_try_consume = self._try_and_credit
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -284,5 +292,6 @@ class Segment:
             entry.out += result_count
             if result is None or not result_count:
                 return None
+            result.request_count = batch.request_count
             batch, item_count = result, result_count
         return batch, item_count

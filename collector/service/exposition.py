@@ -16,7 +16,7 @@ from collector.service.ledger import Ledger
 __all__ = ["collect_ledger", "heap", "lines", "metric_of"]
 
 # Reasons of drops before the queue; an exporter's other drops are failed sends.
-_ENQUEUE_FAILED = frozenset({"queue_full", "storage_full"})
+_ENQUEUE_FAILED = frozenset({"queue_full", "storage_full", "storage_error"})
 
 
 def metric_of(name: str, kind: str, description: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> Metric:

@@ -219,8 +219,8 @@ class _Builder:
                     steps.append(Step(transform, entry, log))
                 case Stage() as stage:
                     node.held = [HeldItems(entry, stage.held_items)]
-                    waits = any(edge.waits for edge in self._behind[pipeline.id])
-                    targets, steps = [NodeEdge(stage, {pipeline.signal: entry}, log, waits=waits)], []
+                    edge_to_stage = NodeEdge(stage, {pipeline.signal: entry}, log, self._behind[pipeline.id])
+                    targets, steps = [edge_to_stage], []
                 case other:
                     raise StartError(
                         f"{node.path}: its factory returned a {type(other).__name__}, expected a Transform or a Stage"
@@ -280,9 +280,9 @@ class _Builder:
             raise StartError(f"{node.path}: its factory returned a {type(connector).__name__}, expected a Connector")
         entries = {signal: telemetry.entry(signal) for signal in sorted(into)}
         node.held = [HeldItems(entry, partial(_held_by, connector, signal)) for signal, entry in entries.items()]
-        waits = any(edge.waits for name in fed for edge in self._behind[name])
+        behind = {edge for name in fed for edge in self._behind[name]}
         self._processors.append(node)
-        self._connector_edges[connector_id] = NodeEdge(connector, entries, self._rate_limited(telemetry), waits=waits)
+        self._connector_edges[connector_id] = NodeEdge(connector, entries, self._rate_limited(telemetry), behind)
         return self._connector_edges[connector_id]
 
     def _rate_limited(self, telemetry: ComponentTelemetry) -> RateLimitedLog:

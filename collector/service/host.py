@@ -53,8 +53,12 @@ class ComponentHost(Host):
         self.is_leaving = False
         """A reload removes or replaces the component."""
         self.status, self.message = Status.STARTING, ""
+        self.status_since_s = self.uptime_s()
+        """When the component got this status, as uptime."""
         self.checks: dict[str, Callable[[], HealthCheck]] = {}
+        self.readiness_checks: list[Callable[[], str]] = []
         self.routes: dict[str, AdminHandler] = {}
+        self.actions: dict[str, AdminHandler] = {}
 
     @property
     def admission(self) -> ServiceAdmission:
@@ -90,10 +94,20 @@ class ComponentHost(Host):
         """See :class:`collector.api.Host`."""
         self.checks[name] = check
 
+    def add_readiness_check(self, check: Callable[[], str]) -> None:
+        """See :class:`collector.api.Host`."""
+        self.readiness_checks.append(check)
+
     def add_admin_route(self, path: str, handler: AdminHandler) -> None:
         """See :class:`collector.api.Host`."""
         self.routes[path] = handler
 
+    def add_admin_action(self, path: str, handler: AdminHandler) -> None:
+        """See :class:`collector.api.Host`."""
+        self.actions[path] = handler
+
     def report(self, status: Status, message: str = "") -> None:
         """See :class:`collector.api.Host`."""
+        if status is not self.status:
+            self.status_since_s = self.uptime_s()
         self.status, self.message = status, message

@@ -3,9 +3,10 @@
 For every node: received + created = out + dropped + folded + refused/rejected + held.
 For every exporter: received = delivered + dropped + refused + in flight.
 
-``dropped`` and ``refused`` are counted by reason. Receivers use received, out (accepted), refused and rejected;
-processors and connectors use received, created, out, dropped, folded and held; exporters use received, delivered,
-dropped, refused and held, which is what is in flight. Exporters use created as well for what a durable queue restores.
+``dropped`` and ``refused`` are counted by reason; ``dead_lettered`` is the part of both that a dead-letter store keeps.
+Receivers use received, out (accepted), refused and rejected; processors and connectors use received, created, out,
+dropped, folded and held; exporters use received, delivered, dropped, refused and held, which is what is in flight.
+Exporters use created as well for what a durable queue restores.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -45,6 +46,7 @@ class LedgerEntry:
     __slots__ = (
         "component_id",
         "created",
+        "dead_lettered",
         "delivered",
         "dropped",
         "explained",
@@ -74,6 +76,8 @@ class LedgerEntry:
         self.received = self.created = self.out = self.delivered = self.folded = self.rejected = 0
         self.failed = 0
         """Receivers: the part of ``out`` that failed while the sender waited for the result."""
+        self.dead_lettered = 0
+        """Exporters: the part of ``dropped`` and ``refused`` of which a copy was stored."""
         self.explained = 0
         """dropped + folded - created, as reported by the component: a transform's loss is compared with it."""
         self.dropped: dict[str, int] = {}
@@ -131,6 +135,7 @@ class LedgerEntry:
             held=self.held,
             dropped=dict(self.dropped),
             refused=dict(self.refused),
+            dead_lettered=self.dead_lettered,
         )
 
 
@@ -157,6 +162,8 @@ class LedgerRow:
     held: int
     dropped: Mapping[str, int]
     refused: Mapping[str, int]
+    dead_lettered: int = 0
+    """Part of ``dropped`` and ``refused``."""
 
     @property
     def imbalance(self) -> int:
@@ -171,7 +178,12 @@ class LedgerRow:
         yield ("delivered", "", self.delivered) if is_end else ("out", "", self.out)
         if self.kind is not ComponentKind.RECEIVER:
             yield "in_flight" if is_end else "held", "", self.held
-        for flow, count in (("created", self.created), ("folded", self.folded), ("rejected", self.rejected)):
+        for flow, count in (
+            ("created", self.created),
+            ("folded", self.folded),
+            ("rejected", self.rejected),
+            ("dead_lettered", self.dead_lettered),
+        ):
             if count:
                 yield flow, "", count
         for flow, reasons in (("dropped", self.dropped), ("refused", self.refused)):
@@ -191,6 +203,8 @@ class LedgerRow:
             "dropped": sum(self.dropped.values()),
             "refused": sum(self.refused.values()) + self.rejected,
         }
+        if self.dead_lettered:
+            fields["dead_lettered"] = self.dead_lettered
         reasons = {**self.dropped, **self.refused} | ({"invalid": self.rejected} if self.rejected else {})
         if reasons:
             fields["reasons"] = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
@@ -212,6 +226,7 @@ class LedgerRow:
             "held": self.held,
             "dropped": dict(self.dropped),
             "refused": dict(self.refused),
+            "dead_lettered": self.dead_lettered,
             "imbalance": self.imbalance,
         }
 
@@ -281,4 +296,5 @@ def _sum(a: LedgerRow, b: LedgerRow) -> LedgerRow:
         held=a.held + b.held,
         dropped={reason: a.dropped.get(reason, 0) + b.dropped.get(reason, 0) for reason in {**a.dropped, **b.dropped}},
         refused={reason: a.refused.get(reason, 0) + b.refused.get(reason, 0) for reason in {**a.refused, **b.refused}},
+        dead_lettered=a.dead_lettered + b.dead_lettered,
     )

@@ -20,14 +20,14 @@ __all__ = ["CountedOutput", "Fan", "HeldFan", "StageOutput", "connected", "held"
 class Fan:
     """Everything that one receiver, connector or stage feeds with one signal."""
 
-    __slots__ = ("_entering_count", "_is_idle", "segments", "waits")
+    __slots__ = ("_entering_count", "_is_idle", "segments", "waits_for_result")
 
     def __init__(self, segments: Sequence[Segment]) -> None:
         self.segments = tuple(segments)
         self._entering_count = 0  # batches that a component does not take at once
         self._is_idle = asyncio.Event()
-        self.waits = any(segment.awaited for segment in self.segments)
-        """There is an exporter behind it that waits for its result."""
+        self.waits_for_result = any(edge.waits_for_result for segment in self.segments for edge in segment.awaited)
+        """There is an exporter behind it that waits for its backend, whose answer is for one request."""
 
     async def consume(self, batch: Batch) -> None:
         """Pass the batch to every pipeline.
@@ -70,7 +70,10 @@ class Fan:
         self._entering_count += 1
         try:
             results = [await edge.consume(batch, item_count) for edge, batch, item_count in nonblocking]
-            if awaited:
+            if len(awaited) == 1:
+                ((edge, batch, item_count),) = awaited
+                results.append(await edge.consume(batch, item_count))
+            elif awaited:
                 results += await asyncio.gather(
                     *(edge.consume(batch, item_count) for edge, batch, item_count in awaited)
                 )
@@ -91,10 +94,10 @@ class HeldFan:
     It makes no difference to the path of a batch at any other time.
     """
 
-    __slots__ = ("_is_released", "_target", "waits")
+    __slots__ = ("_is_released", "_target", "waits_for_result")
 
     def __init__(self) -> None:
-        self.waits = False
+        self.waits_for_result = False
         self._target: Fan | None = None
         self._is_released = asyncio.Event()
 

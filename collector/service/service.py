@@ -36,6 +36,7 @@ __all__ = ["Service"]
 
 _DRAINING_MAX: Final = 3
 """Old graphs that drain at a time; a further reload waits until one of them has ended."""
+_ERRORS = frozenset({Status.RECOVERABLE_ERROR, Status.PERMANENT_ERROR, Status.FATAL_ERROR})
 _HEALTHY = frozenset({Status.STARTING, Status.OK, Status.STOPPING, Status.STOPPED, Status.RECOVERABLE_ERROR})
 _INVALID: Final = "the new configuration is invalid; the previous one keeps running"
 _UNBUILDABLE: Final = "the new configuration cannot be built; the previous one keeps running"
@@ -407,6 +408,7 @@ class Service:
             self.telemetry,
             self.ledger,
             self._routes,
+            self.unready_reasons,
             version=self.version,
             reload=self.request_reload if self._load is not None else None,
         )
@@ -415,11 +417,13 @@ class Service:
         """The hosts of the running components, by name."""
         return {node.name: node.host for node in self._graph.nodes() if node.host is not None}
 
-    def _routes(self) -> Mapping[str, Sequence[AdminHandler]]:
-        routes: dict[str, list[AdminHandler]] = {}
+    def _routes(self) -> Mapping[tuple[str, str], Sequence[AdminHandler]]:
+        """What components registered, by method and path."""
+        routes: dict[tuple[str, str], list[AdminHandler]] = {}
         for host in self._hosts().values():
-            for path, handler in host.routes.items():
-                routes.setdefault(path, []).append(handler)
+            for method, handlers in (("GET", host.routes), ("POST", host.actions)):
+                for path, handler in handlers.items():
+                    routes.setdefault((method, path), []).append(handler)
         return routes
 
     def health(self) -> list[HealthCheck]:
@@ -430,7 +434,9 @@ class Service:
             checks.append(memory)
         for name, host in self._hosts().items():
             if host.status not in {Status.OK, Status.STARTING}:
-                checks.append(HealthCheck(name, host.status in _HEALTHY, f"{host.status}: {host.message}".rstrip(": ")))
+                text = f"{host.status}: {host.message}".rstrip(": ")
+                failing_s = self.telemetry.uptime_s() - host.status_since_s if host.status in _ERRORS else 0.0
+                checks.append(HealthCheck(name, host.status in _HEALTHY, text, status=host.status, failing_s=failing_s))
             for check_name, check in host.checks.items():
                 began = time.perf_counter()
                 try:
@@ -438,8 +444,15 @@ class Service:
                 except Exception as error:  # noqa: BLE001 - a check that raises is a failed check
                     result = HealthCheck(check_name, healthy=False, message=repr(error))
                 took_ms = result.duration_ms or (time.perf_counter() - began) * 1e3
-                checks.append(HealthCheck(check_name, result.healthy, result.message, took_ms))
+                checks.append(replace(result, name=check_name, duration_ms=took_ms))
         return checks
+
+    def unready_reasons(self) -> list[str]:
+        """Why requests should go elsewhere; empty if the service is ready."""
+        if not self._is_ready:
+            return ["starting or stopping"]
+        checks = (check for host in self._hosts().values() for check in host.readiness_checks)
+        return [reason for check in checks if (reason := check())]
 
     def ready(self) -> bool:
         """Whether it has started and is not shutting down."""

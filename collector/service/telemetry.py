@@ -279,6 +279,10 @@ class ComponentTelemetry:
         entry.refuse(item_count, reason)
         _attribute(entry, item_count)
 
+    def dead_lettered(self, signal: Signal, item_count: int) -> None:
+        """See :class:`collector.api.Telemetry`."""
+        self.entry(signal).dead_lettered += item_count
+
 
 def _labels_of(kind: ComponentKind, component_id: ComponentId, pipeline: str) -> Labels:
     word = kind.value.removesuffix("s")

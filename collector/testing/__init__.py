@@ -2,6 +2,7 @@
 
 ``clock``     FakeClock, eventually
 ``doubles``   RecordingTelemetry, Sink, FakeHost, FakeAdmission, make_settings, make, hand_over
+``storage``   FakeStorage: a storage extension whose content survives the component
 ``generate``  traces, metrics, logs, batch, request: what an embedding platform sends
 ``contract``  check_component, readme_examples, free_port
 """
@@ -30,11 +31,15 @@ from collector.testing.generate import (
     traces,
     traces_request,
 )
+from collector.testing.storage import FakeQueueStorage, FakeStateStore, FakeStorage
 
 __all__ = [
     "FakeAdmission",
     "FakeClock",
     "FakeHost",
+    "FakeQueueStorage",
+    "FakeStateStore",
+    "FakeStorage",
     "LoggedEvent",
     "RecordedLedger",
     "RecordingLog",

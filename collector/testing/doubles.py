@@ -104,6 +104,7 @@ class RecordedLedger:
     created: Tally[Signal] = field(default_factory=Tally)
     delivered: Tally[Signal] = field(default_factory=Tally)
     refused: Tally[tuple[Signal, str]] = field(default_factory=Tally)
+    dead_lettered: Tally[Signal] = field(default_factory=Tally)
 
     def dropped_count(self, signal: Signal, reason: str | None = None) -> int:
         """Items dropped for one reason, or for any."""
@@ -215,6 +216,10 @@ class RecordingTelemetry:
     def refused(self, signal: Signal, item_count: int, reason: str) -> None:
         """Record."""
         self.ledger.refused[signal, reason] += item_count
+
+    def dead_lettered(self, signal: Signal, item_count: int) -> None:
+        """Record."""
+        self.ledger.dead_lettered[signal] += item_count
 
 
 class Sink:
@@ -344,7 +349,9 @@ class FakeHost:
         self.extensions = dict(extensions or {})
         self.is_ready = True
         self.checks: dict[str, Callable[[], HealthCheck]] = {}
+        self.readiness_checks: list[Callable[[], str]] = []
         self.routes: dict[str, Callable[[Mapping[str, str]], Awaitable[Any]]] = {}
+        self.actions: dict[str, Callable[[Mapping[str, str]], Awaitable[Any]]] = {}
         self.statuses: list[tuple[Status, str]] = []
 
     @property
@@ -381,9 +388,17 @@ class FakeHost:
         """Record it in ``checks``."""
         self.checks[name] = check
 
+    def add_readiness_check(self, check: Callable[[], str]) -> None:
+        """Record it in ``readiness_checks``."""
+        self.readiness_checks.append(check)
+
     def add_admin_route(self, path: str, handler: Callable[[Mapping[str, str]], Awaitable[Any]]) -> None:
         """Record it in ``routes``."""
         self.routes[path] = handler
+
+    def add_admin_action(self, path: str, handler: Callable[[Mapping[str, str]], Awaitable[Any]]) -> None:
+        """Record it in ``actions``."""
+        self.actions[path] = handler
 
     def report(self, status: Status, message: str = "") -> None:
         """Record it in ``statuses``."""

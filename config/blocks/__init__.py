@@ -9,22 +9,32 @@ description of that key in the JSON Schema (``tailrace schema``).
 ``auth``      the reference to an authenticating extension
 ``grpc``      gRPC clients and servers
 ``http``      HTTP clients and servers
-``delivery``  queue, batching and retries of exporters
+``delivery``  queue, batching, retries, circuit breaker and dead letters of exporters
 """
 
 from config.blocks.auth import AuthConfig
 from config.blocks.base import ComponentConfig
-from config.blocks.delivery import QueueBatchConfig, QueueConfig, RetryConfig
+from config.blocks.delivery import (
+    AdaptiveConcurrencyConfig,
+    CircuitBreakerConfig,
+    DeadLetterConfig,
+    QueueBatchConfig,
+    QueueConfig,
+    RetryConfig,
+)
 from config.blocks.grpc import GRPCClientConfig, GRPCServerConfig, KeepaliveClientConfig, KeepaliveServerConfig
 from config.blocks.http import CORSConfig, HTTPClientConfig, HTTPServerConfig
 from config.blocks.tls import TLSClientConfig, TLSServerConfig
 from config.blocks.values import ByteSize, Duration, Secret
 
 __all__ = [
+    "AdaptiveConcurrencyConfig",
     "AuthConfig",
     "ByteSize",
     "CORSConfig",
+    "CircuitBreakerConfig",
     "ComponentConfig",
+    "DeadLetterConfig",
     "Duration",
     "GRPCClientConfig",
     "GRPCServerConfig",

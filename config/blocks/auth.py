@@ -11,6 +11,7 @@ class AuthConfig(ComponentConfig):
     """Names the extension that authenticates clients, or that provides a client's credentials."""
 
     null_means_default: ClassVar[bool] = False
+    extension_keys: ClassVar[tuple[str, ...]] = ("authenticator",)
 
     authenticator: str
     """Id of the extension; it must be listed in service::extensions."""

@@ -28,6 +28,9 @@ class ComponentConfig(BaseModel):
     Normally the keys that a partial block leaves out keep the component's own defaults.
     """
 
+    extension_keys: ClassVar[tuple[str, ...]] = ()
+    """Keys of this block whose value, unless it is empty, must be the id of an extension in service::extensions."""
+
     inline_block: ClassVar[str] = ""
     """The key of a block whose keys the user may also write directly into this one; empty: there is none."""
 

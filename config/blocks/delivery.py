@@ -3,14 +3,21 @@
 Source: open-telemetry/opentelemetry-collector exporter/exporterhelper, config/configretry.
 """
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from config.blocks.base import ComponentConfig
 from config.blocks.values import ByteSize, Duration, duration_text
 
-__all__ = ["QueueBatchConfig", "QueueConfig", "RetryConfig"]
+__all__ = [
+    "AdaptiveConcurrencyConfig",
+    "CircuitBreakerConfig",
+    "DeadLetterConfig",
+    "QueueBatchConfig",
+    "QueueConfig",
+    "RetryConfig",
+]
 
 
 class RetryConfig(ComponentConfig):
@@ -42,6 +49,75 @@ class RetryConfig(ComponentConfig):
         return self
 
 
+class CircuitBreakerConfig(ComponentConfig):
+    """Single attempts instead of many while the backend is down (specific to Tailrace)."""
+
+    enabled: bool = True
+    """After repeated failures, send one request at a time as a probe until the backend accepts one."""
+    failure_threshold: int = Field(default=5, ge=1)
+    """Failed attempts in a row after which the circuit opens."""
+    probe_interval: Duration = Field(default=5.0, gt=0)
+    """Longest time between two probes. They begin at retry_on_failure::initial_interval if that is shorter."""
+
+
+class AdaptiveConcurrencyConfig(ComponentConfig):
+    """Fewer requests at once while the backend is overloaded (specific to Tailrace)."""
+
+    enabled: bool = True
+    """Send fewer requests at once after the backend refuses some as too many (429, RESOURCE_EXHAUSTED, Retry-After) or
+    does not answer in time, and more again as it accepts them, up to num_consumers.
+    """
+    latency_factor: float = Field(default=0.0, ge=0)
+    """Also send fewer requests at once when they take this many times as long as usual, for example 3. 0: never."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if 0 < self.latency_factor <= 1:
+            raise ValueError(f"latency_factor must be 0 or greater than 1, got {self.latency_factor:g}")
+        return self
+
+
+class DeadLetterConfig(ComponentConfig):
+    """A store for data that cannot be delivered (specific to Tailrace).
+
+    ``tailrace dead-letters`` shows it, ``tailrace replay`` sends it again.
+    """
+
+    extension_keys: ClassVar[tuple[str, ...]] = ("storage",)
+
+    storage: str = ""
+    """Id of the storage extension that keeps the data. Required."""
+    max_size: ByteSize = Field(default=256 * 1024 * 1024, gt=0)
+    """Limit of the data of each signal in bytes. Above it the oldest data is removed."""
+    include_overflow: bool = False
+    """Also keep data for which the sending queue has no room."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.storage:
+            raise ValueError("storage is required: the id of a storage extension, for example file_storage")
+        return self
+
+
+class PartitionConfig(ComponentConfig):
+    """Which data is merged into one request (sending_queue::batch::partition)."""
+
+    metadata_keys: list[str] = Field(default_factory=list)
+    """Merge data whose request headers of these names are equal; other headers are dropped. Empty: merge data that
+    came with equal headers, of those that the receiver keeps (include_metadata).
+    """
+
+    @field_validator("metadata_keys")
+    @classmethod
+    def _distinct(cls, value: list[str]) -> list[str]:
+        seen: set[str] = set()
+        for key in value:
+            if key.lower() in seen:
+                raise ValueError(f"the key {key!r} is listed twice (header names do not depend on case)")
+            seen.add(key.lower())
+        return value
+
+
 class QueueBatchConfig(ComponentConfig):
     """Merging of queued data into larger requests (sending_queue::batch)."""
 
@@ -53,6 +129,8 @@ class QueueBatchConfig(ComponentConfig):
     """Size of the largest request, in units of sizer. 0: no limit."""
     sizer: Literal["", "items", "bytes"] = ""
     """Unit of min_size and max_size. Empty: bytes if the queue's own sizer is bytes, otherwise items."""
+    partition: PartitionConfig = PartitionConfig()
+    """Which data is merged."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -64,6 +142,8 @@ class QueueBatchConfig(ComponentConfig):
 class QueueConfig(ComponentConfig):
     """The sending queue of an exporter."""
 
+    extension_keys: ClassVar[tuple[str, ...]] = ("storage",)
+
     enabled: bool = True
     """Queue data before sending it. false: the sender of a batch waits for its delivery."""
     num_consumers: int = Field(default=10, ge=1)
@@ -73,7 +153,9 @@ class QueueConfig(ComponentConfig):
     sizer: Literal["requests", "items", "bytes"] = "requests"
     """Unit of queue_size."""
     max_bytes: ByteSize = 256 * 1024 * 1024
-    """Capacity of the queue in bytes (specific to Tailrace), in addition to queue_size. 0: no limit."""
+    """Capacity of the queue in bytes (specific to Tailrace), in addition to queue_size. 0: no limit, as is the default
+    with storage.
+    """
     block_on_overflow: bool = False
     """Refuse new requests at the receiver while the queue is full, instead of dropping data."""
     wait_for_result: bool = False
@@ -82,6 +164,11 @@ class QueueConfig(ComponentConfig):
     """Id of the extension that keeps the queue across restarts. Empty: the queue is kept in memory."""
     batch: QueueBatchConfig | None = None
     """Merging of queued data into larger requests. Absent: data is sent as it was received."""
+
+    @property
+    def bound_bytes(self) -> int:
+        """The limit in bytes that applies: a queue in a storage has the limit of the storage unless it has its own."""
+        return 0 if self.storage and "max_bytes" not in self.model_fields_set else self.max_bytes
 
     @property
     def batch_sizer(self) -> Literal["items", "bytes"]:

@@ -9,9 +9,18 @@ from pydantic import Field, model_validator
 
 from collector.prometheus import TranslationStrategy
 from collector.prometheus.config import ConstantLabels, ResourceConstantLabelsConfig, ResourceLabelsConfig
-from config.blocks import ByteSize, ComponentConfig, Duration, HTTPClientConfig, RetryConfig
+from config.blocks import (
+    AdaptiveConcurrencyConfig,
+    ByteSize,
+    CircuitBreakerConfig,
+    ComponentConfig,
+    DeadLetterConfig,
+    Duration,
+    HTTPClientConfig,
+    RetryConfig,
+)
 
-__all__ = ["PrometheusRemoteWriteConfig", "RemoteWriteQueueConfig"]
+__all__ = ["PrometheusRemoteWriteConfig", "RemoteWriteQueueConfig", "WALConfig"]
 
 _MESSAGE = "prometheus.WriteRequest"
 _HTTP_KEYS = frozenset(HTTPClientConfig.model_fields)
@@ -19,6 +28,8 @@ _HTTP_KEYS = frozenset(HTTPClientConfig.model_fields)
 
 class RemoteWriteQueueConfig(ComponentConfig):
     """The queue of this exporter."""
+
+    extension_keys: ClassVar[tuple[str, ...]] = ("storage",)
 
     enabled: bool = True
     """Queue data before sending it. false: the sender of a batch waits for its delivery."""
@@ -34,6 +45,19 @@ class RemoteWriteQueueConfig(ComponentConfig):
     """Id of the extension that keeps the queue across restarts (specific to Tailrace). Empty: the queue is kept in
     memory.
     """
+
+
+class WALConfig(ComponentConfig):
+    """A queue on disk, without an extension."""
+
+    directory: str
+    """Directory of the queue, which is created if it does not exist. One process uses it at a time."""
+    buffer_size: int = Field(default=300, ge=0)
+    """Accepted for compatibility with the Collector; has no effect, since batches are read as they are sent."""
+    truncate_frequency: Duration = Field(default=60.0, ge=0)
+    """Accepted for compatibility with the Collector; has no effect, since files are deleted when they are delivered."""
+    lag_record_frequency: Duration = Field(default=15.0, ge=0)
+    """Accepted for compatibility with the Collector; has no effect, since the size of the queue is a metric."""
 
 
 class TargetInfoConfig(ComponentConfig):
@@ -58,6 +82,16 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
     """The queue in which data waits to be sent."""
     max_batch_request_parallelism: int | None = Field(default=None, ge=1, le=200)
     """Number of requests of a batch that are sent at the same time. Absent: ``remote_write_queue.num_consumers``."""
+    circuit_breaker: CircuitBreakerConfig = CircuitBreakerConfig()
+    """Single attempts while the server is down (specific to Tailrace)."""
+    adaptive_concurrency: AdaptiveConcurrencyConfig = AdaptiveConcurrencyConfig()
+    """Fewer shards at once while the server is overloaded (specific to Tailrace)."""
+    dead_letter: DeadLetterConfig | None = None
+    """Where data goes that the server refuses or does not accept in time (specific to Tailrace). Absent: it is
+    dropped.
+    """
+    wal: WALConfig | None = None
+    """A directory that keeps the queue across restarts. Absent: it is in memory, or in remote_write_queue::storage."""
     max_batch_size_bytes: int = Field(default=3_000_000, ge=1)
     """Size limit of a request in bytes, before compression."""
     namespace: str = ""
@@ -93,8 +127,6 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
     """A series without samples for this long ends with a stale marker, which is sent with the next batch (specific to
     Tailrace). 0: never.
     """
-    wal: dict[str, Any] | None = None
-    """Not available: ``remote_write_queue.storage`` keeps the queue across restarts."""
 
     @model_validator(mode="before")
     @classmethod
@@ -111,6 +143,10 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
+        if self.wal is not None and self.remote_write_queue.storage:
+            raise ValueError("wal and remote_write_queue::storage both keep the queue on disk; remove one of them")
+        if self.wal is not None and not self.wal.directory:
+            raise ValueError("wal::directory must not be empty, for example ./prometheus_rw")
         if not self.http.endpoint:
             raise ValueError("endpoint is required, for example http://localhost:9090/api/v1/write")
         if not self.http.endpoint.startswith(("http://", "https://")):
@@ -122,8 +158,6 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
             raise ValueError(
                 f"compression {self.http.compression!r} is not available: remote write requires snappy; remove the key"
             )
-        if self.wal is not None:
-            raise ValueError("wal is not available: use remote_write_queue::storage to keep the queue across restarts")
         if self.protobuf_message != _MESSAGE:
             raise ValueError(f"protobuf_message {self.protobuf_message!r} is not available: only {_MESSAGE} is")
         return self

@@ -9,13 +9,14 @@ Source: Prometheus remote-write specification 1.0; OpenTelemetry's Prometheus co
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from collector.api import Host, PermanentError, Settings
+from collector.api import Host, PermanentError, QueueStorage, Settings
 from collector.delivery import ExporterConfig, Part, QueuedExporter
 from collector.delivery.log import printable
 from collector.model import METRIC_EXPONENTIAL_HISTOGRAM, Batch, Metrics
@@ -29,6 +30,7 @@ from collector.prometheus import (
     SeriesCache,
     SeriesLabels,
 )
+from collector.storage import FileStorage, FileStorageSettings
 from collector.transport.http.client import HTTPClient
 from collector.transport.user_agent import user_agent
 from config.blocks import QueueConfig
@@ -80,7 +82,8 @@ class WriteRequest:
 class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
     """See the module."""
 
-    isolated_reasons = frozenset({"http_400"})
+    queue_key = "remote_write_queue"
+    isolated_reasons = frozenset({"http_400", "http_409"})  # 409: Thanos, for samples out of order
     enforces_timeout = True  # as that of the HTTP client, which knows whether a 2xx status has arrived by then
 
     def __init__(self, settings: Settings, config: PrometheusRemoteWriteConfig) -> None:
@@ -92,16 +95,22 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
                 retry_on_failure=config.retry_on_failure,
                 # Sending one batch at a time keeps the order; the shards within a batch are sent in parallel.
                 sending_queue=QueueConfig(
-                    enabled=queue.enabled,
+                    **queue.model_dump(exclude_unset=True, exclude={"num_consumers", "queue_size", "storage"}),
                     num_consumers=1,
                     queue_size=queue.queue_size,
-                    max_bytes=queue.max_bytes,
-                    block_on_overflow=queue.block_on_overflow,
-                    storage=queue.storage,
+                    storage=queue.storage if config.wal is None else "wal",
                 ),
+                circuit_breaker=config.circuit_breaker,
+                adaptive_concurrency=config.adaptive_concurrency,
+                dead_letter=config.dead_letter,
             ),
+            max_concurrent_requests=config.shard_count,
         )
         self._config = config
+        self._wal: FileStorage | None = None
+        if config.wal is not None and queue.enabled:
+            files = FileStorageSettings(Path(config.wal.directory))
+            self._wal = FileStorage(files, str(settings.id), settings.clock, settings.telemetry)
         self.max_request_bytes = config.max_batch_size_bytes
         self._client = HTTPClient(
             config.http,
@@ -154,6 +163,23 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
     async def close(self) -> None:
         """See :class:`QueuedExporter`."""
         await self._client.close()
+        if self._wal is not None:
+            await self._wal.close()
+
+    async def open_storage(self, host: Host, name: str) -> QueueStorage:
+        """See :class:`QueuedExporter`."""
+        if self._wal is None:
+            return await super().open_storage(host, name)
+        try:
+            await self._wal.open()
+        except OSError as error:
+            raise OSError(f"exporters::{self.settings.id}::wal::directory: {error.strerror or error}") from error
+        return await self._wal.queue(name)
+
+    def sole_use(self) -> Collection[str]:
+        """See :class:`collector.api.Component`."""
+        wal = self._config.wal
+        return super().sole_use() if wal is None else (str(Path(wal.directory).absolute()),)
 
     async def send(self, payload: WriteRequest) -> None:
         """See :class:`QueuedExporter`."""

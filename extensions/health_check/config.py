@@ -1,10 +1,13 @@
-"""Configuration of ``health_check``. Source: opentelemetry-collector-contrib extension/healthcheckextension."""
+"""Configuration of ``health_check``.
+
+Source: opentelemetry-collector-contrib extension/healthcheckextension and extension/healthcheckv2extension.
+"""
 
 from pydantic import Field, field_validator
 
 from config.blocks import ComponentConfig, Duration, HTTPServerConfig
 
-__all__ = ["HealthCheckConfig", "PipelineCheck", "ResponseBody"]
+__all__ = ["ComponentHealth", "HealthCheckConfig", "PipelineCheck", "ResponseBody"]
 
 
 class ResponseBody(ComponentConfig):
@@ -27,6 +30,24 @@ class PipelineCheck(ComponentConfig):
     """Accepted for compatibility with the Collector; has no effect."""
 
 
+class ComponentHealth(ComponentConfig):
+    """Which states of components make the service unhealthy and ``/health/ready`` on the admin port fail.
+
+    Without this block, none does.
+    """
+
+    include_permanent_errors: bool = False
+    """Whether a permanent error does, such as a backend that has refused everything for a minute."""
+    include_recoverable_errors: bool = False
+    """Whether a recoverable error does, such as a backend that is down, after recovery_duration."""
+    recovery_duration: Duration = Field(default=300.0, ge=0)
+    """Time that a component has to recover from a recoverable error."""
+    max_queue_age: Duration = Field(default=0.0, ge=0)
+    """Age of the oldest data in the queue of an exporter above which the service is unhealthy (specific to Tailrace).
+    0: no limit.
+    """
+
+
 class HealthCheckConfig(HTTPServerConfig):
     """An HTTP server that answers probes."""
 
@@ -38,6 +59,8 @@ class HealthCheckConfig(HTTPServerConfig):
     """Texts to answer with. Absent: a JSON document."""
     check_collector_pipeline: PipelineCheck = PipelineCheck()
     """Whether failing components make the service unhealthy."""
+    component_health: ComponentHealth | None = None
+    """Which states of components make the service unhealthy. Absent: none does."""
 
     @field_validator("path")
     @classmethod

@@ -1,7 +1,9 @@
 """Answers probes: 200 while the service is ready, 503 before that and during shutdown. The format is the Collector's.
 
-The full list of checks is at ``/health`` on the admin port. Source: opentelemetry-collector-contrib
-extension/healthcheckextension and internal/healthcheck (``Server available``, ``upSince``, ``uptime``).
+With ``component_health`` the states of components count too, here and at ``/health/ready`` on the admin port. The full
+list of checks is at ``/health`` on the admin port. Source: opentelemetry-collector-contrib
+extension/healthcheckextension, extension/healthcheckv2extension and internal/healthcheck (``Server available``,
+``upSince``, ``uptime``).
 """
 
 from collections.abc import Callable
@@ -9,7 +11,7 @@ from datetime import UTC, datetime
 
 import orjson
 
-from collector.api import Extension, Host, Settings
+from collector.api import Extension, Host, Settings, Status
 from collector.transport.http import HTTPServer, Request, Response, Route
 from extensions.health_check.config import HealthCheckConfig
 
@@ -36,6 +38,8 @@ class HealthCheckExtension(Extension):
     async def start(self, host: Host) -> None:
         """Start to listen. The answer is 503 until the whole service is ready."""
         self._host = host
+        if self._config.component_health is not None:
+            host.add_readiness_check(self._unready_reason)
         key = f"extensions::{self._settings.id}"
         route = _Probe(self._answer)
         answers_everywhere = self._config.path == "/"  # as in Go's mux
@@ -79,7 +83,29 @@ class HealthCheckExtension(Extension):
         assert self._host is not None  # set before the server listens
         if not self._host.ready():
             return False
-        return not self._config.check_collector_pipeline.enabled or all(check.healthy for check in self._host.health())
+        if self._config.check_collector_pipeline.enabled and not all(check.healthy for check in self._host.health()):
+            return False
+        return not self._unready_reason()
+
+    def _unready_reason(self) -> str:
+        """The first component whose state counts, and why; empty if there is none."""
+        config = self._config.component_health
+        if config is None or self._host is None:
+            return ""
+        for check in self._host.health():
+            if check.status is Status.FATAL_ERROR or (
+                config.include_permanent_errors and check.status is Status.PERMANENT_ERROR
+            ):
+                return f"{check.name}: {check.message}"
+            if (
+                config.include_recoverable_errors
+                and check.status is Status.RECOVERABLE_ERROR
+                and check.failing_s > config.recovery_duration
+            ):
+                return f"{check.name}: {check.message}"
+            if config.max_queue_age and check.queue_age_s > config.max_queue_age:
+                return f"{check.name}: the oldest data in the queue is {check.queue_age_s:.0f} s old"
+        return ""
 
 
 class _Probe(Route):

@@ -38,7 +38,7 @@ class Started:
 
     async def send(self, batch):
         await self.exporter.consume(batch)
-        await eventually(lambda: not any(self.exporter.in_flight_items().values()), timeout_s=20)
+        await eventually(lambda: not self.telemetry.value("otelcol_exporter_queue_size"), timeout_s=20)
 
     def counts(self, kind):
         return {key[1]: count for key, count in getattr(self.telemetry.ledger, kind).items()}

@@ -276,11 +276,20 @@ class Passer(Connector):
 
 
 class Helper(Extension):
+    unready_reason = ""
+
     async def start(self, host) -> None:
         async def answer(query):
             return {"hello": query.get("name", "world")}
 
+        async def act(query):
+            if "bad" in query:
+                raise ValueError("that is not possible")
+            return {"done": query.get("name", "")}
+
         host.add_admin_route("/hello", answer)
+        host.add_admin_action("/act", act)
+        host.add_readiness_check(lambda: self.unready_reason)
 
 
 class World:

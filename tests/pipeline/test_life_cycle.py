@@ -1,6 +1,7 @@
 """Start, stop and reload: the order, the faults, and that the ledger balances."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -275,8 +276,6 @@ async def get(service, path):
 
 async def test_the_admin_port_shows_metrics_health_ledger_and_component_routes(world):
     """Each path is requested once."""
-    import json
-
     async with world.running(FINE, metrics='address: "127.0.0.1:0"') as service:
         await world.source().consume(traces(spans=4))
         status, text, kind = await get(service, "/metrics")
@@ -288,7 +287,8 @@ async def test_the_admin_port_shows_metrics_health_ledger_and_component_routes(w
         assert document["status"] == "healthy"
         assert document["uptime_seconds"] >= 0
         assert document["version"]
-        assert {"name", "healthy", "message", "duration_ms"} == set(document["checks"][0])
+        keys = {"name", "healthy", "status", "message", "queue_age_seconds", "duration_ms"}
+        assert keys == set(document["checks"][0])
         books = json.loads((await get(service, "/ledger"))[1])
         assert books["balanced"]
         assert {node["node"] for node in books["nodes"]} >= {"receivers/source", "exporters/target"}
@@ -298,6 +298,40 @@ async def test_the_admin_port_shows_metrics_health_ledger_and_component_routes(w
         assert (await get(service, "/health/ready"))[0] == 503
         assert (await get(service, "/health"))[0] == 503
         assert (await get(service, "/health/live"))[0] == 200
+
+
+async def test_an_extension_may_make_the_service_not_ready(world):
+    """The answer tells why; liveness and the other checks do not change."""
+    async with world.running(FINE, metrics='address: "127.0.0.1:0"') as service:
+        assert (await get(service, "/health/ready"))[0] == 200
+        world.made["extensions/helper"].unready_reason = "the queue is too old"
+        status, text, _ = await get(service, "/health/ready")
+        assert (status, json.loads(text)["reasons"]) == (503, ["the queue is too old"])
+        assert (await get(service, "/health/live"))[0] == (await get(service, "/health"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status", "answer"),
+    [
+        ("/act?name=x", {}, 200, {"done": "x"}),
+        ("/act?name=x", {"Origin": "http://localhost:8888"}, 200, {"done": "x"}),
+        ("/act", {"Origin": "http://evil.example"}, 403, None),
+        ("/act", {"Origin": "null"}, 403, None),
+        ("/act", {"Host": "evil.example"}, 403, None),
+        ("/act?bad=1", {}, 400, {"error": "that is not possible"}),
+        ("/hello", {}, 404, None),
+    ],
+)
+async def test_an_action_is_a_post_from_this_machine(world, path, headers, status, answer):
+    """A page of a web site in a browser on this machine cannot cause one, and neither can a GET."""
+    async with world.running(FINE, metrics='address: "127.0.0.1:0"') as service, aiohttp.ClientSession() as session:
+        url = f"http://127.0.0.1:{service.admin_port}{path}"
+        async with session.post(url, headers=headers) as response:
+            assert response.status == status
+            if answer is not None:
+                assert await response.json() == answer
+        if path.startswith("/act"):
+            assert (await get(service, path))[0] == 404
 
 
 async def test_the_page_and_what_it_loads(world):

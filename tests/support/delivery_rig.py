@@ -55,13 +55,17 @@ class Probe(QueuedExporter[Batch]):
 class Rig:
     """A started exporter, whose books are checked after every step and at the end."""
 
-    def __init__(self, backend, type_=Probe, **config):
+    def __init__(self, backend, type_=Probe, *, shared=None, **config):
         self.backend = backend
         self.telemetry = RecordingTelemetry()
         self.clock = FakeClock()
         self.host = FakeHost()
         settings = make_settings(
-            signals=frozenset(Signal), telemetry=self.telemetry, clock=self.clock, component_id="probe/a"
+            signals=frozenset(Signal),
+            telemetry=self.telemetry,
+            clock=self.clock,
+            component_id="probe/a",
+            shared=shared,
         )
         self.exporter = type_(settings, ExporterConfig.model_validate(config), backend)
         self.received = 0
@@ -104,7 +108,8 @@ class Rig:
         assert self.received == self.delivered + self.count("dropped") + self.count("refused") + in_flight
 
     async def settled(self):
-        await eventually(lambda: not any(self.exporter.in_flight_items().values()))
+        await eventually(lambda: not self.telemetry.value("otelcol_exporter_queue_size"))
+        assert not any(self.exporter.in_flight_items().values())
         self.check()
 
 

@@ -53,9 +53,9 @@ class LimitedServerRig:
         await self._server.close()
 
     async def send(self, batch):
-        """Give the batch to the exporter and wait until it is settled."""
+        """Give the batch to the exporter and wait until it is settled, and what the exporter adds is sent too."""
         await self.exporter.consume(batch)
-        await eventually(lambda: not any(self.exporter.in_flight_items().values()), timeout_s=20)
+        await eventually(lambda: not self.telemetry.value("otelcol_exporter_queue_size"), timeout_s=20)
 
     @property
     def delivered_count(self):

@@ -16,7 +16,7 @@ PUBLIC = [
     for name in package.__all__
     if isinstance(value := getattr(package, name), type | types.FunctionType)
 ]
-CONSTANTS = {"OnReceipt", "EMPTY_CONTEXT", "ITEM", "AttributeValue"}
+CONSTANTS = {"OnReceipt", "OnStored", "WhenFull", "EMPTY_CONTEXT", "ITEM", "AttributeValue"}
 """Constants and type aliases, which have no docstring of their own; further ones are recognised by their prefix."""
 PREFIXES = ("KIND_", "METRIC_", "PRESENT_", "TEMPORALITY_")
 

@@ -95,6 +95,21 @@ async def test_the_stage_hands_over_what_it_holds(guide):
     assert sink.item_count == 3
 
 
+async def test_the_counters_survive_a_restart(guide):
+    """With a storage; without one they begin at zero."""
+    host = guide["host"]
+    for storage, expected in (("file_storage", [0, 3, 6]), ("", [0, 0])):
+        found = []
+        for _ in expected:
+            counters = guide["Counters"](make_settings(), guide["CountersConfig"](storage=storage))
+            await counters.start(host)
+            found.append(counters.count)
+            counters.count += 3
+            await counters.checkpoint()
+            await counters.shutdown()
+        assert found == expected
+
+
 async def test_the_plain_exporter_maps_errors(guide):
     """A message that is too large is a permanent error; others are published as they are."""
 

@@ -47,7 +47,6 @@ def test_there_are_examples():
     for name in (
         "api.factory.ComponentId",
         "api.shared.SharedState",
-        "delivery.storage.MemoryStorage",
         "model.batch.Batch.concat",
         "model.batch.Batch.edit",
         "model.batch.Batch.partition",

@@ -16,9 +16,19 @@ SOURCES = ("collector", "config", "receivers", "processors", "exporters", "conne
 COMPONENTS = SOURCES[2:]
 WITHOUT_EFFECT = frozenset(
     [
+        "CompactionConfig.check_interval",
+        "CompactionConfig.cleanup_on_start",
+        "CompactionConfig.directory",
+        "CompactionConfig.max_transaction_size",
+        "CompactionConfig.on_rebound",
+        "CompactionConfig.on_start",
+        "CompactionConfig.rebound_needed_threshold_mib",
+        "CompactionConfig.rebound_trigger_threshold_mib",
         "CompositeConfig.policy_order",
         "DebugConfig.sending_queue",
         "FileConfig.flush_interval",
+        "FileStorageConfig.compaction",
+        "FileStorageConfig.recreate",
         "FilterConfig.profile_conditions",
         "FilterConfig.profiles",
         "GRPCClientConfig.read_buffer_size",
@@ -54,6 +64,9 @@ WITHOUT_EFFECT = frozenset(
         "TailSamplingConfig.expected_new_traces_per_sec",
         "TailSamplingConfig.tail_storage",
         "TelemetryConfig.traces",
+        "WALConfig.buffer_size",
+        "WALConfig.lag_record_frequency",
+        "WALConfig.truncate_frequency",
     ]
 )
 """Keys that are accepted for the Collector's files although they have no effect, as their documentation says."""

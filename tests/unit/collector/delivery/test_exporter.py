@@ -51,11 +51,15 @@ async def test_the_longer_of_retry_after_and_backoff_applies(retry_after_s, seco
     assert backend.times == [0, second_attempt_s]
 
 
-async def test_retry_after_beyond_max_elapsed_time_drops_at_once():
-    backend = Backend(down(retry_after_s=301))
+async def test_retry_after_beyond_max_elapsed_time_leaves_one_attempt_at_its_end():
+    """Dropping the data at once would lose what the backend may accept by then."""
+    backend = Backend(down(retry_after_s=301), down(retry_after_s=301))
     async with Rig(backend) as rig:
         await rig.consume(traces(spans=3))
-        await rig.settled()
+        await rig.clock.advance(299)
+        assert backend.times == [0]
+        await rig.clock.advance(1)
+        assert backend.times == [0, 300]
         assert rig.reasons("dropped") == {"retries_exhausted": 3}
 
 
@@ -214,7 +218,7 @@ async def test_health_follows_the_backend():
         backend.default = OK
         await rig.clock.advance(60)
         assert check().healthy
-        assert check().message == ""
+        assert "failing" not in check().message
         backend.default = down()
         await rig.consume(traces(spans=1))
         await rig.clock.advance(1)
@@ -224,6 +228,47 @@ async def test_health_follows_the_backend():
             Status.OK,
             Status.RECOVERABLE_ERROR,
         ]
+
+
+async def test_a_backend_that_refuses_everything_is_unhealthy_after_a_minute():
+    """A single refusal is the data's fault; nothing but refusals is that of the backend or of its configuration."""
+    backend = Backend(default=PermanentError("bad credentials", reason="http_401"))
+    async with Rig(backend) as rig:
+        (check,) = rig.host.checks.values()
+        await rig.consume(traces(spans=1))
+        await rig.clock.advance(3600)
+        assert check().healthy, "an exporter without data does not become unhealthy"
+        await rig.consume(traces(spans=1))
+        await rig.settled()
+        assert (check().healthy, check().status) == (False, Status.PERMANENT_ERROR)
+        assert "refusing for 3600 s, never succeeded: bad credentials" in check().message
+        backend.default = OK
+        await rig.consume(traces(spans=1))
+        await rig.settled()
+        assert (check().healthy, check().status) == (True, Status.OK)
+
+
+async def test_the_age_of_the_queue_is_that_of_its_oldest_batch():
+    """Whether it waits, is being sent or is being retried."""
+    backend = Backend(down())
+    backend.gate.clear()
+    async with Rig(backend, sending_queue={"num_consumers": 1}) as rig:
+        age = lambda: rig.telemetry.value("tailrace_exporter_queue_oldest_age_seconds", data_type="traces")  # noqa: E731
+        assert age() == 0
+        await rig.consume(traces(spans=1))
+        await rig.clock.advance(1)
+        await rig.consume(traces(spans=2))
+        await rig.clock.advance(1)
+        assert age() == 2
+        assert next(iter(rig.host.checks.values()))().queue_age_s == 2
+        backend.gate.set()
+        await rig.clock.advance(1)
+        assert age() == 3
+        await rig.clock.advance(10)
+        assert age() == 0
+        assert rig.telemetry.value("tailrace_exporter_last_success_timestamp_seconds") == pytest.approx(
+            rig.clock.time_unix_nano() / 1e9 - (rig.clock.monotonic_s() - backend.times[-1])
+        )
 
 
 async def test_an_outage_does_not_fill_the_log():

@@ -6,7 +6,6 @@ import pytest
 from delivery_rig import OK, Backend, Probe, Rig, down
 
 from collector.api import PermanentError, RetryableError
-from collector.delivery import MemoryStorage
 from collector.model import Context, Signal
 from collector.testing import FakeHost, eventually, logs, traces
 
@@ -269,59 +268,6 @@ class TestShutdown:
         rig = Rig(Backend())
         await rig.exporter.shutdown()
         await rig.exporter.shutdown()
-
-
-class DiskLike(MemoryStorage):
-    durable = True
-
-
-class Disk:
-    """A storage extension whose content survives the exporter."""
-
-    def __init__(self):
-        self.kept = {}
-
-    def storage(self, name):
-        return self.kept.setdefault(name, DiskLike())
-
-
-async def test_a_durable_queue_is_sent_after_the_restart():
-    disk = Disk()
-    queue = {"storage": "file_storage", "num_consumers": 1}
-    first = Rig(Backend(default=down()), sending_queue=queue)
-    first.host = FakeHost(extensions={"file_storage": disk})
-    await first.exporter.start(first.host)
-    await first.consume(traces(spans=3), traces(spans=4))
-    stopping = asyncio.ensure_future(first.exporter.shutdown())
-    await first.clock.advance(30)
-    await stopping
-    first.check()
-    assert (first.count("dropped"), sum(first.exporter.in_flight_items().values())) == (0, 7), (
-        "it stays in the queue and is in flight"
-    )
-
-    second = Rig(Backend(), sending_queue=queue)
-    second.host = FakeHost(extensions={"file_storage": disk})
-    async with second:
-        second.received = 7
-        await second.settled()
-        assert second.delivered == 7
-        assert second.count("created") == 7
-        assert [b.item_count for b in second.backend.seen] == [3, 4]
-
-
-async def test_batches_that_cannot_be_stored_are_dropped_with_a_reason():
-    class Full(DiskLike):
-        def append(self, batch):
-            raise OSError(28, "No space left on device")
-
-    disk = Disk()
-    disk.kept = {f"probe/a {signal}": Full() for signal in Signal}
-    rig = Rig(Backend(), sending_queue={"storage": "file_storage"})
-    rig.host = FakeHost(extensions={"file_storage": disk})
-    async with rig:
-        await rig.consume(traces(spans=3))
-        assert rig.reasons("dropped") == {"storage_full": 3}
 
 
 @pytest.mark.parametrize("extensions", [{}, {"file_storage": object()}])

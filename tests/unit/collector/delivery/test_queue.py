@@ -5,7 +5,6 @@ import asyncio
 import pytest
 
 from collector.delivery.queue import SendingQueue
-from collector.delivery.storage import MemoryStorage
 from collector.model import Context, Signal
 from collector.testing import FakeClock, traces
 from config.blocks import QueueConfig
@@ -14,12 +13,12 @@ from config.blocks import QueueConfig
 class Probe:
     """A queue whose units are collected instead of sent; ``charged_bytes`` is what it holds of the memory budget."""
 
-    def __init__(self, max_sending=1, storage=None, **config):
+    def __init__(self, max_sending=1, **config):
         self.clock = FakeClock()
         self.queue = SendingQueue(Signal.TRACES, QueueConfig.model_validate(config), self.clock)
         self.charged_bytes = 0
         self.sent = []
-        self.restored_count = self.queue.open(storage, self.charge)
+        self.queue.open(None, self.charge)
         self.queue.start(max_sending, self.sent.append)
 
     def charge(self, size_bytes):
@@ -74,6 +73,16 @@ def test_everything_not_released_counts_against_the_bound():
     assert (probe.queue.size, probe.queue.size_bytes, probe.queue.item_count, probe.charged_bytes) == (0, 0, 0, 0)
 
 
+def test_requests_are_counted_as_senders_sent_them():
+    """The door joins several into one batch."""
+    probe = Probe(queue_size=10)
+    joined = traces(spans=4)
+    joined.request_count = 8
+    assert probe.queue.try_add(joined)
+    assert (probe.queue.size, probe.queue.has_room(joined)) == (8, False)
+    assert probe.add(1, 1, 1) == [True, True, False]
+
+
 @pytest.mark.parametrize(
     ("config", "fits"), [({"sizer": "items", "queue_size": 25}, 2), ({"max_bytes": 10}, 1), ({"queue_size": 3}, 3)]
 )
@@ -91,28 +100,15 @@ def test_a_queue_that_blocks_on_overflow_accepts_twice_its_bounds():
     assert probe.add(1, 1, 1) == [True, True, False]
 
 
-def test_what_has_to_wait_is_stored_without_its_index():
+def test_what_has_to_wait_is_kept_without_its_index():
     """A batch that is sent at once will need the index; a queue holds bytes."""
-    storage = MemoryStorage()
-    probe = Probe(storage=storage)
+    probe = Probe()
     batch = traces(spans=3)
     assert batch.field("span_id").size
     for _ in range(2):
         probe.queue.try_add(batch)
-    assert [bool(storage.read(key).index.tables()) for key in storage.keys_oldest_first()] == [True, False]
-
-
-def test_what_the_storage_kept_is_sent_first():
-    """``open`` returns how many items there were."""
-    storage = MemoryStorage()
-    storage.append(traces(spans=3))
-    storage.append(traces(spans=4))
-    probe = Probe(storage=storage)
-    assert (probe.restored_count, probe.sizes, probe.queue.size) == (7, [3], 2)
-    probe.release()
-    assert probe.sizes == [4]
-    probe.release()
-    assert list(storage.keys_oldest_first()) == []
+    units = probe.queue.take_all()
+    assert [bool(probe.queue.read_single(unit).index.tables()) for unit in units] == [True, False]
 
 
 def test_taking_all_returns_units_being_sent_then_waiting_then_merging():
@@ -141,26 +137,40 @@ MERGE = {"min_size": 10, "flush_timeout": "1s"}
 
 
 class TestMerging:
-    def test_batches_are_merged_until_they_are_large_enough(self):
+    async def test_batches_are_merged_until_they_are_large_enough(self):
         probe = Probe(batch=MERGE)
         probe.add(4, 5)
         assert probe.sizes == []
         probe.add(6)
         assert probe.sizes == [15]
-        (merged,) = probe.queue.read(probe.sent[0])
+        (merged,) = await probe.queue.read(probe.sent[0])
         assert merged.item_count == 15
 
-    def test_only_batches_with_equal_contexts_are_merged(self):
+    async def test_only_batches_with_equal_contexts_are_merged(self):
         probe = Probe(max_sending=9, batch=MERGE)
         for tenant in ("a", "b", "a", "b"):
             probe.add(5, context=Context(tenant=tenant))
-        contexts = [batch.context.tenant for unit in probe.sent for batch in probe.queue.read(unit)]
+        contexts = [batch.context.tenant for unit in probe.sent for batch in await probe.queue.read(unit)]
         assert (probe.sizes, contexts) == ([10, 10], ["a", "b"])
 
-    def test_a_unit_is_read_as_batches_within_max_size(self):
+    async def test_a_unit_is_read_as_batches_within_max_size(self):
         probe = Probe(batch=MERGE | {"max_size": 12})
         probe.add(30)
-        assert [batch.item_count for batch in probe.queue.read(probe.sent[0])] == [12, 12, 6]
+        assert [batch.item_count for batch in await probe.queue.read(probe.sent[0])] == [12, 12, 6]
+
+    async def test_only_the_partition_keys_decide_if_there_are_any(self):
+        """The headers that differ are dropped, as in the Collector; tenants are never mixed."""
+        probe = Probe(max_sending=9, batch=MERGE | {"partition": {"metadata_keys": ["X-Region"]}})
+        for region, path, tenant in (("eu", "/a", "t"), ("eu", "/b", "t"), ("us", "/a", "t"), ("us", "/a", "u")):
+            metadata = (("path", (path,)), ("x-region", (region,)))
+            probe.add(5, context=Context(metadata=metadata, tenant=tenant))
+        probe.queue.flush()
+        merged = [batch for unit in probe.sent for batch in await probe.queue.read(unit)]
+        assert [(batch.item_count, dict(batch.context.metadata), batch.context.tenant) for batch in merged] == [
+            (10, {"x-region": ("eu",)}, "t"),
+            (5, {"x-region": ("us",)}, "t"),
+            (5, {"x-region": ("us",)}, "u"),
+        ]
 
     def test_a_batch_that_would_exceed_max_size_starts_a_new_unit(self):
         probe = Probe(max_sending=9, batch=MERGE | {"max_size": 12})

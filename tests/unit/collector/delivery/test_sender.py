@@ -5,6 +5,9 @@ import asyncio
 import pytest
 
 from collector.api import PermanentError, RetryableError, TooLargeError
+from collector.delivery.breaker import CircuitBreaker
+from collector.delivery.concurrency import ConcurrencyLimit
+from collector.delivery.gate import Gate
 from collector.delivery.health import BackendHealth
 from collector.delivery.log import RateLimitedLog
 from collector.delivery.parts import Part, whole_part
@@ -75,6 +78,7 @@ class Probe:
             self.queue,
             Settlement(self.queue, self.telemetry, log),
             self.retry,
+            Gate(CircuitBreaker(5, lambda: self.retry.probe_backoff(5.0)), ConcurrencyLimit(num_consumers), self.clock),
             self.health,
             tasks=self.tasks,
             log=log,
@@ -116,7 +120,7 @@ async def test_a_unit_sent_at_once_needs_no_task():
     tasks = asyncio.all_tasks()
     probe.queue.try_add(traces(spans=1))
     probe.queue.try_add(traces(spans=2))
-    assert (probe.exporter.sent, probe.sender.in_flight_requests) == ([1], 1)
+    assert (probe.exporter.sent, probe.sender.gate.in_flight) == ([1], 1)
     probe.exporter.callbacks.pop()(0)
     assert (probe.exporter.sent, probe.books) == ([1, 2], (1, {}))
     assert asyncio.all_tasks() == tasks
@@ -141,7 +145,7 @@ async def test_after_the_stop_outcomes_are_ignored():
     await probe.send(5)
     probe.sender.stop()
     probe.exporter.callbacks.pop()(0)
-    assert (probe.books, probe.queue.item_count, probe.sender.in_flight_requests) == ((0, {}), 5, 0)
+    assert (probe.books, probe.queue.item_count, probe.sender.gate.in_flight) == ((0, {}), 5, 0)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +254,7 @@ async def test_shards_are_sent_at_the_same_time_and_each_in_order():
     ]
     probe = Probe(exporter)
     await probe.send(4)
-    assert (probe.books, probe.sender.in_flight_requests) == ((2, {}), 1)
+    assert (probe.books, probe.sender.gate.in_flight) == ((2, {}), 1)
     gate.set()
     await probe.clock.advance(0)
     assert probe.books == (4, {})

@@ -1,6 +1,7 @@
 """Settlement on its own: each item in exactly one book, units released, outcomes passed on."""
 
 import asyncio
+import errno
 
 import pytest
 
@@ -8,9 +9,8 @@ from collector.api import PermanentError, RetryableError
 from collector.delivery.log import RateLimitedLog
 from collector.delivery.queue import SendingQueue
 from collector.delivery.settlement import Settlement
-from collector.delivery.storage import MemoryStorage
 from collector.model import Signal
-from collector.testing import FakeClock, RecordingTelemetry, traces
+from collector.testing import FakeClock, FakeQueueStorage, RecordingTelemetry, traces
 from config.blocks import QueueConfig
 
 
@@ -22,11 +22,12 @@ class Probe:
         self.clock = FakeClock()
         self.queue = SendingQueue(Signal.TRACES, QueueConfig(), self.clock)
         self.settlement = Settlement(self.queue, self.telemetry, RateLimitedLog(self.telemetry.log, self.clock))
-        self.queue.open(storage, lambda size_bytes: None)
-        units = []
-        self.queue.start(1, units.append)
+        self.queue.open(storage, lambda size_bytes: None, self.settlement)
+        self.units = []
+        self.queue.start(1, self.units.append)
         self.queue.try_add(traces(spans=spans), result)
-        (self.unit,) = units
+        if storage is None:
+            (self.unit,) = self.units
 
     @property
     def books(self):
@@ -75,11 +76,13 @@ def test_the_parts_of_a_unit_are_settled_one_by_one():
     ]
 
 
-def test_a_unit_is_in_flight_until_it_is_released():
-    """Releasing a unit makes room in the queue."""
+def test_items_are_in_flight_until_they_are_settled():
+    """Also while the others of their unit are not, so that the ledger closes at any moment."""
     probe = Probe()
-    probe.settlement.deliver(probe.unit, 10)
-    assert probe.settlement.in_flight_count == 10
+    probe.settlement.deliver(probe.unit, 4)
+    assert (probe.settlement.in_flight_count, probe.queue.size) == (6, 1)
+    probe.settlement.refuse(probe.unit, 6, PermanentError("no", reason="http_400"))
+    assert (probe.settlement.in_flight_count, probe.queue.size) == (0, 1)
     probe.settlement.release(probe.unit, None)
     assert (probe.settlement.in_flight_count, probe.queue.size) == (0, 0)
 
@@ -110,23 +113,35 @@ def test_what_is_abandoned_is_dropped():
     assert (probe.books[0], probe.books[2], probe.settlement.in_flight_count) == (4, {"shutdown": 6}, 0)
 
 
-def test_what_is_abandoned_stays_in_a_durable_queue():
+async def test_what_is_abandoned_stays_in_a_durable_queue():
     """It is in flight until the next start."""
-    storage = type("Durable", (MemoryStorage,), {"durable": True})()
+    storage = FakeQueueStorage()
     probe = Probe(storage=storage)
+    await asyncio.sleep(0)
+    (probe.unit,) = probe.units
     probe.settlement.abandon(probe.unit)
     assert (probe.books, probe.settlement.in_flight_count) == ((0, {}, {}, 10), 10)
-    assert len(storage.keys_oldest_first()) == 1
+    assert len(storage.batches) == 1
 
 
 def test_batches_that_were_not_taken():
     """Counted by reason, and logged where an operator can do something about it."""
     probe = Probe()
     probe.settlement.drop_on_full_queue(1)
-    probe.settlement.drop_on_full_storage(2, OSError(28, "No space left on device"))
     probe.settlement.drop_on_shutdown(3)
-    assert probe.books[2] == {"queue_full": 1, "storage_full": 2, "shutdown": 3}
-    assert probe.logged == ["the queue is full; data is dropped", "the queue cannot be stored; data is dropped"]
+    assert probe.books[2] == {"queue_full": 1, "shutdown": 3}
+    assert probe.logged == ["the queue is full; data is dropped"]
+
+
+def test_what_a_storage_loses():
+    """A full disk and other errors are told apart."""
+    probe = Probe()
+    probe.settlement.drop_unstored(2, OSError(errno.ENOSPC, "No space left on device"))
+    probe.settlement.drop_unstored(3, OSError(errno.EROFS, "Read-only file system"))
+    probe.settlement.drop_evicted(4)
+    probe.settlement.drop_damaged(5, OSError("damaged"))
+    assert probe.books[2] == {"storage_full": 2, "storage_error": 3, "queue_full": 4, "storage_damaged": 5}
+    assert len(probe.logged) == 3
 
 
 def test_unqueued_batches_are_in_flight_until_they_end():
@@ -136,7 +151,7 @@ def test_unqueued_batches_are_in_flight_until_they_end():
     unit = probe.settlement.begin_unqueued(batch)
     assert (unit.unsettled_count, probe.settlement.in_flight_count, probe.queue.item_count) == (3, 8, 5)
     probe.settlement.cancel(unit)
-    probe.settlement.end_unqueued(batch)
+    probe.settlement.end_unqueued(unit, batch)
     assert (probe.books[2], probe.settlement.in_flight_count) == ({"cancelled": 3}, 5)
 
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.api import PermanentError, RetryableError, Status, TooLargeError
-from collector.delivery import ExporterConfig, MemoryStorage, QueuedExporter
+from collector.delivery import ExporterConfig, QueuedExporter
 from collector.model import Batch, Signal
-from collector.testing import FakeClock, FakeHost, RecordingTelemetry, make_settings, traces
+from collector.testing import FakeClock, FakeHost, FakeStorage, RecordingTelemetry, eventually, make_settings, traces
 
 
 class Probe(QueuedExporter[Batch]):
@@ -243,33 +243,6 @@ async def test_a_caller_that_waits_for_the_result_receives_it():
         assert await second is None
 
 
-async def test_what_waits_is_stored_without_its_index():
-    """Only a batch that is sent at once keeps it: a queue holds bytes."""
-
-    class Kept(MemoryStorage):
-        durable = False
-
-        def append(self, batch):
-            kept.append(bool(batch.index.tables()))
-            return super().append(batch)
-
-    class Keeper:
-        def storage(self, name):
-            return Kept()
-
-    kept = []
-    probe = Probe(sending_queue={"num_consumers": 1, "storage": "keeper"})
-    probe.host = FakeHost(extensions={"keeper": Keeper()})
-    async with probe:
-        batch = traces(spans=3)
-        assert batch.field("span_id").size
-        probe.try_consume(batch)
-        probe.try_consume(batch)
-        assert kept == [True, False]
-        probe.answer()
-        probe.answer()
-
-
 class TestShutdown:
     async def test_batches_that_are_answered_in_time_are_delivered(self):
         """Batches that waited are sent meanwhile."""
@@ -296,29 +269,21 @@ class TestShutdown:
 
     async def test_a_durable_queue_keeps_them(self):
         """They are sent after the restart, and are in flight until then."""
-
-        class Durable(MemoryStorage):
-            durable = True
-
-        class Disk:
-            def storage(self, name):
-                return kept
-
-        kept = Durable()
+        disk = FakeStorage()
         probe = Probe(sending_queue={"storage": "disk"})
-        probe.host = FakeHost(extensions={"disk": Disk()})
+        probe.host = FakeHost(extensions={"disk": disk})
         await probe.start(probe.host)
-        probe.add(5)
+        await probe.consume(traces(spans=5))
+        assert probe.sent_at_once == [5]
         stopping = asyncio.ensure_future(probe.shutdown())
         await probe.fake_clock.advance(20)
         await stopping
         probe.answer()
         assert (probe.books, probe.in_flight) == ((0, {}), 5)
         again = Probe(sending_queue={"storage": "disk"})
-        again.host = FakeHost(extensions={"disk": Disk()})
+        again.host = FakeHost(extensions={"disk": disk})
         await again.start(again.host)
-        assert again.sent_at_once == [5]
-        again.answer()
+        await eventually(lambda: again.sent == [5])
         assert again.books == (5, {})
         await again.shutdown()
 

@@ -33,9 +33,7 @@ def test_what_the_collector_prints_as_its_defaults_is_accepted():
 
 
 def test_what_is_not_available_is_refused_with_the_alternative():
-    """A write-ahead log of its own, and remote write 2.0."""
-    with pytest.raises(ValueError, match="wal is not available: use remote_write_queue::storage"):
-        PrometheusRemoteWriteConfig.model_validate({"endpoint": ENDPOINT, "wal": {"directory": "/wal"}})
+    """Remote write 2.0."""
     with pytest.raises(ValueError, match=r"prometheus\.WriteRequest"):
         PrometheusRemoteWriteConfig.model_validate(
             {"endpoint": ENDPOINT, "protobuf_message": "io.prometheus.write.v2.Request"}

@@ -5,7 +5,7 @@ import socket
 import aiohttp
 import pytest
 
-from collector.api import HealthCheck
+from collector.api import HealthCheck, Status
 from collector.testing import FakeClock, FakeHost, make
 from extensions.health_check import factory
 
@@ -58,6 +58,43 @@ async def test_failing_exporters_count_only_if_enabled(enabled, status):
     host.add_health_check("exporter a", lambda: HealthCheck("exporter a", healthy=False))
     extension = await started(host, check_collector_pipeline={"enabled": enabled})
     assert (await get(extension))[0] == status
+    await extension.shutdown()
+
+
+def check(status=Status.OK, failing_s=0.0, queue_age_s=0.0):
+    return HealthCheck(
+        "exporter a", healthy=True, message="down", status=status, failing_s=failing_s, queue_age_s=queue_age_s
+    )
+
+
+@pytest.mark.parametrize(
+    ("component_health", "result", "status"),
+    [
+        ({}, check(Status.RECOVERABLE_ERROR, 1e6, 1e6), 200),
+        ({}, check(Status.PERMANENT_ERROR, 1e6), 200),
+        ({}, check(Status.FATAL_ERROR), 503),
+        ({"include_permanent_errors": True}, check(Status.PERMANENT_ERROR), 503),
+        ({"include_permanent_errors": True}, check(Status.RECOVERABLE_ERROR, 1e6), 200),
+        ({"include_recoverable_errors": True}, check(Status.RECOVERABLE_ERROR, 299), 200),
+        ({"include_recoverable_errors": True}, check(Status.RECOVERABLE_ERROR, 301), 503),
+        (
+            {"include_recoverable_errors": True, "recovery_duration": "10s"},
+            check(Status.RECOVERABLE_ERROR, 11),
+            503,
+        ),
+        ({"max_queue_age": "1m"}, check(queue_age_s=59), 200),
+        ({"max_queue_age": "1m"}, check(queue_age_s=61), 503),
+    ],
+)
+async def test_which_states_of_components_count(component_health, result, status):
+    """The conditions of ``component_health`` decide, for probes and for the readiness on the admin port alike."""
+    host = FakeHost()
+    host.add_health_check("exporter a", lambda: result)
+    extension = await started(host, component_health=component_health)
+    assert (await get(extension))[0] == status
+    (reason,) = (readiness() for readiness in host.readiness_checks)
+    assert bool(reason) == (status == 503)
+    assert reason.startswith("exporter a: ") or not reason
     await extension.shutdown()
 
 

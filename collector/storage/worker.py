@@ -1,0 +1,75 @@
+"""A thread for blocking file operations, so that the event loop never waits for a disk."""
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Final, TypeVar
+
+__all__ = ["Worker"]
+
+T = TypeVar("T")
+
+_END: Final = None
+
+
+class Worker:
+    """Does what it is given in one thread, in order. The thread starts with the first piece of work.
+
+    The thread does not keep the process alive: a disk that hangs must not prevent its end.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def submit(self, work: Callable[[], T], on_done: Callable[[T | Exception], None]) -> None:
+        """Call ``work`` in the thread, then ``on_done`` on the running event loop with its result or exception."""
+        loop = asyncio.get_running_loop()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+        self._work.put(partial(_do, loop, work, on_done))
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """The result of ``work``, called in the thread."""
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.submit(work, partial(_settle, done))
+        return await done
+
+    async def close(self) -> None:
+        """Return when everything submitted is done and the thread has ended."""
+        if self._thread is None:
+            return
+        await self.run(_nothing)
+        self._work.put(_END)
+        self._thread = None
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not _END:
+            work()
+
+
+def _do(loop: asyncio.AbstractEventLoop, work: Callable[[], T], on_done: Callable[[T | Exception], None]) -> None:
+    try:
+        outcome: T | Exception = work()
+    except Exception as error:  # noqa: BLE001 - it is the outcome
+        outcome = error
+    with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+        loop.call_soon_threadsafe(on_done, outcome)
+
+
+def _settle(done: "asyncio.Future[T]", outcome: T | Exception) -> None:
+    if done.done():  # the caller was cancelled
+        return
+    if isinstance(outcome, Exception):
+        done.set_exception(outcome)
+    else:
+        done.set_result(outcome)
+
+
+def _nothing() -> None:
+    """What ``close`` waits for."""
