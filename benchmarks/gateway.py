@@ -253,6 +253,8 @@ def the_sides(options: argparse.Namespace) -> list[Side]:
         sides.append(Side("tailrace disk", options.engine, on_disk=True))
     if options.before:
         sides.append(Side("before", checkout=options.before.resolve()))
+    if options.alone:
+        return sides
     if OTELCOL.exists():
         if options.disk:
             sides.append(Side("otelcol memory", code=""))
@@ -271,6 +273,7 @@ def parsed() -> argparse.Namespace:
     mode.add_argument(
         "--idle", type=int, default=0, metavar="N", help=f"memory of N idle connections; more than {IDLE_WARM_UP}"
     )
+    parser.add_argument("--alone", action="store_true", help="without the Go collector")
     parser.add_argument("--disk", action="store_true", help="also with queues on disk; otelcol is then the one on disk")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     parser.add_argument("--before", type=Path, help="another checkout, to compare with")

@@ -33,7 +33,7 @@ P = TypeVar("P")
 
 _NAMES_MAX: Final = 3
 _LEFT_IN_STORAGE: Final = SharedKey("delivery.left_in_storage", dict[str, int], scope=Scope.SERVICE)
-"""Items that exporters of this process have left in their queues, by the queue's name, until a successor opens it.
+"""Items that exporters of this process have left in their queues, by storage and name, until a successor opens it.
 
 A reload must not count them as new.
 """
@@ -325,17 +325,13 @@ class QueuedExporter(Exporter, Generic[P]):
     def in_flight_items(self) -> Mapping[Signal, int]:
         """See :class:`collector.api.Exporter`."""
         if self._is_closed:
-            return {signal: self._left.get(self._storage_name(signal), 0) for signal in self._queues}
+            return {signal: self._left.get(self._place(signal), 0) for signal in self._queues}
         return {signal: settlement.in_flight_count for signal, settlement in self._settlements.items()}
 
     def sole_use(self) -> Collection[str]:
         """See :class:`collector.api.Component`."""
-        names = []
-        for signal in self._queues:
-            if self.waits_for_storage:
-                names.append(f"{self._queue_config.storage}: {self._storage_name(signal)}")
-            if signal in self._dead_letters:
-                names.append(self._dead_letters[signal].store_name)
+        names = [self._place(signal) for signal in self._queues] if self.waits_for_storage else []
+        names += [letters.store_name for letters in self._dead_letters.values()]
         return names
 
     # Helpers.
@@ -399,6 +395,10 @@ class QueuedExporter(Exporter, Generic[P]):
         except OSError as error:
             raise OSError(f"{key}: {error}") from error
 
+    def _place(self, signal: Signal) -> str:
+        """Which queue of which storage this is, among all of the process."""
+        return f"{self._queue_config.storage}: {self._storage_name(signal)}"
+
     def _storage_name(self, signal: Signal) -> str:
         return f"{self.settings.id} {signal}"
 
@@ -407,7 +407,7 @@ class QueuedExporter(Exporter, Generic[P]):
             name = self._storage_name(signal)
             storage = await self.open_storage(host, name) if self.waits_for_storage else None
             restored_count = queue.open(storage, host.admission.charge, self._settlements[signal])
-            known_count = self._left.pop(name, 0)
+            known_count = self._left.pop(self._place(signal), 0)
             if restored_count > known_count:
                 self.telemetry.created(signal, restored_count - known_count)
             elif restored_count < known_count:
@@ -423,7 +423,7 @@ class QueuedExporter(Exporter, Generic[P]):
         for signal, queue in self._queues.items():
             if queue.is_durable:
                 await queue.close()
-                self._left[self._storage_name(signal)] = queue.item_count
+                self._left[self._place(signal)] = queue.item_count
         self._is_closed = True
 
     async def _drain(self) -> None:

@@ -17,6 +17,7 @@ from collector.api import Clock, Telemetry, WhenFull
 from collector.delivery.log import RateLimitedLog
 from collector.storage.damage import Damage
 from collector.storage.directory import QUEUES, STATES, DirectoryLock, file_name, make_directory, prepare
+from collector.storage.inspect import queue_names, summarize
 from collector.storage.queue import FileQueue, QueueLimits
 from collector.storage.state import STATE_SUFFIX, FileStateStore
 from collector.storage.worker import Worker
@@ -158,6 +159,15 @@ class FileStorage:
             path = self._settings.directory / STATES / (file_name(name) + STATE_SUFFIX)
             store = self._states[name] = FileStateStore(path, readers, self._damage(name))
         return store
+
+    def unopened(self) -> list[str]:
+        """The names of queues with something in them that nobody has opened (blocking)."""
+        known = self._queues.keys() | self._opening
+        return [
+            name
+            for name in queue_names(self._settings.directory)
+            if name not in known and summarize(self._settings.directory, name).totals.batch_count
+        ]
 
     def problems(self) -> dict[str, str]:
         """Why queues cannot be written at present, by their names."""

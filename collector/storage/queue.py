@@ -168,10 +168,7 @@ class FileQueue:
         for segment in list(self._segments):
             if segment.last_key <= key or not segment.batch_count or segment.is_deleted:
                 continue
-            entries = segment.entries
-            if entries is None:
-                found_entries = await asyncio.get_running_loop().run_in_executor(self._readers, segment.read_entries)
-                entries = segment.entries if segment.entries is not None else segment.load(found_entries)
+            entries = await self._entries_of(segment)
             rest = (entry for entry in entries.values() if entry.key > key)
             found += [stored_batch(entry) for entry in islice(rest, count - len(found))]
             if len(found) == count:
@@ -183,8 +180,16 @@ class FileQueue:
         segment = self._segment_of(key)
         if segment is None:
             raise KeyError(key)
-        entry = segment.loaded()[key]
+        entry = (await self._entries_of(segment))[key]
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, segment, entry)
+
+    async def _entries_of(self, segment: Segment) -> dict[int, Entry]:
+        """The index of a segment, loaded if need be."""
+        if segment.entries is None:
+            found = await asyncio.get_running_loop().run_in_executor(self._readers, segment.read_entries)
+            if segment.entries is None:  # nobody else has loaded it meanwhile
+                return segment.load(found)
+        return segment.entries
 
     def _read(self, segment: Segment, entry: Entry) -> Batch:
         try:

@@ -58,6 +58,7 @@ __all__ = [
 VERSION: Final = 1
 ACKED: Final = 0xA5  # neither 0 nor 1, so that a damaged byte hardly ever means "settled"
 
+_CACHED_META_MAX_BYTES: Final = 4096  # so that the cache is of bounded size
 _HEADER: Final = struct.Struct("<8sHHIQ")  # magic, version, size, crc of the rest, first key
 _HEADER_MAGIC: Final = b"TRQUEUE\n"
 HEADER_BYTES: Final = _HEADER.size
@@ -352,9 +353,12 @@ def stored_batch(entry: Entry) -> StoredBatch:
     )
 
 
-@lru_cache(maxsize=64)
 def _values_of(meta: bytes) -> tuple[Context, Mapping[str, str]]:
     """Context and labels. The meta's checksum was right, so this process or an earlier one wrote it."""
+    return _cached_values_of(meta) if len(meta) <= _CACHED_META_MAX_BYTES else _read_values(meta)
+
+
+def _read_values(meta: bytes) -> tuple[Context, Mapping[str, str]]:
     if not meta:
         return EMPTY_CONTEXT, {}
     values: dict[str, Any] = json.loads(meta)
@@ -364,3 +368,6 @@ def _values_of(meta: bytes) -> tuple[Context, Mapping[str, str]]:
         local_peer=values.get("local_peer"),
     )
     return context, values.get("labels", {})
+
+
+_cached_values_of = lru_cache(maxsize=64)(_read_values)

@@ -146,8 +146,8 @@ def test_remote_write_has_its_own_queue():
     assert values(config.retry_on_failure, RETRY) == {
         **RETRY,
         "initial_interval": 0.05,
-        "max_interval": 0.2,
-        "max_elapsed_time": 60.0,
+        "max_interval": 30.0,
+        "max_elapsed_time": 300.0,
     }
     queue = {"enabled": True, "queue_size": 10_000, "num_consumers": 5, "block_on_overflow": False, "storage": ""}
     assert values(config.remote_write_queue, queue) == queue

@@ -9,7 +9,7 @@ import pytest
 from collector.api import StorageExtension, find_storage
 from collector.service.process import SystemClock
 from collector.storage import segment
-from collector.testing import FakeHost, RecordingTelemetry, make, traces
+from collector.testing import FakeClock, FakeHost, RecordingTelemetry, eventually, make, traces
 from extensions.file_storage import factory
 
 
@@ -121,6 +121,25 @@ async def test_a_directory_that_is_missing_refuses_the_start(tmp_path):
     """The message has the key and what to do."""
     with pytest.raises(OSError, match=r"extensions::file_storage::directory: .* set create_directory: true"):
         await started(tmp_path / "a", create_directory=False)
+
+
+async def test_a_queue_without_an_exporter_is_named(tmp_path):
+    """A minute after the start, if there is something in it."""
+    extension = await started(tmp_path)
+    assert await stored(await extension.queue("gone traces"), traces(spans=1)) is None
+    await extension.queue("empty traces")
+    assert await stored(await extension.queue("kept traces"), traces(spans=1)) is None
+    await extension.shutdown()
+    clock, telemetry = FakeClock(), RecordingTelemetry()
+    again = make(factory, factory.config_type(directory=str(tmp_path)), clock=clock, telemetry=telemetry)
+    await again.start(FakeHost())
+    await again.queue("kept traces")
+    await clock.advance(59)
+    assert telemetry.log.events == []
+    await clock.advance(2)
+    await eventually(lambda: telemetry.log.events)
+    assert [event.fields["queue"] for event in telemetry.log.of_level("warning")] == ["gone traces"]
+    await again.shutdown()
 
 
 async def test_compaction_is_named_as_without_effect(tmp_path):
