@@ -35,7 +35,7 @@ _EXPORTERS = """
 alibabacloudlogservice awscloudwatchlogs awsemf awskinesis awss3 awsxray azureblob azuredataexplorer azuremonitor
 bmchelix carbon cassandra clickhouse coralogix datadog dataset debug doris elasticsearch faro file googlecloud
 googlecloudpubsub googlecloudstorage googlemanagedprometheus honeycombmarker influxdb instana kafka kinetica
-loadbalancing logging logicmonitor logzio loki mezmo nop opencensus opensearch otelarrow otlp otlphttp prometheus
+loadbalancing logicmonitor logzio loki mezmo nop opencensus opensearch otelarrow otlp otlphttp prometheus
 prometheusremotewrite pulsar rabbitmq sapm sematext sentry signalfx skywalking splunkhec stef sumologic syslog
 tencentcloudlogservice tinybird zipkin
 """

@@ -13,7 +13,7 @@ description of that key in the JSON Schema (``tailrace schema``).
 """
 
 from config.blocks.auth import AuthConfig
-from config.blocks.base import ComponentConfig
+from config.blocks.base import ComponentConfig, OutdatedKey
 from config.blocks.delivery import QueueBatchConfig, QueueConfig, RetryConfig
 from config.blocks.grpc import GRPCClientConfig, GRPCServerConfig, KeepaliveClientConfig, KeepaliveServerConfig
 from config.blocks.http import CORSConfig, HTTPClientConfig, HTTPServerConfig
@@ -32,6 +32,7 @@ __all__ = [
     "HTTPServerConfig",
     "KeepaliveClientConfig",
     "KeepaliveServerConfig",
+    "OutdatedKey",
     "QueueBatchConfig",
     "QueueConfig",
     "RetryConfig",
