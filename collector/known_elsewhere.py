@@ -48,8 +48,8 @@ ack asapclient avrologencoding awscloudwatchmetricstreamsencoding awslogsencodin
 basicauth bearertokenauth cgroupruntime datadog dbstorage dockerobserver ecsobserver ecstaskobserver filestorage
 googleclientauth googlecloudlogentryencoding headerssetter healthcheck healthcheckv2 hostobserver httpforwarder
 jaegerencoding jaegerremotesampling jsonlogencoding k8sleaderelector k8sobserver kafkatopicsobserver memoryballast
-memorylimiter oauth2client oidc opamp otlpencoding pebbletailstorage pprof redisstorage remotetap sigv4auth
-skywalkingencoding solarwindsapmsettings sumologic textencoding zipkinencoding zpages
+memorylimiter oauth2client oidc opamp otlpencoding pebbletailstorage redisstorage remotetap sigv4auth
+skywalkingencoding solarwindsapmsettings sumologic textencoding zipkinencoding
 """
 _TYPES = {
     ComponentKind.RECEIVER: frozenset(_RECEIVERS.split()),

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from collector.api import ComponentId, ComponentKind, Factory
+from collector.api import ComponentId, ComponentKind, Factory, PipelineOverview
 from collector.model import Signal
 from config.blocks import ComponentConfig, Duration, OutdatedKey
 from config.errors import ConfigError
@@ -239,6 +239,16 @@ class Pipeline:
     processors: tuple[ComponentId, ...]
     exporters: tuple[ComponentId, ...]
     position: Position
+
+    def overview(self) -> PipelineOverview:
+        """The pipeline without its place in the file."""
+        return PipelineOverview(
+            self.id,
+            self.signal,
+            tuple(map(str, self.receivers)),
+            tuple(map(str, self.processors)),
+            tuple(map(str, self.exporters)),
+        )
 
 
 @dataclass(frozen=True, slots=True)

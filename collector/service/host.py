@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
-from collector.api import HealthCheck, Host, Status
+from collector.api import HealthCheck, Host, Overview, Status
 from collector.service.admission import ServiceAdmission
 from collector.service.graph import Node
 from collector.service.telemetry import ServiceTelemetry
@@ -23,6 +23,8 @@ class _Service(Protocol):
     def health(self) -> list[HealthCheck]: ...
 
     def ready(self) -> bool: ...
+
+    def overview(self) -> Overview: ...
 
 
 class ComponentHost(Host):
@@ -58,6 +60,10 @@ class ComponentHost(Host):
     def uptime_s(self) -> float:
         """See :class:`collector.api.Host`."""
         return self._service.telemetry.uptime_s()
+
+    def overview(self) -> Overview:
+        """See :class:`collector.api.Host`."""
+        return self._service.overview()
 
     def add_health_check(self, name: str, check: Callable[[], HealthCheck]) -> None:
         """See :class:`collector.api.Host`."""

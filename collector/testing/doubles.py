@@ -15,6 +15,7 @@ from collector.api import (
     HealthCheck,
     OnReceipt,
     Output,
+    Overview,
     Receipt,
     RetryableError,
     Settings,
@@ -331,6 +332,7 @@ class FakeHost:
         self.checks: dict[str, Callable[[], HealthCheck]] = {}
         self.routes: dict[str, Callable[[Mapping[str, str]], Awaitable[Any]]] = {}
         self.statuses: list[tuple[Status, str]] = []
+        self.shown = Overview(version="0.0.0", instance_id="test-instance", start_time_unix_nano=0)
 
     @property
     def admission(self) -> FakeAdmission:
@@ -357,6 +359,10 @@ class FakeHost:
     def uptime_s(self) -> float:
         """Always 1."""
         return 1.0
+
+    def overview(self) -> Overview:
+        """``shown``."""
+        return self.shown
 
     def add_health_check(self, name: str, check: Callable[[], HealthCheck]) -> None:
         """Record it in ``checks``."""

@@ -41,6 +41,8 @@ WITHOUT_EFFECT = frozenset(
         "MetricsTelemetry.views",
         "PipelineCheck.exporter_failure_threshold",
         "PipelineCheck.interval",
+        "PprofConfig.block_profile_fraction",
+        "PprofConfig.mutex_profile_fraction",
         "RegexpConfig.cacheenabled",
         "RegexpConfig.cachemaxnumentries",
         "ServiceGraphConfig.metrics_exporter",
