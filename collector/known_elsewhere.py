@@ -45,8 +45,8 @@ signaltometrics slowsql spanmetrics sum
 """
 _EXTENSIONS = """
 ack asapclient avrologencoding awscloudwatchmetricstreamsencoding awslogsencoding awsproxy azureauth azureencoding
-basicauth bearertokenauth cgroupruntime datadog dbstorage dockerobserver ecsobserver ecstaskobserver filestorage
-googleclientauth googlecloudlogentryencoding headerssetter healthcheck healthcheckv2 hostobserver httpforwarder
+cgroupruntime datadog dbstorage dockerobserver ecsobserver ecstaskobserver filestorage
+googleclientauth googlecloudlogentryencoding healthcheck healthcheckv2 hostobserver httpforwarder
 jaegerencoding jaegerremotesampling jsonlogencoding k8sleaderelector k8sobserver kafkatopicsobserver memoryballast
 memorylimiter oauth2client oidc opamp otlpencoding pebbletailstorage redisstorage remotetap sigv4auth
 skywalkingencoding solarwindsapmsettings sumologic textencoding zipkinencoding

@@ -4,6 +4,7 @@ Source: open-telemetry/opentelemetry-collector extension/zpagesextension and ser
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 from collector.api import Extension, Host, Settings
@@ -43,10 +44,7 @@ class ZPagesExtension(Extension):
 
     async def start(self, host: Host) -> None:
         """Start to listen."""
-        routes: dict[str, Route] = {
-            path: _Page(lambda show=show: Response(200, show(host).encode(), "text/html; charset=utf-8", _HEADERS))
-            for path, show in _PAGES.items()
-        }
+        routes: dict[str, Route] = {path: _Page(partial(_html, show, host)) for path, show in _PAGES.items()}
         if self._config.expvar.enabled:
             routes[_EXPVARZ] = _Page(lambda: Response(200, expvarz(host), "application/json", _HEADERS))
         known = "".join(f"{path}\n" for path in sorted(routes))
@@ -67,6 +65,10 @@ class ZPagesExtension(Extension):
         server, self._server = self._server, None
         if server is not None:
             await server.shutdown(_SHUTDOWN_GRACE_S)
+
+
+def _html(show: Callable[[Host], str], host: Host) -> Response:
+    return Response(200, show(host).encode(), "text/html; charset=utf-8", _HEADERS)
 
 
 class _Page(Route):
