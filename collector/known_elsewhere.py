@@ -26,10 +26,10 @@ zookeeper
 """
 _PROCESSORS = """
 attributes batch cardinalityguardian coralogix cumulativetodelta datadogsemantics deltatocumulative deltatorate
-dnslookup drain experimentalmetricsmetadata filter genainormalizer geoip groupbyattrs groupbytrace interval
+dnslookup drain experimentalmetricsmetadata filter genainormalizer geoip groupbytrace interval
 isolationforest k8sattributes logdedup logstransform lookup memorylimiter metricsgeneration metricstarttime
 metricstransform probabilisticsampler queuebatch redaction remotetap resource resourcedetection routing schema
-servicegraph span spanmetrics spanpruning sumologic tailsampling transform unroll
+servicegraph spanmetrics spanpruning sumologic tailsampling transform unroll
 """
 _EXPORTERS = """
 alibabacloudlogservice awscloudwatchlogs awsemf awskinesis awss3 awsxray azureblob azuredataexplorer azuremonitor
