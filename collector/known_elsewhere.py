@@ -25,7 +25,7 @@ tlscheck udplog vcenter wavefront webhookevent windowseventlog windowsperfcounte
 zookeeper
 """
 _PROCESSORS = """
-attributes batch cardinalityguardian coralogix cumulativetodelta datadogsemantics deltatocumulative deltatorate
+attributes batch cardinalityguardian coralogix datadogsemantics deltatorate
 dnslookup drain experimentalmetricsmetadata filter genainormalizer geoip groupbytrace interval
 isolationforest k8sattributes logdedup logstransform lookup memorylimiter metricsgeneration metricstarttime
 metricstransform probabilisticsampler queuebatch redaction remotetap resource resourcedetection routing schema

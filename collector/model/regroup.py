@@ -48,7 +48,7 @@ def regroup(batch: B, codes: Array) -> B:
     scopes = batch.table("scopes").rows
     scope = groups(
         attribute_identity(batch, "scopes"),
-        *(batch.field(name, "scopes") for name in ("name", "version", "schema_url")),  # type: ignore[call-overload]
+        *(batch.field(name, "scopes") for name in ("name", "version", "schema_url")),
     ).codes[scope_of_item]
     levels = [codes, scope]
     if batch.signal is Signal.METRICS:

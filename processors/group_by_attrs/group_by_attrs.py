@@ -1,6 +1,6 @@
-"""Moves attributes to the resource. Source: the Collector's groupbyattrsprocessor (processor.go, attribute_groups.go)."""
+"""Moves attributes to the resource. Source: the Collector's groupbyattrsprocessor, processor.go."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -9,6 +9,9 @@ from collector.model import Batch, Signal, groups
 from collector.model.regroup import regroup
 from collector.model.series import attribute_identity
 from processors.group_by_attrs.config import GroupByAttrsConfig
+
+if TYPE_CHECKING:
+    from collector.model.arrays import Array
 
 __all__ = ["GroupByAttrsProcessor"]
 
@@ -53,7 +56,7 @@ class GroupByAttrsProcessor(Transform):
         }
         others = batch.edit().delete(moved, table="resources").apply() if moved else batch
         resource = groups(attribute_identity(others, "resources"), batch.field("schema_url", "resources")).codes
-        parts = [resource[resource_of_item]]
+        parts: list[Array] = [resource[resource_of_item]]
         for column in moved.values():
             parts += [column.kind, column.as_text().codes]  # the int 1 and the text "1" are different values
         found = groups(*parts)

@@ -69,7 +69,7 @@ class SpanProcessor(Transform):
         renamed = np.flatnonzero(is_renamed)
         found = groups(*(column.codes[renamed] for column in columns))
         values = [column.take(renamed[found.first]).to_list() for column in columns]
-        distinct = [self._separator.join(parts) for parts in zip(*values, strict=True)]  # type: ignore[arg-type]
+        distinct = [self._separator.join(parts) for parts in zip(*values, strict=True)]
         codes = np.full(len(names), -1, np.int32)
         codes[renamed] = found.codes
         new = StringColumn.from_codes(codes, distinct)
