@@ -40,7 +40,7 @@ prometheusremotewrite pulsar rabbitmq sapm sematext sentry signalfx skywalking s
 tencentcloudlogservice tinybird zipkin
 """
 _CONNECTORS = """
-count datadog exceptions failover forward grafanacloud metricsaslogs otlpjson roundrobin routing servicegraph
+datadog exceptions failover forward grafanacloud metricsaslogs otlpjson roundrobin servicegraph
 signaltometrics slowsql spanmetrics sum
 """
 _EXTENSIONS = """
