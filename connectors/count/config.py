@@ -1,6 +1,6 @@
 """Configuration of ``count``. Source: opentelemetry-collector-contrib connector/countconnector config.go."""
 
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from pydantic import Field, model_validator
 
@@ -60,10 +60,19 @@ class CountConfig(ComponentConfig):
     logs: dict[str, MetricConfig] = Field(default_factory=lambda: dict(_LOG))
     """Metrics that count log records."""
 
+    def sections(self) -> dict[str, dict[str, MetricConfig]]:
+        """The metrics of each section, by the names of both."""
+        return {
+            "spans": self.spans,
+            "spanevents": self.spanevents,
+            "metrics": self.metrics,
+            "datapoints": self.datapoints,
+            "logs": self.logs,
+        }
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for section, context in CONTEXTS.items():
-            metrics: dict[str, Any] = getattr(self, section)
+        for section, metrics in self.sections().items():
             for name, metric in metrics.items():
                 if not name:
                     raise ValueError(f"{section}: the name of a metric must not be empty")
@@ -71,7 +80,7 @@ class CountConfig(ComponentConfig):
                     raise ValueError(f"metrics::{name}: metrics have no attributes; count datapoints instead")
                 try:
                     if metric.conditions:
-                        compile_conditions(metric.conditions, context)
+                        compile_conditions(metric.conditions, CONTEXTS[section])
                 except OttlError as error:
                     raise ValueError(f"{section}::{name}::conditions: {error}") from None
         return self

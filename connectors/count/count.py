@@ -52,8 +52,8 @@ class CountConnector(Connector):
         self._version = settings.version
         self._log = RateLimitedLog(settings.telemetry.log, settings.clock)
         self._metrics = {
-            section: [_Metric(name, metric, section) for name, metric in getattr(config, section).items()]
-            for section in CONTEXTS
+            section: [_Metric(name, metric, section) for name, metric in metrics.items()]
+            for section, metrics in config.sections().items()
         }
 
     async def consume(self, batch: Batch) -> None:

@@ -17,6 +17,9 @@ WITHOUT_EFFECT = frozenset(
     [
         "CompositeConfig.policy_order",
         "DebugConfig.sending_queue",
+        "EC2Config.max_attempts",
+        "EC2Config.max_backoff",
+        "EC2Config.tags_from_imds",
         "FileConfig.flush_interval",
         "GRPCClientConfig.read_buffer_size",
         "GRPCServerConfig.read_buffer_size",
