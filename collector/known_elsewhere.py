@@ -37,7 +37,7 @@ bmchelix carbon cassandra clickhouse coralogix datadog dataset debug doris elast
 googlecloudpubsub googlecloudstorage googlemanagedprometheus honeycombmarker influxdb instana kafka kinetica
 loadbalancing logicmonitor logzio loki mezmo nop opencensus opensearch otelarrow otlp otlphttp prometheus
 prometheusremotewrite pulsar rabbitmq sapm sematext sentry signalfx skywalking splunkhec stef sumologic syslog
-tencentcloudlogservice tinybird zipkin
+tencentcloudlogservice tinybird
 """
 _CONNECTORS = """
 datadog exceptions failover forward grafanacloud metricsaslogs otlpjson roundrobin servicegraph
