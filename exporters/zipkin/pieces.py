@@ -62,8 +62,10 @@ class Pieces:
 
     def put(self, rows: Array, place: Array | int, within: Array | int, numbers: Array | int) -> None:
         """Put pieces into rows, at ``(place, within)``."""
-        columns = [np.broadcast_to(np.asarray(each, np.int64), (len(rows),)) for each in (place, within, numbers)]
-        self._parts.append((np.asarray(rows, np.int64), *columns))
+        places, withins, pieces = (
+            np.broadcast_to(np.asarray(each, np.int64), (len(rows),)) for each in (place, within, numbers)
+        )
+        self._parts.append((np.asarray(rows, np.int64), places, withins, pieces))
 
     def join(self) -> bytes:
         """All pieces in order."""

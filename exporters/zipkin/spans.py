@@ -263,9 +263,9 @@ def _tags(batch: Traces, default_service_name: str) -> _Tags:
     services, sources = _services(batch, default_service_name)
     entries.add_column(spans, "otlp.service.name.source", sources.take(resource))
     entries.add_attributes(batch, "scopes", scope)
-    for name, key in (("name", "otel.library.name"), ("version", "otel.library.version")):
-        column: StringColumn = batch.field(name, "scopes").take(scope)
-        entries.add_column(spans, key, column.only(~column.equals("")))
+    for field, tag in (("name", "otel.library.name"), ("version", "otel.library.version")):
+        column: StringColumn = batch.field(field, "scopes").take(scope)
+        entries.add_column(spans, tag, column.only(~column.equals("")))
     entries.add_attributes(batch, "spans", spans)
     # Zipkin servers know the older names of these.
     status, older = (batch.attribute(name, inherit=True) for name in ("http.response.status_code", "http.status_code"))
