@@ -40,7 +40,7 @@ prometheusremotewrite pulsar rabbitmq sapm sematext sentry signalfx skywalking s
 tencentcloudlogservice tinybird
 """
 _CONNECTORS = """
-datadog exceptions failover forward grafanacloud metricsaslogs otlpjson roundrobin servicegraph
+datadog failover forward grafanacloud metricsaslogs otlpjson roundrobin servicegraph
 signaltometrics slowsql spanmetrics sum
 """
 _EXTENSIONS = """
