@@ -16,7 +16,7 @@ activedirectoryds aerospike apache apachespark awscloudwatch awscontainerinsight
 awsfirehose awslambda awss3 awsxray azureblob azureeventhub azuremonitor bigip carbon chrony ciscoos cloudflare
 cloudfoundry collectd couchdb datadog dockerstats elasticsearch envoyals expvar faro filelog filestats flinkmetrics
 fluentforward github gitlab googlecloudmonitoring googlecloudpubsub googlecloudpubsubpush googlecloudspanner haproxy
-hostmetrics httpcheck huaweicloudces icmpcheck iis influxdb jaeger jmx journald k8scluster k8sevents k8sobjects kafka
+httpcheck huaweicloudces icmpcheck iis influxdb jaeger jmx journald k8scluster k8sevents k8sobjects kafka
 kafkametrics kubeletstats libhoney loki memcached mongodb mongodbatlas mysql namedpipe netflow nginx nop nsxt ntp
 opencensus oracledb osquery otelarrow otlp otlpjsonfile podmanstats postgresql pprof prometheus prometheusremotewrite
 prometheussimple pulsar purefa purefb rabbitmq receivercreator redfish redis riak saphana sapm signalfx skywalking snmp
@@ -25,31 +25,31 @@ tlscheck udplog vcenter wavefront webhookevent windowseventlog windowsperfcounte
 zookeeper
 """
 _PROCESSORS = """
-attributes batch cardinalityguardian coralogix cumulativetodelta datadogsemantics deltatocumulative deltatorate
-dnslookup drain experimentalmetricsmetadata filter genainormalizer geoip groupbyattrs groupbytrace interval
+attributes batch cardinalityguardian coralogix datadogsemantics deltatorate
+dnslookup drain experimentalmetricsmetadata filter genainormalizer geoip groupbytrace interval
 isolationforest k8sattributes logdedup logstransform lookup memorylimiter metricsgeneration metricstarttime
-metricstransform probabilisticsampler queuebatch redaction remotetap resource resourcedetection routing schema
-servicegraph span spanmetrics spanpruning sumologic tailsampling transform unroll
+metricstransform probabilisticsampler queuebatch redaction remotetap resource routing schema
+servicegraph spanmetrics spanpruning sumologic tailsampling transform unroll
 """
 _EXPORTERS = """
 alibabacloudlogservice awscloudwatchlogs awsemf awskinesis awss3 awsxray azureblob azuredataexplorer azuremonitor
 bmchelix carbon cassandra clickhouse coralogix datadog dataset debug doris elasticsearch faro file googlecloud
 googlecloudpubsub googlecloudstorage googlemanagedprometheus honeycombmarker influxdb instana kafka kinetica
-loadbalancing logging logicmonitor logzio loki mezmo nop opencensus opensearch otelarrow otlp otlphttp prometheus
+loadbalancing logicmonitor logzio loki mezmo nop opencensus opensearch otelarrow otlp otlphttp prometheus
 prometheusremotewrite pulsar rabbitmq sapm sematext sentry signalfx skywalking splunkhec stef sumologic syslog
-tencentcloudlogservice tinybird zipkin
+tencentcloudlogservice tinybird
 """
 _CONNECTORS = """
-count datadog exceptions failover forward grafanacloud metricsaslogs otlpjson roundrobin routing servicegraph
+datadog failover forward grafanacloud metricsaslogs otlpjson roundrobin servicegraph
 signaltometrics slowsql spanmetrics sum
 """
 _EXTENSIONS = """
 ack asapclient avrologencoding awscloudwatchmetricstreamsencoding awslogsencoding awsproxy azureauth azureencoding
-basicauth bearertokenauth cgroupruntime datadog dbstorage dockerobserver ecsobserver ecstaskobserver
-googleclientauth googlecloudlogentryencoding headerssetter healthcheck healthcheckv2 hostobserver httpforwarder
+cgroupruntime datadog dbstorage dockerobserver ecsobserver ecstaskobserver
+googleclientauth googlecloudlogentryencoding healthcheck healthcheckv2 hostobserver httpforwarder
 jaegerencoding jaegerremotesampling jsonlogencoding k8sleaderelector k8sobserver kafkatopicsobserver memoryballast
-memorylimiter oauth2client oidc opamp otlpencoding pebbletailstorage pprof redisstorage remotetap sigv4auth
-skywalkingencoding solarwindsapmsettings sumologic textencoding zipkinencoding zpages
+memorylimiter oauth2client oidc opamp otlpencoding pebbletailstorage redisstorage remotetap sigv4auth
+skywalkingencoding solarwindsapmsettings sumologic textencoding zipkinencoding
 """
 _TYPES = {
     ComponentKind.RECEIVER: frozenset(_RECEIVERS.split()),

@@ -23,7 +23,13 @@ from config.references import ReadFile, read_file
 from config.resolve import Document, resolve
 from config.series import warn_of_merged_series
 from config.service import check_extension_references, read_service
-from config.validation import expect_mapping, numeric_durations, parse_model, settings_with_warnings
+from config.validation import (
+    expect_mapping,
+    numeric_durations,
+    parse_model,
+    settings_with_warnings,
+    warn_outdated_keys,
+)
 from config.yaml import Node, Position
 
 __all__ = ["ComponentOutcome", "Examination", "FactoryLookup", "Outcome", "examine", "load"]
@@ -199,9 +205,17 @@ class _Loader:
                 for keys, sentence in settings_with_warnings(config):
                     place = self.document.position(*path, *keys)
                     self.findings.warning(place, (*path, *keys), sentence)
+                self._warn_outdated(factory, node, path, position)
                 self.configured[kind][component_id] = ConfiguredComponent(component_id, kind, factory, config, position)
                 outcome = Outcome.RUNS
         self.outcomes.append(ComponentOutcome(kind, text, outcome, position))
+
+    def _warn_outdated(self, factory: Factory, node: Node, path: tuple[str, ...], position: Position) -> None:
+        """Add a warning if the component type is outdated, and one for each outdated key."""
+        if factory.replacement:
+            message = f"the {singular(factory.kind)} type '{factory.component_type}' is outdated"
+            self.findings.warning(position, path, message, hint=f"write {factory.replacement}")
+        warn_outdated_keys(node, factory.config_type, path, self.findings)
 
     def _unknown_type(
         self, kind: ComponentKind, component_type: str, path: tuple[str, ...], position: Position

@@ -8,14 +8,14 @@ Source: open-telemetry/opentelemetry-collector service/{config,pipelines,telemet
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 from urllib.parse import unquote
 
 from pydantic import Field, field_validator, model_validator
 
-from collector.api import ComponentId, ComponentKind, Factory
+from collector.api import ComponentId, ComponentKind, Factory, PipelineOverview
 from collector.model import Signal
-from config.blocks import ComponentConfig, Duration
+from config.blocks import ComponentConfig, Duration, OutdatedKey
 from config.errors import ConfigError
 from config.resolve import Document
 from config.yaml import Position
@@ -171,6 +171,10 @@ _DEFAULT_READERS = (MetricsReader(pull=PullReader(exporter=PullExporter(promethe
 class MetricsTelemetry(ComponentConfig):
     """The service's own metrics (service::telemetry::metrics)."""
 
+    outdated_keys: ClassVar[Mapping[str, OutdatedKey]] = {
+        "address": OutdatedKey("readers: [{pull: {exporter: {prometheus: {host: ..., port: ...}}}}]")
+    }
+
     level: Literal["none", "basic", "normal", "detailed"] = "normal"
     """How much is reported. none: no metrics are served."""
     address: str = ""
@@ -291,6 +295,16 @@ class Pipeline:
     processors: tuple[ComponentId, ...]
     exporters: tuple[ComponentId, ...]
     position: Position
+
+    def overview(self) -> PipelineOverview:
+        """The pipeline without its place in the file."""
+        return PipelineOverview(
+            self.id,
+            self.signal,
+            tuple(map(str, self.receivers)),
+            tuple(map(str, self.processors)),
+            tuple(map(str, self.exporters)),
+        )
 
 
 @dataclass(frozen=True, slots=True)

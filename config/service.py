@@ -13,7 +13,7 @@ from config.explain import closest, describe, listing
 from config.graph import Factories
 from config.model import ConfiguredComponent, DrainConfig, Pipeline, ServiceConfig, TelemetryConfig, singular
 from config.resolve import Document
-from config.validation import expect_mapping, parse_model
+from config.validation import expect_mapping, parse_model, warn_outdated_keys
 from config.yaml import ListNode, MapNode, Node, Position, ScalarNode
 
 __all__ = ["check_extension_references", "read_service"]
@@ -100,6 +100,7 @@ class _ServiceReader:
         self._findings.errors += errors
         if telemetry is None:
             return TelemetryConfig()
+        warn_outdated_keys(node, TelemetryConfig, path, self._findings)
         for keys, reason in _settings_without_effect(telemetry):
             position = self._document.position(*path, *keys)
             self._findings.warning(position, (*path, *keys), f"this setting has no effect: {reason}")

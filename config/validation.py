@@ -14,11 +14,12 @@ from pydantic_core import ErrorDetails
 
 from config.annotations import accepts_none, accepts_text, child_annotations, is_duration, models_among
 from config.blocks import ComponentConfig
+from config.blocks.base import OutdatedKey
 from config.errors import ConfigError, Findings
 from config.explain import Loc, describe, explain, locate
 from config.yaml import ListNode, MapNode, Node, Position, ScalarNode
 
-__all__ = ["expect_mapping", "numeric_durations", "parse_model", "settings_with_warnings"]
+__all__ = ["expect_mapping", "numeric_durations", "parse_model", "settings_with_warnings", "warn_outdated_keys"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -103,6 +104,32 @@ def settings_with_warnings(config: Any, keys: tuple[str, ...] = ()) -> Iterator[
     elif isinstance(config, list | tuple):
         for index, value in enumerate(config):
             yield from settings_with_warnings(value, (*keys, str(index)))
+
+
+def warn_outdated_keys(node: Node, model: type[BaseModel], path: tuple[str, ...], findings: Findings) -> None:
+    """Add a warning for each key of an older version that is written below ``node``, which is at ``path``."""
+    for position, keys, outdated in _outdated_keys(node, [model], ()):
+        if outdated.write:
+            findings.warning(position, (*path, *keys), "this key is outdated", hint=f"write {outdated.write}")
+        else:
+            findings.warning(position, (*path, *keys), "this key is outdated and has no effect", hint="remove it")
+
+
+def _outdated_keys(
+    node: Node, annotations: Sequence[Any], keys: tuple[str, ...]
+) -> Iterator[tuple[Position, tuple[str, ...], OutdatedKey]]:
+    if isinstance(node, ListNode):
+        for index, item in enumerate(node.items):
+            yield from _outdated_keys(item, child_annotations(annotations, index), (*keys, str(index)))
+    if not isinstance(node, MapNode):
+        return
+    outdated: dict[str, OutdatedKey] = {}
+    for block in models_among(annotations):
+        outdated |= getattr(block, "outdated_keys", {})
+    for key, entry in node.entries.items():
+        if key in outdated:
+            yield entry.key_position, (*keys, key), outdated[key]
+        yield from _outdated_keys(entry.node, child_annotations(annotations, key), (*keys, key))
 
 
 def _validate(model: type[ModelT], data: Any) -> tuple[ModelT | None, list[ErrorDetails]]:

@@ -171,4 +171,6 @@ class Factory:
     """Other accepted spellings of the type, such as the Collector's older one (``otlphttp`` for ``otlp_http``)."""
     connects: frozenset[tuple[Signal, Signal]] = frozenset()
     """Connectors: which signal in can result in which signal out."""
+    replacement: str = ""
+    """Set if the type is outdated: what users should write instead. Each use of the type is reported as a warning."""
     traits: frozenset[Trait] = frozenset()

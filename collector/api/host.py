@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -20,6 +20,8 @@ __all__ = [
     "ListeningSocket",
     "OnReceipt",
     "Output",
+    "Overview",
+    "PipelineOverview",
     "Receipt",
     "ReceiverOutput",
     "Status",
@@ -359,6 +361,44 @@ class ListeningSocket(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class PipelineOverview:
+    """One running pipeline: the ids of its components, in the order of the data.
+
+    >>> PipelineOverview("traces", Signal.TRACES, ("otlp",), ("batch",), ("otlp_grpc/a",)).exporters
+    ('otlp_grpc/a',)
+    """
+
+    id: str
+    signal: Signal
+    receivers: tuple[str, ...]
+    processors: tuple[str, ...]
+    exporters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What the service knows of itself, for extensions that show it to an operator.
+
+    >>> overview = Overview(version="0.1.0", instance_id="7f3a", start_time_unix_nano=1, extensions=("zpages",))
+    >>> overview.extensions
+    ('zpages',)
+    """
+
+    version: str
+    instance_id: str
+    start_time_unix_nano: int
+    pipelines: tuple[PipelineOverview, ...] = ()
+    extensions: tuple[str, ...] = ()
+    """The ids of the running extensions, in the order of their start."""
+    statuses: Mapping[str, str] = field(default_factory=dict)
+    """What each component last reported, such as ``ok`` or ``recoverable_error: no connection``, by its name
+    (``exporters/otlp_grpc/a``, ``processors/batch@traces``).
+    """
+    ledger: tuple[Mapping[str, Any], ...] = ()
+    """The rows of ``GET /ledger``: what became of the items, for each node and signal."""
+
+
 class Host(Protocol):
     """The service, as a running component sees it.
 
@@ -401,6 +441,10 @@ class Host(Protocol):
 
     def uptime_s(self) -> float:
         """Seconds since the start."""
+        ...
+
+    def overview(self) -> Overview:
+        """The pipelines, components and counts of the running service."""
         ...
 
     def add_health_check(self, name: str, check: Callable[[], HealthCheck]) -> None:

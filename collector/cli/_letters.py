@@ -17,6 +17,7 @@ from collector.api import (
     ComponentKind,
     Factory,
     HealthCheck,
+    Overview,
     QueueStorage,
     Settings,
     StorageExtension,
@@ -160,6 +161,10 @@ class OfflineService:
     def ready(self) -> bool:
         """Always."""
         return True
+
+    def overview(self) -> Overview:
+        """Nothing runs."""
+        return Overview(version="", instance_id="", start_time_unix_nano=0)
 
     def host(self) -> ComponentHost:
         """A host for one component."""

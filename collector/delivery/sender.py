@@ -25,6 +25,7 @@ from collector.delivery.retry import Backoff, RetryPolicy
 from collector.delivery.settlement import Settlement
 from collector.delivery.tasks import TaskSet
 from collector.model import Batch
+from collector.transport.auth import SENT_CONTEXT
 
 __all__ = ["PartSender", "Sender"]
 
@@ -181,16 +182,18 @@ class Sender(Generic[P]):
         elif not gate.try_enter():
             return False
         exporter = self._exporter
+        sent_before = None
         try:
             batch = self._queue.read_single(unit)
-            if (
-                batch is not None
-                and is_within_limits(batch, exporter.max_request_bytes, exporter.max_items)
-                and exporter.try_send(batch, partial(self._on_done, unit, batch, self._clock.monotonic_s()))
-            ):
-                return True
+            if batch is not None and is_within_limits(batch, exporter.max_request_bytes, exporter.max_items):
+                sent_before = SENT_CONTEXT.set(batch.context)
+                if exporter.try_send(batch, partial(self._on_done, unit, batch, self._clock.monotonic_s())):
+                    return True
         except Exception:  # noqa: BLE001, S110 - the task runs into the same error and counts it
             pass
+        finally:
+            if sent_before is not None:
+                SENT_CONTEXT.reset(sent_before)
         gate.abort()
         return False
 
@@ -250,6 +253,7 @@ class Sender(Generic[P]):
         """Settle all items of the batches; returns the error that a caller who waits for the result should receive."""
         outcome = _Outcome()
         for batch in batches:
+            SENT_CONTEXT.set(batch.context)
             encoded = self._exporter.encode(batch) if failed is None else [whole_part(batch)]
             item_count = encoded[0].item_count if len(encoded) == 1 else sum(part.item_count for part in encoded)
             if item_count != batch.item_count:

@@ -4,7 +4,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
-from collector.api import HealthCheck, Host, ListeningSocket, Status
+from collector.api import HealthCheck, Host, ListeningSocket, Overview, Status
 from collector.service.admission import ServiceAdmission
 from collector.service.sockets import ListeningSockets
 from collector.service.telemetry import ServiceTelemetry
@@ -38,6 +38,10 @@ class HostService(Protocol):
 
     def ready(self) -> bool:
         """Whether the service has started and is not shutting down."""
+        ...
+
+    def overview(self) -> Overview:
+        """What an extension may show of the service."""
         ...
 
 
@@ -89,6 +93,10 @@ class ComponentHost(Host):
     def uptime_s(self) -> float:
         """See :class:`collector.api.Host`."""
         return self._service.telemetry.uptime_s()
+
+    def overview(self) -> Overview:
+        """See :class:`collector.api.Host`."""
+        return self._service.overview()
 
     def add_health_check(self, name: str, check: Callable[[], HealthCheck]) -> None:
         """See :class:`collector.api.Host`."""

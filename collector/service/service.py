@@ -17,7 +17,7 @@ from typing import Final
 
 import structlog
 
-from collector.api import Clock, HealthCheck, Status
+from collector.api import Clock, HealthCheck, Overview, Status
 from collector.service.admin import AdminServer
 from collector.service.admin_port import AdminPort
 from collector.service.admission import ServiceAdmission, register_memory_metrics
@@ -457,6 +457,19 @@ class Service:
     def ready(self) -> bool:
         """Whether it has started and is not shutting down."""
         return self._is_ready
+
+    def overview(self) -> Overview:
+        """The pipelines, components and counts, for extensions that show them."""
+        service = self.config.service
+        return Overview(
+            version=self.version,
+            instance_id=self.instance_id,
+            start_time_unix_nano=self._environment.start_time_unix_nano,
+            pipelines=tuple(pipeline.overview() for pipeline in service.pipelines.values()),
+            extensions=tuple(map(str, service.extensions)),
+            statuses={name: f"{host.status}: {host.message}".rstrip(": ") for name, host in self._hosts().items()},
+            ledger=tuple(row.to_json() for row in self.ledger.snapshot()),
+        )
 
     def _register_metrics(self) -> None:
         register_memory_metrics(self.telemetry, self.admission)

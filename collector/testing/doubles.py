@@ -16,6 +16,7 @@ from collector.api import (
     HealthCheck,
     OnReceipt,
     Output,
+    Overview,
     Receipt,
     RetryableError,
     Settings,
@@ -353,6 +354,7 @@ class FakeHost:
         self.routes: dict[str, Callable[[Mapping[str, str]], Awaitable[Any]]] = {}
         self.actions: dict[str, Callable[[Mapping[str, str]], Awaitable[Any]]] = {}
         self.statuses: list[tuple[Status, str]] = []
+        self.shown = Overview(version="0.0.0", instance_id="test-instance", start_time_unix_nano=0)
 
     @property
     def admission(self) -> FakeAdmission:
@@ -383,6 +385,10 @@ class FakeHost:
     def uptime_s(self) -> float:
         """Always 1."""
         return 1.0
+
+    def overview(self) -> Overview:
+        """``shown``."""
+        return self.shown
 
     def add_health_check(self, name: str, check: Callable[[], HealthCheck]) -> None:
         """Record it in ``checks``."""

@@ -4,24 +4,31 @@ Source: the Collector's ``auth.authenticator`` and extension/extensionauth (Serv
     GRPCClient).
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol, TypeAlias, runtime_checkable
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from collector.api import Host
+from collector.model import EMPTY_CONTEXT, Context
 from config.blocks import AuthConfig
 
 __all__ = [
+    "SENT_CONTEXT",
     "Authenticate",
     "AuthenticationError",
     "Authenticator",
     "Claims",
     "ClientAuthenticator",
+    "HeaderChanger",
     "find_authenticator",
     "find_client_authenticator",
 ]
 
 Claims: TypeAlias = tuple[tuple[str, str], ...]
 Authenticate: TypeAlias = Callable[[Mapping[str, Sequence[str]]], Awaitable[Claims]]
+
+SENT_CONTEXT: Final[ContextVar[Context]] = ContextVar("sent_context", default=EMPTY_CONTEXT)
+"""The context of the batch that is being sent: what is known about the sender of the data. Set by the queue."""
 
 
 class AuthenticationError(Exception):
@@ -47,6 +54,15 @@ class ClientAuthenticator(Protocol):
 
     def client_headers(self) -> Mapping[str, str]:
         """Return the headers to add to the next request (``authorization``: …). Called per request: keep it quick."""
+        ...
+
+
+@runtime_checkable
+class HeaderChanger(Protocol):
+    """A client authenticator that also looks at, or removes, headers that the client has already. For HTTP only."""
+
+    def header_changes(self, present: Collection[str]) -> Mapping[str, str | None]:
+        """Return the headers to set, and with None those to remove. ``present``: the lower-case names there are."""
         ...
 
 

@@ -1,10 +1,10 @@
 """Keeps credentials out of messages: a client's configured secrets never appear in an error or a log line."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-__all__ = ["Redactor", "without_credentials"]
+__all__ = ["Redactor", "arguments_without_values", "without_credentials"]
 
 _MIN_SECRET_CHARS = 4  # shorter ones would redact ordinary words
 _WHOLE_WORD_BELOW_CHARS = 8  # "la[REDACTED]" would show that the secret is "test"
@@ -46,3 +46,19 @@ def without_credentials(url: str) -> str:
     """Return the URL without user, password, query and fragment, for messages."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def arguments_without_values(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of a command line, each cut off where a setting or inline configuration begins.
+
+    >>> arguments_without_values(["tailrace", "run", "--config", "/etc/tailrace.yaml", "--set", "exporters.a.token=x"])
+    ['tailrace', 'run', '--config', '/etc/tailrace.yaml', '--set', 'exporters.a.token=[REDACTED]']
+    >>> arguments_without_values(["--config=yaml:exporters::a::token: x"])
+    ['--config=[REDACTED]']
+    """
+    shown = []
+    for argument in arguments:
+        found = re.search(r"[=:]", argument)
+        is_whole = found is None or found.end() == len(argument)
+        shown.append(argument if is_whole or found is None else f"{argument[: found.end()]}[REDACTED]")
+    return shown

@@ -13,7 +13,7 @@ description of that key in the JSON Schema (``tailrace schema``).
 """
 
 from config.blocks.auth import AuthConfig
-from config.blocks.base import ComponentConfig
+from config.blocks.base import ComponentConfig, OutdatedKey
 from config.blocks.delivery import (
     AdaptiveConcurrencyConfig,
     CircuitBreakerConfig,
@@ -42,6 +42,7 @@ __all__ = [
     "HTTPServerConfig",
     "KeepaliveClientConfig",
     "KeepaliveServerConfig",
+    "OutdatedKey",
     "QueueBatchConfig",
     "QueueConfig",
     "RetryConfig",

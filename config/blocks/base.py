@@ -1,11 +1,27 @@
 """The base class of every configuration model."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-__all__ = ["ComponentConfig"]
+__all__ = ["ComponentConfig", "OutdatedKey"]
+
+
+@dataclass(frozen=True, slots=True)
+class OutdatedKey:
+    """A key that the Collector has renamed or removed. It is still accepted, with a warning.
+
+    If the key is not a field of the model, its value moves to ``write``. If it is one, it keeps its effect.
+    """
+
+    write: str = ""
+    """The key to write now, as a path within the block (``tls::insecure``); empty: the setting has no effect."""
+    convert: Callable[[Any], Any] | None = None
+    """What makes the value of ``write`` from the old value; None: the value stays the same."""
 
 
 class ComponentConfig(BaseModel):
@@ -30,6 +46,8 @@ class ComponentConfig(BaseModel):
 
     extension_keys: ClassVar[tuple[str, ...]] = ()
     """Keys of this block whose value, unless it is empty, must be the id of an extension in service::extensions."""
+    outdated_keys: ClassVar[Mapping[str, OutdatedKey]] = {}
+    """Keys of older versions that are accepted with a warning."""
 
     inline_block: ClassVar[str] = ""
     """The key of a block whose keys the user may also write directly into this one; empty: there is none."""
@@ -61,12 +79,54 @@ class ComponentConfig(BaseModel):
         """``values`` with this component's own defaults for the keys that its partial blocks leave out."""
         if not isinstance(values, Mapping):
             return values
-        completed = dict(values)
+        completed = cls._with_present_keys(values)
         for name, field in cls.model_fields.items():
             key = field.alias if field.alias in completed else name
             if isinstance(field.default, ComponentConfig) and isinstance(completed.get(key), Mapping):
                 completed[key] = _completed(completed[key], field.default)
         return completed
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The JSON Schema of the model, with its outdated keys marked as deprecated."""
+        written = handler(schema)
+        if cls.outdated_keys:
+            properties = handler.resolve_ref_schema(written).setdefault("properties", {})
+            for key, outdated in cls.outdated_keys.items():
+                advice = f"Outdated; write {outdated.write}." if outdated.write else "Outdated; has no effect."
+                properties[key] = {"description": advice, **properties.get(key, {}), "deprecated": True}
+        return written
+
+    @classmethod
+    def _with_present_keys(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """A copy of ``values`` in which what is written under outdated keys is under the present ones."""
+        present = dict(values)
+        for old, outdated in cls.outdated_keys.items():
+            if old in cls.model_fields or old not in present:
+                continue
+            value = present.pop(old)
+            if outdated.write:
+                value = value if outdated.convert is None else outdated.convert(value)
+                _place(present, outdated.write.split("::"), value, old)
+        return present
+
+
+def _place(block: dict[str, Any], path: list[str], value: Any, old: str) -> None:
+    """Put ``value`` at ``path``, in copies of the blocks on the way.
+
+    Raises:
+        ValueError: something else is written there.
+    """
+    *outer, last = path
+    for key in outer:
+        inner = block.get(key)
+        if inner is not None and not isinstance(inner, Mapping):
+            return  # not a block: the validation of that key reports it
+        block[key] = dict(inner or {})
+        block = block[key]
+    if last in block and block[last] != value:
+        raise ValueError(f"{old} is the outdated form of {'::'.join(path)}, which is written as well; remove {old}")
+    block[last] = value
 
 
 def _completed(block: Mapping[str, Any], default: ComponentConfig) -> Mapping[str, Any]:

@@ -1,12 +1,13 @@
 """Settings of gRPC clients and servers. Source: open-telemetry/opentelemetry-collector config/configgrpc."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from config.blocks.auth import AuthConfig
-from config.blocks.base import ComponentConfig
-from config.blocks.tls import TLSClientConfig, TLSServerConfig
+from config.blocks.base import ComponentConfig, OutdatedKey
+from config.blocks.tls import OUTDATED_CLIENT_KEYS, OUTDATED_SERVER_KEYS, TLSClientConfig, TLSServerConfig
 from config.blocks.values import ByteSize, Duration, Secret
 
 __all__ = [
@@ -70,6 +71,8 @@ class KeepaliveServerConfig(ComponentConfig):
 class GRPCClientConfig(ComponentConfig):
     """Settings of a gRPC client."""
 
+    outdated_keys: ClassVar[Mapping[str, OutdatedKey]] = OUTDATED_CLIENT_KEYS
+
     endpoint: str = ""
     """Server to connect to, for example localhost:4317, dns:///backend:4317 or unix:/run/backend.sock."""
     transport: Literal["http2", "grpcio"] = "http2"
@@ -100,6 +103,8 @@ class GRPCClientConfig(ComponentConfig):
 
 class GRPCServerConfig(ComponentConfig):
     """Settings of a gRPC server."""
+
+    outdated_keys: ClassVar[Mapping[str, OutdatedKey]] = OUTDATED_SERVER_KEYS
 
     endpoint: str = "localhost:4317"
     """Address to listen on, as host:port, or a socket path if transport is unix."""

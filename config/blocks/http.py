@@ -1,12 +1,13 @@
 """Settings of HTTP clients and servers. Source: open-telemetry/opentelemetry-collector config/confighttp."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from config.blocks.auth import AuthConfig
-from config.blocks.base import ComponentConfig
-from config.blocks.tls import TLSClientConfig, TLSServerConfig
+from config.blocks.base import ComponentConfig, OutdatedKey
+from config.blocks.tls import OUTDATED_CLIENT_KEYS, OUTDATED_SERVER_KEYS, TLSClientConfig, TLSServerConfig
 from config.blocks.values import ByteSize, Duration, Secret
 
 __all__ = ["CORSConfig", "HTTPClientConfig", "HTTPServerConfig"]
@@ -14,6 +15,8 @@ __all__ = ["CORSConfig", "HTTPClientConfig", "HTTPServerConfig"]
 
 class HTTPClientConfig(ComponentConfig):
     """Settings of an HTTP client."""
+
+    outdated_keys: ClassVar[Mapping[str, OutdatedKey]] = OUTDATED_CLIENT_KEYS
 
     endpoint: str = ""
     """URL of the server, for example http://localhost:4318."""
@@ -70,6 +73,12 @@ class CORSConfig(ComponentConfig):
 
 class HTTPServerConfig(ComponentConfig):
     """Settings of an HTTP server."""
+
+    outdated_keys: ClassVar[Mapping[str, OutdatedKey]] = {
+        **OUTDATED_SERVER_KEYS,
+        "cors_allowed_origins": OutdatedKey("cors::allowed_origins"),
+        "cors_allowed_headers": OutdatedKey("cors::allowed_headers"),
+    }
 
     endpoint: str = "localhost:4318"
     """Address to listen on, as host:port, or a socket path if transport is unix."""

@@ -1,11 +1,12 @@
 """TLS settings of clients and servers. Source: open-telemetry/opentelemetry-collector config/configtls."""
 
-from typing import ClassVar, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import ClassVar, Final, Literal, TypeAlias
 
-from config.blocks.base import ComponentConfig
+from config.blocks.base import ComponentConfig, OutdatedKey
 from config.blocks.values import Duration, Secret
 
-__all__ = ["TLSClientConfig", "TLSServerConfig"]
+__all__ = ["OUTDATED_CLIENT_KEYS", "OUTDATED_SERVER_KEYS", "TLSClientConfig", "TLSServerConfig"]
 
 _Version: TypeAlias = Literal["", "1.0", "1.1", "1.2", "1.3"]
 
@@ -77,3 +78,17 @@ class TLSServerConfig(ComponentConfig):
     """Elliptic curve of the key exchange: one of X25519, P256, P384, P521. Empty: the TLS library's defaults."""
     reload_interval: Duration = 0.0
     """How often to check the certificate files for changes. 0: never."""
+
+
+# Until version 0.32 of the Collector, the keys of a client's TLS settings were written beside its endpoint; those of a
+# server were in the block ``tls_settings``, which was also the name of the client's block for a while.
+OUTDATED_SERVER_KEYS: Final[Mapping[str, OutdatedKey]] = {"tls_settings": OutdatedKey("tls")}
+"""For blocks that have ``tls``, a ``TLSServerConfig``."""
+OUTDATED_CLIENT_KEYS: Final[Mapping[str, OutdatedKey]] = {
+    **OUTDATED_SERVER_KEYS,
+    **{
+        key: OutdatedKey(f"tls::{key}")
+        for key in ("insecure", "insecure_skip_verify", "ca_file", "cert_file", "key_file", "server_name_override")
+    },
+}
+"""For blocks that have ``tls``, a ``TLSClientConfig``."""

@@ -3,14 +3,14 @@
 Source: opentelemetry-collector-contrib connector/spanmetricsconnector (0.155 to 0.165), config.go and factory.go.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from collector.otlp.semantics import SpanKind
-from config.blocks import ComponentConfig, Duration
+from config.blocks import ComponentConfig, Duration, OutdatedKey
 from connectors.span_metrics.globs import compile_glob
 
 __all__ = [
@@ -182,6 +182,10 @@ class EventsConfig(ComponentConfig):
 
 class SpanMetricsConfig(ComponentConfig):
     """Calls, errors and durations of spans, as metrics."""
+
+    outdated_keys: ClassVar[Mapping[str, OutdatedKey]] = {
+        "latency_histogram_buckets": OutdatedKey("histogram::explicit::buckets")
+    }
 
     names: Literal["collector", "http"] = "collector"
     """Names of the metrics (specific to Tailrace). ``http``: http_requests_total and http_request_duration_seconds,

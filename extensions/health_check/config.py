@@ -3,11 +3,23 @@
 Source: opentelemetry-collector-contrib extension/healthcheckextension and extension/healthcheckv2extension.
 """
 
+from collections.abc import Mapping
+from typing import ClassVar, Final
+
 from pydantic import Field, field_validator
 
-from config.blocks import ComponentConfig, Duration, HTTPServerConfig
+from config.blocks import ComponentConfig, Duration, HTTPServerConfig, OutdatedKey
 
 __all__ = ["ComponentHealth", "HealthCheckConfig", "PipelineCheck", "ResponseBody"]
+
+_MAX_PORT: Final = 65535
+
+
+def _endpoint(port: object) -> str:
+    """The endpoint that ``port`` stood for: all interfaces, as in the Collector before it became ``endpoint``."""
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= _MAX_PORT:
+        raise ValueError("port: expected a number between 0 and 65535")
+    return f"0.0.0.0:{port}"
 
 
 class ResponseBody(ComponentConfig):
@@ -50,6 +62,11 @@ class ComponentHealth(ComponentConfig):
 
 class HealthCheckConfig(HTTPServerConfig):
     """An HTTP server that answers probes."""
+
+    outdated_keys: ClassVar[Mapping[str, OutdatedKey]] = {
+        **HTTPServerConfig.outdated_keys,
+        "port": OutdatedKey("endpoint", _endpoint),
+    }
 
     endpoint: str = "localhost:13133"
     """Address to listen on, as host:port."""

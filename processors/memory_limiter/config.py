@@ -3,11 +3,12 @@
 Source: open-telemetry/opentelemetry-collector internal/memorylimiter/config.go.
 """
 
-from typing import Final, Self
+from collections.abc import Mapping
+from typing import ClassVar, Final, Self
 
 from pydantic import Field, model_validator
 
-from config.blocks import ComponentConfig, Duration
+from config.blocks import ComponentConfig, Duration, OutdatedKey
 
 __all__ = ["MemoryLimiterConfig"]
 
@@ -17,6 +18,8 @@ _DEFAULT_SPIKE_PERCENTAGE: Final = 20
 
 class MemoryLimiterConfig(ComponentConfig):
     """Configuration of ``memory_limiter``: limits the memory of the process."""
+
+    outdated_keys: ClassVar[Mapping[str, OutdatedKey]] = {"ballast_size_mib": OutdatedKey()}
 
     check_interval: Duration = 0.0
     """Required: how often the memory of the process is measured. 1s is a good value."""

@@ -42,14 +42,16 @@ DIFFERENT = {
     "otlp_http": {"timeout": 30.0},
     "jaeger": {},
     "loki": {"timeout": 30.0},
+    "zipkin": {},
     "file": {"timeout": 0.0, "num_consumers": 1},
 }
 # Exporters without a queue: they show data, or offer it to others, and send nothing.
-WITHOUT_QUEUE = {"debug", "nop", "prometheus"}
+WITHOUT_QUEUE = {"debug", "logging", "nop", "prometheus"}
 MINIMAL = {
     "otlp_grpc": {"endpoint": "localhost:4317"},
     "otlp_http": {"endpoint": "http://localhost:4318"},
     "loki": {"endpoint": "http://localhost:3100"},
+    "zipkin": {"endpoint": "http://localhost:9411/api/v2/spans"},
     "file": {"path": "out.jsonl"},
     "prometheus_remote_write": {"endpoint": "http://localhost:9090/api/v1/write"},
 }

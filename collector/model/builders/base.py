@@ -3,6 +3,7 @@
 from collector.model.builders.attributes import NO_ATTRIBUTES, AttributeSet, attribute_set
 from collector.model.builders.fields import utf8
 from collector.model.context import EMPTY_CONTEXT, Context
+from collector.model.tables import Tables
 from collector.wire.protobuf import LENGTH_DELIMITED, field_tag, varint
 
 __all__ = ["Builder", "message_bytes", "text_bytes"]
@@ -19,6 +20,17 @@ class Builder:
     def resource(self, attributes: AttributeSet = NO_ATTRIBUTES, schema_url: str = "") -> int:
         """Adds a resource and returns its number."""
         self._resources.append((message_bytes(1, attribute_set(attributes).tagged(1)), text_bytes(3, schema_url), []))
+        return len(self._resources) - 1
+
+    def copy_resource(self, batch: Tables, row: int) -> int:
+        """Adds a copy of the resource in this row of a batch, with its schema URL, and returns its number."""
+        resource = batch.table("resources").rows[row]
+        url = b""
+        if resource["schema_url_len"] > 0:
+            start = resource["schema_url"]
+            url = message_bytes(3, batch.wire[start : start + resource["schema_url_len"]])
+        inner = batch.wire[resource["inner_start"] : resource["inner_end"]] if resource["inner_start"] >= 0 else b""
+        self._resources.append((inner, url, []))
         return len(self._resources) - 1
 
     def scope(

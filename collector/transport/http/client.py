@@ -23,7 +23,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import status_pb2  # type: ignore[import-untyped] # googleapis-common-protos has no py.typed
 
 from collector.api import Clock, Host, PermanentError, RetryableError, TooLargeError
-from collector.transport.auth import ClientAuthenticator, find_client_authenticator
+from collector.transport.auth import ClientAuthenticator, HeaderChanger, find_client_authenticator
 from collector.transport.compression import BadEncoding, TooLarge, compress, decompress
 from collector.transport.http.client_connection import DisconnectedError, RawResponse
 from collector.transport.http.headers import check_client_headers
@@ -188,15 +188,18 @@ class HTTPClient:
                 body = await asyncio.to_thread(compress, encoding, body, self._level)
         if encoding:
             sent["Content-Encoding"] = encoding
-        if self._authenticator is not None:
-            sent |= self._authenticator.client_headers()
+        changes: Mapping[str, str | None] = {}
+        if isinstance(self._authenticator, HeaderChanger):
+            changes = self._authenticator.header_changes({name.lower() for name in (*self._headers, *sent)})
+        elif self._authenticator is not None:
+            changes = self._authenticator.client_headers()
         pool = self._pool
         if pool is None:
             raise RetryableError("the client is not open", reason="shutdown")
         accepted: list[RawResponse] = []
         try:
             target = self._target(url)
-            head = _head(target.lines, sent, len(body))
+            head = _head(target.lines, {**sent, **changes}, len(body))
             async with asyncio.timeout(self._config.timeout or None):
                 try:
                     response = await pool.exchange(target.origin, head, body, accepted)
@@ -353,9 +356,10 @@ def _line(name: str, value: str) -> bytes:
     return line + b"\r\n"
 
 
-def _head(lines: dict[str, bytes], headers: Mapping[str, str], length: int) -> bytes:
-    """Return the head of a request; ``headers`` override those of its URL."""
-    lines = lines | {name.lower(): _line(name, value) for name, value in headers.items()}
+def _head(lines: dict[str, bytes], headers: Mapping[str, str | None], length: int) -> bytes:
+    """Return the head of a request; ``headers`` override those of its URL, and None removes one."""
+    changed = {name.lower(): b"" if value is None else _line(name, value) for name, value in headers.items()}
+    lines = lines | changed
     return b"".join((*lines.values(), b"Content-Length: %d\r\n\r\n" % length))
 
 

@@ -305,6 +305,8 @@ class HTTP1Connection(asyncio.BufferedProtocol):
             return
         method = parser.get_method().decode()
         request = _HTTP1Request(self._routes, self, method, self._path(), headers, length, self._repeated)
+        if b"?" in self._target:
+            request.query = self._target.partition(b"?")[2].decode("latin-1")
         request.response = None
         request.awaits_continue = request.is_whole = request.lingers = False
         request.is_http10 = version == "1.0"

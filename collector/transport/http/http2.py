@@ -61,7 +61,7 @@ class _RequestStream(ServerStream):
             headers.pop(name, None)
         announced = headers.get(b"content-length", b"")  # libnghttp2 enforces it
         length = int(announced) if announced.isdigit() and len(announced) <= _MAX_LENGTH_DIGITS else None
-        path = target.partition(b"?")[0]
+        path, _, query = target.partition(b"?")
         self.request = Request(
             routes,
             self,
@@ -71,6 +71,7 @@ class _RequestStream(ServerStream):
             0 if event.is_end and not event.data else length,
             repeated,
         )
+        self.request.query = _text(query)
         self._is_whole = event.is_end
         self.request.start()
         if not self.request.is_answered and (event.data or event.is_end):

@@ -106,7 +106,7 @@ class Request:
 
     __slots__ = (
         "_encoding", "_is_complete", "_parts", "_repeated", "_reservations", "_reserved_bytes", "_route", "_routes",
-        "_state", "_transport", "body", "claims", "cors", "headers", "length", "media_type", "method", "path",
+        "_state", "_transport", "body", "claims", "cors", "headers", "length", "media_type", "method", "path", "query",
         "size_bytes",
     )  # fmt: skip
     cors: HeaderList
@@ -128,6 +128,8 @@ class Request:
         self.method = method
         self.path = path
         """Without the query."""
+        self.query = ""
+        """What follows the question mark, still encoded. Set by the protocol."""
         self.headers = headers
         self._repeated = repeated
         self.length = length

@@ -26,6 +26,9 @@ WITHOUT_EFFECT = frozenset(
         "CompactionConfig.rebound_trigger_threshold_mib",
         "CompositeConfig.policy_order",
         "DebugConfig.sending_queue",
+        "EC2Config.max_attempts",
+        "EC2Config.max_backoff",
+        "EC2Config.tags_from_imds",
         "FileConfig.flush_interval",
         "FileStorageConfig.compaction",
         "FileStorageConfig.recreate",
@@ -40,6 +43,7 @@ WITHOUT_EFFECT = frozenset(
         "HTTPClientConfig.max_idle_conns_per_host",
         "HTTPClientConfig.read_buffer_size",
         "HTTPClientConfig.write_buffer_size",
+        "HostMetricsConfig.metadata_collection_interval",
         "LogsTelemetry.development",
         "LogsTelemetry.error_output_paths",
         "LogsTelemetry.processors",
@@ -54,6 +58,14 @@ WITHOUT_EFFECT = frozenset(
         "OTLPHTTPConfig.profiles_endpoint",
         "PipelineCheck.exporter_failure_threshold",
         "PipelineCheck.interval",
+        "ProcessConfig.mute_process_all_errors",
+        "ProcessConfig.mute_process_cgroup_error",
+        "ProcessConfig.mute_process_exe_error",
+        "ProcessConfig.mute_process_io_error",
+        "ProcessConfig.mute_process_name_error",
+        "ProcessConfig.mute_process_user_error",
+        "PprofConfig.block_profile_fraction",
+        "PprofConfig.mutex_profile_fraction",
         "RegexpConfig.cacheenabled",
         "RegexpConfig.cachemaxnumentries",
         "PrometheusConfig.sending_queue",
@@ -70,7 +82,7 @@ WITHOUT_EFFECT = frozenset(
     ]
 )
 """Keys that are accepted for the Collector's files although they have no effect, as their documentation says."""
-HAVE_ONE_VALUE = frozenset({"PrometheusReader.translation_strategy"})
+HAVE_ONE_VALUE = frozenset({"PrometheusReader.translation_strategy", "ZipkinConfig.format"})
 """Keys that are only accepted with the value that says how it is anyway."""
 PASSED_ON = frozenset({"RemoteWriteQueueConfig.max_bytes"})
 """Keys that are only read as a part of their block, which becomes another block."""

@@ -1,0 +1,5 @@
+"""Connector ``routing``: sends data to pipelines by conditions."""
+
+from connectors.routing.factory import factory
+
+__all__ = ["factory"]

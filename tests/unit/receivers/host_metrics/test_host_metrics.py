@@ -1,0 +1,209 @@
+"""What the kernel says becomes the Collector's metrics, read from a stand-in for /proc where values must be known."""
+
+import os
+
+import psutil
+import pytest
+
+from collector.model import Signal
+from collector.testing import FakeClock, FakeHost, RecordingTelemetry, Sink, eventually, make_settings
+from receivers.host_metrics import factory
+from receivers.host_metrics.metrics import METRICS
+
+PROC = {
+    "meminfo": "MemTotal: 1000 kB\nMemFree: 200 kB\nMemAvailable: 600 kB\nBuffers: 50 kB\nCached: 300 kB\n"
+    "SReclaimable: 40 kB\nSUnreclaim: 10 kB\nDirty: 7 kB\n",
+    "loadavg": "0.50 1.00 4.00 1/100 1234\n",
+    "diskstats": "   8       0 sda 10 1 200 3000 20 2 400 5000 3 7000 9000 0 0 0 0\n 7 0 loop0 1 1 1 1 1 1 1 1 1 1 1\n"
+    "broken\n",
+    "vmstat": "pgfault 100\npgmajfault 30\npswpin 1\npswpout 2\npgpgin 3\npgpgout 4\n",
+    "swaps": "Filename Type Size Used Priority\n/dev/swap partition 1000 250 -2\n",
+    "stat": "cpu  100 0 0 0 0 0 0 0 0 0\ncpu0 100 0 0 0 0 0 0 0 0 0\nbtime 1600000000\nprocesses 4242\n",
+    "uptime": "123.45 200.00\n",
+}
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A root_path whose /proc has known values."""
+    folder = tmp_path / "proc"
+    folder.mkdir()
+    for name, text in PROC.items():
+        (folder / name).write_text(text)
+    return str(tmp_path)
+
+
+async def collected(telemetry=None, **options):
+    """{(metric, attributes): value} of one collection, and the batch."""
+    sink, clock = Sink(Signal.METRICS), FakeClock()
+    settings = make_settings(
+        factory, outputs={Signal.METRICS: sink}, clock=clock, telemetry=telemetry or RecordingTelemetry()
+    )
+    receiver = factory.create(settings, factory.config_type.model_validate(options))
+    await receiver.start(FakeHost())
+    await clock.advance(1)
+    await eventually(lambda: sink.batches)
+    await receiver.shutdown()
+    (batch,) = sink.batches
+    return points(batch), batch
+
+
+def points(batch):
+    names = batch.field("name", "metrics").take(batch.ancestor("metrics")).to_list()
+    keys = sorted(set(batch.attributes().key.to_list()))
+    columns = {key: batch.attribute(key).as_text().to_list() for key in keys}
+    return {
+        (name, *((key, columns[key][row]) for key in keys if columns[key][row] is not None)): value
+        for row, (name, value) in enumerate(zip(names, batch.field("value").tolist(), strict=True))
+    }
+
+
+async def test_memory_and_load(root):
+    """States of memory, utilisation if it is enabled, and the load of a CPU."""
+    switches = {"system.memory.utilization": {"enabled": True}, "system.linux.memory.dirty": {"enabled": True}}
+    found, _ = await collected(root_path=root, scrapers={"memory": {"metrics": switches}, "load": {}})
+    usage = {key[1][1]: value for key, value in found.items() if key[0] == "system.memory.usage"}
+    assert usage == {
+        "free": 200 * 1024,
+        "buffered": 50 * 1024,
+        "cached": 340 * 1024,
+        "slab_reclaimable": 40 * 1024,
+        "slab_unreclaimable": 10 * 1024,
+        "used": 410 * 1024,
+    }
+    assert found["system.memory.utilization", ("state", "used")] == 0.41
+    assert found[("system.linux.memory.dirty",)] == 7 * 1024
+    assert ("system.memory.limit",) not in found
+    loads = [found[(f"system.cpu.load_average.{span}",)] for span in ("1m", "5m", "15m")]
+    assert loads == [0.5, 1.0, 4.0]
+    found, _ = await collected(root_path=root, scrapers={"load": {"cpu_average": True}})
+    assert found[("system.cpu.load_average.15m",)] == 4.0 / psutil.cpu_count()
+
+
+async def test_disk(root):
+    """Sectors are bytes, milliseconds are seconds; excluded devices and broken lines are left out."""
+    scrapers = {"disk": {"exclude": {"match_type": "regexp", "devices": ["^loop"]}}}
+    found, batch = await collected(root_path=root, scrapers=scrapers)
+    read, write = (("device", "sda"), ("direction", "read")), (("device", "sda"), ("direction", "write"))
+    assert found == {
+        ("system.disk.operations", *read): 10,
+        ("system.disk.merged", *read): 1,
+        ("system.disk.io", *read): 200 * 512,
+        ("system.disk.operation_time", *read): 3.0,
+        ("system.disk.operations", *write): 20,
+        ("system.disk.merged", *write): 2,
+        ("system.disk.io", *write): 400 * 512,
+        ("system.disk.operation_time", *write): 5.0,
+        ("system.disk.pending_operations", ("device", "sda")): 3,
+        ("system.disk.io_time", ("device", "sda")): 7.0,
+        ("system.disk.weighted_io_time", ("device", "sda")): 9.0,
+    }
+    assert set(batch.field("start_time_unix_nano").tolist()) == {1_600_000_000 * 10**9}
+    only = {"disk": {"include": {"match_type": "strict", "devices": ["loop0"]}}}
+    found, _ = await collected(root_path=root, scrapers=only)
+    assert {dict(key[1:])["device"] for key in found} == {"loop0"}
+
+
+async def test_paging_processes_and_uptime(root):
+    """From vmstat, swaps, stat and uptime."""
+    scrapers = {"paging": {}, "system": {}, "processes": {"metrics": {"system.processes.count": {"enabled": False}}}}
+    found, _ = await collected(root_path=root, scrapers=scrapers)
+    assert found["system.paging.faults", ("type", "major")] == 30
+    assert found["system.paging.faults", ("type", "minor")] == 70
+    assert found["system.paging.operations", ("direction", "page_out"), ("type", "major")] == 2
+    assert found["system.paging.usage", ("device", "/dev/swap"), ("state", "used")] == 250 * 1024
+    assert found[("system.processes.created",)] == 4242
+    assert found[("system.uptime",)] == 123.45
+
+
+async def test_this_machine():
+    """Every scraper finds something, with the type, unit and temporality of the Collector."""
+    scrapers = {name: {} for name in METRICS if name != "process"}
+    found, batch = await collected(scrapers=scrapers)
+    names = set(batch.field("name", "metrics").to_list())
+    for scraper in ("cpu", "memory", "load", "network", "paging", "processes", "system"):
+        missing = {name for name, metric in METRICS[scraper].items() if metric.is_default} - names
+        assert missing <= {"system.paging.usage"}  # a machine without swap
+    types = dict(zip(batch.field("name", "metrics").to_list(), batch.field("type", "metrics").tolist(), strict=True))
+    monotonic = dict(
+        zip(batch.field("name", "metrics").to_list(), batch.field("monotonic", "metrics").tolist(), strict=True)
+    )
+    assert (types["system.cpu.time"], monotonic["system.cpu.time"]) == (2, 1)
+    assert (types["system.memory.usage"], monotonic["system.memory.usage"]) == (2, 0)
+    assert types["system.cpu.load_average.1m"] == 1
+    assert ("system.cpu.time", ("cpu", "cpu0"), ("state", "wait")) in found
+    scopes = {name.rpartition("/")[2] for name in batch.field("name", "scopes").to_list()}
+    assert {"cpuscraper", "memoryscraper"} <= scopes
+    assert psutil.PROCFS_PATH == "/proc"
+
+
+async def test_processes_are_resources():
+    """This process is found by its name, with its CPU time and memory."""
+    own = psutil.Process()
+    include = {"match_type": "strict", "names": [own.name()]}
+    switches = {"process.threads": {"enabled": True}, "process.memory.virtual": {"enabled": False}}
+    _, batch = await collected(scrapers={"process": {"include": include, "metrics": switches}})
+    pids = batch.attribute("process.pid", "resources").int.tolist()
+    place = pids.index(os.getpid())
+    assert batch.attribute("process.executable.name", "resources").text.to_list()[place] == own.name()
+    assert batch.attribute("process.owner", "resources").text.to_list()[place] == own.username()
+    names = set(batch.field("name", "metrics").to_list())
+    assert names >= {"process.cpu.time", "process.memory.usage", "process.threads"}
+    assert "process.memory.virtual" not in names
+    mine = batch.ancestor("resources") == place
+    started = batch.field("start_time_unix_nano")[mine]
+    assert started.max() == int(own.create_time() * 10**9)
+
+
+async def test_a_young_process_can_be_left_out():
+    """``scrape_process_delay`` is the age from which a process is reported."""
+    scrapers = {"process": {"scrape_process_delay": "1000000h"}, "system": {}}
+    _, batch = await collected(scrapers=scrapers)
+    assert set(batch.field("name", "metrics").to_list()) == {"system.uptime"}
+
+
+async def test_a_scraper_that_fails_does_not_cost_the_others(monkeypatch, root):
+    """It is logged once, until it has succeeded again."""
+    telemetry = RecordingTelemetry()
+
+    def fail(**_):
+        raise PermissionError("not allowed")
+
+    monkeypatch.setattr(psutil, "net_io_counters", fail)
+    found, _ = await collected(telemetry, root_path=root, scrapers={"network": {}, "load": {}})
+    assert ("system.cpu.load_average.1m",) in found
+    (warning,) = telemetry.log.of_level("warning")
+    assert warning.fields["scraper"] == "network"
+
+
+async def test_collection_repeats_and_survives_a_refusal(root):
+    """After the initial delay, and then every interval."""
+    sink, clock = Sink(Signal.METRICS), FakeClock()
+    settings = make_settings(factory, outputs={Signal.METRICS: sink}, clock=clock)
+    options = {"root_path": root, "collection_interval": "10s", "initial_delay": "2s", "scrapers": {"load": {}}}
+    receiver = factory.create(settings, factory.config_type.model_validate(options))
+    await receiver.start(FakeHost())
+    await clock.advance(1)
+    assert not sink.batches
+    await clock.advance(1)
+    await eventually(lambda: len(sink.batches) == 1)
+    await clock.advance(10)
+    await eventually(lambda: len(sink.batches) == 2)
+    await receiver.shutdown()
+    await receiver.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scrapers": {}}, "at least one scraper is required"),
+        ({"scrapers": {"cpu": {"metrics": {"system.cpu.tim": {}}}}}, "'system.cpu.tim' is not known"),
+        ({"scrapers": {"disk": {"include": {"devices": ["sda"]}}}}, "match_type is required"),
+        ({"scrapers": {"network": {"exclude": {"match_type": "regexp", "interfaces": ["("]}}}}, "invalid pattern"),
+        ({"scrapers": {"gpu": {}}}, "gpu"),
+    ],
+)
+def test_impossible_settings_are_refused(options, message):
+    """Each message says what is expected."""
+    with pytest.raises(ValueError, match=message):
+        factory.config_type.model_validate(options)
