@@ -48,4 +48,4 @@ def test_imports_form_no_circle(package):
 def test_only_the_batch_classes_import_the_batch():
     """What changes a batch needs ``tables`` only."""
     importers = {path.stem for path in (ROOT / "model").glob("*.py") if "collector.model.batch" in imported(path)}
-    assert importers == {"__init__", "json", "logs", "metrics", "traces"}
+    assert importers == {"__init__", "json", "logs", "metrics", "regroup", "traces"}
