@@ -182,12 +182,15 @@ class AttributeColumn(_AttributeRows):
     @classmethod
     def of(cls, values: Sequence[AttributeValue | None]) -> Self:
         """A column of these values; None = absent."""
-        contents = [b"" if value is None else encode_value(value) for value in values]
-        lengths = np.fromiter(map(len, contents), np.int32, len(contents))
+        return cls.of_encodings([None if value is None else encode_value(value) for value in values])
+
+    @classmethod
+    def of_encodings(cls, contents: Sequence[bytes | None]) -> Self:
+        """A column of values given as the contents of AnyValues; ``b""`` is an empty value, None = absent."""
+        lengths = np.fromiter((len(content or b"") for content in contents), np.int32, len(contents))
         starts = starts_of(lengths).astype(np.int32)
-        is_absent = np.fromiter((value is None for value in values), np.bool_, len(values))
-        starts[is_absent] = -1
-        source = b"".join(contents)
+        starts[np.fromiter((content is None for content in contents), np.bool_, len(contents))] = -1
+        source = b"".join([content or b"" for content in contents])
         return cls(read_values(source, starts, lengths), source)
 
     @classmethod

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from collector.model.attributes import AttributeColumn, as_column
+from collector.model.attributes import AttributeColumn, as_column, merge_columns
 from collector.model.columns import StringColumn
 from collector.wire.encode import encode_value
 from collector.wire.splice.attribute_log import INSERT, UPDATE, UPSERT, AttributeLog
@@ -171,6 +171,27 @@ class FieldChange:
             raise TypeError(f"expected numbers for this field, got {type(values).__name__}")
         shape = (count, 2) if form == "trace_id" else (count,)
         return np.ascontiguousarray(np.broadcast_to(np.asarray(values).astype(_DTYPES[form]), shape))
+
+
+    def over(self, column: Any) -> Any:
+        """The field with the changes, given the column before them."""
+        if isinstance(column, AttributeColumn):
+            parts = [(self.winner == UNTOUCHED, column)]
+            parts += [(self.winner == number, new) for number, new in enumerate(self.columns)]  # type: ignore[misc]
+            return merge_columns(len(column), parts)
+        if isinstance(column, StringColumn):
+            codes, texts = column.codes.copy(), list(column.distinct_bytes)
+            for number, new in enumerate(self.columns):
+                rows = self.winner == number
+                if rows.any():
+                    codes[rows] = new.codes[rows] + len(texts)  # type: ignore[union-attr]
+                    texts += new.distinct_bytes  # type: ignore[union-attr]
+            return StringColumn.from_codes(codes, texts)
+        changed = column.copy()
+        for number, new in enumerate(self.columns):
+            rows = self.winner == number
+            changed[rows] = new[rows]  # type: ignore[index]
+        return changed
 
 
 @dataclass(slots=True)

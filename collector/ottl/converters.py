@@ -17,7 +17,7 @@ import numpy as np
 
 from collector.model import METRIC_NONE
 from collector.ottl.operations import apply, equal
-from collector.ottl.paths import View
+from collector.ottl.view import View
 from collector.ottl.text import lower, parse_bool, parse_double, parse_int, text_of, upper
 from collector.ottl.values import Array, EvaluationError, Kind, Scalar, SpanId, TraceId, Values
 from collector.text.patterns import Pattern, compile_pattern
@@ -179,14 +179,10 @@ def is_kind(*kinds: Kind) -> Callable[[Values], Values]:
 
 def length(target: Values) -> Values:
     """The length of a text in bytes, or the number of elements of a list or map."""
-    counted = np.isin(target.kind, (Kind.ITEMS, Kind.ATTRIBUTES))
-    if counted.all():
-        return Values.of_numbers(Kind.INT, target.number)
-    lengths = apply(_length_of, [target])
-    if not counted.any():
-        return lengths
-    kind = np.where(counted, np.uint8(Kind.INT), lengths.kind)
-    return Values(kind, number=lambda: np.where(counted, target.number, lengths.number))
+    if target.lengths is not None:
+        known = np.isin(target.kind, (Kind.ITEMS, Kind.MAP, Kind.LIST))
+        return Values.of_numbers(Kind.INT, target.lengths()).with_failures(~known)
+    return apply(_length_of, [target])
 
 
 def _length_of(value: Scalar) -> int:

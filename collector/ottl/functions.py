@@ -42,9 +42,9 @@ from collector.ottl.converters import (
     unix_time,
 )
 from collector.ottl.operations import apply
-from collector.ottl.paths import View
 from collector.ottl.text import duration, lower, text_of, upper
 from collector.ottl.values import Kind, Scalar, Values
+from collector.ottl.view import View
 from collector.text.cache import TextCache
 from collector.text.patterns import compile_pattern
 
@@ -146,7 +146,7 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     ),
     "IsInt": Function(_ANY, _of_columns(is_kind(Kind.INT))),
     "IsList": Function(_ANY, _of_columns(is_kind(Kind.LIST, Kind.ITEMS))),
-    "IsMap": Function(_ANY, _of_columns(is_kind(Kind.MAP, Kind.ATTRIBUTES))),
+    "IsMap": Function(_ANY, _of_columns(is_kind(Kind.MAP))),
     "IsMatch": Function((Parameter("target", "any"), Parameter("pattern")), _is_match, check=check_pattern),
     "IsRootSpan": Function((), lambda: is_root_span, _SPAN),
     "IsString": Function(_ANY, _of_columns(is_kind(Kind.STRING))),

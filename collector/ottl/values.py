@@ -51,9 +51,7 @@ class Kind(IntEnum):
     SPAN_ID = 11
     ITEMS = 12
     """A list of rows of a table (events, points), of which only the length is known."""
-    ATTRIBUTES = 13
-    """All attributes of a row, of which only the number is known."""
-    FAILED = 14
+    FAILED = 13
 
 
 class Duration(int):
@@ -106,7 +104,7 @@ KINDS: Final[dict[type, Kind]] = {
     SpanId: Kind.SPAN_ID,
     _Failed: Kind.FAILED,
 }
-_WHOLE: Final = (Kind.BOOL, Kind.INT, Kind.DURATION, Kind.TIME, Kind.ITEMS, Kind.ATTRIBUTES)
+_WHOLE: Final = (Kind.BOOL, Kind.INT, Kind.DURATION, Kind.TIME, Kind.ITEMS)
 _OBJECTS: Final = (Kind.LIST, Kind.MAP, Kind.BYTES)
 _IDS: Final = (Kind.TRACE_ID, Kind.SPAN_ID)
 _SCALARS: Final[dict[Kind, Callable[[int], Scalar]]] = {
@@ -115,7 +113,6 @@ _SCALARS: Final[dict[Kind, Callable[[int], Scalar]]] = {
     Kind.DURATION: Duration,
     Kind.TIME: Time,
     Kind.ITEMS: lambda _: FAILED,  # their elements are not known, so only Len can take them
-    Kind.ATTRIBUTES: lambda _: FAILED,
 }
 
 
@@ -131,10 +128,13 @@ class Values:
         text: Callable[[], StringColumn] | None = None,
         objects: Callable[[], tuple[Array, list[Any]]] | None = None,
         ids: Callable[[], Array] | None = None,
+        lengths: Callable[[], Array] | None = None,
     ) -> None:
         """``kind`` is uint8[n]; the functions return the payloads described at the properties of the same names."""
         self.kind = kind
         self._number, self._double, self._text, self._objects, self._ids = number, double, text, objects, ids
+        self.lengths = lengths
+        """The numbers of elements, int64[n], of lists and maps that need not be read for it; None: not known."""
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -194,6 +194,7 @@ class Values:
             text=lambda: self.text.take(rows),
             objects=lambda: (self.objects[0][rows], self.objects[1]),
             ids=lambda: self.ids[rows],
+            lengths=None if (lengths := self.lengths) is None else lambda: lengths()[rows],
         )
 
     def with_failures(self, where: Array) -> Values:
@@ -209,6 +210,7 @@ class Values:
             text=lambda: self.text,
             objects=lambda: self.objects,
             ids=lambda: self.ids,
+            lengths=self.lengths,
         )
 
     @classmethod

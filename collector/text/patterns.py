@@ -5,7 +5,7 @@ pipeline. As in Go, look-around and back references are therefore not available.
 Source: RE2's syntax page.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol
 
 import re2
@@ -23,6 +23,14 @@ class Match(Protocol):
 
     def groups(self, default: str = ...) -> tuple[str, ...]:
         """The texts of all groups; ``default`` for those that did not take part in the match."""
+        ...
+
+    def group(self, number: int = 0) -> str | None:
+        """The text of a group; 0 is the whole match."""
+        ...
+
+    def span(self, number: int = 0) -> tuple[int, int]:
+        """Where a group starts and ends; 0 is the whole match."""
         ...
 
 
@@ -45,6 +53,10 @@ class Pattern(Protocol):
 
     def fullmatch(self, text: str) -> Match | None:
         """A match of the whole text."""
+        ...
+
+    def finditer(self, text: str) -> Iterator[Match]:
+        """The matches from left to right."""
         ...
 
 

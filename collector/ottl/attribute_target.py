@@ -1,0 +1,213 @@
+"""The attributes of a table as targets: one of them, or all.
+
+What editors of maps do to all attributes of a table is done here per key, not per row: the keys of a table are few.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from collector.model.arrays import starts_of
+from collector.ottl.paths import attribute_maps
+from collector.ottl.stored import is_storable, storable
+from collector.ottl.targets import Target, columns_of_maps
+from collector.ottl.values import EvaluationError, Kind, Values
+from collector.ottl.view import spread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from collector.model.arrays import Mask
+    from collector.ottl.values import Scalar
+    from collector.ottl.view import View
+
+__all__ = ["AttributeTarget", "AttributesTarget"]
+
+
+class AttributeTarget(Target):
+    """One attribute: ``attributes["k"]``."""
+
+    def __init__(self, table: str, key: str) -> None:
+        self.table, self._key = table, key
+        self.location = ("attributes", key)
+
+    def read(self, view: View) -> Values:
+        """The value, nil if it is absent or empty."""
+        key, table = self._key, self.table
+        return view.column(
+            (table, "attributes", repr(key)), table, lambda batch: Values.of_attributes(batch.attribute(key, table))
+        )
+
+    def write(self, view: View, values: Values, rows: Mask) -> Mask:
+        """Set the attribute."""
+        is_nil = values.kind == Kind.NIL
+        rows = rows & ~is_nil if is_nil.any() else rows
+        failed = rows & ~is_storable(values)
+        table_values, table_rows = view.lowered(self.table, values, rows & ~failed)
+        if not _put(view, self.table, self._key, table_values, table_rows):
+            failed |= rows
+        return failed
+
+
+def _put(view: View, table: str, key: str, values: Values, rows: Mask) -> bool:
+    """Set an attribute on rows of its table, nil as an empty value; False if the batch would grow too much."""
+    stored, rows = storable(values, rows)
+    if rows.any():
+        try:
+            view.draft.set(key, stored, rows, table)
+        except EvaluationError:
+            return False
+        view.forget(table, key)
+    return True
+
+
+class AttributesTarget(Target):
+    """All attributes of each row of a table."""
+
+    location = ("attributes",)
+
+    def __init__(self, table: str) -> None:
+        self.table = table
+
+    def read(self, view: View) -> Values:
+        """The attributes of each row as a map."""
+        return view.column(
+            (self.table, "attributes"), self.table, lambda batch: attribute_maps(batch, self.table)
+        )
+
+    def write(self, view: View, values: Values, rows: Mask) -> Mask:
+        """Replace all attributes of a row by a map. What stays the same object is not written."""
+        failed = rows & (values.kind != Kind.MAP) & (values.kind != Kind.NIL)
+        rows = rows & (values.kind == Kind.MAP)
+        old = self.read(view)
+        values, rows_below = view.lowered(self.table, values, rows)
+        if self.table != view.table:
+            old = attribute_maps(view.draft, self.table)
+        if not rows_below.any():
+            return failed
+        new_codes, new_maps = spread(values, len(rows_below)).objects
+        old_codes, old_maps = old.objects
+        removed: dict[str, list[int]] = {}
+        written: dict[str, tuple[list[int], list[Any]]] = {}
+        for row in np.flatnonzero(rows_below).tolist():
+            new, before = new_maps[new_codes[row]], old_maps[old_codes[row]]
+            for key in before:
+                if key not in new:
+                    removed.setdefault(key, []).append(row)
+            for key, value in new.items():
+                if key not in before or before[key] is not value:
+                    places, scalars = written.setdefault(key, ([], []))
+                    places.append(row)
+                    scalars.append(value)
+        draft, count = view.draft, len(rows_below)
+        for key, places in removed.items():
+            draft.delete([key], _mask(places, count), self.table)
+        is_written = True
+        for key, (places, scalars) in written.items():
+            is_written &= _put(view, self.table, key, _scattered(scalars, places, count), _mask(places, count))
+        view.forget(self.table)
+        return failed if is_written else failed | rows
+
+    def delete(self, view: View, keys: Iterable[str], rows: Mask) -> None:
+        """Delete these attributes."""
+        keys = list(keys)
+        rows = view.lowered(self.table, Values.constant(None), rows)[1]
+        if keys and rows.any():
+            view.draft.delete(keys, rows, self.table)
+            view.forget(self.table)
+
+    def keys(self, view: View) -> list[str]:
+        """The keys that any row has; some may be unused."""
+        return list(dict.fromkeys(view.draft.attributes(self.table).key.distinct))
+
+    def change_texts(self, view: View, rows: Mask, function: Callable[[str], str | None]) -> bool:
+        """Replace each text by ``function(text)``; None leaves it. False if the batch would grow too much."""
+        rows = view.lowered(self.table, Values.constant(None), rows)[1]
+        draft = view.draft
+        is_written = True
+        for key in self.keys(view):
+            column = draft.attribute(key, self.table).text
+            used = np.zeros(column.distinct_count + 1, np.bool_)
+            used[column.codes[rows]] = True
+            changed: dict[int, str] = {}
+            for code in np.flatnonzero(used[:-1]).tolist():
+                text = function(column.distinct[code])
+                if text is not None:
+                    changed[code] = text
+            if changed:
+                lookup = np.full(column.distinct_count + 1, -1, np.int32)
+                lookup[list(changed)] = np.arange(len(changed), dtype=np.int32)
+                codes = lookup[column.codes]
+                values = Values.of(list(changed.values())).take(np.maximum(codes, 0))
+                is_written &= _put(view, self.table, key, values, rows & (codes >= 0))
+        return is_written
+
+    def rename(self, view: View, rows: Mask, names: dict[str, str]) -> bool:
+        """Rename attributes, in the order in which the rows have them; False if the batch would grow too much."""
+        rows = view.lowered(self.table, Values.constant(None), rows)[1]
+        draft = view.draft
+        columns = {key: draft.attribute(key, self.table) for key in names}
+        self.delete_below(view, names, rows)
+        is_written = True
+        for key, name in names.items():
+            column = columns[key]
+            has = rows & column.present
+            is_written &= _put(view, self.table, name, Values.of_attributes(column), has)
+        return is_written
+
+    def delete_below(self, view: View, keys: Iterable[str], rows: Mask) -> None:
+        """Delete attributes of rows of the table itself."""
+        view.draft.delete(list(keys), rows, self.table)
+        view.forget(self.table)
+
+    def merge(self, view: View, maps: Values, rows: Mask, strategy: str) -> Mask:
+        """Put the entries of maps into the attributes: all, only new ones (insert), or only existing ones (update)."""
+        failed = rows & (maps.kind != Kind.MAP)
+        maps, rows_below = view.lowered(self.table, maps, rows & ~failed)
+        draft = view.draft
+        is_written = True
+        for key, (values, has) in columns_of_maps(maps, rows_below).items() if rows_below.any() else ():
+            if strategy != "upsert":
+                present = draft.attribute(key, self.table).present
+                has = has & (present if strategy == "update" else ~present)
+            is_written &= _put(view, self.table, key, values, has)
+        return failed if is_written else failed | rows
+
+    def limit(self, view: View, rows: Mask, limit: int, priority: list[str]) -> None:
+        """Keep the attributes with these keys and as many of the others, in order, as the limit leaves."""
+        rows = view.lowered(self.table, Values.constant(None), rows)[1]
+        attributes = view.draft.attributes(self.table)
+        if not attributes.row_count:
+            return
+        owner, key = attributes.owner, attributes.key
+        counts = np.bincount(owner, minlength=len(rows))
+        is_kept = key.isin(priority)
+        kept_counts = np.bincount(owner[is_kept], minlength=len(rows))
+        order = np.argsort(owner, kind="stable")
+        others = np.cumsum(~is_kept[order])
+        before = np.concatenate([[0], others])[starts_of(counts)][owner[order]]
+        rank = np.empty(len(owner), np.int64)
+        rank[order] = others - before
+        is_removed = ~is_kept & (rank > limit - kept_counts[owner]) & (counts[owner] > limit) & rows[owner]
+        for code in np.unique(key.codes[is_removed]).tolist():
+            places = np.zeros(len(rows), np.bool_)
+            places[owner[is_removed & (key.codes == code)]] = True
+            view.draft.delete([key.distinct[code]], places, self.table)
+        view.forget(self.table)
+
+
+def _mask(places: list[int], count: int) -> Mask:
+    mask = np.zeros(count, np.bool_)
+    mask[places] = True
+    return mask
+
+
+def _scattered(scalars: list[Scalar], places: list[int], count: int) -> Values:
+    """A column of ``count`` rows with these scalars at these places."""
+    rows = np.zeros(count, np.int64)
+    rows[places] = np.arange(len(places))
+    return Values.of(scalars).take(rows)
+
+

@@ -1,0 +1,76 @@
+"""Columns of OTTL values as what a batch stores: attribute values, texts and numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from collector.model import AttributeColumn
+from collector.ottl.values import Kind, Values
+from collector.wire.encode import encode_value
+
+if TYPE_CHECKING:
+    from collector.model.arrays import Mask
+
+__all__ = ["encoded", "is_storable", "storable"]
+
+_STORED: Final = (Kind.STRING, Kind.BOOL, Kind.INT, Kind.DOUBLE, Kind.LIST, Kind.MAP, Kind.BYTES, Kind.NIL)
+
+
+def is_storable(values: Values) -> Mask:
+    """bool[n]: the value can be the value of an attribute; times, durations and ids cannot, as in the Collector."""
+    return np.isin(values.kind, _STORED)
+
+
+def storable(values: Values, rows: Mask) -> tuple[Any, Mask]:
+    """(values as ``Edit.set`` takes them, the rows on which they can be stored).
+
+    A nil becomes an empty value.
+    """
+    kinds = set(np.flatnonzero(np.bincount(values.kind[rows] if len(values) > 1 else values.kind)).tolist())
+    if len(values) == 1:
+        kind = int(values.kind[0])
+        if kind not in _STORED:
+            return "", np.zeros_like(rows)
+        codes, distinct = values.scalars()
+        value = distinct[codes[0]]
+        content = encoded(value)
+        if content is None:
+            return "", np.zeros_like(rows)
+        if kind == Kind.NIL:
+            return AttributeColumn.of_encoded(b"", len(rows)), rows
+        return value, rows
+    if kinds <= {Kind.STRING}:
+        return values.text, rows
+    if kinds == {Kind.INT}:
+        return values.number, rows
+    if kinds == {Kind.DOUBLE}:
+        return values.double, rows
+    if kinds == {Kind.BOOL}:
+        return values.number != 0, rows
+    codes, distinct = values.scalars()
+    used = np.zeros(len(distinct) + 1, np.bool_)
+    used[codes[rows]] = True
+    storable_rows = np.zeros(len(distinct), np.bool_)
+    contents: list[bytes] = []
+    for code, value in enumerate(distinct):
+        content = encoded(value) if used[code] else None
+        contents.append(content or b"")
+        storable_rows[code] = content is not None
+    column = AttributeColumn.of_encodings(contents)
+    return column.take(codes), rows & storable_rows[codes]
+
+
+def encoded(value: Any) -> bytes | None:
+    """The content of an AnyValue; None if the value cannot be stored: its type, or it is nested too deeply."""
+    if value is None:
+        return b""
+    if type(value) not in {str, bool, int, float, bytes, list, dict}:
+        return None
+    try:
+        return encode_value(value)
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
