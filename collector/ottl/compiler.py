@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn, TypeAlias
 import numpy as np
 
 from collector.ottl.contexts import CONTEXTS, SYMBOLS, TABLES, Context
-from collector.ottl.editors import EDITORS
+from collector.ottl.all_editors import EDITORS
 from collector.ottl.functions import FUNCTIONS, Function, Parameter
 from collector.ottl.operations import apply, compare, compute, negate
 from collector.ottl.paths import Key, descend
@@ -406,9 +406,10 @@ class _Compiler:
         form = parameter.form
         getter = self.value(argument) if not isinstance(argument, Path) else None
         value = getter.value if isinstance(getter, _Constant) else ...
-        if form == "literal texts":
-            if type(value) is not list or not all(type(item) is str for item in value):
-                self._fail(f"{node.name}: {parameter.name} must be a list of string literals", argument)
+        if form in {"literal texts", "literal floats"}:
+            expected, name = (str, "string") if form == "literal texts" else (float, "float")
+            if type(value) is not list or not all(type(item) is expected for item in value):
+                self._fail(f"{node.name}: {parameter.name} must be a list of {name} literals", argument)
             return value
         expected = {"literal text": str, "literal bool": bool, "literal int": int, "literal float": float}[form]
         if type(value) is int and expected is float and isinstance(argument, Literal):

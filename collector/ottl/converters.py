@@ -19,6 +19,7 @@ from collector.model import METRIC_NONE
 from collector.ottl.operations import apply, equal
 from collector.ottl.view import View
 from collector.ottl.text import lower, parse_bool, parse_double, parse_int, text_of, upper
+from collector.ottl.text_forms import camel_case, snake_case
 from collector.ottl.values import Array, EvaluationError, Kind, Scalar, SpanId, TraceId, Values
 from collector.text.patterns import Pattern, compile_pattern
 
@@ -44,6 +45,7 @@ __all__ = [
     "length",
     "parse_integer",
     "parse_json",
+    "profile_id",
     "span_id",
     "split",
     "substring",
@@ -106,18 +108,23 @@ def concat(_: View, arguments: Sequence[Any]) -> Values:
     )
 
 
+_CASES: Final[dict[str, Callable[[str], str]]] = {
+    "lower": lower,
+    "upper": upper,
+    "snake": snake_case,
+    "camel": camel_case,
+}
+
+
 def convert_case(target: Scalar, case: str) -> str:
-    """The text in lower or upper case."""
-    return (lower if case == "lower" else upper)(expect_text(target))
+    """The text in lower, upper, snake or camel case."""
+    return _CASES[case](expect_text(target))
 
 
 def check_case(literals: Mapping[int, Scalar]) -> None:
     """Check the case of ``ConvertCase``."""
-    if literals.get(1) not in {"lower", "upper"}:
-        raise ValueError(
-            f'{literals.get(1)!r} is not a supported case; use "lower" or "upper" '
-            '("snake" and "camel" are not supported)'
-        )
+    if literals.get(1) not in _CASES:
+        raise ValueError(f"{literals.get(1)!r} is not a case; expected lower, upper, snake or camel")
 
 
 def _substring_of(target: Scalar, start: Scalar, length: Scalar, *, utf8_safe: bool) -> str:
@@ -375,6 +382,7 @@ def to_hex(value: Scalar) -> str:
 
 trace_id: Final = id_parser(TraceId, 16)
 span_id: Final = id_parser(SpanId, 8)
+profile_id: Final = id_parser(TraceId, 16)
 
 
 def in_networks(_: View, arguments: Sequence[Any]) -> Values:

@@ -46,6 +46,7 @@ class Draft:
         self._is_request_changed = False
         self._growth_limit = growth_bytes
         self._growth = 0
+        self._added: list[tuple[int, int, Any]] = []
         self.signal = batch.signal
 
     # What a batch has.
@@ -142,6 +143,24 @@ class Draft:
         """
         self._is_request_changed = True
         self.charge(growth_bytes)
+
+    def add_metric(self, scope: int, row: int, metric: Any) -> None:
+        """Add a metric to a scope, given by its row; ``row`` is what it was made of. See ``write_added``.
+
+        Raises:
+            EvaluationError: the batch would grow too much.
+        """
+        self.charge(metric.ByteSize())
+        self._added.append((row, scope, metric))
+
+    def write_added(self) -> None:
+        """Write the added metrics at the end of their scopes, in the order of the rows that they were made of."""
+        if self._added:
+            scopes = self.messages("scopes")
+            for _, scope, metric in sorted(self._added, key=lambda added: added[0]):
+                scopes[scope].metrics.append(metric)
+            self._added = []
+            self._is_request_changed = True
 
     def charge(self, growth_bytes: int) -> None:
         """Count bytes that are added.

@@ -95,12 +95,12 @@ def _delete_key(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> Cal
             return view.nothing()
 
         return run
-    return lambda view, rows: target.edit_map(
-        view,
-        rows,
-        lambda entries, name: {k: v for k, v in entries.items() if k != _text_argument(name)},
-        [key(view)],
-    )
+
+    def without(entries: dict[str, Scalar], name: Scalar) -> dict[str, Scalar]:
+        unwanted = _text_argument(name)
+        return {key: value for key, value in entries.items() if key != unwanted}
+
+    return lambda view, rows: target.edit_map(view, rows, without, [key(view)])
 
 
 def _by_keys(

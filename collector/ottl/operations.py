@@ -74,7 +74,8 @@ def _result(function: Callable[..., Scalar], arguments: Sequence[Scalar]) -> Sca
     if any(argument is FAILED for argument in arguments):
         return FAILED
     try:
-        return function(*arguments)
+        result = function(*arguments)
+        return result if not isinstance(result, int) or _INT64.min <= result <= _INT64.max else FAILED
     except (EvaluationError, RecursionError):  # received JSON may be nested almost as deep as Python's recursion limit
         return FAILED
 
@@ -249,4 +250,6 @@ def compute(symbol: str, left: Values, right: Values) -> Values:
                     else (left.number < 0) == (right.number < 0)
                 )
                 number = np.where(saturates & ~opposite & ((number < 0) != (left.number < 0)), limit, number)
-    return Values(kind, number=lambda: number, double=lambda: double)
+    zoned = left if left.zones is not None else right
+    zones = zoned.zones if zoned.zones is not None and len(zoned) == len(kind) else None
+    return Values(kind, number=lambda: number, double=lambda: double, zones=zones)

@@ -19,7 +19,7 @@ from collector.ottl.compiler import CompiledStatement, Part, compile_statement
 from collector.ottl.conditions import ErrorMode, compile_conditions, context_of, shown
 from collector.ottl.contexts import CONTEXTS, SIGNALS, TABLES, Context
 from collector.ottl.draft import Draft
-from collector.ottl.editors import EDITORS
+from collector.ottl.all_editors import EDITORS
 from collector.ottl.parser import parse, parse_statement
 from collector.ottl.syntax import Node, OttlError, Statement, walk
 from collector.ottl.values import KINDS, EvaluationError, Kind, Values
@@ -80,24 +80,19 @@ class StatementGroup:
         if not self.adds_metrics:
             self._run_all(view, np.ones(view.row_count, np.bool_), failures)
             return
-        done = 0
+        done: list[int] = []
         for _ in range(_MAX_PASSES):
-            counts = [len(scope.metrics) for scope in draft.messages("scopes")]
             rows = self._new_rows(draft, done)
             if not rows.any():
                 return
-            before = counts
+            done = [len(scope.metrics) for scope in draft.messages("scopes")]
             self._run_all(View(draft, self.context), rows, failures)
-            done = before  # type: ignore[assignment]
-        if self._new_rows(draft, done).any():
-            failures(
-                self.statements[0].text,
-                int(np.count_nonzero(self._new_rows(draft, done))),
-                lambda: f"the statements have added metrics {_MAX_PASSES} times; the last ones are not processed",
-                silent=False,
-            )
+            draft.write_added()
+        rows = self._new_rows(draft, done)
+        if rows.any():
+            failures(self.statements[0].text, int(np.count_nonzero(rows)), _too_many, silent=False)
 
-    def _new_rows(self, draft: Draft, done: Any) -> Mask:
+    def _new_rows(self, draft: Draft, done: Sequence[int]) -> Mask:
         """bool[n]: the rows below metrics that were added since the pass that found ``done`` metrics in each scope."""
         scopes = draft.messages("scopes")
         is_new: list[bool] = []
@@ -144,8 +139,6 @@ class StatementGroup:
                 failed = editor_failed if failed is None else failed | editor_failed
             if failed is not None and failed.any():
                 self._fail(statement.text, compiled.parts, statement.source, view, failed, failures)
-            if view.row_count != len(rows):
-                rows = np.append(rows, np.zeros(view.row_count - len(rows), np.bool_))
 
     def _fail(
         self, text: str, parts: Sequence[Part], source: str, view: View, failed: Mask, failures: FailureSink
@@ -159,6 +152,10 @@ class StatementGroup:
         if self.error_mode == "propagate":
             raise StatementError(f"{shown(text)!r} failed for {count} rows: {reason()} (error_mode: propagate)")
         failures(text, count, reason, silent=self.error_mode == "silent")
+
+
+def _too_many() -> str:
+    return f"statements added metrics {_MAX_PASSES} times in a row; the last ones are not processed"
 
 
 _TYPE_NAMES: Final = {

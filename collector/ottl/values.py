@@ -6,9 +6,10 @@ error is a kind of its own (``Kind.FAILED``).
 
 from __future__ import annotations
 
+from datetime import UTC, tzinfo
 from enum import IntEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 import numpy as np
 
@@ -61,9 +62,17 @@ class Duration(int):
 
 
 class Time(int):
-    """Nanoseconds since 1970."""
+    """Nanoseconds since 1970, in a time zone if one is known."""
 
-    __slots__ = ()
+    zone: tzinfo | None = None
+
+    @classmethod
+    def at(cls, nanoseconds: int, zone: tzinfo | None) -> Self:
+        """A time in a zone."""
+        made = cls(nanoseconds)
+        if zone is not None and zone is not UTC:
+            made.zone = zone
+        return made
 
 
 class TraceId(bytes):
@@ -129,10 +138,13 @@ class Values:
         objects: Callable[[], tuple[Array, list[Any]]] | None = None,
         ids: Callable[[], Array] | None = None,
         lengths: Callable[[], Array] | None = None,
+        zones: tuple[Array, list[tzinfo | None]] | None = None,
     ) -> None:
         """``kind`` is uint8[n]; the functions return the payloads described at the properties of the same names."""
         self.kind = kind
         self._number, self._double, self._text, self._objects, self._ids = number, double, text, objects, ids
+        self.zones = zones
+        """Codes int32[n] and the time zones of times; None: they have none."""
         self.lengths = lengths
         """The numbers of elements, int64[n], of lists and maps that need not be read for it; None: not known."""
 
@@ -195,6 +207,7 @@ class Values:
             objects=lambda: (self.objects[0][rows], self.objects[1]),
             ids=lambda: self.ids[rows],
             lengths=None if (lengths := self.lengths) is None else lambda: lengths()[rows],
+            zones=None if self.zones is None else (self.zones[0][rows], self.zones[1]),
         )
 
     def with_failures(self, where: Array) -> Values:
@@ -211,6 +224,7 @@ class Values:
             objects=lambda: self.objects,
             ids=lambda: self.ids,
             lengths=self.lengths,
+            zones=self.zones,
         )
 
     @classmethod
@@ -218,6 +232,7 @@ class Values:
         """A column of these values. The exact type of a value is its kind."""
         kind = np.fromiter((KINDS[type(value)] for value in scalars), np.uint8, len(scalars))
         objects = [value if type(value) in {list, dict, bytes} else None for value in scalars]
+        zones = [value.zone if type(value) is Time else None for value in scalars]
         return cls(
             kind,
             number=lambda: np.array(
@@ -238,6 +253,7 @@ class Values:
                 .astype(np.uint64)
                 .reshape(-1, 2)
             ),
+            zones=(np.arange(len(zones), dtype=np.int32), zones) if any(zones) else None,
         )
 
     @classmethod
@@ -301,6 +317,15 @@ class Values:
             distinct: list[Scalar]
             if kind == Kind.STRING:
                 found, distinct = self.text.codes[rows], [*self.text.distinct]
+            elif kind == Kind.TIME and self.zones is not None:
+                zone_codes, zones = self.zones
+                pairs = groups(np.ascontiguousarray(self.number[rows]), np.ascontiguousarray(zone_codes[rows]))
+                found = pairs.codes
+                first = np.flatnonzero(rows)[pairs.first]
+                distinct = [
+                    Time.at(number, zones[code])
+                    for number, code in zip(self.number[first].tolist(), zone_codes[first].tolist(), strict=True)
+                ]
             elif kind in _WHOLE:
                 numbers, found = np.unique(self.number[rows], return_inverse=True)
                 distinct = [_SCALARS[Kind(kind)](number) for number in numbers.tolist()]

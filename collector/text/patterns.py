@@ -60,14 +60,14 @@ class Pattern(Protocol):
         ...
 
 
-def compile_pattern(pattern: str) -> Pattern:
+def compile_pattern(pattern: str, *, max_chars: int = _MAX_CHARS) -> Pattern:
     """The compiled pattern. It is not cached: some patterns come from data, and a compiled one may take megabytes.
 
     Raises:
         ValueError: the pattern is not valid; the message says why.
     """
-    if len(pattern) > _MAX_CHARS:
-        raise ValueError(f"invalid pattern: it has {len(pattern)} characters, but at most {_MAX_CHARS} are allowed")
+    if len(pattern) > max_chars:
+        raise ValueError(f"invalid pattern: it has {len(pattern)} characters, but at most {max_chars} are allowed")
     try:
         compiled: Pattern = _Compiled(pattern, _OPTIONS)
     except re2.error as exc:
