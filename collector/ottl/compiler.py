@@ -33,7 +33,7 @@ from collector.ottl.syntax import (
     Statement,
 )
 from collector.ottl.targets import Target
-from collector.ottl.values import Array, Kind, Scalar, Values
+from collector.ottl.values import Array, Duration, Kind, Scalar, Time, Values
 from collector.ottl.view import View
 
 __all__ = ["CompiledStatement", "Evaluation", "Part", "Predicate", "compile_condition", "compile_statement"]
@@ -500,6 +500,8 @@ _NO_VIEW: Any = None  # constants do not use it
 _LITERAL_TYPES: Final[Mapping[str, tuple[type, str]]] = {
     "text": (str, "a string"),
     "int": (int, "an integer"),
+    "time": (Time, "a time"),
+    "duration": (Duration, "a duration"),
 }
 
 

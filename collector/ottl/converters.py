@@ -9,6 +9,7 @@ Source: opentelemetry-collector-contrib pkg/ottl/ottlfuncs (README, v0.156) and 
 import ipaddress
 import json
 import math
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -372,12 +373,18 @@ def check_id(function: Callable[[Scalar], bytes], name: str, length: int) -> Cal
 
 
 def to_hex(value: Scalar) -> str:
-    """The bytes of a value in hexadecimal."""
+    """The bytes of a value in hexadecimal: of numbers as 8 bytes, the highest first; nothing of nil."""
+    if value is None:
+        return ""
+    if type(value) is bool:
+        return "01" if value else "00"
+    if type(value) is int:
+        return struct.pack(">q", value).hex()
+    if type(value) is float:
+        return struct.pack(">d", value).hex()
     if type(value) is bytes:
         return value.hex()
-    if isinstance(value, str):
-        return value.encode().hex()
-    raise EvaluationError
+    return expect_text(value).encode().hex()
 
 
 trace_id: Final = id_parser(TraceId, 16)

@@ -117,7 +117,9 @@ _COMPILED_PATTERNS: Final = 4  # of one call: patterns may come from data, and a
 class Parameter:
     """A parameter of a converter.
 
-    ``form`` is ``any``, ``text``, ``int``, ``literal text``, ``literal bool``, ``list`` (of any) or ``texts``.
+    ``form`` is ``any``, ``text``, ``int``, ``time``, ``duration``, ``list`` (of any), ``texts``, ``target`` (a path that is
+    changed), ``function`` (the name of a converter), or ``literal`` and ``text``, ``bool``, ``int``, ``float``, ``texts``
+    or ``floats``.
     """
 
     name: str
@@ -252,7 +254,8 @@ def _texts(*names: str) -> tuple[Parameter, ...]:
 
 
 _ANY: Final = (Parameter("target", "any"),)
-_TIME: Final = (Parameter("time", "any"),)
+_TIME: Final = (Parameter("time", "time"),)
+_DURATION: Final = (Parameter("duration", "duration"),)
 _LOG: Final[frozenset[Context]] = frozenset({"log"})
 _DELIMITERS: Final = (
     Parameter("delimiter", "literal text", optional=True),
@@ -288,7 +291,7 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
         _texts("target", "suffix"), _per_value(lambda value, suffix: expect_text(value).endswith(expect_text(suffix)))
     ),
     "Hex": Function(_ANY, _per_value(to_hex)),
-    "Hours": Function(_ANY, _of_columns(in_unit(3600 * 10**9, real=True))),
+    "Hours": Function(_DURATION, _of_columns(in_unit(3600 * 10**9, real=True))),
     "Index": Function((Parameter("target", "any"), Parameter("value", "any")), _per_value(index_of)),
     "Int": Function(_ANY, _of_columns(to_int)),
     "IsBool": Function(_ANY, _of_columns(is_kind(Kind.BOOL))),
@@ -303,13 +306,13 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     "IsRootSpan": Function((), lambda: is_root_span, _SPAN),
     "IsString": Function(_ANY, _of_columns(is_kind(Kind.STRING))),
     "Len": Function(_ANY, _of_columns(length)),
-    "Microseconds": Function(_ANY, _of_columns(in_unit(1_000))),
-    "Milliseconds": Function(_ANY, _of_columns(in_unit(10**6))),
-    "Minutes": Function(_ANY, _of_columns(in_unit(60 * 10**9, real=True))),
-    "Nanoseconds": Function(_ANY, _of_columns(in_unit(1))),
+    "Microseconds": Function(_DURATION, _of_columns(in_unit(1_000))),
+    "Milliseconds": Function(_DURATION, _of_columns(in_unit(10**6))),
+    "Minutes": Function(_DURATION, _of_columns(in_unit(60 * 10**9, real=True))),
+    "Nanoseconds": Function(_DURATION, _of_columns(in_unit(1))),
     "ParseInt": Function((Parameter("target"), Parameter("base", "int")), _per_value(parse_integer)),
     "ParseJSON": Function(_texts("target"), _per_value(parse_json)),
-    "Seconds": Function(_ANY, _of_columns(in_unit(10**9, real=True))),
+    "Seconds": Function(_DURATION, _of_columns(in_unit(10**9, real=True))),
     "SpanID": Function(_ANY, _per_value(span_id), check=check_id(span_id, "span id", 8)),
     "Split": Function(_texts("target", "delimiter"), _per_value(split)),
     "String": Function(_ANY, _per_value(text_of)),
@@ -334,10 +337,10 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
         _texts("target", "suffix"),
         _per_value(lambda value, suffix: expect_text(value).removesuffix(expect_text(suffix))),
     ),
-    "UnixMicro": Function(_ANY, _of_columns(unix_time(1_000))),
-    "UnixMilli": Function(_ANY, _of_columns(unix_time(10**6))),
-    "UnixNano": Function(_ANY, _of_columns(unix_time(1))),
-    "UnixSeconds": Function(_ANY, _of_columns(unix_time(10**9))),
+    "UnixMicro": Function(_TIME, _of_columns(unix_time(1_000))),
+    "UnixMilli": Function(_TIME, _of_columns(unix_time(10**6))),
+    "UnixNano": Function(_TIME, _of_columns(unix_time(1))),
+    "UnixSeconds": Function(_TIME, _of_columns(unix_time(10**9))),
     "Base64Decode": Function(_texts("target"), _per_value(base64_decode, cached=True)),
     "Base64Encode": Function((Parameter("target"), Parameter("variant", optional=True)), _given(base64_encode)),
     "CommunityID": Function(
@@ -381,7 +384,7 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
         vectorised=False,
     ),
     "FormatTime": Function(
-        (Parameter("time", "any"), Parameter("format", "literal text")), _given(format_time), check=check_format
+        (*_TIME, Parameter("format", "literal text")), _given(format_time), check=check_format
     ),
     "GetXML": Function((Parameter("target"), _XPATH), _given(get_xml), check=check_path(1)),
     "Hour": Function(_TIME, _per_value(part("hour"))),
@@ -454,7 +457,7 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
         vectorised=False,
     ),
     "ToSnakeCase": Function(_texts("target"), _per_value(snake_case, cached=True)),
-    "TruncateTime": Function((Parameter("time", "any"), Parameter("duration", "any")), _per_value(truncate_time)),
+    "TruncateTime": Function((*_TIME, *_DURATION), _per_value(truncate_time)),
     "URL": Function(_texts("uri"), _per_value(url)),
     "UUID": Function((), lambda: random_ids(lambda: str(uuid4())), vectorised=False),
     "UUIDv7": Function((), lambda: random_ids(uuid7), vectorised=False),

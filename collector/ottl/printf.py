@@ -182,6 +182,8 @@ def _verb(verb: str, flags: str, precision: int | None, value: Scalar) -> str | 
         return _string(verb, flags, precision, value)
     if type(value) is bytes and verb in "xX":
         return value.hex() if verb == "x" else value.hex().upper()
+    if type(value) is bytes and verb in "sq":
+        return _string(verb, flags, precision, value.decode("utf-8", "replace"))
     if verb == "s" and value is not None and type(value) in {list, dict, TraceId, SpanId}:
         return _plain(value) if type(value) in {TraceId, SpanId} else None
     return None

@@ -9,7 +9,9 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
+	"syscall"
 
 	"github.com/open-telemetry/opentelemetry-collector-contrib/processor/transformprocessor"
 	"go.opentelemetry.io/collector/component"
@@ -30,6 +32,7 @@ type request struct {
 	Signal string         `json:"signal"`
 	Config map[string]any `json:"config"`
 	Data   []byte         `json:"data"`
+	Repeat int            `json:"repeat"`
 }
 
 type answer struct {
@@ -37,6 +40,8 @@ type answer struct {
 	Error    string   `json:"error,omitempty"`
 	Failures []string `json:"failures,omitempty"`
 	Data     []byte   `json:"data,omitempty"`
+	// Of one request, from bytes to bytes, if it was repeated.
+	CPUSeconds float64 `json:"cpu_s,omitempty"`
 }
 
 func main() {
@@ -58,6 +63,11 @@ func main() {
 }
 
 func run(given request) (result answer) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			result = answer{Error: fmt.Sprintf("panic: %v", reason)}
+		}
+	}()
 	factory := transformprocessor.NewFactory()
 	config := factory.CreateDefaultConfig()
 	if err := confmap.NewFromStringMap(given.Config).Unmarshal(config); err != nil {
@@ -71,13 +81,26 @@ func run(given request) (result answer) {
 	settings.TelemetrySettings.Logger = zap.New(core)
 	var err error
 	var data []byte
+	var process func([]byte) ([]byte, error)
 	switch given.Signal {
 	case "traces":
-		data, err = traces(factory, settings, config, given.Data)
+		process, err = traces(factory, settings, config)
 	case "metrics":
-		data, err = metrics(factory, settings, config, given.Data)
+		process, err = metrics(factory, settings, config)
 	default:
-		data, err = records(factory, settings, config, given.Data)
+		process, err = records(factory, settings, config)
+	}
+	if err == nil {
+		data, err = process(given.Data)
+	}
+	if err == nil && given.Repeat > 0 {
+		before := cpu()
+		for range given.Repeat {
+			if _, err = process(given.Data); err != nil {
+				break
+			}
+		}
+		result.CPUSeconds = (cpu() - before) / float64(given.Repeat)
 	}
 	if err != nil {
 		return answer{Error: err.Error()}
@@ -97,50 +120,68 @@ func run(given request) (result answer) {
 	return result
 }
 
-func traces(factory processor.Factory, settings processor.Settings, config component.Config, wire []byte) ([]byte, error) {
-	message := ptraceotlp.NewExportRequest()
-	if err := message.UnmarshalProto(wire); err != nil {
-		return nil, err
-	}
+func traces(factory processor.Factory, settings processor.Settings, config component.Config) (func([]byte) ([]byte, error), error) {
 	sink := new(consumertest.TracesSink)
 	made, err := factory.CreateTraces(context.Background(), settings, config, sink)
 	if err != nil {
 		return nil, err
 	}
-	if err := made.ConsumeTraces(context.Background(), message.Traces()); err != nil {
-		return nil, err
-	}
-	return ptraceotlp.NewExportRequestFromTraces(sink.AllTraces()[0]).MarshalProto()
+	return func(wire []byte) ([]byte, error) {
+		sink.Reset()
+		message := ptraceotlp.NewExportRequest()
+		if err := message.UnmarshalProto(wire); err != nil {
+			return nil, err
+		}
+		if err := made.ConsumeTraces(context.Background(), message.Traces()); err != nil {
+			return nil, err
+		}
+		return ptraceotlp.NewExportRequestFromTraces(sink.AllTraces()[0]).MarshalProto()
+	}, nil
 }
 
-func metrics(factory processor.Factory, settings processor.Settings, config component.Config, wire []byte) ([]byte, error) {
-	message := pmetricotlp.NewExportRequest()
-	if err := message.UnmarshalProto(wire); err != nil {
-		return nil, err
-	}
+func metrics(factory processor.Factory, settings processor.Settings, config component.Config) (func([]byte) ([]byte, error), error) {
 	sink := new(consumertest.MetricsSink)
 	made, err := factory.CreateMetrics(context.Background(), settings, config, sink)
 	if err != nil {
 		return nil, err
 	}
-	if err := made.ConsumeMetrics(context.Background(), message.Metrics()); err != nil {
-		return nil, err
-	}
-	return pmetricotlp.NewExportRequestFromMetrics(sink.AllMetrics()[0]).MarshalProto()
+	return func(wire []byte) ([]byte, error) {
+		sink.Reset()
+		message := pmetricotlp.NewExportRequest()
+		if err := message.UnmarshalProto(wire); err != nil {
+			return nil, err
+		}
+		if err := made.ConsumeMetrics(context.Background(), message.Metrics()); err != nil {
+			return nil, err
+		}
+		return pmetricotlp.NewExportRequestFromMetrics(sink.AllMetrics()[0]).MarshalProto()
+	}, nil
 }
 
-func records(factory processor.Factory, settings processor.Settings, config component.Config, wire []byte) ([]byte, error) {
-	message := plogotlp.NewExportRequest()
-	if err := message.UnmarshalProto(wire); err != nil {
-		return nil, err
-	}
+func records(factory processor.Factory, settings processor.Settings, config component.Config) (func([]byte) ([]byte, error), error) {
 	sink := new(consumertest.LogsSink)
 	made, err := factory.CreateLogs(context.Background(), settings, config, sink)
 	if err != nil {
 		return nil, err
 	}
-	if err := made.ConsumeLogs(context.Background(), message.Logs()); err != nil {
-		return nil, err
+	return func(wire []byte) ([]byte, error) {
+		sink.Reset()
+		message := plogotlp.NewExportRequest()
+		if err := message.UnmarshalProto(wire); err != nil {
+			return nil, err
+		}
+		if err := made.ConsumeLogs(context.Background(), message.Logs()); err != nil {
+			return nil, err
+		}
+		return plogotlp.NewExportRequestFromLogs(sink.AllLogs()[0]).MarshalProto()
+	}, nil
+}
+
+// cpu is the CPU time that this process has used, in seconds.
+func cpu() float64 {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		panic(err)
 	}
-	return plogotlp.NewExportRequestFromLogs(sink.AllLogs()[0]).MarshalProto()
+	return float64(usage.Utime.Nano()+usage.Stime.Nano()) / 1e9
 }
