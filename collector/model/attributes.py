@@ -31,6 +31,7 @@ from collector.wire.layout import (
 from collector.wire.splice.values import (
     compact_values,
     decimal_texts,
+    encode_length_delimited,
     encode_varints,
     gather_rows,
     overlay_rows,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AttributeColumn", "AttributeTable", "as_column", "merge_columns"]
 
+_STRING_TAG = b"\x0a"  # AnyValue.string_value
 _FIXED_TEXT = ("", "false", "true")
 _ENCODED_KINDS = (KIND_ARRAY, KIND_MAP, KIND_BYTES)
 
@@ -207,10 +209,18 @@ class AttributeColumn(_AttributeRows):
     @classmethod
     def of_text(cls, column: StringColumn) -> Self:
         """The texts of a column as attribute values."""
-        contents = [encode_value(value.decode("utf-8", "replace")) for value in column.distinct_bytes]
-        lengths = np.fromiter(map(len, contents), np.int32, len(contents))
-        starts = starts_of(lengths).astype(np.int32)
-        source = b"".join(contents)
+        texts = column.distinct_bytes
+        joined = b"".join(texts)
+        try:
+            joined.decode()
+        except UnicodeDecodeError:
+            texts = [value.decode("utf-8", "replace").encode() for value in texts]
+            joined = b"".join(texts)
+        sizes = np.fromiter(map(len, texts), np.int32, len(texts))
+        source, places, widths = encode_length_delimited(
+            _STRING_TAG, joined, starts_of(sizes).astype(np.int32), sizes
+        )
+        starts, lengths = places.astype(np.int32), widths.astype(np.int32)
         codes = column.codes
         return cls(
             read_values(source, np.append(starts, np.int32(-1))[codes], np.append(lengths, np.int32(0))[codes]), source

@@ -159,7 +159,7 @@ class FieldChange:
         """
         form = self.spec.form
         if form == "any":
-            return as_column(values, count)
+            return values if isinstance(values, StringColumn) and len(values) == count else as_column(values, count)
         if form == "text":
             column = StringColumn.constant(values, count) if isinstance(values, str) else values
             if not isinstance(column, StringColumn):
@@ -177,7 +177,9 @@ class FieldChange:
         """The field with the changes, given the column before them."""
         if isinstance(column, AttributeColumn):
             parts = [(self.winner == UNTOUCHED, column)]
-            parts += [(self.winner == number, new) for number, new in enumerate(self.columns)]  # type: ignore[misc]
+            parts += [
+                (self.winner == number, as_column(new, len(column))) for number, new in enumerate(self.columns)
+            ]
             return merge_columns(len(column), parts)
         if isinstance(column, StringColumn):
             codes, texts = column.codes.copy(), list(column.distinct_bytes)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from collector.model.arrays import starts_of
+from collector.model import KIND_STRING, StringColumn
+from collector.model.arrays import every, some, starts_of
 from collector.ottl.paths import attribute_maps
-from collector.ottl.stored import is_storable, storable
+from collector.ottl.stored import STORED, is_storable, storable
 from collector.ottl.targets import Target, columns_of_maps
 from collector.ottl.values import EvaluationError, Kind, Values
 from collector.ottl.view import spread
@@ -19,6 +20,7 @@ from collector.ottl.view import spread
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from collector.model import AttributeTable
     from collector.model.arrays import Mask
     from collector.ottl.values import Scalar
     from collector.ottl.view import View
@@ -42,10 +44,16 @@ class AttributeTarget(Target):
 
     def write(self, view: View, values: Values, rows: Mask) -> Mask:
         """Set the attribute."""
-        is_nil = values.kind == Kind.NIL
-        rows = rows & ~is_nil if is_nil.any() else rows
-        failed = rows & ~is_storable(values)
-        table_values, table_rows = view.lowered(self.table, values, rows & ~failed)
+        kinds = values.kinds
+        if len(kinds) == 1 and kinds <= STORED:
+            if Kind.NIL in kinds:
+                return view.nothing()
+            failed = view.nothing()
+        else:
+            rows = rows & (values.kind != Kind.NIL)
+            failed = rows & ~is_storable(values)
+            rows = rows & ~failed
+        table_values, table_rows = view.lowered(self.table, values, rows)
         if not _put(view, self.table, self._key, table_values, table_rows):
             failed |= rows
         return failed
@@ -54,7 +62,7 @@ class AttributeTarget(Target):
 def _put(view: View, table: str, key: str, values: Values, rows: Mask) -> bool:
     """Set an attribute on rows of its table, nil as an empty value; False if the batch would grow too much."""
     stored, rows = storable(values, rows)
-    if rows.any():
+    if some(rows):
         try:
             view.draft.set(key, stored, rows, table)
         except EvaluationError:
@@ -85,7 +93,7 @@ class AttributesTarget(Target):
         values, rows_below = view.lowered(self.table, values, rows)
         if self.table != view.table:
             old = attribute_maps(view.draft, self.table)
-        if not rows_below.any():
+        if not some(rows_below):
             return failed
         new_codes, new_maps = spread(values, len(rows_below)).objects
         old_codes, old_maps = old.objects
@@ -114,34 +122,71 @@ class AttributesTarget(Target):
         """Delete these attributes."""
         keys = list(keys)
         rows = view.lowered(self.table, Values.constant(None), rows)[1]
-        if keys and rows.any():
+        if keys and some(rows):
             view.draft.delete(keys, rows, self.table)
             view.forget(self.table)
 
     def keys(self, view: View) -> list[str]:
         """The keys that any row has; some may be unused."""
-        return list(dict.fromkeys(view.draft.attributes(self.table).key.distinct))
+        draft = view.draft
+        keys = [key.decode("utf-8", "replace") for key in draft.attributes_before(self.table).keys]
+        return list(dict.fromkeys([*keys, *draft.unwritten_keys(self.table)]))
 
-    def change_texts(self, view: View, rows: Mask, function: Callable[[str], str | None]) -> bool:
-        """Replace each text by ``function(text)``; None leaves it. False if the batch would grow too much."""
+    def change_texts(
+        self, view: View, rows: Mask, function: Callable[[str], str | None], *, min_bytes: int = 0
+    ) -> bool:
+        """Replace each text by ``function(text)``; None leaves it. False if the batch would grow too much.
+
+        Texts of fewer than ``min_bytes`` bytes stay as they are.
+        """
         rows = view.lowered(self.table, Values.constant(None), rows)[1]
         draft = view.draft
+        unwritten = draft.unwritten_keys(self.table)
+        attributes = draft.attributes_before(self.table)
+        records = attributes.rows
+        chosen = records["kind"] == KIND_STRING
+        if min_bytes:
+            chosen &= records["value_len"] >= min_bytes
         is_written = True
-        for key in self.keys(view):
+        changed_keys = []
+        for key, longest in unwritten.items():
+            of_key = records["key_code"] == attributes.code_of(key)
+            if longest >= min_bytes or some(chosen & of_key):
+                changed_keys.append(key)
+            chosen &= ~of_key
+        for key in changed_keys:
             column = draft.attribute(key, self.table).text
-            used = np.zeros(column.distinct_count + 1, np.bool_)
-            used[column.codes[rows]] = True
-            changed: dict[int, str] = {}
-            for code in np.flatnonzero(used[:-1]).tolist():
-                text = function(column.distinct[code])
-                if text is not None:
-                    changed[code] = text
-            if changed:
-                lookup = np.full(column.distinct_count + 1, -1, np.int32)
-                lookup[list(changed)] = np.arange(len(changed), dtype=np.int32)
-                codes = lookup[column.codes]
-                values = Values.of(list(changed.values())).take(np.maximum(codes, 0))
-                is_written &= _put(view, self.table, key, values, rows & (codes >= 0))
+            changed = column.map(function)
+            is_written &= _put(view, self.table, key, Values.of_text(changed), rows & changed.present)
+        if not every(rows):
+            chosen &= rows[attributes.owner]
+        places = chosen.nonzero()[0]
+        if len(places):
+            is_written &= self._change_records(view, attributes, places, function)
+        return is_written
+
+    def _change_records(
+        self, view: View, attributes: AttributeTable, places: Any, function: Callable[[str], str | None]
+    ) -> bool:
+        """Replace the texts of these attributes."""
+        records = attributes.rows[places]
+        texts = StringColumn.from_slices(attributes.source, records["value"], records["value_len"])
+        changed = {code: new for code, text in enumerate(texts.distinct) if (new := function(text)) is not None}
+        if not changed:
+            return True
+        lookup = np.full(texts.distinct_count, -1, np.int32)
+        lookup[list(changed)] = np.arange(len(changed), dtype=np.int32)
+        new_codes = lookup[texts.codes]
+        is_changed = new_codes >= 0
+        owner, key_code, new_codes = records["owner"][is_changed], records["key_code"][is_changed], new_codes[is_changed]
+        row_count = view.draft.table(self.table).row_count
+        is_written = True
+        for key in np.unique(key_code).tolist():
+            of_key = key_code == key
+            codes = np.full(row_count, -1, np.int32)
+            codes[owner[of_key]] = new_codes[of_key]
+            column = StringColumn.from_codes(codes, list(changed.values()))
+            is_written &= _put(view, self.table, attributes.key.distinct[key], Values.of_text(column), codes >= 0)
         return is_written
 
     def rename(self, view: View, rows: Mask, names: dict[str, str]) -> bool:
@@ -168,7 +213,7 @@ class AttributesTarget(Target):
         maps, rows_below = view.lowered(self.table, maps, rows & ~failed)
         draft = view.draft
         is_written = True
-        for key, (values, has) in columns_of_maps(maps, rows_below).items() if rows_below.any() else ():
+        for key, (values, has) in columns_of_maps(maps, rows_below).items() if some(rows_below) else ():
             if strategy != "upsert":
                 present = draft.attribute(key, self.table).present
                 has = has & (present if strategy == "update" else ~present)

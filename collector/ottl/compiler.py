@@ -9,6 +9,7 @@ from typing import Any, Final, NoReturn, TypeAlias
 
 import numpy as np
 
+from collector.model.arrays import some
 from collector.ottl.contexts import CONTEXTS, SYMBOLS, TABLES, Context
 from collector.ottl.all_editors import EDITORS
 from collector.ottl.functions import FUNCTIONS, Function, Parameter
@@ -112,6 +113,22 @@ class _Constant:
         return self._column
 
 
+class _Argument:
+    """A literal argument, which is passed as it is."""
+
+    def __init__(self, value: Scalar) -> None:
+        self.value = value
+
+    def __call__(self, view: View) -> Scalar:  # noqa: ARG002 - a getter's signature
+        return self.value
+
+
+def _is_constant(argument: Any) -> bool:
+    if isinstance(argument, _Items):
+        return all(isinstance(item, _Constant) for item in argument.items)
+    return argument is _left_out or isinstance(argument, _Constant | _Argument)
+
+
 class _Items:
     """The getters of the items of a list argument, and itself the getter of their columns."""
 
@@ -189,7 +206,7 @@ class _Compiler:
             holds, failed = predicates[0](view)
             for predicate in predicates[1:]:
                 is_open = ~failed & (holds != deciding_value)
-                if not is_open.any():
+                if not some(is_open):
                     break
                 next_holds, next_failed = predicate(view)
                 failed = failed | (is_open & next_failed)
@@ -359,6 +376,10 @@ class _Compiler:
         def get(view: View) -> Values:
             return evaluate(view, [argument(view) for argument in arguments])
 
+        if function.is_pure and not keys and all(_is_constant(argument) for argument in arguments):
+            values = evaluate(_NO_VIEW, [argument(_NO_VIEW) for argument in arguments])
+            if len(values) == 1 and values.kind[0] != Kind.FAILED:
+                return lambda _: values
         self.parts.append(Part(node.name, node.at, get, arguments))
         if not keys:
             return get
@@ -384,7 +405,7 @@ class _Compiler:
             elif form.startswith("literal"):
                 value = self._literal(node, parameter, argument)
                 literals[place] = value
-                made.append(lambda _, value=value: value)
+                made.append(_Argument(value))
             elif form in {"list", "texts"}:
                 if not isinstance(argument, ListOf):
                     self._fail(f"{node.name}: {parameter.name} must be a list in brackets", argument)

@@ -21,7 +21,7 @@ from collector.ottl.operations import apply, equal
 from collector.ottl.view import View
 from collector.ottl.text import lower, parse_bool, parse_double, parse_int, text_of, upper
 from collector.ottl.text_forms import camel_case, snake_case
-from collector.ottl.values import Array, EvaluationError, Kind, Scalar, SpanId, TraceId, Values
+from collector.ottl.values import Array, EvaluationError, Kind, Scalar, SpanId, TraceId, Values, is_of
 from collector.text.patterns import Pattern, compile_pattern
 
 __all__ = [
@@ -175,11 +175,11 @@ _INT64_MIN: Final = np.iinfo(np.int64).min
 _NUMBERS: Final = (Kind.INT, Kind.DOUBLE, Kind.BOOL)
 
 
-def is_kind(*kinds: Kind) -> Callable[[Values], Values]:
+def is_kind(*kinds: int) -> Callable[[Values], Values]:
     """Whether the value is of one of the kinds."""
 
     def evaluate(target: Values) -> Values:
-        is_of_kind: Array = np.isin(target.kind, kinds)
+        is_of_kind: Array = is_of(target.kind, *kinds)
         return Values.of_numbers(Kind.BOOL, is_of_kind).with_failures(target.failed)
 
     return evaluate
@@ -188,7 +188,7 @@ def is_kind(*kinds: Kind) -> Callable[[Values], Values]:
 def length(target: Values) -> Values:
     """The length of a text in bytes, or the number of elements of a list or map."""
     if target.lengths is not None:
-        known = np.isin(target.kind, (Kind.ITEMS, Kind.MAP, Kind.LIST))
+        known = is_of(target.kind, Kind.ITEMS, Kind.MAP, Kind.LIST)
         return Values.of_numbers(Kind.INT, target.lengths()).with_failures(~known)
     return apply(_length_of, [target])
 
@@ -204,13 +204,13 @@ def _length_of(value: Scalar) -> int:
 def to_int(target: Values) -> Values:
     """Numbers as arrays, text once per distinct value; a text that is not a number is nil."""
     texts = apply(_int_of, [target.with_kind(_without_numbers(target))])
-    kind = np.where(np.isin(target.kind, _NUMBERS), np.uint8(Kind.INT), texts.kind)
+    kind = np.where(is_of(target.kind, *_NUMBERS), np.uint8(Kind.INT), texts.kind)
 
     def number() -> Array:
         # A double that does not fit becomes the smallest int64, as on the CPUs that the Collector mostly runs on.
         fits = (target.double >= -(2.0**63)) & (target.double < 2.0**63)
         doubles = np.where(fits, np.where(fits, target.double, 0.0).astype(np.int64), _INT64_MIN)
-        whole = np.isin(target.kind, (Kind.INT, Kind.BOOL))
+        whole = is_of(target.kind, Kind.INT, Kind.BOOL)
         return np.where(whole, target.number, np.where(target.kind == Kind.DOUBLE, doubles, texts.number))
 
     return Values(kind, number=number)
@@ -233,7 +233,7 @@ def to_double(target: Values) -> Values:
         lambda value: None if value is None else parse_double(expect_text(value)),
         [target.with_kind(_without_numbers(target))],
     )
-    whole = np.isin(target.kind, (Kind.INT, Kind.BOOL))
+    whole = is_of(target.kind, Kind.INT, Kind.BOOL)
     kind = np.where(whole | (target.kind == Kind.DOUBLE), np.uint8(Kind.DOUBLE), texts.kind)
     return Values(
         kind,
@@ -245,7 +245,7 @@ def to_double(target: Values) -> Values:
 
 def _without_numbers(target: Values) -> Array:
     """The kinds, with nil for numbers and bools, which are converted as arrays."""
-    return np.where(np.isin(target.kind, _NUMBERS), np.uint8(Kind.NIL), target.kind)
+    return np.where(is_of(target.kind, *_NUMBERS), np.uint8(Kind.NIL), target.kind)
 
 
 def to_bool(value: Scalar) -> bool | None:

@@ -15,6 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from collector.model import ITEM, AttributeColumn, Batch, Signal, StringColumn
+from collector.model.arrays import every
 from collector.ottl.values import EvaluationError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Draft:
         self._batch = batch
         self._edit: Edit[Batch] | None = None
         self._fields: set[tuple[str, str]] = set()
-        self._tables: set[str] = set()
+        self._tables: dict[str, dict[str, int]] = {}  # by table and key: the longest text that was set, in bytes
         self._request: Any = None
         self._rows: dict[str, list[Any]] = {}
         self._is_request_changed = False
@@ -85,6 +86,17 @@ class Draft:
             self._write_edit()
         return self._current().attributes(table)
 
+    def unwritten_keys(self, table: str) -> dict[str, int]:
+        """The keys of attributes that have been set or deleted since ``attributes_before``.
+
+        Of each the length in bytes of the longest text that it may have been set to.
+        """
+        return self._tables.get(table, {})
+
+    def attributes_before(self, table: str) -> AttributeTable:
+        """The attributes of a table without the changes of ``unwritten_keys``."""
+        return self._current().attributes(table)
+
     # Changes.
 
     def set(
@@ -99,15 +111,18 @@ class Draft:
         Raises:
             EvaluationError: the batch would grow too much.
         """
-        self._grow(values, where)
-        self._editing().set(key, values, where, table=table)
-        self._tables.add(table)
+        longest = self._grow(values, where)
+        self._editing().set(key, values, None if every(where) else where, table=table)
+        keys = self._tables.setdefault(table, {})
+        keys[key] = max(keys.get(key, 0), longest)
 
     def delete(self, keys: list[str], where: Mask, table: str) -> None:
         """Delete attributes."""
         if keys:
-            self._editing().delete(keys, where, table=table)
-            self._tables.add(table)
+            self._editing().delete(keys, None if every(where) else where, table=table)
+            changed = self._tables.setdefault(table, {})
+            for key in keys:
+                changed.setdefault(key, 0)
 
     def set_field(self, name: str, values: Any, where: Mask, table: str) -> None:
         """Set a field.
@@ -206,29 +221,22 @@ class Draft:
             self._fields.clear()
             self._tables.clear()
 
-    def _grow(self, values: Any, where: Mask) -> None:
-        """Count the bytes of new values, where they may be many."""
+    def _grow(self, values: Any, where: Mask) -> int:
+        """Count the bytes of new values, where they may be many, and return the size of the largest."""
         if isinstance(values, StringColumn):
             sizes = np.fromiter(map(len, values.distinct_bytes), np.int64, values.distinct_count)
-            largest = int(sizes.max(initial=0))
             codes = values.codes
         elif isinstance(values, AttributeColumn):
-            sizes, codes = values.rows["any_len"], None
-            largest = int(sizes.max(initial=0))
+            sizes, codes = np.append(values.rows["any_len"], 0), None
         elif isinstance(values, str | bytes | list | dict | tuple):
-            largest, codes, sizes = _size(values), None, None
+            sizes, codes = np.array([_size(values)]), np.zeros(len(where), np.int32)
         else:
-            return
-        rows = int(np.count_nonzero(where))
-        if largest * rows <= _UNCOUNTED_BYTES:
-            return
-        if sizes is None:
-            growth = largest * rows
-        elif codes is None:
-            growth = int(sizes[where].sum(dtype=np.int64))
-        else:
-            growth = int(np.append(sizes, 0)[codes[where]].sum())
-        self.charge(growth)
+            return 0
+        largest = int(sizes.max(initial=0)) if len(sizes) > 1 else int(sizes[0]) if len(sizes) else 0
+        if largest * len(where) > _UNCOUNTED_BYTES:
+            counted = sizes[:-1] if codes is None else np.append(sizes, 0)[codes]
+            self.charge(int(counted[where].sum(dtype=np.int64)))
+        return largest
 
 
 def _size(value: Any) -> int:

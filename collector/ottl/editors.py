@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 
+from collector.model.arrays import some
 from collector.ottl.attribute_target import AttributesTarget
 from collector.ottl.functions import Parameter
 from collector.ottl.glob import compile_glob
@@ -28,7 +29,7 @@ from collector.ottl.values import EvaluationError, Kind, Values
 from collector.ottl.view import failing, spread
 from collector.text.cache import TextCache
 from collector.text.patterns import compile_pattern
-from collector.text.substitute import Template, replace_matches
+from collector.text.substitute import Replacement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -70,7 +71,7 @@ def _set(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> Callable[[
     def run(view: View, rows: Mask) -> Mask:
         values: Values = value(view)
         failed = failing(values, rows)
-        if failed.any():
+        if some(failed):
             rows = rows & ~failed
             return failed | target.write(view, values, rows)
         return target.write(view, values, rows)
@@ -194,15 +195,17 @@ def _truncate_all(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> C
     count, safe = literals[1], literals.get(2) is not False
     if count < 0:
         raise ValueError(f"limit must not be negative, got {count}")
-    return _texts_editor(target, lambda text: truncate(text, count, utf8_safe=safe))
+    return _texts_editor(target, lambda text: truncate(text, count, utf8_safe=safe), min_bytes=count + 1)
 
 
-def _texts_editor(target: Target, change: Callable[[str], str | None]) -> Callable[[View, Mask], Mask]:
-    """Changes the texts of a map; ``change`` returns None where a text stays."""
+def _texts_editor(
+    target: Target, change: Callable[[str], str | None], *, min_bytes: int = 0
+) -> Callable[[View, Mask], Mask]:
+    """Changes the texts of a map of at least ``min_bytes`` bytes; ``change`` returns None where a text stays."""
 
     def run(view: View, rows: Mask) -> Mask:
         if isinstance(target, AttributesTarget):
-            return view.nothing() if target.change_texts(view, rows, change) else rows
+            return view.nothing() if target.change_texts(view, rows, change, min_bytes=min_bytes) else rows
         return target.edit_map(view, rows, lambda entries: with_changed_texts(entries, change))
 
     return run
@@ -266,20 +269,20 @@ class _Replacing:
 
     def __init__(self, replacement: _Replacement) -> None:
         self._replacement = replacement
-        self._made: tuple[str, str, Any, Template] | None = None
+        self._made: tuple[Scalar, Scalar, Replacement] | None = None
 
     def __call__(self, text: str, pattern: Scalar, template: Scalar) -> str | None:
         """The text with the matches replaced; None if nothing matches."""
         made = self._made
         if made is None or made[0] != pattern or made[1] != template:
-            compiled = _pattern(pattern)
-            made = self._made = pattern, template, compiled, Template(compiled, _text_argument(template))
-        _, _, compiled, expanded = made
-        if compiled.search(text) is None:
-            return None
+            try:
+                compiled = Replacement(_text_argument(pattern), _text_argument(template))
+            except ValueError:
+                raise EvaluationError from None
+            made = self._made = pattern, template, compiled
         if self._replacement.is_plain:
-            return replace_matches(compiled, text, expanded.expand)
-        return replace_matches(compiled, text, lambda match: self._replacement.finished(expanded.expand(match)))
+            return made[2](text)
+        return made[2].by(text, self._replacement.finished)
 
 
 def _replace_pattern(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> Callable[[View, Mask], Mask]:
@@ -304,7 +307,7 @@ def _replace_pattern(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -
         results = spread(results, view.row_count)
         failed = failing(results, rows)
         rows = rows & (results.kind == Kind.STRING)
-        return failed | target.write(view, results, rows) if rows.any() else failed
+        return failed | target.write(view, results, rows) if some(rows) else failed
 
     return run
 
@@ -331,7 +334,7 @@ def _replace_match(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> 
         results = spread(results, view.row_count)
         failed = failing(results, rows)
         rows = rows & (results.kind == Kind.STRING)
-        return failed | target.write(view, results, rows) if rows.any() else failed
+        return failed | target.write(view, results, rows) if some(rows) else failed
 
     return run
 

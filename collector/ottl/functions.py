@@ -142,6 +142,8 @@ class Function:
     """The contexts that have it; None means all."""
     check: Callable[[Mapping[int, Scalar]], None] | None = None
     """Called with the literal arguments by position; raises ValueError if one is not valid."""
+    is_pure: bool = True
+    """Whether equal arguments give equal results, so that a call with constant arguments is evaluated only once."""
     vectorised: bool = True
     """Whether it works on whole columns, or once per distinct text; else once per row or distinct combination."""
 
@@ -278,11 +280,12 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     ),
     "Double": Function(_ANY, _of_columns(to_double)),
     "Duration": Function(_texts("duration"), _per_value(lambda value: duration(expect_text(value)), cached=True)),
-    "HasAttrKeyOnDatapoint": Function((Parameter("key", "literal text"),), lambda: has_attribute_on_point, _METRIC),
+    "HasAttrKeyOnDatapoint": Function((Parameter("key", "literal text"),), lambda: has_attribute_on_point, _METRIC, is_pure=False),
     "HasAttrOnDatapoint": Function(
         (Parameter("key", "literal text"), Parameter("expected_val", "literal text")),
         lambda: has_attribute_on_point,
         _METRIC,
+        is_pure=False,
     ),
     "HasPrefix": Function(
         _texts("target", "prefix"), _per_value(lambda value, prefix: expect_text(value).startswith(expect_text(prefix)))
@@ -303,7 +306,7 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     "IsList": Function(_ANY, _of_columns(is_kind(Kind.LIST, Kind.ITEMS))),
     "IsMap": Function(_ANY, _of_columns(is_kind(Kind.MAP))),
     "IsMatch": Function((Parameter("target", "any"), Parameter("pattern")), _is_match, check=check_pattern),
-    "IsRootSpan": Function((), lambda: is_root_span, _SPAN),
+    "IsRootSpan": Function((), lambda: is_root_span, _SPAN, is_pure=False),
     "IsString": Function(_ANY, _of_columns(is_kind(Kind.STRING))),
     "Len": Function(_ANY, _of_columns(length)),
     "Microseconds": Function(_DURATION, _of_columns(in_unit(1_000))),
@@ -400,7 +403,7 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     "Murmur3Hash": Function(_texts("target"), _per_value(murmur3, cached=True), check=needs("mmh3")),
     "Murmur3Hash128": Function(_texts("target"), _per_value(murmur3_128, cached=True), check=needs("mmh3")),
     "Nanosecond": Function(_TIME, _per_value(part("nanosecond"))),
-    "Now": Function((), lambda: now),
+    "Now": Function((), lambda: now, is_pure=False),
     "ParseCLF": Function(
         (Parameter("target"), Parameter("format", "literal text", optional=True)), _given(parse_clf), _LOG, check_clf
     ),
@@ -459,8 +462,8 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     "ToSnakeCase": Function(_texts("target"), _per_value(snake_case, cached=True)),
     "TruncateTime": Function((*_TIME, *_DURATION), _per_value(truncate_time)),
     "URL": Function(_texts("uri"), _per_value(url)),
-    "UUID": Function((), lambda: random_ids(lambda: str(uuid4())), vectorised=False),
-    "UUIDv7": Function((), lambda: random_ids(uuid7), vectorised=False),
+    "UUID": Function((), lambda: random_ids(lambda: str(uuid4())), is_pure=False, vectorised=False),
+    "UUIDv7": Function((), lambda: random_ids(uuid7), is_pure=False, vectorised=False),
     "Unix": Function((Parameter("seconds", "int"), Parameter("nanoseconds", "int", optional=True)), _given(time_from_unix)),
     "UserAgent": Function(_texts("user_agent"), _per_value(user_agent, cached=True), check=needs("ua_parser")),
     "Values": Function(_ANY, _per_value(container_values), vectorised=False),

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from collector.model import StringColumn, groups
-from collector.ottl.values import FAILED, KINDS, EvaluationError, Kind, Scalar, Values
+from collector.model.arrays import some
+from collector.ottl.values import FAILED, KINDS, EvaluationError, Kind, Scalar, Values, is_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,19 +48,12 @@ def apply(
     if len(varying) == 1:
         (place,) = varying
         codes, values = coded[place]
-        results: list[Scalar] = [None] * len(values)
-        for code in np.flatnonzero(np.bincount(codes, minlength=len(values))).tolist():
-            value = values[code]
-            text = value if cache is not None and type(value) is str else None
-            result = _MISSING if cache is None or text is None else cache.get(text, _MISSING)
-            if result is _MISSING:
-                result = _result(function, [*fixed[:place], value, *fixed[place + 1 :]])
-                if cache is not None and text is not None:
-                    cache.put(text, result)
-            results[code] = result
+        if FAILED in fixed:
+            return Values.of([FAILED]).take(np.zeros(len(codes), np.int64))
+        results = _of_distinct(function, fixed, place, codes, values, cache)
         return Values.of(results).take(codes)
     combined = groups(*(coded[place][0] for place in varying))
-    results = []
+    results: list[Scalar] = []
     for row in combined.first.tolist():
         for place in varying:
             fixed[place] = coded[place][1][coded[place][0][row]]
@@ -68,6 +62,41 @@ def apply(
 
 
 _MISSING: Final = object()
+
+
+def _of_distinct(
+    function: Callable[..., Scalar],
+    fixed: Sequence[Scalar],
+    place: int,
+    codes: Array,
+    values: Sequence[Scalar],
+    cache: TextCache[Scalar] | None,
+) -> list[Scalar]:
+    """The results for the values that occur, as the argument ``place`` beside fixed ones; None for the others."""
+    results: list[Scalar] = [None] * len(values)
+    before, after = fixed[:place], fixed[place + 1 :]
+    used = range(len(values)) if len(values) == 1 else np.bincount(codes, minlength=len(values)).nonzero()[0].tolist()
+    for code in used:
+        value = values[code]
+        is_cached = cache is not None and type(value) is str
+        if is_cached:
+            result = cache.get(value, _MISSING)  # type: ignore[union-attr]
+            if result is not _MISSING:
+                results[code] = result
+                continue
+        if value is FAILED:
+            results[code] = FAILED
+            continue
+        try:
+            result = function(*before, value, *after)
+        except (EvaluationError, RecursionError):  # received JSON may be nested almost as deep as Python allows
+            result = FAILED
+        if isinstance(result, int) and not _INT64.min <= result <= _INT64.max:
+            result = FAILED
+        if is_cached:
+            cache.put(value, result)  # type: ignore[union-attr]
+        results[code] = result
+    return results
 
 
 def _result(function: Callable[..., Scalar], arguments: Sequence[Scalar]) -> Scalar:
@@ -96,10 +125,19 @@ def compare(symbol: str, left: Values, right: Values) -> Array:
     Values of types that do not compare are unequal and have no order.
     """
     function = _OPERATORS[symbol]
+    if left.kinds == right.kinds and len(left) and len(right):
+        if left.kinds in _NUMBERS:
+            compared: Array = function(left.number, right.number)
+            return compared
+        if left.kinds == _DOUBLES:
+            compared = function(left.double, right.double)
+            return compared
+        if left.kinds == _STRINGS:
+            return _compare_text(symbol, left.text, right.text)
     left_nil, right_nil = left.is_nil, right.is_nil
     result = np.full(max(len(left), len(right)) if len(left) and len(right) else 0, symbol == "!=")
     both_nil = left_nil & right_nil
-    if both_nil.any():
+    if some(both_nil):
         result = np.where(both_nil, symbol in {"==", "<=", ">="}, result)
     for kind in (Kind.BOOL, Kind.DURATION, Kind.TIME, Kind.INT):
         if (rows := _rows_of_kinds(left, kind, right, kind)) is not None:
@@ -119,16 +157,16 @@ def compare(symbol: str, left: Values, right: Values) -> Array:
     return result
 
 
-def _rows_of_kinds(left: Values, left_kind: Kind, right: Values, right_kind: Kind) -> Array | None:
+def _rows_of_kinds(left: Values, left_kind: int, right: Values, right_kind: int) -> Array | None:
     """bool[n]: the rows with these kinds on either side; None if there are none."""
     if left_kind not in left.kinds or right_kind not in right.kinds:
         return None
     rows: Array = (left.kind == left_kind) & (right.kind == right_kind)
-    return rows if rows.any() else None
+    return rows if some(rows) else None
 
 
-def _as_double(values: Values, kind: Kind) -> Array:
-    return values.number.astype(np.float64) if kind is Kind.INT else values.double
+def _as_double(values: Values, kind: int) -> Array:
+    return values.number.astype(np.float64) if kind == Kind.INT else values.double
 
 
 def _equal_ids(left: Values, right: Values) -> Array:
@@ -167,13 +205,13 @@ def _compare_with(symbol: str, column: StringColumn, text: str) -> Array:
     return column.where(lambda value: bool(function(value, text)))
 
 
-def _compare_objects(symbol: str, kind: Kind, left: Values, right: Values) -> Array:
+def _compare_objects(symbol: str, kind: int, left: Values, right: Values) -> Array:
     function = _OPERATORS[symbol]
 
     def outcome(left_value: Any, right_value: Any) -> bool:
-        if KINDS.get(type(left_value)) is not kind or KINDS.get(type(right_value)) is not kind:
+        if KINDS.get(type(left_value)) != kind or KINDS.get(type(right_value)) != kind:
             return False
-        if kind is Kind.BYTES:
+        if kind == Kind.BYTES:
             return bool(function(left_value, right_value))
         return symbol in {"==", "!="} and _deep_equal(left_value, right_value) == (symbol == "==")
 
@@ -181,7 +219,7 @@ def _compare_objects(symbol: str, kind: Kind, left: Values, right: Values) -> Ar
     return result.number.astype(np.bool_)
 
 
-def _restricted_to(values: Values, kind: Kind) -> Values:
+def _restricted_to(values: Values, kind: int) -> Values:
     return values.with_kind(np.where(values.kind == kind, values.kind, np.uint8(Kind.NIL)))
 
 
@@ -203,7 +241,7 @@ def equal(left: Scalar, right: Scalar) -> bool:
 
 def negate(operand: Values) -> Values:
     """``-x`` of ints and doubles; an error for other kinds."""
-    kind = np.where(np.isin(operand.kind, (Kind.INT, Kind.DOUBLE)), operand.kind, np.uint8(Kind.FAILED))
+    kind = np.where(is_of(operand.kind, Kind.INT, Kind.DOUBLE), operand.kind, np.uint8(Kind.FAILED))
     return Values(kind, number=lambda: -operand.number, double=lambda: -operand.double)
 
 
@@ -212,10 +250,12 @@ def compute(symbol: str, left: Values, right: Values) -> Values:
 
     Division by zero and types that do not support the operation are errors.
     """
+    if left.kinds == right.kinds and (quick := _computed_quickly(symbol, left, right)) is not None:
+        return quick
     left_kind, right_kind = np.broadcast_arrays(left.kind, right.kind)
     kind = np.full(len(left_kind), Kind.FAILED, np.uint8)
     whole = (left_kind == Kind.INT) & (right_kind == Kind.INT)
-    real = np.isin(left_kind, (Kind.INT, Kind.DOUBLE)) & np.isin(right_kind, (Kind.INT, Kind.DOUBLE)) & ~whole
+    real = is_of(left_kind, Kind.INT, Kind.DOUBLE) & is_of(right_kind, Kind.INT, Kind.DOUBLE) & ~whole
     kind[whole] = Kind.INT
     kind[real] = Kind.DOUBLE
     saturates = np.zeros(len(left_kind), np.bool_)
@@ -242,7 +282,7 @@ def compute(symbol: str, left: Values, right: Values) -> Values:
             function: Callable[[Any, Any], Array] = {"+": np.add, "-": np.subtract, "*": np.multiply}[symbol]
             number = function(left.number, right.number)
             double = function(left_real, right_real)
-            if saturates.any():
+            if some(saturates):
                 limit = np.where(left.number < 0, _INT64.min, _INT64.max)
                 opposite = (
                     (left.number < 0) != (right.number < 0)
@@ -253,3 +293,27 @@ def compute(symbol: str, left: Values, right: Values) -> Values:
     zoned = left if left.zones is not None else right
     zones = zoned.zones if zoned.zones is not None and len(zoned) == len(kind) else None
     return Values(kind, number=lambda: number, double=lambda: double, zones=zones)
+
+
+def _computed_quickly(symbol: str, left: Values, right: Values) -> Values | None:
+    """``+ - *`` of columns that have a single kind of number, times that cannot overflow among them; else None."""
+    if left.zones is not None or right.zones is not None or not len(left) or not len(right):
+        return None
+    function = {"+": np.add, "-": np.subtract, "*": np.multiply}.get(symbol)
+    if function is None:
+        return None
+    if left.kinds == _INTS:
+        return Values.of_numbers(Kind.INT, function(left.number, right.number))
+    if left.kinds == _DOUBLES:
+        with np.errstate(all="ignore"):
+            return Values.of_numbers(Kind.DOUBLE, function(left.double, right.double))
+    if left.kinds == _TIMES and symbol == "-" and min(left.number.min(), right.number.min()) >= 0:
+        return Values.of_numbers(Kind.DURATION, left.number - right.number)
+    return None
+
+
+_INTS: Final = frozenset({Kind.INT})
+_DOUBLES: Final = frozenset({Kind.DOUBLE})
+_TIMES: Final = frozenset({Kind.TIME})
+_STRINGS: Final = frozenset({Kind.STRING})
+_NUMBERS: Final = (_INTS, _TIMES, frozenset({Kind.DURATION}), frozenset({Kind.BOOL}))

@@ -182,7 +182,7 @@ def _text(field: str, table: str) -> _BatchReader:
     return lambda batch: Values.of_text(batch.field(field, table))
 
 
-def _number(field: str, table: str, kind: Kind = Kind.INT) -> _BatchReader:
+def _number(field: str, table: str, kind: int = Kind.INT) -> _BatchReader:
     return lambda batch: Values.of_numbers(kind, batch.field(field, table))
 
 
@@ -204,7 +204,7 @@ def _id_paths(table: str, *fields: str) -> dict[str, _BatchReader]:
     return paths_by_name
 
 
-def _id(field: str, table: str, kind: Kind) -> _BatchReader:
+def _id(field: str, table: str, kind: int) -> _BatchReader:
     return lambda batch: Values.of_ids(kind, batch.field(field, table))
 
 
@@ -255,7 +255,7 @@ def _sum(batch: Batch) -> Values:
     return Values.of_numbers(Kind.DOUBLE, np.where(present | summary, batch.field("sum"), 0.0))
 
 
-def _point_value(field: str, kind: Kind, value_kind: int) -> _BatchReader:
+def _point_value(field: str, kind: int, value_kind: int) -> _BatchReader:
     return lambda batch: Values.of_numbers(
         kind, np.where(batch.field("value_kind") == value_kind, batch.field(field), 0)
     )

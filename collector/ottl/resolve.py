@@ -158,10 +158,10 @@ def _id_of(parse: Callable[[Scalar], bytes], digits: int) -> Callable[[Scalar], 
     return made
 
 
-_Form = tuple[str, Kind, "Callable[[Scalar], Scalar] | None", "Kind | None"]
+_Form = tuple[str, int, "Callable[[Scalar], Scalar] | None", "int | None"]
 
 
-def _id_forms(field: str, kind: Kind, parse: Callable[[Scalar], bytes], digits: int) -> dict[str, _Form]:
+def _id_forms(field: str, kind: int, parse: Callable[[Scalar], bytes], digits: int) -> dict[str, _Form]:
     return {field: (field, kind, None, None), f"{field}.string": (field, Kind.STRING, _id_of(parse, digits), kind)}
 
 

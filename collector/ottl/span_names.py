@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from collector.model import StringColumn
+from collector.model.arrays import some
 from collector.ottl.containers import as_text
 from collector.ottl.editors import Editor
 from collector.ottl.functions import Parameter
@@ -131,7 +132,7 @@ def _make(_arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> Callable
         old = draft.field("name", "spans").fill("")
         changed = rows & (names.kind == Kind.STRING)
         texts: StringColumn = names.text if len(names) == view.row_count else names.take(np.zeros(len(rows), np.int64)).text
-        if changed.any():
+        if some(changed):
             if original is not None:
                 before, after = old.distinct_bytes, texts.distinct_bytes
                 differs = np.array(

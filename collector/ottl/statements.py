@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, get_args
 import numpy as np
 
 from collector.model import Signal
+from collector.model.arrays import some
 from collector.ottl.compiler import CompiledStatement, Part, compile_statement
 from collector.ottl.conditions import ErrorMode, compile_conditions, context_of, shown
 from collector.ottl.contexts import CONTEXTS, SIGNALS, TABLES, Context
@@ -83,13 +84,13 @@ class StatementGroup:
         done: list[int] = []
         for _ in range(_MAX_PASSES):
             rows = self._new_rows(draft, done)
-            if not rows.any():
+            if not some(rows):
                 return
             done = [len(scope.metrics) for scope in draft.messages("scopes")]
             self._run_all(View(draft, self.context), rows, failures)
             draft.write_added()
         rows = self._new_rows(draft, done)
-        if rows.any():
+        if some(rows):
             failures(self.statements[0].text, int(np.count_nonzero(rows)), _too_many, silent=False)
 
     def _new_rows(self, draft: Draft, done: Sequence[int]) -> Mask:
@@ -120,7 +121,7 @@ class StatementGroup:
     def _run(self, view: View, rows: Mask, failures: FailureSink) -> None:
         if self.conditions is not None:
             matched, failed = self.conditions.mask_of(view)
-            if (failed & rows).any():
+            if some(failed & rows):
                 self._fail("conditions", self.conditions.parts, "", view, failed & rows, failures)
             rows = rows & matched
         for statement in self.statements:
@@ -129,15 +130,19 @@ class StatementGroup:
             failed = None
             if compiled.predicate is not None:
                 holds, failed = compiled.predicate(view)
-                failed = rows & failed
-                selected = rows & holds & ~failed
-            if selected.any():
+                selected = rows & holds
+                if some(failed):
+                    failed = rows & failed
+                    selected &= ~failed
+                else:
+                    failed = None
+            if some(selected):
                 try:
                     editor_failed = compiled.run(view, selected)
                 except EvaluationError:
                     editor_failed = selected
                 failed = editor_failed if failed is None else failed | editor_failed
-            if failed is not None and failed.any():
+            if failed is not None and some(failed):
                 self._fail(statement.text, compiled.parts, statement.source, view, failed, failures)
 
     def _fail(
@@ -184,7 +189,7 @@ def explained(parts: Sequence[Part], source: str, view: View, row: int) -> str:
         kinds = [kind for argument in part.arguments for kind in _kinds_at(argument, view, row)]
         if part.get is not None and Kind.FAILED in kinds:
             continue
-        types = ", ".join(_TYPE_NAMES[Kind(kind)] for kind in kinds)
+        types = ", ".join(_TYPE_NAMES[kind] for kind in kinds)
         error = OttlError(f"{part.name} failed, called with ({types})", part.at, source)
         return str(error)
     return "an expression could not be evaluated"

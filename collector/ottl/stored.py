@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from collector.model import AttributeColumn
-from collector.ottl.values import Kind, Values
+from collector.ottl.values import Kind, Values, is_of
 from collector.wire.encode import encode_value
 
 if TYPE_CHECKING:
     from collector.model.arrays import Mask
 
-__all__ = ["encoded", "is_storable", "storable"]
+__all__ = ["STORED", "encoded", "is_storable", "storable"]
 
 _STORED: Final = (Kind.STRING, Kind.BOOL, Kind.INT, Kind.DOUBLE, Kind.LIST, Kind.MAP, Kind.BYTES, Kind.NIL)
+STORED: Final = frozenset(_STORED)
+"""The kinds of values that attributes can have."""
 
 
 def is_storable(values: Values) -> Mask:
     """bool[n]: the value can be the value of an attribute; times, durations and ids cannot, as in the Collector."""
-    return np.isin(values.kind, _STORED)
+    return is_of(values.kind, *_STORED)
 
 
 def storable(values: Values, rows: Mask) -> tuple[Any, Mask]:
@@ -28,26 +30,25 @@ def storable(values: Values, rows: Mask) -> tuple[Any, Mask]:
 
     A nil becomes an empty value.
     """
-    kinds = set(np.flatnonzero(np.bincount(values.kind[rows] if len(values) > 1 else values.kind)).tolist())
     if len(values) == 1:
-        kind = int(values.kind[0])
-        if kind not in _STORED:
+        if "stored" not in vars(values):
+            vars(values)["stored"] = _stored_constant(values)
+        constant = vars(values)["stored"]
+        if constant is None:
             return "", np.zeros_like(rows)
-        codes, distinct = values.scalars()
-        value = distinct[codes[0]]
-        content = encoded(value)
-        if content is None:
-            return "", np.zeros_like(rows)
-        if kind == Kind.NIL:
+        if values.kinds == _NIL:
             return AttributeColumn.of_encoded(b"", len(rows)), rows
-        return value, rows
-    if kinds <= {Kind.STRING}:
+        return constant, rows
+    kinds = values.kinds
+    if len(kinds) > 1:
+        kinds = frozenset(np.bincount(values.kind[rows], minlength=1).nonzero()[0].tolist())
+    if kinds <= _STRING:
         return values.text, rows
-    if kinds == {Kind.INT}:
+    if kinds == _INT:
         return values.number, rows
-    if kinds == {Kind.DOUBLE}:
+    if kinds == _DOUBLE:
         return values.double, rows
-    if kinds == {Kind.BOOL}:
+    if kinds == _BOOL:
         return values.number != 0, rows
     codes, distinct = values.scalars()
     used = np.zeros(len(distinct) + 1, np.bool_)
@@ -60,6 +61,20 @@ def storable(values: Values, rows: Mask) -> tuple[Any, Mask]:
         storable_rows[code] = content is not None
     column = AttributeColumn.of_encodings(contents)
     return column.take(codes), rows & storable_rows[codes]
+
+
+_NIL, _STRING, _BOOL, _INT, _DOUBLE = (
+    frozenset({kind}) for kind in (Kind.NIL, Kind.STRING, Kind.BOOL, Kind.INT, Kind.DOUBLE)
+)
+
+
+def _stored_constant(values: Values) -> Any:
+    """The single value of a column as ``Edit.set`` takes it; None if it cannot be stored."""
+    codes, distinct = values.scalars()
+    value = distinct[codes[0]]
+    if encoded(value) is None:
+        return None
+    return "" if value is None else value
 
 
 def encoded(value: Any) -> bytes | None:

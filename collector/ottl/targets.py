@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from collector.model import StringColumn
+from collector.model.arrays import every, some
 from collector.ottl.operations import apply
 from collector.ottl.stored import is_storable, storable
 from collector.ottl.values import EvaluationError, Kind, Values
@@ -139,7 +140,7 @@ class CacheTarget(Target):
 
 def write_cache(view: View, key: str, values: Values, rows: Mask) -> None:
     """Set an entry of the cache on some rows, nil included."""
-    if not rows.any():
+    if not some(rows):
         return
     entry = view.cache.get(key)
     old, present = entry if entry is not None else (Values.constant(None), view.nothing())
@@ -148,7 +149,7 @@ def write_cache(view: View, key: str, values: Values, rows: Mask) -> None:
 
 def chosen(rows: Mask, new: Values, old: Values) -> Values:
     """``new`` on these rows and ``old`` on the others."""
-    if rows.all() and len(new) == len(rows):
+    if every(rows) and len(new) == len(rows):
         return new
     new, old = spread(new, len(rows)), spread(old, len(rows))
 
@@ -231,7 +232,7 @@ class BodyTarget(Target):
         fit = values.kind == Kind.STRING if self._text_only else is_storable(values)
         failed = rows & ~fit & (values.kind != Kind.NIL)
         stored, rows = storable(values, rows & fit & (values.kind != Kind.NIL))
-        if rows.any():
+        if some(rows):
             view.draft.set_field("body", stored, rows, self.table)
             view.forget(self.table)
         return failed
@@ -244,10 +245,10 @@ class FieldTarget(Target):
         self,
         table: str,
         field: str,
-        takes: Kind,
+        takes: int,
         read: Callable[[View], Values],
         convert: Callable[[Scalar], Scalar] | None = None,
-        stores: Kind | None = None,
+        stores: int | None = None,
     ) -> None:
         """``takes``: the kind of the values; ``convert`` makes values of the kind ``stores`` of them."""
         self.table, self._field, self._takes, self._read = table, field, takes, read
@@ -266,7 +267,7 @@ class FieldTarget(Target):
             values = apply(self._convert, [values])
         failed = failing(values, rows)
         values, rows = view.lowered(self.table, values, rows & ~failed)
-        if rows.any():
+        if some(rows):
             view.draft.set_field(self._field, self._stored(values, len(rows)), rows, self.table)
             view.forget(self.table)
         return failed

@@ -7,14 +7,13 @@ error is a kind of its own (``Kind.FAILED``).
 from __future__ import annotations
 
 from datetime import UTC, tzinfo
-from enum import IntEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 import numpy as np
 
 from collector.model import KIND_ABSENT, AttributeColumn, StringColumn, groups
-from collector.model.arrays import Array
+from collector.model.arrays import Array, some
 from collector.model.values import any_value
 
 if TYPE_CHECKING:
@@ -32,27 +31,31 @@ __all__ = [
     "Time",
     "TraceId",
     "Values",
+    "is_of",
 ]
 
 
-class Kind(IntEnum):
-    """The type of a value. The first eight are the kinds of attribute values in the model."""
+class Kind:
+    """The type of a value. The first eight are the kinds of attribute values in the model.
 
-    NIL = 0
-    STRING = 1
-    BOOL = 2
-    INT = 3
-    DOUBLE = 4
-    LIST = 5
-    MAP = 6
-    BYTES = 7
-    DURATION = 8
-    TIME = 9
-    TRACE_ID = 10
-    SPAN_ID = 11
-    ITEMS = 12
+    Not an enumeration, because every read of a member of one costs as much as an operation on a short array.
+    """
+
+    NIL: Final = 0
+    STRING: Final = 1
+    BOOL: Final = 2
+    INT: Final = 3
+    DOUBLE: Final = 4
+    LIST: Final = 5
+    MAP: Final = 6
+    BYTES: Final = 7
+    DURATION: Final = 8
+    TIME: Final = 9
+    TRACE_ID: Final = 10
+    SPAN_ID: Final = 11
+    ITEMS: Final = 12
     """A list of rows of a table (events, points), of which only the length is known."""
-    FAILED = 13
+    FAILED: Final = 13
 
 
 class Duration(int):
@@ -98,7 +101,7 @@ class _Failed:
 FAILED: Final = _Failed()
 Scalar: TypeAlias = Any  # None, str, bool, int, float, list, dict, bytes, Duration, Time, TraceId, SpanId
 
-KINDS: Final[dict[type, Kind]] = {
+KINDS: Final[dict[type, int]] = {
     type(None): Kind.NIL,
     str: Kind.STRING,
     bool: Kind.BOOL,
@@ -113,16 +116,31 @@ KINDS: Final[dict[type, Kind]] = {
     SpanId: Kind.SPAN_ID,
     _Failed: Kind.FAILED,
 }
+_TEXT_OR_NIL: Final = frozenset({str, type(None)})
+_ONLY: Final = [frozenset({kind}) for kind in range(16)]
 _WHOLE: Final = (Kind.BOOL, Kind.INT, Kind.DURATION, Kind.TIME, Kind.ITEMS)
 _OBJECTS: Final = (Kind.LIST, Kind.MAP, Kind.BYTES)
 _IDS: Final = (Kind.TRACE_ID, Kind.SPAN_ID)
-_SCALARS: Final[dict[Kind, Callable[[int], Scalar]]] = {
+_SCALARS: Final[dict[int, Callable[[int], Scalar]]] = {
     Kind.BOOL: bool,
     Kind.INT: int,
     Kind.DURATION: Duration,
     Kind.TIME: Time,
     Kind.ITEMS: lambda _: FAILED,  # their elements are not known, so only Len can take them
 }
+
+
+@lru_cache(maxsize=64)
+def _membership(kinds: tuple[int, ...]) -> Array:
+    table = np.zeros(256, np.bool_)
+    table[list(kinds)] = True
+    return table
+
+
+def is_of(kind: Array, *kinds: int) -> Array:
+    """bool[n]: whether the kind is one of these."""
+    found: Array = _membership(kinds)[kind]
+    return found
 
 
 class Values:
@@ -154,7 +172,7 @@ class Values:
     @cached_property
     def kinds(self) -> frozenset[int]:
         """The kinds that occur in the column."""
-        return frozenset(np.flatnonzero(np.bincount(self.kind, minlength=1)).tolist())
+        return frozenset(np.bincount(self.kind, minlength=1).nonzero()[0].tolist())
 
     @cached_property
     def number(self) -> Array:
@@ -212,7 +230,7 @@ class Values:
 
     def with_failures(self, where: Array) -> Values:
         """The same values, with evaluation errors on the rows of ``where``."""
-        return self.with_kind(np.where(where, np.uint8(Kind.FAILED), self.kind)) if where.any() else self
+        return self.with_kind(np.where(where, np.uint8(Kind.FAILED), self.kind)) if some(where) else self
 
     def with_kind(self, kind: Array) -> Values:
         """The same payloads with other kinds, an array of one row or of as many as the column has."""
@@ -230,9 +248,17 @@ class Values:
     @classmethod
     def of(cls, scalars: Sequence[Scalar]) -> Values:
         """A column of these values. The exact type of a value is its kind."""
-        kind = np.fromiter((KINDS[type(value)] for value in scalars), np.uint8, len(scalars))
-        objects = [value if type(value) in {list, dict, bytes} else None for value in scalars]
-        zones = [value.zone if type(value) is Time else None for value in scalars]
+        types = set(map(type, scalars))
+        if types <= _TEXT_OR_NIL and str in types:
+            return cls._of_texts(scalars)
+        kind = np.fromiter(map(KINDS.__getitem__, map(type, scalars)), np.uint8, len(scalars))
+        zones = [value.zone if type(value) is Time else None for value in scalars] if Time in types else []
+
+        def objects() -> tuple[Array, list[Any]]:
+            return np.arange(len(scalars), dtype=np.int32), [
+                value if type(value) in {list, dict, bytes} else None for value in scalars
+            ]
+
         return cls(
             kind,
             number=lambda: np.array(
@@ -241,7 +267,7 @@ class Values:
             ),
             double=lambda: np.array([value if isinstance(value, float) else 0.0 for value in scalars]),
             text=lambda: StringColumn.of([value if isinstance(value, str) else None for value in scalars]),
-            objects=lambda: (np.arange(len(scalars), dtype=np.int32), objects),
+            objects=objects,
             ids=lambda: (
                 np.frombuffer(
                     b"".join(
@@ -257,6 +283,15 @@ class Values:
         )
 
     @classmethod
+    def _of_texts(cls, scalars: Sequence[str | None]) -> Values:
+        """A column of texts and nils, made with fewer steps."""
+        codes = np.arange(len(scalars), dtype=np.int32)
+        if None in scalars:
+            codes[[code for code, value in enumerate(scalars) if value is None]] = -1
+        column = StringColumn.from_codes(codes, [value or "" for value in scalars])
+        return cls(np.where(codes < 0, np.uint8(Kind.NIL), np.uint8(Kind.STRING)), text=lambda: column)
+
+    @classmethod
     def constant(cls, value: Scalar) -> Values:
         """The same value for every row."""
         return cls.of([value])
@@ -264,22 +299,28 @@ class Values:
     @classmethod
     def of_text(cls, column: StringColumn) -> Values:
         """A column of strings; an unset field is an empty string."""
-        return cls(np.full(len(column), Kind.STRING, np.uint8), text=lambda: column.fill(""))
+        made = cls(np.full(len(column), Kind.STRING, np.uint8), text=lambda: column.fill(""))
+        made.__dict__["kinds"] = _ONLY[Kind.STRING]
+        return made
 
     @classmethod
-    def of_numbers(cls, kind: Kind, numbers: Array, where: Array | None = None) -> Values:
+    def of_numbers(cls, kind: int, numbers: Array, where: Array | None = None) -> Values:
         """Numbers of one kind (unsigned ones wrap as in Go), nil where ``where`` is False."""
         kinds = (
             np.full(len(numbers), kind, np.uint8)
             if where is None
             else np.where(where, np.uint8(kind), np.uint8(Kind.NIL))
         )
-        if kind is Kind.DOUBLE:
-            return cls(kinds, double=lambda: numbers)
-        return cls(kinds, number=lambda: numbers.astype(np.int64))
+        if kind == Kind.DOUBLE:
+            made = cls(kinds, double=lambda: numbers)
+        else:
+            made = cls(kinds, number=lambda: numbers.astype(np.int64, copy=False))
+        if where is None:
+            made.__dict__["kinds"] = _ONLY[kind]
+        return made
 
     @classmethod
-    def of_ids(cls, kind: Kind, ids: Array) -> Values:
+    def of_ids(cls, kind: int, ids: Array) -> Values:
         """Trace ids uint64[n,2] or span ids uint64[n]."""
         return cls(
             np.full(len(ids), kind, np.uint8),
@@ -292,7 +333,7 @@ class Values:
         kind = np.where(column.kind == KIND_ABSENT, np.uint8(Kind.NIL), column.kind)
 
         def objects() -> tuple[Array, list[Any]]:
-            encoded = np.isin(kind, _OBJECTS)
+            encoded = is_of(kind, *_OBJECTS)
             slices = StringColumn.from_slices(
                 column.source,
                 np.where(encoded, column.rows["any"], np.int32(-1)),
@@ -328,7 +369,7 @@ class Values:
                 ]
             elif kind in _WHOLE:
                 numbers, found = np.unique(self.number[rows], return_inverse=True)
-                distinct = [_SCALARS[Kind(kind)](number) for number in numbers.tolist()]
+                distinct = [_SCALARS[kind](number) for number in numbers.tolist()]
             elif kind == Kind.DOUBLE:
                 bits, found = np.unique(self.double[rows].view(np.int64), return_inverse=True)
                 distinct = bits.view(np.float64).tolist()
