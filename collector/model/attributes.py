@@ -217,9 +217,7 @@ class AttributeColumn(_AttributeRows):
             texts = [value.decode("utf-8", "replace").encode() for value in texts]
             joined = b"".join(texts)
         sizes = np.fromiter(map(len, texts), np.int32, len(texts))
-        source, places, widths = encode_length_delimited(
-            _STRING_TAG, joined, starts_of(sizes).astype(np.int32), sizes
-        )
+        source, places, widths = encode_length_delimited(_STRING_TAG, joined, starts_of(sizes).astype(np.int32), sizes)
         starts, lengths = places.astype(np.int32), widths.astype(np.int32)
         codes = column.codes
         return cls(

@@ -172,14 +172,11 @@ class FieldChange:
         shape = (count, 2) if form == "trace_id" else (count,)
         return np.ascontiguousarray(np.broadcast_to(np.asarray(values).astype(_DTYPES[form]), shape))
 
-
     def over(self, column: Any) -> Any:
         """The field with the changes, given the column before them."""
         if isinstance(column, AttributeColumn):
             parts = [(self.winner == UNTOUCHED, column)]
-            parts += [
-                (self.winner == number, as_column(new, len(column))) for number, new in enumerate(self.columns)
-            ]
+            parts += [(self.winner == number, as_column(new, len(column))) for number, new in enumerate(self.columns)]
             return merge_columns(len(column), parts)
         if isinstance(column, StringColumn):
             codes, texts = column.codes.copy(), list(column.distinct_bytes)

@@ -326,7 +326,11 @@ def _text_body_update(rows: Array, lengths: I64, sizes: I32) -> RowUpdate:
     def update(placed: I32, records: Array) -> None:
         ends = placed + lengths
         content = sizes + 1 + _varint_sizes(sizes)
-        records["any"][rows], records["any_len"][rows], records["body_kind"][rows] = ends - content, content, KIND_STRING
+        records["any"][rows], records["any_len"][rows], records["body_kind"][rows] = (
+            ends - content,
+            content,
+            KIND_STRING,
+        )
         records["text"][rows], records["text_len"][rows] = ends - sizes, sizes
 
     return update

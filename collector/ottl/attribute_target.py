@@ -81,13 +81,11 @@ class AttributesTarget(Target):
 
     def read(self, view: View) -> Values:
         """The attributes of each row as a map."""
-        return view.column(
-            (self.table, "attributes"), self.table, lambda batch: attribute_maps(batch, self.table)
-        )
+        return view.column((self.table, "attributes"), self.table, lambda batch: attribute_maps(batch, self.table))
 
     def write(self, view: View, values: Values, rows: Mask) -> Mask:
         """Replace all attributes of a row by a map. What stays the same object is not written."""
-        failed = rows & (values.kind != Kind.MAP) & (values.kind != Kind.NIL)
+        failed: Mask = rows & (values.kind != Kind.MAP) & (values.kind != Kind.NIL)
         rows = rows & (values.kind == Kind.MAP)
         old = self.read(view)
         values, rows_below = view.lowered(self.table, values, rows)
@@ -178,7 +176,11 @@ class AttributesTarget(Target):
         lookup[list(changed)] = np.arange(len(changed), dtype=np.int32)
         new_codes = lookup[texts.codes]
         is_changed = new_codes >= 0
-        owner, key_code, new_codes = records["owner"][is_changed], records["key_code"][is_changed], new_codes[is_changed]
+        owner, key_code, new_codes = (
+            records["owner"][is_changed],
+            records["key_code"][is_changed],
+            new_codes[is_changed],
+        )
         row_count = view.draft.table(self.table).row_count
         is_written = True
         for key in np.unique(key_code).tolist():
@@ -209,15 +211,17 @@ class AttributesTarget(Target):
 
     def merge(self, view: View, maps: Values, rows: Mask, strategy: str) -> Mask:
         """Put the entries of maps into the attributes: all, only new ones (insert), or only existing ones (update)."""
-        failed = rows & (maps.kind != Kind.MAP)
+        failed: Mask = rows & (maps.kind != Kind.MAP)
         maps, rows_below = view.lowered(self.table, maps, rows & ~failed)
         draft = view.draft
         is_written = True
         for key, (values, has) in columns_of_maps(maps, rows_below).items() if some(rows_below) else ():
             if strategy != "upsert":
                 present = draft.attribute(key, self.table).present
-                has = has & (present if strategy == "update" else ~present)
-            is_written &= _put(view, self.table, key, values, has)
+                chosen = has & (present if strategy == "update" else ~present)
+            else:
+                chosen = has
+            is_written &= _put(view, self.table, key, values, chosen)
         return failed if is_written else failed | rows
 
     def limit(self, view: View, rows: Mask, limit: int, priority: list[str]) -> None:
@@ -254,5 +258,3 @@ def _scattered(scalars: list[Scalar], places: list[int], count: int) -> Values:
     rows = np.zeros(count, np.int64)
     rows[places] = np.arange(len(places))
     return Values.of(scalars).take(rows)
-
-

@@ -10,8 +10,8 @@ from typing import Any, Final, NoReturn, TypeAlias
 import numpy as np
 
 from collector.model.arrays import some
-from collector.ottl.contexts import CONTEXTS, SYMBOLS, TABLES, Context
 from collector.ottl.all_editors import EDITORS
+from collector.ottl.contexts import CONTEXTS, SYMBOLS, TABLES, Context
 from collector.ottl.functions import FUNCTIONS, Function, Parameter
 from collector.ottl.operations import apply, compare, compute, negate
 from collector.ottl.paths import Key, descend
@@ -386,9 +386,7 @@ class _Compiler:
         key_getters = [_as_getter(key) for key in keys]
         return lambda view: apply(_element, [get(view), *(key(view) for key in key_getters)])
 
-    def _arguments(
-        self, node: FunctionCall, parameters: Sequence[Parameter]
-    ) -> tuple[list[Any], Mapping[int, Scalar]]:
+    def _arguments(self, node: FunctionCall, parameters: Sequence[Parameter]) -> tuple[list[Any], Mapping[int, Scalar]]:
         """What each parameter is given, mostly a getter, and the literals among the arguments by position."""
         given = self._arguments_by_position(node, parameters)
         made: list[Any] = []
@@ -428,8 +426,9 @@ class _Compiler:
         getter = self.value(argument) if not isinstance(argument, Path) else None
         value = getter.value if isinstance(getter, _Constant) else ...
         if form in {"literal texts", "literal floats"}:
-            expected, name = (str, "string") if form == "literal texts" else (float, "float")
-            if type(value) is not list or not all(type(item) is expected for item in value):
+            item_type: type = str if form == "literal texts" else float
+            name = "string" if item_type is str else "float"
+            if type(value) is not list or not all(type(item) is item_type for item in value):
                 self._fail(f"{node.name}: {parameter.name} must be a list of {name} literals", argument)
             return value
         expected = {"literal text": str, "literal bool": bool, "literal int": int, "literal float": float}[form]

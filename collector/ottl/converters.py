@@ -18,10 +18,10 @@ import numpy as np
 
 from collector.model import METRIC_NONE
 from collector.ottl.operations import apply, equal
-from collector.ottl.view import View
 from collector.ottl.text import lower, parse_bool, parse_double, parse_int, text_of, upper
 from collector.ottl.text_forms import camel_case, snake_case
 from collector.ottl.values import Array, EvaluationError, Kind, Scalar, SpanId, TraceId, Values, is_of
+from collector.ottl.view import View
 from collector.text.patterns import Pattern, compile_pattern
 
 __all__ = [

@@ -199,12 +199,11 @@ class Draft:
         return self._batch if self._batch is not batch else batch
 
     def _current(self) -> Batch:
-        if self._request is not None:
-            if self._is_request_changed:
-                self._batch = type(self._batch)(self._request.SerializeToString(), self._batch.context)
-                self._is_request_changed = False
-                self._request = None
-                self._rows = {}
+        if self._request is not None and self._is_request_changed:
+            self._batch = type(self._batch)(self._request.SerializeToString(), self._batch.context)
+            self._is_request_changed = False
+            self._request = None
+            self._rows = {}
         return self._batch
 
     def _editing(self) -> Edit[Batch]:

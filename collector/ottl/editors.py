@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-
 from collector.model.arrays import some
 from collector.ottl.attribute_target import AttributesTarget
 from collector.ottl.functions import Parameter
@@ -486,7 +485,9 @@ EDITORS: Final[dict[str, Editor]] = {
     "keep_matching_keys": Editor((_MAP, Parameter("pattern")), _matching(kept=True)),
     "limit": Editor((_MAP, Parameter("limit", "literal int"), Parameter("priority_keys", "literal texts")), _limit),
     "merge_maps": Editor((_MAP, Parameter("source", "any"), Parameter("strategy", "literal text")), _merge_maps),
-    "replace_all_matches": Editor((_MAP, Parameter("pattern"), Parameter("replacement"), *_FUNCTION), _replace_all_matches),
+    "replace_all_matches": Editor(
+        (_MAP, Parameter("pattern"), Parameter("replacement"), *_FUNCTION), _replace_all_matches
+    ),
     "replace_all_patterns": Editor(
         (
             _MAP,

@@ -117,9 +117,9 @@ _COMPILED_PATTERNS: Final = 4  # of one call: patterns may come from data, and a
 class Parameter:
     """A parameter of a converter.
 
-    ``form`` is ``any``, ``text``, ``int``, ``time``, ``duration``, ``list`` (of any), ``texts``, ``target`` (a path that is
-    changed), ``function`` (the name of a converter), or ``literal`` and ``text``, ``bool``, ``int``, ``float``, ``texts``
-    or ``floats``.
+    ``form`` is ``any``, ``text``, ``int``, ``time``, ``duration``, ``list`` (of any), ``texts``, ``target`` (a path
+    that is changed), ``function`` (the name of a converter), or ``literal`` and ``text``, ``bool``, ``int``,
+    ``float``, ``texts`` or ``floats``.
     """
 
     name: str
@@ -280,7 +280,9 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     ),
     "Double": Function(_ANY, _of_columns(to_double)),
     "Duration": Function(_texts("duration"), _per_value(lambda value: duration(expect_text(value)), cached=True)),
-    "HasAttrKeyOnDatapoint": Function((Parameter("key", "literal text"),), lambda: has_attribute_on_point, _METRIC, is_pure=False),
+    "HasAttrKeyOnDatapoint": Function(
+        (Parameter("key", "literal text"),), lambda: has_attribute_on_point, _METRIC, is_pure=False
+    ),
     "HasAttrOnDatapoint": Function(
         (Parameter("key", "literal text"), Parameter("expected_val", "literal text")),
         lambda: has_attribute_on_point,
@@ -386,9 +388,7 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
         check=lambda literals: check_form(literals[0]),
         vectorised=False,
     ),
-    "FormatTime": Function(
-        (*_TIME, Parameter("format", "literal text")), _given(format_time), check=check_format
-    ),
+    "FormatTime": Function((*_TIME, Parameter("format", "literal text")), _given(format_time), check=check_format),
     "GetXML": Function((Parameter("target"), _XPATH), _given(get_xml), check=check_path(1)),
     "Hour": Function(_TIME, _per_value(part("hour"))),
     "InsertXML": Function(
@@ -464,7 +464,9 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     "URL": Function(_texts("uri"), _per_value(url)),
     "UUID": Function((), lambda: random_ids(lambda: str(uuid4())), is_pure=False, vectorised=False),
     "UUIDv7": Function((), lambda: random_ids(uuid7), is_pure=False, vectorised=False),
-    "Unix": Function((Parameter("seconds", "int"), Parameter("nanoseconds", "int", optional=True)), _given(time_from_unix)),
+    "Unix": Function(
+        (Parameter("seconds", "int"), Parameter("nanoseconds", "int", optional=True)), _given(time_from_unix)
+    ),
     "UserAgent": Function(_texts("user_agent"), _per_value(user_agent, cached=True), check=needs("ua_parser")),
     "Values": Function(_ANY, _per_value(container_values), vectorised=False),
     "Weekday": Function(_TIME, _per_value(part("weekday"))),

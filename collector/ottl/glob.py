@@ -1,4 +1,4 @@
-"""The patterns of ``replace_match``: ``*``, ``?``, ``[a-z]``, ``[!a]``, ``{one,two}`` and ``\\`` before a character.
+r"""The patterns of ``replace_match``: ``*``, ``?``, ``[a-z]``, ``[!a]``, ``{one,two}`` and ``\\`` before a character.
 
 They match whole texts, in linear time.
 Source: github.com/gobwas/glob, which the Collector uses.
@@ -64,7 +64,7 @@ def _end_of_list(text: str, at: int) -> int:
 
 def _list(content: str) -> str:
     negated, members = content.startswith("!"), content.removeprefix("!")
-    if len(members) == 3 and members[1] == "-":  # noqa: PLR2004 - a range, such as a-z
+    if len(members) == 3 and members[1] == "-":
         inside = f"{re.escape(members[0])}-{re.escape(members[2])}"
     else:
         inside = re.sub(r"\\(.)", r"\1", members)

@@ -195,5 +195,3 @@ def check_grok(literals: Mapping[int, Scalar]) -> None:
         grok = Grok(literals[1], named_only=bool(literals.get(2)), definitions=definitions)
         if literals.get(2) and not grok.has_groups:
             raise ValueError("the pattern has no named reference, such as %{IP:client}")
-
-

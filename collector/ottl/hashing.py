@@ -247,5 +247,5 @@ def is_luhn(value: Scalar) -> bool:
         raise EvaluationError
     numbers = np.frombuffer(digits.encode(), np.uint8)[::-1].astype(np.int64) - ord("0")
     doubled = numbers[1::2] * 2
-    total = int(numbers[2::2].sum() + np.where(doubled > 9, doubled - 9, doubled).sum())  # noqa: PLR2004
+    total = int(numbers[2::2].sum() + np.where(doubled > 9, doubled - 9, doubled).sum())
     return (10 - total % 10) % 10 == int(numbers[0])

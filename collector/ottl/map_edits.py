@@ -6,9 +6,8 @@ Source: opentelemetry-collector-contrib pkg/ottl/ottlfuncs (v0.156).
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from collector.model.values import any_value_text
+from collector.ottl.containers import as_text
 from collector.ottl.values import EvaluationError, Scalar
-from collector.wire.encode import encode_value
 
 __all__ = [
     "flattened",
@@ -78,10 +77,7 @@ def with_renamed_keys(entries: dict[str, Scalar], change: Callable[[str], str | 
 
 def stringified(entries: dict[str, Scalar]) -> dict[str, Scalar]:
     """The map with every value as text."""
-    return {
-        key: value if type(value) is str else any_value_text(b"" if value is None else encode_value(value))
-        for key, value in entries.items()
-    }
+    return {key: value if type(value) is str else as_text(value) for key, value in entries.items()}
 
 
 def flattened(

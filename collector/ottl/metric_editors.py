@@ -89,7 +89,7 @@ def _extract(make: Callable[..., Any], default: str) -> Callable[[Sequence[Any],
 
 def _extract_percentile(_arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> Any:
     percentile, suffix = literals[0], literals.get(1, "")
-    if not 0 < percentile < 100:  # noqa: PLR2004 - per cent
+    if not 0 < percentile < 100:
         raise ValueError(f"percentile must be between 0 and 100, got {percentile}")
     return _run(lambda metric, _, __: edits.extract_percentile(metric, percentile, suffix))
 
@@ -172,7 +172,9 @@ def _merge_buckets(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> 
         try:
             _bucket_target(literals[0], method)
         except EvaluationError:
-            raise ValueError(f"target_value must be a number{', positive and whole' * (method == 'limit_buckets')}") from None
+            raise ValueError(
+                f"target_value must be a number{', positive and whole' * (method == 'limit_buckets')}"
+            ) from None
 
     def change(point: Any, metric: Any, values: list[Scalar]) -> None:
         if edits.form_of(metric) == "histogram":
@@ -235,9 +237,7 @@ METRIC_EDITORS: Final[dict[str, Editor]] = {
     "convert_summary_count_val_to_sum": _editor(
         (_TEMPORALITY, _MONOTONIC, _suffix()), _summary("count", "_count"), _DATAPOINT, adds=True
     ),
-    "convert_summary_quantile_val_to_gauge": _editor(
-        (_suffix("attribute_key"), _suffix()), _quantiles, adds=True
-    ),
+    "convert_summary_quantile_val_to_gauge": _editor((_suffix("attribute_key"), _suffix()), _quantiles, adds=True),
     "convert_summary_sum_val_to_sum": _editor(
         (_TEMPORALITY, _MONOTONIC, _suffix()), _summary("sum", "_sum"), _DATAPOINT, adds=True
     ),

@@ -4,6 +4,7 @@ Source: opentelemetry-collector-contrib processor/transformprocessor/internal/me
 internal/coreinternal/aggregateutil (v0.156).
 """
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -390,7 +391,7 @@ def merge_bucket(point: Any, bound: float) -> None:
     bounds, counts = list(point.explicit_bounds), list(point.bucket_counts)
     if len(bounds) + 1 != len(counts):
         return
-    place = next((index for index, known in enumerate(bounds) if abs(known - bound) < 1e-12), -1)  # noqa: PLR2004
+    place = next((index for index, known in enumerate(bounds) if abs(known - bound) < 1e-12), -1)
     if place >= 0:
         counts[place + 1] = (counts[place + 1] + counts[place]) % _UINT64
         point.explicit_bounds[:] = bounds[:place] + bounds[place + 1 :]
@@ -402,7 +403,7 @@ def limit_buckets(point: Any, limit: int) -> None:
     bounds, counts = list(point.explicit_bounds), list(point.bucket_counts)
     if len(bounds) + 1 != len(counts) or len(counts) <= max(limit, 1):
         return
-    if not all(low < high for low, high in zip(bounds, bounds[1:], strict=False)):
+    if not all(low < high for low, high in itertools.pairwise(bounds)):
         return
     step = (len(counts) - 1) // limit + 1
     point.bucket_counts[:] = [sum(counts[at : at + step]) % _UINT64 for at in range(0, len(counts), step)]
@@ -454,9 +455,7 @@ def _explicit_counts(point: Any, distribution: str, bounds: Sequence[float]) -> 
         if lower > bounds[-1]:
             counts[-1] += count
             continue
-        inside = next(
-            (at for at in range(1, len(bounds)) if lower > bounds[at - 1] and upper <= bounds[at]), None
-        )
+        inside = next((at for at in range(1, len(bounds)) if lower > bounds[at - 1] and upper <= bounds[at]), None)
         if inside is not None:
             counts[inside - 1] += count
         else:
@@ -496,7 +495,7 @@ def _random(count: int, upper: float, lower: float, bounds: Sequence[float], cou
         return
     edges = [lower, *bounds[start:end], upper]
     shares = [int(count * (high - low) / (upper - lower)) if math.isfinite(upper) else 0
-              for low, high in zip(edges, edges[1:], strict=False)]  # fmt: skip
+              for low, high in itertools.pairwise(edges)]  # fmt: skip
     rest = count - sum(shares)
     for place, share in enumerate(shares):
         counts[min(start + place, end)] += share

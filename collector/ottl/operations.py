@@ -50,8 +50,7 @@ def apply(
         codes, values = coded[place]
         if FAILED in fixed:
             return Values.of([FAILED]).take(np.zeros(len(codes), np.int64))
-        results = _of_distinct(function, fixed, place, codes, values, cache)
-        return Values.of(results).take(codes)
+        return Values.of(_of_distinct(function, fixed, place, codes, values, cache)).take(codes)
     combined = groups(*(coded[place][0] for place in varying))
     results: list[Scalar] = []
     for row in combined.first.tolist():
@@ -127,11 +126,9 @@ def compare(symbol: str, left: Values, right: Values) -> Array:
     function = _OPERATORS[symbol]
     if left.kinds == right.kinds and len(left) and len(right):
         if left.kinds in _NUMBERS:
-            compared: Array = function(left.number, right.number)
-            return compared
+            return np.asarray(function(left.number, right.number), np.bool_)
         if left.kinds == _DOUBLES:
-            compared = function(left.double, right.double)
-            return compared
+            return np.asarray(function(left.double, right.double), np.bool_)
         if left.kinds == _STRINGS:
             return _compare_text(symbol, left.text, right.text)
     left_nil, right_nil = left.is_nil, right.is_nil

@@ -23,7 +23,7 @@ def check_form(form: str) -> None:
         ValueError: a width is so large that a text could become huge, or the arguments are numbered.
     """
     for number in re.findall(r"%[+\-# 0]*(\d+)|\.(\d+)", form):
-        if any(len(digits) > 5 or int(digits or 0) > _MAX_WIDTH for digits in number):  # noqa: PLR2004
+        if any(len(digits) > 5 or int(digits or 0) > _MAX_WIDTH for digits in number):
             raise ValueError(f"a width in the format {form!r} is more than {_MAX_WIDTH}")
     if "%[" in form:
         raise ValueError(f"numbered arguments in the format {form!r} are not supported")
@@ -105,16 +105,13 @@ def _shortest(value: float) -> str:
         return "NaN"
     if math.isinf(value):
         return "+Inf" if value > 0 else "-Inf"
-    mantissa, _, exponent_text = f"{value!r}".partition("e")
+    if value and (abs(value) < 1e-4 or abs(value) >= 1e21):
+        exponent = int(f"{value:.17e}".partition("e")[2])
+        digits = repr(value)
+        mantissa = digits.partition("e")[0] if "e" in digits else _mantissa(digits)
+        return f"{mantissa.removesuffix('.0')}e{exponent:+03d}"
     digits = repr(value)
-    if value and (abs(value) < 1e-4 or abs(value) >= 1e21):  # noqa: PLR2004
-        mantissa, _, exponent_text = f"{value:.17e}".partition("e")
-        short = repr(value)
-        number = short.partition("e")[0] if "e" in short else _mantissa(short)
-        return f"{number.removesuffix('.0')}e{int(exponent_text):+03d}"
-    if "e" in digits:
-        digits = f"{value:.0f}"
-    return digits.removesuffix(".0")
+    return (f"{value:.0f}" if "e" in digits else digits).removesuffix(".0")
 
 
 def _mantissa(digits: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-
 from collector.otlp.semantics import SPAN_KINDS
 from collector.ottl.attribute_target import AttributesTarget, AttributeTarget
 from collector.ottl.contexts import TABLES
@@ -59,10 +58,10 @@ def _with_keys(read: Reader, keys: Sequence[Any], *, missing_is_nil: bool) -> Re
     getters = _getters(keys)
 
     def element(value: Scalar, *found: Scalar) -> Scalar:
-        if not all(type(key) in {str, int} for key in found):
-            raise EvaluationError
         if value is None and missing_is_nil:
             return None
+        if not all(type(key) in {str, int} for key in found):
+            raise EvaluationError
         return descend(value, found, missing_is_nil=missing_is_nil)
 
     return lambda view: apply(element, [read(view), *(getter(view) for getter in getters)])
@@ -83,7 +82,8 @@ def _cache_reader(keys: Sequence[Any]) -> Reader:
     if callable(keys[0]):
         return _with_keys(MapTarget().read, keys, missing_is_nil=True)
     if not isinstance(keys[0], str):
-        raise LookupError(f"a key of the cache must be a string, got {keys[0]}")
+        reason = f"a key of the cache must be a string, got {keys[0]}"
+        raise LookupError(reason)  # noqa: TRY004 - one error for all invalid paths
     return _with_keys(CacheTarget(keys[0]).read, keys[1:], missing_is_nil=True)
 
 

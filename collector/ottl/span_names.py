@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from collector.model import StringColumn
 from collector.model.arrays import some
 from collector.ottl.containers import as_text
 from collector.ottl.editors import Editor
 from collector.ottl.functions import Parameter
 from collector.ottl.operations import apply
 from collector.ottl.values import Kind, Values
+from collector.ottl.view import spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from collector.model import StringColumn
     from collector.model.arrays import Mask
     from collector.ottl.values import Scalar
     from collector.ottl.view import View
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["SPAN_EDITORS", "span_name"]
 
 _INTERNAL, _SERVER, _CLIENT, _PRODUCER, _CONSUMER = 1, 2, 3, 4, 5
-_KEYS: Final = (
+_KEYS: Final[tuple[str, ...]] = (
     "http.request.method", "http.method", "http.route", "url.template", "rpc.system.name", "rpc.system", "rpc.method",
     "rpc.grpc.method", "rpc.service", "rpc.grpc.service", "db.system.name", "db.system", "db.query.summary",
     "db.operation.name", "db.operation", "db.namespace", "db.name", "db.collection.name", "db.stored_procedure.name",
@@ -131,12 +132,13 @@ def _make(_arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> Callable
         names = apply(named, arguments)
         old = draft.field("name", "spans").fill("")
         changed = rows & (names.kind == Kind.STRING)
-        texts: StringColumn = names.text if len(names) == view.row_count else names.take(np.zeros(len(rows), np.int64)).text
+        texts: StringColumn = spread(names, view.row_count).text
         if some(changed):
             if original is not None:
                 before, after = old.distinct_bytes, texts.distinct_bytes
                 differs = np.array(
-                    [changed[row] and before[old.codes[row]] != after[texts.codes[row]] for row in range(len(rows))], np.bool_
+                    [changed[row] and before[old.codes[row]] != after[texts.codes[row]] for row in range(len(rows))],
+                    np.bool_,
                 )
                 draft.set(original, old, differs, "spans")
                 view.forget("spans", original)

@@ -8,7 +8,6 @@ span.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol, get_args
 
@@ -16,19 +15,21 @@ import numpy as np
 
 from collector.model import Signal
 from collector.model.arrays import some
+from collector.ottl.all_editors import EDITORS
 from collector.ottl.compiler import CompiledStatement, Part, compile_statement
 from collector.ottl.conditions import ErrorMode, compile_conditions, context_of, shown
 from collector.ottl.contexts import CONTEXTS, SIGNALS, TABLES, Context
-from collector.ottl.draft import Draft
-from collector.ottl.all_editors import EDITORS
 from collector.ottl.parser import parse, parse_statement
 from collector.ottl.syntax import Node, OttlError, Statement, walk
 from collector.ottl.values import KINDS, EvaluationError, Kind, Values
 from collector.ottl.view import View
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from collector.model.arrays import Mask
     from collector.ottl.conditions import Conditions
+    from collector.ottl.draft import Draft
 
 __all__ = ["FailureSink", "StatementError", "StatementGroup", "compile_group"]
 
@@ -47,7 +48,9 @@ class FailureSink(Protocol):
     ``reason`` makes the text for a log: where in the statement and with values of which types, never the values.
     """
 
-    def __call__(self, statement: str, row_count: int, reason: Any, *, silent: bool) -> None: ...
+    def __call__(self, statement: str, row_count: int, reason: Any, *, silent: bool) -> None:
+        """Count and log it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,22 +123,20 @@ class StatementGroup:
 
     def _run(self, view: View, rows: Mask, failures: FailureSink) -> None:
         if self.conditions is not None:
-            matched, failed = self.conditions.mask_of(view)
-            if some(failed & rows):
-                self._fail("conditions", self.conditions.parts, "", view, failed & rows, failures)
+            matched, undecided = self.conditions.mask_of(view)
+            if some(undecided & rows):
+                self._fail("conditions", self.conditions.parts, "", view, undecided & rows, failures)
             rows = rows & matched
         for statement in self.statements:
             compiled = statement.compiled
             selected = rows
-            failed = None
+            failed: Mask | None = None
             if compiled.predicate is not None:
-                holds, failed = compiled.predicate(view)
+                holds, undecided = compiled.predicate(view)
                 selected = rows & holds
-                if some(failed):
-                    failed = rows & failed
+                if some(undecided):
+                    failed = rows & undecided
                     selected &= ~failed
-                else:
-                    failed = None
             if some(selected):
                 try:
                     editor_failed = compiled.run(view, selected)
@@ -277,7 +278,10 @@ def _parsed_condition(text: str) -> Node:
 
 def _inferred(nodes: Sequence[Node], trees: Sequence[Statement], texts: Sequence[str], signal: Signal) -> Context:
     named = {
-        context for tree in trees if EDITORS.get(tree.editor.name) for context in EDITORS[tree.editor.name].contexts or ()
+        context
+        for tree in trees
+        if EDITORS.get(tree.editor.name)
+        for context in EDITORS[tree.editor.name].contexts or ()
     }
     try:
         return context_of(nodes, signal, named)
@@ -293,8 +297,7 @@ def _shared_table(statements: Sequence[CompiledStatement], context: Context, sig
         return None
     read = [place for statement in statements for place in statement.read]
     is_safe = all(
-        sum(_overlap(place, other) for other in written) == 1
-        and not any(_is_read(place, other) for other in read)
+        sum(_overlap(place, other) for other in written) == 1 and not any(_is_read(place, other) for other in read)
         for place in written
     )
     if is_safe:
@@ -320,5 +323,3 @@ def _is_read(place: tuple[str, tuple[str, ...]], read: tuple[str, str, object]) 
     if location[0] == "attributes" or name == "attributes":
         return location[0] == name and (len(location) == 1 or key is None or callable(key) or key == location[1])
     return True
-
-

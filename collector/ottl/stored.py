@@ -87,5 +87,3 @@ def encoded(value: Any) -> bytes | None:
         return encode_value(value)
     except (TypeError, ValueError, RecursionError):
         return None
-
-

@@ -154,7 +154,9 @@ def chosen(rows: Mask, new: Values, old: Values) -> Values:
     new, old = spread(new, len(rows)), spread(old, len(rows))
 
     def text() -> StringColumn:
-        codes = np.where(rows, np.where(new.text.codes < 0, -1, new.text.codes + old.text.distinct_count), old.text.codes)
+        codes = np.where(
+            rows, np.where(new.text.codes < 0, -1, new.text.codes + old.text.distinct_count), old.text.codes
+        )
         return StringColumn.from_codes(codes, [*old.text.distinct_bytes, *new.text.distinct_bytes])
 
     def objects() -> tuple[Array, list[Any]]:
@@ -175,7 +177,7 @@ def chosen(rows: Mask, new: Values, old: Values) -> Values:
 
 
 class MapTarget(Target):
-    """The whole cache as a map. (The attributes of a table are in ``attribute_target``.)"""
+    """The whole cache as a map; the attributes of a table are in ``attribute_target``."""
 
     location = ("cache",)
 
@@ -190,7 +192,7 @@ class MapTarget(Target):
 
     def write(self, view: View, values: Values, rows: Mask) -> Mask:
         """Replace the whole cache."""
-        failed = rows & (values.kind != Kind.MAP) & (values.kind != Kind.NIL)
+        failed: Mask = rows & (values.kind != Kind.MAP) & (values.kind != Kind.NIL)
         rows = rows & (values.kind == Kind.MAP)
         for key, (old, present) in list(view.cache.items()):
             view.cache[key] = chosen(rows, Values.constant(None), old), present & ~rows
@@ -210,8 +212,9 @@ def columns_of_maps(maps: Values, rows: Mask) -> dict[str, tuple[Values, Mask]]:
         for code in used:
             if key in distinct[code]:
                 has[code], values[code] = True, distinct[code][key]
-        found[key] = (Values.of(values).take(codes) if len(used) > 1 else Values.constant(values[used[0]])), (
-            has[codes] & rows
+        found[key] = (
+            (Values.of(values).take(codes) if len(used) > 1 else Values.constant(values[used[0]])),
+            (has[codes] & rows),
         )
     return found
 
@@ -230,7 +233,7 @@ class BodyTarget(Target):
     def write(self, view: View, values: Values, rows: Mask) -> Mask:
         """Write the body."""
         fit = values.kind == Kind.STRING if self._text_only else is_storable(values)
-        failed = rows & ~fit & (values.kind != Kind.NIL)
+        failed: Mask = rows & ~fit & (values.kind != Kind.NIL)
         stored, rows = storable(values, rows & fit & (values.kind != Kind.NIL))
         if some(rows):
             view.draft.set_field("body", stored, rows, self.table)

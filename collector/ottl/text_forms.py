@@ -171,7 +171,7 @@ def check_csv(literals: Mapping[int, Scalar]) -> None:
         raise ValueError(f"delimiter must not be {delimiter!r}")
     if literals.get(3) == "":
         raise ValueError("header_delimiter must be a single character, got ''")
-    if 3 in literals and len(literals[3]) != 1:  # noqa: PLR2004 - a position
+    if 3 in literals and len(literals[3]) != 1:
         raise ValueError(f"header_delimiter must be a single character, got {literals[3]!r}")
     mode = literals.get(4, "strict")
     if mode not in {"strict", "lazyQuotes", "ignoreQuotes"}:
@@ -427,7 +427,7 @@ def parse_clf(value: Scalar, form: str = "clf") -> dict[str, Scalar]:
         "clf.request": request,
     }
     parts = request.split(" ", 2)
-    if len(parts) == 3:  # noqa: PLR2004 - method, address and protocol
+    if len(parts) == 3:
         made["clf.method"], made["clf.request_uri"], made["clf.protocol"] = parts
     made["clf.status"] = parse_int(fields[5])
     if fields[6] != "-":
@@ -445,9 +445,9 @@ def parse_leef(value: Scalar) -> dict[str, Scalar]:
     if not bar or version not in {"1.0", "2.0"}:
         raise EvaluationError
     parts = rest.split("|", 4)
-    if len(parts) < 4:  # noqa: PLR2004 - vendor, product, version and event
+    if len(parts) < 4:
         raise EvaluationError
-    attributes = parts[4] if len(parts) > 4 else ""  # noqa: PLR2004
+    attributes = parts[4] if len(parts) > 4 else ""
     delimiter = "\t"
     if version == "2.0" and attributes:
         mark, _, after = attributes.partition("|")

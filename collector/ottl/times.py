@@ -108,6 +108,9 @@ def zone_of(name: str) -> tzinfo:
         raise ValueError(f"the location {name!r} is not in the time zone database (example: Europe/Berlin)") from None
 
 
+_REST: Final = ((("%d", "%e", "%g"), 1), (("%M",), 0), (("%S",), 0))
+
+
 class _Parser:
     """A format as a regular expression."""
 
@@ -144,27 +147,24 @@ class _Parser:
         year = number("%Y", default=0)
         if "%y" in found:
             short = number("%y", default=0)
-            year = short + (1900 if short >= 69 else 2000)  # noqa: PLR2004 - as in Go and POSIX
+            year = short + (1900 if short >= 69 else 2000)
         month = number("%m", "%o", "%q", default=1)
         for name in ("%b", "%h", "%B"):
             if text := found.get(name):
-                month = [m[: len(text)].lower() for m in _MONTHS].index(text.lower()) + 1 if name == "%B" else (
-                    [m[:3].lower() for m in _MONTHS].index(text.lower()) + 1
-                )  # fmt: skip
+                month = [known[:3].lower() for known in _MONTHS].index(text[:3].lower()) + 1
         hour = number("%H", "%I", "%l", default=0)
         half = (found.get("%p") or found.get("%P") or "").lower()
         if "%I" in found or "%l" in found:
-            if hour > 12 or (hour == 0 and False):  # noqa: PLR2004, SIM223
+            if hour > 12 or (hour == 0 and False):  # noqa: SIM223
                 raise ValueError(hour)
-            if half == "pm" and hour < 12:  # noqa: PLR2004
+            if half == "pm" and hour < 12:
                 hour += 12
-            elif half == "am" and hour == 12:  # noqa: PLR2004
+            elif half == "am" and hour == 12:
                 hour = 0
         fraction = found.get("%S.") or ""
         nanoseconds = int(fraction[:9].ljust(9, "0")) if fraction else 0
-        moment = datetime(
-            year or 4, month, number("%d", "%e", "%g", default=1), hour, number("%M", default=0), number("%S", default=0)
-        )
+        day, minute, second = (number(*names, default=default) for names, default in _REST)
+        moment = datetime(year or 4, month, day, hour, minute, second)  # noqa: DTZ001 - the zone comes later
         zone = self._zone_in(found)
         if not year:
             moment = _near_now(moment, zone)
@@ -199,7 +199,7 @@ def _offset(text: str) -> tzinfo:
         return UTC
     digits = text[1:].replace(":", "").ljust(6, "0")
     hours, minutes, seconds = int(digits[:2]), int(digits[2:4]), int(digits[4:6])
-    if hours > 24 or minutes > 59 or seconds > 59:  # noqa: PLR2004
+    if hours > 24 or minutes > 59 or seconds > 59:
         raise ValueError(text)
     delta = timedelta(hours=hours, minutes=minutes, seconds=seconds)
     return timezone(-delta if text[0] == "-" else delta) if delta else UTC
@@ -318,15 +318,16 @@ def _written(directive: str, moment: datetime) -> str:
         case "%I":
             return f"{hour12:02d}"
         case "%p":
-            return "PM" if moment.hour >= 12 else "AM"  # noqa: PLR2004
+            return "PM" if moment.hour >= 12 else "AM"
         case "%P":
-            return "pm" if moment.hour >= 12 else "am"  # noqa: PLR2004
+            return "pm" if moment.hour >= 12 else "am"
         case "%M":
             return f"{moment.minute:02d}"
         case "%S":
             return f"{moment.second:02d}"
         case "%Z":
-            return moment.tzname() if moment.tzname() and "UTC" not in str(moment.tzname())[:3] else _zone_name(moment)
+            name = moment.tzname() or ""
+            return name if name and not name.startswith("UTC") else _zone_name(moment)
         case "%%":
             return "%"
         case _:

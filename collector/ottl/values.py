@@ -143,6 +143,10 @@ def is_of(kind: Array, *kinds: int) -> Array:
     return found
 
 
+def _taken(lengths: Callable[[], Array] | None, rows: Array) -> Callable[[], Array] | None:
+    return None if lengths is None else lambda: lengths()[rows]
+
+
 class Values:
     """A column. Each payload is computed on first use and is only meaningful on the rows of its kinds."""
 
@@ -224,7 +228,7 @@ class Values:
             text=lambda: self.text.take(rows),
             objects=lambda: (self.objects[0][rows], self.objects[1]),
             ids=lambda: self.ids[rows],
-            lengths=None if (lengths := self.lengths) is None else lambda: lengths()[rows],
+            lengths=_taken(self.lengths, rows),
             zones=None if self.zones is None else (self.zones[0][rows], self.zones[1]),
         )
 

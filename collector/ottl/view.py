@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from collector.model import Batch
-    from collector.model.arrays import Array, Mask
+    from collector.model.arrays import Mask
 
 __all__ = ["View", "every_scalar", "failing", "spread"]
 
@@ -90,5 +90,3 @@ def every_scalar(values: Values) -> list[Any]:
     """One Python value for each row."""
     codes, distinct = values.scalars()
     return [distinct[code] for code in codes.tolist()]
-
-

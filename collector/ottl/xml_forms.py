@@ -172,7 +172,9 @@ def _written(node: Any, *, with_tail: bool = False) -> str:
         return (node.text or "") + tail
     name = f"{node.prefix}:{_local(node.tag)}" if node.prefix else _local(node.tag)
     spaces = {
-        prefix: uri for prefix, uri in node.nsmap.items() if node.getparent() is None or node.getparent().nsmap.get(prefix) != uri
+        prefix: uri
+        for prefix, uri in node.nsmap.items()
+        if node.getparent() is None or node.getparent().nsmap.get(prefix) != uri
     }
     attributes = "".join(f' {"xmlns:" + prefix if prefix else "xmlns"}="{uri}"' for prefix, uri in spaces.items())
     prefixes = {uri: prefix for prefix, uri in node.nsmap.items()}
@@ -193,10 +195,12 @@ def get_xml(value: Scalar, path: Scalar) -> str:
     """The elements that an XPath expression selects, as a text; of attributes and texts their content."""
     if value == "":
         return ""
-    pieces = []
-    for node in _found(_document(value), path):
-        pieces.append(_escape(str(node)) if isinstance(node, str | float | bool) else _written(node))
-    return "".join(pieces)
+    return "".join(
+        [
+            _escape(str(node)) if isinstance(node, str | float | bool) else _written(node)
+            for node in _found(_document(value), path)
+        ]
+    )
 
 
 def _remove(node: Any) -> None:
@@ -241,7 +245,7 @@ def _remove_text(text: Any) -> None:
 def insert_xml(value: Scalar, path: Scalar, sub_document: Scalar) -> str:
     """The document with another one put at the end of each element that an XPath expression selects."""
     if value == "":
-        return value
+        return ""
     root = _document(value)
     found = _found(root, path)
     etree = _etree()
@@ -257,7 +261,7 @@ def attributes_to_elements(value: Scalar, path: Scalar = "//@*") -> str:
     root = _document(value)
     etree = _etree()
     for text in _found(root, path or "//@*"):
-        if isinstance(text, str) and getattr(text, "is_attribute", False):
+        if not etree.iselement(text) and getattr(text, "is_attribute", False):
             parent = text.getparent()
             etree.SubElement(parent, _local(text.attrname)).text = str(text)
             parent.attrib.pop(text.attrname, None)

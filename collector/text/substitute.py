@@ -17,7 +17,7 @@ _REFERENCE: Final = re.compile(r"\$(?:\$|(\w+)|\{(\w+)\})", re.ASCII)
 
 
 class Template:
-    """A replacement text with references to groups.
+    r"""A replacement text with references to groups.
 
     >>> from collector.text.patterns import compile_pattern
     >>> pattern = compile_pattern(r"(\\w+)@(?P<host>\\w+)")
@@ -36,7 +36,7 @@ class Template:
             if name is None:
                 self._parts.append("$")
             elif name.isascii() and name.isdigit():
-                if len(name) < 6 and int(name) <= pattern.groups:  # noqa: PLR2004 - a group number
+                if len(name) < 6 and int(name) <= pattern.groups:
                     self._parts.append(int(name))
             elif name in pattern.groupindex:
                 self._parts.append(pattern.groupindex[name])

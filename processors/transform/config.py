@@ -25,8 +25,8 @@ class GroupConfig(ComponentConfig):
     """Statements of one context, with conditions that apply to all of them."""
 
     context: Context | None = None
-    """The context: ``resource``, ``scope``, ``span``, ``spanevent``, ``metric``, ``datapoint`` or ``log``. Absent: it is
-    inferred from the paths, which must then all start with their context.
+    """The context: ``resource``, ``scope``, ``span``, ``spanevent``, ``metric``, ``datapoint`` or ``log``. Absent: it
+    is inferred from the paths, which must then all start with their context.
     """
     conditions: tuple[str, ...] = ()
     """The statements apply to rows for which one of these conditions holds. Absent: to all rows."""
@@ -109,5 +109,3 @@ class TransformConfig(ComponentConfig):
         texts = tuple(entry for entry in entries if isinstance(entry, str))
         groups = [GroupConfig(statements=texts)] if texts else list(entries)
         return [group.compiled(signal, self.error_mode) for group in groups]
-
-
