@@ -20,7 +20,7 @@ _CLASSES: Final = {
 _IN_CLASS: Final = {"d": "0-9", "w": "0-9A-Za-z_", "s": "\\t\\n\\f\\r "}
 _CONTROL: Final = {"t": "\\t", "n": "\\n", "r": "\\r", "f": "\\f"}
 _META: Final = frozenset(".+*?()|[]{}^$\\")
-_REPEATED: Final = re.compile(r"\+|\{(\d{1,3})(?:,(\d{0,3}))?\}")
+_REPEATED: Final = re.compile(r"[+*?]|\{(\d{1,3})(?:,(\d{0,3}))?\}")
 
 
 def simple_pattern(text: str) -> "re.Pattern[str] | None":
@@ -34,7 +34,8 @@ def simple_pattern(text: str) -> "re.Pattern[str] | None":
         made.append(atom)
         repeated = _REPEATED.match(text, at)
         if repeated is not None:
-            if repeated.end() != len(text) or repeated.group(1) == "0" * len(repeated.group(1) or ""):
+            is_optional = repeated.group() in {"*", "?"} or not int(repeated.group(1) or 1)
+            if repeated.end() != len(text) or (is_optional and len(made) == 1):
                 return None
             made.append(repeated.group())
             at = repeated.end()

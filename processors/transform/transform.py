@@ -21,10 +21,10 @@ class TransformProcessor(Transform):
     drop_reason = "transformed"
 
     def __init__(self, settings: Settings, config: TransformConfig) -> None:
-        (signal,) = settings.signals
-        self._groups = config.groups(signal)
+        (self._signal,) = settings.signals
+        self._groups = config.groups(self._signal)
+        self._telemetry = settings.telemetry
         self._log = RateLimitedLog(settings.telemetry.log, settings.clock)
-        self._to_log = settings.telemetry.log
         self._failed = settings.telemetry.counter(
             "tailrace_transform_failed_statements",
             "Rows for which a statement could not be evaluated",
@@ -41,10 +41,19 @@ class TransformProcessor(Transform):
         except StatementError as exc:
             raise PermanentError(str(exc)) from None
         changed = draft.finished()
+        if changed is not batch:
+            self._count(changed.item_count - batch.item_count)
         return changed if changed.item_count else None
+
+    def _count(self, more: int) -> None:
+        """Enter what editors of metrics added or merged into the ledger."""
+        if more > 0:
+            self._telemetry.created(self._signal, more)
+        elif more < 0:
+            self._telemetry.folded(self._signal, -more)
 
     def _report(self, statement: str, row_count: int, reason: Callable[[], str], *, silent: bool) -> None:
         """Count the rows of a statement that failed, and log it unless silent."""
         self._failed.add(row_count, transform=self._label, statement=shown(statement))
         if not silent and self._log.is_due(_SENTENCE, statement):
-            self._to_log.warning(_SENTENCE, statement=shown(statement), rows=row_count, reason=reason())
+            self._telemetry.log.warning(_SENTENCE, statement=shown(statement), rows=row_count, reason=reason())
