@@ -5,20 +5,21 @@ What editors of maps do to all attributes of a table is done here per key, not p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from collector.model import KIND_STRING, StringColumn
 from collector.model.arrays import every, some, starts_of
+from collector.ottl.map_edits import limited, merged, with_changed_texts, with_renamed_keys
 from collector.ottl.paths import attribute_maps
-from collector.ottl.stored import STORED, is_storable, storable
-from collector.ottl.targets import Target, columns_of_maps
+from collector.ottl.stored import STORED, encoded, is_storable, storable
+from collector.ottl.targets import Target, columns_of_maps, key_count
 from collector.ottl.values import EvaluationError, Kind, Values
 from collector.ottl.view import spread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from collector.model import AttributeTable
     from collector.model.arrays import Mask
@@ -71,6 +72,12 @@ def _put(view: View, table: str, key: str, values: Values, rows: Mask) -> bool:
     return True
 
 
+_COLUMNS_MAX_CELLS: Final = 4_000_000
+"""Above so many rows times keys, attributes are changed row by row: a column for each of many keys would be larger than
+the attributes themselves. Senders decide how many keys there are.
+"""
+
+
 class AttributesTarget(Target):
     """All attributes of each row of a table."""
 
@@ -108,6 +115,9 @@ class AttributesTarget(Target):
                     places.append(row)
                     scalars.append(value)
         draft, count = view.draft, len(rows_below)
+        if (len(removed) + len(written)) * count > _COLUMNS_MAX_CELLS:
+            chosen = {row: new_maps[new_codes[row]] for row in np.flatnonzero(rows_below).tolist()}
+            return failed if self._edit_messages(view, chosen) else failed | rows
         for key, places in removed.items():
             draft.delete([key], _mask(places, count), self.table)
         is_written = True
@@ -119,6 +129,10 @@ class AttributesTarget(Target):
     def delete(self, view: View, keys: Iterable[str], rows: Mask) -> None:
         """Delete these attributes."""
         keys = list(keys)
+        if len(keys) * len(rows) > _COLUMNS_MAX_CELLS:
+            unwanted = set(keys)
+            self.edit_map(view, rows, lambda entries: {k: v for k, v in entries.items() if k not in unwanted})
+            return
         rows = view.lowered(self.table, Values.constant(None), rows)[1]
         if keys and some(rows):
             view.draft.delete(keys, rows, self.table)
@@ -160,8 +174,36 @@ class AttributesTarget(Target):
             chosen &= rows[attributes.owner]
         places = chosen.nonzero()[0]
         if len(places):
+            if len(np.unique(records["key_code"][places])) * len(rows) > _COLUMNS_MAX_CELLS:
+                maps = self.read(view) if self.table == view.table else attribute_maps(draft, self.table)
+                codes, entries = maps.objects
+                chosen_rows = np.unique(records["owner"][places]).tolist()
+                changed_maps = {row: with_changed_texts(entries[codes[row]], function) for row in chosen_rows}
+                return self._edit_messages(view, changed_maps) and is_written
             is_written &= self._change_records(view, attributes, places, function)
         return is_written
+
+    def _edit_messages(self, view: View, maps: Mapping[int, dict[str, Scalar]]) -> bool:
+        """Replace the attributes of these rows of the table in protobuf messages; False if the batch grew too much."""
+        draft = view.draft
+        inner = {"resources": "resource", "scopes": "scope"}.get(self.table)
+        messages = draft.messages(self.table)
+        growth = 0
+        for row, entries in maps.items():
+            attributes = (getattr(messages[row], inner) if inner else messages[row]).attributes
+            old = {entry.key: entry.value.SerializeToString() for entry in attributes}
+            new = {key: encoded(value) for key, value in entries.items()}
+            growth += sum(len(key) + len(content or b"") for key, content in new.items())
+            growth -= sum(len(key) + len(content) for key, content in old.items())
+            del attributes[:]
+            for key, content in new.items():
+                attributes.add(key=key).value.ParseFromString(old.get(key, b"") if content is None else content)
+        view.forget(self.table)
+        try:
+            draft.changed(max(growth, 0))
+        except EvaluationError:
+            return False
+        return True
 
     def _change_records(
         self, view: View, attributes: AttributeTable, places: Any, function: Callable[[str], str | None]
@@ -193,6 +235,8 @@ class AttributesTarget(Target):
 
     def rename(self, view: View, rows: Mask, names: dict[str, str]) -> bool:
         """Rename attributes, in the order in which the rows have them; False if the batch would grow too much."""
+        if len(names) * len(rows) > _COLUMNS_MAX_CELLS:
+            return not some(self.edit_map(view, rows, lambda entries: with_renamed_keys(entries, names.get)))
         rows = view.lowered(self.table, Values.constant(None), rows)[1]
         draft = view.draft
         columns = {key: draft.attribute(key, self.table) for key in names}
@@ -212,6 +256,9 @@ class AttributesTarget(Target):
     def merge(self, view: View, maps: Values, rows: Mask, strategy: str) -> Mask:
         """Put the entries of maps into the attributes: all, only new ones (insert), or only existing ones (update)."""
         failed: Mask = rows & (maps.kind != Kind.MAP)
+        if key_count(maps) * len(rows) > _COLUMNS_MAX_CELLS:
+            known = maps.with_failures(maps.kind != Kind.MAP)
+            return self.edit_map(view, rows, lambda entries, more: merged(entries, more, strategy), [known])
         maps, rows_below = view.lowered(self.table, maps, rows & ~failed)
         draft = view.draft
         is_written = True
@@ -226,6 +273,9 @@ class AttributesTarget(Target):
 
     def limit(self, view: View, rows: Mask, limit: int, priority: list[str]) -> None:
         """Keep the attributes with these keys and as many of the others, in order, as the limit leaves."""
+        if len(self.keys(view)) * len(rows) > _COLUMNS_MAX_CELLS:
+            self.edit_map(view, rows, lambda entries: limited(entries, limit, priority))
+            return
         rows = view.lowered(self.table, Values.constant(None), rows)[1]
         attributes = view.draft.attributes(self.table)
         if not attributes.row_count:

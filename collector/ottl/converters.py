@@ -148,9 +148,14 @@ def substring(_: View, arguments: Sequence[Any]) -> Values:
     return apply(partial(_substring_of, utf8_safe=bool(utf8_safe)), [target, start, length])
 
 
+_MAX_PARTS: Final = 1_000_000
+
+
 def split(target: Scalar, delimiter: Scalar) -> list[str]:
     """The parts of a text between the delimiters; its characters if the delimiter is empty."""
     text, separator = expect_text(target), expect_text(delimiter)
+    if not separator and len(text) > _MAX_PARTS:
+        raise EvaluationError
     return text.split(separator) if separator else list(text)
 
 

@@ -194,11 +194,24 @@ class MapTarget(Target):
         """Replace the whole cache."""
         failed: Mask = rows & (values.kind != Kind.MAP) & (values.kind != Kind.NIL)
         rows = rows & (values.kind == Kind.MAP)
+        if key_count(values) * len(rows) > _CACHE_MAX_CELLS:
+            return failed | rows
         for key, (old, present) in list(view.cache.items()):
             view.cache[key] = chosen(rows, Values.constant(None), old), present & ~rows
         for key, (new, has) in columns_of_maps(values, rows).items():
             write_cache(view, key, new, has)
         return failed
+
+
+def key_count(maps: Values) -> int:
+    """How many keys the maps have together."""
+    if Kind.MAP not in maps.kinds:
+        return 0
+    return len({key for entries in maps.objects[1] if type(entries) is dict for key in entries})
+
+
+_CACHE_MAX_CELLS: Final = 4_000_000
+"""Rows times keys of a cache: what is above it fails."""
 
 
 def columns_of_maps(maps: Values, rows: Mask) -> dict[str, tuple[Values, Mask]]:
