@@ -7,12 +7,12 @@ request's bytes, or bytes made here.
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from collector.model.arrays import F64, I32, I64, U8, Array, Mask, starts_of
+from collector.model.cached import cached
 from collector.model.columns import StringColumn, read_only
 from collector.model.values import AttributeValue, any_value_text, double_text
 from collector.wire.encode import encode_value
@@ -61,28 +61,28 @@ class _AttributeRows:
     def __len__(self) -> builtins.int:
         return len(self.rows)
 
-    @cached_property
+    @cached
     def kind(self) -> U8:
         """U8[n]: KIND_*; KIND_ABSENT where there is no value."""
         return read_only(self.rows["kind"].astype(np.uint8))
 
-    @cached_property
+    @cached
     def text(self) -> StringColumn:
         """The text values; absent on all other rows."""
         starts = np.where(self.rows["kind"] == KIND_STRING, self.rows["value"], np.int32(-1))
         return StringColumn.from_slices(self.source, starts, self.rows["value_len"])
 
-    @cached_property
+    @cached
     def int(self) -> I64:
         """I64[n]: the integer values, 0 elsewhere."""
         return read_only(np.where(self.kind == KIND_INT, self.rows["int_value"], 0))
 
-    @cached_property
+    @cached
     def double(self) -> F64:
         """F64[n]: the double values, 0 elsewhere."""
         return read_only(np.where(self.kind == KIND_DOUBLE, self.rows["double_value"], 0.0))
 
-    @cached_property
+    @cached
     def bool(self) -> Mask:
         """bool[n]: the bool values, False elsewhere."""
         return read_only((self.kind == KIND_BOOL) & (self.rows["int_value"] != 0))
@@ -100,7 +100,7 @@ class _AttributeRows:
         """
         return self._as_text
 
-    @cached_property
+    @cached
     def _as_text(self) -> StringColumn:
         kind = self.kind
         used = set(np.flatnonzero(np.bincount(kind, minlength=256)).tolist()) - {KIND_ABSENT}
@@ -158,7 +158,7 @@ class AttributeColumn(_AttributeRows):
     ['a', '1', None]
     """
 
-    @cached_property
+    @cached
     def present(self) -> Mask:
         """bool[n]: the row has the attribute."""
         return read_only(self.rows["kind"] != KIND_ABSENT)
@@ -276,12 +276,12 @@ class AttributeTable(_AttributeRows):
         """How many attributes there are."""
         return len(self.rows)
 
-    @cached_property
+    @cached
     def owner(self) -> I32:
         """I32[m]: the row of the table that has the attribute."""
         return read_only(np.ascontiguousarray(self.rows["owner"]))
 
-    @cached_property
+    @cached
     def key(self) -> StringColumn:
         """The key of each attribute; ``distinct`` has the keys in the order of their codes."""
         return StringColumn.from_codes(self.rows["key_code"], self.keys)

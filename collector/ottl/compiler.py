@@ -48,6 +48,7 @@ _Getter: TypeAlias = Callable[[View], Values]
 Run: TypeAlias = Callable[[View, Array], Array]
 """Changes the rows of a mask and returns those that failed."""
 
+_BOOLS: Final = frozenset({Kind.BOOL})
 _NEVER: Final = np.zeros(1, np.bool_)
 _ALWAYS: Final = np.ones(1, np.bool_)
 
@@ -223,6 +224,8 @@ class _Compiler:
 
         def evaluate(view: View) -> Evaluation:
             left_values, right_values = left(view), right(view)
+            if Kind.FAILED not in left_values.kinds and Kind.FAILED not in right_values.kinds:
+                return compare(operator, left_values, right_values), _NEVER
             failed = left_values.failed | right_values.failed
             return compare(operator, left_values, right_values) & ~failed, failed
 
@@ -233,6 +236,8 @@ class _Compiler:
 
         def evaluate(view: View) -> Evaluation:
             values = get(view)
+            if values.kinds == _BOOLS:
+                return values.number != 0, _NEVER
             failed = values.kind != Kind.BOOL
             return (values.number != 0) & ~failed, failed
 

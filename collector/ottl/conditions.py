@@ -6,6 +6,7 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 
 from collector.model import Batch, Signal
+from collector.model.arrays import some
 from collector.ottl.compiler import Part, Predicate, compile_condition
 from collector.ottl.contexts import CONTEXTS, SIGNALS, SYMBOLS, TABLES, Context
 from collector.ottl.functions import FUNCTIONS
@@ -56,7 +57,8 @@ class Conditions:
             return matched, failed
         for predicate in self._predicates:
             holds, condition_failed = predicate(view)
-            failed |= condition_failed & ~matched
+            if some(condition_failed):
+                failed |= condition_failed & ~matched
             matched |= holds
         return matched, failed
 

@@ -16,12 +16,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from collector.model import METRIC_NONE
+from collector.model import METRIC_NONE, StringColumn
 from collector.ottl.operations import apply, equal
 from collector.ottl.text import lower, parse_bool, parse_double, parse_int, text_of, upper
 from collector.ottl.text_forms import camel_case, snake_case
 from collector.ottl.values import Array, EvaluationError, Kind, Scalar, SpanId, TraceId, Values, is_of
 from collector.ottl.view import View
+from collector.text.cache import TextCache
 from collector.text.patterns import Pattern, compile_pattern
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "is_match",
     "is_root_span",
     "length",
+    "matches",
     "parse_integer",
     "parse_json",
     "profile_id",
@@ -90,6 +92,18 @@ def is_match(target: Scalar, pattern: Scalar, compile_text: Callable[[str], Patt
         raise EvaluationError from None
     text = text_of(target)
     return text is not None and compiled.search(text) is not None
+
+
+def matches(column: StringColumn, search: Callable[[str], Any], cache: TextCache[Scalar]) -> Values:
+    """``is_match`` of a column of texts. ``cache`` keeps the results of one pattern."""
+    found = np.zeros(column.distinct_count, np.bool_)
+    for code, text in enumerate(column.distinct):
+        known = cache.get(text, None)
+        if known is None:
+            known = search(text) is not None
+            cache.put(text, known)
+        found[code] = known
+    return Values.of_numbers(Kind.BOOL, found[column.codes])
 
 
 def check_pattern(literals: Mapping[int, Scalar]) -> None:

@@ -32,6 +32,7 @@ from collector.ottl.converters import (
     is_match,
     is_root_span,
     length,
+    matches,
     parse_integer,
     parse_json,
     profile_id,
@@ -106,7 +107,7 @@ from collector.ottl.xml_forms import (
     text_to_elements,
 )
 from collector.text.cache import TextCache
-from collector.text.patterns import compile_pattern
+from collector.text.simple_patterns import search_pattern
 
 __all__ = ["FUNCTIONS", "Function", "Parameter"]
 
@@ -159,9 +160,17 @@ def _per_value(function: Callable[..., Scalar], *, cached: bool = False) -> Call
 
 
 def _is_match() -> Evaluate:
-    compiled = lru_cache(_COMPILED_PATTERNS)(compile_pattern)
+    compiled = lru_cache(_COMPILED_PATTERNS)(search_pattern)
     cache = TextCache[Scalar]()
-    return lambda _, arguments: apply(partial(is_match, compile_text=compiled), arguments, cache)
+
+    def call(_: View, arguments: Sequence[Any]) -> Values:
+        target, pattern = arguments
+        if len(pattern) == 1 and target.kinds == _STRINGS and pattern.kinds == _STRINGS and len(target) > 1:
+            search = compiled(pattern.text.distinct[pattern.text.codes[0]]).search
+            return matches(target.text, search, cache)
+        return apply(partial(is_match, compile_text=compiled), arguments, cache)
+
+    return call
 
 
 def _of_columns(function: Callable[..., Values]) -> Callable[[], Evaluate]:
@@ -256,6 +265,7 @@ def _texts(*names: str) -> tuple[Parameter, ...]:
 
 
 _ANY: Final = (Parameter("target", "any"),)
+_STRINGS: Final = frozenset({Kind.STRING})
 _TIME: Final = (Parameter("time", "time"),)
 _DURATION: Final = (Parameter("duration", "duration"),)
 _LOG: Final[frozenset[Context]] = frozenset({"log"})

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["apply", "compare", "compute", "equal", "negate"]
 
 _INT64: Final = np.iinfo(np.int64)
-_IDS: Final = (Kind.TRACE_ID, Kind.SPAN_ID)
-_OBJECTS: Final = (Kind.LIST, Kind.MAP, Kind.BYTES)
+_WHOLE: Final = frozenset({Kind.BOOL, Kind.INT, Kind.DURATION, Kind.TIME})
+_REAL: Final = ((Kind.INT, Kind.DOUBLE), (Kind.DOUBLE, Kind.INT), (Kind.DOUBLE, Kind.DOUBLE))
+_ID_KINDS: Final = frozenset({Kind.TRACE_ID, Kind.SPAN_ID})
+_OBJECT_KINDS: Final = frozenset({Kind.LIST, Kind.MAP, Kind.BYTES})
+_MAYBE_NIL: Final = frozenset({Kind.NIL, Kind.BYTES})
 
 
 def apply(
@@ -131,26 +134,29 @@ def compare(symbol: str, left: Values, right: Values) -> Array:
             return np.asarray(function(left.double, right.double), np.bool_)
         if left.kinds == _STRINGS:
             return _compare_text(symbol, left.text, right.text)
-    left_nil, right_nil = left.is_nil, right.is_nil
+    left_kinds, right_kinds = left.kinds, right.kinds
     result = np.full(max(len(left), len(right)) if len(left) and len(right) else 0, symbol == "!=")
-    both_nil = left_nil & right_nil
-    if some(both_nil):
-        result = np.where(both_nil, symbol in {"==", "<=", ">="}, result)
-    for kind in (Kind.BOOL, Kind.DURATION, Kind.TIME, Kind.INT):
-        if (rows := _rows_of_kinds(left, kind, right, kind)) is not None:
-            result = np.where(rows, function(left.number, right.number), result)
-    for left_kind, right_kind in ((Kind.INT, Kind.DOUBLE), (Kind.DOUBLE, Kind.INT), (Kind.DOUBLE, Kind.DOUBLE)):
-        if (rows := _rows_of_kinds(left, left_kind, right, right_kind)) is not None:
-            result = np.where(rows, function(_as_double(left, left_kind), _as_double(right, right_kind)), result)
+    if left_kinds & _MAYBE_NIL and right_kinds & _MAYBE_NIL:
+        both_nil = left.is_nil & right.is_nil
+        if some(both_nil):
+            result = np.where(both_nil, symbol in {"==", "<=", ">="}, result)
+    for kind in left_kinds & right_kinds & _WHOLE:
+        rows = (left.kind == kind) & (right.kind == kind)
+        result = np.where(rows, function(left.number, right.number), result)
+    if Kind.DOUBLE in left_kinds or Kind.DOUBLE in right_kinds:
+        for left_kind, right_kind in _REAL:
+            if (rows := _rows_of_kinds(left, left_kind, right, right_kind)) is not None:
+                result = np.where(rows, function(_as_double(left, left_kind), _as_double(right, right_kind)), result)
     if symbol in {"==", "!="}:
-        for kind in _IDS:
-            if (rows := _rows_of_kinds(left, kind, right, kind)) is not None:
-                result = np.where(rows, _equal_ids(left, right) == (symbol == "=="), result)
-    if (rows := _rows_of_kinds(left, Kind.STRING, right, Kind.STRING)) is not None:
+        for kind in left_kinds & right_kinds & _ID_KINDS:
+            rows = (left.kind == kind) & (right.kind == kind)
+            result = np.where(rows, _equal_ids(left, right) == (symbol == "=="), result)
+    if Kind.STRING in left_kinds and Kind.STRING in right_kinds:
+        rows = (left.kind == Kind.STRING) & (right.kind == Kind.STRING)
         result = np.where(rows, _compare_text(symbol, left.text, right.text), result)
-    for kind in _OBJECTS:
-        if (rows := _rows_of_kinds(left, kind, right, kind)) is not None:
-            result = np.where(rows & ~(left_nil | right_nil), _compare_objects(symbol, kind, left, right), result)
+    for kind in left_kinds & right_kinds & _OBJECT_KINDS:
+        rows = (left.kind == kind) & (right.kind == kind) & ~(left.is_nil | right.is_nil)
+        result = np.where(rows, _compare_objects(symbol, kind, left, right), result)
     return result
 
 
@@ -304,7 +310,7 @@ def _computed_quickly(symbol: str, left: Values, right: Values) -> Values | None
     if left.kinds == _DOUBLES:
         with np.errstate(all="ignore"):
             return Values.of_numbers(Kind.DOUBLE, function(left.double, right.double))
-    if left.kinds == _TIMES and symbol == "-" and min(left.number.min(), right.number.min()) >= 0:
+    if left.kinds == _TIMES and symbol == "-" and (left.number | right.number).min() >= 0:
         return Values.of_numbers(Kind.DURATION, left.number - right.number)
     return None
 

@@ -7,13 +7,14 @@ error is a kind of its own (``Kind.FAILED``).
 from __future__ import annotations
 
 from datetime import UTC, tzinfo
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 import numpy as np
 
 from collector.model import KIND_ABSENT, AttributeColumn, StringColumn, groups
 from collector.model.arrays import Array, some
+from collector.model.cached import cached
 from collector.model.values import any_value
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ __all__ = [
     "Time",
     "TraceId",
     "Values",
+    "filled",
     "is_of",
 ]
 
@@ -130,6 +132,14 @@ _SCALARS: Final[dict[int, Callable[[int], Scalar]]] = {
 }
 
 
+@lru_cache(maxsize=256)
+def filled(kind: int, row_count: int) -> Array:
+    """The same kind for each row, uint8[n], read-only."""
+    kinds = np.full(row_count, kind, np.uint8)
+    kinds.setflags(write=False)
+    return kinds
+
+
 @lru_cache(maxsize=64)
 def _membership(kinds: tuple[int, ...]) -> Array:
     table = np.zeros(256, np.bool_)
@@ -173,43 +183,43 @@ class Values:
     def __len__(self) -> int:
         return len(self.kind)
 
-    @cached_property
+    @cached
     def kinds(self) -> frozenset[int]:
         """The kinds that occur in the column."""
         return frozenset(np.bincount(self.kind, minlength=1).nonzero()[0].tolist())
 
-    @cached_property
+    @cached
     def number(self) -> Array:
         """int64[n]: bools, ints, durations and times in nanoseconds, lengths."""
         return self._number() if self._number else np.zeros(len(self), np.int64)
 
-    @cached_property
+    @cached
     def double(self) -> Array:
         """float64[n]: doubles."""
         return self._double() if self._double else np.zeros(len(self), np.float64)
 
-    @cached_property
+    @cached
     def text(self) -> StringColumn:
         """The strings."""
         return self._text() if self._text else StringColumn.from_codes(np.full(len(self), -1), [])
 
-    @cached_property
+    @cached
     def objects(self) -> tuple[Array, list[Any]]:
         """Codes int32[n] and the distinct lists, maps and byte strings."""
         return self._objects() if self._objects else (np.full(len(self), -1, np.int32), [])
 
-    @cached_property
+    @cached
     def ids(self) -> Array:
         """uint64[n,2]: trace ids, and span ids in the second word."""
         return self._ids() if self._ids else np.zeros((len(self), 2), np.uint64)
 
-    @cached_property
+    @cached
     def failed(self) -> Array:
         """bool[n]: whether the row has an evaluation error."""
         failed: Array = self.kind == Kind.FAILED
         return failed
 
-    @cached_property
+    @cached
     def is_nil(self) -> Array:
         """bool[n]: whether the row is nil; empty bytes compare as nil."""
         nil: Array = self.kind == Kind.NIL
@@ -303,18 +313,14 @@ class Values:
     @classmethod
     def of_text(cls, column: StringColumn) -> Values:
         """A column of strings; an unset field is an empty string."""
-        made = cls(np.full(len(column), Kind.STRING, np.uint8), text=lambda: column.fill(""))
+        made = cls(filled(Kind.STRING, len(column)), text=lambda: column.fill(""))
         made.__dict__["kinds"] = _ONLY[Kind.STRING]
         return made
 
     @classmethod
     def of_numbers(cls, kind: int, numbers: Array, where: Array | None = None) -> Values:
         """Numbers of one kind (unsigned ones wrap as in Go), nil where ``where`` is False."""
-        kinds = (
-            np.full(len(numbers), kind, np.uint8)
-            if where is None
-            else np.where(where, np.uint8(kind), np.uint8(Kind.NIL))
-        )
+        kinds = filled(kind, len(numbers)) if where is None else np.where(where, np.uint8(kind), np.uint8(Kind.NIL))
         if kind == Kind.DOUBLE:
             made = cls(kinds, double=lambda: numbers)
         else:

@@ -5,9 +5,11 @@ they match is the same in RE2; the tests compare the two.
 """
 
 import re
-from typing import Final
+from typing import Any, Final
 
-__all__ = ["simple_pattern"]
+from collector.text.patterns import Pattern, compile_pattern
+
+__all__ = ["search_pattern", "simple_pattern"]
 
 _CLASSES: Final = {
     "d": "[0-9]",
@@ -27,6 +29,9 @@ def simple_pattern(text: str) -> "re.Pattern[str] | None":
     """The pattern for ``re``; None if it is not simple, may match nothing, or is not valid."""
     made: list[str] = []
     at = 0
+    anchor = ""
+    if text.startswith("^"):
+        anchor, at = "\\A", 1
     while at < len(text):
         atom, at = _atom(text, at)
         if atom is None:
@@ -42,9 +47,20 @@ def simple_pattern(text: str) -> "re.Pattern[str] | None":
     if not made:
         return None
     try:
-        return re.compile("".join(made))
+        return re.compile(anchor + "".join(made))
     except (re.error, OverflowError):
         return None
+
+
+def search_pattern(text: str) -> Pattern:
+    """The pattern for searching: for ``re`` if it is simple, else for RE2.
+
+    Raises:
+        ValueError: It is not valid.
+    """
+    compiled = compile_pattern(text)
+    simple: Any = simple_pattern(text)
+    return compiled if simple is None else simple
 
 
 def _atom(text: str, at: int) -> tuple[str | None, int]:
