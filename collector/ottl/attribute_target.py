@@ -55,21 +55,29 @@ class AttributeTarget(Target):
             failed = rows & ~is_storable(values)
             rows = rows & ~failed
         table_values, table_rows = view.lowered(self.table, values, rows)
-        if not _put(view, self.table, self._key, table_values, table_rows):
-            failed |= rows
+        unwritten = _unwritten(view, self.table, self._key, table_values, table_rows)
+        if some(unwritten):
+            failed |= rows & (
+                unwritten if self.table == view.table else unwritten[view.batch.ancestor(self.table, view.table)]
+            )
         return failed
 
 
 def _put(view: View, table: str, key: str, values: Values, rows: Mask) -> bool:
-    """Set an attribute on rows of its table, nil as an empty value; False if the batch would grow too much."""
-    stored, rows = storable(values, rows)
-    if some(rows):
+    """Set an attribute on rows of its table, nil as an empty value; False if a value could not be written."""
+    return not some(_unwritten(view, table, key, values, rows))
+
+
+def _unwritten(view: View, table: str, key: str, values: Values, rows: Mask) -> Mask:
+    """Set an attribute on rows of its table, and return those whose value could not be written, bool[n]."""
+    stored, stored_rows = storable(values, rows)
+    if some(stored_rows):
         try:
-            view.draft.set(key, stored, rows, table)
+            view.draft.set(key, stored, stored_rows, table)
         except EvaluationError:
-            return False
+            return rows
         view.forget(table, key)
-    return True
+    return rows & ~stored_rows
 
 
 _COLUMNS_MAX_CELLS: Final = 4_000_000

@@ -385,6 +385,8 @@ class _Compiler:
             values = evaluate(_NO_VIEW, [argument(_NO_VIEW) for argument in arguments])
             if len(values) == 1 and values.kind[0] != Kind.FAILED:
                 return lambda _: values
+            if function.converts_literals:
+                self._fail(f"{node.name} cannot convert this value", node)
         self.parts.append(Part(node.name, node.at, get, arguments))
         if not keys:
             return get
@@ -525,6 +527,8 @@ _NO_VIEW: Any = None  # constants do not use it
 _LITERAL_TYPES: Final[Mapping[str, tuple[type, str]]] = {
     "text": (str, "a string"),
     "int": (int, "an integer"),
+    "map": (dict, "a map"),
+    "slice": (list, "a list"),
     "time": (Time, "a time"),
     "duration": (Duration, "a duration"),
 }

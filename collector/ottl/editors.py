@@ -484,7 +484,7 @@ EDITORS: Final[dict[str, Editor]] = {
     "keep_keys": Editor((_MAP, Parameter("keys", "texts")), _keep_keys),
     "keep_matching_keys": Editor((_MAP, Parameter("pattern")), _matching(kept=True)),
     "limit": Editor((_MAP, Parameter("limit", "literal int"), Parameter("priority_keys", "literal texts")), _limit),
-    "merge_maps": Editor((_MAP, Parameter("source", "any"), Parameter("strategy", "literal text")), _merge_maps),
+    "merge_maps": Editor((_MAP, Parameter("source", "map"), Parameter("strategy", "literal text")), _merge_maps),
     "replace_all_matches": Editor(
         (_MAP, Parameter("pattern"), Parameter("replacement"), *_FUNCTION), _replace_all_matches
     ),

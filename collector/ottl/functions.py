@@ -118,9 +118,9 @@ _COMPILED_PATTERNS: Final = 4  # of one call: patterns may come from data, and a
 class Parameter:
     """A parameter of a converter.
 
-    ``form`` is ``any``, ``text``, ``int``, ``time``, ``duration``, ``list`` (of any), ``texts``, ``target`` (a path
-    that is changed), ``function`` (the name of a converter), or ``literal`` and ``text``, ``bool``, ``int``,
-    ``float``, ``texts`` or ``floats``.
+    ``form`` is ``any``, ``text``, ``int``, ``map``, ``slice``, ``time``, ``duration``, ``list`` (in brackets, of any),
+    ``texts`` (in brackets), ``target`` (a path that is changed), ``function`` (the name of a converter), or ``literal``
+    and ``text``, ``bool``, ``int``, ``float``, ``texts`` or ``floats``.
     """
 
     name: str
@@ -143,6 +143,8 @@ class Function:
     """The contexts that have it; None means all."""
     check: Callable[[Mapping[int, Scalar]], None] | None = None
     """Called with the literal arguments by position; raises ValueError if one is not valid."""
+    converts_literals: bool = False
+    """Whether a literal that it cannot convert is an error when the statement is compiled, as in the Collector."""
     is_pure: bool = True
     """Whether equal arguments give equal results, so that a call with constant arguments is evaluated only once."""
     vectorised: bool = True
@@ -279,16 +281,16 @@ _SPAN: Final[frozenset[Context]] = frozenset({"span"})
 _METRIC: Final[frozenset[Context]] = frozenset({"metric"})
 
 FUNCTIONS: Final[Mapping[str, Function]] = {
-    "Bool": Function(_ANY, _per_value(to_bool)),
+    "Bool": Function(_ANY, _per_value(to_bool), converts_literals=True),
     "Coalesce": Function((Parameter("values", "list"),), lambda: coalesce, check=check_coalesce),
     "Concat": Function((Parameter("vals", "list"), Parameter("delimiter")), lambda: concat),
-    "ContainsValue": Function((Parameter("target", "any"), Parameter("item", "any")), _per_value(contains_value)),
+    "ContainsValue": Function((Parameter("target", "slice"), Parameter("item", "any")), _per_value(contains_value)),
     "ConvertCase": Function(
         (Parameter("target"), Parameter("to_case", "literal text")),
         lambda: lambda _, arguments: apply(lambda value: convert_case(value, arguments[1]), arguments[:1]),
         check=check_case,
     ),
-    "Double": Function(_ANY, _of_columns(to_double)),
+    "Double": Function(_ANY, _of_columns(to_double), converts_literals=True),
     "Duration": Function(_texts("duration"), _per_value(lambda value: duration(expect_text(value)), cached=True)),
     "HasAttrKeyOnDatapoint": Function(
         (Parameter("key", "literal text"),), lambda: has_attribute_on_point, _METRIC, is_pure=False
@@ -305,10 +307,10 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     "HasSuffix": Function(
         _texts("target", "suffix"), _per_value(lambda value, suffix: expect_text(value).endswith(expect_text(suffix)))
     ),
-    "Hex": Function(_ANY, _per_value(to_hex)),
+    "Hex": Function(_ANY, _per_value(to_hex), converts_literals=True),
     "Hours": Function(_DURATION, _of_columns(in_unit(3600 * 10**9, real=True))),
     "Index": Function((Parameter("target", "any"), Parameter("value", "any")), _per_value(index_of)),
-    "Int": Function(_ANY, _of_columns(to_int)),
+    "Int": Function(_ANY, _of_columns(to_int), converts_literals=True),
     "IsBool": Function(_ANY, _of_columns(is_kind(Kind.BOOL))),
     "IsDouble": Function(_ANY, _of_columns(is_kind(Kind.DOUBLE))),
     "IsInCIDR": Function(
@@ -443,7 +445,7 @@ FUNCTIONS: Final[Mapping[str, Function]] = {
     "Second": Function(_TIME, _per_value(part("second"))),
     "SliceToMap": Function(
         (
-            Parameter("target", "any"),
+            Parameter("target", "slice"),
             Parameter("key_path", "literal texts", optional=True),
             Parameter("value_path", "literal texts", optional=True),
         ),

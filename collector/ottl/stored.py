@@ -84,6 +84,24 @@ def encoded(value: Any) -> bytes | None:
     if type(value) not in {str, bool, int, float, bytes, list, dict}:
         return None
     try:
-        return encode_value(value)
+        return encode_value(_plain(value) if type(value) in {list, dict} else value)
     except (TypeError, ValueError, RecursionError):
         return None
+
+
+def _plain(value: Any) -> Any:
+    """A list or map without times, durations and ids: in a list they are empty values, in a map they are errors.
+
+    Raises:
+        TypeError: a map has such a value.
+    """
+    if type(value) is dict:
+        return {key: _plain(item) for key, item in value.items()}
+    if type(value) is list:
+        return [_plain(item) if type(item) in _PLAIN else None for item in value]
+    if type(value) not in _PLAIN:
+        raise TypeError(type(value))
+    return value
+
+
+_PLAIN: Final = frozenset({type(None), str, bool, int, float, bytes, list, dict})

@@ -247,11 +247,12 @@ class BodyTarget(Target):
         """Write the body."""
         fit = values.kind == Kind.STRING if self._text_only else is_storable(values)
         failed: Mask = rows & ~fit & (values.kind != Kind.NIL)
-        stored, rows = storable(values, rows & fit & (values.kind != Kind.NIL))
-        if some(rows):
-            view.draft.set_field("body", stored, rows, self.table)
+        rows = rows & fit & (values.kind != Kind.NIL)
+        stored, stored_rows = storable(values, rows)
+        if some(stored_rows):
+            view.draft.set_field("body", stored, stored_rows, self.table)
             view.forget(self.table)
-        return failed
+        return failed | (rows & ~stored_rows)
 
 
 class FieldTarget(Target):

@@ -244,6 +244,7 @@ def _remove_text(text: Any) -> None:
 
 def insert_xml(value: Scalar, path: Scalar, sub_document: Scalar) -> str:
     """The document with another one put at the end of each element that an XPath expression selects."""
+    _document(sub_document)
     if value == "":
         return ""
     root = _document(value)

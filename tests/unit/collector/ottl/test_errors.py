@@ -1,11 +1,14 @@
 """Invalid conditions: each is a configuration error that states the position and the fault."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.model import Signal
 from collector.ottl import OttlError, compile_conditions, infer_context
+from collector.ottl.statements import compile_group
 
 WRONG = [
     ("", "span", "column 1: the condition is empty"),
@@ -139,3 +142,10 @@ def test_any_text_is_a_condition_or_an_error(text):
         assert conditions.table == "spans"
         return
     assert shown.startswith(("column ", "line "))
+
+
+@given(st.text(alphabet="set(atrbuesnil)[]{}<>=\"'\\., 01wher+-*/AZ_:", max_size=40) | st.text(max_size=30))
+def test_any_text_is_a_statement_or_an_error(text):
+    """Whatever is configured, the only exception is OttlError."""
+    with contextlib.suppress(OttlError):
+        compile_group([text], Signal.TRACES, context="span")
