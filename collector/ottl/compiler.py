@@ -142,9 +142,10 @@ class _Items:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A call in a statement or condition, to explain why it failed."""
+    """A call, sum, product or path in a statement or condition, to explain why it failed."""
 
     name: str
+    """What failed, as the subject of "failed, called with (types)" or as a whole sentence without arguments."""
     at: int
     get: _Getter | None
     """None for an editor, which has no value."""
@@ -283,12 +284,15 @@ class _Compiler:
                     return operand
                 if isinstance(operand, _Constant):
                     return _Constant(-operand.value)
-                return lambda view: negate(operand(view))
+                return self._explained("-", node, lambda view: negate(operand(view)), [operand])
             case Chain():
                 first = self._number(node.first)
                 operands = [(operator, self._number(operand)) for operator, operand in node.operands]
-                return lambda view: _computed(
-                    first(view), [(operator, operand(view)) for operator, operand in operands]
+                return self._explained(
+                    " ".join(dict.fromkeys(operator for operator, _ in operands)),
+                    node,
+                    lambda view: _computed(first(view), [(operator, operand(view)) for operator, operand in operands]),
+                    [first, *(operand for _, operand in operands)],
                 )
             case Path() | FunctionCall():
                 return self.value(node)
@@ -299,6 +303,10 @@ class _Compiler:
                     "only numbers, paths and converters are allowed in arithmetic and in parentheses around values",
                     node,
                 )
+
+    def _explained(self, name: str, node: Node, get: _Getter, arguments: Sequence[_Getter]) -> _Getter:
+        self.parts.append(Part(name, node.at, get, arguments))
+        return get
 
     def _symbol(self, node: Enum) -> int:
         symbols = SYMBOLS[self._context]
@@ -316,9 +324,12 @@ class _Compiler:
     def _path(self, node: Path) -> _Getter:
         owner, names, keys, is_own = self._resolved(node)
         try:
-            return reader(owner, names, keys, is_own=is_own)
+            get = reader(owner, names, keys, is_own=is_own)
         except LookupError as exc:
             self._fail(str(exc.args[0]), node)
+        if not keys:
+            return get
+        return self._explained(f"the keys of {'.'.join(names)} do not fit its value", node, get, [])
 
     def _target(self, node: Node) -> Target:
         if not isinstance(node, Path):
@@ -489,8 +500,9 @@ class _Compiler:
             self._fail(f"{node.name}: {exc}", node)
         getters = [argument for argument in arguments if not isinstance(argument, Target)]
         targets = [argument.read for argument in arguments if isinstance(argument, Target)]
-        self.parts.append(Part(node.name, node.at, None, [*targets, *getters]))
-        return (True if tree.condition is None else self.predicate(tree.condition)), run
+        predicate = True if tree.condition is None else self.predicate(tree.condition)
+        self.parts.append(Part(node.name, node.at, None, [*targets, *getters]))  # last: what it is made of comes first
+        return predicate, run
 
     def _checked(self, node: FunctionCall, name: str, argument: Node, form: str) -> _Getter:
         getter = self.value(argument)

@@ -191,8 +191,8 @@ def explained(parts: Sequence[Part], source: str, view: View, row: int) -> str:
         if part.get is not None and Kind.FAILED in kinds:
             continue
         types = ", ".join(_TYPE_NAMES[kind] for kind in kinds)
-        error = OttlError(f"{part.name} failed, called with ({types})", part.at, source)
-        return str(error)
+        reason = f"{part.name} failed, called with ({types})" if kinds else part.name
+        return str(OttlError(reason, part.at, source))
     return "an expression could not be evaluated"
 
 

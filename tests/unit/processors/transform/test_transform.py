@@ -129,6 +129,29 @@ def test_ignored_errors_are_counted_and_explained_without_values():
     assert "secret" not in str(event)
 
 
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        (
+            "set(log.severity_text, log.body)\n  where log.severity_number + log.body > 1",
+            "line 2, column 9: + failed, called with (an int, a string)",
+        ),
+        ('set(log.attributes["n"], log.body["key"])', "column 26: the keys of body do not fit its value"),
+        ("set(log.severity_number, log.body)", "column 1: set failed, called with (an int, a string)"),
+        (
+            'set(log.attributes["n"], Concat([Int(log.body[0]), "x"], ""))',
+            "column 38: the keys of body do not fit its value",
+        ),
+    ],
+)
+def test_errors_name_the_innermost_fault(statement, reason):
+    """The position is that of the call, sum or path that failed, not of the statement."""
+    processor, settings = make(Signal.LOGS, log_statements=[statement])
+    processor.transform(logs("text"))
+    (event,) = settings.telemetry.log.of_level("warning")
+    assert event.fields["reason"] == reason
+
+
 def test_silent_errors_are_only_counted():
     """Nothing is logged with the error mode silent."""
     processor, settings = make(
