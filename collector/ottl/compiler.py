@@ -63,6 +63,8 @@ class CompiledStatement:
     parts: Sequence[Part]
     written: Sequence[tuple[str, tuple[str, ...]]]
     """The tables and locations that it changes."""
+    commutes: bool
+    """Whether it does the same when it is repeated, and before or after others that do."""
     read: Sequence[tuple[str, str, object]]
     """The tables, first names and first keys of all its paths, targets included."""
 
@@ -79,16 +81,27 @@ def compile_statement(text: str, tree: Statement, context: Context, *, prefixed:
         constant = (_NEVER, _NEVER)
         predicate = lambda _: constant  # noqa: E731
     return CompiledStatement(
-        None if predicate is True else predicate, run, compiler.parts, compiler.written, compiler.read
+        None if predicate is True else predicate,
+        run,
+        compiler.parts,
+        compiler.written,
+        compiler.commutes,
+        compiler.read,
     )
 
 
 def compile_condition(
-    text: str, tree: Node, context: Context, parts: list[Part] | None = None, *, prefixed: bool = False
+    text: str,
+    tree: Node,
+    context: Context,
+    parts: list[Part] | None = None,
+    read: list[tuple[str, str, object]] | None = None,
+    *,
+    prefixed: bool = False,
 ) -> Predicate:
     """The condition as a function of a view. ``prefixed``: every path must start with its context.
 
-    ``parts`` receives the calls in it.
+    ``parts`` receives the calls in it, ``read`` the tables, first names and first keys of its paths.
 
     Raises:
         OttlError: a name is unknown in this context, or there is a value where a condition is required.
@@ -97,6 +110,8 @@ def compile_condition(
     predicate = compiler.predicate(tree)
     if parts is not None:
         parts.extend(compiler.parts)
+    if read is not None:
+        read.extend(compiler.read)
     if isinstance(predicate, bool):
         constant = (_ALWAYS if predicate else _NEVER, _NEVER)
         return lambda _: constant
@@ -159,6 +174,7 @@ class _Compiler:
         self._prefixed = prefixed
         self.parts: list[Part] = []
         self.written: list[tuple[str, tuple[str, ...]]] = []
+        self.commutes = False
         self.read: list[tuple[str, str, object]] = []
 
     def _fail(self, reason: str, node: Node) -> NoReturn:
@@ -492,14 +508,16 @@ class _Compiler:
         if editor.contexts is not None and self._context not in editor.contexts:
             self._fail(f"{node.name} cannot be called in the context {self._context!r}", node)
         arguments, literals = self._arguments(node, editor.parameters)
-        if node.name == "set":
-            self.read.pop(0)  # its target is not read
+        commutes = editor.commutes and len(literals) == len(arguments) - 1
+        if node.name == "set" or commutes:
+            self.read.pop(0)  # what the target was does not matter, or not when it is changed
         try:
             run = editor.make(arguments, literals)
         except ValueError as exc:
             self._fail(f"{node.name}: {exc}", node)
         getters = [argument for argument in arguments if not isinstance(argument, Target)]
         targets = [argument.read for argument in arguments if isinstance(argument, Target)]
+        self.commutes = commutes
         predicate = True if tree.condition is None else self.predicate(tree.condition)
         self.parts.append(Part(node.name, node.at, None, [*targets, *getters]))  # last: what it is made of comes first
         return predicate, run

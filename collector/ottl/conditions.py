@@ -36,7 +36,9 @@ class Conditions:
         """The table of the batch for whose rows the conditions are evaluated."""
         self.parts: list[Part] = []
         """The calls in the conditions, to explain why one failed."""
-        self._predicates = [_compiled(text, context, self.parts, prefixed=prefixed) for text in texts]
+        self.read: list[tuple[str, str, object]] = []
+        """The tables, first names and first keys of the paths in them."""
+        self._predicates = [_compiled(text, context, self.parts, self.read, prefixed=prefixed) for text in texts]
 
     def mask(self, batch: Batch) -> tuple[Array, Array]:
         """(matched, failed), bool[n] each; ``failed``: a condition before the first match could not be evaluated.
@@ -63,9 +65,11 @@ class Conditions:
         return matched, failed
 
 
-def _compiled(text: str, context: Context, parts: list[Part], *, prefixed: bool) -> Predicate:
+def _compiled(
+    text: str, context: Context, parts: list[Part], read: list[tuple[str, str, object]], *, prefixed: bool
+) -> Predicate:
     try:
-        return compile_condition(text, parse(text), context, parts, prefixed=prefixed)
+        return compile_condition(text, parse(text), context, parts, read, prefixed=prefixed)
     except OttlError as exc:
         raise exc.within(shown(text)) from None
 

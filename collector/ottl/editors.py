@@ -58,6 +58,8 @@ class Editor:
     """The contexts that have it; None means all."""
     vectorised: bool = True
     """Whether it works on columns; else it works map by map or message by message."""
+    commutes: bool = False
+    """Whether it only removes something, so that, with literal arguments, neither order nor repetition matter."""
     adds_metrics: bool = False
     """Whether it adds metrics, which the statements of its group then process too."""
 
@@ -469,8 +471,8 @@ EDITORS: Final[dict[str, Editor]] = {
         _delete_index,
         vectorised=False,
     ),
-    "delete_key": Editor((_MAP, Parameter("key")), _delete_key),
-    "delete_matching_keys": Editor((_MAP, Parameter("pattern")), _matching(kept=False)),
+    "delete_key": Editor((_MAP, Parameter("key")), _delete_key, commutes=True),
+    "delete_matching_keys": Editor((_MAP, Parameter("pattern")), _matching(kept=False), commutes=True),
     "flatten": Editor(
         (
             _MAP,
@@ -481,8 +483,8 @@ EDITORS: Final[dict[str, Editor]] = {
         _flatten,
         vectorised=False,
     ),
-    "keep_keys": Editor((_MAP, Parameter("keys", "texts")), _keep_keys),
-    "keep_matching_keys": Editor((_MAP, Parameter("pattern")), _matching(kept=True)),
+    "keep_keys": Editor((_MAP, Parameter("keys", "texts")), _keep_keys, commutes=True),
+    "keep_matching_keys": Editor((_MAP, Parameter("pattern")), _matching(kept=True), commutes=True),
     "limit": Editor((_MAP, Parameter("limit", "literal int"), Parameter("priority_keys", "literal texts")), _limit),
     "merge_maps": Editor((_MAP, Parameter("source", "map"), Parameter("strategy", "literal text")), _merge_maps),
     "replace_all_matches": Editor(

@@ -252,13 +252,15 @@ def compile_group(
         except OttlError as exc:
             raise exc.within(shown(text)) from None
         statements.append(_Ready(text, text, compiled))
+    compiled_conditions = compile_conditions(conditions, context, prefixed=prefixed) if conditions else None
+    read = [] if compiled_conditions is None else compiled_conditions.read
     return StatementGroup(
         context,
         statements,
-        compile_conditions(conditions, context, prefixed=prefixed) if conditions else None,
+        compiled_conditions,
         error_mode,
         any(EDITORS[tree.editor.name].adds_metrics for tree in trees),
-        _shared_table([statement.compiled for statement in statements], context, signal),
+        _shared_table([statement.compiled for statement in statements], read, context, signal),
     )
 
 
@@ -289,16 +291,31 @@ def _inferred(nodes: Sequence[Node], trees: Sequence[Statement], texts: Sequence
         raise exc.within(shown(texts[0])) from None
 
 
-def _shared_table(statements: Sequence[CompiledStatement], context: Context, signal: Signal) -> str | None:
+def _shared_table(
+    statements: Sequence[CompiledStatement],
+    read_by_conditions: Sequence[tuple[str, str, object]],
+    context: Context,
+    signal: Signal,
+) -> str | None:
     """The topmost table above the rows that must not be shared by two rows of a wave."""
     own = TABLES[context]
-    written = [place for statement in statements for place in statement.written if place[0] not in {own, ""}]
+    changes = [
+        (place, statement.commutes)
+        for statement in statements
+        for place in statement.written
+        if place[0] not in {own, ""}
+    ]
+    written = [place for place, _ in changes]
     if not written:
         return None
-    read = [place for statement in statements for place in statement.read]
+    read = [*read_by_conditions, *(place for statement in statements for place in statement.read)]
     is_safe = all(
-        sum(_overlap(place, other) for other in written) == 1 and not any(_is_read(place, other) for other in read)
-        for place in written
+        (
+            (commutes and all(also for other, also in changes if _overlap(place, other)))
+            or sum(_overlap(place, other) for other in written) == 1
+        )
+        and not any(_is_read(place, other) for other in read)
+        for place, commutes in changes
     )
     if is_safe:
         return None

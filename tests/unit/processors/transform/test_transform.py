@@ -9,6 +9,7 @@ from collector.api import PermanentError
 from collector.model import Logs, LogsBuilder, Signal
 from collector.ottl.all_editors import EDITORS
 from collector.ottl.functions import FUNCTIONS
+from collector.ottl.statements import compile_group
 from collector.testing import batch as make_batch
 from collector.testing import check_component, make_settings
 from processors.transform import factory
@@ -92,6 +93,28 @@ def test_records_that_write_to_their_resource_see_each_others_changes():
     out = transformed(Signal.LOGS, logs("a", "b", "c"), log_statements=statements)
     assert out.attribute("number").int.tolist() == [1, 2, 3]
     assert out.attribute("count", "resources").int.tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("statements", "is_shared"),
+    [
+        (['set(resource.attributes["a"], log.body)'], False),
+        (['set(resource.attributes["a"], log.body)', 'set(resource.attributes["b"], log.body)'], False),
+        (['delete_key(resource.attributes, "a")', 'keep_keys(resource.attributes, ["b"])'], False),
+        (['delete_key(resource.attributes, "a")', 'set(log.body, resource.attributes["b"])'], True),
+        (["delete_key(resource.attributes, log.body)"], True),
+        (['set(resource.attributes["a"], 1)', 'delete_key(resource.attributes, "a")'], True),
+        (['set(resource.attributes["a"], 1) where resource.attributes["a"] == nil'], True),
+        (['set(log.attributes["a"], resource.attributes["a"])'], False),
+    ],
+)
+def test_rows_are_taken_one_after_the_other_only_where_they_see_each_other(statements, is_shared):
+    """Statements that write above their rows run on all rows at once if no row can see what another one wrote."""
+    group = compile_group(statements, Signal.LOGS, context="log")
+    assert (group.shared_table == "resources") == is_shared
+    conditions = ['resource.attributes["a"] == nil']
+    group = compile_group(['set(resource.attributes["a"], 1)'], Signal.LOGS, context="log", conditions=conditions)
+    assert group.shared_table == "resources"
 
 
 def test_the_cache_is_of_one_record_and_one_group():
