@@ -135,7 +135,10 @@ class Draft:
         self._fields.add((table, name))
 
     def messages(self, table: str) -> list[Any]:
-        """The protobuf message of each row of a table; call ``changed`` after changing one."""
+        """The protobuf message of each row of a table; call ``changed`` after changing one.
+
+        The messages must not be changed any more after a column has been read.
+        """
         if self._request is None:
             self._write_edit()
             self._request = _REQUESTS[self.signal].FromString(self._batch.wire)
@@ -156,6 +159,7 @@ class Draft:
         Raises:
             EvaluationError: the batch would grow too much.
         """
+        assert self._request is not None, "columns were read between reading and changing the messages"
         self._is_request_changed = True
         self.charge(growth_bytes)
 

@@ -57,8 +57,8 @@ class MessageTarget(Target):
         assert setter is not None
         below, rows_below = view.lowered(self.table, values, rows)
         draft = view.draft
-        messages = draft.messages(self.table)
-        scalars = every_scalar(spread(below, len(messages)))
+        scalars = every_scalar(spread(below, len(rows_below)))
+        messages = draft.messages(self.table)  # after all reads of columns, which may write the request
         failed_below = np.zeros(len(messages), np.bool_)
         changed = False
         for row in np.flatnonzero(rows_below).tolist():

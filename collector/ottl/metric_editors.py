@@ -42,10 +42,10 @@ def _run(change: Callable[..., Any], getters: Sequence[Any] = ()) -> Callable[[V
             [None] * view.row_count if getter is None else every_scalar(spread(getter(view), view.row_count))
             for getter in getters
         ]
-        messages = draft.messages(view.table)
-        metrics = draft.messages("metrics")
         scope_of = draft.ancestor("scopes", view.table)
-        metric_of = draft.ancestor("metrics", "points") if view.table == "points" else np.arange(len(metrics))
+        metric_of = draft.ancestor("metrics", "points") if view.table == "points" else np.arange(view.row_count)
+        messages = draft.messages(view.table)  # after all reads of columns, which may write the request
+        metrics = draft.messages("metrics")
         failed = view.nothing()
         for row in np.flatnonzero(rows).tolist():
             metric = metrics[metric_of[row]]
