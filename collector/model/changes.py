@@ -179,12 +179,15 @@ class FieldChange:
             parts += [(self.winner == number, as_column(new, len(column))) for number, new in enumerate(self.columns)]
             return merge_columns(len(column), parts)
         if isinstance(column, StringColumn):
-            codes, texts = column.codes.copy(), list(column.distinct_bytes)
-            for number, new in enumerate(self.columns):
-                rows = self.winner == number
-                if rows.any():
-                    codes[rows] = new.codes[rows] + len(texts)  # type: ignore[union-attr]
-                    texts += new.distinct_bytes  # type: ignore[union-attr]
+            codes = np.full(len(column), -1, np.int32)
+            texts: list[bytes] = []
+            for number, new in [(UNTOUCHED, column), *enumerate(self.columns)]:
+                rows = (self.winner == number) & (new.codes >= 0)  # type: ignore[union-attr]
+                # Only what is used: a new column may have been made from one that was read here.
+                used, places = np.unique(new.codes[rows], return_inverse=True)  # type: ignore[union-attr]
+                codes[rows] = places + len(texts)
+                known = new.distinct_bytes  # type: ignore[union-attr]
+                texts += [known[code] for code in used.tolist()]
             return StringColumn.from_codes(codes, texts)
         changed = column.copy()
         for number, new in enumerate(self.columns):

@@ -197,10 +197,10 @@ class Draft:
         return self._growth
 
     def finished(self) -> Batch:
-        """The batch with all changes; the same object if nothing changed."""
-        batch = self._current()
+        """The batch with all changes so far; the same object if nothing changed."""
+        self._current()
         self._write_edit()
-        return self._batch if self._batch is not batch else batch
+        return self._batch
 
     def _current(self) -> Batch:
         if self._request is not None and self._is_request_changed:

@@ -120,6 +120,7 @@ class StatementGroup:
             mask = np.zeros(len(rows), np.bool_)
             mask[chosen[rank == wave]] = True
             self._run(view, mask, failures)
+            view.draft.finished()  # else the changes of all waves would be merged anew in each wave
 
     def _run(self, view: View, rows: Mask, failures: FailureSink) -> None:
         if self.conditions is not None:

@@ -154,26 +154,34 @@ def chosen(rows: Mask, new: Values, old: Values) -> Values:
     new, old = spread(new, len(rows)), spread(old, len(rows))
 
     def text() -> StringColumn:
-        codes = np.where(
-            rows, np.where(new.text.codes < 0, -1, new.text.codes + old.text.distinct_count), old.text.codes
+        codes, texts = _joined(
+            rows, (new.text.codes, new.text.distinct_bytes), (old.text.codes, old.text.distinct_bytes)
         )
-        return StringColumn.from_codes(codes, [*old.text.distinct_bytes, *new.text.distinct_bytes])
-
-    def objects() -> tuple[Array, list[Any]]:
-        (codes, values), (old_codes, old_values) = new.objects, old.objects
-        return np.where(rows, np.where(codes < 0, -1, codes + len(old_values)), old_codes).astype(np.int32), [
-            *old_values,
-            *values,
-        ]
+        return StringColumn.from_codes(codes, texts)
 
     return Values(
         np.where(rows, new.kind, old.kind),
         number=lambda: np.where(rows, new.number, old.number),
         double=lambda: np.where(rows, new.double, old.double),
         text=text,
-        objects=objects,
+        objects=lambda: _joined(rows, new.objects, old.objects),
         ids=lambda: np.where(rows[:, None], new.ids, old.ids),
     )
+
+
+def _joined(rows: Mask, new: tuple[Array, Sequence[Any]], old: tuple[Array, Sequence[Any]]) -> tuple[Array, list[Any]]:
+    """Codes and values of ``new`` on these rows and of ``old`` on the others; only values that are used.
+
+    The new values may have been made from the old ones, and would double them each time.
+    """
+    codes = np.full(len(rows), -1, np.int32)
+    values: list[Any] = []
+    for mask, (known_codes, known) in ((rows, new), (~rows, old)):
+        chosen_rows = mask & (known_codes >= 0)
+        used, places = np.unique(known_codes[chosen_rows], return_inverse=True)
+        codes[chosen_rows] = places + len(values)
+        values += [known[code] for code in used.tolist()]
+    return codes, values
 
 
 class MapTarget(Target):

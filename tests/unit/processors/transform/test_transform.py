@@ -95,6 +95,21 @@ def test_records_that_write_to_their_resource_see_each_others_changes():
     assert out.attribute("count", "resources").int.tolist() == [3]
 
 
+def test_many_records_that_rewrite_a_text_of_their_resource():
+    """What each record makes of the text that the one before it wrote does not pile up."""
+    statements = [
+        'set(log.cache["seen"], Concat([resource.attributes["seen"], log.body], ""))',
+        'set(log.cache["seen"], Substring(log.cache["seen"], 1, 3)) where Len(log.cache["seen"]) > 3',
+        'set(resource.attributes["seen"], log.cache["seen"])',
+        'set(resource.schema_url, log.cache["seen"])',
+        "set(log.severity_text, resource.schema_url)",
+    ]
+    out = transformed(Signal.LOGS, logs(*[str(number % 10) for number in range(60)]), log_statements=statements)
+    texts = out.field("severity_text").to_list()
+    assert texts[-3:] == ["567", "678", "789"]
+    assert out.field("schema_url", "resources").to_list() == ["789"]
+
+
 @pytest.mark.parametrize(
     ("statements", "is_shared"),
     [
