@@ -181,12 +181,13 @@ class FieldChange:
         if isinstance(column, StringColumn):
             codes = np.full(len(column), -1, np.int32)
             texts: list[bytes] = []
-            for number, new in [(UNTOUCHED, column), *enumerate(self.columns)]:
-                rows = (self.winner == number) & (new.codes >= 0)  # type: ignore[union-attr]
+            layers: list[tuple[int, Any]] = [(UNTOUCHED, column), *enumerate(self.columns)]
+            for number, new in layers:
+                rows = (self.winner == number) & (new.codes >= 0)
                 # Only what is used: a new column may have been made from one that was read here.
-                used, places = np.unique(new.codes[rows], return_inverse=True)  # type: ignore[union-attr]
+                used, places = np.unique(new.codes[rows], return_inverse=True)
                 codes[rows] = places + len(texts)
-                known = new.distinct_bytes  # type: ignore[union-attr]
+                known = new.distinct_bytes
                 texts += [known[code] for code in used.tolist()]
             return StringColumn.from_codes(codes, texts)
         changed = column.copy()
