@@ -56,6 +56,19 @@ processors:
       - datapoint.attributes["user_id"] == "none"
     log_conditions:
       - log.severity_number < SEVERITY_NUMBER_TRACE and IsMatch(log.body, "^none")
+  transform:
+    trace_statements:
+      - set(span.attributes["deployment.environment.name"], "prod")
+      - delete_key(span.attributes, "user_agent.original")
+      - replace_pattern(span.name, "/[0-9]+", "/{id}")
+      - truncate_all(span.attributes, 4096)
+      - set(span.attributes["slow"], true) where span.end_time - span.start_time > Duration("1s")
+    log_statements:
+      - set(log.attributes["deployment.environment.name"], "prod")
+      - delete_key(log.attributes, "code.filepath")
+      - replace_pattern(log.body, "[0-9]+", "#")
+      - truncate_all(log.attributes, 4096)
+      - set(log.attributes["is_error"], true) where log.severity_number >= SEVERITY_NUMBER_ERROR
   sampling:
     decision_wait: 500ms
     rules:
@@ -106,6 +119,7 @@ VARIANTS: Final = (
     Variant("gpu", Signal.TRACES, ["gpu"]),
     Variant("sampling", Signal.TRACES, ["sampling"]),
     Variant("filter: three conditions", Signal.TRACES, ["filter"]),
+    Variant("transform: five statements", Signal.TRACES, ["transform"]),
     Variant("span_metrics", Signal.TRACES, [], ["span_metrics"]),
     Variant("service_graph", Signal.TRACES, [], ["service_graph"]),
     Variant("the default: these, and memory_limiter", Signal.TRACES, ["memory_limiter", "gpu", "sampling"], CONNECTORS),
@@ -116,6 +130,7 @@ VARIANTS: Final = (
     Variant("the default: that, and memory_limiter", Signal.METRICS, ["memory_limiter", "cardinality"]),
     Variant("no processor", Signal.LOGS),
     Variant("filter: one condition", Signal.LOGS, ["filter"]),
+    Variant("transform: five statements", Signal.LOGS, ["transform"]),
     Variant("the default: memory_limiter, gpu", Signal.LOGS, ["memory_limiter", "gpu"]),
 )
 

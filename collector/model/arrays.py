@@ -20,7 +20,9 @@ __all__ = [
     "Indices",
     "Mask",
     "Records",
+    "every",
     "offsets_of",
+    "some",
     "starts_of",
 ]
 
@@ -60,3 +62,21 @@ def offsets_of(lengths: ArrayLike) -> I64:
     offsets = np.zeros(len(array) + 1, np.int64)
     np.cumsum(array, out=offsets[1:])
     return offsets
+
+
+def some(mask: Mask) -> bool:
+    """Whether any element is True; on short masks several times as fast as ``any()``.
+
+    >>> some(np.array([False, True])), some(np.array([], np.bool_))
+    (True, False)
+    """
+    return bool(np.count_nonzero(mask))
+
+
+def every(mask: Mask) -> bool:
+    """Whether all elements are True; on short masks several times as fast as ``all()``.
+
+    >>> every(np.array([False, True])), every(np.array([], np.bool_))
+    (False, True)
+    """
+    return int(np.count_nonzero(mask)) == mask.size

@@ -7,12 +7,12 @@ request's bytes, or bytes made here.
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from collector.model.arrays import F64, I32, I64, U8, Array, Mask, starts_of
+from collector.model.cached import cached
 from collector.model.columns import StringColumn, read_only
 from collector.model.values import AttributeValue, any_value_text, double_text
 from collector.wire.encode import encode_value
@@ -31,6 +31,7 @@ from collector.wire.layout import (
 from collector.wire.splice.values import (
     compact_values,
     decimal_texts,
+    encode_length_delimited,
     encode_varints,
     gather_rows,
     overlay_rows,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AttributeColumn", "AttributeTable", "as_column", "merge_columns"]
 
+_STRING_TAG = b"\x0a"  # AnyValue.string_value
 _FIXED_TEXT = ("", "false", "true")
 _ENCODED_KINDS = (KIND_ARRAY, KIND_MAP, KIND_BYTES)
 
@@ -59,28 +61,28 @@ class _AttributeRows:
     def __len__(self) -> builtins.int:
         return len(self.rows)
 
-    @cached_property
+    @cached
     def kind(self) -> U8:
         """U8[n]: KIND_*; KIND_ABSENT where there is no value."""
         return read_only(self.rows["kind"].astype(np.uint8))
 
-    @cached_property
+    @cached
     def text(self) -> StringColumn:
         """The text values; absent on all other rows."""
         starts = np.where(self.rows["kind"] == KIND_STRING, self.rows["value"], np.int32(-1))
         return StringColumn.from_slices(self.source, starts, self.rows["value_len"])
 
-    @cached_property
+    @cached
     def int(self) -> I64:
         """I64[n]: the integer values, 0 elsewhere."""
         return read_only(np.where(self.kind == KIND_INT, self.rows["int_value"], 0))
 
-    @cached_property
+    @cached
     def double(self) -> F64:
         """F64[n]: the double values, 0 elsewhere."""
         return read_only(np.where(self.kind == KIND_DOUBLE, self.rows["double_value"], 0.0))
 
-    @cached_property
+    @cached
     def bool(self) -> Mask:
         """bool[n]: the bool values, False elsewhere."""
         return read_only((self.kind == KIND_BOOL) & (self.rows["int_value"] != 0))
@@ -98,7 +100,7 @@ class _AttributeRows:
         """
         return self._as_text
 
-    @cached_property
+    @cached
     def _as_text(self) -> StringColumn:
         kind = self.kind
         used = set(np.flatnonzero(np.bincount(kind, minlength=256)).tolist()) - {KIND_ABSENT}
@@ -156,7 +158,7 @@ class AttributeColumn(_AttributeRows):
     ['a', '1', None]
     """
 
-    @cached_property
+    @cached
     def present(self) -> Mask:
         """bool[n]: the row has the attribute."""
         return read_only(self.rows["kind"] != KIND_ABSENT)
@@ -182,12 +184,15 @@ class AttributeColumn(_AttributeRows):
     @classmethod
     def of(cls, values: Sequence[AttributeValue | None]) -> Self:
         """A column of these values; None = absent."""
-        contents = [b"" if value is None else encode_value(value) for value in values]
-        lengths = np.fromiter(map(len, contents), np.int32, len(contents))
+        return cls.of_encodings([None if value is None else encode_value(value) for value in values])
+
+    @classmethod
+    def of_encodings(cls, contents: Sequence[bytes | None]) -> Self:
+        """A column of values given as the contents of AnyValues; ``b""`` is an empty value, None = absent."""
+        lengths = np.fromiter((len(content or b"") for content in contents), np.int32, len(contents))
         starts = starts_of(lengths).astype(np.int32)
-        is_absent = np.fromiter((value is None for value in values), np.bool_, len(values))
-        starts[is_absent] = -1
-        source = b"".join(contents)
+        starts[np.fromiter((content is None for content in contents), np.bool_, len(contents))] = -1
+        source = b"".join([content or b"" for content in contents])
         return cls(read_values(source, starts, lengths), source)
 
     @classmethod
@@ -204,10 +209,16 @@ class AttributeColumn(_AttributeRows):
     @classmethod
     def of_text(cls, column: StringColumn) -> Self:
         """The texts of a column as attribute values."""
-        contents = [encode_value(value.decode("utf-8", "replace")) for value in column.distinct_bytes]
-        lengths = np.fromiter(map(len, contents), np.int32, len(contents))
-        starts = starts_of(lengths).astype(np.int32)
-        source = b"".join(contents)
+        texts = column.distinct_bytes
+        joined = b"".join(texts)
+        try:
+            joined.decode()
+        except UnicodeDecodeError:
+            texts = [value.decode("utf-8", "replace").encode() for value in texts]
+            joined = b"".join(texts)
+        sizes = np.fromiter(map(len, texts), np.int32, len(texts))
+        source, places, widths = encode_length_delimited(_STRING_TAG, joined, starts_of(sizes).astype(np.int32), sizes)
+        starts, lengths = places.astype(np.int32), widths.astype(np.int32)
         codes = column.codes
         return cls(
             read_values(source, np.append(starts, np.int32(-1))[codes], np.append(lengths, np.int32(0))[codes]), source
@@ -265,12 +276,12 @@ class AttributeTable(_AttributeRows):
         """How many attributes there are."""
         return len(self.rows)
 
-    @cached_property
+    @cached
     def owner(self) -> I32:
         """I32[m]: the row of the table that has the attribute."""
         return read_only(np.ascontiguousarray(self.rows["owner"]))
 
-    @cached_property
+    @cached
     def key(self) -> StringColumn:
         """The key of each attribute; ``distinct`` has the keys in the order of their codes."""
         return StringColumn.from_codes(self.rows["key_code"], self.keys)

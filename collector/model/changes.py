@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from collector.model.attributes import AttributeColumn, as_column
+from collector.model.attributes import AttributeColumn, as_column, merge_columns
 from collector.model.columns import StringColumn
 from collector.wire.encode import encode_value
 from collector.wire.splice.attribute_log import INSERT, UPDATE, UPSERT, AttributeLog
@@ -159,7 +159,7 @@ class FieldChange:
         """
         form = self.spec.form
         if form == "any":
-            return as_column(values, count)
+            return values if isinstance(values, StringColumn) and len(values) == count else as_column(values, count)
         if form == "text":
             column = StringColumn.constant(values, count) if isinstance(values, str) else values
             if not isinstance(column, StringColumn):
@@ -171,6 +171,30 @@ class FieldChange:
             raise TypeError(f"expected numbers for this field, got {type(values).__name__}")
         shape = (count, 2) if form == "trace_id" else (count,)
         return np.ascontiguousarray(np.broadcast_to(np.asarray(values).astype(_DTYPES[form]), shape))
+
+    def over(self, column: Any) -> Any:
+        """The field with the changes, given the column before them."""
+        if isinstance(column, AttributeColumn):
+            parts = [(self.winner == UNTOUCHED, column)]
+            parts += [(self.winner == number, as_column(new, len(column))) for number, new in enumerate(self.columns)]
+            return merge_columns(len(column), parts)
+        if isinstance(column, StringColumn):
+            codes = np.full(len(column), -1, np.int32)
+            texts: list[bytes] = []
+            layers: list[tuple[int, Any]] = [(UNTOUCHED, column), *enumerate(self.columns)]
+            for number, new in layers:
+                rows = (self.winner == number) & (new.codes >= 0)
+                # Only what is used: a new column may have been made from one that was read here.
+                used, places = np.unique(new.codes[rows], return_inverse=True)
+                codes[rows] = places + len(texts)
+                known = new.distinct_bytes
+                texts += [known[code] for code in used.tolist()]
+            return StringColumn.from_codes(codes, texts)
+        changed = column.copy()
+        for number, new in enumerate(self.columns):
+            rows = self.winner == number
+            changed[rows] = new[rows]  # type: ignore[index]
+        return changed
 
 
 @dataclass(slots=True)

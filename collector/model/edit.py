@@ -7,7 +7,7 @@ attribute: setting it replaces its last occurrence and deletes the others.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
 
 import numpy as np
 
@@ -156,6 +156,18 @@ class Edit(Generic[B]):
         change.winner[mask] = len(change.columns)
         change.columns.append(column)
         return self
+
+    def field(self, name: str, table: str = ITEM) -> Any:
+        """Like ``Batch.field``, including the changes collected so far.
+
+        >>> traces.edit().set_field("kind", 1).field("kind").tolist()
+        [1, 1, 1]
+        """
+        table = self._batch.table_name(table)
+        column = self._batch.field(name, table)
+        pending = self._changes.get(table)
+        change = None if pending is None else pending.fields.get(name)
+        return column if change is None else change.over(column)
 
     def apply(self) -> B:
         """The changed batch with its index carried over, or the original batch if nothing changed."""

@@ -227,7 +227,11 @@ def _add_field(patches: Patches, table: str, change: FieldChange, holder_bodies:
                 is_present = old_starts >= 0
                 starts, ends = np.where(is_present, old_starts, starts), np.where(is_present, old_ends, ends)
             patches.add_frames_around(table, mask)
-            if isinstance(column, StringColumn):
+            if isinstance(column, StringColumn) and form == "any":
+                payload, sources, lengths, sizes = _encode_texts(column, rows, number, as_value=True)
+                update = _text_body_update(rows, lengths, sizes)
+                patches.add(table, starts, ends, payload, sources, lengths, update)
+            elif isinstance(column, StringColumn):
                 payload, sources, lengths, sizes = _encode_texts(column, rows, number)
                 patches.add(table, starts, ends, payload, sources, lengths, _text_update(columns, rows, lengths, sizes))
             elif isinstance(column, AttributeColumn):
@@ -251,13 +255,21 @@ def _field_numbers(batch: Tables, table: str, spec: FieldSpec, mask: Mask) -> li
     return [(number, mask & (by_row == number)) for number in np.unique(by_row[mask]).tolist()]
 
 
-def _encode_texts(column: StringColumn, rows: Array, number: int) -> tuple[bytes, I64, I64, I32]:
-    """Text fields: (bytes, starts, lengths, lengths of the texts). Each distinct text is encoded once."""
+def _encode_texts(
+    column: StringColumn, rows: Array, number: int, *, as_value: bool = False
+) -> tuple[bytes, I64, I64, I32]:
+    """Text fields: (bytes, starts, lengths, lengths of the texts). Each distinct text is encoded once.
+
+    ``as_value``: the field is an AnyValue with the text.
+    """
     values = column.distinct_bytes
     sizes = np.fromiter(map(len, values), np.int32, len(values))
     offsets = starts_of(sizes).astype(np.int32)
-    tag = field_tag(number, LENGTH_DELIMITED)
-    payload, starts, lengths = encode_length_delimited(tag, b"".join(values), offsets, sizes)
+    source, contents = b"".join(values), sizes
+    if as_value:
+        source, starts, lengths = encode_length_delimited(field_tag(1, LENGTH_DELIMITED), source, offsets, sizes)
+        offsets, contents = starts.astype(np.int32), lengths.astype(np.int32)
+    payload, starts, lengths = encode_length_delimited(field_tag(number, LENGTH_DELIMITED), source, offsets, contents)
     codes = column.codes[rows]
     return payload, starts[codes], lengths[codes], sizes[codes]
 
@@ -308,6 +320,28 @@ def _body_update(rows: Array, lengths: I64, values: Array) -> RowUpdate:
         records["text_len"][rows] = np.where(is_text, values["value_len"], 0)
 
     return update
+
+
+def _text_body_update(rows: Array, lengths: I64, sizes: I32) -> RowUpdate:
+    def update(placed: I32, records: Array) -> None:
+        ends = placed + lengths
+        content = sizes + 1 + _varint_sizes(sizes)
+        records["any"][rows], records["any_len"][rows], records["body_kind"][rows] = (
+            ends - content,
+            content,
+            KIND_STRING,
+        )
+        records["text"][rows], records["text_len"][rows] = ends - sizes, sizes
+
+    return update
+
+
+def _varint_sizes(numbers: I32) -> I32:
+    """How many bytes each number takes as a varint."""
+    sizes = np.ones(len(numbers), np.int32)
+    for bits in (7, 14, 21, 28):
+        sizes += numbers >> bits > 0
+    return sizes
 
 
 def _number_update(columns: tuple[str, ...], rows: Array, values: Array) -> RowUpdate:

@@ -1,12 +1,17 @@
-"""Conditions of the OpenTelemetry Transformation Language (OTTL) over columns. Its statements are not supported.
+"""The OpenTelemetry Transformation Language (OTTL) over columns: conditions and statements.
 
 ``compile_conditions`` parses and checks conditions once; ``Conditions.mask`` evaluates them for all rows of a batch at
-once. The README of the processor ``filter`` lists the parts of OTTL that are missing.
+once. ``statements.compile_group`` does the same for statements, which change a ``draft.Draft`` of a batch. The README
+of the processor ``transform`` lists the functions.
 
-``syntax``, ``parser``   from the text of a condition to its tree
-``contexts``, ``paths``  the symbols and paths of each context, and the columns they read
+``syntax``, ``parser``   from the text of a condition or statement to its tree
+``contexts``, ``paths``, ``message_paths``, ``resolve``  the symbols and paths of each context, and what they read
 ``compiler``             from the tree to a function over the columns of a batch
-``values``, ``operations``, ``functions``, ``converters``, ``text``  what that function computes with
+``values``, ``operations``, ``functions``  what that function computes with; ``converters``, ``text``, ``text_forms``,
+                         ``times``, ``hashing``, ``containers``, ``printf``, ``grok``, ``xml_forms`` are the converters
+``draft``, ``view``, ``targets``, ``attribute_target``, ``stored``  what statements change, and how it is written
+``editors``, ``map_edits``, ``metric_editors``, ``metric_edits``, ``span_names``, ``glob``  the editors
+``conditions``, ``statements``  several of them together: contexts, error modes, order
 ``match``, ``attribute_actions``  the blocks ``include``/``exclude`` and ``actions`` that processors share
 """
 

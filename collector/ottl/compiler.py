@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final, NoReturn, TypeAlias
 
 import numpy as np
 
-from collector.ottl.contexts import CONTEXTS, SYMBOLS, Context
+from collector.model.arrays import some
+from collector.ottl.all_editors import EDITORS
+from collector.ottl.contexts import CONTEXTS, SYMBOLS, TABLES, Context
 from collector.ottl.functions import FUNCTIONS, Function, Parameter
 from collector.ottl.operations import apply, compare, compute, negate
-from collector.ottl.paths import Key, View, descend, path_reader
+from collector.ottl.paths import Key, descend
+from collector.ottl.resolve import reader, target
 from collector.ottl.syntax import (
     Chain,
     Compare,
@@ -27,10 +31,13 @@ from collector.ottl.syntax import (
     Parenthesized,
     Path,
     Signed,
+    Statement,
 )
-from collector.ottl.values import Array, Kind, Scalar, Values
+from collector.ottl.targets import Target
+from collector.ottl.values import Array, Duration, Kind, Scalar, Time, Values
+from collector.ottl.view import View
 
-__all__ = ["Evaluation", "Predicate", "compile_condition"]
+__all__ = ["CompiledStatement", "Evaluation", "Part", "Predicate", "compile_condition", "compile_statement"]
 
 Evaluation: TypeAlias = tuple[Array, Array]
 """(holds, failed): bool arrays of one row, which stands for all, or of all rows."""
@@ -38,17 +45,73 @@ Predicate: TypeAlias = Callable[[View], Evaluation]
 """A compiled condition."""
 _Getter: TypeAlias = Callable[[View], Values]
 
+Run: TypeAlias = Callable[[View, Array], Array]
+"""Changes the rows of a mask and returns those that failed."""
+
+_BOOLS: Final = frozenset({Kind.BOOL})
 _NEVER: Final = np.zeros(1, np.bool_)
 _ALWAYS: Final = np.ones(1, np.bool_)
 
 
-def compile_condition(text: str, tree: Node, context: Context, *, prefixed: bool = False) -> Predicate:
+@dataclass(frozen=True, slots=True)
+class CompiledStatement:
+    """A statement over columns."""
+
+    predicate: Predicate | None
+    """None: it applies to all rows."""
+    run: Run
+    parts: Sequence[Part]
+    written: Sequence[tuple[str, tuple[str, ...]]]
+    """The tables and locations that it changes."""
+    commutes: bool
+    """Whether it does the same when it is repeated, and before or after others that do."""
+    read: Sequence[tuple[str, str, object]]
+    """The tables, first names and first keys of all its paths, targets included."""
+
+
+def compile_statement(text: str, tree: Statement, context: Context, *, prefixed: bool = False) -> CompiledStatement:
+    """The statement over columns. ``prefixed``: every path must start with its context.
+
+    Raises:
+        OttlError: a name is unknown in this context, or an argument is not valid.
+    """
+    compiler = _Compiler(text, context, prefixed=prefixed)
+    predicate, run = compiler.statement(tree)
+    if predicate is False:
+        constant = (_NEVER, _NEVER)
+        predicate = lambda _: constant  # noqa: E731
+    return CompiledStatement(
+        None if predicate is True else predicate,
+        run,
+        compiler.parts,
+        compiler.written,
+        compiler.commutes,
+        compiler.read,
+    )
+
+
+def compile_condition(
+    text: str,
+    tree: Node,
+    context: Context,
+    parts: list[Part] | None = None,
+    read: list[tuple[str, str, object]] | None = None,
+    *,
+    prefixed: bool = False,
+) -> Predicate:
     """The condition as a function of a view. ``prefixed``: every path must start with its context.
+
+    ``parts`` receives the calls in it, ``read`` the tables, first names and first keys of its paths.
 
     Raises:
         OttlError: a name is unknown in this context, or there is a value where a condition is required.
     """
-    predicate = _Compiler(text, context, prefixed=prefixed).predicate(tree)
+    compiler = _Compiler(text, context, prefixed=prefixed)
+    predicate = compiler.predicate(tree)
+    if parts is not None:
+        parts.extend(compiler.parts)
+    if read is not None:
+        read.extend(compiler.read)
     if isinstance(predicate, bool):
         constant = (_ALWAYS if predicate else _NEVER, _NEVER)
         return lambda _: constant
@@ -66,11 +129,53 @@ class _Constant:
         return self._column
 
 
+class _Argument:
+    """A literal argument, which is passed as it is."""
+
+    def __init__(self, value: Scalar) -> None:
+        self.value = value
+
+    def __call__(self, view: View) -> Scalar:  # noqa: ARG002 - a getter's signature
+        return self.value
+
+
+def _is_constant(argument: Any) -> bool:
+    if isinstance(argument, _Items):
+        return all(isinstance(item, _Constant) for item in argument.items)
+    return argument is _left_out or isinstance(argument, _Constant | _Argument)
+
+
+class _Items:
+    """The getters of the items of a list argument, and itself the getter of their columns."""
+
+    def __init__(self, items: Sequence[_Getter]) -> None:
+        self.items = items
+
+    def __call__(self, view: View) -> list[Values]:
+        return [item(view) for item in self.items]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A call, sum, product or path in a statement or condition, to explain why it failed."""
+
+    name: str
+    """What failed, as the subject of "failed, called with (types)" or as a whole sentence without arguments."""
+    at: int
+    get: _Getter | None
+    """None for an editor, which has no value."""
+    arguments: Sequence[Any]
+
+
 class _Compiler:
     def __init__(self, text: str, context: Context, *, prefixed: bool) -> None:
         self._source = text
         self._context = context
         self._prefixed = prefixed
+        self.parts: list[Part] = []
+        self.written: list[tuple[str, tuple[str, ...]]] = []
+        self.commutes = False
+        self.read: list[tuple[str, str, object]] = []
 
     def _fail(self, reason: str, node: Node) -> NoReturn:
         raise OttlError(reason, node.at, self._source)
@@ -119,7 +224,7 @@ class _Compiler:
             holds, failed = predicates[0](view)
             for predicate in predicates[1:]:
                 is_open = ~failed & (holds != deciding_value)
-                if not is_open.any():
+                if not some(is_open):
                     break
                 next_holds, next_failed = predicate(view)
                 failed = failed | (is_open & next_failed)
@@ -136,6 +241,8 @@ class _Compiler:
 
         def evaluate(view: View) -> Evaluation:
             left_values, right_values = left(view), right(view)
+            if Kind.FAILED not in left_values.kinds and Kind.FAILED not in right_values.kinds:
+                return compare(operator, left_values, right_values), _NEVER
             failed = left_values.failed | right_values.failed
             return compare(operator, left_values, right_values) & ~failed, failed
 
@@ -146,6 +253,8 @@ class _Compiler:
 
         def evaluate(view: View) -> Evaluation:
             values = get(view)
+            if values.kinds == _BOOLS:
+                return values.number != 0, _NEVER
             failed = values.kind != Kind.BOOL
             return (values.number != 0) & ~failed, failed
 
@@ -191,12 +300,15 @@ class _Compiler:
                     return operand
                 if isinstance(operand, _Constant):
                     return _Constant(-operand.value)
-                return lambda view: negate(operand(view))
+                return self._explained("-", node, lambda view: negate(operand(view)), [operand])
             case Chain():
                 first = self._number(node.first)
                 operands = [(operator, self._number(operand)) for operator, operand in node.operands]
-                return lambda view: _computed(
-                    first(view), [(operator, operand(view)) for operator, operand in operands]
+                return self._explained(
+                    " ".join(dict.fromkeys(operator for operator, _ in operands)),
+                    node,
+                    lambda view: _computed(first(view), [(operator, operand(view)) for operator, operand in operands]),
+                    [first, *(operand for _, operand in operands)],
                 )
             case Path() | FunctionCall():
                 return self.value(node)
@@ -207,6 +319,10 @@ class _Compiler:
                     "only numbers, paths and converters are allowed in arithmetic and in parentheses around values",
                     node,
                 )
+
+    def _explained(self, name: str, node: Node, get: _Getter, arguments: Sequence[_Getter]) -> _Getter:
+        self.parts.append(Part(name, node.at, get, arguments))
+        return get
 
     def _symbol(self, node: Enum) -> int:
         symbols = SYMBOLS[self._context]
@@ -222,6 +338,28 @@ class _Compiler:
         return symbols[node.name]
 
     def _path(self, node: Path) -> _Getter:
+        owner, names, keys, is_own = self._resolved(node)
+        try:
+            get = reader(owner, names, keys, is_own=is_own)
+        except LookupError as exc:
+            self._fail(str(exc.args[0]), node)
+        if not keys:
+            return get
+        return self._explained(f"the keys of {'.'.join(names)} do not fit its value", node, get, [])
+
+    def _target(self, node: Node) -> Target:
+        if not isinstance(node, Path):
+            self._fail("expected a path, which the editor can change", node)
+        owner, names, keys, is_own = self._resolved(node)
+        try:
+            found = target(owner, names, keys, is_own=is_own)
+        except LookupError as exc:
+            self._fail(str(exc.args[0]), node)
+        self.written.append((found.table, found.location))
+        return found
+
+    def _resolved(self, node: Path) -> tuple[str, list[str], list[Key | _Getter], bool]:
+        """The context that a path is of, its names, its keys, and whether it is of the context of the statement."""
         fields = list(node.fields)
         owner: str = self._context
         if len(fields) > 1 and not fields[0].keys and fields[0].name in CONTEXTS[self._context]:
@@ -238,61 +376,68 @@ class _Compiler:
             )
         if any(field.keys for field in fields[:-1]):
             self._fail("keys are only allowed after the last name of a path", node)
-        try:
-            return path_reader(owner, [field.name for field in fields], self._keys(fields[-1].keys))
-        except LookupError as exc:
-            self._fail(str(exc.args[0]), node)
+        keys = [self._key(key) for key in fields[-1].keys]
+        names = [field.name for field in fields]
+        is_own = TABLES[owner] == TABLES[self._context]
+        self.read.append((TABLES[owner] if names[0] != "cache" else "", names[0], keys[0] if keys else None))
+        return owner, names, keys, is_own
 
-    def _keys(self, nodes: Sequence[Node]) -> list[Key]:
-        keys: list[Key] = []
-        for node in nodes:
-            if not isinstance(node, Literal) or type(node.value) not in {str, int}:
-                self._fail("a key must be a string or integer literal", node)
-            keys.append(node.value)  # type: ignore[arg-type]
-        return keys
+    def _key(self, node: Node) -> Key | _Getter:
+        """A key: a string or integer literal, or a getter of the key of each row."""
+        if isinstance(node, Literal) and type(node.value) in {str, int}:
+            return node.value  # type: ignore[return-value]
+        getter = self.value(node)
+        if isinstance(getter, _Constant):
+            if type(getter.value) not in {str, int}:
+                self._fail("a key must be a string or an integer", node)
+            return getter.value  # type: ignore[no-any-return]
+        return getter
 
     def _call(self, node: FunctionCall) -> _Getter:
-        function = FUNCTIONS.get(node.name)
-        if function is None or (function.contexts is not None and self._context not in function.contexts):
-            if function is not None:
-                self._fail(f"{node.name} cannot be called in the context {self._context!r}", node)
-            near = get_close_matches(node.name, FUNCTIONS, 1, cutoff=0.0)
-            self._fail(f"unknown function {node.name}; did you mean {near[0]}?", node)
-        arguments, literals = self._arguments(node, function)
+        function = self._find(node.name, node)
+        arguments, literals = self._arguments(node, function.parameters)
         if function.check is not None:
             try:
                 function.check(literals)
             except ValueError as exc:
                 self._fail(f"{node.name}: {exc}", node)
         evaluate = function.evaluate()
-        keys = self._keys(node.keys)
+        arguments = [argument or _left_out for argument in arguments]
+        keys = [self._key(key) for key in node.keys]
 
         def get(view: View) -> Values:
             return evaluate(view, [argument(view) for argument in arguments])
 
+        if function.is_pure and not keys and all(_is_constant(argument) for argument in arguments):
+            values = evaluate(_NO_VIEW, [argument(_NO_VIEW) for argument in arguments])
+            if len(values) == 1 and values.kind[0] != Kind.FAILED:
+                return lambda _: values
+            if function.converts_literals:
+                self._fail(f"{node.name} cannot convert this value", node)
+        self.parts.append(Part(node.name, node.at, get, arguments))
         if not keys:
             return get
-        return lambda view: apply(lambda value: descend(value, keys, missing_is_nil=False), [get(view)])
+        key_getters = [_as_getter(key) for key in keys]
+        return lambda view: apply(_element, [get(view), *(key(view) for key in key_getters)])
 
-    def _arguments(
-        self, node: FunctionCall, function: Function
-    ) -> tuple[list[Callable[[View], Any]], Mapping[int, Scalar]]:
-        """A getter of each parameter, and the literals among the arguments by position."""
-        given = self._arguments_by_position(node, function.parameters)
-        getters: list[Callable[[View], Any]] = []
+    def _arguments(self, node: FunctionCall, parameters: Sequence[Parameter]) -> tuple[list[Any], Mapping[int, Scalar]]:
+        """What each parameter is given, mostly a getter, and the literals among the arguments by position."""
+        given = self._arguments_by_position(node, parameters)
+        made: list[Any] = []
         literals: dict[int, Scalar] = {}
-        for place, parameter in enumerate(function.parameters):
+        for place, parameter in enumerate(parameters):
             argument = given.get(place)
-            if argument is None:
-                getters.append(lambda _: None)
-                continue
             form = parameter.form
-            if form.startswith("literal"):
-                expected: type = str if form == "literal text" else bool
-                if not isinstance(argument, Literal) or type(argument.value) is not expected:
-                    self._fail(f"{node.name}: {parameter.name} must be a {form}", argument)
-                literals[place] = argument.value
-                getters.append(lambda _, value=argument.value: value)  # type: ignore[misc]
+            if argument is None:
+                made.append(None)
+            elif form == "target":
+                made.append(self._target(argument))
+            elif form == "function":
+                made.append(self._function(node, argument))
+            elif form.startswith("literal"):
+                value = self._literal(node, parameter, argument)
+                literals[place] = value
+                made.append(_Argument(value))
             elif form in {"list", "texts"}:
                 if not isinstance(argument, ListOf):
                     self._fail(f"{node.name}: {parameter.name} must be a list in brackets", argument)
@@ -302,19 +447,86 @@ class _Compiler:
                 ]
                 if all(isinstance(item, _Constant) for item in items):
                     literals[place] = [item.value for item in items if isinstance(item, _Constant)]
-                getters.append(lambda view, items=items: [item(view) for item in items])  # type: ignore[misc]
+                made.append(_Items(items))
             else:
                 getter = self._checked(node, parameter.name, argument, form)
                 if isinstance(getter, _Constant):
                     literals[place] = getter.value
-                getters.append(getter)
-        return getters, literals
+                made.append(getter)
+        return made, literals
+
+    def _literal(self, node: FunctionCall, parameter: Parameter, argument: Node) -> Scalar:
+        form = parameter.form
+        getter = self.value(argument) if not isinstance(argument, Path) else None
+        value = getter.value if isinstance(getter, _Constant) else ...
+        if form in {"literal texts", "literal floats"}:
+            item_type: type = str if form == "literal texts" else float
+            name = "string" if item_type is str else "float"
+            if type(value) is not list or not all(type(item) is item_type for item in value):
+                self._fail(f"{node.name}: {parameter.name} must be a list of {name} literals", argument)
+            return value
+        expected = {"literal text": str, "literal bool": bool, "literal int": int, "literal float": float}[form]
+        if type(value) is int and expected is float and isinstance(argument, Literal):
+            self._fail(f"{node.name}: {parameter.name} must be a {form}: write {value}.0", argument)
+        if type(value) is not expected:
+            self._fail(f"{node.name}: {parameter.name} must be a {form}", argument)
+        return value
+
+    def _function(self, node: FunctionCall, argument: Node) -> Callable[[str], Scalar]:
+        """A converter of one argument, given by its name, as a function of a text."""
+        if not isinstance(argument, Enum):
+            self._fail(f"{node.name}: function must be the name of a converter, for example SHA256", argument)
+        function = self._find(argument.name, argument)
+        if len(function.parameters) != 1:
+            self._fail(f"{node.name}: {argument.name} cannot be used here, because it takes other arguments", argument)
+        evaluate = function.evaluate()
+
+        def call(text: str) -> Scalar:
+            codes, values = evaluate(_NO_VIEW, [Values.constant(text)]).scalars()
+            return values[codes[0]]
+
+        return call
+
+    def _find(self, name: str, node: Node) -> Function:
+        function = FUNCTIONS.get(name)
+        if function is None:
+            near = get_close_matches(name, FUNCTIONS, 1, cutoff=0.0)
+            self._fail(f"unknown function {name}; did you mean {near[0]}?", node)
+        if function.contexts is not None and self._context not in function.contexts:
+            self._fail(f"{name} cannot be called in the context {self._context!r}", node)
+        return function
+
+    # Statements.
+
+    def statement(self, tree: Statement) -> tuple[Predicate | bool, Run]:
+        """The condition and the editor of a statement."""
+        node = tree.editor
+        editor = EDITORS.get(node.name)
+        if editor is None:
+            near = get_close_matches(node.name, EDITORS, 1, cutoff=0.0)
+            self._fail(f"unknown editor {node.name}; did you mean {near[0]}?", node)
+        if editor.contexts is not None and self._context not in editor.contexts:
+            self._fail(f"{node.name} cannot be called in the context {self._context!r}", node)
+        arguments, literals = self._arguments(node, editor.parameters)
+        commutes = editor.commutes and len(literals) == len(arguments) - 1
+        if node.name == "set" or commutes:
+            self.read.pop(0)  # what the target was does not matter, or not when it is changed
+        try:
+            run = editor.make(arguments, literals)
+        except ValueError as exc:
+            self._fail(f"{node.name}: {exc}", node)
+        getters = [argument for argument in arguments if not isinstance(argument, Target)]
+        targets = [argument.read for argument in arguments if isinstance(argument, Target)]
+        self.commutes = commutes
+        predicate = True if tree.condition is None else self.predicate(tree.condition)
+        self.parts.append(Part(node.name, node.at, None, [*targets, *getters]))  # last: what it is made of comes first
+        return predicate, run
 
     def _checked(self, node: FunctionCall, name: str, argument: Node, form: str) -> _Getter:
         getter = self.value(argument)
-        expected = {"text": str, "int": int}.get(form)
-        if expected is not None and isinstance(getter, _Constant) and type(getter.value) is not expected:
-            self._fail(f"{node.name}: {name} must be {'a string' if form == 'text' else 'an integer'}", argument)
+        expected = _LITERAL_TYPES.get(form)
+        if expected is not None and isinstance(getter, _Constant) and type(getter.value) is not expected[0]:
+            self._fail(f"{node.name}: {name} must be {expected[1]}", argument)
         return getter
 
     def _arguments_by_position(self, node: FunctionCall, parameters: Sequence[Parameter]) -> dict[int, Node]:
@@ -342,6 +554,26 @@ class _Compiler:
 
 
 _NO_VIEW: Any = None  # constants do not use it
+_LITERAL_TYPES: Final[Mapping[str, tuple[type, str]]] = {
+    "text": (str, "a string"),
+    "int": (int, "an integer"),
+    "map": (dict, "a map"),
+    "slice": (list, "a list"),
+    "time": (Time, "a time"),
+    "duration": (Duration, "a duration"),
+}
+
+
+def _left_out(_: View) -> None:
+    """An argument that was not given."""
+
+
+def _as_getter(key: Key | _Getter) -> _Getter:
+    return key if callable(key) else _Constant(key)
+
+
+def _element(value: Scalar, *keys: Scalar) -> Scalar:
+    return descend(value, keys, missing_is_nil=False)
 
 
 def _signature(parameters: Sequence[Parameter]) -> str:

@@ -1,18 +1,19 @@
 """Conditions on a batch: which rows match, and for which rows the evaluation failed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
 from collector.model import Batch, Signal
-from collector.ottl.compiler import Predicate, compile_condition
+from collector.model.arrays import some
+from collector.ottl.compiler import Part, Predicate, compile_condition
 from collector.ottl.contexts import CONTEXTS, SIGNALS, SYMBOLS, TABLES, Context
 from collector.ottl.functions import FUNCTIONS
 from collector.ottl.parser import parse
-from collector.ottl.paths import View
 from collector.ottl.syntax import Enum, FunctionCall, Node, OttlError, Path, walk
 from collector.ottl.values import Array
+from collector.ottl.view import View
 
 __all__ = ["MAX_CONDITIONS", "Conditions", "ErrorMode", "compile_conditions", "infer_context"]
 
@@ -33,7 +34,11 @@ class Conditions:
         self.context: Context = context
         self.table = TABLES[context]
         """The table of the batch for whose rows the conditions are evaluated."""
-        self._predicates = [_compiled(text, context, prefixed=prefixed) for text in texts]
+        self.parts: list[Part] = []
+        """The calls in the conditions, to explain why one failed."""
+        self.read: list[tuple[str, str, object]] = []
+        """The tables, first names and first keys of the paths in them."""
+        self._predicates = [_compiled(text, context, self.parts, self.read, prefixed=prefixed) for text in texts]
 
     def mask(self, batch: Batch) -> tuple[Array, Array]:
         """(matched, failed), bool[n] each; ``failed``: a condition before the first match could not be evaluated.
@@ -44,24 +49,34 @@ class Conditions:
         Raises:
             KeyError: the batch is of a signal without this context.
         """
-        view = View(batch, self.context)
+        return self.mask_of(View(batch, self.context))
+
+    def mask_of(self, view: View) -> tuple[Array, Array]:
+        """Like ``mask``, for a view of this context."""
         matched = np.zeros(view.row_count, np.bool_)
         failed = np.zeros(view.row_count, np.bool_)
         if not view.row_count:
             return matched, failed
         for predicate in self._predicates:
             holds, condition_failed = predicate(view)
-            failed |= condition_failed & ~matched
+            if some(condition_failed):
+                failed |= condition_failed & ~matched
             matched |= holds
         return matched, failed
 
 
-def _compiled(text: str, context: Context, *, prefixed: bool) -> Predicate:
+def _compiled(
+    text: str, context: Context, parts: list[Part], read: list[tuple[str, str, object]], *, prefixed: bool
+) -> Predicate:
     try:
-        return compile_condition(text, parse(text), context, prefixed=prefixed)
+        return compile_condition(text, parse(text), context, parts, read, prefixed=prefixed)
     except OttlError as exc:
-        shown = text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
-        raise exc.within(shown) from None
+        raise exc.within(shown(text)) from None
+
+
+def shown(text: str) -> str:
+    """A condition or statement as messages show it."""
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
 
 
 def compile_conditions(texts: Sequence[str], context: Context, *, prefixed: bool = False) -> Conditions:
@@ -83,14 +98,22 @@ def infer_context(text: str, signal: Signal) -> Context:
     Raises:
         OttlError: it is not a condition, names no context, or names one of another signal.
     """
-    nodes = walk(parse(text))
+    return context_of(walk(parse(text)), signal)
+
+
+def context_of(nodes: Sequence[Node], signal: Signal, more: Iterable[Context] = ()) -> Context:
+    """The context that has all these paths, converters and symbols, and is one of ``more`` or below it.
+
+    Raises:
+        OttlError: no path names a context, or one of another signal.
+    """
     named = {_named_context(node) for node in nodes if isinstance(node, Path)} - {None}
     if not named:
         raise OttlError(
-            "cannot infer the context of the condition; start a path with it, for example "
+            "the context cannot be inferred; start a path with it, for example "
             + {Signal.TRACES: "span.name", Signal.METRICS: "metric.name", Signal.LOGS: "log.body"}[signal]
         )
-    found = next(context for context in _PRIORITY if context in named)
+    found = next(context for context in _PRIORITY if context in named or context in more)
     if signal not in SIGNALS[found]:
         raise OttlError(f"{found!r} is not a context of {signal.value}")
     if _supports(found, nodes):
@@ -98,7 +121,7 @@ def infer_context(text: str, signal: Signal) -> Context:
     for context in _PRIORITY:  # a path of the resource with a converter of spans, for example: the context is span
         if signal in SIGNALS[context] and context != found and found in CONTEXTS[context] and _supports(context, nodes):
             return context
-    return found  # compiling the condition reports what is unknown
+    return found  # compiling reports what is unknown
 
 
 def _named_context(path: Path) -> Context | None:

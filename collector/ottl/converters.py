@@ -9,17 +9,20 @@ Source: opentelemetry-collector-contrib pkg/ottl/ottlfuncs (README, v0.156) and 
 import ipaddress
 import json
 import math
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
-from collector.model import METRIC_NONE
+from collector.model import METRIC_NONE, StringColumn
 from collector.ottl.operations import apply, equal
-from collector.ottl.paths import View
 from collector.ottl.text import lower, parse_bool, parse_double, parse_int, text_of, upper
-from collector.ottl.values import Array, EvaluationError, Kind, Scalar, SpanId, TraceId, Values
+from collector.ottl.text_forms import camel_case, snake_case
+from collector.ottl.values import Array, EvaluationError, Kind, Scalar, SpanId, TraceId, Values, is_of
+from collector.ottl.view import View
+from collector.text.cache import TextCache
 from collector.text.patterns import Pattern, compile_pattern
 
 __all__ = [
@@ -42,8 +45,10 @@ __all__ = [
     "is_match",
     "is_root_span",
     "length",
+    "matches",
     "parse_integer",
     "parse_json",
+    "profile_id",
     "span_id",
     "split",
     "substring",
@@ -89,6 +94,18 @@ def is_match(target: Scalar, pattern: Scalar, compile_text: Callable[[str], Patt
     return text is not None and compiled.search(text) is not None
 
 
+def matches(column: StringColumn, search: Callable[[str], Any], cache: TextCache[Scalar]) -> Values:
+    """``is_match`` of a column of texts. ``cache`` keeps the results of one pattern."""
+    found = np.zeros(column.distinct_count, np.bool_)
+    for code, text in enumerate(column.distinct):
+        known = cache.get(text, None)
+        if known is None:
+            known = search(text) is not None
+            cache.put(text, known)
+        found[code] = known
+    return Values.of_numbers(Kind.BOOL, found[column.codes])
+
+
 def check_pattern(literals: Mapping[int, Scalar]) -> None:
     """Check the pattern of ``IsMatch``."""
     if isinstance(literals.get(1), str):
@@ -106,18 +123,23 @@ def concat(_: View, arguments: Sequence[Any]) -> Values:
     )
 
 
+_CASES: Final[dict[str, Callable[[str], str]]] = {
+    "lower": lower,
+    "upper": upper,
+    "snake": snake_case,
+    "camel": camel_case,
+}
+
+
 def convert_case(target: Scalar, case: str) -> str:
-    """The text in lower or upper case."""
-    return (lower if case == "lower" else upper)(expect_text(target))
+    """The text in lower, upper, snake or camel case."""
+    return _CASES[case](expect_text(target))
 
 
 def check_case(literals: Mapping[int, Scalar]) -> None:
     """Check the case of ``ConvertCase``."""
-    if literals.get(1) not in {"lower", "upper"}:
-        raise ValueError(
-            f'{literals.get(1)!r} is not a supported case; use "lower" or "upper" '
-            '("snake" and "camel" are not supported)'
-        )
+    if literals.get(1) not in _CASES:
+        raise ValueError(f"{literals.get(1)!r} is not a case; expected lower, upper, snake or camel")
 
 
 def _substring_of(target: Scalar, start: Scalar, length: Scalar, *, utf8_safe: bool) -> str:
@@ -140,9 +162,14 @@ def substring(_: View, arguments: Sequence[Any]) -> Values:
     return apply(partial(_substring_of, utf8_safe=bool(utf8_safe)), [target, start, length])
 
 
+_MAX_PARTS: Final = 1_000_000
+
+
 def split(target: Scalar, delimiter: Scalar) -> list[str]:
     """The parts of a text between the delimiters; its characters if the delimiter is empty."""
     text, separator = expect_text(target), expect_text(delimiter)
+    if not separator and len(text) > _MAX_PARTS:
+        raise EvaluationError
     return text.split(separator) if separator else list(text)
 
 
@@ -167,11 +194,11 @@ _INT64_MIN: Final = np.iinfo(np.int64).min
 _NUMBERS: Final = (Kind.INT, Kind.DOUBLE, Kind.BOOL)
 
 
-def is_kind(*kinds: Kind) -> Callable[[Values], Values]:
+def is_kind(*kinds: int) -> Callable[[Values], Values]:
     """Whether the value is of one of the kinds."""
 
     def evaluate(target: Values) -> Values:
-        is_of_kind: Array = np.isin(target.kind, kinds)
+        is_of_kind: Array = is_of(target.kind, *kinds)
         return Values.of_numbers(Kind.BOOL, is_of_kind).with_failures(target.failed)
 
     return evaluate
@@ -179,14 +206,10 @@ def is_kind(*kinds: Kind) -> Callable[[Values], Values]:
 
 def length(target: Values) -> Values:
     """The length of a text in bytes, or the number of elements of a list or map."""
-    counted = np.isin(target.kind, (Kind.ITEMS, Kind.ATTRIBUTES))
-    if counted.all():
-        return Values.of_numbers(Kind.INT, target.number)
-    lengths = apply(_length_of, [target])
-    if not counted.any():
-        return lengths
-    kind = np.where(counted, np.uint8(Kind.INT), lengths.kind)
-    return Values(kind, number=lambda: np.where(counted, target.number, lengths.number))
+    if target.lengths is not None:
+        known = is_of(target.kind, Kind.ITEMS, Kind.MAP, Kind.LIST)
+        return Values.of_numbers(Kind.INT, target.lengths()).with_failures(~known)
+    return apply(_length_of, [target])
 
 
 def _length_of(value: Scalar) -> int:
@@ -200,13 +223,13 @@ def _length_of(value: Scalar) -> int:
 def to_int(target: Values) -> Values:
     """Numbers as arrays, text once per distinct value; a text that is not a number is nil."""
     texts = apply(_int_of, [target.with_kind(_without_numbers(target))])
-    kind = np.where(np.isin(target.kind, _NUMBERS), np.uint8(Kind.INT), texts.kind)
+    kind = np.where(is_of(target.kind, *_NUMBERS), np.uint8(Kind.INT), texts.kind)
 
     def number() -> Array:
         # A double that does not fit becomes the smallest int64, as on the CPUs that the Collector mostly runs on.
         fits = (target.double >= -(2.0**63)) & (target.double < 2.0**63)
         doubles = np.where(fits, np.where(fits, target.double, 0.0).astype(np.int64), _INT64_MIN)
-        whole = np.isin(target.kind, (Kind.INT, Kind.BOOL))
+        whole = is_of(target.kind, Kind.INT, Kind.BOOL)
         return np.where(whole, target.number, np.where(target.kind == Kind.DOUBLE, doubles, texts.number))
 
     return Values(kind, number=number)
@@ -229,7 +252,7 @@ def to_double(target: Values) -> Values:
         lambda value: None if value is None else parse_double(expect_text(value)),
         [target.with_kind(_without_numbers(target))],
     )
-    whole = np.isin(target.kind, (Kind.INT, Kind.BOOL))
+    whole = is_of(target.kind, Kind.INT, Kind.BOOL)
     kind = np.where(whole | (target.kind == Kind.DOUBLE), np.uint8(Kind.DOUBLE), texts.kind)
     return Values(
         kind,
@@ -241,7 +264,7 @@ def to_double(target: Values) -> Values:
 
 def _without_numbers(target: Values) -> Array:
     """The kinds, with nil for numbers and bools, which are converted as arrays."""
-    return np.where(np.isin(target.kind, _NUMBERS), np.uint8(Kind.NIL), target.kind)
+    return np.where(is_of(target.kind, *_NUMBERS), np.uint8(Kind.NIL), target.kind)
 
 
 def to_bool(value: Scalar) -> bool | None:
@@ -369,16 +392,23 @@ def check_id(function: Callable[[Scalar], bytes], name: str, length: int) -> Cal
 
 
 def to_hex(value: Scalar) -> str:
-    """The bytes of a value in hexadecimal."""
+    """The bytes of a value in hexadecimal: of numbers as 8 bytes, the highest first; nothing of nil."""
+    if value is None:
+        return ""
+    if type(value) is bool:
+        return "01" if value else "00"
+    if type(value) is int:
+        return struct.pack(">q", value).hex()
+    if type(value) is float:
+        return struct.pack(">d", value).hex()
     if type(value) is bytes:
         return value.hex()
-    if isinstance(value, str):
-        return value.encode().hex()
-    raise EvaluationError
+    return expect_text(value).encode().hex()
 
 
 trace_id: Final = id_parser(TraceId, 16)
 span_id: Final = id_parser(SpanId, 8)
+profile_id: Final = id_parser(TraceId, 16)
 
 
 def in_networks(_: View, arguments: Sequence[Any]) -> Values:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from collector.model import StringColumn, groups
-from collector.ottl.values import FAILED, KINDS, EvaluationError, Kind, Scalar, Values
+from collector.model.arrays import some
+from collector.ottl.values import FAILED, KINDS, EvaluationError, Kind, Scalar, Values, is_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["apply", "compare", "compute", "equal", "negate"]
 
 _INT64: Final = np.iinfo(np.int64)
-_IDS: Final = (Kind.TRACE_ID, Kind.SPAN_ID)
-_OBJECTS: Final = (Kind.LIST, Kind.MAP, Kind.BYTES)
+_WHOLE: Final = frozenset({Kind.BOOL, Kind.INT, Kind.DURATION, Kind.TIME})
+_REAL: Final = ((Kind.INT, Kind.DOUBLE), (Kind.DOUBLE, Kind.INT), (Kind.DOUBLE, Kind.DOUBLE))
+_ID_KINDS: Final = frozenset({Kind.TRACE_ID, Kind.SPAN_ID})
+_OBJECT_KINDS: Final = frozenset({Kind.LIST, Kind.MAP, Kind.BYTES})
+_MAYBE_NIL: Final = frozenset({Kind.NIL, Kind.BYTES})
 
 
 def apply(
@@ -47,19 +51,11 @@ def apply(
     if len(varying) == 1:
         (place,) = varying
         codes, values = coded[place]
-        results: list[Scalar] = [None] * len(values)
-        for code in np.flatnonzero(np.bincount(codes, minlength=len(values))).tolist():
-            value = values[code]
-            text = value if cache is not None and type(value) is str else None
-            result = _MISSING if cache is None or text is None else cache.get(text, _MISSING)
-            if result is _MISSING:
-                result = _result(function, [*fixed[:place], value, *fixed[place + 1 :]])
-                if cache is not None and text is not None:
-                    cache.put(text, result)
-            results[code] = result
-        return Values.of(results).take(codes)
+        if FAILED in fixed:
+            return Values.of([FAILED]).take(np.zeros(len(codes), np.int64))
+        return Values.of(_of_distinct(function, fixed, place, codes, values, cache)).take(codes)
     combined = groups(*(coded[place][0] for place in varying))
-    results = []
+    results: list[Scalar] = []
     for row in combined.first.tolist():
         for place in varying:
             fixed[place] = coded[place][1][coded[place][0][row]]
@@ -70,11 +66,47 @@ def apply(
 _MISSING: Final = object()
 
 
+def _of_distinct(
+    function: Callable[..., Scalar],
+    fixed: Sequence[Scalar],
+    place: int,
+    codes: Array,
+    values: Sequence[Scalar],
+    cache: TextCache[Scalar] | None,
+) -> list[Scalar]:
+    """The results for the values that occur, as the argument ``place`` beside fixed ones; None for the others."""
+    results: list[Scalar] = [None] * len(values)
+    before, after = fixed[:place], fixed[place + 1 :]
+    used = range(len(values)) if len(values) == 1 else np.bincount(codes, minlength=len(values)).nonzero()[0].tolist()
+    for code in used:
+        value = values[code]
+        is_cached = cache is not None and type(value) is str
+        if is_cached:
+            result = cache.get(value, _MISSING)  # type: ignore[union-attr]
+            if result is not _MISSING:
+                results[code] = result
+                continue
+        if value is FAILED:
+            results[code] = FAILED
+            continue
+        try:
+            result = function(*before, value, *after)
+        except (EvaluationError, RecursionError):  # received JSON may be nested almost as deep as Python allows
+            result = FAILED
+        if isinstance(result, int) and not _INT64.min <= result <= _INT64.max:
+            result = FAILED
+        if is_cached:
+            cache.put(value, result)  # type: ignore[union-attr]
+        results[code] = result
+    return results
+
+
 def _result(function: Callable[..., Scalar], arguments: Sequence[Scalar]) -> Scalar:
     if any(argument is FAILED for argument in arguments):
         return FAILED
     try:
-        return function(*arguments)
+        result = function(*arguments)
+        return result if not isinstance(result, int) or _INT64.min <= result <= _INT64.max else FAILED
     except (EvaluationError, RecursionError):  # received JSON may be nested almost as deep as Python's recursion limit
         return FAILED
 
@@ -95,39 +127,49 @@ def compare(symbol: str, left: Values, right: Values) -> Array:
     Values of types that do not compare are unequal and have no order.
     """
     function = _OPERATORS[symbol]
-    left_nil, right_nil = left.is_nil, right.is_nil
+    if left.kinds == right.kinds and len(left) and len(right):
+        if left.kinds in _NUMBERS:
+            return np.asarray(function(left.number, right.number), np.bool_)
+        if left.kinds == _DOUBLES:
+            return np.asarray(function(left.double, right.double), np.bool_)
+        if left.kinds == _STRINGS:
+            return _compare_text(symbol, left.text, right.text)
+    left_kinds, right_kinds = left.kinds, right.kinds
     result = np.full(max(len(left), len(right)) if len(left) and len(right) else 0, symbol == "!=")
-    both_nil = left_nil & right_nil
-    if both_nil.any():
-        result = np.where(both_nil, symbol in {"==", "<=", ">="}, result)
-    for kind in (Kind.BOOL, Kind.DURATION, Kind.TIME, Kind.INT):
-        if (rows := _rows_of_kinds(left, kind, right, kind)) is not None:
-            result = np.where(rows, function(left.number, right.number), result)
-    for left_kind, right_kind in ((Kind.INT, Kind.DOUBLE), (Kind.DOUBLE, Kind.INT), (Kind.DOUBLE, Kind.DOUBLE)):
-        if (rows := _rows_of_kinds(left, left_kind, right, right_kind)) is not None:
-            result = np.where(rows, function(_as_double(left, left_kind), _as_double(right, right_kind)), result)
+    if left_kinds & _MAYBE_NIL and right_kinds & _MAYBE_NIL:
+        both_nil = left.is_nil & right.is_nil
+        if some(both_nil):
+            result = np.where(both_nil, symbol in {"==", "<=", ">="}, result)
+    for kind in left_kinds & right_kinds & _WHOLE:
+        rows = (left.kind == kind) & (right.kind == kind)
+        result = np.where(rows, function(left.number, right.number), result)
+    if Kind.DOUBLE in left_kinds or Kind.DOUBLE in right_kinds:
+        for left_kind, right_kind in _REAL:
+            if (rows := _rows_of_kinds(left, left_kind, right, right_kind)) is not None:
+                result = np.where(rows, function(_as_double(left, left_kind), _as_double(right, right_kind)), result)
     if symbol in {"==", "!="}:
-        for kind in _IDS:
-            if (rows := _rows_of_kinds(left, kind, right, kind)) is not None:
-                result = np.where(rows, _equal_ids(left, right) == (symbol == "=="), result)
-    if (rows := _rows_of_kinds(left, Kind.STRING, right, Kind.STRING)) is not None:
+        for kind in left_kinds & right_kinds & _ID_KINDS:
+            rows = (left.kind == kind) & (right.kind == kind)
+            result = np.where(rows, _equal_ids(left, right) == (symbol == "=="), result)
+    if Kind.STRING in left_kinds and Kind.STRING in right_kinds:
+        rows = (left.kind == Kind.STRING) & (right.kind == Kind.STRING)
         result = np.where(rows, _compare_text(symbol, left.text, right.text), result)
-    for kind in _OBJECTS:
-        if (rows := _rows_of_kinds(left, kind, right, kind)) is not None:
-            result = np.where(rows & ~(left_nil | right_nil), _compare_objects(symbol, kind, left, right), result)
+    for kind in left_kinds & right_kinds & _OBJECT_KINDS:
+        rows = (left.kind == kind) & (right.kind == kind) & ~(left.is_nil | right.is_nil)
+        result = np.where(rows, _compare_objects(symbol, kind, left, right), result)
     return result
 
 
-def _rows_of_kinds(left: Values, left_kind: Kind, right: Values, right_kind: Kind) -> Array | None:
+def _rows_of_kinds(left: Values, left_kind: int, right: Values, right_kind: int) -> Array | None:
     """bool[n]: the rows with these kinds on either side; None if there are none."""
     if left_kind not in left.kinds or right_kind not in right.kinds:
         return None
     rows: Array = (left.kind == left_kind) & (right.kind == right_kind)
-    return rows if rows.any() else None
+    return rows if some(rows) else None
 
 
-def _as_double(values: Values, kind: Kind) -> Array:
-    return values.number.astype(np.float64) if kind is Kind.INT else values.double
+def _as_double(values: Values, kind: int) -> Array:
+    return values.number.astype(np.float64) if kind == Kind.INT else values.double
 
 
 def _equal_ids(left: Values, right: Values) -> Array:
@@ -166,13 +208,13 @@ def _compare_with(symbol: str, column: StringColumn, text: str) -> Array:
     return column.where(lambda value: bool(function(value, text)))
 
 
-def _compare_objects(symbol: str, kind: Kind, left: Values, right: Values) -> Array:
+def _compare_objects(symbol: str, kind: int, left: Values, right: Values) -> Array:
     function = _OPERATORS[symbol]
 
     def outcome(left_value: Any, right_value: Any) -> bool:
-        if KINDS.get(type(left_value)) is not kind or KINDS.get(type(right_value)) is not kind:
+        if KINDS.get(type(left_value)) != kind or KINDS.get(type(right_value)) != kind:
             return False
-        if kind is Kind.BYTES:
+        if kind == Kind.BYTES:
             return bool(function(left_value, right_value))
         return symbol in {"==", "!="} and _deep_equal(left_value, right_value) == (symbol == "==")
 
@@ -180,7 +222,7 @@ def _compare_objects(symbol: str, kind: Kind, left: Values, right: Values) -> Ar
     return result.number.astype(np.bool_)
 
 
-def _restricted_to(values: Values, kind: Kind) -> Values:
+def _restricted_to(values: Values, kind: int) -> Values:
     return values.with_kind(np.where(values.kind == kind, values.kind, np.uint8(Kind.NIL)))
 
 
@@ -202,7 +244,7 @@ def equal(left: Scalar, right: Scalar) -> bool:
 
 def negate(operand: Values) -> Values:
     """``-x`` of ints and doubles; an error for other kinds."""
-    kind = np.where(np.isin(operand.kind, (Kind.INT, Kind.DOUBLE)), operand.kind, np.uint8(Kind.FAILED))
+    kind = np.where(is_of(operand.kind, Kind.INT, Kind.DOUBLE), operand.kind, np.uint8(Kind.FAILED))
     return Values(kind, number=lambda: -operand.number, double=lambda: -operand.double)
 
 
@@ -211,10 +253,12 @@ def compute(symbol: str, left: Values, right: Values) -> Values:
 
     Division by zero and types that do not support the operation are errors.
     """
+    if left.kinds == right.kinds and (quick := _computed_quickly(symbol, left, right)) is not None:
+        return quick
     left_kind, right_kind = np.broadcast_arrays(left.kind, right.kind)
     kind = np.full(len(left_kind), Kind.FAILED, np.uint8)
     whole = (left_kind == Kind.INT) & (right_kind == Kind.INT)
-    real = np.isin(left_kind, (Kind.INT, Kind.DOUBLE)) & np.isin(right_kind, (Kind.INT, Kind.DOUBLE)) & ~whole
+    real = is_of(left_kind, Kind.INT, Kind.DOUBLE) & is_of(right_kind, Kind.INT, Kind.DOUBLE) & ~whole
     kind[whole] = Kind.INT
     kind[real] = Kind.DOUBLE
     saturates = np.zeros(len(left_kind), np.bool_)
@@ -241,7 +285,7 @@ def compute(symbol: str, left: Values, right: Values) -> Values:
             function: Callable[[Any, Any], Array] = {"+": np.add, "-": np.subtract, "*": np.multiply}[symbol]
             number = function(left.number, right.number)
             double = function(left_real, right_real)
-            if saturates.any():
+            if some(saturates):
                 limit = np.where(left.number < 0, _INT64.min, _INT64.max)
                 opposite = (
                     (left.number < 0) != (right.number < 0)
@@ -249,4 +293,30 @@ def compute(symbol: str, left: Values, right: Values) -> Values:
                     else (left.number < 0) == (right.number < 0)
                 )
                 number = np.where(saturates & ~opposite & ((number < 0) != (left.number < 0)), limit, number)
-    return Values(kind, number=lambda: number, double=lambda: double)
+    zoned = left if left.zones is not None else right
+    zones = zoned.zones if zoned.zones is not None and len(zoned) == len(kind) else None
+    return Values(kind, number=lambda: number, double=lambda: double, zones=zones)
+
+
+def _computed_quickly(symbol: str, left: Values, right: Values) -> Values | None:
+    """``+ - *`` of columns that have a single kind of number, times that cannot overflow among them; else None."""
+    if left.zones is not None or right.zones is not None or not len(left) or not len(right):
+        return None
+    function = {"+": np.add, "-": np.subtract, "*": np.multiply}.get(symbol)
+    if function is None:
+        return None
+    if left.kinds == _INTS:
+        return Values.of_numbers(Kind.INT, function(left.number, right.number))
+    if left.kinds == _DOUBLES:
+        with np.errstate(all="ignore"):
+            return Values.of_numbers(Kind.DOUBLE, function(left.double, right.double))
+    if left.kinds == _TIMES and symbol == "-" and (left.number | right.number).min() >= 0:
+        return Values.of_numbers(Kind.DURATION, left.number - right.number)
+    return None
+
+
+_INTS: Final = frozenset({Kind.INT})
+_DOUBLES: Final = frozenset({Kind.DOUBLE})
+_TIMES: Final = frozenset({Kind.TIME})
+_STRINGS: Final = frozenset({Kind.STRING})
+_NUMBERS: Final = (_INTS, _TIMES, frozenset({Kind.DURATION}), frozenset({Kind.BOOL}))

@@ -1,4 +1,4 @@
-"""Parses the text of a condition into its tree: the grammar, literals and limits.
+"""Parses the text of a condition or statement into its tree: the grammar, literals and limits.
 
 The parser does not know what names mean. Its grammar is a superset of OTTL's with a single hierarchy of expressions;
 ``compiler`` checks where a condition and where a value is allowed.
@@ -30,9 +30,10 @@ from collector.ottl.syntax import (
     Path,
     PathField,
     Signed,
+    Statement,
 )
 
-__all__ = ["parse"]
+__all__ = ["parse", "parse_statement"]
 
 _MAX_CHARS: Final = 16_384
 _MAX_DEPTH: Final = 64
@@ -40,6 +41,8 @@ _INT64_MAX: Final = 2**63 - 1
 
 _GRAMMAR: Final = r"""
 start: or_expr
+statement: editor ["where" or_expr]
+editor: LOWER "(" [argument ("," argument)*] ")"
 ?or_expr: and_expr ("or" and_expr)*
 ?and_expr: not_expr ("and" not_expr)*
 ?not_expr: comparison
@@ -85,7 +88,9 @@ LOWER: /[a-z][a-z0-9_]*/
 
 @lru_cache(maxsize=1)
 def _parser() -> Lark:
-    return Lark(_GRAMMAR, parser="lalr", propagate_positions=True, maybe_placeholders=False)
+    return Lark(
+        _GRAMMAR, parser="lalr", start=["start", "statement"], propagate_positions=True, maybe_placeholders=False
+    )
 
 
 def parse(text: str) -> Node:
@@ -94,28 +99,45 @@ def parse(text: str) -> Node:
     Raises:
         OttlError: the text is too long, nested too deeply, or not a condition.
     """
-    if len(text) > _MAX_CHARS:
-        raise OttlError(f"the condition has {len(text)} characters, but at most {_MAX_CHARS} are allowed")
-    if not text.strip():
-        raise OttlError("the condition is empty")
-    _check_depth(text)
-    try:
-        tree: Any = _parser().parse(text)
-    except UnexpectedInput as exc:
-        raise _explained(exc, text) from None
+    tree: Any = _tree(text, "start", "condition")
     return _Builder(text).node(tree.children[0])
 
 
-def _check_depth(text: str) -> None:
+def parse_statement(text: str) -> Statement:
+    """The tree of a statement.
+
+    Raises:
+        OttlError: the text is too long, nested too deeply, or not a statement.
+    """
+    tree: Any = _tree(text, "statement", "statement")
+    builder = _Builder(text)
+    call = tree.children[0]
+    editor = builder.call(call, call.meta.start_pos)
+    return Statement(editor, builder.node(tree.children[1]) if len(tree.children) > 1 else None)
+
+
+def _tree(text: str, start: str, what: str) -> Tree[Token]:
+    if len(text) > _MAX_CHARS:
+        raise OttlError(f"the {what} has {len(text)} characters, but at most {_MAX_CHARS} are allowed")
+    if not text.strip():
+        raise OttlError(f"the {what} is empty")
+    _check_depth(text, what)
+    try:
+        return _parser().parse(text, start=start)
+    except UnexpectedInput as exc:
+        raise _explained(exc, text, what) from None
+
+
+def _check_depth(text: str, what: str) -> None:
     """Limit the depth before the tree is built, because the tree is processed recursively."""
     depth = 0
     for match in re.finditer(r'"(?:\\.|[^\\"])*"|[\[({]|[\])}]', text, re.DOTALL):
         depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(match.group(), 0)
         if depth > _MAX_DEPTH:
-            raise OttlError(f"the condition is nested deeper than {_MAX_DEPTH} levels", match.start(), text)
+            raise OttlError(f"the {what} is nested deeper than {_MAX_DEPTH} levels", match.start(), text)
 
 
-def _explained(error: UnexpectedInput, text: str) -> OttlError:
+def _explained(error: UnexpectedInput, text: str, what: str) -> OttlError:
     if isinstance(error, UnexpectedCharacters):
         at = error.pos_in_stream or 0
         character = text[at]
@@ -126,9 +148,11 @@ def _explained(error: UnexpectedInput, text: str) -> OttlError:
         if error.token.value == "(" and re.search(
             r"(?<![A-Za-z0-9_])[a-z][a-z0-9_]*\s*$", text[: error.token.start_pos]
         ):
-            reason += "; only converters can be called in a condition, and their names start with a capital letter"
+            reason += "; only converters can be called in an expression, and their names start with a capital letter"
+        elif what == "statement" and re.match(r"\s*[A-Z]", text):
+            reason += "; a statement starts with an editor, whose name is in lower case, for example set or delete_key"
         return OttlError(reason, error.token.start_pos or 0, text)
-    return OttlError("unexpected end of the condition", len(text), text)
+    return OttlError(f"unexpected end of the {what}", len(text), text)
 
 
 class _Builder:
@@ -159,13 +183,7 @@ class _Builder:
                     tuple(PathField(str(field.children[0]), self._keys(field.children[1:])) for field in children), at
                 )
             case "call":
-                calls = [child for child in children[1:] if child.data != "key"]
-                return FunctionCall(
-                    str(children[0]),
-                    tuple(map(self._argument, calls)),
-                    self._keys([c for c in children[1:] if c.data == "key"]),
-                    at,
-                )
+                return self.call(tree, at)
             case "list":
                 return ListOf(tuple(map(self.node, children)), at)
             case "map":
@@ -179,6 +197,16 @@ class _Builder:
                 return Literal(
                     self._literal(str(tree.data), children[0] if children else None), at if at is not None else 0
                 )
+
+    def call(self, tree: Tree[Token], at: int) -> FunctionCall:
+        """The call of a converter or editor."""
+        children: list[Any] = tree.children
+        return FunctionCall(
+            str(children[0]),
+            tuple(self._argument(child) for child in children[1:] if child.data != "key"),
+            self._keys([child for child in children[1:] if child.data == "key"]),
+            at,
+        )
 
     def _keys(self, trees: list[Any]) -> tuple[Node, ...]:
         return tuple(self.node(tree.children[0]) for tree in trees)

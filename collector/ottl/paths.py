@@ -5,7 +5,6 @@ Source: opentelemetry-collector-contrib pkg/ottl/contexts (one README per contex
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
@@ -23,35 +22,17 @@ from collector.model import (
     Batch,
     StringColumn,
 )
+from collector.model.values import any_value
 from collector.otlp.semantics import SPAN_KINDS
-from collector.ottl.contexts import TABLES, Context
+from collector.ottl.contexts import TABLES
 from collector.ottl.operations import apply
+from collector.ottl.trace_state import entry
 from collector.ottl.values import Array, EvaluationError, Kind, Scalar, Values
+from collector.ottl.view import View
 
-__all__ = ["Key", "Reader", "View", "descend", "path_reader"]
+__all__ = ["Key", "Reader", "attribute_maps", "descend", "has_path", "path_reader"]
 
 Key: TypeAlias = str | int
-
-
-class View:
-    """A batch seen from the rows of one table. It caches the columns that have been read."""
-
-    def __init__(self, batch: Batch, context: Context) -> None:
-        self.batch = batch
-        self.table = TABLES[context]
-        self.row_count = batch.table(self.table).row_count
-        self._read: dict[Any, Values] = {}
-
-    def column(self, key: object, table: str, make: Callable[[Batch], Values]) -> Values:
-        """The values that ``make`` reads from ``table``, one for each row of this view."""
-        values = self._read.get(key)
-        if values is None:
-            values = make(self.batch)
-            if table != self.table:
-                values = values.take(self.batch.ancestor(table, self.table))
-            self._read[key] = values
-        return values
-
 
 Reader: TypeAlias = Callable[[View], Values]
 _BatchReader: TypeAlias = Callable[[Batch], Values]
@@ -76,19 +57,21 @@ def path_reader(owner: str, names: Sequence[str], keys: Sequence[Key]) -> Reader
     return lambda view: view.column((table, path), table, path_form)
 
 
+def has_path(owner: str, path: str) -> bool:
+    """Whether columns have the path."""
+    return path in _PATHS[owner]
+
+
 def _unknown_path(owner: str, path: str) -> str:
     if path in _UNREADABLE or path.partition(".")[0] in _UNREADABLE:
-        return f"{path!r} of {owner!r} cannot be read in conditions"
+        return f"{path!r} of {owner!r} cannot be read"
     near = get_close_matches(path, _PATHS[owner], 1)
     hint = f"did you mean {near[0]!r}?" if near else f"its paths are {', '.join(_PATHS[owner])}"
     return f"the context {owner!r} does not have a path {path!r}; {hint}"
 
 
-# Paths of OTTL that are not in the index of a batch.
-_UNREADABLE: Final = frozenset({
-    "cache", "status", "dropped_attributes_count", "dropped_events_count", "dropped_links_count", "metadata",
-    "bucket_counts", "explicit_bounds", "positive", "negative", "event_index",
-})  # fmt: skip
+# Paths of OTTL whose parts have to be named.
+_UNREADABLE: Final = frozenset({"status", "positive", "negative", "event_index"})
 
 
 class _KeyedPath(ABC):
@@ -105,9 +88,7 @@ class _Attributes(_KeyedPath):
             return lambda view: view.column(
                 (table, "attributes"),
                 table,
-                lambda batch: Values.of_numbers(
-                    Kind.ATTRIBUTES, np.ascontiguousarray(batch.table(table).rows["attribute_count"])
-                ),
+                lambda batch: attribute_maps(batch, table),
             )
         first, inner_keys = keys[0], keys[1:]
         if not isinstance(first, str):
@@ -120,6 +101,30 @@ class _Attributes(_KeyedPath):
             return _descended(values, inner_keys, column.present) if inner_keys else values
 
         return lambda view: view.column((table, "attributes", *map(repr, keys)), table, make)
+
+
+def attribute_maps(batch: Any, table: str) -> Values:
+    """All attributes of each row as a map. Their number is known without making the maps."""
+    attributes = batch.attributes(table)
+    row_count = batch.table(table).row_count
+
+    def maps() -> tuple[Array, list[Any]]:
+        made: list[dict[str, Scalar]] = [{} for _ in range(row_count)]
+        if attributes.row_count:
+            contents = StringColumn.from_slices(attributes.source, attributes.rows["any"], attributes.rows["any_len"])
+            values = [any_value(content) for content in contents.distinct_bytes]
+            keys = attributes.key.distinct
+            for owner, key, code in zip(
+                attributes.owner.tolist(), attributes.key.codes.tolist(), contents.codes.tolist(), strict=True
+            ):
+                made[owner][keys[key]] = values[code] if code >= 0 else None
+        return np.arange(row_count, dtype=np.int32), made
+
+    return Values(
+        np.full(row_count, Kind.MAP, np.uint8),
+        objects=maps,
+        lengths=lambda: np.bincount(attributes.owner, minlength=row_count),
+    )
 
 
 class _Body(_KeyedPath):
@@ -140,7 +145,7 @@ class _TraceState(_KeyedPath):
             raise LookupError("'trace_state' accepts a single key, which must be a string")
 
         def make(batch: Batch) -> Values:
-            return apply(lambda text: _trace_state_entry(text, key), [_text("trace_state", table)(batch)])
+            return apply(lambda text: entry(text, key), [_text("trace_state", table)(batch)])
 
         return lambda view: view.column((table, "trace_state", key), table, make)
 
@@ -173,30 +178,11 @@ def descend(value: Scalar, keys: Sequence[Key], *, missing_is_nil: bool) -> Scal
     return value
 
 
-_STATE_KEY: Final = re.compile(r"[a-z][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13}")
-_STATE_VALUE: Final = re.compile(r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]")
-
-
-def _trace_state_entry(text: str, key: str) -> str | None:
-    """The value of an entry, "" if there is none, nil if the trace state is invalid. Source: W3C Trace Context."""
-    entries: dict[str, str] = {}
-    for member in text.split(","):
-        if not member:
-            continue
-        name, equals, value = member.strip(" \t").partition("=")
-        if not equals or not _STATE_KEY.fullmatch(name) or not _STATE_VALUE.fullmatch(value) or name in entries:
-            return None
-        entries[name] = value
-        if len(entries) > 32:
-            return None
-    return entries.get(key, "")
-
-
 def _text(field: str, table: str) -> _BatchReader:
     return lambda batch: Values.of_text(batch.field(field, table))
 
 
-def _number(field: str, table: str, kind: Kind = Kind.INT) -> _BatchReader:
+def _number(field: str, table: str, kind: int = Kind.INT) -> _BatchReader:
     return lambda batch: Values.of_numbers(kind, batch.field(field, table))
 
 
@@ -218,7 +204,7 @@ def _id_paths(table: str, *fields: str) -> dict[str, _BatchReader]:
     return paths_by_name
 
 
-def _id(field: str, table: str, kind: Kind) -> _BatchReader:
+def _id(field: str, table: str, kind: int) -> _BatchReader:
     return lambda batch: Values.of_ids(kind, batch.field(field, table))
 
 
@@ -234,7 +220,11 @@ def _hex(ids: Array) -> StringColumn:
 
 
 def _length(field: str, table: str) -> _BatchReader:
-    return lambda batch: Values.of_numbers(Kind.ITEMS, np.ascontiguousarray(batch.table(table).rows[field]))
+    def make(batch: Batch) -> Values:
+        numbers = np.ascontiguousarray(batch.table(table).rows[field])
+        return Values(np.full(len(numbers), Kind.ITEMS, np.uint8), lengths=lambda: numbers)
+
+    return make
 
 
 def _kind_text(texts: Sequence[str]) -> _BatchReader:
@@ -265,7 +255,7 @@ def _sum(batch: Batch) -> Values:
     return Values.of_numbers(Kind.DOUBLE, np.where(present | summary, batch.field("sum"), 0.0))
 
 
-def _point_value(field: str, kind: Kind, value_kind: int) -> _BatchReader:
+def _point_value(field: str, kind: int, value_kind: int) -> _BatchReader:
     return lambda batch: Values.of_numbers(
         kind, np.where(batch.field("value_kind") == value_kind, batch.field(field), 0)
     )

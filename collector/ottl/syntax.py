@@ -1,4 +1,4 @@
-"""The tree of a condition: its nodes, and the error for a text that is not a condition.
+"""The tree of a condition or statement: its nodes, and the error for a text that is neither.
 
 Source: opentelemetry-collector-contrib pkg/ottl (LANGUAGE.md).
 """
@@ -24,12 +24,13 @@ __all__ = [
     "Path",
     "PathField",
     "Signed",
+    "Statement",
     "walk",
 ]
 
 
 class OttlError(ValueError):
-    """A text is not a valid condition. The message has the column and what was expected."""
+    """A text is not a valid condition or statement. The message has the column and what was expected."""
 
     def __init__(self, reason: str, at: int = 0, text: str = "") -> None:
         """``at`` is the offset in ``text``."""
@@ -82,7 +83,7 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class FunctionCall:
-    """A call of a converter. Each argument has its name, or "" if it is positional."""
+    """A call of a converter or editor. Each argument has its name, or "" if it is positional."""
 
     name: str
     arguments: tuple[tuple[str, Node], ...]
@@ -159,15 +160,28 @@ class Parenthesized:
     at: int
 
 
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """``editor(…) where condition``; without a condition it applies to all rows."""
+
+    editor: FunctionCall
+    condition: Node | None
+    at: int = 0
+
+
 Node: TypeAlias = (
     Literal | Enum | Path | FunctionCall | ListOf | MapOf | Signed | Chain | Compare | Logic | Not | Parenthesized
 )
 
 
-def walk(node: Node) -> list[Node]:
+def walk(node: Node | Statement) -> list[Node]:
     """The node and everything below it."""
     found: list[Node] = []
-    pending = [node]
+    pending: list[Node]
+    if isinstance(node, Statement):
+        pending = [node.editor] if node.condition is None else [node.editor, node.condition]
+    else:
+        pending = [node]
     while pending:
         node = pending.pop()
         found.append(node)

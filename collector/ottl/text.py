@@ -166,6 +166,8 @@ def _json(value: Scalar) -> str:
             raise EvaluationError
         return double_text(value)
     if isinstance(value, bytes):
+        if not value:
+            return "null"  # as in Go
         return f'"{base64.b64encode(value).decode()}"'
     if isinstance(value, dict):
         return "{" + ",".join(f"{_quoted(key)}:{_json(value[key])}" for key in sorted(value)) + "}"

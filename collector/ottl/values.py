@@ -6,14 +6,15 @@ error is a kind of its own (``Kind.FAILED``).
 
 from __future__ import annotations
 
-from enum import IntEnum
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from datetime import UTC, tzinfo
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 import numpy as np
 
 from collector.model import KIND_ABSENT, AttributeColumn, StringColumn, groups
-from collector.model.arrays import Array
+from collector.model.arrays import Array, some
+from collector.model.cached import cached
 from collector.model.values import any_value
 
 if TYPE_CHECKING:
@@ -31,29 +32,32 @@ __all__ = [
     "Time",
     "TraceId",
     "Values",
+    "filled",
+    "is_of",
 ]
 
 
-class Kind(IntEnum):
-    """The type of a value. The first eight are the kinds of attribute values in the model."""
+class Kind:
+    """The type of a value. The first eight are the kinds of attribute values in the model.
 
-    NIL = 0
-    STRING = 1
-    BOOL = 2
-    INT = 3
-    DOUBLE = 4
-    LIST = 5
-    MAP = 6
-    BYTES = 7
-    DURATION = 8
-    TIME = 9
-    TRACE_ID = 10
-    SPAN_ID = 11
-    ITEMS = 12
+    Not an enumeration, because every read of a member of one costs as much as an operation on a short array.
+    """
+
+    NIL: Final = 0
+    STRING: Final = 1
+    BOOL: Final = 2
+    INT: Final = 3
+    DOUBLE: Final = 4
+    LIST: Final = 5
+    MAP: Final = 6
+    BYTES: Final = 7
+    DURATION: Final = 8
+    TIME: Final = 9
+    TRACE_ID: Final = 10
+    SPAN_ID: Final = 11
+    ITEMS: Final = 12
     """A list of rows of a table (events, points), of which only the length is known."""
-    ATTRIBUTES = 13
-    """All attributes of a row, of which only the number is known."""
-    FAILED = 14
+    FAILED: Final = 13
 
 
 class Duration(int):
@@ -63,9 +67,17 @@ class Duration(int):
 
 
 class Time(int):
-    """Nanoseconds since 1970."""
+    """Nanoseconds since 1970, in a time zone if one is known."""
 
-    __slots__ = ()
+    zone: tzinfo | None = None
+
+    @classmethod
+    def at(cls, nanoseconds: int, zone: tzinfo | None) -> Self:
+        """A time in a zone."""
+        made = cls(nanoseconds)
+        if zone is not None and zone is not UTC:
+            made.zone = zone
+        return made
 
 
 class TraceId(bytes):
@@ -91,7 +103,7 @@ class _Failed:
 FAILED: Final = _Failed()
 Scalar: TypeAlias = Any  # None, str, bool, int, float, list, dict, bytes, Duration, Time, TraceId, SpanId
 
-KINDS: Final[dict[type, Kind]] = {
+KINDS: Final[dict[type, int]] = {
     type(None): Kind.NIL,
     str: Kind.STRING,
     bool: Kind.BOOL,
@@ -106,17 +118,43 @@ KINDS: Final[dict[type, Kind]] = {
     SpanId: Kind.SPAN_ID,
     _Failed: Kind.FAILED,
 }
-_WHOLE: Final = (Kind.BOOL, Kind.INT, Kind.DURATION, Kind.TIME, Kind.ITEMS, Kind.ATTRIBUTES)
+_TEXT_OR_NIL: Final = frozenset({str, type(None)})
+_ONLY: Final = [frozenset({kind}) for kind in range(16)]
+_WHOLE: Final = (Kind.BOOL, Kind.INT, Kind.DURATION, Kind.TIME, Kind.ITEMS)
 _OBJECTS: Final = (Kind.LIST, Kind.MAP, Kind.BYTES)
 _IDS: Final = (Kind.TRACE_ID, Kind.SPAN_ID)
-_SCALARS: Final[dict[Kind, Callable[[int], Scalar]]] = {
+_SCALARS: Final[dict[int, Callable[[int], Scalar]]] = {
     Kind.BOOL: bool,
     Kind.INT: int,
     Kind.DURATION: Duration,
     Kind.TIME: Time,
     Kind.ITEMS: lambda _: FAILED,  # their elements are not known, so only Len can take them
-    Kind.ATTRIBUTES: lambda _: FAILED,
 }
+
+
+@lru_cache(maxsize=256)
+def filled(kind: int, row_count: int) -> Array:
+    """The same kind for each row, uint8[n], read-only."""
+    kinds = np.full(row_count, kind, np.uint8)
+    kinds.setflags(write=False)
+    return kinds
+
+
+@lru_cache(maxsize=64)
+def _membership(kinds: tuple[int, ...]) -> Array:
+    table = np.zeros(256, np.bool_)
+    table[list(kinds)] = True
+    return table
+
+
+def is_of(kind: Array, *kinds: int) -> Array:
+    """bool[n]: whether the kind is one of these."""
+    found: Array = _membership(kinds)[kind]
+    return found
+
+
+def _taken(lengths: Callable[[], Array] | None, rows: Array) -> Callable[[], Array] | None:
+    return None if lengths is None else lambda: lengths()[rows]
 
 
 class Values:
@@ -131,51 +169,57 @@ class Values:
         text: Callable[[], StringColumn] | None = None,
         objects: Callable[[], tuple[Array, list[Any]]] | None = None,
         ids: Callable[[], Array] | None = None,
+        lengths: Callable[[], Array] | None = None,
+        zones: tuple[Array, list[tzinfo | None]] | None = None,
     ) -> None:
         """``kind`` is uint8[n]; the functions return the payloads described at the properties of the same names."""
         self.kind = kind
         self._number, self._double, self._text, self._objects, self._ids = number, double, text, objects, ids
+        self.zones = zones
+        """Codes int32[n] and the time zones of times; None: they have none."""
+        self.lengths = lengths
+        """The numbers of elements, int64[n], of lists and maps that need not be read for it; None: not known."""
 
     def __len__(self) -> int:
         return len(self.kind)
 
-    @cached_property
+    @cached
     def kinds(self) -> frozenset[int]:
         """The kinds that occur in the column."""
-        return frozenset(np.flatnonzero(np.bincount(self.kind, minlength=1)).tolist())
+        return frozenset(np.bincount(self.kind, minlength=1).nonzero()[0].tolist())
 
-    @cached_property
+    @cached
     def number(self) -> Array:
         """int64[n]: bools, ints, durations and times in nanoseconds, lengths."""
         return self._number() if self._number else np.zeros(len(self), np.int64)
 
-    @cached_property
+    @cached
     def double(self) -> Array:
         """float64[n]: doubles."""
         return self._double() if self._double else np.zeros(len(self), np.float64)
 
-    @cached_property
+    @cached
     def text(self) -> StringColumn:
         """The strings."""
         return self._text() if self._text else StringColumn.from_codes(np.full(len(self), -1), [])
 
-    @cached_property
+    @cached
     def objects(self) -> tuple[Array, list[Any]]:
         """Codes int32[n] and the distinct lists, maps and byte strings."""
         return self._objects() if self._objects else (np.full(len(self), -1, np.int32), [])
 
-    @cached_property
+    @cached
     def ids(self) -> Array:
         """uint64[n,2]: trace ids, and span ids in the second word."""
         return self._ids() if self._ids else np.zeros((len(self), 2), np.uint64)
 
-    @cached_property
+    @cached
     def failed(self) -> Array:
         """bool[n]: whether the row has an evaluation error."""
         failed: Array = self.kind == Kind.FAILED
         return failed
 
-    @cached_property
+    @cached
     def is_nil(self) -> Array:
         """bool[n]: whether the row is nil; empty bytes compare as nil."""
         nil: Array = self.kind == Kind.NIL
@@ -194,11 +238,13 @@ class Values:
             text=lambda: self.text.take(rows),
             objects=lambda: (self.objects[0][rows], self.objects[1]),
             ids=lambda: self.ids[rows],
+            lengths=_taken(self.lengths, rows),
+            zones=None if self.zones is None else (self.zones[0][rows], self.zones[1]),
         )
 
     def with_failures(self, where: Array) -> Values:
         """The same values, with evaluation errors on the rows of ``where``."""
-        return self.with_kind(np.where(where, np.uint8(Kind.FAILED), self.kind)) if where.any() else self
+        return self.with_kind(np.where(where, np.uint8(Kind.FAILED), self.kind)) if some(where) else self
 
     def with_kind(self, kind: Array) -> Values:
         """The same payloads with other kinds, an array of one row or of as many as the column has."""
@@ -209,13 +255,24 @@ class Values:
             text=lambda: self.text,
             objects=lambda: self.objects,
             ids=lambda: self.ids,
+            lengths=self.lengths,
+            zones=self.zones,
         )
 
     @classmethod
     def of(cls, scalars: Sequence[Scalar]) -> Values:
         """A column of these values. The exact type of a value is its kind."""
-        kind = np.fromiter((KINDS[type(value)] for value in scalars), np.uint8, len(scalars))
-        objects = [value if type(value) in {list, dict, bytes} else None for value in scalars]
+        types = set(map(type, scalars))
+        if types <= _TEXT_OR_NIL and str in types:
+            return cls._of_texts(scalars)
+        kind = np.fromiter(map(KINDS.__getitem__, map(type, scalars)), np.uint8, len(scalars))
+        zones = [value.zone if type(value) is Time else None for value in scalars] if Time in types else []
+
+        def objects() -> tuple[Array, list[Any]]:
+            return np.arange(len(scalars), dtype=np.int32), [
+                value if type(value) in {list, dict, bytes} else None for value in scalars
+            ]
+
         return cls(
             kind,
             number=lambda: np.array(
@@ -224,7 +281,7 @@ class Values:
             ),
             double=lambda: np.array([value if isinstance(value, float) else 0.0 for value in scalars]),
             text=lambda: StringColumn.of([value if isinstance(value, str) else None for value in scalars]),
-            objects=lambda: (np.arange(len(scalars), dtype=np.int32), objects),
+            objects=objects,
             ids=lambda: (
                 np.frombuffer(
                     b"".join(
@@ -236,7 +293,17 @@ class Values:
                 .astype(np.uint64)
                 .reshape(-1, 2)
             ),
+            zones=(np.arange(len(zones), dtype=np.int32), zones) if any(zones) else None,
         )
+
+    @classmethod
+    def _of_texts(cls, scalars: Sequence[str | None]) -> Values:
+        """A column of texts and nils, made with fewer steps."""
+        codes = np.arange(len(scalars), dtype=np.int32)
+        if None in scalars:
+            codes[[code for code, value in enumerate(scalars) if value is None]] = -1
+        column = StringColumn.from_codes(codes, [value or "" for value in scalars])
+        return cls(np.where(codes < 0, np.uint8(Kind.NIL), np.uint8(Kind.STRING)), text=lambda: column)
 
     @classmethod
     def constant(cls, value: Scalar) -> Values:
@@ -246,22 +313,24 @@ class Values:
     @classmethod
     def of_text(cls, column: StringColumn) -> Values:
         """A column of strings; an unset field is an empty string."""
-        return cls(np.full(len(column), Kind.STRING, np.uint8), text=lambda: column.fill(""))
+        made = cls(filled(Kind.STRING, len(column)), text=lambda: column.fill(""))
+        made.__dict__["kinds"] = _ONLY[Kind.STRING]
+        return made
 
     @classmethod
-    def of_numbers(cls, kind: Kind, numbers: Array, where: Array | None = None) -> Values:
+    def of_numbers(cls, kind: int, numbers: Array, where: Array | None = None) -> Values:
         """Numbers of one kind (unsigned ones wrap as in Go), nil where ``where`` is False."""
-        kinds = (
-            np.full(len(numbers), kind, np.uint8)
-            if where is None
-            else np.where(where, np.uint8(kind), np.uint8(Kind.NIL))
-        )
-        if kind is Kind.DOUBLE:
-            return cls(kinds, double=lambda: numbers)
-        return cls(kinds, number=lambda: numbers.astype(np.int64))
+        kinds = filled(kind, len(numbers)) if where is None else np.where(where, np.uint8(kind), np.uint8(Kind.NIL))
+        if kind == Kind.DOUBLE:
+            made = cls(kinds, double=lambda: numbers)
+        else:
+            made = cls(kinds, number=lambda: numbers.astype(np.int64, copy=False))
+        if where is None:
+            made.__dict__["kinds"] = _ONLY[kind]
+        return made
 
     @classmethod
-    def of_ids(cls, kind: Kind, ids: Array) -> Values:
+    def of_ids(cls, kind: int, ids: Array) -> Values:
         """Trace ids uint64[n,2] or span ids uint64[n]."""
         return cls(
             np.full(len(ids), kind, np.uint8),
@@ -274,7 +343,7 @@ class Values:
         kind = np.where(column.kind == KIND_ABSENT, np.uint8(Kind.NIL), column.kind)
 
         def objects() -> tuple[Array, list[Any]]:
-            encoded = np.isin(kind, _OBJECTS)
+            encoded = is_of(kind, *_OBJECTS)
             slices = StringColumn.from_slices(
                 column.source,
                 np.where(encoded, column.rows["any"], np.int32(-1)),
@@ -299,9 +368,18 @@ class Values:
             distinct: list[Scalar]
             if kind == Kind.STRING:
                 found, distinct = self.text.codes[rows], [*self.text.distinct]
+            elif kind == Kind.TIME and self.zones is not None:
+                zone_codes, zones = self.zones
+                pairs = groups(np.ascontiguousarray(self.number[rows]), np.ascontiguousarray(zone_codes[rows]))
+                found = pairs.codes
+                first = np.flatnonzero(rows)[pairs.first]
+                distinct = [
+                    Time.at(number, zones[code])
+                    for number, code in zip(self.number[first].tolist(), zone_codes[first].tolist(), strict=True)
+                ]
             elif kind in _WHOLE:
                 numbers, found = np.unique(self.number[rows], return_inverse=True)
-                distinct = [_SCALARS[Kind(kind)](number) for number in numbers.tolist()]
+                distinct = [_SCALARS[kind](number) for number in numbers.tolist()]
             elif kind == Kind.DOUBLE:
                 bits, found = np.unique(self.double[rows].view(np.int64), return_inverse=True)
                 distinct = bits.view(np.float64).tolist()

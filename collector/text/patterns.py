@@ -5,7 +5,7 @@ pipeline. As in Go, look-around and back references are therefore not available.
 Source: RE2's syntax page.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol
 
 import re2
@@ -23,6 +23,14 @@ class Match(Protocol):
 
     def groups(self, default: str = ...) -> tuple[str, ...]:
         """The texts of all groups; ``default`` for those that did not take part in the match."""
+        ...
+
+    def group(self, number: int = 0) -> str | None:
+        """The text of a group; 0 is the whole match."""
+        ...
+
+    def span(self, number: int = 0) -> tuple[int, int]:
+        """Where a group starts and ends; 0 is the whole match."""
         ...
 
 
@@ -47,15 +55,19 @@ class Pattern(Protocol):
         """A match of the whole text."""
         ...
 
+    def finditer(self, text: str) -> Iterator[Match]:
+        """The matches from left to right."""
+        ...
 
-def compile_pattern(pattern: str) -> Pattern:
+
+def compile_pattern(pattern: str, *, max_chars: int = _MAX_CHARS) -> Pattern:
     """The compiled pattern. It is not cached: some patterns come from data, and a compiled one may take megabytes.
 
     Raises:
         ValueError: the pattern is not valid; the message says why.
     """
-    if len(pattern) > _MAX_CHARS:
-        raise ValueError(f"invalid pattern: it has {len(pattern)} characters, but at most {_MAX_CHARS} are allowed")
+    if len(pattern) > max_chars:
+        raise ValueError(f"invalid pattern: it has {len(pattern)} characters, but at most {max_chars} are allowed")
     try:
         compiled: Pattern = _Compiled(pattern, _OPTIONS)
     except re2.error as exc:

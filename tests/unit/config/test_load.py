@@ -587,13 +587,13 @@ def test_ambiguous_ids(registry):
 
 def test_unknown_types(registry):
     """Types of the Collector, types of another section and unknown types are told apart."""
-    text = GOOD.replace("  batch:\n", "  batch:\n  transform: {}\n  btach: {}\n  debug: {}\n  no good: {}\n")
+    text = GOOD.replace("  batch:\n", "  batch:\n  lookup: {}\n  btach: {}\n  debug: {}\n  no good: {}\n")
     *others, invalid = lines(text, registry)
     assert invalid.startswith("f.yaml:12:3: processors: ")
     assert "'no good'" in invalid
     assert others == [
         (
-            "f.yaml:9:3: processors::transform: the processor type 'transform' is part of the OpenTelemetry Collector, "
+            "f.yaml:9:3: processors::lookup: the processor type 'lookup' is part of the OpenTelemetry Collector, "
             "but Tailrace does not have it yet"
         ),
         (
@@ -607,7 +607,7 @@ def test_unknown_types(registry):
     ]
     found = examine(["f.yaml"], (), registry, environ={}, read=lambda path: text)
     outcomes = {each.id: each.outcome for each in found.components}
-    assert outcomes["transform"] is Outcome.ELSEWHERE
+    assert outcomes["lookup"] is Outcome.ELSEWHERE
     assert outcomes["btach"] is Outcome.UNKNOWN
     assert outcomes["batch"] is Outcome.RUNS
 

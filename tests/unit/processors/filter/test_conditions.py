@@ -187,7 +187,7 @@ def test_a_group_has_its_own_error_mode():
         ({"traces": {"spanevent": ["IsRootSpan()"]}}, "cannot be called in the context 'spanevent'"),
         ({"traces": {"spans": ["true"]}}, "spans"),
         ({"traces": {"span": [True]}}, "string"),
-        ({"trace_conditions": ["name == 1"]}, "cannot infer the context"),
+        ({"trace_conditions": ["name == 1"]}, "the context cannot be inferred"),
         ({"trace_conditions": ["span.name == nme"]}, "must start with its context: write span.nme"),
         ({"trace_conditions": ['metric.name == "a"']}, "'metric' is not a context of traces"),
         ({"trace_conditions": [{"context": "log", "conditions": ["true"]}]}, "context"),
