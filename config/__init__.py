@@ -10,6 +10,7 @@
 ``annotations``  what the type annotations of a model say about its keys
 ``service``      the section ``service``, with every reference to a component checked
 ``graph``        what pipelines may contain
+``missing``      what remains of a configuration without the components that do not exist here
 ``errors``       findings with their places
 ``model``        the service's own models, and the whole configuration
 ``dump``         the other direction: a configuration to YAML, secrets redacted

@@ -3,13 +3,15 @@
 ``load``      the configuration, or ConfigErrors with all findings
 ``examine``   the same without raising, with the outcome of each component (for ``validate`` on a foreign file)
 
+Either can leave out the components that do not exist here (``config.missing``).
+
 What a component's keys mean is up to the component (its pydantic model); the section ``service`` is read by
 ``config.service``; what a pipeline may hold is checked in ``config.graph``.
 """
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -18,7 +20,8 @@ from config.distributions import distribution_of
 from config.errors import ConfigError, ConfigErrors, Findings
 from config.explain import closest, describe, listing
 from config.graph import check_graph
-from config.model import Config, ConfiguredComponent, singular
+from config.missing import Key, Remainder, remainder
+from config.model import Config, ConfiguredComponent, ServiceConfig, singular
 from config.references import ReadFile, read_file
 from config.resolve import Document, resolve
 from config.series import warn_of_merged_series
@@ -32,7 +35,7 @@ from config.validation import (
 )
 from config.yaml import Node, Position
 
-__all__ = ["ComponentOutcome", "Examination", "FactoryLookup", "Outcome", "examine", "load"]
+__all__ = ["ComponentOutcome", "Examination", "FactoryLookup", "Outcome", "WithoutMissing", "examine", "load"]
 
 _SECTIONS = (*(str(kind) for kind in ComponentKind), "service")
 
@@ -87,6 +90,16 @@ class Examination:
     warnings: tuple[ConfigError, ...]
     components: tuple[ComponentOutcome, ...]
     pipeline_count: int = 0
+    without_missing: "WithoutMissing | None" = None
+    """What remains without the components that do not exist here; None if all of them exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class WithoutMissing:
+    """A configuration without the components that do not exist here."""
+
+    remainder: Remainder
+    examination: Examination
 
 
 def load(
@@ -94,15 +107,20 @@ def load(
     sets: Sequence[str],
     registry: FactoryLookup,
     *,
+    skip_missing: bool = False,
     environ: Mapping[str, str] | None = None,
     read: ReadFile = read_file,
 ) -> Config:
     """The checked configuration of ``sources`` (paths, ``file:``, ``env:``, ``yaml:``) with ``sets`` (``a.b=value``).
 
+    ``skip_missing`` leaves out the components that do not exist here; ``Config.left_out`` has them.
+
     Raises:
         ConfigErrors: every finding, in the order of files and lines.
     """
     found = examine(sources, sets, registry, environ=environ, read=read)
+    if skip_missing and found.without_missing is not None and found.without_missing.remainder.running:
+        found = found.without_missing.examination
     if found.config is None:
         raise ConfigErrors(found.errors, found.warnings)
     return found.config
@@ -121,7 +139,13 @@ def examine(
         document = resolve(sources, sets, os.environ if environ is None else environ, read)
     except ConfigErrors as exc:
         return Examination(None, exc.errors, exc.warnings, ())
-    return _Loader(document, registry, tuple(sources)).examination()
+    loader = _Loader(document, registry, tuple(sources))
+    found = loader.examination()
+    left = remainder(loader.service, loader.factories, loader.configured, loader.missing, document)
+    if left is None:
+        return found
+    reduced = _Loader(left.document, registry, tuple(sources), left).examination()
+    return replace(found, without_missing=WithoutMissing(left, reduced))
 
 
 @dataclass(slots=True)
@@ -129,11 +153,17 @@ class _Loader:
     document: Document
     registry: FactoryLookup
     sources: tuple[str, ...]
+    remainder: Remainder | None = None
+    """What ``document`` is, if something was left out of it."""
     findings: Findings = field(default_factory=Findings)
     outcomes: list[ComponentOutcome] = field(default_factory=list)
     factories: dict[ComponentKind, dict[ComponentId, tuple[Factory | None, Position]]] = field(default_factory=dict)
     """Every configured id, including invalid and unknown ones: the graph is checked all the same."""
     configured: dict[ComponentKind, dict[ComponentId, ConfiguredComponent]] = field(default_factory=dict)
+    missing: dict[Key, ConfigError] = field(default_factory=dict)
+    """The finding about each component whose type does not exist here."""
+    service: ServiceConfig = field(init=False)
+    """The section ``service``, as far as it is valid."""
 
     def examination(self) -> Examination:
         findings = self.findings
@@ -149,7 +179,7 @@ class _Loader:
                 )
         for kind in ComponentKind:
             self._section(kind)
-        service = read_service(self.document, self.factories, findings)
+        service = self.service = read_service(self.document, self.factories, findings)
         check_graph(service, self.factories, self.document, findings.errors, findings.warnings)
         warn_of_merged_series(service, self.factories, self.configured, findings.warnings)
         check_extension_references(service, self.configured, self.document, findings)
@@ -165,6 +195,8 @@ class _Loader:
                 document=self.document,
                 warnings=tuple(findings.warnings),
                 sources=self.sources,
+                left_out=self.remainder.left_out if self.remainder else (),
+                changed_pipelines=self.remainder.changed if self.remainder else (),
             )
         return Examination(
             config, errors, tuple(dict.fromkeys(findings.warnings)), tuple(self.outcomes), len(service.pipelines)
@@ -194,6 +226,7 @@ class _Loader:
         else:
             if factory is None:
                 outcome = self._unknown_type(kind, component_id.type, path, position)
+                self.missing[kind, component_id] = self.findings.errors[-1]
         self.factories[kind][component_id] = (factory, position)
         if factory is not None:
             config, errors = parse_model(factory.config_type, node, position, path)

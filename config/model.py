@@ -343,6 +343,10 @@ class Config:
     """The resolved document: untyped, with positions."""
     warnings: tuple[ConfigError, ...] = ()
     sources: tuple[str, ...] = field(default=())
+    left_out: tuple[ConfigError, ...] = ()
+    """With ``--skip-missing``: each component that was left out because it does not exist here, and why."""
+    changed_pipelines: tuple[ConfigError, ...] = ()
+    """With ``--skip-missing``: each pipeline that does not run, or not with all of its components."""
 
     def components(self, kind: ComponentKind) -> Mapping[ComponentId, ConfiguredComponent]:
         """The configured components of one section."""

@@ -1,6 +1,6 @@
 """The section ``service``: extensions, pipelines and telemetry, with every reference to a component checked."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -16,7 +16,16 @@ from config.resolve import Document
 from config.validation import expect_mapping, parse_model, warn_outdated_keys
 from config.yaml import ListNode, MapNode, Node, Position, ScalarNode
 
-__all__ = ["check_extension_references", "read_service"]
+__all__ = [
+    "UNSUPPORTED_SIGNAL",
+    "check_extension_references",
+    "extension_references",
+    "read_service",
+    "sections_for",
+]
+
+UNSUPPORTED_SIGNAL = "profiles"
+"""The signal that the Collector has and Tailrace does not."""
 
 _SERVICE_KEYS = ("extensions", "pipelines", "telemetry", "shutdown_timeout")
 _PIPELINE_KEYS = ("receivers", "processors", "exporters")
@@ -35,21 +44,28 @@ def check_extension_references(
 ) -> None:
     """What the blocks' ``extension_keys`` name must be listed in ``service.extensions``."""
     listed = [str(extension) for extension in service.extensions]
+    for _, path, node in extension_references(configured, document):
+        if node.value not in listed:
+            findings.error(
+                node.position,
+                path,
+                f"the extension '{node.value}' is not listed in service::extensions",
+                suggestion=closest(str(node.value), listed),
+                hint=listing("listed extension", listed, none="no extensions are listed"),
+            )
+
+
+def extension_references(
+    configured: Mapping[ComponentKind, Mapping[ComponentId, ConfiguredComponent]], document: Document
+) -> Iterator[tuple[ConfiguredComponent, tuple[str, ...], ScalarNode]]:
+    """Every ``auth.authenticator`` and ``storage``: the component, the path of the key, and the extension's id."""
     for kind in ComponentKind:
         for component in configured[kind].values():
             for keys in _extension_references(component.config):
                 path = (str(kind), str(component.id), *keys)
                 node = document.node(*path)
-                if not isinstance(node, ScalarNode) or not isinstance(node.value, str) or not node.value:
-                    continue
-                if node.value not in listed:
-                    findings.error(
-                        node.position,
-                        path,
-                        f"the extension '{node.value}' is not listed in service::extensions",
-                        suggestion=closest(node.value, listed),
-                        hint=listing("listed extension", listed, none="no extensions are listed"),
-                    )
+                if isinstance(node, ScalarNode) and isinstance(node.value, str) and node.value:
+                    yield component, path, node
 
 
 class _ServiceReader:
@@ -124,11 +140,13 @@ class _ServiceReader:
             return None
         signals = [str(signal) for signal in Signal]
         if pipeline_id.type not in signals:
-            is_profiles = pipeline_id.type == "profiles"
+            message = f"unknown signal '{pipeline_id.type}'"
+            if pipeline_id.type == UNSUPPORTED_SIGNAL:
+                message = f"the signal '{pipeline_id.type}' is not supported yet"
             self._findings.error(
                 position,
                 path,
-                "the signal 'profiles' is not supported yet" if is_profiles else f"unknown signal '{pipeline_id.type}'",
+                message,
                 suggestion=closest(pipeline_id.type, signals),
                 hint=listing("supported signal", signals),
             )
@@ -173,7 +191,7 @@ class _ServiceReader:
 
     def _is_configured(self, component_id: ComponentId, path: tuple[str, ...], position: Position) -> bool:
         """Whether the component is configured in a section that ``path`` may refer to; noted if not."""
-        if any(component_id in self._factories[kind] for kind in _sections_for(ComponentKind(path[-1]))):
+        if any(component_id in self._factories[kind] for kind in sections_for(ComponentKind(path[-1]))):
             return True
         self._missing.setdefault((path[-1], component_id), []).append((position, path))
         return False
@@ -182,7 +200,7 @@ class _ServiceReader:
         self, section: ComponentKind, component_id: ComponentId, places: list[tuple[Position, tuple[str, ...]]]
     ) -> None:
         """One finding for a component that is not configured, at the first of the places that list it."""
-        kinds = _sections_for(section)
+        kinds = sections_for(section)
         noun = singular(section)
         candidates = [str(candidate) for kind in kinds for candidate in self._factories[kind]]
         hint = listing(f"configured {noun}", candidates, none=f"no {noun}s are configured")
@@ -197,7 +215,7 @@ class _ServiceReader:
         self._findings.error(position, path, message, suggestion=closest(str(component_id), candidates), hint=hint)
 
 
-def _sections_for(section: ComponentKind) -> list[ComponentKind]:
+def sections_for(section: ComponentKind) -> list[ComponentKind]:
     """The sections whose components a pipeline may list under ``section``."""
     is_end = section in (ComponentKind.RECEIVER, ComponentKind.EXPORTER)
     return [section, ComponentKind.CONNECTOR] if is_end else [section]

@@ -49,6 +49,7 @@ def run(config: Config, load: Callable[[], Config] | None = None) -> int:
             log = structlog.get_logger("tailrace")
             for warning in config.warnings:
                 log.warning("the configuration has a warning", warning=str(warning))
+            _log_left_out(config)
             try:
                 with asyncio.Runner(loop_factory=new_event_loop) as runner:
                     runner.run(serve(config, load, configure_logs))
@@ -66,12 +67,46 @@ def run(config: Config, load: Callable[[], Config] | None = None) -> int:
     return 0
 
 
+def _log_left_out(config: Config) -> None:
+    """Log what ``--skip-missing`` has left out, as errors, so that no log level hides it.
+
+    The last event names everything, because the sampling of the log may leave out some of the others.
+    """
+    if not (config.left_out or config.changed_pipelines):
+        return
+    log = structlog.get_logger("tailrace")
+    for finding in config.left_out:
+        log.error("a component is left out because of --skip-missing", reason=str(finding))
+    for finding in config.changed_pipelines:
+        log.error("a pipeline is affected by --skip-missing", effect=str(finding))
+    running = config.service.pipelines
+    affected = [finding.path[-1] for finding in config.changed_pipelines]
+    log.error(
+        "only a part of the configuration runs because of --skip-missing",
+        left_out=["::".join(finding.path) for finding in config.left_out],
+        stopped_pipelines=[name for name in affected if name not in running],
+        incomplete_pipelines=[name for name in affected if name in running],
+    )
+
+
 @click.command()
 @config_options
-def command(sources: tuple[str, ...], sets: tuple[str, ...]) -> None:
+@click.option(
+    "--skip-missing",
+    is_flag=True,
+    help="Leave out components that do not exist here and start the pipelines that can run without them. The data of "
+    "a pipeline passes unchanged where a processor is left out. Everything left out is logged as an error.",
+)
+def command(sources: tuple[str, ...], sets: tuple[str, ...], skip_missing: bool) -> None:
     """Run the service until SIGTERM or Ctrl-C; reload its configuration on SIGHUP."""
     problems = check_top_level_names()
     if problems:
         fail("; ".join(problems))
     registry = Registry()
-    raise SystemExit(run(load_or_fail(sources, sets, registry), lambda: load(sources, sets, registry)))
+
+    def load_again() -> Config:
+        config = load(sources, sets, registry, skip_missing=skip_missing)
+        _log_left_out(config)
+        return config
+
+    raise SystemExit(run(load_or_fail(sources, sets, registry, skip_missing=skip_missing), load_again))

@@ -1,7 +1,8 @@
 """``tailrace validate``: every error of a configuration at once, and which of its components are available.
 
 The whole graph is built, so the checks in the components' constructors run as well. Nothing is started and no port is
-opened.
+opened. If some components do not exist here, the same is done for what remains without them, so that the number of
+pipelines that would run is not a guess.
 """
 
 import click
@@ -10,8 +11,9 @@ from collector.api import ComponentKind
 from collector.cli._options import config_options, show_errors, show_warnings
 from collector.registry import Registry
 from collector.service import Service
-from config.load import ComponentOutcome, Examination, Outcome, examine
-from config.model import singular
+from config.errors import ConfigError
+from config.load import ComponentOutcome, Examination, Outcome, WithoutMissing, examine
+from config.model import Config, singular
 
 __all__ = ["command"]
 
@@ -33,7 +35,7 @@ def command(sources: tuple[str, ...], sets: tuple[str, ...], compat: bool) -> No
     """Check a configuration without starting anything."""
     registry = Registry()
     found = examine(sources, sets, registry)
-    problem = _build(found)
+    problem = _build(found.config)
     if compat and found.components:
         _show_compatibility(found.components)
     else:
@@ -41,6 +43,8 @@ def command(sources: tuple[str, ...], sets: tuple[str, ...], compat: bool) -> No
         show_errors(found.errors)
         if any(component.outcome is not Outcome.RUNS for component in found.components):
             _show_compatibility(found.components)
+    if found.without_missing is not None:
+        _show_remainder(found.without_missing, found.errors)
     if problem:
         click.echo(f"{click.style('error', fg='red')}: {problem}", err=True)
     if found.errors or problem:
@@ -51,12 +55,12 @@ def command(sources: tuple[str, ...], sets: tuple[str, ...], compat: bool) -> No
         click.echo(_summary(found))
 
 
-def _build(found: Examination) -> str:
+def _build(config: Config | None) -> str:
     """Why the graph cannot be built; empty if it can be, or if the configuration is invalid anyway."""
-    if found.config is None:
+    if config is None:
         return ""
     try:
-        Service(found.config)
+        Service(config)
     except Exception as exc:  # noqa: BLE001 - a component's constructor may raise anything
         return f"the pipelines cannot be built: {str(exc) or type(exc).__name__}"
     return ""
@@ -80,3 +84,25 @@ def _show_compatibility(components: tuple[ComponentOutcome, ...]) -> None:
             click.echo(f"{len(concerned)} {heading}:")
         for component in concerned:
             click.echo(f"  {component.kind} {component.id} ({component.position})")
+
+
+def _show_remainder(without: WithoutMissing, shown: tuple[ConfigError, ...]) -> None:
+    """Say how many pipelines would run without what does not exist here, and what they or the others lack."""
+    remainder, reduced = without.remainder, without.examination
+    running_count, pipeline_count = len(remainder.running), remainder.pipeline_count
+    if not running_count:
+        condition = ""
+    elif reduced.config is None:
+        condition = " once the other errors are fixed"
+    elif problem := _build(reduced.config):
+        condition = f", but {problem}"
+    else:
+        condition = "; tailrace run --skip-missing starts them"
+    click.echo(
+        f"{running_count} of {pipeline_count} pipeline{'s' if pipeline_count != 1 else ''} would run without the "
+        f"components that do not exist here{condition}"
+    )
+    for finding in (*remainder.left_out, *remainder.changed):
+        if finding not in shown:
+            click.echo(f"  {finding}")
+    show_errors(error for error in reduced.errors if running_count and error not in shown)

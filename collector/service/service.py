@@ -480,6 +480,16 @@ class Service:
             lambda: float(cached_text_bytes()),
         )
         gauge(
+            "tailrace_service_left_out_components",
+            "Configured components that --skip-missing has left out because they do not exist here",
+            lambda: float(len(self.config.left_out)),
+        )
+        gauge(
+            "tailrace_service_affected_pipelines",
+            "Configured pipelines that do not run, or not with all of their components, because of --skip-missing",
+            lambda: float(len(self.config.changed_pipelines)),
+        )
+        gauge(
             "tailrace_service_ready",
             "1 while the service is running, 0 while it starts or stops",
             lambda: float(self._is_ready),

@@ -163,6 +163,100 @@ def test_validate_on_a_collectors_file(tailrace, tmp_path):
     assert "unknown key" not in compat.output
 
 
+PARTLY_HERE = """\
+receivers: {otlp: , filelog: }
+processors: {redaction: }
+exporters: {otlp_grpc: }
+service:
+  pipelines:
+    traces: {receivers: [otlp], processors: [redaction], exporters: [otlp_grpc]}
+    logs: {receivers: [filelog], exporters: [otlp_grpc]}
+"""
+
+
+@pytest.fixture
+def partly_here(tmp_path):
+    path = tmp_path / "partly.yaml"
+    path.write_text(PARTLY_HERE)
+    return str(path)
+
+
+@pytest.mark.parametrize("option", [(), ("--compat",)])
+def test_validate_says_how_many_pipelines_would_run(tailrace, service, partly_here, option):
+    """The pipelines that remain without the missing components are built, counted, and shown with what they lack."""
+    result = tailrace("validate", *option, "--config", partly_here)
+    assert (result.exit_code, service.calls) == (1, ["init"])
+    assert (
+        "1 of 2 pipelines would run without the components that do not exist here; "
+        "tailrace run --skip-missing starts them\n"
+        f"  {partly_here}:6:5: service::pipelines::traces: the pipeline runs without processors [redaction]; "
+        "its data passes unchanged where a processor is left out\n"
+        f"  {partly_here}:7:5: service::pipelines::logs: "
+        "the pipeline does not run because none of its receivers is available\n"
+    ) in result.output
+
+
+def test_validate_does_not_promise_what_cannot_run(tailrace, service, partly_here):
+    """Other mistakes, and a graph that cannot be built, are named where the pipelines are counted."""
+    mistaken = tailrace("validate", "--config", partly_here, "--set", "exporters.otlp_grpc.endpint=x")
+    assert "1 of 2 pipelines would run" in mistaken.output
+    assert "without the components that do not exist here once the other errors are fixed\n" in mistaken.output
+    service.fail_in, service.error = "init", ValueError("exporters::otlp_grpc: no certificate in /x")
+    refused = tailrace("validate", "--config", partly_here)
+    assert "here, but the pipelines cannot be built: exporters::otlp_grpc: no certificate in /x\n" in refused.output
+    nothing = tailrace("validate", "--config", partly_here, "--set", "service.pipelines.traces.receivers=[filelog]")
+    assert "0 of 2 pipelines would run without the components that do not exist here\n" in nothing.output
+
+
+def test_validate_says_nothing_about_a_complete_configuration(tailrace, good):
+    """Mistakes alone do not bring up missing components."""
+    result = tailrace("validate", "--config", good, "--set", "exporters.otlp_grpc.endpint=x")
+    assert result.exit_code == 1
+    assert "would run" not in result.output
+
+
+def test_run_refuses_what_does_not_exist_unless_told_to_skip_it(tailrace, service, partly_here):
+    """Without the option nothing starts."""
+    assert tailrace("run", "--config", partly_here).exit_code == 1
+    assert service.calls == []
+
+
+@pytest.mark.parametrize("command", [("run",), ()])
+def test_run_skips_what_does_not_exist_loudly(tailrace, service, partly_here, command):
+    """What remains is started, and everything left out is logged, even if only errors are logged."""
+    arguments = ("--config", partly_here, "--set", "service.telemetry.logs.level=error", "--skip-missing")
+    result = tailrace(*command, *arguments)
+    assert (result.exit_code, service.calls) == (0, ["init", "start", "run", "shutdown"])
+    for part in (
+        f"{partly_here}:1:21: receivers::filelog: the receiver type 'filelog' is part of",
+        "the pipeline runs without processors [redaction]; its data passes unchanged where a processor is left out",
+        "the pipeline does not run because none of its receivers is available",
+        "left_out=['receivers::filelog', 'processors::redaction']",
+        "stopped_pipelines=['logs']",
+        "incomplete_pipelines=['traces']",
+    ):
+        assert part in result.output
+    assert list(service.load().service.pipelines) == ["traces"]
+
+
+def test_the_last_event_names_all_that_is_left_out(tailrace, tmp_path):
+    """The sampling of the log, which hides equal messages after the first ten, hides no component."""
+    path = tmp_path / "many.yaml"
+    receivers = [f"filelog/{index}" for index in range(30)]
+    text = PARTLY_HERE.replace("filelog: ", ", ".join(f"{each}: " for each in receivers))
+    path.write_text(text.replace("[filelog]", f"[{', '.join(receivers)}]"))
+    result = tailrace("run", "--skip-missing", "--config", str(path))
+    (last,) = (line for line in result.output.splitlines() if "only a part of the configuration runs" in line)
+    assert all(f"'receivers::{each}'" in last for each in receivers)
+
+
+def test_skipping_changes_nothing_where_nothing_is_missing(tailrace, service, good):
+    """With a complete configuration the option is without effect and nothing is logged about it."""
+    result = tailrace("run", "--skip-missing", "--config", good)
+    assert (result.exit_code, service.calls) == (0, ["init", "start", "run", "shutdown"])
+    assert "skip-missing" not in result.output
+
+
 FIVE_MISTAKES = """\
 receivers:
   otlp:
