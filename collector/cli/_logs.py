@@ -30,7 +30,8 @@ class LogThrottle:
         self._config = config
         self._monotonic_s = monotonic_s
         self._tick_ends_s = 0.0
-        self._counts: dict[tuple[str, str], int] = {}
+        self._counts: dict[int, int] = {}
+        """By the hash of level and message, because a message of a library can be of any length."""
 
     def __call__(self, logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         """The event unchanged, or DropEvent if it is to be left out."""
@@ -39,7 +40,7 @@ class LogThrottle:
         if now >= self._tick_ends_s or len(self._counts) >= _MAX_SAMPLED_MESSAGES:
             self._counts.clear()
             self._tick_ends_s = now + self._config.tick
-        key = (method, str(event.get("event")))
+        key = hash((method, str(event.get("event"))))
         count = self._counts[key] = self._counts.get(key, 0) + 1
         excess = count - self._config.initial
         if excess <= 0 or (self._config.thereafter and excess % self._config.thereafter == 0):

@@ -8,6 +8,7 @@ __all__ = ["RateLimitedLog", "printable"]
 
 _INTERVAL_S: Final = 10.0
 _TEXT_MAX_CHARS: Final = 200
+_MAX_SENTENCES: Final = 1024
 
 
 def printable(text: str) -> str:
@@ -18,13 +19,16 @@ def printable(text: str) -> str:
 class RateLimitedLog:
     """Logs each sentence at most once every ten seconds; further lines with the same sentence are left out.
 
+    So are lines of new topics when 1 024 different ones were logged within ten seconds.
+
     A caller for which the values are costly asks :meth:`is_due` first and then logs by itself.
     """
 
     def __init__(self, log: Any, clock: Clock) -> None:
         self._log = log
         self._clock = clock
-        self._logged_at_s: dict[str, float] = {}
+        self._logged_at_s: dict[int, float] = {}
+        """By the hash of sentence and topic: a topic can be a text from outside."""
 
     def warning(self, sentence: str, **values: Any) -> None:
         """Log at level warning, unless the sentence was logged a moment ago."""
@@ -38,9 +42,15 @@ class RateLimitedLog:
 
     def is_due(self, sentence: str, topic: str = "") -> bool:
         """Whether a line with the sentence would be logged now; if so, the caller must log it."""
-        sentence = f"{sentence}\0{topic}" if topic else sentence
+        key = hash((sentence, topic))
         now_s = self._clock.monotonic_s()
-        if now_s - self._logged_at_s.get(sentence, -_INTERVAL_S) < _INTERVAL_S:
+        if now_s - self._logged_at_s.get(key, -_INTERVAL_S) < _INTERVAL_S:
             return False
-        self._logged_at_s[sentence] = now_s
+        if len(self._logged_at_s) >= _MAX_SENTENCES:
+            self._logged_at_s = {
+                key: logged_at_s for key, logged_at_s in self._logged_at_s.items() if now_s - logged_at_s < _INTERVAL_S
+            }
+            if topic and len(self._logged_at_s) >= _MAX_SENTENCES:
+                return False
+        self._logged_at_s[key] = now_s
         return True

@@ -4,7 +4,6 @@ Source: OpenTelemetry specification, tracestate-probability-sampling: adjusted c
 """
 
 import re
-from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from collector.model import StringColumn
 from collector.model.arrays import F64, Mask
 from collector.otlp.consistent_sampling import RANDOMNESS_BITS, read_trace_state
+from collector.text.cache import cached_by_text
 
 __all__ = ["ADJUSTED_COUNT_MAX", "adjusted_counts"]
 
@@ -38,10 +38,12 @@ def _adjusted_count_of(trace_state: bytes) -> float:
     return _cached_count(match[1] if match else trace_state)
 
 
-@lru_cache(maxsize=4096)
-def _cached_count(trace_state: bytes) -> float:
+def _read_count(trace_state: bytes) -> float:
     state = read_trace_state(trace_state.decode("utf-8", "replace"))
     if state.threshold is None or not state.is_valid:
         return _NO_THRESHOLD
     # In integers: as a float, the largest threshold is 2^56.
     return min(_WHOLE / (_WHOLE - state.threshold), ADJUSTED_COUNT_MAX)
+
+
+_cached_count: Final = cached_by_text(_read_count, max_bytes=2 * 1024 * 1024)

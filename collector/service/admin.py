@@ -1,7 +1,7 @@
 """The admin port: own metrics, health, the ledger, and what components add. It answers ``GET`` requests only.
 
 /               a page for people that shows what the paths below return
-/metrics        Prometheus text format
+/metrics        Prometheus text format; while the event loop is busy, the page as it was last (header ``Age``)
 /health         JSON: every check with its duration, the version and the uptime; status 503 if a check fails
 /health/ready   200 from the end of the start until the shutdown begins, else 503
 /health/live    200 as long as the event loop runs
@@ -11,6 +11,7 @@ other paths     what components registered; served to this machine only, because
 Not the ``health_check`` extension, which serves the Collector's health endpoint on a port of its own.
 """
 
+import asyncio
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
@@ -20,6 +21,7 @@ import orjson
 from aiohttp import web
 
 from collector.api import Host
+from collector.service.admin_thread import AdminThread
 from collector.service.host import AdminHandler
 from collector.service.ledger import Ledger
 from collector.service.telemetry import CONTENT_TYPE, ServiceTelemetry
@@ -29,6 +31,9 @@ __all__ = ["AdminServer", "health_document"]
 
 KEY = "service::telemetry::metrics::address"
 _SHUTDOWN_S = 1.0
+_FRESH_METRICS_S: Final = 0.1
+"""How long a scrape waits for the event loop before it gets the last page. Scrapers' time-outs can be short, and a gap
+in the metrics of a busy service is what nobody can use."""
 _PAGE: Final = {
     "/": ("index.html", "text/html"),
     "/ui/page.js": ("page.js", "text/javascript"),
@@ -63,30 +68,35 @@ class AdminServer:
             version,
         )
         self._runner: web.AppRunner | None = None
+        self._thread: AdminThread | None = None
+        self._last_page: tuple[bytes, float] | None = None
         self.port = 0
 
     async def start(self, address: str, port: int) -> None:
-        """Listen.
+        """Listen, in a thread of its own.
 
         Raises:
             OSError: the port is in use (the message names the process) or the address does not belong to this machine.
         """
+        self._thread = thread = AdminThread()
         app = web.Application()
         for path in _PAGE:
             app.router.add_get(path, self._page)
         app.router.add_get("/metrics", self._metrics)
-        app.router.add_get("/health", self._health)
-        app.router.add_get("/health/ready", self._ready)
-        app.router.add_get("/health/live", self._live)
-        app.router.add_get("/ledger", self._show_ledger)
-        app.router.add_get("/{path:.*}", self._component)
+        for path, handler in (
+            ("/health", self._health),
+            ("/health/ready", self._ready),
+            ("/health/live", self._live),
+            ("/ledger", self._show_ledger),
+            ("/{path:.*}", self._component),
+        ):
+            app.router.add_get(path, thread.on_service_loop(handler))
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
-        await runner.setup()
         try:
-            site = web.TCPSite(runner, address, port)
-            await site.start()
+            await thread.run(_listen(runner, address, port))
         except OSError as error:
-            await runner.cleanup()
+            self._thread = None
+            await thread.stop()
             if is_port_conflict(error):
                 raise OSError(error.errno, describe_port_conflict(address, port, KEY)) from error
             raise OSError(error.errno, f"{KEY}: cannot listen on {address}:{port}: {error.strerror}") from error
@@ -96,8 +106,10 @@ class AdminServer:
     async def stop(self) -> None:
         """Stop listening."""
         runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        thread, self._thread = self._thread, None
+        if runner is not None and thread is not None:
+            await thread.run(runner.cleanup())
+            await thread.stop()
 
     async def _page(self, request: web.Request) -> web.Response:
         name, content_type = _PAGE[request.path]
@@ -105,8 +117,24 @@ class AdminServer:
         return web.Response(body=body, content_type=content_type, charset="utf-8", headers=_PAGE_HEADERS)
 
     async def _metrics(self, request: web.Request) -> web.Response:
+        """The present page, or the last one if the event loop does not get to it in time."""
         del request
-        return web.Response(body=self._telemetry.render().encode(), headers={"Content-Type": CONTENT_TYPE})
+        assert self._thread is not None
+        rendered = self._thread.computed(self._render())
+        if self._last_page is not None:
+            await asyncio.wait([rendered], timeout=_FRESH_METRICS_S)
+        headers = {"Content-Type": CONTENT_TYPE}
+        if self._last_page is None or rendered.done():
+            page = await rendered
+        else:
+            page, rendered_s = self._last_page
+            headers["Age"] = str(round(self._telemetry.uptime_s() - rendered_s))
+        return web.Response(body=page, headers=headers)
+
+    async def _render(self) -> bytes:
+        page = self._telemetry.render().encode()
+        self._last_page = page, self._telemetry.uptime_s()
+        return page
 
     async def _health(self, request: web.Request) -> web.Response:
         del request
@@ -160,6 +188,15 @@ def health_document(host: Host, version: str) -> dict[str, Any]:
             for check in checks
         ],
     }
+
+
+async def _listen(runner: web.AppRunner, address: str, port: int) -> None:
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, address, port).start()
+    except BaseException:
+        await runner.cleanup()
+        raise
 
 
 def _json(document: Any, *, status: int = 200) -> web.Response:

@@ -18,10 +18,12 @@ import structlog
 
 from collector.api import Clock, HealthCheck, RetryableError
 from collector.service import memory
+from collector.service.process import trim_heap
 
 __all__ = ["DEFAULT_SHARE", "ServiceAdmission"]
 
 _LOG_INTERVAL_S = 10.0
+_TRIM_INTERVAL_S = 10.0
 _UNHEALTHY_AFTER_S = 60.0  # of refusing without a pause; shorter peaks are what the limit is for
 DEFAULT_SHARE = 0.5  # of the available memory, if no memory_limiter is configured
 _RETRY_AFTER_S = 1.0
@@ -48,7 +50,7 @@ class ServiceAdmission:
         self._check_interval_s = 1.0
         self._gc_interval_soft_s = 10.0
         self._gc_interval_hard_s = 0.0
-        self._collected_at_s = float("-inf")
+        self._collected_at_s = self._trimmed_at_s = float("-inf")
         self._used_bytes = 0
         self._sources: list[Callable[[], int]] = []
         self._is_rss_high = False
@@ -160,6 +162,10 @@ class ServiceAdmission:
 
     def check(self) -> None:
         """Read the RSS once and act on it. Source: the Collector's memorylimiter.CheckMemLimits."""
+        now_s = self._clock.monotonic_s()
+        if now_s - self._trimmed_at_s >= _TRIM_INTERVAL_S:
+            self._trimmed_at_s = now_s
+            trim_heap()
         self.rss_bytes = self._rss()
         if not self._rss_soft_bytes:
             return
@@ -206,6 +212,7 @@ class ServiceAdmission:
             self._collected_at_s = now
             self.collected_count += 1
             gc.collect()
+            trim_heap()
             self.rss_bytes = self._rss()
 
     def _refuse(self, size_bytes: int) -> None:

@@ -33,6 +33,8 @@ class BatchInProgress:
         return max(0, self.item_count - self.counted)
 
 
+_REASONS_MAX: Final = 64  # of one node; further ones are counted as "other"
+_REASON_MAX_CHARS: Final = 64
 BATCH_IN_PROGRESS: Final[ContextVar[BatchInProgress | None]] = ContextVar("batch_in_progress", default=None)
 """The batch that the present task works on: what the exporter counts meanwhile belongs to that batch."""
 
@@ -87,12 +89,12 @@ class LedgerEntry:
 
     def drop(self, item_count: int, reason: str) -> None:
         """Count items lost here."""
-        self.dropped[reason] = self.dropped.get(reason, 0) + item_count
+        _count(self.dropped, reason, item_count)
         self.explained += item_count
 
     def refuse(self, item_count: int, reason: str) -> None:
         """Count items refused at the door, or by a backend."""
-        self.refused[reason] = self.refused.get(reason, 0) + item_count
+        _count(self.refused, reason, item_count)
 
     def unaccounted(self, item_count: int) -> int:
         """How many of ``item_count`` items received here are not in any column yet."""
@@ -121,6 +123,13 @@ class LedgerEntry:
             dropped=dict(self.dropped),
             refused=dict(self.refused),
         )
+
+
+def _count(counts: dict[str, int], reason: str, item_count: int) -> None:
+    """Count items under a reason; some reasons contain what a backend answered, and there may be any number of them."""
+    if reason not in counts and (len(counts) >= _REASONS_MAX or len(reason) > _REASON_MAX_CHARS):
+        reason = "other"
+    counts[reason] = counts.get(reason, 0) + item_count
 
 
 @dataclass(frozen=True, slots=True)

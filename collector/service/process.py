@@ -3,8 +3,9 @@
 import asyncio
 import ctypes
 import time
+from collections.abc import Callable
 
-__all__ = ["SystemClock", "raise_malloc_thresholds"]
+__all__ = ["SystemClock", "raise_malloc_thresholds", "trim_heap"]
 
 # malloc.h. Requests of some hundred kilobytes come and go. With its defaults glibc returns their pages to the system
 # and requests them again each time, which costs about 30 % on large messages.
@@ -39,3 +40,24 @@ def raise_malloc_thresholds() -> bool:
     wanted = ((_M_MMAP_THRESHOLD, _MMAP_BYTES), (_M_TRIM_THRESHOLD, _TRIM_BYTES), (_M_TOP_PAD, _TOP_PAD_BYTES))
     taken = [mallopt(option, value) == 1 for option, value in wanted]
     return all(taken)
+
+
+def trim_heap() -> None:
+    """Return free pages inside the heap to the system, which ``raise_malloc_thresholds`` keeps there.
+
+    Blocks of all sizes and ages share the heap, so after a busy time most of it can be free and still not shrink by
+    itself. Takes some milliseconds; does nothing without glibc.
+    """
+    if _malloc_trim is not None:
+        _malloc_trim(0)
+
+
+def _find_malloc_trim() -> Callable[[int], int] | None:
+    try:
+        found: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return None
+    return found
+
+
+_malloc_trim = _find_malloc_trim()

@@ -28,6 +28,7 @@ from collector.service.host import AdminHandler, ComponentHost, host_name
 from collector.service.ledger import Ledger
 from collector.service.process import SystemClock, raise_malloc_thresholds
 from collector.service.telemetry import ServiceTelemetry
+from collector.text.cache import cached_text_bytes
 from config.model import Config, LogsTelemetry
 
 __all__ = ["SHUTDOWN_TIMEOUT_S", "Service"]
@@ -435,6 +436,11 @@ class Service:
 
     def _register_metrics(self) -> None:
         admission, gauge = self.admission, self.telemetry.gauge
+        gauge(
+            "tailrace_text_cache_bytes",
+            "Size of all caches that are keyed by text from outside",
+            lambda: float(cached_text_bytes()),
+        )
         gauge("tailrace_memory_held_bytes", "Bytes in flight, in queues and in stages", lambda: admission.used_bytes)
         gauge(
             "tailrace_memory_limit_bytes",

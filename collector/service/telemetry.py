@@ -32,6 +32,9 @@ _FROM_LEDGER = re.compile(
     r"_(spans|metric_points|log_records)"
     r"|otelcol_processor_(incoming|outgoing)_items"
 )
+_LABEL_SETS_MAX = 2000  # of one instrument; the default limit of OpenTelemetry's SDKs
+_LABEL_MAX_CHARS = 255
+_OTHER = "__other__"
 _Labels = tuple[tuple[str, str], ...]
 
 
@@ -48,7 +51,7 @@ class _Counter:
     def add(self, value: float = 1, **labels: str) -> None:
         if value < 0:
             raise ValueError("a counter cannot be decreased")
-        key = _key(self._names, labels)
+        key = _key(self._names, labels, self._values)
         self._values[key] = self._values.get(key, 0) + value
 
     def samples(self, name: str, labels: _Labels) -> Iterator[tuple[str, dict[str, str], float]]:
@@ -65,7 +68,7 @@ class _Gauge:
         self.read = read
 
     def set(self, value: float, **labels: str) -> None:
-        self._values[_key(self._names, labels)] = value
+        self._values[_key(self._names, labels, self._values)] = value
 
     def samples(self, name: str, labels: _Labels) -> Iterator[tuple[str, dict[str, str], float]]:
         values: Mapping[tuple[str, ...], float] = self._values
@@ -85,7 +88,7 @@ class _Histogram:
         self._values: dict[tuple[str, ...], list[float]] = {}  # count of each bucket, count above the last bound, sum
 
     def observe(self, value: float, count: int = 1, **labels: str) -> None:
-        key = _key(self._names, labels)
+        key = _key(self._names, labels, self._values)
         counts = self._values.get(key)
         if counts is None:
             counts = self._values[key] = [0.0] * (len(self._bounds) + 2)
@@ -104,16 +107,17 @@ class _Histogram:
             yield f"{name}_count", own, below
 
 
-def _key(names: tuple[str, ...], labels: Mapping[str, str]) -> tuple[str, ...]:
+def _key(names: tuple[str, ...], labels: Mapping[str, str], known: Mapping[tuple[str, ...], object]) -> tuple[str, ...]:
+    """The values of the labels; those of a new set beyond the limit are all ``__other__``."""
     if not names and not labels:
         return ()
     try:
-        key = tuple(str(labels[name]) for name in names)
+        key = tuple(str(labels[name])[:_LABEL_MAX_CHARS] for name in names)
     except KeyError as error:
         raise ValueError(f"the label {error} is missing: expected {names}, got {tuple(labels)}") from None
     if len(labels) != len(names):
         raise ValueError(f"expected the labels {names}, got {tuple(labels)}")
-    return key
+    return key if key in known or len(known) < _LABEL_SETS_MAX else (_OTHER,) * len(names)
 
 
 @dataclass

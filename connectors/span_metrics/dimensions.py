@@ -27,6 +27,7 @@ from collector.model import (
 )
 from collector.model.arrays import I32, U64, Indices
 from collector.otlp.semantics import SPAN_KINDS, STATUS_CODES
+from collector.text.cache import cached_by_text
 from connectors.span_metrics.config import (
     INSTANCE,
     SAMPLING_METHOD,
@@ -44,8 +45,9 @@ __all__ = ["DimensionColumn", "DimensionRows", "Dimensions", "SpanColumns", "tex
 _KIND_TEXTS: Final = [*(f"SPAN_KIND_{name}" for name in SPAN_KINDS), ""]
 _STATUS_TEXTS: Final = [*(f"STATUS_CODE_{name}" for name in STATUS_CODES), ""]
 _METHODS: Final = ["counted", "extrapolated"]
-_KEYS_CACHED_MAX: Final = 4096
 _VALUES_CACHED_MAX: Final = 16_384
+_VALUE_CACHED_MAX_BYTES: Final = 256
+_KEY_MAX_BYTES: Final = 1024  # a longer key is no name, and does not become a dimension
 _NUMBER_MAX: Final = 1 << 62
 GLOB_KEYS_MAX: Final = 64
 """Keys that the globs of one metric may turn into dimensions during the life of the connector."""
@@ -64,17 +66,23 @@ class ValueHashes:
         codes = self._codes
         missing = [value for value in values if value not in codes]
         if missing:
+            if any(len(value) > _VALUE_CACHED_MAX_BYTES for value in missing):
+                return self._computed(values)
             if len(codes) + len(missing) > _VALUES_CACHED_MAX:
                 codes.clear()
                 self._hashes, missing = np.zeros((0, 2), np.uint64), list(values)
             missing = list(dict.fromkeys(missing))
             codes.update(zip(missing, range(len(codes), len(codes) + len(missing)), strict=True))
-            column = StringColumn.from_codes(np.arange(len(missing)), missing)
-            new = combine_keys(np.repeat(self._name, len(missing), axis=0), hash_text(column))
-            self._hashes = np.concatenate([self._hashes, new])
+            self._hashes = np.concatenate([self._hashes, self._computed(missing)[:-1]])
         hashes = np.zeros((len(values) + 1, 2), np.uint64)
         if values:
             hashes[:-1] = self._hashes[np.fromiter(map(codes.__getitem__, values), np.int64, len(values))]
+        return hashes
+
+    def _computed(self, values: Sequence[bytes]) -> U64:
+        column = StringColumn.from_codes(np.arange(len(values)), values)
+        hashes = np.zeros((len(values) + 1, 2), np.uint64)
+        hashes[:-1] = combine_keys(np.repeat(self._name, len(values), axis=0), hash_text(column))
         return hashes
 
 
@@ -210,7 +218,7 @@ class Dimensions:
         configured = [dimension for dimensions in lists for dimension in dimensions]
         self._named = [dimension for dimension in configured if dimension.name]
         self._globs = [compile_glob(dimension.glob) for dimension in configured if dimension.glob]
-        self._match_cache: dict[bytes, bool] = {}
+        self._is_match = cached_by_text(self._find_match, max_bytes=1024 * 1024)
         self._glob_keys: dict[str, None] = {}
         self._value_hashes: dict[str, ValueHashes] = {}
         self._constant_hashes: dict[str, U64] = {}
@@ -312,14 +320,11 @@ class Dimensions:
             columns.append(self.of_text(name, text, None if text is column.text else column))
         return columns
 
-    def _is_match(self, key: bytes) -> bool:
-        is_match = self._match_cache.get(key)
-        if is_match is None:
-            if len(self._match_cache) >= _KEYS_CACHED_MAX:
-                self._match_cache.clear()
-            text = key.decode("utf-8", "replace")
-            is_match = self._match_cache[key] = any(matches(text) for matches in self._globs)
-        return is_match
+    def _find_match(self, key: bytes) -> bool:
+        if len(key) > _KEY_MAX_BYTES:
+            return False
+        text = key.decode("utf-8", "replace")
+        return any(matches(text) for matches in self._globs)
 
 
 def _resolve(spans: SpanColumns, event_rows: tuple[Indices, Indices] | None, key: str) -> AttributeColumn:

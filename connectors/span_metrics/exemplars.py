@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from collector.model import Exemplars, KeyTable
-from collector.model.arrays import F64, I32, U64, Array
+from collector.model.arrays import F64, I32, U64, Array, starts_of
 from collector.model.runs import rank_in_run, run_starts
 from collector.tail_sampling.decision_registry import Decision, DecisionRegistry
 
@@ -43,14 +43,17 @@ class FlushExemplars:
 
     def of_points(self, slots: Array, first_point: int) -> Exemplars | None:
         """The exemplars of some points: point ``first_point + i`` is that of series ``slots[i]``."""
-        order = np.argsort(slots)
-        place = np.searchsorted(slots[order], self.slots)
-        has_point = (place < len(slots)) & (slots[order[np.minimum(place, len(slots) - 1)]] == self.slots)
-        if not has_point.any():
+        # The points are looked up among the candidates: a flush asks once per resource, always of all candidates.
+        begins = np.searchsorted(self.slots, slots, "left")
+        counts = np.searchsorted(self.slots, slots, "right") - begins
+        total = int(counts.sum())
+        if not total:
             return None
-        candidates = self.candidates[has_point]
+        owner = np.repeat(np.arange(len(slots)), counts)
+        rank = np.arange(total) - np.repeat(starts_of(counts), counts)
+        candidates = self.candidates[begins[owner] + rank]
         return Exemplars(
-            owner=first_point + order[place[has_point]],
+            owner=first_point + owner,
             times=candidates["time"],
             values=candidates["value"],
             trace_ids=np.ascontiguousarray(candidates["trace"]),

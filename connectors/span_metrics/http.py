@@ -6,7 +6,6 @@ url.full or http.url.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from collector.model import AttributeColumn, StringColumn, Traces
 from collector.model.arrays import Array, Mask
+from collector.text.cache import cached_by_text
 from collector.text.path_template import template_path
 
 __all__ = ["HttpColumns", "http_columns"]
@@ -72,7 +72,7 @@ def _fill(column: StringColumn, other: StringColumn) -> StringColumn:
     return StringColumn.from_codes(np.where(column.codes >= 0, column.codes, shifted), values)
 
 
-@lru_cache(maxsize=4096)
+@cached_by_text
 def _template(path: str) -> str:
     return template_path(path.partition("?")[0].partition("#")[0][:_ENDPOINT_MAX_CHARS])
 

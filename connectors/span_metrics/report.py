@@ -17,6 +17,7 @@ from connectors.span_metrics.series import NO_OPERATION, MetricFamily
 __all__ = ["Report"]
 
 _OPERATIONS_MAX: Final = 10_000
+_NAME_MAX_CHARS: Final = 255
 _TOP: Final = 10
 _ENTRY: Final = frozenset({"SERVER", "CONSUMER"})
 # Exponential histograms are added up in buckets of scale 2 (each 19 % wide), from 2^-20 to 2^40 of the unit.
@@ -53,8 +54,8 @@ class Report:
         self._rates: F64 = np.zeros(0)
 
     def code_of(self, service: str, name: str, kind: str) -> int:
-        """The code of an operation. Beyond a bound, new operations of a kind share one code."""
-        operation = _Operation(service, name, kind)
+        """The code of an operation. Beyond a bound, new operations of a kind share one code; long names are cut."""
+        operation = _Operation(service[:_NAME_MAX_CHARS], name[:_NAME_MAX_CHARS], kind)
         code = self._codes.get(operation)
         if code is None:
             if len(self._operations) >= _OPERATIONS_MAX:

@@ -23,6 +23,9 @@ __all__ = ["NO_OPERATION", "Budget", "MetricFamily", "Observations", "OperationO
 NO_OPERATION: Final = -1
 _OVERFLOW: Final = Attributes({"otel.metric.overflow": True})
 _OVERFLOW_KEY_PART: Final = 0x6F766572666C6F77  # "overflow"
+_SERIES_MAX_BYTES: Final = 16 * 1024  # attributes of one series; a longer set is counted in the overflow series
+_RESOURCE_MAX_BYTES: Final = 64 * 1024  # attributes of one resource; a larger one shares the common resource
+_TEXT_MAX_BYTES: Final = 128 * 1024 * 1024  # attributes of all series
 _COUNT_MAX: Final = 1 << 62  # a count that reaches it begins again, before it leaves 63 bits
 
 OperationOf = Callable[[int, int], int]
@@ -52,7 +55,12 @@ class Resources:
         """The slot of each key. ``describe(row)`` is called once per new resource; ``room``: how many there may be."""
         slots, is_new = self.table.insert(keys, room + 1)
         for row in np.flatnonzero(is_new).tolist():
-            self.known[int(slots[row])] = describe(row)
+            resource = describe(row)
+            if resource.attributes.size_bytes > _RESOURCE_MAX_BYTES:
+                self.table.remove(slots[row : row + 1])
+                slots = np.where(slots == slots[row], np.int32(-1), slots)
+                continue
+            self.known[int(slots[row])] = resource
         found: I32 = np.where(slots < 0, np.int32(self.common), slots)
         self.table.column("seen")[found] = now_s
         return found
@@ -75,6 +83,8 @@ class Budget:
     """Named series of all resources and families together."""
     used: int = 0
     """Named series there are."""
+    text_bytes: int = 0
+    """Their attributes."""
     overflowed: int = 0
     """Spans and events that were counted in overflow series."""
 
@@ -192,10 +202,15 @@ class MetricFamily:
         operation_of: OperationOf | None,
         now: int,
     ) -> None:
-        """A new named series, unless another group of the batch has the same key."""
+        """A new named series, unless another group of the batch has the same key, or its attributes are too large."""
+        attributes = Attributes(rows.attributes(row))
+        size_bytes = attributes.size_bytes
+        if size_bytes > _SERIES_MAX_BYTES or budget.text_bytes + size_bytes > _TEXT_MAX_BYTES:
+            return
         slot = self._insert(key, owner, now)
         if slot is not None:
-            self.attributes[slot] = Attributes(rows.attributes(row))
+            self.attributes[slot] = attributes
+            budget.text_bytes += size_bytes
             self.table.column("is_named")[slot] = True
             self.table.column("operation")[slot] = NO_OPERATION if operation_of is None else operation_of(row, owner)
             self.named_counts[owner] = self.named_counts.get(owner, 0) + 1
@@ -260,9 +275,10 @@ class MetricFamily:
         table = self.table
         is_named, resource = table.column("is_named")[slots], table.column("resource")[slots]
         for slot, named, owner in zip(slots.tolist(), is_named.tolist(), resource.tolist(), strict=True):
-            self.attributes.pop(slot, None)
+            attributes = self.attributes.pop(slot, None)
             if named:
                 budget.used -= 1
+                budget.text_bytes -= 0 if attributes is None else attributes.size_bytes
                 remaining = self.named_counts.get(owner, 0) - 1
                 if remaining > 0:
                     self.named_counts[owner] = remaining

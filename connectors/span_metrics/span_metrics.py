@@ -93,6 +93,7 @@ class SpanMetricsConnector(Connector):
         self._emitter = Emitter(config, settings.version)
         self._kinds = np.array([name in config.counted_kinds for name in SPAN_KINDS] + [False])
         self._warned: set[str] = set()
+        self._is_stopping = False
         self._flush_task = PeriodicTask(self._flush, config.metrics_flush_interval, self._clock)
         telemetry = settings.telemetry
         prefix = "tailrace_span_metrics_"
@@ -144,12 +145,14 @@ class SpanMetricsConnector(Connector):
                 "dimensions_cache_size is deprecated and has no effect; use aggregation_cardinality_limit instead"
             )
         host.add_admin_route("/span_metrics", self._show)
+        self._is_stopping = False
         self.state.report.begin_rates(self._clock.monotonic_s())
         self._flush_task.start()
 
     async def shutdown(self) -> None:
         """Flush once more."""
         if await self._flush_task.stop():
+            self._is_stopping = True
             await self._flush()
 
     async def consume(self, batch: Batch) -> None:
@@ -313,7 +316,9 @@ class SpanMetricsConnector(Connector):
             for name, candidates in self._candidates.items()
         }
         only_kept = self.config.exemplars.only_kept
-        if self._candidates and only_kept and not self._decisions.is_registered(only_kept):
+        # At the last flush the samplers, which are upstream, have stopped already.
+        is_missing = not self._is_stopping and only_kept and not self._decisions.is_registered(only_kept)
+        if self._candidates and is_missing:
             self._warn_once(
                 "only_kept",
                 "exemplars.only_kept is not the id of a running sampling processor; no exemplars are attached",

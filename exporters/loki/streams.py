@@ -8,7 +8,7 @@ Source: grafana/loki pkg/loghttp/push (otlp.go for names of structured metadata)
 
 import itertools
 from collections.abc import Mapping
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 
@@ -16,20 +16,19 @@ from collector.model import KIND_STRING, Logs, StringColumn, groups
 from collector.model.arrays import I32, I64, U8, Mask, offsets_of, starts_of
 from collector.otlp.semantics import SEVERITY_LEVELS, severity_number_of
 from collector.prometheus import escape_label_name
+from collector.text.cache import TextCache
 from collector.wire.protobuf import field
 from exporters.loki._encode import encode
 from exporters.loki.config import LokiConfig
 
 __all__ = ["StreamEncoder"]
 
-Key = TypeVar("Key")
-
 _OTHER: Final = "__other__"
 _NO_SERVICE: Final = "unknown_service"  # what Loki itself calls it
 _LEVELS: Final = ("", *(level.lower() for level in SEVERITY_LEVELS))
 _ESCAPES: Final = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_CACHE_MAX_ENTRIES: Final = 100_000
-_CACHED_MAX_BYTES: Final = 512  # longer content is built each time, so that a full cache is of bounded size
+_CACHE_BYTES: Final = 16 * 1024 * 1024
+_CACHE_ENTRY_BYTES: Final = 2048  # longer content is built each time
 
 
 def _level_column(severity_number: I32, severity_text: StringColumn) -> StringColumn:
@@ -87,9 +86,10 @@ class StreamEncoder:
     def __init__(self, config: LokiConfig) -> None:
         self._config = config
         self._label_keys = {key for keys in config.labels.values() for key in keys}
-        self._allowed: dict[str, set[str]] = {name: set() for name in config.labels}
-        self._stream_texts: dict[tuple[str | None, ...], bytes] = {}
-        self._pairs: dict[tuple[str, str], bytes] = {}
+        self._allowed: dict[str, set[int]] = {name: set() for name in config.labels}
+        """The admitted values of each label, as their hashes: a value can be of any length."""
+        self._stream_texts = TextCache[bytes](max_bytes=_CACHE_BYTES, max_entry_bytes=_CACHE_ENTRY_BYTES)
+        self._pairs = TextCache[bytes](max_bytes=_CACHE_BYTES, max_entry_bytes=_CACHE_ENTRY_BYTES)
         self.truncated_line_count = 0
         self.overflowed_value_count = 0
 
@@ -159,10 +159,11 @@ class StreamEncoder:
             return column
 
         def admit(value: str) -> str:
-            if value in allowed:
+            key = hash(value)
+            if key in allowed:
                 return value
             if len(allowed) < limit:
-                allowed.add(value)
+                allowed.add(key)
                 return value
             self.overflowed_value_count += 1
             return _OTHER
@@ -174,8 +175,8 @@ class StreamEncoder:
         values = tuple(
             column.distinct[column.codes[row]] if column.codes[row] >= 0 else None for column in labels.values()
         )
-        text = self._stream_texts.get(values)
-        if text is None:
+        text = self._stream_texts.get(values, b"")
+        if not text:
             pairs = {
                 **self._config.static_labels,
                 **{name: value for name, value in zip(labels, values, strict=True) if value},
@@ -183,16 +184,17 @@ class StreamEncoder:
             if not pairs:  # Loki requires a label
                 pairs = {"service_name": _NO_SERVICE}
             text = ("{" + ", ".join(f"{name}={_quote(value)}" for name, value in sorted(pairs.items())) + "}").encode()
-            _remember(self._stream_texts, values, text)
+            self._stream_texts.put(values, text)
         return text
 
     def _pair(self, key: str, value: str) -> bytes:
-        cached = self._pairs.get((key, value))
-        if cached is None:
-            name = _metadata_name(key)
-            cached = _encode_pair(name, value) if name and value else b""
-            _remember(self._pairs, (key, value), cached)
-        return cached
+        if not value:
+            return b""
+        pair = self._pairs.get((key, value), b"")
+        if not pair and (name := _metadata_name(key)):
+            pair = _encode_pair(name, value)
+            self._pairs.put((key, value), pair)
+        return pair
 
     def _attribute_pieces(self, batch: Logs, pieces: _Pieces) -> tuple[I32, I32]:
         """The piece of each record attribute, and the offsets of each record's attributes.
@@ -312,14 +314,6 @@ class StreamEncoder:
         slices[is_other, 0] = np.where(codes >= 0, starts[codes], 0)
         slices[is_other, 1] = np.where(codes >= 0, sizes[codes], 0)
         return np.frombuffer(b"".join(encoded) or b"\0", np.uint8), slices
-
-
-def _remember(cache: dict[Key, bytes], key: Key, content: bytes) -> None:
-    """Cache ``content`` if it is short; a full cache is emptied first."""
-    if len(content) <= _CACHED_MAX_BYTES:
-        if len(cache) >= _CACHE_MAX_ENTRIES:
-            cache.clear()
-        cache[key] = content
 
 
 def _first_present(first: StringColumn, second: StringColumn) -> StringColumn:

@@ -13,13 +13,13 @@ from typing import Any, Final
 
 from collector.api import ConsumeError, Host, Settings, Stage
 from collector.model import Batch, Context, batch_type
+from collector.text.cache import TextCache
 from processors.batch.config import BatchConfig
 
 __all__ = ["BatchProcessor"]
 
 # Whatever the configured sizes are: offsets in a batch have 32 bits, and merging needs the memory twice.
 _MAX_PART_BYTES: Final = 64 * 1024 * 1024
-_MAX_CONTEXTS: Final = 4096  # incoming contexts whose collecting context is cached
 _ITEM_BUCKETS: Final = (
     10.0,
     25.0,
@@ -64,7 +64,8 @@ class BatchProcessor(Stage):
         self._keys = frozenset(key.lower() for key in config.metadata_keys)
         self._waits = config.timeout > 0 and config.send_batch_size > 0
         self._shards: dict[Context, _Shard] = {}
-        self._contexts: dict[Context, Context] = {}
+        self._contexts = TextCache[Context | None](max_entry_bytes=16 * 1024)
+        """The context to collect under, by the parts of the incoming context."""
         self._timers: set[asyncio.Task[None]] = set()
         self._sends: set[asyncio.Task[None]] = set()
         self._held_items = 0
@@ -160,13 +161,12 @@ class BatchProcessor(Stage):
         """The context to collect under: tenant, locality and, of the metadata, only ``metadata_keys``."""
         if not context.metadata and not context.claims:
             return context
-        kept = self._contexts.get(context)
+        parts = (context.metadata, context.tenant, context.claims, context.local_peer)
+        kept = self._contexts.get(parts, None)
         if kept is None:
             metadata = tuple((name, values) for name, values in context.metadata if name in self._keys)
             kept = Context(metadata=metadata, tenant=context.tenant, local_peer=context.local_peer)
-            if len(self._contexts) >= _MAX_CONTEXTS:
-                self._contexts.clear()
-            self._contexts[context] = kept
+            self._contexts.put(parts, kept)
         return kept
 
     def _add(self, shard: _Shard, batch: Batch, *, first: bool = False) -> None:

@@ -1,5 +1,6 @@
 """The attribute values that each metric may keep, and the results of the attribute rules for values seen before."""
 
+import sys
 from collections import defaultdict
 from typing import Final
 
@@ -13,7 +14,10 @@ NOT_ALLOWED: Final = -1
 VALUES_MAX: Final = 100_000  # allowed values of all metrics together
 _VALUE_MAX_CHARS: Final = 1024  # longer values are not allowed
 _ATTRIBUTES_MAX: Final = 100_000  # attributes of metrics; the values of further ones are not allowed
+_VALUES_MAX_BYTES: Final = 64 * 1024 * 1024  # all allowed values, with their metrics and attributes
+_VALUE_BYTES: Final = 300  # what an allowed value takes besides its text
 _RESULTS_MAX: Final = 200_000  # results that are cached before all of them are computed again
+_TEXTS_MAX_BYTES: Final = 32 * 1024 * 1024  # texts of cached results, before all of them are computed again
 
 
 class AllowedValues:
@@ -25,6 +29,7 @@ class AllowedValues:
         )
         """By (metric, attribute, value): an index of ``texts``, and the number of the allowed value behind it."""
         self.texts: list[str] = []
+        self._texts_bytes = self._values_bytes = 0
         self.seen = np.zeros(64, np.float64)
         """When each allowed value was seen last, by number."""
         self._text_codes: dict[str, int] = {}
@@ -40,14 +45,24 @@ class AllowedValues:
         if code is None:
             code = self._text_codes[text] = len(self.texts)
             self.texts.append(text)
+            self._texts_bytes += sys.getsizeof(text)
         return code
 
     def make_room_for_results(self, count: int) -> None:
         """Forget all results if there would be too many with ``count`` more; allowed values stay."""
-        if len(self.results) + count > _RESULTS_MAX or len(self.texts) > 2 * VALUES_MAX:
-            self.results.remove(self.results.live())
-            self.texts.clear()
-            self._text_codes.clear()
+        if (
+            len(self.results) + count > _RESULTS_MAX
+            or len(self.texts) > 2 * VALUES_MAX
+            or self._texts_bytes > _TEXTS_MAX_BYTES
+        ):
+            self.forget_results()
+
+    def forget_results(self) -> None:
+        """Forget all results; allowed values stay."""
+        self.results.remove(self.results.live())
+        self.texts.clear()
+        self._text_codes.clear()
+        self._texts_bytes = 0
 
     def allow(self, metric: str, key: str, value: str, now_s: float, *, values_max: int | None) -> int:
         """The number of a value, ``NOT_ALLOWED`` if there is no room.
@@ -56,16 +71,21 @@ class AllowedValues:
         """
         numbers = self._numbers.get((metric, key))
         if numbers is None:
-            if len(self._numbers) >= _ATTRIBUTES_MAX:
+            if len(self._numbers) >= _ATTRIBUTES_MAX or len(metric) + len(key) > _VALUE_MAX_CHARS:
                 return NOT_ALLOWED
             numbers = self._numbers[metric, key]
         number = numbers.get(value)
         if number is None:
-            is_full = len(self._values) - len(self._free_numbers) >= VALUES_MAX
+            size_bytes = _size_bytes(metric, key, value)
+            is_full = (
+                len(self._values) - len(self._free_numbers) >= VALUES_MAX
+                or self._values_bytes + size_bytes > _VALUES_MAX_BYTES
+            )
             if is_full or len(value) > _VALUE_MAX_CHARS or (values_max is not None and len(numbers) >= values_max):
                 return NOT_ALLOWED
             number = numbers[value] = self._new_number(metric, key, value)
             self.seen[number] = now_s
+            self._values_bytes += size_bytes
         return number
 
     def _new_number(self, metric: str, key: str, value: str) -> int:
@@ -87,6 +107,7 @@ class AllowedValues:
             metric, key, value = value_of
             numbers = self._numbers[metric, key]
             del numbers[value]
+            self._values_bytes -= _size_bytes(metric, key, value)
             if not numbers:
                 del self._numbers[metric, key]
             self._values[number] = None
@@ -97,3 +118,7 @@ class AllowedValues:
         is_gone = np.array([value is None for value in self._values] + [True])  # the last one is for NOT_ALLOWED
         is_old = (self.results.column("seen")[live] < before_s) | is_gone[self.results.column("allowed")[live]]
         self.results.remove(live[is_old])
+
+
+def _size_bytes(metric: str, key: str, value: str) -> int:
+    return _VALUE_BYTES + sys.getsizeof(metric) + sys.getsizeof(key) + sys.getsizeof(value)

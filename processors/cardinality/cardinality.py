@@ -9,6 +9,7 @@ or dropped: the counters show what ``enforce`` would have done. Source of the ov
 SDK specification, "Overflow attribute".
 """
 
+import asyncio
 import contextlib
 from typing import Any, Final
 
@@ -46,6 +47,8 @@ __all__ = ["CardinalityProcessor"]
 _OVERFLOW_KEY: Final = "otel.metric.overflow"
 _SCOPE: Final = "tailrace/cardinality"
 _NO_ATTRIBUTES: Final = Attributes({})
+_SERIES_MAX_BYTES: Final = 64 * 1024  # names and attributes of a series that the processor writes
+_DESCRIPTION_MAX_CHARS: Final = 1024  # of written series; no backend shows more
 _HISTOGRAM_SERIES: Final = 3  # Prometheus has one for each bound and for +Inf, sum and count
 _SUMMARY_SERIES: Final = 2  # Prometheus has one for each quantile and for sum and count
 
@@ -229,10 +232,14 @@ class CardinalityProcessor(Stage):
         self.state.report.note(points.batch, np.flatnonzero(may_be_named & (points.sources < 0) & is_new))
         # The ends of series that the processor writes itself are written by the writer.
         passes = points.merge_reason[rows] < 0
-        if passes.any() and self._enforces and self._fold.has_room_for_named():
+        room = self._fold.room_for_named()
+        if passes.any() and self._enforces and room > 0:
+            passes &= _described_bytes(points.batch)[rows] <= _SERIES_MAX_BYTES
             order = np.argsort(rows[passes], kind="stable")
-            self._limits.first_points.add(points.batch, rows[passes][order], slots[passes][order])
-        self._fold.other_bytes = self._limits.memory_bytes + self.state.report.memory_bytes
+            if len(order):
+                self._limits.first_points.add(points.batch, rows[passes][order], slots[passes][order], max_bytes=room)
+        state = self.state
+        self._fold.other_bytes = self._limits.memory_bytes + state.report.memory_bytes + state.writer.memory_bytes
 
     def _weights(self, points: _Points) -> I64:
         """(points,) for how much each series counts."""
@@ -292,17 +299,24 @@ class CardinalityProcessor(Stage):
                 self._drop("summary", count)
             if count := int(np.count_nonzero(is_dropped & (kinds != METRIC_SUMMARY))):
                 self._settle(dropped=count, reason="no_data")
+        has_no_accumulator = is_merged & ~points.has_accumulator
+        if has_no_accumulator.any():
+            is_too_long = has_no_accumulator & ~is_dropped & (_described_bytes(points.batch) > _SERIES_MAX_BYTES)
+            if count := int(np.count_nonzero(is_too_long)):
+                is_dropped |= is_too_long
+                self._drop("too_long", count)
+        has_no_room = has_no_accumulator & ~is_dropped & (points.budgets.metric < 0)
         if self._fold.is_full:
-            has_no_room = is_merged & ~is_dropped & (points.sources < 0)
-            if count := int(np.count_nonzero(has_no_room)):
-                is_dropped |= has_no_room
-                self._drop("state_full", count)
+            has_no_room |= is_merged & ~is_dropped & (points.sources < 0)
+        if count := int(np.count_nonzero(has_no_room)):
+            is_dropped |= has_no_room
+            self._drop("state_full", count)
         return is_dropped
 
     def _fold_points(self, points: _Points, is_merged: Mask, is_named: Mask) -> None:
         """Add merged points to their accumulators, and store last values and times of named series (rules 8 and 10)."""
         is_stored = is_named & self._is_added_up(points.batch)[points.parent]
-        if not self._fold.has_room_for_named():
+        if self._fold.room_for_named() <= 0:
             is_stored &= points.sources >= 0
         rows = np.flatnonzero(is_merged | is_stored)
         if not len(rows):
@@ -367,7 +381,9 @@ class CardinalityProcessor(Stage):
         batch = points.rewritten
         parent = int(points.parent[row])
         record = points.batch.table("metrics").rows[parent]
-        resource = attributes_of(batch, "resources", int(batch.ancestor("resources", "points")[row]))
+        # By hand: ``ancestor`` computes the rows of all points.
+        scope_row = int(batch.table("metrics").parent[int(batch.table("points").parent[row])])
+        resource = attributes_of(batch, "resources", int(batch.table("scopes").parent[scope_row]))
         name, unit, description = (
             text_of(batch, field, "metrics", parent) for field in ("name", "unit", "description")
         )
@@ -380,7 +396,6 @@ class CardinalityProcessor(Stage):
             if self._config.tenant is not None and tenants is not None and tenants.codes[row] >= 0:
                 attributes[self._config.tenant.attribute] = tenants.distinct[tenants.codes[row]]
         else:
-            scope_row = int(batch.ancestor("scopes", "points")[row])
             scope_name, scope_version = (text_of(batch, field, "scopes", scope_row) for field in ("name", "version"))
             scope = (scope_name, scope_version, Attributes(attributes_of(batch, "scopes", scope_row)))
             attributes = attributes_of(batch, "points", row)
@@ -391,7 +406,7 @@ class CardinalityProcessor(Stage):
             scope=scope,
             name=name,
             unit=unit,
-            description=description,
+            description=description[:_DESCRIPTION_MAX_CHARS],
             type=int(record["type"]),
             temporality=int(record["temporality"]),
             monotonic=bool(record["monotonic"]),
@@ -452,12 +467,15 @@ class CardinalityProcessor(Stage):
         limits.expire(now_s)
         state.allowed.expire(now_s - self._config.window)
         state.rotate(now_s)
-        self._fold.other_bytes = limits.memory_bytes + state.report.memory_bytes
+        self._fold.other_bytes = limits.memory_bytes + state.report.memory_bytes + state.writer.memory_bytes
         return markers
 
     async def _flush(self) -> None:
         stale_after = self._config.overflow.stale_after
-        await self._emit(self.state.writer.flush(self._clock.time_unix_nano(), self._clock.monotonic_s(), stale_after))
+        flush = self.state.writer.begin_flush(self._clock.time_unix_nano(), self._clock.monotonic_s(), stale_after)
+        for _ in flush.parts():
+            await asyncio.sleep(0)  # with many metrics a flush takes seconds, and the data must not wait for it
+        await self._emit(flush.finish())
 
     async def _emit(self, batches: list[Metrics]) -> None:
         if not self._enforces:
@@ -468,3 +486,15 @@ class CardinalityProcessor(Stage):
             # continues.
             with contextlib.suppress(ConsumeError):
                 await self._settings.outputs[Signal.METRICS].consume(batch)
+
+
+def _described_bytes(batch: Metrics) -> I64:
+    """(points,) the size of what describes the series of each point: resource, scope, names and attributes."""
+    resources, scopes, metrics = (batch.table(name).rows for name in ("resources", "scopes", "metrics"))
+    by_resource = np.maximum(resources["inner_end"] - resources["inner_start"], 0).astype(np.int64)
+    by_scope = by_resource[batch.table("scopes").parent] + np.maximum(scopes["inner_end"] - scopes["inner_start"], 0)
+    by_metric = by_scope[batch.table("metrics").parent] + metrics["name_len"] + metrics["unit_len"]
+    points = batch.table("points").rows
+    buckets = sum(np.maximum(points[name], 0) for name in ("buckets_len", "bounds_len", "positive_len", "negative_len"))
+    sizes: I64 = by_metric[batch.table("points").parent] + (points["end"] - points["start"] - buckets)
+    return sizes

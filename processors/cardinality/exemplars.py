@@ -19,6 +19,7 @@ __all__ = ["ExemplarPool"]
 
 _INT: Final = 1
 _PARTS_MAX: Final = 64  # batches that are kept before candidates that are no longer among the newest are removed
+_MAX_BYTES: Final = 8 * 1024 * 1024  # of all candidates; what exceeds it is not kept
 
 
 class ExemplarPool:
@@ -110,7 +111,8 @@ class ExemplarPool:
         has_newest = np.zeros(batch.item_count, bool)
         has_newest[point_of[mask]] = True
         kept = batch.select(has_newest).select(mask[has_newest[point_of]], "exemplars")
-        self._parts.append((kept, owners[mask]))
+        if self.memory_bytes + kept.size_bytes <= _MAX_BYTES:
+            self._parts.append((kept, owners[mask]))
 
     def _thin(self) -> None:
         """Forget candidates that are not among the newest of their accumulator."""

@@ -31,8 +31,8 @@ class FirstPoints:
         """Memory of all batches."""
         return sum(batch.memory_bytes + slots.nbytes for batch, slots in self._parts)
 
-    def add(self, batch: Metrics, rows: Indices, slots: I32) -> None:
-        """Keep the points ``rows`` as the first ones of the series ``slots``."""
+    def add(self, batch: Metrics, rows: Indices, slots: I32, *, max_bytes: int) -> None:
+        """Keep the points ``rows`` as the first ones of the series ``slots``, unless they exceed ``max_bytes``."""
         slot_of = np.full(batch.item_count, _REMOVED, np.int32)
         slot_of[rows] = slots
         is_kept = slot_of >= 0
@@ -40,6 +40,8 @@ class FirstPoints:
         exemplar_count = kept.table("exemplars").row_count
         if exemplar_count:
             kept = kept.select(np.zeros(exemplar_count, bool), "exemplars")
+        if kept.size_bytes > max_bytes:
+            return
         self._parts.append((kept.without_index(), slot_of[is_kept]))
         self._contexts.append(batch.context)
         self._merge()

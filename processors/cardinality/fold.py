@@ -53,7 +53,7 @@ _NS: Final = 1_000_000_000
 _AHEAD_MAX_NS: Final = 300 * _NS  # how far ahead of our clock the time of a point is believed (rule 10)
 _U64_MAX: Final = np.uint64(2**64 - 1)
 _NAMED_SHARE: Final = 0.5  # the share of the state limit that may be used for named series
-_ACCUMULATOR_BYTES: Final = 600  # about what the objects take that describe a written series
+_ACCUMULATOR_BYTES: Final = 2000  # about what the objects take that describe a written series, without their texts
 
 
 class Fold:
@@ -104,11 +104,11 @@ class Fold:
         """Whether there is no room for new sources."""
         return len(self.sources) >= self._source_limit()
 
-    def has_room_for_named(self) -> bool:
-        """Whether the values of more named series may be stored."""
+    def room_for_named(self) -> int:
+        """How many bytes of values of more named series may be stored; negative if there are too many."""
         sources = len(self.sources) * self._slot_bytes
         used = sources + self.histograms.size_bytes + self.exponential.size_bytes + self.other_bytes
-        return used < _NAMED_SHARE * self._state_max_bytes
+        return int(_NAMED_SHARE * self._state_max_bytes) - used
 
     @property
     def merged_source_count(self) -> int:

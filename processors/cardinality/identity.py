@@ -22,11 +22,11 @@ from collector.model import (
 )
 from collector.model.arrays import U64
 from collector.model.series import series_key
+from collector.text.cache import TextCache
 from processors.cardinality._updates import any_empty
 
 __all__ = ["ContextKeys", "attributes_of", "series_of", "text_of"]
 
-_CONTEXTS_MAX: Final = 1000
 _TABLES: Final = ("points", "scopes", "resources")
 
 
@@ -40,19 +40,19 @@ class ContextKeys:
     """A 128-bit key for each context: a bounded cache, because a key that was forgotten is computed the same again."""
 
     def __init__(self) -> None:
-        self._keys: dict[Context, U64] = {}
+        self._keys = TextCache[U64 | None](max_entry_bytes=16 * 1024)
 
     def key(self, context: Context) -> tuple[Context, U64 | None]:
         """The context of what is written, and a key to xor with the keys of its series; None: they are unchanged."""
         # Where the sender runs says nothing about whose data it is.
         context = Context(context.metadata, context.tenant, context.claims)
         if context == EMPTY_CONTEXT:
-            return context, None
-        key = self._keys.get(context)
+            return EMPTY_CONTEXT, None
+        parts = (context.metadata, context.tenant, context.claims)
+        key = self._keys.get(parts, None)
         if key is None:
-            if len(self._keys) >= _CONTEXTS_MAX:
-                self._keys.clear()
-            key = self._keys[context] = combine_keys(hash_text(StringColumn.constant(repr(context), 1)))[0]
+            key = combine_keys(hash_text(StringColumn.constant(repr(context), 1)))[0]
+            self._keys.put(parts, key)
         return context, key
 
 

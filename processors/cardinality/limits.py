@@ -11,7 +11,7 @@ import numpy as np
 
 from collector.api import Scope, SharedKey
 from collector.model import KeyTable, Metrics, StringColumn, combine_keys, groups, hash_text
-from collector.model.arrays import F64, I32, I64, U64, Indices, Mask
+from collector.model.arrays import F64, I32, I64, U64, Array, Indices, Mask
 from collector.model.runs import run_starts, running_sum_in_run
 from processors.cardinality.config import CardinalityConfig
 from processors.cardinality.first_points import FirstPoints
@@ -25,6 +25,9 @@ BUDGET_COLUMNS: Final = ("metric", "tenant", "tenant_total")
 _SKETCHES_MAX: Final = 1024
 _SKETCH_BITS: Final = 11  # standard error 2 %
 _DEMAND_BITS: Final = 14  # standard error 0.8 %
+_NAME_MAX_CHARS: Final = 255  # what is kept of a name; OpenTelemetry allows no longer one for a metric
+_BUDGET_BYTES: Final = 600  # what a budget takes: its slot and its name
+_BUDGETS_SHARE: Final = 0.5  # of the state's memory
 
 BudgetName = tuple[str, tuple[str | None, ...]]
 """Of a metric's budget: its name and the values of ``group_by``; of a tenant's: the name of the tenant."""
@@ -99,6 +102,7 @@ class Limits:
         self.budgets = KeyTable(
             {
                 "kind": np.uint8,
+                "name_hash": np.uint64,
                 "series": np.int64,
                 "limit": np.int64,
                 "seen": np.float64,
@@ -119,8 +123,9 @@ class Limits:
 
     @property
     def memory_bytes(self) -> int:
-        """Memory of sketches and first points, which is part of the bounded state."""
-        return self.first_points.memory_bytes + self._demand.memory_bytes + self._sketches.memory_bytes
+        """Memory of budgets, sketches and first points, which is part of the bounded state."""
+        budgets = _BUDGET_BYTES * len(self.budgets)
+        return self.first_points.memory_bytes + self._demand.memory_bytes + self._sketches.memory_bytes + budgets
 
     # Budgets.
 
@@ -133,14 +138,15 @@ class Limits:
         columns = [batch.attribute(key, "resources").as_text() for key in config.group_by]
         no_group = np.zeros((batch.table("resources").row_count, 2), np.uint64)
         group = combine_keys(*map(hash_text, columns)) if columns else no_group
-        keys = combine_keys(hash_text(names), group[resources])
+        name_hashes = hash_text(names)
+        keys = combine_keys(name_hashes, group[resources])
         if context is not None:
             keys = keys ^ context
 
         def metric_and_group(row: int) -> BudgetName:
             return _text_at(names, row) or "", tuple(_text_at(column, resources[row]) for column in columns)
 
-        by_metric = self._insert(keys, METRIC, metric_and_group, now_s)[metric]
+        by_metric = self._insert(keys, METRIC, metric_and_group, now_s, name_hashes[:, 0])[metric]
         no_budget = np.full(len(by_metric), -1, np.int32)
         if config.tenant is None:
             return PointBudgets(by_metric, no_budget, no_budget, None)
@@ -170,18 +176,27 @@ class Limits:
         assert tenant is not None
         if not value or value in self._tenants:
             return value or None
-        if len(self._tenants) >= tenant.max_values:
+        if len(self._tenants) >= tenant.max_values or len(value) > _NAME_MAX_CHARS:
             return tenant.other
         self._tenants.add(value)
         return value
 
-    def _insert(self, keys: U64, kind: int, name_of: Callable[[int], BudgetName], now_s: float) -> I32:
-        slots, is_new = self.budgets.insert(keys, limit=2 * self._config.max_series)
+    def _insert(
+        self,
+        keys: U64,
+        kind: int,
+        name_of: Callable[[int], BudgetName],
+        now_s: float,
+        name_hashes: Array | None = None,
+    ) -> I32:
+        budgets_max = int(_BUDGETS_SHARE * self._config.state_limit_mib * 1024 * 1024 / _BUDGET_BYTES)
+        slots, is_new = self.budgets.insert(keys, limit=min(2 * self._config.max_series, budgets_max))
         column = self.budgets.column
         for row in np.flatnonzero(is_new).tolist():
             slot = int(slots[row])
             self.names[slot] = name_of(row)
             column("kind")[slot], column("sketch")[slot] = kind, -1
+            column("name_hash")[slot] = 0 if name_hashes is None else name_hashes[row]
             column("limit")[slot] = self._limit(kind, self.names[slot][0])
         column("seen")[slots[slots >= 0]] = now_s
         return slots
@@ -377,5 +392,6 @@ class Limits:
 
 
 def _text_at(column: StringColumn, row: Any) -> str | None:
+    """The beginning of a text."""
     code = column.codes[row]
-    return column.distinct[code] if code >= 0 else None
+    return column.distinct[code][:_NAME_MAX_CHARS] if code >= 0 else None

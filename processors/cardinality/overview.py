@@ -64,15 +64,17 @@ class Overview:
         slots = limits.metric_budgets()
         demand = limits.demand_of(slots)
         numbers = demand if name == "demand" else limits.budgets.column(name)[slots].astype(np.float64)
-        sums: dict[str, list[float]] = {}
-        for slot, demand_of_slot, number in zip(slots.tolist(), demand.tolist(), numbers.tolist(), strict=True):
-            entry = sums.setdefault(limits.names[slot][0], [0.0, 0.0])
-            entry[0] += demand_of_slot
-            entry[1] += number
-        order = sorted(sums.items(), key=lambda item: -item[1][0])
-        found: dict[tuple[str, ...], float] = {(metric,): number for metric, (_, number) in order[: self._config.top.n]}
-        if others := order[self._config.top.n :]:
-            found[(_OTHER,)] = found.get((_OTHER,), 0.0) + sum(number for _, (_, number) in others)
+        # A metric has a budget in each group, and there can be a hundred thousand of them.
+        hashes = limits.budgets.column("name_hash")[slots]
+        _, first, metric = np.unique(hashes, return_index=True, return_inverse=True)
+        order = np.argsort(-np.bincount(metric, demand, len(first)), kind="stable")
+        sums = np.bincount(metric, numbers, len(first))[order]
+        found: dict[tuple[str, ...], float] = {}
+        for slot, number in zip(slots[first[order[: self._config.top.n]]].tolist(), sums.tolist(), strict=False):
+            key = (limits.names[slot][0],)
+            found[key] = found.get(key, 0.0) + number
+        if len(order) > self._config.top.n:
+            found[(_OTHER,)] = found.get((_OTHER,), 0.0) + float(sums[self._config.top.n :].sum())
         return found
 
     async def show(self, query: Mapping[str, str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ __all__ = ["Report"]
 _PAIRS_MAX: Final = 2_000  # attributes of metrics that are counted: 8 MiB of sketches
 _BITS: Final = 11
 _TEXT_MAX: Final = 200
+_NAMES_MAX_CHARS: Final = 1024  # of a metric and its attribute; longer ones are not counted
 _SALT: Final = os.urandom(16)  # so that users cannot be found by hashing all their ids
 
 
@@ -67,7 +68,7 @@ class Report:
             pair = names.distinct[metric[first]], attributes.key.distinct[attributes.key.codes[at[first]]]
             row = self._rows.get(pair)
             if row is None:
-                row = self._sketches.allocate()
+                row = -1 if len(pair[0]) + len(pair[1]) > _NAMES_MAX_CHARS else self._sketches.allocate()
                 if row >= 0:
                     self._rows[pair] = row
             sketch[number] = row

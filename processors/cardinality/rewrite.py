@@ -94,11 +94,14 @@ class AttributeRewriter:
         numbers = results.column("allowed")[slots]
         allowed.seen[numbers[numbers != NOT_ALLOWED]] = now_s
         used, compact = np.unique(results.column("text")[slots], return_inverse=True)
+        texts = [allowed.texts[code] for code in used.tolist()]
         codes = np.full(len(values.codes), -1, np.int32)
         codes[rows] = compact[pairs.codes]
         is_changed = np.zeros(len(values.codes), bool)
         is_changed[rows] = results.column("is_changed")[slots][pairs.codes]
-        return StringColumn.from_codes(codes, [allowed.texts[code] for code in used.tolist()]), is_changed
+        # Until now the batch needed them.
+        allowed.make_room_for_results(0)
+        return StringColumn.from_codes(codes, texts), is_changed
 
     def _result(self, rule: AttributeRule, metric: str, key: str, value: str, now_s: float) -> tuple[str, int]:
         """What a value becomes, and its number in ``AllowedValues``: ``other`` if the metric has no room for it."""

@@ -14,6 +14,8 @@ from collector.model.arrays import F64, I32, U8, U64
 __all__ = ["Sketches"]
 
 _SMALL: Final = 2.5  # times the registers; below it linear counting is more precise
+_POWERS: Final = np.ldexp(1.0, -np.arange(256))  # by the value of a register
+_ROWS_AT_ONCE: Final = 64  # so that what is computed on the way stays in the processor's cache
 
 
 class Sketches:
@@ -70,14 +72,20 @@ class Sketches:
     def estimate(self, rows: I32) -> F64:
         """(n,) the distinct keys of each row in this window and the one before; 0 for row -1."""
         estimates = np.zeros(len(rows))
-        has_row = rows >= 0
-        registers = np.maximum(self._current[rows[has_row]], self._previous[rows[has_row]])
+        with_row = np.flatnonzero(rows >= 0)
+        for begin in range(0, len(with_row), _ROWS_AT_ONCE):
+            some = with_row[begin : begin + _ROWS_AT_ONCE]
+            estimates[some] = self._estimate(rows[some])
+        return estimates
+
+    def _estimate(self, rows: I32) -> F64:
+        registers = np.maximum(self._current[rows], self._previous[rows])
         size = self._size
-        raw = (0.7213 / (1 + 1.079 / size)) * size * size / np.ldexp(1.0, -registers.astype(np.int32)).sum(axis=1)
+        raw = (0.7213 / (1 + 1.079 / size)) * size * size / _POWERS[registers].sum(axis=1)
         zeros = (registers == 0).sum(axis=1)
         with np.errstate(divide="ignore"):
             linear = size * np.log(size / zeros)
-        estimates[has_row] = np.where((raw <= _SMALL * size) & (zeros > 0), linear, raw)
+        estimates: F64 = np.where((raw <= _SMALL * size) & (zeros > 0), linear, raw)
         return estimates
 
     def rotate(self) -> None:

@@ -6,6 +6,7 @@ increase strictly).
 """
 
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,11 +28,12 @@ from collector.model.builders import Attributes
 from collector.otlp.semantics import NO_RECORDED_VALUE
 from processors.cardinality.fold import Fold
 from processors.cardinality.records import ADDS
-from processors.cardinality.written_metric import WrittenMetric
+from processors.cardinality.written_metric import WrittenMetric, series_bytes
 
-__all__ = ["AccumulatorWriter"]
+__all__ = ["AccumulatorWriter", "Flush"]
 
 _MS: Final = 1_000_000
+_METRICS_PER_PART: Final = 64  # some 10 ms of work
 
 
 class AccumulatorWriter:
@@ -41,13 +43,20 @@ class AccumulatorWriter:
         self._fold = fold
         self._metrics: dict[tuple[Any, ...], WrittenMetric] = {}
         self._ending: list[tuple[WrittenMetric, list[Attributes], list[F64]]] = []
+        self.memory_bytes = 0
+        """Memory of the texts of metrics and series, which have any length."""
 
     def add_series(self, slot: int, metric: WrittenMetric, attributes: dict[str, Any]) -> None:
         """Write a new accumulator as a series of ``metric``, or of the metric that equals it."""
-        metric = self._metrics.setdefault(metric.key, metric)
-        metric.slots.append(slot)
-        metric.values.append(attributes)
-        metric.attributes.append(Attributes(attributes))
+        key = metric.key
+        known = self._metrics.get(key)
+        if known is None:
+            known = self._metrics[key] = metric
+            self.memory_bytes += metric.text_bytes
+        known.slots.append(slot)
+        known.values.append(attributes)
+        known.attributes.append(Attributes(attributes))
+        self.memory_bytes += series_bytes(known.attributes[-1])
 
     def names(self) -> dict[int, tuple[str, int]]:
         """The name and type of the metric of each accumulator, by slot."""
@@ -66,11 +75,14 @@ class AccumulatorWriter:
                 ended = [i for i, slot in enumerate(metric.slots) if slot in removed]
                 bounds = [self._fold.bounds_of(metric.slots[i]) for i in ended]
                 self._ending.append((metric, [metric.attributes[i] for i in ended], bounds))
+            self.memory_bytes -= sum(map(series_bytes, metric.attributes))
             metric.slots = [metric.slots[i] for i in kept]
             metric.values = [metric.values[i] for i in kept]
             metric.attributes = [metric.attributes[i] for i in kept]
+            self.memory_bytes += sum(map(series_bytes, metric.attributes))
             if not kept:
                 del self._metrics[key]
+                self.memory_bytes -= metric.text_bytes
 
     def end_all(self, now_unix_nano: int) -> list[Metrics]:
         """One NO_RECORDED_VALUE for each series that is not a delta, because the next process writes other ones.
@@ -82,31 +94,48 @@ class AccumulatorWriter:
 
     def flush(self, now_unix_nano: int, now_s: float, stale_after_s: float) -> list[Metrics]:
         """The values of all accumulators now."""
+        flush = self.begin_flush(now_unix_nano, now_s, stale_after_s)
+        for _ in flush.parts():
+            pass
+        return flush.finish()
+
+    def begin_flush(self, now_unix_nano: int, now_s: float, stale_after_s: float) -> "Flush":
+        """A flush of which the caller does a part at a time; accumulators may be added to between two parts."""
         fold = self._fold
-        flush = _Flush(fold, max(now_unix_nano, fold.last_flush + _MS), now_s, stale_after_s)
+        flush = Flush(
+            fold, list(self._metrics.values()), max(now_unix_nano, fold.last_flush + _MS), now_s, stale_after_s
+        )
         for metric, attributes, bounds in self._ending:
             flush.end(metric, attributes, bounds)
         self._ending.clear()
-        for metric in self._metrics.values():
-            flush.write(metric)
-        fold.last_flush = flush.now
-        fold.new_accumulators.clear()
-        fold.exemplars.forget()
-        return flush.build()
+        return flush
 
 
-class _Flush:
-    """One flush."""
+class Flush:
+    """One flush. Until it is finished, no accumulator may be removed."""
 
-    def __init__(self, fold: Fold, now: int, now_s: float, stale_after_s: float) -> None:
+    def __init__(
+        self, fold: Fold, metrics: Sequence[WrittenMetric], now: int, now_s: float, stale_after_s: float
+    ) -> None:
         self._fold = fold
+        self._metrics = metrics
         self.now = now
         self._latest = fold.latest(now, now_s, stale_after_s)
         self._exemplars = fold.exemplars.collect()
+        fold.exemplars.forget()
         self._builders: dict[Context, MetricsBuilder] = {}
         self._scopes: dict[Context, dict[tuple[Any, ...], int]] = defaultdict(dict)
 
-    def build(self) -> list[Metrics]:
+    def parts(self) -> Iterator[None]:
+        """Write the metrics, a part of them for each turn of the iterator."""
+        for number, metric in enumerate(self._metrics, 1):
+            self.write(metric)
+            if number % _METRICS_PER_PART == 0:
+                yield
+
+    def finish(self) -> list[Metrics]:
+        """The batches, one for each context."""
+        self._fold.last_flush = self.now
         return [batch for builder in self._builders.values() if (batch := builder.build()).item_count]
 
     def _scope(self, metric: WrittenMetric) -> tuple[MetricsBuilder, int]:
@@ -123,8 +152,15 @@ class _Flush:
 
     def write(self, metric: WrittenMetric) -> None:
         """Add the points of a metric that are due."""
+        self._write(metric)
+        if self._fold.new_accumulators:
+            for slot in metric.slots:
+                self._fold.new_accumulators.pop(slot, None)
+
+    def _write(self, metric: WrittenMetric) -> None:
         column = self._fold.accumulators.column
         slots = np.array(metric.slots, np.int32)
+        slots = slots[slots < len(self._latest.is_due)]  # without series that began during this flush
         is_delta = metric.temporality == TEMPORALITY_DELTA
         adds = column("fold")[slots] == ADDS
         is_due = np.where(adds, column("touched")[slots] != 0 if is_delta else True, self._latest.is_due[slots])

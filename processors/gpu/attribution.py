@@ -32,7 +32,6 @@ AMBIGUOUS: Final = -3
 
 _PROCESS_START_TOLERANCE_NS: Final = 2_000_000_000  # btime has a resolution of one second, start ticks of hundredths
 _MAX_TARGETS: Final = 4096  # sets of GPUs that items have named explicitly; bounds what a sender can make us remember
-_MAX_CACHED_PLACEMENTS: Final = 1024  # resources whose placement is cached
 _MAX_CACHED_RESOURCE_BYTES: Final = 4096  # size of a resource whose placement is cached
 _MAX_LOOKED_UP_RESOURCES: Final = 32  # with more, columns over all resources of a batch cost less than a lookup of each
 # More than the UUIDs of 16 boards with 7 slices each: a longer text does not name devices of this machine.
@@ -87,7 +86,7 @@ class Attribution:
         self._usable = tuple(number for number, device in enumerate(self.devices) if not device.is_partitioned)
         self._all = self._target(self._usable) if self._usable else UNDECIDED
         self._explicit_cache = TextCache[int | None](max_entry_bytes=2 * _MAX_EXPLICIT_CHARS)
-        self._placements: dict[tuple[bytes, bool], tuple[int, int, int, bool]] = {}
+        self._placements = TextCache[tuple[int, int, int, bool] | None](max_entry_bytes=_MAX_CACHED_RESOURCE_BYTES)
         self._read_processes(snapshot)
 
     def is_current(self, snapshot: Snapshot) -> bool:
@@ -120,15 +119,12 @@ class Attribution:
         is_near = batch.context.local_peer is True
         spans = zip(found["inner_start"].tolist(), found["inner_end"].tolist(), strict=True)
         keys = [(batch.wire[begin:end] if begin >= 0 else b"", is_near) for begin, end in spans]
-        known = [row for key in keys if (row := self._placements.get(key)) is not None]
+        known = [row for key in keys if (row := self._placements.get(key, None)) is not None]
         if len(known) == len(keys):
             return _Placement.from_rows(known)
         fresh = self._place(batch)
-        if len(self._placements) > _MAX_CACHED_PLACEMENTS:
-            self._placements.clear()
-        self._placements.update(
-            (key, fresh.row(row)) for row, key in enumerate(keys) if len(key[0]) <= _MAX_CACHED_RESOURCE_BYTES
-        )
+        for number, key in enumerate(keys):
+            self._placements.put(key, fresh.row(number))
         return fresh
 
     def _place(self, batch: Batch) -> _Placement:

@@ -5,7 +5,6 @@ All state of a trace is in columns of the sampler's table. Rules: docs/reference
 
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +15,7 @@ from collector.otlp.consistent_sampling import RANDOMNESS_BITS, read_trace_state
 from collector.otlp.semantics import STATUS_CODE_ERROR
 from collector.otlp.span_durations import span_durations
 from collector.tail_sampling import THRESHOLD_ERASED, THRESHOLD_UNCHANGED, ByTrace, ColumnLookup, TraceDecisions
+from collector.text.cache import cached_by_text
 from processors.sampling.config import RuleConfig, SamplingConfig
 
 __all__ = ["NO_RULE", "Rules", "any_glob"]
@@ -23,13 +23,17 @@ __all__ = ["NO_RULE", "Rules", "any_glob"]
 NO_RULE: Final = -1
 _WHOLE: Final = np.uint64(1 << RANDOMNESS_BITS)
 _RANDOMNESS_MAX: Final = np.uint64((1 << RANDOMNESS_BITS) - 1)
-_CACHED_TEXTS: Final = 4096  # distinct texts per glob whose result is cached
+_CACHE_BYTES: Final = 1024 * 1024  # of results by text
 _KEY_OF_SPAN, _KEY_OF_ROOT = 1, 2  # where the key of a trace is from; 0: it has none yet
 
 
 def any_glob(globs: Sequence[str]) -> Callable[[str], bool]:
     """A function that returns whether a text matches one of ``globs``; its latest results are cached."""
-    return lru_cache(_CACHED_TEXTS)(lambda text: any(fnmatchcase(text, glob) for glob in globs))
+
+    def matches(text: str) -> bool:
+        return any(fnmatchcase(text, glob) for glob in globs)
+
+    return cached_by_text(matches, max_bytes=_CACHE_BYTES)
 
 
 class Rules:
@@ -44,7 +48,7 @@ class Rules:
         self._default_bits = np.uint64(sum(1 << i for i, rule in enumerate(config.rules) if rule.matches_all))
         self._quotas = {i: _Quota(rule) for i, rule in enumerate(config.rules) if rule.is_coverage}
         self._upstream = config.upstream_ratio
-        self._upstream_threshold = lru_cache(_CACHED_TEXTS)(self._find_upstream_threshold)
+        self._upstream_threshold = cached_by_text(self._find_upstream_threshold, max_bytes=_CACHE_BYTES)
         self._on_refused_keys = on_refused_keys
 
     @property
@@ -218,7 +222,7 @@ def _key_part(batch: Traces, name: str, rows: Indices) -> StringColumn:
     return batch.attribute(name, inherit=True).take(rows).as_text().fill("")
 
 
-@lru_cache(_CACHED_TEXTS)
+@cached_by_text
 def _has_no_sampling(trace_state: str) -> bool:
     """Whether the trace state has neither a threshold nor randomness."""
     return "ot=" not in trace_state or read_trace_state(trace_state)[:2] == (None, None)

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +21,7 @@ from collector.otlp.semantics import TRACE_FLAG_SAMPLED
 from collector.ottl import Conditions as Compiled
 from collector.ottl import ErrorMode, compile_conditions
 from collector.tail_sampling import ByTrace
+from collector.text.cache import cached_by_text
 from collector.text.patterns import compile_pattern
 
 __all__ = [
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 MATCHED, FAILED = 1, 2  # values of Conditions: the outcome of the first span that decides
-_CACHED_CHARS_MAX: Final = 1024  # the results of longer texts are not cached, so that the cache stays small
+_CACHED_BYTES: Final = 1024  # for each text whose result is cached; results of longer texts are not kept
 _CACHED_DEFAULT: Final = 128
 _FNV64_OFFSET: Final = 0xCBF29CE484222325
 _FNV64_PRIME: Final = 0x100000001B3
@@ -274,9 +275,8 @@ def _on_span_or_resource(batch: Traces, key: str, matches: Callable[[AttributeCo
 
 
 def _cached(function: Callable[[str], bool], count: int) -> Callable[[str], bool]:
-    """``function`` with its results for the last ``count`` short texts cached."""
-    cached = lru_cache(maxsize=count)(function)
-    return lambda text: cached(text) if len(text) <= _CACHED_CHARS_MAX else function(text)
+    """``function`` with its results for the last ``count`` texts cached, at least."""
+    return cached_by_text(function, max_bytes=2 * count * _CACHED_BYTES, max_entry_bytes=_CACHED_BYTES)
 
 
 def fnv1a_64(trace_ids: U64, salt: bytes) -> U64:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from collector.model import Context
+from collector.text.cache import TextCache
 
 __all__ = ["ContextCache"]
 
@@ -33,7 +34,6 @@ _MESSAGE_HEADERS: Final = frozenset(
         "upgrade",
     }
 )
-_MAX_CONTEXTS: Final = 4096
 
 
 class ContextCache:
@@ -41,7 +41,7 @@ class ContextCache:
 
     def __init__(self) -> None:
         self._plain = {local: Context(local_peer=local) for local in (None, False, True)}
-        self._contexts: dict[Context, Context] = {}
+        self._contexts = TextCache[Context | None](max_entry_bytes=16 * 1024)
 
     def plain(self, local_peer: bool | None) -> Context:
         """The context of a sender of which neither headers nor claims are kept."""
@@ -58,11 +58,9 @@ class ContextCache:
                 if name not in _MESSAGE_HEADERS and not name.startswith(":")
             )
         )
-        context = Context(metadata=kept, claims=claims, local_peer=local_peer)
-        cached = self._contexts.get(context)
-        if cached is not None:
-            return cached
-        if len(self._contexts) >= _MAX_CONTEXTS:
-            self._contexts.clear()
-        self._contexts[context] = context
+        parts = (kept, claims, local_peer)
+        context = self._contexts.get(parts, None)
+        if context is None:
+            context = Context(metadata=kept, claims=claims, local_peer=local_peer)
+            self._contexts.put(parts, context)
         return context

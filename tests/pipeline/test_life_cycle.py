@@ -351,6 +351,29 @@ async def test_a_taken_admin_port_is_named_with_its_owner_and_key(world):
     assert not any(line.startswith("start") for line in world.log)
 
 
+async def test_metrics_are_answered_while_the_event_loop_is_busy(world):
+    """The answer is the last page, with its age; afterwards it is the present one again."""
+    import threading
+    import urllib.request
+
+    async with world.running(FINE, metrics='address: "127.0.0.1:0"') as service:
+        await get(service, "/metrics")
+        answers = []
+
+        def scrape():
+            with urllib.request.urlopen(f"http://127.0.0.1:{service.admin_port}/metrics", timeout=30) as answer:
+                answers.append((answer.headers, answer.read()))
+
+        client = threading.Thread(target=scrape)
+        client.start()
+        client.join()  # this is the event loop's thread: nothing else happens on it until the answer is there
+        (headers, page) = answers[0]
+        assert headers["Age"] is not None
+        assert b"otelcol_process_uptime" in page
+        await asyncio.to_thread(scrape)
+        assert answers[1][0]["Age"] is None
+
+
 async def get_text(url):
     async with aiohttp.ClientSession() as session, session.get(url) as answer:
         return await answer.text()

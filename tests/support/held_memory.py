@@ -6,12 +6,17 @@ from collections.abc import Callable
 
 __all__ = ["assert_bounded"]
 
-_LONG_CHARS = 15_000_000
 _MIB = 1024 * 1024
 
 
-def assert_bounded(feed: Callable[[str], object], *, max_bytes: int = 8 * _MIB, short_texts: int = 20_000) -> None:
-    """Feed a few distinct texts of 15 MB, then many of every length up to 1 000, and check what is held afterwards.
+def assert_bounded(
+    feed: Callable[[str], object],
+    *,
+    max_bytes: int = 8 * _MIB,
+    long_chars: int = 15_000_000,
+    short_texts: int = 20_000,
+) -> None:
+    """Feed a few distinct long texts, then many of every length up to 1 000, and check what is held afterwards.
 
     Memory that only Python and numpy allocate is seen, not that of C libraries.
     """
@@ -21,10 +26,10 @@ def assert_bounded(feed: Callable[[str], object], *, max_bytes: int = 8 * _MIB, 
         gc.collect()
         before, _ = tracemalloc.get_traced_memory()
         for number in range(4):
-            feed(f"{number:04}" + "x" * _LONG_CHARS)
+            feed(f"{number:04}" + "x" * long_chars)
         gc.collect()
         after_long, _ = tracemalloc.get_traced_memory()
-        assert after_long - before <= max_bytes, f"{after_long - before} bytes are held after 4 texts of 15 MB"
+        assert after_long - before <= max_bytes, f"{after_long - before} bytes are held after 4 long texts"
         for number in range(short_texts):
             feed(f"{number:08}" + "y" * (number % 1000))
         gc.collect()

@@ -41,6 +41,11 @@ class Attributes:
             self._tagged[number] = bytes(fields)
         return self._tagged[number]
 
+    @property
+    def size_bytes(self) -> int:
+        """The size of the set in the encoding of OTLP."""
+        return len(self._encoded)
+
     def __len__(self) -> int:
         return len(self._starts)
 

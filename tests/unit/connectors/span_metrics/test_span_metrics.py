@@ -459,6 +459,47 @@ async def test_no_exemplar_without_the_sampling_processor(kit):
     assert warning.fields["only_kept"] == "sampling/none"
 
 
+async def test_the_last_flush_does_not_miss_a_sampling_processor_that_has_stopped(kit):
+    """Processors stop before the connectors that follow them."""
+    gateway = kit.Gateway({"exemplars": {"enabled": True, "only_kept": "sampling/none"}})
+    await gateway.connector.start(FakeHost())
+    await gateway.send(kit.span_of())
+    await gateway.connector.shutdown()
+    assert not gateway.telemetry.log.of_level("warning")
+
+
+async def test_each_point_gets_the_exemplars_of_its_own_series(kit):
+    """Several resources, several series of each, and some series without an exemplar."""
+    gateway = kit.Gateway({"exemplars": {"enabled": True, "max_per_data_point": 2}})
+    for number in range(1, 25):
+        await gateway.send(
+            kit.span_of(trace=number, name=f"op{number % 3}", resource={"service.name": f"s{number % 4}"})
+        )
+    await gateway.send(kit.span_of(trace=0, name="without", resource={"service.name": "s0"}))
+    points, _ = await gateway.flush()
+    found = {
+        tuple(text.strip("'") for text in (dict(key[0])["service.name"], dict(key[2])["span.name"])): sorted(
+            int.from_bytes(exemplar.trace_id, "big") for exemplar in series[-1].exemplars
+        )
+        for key, series in points.items()
+        if key[1] == CALLS
+    }
+    expected = {}
+    for number in range(1, 25):
+        expected.setdefault((f"s{number % 4}", f"op{number % 3}"), []).append(number)
+    assert found == {key: numbers[:2] for key, numbers in expected.items()} | {("s0", "without"): []}
+
+
+async def test_series_and_resources_with_long_texts_are_counted_in_overflow_series(kit):
+    """Nothing of the texts is kept, and nothing is lost."""
+    gateway = kit.Gateway({})
+    await gateway.send(kit.span_of(name="x" * 20_000), kit.span_of(name="short"))
+    await gateway.send(kit.span_of(name="short", resource={"service.name": "a", "long": "x" * 70_000}))
+    points, _ = await gateway.flush()
+    assert sum(series[-1].as_int for key, series in points.items() if key[1] == CALLS) == 3
+    assert max(len(str(key)) for key in points) < 2000
+
+
 async def test_candidates_are_bounded(kit):
     """Eight for each exemplar a series can get, however many traces are undecided."""
     sampler = Sampler()

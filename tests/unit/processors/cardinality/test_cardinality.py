@@ -1,5 +1,6 @@
 """The processor, by the rules of docs/reference/cardinality.md: merged series stay true to the last unit."""
 
+import asyncio
 import random
 from collections import defaultdict
 
@@ -9,7 +10,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from collector.api import RetryableError
 from collector.model import Metrics, Signal
 from collector.testing import FakeClock, FakeHost, Sink, hand_over, make_settings
-from processors.cardinality import factory
+from processors.cardinality import factory, limits
 from processors.cardinality.config import CardinalityConfig, TemplateConfig
 from processors.cardinality.template import Templater
 
@@ -775,3 +776,55 @@ def test_contradictions_are_configuration_errors(keys):
     """They are found before anything starts."""
     with pytest.raises(ValueError, match=r"."):
         CardinalityConfig.model_validate(keys)
+
+
+async def test_metrics_beyond_the_room_for_budgets_are_dropped_and_never_merged_into_others(monkeypatch):
+    """Budgets take at most half of the state's memory; here they take the room of 100."""
+    monkeypatch.setattr(limits, "_BUDGETS_SHARE", 100 * limits._BUDGET_BYTES / (128 * 1024 * 1024))
+    async with Bench(limit=1) as bench:
+        names = [f"metric_{number}" for number in range(200)]
+        for name in names:
+            await bench.send((user(0), 3), (user(1), 4), name=name)
+        await bench.flush()
+        last, _ = bench.series()
+        for name in names[:95]:
+            assert last["api", name, (("otel.metric.overflow", "True"),)].as_int == 4
+        assert {key[1] for key in last}.isdisjoint(names[105:])
+        assert bench.settings.telemetry.ledger.dropped_count(Signal.METRICS) >= 190
+        assert bench.balanced()
+        values = {point.as_int for key, point in last.items() if key[2] == (("otel.metric.overflow", "True"),)}
+        assert values == {4}
+
+
+async def test_points_that_arrive_during_a_flush_are_in_the_next_one():
+    """A flush of many metrics lets other work run between its parts."""
+    async with Bench(limit=1) as bench:
+        names = [f"metric_{number}" for number in range(300)]
+        for name in names:
+            await bench.send((user(0), 1), (user(1), 5), name=name, temporality=DELTA)
+
+        async def interrupt():
+            later = {"time": bench.clock.time_unix_nano() + SECOND}
+            for name in (names[0], names[-1], "new"):
+                await bench.send((user(0), 1, later), (user(1), 7, later), name=name, temporality=DELTA)
+
+        await asyncio.gather(bench.sut._flush(), interrupt())
+        _, added = bench.series()
+        overflow = (("otel.metric.overflow", "True"),)
+        assert added["api", names[0], overflow] == 5
+        assert ("api", "new", overflow) not in added
+        await bench.flush()
+        _, added = bench.series()
+        assert [added["api", name, overflow] for name in (names[0], names[-1], "new")] == [12, 12, 7]
+        assert sum(value for key, value in added.items() if key[2] == overflow) == 300 * 5 + 3 * 7
+        assert bench.balanced()
+
+
+async def test_points_whose_series_needs_too_long_a_description_are_dropped():
+    """They are counted as ``too_long``; other points of the metric are merged."""
+    async with Bench(limit=1, attributes=[{"keys": ["path"], "action": "template"}]) as bench:
+        await bench.send((user(0), 1), ({"user": "x" * 70_000}, 2), (user(2), 4))
+        await bench.flush()
+        assert bench.series()[0][OVERFLOW].as_int == 4
+        assert bench.settings.telemetry.ledger.dropped_count(Signal.METRICS) == 1
+        assert bench.balanced()
