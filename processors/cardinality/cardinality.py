@@ -216,6 +216,10 @@ class CardinalityProcessor(Stage):
         points.ended = batch.field("flags", "points") & NO_RECORDED_VALUE != 0
         points.sources = self._fold.sources.find(points.keys)
         points.has_accumulator, points.stays_merged = self._fold.placement_of(points.sources)
+        unknown = np.flatnonzero((points.sources < 0) & self._is_added_up(batch)[points.parent])
+        if len(unknown):
+            start_times = batch.table("points").rows["start_time"][unknown]
+            points.stays_merged[unknown] = self._fold.were_merged(points.keys[unknown], start_times)
         points.budgets = self._limits.budgets_of(points.rewritten, context, points.now_s)
         return points
 

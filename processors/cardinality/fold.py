@@ -73,8 +73,11 @@ class Fold:
         self.exemplars = exemplars
         self.sources = KeyTable(SOURCE)
         self.accumulators = KeyTable(ACCUMULATOR, capacity=64)
-        self._forgotten = KeyTable({"time": np.uint64}, capacity=64, max_bytes=max(state_max_bytes // 16, 65_536))
-        """Series whose last value is not known any more: what they counted until ``time`` must not count again."""
+        self._forgotten = KeyTable(
+            {"time": np.uint64, "is_merged": np.bool_}, capacity=64, max_bytes=max(state_max_bytes // 16, 65_536)
+        )
+        """Series whose last value is not known any more: what they counted until ``time`` must not count again.
+        ``is_merged``: it counted in a series that the processor writes, or had lost its name."""
         self._forgotten_before = 0
         """Until when a source that started earlier may have been forgotten without a row in ``_forgotten``."""
         self._has_processes = False
@@ -137,6 +140,18 @@ class Fold:
         has_accumulator = is_known & (self.sources.column("accumulator")[sources] >= 0)
         return has_accumulator, has_accumulator | (is_known & (self.sources.column("status")[sources] == FREED))
 
+    def were_merged(self, keys: U64, start_times: U64) -> Mask:
+        """(n,) series that were forgotten after they had been merged, and that still have the start time of then.
+
+        Under their own names they would show once more what the series into which they were merged shows already.
+        """
+        if not len(self._forgotten):
+            return np.zeros(len(keys), np.bool_)
+        slots = self._forgotten.find(keys)
+        column = self._forgotten.column
+        were: Mask = (slots >= 0) & column("is_merged")[slots] & (start_times <= column("time")[slots])
+        return were
+
     def new_accumulator(self, slot: int, *, kind: int, fold: int, now_unix_nano: int) -> None:
         """Initialise the accumulator in ``slot``. ``kind``: METRIC type; ``fold``: an index of ``FOLDS``."""
         if fold == ADDS:
@@ -181,9 +196,10 @@ class Fold:
         self.sources.column("status")[sources[is_known]] = status
         if not is_known.all():
             ended = keys[~is_known]
-            self._remember(ended, np.full(len(ended), now_unix_nano, np.uint64))
+            lost_name = np.full(len(ended), status == FREED)
+            self._remember(ended, np.full(len(ended), now_unix_nano, np.uint64), lost_name)
 
-    def _remember(self, keys: U64, times: U64) -> None:
+    def _remember(self, keys: U64, times: U64, are_merged: Mask) -> None:
         """Remember that the last values of series at ``times`` are forgotten; the oldest such rows make room."""
         slots, _ = self._forgotten.insert(keys)
         if (slots < 0).any():
@@ -198,6 +214,7 @@ class Fold:
                 self._forgotten_before = max(self._forgotten_before, int(times[missing].max()))
         is_kept = slots >= 0
         self._forgotten.column("time")[slots[is_kept]] = times[is_kept]
+        self._forgotten.column("is_merged")[slots[is_kept]] |= are_merged[is_kept]
 
     def expire(self, now_s: float, now_unix_nano: int, *, ttl_s: float, window_s: float) -> I32:
         """Forget sources that were silent for ``ttl_s``, but not that they existed.
@@ -213,7 +230,7 @@ class Fold:
         counted = expired[self.sources.column("flags")[expired] & COUNTS != 0]
         if len(counted):
             times = np.minimum(self.sources.column("time")[counted], np.uint64(now_unix_nano))
-            self._remember(self.sources.keys(counted), times)
+            self._remember(self.sources.keys(counted), times, self.placement_of(counted)[1])
         self.sources.remove(expired)
         target = self.sources.column("accumulator")[self.sources.live()]
         seen = self.accumulators.column("seen")
