@@ -16,7 +16,7 @@ __all__ = ["SavedState"]
 
 _FINGERPRINT: Final = "fingerprint"
 _HASH_KEY: Final = "hash_key"
-_WALL, _MONOTONIC = "time_unix_nano", "monotonic_s"
+_MONOTONIC: Final = "monotonic_s"
 
 
 class SavedState:
@@ -34,7 +34,13 @@ class SavedState:
     """
 
     def __init__(
-        self, settings: Settings, section: Literal["processors", "connectors"], *, kind: str, version: int
+        self,
+        settings: Settings,
+        section: Literal["processors", "connectors"],
+        *,
+        kind: str,
+        version: int,
+        has_keys: bool = True,
     ) -> None:
         """Without effect until :meth:`open`.
 
@@ -43,16 +49,15 @@ class SavedState:
             section: Where the component is configured.
             kind: Of the checkpoints.
             version: Of their parts.
+            has_keys: Whether they contain keys that are made with the secret of the process (``combine_keys``).
         """
+        self._has_keys = has_keys
         self._settings, self._section, self._kind, self._version = settings, section, kind, version
         self._store: StateStore | None = None
         self._fingerprint = ""
-        self._error = ""
-        self._failures = settings.telemetry.counter(
-            "tailrace_state_failures", "States that could not be saved or restored", ("operation",)
-        )
+        self._errors: dict[str, str] = {}
+        """By operation, as long as it fails."""
         self._size = 0
-        settings.telemetry.gauge("tailrace_state_bytes", "Size of the saved state", read=lambda: float(self._size))
 
     @property
     def name(self) -> str:
@@ -87,6 +92,8 @@ class SavedState:
         """
         self._store, self._fingerprint = self.extension(host, storage).state(self.name), fingerprint
         host.add_health_check(f"state of {self.name}", self._check)
+        telemetry = self._settings.telemetry
+        telemetry.gauge("tailrace_state_bytes", "Size of the saved state", read=lambda: float(self._size))
         if not restores:
             return None
         log = self._settings.telemetry.log
@@ -103,7 +110,7 @@ class SavedState:
             if parts.get(_FINGERPRINT) != fingerprint:
                 log.warning("the configuration has changed what is counted; the component begins without saved state")
                 return None
-            has_key = continue_process_key(parts[_HASH_KEY])
+            has_key = not self._has_keys or continue_process_key(parts[_HASH_KEY])
         except (KeyError, TypeError, ValueError) as error:
             self.refuse(error)
             return None
@@ -114,7 +121,7 @@ class SavedState:
 
     def refuse(self, error: Exception) -> None:
         """Report that the saved state cannot be used."""
-        self._failures.add(operation="load")
+        self._count("load")
         self._settings.telemetry.log.warning(
             "the saved state cannot be used; the component begins without it", error=str(error)
         )
@@ -132,9 +139,9 @@ class SavedState:
             try:
                 await self._store.save(self._encode(parts))
             except OSError as error:
-                self._failed(error)
+                self.failed("save", error)
             else:
-                self._succeeded()
+                self.succeeded("save")
 
     def save_now(self, parts: Parts) -> None:
         """Like :meth:`save`, but blocking: for ``shutdown``."""
@@ -142,35 +149,44 @@ class SavedState:
             try:
                 self._store.save_now(self._encode(parts))
             except OSError as error:
-                self._failed(error)
+                self.failed("save", error)
             else:
-                self._succeeded()
+                self.succeeded("save")
 
     def _encode(self, parts: Parts) -> bytes:
         clock = self._settings.clock
         common: dict[str, Any] = {
             _FINGERPRINT: self._fingerprint,
-            _HASH_KEY: process_key(),
-            _WALL: clock.time_unix_nano(),
             _MONOTONIC: clock.monotonic_s(),
         }
+        if self._has_keys:
+            common[_HASH_KEY] = process_key()
         value = encode_checkpoint(self._kind, self._version, common | dict(parts))
         self._size = len(value)
         return value
 
-    def _failed(self, error: OSError) -> None:
-        self._failures.add(operation="save")
-        if not self._error:
+    def failed(self, operation: str, error: OSError) -> None:
+        """Count and report that something could not be kept: ``save`` a state, ``store`` a batch."""
+        self._count(operation)
+        if operation not in self._errors:
             self._settings.telemetry.log.warning(
-                "the state cannot be saved; what is counted from now on is lost if the process ends", error=str(error)
+                "what the component holds cannot be kept; it is lost if the process ends",
+                operation=operation,
+                error=str(error),
             )
-        self._error = str(error)
+        self._errors[operation] = str(error)
 
-    def _succeeded(self) -> None:
-        if self._error:
-            self._settings.telemetry.log.info("the state is saved again")
-        self._error = ""
+    def succeeded(self, operation: str) -> None:
+        """Report the end of failures."""
+        if self._errors.pop(operation, None) is not None:
+            self._settings.telemetry.log.info("what the component holds is kept again", operation=operation)
+
+    def _count(self, operation: str) -> None:
+        self._settings.telemetry.counter(
+            "tailrace_state_failures", "States and held batches that could not be kept or restored", ("operation",)
+        ).add(operation=operation)
 
     def _check(self) -> HealthCheck:
-        message = f"the state cannot be saved: {self._error}" if self._error else ""
-        return HealthCheck(f"state of {self.name}", healthy=not self._error, message=message)
+        errors = "; ".join(f"{operation}: {error}" for operation, error in self._errors.items())
+        message = f"what it holds is lost if the process ends ({errors})" if errors else ""
+        return HealthCheck(f"state of {self.name}", healthy=not errors, message=message)

@@ -194,7 +194,7 @@ class _Builder:
                 case Transform() as transform:
                     steps.append(Step(transform, entry, log))
                 case Stage() as stage:
-                    self._held.append(HeldItems(node.key, entry, stage.held_items))
+                    self._held.append(HeldItems(node.key, entry, stage.held_items, is_kept=stage.keeps_held_items))
                     self._holders.append(stage)
                     edge_to_stage = NodeEdge(stage, {pipeline.signal: entry}, log, self._behind[pipeline.id])
                     targets, steps = [edge_to_stage], []
