@@ -21,6 +21,7 @@ from collector.model import (
     combine_keys,
 )
 from collector.model.arrays import F64, I32, I64, U8, U64, Array, Indices, Mask
+from collector.model.checkpoint import CheckpointError, Part, Parts, nested, within
 from collector.model.runs import rank_in_run, run_starts
 from processors.cardinality._updates import add_numbers, other_starts, take_updates
 from processors.cardinality.exemplars import ExemplarPool
@@ -251,6 +252,49 @@ class Fold:
         self.accumulators.remove(slots)
         self.exemplars.drop(slots)
         self.histograms.release_sets()
+
+    # Checkpoints.
+
+    def parts(self) -> dict[str, Part]:
+        """Sources and accumulators, for a checkpoint; exemplars begin anew."""
+        return {
+            "start": self.start_time_unix_nano,
+            "accumulators_start": self.accumulators_start,
+            "last_flush": self.last_flush,
+            "forgotten_before": self._forgotten_before,
+            "has_processes": self._has_processes,
+            "new_accumulators": list(self.new_accumulators.items()),
+            **nested("sources", self.sources.snapshot()),
+            **nested("accumulators", self.accumulators.snapshot()),
+            **nested("forgotten", self._forgotten.snapshot()),
+            **nested("histograms", self.histograms.parts()),
+            **nested("exponential", self.exponential.parts()),
+        }
+
+    def restore(self, parts: Parts, elapsed_s: float) -> None:
+        """Continue from ``parts``; ``elapsed_s`` is added to monotonic times.
+
+        Raises:
+            CheckpointError, KeyError, TypeError, ValueError: They are not those of such an object.
+        """
+        self.start_time_unix_nano, self.last_flush = int(parts["start"]), int(parts["last_flush"])
+        self.accumulators_start, self._forgotten_before = (
+            int(parts["accumulators_start"]),
+            int(parts["forgotten_before"]),
+        )
+        self._has_processes = bool(parts["has_processes"])
+        self.new_accumulators = {int(slot): int(began) for slot, began in parts["new_accumulators"]}
+        self.sources.restore(within("sources", parts))
+        self.accumulators.restore(within("accumulators", parts))
+        self._forgotten.restore(within("forgotten", parts))
+        self.histograms.restore(within("histograms", parts))
+        self.exponential.restore(within("exponential", parts))
+        live, accumulators = self.sources.live(), self.accumulators.live()
+        targets = self.sources.column("accumulator")[live]
+        if not np.isin(targets[targets >= 0], accumulators).all():
+            raise CheckpointError("a source has an accumulator that is not known")
+        self.sources.column("seen")[live] += np.float32(elapsed_s)
+        self.accumulators.column("seen")[accumulators] += elapsed_s
 
     # Points.
 
