@@ -221,6 +221,9 @@ class Connector(Component, ABC):
                 await self._settings.outputs[batch.signal].consume(batch)
     """
 
+    keeps_held_items: bool = False
+    """True: what it holds at shutdown stays in a storage until the next start."""
+
     @abstractmethod
     async def consume(self, batch: Batch) -> None:
         """Take the batch; emit what follows from it, now or later."""

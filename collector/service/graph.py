@@ -254,7 +254,9 @@ class _Builder:
             raise StartError(f"{node.path}: its factory returned a {type(connector).__name__}, expected a Connector")
         entries = {signal: telemetry.entry(signal) for signal in sorted(into)}
         for signal, entry in entries.items():
-            self._held.append(HeldItems(node.key, entry, partial(_held_by, connector, signal)))
+            self._held.append(
+                HeldItems(node.key, entry, partial(_held_by, connector, signal), is_kept=connector.keeps_held_items)
+            )
         behind = {edge for name in fed for edge in self._behind[name]}
         self._processors.append(node)
         self._connector_edges[connector_id] = NodeEdge(connector, entries, self._rate_limited(telemetry), behind)
