@@ -32,6 +32,7 @@ from collector.api.host import (
 )
 from collector.api.periodic import PeriodicTask
 from collector.api.shared import Scope, SharedKey, SharedState
+from collector.api.state import SavedState
 from collector.api.storage import (
     DamagedBatchError,
     Evicted,
@@ -76,6 +77,7 @@ __all__ = [
     "Receiver",
     "ReceiverOutput",
     "RetryableError",
+    "SavedState",
     "Scope",
     "Settings",
     "SharedKey",

@@ -147,9 +147,15 @@ class Stage(Component, ABC):
                 return sum(batch.item_count for batch in self._held)
     """
 
+    keeps_held_items: bool = False
+    """True: what it holds at shutdown stays in a storage until the next start."""
+
     @abstractmethod
     async def consume(self, batch: Batch) -> None:
-        """Take the batch. From now on it belongs to this stage, which may not refuse it."""
+        """Take the batch. From now on it belongs to this stage, which may not refuse it.
+
+        The sender's answer waits until the method returns.
+        """
 
     def try_consume(self, batch: Batch) -> bool:  # noqa: ARG002 - the default never can
         """Do what ``consume`` does if that needs no waiting. False: nothing was done; the caller awaits ``consume``."""
@@ -228,6 +234,9 @@ class Connector(Component, ABC):
             async def consume(self, batch: Batch) -> None:
                 await self._settings.outputs[batch.signal].consume(batch)
     """
+
+    keeps_held_items: bool = False
+    """True: what it holds at shutdown stays in a storage until the next start."""
 
     @abstractmethod
     async def consume(self, batch: Batch) -> None:

@@ -4,6 +4,7 @@ The table does not expire anything: its owner keeps a column of times and remove
 not thread-safe.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from collector.model.arrays import I32, U64, Array, Mask, Records
+from collector.model.checkpoint import CheckpointError, Parts, part_of
 from collector.wire.hash import SlotTable, clear_rows
 
 __all__ = ["KeyTable"]
@@ -129,6 +131,56 @@ class KeyTable:
     def live(self) -> I32:
         """The slots in use, in ascending order."""
         return self._table.live()
+
+    # Checkpoints.
+
+    def snapshot(self) -> dict[str, Array]:
+        """Copies of the keys and columns of the slots in use: parts of a checkpoint, for ``restore``."""
+        live = self.live()
+        columns = {f"column {name}": self.column(name)[live] for name in self._names()}
+        return {"slots": live, "keys": self.keys(live), **columns}
+
+    def restore(self, parts: Parts) -> None:
+        """Become the table of which ``parts`` are the snapshot, with the same slots. What the table had is gone.
+
+        Raises:
+            CheckpointError: The parts are not the snapshot of a table with these columns; the table is empty then.
+        """
+        capacity = min(1024, self._slot_limit)
+        self._become_empty(capacity)
+        slots = part_of(parts, "slots", np.int32)
+        keys = part_of(parts, "keys", np.uint64, len(slots))
+        names = self._names()
+        columns = {name: part_of(parts, f"column {name}", self.column(name).dtype, len(slots)) for name in names}
+        if any(columns[name].shape[1:] != self.column(name).shape[1:] for name in names) or keys.shape[1:] != (2,):
+            raise CheckpointError("the columns of a table have another shape")
+        if not len(slots):
+            return
+        used = int(slots[-1]) + 1
+        if slots[0] < 0 or (np.diff(slots) <= 0).any() or used > self._slot_limit:
+            raise CheckpointError("the slots of a table are not in order")
+        # Slots that were free get keys that nobody can have chosen, and are freed again.
+        all_keys = np.empty((used, 2), np.uint64)
+        all_keys[:, 0] = np.frombuffer(os.urandom(8), np.uint64)
+        all_keys[:, 1] = np.arange(used, dtype=np.uint64)
+        all_keys[slots] = keys
+        _, is_new = self.insert(all_keys)
+        if not is_new.all():
+            self._become_empty(capacity)
+            raise CheckpointError("a table has the same key twice")
+        self.remove(np.setdiff1d(np.arange(used, dtype=np.int32), slots))
+        for name in names:
+            self.column(name)[slots] = columns[name]
+
+    def _names(self) -> tuple[str, ...]:
+        return (self.records.dtype.names or ()) if self._is_record else tuple(self._columns)
+
+    def _become_empty(self, capacity: int) -> None:
+        self._table = SlotTable(capacity)
+        self._columns = {
+            name: np.zeros((self._table.capacity, *column.shape[1:]), column.dtype)
+            for name, column in self._columns.items()
+        }
 
 
 def _dtype_and_shape(

@@ -163,13 +163,16 @@ def _per_value(function: Callable[..., Scalar], *, cached: bool = False) -> Call
 
 def _is_match() -> Evaluate:
     compiled = lru_cache(_COMPILED_PATTERNS)(search_pattern)
-    cache = TextCache[Scalar]()
+    cache, results, last = TextCache[Scalar](), TextCache[Scalar](), ""
 
     def call(_: View, arguments: Sequence[Any]) -> Values:
+        nonlocal results, last
         target, pattern = arguments
         if len(pattern) == 1 and target.kinds == _STRINGS and pattern.kinds == _STRINGS and len(target) > 1:
-            search = compiled(pattern.text.distinct[pattern.text.codes[0]]).search
-            return matches(target.text, search, cache)
+            text = pattern.text.distinct[pattern.text.codes[0]]
+            if text != last:  # the pattern may be data: another batch may have another one
+                last, results = text, TextCache[Scalar]()
+            return matches(target.text, compiled(text).search, results)
         return apply(partial(is_match, compile_text=compiled), arguments, cache)
 
     return call

@@ -267,7 +267,7 @@ def check_groups(literals: Mapping[int, Scalar]) -> None:
         compile_pattern(literals[1])
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)  # a pattern may be the value of an attribute, and a compiled one takes up to 8 MB
 def _compiled(pattern: str) -> Any:
     return compile_pattern(pattern)
 

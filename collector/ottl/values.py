@@ -132,12 +132,19 @@ _SCALARS: Final[dict[int, Callable[[int], Scalar]]] = {
 }
 
 
-@lru_cache(maxsize=256)
 def filled(kind: int, row_count: int) -> Array:
     """The same kind for each row, uint8[n], read-only."""
+    return _cached_filled(kind, row_count) if row_count <= _CACHED_ROWS_MAX else _filled(kind, row_count)
+
+
+def _filled(kind: int, row_count: int) -> Array:
     kinds = np.full(row_count, kind, np.uint8)
     kinds.setflags(write=False)
     return kinds
+
+
+_CACHED_ROWS_MAX: Final = 16_384
+_cached_filled = lru_cache(maxsize=256)(_filled)
 
 
 @lru_cache(maxsize=64)

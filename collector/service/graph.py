@@ -218,7 +218,7 @@ class _Builder:
                 case Transform() as transform:
                     steps.append(Step(transform, entry, log))
                 case Stage() as stage:
-                    node.held = [HeldItems(entry, stage.held_items)]
+                    node.held = [HeldItems(entry, stage.held_items, is_kept=stage.keeps_held_items)]
                     edge_to_stage = NodeEdge(stage, {pipeline.signal: entry}, log, self._behind[pipeline.id])
                     targets, steps = [edge_to_stage], []
                 case other:
@@ -279,7 +279,10 @@ class _Builder:
         if not isinstance(connector, Connector):
             raise StartError(f"{node.path}: its factory returned a {type(connector).__name__}, expected a Connector")
         entries = {signal: telemetry.entry(signal) for signal in sorted(into)}
-        node.held = [HeldItems(entry, partial(_held_by, connector, signal)) for signal, entry in entries.items()]
+        node.held = [
+            HeldItems(entry, partial(_held_by, connector, signal), is_kept=connector.keeps_held_items)
+            for signal, entry in entries.items()
+        ]
         behind = {edge for name in fed for edge in self._behind[name]}
         self._processors.append(node)
         self._connector_edges[connector_id] = NodeEdge(connector, entries, self._rate_limited(telemetry), behind)

@@ -9,6 +9,7 @@ import numpy as np
 
 from collector.model import KeyTable
 from collector.model.arrays import I32, U64, Array, Mask
+from collector.model.checkpoint import Part, Parts
 
 __all__ = ["DecisionCache"]
 
@@ -106,6 +107,21 @@ class DecisionCache:
             self._trim(0)
         source.remove(live)
         other._abandoned_count = 0  # noqa: SLF001
+
+    def snapshot(self) -> dict[str, Part]:
+        """Copies of the decisions: parts of a checkpoint."""
+        return self._table.snapshot()
+
+    def restore(self, parts: Parts, elapsed_s: float) -> None:
+        """Remember what ``parts`` has; ``elapsed_s`` is added to the times of the decisions.
+
+        Raises:
+            CheckpointError: The parts are not those of such a cache.
+        """
+        saved = DecisionCache(self._size, self._abandoned_size)
+        saved._table.restore(parts)
+        saved._table.column("decided_s")[saved._table.live()] += elapsed_s
+        self.take_over(saved)
 
     def _use(self, slots: I32) -> None:
         self._use_count += 1

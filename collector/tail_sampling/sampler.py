@@ -20,6 +20,7 @@ import numpy as np
 from collector.api import Host, Settings
 from collector.model import Batch, Signal, StringColumn, Traces, groups
 from collector.model.arrays import F64, I8, I32, I64, U64, Indices, Mask
+from collector.model.checkpoint import Part, Parts, nested, within
 from collector.otlp.consistent_sampling import RANDOMNESS_BITS, read_trace_state
 from collector.tail_sampling.by_trace import ByTrace
 from collector.tail_sampling.decider import THRESHOLD_UNCHANGED, ColumnLookup, Decider, TraceDecisions
@@ -68,6 +69,8 @@ class TailSampler(HoldingStage[Traces]):
         abandoned_cache_size: int = 0,
         drop_pending_on_shutdown: bool = False,
         on_overflow: Literal["decide", "drop"] = "decide",
+        storage: str = "",
+        checkpoint_interval_s: float = 0.0,
     ) -> None:
         """The empty sampler. 0 stands for no limit, no cache and no second wait.
 
@@ -84,6 +87,8 @@ class TailSampler(HoldingStage[Traces]):
             abandoned_cache_size: Number of traces dropped undecided that are remembered in addition.
             drop_pending_on_shutdown: Undecided traces are dropped at shutdown (reason ``shutdown``), not decided.
             on_overflow: Whether evicted traces are decided, or dropped (reason ``overflow``).
+            storage: The storage extension in which spans and decisions survive a restart; empty: they do not.
+            checkpoint_interval_s: How often decisions are saved in it.
         """
         self._kept = DecisionCache(kept_cache_size)
         self._dropped = DecisionCache(dropped_cache_size, abandoned_cache_size)
@@ -95,6 +100,8 @@ class TailSampler(HoldingStage[Traces]):
             shortest_wait_s=min(filter(None, (decision_wait_s, decision_wait_after_root_s))),
             max_bytes=max_bytes,
             max_traces=0 if block_on_overflow else max_traces,
+            storage=storage,
+            checkpoint_interval_s=checkpoint_interval_s,
         )
         self._decider = decider
         self._after_root_s = decision_wait_after_root_s
@@ -127,7 +134,7 @@ class TailSampler(HoldingStage[Traces]):
         return True
 
     async def shutdown(self) -> None:
-        """Decide everything that is held and pass on what is kept, unless a successor takes it over."""
+        """Decide everything that is held and pass on what is kept, unless a successor or a storage keeps it."""
         self._settings.shared.get(DECISIONS).unregister(str(self._settings.id), self.decisions)
         await self._deciding.stop()
         self._blocking_limit = 0
@@ -173,9 +180,12 @@ class TailSampler(HoldingStage[Traces]):
             if len(new_rows):
                 slots[new_rows] = self._slots_of(trace_ids[new_rows])
             self._hold(batch, slots)
+        stored = self._store(batch, slots, trace_ids)
         if len(new_rows) < len(closed_rows):
             await self._pass_late_spans(batch, closed_rows, kept, dropped)
         await self._keep_within_limits()
+        if stored is not None:
+            await stored
 
     # The state.
 
@@ -317,6 +327,21 @@ class TailSampler(HoldingStage[Traces]):
             randomness = self._kept.column("randomness_to_write")[kept]
             await self._send(with_thresholds(batch.select(chosen), thresholds, randomness))
 
+    # The storage.
+
+    def _hold_since(self, batch: Traces, slots: I32, arrived_s: float) -> None:
+        super()._hold_since(batch, slots, arrived_s)
+        if self._after_root_s:
+            root_s, roots = self._traces.column("root_s"), slots[(batch.field("parent_span_id") == 0) & (slots >= 0)]
+            root_s[roots] = np.minimum(root_s[roots], arrived_s)
+
+    def _parts(self) -> dict[str, Part]:
+        return super()._parts() | nested("kept", self._kept.snapshot()) | nested("dropped", self._dropped.snapshot())
+
+    def _restore(self, parts: Parts, elapsed_s: float) -> None:
+        self._kept.restore(within("kept", parts), elapsed_s)
+        self._dropped.restore(within("dropped", parts), elapsed_s)
+
     # Decisions.
 
     def _due(self, now_s: float) -> I32:
@@ -336,6 +361,12 @@ class TailSampler(HoldingStage[Traces]):
         column("threshold")[slots] = decisions.thresholds
         self.on_decided(slots, decisions, column)
         self._notify(slots, decisions.kept)
+
+    async def _decide_unstored(self) -> None:
+        if self._drops_pending:
+            self._drop_undecided(self._traces.live(), "shutdown")
+        else:
+            await super()._decide_unstored()
 
     async def _decide_all(self) -> None:
         if self._drops_pending:

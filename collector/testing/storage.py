@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from collector.api import DamagedBatchError, Evicted, OnStored, StoredBatch, StoredTotals, WhenFull
+from collector.api import Clock, DamagedBatchError, Evicted, OnStored, StoredBatch, StoredTotals, WhenFull
 from collector.model import Batch
 
 __all__ = ["FakeQueueStorage", "FakeStateStore", "FakeStorage"]
@@ -17,8 +17,11 @@ class FakeQueueStorage:
     test says so.
     """
 
-    def __init__(self, when_full: WhenFull = "reject_newest", max_batches: int = 0) -> None:
+    def __init__(
+        self, when_full: WhenFull = "reject_newest", max_batches: int = 0, *, clock: Clock | None = None
+    ) -> None:
         self.when_full = when_full
+        self._clock = clock
         self.max_batches = max_batches
         """Bound of the batches stored; 0: none."""
         self.fail_with: OSError | None = None
@@ -73,7 +76,8 @@ class FakeQueueStorage:
             batch.size_bytes,
             replace(batch.context, claims=()),
             batch.request_count,
-            labels=dict(labels or {}),
+            0 if self._clock is None else self._clock.time_unix_nano(),
+            dict(labels or {}),
         )
         self._storing[key] = (stored, batch.without_index().with_context(stored.context), on_stored)
         if not self._is_held:
@@ -107,6 +111,11 @@ class FakeQueueStorage:
     async def close(self) -> None:
         """See :class:`collector.api.QueueStorage`."""
         self.resume()
+        self.is_open = False
+
+    def crash(self) -> None:
+        """The process ends at once: what was not stored yet is lost, and the next process can open the queue."""
+        self._storing.clear()
         self.is_open = False
 
     def _store(self, key: int) -> None:
@@ -151,7 +160,9 @@ class FakeStorage:
     Keep it and start another component with it, as a restart does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        """``clock``: says when batches are stored; without it, at 0."""
+        self._clock = clock
         self.queues: dict[str, FakeQueueStorage] = {}
         self.states: dict[str, FakeStateStore] = {}
 
@@ -163,12 +174,17 @@ class FakeStorage:
         when_full: WhenFull | None = None,
     ) -> FakeQueueStorage:
         """See :class:`collector.api.StorageExtension`."""
-        storage = self.queues.setdefault(name, FakeQueueStorage())
+        storage = self.queues.setdefault(name, FakeQueueStorage(clock=self._clock))
         if storage.is_open:
             raise OSError(f"the queue {name!r} is in use")
         storage.is_open = True
         storage.when_full = when_full or storage.when_full
         return storage
+
+    def crash(self) -> None:
+        """The process ends at once."""
+        for queue in self.queues.values():
+            queue.crash()
 
     def state(self, name: str) -> FakeStateStore:
         """See :class:`collector.api.StorageExtension`."""

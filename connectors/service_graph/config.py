@@ -4,7 +4,7 @@ Source: open-telemetry/opentelemetry-collector-contrib connector/servicegraphcon
 """
 
 from itertools import pairwise
-from typing import Annotated, Final, Self
+from typing import Annotated, ClassVar, Final, Self
 
 from pydantic import Field, model_validator
 
@@ -71,8 +71,19 @@ class ServiceGraphConfig(ComponentConfig):
     Tailrace).
     """
 
+    storage: str = ""
+    """The id of a storage extension in which series and waiting spans survive a restart (specific to Tailrace). Empty:
+    none.
+    """
+
+    extension_keys: ClassVar[tuple[str, ...]] = ("storage",)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.storage and not self.metrics_flush_interval:
+            raise ValueError(
+                "storage needs a metrics_flush_interval above 0, because the state is saved before each flush"
+            )
         bounds = self.latency_histogram_buckets
         if bounds is not None:
             if self.exponential_histogram_max_size:
@@ -105,11 +116,16 @@ class ServiceGraphConfig(ComponentConfig):
 
     def same_series(self, other: "ServiceGraphConfig") -> bool:
         """Whether both make the same series, so that one can continue the counts of the other."""
-        names = (
+        return self.fingerprint == other.fingerprint
+
+    @property
+    def fingerprint(self) -> str:
+        """What determines the series that are made of requests."""
+        names = {
             "dimensions",
             "virtual_node_extra_label",
             "latency_histogram_buckets",
             "exponential_histogram_max_size",
             "include_collector_instance_id",
-        )
-        return all(getattr(self, name) == getattr(other, name) for name in names)
+        }
+        return self.model_dump_json(include=names)

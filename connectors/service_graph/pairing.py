@@ -17,6 +17,7 @@ import numpy as np
 
 from collector.model import KeyTable, groups
 from collector.model.arrays import F64, I32, I64, U8, Array, Mask
+from collector.model.checkpoint import CheckpointError, Part, Parts
 from collector.model.runs import run_starts
 from connectors.service_graph.spans import DATABASE, VIRTUAL, RequestSides
 from connectors.service_graph.text_codes import TextCodes
@@ -102,6 +103,22 @@ class SpanStore:
         """The codes of all texts of waiting spans."""
         live = self._table.live()
         return np.concatenate([self._table.column(name)[live].ravel() for name in _TEXT_COLUMNS])
+
+    def parts(self) -> dict[str, Part]:
+        """The waiting spans, for a checkpoint."""
+        return self._table.snapshot()
+
+    def restore(self, parts: Parts, text_count: int, elapsed_s: float) -> None:
+        """Continue from ``parts``; ``elapsed_s`` is added to deadlines.
+
+        Raises:
+            CheckpointError: They are not those of such a store, or have codes above ``text_count``.
+        """
+        self._table.restore(parts)
+        codes = self.codes_in_use()
+        if len(codes) and not 0 <= codes.min() <= codes.max() <= text_count:
+            raise CheckpointError("a waiting span has a text that is not known")
+        self._table.column("deadline")[self._table.live()] += elapsed_s
 
     def recode(self, new_codes: I32) -> None:
         """Replace all codes, after ``TextCodes.compact``."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from collector.model import TEMPORALITY_CUMULATIVE, Attributes, KeyTable, MetricsBuilder, combine_keys
 from collector.model.arrays import F64, I32, I64, U64, Mask
+from collector.model.checkpoint import Part, Parts, nested, within
 from collector.otlp.exponential_histogram import ExponentialHistogramColumns
 from connectors.service_graph.config import ServiceGraphConfig
 from connectors.service_graph.pairing import VIRTUAL_NODES, Edges
@@ -120,6 +121,31 @@ class Series:
             self._has_overflow = int(self._table.find(_OVERFLOW_KEY)[0]) not in stale.tolist()
         self._table.remove(stale)
         return len(stale)
+
+    def parts(self) -> dict[str, Part]:
+        """The series, for a checkpoint."""
+        slots = self._table.live().tolist()
+        return {
+            "last_write": self._last_write,
+            "attributes": [self._attributes[slot].encoded for slot in slots],
+            **nested("table", self._table.snapshot()),
+        }
+
+    def restore(self, parts: Parts, elapsed_s: float) -> None:
+        """Continue from ``parts``; ``elapsed_s`` is added to monotonic times.
+
+        Raises:
+            CheckpointError, KeyError, TypeError, ValueError: They are not those of such an object.
+        """
+        self._last_write = int(parts["last_write"])
+        self._table.restore(within("table", parts))
+        slots = self._table.live()
+        self._attributes = {
+            slot: Attributes.from_encoded(encoded)
+            for slot, encoded in zip(slots.tolist(), parts["attributes"], strict=True)
+        }
+        self._has_overflow = bool(self._table.find(_OVERFLOW_KEY)[0] >= 0)
+        self._table.column("updated")[slots] += elapsed_s
 
     def write(self, builder: MetricsBuilder, scope: int, *, now_unix_nano: int, offset_nano: int) -> None:
         """Add every metric with a point for each series, and before it a zero for each new one."""

@@ -7,10 +7,11 @@ connector/servicegraphconnector v0.156.
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from collector.api import Connector, ConsumeError, Host, PeriodicTask, Settings
+from collector.api import Connector, ConsumeError, Host, PeriodicTask, SavedState, Settings
 from collector.model import Batch, MetricsBuilder, Signal, Traces
+from collector.model.checkpoint import Part, Parts, nested, within
 from connectors.service_graph.config import ServiceGraphConfig
 from connectors.service_graph.pairing import Edges, SpanStore, resolve_unpaired
 from connectors.service_graph.series import Series
@@ -19,6 +20,8 @@ from connectors.service_graph.spans import RequestSides, read_sides
 from connectors.service_graph.text_codes import TextCodes
 
 __all__ = ["ServiceGraphConnector"]
+
+_VERSION: Final = 1  # of the parts of a checkpoint
 
 
 @dataclass(slots=True)
@@ -32,6 +35,8 @@ class _State:
     dropped: SpanCounter
     start_unix_nano: int
     """The start time of series that do not exist yet: nothing of them has been counted since then."""
+    instance_id: str
+    """The value of the label collector.instance.id, which stays the same over a restart with a storage."""
     last_time_unix_nano: int = 0
 
 
@@ -48,8 +53,10 @@ class ServiceGraphConnector(Connector):
         self._settings = settings
         self.config = config
         self._clock = settings.clock
+        self._saved = SavedState(settings, "connectors", kind="service_graph", version=_VERSION)
         self.state = self._new_state(settings.start_time_unix_nano or settings.clock.time_unix_nano())
-        self._is_handed_over = False
+        self.keeps_held_items = bool(config.storage)
+        self._is_handed_over = self._is_taken_over = False
         self._is_stopped = False
         self._flush_task = PeriodicTask(self._flush, config.metrics_flush_interval, self._clock)
         self._expiry_tasks = [
@@ -80,10 +87,9 @@ class ServiceGraphConnector(Connector):
         )
         telemetry.gauge("tailrace_service_graph_series", "Series in memory", read=lambda: float(len(self.state.series)))
 
-    def _new_state(self, start_unix_nano: int) -> _State:
-        labels = (
-            {"collector.instance.id": self._settings.instance_id} if self.config.include_collector_instance_id else {}
-        )
+    def _new_state(self, start_unix_nano: int, instance_id: str = "") -> _State:
+        instance_id = instance_id or self._settings.instance_id
+        labels = {"collector.instance.id": instance_id} if self.config.include_collector_instance_id else {}
         return _State(
             texts=TextCodes(),
             store=SpanStore(len(self.config.dimensions)),
@@ -95,6 +101,7 @@ class ServiceGraphConnector(Connector):
                 "traces_service_graph_dropped_spans_total", labels, limit=self.config.aggregation_cardinality_limit
             ),
             start_unix_nano=start_unix_nano,
+            instance_id=instance_id,
         )
 
     def hand_over(self, config: ServiceGraphConfig) -> _HandedOver:
@@ -107,25 +114,68 @@ class ServiceGraphConnector(Connector):
         if not isinstance(state, _HandedOver):
             return False
         self.state = state.state or self._new_state(self._clock.time_unix_nano())
+        self._is_taken_over = True
         return True
 
-    async def start(self, host: Host) -> None:  # noqa: ARG002 - it needs nothing from the host
+    async def start(self, host: Host) -> None:
         """Start expiring, and flushing unless every batch is followed by a flush."""
+        if self.config.storage:
+            await self._open_state(host)
         for task in self._expiry_tasks:
             task.start()
         if self.config.metrics_flush_interval:
             self._flush_task.start()
 
     async def shutdown(self) -> None:
-        """Count the waiting spans as unpaired and emit the last state, unless a successor continues both."""
+        """Count the waiting spans as unpaired and emit the last state, unless a successor or a storage has both."""
         for task in (self._flush_task, *self._expiry_tasks):
             await task.stop()
         async with self._flush_task.lock:  # a flush that ``consume`` has begun ends first
             is_handed_over, self._is_handed_over = self._is_handed_over, False
             if not self._is_stopped and not is_handed_over:
-                self._settle_expired(self.state.store.expire())
+                if not self._saved.is_open:
+                    self._settle_expired(self.state.store.expire())
                 await self._flush()
             self._is_stopped = True
+
+    async def _open_state(self, host: Host) -> None:
+        """Continue what the process before has counted."""
+        parts = await self._saved.open(
+            host, self.config.storage, fingerprint=self.config.fingerprint, restores=not self._is_taken_over
+        )
+        if parts is None:
+            return
+        try:
+            state = self._restored(parts, self._saved.elapsed(parts))
+        except (KeyError, TypeError, ValueError) as error:
+            self._saved.refuse(error)
+            return
+        self.state = state
+        self._settings.telemetry.created(Signal.TRACES, len(state.store))
+
+    def _restored(self, parts: Parts, elapsed_s: float) -> _State:
+        state = self._new_state(int(parts["start"]), str(parts["instance_id"]))
+        state.last_time_unix_nano = int(parts["last_time"])
+        state.texts.restore(parts["texts"])
+        state.store.restore(within("store", parts), len(state.texts), elapsed_s)
+        state.series.restore(within("series", parts), elapsed_s)
+        state.unpaired.restore(parts["unpaired"], elapsed_s)
+        state.dropped.restore(parts["dropped"], elapsed_s)
+        return state
+
+    def _parts(self) -> dict[str, Part]:
+        """Everything that is known, for a checkpoint."""
+        state = self.state
+        return {
+            "start": state.start_unix_nano,
+            "instance_id": state.instance_id,
+            "last_time": state.last_time_unix_nano,
+            "texts": state.texts.parts(),
+            "unpaired": state.unpaired.parts(),
+            "dropped": state.dropped.parts(),
+            **nested("store", state.store.parts()),
+            **nested("series", state.series.parts()),
+        }
 
     def held_items(self) -> Mapping[Signal, int]:
         """How many spans wait for their pair."""
@@ -231,6 +281,9 @@ class ServiceGraphConnector(Connector):
         for part in (state.series, state.unpaired, state.dropped):
             part.write(builder, scope, now_unix_nano=now, offset_nano=offset_nano)
         batch = builder.build()
+        if self._saved.is_open:
+            # Before it is emitted: after a crash, no value is lower than one that a backend has.
+            await self._saved.save(self._parts())
         if batch.item_count:
             self._settings.telemetry.created(Signal.METRICS, batch.item_count)
             # The component that refused the batch has counted it; the next flush has the same counts or higher ones.

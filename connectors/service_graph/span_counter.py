@@ -61,6 +61,32 @@ class SpanCounter:
             series.span_count += count
             series.updated_s = now_s
 
+    def parts(self) -> list[Any]:
+        """The series, for a checkpoint, as JSON."""
+        return [
+            [
+                list(key),
+                series.start_unix_nano,
+                series.began_unix_nano,
+                series.is_new,
+                series.span_count,
+                series.updated_s,
+            ]
+            for key, series in self._series.items()
+        ]
+
+    def restore(self, parts: list[Any], elapsed_s: float) -> None:
+        """Continue from ``parts``; ``elapsed_s`` is added to monotonic times.
+
+        Raises:
+            TypeError, ValueError: They are not those of such an object.
+        """
+        for (client, server, connection, is_overflow), start, began, is_new, span_count, updated_s in parts:
+            key = (str(client), str(server), str(connection), bool(is_overflow))
+            self._series[key] = _Series(
+                self._attributes(key), int(start), int(began), bool(is_new), int(span_count), updated_s + elapsed_s
+            )
+
     def expire(self, now_s: float) -> int:
         """Remove the series that had no span for 15 minutes; returns how many."""
         stale = [key for key, series in self._series.items() if series.updated_s < now_s - STALE_S]

@@ -4,7 +4,7 @@ Code 0 is "no text". The hash of a text stays the same when ``compact`` changes 
 identified by the hash.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -64,6 +64,20 @@ class TextCodes:
         """U64[n,2]: the hash of each text; (0, 0) for code 0."""
         hashes: U64 = self._hashes[codes]
         return hashes
+
+    def parts(self) -> list[str | None]:
+        """The texts by code, for a checkpoint."""
+        return list(self._texts)
+
+    def restore(self, parts: list[Any]) -> None:
+        """Continue from ``parts``; there are no texts yet.
+
+        Raises:
+            TypeError, ValueError: They are not those of such an object.
+        """
+        texts = [str(text) for text in parts[1:]]
+        if self._codes_of(texts) != list(range(1, len(texts) + 1)):
+            raise ValueError("a text has two codes")
 
     def compact(self, used: I32) -> I32:
         """Forget every text whose code is not in ``used``; returns the new code of each old one, 0 if it is gone."""

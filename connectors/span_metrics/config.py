@@ -246,6 +246,11 @@ class SpanMetricsConfig(ComponentConfig):
     """Whether new cumulative series begin with a 0 at their start time, so that increase() sees their first value
     (specific to Tailrace).
     """
+    storage: str = ""
+    """The id of a storage extension in which series and counts survive a restart (specific to Tailrace). Empty: none.
+    """
+
+    extension_keys: ClassVar[tuple[str, ...]] = ("storage",)
 
     @model_validator(mode="before")
     @classmethod
@@ -329,6 +334,11 @@ class SpanMetricsConfig(ComponentConfig):
 
     def same_series(self, other: Self) -> bool:
         """Whether both make the same series of the same spans, so that one can continue the counts of the other."""
+        return self.fingerprint == other.fingerprint
+
+    @property
+    def fingerprint(self) -> str:
+        """What determines the series that are made of spans."""
         without_influence = {
             "metrics_flush_interval",
             "metrics_expiration",
@@ -342,5 +352,6 @@ class SpanMetricsConfig(ComponentConfig):
             "initial_zero",
             "add_resource_attributes",
             "kinds",
+            "storage",
         }
-        return self.model_dump(exclude=without_influence) == other.model_dump(exclude=without_influence)
+        return self.model_dump_json(exclude=without_influence)

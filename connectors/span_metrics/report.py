@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from collector.model.arrays import F64, I64, Array
+from collector.model.checkpoint import CheckpointError, Part, Parts, part_of
 from collector.otlp.exponential_histogram import SCALE_MAX
 from connectors.span_metrics.series import NO_OPERATION, MetricFamily
 
@@ -65,6 +66,36 @@ class Report:
                 code = self._codes[operation] = len(self._operations)
                 self._operations.append(operation)
         return code
+
+    @property
+    def operation_count(self) -> int:
+        """How many operations there are."""
+        return len(self._operations)
+
+    def parts(self) -> dict[str, Part]:
+        """The operations and the totals of removed series, for a checkpoint."""
+        return {
+            "since": self.since_unix_nano,
+            "operations": [[operation.service, operation.name, operation.kind] for operation in self._operations],
+            "calls": self._grown(self._removed_calls),
+            "buckets": self._grown(self._removed_buckets),
+        }
+
+    def restore(self, parts: Parts) -> None:
+        """Continue from ``parts``.
+
+        Raises:
+            CheckpointError, KeyError, TypeError, ValueError: They are not those of such a report.
+        """
+        operations = [_Operation(str(service), str(name), str(kind)) for service, name, kind in parts["operations"]]
+        calls = part_of(parts, "calls", np.int64, len(operations))
+        buckets = part_of(parts, "buckets", np.int64, len(operations))
+        if calls.shape[1:] != self._removed_calls.shape[1:] or buckets.shape[1:] != self._removed_buckets.shape[1:]:
+            raise CheckpointError("the totals of the report have another shape")
+        self.since_unix_nano = int(parts["since"])
+        self._operations = operations
+        self._codes = {operation: code for code, operation in enumerate(operations)}
+        self._removed_calls, self._removed_buckets = calls.copy(), buckets.copy()
 
     def keep_totals(self, family: MetricFamily, slots: Array) -> None:
         """Keep what series have counted that are about to be removed."""

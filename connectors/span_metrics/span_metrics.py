@@ -7,14 +7,13 @@ Source of keys, names and defaults: opentelemetry-collector-contrib connector/sp
 differences.
 """
 
-import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 
-from collector.api import Connector, ConsumeError, Host, PeriodicTask, Settings
-from collector.model import Batch, KeyTable, Metrics, Signal, Traces
+from collector.api import Connector, ConsumeError, Host, PeriodicTask, SavedState, Settings
+from collector.model import Batch, Metrics, Signal, Traces
 from collector.model.arrays import F64, I32, U64, Mask
 from collector.model.builders import Attributes
 from collector.model.series import attribute_identity
@@ -22,49 +21,20 @@ from collector.model.values import any_value
 from collector.otlp.semantics import SPAN_KINDS, STATUS_CODE_ERROR
 from collector.otlp.span_durations import span_durations
 from collector.tail_sampling.decision_registry import DECISIONS
+from connectors.span_metrics.checkpoint import VERSION, parts_of, restore
 from connectors.span_metrics.config import SpanMetricsConfig
 from connectors.span_metrics.dimensions import Dimensions, SpanColumns, text_keys
 from connectors.span_metrics.emit import Emitter
 from connectors.span_metrics.exemplars import ExemplarCandidates
 from connectors.span_metrics.http import http_columns
-from connectors.span_metrics.report import Report
-from connectors.span_metrics.series import Budget, MetricFamily, Observations, OperationOf, Resource, Resources
+from connectors.span_metrics.series import MetricFamily, Observations, OperationOf, Resource
+from connectors.span_metrics.state import State
 from connectors.span_metrics.weights import weights_of
 
 __all__ = ["SpanMetricsConnector"]
 
-_MILLISECOND: Final = 1_000_000
 _RESOURCES_BETWEEN_FLUSHES: Final = 2
 """Between two flushes there may be so many times the resources that are kept; further ones share one."""
-
-
-class State:
-    """What has been counted; a reload hands it over."""
-
-    def __init__(self, config: SpanMetricsConfig, now: int) -> None:
-        self.resources = Resources()
-        self.families: dict[str, MetricFamily] = {}
-        bounds, exponential_size = None, 0
-        if not config.histogram.disable:
-            if config.histogram.exponential is not None:
-                exponential_size = config.histogram.exponential.size
-            else:
-                bounds = np.array(config.histogram.bounds, np.float64)
-        if config.calls_dimensions or config.histogram.dimensions:
-            self.families["calls"] = MetricFamily("calls")
-            if not config.histogram.disable:
-                self.families["duration"] = MetricFamily("duration", bounds, exponential_size)
-        else:
-            self.families["red"] = MetricFamily("red", bounds, exponential_size)
-        if config.events.enabled:
-            self.families["events"] = MetricFamily("events")
-        if config.is_delta:
-            for family in self.families.values():
-                family.flush_times = KeyTable({"time": np.uint64, "seen": np.float64}, capacity=64)
-        self.budget = Budget(config.aggregation_cardinality_limit, config.max_series)
-        self.report = Report(self.families, config.histogram.nanoseconds / _MILLISECOND, now)
-        self.last_flush = now
-        self.random = np.random.default_rng(secrets.randbits(128))
 
 
 class SpanMetricsConnector(Connector):
@@ -72,17 +42,9 @@ class SpanMetricsConnector(Connector):
 
     def __init__(self, settings: Settings, config: SpanMetricsConfig) -> None:
         self._settings, self.config, self._clock = settings, config, settings.clock
-        self.state = State(config, self._clock.time_unix_nano())
-        lists = {
-            "red": (config.dimensions,),
-            "calls": (config.dimensions, config.calls_dimensions),
-            "duration": (config.dimensions, config.histogram.dimensions),
-            "events": (config.dimensions, config.events.dimensions),
-        }
-        self._dimensions = {
-            name: Dimensions(config, lists[name], settings.instance_id, self._too_many_keys)
-            for name in self.state.families
-        }
+        self._saved = SavedState(settings, "connectors", kind="span_metrics", version=VERSION)
+        self._is_taken_over = False
+        self._use(State(config, self._clock.time_unix_nano(), settings.instance_id))
         exemplars = config.exemplars
         self._decisions = settings.shared.get(DECISIONS)
         self._candidates = {
@@ -116,6 +78,19 @@ class SpanMetricsConnector(Connector):
         )
         self._uncounted = telemetry.counter(prefix + "uncounted_spans", "Spans that were not counted", ("reason",))
 
+    def _use(self, state: State) -> None:
+        self.state = state
+        lists = {
+            "red": (self.config.dimensions,),
+            "calls": (self.config.dimensions, self.config.calls_dimensions),
+            "duration": (self.config.dimensions, self.config.histogram.dimensions),
+            "events": (self.config.dimensions, self.config.events.dimensions),
+        }
+        self._dimensions = {
+            name: Dimensions(self.config, lists[name], state.instance_id, self._too_many_keys)
+            for name in state.families
+        }
+
     def hand_over(self, config: SpanMetricsConfig) -> State | None:
         """The series and their counts, if the successor would make the same series."""
         return self.state if self.config.same_series(config) else None
@@ -124,8 +99,9 @@ class SpanMetricsConnector(Connector):
         """Continue the predecessor's series."""
         if not isinstance(state, State):
             return False
-        self.state = state
+        self._use(state)
         state.budget.limit, state.budget.total = self.config.aggregation_cardinality_limit, self.config.max_series
+        self._is_taken_over = True
         return True
 
     def _too_many_keys(self, key: str) -> None:
@@ -146,14 +122,32 @@ class SpanMetricsConnector(Connector):
             )
         host.add_admin_route("/span_metrics", self._show)
         self._is_stopping = False
+        if self.config.storage:
+            await self._open_state(host)
         self.state.report.begin_rates(self._clock.monotonic_s())
         self._flush_task.start()
 
+    async def _open_state(self, host: Host) -> None:
+        """Continue what the process before has counted."""
+        parts = await self._saved.open(
+            host, self.config.storage, fingerprint=self.config.fingerprint, restores=not self._is_taken_over
+        )
+        if parts is None:
+            return
+        state = State(self.config, self._clock.time_unix_nano(), self._settings.instance_id)
+        try:
+            restore(state, parts, self._saved.elapsed(parts))
+        except (KeyError, TypeError, ValueError) as error:
+            self._saved.refuse(error)
+        else:
+            self._use(state)
+
     async def shutdown(self) -> None:
-        """Flush once more."""
+        """Flush once more, and save what has been counted."""
         if await self._flush_task.stop():
             self._is_stopping = True
             await self._flush()
+            self._saved.save_now(parts_of(self.state))
 
     async def consume(self, batch: Batch) -> None:
         """Count the spans. Only numbers are kept of them and, for exemplars, ids."""
@@ -299,6 +293,9 @@ class SpanMetricsConnector(Connector):
         metrics = self._build_metrics()
         if metrics is None:
             return
+        if self._saved.is_open:
+            # Before it is emitted: after a crash, no value is lower than one that a backend has.
+            await self._saved.save(parts_of(self.state))
         telemetry = self._settings.telemetry
         telemetry.created(Signal.METRICS, metrics.item_count)
         try:

@@ -2,7 +2,7 @@
 
 import sys
 from collections import defaultdict
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -97,6 +97,19 @@ class AllowedValues:
         if len(self._values) > len(self.seen):
             self.seen = np.concatenate((self.seen, np.zeros(len(self.seen))))
         return len(self._values) - 1
+
+    def parts(self) -> list[Any]:
+        """The allowed values and when they were seen, for a checkpoint."""
+        return [[*value, float(self.seen[number])] for number, value in enumerate(self._values) if value is not None]
+
+    def restore(self, parts: list[Any], elapsed_s: float) -> None:
+        """Allow what ``parts`` has; ``elapsed_s`` is added to the times.
+
+        Raises:
+            TypeError, ValueError: They are not those of such an object.
+        """
+        for metric, key, value, seen_s in parts:
+            self.allow(str(metric), str(key), str(value), float(seen_s) + elapsed_s, values_max=None)
 
     def expire(self, before_s: float) -> None:
         """Values that were not seen since ``before_s`` make room for others."""

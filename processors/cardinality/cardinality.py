@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from collector.api import ConsumeError, Host, PeriodicTask, Settings, Stage
+from collector.api import ConsumeError, Host, PeriodicTask, SavedState, Settings, Stage
 from collector.model import (
     METRIC_EXPONENTIAL_HISTOGRAM,
     METRIC_GAUGE,
@@ -39,7 +39,7 @@ from processors.cardinality.limits import PROCESS_SERIES, PointBudgets
 from processors.cardinality.overview import Overview
 from processors.cardinality.records import ADDS, DROP_REASONS, FOLDS
 from processors.cardinality.rewrite import MERGE_REASONS, OVERFLOW, AttributeRewriter
-from processors.cardinality.state import State
+from processors.cardinality.state import VERSION, State
 from processors.cardinality.written_metric import WrittenMetric
 
 __all__ = ["CardinalityProcessor"]
@@ -105,12 +105,10 @@ class CardinalityProcessor(Stage):
 
     def __init__(self, settings: Settings, config: CardinalityConfig) -> None:
         self._settings, self._config, self._clock = settings, config, settings.clock
-        start_time = settings.start_time_unix_nano or self._clock.time_unix_nano()
-        self._use(State(config, start_time, settings.shared.get(PROCESS_SERIES)))
+        self._use(self._new_state(settings.start_time_unix_nano or self._clock.time_unix_nano()))
         self._enforces = config.mode == "enforce"
-        self._is_handed_over = False
-        # Unique, so that replicas, pipelines and successive processors each write overflow series of their own.
-        self._writer_id = f"{settings.instance_id}/{settings.pipeline}/{settings.id}"
+        self._is_handed_over = self._is_taken_over = False
+        self._saved = SavedState(settings, "processors", kind="cardinality", version=VERSION)
         self._flush_task = PeriodicTask(self._expire_and_flush, config.overflow.flush_interval, self._clock)
         telemetry, prefix = settings.telemetry, "tailrace_cardinality_"
         self._folded = telemetry.counter(
@@ -122,6 +120,12 @@ class CardinalityProcessor(Stage):
         self._freed = telemetry.counter(
             prefix + "slots_freed", "Named series that ended, became idle or lost their slot to a lower limit"
         )
+
+    def _new_state(self, start_time_unix_nano: int) -> State:
+        settings = self._settings
+        # Unique, so that replicas, pipelines and successive processors each write overflow series of their own.
+        writer_id = f"{settings.instance_id}/{settings.pipeline}/{settings.id}"
+        return State(self._config, start_time_unix_nano, settings.shared.get(PROCESS_SERIES), writer_id)
 
     def _use(self, state: State) -> None:
         self.state = state
@@ -146,7 +150,8 @@ class CardinalityProcessor(Stage):
         if state.config.same_series(self._config):
             self._use(state)
         else:
-            self._use(State(self._config, self._clock.time_unix_nano(), state.process))
+            self._use(self._new_state(self._clock.time_unix_nano()))
+        self._is_taken_over = True
         return True
 
     async def start(self, host: Host) -> None:
@@ -155,16 +160,35 @@ class CardinalityProcessor(Stage):
             self._settings.telemetry.log.warning(
                 "a glob of metric names can never match", key=key, glob=glob, reason=reason
             )
+        if self._config.storage:
+            await self._open_state(host)
         self.state.process.join(self._limits)
         self.state.configure(self._config)
         host.add_admin_route("/cardinality", self._overview.show)
         self._flush_task.start()
 
+    async def _open_state(self, host: Host) -> None:
+        """Continue the series of the process before."""
+        parts = await self._saved.open(
+            host, self._config.storage, fingerprint=self._config.fingerprint, restores=not self._is_taken_over
+        )
+        if parts is None:
+            return
+        state = self._new_state(self._settings.start_time_unix_nano or self._clock.time_unix_nano())
+        try:
+            state.restore(parts, self._saved.elapsed(parts))
+        except (KeyError, TypeError, ValueError) as error:
+            self._saved.refuse(error)
+        else:
+            self._use(state)
+
     async def shutdown(self) -> None:
-        """Flush once more and end the written series, unless a successor continues them."""
+        """Flush once more and end the written series, unless a successor or a storage continues them."""
         if await self._flush_task.stop():
             await self._flush()
-            if not self._is_handed_over:
+            if self._saved.is_open:
+                self._saved.save_now(self.state.parts())
+            elif not self._is_handed_over:
                 await self._emit(self.state.writer.end_all(self._clock.time_unix_nano()))
         self.state.process.leave(self._limits)
 
@@ -216,6 +240,10 @@ class CardinalityProcessor(Stage):
         points.ended = batch.field("flags", "points") & NO_RECORDED_VALUE != 0
         points.sources = self._fold.sources.find(points.keys)
         points.has_accumulator, points.stays_merged = self._fold.placement_of(points.sources)
+        unknown = np.flatnonzero((points.sources < 0) & self._is_added_up(batch)[points.parent])
+        if len(unknown):
+            start_times = batch.table("points").rows["start_time"][unknown]
+            points.stays_merged[unknown] = self._fold.were_merged(points.keys[unknown], start_times)
         points.budgets = self._limits.budgets_of(points.rewritten, context, points.now_s)
         return points
 
@@ -389,7 +417,7 @@ class CardinalityProcessor(Stage):
         )
         if is_overflow:
             resource = {key: resource[key] for key in self._config.group_by if key in resource}
-            resource["service.instance.id"] = self._writer_id
+            resource["service.instance.id"] = self.state.writer_id
             scope = (_SCOPE, "", _NO_ATTRIBUTES)
             attributes: dict[str, Any] = {_OVERFLOW_KEY: True}
             tenants = points.budgets.tenant_names
@@ -475,7 +503,11 @@ class CardinalityProcessor(Stage):
         flush = self.state.writer.begin_flush(self._clock.time_unix_nano(), self._clock.monotonic_s(), stale_after)
         for _ in flush.parts():
             await asyncio.sleep(0)  # with many metrics a flush takes seconds, and the data must not wait for it
-        await self._emit(flush.finish())
+        batches = flush.finish()
+        if self._saved.is_open:
+            # Before they are emitted: after a crash, no value is lower than one that a backend has.
+            await self._saved.save(self.state.parts())
+        await self._emit(batches)
 
     async def _emit(self, batches: list[Metrics]) -> None:
         if not self._enforces:

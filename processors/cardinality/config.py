@@ -1,7 +1,7 @@
 """Configuration of ``cardinality``, a processor of Tailrace's own."""
 
 from fnmatch import fnmatchcase
-from typing import Literal, Self
+from typing import ClassVar, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -132,6 +132,9 @@ class TopConfig(ComponentConfig):
     """Keys whose values are shown as hashes and removed from the ``filtered_attributes`` of exemplars."""
 
 
+_SERIES_KEYS: Final = ("mode", "count", "group_by", "attributes", "never_collapse", "template")
+
+
 class CardinalityConfig(ComponentConfig):
     """Limits on the number of series; series beyond them are merged, not lost."""
 
@@ -178,6 +181,10 @@ class CardinalityConfig(ComponentConfig):
     """How the first value of a cumulative source counts: depending on its start time, not at all (zero), or in full."""
     top: TopConfig = TopConfig()
     """The report ``GET /cardinality``."""
+    storage: str = ""
+    """The id of a storage extension in which series and accumulators survive a restart. Empty: none."""
+
+    extension_keys: ClassVar[tuple[str, ...]] = ("storage",)
 
     @field_validator("group_by")
     @classmethod
@@ -223,14 +230,15 @@ class CardinalityConfig(ComponentConfig):
             )
         return self
 
+    @property
+    def fingerprint(self) -> str:
+        """What determines the series that are made of points."""
+        tenant = None if self.tenant is None else [self.tenant.attribute, self.tenant.other]
+        return f"{self.model_dump_json(include=set(_SERIES_KEYS))} {tenant}"
+
     def same_series(self, other: Self) -> bool:
         """Whether both make the same series of the same points, so that one can continue the counts of the other."""
-        keys = ("mode", "count", "group_by", "attributes", "never_collapse", "template")
-        tenants = [
-            None if config.tenant is None else (config.tenant.attribute, config.tenant.other)
-            for config in (self, other)
-        ]
-        return tenants[0] == tenants[1] and all(getattr(self, key) == getattr(other, key) for key in keys)
+        return self.fingerprint == other.fingerprint
 
     def limit_of(self, metric: str) -> int:
         """The limit of a metric; 0: unlimited."""

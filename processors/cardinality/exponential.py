@@ -13,6 +13,7 @@ import numpy as np
 
 from collector.model import PRESENT_SUM, KeyTable
 from collector.model.arrays import F64, I32, I64, U64, Indices, Mask, Records, offsets_of
+from collector.model.checkpoint import Part, Parts, nested, within
 from collector.otlp.exponential_histogram import SCALE_MAX, SCALE_MIN
 from processors.cardinality._updates import add_totals
 from processors.cardinality.exponential_buckets import (
@@ -99,6 +100,23 @@ class ExponentialHistograms:
     def size_bytes(self) -> int:
         """Memory of all buckets."""
         return self._pool.size_bytes + sum(pool.size_bytes for pool in self._source_pools)
+
+    def parts(self) -> dict[str, Part]:
+        """All buckets, for a checkpoint."""
+        parts = nested("accumulators", self._pool.parts())
+        for number, pool in enumerate(self._source_pools):
+            parts |= nested(f"sources {number}", pool.parts())
+        return parts
+
+    def restore(self, parts: Parts) -> None:
+        """Continue from ``parts``.
+
+        Raises:
+            CheckpointError: They are not those of such an object.
+        """
+        self._pool.restore(within("accumulators", parts))
+        for number, pool in enumerate(self._source_pools):
+            pool.restore(within(f"sources {number}", parts))
 
     @staticmethod
     def valid(wire: bytes, points: Records) -> Mask:

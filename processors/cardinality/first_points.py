@@ -10,7 +10,9 @@ import numpy as np
 
 from collector.model import EMPTY_CONTEXT, Context, Metrics
 from collector.model.arrays import I32, Indices
+from collector.model.checkpoint import Part, Parts, part_of
 from collector.otlp.semantics import NO_RECORDED_VALUE
+from processors.cardinality.identity import context_of, context_part
 
 __all__ = ["FirstPoints"]
 
@@ -76,6 +78,25 @@ class FirstPoints:
         ]
         self._parts = [_without_removed(*part) if np.mean(part[1] >= 0) < 0.5 else part for part, _ in kept]
         self._contexts = [context for _, context in kept]
+
+    def parts(self) -> dict[str, Part]:
+        """The points, for a checkpoint."""
+        parts: dict[str, Part] = {"contexts": [context_part(context) for context in self._contexts]}
+        for number, (batch, slots) in enumerate(self._parts):
+            parts |= {f"batch {number}": batch.wire, f"slots {number}": slots}
+        return parts
+
+    def restore(self, parts: Parts) -> None:
+        """Continue from ``parts``.
+
+        Raises:
+            CheckpointError, KeyError, TypeError, ValueError: They are not those of such an object.
+        """
+        self._contexts = [context_of(part) for part in parts["contexts"]]
+        self._parts = []
+        for number in range(len(self._contexts)):
+            batch = Metrics.from_wire(parts[f"batch {number}"])
+            self._parts.append((batch, part_of(parts, f"slots {number}", np.int32, batch.item_count).copy()))
 
     def _merge(self) -> None:
         while len(self._parts) > 1 and self._contexts[-1] == self._contexts[-2]:

@@ -21,6 +21,7 @@ from collector.model import (
     combine_keys,
 )
 from collector.model.arrays import F64, I32, I64, U8, U64, Array, Indices, Mask
+from collector.model.checkpoint import CheckpointError, Part, Parts, nested, within
 from collector.model.runs import rank_in_run, run_starts
 from processors.cardinality._updates import add_numbers, other_starts, take_updates
 from processors.cardinality.exemplars import ExemplarPool
@@ -73,8 +74,11 @@ class Fold:
         self.exemplars = exemplars
         self.sources = KeyTable(SOURCE)
         self.accumulators = KeyTable(ACCUMULATOR, capacity=64)
-        self._forgotten = KeyTable({"time": np.uint64}, capacity=64, max_bytes=max(state_max_bytes // 16, 65_536))
-        """Series whose last value is not known any more: what they counted until ``time`` must not count again."""
+        self._forgotten = KeyTable(
+            {"time": np.uint64, "is_merged": np.bool_}, capacity=64, max_bytes=max(state_max_bytes // 16, 65_536)
+        )
+        """Series whose last value is not known any more: what they counted until ``time`` must not count again.
+        ``is_merged``: it counted in a series that the processor writes, or had lost its name."""
         self._forgotten_before = 0
         """Until when a source that started earlier may have been forgotten without a row in ``_forgotten``."""
         self._has_processes = False
@@ -137,6 +141,18 @@ class Fold:
         has_accumulator = is_known & (self.sources.column("accumulator")[sources] >= 0)
         return has_accumulator, has_accumulator | (is_known & (self.sources.column("status")[sources] == FREED))
 
+    def were_merged(self, keys: U64, start_times: U64) -> Mask:
+        """(n,) series that were forgotten after they had been merged, and that still have the start time of then.
+
+        Under their own names they would show once more what the series into which they were merged shows already.
+        """
+        if not len(self._forgotten):
+            return np.zeros(len(keys), np.bool_)
+        slots = self._forgotten.find(keys)
+        column = self._forgotten.column
+        were: Mask = (slots >= 0) & column("is_merged")[slots] & (start_times <= column("time")[slots])
+        return were
+
     def new_accumulator(self, slot: int, *, kind: int, fold: int, now_unix_nano: int) -> None:
         """Initialise the accumulator in ``slot``. ``kind``: METRIC type; ``fold``: an index of ``FOLDS``."""
         if fold == ADDS:
@@ -181,9 +197,10 @@ class Fold:
         self.sources.column("status")[sources[is_known]] = status
         if not is_known.all():
             ended = keys[~is_known]
-            self._remember(ended, np.full(len(ended), now_unix_nano, np.uint64))
+            lost_name = np.full(len(ended), status == FREED)
+            self._remember(ended, np.full(len(ended), now_unix_nano, np.uint64), lost_name)
 
-    def _remember(self, keys: U64, times: U64) -> None:
+    def _remember(self, keys: U64, times: U64, are_merged: Mask) -> None:
         """Remember that the last values of series at ``times`` are forgotten; the oldest such rows make room."""
         slots, _ = self._forgotten.insert(keys)
         if (slots < 0).any():
@@ -198,6 +215,7 @@ class Fold:
                 self._forgotten_before = max(self._forgotten_before, int(times[missing].max()))
         is_kept = slots >= 0
         self._forgotten.column("time")[slots[is_kept]] = times[is_kept]
+        self._forgotten.column("is_merged")[slots[is_kept]] |= are_merged[is_kept]
 
     def expire(self, now_s: float, now_unix_nano: int, *, ttl_s: float, window_s: float) -> I32:
         """Forget sources that were silent for ``ttl_s``, but not that they existed.
@@ -213,7 +231,7 @@ class Fold:
         counted = expired[self.sources.column("flags")[expired] & COUNTS != 0]
         if len(counted):
             times = np.minimum(self.sources.column("time")[counted], np.uint64(now_unix_nano))
-            self._remember(self.sources.keys(counted), times)
+            self._remember(self.sources.keys(counted), times, self.placement_of(counted)[1])
         self.sources.remove(expired)
         target = self.sources.column("accumulator")[self.sources.live()]
         seen = self.accumulators.column("seen")
@@ -234,6 +252,49 @@ class Fold:
         self.accumulators.remove(slots)
         self.exemplars.drop(slots)
         self.histograms.release_sets()
+
+    # Checkpoints.
+
+    def parts(self) -> dict[str, Part]:
+        """Sources and accumulators, for a checkpoint; exemplars begin anew."""
+        return {
+            "start": self.start_time_unix_nano,
+            "accumulators_start": self.accumulators_start,
+            "last_flush": self.last_flush,
+            "forgotten_before": self._forgotten_before,
+            "has_processes": self._has_processes,
+            "new_accumulators": list(self.new_accumulators.items()),
+            **nested("sources", self.sources.snapshot()),
+            **nested("accumulators", self.accumulators.snapshot()),
+            **nested("forgotten", self._forgotten.snapshot()),
+            **nested("histograms", self.histograms.parts()),
+            **nested("exponential", self.exponential.parts()),
+        }
+
+    def restore(self, parts: Parts, elapsed_s: float) -> None:
+        """Continue from ``parts``; ``elapsed_s`` is added to monotonic times.
+
+        Raises:
+            CheckpointError, KeyError, TypeError, ValueError: They are not those of such an object.
+        """
+        self.start_time_unix_nano, self.last_flush = int(parts["start"]), int(parts["last_flush"])
+        self.accumulators_start, self._forgotten_before = (
+            int(parts["accumulators_start"]),
+            int(parts["forgotten_before"]),
+        )
+        self._has_processes = bool(parts["has_processes"])
+        self.new_accumulators = {int(slot): int(began) for slot, began in parts["new_accumulators"]}
+        self.sources.restore(within("sources", parts))
+        self.accumulators.restore(within("accumulators", parts))
+        self._forgotten.restore(within("forgotten", parts))
+        self.histograms.restore(within("histograms", parts))
+        self.exponential.restore(within("exponential", parts))
+        live, accumulators = self.sources.live(), self.accumulators.live()
+        targets = self.sources.column("accumulator")[live]
+        if not np.isin(targets[targets >= 0], accumulators).all():
+            raise CheckpointError("a source has an accumulator that is not known")
+        self.sources.column("seen")[live] += np.float32(elapsed_s)
+        self.accumulators.column("seen")[accumulators] += elapsed_s
 
     # Points.
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from collector.model import KeyTable
 from collector.model.arrays import F64, I32, Records
+from collector.model.checkpoint import CheckpointError, Part, Parts, nested, within
 from collector.wire.hash import dictionary
 from processors.cardinality._histograms import add_histograms, bounds_of, wrong_buckets
 from processors.cardinality.row_pool import RowPool
@@ -137,8 +138,7 @@ class Histograms:
             width > _BOUNDS_MAX + 1 or not may_grow or not np.isfinite(values).all() or not (np.diff(values) > 0).all()
         ):
             return self._set(*_NO_BUCKETS, may_grow=True)
-        source_pool = RowPool(cells=(np.uint64, (2 + width,)))  # count, sum and buckets
-        accumulator_pool = RowPool(counts=(np.uint64, (width,)))
+        source_pool, accumulator_pool = _pools(width)
         if self._free_numbers:
             number = self._free_numbers.pop()
             self.bounds[number], self._keys[number] = values, (bounds, width)
@@ -153,6 +153,40 @@ class Histograms:
         if bounds:
             self._bounds_bytes += _SET_BYTES + 3 * len(bounds)
         return number
+
+    def parts(self) -> dict[str, Part]:
+        """All buckets and bounds, for a checkpoint."""
+        parts: dict[str, Part] = {
+            "bounds": [bounds for bounds, _ in self._keys],
+            "widths": [width for _, width in self._keys],
+            "free": self._free_numbers,
+        }
+        for number in range(len(self._keys)):
+            parts |= nested(f"sources {number}", self.source_pools[number].parts())
+            parts |= nested(f"accumulators {number}", self.accumulator_pools[number].parts())
+        return parts
+
+    def restore(self, parts: Parts) -> None:
+        """Continue from ``parts``; nothing has been added yet.
+
+        Raises:
+            CheckpointError, KeyError, TypeError, ValueError: They are not those of such an object.
+        """
+        self._free_numbers = [int(number) for number in parts["free"]]
+        self._keys = [(bounds, int(width)) for bounds, width in zip(parts["bounds"], parts["widths"], strict=True)]
+        self.bounds, self.source_pools, self.accumulator_pools = [], [], []
+        for number, (bounds, width) in enumerate(self._keys):
+            source_pool, accumulator_pool = _pools(width)
+            source_pool.restore(within(f"sources {number}", parts))
+            accumulator_pool.restore(within(f"accumulators {number}", parts))
+            self.bounds.append(np.frombuffer(bounds, "<f8"))
+            self.source_pools.append(source_pool)
+            self.accumulator_pools.append(accumulator_pool)
+            if number not in self._free_numbers:
+                self._set_numbers[bounds, width] = number
+                self._bounds_bytes += (_SET_BYTES + 3 * len(bounds)) if bounds else 0
+        if not set(self._free_numbers) <= set(range(len(self._keys))):
+            raise CheckpointError("a free set of bounds is unknown")
 
     def release_sources(self, slots: I32) -> None:
         """Release the buckets of sources that are forgotten."""
@@ -174,3 +208,10 @@ class Histograms:
                 self._bounds_bytes -= _SET_BYTES + 3 * len(bounds)
                 self._free_numbers.append(number)
                 self._mappings = {pair: places for pair, places in self._mappings.items() if number not in pair}
+
+
+def _pools(width: int) -> tuple[RowPool, RowPool]:
+    """For the buckets of sources, with count and sum, and of accumulators."""
+    if not 0 <= width <= _BOUNDS_MAX + 1:
+        raise ValueError(f"a histogram cannot have {width} buckets")
+    return RowPool(cells=(np.uint64, (2 + width,))), RowPool(counts=(np.uint64, (width,)))

@@ -25,7 +25,7 @@ from collector.model.series import series_key
 from collector.text.cache import TextCache
 from processors.cardinality._updates import any_empty
 
-__all__ = ["ContextKeys", "attributes_of", "series_of", "text_of"]
+__all__ = ["ContextKeys", "attributes_of", "context_of", "context_part", "series_of", "text_of"]
 
 _TABLES: Final = ("points", "scopes", "resources")
 
@@ -54,6 +54,24 @@ class ContextKeys:
             key = combine_keys(hash_text(StringColumn.constant(repr(context), 1)))[0]
             self._keys.put(parts, key)
         return context, key
+
+
+def context_part(context: Context) -> list[Any]:
+    """A context as part of a checkpoint; without the claims, which are secrets of senders."""
+    return [[[name, list(values)] for name, values in context.metadata], context.tenant]
+
+
+def context_of(part: list[Any]) -> Context:
+    """What ``context_part`` returned, as a context.
+
+    Raises:
+        TypeError, ValueError: It is something else.
+    """
+    metadata, tenant = part
+    return Context(
+        tuple((str(name), tuple(map(str, values))) for name, values in metadata),
+        None if tenant is None else str(tenant),
+    )
 
 
 def text_of(batch: Metrics, field: str, table: str, row: int) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from collector.api import Scope, SharedKey
 from collector.model import KeyTable, Metrics, StringColumn, combine_keys, groups, hash_text
 from collector.model.arrays import F64, I32, I64, U64, Array, Indices, Mask
+from collector.model.checkpoint import CheckpointError, Part, Parts, nested, within
 from collector.model.runs import run_starts, running_sum_in_run
 from processors.cardinality.config import CardinalityConfig
 from processors.cardinality.first_points import FirstPoints
@@ -75,6 +76,10 @@ class ProcessSeries:
         numbers: I64 = self._named_count + np.arange(count)
         self._named_count += count
         return numbers
+
+    def continue_after(self, number: int) -> None:
+        """Give new series higher numbers than this one."""
+        self._named_count = max(self._named_count, number + 1)
 
     def youngest(self, count: int) -> int:
         """The lowest number of the ``count`` youngest series."""
@@ -339,6 +344,45 @@ class Limits:
         kinds, limits = self.budgets.column("kind"), self.budgets.column("limit")
         for slot, (name, _) in self.names.items():
             limits[slot] = self._limit(int(kinds[slot]), name)
+
+    # Checkpoints.
+
+    def parts(self) -> dict[str, Part]:
+        """The named series and their budgets, for a checkpoint; estimates of rejected series begin anew."""
+        return {
+            "names": [[slot, name, list(group)] for slot, (name, group) in self.names.items()],
+            "tenants": sorted(self._tenants),
+            **nested("named", self.named.snapshot()),
+            **nested("budgets", self.budgets.snapshot()),
+            **nested("first_points", self.first_points.parts()),
+        }
+
+    def restore(self, parts: Parts, elapsed_s: float) -> None:
+        """Continue from ``parts``; ``elapsed_s`` is added to monotonic times.
+
+        Raises:
+            CheckpointError, KeyError, TypeError, ValueError: They are not those of such an object.
+        """
+        self.named.restore(within("named", parts))
+        self.budgets.restore(within("budgets", parts))
+        self.first_points.restore(within("first_points", parts))
+        self._tenants = {str(tenant) for tenant in parts["tenants"]}
+        self.names = {
+            int(slot): (str(name), tuple(None if text is None else str(text) for text in group))
+            for slot, name, group in parts["names"]
+        }
+        live, named = self.budgets.live(), self.named.live()
+        if sorted(self.names) != live.tolist():
+            raise CheckpointError("the budgets and their names do not belong together")
+        for budgets in self._budgets_of_named(named):
+            if not np.isin(budgets[budgets >= 0], live).all():
+                raise CheckpointError("a named series has a budget that is not known")
+        self.budgets.column("sketch")[live] = -1
+        self.budgets.column("seen")[live] += elapsed_s
+        self.named.column("seen")[named] += np.float32(elapsed_s)
+        if len(named):
+            self._process.continue_after(int(self.named.column("number")[named].max()))
+        self.configure(self._config)
 
     # Demand.
 

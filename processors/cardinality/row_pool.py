@@ -5,6 +5,7 @@ from typing import Any, Final
 import numpy as np
 
 from collector.model.arrays import I32, Array
+from collector.model.checkpoint import CheckpointError, Part, Parts, part_of
 
 __all__ = ["RowPool"]
 
@@ -60,6 +61,33 @@ class RowPool:
             grown = np.zeros((max(self.used, int(_GROWTH * len(column))), *column.shape[1:]), column.dtype)
             grown[: len(column)] = column
             self._columns[name] = grown
+
+    def parts(self) -> dict[str, Part]:
+        """All rows, for a checkpoint."""
+        free = np.concatenate(self._free) if self._free else np.zeros(0, np.int32)
+        return {"free": free, **{name: column[: self.used] for name, column in self._columns.items()}}
+
+    def restore(self, parts: Parts) -> None:
+        """Become the pool of which ``parts`` are.
+
+        Raises:
+            CheckpointError: They are those of another pool.
+        """
+        free = part_of(parts, "free", np.int32)
+        restored = {name: part_of(parts, name, column.dtype) for name, column in self._columns.items()}
+        used = {len(column) for column in restored.values()}
+        if len(used) != 1 or any(
+            column.shape[1:] != self._columns[name].shape[1:] for name, column in restored.items()
+        ):
+            raise CheckpointError("the rows of a pool have another shape")
+        [self.used] = used
+        if len(free) and not (0 <= free.min() <= free.max() < self.used):
+            raise CheckpointError("a free row of a pool is not in it")
+        self._free = [free.copy()] if len(free) else []
+        self._columns = {
+            name: column.copy() if self.used else np.zeros((1, *column.shape[1:]), column.dtype)
+            for name, column in restored.items()
+        }
 
     def release(self, rows: I32) -> None:
         """Give rows back; when none is in use any more, all memory is freed."""

@@ -1,14 +1,16 @@
-"""Everything that ``cardinality`` knows between batches: what a reload hands over, and what a storage could keep.
+"""Everything that ``cardinality`` knows between batches: what a reload hands over, and what a storage keeps.
 
-The keys of the tables are made with the secret of the process (``collector.model.keys``). A stored state would need
-keys that are made with a key stored beside it (``series_key(batch, key)``); nothing else is bound to the process. Rules
-are those of docs/reference/cardinality.md.
+The keys of the tables are made with the secret of the process (``collector.model.keys``), which ``SavedState`` keeps
+with them. Rules are those of docs/reference/cardinality.md.
 """
+
+from typing import Final
 
 import numpy as np
 
 from collector.model import METRIC_GAUGE
 from collector.model.arrays import I32
+from collector.model.checkpoint import Part, Parts, nested, within
 from processors.cardinality.allowed_values import AllowedValues
 from processors.cardinality.config import CardinalityConfig
 from processors.cardinality.exemplars import ExemplarPool
@@ -19,16 +21,21 @@ from processors.cardinality.records import FOLDS
 from processors.cardinality.report import Report
 from processors.cardinality.writer import AccumulatorWriter
 
-__all__ = ["State"]
+__all__ = ["VERSION", "State"]
 
-_MIB = 1024 * 1024
+VERSION: Final = 1  # of the parts of a checkpoint
+_MIB: Final = 1024 * 1024
 
 
 class State:
     """The state of one processor."""
 
-    def __init__(self, config: CardinalityConfig, start_time_unix_nano: int, process: ProcessSeries) -> None:
+    def __init__(
+        self, config: CardinalityConfig, start_time_unix_nano: int, process: ProcessSeries, writer_id: str
+    ) -> None:
         self.config, self.process = config, process
+        self.writer_id = writer_id
+        """``service.instance.id`` of overflow series; the same after a restart with a storage."""
         self.limits = Limits(config, process)
         self.fold = Fold(
             start_time_unix_nano=start_time_unix_nano,
@@ -55,6 +62,31 @@ class State:
         for slot, (name, kind) in self.writer.names().items():
             if kind == METRIC_GAUGE:
                 column[slot] = FOLDS.index(config.fold_of(name))
+
+    def parts(self) -> dict[str, Part]:
+        """Copies of everything that is kept over a restart: the parts of a checkpoint.
+
+        The report, estimates of rejected series, exemplars and results of attribute rules begin anew.
+        """
+        return {
+            "writer_id": self.writer_id,
+            "written": self.writer.parts(),
+            "allowed": self.allowed.parts(),
+            **nested("limits", self.limits.parts()),
+            **nested("fold", self.fold.parts()),
+        }
+
+    def restore(self, parts: Parts, elapsed_s: float) -> None:
+        """Continue from ``parts``; ``elapsed_s`` is added to monotonic times.
+
+        Raises:
+            CheckpointError, KeyError, TypeError, ValueError: They are not those of such a state, which is useless then.
+        """
+        self.writer_id = str(parts["writer_id"])
+        self.fold.restore(within("fold", parts), elapsed_s)
+        self.limits.restore(within("limits", parts), elapsed_s)
+        self.writer.restore(parts["written"])
+        self.allowed.restore(parts["allowed"], elapsed_s)
 
     def free(self, slots: I32, now_unix_nano: int, now_s: float) -> None:
         """Rule 8: named series lose their slots. Those that the processor writes end; their sources go to overflow."""

@@ -25,8 +25,10 @@ from collector.model import (
 )
 from collector.model.arrays import F64, I32, U64, Array, Mask
 from collector.model.builders import Attributes
+from collector.model.checkpoint import CheckpointError
 from collector.otlp.semantics import NO_RECORDED_VALUE
 from processors.cardinality.fold import Fold
+from processors.cardinality.identity import context_of, context_part
 from processors.cardinality.records import ADDS
 from processors.cardinality.written_metric import WrittenMetric, series_bytes
 
@@ -57,6 +59,48 @@ class AccumulatorWriter:
         known.values.append(attributes)
         known.attributes.append(Attributes(attributes))
         self.memory_bytes += series_bytes(known.attributes[-1])
+
+    def parts(self) -> list[Any]:
+        """The series, for a checkpoint, as JSON; series that end are not part of it."""
+        return [
+            {
+                "context": context_part(metric.context),
+                "resource": metric.resource.encoded.hex(),
+                "scope": [*metric.scope[:2], metric.scope[2].encoded.hex()],
+                "name": metric.name,
+                "unit": metric.unit,
+                "description": metric.description,
+                "type": metric.type,
+                "temporality": metric.temporality,
+                "monotonic": metric.monotonic,
+                "series": list(zip(metric.slots, metric.values, strict=True)),
+            }
+            for metric in self._metrics.values()
+        ]
+
+    def restore(self, parts: list[Any]) -> None:
+        """Continue from ``parts``.
+
+        Raises:
+            CheckpointError, KeyError, TypeError, ValueError: They are not those of such an object.
+        """
+        for part in parts:
+            name, version, attributes = part["scope"]
+            metric = WrittenMetric(
+                context=context_of(part["context"]),
+                resource=Attributes.from_encoded(bytes.fromhex(part["resource"])),
+                scope=(str(name), str(version), Attributes.from_encoded(bytes.fromhex(attributes))),
+                name=str(part["name"]),
+                unit=str(part["unit"]),
+                description=str(part["description"]),
+                type=int(part["type"]),
+                temporality=int(part["temporality"]),
+                monotonic=bool(part["monotonic"]),
+            )
+            for slot, values in part["series"]:
+                self.add_series(int(slot), metric, values)
+        if sorted(self.names()) != self._fold.accumulators.live().tolist():
+            raise CheckpointError("the accumulators and the series that are written do not belong together")
 
     def names(self) -> dict[int, tuple[str, int]]:
         """The name and type of the metric of each accumulator, by slot."""

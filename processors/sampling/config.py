@@ -2,7 +2,7 @@
 
 import re
 from fnmatch import fnmatchcase
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from pydantic import Field, model_validator
 
@@ -167,6 +167,12 @@ class SamplingConfig(ComponentConfig):
     """
     logs: LogsConfig = LogsConfig()
     """How log records are sampled, if the processor is also in a logs pipeline."""
+    storage: str = ""
+    """The id of a storage extension in which held traces and decisions survive a restart. Empty: none."""
+    checkpoint_interval: Duration = Field(default=30.0, ge=1.0)
+    """How often decisions are saved, with ``storage``."""
+
+    extension_keys: ClassVar[tuple[str, ...]] = ("storage",)
 
     @model_validator(mode="before")
     @classmethod

@@ -38,6 +38,8 @@ class LogsFollower(HoldingStage[Logs]):
             decision_wait_s=config.decision_wait,
             shortest_wait_s=config.decision_wait,
             max_bytes=config.logs.max_bytes,
+            storage=config.storage,
+            checkpoint_interval_s=config.checkpoint_interval,
         )
         self._config = config
         self._samplers: list[TailSampler] = settings.shared.get(SAMPLERS)
@@ -72,7 +74,7 @@ class LogsFollower(HoldingStage[Logs]):
             self._deciding.run_soon()
 
     async def shutdown(self) -> None:
-        """Decide everything that is held, undecided traces included, and pass on what is kept."""
+        """Decide everything that is held, undecided traces included, unless a successor or a storage keeps it."""
         await super().shutdown()
         for sampler in self._samplers:
             sampler.unsubscribe(self._on_decisions)
@@ -98,14 +100,18 @@ class LogsFollower(HoldingStage[Logs]):
             passes = waits & self._passes_by_id(trace_ids)
             self._count(_UNSEEN, np.count_nonzero(passes), np.count_nonzero(waits & ~passes))
             kept, waits = kept | passes, np.zeros_like(waits)
+        stored = None
         if waits.any():
             slots = np.full(len(trace_ids), -1, np.int32)
             slots[waits] = self._slots_of(np.ascontiguousarray(trace_ids[waits]))
             self._hold(batch, slots)
+            stored = self._store(batch, slots, trace_ids)
         self._count_dropped(int(np.count_nonzero(~kept & ~waits)))
         if kept.any():
             await self._send(batch.select(kept))
         await self._keep_within_limits()
+        if stored is not None:
+            await stored
 
     # Decisions.
 

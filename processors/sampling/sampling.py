@@ -41,6 +41,8 @@ class SamplingProcessor(TailSampler):
             max_bytes=config.max_bytes,
             kept_cache_size=config.decision_cache_size,
             dropped_cache_size=config.decision_cache_size,
+            storage=config.storage,
+            checkpoint_interval_s=config.checkpoint_interval,
         )
         self._config = config
         drops = config.drop_spans

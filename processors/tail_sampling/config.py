@@ -3,9 +3,9 @@
 Source: opentelemetry-collector-contrib processor/tailsamplingprocessor 0.156, ``config.go``.
 """
 
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from config.blocks import ComponentConfig, Duration
 from processors.tail_sampling.policy_config import NOT_EMPTY, PolicyConfig, first_duplicate, why_stateful
@@ -44,8 +44,12 @@ class TailSamplingConfig(ComponentConfig):
     """The policies that decide on each trace."""
     decision_cache: DecisionCacheConfig = DecisionCacheConfig()
     """How many decisions are remembered for late spans."""
-    tail_storage: str = ""
-    """Must be empty, since traces are held in memory. The Collector has it behind a feature gate."""
+    storage: str = Field(default="", alias="tail_storage")
+    """The id of a storage extension in which held traces and decisions survive a restart. Empty: none. The Collector
+    has this key behind a feature gate.
+    """
+    checkpoint_interval: Duration = Field(default=30.0, ge=1.0)
+    """How often decisions are saved, with ``tail_storage`` (specific to Tailrace)."""
     sample_on_first_match: bool = False
     """Whether to skip all further policies once one has sampled the trace."""
     sampling_strategy: Literal["trace-complete", "span-ingest"] = "trace-complete"
@@ -57,15 +61,7 @@ class TailSamplingConfig(ComponentConfig):
     maximum_trace_size_bytes: int = Field(default=0, ge=0, le=_INT64_MAX)
     """A trace that grows beyond this size is dropped at once. 0: no limit."""
 
-    @field_validator("tail_storage")
-    @classmethod
-    def _no_storage(cls, value: str) -> str:
-        if value:
-            raise ValueError(
-                "tail_storage is not supported because traces are held in memory; remove it "
-                "(the Collector has a feature gate)"
-            )
-        return value
+    extension_keys: ClassVar[tuple[str, ...]] = ("tail_storage", "storage")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

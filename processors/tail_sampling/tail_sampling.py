@@ -48,6 +48,8 @@ class TailSamplingProcessor(TailSampler):
             abandoned_cache_size=_EVICTED_PER_TRACE * config.num_traces,
             drop_pending_on_shutdown=config.drop_pending_traces_on_shutdown,
             on_overflow="drop",
+            storage=config.storage,
+            checkpoint_interval_s=config.checkpoint_interval,
         )
         telemetry = settings.telemetry
         self._early_releases = telemetry.counter(

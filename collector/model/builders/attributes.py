@@ -1,7 +1,7 @@
 """Attribute sets, encoded once however many rows have them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from collector.model.arrays import I32
 from collector.wire import encode
@@ -31,6 +31,31 @@ class Attributes:
         """
         self._encoded, self._starts = encode.encode_attributes(values)
         self._tagged: dict[int, bytes] = {1: self._encoded}
+
+    @classmethod
+    def from_encoded(cls, encoded: bytes) -> Self:
+        """The set of which ``encoded`` is the :attr:`encoded` form.
+
+        Raises:
+            ValueError: It is not such a form.
+        """
+        starts: list[int] = []
+        place = 0
+        while place < len(encoded):
+            starts.append(place)
+            size, place = _length(encoded, place)
+            place += size
+            if place > len(encoded):
+                raise ValueError("these are not encoded attributes")
+        attributes = cls.__new__(cls)
+        attributes._encoded, attributes._starts = encoded, starts  # noqa: SLF001 - of this class
+        attributes._tagged = {1: encoded}  # noqa: SLF001
+        return attributes
+
+    @property
+    def encoded(self) -> bytes:
+        """The set in the encoding of OTLP, as the repeated field 1, for checkpoints."""
+        return self._encoded
 
     def tagged(self, number: int) -> bytes:
         """The set as the repeated field ``number``, which differs between points, spans and records."""
@@ -65,3 +90,16 @@ NO_ATTRIBUTES = Attributes({})
 def attribute_set(attributes: AttributeSet) -> Attributes:
     """The encoded set of a mapping, or the set itself."""
     return attributes if isinstance(attributes, Attributes) else Attributes(attributes)
+
+
+def _length(encoded: bytes, place: int) -> tuple[int, int]:
+    """The length of the field 1 that begins at ``place``, and where its content begins."""
+    size = shift = 0
+    if encoded[place] != 1 << 3 | 2:
+        raise ValueError("these are not encoded attributes")
+    for i in range(place + 1, min(place + 6, len(encoded))):
+        size |= (encoded[i] & 0x7F) << shift
+        if encoded[i] < 0x80:
+            return size, i + 1
+        shift += 7
+    raise ValueError("these are not encoded attributes")

@@ -18,18 +18,27 @@ There are two kinds of hashes, each where measurements showed it to be the right
 
 from collector.wire.hash.dictionary import dictionary, find_slice, pair_codes
 from collector.wire.hash.fnv import fnv1a_32
-from collector.wire.hash.identity import combine, hash_attributes, hash_slices, sum_by_owner
+from collector.wire.hash.identity import (
+    combine,
+    continue_process_key,
+    hash_attributes,
+    hash_slices,
+    process_key,
+    sum_by_owner,
+)
 from collector.wire.hash.slots import SlotTable, clear_rows
 
 __all__ = [
     "SlotTable",
     "clear_rows",
     "combine",
+    "continue_process_key",
     "dictionary",
     "find_slice",
     "fnv1a_32",
     "hash_attributes",
     "hash_slices",
     "pair_codes",
+    "process_key",
     "sum_by_owner",
 ]

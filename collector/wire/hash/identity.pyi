@@ -1,12 +1,19 @@
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PROCESS_KEY", "combine", "hash_attributes", "hash_slices", "sum_by_owner"]
+__all__ = [
+    "combine",
+    "continue_process_key",
+    "hash_attributes",
+    "hash_slices",
+    "process_key",
+    "sum_by_owner",
+]
 
-PROCESS_KEY: Final[bytes]
-
+def process_key() -> bytes: ...
+def continue_process_key(key: bytes) -> bool: ...
 def hash_slices(
     wire: bytes, starts: NDArray[np.int32], lengths: NDArray[np.int32], key: bytes | None = None
 ) -> NDArray[np.uint64]: ...

@@ -25,15 +25,39 @@ from collector.wire.layout cimport (
 
 cnp.import_array()
 
-__all__ = ["PROCESS_KEY", "combine", "hash_attributes", "hash_slices", "sum_by_owner"]
+__all__ = ["combine", "continue_process_key", "hash_attributes", "hash_slices", "process_key", "sum_by_owner"]
 
-PROCESS_KEY = os.urandom(16)
+cdef bytes _process_key = os.urandom(16)
+cdef bint _is_used = False
 
 cdef enum Result:
     DONE = 0
     NO_MEMORY = 1
     OUTSIDE = 2             # a slice that is not within the buffer
     UNSORTED = 3
+
+
+def process_key():
+    """The secret of this process, 16 bytes: for state that is kept over a restart together with keys made with it."""
+    global _is_used
+    _is_used = True
+    return _process_key
+
+
+def continue_process_key(bytes key not None):
+    """Use the secret of an earlier process, whose keys a state contains; returns whether it is the secret now.
+
+    It is possible until something was hashed with the secret, so before any data arrives.
+
+    Raises:
+        ValueError: The key is not 16 bytes.
+    """
+    global _is_used, _process_key
+    if len(key) != 16:
+        raise ValueError("a hash key must be 16 bytes")
+    if not _is_used:
+        _process_key, _is_used = key, True
+    return _process_key == key
 
 
 def hash_slices(bytes wire not None, const int32_t[:] starts, const int32_t[:] lengths, key=None):
@@ -263,8 +287,10 @@ cdef void hash_each_row(const uint64_t[:, ::1] rows, const uint64_t* key, uint64
 
 
 cdef int take_key(object key, uint64_t* words) except -1:
+    global _is_used
     if key is None:
-        key = PROCESS_KEY
+        key = _process_key
+        _is_used = True
     if not isinstance(key, bytes) or len(key) != 16:
         raise ValueError("a hash key must be 16 bytes")
     memcpy(words, PyBytes_AS_STRING(key), 16)

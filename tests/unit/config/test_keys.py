@@ -74,7 +74,6 @@ WITHOUT_EFFECT = frozenset(
         "SpanMetricsConfig.dimensions_cache_size",
         "TLSServerConfig.ca_file",
         "TailSamplingConfig.expected_new_traces_per_sec",
-        "TailSamplingConfig.tail_storage",
         "TelemetryConfig.traces",
         "WALConfig.buffer_size",
         "WALConfig.lag_record_frequency",

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.wire import hash as wire_hash
-from collector.wire.hash.identity import PROCESS_KEY
 from collector.wire.layout import ATTRIBUTE, KIND_BOOL, KIND_BYTES, KIND_DOUBLE, KIND_EMPTY, KIND_INT, KIND_STRING
 
 MASK = 2**64 - 1
@@ -168,7 +167,7 @@ def test_hash_slices_is_siphash_1_3_128(values):
 def test_the_key_of_this_process_is_secret_and_a_key_has_16_bytes():
     args = laid_out([b"text"])
     assert not np.array_equal(wire_hash.hash_slices(*args), wire_hash.hash_slices(*args, KEY))
-    assert np.array_equal(wire_hash.hash_slices(*args), wire_hash.hash_slices(*args, PROCESS_KEY))
+    assert np.array_equal(wire_hash.hash_slices(*args), wire_hash.hash_slices(*args, wire_hash.process_key()))
     for bad in (b"short", "x" * 16):
         with pytest.raises(ValueError, match="16 bytes"):
             wire_hash.hash_slices(*args, bad)

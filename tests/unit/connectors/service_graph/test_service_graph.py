@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from collector.model import EMPTY_CONTEXT, Signal, Traces, TracesBuilder
-from collector.testing import FakeClock, FakeHost, RecordingTelemetry, hand_over, make_settings
+from collector.testing import FakeClock, FakeHost, FakeStorage, RecordingTelemetry, hand_over, make_settings
 from connectors.service_graph import factory
 from connectors.service_graph.config import ServiceGraphConfig
 
@@ -621,3 +621,84 @@ async def test_impossible_durations_are_0_and_counted():
         assert rig.points("traces_service_graph_request_server")[key][:2] == (1, 0.0)
         assert rig.points("traces_service_graph_request_client")[key][1] == pytest.approx(0.003)
         assert rig.telemetry.value("tailrace_service_graph_invalid_durations") == 1
+
+
+# A restart with a storage.
+
+
+async def restarted(storage, previous=None, **config):
+    """The connector of a process whose state is in ``storage``."""
+    rig = Rig(clock=previous.clock if previous else None, storage="disk", **config)
+    await rig.component.start(FakeHost(extensions={"disk": storage}))
+    return rig
+
+
+async def end(rig, *, is_killed):
+    if is_killed:
+        for task in (rig.component._flush_task, *rig.component._expiry_tasks):
+            await task.stop()
+    else:
+        await rig.component.shutdown()
+
+
+@pytest.mark.parametrize("is_killed", [True, False], ids=["kill -9", "SIGTERM"])
+@pytest.mark.parametrize("size", [0, 20], ids=["explicit", "exponential"])
+async def test_continues_after_a_restart_like_a_connector_that_never_ended(is_killed, size):
+    """Same values and start times, no zero again, and the sides of a request find each other over the restart."""
+    config = {"exponential_histogram_max_size": size, "aggregation_cardinality_limit": 3}
+    before = [
+        span(CLIENT, 1, 1, service="a"),
+        span(SERVER, 1, 2, parent=1, service="b", failed=True),
+        span(CLIENT, 2, 5, service="a", seconds=0.3),
+        *(span(CLIENT, 10 + i, 1, service="a", attributes={"db.name": f"db{i}"}) for i in range(4)),
+        span(SERVER, 7, 1, parent=9, service="alone"),
+    ]
+    after = [
+        span(SERVER, 2, 6, parent=5, service="b", seconds=0.2),
+        span(CLIENT, 3, 1, service="a"),
+        span(SERVER, 3, 2, parent=1, service="b", failed=True),
+    ]
+    storage, clock = FakeStorage(), FakeClock()
+    whole = Rig(clock=clock, storage="disk", **config)
+    await whole.component.start(FakeHost(extensions={"disk": FakeStorage()}))
+    first = Rig(clock=clock, storage="disk", **config)
+    await first.component.start(FakeHost(extensions={"disk": storage}))
+    for rig in (whole, first):
+        await rig.take(*before)
+    await clock.advance(1)
+    for rig in (whole, first):
+        await rig.component._flush()
+    await end(first, is_killed=is_killed)
+    second = await restarted(storage, first, **config)
+    assert second.component.held_items() == {Signal.TRACES: 2}
+    assert second.telemetry.ledger.created[Signal.TRACES] == 2
+    await clock.advance(1)
+    for rig in (whole, second):
+        await rig.take(*after)
+        await rig.component._flush()
+    assert read(second.sink.batches[-1]) == read(whole.sink.batches[-1])
+    assert second.requests()
+    await end(whole, is_killed=True)
+    await end(second, is_killed=True)
+
+
+@pytest.mark.parametrize("change", [b"", b'"version": 9', b'"kind": "other"'])
+async def test_a_saved_state_that_cannot_be_used_is_like_none(change):
+    storage = FakeStorage()
+    first = await restarted(storage)
+    await first.take(span(CLIENT, 1, 1, service="a"), span(SERVER, 1, 2, parent=1, service="b"))
+    await end(first, is_killed=False)
+    [state] = storage.states.values()
+    name = change.partition(b":")[0]
+    state.value = state.value.replace(name + b": 1", change).replace(name + b': "service_graph"', change) or change
+    if not change:
+        state.value = b"\0" * 100
+    second = await restarted(storage, first)
+    assert second.component.held_items() == {Signal.TRACES: 0}
+    assert second.telemetry.value("tailrace_state_failures", operation="load") == 1
+    await end(second, is_killed=True)
+
+
+def test_a_storage_needs_a_flush_interval():
+    with pytest.raises(ValidationError, match="storage needs a metrics_flush_interval above 0"):
+        ServiceGraphConfig.model_validate({"storage": "disk", "metrics_flush_interval": 0})

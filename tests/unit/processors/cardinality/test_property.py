@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from collector.api import SharedState
 from collector.model import Metrics, Signal
-from collector.testing import FakeClock, FakeHost, Sink, hand_over, make_settings
+from collector.testing import FakeClock, FakeHost, FakeStorage, Sink, hand_over, make_settings
 from processors.cardinality import factory
 from processors.cardinality.config import CardinalityConfig
 
@@ -286,7 +286,9 @@ WORLDS = {
 class World:
     """Sources, the processor and a backend."""
 
-    def __init__(self, kind, temporality, mode, seed, limit, world):
+    def __init__(self, kind, temporality, mode, seed, limit, world, storage=None):
+        self.storage = storage
+        self.host = FakeHost(extensions={"disk": storage})
         self.kind, self.temporality, self.rng = kind, temporality, random.Random(seed)
         self.world = world
         self.clock, self.sink, self.sent = FakeClock(), Sink(Signal.METRICS), 0
@@ -298,6 +300,7 @@ class World:
             "window": "1000s",
             "state_ttl": "1000s",
             "overflow": {"stale_after": "300s", "flush_interval": "60s"},
+            "storage": "disk" if storage else "",
         }
         if kind.startswith("gauge/"):
             self.keys["gauge"] = [{"metrics": ["*"], "fold": kind.partition("/")[2]}]
@@ -410,11 +413,13 @@ class World:
             self.reloaded_s = self.clock.monotonic_s()
             old, self.sut = self.sut, self.make(self.sut)
             await old.shutdown()
-            await self.sut.start(FakeHost())
+            await self.sut.start(self.host)
             if self.temporality == DELTA and self.world == "rules":
                 self.backend.now_named.clear()  # a merged delta series that loses its slot just ends
         elif op == "gateway":
             await self.gateway_restarts()
+        elif op in {"stored", "killed"}:
+            await self.gateway_restarts_with_storage(is_killed=op == "killed")
         await self.flush()
 
     async def gateway_restarts(self):
@@ -431,7 +436,20 @@ class World:
             self.clock.monotonic_s(),
         )
         self.sut = self.make(None)
-        await self.sut.start(FakeHost())
+        await self.sut.start(self.host)
+
+    async def gateway_restarts_with_storage(self, *, is_killed):
+        """A new process, with the state that the old one has saved; nothing has arrived since its last flush."""
+        if is_killed:
+            await self.sut._flush_task.stop()
+        else:
+            await self.sut.shutdown()
+        self.absorb()
+        await self.clock.advance(1)
+        now = self.clock.time_unix_nano()
+        self.settings = dataclasses.replace(self.settings, start_time_unix_nano=now, shared=SharedState())
+        self.sut = self.make(None)
+        await self.sut.start(self.host)
 
     def knows(self, source):
         """Of merged latest values only live sources are known; for others, an old point would be a new one."""
@@ -543,9 +561,9 @@ OPS = st.lists(
 )
 
 
-async def live(kind, temporality, mode, seed, limit, ops, *, world="plain"):
-    world = World(kind, temporality, mode, seed, limit, world)
-    await world.sut.start(FakeHost())
+async def live(kind, temporality, mode, seed, limit, ops, *, world="plain", storage=None):
+    world = World(kind, temporality, mode, seed, limit, world, storage)
+    await world.sut.start(world.host)
     for op, number in ops:
         await world.step(op, number)
         world.check()
@@ -590,3 +608,26 @@ def test_rule_12_observe_predicts_enforce(kind, temporality, seed, limit, ops):
     enforced = asyncio.run(live(kind, temporality, "enforce", seed, limit, ops))
     observed = asyncio.run(live(kind, temporality, "observe", seed, limit, ops))
     assert observed.counted() == enforced.counted()
+
+
+STORED_OPS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["report", "twice", "restart", "again", "end", "silence", "long_silence", "reload", "stored", "killed"]
+        ),
+        st.integers(0, SOURCES - 1),
+    ),
+    min_size=3,
+    max_size=14,
+)
+
+
+@pytest.mark.parametrize("world", ["plain", "tenants", "rules"])
+@pytest.mark.parametrize(("kind", "temporality"), KINDS)
+@given(seed=st.integers(0, 2**16), limit=st.integers(1, 5), ops=STORED_OPS)
+@settings(max_examples=6, deadline=None)
+def test_rule_12_holds_over_restarts_with_a_storage(world, kind, temporality, seed, limit, ops):
+    """As if the process had never ended: the same totals, and no series that begins anew."""
+    if world != "plain" and kind not in TOTALS:
+        return
+    asyncio.run(live(kind, temporality, "enforce", seed, limit, ops, world=world, storage=FakeStorage()))

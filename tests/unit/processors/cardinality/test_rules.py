@@ -367,6 +367,31 @@ async def test_rule_08_after_a_rolling_deployment_new_series_stay_in_overflow(ho
         assert set(gateway.points(gateway.sink.batches[seen:])) == {(("user", "newcomer"),)}
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_rule_08_a_forgotten_source_is_never_shown_twice(restarted):
+    """Its gains are in overflow. The same process stays there, counted as inexact; a new one is named, with its value.
+
+    Only the first point after the silence can be wrong, by what the source gained in the silence.
+    """
+    async with Gateway(limit=1, window="100s", state_ttl="100s", overflow={"stale_after": "60s"}) as gateway:
+        start = gateway.clock.time_unix_nano()
+        await gateway.send(number(5, "a", start_time_unix_nano=start), number(100, "b", start_time_unix_nano=start))
+        assert (await gateway.flush())[OVERFLOW].as_int == 100
+        await gateway.clock.advance(250)  # "a" has left its slot, and "b" is forgotten
+        seen = len(gateway.sink.batches)
+        if restarted:
+            await gateway.send(number(7, "b", start_time_unix_nano=gateway.clock.time_unix_nano()))
+        else:
+            await gateway.send(number(200, "b", start_time_unix_nano=start))
+            await gateway.send(number(202, "b", start_time_unix_nano=start))
+        written = gateway.points(gateway.sink.batches[seen:]) | await gateway.flush()
+        named = written[("user", "b"),].as_int if (("user", "b"),) in written else 0
+        overflow = written[OVERFLOW].as_int if OVERFLOW in written else 0
+        inexact = gateway.settings.telemetry.value("tailrace_cardinality_inexact_points", reason="forgotten")
+        assert (named, overflow, inexact) == ((7, 0, 0) if restarted else (0, 2, 1))
+        assert gateway.balanced()
+
+
 async def test_rule_08_a_limit_lowered_by_reload_takes_the_youngest_names():
     """Each ends once; their gains continue in overflow."""
     async with Gateway(limit=3) as gateway:

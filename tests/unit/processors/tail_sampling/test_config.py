@@ -37,7 +37,6 @@ REFUSED = [
         ("decision_cache", "sampled_cache_size"),
         "greater",
     ),
-    ({"policies": [ALWAYS], "tail_storage": "file_storage"}, ("tail_storage",), "feature gate"),
     ({"policies": [ALWAYS], "sampling_strategy": "later"}, ("sampling_strategy",), "trace-complete"),
     ({"policies": [ALWAYS], "typo": 1}, ("typo",), "not permitted"),
     ({"policies": [ALWAYS, ALWAYS]}, (), "duplicate policy name 'a'"),
