@@ -448,6 +448,19 @@ def test_results_of_texts_are_cached():
     assert calls == ["a", "b"]
 
 
+def test_results_of_one_pattern_are_not_those_of_another():
+    """The pattern may be data that is the same in all rows of a batch, and another in the next batch."""
+    condition = compile_conditions(['IsMatch(name, resource.attributes["pattern"])'], "span")
+    for pattern, matched in (("^a", True), ("^b", False), ("^a", True)):
+        request = ExportTraceServiceRequest()
+        group = request.resource_spans.add()
+        group.resource.attributes.add(key="pattern", value=any_value(pattern))
+        spans = group.scope_spans.add().spans
+        for _ in range(3):
+            spans.add(name="ab", trace_id=bytes(range(16)), span_id=bytes(range(1, 9)))
+        assert condition.mask(Traces.from_wire(request.SerializeToString()))[0].tolist() == [matched] * 3
+
+
 def test_what_is_kept_of_text_from_outside_is_bounded():
     """No function keeps more than some megabytes of texts, patterns or results, however many and long they are."""
     conditions = compile_conditions(
