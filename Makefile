@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 120
 PYTEST_ARGS ?=
 PACKAGES := collector config receivers processors exporters connectors extensions
 
-.PHONY: help run test lint format types imports bench backends e2e plugin sanitize fuzz ci clean lock
+.PHONY: help run test test-all lint format types imports bench backends e2e plugin sanitize fuzz ci clean lock
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ run: .venv/.run ## Run the gateway on its embedded default, fed by the simulated
 
 test: .venv/.dev ## Run every test (those that need a real backend skip with the reason; see `make backends`)
 	@$(PY) -m pytest $(PYTEST_ARGS)
+
+test-all: .venv/.dev ## Run every test, also the slow ones; a missing backend is an error
+	@TAILRACE_REQUIRE_BACKENDS=1 $(PY) -m pytest -m "" $(PYTEST_ARGS)
 
 e2e: .venv/.dev ## Run only the tests against real servers
 	@TAILRACE_REQUIRE_BACKENDS=1 $(PY) -m pytest -m e2e $(PYTEST_ARGS)

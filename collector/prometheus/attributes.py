@@ -61,30 +61,36 @@ def exemplar_labels(
 
 
 class ParentAttributes:
-    """The attributes of the resources or scopes of a batch as text; each row is read at most once, on demand."""
+    """The attributes of the resources or scopes of a batch as text; each row is read at most once, on demand.
+
+    Where the attributes of each row begin is found for all rows at once: a batch of new series has many parents.
+    """
 
     def __init__(self, batch: Metrics, table: str) -> None:
         self._batch = batch
         self._table = table
         self._attributes = batch.attributes(table)
         self._texts = self._attributes.as_text()
+        self._first = np.searchsorted(self._attributes.owner, np.arange(batch.table(table).row_count + 1)).tolist()
         self._known: dict[int, list[tuple[str, str]]] = {}
+        self._known_scopes: dict[int, tuple[str, str, str, list[tuple[str, str]]]] = {}
 
     def attributes(self, row: int) -> list[tuple[str, str]]:
         """(key, text) of the attributes of a row."""
         if row not in self._known:
             keys, texts = self._attributes.key, self._texts
-            begin, end = np.searchsorted(self._attributes.owner, [row, row + 1])
             self._known[row] = [
                 (keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "")
-                for j in range(int(begin), int(end))
+                for j in range(self._first[row], self._first[row + 1])
             ]
         return self._known[row]
 
     def scope(self, row: int) -> tuple[str, str, str, list[tuple[str, str]]]:
         """Name, version, schema URL, attributes."""
-        texts = []
-        for name in ("name", "version", "schema_url"):
-            column = self._batch.field(name, self._table)
-            texts.append(column.distinct[column.codes[row]] if column.codes[row] >= 0 else "")
-        return texts[0], texts[1], texts[2], self.attributes(row)
+        if row not in self._known_scopes:
+            texts = []
+            for name in ("name", "version", "schema_url"):
+                column = self._batch.field(name, self._table)
+                texts.append(column.distinct[column.codes[row]] if column.codes[row] >= 0 else "")
+            self._known_scopes[row] = (texts[0], texts[1], texts[2], self.attributes(row))
+        return self._known_scopes[row]
