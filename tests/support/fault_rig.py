@@ -31,13 +31,17 @@ _REGISTRY = Registry()
 class FaultRig:
     """``send`` posts requests to the receiver; ``check_books`` compares the sender, the ledger and the backend."""
 
-    def __init__(self, exporter, sink, *, scheme="http", storage=None, endpoint="", more="", others="", clock=None):
+    def __init__(
+        self, exporter, sink, *, scheme="http", storage=None, endpoint="", more="", others="", clock=None, file=None
+    ):
         self.exporter, self.signal, self.sink, self.clock = exporter, SIGNALS[exporter], sink, clock
-        self.port = free_port()
+        self.port, self.registry = free_port(), _REGISTRY
         self.acknowledged = self.refused = self._number = 0
         endpoint = endpoint or f"127.0.0.1:{sink.port}"
         endpoint = endpoint if exporter in GRPC and scheme == "http" else f"{scheme}://{endpoint}"
         block = f"endpoint: '{endpoint}'{_DELIVERY}"
+        if file:
+            block = f"path: '{file}'{_DELIVERY}"
         if exporter in GRPC and scheme == "http":
             block += "    tls: {insecure: true}\n"
         queue = "storage: file_storage" if storage else "storage: ''"
