@@ -1,8 +1,8 @@
 """Keep the whole gateway busy and watch that nothing grows: memory, descriptors, tasks; then compare the books.
 
-``make soak`` runs it for an hour (``DURATION=300`` for five minutes). The gateway is a process of its own with a queue on
-disk, four senders and a reload once a minute. ``--overload`` sends without pause from many connections to a slow
-backend instead, with a limit of memory.
+``make soak`` runs it for an hour (``DURATION=300`` for five minutes). The gateway is a process of its own with a queue
+on disk, four senders and a reload once a minute. ``--overload`` sends ten times what a slow backend takes instead, with a
+limit of memory.
 
 Exits with 1, and the reason, if the resident memory of the last quarter is more than 20 % above that of the second, if
 descriptors or threads grow, if the ledger is not balanced, or if the exporter and the sink differ.
@@ -94,7 +94,7 @@ async def start_sink(books: Books) -> tuple[web.AppRunner, int]:
 
 
 async def send(books: Books, port: int, requests: list[bytes], stop: asyncio.Event, pause_s: float) -> None:
-    """Post requests until ``stop`` is set; a refused one is not repeated."""
+    """Post requests, at most one every ``pause_s``, until ``stop`` is set; a refused one is not repeated."""
     headers = {"Content-Type": "application/x-protobuf"}
     number = 0
     async with aiohttp.ClientSession() as session:
@@ -172,10 +172,7 @@ async def soak(duration_s: float, *, overload: bool, limit_mib: int, folder: Pat
             peak = rate(books.samples)
             before = process.memory_info().rss
             books.samples.clear()
-        senders = [
-            asyncio.ensure_future(send(books, port, requests, stop, 0.0 if overload else 0.02))
-            for _ in range(40 if overload else 4)
-        ]
+        senders = [asyncio.ensure_future(send(books, port, requests, stop, 0.02)) for _ in range(40 if overload else 4)]
         reloads = None if overload else asyncio.ensure_future(reload_often(gateway.pid, path, duration_s))
         await watch(books, process, time.monotonic() + duration_s, interval_s)
         stop.set()
@@ -244,7 +241,8 @@ def check_books(books: Books, document: dict) -> list[str]:
     wrong = []
     if not document["balanced"]:
         wrong.append(f"the ledger is not balanced: {json.dumps(document)}")
-    if door["out"] != books.acknowledged or sum(door["refused"].values()) != books.refused_requests * _ITEMS:
+    # What is refused because of its length alone is not decoded: nobody knows how many items it has.
+    if door["out"] != books.acknowledged or sum(door["refused"].values()) > books.refused_requests * _ITEMS:
         wrong.append(f"the senders had {books.acknowledged} items acknowledged, the ledger has {door}")
     if end["delivered"] != books.taken or end["delivered"] != books.acknowledged:
         wrong.append(f"the sink took {books.taken} of {books.acknowledged} items, the ledger has {end}")
@@ -289,7 +287,7 @@ def main() -> None:
     """Run it and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--duration", type=float, default=3600.0, help="seconds")
-    parser.add_argument("--overload", action="store_true", help="forty senders without pause into a limit of memory")
+    parser.add_argument("--overload", action="store_true", help="ten times what the backend takes")
     parser.add_argument("--limit-mib", type=int, default=400)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tailrace-soak-") as folder:

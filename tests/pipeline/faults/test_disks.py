@@ -114,7 +114,7 @@ async def test_a_damaged_queue_is_opened_and_what_is_lost_is_counted(exporter, d
 
 
 @pytest.mark.parametrize("exporter", ONE_OF_EACH)
-@pytest.mark.parametrize("step_s", [86_400 * 365, -86_400 * 365], ids=["forward", "back"])
+@pytest.mark.parametrize("step_s", [43_200, -43_200], ids=["forward", "back"])
 async def test_a_step_of_the_wall_clock_changes_nothing_that_is_under_way(exporter, step_s, tmp_path):
     """Retries, the queue on disk and the books do not depend on the wall clock."""
 
