@@ -114,7 +114,7 @@ def ids_in_own(ids_in, folder, wire):
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit, which Linux has")
 def test_too_little_memory_for_what_arrives(gateway, load):
-    """Under an address-space limit the large requests are refused with a time to retry, and small ones go on."""
+    """Under an address-space limit large requests are not accepted, the process lives, and small requests go on."""
     _, _, until = load
     here = Surroundings()
     running = gateway(here.config)
@@ -123,7 +123,7 @@ def test_too_little_memory_for_what_arrives(gateway, load):
     resource.prlimit(process.pid, resource.RLIMIT_AS, (process.memory_info().vms + 100 * 1024 * 1024, hard))
     large = traces_request(spans=1).SerializeToString() * 300_000  # repeated fields of messages add up
     answers = [here.post(large) for _ in range(3)]
-    assert all(status in {0, 500, 503, 200} for status, _ in answers), answers
+    assert all(status in {0, 500, 503} for status, _ in answers), answers
     assert all(retry_after for status, retry_after in answers if status == 503)
     assert running.process.poll() is None
     wire = traces_request(spans=1).SerializeToString()
