@@ -4,11 +4,12 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 SOURCES := $(shell find collector receivers processors exporters connectors extensions -name '*.pyx' -o -name '*.pxd' 2>/dev/null)
 DURATION ?= 0
+SOAK_DURATION := $(if $(filter-out 0,$(DURATION)),$(DURATION),3600)
 FUZZ_SECONDS ?= 120
 PYTEST_ARGS ?=
 PACKAGES := collector config receivers processors exporters connectors extensions
 
-.PHONY: help run test test-all lint format types imports bench backends e2e plugin sanitize fuzz ci clean lock
+.PHONY: help run test test-all soak lint format types imports bench backends e2e plugin sanitize fuzz ci clean lock
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9_-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,8 +26,11 @@ run: .venv/.run ## Run the gateway on its embedded default, fed by the simulated
 test: .venv/.dev ## Run every test (those that need a real backend skip with the reason; see `make backends`)
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
-test-all: .venv/.dev ## Run every test, also the slow ones; a missing backend is an error
-	@TAILRACE_REQUIRE_BACKENDS=1 $(PY) -m pytest -m "" $(PYTEST_ARGS)
+test-all: .venv/.dev ## Run every test, with the full table of faults by exporters; a missing backend is an error
+	@TAILRACE_SLOW=1 TAILRACE_REQUIRE_BACKENDS=1 $(PY) -m pytest -m "" $(PYTEST_ARGS)
+
+soak: .venv/.dev ## An hour of load: steady memory, no leak, a closed ledger (DURATION=300 for five minutes)
+	@$(PY) benchmarks/soak.py --duration $(SOAK_DURATION)
 
 e2e: .venv/.dev ## Run only the tests against real servers
 	@TAILRACE_REQUIRE_BACKENDS=1 $(PY) -m pytest -m e2e $(PYTEST_ARGS)

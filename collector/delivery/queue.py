@@ -29,6 +29,7 @@ __all__ = ["SendUnit", "SendingQueue"]
 # grow to this multiple of its bounds before it drops anything.
 _OVERSHOOT_FACTOR: Final = 2
 _READ_AGAIN_S: Final = 1.0
+_STORAGE_RETRY_AFTER_S: Final = 1.0  # a full storage is tried again every second
 
 
 class SendingQueue:
@@ -214,7 +215,10 @@ class SendingQueue:
             self._count(-queued.item_count, -queued.size_bytes, -queued.size)
             losses.drop_unstored(queued.item_count, error)
             if result is not None and not result.done():
-                result.set_exception(RetryableError(f"the data cannot be stored: {error}", reason="storage_full"))
+                message = f"the data cannot be stored: {error}"
+                result.set_exception(
+                    RetryableError(message, reason="storage_full", retry_after_s=_STORAGE_RETRY_AFTER_S)
+                )
             return
         if result is not None and not result.done():
             result.set_result(None)

@@ -82,17 +82,21 @@ def collect_ledger(ledger: Ledger) -> Iterator[Metric]:
             add(f"otelcol_exporter_enqueue_failed_{items}", text, enqueue_failed, exporter=component)
     for name, (description, series) in families.items():
         yield metric_of(name, "counter", description, ((dict(key), value) for key, value in series.items()))
-    flows = Metric(
-        "tailrace_ledger_items",
-        "What became of every item: for each node, received + created = the sum of all other flows",
-        "gauge",
+    totals = Metric(
+        "tailrace_items_total",
+        "What became of every item: for each component, received + created = all other outcomes but dead_lettered + "
+        "tailrace_items_held",
+        "counter",
     )
+    held = Metric("tailrace_items_held", "Items that a component has taken and that have not left it yet", "gauge")
     for row in ledger.snapshot():
-        for flow, reason, count in row.flows():
-            flows.add_sample(
-                flows.name, {"node": row.node, "signal": row.signal.value, "flow": flow, "reason": reason}, count
-            )
-    yield flows
+        labels = {"signal": row.signal.value, "pipeline": row.pipeline, "component": row.component}
+        for outcome, reason, count in row.outcomes():
+            totals.add_sample(totals.name, {**labels, "outcome": outcome, "reason": reason}, count)
+        if row.kind is not ComponentKind.RECEIVER:
+            held.add_sample(held.name, labels, row.held)
+    yield totals
+    yield held
     open_rows = Metric(
         "tailrace_ledger_imbalance", "Items of a node that the ledger cannot account for at the moment", "gauge"
     )

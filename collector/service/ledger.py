@@ -136,6 +136,7 @@ class LedgerEntry:
             dropped=dict(self.dropped),
             refused=dict(self.refused),
             dead_lettered=self.dead_lettered,
+            pipeline=self.pipeline,
         )
 
 
@@ -164,6 +165,13 @@ class LedgerRow:
     refused: Mapping[str, int]
     dead_lettered: int = 0
     """Part of ``dropped`` and ``refused``."""
+    pipeline: str = ""
+    """The pipeline of a processor; other components belong to none or to several."""
+
+    @property
+    def component(self) -> str:
+        """``processors/batch``: the node without its pipeline."""
+        return self.node.removesuffix(f"@{self.pipeline}")
 
     @property
     def imbalance(self) -> int:
@@ -171,24 +179,26 @@ class LedgerRow:
         gone = self.out + self.delivered + self.folded + self.rejected + self.held
         return self.received + self.created - gone - sum(self.dropped.values()) - sum(self.refused.values())
 
-    def flows(self) -> Iterable[tuple[str, str, int]]:
-        """``(flow, reason, items)`` for the metric ``tailrace_ledger_items``; a reason only where the flow has one."""
-        yield "received", "", self.received
+    def outcomes(self) -> Iterable[tuple[str, str, int]]:
+        """``(outcome, reason, items)`` for the metric ``tailrace_items_total``; a reason only where there is one.
+
+        What is held is not among them, because it is not final.
+        """
         is_end = self.kind is ComponentKind.EXPORTER
+        yield "received", "", self.received
         yield ("delivered", "", self.delivered) if is_end else ("out", "", self.out)
-        if self.kind is not ComponentKind.RECEIVER:
-            yield "in_flight" if is_end else "held", "", self.held
-        for flow, count in (
+        for outcome, count in (
             ("created", self.created),
             ("folded", self.folded),
-            ("rejected", self.rejected),
             ("dead_lettered", self.dead_lettered),
         ):
             if count:
-                yield flow, "", count
-        for flow, reasons in (("dropped", self.dropped), ("refused", self.refused)):
+                yield outcome, "", count
+        if self.rejected:
+            yield "rejected", "invalid", self.rejected
+        for outcome, reasons in (("dropped", self.dropped), ("refused", self.refused)):
             for reason, count in reasons.items():
-                yield flow, reason, count
+                yield outcome, reason, count
 
     def log_fields(self) -> dict[str, Any]:
         """The row as key-values of one log event; an exporter's ``out`` is what it delivered."""
@@ -297,4 +307,5 @@ def _sum(a: LedgerRow, b: LedgerRow) -> LedgerRow:
         dropped={reason: a.dropped.get(reason, 0) + b.dropped.get(reason, 0) for reason in {**a.dropped, **b.dropped}},
         refused={reason: a.refused.get(reason, 0) + b.refused.get(reason, 0) for reason in {**a.refused, **b.refused}},
         dead_lettered=a.dead_lettered + b.dead_lettered,
+        pipeline=a.pipeline,
     )

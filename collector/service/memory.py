@@ -30,8 +30,9 @@ def _limit_files(root: Path) -> list[Path]:
         for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
             number, controllers, path = line.split(":", 2)
             own = path.strip("/")
-            if number == "0" and own:  # v2: every ancestor limits as well
-                files += [mount / parent / "memory.max" for parent in (Path(own), *Path(own).parents)]
+            groups = (Path(own), *Path(own).parents)  # every ancestor limits as well
+            if number == "0" and own:
+                files += [mount / group / "memory.max" for group in groups]
             elif "memory" in controllers.split(","):
-                files.append(mount / "memory" / own / "memory.limit_in_bytes")
+                files += [mount / "memory" / group / "memory.limit_in_bytes" for group in groups]
     return files

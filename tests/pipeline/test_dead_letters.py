@@ -79,8 +79,8 @@ async def test_dead_letters_survive_a_restart_and_can_be_replayed(graph, tmp_pat
             0,
         )
         metrics = await page(service, "/metrics")
-        flow = 'tailrace_ledger_items{flow="dead_lettered",node="exporters/otlp_http/keeps",signal="traces"} 7.0'
-        assert flow in metrics
+        labels = 'component="exporters/otlp_http/keeps",outcome="dead_lettered",signal="traces"'
+        assert f"tailrace_items_total{{{labels}}} 7.0" in metrics
         assert kept + "7.0" in metrics
     async with graph.running(text, metrics=admin) as service:
         assert kept + "7.0" in await page(service, "/metrics")

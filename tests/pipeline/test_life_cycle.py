@@ -280,7 +280,9 @@ async def test_the_admin_port_shows_metrics_health_ledger_and_component_routes(w
         await world.source().consume(traces(spans=4))
         status, text, kind = await get(service, "/metrics")
         assert (status, kind) == (200, "text/plain")
-        assert 'tailrace_ledger_items{flow="held",node="processors/holder@traces",signal="traces"} 4.0' in text
+        node = 'component="processors/holder"'
+        assert f'tailrace_items_held{{{node},pipeline="traces",signal="traces"}} 4.0' in text
+        assert f'tailrace_items_total{{{node},outcome="received",pipeline="traces",signal="traces"}} 4.0' in text
         for path in ("/health", "/health/ready", "/health/live"):
             assert (await get(service, path))[0] == 200
         document = json.loads((await get(service, "/health"))[1])

@@ -31,6 +31,18 @@ TOTAL = psutil.virtual_memory().total
             },
             8192,
         ),
+        (  # v1: a pod's limit above that of its container
+            {
+                "proc/self/cgroup": "4:cpu,memory:/kubepods/pod1/c1\n0::/\n",
+                "sys/fs/cgroup/memory/kubepods/pod1/c1/memory.limit_in_bytes": "9223372036854771712\n",
+                "sys/fs/cgroup/memory/kubepods/pod1/memory.limit_in_bytes": "16384\n",
+            },
+            16384,
+        ),
+        (  # v2 with a namespace of its own: the container sees its limit at the root
+            {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "32768\n"},
+            32768,
+        ),
         ({"sys/fs/cgroup/memory.max": "junk"}, TOTAL),
     ],
 )

@@ -39,8 +39,10 @@ def test_the_ledger_gives_the_collectors_exporter_counters():
     assert shown["otelcol_exporter_sent_spans", label] == 5
     assert shown["otelcol_exporter_send_failed_spans", label] == 5
     assert shown["otelcol_exporter_enqueue_failed_spans", label] == 4
-    reason = (("flow", "dropped"), ("node", "exporters/otlp_grpc/a"), ("reason", "queue_full"), ("signal", "traces"))
-    assert shown["tailrace_ledger_items", reason] == 4
+    node = {"signal": "traces", "component": "exporters/otlp_grpc/a"}
+    lost = tuple(sorted({**node, "outcome": "dropped", "reason": "queue_full"}.items()))
+    assert shown["tailrace_items", lost] == 4
+    assert shown["tailrace_items_held", tuple(sorted(node.items()))] == 0
 
 
 def test_a_processor_in_two_pipelines_is_one_series_for_the_collectors_dashboards():
