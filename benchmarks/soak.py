@@ -1,4 +1,4 @@
-"""Keep the whole gateway busy and watch that nothing grows: memory, descriptors, tasks; then compare the books.
+"""Keep the whole gateway busy and watch that nothing grows: memory, descriptors, threads; then compare the books.
 
 ``make soak`` runs it for an hour (``DURATION=300`` for five minutes). The gateway is a process of its own with a queue
 on disk, four senders and a reload once a minute. ``--overload`` sends ten times what a slow backend takes instead,
@@ -197,10 +197,9 @@ async def soak(duration_s: float, *, overload: bool, limit_mib: int, folder: Pat
             "delivered_items": books.taken,
             "refused_requests": books.refused_requests,
             "rss_max_mib": max(sample.rss_bytes for sample in books.samples) // _MIB,
-            "rss_before_mib": before // _MIB,
             "rss_end_mib": process.memory_info().rss // _MIB,
             "items_per_s": round(rate(books.samples)),
-        } | ({"items_per_s_peak": round(peak)} if overload else {})
+        } | ({"items_per_s_peak": round(peak), "rss_before_mib": before // _MIB} if overload else {})
         gateway.send_signal(signal.SIGTERM)
         if (status := await asyncio.wait_for(gateway.wait(), 60)) != 0:
             problems.append(f"the gateway ended with status {status}")
