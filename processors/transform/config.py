@@ -105,7 +105,12 @@ class TransformConfig(ComponentConfig):
 
     def groups(self, signal: Signal) -> list[StatementGroup]:
         """The compiled statements for one signal."""
-        entries = getattr(self, _KEYS[signal])
+        statements = {
+            Signal.TRACES: self.trace_statements,
+            Signal.METRICS: self.metric_statements,
+            Signal.LOGS: self.log_statements,
+        }
+        entries = statements[signal]
         texts = tuple(entry for entry in entries if isinstance(entry, str))
         groups = [GroupConfig(statements=texts)] if texts else list(entries)
         return [group.compiled(signal, self.error_mode) for group in groups]

@@ -19,6 +19,7 @@ from config.load import load
 
 METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 SPANS = 5
+_PAUSE_S = 0.04  # between the requests of a client
 
 CONFIG = """
 receivers:
@@ -39,7 +40,10 @@ service:
 
 
 class Rig:
-    """A service with real components, a slow backend, and clients that never pause."""
+    """A service with real components, a slow backend, and clients that send less than it can take.
+
+    Otherwise exporters that a reload replaces would have more to send than they may before they are ended.
+    """
 
     def __init__(self) -> None:
         self.values = {
@@ -50,7 +54,7 @@ class Rig:
         self.delivered: Counter[str] = Counter()
         self.accepted: Counter[str] = Counter()
         self.failed: list[str] = []
-        self.latency_s = 0.3
+        self.latency_s = 0.1
         self.service: Service | None = None
         self.stopping = False
         self.wire = traces(spans=SPANS).wire
@@ -97,7 +101,7 @@ class Rig:
                 self.failed.append(f"{kind}: {error!r}")
             else:
                 self.accepted[kind] += SPANS
-            await asyncio.sleep(0)
+            await asyncio.sleep(_PAUSE_S)
 
     async def post(self, session) -> None:
         url = f"http://127.0.0.1:{self.values['http']}/v1/traces"
