@@ -110,7 +110,7 @@ class TransformConfig(ComponentConfig):
             Signal.METRICS: self.metric_statements,
             Signal.LOGS: self.log_statements,
         }
-        entries = statements[signal]
+        entries: tuple[Any, ...] = statements[signal]
         texts = tuple(entry for entry in entries if isinstance(entry, str))
         groups = [GroupConfig(statements=texts)] if texts else list(entries)
         return [group.compiled(signal, self.error_mode) for group in groups]
