@@ -9,6 +9,7 @@ __all__ = ["RateLimitedLog", "printable"]
 _INTERVAL_S: Final = 10.0
 _TEXT_MAX_CHARS: Final = 200
 _MAX_SENTENCES: Final = 1024
+_FIRST_FEW: Final = 5
 
 
 def printable(text: str) -> str:
@@ -39,6 +40,18 @@ class RateLimitedLog:
         """Log at level error, unless the sentence was logged a moment ago."""
         if self.is_due(sentence):
             self._log.error(sentence, **values)
+
+    def first_errors(self, sentence: str, **values: Any) -> None:
+        """Log at level error, but only the first five lines with the sentence within ten seconds.
+
+        For losses that come one by one, each with its own name, as when a refused batch is halved.
+        """
+        for number in range(_FIRST_FEW):
+            if self.is_due(sentence, f"line {number}"):
+                if number == _FIRST_FEW - 1:
+                    values["further"] = "counted, and not logged for ten seconds"
+                self._log.error(sentence, **values)
+                return
 
     def is_due(self, sentence: str, topic: str = "") -> bool:
         """Whether a line with the sentence would be logged now; if so, the caller must log it."""

@@ -109,7 +109,7 @@ class Settlement:
             return
         self._settle(unit, item_count)
         self._telemetry.refused(self._signal, item_count, error.reason)
-        self._log.error(
+        self._log.first_errors(
             "the backend refused data",
             signal=str(self._signal),
             items=item_count,

@@ -166,3 +166,16 @@ async def test_a_sentence_is_logged_once_in_ten_seconds():
     await probe.clock.advance(10)
     log.warning("one")
     assert probe.logged == ["one", "two", "one"]
+
+
+async def test_the_first_few_losses_are_logged_one_by_one():
+    """Each has its own name; the last line says that there may be more."""
+    probe = Probe()
+    log = RateLimitedLog(probe.telemetry.log, probe.clock)
+    for number in range(8):
+        log.first_errors("lost", names=str(number))
+    assert probe.logged == ["lost"] * 5
+    assert ["further" in event.fields for event in probe.telemetry.log.events] == [False] * 4 + [True]
+    await probe.clock.advance(10)
+    log.first_errors("lost")
+    assert probe.logged == ["lost"] * 6
