@@ -20,7 +20,7 @@ __all__ = ["command"]
 _HEADINGS = {
     Outcome.INVALID: "available, but not with these settings (see the errors)",
     Outcome.ELSEWHERE: "part of the OpenTelemetry Collector, but not available in Tailrace yet",
-    Outcome.UNKNOWN: "unknown component types",
+    Outcome.UNKNOWN: "of an unknown type",
 }
 
 

@@ -32,6 +32,7 @@ __all__ = ["QueuedExporter"]
 P = TypeVar("P")
 
 _NAMES_MAX: Final = 3
+_RETRY_AFTER_S: Final = 1.0  # for senders that wait for the result
 _LEFT_IN_STORAGE: Final = SharedKey("delivery.left_in_storage", dict[str, int], scope=Scope.SERVICE)
 """Items that exporters of this process have left in their queues, by storage and name, until a successor opens it.
 
@@ -293,7 +294,7 @@ class QueuedExporter(Exporter, Generic[P]):
             return
         if self._is_shut_down:
             self._settlements[batch.signal].drop_on_shutdown(batch.item_count)
-            raise RetryableError("the exporter is shutting down", reason="shutdown")
+            raise RetryableError("the exporter is shutting down", reason="shutdown", retry_after_s=_RETRY_AFTER_S)
         if not self._queue_config.enabled:
             if (error := await self._send_unqueued(batch)) is not None:
                 raise error
@@ -302,7 +303,9 @@ class QueuedExporter(Exporter, Generic[P]):
         if self._enqueue(batch, result):
             await result
         elif self.waits_for_result:
-            raise RetryableError(f"the queue of {self.settings.id} is full", reason="queue_full")
+            raise RetryableError(
+                f"the queue of {self.settings.id} is full", reason="queue_full", retry_after_s=_RETRY_AFTER_S
+            )
 
     def try_consume(self, batch: Batch) -> bool:
         """See :class:`collector.api.Exporter`."""
@@ -383,7 +386,7 @@ class QueuedExporter(Exporter, Generic[P]):
         """Send a dead letter again; returns the error. It does not become another one."""
         if self._is_shut_down:
             self._settlements[batch.signal].drop_on_shutdown(batch.item_count)
-            return RetryableError("the exporter is shutting down", reason="shutdown")
+            return RetryableError("the exporter is shutting down", reason="shutdown", retry_after_s=_RETRY_AFTER_S)
         return await self._send_unqueued(batch, keeps_lost=False)
 
     async def open_storage(self, host: Host, name: str) -> QueueStorage:

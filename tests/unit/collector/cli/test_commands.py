@@ -154,7 +154,7 @@ def test_validate_on_a_collectors_file(tailrace, tmp_path):
         f"receivers filelog ({path}:2:21)",
         "1 part of the OpenTelemetry Collector, but not available in Tailrace yet:",
         f"processors nonsense ({path}:3:14)",
-        "1 unknown component types:",
+        "1 of an unknown type:",
         f"exporters otlp ({path}:4:13)",
     ):
         assert part in compat.output
