@@ -28,7 +28,6 @@ WITHOUT_EFFECT = frozenset(
         "DebugConfig.sending_queue",
         "EC2Config.max_attempts",
         "EC2Config.max_backoff",
-        "EC2Config.tags_from_imds",
         "FileConfig.flush_interval",
         "FileStorageConfig.compaction",
         "FileStorageConfig.recreate",
