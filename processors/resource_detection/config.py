@@ -4,7 +4,7 @@ Source: opentelemetry-collector-contrib processor/resourcedetectionprocessor con
 detector.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -92,11 +92,13 @@ DETECTORS: Final[Mapping[str, Mapping[str, bool]]] = {
     },
     "gpu": {"host.gpu.count": True, "host.gpu.models": True, "host.gpu.driver": False},
 }
+_EC2_MAX_ATTEMPTS: Final = 3
+_EC2_MAX_BACKOFF_S: Final = 20.0
 _ELSEWHERE: Final = frozenset(
     {
-        "akamai", "alibaba_ecs", "consul", "digitalocean", "dynatrace", "ecs", "elastic_beanstalk", "hetzner",
-        "ibmcloud_classic", "ibmcloud_vpc", "kubeadm", "nova", "openshift", "oraclecloud", "scaleway", "tencent_cvm",
-        "upcloud", "vultr",
+        "akamai", "alibaba_ecs", "azurecontainerapps", "consul", "digitalocean", "dynatrace", "ecs",
+        "elastic_beanstalk", "hetzner", "ibmcloud_classic", "ibmcloud_vpc", "kubeadm", "nova", "openshift",
+        "oraclecloud", "scaleway", "tencent_cvm", "upcloud", "vultr",
     }
 )  # fmt: skip
 
@@ -139,14 +141,29 @@ class TaggedConfig(DetectorConfig):
 class EC2Config(TaggedConfig):
     """The settings of the detector ec2."""
 
-    max_attempts: int = Field(default=3, ge=1)
+    max_attempts: int = Field(default=_EC2_MAX_ATTEMPTS, ge=1)
     """Accepted for compatibility with the Collector; has no effect, since a detector that fails is tried again."""
-    max_backoff: Duration = Field(default=20.0, ge=0)
-    """Accepted for compatibility with the Collector; has no effect."""
+    max_backoff: Duration = Field(default=_EC2_MAX_BACKOFF_S, ge=0)
+    """Accepted for compatibility with the Collector; has no effect, for the same reason."""
     fail_on_missing_metadata: bool = False
     """Whether it is a failure if there is no metadata service."""
     tags_from_imds: bool = False
-    """Accepted for compatibility with the Collector; has no effect, since tags always come from there."""
+    """Whether ``tags`` come from the metadata service. They always do; without this setting, a warning says so."""
+
+    def warnings(self) -> Iterable[tuple[str, str]]:
+        """See :class:`ComponentConfig`."""
+        for key, is_default in (
+            ("max_attempts", self.max_attempts == _EC2_MAX_ATTEMPTS),
+            ("max_backoff", self.max_backoff == _EC2_MAX_BACKOFF_S),
+        ):
+            if not is_default:
+                yield key, "this setting has no effect: a detector that fails is tried again at a fixed interval"
+        if self.tags and not self.tags_from_imds:
+            sentence = (
+                "tags come from the instance metadata service, not from the EC2 API, so the instance must have "
+                "InstanceMetadataTags enabled; write tags_from_imds: true if it has"
+            )
+            yield "tags", sentence
 
 
 class GCPConfig(DetectorConfig):

@@ -174,13 +174,13 @@ class ProcessConfig(ScraperConfig):
     exclude: ProcessMatch = ProcessMatch()
     """Of those, the processes that are not reported."""
     mute_process_all_errors: bool = False
-    """Accepted for compatibility with the Collector; has no effect: what cannot be read is left out without a line."""
+    """Whether nothing that cannot be read of a process is counted and logged."""
     mute_process_name_error: bool = False
     """Accepted for compatibility with the Collector; has no effect."""
     mute_process_io_error: bool = False
-    """Accepted for compatibility with the Collector; has no effect."""
+    """The same for its disk I/O and open files."""
     mute_process_exe_error: bool = False
-    """Accepted for compatibility with the Collector; has no effect."""
+    """The same for the path of its executable."""
     mute_process_user_error: bool = False
     """Accepted for compatibility with the Collector; has no effect."""
     mute_process_cgroup_error: bool = False

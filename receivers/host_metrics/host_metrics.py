@@ -1,22 +1,23 @@
-"""Collects metrics of the machine every ``collection_interval``. Source: the Collector's hostmetricsreceiver."""
+"""Collects metrics of the machine every ``collection_interval``. Source: the Collector's hostmetricsreceiver.
+
+Reading blocks, on a file system that does not answer even for ever, so each collection runs in a thread of its own. A
+daemon thread, not one of the event loop's pool: the process must be able to end while one is stuck. As long as one is,
+no other is started.
+"""
 
 import asyncio
+import threading
 from contextlib import suppress
-from typing import Any, Final
-
-import psutil
+from functools import partial
+from typing import Any
 
 from collector.api import ConsumeError, Host, PeriodicTask, Receiver, Settings
-from collector.model import MetricsBuilder, Signal
-from receivers.host_metrics.config import HostMetricsConfig, ProcessConfig
-from receivers.host_metrics.metrics import Points
-from receivers.host_metrics.scrapers import SCRAPERS, Machine
+from collector.model import Signal
+from receivers.host_metrics.collection import Collection
+from receivers.host_metrics.config import HostMetricsConfig
+from receivers.host_metrics.scrapers import Machine
 
 __all__ = ["HostMetricsReceiver"]
-
-_PROCESSES_AT_A_TIME: Final = 20
-_NS_PER_S: Final = 1_000_000_000
-_PROCESS_INFO: Final = ("pid", "name", "exe", "cmdline", "username", "ppid", "create_time")
 
 
 class HostMetricsReceiver(Receiver):
@@ -26,10 +27,16 @@ class HostMetricsReceiver(Receiver):
         self._settings, self._config = settings, config
         self._log = settings.telemetry.log
         self._machine = Machine(config.root_path)
-        self._scrapers = config.scrapers.configured()
-        self._enabled = {name: scraper.enabled(name) for name, scraper in self._scrapers.items()}
+        self._errors = settings.telemetry.counter(
+            "tailrace_host_metrics_errors",
+            "Metrics, file systems and processes that could not be read, and collections that did not end in time",
+            ("scraper",),
+        )
+        self._result: asyncio.Future[Any] | None = None
+        """The batch of the latest collection; its thread completes it, and nothing else."""
+        self._stopping = asyncio.Event()
         self._failing: set[str] = set()
-        """Scrapers whose failure has been logged."""
+        """Scrapers whose failure has been logged; ``all`` for the collection as a whole."""
         self._first = PeriodicTask(self._begin, config.initial_delay, settings.clock, log=self._log)
         self._repeating = PeriodicTask(self._collect, config.collection_interval, settings.clock, log=self._log)
 
@@ -38,117 +45,77 @@ class HostMetricsReceiver(Receiver):
         self._first.start()
 
     async def shutdown(self) -> None:
-        """End that."""
+        """End that, without waiting for a collection in progress."""
+        self._stopping.set()
         await self._first.stop()
         await self._repeating.stop()
 
     async def _begin(self) -> None:
         self._repeating.start()
+        self._repeating.run_soon()
         await self._first.stop()
-        await self._collect()
 
     async def _collect(self) -> None:
-        try:
-            async with asyncio.timeout(self._config.timeout or None):
-                batch = await self._scrape()
-        except TimeoutError:
-            self._log.warning("the collection took longer than the timeout; its metrics are left out")
+        if self._stopping.is_set():
             return
-        if not batch.item_count:
+        if self._result is not None and not self._result.done():
+            self._report("all", "the previous collection has not ended; none is started before it has")
             return
+        collection = Collection(self._settings, self._config, self._machine)
+        self._result = self._start(collection)
+        if not await self._has_ended(self._result):
+            return
+        batch = self._result.result()
+        self._failing &= set(collection.error_counts)
+        for scraper, count in collection.error_counts.items():
+            self._report(scraper, collection.first_errors[scraper], count)
         # The next collection has newer values; the service has counted the refusal.
         with suppress(ConsumeError):
-            await self._settings.outputs[Signal.METRICS].consume(batch)
+            if batch.item_count:
+                await self._settings.outputs[Signal.METRICS].consume(batch)
 
-    async def _scrape(self) -> Any:
-        builder, now = MetricsBuilder(), self._settings.clock.time_unix_nano()
-        boot_time = self._boot_time_unix_nano()
-        for name, scraper in self._scrapers.items():
-            if name == "process":
-                await self._scrape_processes(builder, now)
-                continue
-            points = Points(name, self._enabled[name])
+    async def _has_ended(self, result: "asyncio.Future[Any]") -> bool:
+        """Wait for the collection. False: the timeout has passed, or the receiver is shutting down.
+
+        Without a timeout, a collection that takes longer than the interval is reported once per interval, but used when
+        it ends.
+        """
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        limit_s = self._config.timeout or self._config.collection_interval
+        try:
+            while not result.done() and not stopping.done():
+                await asyncio.wait((result, stopping), timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+                if not result.done() and not stopping.done():
+                    self._report("all", "the collection takes longer than the timeout or the collection_interval")
+                    if self._config.timeout:
+                        break
+        finally:
+            stopping.cancel()
+        return result.done()
+
+    def _start(self, collection: Collection) -> "asyncio.Future[Any]":
+        """Run the collection in a thread; the future has its batch."""
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[Any] = loop.create_future()
+
+        def run() -> None:
             try:
-                with self._machine.psutil():
-                    SCRAPERS[name](self._machine, points, scraper)
-            except Exception as error:  # noqa: BLE001 - one scraper's failure must not cost the others' metrics
-                self._report(name, error)
+                batch = collection.run()
+            except Exception as error:  # noqa: BLE001 - handed to the event loop
+                done = partial(result.set_exception, error)
             else:
-                self._failing.discard(name)
-            points.write(builder, self._settings.version, now, boot_time)
-            await asyncio.sleep(0)
-        return builder.build()
+                done = partial(result.set_result, batch)
+            with suppress(RuntimeError):  # the event loop has ended
+                loop.call_soon_threadsafe(done)
 
-    async def _scrape_processes(self, builder: MetricsBuilder, now: int) -> None:
-        config = self._config.scrapers.process
-        assert config is not None
-        with self._machine.psutil():
-            pids = psutil.pids()
-        for first in range(0, len(pids), _PROCESSES_AT_A_TIME):
-            with self._machine.psutil():
-                for pid in pids[first : first + _PROCESSES_AT_A_TIME]:
-                    # It may have ended, or belong to somebody else.
-                    with suppress(psutil.Error, OSError):
-                        self._scrape_process(builder, now, pid, config)
-            await asyncio.sleep(0)
+        threading.Thread(target=run, name="tailrace-host-metrics", daemon=True).start()
+        return result
 
-    def _scrape_process(self, builder: MetricsBuilder, now: int, pid: int, config: ProcessConfig) -> None:
-        process = psutil.Process(pid)
-        with process.oneshot():
-            info = process.as_dict(_PROCESS_INFO)
-            name = info["name"] or ""
-            included, excluded = config.include.matcher(), config.exclude.matcher()
-            age_s = now / _NS_PER_S - info["create_time"]
-            if (
-                (included is not None and not included(name))
-                or (excluded is not None and excluded(name))
-                or (config.scrape_process_delay and age_s < config.scrape_process_delay)
-            ):
-                return
-            points = Points("process", self._enabled["process"])
-            times = process.cpu_times()
-            for state, seconds in (("user", times.user), ("system", times.system), ("wait", times.iowait)):
-                points.add("process.cpu.time", seconds, state=state)
-            memory = process.memory_info()
-            points.add("process.memory.usage", memory.rss)
-            points.add("process.memory.virtual", memory.vms)
-            points.add("process.uptime", age_s)
-            if points.wants("process.memory.utilization"):
-                points.add("process.memory.utilization", process.memory_percent())
-            if points.wants("process.threads"):
-                points.add("process.threads", process.num_threads())
-            if points.wants("process.context_switches"):
-                switches = process.num_ctx_switches()
-                points.add("process.context_switches", switches.voluntary, type="voluntary")
-                points.add("process.context_switches", switches.involuntary, type="involuntary")
-            with suppress(psutil.Error, OSError):  # only its owner may see these
-                if points.wants("process.open_file_descriptors"):
-                    points.add("process.open_file_descriptors", process.num_fds())
-                if points.wants("process.disk.io", "process.disk.operations"):
-                    counters = process.io_counters()
-                    points.add("process.disk.io", counters.read_bytes, direction="read")
-                    points.add("process.disk.io", counters.write_bytes, direction="write")
-                    points.add("process.disk.operations", counters.read_count, direction="read")
-                    points.add("process.disk.operations", counters.write_count, direction="write")
-        command = info["cmdline"] or []
-        resource = {
-            "process.pid": pid,
-            "process.parent_pid": info["ppid"],
-            "process.executable.name": name,
-            "process.executable.path": info["exe"] or None,
-            "process.command": command[0] if command else None,
-            "process.command_line": " ".join(command) or None,
-            "process.owner": info["username"],
-        }
-        started = int(info["create_time"] * _NS_PER_S)
-        known = {key: value for key, value in resource.items() if value is not None}
-        points.write(builder, self._settings.version, now, started, known)
-
-    def _boot_time_unix_nano(self) -> int:
-        return self._machine.numbers("stat").get("btime", 0) * _NS_PER_S
-
-    def _report(self, scraper: str, error: Exception) -> None:
-        """Log a failure once, until the scraper has succeeded again."""
+    def _report(self, scraper: str, message: str, count: int = 1) -> None:
+        """Count a failure, and log it once until the scraper has succeeded again."""
+        self._errors.add(count, scraper=scraper)
         if scraper not in self._failing:
             self._failing.add(scraper)
-            self._log.warning("a scraper failed; its metrics are left out", scraper=scraper, error=str(error))
+            self._log.warning(
+                "a scraper could not read everything; the rest is reported", scraper=scraper, count=count, first=message
+            )

@@ -142,6 +142,8 @@ class Points:
     def __init__(self, scraper: str, enabled: frozenset[str]) -> None:
         self._scraper, self._enabled = scraper, enabled
         self._rows: dict[str, list[tuple[float, dict[str, Any]]]] = {}
+        self.errors: list[str] = []
+        """What could not be read, and why."""
 
     def wants(self, *names: str) -> bool:
         """Whether one of the metrics is enabled."""
@@ -151,6 +153,14 @@ class Points:
         """Add a point of a metric, if that is enabled."""
         if name in self._enabled:
             self._rows.setdefault(name, []).append((value, attributes))
+
+    def failed(self, message: str) -> None:
+        """Note that something could not be read; ``message`` says what and why."""
+        self.errors.append(message)
+
+    def names(self) -> frozenset[str]:
+        """The metrics that have points."""
+        return frozenset(self._rows)
 
     def write(
         self,

@@ -1,10 +1,12 @@
 """Reads what the kernel says about the machine. Every function adds the points of one scraper.
 
-Most values come from psutil; what it does not offer is read from /proc. A value that cannot be read is left out.
+Most values come from psutil; what it does not offer is read from /proc. What cannot be read is left out;
+``Points.failed`` counts it where it ought to be there.
 """
 
 import os
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -61,6 +63,9 @@ _PROCESS_STATES: Final = {
     psutil.STATUS_IDLE: "idle",
 }
 
+_PSUTIL_LOCK: Final = threading.Lock()
+"""Where psutil reads is a variable of its module, and each receiver collects in a thread of its own."""
+
 
 class Machine:
     """The machine whose root is at ``root_path``, and what is remembered of it between collections."""
@@ -73,13 +78,14 @@ class Machine:
 
     @contextmanager
     def psutil(self) -> Iterator[None]:
-        """Psutil reads from the machine's /proc while this is open; there must be no ``await`` in it."""
-        before = psutil.PROCFS_PATH
-        psutil.PROCFS_PATH = self._proc
-        try:
-            yield
-        finally:
-            psutil.PROCFS_PATH = before
+        """Psutil reads from the machine's /proc while this is open, in one thread at a time. Keep it short."""
+        with _PSUTIL_LOCK:
+            before = psutil.PROCFS_PATH
+            psutil.PROCFS_PATH = self._proc
+            try:
+                yield
+            finally:
+                psutil.PROCFS_PATH = before
 
     def proc(self, name: str) -> list[list[str]]:
         """The words of each line of a file in /proc; nothing if it cannot be read."""
@@ -98,7 +104,10 @@ class Machine:
 def cpu(machine: Machine, points: Points, config: ScraperConfig) -> None:
     """CPU time by state."""
     del config
-    times = psutil.cpu_times(percpu=True)
+    with machine.psutil():
+        times = psutil.cpu_times(percpu=True)
+        counts = psutil.cpu_count(), psutil.cpu_count(logical=False)
+        frequencies = (psutil.cpu_freq(percpu=True) or ()) if points.wants("system.cpu.frequency") else ()
     now_s = time.monotonic()
     for number, each in enumerate(times):
         for field, state in _CPU_STATES.items():
@@ -110,13 +119,9 @@ def cpu(machine: Machine, points: Points, config: ScraperConfig) -> None:
                 used = (getattr(each, field, 0.0) - getattr(earlier, field, 0.0)) / (now_s - before_s)
                 points.add("system.cpu.utilization", used, cpu=f"cpu{number}", state=state)
         machine.cpu_before = now_s, times
-    if points.wants("system.cpu.frequency"):
-        for number, frequency in enumerate(psutil.cpu_freq(percpu=True) or ()):
-            points.add("system.cpu.frequency", frequency.current * 1e6, cpu=f"cpu{number}")
-    for name, count in (
-        ("system.cpu.logical.count", psutil.cpu_count()),
-        ("system.cpu.physical.count", psutil.cpu_count(logical=False)),
-    ):
+    for number, frequency in enumerate(frequencies):
+        points.add("system.cpu.frequency", frequency.current * 1e6, cpu=f"cpu{number}")
+    for name, count in zip(("system.cpu.logical.count", "system.cpu.physical.count"), counts, strict=True):
         if count:
             points.add(name, count)
 
@@ -149,7 +154,8 @@ def load(machine: Machine, points: Points, config: ScraperConfig) -> None:
     """Load averages."""
     assert isinstance(config, LoadConfig)
     words = next(iter(machine.proc("loadavg")), [])
-    divisor = (psutil.cpu_count() or 1) if config.cpu_average else 1
+    with machine.psutil():
+        divisor = (psutil.cpu_count() or 1) if config.cpu_average else 1
     for span, word in zip(("1m", "5m", "15m"), words, strict=False):
         points.add(f"system.cpu.load_average.{span}", float(word) / divisor)
 
@@ -180,7 +186,9 @@ def filesystem(machine: Machine, points: Points, config: ScraperConfig) -> None:
     """Usage of file systems. Those of a container's host are below ``root_path``."""
     assert isinstance(config, FilesystemConfig)
     seen: set[tuple[str, str]] = set()
-    for partition in psutil.disk_partitions(all=config.include_virtual_filesystems):
+    with machine.psutil():
+        partitions = psutil.disk_partitions(all=config.include_virtual_filesystems)
+    for partition in partitions:
         place, kind, device = partition.mountpoint, partition.fstype, partition.device
         if (
             (device, place) in seen
@@ -192,7 +200,8 @@ def filesystem(machine: Machine, points: Points, config: ScraperConfig) -> None:
         seen.add((device, place))
         try:
             found = os.statvfs(machine.root / place.lstrip("/"))
-        except OSError:
+        except OSError as error:
+            points.failed(f"{place}: {error.strerror or error}")
             continue
         mode = "ro" if "ro" in partition.opts.split(",") else "rw"
         where = {"device": device, "mountpoint": place, "type": kind, "mode": mode}
@@ -208,7 +217,9 @@ def filesystem(machine: Machine, points: Points, config: ScraperConfig) -> None:
 def network(machine: Machine, points: Points, config: ScraperConfig) -> None:
     """Network I/O and connections."""
     assert isinstance(config, NetworkConfig)
-    for device, counters in psutil.net_io_counters(pernic=True, nowrap=False).items():
+    with machine.psutil():
+        interfaces = psutil.net_io_counters(pernic=True, nowrap=False)
+    for device, counters in interfaces.items():
         if not _wanted(device, config.include, config.exclude):
             continue
         for direction, io, packets, errors, dropped in (
@@ -220,12 +231,14 @@ def network(machine: Machine, points: Points, config: ScraperConfig) -> None:
             points.add("system.network.errors", errors, device=device, direction=direction)
             points.add("system.network.dropped", dropped, device=device, direction=direction)
     if points.wants("system.network.connections"):
-        with suppress(psutil.Error, OSError):
-            counts = Counter(
-                connection.status
-                for connection in psutil.net_connections("inet")
-                if connection.type == socket.SOCK_STREAM
-            )
+        try:
+            with machine.psutil():
+                connections = psutil.net_connections("inet")
+        except (psutil.Error, OSError) as error:
+            points.failed(f"connections: {error}")
+            connections = None
+        if connections is not None:
+            counts = Counter(each.status for each in connections if each.type == socket.SOCK_STREAM)
             for status, state in _TCP_STATES.items():
                 points.add("system.network.connections", counts[status], protocol="tcp", state=state)
     for name in ("count", "max"):
@@ -257,8 +270,9 @@ def processes(machine: Machine, points: Points, config: ScraperConfig) -> None:
     del config
     if points.wants("system.processes.count"):
         counts: Counter[str] = Counter()
-        for process in psutil.process_iter(["status"]):
-            counts[_PROCESS_STATES.get(process.info["status"], "unknown")] += 1
+        with machine.psutil():
+            for process in psutil.process_iter(["status"]):
+                counts[_PROCESS_STATES.get(process.info["status"], "unknown")] += 1
         for status in sorted({*counts, "running", "sleeping", "blocked", "zombies"}):
             points.add("system.processes.count", counts[status], status=status)
     created = machine.numbers("stat").get("processes")

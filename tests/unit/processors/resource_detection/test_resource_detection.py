@@ -119,6 +119,21 @@ async def test_ec2(stand_in, monkeypatch):
     assert await detected("ec2", ec2={"tags": ["^te"]}) == EC2_FOUND | {"ec2.tag.team": "search"}
 
 
+@pytest.mark.parametrize(
+    ("options", "keys"),
+    [
+        ({"max_attempts": 3, "max_backoff": "20s"}, []),
+        ({"max_attempts": 5, "max_backoff": "1m"}, ["max_attempts", "max_backoff"]),
+        ({"tags": ["^te"]}, ["tags"]),
+        ({"tags": ["^te"], "tags_from_imds": True}, []),
+    ],
+)
+def test_ec2_settings_that_differ_from_the_collector_are_named(options, keys):
+    """Retries follow the interval of the processor, and tags come from the metadata service only."""
+    config = factory.config_type.model_validate({"detectors": ["ec2"], "ec2": options})
+    assert [key for key, _ in config.ec2.warnings()] == keys
+
+
 async def test_eks(stand_in, authority, monkeypatch):
     """Recognised by the version of the Kubernetes API, or by the identity of the pod."""
     imds = await stand_in(EC2)

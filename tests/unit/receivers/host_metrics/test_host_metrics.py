@@ -1,13 +1,15 @@
 """What the kernel says becomes the Collector's metrics, read from a stand-in for /proc where values must be known."""
 
 import os
+import threading
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from collector.model import Signal
 from collector.testing import FakeClock, FakeHost, RecordingTelemetry, Sink, eventually, make_settings
-from receivers.host_metrics import factory
+from receivers.host_metrics import factory, scrapers
 from receivers.host_metrics.metrics import METRICS
 
 PROC = {
@@ -174,6 +176,116 @@ async def test_a_scraper_that_fails_does_not_cost_the_others(monkeypatch, root):
     assert ("system.cpu.load_average.1m",) in found
     (warning,) = telemetry.log.of_level("warning")
     assert warning.fields["scraper"] == "network"
+    assert telemetry.value("tailrace_host_metrics_errors", scraper="network") == 5
+
+
+async def test_a_file_system_that_cannot_be_read_is_counted_and_named(monkeypatch):
+    """The others are reported."""
+    telemetry = RecordingTelemetry()
+    statvfs = os.statvfs
+    partitions = [
+        SimpleNamespace(mountpoint=place, fstype="ext4", device=device, opts="rw")
+        for device, place in (("/dev/sda", "/"), ("/dev/sdb", "/secret"))
+    ]
+
+    def refuse(path):
+        if str(path) == "/secret":
+            raise PermissionError(13, "Permission denied")
+        return statvfs(path)
+
+    monkeypatch.setattr(psutil, "disk_partitions", lambda **_: partitions)
+    monkeypatch.setattr(scrapers, "os", SimpleNamespace(statvfs=refuse))
+    found, _ = await collected(telemetry, scrapers={"filesystem": {}})
+    assert {dict(key[1:])["mountpoint"] for key in found} == {"/"}
+    assert telemetry.value("tailrace_host_metrics_errors", scraper="filesystem") == 1
+    (warning,) = telemetry.log.of_level("warning")
+    assert warning.fields["first"] == "/secret: Permission denied"
+
+
+@pytest.mark.parametrize(("mute", "count"), [({}, 1), ({"mute_process_io_error": True}, 0)])
+async def test_what_only_the_owner_of_a_process_may_see(monkeypatch, mute, count):
+    """Its disk I/O is left out and counted, unless that is muted; its CPU time is reported."""
+
+    def refuse(self):
+        raise psutil.AccessDenied(self.pid)
+
+    monkeypatch.setattr(psutil.Process, "io_counters", refuse)
+    monkeypatch.setattr(psutil, "pids", lambda: [os.getpid()])
+    telemetry = RecordingTelemetry()
+    found, _ = await collected(telemetry, scrapers={"process": mute})
+    assert "process.cpu.time" in {key[0] for key in found}
+    assert telemetry.value("tailrace_host_metrics_errors", scraper="process") == count
+
+
+class HangingFileSystem:
+    """A stand-in for the only file system, whose answer comes when the test allows it."""
+
+    def __init__(self, monkeypatch):
+        partition = SimpleNamespace(mountpoint="/", fstype="nfs", device="server:/", opts="rw")
+        monkeypatch.setattr(psutil, "disk_partitions", lambda **_: [partition])
+        # The module's own view of os, so that nothing else in the process can be held up.
+        monkeypatch.setattr(scrapers, "os", SimpleNamespace(statvfs=self.statvfs))
+        self.may_answer, self.calls = threading.Event(), 0
+
+    def statvfs(self, path):
+        self.calls += 1
+        self.may_answer.wait(30)
+        raise OSError(5, "Input/output error")
+
+
+@pytest.fixture
+def hanging(monkeypatch):
+    """A file system that does not answer; its thread ends with the test."""
+    file_system = HangingFileSystem(monkeypatch)
+    yield file_system
+    file_system.may_answer.set()
+    for thread in threading.enumerate():
+        if thread.name == "tailrace-host-metrics":
+            thread.join(30)
+
+
+async def hanging_receiver(**options):
+    """A receiver whose first collection has been reported as too slow; its telemetry, sink and clock."""
+    telemetry, sink, clock = RecordingTelemetry(), Sink(Signal.METRICS), FakeClock()
+    settings = make_settings(factory, outputs={Signal.METRICS: sink}, clock=clock, telemetry=telemetry)
+    config = factory.config_type.model_validate({"scrapers": {"filesystem": {}, "load": {}}, **options})
+    receiver = factory.create(settings, config)
+    await receiver.start(FakeHost())
+    await clock.advance(1)
+    await eventually(lambda: telemetry.value("tailrace_host_metrics_errors", scraper="all") >= 1)
+    return receiver, telemetry, sink, clock
+
+
+async def test_a_file_system_that_does_not_answer_holds_up_no_shutdown(hanging):
+    """Without a timeout, the slow collection is reported and awaited, and the shutdown still ends at once."""
+    receiver, _, sink, _ = await hanging_receiver(collection_interval="10ms")
+    await eventually(lambda: hanging.calls == 1)
+    await receiver.shutdown()
+    hanging.may_answer.set()
+    assert not sink.batches
+
+
+async def test_without_a_timeout_a_slow_collection_is_used(hanging):
+    """It takes longer than the interval and is reported, but its metrics are handed on."""
+    receiver, telemetry, sink, _ = await hanging_receiver(collection_interval="10ms")
+    hanging.may_answer.set()
+    await eventually(lambda: sink.batches)
+    assert telemetry.value("tailrace_host_metrics_errors", scraper="filesystem") == 1
+    await receiver.shutdown()
+
+
+async def test_after_a_timeout_one_thread_is_stuck_at_most(hanging):
+    """No other collection starts until the stuck one has ended; then they work again."""
+    receiver, telemetry, sink, clock = await hanging_receiver(timeout="1s", collection_interval="60s")
+    await clock.advance(60)
+    assert telemetry.value("tailrace_host_metrics_errors", scraper="all") == 2
+    assert hanging.calls == 1
+    hanging.may_answer.set()
+    await eventually(receiver._result.done)
+    assert not sink.batches
+    await clock.advance(60)
+    await eventually(lambda: sink.batches)
+    await receiver.shutdown()
 
 
 async def test_collection_repeats_and_survives_a_refusal(root):
