@@ -83,7 +83,7 @@ class FileConfig(ExporterConfig):
     """One file per value of a resource attribute."""
     timeout: Duration = Field(default=0.0, ge=0)
     """Timeout of one write; 0 disables it, because a write that hangs cannot be cancelled."""
-    sending_queue: QueueConfig = QueueConfig(num_consumers=1)
+    sending_queue: QueueConfig = QueueConfig(num_consumers=1, queue_size=10_000)
     """The queue in which data waits to be written. Writes keep their order by default."""
 
     @model_validator(mode="after")

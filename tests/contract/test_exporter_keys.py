@@ -43,7 +43,7 @@ DIFFERENT = {
     "jaeger": {},
     "loki": {"timeout": 30.0},
     "zipkin": {},
-    "file": {"timeout": 0.0, "num_consumers": 1},
+    "file": {"timeout": 0.0, "num_consumers": 1, "queue_size": 10_000},
 }
 # Exporters without a queue: they show data, or offer it to others, and send nothing.
 WITHOUT_QUEUE = {"debug", "logging", "nop", "prometheus"}
