@@ -82,21 +82,7 @@ class ExceptionsConnector(Connector):
         points: dict[tuple[str | None, ...] | None, int] = {}
         point_of = np.empty(kinds.count, np.int32)
         for number, (key, count) in enumerate(zip(zip(*values, strict=True), kinds.counts.tolist(), strict=True)):
-            series: tuple[str | None, ...] | None = key
-            if key in counts:
-                pass
-            elif sum(len(value or "") for value in key) > _SERIES_MAX_CHARS:
-                series = None
-                self._log.warning(
-                    "the dimensions of an exception are too long; it is counted in the overflow series",
-                    max_characters=_SERIES_MAX_CHARS,
-                )
-            elif len(counts) - (None in counts) >= self._config.max_series:
-                series = None
-                self._log.warning(
-                    "there are more series than max_series; further exceptions are counted together",
-                    max_series=self._config.max_series,
-                )
+            series = key if key in counts else self._new_series(key)
             counts[series] = counts.get(series, 0) + count
             point_of[number] = points.setdefault(series, len(points))
         now = self._settings.clock.time_unix_nano()
@@ -113,6 +99,23 @@ class ExceptionsConnector(Connector):
             exemplars=self._exemplars(found, point_of[kinds.codes], now),
         )
         return builder.build()
+
+    def _new_series(self, key: tuple[str | None, ...]) -> tuple[str | None, ...] | None:
+        """The series of values that are new; None, the overflow series, if they are too long or there are too many."""
+        counts = self._series.counts
+        if sum(len(value or "") for value in key) > _SERIES_MAX_CHARS:
+            self._log.warning(
+                "the dimensions of an exception are too long; it is counted in the overflow series",
+                max_characters=_SERIES_MAX_CHARS,
+            )
+            return None
+        if len(counts) - (None in counts) >= self._config.max_series:
+            self._log.warning(
+                "there are more series than max_series; further exceptions are counted together",
+                max_series=self._config.max_series,
+            )
+            return None
+        return key
 
     def _attributes(self, series: tuple[str | None, ...] | None, found: Exceptions) -> Mapping[str, Any]:
         if series is None:

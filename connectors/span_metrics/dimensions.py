@@ -47,7 +47,7 @@ _STATUS_TEXTS: Final = [*(f"STATUS_CODE_{name}" for name in STATUS_CODES), ""]
 _METHODS: Final = ["counted", "extrapolated"]
 _VALUES_CACHED_MAX: Final = 16_384
 _VALUE_CACHED_MAX_BYTES: Final = 256
-_KEY_MAX_BYTES: Final = 1024  # a longer key is no name, and does not become a dimension
+_KEY_MAX_BYTES: Final = 1024  # a longer key does not become a dimension
 _NUMBER_MAX: Final = 1 << 62
 GLOB_KEYS_MAX: Final = 64
 """Keys that the globs of one metric may turn into dimensions during the life of the connector."""
