@@ -452,7 +452,7 @@ class Host(Protocol):
         ...
 
     def add_readiness_check(self, check: Callable[[], str]) -> None:
-        """Let ``/health/ready`` on the admin port fail while ``check`` returns a reason; an empty string means that nothing is wrong.
+        """Let ``/health/ready`` on the admin port fail while ``check`` returns a reason; it returns "" if it is ready.
 
         The check is not called before the service has started.
         """
