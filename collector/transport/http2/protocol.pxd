@@ -22,6 +22,7 @@ cdef class HTTP2Protocol:
     cdef bint pings_without_streams
 
     cpdef receive(self, data, Py_ssize_t size=?)
+    cdef int _receive_before_error(self) except -1
     cpdef received(self, StreamEvent event)
     cpdef dispatch(self, event)
     cpdef flush_soon(self)

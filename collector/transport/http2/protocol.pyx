@@ -96,6 +96,7 @@ cdef class HTTP2Protocol:
         try:
             events = self.session.receive(data, self.last_read_s, size)
         except HTTP2Error as error:
+            self._receive_before_error()
             self.protocol_error(error)
             return
         if events:
@@ -106,6 +107,13 @@ cdef class HTTP2Protocol:
                     return
         if not self.is_flush_due and self.session.has_output():
             self.flush()
+
+    cdef int _receive_before_error(self) except -1:
+        """Handle what arrived on streams before the peer broke the protocol, as if it had come in a read of its own."""
+        for event in self.session.take_events():
+            if type(event) is StreamEvent:
+                self.received(<StreamEvent>event)
+        return 0
 
     cpdef received(self, StreamEvent event):
         """Handle what arrived on a stream."""

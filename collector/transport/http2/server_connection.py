@@ -168,9 +168,8 @@ class ServerConnection(BaseServerConnection, asyncio.BufferedProtocol):
         is_flood = isinstance(error, FloodError)
         self._server.on_closed("flood" if is_flood else "protocol")
         assert self.transport is not None
-        self.transport.write(
-            sessions.goaway_frame(ErrorCode.ENHANCE_YOUR_CALM if is_flood else ErrorCode.PROTOCOL_ERROR)
-        )
+        error_code = ErrorCode.ENHANCE_YOUR_CALM if is_flood else ErrorCode.PROTOCOL_ERROR
+        self.transport.write(sessions.goaway_frame(error_code, self.session.last_stream_id))
         self.close()
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ cdef class Session:
     cdef HeaderBlock block
     cdef Output out  # while ``output`` runs
     # The largest stream id that the client has used, and the last ranges of ids that it passed over.
-    cdef int32_t last_stream_id
+    cdef readonly int32_t last_stream_id
     cdef int32_t[8] skipped_first, skipped_last
     cdef unsigned int skipped_count
     # The end of the connection.
@@ -48,6 +48,7 @@ cdef class Session:
     cdef int _make_raw(self, Stream stream) except -1
     cdef int _receive_body(self, Stream stream, const uint8_t *data, Py_ssize_t size) except -1
     cdef int _mark_pending(self, Stream stream) except -1
+    cdef int _report_pending(self) except -1
     cdef int _report(self, Stream stream, uint32_t error_code) except -1
     cdef Stream _stream_to_send(self, int32_t stream_id)
     cdef int _queue(self, Stream stream, bytes data) except -1

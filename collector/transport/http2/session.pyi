@@ -8,6 +8,7 @@ __all__ = ["Session"]
 class Session:
     held_bytes: Final[int]
     queued_bytes: Final[int]
+    last_stream_id: Final[int]
     def __init__(
         self,
         *,

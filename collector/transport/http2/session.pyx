@@ -150,11 +150,11 @@ cdef class Session:
         """Process what was read at ``now_s``, or its first ``size`` bytes, and return the events. ``data`` is not kept.
 
         Raises:
-            HTTP2Error: a connection error; ``output`` then contains no GOAWAY.
+            HTTP2Error: a connection error; ``output`` then contains no GOAWAY. ``take_events`` returns the events of
+                what came before it.
         """
         cdef Py_buffer view
         cdef Py_ssize_t result
-        cdef Stream stream
         self._check_open()
         self.now_s = now_s
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
@@ -164,20 +164,10 @@ cdef class Session:
             result = _lib.mem_recv(self.session, <const uint8_t *>view.buf, size)
         finally:
             PyBuffer_Release(&view)
+        if self.pending:
+            self._report_pending()
         if result != size:
             self._fail(<int>result)
-        if self.pending:
-            for stream in self.pending:
-                stream.is_pending = False
-                if stream.is_closed or stream.is_discarded:
-                    continue
-                if (
-                    not stream.is_head_reported
-                    or stream.is_ended != stream.is_end_reported
-                    or (stream.is_raw and stream.size)
-                ):
-                    self._report(stream, 0)
-            self.pending = []
         if self.is_closing:
             self._report_end()
         return self.take_events()
@@ -260,6 +250,20 @@ cdef class Session:
         if not stream.is_pending:
             stream.is_pending = True
             self.pending.append(stream)
+        return 0
+
+    cdef int _report_pending(self) except -1:
+        """Append an event for each stream on which something is new."""
+        cdef Stream stream
+        for stream in self.pending:
+            stream.is_pending = False
+            if stream.is_closed or stream.is_discarded:
+                continue
+            if not stream.is_head_reported or stream.is_ended != stream.is_end_reported or (
+                stream.is_raw and stream.size
+            ):
+                self._report(stream, 0)
+        self.pending = []
         return 0
 
     cdef int _report(self, Stream stream, uint32_t error_code) except -1:

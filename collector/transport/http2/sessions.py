@@ -28,9 +28,13 @@ def require_http2(key: str) -> None:
         raise nghttp2.MissingLibraryError(f"{key}::transport: {exc}, or set transport to grpcio") from exc
 
 
-def goaway_frame(error_code: ErrorCode) -> bytes:
-    """Return a GOAWAY frame, for telling the peer why it is cut off after an ``HTTP2Error`` has ended the session."""
-    return b"\x00\x00\x08\x07\x00" + bytes(8) + int(error_code).to_bytes(4, "big")
+def goaway_frame(error_code: ErrorCode, last_stream_id: int) -> bytes:
+    """Return a GOAWAY frame, for telling the peer why it is cut off after an ``HTTP2Error`` has ended the session.
+
+    Streams up to ``last_stream_id`` may have been processed (RFC 9113 §6.8).
+    """
+    payload = last_stream_id.to_bytes(4, "big") + int(error_code).to_bytes(4, "big")
+    return b"\x00\x00\x08\x07\x00" + bytes(4) + payload
 
 
 def server_session(

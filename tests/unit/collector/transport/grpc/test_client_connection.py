@@ -112,13 +112,14 @@ class Ends:
             self.to_client()
         return events
 
-    def answer(self, call, *, head=HEAD, body=EMPTY, trailers=OK):
+    def answer(self, call, *, head=HEAD, body=EMPTY, trailers=OK, deliver=True):
         self.server.send_response(call.stream_id, head, end_stream=not body and trailers is None)
         if body:
             self.server.send_data(call.stream_id, body, end_stream=trailers is None)
         if trailers is not None:
             self.server.send_trailers(call.stream_id, trailers)
-        self.exchange()
+        if deliver:
+            self.exchange()
 
     def only_head(self, call, *headers):
         self.server.send_response(call.stream_id, headers, end_stream=True)
@@ -398,6 +399,20 @@ async def test_a_lost_connection_fails_its_calls():
     ends.connection.connection_lost(ConnectionResetError("reset by peer"))
     assert (error(call).code, "reset by peer" in error(call).text) == (grpc.StatusCode.UNAVAILABLE, True)
     assert ends.connection.closed.done()
+
+
+async def test_an_answer_before_a_violation_counts():
+    """The call was processed: sending it again would duplicate it."""
+    ends = Ends()
+    answered, unanswered = ends.call(), ends.call()
+    ends.exchange()
+    ends.answer(answered, deliver=False)
+    priority_of_stream_0 = b"\0\0\5\2\0\0\0\0\0" + bytes(5)
+    ends.connection.receive(ends.server.data_to_send() + priority_of_stream_0)
+    assert ends.transport.is_aborted
+    ends.connection.connection_lost(None)
+    assert answered.outcomes == [b""]
+    assert "violated HTTP/2" in error(unanswered).text
 
 
 async def test_a_server_of_another_protocol_is_reported():

@@ -32,15 +32,21 @@ def frame(kind, flags=0, stream_id=0, payload=b""):
     return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream_id) + payload
 
 
-def goaway_code(written):
-    """Return the error code of the GOAWAY in these bytes; None without one."""
+def goaway(written):
+    """Return the last stream id and the error code of the GOAWAY in these bytes; None without one."""
     at = 0
     while at < len(written):
         length, kind = int.from_bytes(written[at : at + 3], "big"), written[at + 3]
         if kind == GOAWAY:
-            return int.from_bytes(written[at + 13 : at + 17], "big")
+            return struct.unpack_from(">II", written, at + 9)
         at += 9 + length
     return None
+
+
+def goaway_code(written):
+    """Return the error code of the GOAWAY in these bytes; None without one."""
+    found = goaway(written)
+    return None if found is None else found[1]
 
 
 @pytest.fixture
@@ -132,6 +138,20 @@ def test_nonsense_ends_the_connection_and_no_other(grpc_server, nonsense):
     assert goaway_code(client.transport.written) is not None
     assert serving.closed == {"protocol": 1}
     assert neighbour.answer(neighbour.request(C, encode_message(b"m")))[1] == encode_message(b"m")
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("nonsense", ["priority of stream 0", "broken hpack", "ping of 7 bytes"])
+def test_what_came_before_nonsense_is_processed(grpc_server, nonsense, at_once):
+    """Whether a call is processed does not depend on how the bytes are split; GOAWAY says up to which one."""
+    served = []
+    raw = grpc_server(lambda message, _, reply: (served.append(message), reply(message))).connect()
+    call = frame(HEADERS, END_HEADERS, 1, CALL_HEAD) + frame(DATA, END_STREAM, 1, encode_message(b"m"))
+    for octets in (call + NONSENSE[nonsense],) if at_once else (call, NONSENSE[nonsense]):
+        raw.feed(octets)
+    assert raw.is_cut_off
+    assert served == [b"m"]
+    assert goaway(raw.transport.written)[0] == 1
 
 
 @pytest.mark.parametrize(
