@@ -114,10 +114,8 @@ class LokiConfig(HTTPClientConfig, ExporterConfig):
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
-        if not self.endpoint.startswith(("http://", "https://")):
-            raise ValueError(
-                f"endpoint {self.endpoint!r} is not an http or https URL; expected for example http://localhost:3100"
-            )
+        if not self.endpoint:
+            raise ValueError("endpoint is required, for example http://localhost:3100")
         if self.default_labels_enabled is not None and self.level_label != _LEVEL_LABEL:
             raise ValueError(
                 "level_label cannot be combined with default_labels_enabled; use default_labels_enabled.level"
