@@ -55,6 +55,7 @@ class ComponentConfig(BaseModel):
         validate_default=False,
         populate_by_name=True,
         use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # it may be a secret
     )
 
     null_means_default: ClassVar[bool] = True

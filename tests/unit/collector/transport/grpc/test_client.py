@@ -316,7 +316,7 @@ async def test_a_begun_calls_error_is_translated_as_any():
         ({"transport": "http2", "headers": {"x": "\n"}}, "not printable ASCII"),
         ({"transport": "http2", "authority": "a\r\nb"}, "^1 validation error for GRPCClientConfig\\nauthority\\n"),
         ({"transport": "http2", "user_agent": "\u00fc"}, "^1 validation error for GRPCClientConfig\\nuser_agent\\n"),
-        ({"transport": "http2", "tls": {"max_version": "1.1"}}, "tls::max_version"),
+        ({"transport": "http2", "tls": {"min_version": "1.0", "max_version": "1.1"}}, "tls::max_version"),
         ({"headers": {"grpc-timeout": "1"}}, "grpc-timeout"),
         ({"headers": {"connection": "close"}}, "not allowed as the name of gRPC metadata"),
         ({"headers": {"a b": "1"}}, "not allowed as the name of gRPC metadata"),

@@ -1,10 +1,10 @@
-"""Headers, proxies and URLs of clients and servers: each that cannot work is reported at its own place."""
+"""Headers, proxies, URLs and TLS of clients and servers: each that cannot work is reported at its own place."""
 
 from typing import ClassVar
 
 import pytest
 
-from config.blocks import GRPCClientConfig, HTTPClientConfig, HTTPServerConfig
+from config.blocks import GRPCClientConfig, HTTPClientConfig, HTTPServerConfig, TLSClientConfig, TLSServerConfig
 from config.validation import parse_model
 from config.yaml import Position, parse
 
@@ -104,3 +104,21 @@ headers: {{x-bin: "{SECRET}ü", X-Fine: a, x-value: "{SECRET}ü", Grpc-Timeout: 
         ("exporters::x::authority", " write a host name with other letters in its xn-- form"),
         ("exporters::x::user_agent", " write a host name with other letters in its xn-- form"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("model", "keys", "place", "said"),
+    [
+        (TLSClientConfig, "cert_pem: SECRET", "x", "cert_file (or cert_pem) requires key_file"),
+        (TLSClientConfig, "key_pem: SECRET", "x", "key_file (or key_pem) requires cert_file"),
+        (TLSServerConfig, "cert_file: a", "x", "a server requires cert_file (or cert_pem) and key_file"),
+        (TLSClientConfig, 'min_version: "1.3"\nmax_version: "1.2"', "x::min_version", "1.3 is above max_version 1.2"),
+        (TLSClientConfig, 'max_version: "1.1"', "x::max_version", "1.1 is below min_version, which is 1.2 by default"),
+        (TLSClientConfig, "cipher_suites: [RC4]", "x::cipher_suites", "unknown names RC4; expected names from TLS_"),
+        (TLSClientConfig, "curve_preferences: [P256, P384]", "x::curve_preferences", "expected one of P256"),
+    ],
+)
+def test_tls_settings_that_cannot_work_together(model, keys, place, said):
+    """Without reading a file: whether the files can be used shows at the start."""
+    (error,) = findings(model, keys.replace("SECRET", SECRET))
+    assert f"exporters::{place}: {said}" in error
