@@ -118,7 +118,10 @@ def _without_stack(logger: Any, method: str, event: structlog.typing.EventDict) 
 def _escape(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Text from outside can neither forge a line nor control a terminal, in encodings that write it as it is."""
     del logger, method
-    return {key: _printable(value) if isinstance(value, str) else value for key, value in event.items()}
+    escaped = {key: _printable(value) if isinstance(value, str) else value for key, value in event.items()}
+    if "\n" in str(escaped.get("event")):
+        escaped["event"] += "\n"  # the values follow on a line of their own
+    return escaped
 
 
 def _printable(text: str) -> str:
