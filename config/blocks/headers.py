@@ -26,6 +26,10 @@ _WRITTEN_BY_HTTP: Final = frozenset(
         "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
+# How a response is framed and what its body is: a second value would make it a different message.
+_WRITTEN_BY_SERVER: Final = frozenset(
+    {"connection", "content-encoding", "content-length", "keep-alive", "trailer", "transfer-encoding", "upgrade"}
+)
 # Connection-specific fields of HTTP/1, with which a request is malformed in HTTP/2. Source: RFC 9113 §8.2.2.
 _NOT_IN_HTTP2: Final = frozenset(
     {"connection", "content-length", "host", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
@@ -50,12 +54,18 @@ def check_request_headers(headers: Mapping[str, Secret], reserved: Collection[st
 
 
 def check_response_headers(headers: Mapping[str, Secret]) -> None:
-    """Refuse what an HTTP response cannot have.
+    """Refuse what an HTTP response cannot have, or its server writes itself.
 
     Raises:
         InvalidSettings: with a finding for each header, which shows no value.
     """
-    _check(headers, _http_problem)
+
+    def problem(name: str, value: str) -> str:
+        if name.lower() in _WRITTEN_BY_SERVER:
+            return f"{name} cannot be configured, because the server sets it itself; remove it"
+        return _http_problem(name, value)
+
+    _check(headers, problem)
 
 
 def check_grpc_metadata(headers: Mapping[str, Secret]) -> None:

@@ -75,13 +75,14 @@ def test_a_proxy_may_have_no_scheme(url):
 def test_headers_of_responses():
     """Those of CORS as well."""
     text = f"""
-response_headers: {{X-Fine: a, "X Bad": {SECRET}, X-Split: "{SECRET}\\r\\nSet-Cookie: x"}}
+response_headers: {{X-Fine: a, Content-Length: "5", "X Bad": {SECRET}, X-Split: "{SECRET}\\r\\nSet-Cookie: x"}}
 cors: {{allowed_origins: ["*"], exposed_headers: [X-Fine, "X:Bad"], allowed_headers: ["*", "a b"]}}
 """
     found = findings(HTTPServerConfig, text)
     assert [line.split(": ")[1] for line in found] == [
         "exporters::x::cors::allowed_headers::1",
         "exporters::x::cors::exposed_headers::1",
+        "exporters::x::response_headers::Content-Length",
         "exporters::x::response_headers::X Bad",
         "exporters::x::response_headers::X-Split",
     ]
